@@ -1,0 +1,137 @@
+//! What crosses a wire: frames as they are, and what a connection reports, as data.
+//!
+//! Nothing here reads a clock or a socket. The codec in `transport` fills these types, the interpreter reads them,
+//! and the tests that need no network build them by hand.
+
+use std::fmt;
+
+/// The four bits that name a WebSocket frame (RFC 6455, section 5.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Opcode {
+    Continuation,
+    Text,
+    Binary,
+    Close,
+    Ping,
+    Pong,
+    /// 3 to 7 and 11 to 15: a hub must never send one; a scenario may.
+    Reserved(u8),
+}
+
+impl Opcode {
+    pub fn from_bits(bits: u8) -> Self {
+        match bits & 0x0f {
+            0 => Self::Continuation,
+            1 => Self::Text,
+            2 => Self::Binary,
+            8 => Self::Close,
+            9 => Self::Ping,
+            10 => Self::Pong,
+            other => Self::Reserved(other),
+        }
+    }
+
+    pub fn bits(self) -> u8 {
+        match self {
+            Self::Continuation => 0,
+            Self::Text => 1,
+            Self::Binary => 2,
+            Self::Close => 8,
+            Self::Ping => 9,
+            Self::Pong => 10,
+            Self::Reserved(bits) => bits & 0x0f,
+        }
+    }
+
+    pub fn is_control(self) -> bool {
+        self.bits() & 0x08 != 0
+    }
+}
+
+impl fmt::Display for Opcode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Continuation => f.write_str("continuation"),
+            Self::Text => f.write_str("text"),
+            Self::Binary => f.write_str("binary"),
+            Self::Close => f.write_str("close"),
+            Self::Ping => f.write_str("ping"),
+            Self::Pong => f.write_str("pong"),
+            Self::Reserved(bits) => write!(f, "reserved {bits:#x}"),
+        }
+    }
+}
+
+/// One WebSocket frame, unmasked payload, with the header bits a well-behaved library would hide.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    pub fin: bool,
+    /// The three reserved bits, 0 to 7.
+    pub rsv: u8,
+    pub opcode: Opcode,
+    /// Whether the frame is (or was) masked on the wire.
+    pub masked: bool,
+    pub payload: Vec<u8>,
+}
+
+impl Frame {
+    /// A whole text message in one masked frame, as a client sends it.
+    pub fn text(text: impl Into<Vec<u8>>) -> Self {
+        Self { fin: true, rsv: 0, opcode: Opcode::Text, masked: true, payload: text.into() }
+    }
+
+    pub fn binary(bytes: impl Into<Vec<u8>>) -> Self {
+        Self { opcode: Opcode::Binary, ..Self::text(bytes) }
+    }
+
+    pub fn ping(data: impl Into<Vec<u8>>) -> Self {
+        Self { opcode: Opcode::Ping, ..Self::text(data) }
+    }
+
+    pub fn pong(data: impl Into<Vec<u8>>) -> Self {
+        Self { opcode: Opcode::Pong, ..Self::text(data) }
+    }
+
+    /// A close frame; `None` sends one with an empty body.
+    pub fn close(code: Option<u16>, reason: &str) -> Self {
+        let mut payload = Vec::new();
+        if let Some(code) = code {
+            payload.extend_from_slice(&code.to_be_bytes());
+            payload.extend_from_slice(reason.as_bytes());
+        }
+        Self { opcode: Opcode::Close, ..Self::text(payload) }
+    }
+}
+
+/// A message put together from one or more data frames.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    pub binary: bool,
+    /// For a text message these bytes are valid UTF-8: the codec reports anything else as a [`Received::Violation`].
+    pub payload: Vec<u8>,
+    /// How many frames carried it, at least 1.
+    pub frames: u32,
+}
+
+/// What one connection reports, in the order in which it happened.
+///
+/// A life is: `Upgraded`, `Refused` or `Unreachable` first; after `Upgraded` any number of messages, pings and pongs,
+/// at most one `Close`, at most one `Violation`, and `End` last. `Refused` and `Unreachable` are last by themselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// The hub answered the upgrade with 101 and a valid accept key.
+    Upgraded { status: u16, headers: Vec<(String, String)>, subprotocol: Option<String> },
+    /// The hub answered with HTTP, but not with a valid upgrade. `body` is cut at 4 KiB. `reason` says what was wrong with it.
+    Refused { status: u16, headers: Vec<(String, String)>, body: Vec<u8>, reason: String },
+    /// No HTTP answer at all: the address did not resolve, the port was closed, TLS failed, the peer hung up or kept silent.
+    Unreachable { reason: String },
+    Message(Message),
+    Ping(Vec<u8>),
+    Pong(Vec<u8>),
+    /// A close frame arrived, as it was: no code where the body was empty.
+    Close { code: Option<u16>, reason: String },
+    /// The peer broke RFC 6455 (or a stated bound of ours, `bound: true`); the connection is dropped right after.
+    Violation { what: String, section: &'static str, bound: bool },
+    /// The transport has ended; nothing follows. `reset` tells an error from an orderly end of stream.
+    End { reset: bool, reason: String },
+}

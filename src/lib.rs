@@ -1,0 +1,2 @@
+//! hubproof
+pub mod frame;
