@@ -2,4 +2,6 @@
 pub mod source;
 pub mod diagnostic;
 pub mod yaml;
+pub mod json_schema;
+pub mod matcher;
 pub mod frame;
