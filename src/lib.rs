@@ -4,4 +4,5 @@ pub mod diagnostic;
 pub mod yaml;
 pub mod json_schema;
 pub mod matcher;
+pub mod pack;
 pub mod frame;
