@@ -5,4 +5,5 @@ pub mod yaml;
 pub mod json_schema;
 pub mod matcher;
 pub mod pack;
+pub mod scenario;
 pub mod frame;
