@@ -6,4 +6,5 @@ pub mod json_schema;
 pub mod matcher;
 pub mod pack;
 pub mod scenario;
+pub mod event;
 pub mod frame;
