@@ -19,6 +19,12 @@ static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(functions::en
 pub trait Names {
     fn lookup(&self, name: &str) -> Option<Bound>;
     fn world(&self) -> &Arc<World>;
+
+    /// Whether this expression is an optional setting that is unset: the member it fills is left out.
+    fn omits(&self, source: &str) -> bool {
+        let _ = source;
+        false
+    }
 }
 
 #[derive(Debug)]
@@ -147,7 +153,9 @@ impl Template {
             }
             Self::List(items) => items.iter().map(|item| item.eval(names)).collect::<Result<_, _>>().map(Value::Array),
             Self::Map(members) => {
-                members.iter().map(|(name, member)| Ok((name.clone(), member.eval(names)?))).collect::<Result<_, _>>().map(Value::Object)
+                let omitted = |member: &Template| matches!(member, Self::Expression(expression) if names.omits(&expression.source));
+                let kept = members.iter().filter(|(_, member)| !omitted(member));
+                kept.map(|(name, member)| Ok((name.clone(), member.eval(names)?))).collect::<Result<_, _>>().map(Value::Object)
             }
         }
     }
@@ -196,7 +204,7 @@ impl Expr {
     }
 
     fn bound(&self, root: &str, segments: &[Segment], names: &dyn Names) -> Result<Bound, EvalError> {
-        let mut value = names.lookup(root).ok_or_else(|| EvalError::Missing(format!("`{root}`")))?;
+        let mut value = names.lookup(root).ok_or_else(|| EvalError::Unbound(root.to_owned()))?;
         for segment in segments {
             let next = match segment {
                 Segment::Member(name) => value.member(name),
@@ -214,8 +222,12 @@ impl Expr {
             if context.contains_key(root) || functions::NAMES.contains(&root) || BUILTIN.contains(&root) {
                 continue;
             }
-            if let Some(bound) = names.lookup(root) {
-                context.insert(root, bound.to_engine());
+            match names.lookup(root) {
+                Some(bound) => {
+                    context.insert(root, bound.to_engine());
+                }
+                None if self.source.contains(" defined") => {}
+                None => return Err(EvalError::Unbound(root.to_owned())),
             }
         }
         context.insert(WORLD, Engine::from_dyn_object(Arc::clone(names.world())));
@@ -376,7 +388,7 @@ mod tests {
     #[rstest]
     #[case(r#""${hello.nothing}""#, "`hello.nothing` is not there")]
     #[case(r#""${list | map(attribute='seq')}""#, "is not there")]
-    #[case(r#""${nobody.x}""#, "`nobody` is not there")]
+    #[case(r#""${nobody.x}""#, "`nobody` was never bound")]
     #[case(r#""${1 +}""#, "not an expression")]
     #[case(r#""${hello""#, "never closed")]
     #[case(r#""x ${hello.seqs}""#, "neither text nor a number")]

@@ -114,6 +114,9 @@ impl Object for Frame {
 /// A name or a member was not there. In a check this is what the hub did wrong, elsewhere the step is not reached.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum EvalError {
+    /// The name was never bound: the step that would have bound it was not reached.
+    #[error("`{0}` was never bound")]
+    Unbound(String),
     #[error("{0} is not there")]
     Missing(String),
     #[error("{0}")]
