@@ -8,3 +8,4 @@ pub mod pack;
 pub mod scenario;
 pub mod event;
 pub mod frame;
+pub mod transport;
