@@ -160,8 +160,8 @@ pub enum Outgoing {
 
 /// What one connection reports, in the order in which it happened.
 ///
-/// A life is: `Upgraded`, `Refused` or `Unreachable` first; after `Upgraded` any number of messages, pings and pongs,
-/// at most one `Close`, at most one `Violation`, and `End` last. `Refused` and `Unreachable` are last by themselves.
+/// A life is: `Upgraded`, `Refused`, `NoUpgrade` or `Unreachable` first; after `Upgraded` any number of messages, pings and pongs,
+/// at most one `Close`, at most one `Violation`, and `End` last. `Refused`, `NoUpgrade` and `Unreachable` are last by themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Received {
     /// The hub answered the upgrade with 101 and a valid accept key. Where an actor listens, the upgrade that it accepted:
@@ -178,7 +178,11 @@ pub enum Received {
         body: Vec<u8>,
         reason: String,
     },
-    /// No HTTP answer at all: the address did not resolve, the port was closed, TLS failed, the peer hung up or kept silent.
+    /// A TCP connection was made, but what answered the upgrade, if anything, was no HTTP.
+    NoUpgrade {
+        reason: String,
+    },
+    /// No connection at all: the address did not resolve, the port was closed, TLS failed.
     Unreachable {
         reason: String,
     },

@@ -50,6 +50,10 @@ pub(super) struct Upgraded {
 }
 
 impl Opened {
+    fn no_upgrade(reason: String) -> Self {
+        Self { first: Received::NoUpgrade { reason }, stream: None }
+    }
+
     fn unreachable(reason: String) -> Self {
         Self { first: Received::Unreachable { reason }, stream: None }
     }
@@ -58,8 +62,20 @@ impl Opened {
 /// Connects and upgrades as a client.
 pub(super) async fn connect(request: &ConnectRequest) -> Opened {
     let deadline = Instant::now() + request.timeout;
+    let key = handshake::key();
+    let head = handshake::request(&handshake::Request {
+        host: &request.endpoint.host_header(),
+        target: &handshake::target(&request.endpoint.path, &request.path, &request.query),
+        key: &key,
+        headers: &request.headers,
+        subprotocols: &request.subprotocols,
+    });
+    let head = match head {
+        Ok(head) => head,
+        Err(error) => return Opened::unreachable(format!("the upgrade request cannot be written: {error}")),
+    };
     match reach(request, deadline).await {
-        Ok(socket) => upgrade(socket, request, deadline).await.unwrap_or_else(Opened::unreachable),
+        Ok(socket) => upgrade(socket, request, &key, &head, deadline).await.unwrap_or_else(Opened::no_upgrade),
         Err(reason) => Opened::unreachable(reason),
     }
 }
@@ -123,18 +139,15 @@ async fn dial_address(address: SocketAddr, source: Option<IpAddr>) -> Result<Tcp
     Ok(stream)
 }
 
-async fn upgrade(mut socket: Box<dyn Socket>, request: &ConnectRequest, deadline: Instant) -> Result<Opened, String> {
-    let key = handshake::key();
-    let bytes = handshake::request(&handshake::Request {
-        host: &request.endpoint.host_header(),
-        target: &handshake::target(&request.endpoint.path, &request.path, &request.query),
-        key: &key,
-        headers: &request.headers,
-        subprotocols: &request.subprotocols,
-    });
-    let bytes = bytes.map_err(|error| format!("the upgrade request cannot be written: {error}"))?;
+async fn upgrade(
+    mut socket: Box<dyn Socket>,
+    request: &ConnectRequest,
+    key: &str,
+    bytes: &[u8],
+    deadline: Instant,
+) -> Result<Opened, String> {
     // A failed write is not the whole story: a hub may have answered and closed without reading. The answer, or its absence, tells.
-    let _ = timeout_at(deadline, async { socket.write_all(&bytes).await.and(socket.flush().await) }).await;
+    let _ = timeout_at(deadline, async { socket.write_all(bytes).await.and(socket.flush().await) }).await;
 
     let (mut buffer, mut interim) = (Vec::new(), 0);
     let head = loop {
@@ -175,7 +188,7 @@ async fn upgrade(mut socket: Box<dyn Socket>, request: &ConnectRequest, deadline
         }
     };
     let mut rest = buffer.split_off(head.length);
-    match handshake::judge_response(head.clone(), &key, &request.subprotocols) {
+    match handshake::judge_response(head.clone(), key, &request.subprotocols) {
         Received::Refused { status, headers, reason, .. } => {
             let deadline = deadline.min(Instant::now() + BODY_WAIT);
             let body = loop {

@@ -237,7 +237,7 @@ async fn no_http_comes(#[case] answer: &'static str, #[case] expected: &str) {
         stream.write_all(answer.as_bytes()).await.unwrap();
     })
     .await;
-    assert_eq!(Client::open(request).rest().await, [Received::Unreachable { reason: expected.to_owned() }]);
+    assert_eq!(Client::open(request).rest().await, [Received::NoUpgrade { reason: expected.to_owned() }]);
 }
 
 #[tokio::test]
@@ -248,7 +248,7 @@ async fn a_flood_of_interim_answers_ends() {
     })
     .await;
     let reason = "more than 8 interim answers (HTTP 100) to the upgrade".to_owned();
-    assert_eq!(Client::open(request).rest().await, [Received::Unreachable { reason }]);
+    assert_eq!(Client::open(request).rest().await, [Received::NoUpgrade { reason }]);
     joined(hub).await;
 }
 
@@ -267,7 +267,8 @@ async fn silence_has_an_end(#[case] scheme: &str, #[case] expected: &str) {
     request.timeout = Duration::from_millis(150);
     request.tls = Some(tls::client_config(None, true).unwrap());
     let reason = expected.replace("PORT", &request.endpoint.port.to_string());
-    assert_eq!(Client::open(request).rest().await, [Received::Unreachable { reason }]);
+    let expected = if scheme == "ws" { Received::NoUpgrade { reason } } else { Received::Unreachable { reason } };
+    assert_eq!(Client::open(request).rest().await, [expected]);
     joined(hub).await;
 }
 
@@ -582,7 +583,7 @@ async fn a_source_address_is_used() {
     let (mut request, hub) = hub(async |stream| stream.peer_addr().unwrap().ip()).await;
     request.source = Some("127.0.0.2".parse().unwrap());
     let events = Client::open(request).rest().await;
-    assert!(matches!(events[..], [Received::Unreachable { .. }]));
+    assert!(matches!(events[..], [Received::NoUpgrade { .. }]));
     assert_eq!(joined(hub).await.to_string(), "127.0.0.2");
 }
 
