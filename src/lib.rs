@@ -8,4 +8,5 @@ pub mod pack;
 pub mod scenario;
 pub mod event;
 pub mod frame;
+pub mod interpret;
 pub mod transport;
