@@ -7,5 +7,8 @@ pub mod matcher;
 pub mod pack;
 pub mod scenario;
 pub mod event;
+pub mod secret;
+pub mod target;
 pub mod frame;
 pub mod transport;
+pub mod hook;
