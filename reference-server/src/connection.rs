@@ -204,10 +204,13 @@ async fn answer(
 fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(text));
     *response.status_mut() = status;
-    response.headers_mut().insert(
+    let headers = response.headers_mut();
+    headers.insert(
         CONTENT_TYPE,
         HeaderValue::from_static("text/plain; charset=utf-8"),
     );
+    // One connection is one upgrade request. A granted one must not say this, or clients refuse it.
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 

@@ -23,6 +23,8 @@ mod json;
 pub mod machine;
 pub mod mangle;
 mod outbox;
+#[cfg(test)]
+mod play;
 mod qi;
 mod serve;
 pub mod settings;

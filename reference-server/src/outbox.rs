@@ -143,6 +143,6 @@ mod tests {
         assert!(matches!(outbox.first().await, Item::Accept(None)));
         let mut batch = VecDeque::new();
         outbox.take(&mut batch).await;
-        assert!(matches!(&batch[0], Item::Text(text) if text == "greeting"));
+        assert!(matches!(&batch[0], Item::Text(text) if text.as_str() == "greeting"));
     }
 }

@@ -9,6 +9,8 @@
 
 mod faults;
 mod payload;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

@@ -10,6 +10,8 @@
 //! documented example succeeds as it stands; `execute_needs_session` makes the hub stricter.
 
 mod faults;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
