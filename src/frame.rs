@@ -5,6 +5,10 @@
 
 use std::fmt;
 
+/// One connection of one run. Whoever opens connections hands the numbers out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId(pub u32);
+
 /// The four bits that name a WebSocket frame (RFC 6455, section 5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Opcode {
@@ -101,6 +105,31 @@ impl Frame {
         }
         Self { opcode: Opcode::Close, ..Self::text(payload) }
     }
+
+    /// The same frame as a server sends it: an actor that listens must not mask (RFC 6455, section 5.1).
+    pub fn unmasked(self) -> Self {
+        Self { masked: false, ..self }
+    }
+
+    pub fn info(&self) -> FrameInfo {
+        FrameInfo {
+            fin: self.fin,
+            rsv: self.rsv,
+            opcode: self.opcode,
+            masked: self.masked,
+            size: self.payload.len() as u64,
+        }
+    }
+}
+
+/// A frame's header: what a trace shows of it. `size` is the length of its payload in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameInfo {
+    pub fin: bool,
+    pub rsv: u8,
+    pub opcode: Opcode,
+    pub masked: bool,
+    pub size: u64,
 }
 
 /// A message put together from one or more data frames.
@@ -113,25 +142,68 @@ pub struct Message {
     pub frames: u32,
 }
 
+/// What an actor may do to its connection, besides opening it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outgoing {
+    /// Written one after another, exactly as they are, right or wrong. `masked` is obeyed too.
+    Frames(Vec<Frame>),
+    /// Written below WebSocket.
+    Bytes(Vec<u8>),
+    /// Ends our half of the stream after everything sent so far, without a close frame.
+    Fin,
+    /// Tears the connection down (TCP RST), after what the kernel still takes of everything sent so far.
+    Reset,
+    /// From now on nothing is read and no ping is answered, until `ReadAgain`.
+    StopReading,
+    ReadAgain,
+}
+
 /// What one connection reports, in the order in which it happened.
 ///
-/// A life is: `Upgraded`, `Refused` or `Unreachable` first; after `Upgraded` any number of messages, pings and pongs,
-/// at most one `Close`, at most one `Violation`, and `End` last. `Refused` and `Unreachable` are last by themselves.
+/// A life is: `Upgraded`, `Refused`, `NoUpgrade` or `Unreachable` first; after `Upgraded` any number of messages, pings and pongs,
+/// at most one `Close`, at most one `Violation`, and `End` last. `Refused`, `NoUpgrade` and `Unreachable` are last by themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Received {
-    /// The hub answered the upgrade with 101 and a valid accept key.
-    Upgraded { status: u16, headers: Vec<(String, String)>, subprotocol: Option<String> },
+    /// The hub answered the upgrade with 101 and a valid accept key. Where an actor listens, the upgrade that it accepted:
+    /// `headers` are then the request's, after a first one named `:path` that holds path and query as they came.
+    Upgraded {
+        status: u16,
+        headers: Vec<(String, String)>,
+        subprotocol: Option<String>,
+    },
     /// The hub answered with HTTP, but not with a valid upgrade. `body` is cut at 4 KiB. `reason` says what was wrong with it.
-    Refused { status: u16, headers: Vec<(String, String)>, body: Vec<u8>, reason: String },
-    /// No HTTP answer at all: the address did not resolve, the port was closed, TLS failed, the peer hung up or kept silent.
-    Unreachable { reason: String },
+    Refused {
+        status: u16,
+        headers: Vec<(String, String)>,
+        body: Vec<u8>,
+        reason: String,
+    },
+    /// A TCP connection was made, but what answered the upgrade, if anything, was no HTTP.
+    NoUpgrade {
+        reason: String,
+    },
+    /// No connection at all: the address did not resolve, the port was closed, TLS failed.
+    Unreachable {
+        reason: String,
+    },
     Message(Message),
     Ping(Vec<u8>),
     Pong(Vec<u8>),
     /// A close frame arrived, as it was: no code where the body was empty.
-    Close { code: Option<u16>, reason: String },
+    Close {
+        code: Option<u16>,
+        reason: String,
+    },
     /// The peer broke RFC 6455 (or a stated bound of ours, `bound: true`); the connection is dropped right after.
-    Violation { what: String, section: &'static str, bound: bool },
+    /// `section` is that of RFC 6455, such as `5.4`. First of all where an actor listens and the upgrade request was wrong.
+    Violation {
+        what: String,
+        section: &'static str,
+        bound: bool,
+    },
     /// The transport has ended; nothing follows. `reset` tells an error from an orderly end of stream.
-    End { reset: bool, reason: String },
+    End {
+        reset: bool,
+        reason: String,
+    },
 }

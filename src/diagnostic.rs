@@ -1,0 +1,119 @@
+//! What is wrong with a file of the user's: where, why, and what to do about it.
+
+use annotate_snippets::renderer::DecorStyle;
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+
+use crate::source::{Sources, Span};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    Warning,
+    Error,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    pub severity: Severity,
+    /// `None` where a whole file or folder is missing.
+    pub span: Option<Span>,
+    pub message: String,
+    /// Stands under the caret.
+    pub label: String,
+    pub help: Option<String>,
+}
+
+impl Diagnostic {
+    pub fn error(span: Span, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Error, span: Some(span), message: message.into(), label: String::new(), help: None }
+    }
+
+    pub fn warning(span: Span, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(span, message) }
+    }
+
+    pub fn without_place(message: impl Into<String>) -> Self {
+        Self { severity: Severity::Error, span: None, message: message.into(), label: String::new(), help: None }
+    }
+
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = label.into();
+        self
+    }
+
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    pub fn maybe_help(mut self, help: Option<String>) -> Self {
+        self.help = help.or(self.help);
+        self
+    }
+
+    /// With the line, a caret and the advice; ends without a newline.
+    pub fn render(&self, sources: &Sources, color: bool) -> String {
+        let level = match self.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let mut group = match self.span {
+            None => Group::with_title(level.primary_title(&self.message)),
+            Some(span) => {
+                let file = sources.file(span.file);
+                let range = visible(&file.text, span);
+                let mut caret = AnnotationKind::Primary.span(range);
+                if !self.label.is_empty() {
+                    caret = caret.label(&self.label);
+                }
+                level
+                    .primary_title(&self.message)
+                    .element(Snippet::source(&file.text).path(&file.path).annotation(caret))
+            }
+        };
+        if let Some(help) = &self.help {
+            group = group.element(Level::HELP.message(help));
+        }
+        let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+        renderer.decor_style(DecorStyle::Ascii).render(&[group])
+    }
+}
+
+/// The first line of a span, so that a caret under a whole block does not draw the block.
+fn visible(text: &str, span: Span) -> std::ops::Range<usize> {
+    let range = span.start as usize..(span.end as usize).min(text.len());
+    let first_line = text[range.clone()].find('\n').map_or(range.end, |n| range.start + n);
+    range.start..first_line.max(range.start)
+}
+
+pub fn has_errors(diagnostics: &[Diagnostic]) -> bool {
+    diagnostics.iter().any(|d| d.severity == Severity::Error)
+}
+
+pub fn render_all(diagnostics: &[Diagnostic], sources: &Sources, color: bool) -> String {
+    diagnostics.iter().map(|d| d.render(sources, color)).collect::<Vec<_>>().join("\n\n")
+}
+
+/// The name most like `wrong`, if any is like it at all: for "did you mean".
+pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    names
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(wrong, name), name))
+        .filter(|(distance, name)| *distance <= (name.len().max(wrong.len()) / 3).max(1))
+        .min()
+        .map(|(_, name)| name)
+}
+
+/// "did you mean `x`?", or else the fallback.
+pub fn suggest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str> + Clone, otherwise: &str) -> String {
+    match nearest(wrong, names.clone()) {
+        Some(name) => format!("did you mean `{name}`? {otherwise}").trim().to_owned(),
+        None => {
+            let all: Vec<&str> = names.into_iter().collect();
+            if !otherwise.is_empty() || all.is_empty() || all.len() > 24 {
+                otherwise.to_owned()
+            } else {
+                format!("known here: {}", all.join(", "))
+            }
+        }
+    }
+}

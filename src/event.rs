@@ -1,0 +1,208 @@
+//! What a run says while it goes on: verdicts, findings, frames. Everything the reports show is folded from these.
+
+use std::time::Duration;
+
+use crate::pack::{Basis, Level};
+use crate::scenario::model::RuleUse;
+use crate::source::Span;
+
+/// What is said about the hub. `Result::Err` would mean that the harness failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verdict {
+    Pass,
+    /// Recorded: a may, or a point on which the document is silent.
+    Info,
+    /// Nothing can be said here: the target lacks something that the check needs.
+    NotTestable,
+    /// A should is broken, or a tolerated form was used.
+    Warn,
+    /// The harness could not decide.
+    Inconclusive,
+    /// A must is broken.
+    Fail,
+}
+
+impl Verdict {
+    pub const ALL: [Self; 6] = [Self::Pass, Self::Fail, Self::Warn, Self::Info, Self::NotTestable, Self::Inconclusive];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Info => "info",
+            Self::NotTestable => "not-testable",
+            Self::Warn => "warn",
+            Self::Inconclusive => "inconclusive",
+            Self::Fail => "fail",
+        }
+    }
+}
+
+/// How a check came out, before its level is looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Holds,
+    /// What the document demands was not so.
+    Broken,
+    /// Accepted, with a warning in these words.
+    Tolerated(String),
+    /// Accepted, and recorded in these words.
+    Noted(String),
+    /// The check was never asked, or the harness could not decide.
+    Undecided(String),
+    /// The step it belongs to was not reached lawfully: `if`, or a name that another branch would have bound.
+    NotReached(String),
+}
+
+/// The one table: a broken must fails, a broken should warns, a broken may is recorded. With `stated_only` a must that
+/// the document only implies warns.
+pub fn verdict(outcome: &Outcome, level: Level, basis: Basis, stated_only: bool) -> Verdict {
+    match outcome {
+        Outcome::Holds => Verdict::Pass,
+        Outcome::Noted(_) => Verdict::Info,
+        Outcome::Tolerated(_) if level == Level::May => Verdict::Info,
+        Outcome::Tolerated(_) => Verdict::Warn,
+        Outcome::Undecided(_) => Verdict::Inconclusive,
+        Outcome::NotReached(_) => Verdict::NotTestable,
+        Outcome::Broken => match (level, basis) {
+            (_, Basis::Silent) | (Level::May, _) => Verdict::Info,
+            (Level::Should, _) => Verdict::Warn,
+            (Level::Must, Basis::Implied) if stated_only => Verdict::Warn,
+            (Level::Must, _) => Verdict::Fail,
+        },
+    }
+}
+
+/// One check of one scenario, judged.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckReport {
+    /// Unique within its scenario and stable between runs; `schema:MESSAGE` and `websocket` for what is judged on every frame.
+    pub name: String,
+    /// Its rules, each with the verdict at its own level. Empty where the document has no rule for it.
+    pub rules: Vec<(RuleUse, Verdict)>,
+    /// The worst of them.
+    pub verdict: Verdict,
+    /// The line of the scenario that asked.
+    pub span: Option<Span>,
+    /// The step as written.
+    pub step: String,
+    /// How often it was asked: in every round of an `each`, for every frame.
+    pub asked: usize,
+    /// What was wrong, in one line; empty where nothing was.
+    pub message: String,
+    pub detail: Option<Detail>,
+}
+
+/// Enough to understand a finding without running anything.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Detail {
+    pub actor: String,
+    /// The last thing this actor had sent, cut.
+    pub sent: Option<String>,
+    pub expected: String,
+    /// "nothing, connection still open", or the frame, cut.
+    pub received: String,
+    /// How long the step waited.
+    pub waited: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Sent,
+    Received,
+    /// Neither: the connection opened, ended, or a hook was called.
+    Neither,
+}
+
+/// One line of the history: a frame as it crossed the wire, or what became of a connection.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FrameReport {
+    /// Since the scenario began.
+    pub at: Duration,
+    pub actor: String,
+    pub connection: u32,
+    pub direction: Direction,
+    /// text, binary, ping, pong, close, open, refused, end, hook, ...
+    pub kind: String,
+    /// The payload, cut; never a secret.
+    pub text: String,
+    /// Bytes of the whole payload.
+    pub size: usize,
+    /// SHA-256 of the whole payload, first twelve digits, where it was cut.
+    pub hash: Option<String>,
+}
+
+/// One scenario, played once.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScenarioReport {
+    pub protocol: String,
+    pub id: String,
+    pub title: String,
+    pub span: Span,
+    /// The target's instance it ran on; empty where it could not run.
+    pub instance: String,
+    /// 1, 2, ... with `--repeat`.
+    pub repetition: usize,
+    pub verdict: Verdict,
+    pub checks: Vec<CheckReport>,
+    /// The needs the target did not meet: nothing ran.
+    pub unmet: Vec<String>,
+    /// Why checks were never asked: the precondition that failed, with the step.
+    pub cause: Option<Cause>,
+    /// A mistake of the scenario that showed only while it ran: exit 2.
+    pub mistake: Option<String>,
+    /// Frames nobody asked for, by message.
+    pub leftovers: Vec<(String, usize)>,
+    pub history: Vec<FrameReport>,
+    /// Frames the bounded history has no room for.
+    pub history_dropped: usize,
+    pub duration: Duration,
+    /// The least time that was left when something awaited came, with the step: how near a slow machine is to a false alarm.
+    pub slimmest: Option<(Duration, String)>,
+}
+
+/// A precondition that failed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cause {
+    pub span: Option<Span>,
+    pub step: String,
+    pub message: String,
+    pub detail: Option<Detail>,
+    /// No connection could be made at all.
+    pub unreachable: bool,
+}
+
+/// What travels from the runs to the one loop that shows progress and folds.
+#[derive(Debug)]
+pub enum Event {
+    Started { id: String },
+    /// Only with `--trace`.
+    Frame { id: String, frame: FrameReport },
+    /// A `wait` step: shown while it lasts.
+    Waiting { id: String, because: String, time: Duration },
+    Finished(Box<ScenarioReport>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(Outcome::Holds, Level::Must, Basis::Stated, false, Verdict::Pass)]
+    #[case(Outcome::Broken, Level::Must, Basis::Stated, false, Verdict::Fail)]
+    #[case(Outcome::Broken, Level::Must, Basis::Stated, true, Verdict::Fail)]
+    #[case(Outcome::Broken, Level::Must, Basis::Implied, false, Verdict::Fail)]
+    #[case(Outcome::Broken, Level::Must, Basis::Implied, true, Verdict::Warn)]
+    #[case(Outcome::Broken, Level::Should, Basis::Stated, false, Verdict::Warn)]
+    #[case(Outcome::Broken, Level::Should, Basis::Implied, true, Verdict::Warn)]
+    #[case(Outcome::Broken, Level::May, Basis::Stated, false, Verdict::Info)]
+    #[case(Outcome::Broken, Level::May, Basis::Silent, false, Verdict::Info)]
+    #[case(Outcome::Tolerated(String::new()), Level::Must, Basis::Stated, false, Verdict::Warn)]
+    #[case(Outcome::Tolerated(String::new()), Level::May, Basis::Stated, false, Verdict::Info)]
+    #[case(Outcome::Noted(String::new()), Level::Must, Basis::Stated, false, Verdict::Info)]
+    #[case(Outcome::Undecided(String::new()), Level::Must, Basis::Stated, false, Verdict::Inconclusive)]
+    #[case(Outcome::NotReached(String::new()), Level::Must, Basis::Stated, false, Verdict::NotTestable)]
+    fn the_table_of_verdicts(#[case] outcome: Outcome, #[case] level: Level, #[case] basis: Basis, #[case] stated_only: bool, #[case] expected: Verdict) {
+        assert_eq!(verdict(&outcome, level, basis, stated_only), expected);
+    }
+}

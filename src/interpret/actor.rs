@@ -1,0 +1,139 @@
+//! One actor while it plays: its connection, and the frames that nobody has claimed yet.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::scenario::value::{Bound, Wire};
+
+/// Frames of an inbox that are kept; beyond them the oldest unclaimed go, and the report says so.
+pub const MOST_FRAMES: usize = 10_000;
+pub const MOST_BYTES: usize = 64 << 20;
+
+#[derive(Default)]
+pub struct Actor {
+    pub given: BTreeMap<String, Bound>,
+    /// Names its opening bound.
+    pub opened: BTreeMap<String, Bound>,
+    pub link: Link,
+    /// The latest connection, while it is open and after.
+    pub connection: Option<u32>,
+    pub opened_at: Duration,
+    pub inbox: VecDeque<Entry>,
+    pub inbox_bytes: usize,
+    pub overflowed: usize,
+    pub last_sent: Option<String>,
+    /// Where it listens, for a role with `side: server`.
+    pub url: Option<String>,
+    /// A step has already blamed the hub for the end of this connection, or expected it.
+    pub end_noticed: bool,
+}
+
+#[derive(Default)]
+pub enum Link {
+    #[default]
+    Idle,
+    Connecting,
+    Open {
+        upgrade: Value,
+    },
+    Refused {
+        sequence: u64,
+        refusal: Value,
+        text: String,
+    },
+    Unreachable {
+        reason: String,
+    },
+    Ended(End),
+}
+
+/// How a connection came to its end.
+#[derive(Clone, Debug)]
+pub struct End {
+    pub sequence: u64,
+    pub at: Duration,
+    /// Since it was open.
+    pub after: Duration,
+    /// A close frame arrived.
+    pub close_frame: bool,
+    pub code: Option<u16>,
+    pub reason: String,
+    pub claimed: bool,
+    /// We ended it ourselves.
+    pub by_us: bool,
+}
+
+impl End {
+    pub fn to_json(&self) -> Value {
+        let mut members = serde_json::Map::new();
+        if let Some(code) = self.code {
+            members.insert("code".to_owned(), Value::from(code));
+        }
+        members.insert("reason".to_owned(), Value::from(self.reason.clone()));
+        members.insert("clean".to_owned(), Value::from(self.close_frame));
+        members.insert("after".to_owned(), Value::from(self.after.as_secs_f64()));
+        Value::Object(members)
+    }
+
+    pub fn describe(&self) -> String {
+        let reason = if self.reason.is_empty() { String::new() } else { format!(" ({})", crate::matcher::cut(&self.reason, 120)) };
+        match (self.close_frame, self.code) {
+            (true, Some(code)) => format!("the hub closed the connection with {code}{reason}"),
+            (true, None) => "the hub closed the connection with an empty close frame".to_owned(),
+            (false, _) if self.by_us => "the connection had been ended by this actor".to_owned(),
+            (false, _) => format!("the connection ended without a close frame{reason}"),
+        }
+    }
+}
+
+pub struct Entry {
+    pub wire: Arc<Wire>,
+    pub kind: EntryKind,
+    pub claimed: bool,
+}
+
+pub enum EntryKind {
+    /// `json` is missing where it cannot be decoded; `message` is the index in the pack of what it is.
+    Message { json: Option<Value>, message: Option<usize> },
+    Control { pong: bool, data: String },
+}
+
+impl Actor {
+    pub fn is_open(&self) -> bool {
+        matches!(self.link, Link::Open { .. })
+    }
+
+    /// A new connection: nothing of the old one counts any more.
+    pub fn reset_connection(&mut self, connection: u32) {
+        self.connection = Some(connection);
+        self.link = Link::Connecting;
+        self.inbox.clear();
+        self.inbox_bytes = 0;
+        self.end_noticed = false;
+    }
+
+    pub fn push(&mut self, entry: Entry) {
+        self.inbox_bytes += entry.wire.size;
+        self.inbox.push_back(entry);
+        while self.inbox.len() > MOST_FRAMES || self.inbox_bytes > MOST_BYTES {
+            let Some(oldest) = self.inbox.pop_front() else { break };
+            self.inbox_bytes -= oldest.wire.size;
+            if !oldest.claimed {
+                self.overflowed += 1;
+            }
+        }
+    }
+
+    /// What an expression sees under the actor's name.
+    pub fn bound(&self) -> Bound {
+        let mut names = self.given.clone();
+        names.extend(self.opened.iter().map(|(name, bound)| (name.clone(), bound.clone())));
+        if let Some(url) = &self.url {
+            names.insert("url".to_owned(), Bound::plain(Value::from(url.clone())));
+        }
+        Bound::Scene(names)
+    }
+}

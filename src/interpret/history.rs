@@ -1,0 +1,60 @@
+//! The bounded record of a conversation: the first and the last frames of each connection, payloads cut.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use sha2::{Digest, Sha256};
+
+use crate::event::FrameReport;
+
+/// Enough to see how a connection began and how it ended.
+const FIRST: usize = 16;
+const LAST: usize = 32;
+/// Characters of a payload that are kept.
+pub const LONGEST_TEXT: usize = 600;
+
+#[derive(Default)]
+pub struct History {
+    connections: BTreeMap<u32, Record>,
+    dropped: usize,
+    sequence: u64,
+}
+
+#[derive(Default)]
+struct Record {
+    first: Vec<(u64, FrameReport)>,
+    last: VecDeque<(u64, FrameReport)>,
+}
+
+impl History {
+    pub fn add(&mut self, frame: FrameReport) {
+        self.sequence += 1;
+        let record = self.connections.entry(frame.connection).or_default();
+        if record.first.len() < FIRST {
+            record.first.push((self.sequence, frame));
+            return;
+        }
+        if record.last.len() == LAST {
+            record.last.pop_front();
+            self.dropped += 1;
+        }
+        record.last.push_back((self.sequence, frame));
+    }
+
+    /// In the order in which they happened, and how many there was no room for.
+    pub fn finish(self) -> (Vec<FrameReport>, usize) {
+        let mut frames: Vec<_> = self.connections.into_values().flat_map(|record| record.first.into_iter().chain(record.last)).collect();
+        frames.sort_by_key(|(sequence, _)| *sequence);
+        (frames.into_iter().map(|(_, frame)| frame).collect(), self.dropped)
+    }
+}
+
+/// A payload as the record keeps it: the cut text, and a hash where it was cut.
+pub fn cut(text: &str) -> (String, Option<String>) {
+    match text.char_indices().nth(LONGEST_TEXT) {
+        None => (text.to_owned(), None),
+        Some((at, _)) => {
+            let hash = Sha256::digest(text).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+            (format!("{}...", &text[..at]), Some(hash))
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! Which frame, and what must be true of it: names take values, pointers take JSON Schema (scenarios/README.md).
+//!
+//! A name holds where the subject has that member with this value: numbers and strings equal, objects with at least
+//! these members, arrays item by item. A `/pointer` holds where its target is there and fits the schema; `false` says
+//! that it must not be there; `/pointer or absent` lets it be missing.
+
+use jsonschema::{Keyword, ValidationError, Validator};
+use serde_json::{Map, Value};
+
+use crate::diagnostic::suggest;
+use crate::json_schema;
+
+/// A matcher that could not be built: which key, and why.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{message}")]
+pub struct BadMatcher {
+    /// The key of the matcher at fault; empty where the whole is.
+    pub key: String,
+    pub message: String,
+}
+
+/// The first thing that does not fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// JSON pointer into the subject.
+    pub path: String,
+    pub expected: String,
+    pub found: String,
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let path = if self.path.is_empty() { "the whole" } else { &self.path };
+        write!(f, "{path}: expected {}, found {}", self.expected, self.found)
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Matcher {
+    clauses: Vec<Clause>,
+}
+
+#[derive(Debug)]
+enum Clause {
+    Member { name: String, want: Value },
+    Pointer { pointer: String, optional: bool, test: Test },
+}
+
+#[derive(Debug)]
+enum Test {
+    Absent,
+    Present,
+    Schema { validator: Box<Validator>, schema: Value },
+}
+
+impl Matcher {
+    /// From the JSON of a `where` or of a line of `has`: an object of names and pointers.
+    pub fn compile(source: &Value) -> Result<Self, BadMatcher> {
+        let Value::Object(members) = source else {
+            return Err(BadMatcher { key: String::new(), message: "a matcher is a mapping of names and /pointers".to_owned() });
+        };
+        let clauses = members.iter().map(|(key, want)| clause(key, want)).collect::<Result<_, _>>()?;
+        Ok(Self { clauses })
+    }
+
+    pub fn fits(&self, subject: &Value) -> bool {
+        self.difference(subject).is_none()
+    }
+
+    /// The first clause that does not hold, as what was expected and what was found.
+    pub fn difference(&self, subject: &Value) -> Option<Difference> {
+        self.clauses.iter().find_map(|clause| clause.difference(subject))
+    }
+
+    /// How many conditions it has: the most specific match wins.
+    pub fn conditions(&self) -> usize {
+        self.clauses
+            .iter()
+            .map(|clause| match clause {
+                Clause::Member { want, .. } => leaves(want),
+                Clause::Pointer { .. } => 1,
+            })
+            .sum()
+    }
+
+    /// The members a frame must have literally, for building a message that has no example: `{type: STATUS, code: OK}`.
+    pub fn literals(&self) -> Map<String, Value> {
+        self.clauses
+            .iter()
+            .filter_map(|clause| match clause {
+                Clause::Member { name, want } => Some((name.clone(), want.clone())),
+                Clause::Pointer { .. } => None,
+            })
+            .collect()
+    }
+}
+
+fn clause(key: &str, want: &Value) -> Result<Clause, BadMatcher> {
+    let Some(rest) = key.strip_prefix('/') else {
+        if key.ends_with(" or absent") {
+            return Err(BadMatcher { key: key.to_owned(), message: "`or absent` belongs to a /pointer".to_owned() });
+        }
+        return Ok(Clause::Member { name: key.to_owned(), want: want.clone() });
+    };
+    let (pointer, optional) = match rest.strip_suffix(" or absent") {
+        Some(pointer) => (format!("/{pointer}"), true),
+        None => (format!("/{rest}"), false),
+    };
+    let test = match want {
+        Value::Bool(true) => Test::Present,
+        Value::Bool(false) => Test::Absent,
+        Value::Object(_) => Test::Schema {
+            validator: Box::new(schema(want).map_err(|message| BadMatcher { key: key.to_owned(), message })?),
+            schema: want.clone(),
+        },
+        _ => {
+            let name = pointer.trim_start_matches('/');
+            return Err(BadMatcher {
+                key: key.to_owned(),
+                message: format!("a /pointer takes a JSON Schema, true or false; for the value itself write `{name}: {want}` or {{ const: {want} }}"),
+            });
+        }
+    };
+    Ok(Clause::Pointer { pointer, optional, test })
+}
+
+/// A JSON Schema as scenarios write it: 2020-12, formats asserted, with `like` as the only keyword of our own.
+fn schema(schema: &Value) -> Result<Validator, String> {
+    if let Some(unknown) = json_schema::unknown_keywords(schema, &["like"]).first() {
+        return Err(format!("JSON Schema has no `{}`: {}", unknown.keyword, suggest(&unknown.keyword, json_schema::KEYWORDS.iter().copied(), "see scenarios/README.md")));
+    }
+    json_schema::validator(schema)
+}
+
+pub(crate) struct Like {
+    want: Value,
+}
+
+impl Like {
+    pub(crate) fn new(want: Value) -> Self {
+        Self { want }
+    }
+}
+
+impl<'i> Keyword<'i> for Like {
+    fn validate(&self, instance: &'i Value) -> Result<(), ValidationError<'i>> {
+        match like(&self.want, instance, "") {
+            None => Ok(()),
+            Some(difference) => Err(ValidationError::custom(difference.to_string())),
+        }
+    }
+
+    fn is_valid(&self, instance: &'i Value) -> bool {
+        like(&self.want, instance, "").is_none()
+    }
+}
+
+impl Clause {
+    fn difference(&self, subject: &Value) -> Option<Difference> {
+        match self {
+            Self::Member { name, want } => {
+                let path = format!("/{}", escape(name));
+                match subject.get(name) {
+                    Some(found) => like(want, found, &path),
+                    None => Some(Difference { path, expected: show(want), found: absent(subject) }),
+                }
+            }
+            Self::Pointer { pointer, optional, test } => {
+                let found = subject.pointer(pointer);
+                match (test, found) {
+                    (Test::Absent, None) | (Test::Present, Some(_)) => None,
+                    (Test::Absent, Some(found)) => Some(Difference { path: pointer.clone(), expected: "no such member".to_owned(), found: show(found) }),
+                    (_, None) if *optional => None,
+                    (Test::Present, None) => Some(Difference { path: pointer.clone(), expected: "any value".to_owned(), found: absent(subject) }),
+                    (Test::Schema { schema, .. }, None) => Some(Difference { path: pointer.clone(), expected: show(schema), found: absent(subject) }),
+                    (Test::Schema { validator, schema }, Some(found)) => validator.iter_errors(found).next().map(|error| Difference {
+                        path: format!("{pointer}{}", error.instance_path()),
+                        expected: expectation(schema),
+                        found: show(&error.instance().clone().into_owned()),
+                    }),
+                }
+            }
+        }
+    }
+}
+
+/// `{const: x}` is better read as x.
+fn expectation(schema: &Value) -> String {
+    match schema.as_object() {
+        Some(members) if members.len() == 1 && members.contains_key("const") => show(&members["const"]),
+        _ => show(schema),
+    }
+}
+
+fn absent(subject: &Value) -> String {
+    if subject.is_object() || subject.is_array() { "nothing there".to_owned() } else { show(subject) }
+}
+
+/// Whether `found` is at least `want`.
+pub fn like(want: &Value, found: &Value, path: &str) -> Option<Difference> {
+    let differs = || Some(Difference { path: path.to_owned(), expected: show(want), found: show(found) });
+    match (want, found) {
+        (Value::Object(want), Value::Object(members)) => want.iter().find_map(|(name, want)| {
+            let path = format!("{path}/{}", escape(name));
+            match members.get(name) {
+                Some(found) => like(want, found, &path),
+                None => Some(Difference { path, expected: show(want), found: "nothing there".to_owned() }),
+            }
+        }),
+        (Value::Array(want), Value::Array(items)) if want.len() == items.len() => {
+            want.iter().zip(items).enumerate().find_map(|(i, (want, found))| like(want, found, &format!("{path}/{i}")))
+        }
+        (Value::Number(a), Value::Number(b)) => if same_number(a, b) { None } else { differs() },
+        (want, found) if want == found => None,
+        _ => differs(),
+    }
+}
+
+/// Exactly the same value: like JSON Schema's `const`, 1 and 1.0 are equal.
+pub fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => same_number(a, b),
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Object(a), Value::Object(b)) => a.len() == b.len() && a.iter().all(|(k, v)| b.get(k).is_some_and(|w| same(v, w))),
+        _ => a == b,
+    }
+}
+
+fn same_number(a: &serde_json::Number, b: &serde_json::Number) -> bool {
+    match (a.is_f64(), b.is_f64()) {
+        (false, false) => a == b,
+        _ => a.as_f64() == b.as_f64(),
+    }
+}
+
+fn leaves(value: &Value) -> usize {
+    match value {
+        Value::Object(members) if !members.is_empty() => members.values().map(leaves).sum(),
+        _ => 1,
+    }
+}
+
+pub fn escape(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
+
+/// A value as a message shows it: JSON, cut at 200 characters.
+pub fn show(value: &Value) -> String {
+    cut(&value.to_string(), 200)
+}
+
+pub fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        None => text.to_owned(),
+        Some((at, _)) => format!("{}... ({} bytes)", &text[..at], text.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::json;
+
+    #[rstest]
+    #[case(json!({"type": "NAME"}), json!({"type": "NAME", "more": 1}), true)]
+    #[case(json!({"type": "NAME"}), json!({"type": "UUID"}), false)]
+    #[case(json!({"target": {"name": "x"}}), json!({"target": {"name": "x", "type": "NAME"}}), true)]
+    #[case(json!({"n": 1}), json!({"n": 1.0}), true)]
+    #[case(json!({"n": 9007199254740993u64}), json!({"n": 9007199254740992u64}), false)]
+    #[case(json!({"a": [1, {"b": 2}]}), json!({"a": [1, {"b": 2, "c": 3}]}), true)]
+    #[case(json!({"a": [1]}), json!({"a": [1, 2]}), false)]
+    #[case(json!({"a": null}), json!({}), false)]
+    #[case(json!({"/a": false}), json!({}), true)]
+    #[case(json!({"/a": false}), json!({"a": null}), false)]
+    #[case(json!({"/a": true}), json!({"a": null}), true)]
+    #[case(json!({"/a": {"type": "integer"}}), json!({"a": "1"}), false)]
+    #[case(json!({"/a": {"type": "integer"}}), json!({}), false)]
+    #[case(json!({"/a or absent": {"type": "integer"}}), json!({}), true)]
+    #[case(json!({"/a": {"format": "uuid"}}), json!({"a": "no"}), false)]
+    #[case(json!({"/l": {"contains": {"like": {"name": "x"}}}}), json!({"l": [{"name": "y"}, {"name": "x", "z": 1}]}), true)]
+    #[case(json!({"/l": {"contains": {"like": {"name": "x"}}}}), json!({"l": [{"name": "y"}]}), false)]
+    #[case(json!({"code": 4004}), json!({"code": null}), false)]
+    fn names_take_values_and_pointers_take_schemas(#[case] matcher: Value, #[case] subject: Value, #[case] fits: bool) {
+        let matcher = Matcher::compile(&matcher).expect("compiles");
+        assert_eq!(matcher.fits(&subject), fits, "{:?}", matcher.difference(&subject));
+    }
+
+    #[rstest]
+    #[case(json!({"/a": 3}))]
+    #[case(json!({"/a": {"type": "strin"}}))]
+    #[case(json!({"a or absent": 3}))]
+    #[case(json!([]))]
+    fn what_is_no_matcher_is_refused(#[case] matcher: Value) {
+        assert!(Matcher::compile(&matcher).is_err());
+    }
+
+    #[test]
+    fn the_first_difference_is_named() {
+        let matcher = Matcher::compile(&json!({"origin": {"name": "anna", "uuid": "u"}})).expect("compiles");
+        let difference = matcher.difference(&json!({"origin": {"name": "anna", "uuid": "v"}})).expect("differs");
+        assert_eq!(difference.to_string(), r#"/origin/uuid: expected "u", found "v""#);
+    }
+}

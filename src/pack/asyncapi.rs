@@ -1,0 +1,176 @@
+//! asyncapi.yaml, as far as it matters here: which messages there are, who sends them, what answers them, and how a
+//! frame is recognised. AsyncAPI 3, seen from the hub.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::diagnostic::{Diagnostic, suggest};
+use crate::matcher::Matcher;
+use crate::source::Span;
+use crate::yaml::{Key, Kind, Node};
+
+/// Who sends a message. Both may be true.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Directions {
+    pub to_hub: bool,
+    pub from_hub: bool,
+}
+
+pub struct Declared {
+    pub name: String,
+    pub span: Span,
+    pub title: String,
+    pub summary: String,
+    pub directions: Directions,
+    /// Path of the schema file relative to the document, or the schema itself.
+    pub payload: Payload,
+    pub matcher: Matcher,
+    pub abstract_: bool,
+    /// Messages that may answer it.
+    pub replies: Vec<String>,
+}
+
+pub enum Payload {
+    File { path: String, span: Span },
+    Inline { schema: Value, span: Span },
+}
+
+pub struct Document {
+    pub title: String,
+    pub version: String,
+    pub description: String,
+    pub messages: Vec<Declared>,
+}
+
+pub fn parse(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Document {
+    let info = |name: &str| root.get("info").and_then(|i| i.get(name)).map(|n| n.text().map_or_else(|| n.to_json().to_string(), str::to_owned)).unwrap_or_default();
+    match root.get("asyncapi").and_then(Node::text) {
+        Some(version) if version.starts_with("3.") => {}
+        Some(version) => diagnostics.push(Diagnostic::error(root.at_pointer("/asyncapi").span, format!("AsyncAPI {version} is not read here")).help("write the document in AsyncAPI 3")),
+        None => diagnostics.push(Diagnostic::error(root.span, "not an AsyncAPI document: `asyncapi` is missing").help("it begins with `asyncapi: 3.0.0`")),
+    }
+    let (directions, replies) = operations(root, diagnostics);
+    let mut messages = Vec::new();
+    for (key, node) in root.at("components/messages").and_then(Node::map).unwrap_or_default() {
+        if let Some(declared) = message(key, node, &directions, &replies, diagnostics) {
+            messages.push(declared);
+        }
+    }
+    if messages.is_empty() {
+        diagnostics.push(Diagnostic::error(root.span, "the document declares no message").help("messages stand under components.messages"));
+    }
+    Document { title: info("title"), version: info("version"), description: info("description"), messages }
+}
+
+type Replies = BTreeMap<String, Vec<String>>;
+
+fn operations(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> (BTreeMap<String, Directions>, Replies) {
+    let mut directions: BTreeMap<String, Directions> = BTreeMap::new();
+    let mut replies = Replies::new();
+    for (key, operation) in root.get("operations").and_then(Node::map).unwrap_or_default() {
+        let received = match operation.get("action").and_then(Node::text) {
+            Some("receive") => true,
+            Some("send") => false,
+            _ => {
+                diagnostics.push(Diagnostic::error(key.span, format!("operation `{}` has no action", key.name)).help("`action: receive` is what the hub receives, `action: send` what it sends"));
+                continue;
+            }
+        };
+        let asked = named(root, operation, diagnostics);
+        for name in &asked {
+            let entry = directions.entry(name.clone()).or_default();
+            if received { entry.to_hub = true } else { entry.from_hub = true }
+        }
+        if let Some(reply) = operation.get("reply") {
+            for name in named(root, reply, diagnostics) {
+                let entry = directions.entry(name.clone()).or_default();
+                if received { entry.from_hub = true } else { entry.to_hub = true }
+                for asked in &asked {
+                    replies.entry(asked.clone()).or_default().push(name.clone());
+                }
+            }
+        }
+    }
+    (directions, replies)
+}
+
+/// The messages an operation or reply names; without a list, all of its channel.
+fn named(root: &Node, operation: &Node, diagnostics: &mut Vec<Diagnostic>) -> Vec<String> {
+    let references: Vec<&Node> = match operation.get("messages").and_then(Node::list) {
+        Some(list) => list.iter().collect(),
+        None => {
+            let channel = operation.get("channel").and_then(|c| c.get("$ref")).and_then(Node::text).and_then(|r| root.at(r.trim_start_matches("#/")));
+            channel.and_then(|c| c.get("messages")).and_then(Node::map).unwrap_or_default().iter().map(|(_, node)| node).collect()
+        }
+    };
+    references.into_iter().filter_map(|node| component(root, node, diagnostics)).collect()
+}
+
+/// Follows references until one under components.messages.
+fn component(root: &Node, node: &Node, diagnostics: &mut Vec<Diagnostic>) -> Option<String> {
+    let mut node = node;
+    for _ in 0..8 {
+        let reference = node.get("$ref")?;
+        let path = reference.text()?.trim_start_matches("#/");
+        if let Some(name) = path.strip_prefix("components/messages/") {
+            if root.at(path).is_none() {
+                let names: Vec<&str> = root.at("components/messages").and_then(Node::map).unwrap_or_default().iter().map(|(k, _)| k.name.as_str()).collect();
+                diagnostics.push(Diagnostic::error(reference.span, format!("there is no message `{name}`")).help(suggest(name, names, "messages stand under components.messages")));
+                return None;
+            }
+            return Some(name.to_owned());
+        }
+        match root.at(path) {
+            Some(next) => node = next,
+            None => {
+                diagnostics.push(Diagnostic::error(reference.span, format!("`{path}` is not in this document")));
+                return None;
+            }
+        }
+    }
+    None
+}
+
+fn message(key: &Key, node: &Node, directions: &BTreeMap<String, Directions>, replies: &Replies, diagnostics: &mut Vec<Diagnostic>) -> Option<Declared> {
+    let name = key.name.clone();
+    let Some(direction) = directions.get(&name).copied() else {
+        diagnostics.push(Diagnostic::error(key.span, format!("no operation sends or receives `{name}`")).help("name it under `operations`, so that its direction is known"));
+        return None;
+    };
+    let Some(payload) = node.get("payload") else {
+        diagnostics.push(Diagnostic::error(key.span, format!("message `{name}` has no payload")));
+        return None;
+    };
+    let payload = match payload.get("$ref").and_then(Node::text) {
+        Some(path) => Payload::File { path: path.trim_start_matches("./").to_owned(), span: payload.at_pointer("/$ref").span },
+        None => Payload::Inline { schema: payload.to_json(), span: payload.span },
+    };
+    let ours = node.get("x-hubproof");
+    for (key, _) in ours.and_then(Node::map).unwrap_or_default() {
+        if !matches!(key.name.as_str(), "match" | "abstract") {
+            diagnostics.push(Diagnostic::error(key.span, format!("`x-hubproof` of a message has no `{}`", key.name)).help("it has `match` and `abstract`"));
+        }
+    }
+    let matcher = match ours.and_then(|o| o.get("match")) {
+        None => Matcher::default(),
+        Some(node) => match Matcher::compile(&node.to_json()) {
+            Ok(matcher) => matcher,
+            Err(bad) => {
+                let at = if bad.key.is_empty() { node.span } else { node.get(&bad.key).map_or(node.span, |n| n.span) };
+                diagnostics.push(Diagnostic::error(at, bad.message));
+                return None;
+            }
+        },
+    };
+    let abstract_ = matches!(ours.and_then(|o| o.get("abstract")).map(|n| &n.kind), Some(Kind::Bool(true)));
+    let text = |name: &str| node.get(name).and_then(Node::text).unwrap_or_default().to_owned();
+    Some(Declared { title: text("title"), summary: text("summary"), span: key.span, directions: direction, payload, matcher, abstract_, replies: replies.get(&name).cloned().unwrap_or_default(), name })
+}
+
+impl Node {
+    /// A place by a path of names: `components/messages`.
+    fn at(&self, path: &str) -> Option<&Node> {
+        path.split('/').try_fold(self, |node, name| node.get(&name.replace("~1", "/").replace("~0", "~")))
+    }
+}

@@ -1,0 +1,252 @@
+//! One protocol as data: its messages with their schemas, and its rules. Loaded from a map of files, embedded or the
+//! user's, so that nothing here touches a disk.
+
+pub mod asyncapi;
+pub mod rules;
+pub mod schema;
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+pub use asyncapi::Directions;
+pub use rules::{Basis, Level, Rule};
+pub use schema::{Schema, Violation};
+
+use crate::diagnostic::{Diagnostic, has_errors, suggest};
+use crate::json_schema;
+use crate::matcher::Matcher;
+use crate::source::{FileId, Sources, Span};
+use crate::yaml;
+
+/// The files of one protocol, by their path within the pack (`asyncapi.yaml`, `messages/x.schema.json`, `rules.yaml`)
+/// and within its scenarios (`shared.yaml`, `x.yaml`).
+#[derive(Clone, Debug, Default)]
+pub struct Folder {
+    pub name: String,
+    pub pack: BTreeMap<String, FileId>,
+    pub scenarios: BTreeMap<String, FileId>,
+}
+
+pub struct Pack {
+    pub name: String,
+    pub title: String,
+    pub version: String,
+    pub description: String,
+    /// In the order of the document.
+    pub messages: Vec<MessageType>,
+    pub rules: BTreeMap<String, Rule>,
+    /// What the rules' lines refer to.
+    pub document: String,
+    /// SHA-256 over all its files, first twelve digits.
+    pub hash: String,
+}
+
+pub struct MessageType {
+    pub name: String,
+    pub title: String,
+    pub summary: String,
+    pub directions: Directions,
+    pub matcher: Matcher,
+    pub abstract_: bool,
+    pub replies: Vec<String>,
+    pub schema: Schema,
+    pub span: Span,
+}
+
+/// Which way a frame went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    ToHub,
+    FromHub,
+}
+
+impl Pack {
+    /// Loads what can be loaded and says everything that is wrong. `None` where an error makes it unusable.
+    pub fn load(folder: &Folder, sources: &Sources) -> (Option<Self>, Vec<Diagnostic>) {
+        let mut diagnostics = Vec::new();
+        let Some(file) = folder.pack.get("asyncapi.yaml") else {
+            diagnostics.push(Diagnostic::without_place(format!("the pack `{}` has no asyncapi.yaml", folder.name)));
+            return (None, diagnostics);
+        };
+        let document = match yaml::parse(sources, *file) {
+            Ok(root) => asyncapi::parse(&root, &mut diagnostics),
+            Err(diagnostic) => {
+                diagnostics.push(diagnostic);
+                return (None, diagnostics);
+            }
+        };
+        let rules = match folder.pack.get("rules.yaml").map(|file| yaml::parse(sources, *file)) {
+            None => rules::Rules { document: String::new(), rules: BTreeMap::new() },
+            Some(Ok(root)) => rules::parse(&root, &mut diagnostics),
+            Some(Err(diagnostic)) => {
+                diagnostics.push(diagnostic);
+                return (None, diagnostics);
+            }
+        };
+        let mut messages = Vec::new();
+        let mut used = vec!["asyncapi.yaml".to_owned(), "rules.yaml".to_owned()];
+        for declared in document.messages {
+            let loaded = match &declared.payload {
+                asyncapi::Payload::Inline { schema, span } => checked(schema.clone(), *span, &rules.rules, &mut diagnostics, |_| *span),
+                asyncapi::Payload::File { path, span } => {
+                    used.push(path.clone());
+                    match folder.pack.get(path) {
+                        Some(file) => load_schema(*file, sources, &rules.rules, &mut diagnostics),
+                        None => {
+                            let known = folder.pack.keys().map(String::as_str).collect::<Vec<_>>();
+                            diagnostics.push(Diagnostic::error(*span, format!("there is no file {path} in the pack")).help(suggest(path, known, "paths are relative to asyncapi.yaml")));
+                            None
+                        }
+                    }
+                }
+            };
+            let Some(schema) = loaded else { continue };
+            messages.push(MessageType {
+                name: declared.name,
+                title: declared.title,
+                summary: declared.summary,
+                directions: declared.directions,
+                matcher: declared.matcher,
+                abstract_: declared.abstract_,
+                replies: declared.replies,
+                schema,
+                span: declared.span,
+            });
+        }
+        for (path, file) in &folder.pack {
+            if !used.contains(path) {
+                let start = Span::new(*file, 0..0);
+                diagnostics.push(Diagnostic::error(start, format!("no message of asyncapi.yaml refers to {path}")).help("name it under components.messages, or remove the file"));
+            }
+        }
+        let pack = Self {
+            name: folder.name.clone(),
+            title: document.title,
+            version: document.version,
+            description: document.description,
+            messages,
+            rules: rules.rules,
+            document: rules.document,
+            hash: hash(folder, sources),
+        };
+        pack.lint_examples(&mut diagnostics);
+        if has_errors(&diagnostics) { (None, diagnostics) } else { (Some(pack), diagnostics) }
+    }
+
+    pub fn message(&self, name: &str) -> Option<&MessageType> {
+        self.messages.iter().find(|message| message.name == name)
+    }
+
+    /// The message a frame is: of those whose conditions hold, the one with most of them; special forms before envelopes.
+    pub fn recognise(&self, payload: &Value, way: Way) -> Option<&MessageType> {
+        let mut best: Option<&MessageType> = None;
+        for message in self.messages.iter().filter(|m| m.goes(way) && m.matcher.fits(payload)) {
+            let better = best.is_none_or(|b| (!message.abstract_, message.matcher.conditions()) > (!b.abstract_, b.matcher.conditions()));
+            if better {
+                best = Some(message);
+            }
+        }
+        best
+    }
+
+    /// The documented example has to be what it claims to be.
+    fn lint_examples(&self, diagnostics: &mut Vec<Diagnostic>) {
+        for message in &self.messages {
+            let Some(example) = &message.schema.example else {
+                diagnostics.push(Diagnostic::error(message.span, format!("the schema of `{}` has no example", message.name)).help("under `examples`: the documented one, or one of yours with `\"x-example\": \"composed\"`"));
+                continue;
+            };
+            if let Some(broken) = message.schema.judge(example).iter().find(|v| !v.should) {
+                diagnostics.push(Diagnostic::error(message.span, format!("the example of `{}` breaks its own schema at `{}`: expected {}, found {}", message.name, broken.path, broken.expected, broken.found)));
+            }
+            for (way, goes) in [(Way::ToHub, message.directions.to_hub), (Way::FromHub, message.directions.from_hub)] {
+                let recognised = goes.then(|| self.recognise(example, way)).flatten();
+                let wrong = goes && recognised.is_none_or(|found| found.name != message.name && !message.abstract_);
+                if wrong {
+                    let other = recognised.map_or("no message", |m| m.name.as_str());
+                    diagnostics.push(Diagnostic::error(message.span, format!("the example of `{}` is recognised as {other}", message.name)).help("make `x-hubproof: match` more specific"));
+                }
+            }
+        }
+    }
+}
+
+impl MessageType {
+    pub fn goes(&self, way: Way) -> bool {
+        match way {
+            Way::ToHub => self.directions.to_hub,
+            Way::FromHub => self.directions.from_hub,
+        }
+    }
+
+    /// Whether a frame counts as this message, be it in one of its special forms.
+    pub fn is(&self, payload: &Value, way: Way) -> bool {
+        self.goes(way) && self.matcher.fits(payload)
+    }
+
+    /// What a scenario starts from: the example, or the members by which it is recognised.
+    pub fn template(&self) -> Value {
+        self.schema.example.clone().unwrap_or_else(|| Value::Object(self.matcher.literals()))
+    }
+}
+
+fn load_schema(file: FileId, sources: &Sources, rules: &BTreeMap<String, Rule>, diagnostics: &mut Vec<Diagnostic>) -> Option<Schema> {
+    let tree = match yaml::parse(sources, file) {
+        Ok(tree) => tree,
+        Err(diagnostic) => {
+            diagnostics.push(diagnostic);
+            return None;
+        }
+    };
+    // The tree has the places, serde_json the exact values.
+    let source = match serde_json::from_str(&sources.file(file).text) {
+        Ok(source) => source,
+        Err(error) => {
+            diagnostics.push(Diagnostic::error(Span::new(file, 0..0), format!("not valid JSON: {error}")));
+            return None;
+        }
+    };
+    checked(source, tree.span, rules, diagnostics, |pointer| tree.at_pointer(pointer).span)
+}
+
+fn checked(source: Value, whole: Span, rules: &BTreeMap<String, Rule>, diagnostics: &mut Vec<Diagnostic>, place: impl Fn(&str) -> Span) -> Option<Schema> {
+    let before = diagnostics.len();
+    for unknown in json_schema::unknown_keywords(&source, &schema::OURS) {
+        let at = place(&format!("{}/{}", unknown.pointer, crate::matcher::escape(&unknown.keyword)));
+        diagnostics.push(
+            Diagnostic::error(at, format!("JSON Schema has no `{}`", unknown.keyword))
+                .help(suggest(&unknown.keyword, json_schema::KEYWORDS.iter().copied(), "an unknown keyword would silently accept everything")),
+        );
+    }
+    let schema = match Schema::compile(source) {
+        Ok(schema) => schema,
+        Err(message) => {
+            diagnostics.push(Diagnostic::error(whole, message));
+            return None;
+        }
+    };
+    for name in schema.rules.iter().chain(&schema.should_rules) {
+        if !rules.contains_key(name) {
+            diagnostics.push(Diagnostic::error(whole, format!("there is no rule {name}")).help(suggest(name, rules.keys().map(String::as_str), "rules stand in rules.yaml")));
+        }
+    }
+    for name in &schema.should_rules {
+        if rules.get(name).is_some_and(|rule| rule.level == Level::May) {
+            diagnostics.push(Diagnostic::error(whole, format!("{name} is a may, so `x-should` cannot press it")));
+        }
+    }
+    (diagnostics.len() == before).then_some(schema)
+}
+
+fn hash(folder: &Folder, sources: &Sources) -> String {
+    let mut hasher = Sha256::new();
+    for (path, file) in folder.pack.iter().chain(&folder.scenarios) {
+        hasher.update(path.as_bytes());
+        hasher.update([0]);
+        hasher.update(sources.file(*file).text.as_bytes());
+        hasher.update([0]);
+    }
+    hasher.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,161 @@
+//! rules.yaml: the normative sentences of a document, each with its level and where it stands.
+
+use std::collections::BTreeMap;
+
+use crate::diagnostic::{Diagnostic, suggest};
+use crate::source::Span;
+use crate::yaml::{Kind, Node};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    May,
+    Should,
+    Must,
+}
+
+impl Level {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::May => "may",
+            Self::Should => "should",
+            Self::Must => "must",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::May, Self::Should, Self::Must].into_iter().find(|level| level.name() == name)
+    }
+}
+
+/// How the document carries the rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Basis {
+    Stated,
+    Implied,
+    /// The document is silent; our reading, never more than a may.
+    Silent,
+}
+
+impl Basis {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stated => "stated",
+            Self::Implied => "implied",
+            Self::Silent => "silent-guess",
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Rule {
+    pub id: String,
+    pub level: Level,
+    pub basis: Basis,
+    /// Line of the protocol's document.
+    pub line: usize,
+    pub text: String,
+    /// For an implied rule: the sentence it follows from.
+    pub from: Option<String>,
+    /// What a black box needs, and does, to see it.
+    pub sees: String,
+    /// Why no hub can break it: it binds only clients.
+    pub out_of_scope: Option<String>,
+    pub span: Span,
+}
+
+pub struct Rules {
+    pub document: String,
+    pub rules: BTreeMap<String, Rule>,
+}
+
+const KEYS: [&str; 7] = ["level", "basis", "line", "text", "from", "sees", "out_of_scope"];
+
+pub fn parse(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Rules {
+    let mut rules = BTreeMap::new();
+    let document = root.get("document").and_then(Node::text).unwrap_or_default().to_owned();
+    for (key, node) in root.map().unwrap_or_default() {
+        if !matches!(key.name.as_str(), "document" | "rules") {
+            diagnostics.push(Diagnostic::error(key.span, format!("rules.yaml has no key `{}`", key.name)).help("it has `document` and `rules`"));
+        }
+        if key.name == "rules" && node.map().is_none() {
+            diagnostics.push(Diagnostic::error(node.span, format!("`rules` is a mapping of ids, not {}", node.what())));
+        }
+    }
+    match root.get("rules").and_then(Node::map) {
+        None => diagnostics.push(Diagnostic::error(root.span, "rules.yaml has no `rules`").help("give each rule an id: `rules: { ABC-001: { level: must, ... } }`")),
+        Some(entries) => {
+            for (key, node) in entries {
+                if let Some(rule) = rule(&key.name, key.span, node, diagnostics) {
+                    rules.insert(rule.id.clone(), rule);
+                }
+            }
+        }
+    }
+    Rules { document, rules }
+}
+
+fn rule(id: &str, span: Span, node: &Node, diagnostics: &mut Vec<Diagnostic>) -> Option<Rule> {
+    let Some(entries) = node.map() else {
+        diagnostics.push(Diagnostic::error(span, format!("rule {id} is a mapping, not {}", node.what())));
+        return None;
+    };
+    let before = diagnostics.len();
+    for (key, _) in entries {
+        if !KEYS.contains(&key.name.as_str()) {
+            diagnostics.push(Diagnostic::error(key.span, format!("a rule has no `{}`", key.name)).help(suggest(&key.name, KEYS, "")));
+        }
+    }
+    let mut text = |name: &str, required: bool| -> Option<String> {
+        match node.get(name) {
+            Some(Node { kind: Kind::Text(text), .. }) if !text.value.trim().is_empty() => Some(text.value.clone()),
+            Some(other) => {
+                diagnostics.push(Diagnostic::error(other.span, format!("`{name}` of {id} is text")));
+                None
+            }
+            None if required => {
+                diagnostics.push(Diagnostic::error(span, format!("rule {id} has no `{name}`")));
+                None
+            }
+            None => None,
+        }
+    };
+    let level = text("level", true);
+    let basis = text("basis", true);
+    let sentence = text("text", true);
+    let from = text("from", false);
+    let sees = text("sees", false).unwrap_or_default();
+    let out_of_scope = text("out_of_scope", false);
+    let level = level.and_then(|name| {
+        let level = Level::from_name(&name);
+        if level.is_none() {
+            diagnostics.push(Diagnostic::error(node.at_pointer("/level").span, format!("`{name}` is not a level")).help("must, should or may"));
+        }
+        level
+    });
+    let basis = basis.and_then(|name| {
+        let basis = [Basis::Stated, Basis::Implied, Basis::Silent].into_iter().find(|basis| basis.name() == name);
+        if basis.is_none() {
+            diagnostics.push(Diagnostic::error(node.at_pointer("/basis").span, format!("`{name}` is not a basis")).help("stated, implied or silent-guess"));
+        }
+        basis
+    });
+    let line = match node.get("line").map(|n| &n.kind) {
+        Some(Kind::Number(n)) => n.as_u64().unwrap_or(0) as usize,
+        _ => 0,
+    };
+    if line == 0 {
+        diagnostics.push(Diagnostic::error(span, format!("rule {id} has no `line`")).help("the line of the document where the sentence stands"));
+    }
+    if let (Some(level), Some(Basis::Silent)) = (level, basis)
+        && level != Level::May
+    {
+        diagnostics.push(Diagnostic::error(span, format!("{id} is about silence of the document, so it is a may")));
+    }
+    if basis == Some(Basis::Implied) && from.is_none() {
+        diagnostics.push(Diagnostic::error(span, format!("rule {id} is implied, but has no `from`")).help("name the sentence it follows from"));
+    }
+    if diagnostics.len() > before {
+        return None;
+    }
+    Some(Rule { id: id.to_owned(), level: level?, basis: basis?, line, text: sentence?, from, sees, out_of_scope, span })
+}

@@ -1,0 +1,207 @@
+//! The functions that `${...}` may call. All are pure but for the [`World`] they find in their context: no clock, no
+//! random source, so that a conversation can be played again exactly.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use base64::Engine as _;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use minijinja::value::{Kwargs, Object, Value as Engine};
+use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior};
+use sha2::{Digest, Sha256};
+
+use super::value::{Frame, from_engine};
+
+/// What functions see of the run: its name, the time, and how often they were called.
+#[derive(Debug)]
+pub struct World {
+    /// Distinguishes this run, scenario and repetition from all others; letters and digits.
+    pub stamp: String,
+    calls: AtomicU64,
+    /// Unix time in milliseconds, moved by the interpreter.
+    now_ms: AtomicI64,
+}
+
+impl World {
+    pub fn new(stamp: impl Into<String>) -> Self {
+        Self { stamp: stamp.into(), calls: AtomicU64::new(0), now_ms: AtomicI64::new(0) }
+    }
+
+    pub fn set_now_ms(&self, now_ms: i64) {
+        self.now_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    fn next_call(&self) -> u64 {
+        self.calls.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn uuid(&self) -> String {
+        let digest = Sha256::digest(format!("{}/{}", self.stamp, self.next_call()));
+        let mut bytes = [0u8; 16];
+        bytes.copy_from_slice(&digest[..16]);
+        uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
+    }
+}
+
+impl Object for World {}
+
+/// The name under which the world stands in a context; no identifier of a scenario can be that.
+pub const WORLD: &str = "__world";
+
+/// Longest text a function makes: larger than every documented limit, small enough for any machine.
+const LONGEST: usize = 64 << 20;
+
+/// Functions by name, for "did you mean".
+pub const NAMES: [&str; 15] = [
+    "unique", "uuid", "now_ms", "now_s", "now_iso", "epoch_ms", "json", "sha256", "base64", "chunks", "repeat", "jwt", "differences", "next_version", "wire",
+];
+
+fn bad(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidOperation, message.into())
+}
+
+fn world(state: &State<'_, '_>) -> Result<Arc<World>, Error> {
+    state.lookup(WORLD).and_then(|value| value.downcast_object::<World>()).ok_or_else(|| bad("this function is not available here"))
+}
+
+/// The one environment all expressions are compiled in.
+pub fn environment() -> Environment<'static> {
+    let mut env = Environment::new();
+    env.set_undefined_behavior(UndefinedBehavior::Strict);
+    env.set_fuel(Some(1_000_000));
+    // Underscores only: hubs may allow nothing else in names.
+    env.add_function("unique", |state: &State<'_, '_>, prefix: &str| {
+        let world = world(state)?;
+        Ok::<_, Error>(format!("{prefix}_{}_{}", world.stamp, world.next_call()))
+    });
+    env.add_function("uuid", |state: &State<'_, '_>| Ok::<_, Error>(world(state)?.uuid()));
+    env.add_function("now_ms", |state: &State<'_, '_>| Ok::<_, Error>(world(state)?.now_ms.load(Ordering::Relaxed)));
+    env.add_function("now_s", |state: &State<'_, '_>| Ok::<_, Error>(world(state)?.now_ms.load(Ordering::Relaxed) / 1000));
+    env.add_function("now_iso", |state: &State<'_, '_>| {
+        let now = world(state)?.now_ms.load(Ordering::Relaxed);
+        jiff::Timestamp::from_millisecond(now).map(|t| t.to_string()).map_err(|error| bad(error.to_string()))
+    });
+    env.add_function("epoch_ms", epoch_ms);
+    env.add_filter("epoch_ms", epoch_ms);
+    env.add_function("json", json);
+    env.add_filter("json", json);
+    env.add_function("sha256", |text: &str| hex(&Sha256::digest(text)));
+    env.add_function("base64", |text: &str| BASE64_STANDARD.encode(text));
+    env.add_function("chunks", chunks);
+    env.add_function("repeat", |text: &str, n: usize| {
+        if text.len().saturating_mul(n) > LONGEST { Err(bad("repeat() makes at most 64 MiB")) } else { Ok(text.repeat(n)) }
+    });
+    env.add_function("jwt", jwt);
+    env.add_function("differences", differences);
+    env.add_filter("differences", differences);
+    env.add_function("next_version", next_version);
+    env.add_function("wire", wire);
+    env
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn json(value: Engine) -> Result<String, Error> {
+    from_engine(&value, "json()").map(|value| value.to_string()).map_err(|error| bad(error.to_string()))
+}
+
+/// Milliseconds since 1970 of an ISO 8601 time; without an offset it is read as UTC.
+fn epoch_ms(text: &str) -> Result<i64, Error> {
+    text.parse::<jiff::Timestamp>()
+        .or_else(|_| format!("{text}Z").parse())
+        .map(jiff::Timestamp::as_millisecond)
+        .map_err(|_| bad(format!("`{text}` is not an ISO 8601 time")))
+}
+
+/// A text cut into `n` pieces of about the same length, at character boundaries.
+fn chunks(text: &str, n: usize) -> Result<Vec<String>, Error> {
+    if n == 0 {
+        return Err(bad("chunks() needs at least one piece"));
+    }
+    let mut pieces = Vec::with_capacity(n);
+    let mut rest = text;
+    for left in (1..=n).rev() {
+        let mut at = rest.len() / left;
+        while !rest.is_char_boundary(at) {
+            at += 1;
+        }
+        let (piece, behind) = rest.split_at(at);
+        pieces.push(piece.to_owned());
+        rest = behind;
+    }
+    Ok(pieces)
+}
+
+/// How much each number exceeds the one before it.
+fn differences(list: Engine) -> Result<Vec<Engine>, Error> {
+    let mut numbers = Vec::new();
+    for item in list.try_iter()? {
+        if item.is_undefined() {
+            return Err(Error::new(ErrorKind::UndefinedError, "differences() of a list with a missing member"));
+        }
+        numbers.push(item);
+    }
+    numbers
+        .windows(2)
+        .map(|pair| match (i128::try_from(pair[0].clone()), i128::try_from(pair[1].clone())) {
+            (Ok(a), Ok(b)) => Ok(Engine::from(b - a)),
+            _ => match (f64::try_from(pair[0].clone()), f64::try_from(pair[1].clone())) {
+                (Ok(a), Ok(b)) => Ok(Engine::from(b - a)),
+                _ => Err(bad(format!("differences() needs numbers, not {} and {}", pair[0], pair[1]))),
+            },
+        })
+        .collect()
+}
+
+/// The version after this one: its `major`, `minor` or `patch` raised by one.
+fn next_version(version: &str, part: &str) -> Result<String, Error> {
+    let numbers: Option<Vec<u64>> = version.split(['-', '+']).next().unwrap_or_default().split('.').map(|n| n.parse().ok()).collect();
+    let Some([major, minor, patch]) = numbers.as_deref() else {
+        return Err(bad(format!("`{version}` is not a semantic version")));
+    };
+    match part {
+        "major" => Ok(format!("{}.0.0", major + 1)),
+        "minor" => Ok(format!("{major}.{}.0", minor + 1)),
+        "patch" => Ok(format!("{major}.{minor}.{}", patch + 1)),
+        other => Err(bad(format!("a version has no part `{other}`: major, minor or patch"))),
+    }
+}
+
+/// A JSON Web Token over these claims; `key` is otherwise the target's `jwt_secret`.
+fn jwt(state: &State<'_, '_>, claims: Engine, options: Kwargs) -> Result<String, Error> {
+    let claims = from_engine(&claims, "jwt()").map_err(|error| bad(error.to_string()))?;
+    let algorithm: Option<String> = options.get("alg")?;
+    let key: Option<String> = options.get("key")?;
+    options.assert_all_used()?;
+    if algorithm.as_deref() == Some("none") {
+        let header = BASE64_URL_SAFE_NO_PAD.encode(r#"{"alg":"none","typ":"JWT"}"#);
+        return Ok(format!("{header}.{}.", BASE64_URL_SAFE_NO_PAD.encode(claims.to_string())));
+    }
+    let algorithm = algorithm.as_deref().unwrap_or("HS256").parse::<jsonwebtoken::Algorithm>().map_err(|_| bad("alg is HS256, HS384, HS512 or none"))?;
+    let key = match key {
+        Some(key) => key,
+        None => state
+            .lookup("hub")
+            .and_then(|hub| hub.get_attr("jwt_secret").ok())
+            .and_then(|key| key.as_str().map(str::to_owned))
+            .ok_or_else(|| bad("jwt() needs the setting jwt_secret, or key="))?,
+    };
+    jsonwebtoken::encode(&jsonwebtoken::Header::new(algorithm), &claims, &jsonwebtoken::EncodingKey::from_secret(key.as_bytes())).map_err(|error| bad(error.to_string()))
+}
+
+/// When and how a frame crossed the wire: at (Unix ms), after (seconds since the connection was open), size, opcode, text.
+fn wire(value: Engine) -> Result<Engine, Error> {
+    let Some(frame) = value.downcast_object_ref::<Frame>() else {
+        return Err(bad("wire() takes a message that was sent or received"));
+    };
+    let wire = &frame.wire;
+    Ok(Engine::from_pairs([
+        ("at", Engine::from(wire.unix_ms)),
+        ("after", Engine::from(wire.after.as_secs_f64())),
+        ("size", Engine::from(wire.size)),
+        ("opcode", Engine::from(wire.opcode)),
+        ("text", Engine::from(&*wire.text)),
+    ]))
+}

@@ -1,0 +1,69 @@
+//! The scenario language: read, checked and compiled before any socket opens. scenarios/README.md is its reference.
+
+pub mod compose;
+pub mod functions;
+pub mod model;
+pub mod read;
+pub mod template;
+pub mod value;
+
+use std::sync::Arc;
+
+use crate::diagnostic::Diagnostic;
+use crate::pack::{Folder, Pack};
+use crate::source::Sources;
+use crate::yaml;
+
+pub use model::{Isolation, Need, Program, Shared};
+pub use read::SharedFile;
+
+/// All scenarios of a folder, in the order of their names, with everything that is wrong with any of them.
+pub struct Scenarios {
+    pub shared: Arc<Shared>,
+    pub programs: Vec<Arc<Program>>,
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Scenarios {
+    pub fn load(folder: &Folder, sources: &Sources, pack: &Arc<Pack>) -> Self {
+        let mut diagnostics = Vec::new();
+        let shared = shared(folder, sources, pack, &mut diagnostics);
+        let mut programs = Vec::new();
+        for (path, file) in &folder.scenarios {
+            let Some(name) = path.strip_suffix(".yaml").filter(|name| *name != "shared" && !name.contains('/')) else { continue };
+            match yaml::parse(sources, *file) {
+                Err(diagnostic) => diagnostics.push(diagnostic),
+                Ok(root) => {
+                    let (program, found) = read::read(&format!("{}/{name}", folder.name), &root, &shared, pack);
+                    // What is wrong in shared.yaml is found again by every scenario.
+                    for diagnostic in found {
+                        if !diagnostics.contains(&diagnostic) {
+                            diagnostics.push(diagnostic);
+                        }
+                    }
+                    programs.extend(program.map(Arc::new));
+                }
+            }
+        }
+        Self { shared: Arc::clone(&shared.shared), programs, diagnostics }
+    }
+}
+
+/// shared.yaml of a folder; an empty one where there is none.
+pub fn shared(folder: &Folder, sources: &Sources, pack: &Pack, diagnostics: &mut Vec<Diagnostic>) -> SharedFile {
+    let root = match folder.scenarios.get("shared.yaml").map(|file| yaml::parse(sources, *file)) {
+        Some(Ok(root)) => root,
+        Some(Err(diagnostic)) => {
+            diagnostics.push(diagnostic);
+            empty()
+        }
+        None => empty(),
+    };
+    SharedFile::read(root, pack, diagnostics)
+}
+
+fn empty() -> yaml::Node {
+    let mut sources = Sources::default();
+    let file = sources.add("shared.yaml", "");
+    yaml::Node { span: crate::source::Span::new(file, 0..0), kind: yaml::Kind::Null }
+}

@@ -1,0 +1,374 @@
+//! A compiled scenario: one small program. Blocks of steps refer to each other by index; names were checked when it was
+//! read, so running it needs no look-ups in the files.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::template::{Expr, Template};
+use crate::matcher::Matcher;
+use crate::pack::{Basis, Level, Pack};
+use crate::source::Span;
+
+pub type BlockId = usize;
+pub type ActorId = usize;
+pub type CheckId = usize;
+
+pub struct Program {
+    /// `<protocol>/<name>`.
+    pub id: String,
+    pub title: String,
+    pub span: Span,
+    pub pack: Arc<Pack>,
+    pub shared: Arc<Shared>,
+    pub needs: Vec<Need>,
+    pub isolation: Isolation,
+    pub actors: Vec<Actor>,
+    /// Names of several actors: `crowd`, `everyone`.
+    pub groups: BTreeMap<String, Vec<ActorId>>,
+    pub roles: BTreeMap<String, Role>,
+    pub lets: Vec<(String, Template)>,
+    pub blocks: Vec<Vec<Step>>,
+    pub main: BlockId,
+    pub finally: BlockId,
+    pub checks: Vec<Check>,
+    pub always: Vec<Always>,
+    pub reactions: BTreeMap<String, Reaction>,
+    /// Most connections it holds at a time, for the target's budget.
+    pub connections: usize,
+}
+
+impl Program {
+    /// Rules some check of it can prove at their full level.
+    pub fn proves(&self) -> BTreeSet<&str> {
+        self.checks.iter().flat_map(|check| &check.rules).filter(|used| !used.lowered).map(|used| used.id.as_str()).collect()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// Beside any other scenario.
+    Shared,
+    /// Never beside another with the same word; `hub`: beside none at all.
+    Exclusive(String),
+    /// Last, and only on a hub that may be destroyed.
+    Destructive,
+}
+
+/// What the target has to offer before a scenario can run.
+#[derive(Debug)]
+pub enum Need {
+    /// A word of the target's `provides`.
+    Word(String),
+    Expression { text: String, expr: Expr },
+    Setting(String),
+    Hook(String),
+}
+
+impl Need {
+    /// The name under which unmet needs are counted.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Word(word) => word.clone(),
+            Self::Expression { text, .. } => text.clone(),
+            Self::Setting(name) => format!("setting {name}"),
+            Self::Hook(name) => format!("hook {name}"),
+        }
+    }
+}
+
+/// What the scenarios of a protocol share, as far as it is not compiled into each program.
+#[derive(Debug, Default)]
+pub struct Shared {
+    pub settings: BTreeMap<String, Setting>,
+    pub hooks: BTreeMap<String, HookDeclaration>,
+    pub ignore: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Setting {
+    pub default: Option<Value>,
+    pub secret: bool,
+    /// Left out of messages where it is unset.
+    pub optional: bool,
+    pub about: String,
+    pub line: Option<usize>,
+}
+
+#[derive(Clone, Debug)]
+pub struct HookDeclaration {
+    pub message: bool,
+    pub args: Vec<String>,
+    pub about: String,
+}
+
+#[derive(Debug)]
+pub struct Actor {
+    pub name: String,
+    pub role: String,
+}
+
+#[derive(Debug)]
+pub struct Role {
+    /// The actor listens, and the hub connects to it.
+    pub server: bool,
+    pub given: Vec<(String, Template)>,
+    pub fills: Vec<(String, Template)>,
+    pub opening: BlockId,
+    /// Names its opening binds.
+    pub binds: Vec<String>,
+    pub reacts: Vec<String>,
+}
+
+#[derive(Debug)]
+pub struct Reaction {
+    pub whenever: String,
+    pub pattern: Option<Pattern>,
+    pub as_: Option<String>,
+    pub block: BlockId,
+}
+
+/// A rule as a check uses it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleUse {
+    pub id: String,
+    pub level: Level,
+    pub basis: Basis,
+    /// Below the level of the rule itself: such a check proves nothing.
+    pub lowered: bool,
+}
+
+/// One thing that is judged.
+#[derive(Debug)]
+pub struct Check {
+    /// Unique within the scenario and stable: its rules, numbered where they repeat.
+    pub name: String,
+    pub rules: Vec<RuleUse>,
+    pub span: Span,
+}
+
+#[derive(Debug)]
+pub enum Always {
+    Message { message: String, check: CheckId, pattern: Pattern },
+    Frame { check: CheckId, pattern: Pattern },
+    Close { check: CheckId, pattern: Pattern },
+    Check { check: CheckId, value: Template, test: Test, span: Span },
+}
+
+#[derive(Debug)]
+pub struct Step {
+    pub span: Span,
+    /// Head as written, for reports: `anna expects: hello`.
+    pub text: String,
+    pub who: Who,
+    pub as_: Option<String>,
+    pub if_: Option<String>,
+    pub check: Option<CheckId>,
+    pub act: Act,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Who {
+    Nobody,
+    /// The first person of a scene, an opening or a reaction.
+    Myself,
+    One(ActorId),
+    Group { members: Vec<ActorId>, quantity: Option<(Quantity, usize)> },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantity {
+    Exactly,
+    AtLeast,
+    AtMost,
+}
+
+#[derive(Debug)]
+pub enum Act {
+    Join { with: Vec<(String, Template)> },
+    Connect(Box<Connect>),
+    Accept,
+    Send(Box<Compose>),
+    SendRaw(Template),
+    Close { code: Template, reason: Option<Template> },
+    Drop { reset: bool },
+    StopReading,
+    ReadAgain,
+    Expect(Box<Expect>),
+    ExpectNothing { message: MessageName, pattern: Option<Pattern>, after: Option<String>, for_: Option<Template> },
+    ExpectOneOf { alternatives: Vec<Alternative>, after: Option<String>, within: Option<Template> },
+    Play { scene: BlockId, given: Vec<(String, Template)>, with: Vec<(String, Template)> },
+    Compose(Box<Compose>),
+    Hook(Box<Hook>),
+    Wait { time: Template },
+    Check { value: Template, test: Test },
+    Order { names: Vec<String>, slack: Option<Template> },
+    /// One body per value where rows name rules, else the same body for all.
+    Each { name: String, values: Template, bodies: Vec<BlockId>, fresh: Vec<ActorId> },
+    Either { name: String, values: Template, body: BlockId },
+    Retry { time: Template, body: BlockId },
+}
+
+#[derive(Debug)]
+pub struct Connect {
+    pub path: Option<Template>,
+    pub query: Option<Template>,
+    pub headers: Option<Template>,
+    pub subprotocols: Option<Template>,
+    pub from: Option<Template>,
+    /// A refusal is an outcome, not a failure.
+    pub tries: bool,
+}
+
+/// A message to be built: the example, renewed, changed, with members taken away.
+#[derive(Debug)]
+pub struct Compose {
+    pub message: MessageName,
+    pub with: Option<Template>,
+    pub without: Vec<String>,
+    pub fragments: usize,
+    /// Why it is wrong on purpose.
+    pub breaks: Option<String>,
+}
+
+/// `any` stands for every message.
+#[derive(Debug)]
+pub enum MessageName {
+    Any,
+    Named(String),
+    Computed(Template),
+}
+
+#[derive(Debug)]
+pub struct Expect {
+    pub want: Want,
+    pub after: Option<String>,
+    pub within: Option<Template>,
+    pub count: Option<Count>,
+    pub for_: Option<Template>,
+    pub has: Vec<Has>,
+}
+
+#[derive(Debug)]
+pub enum Want {
+    Message { message: MessageName, pattern: Option<Pattern> },
+    Close(Codes),
+    Refusal(Codes),
+    /// A ping or a pong.
+    Control { pong: bool, pattern: Option<Pattern> },
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Codes {
+    pub any: bool,
+    /// An end without a close frame.
+    pub drop: bool,
+    pub codes: Vec<u16>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count {
+    pub min: usize,
+    pub max: Option<usize>,
+}
+
+#[derive(Debug)]
+pub struct Has {
+    pub check: CheckId,
+    pub pattern: Pattern,
+}
+
+#[derive(Debug)]
+pub struct Alternative {
+    /// `None`: silence for the whole of `within`.
+    pub want: Option<Want>,
+    pub as_: Option<String>,
+    pub warn: Option<String>,
+    pub info: Option<String>,
+    pub text: String,
+}
+
+#[derive(Debug)]
+pub struct Hook {
+    pub name: String,
+    pub args: Option<Template>,
+    pub message: Option<Compose>,
+    pub pattern: Option<Pattern>,
+    pub within: Option<Template>,
+    pub has: Vec<Has>,
+}
+
+#[derive(Debug)]
+pub enum Test {
+    True,
+    Equals(Template),
+    Fits(Pattern),
+}
+
+/// A matcher, or the schema of a `fits` (then under the empty pointer), that may have holes.
+#[derive(Debug)]
+pub struct Pattern {
+    pub template: Template,
+    /// Compiled ahead where there are no holes.
+    pub ready: Option<Ready>,
+    pub schema: bool,
+    pub span: Span,
+}
+
+#[derive(Debug)]
+pub enum Ready {
+    Matcher(Matcher),
+    Schema(Box<jsonschema::Validator>),
+}
+
+/// `300ms`, `5s`, `2m` as a duration.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    let at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(at);
+    let number: f64 = number.trim().parse().map_err(|_| format!("`{text}` is not a time: write 300ms, 5s or 2m"))?;
+    let seconds = match unit {
+        "ms" => number / 1000.0,
+        "s" => number,
+        "m" => number * 60.0,
+        "" => return Err(format!("`{text}` has no unit: write {text}s or {text}ms")),
+        _ => return Err(format!("`{unit}` is not a unit of time: ms, s or m")),
+    };
+    Duration::try_from_secs_f64(seconds).map_err(|_| format!("`{text}` is not a length of time"))
+}
+
+/// A setting that is written as a time is a number of seconds inside an expression.
+pub fn setting_value(value: &Value) -> Value {
+    match value.as_str().map(|text| (text, duration(text))) {
+        Some((text, Ok(time))) if text.starts_with(|c: char| c.is_ascii_digit()) => {
+            let seconds = time.as_secs_f64();
+            if seconds.fract() == 0.0 { Value::from(seconds as u64) } else { Value::from(seconds) }
+        }
+        _ => value.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("300ms", Ok(300))]
+    #[case("5s", Ok(5000))]
+    #[case("2m", Ok(120_000))]
+    #[case("4.5s", Ok(4500))]
+    #[case("5", Err("no unit"))]
+    #[case("5h", Err("not a unit"))]
+    #[case("-5s", Err("not a length"))]
+    #[case("soon", Err("not a time"))]
+    fn a_time_has_a_unit(#[case] text: &str, #[case] expected: Result<u64, &str>) {
+        match (duration(text), expected) {
+            (Ok(time), Ok(ms)) => assert_eq!(time, Duration::from_millis(ms)),
+            (Err(error), Err(part)) => assert!(error.contains(part), "{error}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! JSON with holes: `${...}` alone in a scalar keeps its type, inside text it must give a string or a number.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
+
+use minijinja::value::Value as Engine;
+use minijinja::{Environment, Expression};
+use serde_json::Value;
+
+use super::functions::{self, WORLD, World};
+use super::value::{Bound, EvalError, from_engine};
+use crate::diagnostic::Diagnostic;
+use crate::source::Span;
+use crate::yaml::{Kind, Node, Text};
+
+static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(functions::environment);
+
+/// What an expression can see: names, and the world its functions live in.
+pub trait Names {
+    fn lookup(&self, name: &str) -> Option<Bound>;
+    fn world(&self) -> &Arc<World>;
+
+    /// Whether this expression is an optional setting that is unset: the member it fills is left out.
+    fn omits(&self, source: &str) -> bool {
+        let _ = source;
+        false
+    }
+}
+
+#[derive(Debug)]
+pub enum Template {
+    Constant(Value),
+    Expression(Expr),
+    Text(Vec<Part>),
+    List(Vec<Template>),
+    Map(Vec<(String, Template)>),
+}
+
+#[derive(Debug)]
+pub enum Part {
+    Literal(String),
+    Expression(Expr),
+}
+
+#[derive(Debug)]
+pub struct Expr {
+    pub source: String,
+    pub span: Span,
+    form: Form,
+    /// Dotted names it uses that are not its own: `hub.version`, `anna.name`, `i`.
+    pub uses: Vec<String>,
+}
+
+enum Form {
+    /// `a.b[0].c`: looked up without the engine, so that big integers and the order of members survive.
+    Path(String, Vec<Segment>),
+    Engine(Expression<'static, 'static>),
+}
+
+impl std::fmt::Debug for Form {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Path(..) => "Path",
+            Self::Engine(_) => "Engine",
+        })
+    }
+}
+
+#[derive(Debug)]
+enum Segment {
+    Member(String),
+    Index(usize),
+}
+
+impl Template {
+    pub fn read(node: &Node, diagnostics: &mut Vec<Diagnostic>) -> Self {
+        match &node.kind {
+            Kind::Text(text) => Self::text(text, node.span, diagnostics),
+            Kind::List(items) => {
+                let items: Vec<_> = items.iter().map(|item| Self::read(item, diagnostics)).collect();
+                if items.iter().all(Template::is_constant) { Self::Constant(node.to_json()) } else { Self::List(items) }
+            }
+            Kind::Map(entries) => {
+                let mut members = Vec::new();
+                for (key, value) in entries {
+                    if key.name.contains("${") {
+                        diagnostics.push(Diagnostic::error(key.span, "a key takes no expression").help("only values do"));
+                    }
+                    members.push((key.name.clone(), Self::read(value, diagnostics)));
+                }
+                if members.iter().all(|(_, m)| m.is_constant()) { Self::Constant(node.to_json()) } else { Self::Map(members) }
+            }
+            _ => Self::Constant(node.to_json()),
+        }
+    }
+
+    fn text(text: &Text, span: Span, diagnostics: &mut Vec<Diagnostic>) -> Self {
+        let Some(parts) = split(text, span, diagnostics) else { return Self::Constant(Value::String(text.value.clone())) };
+        match parts.as_slice() {
+            [] => Self::Constant(Value::String(String::new())),
+            [Part::Literal(_)] => Self::Constant(Value::String(text.value.clone())),
+            [Part::Expression(_)] => match parts.into_iter().next() {
+                Some(Part::Expression(expression)) => Self::Expression(expression),
+                _ => Self::Constant(Value::Null),
+            },
+            _ => Self::Text(parts),
+        }
+    }
+
+    pub fn is_constant(&self) -> bool {
+        matches!(self, Self::Constant(_))
+    }
+
+    pub fn constant(&self) -> Option<&Value> {
+        match self {
+            Self::Constant(value) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// Calls `visit` for every expression in it.
+    pub fn expressions<'a>(&'a self, visit: &mut dyn FnMut(&'a Expr)) {
+        match self {
+            Self::Constant(_) => {}
+            Self::Expression(expression) => visit(expression),
+            Self::Text(parts) => parts.iter().for_each(|part| {
+                if let Part::Expression(expression) = part {
+                    visit(expression);
+                }
+            }),
+            Self::List(items) => items.iter().for_each(|item| item.expressions(visit)),
+            Self::Map(members) => members.iter().for_each(|(_, member)| member.expressions(visit)),
+        }
+    }
+
+    pub fn eval(&self, names: &dyn Names) -> Result<Value, EvalError> {
+        match self {
+            Self::Constant(value) => Ok(value.clone()),
+            Self::Expression(expression) => expression.eval(names),
+            Self::Text(parts) => {
+                let mut text = String::new();
+                for part in parts {
+                    match part {
+                        Part::Literal(literal) => text.push_str(literal),
+                        Part::Expression(expression) => match expression.eval(names)? {
+                            Value::String(value) => text.push_str(&value),
+                            Value::Number(number) => text.push_str(&number.to_string()),
+                            other => return Err(EvalError::Failed(format!("`${{{}}}` inside text gives {other}, neither text nor a number", expression.source))),
+                        },
+                    }
+                }
+                Ok(Value::String(text))
+            }
+            Self::List(items) => items.iter().map(|item| item.eval(names)).collect::<Result<_, _>>().map(Value::Array),
+            Self::Map(members) => {
+                let omitted = |member: &Template| matches!(member, Self::Expression(expression) if names.omits(&expression.source));
+                let kept = members.iter().filter(|(_, member)| !omitted(member));
+                kept.map(|(name, member)| Ok((name.clone(), member.eval(names)?))).collect::<Result<_, _>>().map(Value::Object)
+            }
+        }
+    }
+}
+
+impl Expr {
+    /// `at` is where the inside of `${}` stands, if it stands there byte for byte.
+    pub fn compile(source: &str, span: Span, at: Option<Span>) -> Result<Self, Diagnostic> {
+        let source = source.trim().to_owned();
+        if let Some((root, segments)) = path(&source) {
+            let uses = vec![source.split('[').next().unwrap_or_default().to_owned()];
+            return Ok(Self { source, span, form: Form::Path(root, segments), uses });
+        }
+        let expression = ENVIRONMENT.compile_expression_owned(source.clone()).map_err(|error| {
+            let place = match (at, error.range()) {
+                (Some(at), Some(range)) => at.part(range),
+                _ => span,
+            };
+            let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+            Diagnostic::error(place, format!("`${{{source}}}` is not an expression: {detail}")).help("expressions are minijinja's; scenarios/README.md lists names and functions")
+        })?;
+        let mut uses: Vec<String> = expression.undeclared_variables(true).into_iter().collect();
+        uses.sort();
+        if uses.iter().any(|name| name == "jwt") && !source.contains("key") && !source.contains("none") {
+            uses.push("hub.jwt_secret".to_owned());
+        }
+        Ok(Self { source, span, form: Form::Engine(expression), uses })
+    }
+
+    pub fn eval(&self, names: &dyn Names) -> Result<Value, EvalError> {
+        match &self.form {
+            Form::Path(root, segments) => self.bound(root, segments, names).map(|bound| bound.to_json()),
+            Form::Engine(expression) => {
+                let value = expression.eval(self.context(names)?).map_err(|error| self.failed(&error))?;
+                from_engine(&value, &self.source)
+            }
+        }
+    }
+
+    /// What a path leads to, with its wire; an expression that computes has none.
+    pub fn eval_bound(&self, names: &dyn Names) -> Result<Bound, EvalError> {
+        match &self.form {
+            Form::Path(root, segments) => self.bound(root, segments, names),
+            Form::Engine(_) => self.eval(names).map(Bound::plain),
+        }
+    }
+
+    fn bound(&self, root: &str, segments: &[Segment], names: &dyn Names) -> Result<Bound, EvalError> {
+        let mut value = names.lookup(root).ok_or_else(|| EvalError::Unbound(root.to_owned()))?;
+        for segment in segments {
+            let next = match segment {
+                Segment::Member(name) => value.member(name),
+                Segment::Index(index) => value.item(*index),
+            };
+            value = next.ok_or_else(|| EvalError::Missing(format!("`{}`", self.source)))?;
+        }
+        Ok(value)
+    }
+
+    fn context(&self, names: &dyn Names) -> Result<Engine, EvalError> {
+        let mut context: BTreeMap<&str, Engine> = BTreeMap::new();
+        for used in &self.uses {
+            let root = used.split('.').next().unwrap_or(used);
+            if context.contains_key(root) || functions::NAMES.contains(&root) || BUILTIN.contains(&root) {
+                continue;
+            }
+            match names.lookup(root) {
+                Some(bound) => {
+                    context.insert(root, bound.to_engine());
+                }
+                None if self.source.contains(" defined") => {}
+                None => return Err(EvalError::Unbound(root.to_owned())),
+            }
+        }
+        context.insert(WORLD, Engine::from_dyn_object(Arc::clone(names.world())));
+        Ok(Engine::from_pairs(context))
+    }
+
+    fn failed(&self, error: &minijinja::Error) -> EvalError {
+        match error.kind() {
+            minijinja::ErrorKind::UndefinedError => EvalError::Missing(format!("something in `{}`", self.source)),
+            kind => EvalError::Failed(format!("`${{{}}}`: {}", self.source, error.detail().map_or_else(|| kind.to_string(), str::to_owned))),
+        }
+    }
+}
+
+/// Functions of the engine itself that scenarios may use.
+pub const BUILTIN: [&str; 4] = ["range", "dict", "namespace", "frames"];
+
+/// A bare path: identifiers joined by dots, with literal indexes.
+fn path(source: &str) -> Option<(String, Vec<Segment>)> {
+    let mut segments = Vec::new();
+    for piece in source.split('.') {
+        let (name, indexes) = match piece.split_once('[') {
+            Some((name, rest)) => (name, Some(rest.strip_suffix(']')?)),
+            None => (piece, None),
+        };
+        let mut letters = name.chars();
+        if !letters.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_') || !letters.all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            return None;
+        }
+        if matches!(name, "true" | "false" | "none" | "null" | "not" | "True" | "False" | "None") {
+            return None;
+        }
+        segments.push(Segment::Member(name.to_owned()));
+        for index in indexes.into_iter().flat_map(|i| i.split("][")) {
+            segments.push(Segment::Index(index.parse().ok()?));
+        }
+    }
+    match segments.remove(0) {
+        Segment::Member(root) => Some((root, segments)),
+        Segment::Index(_) => None,
+    }
+}
+
+/// Splits text at `${...}`, brackets and quotes balanced. `None` after an error, which is reported.
+fn split(text: &Text, span: Span, diagnostics: &mut Vec<Diagnostic>) -> Option<Vec<Part>> {
+    let mut parts = Vec::new();
+    let mut rest = text.value.as_str();
+    let mut offset = 0;
+    while let Some(start) = rest.find("${") {
+        if start > 0 {
+            parts.push(Part::Literal(rest[..start].to_owned()));
+        }
+        let inside = &rest[start + 2..];
+        let Some(length) = closing(inside) else {
+            let at = text.inner.map_or(span, |inner| inner.part(offset + start..offset + start + 2));
+            diagnostics.push(Diagnostic::error(at, "`${` is never closed").help("write `${name}`"));
+            return None;
+        };
+        let at = text.inner.map(|inner| inner.part(offset + start + 2..offset + start + 2 + length));
+        match Expr::compile(&inside[..length], at.unwrap_or(span), at) {
+            Ok(expression) => parts.push(Part::Expression(expression)),
+            Err(diagnostic) => {
+                diagnostics.push(diagnostic);
+                return None;
+            }
+        }
+        offset += start + 2 + length + 1;
+        rest = &inside[length + 1..];
+    }
+    if !rest.is_empty() {
+        parts.push(Part::Literal(rest.to_owned()));
+    }
+    Some(parts)
+}
+
+/// Offset of the `}` that ends an expression.
+fn closing(inside: &str) -> Option<usize> {
+    let mut depth = 0usize;
+    let mut quote = None;
+    let mut escaped = false;
+    for (at, c) in inside.char_indices() {
+        match (quote, c) {
+            _ if escaped => escaped = false,
+            (Some(_), '\\') => escaped = true,
+            (Some(open), c) if open == c => quote = None,
+            (Some(_), _) => {}
+            (None, '\'' | '"') => quote = Some(c),
+            (None, '{' | '[' | '(') => depth += 1,
+            (None, '}') if depth == 0 => return Some(at),
+            (None, '}' | ']' | ')') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::json;
+
+    struct Table(BTreeMap<String, Bound>, Arc<World>);
+
+    impl Names for Table {
+        fn lookup(&self, name: &str) -> Option<Bound> {
+            self.0.get(name).cloned()
+        }
+
+        fn world(&self) -> &Arc<World> {
+            &self.1
+        }
+    }
+
+    fn eval(source: &str) -> Result<Value, String> {
+        let mut sources = crate::source::Sources::default();
+        let file = sources.add("t.yaml", source);
+        let node = crate::yaml::parse(&sources, file).map_err(|d| d.message)?;
+        let mut diagnostics = Vec::new();
+        let template = Template::read(&node, &mut diagnostics);
+        if let Some(diagnostic) = diagnostics.first() {
+            return Err(diagnostic.message.clone());
+        }
+        let world = Arc::new(World::new("run"));
+        world.set_now_ms(1_642_248_600_123);
+        let names = [
+            ("hello", json!({"uuid": "u", "n": 9007199254740993u64, "seqs": [1, 2, 4]})),
+            ("list", json!([{"seq": 3}, {"seq": 4}, {"none": 0}])),
+            ("hub", json!({"version": "0.1.9", "timeout": 5})),
+        ];
+        template.eval(&Table(names.map(|(k, v)| (k.to_owned(), Bound::plain(v))).into(), world)).map_err(|e| e.to_string())
+    }
+
+    #[rstest]
+    #[case(r#""${hello.uuid}""#, json!("u"))]
+    #[case(r#""${hello.n}""#, json!(9007199254740993u64))]
+    #[case(r#""${hello.seqs[2]}""#, json!(4))]
+    #[case(r#""a ${hello.uuid} b ${1 + 1}""#, json!("a u b 2"))]
+    #[case(r#"{ x: ["${hub.timeout * 0.8}"], y: 1 }"#, json!({"x": [4.0], "y": 1}))]
+    #[case(r#""${hub.timeout + 3}s""#, json!("8s"))]
+    #[case(r#""${differences(hello.seqs)}""#, json!([1, 2]))]
+    #[case(r#""${ {'a': {'b': hello.uuid}} }""#, json!({"a": {"b": "u"}}))]
+    #[case(r#""${next_version(hub.version, 'patch')}""#, json!("0.1.10"))]
+    #[case(r#""${now_ms()}""#, json!(1_642_248_600_123i64))]
+    #[case(r#""${now_iso()}""#, json!("2022-01-15T12:10:00.123Z"))]
+    #[case(r#""${epoch_ms('2022-01-15T12:10:00.123Z')}""#, json!(1_642_248_600_123i64))]
+    #[case(r#""${unique('x')}""#, json!("x_run_0"))]
+    #[case(r#""${chunks('abcde', 2)}""#, json!(["ab", "cde"]))]
+    #[case(r#""${json(hello.seqs)}""#, json!("[1,2,4]"))]
+    #[case(r#""${sha256('')}""#, json!("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"))]
+    #[case(r#""${'}' ~ hello.uuid}""#, json!("}u"))]
+    #[case(r#""${missing is not defined}""#, json!(true))]
+    #[case("'{{ kept }} $5'", json!("{{ kept }} $5"))]
+    fn holes_are_filled(#[case] source: &str, #[case] expected: Value) {
+        assert_eq!(eval(source), Ok(expected));
+    }
+
+    #[rstest]
+    #[case(r#""${hello.nothing}""#, "`hello.nothing` is not there")]
+    #[case(r#""${list | map(attribute='seq')}""#, "is not there")]
+    #[case(r#""${nobody.x}""#, "`nobody` was never bound")]
+    #[case(r#""${1 +}""#, "not an expression")]
+    #[case(r#""${hello""#, "never closed")]
+    #[case(r#""x ${hello.seqs}""#, "neither text nor a number")]
+    #[case(r#""${repeat('xxxxxxxxxx', 100000000)}""#, "at most 64 MiB")]
+    fn what_cannot_be_filled_says_why(#[case] source: &str, #[case] expected: &str) {
+        let error = eval(source).expect_err("fails");
+        assert!(error.contains(expected), "{error}");
+    }
+}

@@ -1,0 +1,145 @@
+//! What a name is bound to while a conversation runs: JSON, together with when and where it crossed a wire.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use minijinja::value::{Enumerator, Object, ObjectRepr, Value as Engine};
+use serde_json::Value;
+
+/// When and how a frame crossed the wire; what `wire(name)` shows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wire {
+    /// Position among all events of the conversation, for `after`.
+    pub sequence: u64,
+    /// Since the run began.
+    pub at: Duration,
+    /// Unix time in milliseconds.
+    pub unix_ms: f64,
+    /// Since the connection was open.
+    pub after: Duration,
+    pub connection: u32,
+    pub opcode: &'static str,
+    pub text: Arc<str>,
+    pub size: usize,
+}
+
+#[derive(Clone, Debug)]
+pub enum Bound {
+    One { value: Value, wire: Option<Arc<Wire>> },
+    /// By `count`, by `each` or by a group. `ordered` is false for a group's: its members have no order among them.
+    Many { items: Vec<Bound>, ordered: bool },
+    /// The names bound in a scene or an opening.
+    Scene(BTreeMap<String, Bound>),
+}
+
+impl Bound {
+    pub fn plain(value: Value) -> Self {
+        Self::One { value, wire: None }
+    }
+
+    pub fn to_json(&self) -> Value {
+        match self {
+            Self::One { value, .. } => value.clone(),
+            Self::Many { items, .. } => Value::Array(items.iter().map(Bound::to_json).collect()),
+            Self::Scene(names) => Value::Object(names.iter().map(|(k, v)| (k.clone(), v.to_json())).collect()),
+        }
+    }
+
+    pub fn member(&self, name: &str) -> Option<Bound> {
+        match self {
+            Self::One { value, .. } => value.get(name).cloned().map(Bound::plain),
+            Self::Many { .. } => None,
+            Self::Scene(names) => names.get(name).cloned(),
+        }
+    }
+
+    pub fn item(&self, index: usize) -> Option<Bound> {
+        match self {
+            Self::One { value, .. } => value.get(index).cloned().map(Bound::plain),
+            Self::Many { items, .. } => items.get(index).cloned(),
+            Self::Scene(_) => None,
+        }
+    }
+
+    /// Every crossing of the wire in it.
+    pub fn wires(&self) -> Vec<Arc<Wire>> {
+        match self {
+            Self::One { wire, .. } => wire.iter().cloned().collect(),
+            Self::Many { items, .. } => items.iter().flat_map(Bound::wires).collect(),
+            Self::Scene(names) => names.values().flat_map(Bound::wires).collect(),
+        }
+    }
+
+    /// As the expression engine sees it: frames keep their wire for `wire()`.
+    pub fn to_engine(&self) -> Engine {
+        match self {
+            Self::One { value, wire: Some(wire) } => Engine::from_object(Frame { members: Engine::from(minijinja::value::Serde(value)), wire: Arc::clone(wire) }),
+            Self::One { value, wire: None } => Engine::from(minijinja::value::Serde(value)),
+            Self::Many { items, .. } => Engine::from(items.iter().map(Bound::to_engine).collect::<Vec<_>>()),
+            Self::Scene(names) => Engine::from(names.iter().map(|(k, v)| (k.clone(), v.to_engine())).collect::<BTreeMap<_, _>>()),
+        }
+    }
+}
+
+/// A frame inside an expression: behaves as its payload.
+#[derive(Debug)]
+pub struct Frame {
+    members: Engine,
+    pub wire: Arc<Wire>,
+}
+
+impl Object for Frame {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        match self.members.kind() {
+            minijinja::value::ValueKind::Map => ObjectRepr::Map,
+            minijinja::value::ValueKind::Seq => ObjectRepr::Seq,
+            _ => ObjectRepr::Plain,
+        }
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Engine) -> Option<Engine> {
+        self.members.get_item(key).ok().filter(|value| !value.is_undefined())
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        match self.members.try_iter() {
+            Ok(items) if self.members.kind() == minijinja::value::ValueKind::Seq => Enumerator::Seq(items.count()),
+            Ok(keys) => Enumerator::Values(keys.collect()),
+            Err(_) => Enumerator::NonEnumerable,
+        }
+    }
+}
+
+/// A name or a member was not there. In a check this is what the hub did wrong, elsewhere the step is not reached.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum EvalError {
+    /// The name was never bound: the step that would have bound it was not reached.
+    #[error("`{0}` was never bound")]
+    Unbound(String),
+    #[error("{0} is not there")]
+    Missing(String),
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// From the engine back to JSON; a hole anywhere in the result counts as missing, not as null.
+pub fn from_engine(value: &Engine, source: &str) -> Result<Value, EvalError> {
+    use minijinja::value::ValueKind;
+    let failed = |error: minijinja::Error| EvalError::Failed(error.to_string());
+    match value.kind() {
+        ValueKind::Undefined => Err(EvalError::Missing(format!("`{source}`"))),
+        ValueKind::Seq | ValueKind::Iterable => {
+            Ok(Value::Array(value.try_iter().map_err(failed)?.map(|item| from_engine(&item, source)).collect::<Result<_, _>>()?))
+        }
+        ValueKind::Map => {
+            let mut members = serde_json::Map::new();
+            for key in value.try_iter().map_err(failed)? {
+                let member = value.get_item(&key).map_err(failed)?;
+                members.insert(key.as_str().map_or_else(|| key.to_string(), str::to_owned), from_engine(&member, source)?);
+            }
+            Ok(Value::Object(members))
+        }
+        _ => serde_json::to_value(value).map_err(|error| EvalError::Failed(format!("`{source}` gives no JSON value: {error}"))),
+    }
+}

@@ -1,0 +1,87 @@
+//! Files of the user's and places in them. Everything that complains about a file points at a [`Span`].
+
+use std::ops::Range;
+
+/// Which file of a [`Sources`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FileId(u32);
+
+/// A range of bytes in one file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Span {
+    pub file: FileId,
+    pub start: u32,
+    pub end: u32,
+}
+
+impl Span {
+    pub fn new(file: FileId, range: Range<usize>) -> Self {
+        // Files are bounded well below 4 GiB by `Sources::add`.
+        Self { file, start: range.start as u32, end: range.end.max(range.start) as u32 }
+    }
+
+    pub fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+
+    /// A part of this span, as offsets from its start; clipped to it.
+    pub fn part(self, range: Range<usize>) -> Self {
+        let start = (self.start as usize + range.start).min(self.end as usize);
+        let end = (self.start as usize + range.end).min(self.end as usize);
+        Self::new(self.file, start..end)
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct File {
+    /// As the user would name it.
+    pub path: String,
+    pub text: String,
+}
+
+/// All files that were read for a run, so that a span can be shown at any time.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    files: Vec<File>,
+}
+
+/// Longest file that is read. A scenario or schema of this size is a mistake, and spans stay small.
+pub const MAX_FILE: usize = 16 << 20;
+
+impl Sources {
+    pub fn add(&mut self, path: impl Into<String>, text: impl Into<String>) -> FileId {
+        let mut text = text.into();
+        if text.len() > MAX_FILE {
+            let mut end = MAX_FILE;
+            while !text.is_char_boundary(end) {
+                end -= 1;
+            }
+            text.truncate(end);
+        }
+        let id = FileId(self.files.len() as u32);
+        self.files.push(File { path: path.into(), text });
+        id
+    }
+
+    pub fn file(&self, id: FileId) -> &File {
+        &self.files[id.0 as usize]
+    }
+
+    pub fn text(&self, span: Span) -> &str {
+        self.file(span.file).text.get(span.range()).unwrap_or("")
+    }
+
+    /// One-based line and column (in characters) of the start of a span.
+    pub fn line_column(&self, span: Span) -> (usize, usize) {
+        let text = &self.file(span.file).text;
+        let before = text.get(..span.start as usize).unwrap_or(text);
+        let line = before.bytes().filter(|b| *b == b'\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+        (line, column)
+    }
+
+    /// `path:line`, as editors understand it.
+    pub fn place(&self, span: Span) -> String {
+        format!("{}:{}", self.file(span.file).path, self.line_column(span).0)
+    }
+}

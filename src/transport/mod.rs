@@ -1,0 +1,102 @@
+//! The only client network code: connections to a hub, and listening actors, as streams of [`Received`].
+//!
+//! [`codec`], [`handshake`] and [`endpoint`] are pure. Around them stands a thin shell on tokio: one task per connection, which
+//! reads all the time unless told otherwise, and writes from a bounded outbox, so that neither direction waits for the other.
+//! A hub may be hostile: every announced length, every head, every wait and every queue has a bound.
+
+pub mod codec;
+mod connection;
+pub mod endpoint;
+pub mod handshake;
+mod listen;
+mod socket;
+#[cfg(test)]
+mod tests;
+pub mod tls;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use crate::frame::FrameInfo;
+pub use crate::frame::{ConnId, Outgoing, Received};
+pub use codec::{Limits, Role};
+pub use connection::{Connection, Gone};
+pub use endpoint::{Endpoint, EndpointError};
+pub use listen::{ListenRequest, Listener, listen};
+
+/// What one connection has to say. `at` is when the bytes that tell it were read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incoming {
+    pub conn: ConnId,
+    pub at: Instant,
+    pub what: Received,
+}
+
+/// One connection to a hub, as a scenario wants it.
+#[derive(Clone, Debug)]
+pub struct ConnectRequest {
+    pub endpoint: Endpoint,
+    /// Joined to the endpoint's path; may have a query of its own. Sent as it is, but for what would break the request line.
+    pub path: String,
+    /// Added to the query, percent-encoded.
+    pub query: Vec<(String, String)>,
+    /// Sent with the upgrade; one with the name of a header of ours, such as `Host`, replaces it.
+    pub headers: Vec<(String, String)>,
+    pub subprotocols: Vec<String>,
+    /// The local address to connect from.
+    pub source: Option<IpAddr>,
+    /// Used for `wss://`. Without it the system's roots are read for this connection alone.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// For TCP connect, TLS and upgrade together.
+    pub timeout: Duration,
+    pub limits: Limits,
+    pub trace: Option<Trace>,
+}
+
+impl ConnectRequest {
+    /// The endpoint as it stands, with nothing added and five seconds of time.
+    pub fn new(endpoint: Endpoint) -> Self {
+        Self {
+            endpoint,
+            path: String::new(),
+            query: Vec::new(),
+            headers: Vec::new(),
+            subprotocols: Vec::new(),
+            source: None,
+            tls: None,
+            timeout: Duration::from_secs(5),
+            limits: Limits::default(),
+            trace: None,
+        }
+    }
+}
+
+/// Which way a frame went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    In,
+    Out,
+}
+
+/// Sees the header of every frame that is read or queued for writing, our own pongs and close frames included. It must not block.
+#[derive(Clone)]
+pub struct Trace(pub Arc<dyn Fn(ConnId, Direction, FrameInfo) + Send + Sync>);
+
+impl fmt::Debug for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Trace")
+    }
+}
+
+/// Connects to a hub in a task of its own and reports on `events`: `Upgraded`, `Refused` or `Unreachable` first.
+///
+/// What is sent before the upgrade is written right after it. A full `events` channel stops reading, and with it the hub,
+/// once the kernel's buffers are full too. Must be called inside a tokio runtime.
+pub fn open(conn: ConnId, request: ConnectRequest, events: mpsc::Sender<Incoming>) -> Connection {
+    let (limits, trace) = (request.limits, request.trace.clone());
+    connection::spawn(conn, Role::Client, limits, trace, events, async move { socket::connect(&request).await })
+}

@@ -1,0 +1,255 @@
+//! From an endpoint to an upgraded stream: TCP, TLS, upgrade, all before one deadline, each failure in a stranger's words.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+
+use super::{ConnectRequest, Received, handshake, tls};
+
+/// How long we wait for the rest of a refusal's body: it is an explanation, not a proof.
+const BODY_WAIT: Duration = Duration::from_secs(1);
+/// Answers with 100, 102 or 103 before the real one. A hub that floods us with them would never let the deadline in.
+const INTERIM_ANSWERS: u32 = 8;
+/// Read at once, while heads and frames arrive.
+pub(super) const READ_CHUNK: usize = 16 << 10;
+
+/// A byte stream that knows the TCP stream below it.
+pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl Socket for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Socket for tokio_rustls::client::TlsStream<TcpStream> {
+    fn tcp(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
+
+/// How an attempt to get a connection ended.
+pub(super) struct Opened {
+    /// The first event of the connection, and the last unless there is a stream.
+    pub first: Received,
+    pub stream: Option<Upgraded>,
+}
+
+/// A stream past its upgrade, and what was read beyond it.
+pub(super) struct Upgraded {
+    pub socket: Box<dyn Socket>,
+    pub rest: Vec<u8>,
+}
+
+impl Opened {
+    fn no_upgrade(reason: String) -> Self {
+        Self { first: Received::NoUpgrade { reason }, stream: None }
+    }
+
+    fn unreachable(reason: String) -> Self {
+        Self { first: Received::Unreachable { reason }, stream: None }
+    }
+}
+
+/// Connects and upgrades as a client.
+pub(super) async fn connect(request: &ConnectRequest) -> Opened {
+    let deadline = Instant::now() + request.timeout;
+    let key = handshake::key();
+    let head = handshake::request(&handshake::Request {
+        host: &request.endpoint.host_header(),
+        target: &handshake::target(&request.endpoint.path, &request.path, &request.query),
+        key: &key,
+        headers: &request.headers,
+        subprotocols: &request.subprotocols,
+    });
+    let head = match head {
+        Ok(head) => head,
+        Err(error) => return Opened::unreachable(format!("the upgrade request cannot be written: {error}")),
+    };
+    match reach(request, deadline).await {
+        Ok(socket) => upgrade(socket, request, &key, &head, deadline).await.unwrap_or_else(Opened::no_upgrade),
+        Err(reason) => Opened::unreachable(reason),
+    }
+}
+
+async fn reach(request: &ConnectRequest, deadline: Instant) -> Result<Box<dyn Socket>, String> {
+    let endpoint = &request.endpoint;
+    let authority = endpoint.authority();
+    let within = seconds(request.timeout);
+    let tcp = timeout_at(deadline, dial(&endpoint.host, endpoint.port, request.source)).await;
+    let tcp = tcp.map_err(|_| format!("no connection to {authority} within {within}"))??;
+    if !endpoint.tls {
+        return Ok(Box::new(tcp));
+    }
+    let config = match &request.tls {
+        Some(config) => config.clone(),
+        None => tls::client_config(None, false).map_err(|error| error.to_string())?,
+    };
+    let name = ServerName::try_from(endpoint.host.clone());
+    let name = name.map_err(|_| format!("TLS: `{}` is not a name that a certificate can hold", endpoint.host))?;
+    match timeout_at(deadline, TlsConnector::from(config).connect(name, tcp)).await {
+        Err(_) => {
+            Err(format!("no TLS handshake with {authority} within {within}: is the address ws:// rather than wss://?"))
+        }
+        Ok(Err(error)) if is_hang_up(&error) => {
+            Err(format!("TLS: {authority} closed the connection during the handshake"))
+        }
+        Ok(Err(error)) => Err(tls::explain(&error)),
+        Ok(Ok(stream)) => Ok(Box::new(stream)),
+    }
+}
+
+/// Tries every address that the host has, in the resolver's order.
+async fn dial(host: &str, port: u16, source: Option<IpAddr>) -> Result<TcpStream, String> {
+    let addresses = lookup_host((host, port))
+        .await
+        .map_err(|error| format!("the host name `{host}` does not resolve ({error})"))?;
+    let mut failure = None;
+    for address in addresses.filter(|address| source.is_none_or(|source| source.is_ipv4() == address.is_ipv4())) {
+        match dial_address(address, source).await {
+            Ok(stream) => return Ok(stream),
+            Err(reason) => failure = Some(reason),
+        }
+    }
+    Err(failure.unwrap_or_else(|| {
+        format!("the host name `{host}` has no address that can be reached from the given source address")
+    }))
+}
+
+async fn dial_address(address: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream, String> {
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::ConnectionRefused => format!("nothing listens at {address} (connection refused)"),
+        _ => format!("no connection to {address}: {error}"),
+    };
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.map_err(failed)?;
+    if let Some(source) = source {
+        let bound = socket.bind(SocketAddr::new(source, 0));
+        bound.map_err(|error| format!("{source} cannot be used as source address: {error}"))?;
+    }
+    let stream = socket.connect(address).await.map_err(failed)?;
+    stream.set_nodelay(true).map_err(failed)?;
+    Ok(stream)
+}
+
+async fn upgrade(
+    mut socket: Box<dyn Socket>,
+    request: &ConnectRequest,
+    key: &str,
+    bytes: &[u8],
+    deadline: Instant,
+) -> Result<Opened, String> {
+    // A failed write is not the whole story: a hub may have answered and closed without reading. The answer, or its absence, tells.
+    let _ = timeout_at(deadline, async { socket.write_all(bytes).await.and(socket.flush().await) }).await;
+
+    let (mut buffer, mut interim) = (Vec::new(), 0);
+    let head = loop {
+        match handshake::response_head(&buffer) {
+            Err(error) => return Err(format!("the answer to the upgrade cannot be understood: {error}")),
+            // The real answer is still to come (RFC 9110, section 15.2).
+            Ok(Some(head)) if (100..200).contains(&head.status) && head.status != 101 => {
+                interim += 1;
+                if interim > INTERIM_ANSWERS {
+                    return Err(format!(
+                        "more than {INTERIM_ANSWERS} interim answers (HTTP {}) to the upgrade",
+                        head.status
+                    ));
+                }
+                buffer.drain(..head.length);
+            }
+            Ok(Some(head)) => break head,
+            Ok(None) => {
+                let begun = !buffer.is_empty();
+                match timeout_at(deadline, read_more(&mut socket, &mut buffer)).await {
+                    Ok(Ok(0)) if begun => {
+                        return Err(
+                            "the hub closed the connection in the middle of its answer to the upgrade".to_owned()
+                        );
+                    }
+                    Ok(Ok(0)) => return Err("the hub closed the connection before answering the upgrade".to_owned()),
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) if is_hang_up(&error) => {
+                        return Err("the hub reset the connection before answering the upgrade".to_owned());
+                    }
+                    Ok(Err(error)) => return Err(format!("reading the answer to the upgrade failed: {error}")),
+                    Err(_) if begun => {
+                        return Err(format!("no complete answer to the upgrade within {}", seconds(request.timeout)));
+                    }
+                    Err(_) => return Err(format!("no answer to the upgrade within {}", seconds(request.timeout))),
+                }
+            }
+        }
+    };
+    let mut rest = buffer.split_off(head.length);
+    match handshake::judge_response(head.clone(), key, &request.subprotocols) {
+        Received::Refused { status, headers, reason, .. } => {
+            let deadline = deadline.min(Instant::now() + BODY_WAIT);
+            let body = loop {
+                let (body, complete) = handshake::body(&head, &rest);
+                // Chunks of one byte have six times their size; what is left out then is left out.
+                if complete || rest.len() > 8 * handshake::BODY {
+                    break body;
+                }
+                match timeout_at(deadline, read_more(&mut socket, &mut rest)).await {
+                    Ok(Ok(1..)) => {}
+                    _ => break body,
+                }
+            };
+            Ok(Opened { first: Received::Refused { status, headers, body, reason }, stream: None })
+        }
+        first => Ok(Opened { first, stream: Some(Upgraded { socket, rest }) }),
+    }
+}
+
+/// Waits for an upgrade request as a server, and answers it.
+pub(super) async fn accept(mut socket: TcpStream, subprotocols: &[String], timeout: Duration) -> Opened {
+    let deadline = Instant::now() + timeout;
+    let violation =
+        |what: String| Opened { first: Received::Violation { what, section: "4.1", bound: false }, stream: None };
+    let mut buffer = Vec::new();
+    let head = loop {
+        match handshake::request_head(&buffer) {
+            Err(error) => return violation(format!("the upgrade request cannot be understood: {error}")),
+            Ok(Some(head)) => break head,
+            Ok(None) => match timeout_at(deadline, read_more(&mut socket, &mut buffer)).await {
+                Ok(Ok(1..)) => {}
+                Ok(_) => return violation("the connection ended before a whole upgrade request had come".to_owned()),
+                Err(_) => return violation(format!("no upgrade request within {}", seconds(timeout))),
+            },
+        }
+    };
+    let rest = buffer.split_off(head.length);
+    let (answer, first) = handshake::respond(head, subprotocols);
+    // If this fails, reading fails too, and says so.
+    let _ = timeout_at(deadline, socket.write_all(&answer)).await;
+    let upgraded = matches!(first, Received::Upgraded { .. });
+    Opened { first, stream: upgraded.then(|| Upgraded { socket: Box::new(socket), rest }) }
+}
+
+/// Reads once, at most [`READ_CHUNK`] bytes.
+async fn read_more(socket: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> io::Result<usize> {
+    buffer.reserve(READ_CHUNK / 4);
+    socket.take(READ_CHUNK as u64).read_buf(buffer).await
+}
+
+/// Whether the peer, not the network or we, ended the stream the hard way.
+pub(super) fn is_hang_up(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), ConnectionReset | ConnectionAborted | BrokenPipe | UnexpectedEof)
+}
+
+/// `5 s`, `200 ms`.
+pub(super) fn seconds(duration: Duration) -> String {
+    if duration.subsec_millis() == 0 {
+        format!("{} s", duration.as_secs())
+    } else {
+        format!("{} ms", duration.as_millis())
+    }
+}

@@ -1,0 +1,730 @@
+//! The shell against small raw TCP hubs, each of which does one thing, right or wrong.
+
+use std::io;
+use std::time::Duration;
+
+use rstest::rstest;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::codec::{Decoder, encode};
+use super::*;
+use crate::frame::{Frame, Message, Opcode};
+
+/// No test may hang; none comes near it either.
+const GUARD: Duration = Duration::from_secs(20);
+/// Long enough for something that must not happen to happen.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// A hub for one connection.
+async fn hub<F, R>(script: impl FnOnce(TcpStream) -> F + Send + 'static) -> (ConnectRequest, JoinHandle<R>)
+where
+    F: Future<Output = R> + Send + 'static,
+    R: Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("ws://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let hub = tokio::spawn(async move { script(listener.accept().await.unwrap().0).await });
+    (ConnectRequest::new(endpoint), hub)
+}
+
+async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> handshake::RequestHead {
+    let mut bytes = Vec::new();
+    loop {
+        bytes.push(stream.read_u8().await.unwrap());
+        if let Some(head) = handshake::request_head(&bytes).unwrap() {
+            return head;
+        }
+    }
+}
+
+/// A hub's side of a connection past a good upgrade.
+struct Peer<S> {
+    stream: S,
+    decoder: Decoder,
+    head: handshake::RequestHead,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
+    async fn upgrade(mut stream: S, spoken: &[&str], along: &[Frame]) -> Self {
+        let head = read_request(&mut stream).await;
+        let spoken: Vec<_> = spoken.iter().map(|&name| name.to_owned()).collect();
+        let (mut answer, _) = handshake::respond(head.clone(), &spoken);
+        along.iter().for_each(|frame| encode(frame, [0; 4], &mut answer));
+        stream.write_all(&answer).await.unwrap();
+        Self { stream, decoder: Decoder::new(Role::Server, Limits::default()), head }
+    }
+
+    async fn send(&mut self, frame: Frame) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        encode(&frame, [1, 2, 3, 4], &mut bytes);
+        self.stream.write_all(&bytes).await
+    }
+
+    /// The next event of the other side; `None` at an orderly end. It reads byte by byte and so never too much.
+    async fn next(&mut self) -> io::Result<Option<Received>> {
+        loop {
+            let mut byte = [0];
+            if self.stream.read(&mut byte).await? == 0 {
+                return Ok(None);
+            }
+            if let Some(received) = self.decoder.next(&mut &byte[..]) {
+                return Ok(Some(received));
+            }
+        }
+    }
+}
+
+fn server_text(text: &str) -> Frame {
+    Frame::text(text).unmasked()
+}
+
+fn message(text: &str) -> Received {
+    Received::Message(Message { binary: false, payload: text.into(), frames: 1 })
+}
+
+fn close(code: u16) -> Received {
+    Received::Close { code: Some(code), reason: String::new() }
+}
+
+struct Client {
+    connection: Connection,
+    events: mpsc::Receiver<Incoming>,
+}
+
+impl Client {
+    fn open(request: ConnectRequest) -> Self {
+        let (sender, events) = mpsc::channel(8);
+        Self { connection: open(ConnId(7), request, sender), events }
+    }
+
+    async fn upgraded(request: ConnectRequest) -> Self {
+        let mut client = Self::open(request);
+        let first = client.next().await;
+        assert!(matches!(first, Received::Upgraded { .. }), "{first:?}");
+        client
+    }
+
+    fn send(&self, frame: Frame) {
+        self.connection.send(Outgoing::Frames(vec![frame])).unwrap();
+    }
+
+    async fn next(&mut self) -> Received {
+        let incoming = timeout(GUARD, self.events.recv()).await.unwrap().unwrap();
+        assert_eq!(incoming.conn, ConnId(7));
+        incoming.what
+    }
+
+    /// Everything up to the end of the reports.
+    async fn rest(&mut self) -> Vec<Received> {
+        let mut all = Vec::new();
+        while let Some(incoming) = timeout(GUARD, self.events.recv()).await.unwrap() {
+            all.push(incoming.what);
+        }
+        all
+    }
+
+    async fn assert_quiet(&mut self) {
+        assert!(timeout(QUIET, self.events.recv()).await.is_err());
+    }
+}
+
+fn assert_end(events: &[Received], expected_reset: bool, about: &str) {
+    let Some(Received::End { reset, reason }) = events.last() else { panic!("{events:?}") };
+    assert!(reason.contains(about), "{reason}");
+    assert_eq!(*reset, expected_reset, "{reason}");
+}
+
+async fn joined<T>(hub: JoinHandle<T>) -> T {
+    timeout(GUARD, hub).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn a_good_upgrade_and_a_conversation() {
+    let (mut request, hub) = hub(async |stream| {
+        // One frame comes along with the answer.
+        let mut peer = Peer::upgrade(stream, &["v2"], &[server_text("hello")]).await;
+        let echo = peer.next().await.unwrap();
+        peer.send(server_text("bye")).await.unwrap();
+        (peer.head, echo)
+    })
+    .await;
+    request.endpoint.path = "/base".to_owned();
+    request.path = "/ws?x=1".to_owned();
+    request.query = vec![("token".to_owned(), "a b".to_owned())];
+    request.headers = vec![("Authorization".to_owned(), "Bearer t".to_owned())];
+    request.subprotocols = vec!["v1".to_owned(), "v2".to_owned()];
+    let host = request.endpoint.authority();
+    let mut client = Client::open(request);
+    client.send(Frame::text("early"));
+    let Received::Upgraded { status: 101, subprotocol, .. } = client.next().await else { panic!() };
+    assert_eq!(subprotocol.as_deref(), Some("v2"));
+    let events = client.rest().await;
+    assert_eq!(events[..2], [message("hello"), message("bye")]);
+    assert_end(&events, false, "the hub ended the stream without a close frame");
+    let (head, echo) = joined(hub).await;
+    assert_eq!((head.target.as_str(), echo), ("/base/ws?x=1&token=a%20b", Some(message("early"))));
+    for (name, value) in [("Host", host.as_str()), ("Authorization", "Bearer t")] {
+        assert!(head.headers.contains(&(name.to_owned(), value.to_owned())), "{head:?}");
+    }
+    assert_eq!(client.connection.send(Outgoing::Fin), Err(Gone));
+}
+
+#[rstest]
+#[case(
+    "HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: bm8=\r\n\r\n",
+    101,
+    "",
+    "101, but with `Sec-WebSocket-Accept: bm8=` instead of"
+)]
+#[case("HTTP/1.1 500 Oops\r\n\r\nit broke", 500, "it broke", "HTTP 500 instead of 101")]
+#[case(
+    "HTTP/1.1 307 There\r\nLocation: ws://there/\r\nContent-Length: 0\r\n\r\n",
+    307,
+    "",
+    "redirects to ws://there/, which is not followed"
+)]
+#[case("HTTP/1.1 103 Hint\r\nLink: x\r\n\r\nHTTP/1.1 404 No\r\n\r\n", 404, "", "is the path right?")]
+#[tokio::test]
+async fn an_upgrade_is_refused(
+    #[case] answer: &'static str,
+    #[case] status: u16,
+    #[case] body: &str,
+    #[case] about: &str,
+) {
+    let (request, _hub) = hub(async move |mut stream| {
+        read_request(&mut stream).await;
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    })
+    .await;
+    let events = Client::open(request).rest().await;
+    let [Received::Refused { status: found, body: found_body, reason, .. }] = &events[..] else { panic!("{events:?}") };
+    assert_eq!((*found, found_body.as_slice()), (status, body.as_bytes()));
+    assert!(reason.contains(about), "{reason}");
+}
+
+#[tokio::test]
+async fn an_endless_refusal_is_cut() {
+    let (request, hub) = hub(async move |mut stream| {
+        read_request(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 400 Bad\r\n\r\n").await.unwrap();
+        while stream.write_all(&[b'x'; 10_000]).await.is_ok() {}
+    })
+    .await;
+    let events = Client::open(request).rest().await;
+    assert!(matches!(&events[..], [Received::Refused { body, .. }] if body.len() == handshake::BODY), "{events:?}");
+    joined(hub).await;
+}
+
+#[rstest]
+#[case("", "the hub closed the connection before answering the upgrade")]
+#[case("HTTP/1.1 101 Switch", "the hub closed the connection in the middle of its answer to the upgrade")]
+#[case(
+    "220 mail.example ESMTP\r\n",
+    "the answer to the upgrade cannot be understood: it begins with \"220 mail.example ESMTP\\r\\n\", which is not HTTP"
+)]
+#[case(
+    "\x15\x03\x01\0\x02\x02\x46",
+    "the answer to the upgrade cannot be understood: it is TLS, not plain text: is the address wss:// rather than ws://?"
+)]
+#[tokio::test]
+async fn no_http_comes(#[case] answer: &'static str, #[case] expected: &str) {
+    let (request, _hub) = hub(async move |mut stream| {
+        read_request(&mut stream).await;
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    })
+    .await;
+    assert_eq!(Client::open(request).rest().await, [Received::NoUpgrade { reason: expected.to_owned() }]);
+}
+
+#[tokio::test]
+async fn a_flood_of_interim_answers_ends() {
+    let (request, hub) = hub(async move |mut stream| {
+        read_request(&mut stream).await;
+        while stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.is_ok() {}
+    })
+    .await;
+    let reason = "more than 8 interim answers (HTTP 100) to the upgrade".to_owned();
+    assert_eq!(Client::open(request).rest().await, [Received::NoUpgrade { reason }]);
+    joined(hub).await;
+}
+
+#[rstest]
+#[case("ws", "no answer to the upgrade within 150 ms")]
+#[case("wss", "no TLS handshake with 127.0.0.1:PORT within 150 ms: is the address ws:// rather than wss://?")]
+#[tokio::test]
+async fn silence_has_an_end(#[case] scheme: &str, #[case] expected: &str) {
+    let (mut request, hub) = hub(async |mut stream| {
+        let mut all = Vec::new();
+        // Ends when the client gives up.
+        let _ = stream.read_to_end(&mut all).await;
+    })
+    .await;
+    request.endpoint.tls = scheme == "wss";
+    request.timeout = Duration::from_millis(150);
+    request.tls = Some(tls::client_config(None, true).unwrap());
+    let reason = expected.replace("PORT", &request.endpoint.port.to_string());
+    let expected = if scheme == "ws" { Received::NoUpgrade { reason } } else { Received::Unreachable { reason } };
+    assert_eq!(Client::open(request).rest().await, [expected]);
+    joined(hub).await;
+}
+
+#[tokio::test]
+async fn nothing_listens() {
+    // Bound but not listening: nobody else can take the port meanwhile.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    let request = ConnectRequest::new(format!("ws://{address}").parse().unwrap());
+    let reason = format!("nothing listens at {address} (connection refused)");
+    assert_eq!(Client::open(request).rest().await, [Received::Unreachable { reason }]);
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_written() {
+    let (mut request, _hub) = hub(async |_| ()).await;
+    request.headers = vec![("X".to_owned(), "a\r\nb".to_owned())];
+    let reason = "the upgrade request cannot be written: the value of header `X` holds a line break or another control character";
+    assert_eq!(Client::open(request).rest().await, [Received::Unreachable { reason: reason.to_owned() }]);
+}
+
+#[rstest]
+#[case(Frame::text("masked"), "5.1", 1002)]
+#[case(Frame { opcode: Opcode::Reserved(5), ..server_text("") }, "5.2", 1002)]
+#[case(Frame { payload: vec![0xff], ..server_text("") }, "8.1", 1007)]
+#[tokio::test]
+async fn a_violation_ends_the_connection(#[case] frame: Frame, #[case] expected: &str, #[case] code: u16) {
+    let (request, hub) = hub(async move |stream| {
+        let mut peer = Peer::upgrade(stream, &[], &[]).await;
+        peer.send(frame).await.unwrap();
+        (peer.next().await.unwrap(), peer.next().await.unwrap())
+    })
+    .await;
+    let events = Client::upgraded(request).await.rest().await;
+    assert!(
+        matches!(&events[0], Received::Violation { section, bound: false, .. } if *section == expected),
+        "{events:?}"
+    );
+    assert_end(&events, true, "dropped after the violation");
+    assert_eq!((joined(hub).await, events.len()), ((Some(close(code)), None), 2));
+}
+
+#[tokio::test]
+async fn too_large_is_a_bound_of_ours() {
+    let (mut request, hub) = hub(async |stream| {
+        let mut peer = Peer::upgrade(stream, &[], &[]).await;
+        peer.send(server_text("12345")).await.unwrap();
+        peer.next().await.unwrap()
+    })
+    .await;
+    request.limits.message = 4;
+    let events = Client::upgraded(request).await.rest().await;
+    assert!(matches!(events[0], Received::Violation { bound: true, section: "10.4", .. }), "{events:?}");
+    assert_eq!(joined(hub).await, Some(close(1009)));
+}
+
+#[tokio::test]
+async fn a_flood_waits_for_the_reader() {
+    const MESSAGES: usize = 30_000;
+    let (request, mut hub) = hub(async |stream| {
+        let mut peer = Peer::upgrade(stream, &[], &[]).await;
+        let text = "x".repeat(1000);
+        for _ in 0..MESSAGES {
+            peer.send(server_text(&text)).await.unwrap();
+        }
+    })
+    .await;
+    let mut client = Client::upgraded(request).await;
+    // 30 MB are more than both kernel buffers hold, so the hub must wait.
+    assert!(timeout(QUIET, &mut hub).await.is_err());
+    assert_eq!(client.rest().await.len(), MESSAGES + 1);
+    joined(hub).await;
+}
+
+#[tokio::test]
+async fn dropping_a_connection_ends_a_flood() {
+    let (request, hub) = hub(async |stream| {
+        let mut peer = Peer::upgrade(stream, &[], &[]).await;
+        while peer.send(server_text("x")).await.is_ok() {}
+    })
+    .await;
+    let mut client = Client::upgraded(request).await;
+    for _ in 0..100 {
+        assert_eq!(client.next().await, message("x"));
+    }
+    drop(client.connection);
+    joined(hub).await;
+}
+
+#[tokio::test]
+async fn dropping_a_connection_sends_what_was_sent() {
+    let (request, hub) = hub(async |stream| {
+        let mut peer = Peer::upgrade(stream, &[], &[]).await;
+        (peer.next().await.unwrap(), peer.next().await.unwrap())
+    })
+    .await;
+    let mut client = Client::upgraded(request).await;
+    client.send(Frame::text("last words"));
+    client.connection.finish().await;
+    assert_eq!(client.events.recv().await, None);
+    assert_eq!(joined(hub).await, (Some(message("last words")), None));
+}
+
+#[tokio::test]
+async fn a_reset_inside_a_frame() {
+    let (request, hub) = hub(async |stream| {
+        let mut peer = Peer::upgrade(stream, &[], &[]).await;
+        peer.stream.write_all(b"\x81\x05Hel").await.unwrap();
+        peer.stream.set_zero_linger().unwrap();
+    })
+    .await;
+    let events = Client::upgraded(request).await.rest().await;
+    assert_end(&events, true, "the hub reset the connection in the middle of a message");
+    joined(hub).await;
+}
+
+#[rstest]
+#[case(Some(4004), Some(4004))]
+#[case(Some(1005), Some(1002))]
+#[case(None, None)]
+#[tokio::test]
+async fn the_hub_closes(#[case] code: Option<u16>, #[case] echoed: Option<u16>) {
+    let (request, hub) = hub(async move |stream| {
+        let mut peer = Peer::upgrade(stream, &[], &[]).await;
+        peer.send(Frame::close(code, "").unmasked()).await.unwrap();
+        peer.next().await.unwrap()
+    })
+    .await;
+    let events = Client::upgraded(request).await.rest().await;
+    assert_eq!(events[0], Received::Close { code, reason: String::new() });
+    assert_end(&events, false, "the hub closed the connection after the closing handshake");
+    assert_eq!(joined(hub).await, Some(Received::Close { code: echoed, reason: String::new() }));
+}
+
+#[tokio::test]
+async fn we_close() {
+    let (request, hub) = hub(async |stream| {
+        let mut peer = Peer::upgrade(stream, &[], &[]).await;
+        let first = peer.next().await.unwrap();
+        // Between the two close frames a hub may still send.
+        peer.send(server_text("one more")).await.unwrap();
+        peer.send(Frame::close(Some(1000), "").unmasked()).await.unwrap();
+        peer.stream.shutdown().await.unwrap();
+        (first, peer.next().await.unwrap())
+    })
+    .await;
+    let mut client = Client::upgraded(request).await;
+    client.send(Frame::close(Some(1000), ""));
+    let events = client.rest().await;
+    assert_eq!(events[..2], [message("one more"), close(1000)]);
+    assert_end(&events, false, "after the closing handshake");
+    assert_eq!(joined(hub).await, (Some(close(1000)), None), "and no second close frame");
+}
+
+#[tokio::test]
+async fn a_hub_that_does_not_hang_up() {
+    let (request, hub) = hub(async |stream| {
+        let mut peer = Peer::upgrade(stream, &[], &[Frame::close(Some(1001), "").unmasked()]).await;
+        (peer.next().await.unwrap(), peer.next().await.unwrap())
+    })
+    .await;
+    let events = Client::upgraded(request).await.rest().await;
+    assert_end(&events, false, "the hub kept the connection open for 1 s after the closing handshake");
+    assert_eq!(joined(hub).await, (Some(close(1001)), None));
+}
+
+#[tokio::test]
+async fn pings_are_answered_unless_we_stop_reading() {
+    let (told, telling) = oneshot::channel();
+    let (request, hub) = hub(async |stream| {
+        let mut peer = Peer::upgrade(stream, &[], &[]).await;
+        peer.send(Frame::ping("1").unmasked()).await.unwrap();
+        let mut answers = vec![peer.next().await.unwrap(), peer.next().await.unwrap()];
+        peer.send(Frame::ping("2").unmasked()).await.unwrap();
+        peer.send(server_text("unheard")).await.unwrap();
+        told.send(()).unwrap();
+        answers.push(peer.next().await.unwrap());
+        answers.push(peer.next().await.unwrap());
+        answers
+    })
+    .await;
+    let mut client = Client::upgraded(request).await;
+    assert_eq!(client.next().await, Received::Ping(b"1".to_vec()));
+    client.connection.send(Outgoing::StopReading).unwrap();
+    client.send(Frame::text("deaf"));
+    telling.await.unwrap();
+    client.assert_quiet().await;
+    client.send(Frame::text("still deaf"));
+    client.assert_quiet().await;
+    client.connection.send(Outgoing::ReadAgain).unwrap();
+    assert_eq!(client.next().await, Received::Ping(b"2".to_vec()));
+    assert_eq!(client.next().await, message("unheard"));
+    let pong = |data: &str| Some(Received::Pong(data.into()));
+    assert_eq!(joined(hub).await, [pong("1"), Some(message("deaf")), Some(message("still deaf")), pong("2")]);
+}
+
+#[tokio::test]
+async fn an_orderly_end_without_a_close_frame() {
+    let (request, hub) = hub(async |stream| {
+        let mut peer = Peer::upgrade(stream, &[], &[]).await;
+        let heard = (peer.next().await.unwrap(), peer.next().await.unwrap());
+        peer.send(server_text("late")).await.unwrap();
+        heard
+    })
+    .await;
+    let mut client = Client::upgraded(request).await;
+    client.send(Frame::text("x"));
+    client.connection.send(Outgoing::Fin).unwrap();
+    assert_eq!(client.connection.send(Outgoing::Bytes(vec![1])), Err(Gone));
+    let events = client.rest().await;
+    assert_eq!(events[0], message("late"));
+    assert_end(&events, false, "the hub ended the stream after we had ended ours");
+    assert_eq!(joined(hub).await, (Some(message("x")), None));
+}
+
+#[tokio::test]
+async fn a_reset_of_ours() {
+    let (request, hub) = hub(async |stream| {
+        let mut peer = Peer::upgrade(stream, &[], &[]).await;
+        (peer.next().await.unwrap(), peer.next().await.unwrap_err().kind())
+    })
+    .await;
+    let mut client = Client::upgraded(request).await;
+    client.send(Frame::text("x"));
+    client.connection.send(Outgoing::Reset).unwrap();
+    assert_end(&client.rest().await, true, "we reset the connection");
+    assert_eq!(joined(hub).await, (Some(message("x")), io::ErrorKind::ConnectionReset));
+}
+
+#[tokio::test]
+async fn frames_and_bytes_go_out_as_they_are() {
+    let (request, hub) = hub(async |stream| {
+        let mut peer = Peer::upgrade(stream, &[], &[]).await;
+        let mut all = Vec::new();
+        peer.stream.read_to_end(&mut all).await.unwrap();
+        all
+    })
+    .await;
+    let client = Client::upgraded(request).await;
+    let odd = Frame { fin: false, rsv: 7, opcode: Opcode::Reserved(0xf), masked: false, payload: b"ab".to_vec() };
+    client.connection.send(Outgoing::Frames(vec![odd.clone(), odd])).unwrap();
+    client.connection.send(Outgoing::Bytes(b"raw".to_vec())).unwrap();
+    client.connection.send(Outgoing::Fin).unwrap();
+    assert_eq!(joined(hub).await, b"\x7f\x02ab\x7f\x02abraw");
+}
+
+#[tokio::test]
+async fn a_hub_that_does_not_read_is_still_heard() {
+    let (heard, hearing) = oneshot::channel::<()>();
+    let (request, hub) = hub(async |stream| {
+        let mut peer = Peer::upgrade(stream, &[], &[]).await;
+        peer.send(server_text("I do not read")).await.unwrap();
+        hearing.await.unwrap();
+        let mut all = Vec::new();
+        peer.stream.read_to_end(&mut all).await.unwrap();
+        all.len()
+    })
+    .await;
+    let mut client = Client::upgraded(request).await;
+    // More than both kernel buffers hold.
+    client.send(Frame::binary(vec![0; 30 << 20]));
+    assert_eq!(client.next().await, message("I do not read"));
+    heard.send(()).unwrap();
+    client.connection.send(Outgoing::Fin).unwrap();
+    assert_eq!(joined(hub).await, 14 + (30 << 20));
+}
+
+#[tokio::test]
+async fn too_much_unsent_is_a_bound_of_ours() {
+    let (mut request, _hub) = hub(async |stream| {
+        let peer = Peer::upgrade(stream, &[], &[]).await;
+        std::future::pending::<()>().await;
+        drop(peer);
+    })
+    .await;
+    request.limits.unsent = 1 << 20;
+    let mut client = Client::upgraded(request).await;
+    let frame = || Outgoing::Frames(vec![Frame::binary(vec![0; 30 << 20])]);
+    client.connection.send(frame()).unwrap();
+    assert_eq!(client.connection.send(frame()), Err(Gone));
+    let events = client.rest().await;
+    let Received::Violation { what, section: "10.4", bound: true } = &events[0] else { panic!("{events:?}") };
+    assert_eq!(what, "more than 1048576 bytes wait to be sent: the hub does not read");
+    assert_end(&events, true, "does not read");
+}
+
+#[tokio::test]
+async fn a_trace_sees_our_own_answers_too() {
+    let (request, hub) = hub(async |stream| {
+        let along = [Frame::ping("1").unmasked(), Frame::close(None, "").unmasked()];
+        let mut peer = Peer::upgrade(stream, &[], &along).await;
+        peer.next().await.unwrap();
+        peer.next().await.unwrap();
+    })
+    .await;
+    let (sender, seen) = std::sync::mpsc::channel();
+    let trace: Arc<dyn Fn(ConnId, Direction, FrameInfo) + Send + Sync> =
+        Arc::new(move |_, direction, info| sender.send((direction, info.opcode, info.masked)).unwrap());
+    let request = ConnectRequest { trace: Some(Trace(trace)), ..request };
+    Client::upgraded(request).await.rest().await;
+    joined(hub).await;
+    use Direction::{In, Out};
+    let expected =
+        [(In, Opcode::Ping, false), (Out, Opcode::Pong, true), (In, Opcode::Close, false), (Out, Opcode::Close, true)];
+    assert_eq!(seen.try_iter().collect::<Vec<_>>(), expected);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_source_address_is_used() {
+    let (mut request, hub) = hub(async |stream| stream.peer_addr().unwrap().ip()).await;
+    request.source = Some("127.0.0.2".parse().unwrap());
+    let events = Client::open(request).rest().await;
+    assert!(matches!(events[..], [Received::NoUpgrade { .. }]));
+    assert_eq!(joined(hub).await.to_string(), "127.0.0.2");
+}
+
+#[rstest]
+#[case::with_ca(true, false, "localhost", None)]
+#[case::insecure(false, true, "localhost", None)]
+#[case::insecure_by_address(false, true, "127.0.0.1", None)]
+#[case::unknown(
+    false,
+    false,
+    "localhost",
+    Some("TLS: certificate not trusted: its issuer is unknown (use --ca FILE or --insecure)")
+)]
+#[case::wrong_name(
+    true,
+    false,
+    "127.0.0.1",
+    Some("TLS: certificate not trusted: certificate not valid for name \"127.0.0.1\"")
+)]
+#[tokio::test]
+async fn tls_trusts_whom_it_is_told_to(
+    #[case] ca: bool,
+    #[case] insecure: bool,
+    #[case] host: &str,
+    #[case] refused: Option<&str>,
+) {
+    let ca_key = rcgen::KeyPair::generate().unwrap();
+    let mut ca_parameters = rcgen::CertificateParams::default();
+    ca_parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca_certificate = ca_parameters.self_signed(&ca_key).unwrap();
+    let issuer = rcgen::Issuer::new(ca_parameters, ca_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate =
+        rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let private = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let server = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let server = server.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], private).unwrap();
+    let (mut request, hub) = hub(async move |stream| {
+        let Ok(stream) = tokio_rustls::TlsAcceptor::from(Arc::new(server)).accept(stream).await else { return None };
+        let mut peer = Peer::upgrade(stream, &[], &[]).await;
+        let heard = peer.next().await.unwrap();
+        peer.send(server_text("over TLS")).await.unwrap();
+        heard
+    })
+    .await;
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), ca_certificate.pem()).unwrap();
+    request.tls = Some(tls::client_config(ca.then(|| file.path()), insecure).unwrap());
+    request.endpoint.tls = true;
+    request.endpoint.host = host.to_owned();
+    let mut client = Client::open(request);
+    client.send(Frame::text("hello"));
+    let events = client.rest().await;
+    match refused {
+        Some(expected) => {
+            let [Received::Unreachable { reason }] = &events[..] else { panic!("{events:?}") };
+            assert!(reason.starts_with(expected), "{reason}");
+        }
+        None => {
+            assert_eq!(events[1], message("over TLS"), "{events:?}");
+            assert_end(&events, false, "without a close frame, without TLS's close_notify");
+            assert_eq!(joined(hub).await, Some(message("hello")));
+        }
+    }
+}
+
+#[tokio::test]
+async fn tls_meets_plain_text() {
+    let (mut request, _hub) = hub(async |mut stream| stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await).await;
+    request.endpoint.tls = true;
+    request.tls = Some(tls::client_config(None, true).unwrap());
+    let reason = "TLS: the answer is not TLS: is the address ws:// rather than wss://?".to_owned();
+    assert_eq!(Client::open(request).rest().await, [Received::Unreachable { reason }]);
+}
+
+/// An actor that listens, and a client connected to it.
+async fn actor() -> (Client, Client) {
+    let listener =
+        listen(ListenRequest { subprotocols: vec!["v1".to_owned()], ..ListenRequest::default() }).await.unwrap();
+    let mut request = ConnectRequest::new(listener.url().parse().unwrap());
+    request.path = "/child?id=1".to_owned();
+    request.subprotocols = vec!["v0".to_owned(), "v1".to_owned()];
+    let client = Client::open(request);
+    let (sender, events) = mpsc::channel(8);
+    let connection = timeout(GUARD, listener.accept(ConnId(7), sender)).await.unwrap().unwrap();
+    (Client { connection, events }, client)
+}
+
+#[tokio::test]
+async fn an_actor_listens() {
+    let (mut actor, mut client) = actor().await;
+    let Received::Upgraded { headers, subprotocol, .. } = actor.next().await else { panic!() };
+    assert_eq!(headers[0], (":path".to_owned(), "/child?id=1".to_owned()));
+    assert_eq!(subprotocol.as_deref(), Some("v1"));
+    assert!(matches!(client.next().await, Received::Upgraded { subprotocol: Some(_), .. }));
+    client.send(Frame::text("to the actor"));
+    client.send(Frame::ping("p"));
+    assert_eq!(actor.next().await, message("to the actor"));
+    assert_eq!(actor.next().await, Received::Ping(b"p".to_vec()));
+    assert_eq!(client.next().await, Received::Pong(b"p".to_vec()));
+    actor.send(server_text("from the actor"));
+    assert_eq!(client.next().await, message("from the actor"));
+}
+
+#[rstest]
+#[tokio::test]
+async fn either_side_closes(#[values(true, false)] actor_first: bool) {
+    let (mut actor, mut client) = actor().await;
+    actor.next().await;
+    client.next().await;
+    if actor_first {
+        actor.send(Frame::close(Some(4001), "").unmasked());
+    } else {
+        client.send(Frame::close(Some(4001), ""));
+    }
+    for side in [&mut actor, &mut client] {
+        let events = side.rest().await;
+        assert_eq!((&events[0], events.len()), (&close(4001), 2));
+        assert_end(&events, false, "the hub closed the connection after the closing handshake");
+    }
+}
+
+#[rstest]
+#[case("GET / HTTP/1.1\r\nHost: h\r\n\r\n", "a wrong upgrade request: there is no header `Upgrade: websocket`")]
+#[case("\0\0\0", "the upgrade request cannot be understood: it begins with \"\\x00\\x00\\x00\", which is not HTTP")]
+#[case("GET / HT", "the connection ended before a whole upgrade request had come")]
+#[tokio::test]
+async fn an_actor_refuses_what_is_no_upgrade(#[case] request: &str, #[case] expected: &str) {
+    let listener = listen(ListenRequest::default()).await.unwrap();
+    let mut stream = TcpStream::connect(listener.url().trim_start_matches("ws://")).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let (sender, events) = mpsc::channel(8);
+    let connection = listener.accept(ConnId(7), sender).await.unwrap();
+    let events = Client { connection, events }.rest().await;
+    assert!(
+        matches!(&events[0], Received::Violation { what, section: "4.1", bound: false } if what == expected),
+        "{events:?}"
+    );
+    assert_end(&events, true, "dropped after the violation");
+}

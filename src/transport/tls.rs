@@ -1,0 +1,139 @@
+//! Whom we trust on a `wss://` address: the system's roots, what `--ca` adds, or, with `--insecure`, anybody.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+/// Why there is no TLS configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("failed to read certificates from {}: {reason}; --ca takes a PEM file", .file.display())]
+    Read { file: PathBuf, reason: String },
+    #[error("{} holds no certificate; --ca takes a PEM file (-----BEGIN CERTIFICATE-----)", .0.display())]
+    Empty(PathBuf),
+    #[error("certificate {number} in {} cannot be used as a root: {reason}", .file.display())]
+    Root { file: PathBuf, number: usize, reason: String },
+    #[error("failed to set up TLS: {0}")]
+    Setup(#[from] rustls::Error),
+}
+
+/// A configuration for all connections of a run; it is worth sharing, since it reads the system's roots.
+///
+/// `ca` is a PEM file whose certificates are trusted besides the system's. `insecure` accepts any certificate for any name.
+///
+/// # Errors
+/// A `ca` that cannot be read or holds no usable certificate. System roots that cannot be read are left out:
+/// the error comes where one is needed.
+pub fn client_config(ca: Option<&Path>, insecure: bool) -> Result<Arc<ClientConfig>, TlsError> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    if insecure {
+        let anybody = Arc::new(Anybody(provider));
+        return Ok(Arc::new(builder.dangerous().with_custom_certificate_verifier(anybody).with_no_client_auth()));
+    }
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(file) = ca {
+        add_roots(&mut roots, file)?;
+    }
+    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+}
+
+fn add_roots(roots: &mut RootCertStore, file: &Path) -> Result<(), TlsError> {
+    let unreadable =
+        |error: rustls::pki_types::pem::Error| TlsError::Read { file: file.to_owned(), reason: error.to_string() };
+    let mut number = 0;
+    for certificate in CertificateDer::pem_file_iter(file).map_err(unreadable)? {
+        number += 1;
+        let added = roots.add(certificate.map_err(unreadable)?);
+        added.map_err(|error| TlsError::Root { file: file.to_owned(), number, reason: error.to_string() })?;
+    }
+    if number == 0 { Err(TlsError::Empty(file.to_owned())) } else { Ok(()) }
+}
+
+/// What a failed handshake means to somebody who has just typed `wss://`.
+pub fn explain(error: &std::io::Error) -> String {
+    let Some(cause) = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()) else {
+        return format!("TLS: the handshake failed: {error}");
+    };
+    match cause {
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "TLS: certificate not trusted: its issuer is unknown (use --ca FILE or --insecure)".to_owned()
+        }
+        rustls::Error::InvalidCertificate(why) => {
+            format!("TLS: certificate not trusted: {why} (use --ca FILE or --insecure)")
+        }
+        rustls::Error::InvalidMessage(_) => {
+            "TLS: the answer is not TLS: is the address ws:// rather than wss://?".to_owned()
+        }
+        other => format!("TLS: the handshake failed: {other}"),
+    }
+}
+
+/// Checks that the peer holds the key of the certificate it shows, and nothing about that certificate.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use std::io::Write as _;
+
+    #[rstest]
+    #[case("", "holds no certificate; --ca takes a PEM file")]
+    #[case("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "certificate 1 in ")]
+    #[case("-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n", "failed to read certificates from ")]
+    fn a_ca_file_must_hold_certificates(#[case] content: &str, #[case] about: &str) {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(content.as_bytes()).unwrap();
+        let error = client_config(Some(file.path()), false).unwrap_err().to_string();
+        assert!(error.contains(about), "{error}");
+    }
+
+    #[test]
+    fn a_ca_file_must_be_there() {
+        let error = client_config(Some(Path::new("no/such.pem")), false).unwrap_err().to_string();
+        assert!(error.starts_with("failed to read certificates from no/such.pem: "), "{error}");
+    }
+}

@@ -1,0 +1,336 @@
+//! YAML (and JSON) as a tree that remembers where everything stands.
+//!
+//! Read from the parser's events, because a step of a scenario has a free key, serde's derive cannot read it, and its
+//! buffered forms lose their spans. YAML 1.2 only: anchors, aliases, tags, several documents, duplicate keys and the
+//! old words for true and false are refused, each with advice.
+
+use granit_parser::{Event, Parser, ScalarStyle};
+use serde_json::{Map, Number, Value};
+
+use crate::diagnostic::Diagnostic;
+use crate::source::{FileId, Sources, Span};
+
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub span: Span,
+    pub kind: Kind,
+}
+
+#[derive(Clone, Debug)]
+pub enum Kind {
+    Null,
+    Bool(bool),
+    Number(Number),
+    Text(Text),
+    List(Vec<Node>),
+    Map(Vec<(Key, Node)>),
+}
+
+#[derive(Clone, Debug)]
+pub struct Text {
+    pub value: String,
+    /// The text stands in the file byte for byte from here, so that a caret can point into it. `None` with escapes or folding.
+    pub inner: Option<Span>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Key {
+    pub name: String,
+    pub span: Span,
+}
+
+impl Node {
+    pub fn is_null(&self) -> bool {
+        matches!(self.kind, Kind::Null)
+    }
+
+    pub fn text(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Text(text) => Some(&text.value),
+            _ => None,
+        }
+    }
+
+    pub fn list(&self) -> Option<&[Node]> {
+        match &self.kind {
+            Kind::List(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    pub fn map(&self) -> Option<&[(Key, Node)]> {
+        match &self.kind {
+            Kind::Map(entries) => Some(entries),
+            _ => None,
+        }
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Node> {
+        self.map()?.iter().find(|(key, _)| key.name == name).map(|(_, node)| node)
+    }
+
+    pub fn to_json(&self) -> Value {
+        match &self.kind {
+            Kind::Null => Value::Null,
+            Kind::Bool(b) => Value::Bool(*b),
+            Kind::Number(n) => Value::Number(n.clone()),
+            Kind::Text(t) => Value::String(t.value.clone()),
+            Kind::List(items) => Value::Array(items.iter().map(Node::to_json).collect()),
+            Kind::Map(entries) => {
+                Value::Object(entries.iter().map(|(k, v)| (k.name.clone(), v.to_json())).collect::<Map<_, _>>())
+            }
+        }
+    }
+
+    /// The node a JSON pointer leads to, or the nearest one above it.
+    pub fn at_pointer(&self, pointer: &str) -> &Node {
+        let mut node = self;
+        for token in pointer.split('/').skip(1) {
+            let token = token.replace("~1", "/").replace("~0", "~");
+            let next = match &node.kind {
+                Kind::Map(entries) => entries.iter().find(|(k, _)| k.name == token).map(|(_, n)| n),
+                Kind::List(items) => token.parse::<usize>().ok().and_then(|i| items.get(i)),
+                _ => None,
+            };
+            match next {
+                Some(next) => node = next,
+                None => break,
+            }
+        }
+        node
+    }
+
+    /// What it is, for a message: "a list", "text".
+    pub fn what(&self) -> &'static str {
+        match self.kind {
+            Kind::Null => "nothing",
+            Kind::Bool(_) => "true or false",
+            Kind::Number(_) => "a number",
+            Kind::Text(_) => "text",
+            Kind::List(_) => "a list",
+            Kind::Map(_) => "a mapping",
+        }
+    }
+}
+
+/// Deepest nesting that is read; ours stay below 20.
+const MAX_DEPTH: usize = 128;
+
+/// Reads one document. An empty file is null.
+pub fn parse(sources: &Sources, file: FileId) -> Result<Node, Diagnostic> {
+    let text = &sources.file(file).text;
+    let mut reader = Reader { file, text, parser: Parser::new_from_str(text) };
+    let mut root = None;
+    loop {
+        let (event, span) = reader.next()?;
+        match event {
+            Event::StreamStart | Event::DocumentStart(..) if root.is_none() => {}
+            Event::DocumentStart(..) => {
+                return Err(Diagnostic::error(span, "a file holds one document").help("put what follows `---` into a file of its own"));
+            }
+            Event::DocumentEnd => {}
+            Event::StreamEnd => break,
+            event => root = Some(reader.node(event, span, 0)?),
+        }
+    }
+    Ok(root.unwrap_or(Node { span: Span::new(file, 0..0), kind: Kind::Null }))
+}
+
+struct Reader<'a> {
+    file: FileId,
+    text: &'a str,
+    parser: Parser<'a, granit_parser::StrInput<'a>>,
+}
+
+impl<'a> Reader<'a> {
+    fn next(&mut self) -> Result<(Event<'a>, Span), Diagnostic> {
+        match self.parser.next_event() {
+            Some(Ok((event, span))) => {
+                let range = span.byte_range().unwrap_or(0..0);
+                let span = Span::new(self.file, range);
+                if let Some(what) = refused(&event) {
+                    return Err(Diagnostic::error(span, format!("{what} are not part of this format"))
+                        .help("write the value out; `scenes` and `let` are the means of sharing"));
+                }
+                Ok((event, span))
+            }
+            Some(Err(error)) => {
+                let start = error.marker().byte_offset().unwrap_or(0).min(self.text.len());
+                let span = Span::new(self.file, start..start);
+                Err(Diagnostic::error(span, format!("not valid YAML: {}", plain(&error.to_string())))
+                    .maybe_help(advice(self.text, start)))
+            }
+            None => Ok((Event::StreamEnd, Span::new(self.file, self.text.len()..self.text.len()))),
+        }
+    }
+
+    fn node(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<Node, Diagnostic> {
+        if depth > MAX_DEPTH {
+            return Err(Diagnostic::error(span, format!("nested deeper than {MAX_DEPTH} levels")));
+        }
+        match event {
+            Event::Scalar(value, style, ..) => self.scalar(&value, style, span),
+            Event::SequenceStart(..) => {
+                let mut items = Vec::new();
+                loop {
+                    let (event, at) = self.next()?;
+                    if matches!(event, Event::SequenceEnd) {
+                        return Ok(Node { span: self.trimmed(span, at), kind: Kind::List(items) });
+                    }
+                    items.push(self.node(event, at, depth + 1)?);
+                }
+            }
+            Event::MappingStart(..) => {
+                let mut entries: Vec<(Key, Node)> = Vec::new();
+                loop {
+                    let (event, at) = self.next()?;
+                    let name = match event {
+                        Event::MappingEnd => return Ok(Node { span: self.trimmed(span, at), kind: Kind::Map(entries) }),
+                        Event::Scalar(name, ..) => name.into_owned(),
+                        _ => return Err(Diagnostic::error(at, "a key must be plain text")),
+                    };
+                    if name == "<<" {
+                        return Err(Diagnostic::error(at, "merge keys are not part of this format"));
+                    }
+                    if entries.iter().any(|(key, _)| key.name == name) {
+                        return Err(Diagnostic::error(at, format!("`{name}` stands here twice")).help("keep one of the two"));
+                    }
+                    let (event, value_at) = self.next()?;
+                    let value = self.node(event, value_at, depth + 1)?;
+                    entries.push((Key { name, span: at }, value));
+                }
+            }
+            _ => Err(Diagnostic::error(span, "not valid YAML")),
+        }
+    }
+
+    /// From where a collection begins to where it ends, without the blank lines behind it.
+    fn trimmed(&self, start: Span, end: Span) -> Span {
+        let end = (end.end as usize).max(start.start as usize);
+        let body = self.text.get(start.start as usize..end).unwrap_or("");
+        Span::new(self.file, start.start as usize..start.start as usize + body.trim_end().len())
+    }
+
+    fn scalar(&self, value: &str, style: ScalarStyle, span: Span) -> Result<Node, Diagnostic> {
+        let kind = match style {
+            ScalarStyle::Plain => resolve(value, span)?,
+            _ => None,
+        };
+        let kind = kind.unwrap_or_else(|| {
+            let quote = usize::from(matches!(style, ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted));
+            let range = span.start as usize + quote..(span.end as usize).saturating_sub(quote);
+            let inner = (self.text.get(range.clone()) == Some(value)).then(|| Span::new(self.file, range));
+            Kind::Text(Text { value: value.to_owned(), inner })
+        });
+        Ok(Node { span, kind })
+    }
+}
+
+/// A plain scalar that is not text, by YAML 1.2's core schema, narrowed to what JSON can hold.
+fn resolve(value: &str, span: Span) -> Result<Option<Kind>, Diagnostic> {
+    match value {
+        "" | "null" | "~" | "Null" | "NULL" => return Ok(Some(Kind::Null)),
+        "true" | "True" | "TRUE" => return Ok(Some(Kind::Bool(true))),
+        "false" | "False" | "FALSE" => return Ok(Some(Kind::Bool(false))),
+        "yes" | "no" | "on" | "off" | "y" | "n" | "Yes" | "No" | "On" | "Off" | "YES" | "NO" | "ON" | "OFF" => {
+            return Err(Diagnostic::error(span, format!("`{value}` means different things to different parsers"))
+                .help(format!("write true or false, or quote it: \"{value}\"")));
+        }
+        ".inf" | "-.inf" | "+.inf" | ".nan" | ".Inf" | ".NaN" | ".NAN" | ".INF" => {
+            return Err(Diagnostic::error(span, format!("`{value}` is not a JSON number")).help("quote it if it is text"));
+        }
+        _ => {}
+    }
+    let digits = value.strip_prefix(['-', '+']).unwrap_or(value);
+    if !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+        return Ok(None);
+    }
+    if let Some(hex) = value.strip_prefix("0x") {
+        return Ok(u64::from_str_radix(hex, 16).ok().map(|n| Kind::Number(n.into())));
+    }
+    let unsigned = value.strip_prefix('+').unwrap_or(value);
+    if digits.bytes().all(|b| b.is_ascii_digit()) {
+        if digits.len() > 1 && digits.starts_with('0') {
+            return Err(Diagnostic::error(span, format!("`{value}` is a number to some parsers and text to others")).help(format!("quote it: \"{value}\"")));
+        }
+        return match (unsigned.parse::<u64>(), unsigned.parse::<i64>()) {
+            (Ok(n), _) => Ok(Some(Kind::Number(n.into()))),
+            (_, Ok(n)) => Ok(Some(Kind::Number(n.into()))),
+            _ => Err(Diagnostic::error(span, "an integer of more than 64 bits").help("use `sends raw` to send such a number as text")),
+        };
+    }
+    let float = digits.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'))
+        && digits.bytes().filter(|b| *b == b'.').count() <= 1;
+    if float && let Some(n) = unsigned.parse::<f64>().ok().and_then(Number::from_f64) {
+        return Ok(Some(Kind::Number(n)));
+    }
+    Ok(None)
+}
+
+fn refused(event: &Event<'_>) -> Option<&'static str> {
+    match event {
+        Event::Alias(_) | Event::UnresolvedAlias(_) | Event::Anchor(..) => Some("anchors and aliases"),
+        Event::Scalar(_, _, anchor, tag) => refused_parts(*anchor, tag.is_some()),
+        Event::SequenceStart(_, anchor, tag) | Event::MappingStart(_, anchor, tag) => refused_parts(*anchor, tag.is_some()),
+        _ => None,
+    }
+}
+
+fn refused_parts(anchor: usize, tag: bool) -> Option<&'static str> {
+    if anchor != 0 {
+        return Some("anchors and aliases");
+    }
+    tag.then_some("tags (a word after `!`)")
+}
+
+/// The parser's own message ends with a position in its own words; ours is the caret.
+fn plain(message: &str) -> String {
+    message.split(" at byte").next().unwrap_or(message).split(" at line").next().unwrap_or(message).to_owned()
+}
+
+fn advice(text: &str, at: usize) -> Option<String> {
+    let start = text[..at].rfind('\n').map_or(0, |n| n + 1);
+    let end = text[at..].find('\n').map_or(text.len(), |n| at + n);
+    let line = &text[start..end];
+    let before = text[..start].trim_end().rsplit('\n').next().unwrap_or("");
+    if line.contains("${") || before.contains("${") {
+        return Some("quote expressions: \"${...}\"".to_owned());
+    }
+    Some("options stand under the first letter of the step; quote text that holds `: `, ` #` or begins with one of @ ` % & * ! | > { [".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Value, String> {
+        let mut sources = Sources::default();
+        let file = sources.add("t.yaml", text);
+        parse(&sources, file).map(|n| n.to_json()).map_err(|d| d.message)
+    }
+
+    #[test]
+    fn values_keep_their_kind() {
+        let value = read("a: 1\nb: -2.5\nc: \"1\"\nd: true\ne: ~\nf: [x, {z: 18446744073709551615}]\ng: 1e3\nh: 5s\ni: 1.2.3\n").expect("reads");
+        assert_eq!(value, serde_json::json!({"a":1,"b":-2.5,"c":"1","d":true,"e":null,"f":["x",{"z":18446744073709551615u64}],"g":1000.0,"h":"5s","i":"1.2.3"}));
+    }
+
+    #[test]
+    fn what_is_not_json_is_refused() {
+        for text in ["a: yes", "a: &x 1", "a: *x", "a: !t 1", "a: .nan", "a: 007", "a: 1\na: 2", "<<: {}", "a: 1\n---\nb: 2", "a: 99999999999999999999", "a: [1", "{ a: ${x} }"] {
+            assert!(read(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn spans_stand_where_the_text_stands() {
+        let mut sources = Sources::default();
+        let file = sources.add("t.yaml", "steps:\n  - anna sends: \"hello\"\n    with: { x: z }\n");
+        let node = parse(&sources, file).expect("reads");
+        let step = &node.get("steps").and_then(Node::list).expect("a list")[0];
+        let (key, value) = &step.map().expect("a map")[0];
+        assert_eq!(sources.text(key.span), "anna sends");
+        assert_eq!(sources.text(value.span), "\"hello\"");
+        assert_eq!(sources.line_column(key.span), (2, 5));
+    }
+}
