@@ -1,0 +1,411 @@
+//! One connection: the upgrade request (hyper), then frames (tungstenite), until either side ends it.
+//!
+//! One task does both directions. While it waits for a slow peer to take what is due it does not read, so a
+//! client that asks without listening is held back by its own socket, and one that others talk to is cut off
+//! when its [`Outbox`] is full. The machine never waits for anybody.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use crate::machine::{Conn, Handshake, Input};
+use crate::outbox::{Item, Outbox};
+use crate::serve::{Mail, Shutdown};
+
+/// How long a peer may take to send its upgrade request and receive the answer.
+const UPGRADE_TIME: Duration = Duration::from_secs(10);
+/// How long a closing handshake may take, and how long we listen to a peer that we have hung up on, so that
+/// unread bytes do not make the kernel throw our close frame away.
+const CLOSING_TIME: Duration = Duration::from_secs(1);
+/// The longest head of an upgrade request in bytes.
+const MAX_HEAD: usize = 16 * 1024;
+/// Messages longer than this share the hub's budget for unread messages (see [`Door::budget`]).
+const SMALL: usize = 64 * 1024;
+
+/// What a connection needs of its hub.
+#[derive(Clone)]
+pub struct Door {
+    /// The protocol, for messages to people.
+    pub protocol: &'static str,
+    /// The machine's mailbox.
+    pub mailbox: mpsc::Sender<Mail>,
+    /// How many KiB of long messages may wait in the mailbox.
+    pub budget: Arc<Semaphore>,
+    /// The longest message in bytes; longer ones close with 1009.
+    pub max_message: usize,
+    /// Tells when the hub shuts down.
+    pub shutdown: Shutdown,
+}
+
+/// Serves one connection to its end.
+pub async fn serve<S>(stream: S, peer: SocketAddr, conn: Conn, door: Door)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let outbox = Arc::new(Outbox::default());
+    let mut shutdown = door.shutdown.clone();
+    let upgraded = tokio::select! {
+        upgraded = timeout(UPGRADE_TIME, upgrade(stream, peer, conn, &door, outbox.clone())) => upgraded.ok().flatten(),
+        () = shutdown.wait() => None,
+    };
+    let Some(mut ws) = upgraded else {
+        return farewell(&door, conn).await;
+    };
+    let end = tokio::select! {
+        end = converse(&mut ws, conn, &door, &outbox) => end,
+        () = shutdown.wait() => End::Close(1001, "the hub shuts down".to_owned()),
+    };
+    // The machine hears of the end before the peer is done with it.
+    farewell(&door, conn).await;
+    finish(ws, end, &outbox).await;
+}
+
+/// Tells the machine that the connection is gone. It does not mind hearing that twice, or of a stranger.
+async fn farewell(door: &Door, conn: Conn) {
+    // A hub that shuts down has no machine any more to be told.
+    let _ = door
+        .mailbox
+        .send(Mail::Input(Input::Closed { conn }, None))
+        .await;
+}
+
+/// Reads the upgrade request, lets the machine decide and answers; `None` when it comes to nothing.
+async fn upgrade<S>(
+    stream: S,
+    peer: SocketAddr,
+    conn: Conn,
+    door: &Door,
+    outbox: Arc<Outbox>,
+) -> Option<WebSocketStream<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let granted: Mutex<Option<OnUpgrade>> = Mutex::new(None);
+    let service = service_fn(|request| {
+        let (granted, outbox) = (&granted, outbox.clone());
+        async move {
+            let (response, upgrade) = answer(request, peer, conn, door, outbox).await;
+            *granted.lock().unwrap_or_else(PoisonError::into_inner) = upgrade;
+            Ok::<_, Infallible>(response)
+        }
+    });
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(UPGRADE_TIME)
+        .max_buf_size(MAX_HEAD)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades()
+        .await
+        .ok()?;
+    let upgrade = granted
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)?;
+    let parts = upgrade.await.ok()?.downcast::<TokioIo<S>>().ok()?;
+    let config = WebSocketConfig::default()
+        // The defaults clear 128 KiB for every read.
+        .read_buffer_size(4096)
+        .write_buffer_size(16384)
+        .max_message_size(Some(door.max_message))
+        .max_frame_size(Some(door.max_message));
+    let read = parts.read_buf.to_vec();
+    Some(
+        WebSocketStream::from_partially_read(
+            parts.io.into_inner(),
+            read,
+            Role::Server,
+            Some(config),
+        )
+        .await,
+    )
+}
+
+/// The answer to an HTTP request, and the upgrade if it is one.
+async fn answer(
+    mut request: Request<Incoming>,
+    peer: SocketAddr,
+    conn: Conn,
+    door: &Door,
+    outbox: Arc<Outbox>,
+) -> (Response<Full<Bytes>>, Option<OnUpgrade>) {
+    let mut response = match create_response_with_body(&request, Full::default) {
+        Ok(response) => response,
+        Err(error) => {
+            let text = format!(
+                "this is the {} hub; it speaks WebSocket only: {error}\n",
+                door.protocol
+            );
+            let mut response = plain(StatusCode::UPGRADE_REQUIRED, text);
+            response
+                .headers_mut()
+                .insert(UPGRADE, HeaderValue::from_static("websocket"));
+            return (response, None);
+        }
+    };
+    let handshake = handshake(&request, peer);
+    if door
+        .mailbox
+        .send(Mail::Open {
+            conn,
+            handshake,
+            outbox: outbox.clone(),
+        })
+        .await
+        .is_err()
+    {
+        return (
+            plain(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the hub shuts down\n".to_owned(),
+            ),
+            None,
+        );
+    }
+    match outbox.first().await {
+        Item::Accept(subprotocol) => {
+            if let Some(value) = subprotocol.and_then(|name| HeaderValue::from_str(&name).ok()) {
+                response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, value);
+            }
+            (response, Some(hyper::upgrade::on(&mut request)))
+        }
+        Item::Refuse(status, body) => {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            (plain(status, body), None)
+        }
+        Item::Text(_) | Item::Close(..) | Item::Drop => (
+            plain(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the hub spoke before it answered\n".to_owned(),
+            ),
+            None,
+        ),
+    }
+}
+
+fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(text));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    // One connection is one upgrade request. A granted one must not say this, or clients refuse it.
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+fn handshake(request: &Request<Incoming>, peer: SocketAddr) -> Handshake {
+    let headers: Vec<(String, String)> = (request.headers().iter())
+        .filter_map(|(name, value)| {
+            Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
+        })
+        .collect();
+    let subprotocols = (headers.iter())
+        .filter(|(name, _)| name == "sec-websocket-protocol")
+        .flat_map(|(_, value)| value.split(','))
+        .map(|offer| offer.trim().to_owned())
+        .collect();
+    Handshake {
+        path: request.uri().path().to_owned(),
+        query: query(request.uri().query().unwrap_or_default()),
+        headers,
+        subprotocols,
+        peer: peer.ip(),
+    }
+}
+
+/// A query string, decoded.
+fn query(text: &str) -> Vec<(String, String)> {
+    (text.split('&').filter(|pair| !pair.is_empty()))
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decode(name), decode(value))
+        })
+        .collect()
+}
+
+fn decode(text: &str) -> String {
+    let text = text.replace('+', " ");
+    percent_encoding::percent_decode_str(&text)
+        .decode_utf8_lossy()
+        .into_owned()
+}
+
+/// How a conversation ended.
+enum End {
+    /// We close, with a code and a reason.
+    Close(u16, String),
+    /// We close because what came was no valid frame; what follows it cannot be read as frames.
+    Broken(u16, String),
+    /// The peer closes.
+    Closed,
+    /// There is nobody to say anything to.
+    Gone,
+}
+
+async fn converse<S>(ws: &mut WebSocketStream<S>, conn: Conn, door: &Door, outbox: &Outbox) -> End
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut batch = VecDeque::new();
+    loop {
+        tokio::select! {
+            () = outbox.is_cut() => return End::Gone,
+            () = outbox.take(&mut batch) => {
+                let end = tokio::select! {
+                    end = write(ws, &mut batch) => end,
+                    () = outbox.is_cut() => Some(End::Gone),
+                };
+                if let Some(end) = end {
+                    return end;
+                }
+            }
+            message = ws.next() => match message {
+                None => return End::Gone,
+                Some(Err(error)) => return ending(error),
+                Some(Ok(Message::Close(_))) => return End::Closed,
+                Some(Ok(message)) => if forward(message, conn, door).await.is_none() {
+                    return End::Close(1001, "the hub shuts down".to_owned());
+                },
+            },
+        }
+    }
+}
+
+/// Sends all of `batch` with one flush. Returns how the conversation ends, if it does.
+async fn write<S>(ws: &mut WebSocketStream<S>, batch: &mut VecDeque<Item>) -> Option<End>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    for item in batch.drain(..) {
+        match item {
+            Item::Text(text) => {
+                if ws.feed(Message::Text(text)).await.is_err() {
+                    return Some(End::Gone);
+                }
+            }
+            Item::Close(code, reason) => return Some(End::Close(code, reason)),
+            Item::Drop => return Some(End::Gone),
+            // Only ever the first item.
+            Item::Accept(_) | Item::Refuse(..) => {}
+        }
+    }
+    ws.flush().await.is_err().then_some(End::Gone)
+}
+
+/// Hands a message to the machine; `None` when there is no machine any more.
+async fn forward(message: Message, conn: Conn, door: &Door) -> Option<()> {
+    let permit = match message.len() {
+        0..=SMALL => None,
+        long => Some(admit(long, door).await?),
+    };
+    let input = match message {
+        Message::Text(text) => Input::Text { conn, text },
+        Message::Binary(data) => Input::Binary {
+            conn,
+            data: data.into(),
+        },
+        // tungstenite answers it with the next read or write.
+        Message::Ping(_) => Input::Ping { conn },
+        Message::Pong(_) | Message::Close(_) | Message::Frame(_) => return Some(()),
+    };
+    door.mailbox.send(Mail::Input(input, permit)).await.ok()
+}
+
+/// Waits until a message of this length fits into what the hub lets wait.
+async fn admit(bytes: usize, door: &Door) -> Option<OwnedSemaphorePermit> {
+    let kib = u32::try_from(bytes / 1024).unwrap_or(u32::MAX);
+    door.budget
+        .clone()
+        .acquire_many_owned(kib.min(crate::serve::BUDGET_KIB))
+        .await
+        .ok()
+}
+
+fn ending(error: Error) -> End {
+    match error {
+        Error::Capacity(error) => End::Broken(1009, error.to_string()),
+        Error::Utf8(error) => End::Broken(1007, error),
+        Error::Protocol(error) => End::Broken(1002, error.to_string()),
+        _ => End::Gone,
+    }
+}
+
+/// Sees the connection off: what is still due, the closing handshake, the rest of what the peer sends.
+async fn finish<S>(mut ws: WebSocketStream<S>, end: End, outbox: &Outbox)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let frame = |code: u16, reason: String| CloseFrame {
+        code: CloseCode::from(code),
+        reason: shorten(reason).into(),
+    };
+    // A peer that takes longer loses what is left.
+    let _ = timeout(CLOSING_TIME, async {
+        match end {
+            End::Close(code, reason) => {
+                if ws.close(Some(frame(code, reason))).await.is_ok() {
+                    while let Some(Ok(_)) = ws.next().await {}
+                }
+            }
+            End::Broken(code, reason) => {
+                if ws.close(Some(frame(code, reason))).await.is_ok() {
+                    let mut stream = ws.into_inner();
+                    let _ = stream.shutdown().await;
+                    let mut rest = vec![0; 16 * 1024];
+                    while let Ok(1..) = stream.read(&mut rest).await {}
+                }
+            }
+            End::Closed => while let Some(Ok(_)) = ws.next().await {},
+            End::Gone => {}
+        }
+    })
+    .await;
+    outbox.cut();
+}
+
+/// A close frame holds 125 bytes, two of them the code.
+fn shorten(mut reason: String) -> String {
+    reason.truncate(reason.floor_char_boundary(123));
+    reason
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("", &[])]
+    #[case("token=a%20b&x", &[("token", "a b"), ("x", "")])]
+    #[case("a=1&a=2&&b=c=d+e", &[("a", "1"), ("a", "2"), ("b", "c=d e")])]
+    fn queries_are_decoded(#[case] text: &str, #[case] want: &[(&str, &str)]) {
+        let got = query(text);
+        let got: Vec<(&str, &str)> = got
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        assert_eq!(got, want);
+    }
+}

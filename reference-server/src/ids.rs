@@ -1,0 +1,43 @@
+//! The only source of chance in the hub: random ids, reproducible from a seed.
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use uuid::Uuid;
+
+/// A stream of version 4 UUIDs.
+#[derive(Debug)]
+pub struct Ids(StdRng);
+
+impl Ids {
+    /// With a seed the stream is the same every time; without one it is the operating system's chance.
+    pub fn new(seed: Option<u64>) -> Ids {
+        Ids(match seed {
+            Some(seed) => StdRng::seed_from_u64(seed),
+            None => {
+                let mut bytes = [0; 32];
+                bytes[..16].copy_from_slice(Uuid::new_v4().as_bytes());
+                bytes[16..].copy_from_slice(Uuid::new_v4().as_bytes());
+                StdRng::from_seed(bytes)
+            }
+        })
+    }
+
+    /// The next id.
+    pub fn next_uuid(&mut self) -> Uuid {
+        let mut bytes = [0; 16];
+        self.0.fill_bytes(&mut bytes);
+        uuid::Builder::from_random_bytes(bytes).into_uuid()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_fixes_the_stream_and_no_seed_does_not() {
+        assert_eq!(Ids::new(Some(7)).next_uuid(), Ids::new(Some(7)).next_uuid());
+        assert_ne!(Ids::new(Some(7)).next_uuid(), Ids::new(Some(8)).next_uuid());
+        assert_ne!(Ids::new(None).next_uuid(), Ids::new(None).next_uuid());
+    }
+}

@@ -1,0 +1,83 @@
+//! Reading frames without losing anything: members keep their raw JSON text until somebody needs the value.
+
+use indexmap::IndexMap;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+/// The members of a JSON object, in order, each as the text it came in. Of a name given twice the last wins.
+pub type Members<'a> = IndexMap<String, &'a RawValue>;
+
+/// The members of the object that `text` is.
+///
+/// # Errors
+/// A sentence that says why `text` is no JSON object.
+pub fn members(text: &str) -> Result<Members<'_>, String> {
+    serde_json::from_str(text).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => format!("expected a JSON object: {error}"),
+        _ => format!("not JSON: {error}"),
+    })
+}
+
+/// The member `name` as a `T`; absent and `null` are both `None`.
+///
+/// # Errors
+/// A sentence that names the member and what is wrong with it.
+pub fn optional<T: DeserializeOwned>(
+    members: &Members<'_>,
+    name: &str,
+) -> Result<Option<T>, String> {
+    match members.get(name) {
+        None => Ok(None),
+        Some(raw) => {
+            serde_json::from_str(raw.get()).map_err(|error| format!("member {name:?}: {error}"))
+        }
+    }
+}
+
+/// The member `name` as a `T`.
+///
+/// # Errors
+/// A sentence that names the member and what is wrong with it, absence included.
+pub fn required<T: DeserializeOwned>(members: &Members<'_>, name: &str) -> Result<T, String> {
+    match members.get(name) {
+        None => Err(format!("member {name:?} is missing")),
+        Some(raw) => {
+            serde_json::from_str(raw.get()).map_err(|error| format!("member {name:?}: {error}"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[test]
+    fn raw_text_survives() {
+        let members = members(r#"{"a": 1e400, "b": {"x" : 9007199254740993}}"#).unwrap();
+        assert_eq!(members["a"].get(), "1e400");
+        assert_eq!(members["b"].get(), r#"{"x" : 9007199254740993}"#);
+    }
+
+    #[rstest]
+    #[case("{", "not JSON")]
+    #[case("[]", "expected a JSON object")]
+    #[case("3", "expected a JSON object")]
+    #[case("", "not JSON")]
+    #[case(r#"{"a":1,}"#, "not JSON")]
+    fn what_is_no_object_says_so(#[case] text: &str, #[case] why: &str) {
+        let error = members(text).unwrap_err();
+        assert!(error.starts_with(why), "{error}");
+    }
+
+    #[test]
+    fn deep_nesting_is_carried_without_recursion() {
+        let deep = format!(
+            r#"{{"data":{}{}}}"#,
+            "[".repeat(100_000),
+            "]".repeat(100_000)
+        );
+        assert_eq!(members(&deep).unwrap()["data"].get().len(), 200_000);
+    }
+}

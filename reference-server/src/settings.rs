@@ -1,0 +1,208 @@
+//! What can be configured about a protocol: one TOML table each, with the documented values as defaults.
+//!
+//! A protocol's own settings struct lives beside its machine and refuses unknown keys, so a typo is an
+//! error and not a default.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+/// The settings of one hub, not yet read by its protocol.
+#[derive(Clone, Default)]
+pub struct Settings(Table);
+
+/// The settings of all hubs of a file: protocol to settings.
+pub type SettingsFile = BTreeMap<String, Settings>;
+
+/// What is wrong with settings.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file is not TOML, or a top-level entry is no table.
+    #[error("failed to read the settings file: {0}")]
+    File(String),
+    /// A `KEY=VALUE` without a key or without `=`.
+    #[error("{0:?} is not KEY=VALUE, for example identify_timeout_ms=2000")]
+    Pair(String),
+    /// A dotted key runs through something that is no table.
+    #[error("cannot set {key:?}: {part:?} is a value, not a table")]
+    Path {
+        /// The whole key.
+        key: String,
+        /// The part that is in the way.
+        part: String,
+    },
+    /// The protocol does not understand them.
+    #[error("settings of {protocol}: {reason}")]
+    Invalid {
+        /// The protocol.
+        protocol: &'static str,
+        /// What it says.
+        reason: String,
+    },
+}
+
+/// Reads a settings file: one table per protocol, `[concierge]`, `[qi]`.
+///
+/// # Errors
+/// [`SettingsError::File`] with line and column. Keys are checked when the hub is built.
+pub fn parse_file(text: &str) -> Result<SettingsFile, SettingsError> {
+    let table: Table = text
+        .parse()
+        .map_err(|error: toml::de::Error| SettingsError::File(error.to_string()))?;
+    table
+        .into_iter()
+        .map(|(protocol, value)| match value {
+            Value::Table(table) => Ok((protocol, Settings(table))),
+            _ => Err(SettingsError::File(format!(
+                "top-level key {protocol:?} is no table; settings stand under their protocol, such as [concierge]"
+            ))),
+        })
+        .collect()
+}
+
+impl Settings {
+    /// Sets one key (dots descend into tables). The value is TOML where it reads as such, a string otherwise.
+    ///
+    /// # Errors
+    /// [`SettingsError::Path`] when a part of the key is already a plain value.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<(), SettingsError> {
+        let value = format!("value = {value}")
+            .parse::<Table>()
+            .ok()
+            .and_then(|mut table| {
+                if table.len() == 1 {
+                    table.remove("value")
+                } else {
+                    None
+                }
+            })
+            .unwrap_or_else(|| Value::String(value.to_owned()));
+        let mut table = &mut self.0;
+        let mut parts = key.split('.').peekable();
+        while let Some(part) = parts.next() {
+            if parts.peek().is_none() {
+                table.insert(part.to_owned(), value);
+                break;
+            }
+            table = match table
+                .entry(part)
+                .or_insert_with(|| Value::Table(Table::new()))
+            {
+                Value::Table(table) => table,
+                _ => {
+                    return Err(SettingsError::Path {
+                        key: key.to_owned(),
+                        part: part.to_owned(),
+                    });
+                }
+            };
+        }
+        Ok(())
+    }
+
+    /// Sets one `KEY=VALUE`, as [`Settings::set`] does.
+    ///
+    /// # Errors
+    /// [`SettingsError::Pair`] when it is none, and what [`Settings::set`] says.
+    pub fn set_pair(&mut self, pair: &str) -> Result<(), SettingsError> {
+        match pair.split_once('=') {
+            Some((key, value)) if !key.trim().is_empty() => self.set(key.trim(), value.trim()),
+            _ => Err(SettingsError::Pair(pair.to_owned())),
+        }
+    }
+
+    /// The settings as `protocol` understands them.
+    ///
+    /// # Errors
+    /// [`SettingsError::Invalid`] for unknown keys and wrong values.
+    pub fn read<T: DeserializeOwned>(&self, protocol: &'static str) -> Result<T, SettingsError> {
+        T::deserialize(Value::Table(self.0.clone())).map_err(|error| SettingsError::Invalid {
+            protocol,
+            reason: error.to_string().trim_end().to_owned(),
+        })
+    }
+}
+
+impl From<Table> for Settings {
+    fn from(table: Table) -> Settings {
+        Settings(table)
+    }
+}
+
+impl fmt::Debug for Settings {
+    /// Keys only: values may be secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.keys()).finish()
+    }
+}
+
+/// A semantic version, read from a string.
+pub(crate) fn version<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<semver::Version, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    semver::Version::parse(&text).map_err(|error| {
+        serde::de::Error::custom(format!("version {text:?} is no semantic version: {error}"))
+    })
+}
+
+/// A time given in milliseconds.
+pub(crate) fn millis<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<std::time::Duration, D::Error> {
+    u64::deserialize(deserializer).map(std::time::Duration::from_millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("n=3", "n = 3")]
+    #[case("s=abc", "s = \"abc\"")]
+    #[case("s=\"3\"", "s = \"3\"")]
+    #[case("v=0.1.0", "v = \"0.1.0\"")]
+    #[case("a.b.c=true", "[a.b]\nc = true")]
+    #[case("e=", "e = \"\"")]
+    #[case("s=1\nx=2", "s = \"1\\nx=2\"")]
+    fn pairs_are_toml_or_text(#[case] pair: &str, #[case] toml: &str) {
+        let mut settings = Settings::default();
+        settings.set_pair(pair).unwrap();
+        assert_eq!(settings.0, toml.parse::<Table>().unwrap());
+    }
+
+    #[rstest]
+    #[case("novalue")]
+    #[case("=3")]
+    fn what_is_no_pair_is_refused(#[case] pair: &str) {
+        assert!(matches!(
+            Settings::default().set_pair(pair),
+            Err(SettingsError::Pair(_))
+        ));
+    }
+
+    #[test]
+    fn a_value_in_the_way_is_named() {
+        let mut settings = Settings::default();
+        settings.set_pair("a=1").unwrap();
+        assert!(
+            settings
+                .set_pair("a.b=1")
+                .unwrap_err()
+                .to_string()
+                .contains("\"a\" is a value")
+        );
+    }
+
+    #[test]
+    fn values_do_not_show_in_debug() {
+        let mut settings = Settings::default();
+        settings.set_pair("secret=canary").unwrap();
+        assert!(!format!("{settings:?}").contains("canary"));
+    }
+}
