@@ -11,5 +11,6 @@ pub mod secret;
 pub mod target;
 pub mod frame;
 pub mod interpret;
+pub mod embedded;
 pub mod transport;
 pub mod hook;
