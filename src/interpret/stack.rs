@@ -362,7 +362,7 @@ impl Conversation {
         if let Act::Join { with } = &step.act {
             let mut overrides = BTreeMap::new();
             for (name, template) in with {
-                match template.eval(&self.names(Some(id))) {
+                match template.eval_bound(&self.names(Some(id))) {
                     Ok(value) => {
                         overrides.insert(name.clone(), value);
                     }
@@ -385,18 +385,18 @@ impl Conversation {
     }
 
     /// Works out what is given to an actor: all of it, or what is overridden and whatever stands on it.
-    pub(super) fn give(&mut self, id: ActorId, overrides: &BTreeMap<String, Value>, all: bool) {
+    pub(super) fn give(&mut self, id: ActorId, overrides: &BTreeMap<String, Bound>, all: bool) {
         let program = Arc::clone(&self.program);
         let Some(Role { given, .. }) = program.roles.get(&program.actors[id].role) else { return };
         for (name, template) in given {
             let value = match overrides.get(name) {
                 Some(value) => Ok(value.clone()),
-                None if all || leans_on(template, overrides) => template.eval(&self.names(Some(id))),
+                None if all || leans_on(template, overrides) => template.eval_bound(&self.names(Some(id))),
                 None => continue,
             };
             match value {
                 Ok(value) => {
-                    self.actors[id].given.insert(name.clone(), Bound::plain(value));
+                    self.actors[id].given.insert(name.clone(), value);
                 }
                 Err(error) => {
                     self.mistake.get_or_insert(format!("`given: {name}` of `{}`: {error}", program.actors[id].name));
@@ -619,7 +619,7 @@ fn checks_of(program: &Program, block: BlockId, checks: &mut Vec<usize>) {
 }
 
 /// Whether what is given is worked out from something that is overridden.
-fn leans_on(template: &Template, overrides: &BTreeMap<String, Value>) -> bool {
+fn leans_on(template: &Template, overrides: &BTreeMap<String, Bound>) -> bool {
     let mut leans = false;
     template.expressions(&mut |expression| {
         leans |= expression

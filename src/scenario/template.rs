@@ -140,6 +140,14 @@ impl Template {
         }
     }
 
+    /// Like [`Template::eval`], but what a path leads to keeps its wire.
+    pub fn eval_bound(&self, names: &dyn Names) -> Result<Bound, EvalError> {
+        match self {
+            Self::Expression(expression) => expression.eval_bound(names),
+            other => other.eval(names).map(Bound::plain),
+        }
+    }
+
     pub fn eval(&self, names: &dyn Names) -> Result<Value, EvalError> {
         match self {
             Self::Constant(value) => Ok(value.clone()),

@@ -54,7 +54,8 @@ impl Bound {
 
     pub fn member(&self, name: &str) -> Option<Bound> {
         match self {
-            Self::One { value, .. } => value.get(name).cloned().map(Bound::plain),
+            // A part of a frame came with the frame.
+            Self::One { value, wire } => Some(Self::One { value: value.get(name)?.clone(), wire: wire.clone() }),
             Self::Many { .. } => None,
             Self::Scene(names) => names.get(name).cloned(),
         }
@@ -62,7 +63,7 @@ impl Bound {
 
     pub fn item(&self, index: usize) -> Option<Bound> {
         match self {
-            Self::One { value, .. } => value.get(index).cloned().map(Bound::plain),
+            Self::One { value, wire } => Some(Self::One { value: value.get(index)?.clone(), wire: wire.clone() }),
             Self::Many { items, .. } => items.get(index).cloned(),
             Self::Scene(_) => None,
         }
@@ -80,11 +81,11 @@ impl Bound {
     /// As the expression engine sees it: frames keep their wire for `wire()`.
     pub fn to_engine(&self) -> Engine {
         match self {
-            Self::One { value, wire: Some(wire) } => Engine::from_object(Frame {
+            Self::One { value, wire: Some(wire) } if value.is_object() || value.is_array() => Engine::from_object(Frame {
                 members: Engine::from(minijinja::value::Serde(value)),
                 wire: Arc::clone(wire),
             }),
-            Self::One { value, wire: None } => Engine::from(minijinja::value::Serde(value)),
+            Self::One { value, .. } => Engine::from(minijinja::value::Serde(value)),
             Self::Many { items, .. } => Engine::from(items.iter().map(Bound::to_engine).collect::<Vec<_>>()),
             Self::Scene(names) => {
                 Engine::from(names.iter().map(|(k, v)| (k.clone(), v.to_engine())).collect::<BTreeMap<_, _>>())
