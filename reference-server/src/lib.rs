@@ -3,7 +3,7 @@
 //!
 //! In reading order:
 //!
-//! * [`machine`]: what a protocol hears and says, without sockets or clocks;
+//! * [`mod@machine`]: what a protocol hears and says, without sockets or clocks;
 //! * `concierge`, `qi`: one state machine per protocol;
 //! * [`fault`] and [`mangle`]: deliberate defects, most of them changes to the outputs of a correct machine;
 //! * [`settings`]: what can be configured;
@@ -12,6 +12,10 @@
 //!
 //! What is absent: anything of the judge. This crate shares no code, schema or scenario with the harness that
 //! tests it; both read the same documents.
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 pub mod admin;
 pub mod args;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use hubproof_reference::{Error, HubConfig, Running, ServeConfig, Tls, serve};
+use hubproof_reference::{Error, HubConfig, Running, RunningHub, ServeConfig, Tls, serve};
 use rstest::rstest;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -259,29 +259,60 @@ async fn requests_sent_at_once_are_answered_in_order() {
     }
 }
 
+/// Connects by TLS trusting one certificate, if any, and asks something of a qi hub; whether it was let through.
+async fn ask_securely(hub: &RunningHub, trusted: Option<CertificateDer<'static>>) -> bool {
+    let mut roots = rustls::RootCertStore::empty();
+    if let Some(certificate) = trusted {
+        roots.add(certificate).unwrap();
+    }
+    let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(hub.addr).await.unwrap();
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let Ok(stream) = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await else {
+        return false;
+    };
+    assert!(hub.url.starts_with("wss://127.0.0.1:"));
+    let (mut client, _) = tokio_tungstenite::client_async(hub.url.as_str(), stream).await.unwrap();
+    say(&mut client, r#"{"command":"ping","version":"0.1.0"}"#).await;
+    hear(&mut client).await["status"] == "success"
+}
+
 #[tokio::test]
 async fn self_signed_hubs_are_vouched_for() {
     let config = HubConfig { tls: Some(Tls::SelfSigned), ..HubConfig::new("qi") };
     let running = start(vec![config.clone(), config]).await;
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(running.ca.as_deref().unwrap().as_bytes()).unwrap()).unwrap();
-    for (index, (roots, trusted)) in [(roots, true), (rustls::RootCertStore::empty(), false)].into_iter().enumerate() {
-        let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let stream = TcpStream::connect(running.hubs[index].addr).await.unwrap();
-        let name = ServerName::try_from("127.0.0.1").unwrap();
-        let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await;
-        assert_eq!(stream.is_ok(), trusted);
-        let Ok(stream) = stream else { continue };
-        assert!(running.hubs[index].url.starts_with("wss://127.0.0.1:"));
-        let (mut client, _) = tokio_tungstenite::client_async(running.hubs[index].url.as_str(), stream).await.unwrap();
-        say(&mut client, r#"{"command":"ping","version":"0.1.0"}"#).await;
-        assert_eq!(hear(&mut client).await["status"], "success");
-    }
+    let ca = CertificateDer::from_pem_slice(running.ca.as_deref().unwrap().as_bytes()).unwrap();
+    assert!(ask_securely(&running.hubs[0], Some(ca.clone())).await);
+    assert!(ask_securely(&running.hubs[1], Some(ca)).await, "one authority vouches for all");
+    assert!(!ask_securely(&running.hubs[0], None).await);
     running.shutdown().await;
+}
+
+/// A path of this test's own.
+fn scratch(name: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}", std::process::id()))
+}
+
+#[tokio::test]
+async fn certificates_come_from_files() {
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let (cert, key) = (scratch("cert.pem"), scratch("key.pem"));
+    std::fs::write(&cert, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let tls = Tls::Files { cert: cert.clone(), key: key.clone() };
+    let running = start(vec![HubConfig { tls: Some(tls), ..HubConfig::new("qi") }]).await;
+    assert!(ask_securely(&running.hubs[0], Some(made.cert.der().clone())).await);
+    assert!(running.ca.is_none());
+    let swapped = Tls::Files { cert: key.clone(), key: cert.clone() };
+    let config = ServeConfig { hubs: vec![HubConfig { tls: Some(swapped), ..HubConfig::new("qi") }], admin: None };
+    assert!(serve(config).await.is_err(), "a key is no certificate");
+    for file in [cert, key] {
+        std::fs::remove_file(file).unwrap();
+    }
 }
 
 #[tokio::test]
@@ -359,5 +390,29 @@ fn faults_are_listed_for_people_and_programs() {
     for fault in list {
         assert!(text.contains(fault["id"].as_str().unwrap()));
         assert!(!fault["rules"].as_array().unwrap().is_empty());
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn the_program_reads_settings_and_writes_its_authority() {
+    let (config, ca) = (scratch("hubs.toml"), scratch("ca.pem"));
+    std::fs::write(&config, "[qi]\nversion = \"0.3.0\"\n[concierge]\nsecret = \"canary\"\n").unwrap();
+    let tls = format!("--tls-self-signed={}", ca.display());
+    let mut child =
+        program(&["qi", "--config", config.to_str().unwrap(), &tls, "--admin", "127.0.0.1"]).spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(stdout.next().unwrap().unwrap().starts_with("qi wss://127.0.0.1:"));
+    let admin = stdout.next().unwrap().unwrap().strip_prefix("admin http://").unwrap().to_owned();
+    assert!(std::fs::read_to_string(&ca).unwrap().starts_with("-----BEGIN CERTIFICATE-----"));
+    let mut stream = std::net::TcpStream::connect(admin).unwrap();
+    std::io::Write::write_all(&mut stream, b"GET /state HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains(r#""version":"0.3.0""#) && !answer.contains("concierge"), "{answer}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    for file in [config, ca] {
+        std::fs::remove_file(file).unwrap();
     }
 }

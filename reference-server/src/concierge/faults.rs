@@ -566,6 +566,13 @@ pub static FAULTS: &[Fault] = &[
     ),
     outside(
         P,
+        "concierge-no-such-group-renamed",
+        "NO_SUCH_GROUP calls the group name.",
+        &["CON-062", "CON-068", "CON-069", "CON-070", "CON-071", "CON-096"],
+        const { &[frame(NO_SUCH_GROUP).does(Act::Rename("/group", "name"))] },
+    ),
+    outside(
+        P,
         "concierge-failed-message-sent-too",
         "A message to an unknown name is answered twice, the second time as sent.",
         &["CON-063"],
@@ -721,6 +728,16 @@ pub static FAULTS: &[Fault] = &[
             "CON-080", "CON-081", "CON-082", "CON-083",
         ],
         const { &[frame(SUBSCRIBED).does(Act::Drop)] },
+    ),
+    outside(
+        P,
+        "concierge-subscribed-misrouted",
+        "SUBSCRIBED goes to another client than the one that subscribed.",
+        &[
+            "CON-033", "CON-034", "CON-035", "CON-036", "CON-037", "CON-038", "CON-039", "CON-040", "CON-041",
+            "CON-067", "CON-080", "CON-081", "CON-082", "CON-083",
+        ],
+        const { &[frame(SUBSCRIBED).does(Act::Misroute)] },
     ),
     outside(
         P,
