@@ -1,7 +1,7 @@
 //! The functions that `${...}` may call. All are pure but for the [`World`] they find in their context: no clock, no
 //! random source, so that a conversation can be played again exactly.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use base64::Engine as _;
@@ -13,22 +13,36 @@ use sha2::{Digest, Sha256};
 use super::value::{Frame, from_engine};
 
 /// What functions see of the run: its name, the time, and how often they were called.
-#[derive(Debug)]
 pub struct World {
     /// Distinguishes this run, scenario and repetition from all others; letters and digits.
     pub stamp: String,
     calls: AtomicU64,
     /// Unix time in milliseconds, moved by the interpreter.
     now_ms: AtomicI64,
+    /// What `frames(name)` answers, while `always` is judged.
+    frames: Mutex<Option<Frames>>,
+}
+
+/// The frames of a connection that are the message of this name.
+pub type Frames = Box<dyn Fn(&str) -> Option<Vec<Engine>> + Send + Sync>;
+
+impl std::fmt::Debug for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("World").field("stamp", &self.stamp).finish_non_exhaustive()
+    }
 }
 
 impl World {
     pub fn new(stamp: impl Into<String>) -> Self {
-        Self { stamp: stamp.into(), calls: AtomicU64::new(0), now_ms: AtomicI64::new(0) }
+        Self { stamp: stamp.into(), calls: AtomicU64::new(0), now_ms: AtomicI64::new(0), frames: Mutex::new(None) }
     }
 
     pub fn set_now_ms(&self, now_ms: i64) {
         self.now_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    pub fn set_frames(&self, frames: Frames) {
+        *self.frames.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(frames);
     }
 
     fn next_call(&self) -> u64 {
@@ -52,8 +66,8 @@ pub const WORLD: &str = "__world";
 const LONGEST: usize = 64 << 20;
 
 /// Functions by name, for "did you mean".
-pub const NAMES: [&str; 15] = [
-    "unique", "uuid", "now_ms", "now_s", "now_iso", "epoch_ms", "json", "sha256", "base64", "chunks", "repeat", "jwt", "differences", "next_version", "wire",
+pub const NAMES: [&str; 16] = [
+    "unique", "uuid", "now_ms", "now_s", "now_iso", "epoch_ms", "json", "sha256", "base64", "chunks", "repeat", "jwt", "differences", "next_version", "wire", "frames",
 ];
 
 fn bad(message: impl Into<String>) -> Error {
@@ -96,6 +110,12 @@ pub fn environment() -> Environment<'static> {
     env.add_filter("differences", differences);
     env.add_function("next_version", next_version);
     env.add_function("wire", wire);
+    env.add_function("frames", |state: &State<'_, '_>, name: &str| {
+        let world = world(state)?;
+        let frames = world.frames.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let frames = frames.as_ref().ok_or_else(|| bad("frames() belongs under `always`"))?;
+        frames(name).ok_or_else(|| bad(format!("there is no message `{name}`")))
+    });
     env
 }
 

@@ -204,7 +204,7 @@ pub enum Act {
     Hook(Box<Hook>),
     Wait { time: Template },
     Check { value: Template, test: Test },
-    Order { names: Vec<String>, slack: Option<Template> },
+    Order(Order),
     /// One body per value where rows name rules, else the same body for all.
     Each { name: String, values: Template, bodies: Vec<BlockId>, fresh: Vec<ActorId> },
     Either { name: String, values: Template, body: BlockId },
@@ -298,6 +298,13 @@ pub struct Hook {
     pub pattern: Option<Pattern>,
     pub within: Option<Template>,
     pub has: Vec<Has>,
+}
+
+#[derive(Debug)]
+pub struct Order {
+    pub names: Vec<String>,
+    /// Required where the events are of several connections.
+    pub slack: Option<Template>,
 }
 
 #[derive(Debug)]

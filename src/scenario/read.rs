@@ -1159,7 +1159,7 @@ impl<'a> Reader<'a> {
                 if names.len() < 2 {
                     self.error(value.span, "`order` takes at least two names", "order: [first, second]");
                 }
-                Act::Order { names, slack: get("slack").map(|node| self.time(node)) }
+                Act::Order(Order { names, slack: get("slack").map(|node| self.time(node)) })
             }
             Verb::Each => self.each(value, get)?,
             Verb::Either => {

@@ -243,7 +243,7 @@ impl Expr {
 }
 
 /// Functions of the engine itself that scenarios may use.
-pub const BUILTIN: [&str; 4] = ["range", "dict", "namespace", "frames"];
+pub const BUILTIN: [&str; 3] = ["range", "dict", "namespace"];
 
 /// A bare path: identifiers joined by dots, with literal indexes.
 fn path(source: &str) -> Option<(String, Vec<Segment>)> {

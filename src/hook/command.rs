@@ -1,0 +1,140 @@
+//! A hook that is a program. It is started without a shell, gets `{"args", "message"}` on stdin and answers on stdout.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::{ChildStdin, Command};
+
+use super::{Filler, HookCall, HookError, MAX_ANSWER, answer};
+
+/// What is kept of stderr, to be shown when the program fails. The rest is read and dropped, so that it never blocks.
+const MAX_STDERR: usize = 64 << 10;
+
+/// How long output is awaited after the program has ended: a server it started may hold the pipe open for ever.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+pub(super) async fn run(
+    call: &HookCall<'_>,
+    words: &[String],
+    timeout: Duration,
+) -> Result<Value, HookError> {
+    let filler = Filler::new(call);
+    let words = words
+        .iter()
+        .map(|word| filler.fill("command", word))
+        .collect::<Result<Vec<_>, _>>()?;
+    let input = json!({ "args": call.args, "message": call.message }).to_string();
+    match tokio::time::timeout(timeout, converse(call.name, &words, input)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(HookError::TimedOut {
+            hook: call.name.to_owned(),
+            after: timeout,
+        }),
+    }
+}
+
+async fn converse(name: &str, words: &[String], input: String) -> Result<Value, HookError> {
+    let hook = || name.to_owned();
+    let pipe = |source| HookError::Pipe {
+        hook: hook(),
+        source,
+    };
+    let (program, rest) = words
+        .split_first()
+        .map_or(("", [].as_slice()), |(program, rest)| {
+            (program.as_str(), rest)
+        });
+    let mut child = Command::new(program)
+        .args(rest)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|source| HookError::Start {
+            hook: hook(),
+            program: program.to_owned(),
+            source,
+        })?;
+    let mut stdout = Output::new(child.stdout.take(), MAX_ANSWER);
+    let mut stderr = Output::new(child.stderr.take(), MAX_STDERR);
+    let mut writing = std::pin::pin!(write(child.stdin.take(), input));
+    let mut written = false;
+    let status = loop {
+        tokio::select! {
+            () = &mut writing, if !written => written = true,
+            open = stdout.read(), if stdout.open => { open.map_err(pipe)?; }
+            open = stderr.read(), if stderr.open => { open.map_err(pipe)?; }
+            status = child.wait() => break status.map_err(pipe)?,
+        }
+        if stdout.overflowed {
+            return Err(HookError::TooLong { hook: hook() });
+        }
+    };
+    let rest = async { tokio::try_join!(stdout.read_all(), stderr.read_all()) };
+    if let Ok(read) = tokio::time::timeout(LAST_WORDS, rest).await {
+        read.map_err(pipe)?;
+    }
+    if stdout.overflowed {
+        return Err(HookError::TooLong { hook: hook() });
+    }
+    if !status.success() {
+        return Err(HookError::Exit {
+            hook: hook(),
+            status,
+            stderr: String::from_utf8_lossy(&stderr.kept).into_owned(),
+        });
+    }
+    Ok(answer(&stdout.kept))
+}
+
+/// A program need not listen, so what it does not take is no error.
+async fn write(stdin: Option<ChildStdin>, input: String) {
+    if let Some(mut stdin) = stdin {
+        let _ = stdin.write_all(input.as_bytes()).await;
+    }
+}
+
+/// One of the program's outputs, kept up to a bound.
+struct Output<R> {
+    pipe: Option<R>,
+    kept: Vec<u8>,
+    bound: usize,
+    open: bool,
+    overflowed: bool,
+}
+
+impl<R: AsyncRead + Unpin> Output<R> {
+    fn new(pipe: Option<R>, bound: usize) -> Self {
+        Self {
+            open: pipe.is_some(),
+            pipe,
+            kept: Vec::new(),
+            bound,
+            overflowed: false,
+        }
+    }
+
+    /// Reads once; safe to be dropped while it waits.
+    async fn read(&mut self) -> std::io::Result<()> {
+        let Some(pipe) = &mut self.pipe else {
+            return Ok(());
+        };
+        let mut buffer = [0; 8192];
+        let n = pipe.read(&mut buffer).await?;
+        self.open = n > 0;
+        let room = self.bound - self.kept.len();
+        self.overflowed |= n > room;
+        self.kept.extend(&buffer[..n.min(room)]);
+        Ok(())
+    }
+
+    async fn read_all(&mut self) -> std::io::Result<()> {
+        while self.open {
+            self.read().await?;
+        }
+        Ok(())
+    }
+}

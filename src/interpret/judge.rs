@@ -1,0 +1,385 @@
+//! What becomes of the checks: asked, and how they came out. A check may be asked many times; the worst answer counts.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::Conversation;
+use super::actor::{End, EntryKind};
+use crate::event::{Cause, CheckReport, Detail, Outcome, Verdict, verdict};
+use crate::pack::{Basis, Level, Violation, Way};
+use crate::scenario::model::{ActorId, Always, CheckId, Pattern, Program, Ready, RuleUse, Test};
+use crate::scenario::template::{Names, Template};
+use crate::scenario::value::{Bound, EvalError, Wire};
+
+#[derive(Clone, Default)]
+struct State {
+    asked: usize,
+    worst: Option<Answer>,
+}
+
+#[derive(Clone)]
+struct Answer {
+    outcome: Outcome,
+    message: String,
+    step: String,
+    detail: Option<Detail>,
+}
+
+/// A check that no scenario wrote down: a schema, or the framing.
+#[derive(Clone, Default)]
+struct Standing {
+    rules: Vec<RuleUse>,
+    state: State,
+}
+
+#[derive(Default)]
+pub struct Judgement {
+    checks: Vec<State>,
+    standing: BTreeMap<String, Standing>,
+}
+
+/// Checks as they stood before an attempt, so that only the last attempt accuses.
+#[derive(Clone)]
+pub struct Snapshot(Vec<State>);
+
+/// What `has`, `check` and `fits` say of a value.
+pub enum Finding {
+    Holds,
+    Broken { expected: String, found: String, message: String },
+    NotReached(String),
+    /// A mistake in the scenario.
+    Mistake(String),
+}
+
+fn rank(outcome: &Outcome) -> u8 {
+    match outcome {
+        Outcome::NotReached(_) => 0,
+        Outcome::Holds => 1,
+        Outcome::Noted(_) => 2,
+        Outcome::Tolerated(_) => 3,
+        Outcome::Undecided(_) => 4,
+        Outcome::Broken => 5,
+    }
+}
+
+impl State {
+    fn add(&mut self, answer: Answer) {
+        self.asked += usize::from(!matches!(answer.outcome, Outcome::NotReached(_) | Outcome::Undecided(_)));
+        if self.worst.as_ref().is_none_or(|worst| rank(&answer.outcome) > rank(&worst.outcome)) {
+            self.worst = Some(answer);
+        }
+    }
+}
+
+impl Judgement {
+    pub fn new(program: &Program) -> Self {
+        Self { checks: vec![State::default(); program.checks.len()], standing: BTreeMap::new() }
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot(self.checks.clone())
+    }
+
+    pub fn restore(&mut self, snapshot: &Snapshot) {
+        self.checks.clone_from(&snapshot.0);
+    }
+
+    pub fn answer(&mut self, check: CheckId, step: &str, outcome: Outcome, message: impl Into<String>, detail: Option<Detail>) {
+        self.checks[check].add(Answer { outcome, message: message.into(), step: step.to_owned(), detail });
+    }
+
+    /// The framing was broken.
+    pub fn websocket(&mut self, actor: &str, expected: &str, found: &str) {
+        let detail = Detail { actor: actor.to_owned(), expected: expected.to_owned(), received: found.to_owned(), ..Detail::default() };
+        let message = format!("{expected}: {found}");
+        self.stand("websocket", Vec::new(), Outcome::Broken, message, Some(detail));
+    }
+
+    pub fn websocket_undecided(&mut self, actor: &str, why: &str) {
+        let detail = Detail { actor: actor.to_owned(), received: why.to_owned(), ..Detail::default() };
+        self.stand("websocket", Vec::new(), Outcome::Undecided(why.to_owned()), why.to_owned(), Some(detail));
+    }
+
+    fn stand(&mut self, name: &str, rules: Vec<RuleUse>, outcome: Outcome, message: String, detail: Option<Detail>) {
+        let standing = self.standing.entry(name.to_owned()).or_insert_with(|| Standing { rules, state: State::default() });
+        standing.state.add(Answer { outcome, message, step: name.to_owned(), detail });
+    }
+
+    /// All checks with their verdicts, and the worst of them.
+    pub fn finish(self, program: &Program, stated_only: bool, cause: Option<&Cause>, interrupted: bool) -> (Vec<CheckReport>, Verdict) {
+        let mut reports = Vec::new();
+        for (check, state) in program.checks.iter().zip(self.checks) {
+            let unasked = || match cause {
+                Some(cause) => Outcome::Undecided(format!("never asked: {}", cause.message)),
+                None if interrupted => Outcome::Undecided("never asked: the run was interrupted".to_owned()),
+                None => Outcome::NotReached("nothing to judge came by".to_owned()),
+            };
+            let answer = state.worst.unwrap_or_else(|| Answer { outcome: unasked(), message: String::new(), step: String::new(), detail: None });
+            reports.push(report(check.name.clone(), &check.rules, Some(check.span), state.asked, answer, stated_only));
+        }
+        for (name, standing) in self.standing {
+            let Some(answer) = standing.state.worst else { continue };
+            reports.push(report(name, &standing.rules, None, standing.state.asked, answer, stated_only));
+        }
+        let verdict = worst(reports.iter().map(|report| report.verdict), cause.is_some() || interrupted);
+        (reports, verdict)
+    }
+}
+
+/// Fail before inconclusive before warn; what could not be tested says nothing about the rest.
+fn worst(verdicts: impl Iterator<Item = Verdict>, stopped: bool) -> Verdict {
+    let floor = if stopped { Verdict::Inconclusive } else { Verdict::Pass };
+    verdicts.filter(|verdict| *verdict != Verdict::NotTestable).fold(floor, Verdict::max)
+}
+
+fn report(name: String, rules: &[RuleUse], span: Option<crate::source::Span>, asked: usize, answer: Answer, stated_only: bool) -> CheckReport {
+    let judged: Vec<(RuleUse, Verdict)> =
+        rules.iter().map(|rule| (rule.clone(), verdict(&answer.outcome, rule.level, rule.basis, stated_only))).collect();
+    let whole = match judged.iter().map(|(_, verdict)| *verdict).max() {
+        Some(worst) => worst,
+        None => verdict(&answer.outcome, Level::Must, Basis::Stated, stated_only),
+    };
+    let message = match &answer.outcome {
+        Outcome::Holds => String::new(),
+        Outcome::Broken => answer.message,
+        Outcome::Tolerated(text) | Outcome::Noted(text) | Outcome::Undecided(text) | Outcome::NotReached(text) => text.clone(),
+    };
+    CheckReport { name, rules: judged, verdict: whole, span, step: answer.step, asked, message, detail: answer.detail }
+}
+
+impl Conversation {
+    /// Judges a value against a matcher of the scenario.
+    pub(super) fn compare(&self, pattern: &Pattern, subject: &Value, names: &dyn Names) -> Finding {
+        let built;
+        let ready = match &pattern.ready {
+            Some(ready) => ready,
+            None => match super::wants::build(pattern, names) {
+                Ok(ready) => {
+                    built = ready;
+                    &built
+                }
+                Err(error) => return finding(&error),
+            },
+        };
+        match ready {
+            Ready::Matcher(matcher) => match matcher.difference(subject) {
+                None => Finding::Holds,
+                Some(difference) => Finding::Broken {
+                    message: difference.to_string(),
+                    expected: format!("{}: {}", difference.path, difference.expected),
+                    found: format!("{}: {}", difference.path, difference.found),
+                },
+            },
+            Ready::Schema(validator) => match validator.iter_errors(subject).next() {
+                None => Finding::Holds,
+                Some(error) => {
+                    let message = format!("{}: {error}", if error.instance_path().as_str().is_empty() { "the value" } else { error.instance_path().as_str() });
+                    let expected = pattern.template.eval(names).map_or_else(|e| e.to_string(), |schema| crate::matcher::show(&schema));
+                    Finding::Broken { expected, found: crate::matcher::show(subject), message }
+                }
+            },
+        }
+    }
+
+    /// Judges what a `check` computes.
+    pub(super) fn compute(&self, value: &Template, test: &Test, names: &dyn Names) -> Finding {
+        let value = match value.eval(names) {
+            Ok(value) => value,
+            Err(error) => return finding(&error),
+        };
+        match test {
+            Test::True if value == Value::Bool(true) => Finding::Holds,
+            Test::True => Finding::Broken { expected: "true".to_owned(), found: crate::matcher::show(&value), message: format!("it is {}", crate::matcher::show(&value)) },
+            Test::Equals(template) => match template.eval(names) {
+                Err(error) => finding(&error),
+                Ok(wanted) if crate::matcher::same(&wanted, &value) => Finding::Holds,
+                Ok(wanted) => {
+                    let (expected, found) = (crate::matcher::show(&wanted), crate::matcher::show(&value));
+                    Finding::Broken { message: format!("expected {expected}, found {found}"), expected, found }
+                }
+            },
+            Test::Fits(pattern) => self.compare(pattern, &value, names),
+        }
+    }
+
+    /// Notes how a detail came out, under its check.
+    pub(super) fn note(&mut self, check: CheckId, step: &str, actor: Option<ActorId>, frame: &str, finding: Finding) {
+        let (outcome, message, detail) = match finding {
+            Finding::Holds => (Outcome::Holds, String::new(), None),
+            Finding::NotReached(why) => (Outcome::NotReached(why), String::new(), None),
+            Finding::Mistake(what) => {
+                self.mistake.get_or_insert(format!("{step}: {what}"));
+                return;
+            }
+            Finding::Broken { expected, found, message } => {
+                let received = if frame.is_empty() { found } else { format!("{found} in {}", crate::matcher::cut(frame, 400)) };
+                (Outcome::Broken, message, Some(self.detail(actor, expected, received, None)))
+            }
+        };
+        self.judgement.answer(check, step, outcome, message, detail);
+    }
+
+    pub(super) fn detail(&self, actor: Option<ActorId>, expected: String, received: String, waited: Option<std::time::Duration>) -> Detail {
+        Detail {
+            actor: actor.map(|id| self.program.actors[id].name.clone()).unwrap_or_default(),
+            sent: actor.and_then(|id| self.actors[id].last_sent.clone()),
+            expected: (self.config.mask)(&expected),
+            received: (self.config.mask)(&received),
+            waited,
+        }
+    }
+
+    /// A message arrived: it is judged by its schema and under `always`, and waits to be claimed.
+    pub(super) fn take_message(&mut self, id: ActorId, wire: std::sync::Arc<Wire>, binary: bool) {
+        let program = std::sync::Arc::clone(&self.program);
+        let decoded = if binary { Err(Undecoded::Binary) } else { decode(&wire.text) };
+        if let Err(Undecoded::Beyond(why)) = &decoded {
+            self.judgement.websocket_undecided(&program.actors[id].name, why);
+        }
+        let json = decoded.as_ref().ok().cloned();
+        let way = if self.is_server(id) { Way::ToHub } else { Way::FromHub };
+        // To a listening actor the hub speaks as a client speaks to a hub, or as a hub: whichever the frame is.
+        let message = json.as_ref().and_then(|json| {
+            program.pack.recognise(json, way).or_else(|| (way == Way::ToHub).then(|| program.pack.recognise(json, Way::FromHub)).flatten())
+        });
+        if let (Some(json), Some(message)) = (&json, message) {
+            self.judge_schema(id, message, json, &wire);
+        }
+        for entry in &program.always {
+            match entry {
+                Always::Message { message: name, check, pattern } => {
+                    let Some(json) = &json else { continue };
+                    if program.pack.message(name).is_some_and(|message| message.is(json, Way::FromHub)) {
+                        let finding = self.compare(pattern, json, &self.names(Some(id)));
+                        self.note(*check, "always", Some(id), &wire.text, finding);
+                    }
+                }
+                Always::Frame { check, pattern } if !matches!(decoded, Err(Undecoded::Beyond(_))) => {
+                    let mut subject = serde_json::json!({ "opcode": wire.opcode, "size": wire.size, "text": &*wire.text });
+                    if let Some(json) = &json {
+                        subject["json"] = json.clone();
+                    }
+                    let finding = self.compare(pattern, &subject, &self.names(Some(id)));
+                    let finding = match (finding, &decoded) {
+                        (Finding::Broken { expected, message, .. }, Err(Undecoded::NotJson(why))) => {
+                            Finding::Broken { expected, found: format!("no JSON ({why})"), message: format!("{message}; the frame is not JSON: {why}") }
+                        }
+                        (finding, _) => finding,
+                    };
+                    self.note(*check, "always", Some(id), &wire.text, finding);
+                }
+                _ => {}
+            }
+        }
+        let index = message.and_then(|message| program.pack.messages.iter().position(|m| m.name == message.name));
+        let reacting = json.clone();
+        self.actors[id].push(super::Entry { wire, kind: EntryKind::Message { json, message: index }, claimed: false });
+        if let Some(json) = reacting {
+            self.react(id, &json, way);
+        }
+    }
+
+    fn judge_schema(&mut self, id: ActorId, message: &crate::pack::MessageType, json: &Value, wire: &Wire) {
+        let program = std::sync::Arc::clone(&self.program);
+        let schema = &message.schema;
+        let violations = schema.judge(json);
+        // Rules whose violation would have been seen hold; each rule stands for itself.
+        let used = |name: &String, should: bool| {
+            let rule = program.pack.rules.get(name)?;
+            let level = if should { rule.level.min(Level::Should) } else { rule.level };
+            Some(RuleUse { id: name.clone(), level, basis: rule.basis, lowered: level < rule.level })
+        };
+        let broken = |name: &String, should: bool| violations.iter().any(|v| v.should == should && v.rules.contains(name));
+        for (names, should) in [(&schema.rules, false), (&schema.should_rules, true)] {
+            for name in names {
+                if !broken(name, should) && (should || violations.iter().all(|v| v.should))
+                    && let Some(rule) = used(name, should)
+                {
+                    let label = label(&message.name, std::slice::from_ref(name), should);
+                    self.judgement.stand(&label, vec![rule], Outcome::Holds, String::new(), None);
+                }
+            }
+        }
+        if schema.rules.is_empty() && violations.is_empty() {
+            self.judgement.stand(&format!("schema:{}", message.name), Vec::new(), Outcome::Holds, String::new(), None);
+        }
+        for Violation { path, expected, found, rules, should } in &violations {
+            let place = if path.is_empty() { "the message" } else { path.as_str() };
+            let text = format!("`{}` breaks its schema at {place}: expected {expected}, found {found}", message.name);
+            let detail = self.detail(Some(id), format!("{place}: {expected}"), crate::matcher::cut(&wire.text, 400), None);
+            if rules.is_empty() {
+                self.judgement.stand(&format!("schema:{}", message.name), Vec::new(), Outcome::Broken, text, Some(detail));
+                continue;
+            }
+            for name in rules {
+                let label = label(&message.name, std::slice::from_ref(name), *should);
+                self.judgement.stand(&label, used(name, *should).into_iter().collect(), Outcome::Broken, text.clone(), Some(detail.clone()));
+            }
+        }
+    }
+
+    pub(super) fn judge_close(&mut self, id: ActorId, end: &End) {
+        let program = std::sync::Arc::clone(&self.program);
+        for entry in &program.always {
+            if let Always::Close { check, pattern } = entry {
+                let finding = self.compare(pattern, &end.to_json(), &self.names(Some(id)));
+                self.note(*check, "always", Some(id), &end.describe(), finding);
+            }
+        }
+    }
+
+    /// The `check` entries of `always`, over all frames of each connection.
+    pub(super) fn judge_end(&mut self) {
+        let program = std::sync::Arc::clone(&self.program);
+        for entry in &program.always {
+            let Always::Check { check, value, test, .. } = entry else { continue };
+            for id in 0..self.actors.len() {
+                let mut frames: Vec<(Bound, Value)> = Vec::new();
+                for entry in &self.actors[id].inbox {
+                    if let EntryKind::Message { json: Some(json), .. } = &entry.kind {
+                        frames.push((Bound::One { value: json.clone(), wire: Some(std::sync::Arc::clone(&entry.wire)) }, json.clone()));
+                    }
+                }
+                if frames.is_empty() {
+                    continue;
+                }
+                let pack = std::sync::Arc::clone(&program.pack);
+                self.world.set_frames(Box::new(move |name| {
+                    let message = pack.message(name)?;
+                    Some(frames.iter().filter(|(_, json)| message.is(json, Way::FromHub)).map(|(bound, _)| bound.to_engine()).collect())
+                }));
+                let finding = self.compute(value, test, &self.names(Some(id)));
+                self.note(*check, "always", Some(id), "", finding);
+            }
+        }
+    }
+}
+
+fn label(message: &str, rules: &[String], should: bool) -> String {
+    format!("schema:{message}:{}{}", rules.join(","), if should { ":should" } else { "" })
+}
+
+enum Undecoded {
+    Binary,
+    NotJson(String),
+    /// JSON, for all we know, but beyond what we take: nesting, number range, half a surrogate pair.
+    Beyond(String),
+}
+
+fn decode(text: &str) -> Result<Value, Undecoded> {
+    serde_json::from_str(text).map_err(|error| {
+        let why = error.to_string();
+        let beyond = ["recursion limit", "number out of range", "surrogate"].iter().any(|limit| why.contains(limit));
+        if beyond { Undecoded::Beyond(format!("a frame cannot be decoded here: {why}")) } else { Undecoded::NotJson(why) }
+    })
+}
+
+/// In a check a missing member is what the hub did wrong; a name nobody bound means that the check was not reached.
+fn finding(error: &EvalError) -> Finding {
+    match error {
+        EvalError::Unbound(name) => Finding::NotReached(format!("not reached: `{name}` was never bound")),
+        EvalError::Missing(what) => Finding::Broken { expected: format!("{what} to be there"), found: "no such member".to_owned(), message: format!("{what} is not there") },
+        EvalError::Failed(what) => Finding::Mistake(what.clone()),
+    }
+}

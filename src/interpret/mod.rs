@@ -1,0 +1,423 @@
+//! Runs a program, sans-IO: `(now, input) -> outputs`. The only engine there is: sockets are a shell around it, and the
+//! tests that need none drive it against a state machine in a loop.
+//!
+//! A conversation is a stack of frames over the program's blocks. A step either completes at once or leaves something
+//! to wait for; every input polls what is waited for again. Sending never waits, reading never stops.
+
+mod actor;
+mod history;
+mod judge;
+mod names;
+mod stack;
+mod steps;
+mod wants;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::event::{Cause, Direction, FrameReport, ScenarioReport};
+use crate::frame::{Frame, Received};
+use crate::scenario::functions::World;
+use crate::scenario::model::{ActorId, Need, Program};
+use crate::scenario::value::{Bound, Wire};
+use actor::{Actor, End, Entry, EntryKind, Link};
+use history::History;
+use judge::Judgement;
+
+/// What a conversation must know about the target and the run.
+#[derive(Clone)]
+pub struct Config {
+    /// Settings of the hub by name, defaults included, as the target writes them.
+    pub settings: BTreeMap<String, Value>,
+    /// Distinguishes this run, scenario and repetition from all others: letters and digits.
+    pub stamp: String,
+    /// Unix time in milliseconds at time zero.
+    pub epoch_ms: i64,
+    /// How long to wait for what must come, where the document states no time.
+    pub patience: Duration,
+    /// How long silence is listened to.
+    pub quiet: Duration,
+    /// Stretches every wait for something: `--patience N`.
+    pub stretch: f64,
+    pub stated_only: bool,
+    /// Frames are reported as they pass.
+    pub trace: bool,
+    /// Takes secrets out of whatever is recorded.
+    pub mask: Arc<dyn Fn(&str) -> String + Send + Sync>,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    Received { connection: u32, what: Received },
+    /// The answer to an `Output::Hook`.
+    HookAnswer { call: u32, answer: Result<Value, String> },
+    /// An actor that listens does so here now.
+    Listening { actor: ActorId, url: String },
+    /// The hub connected to an actor that listens.
+    Accepted { actor: ActorId, connection: u32 },
+    /// Nothing but time.
+    Tick,
+    /// Ctrl-C: what has not been asked stays undecided.
+    Interrupt,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Output {
+    Open { connection: u32, dial: Dial },
+    Send { connection: u32, frames: Vec<Frame> },
+    SendBytes { connection: u32, bytes: Vec<u8> },
+    /// Without a close frame: reset, or end of stream.
+    End { connection: u32, reset: bool },
+    StopReading { connection: u32 },
+    ReadAgain { connection: u32 },
+    Hook { call: u32, name: String, args: Value, message: Option<Value> },
+    Listen { actor: ActorId },
+    Trace(FrameReport),
+    Waiting { because: String, time: Duration },
+}
+
+/// How an actor connects, beyond the target's address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dial {
+    /// `None`: the path of the target's URL.
+    pub path: Option<String>,
+    pub query: Vec<(String, String)>,
+    pub headers: Vec<(String, String)>,
+    pub subprotocols: Vec<String>,
+    pub from: Option<String>,
+}
+
+/// Needs of a program that these settings, words and hooks do not meet.
+pub fn unmet(program: &Program, settings: &BTreeMap<String, Value>, provides: &dyn Fn(&str) -> bool, hooks: &dyn Fn(&str) -> bool) -> Result<Vec<String>, String> {
+    let names = names::Settings::new(program, settings);
+    let mut unmet = Vec::new();
+    for need in &program.needs {
+        let met = match need {
+            Need::Word(word) => provides(word),
+            Need::Setting(name) => settings.contains_key(name),
+            Need::Hook(name) => hooks(name),
+            Need::Expression { text, expr } => match expr.eval(&names) {
+                Ok(value) => value == Value::Bool(true),
+                Err(crate::scenario::value::EvalError::Failed(error)) => return Err(format!("the need `{text}`: {error}")),
+                Err(_) => false,
+            },
+        };
+        if !met {
+            unmet.push(need.name());
+        }
+    }
+    Ok(unmet)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Main,
+    Finally,
+    Done,
+}
+
+pub struct Conversation {
+    program: Arc<Program>,
+    config: Config,
+    world: Arc<World>,
+    hub: Bound,
+    now: Duration,
+    phase: Phase,
+    stack: Vec<stack::Frame>,
+    active: Option<steps::Active>,
+    actors: Vec<Actor>,
+    /// Whose connection it is; those that were replaced stay, so that late frames find their place in the history.
+    connections: BTreeMap<u32, ActorId>,
+    next_call: u32,
+    hook_answers: BTreeMap<u32, Result<Value, String>>,
+    /// When the wait for the current hook is over.
+    hook_end: Option<Duration>,
+    lets: BTreeMap<String, Bound>,
+    judgement: Judgement,
+    cause: Option<Cause>,
+    mistake: Option<String>,
+    interrupted: bool,
+    /// Position of the next event among all of this conversation.
+    sequence: u64,
+    history: History,
+    leftovers: BTreeMap<String, usize>,
+    slimmest: Option<(Duration, String)>,
+    out: Vec<Output>,
+}
+
+impl Conversation {
+    pub fn new(program: Arc<Program>, config: Config) -> Self {
+        let world = Arc::new(World::new(config.stamp.clone()));
+        let hub = names::hub(&config.settings);
+        let actors = program.actors.iter().map(|_| Actor::default()).collect();
+        let judgement = Judgement::new(&program);
+        Self {
+            world,
+            hub,
+            now: Duration::ZERO,
+            phase: Phase::Main,
+            stack: Vec::new(),
+            active: None,
+            actors,
+            connections: BTreeMap::new(),
+            next_call: 0,
+            hook_answers: BTreeMap::new(),
+            hook_end: None,
+            lets: BTreeMap::new(),
+            judgement,
+            cause: None,
+            mistake: None,
+            interrupted: false,
+            sequence: 0,
+            history: History::default(),
+            leftovers: BTreeMap::new(),
+            slimmest: None,
+            out: Vec::new(),
+            program,
+            config,
+        }
+    }
+
+    /// Plays the first steps.
+    pub fn start(&mut self, now: Duration) -> Vec<Output> {
+        self.set_now(now);
+        let program = Arc::clone(&self.program);
+        for (id, actor) in program.actors.iter().enumerate() {
+            if program.roles.get(&actor.role).is_some_and(|role| role.server) {
+                self.out.push(Output::Listen { actor: id });
+            }
+        }
+        for (name, template) in &program.lets {
+            match template.eval(&self.names(None)) {
+                Ok(value) => {
+                    self.lets.insert(name.clone(), Bound::plain(value));
+                }
+                Err(error) => self.mistake = Some(format!("`let: {name}`: {error}")),
+            }
+        }
+        for id in 0..program.actors.len() {
+            self.give(id, &BTreeMap::new(), true);
+        }
+        self.push(stack::Frame::body(program.main));
+        self.run();
+        std::mem::take(&mut self.out)
+    }
+
+    /// Takes in what happened, and plays on.
+    pub fn handle(&mut self, now: Duration, input: Input) -> Vec<Output> {
+        self.set_now(now);
+        match input {
+            Input::Received { connection, what } => self.receive(connection, what),
+            Input::HookAnswer { call, answer } => {
+                self.hook_answers.insert(call, answer);
+            }
+            Input::Listening { actor, url } => self.actors[actor].url = Some(url),
+            Input::Accepted { actor, connection } => {
+                self.connections.insert(connection, actor);
+                self.actors[actor].reset_connection(connection);
+            }
+            Input::Tick => {}
+            Input::Interrupt => {
+                self.interrupted = true;
+                self.stop();
+            }
+        }
+        self.run();
+        std::mem::take(&mut self.out)
+    }
+
+    /// When it wants to be called again though nothing happened.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.active.as_ref().and_then(steps::Active::deadline)
+    }
+
+    pub fn is_finished(&self) -> bool {
+        self.phase == Phase::Done
+    }
+
+    /// What came of it. The caller adds the protocol's name, the instance and the repetition.
+    pub fn into_report(mut self) -> ScenarioReport {
+        self.judge_end();
+        for actor in &self.actors {
+            for entry in actor.inbox.iter().filter(|entry| !entry.claimed) {
+                let name = match entry.kind {
+                    EntryKind::Message { message: Some(index), .. } => self.program.pack.messages[index].name.clone(),
+                    EntryKind::Message { message: None, .. } => "undocumented".to_owned(),
+                    EntryKind::Control { .. } => continue,
+                };
+                if !self.program.shared.ignore.contains(&name) {
+                    *self.leftovers.entry(name).or_default() += 1;
+                }
+            }
+            if actor.overflowed > 0 {
+                *self.leftovers.entry("(dropped from a full inbox)".to_owned()).or_default() += actor.overflowed;
+            }
+        }
+        let (history, history_dropped) = self.history.finish();
+        let (checks, verdict) = self.judgement.finish(&self.program, self.config.stated_only, self.cause.as_ref(), self.interrupted);
+        ScenarioReport {
+            protocol: self.program.pack.name.clone(),
+            id: self.program.id.clone(),
+            title: self.program.title.clone(),
+            span: self.program.span,
+            instance: String::new(),
+            repetition: 1,
+            verdict,
+            checks,
+            unmet: Vec::new(),
+            cause: self.cause,
+            mistake: self.mistake,
+            leftovers: self.leftovers.into_iter().collect(),
+            history,
+            history_dropped,
+            duration: self.now,
+            slimmest: self.slimmest,
+        }
+    }
+
+    fn set_now(&mut self, now: Duration) {
+        self.now = self.now.max(now);
+        self.world.set_now_ms(self.config.epoch_ms + i64::try_from(self.now.as_millis()).unwrap_or(i64::MAX / 2));
+    }
+
+    fn names(&self, me: Option<ActorId>) -> names::View<'_> {
+        names::View { conversation: self, me: me.or_else(|| self.myself()) }
+    }
+
+    fn stretched(&self, time: Duration) -> Duration {
+        time.mul_f64(self.config.stretch)
+    }
+
+    fn next_sequence(&mut self) -> u64 {
+        self.sequence += 1;
+        self.sequence
+    }
+
+    // ---- what comes in
+
+    fn receive(&mut self, connection: u32, what: Received) {
+        let Some(id) = self.connections.get(&connection).copied() else { return };
+        let current = self.actors[id].connection == Some(connection);
+        let sequence = self.next_sequence();
+        match what {
+            Received::Upgraded { status, headers, subprotocol } => {
+                self.record(id, connection, Direction::Neither, "open", &subprotocol.clone().unwrap_or_default(), 0);
+                if current {
+                    let upgrade = serde_json::json!({ "status": status, "headers": members(&headers), "subprotocol": subprotocol });
+                    self.actors[id].opened_at = self.now;
+                    self.actors[id].link = Link::Open { upgrade };
+                }
+            }
+            Received::Refused { status, headers, body, reason } => {
+                self.record(id, connection, Direction::Neither, "refused", &reason, 0);
+                if current {
+                    let body = String::from_utf8_lossy(&body);
+                    let refusal = serde_json::json!({ "status": status, "headers": members(&headers), "body": body });
+                    self.actors[id].link = Link::Refused { sequence, refusal, text: reason };
+                }
+            }
+            Received::NoUpgrade { reason } => {
+                self.record(id, connection, Direction::Neither, "no upgrade", &reason, 0);
+                self.judgement.websocket(&self.program.actors[id].name, "a WebSocket server answers the upgrade (RFC 6455, section 4.2.2)", &reason);
+                if current {
+                    self.actors[id].link = Link::Refused { sequence, refusal: serde_json::json!({}), text: reason };
+                }
+            }
+            Received::Unreachable { reason } => {
+                self.record(id, connection, Direction::Neither, "unreachable", &reason, 0);
+                if current {
+                    self.actors[id].link = Link::Unreachable { reason };
+                }
+            }
+            Received::Message(message) => {
+                let text = if message.binary { hex(&message.payload) } else { String::from_utf8_lossy(&message.payload).into_owned() };
+                let kind = if message.binary { "binary" } else { "text" };
+                self.record(id, connection, Direction::Received, kind, &text, message.payload.len());
+                if current {
+                    let wire = self.wire(id, connection, sequence, kind, &text, message.payload.len());
+                    self.take_message(id, wire, message.binary);
+                }
+            }
+            Received::Ping(data) => self.take_control(id, connection, sequence, false, &data),
+            Received::Pong(data) => self.take_control(id, connection, sequence, true, &data),
+            Received::Close { code, reason } => {
+                let text = code.map_or_else(String::new, |code| format!("{code} {reason}"));
+                self.record(id, connection, Direction::Received, "close", text.trim_end(), text.len());
+                if current && self.actors[id].is_open() {
+                    self.ended(id, sequence, true, code, reason);
+                }
+            }
+            Received::Violation { what, section, bound } => {
+                self.record(id, connection, Direction::Received, "broken frame", &what, 0);
+                let name = &self.program.actors[id].name;
+                if bound {
+                    self.judgement.websocket_undecided(name, &format!("{what}: more than this harness takes"));
+                } else {
+                    self.judgement.websocket(name, &format!("frames keep RFC 6455, section {section}"), &what);
+                }
+                if current && self.actors[id].is_open() {
+                    self.ended(id, sequence, false, None, what);
+                }
+            }
+            Received::End { reset, reason } => {
+                if current && self.actors[id].is_open() {
+                    let text = if reset { format!("reset: {reason}") } else { reason };
+                    self.record(id, connection, Direction::Neither, "end", &text, 0);
+                    self.ended(id, sequence, false, None, text);
+                }
+            }
+        }
+    }
+
+    fn ended(&mut self, id: ActorId, sequence: u64, close_frame: bool, code: Option<u16>, reason: String) {
+        let actor = &mut self.actors[id];
+        let after = self.now.saturating_sub(actor.opened_at);
+        let end = End { sequence, at: self.now, after, close_frame, code, reason, claimed: false, by_us: false };
+        self.judge_close(id, &end);
+        self.actors[id].link = Link::Ended(end);
+    }
+
+    fn take_control(&mut self, id: ActorId, connection: u32, sequence: u64, pong: bool, data: &[u8]) {
+        let text = String::from_utf8_lossy(data).into_owned();
+        let kind = if pong { "pong" } else { "ping" };
+        self.record(id, connection, Direction::Received, kind, &text, data.len());
+        if self.actors[id].connection == Some(connection) {
+            let wire = self.wire(id, connection, sequence, kind, &text, data.len());
+            self.actors[id].push(Entry { wire, kind: EntryKind::Control { pong, data: text }, claimed: false });
+        }
+    }
+
+    fn wire(&self, id: ActorId, connection: u32, sequence: u64, opcode: &'static str, text: &str, size: usize) -> Arc<Wire> {
+        let after = self.now.saturating_sub(self.actors[id].opened_at);
+        let unix_ms = self.config.epoch_ms as f64 + self.now.as_secs_f64() * 1000.0;
+        Arc::new(Wire { sequence, at: self.now, unix_ms, after, connection, opcode, text: text.into(), size })
+    }
+
+    fn record(&mut self, id: ActorId, connection: u32, direction: Direction, kind: &str, text: &str, size: usize) {
+        let masked = (self.config.mask)(text);
+        let (text, hash) = history::cut(&masked);
+        let actor = self.program.actors[id].name.clone();
+        let frame = FrameReport { at: self.now, actor, connection, direction, kind: kind.to_owned(), text, size, hash };
+        if self.config.trace {
+            self.out.push(Output::Trace(frame.clone()));
+        }
+        self.history.add(frame);
+    }
+}
+
+fn members(headers: &[(String, String)]) -> Value {
+    let mut members = serde_json::Map::new();
+    for (name, value) in headers {
+        members.insert(name.to_ascii_lowercase(), Value::from(value.clone()));
+    }
+    Value::Object(members)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().take(4096).map(|byte| format!("{byte:02x} ")).collect::<String>().trim_end().to_owned()
+}

@@ -1,0 +1,154 @@
+//! Which frame of an inbox a step wants.
+
+use serde_json::Value;
+
+use super::Conversation;
+use super::actor::{Entry, EntryKind};
+use crate::matcher::{Difference, Matcher};
+use crate::pack::{Pack, Way};
+use crate::scenario::model::{ActorId, MessageName, Pattern, Ready};
+use crate::scenario::template::Names;
+use crate::scenario::value::EvalError;
+
+/// A pattern with its holes filled.
+pub fn build(pattern: &Pattern, names: &dyn Names) -> Result<Ready, EvalError> {
+    let value = pattern.template.eval(names)?;
+    if pattern.schema {
+        crate::json_schema::validator(&value).map(|validator| Ready::Schema(Box::new(validator))).map_err(EvalError::Failed)
+    } else {
+        Matcher::compile(&value).map(Ready::Matcher).map_err(|bad| EvalError::Failed(format!("`{}`: {bad}", bad.key)))
+    }
+}
+
+/// A message or a control frame, with what must be true of it to be the one.
+pub struct Wanted {
+    kind: Kind,
+    matcher: Option<Matcher>,
+    /// Only frames behind this position.
+    after: u64,
+    /// General names do not see the messages on the `ignore` list.
+    ignoring: bool,
+}
+
+enum Kind {
+    Any,
+    Message(usize),
+    Control { pong: bool },
+}
+
+pub enum Fit {
+    Yes(Value),
+    /// It is the message, but `where` does not fit.
+    Near(Difference),
+    No,
+}
+
+impl Wanted {
+    pub fn message(pack: &Pack, message: &MessageName, pattern: Option<&Pattern>, after: u64, names: &dyn Names) -> Result<Self, EvalError> {
+        let kind = match message {
+            MessageName::Any => Kind::Any,
+            MessageName::Named(name) => Self::named(pack, name)?,
+            MessageName::Computed(template) => match template.eval(names)? {
+                Value::String(name) if name == "any" => Kind::Any,
+                Value::String(name) => Self::named(pack, &name)?,
+                other => return Err(EvalError::Failed(format!("{other} is not the name of a message"))),
+            },
+        };
+        Ok(Self { kind, matcher: matcher(pattern, names)?, after, ignoring: false })
+    }
+
+    pub fn control(pong: bool, pattern: Option<&Pattern>, after: u64, names: &dyn Names) -> Result<Self, EvalError> {
+        Ok(Self { kind: Kind::Control { pong }, matcher: matcher(pattern, names)?, after, ignoring: false })
+    }
+
+    pub fn ignoring(mut self) -> Self {
+        self.ignoring = true;
+        self
+    }
+
+    fn named(pack: &Pack, name: &str) -> Result<Kind, EvalError> {
+        let index = pack.messages.iter().position(|message| message.name == name);
+        index.map(Kind::Message).ok_or_else(|| EvalError::Failed(format!("{} has no message `{name}`", pack.name)))
+    }
+
+    pub fn fit(&self, entry: &Entry, pack: &Pack, ignore: &[String]) -> Fit {
+        if entry.claimed || entry.wire.sequence <= self.after {
+            return Fit::No;
+        }
+        let value = match (&self.kind, &entry.kind) {
+            (Kind::Control { pong }, EntryKind::Control { pong: found, data }) if pong == found => {
+                serde_json::json!({ "opcode": entry.wire.opcode, "data": data, "size": entry.wire.size })
+            }
+            (Kind::Any, EntryKind::Message { json, message }) => {
+                if self.ignoring && message.is_some_and(|index| ignore.contains(&pack.messages[index].name)) {
+                    return Fit::No;
+                }
+                json.clone().unwrap_or_else(|| Value::String(entry.wire.text.to_string()))
+            }
+            (Kind::Message(index), EntryKind::Message { json: Some(json), message }) => {
+                let wanted = &pack.messages[*index];
+                let is = wanted.is(json, Way::FromHub) || wanted.is(json, Way::ToHub) && !wanted.directions.from_hub;
+                if !is {
+                    return Fit::No;
+                }
+                let special = message.is_some_and(|found| found != *index && ignore.contains(&pack.messages[found].name));
+                if self.ignoring && special {
+                    return Fit::No;
+                }
+                json.clone()
+            }
+            _ => return Fit::No,
+        };
+        match self.matcher.as_ref().and_then(|matcher| matcher.difference(&value)) {
+            None => Fit::Yes(value),
+            Some(difference) => Fit::Near(difference),
+        }
+    }
+}
+
+fn matcher(pattern: Option<&Pattern>, names: &dyn Names) -> Result<Option<Matcher>, EvalError> {
+    match pattern {
+        None => Ok(None),
+        Some(pattern) => match build(pattern, names)? {
+            Ready::Matcher(matcher) => Ok(Some(matcher)),
+            Ready::Schema(_) => Err(EvalError::Failed("a schema where a matcher belongs".to_owned())),
+        },
+    }
+}
+
+impl Conversation {
+    /// What came instead, for a report: near misses first, else the frames nobody wanted, else the state of the connection.
+    pub(super) fn instead(&self, id: ActorId, wanted: &Wanted) -> String {
+        let actor = &self.actors[id];
+        let pack = &self.program.pack;
+        let near = actor.inbox.iter().rev().find_map(|entry| match wanted.fit(entry, pack, &self.program.shared.ignore) {
+            Fit::Near(difference) => Some(format!("{} (differs at {difference})", crate::matcher::cut(&entry.wire.text, 300))),
+            _ => None,
+        });
+        if let Some(near) = near {
+            return near;
+        }
+        let others: Vec<String> = actor
+            .inbox
+            .iter()
+            .filter(|entry| !entry.claimed && entry.wire.sequence > wanted.after)
+            .filter_map(|entry| match &entry.kind {
+                EntryKind::Message { .. } => Some(crate::matcher::cut(&entry.wire.text, 200)),
+                EntryKind::Control { .. } => None,
+            })
+            .collect();
+        let state = match &actor.link {
+            super::Link::Ended(end) => end.describe(),
+            super::Link::Open { .. } => "connection still open".to_owned(),
+            super::Link::Idle => "not connected".to_owned(),
+            super::Link::Connecting => "still connecting".to_owned(),
+            super::Link::Refused { text, .. } => text.clone(),
+            super::Link::Unreachable { reason } => reason.clone(),
+        };
+        match others.len() {
+            0 => format!("nothing, {state}"),
+            1..=3 => format!("{} ({state})", others.join(" and ")),
+            more => format!("{} and {} more frames ({state})", others[..2].join(" and "), more - 2),
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! Keeps secrets out of everything that is written: reports, histories, findings, commands to reproduce.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::fmt;
+
+use aho_corasick::AhoCorasick;
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+
+/// What stands where a secret was.
+pub const MASK: &str = "***";
+
+/// Secrets shorter than this are masked only where they stand alone, as a word: `a1` must not eat into `data1`.
+const SHORT: usize = 4;
+
+/// Replaces secrets in texts, in all the forms in which they travel: as they are, escaped for JSON, for a URL or a
+/// form, in base64 of either alphabet, alone or as part of something longer that was encoded.
+///
+/// A text must be masked before it is cut: half a secret is not recognised.
+#[derive(Clone, Default)]
+pub struct Masker {
+    /// Every form of every secret, so that none is looked for twice.
+    known: BTreeSet<String>,
+    /// Each at least twice as large as the next, so that one secret more never costs building all of them anew.
+    batches: Vec<Batch>,
+}
+
+/// Forms that are looked for together.
+#[derive(Clone)]
+struct Batch {
+    forms: Vec<Form>,
+    automaton: AhoCorasick,
+}
+
+#[derive(Clone)]
+struct Form {
+    text: String,
+    /// Counts only where it stands alone.
+    only_word: bool,
+}
+
+impl Masker {
+    /// Empty secrets are passed over.
+    pub fn new(secrets: impl Iterator<Item = String>) -> Self {
+        let mut masker = Self::default();
+        let mut forms = Vec::new();
+        for secret in secrets {
+            forms.extend(masker.unknown_forms(&secret));
+        }
+        masker.look_for(forms);
+        masker
+    }
+
+    /// One more, such as a token made during the run.
+    pub fn add(&mut self, secret: &str) {
+        let forms = self.unknown_forms(secret);
+        self.look_for(forms);
+    }
+
+    /// The text with [`MASK`] for every secret in it; borrowed when there is none.
+    ///
+    /// For JSON that will be read again, [`mask_value`](Self::mask_value) is safer: in JSON text a secret may begin
+    /// with the second half of an escape.
+    pub fn mask<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let mut hidden = Vec::new();
+        for Batch { forms, automaton } in &self.batches {
+            for found in automaton.find_overlapping_iter(text) {
+                let (start, end) = (found.start(), found.end());
+                if !forms[found.pattern().as_usize()].only_word || stands_alone(text, start, end) {
+                    hidden.push((start, end));
+                }
+            }
+        }
+        if hidden.is_empty() {
+            return Cow::Borrowed(text);
+        }
+        hidden.sort_unstable();
+        let mut masked = String::with_capacity(text.len());
+        let mut shown_to = 0;
+        for (start, end) in hidden {
+            // One that overlaps the last only makes it longer.
+            if start >= shown_to {
+                masked.push_str(&text[shown_to..start]);
+                masked.push_str(MASK);
+            }
+            shown_to = shown_to.max(end);
+        }
+        masked.push_str(&text[shown_to..]);
+        Cow::Owned(masked)
+    }
+
+    /// Masks every text and every name in a value. Numbers stay as they are: secrets are texts.
+    pub fn mask_value(&self, value: &mut Value) {
+        match value {
+            Value::String(text) => {
+                if let Cow::Owned(masked) = self.mask(text) {
+                    *text = masked;
+                }
+            }
+            Value::Array(items) => items.iter_mut().for_each(|item| self.mask_value(item)),
+            Value::Object(members) => {
+                for (name, mut member) in std::mem::take(members) {
+                    self.mask_value(&mut member);
+                    members.insert(self.mask(&name).into_owned(), member);
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+
+    fn unknown_forms(&mut self, secret: &str) -> Vec<Form> {
+        let only_word = secret.chars().count() < SHORT;
+        let mut forms = forms(secret);
+        forms.retain(|form| !form.is_empty() && self.known.insert(form.clone()));
+        forms
+            .into_iter()
+            .map(|text| Form { text, only_word })
+            .collect()
+    }
+
+    fn look_for(&mut self, mut forms: Vec<Form>) {
+        while let Some(small) = self
+            .batches
+            .pop_if(|last| last.forms.len() <= 2 * forms.len())
+        {
+            forms.extend(small.forms);
+        }
+        if forms.is_empty() {
+            return;
+        }
+        let automaton = AhoCorasick::new(forms.iter().map(|form| &form.text));
+        // Fails only beyond two thousand million states, where memory has long ended.
+        self.batches
+            .extend(automaton.ok().map(|automaton| Batch { forms, automaton }));
+    }
+}
+
+impl fmt::Debug for Masker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Masker({} forms)", self.known.len())
+    }
+}
+
+fn stands_alone(text: &str, start: usize, end: usize) -> bool {
+    let word = |c: char| c.is_alphanumeric() || c == '_';
+    !text[..start].ends_with(word) && !text[end..].starts_with(word)
+}
+
+/// What encodeURIComponent and RFC 3986 leave alone.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+const COMPONENT: &AsciiSet = &UNRESERVED
+    .remove(b'!')
+    .remove(b'*')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')');
+/// What may stand unescaped in a query.
+const QUERY: &AsciiSet = &percent_encoding::CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'<')
+    .add(b'>')
+    .add(b'%');
+/// What minijinja's `urlencode` leaves alone.
+const PATH: &AsciiSet = &UNRESERVED.remove(b'/');
+
+fn forms(secret: &str) -> Vec<String> {
+    let mut forms = vec![secret.to_owned()];
+    for set in [NON_ALPHANUMERIC, UNRESERVED, COMPONENT, QUERY, PATH] {
+        let encoded = utf8_percent_encode(secret, set).to_string();
+        forms.push(encoded.replace("%20", "+"));
+        forms.push(lower_hex(&encoded));
+        forms.push(encoded);
+    }
+    let escaped = json_escaped(secret);
+    forms.push(escaped.replace('/', "\\/"));
+    forms.push(ascii_escaped(&escaped));
+    // A JSON text inside a JSON text.
+    forms.push(json_escaped(&escaped));
+    forms.push(escaped);
+    forms.extend(base64_forms(secret));
+    forms
+}
+
+/// `%2F` as `%2f`.
+fn lower_hex(encoded: &str) -> String {
+    let mut parts = encoded.split('%');
+    let mut lower = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (hex, rest) = part.split_at_checked(2).unwrap_or((part, ""));
+        lower.push('%');
+        lower.push_str(&hex.to_ascii_lowercase());
+        lower.push_str(rest);
+    }
+    lower
+}
+
+fn json_escaped(text: &str) -> String {
+    let quoted = Value::from(text).to_string();
+    quoted[1..quoted.len() - 1].to_owned()
+}
+
+fn ascii_escaped(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c.is_ascii() {
+            true => escaped.push(c),
+            false => c
+                .encode_utf16(&mut [0; 2])
+                .iter()
+                .for_each(|unit| escaped.push_str(&format!("\\u{unit:04x}"))),
+        }
+    }
+    escaped
+}
+
+/// Base64 of the secret, and the digits that only depend on it wherever it stands in what was encoded: a group of
+/// three bytes may begin one or two bytes before it and end after it.
+fn base64_forms(secret: &str) -> Vec<String> {
+    let mut forms = Vec::new();
+    for engine in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {
+        let whole = engine.encode(secret);
+        forms.push(match whole.len() % 4 {
+            0 => whole.clone(),
+            n => format!("{whole}{}", &"=="[..4 - n]),
+        });
+        forms.push(whole);
+        for before in 0..3 {
+            let mut bytes = vec![0; before];
+            bytes.extend(secret.as_bytes());
+            let certain = bytes.len() * 8 / 6;
+            let from = (before * 8).div_ceil(6);
+            let digits = engine.encode(&bytes);
+            // Fewer would be found where the secret is not.
+            if certain.saturating_sub(from) >= 6 {
+                forms.push(digits[from..certain].to_owned());
+            }
+        }
+    }
+    forms
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+    use proptest::prelude::*;
+    use rstest::rstest;
+    use serde_json::json;
+
+    const SECRET: &str = "p\"ä/ss?>wörd +1";
+
+    fn masker(secrets: &[&str]) -> Masker {
+        Masker::new(secrets.iter().map(|s| (*s).to_owned()))
+    }
+
+    #[rstest]
+    #[case::plain(SECRET.to_owned())]
+    #[case::json(r#"p\"ä/ss?>wörd +1"#.to_owned())]
+    #[case::json_in_json(r#"p\\\"ä/ss?>wörd +1"#.to_owned())]
+    #[case::json_slash(r#"p\"ä\/ss?>wörd +1"#.to_owned())]
+    #[case::json_ascii(r#"p\"\u00e4/ss?>w\u00f6rd +1"#.to_owned())]
+    #[case::url("p%22%C3%A4%2Fss%3F%3Ew%C3%B6rd%20%2B1".to_owned())]
+    #[case::url_lower("p%22%c3%a4%2fss%3f%3ew%c3%b6rd%20%2b1".to_owned())]
+    #[case::form("p%22%C3%A4%2Fss%3F%3Ew%C3%B6rd+%2B1".to_owned())]
+    #[case::query("p%22%C3%A4/ss?%3Ew%C3%B6rd%20+1".to_owned())]
+    #[case::base64(STANDARD.encode(SECRET))]
+    #[case::base64_url(URL_SAFE.encode(SECRET))]
+    #[case::base64_bare(URL_SAFE_NO_PAD.encode(SECRET))]
+    fn masks(#[case] form: String) {
+        let masker = masker(&["other secret", SECRET]);
+        assert_eq!(masker.mask(&form), MASK);
+        assert_eq!(masker.mask(&format!("a={form}&b={form};")), "a=***&b=***;");
+    }
+
+    #[rstest]
+    fn masks_inside_what_was_encoded(
+        #[values(0, 1, 2, 3)] before: usize,
+        #[values(0, 1, 2)] after: usize,
+    ) {
+        let text = format!("{}canary-secret{}", "u".repeat(before), "v".repeat(after));
+        let masker = masker(&["canary-secret"]);
+        for encoded in [STANDARD.encode(&text), URL_SAFE_NO_PAD.encode(&text)] {
+            let masked = masker.mask(&encoded).into_owned();
+            assert!(masked.contains(MASK), "{encoded} became {masked}");
+            assert!(masked.len() <= MASK.len() + 8, "{encoded} became {masked}");
+        }
+    }
+
+    #[rstest]
+    #[case(&["abcd", "bcdefg"], "xabcdefgy", "x***y")]
+    #[case(&["abcd"], "abcdabcd", "******")]
+    #[case(&["aaaa"], "aaaaaaab", "***b")]
+    #[case(&["secret", "secretary"], "the secretary", "the ***")]
+    #[case(&["a1"], "data1 a1, a1b \"a1\" a1", "data1 ***, a1b \"***\" ***")]
+    #[case(&["äö"], "xäö äö.", "xäö ***.")]
+    #[case(&[""], "nothing", "nothing")]
+    #[case(&[], "nothing", "nothing")]
+    fn replaces(#[case] secrets: &[&str], #[case] text: &str, #[case] expected: &str) {
+        assert_eq!(masker(secrets).mask(text), expected);
+    }
+
+    #[test]
+    fn learns_more_and_tells_nothing() {
+        let mut masker = masker(&["first-secret"]);
+        assert_eq!(masker.mask("second-secret"), "second-secret");
+        masker.add("second-secret");
+        assert_eq!(masker.mask("second-secret, first-secret"), "***, ***");
+        assert!(matches!(masker.mask("third"), Cow::Borrowed("third")));
+        assert!(!format!("{masker:?}").contains("secret"));
+    }
+
+    #[test]
+    fn masks_values_by_their_texts() {
+        // In JSON text the `n` of the escape and the secret would be taken for each other.
+        let mut value = json!({ "a": "\nn123", "n123": [1, true, null, "x n123"] });
+        masker(&["n123"]).mask_value(&mut value);
+        assert_eq!(
+            value,
+            json!({ "a": "\n***", "***": [1, true, null, "x ***"] })
+        );
+    }
+
+    #[test]
+    fn batches_stay_few_and_forget_nothing() {
+        let mut masker = Masker::default();
+        let secrets: Vec<String> = (0..200).map(|n| format!("secret-{n:04}")).collect();
+        secrets.iter().for_each(|secret| masker.add(secret));
+        assert_eq!(masker.mask(&secrets.join(" ")), vec![MASK; 200].join(" "));
+        assert!(
+            masker.batches.len() < 12,
+            "{} batches",
+            masker.batches.len()
+        );
+        let before = masker.known.len();
+        masker.add(&secrets[7]);
+        assert_eq!(masker.known.len(), before);
+    }
+
+    proptest! {
+        #[test]
+        fn no_secret_survives(secret in "\\PC{4,12}", before in "\\PC{0,12}", after in "\\PC{0,12}") {
+            // The mask itself could become part of one.
+            prop_assume!(!secret.contains('*'));
+            let masker = masker(&[&secret]);
+            let text = format!("{before}{secret}{after}{secret}");
+            prop_assert!(!masker.mask(&text).contains(&secret));
+            let json = Value::from(text).to_string();
+            prop_assert!(!masker.mask(&json).contains(&json_escaped(&secret)));
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Times as people write them: `300ms`, `5s`, `2m`, `1h`. A bare number is refused, because nobody knows its unit.
+
+use std::time::Duration;
+
+/// The longest time that is accepted anywhere. More is a slip of the keyboard.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Seconds in one of each.
+const UNITS: [(&str, f64); 4] = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
+
+/// Reads a number, whole or with a decimal point, and its unit (`ms`, `s`, `m` or `h`), at most 24 hours in all.
+///
+/// # Errors
+///
+/// A sentence for people, advice included: about a missing or unknown unit, about what is no number, about too much.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let unit_at = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_at);
+    let well_formed = match number.split_once('.') {
+        Some((whole, part)) => !whole.is_empty() && !part.is_empty() && !part.contains('.'),
+        None => !number.is_empty(),
+    };
+    if !well_formed {
+        return Err(format!(
+            "`{text}` is not a time: write a number and a unit, such as 300ms, 5s or 2m"
+        ));
+    }
+    if unit.is_empty() {
+        return Err(format!(
+            "`{text}` has no unit: write {text}s for seconds or {text}ms for milliseconds"
+        ));
+    }
+    let Some((_, seconds)) = UNITS.iter().find(|(name, _)| *name == unit) else {
+        return Err(format!(
+            "`{unit}` is not a unit of time: use ms, s, m or h, as in 300ms, 5s or 2m"
+        ));
+    };
+    let number: f64 = number
+        .parse()
+        .map_err(|_| format!("`{number}` is not a number"))?;
+    match Duration::try_from_secs_f64(number * seconds) {
+        Ok(duration) if duration <= LONGEST => Ok(duration),
+        _ => Err(format!("`{text}` is too long: at most 24h")),
+    }
+}
+
+/// As [`parse_duration`] reads it, in seconds where they are whole, else in milliseconds.
+pub fn format_duration(duration: Duration) -> String {
+    if duration.subsec_nanos() == 0 {
+        return format!("{}s", duration.as_secs());
+    }
+    let part = format!("{:06}", duration.subsec_nanos() % 1_000_000);
+    match part.trim_end_matches('0') {
+        "" => format!("{}ms", duration.as_millis()),
+        part => format!("{}.{part}ms", duration.as_millis()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("300ms", 300_000)]
+    #[case("5s", 5_000_000)]
+    #[case("2m", 120_000_000)]
+    #[case("24h", 86_400_000_000)]
+    #[case("0s", 0)]
+    #[case("1.5s", 1_500_000)]
+    #[case("8.0s", 8_000_000)]
+    #[case("0.25ms", 250)]
+    fn reads(#[case] text: &str, #[case] microseconds: u64) {
+        let duration = Duration::from_micros(microseconds);
+        assert_eq!(parse_duration(text), Ok(duration));
+        assert_eq!(parse_duration(&format_duration(duration)), Ok(duration));
+    }
+
+    #[rstest]
+    #[case("5", "`5` has no unit: write 5s for seconds or 5ms for milliseconds")]
+    #[case(
+        "5sec",
+        "`sec` is not a unit of time: use ms, s, m or h, as in 300ms, 5s or 2m"
+    )]
+    #[case(
+        "5 s",
+        "` s` is not a unit of time: use ms, s, m or h, as in 300ms, 5s or 2m"
+    )]
+    #[case(
+        "",
+        "`` is not a time: write a number and a unit, such as 300ms, 5s or 2m"
+    )]
+    #[case(
+        "-5s",
+        "`-5s` is not a time: write a number and a unit, such as 300ms, 5s or 2m"
+    )]
+    #[case(
+        "soon",
+        "`soon` is not a time: write a number and a unit, such as 300ms, 5s or 2m"
+    )]
+    #[case(
+        "1.2.3s",
+        "`1.2.3s` is not a time: write a number and a unit, such as 300ms, 5s or 2m"
+    )]
+    #[case(
+        ".5s",
+        "`.5s` is not a time: write a number and a unit, such as 300ms, 5s or 2m"
+    )]
+    #[case("25h", "`25h` is too long: at most 24h")]
+    fn refuses(#[case] text: &str, #[case] message: &str) {
+        assert_eq!(parse_duration(text), Err(message.to_owned()));
+    }
+
+    #[test]
+    fn refuses_digits_without_end() {
+        assert!(parse_duration(&format!("{}s", "9".repeat(10_000))).is_err());
+    }
+}

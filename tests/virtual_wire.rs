@@ -1,0 +1,299 @@
+//! A conversation against a state machine of the reference server, without sockets, timers or threads: a queue, and a
+//! clock that is a number. Deterministic, so that every scenario can be played against every fault in seconds.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hubproof::embedded::{Addresses, Setups};
+use hubproof::event::ScenarioReport;
+use hubproof::frame::{Frame, Message, Opcode, Received};
+use hubproof::interpret::{Config, Conversation, Input, Output};
+use hubproof::pack::{Folder, Pack};
+use hubproof::scenario::{Program, Scenarios};
+use hubproof::source::Sources;
+use hubproof_reference as reference;
+use reference::machine;
+use serde_json::Value;
+
+/// One protocol, loaded from the repository.
+pub struct Protocol {
+    pub sources: Sources,
+    pub pack: Arc<Pack>,
+    pub scenarios: Scenarios,
+    pub setups: Setups,
+    targets: Vec<Instance>,
+}
+
+struct Instance {
+    settings: BTreeMap<String, Value>,
+    provides: BTreeSet<String>,
+}
+
+pub fn folder(name: &str, sources: &mut Sources) -> Folder {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let mut folder = Folder { name: name.to_owned(), ..Folder::default() };
+    read_files(&format!("{root}/schemas/{name}"), &format!("schemas/{name}"), "", sources, &mut folder.pack);
+    read_files(&format!("{root}/scenarios/{name}"), &format!("scenarios/{name}"), "", sources, &mut folder.scenarios);
+    folder
+}
+
+fn read_files(directory: &str, shown: &str, prefix: &str, sources: &mut Sources, into: &mut BTreeMap<String, hubproof::source::FileId>) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    let mut entries: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    entries.sort();
+    for path in entries {
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if path.is_dir() {
+            read_files(path.to_str().unwrap(), &format!("{shown}/{name}"), &format!("{prefix}{name}/"), sources, into);
+        } else {
+            let text = std::fs::read_to_string(&path).unwrap();
+            into.insert(format!("{prefix}{name}"), sources.add(format!("{shown}/{name}"), text));
+        }
+    }
+}
+
+impl Protocol {
+    pub fn load(name: &str) -> Self {
+        let mut sources = Sources::default();
+        let folder = folder(name, &mut sources);
+        Self::of(&folder, sources)
+    }
+
+    pub fn of(folder: &Folder, mut sources: Sources) -> Self {
+        let (pack, diagnostics) = Pack::load(folder, &sources);
+        assert!(diagnostics.is_empty(), "{}", hubproof::diagnostic::render_all(&diagnostics, &sources, false));
+        let pack = Arc::new(pack.unwrap());
+        let scenarios = Scenarios::load(folder, &sources, &pack);
+        assert!(scenarios.diagnostics.is_empty(), "{}", hubproof::diagnostic::render_all(&scenarios.diagnostics, &sources, false));
+        let setups = Setups::read(folder, &sources).unwrap_or_else(|d| panic!("{}", d.render(&sources, false)));
+        let urls = setups.instances.iter().map(|_| "ws://virtual".to_owned()).collect();
+        let text = setups.target_file(&folder.name, &Addresses { urls, admin: Some("http://virtual".to_owned()), ca: None });
+        let file = sources.add("target.toml", text);
+        let target = hubproof::target::parse(&mut sources, file, &[], &|_| None, &|_| Ok(String::new()))
+            .unwrap_or_else(|d| panic!("{}", hubproof::diagnostic::render_all(&d, &sources, false)));
+        let defaults: BTreeMap<String, Value> =
+            scenarios.shared.settings.iter().filter_map(|(name, setting)| Some((name.clone(), setting.default.clone()?))).collect();
+        let targets = target
+            .instances
+            .iter()
+            .map(|instance| {
+                let mut settings = defaults.clone();
+                settings.extend(instance.settings.iter().map(|(name, setting)| (name.clone(), setting.value.clone())));
+                Instance { settings, provides: instance.provides.clone() }
+            })
+            .collect();
+        Self { sources, pack, scenarios, setups, targets }
+    }
+
+    /// Plays one scenario on the first instance that meets its needs; `None` where none does.
+    pub fn play(&self, program: &Arc<Program>, fault: Option<&str>) -> Option<ScenarioReport> {
+        let index = self.targets.iter().position(|target| {
+            hubproof::interpret::unmet(program, &target.settings, &|word| target.provides.contains(word), &|_| true).unwrap().is_empty()
+        })?;
+        let mut settings = reference::Settings::default();
+        for (name, value) in &self.setups.instances[index].serve {
+            settings.set(name, value).unwrap();
+        }
+        let machine = reference::machine(&self.pack.name, &settings, fault).unwrap_or_else(|error| panic!("{error}"));
+        let config = Config {
+            settings: self.targets[index].settings.clone(),
+            stamp: "test".to_owned(),
+            epoch_ms: 1_700_000_000_000,
+            patience: Duration::from_secs(5),
+            quiet: Duration::from_millis(300),
+            stretch: 1.0,
+            stated_only: false,
+            trace: false,
+            mask: Arc::new(str::to_owned),
+        };
+        let mut report = Wire::new(Conversation::new(Arc::clone(program), config), machine).play();
+        report.instance.clone_from(&self.setups.instances[index].name);
+        Some(report)
+    }
+}
+
+struct Wire {
+    conversation: Conversation,
+    machine: Box<dyn reference::Machine>,
+    now: Duration,
+    to_conversation: VecDeque<Input>,
+    to_machine: VecDeque<machine::Input>,
+    connections: BTreeMap<u32, Connection>,
+}
+
+#[derive(Default)]
+struct Connection {
+    open: bool,
+    /// Frames of a message that is not complete yet.
+    partial: Option<(bool, Vec<u8>, u32)>,
+    /// While the actor does not read.
+    held: Option<Vec<Received>>,
+}
+
+/// No conversation takes this many turns; one that does hangs.
+const MOST_TURNS: usize = 1_000_000;
+
+impl Wire {
+    fn new(conversation: Conversation, machine: Box<dyn reference::Machine>) -> Self {
+        Self { conversation, machine, now: Duration::ZERO, to_conversation: VecDeque::new(), to_machine: VecDeque::new(), connections: BTreeMap::new() }
+    }
+
+    fn play(mut self) -> ScenarioReport {
+        let outputs = self.conversation.start(self.now);
+        self.carry(outputs);
+        for _ in 0..MOST_TURNS {
+            if let Some(input) = self.to_machine.pop_front() {
+                let mut out = Vec::new();
+                self.machine.handle(self.now, input, &mut out);
+                out.into_iter().for_each(|output| self.hear(output));
+            } else if let Some(input) = self.to_conversation.pop_front() {
+                let outputs = self.conversation.handle(self.now, input);
+                self.carry(outputs);
+            } else if self.conversation.is_finished() {
+                return self.conversation.into_report();
+            } else {
+                self.wait();
+            }
+        }
+        panic!("the conversation never ends");
+    }
+
+    /// Nothing is under way: time passes until somebody wants it.
+    fn wait(&mut self) {
+        let next = [self.conversation.deadline(), self.machine.deadline()].into_iter().flatten().min();
+        self.now = self.now.max(next.expect("something is waited for"));
+        if self.machine.deadline().is_some_and(|deadline| deadline <= self.now) {
+            self.to_machine.push_back(machine::Input::Tick);
+        }
+        if self.conversation.deadline().is_some_and(|deadline| deadline <= self.now) {
+            self.to_conversation.push_back(Input::Tick);
+        }
+    }
+
+    fn carry(&mut self, outputs: Vec<Output>) {
+        for output in outputs {
+            match output {
+                Output::Open { connection, dial } => {
+                    self.connections.insert(connection, Connection::default());
+                    let peer = dial.from.as_deref().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |from| from.parse().unwrap());
+                    let handshake = machine::Handshake {
+                        path: dial.path.unwrap_or_else(|| "/".to_owned()),
+                        query: dial.query,
+                        headers: dial.headers.into_iter().map(|(name, value)| (name.to_lowercase(), value)).collect(),
+                        subprotocols: dial.subprotocols,
+                        peer,
+                    };
+                    self.to_machine.push_back(machine::Input::Open { conn: connection.into(), handshake });
+                }
+                Output::Send { connection, frames } => frames.into_iter().for_each(|frame| self.frame(connection, frame)),
+                Output::End { connection, .. } => self.closed(connection),
+                Output::StopReading { connection } => {
+                    if let Some(connection) = self.connections.get_mut(&connection) {
+                        connection.held.get_or_insert_default();
+                    }
+                }
+                Output::ReadAgain { connection } => {
+                    let held = self.connections.get_mut(&connection).and_then(|connection| connection.held.take());
+                    for what in held.into_iter().flatten() {
+                        self.to_conversation.push_back(Input::Received { connection, what });
+                    }
+                }
+                Output::Hook { call, name, .. } => {
+                    let answer = Err(format!("no hook `{name}` without sockets"));
+                    self.to_conversation.push_back(Input::HookAnswer { call, answer });
+                }
+                Output::Listen { .. } | Output::SendBytes { .. } | Output::Trace(_) | Output::Waiting { .. } => {}
+            }
+        }
+    }
+
+    fn tell(&mut self, connection: u32, what: Received) {
+        match self.connections.get_mut(&connection).and_then(|connection| connection.held.as_mut()) {
+            Some(held) => held.push(what),
+            None => self.to_conversation.push_back(Input::Received { connection, what }),
+        }
+    }
+
+    /// What a server's WebSocket layer makes of a frame.
+    fn frame(&mut self, connection: u32, frame: Frame) {
+        let conn = u64::from(connection);
+        let Some(state) = self.connections.get_mut(&connection).filter(|state| state.open) else { return };
+        match frame.opcode {
+            Opcode::Text | Opcode::Binary | Opcode::Continuation => {
+                let (binary, mut payload, count) = state.partial.take().unwrap_or((frame.opcode == Opcode::Binary, Vec::new(), 0));
+                payload.extend_from_slice(&frame.payload);
+                if !frame.fin {
+                    state.partial = Some((binary, payload, count + 1));
+                } else if binary {
+                    self.to_machine.push_back(machine::Input::Binary { conn, data: payload });
+                } else {
+                    match String::from_utf8(payload) {
+                        Ok(text) => self.to_machine.push_back(machine::Input::Text { conn, text: text.into() }),
+                        Err(_) => {
+                            self.tell(connection, Received::Close { code: Some(1007), reason: String::new() });
+                            self.closed(connection);
+                        }
+                    }
+                }
+            }
+            Opcode::Ping => {
+                self.to_machine.push_back(machine::Input::Ping { conn });
+                self.tell(connection, Received::Pong(frame.payload));
+            }
+            Opcode::Close => {
+                let code = frame.payload.first_chunk().map(|code| u16::from_be_bytes(*code));
+                self.tell(connection, Received::Close { code, reason: String::new() });
+                self.closed(connection);
+            }
+            Opcode::Pong => {}
+            Opcode::Reserved(_) => {
+                self.tell(connection, Received::Close { code: Some(1002), reason: String::new() });
+                self.closed(connection);
+            }
+        }
+    }
+
+    fn closed(&mut self, connection: u32) {
+        if let Some(state) = self.connections.get_mut(&connection).filter(|state| state.open) {
+            state.open = false;
+            self.to_machine.push_back(machine::Input::Closed { conn: connection.into() });
+            self.tell(connection, Received::End { reset: false, reason: String::new() });
+        }
+    }
+
+    fn hear(&mut self, output: machine::Output) {
+        let connection = u32::try_from(output.conn()).unwrap();
+        match output {
+            machine::Output::Accept { subprotocol, .. } => {
+                if let Some(state) = self.connections.get_mut(&connection) {
+                    state.open = true;
+                }
+                self.tell(connection, Received::Upgraded { status: 101, headers: Vec::new(), subprotocol });
+            }
+            machine::Output::Refuse { status, body, .. } => {
+                let reason = format!("HTTP {status} instead of 101");
+                self.tell(connection, Received::Refused { status, headers: Vec::new(), body: body.into_bytes(), reason });
+            }
+            machine::Output::Text { text, .. } => {
+                if self.connections.get(&connection).is_some_and(|state| state.open) {
+                    let message = Message { binary: false, payload: text.as_bytes().to_vec(), frames: 1 };
+                    self.tell(connection, Received::Message(message));
+                }
+            }
+            machine::Output::Close { code, reason, .. } => {
+                self.tell(connection, Received::Close { code: Some(code), reason });
+                self.end(connection);
+            }
+            machine::Output::Drop { .. } => self.end(connection),
+        }
+    }
+
+    fn end(&mut self, connection: u32) {
+        if let Some(state) = self.connections.get_mut(&connection) {
+            state.open = false;
+        }
+        self.tell(connection, Received::End { reset: false, reason: String::new() });
+    }
+}
