@@ -100,10 +100,15 @@ async fn admin(running: &Running, method: &str, path: &str, body: &str) -> (u16,
 
 #[tokio::test]
 async fn all_protocols_are_served_and_shut_down() {
-    let running = start(hubproof_reference::protocols().iter().map(|name| HubConfig::new(*name)).collect()).await;
+    // An address that no other test uses, so that nobody takes the port when it is free again.
+    let ip = if cfg!(target_os = "linux") { [127, 0, 0, 7] } else { [127, 0, 0, 1] };
+    let listen = SocketAddr::from((ip, 0));
+    let hubs = hubproof_reference::protocols().iter().map(|name| HubConfig { listen, ..HubConfig::new(*name) });
+    let running = start(hubs.collect()).await;
     let mut clients = Vec::new();
     for index in 0..running.hubs.len() {
-        assert!(running.lines()[index].starts_with(&format!("{} ws://127.0.0.1:", running.hubs[index].protocol)));
+        let start = format!("{} ws://{}:", running.hubs[index].protocol, listen.ip());
+        assert!(running.lines()[index].starts_with(&start), "{:?}", running.lines());
         clients.push(connect(&running, index).await);
     }
     assert!(running.lines().last().unwrap().starts_with("admin http://127.0.0.1:"));
@@ -117,7 +122,9 @@ async fn all_protocols_are_served_and_shut_down() {
     });
     timeout(Duration::from_secs(5), running.shutdown()).await.expect("shutdown ends");
     assert!(codes.await.unwrap().iter().all(|code| *code == 1001));
-    assert!(TcpStream::connect(addr).await.is_err(), "nobody listens any more");
+    if cfg!(target_os = "linux") {
+        assert!(TcpStream::connect(addr).await.is_err(), "nobody listens any more");
+    }
 }
 
 #[tokio::test]
@@ -317,9 +324,7 @@ async fn certificates_come_from_files() {
 
 #[tokio::test]
 async fn what_cannot_be_served_is_said() {
-    let taken = hub("qi", &[]).await.hubs[0].clone();
-    let taken =
-        (std::net::TcpListener::bind(taken.addr)).or_else(|_| std::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let missing = Tls::Files { cert: "no/such/cert.pem".into(), key: "no/such/key.pem".into() };
     for (config, why) in [
         (HubConfig { listen: taken.local_addr().unwrap(), ..HubConfig::new("qi") }, "failed to listen on"),
