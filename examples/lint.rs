@@ -1,13 +1,28 @@
+use hubproof::pack::{Folder, Pack};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use hubproof::pack::{Folder, Pack};
 fn main() {
     for name in std::env::args().skip(1) {
         let mut sources = hubproof::source::Sources::default();
         let mut folder = Folder { name: name.clone(), pack: BTreeMap::new(), scenarios: BTreeMap::new() };
-        fn walk(dir: &str, prefix: &str, sources: &mut hubproof::source::Sources, into: &mut BTreeMap<String, hubproof::source::FileId>) {
-            for e in std::fs::read_dir(dir).unwrap() { let e = e.unwrap(); let p = e.path(); let n = e.file_name().into_string().unwrap();
-                if p.is_dir() { walk(p.to_str().unwrap(), &format!("{prefix}{n}/"), sources, into); } else { let t = std::fs::read_to_string(&p).unwrap(); let id = sources.add(p.to_str().unwrap(), t); into.insert(format!("{prefix}{n}"), id); } }
+        fn walk(
+            dir: &str,
+            prefix: &str,
+            sources: &mut hubproof::source::Sources,
+            into: &mut BTreeMap<String, hubproof::source::FileId>,
+        ) {
+            for e in std::fs::read_dir(dir).unwrap() {
+                let e = e.unwrap();
+                let p = e.path();
+                let n = e.file_name().into_string().unwrap();
+                if p.is_dir() {
+                    walk(p.to_str().unwrap(), &format!("{prefix}{n}/"), sources, into);
+                } else {
+                    let t = std::fs::read_to_string(&p).unwrap();
+                    let id = sources.add(p.to_str().unwrap(), t);
+                    into.insert(format!("{prefix}{n}"), id);
+                }
+            }
         }
         walk(&format!("schemas/{name}"), "", &mut sources, &mut folder.pack);
         walk(&format!("scenarios/{name}"), "", &mut sources, &mut folder.scenarios);

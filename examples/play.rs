@@ -7,14 +7,40 @@ fn main() {
     let only = args.get(1).map(String::as_str).unwrap_or("");
     let fault = args.get(2).map(String::as_str);
     for program in &protocol.scenarios.programs {
-        if !program.id.contains(only) { continue; }
+        if !program.id.contains(only) {
+            continue;
+        }
         match protocol.play(program, fault) {
             None => println!("{}: not testable", program.id),
             Some(r) => {
-                println!("{}: {} in {:?} cause={:?} mistake={:?}", r.id, r.verdict.name(), r.duration, r.cause.as_ref().map(|c| &c.message), r.mistake);
-                for c in &r.checks { if !matches!(c.verdict, Verdict::Pass) || args.len() > 3 { println!("   {} {} | {} | {} | {:?}", c.verdict.name(), c.name, c.step, c.message, c.detail.as_ref().map(|d| (&d.sent, &d.expected, &d.received))); } }
-                if !r.leftovers.is_empty() { println!("   left {:?}", r.leftovers); }
-                if args.len() > 3 { for f in &r.history { println!("      {:?} {} {:?} {} {}", f.at, f.actor, f.direction, f.kind, f.text); } }
+                println!(
+                    "{}: {} in {:?} cause={:?} mistake={:?}",
+                    r.id,
+                    r.verdict.name(),
+                    r.duration,
+                    r.cause.as_ref().map(|c| &c.message),
+                    r.mistake
+                );
+                for c in &r.checks {
+                    if !matches!(c.verdict, Verdict::Pass) || args.len() > 3 {
+                        println!(
+                            "   {} {} | {} | {} | {:?}",
+                            c.verdict.name(),
+                            c.name,
+                            c.step,
+                            c.message,
+                            c.detail.as_ref().map(|d| (&d.sent, &d.expected, &d.received))
+                        );
+                    }
+                }
+                if !r.leftovers.is_empty() {
+                    println!("   left {:?}", r.leftovers);
+                }
+                if args.len() > 3 {
+                    for f in &r.history {
+                        println!("      {:?} {} {:?} {} {}", f.at, f.actor, f.direction, f.kind, f.text);
+                    }
+                }
             }
         }
     }

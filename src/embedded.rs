@@ -43,7 +43,10 @@ impl Setups {
     /// The file is not TOML, or an instance has no name.
     pub fn read(folder: &Folder, sources: &Sources) -> Result<Self, Diagnostic> {
         let Some(file) = folder.scenarios.get("reference.toml") else {
-            return Ok(Self { instances: vec![Setup { name: "default".to_owned(), serve: Vec::new(), tls: false }], target: Table::new() });
+            return Ok(Self {
+                instances: vec![Setup { name: "default".to_owned(), serve: Vec::new(), tls: false }],
+                target: Table::new(),
+            });
         };
         let mut target: Table = sources.file(*file).text.parse().map_err(|error: toml::de::Error| {
             let range = error.span().unwrap_or(0..0);
@@ -54,7 +57,11 @@ impl Setups {
         match target.get_mut("instance") {
             Some(Value::Array(list)) => {
                 for instance in list {
-                    instances.push(setup(instance).ok_or_else(|| Diagnostic::error(whole, "an instance has a `name`, and `serve` is a table"))?);
+                    instances.push(
+                        setup(instance).ok_or_else(|| {
+                            Diagnostic::error(whole, "an instance has a `name`, and `serve` is a table")
+                        })?,
+                    );
                 }
             }
             _ => return Err(Diagnostic::error(whole, "reference.toml has no [[instance]]")),

@@ -174,11 +174,20 @@ pub struct Cause {
 /// What travels from the runs to the one loop that shows progress and folds.
 #[derive(Debug)]
 pub enum Event {
-    Started { id: String },
+    Started {
+        id: String,
+    },
     /// Only with `--trace`.
-    Frame { id: String, frame: FrameReport },
+    Frame {
+        id: String,
+        frame: FrameReport,
+    },
     /// A `wait` step: shown while it lasts.
-    Waiting { id: String, because: String, time: Duration },
+    Waiting {
+        id: String,
+        because: String,
+        time: Duration,
+    },
     Finished(Box<ScenarioReport>),
 }
 
@@ -202,7 +211,13 @@ mod tests {
     #[case(Outcome::Noted(String::new()), Level::Must, Basis::Stated, false, Verdict::Info)]
     #[case(Outcome::Undecided(String::new()), Level::Must, Basis::Stated, false, Verdict::Inconclusive)]
     #[case(Outcome::NotReached(String::new()), Level::Must, Basis::Stated, false, Verdict::NotTestable)]
-    fn the_table_of_verdicts(#[case] outcome: Outcome, #[case] level: Level, #[case] basis: Basis, #[case] stated_only: bool, #[case] expected: Verdict) {
+    fn the_table_of_verdicts(
+        #[case] outcome: Outcome,
+        #[case] level: Level,
+        #[case] basis: Basis,
+        #[case] stated_only: bool,
+        #[case] expected: Verdict,
+    ) {
         assert_eq!(verdict(&outcome, level, basis, stated_only), expected);
     }
 }

@@ -14,29 +14,100 @@ enum Holds {
 
 fn keyword(name: &str) -> Option<Holds> {
     Some(match name {
-        "not" | "if" | "then" | "else" | "items" | "contains" | "additionalProperties" | "propertyNames" | "unevaluatedItems" | "unevaluatedProperties" | "contentSchema" => Holds::Schema,
+        "not"
+        | "if"
+        | "then"
+        | "else"
+        | "items"
+        | "contains"
+        | "additionalProperties"
+        | "propertyNames"
+        | "unevaluatedItems"
+        | "unevaluatedProperties"
+        | "contentSchema" => Holds::Schema,
         "allOf" | "anyOf" | "oneOf" | "prefixItems" => Holds::List,
         "properties" | "patternProperties" | "dependentSchemas" | "$defs" => Holds::Map,
-        "$schema" | "$ref" | "$anchor" | "$comment" | "title" | "description" | "default" | "deprecated" | "readOnly" | "writeOnly" | "examples" | "type" | "enum"
-        | "const" | "multipleOf" | "maximum" | "exclusiveMaximum" | "minimum" | "exclusiveMinimum" | "maxLength" | "minLength" | "pattern" | "maxItems" | "minItems"
-        | "uniqueItems" | "maxContains" | "minContains" | "maxProperties" | "minProperties" | "required" | "dependentRequired" | "format" | "contentEncoding"
-        | "contentMediaType" => Holds::Nothing,
+        "$schema" | "$ref" | "$anchor" | "$comment" | "title" | "description" | "default" | "deprecated"
+        | "readOnly" | "writeOnly" | "examples" | "type" | "enum" | "const" | "multipleOf" | "maximum"
+        | "exclusiveMaximum" | "minimum" | "exclusiveMinimum" | "maxLength" | "minLength" | "pattern" | "maxItems"
+        | "minItems" | "uniqueItems" | "maxContains" | "minContains" | "maxProperties" | "minProperties"
+        | "required" | "dependentRequired" | "format" | "contentEncoding" | "contentMediaType" => Holds::Nothing,
         _ => return None,
     })
 }
 
 /// Names of the keywords, for "did you mean".
 pub const KEYWORDS: &[&str] = &[
-    "not", "if", "then", "else", "items", "contains", "additionalProperties", "propertyNames", "allOf", "anyOf", "oneOf", "prefixItems", "properties",
-    "patternProperties", "$defs", "$ref", "title", "description", "examples", "type", "enum", "const", "multipleOf", "maximum", "exclusiveMaximum", "minimum",
-    "exclusiveMinimum", "maxLength", "minLength", "pattern", "maxItems", "minItems", "uniqueItems", "maxContains", "minContains", "maxProperties", "minProperties",
-    "required", "dependentRequired", "dependentSchemas", "format", "unevaluatedItems", "unevaluatedProperties", "like", "x-rules", "x-should", "x-example",
+    "not",
+    "if",
+    "then",
+    "else",
+    "items",
+    "contains",
+    "additionalProperties",
+    "propertyNames",
+    "allOf",
+    "anyOf",
+    "oneOf",
+    "prefixItems",
+    "properties",
+    "patternProperties",
+    "$defs",
+    "$ref",
+    "title",
+    "description",
+    "examples",
+    "type",
+    "enum",
+    "const",
+    "multipleOf",
+    "maximum",
+    "exclusiveMaximum",
+    "minimum",
+    "exclusiveMinimum",
+    "maxLength",
+    "minLength",
+    "pattern",
+    "maxItems",
+    "minItems",
+    "uniqueItems",
+    "maxContains",
+    "minContains",
+    "maxProperties",
+    "minProperties",
+    "required",
+    "dependentRequired",
+    "dependentSchemas",
+    "format",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+    "like",
+    "x-rules",
+    "x-should",
+    "x-example",
 ];
 
 /// Formats the validator asserts; any other would be accepted silently.
 const FORMATS: &[&str] = &[
-    "date", "date-time", "duration", "email", "hostname", "idn-email", "idn-hostname", "ipv4", "ipv6", "iri", "iri-reference", "json-pointer", "regex",
-    "relative-json-pointer", "time", "uri", "uri-reference", "uri-template", "uuid",
+    "date",
+    "date-time",
+    "duration",
+    "email",
+    "hostname",
+    "idn-email",
+    "idn-hostname",
+    "ipv4",
+    "ipv6",
+    "iri",
+    "iri-reference",
+    "json-pointer",
+    "regex",
+    "relative-json-pointer",
+    "time",
+    "uri",
+    "uri-reference",
+    "uri-template",
+    "uuid",
 ];
 
 /// A keyword that does not exist: where (JSON pointer to the schema that holds it), and its name.
@@ -70,8 +141,17 @@ pub fn walk(schema: &Value, pointer: &str, visit: &mut impl FnMut(&Value, &str))
         let at = format!("{pointer}/{}", crate::matcher::escape(name));
         match keyword(name) {
             Some(Holds::Schema) => walk(value, &at, visit),
-            Some(Holds::List) => value.as_array().into_iter().flatten().enumerate().for_each(|(i, s)| walk(s, &format!("{at}/{i}"), visit)),
-            Some(Holds::Map) => value.as_object().into_iter().flatten().for_each(|(k, s)| walk(s, &format!("{at}/{}", crate::matcher::escape(k)), visit)),
+            Some(Holds::List) => value
+                .as_array()
+                .into_iter()
+                .flatten()
+                .enumerate()
+                .for_each(|(i, s)| walk(s, &format!("{at}/{i}"), visit)),
+            Some(Holds::Map) => value
+                .as_object()
+                .into_iter()
+                .flatten()
+                .for_each(|(k, s)| walk(s, &format!("{at}/{}", crate::matcher::escape(k)), visit)),
             None if name == "x-should" => {
                 for (i, entry) in value.as_array().into_iter().flatten().enumerate() {
                     if let Some(schema) = entry.get("schema") {

@@ -1,16 +1,16 @@
 //! hubproof
-pub mod source;
 pub mod diagnostic;
-pub mod yaml;
+pub mod embedded;
+pub mod event;
+pub mod frame;
+pub mod hook;
+pub mod interpret;
 pub mod json_schema;
 pub mod matcher;
 pub mod pack;
 pub mod scenario;
-pub mod event;
 pub mod secret;
+pub mod source;
 pub mod target;
-pub mod frame;
-pub mod interpret;
-pub mod embedded;
 pub mod transport;
-pub mod hook;
+pub mod yaml;

@@ -57,7 +57,10 @@ impl Matcher {
     /// From the JSON of a `where` or of a line of `has`: an object of names and pointers.
     pub fn compile(source: &Value) -> Result<Self, BadMatcher> {
         let Value::Object(members) = source else {
-            return Err(BadMatcher { key: String::new(), message: "a matcher is a mapping of names and /pointers".to_owned() });
+            return Err(BadMatcher {
+                key: String::new(),
+                message: "a matcher is a mapping of names and /pointers".to_owned(),
+            });
         };
         let clauses = members.iter().map(|(key, want)| clause(key, want)).collect::<Result<_, _>>()?;
         Ok(Self { clauses })
@@ -117,7 +120,9 @@ fn clause(key: &str, want: &Value) -> Result<Clause, BadMatcher> {
             let name = pointer.trim_start_matches('/');
             return Err(BadMatcher {
                 key: key.to_owned(),
-                message: format!("a /pointer takes a JSON Schema, true or false; for the value itself write `{name}: {want}` or {{ const: {want} }}"),
+                message: format!(
+                    "a /pointer takes a JSON Schema, true or false; for the value itself write `{name}: {want}` or {{ const: {want} }}"
+                ),
             });
         }
     };
@@ -127,7 +132,11 @@ fn clause(key: &str, want: &Value) -> Result<Clause, BadMatcher> {
 /// A JSON Schema as scenarios write it: 2020-12, formats asserted, with `like` as the only keyword of our own.
 fn schema(schema: &Value) -> Result<Validator, String> {
     if let Some(unknown) = json_schema::unknown_keywords(schema, &["like"]).first() {
-        return Err(format!("JSON Schema has no `{}`: {}", unknown.keyword, suggest(&unknown.keyword, json_schema::KEYWORDS.iter().copied(), "see scenarios/README.md")));
+        return Err(format!(
+            "JSON Schema has no `{}`: {}",
+            unknown.keyword,
+            suggest(&unknown.keyword, json_schema::KEYWORDS.iter().copied(), "see scenarios/README.md")
+        ));
     }
     json_schema::validator(schema)
 }
@@ -169,15 +178,27 @@ impl Clause {
                 let found = subject.pointer(pointer);
                 match (test, found) {
                     (Test::Absent, None) | (Test::Present, Some(_)) => None,
-                    (Test::Absent, Some(found)) => Some(Difference { path: pointer.clone(), expected: "no such member".to_owned(), found: show(found) }),
-                    (_, None) if *optional => None,
-                    (Test::Present, None) => Some(Difference { path: pointer.clone(), expected: "any value".to_owned(), found: absent(subject) }),
-                    (Test::Schema { schema, .. }, None) => Some(Difference { path: pointer.clone(), expected: show(schema), found: absent(subject) }),
-                    (Test::Schema { validator, schema }, Some(found)) => validator.iter_errors(found).next().map(|error| Difference {
-                        path: format!("{pointer}{}", error.instance_path()),
-                        expected: expectation(schema),
-                        found: show(&error.instance().clone().into_owned()),
+                    (Test::Absent, Some(found)) => Some(Difference {
+                        path: pointer.clone(),
+                        expected: "no such member".to_owned(),
+                        found: show(found),
                     }),
+                    (_, None) if *optional => None,
+                    (Test::Present, None) => Some(Difference {
+                        path: pointer.clone(),
+                        expected: "any value".to_owned(),
+                        found: absent(subject),
+                    }),
+                    (Test::Schema { schema, .. }, None) => {
+                        Some(Difference { path: pointer.clone(), expected: show(schema), found: absent(subject) })
+                    }
+                    (Test::Schema { validator, schema }, Some(found)) => {
+                        validator.iter_errors(found).next().map(|error| Difference {
+                            path: format!("{pointer}{}", error.instance_path()),
+                            expected: expectation(schema),
+                            found: show(&error.instance().clone().into_owned()),
+                        })
+                    }
                 }
             }
         }
@@ -210,7 +231,13 @@ pub fn like(want: &Value, found: &Value, path: &str) -> Option<Difference> {
         (Value::Array(want), Value::Array(items)) if want.len() == items.len() => {
             want.iter().zip(items).enumerate().find_map(|(i, (want, found))| like(want, found, &format!("{path}/{i}")))
         }
-        (Value::Number(a), Value::Number(b)) => if same_number(a, b) { None } else { differs() },
+        (Value::Number(a), Value::Number(b)) => {
+            if same_number(a, b) {
+                None
+            } else {
+                differs()
+            }
+        }
         (want, found) if want == found => None,
         _ => differs(),
     }
@@ -221,7 +248,9 @@ pub fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => same_number(a, b),
         (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
-        (Value::Object(a), Value::Object(b)) => a.len() == b.len() && a.iter().all(|(k, v)| b.get(k).is_some_and(|w| same(v, w))),
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(k, v)| b.get(k).is_some_and(|w| same(v, w)))
+        }
         _ => a == b,
     }
 }

@@ -115,17 +115,11 @@ impl Masker {
         let only_word = secret.chars().count() < SHORT;
         let mut forms = forms(secret);
         forms.retain(|form| !form.is_empty() && self.known.insert(form.clone()));
-        forms
-            .into_iter()
-            .map(|text| Form { text, only_word })
-            .collect()
+        forms.into_iter().map(|text| Form { text, only_word }).collect()
     }
 
     fn look_for(&mut self, mut forms: Vec<Form>) {
-        while let Some(small) = self
-            .batches
-            .pop_if(|last| last.forms.len() <= 2 * forms.len())
-        {
+        while let Some(small) = self.batches.pop_if(|last| last.forms.len() <= 2 * forms.len()) {
             forms.extend(small.forms);
         }
         if forms.is_empty() {
@@ -133,8 +127,7 @@ impl Masker {
         }
         let automaton = AhoCorasick::new(forms.iter().map(|form| &form.text));
         // Fails only beyond two thousand million states, where memory has long ended.
-        self.batches
-            .extend(automaton.ok().map(|automaton| Batch { forms, automaton }));
+        self.batches.extend(automaton.ok().map(|automaton| Batch { forms, automaton }));
     }
 }
 
@@ -150,25 +143,10 @@ fn stands_alone(text: &str, start: usize, end: usize) -> bool {
 }
 
 /// What encodeURIComponent and RFC 3986 leave alone.
-const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
-const COMPONENT: &AsciiSet = &UNRESERVED
-    .remove(b'!')
-    .remove(b'*')
-    .remove(b'\'')
-    .remove(b'(')
-    .remove(b')');
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const COMPONENT: &AsciiSet = &UNRESERVED.remove(b'!').remove(b'*').remove(b'\'').remove(b'(').remove(b')');
 /// What may stand unescaped in a query.
-const QUERY: &AsciiSet = &percent_encoding::CONTROLS
-    .add(b' ')
-    .add(b'"')
-    .add(b'#')
-    .add(b'<')
-    .add(b'>')
-    .add(b'%');
+const QUERY: &AsciiSet = &percent_encoding::CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'%');
 /// What minijinja's `urlencode` leaves alone.
 const PATH: &AsciiSet = &UNRESERVED.remove(b'/');
 
@@ -213,10 +191,7 @@ fn ascii_escaped(json: &str) -> String {
     for c in json.chars() {
         match c.is_ascii() {
             true => escaped.push(c),
-            false => c
-                .encode_utf16(&mut [0; 2])
-                .iter()
-                .for_each(|unit| escaped.push_str(&format!("\\u{unit:04x}"))),
+            false => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| escaped.push_str(&format!("\\u{unit:04x}"))),
         }
     }
     escaped
@@ -282,10 +257,7 @@ mod tests {
     }
 
     #[rstest]
-    fn masks_inside_what_was_encoded(
-        #[values(0, 1, 2, 3)] before: usize,
-        #[values(0, 1, 2)] after: usize,
-    ) {
+    fn masks_inside_what_was_encoded(#[values(0, 1, 2, 3)] before: usize, #[values(0, 1, 2)] after: usize) {
         let text = format!("{}canary-secret{}", "u".repeat(before), "v".repeat(after));
         let masker = masker(&["canary-secret"]);
         for encoded in [STANDARD.encode(&text), URL_SAFE_NO_PAD.encode(&text)] {
@@ -323,10 +295,7 @@ mod tests {
         // In JSON text the `n` of the escape and the secret would be taken for each other.
         let mut value = json!({ "a": "\nn123", "n123": [1, true, null, "x n123"] });
         masker(&["n123"]).mask_value(&mut value);
-        assert_eq!(
-            value,
-            json!({ "a": "\n***", "***": [1, true, null, "x ***"] })
-        );
+        assert_eq!(value, json!({ "a": "\n***", "***": [1, true, null, "x ***"] }));
     }
 
     #[test]
@@ -335,11 +304,7 @@ mod tests {
         let secrets: Vec<String> = (0..200).map(|n| format!("secret-{n:04}")).collect();
         secrets.iter().for_each(|secret| masker.add(secret));
         assert_eq!(masker.mask(&secrets.join(" ")), vec![MASK; 200].join(" "));
-        assert!(
-            masker.batches.len() < 12,
-            "{} batches",
-            masker.batches.len()
-        );
+        assert!(masker.batches.len() < 12, "{} batches", masker.batches.len());
         let before = masker.known.len();
         masker.add(&secrets[7]);
         assert_eq!(masker.known.len(), before);

@@ -126,7 +126,8 @@ pub fn parse(sources: &Sources, file: FileId) -> Result<Node, Diagnostic> {
         match event {
             Event::StreamStart | Event::DocumentStart(..) if root.is_none() => {}
             Event::DocumentStart(..) => {
-                return Err(Diagnostic::error(span, "a file holds one document").help("put what follows `---` into a file of its own"));
+                return Err(Diagnostic::error(span, "a file holds one document")
+                    .help("put what follows `---` into a file of its own"));
             }
             Event::DocumentEnd => {}
             Event::StreamEnd => break,
@@ -185,7 +186,9 @@ impl<'a> Reader<'a> {
                 loop {
                     let (event, at) = self.next()?;
                     let name = match event {
-                        Event::MappingEnd => return Ok(Node { span: self.trimmed(span, at), kind: Kind::Map(entries) }),
+                        Event::MappingEnd => {
+                            return Ok(Node { span: self.trimmed(span, at), kind: Kind::Map(entries) });
+                        }
                         Event::Scalar(name, ..) => name.into_owned(),
                         _ => return Err(Diagnostic::error(at, "a key must be plain text")),
                     };
@@ -193,7 +196,9 @@ impl<'a> Reader<'a> {
                         return Err(Diagnostic::error(at, "merge keys are not part of this format"));
                     }
                     if entries.iter().any(|(key, _)| key.name == name) {
-                        return Err(Diagnostic::error(at, format!("`{name}` stands here twice")).help("keep one of the two"));
+                        return Err(
+                            Diagnostic::error(at, format!("`{name}` stands here twice")).help("keep one of the two")
+                        );
                     }
                     let (event, value_at) = self.next()?;
                     let value = self.node(event, value_at, depth + 1)?;
@@ -237,7 +242,9 @@ fn resolve(value: &str, span: Span) -> Result<Option<Kind>, Diagnostic> {
                 .help(format!("write true or false, or quote it: \"{value}\"")));
         }
         ".inf" | "-.inf" | "+.inf" | ".nan" | ".Inf" | ".NaN" | ".NAN" | ".INF" => {
-            return Err(Diagnostic::error(span, format!("`{value}` is not a JSON number")).help("quote it if it is text"));
+            return Err(
+                Diagnostic::error(span, format!("`{value}` is not a JSON number")).help("quote it if it is text")
+            );
         }
         _ => {}
     }
@@ -251,12 +258,14 @@ fn resolve(value: &str, span: Span) -> Result<Option<Kind>, Diagnostic> {
     let unsigned = value.strip_prefix('+').unwrap_or(value);
     if digits.bytes().all(|b| b.is_ascii_digit()) {
         if digits.len() > 1 && digits.starts_with('0') {
-            return Err(Diagnostic::error(span, format!("`{value}` is a number to some parsers and text to others")).help(format!("quote it: \"{value}\"")));
+            return Err(Diagnostic::error(span, format!("`{value}` is a number to some parsers and text to others"))
+                .help(format!("quote it: \"{value}\"")));
         }
         return match (unsigned.parse::<u64>(), unsigned.parse::<i64>()) {
             (Ok(n), _) => Ok(Some(Kind::Number(n.into()))),
             (_, Ok(n)) => Ok(Some(Kind::Number(n.into()))),
-            _ => Err(Diagnostic::error(span, "an integer of more than 64 bits").help("use `sends raw` to send such a number as text")),
+            _ => Err(Diagnostic::error(span, "an integer of more than 64 bits")
+                .help("use `sends raw` to send such a number as text")),
         };
     }
     let float = digits.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'))
@@ -271,7 +280,9 @@ fn refused(event: &Event<'_>) -> Option<&'static str> {
     match event {
         Event::Alias(_) | Event::UnresolvedAlias(_) | Event::Anchor(..) => Some("anchors and aliases"),
         Event::Scalar(_, _, anchor, tag) => refused_parts(*anchor, tag.is_some()),
-        Event::SequenceStart(_, anchor, tag) | Event::MappingStart(_, anchor, tag) => refused_parts(*anchor, tag.is_some()),
+        Event::SequenceStart(_, anchor, tag) | Event::MappingStart(_, anchor, tag) => {
+            refused_parts(*anchor, tag.is_some())
+        }
         _ => None,
     }
 }
@@ -311,13 +322,32 @@ mod tests {
 
     #[test]
     fn values_keep_their_kind() {
-        let value = read("a: 1\nb: -2.5\nc: \"1\"\nd: true\ne: ~\nf: [x, {z: 18446744073709551615}]\ng: 1e3\nh: 5s\ni: 1.2.3\n").expect("reads");
-        assert_eq!(value, serde_json::json!({"a":1,"b":-2.5,"c":"1","d":true,"e":null,"f":["x",{"z":18446744073709551615u64}],"g":1000.0,"h":"5s","i":"1.2.3"}));
+        let value = read(
+            "a: 1\nb: -2.5\nc: \"1\"\nd: true\ne: ~\nf: [x, {z: 18446744073709551615}]\ng: 1e3\nh: 5s\ni: 1.2.3\n",
+        )
+        .expect("reads");
+        assert_eq!(
+            value,
+            serde_json::json!({"a":1,"b":-2.5,"c":"1","d":true,"e":null,"f":["x",{"z":18446744073709551615u64}],"g":1000.0,"h":"5s","i":"1.2.3"})
+        );
     }
 
     #[test]
     fn what_is_not_json_is_refused() {
-        for text in ["a: yes", "a: &x 1", "a: *x", "a: !t 1", "a: .nan", "a: 007", "a: 1\na: 2", "<<: {}", "a: 1\n---\nb: 2", "a: 99999999999999999999", "a: [1", "{ a: ${x} }"] {
+        for text in [
+            "a: yes",
+            "a: &x 1",
+            "a: *x",
+            "a: !t 1",
+            "a: .nan",
+            "a: 007",
+            "a: 1\na: 2",
+            "<<: {}",
+            "a: 1\n---\nb: 2",
+            "a: 99999999999999999999",
+            "a: [1",
+            "{ a: ${x} }",
+        ] {
             assert!(read(text).is_err(), "{text}");
         }
     }

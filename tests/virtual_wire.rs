@@ -39,7 +39,13 @@ pub fn folder(name: &str, sources: &mut Sources) -> Folder {
     folder
 }
 
-fn read_files(directory: &str, shown: &str, prefix: &str, sources: &mut Sources, into: &mut BTreeMap<String, hubproof::source::FileId>) {
+fn read_files(
+    directory: &str,
+    shown: &str,
+    prefix: &str,
+    sources: &mut Sources,
+    into: &mut BTreeMap<String, hubproof::source::FileId>,
+) {
     let Ok(entries) = std::fs::read_dir(directory) else { return };
     let mut entries: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     entries.sort();
@@ -66,15 +72,24 @@ impl Protocol {
         assert!(diagnostics.is_empty(), "{}", hubproof::diagnostic::render_all(&diagnostics, &sources, false));
         let pack = Arc::new(pack.unwrap());
         let scenarios = Scenarios::load(folder, &sources, &pack);
-        assert!(scenarios.diagnostics.is_empty(), "{}", hubproof::diagnostic::render_all(&scenarios.diagnostics, &sources, false));
+        assert!(
+            scenarios.diagnostics.is_empty(),
+            "{}",
+            hubproof::diagnostic::render_all(&scenarios.diagnostics, &sources, false)
+        );
         let setups = Setups::read(folder, &sources).unwrap_or_else(|d| panic!("{}", d.render(&sources, false)));
         let urls = setups.instances.iter().map(|_| "ws://virtual".to_owned()).collect();
-        let text = setups.target_file(&folder.name, &Addresses { urls, admin: Some("http://virtual".to_owned()), ca: None });
+        let text =
+            setups.target_file(&folder.name, &Addresses { urls, admin: Some("http://virtual".to_owned()), ca: None });
         let file = sources.add("target.toml", text);
         let target = hubproof::target::parse(&mut sources, file, &[], &|_| None, &|_| Ok(String::new()))
             .unwrap_or_else(|d| panic!("{}", hubproof::diagnostic::render_all(&d, &sources, false)));
-        let defaults: BTreeMap<String, Value> =
-            scenarios.shared.settings.iter().filter_map(|(name, setting)| Some((name.clone(), setting.default.clone()?))).collect();
+        let defaults: BTreeMap<String, Value> = scenarios
+            .shared
+            .settings
+            .iter()
+            .filter_map(|(name, setting)| Some((name.clone(), setting.default.clone()?)))
+            .collect();
         let targets = target
             .instances
             .iter()
@@ -90,7 +105,9 @@ impl Protocol {
     /// Plays one scenario on the first instance that meets its needs; `None` where none does.
     pub fn play(&self, program: &Arc<Program>, fault: Option<&str>) -> Option<ScenarioReport> {
         let index = self.targets.iter().position(|target| {
-            hubproof::interpret::unmet(program, &target.settings, &|word| target.provides.contains(word), &|_| true).unwrap().is_empty()
+            hubproof::interpret::unmet(program, &target.settings, &|word| target.provides.contains(word), &|_| true)
+                .unwrap()
+                .is_empty()
         })?;
         let mut settings = reference::Settings::default();
         for (name, value) in &self.setups.instances[index].serve {
@@ -137,7 +154,14 @@ const MOST_TURNS: usize = 1_000_000;
 
 impl Wire {
     fn new(conversation: Conversation, machine: Box<dyn reference::Machine>) -> Self {
-        Self { conversation, machine, now: Duration::ZERO, to_conversation: VecDeque::new(), to_machine: VecDeque::new(), connections: BTreeMap::new() }
+        Self {
+            conversation,
+            machine,
+            now: Duration::ZERO,
+            to_conversation: VecDeque::new(),
+            to_machine: VecDeque::new(),
+            connections: BTreeMap::new(),
+        }
     }
 
     fn play(mut self) -> ScenarioReport {
@@ -177,7 +201,8 @@ impl Wire {
             match output {
                 Output::Open { connection, dial } => {
                     self.connections.insert(connection, Connection::default());
-                    let peer = dial.from.as_deref().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |from| from.parse().unwrap());
+                    let peer =
+                        dial.from.as_deref().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |from| from.parse().unwrap());
                     let handshake = machine::Handshake {
                         path: dial.path.unwrap_or_else(|| "/".to_owned()),
                         query: dial.query,
@@ -187,7 +212,9 @@ impl Wire {
                     };
                     self.to_machine.push_back(machine::Input::Open { conn: connection.into(), handshake });
                 }
-                Output::Send { connection, frames } => frames.into_iter().for_each(|frame| self.frame(connection, frame)),
+                Output::Send { connection, frames } => {
+                    frames.into_iter().for_each(|frame| self.frame(connection, frame))
+                }
                 Output::End { connection, .. } => self.closed(connection),
                 Output::StopReading { connection } => {
                     if let Some(connection) = self.connections.get_mut(&connection) {
@@ -222,7 +249,8 @@ impl Wire {
         let Some(state) = self.connections.get_mut(&connection).filter(|state| state.open) else { return };
         match frame.opcode {
             Opcode::Text | Opcode::Binary | Opcode::Continuation => {
-                let (binary, mut payload, count) = state.partial.take().unwrap_or((frame.opcode == Opcode::Binary, Vec::new(), 0));
+                let (binary, mut payload, count) =
+                    state.partial.take().unwrap_or((frame.opcode == Opcode::Binary, Vec::new(), 0));
                 payload.extend_from_slice(&frame.payload);
                 if !frame.fin {
                     state.partial = Some((binary, payload, count + 1));
@@ -274,7 +302,10 @@ impl Wire {
             }
             machine::Output::Refuse { status, body, .. } => {
                 let reason = format!("HTTP {status} instead of 101");
-                self.tell(connection, Received::Refused { status, headers: Vec::new(), body: body.into_bytes(), reason });
+                self.tell(
+                    connection,
+                    Received::Refused { status, headers: Vec::new(), body: body.into_bytes(), reason },
+                );
             }
             machine::Output::Text { text, .. } => {
                 if self.connections.get(&connection).is_some_and(|state| state.open) {

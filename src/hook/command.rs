@@ -15,37 +15,20 @@ const MAX_STDERR: usize = 64 << 10;
 /// How long output is awaited after the program has ended: a server it started may hold the pipe open for ever.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
-pub(super) async fn run(
-    call: &HookCall<'_>,
-    words: &[String],
-    timeout: Duration,
-) -> Result<Value, HookError> {
+pub(super) async fn run(call: &HookCall<'_>, words: &[String], timeout: Duration) -> Result<Value, HookError> {
     let filler = Filler::new(call);
-    let words = words
-        .iter()
-        .map(|word| filler.fill("command", word))
-        .collect::<Result<Vec<_>, _>>()?;
+    let words = words.iter().map(|word| filler.fill("command", word)).collect::<Result<Vec<_>, _>>()?;
     let input = json!({ "args": call.args, "message": call.message }).to_string();
     match tokio::time::timeout(timeout, converse(call.name, &words, input)).await {
         Ok(answer) => answer,
-        Err(_) => Err(HookError::TimedOut {
-            hook: call.name.to_owned(),
-            after: timeout,
-        }),
+        Err(_) => Err(HookError::TimedOut { hook: call.name.to_owned(), after: timeout }),
     }
 }
 
 async fn converse(name: &str, words: &[String], input: String) -> Result<Value, HookError> {
     let hook = || name.to_owned();
-    let pipe = |source| HookError::Pipe {
-        hook: hook(),
-        source,
-    };
-    let (program, rest) = words
-        .split_first()
-        .map_or(("", [].as_slice()), |(program, rest)| {
-            (program.as_str(), rest)
-        });
+    let pipe = |source| HookError::Pipe { hook: hook(), source };
+    let (program, rest) = words.split_first().map_or(("", [].as_slice()), |(program, rest)| (program.as_str(), rest));
     let mut child = Command::new(program)
         .args(rest)
         .stdin(Stdio::piped())
@@ -53,11 +36,7 @@ async fn converse(name: &str, words: &[String], input: String) -> Result<Value, 
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .map_err(|source| HookError::Start {
-            hook: hook(),
-            program: program.to_owned(),
-            source,
-        })?;
+        .map_err(|source| HookError::Start { hook: hook(), program: program.to_owned(), source })?;
     let mut stdout = Output::new(child.stdout.take(), MAX_ANSWER);
     let mut stderr = Output::new(child.stderr.take(), MAX_STDERR);
     let mut writing = std::pin::pin!(write(child.stdin.take(), input));
@@ -108,13 +87,7 @@ struct Output<R> {
 
 impl<R: AsyncRead + Unpin> Output<R> {
     fn new(pipe: Option<R>, bound: usize) -> Self {
-        Self {
-            open: pipe.is_some(),
-            pipe,
-            kept: Vec::new(),
-            bound,
-            overflowed: false,
-        }
+        Self { open: pipe.is_some(), pipe, kept: Vec::new(), bound, overflowed: false }
     }
 
     /// Reads once; safe to be dropped while it waits.

@@ -27,23 +27,13 @@ impl Request {
         body: Option<&str>,
     ) -> Result<Self, HookError> {
         let filler = Filler::new(call);
-        let refuse = |reason: String| HookError::Request {
-            hook: call.name.to_owned(),
-            reason,
-        };
+        let refuse = |reason: String| HookError::Request { hook: call.name.to_owned(), reason };
         let url = filler.fill("url", url)?;
-        let method: Method = method
-            .parse()
-            .map_err(|_| refuse(format!("`{method}` is not a method")))?;
-        let uri: Uri = url.parse().map_err(|e| {
-            refuse(format!(
-                "`{url}` is not a URL ({e}); `| urlencode` escapes a value"
-            ))
-        })?;
+        let method: Method = method.parse().map_err(|_| refuse(format!("`{method}` is not a method")))?;
+        let uri: Uri =
+            url.parse().map_err(|e| refuse(format!("`{url}` is not a URL ({e}); `| urlencode` escapes a value")))?;
         if !matches!(uri.scheme_str(), Some("http" | "https")) {
-            return Err(refuse(format!(
-                "`{url}` does not begin with http:// or https://"
-            )));
+            return Err(refuse(format!("`{url}` does not begin with http:// or https://")));
         }
         let carries_body = !matches!(method, Method::GET | Method::DELETE);
         let body = match body {
@@ -54,25 +44,17 @@ impl Request {
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         if !request.body().is_empty() {
-            request
-                .headers_mut()
-                .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
         for (name, value) in headers {
             let value = filler.fill("headers", value)?;
             // Neither says the value, which may be a key.
-            let name: HeaderName = name
-                .parse()
-                .map_err(|_| refuse(format!("`{name}` is not the name of a header")))?;
+            let name: HeaderName = name.parse().map_err(|_| refuse(format!("`{name}` is not the name of a header")))?;
             let value = HeaderValue::from_str(&value)
                 .map_err(|_| refuse(format!("the value of `{name}` is not that of a header")))?;
             request.headers_mut().insert(name, value);
         }
-        Ok(Self {
-            hook: call.name.to_owned(),
-            url,
-            request,
-        })
+        Ok(Self { hook: call.name.to_owned(), url, request })
     }
 
     pub(super) async fn send(self, timeout: Duration) -> Result<Value, HookError> {
@@ -80,10 +62,7 @@ impl Request {
         // Every wait in there is bounded by the timeout, so the thread is given back even if nobody waits any more.
         match tokio::task::spawn_blocking(move || self.send_blocking(timeout)).await {
             Ok(answer) => answer,
-            Err(error) => Err(HookError::Request {
-                hook,
-                reason: error.to_string(),
-            }),
+            Err(error) => Err(HookError::Request { hook, reason: error.to_string() }),
         }
     }
 
@@ -107,24 +86,11 @@ impl Request {
         let response = response.map_err(failed)?;
         let status = response.status();
         let mut body = Vec::new();
-        let read = response
-            .into_body()
-            .into_reader()
-            .take(MAX_ANSWER as u64 + 1)
-            .read_to_end(&mut body);
+        let read = response.into_body().into_reader().take(MAX_ANSWER as u64 + 1).read_to_end(&mut body);
         if !status.is_success() {
             // Whatever could be read of it.
-            let body = String::from_utf8_lossy(&body)
-                .chars()
-                .take(super::SHOWN + 1)
-                .collect();
-            return Err(HookError::Status {
-                hook,
-                method,
-                url,
-                status: status.as_u16(),
-                body,
-            });
+            let body = String::from_utf8_lossy(&body).chars().take(super::SHOWN + 1).collect();
+            return Err(HookError::Status { hook, method, url, status: status.as_u16(), body });
         }
         read.map_err(|error| failed(ureq::Error::from(error)))?;
         if body.len() > MAX_ANSWER {
@@ -137,14 +103,7 @@ impl Request {
 fn failure(hook: &str, url: &str, timeout: Duration, error: ureq::Error) -> HookError {
     let hook = hook.to_owned();
     match error {
-        ureq::Error::Timeout(_) => HookError::TimedOut {
-            hook,
-            after: timeout,
-        },
-        error => HookError::Unreachable {
-            hook,
-            url: url.to_owned(),
-            reason: error.to_string(),
-        },
+        ureq::Error::Timeout(_) => HookError::TimedOut { hook, after: timeout },
+        error => HookError::Unreachable { hook, url: url.to_owned(), reason: error.to_string() },
     }
 }

@@ -32,45 +32,23 @@ pub struct HookCall<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum HookError {
     #[error("the {part} of the hook `{hook}` cannot be worked out: {source}")]
-    Template {
-        hook: String,
-        part: &'static str,
-        source: TemplateError,
-    },
+    Template { hook: String, part: &'static str, source: TemplateError },
     #[error("the hook `{hook}` is no request that can be sent: {reason}")]
     Request { hook: String, reason: String },
     #[error("the hook `{hook}` was answered with status {status} to {method} {url}{}", shown(.body))]
-    Status {
-        hook: String,
-        method: String,
-        url: String,
-        status: u16,
-        body: String,
-    },
+    Status { hook: String, method: String, url: String, status: u16, body: String },
     #[error("the hook `{hook}` cannot reach {url}: {reason}")]
-    Unreachable {
-        hook: String,
-        url: String,
-        reason: String,
-    },
+    Unreachable { hook: String, url: String, reason: String },
     #[error("the hook `{hook}` did not answer within {}", crate::target::format_duration(*.after))]
     TimedOut { hook: String, after: Duration },
     #[error("the hook `{hook}` answered more than {} KiB", MAX_ANSWER >> 10)]
     TooLong { hook: String },
     #[error("the hook `{hook}` cannot start `{program}`: {source}")]
-    Start {
-        hook: String,
-        program: String,
-        source: io::Error,
-    },
+    Start { hook: String, program: String, source: io::Error },
     #[error("the hook `{hook}` cannot talk to its program: {source}")]
     Pipe { hook: String, source: io::Error },
     #[error("the hook `{hook}` ended with {status}{}", shown(.stderr))]
-    Exit {
-        hook: String,
-        status: std::process::ExitStatus,
-        stderr: String,
-    },
+    Exit { hook: String, status: std::process::ExitStatus, stderr: String },
 }
 
 /// Does what the hook says and returns its answer: JSON where it is JSON, `null` where it is empty, else text.
@@ -82,26 +60,13 @@ pub enum HookError {
 ///
 /// [`HookError`]: about templates, about reaching the other side, about its refusal (a status that is not 2xx, an exit
 /// code that is not 0), about time and length. Texts may hold secrets and are to be masked.
-pub async fn run(
-    spec: &HookSpec,
-    call: &HookCall<'_>,
-    timeout: Duration,
-) -> Result<Value, HookError> {
+pub async fn run(spec: &HookSpec, call: &HookCall<'_>, timeout: Duration) -> Result<Value, HookError> {
     match spec {
-        HookSpec::Http {
-            method,
-            url,
-            headers,
-            body,
-            timeout: own,
-        } => {
+        HookSpec::Http { method, url, headers, body, timeout: own } => {
             let request = http::Request::new(call, method, url, headers, body.as_deref())?;
             request.send(own.unwrap_or(timeout)).await
         }
-        HookSpec::Command {
-            words,
-            timeout: own,
-        } => command::run(call, words, own.unwrap_or(timeout)).await,
+        HookSpec::Command { words, timeout: own } => command::run(call, words, own.unwrap_or(timeout)).await,
     }
 }
 
@@ -113,18 +78,11 @@ struct Filler<'a> {
 
 impl<'a> Filler<'a> {
     fn new(call: &HookCall<'a>) -> Self {
-        Self {
-            hook: call.name,
-            context: json!({ "args": call.args, "message": call.message, "hub": call.settings }),
-        }
+        Self { hook: call.name, context: json!({ "args": call.args, "message": call.message, "hub": call.settings }) }
     }
 
     fn fill(&self, part: &'static str, text: &str) -> Result<String, HookError> {
-        fill(text, &self.context).map_err(|source| HookError::Template {
-            hook: self.hook.to_owned(),
-            part,
-            source,
-        })
+        fill(text, &self.context).map_err(|source| HookError::Template { hook: self.hook.to_owned(), part, source })
     }
 }
 
@@ -144,11 +102,7 @@ fn shown(text: &str) -> String {
         return String::new();
     }
     let beginning: String = text.chars().take(SHOWN).collect();
-    let more = if beginning.len() < text.len() {
-        "…"
-    } else {
-        ""
-    };
+    let more = if beginning.len() < text.len() { "…" } else { "" };
     format!(": {beginning}{more}")
 }
 

@@ -22,12 +22,9 @@ async fn server(response: Option<String>) -> (String, tokio::task::JoinHandle<St
         let complete = |asked: &[u8]| {
             let text = String::from_utf8_lossy(asked).into_owned();
             let (head, body) = text.split_once("\r\n\r\n")?;
-            let lengths = head.lines().filter_map(|line| {
-                line.to_ascii_lowercase()
-                    .strip_prefix("content-length: ")?
-                    .parse::<usize>()
-                    .ok()
-            });
+            let lengths = head
+                .lines()
+                .filter_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse::<usize>().ok());
             (body.len() >= lengths.sum::<usize>()).then_some(text)
         };
         let asked = loop {
@@ -36,11 +33,7 @@ async fn server(response: Option<String>) -> (String, tokio::task::JoinHandle<St
             if let Some(text) = complete(&asked) {
                 break text;
             }
-            assert!(
-                n > 0,
-                "the request ended early: {}",
-                String::from_utf8_lossy(&asked)
-            );
+            assert!(n > 0, "the request ended early: {}", String::from_utf8_lossy(&asked));
         };
         match response {
             // The caller may have seen enough before the end.
@@ -53,56 +46,30 @@ async fn server(response: Option<String>) -> (String, tokio::task::JoinHandle<St
 }
 
 fn response(status: &str, body: &str) -> Option<String> {
-    Some(format!(
-        "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-        body.len()
-    ))
+    Some(format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len()))
 }
 
 fn http(method: &str, url: String, headers: &[(&str, &str)], body: Option<&str>) -> HookSpec {
     HookSpec::Http {
         method: method.to_owned(),
         url,
-        headers: headers
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect(),
+        headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         body: body.map(str::to_owned),
         timeout: None,
     }
 }
 
 fn command(words: &[&str]) -> HookSpec {
-    HookSpec::Command {
-        words: words.iter().map(|word| (*word).to_owned()).collect(),
-        timeout: None,
-    }
+    HookSpec::Command { words: words.iter().map(|word| (*word).to_owned()).collect(), timeout: None }
 }
 
 fn settings() -> Map<String, Value> {
-    BTreeMap::from([("key".to_owned(), json!("k-1"))])
-        .into_iter()
-        .collect()
+    BTreeMap::from([("key".to_owned(), json!("k-1"))]).into_iter().collect()
 }
 
-async fn call(
-    spec: &HookSpec,
-    args: Value,
-    message: Option<Value>,
-    timeout: Duration,
-) -> Result<Value, HookError> {
+async fn call(spec: &HookSpec, args: Value, message: Option<Value>, timeout: Duration) -> Result<Value, HookError> {
     let settings = settings();
-    run(
-        spec,
-        &HookCall {
-            name: "emit",
-            args: &args,
-            message: message.as_ref(),
-            settings: &settings,
-        },
-        timeout,
-    )
-    .await
+    run(spec, &HookCall { name: "emit", args: &args, message: message.as_ref(), settings: &settings }, timeout).await
 }
 
 #[rstest]
@@ -120,27 +87,14 @@ async fn http_says(
     #[case] expected: &str,
 ) {
     let (address, asked) = server(response("200 OK", "")).await;
-    let spec = http(
-        method,
-        format!("{address}/to/${{args.project | urlencode}}?a=b"),
-        &[("x-key", "${hub.key}")],
-        body,
-    );
-    call(&spec, json!({ "project": "p 1" }), message, PATIENCE)
-        .await
-        .expect("an answer");
+    let spec =
+        http(method, format!("{address}/to/${{args.project | urlencode}}?a=b"), &[("x-key", "${hub.key}")], body);
+    call(&spec, json!({ "project": "p 1" }), message, PATIENCE).await.expect("an answer");
     let asked = asked.await.expect("asked");
     let (head, body) = asked.split_once("\r\n\r\n").expect("a head");
-    assert!(
-        head.starts_with(&format!("{method} /to/p%201?a=b HTTP/1.1\r\n")),
-        "{head}"
-    );
+    assert!(head.starts_with(&format!("{method} /to/p%201?a=b HTTP/1.1\r\n")), "{head}");
     assert!(head.contains("x-key: k-1"), "{head}");
-    assert_eq!(
-        head.contains("content-type: application/json"),
-        !expected.is_empty(),
-        "{head}"
-    );
+    assert_eq!(head.contains("content-type: application/json"), !expected.is_empty(), "{head}");
     assert_eq!(body, expected);
 }
 
@@ -163,35 +117,18 @@ async fn http_answers(#[case] body: &str, #[case] expected: Value) {
 #[tokio::test]
 async fn http_shows_a_refusal(#[case] status: &str, #[case] body: String, #[case] shown: &str) {
     let (address, _asked) = server(response(status, &body)).await;
-    let error = call(
-        &http("POST", address.clone(), &[], None),
-        json!({}),
-        None,
-        PATIENCE,
-    )
-    .await
-    .expect_err("refused");
+    let error = call(&http("POST", address.clone(), &[], None), json!({}), None, PATIENCE).await.expect_err("refused");
     let code = &status[..3];
-    assert_eq!(
-        error.to_string(),
-        format!("the hook `emit` was answered with status {code} to POST {address}{shown}")
-    );
+    assert_eq!(error.to_string(), format!("the hook `emit` was answered with status {code} to POST {address}{shown}"));
 }
 
 #[tokio::test]
 async fn http_reads_no_more_than_a_bound() {
     let (address, _asked) = server(response("200 OK", &"x".repeat(MAX_ANSWER + 1))).await;
-    let error = call(&http("POST", address, &[], None), json!({}), None, PATIENCE)
-        .await
-        .expect_err("too long");
-    assert_eq!(
-        error.to_string(),
-        "the hook `emit` answered more than 1024 KiB"
-    );
+    let error = call(&http("POST", address, &[], None), json!({}), None, PATIENCE).await.expect_err("too long");
+    assert_eq!(error.to_string(), "the hook `emit` answered more than 1024 KiB");
     let (address, _asked) = server(response("200 OK", &"x".repeat(MAX_ANSWER))).await;
-    let answer = call(&http("POST", address, &[], None), json!({}), None, PATIENCE)
-        .await
-        .expect("just fits");
+    let answer = call(&http("POST", address, &[], None), json!({}), None, PATIENCE).await.expect("just fits");
     assert_eq!(answer.as_str().map(str::len), Some(MAX_ANSWER));
 }
 
@@ -202,13 +139,8 @@ async fn http_is_bounded_in_time_and_the_hooks_own_time_wins() {
     if let HookSpec::Http { timeout, .. } = &mut spec {
         *timeout = Some(Duration::from_millis(50));
     }
-    let error = call(&spec, json!({}), None, PATIENCE)
-        .await
-        .expect_err("silence");
-    assert_eq!(
-        error.to_string(),
-        "the hook `emit` did not answer within 50ms"
-    );
+    let error = call(&spec, json!({}), None, PATIENCE).await.expect_err("silence");
+    assert_eq!(error.to_string(), "the hook `emit` did not answer within 50ms");
 }
 
 #[tokio::test]
@@ -217,24 +149,12 @@ async fn http_is_bounded_in_time_in_the_middle_of_an_answer() {
     let address = format!("http://{}", listener.local_addr().expect("bound"));
     let hub = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.expect("a connection");
-        stream
-            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf")
-            .await
-            .ok();
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await.ok();
         let mut rest = Vec::new();
         stream.read_to_end(&mut rest).await.ok();
     });
-    let error = call(
-        &http("POST", address, &[], None),
-        json!({}),
-        None,
-        Duration::from_millis(300),
-    )
-    .await;
-    assert_eq!(
-        error.expect_err("half an answer").to_string(),
-        "the hook `emit` did not answer within 300ms"
-    );
+    let error = call(&http("POST", address, &[], None), json!({}), None, Duration::from_millis(300)).await;
+    assert_eq!(error.expect_err("half an answer").to_string(), "the hook `emit` did not answer within 300ms");
     hub.await.expect("the connection was given up");
 }
 
@@ -243,20 +163,8 @@ async fn http_says_that_nobody_is_there() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = format!("http://{}", listener.local_addr().expect("bound"));
     drop(listener);
-    let error = call(
-        &http("POST", address.clone(), &[], None),
-        json!({}),
-        None,
-        PATIENCE,
-    )
-    .await
-    .expect_err("closed");
-    assert!(
-        error
-            .to_string()
-            .starts_with(&format!("the hook `emit` cannot reach {address}: ")),
-        "{error}"
-    );
+    let error = call(&http("POST", address.clone(), &[], None), json!({}), None, PATIENCE).await.expect_err("closed");
+    assert!(error.to_string().starts_with(&format!("the hook `emit` cannot reach {address}: ")), "{error}");
 }
 
 #[rstest]
@@ -265,18 +173,8 @@ async fn http_says_that_nobody_is_there() {
 #[case("${hub.key}", &[], "`k-1` does not begin with http:// or https://")]
 #[case("http://127.0.0.1:1", &[("x", "${args.line}")], "the value of `x` is not that of a header")]
 #[tokio::test]
-async fn http_refuses_what_cannot_be_sent(
-    #[case] url: &str,
-    #[case] headers: &[(&str, &str)],
-    #[case] message: &str,
-) {
-    let error = call(
-        &http("POST", url.to_owned(), headers, None),
-        json!({ "line": "a\nb" }),
-        None,
-        PATIENCE,
-    )
-    .await;
+async fn http_refuses_what_cannot_be_sent(#[case] url: &str, #[case] headers: &[(&str, &str)], #[case] message: &str) {
+    let error = call(&http("POST", url.to_owned(), headers, None), json!({ "line": "a\nb" }), None, PATIENCE).await;
     let error = error.expect_err("not sent").to_string();
     assert!(error.contains(message), "{error}");
 }
@@ -287,26 +185,15 @@ mod unix {
 
     #[tokio::test]
     async fn command_gets_args_and_message_and_answers_json() {
-        let answer = call(
-            &command(&["cat"]),
-            json!({"project": "p"}),
-            Some(json!({"z": 1, "a": 2})),
-            PATIENCE,
-        )
-        .await;
+        let answer = call(&command(&["cat"]), json!({"project": "p"}), Some(json!({"z": 1, "a": 2})), PATIENCE).await;
         let answer = answer.expect("an answer");
-        assert_eq!(
-            answer.to_string(),
-            r#"{"args":{"project":"p"},"message":{"z":1,"a":2}}"#
-        );
+        assert_eq!(answer.to_string(), r#"{"args":{"project":"p"},"message":{"z":1,"a":2}}"#);
     }
 
     #[tokio::test]
     async fn command_words_are_templates_that_no_shell_reads() {
         let spec = command(&["printf", "%s|", "${args.name}", "$HOME", "${hub.key} *"]);
-        let answer = call(&spec, json!({ "name": "a; b" }), None, PATIENCE)
-            .await
-            .expect("an answer");
+        let answer = call(&spec, json!({ "name": "a; b" }), None, PATIENCE).await.expect("an answer");
         assert_eq!(answer, json!("a; b|$HOME|k-1 *|"));
     }
 
@@ -314,61 +201,30 @@ mod unix {
     #[case::quiet("exit 0", Ok(Value::Null))]
     #[case::deaf("exec <&-; echo 7", Ok(json!(7)))]
     #[case::talkative_on_the_side("head -c 1000000 /dev/zero >&2; echo done", Ok(json!("done")))]
-    #[case::refusing(
-        "echo no such hub >&2; exit 3",
-        Err("the hook `emit` ended with exit status: 3: no such hub")
-    )]
+    #[case::refusing("echo no such hub >&2; exit 3", Err("the hook `emit` ended with exit status: 3: no such hub"))]
     #[case::endless("cat /dev/zero", Err("the hook `emit` answered more than 1024 KiB"))]
     #[tokio::test]
     async fn command_answers(#[case] script: &str, #[case] expected: Result<Value, &str>) {
         let message = Value::from("x".repeat(200_000));
-        let answer = call(
-            &command(&["sh", "-c", script]),
-            json!({}),
-            Some(message),
-            PATIENCE,
-        )
-        .await;
-        assert_eq!(
-            answer.map_err(|e| e.to_string()),
-            expected.map_err(str::to_owned)
-        );
+        let answer = call(&command(&["sh", "-c", script]), json!({}), Some(message), PATIENCE).await;
+        assert_eq!(answer.map_err(|e| e.to_string()), expected.map_err(str::to_owned));
     }
 
     #[tokio::test]
     async fn command_may_leave_a_server_behind() {
         let begun = Instant::now();
-        let answer = call(
-            &command(&["sh", "-c", "sleep 20 & echo started $!"]),
-            json!({}),
-            None,
-            PATIENCE,
-        )
-        .await;
+        let answer = call(&command(&["sh", "-c", "sleep 20 & echo started $!"]), json!({}), None, PATIENCE).await;
         let answer = answer.expect("an answer");
-        let pid = answer
-            .as_str()
-            .and_then(|text| text.strip_prefix("started "))
-            .expect("the pid")
-            .to_owned();
-        std::process::Command::new("kill")
-            .arg(pid)
-            .status()
-            .expect("what was left is ended");
-        assert!(
-            begun.elapsed() < Duration::from_secs(15),
-            "the pipe was awaited"
-        );
+        let pid = answer.as_str().and_then(|text| text.strip_prefix("started ")).expect("the pid").to_owned();
+        std::process::Command::new("kill").arg(pid).status().expect("what was left is ended");
+        assert!(begun.elapsed() < Duration::from_secs(15), "the pipe was awaited");
     }
 
     #[tokio::test]
     async fn command_is_bounded_in_time() {
         let spec = command(&["sleep", "60"]);
         let error = call(&spec, json!({}), None, Duration::from_millis(50)).await;
-        assert_eq!(
-            error.expect_err("too slow").to_string(),
-            "the hook `emit` did not answer within 50ms"
-        );
+        assert_eq!(error.expect_err("too slow").to_string(), "the hook `emit` did not answer within 50ms");
     }
 
     #[tokio::test]
@@ -398,24 +254,14 @@ mod unix {
 
     /// A zombie, killed and not yet reaped, counts as gone.
     fn alive(pid: &str) -> bool {
-        let output = std::process::Command::new("ps")
-            .args(["-o", "stat=", "-p", pid])
-            .output()
-            .expect("ps");
+        let output = std::process::Command::new("ps").args(["-o", "stat=", "-p", pid]).output().expect("ps");
         let state = String::from_utf8_lossy(&output.stdout);
         !state.trim().is_empty() && !state.trim().starts_with('Z')
     }
 
     #[tokio::test]
     async fn command_says_that_there_is_no_such_program() {
-        let error = call(&command(&["./no-such-program"]), json!({}), None, PATIENCE)
-            .await
-            .expect_err("not there");
-        assert!(
-            error
-                .to_string()
-                .starts_with("the hook `emit` cannot start `./no-such-program`: "),
-            "{error}"
-        );
+        let error = call(&command(&["./no-such-program"]), json!({}), None, PATIENCE).await.expect_err("not there");
+        assert!(error.to_string().starts_with("the hook `emit` cannot start `./no-such-program`: "), "{error}");
     }
 }

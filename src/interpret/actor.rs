@@ -79,7 +79,11 @@ impl End {
     }
 
     pub fn describe(&self) -> String {
-        let reason = if self.reason.is_empty() { String::new() } else { format!(" ({})", crate::matcher::cut(&self.reason, 120)) };
+        let reason = if self.reason.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", crate::matcher::cut(&self.reason, 120))
+        };
         match (self.close_frame, self.code) {
             (true, Some(code)) => format!("the hub closed the connection with {code}{reason}"),
             (true, None) => "the hub closed the connection with an empty close frame".to_owned(),
@@ -97,8 +101,14 @@ pub struct Entry {
 
 pub enum EntryKind {
     /// `json` is missing where it cannot be decoded; `message` is the index in the pack of what it is.
-    Message { json: Option<Value>, message: Option<usize> },
-    Control { pong: bool, data: String },
+    Message {
+        json: Option<Value>,
+        message: Option<usize>,
+    },
+    Control {
+        pong: bool,
+        data: String,
+    },
 }
 
 impl Actor {

@@ -42,7 +42,8 @@ impl History {
 
     /// In the order in which they happened, and how many there was no room for.
     pub fn finish(self) -> (Vec<FrameReport>, usize) {
-        let mut frames: Vec<_> = self.connections.into_values().flat_map(|record| record.first.into_iter().chain(record.last)).collect();
+        let mut frames: Vec<_> =
+            self.connections.into_values().flat_map(|record| record.first.into_iter().chain(record.last)).collect();
         frames.sort_by_key(|(sequence, _)| *sequence);
         (frames.into_iter().map(|(_, frame)| frame).collect(), self.dropped)
     }

@@ -46,7 +46,11 @@ pub struct Snapshot(Vec<State>);
 /// What `has`, `check` and `fits` say of a value.
 pub enum Finding {
     Holds,
-    Broken { expected: String, found: String, message: String },
+    Broken {
+        expected: String,
+        found: String,
+        message: String,
+    },
     NotReached(String),
     /// A mistake in the scenario.
     Mistake(String),
@@ -85,13 +89,25 @@ impl Judgement {
         self.checks.clone_from(&snapshot.0);
     }
 
-    pub fn answer(&mut self, check: CheckId, step: &str, outcome: Outcome, message: impl Into<String>, detail: Option<Detail>) {
+    pub fn answer(
+        &mut self,
+        check: CheckId,
+        step: &str,
+        outcome: Outcome,
+        message: impl Into<String>,
+        detail: Option<Detail>,
+    ) {
         self.checks[check].add(Answer { outcome, message: message.into(), step: step.to_owned(), detail });
     }
 
     /// The framing was broken.
     pub fn websocket(&mut self, actor: &str, expected: &str, found: &str) {
-        let detail = Detail { actor: actor.to_owned(), expected: expected.to_owned(), received: found.to_owned(), ..Detail::default() };
+        let detail = Detail {
+            actor: actor.to_owned(),
+            expected: expected.to_owned(),
+            received: found.to_owned(),
+            ..Detail::default()
+        };
         let message = format!("{expected}: {found}");
         self.stand("websocket", Vec::new(), Outcome::Broken, message, Some(detail));
     }
@@ -102,12 +118,19 @@ impl Judgement {
     }
 
     fn stand(&mut self, name: &str, rules: Vec<RuleUse>, outcome: Outcome, message: String, detail: Option<Detail>) {
-        let standing = self.standing.entry(name.to_owned()).or_insert_with(|| Standing { rules, state: State::default() });
+        let standing =
+            self.standing.entry(name.to_owned()).or_insert_with(|| Standing { rules, state: State::default() });
         standing.state.add(Answer { outcome, message, step: name.to_owned(), detail });
     }
 
     /// All checks with their verdicts, and the worst of them.
-    pub fn finish(self, program: &Program, stated_only: bool, cause: Option<&Cause>, interrupted: bool) -> (Vec<CheckReport>, Verdict) {
+    pub fn finish(
+        self,
+        program: &Program,
+        stated_only: bool,
+        cause: Option<&Cause>,
+        interrupted: bool,
+    ) -> (Vec<CheckReport>, Verdict) {
         let mut reports = Vec::new();
         for (check, state) in program.checks.iter().zip(self.checks) {
             let unasked = || match cause {
@@ -115,7 +138,12 @@ impl Judgement {
                 None if interrupted => Outcome::Undecided("never asked: the run was interrupted".to_owned()),
                 None => Outcome::NotReached("nothing to judge came by".to_owned()),
             };
-            let answer = state.worst.unwrap_or_else(|| Answer { outcome: unasked(), message: String::new(), step: String::new(), detail: None });
+            let answer = state.worst.unwrap_or_else(|| Answer {
+                outcome: unasked(),
+                message: String::new(),
+                step: String::new(),
+                detail: None,
+            });
             reports.push(report(check.name.clone(), &check.rules, Some(check.span), state.asked, answer, stated_only));
         }
         for (name, standing) in self.standing {
@@ -133,9 +161,18 @@ fn worst(verdicts: impl Iterator<Item = Verdict>, stopped: bool) -> Verdict {
     verdicts.filter(|verdict| *verdict != Verdict::NotTestable).fold(floor, Verdict::max)
 }
 
-fn report(name: String, rules: &[RuleUse], span: Option<crate::source::Span>, asked: usize, answer: Answer, stated_only: bool) -> CheckReport {
-    let judged: Vec<(RuleUse, Verdict)> =
-        rules.iter().map(|rule| (rule.clone(), verdict(&answer.outcome, rule.level, rule.basis, stated_only))).collect();
+fn report(
+    name: String,
+    rules: &[RuleUse],
+    span: Option<crate::source::Span>,
+    asked: usize,
+    answer: Answer,
+    stated_only: bool,
+) -> CheckReport {
+    let judged: Vec<(RuleUse, Verdict)> = rules
+        .iter()
+        .map(|rule| (rule.clone(), verdict(&answer.outcome, rule.level, rule.basis, stated_only)))
+        .collect();
     let whole = match judged.iter().map(|(_, verdict)| *verdict).max() {
         Some(worst) => worst,
         None => verdict(&answer.outcome, Level::Must, Basis::Stated, stated_only),
@@ -143,7 +180,9 @@ fn report(name: String, rules: &[RuleUse], span: Option<crate::source::Span>, as
     let message = match &answer.outcome {
         Outcome::Holds => String::new(),
         Outcome::Broken => answer.message,
-        Outcome::Tolerated(text) | Outcome::Noted(text) | Outcome::Undecided(text) | Outcome::NotReached(text) => text.clone(),
+        Outcome::Tolerated(text) | Outcome::Noted(text) | Outcome::Undecided(text) | Outcome::NotReached(text) => {
+            text.clone()
+        }
     };
     CheckReport { name, rules: judged, verdict: whole, span, step: answer.step, asked, message, detail: answer.detail }
 }
@@ -158,6 +197,10 @@ impl Conversation {
                 Ok(ready) => {
                     built = ready;
                     &built
+                }
+                // What it is compared with comes from another frame, which is judged by itself.
+                Err(EvalError::Missing(what)) => {
+                    return Finding::NotReached(format!("nothing to compare with: {what} is not there"));
                 }
                 Err(error) => return finding(&error),
             },
@@ -174,8 +217,18 @@ impl Conversation {
             Ready::Schema(validator) => match validator.iter_errors(subject).next() {
                 None => Finding::Holds,
                 Some(error) => {
-                    let message = format!("{}: {error}", if error.instance_path().as_str().is_empty() { "the value" } else { error.instance_path().as_str() });
-                    let expected = pattern.template.eval(names).map_or_else(|e| e.to_string(), |schema| crate::matcher::show(&schema));
+                    let message = format!(
+                        "{}: {error}",
+                        if error.instance_path().as_str().is_empty() {
+                            "the value"
+                        } else {
+                            error.instance_path().as_str()
+                        }
+                    );
+                    let expected = pattern
+                        .template
+                        .eval(names)
+                        .map_or_else(|e| e.to_string(), |schema| crate::matcher::show(&schema));
                     Finding::Broken { expected, found: crate::matcher::show(subject), message }
                 }
             },
@@ -184,13 +237,26 @@ impl Conversation {
 
     /// Judges what a `check` computes.
     pub(super) fn compute(&self, value: &Template, test: &Test, names: &dyn Names) -> Finding {
-        let value = match value.eval(names) {
+        let evaluated = value.eval(names);
+        let value = match evaluated {
             Ok(value) => value,
+            // What the hub sent cannot be computed with: differences of texts, versions that are none.
+            Err(EvalError::Failed(message)) if from_hub(value, names) => {
+                return Finding::Broken {
+                    expected: "values that can be computed with".to_owned(),
+                    found: message.clone(),
+                    message,
+                };
+            }
             Err(error) => return finding(&error),
         };
         match test {
             Test::True if value == Value::Bool(true) => Finding::Holds,
-            Test::True => Finding::Broken { expected: "true".to_owned(), found: crate::matcher::show(&value), message: format!("it is {}", crate::matcher::show(&value)) },
+            Test::True => Finding::Broken {
+                expected: "true".to_owned(),
+                found: crate::matcher::show(&value),
+                message: format!("it is {}", crate::matcher::show(&value)),
+            },
             Test::Equals(template) => match template.eval(names) {
                 Err(error) => finding(&error),
                 Ok(wanted) if crate::matcher::same(&wanted, &value) => Finding::Holds,
@@ -213,14 +279,21 @@ impl Conversation {
                 return;
             }
             Finding::Broken { expected, found, message } => {
-                let received = if frame.is_empty() { found } else { format!("{found} in {}", crate::matcher::cut(frame, 400)) };
+                let received =
+                    if frame.is_empty() { found } else { format!("{found} in {}", crate::matcher::cut(frame, 400)) };
                 (Outcome::Broken, message, Some(self.detail(actor, expected, received, None)))
             }
         };
         self.judgement.answer(check, step, outcome, message, detail);
     }
 
-    pub(super) fn detail(&self, actor: Option<ActorId>, expected: String, received: String, waited: Option<std::time::Duration>) -> Detail {
+    pub(super) fn detail(
+        &self,
+        actor: Option<ActorId>,
+        expected: String,
+        received: String,
+        waited: Option<std::time::Duration>,
+    ) -> Detail {
         Detail {
             actor: actor.map(|id| self.program.actors[id].name.clone()).unwrap_or_default(),
             sent: actor.and_then(|id| self.actors[id].last_sent.clone()),
@@ -241,7 +314,10 @@ impl Conversation {
         let way = if self.is_server(id) { Way::ToHub } else { Way::FromHub };
         // To a listening actor the hub speaks as a client speaks to a hub, or as a hub: whichever the frame is.
         let message = json.as_ref().and_then(|json| {
-            program.pack.recognise(json, way).or_else(|| (way == Way::ToHub).then(|| program.pack.recognise(json, Way::FromHub)).flatten())
+            program
+                .pack
+                .recognise(json, way)
+                .or_else(|| (way == Way::ToHub).then(|| program.pack.recognise(json, Way::FromHub)).flatten())
         });
         if let (Some(json), Some(message)) = (&json, message) {
             self.judge_schema(id, message, json, &wire);
@@ -256,15 +332,18 @@ impl Conversation {
                     }
                 }
                 Always::Frame { check, pattern } if !matches!(decoded, Err(Undecoded::Beyond(_))) => {
-                    let mut subject = serde_json::json!({ "opcode": wire.opcode, "size": wire.size, "text": &*wire.text });
+                    let mut subject =
+                        serde_json::json!({ "opcode": wire.opcode, "size": wire.size, "text": &*wire.text });
                     if let Some(json) = &json {
                         subject["json"] = json.clone();
                     }
                     let finding = self.compare(pattern, &subject, &self.names(Some(id)));
                     let finding = match (finding, &decoded) {
-                        (Finding::Broken { expected, message, .. }, Err(Undecoded::NotJson(why))) => {
-                            Finding::Broken { expected, found: format!("no JSON ({why})"), message: format!("{message}; the frame is not JSON: {why}") }
-                        }
+                        (Finding::Broken { expected, message, .. }, Err(Undecoded::NotJson(why))) => Finding::Broken {
+                            expected,
+                            found: format!("no JSON ({why})"),
+                            message: format!("{message}; the frame is not JSON: {why}"),
+                        },
                         (finding, _) => finding,
                     };
                     self.note(*check, "always", Some(id), &wire.text, finding);
@@ -290,10 +369,12 @@ impl Conversation {
             let level = if should { rule.level.min(Level::Should) } else { rule.level };
             Some(RuleUse { id: name.clone(), level, basis: rule.basis, lowered: level < rule.level })
         };
-        let broken = |name: &String, should: bool| violations.iter().any(|v| v.should == should && v.rules.contains(name));
+        let broken =
+            |name: &String, should: bool| violations.iter().any(|v| v.should == should && v.rules.contains(name));
         for (names, should) in [(&schema.rules, false), (&schema.should_rules, true)] {
             for name in names {
-                if !broken(name, should) && (should || violations.iter().all(|v| v.should))
+                if !broken(name, should)
+                    && (should || violations.iter().all(|v| v.should))
                     && let Some(rule) = used(name, should)
                 {
                     let label = label(&message.name, std::slice::from_ref(name), should);
@@ -307,14 +388,27 @@ impl Conversation {
         for Violation { path, expected, found, rules, should } in &violations {
             let place = if path.is_empty() { "the message" } else { path.as_str() };
             let text = format!("`{}` breaks its schema at {place}: expected {expected}, found {found}", message.name);
-            let detail = self.detail(Some(id), format!("{place}: {expected}"), crate::matcher::cut(&wire.text, 400), None);
+            let detail =
+                self.detail(Some(id), format!("{place}: {expected}"), crate::matcher::cut(&wire.text, 400), None);
             if rules.is_empty() {
-                self.judgement.stand(&format!("schema:{}", message.name), Vec::new(), Outcome::Broken, text, Some(detail));
+                self.judgement.stand(
+                    &format!("schema:{}", message.name),
+                    Vec::new(),
+                    Outcome::Broken,
+                    text,
+                    Some(detail),
+                );
                 continue;
             }
             for name in rules {
                 let label = label(&message.name, std::slice::from_ref(name), *should);
-                self.judgement.stand(&label, used(name, *should).into_iter().collect(), Outcome::Broken, text.clone(), Some(detail.clone()));
+                self.judgement.stand(
+                    &label,
+                    used(name, *should).into_iter().collect(),
+                    Outcome::Broken,
+                    text.clone(),
+                    Some(detail.clone()),
+                );
             }
         }
     }
@@ -338,7 +432,10 @@ impl Conversation {
                 let mut frames: Vec<(Bound, Value)> = Vec::new();
                 for entry in &self.actors[id].inbox {
                     if let EntryKind::Message { json: Some(json), .. } = &entry.kind {
-                        frames.push((Bound::One { value: json.clone(), wire: Some(std::sync::Arc::clone(&entry.wire)) }, json.clone()));
+                        frames.push((
+                            Bound::One { value: json.clone(), wire: Some(std::sync::Arc::clone(&entry.wire)) },
+                            json.clone(),
+                        ));
                     }
                 }
                 if frames.is_empty() {
@@ -347,7 +444,13 @@ impl Conversation {
                 let pack = std::sync::Arc::clone(&program.pack);
                 self.world.set_frames(Box::new(move |name| {
                     let message = pack.message(name)?;
-                    Some(frames.iter().filter(|(_, json)| message.is(json, Way::FromHub)).map(|(bound, _)| bound.to_engine()).collect())
+                    Some(
+                        frames
+                            .iter()
+                            .filter(|(_, json)| message.is(json, Way::FromHub))
+                            .map(|(bound, _)| bound.to_engine())
+                            .collect(),
+                    )
                 }));
                 let finding = self.compute(value, test, &self.names(Some(id)));
                 self.note(*check, "always", Some(id), "", finding);
@@ -371,15 +474,36 @@ fn decode(text: &str) -> Result<Value, Undecoded> {
     serde_json::from_str(text).map_err(|error| {
         let why = error.to_string();
         let beyond = ["recursion limit", "number out of range", "surrogate"].iter().any(|limit| why.contains(limit));
-        if beyond { Undecoded::Beyond(format!("a frame cannot be decoded here: {why}")) } else { Undecoded::NotJson(why) }
+        if beyond {
+            Undecoded::Beyond(format!("a frame cannot be decoded here: {why}"))
+        } else {
+            Undecoded::NotJson(why)
+        }
     })
+}
+
+/// Whether something in it came from the hub.
+pub(super) fn from_hub(template: &Template, names: &dyn Names) -> bool {
+    let mut found = false;
+    template.expressions(&mut |expression| {
+        found |= expression
+            .uses
+            .iter()
+            .filter_map(|used| names.lookup(used.split('.').next().unwrap_or(used)))
+            .any(|bound| !bound.wires().is_empty());
+    });
+    found
 }
 
 /// In a check a missing member is what the hub did wrong; a name nobody bound means that the check was not reached.
 fn finding(error: &EvalError) -> Finding {
     match error {
         EvalError::Unbound(name) => Finding::NotReached(format!("not reached: `{name}` was never bound")),
-        EvalError::Missing(what) => Finding::Broken { expected: format!("{what} to be there"), found: "no such member".to_owned(), message: format!("{what} is not there") },
+        EvalError::Missing(what) => Finding::Broken {
+            expected: format!("{what} to be there"),
+            found: "no such member".to_owned(),
+            message: format!("{what} is not there"),
+        },
         EvalError::Failed(what) => Finding::Mistake(what.clone()),
     }
 }

@@ -52,13 +52,25 @@ pub struct Config {
 /// What happened.
 #[derive(Debug)]
 pub enum Input {
-    Received { connection: u32, what: Received },
+    Received {
+        connection: u32,
+        what: Received,
+    },
     /// The answer to an `Output::Hook`.
-    HookAnswer { call: u32, answer: Result<Value, String> },
+    HookAnswer {
+        call: u32,
+        answer: Result<Value, String>,
+    },
     /// An actor that listens does so here now.
-    Listening { actor: ActorId, url: String },
+    Listening {
+        actor: ActorId,
+        url: String,
+    },
     /// The hub connected to an actor that listens.
-    Accepted { actor: ActorId, connection: u32 },
+    Accepted {
+        actor: ActorId,
+        connection: u32,
+    },
     /// Nothing but time.
     Tick,
     /// Ctrl-C: what has not been asked stays undecided.
@@ -68,17 +80,43 @@ pub enum Input {
 /// What is to be done.
 #[derive(Debug)]
 pub enum Output {
-    Open { connection: u32, dial: Dial },
-    Send { connection: u32, frames: Vec<Frame> },
-    SendBytes { connection: u32, bytes: Vec<u8> },
+    Open {
+        connection: u32,
+        dial: Dial,
+    },
+    Send {
+        connection: u32,
+        frames: Vec<Frame>,
+    },
+    SendBytes {
+        connection: u32,
+        bytes: Vec<u8>,
+    },
     /// Without a close frame: reset, or end of stream.
-    End { connection: u32, reset: bool },
-    StopReading { connection: u32 },
-    ReadAgain { connection: u32 },
-    Hook { call: u32, name: String, args: Value, message: Option<Value> },
-    Listen { actor: ActorId },
+    End {
+        connection: u32,
+        reset: bool,
+    },
+    StopReading {
+        connection: u32,
+    },
+    ReadAgain {
+        connection: u32,
+    },
+    Hook {
+        call: u32,
+        name: String,
+        args: Value,
+        message: Option<Value>,
+    },
+    Listen {
+        actor: ActorId,
+    },
     Trace(FrameReport),
-    Waiting { because: String, time: Duration },
+    Waiting {
+        because: String,
+        time: Duration,
+    },
 }
 
 /// How an actor connects, beyond the target's address.
@@ -93,7 +131,12 @@ pub struct Dial {
 }
 
 /// Needs of a program that these settings, words and hooks do not meet.
-pub fn unmet(program: &Program, settings: &BTreeMap<String, Value>, provides: &dyn Fn(&str) -> bool, hooks: &dyn Fn(&str) -> bool) -> Result<Vec<String>, String> {
+pub fn unmet(
+    program: &Program,
+    settings: &BTreeMap<String, Value>,
+    provides: &dyn Fn(&str) -> bool,
+    hooks: &dyn Fn(&str) -> bool,
+) -> Result<Vec<String>, String> {
     let names = names::Settings::new(program, settings);
     let mut unmet = Vec::new();
     for need in &program.needs {
@@ -103,7 +146,9 @@ pub fn unmet(program: &Program, settings: &BTreeMap<String, Value>, provides: &d
             Need::Hook(name) => hooks(name),
             Need::Expression { text, expr } => match expr.eval(&names) {
                 Ok(value) => value == Value::Bool(true),
-                Err(crate::scenario::value::EvalError::Failed(error)) => return Err(format!("the need `{text}`: {error}")),
+                Err(crate::scenario::value::EvalError::Failed(error)) => {
+                    return Err(format!("the need `{text}`: {error}"));
+                }
                 Err(_) => false,
             },
         };
@@ -259,7 +304,8 @@ impl Conversation {
             }
         }
         let (history, history_dropped) = self.history.finish();
-        let (checks, verdict) = self.judgement.finish(&self.program, self.config.stated_only, self.cause.as_ref(), self.interrupted);
+        let (checks, verdict) =
+            self.judgement.finish(&self.program, self.config.stated_only, self.cause.as_ref(), self.interrupted);
         ScenarioReport {
             protocol: self.program.pack.name.clone(),
             id: self.program.id.clone(),
@@ -323,7 +369,11 @@ impl Conversation {
             }
             Received::NoUpgrade { reason } => {
                 self.record(id, connection, Direction::Neither, "no upgrade", &reason, 0);
-                self.judgement.websocket(&self.program.actors[id].name, "a WebSocket server answers the upgrade (RFC 6455, section 4.2.2)", &reason);
+                self.judgement.websocket(
+                    &self.program.actors[id].name,
+                    "a WebSocket server answers the upgrade (RFC 6455, section 4.2.2)",
+                    &reason,
+                );
                 if current {
                     self.actors[id].link = Link::Refused { sequence, refusal: serde_json::json!({}), text: reason };
                 }
@@ -335,7 +385,11 @@ impl Conversation {
                 }
             }
             Received::Message(message) => {
-                let text = if message.binary { hex(&message.payload) } else { String::from_utf8_lossy(&message.payload).into_owned() };
+                let text = if message.binary {
+                    hex(&message.payload)
+                } else {
+                    String::from_utf8_lossy(&message.payload).into_owned()
+                };
                 let kind = if message.binary { "binary" } else { "text" };
                 self.record(id, connection, Direction::Received, kind, &text, message.payload.len());
                 if current {
@@ -392,7 +446,15 @@ impl Conversation {
         }
     }
 
-    fn wire(&self, id: ActorId, connection: u32, sequence: u64, opcode: &'static str, text: &str, size: usize) -> Arc<Wire> {
+    fn wire(
+        &self,
+        id: ActorId,
+        connection: u32,
+        sequence: u64,
+        opcode: &'static str,
+        text: &str,
+        size: usize,
+    ) -> Arc<Wire> {
         let after = self.now.saturating_sub(self.actors[id].opened_at);
         let unix_ms = self.config.epoch_ms as f64 + self.now.as_secs_f64() * 1000.0;
         Arc::new(Wire { sequence, at: self.now, unix_ms, after, connection, opcode, text: text.into(), size })

@@ -46,7 +46,8 @@ impl Names for View<'_> {
 
     fn omits(&self, source: &str) -> bool {
         source.strip_prefix("hub.").is_some_and(|name| {
-            self.conversation.program.shared.settings.get(name).is_some_and(|setting| setting.optional) && !self.conversation.config.settings.contains_key(name)
+            self.conversation.program.shared.settings.get(name).is_some_and(|setting| setting.optional)
+                && !self.conversation.config.settings.contains_key(name)
         })
     }
 }
@@ -55,7 +56,10 @@ impl View<'_> {
     fn actor(&self, name: &str) -> Option<Bound> {
         let c = self.conversation;
         if let Some(members) = c.program.groups.get(name) {
-            return Some(Bound::Many { items: members.iter().map(|id| c.actors[*id].bound()).collect(), ordered: false });
+            return Some(Bound::Many {
+                items: members.iter().map(|id| c.actors[*id].bound()).collect(),
+                ordered: false,
+            });
         }
         c.program.actors.iter().position(|actor| actor.name == name).map(|id| c.actors[id].bound())
     }

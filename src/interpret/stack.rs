@@ -29,11 +29,32 @@ pub struct Frame {
 
 pub enum Kind {
     Body,
-    Each { name: String, values: Vec<Value>, round: usize, bodies: Vec<BlockId>, fresh: Vec<ActorId>, collected: BTreeMap<String, Vec<Bound>> },
-    Either { name: String, values: Vec<Value>, try_: usize, before: Snapshot },
-    Retry { until: Duration, before: Snapshot },
-    Scene { rest: Vec<ActorId>, done: Vec<Bound>, group: bool },
-    Opening { rest: Vec<ActorId> },
+    Each {
+        name: String,
+        values: Vec<Value>,
+        round: usize,
+        bodies: Vec<BlockId>,
+        fresh: Vec<ActorId>,
+        collected: BTreeMap<String, Vec<Bound>>,
+    },
+    Either {
+        name: String,
+        values: Vec<Value>,
+        try_: usize,
+        before: Snapshot,
+    },
+    Retry {
+        until: Duration,
+        before: Snapshot,
+    },
+    Scene {
+        rest: Vec<ActorId>,
+        done: Vec<Bound>,
+        group: bool,
+    },
+    Opening {
+        rest: Vec<ActorId>,
+    },
 }
 
 impl Frame {
@@ -189,14 +210,32 @@ impl Conversation {
         self.complete(step, bound);
     }
 
-    pub(super) fn enter_each(&mut self, program: &Program, name: &str, values: Vec<Value>, bodies: &[BlockId], fresh: &[ActorId]) {
-        self.round(program, Round { name: name.to_owned(), values, round: 0, bodies: bodies.to_vec(), fresh: fresh.to_vec(), collected: BTreeMap::new() });
+    pub(super) fn enter_each(
+        &mut self,
+        program: &Program,
+        name: &str,
+        values: Vec<Value>,
+        bodies: &[BlockId],
+        fresh: &[ActorId],
+    ) {
+        self.round(
+            program,
+            Round {
+                name: name.to_owned(),
+                values,
+                round: 0,
+                bodies: bodies.to_vec(),
+                fresh: fresh.to_vec(),
+                collected: BTreeMap::new(),
+            },
+        );
     }
 
     fn round(&mut self, program: &Program, round: Round) {
         let Round { name, values, round, bodies, fresh, collected } = round;
         if round == values.len() {
-            let lists = collected.into_iter().map(|(name, items)| (name, Bound::Many { items, ordered: true })).collect();
+            let lists =
+                collected.into_iter().map(|(name, items)| (name, Bound::Many { items, ordered: true })).collect();
             self.leave_block(program, lists, None);
             return;
         }
@@ -206,20 +245,42 @@ impl Conversation {
             }
         }
         let block = *bodies.get(round).or(bodies.last()).unwrap_or(&0);
-        let names = [(name.clone(), Bound::plain(values[round].clone())), ("index".to_owned(), Bound::plain(Value::from(round)))].into();
-        self.push(Frame { block, position: 0, names, kind: Kind::Each { name, values, round, bodies, fresh, collected }, me: None });
+        let names = [
+            (name.clone(), Bound::plain(values[round].clone())),
+            ("index".to_owned(), Bound::plain(Value::from(round))),
+        ]
+        .into();
+        self.push(Frame {
+            block,
+            position: 0,
+            names,
+            kind: Kind::Each { name, values, round, bodies, fresh, collected },
+            me: None,
+        });
     }
 
     pub(super) fn enter_either(&mut self, name: &str, values: Vec<Value>, body: BlockId) {
         let names = [(name.to_owned(), Bound::plain(values[0].clone()))].into();
         let before = self.judgement.snapshot();
-        self.push(Frame { block: body, position: 0, names, kind: Kind::Either { name: name.to_owned(), values, try_: 0, before }, me: None });
+        self.push(Frame {
+            block: body,
+            position: 0,
+            names,
+            kind: Kind::Either { name: name.to_owned(), values, try_: 0, before },
+            me: None,
+        });
     }
 
     pub(super) fn enter_retry(&mut self, time: Duration, body: BlockId) {
         let before = self.judgement.snapshot();
         let until = self.now + time;
-        self.push(Frame { block: body, position: 0, names: BTreeMap::new(), kind: Kind::Retry { until, before }, me: None });
+        self.push(Frame {
+            block: body,
+            position: 0,
+            names: BTreeMap::new(),
+            kind: Kind::Retry { until, before },
+            me: None,
+        });
     }
 
     /// Plays a scene for each of these actors, one after another; nobody at all for `play`.
@@ -233,7 +294,11 @@ impl Conversation {
 
     fn scene(&mut self, program: &Arc<Program>, mut rest: Vec<ActorId>, done: Vec<Bound>, group: bool) {
         if rest.is_empty() {
-            let bound = if group { Bound::Many { items: done, ordered: false } } else { done.into_iter().next().unwrap_or(Bound::Scene(BTreeMap::new())) };
+            let bound = if group {
+                Bound::Many { items: done, ordered: false }
+            } else {
+                done.into_iter().next().unwrap_or(Bound::Scene(BTreeMap::new()))
+            };
             self.leave_block(program, BTreeMap::new(), Some(bound));
             return;
         }
@@ -241,7 +306,14 @@ impl Conversation {
         self.scene_frame(program, Some(id), rest, done, group);
     }
 
-    fn scene_frame(&mut self, program: &Arc<Program>, me: Option<ActorId>, rest: Vec<ActorId>, done: Vec<Bound>, group: bool) {
+    fn scene_frame(
+        &mut self,
+        program: &Arc<Program>,
+        me: Option<ActorId>,
+        rest: Vec<ActorId>,
+        done: Vec<Bound>,
+        group: bool,
+    ) {
         let Some(outer) = self.stack.last() else { return };
         let step = &program.blocks[outer.block][outer.position];
         let Act::Play { scene, given, with } = &step.act else { return };
@@ -252,7 +324,13 @@ impl Conversation {
                 Some((_, template)) => template.eval(&self.names(me)),
                 // What is given sees what was given before it.
                 None => {
-                    self.push(Frame { block: *scene, position: 0, names: names.clone(), kind: Kind::Scene { rest: Vec::new(), done: Vec::new(), group }, me });
+                    self.push(Frame {
+                        block: *scene,
+                        position: 0,
+                        names: names.clone(),
+                        kind: Kind::Scene { rest: Vec::new(), done: Vec::new(), group },
+                        me,
+                    });
                     let value = template.eval(&self.names(me));
                     self.stack.pop();
                     value
@@ -297,7 +375,13 @@ impl Conversation {
             self.give(id, &overrides, false);
         }
         let Some(role) = program.roles.get(&program.actors[id].role) else { return };
-        self.push(Frame { block: role.opening, position: 0, names: BTreeMap::new(), kind: Kind::Opening { rest }, me: Some(id) });
+        self.push(Frame {
+            block: role.opening,
+            position: 0,
+            names: BTreeMap::new(),
+            kind: Kind::Opening { rest },
+            me: Some(id),
+        });
     }
 
     /// Works out what is given to an actor: all of it, or what is overridden and whatever stands on it.
@@ -459,9 +543,19 @@ impl Conversation {
             }
         }
         let who = failure.detail.as_ref().map(|detail| detail.actor.clone()).unwrap_or_default();
-        let message = if who.is_empty() { format!("{}: {}", step.text, failure.message) } else { format!("{who}: {}: {}", step.text, failure.message) };
+        let message = if who.is_empty() {
+            format!("{}: {}", step.text, failure.message)
+        } else {
+            format!("{who}: {}: {}", step.text, failure.message)
+        };
         let _ = accused;
-        self.cause = Some(Cause { span: Some(step.span), step: step.text.clone(), message, detail: failure.detail, unreachable: failure.unreachable });
+        self.cause = Some(Cause {
+            span: Some(step.span),
+            step: step.text.clone(),
+            message,
+            detail: failure.detail,
+            unreachable: failure.unreachable,
+        });
     }
 
     /// A step that is passed over: its own check and all its details.
@@ -528,7 +622,11 @@ fn checks_of(program: &Program, block: BlockId, checks: &mut Vec<usize>) {
 fn leans_on(template: &Template, overrides: &BTreeMap<String, Value>) -> bool {
     let mut leans = false;
     template.expressions(&mut |expression| {
-        leans |= expression.uses.iter().filter_map(|name| name.strip_prefix("self.")).any(|name| overrides.contains_key(name));
+        leans |= expression
+            .uses
+            .iter()
+            .filter_map(|name| name.strip_prefix("self."))
+            .any(|name| overrides.contains_key(name));
     });
     leans
 }

@@ -15,7 +15,8 @@ use crate::frame::{Frame, Opcode};
 use crate::pack::Level;
 use crate::scenario::compose;
 use crate::scenario::model::{
-    Act, ActorId, Alternative, Codes, Compose, Count, Expect, Has, Hook, MessageName, Order, Program, Quantity, Step, Want, Who, duration,
+    Act, ActorId, Alternative, Codes, Compose, Count, Expect, Has, Hook, MessageName, Order, Program, Quantity, Step,
+    Want, Who, duration,
 };
 use crate::scenario::template::Template;
 use crate::scenario::value::{Bound, EvalError, Wire};
@@ -57,9 +58,12 @@ impl Failure {
 
     pub fn from_eval(error: &EvalError) -> Self {
         match error {
-            EvalError::Unbound(name) => {
-                Self { kind: Kind::NotReached, message: format!("not reached: `{name}` was never bound"), detail: None, unreachable: false }
-            }
+            EvalError::Unbound(name) => Self {
+                kind: Kind::NotReached,
+                message: format!("not reached: `{name}` was never bound"),
+                detail: None,
+                unreachable: false,
+            },
             EvalError::Missing(what) => Self::undecided(format!("{what} is not there"), None),
             EvalError::Failed(what) => Self::mistake(what.clone()),
         }
@@ -84,12 +88,25 @@ enum Waiting {
     Time,
     /// Nothing but time; then the step begins.
     Pause,
-    Upgrade { members: Vec<ActorId>, tries: bool },
+    Upgrade {
+        members: Vec<ActorId>,
+        tries: bool,
+    },
     Frames(Box<Frames>),
-    End { members: Vec<ActorId>, codes: Codes, refusal: bool },
-    Silence { members: Vec<(ActorId, Wanted)> },
-    OneOf { members: Vec<Open> },
-    Hook { call: u32 },
+    End {
+        members: Vec<ActorId>,
+        codes: Codes,
+        refusal: bool,
+    },
+    Silence {
+        members: Vec<(ActorId, Wanted)>,
+    },
+    OneOf {
+        members: Vec<Open>,
+    },
+    Hook {
+        call: u32,
+    },
     /// The hook's answer did not fit; it is asked again then.
     HookAgain,
 }
@@ -164,7 +181,11 @@ impl Conversation {
                 for id in members {
                     if let (Some(connection), true) = (self.actors[id].connection, self.actors[id].is_open()) {
                         let stops = matches!(step.act, Act::StopReading);
-                        self.out.push(if stops { Output::StopReading { connection } } else { Output::ReadAgain { connection } });
+                        self.out.push(if stops {
+                            Output::StopReading { connection }
+                        } else {
+                            Output::ReadAgain { connection }
+                        });
                     }
                 }
                 Ok(Progress::Done(None))
@@ -175,10 +196,17 @@ impl Conversation {
                 let mut wanted = Vec::new();
                 for id in members {
                     let names = self.names(Some(id));
-                    wanted.push((id, Wanted::message(&program.pack, message, pattern.as_ref(), after, &names)?.ignoring()));
+                    wanted.push((
+                        id,
+                        Wanted::message(&program.pack, message, pattern.as_ref(), after, &names)?.ignoring(),
+                    ));
                 }
                 let time = self.time(for_.as_ref())?.unwrap_or(self.config.quiet);
-                let active = Active { since: self.now, deadline: Some(self.now + time), waiting: Waiting::Silence { members: wanted } };
+                let active = Active {
+                    since: self.now,
+                    deadline: Some(self.now + time),
+                    waiting: Waiting::Silence { members: wanted },
+                };
                 self.poll(step, active)
             }
             Act::ExpectOneOf { alternatives, after, within } => {
@@ -188,10 +216,16 @@ impl Conversation {
                     let wanted = self.alternatives(program, id, alternatives, after)?;
                     open.push(Open { id, wanted, chosen: None });
                 }
-                let only_may = step.check.is_some_and(|check| program.checks[check].rules.iter().all(|rule| rule.level == Level::May));
+                let only_may = step
+                    .check
+                    .is_some_and(|check| program.checks[check].rules.iter().all(|rule| rule.level == Level::May));
                 let patience = if only_may { self.config.quiet } else { self.stretched(self.config.patience) };
                 let time = self.time(within.as_ref())?.map_or(patience, |time| self.stretched(time));
-                let active = Active { since: self.now, deadline: Some(self.now + time), waiting: Waiting::OneOf { members: open } };
+                let active = Active {
+                    since: self.now,
+                    deadline: Some(self.now + time),
+                    waiting: Waiting::OneOf { members: open },
+                };
                 self.poll(step, active)
             }
             Act::Play { .. } => {
@@ -211,7 +245,11 @@ impl Conversation {
             Act::Wait { time } => {
                 let time = self.time(Some(time))?.unwrap_or_default();
                 self.out.push(Output::Waiting { because: step.text.clone(), time });
-                Ok(Progress::Waiting(Active { since: self.now, deadline: Some(self.now + time), waiting: Waiting::Time }))
+                Ok(Progress::Waiting(Active {
+                    since: self.now,
+                    deadline: Some(self.now + time),
+                    waiting: Waiting::Time,
+                }))
             }
             Act::Check { value, test } => {
                 let finding = self.compute(value, test, &self.names(None));
@@ -246,9 +284,14 @@ impl Conversation {
     /// A `check` that does not hold is a finding, but never ends the scenario - unless an attempt is being made.
     fn settle(&mut self, program: &Program, step: &Step, finding: Finding) -> Stepped {
         let Some(check) = step.check else { return Ok(Progress::Done(None)) };
-        let trying = self.stack.iter().any(|frame| matches!(frame.kind, super::stack::Kind::Retry { .. } | super::stack::Kind::Either { .. }));
+        let trying = self
+            .stack
+            .iter()
+            .any(|frame| matches!(frame.kind, super::stack::Kind::Retry { .. } | super::stack::Kind::Either { .. }));
         match finding {
-            Finding::Broken { expected, found, message } if trying => Err(Failure::broken(message, self.detail(None, expected, found, None))),
+            Finding::Broken { expected, found, message } if trying => {
+                Err(Failure::broken(message, self.detail(None, expected, found, None)))
+            }
             Finding::NotReached(why) => {
                 self.pass_over(program, step, why);
                 Ok(Progress::Done(None))
@@ -317,20 +360,32 @@ impl Conversation {
                 Link::Open { upgrade } => bound.push(Bound::plain(upgrade.clone())),
                 Link::Refused { refusal, .. } if tries => bound.push(Bound::plain(refusal.clone())),
                 Link::Refused { text, .. } => {
-                    let detail = self.detail(Some(*id), "an accepted upgrade (HTTP 101)".to_owned(), text.clone(), waited);
+                    let detail =
+                        self.detail(Some(*id), "an accepted upgrade (HTTP 101)".to_owned(), text.clone(), waited);
                     return Err(Failure::broken(format!("the connection was refused: {text}"), detail));
                 }
                 Link::Unreachable { reason } => {
                     let detail = self.detail(Some(*id), "a connection".to_owned(), reason.clone(), waited);
-                    return Err(Failure { kind: Kind::Undecided, message: reason.clone(), detail: Some(detail), unreachable: true });
+                    return Err(Failure {
+                        kind: Kind::Undecided,
+                        message: reason.clone(),
+                        detail: Some(detail),
+                        unreachable: true,
+                    });
                 }
                 Link::Ended(_) => bound.push(Bound::plain(Value::Null)),
                 Link::Idle | Link::Connecting if over => {
-                    let what = if matches!(step.act, Act::Accept) { "the hub did not connect" } else { "no answer to the upgrade" };
+                    let what = if matches!(step.act, Act::Accept) {
+                        "the hub did not connect"
+                    } else {
+                        "no answer to the upgrade"
+                    };
                     let detail = self.detail(Some(*id), "an open connection".to_owned(), "nothing".to_owned(), waited);
                     return Err(Failure::broken(what, detail));
                 }
-                Link::Idle | Link::Connecting => return Ok(Progress::Waiting(Active { waiting: Waiting::Upgrade { members, tries }, ..active })),
+                Link::Idle | Link::Connecting => {
+                    return Ok(Progress::Waiting(Active { waiting: Waiting::Upgrade { members, tries }, ..active }));
+                }
             }
         }
         self.margin(step, &active);
@@ -378,9 +433,18 @@ impl Conversation {
             Want::Message { .. } | Want::Control { .. } => {
                 let mut awaiting = Vec::new();
                 for id in members {
-                    awaiting.push(Member { id, wanted: self.wanted(&program, id, &expect.want, after)?, claims: Vec::new() });
+                    awaiting.push(Member {
+                        id,
+                        wanted: self.wanted(&program, id, &expect.want, after)?,
+                        claims: Vec::new(),
+                    });
                 }
-                Waiting::Frames(Box::new(Frames { members: awaiting, count: expect.count, quantity, collecting: for_.is_some() }))
+                Waiting::Frames(Box::new(Frames {
+                    members: awaiting,
+                    count: expect.count,
+                    quantity,
+                    collecting: for_.is_some(),
+                }))
             }
             Want::Close(codes) => Waiting::End { members, codes: codes.clone(), refusal: false },
             Want::Refusal(codes) => Waiting::End { members, codes: codes.clone(), refusal: true },
@@ -392,8 +456,12 @@ impl Conversation {
         let names = self.names(Some(id));
         Ok(match want {
             Want::Control { pong, pattern } => Wanted::control(*pong, pattern.as_ref(), after, &names)?,
-            Want::Message { message, pattern } => Wanted::message(&program.pack, message, pattern.as_ref(), after, &names)?,
-            Want::Close(_) | Want::Refusal(_) => Wanted::message(&program.pack, &MessageName::Any, None, u64::MAX, &names)?,
+            Want::Message { message, pattern } => {
+                Wanted::message(&program.pack, message, pattern.as_ref(), after, &names)?
+            }
+            Want::Close(_) | Want::Refusal(_) => {
+                Wanted::message(&program.pack, &MessageName::Any, None, u64::MAX, &names)?
+            }
         })
     }
 
@@ -430,7 +498,8 @@ impl Conversation {
                     Quantity::AtMost => "at most",
                 };
                 let waited = Some(self.now.saturating_sub(active.since));
-                let detail = self.detail(None, format!("{words} {number} of them get it"), format!("{got} got it"), waited);
+                let detail =
+                    self.detail(None, format!("{words} {number} of them get it"), format!("{got} got it"), waited);
                 return Err(Failure::broken(format!("{got} of them got it, not {words} {number}"), detail));
             }
             self.holds(step);
@@ -440,13 +509,23 @@ impl Conversation {
         let everyone = got == frames.members.len();
         if everyone && !collecting {
             let counted = frames.count.is_some();
-            let excess = frames.collecting && frames.count.and_then(|count| count.max).is_some_and(|max| frames.members.iter().any(|m| m.claims.len() > max));
+            let excess = frames.collecting
+                && frames
+                    .count
+                    .and_then(|count| count.max)
+                    .is_some_and(|max| frames.members.iter().any(|m| m.claims.len() > max));
             if excess {
                 let waited = Some(self.now.saturating_sub(active.since));
-                let detail = self.detail(frames.members.first().map(|m| m.id), format!("at most {} of them", most - 1), format!("{most} or more"), waited);
+                let detail = self.detail(
+                    frames.members.first().map(|m| m.id),
+                    format!("at most {} of them", most - 1),
+                    format!("{most} or more"),
+                    waited,
+                );
                 return Err(Failure::broken("more came than allowed", detail));
             }
-            let results: Vec<(ActorId, Vec<Bound>)> = frames.members.drain(..).map(|member| (member.id, member.claims)).collect();
+            let results: Vec<(ActorId, Vec<Bound>)> =
+                frames.members.drain(..).map(|member| (member.id, member.claims)).collect();
             if !frames.collecting {
                 self.margin(step, &active);
             }
@@ -459,7 +538,9 @@ impl Conversation {
             }
             let ended = match &self.actors[member.id].link {
                 Link::Ended(end) => Some(end.describe()),
-                Link::Idle | Link::Refused { .. } | Link::Unreachable { .. } => Some("this actor has no connection".to_owned()),
+                Link::Idle | Link::Refused { .. } | Link::Unreachable { .. } => {
+                    Some("this actor has no connection".to_owned())
+                }
                 Link::Open { .. } | Link::Connecting => None,
             };
             if ended.is_none() && !over {
@@ -471,7 +552,8 @@ impl Conversation {
             let received = self.instead(id, &member.wanted);
             let count = member.claims.len();
             let detail = self.detail(Some(id), expected, received, waited);
-            let known = self.actors[id].end_noticed || matches!(self.actors[id].link, Link::Idle | Link::Refused { .. } | Link::Unreachable { .. });
+            let known = self.actors[id].end_noticed
+                || matches!(self.actors[id].link, Link::Idle | Link::Refused { .. } | Link::Unreachable { .. });
             return Err(match ended {
                 // Somebody was blamed for this end already, or it was foreseen.
                 Some(how) if known => Failure::undecided(format!("cannot be asked: {how}"), Some(detail)),
@@ -506,7 +588,9 @@ impl Conversation {
 
     fn judge_has(&mut self, step: &Step, actor: Option<ActorId>, has: &[Has], bound: &Bound) {
         let (value, text) = match bound {
-            Bound::One { value, wire } => (value.clone(), wire.as_ref().map_or_else(|| value.to_string(), |wire| wire.text.to_string())),
+            Bound::One { value, wire } => {
+                (value.clone(), wire.as_ref().map_or_else(|| value.to_string(), |wire| wire.text.to_string()))
+            }
             other => (other.to_json(), other.to_json().to_string()),
         };
         for has in has {
@@ -517,9 +601,11 @@ impl Conversation {
 
     fn claim(&mut self, id: ActorId, wanted: &Wanted) -> Option<Bound> {
         let program = Arc::clone(&self.program);
-        let found = self.actors[id].inbox.iter().enumerate().find_map(|(i, entry)| match wanted.fit(entry, &program.pack, &program.shared.ignore) {
-            Fit::Yes(value) => Some((i, value)),
-            _ => None,
+        let found = self.actors[id].inbox.iter().enumerate().find_map(|(i, entry)| {
+            match wanted.fit(entry, &program.pack, &program.shared.ignore) {
+                Fit::Yes(value) => Some((i, value)),
+                _ => None,
+            }
         });
         let (index, value) = found?;
         let entry = &mut self.actors[id].inbox[index];
@@ -527,7 +613,15 @@ impl Conversation {
         Some(Bound::One { value, wire: Some(Arc::clone(&entry.wire)) })
     }
 
-    fn poll_end(&mut self, step: &Step, active: Active, members: Vec<ActorId>, codes: Codes, refusal: bool, over: bool) -> Stepped {
+    fn poll_end(
+        &mut self,
+        step: &Step,
+        active: Active,
+        members: Vec<ActorId>,
+        codes: Codes,
+        refusal: bool,
+        over: bool,
+    ) -> Stepped {
         let waited = Some(self.now.saturating_sub(active.since));
         let mut items = Vec::new();
         for id in &members {
@@ -547,7 +641,11 @@ impl Conversation {
                 }
                 Link::Ended(end) if !refusal && !end.by_us => {
                     let (end, how) = (end.clone(), end.describe());
-                    let right = if end.close_frame { codes.any || end.code.is_some_and(|code| codes.codes.contains(&code)) } else { codes.drop };
+                    let right = if end.close_frame {
+                        codes.any || end.code.is_some_and(|code| codes.codes.contains(&code))
+                    } else {
+                        codes.drop
+                    };
                     self.actors[*id].end_noticed = true;
                     if !right {
                         let detail = self.detail(Some(*id), expected, how.clone(), waited);
@@ -561,13 +659,22 @@ impl Conversation {
                 }
                 Link::Unreachable { reason } => {
                     let detail = self.detail(Some(*id), expected, reason.clone(), waited);
-                    return Err(Failure { kind: Kind::Undecided, message: reason.clone(), detail: Some(detail), unreachable: true });
+                    return Err(Failure {
+                        kind: Kind::Undecided,
+                        message: reason.clone(),
+                        detail: Some(detail),
+                        unreachable: true,
+                    });
                 }
                 Link::Open { .. } | Link::Connecting if !over => {
-                    return Ok(Progress::Waiting(Active { waiting: Waiting::End { members, codes, refusal }, ..active }));
+                    return Ok(Progress::Waiting(Active {
+                        waiting: Waiting::End { members, codes, refusal },
+                        ..active
+                    }));
                 }
                 _ => {
-                    let wanted = Wanted::message(&self.program.pack, &MessageName::Any, None, 0, &self.names(Some(*id)))?;
+                    let wanted =
+                        Wanted::message(&self.program.pack, &MessageName::Any, None, 0, &self.names(Some(*id)))?;
                     let received = self.instead(*id, &wanted);
                     let detail = self.detail(Some(*id), expected, received, waited);
                     let what = if refusal { "the upgrade was not refused" } else { "the connection was not closed" };
@@ -583,14 +690,26 @@ impl Conversation {
     fn end_wire(&self, id: ActorId, end: &super::End) -> Arc<Wire> {
         let unix_ms = self.config.epoch_ms as f64 + end.at.as_secs_f64() * 1000.0;
         let connection = self.actors[id].connection.unwrap_or_default();
-        Arc::new(Wire { sequence: end.sequence, at: end.at, unix_ms, after: end.after, connection, opcode: "close", text: end.reason.as_str().into(), size: 0 })
+        Arc::new(Wire {
+            sequence: end.sequence,
+            at: end.at,
+            unix_ms,
+            after: end.after,
+            connection,
+            opcode: "close",
+            text: end.reason.as_str().into(),
+            size: 0,
+        })
     }
 
     fn poll_silence(&mut self, step: &Step, mut active: Active, over: bool) -> Stepped {
         let program = Arc::clone(&self.program);
         let Waiting::Silence { members } = &mut active.waiting else { return Ok(Progress::Waiting(active)) };
         for (id, wanted) in members.iter() {
-            let found = self.actors[*id].inbox.iter().find(|entry| matches!(wanted.fit(entry, &program.pack, &program.shared.ignore), Fit::Yes(_)));
+            let found = self.actors[*id]
+                .inbox
+                .iter()
+                .find(|entry| matches!(wanted.fit(entry, &program.pack, &program.shared.ignore), Fit::Yes(_)));
             if let Some(entry) = found {
                 let text = crate::matcher::cut(&entry.wire.text, 400);
                 let waited = Some(self.now.saturating_sub(active.since));
@@ -604,7 +723,11 @@ impl Conversation {
             if let Some(how) = ended {
                 let known = std::mem::replace(&mut self.actors[*id].end_noticed, true);
                 let detail = self.detail(Some(*id), "the connection stays open".to_owned(), how.clone(), None);
-                return Err(if known { Failure::undecided(format!("silence proves nothing: {how}"), Some(detail)) } else { Failure::broken(how, detail) });
+                return Err(if known {
+                    Failure::undecided(format!("silence proves nothing: {how}"), Some(detail))
+                } else {
+                    Failure::broken(how, detail)
+                });
             }
         }
         if over {
@@ -614,7 +737,13 @@ impl Conversation {
         Ok(Progress::Waiting(active))
     }
 
-    fn alternatives(&self, program: &Program, id: ActorId, alternatives: &[Alternative], after: u64) -> Result<Vec<Option<Wanted>>, Failure> {
+    fn alternatives(
+        &self,
+        program: &Program,
+        id: ActorId,
+        alternatives: &[Alternative],
+        after: u64,
+    ) -> Result<Vec<Option<Wanted>>, Failure> {
         alternatives
             .iter()
             .map(|alternative| match &alternative.want {
@@ -632,7 +761,9 @@ impl Conversation {
             open.chosen = self.choose(&program, open.id, alternatives, &open.wanted, over);
         }
         if members.iter().all(|open| open.chosen.is_some()) {
-            let silent = members.iter().any(|open| open.chosen.as_ref().is_some_and(|(index, _)| alternatives[*index].want.is_none()));
+            let silent = members
+                .iter()
+                .any(|open| open.chosen.as_ref().is_some_and(|(index, _)| alternatives[*index].want.is_none()));
             let chosen: Vec<(usize, Bound)> = members.iter_mut().filter_map(|open| open.chosen.take()).collect();
             if !silent {
                 self.margin(step, &active);
@@ -661,7 +792,12 @@ impl Conversation {
                 Link::Refused { text, .. } => (open.id, Some(text.clone())),
                 Link::Unreachable { reason } => {
                     let detail = self.detail(Some(open.id), self.expectation(step), reason.clone(), None);
-                    return Err(Failure { kind: Kind::Undecided, message: reason.clone(), detail: Some(detail), unreachable: true });
+                    return Err(Failure {
+                        kind: Kind::Undecided,
+                        message: reason.clone(),
+                        detail: Some(detail),
+                        unreachable: true,
+                    });
                 }
                 _ => (open.id, None),
             };
@@ -686,26 +822,40 @@ impl Conversation {
     }
 
     /// The alternative that came first, if any has come.
-    fn choose(&mut self, program: &Program, id: ActorId, alternatives: &[Alternative], wanted: &[Option<Wanted>], over: bool) -> Option<(usize, Bound)> {
+    fn choose(
+        &mut self,
+        program: &Program,
+        id: ActorId,
+        alternatives: &[Alternative],
+        wanted: &[Option<Wanted>],
+        over: bool,
+    ) -> Option<(usize, Bound)> {
         let actor = &self.actors[id];
         // By order of arrival; of one frame the first alternative listed.
         let message = actor.inbox.iter().enumerate().find_map(|(position, entry)| {
-            wanted.iter().enumerate().find_map(|(index, wanted)| match wanted.as_ref()?.fit(entry, &program.pack, &program.shared.ignore) {
-                Fit::Yes(value) => Some((entry.wire.sequence, position, index, value)),
-                _ => None,
+            wanted.iter().enumerate().find_map(|(index, wanted)| {
+                match wanted.as_ref()?.fit(entry, &program.pack, &program.shared.ignore) {
+                    Fit::Yes(value) => Some((entry.wire.sequence, position, index, value)),
+                    _ => None,
+                }
             })
         });
-        let end = alternatives.iter().enumerate().find_map(|(index, alternative)| match (&alternative.want, &actor.link) {
-            (Some(Want::Close(codes)), Link::Ended(end)) if !end.by_us && !end.claimed => {
-                let right = if end.close_frame { codes.any || end.code.is_some_and(|code| codes.codes.contains(&code)) } else { codes.drop };
-                right.then(|| (end.sequence, index, end.to_json()))
-            }
-            (Some(Want::Refusal(codes)), Link::Refused { sequence, refusal, .. }) => {
-                let status = refusal.get("status").and_then(Value::as_u64).unwrap_or(0) as u16;
-                (codes.any || codes.codes.contains(&status)).then(|| (*sequence, index, refusal.clone()))
-            }
-            _ => None,
-        });
+        let end =
+            alternatives.iter().enumerate().find_map(|(index, alternative)| match (&alternative.want, &actor.link) {
+                (Some(Want::Close(codes)), Link::Ended(end)) if !end.by_us && !end.claimed => {
+                    let right = if end.close_frame {
+                        codes.any || end.code.is_some_and(|code| codes.codes.contains(&code))
+                    } else {
+                        codes.drop
+                    };
+                    right.then(|| (end.sequence, index, end.to_json()))
+                }
+                (Some(Want::Refusal(codes)), Link::Refused { sequence, refusal, .. }) => {
+                    let status = refusal.get("status").and_then(Value::as_u64).unwrap_or(0) as u16;
+                    (codes.any || codes.codes.contains(&status)).then(|| (*sequence, index, refusal.clone()))
+                }
+                _ => None,
+            });
         match (message, end) {
             (Some((came, position, index, value)), end) if end.as_ref().is_none_or(|(ended, _, _)| came < *ended) => {
                 let entry = &mut self.actors[id].inbox[position];
@@ -765,9 +915,10 @@ impl Conversation {
         let pairs = |template: &Option<Template>| -> Result<Vec<(String, String)>, Failure> {
             match template.as_ref().map(|template| template.eval(&names)).transpose()? {
                 None => Ok(Vec::new()),
-                Some(Value::Object(members)) => {
-                    Ok(members.into_iter().map(|(name, value)| (name, value.as_str().map_or_else(|| value.to_string(), str::to_owned))).collect())
-                }
+                Some(Value::Object(members)) => Ok(members
+                    .into_iter()
+                    .map(|(name, value)| (name, value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
+                    .collect()),
                 Some(other) => Err(Failure::mistake(format!("a mapping belongs here, not {other}"))),
             }
         };
@@ -777,7 +928,13 @@ impl Conversation {
             Some(Value::String(one)) => vec![one],
             Some(other) => return Err(Failure::mistake(format!("`subprotocols` is a list, not {other}"))),
         };
-        Ok(Dial { path: text(&connect.path)?, query: pairs(&connect.query)?, headers: pairs(&connect.headers)?, subprotocols, from: text(&connect.from)? })
+        Ok(Dial {
+            path: text(&connect.path)?,
+            query: pairs(&connect.query)?,
+            headers: pairs(&connect.headers)?,
+            subprotocols,
+            from: text(&connect.from)?,
+        })
     }
 
     fn connect(&mut self, id: ActorId, dial: Dial) {
@@ -792,7 +949,12 @@ impl Conversation {
 
     // ---- sending
 
-    fn each_sends(&mut self, members: &[ActorId], step: &Step, mut send: impl FnMut(&mut Self, ActorId) -> Result<Option<Bound>, Failure>) -> Stepped {
+    fn each_sends(
+        &mut self,
+        members: &[ActorId],
+        step: &Step,
+        mut send: impl FnMut(&mut Self, ActorId) -> Result<Option<Bound>, Failure>,
+    ) -> Stepped {
         let mut items = Vec::new();
         for id in members {
             // Members that are gone are passed over; what they should have said cannot be answered either.
@@ -816,7 +978,14 @@ impl Conversation {
         Ok(self.transmit(id, frames, "text", &text, text.len()).map(|wire| Bound::One { value, wire: Some(wire) }))
     }
 
-    fn transmit(&mut self, id: ActorId, frames: Vec<Frame>, kind: &'static str, text: &str, size: usize) -> Option<Arc<Wire>> {
+    fn transmit(
+        &mut self,
+        id: ActorId,
+        frames: Vec<Frame>,
+        kind: &'static str,
+        text: &str,
+        size: usize,
+    ) -> Option<Arc<Wire>> {
         let connection = self.actors[id].connection?;
         let sequence = self.next_sequence();
         self.record(id, connection, Direction::Sent, kind, text, size);
@@ -842,17 +1011,31 @@ impl Conversation {
         let mut value = message.template();
         let role = id.or_else(|| self.myself()).and_then(|id| self.program.roles.get(&self.program.actors[id].role));
         for (place, template) in role.map(|role| role.fills.as_slice()).unwrap_or_default() {
-            let pointer = if place.starts_with('/') { place.clone() } else { format!("/{}", crate::matcher::escape(place)) };
+            let pointer =
+                if place.starts_with('/') { place.clone() } else { format!("/{}", crate::matcher::escape(place)) };
             if value.pointer(&pointer).is_some() {
                 compose::put(&mut value, &pointer, template.eval(&names)?);
             }
         }
+        let mut from_hub = false;
         if let Some(with) = &compose.with {
-            compose::merge(&mut value, &with.eval(&names)?);
+            from_hub = super::judge::from_hub(with, &names);
+            match with.eval(&names) {
+                Ok(with) => compose::merge(&mut value, &with),
+                Err(EvalError::Failed(what)) if from_hub => return Err(Failure::undecided(what, None)),
+                Err(error) => return Err(error.into()),
+            }
         }
         compose::remove(&mut value, &compose.without);
         let broken = message.schema.judge(&value).into_iter().find(|violation| !violation.should);
         match (&compose.breaks, broken) {
+            (None, Some(violation)) if from_hub => {
+                let what = format!(
+                    "what the hub sent cannot be used in `{name}`: {}: expected {}, found {}",
+                    violation.path, violation.expected, violation.found
+                );
+                Err(Failure::undecided(what, None))
+            }
             (None, Some(violation)) => Err(Failure::mistake(format!(
                 "`{name}` as it would be sent breaks its schema at `{}`: expected {}, found {}; say why with `breaks` if that is meant",
                 violation.path, violation.expected, violation.found
@@ -937,7 +1120,16 @@ impl Conversation {
         let actor = &mut self.actors[id];
         let after = self.now.saturating_sub(actor.opened_at);
         actor.end_noticed = true;
-        actor.link = Link::Ended(super::End { sequence, at: self.now, after, close_frame: false, code: None, reason: String::new(), claimed: true, by_us: true });
+        actor.link = Link::Ended(super::End {
+            sequence,
+            at: self.now,
+            after,
+            close_frame: false,
+            code: None,
+            reason: String::new(),
+            claimed: true,
+            by_us: true,
+        });
     }
 
     /// The reflexes of an actor's role.
@@ -956,7 +1148,10 @@ impl Conversation {
                 frame.names.insert(name.clone(), Bound::plain(json.clone()));
             }
             self.push(frame);
-            let fits = reaction.pattern.as_ref().is_none_or(|pattern| matches!(self.compare(pattern, json, &self.names(Some(id))), Finding::Holds));
+            let fits = reaction
+                .pattern
+                .as_ref()
+                .is_none_or(|pattern| matches!(self.compare(pattern, json, &self.names(Some(id))), Finding::Holds));
             if fits {
                 for step in &program.blocks[reaction.block] {
                     let done = match &step.act {
@@ -982,7 +1177,12 @@ impl Conversation {
 
     fn call_hook(&mut self, hook: &Hook, deadline: Duration) -> Stepped {
         let names = self.names(None);
-        let args = hook.args.as_ref().map(|args| args.eval(&names)).transpose()?.unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+        let args = hook
+            .args
+            .as_ref()
+            .map(|args| args.eval(&names))
+            .transpose()?
+            .unwrap_or_else(|| Value::Object(serde_json::Map::new()));
         let message = hook.message.as_ref().map(|message| self.compose_event(message)).transpose()?;
         self.next_call += 1;
         let call = self.next_call;
@@ -1011,12 +1211,25 @@ impl Conversation {
                 return Err(Failure::broken(format!("the answer of `{}` does not fit: {message}", hook.name), detail));
             }
             self.hook_end = Some(end);
-            return Ok(Progress::Waiting(Active { since: self.now, deadline: Some(self.now + HOOK_PAUSE), waiting: Waiting::HookAgain }));
+            return Ok(Progress::Waiting(Active {
+                since: self.now,
+                deadline: Some(self.now + HOOK_PAUSE),
+                waiting: Waiting::HookAgain,
+            }));
         }
         let sequence = self.next_sequence();
         let unix_ms = self.config.epoch_ms as f64 + self.now.as_secs_f64() * 1000.0;
         let text = answer.to_string();
-        let wire = Wire { sequence, at: self.now, unix_ms, after: Duration::ZERO, connection: u32::MAX, opcode: "hook", size: text.len(), text: text.into() };
+        let wire = Wire {
+            sequence,
+            at: self.now,
+            unix_ms,
+            after: Duration::ZERO,
+            connection: u32::MAX,
+            opcode: "hook",
+            size: text.len(),
+            text: text.into(),
+        };
         let bound = Bound::One { value: answer, wire: Some(Arc::new(wire)) };
         self.holds(step);
         self.judge_has(step, None, &hook.has, &bound);
@@ -1036,8 +1249,13 @@ impl Conversation {
     fn values(&self, template: &Template) -> Result<Vec<Value>, Failure> {
         match template.eval(&self.names(None))? {
             Value::Array(values) => Ok(values),
-            Value::Number(n) if n.as_u64().is_some_and(|n| n <= 100_000) => Ok((0..n.as_u64().unwrap_or(0)).map(Value::from).collect()),
-            other => Err(Failure::mistake(format!("`in` takes a list or a number up to 100000, not {}", crate::matcher::show(&other)))),
+            Value::Number(n) if n.as_u64().is_some_and(|n| n <= 100_000) => {
+                Ok((0..n.as_u64().unwrap_or(0)).map(Value::from).collect())
+            }
+            other => Err(Failure::mistake(format!(
+                "`in` takes a list or a number up to 100000, not {}",
+                crate::matcher::show(&other)
+            ))),
         }
     }
 
@@ -1046,7 +1264,11 @@ impl Conversation {
         use crate::scenario::template::Names;
         let Some(name) = name else { return Ok(0) };
         let bound = self.names(None).lookup(name).ok_or_else(|| EvalError::Unbound(name.to_owned()))?;
-        bound.wires().first().map(|wire| wire.sequence).ok_or_else(|| Failure::mistake(format!("`after: {name}`: that never crossed a wire")))
+        bound
+            .wires()
+            .first()
+            .map(|wire| wire.sequence)
+            .ok_or_else(|| Failure::mistake(format!("`after: {name}`: that never crossed a wire")))
     }
 
     fn order(&self, order: &Order) -> Result<Finding, Failure> {
@@ -1085,13 +1307,23 @@ impl Conversation {
 
 /// On one connection the order of arrival counts, across connections the time, with slack.
 fn before(first: &Wire, second: &Wire, slack: Option<Duration>) -> bool {
-    if first.connection == second.connection { first.sequence < second.sequence } else { first.at <= second.at + slack.unwrap_or_default() }
+    if first.connection == second.connection {
+        first.sequence < second.sequence
+    } else {
+        first.at <= second.at + slack.unwrap_or_default()
+    }
 }
 
 fn out_of_order(earlier: &str, first: &Wire, later: &str, second: &Wire) -> Finding {
     Finding::Broken {
         expected: format!("`{earlier}` before `{later}`"),
-        found: format!("{} at {:?}, {} at {:?}", crate::matcher::cut(&first.text, 150), first.at, crate::matcher::cut(&second.text, 150), second.at),
+        found: format!(
+            "{} at {:?}, {} at {:?}",
+            crate::matcher::cut(&first.text, 150),
+            first.at,
+            crate::matcher::cut(&second.text, 150),
+            second.at
+        ),
         message: format!("`{earlier}` came after `{later}`"),
     }
 }
@@ -1120,7 +1352,10 @@ fn unhex(text: &str) -> Result<Vec<u8>, Failure> {
     if digits.len() % 2 != 0 {
         return Err(bad());
     }
-    digits.chunks(2).map(|pair| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok()).ok_or_else(bad)).collect()
+    digits
+        .chunks(2)
+        .map(|pair| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok()).ok_or_else(bad))
+        .collect()
 }
 
 fn raw_frame(value: &Value) -> Result<Frame, Failure> {
@@ -1135,7 +1370,11 @@ fn raw_frame(value: &Value) -> Result<Frame, Failure> {
             other => return Err(Failure::mistake(format!("`{other}` is not an opcode"))),
         },
         Some(Value::Number(n)) => Opcode::from_bits(n.as_u64().unwrap_or(0) as u8),
-        _ => return Err(Failure::mistake("a frame has an opcode: text, binary, continuation, close, ping, pong or a number")),
+        _ => {
+            return Err(Failure::mistake(
+                "a frame has an opcode: text, binary, continuation, close, ping, pong or a number",
+            ));
+        }
     };
     let payload = match (value.get("data"), value.get("hex")) {
         (Some(Value::String(text)), None) => text.clone().into_bytes(),

@@ -14,7 +14,9 @@ use crate::scenario::value::EvalError;
 pub fn build(pattern: &Pattern, names: &dyn Names) -> Result<Ready, EvalError> {
     let value = pattern.template.eval(names)?;
     if pattern.schema {
-        crate::json_schema::validator(&value).map(|validator| Ready::Schema(Box::new(validator))).map_err(EvalError::Failed)
+        crate::json_schema::validator(&value)
+            .map(|validator| Ready::Schema(Box::new(validator)))
+            .map_err(EvalError::Failed)
     } else {
         Matcher::compile(&value).map(Ready::Matcher).map_err(|bad| EvalError::Failed(format!("`{}`: {bad}", bad.key)))
     }
@@ -44,7 +46,13 @@ pub enum Fit {
 }
 
 impl Wanted {
-    pub fn message(pack: &Pack, message: &MessageName, pattern: Option<&Pattern>, after: u64, names: &dyn Names) -> Result<Self, EvalError> {
+    pub fn message(
+        pack: &Pack,
+        message: &MessageName,
+        pattern: Option<&Pattern>,
+        after: u64,
+        names: &dyn Names,
+    ) -> Result<Self, EvalError> {
         let kind = match message {
             MessageName::Any => Kind::Any,
             MessageName::Named(name) => Self::named(pack, name)?,
@@ -91,7 +99,8 @@ impl Wanted {
                 if !is {
                     return Fit::No;
                 }
-                let special = message.is_some_and(|found| found != *index && ignore.contains(&pack.messages[found].name));
+                let special =
+                    message.is_some_and(|found| found != *index && ignore.contains(&pack.messages[found].name));
                 if self.ignoring && special {
                     return Fit::No;
                 }
@@ -121,10 +130,13 @@ impl Conversation {
     pub(super) fn instead(&self, id: ActorId, wanted: &Wanted) -> String {
         let actor = &self.actors[id];
         let pack = &self.program.pack;
-        let near = actor.inbox.iter().rev().find_map(|entry| match wanted.fit(entry, pack, &self.program.shared.ignore) {
-            Fit::Near(difference) => Some(format!("{} (differs at {difference})", crate::matcher::cut(&entry.wire.text, 300))),
-            _ => None,
-        });
+        let near =
+            actor.inbox.iter().rev().find_map(|entry| match wanted.fit(entry, pack, &self.program.shared.ignore) {
+                Fit::Near(difference) => {
+                    Some(format!("{} (differs at {difference})", crate::matcher::cut(&entry.wire.text, 300)))
+                }
+                _ => None,
+            });
         if let Some(near) = near {
             return near;
         }

@@ -44,11 +44,22 @@ pub struct Document {
 }
 
 pub fn parse(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Document {
-    let info = |name: &str| root.get("info").and_then(|i| i.get(name)).map(|n| n.text().map_or_else(|| n.to_json().to_string(), str::to_owned)).unwrap_or_default();
+    let info = |name: &str| {
+        root.get("info")
+            .and_then(|i| i.get(name))
+            .map(|n| n.text().map_or_else(|| n.to_json().to_string(), str::to_owned))
+            .unwrap_or_default()
+    };
     match root.get("asyncapi").and_then(Node::text) {
         Some(version) if version.starts_with("3.") => {}
-        Some(version) => diagnostics.push(Diagnostic::error(root.at_pointer("/asyncapi").span, format!("AsyncAPI {version} is not read here")).help("write the document in AsyncAPI 3")),
-        None => diagnostics.push(Diagnostic::error(root.span, "not an AsyncAPI document: `asyncapi` is missing").help("it begins with `asyncapi: 3.0.0`")),
+        Some(version) => diagnostics.push(
+            Diagnostic::error(root.at_pointer("/asyncapi").span, format!("AsyncAPI {version} is not read here"))
+                .help("write the document in AsyncAPI 3"),
+        ),
+        None => diagnostics.push(
+            Diagnostic::error(root.span, "not an AsyncAPI document: `asyncapi` is missing")
+                .help("it begins with `asyncapi: 3.0.0`"),
+        ),
     }
     let (directions, replies) = operations(root, diagnostics);
     let mut messages = Vec::new();
@@ -58,7 +69,10 @@ pub fn parse(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Document {
         }
     }
     if messages.is_empty() {
-        diagnostics.push(Diagnostic::error(root.span, "the document declares no message").help("messages stand under components.messages"));
+        diagnostics.push(
+            Diagnostic::error(root.span, "the document declares no message")
+                .help("messages stand under components.messages"),
+        );
     }
     Document { title: info("title"), version: info("version"), description: info("description"), messages }
 }
@@ -73,7 +87,10 @@ fn operations(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> (BTreeMap<Strin
             Some("receive") => true,
             Some("send") => false,
             _ => {
-                diagnostics.push(Diagnostic::error(key.span, format!("operation `{}` has no action", key.name)).help("`action: receive` is what the hub receives, `action: send` what it sends"));
+                diagnostics.push(
+                    Diagnostic::error(key.span, format!("operation `{}` has no action", key.name))
+                        .help("`action: receive` is what the hub receives, `action: send` what it sends"),
+                );
                 continue;
             }
         };
@@ -85,7 +102,11 @@ fn operations(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> (BTreeMap<Strin
         if let Some(reply) = operation.get("reply") {
             for name in named(root, reply, diagnostics) {
                 let entry = directions.entry(name.clone()).or_default();
-                if received { entry.from_hub = true } else { entry.to_hub = true }
+                if received {
+                    entry.from_hub = true
+                } else {
+                    entry.to_hub = true
+                }
                 for asked in &asked {
                     replies.entry(asked.clone()).or_default().push(name.clone());
                 }
@@ -100,8 +121,18 @@ fn named(root: &Node, operation: &Node, diagnostics: &mut Vec<Diagnostic>) -> Ve
     let references: Vec<&Node> = match operation.get("messages").and_then(Node::list) {
         Some(list) => list.iter().collect(),
         None => {
-            let channel = operation.get("channel").and_then(|c| c.get("$ref")).and_then(Node::text).and_then(|r| root.at(r.trim_start_matches("#/")));
-            channel.and_then(|c| c.get("messages")).and_then(Node::map).unwrap_or_default().iter().map(|(_, node)| node).collect()
+            let channel = operation
+                .get("channel")
+                .and_then(|c| c.get("$ref"))
+                .and_then(Node::text)
+                .and_then(|r| root.at(r.trim_start_matches("#/")));
+            channel
+                .and_then(|c| c.get("messages"))
+                .and_then(Node::map)
+                .unwrap_or_default()
+                .iter()
+                .map(|(_, node)| node)
+                .collect()
         }
     };
     references.into_iter().filter_map(|node| component(root, node, diagnostics)).collect()
@@ -115,8 +146,20 @@ fn component(root: &Node, node: &Node, diagnostics: &mut Vec<Diagnostic>) -> Opt
         let path = reference.text()?.trim_start_matches("#/");
         if let Some(name) = path.strip_prefix("components/messages/") {
             if root.at(path).is_none() {
-                let names: Vec<&str> = root.at("components/messages").and_then(Node::map).unwrap_or_default().iter().map(|(k, _)| k.name.as_str()).collect();
-                diagnostics.push(Diagnostic::error(reference.span, format!("there is no message `{name}`")).help(suggest(name, names, "messages stand under components.messages")));
+                let names: Vec<&str> = root
+                    .at("components/messages")
+                    .and_then(Node::map)
+                    .unwrap_or_default()
+                    .iter()
+                    .map(|(k, _)| k.name.as_str())
+                    .collect();
+                diagnostics.push(
+                    Diagnostic::error(reference.span, format!("there is no message `{name}`")).help(suggest(
+                        name,
+                        names,
+                        "messages stand under components.messages",
+                    )),
+                );
                 return None;
             }
             return Some(name.to_owned());
@@ -132,10 +175,19 @@ fn component(root: &Node, node: &Node, diagnostics: &mut Vec<Diagnostic>) -> Opt
     None
 }
 
-fn message(key: &Key, node: &Node, directions: &BTreeMap<String, Directions>, replies: &Replies, diagnostics: &mut Vec<Diagnostic>) -> Option<Declared> {
+fn message(
+    key: &Key,
+    node: &Node,
+    directions: &BTreeMap<String, Directions>,
+    replies: &Replies,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Option<Declared> {
     let name = key.name.clone();
     let Some(direction) = directions.get(&name).copied() else {
-        diagnostics.push(Diagnostic::error(key.span, format!("no operation sends or receives `{name}`")).help("name it under `operations`, so that its direction is known"));
+        diagnostics.push(
+            Diagnostic::error(key.span, format!("no operation sends or receives `{name}`"))
+                .help("name it under `operations`, so that its direction is known"),
+        );
         return None;
     };
     let Some(payload) = node.get("payload") else {
@@ -143,13 +195,18 @@ fn message(key: &Key, node: &Node, directions: &BTreeMap<String, Directions>, re
         return None;
     };
     let payload = match payload.get("$ref").and_then(Node::text) {
-        Some(path) => Payload::File { path: path.trim_start_matches("./").to_owned(), span: payload.at_pointer("/$ref").span },
+        Some(path) => {
+            Payload::File { path: path.trim_start_matches("./").to_owned(), span: payload.at_pointer("/$ref").span }
+        }
         None => Payload::Inline { schema: payload.to_json(), span: payload.span },
     };
     let ours = node.get("x-hubproof");
     for (key, _) in ours.and_then(Node::map).unwrap_or_default() {
         if !matches!(key.name.as_str(), "match" | "abstract") {
-            diagnostics.push(Diagnostic::error(key.span, format!("`x-hubproof` of a message has no `{}`", key.name)).help("it has `match` and `abstract`"));
+            diagnostics.push(
+                Diagnostic::error(key.span, format!("`x-hubproof` of a message has no `{}`", key.name))
+                    .help("it has `match` and `abstract`"),
+            );
         }
     }
     let matcher = match ours.and_then(|o| o.get("match")) {
@@ -165,7 +222,17 @@ fn message(key: &Key, node: &Node, directions: &BTreeMap<String, Directions>, re
     };
     let abstract_ = matches!(ours.and_then(|o| o.get("abstract")).map(|n| &n.kind), Some(Kind::Bool(true)));
     let text = |name: &str| node.get(name).and_then(Node::text).unwrap_or_default().to_owned();
-    Some(Declared { title: text("title"), summary: text("summary"), span: key.span, directions: direction, payload, matcher, abstract_, replies: replies.get(&name).cloned().unwrap_or_default(), name })
+    Some(Declared {
+        title: text("title"),
+        summary: text("summary"),
+        span: key.span,
+        directions: direction,
+        payload,
+        matcher,
+        abstract_,
+        replies: replies.get(&name).cloned().unwrap_or_default(),
+        name,
+    })
 }
 
 impl Node {

@@ -88,20 +88,26 @@ impl Pack {
         let mut messages = Vec::new();
         let mut used = vec!["asyncapi.yaml".to_owned(), "rules.yaml".to_owned()];
         for declared in document.messages {
-            let loaded = match &declared.payload {
-                asyncapi::Payload::Inline { schema, span } => checked(schema.clone(), *span, &rules.rules, &mut diagnostics, |_| *span),
-                asyncapi::Payload::File { path, span } => {
-                    used.push(path.clone());
-                    match folder.pack.get(path) {
-                        Some(file) => load_schema(*file, sources, &rules.rules, &mut diagnostics),
-                        None => {
-                            let known = folder.pack.keys().map(String::as_str).collect::<Vec<_>>();
-                            diagnostics.push(Diagnostic::error(*span, format!("there is no file {path} in the pack")).help(suggest(path, known, "paths are relative to asyncapi.yaml")));
-                            None
+            let loaded =
+                match &declared.payload {
+                    asyncapi::Payload::Inline { schema, span } => {
+                        checked(schema.clone(), *span, &rules.rules, &mut diagnostics, |_| *span)
+                    }
+                    asyncapi::Payload::File { path, span } => {
+                        used.push(path.clone());
+                        match folder.pack.get(path) {
+                            Some(file) => load_schema(*file, sources, &rules.rules, &mut diagnostics),
+                            None => {
+                                let known = folder.pack.keys().map(String::as_str).collect::<Vec<_>>();
+                                diagnostics.push(
+                                    Diagnostic::error(*span, format!("there is no file {path} in the pack"))
+                                        .help(suggest(path, known, "paths are relative to asyncapi.yaml")),
+                                );
+                                None
+                            }
                         }
                     }
-                }
-            };
+                };
             let Some(schema) = loaded else { continue };
             messages.push(MessageType {
                 name: declared.name,
@@ -118,7 +124,10 @@ impl Pack {
         for (path, file) in &folder.pack {
             if !used.contains(path) {
                 let start = Span::new(*file, 0..0);
-                diagnostics.push(Diagnostic::error(start, format!("no message of asyncapi.yaml refers to {path}")).help("name it under components.messages, or remove the file"));
+                diagnostics.push(
+                    Diagnostic::error(start, format!("no message of asyncapi.yaml refers to {path}"))
+                        .help("name it under components.messages, or remove the file"),
+                );
             }
         }
         let pack = Self {
@@ -143,7 +152,9 @@ impl Pack {
     pub fn recognise(&self, payload: &Value, way: Way) -> Option<&MessageType> {
         let mut best: Option<&MessageType> = None;
         for message in self.messages.iter().filter(|m| m.goes(way) && m.matcher.fits(payload)) {
-            let better = best.is_none_or(|b| (!message.abstract_, message.matcher.conditions()) > (!b.abstract_, b.matcher.conditions()));
+            let better = best.is_none_or(|b| {
+                (!message.abstract_, message.matcher.conditions()) > (!b.abstract_, b.matcher.conditions())
+            });
             if better {
                 best = Some(message);
             }
@@ -155,18 +166,34 @@ impl Pack {
     fn lint_examples(&self, diagnostics: &mut Vec<Diagnostic>) {
         for message in &self.messages {
             let Some(example) = &message.schema.example else {
-                diagnostics.push(Diagnostic::error(message.span, format!("the schema of `{}` has no example", message.name)).help("under `examples`: the documented one, or one of yours with `\"x-example\": \"composed\"`"));
+                diagnostics.push(
+                    Diagnostic::error(message.span, format!("the schema of `{}` has no example", message.name)).help(
+                        "under `examples`: the documented one, or one of yours with `\"x-example\": \"composed\"`",
+                    ),
+                );
                 continue;
             };
             if let Some(broken) = message.schema.judge(example).iter().find(|v| !v.should) {
-                diagnostics.push(Diagnostic::error(message.span, format!("the example of `{}` breaks its own schema at `{}`: expected {}, found {}", message.name, broken.path, broken.expected, broken.found)));
+                diagnostics.push(Diagnostic::error(
+                    message.span,
+                    format!(
+                        "the example of `{}` breaks its own schema at `{}`: expected {}, found {}",
+                        message.name, broken.path, broken.expected, broken.found
+                    ),
+                ));
             }
             for (way, goes) in [(Way::ToHub, message.directions.to_hub), (Way::FromHub, message.directions.from_hub)] {
                 let recognised = goes.then(|| self.recognise(example, way)).flatten();
                 let wrong = goes && recognised.is_none_or(|found| found.name != message.name && !message.abstract_);
                 if wrong {
                     let other = recognised.map_or("no message", |m| m.name.as_str());
-                    diagnostics.push(Diagnostic::error(message.span, format!("the example of `{}` is recognised as {other}", message.name)).help("make `x-hubproof: match` more specific"));
+                    diagnostics.push(
+                        Diagnostic::error(
+                            message.span,
+                            format!("the example of `{}` is recognised as {other}", message.name),
+                        )
+                        .help("make `x-hubproof: match` more specific"),
+                    );
                 }
             }
         }
@@ -192,7 +219,12 @@ impl MessageType {
     }
 }
 
-fn load_schema(file: FileId, sources: &Sources, rules: &BTreeMap<String, Rule>, diagnostics: &mut Vec<Diagnostic>) -> Option<Schema> {
+fn load_schema(
+    file: FileId,
+    sources: &Sources,
+    rules: &BTreeMap<String, Rule>,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Option<Schema> {
     let tree = match yaml::parse(sources, file) {
         Ok(tree) => tree,
         Err(diagnostic) => {
@@ -211,14 +243,21 @@ fn load_schema(file: FileId, sources: &Sources, rules: &BTreeMap<String, Rule>, 
     checked(source, tree.span, rules, diagnostics, |pointer| tree.at_pointer(pointer).span)
 }
 
-fn checked(source: Value, whole: Span, rules: &BTreeMap<String, Rule>, diagnostics: &mut Vec<Diagnostic>, place: impl Fn(&str) -> Span) -> Option<Schema> {
+fn checked(
+    source: Value,
+    whole: Span,
+    rules: &BTreeMap<String, Rule>,
+    diagnostics: &mut Vec<Diagnostic>,
+    place: impl Fn(&str) -> Span,
+) -> Option<Schema> {
     let before = diagnostics.len();
     for unknown in json_schema::unknown_keywords(&source, &schema::OURS) {
         let at = place(&format!("{}/{}", unknown.pointer, crate::matcher::escape(&unknown.keyword)));
-        diagnostics.push(
-            Diagnostic::error(at, format!("JSON Schema has no `{}`", unknown.keyword))
-                .help(suggest(&unknown.keyword, json_schema::KEYWORDS.iter().copied(), "an unknown keyword would silently accept everything")),
-        );
+        diagnostics.push(Diagnostic::error(at, format!("JSON Schema has no `{}`", unknown.keyword)).help(suggest(
+            &unknown.keyword,
+            json_schema::KEYWORDS.iter().copied(),
+            "an unknown keyword would silently accept everything",
+        )));
     }
     let schema = match Schema::compile(source) {
         Ok(schema) => schema,
@@ -229,7 +268,11 @@ fn checked(source: Value, whole: Span, rules: &BTreeMap<String, Rule>, diagnosti
     };
     for name in schema.rules.iter().chain(&schema.should_rules) {
         if !rules.contains_key(name) {
-            diagnostics.push(Diagnostic::error(whole, format!("there is no rule {name}")).help(suggest(name, rules.keys().map(String::as_str), "rules stand in rules.yaml")));
+            diagnostics.push(Diagnostic::error(whole, format!("there is no rule {name}")).help(suggest(
+                name,
+                rules.keys().map(String::as_str),
+                "rules stand in rules.yaml",
+            )));
         }
     }
     for name in &schema.should_rules {

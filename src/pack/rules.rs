@@ -75,14 +75,20 @@ pub fn parse(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Rules {
     let document = root.get("document").and_then(Node::text).unwrap_or_default().to_owned();
     for (key, node) in root.map().unwrap_or_default() {
         if !matches!(key.name.as_str(), "document" | "rules") {
-            diagnostics.push(Diagnostic::error(key.span, format!("rules.yaml has no key `{}`", key.name)).help("it has `document` and `rules`"));
+            diagnostics.push(
+                Diagnostic::error(key.span, format!("rules.yaml has no key `{}`", key.name))
+                    .help("it has `document` and `rules`"),
+            );
         }
         if key.name == "rules" && node.map().is_none() {
             diagnostics.push(Diagnostic::error(node.span, format!("`rules` is a mapping of ids, not {}", node.what())));
         }
     }
     match root.get("rules").and_then(Node::map) {
-        None => diagnostics.push(Diagnostic::error(root.span, "rules.yaml has no `rules`").help("give each rule an id: `rules: { ABC-001: { level: must, ... } }`")),
+        None => diagnostics.push(
+            Diagnostic::error(root.span, "rules.yaml has no `rules`")
+                .help("give each rule an id: `rules: { ABC-001: { level: must, ... } }`"),
+        ),
         Some(entries) => {
             for (key, node) in entries {
                 if let Some(rule) = rule(&key.name, key.span, node, diagnostics) {
@@ -102,7 +108,9 @@ fn rule(id: &str, span: Span, node: &Node, diagnostics: &mut Vec<Diagnostic>) ->
     let before = diagnostics.len();
     for (key, _) in entries {
         if !KEYS.contains(&key.name.as_str()) {
-            diagnostics.push(Diagnostic::error(key.span, format!("a rule has no `{}`", key.name)).help(suggest(&key.name, KEYS, "")));
+            diagnostics.push(
+                Diagnostic::error(key.span, format!("a rule has no `{}`", key.name)).help(suggest(&key.name, KEYS, "")),
+            );
         }
     }
     let mut text = |name: &str, required: bool| -> Option<String> {
@@ -128,14 +136,20 @@ fn rule(id: &str, span: Span, node: &Node, diagnostics: &mut Vec<Diagnostic>) ->
     let level = level.and_then(|name| {
         let level = Level::from_name(&name);
         if level.is_none() {
-            diagnostics.push(Diagnostic::error(node.at_pointer("/level").span, format!("`{name}` is not a level")).help("must, should or may"));
+            diagnostics.push(
+                Diagnostic::error(node.at_pointer("/level").span, format!("`{name}` is not a level"))
+                    .help("must, should or may"),
+            );
         }
         level
     });
     let basis = basis.and_then(|name| {
         let basis = [Basis::Stated, Basis::Implied, Basis::Silent].into_iter().find(|basis| basis.name() == name);
         if basis.is_none() {
-            diagnostics.push(Diagnostic::error(node.at_pointer("/basis").span, format!("`{name}` is not a basis")).help("stated, implied or silent-guess"));
+            diagnostics.push(
+                Diagnostic::error(node.at_pointer("/basis").span, format!("`{name}` is not a basis"))
+                    .help("stated, implied or silent-guess"),
+            );
         }
         basis
     });
@@ -144,7 +158,10 @@ fn rule(id: &str, span: Span, node: &Node, diagnostics: &mut Vec<Diagnostic>) ->
         _ => 0,
     };
     if line == 0 {
-        diagnostics.push(Diagnostic::error(span, format!("rule {id} has no `line`")).help("the line of the document where the sentence stands"));
+        diagnostics.push(
+            Diagnostic::error(span, format!("rule {id} has no `line`"))
+                .help("the line of the document where the sentence stands"),
+        );
     }
     if let (Some(level), Some(Basis::Silent)) = (level, basis)
         && level != Level::May
@@ -152,10 +169,23 @@ fn rule(id: &str, span: Span, node: &Node, diagnostics: &mut Vec<Diagnostic>) ->
         diagnostics.push(Diagnostic::error(span, format!("{id} is about silence of the document, so it is a may")));
     }
     if basis == Some(Basis::Implied) && from.is_none() {
-        diagnostics.push(Diagnostic::error(span, format!("rule {id} is implied, but has no `from`")).help("name the sentence it follows from"));
+        diagnostics.push(
+            Diagnostic::error(span, format!("rule {id} is implied, but has no `from`"))
+                .help("name the sentence it follows from"),
+        );
     }
     if diagnostics.len() > before {
         return None;
     }
-    Some(Rule { id: id.to_owned(), level: level?, basis: basis?, line, text: sentence?, from, sees, out_of_scope, span })
+    Some(Rule {
+        id: id.to_owned(),
+        level: level?,
+        basis: basis?,
+        line,
+        text: sentence?,
+        from,
+        sees,
+        out_of_scope,
+        span,
+    })
 }

@@ -85,14 +85,20 @@ impl Schema {
         let mut found: Vec<Violation> = if self.strict.is_valid(payload) {
             Vec::new()
         } else {
-            self.strict.iter_errors(payload).take(MOST_VIOLATIONS).map(|error| violation(&error, &self.source, None)).collect()
+            self.strict
+                .iter_errors(payload)
+                .take(MOST_VIOLATIONS)
+                .map(|error| violation(&error, &self.source, None))
+                .collect()
         };
         if let Some(lenient) = &self.lenient
             && !lenient.validator.is_valid(payload)
         {
             for error in lenient.validator.iter_errors(payload).take(MOST_VIOLATIONS) {
                 let path = error.schema_path().as_str().to_owned();
-                let entry = lenient.hoisted.iter().find(|(prefix, _)| path.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
+                let entry = lenient.hoisted.iter().find(|(prefix, _)| {
+                    path.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                });
                 if let Some((_, rules)) = entry {
                     found.push(violation(&error, &lenient.hoisted_source, Some(rules)));
                 }
@@ -110,7 +116,9 @@ impl Schema {
     pub fn members(&self, path: &[&str]) -> Vec<String> {
         let mut names = Vec::new();
         for schema in descend(&self.source, path) {
-            names.extend(schema.get("properties").and_then(Value::as_object).into_iter().flatten().map(|(k, _)| k.clone()));
+            names.extend(
+                schema.get("properties").and_then(Value::as_object).into_iter().flatten().map(|(k, _)| k.clone()),
+            );
         }
         names
     }
@@ -175,7 +183,9 @@ fn violation(error: &jsonschema::ValidationError<'_>, source: &Value, should: Op
         ("const", Some(value)) => (show(value), show(&error.instance().clone().into_owned())),
         ("enum", Some(values)) => (format!("one of {}", show(values)), show(&error.instance().clone().into_owned())),
         ("required", _) => (error.to_string(), "no such member".to_owned()),
-        (keyword, Some(wanted)) => (format!("{keyword} {}", show(wanted)), show(&error.instance().clone().into_owned())),
+        (keyword, Some(wanted)) => {
+            (format!("{keyword} {}", show(wanted)), show(&error.instance().clone().into_owned()))
+        }
         _ => (error.to_string(), show(&error.instance().clone().into_owned())),
     };
     Violation { path: error.instance_path().as_str().to_owned(), expected, found, rules, should: should.is_some() }
@@ -212,7 +222,9 @@ fn attributed(source: &Value, schema_path: &str) -> Vec<String> {
 fn hoist(schema: &Value, pointer: &str, hoisted: &mut BTreeMap<String, Vec<String>>) -> Value {
     let Value::Object(members) = schema else {
         return match schema {
-            Value::Array(items) => Value::Array(items.iter().enumerate().map(|(i, s)| hoist(s, &format!("{pointer}/{i}"), hoisted)).collect()),
+            Value::Array(items) => Value::Array(
+                items.iter().enumerate().map(|(i, s)| hoist(s, &format!("{pointer}/{i}"), hoisted)).collect(),
+            ),
             other => other.clone(),
         };
     };

@@ -1,8 +1,8 @@
 //! The functions that `${...}` may call. All are pure but for the [`World`] they find in their context: no clock, no
 //! random source, so that a conversation can be played again exactly.
 
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
@@ -67,7 +67,22 @@ const LONGEST: usize = 64 << 20;
 
 /// Functions by name, for "did you mean".
 pub const NAMES: [&str; 16] = [
-    "unique", "uuid", "now_ms", "now_s", "now_iso", "epoch_ms", "json", "sha256", "base64", "chunks", "repeat", "jwt", "differences", "next_version", "wire", "frames",
+    "unique",
+    "uuid",
+    "now_ms",
+    "now_s",
+    "now_iso",
+    "epoch_ms",
+    "json",
+    "sha256",
+    "base64",
+    "chunks",
+    "repeat",
+    "jwt",
+    "differences",
+    "next_version",
+    "wire",
+    "frames",
 ];
 
 fn bad(message: impl Into<String>) -> Error {
@@ -75,7 +90,10 @@ fn bad(message: impl Into<String>) -> Error {
 }
 
 fn world(state: &State<'_, '_>) -> Result<Arc<World>, Error> {
-    state.lookup(WORLD).and_then(|value| value.downcast_object::<World>()).ok_or_else(|| bad("this function is not available here"))
+    state
+        .lookup(WORLD)
+        .and_then(|value| value.downcast_object::<World>())
+        .ok_or_else(|| bad("this function is not available here"))
 }
 
 /// The one environment all expressions are compiled in.
@@ -90,7 +108,9 @@ pub fn environment() -> Environment<'static> {
     });
     env.add_function("uuid", |state: &State<'_, '_>| Ok::<_, Error>(world(state)?.uuid()));
     env.add_function("now_ms", |state: &State<'_, '_>| Ok::<_, Error>(world(state)?.now_ms.load(Ordering::Relaxed)));
-    env.add_function("now_s", |state: &State<'_, '_>| Ok::<_, Error>(world(state)?.now_ms.load(Ordering::Relaxed) / 1000));
+    env.add_function("now_s", |state: &State<'_, '_>| {
+        Ok::<_, Error>(world(state)?.now_ms.load(Ordering::Relaxed) / 1000)
+    });
     env.add_function("now_iso", |state: &State<'_, '_>| {
         let now = world(state)?.now_ms.load(Ordering::Relaxed);
         jiff::Timestamp::from_millisecond(now).map(|t| t.to_string()).map_err(|error| bad(error.to_string()))
@@ -103,7 +123,11 @@ pub fn environment() -> Environment<'static> {
     env.add_function("base64", |text: &str| BASE64_STANDARD.encode(text));
     env.add_function("chunks", chunks);
     env.add_function("repeat", |text: &str, n: usize| {
-        if text.len().saturating_mul(n) > LONGEST { Err(bad("repeat() makes at most 64 MiB")) } else { Ok(text.repeat(n)) }
+        if text.len().saturating_mul(n) > LONGEST {
+            Err(bad("repeat() makes at most 64 MiB"))
+        } else {
+            Ok(text.repeat(n))
+        }
     });
     env.add_function("jwt", jwt);
     env.add_function("differences", differences);
@@ -177,7 +201,8 @@ fn differences(list: Engine) -> Result<Vec<Engine>, Error> {
 
 /// The version after this one: its `major`, `minor` or `patch` raised by one.
 fn next_version(version: &str, part: &str) -> Result<String, Error> {
-    let numbers: Option<Vec<u64>> = version.split(['-', '+']).next().unwrap_or_default().split('.').map(|n| n.parse().ok()).collect();
+    let numbers: Option<Vec<u64>> =
+        version.split(['-', '+']).next().unwrap_or_default().split('.').map(|n| n.parse().ok()).collect();
     let Some([major, minor, patch]) = numbers.as_deref() else {
         return Err(bad(format!("`{version}` is not a semantic version")));
     };
@@ -199,7 +224,11 @@ fn jwt(state: &State<'_, '_>, claims: Engine, options: Kwargs) -> Result<String,
         let header = BASE64_URL_SAFE_NO_PAD.encode(r#"{"alg":"none","typ":"JWT"}"#);
         return Ok(format!("{header}.{}.", BASE64_URL_SAFE_NO_PAD.encode(claims.to_string())));
     }
-    let algorithm = algorithm.as_deref().unwrap_or("HS256").parse::<jsonwebtoken::Algorithm>().map_err(|_| bad("alg is HS256, HS384, HS512 or none"))?;
+    let algorithm = algorithm
+        .as_deref()
+        .unwrap_or("HS256")
+        .parse::<jsonwebtoken::Algorithm>()
+        .map_err(|_| bad("alg is HS256, HS384, HS512 or none"))?;
     let key = match key {
         Some(key) => key,
         None => state
@@ -208,7 +237,12 @@ fn jwt(state: &State<'_, '_>, claims: Engine, options: Kwargs) -> Result<String,
             .and_then(|key| key.as_str().map(str::to_owned))
             .ok_or_else(|| bad("jwt() needs the setting jwt_secret, or key="))?,
     };
-    jsonwebtoken::encode(&jsonwebtoken::Header::new(algorithm), &claims, &jsonwebtoken::EncodingKey::from_secret(key.as_bytes())).map_err(|error| bad(error.to_string()))
+    jsonwebtoken::encode(
+        &jsonwebtoken::Header::new(algorithm),
+        &claims,
+        &jsonwebtoken::EncodingKey::from_secret(key.as_bytes()),
+    )
+    .map_err(|error| bad(error.to_string()))
 }
 
 /// When and how a frame crossed the wire: at (Unix ms), after (seconds since the connection was open), size, opcode, text.

@@ -30,7 +30,9 @@ impl Scenarios {
         let shared = shared(folder, sources, pack, &mut diagnostics);
         let mut programs = Vec::new();
         for (path, file) in &folder.scenarios {
-            let Some(name) = path.strip_suffix(".yaml").filter(|name| *name != "shared" && !name.contains('/')) else { continue };
+            let Some(name) = path.strip_suffix(".yaml").filter(|name| *name != "shared" && !name.contains('/')) else {
+                continue;
+            };
             match yaml::parse(sources, *file) {
                 Err(diagnostic) => diagnostics.push(diagnostic),
                 Ok(root) => {

@@ -43,7 +43,12 @@ pub struct Program {
 impl Program {
     /// Rules some check of it can prove at their full level.
     pub fn proves(&self) -> BTreeSet<&str> {
-        self.checks.iter().flat_map(|check| &check.rules).filter(|used| !used.lowered).map(|used| used.id.as_str()).collect()
+        self.checks
+            .iter()
+            .flat_map(|check| &check.rules)
+            .filter(|used| !used.lowered)
+            .map(|used| used.id.as_str())
+            .collect()
     }
 }
 
@@ -62,7 +67,10 @@ pub enum Isolation {
 pub enum Need {
     /// A word of the target's `provides`.
     Word(String),
-    Expression { text: String, expr: Expr },
+    Expression {
+        text: String,
+        expr: Expr,
+    },
     Setting(String),
     Hook(String),
 }
@@ -175,7 +183,10 @@ pub enum Who {
     /// The first person of a scene, an opening or a reaction.
     Myself,
     One(ActorId),
-    Group { members: Vec<ActorId>, quantity: Option<(Quantity, usize)> },
+    Group {
+        members: Vec<ActorId>,
+        quantity: Option<(Quantity, usize)>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,28 +198,65 @@ pub enum Quantity {
 
 #[derive(Debug)]
 pub enum Act {
-    Join { with: Vec<(String, Template)> },
+    Join {
+        with: Vec<(String, Template)>,
+    },
     Connect(Box<Connect>),
     Accept,
     Send(Box<Compose>),
     SendRaw(Template),
-    Close { code: Template, reason: Option<Template> },
-    Drop { reset: bool },
+    Close {
+        code: Template,
+        reason: Option<Template>,
+    },
+    Drop {
+        reset: bool,
+    },
     StopReading,
     ReadAgain,
     Expect(Box<Expect>),
-    ExpectNothing { message: MessageName, pattern: Option<Pattern>, after: Option<String>, for_: Option<Template> },
-    ExpectOneOf { alternatives: Vec<Alternative>, after: Option<String>, within: Option<Template> },
-    Play { scene: BlockId, given: Vec<(String, Template)>, with: Vec<(String, Template)> },
+    ExpectNothing {
+        message: MessageName,
+        pattern: Option<Pattern>,
+        after: Option<String>,
+        for_: Option<Template>,
+    },
+    ExpectOneOf {
+        alternatives: Vec<Alternative>,
+        after: Option<String>,
+        within: Option<Template>,
+    },
+    Play {
+        scene: BlockId,
+        given: Vec<(String, Template)>,
+        with: Vec<(String, Template)>,
+    },
     Compose(Box<Compose>),
     Hook(Box<Hook>),
-    Wait { time: Template },
-    Check { value: Template, test: Test },
+    Wait {
+        time: Template,
+    },
+    Check {
+        value: Template,
+        test: Test,
+    },
     Order(Order),
     /// One body per value where rows name rules, else the same body for all.
-    Each { name: String, values: Template, bodies: Vec<BlockId>, fresh: Vec<ActorId> },
-    Either { name: String, values: Template, body: BlockId },
-    Retry { time: Template, body: BlockId },
+    Each {
+        name: String,
+        values: Template,
+        bodies: Vec<BlockId>,
+        fresh: Vec<ActorId>,
+    },
+    Either {
+        name: String,
+        values: Template,
+        body: BlockId,
+    },
+    Retry {
+        time: Template,
+        body: BlockId,
+    },
 }
 
 #[derive(Debug)]
@@ -253,11 +301,17 @@ pub struct Expect {
 
 #[derive(Debug)]
 pub enum Want {
-    Message { message: MessageName, pattern: Option<Pattern> },
+    Message {
+        message: MessageName,
+        pattern: Option<Pattern>,
+    },
     Close(Codes),
     Refusal(Codes),
     /// A ping or a pong.
-    Control { pong: bool, pattern: Option<Pattern> },
+    Control {
+        pong: bool,
+        pattern: Option<Pattern>,
+    },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -32,7 +32,8 @@ pub struct SharedFile {
 }
 
 const SHARED_KEYS: [&str; 8] = ["hub", "hooks", "ignore", "fills", "reactions", "roles", "scenes", "always"];
-const SCENARIO_KEYS: [&str; 9] = ["title", "needs", "exclusive", "destructive", "actors", "let", "steps", "finally", "description"];
+const SCENARIO_KEYS: [&str; 9] =
+    ["title", "needs", "exclusive", "destructive", "actors", "let", "steps", "finally", "description"];
 
 impl SharedFile {
     pub fn read(root: Node, pack: &Pack, diagnostics: &mut Vec<Diagnostic>) -> Self {
@@ -53,13 +54,22 @@ impl SharedFile {
                 line,
             };
             if setting.about.is_empty() {
-                diagnostics.push(Diagnostic::error(key.span, format!("setting `{}` has no `about`", key.name)).help("one line for `hubproof check --list`"));
+                diagnostics.push(
+                    Diagnostic::error(key.span, format!("setting `{}` has no `about`", key.name))
+                        .help("one line for `hubproof check --list`"),
+                );
             }
             shared.settings.insert(key.name.clone(), setting);
         }
         for (key, node) in entries(root.get("hooks")) {
             keys(node, &["message", "args", "about"], "a hook", diagnostics);
-            let args = node.get("args").and_then(Node::list).unwrap_or_default().iter().filter_map(|n| n.text().map(str::to_owned)).collect();
+            let args = node
+                .get("args")
+                .and_then(Node::list)
+                .unwrap_or_default()
+                .iter()
+                .filter_map(|n| n.text().map(str::to_owned))
+                .collect();
             let message = matches!(node.get("message").map(|n| &n.kind), Some(Kind::Bool(true)));
             let about = node.get("about").and_then(Node::text).unwrap_or_default().to_owned();
             shared.hooks.insert(key.name.clone(), HookDeclaration { message, args, about });
@@ -81,7 +91,11 @@ fn entries(node: Option<&Node>) -> &[(Key, Node)] {
 fn keys(node: &Node, known: &[&str], what: &str, diagnostics: &mut Vec<Diagnostic>) {
     for (key, _) in entries(Some(node)) {
         if !known.contains(&key.name.as_str()) {
-            diagnostics.push(Diagnostic::error(key.span, format!("{what} has no key `{}`", key.name)).help(suggest(&key.name, known.iter().copied(), "")));
+            diagnostics.push(Diagnostic::error(key.span, format!("{what} has no key `{}`", key.name)).help(suggest(
+                &key.name,
+                known.iter().copied(),
+                "",
+            )));
         }
     }
 }
@@ -207,9 +221,15 @@ fn head(key: &str) -> Option<Head<'_>> {
                 return Some(Head { verb, actor: "", quantity: None });
             }
             let Some(subject) = rest.strip_suffix(' ') else { continue };
-            for (words, quantity) in [("exactly ", Quantity::Exactly), ("at least ", Quantity::AtLeast), ("at most ", Quantity::AtMost)] {
+            for (words, quantity) in
+                [("exactly ", Quantity::Exactly), ("at least ", Quantity::AtLeast), ("at most ", Quantity::AtMost)]
+            {
                 if let Some((number, actor)) = subject.strip_prefix(words).and_then(|rest| rest.split_once(" of ")) {
-                    return Some(Head { verb, actor: actor.trim(), quantity: Some((quantity, number.trim().parse().ok()?)) });
+                    return Some(Head {
+                        verb,
+                        actor: actor.trim(),
+                        quantity: Some((quantity, number.trim().parse().ok()?)),
+                    });
                 }
             }
             if subject.contains(' ') {
@@ -286,14 +306,22 @@ impl<'a> Reader<'a> {
 
     fn scenario(&mut self, id: &str, root: &Node) -> Option<Program> {
         if root.map().is_none() {
-            self.error(root.span, "a scenario is a mapping with `title` and `steps`", "scenarios/README.md shows a small one");
+            self.error(
+                root.span,
+                "a scenario is a mapping with `title` and `steps`",
+                "scenarios/README.md shows a small one",
+            );
             return None;
         }
         keys(root, &SCENARIO_KEYS, "a scenario", &mut self.diagnostics);
         let title = match root.get("title").and_then(Node::text) {
             Some(title) => title.to_owned(),
             None => {
-                self.error(root.span, "the scenario has no `title`", "one sentence that is true of the hub if every check passes");
+                self.error(
+                    root.span,
+                    "the scenario has no `title`",
+                    "one sentence that is true of the hub if every check passes",
+                );
                 String::new()
             }
         };
@@ -349,7 +377,11 @@ impl<'a> Reader<'a> {
             Some(node) => match node.text() {
                 Some(word) => Isolation::Exclusive(word.to_owned()),
                 None => {
-                    self.error(node.span, "`exclusive` takes a word", "`hub` for a scenario that must be alone on the hub");
+                    self.error(
+                        node.span,
+                        "`exclusive` takes a word",
+                        "`hub` for a scenario that must be alone on the hub",
+                    );
                     Isolation::Shared
                 }
             },
@@ -390,7 +422,11 @@ impl<'a> Reader<'a> {
             Some(setting) => Some(setting),
             None => {
                 let known: Vec<&str> = self.file.shared.settings.keys().map(String::as_str).collect();
-                self.error(span, format!("{} has no setting `{name}`", self.pack.name), suggest(name, known, "settings are declared under `hub` of shared.yaml"));
+                self.error(
+                    span,
+                    format!("{} has no setting `{name}`", self.pack.name),
+                    suggest(name, known, "settings are declared under `hub` of shared.yaml"),
+                );
                 None
             }
         }
@@ -411,7 +447,9 @@ impl<'a> Reader<'a> {
                     keys(node, &["role", "count"], "an actor", &mut self.diagnostics);
                     let role = node.get("role").and_then(Node::text).unwrap_or(&key.name).to_owned();
                     let count = match node.get("count").map(|n| &n.kind) {
-                        Some(Kind::Number(n)) if n.as_u64().is_some_and(|n| (1..=10_000).contains(&n)) => n.as_u64().unwrap_or(1) as usize,
+                        Some(Kind::Number(n)) if n.as_u64().is_some_and(|n| (1..=10_000).contains(&n)) => {
+                            n.as_u64().unwrap_or(1) as usize
+                        }
                         Some(_) => {
                             self.error(node.at_pointer("/count").span, "`count` is a number from 1 to 10000", "");
                             1
@@ -431,7 +469,11 @@ impl<'a> Reader<'a> {
                     for item in items {
                         match item.text().and_then(|name| self.members(name)) {
                             Some(found) => members.extend(found),
-                            None => self.error(item.span, format!("there is no actor `{}`", item.text().unwrap_or_default()), "a group is made of actors that stand above it"),
+                            None => self.error(
+                                item.span,
+                                format!("there is no actor `{}`", item.text().unwrap_or_default()),
+                                "a group is made of actors that stand above it",
+                            ),
                         }
                     }
                     self.groups.insert(key.name.clone(), members);
@@ -465,7 +507,11 @@ impl<'a> Reader<'a> {
         let roles = entries(file.root.get("roles"));
         let Some((_, node)) = roles.iter().find(|(key, _)| key.name == name) else {
             let known: Vec<&str> = roles.iter().map(|(key, _)| key.name.as_str()).collect();
-            self.error(span, format!("{} has no role `{name}`", self.pack.name), suggest(name, known, "roles are declared in shared.yaml"));
+            self.error(
+                span,
+                format!("{} has no role `{name}`", self.pack.name),
+                suggest(name, known, "roles are declared in shared.yaml"),
+            );
             return;
         };
         keys(node, &["side", "given", "fills", "opening", "reacts"], "a role", &mut self.diagnostics);
@@ -480,7 +526,10 @@ impl<'a> Reader<'a> {
         let quiet = self.quiet.replace("an opening");
         let myself = self.myself.replace(name.to_owned());
         // Declared before its opening is read, so that `self.name` is known there.
-        self.roles.insert(name.to_owned(), Role { server, given: Vec::new(), fills: Vec::new(), opening: 0, binds: Vec::new(), reacts: Vec::new() });
+        self.roles.insert(
+            name.to_owned(),
+            Role { server, given: Vec::new(), fills: Vec::new(), opening: 0, binds: Vec::new(), reacts: Vec::new() },
+        );
         self.sight.push(Sight { names: BTreeSet::new(), isolated: true });
         let mut given = Vec::new();
         for (key, node) in entries(node.get("given")) {
@@ -498,7 +547,13 @@ impl<'a> Reader<'a> {
         let binds = self.sight.pop().map(|sight| sight.names.into_iter().collect()).unwrap_or_default();
         self.quiet = quiet;
         self.myself = myself;
-        let reacts: Vec<String> = node.get("reacts").and_then(Node::list).unwrap_or_default().iter().filter_map(|n| n.text().map(str::to_owned)).collect();
+        let reacts: Vec<String> = node
+            .get("reacts")
+            .and_then(Node::list)
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|n| n.text().map(str::to_owned))
+            .collect();
         for reaction in &reacts {
             self.reaction(reaction, node.span);
         }
@@ -522,7 +577,8 @@ impl<'a> Reader<'a> {
         }
         let file = self.file;
         let Some(node) = file.root.get("reactions").and_then(|r| r.get(name)) else {
-            let known: Vec<&str> = entries(file.root.get("reactions")).iter().map(|(key, _)| key.name.as_str()).collect();
+            let known: Vec<&str> =
+                entries(file.root.get("reactions")).iter().map(|(key, _)| key.name.as_str()).collect();
             self.error(span, format!("there is no reaction `{name}`"), suggest(name, known, ""));
             return;
         };
@@ -542,7 +598,10 @@ impl<'a> Reader<'a> {
         };
         self.quiet = quiet;
         self.sight.pop();
-        if let Some(step) = self.blocks[block].iter().find(|s| !matches!(s.act, Act::Send(_) | Act::SendRaw(_) | Act::Close { .. } | Act::Drop { .. })) {
+        if let Some(step) = self.blocks[block]
+            .iter()
+            .find(|s| !matches!(s.act, Act::Send(_) | Act::SendRaw(_) | Act::Close { .. } | Act::Drop { .. }))
+        {
             let at = step.span;
             self.error(at, "a reaction sends, closes or drops; it waits for nothing", "");
         }
@@ -553,7 +612,11 @@ impl<'a> Reader<'a> {
         let file = self.file;
         let Some(node) = file.root.get("scenes").and_then(|s| s.get(name)) else {
             let known: Vec<&str> = entries(file.root.get("scenes")).iter().map(|(key, _)| key.name.as_str()).collect();
-            self.error(span, format!("{} has no scene `{name}`", self.pack.name), suggest(name, known, "scenes are declared in shared.yaml"));
+            self.error(
+                span,
+                format!("{} has no scene `{name}`", self.pack.name),
+                suggest(name, known, "scenes are declared in shared.yaml"),
+            );
             return None;
         };
         keys(node, &["given", "steps"], "a scene", &mut self.diagnostics);
@@ -580,7 +643,12 @@ impl<'a> Reader<'a> {
         let file = self.file;
         let mut always = Vec::new();
         for node in file.root.get("always").and_then(Node::list).unwrap_or_default() {
-            keys(node, &["every", "has", "check", "equals", "fits", "rules"], "an entry of `always`", &mut self.diagnostics);
+            keys(
+                node,
+                &["every", "has", "check", "equals", "fits", "rules"],
+                "an entry of `always`",
+                &mut self.diagnostics,
+            );
             if let Some(every) = node.get("every") {
                 let name = every.text().unwrap_or_default().to_owned();
                 if !matches!(name.as_str(), "frame" | "close") && self.pack.message(&name).is_none() {
@@ -654,7 +722,14 @@ impl<'a> Reader<'a> {
         let template = Template::read(node, &mut diagnostics);
         self.diagnostics.append(&mut diagnostics);
         let mut used = Vec::new();
-        template.expressions(&mut |expression| used.extend(expression.uses.iter().map(|name| (name.clone(), expression.span, expression.source.contains(" defined")))));
+        template.expressions(&mut |expression| {
+            used.extend(
+                expression
+                    .uses
+                    .iter()
+                    .map(|name| (name.clone(), expression.span, expression.source.contains(" defined"))),
+            )
+        });
         for (name, span, asks) in used {
             self.check_name(&name, span, asks);
         }
@@ -698,20 +773,29 @@ impl<'a> Reader<'a> {
         let mut known: Vec<String> = self.sight.iter().flat_map(|sight| sight.names.iter().cloned()).collect();
         known.extend(self.actors.iter().map(|actor| actor.name.clone()));
         known.extend(functions::NAMES.iter().map(|name| (*name).to_owned()));
-        let help = suggest(root, known.iter().map(String::as_str).collect::<Vec<_>>(), "names come from let, `as`, each, actors, and hub");
+        let help = suggest(
+            root,
+            known.iter().map(String::as_str).collect::<Vec<_>>(),
+            "names come from let, `as`, each, actors, and hub",
+        );
         self.error(span, format!("nothing here is called `{root}`"), help);
     }
 
     fn check_member(&mut self, role: &str, member: &str, dotted: &str, span: Span) {
         let Some(role) = self.roles.get(role) else { return };
-        let mut known: Vec<String> = role.given.iter().map(|(name, _)| name.clone()).chain(role.binds.iter().cloned()).collect();
+        let mut known: Vec<String> =
+            role.given.iter().map(|(name, _)| name.clone()).chain(role.binds.iter().cloned()).collect();
         known.push("url".to_owned());
         // While its own opening is being read, what it binds is in sight instead.
         if known.iter().any(|name| name == member) || self.in_sight(member) {
             return;
         }
         let help = suggest(member, known.iter().map(String::as_str).collect::<Vec<_>>(), "");
-        self.error(span, format!("`{dotted}`: nothing of that name is given to the role or bound in its opening"), help);
+        self.error(
+            span,
+            format!("`{dotted}`: nothing of that name is given to the role or bound in its opening"),
+            help,
+        );
     }
 
     // ---- rules and checks
@@ -742,7 +826,11 @@ impl<'a> Reader<'a> {
                     resolved.as_str()
                 }
                 None => {
-                    self.error(node.span, "a rule id is literal, or stands in a row of a literal `each`", "coverage has to be known before anything runs");
+                    self.error(
+                        node.span,
+                        "a rule id is literal, or stands in a row of a literal `each`",
+                        "coverage has to be known before anything runs",
+                    );
                     return None;
                 }
             }
@@ -766,24 +854,41 @@ impl<'a> Reader<'a> {
             Some((id, level)) => match Level::from_name(level.trim()) {
                 Some(level) => (id.trim(), Some(level)),
                 None => {
-                    self.error(span, format!("`{level}` is not a level"), "`as should` or `as may` lowers a rule for this check");
+                    self.error(
+                        span,
+                        format!("`{level}` is not a level"),
+                        "`as should` or `as may` lowers a rule for this check",
+                    );
                     return None;
                 }
             },
             None => (text.trim(), None),
         };
         if self.pack.rules.is_empty() {
-            return Some(RuleUse { id: id.to_owned(), level: lowered.unwrap_or(Level::Must), basis: Basis::Stated, lowered: lowered.is_some() });
+            return Some(RuleUse {
+                id: id.to_owned(),
+                level: lowered.unwrap_or(Level::Must),
+                basis: Basis::Stated,
+                lowered: lowered.is_some(),
+            });
         }
         let Some(rule) = self.pack.rules.get(id) else {
-            let help = suggest(id, self.pack.rules.keys().map(String::as_str).collect::<Vec<_>>(), &format!("`hubproof packs show {} --rules` lists them", self.pack.name));
+            let help = suggest(
+                id,
+                self.pack.rules.keys().map(String::as_str).collect::<Vec<_>>(),
+                &format!("`hubproof packs show {} --rules` lists them", self.pack.name),
+            );
             self.error(span, format!("{} has no rule `{id}`", self.pack.name), help);
             return None;
         };
         let (level, basis) = (rule.level, rule.basis);
         match lowered {
             Some(to) if to >= level => {
-                self.error(span, format!("{id} is a {} already", level.name()), "a check may lower its rule, never raise it");
+                self.error(
+                    span,
+                    format!("{id} is a {} already", level.name()),
+                    "a check may lower its rule, never raise it",
+                );
                 None
             }
             Some(to) => Some(RuleUse { id: id.to_owned(), level: to, basis, lowered: true }),
@@ -808,7 +913,11 @@ impl<'a> Reader<'a> {
             self.error(node.span, format!("{place} accuses nobody"), "put the check into a scenario");
         }
         let Some(entries) = node.map() else {
-            self.error(node.span, "`has` is a mapping of rules and what must be true", "has: { ABC-001: { priority: 90 } }");
+            self.error(
+                node.span,
+                "`has` is a mapping of rules and what must be true",
+                "has: { ABC-001: { priority: 90 } }",
+            );
             return Vec::new();
         };
         let mut has = Vec::new();
@@ -829,7 +938,8 @@ impl<'a> Reader<'a> {
             match Matcher::compile(value) {
                 Ok(matcher) => ready = Some(Ready::Matcher(matcher)),
                 Err(bad) => {
-                    let at = if bad.key.is_empty() { node.span } else { node.get(&bad.key).map_or(node.span, |n| n.span) };
+                    let at =
+                        if bad.key.is_empty() { node.span } else { node.get(&bad.key).map_or(node.span, |n| n.span) };
                     self.error(at, bad.message, "a name takes a value, a /pointer takes a JSON Schema");
                 }
             }
@@ -837,10 +947,19 @@ impl<'a> Reader<'a> {
             self.error(node.span, "a matcher is a mapping of names and /pointers", "");
         } else {
             for (key, value) in entries(Some(node)) {
-                if key.name.starts_with('/') && !matches!(value.kind, Kind::Bool(_) | Kind::Map(_)) && value.text().is_none_or(|t| !t.starts_with("${")) {
-                    self.error(value.span, "a /pointer takes a JSON Schema, true or false", format!("for the value itself write {{ const: {} }}", value.to_json()));
+                if key.name.starts_with('/')
+                    && !matches!(value.kind, Kind::Bool(_) | Kind::Map(_))
+                    && value.text().is_none_or(|t| !t.starts_with("${"))
+                {
+                    self.error(
+                        value.span,
+                        "a /pointer takes a JSON Schema, true or false",
+                        format!("for the value itself write {{ const: {} }}", value.to_json()),
+                    );
                 } else if key.name.starts_with('/')
-                    && let Some(unknown) = json_schema::unknown_keywords(&value.to_json(), &["like"]).into_iter().find(|u| !u.keyword.contains("${"))
+                    && let Some(unknown) = json_schema::unknown_keywords(&value.to_json(), &["like"])
+                        .into_iter()
+                        .find(|u| !u.keyword.contains("${"))
                 {
                     let help = suggest(&unknown.keyword, json_schema::KEYWORDS.iter().copied(), "");
                     self.error(value.span, format!("JSON Schema has no `{}`", unknown.keyword), help);
@@ -910,21 +1029,32 @@ impl<'a> Reader<'a> {
 
     fn step(&mut self, node: &Node) -> Option<Step> {
         let Some(all) = node.map().filter(|entries| !entries.is_empty()) else {
-            self.error(node.span, format!("a step is a mapping that begins with who does what, not {}", node.what()), "- anna sends: hello");
+            self.error(
+                node.span,
+                format!("a step is a mapping that begins with who does what, not {}", node.what()),
+                "- anna sends: hello",
+            );
             return None;
         };
-        let Some((position, head)) = all.iter().enumerate().find_map(|(i, (key, _))| head(&key.name).map(|head| (i, head))) else {
+        let Some((position, head)) =
+            all.iter().enumerate().find_map(|(i, (key, _))| head(&key.name).map(|head| (i, head)))
+        else {
             let key = &all[0].0;
             let verb = key.name.split_once(' ').map_or(key.name.as_str(), |(_, verb)| verb);
             let verbs: Vec<&str> = VERBS.iter().map(|v| v.0).chain(WORDS.iter().map(|w| w.0)).collect();
-            self.error(key.span, format!("`{}` is not a step", key.name), suggest(verb, verbs, "a step begins with `ACTOR VERB`; scenarios/README.md lists the verbs"));
+            self.error(
+                key.span,
+                format!("`{}` is not a step", key.name),
+                suggest(verb, verbs, "a step begins with `ACTOR VERB`; scenarios/README.md lists the verbs"),
+            );
             return None;
         };
         let (key, value) = &all[position];
         if position != 0 {
             self.error(key.span, "the head of a step comes first", "");
         }
-        let options: Vec<(&Key, &Node)> = all.iter().enumerate().filter(|(i, _)| *i != position).map(|(_, (key, node))| (key, node)).collect();
+        let options: Vec<(&Key, &Node)> =
+            all.iter().enumerate().filter(|(i, _)| *i != position).map(|(_, (key, node))| (key, node)).collect();
         for (option, _) in &options {
             let name = option.name.as_str();
             if !matches!(name, "as" | "if") && !head.verb.options().contains(&name) {
@@ -938,7 +1068,11 @@ impl<'a> Reader<'a> {
         if let Some(node) = get("if") {
             match node.text() {
                 Some(name) if self.in_sight(name) => {}
-                Some(name) => self.error(node.span, format!("nothing here is called `{name}`"), "`if` takes the name that an `as` may have bound"),
+                Some(name) => self.error(
+                    node.span,
+                    format!("nothing here is called `{name}`"),
+                    "`if` takes the name that an `as` may have bound",
+                ),
                 None => self.error(node.span, "`if` takes a name", ""),
             }
         }
@@ -946,7 +1080,11 @@ impl<'a> Reader<'a> {
         let act = self.act(head.verb, key, value, &get, &who);
         let needs_rules = matches!(head.verb, Verb::ExpectsNothing | Verb::Check | Verb::Order);
         if needs_rules && rules.is_empty() && self.quiet.is_none() {
-            self.error(key.span, format!("`{}` without rules judges nothing", key.name), "name the rules it proves: `rules: [ABC-001]`");
+            self.error(
+                key.span,
+                format!("`{}` without rules judges nothing", key.name),
+                "name the rules it proves: `rules: [ABC-001]`",
+            );
         }
         let check = (!rules.is_empty() && head.verb.accuses()).then(|| self.declare(rules, key.span));
         let as_ = match get("as") {
@@ -986,8 +1124,13 @@ impl<'a> Reader<'a> {
             }
         }
         let Some(members) = self.members(head.actor) else {
-            let known: Vec<String> = self.actors.iter().map(|a| a.name.clone()).chain(self.groups.keys().cloned()).collect();
-            let help = suggest(head.actor, known.iter().map(String::as_str).collect::<Vec<_>>(), "actors stand under `actors`");
+            let known: Vec<String> =
+                self.actors.iter().map(|a| a.name.clone()).chain(self.groups.keys().cloned()).collect();
+            let help = suggest(
+                head.actor,
+                known.iter().map(String::as_str).collect::<Vec<_>>(),
+                "actors stand under `actors`",
+            );
             self.error(key.span, format!("there is no actor `{}`", head.actor), help);
             return None;
         };
@@ -1016,10 +1159,19 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn act<'n>(&mut self, verb: Verb, key: &Key, value: &'n Node, get: &dyn Fn(&str) -> Option<&'n Node>, who: &Who) -> Option<Act> {
+    fn act<'n>(
+        &mut self,
+        verb: Verb,
+        key: &Key,
+        value: &'n Node,
+        get: &dyn Fn(&str) -> Option<&'n Node>,
+        who: &Who,
+    ) -> Option<Act> {
         let role = match who {
             Who::One(id) => self.actors.get(*id).map(|actor| actor.role.clone()),
-            Who::Group { members, .. } => members.first().and_then(|id| self.actors.get(*id)).map(|actor| actor.role.clone()),
+            Who::Group { members, .. } => {
+                members.first().and_then(|id| self.actors.get(*id)).map(|actor| actor.role.clone())
+            }
             Who::Myself => self.myself.clone(),
             Who::Nobody => None,
         };
@@ -1029,13 +1181,25 @@ impl<'a> Reader<'a> {
         act
     }
 
-    fn act_of<'n>(&mut self, verb: Verb, key: &Key, value: &'n Node, get: &dyn Fn(&str) -> Option<&'n Node>, who: &Who) -> Option<Act> {
+    fn act_of<'n>(
+        &mut self,
+        verb: Verb,
+        key: &Key,
+        value: &'n Node,
+        get: &dyn Fn(&str) -> Option<&'n Node>,
+        who: &Who,
+    ) -> Option<Act> {
         Some(match verb {
             Verb::Joins => {
                 self.empty(value, key);
                 self.connects(who);
                 let with = entries(get("with")).iter().map(|(key, node)| (key, node)).collect::<Vec<_>>();
-                let given: Vec<String> = self.myself.as_ref().and_then(|role| self.roles.get(role)).map(|role| role.given.iter().map(|(name, _)| name.clone()).collect()).unwrap_or_default();
+                let given: Vec<String> = self
+                    .myself
+                    .as_ref()
+                    .and_then(|role| self.roles.get(role))
+                    .map(|role| role.given.iter().map(|(name, _)| name.clone()).collect())
+                    .unwrap_or_default();
                 let mut overrides = Vec::new();
                 for (key, node) in with {
                     if !given.contains(&key.name) {
@@ -1071,18 +1235,28 @@ impl<'a> Reader<'a> {
             Verb::SendsRaw => {
                 keys(value, &["text", "binary", "frames", "bytes"], "`sends raw`", &mut self.diagnostics);
                 if value.map().is_none_or(|entries| entries.len() != 1) {
-                    self.error(value.span, "`sends raw` takes one of text, binary, frames, bytes", "sends raw: { text: '{' }");
+                    self.error(
+                        value.span,
+                        "`sends raw` takes one of text, binary, frames, bytes",
+                        "sends raw: { text: '{' }",
+                    );
                 }
                 Act::SendRaw(self.template(value))
             }
-            Verb::Closes => Act::Close { code: self.template(value), reason: get("reason").map(|node| self.template(node)) },
+            Verb::Closes => {
+                Act::Close { code: self.template(value), reason: get("reason").map(|node| self.template(node)) }
+            }
             Verb::Drops => Act::Drop {
                 reset: match value.text() {
                     Some("reset") => true,
                     Some("fin") => false,
                     None if value.is_null() => false,
                     _ => {
-                        self.error(value.span, "`drops` takes reset or fin", "reset breaks the connection, fin ends it without a close frame");
+                        self.error(
+                            value.span,
+                            "`drops` takes reset or fin",
+                            "reset breaks the connection, fin ends it without a close frame",
+                        );
                         false
                     }
                 },
@@ -1124,9 +1298,18 @@ impl<'a> Reader<'a> {
             Verb::ExpectsNothing => {
                 let message = self.message_name(value, Some(Way::FromHub));
                 let pattern = get("where").map(|node| self.pattern(node));
-                Act::ExpectNothing { message, pattern, after: self.after(get("after")), for_: get("for").map(|node| self.time(node)) }
+                Act::ExpectNothing {
+                    message,
+                    pattern,
+                    after: self.after(get("after")),
+                    for_: get("for").map(|node| self.time(node)),
+                }
             }
-            Verb::ExpectsOneOf => Act::ExpectOneOf { alternatives: self.alternatives(value), after: self.after(get("after")), within: get("within").map(|node| self.time(node)) },
+            Verb::ExpectsOneOf => Act::ExpectOneOf {
+                alternatives: self.alternatives(value),
+                after: self.after(get("after")),
+                within: get("within").map(|node| self.time(node)),
+            },
             Verb::Plays | Verb::Play => {
                 let name = value.text().unwrap_or_default().to_owned();
                 let (scene, given) = self.scene(&name, value.span)?;
@@ -1153,7 +1336,11 @@ impl<'a> Reader<'a> {
                 for node in value.list().unwrap_or_default() {
                     match node.text() {
                         Some(name) if self.in_sight(name) => names.push(name.to_owned()),
-                        _ => self.error(node.span, format!("nothing here is called `{}`", node.text().unwrap_or_default()), "`order` takes names bound by `as`"),
+                        _ => self.error(
+                            node.span,
+                            format!("nothing here is called `{}`", node.text().unwrap_or_default()),
+                            "`order` takes names bound by `as`",
+                        ),
                     }
                 }
                 if names.len() < 2 {
@@ -1192,7 +1379,11 @@ impl<'a> Reader<'a> {
 
     fn empty(&mut self, value: &Node, key: &Key) {
         if !value.is_null() {
-            self.error(value.span, format!("`{}` takes no value", key.name), "options stand under the first letter of the step");
+            self.error(
+                value.span,
+                format!("`{}` takes no value", key.name),
+                "options stand under the first letter of the step",
+            );
         }
     }
 
@@ -1201,7 +1392,11 @@ impl<'a> Reader<'a> {
         match node.text() {
             Some(name) if self.in_sight(name) => Some(name.to_owned()),
             other => {
-                self.error(node.span, format!("nothing here is called `{}`", other.unwrap_or_default()), "`after` takes a name bound by `as`");
+                self.error(
+                    node.span,
+                    format!("nothing here is called `{}`", other.unwrap_or_default()),
+                    "`after` takes a name bound by `as`",
+                );
                 None
             }
         }
@@ -1241,7 +1436,9 @@ impl<'a> Reader<'a> {
         let single = std::slice::from_ref(node);
         for item in node.list().unwrap_or(single) {
             match &item.kind {
-                Kind::Number(n) if n.as_u64().is_some_and(|n| n <= 4999) => codes.codes.push(n.as_u64().unwrap_or_default() as u16),
+                Kind::Number(n) if n.as_u64().is_some_and(|n| n <= 4999) => {
+                    codes.codes.push(n.as_u64().unwrap_or_default() as u16)
+                }
                 Kind::Text(text) if text.value == "any" => codes.any = true,
                 Kind::Text(text) if text.value == "drop" => codes.drop = true,
                 _ => self.error(item.span, "a code is a number, any or drop", "expects close: [4004, drop]"),
@@ -1252,7 +1449,14 @@ impl<'a> Reader<'a> {
 
     fn expect<'n>(&mut self, want: Want, get: &dyn Fn(&str) -> Option<&'n Node>) -> Expect {
         let count = get("count").and_then(|node| self.count(node));
-        Expect { want, after: self.after(get("after")), within: get("within").map(|node| self.time(node)), count, for_: get("for").map(|node| self.time(node)), has: self.has(get("has")) }
+        Expect {
+            want,
+            after: self.after(get("after")),
+            within: get("within").map(|node| self.time(node)),
+            count,
+            for_: get("for").map(|node| self.time(node)),
+            has: self.has(get("has")),
+        }
     }
 
     fn count(&mut self, node: &Node) -> Option<Count> {
@@ -1279,10 +1483,18 @@ impl<'a> Reader<'a> {
         };
         let mut alternatives = Vec::new();
         for item in items {
-            keys(item, &["message", "close", "refusal", "nothing", "where", "as", "warn", "info"], "an alternative", &mut self.diagnostics);
+            keys(
+                item,
+                &["message", "close", "refusal", "nothing", "where", "as", "warn", "info"],
+                "an alternative",
+                &mut self.diagnostics,
+            );
             let pattern = item.get("where").map(|n| self.pattern(n));
             let (want, text) = if let Some(message) = item.get("message") {
-                (Some(Want::Message { message: self.message_name(message, Some(Way::FromHub)), pattern }), format!("message {}", message.text().unwrap_or_default()))
+                (
+                    Some(Want::Message { message: self.message_name(message, Some(Way::FromHub)), pattern }),
+                    format!("message {}", message.text().unwrap_or_default()),
+                )
             } else if let Some(codes) = item.get("close") {
                 (Some(Want::Close(self.codes(codes))), format!("close {}", codes.to_json()))
             } else if let Some(codes) = item.get("refusal") {
@@ -1305,7 +1517,11 @@ impl<'a> Reader<'a> {
 
     fn message_name(&mut self, node: &Node, way: Option<Way>) -> MessageName {
         let Some(name) = node.text() else {
-            self.error(node.span, "a message is named here", &*format!("`hubproof packs show {}` lists them", self.pack.name));
+            self.error(
+                node.span,
+                "a message is named here",
+                &*format!("`hubproof packs show {}` lists them", self.pack.name),
+            );
             return MessageName::Any;
         };
         if name.contains("${") {
@@ -1319,7 +1535,8 @@ impl<'a> Reader<'a> {
             Some(message) => {
                 let server = self.myself.as_ref().and_then(|role| self.roles.get(role)).is_some_and(|role| role.server);
                 if way == Some(Way::FromHub) && !message.directions.from_hub && !server {
-                    let other: Vec<&str> = self.pack.messages.iter().filter(|m| m.directions.from_hub).map(|m| m.name.as_str()).collect();
+                    let other: Vec<&str> =
+                        self.pack.messages.iter().filter(|m| m.directions.from_hub).map(|m| m.name.as_str()).collect();
                     let help = suggest(name, other, "");
                     self.error(node.span, format!("a hub never sends `{name}`"), help);
                 }
@@ -1347,7 +1564,9 @@ impl<'a> Reader<'a> {
         }
         let fragments = match get("fragments").map(|node| (node, &node.kind)) {
             None => 1,
-            Some((_, Kind::Number(n))) if n.as_u64().is_some_and(|n| (1..=10_000).contains(&n)) => n.as_u64().unwrap_or(1) as usize,
+            Some((_, Kind::Number(n))) if n.as_u64().is_some_and(|n| (1..=10_000).contains(&n)) => {
+                n.as_u64().unwrap_or(1) as usize
+            }
             Some((node, _)) => {
                 self.error(node.span, "`fragments` is a number from 1 to 10000", "");
                 1
@@ -1367,23 +1586,40 @@ impl<'a> Reader<'a> {
         let wrong_way = if server { !message.directions.from_hub } else { !message.directions.to_hub };
         if compose.breaks.is_none() {
             if wrong_way && self.quiet != Some("a reaction") {
-                self.error(name_node.span, format!("only a hub sends `{name}`"), "say why with `breaks: ...` if that is meant");
+                self.error(
+                    name_node.span,
+                    format!("only a hub sends `{name}`"),
+                    "say why with `breaks: ...` if that is meant",
+                );
             }
             for (path, span) in with.map(override_paths).unwrap_or_default() {
                 let path: Vec<&str> = path.iter().map(String::as_str).collect();
-                let known = pack.messages.iter().filter(|m| m.name == *name || message.abstract_).any(|m| m.schema.documents(&path));
+                let known = pack
+                    .messages
+                    .iter()
+                    .filter(|m| m.name == *name || message.abstract_)
+                    .any(|m| m.schema.documents(&path));
                 if !known {
                     let (last, parent) = path.split_last().map_or(("", &path[..]), |(last, parent)| (*last, parent));
                     let members = message.schema.members(parent);
                     self.diagnostics.push(
-                        Diagnostic::warning(span, format!("no form of `{name}` documents a member `{}`", path.join("/")))
-                            .help(suggest(last, members.iter().map(String::as_str).collect::<Vec<_>>(), "")),
+                        Diagnostic::warning(
+                            span,
+                            format!("no form of `{name}` documents a member `{}`", path.join("/")),
+                        )
+                        .help(suggest(
+                            last,
+                            members.iter().map(String::as_str).collect::<Vec<_>>(),
+                            "",
+                        )),
                     );
                 }
             }
         }
         // Only where nothing is computed; the rest is checked when it is sent.
-        let Some(overrides) = compose.with.as_ref().map_or(Some(Value::Null), |with| with.constant().cloned()) else { return };
+        let Some(overrides) = compose.with.as_ref().map_or(Some(Value::Null), |with| with.constant().cloned()) else {
+            return;
+        };
         let mut built = message.template();
         compose::merge(&mut built, &overrides);
         compose::remove(&mut built, &compose.without);
@@ -1391,10 +1627,17 @@ impl<'a> Reader<'a> {
         match (&compose.breaks, broken) {
             (None, Some(violation)) => self.error(
                 name_node.span,
-                format!("`{name}` as it would be sent breaks its schema at `{}`: expected {}, found {}", violation.path, violation.expected, violation.found),
+                format!(
+                    "`{name}` as it would be sent breaks its schema at `{}`: expected {}, found {}",
+                    violation.path, violation.expected, violation.found
+                ),
                 "say why with `breaks: ...` if that is meant",
             ),
-            (Some(_), None) if !wrong_way => self.error(name_node.span, format!("`{name}` is right as it is, so nothing is broken"), "remove `breaks`, or break it"),
+            (Some(_), None) if !wrong_way => self.error(
+                name_node.span,
+                format!("`{name}` is right as it is, so nothing is broken"),
+                "remove `breaks`, or break it",
+            ),
             _ => {}
         }
     }
@@ -1404,7 +1647,11 @@ impl<'a> Reader<'a> {
         let file = self.file;
         let Some(declaration) = file.shared.hooks.get(&name) else {
             let known: Vec<&str> = file.shared.hooks.keys().map(String::as_str).collect();
-            self.error(value.span, format!("{} has no hook `{name}`", self.pack.name), suggest(&name, known, "hooks are declared in shared.yaml"));
+            self.error(
+                value.span,
+                format!("{} has no hook `{name}`", self.pack.name),
+                suggest(&name, known, "hooks are declared in shared.yaml"),
+            );
             return None;
         };
         for (key, _) in entries(get("args")) {
@@ -1424,13 +1671,25 @@ impl<'a> Reader<'a> {
                 }
                 let message = self.message_name(node, None);
                 let with = get("with").map(|node| self.template(node));
-                let without = get("without").and_then(Node::list).unwrap_or_default().iter().filter_map(|n| n.text().map(str::to_owned)).collect();
+                let without = get("without")
+                    .and_then(Node::list)
+                    .unwrap_or_default()
+                    .iter()
+                    .filter_map(|n| n.text().map(str::to_owned))
+                    .collect();
                 Some(Compose { message, with, without, fragments: 1, breaks: None })
             }
             None => None,
         };
         let pattern = get("where").map(|node| self.pattern(node));
-        Some(Act::Hook(Box::new(Hook { name, args, message, pattern, within: get("within").map(|node| self.time(node)), has: self.has(get("has")) })))
+        Some(Act::Hook(Box::new(Hook {
+            name,
+            args,
+            message,
+            pattern,
+            within: get("within").map(|node| self.time(node)),
+            has: self.has(get("has")),
+        })))
     }
 
     fn each<'n>(&mut self, value: &'n Node, get: &dyn Fn(&str) -> Option<&'n Node>) -> Option<Act> {
@@ -1480,9 +1739,14 @@ fn uses_rows(node: &Node) -> bool {
         Kind::List(items) => items.iter().any(uses_rows),
         Kind::Map(entries) => entries.iter().any(|(key, node)| {
             if key.name == "rules" {
-                return node.list().unwrap_or_default().iter().any(|item| item.text().is_some_and(|t| t.contains("${")));
+                return node
+                    .list()
+                    .unwrap_or_default()
+                    .iter()
+                    .any(|item| item.text().is_some_and(|t| t.contains("${")));
             }
-            key.name == "do" && uses_rows(node) || !matches!(key.name.as_str(), "with" | "where" | "has") && node.list().is_some() && uses_rows(node)
+            key.name == "do" && uses_rows(node)
+                || !matches!(key.name.as_str(), "with" | "where" | "has") && node.list().is_some() && uses_rows(node)
         }),
         _ => false,
     }

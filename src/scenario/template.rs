@@ -84,18 +84,25 @@ impl Template {
                 let mut members = Vec::new();
                 for (key, value) in entries {
                     if key.name.contains("${") {
-                        diagnostics.push(Diagnostic::error(key.span, "a key takes no expression").help("only values do"));
+                        diagnostics
+                            .push(Diagnostic::error(key.span, "a key takes no expression").help("only values do"));
                     }
                     members.push((key.name.clone(), Self::read(value, diagnostics)));
                 }
-                if members.iter().all(|(_, m)| m.is_constant()) { Self::Constant(node.to_json()) } else { Self::Map(members) }
+                if members.iter().all(|(_, m)| m.is_constant()) {
+                    Self::Constant(node.to_json())
+                } else {
+                    Self::Map(members)
+                }
             }
             _ => Self::Constant(node.to_json()),
         }
     }
 
     fn text(text: &Text, span: Span, diagnostics: &mut Vec<Diagnostic>) -> Self {
-        let Some(parts) = split(text, span, diagnostics) else { return Self::Constant(Value::String(text.value.clone())) };
+        let Some(parts) = split(text, span, diagnostics) else {
+            return Self::Constant(Value::String(text.value.clone()));
+        };
         match parts.as_slice() {
             [] => Self::Constant(Value::String(String::new())),
             [Part::Literal(_)] => Self::Constant(Value::String(text.value.clone())),
@@ -145,7 +152,12 @@ impl Template {
                         Part::Expression(expression) => match expression.eval(names)? {
                             Value::String(value) => text.push_str(&value),
                             Value::Number(number) => text.push_str(&number.to_string()),
-                            other => return Err(EvalError::Failed(format!("`${{{}}}` inside text gives {other}, neither text nor a number", expression.source))),
+                            other => {
+                                return Err(EvalError::Failed(format!(
+                                    "`${{{}}}` inside text gives {other}, neither text nor a number",
+                                    expression.source
+                                )));
+                            }
                         },
                     }
                 }
@@ -155,7 +167,9 @@ impl Template {
             Self::Map(members) => {
                 let omitted = |member: &Template| matches!(member, Self::Expression(expression) if names.omits(&expression.source));
                 let kept = members.iter().filter(|(_, member)| !omitted(member));
-                kept.map(|(name, member)| Ok((name.clone(), member.eval(names)?))).collect::<Result<_, _>>().map(Value::Object)
+                kept.map(|(name, member)| Ok((name.clone(), member.eval(names)?)))
+                    .collect::<Result<_, _>>()
+                    .map(Value::Object)
             }
         }
     }
@@ -175,7 +189,8 @@ impl Expr {
                 _ => span,
             };
             let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
-            Diagnostic::error(place, format!("`${{{source}}}` is not an expression: {detail}")).help("expressions are minijinja's; scenarios/README.md lists names and functions")
+            Diagnostic::error(place, format!("`${{{source}}}` is not an expression: {detail}"))
+                .help("expressions are minijinja's; scenarios/README.md lists names and functions")
         })?;
         let mut uses: Vec<String> = expression.undeclared_variables(true).into_iter().collect();
         uses.sort();
@@ -237,7 +252,11 @@ impl Expr {
     fn failed(&self, error: &minijinja::Error) -> EvalError {
         match error.kind() {
             minijinja::ErrorKind::UndefinedError => EvalError::Missing(format!("something in `{}`", self.source)),
-            kind => EvalError::Failed(format!("`${{{}}}`: {}", self.source, error.detail().map_or_else(|| kind.to_string(), str::to_owned))),
+            kind => EvalError::Failed(format!(
+                "`${{{}}}`: {}",
+                self.source,
+                error.detail().map_or_else(|| kind.to_string(), str::to_owned)
+            )),
         }
     }
 }
@@ -254,7 +273,9 @@ fn path(source: &str) -> Option<(String, Vec<Segment>)> {
             None => (piece, None),
         };
         let mut letters = name.chars();
-        if !letters.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_') || !letters.all(|c| c.is_ascii_alphanumeric() || c == '_') {
+        if !letters.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+            || !letters.all(|c| c.is_ascii_alphanumeric() || c == '_')
+        {
             return None;
         }
         if matches!(name, "true" | "false" | "none" | "null" | "not" | "True" | "False" | "None") {
@@ -358,7 +379,9 @@ mod tests {
             ("list", json!([{"seq": 3}, {"seq": 4}, {"none": 0}])),
             ("hub", json!({"version": "0.1.9", "timeout": 5})),
         ];
-        template.eval(&Table(names.map(|(k, v)| (k.to_owned(), Bound::plain(v))).into(), world)).map_err(|e| e.to_string())
+        template
+            .eval(&Table(names.map(|(k, v)| (k.to_owned(), Bound::plain(v))).into(), world))
+            .map_err(|e| e.to_string())
     }
 
     #[rstest]

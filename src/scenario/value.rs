@@ -26,9 +26,15 @@ pub struct Wire {
 
 #[derive(Clone, Debug)]
 pub enum Bound {
-    One { value: Value, wire: Option<Arc<Wire>> },
+    One {
+        value: Value,
+        wire: Option<Arc<Wire>>,
+    },
     /// By `count`, by `each` or by a group. `ordered` is false for a group's: its members have no order among them.
-    Many { items: Vec<Bound>, ordered: bool },
+    Many {
+        items: Vec<Bound>,
+        ordered: bool,
+    },
     /// The names bound in a scene or an opening.
     Scene(BTreeMap<String, Bound>),
 }
@@ -74,10 +80,15 @@ impl Bound {
     /// As the expression engine sees it: frames keep their wire for `wire()`.
     pub fn to_engine(&self) -> Engine {
         match self {
-            Self::One { value, wire: Some(wire) } => Engine::from_object(Frame { members: Engine::from(minijinja::value::Serde(value)), wire: Arc::clone(wire) }),
+            Self::One { value, wire: Some(wire) } => Engine::from_object(Frame {
+                members: Engine::from(minijinja::value::Serde(value)),
+                wire: Arc::clone(wire),
+            }),
             Self::One { value, wire: None } => Engine::from(minijinja::value::Serde(value)),
             Self::Many { items, .. } => Engine::from(items.iter().map(Bound::to_engine).collect::<Vec<_>>()),
-            Self::Scene(names) => Engine::from(names.iter().map(|(k, v)| (k.clone(), v.to_engine())).collect::<BTreeMap<_, _>>()),
+            Self::Scene(names) => {
+                Engine::from(names.iter().map(|(k, v)| (k.clone(), v.to_engine())).collect::<BTreeMap<_, _>>())
+            }
         }
     }
 }
@@ -129,17 +140,19 @@ pub fn from_engine(value: &Engine, source: &str) -> Result<Value, EvalError> {
     let failed = |error: minijinja::Error| EvalError::Failed(error.to_string());
     match value.kind() {
         ValueKind::Undefined => Err(EvalError::Missing(format!("`{source}`"))),
-        ValueKind::Seq | ValueKind::Iterable => {
-            Ok(Value::Array(value.try_iter().map_err(failed)?.map(|item| from_engine(&item, source)).collect::<Result<_, _>>()?))
-        }
+        ValueKind::Seq | ValueKind::Iterable => Ok(Value::Array(
+            value.try_iter().map_err(failed)?.map(|item| from_engine(&item, source)).collect::<Result<_, _>>()?,
+        )),
         ValueKind::Map => {
             let mut members = serde_json::Map::new();
             for key in value.try_iter().map_err(failed)? {
                 let member = value.get_item(&key).map_err(failed)?;
-                members.insert(key.as_str().map_or_else(|| key.to_string(), str::to_owned), from_engine(&member, source)?);
+                members
+                    .insert(key.as_str().map_or_else(|| key.to_string(), str::to_owned), from_engine(&member, source)?);
             }
             Ok(Value::Object(members))
         }
-        _ => serde_json::to_value(value).map_err(|error| EvalError::Failed(format!("`{source}` gives no JSON value: {error}"))),
+        _ => serde_json::to_value(value)
+            .map_err(|error| EvalError::Failed(format!("`{source}` gives no JSON value: {error}"))),
     }
 }

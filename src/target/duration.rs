@@ -14,32 +14,22 @@ const UNITS: [(&str, f64); 4] = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3
 ///
 /// A sentence for people, advice included: about a missing or unknown unit, about what is no number, about too much.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let unit_at = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);
     let well_formed = match number.split_once('.') {
         Some((whole, part)) => !whole.is_empty() && !part.is_empty() && !part.contains('.'),
         None => !number.is_empty(),
     };
     if !well_formed {
-        return Err(format!(
-            "`{text}` is not a time: write a number and a unit, such as 300ms, 5s or 2m"
-        ));
+        return Err(format!("`{text}` is not a time: write a number and a unit, such as 300ms, 5s or 2m"));
     }
     if unit.is_empty() {
-        return Err(format!(
-            "`{text}` has no unit: write {text}s for seconds or {text}ms for milliseconds"
-        ));
+        return Err(format!("`{text}` has no unit: write {text}s for seconds or {text}ms for milliseconds"));
     }
     let Some((_, seconds)) = UNITS.iter().find(|(name, _)| *name == unit) else {
-        return Err(format!(
-            "`{unit}` is not a unit of time: use ms, s, m or h, as in 300ms, 5s or 2m"
-        ));
+        return Err(format!("`{unit}` is not a unit of time: use ms, s, m or h, as in 300ms, 5s or 2m"));
     };
-    let number: f64 = number
-        .parse()
-        .map_err(|_| format!("`{number}` is not a number"))?;
+    let number: f64 = number.parse().map_err(|_| format!("`{number}` is not a number"))?;
     match Duration::try_from_secs_f64(number * seconds) {
         Ok(duration) if duration <= LONGEST => Ok(duration),
         _ => Err(format!("`{text}` is too long: at most 24h")),
@@ -80,34 +70,13 @@ mod tests {
 
     #[rstest]
     #[case("5", "`5` has no unit: write 5s for seconds or 5ms for milliseconds")]
-    #[case(
-        "5sec",
-        "`sec` is not a unit of time: use ms, s, m or h, as in 300ms, 5s or 2m"
-    )]
-    #[case(
-        "5 s",
-        "` s` is not a unit of time: use ms, s, m or h, as in 300ms, 5s or 2m"
-    )]
-    #[case(
-        "",
-        "`` is not a time: write a number and a unit, such as 300ms, 5s or 2m"
-    )]
-    #[case(
-        "-5s",
-        "`-5s` is not a time: write a number and a unit, such as 300ms, 5s or 2m"
-    )]
-    #[case(
-        "soon",
-        "`soon` is not a time: write a number and a unit, such as 300ms, 5s or 2m"
-    )]
-    #[case(
-        "1.2.3s",
-        "`1.2.3s` is not a time: write a number and a unit, such as 300ms, 5s or 2m"
-    )]
-    #[case(
-        ".5s",
-        "`.5s` is not a time: write a number and a unit, such as 300ms, 5s or 2m"
-    )]
+    #[case("5sec", "`sec` is not a unit of time: use ms, s, m or h, as in 300ms, 5s or 2m")]
+    #[case("5 s", "` s` is not a unit of time: use ms, s, m or h, as in 300ms, 5s or 2m")]
+    #[case("", "`` is not a time: write a number and a unit, such as 300ms, 5s or 2m")]
+    #[case("-5s", "`-5s` is not a time: write a number and a unit, such as 300ms, 5s or 2m")]
+    #[case("soon", "`soon` is not a time: write a number and a unit, such as 300ms, 5s or 2m")]
+    #[case("1.2.3s", "`1.2.3s` is not a time: write a number and a unit, such as 300ms, 5s or 2m")]
+    #[case(".5s", "`.5s` is not a time: write a number and a unit, such as 300ms, 5s or 2m")]
     #[case("25h", "`25h` is too long: at most 24h")]
     fn refuses(#[case] text: &str, #[case] message: &str) {
         assert_eq!(parse_duration(text), Err(message.to_owned()));

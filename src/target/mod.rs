@@ -97,15 +97,7 @@ pub fn parse(
 ) -> Result<Target, Vec<Diagnostic>> {
     let mut errors = Vec::new();
     let (root, complete) = tree::parse(sources, file, &mut errors);
-    read::target(
-        sources,
-        root,
-        complete,
-        overrides,
-        environment,
-        read,
-        errors,
-    )
+    read::target(sources, root, complete, overrides, environment, read, errors)
 }
 
 /// A bare URL is a target too: one instance, everything else at its default or from `overrides`.
@@ -122,24 +114,13 @@ pub fn from_url(
 ) -> Result<Target, Vec<Diagnostic>> {
     let file = sources.add("URL", url);
     let root = tree::bare_url(file, url);
-    read::target(
-        sources,
-        root,
-        true,
-        overrides,
-        environment,
-        read,
-        Vec::new(),
-    )
+    read::target(sources, root, true, overrides, environment, read, Vec::new())
 }
 
 impl Target {
     /// All secrets of all instances, for a [`Masker`](crate::secret::Masker).
     pub fn secrets(&self) -> impl Iterator<Item = String> + '_ {
-        let settings = self
-            .instances
-            .iter()
-            .flat_map(|instance| instance.settings.values());
+        let settings = self.instances.iter().flat_map(|instance| instance.settings.values());
         settings.filter(|s| s.secret).map(|s| match &s.value {
             Value::String(text) => text.clone(),
             other => other.to_string(),
@@ -156,10 +137,7 @@ impl Target {
 impl Instance {
     /// The settings as the object `hub` of expressions, secrets included.
     pub fn hub(&self) -> Map<String, Value> {
-        self.settings
-            .iter()
-            .map(|(name, setting)| (name.clone(), setting.value.clone()))
-            .collect()
+        self.settings.iter().map(|(name, setting)| (name.clone(), setting.value.clone())).collect()
     }
 }
 

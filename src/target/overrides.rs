@@ -36,20 +36,13 @@ pub fn parse_override(text: &str) -> Result<Override, String> {
         // What was typed may be a secret without its name.
         return Err("a `=` is missing: write NAME=VALUE, such as identify_timeout=2s".to_owned());
     };
-    let path: Vec<String> = key
-        .trim()
-        .split('.')
-        .map(|part| part.trim().to_owned())
-        .collect();
+    let path: Vec<String> = key.trim().split('.').map(|part| part.trim().to_owned()).collect();
     if path.iter().any(String::is_empty) || path.len() > MAX_PARTS {
         return Err(format!(
             "`{key}` is not a name: write NAME=VALUE, or a path with dots such as hooks.emit.http.url=VALUE"
         ));
     }
-    Ok(Override {
-        path,
-        value: value.to_owned(),
-    })
+    Ok(Override { path, value: value.to_owned() })
 }
 
 /// An override as a place in the target and what to put there.
@@ -72,9 +65,7 @@ impl Override {
         let key = self.path.join(".");
         let start = key.len() + 1;
         let secret = self.path.iter().any(|part| part == "secrets");
-        let parsed = DeValue::parse(&self.value)
-            .ok()
-            .filter(|value| fits(value, secret));
+        let parsed = DeValue::parse(&self.value).ok().filter(|value| fits(value, secret));
         let text = format!("{key}={}", self.value);
         let node = |file, errors: &mut Vec<Diagnostic>| match &parsed {
             Some(value) => tree::value(file, start, &self.value, value, errors),
@@ -89,44 +80,26 @@ impl Override {
         };
         let file = sources.add("--set", shown);
         let value = node(file, errors);
-        Change {
-            path: self.keys(file, top_level),
-            value,
-        }
+        Change { path: self.keys(file, top_level), value }
     }
 
     fn as_text(&self, file: FileId, start: usize, secret: bool) -> Node {
         let span = Span::new(file, start..start + self.value.len());
-        let text = Text {
-            value: self.value.clone(),
-            inner: (!secret).then_some(span),
-        };
-        Node {
-            span,
-            kind: Kind::Text(text),
-        }
+        let text = Text { value: self.value.clone(), inner: (!secret).then_some(span) };
+        Node { span, kind: Kind::Text(text) }
     }
 
     fn keys(&self, file: FileId, top_level: &[&str]) -> Vec<Key> {
         let mut at = 0;
         let mut keys: Vec<Key> = Vec::with_capacity(self.path.len() + 1);
         for part in &self.path {
-            keys.push(Key {
-                name: part.clone(),
-                span: Span::new(file, at..at + part.len()),
-            });
+            keys.push(Key { name: part.clone(), span: Span::new(file, at..at + part.len()) });
             at += part.len() + 1;
         }
         if let [only] = self.path.as_slice()
             && !top_level.contains(&only.as_str())
         {
-            keys.insert(
-                0,
-                Key {
-                    name: "settings".to_owned(),
-                    span: keys[0].span,
-                },
-            );
+            keys.insert(0, Key { name: "settings".to_owned(), span: keys[0].span });
         }
         keys
     }
@@ -151,32 +124,18 @@ pub(super) fn insert(node: &mut Node, path: &[Key], value: Node) {
         return;
     };
     if let Kind::List(items) = &mut node.kind
-        && let Some(item) = items
-            .iter_mut()
-            .find(|i| i.get("name").and_then(Node::text) == Some(&key.name))
+        && let Some(item) = items.iter_mut().find(|i| i.get("name").and_then(Node::text) == Some(&key.name))
     {
         return insert(item, rest, value);
     }
     if !matches!(node.kind, Kind::Map(_)) {
-        *node = Node {
-            span: key.span,
-            kind: Kind::Map(Vec::new()),
-        };
+        *node = Node { span: key.span, kind: Kind::Map(Vec::new()) };
     }
     if let Kind::Map(entries) = &mut node.kind {
-        let at = entries
-            .iter()
-            .position(|(k, _)| k.name == key.name)
-            .unwrap_or_else(|| {
-                entries.push((
-                    key.clone(),
-                    Node {
-                        span: key.span,
-                        kind: Kind::Map(Vec::new()),
-                    },
-                ));
-                entries.len() - 1
-            });
+        let at = entries.iter().position(|(k, _)| k.name == key.name).unwrap_or_else(|| {
+            entries.push((key.clone(), Node { span: key.span, kind: Kind::Map(Vec::new()) }));
+            entries.len() - 1
+        });
         if rest.is_empty() {
             entries[at].0 = key.clone();
         }

@@ -34,20 +34,13 @@ pub fn check(text: &str) -> Vec<TemplateError> {
         match ENGINE.compile_expression(&text[range.clone()]) {
             Err(error) => errors.push(wrong(range, &error)),
             Ok(expression) => {
-                let mut names: Vec<String> =
-                    expression.undeclared_variables(false).into_iter().collect();
-                names.retain(|name| {
-                    !NAMES.contains(&name.as_str()) && ENGINE.globals().all(|(n, _)| n != name)
-                });
+                let mut names: Vec<String> = expression.undeclared_variables(false).into_iter().collect();
+                names.retain(|name| !NAMES.contains(&name.as_str()) && ENGINE.globals().all(|(n, _)| n != name));
                 names.sort();
                 errors.extend(names.into_iter().map(|name| TemplateError {
                     range: range.clone(),
                     message: format!("`{name}` is not known here"),
-                    help: Some(suggest(
-                        &name,
-                        NAMES,
-                        "a hook sees args, message and hub (the settings)",
-                    )),
+                    help: Some(suggest(&name, NAMES, "a hook sees args, message and hub (the settings)")),
                 }));
             }
         }
@@ -98,10 +91,7 @@ fn split(text: &str) -> Result<Vec<Part>, TemplateError> {
             return Err(TemplateError {
                 range: start - 2..text.len(),
                 message: "this `${` is never closed".to_owned(),
-                help: Some(
-                    "an expression ends with `}`; brackets and quotes inside must be closed first"
-                        .to_owned(),
-                ),
+                help: Some("an expression ends with `}`; brackets and quotes inside must be closed first".to_owned()),
             });
         };
         if at < start - 2 {
@@ -146,13 +136,9 @@ static ENGINE: LazyLock<Environment<'static>> = LazyLock::new(|| {
 /// JSON text of a value; what is undefined has none.
 fn json(value: Value) -> Result<String, Error> {
     if value.is_undefined() {
-        return Err(Error::new(
-            ErrorKind::UndefinedError,
-            "json() was given something that is not there",
-        ));
+        return Err(Error::new(ErrorKind::UndefinedError, "json() was given something that is not there"));
     }
-    serde_json::to_string(&value)
-        .map_err(|e| Error::new(ErrorKind::InvalidOperation, e.to_string()))
+    serde_json::to_string(&value).map_err(|e| Error::new(ErrorKind::InvalidOperation, e.to_string()))
 }
 
 fn wrong(range: Range<usize>, error: &Error) -> TemplateError {
@@ -160,30 +146,21 @@ fn wrong(range: Range<usize>, error: &Error) -> TemplateError {
         Some(detail) => format!("{}: {detail}", error.kind()),
         None => error.kind().to_string(),
     };
-    TemplateError {
-        range,
-        message,
-        help: None,
-    }
+    TemplateError { range, message, help: None }
 }
 
 fn unfit(range: Range<usize>, source: &str, kind: ValueKind) -> TemplateError {
     let source = source.trim();
     let (message, help) = match kind {
-        ValueKind::Undefined => (
-            format!("`{source}` is not there"),
-            "is it among the args of the hook step?".to_owned(),
-        ),
+        ValueKind::Undefined => {
+            (format!("`{source}` is not there"), "is it among the args of the hook step?".to_owned())
+        }
         kind => (
             format!("`{source}` is {kind}, not text or a number"),
             format!("write ${{json({source})}} for its JSON text"),
         ),
     };
-    TemplateError {
-        range,
-        message,
-        help: Some(help),
-    }
+    TemplateError { range, message, help: Some(help) }
 }
 
 #[cfg(test)]
@@ -218,10 +195,7 @@ mod tests {
     #[case("${args}", "`args` is map, not text or a number")]
     #[case("${true}", "`true` is bool, not text or a number")]
     #[case("${none}", "`none` is none, not text or a number")]
-    #[case(
-        "${json(args.nothing)}",
-        "undefined value: json() was given something that is not there"
-    )]
+    #[case("${json(args.nothing)}", "undefined value: json() was given something that is not there")]
     fn complains_when_filled(#[case] text: &str, #[case] message: &str) {
         assert_eq!(check(text), []);
         let error = fill(text, &json!({ "args": {} })).expect_err("must not be filled");
@@ -236,9 +210,6 @@ mod tests {
     fn complains_before(#[case] text: &str, #[case] range: Range<usize>, #[case] message: &str) {
         let errors = check(text);
         assert_eq!(errors.len(), 1, "{errors:?}");
-        assert_eq!(
-            (errors[0].range.clone(), errors[0].message.as_str()),
-            (range, message)
-        );
+        assert_eq!((errors[0].range.clone(), errors[0].message.as_str()), (range, message));
     }
 }

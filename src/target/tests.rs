@@ -56,10 +56,7 @@ fn read(path: &str) -> io::Result<String> {
 fn parsed(text: &str, overrides: &[&str]) -> Result<Target, String> {
     let mut sources = Sources::default();
     let file = sources.add("etc/hub.toml", text);
-    let overrides: Vec<_> = overrides
-        .iter()
-        .map(|text| parse_override(text).expect("an override"))
-        .collect();
+    let overrides: Vec<_> = overrides.iter().map(|text| parse_override(text).expect("an override")).collect();
     parse(&mut sources, file, &overrides, &environment, &read).map_err(|errors| {
         assert!(!errors.is_empty());
         render_all(&errors, &sources, false)
@@ -67,17 +64,11 @@ fn parsed(text: &str, overrides: &[&str]) -> Result<Target, String> {
 }
 
 fn setting(value: serde_json::Value) -> Setting {
-    Setting {
-        value,
-        secret: false,
-    }
+    Setting { value, secret: false }
 }
 
 fn secret(text: &str) -> Setting {
-    Setting {
-        value: text.into(),
-        secret: true,
-    }
+    Setting { value: text.into(), secret: true }
 }
 
 #[test]
@@ -91,8 +82,7 @@ fn everything_is_read() {
     let mut with_secret = plain.clone();
     with_secret[2].1 = secret("from-file");
     with_secret[3].1 = setting(json!("0.2.0"));
-    let settings =
-        |all: [(&str, Setting); 4]| all.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+    let settings = |all: [(&str, Setting); 4]| all.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
     let words = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect();
     let expected = Target {
         protocol: Some("concierge".to_owned()),
@@ -128,37 +118,22 @@ fn everything_is_read() {
             (
                 "stop".to_owned(),
                 HookSpec::Command {
-                    words: ["etc/./stop-hub", "--name", "${args.name}"]
-                        .map(str::to_owned)
-                        .to_vec(),
+                    words: ["etc/./stop-hub", "--name", "${args.name}"].map(str::to_owned).to_vec(),
                     timeout: Some(Duration::from_secs(30)),
                 },
             ),
         ]),
-        tls: TlsOptions {
-            ca: Some("etc/ca.pem".into()),
-            insecure: true,
-        },
+        tls: TlsOptions { ca: Some("etc/ca.pem".into()), insecure: true },
     };
     assert_eq!(parsed(FULL, &[]), Ok(expected.clone()));
-    assert_eq!(
-        expected.secrets().collect::<Vec<_>>(),
-        ["from-environment", "from-file"]
-    );
+    assert_eq!(expected.secrets().collect::<Vec<_>>(), ["from-environment", "from-file"]);
 }
 
 #[test]
 fn a_url_is_a_target() {
     let mut sources = Sources::default();
     let overrides = [parse_override("version=1.2.3").expect("an override")];
-    let target = from_url(
-        &mut sources,
-        "ws://hub.example/ws",
-        &overrides,
-        &environment,
-        &read,
-    )
-    .expect("a target");
+    let target = from_url(&mut sources, "ws://hub.example/ws", &overrides, &environment, &read).expect("a target");
     assert_eq!(
         target,
         Target {
@@ -177,8 +152,7 @@ fn a_url_is_a_target() {
             tls: TlsOptions::default(),
         }
     );
-    let errors =
-        from_url(&mut sources, "http://hub.example", &[], &environment, &read).expect_err("no hub");
+    let errors = from_url(&mut sources, "http://hub.example", &[], &environment, &read).expect_err("no hub");
     insta::assert_snapshot!(render_all(&errors, &sources, false), @r#"
     error: `http://hub.example` is not the address of a hub: it begins with ws:// or wss://
      --> URL:1:1
@@ -208,12 +182,7 @@ fn a_url_is_a_target() {
 #[case(" n =x", json!("x"))]
 fn an_override_sets_a_setting(#[case] text: &str, #[case] expected: serde_json::Value) {
     let target = parsed(FULL, &[text]).expect("a target");
-    let name = text
-        .split('=')
-        .next()
-        .expect("a name")
-        .trim()
-        .trim_start_matches("settings.");
+    let name = text.split('=').next().expect("a name").trim().trim_start_matches("settings.");
     for instance in target.instances {
         assert_eq!(instance.settings[name], setting(expected.clone()));
     }
@@ -241,10 +210,7 @@ fn overrides_go_over_every_instance() {
     for instance in &target.instances {
         assert_eq!(instance.url, "ws://other:1");
         assert_eq!(instance.settings["version"], setting(json!("0.9.1")));
-        assert_eq!(
-            instance.settings["limits"],
-            setting(json!({ "groups": 9, "names": [1, 2.5] }))
-        );
+        assert_eq!(instance.settings["limits"], setting(json!({ "groups": 9, "names": [1, 2.5] })));
         assert_eq!(instance.settings["number"], secret("12345"));
         assert_eq!(instance.settings["pointed"], secret("from-file"));
         assert_eq!(instance.settings["secret"], secret("still-secret"));
@@ -254,35 +220,15 @@ fn overrides_go_over_every_instance() {
     assert_eq!(target.instances[1].settings["own"], setting(json!(1)));
     assert_eq!(target.patience, Duration::from_secs(10));
     assert_eq!(target.tls.ca, Some("here.pem".into()));
-    assert_eq!(
-        target.hooks["more"],
-        HookSpec::Command {
-            words: vec!["./here".to_owned()],
-            timeout: None
-        }
-    );
-    let HookSpec::Http { url, headers, .. } = &target.hooks["emit"] else {
-        panic!("emit is a request")
-    };
-    assert_eq!(
-        (url.as_str(), headers["x-key"].as_str()),
-        ("http://127.0.0.1:9/x", "${hub.secret}")
-    );
+    assert_eq!(target.hooks["more"], HookSpec::Command { words: vec!["./here".to_owned()], timeout: None });
+    let HookSpec::Http { url, headers, .. } = &target.hooks["emit"] else { panic!("emit is a request") };
+    assert_eq!((url.as_str(), headers["x-key"].as_str()), ("http://127.0.0.1:9/x", "${hub.secret}"));
 }
 
 #[rstest]
-#[case(
-    "canary-secret",
-    "a `=` is missing: write NAME=VALUE, such as identify_timeout=2s"
-)]
-#[case(
-    "=x",
-    "`` is not a name: write NAME=VALUE, or a path with dots such as hooks.emit.http.url=VALUE"
-)]
-#[case(
-    "a..b=x",
-    "`a..b` is not a name: write NAME=VALUE, or a path with dots such as hooks.emit.http.url=VALUE"
-)]
+#[case("canary-secret", "a `=` is missing: write NAME=VALUE, such as identify_timeout=2s")]
+#[case("=x", "`` is not a name: write NAME=VALUE, or a path with dots such as hooks.emit.http.url=VALUE")]
+#[case("a..b=x", "`a..b` is not a name: write NAME=VALUE, or a path with dots such as hooks.emit.http.url=VALUE")]
 fn an_override_needs_a_name_and_a_value(#[case] text: &str, #[case] message: &str) {
     assert_eq!(parse_override(text).expect_err("no override"), message);
 }
@@ -640,10 +586,7 @@ fn broken_toml_is_said_once_a_line() {
 #[case("url = \"ws://h\"", &["instance.x.secrets.key=CANARY"])]
 fn no_caret_shows_a_secret(#[case] text: &str, #[case] overrides: &[&str]) {
     let shown = parsed(text, overrides).expect_err("wrong");
-    assert!(
-        !shown.contains("CANARY") && shown.contains("error"),
-        "{shown}"
-    );
+    assert!(!shown.contains("CANARY") && shown.contains("error"), "{shown}");
 }
 
 #[test]
@@ -651,10 +594,7 @@ fn debug_shows_no_secret() {
     let overrides = [parse_override("secrets.key=CANARY").expect("an override")];
     let target = parsed("url = \"ws://h\"", &["secrets.key=CANARY"]).expect("a target");
     let shown = format!("{overrides:?} {target:?}");
-    assert!(
-        !shown.contains("CANARY") && shown.contains("key"),
-        "{shown}"
-    );
+    assert!(!shown.contains("CANARY") && shown.contains("key"), "{shown}");
 }
 
 #[rstest]
@@ -676,10 +616,7 @@ fn debug_shows_no_secret() {
 #[case("", false)]
 fn urls(#[case] url: &str, #[case] fine: bool) {
     let mut sources = Sources::default();
-    assert_eq!(
-        from_url(&mut sources, url, &[], &environment, &read).is_ok(),
-        fine
-    );
+    assert_eq!(from_url(&mut sources, url, &[], &environment, &read).is_ok(), fine);
 }
 
 #[rstest]
@@ -742,10 +679,7 @@ fn what_is_written_is_read_back(#[case] text: &str) {
 #[case("url = \"ws://h\"\nsecrets = { a = { env = 1 } }", false)]
 #[case("url = \"ws://h\"\nsecrets = { a = { file = \"secret.txt\" } }", true)]
 #[case("url = \"ws://h\"\nsecrets = { a = { file = \"\" } }", false)]
-#[case(
-    "url = \"ws://h\"\nsecrets = { a = { env = \"HUB_SECRET\", file = \"secret.txt\" } }",
-    false
-)]
+#[case("url = \"ws://h\"\nsecrets = { a = { env = \"HUB_SECRET\", file = \"secret.txt\" } }", false)]
 #[case("url = \"ws://h\"\nsecrets = { a = {} }", false)]
 #[case("url = \"ws://h\"\nsecrets = { a-b = \"x\" }", false)]
 #[case("url = \"ws://h\"\ntls = {}", true)]
@@ -756,68 +690,29 @@ fn what_is_written_is_read_back(#[case] text: &str) {
 #[case("url = \"ws://h\"\n[[instance]]\nname = \"a\"", true)]
 #[case("url = \"ws://h\"\n[[instance]]\nprovides = []", false)]
 #[case("url = \"ws://h\"\n[[instance]]\nname = \"a b\"", false)]
-#[case(
-    "url = \"ws://h\"\n[[instance]]\nname = \"a\"\nprotocol = \"qi\"",
-    false
-)]
+#[case("url = \"ws://h\"\n[[instance]]\nname = \"a\"\nprotocol = \"qi\"", false)]
 #[case("url = \"ws://h\"\n[instance]\nname = \"a\"", false)]
 #[case("[[instance]]\nname = \"a\"\nurl = \"ws://h\"", true)]
-#[case(
-    "[[instance]]\nname = \"a\"\nurl = \"ws://h\"\n[[instance]]\nname = \"b\"",
-    false
-)]
+#[case("[[instance]]\nname = \"a\"\nurl = \"ws://h\"\n[[instance]]\nname = \"b\"", false)]
 #[case("url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\" }", true)]
-#[case(
-    "url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"${hub.admin}/x\" }",
-    true
-)]
+#[case("url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"${hub.admin}/x\" }", true)]
 #[case("url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"h\" }", false)]
 #[case("url = \"ws://h\"\n[hooks.a]\nhttp = {}", false)]
 #[case("url = \"ws://h\"\n[hooks.a]\nhttp = \"http://h\"", false)]
-#[case(
-    "url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\", method = \"get\" }",
-    false
-)]
-#[case(
-    "url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\", method = \"GET\", body = \"x\" }",
-    false
-)]
-#[case(
-    "url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\", method = \"DELETE\", body = \"x\" }",
-    true
-)]
-#[case(
-    "url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\", body = 1 }",
-    false
-)]
-#[case(
-    "url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\", headers = { \"a b\" = \"x\" } }",
-    false
-)]
-#[case(
-    "url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\", headers = { a = 1 } }",
-    false
-)]
-#[case(
-    "url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\", timeout = \"0s\" }",
-    false
-)]
-#[case(
-    "url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\" }\ntimeout = \"5s\"",
-    false
-)]
-#[case(
-    "url = \"ws://h\"\n[hooks.a]\ncommand = [\"x\", \"\"]\ntimeout = \"5s\"",
-    true
-)]
+#[case("url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\", method = \"get\" }", false)]
+#[case("url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\", method = \"GET\", body = \"x\" }", false)]
+#[case("url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\", method = \"DELETE\", body = \"x\" }", true)]
+#[case("url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\", body = 1 }", false)]
+#[case("url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\", headers = { \"a b\" = \"x\" } }", false)]
+#[case("url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\", headers = { a = 1 } }", false)]
+#[case("url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\", timeout = \"0s\" }", false)]
+#[case("url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\" }\ntimeout = \"5s\"", false)]
+#[case("url = \"ws://h\"\n[hooks.a]\ncommand = [\"x\", \"\"]\ntimeout = \"5s\"", true)]
 #[case("url = \"ws://h\"\n[hooks.a]\ncommand = []", false)]
 #[case("url = \"ws://h\"\n[hooks.a]\ncommand = [\"\"]", false)]
 #[case("url = \"ws://h\"\n[hooks.a]\ncommand = [1]", false)]
 #[case("url = \"ws://h\"\n[hooks.a]\ncommand = \"ls\"", false)]
-#[case(
-    "url = \"ws://h\"\n[hooks.a]\ncommand = [\"x\"]\nhttp = { url = \"http://h\" }",
-    false
-)]
+#[case("url = \"ws://h\"\n[hooks.a]\ncommand = [\"x\"]\nhttp = { url = \"http://h\" }", false)]
 #[case("url = \"ws://h\"\n[hooks.a]", false)]
 #[case("url = \"ws://h\"\n[hooks.a-b]\ncommand = [\"x\"]", false)]
 fn schema_and_parser_agree(#[case] text: &str, #[case] fine: bool) {
@@ -825,15 +720,8 @@ fn schema_and_parser_agree(#[case] text: &str, #[case] fine: bool) {
     let validator = jsonschema::draft202012::new(&schema).expect("the schema is a schema");
     let file: toml::Table = text.parse().expect("TOML");
     let file = serde_json::to_value(&file).expect("JSON");
-    let complaints: Vec<_> = validator
-        .iter_errors(&file)
-        .map(|e| e.to_string())
-        .collect();
-    assert_eq!(
-        complaints.is_empty(),
-        fine,
-        "the schema says {complaints:?}"
-    );
+    let complaints: Vec<_> = validator.iter_errors(&file).map(|e| e.to_string()).collect();
+    assert_eq!(complaints.is_empty(), fine, "the schema says {complaints:?}");
     let parsed = parsed(text, &[]);
     assert_eq!(parsed.is_ok(), fine, "the parser says {parsed:?}");
 }
@@ -854,9 +742,7 @@ fn the_schema_is_one() {
 #[case("é = \u{feff}\0".repeat(10_000))]
 #[case("a = 5s\nb = é\n".repeat(10_000))]
 fn depth_and_length_are_harmless(#[case] text: String) {
-    let read = std::thread::Builder::new()
-        .stack_size(2 << 20)
-        .spawn(move || parsed(&text, &[]).is_err());
+    let read = std::thread::Builder::new().stack_size(2 << 20).spawn(move || parsed(&text, &[]).is_err());
     assert!(read.expect("a thread").join().expect("no panic"));
 }
 

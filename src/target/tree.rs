@@ -26,20 +26,12 @@ pub fn parse(sources: &mut Sources, file: FileId, errors: &mut Vec<Diagnostic>) 
     if !syntax.is_empty() {
         shown = hide_by_line(&shown);
     }
-    let file = if shown == text {
-        file
-    } else {
-        sources.add(path, shown)
-    };
+    let file = if shown == text { file } else { sources.add(path, shown) };
     let complete = syntax.is_empty();
     errors.extend(syntax.into_iter().map(|error| {
         let range = error.span().unwrap_or(0..0);
         let help = advice(&text, range.start);
-        Diagnostic::error(
-            Span::new(file, range),
-            format!("this is not TOML: {}", error.message()),
-        )
-        .maybe_help(help)
+        Diagnostic::error(Span::new(file, range), format!("this is not TOML: {}", error.message())).maybe_help(help)
     }));
     (value(file, 0, &text, &root, errors), complete)
 }
@@ -47,21 +39,9 @@ pub fn parse(sources: &mut Sources, file: FileId, errors: &mut Vec<Diagnostic>) 
 /// The tree of a file that says nothing but `url = "..."`, for a URL that stands alone in `file`.
 pub fn bare_url(file: FileId, url: &str) -> Node {
     let span = Span::new(file, 0..url.len());
-    let text = Node {
-        span,
-        kind: Kind::Text(Text {
-            value: url.to_owned(),
-            inner: Some(span),
-        }),
-    };
-    let key = Key {
-        name: "url".to_owned(),
-        span,
-    };
-    Node {
-        span,
-        kind: Kind::Map(vec![(key, text)]),
-    }
+    let text = Node { span, kind: Kind::Text(Text { value: url.to_owned(), inner: Some(span) }) };
+    let key = Key { name: "url".to_owned(), span };
+    Node { span, kind: Kind::Map(vec![(key, text)]) }
 }
 
 /// A value that stands at `start` of a file whose text there is (or, where it is a secret, was) `text`.
@@ -72,12 +52,7 @@ pub fn value(
     value: &Spanned<DeValue<'_>>,
     errors: &mut Vec<Diagnostic>,
 ) -> Node {
-    let mut converter = Converter {
-        file,
-        start,
-        text,
-        errors,
-    };
+    let mut converter = Converter { file, start, text, errors };
     converter.node(value, 0)
 }
 
@@ -86,10 +61,7 @@ pub fn secret_leaves(node: &Node, spans: &mut Vec<Span>) {
     match &node.kind {
         Kind::Map(entries) => {
             for (key, node) in entries {
-                if !matches!(
-                    (key.name.as_str(), &node.kind),
-                    ("env" | "file", Kind::Text(_))
-                ) {
+                if !matches!((key.name.as_str(), &node.kind), ("env" | "file", Kind::Text(_))) {
                     secret_leaves(node, spans);
                 }
             }
@@ -112,18 +84,12 @@ pub fn hide(text: &str, spans: &[Span]) -> String {
 }
 
 fn star(bytes: &mut [u8]) {
-    bytes
-        .iter_mut()
-        .filter(|b| !matches!(b, b'\n' | b'\r'))
-        .for_each(|b| *b = b'*');
+    bytes.iter_mut().filter(|b| !matches!(b, b'\n' | b'\r')).for_each(|b| *b = b'*');
 }
 
 fn secret_spans(root: &Node) -> Vec<Span> {
     let mut spans = Vec::new();
-    let instances = root
-        .get("instance")
-        .and_then(Node::list)
-        .unwrap_or_default();
+    let instances = root.get("instance").and_then(Node::list).unwrap_or_default();
     for level in std::iter::once(root).chain(instances) {
         if let Some(secrets) = level.get("secrets") {
             secret_leaves(secrets, &mut spans);
@@ -141,9 +107,7 @@ fn hide_by_line(text: &str) -> String {
             among_secrets = line.contains("secret");
         }
         let value_at = line.find('=').map_or(0, |n| n + 1);
-        if among_secrets && !line.trim_start().starts_with('[')
-            || line.contains("secret") && value_at > 0
-        {
+        if among_secrets && !line.trim_start().starts_with('[') || line.contains("secret") && value_at > 0 {
             let (key, value) = line.split_at(value_at);
             let mut value = value.as_bytes().to_vec();
             star(&mut value);
@@ -181,50 +145,28 @@ impl Converter<'_> {
     fn node(&mut self, value: &Spanned<DeValue<'_>>, depth: usize) -> Node {
         let span = self.span(value.span());
         if depth > MAX_DEPTH {
-            self.errors.push(
-                Diagnostic::error(span, "nested too deeply")
-                    .help(format!("at most {MAX_DEPTH} levels")),
-            );
-            return Node {
-                span,
-                kind: Kind::Null,
-            };
+            self.errors.push(Diagnostic::error(span, "nested too deeply").help(format!("at most {MAX_DEPTH} levels")));
+            return Node { span, kind: Kind::Null };
         }
         let kind = match value.get_ref() {
             DeValue::Boolean(b) => Kind::Bool(*b),
-            DeValue::String(s) => Kind::Text(Text {
-                value: s.to_string(),
-                inner: self.verbatim(value.span(), s),
-            }),
-            DeValue::Integer(n) => self.number(
-                span,
-                integer(n.as_str(), n.radix()),
-                "this number is too large",
-            ),
+            DeValue::String(s) => Kind::Text(Text { value: s.to_string(), inner: self.verbatim(value.span(), s) }),
+            DeValue::Integer(n) => self.number(span, integer(n.as_str(), n.radix()), "this number is too large"),
             DeValue::Float(n) => {
                 let float = n.as_str().parse().ok().and_then(Number::from_f64);
                 self.number(span, float, "JSON has no such number")
             }
             DeValue::Datetime(_) => {
-                let error = Diagnostic::error(span, "JSON has no dates")
-                    .help("write it as text, in quotes");
+                let error = Diagnostic::error(span, "JSON has no dates").help("write it as text, in quotes");
                 self.errors.push(error);
                 Kind::Null
             }
-            DeValue::Array(items) => Kind::List(
-                items
-                    .iter()
-                    .map(|item| self.node(item, depth + 1))
-                    .collect(),
-            ),
+            DeValue::Array(items) => Kind::List(items.iter().map(|item| self.node(item, depth + 1)).collect()),
             DeValue::Table(table) => Kind::Map(
                 table
                     .iter()
                     .map(|(key, value)| {
-                        let key = Key {
-                            name: key.get_ref().to_string(),
-                            span: self.span(key.span()),
-                        };
+                        let key = Key { name: key.get_ref().to_string(), span: self.span(key.span()) };
                         (key, self.node(value, depth + 1))
                     })
                     .collect(),
@@ -237,8 +179,7 @@ impl Converter<'_> {
         match number {
             Some(number) => Kind::Number(number),
             None => {
-                self.errors
-                    .push(Diagnostic::error(span, otherwise).help("write it as text, in quotes"));
+                self.errors.push(Diagnostic::error(span, otherwise).help("write it as text, in quotes"));
                 Kind::Null
             }
         }
@@ -256,7 +197,5 @@ impl Converter<'_> {
 /// A number that JSON has too, as 64 bits.
 pub fn integer(digits: &str, radix: u32) -> Option<Number> {
     let signed = i64::from_str_radix(digits, radix).map(Number::from);
-    signed
-        .or_else(|_| u64::from_str_radix(digits, radix).map(Number::from))
-        .ok()
+    signed.or_else(|_| u64::from_str_radix(digits, radix).map(Number::from)).ok()
 }

@@ -11,10 +11,7 @@ pub(super) fn to_toml(target: &Target) -> String {
     if let Some(protocol) = &target.protocol {
         put("protocol", protocol.as_str().into());
     }
-    put(
-        "connections",
-        Toml::Integer(i64::try_from(target.connections).unwrap_or(i64::MAX)),
-    );
+    put("connections", Toml::Integer(i64::try_from(target.connections).unwrap_or(i64::MAX)));
     put("patience", format_duration(target.patience).into());
     put("quiet", format_duration(target.quiet).into());
     put("restartable", target.restartable.into());
@@ -41,10 +38,7 @@ pub(super) fn to_toml(target: &Target) -> String {
         file.insert("tls".to_owned(), tls.into());
     }
     if !target.hooks.is_empty() {
-        let hooks = target
-            .hooks
-            .iter()
-            .map(|(name, spec)| (name.clone(), Toml::Table(hook(spec))));
+        let hooks = target.hooks.iter().map(|(name, spec)| (name.clone(), Toml::Table(hook(spec))));
         file.insert("hooks".to_owned(), Toml::Table(hooks.collect()));
     }
     file.to_string()
@@ -58,13 +52,8 @@ fn instance(instance: &Instance) -> Table {
         table.insert("provides".to_owned(), Toml::Array(words.collect()));
     }
     for (key, secret) in [("settings", false), ("secrets", true)] {
-        let chosen = instance
-            .settings
-            .iter()
-            .filter(|(_, setting)| setting.secret == secret);
-        let level: Table = chosen
-            .filter_map(|(name, setting)| Some((name.clone(), toml(&setting.value)?)))
-            .collect();
+        let chosen = instance.settings.iter().filter(|(_, setting)| setting.secret == secret);
+        let level: Table = chosen.filter_map(|(name, setting)| Some((name.clone(), toml(&setting.value)?))).collect();
         if !level.is_empty() {
             table.insert(key.to_owned(), Toml::Table(level));
         }
@@ -75,20 +64,12 @@ fn instance(instance: &Instance) -> Table {
 fn hook(spec: &HookSpec) -> Table {
     let mut table = Table::new();
     match spec {
-        HookSpec::Http {
-            method,
-            url,
-            headers,
-            body,
-            timeout,
-        } => {
+        HookSpec::Http { method, url, headers, body, timeout } => {
             let mut http = Table::new();
             http.insert("method".to_owned(), method.as_str().into());
             http.insert("url".to_owned(), url.as_str().into());
             if !headers.is_empty() {
-                let headers = headers
-                    .iter()
-                    .map(|(name, value)| (name.clone(), value.as_str().into()));
+                let headers = headers.iter().map(|(name, value)| (name.clone(), value.as_str().into()));
                 http.insert("headers".to_owned(), Toml::Table(headers.collect()));
             }
             if let Some(body) = body {
@@ -122,10 +103,6 @@ fn toml(value: &Value) -> Option<Toml> {
         },
         Value::String(s) => Toml::String(s.clone()),
         Value::Array(items) => Toml::Array(items.iter().filter_map(toml).collect()),
-        Value::Object(map) => Toml::Table(
-            map.iter()
-                .filter_map(|(k, v)| Some((k.clone(), toml(v)?)))
-                .collect(),
-        ),
+        Value::Object(map) => Toml::Table(map.iter().filter_map(|(k, v)| Some((k.clone(), toml(v)?))).collect()),
     })
 }

@@ -47,19 +47,12 @@ impl Reading<'_> {
                 }
                 self.http(http)
             }
-            (None, Some(command)) => Some(HookSpec::Command {
-                words: self.command(command)?,
-                timeout,
-            }),
+            (None, Some(command)) => Some(HookSpec::Command { words: self.command(command)?, timeout }),
             (http, _) => {
-                let help = "write http = { url = \"...\" } for a request, or command = [\"program\", \"word\"] for a program";
-                let how = if http.is_some() {
-                    "has both http and command"
-                } else {
-                    "has neither http nor command"
-                };
-                let error = Diagnostic::error(key.span, format!("the hook `{}` {how}", key.name))
-                    .help(help);
+                let help =
+                    "write http = { url = \"...\" } for a request, or command = [\"program\", \"word\"] for a program";
+                let how = if http.is_some() { "has both http and command" } else { "has neither http nor command" };
+                let error = Diagnostic::error(key.span, format!("the hook `{}` {how}", key.name)).help(help);
                 self.errors.push(error);
                 None
             }
@@ -70,9 +63,7 @@ impl Reading<'_> {
         if !self.known(node, &HTTP, "a request") {
             return None;
         }
-        let method = node
-            .get("method")
-            .map_or_else(|| Some(METHODS[0].to_owned()), |method| self.method(method));
+        let method = node.get("method").map_or_else(|| Some(METHODS[0].to_owned()), |method| self.method(method));
         let url = match node.get("url") {
             None => {
                 self.wrong(
@@ -83,9 +74,7 @@ impl Reading<'_> {
                 None
             }
             Some(url) => self.template(url).filter(|text| {
-                let fine = ["http://", "https://", "${"]
-                    .iter()
-                    .any(|start| text.starts_with(start));
+                let fine = ["http://", "https://", "${"].iter().any(|start| text.starts_with(start));
                 if !fine {
                     self.wrong(
                         url,
@@ -96,28 +85,15 @@ impl Reading<'_> {
                 fine
             }),
         };
-        let headers = node
-            .get("headers")
-            .map(|node| self.headers(node))
-            .unwrap_or_default();
+        let headers = node.get("headers").map(|node| self.headers(node)).unwrap_or_default();
         let body = node.get("body").and_then(|body| {
             if method.as_deref() == Some("GET") {
-                self.wrong(
-                    body,
-                    "a GET carries no body",
-                    "use method = \"POST\", or leave the body out",
-                );
+                self.wrong(body, "a GET carries no body", "use method = \"POST\", or leave the body out");
             }
             self.template(body)
         });
         let timeout = node.get("timeout").and_then(|node| self.time(node));
-        Some(HookSpec::Http {
-            method: method?,
-            url: url?,
-            headers,
-            body,
-            timeout,
-        })
+        Some(HookSpec::Http { method: method?, url: url?, headers, body, timeout })
     }
 
     fn method(&mut self, node: &Node) -> Option<String> {
@@ -144,17 +120,10 @@ impl Reading<'_> {
         for (key, node) in entries {
             // RFC 9110, 5.6.2: the characters of a token.
             if key.name.is_empty()
-                || !key
-                    .name
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+                || !key.name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
             {
-                let error = Diagnostic::error(
-                    key.span,
-                    format!("`{}` is not the name of a header", key.name),
-                );
-                self.errors
-                    .push(error.help("letters, digits and dashes, such as x-api-key"));
+                let error = Diagnostic::error(key.span, format!("`{}` is not the name of a header", key.name));
+                self.errors.push(error.help("letters, digits and dashes, such as x-api-key"));
             }
             if let Some(value) = self.template(node) {
                 headers.insert(key.name.clone(), value);
@@ -175,19 +144,12 @@ impl Reading<'_> {
         let words: Vec<Option<String>> = items.iter().map(|item| self.template(item)).collect();
         let mut words = words.into_iter().collect::<Option<Vec<String>>>()?;
         if words[0].is_empty() {
-            self.wrong(
-                &items[0],
-                "a program has a name",
-                "write command = [\"program\", \"word\"]",
-            );
+            self.wrong(&items[0], "a program has a name", "write command = [\"program\", \"word\"]");
             return None;
         }
         // A name with a slash is a path; one without is looked up as a shell would.
         if words[0].contains('/') && !words[0].starts_with("${") {
-            words[0] = self
-                .at_home(&items[0], &words[0])
-                .to_string_lossy()
-                .into_owned();
+            words[0] = self.at_home(&items[0], &words[0]).to_string_lossy().into_owned();
         }
         Some(words)
     }
@@ -198,13 +160,10 @@ impl Reading<'_> {
         let errors = template::check(text);
         for error in &errors {
             let span = match &node.kind {
-                Kind::Text(Text {
-                    inner: Some(inner), ..
-                }) => inner.part(error.range.clone()),
+                Kind::Text(Text { inner: Some(inner), .. }) => inner.part(error.range.clone()),
                 _ => node.span,
             };
-            self.errors
-                .push(Diagnostic::error(span, &error.message).maybe_help(error.help.clone()));
+            self.errors.push(Diagnostic::error(span, &error.message).maybe_help(error.help.clone()));
         }
         errors.is_empty().then(|| text.to_owned())
     }

@@ -9,10 +9,7 @@ use std::io;
 
 use self::settings::Level;
 use super::overrides::{Change, Override, insert};
-use super::{
-    DEFAULT_CONNECTIONS, DEFAULT_PATIENCE, DEFAULT_QUIET, Instance, ONLY_INSTANCE, Target,
-    TlsOptions,
-};
+use super::{DEFAULT_CONNECTIONS, DEFAULT_PATIENCE, DEFAULT_QUIET, Instance, ONLY_INSTANCE, Target, TlsOptions};
 use crate::diagnostic::{Diagnostic, suggest};
 use crate::source::{FileId, Sources, Span};
 use crate::yaml::{Key, Node};
@@ -49,45 +46,23 @@ pub(super) fn target(
     mut errors: Vec<Diagnostic>,
 ) -> Result<Target, Vec<Diagnostic>> {
     errors.truncate(MOST_ERRORS);
-    let broken_lines: BTreeSet<_> = errors
-        .iter()
-        .filter_map(|e| Some(line(sources, e.span?)))
-        .collect();
+    let broken_lines: BTreeSet<_> = errors.iter().filter_map(|e| Some(line(sources, e.span?))).collect();
     let first = errors.len();
     let home = root.span;
-    let changes: Vec<Change> = overrides
-        .iter()
-        .map(|o| o.change(sources, home.file, &TOP_LEVEL, &mut errors))
-        .collect();
+    let changes: Vec<Change> =
+        overrides.iter().map(|o| o.change(sources, home.file, &TOP_LEVEL, &mut errors)).collect();
     let own_settings = apply(&mut root, changes, &mut errors);
 
-    let mut reading = Reading {
-        sources,
-        environment,
-        read,
-        home,
-        complete,
-        errors,
-    };
-    let over = own_settings
-        .into_iter()
-        .filter_map(|change| reading.overriding(change.path, change.value))
-        .collect();
+    let mut reading = Reading { sources, environment, read, home, complete, errors };
+    let over = own_settings.into_iter().filter_map(|change| reading.overriding(change.path, change.value)).collect();
     let target = reading.target(&root, over);
     let Reading { mut errors, .. } = reading;
     // What the parser could not read was said once; what is odd about the rest of that line is not worth a word.
     let mut echoes = errors.split_off(first);
     echoes.truncate(MOST_ERRORS);
-    errors.extend(echoes.into_iter().filter(|e| {
-        e.span
-            .is_none_or(|span| !broken_lines.contains(&line(sources, span)))
-    }));
-    errors.sort_by_cached_key(|e| {
-        (
-            e.span.map(|span| (span.file != home.file, span.start)),
-            e.message.clone(),
-        )
-    });
+    errors
+        .extend(echoes.into_iter().filter(|e| e.span.is_none_or(|span| !broken_lines.contains(&line(sources, span)))));
+    errors.sort_by_cached_key(|e| (e.span.map(|span| (span.file != home.file, span.start)), e.message.clone()));
     errors.dedup();
     match target {
         Some(target) if errors.is_empty() => Ok(target),
@@ -120,47 +95,27 @@ fn apply(root: &mut Node, changes: Vec<Change>, errors: &mut Vec<Diagnostic>) ->
 
 /// Where the URL of each instance stands or could stand.
 fn urls_of_instances(root: &Node, url: &Key) -> Vec<[Key; 3]> {
-    let key = |name: &str| Key {
-        name: name.to_owned(),
-        span: url.span,
-    };
-    let instances = root
-        .get("instance")
-        .and_then(Node::list)
-        .unwrap_or_default();
+    let key = |name: &str| Key { name: name.to_owned(), span: url.span };
+    let instances = root.get("instance").and_then(Node::list).unwrap_or_default();
     let names = instances.iter().filter_map(|i| i.get("name")?.text());
-    names
-        .map(|name| [key("instance"), key(name), key("url")])
-        .collect()
+    names.map(|name| [key("instance"), key(name), key("url")]).collect()
 }
 
 /// For an override with dots whose first part is no key.
 fn no_such_path(path: &[Key]) -> Diagnostic {
     let names: Vec<&str> = path.iter().map(|key| key.name.as_str()).collect();
-    let help = suggest(
-        names[0],
-        TOP_LEVEL,
-        &format!(
-            "a part of a setting is written settings.{}=VALUE",
-            names.join(".")
-        ),
-    );
+    let help =
+        suggest(names[0], TOP_LEVEL, &format!("a part of a setting is written settings.{}=VALUE", names.join(".")));
     Diagnostic::error(path[0].span, format!("a target has no key `{}`", names[0])).help(help)
 }
 
 /// For an override of an instance: whether there is one of that name.
 fn no_such_instance(root: &Node, path: &[Key]) -> Option<Diagnostic> {
-    let items = root
-        .get("instance")
-        .and_then(Node::list)
-        .unwrap_or_default();
+    let items = root.get("instance").and_then(Node::list).unwrap_or_default();
     let names = items.iter().filter_map(|item| item.get("name")?.text());
     let key = path.get(1).filter(|_| path.len() > 2).unwrap_or(&path[0]);
     if path.len() < 3 {
-        let error = Diagnostic::error(
-            key.span,
-            "one key of one instance can be set, not an instance",
-        );
+        let error = Diagnostic::error(key.span, "one key of one instance can be set, not an instance");
         return Some(error.help("write instance.NAME.KEY=VALUE"));
     }
     if names.clone().any(|name| name == key.name) {
@@ -189,21 +144,13 @@ impl Reading<'_> {
     fn target(&mut self, root: &Node, over: Vec<Level>) -> Option<Target> {
         let before = self.errors.len();
         self.known(root, &TOP_LEVEL, "a target");
-        let protocol = root
-            .get("protocol")
-            .and_then(|node| self.name(node, "a protocol"));
+        let protocol = root.get("protocol").and_then(|node| self.name(node, "a protocol"));
         let connections = root.get("connections").and_then(|node| self.count(node));
         let patience = root.get("patience").and_then(|node| self.time(node));
         let quiet = root.get("quiet").and_then(|node| self.time(node));
         let restartable = root.get("restartable").and_then(|node| self.flag(node));
-        let tls = root
-            .get("tls")
-            .map(|node| self.tls(node))
-            .unwrap_or_default();
-        let hooks = root
-            .get("hooks")
-            .map(|node| self.hooks(node))
-            .unwrap_or_default();
+        let tls = root.get("tls").map(|node| self.tls(node)).unwrap_or_default();
+        let hooks = root.get("hooks").map(|node| self.hooks(node)).unwrap_or_default();
         let instances = self.instances(root, &over);
         (self.errors.len() == before).then(|| Target {
             protocol,
@@ -219,29 +166,17 @@ impl Reading<'_> {
 
     fn instances(&mut self, root: &Node, over: &[Level]) -> Vec<Instance> {
         let url = root.get("url").and_then(|node| self.url(node));
-        let provides = root
-            .get("provides")
-            .map(|node| self.words(node))
-            .unwrap_or_default();
+        let provides = root.get("provides").map(|node| self.words(node)).unwrap_or_default();
         let levels = self.levels(root);
         let Some(listed) = root.get("instance") else {
             if self.complete && root.get("url").is_none() {
                 let error = Diagnostic::error(self.beginning(), "this target has no `url`");
-                self.errors
-                    .push(error.help("say where the hub listens: url = \"ws://127.0.0.1:4000\""));
+                self.errors.push(error.help("say where the hub listens: url = \"ws://127.0.0.1:4000\""));
             }
             let settings = self.merged(&[&levels, over]);
-            return vec![Instance {
-                name: ONLY_INSTANCE.to_owned(),
-                url: url.unwrap_or_default(),
-                provides,
-                settings,
-            }];
+            return vec![Instance { name: ONLY_INSTANCE.to_owned(), url: url.unwrap_or_default(), provides, settings }];
         };
-        let Some(items) = listed
-            .list()
-            .filter(|items| (1..=MOST_INSTANCES).contains(&items.len()))
-        else {
+        let Some(items) = listed.list().filter(|items| (1..=MOST_INSTANCES).contains(&items.len())) else {
             self.wrong(
                 listed,
                 "`instance` must be a list of tables, at least one and at most 1000",
@@ -254,21 +189,13 @@ impl Reading<'_> {
             if !self.known(item, &INSTANCE, "an instance") {
                 continue;
             }
-            let name = item
-                .get("name")
-                .and_then(|node| self.name(node, "an instance"));
+            let name = item.get("name").and_then(|node| self.name(node, "an instance"));
             match (&name, item.get("name")) {
-                (_, None) if self.complete => self.wrong(
-                    item,
-                    "this instance has no `name`",
-                    "reports name the instance: name = \"with-secret\"",
-                ),
+                (_, None) if self.complete => {
+                    self.wrong(item, "this instance has no `name`", "reports name the instance: name = \"with-secret\"")
+                }
                 (Some(name), Some(node)) if instances.iter().any(|i| i.name == *name) => {
-                    self.wrong(
-                        node,
-                        &format!("there are two instances named `{name}`"),
-                        "give each a name of its own",
-                    );
+                    self.wrong(node, &format!("there are two instances named `{name}`"), "give each a name of its own");
                 }
                 _ => {}
             }
@@ -281,11 +208,7 @@ impl Reading<'_> {
                 );
             }
             let mut provides = provides.clone();
-            provides.extend(
-                item.get("provides")
-                    .map(|node| self.words(node))
-                    .unwrap_or_default(),
-            );
+            provides.extend(item.get("provides").map(|node| self.words(node)).unwrap_or_default());
             let own_levels = self.levels(item);
             instances.push(Instance {
                 name: name.unwrap_or_default(),
@@ -301,10 +224,7 @@ impl Reading<'_> {
         self.known(node, &TLS, "tls");
         TlsOptions {
             ca: node.get("ca").and_then(|node| self.path(node)),
-            insecure: node
-                .get("insecure")
-                .and_then(|node| self.flag(node))
-                .unwrap_or(false),
+            insecure: node.get("insecure").and_then(|node| self.flag(node)).unwrap_or(false),
         }
     }
 }

@@ -26,14 +26,9 @@ impl Reading<'_> {
             }
             return false;
         };
-        for (key, _) in entries
-            .iter()
-            .filter(|(key, _)| !keys.contains(&key.name.as_str()))
-        {
+        for (key, _) in entries.iter().filter(|(key, _)| !keys.contains(&key.name.as_str())) {
             let help = suggest(&key.name, keys.iter().copied(), "");
-            self.errors.push(
-                Diagnostic::error(key.span, format!("{of} has no key `{}`", key.name)).help(help),
-            );
+            self.errors.push(Diagnostic::error(key.span, format!("{of} has no key `{}`", key.name)).help(help));
         }
         true
     }
@@ -42,15 +37,9 @@ impl Reading<'_> {
     pub(super) fn name(&mut self, node: &Node, of: &str) -> Option<String> {
         let text = self.text(node)?;
         let fine = text.starts_with(|c: char| c.is_ascii_alphabetic())
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
         if !fine {
-            self.wrong(
-                node,
-                &format!("`{text}` cannot name {of}"),
-                "a letter, then letters, digits, `_` and `-`",
-            );
+            self.wrong(node, &format!("`{text}` cannot name {of}"), "a letter, then letters, digits, `_` and `-`");
         }
         fine.then(|| text.to_owned())
     }
@@ -64,25 +53,16 @@ impl Reading<'_> {
             );
             return BTreeSet::new();
         };
-        items
-            .iter()
-            .filter_map(|item| self.name(item, "a capability"))
-            .collect()
+        items.iter().filter_map(|item| self.name(item, "a capability")).collect()
     }
 
     /// A key that expressions and scenarios use as a name.
     pub(super) fn identifier(&mut self, key: &Key, of: &str) {
-        let fine = key
-            .name
-            .starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-            && key
-                .name
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        let fine = key.name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && key.name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         if !fine {
             let error = Diagnostic::error(key.span, format!("`{}` cannot name {of}", key.name));
-            self.errors
-                .push(error.help("a letter, then letters, digits and `_`"));
+            self.errors.push(error.help("a letter, then letters, digits and `_`"));
         }
     }
 
@@ -97,11 +77,7 @@ impl Reading<'_> {
         }
         let text = self.text(node)?;
         match parse_duration(text) {
-            Ok(Duration::ZERO) => self.wrong(
-                node,
-                "this time must be more than nothing",
-                "such as 300ms, 5s or 2m",
-            ),
+            Ok(Duration::ZERO) => self.wrong(node, "this time must be more than nothing", "such as 300ms, 5s or 2m"),
             Ok(duration) => return Some(duration),
             Err(message) => {
                 let (message, help) = message.split_once(": ").unwrap_or((&message, ""));
@@ -114,9 +90,7 @@ impl Reading<'_> {
     pub(super) fn count(&mut self, node: &Node) -> Option<usize> {
         let count = match &node.kind {
             Kind::Null => return None,
-            Kind::Number(number) => number
-                .as_u64()
-                .filter(|n| (1..=MOST_CONNECTIONS).contains(n)),
+            Kind::Number(number) => number.as_u64().filter(|n| (1..=MOST_CONNECTIONS).contains(n)),
             _ => None,
         };
         if count.is_none() {
@@ -156,11 +130,7 @@ impl Reading<'_> {
     pub(super) fn path(&mut self, node: &Node) -> Option<PathBuf> {
         let text = self.text(node)?;
         if text.is_empty() {
-            self.wrong(
-                node,
-                "this path is empty",
-                "write the path of a file, or leave the key out",
-            );
+            self.wrong(node, "this path is empty", "write the path of a file, or leave the key out");
             return None;
         }
         Some(self.at_home(node, text))
@@ -172,11 +142,7 @@ impl Reading<'_> {
             // Was something that JSON has no word for, and is said already.
             Kind::Null => None,
             _ => {
-                self.wrong(
-                    node,
-                    &format!("this must be text, not {}", node.what()),
-                    "put it in quotes",
-                );
+                self.wrong(node, &format!("this must be text, not {}", node.what()), "put it in quotes");
                 None
             }
         }
@@ -207,13 +173,9 @@ impl Reading<'_> {
 /// What is wrong with the URL of a hub, and what to do about it.
 fn url_problem(url: &str) -> Option<(String, String)> {
     let example = "such as ws://127.0.0.1:4000".to_owned();
-    let rest = url
-        .strip_prefix("ws://")
-        .or_else(|| url.strip_prefix("wss://"));
+    let rest = url.strip_prefix("ws://").or_else(|| url.strip_prefix("wss://"));
     let Some(rest) = rest else {
-        let other = url
-            .split_once("://")
-            .map(|(scheme, rest)| (scheme.to_ascii_lowercase(), rest));
+        let other = url.split_once("://").map(|(scheme, rest)| (scheme.to_ascii_lowercase(), rest));
         let help = match other {
             Some((scheme, rest)) if matches!(scheme.as_str(), "http" | "ws") => {
                 format!("write ws://{rest}")
@@ -224,16 +186,10 @@ fn url_problem(url: &str) -> Option<(String, String)> {
             Some(_) => example,
             None => format!("write ws://{url}, or wss://{url} with TLS"),
         };
-        return Some((
-            format!("`{url}` is not the address of a hub: it begins with ws:// or wss://"),
-            help,
-        ));
+        return Some((format!("`{url}` is not the address of a hub: it begins with ws:// or wss://"), help));
     };
     if url.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        return Some((
-            format!("`{url}` has a space in it"),
-            "write %20 where one is meant".to_owned(),
-        ));
+        return Some((format!("`{url}` has a space in it"), "write %20 where one is meant".to_owned()));
     }
     if url.contains('#') {
         return Some((
@@ -253,10 +209,7 @@ fn url_problem(url: &str) -> Option<(String, String)> {
     if let Some(port) = port
         && !port.parse::<u16>().is_ok_and(|port| port > 0)
     {
-        return Some((
-            format!("`{port}` is not a port"),
-            "a number from 1 to 65535".to_owned(),
-        ));
+        return Some((format!("`{port}` is not a port"), "a number from 1 to 65535".to_owned()));
     }
     None
 }
