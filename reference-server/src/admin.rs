@@ -71,19 +71,14 @@ pub(crate) async fn serve(listener: TcpListener, hubs: Hubs, mut shutdown: Shutd
     connections.shutdown().await;
 }
 
-async fn respond(
-    request: Request<Incoming>,
-    hubs: &Hubs,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn respond(request: Request<Incoming>, hubs: &Hubs) -> Result<Response<Full<Bytes>>, Infallible> {
     let (status, value) = match route(request, hubs).await {
         Ok(value) => (StatusCode::OK, value),
         Err(answer) => answer,
     };
     let mut response = Response::new(Full::from(format!("{value}\n")));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
 }
 
@@ -118,33 +113,18 @@ fn refusal(status: StatusCode, text: impl Into<String>) -> Answer {
 }
 
 fn wrong_method(right: &str) -> Answer {
-    refusal(
-        StatusCode::METHOD_NOT_ALLOWED,
-        format!("this takes {right}"),
-    )
+    refusal(StatusCode::METHOD_NOT_ALLOWED, format!("this takes {right}"))
 }
 
 fn find<'a>(hubs: &'a Hubs, name: &str) -> Result<&'a mpsc::Sender<Mail>, Answer> {
-    hubs.iter()
-        .find(|(known, _)| known == name)
-        .map(|(_, mailbox)| mailbox)
-        .ok_or_else(|| {
-            let names: Vec<&str> = hubs.iter().map(|(name, _)| name.as_str()).collect();
-            let shown: String = name.chars().take(64).collect();
-            refusal(
-                StatusCode::NOT_FOUND,
-                format!(
-                    "no hub here is called {shown:?}; there is {}",
-                    names.join(", ")
-                ),
-            )
-        })
+    hubs.iter().find(|(known, _)| known == name).map(|(_, mailbox)| mailbox).ok_or_else(|| {
+        let names: Vec<&str> = hubs.iter().map(|(name, _)| name.as_str()).collect();
+        let shown: String = name.chars().take(64).collect();
+        refusal(StatusCode::NOT_FOUND, format!("no hub here is called {shown:?}; there is {}", names.join(", ")))
+    })
 }
 
-async fn ask<T>(
-    mailbox: &mpsc::Sender<Mail>,
-    question: impl FnOnce(oneshot::Sender<T>) -> Mail,
-) -> Result<T, Answer> {
+async fn ask<T>(mailbox: &mpsc::Sender<Mail>, question: impl FnOnce(oneshot::Sender<T>) -> Mail) -> Result<T, Answer> {
     let (sender, answer) = oneshot::channel();
     let gone = || refusal(StatusCode::SERVICE_UNAVAILABLE, "the hub is shutting down");
     mailbox.send(question(sender)).await.map_err(|_| gone())?;
@@ -156,39 +136,22 @@ async fn state(mailbox: &mpsc::Sender<Mail>) -> Result<Value, Answer> {
 }
 
 async fn event(mailbox: &mpsc::Sender<Mail>, event: Value) -> Result<Value, Answer> {
-    ask(mailbox, |sender| Mail::Event(event, sender))
-        .await?
-        .map_err(|error| {
-            let status = match error {
-                EventError::Unsupported(_) => StatusCode::NOT_FOUND,
-                EventError::Invalid(_) => StatusCode::BAD_REQUEST,
-            };
-            refusal(status, error.to_string())
-        })
+    ask(mailbox, |sender| Mail::Event(event, sender)).await?.map_err(|error| {
+        let status = match error {
+            EventError::Unsupported(_) => StatusCode::NOT_FOUND,
+            EventError::Invalid(_) => StatusCode::BAD_REQUEST,
+        };
+        refusal(status, error.to_string())
+    })
 }
 
 async fn body(request: Request<Incoming>) -> Result<Value, Answer> {
-    let body = timeout(
-        REQUEST_TIME,
-        Limited::new(request.into_body(), MAX_EVENT).collect(),
-    )
-    .await
-    .map_err(|_| {
-        refusal(
-            StatusCode::REQUEST_TIMEOUT,
-            "the event did not come in time",
-        )
-    })?
-    .map_err(|error| {
-        refusal(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("an event has at most {MAX_EVENT} bytes: {error}"),
-        )
-    })?;
-    serde_json::from_slice(&body.to_bytes()).map_err(|error| {
-        refusal(
-            StatusCode::BAD_REQUEST,
-            format!("the body is not JSON: {error}"),
-        )
-    })
+    let body = timeout(REQUEST_TIME, Limited::new(request.into_body(), MAX_EVENT).collect())
+        .await
+        .map_err(|_| refusal(StatusCode::REQUEST_TIMEOUT, "the event did not come in time"))?
+        .map_err(|error| {
+            refusal(StatusCode::PAYLOAD_TOO_LARGE, format!("an event has at most {MAX_EVENT} bytes: {error}"))
+        })?;
+    serde_json::from_slice(&body.to_bytes())
+        .map_err(|error| refusal(StatusCode::BAD_REQUEST, format!("the body is not JSON: {error}")))
 }

@@ -69,12 +69,7 @@ pub enum ListFormat {
 pub async fn run(args: ServeArgs, on_ready: impl FnOnce(&Running)) -> Result<(), Error> {
     if args.list_faults {
         let list = list_faults(&args.names, args.format)?;
-        return std::io::stdout()
-            .write_all(list.as_bytes())
-            .map_err(|source| Error::System {
-                what: "print",
-                source,
-            });
+        return std::io::stdout().write_all(list.as_bytes()).map_err(|source| Error::System { what: "print", source });
     }
     let ca_file = args.tls_self_signed.clone().flatten();
     let signals = Signals::listen()?;
@@ -83,11 +78,7 @@ pub async fn run(args: ServeArgs, on_ready: impl FnOnce(&Running)) -> Result<(),
         && let Err(source) = std::fs::write(&path, ca)
     {
         running.shutdown().await;
-        return Err(Error::File {
-            what: "write",
-            path,
-            source,
-        });
+        return Err(Error::File { what: "write", path, source });
     }
     on_ready(&running);
     signals.wait().await;
@@ -113,41 +104,22 @@ pub fn config(args: ServeArgs) -> Result<ServeConfig, Error> {
         }
     };
     for set in &args.sets {
-        let (protocol, pair) = set
-            .split_once('.')
-            .ok_or_else(|| SettingsError::Pair(set.clone()))?;
-        settings
-            .entry(protocol.to_owned())
-            .or_default()
-            .set_pair(pair)?;
+        let (protocol, pair) = set.split_once('.').ok_or_else(|| SettingsError::Pair(set.clone()))?;
+        settings.entry(protocol.to_owned()).or_default().set_pair(pair)?;
     }
-    if let Some(stranger) = settings
-        .keys()
-        .find(|name| !protocols().contains(&name.as_str()))
-    {
+    if let Some(stranger) = settings.keys().find(|name| !protocols().contains(&name.as_str())) {
         return Err(crate::MachineError::UnknownProtocol(stranger.clone()).into());
     }
     let mut broken = Vec::new();
     for id in &args.faults {
-        let fault = faults().find(|fault| fault.id == *id).ok_or_else(|| {
-            Error::Usage(format!(
-                "there is no fault {id:?}; --list-faults shows them all"
-            ))
-        })?;
+        let fault = faults()
+            .find(|fault| fault.id == *id)
+            .ok_or_else(|| Error::Usage(format!("there is no fault {id:?}; --list-faults shows them all")))?;
         if !names.contains(&fault.protocol) {
-            return Err(Error::Usage(format!(
-                "fault {id} belongs to {}, which is not served",
-                fault.protocol
-            )));
+            return Err(Error::Usage(format!("fault {id} belongs to {}, which is not served", fault.protocol)));
         }
-        if broken
-            .iter()
-            .any(|(protocol, _)| *protocol == fault.protocol)
-        {
-            return Err(Error::Usage(format!(
-                "{} is to have two faults; one at a time",
-                fault.protocol
-            )));
+        if broken.iter().any(|(protocol, _)| *protocol == fault.protocol) {
+            return Err(Error::Usage(format!("{} is to have two faults; one at a time", fault.protocol)));
         }
         broken.push((fault.protocol, fault.id));
     }
@@ -162,25 +134,18 @@ pub fn config(args: ServeArgs) -> Result<ServeConfig, Error> {
             0 => Some(0),
             port => port.checked_add(offset),
         };
-        let port = port.ok_or_else(|| {
-            Error::Usage("there are not enough ports after the one of --listen".to_owned())
-        })?;
+        let port =
+            port.ok_or_else(|| Error::Usage("there are not enough ports after the one of --listen".to_owned()))?;
         hubs.push(HubConfig {
             listen: SocketAddr::new(args.listen.ip(), port),
             settings: settings.remove(name).unwrap_or_default(),
-            fault: broken
-                .iter()
-                .find(|(protocol, _)| *protocol == name)
-                .map(|(_, id)| (*id).to_owned()),
+            fault: broken.iter().find(|(protocol, _)| *protocol == name).map(|(_, id)| (*id).to_owned()),
             tls: tls.clone(),
             max_message: args.max_message,
             ..HubConfig::new(name)
         });
     }
-    Ok(ServeConfig {
-        hubs,
-        admin: args.admin,
-    })
+    Ok(ServeConfig { hubs, admin: args.admin })
 }
 
 /// The protocols meant: all, or those named, each once.
@@ -206,16 +171,9 @@ fn list_faults(names: &[String], format: ListFormat) -> Result<String, Error> {
     let names = chosen(names)?;
     let chosen = faults().filter(|fault| names.contains(&fault.protocol));
     Ok(match format {
-        ListFormat::Text => chosen
-            .map(|fault| {
-                format!(
-                    "{}\n    {} [{}]\n",
-                    fault.id,
-                    fault.text,
-                    fault.rules.join(" ")
-                )
-            })
-            .collect(),
+        ListFormat::Text => {
+            chosen.map(|fault| format!("{}\n    {} [{}]\n", fault.id, fault.text, fault.rules.join(" "))).collect()
+        }
         ListFormat::Json => {
             let list: Vec<_> = chosen
                 .map(|fault| json!({ "id": fault.id, "protocol": fault.protocol, "text": fault.text, "rules": fault.rules }))
@@ -228,9 +186,7 @@ fn list_faults(names: &[String], format: ListFormat) -> Result<String, Error> {
 /// `IP:PORT`, `localhost:PORT`, or an IP alone for a free port.
 fn address(text: &str) -> Result<SocketAddr, String> {
     if let Some(port) = text.strip_prefix("localhost:") {
-        let port = port
-            .parse()
-            .map_err(|error| format!("port {port:?}: {error}"))?;
+        let port = port.parse().map_err(|error| format!("port {port:?}: {error}"))?;
         return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     }
     (text.parse::<SocketAddr>())
@@ -245,16 +201,8 @@ struct Signals(tokio::signal::unix::Signal, tokio::signal::unix::Signal);
 impl Signals {
     fn listen() -> Result<Signals, Error> {
         use tokio::signal::unix::{SignalKind, signal};
-        let listen = |kind| {
-            signal(kind).map_err(|source| Error::System {
-                what: "wait for signals",
-                source,
-            })
-        };
-        Ok(Signals(
-            listen(SignalKind::interrupt())?,
-            listen(SignalKind::terminate())?,
-        ))
+        let listen = |kind| signal(kind).map_err(|source| Error::System { what: "wait for signals", source });
+        Ok(Signals(listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?))
     }
 
     async fn wait(mut self) {

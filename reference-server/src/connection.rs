@@ -65,7 +65,10 @@ where
     let outbox = Arc::new(Outbox::default());
     let mut shutdown = door.shutdown.clone();
     let upgraded = tokio::select! {
-        upgraded = timeout(UPGRADE_TIME, upgrade(stream, peer, conn, &door, outbox.clone())) => upgraded.ok().flatten(),
+        // Boxed, so that a connection does not keep the room that its upgrade took.
+        upgraded = timeout(UPGRADE_TIME, Box::pin(upgrade(stream, peer, conn, &door, outbox.clone()))) => {
+            upgraded.ok().flatten()
+        }
         () = shutdown.wait() => None,
     };
     let Some(mut ws) = upgraded else {
@@ -83,10 +86,7 @@ where
 /// Tells the machine that the connection is gone. It does not mind hearing that twice, or of a stranger.
 async fn farewell(door: &Door, conn: Conn) {
     // A hub that shuts down has no machine any more to be told.
-    let _ = door
-        .mailbox
-        .send(Mail::Input(Input::Closed { conn }, None))
-        .await;
+    let _ = door.mailbox.send(Mail::Input(Input::Closed { conn }, None)).await;
 }
 
 /// Reads the upgrade request, lets the machine decide and answers; `None` when it comes to nothing.
@@ -117,9 +117,7 @@ where
         .with_upgrades()
         .await
         .ok()?;
-    let upgrade = granted
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner)?;
+    let upgrade = granted.into_inner().unwrap_or_else(PoisonError::into_inner)?;
     let parts = upgrade.await.ok()?.downcast::<TokioIo<S>>().ok()?;
     let config = WebSocketConfig::default()
         // The defaults clear 128 KiB for every read.
@@ -128,15 +126,7 @@ where
         .max_message_size(Some(door.max_message))
         .max_frame_size(Some(door.max_message));
     let read = parts.read_buf.to_vec();
-    Some(
-        WebSocketStream::from_partially_read(
-            parts.io.into_inner(),
-            read,
-            Role::Server,
-            Some(config),
-        )
-        .await,
-    )
+    Some(WebSocketStream::from_partially_read(parts.io.into_inner(), read, Role::Server, Some(config)).await)
 }
 
 /// The answer to an HTTP request, and the upgrade if it is one.
@@ -150,35 +140,15 @@ async fn answer(
     let mut response = match create_response_with_body(&request, Full::default) {
         Ok(response) => response,
         Err(error) => {
-            let text = format!(
-                "this is the {} hub; it speaks WebSocket only: {error}\n",
-                door.protocol
-            );
+            let text = format!("this is the {} hub; it speaks WebSocket only: {error}\n", door.protocol);
             let mut response = plain(StatusCode::UPGRADE_REQUIRED, text);
-            response
-                .headers_mut()
-                .insert(UPGRADE, HeaderValue::from_static("websocket"));
+            response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
             return (response, None);
         }
     };
     let handshake = handshake(&request, peer);
-    if door
-        .mailbox
-        .send(Mail::Open {
-            conn,
-            handshake,
-            outbox: outbox.clone(),
-        })
-        .await
-        .is_err()
-    {
-        return (
-            plain(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the hub shuts down\n".to_owned(),
-            ),
-            None,
-        );
+    if door.mailbox.send(Mail::Open { conn, handshake, outbox: outbox.clone() }).await.is_err() {
+        return (plain(StatusCode::SERVICE_UNAVAILABLE, "the hub shuts down\n".to_owned()), None);
     }
     match outbox.first().await {
         Item::Accept(subprotocol) => {
@@ -191,13 +161,9 @@ async fn answer(
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             (plain(status, body), None)
         }
-        Item::Text(_) | Item::Close(..) | Item::Drop => (
-            plain(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "the hub spoke before it answered\n".to_owned(),
-            ),
-            None,
-        ),
+        Item::Text(_) | Item::Close(..) | Item::Drop => {
+            (plain(StatusCode::INTERNAL_SERVER_ERROR, "the hub spoke before it answered\n".to_owned()), None)
+        }
     }
 }
 
@@ -205,10 +171,7 @@ fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(text));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     // One connection is one upgrade request. A granted one must not say this, or clients refuse it.
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     response
@@ -216,9 +179,7 @@ fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
 
 fn handshake(request: &Request<Incoming>, peer: SocketAddr) -> Handshake {
     let headers: Vec<(String, String)> = (request.headers().iter())
-        .filter_map(|(name, value)| {
-            Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
-        })
+        .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
         .collect();
     let subprotocols = (headers.iter())
         .filter(|(name, _)| name == "sec-websocket-protocol")
@@ -246,9 +207,7 @@ fn query(text: &str) -> Vec<(String, String)> {
 
 fn decode(text: &str) -> String {
     let text = text.replace('+', " ");
-    percent_encoding::percent_decode_str(&text)
-        .decode_utf8_lossy()
-        .into_owned()
+    percent_encoding::percent_decode_str(&text).decode_utf8_lossy().into_owned()
 }
 
 /// How a conversation ended.
@@ -321,10 +280,7 @@ async fn forward(message: Message, conn: Conn, door: &Door) -> Option<()> {
     };
     let input = match message {
         Message::Text(text) => Input::Text { conn, text },
-        Message::Binary(data) => Input::Binary {
-            conn,
-            data: data.into(),
-        },
+        Message::Binary(data) => Input::Binary { conn, data: data.into() },
         // tungstenite answers it with the next read or write.
         Message::Ping(_) => Input::Ping { conn },
         Message::Pong(_) | Message::Close(_) | Message::Frame(_) => return Some(()),
@@ -335,11 +291,7 @@ async fn forward(message: Message, conn: Conn, door: &Door) -> Option<()> {
 /// Waits until a message of this length fits into what the hub lets wait.
 async fn admit(bytes: usize, door: &Door) -> Option<OwnedSemaphorePermit> {
     let kib = u32::try_from(bytes / 1024).unwrap_or(u32::MAX);
-    door.budget
-        .clone()
-        .acquire_many_owned(kib.min(crate::serve::BUDGET_KIB))
-        .await
-        .ok()
+    door.budget.clone().acquire_many_owned(kib.min(crate::serve::BUDGET_KIB)).await.ok()
 }
 
 fn ending(error: Error) -> End {
@@ -356,10 +308,7 @@ async fn finish<S>(mut ws: WebSocketStream<S>, end: End, outbox: &Outbox)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let frame = |code: u16, reason: String| CloseFrame {
-        code: CloseCode::from(code),
-        reason: shorten(reason).into(),
-    };
+    let frame = |code: u16, reason: String| CloseFrame { code: CloseCode::from(code), reason: shorten(reason).into() };
     // A peer that takes longer loses what is left.
     let _ = timeout(CLOSING_TIME, async {
         match end {
@@ -402,10 +351,7 @@ mod tests {
     #[case("a=1&a=2&&b=c=d+e", &[("a", "1"), ("a", "2"), ("b", "c=d e")])]
     fn queries_are_decoded(#[case] text: &str, #[case] want: &[(&str, &str)]) {
         let got = query(text);
-        let got: Vec<(&str, &str)> = got
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
+        let got: Vec<(&str, &str)> = got.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert_eq!(got, want);
     }
 }

@@ -39,13 +39,7 @@ pub const fn inside(
     text: &'static str,
     rules: &'static [&'static str],
 ) -> Fault {
-    Fault {
-        id,
-        protocol,
-        text,
-        rules,
-        effect: Effect::Inside,
-    }
+    Fault { id, protocol, text, rules, effect: Effect::Inside }
 }
 
 /// A fault done to the outputs.
@@ -56,13 +50,7 @@ pub const fn outside(
     rules: &'static [&'static str],
     changes: &'static [Change],
 ) -> Fault {
-    Fault {
-        id,
-        protocol,
-        text,
-        rules,
-        effect: Effect::Outside(changes),
-    }
+    Fault { id, protocol, text, rules, effect: Effect::Outside(changes) }
 }
 
 /// A condition on a member of a frame. Members are named by JSON Pointers.
@@ -190,13 +178,7 @@ pub const fn accept() -> On {
 }
 
 const fn on(subject: Subject) -> On {
-    On(Change {
-        subject,
-        cause: Cause::Any,
-        to: To::Anybody,
-        nth: Nth::Each,
-        act: Act::Drop,
-    })
+    On(Change { subject, cause: Cause::Any, to: To::Anybody, nth: Nth::Each, act: Act::Drop })
 }
 
 impl On {
@@ -275,29 +257,13 @@ mod tests {
         for fault in crate::faults() {
             assert!(seen.insert(fault.id), "{} is there twice", fault.id);
             assert!(crate::protocols().contains(&fault.protocol), "{}", fault.id);
-            assert!(
-                fault.id.starts_with(&format!("{}-", fault.protocol)),
-                "{}",
-                fault.id
-            );
-            assert!(
-                fault
-                    .id
-                    .chars()
-                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'),
-                "{}",
-                fault.id
-            );
+            assert!(fault.id.starts_with(&format!("{}-", fault.protocol)), "{}", fault.id);
+            assert!(fault.id.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'), "{}", fault.id);
             assert!(fault.text.ends_with('.'), "{}", fault.id);
             assert!(!fault.rules.is_empty(), "{}", fault.id);
             let prefix = fault.rules[0].split('-').next().unwrap();
             let unique: HashSet<_> = fault.rules.iter().collect();
-            assert_eq!(
-                unique.len(),
-                fault.rules.len(),
-                "{} names a rule twice",
-                fault.id
-            );
+            assert_eq!(unique.len(), fault.rules.len(), "{} names a rule twice", fault.id);
             for rule in fault.rules {
                 assert!(
                     rule.starts_with(&format!("{prefix}-")) && rule.len() == prefix.len() + 4,

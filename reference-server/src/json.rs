@@ -22,15 +22,10 @@ pub fn members(text: &str) -> Result<Members<'_>, String> {
 ///
 /// # Errors
 /// A sentence that names the member and what is wrong with it.
-pub fn optional<T: DeserializeOwned>(
-    members: &Members<'_>,
-    name: &str,
-) -> Result<Option<T>, String> {
+pub fn optional<T: DeserializeOwned>(members: &Members<'_>, name: &str) -> Result<Option<T>, String> {
     match members.get(name) {
         None => Ok(None),
-        Some(raw) => {
-            serde_json::from_str(raw.get()).map_err(|error| format!("member {name:?}: {error}"))
-        }
+        Some(raw) => serde_json::from_str(raw.get()).map_err(|error| format!("member {name:?}: {error}")),
     }
 }
 
@@ -41,9 +36,7 @@ pub fn optional<T: DeserializeOwned>(
 pub fn required<T: DeserializeOwned>(members: &Members<'_>, name: &str) -> Result<T, String> {
     match members.get(name) {
         None => Err(format!("member {name:?} is missing")),
-        Some(raw) => {
-            serde_json::from_str(raw.get()).map_err(|error| format!("member {name:?}: {error}"))
-        }
+        Some(raw) => serde_json::from_str(raw.get()).map_err(|error| format!("member {name:?}: {error}")),
     }
 }
 
@@ -73,11 +66,7 @@ mod tests {
 
     #[test]
     fn deep_nesting_is_carried_without_recursion() {
-        let deep = format!(
-            r#"{{"data":{}{}}}"#,
-            "[".repeat(100_000),
-            "]".repeat(100_000)
-        );
+        let deep = format!(r#"{{"data":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
         assert_eq!(members(&deep).unwrap()["data"].get().len(), 200_000);
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! In reading order:
 //!
-//! * [`machine`]: what a protocol hears and says, without sockets or clocks;
+//! * [`mod@machine`]: what a protocol hears and says, without sockets or clocks;
 //! * `concierge`, `qi`: one state machine per protocol;
 //! * [`fault`] and [`mangle`]: deliberate defects, most of them changes to the outputs of a correct machine;
 //! * [`settings`]: what can be configured;
@@ -13,10 +13,16 @@
 //! What is absent: anything of the judge. This crate shares no code, schema or scenario with the harness that
 //! tests it; both read the same documents.
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub mod admin;
 pub mod args;
 mod concierge;
 mod connection;
+#[cfg(test)]
+mod every_fault;
 pub mod fault;
 mod ids;
 mod json;
@@ -42,29 +48,23 @@ use std::sync::LazyLock;
 use fault::{Broken, Effect};
 use settings::SettingsError;
 
+/// Builds a protocol's machine.
+type Build = fn(&Settings, Broken) -> Result<Box<dyn Machine>, SettingsError>;
+
 /// A protocol of the hub.
 struct Protocol {
     name: &'static str,
-    build: fn(&Settings, Broken) -> Result<Box<dyn Machine>, SettingsError>,
+    build: Build,
     faults: &'static [Fault],
 }
 
 /// All protocols: one line each.
 static PROTOCOLS: &[Protocol] = &[
-    Protocol {
-        name: qi::PROTOCOL,
-        build: qi::build,
-        faults: qi::FAULTS,
-    },
-    Protocol {
-        name: concierge::PROTOCOL,
-        build: concierge::build,
-        faults: concierge::FAULTS,
-    },
+    Protocol { name: qi::PROTOCOL, build: qi::build, faults: qi::FAULTS },
+    Protocol { name: concierge::PROTOCOL, build: concierge::build, faults: concierge::FAULTS },
 ];
 
-static NAMES: LazyLock<Vec<&'static str>> =
-    LazyLock::new(|| PROTOCOLS.iter().map(|protocol| protocol.name).collect());
+static NAMES: LazyLock<Vec<&'static str>> = LazyLock::new(|| PROTOCOLS.iter().map(|protocol| protocol.name).collect());
 
 /// The names of the protocols.
 pub fn protocols() -> &'static [&'static str] {
@@ -98,10 +98,7 @@ pub enum MachineError {
 fn hint(protocol: &str, id: &str) -> String {
     match faults().find(|fault| fault.id == id) {
         Some(fault) => format!(": it belongs to {}", fault.protocol),
-        None => format!(
-            "; --list-faults shows all {} of them",
-            faults().filter(|f| f.protocol == protocol).count()
-        ),
+        None => format!("; --list-faults shows all {} of them", faults().filter(|f| f.protocol == protocol).count()),
     }
 }
 
@@ -109,23 +106,15 @@ fn hint(protocol: &str, id: &str) -> String {
 ///
 /// # Errors
 /// [`MachineError`]: an unknown protocol or fault, or settings that the protocol refuses.
-pub fn machine(
-    protocol: &str,
-    settings: &Settings,
-    fault: Option<&str>,
-) -> Result<Box<dyn Machine>, MachineError> {
+pub fn machine(protocol: &str, settings: &Settings, fault: Option<&str>) -> Result<Box<dyn Machine>, MachineError> {
     let Some(known) = PROTOCOLS.iter().find(|known| known.name == protocol) else {
         return Err(MachineError::UnknownProtocol(protocol.to_owned()));
     };
     let fault = match fault {
         None => None,
         Some(id) => Some(
-            (known.faults.iter().find(|fault| fault.id == id)).ok_or_else(|| {
-                MachineError::UnknownFault {
-                    protocol: known.name,
-                    id: id.to_owned(),
-                }
-            })?,
+            (known.faults.iter().find(|fault| fault.id == id))
+                .ok_or_else(|| MachineError::UnknownFault { protocol: known.name, id: id.to_owned() })?,
         ),
     };
     let correct = (known.build)(settings, Broken::with(fault))?;

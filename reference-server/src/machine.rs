@@ -77,24 +77,13 @@ impl Input {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
     /// Grant the upgrade, with the subprotocol chosen from the offer.
-    Accept {
-        conn: Conn,
-        subprotocol: Option<String>,
-    },
+    Accept { conn: Conn, subprotocol: Option<String> },
     /// Answer the upgrade request with an HTTP status (400 to 599) and a text.
-    Refuse {
-        conn: Conn,
-        status: u16,
-        body: String,
-    },
+    Refuse { conn: Conn, status: u16, body: String },
     /// Send a text message.
     Text { conn: Conn, text: Utf8Bytes },
     /// Begin the closing handshake with this code and reason.
-    Close {
-        conn: Conn,
-        code: u16,
-        reason: String,
-    },
+    Close { conn: Conn, code: u16, reason: String },
     /// Cut the connection without a closing handshake.
     Drop { conn: Conn },
 }
@@ -142,10 +131,5 @@ pub trait Machine: Send {
     ///
     /// # Errors
     /// [`EventError::Unsupported`] where the protocol has none, [`EventError::Invalid`] for a wrong one.
-    fn event(
-        &mut self,
-        now: Duration,
-        event: &Value,
-        out: &mut Vec<Output>,
-    ) -> Result<Value, EventError>;
+    fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<Output>) -> Result<Value, EventError>;
 }

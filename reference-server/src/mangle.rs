@@ -57,13 +57,7 @@ impl Mangled {
     }
 
     /// Mangles what the inner machine said, and what it says to the closes that mangling adds.
-    fn pass(
-        &mut self,
-        now: Duration,
-        cause: &Spoken,
-        mut said: Vec<Output>,
-        out: &mut Vec<Output>,
-    ) {
+    fn pass(&mut self, now: Duration, cause: &Spoken, mut said: Vec<Output>, out: &mut Vec<Output>) {
         let mut closed = Vec::new();
         for output in said.drain(..) {
             self.mangle(now, cause, output, out, &mut closed);
@@ -78,14 +72,7 @@ impl Mangled {
         }
     }
 
-    fn mangle(
-        &mut self,
-        now: Duration,
-        cause: &Spoken,
-        output: Output,
-        out: &mut Vec<Output>,
-        closed: &mut Vec<Conn>,
-    ) {
+    fn mangle(&mut self, now: Duration, cause: &Spoken, output: Output, out: &mut Vec<Output>, closed: &mut Vec<Conn>) {
         let conn = output.conn();
         match output {
             Output::Text { .. } => {
@@ -109,64 +96,30 @@ impl Mangled {
             }
             Act::Misroute => {
                 let initiator = cause.conn();
-                let other = self
-                    .greeted
-                    .iter()
-                    .find(|other| **other != conn && Some(**other) != initiator);
+                let other = self.greeted.iter().find(|other| **other != conn && Some(**other) != initiator);
                 if let (Some(other), Output::Text { text, .. }) = (other, output) {
                     out.push(Output::Text { conn: *other, text });
                 }
             }
-            Act::Also(text) => out.extend([
-                output,
-                Output::Text {
-                    conn,
-                    text: text.into(),
-                },
-            ]),
-            Act::Before(text) => out.extend([
-                Output::Text {
-                    conn,
-                    text: text.into(),
-                },
-                output,
-            ]),
-            Act::Set(..) | Act::Remove(_) | Act::Retype(_) | Act::Rename(..) => {
-                out.push(match output {
-                    Output::Text { conn, text } => Output::Text {
-                        conn,
-                        text: edit(&text, act).map_or(text, Into::into),
-                    },
-                    other => other,
-                })
-            }
+            Act::Also(text) => out.extend([output, Output::Text { conn, text: text.into() }]),
+            Act::Before(text) => out.extend([Output::Text { conn, text: text.into() }, output]),
+            Act::Set(..) | Act::Remove(_) | Act::Retype(_) | Act::Rename(..) => out.push(match output {
+                Output::Text { conn, text } => Output::Text { conn, text: edit(&text, act).map_or(text, Into::into) },
+                other => other,
+            }),
             Act::Code(code) => out.push(match output {
                 Output::Close { conn, reason, .. } => Output::Close { conn, code, reason },
                 other => other,
             }),
             Act::CloseInstead(code) => {
-                out.push(Output::Close {
-                    conn,
-                    code,
-                    reason: String::new(),
-                });
+                out.push(Output::Close { conn, code, reason: String::new() });
                 closed.push(conn);
             }
             Act::ThenClose(code) => {
-                out.extend([
-                    output,
-                    Output::Close {
-                        conn,
-                        code,
-                        reason: String::new(),
-                    },
-                ]);
+                out.extend([output, Output::Close { conn, code, reason: String::new() }]);
                 closed.push(conn);
             }
-            Act::NoSubprotocol => out.push(Output::Accept {
-                conn,
-                subprotocol: None,
-            }),
+            Act::NoSubprotocol => out.push(Output::Accept { conn, subprotocol: None }),
         }
     }
 
@@ -210,18 +163,8 @@ impl Machine for Mangled {
         self.release(now, out);
         let cause = match &input {
             Input::Text { conn, text } => {
-                let looks_inside = self
-                    .changes
-                    .iter()
-                    .any(|change| matches!(change.cause, Cause::Frame(_)));
-                Spoken::Frame(
-                    *conn,
-                    if looks_inside {
-                        serde_json::from_str(text).ok()
-                    } else {
-                        None
-                    },
-                )
+                let looks_inside = self.changes.iter().any(|change| matches!(change.cause, Cause::Frame(_)));
+                Spoken::Frame(*conn, if looks_inside { serde_json::from_str(text).ok() } else { None })
             }
             Input::Closed { conn } => {
                 self.greeted.remove(conn);
@@ -243,12 +186,7 @@ impl Machine for Mangled {
         self.inner.state()
     }
 
-    fn event(
-        &mut self,
-        now: Duration,
-        event: &Value,
-        out: &mut Vec<Output>,
-    ) -> Result<Value, EventError> {
+    fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<Output>) -> Result<Value, EventError> {
         self.release(now, out);
         let mut said = Vec::new();
         let answer = self.inner.event(now, event, &mut said)?;
@@ -269,9 +207,7 @@ impl Spoken {
     fn fits(&self, cause: Cause) -> bool {
         match (cause, self) {
             (Cause::Any, _) | (Cause::Leaving, Spoken::Leaving) => true,
-            (Cause::Frame(conditions), Spoken::Frame(_, value)) => {
-                holds(conditions, value.as_ref())
-            }
+            (Cause::Frame(conditions), Spoken::Frame(_, value)) => holds(conditions, value.as_ref()),
             _ => false,
         }
     }
@@ -290,20 +226,14 @@ fn holds(conditions: &[Cond], frame: Option<&Value>) -> bool {
 
 /// The frame after an edit, or `None` where the edit finds nothing to change.
 fn edit(text: &str, act: Act) -> Option<String> {
-    let (Act::Set(pointer, _)
-    | Act::Remove(pointer)
-    | Act::Retype(pointer)
-    | Act::Rename(pointer, _)) = act
-    else {
+    let (Act::Set(pointer, _) | Act::Remove(pointer) | Act::Retype(pointer) | Act::Rename(pointer, _)) = act else {
         return None;
     };
     let path: Vec<&str> = pointer.strip_prefix('/')?.split('/').collect();
     if let ([name], Act::Rename(_, new)) = (&*path, act) {
         let members = json::members(text).ok()?;
-        let renamed: IndexMap<_, _> = members
-            .iter()
-            .map(|(key, value)| (if key == name { new } else { key }, *value))
-            .collect();
+        let renamed: IndexMap<_, _> =
+            members.iter().map(|(key, value)| (if key == name { new } else { key }, *value)).collect();
         return serde_json::to_string(&renamed).ok();
     }
     let mut members: IndexMap<String, Box<RawValue>> = serde_json::from_str(text).ok()?;
@@ -318,10 +248,7 @@ fn edit(text: &str, act: Act) -> Option<String> {
         None => Value::Null,
     };
     change(&mut value, rest, act, members.contains_key(*first))?;
-    members.insert(
-        (*first).to_owned(),
-        serde_json::value::to_raw_value(&value).ok()?,
-    );
+    members.insert((*first).to_owned(), serde_json::value::to_raw_value(&value).ok()?);
     serde_json::to_string(&members).ok()
 }
 
@@ -340,10 +267,7 @@ fn change(value: &mut Value, path: &[&str], act: Act, present: bool) -> Option<(
     };
     match value {
         Value::Array(elements) if *name == "*" => {
-            let edited = elements
-                .iter_mut()
-                .filter_map(|element| change(element, rest, act, true))
-                .count();
+            let edited = elements.iter_mut().filter_map(|element| change(element, rest, act, true)).count();
             (edited > 0).then_some(())
         }
         Value::Object(members) => match (rest, act) {
@@ -358,12 +282,7 @@ fn change(value: &mut Value, path: &[&str], act: Act, present: bool) -> Option<(
                 if !present && !matches!(act, Act::Set(..)) {
                     return None;
                 }
-                change(
-                    members.entry(*name).or_insert(Value::Null),
-                    rest,
-                    act,
-                    present,
-                )
+                change(members.entry(*name).or_insert(Value::Null), rest, act, present)
             }
         },
         _ => None,
@@ -380,24 +299,15 @@ mod tests {
 
     #[rstest]
     #[case(Act::Set("/a", "1"), r#"{"a":1,"big":9007199254740993.5}"#)]
-    #[case(
-        Act::Set("/new", "[]"),
-        r#"{"a":{"b":"x"},"big":9007199254740993.5,"new":[]}"#
-    )]
-    #[case(
-        Act::Set("/a/c", "null"),
-        r#"{"a":{"b":"x","c":null},"big":9007199254740993.5}"#
-    )]
+    #[case(Act::Set("/new", "[]"), r#"{"a":{"b":"x"},"big":9007199254740993.5,"new":[]}"#)]
+    #[case(Act::Set("/a/c", "null"), r#"{"a":{"b":"x","c":null},"big":9007199254740993.5}"#)]
     #[case(Act::Remove("/a"), r#"{"big":9007199254740993.5}"#)]
     #[case(Act::Remove("/a/b"), r#"{"a":{},"big":9007199254740993.5}"#)]
     #[case(Act::Remove("/nothing"), "same")]
     #[case(Act::Retype("/a/b"), r#"{"a":{"b":["x"]},"big":9007199254740993.5}"#)]
     #[case(Act::Retype("/a"), r#"{"a":"{\"b\":\"x\"}","big":9007199254740993.5}"#)]
     #[case(Act::Rename("/a", "z"), r#"{"z":{"b":"x"},"big":9007199254740993.5}"#)]
-    #[case(
-        Act::Rename("/a/b", "z"),
-        r#"{"a":{"z":"x"},"big":9007199254740993.5}"#
-    )]
+    #[case(Act::Rename("/a/b", "z"), r#"{"a":{"z":"x"},"big":9007199254740993.5}"#)]
     fn edits_touch_what_they_name(#[case] act: Act, #[case] want: &str) {
         let text = r#"{"a":{"b":"x"},"big":9007199254740993.5}"#;
         assert_eq!(edit(text, act).unwrap_or_else(|| "same".to_owned()), want);
@@ -405,11 +315,7 @@ mod tests {
 
     #[test]
     fn a_star_is_every_element() {
-        let edited = edit(
-            r#"{"l":[{"a":1,"b":2},{"b":3},{"a":4}]}"#,
-            Act::Remove("/l/*/a"),
-        )
-        .unwrap();
+        let edited = edit(r#"{"l":[{"a":1,"b":2},{"b":3},{"a":4}]}"#, Act::Remove("/l/*/a")).unwrap();
         assert_eq!(edited, r#"{"l":[{"b":2},{"b":3},{}]}"#);
     }
 
@@ -422,32 +328,19 @@ mod tests {
             match input {
                 Input::Open { conn, .. } => {
                     self.0.insert(conn);
-                    out.push(Output::Accept {
-                        conn,
-                        subprotocol: Some("echo".to_owned()),
-                    });
+                    out.push(Output::Accept { conn, subprotocol: Some("echo".to_owned()) });
                 }
                 Input::Text { text, .. } => {
-                    out.extend(self.0.iter().map(|&conn| Output::Text {
-                        conn,
-                        text: text.clone(),
-                    }));
+                    out.extend(self.0.iter().map(|&conn| Output::Text { conn, text: text.clone() }));
                 }
                 Input::Binary { conn, .. } => {
                     self.0.remove(&conn);
-                    out.push(Output::Close {
-                        conn,
-                        code: 4000,
-                        reason: String::new(),
-                    });
+                    out.push(Output::Close { conn, code: 4000, reason: String::new() });
                 }
                 Input::Closed { conn } => {
                     if self.0.remove(&conn) {
                         let text = Utf8Bytes::from(format!("{{\"left\":{conn}}}"));
-                        out.extend(self.0.iter().map(|&conn| Output::Text {
-                            conn,
-                            text: text.clone(),
-                        }));
+                        out.extend(self.0.iter().map(|&conn| Output::Text { conn, text: text.clone() }));
                     }
                 }
                 Input::Ping { .. } | Input::Tick => {}
@@ -459,12 +352,7 @@ mod tests {
         fn state(&self) -> Value {
             json!(self.0)
         }
-        fn event(
-            &mut self,
-            _: Duration,
-            _: &Value,
-            _: &mut Vec<Output>,
-        ) -> Result<Value, EventError> {
+        fn event(&mut self, _: Duration, _: &Value, _: &mut Vec<Output>) -> Result<Value, EventError> {
             Err(EventError::Unsupported("echo"))
         }
     }
@@ -476,28 +364,11 @@ mod tests {
         let mut machine = Mangled::new(Box::new(Echo::default()), changes);
         let mut out = Vec::new();
         for conn in 1..=3 {
-            machine.handle(
-                Duration::ZERO,
-                Input::Open {
-                    conn,
-                    handshake: Default::default(),
-                },
-                &mut out,
-            );
+            machine.handle(Duration::ZERO, Input::Open { conn, handshake: Default::default() }, &mut out);
         }
         out.clear();
-        machine.handle(
-            Duration::ZERO,
-            Input::Text {
-                conn: 1,
-                text: r#"{"t":"x"}"#.into(),
-            },
-            &mut out,
-        );
-        if machine
-            .deadline()
-            .is_some_and(|due| due <= Duration::from_secs(1))
-        {
+        machine.handle(Duration::ZERO, Input::Text { conn: 1, text: r#"{"t":"x"}"#.into() }, &mut out);
+        if machine.deadline().is_some_and(|due| due <= Duration::from_secs(1)) {
             machine.handle(Duration::from_secs(1), Input::Tick, &mut out);
         }
         out.into_iter()
@@ -515,9 +386,7 @@ mod tests {
     const CAUSED: &[Change] = &[frame(&[]).after(&[Cond::Lacks("/t")]).does(Act::Drop)];
     const THIRD: &[Change] = &[frame(X).only(3).does(Act::Double)];
     const SECOND: &[Change] = &[frame(X).every(2).does(Act::Drop)];
-    const LATE: &[Change] = &[frame(X)
-        .only(1)
-        .does(Act::Delay(Duration::from_millis(500)))];
+    const LATE: &[Change] = &[frame(X).only(1).does(Act::Delay(Duration::from_millis(500)))];
     const CUT: &[Change] = &[frame(X).only(2).does(Act::CloseInstead(4009))];
     const STRAY: &[Change] = &[frame(X).only(2).does(Act::Misroute)];
 
@@ -536,40 +405,16 @@ mod tests {
 
     #[test]
     fn closes_and_upgrades_are_outputs_too() {
-        const CHANGES: &[Change] = &[
-            accept().does(Act::NoSubprotocol),
-            close(4000).does(Act::Code(1000)),
-        ];
+        const CHANGES: &[Change] = &[accept().does(Act::NoSubprotocol), close(4000).does(Act::Code(1000))];
         let mut machine = Mangled::new(Box::new(Echo::default()), CHANGES);
         let mut out = Vec::new();
-        machine.handle(
-            Duration::ZERO,
-            Input::Open {
-                conn: 1,
-                handshake: Default::default(),
-            },
-            &mut out,
-        );
-        machine.handle(
-            Duration::ZERO,
-            Input::Binary {
-                conn: 1,
-                data: Vec::new(),
-            },
-            &mut out,
-        );
+        machine.handle(Duration::ZERO, Input::Open { conn: 1, handshake: Default::default() }, &mut out);
+        machine.handle(Duration::ZERO, Input::Binary { conn: 1, data: Vec::new() }, &mut out);
         assert_eq!(
             out,
             [
-                Output::Accept {
-                    conn: 1,
-                    subprotocol: None
-                },
-                Output::Close {
-                    conn: 1,
-                    code: 1000,
-                    reason: String::new()
-                }
+                Output::Accept { conn: 1, subprotocol: None },
+                Output::Close { conn: 1, code: 1000, reason: String::new() }
             ]
         );
     }

@@ -59,9 +59,7 @@ impl Outbox {
     pub fn push(&self, item: Item) -> Result<(), Overflow> {
         let mut waiting = self.waiting();
         if let Item::Text(text) = &item {
-            if waiting.items.len() >= MAX_ITEMS
-                || (waiting.bytes > 0 && waiting.bytes + text.len() > MAX_BYTES)
-            {
+            if waiting.items.len() >= MAX_ITEMS || (waiting.bytes > 0 && waiting.bytes + text.len() > MAX_BYTES) {
                 return Err(Overflow);
             }
             waiting.bytes += text.len();
@@ -121,10 +119,7 @@ mod tests {
             outbox.push(Item::Text("x".into())).unwrap();
         }
         assert!(outbox.push(Item::Text("x".into())).is_err());
-        assert!(
-            outbox.push(Item::Close(1000, String::new())).is_ok(),
-            "an end always fits"
-        );
+        assert!(outbox.push(Item::Close(1000, String::new())).is_ok(), "an end always fits");
     }
 
     #[test]

@@ -28,12 +28,7 @@ impl Play {
             settings.set_pair(set).unwrap();
         }
         let machine = crate::machine(protocol, &settings, fault).unwrap();
-        Play {
-            machine,
-            now: Duration::ZERO,
-            heard: BTreeMap::new(),
-            said: Vec::new(),
-        }
+        Play { machine, now: Duration::ZERO, heard: BTreeMap::new(), said: Vec::new() }
     }
 
     /// Gives the machine an input.
@@ -51,28 +46,21 @@ impl Play {
                 Output::Close { code, .. } => format!("close {code}"),
                 Output::Drop { .. } => "drop".to_owned(),
             };
-            self.said
-                .push(format!("{} {conn} {line}", self.now.as_millis()));
+            self.said.push(format!("{} {conn} {line}", self.now.as_millis()));
             self.heard.entry(conn).or_default().push(line);
         }
     }
 
     /// Opens a connection, offering `ert-concierge`, and forgets that it was accepted.
     pub fn open(&mut self, conn: Conn) {
-        let handshake = Handshake {
-            subprotocols: vec!["ert-concierge".to_owned()],
-            ..Handshake::default()
-        };
+        let handshake = Handshake { subprotocols: vec!["ert-concierge".to_owned()], ..Handshake::default() };
         self.input(Input::Open { conn, handshake });
         self.heard(conn);
     }
 
     /// Says a text.
     pub fn say(&mut self, conn: Conn, text: &str) {
-        self.input(Input::Text {
-            conn,
-            text: text.into(),
-        });
+        self.input(Input::Text { conn, text: text.into() });
     }
 
     /// Says a text and looks at everything heard since.
@@ -86,8 +74,7 @@ impl Play {
     pub fn answer(&mut self, conn: Conn, text: &str) -> Value {
         let heard = self.ask(conn, text);
         assert_eq!(heard.len(), 1, "{text} is answered by {heard:?}");
-        serde_json::from_str(&heard[0])
-            .unwrap_or_else(|error| panic!("{text} is answered by {heard:?}: {error}"))
+        serde_json::from_str(&heard[0]).unwrap_or_else(|error| panic!("{text} is answered by {heard:?}: {error}"))
     }
 
     /// What a connection has heard since it last looked.
@@ -103,10 +90,7 @@ impl Play {
         {
             self.now = self.now.max(deadline);
             self.input(Input::Tick);
-            assert!(
-                self.machine.deadline() != Some(deadline),
-                "a tick at the deadline settles it"
-            );
+            assert!(self.machine.deadline() != Some(deadline), "a tick at the deadline settles it");
         }
         self.now = until;
     }

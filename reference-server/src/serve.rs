@@ -147,12 +147,8 @@ pub struct Running {
 impl Running {
     /// One line per address: `concierge ws://127.0.0.1:41234`.
     pub fn lines(&self) -> Vec<String> {
-        let hubs = self
-            .hubs
-            .iter()
-            .map(|hub| format!("{} {}", hub.protocol, hub.url));
-        hubs.chain(self.admin.iter().map(|url| format!("admin {url}")))
-            .collect()
+        let hubs = self.hubs.iter().map(|hub| format!("{} {}", hub.protocol, hub.url));
+        hubs.chain(self.admin.iter().map(|url| format!("admin {url}"))).collect()
     }
 
     /// Closes every connection with 1001, stops listening and waits for all tasks. Takes about a second at
@@ -178,11 +174,7 @@ impl Shutdown {
 /// What reaches the task that owns a machine.
 pub(crate) enum Mail {
     /// Somebody asks for an upgrade; answers go to the outbox.
-    Open {
-        conn: Conn,
-        handshake: Handshake,
-        outbox: Arc<Outbox>,
-    },
+    Open { conn: Conn, handshake: Handshake, outbox: Arc<Outbox> },
     /// Anything from a connection, with the place it takes up.
     Input(Input, Option<OwnedSemaphorePermit>),
     /// The admin side asks for the state.
@@ -217,36 +209,15 @@ pub async fn serve(config: ServeConfig) -> Result<Running, Error> {
             }
         };
         let (listener, addr) = listen(hub.listen).await?;
-        let protocol = *crate::protocols()
-            .iter()
-            .find(|known| **known == hub.protocol)
-            .unwrap_or(&"hub");
-        let earlier = hubs
-            .iter()
-            .filter(|other| other.protocol == hub.protocol)
-            .count();
-        let name = if earlier == 0 {
-            hub.protocol.clone()
-        } else {
-            format!("{}-{}", hub.protocol, earlier + 1)
-        };
+        let protocol = *crate::protocols().iter().find(|known| **known == hub.protocol).unwrap_or(&"hub");
+        let earlier = hubs.iter().filter(|other| other.protocol == hub.protocol).count();
+        let name = if earlier == 0 { hub.protocol.clone() } else { format!("{}-{}", hub.protocol, earlier + 1) };
         let scheme = if tls.is_some() { "wss" } else { "ws" };
-        hubs.push(RunningHub {
-            name: name.clone(),
-            protocol: hub.protocol,
-            url: format!("{scheme}://{addr}"),
-            addr,
-        });
+        hubs.push(RunningHub { name: name.clone(), protocol: hub.protocol, url: format!("{scheme}://{addr}"), addr });
         let (mailbox, mail) = mpsc::channel(MAILBOX);
         mailboxes.push((name, mailbox.clone()));
         let budget = Arc::new(Semaphore::new(BUDGET_KIB as usize));
-        let door = Door {
-            protocol,
-            mailbox,
-            budget,
-            max_message: hub.max_message,
-            shutdown: down.clone(),
-        };
+        let door = Door { protocol, mailbox, budget, max_message: hub.max_message, shutdown: down.clone() };
         starts.push((machine, mail, listener, tls, door, hub.max_connections));
     }
     let admin = match config.admin {
@@ -263,13 +234,7 @@ pub async fn serve(config: ServeConfig) -> Result<Running, Error> {
         tasks.spawn(admin::serve(listener, mailboxes, down));
         format!("http://{addr}")
     });
-    Ok(Running {
-        hubs,
-        admin,
-        ca: self_signed.map(|made| made.ca_pem),
-        shutdown,
-        tasks,
-    })
+    Ok(Running { hubs, admin, ca: self_signed.map(|made| made.ca_pem), shutdown, tasks })
 }
 
 async fn listen(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
@@ -282,12 +247,7 @@ async fn listen(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
 }
 
 /// Takes connections in and sees them through.
-async fn accept(
-    listener: TcpListener,
-    tls: Option<TlsAcceptor>,
-    door: Door,
-    max_connections: usize,
-) {
+async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, door: Door, max_connections: usize) {
     let mut shutdown = door.shutdown.clone();
     let mut connections = JoinSet::new();
     let mut next: Conn = 1;
@@ -328,11 +288,7 @@ async fn secure(tls: TlsAcceptor, stream: TcpStream, peer: SocketAddr, conn: Con
 /// Owns a machine: the only place where it hears anything.
 async fn own(machine: Box<dyn Machine>, mut mail: mpsc::Receiver<Mail>, mut shutdown: Shutdown) {
     let start = Instant::now();
-    let mut owner = Owner {
-        machine,
-        outboxes: HashMap::new(),
-        out: Vec::new(),
-    };
+    let mut owner = Owner { machine, outboxes: HashMap::new(), out: Vec::new() };
     let mut letters = Vec::with_capacity(64);
     let timer = sleep_until(start);
     tokio::pin!(timer);
@@ -368,20 +324,14 @@ struct Owner {
 impl Owner {
     fn open(&mut self, now: Duration, letter: Mail) {
         match letter {
-            Mail::Open {
-                conn,
-                handshake,
-                outbox,
-            } => {
+            Mail::Open { conn, handshake, outbox } => {
                 self.outboxes.insert(conn, outbox);
                 self.hear(now, Input::Open { conn, handshake });
             }
             Mail::Input(input, _place) => {
                 let known = match &input {
                     Input::Closed { conn } => self.outboxes.remove(conn).is_some(),
-                    other => other
-                        .conn()
-                        .is_none_or(|conn| self.outboxes.contains_key(&conn)),
+                    other => other.conn().is_none_or(|conn| self.outboxes.contains_key(&conn)),
                 };
                 if known {
                     self.hear(now, input);
@@ -427,8 +377,7 @@ impl Owner {
                 }
             }
             let Some(conn) = lost.pop_front() else { break };
-            self.machine
-                .handle(now, Input::Closed { conn }, &mut self.out);
+            self.machine.handle(now, Input::Closed { conn }, &mut self.out);
         }
     }
 }

@@ -49,9 +49,7 @@ pub enum SettingsError {
 /// # Errors
 /// [`SettingsError::File`] with line and column. Keys are checked when the hub is built.
 pub fn parse_file(text: &str) -> Result<SettingsFile, SettingsError> {
-    let table: Table = text
-        .parse()
-        .map_err(|error: toml::de::Error| SettingsError::File(error.to_string()))?;
+    let table: Table = text.parse().map_err(|error: toml::de::Error| SettingsError::File(error.to_string()))?;
     table
         .into_iter()
         .map(|(protocol, value)| match value {
@@ -72,13 +70,7 @@ impl Settings {
         let value = format!("value = {value}")
             .parse::<Table>()
             .ok()
-            .and_then(|mut table| {
-                if table.len() == 1 {
-                    table.remove("value")
-                } else {
-                    None
-                }
-            })
+            .and_then(|mut table| if table.len() == 1 { table.remove("value") } else { None })
             .unwrap_or_else(|| Value::String(value.to_owned()));
         let mut table = &mut self.0;
         let mut parts = key.split('.').peekable();
@@ -87,16 +79,10 @@ impl Settings {
                 table.insert(part.to_owned(), value);
                 break;
             }
-            table = match table
-                .entry(part)
-                .or_insert_with(|| Value::Table(Table::new()))
-            {
+            table = match table.entry(part).or_insert_with(|| Value::Table(Table::new())) {
                 Value::Table(table) => table,
                 _ => {
-                    return Err(SettingsError::Path {
-                        key: key.to_owned(),
-                        part: part.to_owned(),
-                    });
+                    return Err(SettingsError::Path { key: key.to_owned(), part: part.to_owned() });
                 }
             };
         }
@@ -119,10 +105,8 @@ impl Settings {
     /// # Errors
     /// [`SettingsError::Invalid`] for unknown keys and wrong values.
     pub fn read<T: DeserializeOwned>(&self, protocol: &'static str) -> Result<T, SettingsError> {
-        T::deserialize(Value::Table(self.0.clone())).map_err(|error| SettingsError::Invalid {
-            protocol,
-            reason: error.to_string().trim_end().to_owned(),
-        })
+        T::deserialize(Value::Table(self.0.clone()))
+            .map_err(|error| SettingsError::Invalid { protocol, reason: error.to_string().trim_end().to_owned() })
     }
 }
 
@@ -140,19 +124,14 @@ impl fmt::Debug for Settings {
 }
 
 /// A semantic version, read from a string.
-pub(crate) fn version<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<semver::Version, D::Error> {
+pub(crate) fn version<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<semver::Version, D::Error> {
     let text = String::deserialize(deserializer)?;
-    semver::Version::parse(&text).map_err(|error| {
-        serde::de::Error::custom(format!("version {text:?} is no semantic version: {error}"))
-    })
+    semver::Version::parse(&text)
+        .map_err(|error| serde::de::Error::custom(format!("version {text:?} is no semantic version: {error}")))
 }
 
 /// A time given in milliseconds.
-pub(crate) fn millis<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<std::time::Duration, D::Error> {
+pub(crate) fn millis<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<std::time::Duration, D::Error> {
     u64::deserialize(deserializer).map(std::time::Duration::from_millis)
 }
 
@@ -180,23 +159,14 @@ mod tests {
     #[case("novalue")]
     #[case("=3")]
     fn what_is_no_pair_is_refused(#[case] pair: &str) {
-        assert!(matches!(
-            Settings::default().set_pair(pair),
-            Err(SettingsError::Pair(_))
-        ));
+        assert!(matches!(Settings::default().set_pair(pair), Err(SettingsError::Pair(_))));
     }
 
     #[test]
     fn a_value_in_the_way_is_named() {
         let mut settings = Settings::default();
         settings.set_pair("a=1").unwrap();
-        assert!(
-            settings
-                .set_pair("a.b=1")
-                .unwrap_err()
-                .to_string()
-                .contains("\"a\" is a value")
-        );
+        assert!(settings.set_pair("a.b=1").unwrap_err().to_string().contains("\"a\" is a value"));
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    SanType,
 };
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
@@ -53,13 +53,11 @@ pub enum TlsError {
 /// # Errors
 /// [`TlsError`] names the file.
 pub(crate) fn from_files(cert: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
-    let chain = CertificateDer::pem_file_iter(cert)
-        .and_then(Iterator::collect)
-        .map_err(|source| TlsError::Pem {
-            what: "a certificate",
-            path: cert.to_owned(),
-            source,
-        })?;
+    let chain = CertificateDer::pem_file_iter(cert).and_then(Iterator::collect).map_err(|source| TlsError::Pem {
+        what: "a certificate",
+        path: cert.to_owned(),
+        source,
+    })?;
     let key = PrivateKeyDer::from_pem_file(key).map_err(|source| TlsError::Pem {
         what: "a private key",
         path: key.to_owned(),
@@ -82,36 +80,24 @@ impl SelfSigned {
     /// [`TlsError::Generate`] or [`TlsError::Rustls`], neither of which depends on the caller.
     pub fn generate() -> Result<SelfSigned, TlsError> {
         let mut authority = CertificateParams::new(Vec::new())?;
-        authority
-            .distinguished_name
-            .push(DnType::CommonName, "hubproof reference authority");
+        authority.distinguished_name.push(DnType::CommonName, "hubproof reference authority");
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        authority.key_usages = vec![
-            KeyUsagePurpose::KeyCertSign,
-            KeyUsagePurpose::DigitalSignature,
-        ];
+        authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         let authority_key = KeyPair::generate()?;
         let ca_pem = authority.self_signed(&authority_key)?.pem();
         let issuer = Issuer::new(authority, authority_key);
 
         let mut hub = CertificateParams::new(vec!["localhost".to_owned()])?;
-        for ip in [
-            IpAddr::V4(Ipv4Addr::LOCALHOST),
-            IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ] {
+        for ip in [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
             hub.subject_alt_names.push(SanType::IpAddress(ip));
         }
-        hub.distinguished_name
-            .push(DnType::CommonName, "hubproof reference hub");
+        hub.distinguished_name.push(DnType::CommonName, "hubproof reference hub");
         hub.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         hub.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate()?;
         let cert = hub.signed_by(&key, &issuer)?;
         let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
-        Ok(SelfSigned {
-            acceptor: acceptor(vec![cert.der().clone()], key)?,
-            ca_pem,
-        })
+        Ok(SelfSigned { acceptor: acceptor(vec![cert.der().clone()], key)?, ca_pem })
     }
 
     /// The acceptor.
@@ -120,10 +106,7 @@ impl SelfSigned {
     }
 }
 
-fn acceptor(
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-) -> Result<TlsAcceptor, TlsError> {
+fn acceptor(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<TlsAcceptor, TlsError> {
     // The provider is named, so that the process need not have a default one.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider)

@@ -33,18 +33,18 @@ const BY_CREATE: &[Cond] = &[Cond::Is("/type", "GROUP_CREATE")];
 const BY_DELETE: &[Cond] = &[Cond::Is("/type", "GROUP_DELETE")];
 const BY_FETCH: &[Cond] = &[Cond::Is("/type", "GROUP_FETCH")];
 
+/// A uuid that is nobody's, as JSON.
 const NOBODY: &str = r#""00000000-0000-4000-8000-000000000000""#;
 
 /// What a client sees of an identification that should succeed and does not.
 const NO_HELLO: &[&str] = &[
-    "CON-004", "CON-007", "CON-011", "CON-012", "CON-015", "CON-016", "CON-017", "CON-018",
-    "CON-019", "CON-024", "CON-025", "CON-026", "CON-027", "CON-029", "CON-116",
+    "CON-004", "CON-007", "CON-011", "CON-012", "CON-015", "CON-016", "CON-017", "CON-018", "CON-019", "CON-024",
+    "CON-025", "CON-026", "CON-027", "CON-029", "CON-116",
 ];
 /// What a client sees of a hub whose messages never look like messages.
 const NO_MESSAGE: &[&str] = &[
-    "CON-030", "CON-042", "CON-043", "CON-044", "CON-046", "CON-047", "CON-048", "CON-049",
-    "CON-050", "CON-051", "CON-052", "CON-054", "CON-055", "CON-056", "CON-058", "CON-059",
-    "CON-066", "CON-083",
+    "CON-030", "CON-042", "CON-043", "CON-044", "CON-046", "CON-047", "CON-048", "CON-049", "CON-050", "CON-051",
+    "CON-052", "CON-054", "CON-055", "CON-056", "CON-058", "CON-059", "CON-066", "CON-083",
 ];
 
 /// All of them.
@@ -62,12 +62,7 @@ pub static FAULTS: &[Fault] = &[
         "concierge-payload-without-type",
         "After each SELF_FETCH_RESULT comes a payload without a type.",
         &["CON-003"],
-        const {
-            &[
-                frame(SELF_FETCH_RESULT)
-                    .does(Act::Also(r#"{"notice":"this payload has no type"}"#)),
-            ]
-        },
+        const { &[frame(SELF_FETCH_RESULT).does(Act::Also(r#"{"notice":"this payload has no type"}"#))] },
     ),
     outside(
         P,
@@ -112,7 +107,7 @@ pub static FAULTS: &[Fault] = &[
         P,
         "concierge-timeout-early",
         "The identification timer runs out after two fifths of the documented time.",
-        &["CON-005", "CON-007"],
+        &["CON-005", "CON-006", "CON-007"],
     ),
     outside(
         P,
@@ -139,7 +134,7 @@ pub static FAULTS: &[Fault] = &[
         P,
         "concierge-no-auth-slow",
         "A payload before identification closes the connection only three seconds later.",
-        &["CON-023"],
+        &["CON-004", "CON-008", "CON-023"],
         const { &[close(4003).does(Act::Delay(Duration::from_secs(3)))] },
     ),
     outside(
@@ -167,7 +162,7 @@ pub static FAULTS: &[Fault] = &[
         P,
         "concierge-decode-slow",
         "Undecodable input before identification closes the connection only three seconds later.",
-        &["CON-023"],
+        &["CON-009", "CON-010", "CON-023"],
         const { &[close(4002).does(Act::Delay(Duration::from_secs(3)))] },
     ),
     inside(
@@ -201,12 +196,7 @@ pub static FAULTS: &[Fault] = &[
         "A name conflict closes the first holder together with the newcomer.",
         &["CON-012"],
     ),
-    inside(
-        P,
-        "concierge-secret-unchecked",
-        "Any secret is accepted.",
-        &["CON-013"],
-    ),
+    inside(P, "concierge-secret-unchecked", "Any secret is accepted.", &["CON-013"]),
     outside(
         P,
         "concierge-secret-code",
@@ -220,24 +210,9 @@ pub static FAULTS: &[Fault] = &[
         "A client without a secret is let into a hub that has one.",
         &["CON-014"],
     ),
-    inside(
-        P,
-        "concierge-right-secret-refused",
-        "The right secret is refused.",
-        &["CON-015"],
-    ),
-    inside(
-        P,
-        "concierge-secret-demanded",
-        "A hub without a secret refuses clients that send none.",
-        NO_HELLO,
-    ),
-    inside(
-        P,
-        "concierge-version-unchecked",
-        "Any semantic version is accepted.",
-        &["CON-018", "CON-019"],
-    ),
+    inside(P, "concierge-right-secret-refused", "The right secret is refused.", &["CON-015"]),
+    inside(P, "concierge-secret-demanded", "A hub without a secret refuses clients that send none.", NO_HELLO),
+    inside(P, "concierge-version-unchecked", "Any semantic version is accepted.", &["CON-018", "CON-019"]),
     outside(
         P,
         "concierge-version-code",
@@ -268,15 +243,8 @@ pub static FAULTS: &[Fault] = &[
         P,
         "concierge-hello-not-first",
         "A STATUS OK comes before the HELLO.",
-        &["CON-024", "CON-117"],
+        &["CON-024", "CON-040", "CON-117"],
         const { &[frame(HELLO).does(Act::Before(r#"{"type":"STATUS","code":"OK"}"#))] },
-    ),
-    outside(
-        P,
-        "concierge-hello-twice",
-        "HELLO is sent twice.",
-        &["CON-024"],
-        const { &[frame(HELLO).does(Act::Double)] },
     ),
     outside(
         P,
@@ -289,9 +257,7 @@ pub static FAULTS: &[Fault] = &[
         P,
         "concierge-hello-uuid-array",
         "HELLO's uuid is an array.",
-        &[
-            "CON-025", "CON-026", "CON-043", "CON-051", "CON-074", "CON-081", "CON-105",
-        ],
+        &["CON-025", "CON-026", "CON-043", "CON-051", "CON-074", "CON-081", "CON-105"],
         const { &[frame(HELLO).does(Act::Retype("/uuid"))] },
     ),
     outside(
@@ -312,19 +278,14 @@ pub static FAULTS: &[Fault] = &[
         P,
         "concierge-hello-uuid-not-uuid",
         "HELLO's uuid is a word, the same for everybody.",
-        &[
-            "CON-026", "CON-043", "CON-051", "CON-074", "CON-081", "CON-082", "CON-105",
-        ],
+        &["CON-026", "CON-043", "CON-051", "CON-074", "CON-081", "CON-082", "CON-105"],
         const { &[frame(HELLO).does(Act::Set("/uuid", r#""client""#))] },
     ),
     inside(
         P,
         "concierge-uuid-shared",
         "All clients get the uuid of the first.",
-        &[
-            "CON-026", "CON-043", "CON-044", "CON-051", "CON-077", "CON-081", "CON-082", "CON-102",
-            "CON-105",
-        ],
+        &["CON-026", "CON-043", "CON-044", "CON-051", "CON-077", "CON-081", "CON-082", "CON-102", "CON-105"],
     ),
     outside(
         P,
@@ -333,12 +294,7 @@ pub static FAULTS: &[Fault] = &[
         &["CON-019", "CON-027"],
         const { &[frame(HELLO).does(Act::Set("/version", r#""v1""#))] },
     ),
-    inside(
-        P,
-        "concierge-name-not-freed",
-        "A name stays taken when its holder has left.",
-        &["CON-029"],
-    ),
+    inside(P, "concierge-name-not-freed", "A name stays taken when its holder has left.", &["CON-029"]),
     inside(
         P,
         "concierge-origin-of-newest",
@@ -362,62 +318,36 @@ pub static FAULTS: &[Fault] = &[
         P,
         "concierge-seq-stuck",
         "Every answer has the sequence number 1.",
-        &[
-            "CON-033", "CON-034", "CON-035", "CON-036", "CON-037", "CON-038", "CON-041",
-        ],
+        &["CON-033", "CON-034", "CON-035", "CON-036", "CON-037", "CON-038", "CON-041"],
     ),
     inside(
         P,
         "concierge-seq-steps-two",
         "Every payload advances the sequence number by two.",
-        &[
-            "CON-033", "CON-034", "CON-035", "CON-036", "CON-037", "CON-038", "CON-041",
-        ],
+        &["CON-033", "CON-034", "CON-035", "CON-036", "CON-037", "CON-038", "CON-041"],
     ),
     inside(
         P,
         "concierge-seq-global",
         "Payloads are counted over all connections.",
-        &[
-            "CON-033", "CON-034", "CON-035", "CON-036", "CON-037", "CON-038", "CON-041",
-        ],
+        &["CON-033", "CON-034", "CON-035", "CON-036", "CON-037", "CON-038", "CON-041"],
     ),
-    inside(
-        P,
-        "concierge-seq-skips-identify",
-        "IDENTIFY is not counted.",
-        &["CON-035"],
-    ),
-    inside(
-        P,
-        "concierge-seq-counts-binary",
-        "Binary frames are counted.",
-        &["CON-036"],
-    ),
-    inside(
-        P,
-        "concierge-seq-counts-pings",
-        "WebSocket pings are counted.",
-        &["CON-037"],
-    ),
-    inside(
-        P,
-        "concierge-seq-skips-malformed",
-        "Payloads that cannot be decoded are not counted.",
-        &["CON-038"],
-    ),
+    inside(P, "concierge-seq-skips-identify", "IDENTIFY is not counted.", &["CON-035"]),
+    inside(P, "concierge-seq-counts-binary", "Binary frames are counted.", &["CON-036"]),
+    inside(P, "concierge-seq-counts-pings", "WebSocket pings are counted.", &["CON-037"]),
+    inside(P, "concierge-seq-skips-malformed", "Payloads that cannot be decoded are not counted.", &["CON-038"]),
     outside(
         P,
         "concierge-bystander-created-seq",
         "GROUP_CREATED carries a seq also for clients that did not create the group.",
-        &["CON-039"],
+        &["CON-039", "CON-076"],
         const { &[frame(GROUP_CREATED).to_others().does(Act::Set("/seq", "1"))] },
     ),
     outside(
         P,
         "concierge-bystander-deleted-seq",
         "GROUP_DELETED carries a seq also for clients that did not delete the group.",
-        &["CON-039"],
+        &["CON-039", "CON-090", "CON-095"],
         const { &[frame(GROUP_DELETED).to_others().does(Act::Set("/seq", "1"))] },
     ),
     outside(
@@ -431,58 +361,40 @@ pub static FAULTS: &[Fault] = &[
         P,
         "concierge-message-sent-without-seq",
         "MESSAGE_SENT lacks its seq.",
-        &["CON-033", "CON-040", "CON-041", "CON-057"],
+        &["CON-033", "CON-034", "CON-035", "CON-036", "CON-037", "CON-038", "CON-040", "CON-041", "CON-057"],
         const { &[frame(MESSAGE_SENT).does(Act::Remove("/seq"))] },
     ),
     outside(
         P,
         "concierge-self-fetch-without-seq",
         "SELF_FETCH_RESULT lacks its seq.",
-        &[
-            "CON-033", "CON-034", "CON-035", "CON-036", "CON-037", "CON-038", "CON-040", "CON-041",
-            "CON-105",
-        ],
+        &["CON-033", "CON-034", "CON-035", "CON-036", "CON-037", "CON-038", "CON-040", "CON-041", "CON-105"],
         const { &[frame(SELF_FETCH_RESULT).does(Act::Remove("/seq"))] },
     ),
     outside(
         P,
         "concierge-seq-string",
         "The seq of a CLIENT_FETCH_ALL_RESULT is a string.",
-        &[
-            "CON-033", "CON-034", "CON-035", "CON-036", "CON-037", "CON-038", "CON-040", "CON-041",
-            "CON-102",
-        ],
+        &["CON-033", "CON-034", "CON-035", "CON-036", "CON-037", "CON-038", "CON-040", "CON-041", "CON-102"],
         const { &[frame(CLIENT_FETCH_ALL_RESULT).does(Act::Retype("/seq"))] },
     ),
     // Messages.
-    inside(
-        P,
-        "concierge-name-broadcast",
-        "A message to a name reaches all clients.",
-        &["CON-042"],
-    ),
+    inside(P, "concierge-name-broadcast", "A message to a name reaches all clients.", &["CON-042"]),
     inside(
         P,
         "concierge-name-misdelivered",
         "A message to a name reaches another client.",
         &[
-            "CON-030", "CON-042", "CON-049", "CON-050", "CON-051", "CON-052", "CON-054", "CON-055",
-            "CON-056", "CON-058", "CON-059", "CON-066",
+            "CON-012", "CON-030", "CON-031", "CON-042", "CON-049", "CON-050", "CON-051", "CON-052", "CON-054",
+            "CON-055", "CON-056", "CON-058", "CON-059", "CON-066",
         ],
     ),
-    inside(
-        P,
-        "concierge-uuid-broadcast",
-        "A message to a uuid reaches all clients.",
-        &["CON-043"],
-    ),
+    inside(P, "concierge-uuid-broadcast", "A message to a uuid reaches all clients.", &["CON-043"]),
     inside(
         P,
         "concierge-uuid-misdelivered",
         "A message to a uuid reaches another client.",
-        &[
-            "CON-030", "CON-043", "CON-050", "CON-051", "CON-055", "CON-059",
-        ],
+        &["CON-030", "CON-043", "CON-049", "CON-050", "CON-051", "CON-052", "CON-054", "CON-055", "CON-059"],
     ),
     inside(
         P,
@@ -494,9 +406,7 @@ pub static FAULTS: &[Fault] = &[
         P,
         "concierge-message-twice",
         "Every message is delivered twice.",
-        &[
-            "CON-042", "CON-043", "CON-044", "CON-047", "CON-048", "CON-058", "CON-083",
-        ],
+        &["CON-042", "CON-043", "CON-044", "CON-047", "CON-048", "CON-058", "CON-083"],
         const { &[frame(MESSAGE).does(Act::Double)] },
     ),
     inside(
@@ -510,15 +420,11 @@ pub static FAULTS: &[Fault] = &[
         "concierge-group-members-only",
         "A message to a group is refused unless the sender has subscribed.",
         &[
-            "CON-044", "CON-045", "CON-046", "CON-053", "CON-057", "CON-083", "CON-085",
+            "CON-044", "CON-045", "CON-046", "CON-047", "CON-050", "CON-051", "CON-053", "CON-054", "CON-055",
+            "CON-057", "CON-058", "CON-083", "CON-085", "CON-118",
         ],
     ),
-    inside(
-        P,
-        "concierge-all-first-only",
-        "A message to ALL reaches only one client.",
-        &["CON-048"],
-    ),
+    inside(P, "concierge-all-first-only", "A message to ALL reaches only one client.", &["CON-048"]),
     inside(
         P,
         "concierge-all-reaches-unidentified",
@@ -529,7 +435,7 @@ pub static FAULTS: &[Fault] = &[
         P,
         "concierge-origin-forgeable",
         "An origin sent by a client is believed.",
-        &["CON-049", "CON-051"],
+        &["CON-030", "CON-049", "CON-050", "CON-051"],
     ),
     outside(
         P,
@@ -569,15 +475,10 @@ pub static FAULTS: &[Fault] = &[
     inside(
         P,
         "concierge-data-numbers-rounded",
-        "Numbers in data pass through a double.",
+        "Large numbers in data lose their last digits in a double.",
         &["CON-054"],
     ),
-    inside(
-        P,
-        "concierge-null-data-dropped",
-        "A data of null is not relayed.",
-        &["CON-054"],
-    ),
+    inside(P, "concierge-null-data-dropped", "A data of null is not relayed.", &["CON-054"]),
     outside(
         P,
         "concierge-target-lost",
@@ -589,14 +490,18 @@ pub static FAULTS: &[Fault] = &[
         P,
         "concierge-target-members-refused",
         "A target with more members than documented is refused.",
-        &["CON-056"],
+        &[
+            "CON-012", "CON-030", "CON-031", "CON-042", "CON-049", "CON-050", "CON-051", "CON-052", "CON-054",
+            "CON-055", "CON-056", "CON-057", "CON-058", "CON-059", "CON-060", "CON-063", "CON-112",
+        ],
     ),
     outside(
         P,
         "concierge-message-sent-missing",
         "A delivered message is not acknowledged.",
         &[
-            "CON-033", "CON-038", "CON-040", "CON-041", "CON-056", "CON-057", "CON-058", "CON-059",
+            "CON-033", "CON-034", "CON-035", "CON-036", "CON-037", "CON-038", "CON-040", "CON-041", "CON-056",
+            "CON-057", "CON-058", "CON-059",
         ],
         const { &[frame(MESSAGE_SENT).does(Act::Drop)] },
     ),
@@ -605,7 +510,8 @@ pub static FAULTS: &[Fault] = &[
         "concierge-message-sent-ok",
         "A delivered message is acknowledged with OK.",
         &[
-            "CON-033", "CON-038", "CON-040", "CON-041", "CON-056", "CON-057", "CON-058", "CON-059",
+            "CON-033", "CON-034", "CON-035", "CON-036", "CON-037", "CON-038", "CON-040", "CON-041", "CON-056",
+            "CON-057", "CON-058", "CON-059",
         ],
         const { &[frame(MESSAGE_SENT).does(Act::Set("/code", r#""OK""#))] },
     ),
@@ -614,11 +520,7 @@ pub static FAULTS: &[Fault] = &[
         "concierge-messages-overtake",
         "Every tenth message is late and overtaken by the next.",
         &["CON-058"],
-        const {
-            &[frame(MESSAGE)
-                .every(10)
-                .does(Act::Delay(Duration::from_millis(150)))]
-        },
+        const { &[frame(MESSAGE).every(10).does(Act::Delay(Duration::from_millis(150)))] },
     ),
     outside(
         P,
@@ -653,31 +555,28 @@ pub static FAULTS: &[Fault] = &[
         "concierge-message-no-such-group-sent",
         "A message to an unknown group is acknowledged as sent.",
         &["CON-062", "CON-063", "CON-096"],
-        const {
-            &[frame(NO_SUCH_GROUP)
-                .after(BY_MESSAGE)
-                .does(Act::Set("/code", r#""MESSAGE_SENT""#))]
-        },
+        const { &[frame(NO_SUCH_GROUP).after(BY_MESSAGE).does(Act::Set("/code", r#""MESSAGE_SENT""#))] },
     ),
     outside(
         P,
         "concierge-no-such-group-bare",
         "NO_SUCH_GROUP lacks the group.",
-        &[
-            "CON-062", "CON-068", "CON-069", "CON-070", "CON-071", "CON-096",
-        ],
+        &["CON-062", "CON-068", "CON-069", "CON-070", "CON-071", "CON-096"],
         const { &[frame(NO_SUCH_GROUP).does(Act::Remove("/group"))] },
+    ),
+    outside(
+        P,
+        "concierge-no-such-group-renamed",
+        "NO_SUCH_GROUP calls the group name.",
+        &["CON-062", "CON-068", "CON-069", "CON-070", "CON-071", "CON-096"],
+        const { &[frame(NO_SUCH_GROUP).does(Act::Rename("/group", "name"))] },
     ),
     outside(
         P,
         "concierge-failed-message-sent-too",
         "A message to an unknown name is answered twice, the second time as sent.",
         &["CON-063"],
-        const {
-            &[frame(NO_SUCH_NAME).does(Act::Also(
-                r#"{"type":"STATUS","code":"MESSAGE_SENT","seq":1}"#,
-            ))]
-        },
+        const { &[frame(NO_SUCH_NAME).does(Act::Also(r#"{"type":"STATUS","code":"MESSAGE_SENT","seq":1}"#))] },
     ),
     inside(
         P,
@@ -686,22 +585,13 @@ pub static FAULTS: &[Fault] = &[
         &["CON-064", "CON-065"],
     ),
     // Groups.
-    inside(
-        P,
-        "concierge-subscribe-creates",
-        "Subscribing to an unknown group creates it.",
-        &["CON-067", "CON-068"],
-    ),
+    inside(P, "concierge-subscribe-creates", "Subscribing to an unknown group creates it.", &["CON-067", "CON-068"]),
     outside(
         P,
         "concierge-subscribe-no-such-group-bad",
         "Subscribing to an unknown group is answered with BAD.",
         &["CON-067", "CON-068"],
-        const {
-            &[frame(NO_SUCH_GROUP)
-                .after(BY_SUBSCRIBE)
-                .does(Act::Set("/code", r#""BAD""#))]
-        },
+        const { &[frame(NO_SUCH_GROUP).after(BY_SUBSCRIBE).does(Act::Set("/code", r#""BAD""#))] },
     ),
     outside(
         P,
@@ -715,22 +605,14 @@ pub static FAULTS: &[Fault] = &[
         "concierge-unsubscribe-no-such-group-bad",
         "Unsubscribing from an unknown group is answered with BAD.",
         &["CON-069"],
-        const {
-            &[frame(NO_SUCH_GROUP)
-                .after(BY_UNSUBSCRIBE)
-                .does(Act::Set("/code", r#""BAD""#))]
-        },
+        const { &[frame(NO_SUCH_GROUP).after(BY_UNSUBSCRIBE).does(Act::Set("/code", r#""BAD""#))] },
     ),
     outside(
         P,
         "concierge-delete-no-such-group-bad",
         "Deleting an unknown group is answered with BAD.",
         &["CON-070"],
-        const {
-            &[frame(NO_SUCH_GROUP)
-                .after(BY_DELETE)
-                .does(Act::Set("/code", r#""BAD""#))]
-        },
+        const { &[frame(NO_SUCH_GROUP).after(BY_DELETE).does(Act::Set("/code", r#""BAD""#))] },
     ),
     outside(
         P,
@@ -744,8 +626,8 @@ pub static FAULTS: &[Fault] = &[
         "concierge-creation-unanswered",
         "The creator of a group is not answered.",
         &[
-            "CON-033", "CON-038", "CON-040", "CON-041", "CON-067", "CON-072", "CON-073", "CON-074",
-            "CON-075", "CON-079", "CON-097", "CON-119",
+            "CON-033", "CON-034", "CON-035", "CON-036", "CON-037", "CON-038", "CON-040", "CON-041", "CON-067",
+            "CON-072", "CON-073", "CON-074", "CON-075", "CON-079", "CON-097", "CON-119",
         ],
         const { &[frame(GROUP_CREATED).to_initiator().does(Act::Drop)] },
     ),
@@ -753,39 +635,35 @@ pub static FAULTS: &[Fault] = &[
         P,
         "concierge-creation-without-seq",
         "GROUP_CREATED lacks its seq for the creator.",
-        &["CON-033", "CON-040", "CON-041", "CON-072"],
-        const {
-            &[frame(GROUP_CREATED)
-                .to_initiator()
-                .does(Act::Remove("/seq"))]
-        },
+        &["CON-033", "CON-034", "CON-035", "CON-036", "CON-037", "CON-038", "CON-040", "CON-041", "CON-072"],
+        const { &[frame(GROUP_CREATED).to_initiator().does(Act::Remove("/seq"))] },
     ),
     outside(
         P,
         "concierge-created-without-owner",
         "GROUP_CREATED lacks the owner's uuid.",
-        &["CON-073", "CON-074"],
+        &["CON-073", "CON-074", "CON-076"],
         const { &[frame(GROUP_CREATED).does(Act::Remove("/owner_uuid"))] },
     ),
     outside(
         P,
         "concierge-created-without-subscribers",
         "GROUP_CREATED lacks the subscribers.",
-        &["CON-073", "CON-079"],
+        &["CON-073", "CON-076", "CON-079"],
         const { &[frame(GROUP_CREATED).does(Act::Remove("/subscribers"))] },
     ),
     outside(
         P,
         "concierge-created-without-nickname",
         "GROUP_CREATED lacks the nickname.",
-        &["CON-073", "CON-075"],
+        &["CON-073", "CON-075", "CON-076"],
         const { &[frame(GROUP_CREATED).does(Act::Remove("/nickname"))] },
     ),
     outside(
         P,
         "concierge-created-owner-wrong",
         "GROUP_CREATED names an owner that is nobody.",
-        &["CON-074"],
+        &["CON-074", "CON-076", "CON-077", "CON-080", "CON-089", "CON-100", "CON-101"],
         const { &[frame(GROUP_CREATED).does(Act::Set("/owner_uuid", NOBODY))] },
     ),
     outside(
@@ -846,16 +724,26 @@ pub static FAULTS: &[Fault] = &[
         "concierge-subscribe-unanswered",
         "Subscribing is not answered.",
         &[
-            "CON-033", "CON-038", "CON-040", "CON-041", "CON-067", "CON-080", "CON-081", "CON-082",
-            "CON-083",
+            "CON-033", "CON-034", "CON-035", "CON-036", "CON-037", "CON-038", "CON-040", "CON-041", "CON-067",
+            "CON-080", "CON-081", "CON-082", "CON-083",
         ],
         const { &[frame(SUBSCRIBED).does(Act::Drop)] },
     ),
     outside(
         P,
+        "concierge-subscribed-misrouted",
+        "SUBSCRIBED goes to another client than the one that subscribed.",
+        &[
+            "CON-033", "CON-034", "CON-035", "CON-036", "CON-037", "CON-038", "CON-039", "CON-040", "CON-041",
+            "CON-067", "CON-080", "CON-081", "CON-082", "CON-083",
+        ],
+        const { &[frame(SUBSCRIBED).does(Act::Misroute)] },
+    ),
+    outside(
+        P,
         "concierge-subscribed-without-seq",
         "SUBSCRIBED lacks its seq.",
-        &["CON-033", "CON-040", "CON-041", "CON-080"],
+        &["CON-033", "CON-034", "CON-035", "CON-036", "CON-037", "CON-038", "CON-040", "CON-041", "CON-080"],
         const { &[frame(SUBSCRIBED).does(Act::Remove("/seq"))] },
     ),
     outside(
@@ -882,7 +770,8 @@ pub static FAULTS: &[Fault] = &[
         "concierge-unsubscribe-unanswered",
         "Unsubscribing is not answered.",
         &[
-            "CON-033", "CON-038", "CON-040", "CON-041", "CON-084", "CON-086", "CON-098",
+            "CON-033", "CON-034", "CON-035", "CON-036", "CON-037", "CON-038", "CON-040", "CON-041", "CON-084",
+            "CON-086", "CON-098",
         ],
         const { &[frame(UNSUBSCRIBED).after(BY_UNSUBSCRIBE).does(Act::Drop)] },
     ),
@@ -890,77 +779,50 @@ pub static FAULTS: &[Fault] = &[
         P,
         "concierge-unsubscribed-without-seq",
         "UNSUBSCRIBED lacks its seq where the client unsubscribed.",
-        &["CON-033", "CON-040", "CON-041", "CON-084"],
-        const {
-            &[frame(UNSUBSCRIBED)
-                .after(BY_UNSUBSCRIBE)
-                .does(Act::Remove("/seq"))]
-        },
+        &["CON-033", "CON-034", "CON-035", "CON-036", "CON-037", "CON-038", "CON-040", "CON-041", "CON-084"],
+        const { &[frame(UNSUBSCRIBED).after(BY_UNSUBSCRIBE).does(Act::Remove("/seq"))] },
     ),
     inside(
         P,
         "concierge-unsubscribe-forgotten",
         "A client that unsubscribed still gets the group's messages.",
-        &["CON-085"],
+        &["CON-084", "CON-085", "CON-100"],
     ),
-    inside(
-        P,
-        "concierge-delete-by-anybody",
-        "Anybody can delete a group.",
-        &["CON-087", "CON-088"],
-    ),
+    inside(P, "concierge-delete-by-anybody", "Anybody can delete a group.", &["CON-087", "CON-088"]),
     outside(
         P,
-        "concierge-refused-delete-deleted",
+        "concierge-refused-delete-ok",
         "A refused GROUP_DELETE is answered with OK.",
         &["CON-088"],
-        const {
-            &[frame(BAD)
-                .after(BY_DELETE)
-                .does(Act::Set("/code", r#""OK""#))]
-        },
+        const { &[frame(BAD).after(BY_DELETE).does(Act::Set("/code", r#""OK""#))] },
     ),
     outside(
         P,
         "concierge-delete-unanswered",
         "Deleting a group is not answered.",
-        &["CON-033", "CON-040", "CON-041", "CON-089"],
+        &["CON-033", "CON-034", "CON-035", "CON-036", "CON-037", "CON-038", "CON-040", "CON-041", "CON-089"],
         const { &[frame(GROUP_DELETED).to_initiator().does(Act::Drop)] },
     ),
     outside(
         P,
         "concierge-deleted-without-seq",
         "GROUP_DELETED lacks its seq for the owner.",
-        &["CON-033", "CON-040", "CON-041", "CON-089"],
-        const {
-            &[frame(GROUP_DELETED)
-                .to_initiator()
-                .does(Act::Remove("/seq"))]
-        },
+        &["CON-033", "CON-034", "CON-035", "CON-036", "CON-037", "CON-038", "CON-040", "CON-041", "CON-089"],
+        const { &[frame(GROUP_DELETED).to_initiator().does(Act::Remove("/seq"))] },
     ),
     outside(
         P,
         "concierge-deletion-not-announced",
         "Other clients are not told of a deleted group.",
         &["CON-039", "CON-090"],
-        const {
-            &[frame(GROUP_DELETED)
-                .after(BY_DELETE)
-                .to_others()
-                .does(Act::Drop)]
-        },
+        const { &[frame(GROUP_DELETED).after(BY_DELETE).to_others().does(Act::Drop)] },
     ),
     outside(
         P,
         "concierge-subscribers-not-told-of-deletion",
         "Subscribers are not told when the owner deletes the group.",
         &["CON-039", "CON-091"],
-        const {
-            &[frame(UNSUBSCRIBED)
-                .after(BY_DELETE)
-                .to_others()
-                .does(Act::Drop)]
-        },
+        const { &[frame(UNSUBSCRIBED).after(BY_DELETE).to_others().does(Act::Drop)] },
     ),
     inside(
         P,
@@ -994,18 +856,8 @@ pub static FAULTS: &[Fault] = &[
         "The name of a deleted group cannot be used again.",
         &["CON-097", "CON-118"],
     ),
-    inside(
-        P,
-        "concierge-owner-unsubscribe-deletes",
-        "A group ends when its owner unsubscribes.",
-        &["CON-098"],
-    ),
-    inside(
-        P,
-        "concierge-left-subscriber-stays",
-        "A subscriber that left is still listed.",
-        &["CON-099"],
-    ),
+    inside(P, "concierge-owner-unsubscribe-deletes", "A group ends when its owner unsubscribes.", &["CON-098"]),
+    inside(P, "concierge-left-subscriber-stays", "A subscriber that left is still listed.", &["CON-082", "CON-099"]),
     inside(
         P,
         "concierge-subscribers-outlive-group",
@@ -1017,28 +869,21 @@ pub static FAULTS: &[Fault] = &[
         "concierge-creation-twice",
         "The creator of a group is answered twice.",
         &["CON-119"],
-        const {
-            &[frame(GROUP_CREATED)
-                .after(BY_CREATE)
-                .to_initiator()
-                .does(Act::Double)]
-        },
+        const { &[frame(GROUP_CREATED).after(BY_CREATE).to_initiator().does(Act::Double)] },
     ),
     // Fetches.
     outside(
         P,
         "concierge-group-fetch-without-subscribers",
         "GROUP_FETCH_RESULT lacks the subscribers.",
-        &[
-            "CON-081", "CON-082", "CON-098", "CON-099", "CON-100", "CON-118",
-        ],
+        &["CON-081", "CON-082", "CON-098", "CON-099", "CON-100", "CON-118"],
         const { &[frame(GROUP_FETCH_RESULT).does(Act::Remove("/subscribers"))] },
     ),
     outside(
         P,
         "concierge-group-fetch-without-seq",
         "GROUP_FETCH_RESULT lacks its seq.",
-        &["CON-033", "CON-040", "CON-041", "CON-100"],
+        &["CON-033", "CON-034", "CON-035", "CON-036", "CON-037", "CON-038", "CON-040", "CON-041", "CON-100"],
         const { &[frame(GROUP_FETCH_RESULT).does(Act::Remove("/seq"))] },
     ),
     outside(
@@ -1065,18 +910,10 @@ pub static FAULTS: &[Fault] = &[
         P,
         "concierge-group-list-without-seq",
         "GROUP_FETCH_ALL_RESULT lacks its seq.",
-        &[
-            "CON-033", "CON-034", "CON-035", "CON-036", "CON-037", "CON-038", "CON-040", "CON-041",
-            "CON-101",
-        ],
+        &["CON-033", "CON-034", "CON-035", "CON-036", "CON-037", "CON-038", "CON-040", "CON-041", "CON-101"],
         const { &[frame(GROUP_FETCH_ALL_RESULT).does(Act::Remove("/seq"))] },
     ),
-    inside(
-        P,
-        "concierge-other-clients-hidden",
-        "CLIENT_FETCH_ALL lists only the caller.",
-        &["CON-031", "CON-102"],
-    ),
+    inside(P, "concierge-other-clients-hidden", "CLIENT_FETCH_ALL lists only the caller.", &["CON-031", "CON-102"]),
     outside(
         P,
         "concierge-client-list-without-tags",
@@ -1096,12 +933,7 @@ pub static FAULTS: &[Fault] = &[
         "CLIENT_FETCH_ALL lists connections that have not identified.",
         &["CON-082", "CON-103"],
     ),
-    inside(
-        P,
-        "concierge-left-client-listed",
-        "A client that left is still listed.",
-        &["CON-104"],
-    ),
+    inside(P, "concierge-left-client-listed", "A client that left is still listed.", &["CON-104"]),
     outside(
         P,
         "concierge-self-fetch-name-wrong",
@@ -1143,11 +975,7 @@ pub static FAULTS: &[Fault] = &[
         "concierge-status-code-unknown",
         "A refused GROUP_DELETE is answered with a code that is not documented.",
         &["CON-107"],
-        const {
-            &[frame(BAD)
-                .after(BY_DELETE)
-                .does(Act::Set("/code", r#""FORBIDDEN""#))]
-        },
+        const { &[frame(BAD).after(BY_DELETE).does(Act::Set("/code", r#""FORBIDDEN""#))] },
     ),
     outside(
         P,
@@ -1161,11 +989,7 @@ pub static FAULTS: &[Fault] = &[
         "concierge-hello-from-client-ok",
         "A HELLO from a client is answered with OK.",
         &["CON-108"],
-        const {
-            &[frame(UNSUPORTED)
-                .after(BY_HELLO)
-                .does(Act::Set("/code", r#""OK""#))]
-        },
+        const { &[frame(UNSUPORTED).after(BY_HELLO).does(Act::Set("/code", r#""OK""#))] },
     ),
     outside(
         P,
@@ -1177,12 +1001,8 @@ pub static FAULTS: &[Fault] = &[
                 frame(UNSUPORTED).after(&[STATUS]).does(Act::Drop),
                 frame(UNSUPORTED).after(SELF_FETCH_RESULT).does(Act::Drop),
                 frame(UNSUPORTED).after(GROUP_FETCH_RESULT).does(Act::Drop),
-                frame(UNSUPORTED)
-                    .after(GROUP_FETCH_ALL_RESULT)
-                    .does(Act::Drop),
-                frame(UNSUPORTED)
-                    .after(CLIENT_FETCH_ALL_RESULT)
-                    .does(Act::Drop),
+                frame(UNSUPORTED).after(GROUP_FETCH_ALL_RESULT).does(Act::Drop),
+                frame(UNSUPORTED).after(CLIENT_FETCH_ALL_RESULT).does(Act::Drop),
             ]
         },
     ),
@@ -1197,9 +1017,7 @@ pub static FAULTS: &[Fault] = &[
         P,
         "concierge-undecodable-ignored",
         "What cannot be decoded is not answered.",
-        &[
-            "CON-038", "CON-064", "CON-065", "CON-066", "CON-110", "CON-111", "CON-112",
-        ],
+        &["CON-038", "CON-064", "CON-065", "CON-066", "CON-110", "CON-111", "CON-112"],
         const { &[frame(PROTOCOL).does(Act::Drop)] },
     ),
     outside(
@@ -1213,17 +1031,10 @@ pub static FAULTS: &[Fault] = &[
         P,
         "concierge-undecodable-closes",
         "What cannot be decoded closes the connection, also after identification.",
-        &[
-            "CON-038", "CON-064", "CON-065", "CON-066", "CON-110", "CON-111", "CON-112",
-        ],
+        &["CON-038", "CON-064", "CON-065", "CON-066", "CON-110", "CON-111", "CON-112"],
         const { &[frame(PROTOCOL).does(Act::CloseInstead(4002))] },
     ),
-    inside(
-        P,
-        "concierge-unknown-type-ignored",
-        "A payload of unknown type is not answered.",
-        &["CON-111"],
-    ),
+    inside(P, "concierge-unknown-type-ignored", "A payload of unknown type is not answered.", &["CON-111"]),
     outside(
         P,
         "concierge-no-such-name-closes",
@@ -1231,10 +1042,5 @@ pub static FAULTS: &[Fault] = &[
         &["CON-060", "CON-063", "CON-112"],
         const { &[frame(NO_SUCH_NAME).does(Act::ThenClose(1008))] },
     ),
-    inside(
-        P,
-        "concierge-second-identify-renames",
-        "A second IDENTIFY changes the client's name.",
-        &["CON-113"],
-    ),
+    inside(P, "concierge-second-identify-renames", "A second IDENTIFY changes the client's name.", &["CON-113"]),
 ];

@@ -23,8 +23,7 @@ use serde_json::{Value, json};
 
 pub use self::faults::FAULTS;
 use self::payload::{
-    ClientView, GroupView, Identify, Origin, OriginOrForged, Reply, Request, Status, Target,
-    Unreadable,
+    ClientView, GroupView, Identify, Origin, OriginOrForged, Reply, Request, Status, Target, Unreadable,
 };
 use crate::fault::Broken;
 use crate::ids::Ids;
@@ -35,6 +34,9 @@ use crate::settings::{Settings, SettingsError};
 pub const PROTOCOL: &str = "concierge";
 /// The subprotocol that clients should ask for (line 22).
 const SUBPROTOCOL: &str = "ert-concierge";
+
+/// A uuid that is nobody's, for faults.
+const NOBODY: &str = "00000000-0000-4000-8000-000000000000";
 
 /// Close codes of a failed identification (lines 27 to 33). 4001 does not exist; 4000 stands for an internal
 /// error, of which this hub has none.
@@ -58,10 +60,7 @@ struct Config {
     #[serde(deserialize_with = "crate::settings::version")]
     version: Version,
     /// How long a connection may take to identify.
-    #[serde(
-        rename = "identify_timeout_ms",
-        deserialize_with = "crate::settings::millis"
-    )]
+    #[serde(rename = "identify_timeout_ms", deserialize_with = "crate::settings::millis")]
     identify_timeout: Duration,
     /// How many groups there may be; beyond, GROUP_CREATE is answered with BAD.
     max_groups: usize,
@@ -98,12 +97,8 @@ pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, Se
     let config: Config = settings.read(PROTOCOL)?;
     Ok(Box::new(Concierge {
         // A caret requirement of a version is always one that parses.
-        compatible: VersionReq::parse(&format!("^{}", config.version)).map_err(|error| {
-            SettingsError::Invalid {
-                protocol: PROTOCOL,
-                reason: error.to_string(),
-            }
-        })?,
+        compatible: VersionReq::parse(&format!("^{}", config.version))
+            .map_err(|error| SettingsError::Invalid { protocol: PROTOCOL, reason: error.to_string() })?,
         version: config.version.to_string(),
         ids: Ids::new(config.seed),
         config,
@@ -195,14 +190,8 @@ impl Machine for Concierge {
         self.expire(now, out);
         match input {
             Input::Open { conn, handshake } => {
-                let offered = handshake
-                    .subprotocols
-                    .iter()
-                    .any(|offer| offer == SUBPROTOCOL);
-                out.push(Output::Accept {
-                    conn,
-                    subprotocol: offered.then(|| SUBPROTOCOL.to_owned()),
-                });
+                let offered = handshake.subprotocols.iter().any(|offer| offer == SUBPROTOCOL);
+                out.push(Output::Accept { conn, subprotocol: offered.then(|| SUBPROTOCOL.to_owned()) });
                 let until = now + self.identify_timeout();
                 self.waiting.insert(conn, Waiting { received: 0, until });
                 self.timers.insert((until, conn));
@@ -296,11 +285,7 @@ impl Concierge {
             (None, None) => return None,
         };
         let seq = *received;
-        *received += if self.broken.is("concierge-seq-steps-two") {
-            2
-        } else {
-            1
-        };
+        *received += if self.broken.is("concierge-seq-steps-two") { 2 } else { 1 };
         self.total += 1;
         if self.broken.is("concierge-seq-global") {
             return Some(self.total - 1);
@@ -308,21 +293,13 @@ impl Concierge {
         if self.broken.is("concierge-seq-stuck") {
             return Some(1);
         }
-        Some(if self.broken.is("concierge-seq-skips-identify") {
-            seq.saturating_sub(1)
-        } else {
-            seq
-        })
+        Some(if self.broken.is("concierge-seq-skips-identify") { seq.saturating_sub(1) } else { seq })
     }
 
     fn text(&mut self, conn: Conn, text: &str, out: &mut Vec<Output>) {
         let request = payload::read(text);
         let uncounted = request.is_err() && self.broken.is("concierge-seq-skips-malformed");
-        let counted = if uncounted {
-            self.clients.get(&conn).map(|client| client.received)
-        } else {
-            self.count(conn)
-        };
+        let counted = if uncounted { self.clients.get(&conn).map(|client| client.received) } else { self.count(conn) };
         let Some(seq) = counted else { return };
         if self.clients.contains_key(&conn) {
             self.answer(conn, seq, text, request, out);
@@ -332,35 +309,19 @@ impl Concierge {
     }
 
     /// The first payload of a connection: IDENTIFY or the end (lines 24 to 33).
-    fn introduce(
-        &mut self,
-        conn: Conn,
-        request: Result<Request<'_>, Unreadable>,
-        out: &mut Vec<Output>,
-    ) {
+    fn introduce(&mut self, conn: Conn, request: Result<Request<'_>, Unreadable>, out: &mut Vec<Output>) {
         match request {
             Ok(Request::Identify(identify)) => self.identify(conn, identify, out),
-            Err(Unreadable::Malformed { identify: true, .. })
-                if self.broken.is("concierge-identify-half-accepted") =>
-            {
+            Err(Unreadable::Malformed { identify: true, .. }) if self.broken.is("concierge-identify-half-accepted") => {
                 let name = format!("client{conn}");
                 let version = self.version.clone();
-                let identify = Identify {
-                    name,
-                    version,
-                    secret: None,
-                    tags: Vec::new(),
-                    nickname: None,
-                };
+                let identify = Identify { name, version, secret: None, tags: Vec::new(), nickname: None };
                 self.identify(conn, identify, out);
             }
             Err(
                 Unreadable::Undecodable(reason)
                 | Unreadable::UnknownType(reason)
-                | Unreadable::Malformed {
-                    identify: true,
-                    reason,
-                },
+                | Unreadable::Malformed { identify: true, reason },
             ) => self.reject(conn, close::FATAL_DECODE, &reason, out),
             _ if self.broken.is("concierge-unidentified-ignored") => {}
             Ok(Request::GroupFetchAll) if self.broken.is("concierge-unidentified-served") => {
@@ -376,37 +337,23 @@ impl Concierge {
             return self.reject(conn, close::BAD_SECRET, "the secret is wrong", out);
         }
         if !self.version_fits(&identify.version) {
-            let reason = format!(
-                "this hub is version {} and takes clients compatible with it",
-                self.version
-            );
+            let reason = format!("this hub is version {} and takes clients compatible with it", self.version);
             return self.reject(conn, close::BAD_VERSION, &reason, out);
         }
         if let Some(&holder) = self.names.get(identify.name.as_str()) {
             if self.broken.is("concierge-conflict-kicks-holder") {
-                out.push(end(
-                    holder,
-                    close::DUPLICATE_AUTH,
-                    "somebody else takes this name",
-                ));
+                out.push(end(holder, close::DUPLICATE_AUTH, "somebody else takes this name"));
                 self.leave(holder, out);
             } else if !self.broken.is("concierge-duplicate-name-accepted") {
                 self.reject(conn, close::DUPLICATE_AUTH, "the name is taken", out);
                 if self.broken.is("concierge-conflict-closes-both") {
-                    out.push(end(
-                        holder,
-                        close::DUPLICATE_AUTH,
-                        "somebody else wants this name",
-                    ));
+                    out.push(end(holder, close::DUPLICATE_AUTH, "somebody else wants this name"));
                     self.leave(holder, out);
                 }
                 return;
             }
         }
-        let received = self
-            .waiting
-            .get(&conn)
-            .map_or(0, |waiting| waiting.received);
+        let received = self.waiting.get(&conn).map_or(0, |waiting| waiting.received);
         if self.broken.is("concierge-timer-outlives-identify") {
             self.waiting.remove(&conn);
         } else {
@@ -419,11 +366,7 @@ impl Concierge {
         let name: Arc<str> = identify.name.into();
         self.names.insert(name.clone(), conn);
         self.uuids.insert(uuid.clone(), conn);
-        let tags = if self.broken.is("concierge-tags-forgotten") {
-            Vec::new()
-        } else {
-            identify.tags
-        };
+        let tags = if self.broken.is("concierge-tags-forgotten") { Vec::new() } else { identify.tags };
         let client = Client {
             conn,
             uuid,
@@ -434,13 +377,7 @@ impl Concierge {
             subscriptions: BTreeSet::new(),
             owned: BTreeSet::new(),
         };
-        out.push(send(
-            conn,
-            &Reply::Hello {
-                uuid: &client.uuid,
-                version: &self.version,
-            },
-        ));
+        out.push(send(conn, &Reply::Hello { uuid: &client.uuid, version: &self.version }));
         self.clients.insert(conn, client);
     }
 
@@ -461,8 +398,7 @@ impl Concierge {
             return self.broken.is("concierge-version-not-semver-accepted");
         };
         self.broken.is("concierge-version-unchecked")
-            || (self.broken.is("concierge-version-minor-unchecked")
-                && version.major == self.config.version.major)
+            || (self.broken.is("concierge-version-minor-unchecked") && version.major == self.config.version.major)
             || self.compatible.matches(&version)
             || version == self.config.version
     }
@@ -472,9 +408,7 @@ impl Concierge {
         let Some(client) = self.clients.remove(&conn) else {
             return;
         };
-        if self.names.get(&client.name) == Some(&conn)
-            && !self.broken.is("concierge-name-not-freed")
-        {
+        if self.names.get(&client.name) == Some(&conn) && !self.broken.is("concierge-name-not-freed") {
             self.names.remove(&client.name);
         }
         if self.uuids.get(&client.uuid) == Some(&conn) {
@@ -493,8 +427,7 @@ impl Concierge {
             }
         }
         if self.broken.is("concierge-left-client-listed") {
-            self.remains
-                .insert(client.uuid.clone(), Remains::Client(client));
+            self.remains.insert(client.uuid.clone(), Remains::Client(client));
         }
     }
 }
@@ -521,45 +454,22 @@ impl Concierge {
                 status(conn, seq, Status::Unsuported, out);
             }
             Ok(Request::Message { .. })
-                if self.broken.is("concierge-target-members-refused")
-                    && payload::target_has_more(text) =>
+                if self.broken.is("concierge-target-members-refused") && payload::target_has_more(text) =>
             {
-                status(
-                    conn,
-                    seq,
-                    Status::Protocol {
-                        desc: "the target has members that nobody knows",
-                    },
-                    out,
-                );
+                status(conn, seq, Status::Protocol { desc: "the target has members that nobody knows" }, out);
             }
-            Ok(Request::Message {
-                target,
-                data,
-                origin,
-            }) => self.message(conn, seq, target, data, origin, out),
+            Ok(Request::Message { target, data, origin }) => self.message(conn, seq, target, data, origin, out),
             Ok(Request::SelfSubscribe { name }) => self.subscribe(conn, seq, &name, out),
             Ok(Request::SelfUnsubscribe { name }) => self.unsubscribe(conn, seq, &name, out),
-            Ok(Request::GroupCreate { name, nickname }) => {
-                self.create(conn, seq, name, nickname, out)
-            }
+            Ok(Request::GroupCreate { name, nickname }) => self.create(conn, seq, name, nickname, out),
             Ok(Request::GroupDelete { name }) => self.group_delete(conn, seq, &name, out),
             Ok(Request::GroupFetch { name }) => match self.groups.get(name.as_str()) {
-                Some(group) => out.push(send(
-                    conn,
-                    &Reply::GroupFetchResult {
-                        group: self.view(group),
-                        seq,
-                    },
-                )),
+                Some(group) => out.push(send(conn, &Reply::GroupFetchResult { group: self.view(group), seq })),
                 None => status(conn, seq, Status::NoSuchGroup { group: &name }, out),
             },
             Ok(Request::GroupFetchAll) => {
                 let own_only = self.broken.is("concierge-groups-of-others-hidden");
-                let groups = self
-                    .groups
-                    .values()
-                    .filter(|group| !own_only || group.owner == conn);
+                let groups = self.groups.values().filter(|group| !own_only || group.owner == conn);
                 let groups = groups.map(|group| self.view(group)).collect();
                 out.push(send(conn, &Reply::GroupFetchAllResult { groups, seq }));
             }
@@ -569,18 +479,10 @@ impl Concierge {
                     return;
                 };
                 let subscriptions = client.subscriptions.iter().map(|name| &**name).collect();
-                out.push(send(
-                    conn,
-                    &Reply::SelfFetchResult {
-                        client: client.view(),
-                        subscriptions,
-                        seq,
-                    },
-                ));
+                out.push(send(conn, &Reply::SelfFetchResult { client: client.view(), subscriptions, seq }));
             }
             Err(Unreadable::HubOnly) => status(conn, seq, Status::Unsuported, out),
-            Err(Unreadable::UnknownType(_)) if self.broken.is("concierge-unknown-type-ignored") => {
-            }
+            Err(Unreadable::UnknownType(_)) if self.broken.is("concierge-unknown-type-ignored") => {}
             Err(
                 Unreadable::Undecodable(reason)
                 | Unreadable::UnknownType(reason)
@@ -610,22 +512,14 @@ impl Concierge {
         let recipients: Vec<Conn> = match &target {
             Target::Name { name } => match self.names.get(name.as_str()) {
                 None => return status(conn, seq, Status::NoSuchName { name }, out),
-                Some(&to) if self.broken.is("concierge-name-broadcast") => {
-                    self.everybody_but(conn, to)
-                }
-                Some(&to) if self.broken.is("concierge-name-misdelivered") => {
-                    self.somebody_but(conn, to)
-                }
+                Some(&to) if self.broken.is("concierge-name-broadcast") => self.everybody_but(conn, to),
+                Some(&to) if self.broken.is("concierge-name-misdelivered") => self.somebody_but(conn, to),
                 Some(&to) => vec![to],
             },
             Target::Uuid { uuid } => match self.by_uuid(uuid) {
                 None => return status(conn, seq, Status::NoSuchUuid { uuid }, out),
-                Some(to) if self.broken.is("concierge-uuid-broadcast") => {
-                    self.everybody_but(conn, to)
-                }
-                Some(to) if self.broken.is("concierge-uuid-misdelivered") => {
-                    self.somebody_but(conn, to)
-                }
+                Some(to) if self.broken.is("concierge-uuid-broadcast") => self.everybody_but(conn, to),
+                Some(to) if self.broken.is("concierge-uuid-misdelivered") => self.somebody_but(conn, to),
                 Some(to) => vec![to],
             },
             Target::Group { group: name } => match self.groups.get(name.as_str()) {
@@ -636,26 +530,14 @@ impl Concierge {
                 }
                 None => return status(conn, seq, Status::NoSuchGroup { group: name }, out),
                 Some(known) => {
-                    if !known.subscribers.contains_key(&conn)
-                        && self.broken.is("concierge-group-members-only")
-                    {
+                    if !known.subscribers.contains_key(&conn) && self.broken.is("concierge-group-members-only") {
                         return status(conn, seq, Status::Bad, out);
                     }
                     group = Some(known);
                     if self.broken.is("concierge-group-to-everybody") {
-                        self.clients
-                            .keys()
-                            .copied()
-                            .filter(|&to| to != conn)
-                            .collect()
+                        self.clients.keys().copied().filter(|&to| to != conn).collect()
                     } else if self.broken.is("concierge-group-first-only") {
-                        known
-                            .subscribers
-                            .keys()
-                            .copied()
-                            .filter(|&to| to != conn)
-                            .take(1)
-                            .collect()
+                        known.subscribers.keys().copied().filter(|&to| to != conn).take(1).collect()
                     } else {
                         known.subscribers.keys().copied().collect()
                     }
@@ -679,64 +561,35 @@ impl Concierge {
         };
         let Some(sender) = sender else { return };
         let origin = match claimed {
-            Some(claimed) if self.broken.is("concierge-origin-forgeable") => {
-                OriginOrForged::Forged(claimed)
-            }
-            _ => OriginOrForged::Known(Origin {
-                sender: sender.view(),
-                group: group.map(|group| self.view(group)),
-            }),
+            Some(claimed) if self.broken.is("concierge-origin-forgeable") => OriginOrForged::Forged(claimed),
+            _ => OriginOrForged::Known(Origin { sender: sender.view(), group: group.map(|group| self.view(group)) }),
         };
-        let lossy = self
-            .broken
-            .is("concierge-data-numbers-rounded")
-            .then(|| rounded(data))
-            .flatten();
+        let lossy = self.broken.is("concierge-data-numbers-rounded").then(|| rounded(data)).flatten();
         let data = lossy.as_deref().unwrap_or(data);
         let dropped = data.get() == "null" && self.broken.is("concierge-null-data-dropped");
-        let relayed = text_of(&Reply::Message {
-            origin,
-            target: &target,
-            data: (!dropped).then_some(data),
-        });
-        out.extend(recipients.into_iter().map(|conn| Output::Text {
-            conn,
-            text: relayed.clone(),
-        }));
+        let relayed = text_of(&Reply::Message { origin, target: &target, data: (!dropped).then_some(data) });
+        out.extend(recipients.into_iter().map(|conn| Output::Text { conn, text: relayed.clone() }));
         status(conn, seq, Status::MessageSent, out);
     }
 
     /// The client with this uuid, however it is written.
     fn by_uuid(&self, uuid: &str) -> Option<Conn> {
-        self.uuids
-            .get(uuid)
-            .or_else(|| self.uuids.get(uuid.to_ascii_lowercase().as_str()))
-            .copied()
+        self.uuids.get(uuid).or_else(|| self.uuids.get(uuid.to_ascii_lowercase().as_str())).copied()
     }
 
     fn everybody_but(&self, sender: Conn, always: Conn) -> Vec<Conn> {
-        self.clients
-            .keys()
-            .copied()
-            .filter(|&conn| conn != sender || conn == always)
-            .collect()
+        self.clients.keys().copied().filter(|&conn| conn != sender || conn == always).collect()
     }
 
     fn somebody_but(&self, sender: Conn, never: Conn) -> Vec<Conn> {
-        self.clients
-            .keys()
-            .copied()
-            .find(|&conn| conn != sender && conn != never)
-            .into_iter()
-            .collect()
+        self.clients.keys().copied().find(|&conn| conn != sender && conn != never).into_iter().collect()
     }
 
     fn subscribe(&mut self, conn: Conn, seq: u64, name: &str, out: &mut Vec<Output>) {
         if !self.groups.contains_key(name) && self.broken.is("concierge-subscribe-creates") {
             self.create(conn, seq, name.to_owned(), None, &mut Vec::new());
         }
-        let (Some(client), Some(group)) = (self.clients.get_mut(&conn), self.groups.get_mut(name))
-        else {
+        let (Some(client), Some(group)) = (self.clients.get_mut(&conn), self.groups.get_mut(name)) else {
             return status(conn, seq, Status::NoSuchGroup { group: name }, out);
         };
         group.subscribers.insert(conn, client.uuid.clone());
@@ -746,8 +599,7 @@ impl Concierge {
     }
 
     fn unsubscribe(&mut self, conn: Conn, seq: u64, name: &str, out: &mut Vec<Output>) {
-        let (Some(client), Some(group)) = (self.clients.get_mut(&conn), self.groups.get_mut(name))
-        else {
+        let (Some(client), Some(group)) = (self.clients.get_mut(&conn), self.groups.get_mut(name)) else {
             return status(conn, seq, Status::NoSuchGroup { group: name }, out);
         };
         client.subscriptions.remove(name);
@@ -763,35 +615,15 @@ impl Concierge {
     }
 
     /// Creates a group, tells the creator with `seq` and all others without (lines 525 and 526).
-    fn create(
-        &mut self,
-        conn: Conn,
-        seq: u64,
-        name: String,
-        nickname: Option<String>,
-        out: &mut Vec<Output>,
-    ) {
+    fn create(&mut self, conn: Conn, seq: u64, name: String, nickname: Option<String>, out: &mut Vec<Output>) {
         let others = self.clients.keys().copied().filter(|&to| to != conn);
         if let Some(group) = self.groups.get(name.as_str()) {
             if self.broken.is("concierge-refused-creation-announced") {
-                broadcast(
-                    others,
-                    &Reply::Status {
-                        status: Status::GroupCreated(self.view(group)),
-                        seq: None,
-                    },
-                    out,
-                );
+                broadcast(others, &Reply::Status { status: Status::GroupCreated(self.view(group)), seq: None }, out);
             }
-            return status(
-                conn,
-                seq,
-                Status::GroupAlreadyCreated(self.view(group)),
-                out,
-            );
+            return status(conn, seq, Status::GroupAlreadyCreated(self.view(group)), out);
         }
-        let burnt = self.broken.is("concierge-deleted-name-unusable")
-            && self.remains.contains_key(name.as_str());
+        let burnt = self.broken.is("concierge-deleted-name-unusable") && self.remains.contains_key(name.as_str());
         let Some(client) = self.clients.get_mut(&conn) else {
             return;
         };
@@ -801,46 +633,27 @@ impl Concierge {
         let name: Arc<str> = name.into();
         client.owned.insert(name.clone());
         let subscribers = match self.remains.remove(&name) {
-            Some(Remains::Group(group))
-                if self.broken.is("concierge-subscribers-outlive-group") =>
-            {
-                group.subscribers
-            }
+            Some(Remains::Group(group)) if self.broken.is("concierge-subscribers-outlive-group") => group.subscribers,
             _ => BTreeMap::new(),
         };
         let owner_uuid = client.uuid.clone();
-        let group = Group {
-            name: name.clone(),
-            nickname,
-            owner: conn,
-            owner_uuid,
-            subscribers,
-        };
+        let group = Group { name: name.clone(), nickname, owner: conn, owner_uuid, subscribers };
         self.groups.insert(name.clone(), group);
         let group = &self.groups[&name];
         status(conn, seq, Status::GroupCreated(self.view(group)), out);
-        let told = Reply::Status {
-            status: Status::GroupCreated(self.view(group)),
-            seq: None,
-        };
+        let told = Reply::Status { status: Status::GroupCreated(self.view(group)), seq: None };
         let unidentified = self.waiting.keys().copied();
         if self.broken.is("concierge-creation-reaches-unidentified") {
             broadcast(unidentified, &told, out);
         }
-        broadcast(
-            self.clients.keys().copied().filter(|&to| to != conn),
-            &told,
-            out,
-        );
+        broadcast(self.clients.keys().copied().filter(|&to| to != conn), &told, out);
     }
 
     fn group_delete(&mut self, conn: Conn, seq: u64, name: &str, out: &mut Vec<Output>) {
         match self.groups.get(name) {
             None => status(conn, seq, Status::NoSuchGroup { group: name }, out),
             // Only the creator may (line 39); the document has no code of its own for the refusal.
-            Some(group)
-                if group.owner != conn && !self.broken.is("concierge-delete-by-anybody") =>
-            {
+            Some(group) if group.owner != conn && !self.broken.is("concierge-delete-by-anybody") => {
                 status(conn, seq, Status::Bad, out);
             }
             Some(_) => self.delete(name, Some((conn, seq)), out),
@@ -861,41 +674,19 @@ impl Concierge {
                 client.subscriptions.remove(name);
             }
         }
-        let unsubscribed = Reply::Status {
-            status: Status::Unsubscribed(group.view()),
-            seq: None,
-        };
-        broadcast(
-            subscribers
-                .keys()
-                .copied()
-                .filter(|conn| self.clients.contains_key(conn)),
-            &unsubscribed,
-            out,
-        );
+        let unsubscribed = Reply::Status { status: Status::Unsubscribed(group.view()), seq: None };
+        broadcast(subscribers.keys().copied().filter(|conn| self.clients.contains_key(conn)), &unsubscribed, out);
         if let Some((conn, seq)) = by {
             status(conn, seq, Status::GroupDeleted(group.view()), out);
         }
-        let others = self
-            .clients
-            .keys()
-            .copied()
-            .filter(|&to| by.is_none_or(|(conn, _)| conn != to));
-        broadcast(
-            others,
-            &Reply::Status {
-                status: Status::GroupDeleted(group.view()),
-                seq: None,
-            },
-            out,
-        );
+        let others = self.clients.keys().copied().filter(|&to| by.is_none_or(|(conn, _)| conn != to));
+        broadcast(others, &Reply::Status { status: Status::GroupDeleted(group.view()), seq: None }, out);
         if self.broken.is("concierge-deleted-group-swallows")
             || self.broken.is("concierge-deleted-name-unusable")
             || self.broken.is("concierge-subscribers-outlive-group")
         {
             group.subscribers = subscribers;
-            self.remains
-                .insert(group.name.clone(), Remains::Group(group));
+            self.remains.insert(group.name.clone(), Remains::Group(group));
         }
     }
 
@@ -907,23 +698,12 @@ impl Concierge {
         let skip_self = self.broken.is("concierge-requester-not-listed");
         let only_self = self.broken.is("concierge-other-clients-hidden");
         let mut clients: Vec<ClientView<'_>> = (self.clients.values())
-            .filter(|client| {
-                if client.conn == conn {
-                    !skip_self
-                } else {
-                    !only_self
-                }
-            })
+            .filter(|client| if client.conn == conn { !skip_self } else { !only_self })
             .chain(left)
             .map(Client::view)
             .collect();
         if self.broken.is("concierge-unidentified-listed") {
-            let nobody = ClientView {
-                name: "",
-                nickname: None,
-                uuid: "",
-                tags: Vec::new(),
-            };
+            let nobody = ClientView { name: "unidentified", nickname: None, uuid: NOBODY, tags: Vec::new() };
             clients.extend(self.waiting.keys().map(|_| nobody.clone()));
         }
         out.push(send(conn, &Reply::ClientFetchAllResult { clients, seq }));
@@ -953,7 +733,10 @@ impl Concierge {
 fn rounded(data: &RawValue) -> Option<Box<RawValue>> {
     fn round(value: &mut Value) {
         match value {
-            Value::Number(number) => *value = number.as_f64().map_or(Value::Null, Value::from),
+            // Small whole numbers survive, as they do in every language without integers.
+            Value::Number(number) if number.as_f64().is_some_and(|double| double.abs() >= 9_007_199_254_740_992.0) => {
+                *value = number.as_f64().map_or(Value::Null, Value::from);
+            }
             Value::Array(elements) => elements.iter_mut().for_each(round),
             Value::Object(members) => members.values_mut().for_each(round),
             _ => {}
@@ -967,11 +750,7 @@ fn rounded(data: &RawValue) -> Option<Box<RawValue>> {
 fn end(conn: Conn, code: u16, reason: &str) -> Output {
     // A close frame holds 125 bytes, two of them the code.
     let cut = reason.floor_char_boundary(123);
-    Output::Close {
-        conn,
-        code,
-        reason: reason[..cut].to_owned(),
-    }
+    Output::Close { conn, code, reason: reason[..cut].to_owned() }
 }
 
 fn text_of(reply: &Reply<'_>) -> Utf8Bytes {
@@ -980,30 +759,18 @@ fn text_of(reply: &Reply<'_>) -> Utf8Bytes {
 }
 
 fn send(conn: Conn, reply: &Reply<'_>) -> Output {
-    Output::Text {
-        conn,
-        text: text_of(reply),
-    }
+    Output::Text { conn, text: text_of(reply) }
 }
 
 /// Answers the payload `seq` of `conn`.
 fn status(conn: Conn, seq: u64, status: Status<'_>, out: &mut Vec<Output>) {
-    out.push(send(
-        conn,
-        &Reply::Status {
-            status,
-            seq: Some(seq),
-        },
-    ));
+    out.push(send(conn, &Reply::Status { status, seq: Some(seq) }));
 }
 
 fn broadcast(to: impl Iterator<Item = Conn>, reply: &Reply<'_>, out: &mut Vec<Output>) {
     let mut to = to.peekable();
     if to.peek().is_some() {
         let text = text_of(reply);
-        out.extend(to.map(|conn| Output::Text {
-            conn,
-            text: text.clone(),
-        }));
+        out.extend(to.map(|conn| Output::Text { conn, text: text.clone() }));
     }
 }

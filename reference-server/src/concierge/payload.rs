@@ -17,20 +17,13 @@ pub enum Request<'a> {
     /// Line 55.
     Identify(Identify),
     /// Line 87. A target that cannot be understood is the reason why.
-    Message {
-        target: Result<Target, String>,
-        data: &'a RawValue,
-        origin: Option<&'a RawValue>,
-    },
+    Message { target: Result<Target, String>, data: &'a RawValue, origin: Option<&'a RawValue> },
     /// Line 160.
     SelfSubscribe { name: String },
     /// Line 182.
     SelfUnsubscribe { name: String },
     /// Line 204.
-    GroupCreate {
-        name: String,
-        nickname: Option<String>,
-    },
+    GroupCreate { name: String, nickname: Option<String> },
     /// Line 229.
     GroupDelete { name: String },
     /// Line 251.
@@ -83,16 +76,10 @@ pub fn read(text: &str) -> Result<Request<'_>, Unreadable> {
     let request = match kind.as_str() {
         "IDENTIFY" => identify(&members),
         "MESSAGE" => message(&members),
-        "SELF_SUBSCRIBE" => {
-            json::required(&members, "name").map(|name| Request::SelfSubscribe { name })
-        }
-        "SELF_UNSUBSCRIBE" => {
-            json::required(&members, "name").map(|name| Request::SelfUnsubscribe { name })
-        }
+        "SELF_SUBSCRIBE" => json::required(&members, "name").map(|name| Request::SelfSubscribe { name }),
+        "SELF_UNSUBSCRIBE" => json::required(&members, "name").map(|name| Request::SelfUnsubscribe { name }),
         "GROUP_CREATE" => group_create(&members),
-        "GROUP_DELETE" => {
-            json::required(&members, "name").map(|name| Request::GroupDelete { name })
-        }
+        "GROUP_DELETE" => json::required(&members, "name").map(|name| Request::GroupDelete { name }),
         "GROUP_FETCH" => json::required(&members, "name").map(|name| Request::GroupFetch { name }),
         "GROUP_FETCH_ALL" => Ok(Request::GroupFetchAll),
         "CLIENT_FETCH_ALL" => Ok(Request::ClientFetchAll),
@@ -104,16 +91,11 @@ pub fn read(text: &str) -> Result<Request<'_>, Unreadable> {
         | "CLIENT_FETCH_ALL_RESULT"
         | "SELF_FETCH_RESULT" => return Err(Unreadable::HubOnly),
         _ => {
-            return Err(Unreadable::UnknownType(format!(
-                "no payload has the type {:?}",
-                excerpt(&kind)
-            )));
+            return Err(Unreadable::UnknownType(format!("no payload has the type {:?}", excerpt(&kind))));
         }
     };
-    request.map_err(|reason| Unreadable::Malformed {
-        identify: kind == "IDENTIFY",
-        reason: format!("{kind}: {reason}"),
-    })
+    request
+        .map_err(|reason| Unreadable::Malformed { identify: kind == "IDENTIFY", reason: format!("{kind}: {reason}") })
 }
 
 fn identify(members: &Members<'_>) -> Result<Request<'static>, String> {
@@ -133,28 +115,21 @@ fn identify(members: &Members<'_>) -> Result<Request<'static>, String> {
 fn message<'a>(members: &Members<'a>) -> Result<Request<'a>, String> {
     Ok(Request::Message {
         target: target(members),
-        data: *members.get("data").ok_or("member \"data\" is missing")?,
+        data: members.get("data").ok_or("member \"data\" is missing")?,
         origin: members.get("origin").copied(),
     })
 }
 
 fn target(members: &Members<'_>) -> Result<Target, String> {
-    let raw = members
-        .get("target")
-        .ok_or("member \"target\" is missing")?;
-    let target =
-        json::members(raw.get()).map_err(|reason| format!("member \"target\": {reason}"))?;
-    let kind: String =
-        json::required(&target, "type").map_err(|reason| format!("member \"target\": {reason}"))?;
+    let raw = members.get("target").ok_or("member \"target\" is missing")?;
+    let target = json::members(raw.get()).map_err(|reason| format!("member \"target\": {reason}"))?;
+    let kind: String = json::required(&target, "type").map_err(|reason| format!("member \"target\": {reason}"))?;
     match kind.as_str() {
         "NAME" => json::required(&target, "name").map(|name| Target::Name { name }),
         "UUID" => json::required(&target, "uuid").map(|uuid| Target::Uuid { uuid }),
         "GROUP" => json::required(&target, "group").map(|group| Target::Group { group }),
         "ALL" => Ok(Target::All),
-        other => Err(format!(
-            "a target is a NAME, UUID, GROUP or ALL, not {:?}",
-            excerpt(other)
-        )),
+        other => Err(format!("a target is a NAME, UUID, GROUP or ALL, not {:?}", excerpt(other))),
     }
 }
 
@@ -170,10 +145,7 @@ pub fn target_has_more(text: &str) -> bool {
 }
 
 fn group_create(members: &Members<'_>) -> Result<Request<'static>, String> {
-    Ok(Request::GroupCreate {
-        name: name(members)?,
-        nickname: nickname(members)?,
-    })
+    Ok(Request::GroupCreate { name: name(members)?, nickname: nickname(members)? })
 }
 
 fn name(members: &Members<'_>) -> Result<String, String> {
@@ -188,9 +160,7 @@ fn name(members: &Members<'_>) -> Result<String, String> {
 fn nickname(members: &Members<'_>) -> Result<Option<String>, String> {
     let nickname: Option<String> = json::optional(members, "nickname")?;
     match &nickname {
-        Some(text) if text.len() > MAX_NAME => Err(format!(
-            "member \"nickname\" is longer than {MAX_NAME} bytes"
-        )),
+        Some(text) if text.len() > MAX_NAME => Err(format!("member \"nickname\" is longer than {MAX_NAME} bytes")),
         _ => Ok(nickname),
     }
 }
@@ -219,15 +189,9 @@ pub enum Reply<'a> {
         seq: u64,
     },
     /// Line 367.
-    GroupFetchAllResult {
-        groups: Vec<GroupView<'a>>,
-        seq: u64,
-    },
+    GroupFetchAllResult { groups: Vec<GroupView<'a>>, seq: u64 },
     /// Line 404.
-    ClientFetchAllResult {
-        clients: Vec<ClientView<'a>>,
-        seq: u64,
-    },
+    ClientFetchAllResult { clients: Vec<ClientView<'a>>, seq: u64 },
     /// Line 455.
     SelfFetchResult {
         #[serde(flatten)]

@@ -17,10 +17,7 @@ fn hub(sets: &[&str]) -> Play {
 /// Opens and identifies; the uuid.
 fn join(hub: &mut Play, conn: Conn, name: &str) -> String {
     hub.open(conn);
-    let hello = hub.answer(
-        conn,
-        &json!({ "type": "IDENTIFY", "name": name, "version": "0.1.0" }).to_string(),
-    );
+    let hello = hub.answer(conn, &json!({ "type": "IDENTIFY", "name": name, "version": "0.1.0" }).to_string());
     assert_eq!(hello["type"], "HELLO");
     assert_eq!(hello["version"], "0.1.0");
     assert!(hello.get("seq").is_none());
@@ -28,10 +25,7 @@ fn join(hub: &mut Play, conn: Conn, name: &str) -> String {
 }
 
 fn parsed(lines: Vec<String>) -> Vec<Value> {
-    lines
-        .iter()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
+    lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 #[rstest]
@@ -41,13 +35,7 @@ fn parsed(lines: Vec<String>) -> Vec<Value> {
 fn the_subprotocol_is_selected_if_offered(#[case] offer: &[&str], #[case] want: &str) {
     let mut hub = hub(&[]);
     let subprotocols = offer.iter().map(|offer| (*offer).to_owned()).collect();
-    hub.input(Input::Open {
-        conn: 1,
-        handshake: crate::machine::Handshake {
-            subprotocols,
-            ..Default::default()
-        },
-    });
+    hub.input(Input::Open { conn: 1, handshake: crate::machine::Handshake { subprotocols, ..Default::default() } });
     assert_eq!(hub.heard(1), [want]);
 }
 
@@ -79,11 +67,7 @@ fn a_failed_identification_closes_at_once(#[case] first: &str, #[case] code: u16
     hub.open(2);
     assert_eq!(hub.ask(2, first), [format!("close {code}")]);
     assert_eq!(hub.ask(2, IDENTIFY), [""; 0], "a closed connection is over");
-    assert_eq!(
-        hub.answer(1, r#"{"type":"SELF_FETCH"}"#)["name"],
-        "taken",
-        "the others are untouched"
-    );
+    assert_eq!(hub.answer(1, r#"{"type":"SELF_FETCH"}"#)["name"], "taken", "the others are untouched");
 }
 
 #[rstest]
@@ -102,11 +86,7 @@ fn join_with(hub: &mut Play, secret: Option<&str>, welcome: bool, code: u16) {
     hub.open(1);
     let text = json!({ "type": "IDENTIFY", "name": "a", "version": "bad if secret is wrong", "secret": secret });
     let heard = hub.ask(1, &text.to_string());
-    assert_eq!(
-        heard,
-        [format!("close {}", if welcome { 4007 } else { code })],
-        "secret before version"
-    );
+    assert_eq!(heard, [format!("close {}", if welcome { 4007 } else { code })], "secret before version");
 }
 
 #[rstest]
@@ -120,10 +100,7 @@ fn join_with(hub: &mut Play, secret: Option<&str>, welcome: bool, code: u16) {
 fn versions_are_caret_compatible(#[case] ours: &str, #[case] theirs: &str, #[case] welcome: bool) {
     let mut hub = hub(&[&format!("version=\"{ours}\"")]);
     hub.open(1);
-    let heard = hub.ask(
-        1,
-        &json!({ "type": "IDENTIFY", "name": "a", "version": theirs }).to_string(),
-    );
+    let heard = hub.ask(1, &json!({ "type": "IDENTIFY", "name": "a", "version": theirs }).to_string());
     assert_eq!(heard[0] != "close 4007", welcome, "{heard:?}");
 }
 
@@ -134,21 +111,14 @@ fn who_does_not_identify_in_time_is_closed() {
     hub.open(1);
     hub.pass(Duration::from_millis(2000));
     hub.open(2);
-    hub.input(Input::Binary {
-        conn: 1,
-        data: vec![1],
-    });
+    hub.input(Input::Binary { conn: 1, data: vec![1] });
     hub.pass(Duration::from_millis(2999));
     assert_eq!(hub.heard(1), [""; 0]);
     hub.pass(Duration::from_millis(1));
     assert_eq!(hub.heard(1), ["close 4004"]);
     assert!(hub.ask(2, IDENTIFY)[0].contains("HELLO"));
     hub.pass(Duration::from_secs(100));
-    assert_eq!(
-        hub.answer(2, r#"{"type":"SELF_FETCH"}"#)["seq"],
-        1,
-        "who identified stays"
-    );
+    assert_eq!(hub.answer(2, r#"{"type":"SELF_FETCH"}"#)["seq"], 1, "who identified stays");
 }
 
 /// [17, 18]
@@ -158,10 +128,7 @@ fn seq_counts_the_text_payloads_of_the_connection() {
     join(&mut hub, 1, "a");
     join(&mut hub, 2, "b");
     assert_eq!(hub.answer(1, r#"{"type":"SELF_FETCH"}"#)["seq"], 1);
-    hub.input(Input::Binary {
-        conn: 1,
-        data: vec![1],
-    });
+    hub.input(Input::Binary { conn: 1, data: vec![1] });
     hub.input(Input::Ping { conn: 1 });
     assert_eq!(hub.answer(1, "{")["seq"], 2);
     assert_eq!(hub.answer(2, r#"{"type":"SELF_FETCH"}"#)["seq"], 1);
@@ -178,11 +145,9 @@ fn the_documented_message_is_relayed() {
     let anthony = join(&mut hub, 1, "anthony");
     join(&mut hub, 2, "brendan");
     join(&mut hub, 3, "bystander");
-    let sent = r#"{"type":"MESSAGE","target":{"type":"NAME","name":"brendan","tags":["babylon"]},"data":{"foo":"bar"}}"#;
-    assert_eq!(
-        hub.answer(1, sent),
-        json!({"type":"STATUS","code":"MESSAGE_SENT","seq":1})
-    );
+    let sent =
+        r#"{"type":"MESSAGE","target":{"type":"NAME","name":"brendan","tags":["babylon"]},"data":{"foo":"bar"}}"#;
+    assert_eq!(hub.answer(1, sent), json!({"type":"STATUS","code":"MESSAGE_SENT","seq":1}));
     assert_eq!(
         parsed(hub.heard(2)),
         [json!({
@@ -208,16 +173,9 @@ fn data_is_relayed_verbatim(#[case] data: &str) {
     let mut hub = hub(&[]);
     join(&mut hub, 1, "a");
     join(&mut hub, 2, "b");
-    hub.say(
-        1,
-        &format!(r#"{{"type":"MESSAGE","data":{data},"target":{{"type":"NAME","name":"b"}}}}"#),
-    );
+    hub.say(1, &format!(r#"{{"type":"MESSAGE","data":{data},"target":{{"type":"NAME","name":"b"}}}}"#));
     let heard = hub.heard(2);
-    assert!(
-        heard[0].ends_with(&format!(r#","data":{data}}}"#)),
-        "{}",
-        heard[0]
-    );
+    assert!(heard[0].ends_with(&format!(r#","data":{data}}}"#)), "{}", heard[0]);
 }
 
 /// [37, 80, 82, 106]
@@ -237,38 +195,24 @@ fn targets_reach_whom_they_name(#[case] target: &str, #[case] want: &[Conn]) {
     join(&mut hub, 3, "c");
     hub.open(4);
     for group in ["g", "other", "empty"] {
-        hub.say(
-            2,
-            &json!({ "type": "GROUP_CREATE", "name": group }).to_string(),
-        );
+        hub.say(2, &json!({ "type": "GROUP_CREATE", "name": group }).to_string());
     }
     for (conn, group) in [(1, "g"), (3, "g"), (3, "g"), (3, "other")] {
-        hub.say(
-            conn,
-            &json!({ "type": "SELF_SUBSCRIBE", "name": group }).to_string(),
-        );
+        hub.say(conn, &json!({ "type": "SELF_SUBSCRIBE", "name": group }).to_string());
     }
     for conn in 1..=4 {
         hub.heard(conn);
     }
-    let target = target
-        .replace("$b", &uuid)
-        .replace("$B", &uuid.to_uppercase());
+    let target = target.replace("$b", &uuid).replace("$B", &uuid.to_uppercase());
     let forged = r#"{"name":"somebody","uuid":"else"}"#;
-    hub.say(
-        1,
-        &format!(r#"{{"type":"MESSAGE","origin":{forged},"target":{target},"data":0}}"#),
-    );
+    hub.say(1, &format!(r#"{{"type":"MESSAGE","origin":{forged},"target":{target},"data":0}}"#));
     let mut got = Vec::new();
     for conn in 1..=4 {
         for heard in parsed(hub.heard(conn)) {
             match heard["type"].as_str() {
                 Some("MESSAGE") => {
                     assert_eq!(heard["origin"]["name"], "a");
-                    assert_eq!(
-                        heard["origin"].get("group").is_some(),
-                        target.contains("GROUP")
-                    );
+                    assert_eq!(heard["origin"].get("group").is_some(), target.contains("GROUP"));
                     got.push(conn);
                 }
                 _ => assert_eq!((conn, &heard["code"]), (1, &json!("MESSAGE_SENT"))),
@@ -346,41 +290,20 @@ fn a_group_ends_with_its_deletion_or_its_owner(#[case] deleted: bool) {
     assert_eq!(hub.heard(3), [""; 0]);
     let subscribed = hub.answer(2, r#"{"type":"SELF_SUBSCRIBE","name":"g"}"#);
     assert_eq!(subscribed, group("SUBSCRIBED", &[&member], Some(2)));
-    assert_eq!(
-        hub.answer(2, r#"{"type":"SELF_FETCH"}"#)["subscriptions"],
-        json!(["g"])
-    );
-    assert_eq!(
-        hub.answer(2, r#"{"type":"GROUP_DELETE","name":"g"}"#),
-        json!({"type":"STATUS","code":"BAD","seq":4})
-    );
+    assert_eq!(hub.answer(2, r#"{"type":"SELF_FETCH"}"#)["subscriptions"], json!(["g"]));
+    assert_eq!(hub.answer(2, r#"{"type":"GROUP_DELETE","name":"g"}"#), json!({"type":"STATUS","code":"BAD","seq":4}));
     if deleted {
-        assert_eq!(
-            hub.answer(1, r#"{"type":"GROUP_DELETE","name":"g"}"#),
-            group("GROUP_DELETED", &[], Some(2))
-        );
+        assert_eq!(hub.answer(1, r#"{"type":"GROUP_DELETE","name":"g"}"#), group("GROUP_DELETED", &[], Some(2)));
     } else {
         hub.input(Input::Closed { conn: 1 });
         assert_eq!(hub.heard(1), [""; 0]);
     }
-    let told = [
-        group("UNSUBSCRIBED", &[], None),
-        group("GROUP_DELETED", &[], None),
-    ];
+    let told = [group("UNSUBSCRIBED", &[], None), group("GROUP_DELETED", &[], None)];
     assert_eq!(parsed(hub.heard(2)), told);
     assert_eq!(parsed(hub.heard(3)), told[1..]);
-    assert_eq!(
-        hub.answer(2, r#"{"type":"SELF_FETCH"}"#)["subscriptions"],
-        json!([])
-    );
-    assert_eq!(
-        hub.answer(2, r#"{"type":"GROUP_CREATE","name":"g"}"#)["code"],
-        "GROUP_CREATED"
-    );
-    assert_eq!(
-        hub.answer(3, r#"{"type":"GROUP_FETCH","name":"g"}"#)["subscribers"],
-        json!([])
-    );
+    assert_eq!(hub.answer(2, r#"{"type":"SELF_FETCH"}"#)["subscriptions"], json!([]));
+    assert_eq!(hub.answer(2, r#"{"type":"GROUP_CREATE","name":"g"}"#)["code"], "GROUP_CREATED");
+    assert_eq!(hub.answer(3, r#"{"type":"GROUP_FETCH","name":"g"}"#)["subscribers"], json!([]));
 }
 
 #[test]
@@ -392,23 +315,11 @@ fn unsubscribing_and_leaving_shrink_the_group_and_never_end_it() {
     hub.say(1, r#"{"type":"SELF_SUBSCRIBE","name":"g"}"#);
     hub.say(2, r#"{"type":"SELF_SUBSCRIBE","name":"g"}"#);
     hub.input(Input::Closed { conn: 2 });
-    assert_eq!(
-        hub.answer(1, r#"{"type":"GROUP_FETCH","name":"g"}"#)["subscribers"],
-        json!([owner])
-    );
+    assert_eq!(hub.answer(1, r#"{"type":"GROUP_FETCH","name":"g"}"#)["subscribers"], json!([owner]));
     let left = hub.answer(1, r#"{"type":"SELF_UNSUBSCRIBE","name":"g"}"#);
-    assert_eq!(
-        (&left["code"], &left["subscribers"]),
-        (&json!("UNSUBSCRIBED"), &json!([]))
-    );
-    assert_eq!(
-        hub.answer(1, r#"{"type":"SELF_UNSUBSCRIBE","name":"g"}"#)["code"],
-        "UNSUBSCRIBED"
-    );
-    assert_eq!(
-        hub.answer(1, r#"{"type":"GROUP_FETCH","name":"g"}"#)["subscribers"],
-        json!([])
-    );
+    assert_eq!((&left["code"], &left["subscribers"]), (&json!("UNSUBSCRIBED"), &json!([])));
+    assert_eq!(hub.answer(1, r#"{"type":"SELF_UNSUBSCRIBE","name":"g"}"#)["code"], "UNSUBSCRIBED");
+    assert_eq!(hub.answer(1, r#"{"type":"GROUP_FETCH","name":"g"}"#)["subscribers"], json!([]));
 }
 
 #[test]
@@ -424,13 +335,7 @@ fn clients_are_listed_as_they_introduced_themselves() {
     assert_eq!(clients[1], json!({"name":"b","uuid":b,"tags":[]}));
     assert_eq!(clients.as_array().unwrap().len(), 2);
     hub.input(Input::Closed { conn: 1 });
-    assert_eq!(
-        hub.answer(2, r#"{"type":"CLIENT_FETCH_ALL"}"#)["clients"]
-            .as_array()
-            .unwrap()
-            .len(),
-        1
-    );
+    assert_eq!(hub.answer(2, r#"{"type":"CLIENT_FETCH_ALL"}"#)["clients"].as_array().unwrap().len(), 1);
     join(&mut hub, 4, "a");
 }
 
@@ -438,13 +343,8 @@ fn clients_are_listed_as_they_introduced_themselves() {
 fn groups_are_limited() {
     let mut hub = hub(&["max_groups=2"]);
     join(&mut hub, 1, "a");
-    let codes = ["g1", "g2", "g3"].map(|name| {
-        hub.answer(
-            1,
-            &json!({ "type": "GROUP_CREATE", "name": name }).to_string(),
-        )["code"]
-            .take()
-    });
+    let codes = ["g1", "g2", "g3"]
+        .map(|name| hub.answer(1, &json!({ "type": "GROUP_CREATE", "name": name }).to_string())["code"].take());
     assert_eq!(codes, ["GROUP_CREATED", "GROUP_CREATED", "BAD"]);
 }
 
@@ -511,29 +411,14 @@ proptest! {
 
 fn balance(state: &Value) {
     let clients = state["clients"].as_array().unwrap();
-    let uuids: BTreeSet<&str> = clients
-        .iter()
-        .map(|client| client["uuid"].as_str().unwrap())
-        .collect();
-    let names: BTreeSet<&str> = clients
-        .iter()
-        .map(|client| client["name"].as_str().unwrap())
-        .collect();
+    let uuids: BTreeSet<&str> = clients.iter().map(|client| client["uuid"].as_str().unwrap()).collect();
+    let names: BTreeSet<&str> = clients.iter().map(|client| client["name"].as_str().unwrap()).collect();
     assert_eq!((uuids.len(), names.len()), (clients.len(), clients.len()));
     for group in state["groups"].as_array().unwrap() {
-        assert!(
-            uuids.contains(group["owner_uuid"].as_str().unwrap()),
-            "{state}"
-        );
-        let mut subscribers: Vec<&Value> =
-            group["subscribers"].as_array().unwrap().iter().collect();
+        assert!(uuids.contains(group["owner_uuid"].as_str().unwrap()), "{state}");
+        let mut subscribers: Vec<&Value> = group["subscribers"].as_array().unwrap().iter().collect();
         let mut want: Vec<&Value> = (clients.iter())
-            .filter(|client| {
-                client["subscriptions"]
-                    .as_array()
-                    .unwrap()
-                    .contains(&group["name"])
-            })
+            .filter(|client| client["subscriptions"].as_array().unwrap().contains(&group["name"]))
             .map(|client| &client["uuid"])
             .collect();
         subscribers.sort_by_key(|uuid| uuid.to_string());

@@ -76,21 +76,8 @@ struct Command {
 fn default_commands() -> BTreeMap<String, Command> {
     BTreeMap::from([
         ("ping".to_owned(), Command::default()),
-        (
-            "echo".to_owned(),
-            Command {
-                needs_arguments: true,
-                echo: true,
-                ..Command::default()
-            },
-        ),
-        (
-            "fail".to_owned(),
-            Command {
-                fails: Some("this command always fails".to_owned()),
-                ..Command::default()
-            },
-        ),
+        ("echo".to_owned(), Command { needs_arguments: true, echo: true, ..Command::default() }),
+        ("fail".to_owned(), Command { fails: Some("this command always fails".to_owned()), ..Command::default() }),
     ])
 }
 
@@ -103,10 +90,7 @@ pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, Se
     for name in BUILT_IN {
         if config.commands.contains_key(*name) {
             let reason = format!("command {name:?} is built in and cannot be configured");
-            return Err(SettingsError::Invalid {
-                protocol: PROTOCOL,
-                reason,
-            });
+            return Err(SettingsError::Invalid { protocol: PROTOCOL, reason });
         }
     }
     let mut commands = default_commands();
@@ -158,14 +142,9 @@ impl Machine for Qi {
         match input {
             Input::Open { conn, .. } => {
                 self.open.insert(conn);
-                out.push(Output::Accept {
-                    conn,
-                    subprotocol: None,
-                });
+                out.push(Output::Accept { conn, subprotocol: None });
             }
-            Input::Text { conn, text } if self.open.contains(&conn) => {
-                self.request(conn, &text, out)
-            }
+            Input::Text { conn, text } if self.open.contains(&conn) => self.request(conn, &text, out),
             Input::Closed { conn } => {
                 self.open.remove(&conn);
                 self.first_sessions.remove(&conn);
@@ -195,10 +174,7 @@ impl Machine for Qi {
 
 impl Qi {
     fn commands(&self) -> impl Iterator<Item = &str> {
-        BUILT_IN
-            .iter()
-            .copied()
-            .chain(self.config.commands.keys().map(String::as_str))
+        BUILT_IN.iter().copied().chain(self.config.commands.keys().map(String::as_str))
     }
 
     /// One request, one reply (line 13).
@@ -206,19 +182,13 @@ impl Qi {
         let (session, outcome) = match json::members(text) {
             Ok(members) => {
                 let session = json::optional::<String>(&members, "session_id");
-                let outcome = session
-                    .clone()
-                    .and_then(|session| self.run(&members, session.as_deref()));
+                let outcome = session.clone().and_then(|session| self.run(&members, session.as_deref()));
                 (session.ok().flatten(), outcome)
             }
             Err(reason) => {
                 if self.broken.is("qi-garbage-closes") {
                     self.open.remove(&conn);
-                    out.push(Output::Close {
-                        conn,
-                        code: 1007,
-                        reason,
-                    });
+                    out.push(Output::Close { conn, code: 1007, reason });
                     return;
                 }
                 (None, Err(format!("the request cannot be read: {reason}")))
@@ -230,12 +200,8 @@ impl Qi {
             // A string always serialises.
             Err(reason) => ("failure", serde_json::value::to_raw_value(&reason).ok()),
         };
-        let reply = Reply {
-            session_id: session.as_deref(),
-            status,
-            payload: payload.as_deref(),
-            version: &self.version,
-        };
+        let reply =
+            Reply { session_id: session.as_deref(), status, payload: payload.as_deref(), version: &self.version };
         // Strings and raw JSON always serialise.
         let text = Utf8Bytes::from(serde_json::to_string(&reply).unwrap_or_default());
         self.answered += 1;
@@ -252,12 +218,7 @@ impl Qi {
             return Some(session.chars().take(36).collect());
         }
         if self.broken.is("qi-session-ascii") {
-            return Some(
-                session
-                    .chars()
-                    .map(|c| if c.is_ascii() { c } else { '?' })
-                    .collect(),
-            );
+            return Some(session.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect());
         }
         if self.broken.is("qi-session-empty-dropped") && session.is_empty() {
             return None;
@@ -267,9 +228,7 @@ impl Qi {
 
     fn run(&mut self, members: &Members<'_>, session: Option<&str>) -> Outcome {
         let command: String = match json::required(members, "command") {
-            Err(_) if !members.contains_key("command") && self.broken.is("qi-command-optional") => {
-                "ping".to_owned()
-            }
+            Err(_) if !members.contains_key("command") && self.broken.is("qi-command-optional") => "ping".to_owned(),
             read => read?,
         };
         self.check_version(members)?;
@@ -286,9 +245,7 @@ impl Qi {
         match outcome {
             Ok(_) if self.broken.is("qi-command-ignored") => self.get_static(),
             Err(_) if self.broken.is("qi-failure-reported-as-success") => Ok(None),
-            Ok(_) if self.broken.is("qi-success-reported-as-failure") => {
-                Err("the command succeeded".to_owned())
-            }
+            Ok(_) if self.broken.is("qi-success-reported-as-failure") => Err("the command succeeded".to_owned()),
             outcome => outcome,
         }
     }
@@ -299,22 +256,17 @@ impl Qi {
             return Ok(());
         }
         let version: String = json::required(members, "version")?;
-        let parsed = Version::parse(&version)
-            .map_err(|error| format!("version {version:?} is no semantic version: {error}"))?;
+        let parsed =
+            Version::parse(&version).map_err(|error| format!("version {version:?} is no semantic version: {error}"))?;
         let ours = &self.config.version;
-        let mut compatible =
-            parsed.major == ours.major && (ours.major > 0 || parsed.minor == ours.minor);
+        let mut compatible = parsed.major == ours.major && (ours.major > 0 || parsed.minor == ours.minor);
         if self.broken.is("qi-version-unchecked") {
             compatible = true;
         }
         if self.broken.is("qi-version-must-equal") {
             compatible = parsed == *ours;
         }
-        if compatible {
-            Ok(())
-        } else {
-            Err(format!("version {version} is not compatible with {ours}"))
-        }
+        if compatible { Ok(()) } else { Err(format!("version {version} is not compatible with {ours}")) }
     }
 
     /// The arguments: an object or nothing (line 20).
@@ -330,19 +282,12 @@ impl Qi {
         }
     }
 
-    fn execute(
-        &mut self,
-        command: &str,
-        arguments: Option<&RawValue>,
-        session: Option<&str>,
-    ) -> Outcome {
+    fn execute(&mut self, command: &str, arguments: Option<&RawValue>, session: Option<&str>) -> Outcome {
         match (command, session) {
             ("initialize", None) => Ok(None),
             ("initialize", Some(session)) => self.initialize(session),
             ("execute", session) => self.execute_in(session),
-            ("terminate", None) => {
-                Err("terminate needs the session_id of an initialized session".to_owned())
-            }
+            ("terminate", None) => Err("terminate needs the session_id of an initialized session".to_owned()),
             ("terminate", Some(session)) => match self.sessions.remove(session) {
                 Some(_) => Ok(None),
                 None => Err("there is no such session to terminate".to_owned()),
@@ -357,15 +302,10 @@ impl Qi {
             return Err("the session is initialized already".to_owned());
         }
         if self.sessions.len() >= self.config.max_sessions {
-            return Err(format!(
-                "there are {} sessions already, terminate one first",
-                self.sessions.len()
-            ));
+            return Err(format!("there are {} sessions already, terminate one first", self.sessions.len()));
         }
         if session.len() > MAX_SESSION_NAME {
-            return Err(format!(
-                "a session_id to be remembered has at most {MAX_SESSION_NAME} bytes"
-            ));
+            return Err(format!("a session_id to be remembered has at most {MAX_SESSION_NAME} bytes"));
         }
         self.sessions.insert(session.to_owned(), 0);
         Ok(None)
@@ -387,9 +327,7 @@ impl Qi {
 
     fn get_static(&self) -> Outcome {
         let commands: Vec<&str> = self.commands().collect();
-        values(
-            &json!({ "system": "hubproof reference hub", "format": self.version, "commands": commands }),
-        )
+        values(&json!({ "system": "hubproof reference hub", "format": self.version, "commands": commands }))
     }
 
     fn answer_fixed(&self, name: &str, arguments: Option<&RawValue>) -> Outcome {
@@ -406,16 +344,11 @@ impl Qi {
         match arguments {
             None if command.needs_arguments => Err(format!("command {name:?} needs arguments")),
             Some(arguments) if command.echo => Ok(Some(arguments.to_owned())),
-            _ => command
-                .returns
-                .as_ref()
-                .map_or(Ok(None), |returns| values(&Value::Object(returns.clone()))),
+            _ => command.returns.as_ref().map_or(Ok(None), |returns| values(&Value::Object(returns.clone()))),
         }
     }
 }
 
 fn values(values: &Value) -> Outcome {
-    serde_json::value::to_raw_value(values)
-        .map(Some)
-        .map_err(|error| error.to_string())
+    serde_json::value::to_raw_value(values).map(Some).map_err(|error| error.to_string())
 }

@@ -46,10 +46,7 @@ fn requests_are_judged(#[case] request: Value, #[case] want: Value) {
     let got = ask(&[], &request.to_string());
     match want {
         Value::String(why) => {
-            assert_eq!(
-                (&got["status"], &got["version"]),
-                (&json!("failure"), &json!("0.1.0"))
-            );
+            assert_eq!((&got["status"], &got["version"]), (&json!("failure"), &json!("0.1.0")));
             assert!(got["payload"].as_str().unwrap().contains(&why), "{got}");
             assert!(got.get("session_id").is_none());
         }
@@ -64,35 +61,18 @@ fn requests_are_judged(#[case] request: Value, #[case] want: Value) {
 #[case("größe ☃ \"quoted\" \u{1}")]
 #[case(&"s".repeat(10_000))]
 fn a_session_id_is_copied(#[case] session: &str, #[values("ping", "fail", "nope")] command: &str) {
-    let got = ask(
-        &[],
-        &json!({"session_id":session,"command":command,"version":"0.1.0"}).to_string(),
-    );
+    let got = ask(&[], &json!({"session_id":session,"command":command,"version":"0.1.0"}).to_string());
     assert_eq!(got["session_id"], session);
-    assert_eq!(
-        got["status"],
-        if command == "ping" {
-            "success"
-        } else {
-            "failure"
-        }
-    );
+    assert_eq!(got["status"], if command == "ping" { "success" } else { "failure" });
 }
 
 #[test]
 fn a_session_spans_connections_and_ends_when_terminated() {
-    let mut hub = Play::new(
-        "qi",
-        &["execute_needs_session=true", "max_sessions=1"],
-        None,
-    );
+    let mut hub = Play::new("qi", &["execute_needs_session=true", "max_sessions=1"], None);
     hub.open(1);
     hub.open(2);
     let mut run = |conn, command: &str, session: &str| {
-        hub.answer(
-            conn,
-            &json!({"session_id":session,"command":command,"version":"0.1.0"}).to_string(),
-        )
+        hub.answer(conn, &json!({"session_id":session,"command":command,"version":"0.1.0"}).to_string())
     };
     assert_eq!(run(1, "execute", "s")["status"], "failure");
     assert_eq!(run(1, "initialize", "s")["status"], "success");
@@ -107,23 +87,10 @@ fn a_session_spans_connections_and_ends_when_terminated() {
 
 #[test]
 fn commands_are_configured() {
-    let sets = [
-        "commands.answer.returns={ n = 42 }",
-        "commands.ping.fails=not today",
-        "version=\"1.2.0\"",
-    ];
-    assert_eq!(
-        ask(&sets, r#"{"command":"answer","version":"1.9.0"}"#)["payload"],
-        json!({"n":42})
-    );
-    assert_eq!(
-        ask(&sets, r#"{"command":"ping","version":"1.2.0"}"#)["payload"],
-        "not today"
-    );
-    assert_eq!(
-        ask(&sets, r#"{"command":"fail","version":"1.2.0"}"#)["version"],
-        "1.2.0"
-    );
+    let sets = ["commands.answer.returns={ n = 42 }", "commands.ping.fails=not today", "version=\"1.2.0\""];
+    assert_eq!(ask(&sets, r#"{"command":"answer","version":"1.9.0"}"#)["payload"], json!({"n":42}));
+    assert_eq!(ask(&sets, r#"{"command":"ping","version":"1.2.0"}"#)["payload"], "not today");
+    assert_eq!(ask(&sets, r#"{"command":"fail","version":"1.2.0"}"#)["version"], "1.2.0");
 }
 
 #[rstest]
@@ -134,14 +101,8 @@ fn commands_are_configured() {
 fn wrong_settings_are_refused(#[case] set: &str, #[case] why: &str) {
     let mut settings = crate::Settings::default();
     settings.set_pair(set).unwrap();
-    let error = crate::machine("qi", &settings, None)
-        .map(drop)
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.starts_with("settings of qi: ") && error.contains(why),
-        "{error}"
-    );
+    let error = crate::machine("qi", &settings, None).map(drop).unwrap_err().to_string();
+    assert!(error.starts_with("settings of qi: ") && error.contains(why), "{error}");
 }
 
 proptest! {
