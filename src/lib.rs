@@ -13,4 +13,5 @@ pub mod secret;
 pub mod source;
 pub mod target;
 pub mod transport;
+pub mod check;
 pub mod yaml;

@@ -231,7 +231,7 @@ impl Wire {
                     let answer = Err(format!("no hook `{name}` without sockets"));
                     self.to_conversation.push_back(Input::HookAnswer { call, answer });
                 }
-                Output::Listen { .. } | Output::SendBytes { .. } | Output::Trace(_) | Output::Waiting { .. } => {}
+                Output::SendBytes { .. } | Output::Trace(_) | Output::Waiting { .. } => {}
             }
         }
     }

@@ -61,11 +61,6 @@ pub enum Input {
         call: u32,
         answer: Result<Value, String>,
     },
-    /// An actor that listens does so here now.
-    Listening {
-        actor: ActorId,
-        url: String,
-    },
     /// The hub connected to an actor that listens.
     Accepted {
         actor: ActorId,
@@ -108,9 +103,6 @@ pub enum Output {
         name: String,
         args: Value,
         message: Option<Value>,
-    },
-    Listen {
-        actor: ActorId,
     },
     Trace(FrameReport),
     Waiting {
@@ -228,15 +220,20 @@ impl Conversation {
         }
     }
 
+    /// Actors that listen: each needs an address before the conversation starts.
+    pub fn listeners(&self) -> Vec<ActorId> {
+        (0..self.actors.len()).filter(|id| self.is_server(*id)).collect()
+    }
+
+    /// Where an actor listens.
+    pub fn listens(&mut self, actor: ActorId, url: String) {
+        self.actors[actor].url = Some(url);
+    }
+
     /// Plays the first steps.
     pub fn start(&mut self, now: Duration) -> Vec<Output> {
         self.set_now(now);
         let program = Arc::clone(&self.program);
-        for (id, actor) in program.actors.iter().enumerate() {
-            if program.roles.get(&actor.role).is_some_and(|role| role.server) {
-                self.out.push(Output::Listen { actor: id });
-            }
-        }
         for (name, template) in &program.lets {
             match template.eval(&self.names(None)) {
                 Ok(value) => {
@@ -261,7 +258,6 @@ impl Conversation {
             Input::HookAnswer { call, answer } => {
                 self.hook_answers.insert(call, answer);
             }
-            Input::Listening { actor, url } => self.actors[actor].url = Some(url),
             Input::Accepted { actor, connection } => {
                 self.connections.insert(connection, actor);
                 self.actors[actor].reset_connection(connection);

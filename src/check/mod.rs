@@ -1,0 +1,345 @@
+//! Checks a hub: which scenarios run, where, how many at a time. `play` runs one of them.
+
+mod hubs;
+mod play;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::{Mutex, RwLock, Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+
+pub use hubs::{EmbeddedHubs, HubsError};
+
+use crate::event::{Cause, Event, ScenarioReport, Verdict};
+use crate::interpret::{Config, unmet};
+use crate::pack::Pack;
+use crate::scenario::{Isolation, Program, Shared};
+use crate::secret::Masker;
+use crate::target::{HookSpec, Target};
+use crate::transport::{Endpoint, tls};
+
+/// One protocol and the hub it is checked on.
+pub struct Subject {
+    pub pack: Arc<Pack>,
+    pub shared: Arc<Shared>,
+    pub programs: Vec<Arc<Program>>,
+    pub target: Target,
+    /// The reference server, where the target is ours: exclusive scenarios get a hub of their own.
+    pub embedded: Option<Arc<EmbeddedHubs>>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Scenarios at a time.
+    pub jobs: usize,
+    /// Stretches every wait.
+    pub stretch: f64,
+    pub repeat: usize,
+    /// The longest a scenario may take.
+    pub limit: Duration,
+    pub stated_only: bool,
+    pub trace: bool,
+    /// Scenarios that destroy the hub may run though it cannot be restarted.
+    pub destructive: bool,
+    /// Distinguishes this run from all others.
+    pub stamp: String,
+    /// Unix time in milliseconds, now.
+    pub now_ms: i64,
+}
+
+/// An instance of a target, ready to be connected to.
+pub struct Site {
+    pub name: String,
+    pub endpoint: Endpoint,
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+    pub hooks: BTreeMap<String, HookSpec>,
+    /// Defaults of the protocol included.
+    pub settings: BTreeMap<String, Value>,
+    pub provides: BTreeSet<String>,
+}
+
+/// Why nothing can be checked.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    #[error("the address of instance `{instance}`: {reason}")]
+    Endpoint { instance: String, reason: String },
+    #[error("{0}")]
+    Tls(String),
+    #[error("{0}")]
+    Need(String),
+}
+
+/// A scenario with the place where it will run.
+struct Job {
+    program: Arc<Program>,
+    place: Place,
+    repetition: usize,
+    subject: Arc<Prepared>,
+}
+
+enum Place {
+    Site(usize),
+    /// No instance meets these needs.
+    Nowhere(Vec<String>),
+}
+
+struct Prepared {
+    sites: Vec<Arc<Site>>,
+    target: Target,
+    embedded: Option<Arc<EmbeddedHubs>>,
+    masker: Arc<Masker>,
+    budget: Arc<Semaphore>,
+    /// Read by scenarios that share the hub, written by those that must be alone on it.
+    hub: Arc<RwLock<()>>,
+    words: Arc<Mutex<HashMap<String, Arc<Mutex<()>>>>>,
+}
+
+/// How many scenarios there are to run, repetitions included.
+pub fn count(subjects: &[Subject], options: &Options) -> usize {
+    subjects.iter().map(|subject| subject.programs.len()).sum::<usize>() * options.repeat
+}
+
+/// Runs all scenarios, and reports on `events`; ends early, but in order, once `interrupt` is true.
+///
+/// # Errors
+///
+/// [`SetupError`], before anything has run.
+pub async fn run(subjects: Vec<Subject>, options: Options, events: mpsc::Sender<Event>, interrupt: watch::Receiver<bool>) -> Result<(), SetupError> {
+    let mut jobs = Vec::new();
+    let mut last = Vec::new();
+    for subject in subjects {
+        let prepared = Arc::new(prepare(&subject)?);
+        for repetition in 1..=options.repeat {
+            for program in &subject.programs {
+                let place = place(program, &prepared, &options)?;
+                let job = Job { program: Arc::clone(program), place, repetition, subject: Arc::clone(&prepared) };
+                if program.isolation == Isolation::Destructive { last.push(job) } else { jobs.push(job) }
+            }
+        }
+    }
+    // What needs the hub for itself comes after what shares it, and what destroys it comes last.
+    jobs.sort_by_key(|job| matches!(&job.program.isolation, Isolation::Exclusive(word) if word == "hub" && job.subject.embedded.is_none()));
+    let slots = Arc::new(Semaphore::new(options.jobs.max(1)));
+    for jobs in [jobs, last] {
+        let mut tasks = JoinSet::new();
+        for (number, job) in jobs.into_iter().enumerate() {
+            // In the order of the list: the permit is taken here, not in the task.
+            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
+            if *interrupt.borrow() {
+                break;
+            }
+            let (options, events, interrupt) = (options.clone(), events.clone(), interrupt.clone());
+            tasks.spawn(async move {
+                let _slot = slot;
+                let report = run_job(job, number, &options, &events, interrupt).await;
+                let _ = events.send(Event::Finished(Box::new(report))).await;
+            });
+            while tasks.try_join_next().is_some() {}
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+    Ok(())
+}
+
+fn prepare(subject: &Subject) -> Result<Prepared, SetupError> {
+    let target = &subject.target;
+    let defaults: BTreeMap<String, Value> =
+        subject.shared.settings.iter().filter_map(|(name, setting)| Some((name.clone(), setting.default.clone()?))).collect();
+    let secure = target.instances.iter().any(|instance| instance.url.starts_with("wss"));
+    let config = if secure {
+        Some(tls::client_config(target.tls.ca.as_deref(), target.tls.insecure).map_err(|error| SetupError::Tls(error.to_string()))?)
+    } else {
+        None
+    };
+    let mut masker = Masker::new(target.secrets());
+    let mut sites = Vec::new();
+    for instance in &target.instances {
+        let endpoint: Endpoint = instance
+            .url
+            .parse()
+            .map_err(|error| SetupError::Endpoint { instance: instance.name.clone(), reason: format!("{error}") })?;
+        let mut settings = defaults.clone();
+        for (name, setting) in &instance.settings {
+            settings.insert(name.clone(), setting.value.clone());
+            // A setting may be secret by the protocol's word, wherever the target writes it.
+            if subject.shared.settings.get(name).is_some_and(|declared| declared.secret)
+                && let Some(secret) = setting.value.as_str()
+            {
+                masker.add(secret);
+            }
+        }
+        let mut provides = instance.provides.clone();
+        if endpoint.tls {
+            provides.insert("tls".to_owned());
+        }
+        sites.push(Arc::new(Site { name: instance.name.clone(), endpoint, tls: config.clone(), hooks: target.hooks.clone(), settings, provides }));
+    }
+    Ok(Prepared {
+        sites,
+        target: target.clone(),
+        embedded: subject.embedded.clone(),
+        masker: Arc::new(masker),
+        budget: Arc::new(Semaphore::new(target.connections.max(1))),
+        hub: Arc::default(),
+        words: Arc::default(),
+    })
+}
+
+/// The first instance that meets the needs, or the needs that the nearest one does not meet.
+fn place(program: &Program, subject: &Prepared, options: &Options) -> Result<Place, SetupError> {
+    if program.isolation == Isolation::Destructive && subject.embedded.is_none() && !subject.target.restartable && !options.destructive {
+        return Ok(Place::Nowhere(vec!["a hub that may be destroyed (--destructive, or `restartable = true`)".to_owned()]));
+    }
+    let mut nearest: Option<Vec<String>> = None;
+    for (index, site) in subject.sites.iter().enumerate() {
+        let provides = |word: &str| site.provides.contains(word);
+        let hooks = |name: &str| site.hooks.contains_key(name);
+        let missing = unmet(program, &site.settings, &provides, &hooks).map_err(|error| SetupError::Need(format!("{}: {error}", program.id)))?;
+        if missing.is_empty() {
+            return Ok(Place::Site(index));
+        }
+        if nearest.as_ref().is_none_or(|known| missing.len() < known.len()) {
+            nearest = Some(missing);
+        }
+    }
+    Ok(Place::Nowhere(nearest.unwrap_or_default()))
+}
+
+async fn run_job(job: Job, number: usize, options: &Options, events: &mpsc::Sender<Event>, interrupt: watch::Receiver<bool>) -> ScenarioReport {
+    let index = match job.place {
+        Place::Nowhere(unmet) => return not_testable(&job.program, unmet, job.repetition),
+        Place::Site(index) => index,
+    };
+    let subject = &job.subject;
+    let _ = events.send(Event::Started { id: job.program.id.clone() }).await;
+    let permits = u32::try_from(job.program.connections.clamp(1, subject.target.connections.max(1))).unwrap_or(1);
+    let budget = Arc::clone(&subject.budget).acquire_many_owned(permits).await;
+    let isolation = isolate(&job.program.isolation, subject).await;
+    let mut site = Arc::clone(&subject.sites[index]);
+    let mut own = None;
+    if let (Some(embedded), false) = (&subject.embedded, job.program.isolation == Isolation::Shared) {
+        match embedded.start_one(index).await {
+            Ok((url, hub)) => {
+                if let Ok(endpoint) = url.parse() {
+                    let Site { name, tls, hooks, settings, provides, .. } = &*site;
+                    let hooks = hub.hooks(hooks);
+                    site = Arc::new(Site { name: name.clone(), endpoint, tls: tls.clone(), hooks, settings: settings.clone(), provides: provides.clone() });
+                }
+                own = Some(hub);
+            }
+            Err(error) => return failed(&job.program, format!("no hub of its own could be started: {error}"), job.repetition),
+        }
+    }
+    let masker = Arc::clone(&subject.masker);
+    let config = Config {
+        settings: site.settings.clone(),
+        stamp: format!("{}{}", options.stamp, base36(number as u64 + 1000 * job.repetition as u64)),
+        epoch_ms: options.now_ms,
+        patience: subject.target.patience,
+        quiet: subject.target.quiet,
+        stretch: options.stretch,
+        stated_only: options.stated_only,
+        trace: options.trace,
+        mask: Arc::new(move |text: &str| masker.mask(text).into_owned()),
+    };
+    let name = site.name.clone();
+    let mut report = play::play(Arc::clone(&job.program), config, site, options.limit, events.clone(), interrupt).await;
+    report.instance = name;
+    report.repetition = job.repetition;
+    mask(&mut report, &subject.masker);
+    if let Some(hub) = own {
+        hub.shutdown().await;
+    }
+    drop((budget, isolation));
+    report
+}
+
+/// Whatever keeps others away, until it is dropped.
+struct Isolated {
+    _reading: Option<tokio::sync::OwnedRwLockReadGuard<()>>,
+    _writing: Option<tokio::sync::OwnedRwLockWriteGuard<()>>,
+    _word: Option<tokio::sync::OwnedMutexGuard<()>>,
+}
+
+async fn isolate(isolation: &Isolation, subject: &Prepared) -> Isolated {
+    let none = Isolated { _reading: None, _writing: None, _word: None };
+    if subject.embedded.is_some() && *isolation != Isolation::Shared {
+        // It gets a hub of its own.
+        return none;
+    }
+    match isolation {
+        Isolation::Shared => Isolated { _reading: Some(Arc::clone(&subject.hub).read_owned().await), ..none },
+        Isolation::Exclusive(word) if word != "hub" => {
+            let lock = Arc::clone(subject.words.lock().await.entry(word.clone()).or_default());
+            let held = lock.lock_owned().await;
+            Isolated { _word: Some(held), _reading: Some(Arc::clone(&subject.hub).read_owned().await), ..none }
+        }
+        Isolation::Exclusive(_) | Isolation::Destructive => Isolated { _writing: Some(Arc::clone(&subject.hub).write_owned().await), ..none },
+    }
+}
+
+fn not_testable(program: &Program, unmet: Vec<String>, repetition: usize) -> ScenarioReport {
+    ScenarioReport { unmet, verdict: Verdict::NotTestable, ..blank(program, repetition) }
+}
+
+fn failed(program: &Program, message: String, repetition: usize) -> ScenarioReport {
+    let cause = Cause { span: None, step: String::new(), message, detail: None, unreachable: false };
+    ScenarioReport { cause: Some(cause), verdict: Verdict::Inconclusive, ..blank(program, repetition) }
+}
+
+fn blank(program: &Program, repetition: usize) -> ScenarioReport {
+    ScenarioReport {
+        protocol: program.pack.name.clone(),
+        id: program.id.clone(),
+        title: program.title.clone(),
+        span: program.span,
+        instance: String::new(),
+        repetition,
+        verdict: Verdict::Pass,
+        checks: Vec::new(),
+        unmet: Vec::new(),
+        cause: None,
+        mistake: None,
+        leftovers: Vec::new(),
+        history: Vec::new(),
+        history_dropped: 0,
+        duration: Duration::ZERO,
+        slimmest: None,
+    }
+}
+
+/// Takes secrets out of every text of a report; frames were masked before they were cut.
+fn mask(report: &mut ScenarioReport, masker: &Masker) {
+    let clean = |text: &mut String| *text = masker.mask(text).into_owned();
+    for check in &mut report.checks {
+        clean(&mut check.message);
+        if let Some(detail) = &mut check.detail {
+            clean(&mut detail.expected);
+            clean(&mut detail.received);
+            detail.sent.iter_mut().for_each(clean);
+        }
+    }
+    if let Some(cause) = &mut report.cause {
+        clean(&mut cause.message);
+        if let Some(detail) = &mut cause.detail {
+            clean(&mut detail.expected);
+            clean(&mut detail.received);
+            detail.sent.iter_mut().for_each(clean);
+        }
+    }
+    report.mistake.iter_mut().for_each(clean);
+}
+
+pub fn base36(mut number: u64) -> String {
+    let mut digits = Vec::new();
+    loop {
+        digits.push(char::from_digit((number % 36) as u32, 36).unwrap_or('0'));
+        number /= 36;
+        if number == 0 {
+            return digits.into_iter().rev().collect();
+        }
+    }
+}

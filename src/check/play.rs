@@ -1,0 +1,216 @@
+//! One scenario against one hub: the shell of sockets, timers and hooks around a conversation.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::Site;
+use crate::event::{Event, ScenarioReport};
+use crate::hook::{self, HookCall};
+use crate::interpret::{Config, Conversation, Dial, Input, Output};
+use crate::scenario::Program;
+use crate::scenario::model::{ActorId, setting_value};
+use crate::transport::{self, ConnId, ConnectRequest, Connection, Incoming, Listener, Outgoing};
+
+/// Events of all connections of a scenario that may wait to be handled; beyond it reading stops.
+const INCOMING: usize = 1024;
+/// Connections that were accepted rather than opened are numbered from here.
+const ACCEPTED: u32 = 1 << 20;
+/// How long connections may take to say goodbye.
+const FAREWELL: Duration = Duration::from_millis(100);
+
+/// What the driver hears besides the sockets.
+enum Aside {
+    Answer { call: u32, answer: Result<Value, String> },
+    Accepted { actor: ActorId, connection: Connection },
+}
+
+/// Plays a scenario to its end, or to the limit, or until interrupted.
+pub async fn play(program: Arc<Program>, config: Config, site: Arc<Site>, limit: Duration, events: mpsc::Sender<Event>, mut interrupt: watch::Receiver<bool>) -> ScenarioReport {
+    let started = Instant::now();
+    let mut driver = Driver::new(&program, site, events, config.patience.mul_f64(config.stretch), &config);
+    let mut conversation = Conversation::new(Arc::clone(&program), config);
+    driver.listen(&mut conversation).await;
+    let outputs = conversation.start(Duration::ZERO);
+    driver.carry(outputs).await;
+    let mut interrupted = *interrupt.borrow();
+    while !conversation.is_finished() {
+        let wake = conversation.deadline().map_or(limit, |deadline| deadline.min(limit));
+        let input = tokio::select! {
+            // What has arrived comes before what has timed out: a frame counts from when it was read.
+            biased;
+            Some(incoming) = driver.incoming.recv() => {
+                let at = incoming.at.saturating_duration_since(started);
+                let outputs = conversation.handle(at, Input::Received { connection: incoming.conn.0, what: incoming.what });
+                driver.carry(outputs).await;
+                if started.elapsed() < limit {
+                    continue;
+                }
+                Input::Interrupt
+            }
+            Some(aside) = driver.asides.recv() => match aside {
+                Aside::Answer { call, answer } => Input::HookAnswer { call, answer },
+                Aside::Accepted { actor, connection } => driver.accepted(actor, connection),
+            },
+            changed = interrupt.changed(), if !interrupted => {
+                interrupted = changed.is_err() || *interrupt.borrow();
+                if interrupted { Input::Interrupt } else { Input::Tick }
+            }
+            () = tokio::time::sleep_until((started + wake).into()) => {
+                if started.elapsed() >= limit { Input::Interrupt } else { Input::Tick }
+            }
+        };
+        let outputs = conversation.handle(started.elapsed(), input);
+        driver.carry(outputs).await;
+    }
+    driver.leave().await;
+    conversation.into_report()
+}
+
+struct Driver {
+    id: String,
+    site: Arc<Site>,
+    patience: Duration,
+    settings: Map<String, Value>,
+    connections: HashMap<u32, Connection>,
+    accepted: u32,
+    sender: mpsc::Sender<Incoming>,
+    incoming: mpsc::Receiver<Incoming>,
+    aside: mpsc::Sender<Aside>,
+    asides: mpsc::Receiver<Aside>,
+    /// Hooks under way and actors that listen; they end with the scenario.
+    tasks: JoinSet<()>,
+    events: mpsc::Sender<Event>,
+}
+
+impl Driver {
+    fn new(program: &Program, site: Arc<Site>, events: mpsc::Sender<Event>, patience: Duration, config: &Config) -> Self {
+        let (sender, incoming) = mpsc::channel(INCOMING);
+        let (aside, asides) = mpsc::channel(16);
+        let settings = config.settings.iter().map(|(name, value)| (name.clone(), setting_value(value))).collect();
+        Self { id: program.id.clone(), site, patience, settings, connections: HashMap::new(), accepted: 0, sender, incoming, aside, asides, tasks: JoinSet::new(), events }
+    }
+
+    async fn listen(&mut self, conversation: &mut Conversation) {
+        for actor in conversation.listeners() {
+            // Loopback with a free port: if even that fails, the actor has no address, and the step that needs it says so.
+            let Ok(listener) = transport::listen(transport::ListenRequest::default()).await else { continue };
+            conversation.listens(actor, listener.url());
+            self.tasks.spawn(accept(listener, actor, self.aside.clone(), self.sender.clone()));
+        }
+    }
+
+    fn accepted(&mut self, actor: ActorId, connection: Connection) -> Input {
+        let number = connection.conn().0;
+        self.accepted += 1;
+        self.connections.insert(number, connection);
+        Input::Accepted { actor, connection: number }
+    }
+
+    async fn carry(&mut self, outputs: Vec<Output>) {
+        for output in outputs {
+            match output {
+                Output::Open { connection, dial } => self.open(connection, dial).await,
+                Output::Send { connection, frames } => self.send(connection, Outgoing::Frames(frames)),
+                Output::SendBytes { connection, bytes } => self.send(connection, Outgoing::Bytes(bytes)),
+                Output::End { connection, reset } => self.send(connection, if reset { Outgoing::Reset } else { Outgoing::Fin }),
+                Output::StopReading { connection } => self.send(connection, Outgoing::StopReading),
+                Output::ReadAgain { connection } => self.send(connection, Outgoing::ReadAgain),
+                Output::Hook { call, name, args, message } => self.hook(call, name, args, message),
+                Output::Trace(frame) => {
+                    let _ = self.events.send(Event::Frame { id: self.id.clone(), frame }).await;
+                }
+                Output::Waiting { because, time } => {
+                    let _ = self.events.send(Event::Waiting { id: self.id.clone(), because, time }).await;
+                }
+            }
+        }
+    }
+
+    async fn open(&mut self, connection: u32, dial: Dial) {
+        let mut endpoint = self.site.endpoint.clone();
+        if dial.path.is_some() {
+            // A path of the scenario's stands for the one in the target's URL.
+            endpoint.path = String::new();
+        }
+        let source = match dial.from.as_deref().map(str::parse::<IpAddr>) {
+            None => None,
+            Some(Ok(source)) => Some(source),
+            Some(Err(_)) => {
+                let what = crate::frame::Received::Unreachable { reason: format!("`{}` is not a source address", dial.from.unwrap_or_default()) };
+                let _ = self.sender.send(Incoming { conn: ConnId(connection), at: Instant::now(), what }).await;
+                return;
+            }
+        };
+        let request = ConnectRequest {
+            path: dial.path.unwrap_or_default(),
+            query: dial.query,
+            headers: dial.headers,
+            subprotocols: dial.subprotocols,
+            source,
+            tls: self.site.tls.clone(),
+            timeout: self.patience,
+            ..ConnectRequest::new(endpoint)
+        };
+        let opened = transport::open(ConnId(connection), request, self.sender.clone());
+        self.connections.insert(connection, opened);
+    }
+
+    fn send(&self, connection: u32, what: Outgoing) {
+        // A connection that is gone reports its end by itself.
+        let _ = self.connections.get(&connection).map(|connection| connection.send(what));
+    }
+
+    fn hook(&mut self, call: u32, name: String, args: Value, message: Option<Value>) {
+        let Some(spec) = self.site.hooks.get(&name).cloned() else {
+            let answer = Err(format!("the target has no hook `{name}`"));
+            let aside = self.aside.clone();
+            self.tasks.spawn(async move {
+                let _ = aside.send(Aside::Answer { call, answer }).await;
+            });
+            return;
+        };
+        let (aside, settings, patience) = (self.aside.clone(), self.settings.clone(), self.patience);
+        self.tasks.spawn(async move {
+            let answer = hook::run(&spec, &HookCall { name: &name, args: &args, message: message.as_ref(), settings: &settings }, patience).await;
+            let _ = aside.send(Aside::Answer { call, answer: answer.map_err(|error| error.to_string()) }).await;
+        });
+    }
+
+    /// Waits a moment for the goodbyes, then everything is dropped.
+    async fn leave(mut self) {
+        self.tasks.abort_all();
+        let all = std::mem::take(&mut self.connections).into_values();
+        let mut farewells: JoinSet<()> = all.map(Connection::finish).collect();
+        let incoming = &mut self.incoming;
+        let _ = tokio::time::timeout(FAREWELL, async {
+            loop {
+                tokio::select! {
+                    ended = farewells.join_next() => if ended.is_none() { break },
+                    // Connections that have much to say must not wait for us.
+                    _ = incoming.recv() => {}
+                }
+            }
+        })
+        .await;
+    }
+}
+
+async fn accept(listener: Listener, actor: ActorId, aside: mpsc::Sender<Aside>, sender: mpsc::Sender<Incoming>) {
+    let base = ACCEPTED + (actor as u32) * 0x1000;
+    for number in 0..0x1000 {
+        match listener.accept(ConnId(base + number), sender.clone()).await {
+            Ok(connection) => {
+                if aside.send(Aside::Accepted { actor, connection }).await.is_err() {
+                    return;
+                }
+            }
+            Err(_) => return,
+        }
+    }
+}
