@@ -7,4 +7,5 @@ pub mod matcher;
 pub mod pack;
 pub mod scenario;
 pub mod event;
+pub mod report;
 pub mod frame;
