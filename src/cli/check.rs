@@ -1,0 +1,483 @@
+//! `hubproof check`: proves that a hub speaks its protocol.
+
+use std::collections::BTreeSet;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use clap::Args;
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use tokio::sync::{mpsc, watch};
+
+use super::files::{self, Protocol};
+use super::progress::Progress;
+use super::{Trouble, print, runtime};
+use crate::check::{self, EmbeddedHubs, Options, Subject};
+use crate::diagnostic::suggest;
+use crate::event::Event;
+use crate::report::{self, Fold, Outline, RunOptions, RunReport, json, junit, terminal};
+use crate::scenario::Program;
+use crate::secret::Masker;
+use crate::source::Sources;
+use crate::target::{self, Override, Target};
+
+/// Check a hub; without a URL, the reference server that is built in
+#[derive(Args)]
+pub struct CheckArgs {
+    /// The hub: ws:// or wss://
+    #[arg(value_name = "URL")]
+    url: Option<String>,
+    /// What the hub is checked as; without a URL, each of these (default: all)
+    #[arg(long, value_name = "NAME")]
+    protocol: Vec<String>,
+    /// A TOML file that says how the hub is set up: addresses, secrets, hooks
+    #[arg(long, value_name = "FILE")]
+    target: Option<PathBuf>,
+    /// A setting of the hub, or any key of the target file: version=0.2.0, secrets.jwt_secret=..., patience=10s
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// A pack of yours instead of a built-in one: a folder with asyncapi.yaml, messages/, rules.yaml, scenarios/
+    #[arg(long, value_name = "DIR")]
+    pack: Option<PathBuf>,
+    /// Only scenarios whose name fits: 'concierge/group-*', or 'seq'
+    #[arg(long, value_name = "GLOB")]
+    scenario: Vec<String>,
+    /// Only scenarios that check this rule
+    #[arg(long, value_name = "ID")]
+    rule: Vec<String>,
+    /// List what would run, and what the protocol can use: settings, hooks, needs
+    #[arg(long)]
+    list: bool,
+    /// Scenarios at a time
+    #[arg(short, long, value_name = "N", default_value_t = 16)]
+    jobs: usize,
+    /// Warnings fail the run
+    #[arg(long)]
+    strict: bool,
+    /// A broken must that the document only implies warns
+    #[arg(long)]
+    stated_only: bool,
+    /// Write a report: json=PATH or junit=PATH; - is stdout
+    #[arg(long = "report", value_name = "FORMAT=PATH")]
+    reports: Vec<String>,
+    /// The longest a scenario may take
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = target::parse_duration)]
+    timeout: Duration,
+    /// Stretches every wait: 2 for a hub, or a machine, that is twice as slow
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = factor)]
+    patience: f64,
+    /// Play everything N times; what fails only sometimes is called flaky
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    repeat: u32,
+    /// One line per frame, on stderr
+    #[arg(long)]
+    trace: bool,
+    /// List what is otherwise only counted
+    #[arg(short, long)]
+    verbose: bool,
+    /// Scenarios that may destroy the hub run too
+    #[arg(long)]
+    destructive: bool,
+    /// Trust the certificates in this file (PEM)
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Trust whatever certificate the hub shows
+    #[arg(long)]
+    insecure: bool,
+    /// Break the built-in reference server on purpose, to see what a finding looks like: `hubproof serve --list-faults`
+    #[arg(long, value_name = "ID", conflicts_with_all = ["url", "target"])]
+    fault: Option<String>,
+}
+
+fn factor(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(factor) if (0.1..=1000.0).contains(&factor) => Ok(factor),
+        _ => Err("a number from 0.1 to 1000".to_owned()),
+    }
+}
+
+/// Where a report goes.
+enum Sink {
+    Stdout,
+    File(PathBuf),
+}
+
+#[derive(Clone, Copy)]
+enum Format {
+    Json,
+    Junit,
+}
+
+pub fn run(arguments: CheckArgs) -> Result<u8, Trouble> {
+    let mut sources = Sources::default();
+    let sinks = sinks(&arguments.reports)?;
+    let overrides = overrides(&arguments)?;
+    let named = match &arguments.target {
+        Some(path) => Some(read_target(path, &overrides, &mut sources)?),
+        None => None,
+    };
+    let protocols = protocols(&arguments, named.as_ref(), &mut sources)?;
+    let selection = Selection::new(&arguments, &protocols)?;
+    if arguments.list {
+        print(&list(&protocols, &selection));
+        return Ok(0);
+    }
+    let options = Options {
+        jobs: arguments.jobs,
+        stretch: arguments.patience,
+        repeat: arguments.repeat as usize,
+        limit: arguments.timeout.mul_f64(arguments.patience.max(1.0)),
+        stated_only: arguments.stated_only,
+        trace: arguments.trace,
+        destructive: arguments.destructive,
+        stamp: stamp(),
+        now_ms: now_ms(),
+    };
+    let outlines = protocols.iter().map(|p| Outline::new(Arc::clone(&p.pack), &p.scenarios.programs, |program| selection.takes(program))).collect();
+    let shown = RunOptions {
+        strict: arguments.strict,
+        stated_only: arguments.stated_only,
+        command: again(&arguments),
+        target: arguments.url.clone().or_else(|| named.as_ref().and_then(|t| t.instances.first()).map(|i| i.url.clone())).unwrap_or_else(|| "embedded reference server".to_owned()),
+    };
+    let runtime = runtime()?;
+    let (report, masker) = runtime.block_on(async {
+        let mut subjects = Vec::new();
+        let mut hubs = Vec::new();
+        for protocol in &protocols {
+            let (target, embedded) = subject_target(&arguments, named.as_ref(), &overrides, protocol, &mut sources).await?;
+            hubs.extend(embedded.clone());
+            let programs = protocol.scenarios.programs.iter().filter(|program| selection.takes(program)).cloned().collect();
+            subjects.push(Subject { pack: Arc::clone(&protocol.pack), shared: Arc::clone(&protocol.scenarios.shared), programs, target, embedded });
+        }
+        let masker = Masker::new(subjects.iter().flat_map(|subject| subject.target.secrets().collect::<Vec<_>>()));
+        let report = go(subjects, options, Fold::new(outlines), shown).await;
+        for hub in hubs {
+            hub.shutdown().await;
+        }
+        Ok::<_, Trouble>((report?, masker))
+    })?;
+    // Scenarios that run on are cut off here: everything has been said.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    let code = report::exit_code(&report);
+    write_out(&report, &sources, &sinks, &masker, arguments.verbose)?;
+    Ok(code)
+}
+
+/// The run itself: one loop shows progress and folds.
+async fn go(subjects: Vec<Subject>, options: Options, mut fold: Fold, shown: RunOptions) -> Result<RunReport, Trouble> {
+    let started = Instant::now();
+    let started_ms = u64::try_from(options.now_ms).unwrap_or(0);
+    let mut progress = Progress::new(check::count(&subjects, &options));
+    let (events, mut inbox) = mpsc::channel(256);
+    let (stop, interrupt) = watch::channel(false);
+    let mut running = tokio::spawn(check::run(subjects, options, events, interrupt));
+    let mut asked_to_stop = 0;
+    let mut ended = None;
+    loop {
+        tokio::select! {
+            event = inbox.recv() => match event {
+                Some(event) => {
+                    progress.see(&event);
+                    if let Event::Finished(report) = event {
+                        fold.feed(*report);
+                    }
+                }
+                // Everybody who could report has ended.
+                None => break,
+            },
+            result = &mut running, if ended.is_none() => ended = Some(result),
+            _ = tokio::signal::ctrl_c() => {
+                asked_to_stop += 1;
+                if asked_to_stop > 1 {
+                    break;
+                }
+                let _ = stop.send(true);
+                progress.line("stopping: the scenarios under way end first; Ctrl-C again to stop at once");
+            }
+        }
+    }
+    progress.finish();
+    match ended {
+        Some(Ok(Err(error))) => return Err(Trouble::new(error.to_string())),
+        Some(Err(error)) if error.is_panic() => return Err(Trouble::new(format!("hubproof failed: {error}; please report this"))),
+        _ => {}
+    }
+    Ok(fold.finish(shown, started_ms, started.elapsed(), asked_to_stop > 0))
+}
+
+// ---- what is checked
+
+fn overrides(arguments: &CheckArgs) -> Result<Vec<Override>, Trouble> {
+    let mut texts = arguments.sets.clone();
+    if let Some(ca) = &arguments.ca {
+        texts.push(format!("tls.ca='{}'", ca.display()));
+    }
+    if arguments.insecure {
+        texts.push("tls.insecure=true".to_owned());
+    }
+    if let (Some(url), Some(_)) = (&arguments.url, &arguments.target) {
+        texts.push(format!("url='{url}'"));
+    }
+    texts.iter().map(|text| target::parse_override(text).map_err(Trouble::new)).collect()
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn read_secret(path: &str) -> std::io::Result<String> {
+    std::fs::read_to_string(path)
+}
+
+fn read_target(path: &Path, overrides: &[Override], sources: &mut Sources) -> Result<Target, Trouble> {
+    let file = files::read(path, sources)?;
+    target::parse(sources, file, overrides, &environment, &read_secret).map_err(|found| Trouble::from_diagnostics(&found, sources))
+}
+
+/// The protocols of the run, loaded and without a mistake.
+fn protocols(arguments: &CheckArgs, target: Option<&Target>, sources: &mut Sources) -> Result<Vec<Protocol>, Trouble> {
+    if let Some(directory) = &arguments.pack {
+        let folder = files::user_folder(directory, sources)?;
+        if arguments.url.is_none() && target.is_none() && !arguments.list && !hubproof_reference::protocols().contains(&folder.name.as_str()) {
+            return Err(Trouble::new(format!("the reference server does not speak `{}`\n  help: name the hub: hubproof check URL --pack {}", folder.name, directory.display())));
+        }
+        return Ok(vec![files::load(folder, sources).usable(sources)?]);
+    }
+    let mut names = arguments.protocol.clone();
+    if names.is_empty() {
+        names.extend(target.and_then(|target| target.protocol.clone()));
+    }
+    if names.is_empty() {
+        if arguments.url.is_some() || target.is_some() {
+            return Err(Trouble::new(format!("which protocol does this hub speak?\n  help: --protocol {}", files::built_in().join(" | "))));
+        }
+        let spoken = hubproof_reference::protocols();
+        names = files::built_in().into_iter().filter(|name| spoken.contains(name)).map(str::to_owned).collect();
+    }
+    if names.len() > 1 && (arguments.url.is_some() || target.is_some()) {
+        return Err(Trouble::new("one hub is checked as one protocol\n  help: name --protocol once, or leave the URL out to check the built-in reference server"));
+    }
+    names.iter().map(|name| files::built_in_protocol(name, sources)?.usable(sources)).collect()
+}
+
+/// The target of one protocol: the user's, or the reference server, started for it.
+async fn subject_target(
+    arguments: &CheckArgs,
+    named: Option<&Target>,
+    overrides: &[Override],
+    protocol: &Protocol,
+    sources: &mut Sources,
+) -> Result<(Target, Option<Arc<EmbeddedHubs>>), Trouble> {
+    let target = match (named, &arguments.url) {
+        (Some(target), _) => target.clone(),
+        (None, Some(url)) => target::from_url(sources, url, overrides, &environment, &read_secret).map_err(|found| Trouble::from_diagnostics(&found, sources))?,
+        (None, None) => {
+            let fault = match &arguments.fault {
+                None => None,
+                Some(id) => Some(own_fault(id, &protocol.pack.name)?),
+            };
+            let hubs = EmbeddedHubs::start(&protocol.pack.name, &protocol.setups, fault.flatten()).await.map_err(|error| Trouble::new(error.to_string()))?;
+            let text = protocol.setups.target_file(&protocol.pack.name, hubs.addresses());
+            let file = sources.add("reference server", text);
+            let target = target::parse(sources, file, overrides, &environment, &read_secret).map_err(|found| Trouble::from_diagnostics(&found, sources))?;
+            return Ok((target, Some(Arc::new(hubs))));
+        }
+    };
+    unknown_settings(&target, protocol, overrides, arguments)?;
+    Ok((target, None))
+}
+
+/// The fault, if it is one of this protocol.
+fn own_fault<'a>(id: &'a str, protocol: &str) -> Result<Option<&'a str>, Trouble> {
+    match hubproof_reference::faults().find(|fault| fault.id == id) {
+        Some(fault) => Ok((fault.protocol == protocol).then_some(id)),
+        None => {
+            let known: Vec<&str> = hubproof_reference::faults().map(|fault| fault.id).collect();
+            Err(Trouble::new(format!("there is no fault `{id}`\n  help: {}", suggest(id, known, "`hubproof serve --list-faults` lists them"))))
+        }
+    }
+}
+
+/// A setting that the protocol does not know changes nothing, which its writer will not have meant.
+fn unknown_settings(target: &Target, protocol: &Protocol, _overrides: &[Override], _arguments: &CheckArgs) -> Result<(), Trouble> {
+    let known: Vec<&str> = protocol.scenarios.shared.settings.keys().map(String::as_str).collect();
+    let names: BTreeSet<&str> = target.instances.iter().flat_map(|instance| instance.settings.keys()).map(String::as_str).collect();
+    for name in names {
+        if !known.contains(&name) {
+            let help = suggest(name, known.iter().copied(), &format!("`hubproof check --list --protocol {}` lists them", protocol.pack.name));
+            return Err(Trouble::new(format!("{} has no setting `{name}`\n  help: {help}", protocol.pack.name)));
+        }
+    }
+    Ok(())
+}
+
+/// Which scenarios are to run.
+struct Selection {
+    globs: Option<GlobSet>,
+    rules: Vec<String>,
+}
+
+impl Selection {
+    fn new(arguments: &CheckArgs, protocols: &[Protocol]) -> Result<Self, Trouble> {
+        let globs = if arguments.scenario.is_empty() {
+            None
+        } else {
+            let mut set = GlobSetBuilder::new();
+            for text in &arguments.scenario {
+                let glob = Glob::new(text).map_err(|error| Trouble::new(format!("`{text}` is not a pattern: {error}")))?;
+                set.add(glob);
+                // A name without its protocol is enough.
+                if !text.contains('/')
+                    && let Ok(glob) = Glob::new(&format!("*/{text}"))
+                {
+                    set.add(glob);
+                }
+            }
+            Some(set.build().map_err(|error| Trouble::new(error.to_string()))?)
+        };
+        for rule in &arguments.rule {
+            if !protocols.iter().any(|protocol| protocol.pack.rules.contains_key(rule)) {
+                let known: Vec<&str> = protocols.iter().flat_map(|protocol| protocol.pack.rules.keys().map(String::as_str)).collect();
+                return Err(Trouble::new(format!("there is no rule `{rule}`\n  help: {}", suggest(rule, known, "`hubproof packs show NAME --rules` lists them"))));
+            }
+        }
+        Ok(Self { globs, rules: arguments.rule.clone() })
+    }
+
+    fn takes(&self, program: &Program) -> bool {
+        let named = self.globs.as_ref().is_none_or(|globs| globs.is_match(&program.id));
+        let ruled = self.rules.is_empty() || program.checks.iter().flat_map(|check| &check.rules).any(|used| self.rules.contains(&used.id));
+        named && ruled
+    }
+}
+
+fn list(protocols: &[Protocol], selection: &Selection) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::new();
+    for protocol in protocols {
+        let _ = writeln!(out, "{} {}", protocol.pack.name, protocol.pack.version);
+        for program in protocol.scenarios.programs.iter().filter(|program| selection.takes(program)) {
+            let needs: Vec<String> = program.needs.iter().map(crate::scenario::Need::name).collect();
+            let needs = if needs.is_empty() { String::new() } else { format!("  (needs {})", needs.join(", ")) };
+            let _ = writeln!(out, "  {:34} {}{needs}", program.id, program.title);
+        }
+        let shared = &protocol.scenarios.shared;
+        if !shared.settings.is_empty() {
+            let _ = writeln!(out, "  settings (--set NAME=VALUE, or [settings] of a target file)");
+        }
+        for (name, setting) in &shared.settings {
+            let default = match (&setting.default, setting.secret) {
+                (Some(default), false) => format!(", default {default}"),
+                (Some(_), true) => ", secret, with a default".to_owned(),
+                (None, true) => ", secret".to_owned(),
+                (None, false) => String::new(),
+            };
+            let _ = writeln!(out, "    {name:20} {}{default}", setting.about);
+        }
+        if !shared.hooks.is_empty() {
+            let _ = writeln!(out, "  hooks ([hooks.NAME] of a target file)");
+        }
+        for (name, hook) in &shared.hooks {
+            let args = if hook.args.is_empty() { String::new() } else { format!(" ({})", hook.args.join(", ")) };
+            let _ = writeln!(out, "    {name:20} {}{args}", hook.about);
+        }
+    }
+    out
+}
+
+// ---- reports
+
+fn sinks(texts: &[String]) -> Result<Vec<(Format, Sink)>, Trouble> {
+    let mut sinks = Vec::new();
+    for text in texts {
+        let help = "--report json=report.json or --report junit=-";
+        let (format, path) = text.split_once('=').ok_or_else(|| Trouble::new(format!("`{text}` is not FORMAT=PATH\n  help: {help}")))?;
+        let format = match format {
+            "json" => Format::Json,
+            "junit" => Format::Junit,
+            other => return Err(Trouble::new(format!("there is no report format `{other}`\n  help: {}", suggest(other, ["json", "junit"], help)))),
+        };
+        let sink = if path == "-" { Sink::Stdout } else { Sink::File(PathBuf::from(path)) };
+        if let Sink::File(path) = &sink {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            // Found now rather than after the run.
+            if !folder.is_dir() || path.is_dir() {
+                return Err(Trouble::new(format!("a report cannot be written to {}: {} is not a folder", path.display(), folder.display())));
+            }
+        }
+        sinks.push((format, sink));
+    }
+    if sinks.iter().filter(|(_, sink)| matches!(sink, Sink::Stdout)).count() > 1 {
+        return Err(Trouble::new("only one report can go to stdout"));
+    }
+    Ok(sinks)
+}
+
+fn write_out(report: &RunReport, sources: &Sources, sinks: &[(Format, Sink)], masker: &Masker, verbose: bool) -> Result<(), Trouble> {
+    let to_stdout = sinks.iter().any(|(_, sink)| matches!(sink, Sink::Stdout));
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let color = !plain && if to_stdout { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
+    let style = terminal::Style { color, verbose, ..terminal::Style::default() };
+    let summary = terminal::summary(report, sources, style);
+    let summary = masker.mask(&summary);
+    if to_stdout {
+        let _ = std::io::stderr().write_all(summary.as_bytes());
+    } else {
+        print(&summary);
+    }
+    for (format, sink) in sinks {
+        let text = match format {
+            Format::Json => json::render(report, sources),
+            Format::Junit => junit::render(report, sources),
+        };
+        let text = masker.mask(&text);
+        match sink {
+            Sink::Stdout => print(&text),
+            Sink::File(path) => std::fs::write(path, text.as_bytes()).map_err(|error| Trouble::new(format!("failed to write {}: {error}", path.display())))?,
+        }
+    }
+    Ok(())
+}
+
+/// The words that start this run again, without secrets and without what selects scenarios or reports.
+fn again(arguments: &CheckArgs) -> Vec<String> {
+    let mut words = vec!["hubproof".to_owned(), "check".to_owned()];
+    words.extend(arguments.url.clone());
+    let mut option = |name: &str, value: String| words.extend([name.to_owned(), value]);
+    if let Some(path) = &arguments.target {
+        option("--target", path.display().to_string());
+    }
+    if let Some(path) = &arguments.pack {
+        option("--pack", path.display().to_string());
+    }
+    for set in &arguments.sets {
+        match set.split_once('=') {
+            Some((name, _)) if name.contains("secret") => option("--set", format!("{name}=***")),
+            _ => option("--set", set.clone()),
+        }
+    }
+    if let Some(path) = &arguments.ca {
+        option("--ca", path.display().to_string());
+    }
+    if (arguments.patience - 1.0).abs() > f64::EPSILON {
+        option("--patience", arguments.patience.to_string());
+    }
+    if let Some(fault) = &arguments.fault {
+        option("--fault", fault.clone());
+    }
+    let flags = [("--insecure", arguments.insecure), ("--strict", arguments.strict), ("--stated-only", arguments.stated_only), ("--destructive", arguments.destructive)];
+    words.extend(flags.into_iter().filter(|(_, set)| *set).map(|(name, _)| name.to_owned()));
+    words
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| i64::try_from(time.as_millis()).unwrap_or(0))
+}
+
+/// Six letters and digits that no other run will have had.
+fn stamp() -> String {
+    let number = uuid::Uuid::new_v4().as_u64_pair().0;
+    check::base36(number).chars().take(6).collect()
+}

@@ -1,0 +1,107 @@
+//! The command line: arguments, what they mean together, progress, and exit codes. Only this module prints.
+
+mod check;
+mod files;
+mod packs;
+mod progress;
+mod serve;
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::diagnostic::{Diagnostic, render_all};
+use crate::source::Sources;
+
+/// Proves that a message hub speaks its protocol, and measures what it can carry.
+#[derive(Parser)]
+#[command(name = "hubproof", version, max_term_width = 100, after_help = EXIT_CODES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 pass; 1 the hub failed; 2 wrong usage, or a broken scenario, pack or target; 3 inconclusive: nothing ran, or the hub cannot be reached";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check a hub; without a URL, the reference server that is built in
+    Check(Box<check::CheckArgs>),
+    /// Run the reference server
+    Serve(Box<serve::ServeArgs>),
+    /// Look at protocols: list, show, lint, validate
+    Packs(packs::PacksArgs),
+}
+
+/// Exit codes, one meaning each.
+pub mod exit {
+    /// Wrong usage, or a broken file of the user's.
+    pub const USAGE: u8 = 2;
+}
+
+/// Something the user has to put right; shown on stderr, and the exit code is 2.
+#[derive(Debug)]
+pub struct Trouble(String);
+
+impl Trouble {
+    fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+
+    fn from_diagnostics(diagnostics: &[Diagnostic], sources: &Sources) -> Self {
+        Self(render_all(diagnostics, sources, colored()))
+    }
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // What a diagnostic has rendered begins with its own word.
+        if self.0.contains("error: ") || self.0.contains("error\u{1b}") || self.0.starts_with("\u{1b}") {
+            f.write_str(&self.0)
+        } else {
+            write!(f, "error: {}", self.0)
+        }
+    }
+}
+
+/// Runs the command line and says how the process should end.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are answers, not errors; printing fails only where nobody reads.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit::USAGE));
+        }
+    };
+    let done = match arguments.command {
+        Command::Check(arguments) => check::run(*arguments),
+        Command::Serve(arguments) => serve::run(*arguments),
+        Command::Packs(arguments) => packs::run(arguments),
+    };
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(trouble) => {
+            let _ = writeln!(std::io::stderr(), "{trouble}");
+            ExitCode::from(exit::USAGE)
+        }
+    }
+}
+
+/// Whether diagnostics may use color: a terminal that nobody has asked to be plain (NO_COLOR).
+fn colored() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && std::io::stderr().is_terminal()
+}
+
+/// Prints to stdout; a reader that has gone is no error of ours.
+fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes());
+    let _ = out.flush();
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Trouble> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| Trouble::new(format!("failed to start: {error}")))
+}

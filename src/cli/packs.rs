@@ -1,0 +1,217 @@
+//! `hubproof packs`: what protocols there are, what is in them, what is wrong with them.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Read;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+
+use super::files::{self, Loaded, Protocol};
+use super::{Trouble, colored, print};
+use crate::diagnostic::{has_errors, render_all, suggest};
+use crate::scenario::Need;
+use crate::source::Sources;
+
+#[derive(Args)]
+pub struct PacksArgs {
+    #[command(subcommand)]
+    command: PacksCommand,
+}
+
+#[derive(Subcommand)]
+enum PacksCommand {
+    /// The protocols that are built in
+    List {
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
+    /// Messages, rules and scenarios of a protocol, and which rules they prove
+    Show {
+        /// A built-in protocol, or the folder of a pack
+        name: String,
+        /// Only the rules, each with the scenarios that prove it
+        #[arg(long)]
+        rules: bool,
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
+    /// Everything that is wrong with a pack and its scenarios
+    Lint {
+        /// The folder of a pack, or the name of a built-in protocol
+        directory: PathBuf,
+    },
+    /// Judge one payload by the schema of one message
+    Validate {
+        name: String,
+        message: String,
+        /// A file with JSON; - is stdin
+        file: PathBuf,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+pub fn run(arguments: PacksArgs) -> Result<u8, Trouble> {
+    match arguments.command {
+        PacksCommand::List { format } => list(format),
+        PacksCommand::Show { name, rules, format } => show(&name, rules, format),
+        PacksCommand::Lint { directory } => lint(&directory),
+        PacksCommand::Validate { name, message, file } => validate(&name, &message, &file),
+    }
+}
+
+/// A built-in protocol, or a folder.
+fn named(name: &str, sources: &mut Sources) -> Result<Loaded, Trouble> {
+    if files::built_in().contains(&name) || !std::path::Path::new(name).is_dir() {
+        return files::built_in_protocol(name, sources);
+    }
+    let folder = files::user_folder(std::path::Path::new(name), sources)?;
+    Ok(files::load(folder, sources))
+}
+
+fn list(format: Format) -> Result<u8, Trouble> {
+    let mut out = String::new();
+    let mut all = Vec::new();
+    for name in files::built_in() {
+        let mut sources = Sources::default();
+        let protocol = files::built_in_protocol(name, &mut sources)?.usable(&sources)?;
+        let (pack, scenarios) = (&protocol.pack, protocol.scenarios.programs.len());
+        let _ = writeln!(out, "{name:12} {:8} {:3} messages  {:3} rules  {scenarios:3} scenarios  {}", pack.version, pack.messages.len(), pack.rules.len(), pack.title);
+        all.push(json!({ "name": name, "version": pack.version, "hash": pack.hash, "title": pack.title, "messages": pack.messages.len(), "rules": pack.rules.len(), "scenarios": scenarios }));
+    }
+    finish(format, out, Value::Array(all))
+}
+
+fn finish(format: Format, text: String, value: Value) -> Result<u8, Trouble> {
+    match format {
+        Format::Text => print(&text),
+        Format::Json => print(&format!("{value:#}\n")),
+    }
+    Ok(0)
+}
+
+/// Scenarios that prove each rule at its full level, schemas included under `schema:MESSAGE`.
+fn provers(protocol: &Protocol) -> BTreeMap<&str, Vec<String>> {
+    let mut provers: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for program in &protocol.scenarios.programs {
+        for rule in program.proves() {
+            provers.entry(rule).or_default().push(program.id.clone());
+        }
+    }
+    for message in &protocol.pack.messages {
+        for rule in message.schema.rules.iter().chain(&message.schema.should_rules) {
+            provers.entry(rule).or_default().push(format!("schema:{}", message.name));
+        }
+    }
+    provers
+}
+
+fn show(name: &str, only_rules: bool, format: Format) -> Result<u8, Trouble> {
+    let mut sources = Sources::default();
+    let protocol = named(name, &mut sources)?.usable(&sources)?;
+    let pack = &protocol.pack;
+    let provers = provers(&protocol);
+    let mut out = String::new();
+    let mut rules = serde_json::Map::new();
+    for rule in pack.rules.values() {
+        let by = provers.get(rule.id.as_str()).cloned().unwrap_or_default();
+        let state = match (&rule.out_of_scope, by.is_empty()) {
+            (Some(reason), _) => format!("out of scope: {reason}"),
+            (None, true) => "no check".to_owned(),
+            (None, false) => by.join(", "),
+        };
+        let _ = writeln!(out, "  {:8} {:6} {:12} line {:<4} {}", rule.id, rule.level.name(), rule.basis.name(), rule.line, rule.text);
+        let _ = writeln!(out, "           {state}");
+        rules.insert(
+            rule.id.clone(),
+            json!({ "level": rule.level.name(), "basis": rule.basis.name(), "line": rule.line, "text": rule.text, "from": rule.from, "sees": rule.sees, "out_of_scope": rule.out_of_scope, "checked_by": by }),
+        );
+    }
+    if only_rules {
+        return finish(format, out, Value::Object(rules));
+    }
+    let mut text = format!("{} {}: {} ({})\n{}\n\nmessages\n", pack.name, pack.version, pack.title, pack.hash, pack.description.trim());
+    let mut messages = Vec::new();
+    for message in &pack.messages {
+        let direction = match (message.directions.to_hub, message.directions.from_hub) {
+            (true, false) => "to the hub",
+            (false, true) => "from the hub",
+            _ => "both ways",
+        };
+        let _ = writeln!(text, "  {:32} {direction:13} {}", message.name, message.summary);
+        messages.push(json!({ "name": message.name, "direction": direction, "title": message.title, "summary": message.summary, "envelope": message.abstract_, "documented_example": message.schema.documented, "replies": message.replies }));
+    }
+    let _ = writeln!(text, "\nrules ({})\n{out}\nscenarios", pack.document);
+    let mut scenarios = Vec::new();
+    for program in &protocol.scenarios.programs {
+        let proves: Vec<&str> = program.proves().into_iter().collect();
+        let needs: Vec<String> = program.needs.iter().map(Need::name).collect();
+        let _ = writeln!(text, "  {}: {}", program.id, program.title);
+        let _ = writeln!(text, "      {}", proves.join(" "));
+        if !needs.is_empty() {
+            let _ = writeln!(text, "      needs {}", needs.join(", "));
+        }
+        scenarios.push(json!({ "id": program.id, "title": program.title, "proves": proves, "needs": needs, "checks": program.checks.len() }));
+    }
+    let value = json!({ "name": pack.name, "version": pack.version, "hash": pack.hash, "title": pack.title, "document": pack.document, "messages": messages, "rules": rules, "scenarios": scenarios });
+    finish(format, text, value)
+}
+
+fn lint(directory: &std::path::Path) -> Result<u8, Trouble> {
+    let mut sources = Sources::default();
+    let loaded = match directory.to_str() {
+        Some(name) if !directory.is_dir() => named(name, &mut sources)?,
+        _ => {
+            let folder = files::user_folder(directory, &mut sources)?;
+            files::load(folder, &sources)
+        }
+    };
+    if !loaded.diagnostics.is_empty() {
+        print(&format!("{}\n", render_all(&loaded.diagnostics, &sources, colored())));
+    }
+    let errors = loaded.diagnostics.iter().filter(|d| d.severity == crate::diagnostic::Severity::Error).count();
+    let warnings = loaded.diagnostics.len() - errors;
+    let messages = loaded.pack.as_ref().map_or(0, |pack| pack.messages.len());
+    let scenarios = loaded.scenarios.as_ref().map_or(0, |scenarios| scenarios.programs.len());
+    print(&format!("{}: {messages} messages, {scenarios} scenarios, {errors} errors, {warnings} warnings\n", loaded.folder.name));
+    Ok(if has_errors(&loaded.diagnostics) { super::exit::USAGE } else { 0 })
+}
+
+fn validate(name: &str, message: &str, file: &std::path::Path) -> Result<u8, Trouble> {
+    let mut sources = Sources::default();
+    let protocol = named(name, &mut sources)?.usable(&sources)?;
+    let Some(found) = protocol.pack.message(message) else {
+        let known: Vec<&str> = protocol.pack.messages.iter().map(|message| message.name.as_str()).collect();
+        return Err(Trouble::new(format!("{name} has no message `{message}`\n  help: {}", suggest(message, known, &format!("`hubproof packs show {name}` lists them")))));
+    };
+    let text = if file.as_os_str() == "-" {
+        let mut text = String::new();
+        std::io::stdin().take(crate::source::MAX_FILE as u64).read_to_string(&mut text).map_err(|error| Trouble::new(format!("failed to read stdin: {error}")))?;
+        text
+    } else {
+        let id = files::read(file, &mut sources)?;
+        sources.file(id).text.clone()
+    };
+    let payload: Value = serde_json::from_str(&text).map_err(|error| Trouble::new(format!("{} is not JSON: {error}", file.display())))?;
+    let violations = found.schema.judge(&payload);
+    let mut out = String::new();
+    for violation in &violations {
+        let place = if violation.path.is_empty() { "the whole" } else { &violation.path };
+        let word = if violation.should { "warning" } else { "error" };
+        let rules = if violation.rules.is_empty() { String::new() } else { format!(" [{}]", violation.rules.join(", ")) };
+        let _ = writeln!(out, "{word}{rules}: {place}: expected {}, found {}", violation.expected, violation.found);
+    }
+    let broken = violations.iter().any(|violation| !violation.should);
+    if !found.matcher.fits(&payload) {
+        let _ = writeln!(out, "note: it would not be recognised as `{message}`: {}", found.matcher.difference(&payload).map(|d| d.to_string()).unwrap_or_default());
+    }
+    let _ = writeln!(out, "{}", if broken { "invalid" } else { "valid" });
+    print(&out);
+    Ok(u8::from(broken))
+}

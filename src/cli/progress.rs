@@ -1,0 +1,84 @@
+//! What is seen while a run goes on: a bar on a terminal, now and then a line elsewhere.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::event::{Direction, Event, FrameReport, Verdict};
+
+/// Lines of progress where there is no terminal come no more often than this.
+const LINE_EVERY: Duration = Duration::from_secs(3);
+
+pub struct Progress {
+    bar: ProgressBar,
+    terminal: bool,
+    last_line: Instant,
+    done: usize,
+    total: usize,
+    failed: usize,
+    running: BTreeMap<String, Option<String>>,
+    started: Instant,
+}
+
+impl Progress {
+    pub fn new(total: usize) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(Some(total as u64), target);
+        if let Ok(style) = ProgressStyle::with_template("{bar:28} {pos}/{len} scenarios  {elapsed}  {wide_msg}") {
+            bar.set_style(style);
+        }
+        if terminal {
+            bar.enable_steady_tick(Duration::from_millis(200));
+        }
+        let now = Instant::now();
+        Self { bar, terminal, last_line: now, done: 0, total, failed: 0, running: BTreeMap::new(), started: now }
+    }
+
+    pub fn see(&mut self, event: &Event) {
+        match event {
+            Event::Started { id } => {
+                self.running.insert(id.clone(), None);
+            }
+            Event::Waiting { id, because, time } => {
+                self.running.insert(id.clone(), Some(format!("{because} ({:.1} s)", time.as_secs_f64())));
+            }
+            Event::Frame { id, frame } => self.line(&frame_line(id, frame)),
+            Event::Finished(report) => {
+                self.done += 1;
+                self.failed += usize::from(matches!(report.verdict, Verdict::Fail | Verdict::Inconclusive));
+                self.running.remove(&report.id);
+                self.bar.set_position(self.done as u64);
+            }
+        }
+        let waiting = self.running.iter().find_map(|(id, why)| why.as_ref().map(|why| format!("{id}: {why}")));
+        let doing = waiting.or_else(|| self.running.keys().next().cloned()).unwrap_or_default();
+        let failed = if self.failed > 0 { format!("{} not passed  ", self.failed) } else { String::new() };
+        if self.terminal {
+            self.bar.set_message(format!("{failed}{doing}"));
+        } else if self.last_line.elapsed() >= LINE_EVERY {
+            self.last_line = Instant::now();
+            eprintln!("{}/{} scenarios after {:.0} s  {failed}{doing}", self.done, self.total, self.started.elapsed().as_secs_f64());
+        }
+    }
+
+    /// A line above the bar.
+    pub fn line(&self, text: &str) {
+        if self.terminal { self.bar.println(text) } else { eprintln!("{text}") }
+    }
+
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn frame_line(id: &str, frame: &FrameReport) -> String {
+    let arrow = match frame.direction {
+        Direction::Sent => "->",
+        Direction::Received => "<-",
+        Direction::Neither => "--",
+    };
+    format!("{:9.3} {id} {} {arrow} {} {}", frame.at.as_secs_f64(), frame.actor, frame.kind, frame.text.replace(['\n', '\r'], " "))
+}

@@ -1,0 +1,108 @@
+//! `hubproof serve`: the reference server, as a process of its own.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use hubproof_reference as reference;
+
+use super::files;
+use super::{Trouble, print, runtime};
+use crate::embedded::Addresses;
+use crate::source::Sources;
+
+/// Run the reference server
+#[derive(Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    server: reference::ServeArgs,
+    /// Serve every setup of one protocol that its scenarios can use, and write a target file for `hubproof check --target`
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "sets"])]
+    target_file: Option<PathBuf>,
+}
+
+pub fn run(arguments: ServeArgs) -> Result<u8, Trouble> {
+    let runtime = runtime()?;
+    let done = runtime.block_on(async {
+        match arguments.target_file {
+            None => reference::run(arguments.server, announce).await.map_err(|error| Trouble::new(error.to_string())),
+            Some(path) => with_target_file(arguments.server, path).await,
+        }
+    });
+    done.map(|()| 0)
+}
+
+fn announce(running: &reference::Running) {
+    print(&running.lines().iter().map(|line| format!("{line}\n")).collect::<String>());
+}
+
+async fn with_target_file(server: reference::ServeArgs, path: PathBuf) -> Result<(), Trouble> {
+    let [name] = server.names.as_slice() else {
+        return Err(Trouble::new("a target file describes the hub of one protocol\n  help: hubproof serve NAME --target-file FILE"));
+    };
+    let name = name.clone();
+    let mut sources = Sources::default();
+    let protocol = files::built_in_protocol(&name, &mut sources)?.usable(&sources)?;
+    let ca = server.tls_self_signed.clone().flatten();
+    let secure = server.tls_self_signed.is_some() || server.tls_cert.is_some();
+    let admin = server.admin;
+    let first = server.listen;
+    let mut config = reference::args::config(server).map_err(|error| Trouble::new(error.to_string()))?;
+    let model = config.hubs.remove(0);
+    config.admin = Some(admin.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))));
+    for (index, setup) in protocol.setups.instances.iter().enumerate() {
+        let mut hub = model.clone();
+        for (key, value) in &setup.serve {
+            hub.settings.set(key, value).map_err(|error| Trouble::new(error.to_string()))?;
+        }
+        if setup.tls && !secure {
+            hub.tls = Some(reference::Tls::SelfSigned);
+        }
+        if first.port() != 0 {
+            hub.listen.set_port(first.port().saturating_add(index as u16));
+        }
+        config.hubs.push(hub);
+    }
+    let running = reference::serve(config).await.map_err(|error| Trouble::new(error.to_string()))?;
+    let ca = match (&running.ca, ca) {
+        (None, _) => None,
+        (Some(pem), given) => {
+            let file = given.unwrap_or_else(|| path.with_extension("ca.pem"));
+            std::fs::write(&file, pem).map_err(|error| Trouble::new(format!("failed to write {}: {error}", file.display())))?;
+            Some(std::path::absolute(&file).unwrap_or(file).display().to_string())
+        }
+    };
+    let addresses = Addresses { urls: running.hubs.iter().map(|hub| hub.url.clone()).collect(), admin: running.admin.clone(), ca };
+    write_private(&path, &protocol.setups.target_file(&name, &addresses))?;
+    announce(&running);
+    wait().await?;
+    running.shutdown().await;
+    Ok(())
+}
+
+/// The file holds secrets: only its owner may read it.
+fn write_private(path: &std::path::Path, text: &str) -> Result<(), Trouble> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .map_err(|error| Trouble::new(format!("failed to write {}: {error}", path.display())))
+}
+
+async fn wait() -> Result<(), Trouble> {
+    let trouble = |error: std::io::Error| Trouble::new(format!("failed to wait for signals: {error}"));
+    #[cfg(unix)]
+    {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(trouble)?;
+        tokio::select! {
+            done = tokio::signal::ctrl_c() => done.map_err(trouble),
+            _ = terminate.recv() => Ok(()),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await.map_err(trouble)
+}
