@@ -8,6 +8,7 @@ pub mod interpret;
 pub mod json_schema;
 pub mod matcher;
 pub mod pack;
+pub mod report;
 pub mod scenario;
 pub mod secret;
 pub mod source;

@@ -1,0 +1,474 @@
+//! A protocol small enough to read, and runs against hubs that keep it or break it: what the tests of the formats show.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Fold, Outline, RunOptions, RunReport};
+use crate::event::{Cause, CheckReport, Detail, Direction, FrameReport, ScenarioReport, Verdict};
+use crate::pack::{Folder, Pack};
+use crate::scenario::{Program, Scenarios};
+use crate::source::{FileId, Sources, Span};
+
+const ASYNCAPI: &str = r#"asyncapi: 3.1.0
+info: { title: Greetings, version: 1.2.0 }
+servers: { hub: { host: localhost, protocol: ws } }
+channels:
+  hub:
+    address: /
+    messages:
+      hello: { $ref: '#/components/messages/hello' }
+      bye: { $ref: '#/components/messages/bye' }
+      welcome: { $ref: '#/components/messages/welcome' }
+      echo: { $ref: '#/components/messages/echo' }
+operations:
+  greet: { action: receive, channel: { $ref: '#/channels/hub' }, messages: [ { $ref: '#/channels/hub/messages/hello' }, { $ref: '#/channels/hub/messages/bye' } ] }
+  answer: { action: send, channel: { $ref: '#/channels/hub' }, messages: [ { $ref: '#/channels/hub/messages/welcome' }, { $ref: '#/channels/hub/messages/echo' } ] }
+components:
+  messages:
+    hello: { payload: { $ref: ./messages/hello.schema.json }, x-hubproof: { match: { say: hello } } }
+    bye: { payload: { $ref: ./messages/bye.schema.json }, x-hubproof: { match: { say: bye } } }
+    welcome: { payload: { $ref: ./messages/welcome.schema.json }, x-hubproof: { match: { say: welcome } } }
+    echo: { payload: { $ref: ./messages/echo.schema.json }, x-hubproof: { match: { say: echo } } }
+"#;
+
+const RULES: &str = r"document: The greeter, as its makers describe it
+rules:
+  GRE-001: { level: must, basis: stated, line: 3, text: Whoever says hello is welcomed. }
+  GRE-002: { level: must, basis: implied, line: 4, text: The welcome repeats the name of the guest exactly as the guest has given it., from: guests are welcomed by name }
+  GRE-003: { level: should, basis: stated, line: 5, text: A welcome is happy. }
+  GRE-004: { level: must, basis: stated, line: 6, text: A welcome says when it was said. }
+  GRE-005: { level: must, basis: stated, line: 7, text: A guest says hello first., out_of_scope: only a client can break it }
+  GRE-006: { level: must, basis: stated, line: 8, text: Who knows the secret gets a chair. }
+  GRE-007: { level: may, basis: silent-guess, line: 9, text: A hub may be tired. }
+  GRE-008: { level: must, basis: stated, line: 10, text: An echo has a text. }
+  GRE-009: { level: must, basis: stated, line: 11, text: Whoever says bye gets an echo. }
+";
+
+const SHARED: &str = r"hub:
+  secret: { secret: true, about: what guests know }
+hooks: { stop: { about: stops the hub } }
+roles:
+  guest: {}
+  friend:
+    opening:
+      - connects:
+      - sends: hello
+      - expects: welcome
+";
+
+const HELLO: &str = r"title: Who says hello is welcomed by name
+actors: { anna: guest }
+steps:
+  - anna connects:
+  - anna sends: hello
+    with: { name: anna }
+  - anna expects: welcome
+    rules: [GRE-001]
+    has:
+      GRE-002: { name: anna }
+      GRE-003: { mood: happy }
+      GRE-004 as should: { /at: true }
+";
+
+const BYE: &str = r"title: Who leaves hears an echo
+actors: { ben: friend }
+steps:
+  - ben joins:
+  - ben sends: bye
+  - ben expects: echo
+    rules: [GRE-009]
+";
+
+const CHAIR: &str = r"title: The secret gets a chair
+actors: { eva: friend }
+steps:
+  - eva joins:
+  - eva sends: hello
+    with: { name: '${hub.secret}' }
+  - eva expects: welcome
+    rules: [GRE-006]
+";
+
+pub const TARGET: &str = "ws://127.0.0.1:9";
+
+pub fn options() -> RunOptions {
+    RunOptions {
+        command: ["hubproof", "check", TARGET].map(str::to_owned).to_vec(),
+        target: TARGET.to_owned(),
+        ..RunOptions::default()
+    }
+}
+
+/// What came in, and what was asked for.
+pub struct Run {
+    pub sources: Sources,
+    pub pack: Arc<Pack>,
+    pub programs: Vec<Arc<Program>>,
+    shared: FileId,
+    selected: Vec<&'static str>,
+    reports: Vec<ScenarioReport>,
+    interrupted: bool,
+}
+
+const ALL: [&str; 3] = ["greeter/hello", "greeter/bye", "greeter/chair"];
+
+impl Run {
+    fn new() -> Self {
+        let mut sources = Sources::default();
+        let mut folder = Folder { name: "greeter".to_owned(), ..Folder::default() };
+        let schema = |say: &str, more: &str| {
+            format!(
+                r#"{{"type": "object", "properties": {{"say": {{"const": "{say}"}}{more}}}, "required": ["say"], "examples": [{{"say": "{say}", "name": "someone", "text": "x"}}]}}"#
+            )
+        };
+        let texts = [
+            ("asyncapi.yaml", ASYNCAPI.to_owned()),
+            ("rules.yaml", RULES.to_owned()),
+            ("messages/hello.schema.json", schema("hello", r#", "name": {"type": "string"}"#)),
+            ("messages/bye.schema.json", schema("bye", "")),
+            ("messages/welcome.schema.json", schema("welcome", r#", "name": {}, "mood": {}, "at": {}"#)),
+            ("messages/echo.schema.json", schema("echo", r#", "text": {"x-rules": ["GRE-008"], "type": "string"}"#)),
+        ];
+        for (path, text) in texts {
+            let file = sources.add(format!("schemas/greeter/{path}"), text);
+            folder.pack.insert(path.to_owned(), file);
+        }
+        for (path, text) in [("shared.yaml", SHARED), ("hello.yaml", HELLO), ("bye.yaml", BYE), ("chair.yaml", CHAIR)] {
+            let file = sources.add(format!("scenarios/greeter/{path}"), text);
+            folder.scenarios.insert(path.to_owned(), file);
+        }
+        let (pack, diagnostics) = Pack::load(&folder, &sources);
+        assert!(diagnostics.is_empty(), "{}", crate::diagnostic::render_all(&diagnostics, &sources, false));
+        let mut pack = pack.unwrap();
+        // Stays the same while the fixture changes, so that snapshots do.
+        pack.hash = "0123456789ab".to_owned();
+        let pack = Arc::new(pack);
+        let mut read = Scenarios::load(&folder, &sources, &pack);
+        assert!(read.diagnostics.is_empty(), "{}", crate::diagnostic::render_all(&read.diagnostics, &sources, false));
+        read.programs.sort_by_key(|program| ALL.iter().position(|id| *id == program.id));
+        let shared = folder.scenarios["shared.yaml"];
+        Self {
+            shared,
+            sources,
+            pack,
+            programs: read.programs,
+            selected: ALL.to_vec(),
+            reports: Vec::new(),
+            interrupted: false,
+        }
+    }
+
+    pub fn report(&self, options: RunOptions) -> RunReport {
+        let outline = Outline::new(Arc::clone(&self.pack), &self.programs, |program| {
+            self.selected.contains(&program.id.as_str())
+        });
+        let mut fold = Fold::new(vec![outline]);
+        self.reports.iter().cloned().for_each(|report| fold.feed(report));
+        fold.finish(options, 1_790_000_000_123, Duration::from_millis(5_250), self.interrupted)
+    }
+
+    fn with(mut self, report: ScenarioReport) -> Self {
+        self.reports.push(report);
+        self
+    }
+
+    fn select(mut self, selected: &[&'static str]) -> Self {
+        self.selected = selected.to_vec();
+        self
+    }
+
+    pub fn all_pass() -> Self {
+        let run = Self::new();
+        let (hello, bye, chair) = (run.hello(1), run.bye(1), run.chair(1));
+        run.with(chair).with(hello).with(bye)
+    }
+
+    pub fn selection() -> Self {
+        let run = Self::new().select(&["greeter/hello"]);
+        let hello = run.hello(1);
+        run.with(hello)
+    }
+
+    pub fn one_failure() -> Self {
+        let run = Self::new();
+        let (mut hello, bye, chair) = (run.hello(1), run.bye(1), run.chair(1));
+        wrong_name(&mut hello);
+        run.with(hello).with(bye).with(chair)
+    }
+
+    /// What a hostile hub might put into its frames.
+    pub fn hostile() -> Self {
+        let mut run = Self::one_failure();
+        let check = run.reports[0].checks.iter_mut().find(|check| check.name == "GRE-002").unwrap();
+        check.message = "name is \"\u{1b}[2J\u{0}\u{fffe}]]>&<\u{202e}\r\n\", not anna".to_owned();
+        check.detail.as_mut().unwrap().received = "welcome {\"name\": \"\u{1b}[2J\u{0}\u{b}\u{ffff}]]>\"}".to_owned();
+        run.reports[0].history[2].text = "\u{1b}]0;title\u{7}".to_owned();
+        run
+    }
+
+    /// A message that is wrong wherever it comes.
+    pub fn schema_broken() -> Self {
+        let run = Self::new();
+        let mut reports = vec![run.hello(1), run.bye(1), run.chair(1)];
+        for report in &mut reports {
+            let mut check = report.checks[0].clone();
+            check.name = "schema:welcome:GRE-004".to_owned();
+            check.span = None;
+            check.step.clone_from(&check.name);
+            check.rules[0].0.id = "GRE-004".to_owned();
+            report.checks.push(check);
+            let message = "`welcome` breaks its schema at /at: expected a number, found \"now\"";
+            let detail = detail("/at: a number", r#"{"say":"welcome","at":"now"}"#, 1);
+            break_check(report, "schema:welcome:GRE-004", Verdict::Fail, message, detail);
+        }
+        reports.into_iter().fold(run, Self::with)
+    }
+
+    pub fn warning() -> Self {
+        let run = Self::new();
+        let (mut hello, bye, chair) = (run.hello(1), run.bye(1), run.chair(1));
+        break_check(
+            &mut hello,
+            "GRE-003",
+            Verdict::Warn,
+            "mood is \"bored\", not happy",
+            detail("/mood: \"happy\"", r#"welcome {"say":"welcome","name":"anna","mood":"bored"}"#, 2),
+        );
+        break_check(
+            &mut hello,
+            "GRE-004",
+            Verdict::Warn,
+            "there is no /at",
+            detail("/at to be there", r#"welcome {"say":"welcome","name":"anna","mood":"bored"}"#, 2),
+        );
+        break_check(&mut hello, "GRE-001", Verdict::Info, "answered late", Detail::default());
+        hello.leftovers = vec![("echo".to_owned(), 2)];
+        run.with(hello).with(bye).with(chair)
+    }
+
+    pub fn flaky() -> Self {
+        let run = Self::new();
+        let (first, mut second, third) = (run.hello(1), run.hello(2), run.hello(3));
+        wrong_name(&mut second);
+        let (bye, chair) = (run.bye(1), run.chair(1));
+        run.with(first).with(third).with(second).with(bye).with(chair)
+    }
+
+    pub fn greeting_broken() -> Self {
+        let run = Self::new();
+        let (mut hello, mut bye, mut chair) = (run.hello(1), run.bye(1), run.chair(1));
+        hello.checks.retain(|check| check.name == "GRE-001");
+        break_check(&mut hello, "GRE-001", Verdict::Fail, "the connection ended before welcome came", closed_early());
+        hello.history.truncate(2);
+        hello.history.push(frame(4, "anna", Direction::Received, "close", "1011 internal error"));
+        hello.cause = Some(Cause {
+            span: hello.checks[0].span,
+            step: "anna expects: welcome".to_owned(),
+            message: "the connection ended".to_owned(),
+            detail: None,
+            unreachable: false,
+        });
+        run.no_welcome(&mut bye);
+        run.no_welcome(&mut chair);
+        run.with(hello).with(bye).with(chair)
+    }
+
+    pub fn inconclusive() -> Self {
+        let run = Self::new();
+        let (hello, mut bye, chair) = (run.hello(1), run.bye(1), run.chair(1));
+        run.no_welcome(&mut bye);
+        run.with(hello).with(bye).with(chair)
+    }
+
+    pub fn unreachable() -> Self {
+        let run = Self::new();
+        let mut reports = vec![run.hello(1), run.bye(1), run.chair(1)];
+        for report in &mut reports {
+            report.checks.clear();
+            report.history.clear();
+            report.cause = Some(Cause {
+                span: Some(run.place("connects")),
+                step: "connects".to_owned(),
+                message: "connection refused".to_owned(),
+                detail: None,
+                unreachable: true,
+            });
+        }
+        reports.into_iter().fold(run, Self::with)
+    }
+
+    pub fn not_testable() -> Self {
+        let run = Self::new();
+        let (hello, bye, mut chair) = (run.hello(1), run.bye(1), run.chair(1));
+        unmet(&mut chair);
+        run.with(hello).with(bye).with(chair)
+    }
+
+    pub fn nothing_testable() -> Self {
+        let run = Self::new();
+        let mut reports = vec![run.hello(1), run.bye(1), run.chair(1)];
+        reports.iter_mut().for_each(unmet);
+        reports.into_iter().fold(run, Self::with)
+    }
+
+    pub fn other_protocol() -> Self {
+        let mut run = Self::greeting_broken();
+        for report in &mut run.reports {
+            report.history.push(frame(
+                4,
+                "anna",
+                Direction::Received,
+                "text",
+                r#"{"type":"STATUS","code":"PROTOCOL"}"#,
+            ));
+        }
+        run
+    }
+
+    pub fn interrupted() -> Self {
+        let run = Self::new();
+        let hello = run.hello(1);
+        Self { interrupted: true, ..run.with(hello) }
+    }
+
+    pub fn mistake() -> Self {
+        let run = Self::new();
+        let (hello, mut bye, chair) = (run.hello(1), run.bye(1), run.chair(1));
+        bye.checks.clear();
+        bye.mistake = Some("`${ben.mood}` has no value: what ben bound has no member `mood`".to_owned());
+        run.with(hello).with(bye).with(chair)
+    }
+
+    pub fn nothing_selected() -> Self {
+        Self::new().select(&[])
+    }
+
+    fn hello(&self, repetition: usize) -> ScenarioReport {
+        let mut report = self.passed("greeter/hello", repetition);
+        report.history = vec![
+            frame(0, "anna", Direction::Neither, "open", ""),
+            frame(1, "anna", Direction::Sent, "text", r#"{"say":"hello","name":"anna"}"#),
+            frame(3, "anna", Direction::Received, "text", r#"{"say":"welcome","name":"anna","mood":"happy","at":1}"#),
+        ];
+        report.slimmest = Some((Duration::from_millis(4_998), "anna expects: welcome".to_owned()));
+        report
+    }
+
+    fn bye(&self, repetition: usize) -> ScenarioReport {
+        let mut report = self.passed("greeter/bye", repetition);
+        let mut echo = report.checks[0].clone();
+        echo.name = "schema:echo".to_owned();
+        echo.span = None;
+        echo.rules[0].0.id = "GRE-008".to_owned();
+        report.checks.push(echo);
+        report
+    }
+
+    fn chair(&self, repetition: usize) -> ScenarioReport {
+        self.passed("greeter/chair", repetition)
+    }
+
+    /// Everything asked once, and right.
+    fn passed(&self, id: &str, repetition: usize) -> ScenarioReport {
+        let program = self.programs.iter().find(|program| program.id == id).unwrap();
+        let checks = program.checks.iter().map(|check| CheckReport {
+            name: check.name.clone(),
+            rules: check.rules.iter().map(|used| (used.clone(), Verdict::Pass)).collect(),
+            verdict: Verdict::Pass,
+            span: Some(check.span),
+            step: "anna expects: welcome".to_owned(),
+            asked: 1,
+            message: String::new(),
+            detail: None,
+        });
+        ScenarioReport {
+            protocol: "greeter".to_owned(),
+            id: id.to_owned(),
+            title: program.title.clone(),
+            span: program.span,
+            instance: "main".to_owned(),
+            repetition,
+            verdict: Verdict::Pass,
+            checks: checks.collect(),
+            unmet: Vec::new(),
+            cause: None,
+            mistake: None,
+            leftovers: Vec::new(),
+            history: Vec::new(),
+            history_dropped: 0,
+            duration: Duration::from_millis(12),
+            slimmest: None,
+        }
+    }
+
+    fn no_welcome(&self, report: &mut ScenarioReport) {
+        report.checks.clear();
+        report.history = vec![frame(0, "ben", Direction::Neither, "open", "")];
+        report.cause = Some(Cause {
+            span: Some(self.place("expects: welcome")),
+            step: "expects: welcome".to_owned(),
+            message: format!("{}: expects: welcome: closed with 1011 \"internal error\" instead of welcome", report.id),
+            detail: Some(closed_early()),
+            unreachable: false,
+        });
+    }
+
+    fn place(&self, text: &str) -> Span {
+        let start = SHARED.find(text).unwrap();
+        Span::new(self.shared, start..start + text.len())
+    }
+}
+
+fn break_check(report: &mut ScenarioReport, name: &str, verdict: Verdict, message: &str, detail: Detail) {
+    let check = report.checks.iter_mut().find(|check| check.name == name).unwrap();
+    check.verdict = verdict;
+    check.rules.iter_mut().for_each(|(_, of_rule)| *of_rule = verdict);
+    check.message = message.to_owned();
+    check.detail = (detail != Detail::default()).then_some(detail);
+}
+
+fn wrong_name(hello: &mut ScenarioReport) {
+    let received = r#"{"say":"welcome","name":"Anna","mood":"happy","at":1}"#;
+    break_check(
+        hello,
+        "GRE-002",
+        Verdict::Fail,
+        "/name is \"Anna\", not \"anna\"",
+        detail("/name: \"anna\"", &format!("welcome {received}"), 2),
+    );
+    hello.history[2].text = received.to_owned();
+}
+
+fn detail(expected: &str, received: &str, waited: u64) -> Detail {
+    Detail {
+        actor: "anna".to_owned(),
+        sent: Some(r#"hello {"say":"hello","name":"anna"}"#.to_owned()),
+        expected: expected.to_owned(),
+        received: received.to_owned(),
+        waited: Some(Duration::from_millis(waited)),
+    }
+}
+
+fn closed_early() -> Detail {
+    detail("welcome", "close 1011 \"internal error\"", 3)
+}
+
+fn unmet(report: &mut ScenarioReport) {
+    report.checks.clear();
+    report.history.clear();
+    report.instance.clear();
+    report.unmet = vec!["setting secret".to_owned(), "hook stop".to_owned()];
+}
+
+fn frame(at: u64, actor: &str, direction: Direction, kind: &str, text: &str) -> FrameReport {
+    FrameReport {
+        at: Duration::from_millis(at),
+        actor: actor.to_owned(),
+        connection: 1,
+        direction,
+        kind: kind.to_owned(),
+        text: text.to_owned(),
+        size: text.len(),
+        hash: None,
+    }
+}

@@ -1,0 +1,242 @@
+//! The report for build servers: one test suite per protocol, one test case per check. JUnit has neither warnings nor
+//! "inconclusive": a warning passes with a note (with `strict` it fails), what is inconclusive is an error.
+
+use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite};
+
+use super::text::{count, printable, time, timestamp};
+use super::{CheckResult, ProtocolReport, RunReport, ScenarioResult, reproduce};
+use crate::event::{CheckReport, Verdict};
+use crate::source::Sources;
+
+/// XML 1.0 in UTF-8, whatever the hub has said. `sources` are those the spans of the report point into.
+pub fn render(report: &RunReport, sources: &Sources) -> String {
+    let mut all = Report::new("hubproof");
+    all.set_time(report.duration);
+    for protocol in &report.protocols {
+        all.add_test_suite(Writer { report, protocol, sources }.suite());
+    }
+    // Writes into memory, and escapes whatever text it gets.
+    all.to_string().unwrap_or_default()
+}
+
+struct Writer<'a> {
+    report: &'a RunReport,
+    protocol: &'a ProtocolReport,
+    sources: &'a Sources,
+}
+
+impl Writer<'_> {
+    fn suite(&self) -> TestSuite {
+        let mut suite = TestSuite::new(self.protocol.name.as_str());
+        let rules = self.protocol.rule_totals();
+        let properties = [
+            ("tool.version", self.report.tool_version.clone()),
+            ("started", timestamp(self.report.started)),
+            ("target", printable(&self.report.options.target).into_owned()),
+            ("pack.version", self.protocol.pack_version.clone()),
+            ("pack.hash", self.protocol.pack_hash.clone()),
+            ("rules.total", rules.total.to_string()),
+            ("rules.testable", rules.testable.to_string()),
+            ("rules.proven", rules.proven.to_string()),
+        ];
+        for (name, value) in properties {
+            suite.add_property(Property::new(name, value));
+        }
+        for scenario in &self.protocol.scenarios {
+            self.scenario(scenario, &mut suite);
+        }
+        for id in &self.protocol.unplayed {
+            let mut status = TestCaseStatus::skipped();
+            status.set_message("not played: the run was interrupted");
+            suite.add_test_case(self.case(id, "", status));
+        }
+        suite
+            .set_time(self.protocol.scenarios.iter().flat_map(|scenario| &scenario.runs).map(|run| run.duration).sum());
+        suite
+    }
+
+    fn scenario(&self, scenario: &ScenarioResult, suite: &mut TestSuite) {
+        // What stopped a scenario without checks, or is wrong with the scenario itself, is no check's fault.
+        let stopped = match (scenario.mistake(), &scenario.telling().cause) {
+            (Some(mistake), _) => Some(format!("the scenario is mistaken: {mistake}")),
+            (None, Some(cause)) if scenario.checks.is_empty() => {
+                Some(format!("`{}` failed: {}", cause.step, cause.message))
+            }
+            _ => None,
+        };
+        if let Some(message) = stopped {
+            let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
+            status.set_message(printable(&message)).set_type("inconclusive");
+            suite.add_test_case(self.case(&scenario.id, "", status));
+        }
+        let cases = u32::try_from(scenario.checks.len()).unwrap_or(u32::MAX).max(1);
+        let time = scenario.runs.iter().map(|run| run.duration).sum::<std::time::Duration>();
+        for check in &scenario.checks {
+            let report = scenario.report(check);
+            let mut case = self.case(&scenario.id, &check.name, self.status(scenario, check, report));
+            // A share each, so that the cases add up to their scenario.
+            case.set_time(time / cases).set_assertions(report.asked);
+            if matches!(check.verdict, Verdict::Warn | Verdict::Info) {
+                let note = format!(
+                    "{}: {}\n{}",
+                    check.verdict.name(),
+                    message(check, report),
+                    self.explanation(scenario, check, report)
+                );
+                case.set_system_out(note.trim_end());
+            }
+            suite.add_test_case(case);
+        }
+    }
+
+    fn case(&self, scenario: &str, check: &str, status: TestCaseStatus) -> TestCase {
+        let name = if check.is_empty() { scenario.to_owned() } else { format!("{scenario}:{check}") };
+        let mut case = TestCase::new(printable(&name), status);
+        case.set_classname(self.protocol.name.as_str());
+        case
+    }
+
+    fn status(&self, scenario: &ScenarioResult, check: &CheckResult, report: &CheckReport) -> TestCaseStatus {
+        let kind = match check.verdict {
+            Verdict::Pass | Verdict::Info => return TestCaseStatus::success(),
+            Verdict::Warn if !self.report.options.strict => return TestCaseStatus::success(),
+            Verdict::NotTestable => {
+                let mut status = TestCaseStatus::skipped();
+                status.set_message(message(check, report)).set_type("not-testable");
+                return status;
+            }
+            Verdict::Fail | Verdict::Warn => NonSuccessKind::Failure,
+            Verdict::Inconclusive => NonSuccessKind::Error,
+        };
+        let mut status = TestCaseStatus::non_success(kind);
+        status
+            .set_message(message(check, report))
+            .set_type(check.verdict.name())
+            .set_description(self.explanation(scenario, check, report));
+        status
+    }
+
+    /// One fact per line.
+    fn explanation(&self, scenario: &ScenarioResult, check: &CheckResult, report: &CheckReport) -> String {
+        let mut facts: Vec<(&str, String)> = Vec::new();
+        facts.push(("at", self.sources.place(report.span.unwrap_or(scenario.span))));
+        for (used, _) in report.rules.iter().filter(|(_, verdict)| *verdict == check.verdict) {
+            let text = self.protocol.rules.get(&used.id).map(|rule| format!(", line {}): {}", rule.line, rule.text));
+            facts.push((
+                "rule",
+                format!(
+                    "{} ({}, {}{}",
+                    used.id,
+                    used.level.name(),
+                    used.basis.name(),
+                    text.unwrap_or_else(|| ")".to_owned())
+                ),
+            ));
+        }
+        if let Some(detail) = &report.detail {
+            facts.extend(detail.sent.iter().map(|sent| ("sent", sent.clone())));
+            facts.push(("expected", detail.expected.clone()));
+            facts.push(("received", detail.received.clone()));
+            facts.extend(detail.waited.map(|waited| ("waited", time(waited))));
+        }
+        let repeat = check.flaky.map_or(1, |flaky| flaky.decided);
+        facts.push(("reproduce", reproduce(&self.report.options, &self.protocol.name, &scenario.id, repeat)));
+        facts.iter().map(|(name, fact)| format!("{name}: {}", printable(fact))).collect::<Vec<_>>().join("\n")
+    }
+}
+
+fn message(check: &CheckResult, report: &CheckReport) -> String {
+    let text = if report.message.is_empty() { &report.step } else { &report.message };
+    let flaky =
+        check.flaky.map(|flaky| format!("flaky, in {} of {}: ", flaky.broken, count(flaky.decided, "repetition")));
+    format!("{}{}", flaky.unwrap_or_default(), printable(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use quick_xml::events::Event;
+    use quick_xml::{Reader, XmlVersion};
+    use rstest::rstest;
+
+    use super::super::fixture::{Run, options};
+    use super::*;
+    use crate::report::RunOptions;
+
+    fn rendered(run: &Run, strict: bool) -> String {
+        render(&run.report(RunOptions { strict, ..options() }), &run.sources)
+    }
+
+    /// Everything that a strict parser looks at: nesting, attributes, entities, and that all characters are allowed.
+    fn elements(xml: &str) -> Vec<String> {
+        assert!(
+            xml.chars().all(
+                |c| matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
+            ),
+            "{xml}"
+        );
+        let mut reader = Reader::from_str(xml);
+        let config = reader.config_mut();
+        config.check_comments = true;
+        config.check_end_names = true;
+        config.expand_empty_elements = true;
+        let (mut depth, mut names) = (0, Vec::new());
+        loop {
+            match reader.read_event().unwrap() {
+                Event::Start(start) => {
+                    depth += 1;
+                    names.push(String::from_utf8(start.name().0.to_vec()).unwrap());
+                    for attribute in start.attributes() {
+                        attribute.unwrap().normalized_value(XmlVersion::Implicit1_0).unwrap();
+                    }
+                }
+                Event::End(_) => depth -= 1,
+                Event::Text(text) => {
+                    text.decode().unwrap();
+                    assert!(!text.contains(&b'<'));
+                }
+                Event::GeneralRef(reference) => assert!(
+                    ["lt", "gt", "amp", "quot", "apos"].map(str::as_bytes).contains(&&*reference)
+                        || reference.is_char_ref()
+                ),
+                Event::Eof => break,
+                _ => {}
+            }
+        }
+        assert_eq!(depth, 0);
+        names
+    }
+
+    #[rstest]
+    #[case::all_pass(Run::all_pass(), false, [7, 0, 0, 0])]
+    #[case::failure(Run::one_failure(), false, [7, 1, 0, 0])]
+    #[case::hostile(Run::hostile(), false, [7, 1, 0, 0])]
+    #[case::flaky(Run::flaky(), false, [7, 1, 0, 0])]
+    #[case::warning(Run::warning(), false, [7, 0, 0, 0])]
+    #[case::strict_warning(Run::warning(), true, [7, 2, 0, 0])]
+    #[case::greeting_broken(Run::greeting_broken(), false, [6, 1, 5, 0])]
+    #[case::unreachable(Run::unreachable(), false, [6, 0, 6, 0])]
+    #[case::not_testable(Run::not_testable(), false, [7, 0, 0, 1])]
+    #[case::interrupted(Run::interrupted(), false, [6, 0, 0, 2])]
+    #[case::mistake(Run::mistake(), false, [7, 0, 2, 0])]
+    #[case::nothing_selected(Run::nothing_selected(), false, [0, 0, 0, 0])]
+    fn every_check_is_a_test_case_of_a_file_that_strict_parsers_read(
+        #[case] run: Run,
+        #[case] strict: bool,
+        #[case] expected: [usize; 4],
+    ) {
+        let names = elements(&rendered(&run, strict));
+        let counts =
+            ["testcase", "failure", "error", "skipped"].map(|name| names.iter().filter(|n| *n == name).count());
+        assert_eq!(counts, expected);
+    }
+
+    #[test]
+    fn greeting_broken_as_junit() {
+        insta::assert_snapshot!("greeting_broken", rendered(&Run::greeting_broken(), false));
+    }
+
+    #[test]
+    fn hostile_text_as_junit() {
+        insta::assert_snapshot!("hostile", rendered(&Run::hostile(), false));
+    }
+}

@@ -1,0 +1,385 @@
+//! What a run found, ready to be shown: a pure fold of the events ([`fold`]), and one file per format. Nothing here
+//! reads a clock, a file or a socket; times come in, text goes out.
+//!
+//! How verdicts add up, everywhere in here: the worst counts, in the order fail, inconclusive, warn, info, pass.
+//! Not-testable says nothing about the hub, so it only counts where there is nothing else.
+
+pub mod fold;
+pub mod json;
+pub mod junit;
+pub mod terminal;
+pub mod text;
+
+#[cfg(test)]
+mod fixture;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+pub use fold::{Fold, Outline, Planned};
+
+use crate::event::{CheckReport, Detail, ScenarioReport, Verdict};
+use crate::pack::{Basis, Level};
+use crate::source::Span;
+
+/// How the run was asked for, as far as a report shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunOptions {
+    /// A warning fails the run.
+    pub strict: bool,
+    /// Implied rules only warn. The verdicts that come in know it already.
+    pub stated_only: bool,
+    /// The words that would start this run again, without secrets and without what selects protocols, scenarios or
+    /// report files: `["hubproof", "check", "ws://..."]`.
+    pub command: Vec<String>,
+    /// The URL, or `embedded reference server`.
+    pub target: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunReport {
+    pub tool_version: String,
+    /// Unix time in milliseconds.
+    pub started: u64,
+    pub duration: Duration,
+    pub options: RunOptions,
+    pub protocols: Vec<ProtocolReport>,
+    /// Stopped before all of it was played.
+    pub interrupted: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProtocolReport {
+    pub name: String,
+    pub pack_version: String,
+    pub pack_hash: String,
+    /// What the lines of rules refer to.
+    pub document: String,
+    /// Those that were played, in the order of the pack.
+    pub scenarios: Vec<ScenarioResult>,
+    /// Selected, but not played: the run was interrupted.
+    pub unplayed: Vec<String>,
+    /// Every rule of the pack.
+    pub rules: BTreeMap<String, RuleReport>,
+    /// Why checks were never asked, each cause once, the most frequent first.
+    pub causes: Vec<SharedCause>,
+    pub doubt: Option<Doubt>,
+}
+
+/// Why the hub may not speak this protocol at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// Most of what it said is no message of the pack.
+    Unrecognised { unknown: usize, received: usize },
+    /// Hardly any scenario got through.
+    NothingWorks { broken: usize, played: usize },
+}
+
+/// One scenario over all its repetitions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScenarioResult {
+    pub id: String,
+    pub title: String,
+    pub span: Span,
+    pub verdict: Verdict,
+    pub checks: Vec<CheckResult>,
+    /// One per repetition; never empty. Later ones keep their history only where something is wrong.
+    pub runs: Vec<ScenarioReport>,
+}
+
+/// One check over all repetitions of its scenario.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckResult {
+    pub name: String,
+    pub verdict: Verdict,
+    /// Failed, or warned, in some repetitions and came out better in others.
+    pub flaky: Option<Flaky>,
+    /// The first of `runs` that shows the verdict, and the place of the check in it.
+    run: usize,
+    place: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flaky {
+    /// Repetitions with the verdict of the check.
+    pub broken: usize,
+    /// Repetitions in which it was decided at all.
+    pub decided: usize,
+}
+
+/// A precondition that failed, and all who had to stop there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SharedCause {
+    pub span: Option<Span>,
+    pub step: String,
+    /// In the words of most of them.
+    pub message: String,
+    pub detail: Option<Detail>,
+    pub unreachable: bool,
+    pub scenarios: Vec<String>,
+    /// None of them got to ask anything.
+    pub at_once: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct RuleReport {
+    pub level: Level,
+    pub basis: Basis,
+    pub line: usize,
+    pub text: String,
+    pub from: Option<String>,
+    pub status: RuleStatus,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RuleStatus {
+    Judged {
+        /// The worst of its checks. What could not be decided in one scenario does not count where another decided it
+        /// at the full level.
+        verdict: Verdict,
+        /// Some check at the rule's own level came to pass, fail, warn or info.
+        proven: bool,
+        scenarios: BTreeSet<String>,
+    },
+    /// All its checks sat in scenarios with unmet needs; without needs: none of them was reached lawfully, or no frame
+    /// arrived that it speaks of.
+    NotTestable { needs: BTreeSet<String> },
+    /// It binds only clients, and this is why.
+    OutOfScope(String),
+    /// Its scenarios were not selected, or not played before an interruption.
+    NotAsked,
+    /// No check of the pack names it.
+    NoCheck,
+}
+
+/// How many of each verdict.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally(BTreeMap<Verdict, usize>);
+
+impl Tally {
+    pub fn of(verdicts: impl IntoIterator<Item = Verdict>) -> Self {
+        let mut tally = BTreeMap::new();
+        for verdict in verdicts {
+            *tally.entry(verdict).or_default() += 1;
+        }
+        Self(tally)
+    }
+
+    pub fn count(&self, verdict: Verdict) -> usize {
+        self.0.get(&verdict).copied().unwrap_or(0)
+    }
+
+    pub fn total(&self) -> usize {
+        self.0.values().sum()
+    }
+
+    /// Those that say something about the hub.
+    pub fn decided(&self) -> usize {
+        [Verdict::Pass, Verdict::Fail, Verdict::Warn, Verdict::Info]
+            .into_iter()
+            .map(|verdict| self.count(verdict))
+            .sum()
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RuleTotals {
+    /// In the pack.
+    pub total: usize,
+    /// On this target: some check of it could run.
+    pub testable: usize,
+    pub proven: usize,
+}
+
+impl ProtocolReport {
+    /// Each scenario once, however often it was repeated.
+    pub fn scenario_tally(&self) -> Tally {
+        Tally::of(self.scenarios.iter().map(|scenario| scenario.verdict))
+    }
+
+    /// Each check of each scenario once.
+    pub fn check_tally(&self) -> Tally {
+        Tally::of(self.scenarios.iter().flat_map(|scenario| &scenario.checks).map(|check| check.verdict))
+    }
+
+    pub fn rule_totals(&self) -> RuleTotals {
+        let mut totals = RuleTotals { total: self.rules.len(), ..RuleTotals::default() };
+        for rule in self.rules.values() {
+            if let RuleStatus::Judged { proven, .. } = rule.status {
+                totals.testable += 1;
+                totals.proven += usize::from(proven);
+            }
+        }
+        totals
+    }
+
+    /// What the target lacks, with the number of scenarios, checks and rules that wait for it. Something that waits
+    /// for two needs is counted under both.
+    pub fn unmet_needs(&self) -> BTreeMap<&str, Waiting> {
+        let mut needs: BTreeMap<&str, Waiting> = BTreeMap::new();
+        for scenario in &self.scenarios {
+            for need in scenario.unmet() {
+                let waiting = needs.entry(need).or_default();
+                waiting.scenarios += 1;
+                waiting.checks += scenario.checks.len();
+            }
+        }
+        for rule in self.rules.values() {
+            if let RuleStatus::NotTestable { needs: unmet } = &rule.status {
+                for need in unmet {
+                    needs.entry(need).or_default().rules += 1;
+                }
+            }
+        }
+        needs
+    }
+
+    /// Why no connection could be made, where none could.
+    pub fn unreachable(&self) -> Option<&SharedCause> {
+        self.causes.iter().find(|cause| cause.unreachable)
+    }
+
+    /// What this protocol alone would end the run with, see [`exit_code`].
+    pub fn exit_code(&self, strict: bool) -> u8 {
+        let checks = self.check_tally();
+        let scenarios = self.scenario_tally();
+        if self.scenarios.iter().any(|scenario| scenario.mistake().is_some()) {
+            2
+        } else if scenarios.count(Verdict::Fail) > 0 || (strict && checks.count(Verdict::Warn) > 0) {
+            1
+        } else if scenarios.decided() == 0 || scenarios.count(Verdict::Inconclusive) > 0 || !self.unplayed.is_empty() {
+            3
+        } else {
+            0
+        }
+    }
+}
+
+/// What waits for an unmet need.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    pub scenarios: usize,
+    pub checks: usize,
+    pub rules: usize,
+}
+
+impl ScenarioResult {
+    /// A check as it was in the first repetition that shows its verdict.
+    pub fn report(&self, check: &CheckResult) -> &CheckReport {
+        &self.runs[check.run].checks[check.place]
+    }
+
+    /// The first repetition with the verdict of the whole.
+    pub fn telling(&self) -> &ScenarioReport {
+        self.runs.iter().find(|run| run.verdict == self.verdict).unwrap_or(&self.runs[0])
+    }
+
+    /// The repetition that a check is shown from.
+    pub fn run_of(&self, check: &CheckResult) -> &ScenarioReport {
+        &self.runs[check.run]
+    }
+
+    pub fn unmet(&self) -> BTreeSet<&str> {
+        self.runs.iter().flat_map(|run| &run.unmet).map(String::as_str).collect()
+    }
+
+    pub fn mistake(&self) -> Option<&str> {
+        self.runs.iter().find_map(|run| run.mistake.as_deref())
+    }
+}
+
+/// 2 if a scenario turned out to be mistaken; else 1 if anything failed, or warned with `strict`; else 3 if a selected
+/// protocol could not be judged (nothing was selected, nothing ran, the hub was unreachable, something is
+/// inconclusive, the run was interrupted); else 0. What is not testable is harmless as long as something else ran.
+pub fn exit_code(report: &RunReport) -> u8 {
+    let codes: BTreeSet<u8> =
+        report.protocols.iter().map(|protocol| protocol.exit_code(report.options.strict)).collect();
+    match [2, 1, 3].into_iter().find(|code| codes.contains(code)) {
+        Some(code) => code,
+        None if report.protocols.is_empty() || report.interrupted => 3,
+        None => 0,
+    }
+}
+
+/// The worst of several verdicts; `None` for none.
+pub fn worst(verdicts: impl IntoIterator<Item = Verdict>) -> Option<Verdict> {
+    // Not-testable stands between info and warn in `Verdict`'s own order, but gives way to every other.
+    verdicts.into_iter().max_by_key(|verdict| (*verdict != Verdict::NotTestable, *verdict))
+}
+
+/// The verdict of one scenario, played once: not-testable if a need was unmet; at least inconclusive if a precondition
+/// failed, the scenario itself is mistaken, or it comes in as inconclusive because it was interrupted; else the worst of its checks. One that asserts nothing and went through
+/// is info.
+pub fn scenario_verdict(report: &ScenarioReport) -> Verdict {
+    if !report.unmet.is_empty() {
+        return Verdict::NotTestable;
+    }
+    let stopped = report.cause.is_some() || report.mistake.is_some() || report.verdict == Verdict::Inconclusive;
+    let stopped = stopped.then_some(Verdict::Inconclusive);
+    worst(report.checks.iter().map(|check| check.verdict).chain(stopped)).unwrap_or(Verdict::Info)
+}
+
+/// The command that plays one scenario alone, quoted for a shell; `repeat` times where more than once.
+pub fn reproduce(options: &RunOptions, protocol: &str, scenario: &str, repeat: usize) -> String {
+    let mut words: Vec<String> = options.command.clone();
+    words.extend(["--protocol", protocol, "--scenario", scenario].map(str::to_owned));
+    if repeat > 1 {
+        words.extend(["--repeat".to_owned(), repeat.to_string()]);
+    }
+    words.iter().map(|word| text::quoted(word)).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::fixture::{Run, options};
+    use super::*;
+    use Verdict::*;
+
+    #[rstest]
+    #[case(&[], None)]
+    #[case(&[Pass, Info], Some(Info))]
+    #[case(&[Pass, NotTestable], Some(Pass))]
+    #[case(&[NotTestable], Some(NotTestable))]
+    #[case(&[Warn, NotTestable, Inconclusive], Some(Inconclusive))]
+    #[case(&[Fail, Inconclusive, Warn], Some(Fail))]
+    fn the_worst_counts(#[case] verdicts: &[Verdict], #[case] expected: Option<Verdict>) {
+        assert_eq!(worst(verdicts.iter().copied()), expected);
+    }
+
+    #[rstest]
+    #[case::all_pass(Run::all_pass(), false, 0)]
+    #[case::failure(Run::one_failure(), false, 1)]
+    #[case::warning(Run::warning(), false, 0)]
+    #[case::strict_warning(Run::warning(), true, 1)]
+    #[case::flaky(Run::flaky(), false, 1)]
+    #[case::greeting_broken(Run::greeting_broken(), false, 1)]
+    #[case::only_inconclusive(Run::inconclusive(), false, 3)]
+    #[case::unreachable(Run::unreachable(), false, 3)]
+    #[case::some_not_testable(Run::not_testable(), false, 0)]
+    #[case::all_not_testable(Run::nothing_testable(), false, 3)]
+    #[case::interrupted(Run::interrupted(), false, 3)]
+    #[case::mistake(Run::mistake(), false, 2)]
+    #[case::nothing_selected(Run::nothing_selected(), false, 3)]
+    fn exit_codes(#[case] run: Run, #[case] strict: bool, #[case] expected: u8) {
+        let report = run.report(RunOptions { strict, ..options() });
+        assert_eq!(exit_code(&report), expected);
+    }
+
+    #[test]
+    fn a_run_of_no_protocol_is_inconclusive() {
+        let report = Fold::new(Vec::new()).finish(options(), 0, Duration::ZERO, false);
+        assert_eq!(exit_code(&report), 3);
+    }
+
+    #[test]
+    fn commands_are_quoted_for_a_shell() {
+        let mut options = options();
+        options.command.extend(["--set".to_owned(), "name=a b'c".to_owned()]);
+        assert_eq!(
+            reproduce(&options, "greeter", "greeter/hello", 3),
+            r"hubproof check ws://127.0.0.1:9 --set 'name=a b'\''c' --protocol greeter --scenario greeter/hello --repeat 3"
+        );
+    }
+}

@@ -1,0 +1,112 @@
+//! Numbers, times and untrusted text as people read them.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+use std::time::Duration;
+
+/// Text of a hub, made harmless for terminals and legal in XML 1.0: what would steer a terminal, reorder a line or is
+/// no character is written as an escape. Line breaks and tabs become blanks.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(steers) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match c {
+            '\n' | '\t' => out.push(' '),
+            '\r' => {}
+            c if steers(c) => {
+                // Writing into a String cannot fail.
+                let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    Cow::Owned(out)
+}
+
+fn steers(c: char) -> bool {
+    let bidi = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let line_end = matches!(c, '\u{2028}' | '\u{2029}');
+    let no_character = u32::from(c) & 0xfffe == 0xfffe;
+    c.is_control() || bidi || line_end || no_character || c == '\u{feff}'
+}
+
+/// The first `most` characters, with an ellipsis in place of the rest.
+pub fn cut(text: &str, most: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(most) {
+        None => Cow::Borrowed(text),
+        Some(_) => {
+            let end = text.char_indices().nth(most.saturating_sub(1)).map_or(0, |(at, _)| at);
+            Cow::Owned(format!("{}…", &text[..end]))
+        }
+    }
+}
+
+/// `1 check`, `2 checks`.
+pub fn count(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}
+
+/// To a precision that one reads: `3 ms`, `1.25 s`, `2 min 5 s`.
+pub fn time(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    if time < Duration::from_millis(1) {
+        format!("{} µs", time.as_micros())
+    } else if time < Duration::from_secs(1) {
+        format!("{} ms", time.as_millis())
+    } else if time < Duration::from_secs(60) {
+        format!("{seconds:.2} s")
+    } else {
+        format!("{} min {} s", time.as_secs() / 60, time.as_secs() % 60)
+    }
+}
+
+/// Unix time in milliseconds as RFC 3339, UTC.
+pub fn timestamp(unix_ms: u64) -> String {
+    let time = i64::try_from(unix_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    time.unwrap_or(jiff::Timestamp::MAX).to_string()
+}
+
+/// A word as a POSIX shell takes it.
+pub fn quoted(word: &str) -> Cow<'_, str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        Cow::Borrowed(word)
+    } else {
+        Cow::Owned(format!("'{}'", word.replace('\'', r"'\''")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("grüße 🙂", "grüße 🙂")]
+    #[case("a\nb\tc\r", "a b c")]
+    #[case("\u{1b}[31mred", "\\u{1b}[31mred")]
+    #[case("\0\u{9b}\u{fffe}\u{202e}", "\\u{0}\\u{9b}\\u{fffe}\\u{202e}")]
+    fn what_a_hub_says_is_harmless(#[case] text: &str, #[case] expected: &str) {
+        assert_eq!(printable(text), expected);
+    }
+
+    #[rstest]
+    #[case("abc", 3, "abc")]
+    #[case("äöü!", 3, "äö…")]
+    #[case("", 0, "")]
+    fn long_text_is_cut(#[case] text: &str, #[case] most: usize, #[case] expected: &str) {
+        assert_eq!(cut(text, most), expected);
+    }
+
+    #[rstest]
+    #[case(12, "12 µs")]
+    #[case(999_000, "999 ms")]
+    #[case(5_000_000, "5.00 s")]
+    #[case(125_000_000, "2 min 5 s")]
+    fn times_are_readable(#[case] micros: u64, #[case] expected: &str) {
+        assert_eq!(time(Duration::from_micros(micros)), expected);
+    }
+}
