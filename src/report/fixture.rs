@@ -115,10 +115,7 @@ const ALL: [&str; 3] = ["greeter/hello", "greeter/bye", "greeter/chair"];
 impl Run {
     fn new() -> Self {
         let mut sources = Sources::default();
-        let mut folder = Folder {
-            name: "greeter".to_owned(),
-            ..Folder::default()
-        };
+        let mut folder = Folder { name: "greeter".to_owned(), ..Folder::default() };
         let schema = |say: &str, more: &str| {
             format!(
                 r#"{{"type": "object", "properties": {{"say": {{"const": "{say}"}}{more}}}, "required": ["say"], "examples": [{{"say": "{say}", "name": "someone", "text": "x"}}]}}"#
@@ -127,54 +124,28 @@ impl Run {
         let texts = [
             ("asyncapi.yaml", ASYNCAPI.to_owned()),
             ("rules.yaml", RULES.to_owned()),
-            (
-                "messages/hello.schema.json",
-                schema("hello", r#", "name": {"type": "string"}"#),
-            ),
+            ("messages/hello.schema.json", schema("hello", r#", "name": {"type": "string"}"#)),
             ("messages/bye.schema.json", schema("bye", "")),
-            (
-                "messages/welcome.schema.json",
-                schema("welcome", r#", "name": {}, "mood": {}, "at": {}"#),
-            ),
-            (
-                "messages/echo.schema.json",
-                schema(
-                    "echo",
-                    r#", "text": {"x-rules": ["GRE-008"], "type": "string"}"#,
-                ),
-            ),
+            ("messages/welcome.schema.json", schema("welcome", r#", "name": {}, "mood": {}, "at": {}"#)),
+            ("messages/echo.schema.json", schema("echo", r#", "text": {"x-rules": ["GRE-008"], "type": "string"}"#)),
         ];
         for (path, text) in texts {
             let file = sources.add(format!("schemas/greeter/{path}"), text);
             folder.pack.insert(path.to_owned(), file);
         }
-        for (path, text) in [
-            ("shared.yaml", SHARED),
-            ("hello.yaml", HELLO),
-            ("bye.yaml", BYE),
-            ("chair.yaml", CHAIR),
-        ] {
+        for (path, text) in [("shared.yaml", SHARED), ("hello.yaml", HELLO), ("bye.yaml", BYE), ("chair.yaml", CHAIR)] {
             let file = sources.add(format!("scenarios/greeter/{path}"), text);
             folder.scenarios.insert(path.to_owned(), file);
         }
         let (pack, diagnostics) = Pack::load(&folder, &sources);
-        assert!(
-            diagnostics.is_empty(),
-            "{}",
-            crate::diagnostic::render_all(&diagnostics, &sources, false)
-        );
+        assert!(diagnostics.is_empty(), "{}", crate::diagnostic::render_all(&diagnostics, &sources, false));
         let mut pack = pack.unwrap();
         // Stays the same while the fixture changes, so that snapshots do.
         pack.hash = "0123456789ab".to_owned();
         let pack = Arc::new(pack);
         let mut read = Scenarios::load(&folder, &sources, &pack);
-        assert!(
-            read.diagnostics.is_empty(),
-            "{}",
-            crate::diagnostic::render_all(&read.diagnostics, &sources, false)
-        );
-        read.programs
-            .sort_by_key(|program| ALL.iter().position(|id| *id == program.id));
+        assert!(read.diagnostics.is_empty(), "{}", crate::diagnostic::render_all(&read.diagnostics, &sources, false));
+        read.programs.sort_by_key(|program| ALL.iter().position(|id| *id == program.id));
         let shared = folder.scenarios["shared.yaml"];
         Self {
             shared,
@@ -192,16 +163,8 @@ impl Run {
             self.selected.contains(&program.id.as_str())
         });
         let mut fold = Fold::new(vec![outline]);
-        self.reports
-            .iter()
-            .cloned()
-            .for_each(|report| fold.feed(report));
-        fold.finish(
-            options,
-            1_790_000_000_123,
-            Duration::from_millis(5_250),
-            self.interrupted,
-        )
+        self.reports.iter().cloned().for_each(|report| fold.feed(report));
+        fold.finish(options, 1_790_000_000_123, Duration::from_millis(5_250), self.interrupted)
     }
 
     fn with(mut self, report: ScenarioReport) -> Self {
@@ -236,16 +199,29 @@ impl Run {
     /// What a hostile hub might put into its frames.
     pub fn hostile() -> Self {
         let mut run = Self::one_failure();
-        let check = run.reports[0]
-            .checks
-            .iter_mut()
-            .find(|check| check.name == "GRE-002")
-            .unwrap();
+        let check = run.reports[0].checks.iter_mut().find(|check| check.name == "GRE-002").unwrap();
         check.message = "name is \"\u{1b}[2J\u{0}\u{fffe}]]>&<\u{202e}\r\n\", not anna".to_owned();
-        check.detail.as_mut().unwrap().received =
-            "welcome {\"name\": \"\u{1b}[2J\u{0}\u{b}\u{ffff}]]>\"}".to_owned();
+        check.detail.as_mut().unwrap().received = "welcome {\"name\": \"\u{1b}[2J\u{0}\u{b}\u{ffff}]]>\"}".to_owned();
         run.reports[0].history[2].text = "\u{1b}]0;title\u{7}".to_owned();
         run
+    }
+
+    /// A message that is wrong wherever it comes.
+    pub fn schema_broken() -> Self {
+        let run = Self::new();
+        let mut reports = vec![run.hello(1), run.bye(1), run.chair(1)];
+        for report in &mut reports {
+            let mut check = report.checks[0].clone();
+            check.name = "schema:welcome:GRE-004".to_owned();
+            check.span = None;
+            check.step.clone_from(&check.name);
+            check.rules[0].0.id = "GRE-004".to_owned();
+            report.checks.push(check);
+            let message = "`welcome` breaks its schema at /at: expected a number, found \"now\"";
+            let detail = detail("/at: a number", r#"{"say":"welcome","at":"now"}"#, 1);
+            break_check(report, "schema:welcome:GRE-004", Verdict::Fail, message, detail);
+        }
+        reports.into_iter().fold(run, Self::with)
     }
 
     pub fn warning() -> Self {
@@ -256,30 +232,16 @@ impl Run {
             "GRE-003",
             Verdict::Warn,
             "mood is \"bored\", not happy",
-            detail(
-                "/mood: \"happy\"",
-                r#"welcome {"say":"welcome","name":"anna","mood":"bored"}"#,
-                2,
-            ),
+            detail("/mood: \"happy\"", r#"welcome {"say":"welcome","name":"anna","mood":"bored"}"#, 2),
         );
         break_check(
             &mut hello,
             "GRE-004",
             Verdict::Warn,
             "there is no /at",
-            detail(
-                "/at to be there",
-                r#"welcome {"say":"welcome","name":"anna","mood":"bored"}"#,
-                2,
-            ),
+            detail("/at to be there", r#"welcome {"say":"welcome","name":"anna","mood":"bored"}"#, 2),
         );
-        break_check(
-            &mut hello,
-            "GRE-001",
-            Verdict::Info,
-            "answered late",
-            Detail::default(),
-        );
+        break_check(&mut hello, "GRE-001", Verdict::Info, "answered late", Detail::default());
         hello.leftovers = vec![("echo".to_owned(), 2)];
         run.with(hello).with(bye).with(chair)
     }
@@ -289,32 +251,16 @@ impl Run {
         let (first, mut second, third) = (run.hello(1), run.hello(2), run.hello(3));
         wrong_name(&mut second);
         let (bye, chair) = (run.bye(1), run.chair(1));
-        run.with(first)
-            .with(third)
-            .with(second)
-            .with(bye)
-            .with(chair)
+        run.with(first).with(third).with(second).with(bye).with(chair)
     }
 
     pub fn greeting_broken() -> Self {
         let run = Self::new();
         let (mut hello, mut bye, mut chair) = (run.hello(1), run.bye(1), run.chair(1));
         hello.checks.retain(|check| check.name == "GRE-001");
-        break_check(
-            &mut hello,
-            "GRE-001",
-            Verdict::Fail,
-            "the connection ended before welcome came",
-            closed_early(),
-        );
+        break_check(&mut hello, "GRE-001", Verdict::Fail, "the connection ended before welcome came", closed_early());
         hello.history.truncate(2);
-        hello.history.push(frame(
-            4,
-            "anna",
-            Direction::Received,
-            "close",
-            "1011 internal error",
-        ));
+        hello.history.push(frame(4, "anna", Direction::Received, "close", "1011 internal error"));
         hello.cause = Some(Cause {
             span: hello.checks[0].span,
             step: "anna expects: welcome".to_owned(),
@@ -382,18 +328,14 @@ impl Run {
     pub fn interrupted() -> Self {
         let run = Self::new();
         let hello = run.hello(1);
-        Self {
-            interrupted: true,
-            ..run.with(hello)
-        }
+        Self { interrupted: true, ..run.with(hello) }
     }
 
     pub fn mistake() -> Self {
         let run = Self::new();
         let (hello, mut bye, chair) = (run.hello(1), run.bye(1), run.chair(1));
         bye.checks.clear();
-        bye.mistake =
-            Some("`${ben.mood}` has no value: what ben bound has no member `mood`".to_owned());
+        bye.mistake = Some("`${ben.mood}` has no value: what ben bound has no member `mood`".to_owned());
         run.with(hello).with(bye).with(chair)
     }
 
@@ -405,25 +347,10 @@ impl Run {
         let mut report = self.passed("greeter/hello", repetition);
         report.history = vec![
             frame(0, "anna", Direction::Neither, "open", ""),
-            frame(
-                1,
-                "anna",
-                Direction::Sent,
-                "text",
-                r#"{"say":"hello","name":"anna"}"#,
-            ),
-            frame(
-                3,
-                "anna",
-                Direction::Received,
-                "text",
-                r#"{"say":"welcome","name":"anna","mood":"happy","at":1}"#,
-            ),
+            frame(1, "anna", Direction::Sent, "text", r#"{"say":"hello","name":"anna"}"#),
+            frame(3, "anna", Direction::Received, "text", r#"{"say":"welcome","name":"anna","mood":"happy","at":1}"#),
         ];
-        report.slimmest = Some((
-            Duration::from_millis(4_998),
-            "anna expects: welcome".to_owned(),
-        ));
+        report.slimmest = Some((Duration::from_millis(4_998), "anna expects: welcome".to_owned()));
         report
     }
 
@@ -443,18 +370,10 @@ impl Run {
 
     /// Everything asked once, and right.
     fn passed(&self, id: &str, repetition: usize) -> ScenarioReport {
-        let program = self
-            .programs
-            .iter()
-            .find(|program| program.id == id)
-            .unwrap();
+        let program = self.programs.iter().find(|program| program.id == id).unwrap();
         let checks = program.checks.iter().map(|check| CheckReport {
             name: check.name.clone(),
-            rules: check
-                .rules
-                .iter()
-                .map(|used| (used.clone(), Verdict::Pass))
-                .collect(),
+            rules: check.rules.iter().map(|used| (used.clone(), Verdict::Pass)).collect(),
             verdict: Verdict::Pass,
             span: Some(check.span),
             step: "anna expects: welcome".to_owned(),
@@ -488,7 +407,7 @@ impl Run {
         report.cause = Some(Cause {
             span: Some(self.place("expects: welcome")),
             step: "expects: welcome".to_owned(),
-            message: "closed with 1011 \"internal error\" instead of welcome".to_owned(),
+            message: format!("{}: expects: welcome: closed with 1011 \"internal error\" instead of welcome", report.id),
             detail: Some(closed_early()),
             unreachable: false,
         });
@@ -500,23 +419,10 @@ impl Run {
     }
 }
 
-fn break_check(
-    report: &mut ScenarioReport,
-    name: &str,
-    verdict: Verdict,
-    message: &str,
-    detail: Detail,
-) {
-    let check = report
-        .checks
-        .iter_mut()
-        .find(|check| check.name == name)
-        .unwrap();
+fn break_check(report: &mut ScenarioReport, name: &str, verdict: Verdict, message: &str, detail: Detail) {
+    let check = report.checks.iter_mut().find(|check| check.name == name).unwrap();
     check.verdict = verdict;
-    check
-        .rules
-        .iter_mut()
-        .for_each(|(_, of_rule)| *of_rule = verdict);
+    check.rules.iter_mut().for_each(|(_, of_rule)| *of_rule = verdict);
     check.message = message.to_owned();
     check.detail = (detail != Detail::default()).then_some(detail);
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{
-    CheckResult, Doubt, Flaky, ProtocolReport, RuleReport, RuleStatus, RunOptions, RunReport,
-    ScenarioResult, SharedCause, scenario_verdict, worst,
+    CheckResult, Doubt, Flaky, ProtocolReport, RuleReport, RuleStatus, RunOptions, RunReport, ScenarioResult,
+    SharedCause, scenario_verdict, worst,
 };
 use crate::event::{CheckReport, Direction, ScenarioReport, Verdict};
 use crate::pack::{Pack, Rule, Way};
@@ -21,7 +21,7 @@ const KEPT_HISTORIES: usize = 4;
 /// Scenarios that must have been played, and the part of them that must have come to nothing (in percent), before the
 /// protocol itself is doubted.
 const DOUBT_PLAYED: usize = 3;
-const DOUBT_BROKEN: usize = 90;
+const DOUBT_BROKEN: usize = 75;
 /// Or else: more than this part (in percent) of the scenarios came to nothing, and of the frames are no message of the
 /// pack.
 const DOUBT_UNKNOWN: usize = 50;
@@ -51,11 +51,7 @@ pub struct PlannedCheck {
 
 impl Outline {
     /// Of a protocol of which something was selected; others have no place in a report.
-    pub fn new(
-        pack: Arc<Pack>,
-        programs: &[Arc<Program>],
-        selected: impl Fn(&Program) -> bool,
-    ) -> Self {
+    pub fn new(pack: Arc<Pack>, programs: &[Arc<Program>], selected: impl Fn(&Program) -> bool) -> Self {
         let scenarios = programs
             .iter()
             .map(|program| Planned {
@@ -88,43 +84,27 @@ pub struct Fold {
 struct Gathered {
     outline: Outline,
     runs: BTreeMap<String, Vec<ScenarioReport>>,
-    /// Text frames of the hub, and those of them that are no message of the pack.
+    /// Frames of the hub that can be judged, and those of them that are no message of the pack.
     received: usize,
     unknown: usize,
 }
 
 impl Fold {
     pub fn new(outlines: Vec<Outline>) -> Self {
-        let gathered = |outline| Gathered {
-            outline,
-            runs: BTreeMap::new(),
-            received: 0,
-            unknown: 0,
-        };
-        Self {
-            protocols: outlines.into_iter().map(gathered).collect(),
-        }
+        let gathered = |outline| Gathered { outline, runs: BTreeMap::new(), received: 0, unknown: 0 };
+        Self { protocols: outlines.into_iter().map(gathered).collect() }
     }
 
     /// A report of a protocol that was not outlined is dropped: nobody asked for it.
     pub fn feed(&mut self, report: ScenarioReport) {
-        if let Some(gathered) = self
-            .protocols
-            .iter_mut()
-            .find(|gathered| gathered.outline.pack.name == report.protocol)
+        if let Some(gathered) = self.protocols.iter_mut().find(|gathered| gathered.outline.pack.name == report.protocol)
         {
             gathered.feed(report);
         }
     }
 
     /// `started` is Unix time in milliseconds.
-    pub fn finish(
-        self,
-        options: RunOptions,
-        started: u64,
-        duration: Duration,
-        interrupted: bool,
-    ) -> RunReport {
+    pub fn finish(self, options: RunOptions, started: u64, duration: Duration, interrupted: bool) -> RunReport {
         RunReport {
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
             started,
@@ -143,26 +123,16 @@ impl Gathered {
         }
         report.verdict = scenario_verdict(&report);
         for frame in &report.history {
-            // A payload that was cut cannot be parsed, so it says nothing here.
-            if frame.direction == Direction::Received
-                && frame.kind == "text"
-                && frame.hash.is_none()
-            {
+            // A text that was cut cannot be parsed, so it says nothing here.
+            let judgeable = frame.kind == "binary" || (frame.kind == "text" && frame.hash.is_none());
+            if frame.direction == Direction::Received && judgeable {
                 self.received += 1;
-                self.unknown += usize::from(!known(&self.outline.pack, &frame.text));
+                self.unknown += usize::from(frame.kind == "binary" || !known(&self.outline.pack, &frame.text));
             }
         }
         let runs = self.runs.entry(report.id.clone()).or_default();
-        let telling = runs
-            .iter()
-            .skip(1)
-            .filter(|run| !run.history.is_empty())
-            .count()
-            < KEPT_HISTORIES
-            && matches!(
-                report.verdict,
-                Verdict::Fail | Verdict::Warn | Verdict::Inconclusive
-            );
+        let telling = runs.iter().skip(1).filter(|run| !run.history.is_empty()).count() < KEPT_HISTORIES
+            && matches!(report.verdict, Verdict::Fail | Verdict::Warn | Verdict::Inconclusive);
         if !runs.is_empty() && !telling {
             report.history_dropped += report.history.len();
             report.history = Vec::new();
@@ -171,34 +141,21 @@ impl Gathered {
     }
 
     fn finish(mut self) -> ProtocolReport {
-        let order: Vec<String> = self
-            .outline
-            .scenarios
-            .iter()
-            .map(|planned| planned.id.clone())
-            .collect();
-        let mut played: Vec<Vec<ScenarioReport>> =
-            order.iter().filter_map(|id| self.runs.remove(id)).collect();
+        let order: Vec<String> = self.outline.scenarios.iter().map(|planned| planned.id.clone()).collect();
+        let mut played: Vec<Vec<ScenarioReport>> = order.iter().filter_map(|id| self.runs.remove(id)).collect();
         let unplayed = self
             .outline
             .scenarios
             .iter()
             .filter(|planned| {
-                planned.selected
-                    && !played
-                        .iter()
-                        .any(|runs| runs.iter().any(|run| run.id == planned.id))
+                planned.selected && !played.iter().any(|runs| runs.iter().any(|run| run.id == planned.id))
             })
             .map(|planned| planned.id.clone())
             .collect();
         played.extend(std::mem::take(&mut self.runs).into_values());
         let scenarios: Vec<ScenarioResult> = played.into_iter().map(merge).collect();
         let pack = &self.outline.pack;
-        let rules = pack
-            .rules
-            .values()
-            .map(|rule| (rule.id.clone(), judge(rule, &self.outline, &scenarios)))
-            .collect();
+        let rules = pack.rules.values().map(|rule| (rule.id.clone(), judge(rule, &self.outline, &scenarios))).collect();
         let causes = causes(&scenarios);
         let doubt = doubt(&scenarios, self.received, self.unknown);
         ProtocolReport {
@@ -218,17 +175,11 @@ impl Gathered {
 /// No check of a scenario vanishes: what was never asked is added, with the reason.
 fn complete(report: &mut ScenarioReport, planned: &Planned) {
     let (verdict, message) = if !report.unmet.is_empty() {
-        (
-            Verdict::NotTestable,
-            format!("needs {}", report.unmet.join(", ")),
-        )
+        (Verdict::NotTestable, format!("needs {}", report.unmet.join(", ")))
     } else if let Some(mistake) = &report.mistake {
         (Verdict::Inconclusive, format!("never asked: {mistake}"))
     } else if let Some(cause) = &report.cause {
-        (
-            Verdict::Inconclusive,
-            format!("never asked: `{}` failed before", cause.step),
-        )
+        (Verdict::Inconclusive, format!("never asked: `{}` failed before", cause.step))
     } else {
         (Verdict::NotTestable, "not reached".to_owned())
     };
@@ -236,11 +187,7 @@ fn complete(report: &mut ScenarioReport, planned: &Planned) {
         if !report.checks.iter().any(|known| known.name == check.name) {
             report.checks.push(CheckReport {
                 name: check.name.clone(),
-                rules: check
-                    .rules
-                    .iter()
-                    .map(|used| (used.clone(), verdict))
-                    .collect(),
+                rules: check.rules.iter().map(|used| (used.clone(), verdict)).collect(),
                 verdict,
                 span: Some(check.span),
                 step: String::new(),
@@ -254,19 +201,20 @@ fn complete(report: &mut ScenarioReport, planned: &Planned) {
 
 /// Whether a text frame is a message that the hub of this pack says. An envelope fits too much to count.
 fn known(pack: &Pack, text: &str) -> bool {
-    serde_json::from_str::<Value>(text).is_ok_and(|payload| {
-        pack.recognise(&payload, Way::FromHub)
-            .is_some_and(|message| !message.abstract_)
-    })
+    serde_json::from_str::<Value>(text)
+        .is_ok_and(|payload| pack.recognise(&payload, Way::FromHub).is_some_and(|message| !message.abstract_))
 }
+
+/// In which run, at which place in it, with which verdict a check stands.
+type Seen = (usize, usize, Verdict);
 
 /// All repetitions of one scenario; there is at least one.
 fn merge(mut runs: Vec<ScenarioReport>) -> ScenarioResult {
     runs.sort_by_key(|run| run.repetition);
-    let mut places: Vec<(&str, Vec<(usize, usize, Verdict)>)> = Vec::new();
+    let mut places: Vec<(&str, Vec<Seen>)> = Vec::new();
     for (run, report) in runs.iter().enumerate() {
         for (place, check) in report.checks.iter().enumerate() {
-            let seen = (run, place, check.verdict);
+            let seen: Seen = (run, place, check.verdict);
             match places.iter_mut().find(|(name, _)| *name == check.name) {
                 Some((_, all)) => all.push(seen),
                 None => places.push((&check.name, vec![seen])),
@@ -276,27 +224,14 @@ fn merge(mut runs: Vec<ScenarioReport>) -> ScenarioResult {
     let checks = places
         .into_iter()
         .map(|(name, seen)| {
-            let verdict =
-                worst(seen.iter().map(|(_, _, verdict)| *verdict)).unwrap_or(Verdict::NotTestable);
-            let (run, place, _) = seen
-                .iter()
-                .find(|(_, _, v)| *v == verdict)
-                .copied()
-                .unwrap_or(seen[0]);
+            let verdict = worst(seen.iter().map(|(_, _, verdict)| *verdict)).unwrap_or(Verdict::NotTestable);
+            let (run, place, _) = seen.iter().find(|(_, _, v)| *v == verdict).copied().unwrap_or(seen[0]);
             let broken = seen.iter().filter(|(_, _, v)| *v == verdict).count();
-            let decided = seen
-                .iter()
-                .filter(|(_, _, v)| !matches!(v, Verdict::NotTestable | Verdict::Inconclusive))
-                .count();
+            let decided =
+                seen.iter().filter(|(_, _, v)| !matches!(v, Verdict::NotTestable | Verdict::Inconclusive)).count();
             let flaky = (matches!(verdict, Verdict::Fail | Verdict::Warn) && broken < decided)
                 .then_some(Flaky { broken, decided });
-            CheckResult {
-                name: name.to_owned(),
-                verdict,
-                flaky,
-                run,
-                place,
-            }
+            CheckResult { name: name.to_owned(), verdict, flaky, run, place }
         })
         .collect();
     ScenarioResult {
@@ -330,20 +265,11 @@ fn status(rule: &str, outline: &Outline, scenarios: &[ScenarioResult]) -> RuleSt
     let mut needs = BTreeSet::new();
     let mut proven = false;
     for run in scenarios.iter().flat_map(|scenario| &scenario.runs) {
-        for (used, verdict) in run
-            .checks
-            .iter()
-            .flat_map(|check| &check.rules)
-            .filter(|(used, _)| used.id == rule)
-        {
+        for (used, verdict) in run.checks.iter().flat_map(|check| &check.rules).filter(|(used, _)| used.id == rule) {
             named_by.insert(run.id.clone());
             needs.extend(run.unmet.iter().cloned());
             verdicts.push(*verdict);
-            proven |= !used.lowered
-                && matches!(
-                    verdict,
-                    Verdict::Pass | Verdict::Fail | Verdict::Warn | Verdict::Info
-                );
+            proven |= !used.lowered && matches!(verdict, Verdict::Pass | Verdict::Fail | Verdict::Warn | Verdict::Info);
         }
     }
     if proven {
@@ -351,11 +277,7 @@ fn status(rule: &str, outline: &Outline, scenarios: &[ScenarioResult]) -> RuleSt
     }
     match worst(verdicts) {
         Some(Verdict::NotTestable) => RuleStatus::NotTestable { needs },
-        Some(verdict) => RuleStatus::Judged {
-            verdict,
-            proven,
-            scenarios: named_by,
-        },
+        Some(verdict) => RuleStatus::Judged { verdict, proven, scenarios: named_by },
         None => unjudged(rule, outline, scenarios),
     }
 }
@@ -373,48 +295,24 @@ fn unjudged(rule: &str, outline: &Outline, scenarios: &[ScenarioResult]) -> Rule
         .messages
         .iter()
         .filter(|message| message.directions.from_hub)
-        .any(|message| {
-            message
-                .schema
-                .rules
-                .iter()
-                .chain(&message.schema.should_rules)
-                .any(|named| named == rule)
-        });
+        .any(|message| message.schema.rules.iter().chain(&message.schema.should_rules).any(|named| named == rule));
     if planned {
         return RuleStatus::NotAsked;
     }
     if !by_schema {
         return RuleStatus::NoCheck;
     }
-    let ran: Vec<&ScenarioResult> = scenarios
-        .iter()
-        .filter(|scenario| scenario.verdict != Verdict::NotTestable)
-        .collect();
+    let ran: Vec<&ScenarioResult> =
+        scenarios.iter().filter(|scenario| scenario.verdict != Verdict::NotTestable).collect();
     if scenarios.is_empty() {
         RuleStatus::NotAsked
-    } else if ran
-        .iter()
-        .any(|scenario| scenario.runs.iter().any(|run| run.cause.is_some()))
-    {
+    } else if ran.iter().any(|scenario| scenario.runs.iter().any(|run| run.cause.is_some())) {
         // The frame might have come, had the scenarios gone on.
-        RuleStatus::Judged {
-            verdict: Verdict::Inconclusive,
-            proven: false,
-            scenarios: BTreeSet::new(),
-        }
+        RuleStatus::Judged { verdict: Verdict::Inconclusive, proven: false, scenarios: BTreeSet::new() }
     } else if ran.is_empty() {
-        RuleStatus::NotTestable {
-            needs: scenarios
-                .iter()
-                .flat_map(ScenarioResult::unmet)
-                .map(str::to_owned)
-                .collect(),
-        }
+        RuleStatus::NotTestable { needs: scenarios.iter().flat_map(ScenarioResult::unmet).map(str::to_owned).collect() }
     } else {
-        RuleStatus::NotTestable {
-            needs: BTreeSet::new(),
-        }
+        RuleStatus::NotTestable { needs: BTreeSet::new() }
     }
 }
 
@@ -434,46 +332,36 @@ fn causes(scenarios: &[ScenarioResult]) -> Vec<SharedCause> {
     }
     let mut groups: Vec<(Key<'_>, Group<'_>)> = Vec::new();
     for scenario in scenarios {
-        let Some((run, cause)) = scenario
-            .runs
-            .iter()
-            .find_map(|run| run.cause.as_ref().map(|cause| (run, cause)))
+        let Some((run, cause)) = scenario.runs.iter().find_map(|run| run.cause.as_ref().map(|cause| (run, cause)))
         else {
             continue;
         };
-        // A failed check that ended its scenario is reported as the failure it is.
-        let accused = run.checks.iter().any(|check| {
-            check.verdict == Verdict::Fail && check.span.is_some() && check.span == cause.span
+        // A failed check that ended its scenario is reported as the failure it is. It may be that of an outer step, as
+        // of a `joins`: then it has the same detail.
+        let accused = run.checks.iter().filter(|check| check.verdict == Verdict::Fail).any(|check| {
+            (check.span.is_some() && check.span == cause.span)
+                || (check.detail.is_some() && check.detail == cause.detail)
         });
         if accused {
             continue;
         }
+        let message = without_step(cause);
         let key = match cause {
             cause if cause.unreachable => Key::Unreachable,
-            crate::event::Cause {
-                span: Some(span), ..
-            } => Key::Place(*span),
-            cause => Key::Step(&cause.step, &cause.message),
+            crate::event::Cause { span: Some(span), .. } => Key::Place(*span),
+            cause => Key::Step(&cause.step, message),
         };
-        let at_once = !run.checks.iter().any(|check| check.asked > 0);
+        // Schemas and framing are judged without being asked.
+        let at_once = !run.checks.iter().any(|check| check.span.is_some() && check.asked > 0);
         match groups.iter_mut().find(|(known, _)| *known == key) {
             None => groups.push((
                 key,
-                Group {
-                    first: cause,
-                    messages: vec![(&cause.message, 1)],
-                    scenarios: vec![scenario.id.clone()],
-                    at_once,
-                },
+                Group { first: cause, messages: vec![(message, 1)], scenarios: vec![scenario.id.clone()], at_once },
             )),
             Some((_, group)) => {
-                match group
-                    .messages
-                    .iter_mut()
-                    .find(|(message, _)| *message == cause.message)
-                {
+                match group.messages.iter_mut().find(|(known, _)| *known == message) {
                     Some((_, times)) => *times += 1,
-                    None => group.messages.push((&cause.message, 1)),
+                    None => group.messages.push((message, 1)),
                 }
                 group.scenarios.push(scenario.id.clone());
                 group.at_once &= at_once;
@@ -503,34 +391,38 @@ fn causes(scenarios: &[ScenarioResult]) -> Vec<SharedCause> {
     causes
 }
 
+/// A cause says `actor: step: message`; together with others only the message matters.
+fn without_step(cause: &crate::event::Cause) -> &str {
+    match cause.message.split_once(&format!("{}: ", cause.step)) {
+        Some((_, message)) => message,
+        None => &cause.message,
+    }
+}
+
 fn doubt(scenarios: &[ScenarioResult], received: usize, unknown: usize) -> Option<Doubt> {
     let reached: Vec<&ScenarioResult> = scenarios
         .iter()
         .filter(|scenario| {
             scenario.verdict != Verdict::NotTestable
-                && !scenario
-                    .telling()
-                    .cause
-                    .as_ref()
-                    .is_some_and(|cause| cause.unreachable)
+                && !scenario.telling().cause.as_ref().is_some_and(|cause| cause.unreachable)
         })
         .collect();
-    let broken = reached
-        .iter()
-        .filter(|scenario| matches!(scenario.verdict, Verdict::Fail | Verdict::Inconclusive))
-        .count();
+    let broken = reached.iter().filter(|scenario| came_to_nothing(scenario)).count();
     if broken * 100 <= reached.len() * DOUBT_UNKNOWN {
         None
     } else if unknown * 100 > received * DOUBT_UNKNOWN {
         Some(Doubt::Unrecognised { unknown, received })
     } else if reached.len() >= DOUBT_PLAYED && broken * 100 >= reached.len() * DOUBT_BROKEN {
-        Some(Doubt::NothingWorks {
-            broken,
-            played: reached.len(),
-        })
+        Some(Doubt::NothingWorks { broken, played: reached.len() })
     } else {
         None
     }
+}
+
+/// None of the checks that it wrote down passed.
+fn came_to_nothing(scenario: &ScenarioResult) -> bool {
+    let passed = |check: &CheckReport| check.span.is_some() && check.verdict == Verdict::Pass;
+    matches!(scenario.verdict, Verdict::Fail | Verdict::Inconclusive) && !scenario.telling().checks.iter().any(passed)
 }
 
 #[cfg(test)]
@@ -539,9 +431,7 @@ mod tests {
     use super::*;
 
     fn status_of(run: Run, rule: &str) -> RuleStatus {
-        run.report(options()).protocols[0].rules[rule]
-            .status
-            .clone()
+        run.report(options()).protocols[0].rules[rule].status.clone()
     }
 
     fn names(names: &[&str]) -> BTreeSet<String> {
@@ -553,64 +443,24 @@ mod tests {
         use RuleStatus::*;
         let hello = || names(&["greeter/hello"]);
         let cases = [
-            (
-                Run::all_pass(),
-                "GRE-001",
-                Judged {
-                    verdict: Verdict::Pass,
-                    proven: true,
-                    scenarios: hello(),
-                },
-            ),
-            (
-                Run::one_failure(),
-                "GRE-002",
-                Judged {
-                    verdict: Verdict::Fail,
-                    proven: true,
-                    scenarios: hello(),
-                },
-            ),
-            (
-                Run::all_pass(),
-                "GRE-005",
-                OutOfScope("only a client can break it".to_owned()),
-            ),
+            (Run::all_pass(), "GRE-001", Judged { verdict: Verdict::Pass, proven: true, scenarios: hello() }),
+            (Run::one_failure(), "GRE-002", Judged { verdict: Verdict::Fail, proven: true, scenarios: hello() }),
+            (Run::all_pass(), "GRE-005", OutOfScope("only a client can break it".to_owned())),
             (Run::all_pass(), "GRE-007", NoCheck),
-            (
-                Run::not_testable(),
-                "GRE-006",
-                NotTestable {
-                    needs: names(&["hook stop", "setting secret"]),
-                },
-            ),
+            (Run::not_testable(), "GRE-006", NotTestable { needs: names(&["hook stop", "setting secret"]) }),
             (Run::interrupted(), "GRE-006", NotAsked),
             (Run::selection(), "GRE-006", NotAsked),
             // The schema of `echo` names it, and no echo came.
-            (
-                Run::selection(),
-                "GRE-008",
-                NotTestable {
-                    needs: BTreeSet::new(),
-                },
-            ),
+            (Run::selection(), "GRE-008", NotTestable { needs: BTreeSet::new() }),
             (
                 Run::unreachable(),
                 "GRE-001",
-                Judged {
-                    verdict: Verdict::Inconclusive,
-                    proven: false,
-                    scenarios: hello(),
-                },
+                Judged { verdict: Verdict::Inconclusive, proven: false, scenarios: hello() },
             ),
             (
                 Run::unreachable(),
                 "GRE-008",
-                Judged {
-                    verdict: Verdict::Inconclusive,
-                    proven: false,
-                    scenarios: BTreeSet::new(),
-                },
+                Judged { verdict: Verdict::Inconclusive, proven: false, scenarios: BTreeSet::new() },
             ),
         ];
         for (run, rule, expected) in cases {
@@ -621,12 +471,7 @@ mod tests {
     #[test]
     fn a_lowered_check_proves_nothing_but_can_warn() {
         let report = Run::warning().report(options());
-        let RuleStatus::Judged {
-            verdict, proven, ..
-        } = &report.protocols[0].rules["GRE-004"].status
-        else {
-            panic!()
-        };
+        let RuleStatus::Judged { verdict, proven, .. } = &report.protocols[0].rules["GRE-004"].status else { panic!() };
         assert_eq!((*verdict, *proven), (Verdict::Warn, false));
     }
 
@@ -635,52 +480,21 @@ mod tests {
         let report = Run::flaky().report(options());
         let protocol = &report.protocols[0];
         let hello = &protocol.scenarios[0];
-        assert_eq!(
-            (protocol.scenario_tally().total(), hello.runs.len()),
-            (3, 3)
-        );
-        let check = hello
-            .checks
-            .iter()
-            .find(|check| check.name == "GRE-002")
-            .unwrap();
-        assert_eq!(
-            (check.verdict, check.flaky),
-            (
-                Verdict::Fail,
-                Some(Flaky {
-                    broken: 1,
-                    decided: 3
-                })
-            )
-        );
+        assert_eq!((protocol.scenario_tally().total(), hello.runs.len()), (3, 3));
+        let check = hello.checks.iter().find(|check| check.name == "GRE-002").unwrap();
+        assert_eq!((check.verdict, check.flaky), (Verdict::Fail, Some(Flaky { broken: 1, decided: 3 })));
         assert_eq!(hello.run_of(check).repetition, 2);
-        let kept: Vec<bool> = hello
-            .runs
-            .iter()
-            .map(|run| !run.history.is_empty())
-            .collect();
+        let kept: Vec<bool> = hello.runs.iter().map(|run| !run.history.is_empty()).collect();
         assert_eq!(kept, [true, true, false]);
     }
 
     #[test]
     fn a_hub_of_another_protocol_is_doubted_and_a_broken_detail_is_not() {
         let doubt = |run: Run| run.report(options()).protocols[0].doubt;
-        assert_eq!(
-            doubt(Run::other_protocol()),
-            Some(Doubt::Unrecognised {
-                unknown: 3,
-                received: 3
-            })
-        );
-        assert_eq!(
-            doubt(Run::greeting_broken()),
-            Some(Doubt::NothingWorks {
-                broken: 3,
-                played: 3
-            })
-        );
+        assert_eq!(doubt(Run::other_protocol()), Some(Doubt::Unrecognised { unknown: 3, received: 3 }));
+        assert_eq!(doubt(Run::greeting_broken()), Some(Doubt::NothingWorks { broken: 3, played: 3 }));
         assert_eq!(doubt(Run::one_failure()), None);
+        assert_eq!(doubt(Run::schema_broken()), None);
         assert_eq!(doubt(Run::unreachable()), None);
     }
 }

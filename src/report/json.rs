@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{
-    CheckResult, ProtocolReport, RuleStatus, RunReport, ScenarioResult, Tally, exit_code, reproduce,
-};
+use super::{CheckResult, ProtocolReport, RuleStatus, RunReport, ScenarioResult, Tally, exit_code, reproduce};
 use crate::event::{self, Direction, ScenarioReport, Verdict};
 use crate::source::{Sources, Span};
 
@@ -26,11 +24,7 @@ pub fn render(report: &RunReport, sources: &Sources) -> String {
 
 /// What one run of `hubproof check` found.
 #[derive(Serialize)]
-#[cfg_attr(
-    test,
-    derive(schemars::JsonSchema),
-    schemars(title = "hubproof report")
-)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(title = "hubproof report"))]
 struct Document<'a> {
     /// Always `hubproof-report`.
     #[cfg_attr(test, schemars(extend("const" = FORMAT)))]
@@ -359,10 +353,7 @@ fn document<'a>(report: &'a RunReport, sources: &'a Sources) -> Document<'a> {
     Document {
         format: FORMAT,
         format_version: FORMAT_VERSION,
-        tool: Tool {
-            name: "hubproof",
-            version: &report.tool_version,
-        },
+        tool: Tool { name: "hubproof", version: &report.tool_version },
         run: Run {
             started: super::text::timestamp(report.started),
             duration_ms: ms(report.duration),
@@ -373,18 +364,7 @@ fn document<'a>(report: &'a RunReport, sources: &'a Sources) -> Document<'a> {
             interrupted: report.interrupted,
             exit_code: exit_code(report),
         },
-        protocols: report
-            .protocols
-            .iter()
-            .map(|protocol| {
-                Writer {
-                    report,
-                    protocol,
-                    sources,
-                }
-                .protocol()
-            })
-            .collect(),
+        protocols: report.protocols.iter().map(|protocol| Writer { report, protocol, sources }.protocol()).collect(),
     }
 }
 
@@ -400,29 +380,15 @@ impl<'a> Writer<'a> {
         let strict = self.report.options.strict;
         Protocol {
             name: &protocol.name,
-            pack: Pack {
-                version: &protocol.pack_version,
-                hash: &protocol.pack_hash,
-                document: &protocol.document,
-            },
+            pack: Pack { version: &protocol.pack_version, hash: &protocol.pack_hash, document: &protocol.document },
             exit_code: protocol.exit_code(strict),
             summary: super::terminal::verdict_line(protocol, strict),
-            doubt: protocol
-                .doubt
-                .map(|doubt| super::terminal::doubt(&protocol.name, doubt)),
-            causes: protocol
-                .causes
-                .iter()
-                .map(|cause| self.shared_cause(cause))
-                .collect(),
+            doubt: protocol.doubt.map(|doubt| super::terminal::doubt(&protocol.name, doubt)),
+            causes: protocol.causes.iter().map(|cause| self.shared_cause(cause)).collect(),
             scenarios: Scenarios {
                 totals: totals(&protocol.scenario_tally()),
                 unplayed: &protocol.unplayed,
-                list: protocol
-                    .scenarios
-                    .iter()
-                    .map(|scenario| self.scenario(scenario))
-                    .collect(),
+                list: protocol.scenarios.iter().map(|scenario| self.scenario(scenario)).collect(),
             },
             checks: totals(&protocol.check_tally()),
             rules: self.rules(),
@@ -455,11 +421,7 @@ impl<'a> Writer<'a> {
             needs: scenario.unmet().into_iter().collect(),
             mistake: scenario.mistake(),
             repetitions: scenario.runs.len(),
-            checks: scenario
-                .checks
-                .iter()
-                .map(|check| self.check(scenario, check))
-                .collect(),
+            checks: scenario.checks.iter().map(|check| self.check(scenario, check)).collect(),
             repetition: run.repetition,
             instance: &run.instance,
             duration_ms: ms(run.duration),
@@ -470,10 +432,7 @@ impl<'a> Writer<'a> {
                 place: self.place(cause.span),
             }),
             leftovers,
-            slimmest: run.slimmest.as_ref().map(|(left, step)| Slimmest {
-                left_ms: ms(*left),
-                step,
-            }),
+            slimmest: run.slimmest.as_ref().map(|(left, step)| Slimmest { left_ms: ms(*left), step }),
             history: run.history.iter().map(frame).collect(),
             history_dropped: run.history_dropped,
         }
@@ -502,14 +461,9 @@ impl<'a> Writer<'a> {
     fn rules(&self) -> Rules<'a> {
         let totals = self.protocol.rule_totals();
         let rule = |rule: &'a super::RuleReport| {
-            let (mut proven, mut needs, mut reason, mut scenarios) =
-                (false, Vec::new(), None, Vec::new());
+            let (mut proven, mut needs, mut reason, mut scenarios) = (false, Vec::new(), None, Vec::new());
             let status = match &rule.status {
-                RuleStatus::Judged {
-                    verdict,
-                    proven: is_proven,
-                    scenarios: named_by,
-                } => {
+                RuleStatus::Judged { verdict, proven: is_proven, scenarios: named_by } => {
                     proven = *is_proven;
                     scenarios = named_by.iter().map(String::as_str).collect();
                     match verdict {
@@ -549,12 +503,7 @@ impl<'a> Writer<'a> {
             total: totals.total,
             testable: totals.testable,
             proven: totals.proven,
-            by_id: self
-                .protocol
-                .rules
-                .iter()
-                .map(|(id, report)| (id.as_str(), rule(report)))
-                .collect(),
+            by_id: self.protocol.rules.iter().map(|(id, report)| (id.as_str(), rule(report))).collect(),
         }
     }
 
@@ -568,13 +517,8 @@ impl<'a> Writer<'a> {
             .filter(|(_, check)| !matches!(check.verdict, Verdict::Pass | Verdict::NotTestable))
             .map(|(scenario, check)| {
                 let report = scenario.report(check);
-                let rules = || {
-                    report
-                        .rules
-                        .iter()
-                        .filter(|(_, verdict)| *verdict == check.verdict)
-                        .map(|(used, _)| used)
-                };
+                let rules =
+                    || report.rules.iter().filter(|(_, verdict)| *verdict == check.verdict).map(|(used, _)| used);
                 let repeat = check.flaky.map_or(1, |flaky| flaky.decided);
                 Finding {
                     scenario: &scenario.id,
@@ -592,12 +536,7 @@ impl<'a> Writer<'a> {
                     repetition: scenario.run_of(check).repetition,
                     flaky: flaky(check),
                     detail: report.detail.as_ref().map(detail),
-                    reproduce: reproduce(
-                        &self.report.options,
-                        &self.protocol.name,
-                        &scenario.id,
-                        repeat,
-                    ),
+                    reproduce: reproduce(&self.report.options, &self.protocol.name, &scenario.id, repeat),
                 }
             })
             .collect()
@@ -639,10 +578,7 @@ fn frame(frame: &event::FrameReport) -> Frame<'_> {
 }
 
 fn flaky(check: &CheckResult) -> Option<Flaky> {
-    check.flaky.map(|flaky| Flaky {
-        broken: flaky.broken,
-        decided: flaky.decided,
-    })
+    check.flaky.map(|flaky| Flaky { broken: flaky.broken, decided: flaky.decided })
 }
 
 fn totals(tally: &Tally) -> Totals {
@@ -698,19 +634,10 @@ mod tests {
     #[test]
     fn the_published_schema_is_that_of_the_types() {
         let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();
-        let derived = settings
-            .into_generator()
-            .into_root_schema_for::<Document<'_>>();
+        let derived = settings.into_generator().into_root_schema_for::<Document<'_>>();
         let text = serde_json::to_string_pretty(&derived).unwrap() + "\n";
         if std::env::var_os("HUBPROOF_WRITE_SCHEMAS").is_some() {
-            std::fs::write(
-                concat!(
-                    env!("CARGO_MANIFEST_DIR"),
-                    "/schemas/hubproof/report.schema.json"
-                ),
-                &text,
-            )
-            .unwrap();
+            std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/hubproof/report.schema.json"), &text).unwrap();
         } else {
             assert!(
                 SCHEMA == text,
@@ -734,10 +661,8 @@ mod tests {
     #[case(fixture::Run::hostile())]
     fn every_report_fits_the_published_schema(#[case] run: fixture::Run) {
         let validator = jsonschema::draft202012::new(&schema()).unwrap();
-        let errors: Vec<String> = validator
-            .iter_errors(&rendered(&run))
-            .map(|error| format!("{}: {error}", error.instance_path()))
-            .collect();
+        let errors: Vec<String> =
+            validator.iter_errors(&rendered(&run)).map(|error| format!("{}: {error}", error.instance_path())).collect();
         assert!(errors.is_empty(), "{errors:#?}");
     }
 
@@ -754,12 +679,7 @@ mod tests {
                 continue;
             }
             let mut mutant = whole.clone();
-            mutant
-                .pointer_mut(&parent)
-                .unwrap()
-                .as_object_mut()
-                .unwrap()
-                .remove(&name);
+            mutant.pointer_mut(&parent).unwrap().as_object_mut().unwrap().remove(&name);
             assert!(!validator.is_valid(&mutant), "without {parent}/{name}");
             removed += 1;
         }
@@ -774,10 +694,9 @@ mod tests {
                     members(child, format!("{at}/{name}"), into);
                 }
             }
-            Value::Array(list) => list
-                .iter()
-                .enumerate()
-                .for_each(|(i, child)| members(child, format!("{at}/{i}"), into)),
+            Value::Array(list) => {
+                list.iter().enumerate().for_each(|(i, child)| members(child, format!("{at}/{i}"), into))
+            }
             _ => {}
         }
     }
@@ -799,13 +718,7 @@ mod tests {
         let run = fixture::Run::one_failure();
         insta::assert_snapshot!(
             "one_failure",
-            render(
-                &run.report(RunOptions {
-                    strict: true,
-                    ..options()
-                }),
-                &run.sources
-            )
+            render(&run.report(RunOptions { strict: true, ..options() }), &run.sources)
         );
     }
 }

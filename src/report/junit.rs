@@ -13,14 +13,7 @@ pub fn render(report: &RunReport, sources: &Sources) -> String {
     let mut all = Report::new("hubproof");
     all.set_time(report.duration);
     for protocol in &report.protocols {
-        all.add_test_suite(
-            Writer {
-                report,
-                protocol,
-                sources,
-            }
-            .suite(),
-        );
+        all.add_test_suite(Writer { report, protocol, sources }.suite());
     }
     // Writes into memory, and escapes whatever text it gets.
     all.to_string().unwrap_or_default()
@@ -39,10 +32,7 @@ impl Writer<'_> {
         let properties = [
             ("tool.version", self.report.tool_version.clone()),
             ("started", timestamp(self.report.started)),
-            (
-                "target",
-                printable(&self.report.options.target).into_owned(),
-            ),
+            ("target", printable(&self.report.options.target).into_owned()),
             ("pack.version", self.protocol.pack_version.clone()),
             ("pack.hash", self.protocol.pack_hash.clone()),
             ("rules.total", rules.total.to_string()),
@@ -60,14 +50,8 @@ impl Writer<'_> {
             status.set_message("not played: the run was interrupted");
             suite.add_test_case(self.case(id, "", status));
         }
-        suite.set_time(
-            self.protocol
-                .scenarios
-                .iter()
-                .flat_map(|scenario| &scenario.runs)
-                .map(|run| run.duration)
-                .sum(),
-        );
+        suite
+            .set_time(self.protocol.scenarios.iter().flat_map(|scenario| &scenario.runs).map(|run| run.duration).sum());
         suite
     }
 
@@ -82,26 +66,14 @@ impl Writer<'_> {
         };
         if let Some(message) = stopped {
             let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
-            status
-                .set_message(printable(&message))
-                .set_type("inconclusive");
+            status.set_message(printable(&message)).set_type("inconclusive");
             suite.add_test_case(self.case(&scenario.id, "", status));
         }
-        let cases = u32::try_from(scenario.checks.len())
-            .unwrap_or(u32::MAX)
-            .max(1);
-        let time = scenario
-            .runs
-            .iter()
-            .map(|run| run.duration)
-            .sum::<std::time::Duration>();
+        let cases = u32::try_from(scenario.checks.len()).unwrap_or(u32::MAX).max(1);
+        let time = scenario.runs.iter().map(|run| run.duration).sum::<std::time::Duration>();
         for check in &scenario.checks {
             let report = scenario.report(check);
-            let mut case = self.case(
-                &scenario.id,
-                &check.name,
-                self.status(scenario, check, report),
-            );
+            let mut case = self.case(&scenario.id, &check.name, self.status(scenario, check, report));
             // A share each, so that the cases add up to their scenario.
             case.set_time(time / cases).set_assertions(report.asked);
             if matches!(check.verdict, Verdict::Warn | Verdict::Info) {
@@ -118,30 +90,19 @@ impl Writer<'_> {
     }
 
     fn case(&self, scenario: &str, check: &str, status: TestCaseStatus) -> TestCase {
-        let name = if check.is_empty() {
-            scenario.to_owned()
-        } else {
-            format!("{scenario}:{check}")
-        };
+        let name = if check.is_empty() { scenario.to_owned() } else { format!("{scenario}:{check}") };
         let mut case = TestCase::new(printable(&name), status);
         case.set_classname(self.protocol.name.as_str());
         case
     }
 
-    fn status(
-        &self,
-        scenario: &ScenarioResult,
-        check: &CheckResult,
-        report: &CheckReport,
-    ) -> TestCaseStatus {
+    fn status(&self, scenario: &ScenarioResult, check: &CheckResult, report: &CheckReport) -> TestCaseStatus {
         let kind = match check.verdict {
             Verdict::Pass | Verdict::Info => return TestCaseStatus::success(),
             Verdict::Warn if !self.report.options.strict => return TestCaseStatus::success(),
             Verdict::NotTestable => {
                 let mut status = TestCaseStatus::skipped();
-                status
-                    .set_message(message(check, report))
-                    .set_type("not-testable");
+                status.set_message(message(check, report)).set_type("not-testable");
                 return status;
             }
             Verdict::Fail | Verdict::Warn => NonSuccessKind::Failure,
@@ -156,27 +117,11 @@ impl Writer<'_> {
     }
 
     /// One fact per line.
-    fn explanation(
-        &self,
-        scenario: &ScenarioResult,
-        check: &CheckResult,
-        report: &CheckReport,
-    ) -> String {
+    fn explanation(&self, scenario: &ScenarioResult, check: &CheckResult, report: &CheckReport) -> String {
         let mut facts: Vec<(&str, String)> = Vec::new();
-        facts.push((
-            "at",
-            self.sources.place(report.span.unwrap_or(scenario.span)),
-        ));
-        for (used, _) in report
-            .rules
-            .iter()
-            .filter(|(_, verdict)| *verdict == check.verdict)
-        {
-            let text = self
-                .protocol
-                .rules
-                .get(&used.id)
-                .map(|rule| format!(", line {}): {}", rule.line, rule.text));
+        facts.push(("at", self.sources.place(report.span.unwrap_or(scenario.span))));
+        for (used, _) in report.rules.iter().filter(|(_, verdict)| *verdict == check.verdict) {
+            let text = self.protocol.rules.get(&used.id).map(|rule| format!(", line {}): {}", rule.line, rule.text));
             facts.push((
                 "rule",
                 format!(
@@ -195,36 +140,15 @@ impl Writer<'_> {
             facts.extend(detail.waited.map(|waited| ("waited", time(waited))));
         }
         let repeat = check.flaky.map_or(1, |flaky| flaky.decided);
-        facts.push((
-            "reproduce",
-            reproduce(
-                &self.report.options,
-                &self.protocol.name,
-                &scenario.id,
-                repeat,
-            ),
-        ));
-        facts
-            .iter()
-            .map(|(name, fact)| format!("{name}: {}", printable(fact)))
-            .collect::<Vec<_>>()
-            .join("\n")
+        facts.push(("reproduce", reproduce(&self.report.options, &self.protocol.name, &scenario.id, repeat)));
+        facts.iter().map(|(name, fact)| format!("{name}: {}", printable(fact))).collect::<Vec<_>>().join("\n")
     }
 }
 
 fn message(check: &CheckResult, report: &CheckReport) -> String {
-    let text = if report.message.is_empty() {
-        &report.step
-    } else {
-        &report.message
-    };
-    let flaky = check.flaky.map(|flaky| {
-        format!(
-            "flaky, in {} of {}: ",
-            flaky.broken,
-            count(flaky.decided, "repetition")
-        )
-    });
+    let text = if report.message.is_empty() { &report.step } else { &report.message };
+    let flaky =
+        check.flaky.map(|flaky| format!("flaky, in {} of {}: ", flaky.broken, count(flaky.decided, "repetition")));
     format!("{}{}", flaky.unwrap_or_default(), printable(text))
 }
 
@@ -239,18 +163,17 @@ mod tests {
     use crate::report::RunOptions;
 
     fn rendered(run: &Run, strict: bool) -> String {
-        render(
-            &run.report(RunOptions {
-                strict,
-                ..options()
-            }),
-            &run.sources,
-        )
+        render(&run.report(RunOptions { strict, ..options() }), &run.sources)
     }
 
     /// Everything that a strict parser looks at: nesting, attributes, entities, and that all characters are allowed.
     fn elements(xml: &str) -> Vec<String> {
-        assert!(xml.chars().all(|c| matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)), "{xml}");
+        assert!(
+            xml.chars().all(
+                |c| matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
+            ),
+            "{xml}"
+        );
         let mut reader = Reader::from_str(xml);
         let config = reader.config_mut();
         config.check_comments = true;
@@ -263,10 +186,7 @@ mod tests {
                     depth += 1;
                     names.push(String::from_utf8(start.name().0.to_vec()).unwrap());
                     for attribute in start.attributes() {
-                        attribute
-                            .unwrap()
-                            .normalized_value(XmlVersion::Implicit1_0)
-                            .unwrap();
+                        attribute.unwrap().normalized_value(XmlVersion::Implicit1_0).unwrap();
                     }
                 }
                 Event::End(_) => depth -= 1,
@@ -275,9 +195,7 @@ mod tests {
                     assert!(!text.contains(&b'<'));
                 }
                 Event::GeneralRef(reference) => assert!(
-                    ["lt", "gt", "amp", "quot", "apos"]
-                        .map(str::as_bytes)
-                        .contains(&&*reference)
+                    ["lt", "gt", "amp", "quot", "apos"].map(str::as_bytes).contains(&&*reference)
                         || reference.is_char_ref()
                 ),
                 Event::Eof => break,
@@ -307,8 +225,8 @@ mod tests {
         #[case] expected: [usize; 4],
     ) {
         let names = elements(&rendered(&run, strict));
-        let counts = ["testcase", "failure", "error", "skipped"]
-            .map(|name| names.iter().filter(|n| *n == name).count());
+        let counts =
+            ["testcase", "failure", "error", "skipped"].map(|name| names.iter().filter(|n| *n == name).count());
         assert_eq!(counts, expected);
     }
 

@@ -199,19 +199,11 @@ impl ProtocolReport {
 
     /// Each check of each scenario once.
     pub fn check_tally(&self) -> Tally {
-        Tally::of(
-            self.scenarios
-                .iter()
-                .flat_map(|scenario| &scenario.checks)
-                .map(|check| check.verdict),
-        )
+        Tally::of(self.scenarios.iter().flat_map(|scenario| &scenario.checks).map(|check| check.verdict))
     }
 
     pub fn rule_totals(&self) -> RuleTotals {
-        let mut totals = RuleTotals {
-            total: self.rules.len(),
-            ..RuleTotals::default()
-        };
+        let mut totals = RuleTotals { total: self.rules.len(), ..RuleTotals::default() };
         for rule in self.rules.values() {
             if let RuleStatus::Judged { proven, .. } = rule.status {
                 totals.testable += 1;
@@ -251,19 +243,11 @@ impl ProtocolReport {
     pub fn exit_code(&self, strict: bool) -> u8 {
         let checks = self.check_tally();
         let scenarios = self.scenario_tally();
-        if self
-            .scenarios
-            .iter()
-            .any(|scenario| scenario.mistake().is_some())
-        {
+        if self.scenarios.iter().any(|scenario| scenario.mistake().is_some()) {
             2
-        } else if scenarios.count(Verdict::Fail) > 0 || (strict && checks.count(Verdict::Warn) > 0)
-        {
+        } else if scenarios.count(Verdict::Fail) > 0 || (strict && checks.count(Verdict::Warn) > 0) {
             1
-        } else if scenarios.decided() == 0
-            || scenarios.count(Verdict::Inconclusive) > 0
-            || !self.unplayed.is_empty()
-        {
+        } else if scenarios.decided() == 0 || scenarios.count(Verdict::Inconclusive) > 0 || !self.unplayed.is_empty() {
             3
         } else {
             0
@@ -287,10 +271,7 @@ impl ScenarioResult {
 
     /// The first repetition with the verdict of the whole.
     pub fn telling(&self) -> &ScenarioReport {
-        self.runs
-            .iter()
-            .find(|run| run.verdict == self.verdict)
-            .unwrap_or(&self.runs[0])
+        self.runs.iter().find(|run| run.verdict == self.verdict).unwrap_or(&self.runs[0])
     }
 
     /// The repetition that a check is shown from.
@@ -299,11 +280,7 @@ impl ScenarioResult {
     }
 
     pub fn unmet(&self) -> BTreeSet<&str> {
-        self.runs
-            .iter()
-            .flat_map(|run| &run.unmet)
-            .map(String::as_str)
-            .collect()
+        self.runs.iter().flat_map(|run| &run.unmet).map(String::as_str).collect()
     }
 
     pub fn mistake(&self) -> Option<&str> {
@@ -315,11 +292,8 @@ impl ScenarioResult {
 /// protocol could not be judged (nothing was selected, nothing ran, the hub was unreachable, something is
 /// inconclusive, the run was interrupted); else 0. What is not testable is harmless as long as something else ran.
 pub fn exit_code(report: &RunReport) -> u8 {
-    let codes: BTreeSet<u8> = report
-        .protocols
-        .iter()
-        .map(|protocol| protocol.exit_code(report.options.strict))
-        .collect();
+    let codes: BTreeSet<u8> =
+        report.protocols.iter().map(|protocol| protocol.exit_code(report.options.strict)).collect();
     match [2, 1, 3].into_iter().find(|code| codes.contains(code)) {
         Some(code) => code,
         None if report.protocols.is_empty() || report.interrupted => 3,
@@ -330,28 +304,19 @@ pub fn exit_code(report: &RunReport) -> u8 {
 /// The worst of several verdicts; `None` for none.
 pub fn worst(verdicts: impl IntoIterator<Item = Verdict>) -> Option<Verdict> {
     // Not-testable stands between info and warn in `Verdict`'s own order, but gives way to every other.
-    verdicts
-        .into_iter()
-        .max_by_key(|verdict| (*verdict != Verdict::NotTestable, *verdict))
+    verdicts.into_iter().max_by_key(|verdict| (*verdict != Verdict::NotTestable, *verdict))
 }
 
 /// The verdict of one scenario, played once: not-testable if a need was unmet; at least inconclusive if a precondition
-/// failed or the scenario itself is mistaken; else the worst of its checks. One that asserts nothing and went through
+/// failed, the scenario itself is mistaken, or it comes in as inconclusive because it was interrupted; else the worst of its checks. One that asserts nothing and went through
 /// is info.
 pub fn scenario_verdict(report: &ScenarioReport) -> Verdict {
     if !report.unmet.is_empty() {
         return Verdict::NotTestable;
     }
-    let stopped =
-        (report.cause.is_some() || report.mistake.is_some()).then_some(Verdict::Inconclusive);
-    worst(
-        report
-            .checks
-            .iter()
-            .map(|check| check.verdict)
-            .chain(stopped),
-    )
-    .unwrap_or(Verdict::Info)
+    let stopped = report.cause.is_some() || report.mistake.is_some() || report.verdict == Verdict::Inconclusive;
+    let stopped = stopped.then_some(Verdict::Inconclusive);
+    worst(report.checks.iter().map(|check| check.verdict).chain(stopped)).unwrap_or(Verdict::Info)
 }
 
 /// The command that plays one scenario alone, quoted for a shell; `repeat` times where more than once.
@@ -361,11 +326,7 @@ pub fn reproduce(options: &RunOptions, protocol: &str, scenario: &str, repeat: u
     if repeat > 1 {
         words.extend(["--repeat".to_owned(), repeat.to_string()]);
     }
-    words
-        .iter()
-        .map(|word| text::quoted(word))
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.iter().map(|word| text::quoted(word)).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -402,10 +363,7 @@ mod tests {
     #[case::mistake(Run::mistake(), false, 2)]
     #[case::nothing_selected(Run::nothing_selected(), false, 3)]
     fn exit_codes(#[case] run: Run, #[case] strict: bool, #[case] expected: u8) {
-        let report = run.report(RunOptions {
-            strict,
-            ..options()
-        });
+        let report = run.report(RunOptions { strict, ..options() });
         assert_eq!(exit_code(&report), expected);
     }
 
@@ -418,9 +376,7 @@ mod tests {
     #[test]
     fn commands_are_quoted_for_a_shell() {
         let mut options = options();
-        options
-            .command
-            .extend(["--set".to_owned(), "name=a b'c".to_owned()]);
+        options.command.extend(["--set".to_owned(), "name=a b'c".to_owned()]);
         assert_eq!(
             reproduce(&options, "greeter", "greeter/hello", 3),
             r"hubproof check ws://127.0.0.1:9 --set 'name=a b'\''c' --protocol greeter --scenario greeter/hello --repeat 3"

@@ -9,8 +9,8 @@ use anstyle::{AnsiColor, Style as Paint};
 
 use super::text::{count, cut, printable, time};
 use super::{
-    CheckResult, Doubt, ProtocolReport, RuleReport, RuleStatus, RunOptions, RunReport,
-    ScenarioResult, SharedCause, Tally, reproduce,
+    CheckResult, Doubt, ProtocolReport, RuleReport, RuleStatus, RunOptions, RunReport, ScenarioResult, SharedCause,
+    Tally, reproduce,
 };
 use crate::event::{CheckReport, Detail, Direction, FrameReport, ScenarioReport, Verdict};
 use crate::pack::Basis;
@@ -28,11 +28,7 @@ pub struct Style {
 
 impl Default for Style {
     fn default() -> Self {
-        Self {
-            color: false,
-            width: 100,
-            verbose: false,
-        }
+        Self { color: false, width: 100, verbose: false }
     }
 }
 
@@ -49,17 +45,8 @@ const LONG: usize = 400;
 
 /// The whole summary; ends with a newline. `sources` are those the spans of the report point into.
 pub fn summary(report: &RunReport, sources: &Sources, style: Style) -> String {
-    let mut page = Page {
-        out: String::new(),
-        style,
-        sources,
-        options: &report.options,
-    };
-    let version = format!(
-        "hubproof {} against {}",
-        report.tool_version,
-        printable(&report.options.target)
-    );
+    let mut page = Page { out: String::new(), style, sources, options: &report.options };
+    let version = format!("hubproof {} against {}", report.tool_version, printable(&report.options.target));
     page.line(&page.paint(BOLD, &version));
     for protocol in &report.protocols {
         page.gap();
@@ -87,36 +74,17 @@ pub fn verdict_line(protocol: &ProtocolReport, strict: bool) -> String {
     let checks = protocol.check_tally();
     let rules = protocol.rule_totals();
     let mut parts = Vec::new();
-    let mistakes = protocol
-        .scenarios
-        .iter()
-        .filter(|scenario| scenario.mistake().is_some())
-        .count();
+    let mistakes = protocol.scenarios.iter().filter(|scenario| scenario.mistake().is_some()).count();
     if mistakes > 0 {
         parts.push(count(mistakes, "mistaken scenario"));
     }
     if checks.count(Verdict::Fail) > 0 {
-        let flaky = protocol
-            .scenarios
-            .iter()
-            .flat_map(|scenario| &scenario.checks);
-        let flaky = flaky
-            .filter(|check| check.verdict == Verdict::Fail && check.flaky.is_some())
-            .count();
-        let flaky = if flaky > 0 {
-            format!(" ({flaky} flaky)")
-        } else {
-            String::new()
-        };
-        parts.push(format!(
-            "{} failed{flaky}",
-            count(checks.count(Verdict::Fail), "check")
-        ));
+        let flaky = protocol.scenarios.iter().flat_map(|scenario| &scenario.checks);
+        let flaky = flaky.filter(|check| check.verdict == Verdict::Fail && check.flaky.is_some()).count();
+        let flaky = if flaky > 0 { format!(" ({flaky} flaky)") } else { String::new() };
+        parts.push(format!("{} failed{flaky}", count(checks.count(Verdict::Fail), "check")));
     } else if checks.count(Verdict::Pass) > 0 {
-        parts.push(format!(
-            "{} passed",
-            count(checks.count(Verdict::Pass), "check")
-        ));
+        parts.push(format!("{} passed", count(checks.count(Verdict::Pass), "check")));
     }
     if checks.count(Verdict::Warn) > 0 {
         parts.push(count(checks.count(Verdict::Warn), "warning"));
@@ -124,22 +92,13 @@ pub fn verdict_line(protocol: &ProtocolReport, strict: bool) -> String {
     if checks.decided() == 0 {
         parts.push("nothing could be checked".to_owned());
     } else if checks.count(Verdict::Inconclusive) > 0 {
-        parts.push(format!(
-            "{} inconclusive",
-            checks.count(Verdict::Inconclusive)
-        ));
+        parts.push(format!("{} inconclusive", checks.count(Verdict::Inconclusive)));
     }
     if !protocol.unplayed.is_empty() {
-        parts.push(format!(
-            "{} not played",
-            count(protocol.unplayed.len(), "scenario")
-        ));
+        parts.push(format!("{} not played", count(protocol.unplayed.len(), "scenario")));
     }
     if parts.is_empty() {
-        parts.push(format!(
-            "{} for the record",
-            count(checks.count(Verdict::Info), "check")
-        ));
+        parts.push(format!("{} for the record", count(checks.count(Verdict::Info), "check")));
     }
     let word = match protocol.exit_code(strict) {
         0 => "PASS",
@@ -161,10 +120,9 @@ pub fn verdict_line(protocol: &ProtocolReport, strict: bool) -> String {
 /// Why the hub may not speak the protocol at all, in one line.
 pub fn doubt(protocol: &str, doubt: Doubt) -> String {
     let why = match doubt {
-        Doubt::Unrecognised { unknown, received } => format!(
-            "Of {} that came, {unknown} fit no message of {protocol}",
-            count(received, "frame")
-        ),
+        Doubt::Unrecognised { unknown, received } => {
+            format!("Of {} that came, {unknown} fit no message of {protocol}", count(received, "frame"))
+        }
         Doubt::NothingWorks { broken, played } => {
             format!("{broken} of {} came to nothing", count(played, "scenario"))
         }
@@ -196,16 +154,8 @@ struct Page<'a> {
 impl Page<'_> {
     fn protocol(&mut self, protocol: &ProtocolReport) {
         let head = format!("{} {}", protocol.name, protocol.pack_version);
-        let document = if protocol.document.is_empty() {
-            String::new()
-        } else {
-            format!("   {}", protocol.document)
-        };
-        self.line(&format!(
-            "{}{}",
-            self.paint(BOLD, &head),
-            self.paint(DIM, &document)
-        ));
+        let document = if protocol.document.is_empty() { String::new() } else { format!("   {}", protocol.document) };
+        self.line(&format!("{}{}", self.paint(BOLD, &head), self.paint(DIM, &document)));
         for cause in protocol.causes.iter().take(self.most()) {
             self.gap();
             self.cause(protocol, cause);
@@ -215,19 +165,16 @@ impl Page<'_> {
             self.gap();
             self.doubt(protocol, doubt);
         }
-        for scenario in protocol
-            .scenarios
-            .iter()
-            .filter(|scenario| scenario.mistake().is_some())
-        {
+        for scenario in protocol.scenarios.iter().filter(|scenario| scenario.mistake().is_some()) {
             self.gap();
             self.mistake(scenario);
         }
-        let failed: Vec<&ScenarioResult> = having(protocol, Verdict::Fail);
-        for scenario in failed.iter().take(self.most()) {
-            self.failures(protocol, scenario);
+        let failures = alike(checks_with(protocol, Verdict::Fail));
+        let by_scenario: Vec<&[Alike<'_>]> = failures.chunk_by(|a, b| std::ptr::eq(a.scenario, b.scenario)).collect();
+        for failures in by_scenario.iter().take(self.most()) {
+            self.failures(protocol, failures);
         }
-        self.more(failed.len(), "scenario with failures");
+        self.more(by_scenario.len(), "failed scenario");
         self.warnings(protocol);
         self.undecided(protocol);
         if self.style.verbose {
@@ -243,45 +190,28 @@ impl Page<'_> {
         let message = printable(&cause.message);
         let scenarios = count(cause.scenarios.len(), "scenario");
         if cause.unreachable {
-            let nothing = if protocol.check_tally().decided() == 0 {
-                "nothing was checked"
-            } else {
-                "the hub was there before"
-            };
-            self.wrapped("", &format!("The hub at {} could not be reached: {message}. {scenarios} needed a connection; {nothing}.", printable(&self.options.target)));
-            self.wrapped("  ", "Is it running, and is this its address? Try the address with any other WebSocket client.");
+            let nothing =
+                if protocol.check_tally().decided() == 0 { "nothing was checked" } else { "the hub was there before" };
+            self.wrapped(
+                "",
+                &format!(
+                    "The hub at {} could not be reached: {message}. {scenarios} needed a connection; {nothing}.",
+                    printable(&self.options.target)
+                ),
+            );
+            self.wrapped(
+                "  ",
+                "Is it running, and is this its address? Try the address with any other WebSocket client.",
+            );
             return;
         }
-        let what = if cause.at_once {
-            "could not start"
-        } else {
-            "could not go on"
-        };
-        let place = cause
-            .span
-            .map(|span| format!(" ({})", self.sources.place(span)))
-            .unwrap_or_default();
-        self.wrapped(
-            "",
-            &format!(
-                "{scenarios} {what}: `{}`{place}: {message}.",
-                printable(&cause.step)
-            ),
-        );
+        let what = if cause.at_once { "could not start" } else { "could not go on" };
+        let place = cause.span.map(|span| format!(" ({})", self.sources.place(span))).unwrap_or_default();
+        self.wrapped("", &format!("{scenarios} {what}: `{}`{place}: {message}.", printable(&cause.step)));
         if let Some(detail) = &cause.detail {
             self.detail(detail);
         }
-        self.field(
-            "stopped",
-            &list(
-                &cause.scenarios,
-                if self.style.verbose {
-                    usize::MAX
-                } else {
-                    NAMES
-                },
-            ),
-        );
+        self.field("stopped", &list(&cause.scenarios, if self.style.verbose { usize::MAX } else { NAMES }));
         if let Some(first) = cause.scenarios.first() {
             self.command(&reproduce(self.options, &protocol.name, first, 1));
         }
@@ -299,21 +229,16 @@ impl Page<'_> {
             &format!("scenario {} is mistaken: {mistake}", scenario.id),
             Some(scenario.span),
         );
-        self.wrapped(
-            "  ",
-            "This says nothing about the hub: the scenario has to be mended.",
-        );
+        self.wrapped("  ", "This says nothing about the hub: the scenario has to be mended.");
     }
 
     // What is wrong with the hub.
 
-    fn failures(&mut self, protocol: &ProtocolReport, scenario: &ScenarioResult) {
+    /// What failed in one scenario; there is something.
+    fn failures(&mut self, protocol: &ProtocolReport, failures: &[Alike<'_>]) {
+        let scenario = failures[0].scenario;
         let mut shown: Option<&ScenarioReport> = None;
-        for check in scenario
-            .checks
-            .iter()
-            .filter(|check| check.verdict == Verdict::Fail)
-        {
+        for Alike { check, also, .. } in failures {
             self.gap();
             let report = scenario.report(check);
             let title = format!("{}: {}", scenario.id, printable(or_step(report)));
@@ -324,19 +249,13 @@ impl Page<'_> {
                 report.span.or(Some(scenario.span)),
             );
             if let Some(flaky) = check.flaky {
-                self.field(
-                    "flaky",
-                    &format!(
-                        "failed in {} of {}",
-                        flaky.broken,
-                        count(flaky.decided, "repetition")
-                    ),
-                );
+                self.field("flaky", &format!("failed in {} of {}", flaky.broken, count(flaky.decided, "repetition")));
             }
             self.rules(protocol, report);
             if let Some(detail) = &report.detail {
                 self.detail(detail);
             }
+            self.also(also);
             let run = scenario.run_of(check);
             if shown.is_none_or(|shown| shown.history.is_empty() && !run.history.is_empty()) {
                 shown = Some(run);
@@ -345,57 +264,26 @@ impl Page<'_> {
         let Some(run) = shown else { return };
         self.frames(scenario, run);
         self.gap();
-        let repeat = scenario
-            .checks
-            .iter()
-            .filter_map(|check| check.flaky)
-            .map(|flaky| flaky.decided)
-            .max()
-            .unwrap_or(1);
-        self.command(&reproduce(
-            self.options,
-            &protocol.name,
-            &scenario.id,
-            repeat,
-        ));
+        let repeat = failures.iter().filter_map(|one| one.check.flaky).map(|flaky| flaky.decided).max().unwrap_or(1);
+        self.command(&reproduce(self.options, &protocol.name, &scenario.id, repeat));
     }
 
     fn rules(&mut self, protocol: &ProtocolReport, check: &CheckReport) {
         // Rules that a check names at a lower level may well be whole.
-        for (used, _) in check
-            .rules
-            .iter()
-            .filter(|(_, verdict)| *verdict == check.verdict)
-        {
+        for (used, _) in check.rules.iter().filter(|(_, verdict)| *verdict == check.verdict) {
             let Some(rule) = protocol.rules.get(&used.id) else {
                 self.field("rule", &format!("{} ({})", used.id, used.level.name()));
                 continue;
             };
             self.field("rule", &format!("{} {}", used.id, printable(&rule.text)));
-            self.field(
-                "",
-                &carried(
-                    rule,
-                    used.lowered.then_some(used.level.name()),
-                    &protocol.document,
-                ),
-            );
+            self.field("", &carried(rule, used.lowered.then_some(used.level.name()), &protocol.document));
         }
     }
 
     fn detail(&mut self, detail: &Detail) {
-        let short = |text: &str| {
-            cut(
-                &printable(text),
-                if self.style.verbose { usize::MAX } else { LONG },
-            )
-            .into_owned()
-        };
-        let (sent, expected, received) = (
-            detail.sent.as_deref().map(short),
-            short(&detail.expected),
-            short(&detail.received),
-        );
+        let short = |text: &str| cut(&printable(text), if self.style.verbose { usize::MAX } else { LONG }).into_owned();
+        let (sent, expected, received) =
+            (detail.sent.as_deref().map(short), short(&detail.expected), short(&detail.received));
         if let Some(sent) = sent {
             self.field("sent", &sent);
         }
@@ -416,28 +304,17 @@ impl Page<'_> {
         }
         self.gap();
         let all = run.history.len() + run.history_dropped;
-        let first = run.history.len().saturating_sub(if self.style.verbose {
-            usize::MAX
-        } else {
-            LAST_FRAMES
-        });
+        let first = run.history.len().saturating_sub(if self.style.verbose { usize::MAX } else { LAST_FRAMES });
         let shown = run.history.len() - first;
         let of = if shown < all {
             format!("last {shown} of {}", count(all, "event"))
         } else {
             "all that happened".to_owned()
         };
-        let repetition = if scenario.runs.len() > 1 {
-            format!(", repetition {}", run.repetition)
-        } else {
-            String::new()
-        };
+        let repetition =
+            if scenario.runs.len() > 1 { format!(", repetition {}", run.repetition) } else { String::new() };
         self.line(&format!("  {}{repetition}, {of}:", scenario.id));
-        let actors = run.history[first..]
-            .iter()
-            .map(|frame| frame.actor.chars().count())
-            .max()
-            .unwrap_or(0);
+        let actors = run.history[first..].iter().map(|frame| frame.actor.chars().count()).max().unwrap_or(0);
         for frame in &run.history[first..] {
             let line = frame_line(frame, actors);
             let line = cut(line.trim_end(), self.style.width.max(40)).into_owned();
@@ -446,40 +323,24 @@ impl Page<'_> {
     }
 
     fn warnings(&mut self, protocol: &ProtocolReport) {
-        let warned = checks_with(protocol, Verdict::Warn);
-        for (scenario, check) in warned.iter().take(self.most()) {
+        let warned = alike(checks_with(protocol, Verdict::Warn));
+        for Alike { scenario, check, also } in warned.iter().take(self.most()) {
             self.gap();
             let report = scenario.report(check);
             let flaky = check
                 .flaky
-                .map(|flaky| {
-                    format!(
-                        " (in {} of {})",
-                        flaky.broken,
-                        count(flaky.decided, "repetition")
-                    )
-                })
+                .map(|flaky| format!(" (in {} of {})", flaky.broken, count(flaky.decided, "repetition")))
                 .unwrap_or_default();
             let yellow = Paint::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
             let head = self.paint(yellow, &format!("warn[{}]", check.name));
             let place = self.sources.place(report.span.unwrap_or(scenario.span));
-            self.wrapped(
-                "",
-                &format!(
-                    "{head}: {}: {}{flaky} ({place})",
-                    scenario.id,
-                    printable(or_step(report))
-                ),
-            );
+            self.wrapped("", &format!("{head}: {}: {}{flaky} ({place})", scenario.id, printable(or_step(report))));
             self.rules(protocol, report);
             if let Some(detail) = &report.detail {
-                let brief = Detail {
-                    sent: None,
-                    waited: None,
-                    ..detail.clone()
-                };
+                let brief = Detail { sent: None, waited: None, ..detail.clone() };
                 self.detail(&brief);
             }
+            self.also(also);
         }
         self.more(warned.len(), "warning");
     }
@@ -488,49 +349,46 @@ impl Page<'_> {
     fn undecided(&mut self, protocol: &ProtocolReport) {
         let explained = |scenario: &ScenarioResult| {
             scenario.mistake().is_some()
-                || scenario
-                    .checks
-                    .iter()
-                    .any(|check| check.verdict == Verdict::Fail)
-                || protocol
-                    .causes
-                    .iter()
-                    .any(|cause| cause.scenarios.contains(&scenario.id))
+                || scenario.checks.iter().any(|check| check.verdict == Verdict::Fail)
+                || protocol.causes.iter().any(|cause| cause.scenarios.contains(&scenario.id))
         };
         let mut undecided = checks_with(protocol, Verdict::Inconclusive);
-        undecided
-            .retain(|(scenario, check)| scenario.report(check).asked > 0 || !explained(scenario));
+        // What was never asked has no step.
+        undecided.retain(|(scenario, check)| !scenario.report(check).step.is_empty() || !explained(scenario));
+        let undecided = alike(undecided);
         if !undecided.is_empty() {
             self.gap();
         }
-        for (scenario, check) in undecided.iter().take(self.most()) {
-            self.brief("inconclusive", scenario, check);
+        for one in undecided.iter().take(self.most()) {
+            self.brief("inconclusive", one);
         }
         self.more(undecided.len(), "undecided check");
     }
 
     fn infos(&mut self, protocol: &ProtocolReport) {
-        let infos = checks_with(protocol, Verdict::Info);
+        let infos = alike(checks_with(protocol, Verdict::Info));
         if !infos.is_empty() {
             self.gap();
         }
-        for (scenario, check) in infos {
-            self.brief("info", scenario, check);
+        for one in &infos {
+            self.brief("info", one);
         }
     }
 
-    fn brief(&mut self, word: &str, scenario: &ScenarioResult, check: &CheckResult) {
+    /// Where else the same was found.
+    fn also(&mut self, scenarios: &[String]) {
+        if !scenarios.is_empty() {
+            self.field("also in", &list(scenarios, if self.style.verbose { usize::MAX } else { NAMES }));
+        }
+    }
+
+    fn brief(&mut self, word: &str, one: &Alike<'_>) {
+        let Alike { scenario, check, also } = one;
         let report = scenario.report(check);
         let place = self.sources.place(report.span.unwrap_or(scenario.span));
-        self.wrapped(
-            "",
-            &format!(
-                "{word}[{}]: {}: {} ({place})",
-                check.name,
-                scenario.id,
-                printable(or_step(report))
-            ),
-        );
+        let also = if also.is_empty() { String::new() } else { format!(", also in {}", count(also.len(), "scenario")) };
+        let what = printable(or_step(report));
+        self.wrapped("", &format!("{word}[{}]: {}: {what} ({place}){also}", check.name, scenario.id));
     }
 
     // How it adds up.
@@ -551,50 +409,24 @@ impl Page<'_> {
             ),
         );
         for (need, waiting) in protocol.unmet_needs() {
-            let what = [
-                (waiting.scenarios, "scenario"),
-                (waiting.checks, "check"),
-                (waiting.rules, "rule"),
-            ];
-            let what: Vec<String> = what
-                .iter()
-                .filter(|(n, _)| *n > 0)
-                .map(|(n, what)| count(*n, what))
-                .collect();
-            self.field(
-                "not tested",
-                &format!("{} for want of `{}`", what.join(", "), printable(need)),
-            );
+            let what = [(waiting.scenarios, "scenario"), (waiting.checks, "check"), (waiting.rules, "rule")];
+            let what: Vec<String> = what.iter().filter(|(n, _)| *n > 0).map(|(n, what)| count(*n, what)).collect();
+            self.field("not tested", &format!("{} for want of `{}`", what.join(", "), printable(need)));
         }
         let not_reached = protocol
             .scenarios
             .iter()
             .filter(|scenario| scenario.unmet().is_empty())
             .flat_map(|scenario| &scenario.checks);
-        let not_reached = not_reached
-            .filter(|check| check.verdict == Verdict::NotTestable)
-            .count();
+        let not_reached = not_reached.filter(|check| check.verdict == Verdict::NotTestable).count();
         if not_reached > 0 {
             self.field(
                 "not reached",
-                &format!(
-                    "{}: what they ask about did not happen, lawfully",
-                    count(not_reached, "check")
-                ),
+                &format!("{}: what they ask about did not happen, lawfully", count(not_reached, "check")),
             );
         }
         if !protocol.unplayed.is_empty() {
-            self.field(
-                "not played",
-                &list(
-                    &protocol.unplayed,
-                    if self.style.verbose {
-                        usize::MAX
-                    } else {
-                        NAMES
-                    },
-                ),
-            );
+            self.field("not played", &list(&protocol.unplayed, if self.style.verbose { usize::MAX } else { NAMES }));
         }
         self.leftovers(protocol);
         let slimmest = protocol
@@ -606,83 +438,33 @@ impl Page<'_> {
         if let Some((left, step)) = slimmest
             && (*left < SLIM || self.style.verbose)
         {
-            let advice = if *left < SLIM {
-                "; on a slow machine `--patience` gives more"
-            } else {
-                ""
-            };
-            self.field(
-                "closest",
-                &format!(
-                    "`{}` was answered with {} left{advice}",
-                    printable(step),
-                    time(*left)
-                ),
-            );
+            let advice = if *left < SLIM { "; on a slow machine `--patience` gives more" } else { "" };
+            self.field("closest", &format!("`{}` was answered with {} left{advice}", printable(step), time(*left)));
         }
     }
 
     fn other_rules(&self, protocol: &ProtocolReport) -> String {
-        let of = |wanted: fn(&RuleStatus) -> bool| {
-            protocol
-                .rules
-                .values()
-                .filter(|rule| wanted(&rule.status))
-                .count()
-        };
+        let of = |wanted: fn(&RuleStatus) -> bool| protocol.rules.values().filter(|rule| wanted(&rule.status)).count();
         let kinds = [
-            (
-                of(|status| matches!(status, RuleStatus::NotTestable { .. })),
-                "not testable here",
-            ),
-            (
-                of(|status| matches!(status, RuleStatus::NotAsked)),
-                "not asked",
-            ),
-            (
-                of(|status| matches!(status, RuleStatus::OutOfScope(_))),
-                "for clients only",
-            ),
-            (
-                of(|status| matches!(status, RuleStatus::NoCheck)),
-                "without a check",
-            ),
+            (of(|status| matches!(status, RuleStatus::NotTestable { .. })), "not testable here"),
+            (of(|status| matches!(status, RuleStatus::NotAsked)), "not asked"),
+            (of(|status| matches!(status, RuleStatus::OutOfScope(_))), "for clients only"),
+            (of(|status| matches!(status, RuleStatus::NoCheck)), "without a check"),
         ];
-        let kinds: Vec<String> = kinds
-            .iter()
-            .filter(|(n, _)| *n > 0)
-            .map(|(n, what)| format!("{n} {what}"))
-            .collect();
-        if kinds.is_empty() {
-            String::new()
-        } else {
-            format!(" ({})", kinds.join(", "))
-        }
+        let kinds: Vec<String> = kinds.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+        if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) }
     }
 
     fn leftovers(&mut self, protocol: &ProtocolReport) {
         let mut by_message = std::collections::BTreeMap::<&str, usize>::new();
-        for (message, n) in protocol
-            .scenarios
-            .iter()
-            .flat_map(|scenario| &scenario.telling().leftovers)
-        {
+        for (message, n) in protocol.scenarios.iter().flat_map(|scenario| &scenario.telling().leftovers) {
             *by_message.entry(message).or_default() += n;
         }
         if !by_message.is_empty() {
             let total = by_message.values().sum();
-            let each: Vec<String> = by_message
-                .iter()
-                .map(|(message, n)| format!("{n} {}", printable(message)))
-                .collect();
-            self.field(
-                "unasked",
-                &format!(
-                    "{} that no step wanted: {}",
-                    count(total, "frame"),
-                    list(&each, NAMES)
-                ),
-            );
+            let each: Vec<String> =
+                by_message.iter().map(|(message, n)| format!("{n} {}", printable(message))).collect();
+            self.field("unasked", &format!("{} that no step wanted: {}", count(total, "frame"), list(&each, NAMES)));
         }
     }
 
@@ -690,20 +472,13 @@ impl Page<'_> {
         let strict = self.options.strict;
         let line = verdict_line(protocol, strict);
         let (word, rest) = line.split_once(' ').unwrap_or((&line, ""));
-        self.line(&format!(
-            "{} {rest}",
-            self.paint(color_of(protocol.exit_code(strict)), word)
-        ));
+        self.line(&format!("{} {rest}", self.paint(color_of(protocol.exit_code(strict)), word)));
     }
 
     // Lines.
 
     fn most(&self) -> usize {
-        if self.style.verbose {
-            usize::MAX
-        } else {
-            IN_FULL
-        }
+        if self.style.verbose { usize::MAX } else { IN_FULL }
     }
 
     fn more(&mut self, all: usize, what: &str) {
@@ -717,11 +492,7 @@ impl Page<'_> {
     }
 
     fn paint(&self, paint: Paint, text: &str) -> String {
-        if self.style.color && !text.is_empty() {
-            format!("{paint}{text}{paint:#}")
-        } else {
-            text.to_owned()
-        }
+        if self.style.color && !text.is_empty() { format!("{paint}{text}{paint:#}") } else { text.to_owned() }
     }
 
     /// One empty line, never two.
@@ -737,9 +508,7 @@ impl Page<'_> {
     }
 
     fn wrapped(&mut self, indent: &str, text: &str) {
-        let options = textwrap::Options::new(self.style.width.max(40))
-            .initial_indent(indent)
-            .subsequent_indent("  ");
+        let options = textwrap::Options::new(self.style.width.max(40)).initial_indent(indent).subsequent_indent("  ");
         for line in textwrap::wrap(text, options) {
             self.line(&line);
         }
@@ -748,9 +517,8 @@ impl Page<'_> {
     /// `  name       text`, wrapped under itself.
     fn field(&mut self, name: &str, text: &str) {
         let head = format!("  {name:<12}");
-        let options = textwrap::Options::new(self.style.width.max(40))
-            .initial_indent(&head)
-            .subsequent_indent("              ");
+        let options =
+            textwrap::Options::new(self.style.width.max(40)).initial_indent(&head).subsequent_indent("              ");
         for line in textwrap::wrap(text, options) {
             self.line(&line);
         }
@@ -758,11 +526,7 @@ impl Page<'_> {
 
     /// Never wrapped, so that it can be copied.
     fn command(&mut self, command: &str) {
-        self.line(&format!(
-            "  {:<12}{}",
-            "reproduce",
-            self.paint(BOLD, command)
-        ));
+        self.line(&format!("  {:<12}{}", "reproduce", self.paint(BOLD, command)));
     }
 
     fn snippet(&mut self, level: Title<'_>, id: Option<&str>, title: &str, span: Option<Span>) {
@@ -775,22 +539,11 @@ impl Page<'_> {
             Some(span) => {
                 let file = self.sources.file(span.file);
                 let caret = AnnotationKind::Primary.span(first_line(&file.text, span));
-                heading.element(
-                    Snippet::source(&file.text)
-                        .path(&file.path)
-                        .annotation(caret),
-                )
+                heading.element(Snippet::source(&file.text).path(&file.path).annotation(caret))
             }
         };
-        let renderer = if self.style.color {
-            Renderer::styled()
-        } else {
-            Renderer::plain()
-        };
-        let text = renderer
-            .decor_style(DecorStyle::Ascii)
-            .term_width(self.style.width)
-            .render(&[group]);
+        let renderer = if self.style.color { Renderer::styled() } else { Renderer::plain() };
+        let text = renderer.decor_style(DecorStyle::Ascii).term_width(self.style.width).render(&[group]);
         // Writing into a String cannot fail.
         let _ = writeln!(self.out, "{text}");
     }
@@ -798,11 +551,7 @@ impl Page<'_> {
 
 /// `must, stated in line 43 of "the document"`.
 fn carried(rule: &RuleReport, lowered: Option<&str>, document: &str) -> String {
-    let of = if document.is_empty() {
-        String::new()
-    } else {
-        format!(" of \"{document}\"")
-    };
+    let of = if document.is_empty() { String::new() } else { format!(" of \"{document}\"") };
     let level = match lowered {
         Some(lowered) => format!("{}, here only {lowered}", rule.level.name()),
         None => rule.level.name().to_owned(),
@@ -810,16 +559,10 @@ fn carried(rule: &RuleReport, lowered: Option<&str>, document: &str) -> String {
     match (rule.basis, &rule.from) {
         (Basis::Stated, _) => format!("{level}, stated in line {}{of}", rule.line),
         (Basis::Implied, from) => {
-            let from = from
-                .as_ref()
-                .map(|from| format!(", from: {}", printable(from)))
-                .unwrap_or_default();
+            let from = from.as_ref().map(|from| format!(", from: {}", printable(from))).unwrap_or_default();
             format!("{level}, implied by line {}{of}{from}", rule.line)
         }
-        (Basis::Silent, _) => format!(
-            "{level}; the document{of} is silent here, see line {}",
-            rule.line
-        ),
+        (Basis::Silent, _) => format!("{level}; the document{of} is silent here, see line {}", rule.line),
     }
 }
 
@@ -830,11 +573,7 @@ fn frame_line(frame: &FrameReport, actors: usize) -> String {
         Direction::Received => "<-",
         Direction::Neither => "--",
     };
-    let whole = if frame.hash.is_some() {
-        format!("[{} bytes] ", frame.size)
-    } else {
-        String::new()
-    };
+    let whole = if frame.hash.is_some() { format!("[{} bytes] ", frame.size) } else { String::new() };
     format!(
         "  {:>8.3} s  {:<actors$} {arrow} {:<6} {whole}{}",
         frame.at.as_secs_f64(),
@@ -859,43 +598,46 @@ fn tally(tally: &Tally) -> String {
 }
 
 fn list(names: &[String], most: usize) -> String {
-    let shown = names
-        .iter()
-        .take(most)
-        .map(String::as_str)
-        .collect::<Vec<_>>()
-        .join(", ");
-    if names.len() > most {
-        format!("{shown} and {} more", names.len() - most)
-    } else {
-        shown
-    }
+    let shown = names.iter().take(most).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if names.len() > most { format!("{shown} and {} more", names.len() - most) } else { shown }
 }
 
 fn or_step(check: &CheckReport) -> &str {
-    if check.message.is_empty() {
-        &check.step
-    } else {
-        &check.message
+    if check.message.is_empty() { &check.step } else { &check.message }
+}
+
+/// A check, and the other scenarios in which the same one came to the same verdict: a schema, or an entry of `always`.
+struct Alike<'a> {
+    scenario: &'a ScenarioResult,
+    check: &'a CheckResult,
+    also: Vec<String>,
+}
+
+fn alike<'a>(checks: Vec<(&'a ScenarioResult, &'a CheckResult)>) -> Vec<Alike<'a>> {
+    let mut places = std::collections::HashMap::new();
+    let mut all: Vec<Alike<'a>> = Vec::new();
+    for (scenario, check) in checks {
+        // A place in a scenario of its own is met once; shared places and names without a place are met again.
+        let span = scenario.report(check).span;
+        let key = (span, span.is_none().then_some(check.name.as_str()));
+        match places.get(&key).and_then(|at: &usize| all.get_mut(*at)) {
+            Some(first) if !std::ptr::eq(first.scenario, scenario) => {
+                if first.also.last() != Some(&scenario.id) {
+                    first.also.push(scenario.id.clone());
+                }
+            }
+            Some(_) => all.push(Alike { scenario, check, also: Vec::new() }),
+            None => {
+                places.insert(key, all.len());
+                all.push(Alike { scenario, check, also: Vec::new() });
+            }
+        }
     }
+    all
 }
 
-fn having(protocol: &ProtocolReport, verdict: Verdict) -> Vec<&ScenarioResult> {
-    protocol
-        .scenarios
-        .iter()
-        .filter(|scenario| scenario.checks.iter().any(|check| check.verdict == verdict))
-        .collect()
-}
-
-fn checks_with(
-    protocol: &ProtocolReport,
-    verdict: Verdict,
-) -> Vec<(&ScenarioResult, &CheckResult)> {
-    let all = protocol
-        .scenarios
-        .iter()
-        .flat_map(|scenario| scenario.checks.iter().map(move |check| (scenario, check)));
+fn checks_with(protocol: &ProtocolReport, verdict: Verdict) -> Vec<(&ScenarioResult, &CheckResult)> {
+    let all = protocol.scenarios.iter().flat_map(|scenario| scenario.checks.iter().map(move |check| (scenario, check)));
     all.filter(|(_, check)| check.verdict == verdict).collect()
 }
 
@@ -903,10 +645,7 @@ fn checks_with(
 fn first_line(text: &str, span: Span) -> std::ops::Range<usize> {
     let end = (span.end as usize).min(text.len());
     let start = (span.start as usize).min(end);
-    let line = text
-        .get(start..end)
-        .and_then(|part| part.find('\n'))
-        .map_or(end, |at| start + at);
+    let line = text.get(start..end).and_then(|part| part.find('\n')).map_or(end, |at| start + at);
     start..line
 }
 
@@ -932,6 +671,7 @@ mod tests {
     #[case("mistake", Run::mistake())]
     #[case("selection", Run::selection())]
     #[case("hostile", Run::hostile())]
+    #[case("schema_broken", Run::schema_broken())]
     fn the_summary_of(#[case] name: &str, #[case] run: Run) {
         let text = summary(&run.report(options()), &run.sources, Style::default());
         insta::assert_snapshot!(name, text);
@@ -941,18 +681,8 @@ mod tests {
     fn verbose_lists_infos_too() {
         let run = Run::warning();
         let report = run.report(options());
-        let verbose = summary(
-            &report,
-            &run.sources,
-            Style {
-                verbose: true,
-                ..Style::default()
-            },
-        );
-        assert!(
-            verbose.contains("info[GRE-001]: greeter/hello: answered late"),
-            "{verbose}"
-        );
+        let verbose = summary(&report, &run.sources, Style { verbose: true, ..Style::default() });
+        assert!(verbose.contains("info[GRE-001]: greeter/hello: answered late"), "{verbose}");
         assert!(!summary(&report, &run.sources, Style::default()).contains("answered late"));
     }
 
@@ -963,19 +693,10 @@ mod tests {
     #[case(Run::mistake())]
     fn color_changes_nothing_but_color(#[case] run: Run) {
         let report = run.report(options());
-        let colored = summary(
-            &report,
-            &run.sources,
-            Style {
-                color: true,
-                ..Style::default()
-            },
-        );
+        let colored = summary(&report, &run.sources, Style { color: true, ..Style::default() });
         let mut parts = colored.split('\u{1b}');
         let mut plain = parts.next().unwrap_or_default().to_owned();
-        let painted = parts
-            .map(|part| plain.push_str(part.split_once('m').unwrap().1))
-            .count();
+        let painted = parts.map(|part| plain.push_str(part.split_once('m').unwrap().1)).count();
         assert!(painted > 4);
         assert_eq!(plain, summary(&report, &run.sources, Style::default()));
     }
@@ -984,14 +705,7 @@ mod tests {
     fn a_narrow_terminal_and_a_span_past_the_end_do_no_harm() {
         let mut run = Run::hostile();
         let report = run.report(options());
-        let text = summary(
-            &report,
-            &run.sources,
-            Style {
-                width: 0,
-                ..Style::default()
-            },
-        );
+        let text = summary(&report, &run.sources, Style { width: 0, ..Style::default() });
         assert!(text.ends_with("(9 in the pack)\n"), "{text}");
         // Sources that shrank since: spans point nowhere.
         let paths: Vec<String> = (0..10).map(|i| format!("file-{i}.yaml")).collect();

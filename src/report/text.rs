@@ -26,8 +26,7 @@ pub fn printable(text: &str) -> Cow<'_, str> {
 }
 
 fn steers(c: char) -> bool {
-    let bidi =
-        matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let bidi = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let line_end = matches!(c, '\u{2028}' | '\u{2029}');
     let no_character = u32::from(c) & 0xfffe == 0xfffe;
     c.is_control() || bidi || line_end || no_character || c == '\u{feff}'
@@ -38,10 +37,7 @@ pub fn cut(text: &str, most: usize) -> Cow<'_, str> {
     match text.char_indices().nth(most) {
         None => Cow::Borrowed(text),
         Some(_) => {
-            let end = text
-                .char_indices()
-                .nth(most.saturating_sub(1))
-                .map_or(0, |(at, _)| at);
+            let end = text.char_indices().nth(most.saturating_sub(1)).map_or(0, |(at, _)| at);
             Cow::Owned(format!("{}…", &text[..end]))
         }
     }
@@ -49,11 +45,7 @@ pub fn cut(text: &str, most: usize) -> Cow<'_, str> {
 
 /// `1 check`, `2 checks`.
 pub fn count(n: usize, what: &str) -> String {
-    if n == 1 {
-        format!("1 {what}")
-    } else {
-        format!("{n} {what}s")
-    }
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
 /// To a precision that one reads: `3 ms`, `1.25 s`, `2 min 5 s`.
@@ -72,9 +64,7 @@ pub fn time(time: Duration) -> String {
 
 /// Unix time in milliseconds as RFC 3339, UTC.
 pub fn timestamp(unix_ms: u64) -> String {
-    let time = i64::try_from(unix_ms)
-        .ok()
-        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    let time = i64::try_from(unix_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
     time.unwrap_or(jiff::Timestamp::MAX).to_string()
 }
 
