@@ -1,0 +1,6 @@
+//! One binary for all integration tests, so that they link once.
+#![allow(clippy::unwrap_used)]
+
+mod mutants;
+mod on_disk;
+mod packs;
