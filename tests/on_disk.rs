@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use hubproof::diagnostic::render_all;
 use hubproof::pack::{Folder, Pack};
+use hubproof::scenario::{SharedFile, shared};
 use hubproof::source::Sources;
 
 pub fn root() -> &'static Path {
@@ -46,6 +47,24 @@ pub fn pack(protocol: &str) -> Arc<Pack> {
     assert!(diagnostics.is_empty(), "{}", render_all(&diagnostics, &sources, false));
     Arc::new(pack.unwrap())
 }
+
+/// The concierge, read once: the protocol that the tests of the language use.
+pub struct Concierge {
+    /// A test adds its own file to a copy.
+    pub sources: Sources,
+    pub pack: Arc<Pack>,
+    pub shared: SharedFile,
+}
+
+pub static CONCIERGE: LazyLock<Concierge> = LazyLock::new(|| {
+    let mut sources = Sources::default();
+    let folder = folder("concierge", &mut sources);
+    let pack = pack("concierge");
+    let mut diagnostics = Vec::new();
+    let shared = shared(&folder, &sources, &pack, &mut diagnostics);
+    assert!(diagnostics.is_empty(), "{}", render_all(&diagnostics, &sources, false));
+    Concierge { sources, pack, shared }
+});
 
 /// Every file below a folder; none where the folder is missing.
 pub fn files_under(folder: &Path) -> Vec<PathBuf> {
