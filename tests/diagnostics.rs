@@ -1,0 +1,399 @@
+//! What a newcomer reads who got something wrong: each mistake with its place and advice, as snapshots to look at.
+
+use hubproof::diagnostic::render_all;
+use hubproof::pack::{Folder, Pack};
+use hubproof::scenario::{SharedFile, read};
+use hubproof::source::Sources;
+use hubproof::yaml;
+
+use crate::on_disk::CONCIERGE;
+
+/// Every mistake of a table, with what is said about it. `says` renders the diagnostics of one text.
+fn told(mistakes: &[(&str, &str)], says: impl Fn(&str) -> String) -> String {
+    let told = |(what, text): &(&str, &str)| {
+        let said = says(text);
+        assert!(!said.is_empty(), "nobody notices: {what}");
+        format!("## {what}\n\n{said}")
+    };
+    mistakes.iter().map(told).collect::<Vec<_>>().join("\n\n\n")
+}
+
+/// A scenario file of the concierge.
+fn scenario(text: &str) -> String {
+    let mut sources = CONCIERGE.sources.clone();
+    let file = sources.add("scenarios/concierge/mistake.yaml", text);
+    let diagnostics = match yaml::parse(&sources, file) {
+        Err(diagnostic) => vec![diagnostic],
+        Ok(root) => read::read("concierge/mistake", &root, &CONCIERGE.shared, &CONCIERGE.pack).1,
+    };
+    render_all(&diagnostics, &sources, false)
+}
+
+/// Steps of a scenario of the concierge in which anna and ben have joined.
+fn steps(text: &str) -> String {
+    scenario(&format!(
+        "title: A mistake\nactors: {{ anna: client, ben: client }}\nsteps:\n  - anna joins:\n  - ben joins:\n{text}"
+    ))
+}
+
+/// A shared.yaml of the concierge, used by a scenario in which a client joins and plays `scene`.
+fn shared(text: &str) -> String {
+    let mut sources = Sources::default();
+    let file = sources.add("scenarios/concierge/shared.yaml", text);
+    let mut diagnostics = Vec::new();
+    match yaml::parse(&sources, file) {
+        Err(diagnostic) => diagnostics.push(diagnostic),
+        Ok(root) => {
+            let shared = SharedFile::read(root, &CONCIERGE.pack, &mut diagnostics);
+            let file = sources
+                .add("scenarios/concierge/user.yaml", "title: t\nsteps:\n  - client joins:\n  - client plays: scene\n");
+            diagnostics.extend(
+                read::read("concierge/user", &yaml::parse(&sources, file).unwrap(), &shared, &CONCIERGE.pack).1,
+            );
+        }
+    }
+    render_all(&diagnostics, &sources, false)
+}
+
+#[test]
+fn names() {
+    let mistakes = [
+        ("a message that does not exist", "  - anna sends: selffetch\n"),
+        ("a message that is like no other", "  - anna expects: goodbye\n"),
+        ("a message that only a hub sends", "  - anna sends: hello\n"),
+        ("a message that a hub never sends", "  - anna expects: identify\n"),
+        ("an actor that does not exist", "  - ana sends: self_fetch\n"),
+        ("a verb that does not exist", "  - anna expect noting: hello\n"),
+        ("a word that does not exist", "  - chek: \"${1}\"\n    rules: [CON-024]\n"),
+        ("a scene that does not exist", "  - anna plays: create_grop\n"),
+        ("a value that the scene is not given", "  - anna plays: create_group\n    with: { name: x }\n"),
+        (
+            "a value that the role is not given",
+            "  - each: i\n    in: 2\n    do:\n      - client joins:\n        with: { nmae: x }\n",
+        ),
+        ("a hook that does not exist", "  - hook: emit\n"),
+        ("a rule that does not exist", "  - anna expects: hello\n    rules: [CON-204]\n"),
+        ("a rule of another protocol", "  - anna expects: hello\n    has:\n      QI-001: { version: x }\n"),
+        (
+            "a name used before it is bound",
+            "  - check: \"${answer.seq}\"\n    fits: { minimum: 1 }\n    rules: [CON-040]\n  - anna expects: hello\n    as: answer\n",
+        ),
+        ("a name bound twice", "  - anna expects: hello\n    as: hello\n  - ben expects: hello\n    as: hello\n"),
+        ("a name with a meaning of its own", "  - anna expects: hello\n    as: unique\n"),
+        (
+            "a name of an actor's that is not there",
+            "  - anna sends: message_to_uuid\n    with: { target: { uuid: \"${ben.helo.uuid}\" } }\n",
+        ),
+        (
+            "a function that does not exist",
+            "  - anna sends: self_subscribe\n    with: { name: \"${uniqe('group')}\" }\n",
+        ),
+        ("a setting that does not exist", "  - anna sends: identify\n    with: { version: \"${hub.versoin}\" }\n"),
+        ("`if` of a name nobody binds", "  - anna sends: self_fetch\n    if: answer\n"),
+        ("`after` a name nobody binds", "  - anna expects: hello\n    after: claim\n"),
+        ("an order of one", "  - anna expects: hello\n    as: first\n  - order: [first]\n    rules: [CON-058]\n"),
+        (
+            "an order of a name nobody binds",
+            "  - anna expects: hello\n    as: first\n  - order: [first, second]\n    rules: [CON-058]\n",
+        ),
+    ];
+    insta::assert_snapshot!(told(&mistakes, steps));
+}
+
+#[test]
+fn keys() {
+    let mistakes = [
+        ("an option that does not exist", "  - anna expects: hello\n    were: { version: x }\n"),
+        ("an option of another verb", "  - anna sends: identify\n    where: { name: x }\n"),
+        ("an option of no use there", "  - anna expects nothing: hello\n    within: 2s\n    rules: [CON-024]\n"),
+        ("the head does not come first", "  - rules: [CON-024]\n    anna expects: hello\n"),
+        ("two heads", "  - anna sends: self_fetch\n    anna expects: self_fetch_result\n"),
+        ("options under the verb instead of under the step", "  - anna joins:\n      with: { tags: [] }\n"),
+        ("a step that is text", "  - anna joins\n"),
+        ("a wait without a reason", "  - wait: 2s\n"),
+        ("a time without a unit", "  - anna expects: hello\n    within: 5\n"),
+        ("a time with another unit", "  - anna expects: hello\n    within: 5 seconds\n"),
+        ("expects nothing without rules", "  - anna expects nothing: hello\n"),
+        ("a check without rules", "  - check: \"${anna.hello.version}\"\n    equals: 0.1.0\n"),
+        ("rules that are no list", "  - anna expects: hello\n    rules: CON-024\n"),
+        ("a rule raised", "  - anna expects: hello\n    rules: [CON-026 as must]\n"),
+        ("a rule lowered to where it is", "  - anna expects: hello\n    rules: [CON-052 as should]\n"),
+        ("a level that does not exist", "  - anna expects: hello\n    rules: [CON-024 as warning]\n"),
+        ("a computed rule", "  - anna expects: hello\n    rules: [\"CON-${1 + 23}\"]\n"),
+        ("a number of one actor", "  - exactly 1 of anna expect: hello\n"),
+        ("raw of two kinds", "  - anna sends raw: { text: x, binary: 'ff' }\n"),
+        ("a close code that is none", "  - anna expects close: [4004, dropped]\n"),
+        ("an alternative of no kind", "  - anna expects one of:\n      - status_ok\n      - closed: 1000\n"),
+        ("a count of no kind", "  - anna expects: hello\n    count: several\n"),
+        ("a repetition without steps", "  - retry: 5s\n"),
+        ("a list without a name", "  - each: [a, b]\n    do: []\n"),
+    ];
+    insta::assert_snapshot!(told(&mistakes, steps));
+}
+
+#[test]
+fn values() {
+    let mistakes = [
+        ("a sent message that breaks its schema", "  - anna sends: identify\n    with: { version: 1.0 }\n"),
+        ("a sent message without a required member", "  - anna sends: self_subscribe\n    without: [/name]\n"),
+        ("`breaks` that breaks nothing", "  - anna sends: self_fetch\n    breaks: it is unexpected\n"),
+        ("`breaks` without a reason", "  - anna sends: hello\n    breaks:\n"),
+        ("a member that nobody documents", "  - anna sends: self_subscribe\n    with: { nam: x }\n"),
+        (
+            "a member within that nobody documents",
+            "  - anna sends: message_to_name\n    with: { target: { nmae: x } }\n",
+        ),
+        ("`without` of a name", "  - anna sends: self_subscribe\n    without: [name]\n"),
+        ("a pointer with a value", "  - anna expects: hello\n    where: { /version: 0.1.0 }\n"),
+        (
+            "a pointer with a number, beside an expression",
+            "  - anna expects: hello\n    where: { /seq: 3, name: \"${anna.name}\" }\n",
+        ),
+        ("a misspelt JSON Schema keyword", "  - anna expects: hello\n    where: { /version: { patern: '^0' } }\n"),
+        (
+            "a misspelt keyword far within",
+            "  - anna expects: hello\n    has:\n      CON-025:\n        /version: { allOf: [ { minLenght: 1 } ] }\n",
+        ),
+        ("a format that nothing checks", "  - anna expects: hello\n    where: { /version: { format: semver } }\n"),
+        ("a schema with a wrong type", "  - anna expects: hello\n    where: { /version: { type: sting } }\n"),
+        ("`or absent` of a name", "  - anna expects: hello\n    where: { version or absent: x }\n"),
+        (
+            "`fits` with a misspelt keyword",
+            "  - check: \"${anna.hello.version}\"\n    fits: { patern: x }\n    rules: [CON-025]\n",
+        ),
+        ("`equals` and `fits`", "  - check: \"${1}\"\n    equals: 1\n    fits: { minimum: 1 }\n    rules: [CON-025]\n"),
+        (
+            "an expression that is never closed",
+            "  - anna sends: self_subscribe\n    with: { name: \"group of ${anna.name\" }\n",
+        ),
+        ("an expression that is none", "  - anna sends: self_subscribe\n    with: { name: \"${anna.name +}\" }\n"),
+        ("an expression in a key", "  - anna expects: hello\n    where: { \"${anna.name}\": x }\n"),
+        ("an expression as a rule of `has`", "  - anna expects: hello\n    has: { \"${rule}\": {} }\n"),
+    ];
+    insta::assert_snapshot!(told(&mistakes, steps));
+}
+
+#[test]
+fn yaml_itself() {
+    let mistakes = [
+        ("a key that stands twice", "  - anna expects: hello\n    rules: [CON-024]\n    rules: [CON-025]\n"),
+        ("an anchor", "  - anna sends: &fetch self_fetch\n  - ben sends: *fetch\n"),
+        ("an alias", "  - anna sends: *fetch\n"),
+        ("a tag", "  - anna sends: !!str self_fetch\n"),
+        ("a merge key", "  - anna sends: identify\n    with: { <<: { name: x } }\n"),
+        ("yes and no", "  - anna sends: identify\n    with: { name: no }\n"),
+        ("a number with leading zeros", "  - anna sends: identify\n    with: { name: 007 }\n"),
+        ("an expression without quotes", "  - anna sends: self_subscribe\n    with: { name: ${anna.name} }\n"),
+        ("a colon within text", "  - anna closes: 1000\n    reason: gone: for good\n"),
+        ("a tab", "  - anna sends: identify\n\twith: { name: x }\n"),
+        ("text that begins with an at sign", "  - anna closes: 1000\n    reason: @home\n"),
+        ("a backslash in double quotes", "  - anna expects: hello\n    where: { /version: { pattern: \"^\\d\" } }\n"),
+        ("an option indented too far", "  - anna sends: identify\n      with: { name: x }\n"),
+        ("an option indented too little", "  - anna sends: identify\n   with: { name: x }\n"),
+        ("a bracket that is never closed", "  - anna expects: hello\n    rules: [CON-024\n"),
+        ("a second document", "  - anna sends: self_fetch\n---\ntitle: Another\n"),
+    ];
+    insta::assert_snapshot!(told(&mistakes, steps));
+}
+
+#[test]
+fn the_file() {
+    let mistakes = [
+        ("an empty file", ""),
+        ("no title", "steps:\n  - client joins:\n"),
+        ("no steps", "title: A mistake\n"),
+        ("an unknown key", "title: A mistake\nactor: { anna: client }\nsteps:\n  - client joins:\n"),
+        ("a role that does not exist", "title: A mistake\nactors: { anna: clinet }\nsteps: []\n"),
+        (
+            "an actor with a key too many",
+            "title: A mistake\nactors: { crowd: { role: client, number: 3 } }\nsteps: []\n",
+        ),
+        ("a group of nobody", "title: A mistake\nactors: { all: [anna, ben] }\nsteps: []\n"),
+        ("an actor called like a word", "title: A mistake\nactors: { check: client }\nsteps: []\n"),
+        ("a crowd of none", "title: A mistake\nactors: { crowd: { role: client, count: 0 } }\nsteps: []\n"),
+        ("a value called like an actor", "title: A mistake\nactors: { anna: client }\nlet: { anna: 3 }\nsteps: []\n"),
+        ("a value made of a later one", "title: A mistake\nlet: { a: \"${b}\", b: 1 }\nsteps: []\n"),
+        ("a need over a setting that does not exist", "title: A mistake\nneeds: [\"hub.timeout > 3\"]\nsteps: []\n"),
+        ("a need that is no expression", "title: A mistake\nneeds: [\"hub.version >\"]\nsteps: []\n"),
+        ("needs that are no list", "title: A mistake\nneeds: tls\nsteps: []\n"),
+        ("rules in `finally`", "title: A mistake\nsteps: []\nfinally:\n  - client joins:\n    rules: [CON-024]\n"),
+        ("steps that are no list", "title: A mistake\nsteps:\n  client joins:\n"),
+    ];
+    insta::assert_snapshot!(told(&mistakes, scenario));
+}
+
+#[test]
+fn the_shared_file() {
+    let mistakes = [
+        ("an unknown key", "role: {}\nroles: { client: }\nscenes: { scene: }\n"),
+        ("a setting about nothing", "hub: { version: { default: 0.1.0 } }\nroles: { client: }\nscenes: { scene: }\n"),
+        (
+            "a setting with an unknown key",
+            "hub: { version: { about: x, defualt: 0.1.0 } }\nroles: { client: }\nscenes: { scene: }\n",
+        ),
+        ("a message to ignore that does not exist", "ignore: [status_ko]\nroles: { client: }\nscenes: { scene: }\n"),
+        (
+            "rules in an opening",
+            "roles:\n  client:\n    opening:\n      - connects:\n        rules: [CON-001]\nscenes: { scene: }\n",
+        ),
+        (
+            "rules in a scene",
+            "roles: { client: }\nscenes:\n  scene:\n    steps:\n      - expects: hello\n        rules: [CON-024]\n",
+        ),
+        ("a side that does not exist", "roles: { client: { side: upper } }\nscenes: { scene: }\n"),
+        (
+            "an opening that uses what nobody gives",
+            "roles:\n  client:\n    opening:\n      - connects:\n      - sends: identify\n        with: { name: \"${self.name}\" }\nscenes: { scene: }\n",
+        ),
+        (
+            "a scene that looks outside",
+            "roles: { client: }\nscenes:\n  scene:\n    steps:\n      - sends: self_subscribe\n        with: { name: \"${group}\" }\n",
+        ),
+        (
+            "a reaction that does not exist",
+            "roles: { client: { reacts: [answer_png] } }\nreactions: { answer_ping: { whenever: hello } }\nscenes: { scene: }\n",
+        ),
+        (
+            "a reaction that waits",
+            "roles: { client: { reacts: [answer] } }\nreactions:\n  answer:\n    whenever: hello\n    do:\n      - expects: status_ok\nscenes: { scene: }\n",
+        ),
+        (
+            "a standing check of no message",
+            "roles: { client: }\nscenes: { scene: }\nalways:\n  - every: helo\n    has: { CON-025: { /version: true } }\n",
+        ),
+        (
+            "a standing check of nothing",
+            "roles: { client: }\nscenes: { scene: }\nalways:\n  - has: { CON-025: { /version: true } }\n",
+        ),
+    ];
+    insta::assert_snapshot!(told(&mistakes, shared));
+}
+
+const ASYNCAPI: &str = "\
+asyncapi: 3.1.0
+info: { title: Greetings, version: 1.0.0 }
+channels:
+  hub:
+    address: /
+    messages:
+      hello: { $ref: '#/components/messages/hello' }
+operations:
+  greet:
+    action: send
+    channel: { $ref: '#/channels/hub' }
+    messages:
+      - $ref: '#/channels/hub/messages/hello'
+components:
+  messages:
+    hello:
+      payload: { $ref: ./messages/hello.schema.json }
+      x-hubproof:
+        match: { type: HELLO }
+";
+const HELLO: &str = r#"{
+  "title": "HELLO",
+  "x-rules": ["GRE-001"],
+  "type": "object",
+  "required": ["type", "count"],
+  "properties": {
+    "type": { "const": "HELLO" },
+    "count": { "type": "integer", "minimum": 0 }
+  },
+  "examples": [{ "type": "HELLO", "count": 1 }]
+}
+"#;
+const RULES: &str = "\
+document: A greeting
+rules:
+  GRE-001:
+    level: must
+    basis: stated
+    line: 3
+    text: A hub greets.
+";
+
+/// A small pack in which one text is replaced, written `FILE: OLD => NEW`.
+fn pack(change: &str) -> String {
+    let mut files = [
+        ("asyncapi.yaml", ASYNCAPI.to_owned()),
+        ("messages/hello.schema.json", HELLO.to_owned()),
+        ("rules.yaml", RULES.to_owned()),
+    ];
+    let (name, change) = change.split_once(": ").unwrap();
+    let (old, new) = change.split_once(" => ").unwrap();
+    let (_, text) = files.iter_mut().find(|(file, _)| *file == name).unwrap();
+    assert!(text.contains(old), "{name} has no {old}");
+    *text = text.replacen(old, new, 1);
+    loaded(&files)
+}
+
+fn loaded(files: &[(&str, String)]) -> String {
+    let mut sources = Sources::default();
+    let mut folder = Folder { name: "greetings".to_owned(), ..Folder::default() };
+    for (name, text) in files {
+        folder.pack.insert((*name).to_owned(), sources.add(format!("greetings/{name}"), text.as_str()));
+    }
+    render_all(&Pack::load(&folder, &sources).1, &sources, false)
+}
+
+#[test]
+fn packs() {
+    assert_eq!(
+        loaded(&[
+            ("asyncapi.yaml", ASYNCAPI.to_owned()),
+            ("messages/hello.schema.json", HELLO.to_owned()),
+            ("rules.yaml", RULES.to_owned())
+        ]),
+        ""
+    );
+    let mistakes = [
+        ("an unknown keyword", "messages/hello.schema.json: minimum => minimun"),
+        ("an unknown format", "messages/hello.schema.json: \"minimum\": 0 => \"format\": \"int64\""),
+        ("a keyword of a wrong type", "messages/hello.schema.json: \"integer\" => \"int\""),
+        (
+            "no example",
+            "messages/hello.schema.json: \"examples\": [{ \"type\": \"HELLO\", \"count\": 1 }] => \"$comment\": \"\"",
+        ),
+        ("an example that breaks its schema", "messages/hello.schema.json: \"count\": 1 => \"count\": -1"),
+        ("an example that is not recognised", "asyncapi.yaml: type: HELLO => type: HI"),
+        ("a rule that does not exist", "messages/hello.schema.json: GRE-001 => GRE-010"),
+        ("a schema that is not JSON", "messages/hello.schema.json: \"title\": \"HELLO\", => \"title\": \"HELLO\""),
+        (
+            "a schema with a comment",
+            "messages/hello.schema.json: \"title\": \"HELLO\", => \"title\": \"HELLO\", // a greeting",
+        ),
+        ("a file that does not exist", "asyncapi.yaml: ./messages/hello.schema.json => ./messages/helo.schema.json"),
+        ("a reference to no message", "asyncapi.yaml: '#/components/messages/hello' => '#/components/messages/helo'"),
+        ("a reference to nothing", "asyncapi.yaml: '#/channels/hub/messages/hello' => '#/channels/hub/messages/helo'"),
+        (
+            "a message without an operation",
+            "asyncapi.yaml:     messages:\n      - $ref: '#/channels/hub/messages/hello' =>     messages: []",
+        ),
+        ("an operation without an action", "asyncapi.yaml: action: send => actoin: send"),
+        (
+            "a message without a payload",
+            "asyncapi.yaml: payload: { $ref: ./messages/hello.schema.json } => summary: hello",
+        ),
+        ("a key of x-hubproof that does not exist", "asyncapi.yaml: match: => matches:"),
+        ("a matcher that is none", "asyncapi.yaml: match: { type: HELLO } => match: { /type: HELLO }"),
+        ("another version of AsyncAPI", "asyncapi.yaml: asyncapi: 3.1.0 => asyncapi: 2.6.0"),
+        ("another document", "asyncapi.yaml: asyncapi: 3.1.0 => openapi: 3.1.0"),
+        ("a rule without a level", "rules.yaml:     level: must\n => "),
+        ("a level that does not exist", "rules.yaml: level: must => level: shall"),
+        ("a rule with an unknown key", "rules.yaml: text: => sentence:"),
+        ("a rule without a line", "rules.yaml: line: 3 => line: three"),
+        ("an implied rule that follows from nothing", "rules.yaml: basis: stated => basis: implied"),
+        ("silence that demands", "rules.yaml: basis: stated => basis: silent-guess"),
+    ];
+    let missing = loaded(&[("rules.yaml", RULES.to_owned())]);
+    let unused = loaded(&[
+        ("asyncapi.yaml", ASYNCAPI.to_owned()),
+        ("messages/hello.schema.json", HELLO.to_owned()),
+        ("messages/old.schema.json", HELLO.to_owned()),
+        ("rules.yaml", RULES.to_owned()),
+    ]);
+    insta::assert_snapshot!(format!(
+        "{}\n\n\n## no asyncapi.yaml\n\n{missing}\n\n\n## a schema of no message\n\n{unused}",
+        told(&mistakes, pack)
+    ));
+}
