@@ -1,3 +1,6 @@
+#[allow(dead_code)]
+#[path = "../tests/on_disk.rs"]
+mod on_disk;
 #[path = "../tests/virtual_wire.rs"]
 mod virtual_wire;
 use hubproof::event::Verdict;

@@ -3,6 +3,9 @@
 
 mod diagnostics;
 mod editor_schema;
+mod language;
 mod mutants;
 mod on_disk;
 mod packs;
+#[allow(dead_code)]
+mod virtual_wire;

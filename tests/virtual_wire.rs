@@ -31,39 +31,10 @@ struct Instance {
     provides: BTreeSet<String>,
 }
 
-pub fn folder(name: &str, sources: &mut Sources) -> Folder {
-    let root = env!("CARGO_MANIFEST_DIR");
-    let mut folder = Folder { name: name.to_owned(), ..Folder::default() };
-    read_files(&format!("{root}/schemas/{name}"), &format!("schemas/{name}"), "", sources, &mut folder.pack);
-    read_files(&format!("{root}/scenarios/{name}"), &format!("scenarios/{name}"), "", sources, &mut folder.scenarios);
-    folder
-}
-
-fn read_files(
-    directory: &str,
-    shown: &str,
-    prefix: &str,
-    sources: &mut Sources,
-    into: &mut BTreeMap<String, hubproof::source::FileId>,
-) {
-    let Ok(entries) = std::fs::read_dir(directory) else { return };
-    let mut entries: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
-    entries.sort();
-    for path in entries {
-        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-        if path.is_dir() {
-            read_files(path.to_str().unwrap(), &format!("{shown}/{name}"), &format!("{prefix}{name}/"), sources, into);
-        } else {
-            let text = std::fs::read_to_string(&path).unwrap();
-            into.insert(format!("{prefix}{name}"), sources.add(format!("{shown}/{name}"), text));
-        }
-    }
-}
-
 impl Protocol {
     pub fn load(name: &str) -> Self {
         let mut sources = Sources::default();
-        let folder = folder(name, &mut sources);
+        let folder = crate::on_disk::folder(name, &mut sources);
         Self::of(&folder, sources)
     }
 

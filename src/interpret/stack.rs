@@ -477,7 +477,7 @@ impl Conversation {
         if let Some(check) = step.check {
             accuses = !undecided;
             must = program.checks[check].rules.iter().any(|rule| rule.level == Level::Must);
-            self.judgement.answer(check, &step.text, outcome, failure.message.clone(), failure.detail.clone());
+            self.judgement.answer(check, &step.text, outcome, failure.message.clone(), failure.detail.as_deref().cloned());
         }
         if accuses && !must && !self.is_trying() {
             self.complete(step, None);
@@ -533,7 +533,7 @@ impl Conversation {
                 let undecided = matches!(failure.kind, FailureKind::Undecided);
                 let outcome = if undecided { Outcome::Undecided(failure.message.clone()) } else { Outcome::Broken };
                 let message = format!("{}: {}", step.text, failure.message);
-                self.judgement.answer(check, &holder.text, outcome, message, failure.detail.clone());
+                self.judgement.answer(check, &holder.text, outcome, message, failure.detail.as_deref().cloned());
                 accused |= !undecided;
                 let must = program.checks[check].rules.iter().any(|rule| rule.level == Level::Must);
                 if !must && !undecided && !self.is_trying() {
@@ -553,7 +553,7 @@ impl Conversation {
             span: Some(step.span),
             step: step.text.clone(),
             message,
-            detail: failure.detail,
+            detail: failure.detail.map(|detail| *detail),
             unreachable: failure.unreachable,
         });
     }

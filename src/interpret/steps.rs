@@ -28,7 +28,7 @@ const HOOK_PAUSE: Duration = Duration::from_millis(100);
 pub struct Failure {
     pub kind: Kind,
     pub message: String,
-    pub detail: Option<Detail>,
+    pub detail: Option<Box<Detail>>,
     pub unreachable: bool,
 }
 
@@ -45,11 +45,11 @@ pub enum Kind {
 
 impl Failure {
     fn broken(message: impl Into<String>, detail: Detail) -> Self {
-        Self { kind: Kind::Broken, message: message.into(), detail: Some(detail), unreachable: false }
+        Self { kind: Kind::Broken, message: message.into(), detail: Some(Box::new(detail)), unreachable: false }
     }
 
     fn undecided(message: impl Into<String>, detail: Option<Detail>) -> Self {
-        Self { kind: Kind::Undecided, message: message.into(), detail, unreachable: false }
+        Self { kind: Kind::Undecided, message: message.into(), detail: detail.map(Box::new), unreachable: false }
     }
 
     fn mistake(message: impl Into<String>) -> Self {
@@ -369,7 +369,7 @@ impl Conversation {
                     return Err(Failure {
                         kind: Kind::Undecided,
                         message: reason.clone(),
-                        detail: Some(detail),
+                        detail: Some(Box::new(detail)),
                         unreachable: true,
                     });
                 }
@@ -662,7 +662,7 @@ impl Conversation {
                     return Err(Failure {
                         kind: Kind::Undecided,
                         message: reason.clone(),
-                        detail: Some(detail),
+                        detail: Some(Box::new(detail)),
                         unreachable: true,
                     });
                 }
@@ -795,7 +795,7 @@ impl Conversation {
                     return Err(Failure {
                         kind: Kind::Undecided,
                         message: reason.clone(),
-                        detail: Some(detail),
+                        detail: Some(Box::new(detail)),
                         unreachable: true,
                     });
                 }

@@ -1,0 +1,76 @@
+//! What a frame, a load of all scenarios and a whole conversation cost, without sockets.
+#![allow(clippy::unwrap_used)]
+
+#[allow(dead_code)]
+#[path = "../tests/on_disk.rs"]
+mod on_disk;
+#[allow(dead_code)]
+#[path = "../tests/virtual_wire.rs"]
+mod virtual_wire;
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use hubproof::pack::{Pack, Way};
+use hubproof::scenario::Scenarios;
+use hubproof::source::Sources;
+use virtual_wire::Protocol;
+
+/// Recognising and judging one frame, decoded already and as text.
+fn frames(c: &mut Criterion) {
+    let concierge = Protocol::load("concierge");
+    let message = concierge.pack.message("client_fetch_all_result").unwrap();
+    let payload = message.template();
+    let text = payload.to_string();
+    let mut group = c.benchmark_group("frame");
+    group.throughput(Throughput::Bytes(text.len() as u64));
+    group.bench_function("recognise", |b| {
+        b.iter(|| concierge.pack.recognise(black_box(&payload), Way::FromHub).is_some());
+    });
+    group.bench_function("valid", |b| b.iter(|| message.schema.is_valid(black_box(&payload))));
+    group.bench_function("judge", |b| b.iter(|| message.schema.judge(black_box(&payload))));
+    group.bench_function("decode_and_judge", |b| {
+        b.iter(|| {
+            let payload: serde_json::Value = serde_json::from_str(black_box(&text)).unwrap();
+            let message = concierge.pack.recognise(&payload, Way::FromHub).unwrap();
+            message.schema.judge(&payload)
+        });
+    });
+    group.finish();
+}
+
+/// Reading every file of a protocol: packs, then scenarios.
+fn loading(c: &mut Criterion) {
+    let mut group = c.benchmark_group("load");
+    group.sample_size(20);
+    for name in ["qi", "concierge"] {
+        let mut sources = Sources::default();
+        let folder = on_disk::folder(name, &mut sources);
+        group.bench_function(format!("pack {name}"), |b| {
+            b.iter(|| Pack::load(black_box(&folder), &sources).0.is_some());
+        });
+        let pack = Arc::new(Pack::load(&folder, &sources).0.unwrap());
+        group.bench_function(format!("scenarios {name}"), |b| {
+            b.iter(|| Scenarios::load(black_box(&folder), &sources, &pack).programs.len());
+        });
+    }
+    group.finish();
+}
+
+/// A whole conversation between the interpreter and the reference server's state machine.
+fn conversations(c: &mut Criterion) {
+    let mut group = c.benchmark_group("conversation");
+    group.sample_size(20);
+    for (name, scenario) in [("qi", "qi/base"), ("concierge", "concierge/greeting"), ("concierge", "concierge/seq")] {
+        let protocol = Protocol::load(name);
+        let program = protocol.scenarios.programs.iter().find(|program| program.id == scenario).unwrap();
+        group.bench_function(scenario, |b| {
+            b.iter(|| protocol.play(black_box(program), None).unwrap().checks.len());
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, frames, loading, conversations);
+criterion_main!(benches);
