@@ -88,9 +88,9 @@ impl Facts {
                 let (parent, token) = pointer.rsplit_once('/').unwrap();
                 match payload.pointer_mut(parent) {
                     Some(Value::Object(members)) if !members.contains_key(token) => {
-                        members.insert(token.to_owned(), field.sample());
+                        members.insert(token.to_owned(), field.sample(path));
                     }
-                    Some(Value::Array(items)) if items.is_empty() => items.push(field.sample()),
+                    Some(Value::Array(items)) if items.is_empty() => items.push(field.sample(path)),
                     _ => {}
                 }
             }
@@ -115,8 +115,17 @@ impl Facts {
         found
     }
 
-    /// Every stated requirement broken, one at a time, in each of the valid payloads.
+    /// Every stated requirement broken, one at a time, in each of the valid payloads. Where the document states nothing
+    /// of a message and only shows it (gator's three formats), what is inferred to be required counts as stated.
     pub fn mutants(&self, schema_example: &Value) -> Vec<Payload> {
+        let stated = self.broken(schema_example, |field| field.basis == "stated");
+        if !stated.is_empty() {
+            return stated;
+        }
+        self.broken(schema_example, |field| field.basis == "inferred" && field.presence == "implied_required")
+    }
+
+    fn broken(&self, schema_example: &Value, binding: impl Fn(&Field) -> bool) -> Vec<Payload> {
         let mut seen = BTreeSet::new();
         let mut found = Vec::new();
         for base in self.valid(schema_example) {
@@ -129,7 +138,7 @@ impl Facts {
                         remove(&mut payload, &pointer);
                         found.push(Payload { mutation: format!("{pointer} removed"), payload });
                     }
-                    for wrong in field.wrong_values() {
+                    for wrong in binding(&field).then(|| field.wrong_values()).into_iter().flatten() {
                         let mutation = format!("{pointer} is {wrong}");
                         let mut payload = base.payload.clone();
                         *payload.pointer_mut(&pointer).unwrap() = wrong;
@@ -153,11 +162,13 @@ impl Field {
     }
 
     /// A value that fits.
-    fn sample(&self) -> Value {
+    fn sample(&self, path: &str) -> Value {
         if let Some(value) = self.constant.as_ref().or(self.expected.as_ref()).or(self.closed.first()) {
             return value.clone();
         }
         match (self.kinds()[0], self.format.as_deref()) {
+            // Some facts leave the format to the table of all messages.
+            ("string", None) if path == "/timestamp" => json!("2024-01-15T10:30:00Z"),
             ("string", Some("date-time")) => json!("2024-01-15T10:30:00Z"),
             ("string", Some("uri")) => json!("https://example.com/a"),
             ("string", Some("base64")) => json!("eA=="),
@@ -170,12 +181,8 @@ impl Field {
         }
     }
 
-    /// Values the document rules out: of every other type, and other than the constant or the closed list. What is only
-    /// known from examples, or inferred, rules nothing out.
+    /// Values the document rules out: of every other type, and other than the constant or the closed list.
     fn wrong_values(&self) -> Vec<Value> {
-        if self.basis != "stated" {
-            return Vec::new();
-        }
         let mut wrong: Vec<Value> = kinds()
             .into_iter()
             .filter(|value| {
