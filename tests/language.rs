@@ -35,10 +35,20 @@ fn every_example_of_the_language_page_passes() {
             assert!(folder.scenarios.insert(name.clone(), file).is_none(), "{name} stands there twice");
         }
         let protocol = Protocol::of(&folder, sources);
-        assert_eq!(protocol.scenarios.programs.len(), folder.scenarios.keys().filter(|name| name.starts_with("example-")).count());
+        assert_eq!(
+            protocol.scenarios.programs.len(),
+            folder.scenarios.keys().filter(|name| name.starts_with("example-")).count()
+        );
         for program in &protocol.scenarios.programs {
-            let report = protocol.play(program, None).unwrap_or_else(|| panic!("{}: no instance meets its needs", program.id));
-            assert!(report.mistake.is_none() && report.cause.is_none(), "{}: {:?} {:?}", report.id, report.mistake, report.cause);
+            let report =
+                protocol.play(program, None).unwrap_or_else(|| panic!("{}: no instance meets its needs", program.id));
+            assert!(
+                report.mistake.is_none() && report.cause.is_none(),
+                "{}: {:?} {:?}",
+                report.id,
+                report.mistake,
+                report.cause
+            );
             assert!(matches!(report.verdict, Verdict::Pass | Verdict::Info), "{}: {:#?}", report.id, report.checks);
             assert!(report.checks.iter().any(|check| check.asked > 0), "{} judges nothing", report.id);
         }

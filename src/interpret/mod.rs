@@ -5,9 +5,13 @@
 //! to wait for; every input polls what is waited for again. Sending never waits, reading never stops.
 
 mod actor;
+mod expect;
 mod history;
+mod hooks;
 mod judge;
 mod names;
+mod order;
+mod send;
 mod stack;
 mod steps;
 mod wants;

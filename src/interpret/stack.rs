@@ -477,7 +477,13 @@ impl Conversation {
         if let Some(check) = step.check {
             accuses = !undecided;
             must = program.checks[check].rules.iter().any(|rule| rule.level == Level::Must);
-            self.judgement.answer(check, &step.text, outcome, failure.message.clone(), failure.detail.as_deref().cloned());
+            self.judgement.answer(
+                check,
+                &step.text,
+                outcome,
+                failure.message.clone(),
+                failure.detail.as_deref().cloned(),
+            );
         }
         if accuses && !must && !self.is_trying() {
             self.complete(step, None);

@@ -1,0 +1,79 @@
+//! What happens outside the socket, as far as a conversation sees it: it asks, and is answered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::judge::Finding;
+use super::stack::Progress;
+use super::steps::{Active, Failure, Stepped, Waiting};
+use super::{Conversation, Output};
+use crate::scenario::model::{Act, Compose, Hook, Step};
+use crate::scenario::value::{Bound, Wire};
+
+/// Pause before a hook whose answer does not fit is asked again.
+pub(super) const HOOK_PAUSE: Duration = Duration::from_millis(100);
+
+impl Conversation {
+    pub(super) fn call_hook(&mut self, hook: &Hook, deadline: Duration) -> Stepped {
+        let names = self.names(None);
+        let args = hook
+            .args
+            .as_ref()
+            .map(|args| args.eval(&names))
+            .transpose()?
+            .unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+        let message = hook.message.as_ref().map(|message| self.compose_event(message)).transpose()?;
+        self.next_call += 1;
+        let call = self.next_call;
+        self.out.push(Output::Hook { call, name: hook.name.clone(), args, message });
+        self.hook_end = Some(deadline);
+        Ok(Progress::Waiting(Active { since: self.now, deadline: Some(deadline), waiting: Waiting::Hook { call } }))
+    }
+
+    /// A message a hook carries is the hub's own.
+    pub(super) fn compose_event(&self, compose: &Compose) -> Result<Value, Failure> {
+        self.compose(None, compose)
+    }
+
+    pub(super) fn hook_answered(&mut self, step: &Step, active: &Active, answer: Result<Value, String>) -> Stepped {
+        let Act::Hook(hook) = &step.act else { return Ok(Progress::Done(None)) };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => return Err(Failure::undecided(format!("the hook `{}` failed: {error}", hook.name), None)),
+        };
+        if let Some(pattern) = &hook.pattern
+            && let Finding::Broken { expected, found, message } = self.compare(pattern, &answer, &self.names(None))
+        {
+            let end = active.deadline.unwrap_or(self.now);
+            if self.now + HOOK_PAUSE >= end {
+                let detail = self.detail(None, expected, found, Some(self.now.saturating_sub(active.since)));
+                return Err(Failure::broken(format!("the answer of `{}` does not fit: {message}", hook.name), detail));
+            }
+            self.hook_end = Some(end);
+            return Ok(Progress::Waiting(Active {
+                since: self.now,
+                deadline: Some(self.now + HOOK_PAUSE),
+                waiting: Waiting::HookAgain,
+            }));
+        }
+        let sequence = self.next_sequence();
+        let unix_ms = self.config.epoch_ms as f64 + self.now.as_secs_f64() * 1000.0;
+        let text = answer.to_string();
+        let wire = Wire {
+            sequence,
+            at: self.now,
+            unix_ms,
+            after: Duration::ZERO,
+            connection: u32::MAX,
+            opcode: "hook",
+            size: text.len(),
+            text: text.into(),
+        };
+        let bound = Bound::One { value: answer, wire: Some(Arc::new(wire)) };
+        self.holds(step);
+        self.judge_has(step, None, &hook.has, &bound);
+        Ok(Progress::Done(Some(bound)))
+    }
+}

@@ -1,0 +1,351 @@
+//! What an actor says: connecting, sending, closing, and its reflexes.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::actor::{End, Link};
+use super::judge::Finding;
+use super::stack::Progress;
+use super::steps::{Failure, Stepped};
+use super::{Conversation, Dial, Output};
+use crate::event::Direction;
+use crate::frame::{Frame, Opcode};
+use crate::scenario::compose;
+use crate::scenario::model::{Act, ActorId, Compose, Connect, MessageName, Step};
+use crate::scenario::template::Template;
+use crate::scenario::value::{Bound, EvalError, Wire};
+
+impl Conversation {
+    pub(super) fn dial(&self, id: ActorId, connect: &Connect) -> Result<Dial, Failure> {
+        let names = self.names(Some(id));
+        let text = |template: &Option<Template>| -> Result<Option<String>, Failure> {
+            match template.as_ref().map(|template| template.eval(&names)).transpose()? {
+                None | Some(Value::Null) => Ok(None),
+                Some(Value::String(text)) => Ok(Some(text)),
+                Some(other) => Ok(Some(other.to_string())),
+            }
+        };
+        let pairs = |template: &Option<Template>| -> Result<Vec<(String, String)>, Failure> {
+            match template.as_ref().map(|template| template.eval(&names)).transpose()? {
+                None => Ok(Vec::new()),
+                Some(Value::Object(members)) => Ok(members
+                    .into_iter()
+                    .map(|(name, value)| (name, value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
+                    .collect()),
+                Some(other) => Err(Failure::mistake(format!("a mapping belongs here, not {other}"))),
+            }
+        };
+        let subprotocols = match connect.subprotocols.as_ref().map(|template| template.eval(&names)).transpose()? {
+            None => Vec::new(),
+            Some(Value::Array(items)) => items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect(),
+            Some(Value::String(one)) => vec![one],
+            Some(other) => return Err(Failure::mistake(format!("`subprotocols` is a list, not {other}"))),
+        };
+        Ok(Dial {
+            path: text(&connect.path)?,
+            query: pairs(&connect.query)?,
+            headers: pairs(&connect.headers)?,
+            subprotocols,
+            from: text(&connect.from)?,
+        })
+    }
+
+    pub(super) fn connect(&mut self, id: ActorId, dial: Dial) {
+        if let (Some(connection), true) = (self.actors[id].connection, self.actors[id].is_open()) {
+            self.out.push(Output::End { connection, reset: false });
+        }
+        let connection = self.connections.len() as u32;
+        self.connections.insert(connection, id);
+        self.actors[id].reset_connection(connection);
+        self.out.push(Output::Open { connection, dial });
+    }
+
+    pub(super) fn each_sends(
+        &mut self,
+        members: &[ActorId],
+        step: &Step,
+        mut send: impl FnMut(&mut Self, ActorId) -> Result<Option<Bound>, Failure>,
+    ) -> Stepped {
+        let mut items = Vec::new();
+        for id in members {
+            // Members that are gone are passed over; what they should have said cannot be answered either.
+            if self.actors[*id].is_open() {
+                items.extend(send(self, *id)?);
+            }
+        }
+        if items.is_empty() && step.as_.is_some() {
+            return Ok(Progress::Done(None));
+        }
+        Ok(Progress::Done(Some(self.group(step, items))))
+    }
+
+    pub(super) fn send(&mut self, id: ActorId, compose: &Compose) -> Result<Option<Bound>, Failure> {
+        let value = self.compose(Some(id), compose)?;
+        let text = value.to_string();
+        let mut frames = fragments(text.as_bytes(), compose.fragments);
+        if self.is_server(id) {
+            frames = frames.into_iter().map(Frame::unmasked).collect();
+        }
+        Ok(self.transmit(id, frames, "text", &text, text.len()).map(|wire| Bound::One { value, wire: Some(wire) }))
+    }
+
+    pub(super) fn transmit(
+        &mut self,
+        id: ActorId,
+        frames: Vec<Frame>,
+        kind: &'static str,
+        text: &str,
+        size: usize,
+    ) -> Option<Arc<Wire>> {
+        let connection = self.actors[id].connection?;
+        let sequence = self.next_sequence();
+        self.record(id, connection, Direction::Sent, kind, text, size);
+        self.actors[id].last_sent = Some(crate::matcher::cut(&(self.config.mask)(text), 400));
+        self.out.push(Output::Send { connection, frames });
+        Some(self.wire(id, connection, sequence, kind, text, size))
+    }
+
+    /// A message of ours: the example, renewed by `fills`, changed by `with`, less what `without` takes away.
+    pub(super) fn compose(&self, id: Option<ActorId>, compose: &Compose) -> Result<Value, Failure> {
+        let names = self.names(id);
+        let name = match &compose.message {
+            MessageName::Any => return Err(Failure::mistake("`any` cannot be sent")),
+            MessageName::Named(name) => name.clone(),
+            MessageName::Computed(template) => match template.eval(&names)? {
+                Value::String(name) => name,
+                other => return Err(Failure::mistake(format!("{other} is not the name of a message"))),
+            },
+        };
+        let Some(message) = self.program.pack.message(&name) else {
+            return Err(Failure::mistake(format!("{} has no message `{name}`", self.program.pack.name)));
+        };
+        let mut value = message.template();
+        let role = id.or_else(|| self.myself()).and_then(|id| self.program.roles.get(&self.program.actors[id].role));
+        for (place, template) in role.map(|role| role.fills.as_slice()).unwrap_or_default() {
+            let pointer =
+                if place.starts_with('/') { place.clone() } else { format!("/{}", crate::matcher::escape(place)) };
+            if value.pointer(&pointer).is_some() {
+                compose::put(&mut value, &pointer, template.eval(&names)?);
+            }
+        }
+        let mut from_hub = false;
+        if let Some(with) = &compose.with {
+            from_hub = super::judge::from_hub(with, &names);
+            match with.eval(&names) {
+                Ok(with) => compose::merge(&mut value, &with),
+                Err(EvalError::Failed(what)) if from_hub => return Err(Failure::undecided(what, None)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        compose::remove(&mut value, &compose.without);
+        let broken = message.schema.judge(&value).into_iter().find(|violation| !violation.should);
+        match (&compose.breaks, broken) {
+            (None, Some(violation)) if from_hub => {
+                let what = format!(
+                    "what the hub sent cannot be used in `{name}`: {}: expected {}, found {}",
+                    violation.path, violation.expected, violation.found
+                );
+                Err(Failure::undecided(what, None))
+            }
+            (None, Some(violation)) => Err(Failure::mistake(format!(
+                "`{name}` as it would be sent breaks its schema at `{}`: expected {}, found {}; say why with `breaks` if that is meant",
+                violation.path, violation.expected, violation.found
+            ))),
+            (Some(_), None) if message.directions.to_hub && !id.is_some_and(|id| self.is_server(id)) => {
+                Err(Failure::mistake(format!("`{name}` is right as it would be sent, so `breaks` is wrong")))
+            }
+            _ => Ok(value),
+        }
+    }
+
+    pub(super) fn send_raw(&mut self, id: ActorId, template: &Template) -> Result<Option<Bound>, Failure> {
+        let value = template.eval(&self.names(Some(id)))?;
+        let connection = self.actors[id].connection.unwrap_or_default();
+        let Some((kind, content)) = value.as_object().and_then(|members| members.iter().next()) else {
+            return Err(Failure::mistake("`sends raw` takes text, binary, frames or bytes"));
+        };
+        let server = self.is_server(id);
+        let mut shown = String::new();
+        let mut opcode = "text";
+        let mut frames = match (kind.as_str(), content) {
+            ("text", Value::String(text)) => {
+                shown.clone_from(text);
+                vec![Frame::text(text.as_bytes())]
+            }
+            ("binary", Value::String(text)) => {
+                opcode = "binary";
+                shown.clone_from(text);
+                vec![Frame::binary(unhex(text)?)]
+            }
+            ("frames", Value::Array(items)) => {
+                opcode = "frames";
+                shown = content.to_string();
+                items.iter().map(raw_frame).collect::<Result<_, _>>()?
+            }
+            ("bytes", Value::String(text)) => {
+                let bytes = unhex(text)?;
+                self.record(id, connection, Direction::Sent, "bytes", text, bytes.len());
+                self.out.push(Output::SendBytes { connection, bytes });
+                return Ok(None);
+            }
+            _ => return Err(Failure::mistake("`sends raw` takes text, binary, frames or bytes")),
+        };
+        if server && kind != "frames" {
+            frames = frames.into_iter().map(Frame::unmasked).collect();
+        }
+        let size = frames.iter().map(|frame| frame.payload.len()).sum();
+        let wire = self.transmit(id, frames, opcode, &shown, size);
+        Ok(wire.map(|wire| Bound::One { value, wire: Some(wire) }))
+    }
+
+    pub(super) fn close(
+        &mut self,
+        id: ActorId,
+        code: &Template,
+        reason: Option<&Template>,
+    ) -> Result<Option<Bound>, Failure> {
+        let names = self.names(Some(id));
+        let code = match code.eval(&names)? {
+            Value::Null => None,
+            Value::Number(code) => code.as_u64().and_then(|code| u16::try_from(code).ok()),
+            other => return Err(Failure::mistake(format!("{other} is not a close code"))),
+        };
+        let reason = match reason.map(|reason| reason.eval(&names)).transpose()? {
+            Some(Value::String(reason)) => reason,
+            _ => String::new(),
+        };
+        let frame = Frame::close(code, &reason);
+        let frame = if self.is_server(id) { frame.unmasked() } else { frame };
+        let text = code.map_or_else(String::new, |code| format!("{code} {reason}"));
+        let wire = self.transmit(id, vec![frame], "close", text.trim_end(), text.len());
+        self.gone(id);
+        Ok(wire.map(|wire| Bound::One { value: Value::Null, wire: Some(wire) }))
+    }
+
+    pub(super) fn drop_connection(&mut self, id: ActorId, reset: bool) {
+        if let (Some(connection), true) = (self.actors[id].connection, self.actors[id].is_open()) {
+            self.record(id, connection, Direction::Sent, if reset { "reset" } else { "fin" }, "", 0);
+            self.out.push(Output::End { connection, reset });
+            self.gone(id);
+        }
+    }
+
+    /// We ended the connection ourselves.
+    pub(super) fn gone(&mut self, id: ActorId) {
+        let sequence = self.next_sequence();
+        let actor = &mut self.actors[id];
+        let after = self.now.saturating_sub(actor.opened_at);
+        actor.end_noticed = true;
+        actor.link = Link::Ended(End {
+            sequence,
+            at: self.now,
+            after,
+            close_frame: false,
+            code: None,
+            reason: String::new(),
+            claimed: true,
+            by_us: true,
+        });
+    }
+
+    /// The reflexes of an actor's role.
+    pub(super) fn react(&mut self, id: ActorId, json: &Value, way: crate::pack::Way) {
+        let program = Arc::clone(&self.program);
+        let Some(role) = program.roles.get(&program.actors[id].role) else { return };
+        for reaction in role.reacts.iter().filter_map(|name| program.reactions.get(name)) {
+            let Some(message) = program.pack.message(&reaction.whenever) else { continue };
+            if !(message.is(json, way) || message.is(json, crate::pack::Way::FromHub)) || !self.actors[id].is_open() {
+                continue;
+            }
+            let mut frame = super::stack::Frame::body(reaction.block);
+            frame.me = Some(id);
+            frame.kind = super::stack::Kind::Opening { rest: Vec::new() };
+            if let Some(name) = &reaction.as_ {
+                frame.names.insert(name.clone(), Bound::plain(json.clone()));
+            }
+            self.push(frame);
+            let fits = reaction
+                .pattern
+                .as_ref()
+                .is_none_or(|pattern| matches!(self.compare(pattern, json, &self.names(Some(id))), Finding::Holds));
+            if fits {
+                for step in &program.blocks[reaction.block] {
+                    let done = match &step.act {
+                        Act::Send(compose) => self.send(id, compose),
+                        Act::SendRaw(template) => self.send_raw(id, template),
+                        Act::Close { code, reason } => self.close(id, code, reason.as_ref()),
+                        Act::Drop { reset } => {
+                            self.drop_connection(id, *reset);
+                            Ok(None)
+                        }
+                        _ => Ok(None),
+                    };
+                    if let Err(failure) = done {
+                        self.mistake.get_or_insert(format!("reaction to {}: {}", reaction.whenever, failure.message));
+                    }
+                }
+            }
+            self.stack.pop();
+        }
+    }
+}
+
+/// A text over several frames, cut anywhere, even inside a character.
+fn fragments(bytes: &[u8], count: usize) -> Vec<Frame> {
+    if count <= 1 {
+        return vec![Frame::text(bytes)];
+    }
+    (0..count)
+        .map(|i| {
+            let piece = &bytes[bytes.len() * i / count..bytes.len() * (i + 1) / count];
+            let mut frame = Frame::text(piece);
+            frame.fin = i + 1 == count;
+            if i > 0 {
+                frame.opcode = Opcode::Continuation;
+            }
+            frame
+        })
+        .collect()
+}
+
+fn unhex(text: &str) -> Result<Vec<u8>, Failure> {
+    let digits: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    let bad = || Failure::mistake(format!("`{}` is not a row of bytes in hexadecimal", crate::matcher::cut(text, 60)));
+    if !digits.len().is_multiple_of(2) {
+        return Err(bad());
+    }
+    digits
+        .chunks(2)
+        .map(|pair| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok()).ok_or_else(bad))
+        .collect()
+}
+
+fn raw_frame(value: &Value) -> Result<Frame, Failure> {
+    let opcode = match value.get("opcode") {
+        Some(Value::String(name)) => match name.as_str() {
+            "continuation" => Opcode::Continuation,
+            "text" => Opcode::Text,
+            "binary" => Opcode::Binary,
+            "close" => Opcode::Close,
+            "ping" => Opcode::Ping,
+            "pong" => Opcode::Pong,
+            other => return Err(Failure::mistake(format!("`{other}` is not an opcode"))),
+        },
+        Some(Value::Number(n)) => Opcode::from_bits(n.as_u64().unwrap_or(0) as u8),
+        _ => {
+            return Err(Failure::mistake(
+                "a frame has an opcode: text, binary, continuation, close, ping, pong or a number",
+            ));
+        }
+    };
+    let payload = match (value.get("data"), value.get("hex")) {
+        (Some(Value::String(text)), None) => text.clone().into_bytes(),
+        (None, Some(Value::String(text))) => unhex(text)?,
+        (None, None) => Vec::new(),
+        _ => return Err(Failure::mistake("a frame has `data` (text) or `hex`")),
+    };
+    let flag = |name: &str| value.get(name).and_then(Value::as_bool).unwrap_or(true);
+    let rsv = value.get("rsv").and_then(Value::as_u64).unwrap_or(0) as u8;
+    Ok(Frame { fin: flag("fin"), rsv, opcode, masked: flag("mask"), payload })
+}
