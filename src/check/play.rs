@@ -40,12 +40,15 @@ pub async fn play(
     mut interrupt: watch::Receiver<bool>,
 ) -> ScenarioReport {
     let started = Instant::now();
+    // What `finally` may take once the limit has passed.
+    let tidying = config.patience.mul_f64(config.stretch);
     let mut driver = Driver::new(&program, site, events, config.patience.mul_f64(config.stretch), &config);
     let mut conversation = Conversation::new(Arc::clone(&program), config);
     driver.listen(&mut conversation).await;
     let outputs = conversation.start(Duration::ZERO);
     driver.carry(outputs).await;
     let mut interrupted = *interrupt.borrow();
+    let mut limit = limit;
     while !conversation.is_finished() {
         let wake = conversation.deadline().map_or(limit, |deadline| deadline.min(limit));
         let input = tokio::select! {
@@ -58,6 +61,7 @@ pub async fn play(
                 if started.elapsed() < limit {
                     continue;
                 }
+                limit += tidying;
                 Input::Interrupt
             }
             Some(aside) = driver.asides.recv() => match aside {
@@ -69,7 +73,12 @@ pub async fn play(
                 if interrupted { Input::Interrupt } else { Input::Tick }
             }
             () = tokio::time::sleep_until((started + wake).into()) => {
-                if started.elapsed() >= limit { Input::Interrupt } else { Input::Tick }
+                if started.elapsed() >= limit {
+                    limit += tidying;
+                    Input::Interrupt
+                } else {
+                    Input::Tick
+                }
             }
         };
         let outputs = conversation.handle(started.elapsed(), input);

@@ -8,7 +8,7 @@ use super::Conversation;
 use super::actor::Link;
 use super::stack::Progress;
 use super::steps::{Active, Failure, Frames, Kind, Member, Stepped, Waiting};
-use super::wants::{Fit, Wanted};
+use super::wants::Wanted;
 use crate::event::Outcome;
 use crate::pack::Level;
 use crate::scenario::model::{
@@ -81,7 +81,7 @@ impl Conversation {
         let most = if frames.collecting { most.saturating_add(1) } else { most };
         for member in &mut frames.members {
             while member.claims.len() < most {
-                let Some(bound) = self.claim(member.id, &member.wanted) else { break };
+                let Some(bound) = self.claim(member.id, &mut member.wanted) else { break };
                 member.claims.push(bound);
             }
         }
@@ -205,14 +205,9 @@ impl Conversation {
         }
     }
 
-    pub(super) fn claim(&mut self, id: ActorId, wanted: &Wanted) -> Option<Bound> {
+    pub(super) fn claim(&mut self, id: ActorId, wanted: &mut Wanted) -> Option<Bound> {
         let program = Arc::clone(&self.program);
-        let found = self.actors[id].inbox.iter().enumerate().find_map(|(i, entry)| {
-            match wanted.fit(entry, &program.pack, &program.shared.ignore) {
-                Fit::Yes(value) => Some((i, value)),
-                _ => None,
-            }
-        });
+        let found = wanted.find(&self.actors[id].inbox, &program.pack, &program.shared.ignore);
         let (index, value) = found?;
         let entry = &mut self.actors[id].inbox[index];
         entry.claimed = true;
@@ -311,12 +306,10 @@ impl Conversation {
     pub(super) fn poll_silence(&mut self, step: &Step, mut active: Active, over: bool) -> Stepped {
         let program = Arc::clone(&self.program);
         let Waiting::Silence { members } = &mut active.waiting else { return Ok(Progress::Waiting(active)) };
-        for (id, wanted) in members.iter() {
-            let found = self.actors[*id]
-                .inbox
-                .iter()
-                .find(|entry| matches!(wanted.fit(entry, &program.pack, &program.shared.ignore), Fit::Yes(_)));
-            if let Some(entry) = found {
+        for (id, wanted) in members.iter_mut() {
+            let inbox = &self.actors[*id].inbox;
+            if let Some((place, _)) = wanted.find(inbox, &program.pack, &program.shared.ignore) {
+                let entry = &inbox[place];
                 let text = crate::matcher::cut(&entry.wire.text, 400);
                 let waited = Some(self.now.saturating_sub(active.since));
                 let detail = self.detail(Some(*id), self.expectation(step), text, waited);
@@ -364,7 +357,7 @@ impl Conversation {
         let Act::ExpectOneOf { alternatives, .. } = &step.act else { return Ok(Progress::Waiting(active)) };
         let Waiting::OneOf { members } = &mut active.waiting else { return Ok(Progress::Waiting(active)) };
         for open in members.iter_mut().filter(|open| open.chosen.is_none()) {
-            open.chosen = self.choose(&program, open.id, alternatives, &open.wanted, over);
+            open.chosen = self.choose(&program, open.id, alternatives, &mut open.wanted, over);
         }
         if members.iter().all(|open| open.chosen.is_some()) {
             let silent = members
@@ -433,19 +426,19 @@ impl Conversation {
         program: &Program,
         id: ActorId,
         alternatives: &[Alternative],
-        wanted: &[Option<Wanted>],
+        wanted: &mut [Option<Wanted>],
         over: bool,
     ) -> Option<(usize, Bound)> {
         let actor = &self.actors[id];
         // By order of arrival; of one frame the first alternative listed.
-        let message = actor.inbox.iter().enumerate().find_map(|(position, entry)| {
-            wanted.iter().enumerate().find_map(|(index, wanted)| {
-                match wanted.as_ref()?.fit(entry, &program.pack, &program.shared.ignore) {
-                    Fit::Yes(value) => Some((entry.wire.sequence, position, index, value)),
-                    _ => None,
-                }
+        let message = wanted
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(index, wanted)| {
+                let (place, value) = wanted.as_mut()?.find(&actor.inbox, &program.pack, &program.shared.ignore)?;
+                Some((actor.inbox[place].wire.sequence, place, index, value))
             })
-        });
+            .min_by_key(|(sequence, _, index, _)| (*sequence, *index));
         let end =
             alternatives.iter().enumerate().find_map(|(index, alternative)| match (&alternative.want, &actor.link) {
                 (Some(Want::Close(codes)), Link::Ended(end)) if !end.by_us && !end.claimed => {

@@ -107,9 +107,9 @@ impl Conversation {
         self.phase = Phase::Done;
     }
 
-    /// Ends the main part at once; `finally` still has its turn.
+    /// Ends the main part at once; `finally` still has its turn, and is ended by the next call.
     pub(super) fn stop(&mut self) {
-        if self.phase == Phase::Main {
+        if self.phase != Phase::Done {
             self.stack.clear();
             self.active = None;
         }
@@ -453,9 +453,6 @@ impl Conversation {
             FailureKind::Mistake => {
                 self.mistake.get_or_insert(format!("{}: {}", step.text, failure.message));
                 self.stop();
-                if self.phase == Phase::Finally {
-                    self.stack.clear();
-                }
                 return;
             }
             FailureKind::NotReached => {

@@ -1,5 +1,7 @@
 //! Which frame of an inbox a step wants.
 
+use std::collections::VecDeque;
+
 use serde_json::Value;
 
 use super::Conversation;
@@ -30,6 +32,8 @@ pub struct Wanted {
     after: u64,
     /// General names do not see the messages on the `ignore` list.
     ignoring: bool,
+    /// Frames up to this position were looked at and did not fit; they never will.
+    scanned: u64,
 }
 
 enum Kind {
@@ -62,11 +66,11 @@ impl Wanted {
                 other => return Err(EvalError::Failed(format!("{other} is not the name of a message"))),
             },
         };
-        Ok(Self { kind, matcher: matcher(pattern, names)?, after, ignoring: false })
+        Ok(Self { kind, matcher: matcher(pattern, names)?, after, ignoring: false, scanned: 0 })
     }
 
     pub fn control(pong: bool, pattern: Option<&Pattern>, after: u64, names: &dyn Names) -> Result<Self, EvalError> {
-        Ok(Self { kind: Kind::Control { pong }, matcher: matcher(pattern, names)?, after, ignoring: false })
+        Ok(Self { kind: Kind::Control { pong }, matcher: matcher(pattern, names)?, after, ignoring: false, scanned: 0 })
     }
 
     pub fn ignoring(mut self) -> Self {
@@ -77,6 +81,19 @@ impl Wanted {
     fn named(pack: &Pack, name: &str) -> Result<Kind, EvalError> {
         let index = pack.messages.iter().position(|message| message.name == name);
         index.map(Kind::Message).ok_or_else(|| EvalError::Failed(format!("{} has no message `{name}`", pack.name)))
+    }
+
+    /// The oldest frame of an inbox that fits, with its place. What was looked at once is not looked at again, so that a
+    /// flood of other frames costs no more than its length.
+    pub fn find(&mut self, inbox: &VecDeque<Entry>, pack: &Pack, ignore: &[String]) -> Option<(usize, Value)> {
+        let start = inbox.partition_point(|entry| entry.wire.sequence <= self.scanned.max(self.after));
+        for (place, entry) in inbox.iter().enumerate().skip(start) {
+            if let Fit::Yes(value) = self.fit(entry, pack, ignore) {
+                return Some((place, value));
+            }
+            self.scanned = entry.wire.sequence;
+        }
+        None
     }
 
     pub fn fit(&self, entry: &Entry, pack: &Pack, ignore: &[String]) -> Fit {
