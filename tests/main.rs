@@ -3,6 +3,7 @@
 
 mod diagnostics;
 mod editor_schema;
+mod interpreter;
 mod language;
 mod mutants;
 mod on_disk;

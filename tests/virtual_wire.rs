@@ -73,13 +73,21 @@ impl Protocol {
         Self { sources, pack, scenarios, setups, targets }
     }
 
+    /// Settings of the first instance that meets the needs of a scenario; of the first of all where none does.
+    pub fn settings(&self, program: &Program) -> BTreeMap<String, Value> {
+        self.targets[self.instance(program).unwrap_or(0)].settings.clone()
+    }
+
+    fn instance(&self, program: &Program) -> Option<usize> {
+        self.targets.iter().position(|target| {
+            let provides = |word: &str| target.provides.contains(word);
+            hubproof::interpret::unmet(program, &target.settings, &provides, &|_| true).unwrap().is_empty()
+        })
+    }
+
     /// Plays one scenario on the first instance that meets its needs; `None` where none does.
     pub fn play(&self, program: &Arc<Program>, fault: Option<&str>) -> Option<ScenarioReport> {
-        let index = self.targets.iter().position(|target| {
-            hubproof::interpret::unmet(program, &target.settings, &|word| target.provides.contains(word), &|_| true)
-                .unwrap()
-                .is_empty()
-        })?;
+        let index = self.instance(program)?;
         let mut settings = reference::Settings::default();
         for (name, value) in &self.setups.instances[index].serve {
             settings.set(name, value).unwrap();
