@@ -4,7 +4,7 @@
 //! In reading order:
 //!
 //! * [`mod@machine`]: what a protocol hears and says, without sockets or clocks;
-//! * `concierge`, `qi`: one state machine per protocol;
+//! * `concierge`, `emprops`, `qi`: one state machine per protocol;
 //! * [`fault`] and [`mangle`]: deliberate defects, most of them changes to the outputs of a correct machine;
 //! * [`settings`]: what can be configured;
 //! * [`serve()`], [`admin`], [`tls`]: the io shell, one task per machine and one per connection;
@@ -21,6 +21,7 @@ pub mod admin;
 pub mod args;
 mod concierge;
 mod connection;
+mod emprops;
 #[cfg(test)]
 mod every_fault;
 pub mod fault;
@@ -62,6 +63,7 @@ struct Protocol {
 static PROTOCOLS: &[Protocol] = &[
     Protocol { name: qi::PROTOCOL, build: qi::build, faults: qi::FAULTS },
     Protocol { name: concierge::PROTOCOL, build: concierge::build, faults: concierge::FAULTS },
+    Protocol { name: emprops::PROTOCOL, build: emprops::build, faults: emprops::FAULTS },
 ];
 
 static NAMES: LazyLock<Vec<&'static str>> = LazyLock::new(|| PROTOCOLS.iter().map(|protocol| protocol.name).collect());

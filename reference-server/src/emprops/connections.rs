@@ -1,0 +1,338 @@
+//! Coming and going: the greeting, registrations, long messages in chunks, farewells, and what the admin side
+//! makes happen.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::chunks::{self, Series};
+use super::needs::{Amount, Capabilities};
+use super::refusal::{Refusal, Wrong};
+use super::reply::Reply;
+use super::request::{Chunk, RegisterClient, RegisterWorker};
+use super::workers::Worker;
+use super::{Client, Emprops, Kept, Peer, Timer, Turn};
+use crate::machine::{Conn, EventError, Handshake, Output};
+
+/// How many clients' subscriptions are kept for their return.
+const MAX_KEPT: usize = 10_000;
+/// How long a downtime is expected to take unless the event says so, in seconds (line 723).
+const DOWNTIME: f64 = 60.0;
+const REGISTERED: &str = "registered";
+
+impl Emprops {
+    /// Greets (line 51).
+    pub(super) fn open(&mut self, now: Duration, conn: Conn, handshake: &Handshake, out: &mut Vec<Output>) {
+        out.push(Output::Accept { conn, subprotocol: None });
+        let vouched = self.config.worker_token.as_deref().is_some_and(|token| shown(handshake, token));
+        self.peers.insert(conn, Peer { vouched, ..Peer::default() });
+        let message = "Connected to EmProps Job Queue Hub";
+        let server_version = &self.config.server_version;
+        self.say(now, [conn].into_iter(), &Reply::ConnectionEstablished { message, server_version }, out);
+    }
+
+    fn connection_id(&mut self, conn: Conn) -> Arc<str> {
+        let Some(peer) = self.peers.get_mut(&conn) else {
+            return "".into();
+        };
+        peer.id.get_or_insert_with(|| format!("conn-{}", self.ids.next_uuid()).into()).clone()
+    }
+
+    /// Registers a client or a monitor (lines 65 and 91).
+    pub(super) fn register_client(&mut self, turn: &mut Turn<'_>, request: RegisterClient) {
+        let connection = self.connection_id(turn.conn);
+        let Some(peer) = self.peers.get_mut(&turn.conn) else {
+            return;
+        };
+        let id: Arc<str> = request.client_id.into();
+        peer.client = Some(Client { id: id.clone(), monitor: request.monitor });
+        let may = |permission: &str| request.monitor && request.permissions.iter().any(|other| other == permission);
+        for (monitors, permitted) in
+            [(&mut self.all_jobs, may("view_all_jobs")), (&mut self.alerted_monitors, may("view_system_stats"))]
+        {
+            if permitted {
+                monitors.insert(turn.conn);
+            } else {
+                monitors.remove(&turn.conn);
+            }
+        }
+        self.restore(turn.conn, &id);
+        let reply = Reply::ClientRegistered { client_id: &id, status: REGISTERED, assigned_connection_id: &connection };
+        self.reply(turn, &reply);
+    }
+
+    /// Registers a worker (line 104). Whoever had its id, or was it on this connection, is so no longer.
+    pub(super) fn register_worker(&mut self, turn: &mut Turn<'_>, request: RegisterWorker) -> Result<(), Refusal> {
+        if let Some(token) = &self.config.worker_token {
+            let vouched = self.peers.get(&turn.conn).is_some_and(|peer| peer.vouched);
+            if !request.token.as_ref().map_or(vouched, |shown| shown == token) {
+                return Err(Refusal::AuthFailed { worker_id: request.worker_id });
+            }
+        }
+        let connection = self.connection_id(turn.conn);
+        let id: Arc<str> = request.worker_id.into();
+        let again = self.workers.get(turn.conn).is_some_and(|worker| worker.id == id);
+        if !again {
+            if let Some(other) = self.workers.named(&id) {
+                self.dismiss(turn.now, other, turn.out);
+            }
+            self.dismiss(turn.now, turn.conn, turn.out);
+            self.workers.insert(
+                turn.conn,
+                Worker {
+                    id: id.clone(),
+                    capabilities: Capabilities::default(),
+                    subscribed: false,
+                    idle: false,
+                    held: BTreeSet::new(),
+                    seen: turn.now,
+                    lost: true,
+                    due: Duration::ZERO,
+                },
+            );
+        }
+        self.workers.change(turn.conn, |worker| {
+            worker.capabilities = Capabilities {
+                services: request.capabilities.services.unwrap_or_default(),
+                components: request.capabilities.components.unwrap_or_default(),
+                hardware: request.capabilities.hardware.unwrap_or_default(),
+            };
+            worker.subscribed = request.subscribed;
+            worker.idle = request.idle;
+        });
+        self.see(turn.now, turn.conn);
+        let reply = Reply::WorkerRegistered {
+            worker_id: &id,
+            status: REGISTERED,
+            assigned_connection_id: format!("worker-{connection}"),
+        };
+        self.reply(turn, &reply);
+        Ok(())
+    }
+
+    /// A worker is gone from a connection: its jobs go back into the queue.
+    fn dismiss(&mut self, now: Duration, conn: Conn, out: &mut Vec<Output>) {
+        let Some(worker) = self.workers.remove(conn) else {
+            return;
+        };
+        self.timers.remove(&(worker.due, Timer::Worker(conn)));
+        for job in worker.held {
+            self.give_back(now, job, out);
+        }
+    }
+
+    /// A graceful farewell (line 711): the hub closes.
+    pub(super) fn disconnect(&mut self, turn: &mut Turn<'_>, keep: bool) {
+        turn.out.push(Output::Close { conn: turn.conn, code: 1000, reason: "goodbye".to_owned() });
+        self.leave(turn.now, turn.conn, keep, turn.out);
+    }
+
+    /// A connection is over. `keep` keeps the client's subscriptions until it is back.
+    pub(super) fn leave(&mut self, now: Duration, conn: Conn, keep: bool, out: &mut Vec<Output>) {
+        let Some(peer) = self.peers.remove(&conn) else {
+            return;
+        };
+        self.all_jobs.remove(&conn);
+        self.alerted_monitors.remove(&conn);
+        let filters = self.subscriptions.remove(conn);
+        for job in &peer.watching {
+            if let Some(job) = self.jobs.get_mut(*job) {
+                job.watchers.remove(&conn);
+            }
+        }
+        if let Some(stats) = peer.stats {
+            self.timers.remove(&(stats.next, Timer::Stats(conn)));
+        }
+        for (chunk_id, series) in peer.series {
+            self.incomplete_bytes -= series.bytes();
+            self.timers.remove(&(series.until, Timer::Series(conn, chunk_id)));
+        }
+        if let Some(client) = peer.client.filter(|_| keep) {
+            self.keep(client.id, Kept { watching: peer.watching, filters });
+        }
+        self.dismiss(now, conn, out);
+    }
+
+    fn keep(&mut self, client: Arc<str>, kept: Kept) {
+        if self.kept.insert(client.clone(), kept).is_none() {
+            self.kept_order.push_back(client);
+        }
+        while self.kept_order.len() > MAX_KEPT {
+            if let Some(oldest) = self.kept_order.pop_front() {
+                self.kept.remove(&oldest);
+            }
+        }
+    }
+
+    /// Gives a client that is back what it had subscribed to.
+    fn restore(&mut self, conn: Conn, client: &Arc<str>) {
+        let (Some(kept), Some(peer)) = (self.kept.remove(client), self.peers.get_mut(&conn)) else {
+            return;
+        };
+        self.kept_order.retain(|other| other != client);
+        for number in kept.watching {
+            if let Some(job) = self.jobs.get_mut(number)
+                && !matches!(job.state, super::job::State::Ended(_))
+            {
+                job.watchers.insert(conn);
+                peer.watching.insert(number);
+            }
+        }
+        if let Some(filters) = kept.filters {
+            self.subscriptions.insert(conn, filters);
+        }
+    }
+}
+
+/// Long messages (lines 662 to 686).
+impl Emprops {
+    /// Takes a chunk; with the last one the message is put together, announced and answered.
+    pub(super) fn chunk(&mut self, turn: &mut Turn<'_>, chunk: Chunk) -> Result<(), Refusal> {
+        let data = chunks::decode(&chunk.data).map_err(|error| Wrong {
+            field: "data".to_owned(),
+            message: format!("Must be base64: {error}"),
+            provided: None,
+        })?;
+        let Some(peer) = self.peers.get_mut(&turn.conn) else {
+            return Ok(());
+        };
+        let id: Arc<str> = chunk.chunk_id.into();
+        match peer.series.get(&id) {
+            None if peer.series.len() >= self.config.max_incomplete => {
+                return Err(Refusal::Limit("too many incomplete messages"));
+            }
+            None => {
+                let until = turn.now + self.config.chunk_timeout;
+                self.timers.insert((until, Timer::Series(turn.conn, id.clone())));
+                peer.series.insert(id.clone(), Series::new(chunk.total, chunk.hash, until));
+            }
+            Some(series) if series.total != chunk.total || series.hash != chunk.hash => {
+                let field = if series.total == chunk.total { "data_hash" } else { "total_chunks" };
+                return Err(Refusal::Invalid(Wrong {
+                    field: field.to_owned(),
+                    message: "Must be the same in all chunks of a message".to_owned(),
+                    provided: None,
+                }));
+            }
+            Some(_) => {}
+        }
+        let own: usize = peer.series.values().map(Series::bytes).sum::<usize>() + data.len();
+        let all = self.incomplete_bytes + data.len();
+        if own > self.config.max_assembled_bytes || all > self.config.max_incomplete_bytes {
+            self.give_up(turn.conn, &id);
+            return Err(Refusal::TooLarge { bytes: own, limit: self.config.max_assembled_bytes });
+        }
+        let Some(series) = peer.series.get_mut(&id) else {
+            return Ok(());
+        };
+        self.incomplete_bytes -= series.bytes();
+        series.add(chunk.index, data);
+        self.incomplete_bytes += series.bytes();
+        if !series.complete() {
+            return Ok(());
+        }
+        let Some(series) = self.give_up(turn.conn, &id) else {
+            return Ok(());
+        };
+        self.assembled(turn, &id, series)
+    }
+
+    fn assembled(&mut self, turn: &mut Turn<'_>, id: &str, series: Series) -> Result<(), Refusal> {
+        let hash = series.hash.clone();
+        let whole = series.assemble();
+        if !chunks::matches(&hash, &whole) {
+            return Err(Refusal::HashMismatch { chunk_id: id.to_owned() });
+        }
+        let unreadable = |error: &dyn std::fmt::Display| Refusal::InvalidMessage(format!("put together: {error}"));
+        let text = String::from_utf8(whole).map_err(|error| unreadable(&error))?;
+        let message: &RawValue = serde_json::from_str(&text).map_err(|error| unreadable(&error))?;
+        if !message.get().starts_with('{') {
+            return Err(unreadable(&"not an object"));
+        }
+        let reply = Reply::ChunkedMessageComplete { chunk_id: id, total_size: text.len(), assembled_message: message };
+        self.reply(turn, &reply);
+        self.answer(turn, &text, true)
+    }
+
+    /// Forgets an incomplete message.
+    pub(super) fn give_up(&mut self, conn: Conn, chunk_id: &Arc<str>) -> Option<Series> {
+        let series = self.peers.get_mut(&conn)?.series.remove(chunk_id)?;
+        self.incomplete_bytes -= series.bytes();
+        self.timers.remove(&(series.until, Timer::Series(conn, chunk_id.clone())));
+        Some(series)
+    }
+}
+
+/// What comes from outside the sockets.
+impl Emprops {
+    /// An event of the admin side: `server_disconnect` sends everybody away, `system_alert` warns those who watch
+    /// the system.
+    pub(super) fn happen(&mut self, now: Duration, event: &Value, out: &mut Vec<Output>) -> Result<Value, EventError> {
+        let text = |name: &str, default: &'static str| match event.get(name) {
+            None => Ok(default.to_owned()),
+            Some(Value::String(text)) => Ok(text.clone()),
+            Some(_) => Err(EventError::Invalid(format!("member {name:?} is not a string"))),
+        };
+        match event.get("type").and_then(Value::as_str) {
+            Some("server_disconnect") => {
+                let seconds = match event.get("estimated_downtime") {
+                    None => DOWNTIME,
+                    Some(value) => value.as_f64().filter(|seconds| (0.0..=1e9).contains(seconds)).ok_or_else(|| {
+                        EventError::Invalid("member \"estimated_downtime\" is no number of seconds".to_owned())
+                    })?,
+                };
+                let told = self.send_away(now, &text("reason", "Server maintenance")?, seconds, out);
+                Ok(json!({ "disconnected": told }))
+            }
+            Some("system_alert") => {
+                let actions = match event.get("actions_recommended") {
+                    None => Vec::new(),
+                    Some(actions) => serde_json::from_value::<Vec<String>>(actions.clone())
+                        .map_err(|error| EventError::Invalid(format!("member \"actions_recommended\": {error}")))?,
+                };
+                let alert = Reply::SystemAlert {
+                    severity: &text("severity", "warning")?,
+                    category: &text("category", "resource_constraint")?,
+                    message: &text("message", "An alert from the admin side")?,
+                    details: event.get("details").cloned().unwrap_or_else(|| json!({})),
+                    actions_recommended: actions.iter().map(String::as_str).collect(),
+                };
+                Ok(json!({ "alerted": self.warn(now, &alert, out) }))
+            }
+            _ => Err(EventError::Invalid(
+                r#"an event of this hub is {"type":"server_disconnect"} or {"type":"system_alert"}"#.to_owned(),
+            )),
+        }
+    }
+
+    /// Tells everybody that the hub goes away, and when to come back (line 719), and closes.
+    pub(super) fn send_away(&mut self, now: Duration, reason: &str, seconds: f64, out: &mut Vec<Output>) -> usize {
+        let reply = Reply::ServerDisconnect {
+            reason,
+            reconnect_after: self.clock.unix_ms(now + Duration::from_secs_f64(seconds)),
+            estimated_downtime: Amount::new(seconds),
+        };
+        let all: Vec<Conn> = self.peers.keys().copied().collect();
+        let told = self.say(now, all.iter().copied(), &reply, out);
+        out.extend(all.iter().map(|&conn| Output::Close { conn, code: 1001, reason: reason.to_owned() }));
+        // What this leads to would be told to those who go as well.
+        let mut unheard = Vec::new();
+        for conn in all {
+            self.leave(now, conn, false, &mut unheard);
+        }
+        told
+    }
+}
+
+/// Whether an upgrade request shows the token.
+fn shown(handshake: &Handshake, token: &str) -> bool {
+    let query = handshake.query.iter().any(|(name, value)| name == "token" && value == token);
+    let bearer = handshake.headers.iter().any(|(name, value)| {
+        let bare = value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        name == "authorization" && bare.map_or(value.as_str(), |(_, bare)| bare.trim()) == token
+    });
+    query || bearer
+}

@@ -1,0 +1,104 @@
+//! Following: subscriptions to jobs, to notifications and to statistics.
+
+use std::time::Duration;
+
+use super::job::State;
+use super::needs::Amount;
+use super::refusal::{Refusal, Wrong};
+use super::reply::Reply;
+use super::request::{Notifications, Sections, SubscribeStats};
+use super::{Emprops, Stats, Timer, Turn};
+use crate::machine::{Conn, Output};
+
+impl Emprops {
+    /// Makes a connection hear of a job (line 423).
+    pub(super) fn subscribe_job(&mut self, turn: &mut Turn<'_>, kind: &str, job_id: String) -> Result<(), Refusal> {
+        let Some(number) = self.jobs.named(&job_id) else {
+            return Err(Refusal::JobNotFound { job_id });
+        };
+        let watching = self.peers.get(&turn.conn).map_or(0, |peer| peer.watching.len());
+        if watching >= self.config.max_watched_jobs {
+            return Err(Refusal::Limit("too many jobs are watched"));
+        }
+        if self.jobs.get(number).is_some_and(|job| !matches!(job.state, State::Ended(_))) {
+            self.watch(turn.conn, number);
+        }
+        self.ack(turn, kind);
+        Ok(())
+    }
+
+    /// Begins or ends a subscription to all jobs that pass some filters (line 430).
+    pub(super) fn subscribe_notifications(&mut self, turn: &mut Turn<'_>, kind: &str, wish: Notifications<'_>) {
+        if !wish.enabled {
+            self.subscriptions.remove(turn.conn);
+            return self.ack(turn, kind);
+        }
+        self.subscriptions.insert(turn.conn, wish.filters);
+        let subscription_id = format!("sub-{}", self.ids.next_uuid());
+        self.reply(turn, &Reply::JobNotificationsSubscribed { subscription_id, filters_applied: &wish.applied });
+    }
+
+    /// Begins or ends a subscription to statistics (line 459).
+    pub(super) fn subscribe_stats(
+        &mut self,
+        turn: &mut Turn<'_>,
+        kind: &str,
+        wish: SubscribeStats,
+    ) -> Result<(), Refusal> {
+        let least = self.config.min_stats_interval;
+        if wish.interval.is_some_and(|interval| interval < least) {
+            return Err(Refusal::Invalid(Wrong {
+                field: "interval_seconds".to_owned(),
+                message: format!("Must be at least {}", least.as_secs_f64()),
+                provided: None,
+            }));
+        }
+        let Some(peer) = self.peers.get_mut(&turn.conn) else {
+            return Ok(());
+        };
+        if let Some(stats) = peer.stats.take() {
+            self.timers.remove(&(stats.next, Timer::Stats(turn.conn)));
+        }
+        if !wish.enabled {
+            self.ack(turn, kind);
+            return Ok(());
+        }
+        let interval = wish.interval.unwrap_or(self.config.stats_interval);
+        let next = turn.now + interval;
+        peer.stats = Some(Stats { interval, sections: wish.sections, next });
+        self.timers.insert((next, Timer::Stats(turn.conn)));
+        let reply = Reply::SubscriptionConfirmed {
+            subscription_type: "stats",
+            update_interval: Amount::new(interval.as_secs_f64()),
+            next_broadcast: self.clock.unix_ms(next),
+        };
+        self.reply(turn, &reply);
+        Ok(())
+    }
+
+    /// Sends the statistics that were due, and arranges the next. What is more than one interval late is left out.
+    pub(super) fn broadcast_stats(&mut self, now: Duration, due: Duration, conn: Conn, out: &mut Vec<Output>) {
+        let Some(stats) = self.peers.get_mut(&conn).and_then(|peer| peer.stats.as_mut()) else {
+            return;
+        };
+        let next = due + stats.interval;
+        stats.next = if next > now { next } else { now + stats.interval };
+        self.timers.insert((stats.next, Timer::Stats(conn)));
+        let sections = stats.sections;
+        self.stats(now, conn, sections, out);
+    }
+
+    /// Sends statistics (line 535), the only message for them that the document has.
+    pub(super) fn stats(&mut self, now: Duration, conn: Conn, sections: Sections, out: &mut Vec<Output>) {
+        let completed = self.completed.sum(now);
+        let reply = Reply::SystemStatus {
+            active_workers: sections.workers.then(|| self.workers.active()),
+            pending_jobs: sections.jobs.then(|| self.jobs.pending()),
+            active_jobs: sections.jobs.then(|| self.jobs.active()),
+            completed_jobs_last_hour: sections.jobs.then_some(completed),
+            system_health: sections.system.then_some(if self.alert.is_some() { "degraded" } else { "healthy" }),
+            alerts: sections.system.then(|| self.alert.iter().map(String::as_str).collect()),
+        };
+        self.say(now, [conn].into_iter(), &reply, out);
+    }
+}

@@ -1,0 +1,257 @@
+//! What clients do with jobs: submit, ask, cancel; and how everybody concerned hears of them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::job::{Job, State, Status};
+use super::queue::{JobNo, Rank};
+use super::refusal::Refusal;
+use super::reply::{Reply, Summary};
+use super::request::Submit;
+use super::watch::Subject;
+use super::{Emprops, Timer, Turn};
+use crate::machine::{Conn, Output};
+
+/// How long a job is guessed to take.
+const USUAL: Duration = Duration::from_secs(10);
+
+impl Emprops {
+    /// Takes a job into the queue (line 136).
+    pub(super) fn submit(&mut self, turn: &mut Turn<'_>, request: Submit<'_>, size: usize) -> Result<(), Refusal> {
+        if self.jobs.unfinished() >= self.config.max_jobs || self.jobs.bytes() + size > self.config.max_job_bytes {
+            return Err(Refusal::QueueFull);
+        }
+        self.submitted += 1;
+        let number = self.submitted;
+        let id: Arc<str> = format!("job-{}", self.ids.next_uuid()).into();
+        let rank = Rank::new(request.amount, number);
+        let needs = Arc::new(request.needs);
+        let position = self.queue.ahead(request.amount) + 1;
+        self.queue.push(rank, &needs);
+        self.jobs.insert(Job {
+            id: id.clone(),
+            rank,
+            needs,
+            priority: request.priority,
+            customer: request.customer.map(Into::into),
+            payload: Some(request.payload.to_owned()),
+            requirements: request.requirements.map(ToOwned::to_owned),
+            state: State::Queued,
+            told: Status::Queued,
+            failures: 0,
+            worker_id: None,
+            progress: None,
+            message: None,
+            estimated_completion: None,
+            started_at: None,
+            watchers: BTreeSet::new(),
+            size,
+        });
+        self.watch(turn.conn, number);
+        let mut offers = Vec::new();
+        let notified_workers = self.offer(turn.now, number, &mut offers);
+        let servers = u32::try_from(self.workers.active().max(1)).unwrap_or(u32::MAX);
+        let wait = USUAL.saturating_mul(u32::try_from(position).unwrap_or(u32::MAX)) / servers;
+        let request_id = turn.id.take();
+        let reply = Reply::JobAccepted {
+            job_id: &id,
+            status: Status::Queued,
+            position,
+            estimated_start: self.clock.iso(turn.now + wait),
+            notified_workers,
+            request_id: request_id.as_deref(),
+        };
+        self.reply(turn, &reply);
+        turn.out.append(&mut offers);
+        self.introduce(turn.now, turn.conn, number, turn.out);
+        self.watch_depth(turn.now, turn.out);
+        Ok(())
+    }
+
+    /// Makes a connection hear of a job.
+    pub(super) fn watch(&mut self, conn: Conn, number: JobNo) {
+        if let (Some(peer), Some(job)) = (self.peers.get_mut(&conn), self.jobs.get_mut(number)) {
+            job.watchers.insert(conn);
+            peer.watching.insert(number);
+        }
+    }
+
+    /// Tells workers that could do a job of it (line 491), and says how many.
+    pub(super) fn offer(&self, now: Duration, number: JobNo, out: &mut Vec<Output>) -> usize {
+        let Some(job) = self.jobs.get(number) else {
+            return 0;
+        };
+        let reply = Reply::JobAvailable {
+            job_id: &job.id,
+            job_type: &job.needs.job_type,
+            priority: &job.priority,
+            requirements_summary: Summary {
+                service_type: job.needs.service.as_deref(),
+                component: job.needs.component.as_deref(),
+                gpu_memory_min: job.needs.gpu_memory(),
+            },
+        };
+        self.say(now, self.workers.listening(&job.needs), &reply, out)
+    }
+
+    /// Answers what became of a job (line 174).
+    pub(super) fn status(&mut self, turn: &mut Turn<'_>, job_id: String) -> Result<(), Refusal> {
+        let Some(job) = self.jobs.named(&job_id).and_then(|number| self.jobs.get(number)) else {
+            return Err(Refusal::JobNotFound { job_id });
+        };
+        let reply = Reply::ResponseJobStatus {
+            job_id: &job.id,
+            status: job.state.status(),
+            progress: job.progress.as_ref(),
+            worker_id: job.worker_id.as_deref(),
+            started_at: job.started_at,
+            estimated_completion: job.estimated_completion.as_deref(),
+            message: job.message.as_deref(),
+        };
+        self.reply(turn, &reply);
+        Ok(())
+    }
+
+    /// Ends a job that nobody wants any more (line 196), wherever it is.
+    pub(super) fn cancel(&mut self, turn: &mut Turn<'_>, job_id: String, why: Option<&str>) -> Result<(), Refusal> {
+        let Some(number) = self.jobs.named(&job_id) else {
+            return Err(Refusal::JobNotFound { job_id });
+        };
+        let Some(job) = self.jobs.get(number) else {
+            return Ok(());
+        };
+        let (id, state, rank, needs) = (job.id.clone(), job.state, job.rank, job.needs.clone());
+        match state {
+            State::Ended(status) => return Err(Refusal::JobEnded { job_id: id, status: status.name() }),
+            State::Queued => drop(self.queue.remove(rank, &needs)),
+            State::Delayed { until } => drop(self.timers.remove(&(until, Timer::Retry(number)))),
+            State::Claimed { until, .. } => drop(self.timers.remove(&(until, Timer::Claim(number)))),
+            State::Accepted { .. } | State::InProgress { .. } => {}
+        }
+        self.jobs.set_state(number, State::Ended(Status::Cancelled));
+        let cancelled_at = self.clock.unix_ms(turn.now);
+        self.reply(turn, &Reply::JobCancelled { job_id: &id, status: Status::Cancelled, cancelled_at });
+        let told = Told { message: why, also: state.holder(), except: Some(turn.conn) };
+        self.update(turn.now, number, &told, turn.out);
+        if let Some(worker) = state.holder() {
+            self.workers.release(worker, number);
+        }
+        self.finish(number);
+        self.watch_depth(turn.now, turn.out);
+        Ok(())
+    }
+}
+
+/// How a change is told.
+#[derive(Default)]
+pub(super) struct Told<'a> {
+    pub message: Option<&'a str>,
+    /// Who is told although it did not ask.
+    pub also: Option<Conn>,
+    /// Who knows already.
+    pub except: Option<Conn>,
+}
+
+/// Telling.
+impl Emprops {
+    /// Who is to hear that a job is in a state: its watchers, subscribers to such jobs, monitors of all jobs.
+    pub(super) fn concerned(&self, job: &Job, status: Status) -> BTreeSet<Conn> {
+        let subject = Subject {
+            customer: job.customer.as_ref(),
+            job_type: &job.needs.job_type,
+            priority: job.rank.priority(),
+            status,
+        };
+        let mut all = job.watchers.clone();
+        all.extend(self.subscriptions.interested(subject));
+        all.extend(&self.all_jobs);
+        all
+    }
+
+    /// Tells of the state that a job is in (line 504), each connection once.
+    pub(super) fn update(&mut self, now: Duration, number: JobNo, told: &Told<'_>, out: &mut Vec<Output>) {
+        let Some(job) = self.jobs.get_mut(number) else {
+            return;
+        };
+        let status = job.state.status();
+        let previous = std::mem::replace(&mut job.told, status);
+        let Some(job) = self.jobs.get(number) else {
+            return;
+        };
+        let mut to = self.concerned(job, status);
+        to.extend(told.also);
+        let reply = Reply::JobUpdate {
+            job_id: &job.id,
+            status,
+            previous_status: Some(previous),
+            worker_id: job.worker_id.as_deref(),
+            progress: job.progress.as_ref(),
+            message: told.message,
+        };
+        let to = to.into_iter().filter(|conn| Some(*conn) != told.except);
+        self.say(now, to, &reply, out);
+    }
+
+    /// Tells subscribers of a new job; the submitter knows.
+    fn introduce(&self, now: Duration, submitter: Conn, number: JobNo, out: &mut Vec<Output>) {
+        let Some(job) = self.jobs.get(number) else {
+            return;
+        };
+        let to = self.concerned(job, Status::Queued).into_iter().filter(|conn| *conn != submitter);
+        let reply = Reply::JobUpdate {
+            job_id: &job.id,
+            status: Status::Queued,
+            previous_status: None,
+            worker_id: None,
+            progress: None,
+            message: None,
+        };
+        self.say(now, to, &reply, out);
+    }
+
+    /// A job has ended, and everybody knows: nobody watches it any more.
+    pub(super) fn finish(&mut self, number: JobNo) {
+        let Some(job) = self.jobs.get_mut(number) else {
+            return;
+        };
+        for conn in std::mem::take(&mut job.watchers) {
+            if let Some(peer) = self.peers.get_mut(&conn) {
+                peer.watching.remove(&number);
+            }
+        }
+        self.jobs.end(number, self.config.max_finished_jobs);
+    }
+
+    /// Warns when too many jobs wait (line 547), once until most of them are gone.
+    pub(super) fn watch_depth(&mut self, now: Duration, out: &mut Vec<Output>) {
+        let (depth, threshold) = (self.jobs.pending(), self.config.alert_queue_depth);
+        if self.alert.is_some() {
+            if depth <= threshold / 2 {
+                self.alert = None;
+            }
+        } else if depth > threshold {
+            let message = "Queue depth exceeding normal capacity";
+            self.alert = Some(message.to_owned());
+            let alert = Reply::SystemAlert {
+                severity: "warning",
+                category: "resource_constraint",
+                message,
+                details: json!({
+                    "current_queue_depth": depth,
+                    "normal_threshold": threshold,
+                    "available_workers": self.workers.active(),
+                }),
+                actions_recommended: vec!["Consider scaling up workers", "Review job priorities"],
+            };
+            self.warn(now, &alert, out);
+        }
+    }
+
+    /// Sends an alert to the monitors that watch the system.
+    pub(super) fn warn(&self, now: Duration, alert: &Reply<'_>, out: &mut Vec<Output>) -> usize {
+        self.say(now, self.alerted_monitors.iter().copied(), alert, out)
+    }
+}

@@ -1,0 +1,193 @@
+//! What a job needs of a worker and what a worker has (lines 148 to 154 and 107 to 114).
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+
+/// The one member of `hardware` that the document gives a meaning: gigabytes of GPU memory.
+pub const GPU_MEMORY: &str = "gpu_memory_gb";
+
+/// A finite number with an order, so that it can be a key.
+#[derive(Debug, Clone, Copy)]
+pub struct Amount(f64);
+
+impl Amount {
+    /// The number; what is not finite counts as 0.
+    pub fn new(number: f64) -> Amount {
+        // Adding 0 turns -0 into 0, which must not differ.
+        Amount(if number.is_finite() { number + 0.0 } else { 0.0 })
+    }
+}
+
+impl Serialize for Amount {
+    /// A whole number without a fraction, as people write it.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        const EXACT: f64 = 9_007_199_254_740_992.0;
+        if self.0.fract() == 0.0 && self.0.abs() <= EXACT {
+            serializer.serialize_i64(self.0 as i64)
+        } else {
+            serializer.serialize_f64(self.0)
+        }
+    }
+}
+
+impl PartialEq for Amount {
+    fn eq(&self, other: &Amount) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Amount {}
+
+impl PartialOrd for Amount {
+    fn partial_cmp(&self, other: &Amount) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Amount {
+    fn cmp(&self, other: &Amount) -> Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
+impl Hash for Amount {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.to_bits().hash(state);
+    }
+}
+
+/// The value of one member of `hardware`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Trait {
+    /// An amount: a worker must have at least as much.
+    Amount(Amount),
+    /// Anything else, as JSON text or, for a string, its characters: a worker must have the same.
+    Other(String),
+}
+
+/// Members of `hardware` by name.
+pub type Hardware = BTreeMap<String, Trait>;
+
+/// What a job needs, and its kind: jobs that agree in all of this are interchangeable to workers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Needs {
+    /// `job_type`, by which workers prefer.
+    pub job_type: Arc<str>,
+    /// `requirements.service_type`.
+    pub service: Option<Arc<str>>,
+    /// `requirements.component`.
+    pub component: Option<Arc<str>>,
+    /// `requirements.hardware`.
+    pub hardware: Hardware,
+}
+
+impl Needs {
+    /// The GPU memory that is needed.
+    pub fn gpu_memory(&self) -> Option<Amount> {
+        gpu_memory(&self.hardware)
+    }
+}
+
+/// What a worker has.
+#[derive(Debug, Clone, Default)]
+pub struct Capabilities {
+    /// `capabilities.services`.
+    pub services: BTreeSet<Arc<str>>,
+    /// `capabilities.components`.
+    pub components: BTreeSet<Arc<str>>,
+    /// `capabilities.hardware`.
+    pub hardware: Hardware,
+}
+
+impl Capabilities {
+    /// Whether a worker that has this can do a job that needs that.
+    pub fn meet(&self, needs: &Needs) -> bool {
+        self.serve(needs) && self.contain(needs) && self.suffice(needs)
+    }
+
+    /// Whether the service is there (line 149).
+    pub fn serve(&self, needs: &Needs) -> bool {
+        needs.service.as_ref().is_none_or(|service| self.services.contains(service))
+    }
+
+    /// Whether the component is there (line 150).
+    pub fn contain(&self, needs: &Needs) -> bool {
+        needs.component.as_ref().is_none_or(|component| self.components.contains(component))
+    }
+
+    /// Whether the hardware is good enough (lines 151 to 153).
+    pub fn suffice(&self, needs: &Needs) -> bool {
+        needs.hardware.iter().all(|(name, need)| match (self.hardware.get(name), need) {
+            (Some(Trait::Amount(have)), Trait::Amount(need)) => have >= need,
+            (have, need) => have == Some(need),
+        })
+    }
+
+    /// The GPU memory, 0 where nothing is said of it.
+    pub fn gpu_memory(&self) -> Amount {
+        gpu_memory(&self.hardware).unwrap_or(Amount::new(0.0))
+    }
+}
+
+fn gpu_memory(hardware: &Hardware) -> Option<Amount> {
+    match hardware.get(GPU_MEMORY) {
+        Some(Trait::Amount(amount)) => Some(*amount),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn hardware(members: &[(&str, Trait)]) -> Hardware {
+        members.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
+    }
+
+    fn gb(amount: f64) -> Trait {
+        Trait::Amount(Amount::new(amount))
+    }
+
+    #[rstest]
+    #[case(None, None, &[], true)]
+    #[case(Some("comfyui"), Some("xl"), &[(GPU_MEMORY, gb(8.0))], true)]
+    #[case(Some("a1111"), None, &[], false)]
+    #[case(None, Some("upscaling"), &[], false)]
+    #[case(None, None, &[(GPU_MEMORY, gb(16.0))], true)]
+    #[case(None, None, &[(GPU_MEMORY, gb(16.5))], false)]
+    #[case(None, None, &[("gpu_model", Trait::Other("RTX 4090".into()))], true)]
+    #[case(None, None, &[("gpu_model", Trait::Other("T4".into()))], false)]
+    #[case(None, None, &[("cpus", gb(1.0))], false)]
+    fn a_worker_fits_if_it_has_everything(
+        #[case] service: Option<&str>,
+        #[case] component: Option<&str>,
+        #[case] needed: &[(&str, Trait)],
+        #[case] fits: bool,
+    ) {
+        let worker = Capabilities {
+            services: ["comfyui".into()].into(),
+            components: ["xl".into()].into(),
+            hardware: hardware(&[(GPU_MEMORY, gb(16.0)), ("gpu_model", Trait::Other("RTX 4090".into()))]),
+        };
+        let needs = Needs {
+            job_type: "x".into(),
+            service: service.map(Into::into),
+            component: component.map(Into::into),
+            hardware: hardware(needed),
+        };
+        assert_eq!(worker.meet(&needs), fits);
+    }
+
+    #[test]
+    fn amounts_have_an_order_and_one_zero() {
+        assert!(Amount::new(-1.0) < Amount::new(0.0) && Amount::new(2.0) > Amount::new(1.5));
+        assert_eq!(Amount::new(-0.0), Amount::new(0.0));
+        assert_eq!(Amount::new(f64::NAN), Amount::new(0.0));
+    }
+}

@@ -1,0 +1,202 @@
+//! The queue: waiting jobs by priority, found by what a worker has, without looking at each of them.
+//!
+//! Jobs with the same needs form a class. A claim looks only at the first job of each class that asks for one
+//! of the worker's services, best first, and stops at the first that fits.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::needs::{Amount, Needs};
+
+/// A job's number, in the order of submission; never used twice.
+pub type JobNo = u64;
+
+/// A job's place: higher priority first, then the older one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank {
+    priority: Reverse<Amount>,
+    /// Which job it is.
+    pub number: JobNo,
+}
+
+impl Rank {
+    /// The place of a job of this priority.
+    pub fn new(priority: Amount, number: JobNo) -> Rank {
+        Rank { priority: Reverse(priority), number }
+    }
+
+    /// The priority.
+    pub fn priority(self) -> Amount {
+        self.priority.0
+    }
+}
+
+/// The jobs that wait to be claimed.
+#[derive(Debug, Default)]
+pub struct Queue {
+    classes: HashMap<Arc<Needs>, BTreeSet<Rank>>,
+    /// The first job of every class, by the service it asks for.
+    heads: HashMap<Option<Arc<str>>, BTreeMap<Rank, Arc<Needs>>>,
+    /// How many wait with each priority.
+    waiting: BTreeMap<Amount, usize>,
+    len: usize,
+}
+
+impl Queue {
+    /// How many jobs wait.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Adds a job.
+    pub fn push(&mut self, rank: Rank, needs: &Arc<Needs>) {
+        let class = self.classes.entry(needs.clone()).or_default();
+        let head = class.first().copied();
+        if !class.insert(rank) {
+            return;
+        }
+        self.len += 1;
+        *self.waiting.entry(rank.priority()).or_default() += 1;
+        if head.is_none_or(|head| rank < head) {
+            let heads = self.heads.entry(needs.service.clone()).or_default();
+            if let Some(head) = head {
+                heads.remove(&head);
+            }
+            heads.insert(rank, needs.clone());
+        }
+    }
+
+    /// Takes a job out; whether it was there.
+    pub fn remove(&mut self, rank: Rank, needs: &Arc<Needs>) -> bool {
+        let Some(class) = self.classes.get_mut(needs) else {
+            return false;
+        };
+        let head = class.first().copied();
+        if !class.remove(&rank) {
+            return false;
+        }
+        let next = class.first().copied();
+        if next.is_none() {
+            self.classes.remove(needs);
+        }
+        self.len -= 1;
+        if let Some(count) = self.waiting.get_mut(&rank.priority()) {
+            *count -= 1;
+            if *count == 0 {
+                self.waiting.remove(&rank.priority());
+            }
+        }
+        if head == Some(rank)
+            && let Some(heads) = self.heads.get_mut(&needs.service)
+        {
+            heads.remove(&rank);
+            if let Some(next) = next {
+                heads.insert(next, needs.clone());
+            } else if heads.is_empty() {
+                self.heads.remove(&needs.service);
+            }
+        }
+        true
+    }
+
+    /// How many jobs are claimed before a new one of this priority.
+    pub fn ahead(&self, priority: Amount) -> usize {
+        self.waiting.range(priority..).map(|(_, count)| count).sum()
+    }
+
+    /// The best job that asks for no service or for one of these and fits: of the highest priority, there a
+    /// preferred one, there the oldest. Who has no preference prefers everything.
+    pub fn best<'a>(
+        &self,
+        services: impl Iterator<Item = &'a Arc<str>>,
+        fits: impl Fn(&Needs) -> bool,
+        preferred: impl Fn(&Needs) -> bool,
+    ) -> Option<(Rank, Arc<Needs>)> {
+        let mut best: Option<(Rank, bool, &Arc<Needs>)> = None;
+        for service in std::iter::once(None).chain(services.map(|service| Some(service.clone()))) {
+            let Some(heads) = self.heads.get(&service) else {
+                continue;
+            };
+            for (&rank, needs) in heads {
+                // Neither this nor what follows is better than what we have.
+                if best.is_some_and(|(found, liked, _)| rank.priority > found.priority || (liked && rank > found)) {
+                    break;
+                }
+                if !fits(needs) {
+                    continue;
+                }
+                let likes = preferred(needs);
+                let better = best.is_none_or(|(found, liked, _)| {
+                    (rank.priority, !likes, rank.number) < (found.priority, !liked, found.number)
+                });
+                if better {
+                    best = Some((rank, likes, needs));
+                }
+            }
+        }
+        best.map(|(rank, _, needs)| (rank, needs.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn needs(service: u8, kind: u8) -> Arc<Needs> {
+        Arc::new(Needs {
+            job_type: format!("t{kind}").into(),
+            service: (service > 0).then(|| format!("s{service}").into()),
+            ..Needs::default()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        /// What it finds is what looking at every job finds.
+        #[test]
+        fn the_best_is_the_best_of_all(
+            jobs in prop::collection::vec((0u8..4, 0u8..3, 0u8..4), 0..60),
+            removed in prop::collection::vec(0usize..60, 0..30),
+            offered in prop::collection::btree_set(1u8..4, 0..3),
+            liked in prop::option::of(0u8..3),
+            unfit in prop::option::of(0u8..3),
+        ) {
+            let mut queue = Queue::default();
+            let mut all = Vec::new();
+            for (number, (service, kind, priority)) in jobs.into_iter().enumerate() {
+                let (rank, needs) = (Rank::new(Amount::new(priority.into()), number as u64), needs(service, kind));
+                queue.push(rank, &needs);
+                queue.push(rank, &needs);
+                all.push((rank, needs));
+            }
+            for index in removed {
+                if index < all.len() {
+                    let (rank, needs) = all.swap_remove(index);
+                    prop_assert!(queue.remove(rank, &needs));
+                    prop_assert!(!queue.remove(rank, &needs));
+                }
+            }
+            let offered: BTreeSet<Arc<str>> = offered.into_iter().map(|service| format!("s{service}").into()).collect();
+            let fits = |needs: &Needs| unfit.is_none_or(|kind| *needs.job_type != format!("t{kind}"));
+            let prefers = |needs: &Needs| liked.is_none_or(|kind| *needs.job_type == format!("t{kind}"));
+            let want = all
+                .iter()
+                .filter(|(_, needs)| needs.service.as_ref().is_none_or(|service| offered.contains(service)))
+                .filter(|(_, needs)| fits(needs))
+                .min_by_key(|(rank, needs)| (rank.priority, !prefers(needs), rank.number));
+            prop_assert_eq!(queue.best(offered.iter(), fits, prefers), want.cloned());
+            prop_assert_eq!(queue.len(), all.len());
+            let middling = Amount::new(2.0);
+            let ahead = all.iter().filter(|(rank, _)| rank.priority() >= middling).count();
+            prop_assert_eq!(queue.ahead(middling), ahead);
+            for (rank, needs) in &all {
+                queue.remove(*rank, needs);
+            }
+            prop_assert!(queue.classes.is_empty() && queue.heads.is_empty() && queue.waiting.is_empty());
+        }
+    }
+}

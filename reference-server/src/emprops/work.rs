@@ -1,0 +1,318 @@
+//! What workers do: claim jobs, report on them, say how they are; and what happens when they do not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Number;
+use serde_json::value::RawValue;
+
+use super::job::{State, Status};
+use super::jobs::Told;
+use super::needs::{Amount, Needs};
+use super::queue::JobNo;
+use super::refusal::{Refusal, Wrong};
+use super::reply::Reply;
+use super::request::{Changes, Claim, Report, Reported, WorkerState};
+use super::{Emprops, Timer, Turn};
+use crate::machine::{Conn, Output};
+
+impl Emprops {
+    /// Assigns the best jobs that fit (line 221). Where none does there is no answer.
+    pub(super) fn claim(&mut self, turn: &mut Turn<'_>, claim: &Claim) -> Result<(), Refusal> {
+        let worker_id = self.own(turn.conn, &claim.worker_id)?;
+        let most = claim.max_jobs.min(self.config.max_jobs_per_claim).min(claim.slots.unwrap_or(usize::MAX));
+        let (echo, timeout) = claim.timeout.clone().unwrap_or_else(|| {
+            let timeout = self.config.claim_timeout;
+            (Number::from(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)), timeout)
+        });
+        for _ in 0..most {
+            let Some(number) = self.best(turn.conn, claim) else {
+                break;
+            };
+            let until = turn.now + timeout;
+            self.jobs.set_state(number, State::Claimed { worker: turn.conn, until });
+            self.timers.insert((until, Timer::Claim(number)));
+            self.workers.hold(turn.conn, number);
+            let Some(job) = self.jobs.get_mut(number) else {
+                break;
+            };
+            job.worker_id = Some(worker_id.clone());
+            let Some(job) = self.jobs.get(number) else {
+                break;
+            };
+            let reply = Reply::JobAssigned {
+                job_id: &job.id,
+                worker_id: &worker_id,
+                job_type: &job.needs.job_type,
+                priority: &job.priority,
+                payload: job.payload.as_deref(),
+                requirements: job.requirements.as_deref(),
+                claim_timeout: &echo,
+            };
+            self.reply(turn, &reply);
+        }
+        self.watch_depth(turn.now, turn.out);
+        Ok(())
+    }
+
+    /// Takes the best job for a claim out of the queue.
+    fn best(&mut self, conn: Conn, claim: &Claim) -> Option<JobNo> {
+        let capabilities = &self.workers.get(conn)?.capabilities;
+        let fits = |needs: &Needs| {
+            let free = claim.gpu_memory.is_none_or(|free| needs.gpu_memory().is_none_or(|needed| needed <= free));
+            free && capabilities.meet(needs)
+        };
+        let preferred = |needs: &Needs| {
+            claim.preferred.is_empty() || claim.preferred.iter().any(|preferred| **preferred == *needs.job_type)
+        };
+        let (rank, needs) = self.queue.best(capabilities.services.iter(), fits, preferred)?;
+        self.queue.remove(rank, &needs);
+        Some(rank.number)
+    }
+
+    /// The id of the worker on a connection, if it is the one that is claimed to speak.
+    fn own(&self, conn: Conn, claimed: &str) -> Result<Arc<str>, Refusal> {
+        match self.workers.get(conn) {
+            Some(worker) if *worker.id == *claimed => Ok(worker.id.clone()),
+            Some(worker) => Err(Refusal::Invalid(Wrong {
+                field: "worker_id".to_owned(),
+                message: format!("Must be {}, as this connection is registered", worker.id),
+                provided: None,
+            })),
+            None => Err(Refusal::NotRegistered("register_worker")),
+        }
+    }
+
+    /// A worker's word on a job that it must have.
+    pub(super) fn report(&mut self, turn: &mut Turn<'_>, kind: &str, report: Report<'_>) -> Result<(), Refusal> {
+        let worker_id = self.own(turn.conn, &report.worker_id)?;
+        let Some(number) = self.jobs.named(&report.job_id) else {
+            return Err(Refusal::JobNotFound { job_id: report.job_id });
+        };
+        let Some(job) = self.jobs.get(number) else {
+            return Ok(());
+        };
+        if job.state.holder() != Some(turn.conn) {
+            return Err(Refusal::JobNotHeld { job_id: job.id.clone(), worker_id });
+        }
+        let id = job.id.clone();
+        match report.what {
+            Reported::Accepted { estimated_completion } => {
+                if let (Some(job), Some(_)) = (self.jobs.get_mut(number), &estimated_completion) {
+                    job.estimated_completion = estimated_completion;
+                }
+                self.accepted(turn, number);
+                self.ack(turn, kind);
+            }
+            Reported::Progress { progress, message, estimated_completion } => {
+                self.accepted(turn, number);
+                if let Some(job) = self.jobs.get_mut(number) {
+                    job.progress = Some(progress);
+                    job.message.clone_from(&message);
+                    job.estimated_completion = estimated_completion.or(job.estimated_completion.take());
+                }
+                self.jobs.set_state(number, State::InProgress { worker: turn.conn });
+                self.ack(turn, kind);
+                let told = Told { message: message.as_deref(), ..Told::default() };
+                self.update(turn.now, number, &told, turn.out);
+            }
+            Reported::Completed { processing_time, result } => {
+                self.accepted(turn, number);
+                self.reply(turn, &Reply::JobCompletedAck { job_id: &id, worker_id: &worker_id });
+                self.completed(turn, number, processing_time.as_ref(), result);
+            }
+            Reported::Failed { error, retry } => {
+                self.accepted(turn, number);
+                self.failed(turn, number, &worker_id, error, retry);
+            }
+        }
+        Ok(())
+    }
+
+    /// A worker accepts a claimed job (line 254), by saying so or by reporting on it.
+    fn accepted(&mut self, turn: &mut Turn<'_>, number: JobNo) {
+        let started_at = self.clock.unix_ms(turn.now);
+        let Some(job) = self.jobs.get_mut(number) else {
+            return;
+        };
+        let State::Claimed { until, .. } = job.state else {
+            return;
+        };
+        job.started_at = Some(started_at);
+        self.timers.remove(&(until, Timer::Claim(number)));
+        self.jobs.set_state(number, State::Accepted { worker: turn.conn });
+        self.update(turn.now, number, &Told::default(), turn.out);
+    }
+
+    /// A job is done (line 287): everybody concerned gets the result (line 516).
+    fn completed(&mut self, turn: &mut Turn<'_>, number: JobNo, time: Option<&Number>, result: &RawValue) {
+        self.jobs.set_state(number, State::Ended(Status::Completed));
+        self.workers.release(turn.conn, number);
+        self.completed.count(turn.now);
+        let Some(job) = self.jobs.get(number) else {
+            return;
+        };
+        let reply = Reply::JobCompleted {
+            job_id: &job.id,
+            status: Status::Completed,
+            worker_id: job.worker_id.as_deref(),
+            priority: &job.priority,
+            processing_time: time,
+            result,
+        };
+        let to = self.concerned(job, Status::Completed);
+        self.say(turn.now, to.into_iter(), &reply, turn.out);
+        self.finish(number);
+    }
+
+    /// A job has failed (line 330): it is tried again later, or that was it.
+    fn failed(&mut self, turn: &mut Turn<'_>, number: JobNo, worker_id: &str, error: String, retry: bool) {
+        let Some(job) = self.jobs.get_mut(number) else {
+            return;
+        };
+        job.failures += 1;
+        let retry = retry && job.failures < self.config.max_attempts;
+        let id = job.id.clone();
+        job.message = Some(error.clone());
+        let delay = self.config.retry_delay;
+        let until = turn.now + delay;
+        if retry {
+            job.progress = None;
+            job.started_at = None;
+            job.estimated_completion = None;
+            self.timers.insert((until, Timer::Retry(number)));
+            self.jobs.set_state(number, State::Delayed { until });
+        } else {
+            self.jobs.set_state(number, State::Ended(Status::Failed));
+        }
+        self.workers.release(turn.conn, number);
+        let reply = Reply::JobFailedAck {
+            job_id: &id,
+            worker_id,
+            retry_scheduled: retry,
+            retry_delay: retry.then(|| Amount::new(delay.as_secs_f64())),
+        };
+        self.reply(turn, &reply);
+        self.update(turn.now, number, &Told { message: Some(&error), ..Told::default() }, turn.out);
+        if !retry {
+            self.finish(number);
+        }
+        self.watch_depth(turn.now, turn.out);
+    }
+}
+
+/// Jobs that come back.
+impl Emprops {
+    /// Nobody accepted a claimed job in time.
+    pub(super) fn claim_expired(&mut self, now: Duration, number: JobNo, out: &mut Vec<Output>) {
+        if let Some(worker) = self.jobs.get(number).and_then(|job| job.state.holder()) {
+            self.workers.release(worker, number);
+            self.give_back(now, number, out);
+        }
+    }
+
+    /// A failed job is tried again.
+    pub(super) fn retry(&mut self, now: Duration, number: JobNo, out: &mut Vec<Output>) {
+        self.requeue(now, number, out);
+    }
+
+    /// A job's worker does not have it any more: back into the queue, which clients hear of if they had heard
+    /// that it was assigned.
+    pub(super) fn give_back(&mut self, now: Duration, number: JobNo, out: &mut Vec<Output>) {
+        if let Some(job) = self.jobs.get_mut(number) {
+            if let State::Claimed { until, .. } = job.state {
+                self.timers.remove(&(until, Timer::Claim(number)));
+            }
+            job.worker_id = None;
+            job.progress = None;
+            job.message = None;
+            job.started_at = None;
+            job.estimated_completion = None;
+        }
+        self.requeue(now, number, out);
+    }
+
+    fn requeue(&mut self, now: Duration, number: JobNo, out: &mut Vec<Output>) {
+        self.jobs.set_state(number, State::Queued);
+        let Some(job) = self.jobs.get(number) else {
+            return;
+        };
+        self.queue.push(job.rank, &job.needs);
+        if job.told != Status::Queued {
+            self.update(now, number, &Told::default(), out);
+        }
+        self.offer(now, number, out);
+        self.watch_depth(now, out);
+    }
+}
+
+/// How workers are.
+impl Emprops {
+    /// Answers a sign of life (line 367) with when the next one is due.
+    pub(super) fn heartbeat(&mut self, turn: &mut Turn<'_>, state: WorkerState) -> Result<(), Refusal> {
+        let worker_id = self.own(turn.conn, &state.worker_id)?;
+        self.set_idle(turn.conn, state.idle);
+        let reply = Reply::WorkerHeartbeatAck {
+            worker_id: &worker_id,
+            status: "acknowledged",
+            next_heartbeat_expected: self.clock.unix_ms(turn.now + self.config.heartbeat_interval),
+        };
+        self.reply(turn, &reply);
+        Ok(())
+    }
+
+    /// Takes a worker's word on its state and capabilities (line 404).
+    pub(super) fn worker_status(&mut self, turn: &mut Turn<'_>, kind: &str, state: WorkerState) -> Result<(), Refusal> {
+        self.own(turn.conn, &state.worker_id)?;
+        self.set_idle(turn.conn, state.idle);
+        let Changes { services, components, hardware } = state.capabilities;
+        self.workers.change(turn.conn, |worker| {
+            let has = &mut worker.capabilities;
+            has.services = services.unwrap_or_else(|| std::mem::take(&mut has.services));
+            has.components = components.unwrap_or_else(|| std::mem::take(&mut has.components));
+            has.hardware = hardware.unwrap_or_else(|| std::mem::take(&mut has.hardware));
+        });
+        self.ack(turn, kind);
+        Ok(())
+    }
+
+    fn set_idle(&mut self, conn: Conn, idle: bool) {
+        if self.workers.get(conn).is_some_and(|worker| worker.idle != idle) {
+            self.workers.change(conn, |worker| worker.idle = idle);
+        }
+    }
+
+    /// A worker has been heard of; if it had been lost it is found again.
+    pub(super) fn see(&mut self, now: Duration, conn: Conn) {
+        if self.workers.see(conn, now) {
+            self.expect(conn, now + self.patience());
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        self.config.heartbeat_interval * self.config.missed_heartbeats.max(1)
+    }
+
+    fn expect(&mut self, conn: Conn, due: Duration) {
+        if self.workers.expect(conn, due) {
+            self.timers.insert((due, Timer::Worker(conn)));
+        }
+    }
+
+    /// Looks whether a worker has been heard of lately. If not it is lost, and its jobs go back into the queue.
+    pub(super) fn miss(&mut self, now: Duration, conn: Conn, out: &mut Vec<Output>) {
+        let Some(worker) = self.workers.get(conn) else {
+            return;
+        };
+        let due = worker.seen + self.patience();
+        if due > now {
+            return self.expect(conn, due);
+        }
+        let held = worker.held.clone();
+        self.workers.change(conn, |worker| worker.lost = true);
+        for job in held {
+            self.workers.release(conn, job);
+            self.give_back(now, job, out);
+        }
+    }
+}
