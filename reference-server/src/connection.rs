@@ -22,11 +22,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{WebSocketStream, connect_async_with_config};
 
 use crate::machine::{Conn, Handshake, Input};
 use crate::outbox::{Item, Outbox};
@@ -71,16 +71,47 @@ where
         }
         () = shutdown.wait() => None,
     };
-    let Some(mut ws) = upgraded else {
+    let Some(ws) = upgraded else {
         return farewell(&door, conn).await;
     };
+    attend(ws, conn, door, &outbox).await;
+}
+
+/// Connects to another hub and serves that connection to its end.
+pub async fn call(url: String, conn: Conn, door: Door, outbox: Arc<Outbox>) {
+    let mut shutdown = door.shutdown.clone();
+    let connect = connect_async_with_config(url.as_str(), Some(frames(&door)), true);
+    let connected = tokio::select! {
+        connected = timeout(UPGRADE_TIME, Box::pin(connect)) => connected,
+        () = shutdown.wait() => return,
+    };
+    let reason = match connected {
+        Ok(Ok((ws, _))) => {
+            if door.mailbox.send(Mail::Input(Input::Connected { conn }, None)).await.is_ok() {
+                attend(ws, conn, door, &outbox).await;
+            }
+            return;
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "there was no answer in time".to_owned(),
+    };
+    // A hub that shuts down does not mind.
+    let _ = door.mailbox.send(Mail::Input(Input::ConnectFailed { conn, reason }, None)).await;
+}
+
+/// Serves an established connection to its end.
+async fn attend<S>(mut ws: WebSocketStream<S>, conn: Conn, door: Door, outbox: &Outbox)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut shutdown = door.shutdown.clone();
     let end = tokio::select! {
-        end = converse(&mut ws, conn, &door, &outbox) => end,
+        end = converse(&mut ws, conn, &door, outbox) => end,
         () = shutdown.wait() => End::Close(1001, "the hub shuts down".to_owned()),
     };
     // The machine hears of the end before the peer is done with it.
     farewell(&door, conn).await;
-    finish(ws, end, &outbox).await;
+    finish(ws, end, outbox).await;
 }
 
 /// Tells the machine that the connection is gone. It does not mind hearing that twice, or of a stranger.
@@ -119,14 +150,18 @@ where
         .ok()?;
     let upgrade = granted.into_inner().unwrap_or_else(PoisonError::into_inner)?;
     let parts = upgrade.await.ok()?.downcast::<TokioIo<S>>().ok()?;
-    let config = WebSocketConfig::default()
+    let read = parts.read_buf.to_vec();
+    Some(WebSocketStream::from_partially_read(parts.io.into_inner(), read, Role::Server, Some(frames(door))).await)
+}
+
+/// How frames are read and written.
+fn frames(door: &Door) -> WebSocketConfig {
+    WebSocketConfig::default()
         // The defaults clear 128 KiB for every read.
         .read_buffer_size(4096)
         .write_buffer_size(16384)
         .max_message_size(Some(door.max_message))
-        .max_frame_size(Some(door.max_message));
-    let read = parts.read_buf.to_vec();
-    Some(WebSocketStream::from_partially_read(parts.io.into_inner(), read, Role::Server, Some(config)).await)
+        .max_frame_size(Some(door.max_message))
 }
 
 /// The answer to an HTTP request, and the upgrade if it is one.

@@ -4,7 +4,7 @@
 //! In reading order:
 //!
 //! * [`mod@machine`]: what a protocol hears and says, without sockets or clocks;
-//! * `concierge`, `emprops`, `qi`: one state machine per protocol;
+//! * `airavata`, `concierge`, `emprops`, `gator`, `qi`: one state machine per protocol;
 //! * [`fault`] and [`mangle`]: deliberate defects, most of them changes to the outputs of a correct machine;
 //! * [`settings`]: what can be configured;
 //! * [`serve()`], [`admin`], [`tls`]: the io shell, one task per machine and one per connection;
@@ -18,13 +18,16 @@
 struct Readme;
 
 pub mod admin;
+mod airavata;
 pub mod args;
+mod clock;
 mod concierge;
 mod connection;
 mod emprops;
 #[cfg(test)]
 mod every_fault;
 pub mod fault;
+mod gator;
 mod ids;
 mod json;
 pub mod machine;
@@ -64,6 +67,8 @@ static PROTOCOLS: &[Protocol] = &[
     Protocol { name: qi::PROTOCOL, build: qi::build, faults: qi::FAULTS },
     Protocol { name: concierge::PROTOCOL, build: concierge::build, faults: concierge::FAULTS },
     Protocol { name: emprops::PROTOCOL, build: emprops::build, faults: emprops::FAULTS },
+    Protocol { name: airavata::PROTOCOL, build: airavata::build, faults: airavata::FAULTS },
+    Protocol { name: gator::PROTOCOL, build: gator::build, faults: gator::FAULTS },
 ];
 
 static NAMES: LazyLock<Vec<&'static str>> = LazyLock::new(|| PROTOCOLS.iter().map(|protocol| protocol.name).collect());

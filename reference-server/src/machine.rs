@@ -14,6 +14,10 @@ pub use tokio_tungstenite::tungstenite::Utf8Bytes;
 /// One connection of one hub. Numbers rise in the order of arrival and are never used twice.
 pub type Conn = u64;
 
+/// Numbers from here on belong to the machine: it takes them, each once, for the connections that it asks for
+/// with [`Output::Connect`].
+pub const OUTGOING: Conn = 1 << 63;
+
 /// The upgrade request of a connection, as far as protocols look at it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handshake {
@@ -55,6 +59,10 @@ pub enum Input {
     Ping { conn: Conn },
     /// The peer is gone. Not said of a connection that the machine itself refused, closed or dropped.
     Closed { conn: Conn },
+    /// A connection that the machine asked for is there.
+    Connected { conn: Conn },
+    /// A connection that the machine asked for cannot be had, and why.
+    ConnectFailed { conn: Conn, reason: String },
     /// The machine's [`deadline`](Machine::deadline) has come.
     Tick,
 }
@@ -67,7 +75,9 @@ impl Input {
             | Input::Text { conn, .. }
             | Input::Binary { conn, .. }
             | Input::Ping { conn }
-            | Input::Closed { conn } => Some(conn),
+            | Input::Closed { conn }
+            | Input::Connected { conn }
+            | Input::ConnectFailed { conn, .. } => Some(conn),
             Input::Tick => None,
         }
     }
@@ -86,6 +96,9 @@ pub enum Output {
     Close { conn: Conn, code: u16, reason: String },
     /// Cut the connection without a closing handshake.
     Drop { conn: Conn },
+    /// Connect to another hub, under a number from [`OUTGOING`] on. [`Input::Connected`] or
+    /// [`Input::ConnectFailed`] follows; then it is a connection like any other.
+    Connect { conn: Conn, url: String },
 }
 
 impl Output {
@@ -96,7 +109,8 @@ impl Output {
             | Output::Refuse { conn, .. }
             | Output::Text { conn, .. }
             | Output::Close { conn, .. }
-            | Output::Drop { conn } => conn,
+            | Output::Drop { conn }
+            | Output::Connect { conn, .. } => conn,
         }
     }
 }

@@ -81,7 +81,7 @@ impl Mangled {
             Output::Close { .. } | Output::Drop { .. } | Output::Refuse { .. } => {
                 self.greeted.remove(&conn);
             }
-            Output::Accept { .. } => {}
+            Output::Accept { .. } | Output::Connect { .. } => {}
         }
         let Some(act) = self.act_on(cause, &output) else {
             out.push(output);

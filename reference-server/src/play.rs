@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::machine::{Conn, Handshake, Input, Machine, Output};
+use crate::machine::{Conn, EventError, Handshake, Input, Machine, Output};
 use crate::settings::Settings;
 
 /// A machine, the time, and what each connection has heard and not yet looked at.
@@ -18,11 +18,14 @@ pub struct Play {
 }
 
 impl Play {
-    /// A hub with settings (`KEY=VALUE`) and possibly a fault. Ids are reproducible.
+    /// A hub with settings (`KEY=VALUE`) and possibly a fault. Ids and times are reproducible.
     pub fn new(protocol: &str, sets: &[&str], fault: Option<&str>) -> Play {
         let mut settings = Settings::default();
-        if protocol == "concierge" {
-            settings.set("seed", "1").unwrap();
+        match protocol {
+            "concierge" => settings.set("seed", "1").unwrap(),
+            // 2024-01-15T10:30:00Z
+            "airavata" | "gator" => settings.set("epoch_ms", "1705314600000").unwrap(),
+            _ => {}
         }
         for set in sets {
             settings.set_pair(set).unwrap();
@@ -35,6 +38,18 @@ impl Play {
     pub fn input(&mut self, input: Input) {
         let mut out = Vec::new();
         self.machine.handle(self.now, input, &mut out);
+        self.hear(out);
+    }
+
+    /// Gives the machine an event from the admin side.
+    pub fn event(&mut self, event: &Value) -> Result<Value, EventError> {
+        let mut out = Vec::new();
+        let answer = self.machine.event(self.now, event, &mut out);
+        self.hear(out);
+        answer
+    }
+
+    fn hear(&mut self, out: Vec<Output>) {
         for output in out {
             let conn = output.conn();
             let line = match output {
@@ -45,6 +60,7 @@ impl Play {
                 Output::Text { text, .. } => text.to_string(),
                 Output::Close { code, .. } => format!("close {code}"),
                 Output::Drop { .. } => "drop".to_owned(),
+                Output::Connect { url, .. } => format!("connect {url}"),
             };
             self.said.push(format!("{} {conn} {line}", self.now.as_millis()));
             self.heard.entry(conn).or_default().push(line);

@@ -227,7 +227,7 @@ pub async fn serve(config: ServeConfig) -> Result<Running, Error> {
     // Nothing can fail from here on.
     let mut tasks = JoinSet::new();
     for (machine, mail, listener, tls, door, max_connections) in starts {
-        tasks.spawn(own(machine, mail, down.clone()));
+        tasks.spawn(own(machine, mail, door.clone()));
         tasks.spawn(accept(listener, tls, door, max_connections));
     }
     let admin = admin.map(|(listener, addr)| {
@@ -286,9 +286,10 @@ async fn secure(tls: TlsAcceptor, stream: TcpStream, peer: SocketAddr, conn: Con
 }
 
 /// Owns a machine: the only place where it hears anything.
-async fn own(machine: Box<dyn Machine>, mut mail: mpsc::Receiver<Mail>, mut shutdown: Shutdown) {
+async fn own(machine: Box<dyn Machine>, mut mail: mpsc::Receiver<Mail>, door: Door) {
     let start = Instant::now();
-    let mut owner = Owner { machine, outboxes: HashMap::new(), out: Vec::new() };
+    let mut shutdown = door.shutdown.clone();
+    let mut owner = Owner { machine, outboxes: HashMap::new(), out: Vec::new(), door, calls: JoinSet::new() };
     let mut letters = Vec::with_capacity(64);
     let timer = sleep_until(start);
     tokio::pin!(timer);
@@ -311,14 +312,22 @@ async fn own(machine: Box<dyn Machine>, mut mail: mpsc::Receiver<Mail>, mut shut
                 }
             }
             () = &mut timer, if deadline.is_some() => owner.hear(start.elapsed(), Input::Tick),
+            Some(_) = owner.calls.join_next() => {}
         }
     }
+    // Nobody waits for a mailbox that nobody empties.
+    drop(mail);
+    while owner.calls.join_next().await.is_some() {}
 }
 
 struct Owner {
     machine: Box<dyn Machine>,
     outboxes: HashMap<Conn, Arc<Outbox>>,
     out: Vec<Output>,
+    /// What a connection needs, those included that the machine asks for.
+    door: Door,
+    /// Connections that the machine has asked for.
+    calls: JoinSet<()>,
 }
 
 impl Owner {
@@ -330,7 +339,7 @@ impl Owner {
             }
             Mail::Input(input, _place) => {
                 let known = match &input {
-                    Input::Closed { conn } => self.outboxes.remove(conn).is_some(),
+                    Input::Closed { conn } | Input::ConnectFailed { conn, .. } => self.outboxes.remove(conn).is_some(),
                     other => other.conn().is_none_or(|conn| self.outboxes.contains_key(&conn)),
                 };
                 if known {
@@ -364,6 +373,12 @@ impl Owner {
                     Output::Refuse { status, body, .. } => (Item::Refuse(status, body), true),
                     Output::Close { code, reason, .. } => (Item::Close(code, reason), true),
                     Output::Drop { .. } => (Item::Drop, true),
+                    Output::Connect { url, .. } => {
+                        let outbox = Arc::new(Outbox::default());
+                        self.outboxes.insert(conn, outbox.clone());
+                        self.calls.spawn(connection::call(url, conn, self.door.clone(), outbox));
+                        continue;
+                    }
                 };
                 let Some(outbox) = self.outboxes.get(&conn) else {
                     continue;

@@ -212,7 +212,7 @@ impl Machine for Concierge {
                 self.stop_waiting(conn);
                 self.leave(conn, out);
             }
-            Input::Tick => {}
+            Input::Tick | Input::Connected { .. } | Input::ConnectFailed { .. } => {}
         }
     }
 

@@ -149,7 +149,7 @@ impl Machine for Qi {
                 self.open.remove(&conn);
                 self.first_sessions.remove(&conn);
             }
-            Input::Text { .. } | Input::Binary { .. } | Input::Ping { .. } | Input::Tick => {}
+            _ => {}
         }
     }
 

@@ -1,0 +1,198 @@
+//! Events: what happens to experiments, tasks, workers and the system, told by the admin side.
+//!
+//! `{"message": {...}, "args": {"project": P, "user": U, "experiment": E}}`: `message` is an event as the
+//! document shows it, of which `type` and `data` go out as they are and `id` and `timestamp` are the hub's
+//! own; `args` say to what it belongs. Each of them is optional: without it the message's own words count,
+//! `projectId` and `ownerId` of an experiment, `experimentId` of a task.
+
+use serde_json::Value;
+
+use super::topic::{Kind, Topic};
+use crate::machine::EventError;
+
+/// The longest id in bytes.
+const MAX_ID: usize = 512;
+
+/// An event and what it belongs to.
+#[derive(Debug)]
+pub struct Event<'a> {
+    /// The message's type.
+    pub name: &'a str,
+    /// What it happened to: an experiment, a task, a worker or the system.
+    pub kind: Kind,
+    /// To which one; the system has no id.
+    pub id: &'a str,
+    /// The experiment of a task or worker.
+    pub experiment: Option<&'a str>,
+    pub project: Option<&'a str>,
+    pub user: Option<&'a str>,
+    /// The message's data.
+    pub data: &'a Value,
+}
+
+/// What can happen, and to what (lines 202 to 510 and 175).
+const EVENTS: &[(&str, Kind)] = &[
+    ("experiment_created", Kind::Experiment),
+    ("experiment_updated", Kind::Experiment),
+    ("experiment_progress", Kind::Experiment),
+    ("experiment_completed", Kind::Experiment),
+    ("experiment_failed", Kind::Experiment),
+    ("task_created", Kind::Task),
+    ("task_updated", Kind::Task),
+    ("task_progress", Kind::Task),
+    ("task_completed", Kind::Task),
+    ("task_failed", Kind::Task),
+    ("worker_registered", Kind::Worker),
+    ("worker_updated", Kind::Worker),
+    ("worker_offline", Kind::Worker),
+    ("system_status", Kind::System),
+];
+
+const SHAPE: &str = r#"an event is {"message": {"type": ..., "data": {...}}, "args": {"project": ..., "user": ..., "experiment": ...}}"#;
+
+/// Reads an event.
+///
+/// # Errors
+/// [`EventError::Invalid`] says what is wrong and what would be right.
+pub fn read(event: &Value) -> Result<Event<'_>, EventError> {
+    let members = event.as_object().ok_or_else(|| invalid(SHAPE))?;
+    if let Some(stranger) = members.keys().find(|name| !matches!(name.as_str(), "message" | "args")) {
+        return Err(invalid(format!("there is no member {stranger:?}; {SHAPE}")));
+    }
+    let message = members.get("message").and_then(Value::as_object).ok_or_else(|| invalid(SHAPE))?;
+    let name = message.get("type").and_then(Value::as_str).ok_or_else(|| invalid("the message has no type"))?;
+    let (name, kind) = *EVENTS.iter().find(|(known, _)| *known == name).ok_or_else(|| {
+        let known: Vec<&str> = EVENTS.iter().map(|(name, _)| *name).collect();
+        let shown: String = name.chars().take(64).collect();
+        invalid(format!("no event is called {shown:?}; there is {}", known.join(", ")))
+    })?;
+    let data = message.get("data").filter(|data| data.is_object());
+    let data = data.ok_or_else(|| invalid(format!("an event {name} has an object under /data")))?;
+    let said = |pointer: &str| data.pointer(pointer).and_then(Value::as_str).filter(|id| !id.is_empty());
+    let args = members.get("args").filter(|args| !args.is_null());
+    let arg = |name: &str| match args.and_then(|args| args.get(name)) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(id)) if id.len() <= MAX_ID => Ok(Some(id.as_str()).filter(|id| !id.is_empty())),
+        Some(_) => Err(invalid(format!("/args/{name} is not a string of at most {MAX_ID} bytes"))),
+    };
+    if let Some(args) = args {
+        let args = args.as_object().ok_or_else(|| invalid(SHAPE))?;
+        if let Some(stranger) = args.keys().find(|name| !matches!(name.as_str(), "project" | "user" | "experiment")) {
+            return Err(invalid(format!("there is no argument {stranger:?}; there is project, user, experiment")));
+        }
+    }
+    let flat = name.ends_with("_progress");
+    let (place, experiment) = match kind {
+        Kind::Experiment => (if flat { "/experimentId" } else { "/experiment/id" }, None),
+        Kind::Task => {
+            (if flat { "/taskId" } else { "/task/id" }, said(if flat { "/experimentId" } else { "/task/experimentId" }))
+        }
+        Kind::Worker => ("/worker/id", said("/worker/experimentId")),
+        _ => {
+            // The same type asks for a subscription or answers that (line 521).
+            if data.get("action").is_some() {
+                return Err(invalid("a system_status with /data/action is no event"));
+            }
+            ("", None)
+        }
+    };
+    let id = match place {
+        "" => "",
+        place => said(place)
+            .filter(|id| id.len() <= MAX_ID)
+            .ok_or_else(|| invalid(format!("an event {name} has its id under /data{place}, at most {MAX_ID} bytes")))?,
+    };
+    Ok(Event {
+        name,
+        kind,
+        id,
+        experiment: arg("experiment")?.or(experiment),
+        project: arg("project")?.or_else(|| said("/experiment/projectId")),
+        user: arg("user")?.or_else(|| said("/experiment/ownerId")),
+        data,
+    })
+}
+
+fn invalid(text: impl Into<String>) -> EventError {
+    EventError::Invalid(text.into())
+}
+
+impl Event<'_> {
+    /// Whose subscribers get it (lines 587 to 589). A system event goes to everybody (lines 582 and 590).
+    pub fn topics(&self) -> Vec<Topic> {
+        let of = |kind, id: Option<&str>| id.map(|id| Topic::new(kind, id));
+        let owners = [of(Kind::Project, self.project), of(Kind::User, self.user)];
+        let own = of(self.kind, Some(self.id));
+        match self.kind {
+            Kind::Experiment => [own].into_iter().chain(owners).flatten().collect(),
+            Kind::Task => [own, of(Kind::Experiment, self.experiment)].into_iter().chain(owners).flatten().collect(),
+            Kind::Worker => [own, of(Kind::System, Some(""))].into_iter().flatten().collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// How ids of its messages begin (lines 147 to 151).
+    pub fn id_prefix(&self) -> String {
+        match self.kind {
+            Kind::Experiment => format!("exp_{}", self.id),
+            Kind::Task => format!("task_{}", self.id),
+            Kind::Worker => format!("worker_{}", self.id),
+            _ => "system".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+
+    #[rstest]
+    #[case(json!(7), "an event is")]
+    #[case(json!({}), "an event is")]
+    #[case(json!({ "message": {} }), "no type")]
+    #[case(json!({ "message": { "type": "dance", "data": {} } }), "\"dance\"; there is experiment_created")]
+    #[case(json!({ "message": { "type": "task_created" } }), "/data")]
+    #[case(json!({ "message": { "type": "task_created", "data": {} } }), "/data/task/id")]
+    #[case(json!({ "message": { "type": "task_progress", "data": { "taskId": 7 } } }), "/data/taskId")]
+    #[case(json!({ "message": { "type": "system_status", "data": { "action": "x" } } }), "no event")]
+    #[case(json!({ "message": { "type": "system_status", "data": {} }, "args": { "user": 7 } }), "/args/user")]
+    #[case(json!({ "message": { "type": "system_status", "data": {} }, "args": { "x": 7 } }), "\"x\"")]
+    #[case(json!({ "message": { "type": "system_status", "data": {} }, "to": 1 }), "\"to\"")]
+    fn wrong_events_are_explained(#[case] event: Value, #[case] why: &str) {
+        let error = read(&event).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
+
+    #[rstest]
+    #[case(
+        json!({ "message": { "type": "experiment_created", "data": { "experiment": { "id": "e", "projectId": "p", "ownerId": "u" } } } }),
+        "exp_e: experiment e, project p, user u"
+    )]
+    #[case(
+        json!({ "message": { "type": "experiment_created", "data": { "experiment": { "id": "e", "projectId": "p", "ownerId": "u" } } },
+            "args": { "project": "q", "user": null } }),
+        "exp_e: experiment e, project q, user u"
+    )]
+    #[case(json!({ "message": { "type": "experiment_progress", "data": { "experimentId": "e" } } }), "exp_e: experiment e")]
+    #[case(
+        json!({ "message": { "type": "task_updated", "data": { "task": { "id": "t", "experimentId": "e" } } }, "args": { "user": "u" } }),
+        "task_t: task t, experiment e, user u"
+    )]
+    #[case(
+        json!({ "message": { "type": "task_progress", "data": { "taskId": "t", "experimentId": "e" } }, "args": { "experiment": "f" } }),
+        "task_t: task t, experiment f"
+    )]
+    #[case(
+        json!({ "message": { "type": "worker_offline", "data": { "worker": { "id": "w", "experimentId": "e" } } } }),
+        "worker_w: worker w, system"
+    )]
+    #[case(json!({ "message": { "type": "system_status", "data": {} }, "args": null }), "system: ")]
+    fn events_are_routed(#[case] event: Value, #[case] want: &str) {
+        let event = read(&event).unwrap();
+        let topics: Vec<String> = event.topics().iter().map(Topic::show).collect();
+        assert_eq!(format!("{}: {}", event.id_prefix(), topics.join(", ")), want);
+    }
+}

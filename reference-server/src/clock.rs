@@ -1,0 +1,49 @@
+//! Wall-clock time: a machine counts from its start, messages speak of Unix time and ISO 8601.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use jiff::Timestamp;
+
+/// The wall-clock time at which the hub started, in Unix milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock(u64);
+
+impl Clock {
+    /// A hub that started at this time; without one, now.
+    pub fn new(epoch_ms: Option<u64>) -> Clock {
+        Clock(epoch_ms.unwrap_or_else(|| {
+            // A system clock before 1970 shows as 1970.
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)
+        }))
+    }
+
+    /// Unix milliseconds of a time since the start.
+    pub fn unix_ms(self, at: Duration) -> u64 {
+        self.0.saturating_add(millis(at))
+    }
+}
+
+/// ISO 8601 in UTC of Unix milliseconds.
+pub fn iso(unix_ms: u64) -> String {
+    let time = i64::try_from(unix_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    time.unwrap_or(Timestamp::MAX).to_string()
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_the_start_plus_what_has_passed() {
+        let clock = Clock::new(Some(1_705_312_345_000));
+        assert_eq!(clock.unix_ms(Duration::from_millis(1500)), 1_705_312_346_500);
+        assert_eq!(iso(clock.unix_ms(Duration::ZERO)), "2024-01-15T09:52:25Z");
+        assert_eq!(iso(clock.unix_ms(Duration::from_millis(1))), "2024-01-15T09:52:25.001Z");
+        assert!(iso(Clock::new(Some(u64::MAX)).unix_ms(Duration::MAX)).starts_with("9999-"));
+        assert!(Clock::new(None).unix_ms(Duration::ZERO) > 1_700_000_000_000);
+    }
+}

@@ -1,0 +1,194 @@
+//! Jobs as far as `stop` concerns them (lines 105 to 107): tasks that run, wait for their turn, or are over.
+//! They run nothing; the admin side starts jobs and ends tasks, and can see what a stop did.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// How many jobs are remembered; beyond, those that are over go, and then none is taken.
+const MAX_JOBS: usize = 1000;
+/// How many tasks a job may have.
+const MAX_TASKS: usize = 1000;
+/// The longest name of a job in bytes.
+const MAX_NAME: usize = 128;
+
+/// A job to start: `{"name": N, "tasks": 3, "concurrency": 1}`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Start {
+    pub name: String,
+    /// How many tasks it has.
+    pub tasks: usize,
+    /// How many of them run at the same time.
+    #[serde(default = "one")]
+    pub concurrency: usize,
+}
+
+fn one() -> usize {
+    1
+}
+
+/// How a task is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Task {
+    /// It waits for its turn.
+    Queued,
+    Running,
+    /// It came to its own end.
+    Finished,
+    /// It was ended by a stop.
+    Stopped,
+    /// Its turn will not come.
+    Cancelled,
+}
+
+/// How a job is doing.
+#[derive(Debug, Serialize)]
+pub struct Job {
+    name: String,
+    /// Whether a stop has ended it.
+    stopped: bool,
+    #[serde(skip)]
+    concurrency: usize,
+    /// Its tasks, in the order of their turns.
+    tasks: Vec<Task>,
+}
+
+/// All jobs.
+#[derive(Debug, Default)]
+pub struct Jobs(BTreeMap<String, Job>);
+
+/// How a stop goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Defect {
+    None,
+    /// Running tasks run on.
+    Survives,
+    /// Queued tasks still get their turn.
+    Schedules,
+}
+
+impl Jobs {
+    /// Starts a job, and as many of its tasks as may run.
+    ///
+    /// # Errors
+    /// A sentence about what is wrong with it.
+    pub fn start(&mut self, start: Start) -> Result<&Job, String> {
+        let Start { name, tasks, concurrency } = start;
+        if name.is_empty() || name.len() > MAX_NAME || tasks > MAX_TASKS || concurrency == 0 {
+            return Err(format!(
+                "a job has a name of 1 to {MAX_NAME} bytes, at most {MAX_TASKS} tasks, and a concurrency of 1 or more"
+            ));
+        }
+        if self.0.contains_key(&name) {
+            return Err(format!("there is a job {name:?} already"));
+        }
+        if self.0.len() >= MAX_JOBS {
+            self.0.retain(|_, job| job.tasks.iter().any(|task| matches!(task, Task::Queued | Task::Running)));
+        }
+        if self.0.len() >= MAX_JOBS {
+            return Err(format!("there are {MAX_JOBS} jobs that are not over"));
+        }
+        let mut job = Job { name: name.clone(), stopped: false, concurrency, tasks: vec![Task::Queued; tasks] };
+        job.schedule();
+        Ok(self.0.entry(name).or_insert(job))
+    }
+
+    /// A task comes to its own end, and the next gets its turn.
+    ///
+    /// # Errors
+    /// A sentence where there is no such task that runs.
+    pub fn finish(&mut self, name: &str, task: usize) -> Result<&Job, String> {
+        let job = self.0.get_mut(name).ok_or_else(|| unknown(name))?;
+        match job.tasks.get_mut(task) {
+            Some(task @ Task::Running) => *task = Task::Finished,
+            _ => return Err(format!("job {name:?} has no task {task} that runs")),
+        }
+        job.schedule();
+        Ok(job)
+    }
+
+    /// How a job is doing.
+    ///
+    /// # Errors
+    /// A sentence where there is no such job.
+    pub fn job(&self, name: &str) -> Result<&Job, String> {
+        self.0.get(name).ok_or_else(|| unknown(name))
+    }
+
+    /// Ends all jobs there are; later ones are not concerned.
+    pub fn stop(&mut self, defect: Defect) {
+        for job in self.0.values_mut() {
+            job.stopped = true;
+            for task in &mut job.tasks {
+                *task = match *task {
+                    Task::Running if defect != Defect::Survives => Task::Stopped,
+                    Task::Queued if defect != Defect::Schedules => Task::Cancelled,
+                    other => other,
+                };
+            }
+            job.schedule();
+        }
+    }
+
+    /// How many jobs are remembered.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl Job {
+    fn schedule(&mut self) {
+        let running = self.tasks.iter().filter(|task| **task == Task::Running).count();
+        let free = self.concurrency.saturating_sub(running);
+        for task in self.tasks.iter_mut().filter(|task| **task == Task::Queued).take(free) {
+            *task = Task::Running;
+        }
+    }
+}
+
+fn unknown(name: &str) -> String {
+    let shown: String = name.chars().take(64).collect();
+    format!("there is no job {shown:?}")
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+
+    #[rstest]
+    #[case(Defect::None, json!(["finished", "stopped", "cancelled", "cancelled"]))]
+    #[case(Defect::Survives, json!(["finished", "running", "cancelled", "cancelled"]))]
+    #[case(Defect::Schedules, json!(["finished", "stopped", "running", "queued"]))]
+    fn a_stop_ends_what_runs_and_what_waits(#[case] defect: Defect, #[case] want: serde_json::Value) {
+        let mut jobs = Jobs::default();
+        let job = jobs.start(Start { name: "j".to_owned(), tasks: 4, concurrency: 1 }).unwrap();
+        assert_eq!(json!(job.tasks), json!(["running", "queued", "queued", "queued"]));
+        jobs.finish("j", 0).unwrap();
+        jobs.stop(defect);
+        assert_eq!(json!(jobs.job("j").unwrap()), json!({ "name": "j", "stopped": true, "tasks": want }));
+        let later = jobs.start(Start { name: "k".to_owned(), tasks: 2, concurrency: 5 }).unwrap();
+        assert_eq!(json!(later.tasks), json!(["running", "running"]));
+    }
+
+    #[test]
+    fn jobs_are_bounded() {
+        let mut jobs = Jobs::default();
+        let start = |tasks| Start { name: "j".to_owned(), tasks, concurrency: 1 };
+        assert!(jobs.start(start(MAX_TASKS + 1)).is_err());
+        jobs.start(start(1)).unwrap();
+        assert!(jobs.start(start(1)).is_err());
+        for number in 1..MAX_JOBS {
+            jobs.start(Start { name: number.to_string(), tasks: 1, concurrency: 1 }).unwrap();
+        }
+        let extra = || Start { name: "extra".to_owned(), tasks: 1, concurrency: 1 };
+        assert!(jobs.start(extra()).is_err());
+        jobs.finish("j", 0).unwrap();
+        jobs.start(extra()).unwrap();
+        assert_eq!(jobs.count(), MAX_JOBS);
+    }
+}

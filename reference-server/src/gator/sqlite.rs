@@ -1,0 +1,120 @@
+//! The log store in a SQLite file, as a wrapper has it (line 73).
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Row, params};
+use serde_json::{Number, Value};
+
+use super::log::{Entry, MAX_FOUND, Store, StoreError};
+
+/// How large the file may become: so many pages of 4 KiB are 1 GiB. Beyond, entries are refused.
+const MAX_PAGES: u32 = 262_144;
+
+/// The whole schema. Timestamps have no declared type, so that SQLite keeps 5.0 and 5 apart.
+const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS log (
+    id INTEGER PRIMARY KEY,
+    timestamp NOT NULL,
+    severity TEXT NOT NULL,
+    message TEXT NOT NULL
+)";
+
+/// A store in a file.
+pub struct Sqlite {
+    file: PathBuf,
+    connection: Connection,
+}
+
+impl Sqlite {
+    /// Opens the file, or makes it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when that cannot be, or the file is something else.
+    pub fn open(file: &Path) -> Result<Sqlite, StoreError> {
+        let open = || {
+            let connection = Connection::open(file)?;
+            // Entries survive the hub's end; that of the whole machine may cost the last ones, and none waits for a disk.
+            connection.pragma_update(None, "journal_mode", "WAL")?;
+            connection.pragma_update(None, "synchronous", "NORMAL")?;
+            connection.pragma_update(None, "max_page_count", MAX_PAGES)?;
+            connection.execute(SCHEMA, [])?;
+            Ok(Sqlite { file: file.to_owned(), connection })
+        };
+        open().map_err(|error: rusqlite::Error| StoreError(format!("{}: {error}", file.display())))
+    }
+}
+
+impl Store for Sqlite {
+    fn add(&mut self, entry: &Entry) -> Result<(), StoreError> {
+        let mut add = self
+            .connection
+            .prepare_cached("INSERT INTO log (timestamp, severity, message) VALUES (?1, ?2, ?3)")
+            .map_err(error)?;
+        let (severity, message) = (&entry.severity, &entry.message);
+        let timestamp = &entry.timestamp;
+        match (timestamp.as_i64(), timestamp.as_u64(), timestamp.as_f64()) {
+            (Some(whole), ..) => add.execute(params![whole, severity, message]),
+            // SQLite knows no such integers.
+            (None, Some(_), _) => add.execute(params![timestamp.to_string(), severity, message]),
+            (None, None, float) => add.execute(params![float, severity, message]),
+        }
+        .map(drop)
+        .map_err(error)
+    }
+
+    fn find(&self, message: Option<&str>) -> Result<Vec<Entry>, StoreError> {
+        let mut find = self
+            .connection
+            .prepare_cached(
+                "SELECT timestamp, severity, message FROM log WHERE ?1 IS NULL OR message = ?1 ORDER BY id DESC LIMIT ?2",
+            )
+            .map_err(error)?;
+        let limit = i64::try_from(MAX_FOUND).unwrap_or(i64::MAX);
+        let rows = find.query_map(params![message, limit], entry).map_err(error)?;
+        let mut found = rows.collect::<Result<Vec<Entry>, _>>().map_err(error)?;
+        found.reverse();
+        Ok(found)
+    }
+
+    fn show(&self) -> Value {
+        self.file.display().to_string().into()
+    }
+}
+
+fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    let timestamp = match row.get_ref(0)? {
+        ValueRef::Integer(whole) => Some(whole.into()),
+        ValueRef::Real(float) => Number::from_f64(float),
+        other => other.as_str().ok().and_then(|text| text.parse().ok()),
+    };
+    let timestamp = timestamp.ok_or_else(|| rusqlite::Error::IntegralValueOutOfRange(0, 0))?;
+    Ok(Entry { timestamp, severity: row.get(1)?, message: row.get(2)? })
+}
+
+fn error(error: rusqlite::Error) -> StoreError {
+    StoreError(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_keeps_entries_and_still_has_them_later() {
+        let file = std::env::temp_dir().join(format!("hubproof-reference-{}.sqlite", std::process::id()));
+        let mut store = Sqlite::open(&file).unwrap();
+        super::super::log::tests::check(&mut store);
+        let kept = store.find(None).unwrap();
+        drop(store);
+        assert_eq!(Sqlite::open(&file).unwrap().find(None).unwrap(), kept);
+        for end in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{end}", file.display()));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_opened_is_said() {
+        let error = Sqlite::open(Path::new("no/such/folder/log.sqlite")).map(drop).unwrap_err();
+        assert!(error.to_string().contains("no/such/folder"), "{error}");
+    }
+}
