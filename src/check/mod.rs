@@ -107,7 +107,12 @@ pub fn count(subjects: &[Subject], options: &Options) -> usize {
 /// # Errors
 ///
 /// [`SetupError`], before anything has run.
-pub async fn run(subjects: Vec<Subject>, options: Options, events: mpsc::Sender<Event>, interrupt: watch::Receiver<bool>) -> Result<(), SetupError> {
+pub async fn run(
+    subjects: Vec<Subject>,
+    options: Options,
+    events: mpsc::Sender<Event>,
+    interrupt: watch::Receiver<bool>,
+) -> Result<(), SetupError> {
     let mut jobs = Vec::new();
     let mut last = Vec::new();
     for subject in subjects {
@@ -146,11 +151,18 @@ pub async fn run(subjects: Vec<Subject>, options: Options, events: mpsc::Sender<
 
 fn prepare(subject: &Subject) -> Result<Prepared, SetupError> {
     let target = &subject.target;
-    let defaults: BTreeMap<String, Value> =
-        subject.shared.settings.iter().filter_map(|(name, setting)| Some((name.clone(), setting.default.clone()?))).collect();
+    let defaults: BTreeMap<String, Value> = subject
+        .shared
+        .settings
+        .iter()
+        .filter_map(|(name, setting)| Some((name.clone(), setting.default.clone()?)))
+        .collect();
     let secure = target.instances.iter().any(|instance| instance.url.starts_with("wss"));
     let config = if secure {
-        Some(tls::client_config(target.tls.ca.as_deref(), target.tls.insecure).map_err(|error| SetupError::Tls(error.to_string()))?)
+        Some(
+            tls::client_config(target.tls.ca.as_deref(), target.tls.insecure)
+                .map_err(|error| SetupError::Tls(error.to_string()))?,
+        )
     } else {
         None
     };
@@ -175,7 +187,14 @@ fn prepare(subject: &Subject) -> Result<Prepared, SetupError> {
         if endpoint.tls {
             provides.insert("tls".to_owned());
         }
-        sites.push(Arc::new(Site { name: instance.name.clone(), endpoint, tls: config.clone(), hooks: target.hooks.clone(), settings, provides }));
+        sites.push(Arc::new(Site {
+            name: instance.name.clone(),
+            endpoint,
+            tls: config.clone(),
+            hooks: target.hooks.clone(),
+            settings,
+            provides,
+        }));
     }
     Ok(Prepared {
         sites,
@@ -190,14 +209,21 @@ fn prepare(subject: &Subject) -> Result<Prepared, SetupError> {
 
 /// The first instance that meets the needs, or the needs that the nearest one does not meet.
 fn place(program: &Program, subject: &Prepared, options: &Options) -> Result<Place, SetupError> {
-    if program.isolation == Isolation::Destructive && subject.embedded.is_none() && !subject.target.restartable && !options.destructive {
-        return Ok(Place::Nowhere(vec!["a hub that may be destroyed (--destructive, or `restartable = true`)".to_owned()]));
+    if program.isolation == Isolation::Destructive
+        && subject.embedded.is_none()
+        && !subject.target.restartable
+        && !options.destructive
+    {
+        return Ok(Place::Nowhere(vec![
+            "a hub that may be destroyed (--destructive, or `restartable = true`)".to_owned(),
+        ]));
     }
     let mut nearest: Option<Vec<String>> = None;
     for (index, site) in subject.sites.iter().enumerate() {
         let provides = |word: &str| site.provides.contains(word);
         let hooks = |name: &str| site.hooks.contains_key(name);
-        let missing = unmet(program, &site.settings, &provides, &hooks).map_err(|error| SetupError::Need(format!("{}: {error}", program.id)))?;
+        let missing = unmet(program, &site.settings, &provides, &hooks)
+            .map_err(|error| SetupError::Need(format!("{}: {error}", program.id)))?;
         if missing.is_empty() {
             return Ok(Place::Site(index));
         }
@@ -208,7 +234,13 @@ fn place(program: &Program, subject: &Prepared, options: &Options) -> Result<Pla
     Ok(Place::Nowhere(nearest.unwrap_or_default()))
 }
 
-async fn run_job(job: Job, number: usize, options: &Options, events: &mpsc::Sender<Event>, interrupt: watch::Receiver<bool>) -> ScenarioReport {
+async fn run_job(
+    job: Job,
+    number: usize,
+    options: &Options,
+    events: &mpsc::Sender<Event>,
+    interrupt: watch::Receiver<bool>,
+) -> ScenarioReport {
     let index = match job.place {
         Place::Nowhere(unmet) => return not_testable(&job.program, unmet, job.repetition),
         Place::Site(index) => index,
@@ -226,11 +258,20 @@ async fn run_job(job: Job, number: usize, options: &Options, events: &mpsc::Send
                 if let Ok(endpoint) = url.parse() {
                     let Site { name, tls, hooks, settings, provides, .. } = &*site;
                     let hooks = hub.hooks(hooks);
-                    site = Arc::new(Site { name: name.clone(), endpoint, tls: tls.clone(), hooks, settings: settings.clone(), provides: provides.clone() });
+                    site = Arc::new(Site {
+                        name: name.clone(),
+                        endpoint,
+                        tls: tls.clone(),
+                        hooks,
+                        settings: settings.clone(),
+                        provides: provides.clone(),
+                    });
                 }
                 own = Some(hub);
             }
-            Err(error) => return failed(&job.program, format!("no hub of its own could be started: {error}"), job.repetition),
+            Err(error) => {
+                return failed(&job.program, format!("no hub of its own could be started: {error}"), job.repetition);
+            }
         }
     }
     let masker = Arc::clone(&subject.masker);
@@ -277,7 +318,9 @@ async fn isolate(isolation: &Isolation, subject: &Prepared) -> Isolated {
             let held = lock.lock_owned().await;
             Isolated { _word: Some(held), _reading: Some(Arc::clone(&subject.hub).read_owned().await), ..none }
         }
-        Isolation::Exclusive(_) | Isolation::Destructive => Isolated { _writing: Some(Arc::clone(&subject.hub).write_owned().await), ..none },
+        Isolation::Exclusive(_) | Isolation::Destructive => {
+            Isolated { _writing: Some(Arc::clone(&subject.hub).write_owned().await), ..none }
+        }
     }
 }
 

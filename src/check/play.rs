@@ -31,7 +31,14 @@ enum Aside {
 }
 
 /// Plays a scenario to its end, or to the limit, or until interrupted.
-pub async fn play(program: Arc<Program>, config: Config, site: Arc<Site>, limit: Duration, events: mpsc::Sender<Event>, mut interrupt: watch::Receiver<bool>) -> ScenarioReport {
+pub async fn play(
+    program: Arc<Program>,
+    config: Config,
+    site: Arc<Site>,
+    limit: Duration,
+    events: mpsc::Sender<Event>,
+    mut interrupt: watch::Receiver<bool>,
+) -> ScenarioReport {
     let started = Instant::now();
     let mut driver = Driver::new(&program, site, events, config.patience.mul_f64(config.stretch), &config);
     let mut conversation = Conversation::new(Arc::clone(&program), config);
@@ -89,11 +96,30 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(program: &Program, site: Arc<Site>, events: mpsc::Sender<Event>, patience: Duration, config: &Config) -> Self {
+    fn new(
+        program: &Program,
+        site: Arc<Site>,
+        events: mpsc::Sender<Event>,
+        patience: Duration,
+        config: &Config,
+    ) -> Self {
         let (sender, incoming) = mpsc::channel(INCOMING);
         let (aside, asides) = mpsc::channel(16);
         let settings = config.settings.iter().map(|(name, value)| (name.clone(), setting_value(value))).collect();
-        Self { id: program.id.clone(), site, patience, settings, connections: HashMap::new(), accepted: 0, sender, incoming, aside, asides, tasks: JoinSet::new(), events }
+        Self {
+            id: program.id.clone(),
+            site,
+            patience,
+            settings,
+            connections: HashMap::new(),
+            accepted: 0,
+            sender,
+            incoming,
+            aside,
+            asides,
+            tasks: JoinSet::new(),
+            events,
+        }
     }
 
     async fn listen(&mut self, conversation: &mut Conversation) {
@@ -118,7 +144,9 @@ impl Driver {
                 Output::Open { connection, dial } => self.open(connection, dial).await,
                 Output::Send { connection, frames } => self.send(connection, Outgoing::Frames(frames)),
                 Output::SendBytes { connection, bytes } => self.send(connection, Outgoing::Bytes(bytes)),
-                Output::End { connection, reset } => self.send(connection, if reset { Outgoing::Reset } else { Outgoing::Fin }),
+                Output::End { connection, reset } => {
+                    self.send(connection, if reset { Outgoing::Reset } else { Outgoing::Fin })
+                }
                 Output::StopReading { connection } => self.send(connection, Outgoing::StopReading),
                 Output::ReadAgain { connection } => self.send(connection, Outgoing::ReadAgain),
                 Output::Hook { call, name, args, message } => self.hook(call, name, args, message),
@@ -142,7 +170,9 @@ impl Driver {
             None => None,
             Some(Ok(source)) => Some(source),
             Some(Err(_)) => {
-                let what = crate::frame::Received::Unreachable { reason: format!("`{}` is not a source address", dial.from.unwrap_or_default()) };
+                let what = crate::frame::Received::Unreachable {
+                    reason: format!("`{}` is not a source address", dial.from.unwrap_or_default()),
+                };
                 let _ = self.sender.send(Incoming { conn: ConnId(connection), at: Instant::now(), what }).await;
                 return;
             }
@@ -177,7 +207,12 @@ impl Driver {
         };
         let (aside, settings, patience) = (self.aside.clone(), self.settings.clone(), self.patience);
         self.tasks.spawn(async move {
-            let answer = hook::run(&spec, &HookCall { name: &name, args: &args, message: message.as_ref(), settings: &settings }, patience).await;
+            let answer = hook::run(
+                &spec,
+                &HookCall { name: &name, args: &args, message: message.as_ref(), settings: &settings },
+                patience,
+            )
+            .await;
             let _ = aside.send(Aside::Answer { call, answer: answer.map_err(|error| error.to_string()) }).await;
         });
     }

@@ -134,22 +134,37 @@ pub fn run(arguments: CheckArgs) -> Result<u8, Trouble> {
         stamp: stamp(),
         now_ms: now_ms(),
     };
-    let outlines = protocols.iter().map(|p| Outline::new(Arc::clone(&p.pack), &p.scenarios.programs, |program| selection.takes(program))).collect();
+    let outlines = protocols
+        .iter()
+        .map(|p| Outline::new(Arc::clone(&p.pack), &p.scenarios.programs, |program| selection.takes(program)))
+        .collect();
     let shown = RunOptions {
         strict: arguments.strict,
         stated_only: arguments.stated_only,
         command: again(&arguments),
-        target: arguments.url.clone().or_else(|| named.as_ref().and_then(|t| t.instances.first()).map(|i| i.url.clone())).unwrap_or_else(|| "embedded reference server".to_owned()),
+        target: arguments
+            .url
+            .clone()
+            .or_else(|| named.as_ref().and_then(|t| t.instances.first()).map(|i| i.url.clone()))
+            .unwrap_or_else(|| "embedded reference server".to_owned()),
     };
     let runtime = runtime()?;
     let (report, masker) = runtime.block_on(async {
         let mut subjects = Vec::new();
         let mut hubs = Vec::new();
         for protocol in &protocols {
-            let (target, embedded) = subject_target(&arguments, named.as_ref(), &overrides, protocol, &mut sources).await?;
+            let (target, embedded) =
+                subject_target(&arguments, named.as_ref(), &overrides, protocol, &mut sources).await?;
             hubs.extend(embedded.clone());
-            let programs = protocol.scenarios.programs.iter().filter(|program| selection.takes(program)).cloned().collect();
-            subjects.push(Subject { pack: Arc::clone(&protocol.pack), shared: Arc::clone(&protocol.scenarios.shared), programs, target, embedded });
+            let programs =
+                protocol.scenarios.programs.iter().filter(|program| selection.takes(program)).cloned().collect();
+            subjects.push(Subject {
+                pack: Arc::clone(&protocol.pack),
+                shared: Arc::clone(&protocol.scenarios.shared),
+                programs,
+                target,
+                embedded,
+            });
         }
         let masker = Masker::new(subjects.iter().flat_map(|subject| subject.target.secrets().collect::<Vec<_>>()));
         let report = go(subjects, options, Fold::new(outlines), shown).await;
@@ -201,7 +216,9 @@ async fn go(subjects: Vec<Subject>, options: Options, mut fold: Fold, shown: Run
     progress.finish();
     match ended {
         Some(Ok(Err(error))) => return Err(Trouble::new(error.to_string())),
-        Some(Err(error)) if error.is_panic() => return Err(Trouble::new(format!("hubproof failed: {error}; please report this"))),
+        Some(Err(error)) if error.is_panic() => {
+            return Err(Trouble::new(format!("hubproof failed: {error}; please report this")));
+        }
         _ => {}
     }
     Ok(fold.finish(shown, started_ms, started.elapsed(), asked_to_stop > 0))
@@ -233,15 +250,24 @@ fn read_secret(path: &str) -> std::io::Result<String> {
 
 fn read_target(path: &Path, overrides: &[Override], sources: &mut Sources) -> Result<Target, Trouble> {
     let file = files::read(path, sources)?;
-    target::parse(sources, file, overrides, &environment, &read_secret).map_err(|found| Trouble::from_diagnostics(&found, sources))
+    target::parse(sources, file, overrides, &environment, &read_secret)
+        .map_err(|found| Trouble::from_diagnostics(&found, sources))
 }
 
 /// The protocols of the run, loaded and without a mistake.
 fn protocols(arguments: &CheckArgs, target: Option<&Target>, sources: &mut Sources) -> Result<Vec<Protocol>, Trouble> {
     if let Some(directory) = &arguments.pack {
         let folder = files::user_folder(directory, sources)?;
-        if arguments.url.is_none() && target.is_none() && !arguments.list && !hubproof_reference::protocols().contains(&folder.name.as_str()) {
-            return Err(Trouble::new(format!("the reference server does not speak `{}`\n  help: name the hub: hubproof check URL --pack {}", folder.name, directory.display())));
+        if arguments.url.is_none()
+            && target.is_none()
+            && !arguments.list
+            && !hubproof_reference::protocols().contains(&folder.name.as_str())
+        {
+            return Err(Trouble::new(format!(
+                "the reference server does not speak `{}`\n  help: name the hub: hubproof check URL --pack {}",
+                folder.name,
+                directory.display()
+            )));
         }
         return Ok(vec![files::load(folder, sources).usable(sources)?]);
     }
@@ -251,13 +277,18 @@ fn protocols(arguments: &CheckArgs, target: Option<&Target>, sources: &mut Sourc
     }
     if names.is_empty() {
         if arguments.url.is_some() || target.is_some() {
-            return Err(Trouble::new(format!("which protocol does this hub speak?\n  help: --protocol {}", files::built_in().join(" | "))));
+            return Err(Trouble::new(format!(
+                "which protocol does this hub speak?\n  help: --protocol {}",
+                files::built_in().join(" | ")
+            )));
         }
         let spoken = hubproof_reference::protocols();
         names = files::built_in().into_iter().filter(|name| spoken.contains(name)).map(str::to_owned).collect();
     }
     if names.len() > 1 && (arguments.url.is_some() || target.is_some()) {
-        return Err(Trouble::new("one hub is checked as one protocol\n  help: name --protocol once, or leave the URL out to check the built-in reference server"));
+        return Err(Trouble::new(
+            "one hub is checked as one protocol\n  help: name --protocol once, or leave the URL out to check the built-in reference server",
+        ));
     }
     names.iter().map(|name| files::built_in_protocol(name, sources)?.usable(sources)).collect()
 }
@@ -272,16 +303,20 @@ async fn subject_target(
 ) -> Result<(Target, Option<Arc<EmbeddedHubs>>), Trouble> {
     let target = match (named, &arguments.url) {
         (Some(target), _) => target.clone(),
-        (None, Some(url)) => target::from_url(sources, url, overrides, &environment, &read_secret).map_err(|found| Trouble::from_diagnostics(&found, sources))?,
+        (None, Some(url)) => target::from_url(sources, url, overrides, &environment, &read_secret)
+            .map_err(|found| Trouble::from_diagnostics(&found, sources))?,
         (None, None) => {
             let fault = match &arguments.fault {
                 None => None,
                 Some(id) => Some(own_fault(id, &protocol.pack.name)?),
             };
-            let hubs = EmbeddedHubs::start(&protocol.pack.name, &protocol.setups, fault.flatten()).await.map_err(|error| Trouble::new(error.to_string()))?;
+            let hubs = EmbeddedHubs::start(&protocol.pack.name, &protocol.setups, fault.flatten())
+                .await
+                .map_err(|error| Trouble::new(error.to_string()))?;
             let text = protocol.setups.target_file(&protocol.pack.name, hubs.addresses());
             let file = sources.add("reference server", text);
-            let target = target::parse(sources, file, overrides, &environment, &read_secret).map_err(|found| Trouble::from_diagnostics(&found, sources))?;
+            let target = target::parse(sources, file, overrides, &environment, &read_secret)
+                .map_err(|found| Trouble::from_diagnostics(&found, sources))?;
             return Ok((target, Some(Arc::new(hubs))));
         }
     };
@@ -295,18 +330,31 @@ fn own_fault<'a>(id: &'a str, protocol: &str) -> Result<Option<&'a str>, Trouble
         Some(fault) => Ok((fault.protocol == protocol).then_some(id)),
         None => {
             let known: Vec<&str> = hubproof_reference::faults().map(|fault| fault.id).collect();
-            Err(Trouble::new(format!("there is no fault `{id}`\n  help: {}", suggest(id, known, "`hubproof serve --list-faults` lists them"))))
+            Err(Trouble::new(format!(
+                "there is no fault `{id}`\n  help: {}",
+                suggest(id, known, "`hubproof serve --list-faults` lists them")
+            )))
         }
     }
 }
 
 /// A setting that the protocol does not know changes nothing, which its writer will not have meant.
-fn unknown_settings(target: &Target, protocol: &Protocol, _overrides: &[Override], _arguments: &CheckArgs) -> Result<(), Trouble> {
+fn unknown_settings(
+    target: &Target,
+    protocol: &Protocol,
+    _overrides: &[Override],
+    _arguments: &CheckArgs,
+) -> Result<(), Trouble> {
     let known: Vec<&str> = protocol.scenarios.shared.settings.keys().map(String::as_str).collect();
-    let names: BTreeSet<&str> = target.instances.iter().flat_map(|instance| instance.settings.keys()).map(String::as_str).collect();
+    let names: BTreeSet<&str> =
+        target.instances.iter().flat_map(|instance| instance.settings.keys()).map(String::as_str).collect();
     for name in names {
         if !known.contains(&name) {
-            let help = suggest(name, known.iter().copied(), &format!("`hubproof check --list --protocol {}` lists them", protocol.pack.name));
+            let help = suggest(
+                name,
+                known.iter().copied(),
+                &format!("`hubproof check --list --protocol {}` lists them", protocol.pack.name),
+            );
             return Err(Trouble::new(format!("{} has no setting `{name}`\n  help: {help}", protocol.pack.name)));
         }
     }
@@ -326,7 +374,8 @@ impl Selection {
         } else {
             let mut set = GlobSetBuilder::new();
             for text in &arguments.scenario {
-                let glob = Glob::new(text).map_err(|error| Trouble::new(format!("`{text}` is not a pattern: {error}")))?;
+                let glob =
+                    Glob::new(text).map_err(|error| Trouble::new(format!("`{text}` is not a pattern: {error}")))?;
                 set.add(glob);
                 // A name without its protocol is enough.
                 if !text.contains('/')
@@ -339,8 +388,12 @@ impl Selection {
         };
         for rule in &arguments.rule {
             if !protocols.iter().any(|protocol| protocol.pack.rules.contains_key(rule)) {
-                let known: Vec<&str> = protocols.iter().flat_map(|protocol| protocol.pack.rules.keys().map(String::as_str)).collect();
-                return Err(Trouble::new(format!("there is no rule `{rule}`\n  help: {}", suggest(rule, known, "`hubproof packs show NAME --rules` lists them"))));
+                let known: Vec<&str> =
+                    protocols.iter().flat_map(|protocol| protocol.pack.rules.keys().map(String::as_str)).collect();
+                return Err(Trouble::new(format!(
+                    "there is no rule `{rule}`\n  help: {}",
+                    suggest(rule, known, "`hubproof packs show NAME --rules` lists them")
+                )));
             }
         }
         Ok(Self { globs, rules: arguments.rule.clone() })
@@ -348,7 +401,8 @@ impl Selection {
 
     fn takes(&self, program: &Program) -> bool {
         let named = self.globs.as_ref().is_none_or(|globs| globs.is_match(&program.id));
-        let ruled = self.rules.is_empty() || program.checks.iter().flat_map(|check| &check.rules).any(|used| self.rules.contains(&used.id));
+        let ruled = self.rules.is_empty()
+            || program.checks.iter().flat_map(|check| &check.rules).any(|used| self.rules.contains(&used.id));
         named && ruled
     }
 }
@@ -393,18 +447,28 @@ fn sinks(texts: &[String]) -> Result<Vec<(Format, Sink)>, Trouble> {
     let mut sinks = Vec::new();
     for text in texts {
         let help = "--report json=report.json or --report junit=-";
-        let (format, path) = text.split_once('=').ok_or_else(|| Trouble::new(format!("`{text}` is not FORMAT=PATH\n  help: {help}")))?;
+        let (format, path) =
+            text.split_once('=').ok_or_else(|| Trouble::new(format!("`{text}` is not FORMAT=PATH\n  help: {help}")))?;
         let format = match format {
             "json" => Format::Json,
             "junit" => Format::Junit,
-            other => return Err(Trouble::new(format!("there is no report format `{other}`\n  help: {}", suggest(other, ["json", "junit"], help)))),
+            other => {
+                return Err(Trouble::new(format!(
+                    "there is no report format `{other}`\n  help: {}",
+                    suggest(other, ["json", "junit"], help)
+                )));
+            }
         };
         let sink = if path == "-" { Sink::Stdout } else { Sink::File(PathBuf::from(path)) };
         if let Sink::File(path) = &sink {
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
             // Found now rather than after the run.
             if !folder.is_dir() || path.is_dir() {
-                return Err(Trouble::new(format!("a report cannot be written to {}: {} is not a folder", path.display(), folder.display())));
+                return Err(Trouble::new(format!(
+                    "a report cannot be written to {}: {} is not a folder",
+                    path.display(),
+                    folder.display()
+                )));
             }
         }
         sinks.push((format, sink));
@@ -415,7 +479,13 @@ fn sinks(texts: &[String]) -> Result<Vec<(Format, Sink)>, Trouble> {
     Ok(sinks)
 }
 
-fn write_out(report: &RunReport, sources: &Sources, sinks: &[(Format, Sink)], masker: &Masker, verbose: bool) -> Result<(), Trouble> {
+fn write_out(
+    report: &RunReport,
+    sources: &Sources,
+    sinks: &[(Format, Sink)],
+    masker: &Masker,
+    verbose: bool,
+) -> Result<(), Trouble> {
     let to_stdout = sinks.iter().any(|(_, sink)| matches!(sink, Sink::Stdout));
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let color = !plain && if to_stdout { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
@@ -435,7 +505,8 @@ fn write_out(report: &RunReport, sources: &Sources, sinks: &[(Format, Sink)], ma
         let text = masker.mask(&text);
         match sink {
             Sink::Stdout => print(&text),
-            Sink::File(path) => std::fs::write(path, text.as_bytes()).map_err(|error| Trouble::new(format!("failed to write {}: {error}", path.display())))?,
+            Sink::File(path) => std::fs::write(path, text.as_bytes())
+                .map_err(|error| Trouble::new(format!("failed to write {}: {error}", path.display())))?,
         }
     }
     Ok(())
@@ -467,13 +538,20 @@ fn again(arguments: &CheckArgs) -> Vec<String> {
     if let Some(fault) = &arguments.fault {
         option("--fault", fault.clone());
     }
-    let flags = [("--insecure", arguments.insecure), ("--strict", arguments.strict), ("--stated-only", arguments.stated_only), ("--destructive", arguments.destructive)];
+    let flags = [
+        ("--insecure", arguments.insecure),
+        ("--strict", arguments.strict),
+        ("--stated-only", arguments.stated_only),
+        ("--destructive", arguments.destructive),
+    ];
     words.extend(flags.into_iter().filter(|(_, set)| *set).map(|(name, _)| name.to_owned()));
     words
 }
 
 fn now_ms() -> i64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| i64::try_from(time.as_millis()).unwrap_or(0))
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |time| i64::try_from(time.as_millis()).unwrap_or(0))
 }
 
 /// Six letters and digits that no other run will have had.

@@ -43,7 +43,9 @@ fn embedded_folder(name: &str, sources: &mut Sources) -> Folder {
 pub fn user_folder(directory: &Path, sources: &mut Sources) -> Result<Folder, Trouble> {
     let shown = directory.display();
     if !directory.is_dir() {
-        return Err(Trouble::new(format!("{shown} is not a folder\n  help: a pack is a folder with asyncapi.yaml, messages/, rules.yaml and scenarios/")));
+        return Err(Trouble::new(format!(
+            "{shown} is not a folder\n  help: a pack is a folder with asyncapi.yaml, messages/, rules.yaml and scenarios/"
+        )));
     }
     let full = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
     let name = full.file_name().map_or_else(|| "pack".to_owned(), |name| name.to_string_lossy().into_owned());
@@ -57,14 +59,21 @@ pub fn user_folder(directory: &Path, sources: &mut Sources) -> Result<Folder, Tr
         };
     }
     // What else lies in the folder is not ours to judge.
-    folder.pack.retain(|path, _| matches!(path.as_str(), "asyncapi.yaml" | "rules.yaml") || path.ends_with(".schema.json"));
+    folder
+        .pack
+        .retain(|path, _| matches!(path.as_str(), "asyncapi.yaml" | "rules.yaml") || path.ends_with(".schema.json"));
     Ok(folder)
 }
 
 /// Deepest folder of a pack that is looked into.
 const MAX_DEPTH: usize = 6;
 
-fn walk(directory: &Path, prefix: &str, sources: &mut Sources, files: &mut BTreeMap<String, FileId>) -> Result<(), Trouble> {
+fn walk(
+    directory: &Path,
+    prefix: &str,
+    sources: &mut Sources,
+    files: &mut BTreeMap<String, FileId>,
+) -> Result<(), Trouble> {
     let trouble = |error: std::io::Error| Trouble::new(format!("failed to read {}: {error}", directory.display()));
     if prefix.matches('/').count() > MAX_DEPTH {
         return Ok(());
@@ -124,7 +133,8 @@ impl Loaded {
                 if !self.diagnostics.is_empty() {
                     eprintln!("{}", render_all(&self.diagnostics, sources, super::colored()));
                 }
-                let setups = Setups::read(&self.folder, sources).map_err(|d| Trouble::from_diagnostics(&[d], sources))?;
+                let setups =
+                    Setups::read(&self.folder, sources).map_err(|d| Trouble::from_diagnostics(&[d], sources))?;
                 Ok(Protocol { folder: self.folder, pack, scenarios, setups })
             }
             _ => Err(Trouble::from_diagnostics(&self.diagnostics, sources)),
@@ -136,7 +146,11 @@ impl Loaded {
 pub fn built_in_protocol(name: &str, sources: &mut Sources) -> Result<Loaded, Trouble> {
     let known = built_in();
     if !known.contains(&name) {
-        let help = suggest(name, known.iter().copied(), &format!("built in: {}; a folder of yours: --pack DIR", known.join(", ")));
+        let help = suggest(
+            name,
+            known.iter().copied(),
+            &format!("built in: {}; a folder of yours: --pack DIR", known.join(", ")),
+        );
         return Err(Trouble::new(format!("there is no protocol `{name}`\n  help: {help}")));
     }
     let folder = embedded_folder(name, sources);

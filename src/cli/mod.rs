@@ -103,5 +103,8 @@ fn print(text: &str) {
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Trouble> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| Trouble::new(format!("failed to start: {error}")))
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Trouble::new(format!("failed to start: {error}")))
 }

@@ -82,7 +82,14 @@ fn list(format: Format) -> Result<u8, Trouble> {
         let mut sources = Sources::default();
         let protocol = files::built_in_protocol(name, &mut sources)?.usable(&sources)?;
         let (pack, scenarios) = (&protocol.pack, protocol.scenarios.programs.len());
-        let _ = writeln!(out, "{name:12} {:8} {:3} messages  {:3} rules  {scenarios:3} scenarios  {}", pack.version, pack.messages.len(), pack.rules.len(), pack.title);
+        let _ = writeln!(
+            out,
+            "{name:12} {:8} {:3} messages  {:3} rules  {scenarios:3} scenarios  {}",
+            pack.version,
+            pack.messages.len(),
+            pack.rules.len(),
+            pack.title
+        );
         all.push(json!({ "name": name, "version": pack.version, "hash": pack.hash, "title": pack.title, "messages": pack.messages.len(), "rules": pack.rules.len(), "scenarios": scenarios }));
     }
     finish(format, out, Value::Array(all))
@@ -126,7 +133,15 @@ fn show(name: &str, only_rules: bool, format: Format) -> Result<u8, Trouble> {
             (None, true) => "no check".to_owned(),
             (None, false) => by.join(", "),
         };
-        let _ = writeln!(out, "  {:8} {:6} {:12} line {:<4} {}", rule.id, rule.level.name(), rule.basis.name(), rule.line, rule.text);
+        let _ = writeln!(
+            out,
+            "  {:8} {:6} {:12} line {:<4} {}",
+            rule.id,
+            rule.level.name(),
+            rule.basis.name(),
+            rule.line,
+            rule.text
+        );
         let _ = writeln!(out, "           {state}");
         rules.insert(
             rule.id.clone(),
@@ -136,7 +151,14 @@ fn show(name: &str, only_rules: bool, format: Format) -> Result<u8, Trouble> {
     if only_rules {
         return finish(format, out, Value::Object(rules));
     }
-    let mut text = format!("{} {}: {} ({})\n{}\n\nmessages\n", pack.name, pack.version, pack.title, pack.hash, pack.description.trim());
+    let mut text = format!(
+        "{} {}: {} ({})\n{}\n\nmessages\n",
+        pack.name,
+        pack.version,
+        pack.title,
+        pack.hash,
+        pack.description.trim()
+    );
     let mut messages = Vec::new();
     for message in &pack.messages {
         let direction = match (message.directions.to_hub, message.directions.from_hub) {
@@ -179,7 +201,10 @@ fn lint(directory: &std::path::Path) -> Result<u8, Trouble> {
     let warnings = loaded.diagnostics.len() - errors;
     let messages = loaded.pack.as_ref().map_or(0, |pack| pack.messages.len());
     let scenarios = loaded.scenarios.as_ref().map_or(0, |scenarios| scenarios.programs.len());
-    print(&format!("{}: {messages} messages, {scenarios} scenarios, {errors} errors, {warnings} warnings\n", loaded.folder.name));
+    print(&format!(
+        "{}: {messages} messages, {scenarios} scenarios, {errors} errors, {warnings} warnings\n",
+        loaded.folder.name
+    ));
     Ok(if has_errors(&loaded.diagnostics) { super::exit::USAGE } else { 0 })
 }
 
@@ -188,28 +213,40 @@ fn validate(name: &str, message: &str, file: &std::path::Path) -> Result<u8, Tro
     let protocol = named(name, &mut sources)?.usable(&sources)?;
     let Some(found) = protocol.pack.message(message) else {
         let known: Vec<&str> = protocol.pack.messages.iter().map(|message| message.name.as_str()).collect();
-        return Err(Trouble::new(format!("{name} has no message `{message}`\n  help: {}", suggest(message, known, &format!("`hubproof packs show {name}` lists them")))));
+        return Err(Trouble::new(format!(
+            "{name} has no message `{message}`\n  help: {}",
+            suggest(message, known, &format!("`hubproof packs show {name}` lists them"))
+        )));
     };
     let text = if file.as_os_str() == "-" {
         let mut text = String::new();
-        std::io::stdin().take(crate::source::MAX_FILE as u64).read_to_string(&mut text).map_err(|error| Trouble::new(format!("failed to read stdin: {error}")))?;
+        std::io::stdin()
+            .take(crate::source::MAX_FILE as u64)
+            .read_to_string(&mut text)
+            .map_err(|error| Trouble::new(format!("failed to read stdin: {error}")))?;
         text
     } else {
         let id = files::read(file, &mut sources)?;
         sources.file(id).text.clone()
     };
-    let payload: Value = serde_json::from_str(&text).map_err(|error| Trouble::new(format!("{} is not JSON: {error}", file.display())))?;
+    let payload: Value = serde_json::from_str(&text)
+        .map_err(|error| Trouble::new(format!("{} is not JSON: {error}", file.display())))?;
     let violations = found.schema.judge(&payload);
     let mut out = String::new();
     for violation in &violations {
         let place = if violation.path.is_empty() { "the whole" } else { &violation.path };
         let word = if violation.should { "warning" } else { "error" };
-        let rules = if violation.rules.is_empty() { String::new() } else { format!(" [{}]", violation.rules.join(", ")) };
+        let rules =
+            if violation.rules.is_empty() { String::new() } else { format!(" [{}]", violation.rules.join(", ")) };
         let _ = writeln!(out, "{word}{rules}: {place}: expected {}, found {}", violation.expected, violation.found);
     }
     let broken = violations.iter().any(|violation| !violation.should);
     if !found.matcher.fits(&payload) {
-        let _ = writeln!(out, "note: it would not be recognised as `{message}`: {}", found.matcher.difference(&payload).map(|d| d.to_string()).unwrap_or_default());
+        let _ = writeln!(
+            out,
+            "note: it would not be recognised as `{message}`: {}",
+            found.matcher.difference(&payload).map(|d| d.to_string()).unwrap_or_default()
+        );
     }
     let _ = writeln!(out, "{}", if broken { "invalid" } else { "valid" });
     print(&out);

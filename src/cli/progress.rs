@@ -60,7 +60,12 @@ impl Progress {
             self.bar.set_message(format!("{failed}{doing}"));
         } else if self.last_line.elapsed() >= LINE_EVERY {
             self.last_line = Instant::now();
-            eprintln!("{}/{} scenarios after {:.0} s  {failed}{doing}", self.done, self.total, self.started.elapsed().as_secs_f64());
+            eprintln!(
+                "{}/{} scenarios after {:.0} s  {failed}{doing}",
+                self.done,
+                self.total,
+                self.started.elapsed().as_secs_f64()
+            );
         }
     }
 
@@ -80,5 +85,11 @@ fn frame_line(id: &str, frame: &FrameReport) -> String {
         Direction::Received => "<-",
         Direction::Neither => "--",
     };
-    format!("{:9.3} {id} {} {arrow} {} {}", frame.at.as_secs_f64(), frame.actor, frame.kind, frame.text.replace(['\n', '\r'], " "))
+    format!(
+        "{:9.3} {id} {} {arrow} {} {}",
+        frame.at.as_secs_f64(),
+        frame.actor,
+        frame.kind,
+        frame.text.replace(['\n', '\r'], " ")
+    )
 }

@@ -39,7 +39,9 @@ fn announce(running: &reference::Running) {
 
 async fn with_target_file(server: reference::ServeArgs, path: PathBuf) -> Result<(), Trouble> {
     let [name] = server.names.as_slice() else {
-        return Err(Trouble::new("a target file describes the hub of one protocol\n  help: hubproof serve NAME --target-file FILE"));
+        return Err(Trouble::new(
+            "a target file describes the hub of one protocol\n  help: hubproof serve NAME --target-file FILE",
+        ));
     };
     let name = name.clone();
     let mut sources = Sources::default();
@@ -69,11 +71,13 @@ async fn with_target_file(server: reference::ServeArgs, path: PathBuf) -> Result
         (None, _) => None,
         (Some(pem), given) => {
             let file = given.unwrap_or_else(|| path.with_extension("ca.pem"));
-            std::fs::write(&file, pem).map_err(|error| Trouble::new(format!("failed to write {}: {error}", file.display())))?;
+            std::fs::write(&file, pem)
+                .map_err(|error| Trouble::new(format!("failed to write {}: {error}", file.display())))?;
             Some(std::path::absolute(&file).unwrap_or(file).display().to_string())
         }
     };
-    let addresses = Addresses { urls: running.hubs.iter().map(|hub| hub.url.clone()).collect(), admin: running.admin.clone(), ca };
+    let addresses =
+        Addresses { urls: running.hubs.iter().map(|hub| hub.url.clone()).collect(), admin: running.admin.clone(), ca };
     write_private(&path, &protocol.setups.target_file(&name, &addresses))?;
     announce(&running);
     wait().await?;
@@ -97,7 +101,8 @@ async fn wait() -> Result<(), Trouble> {
     let trouble = |error: std::io::Error| Trouble::new(format!("failed to wait for signals: {error}"));
     #[cfg(unix)]
     {
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(trouble)?;
+        let mut terminate =
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(trouble)?;
         tokio::select! {
             done = tokio::signal::ctrl_c() => done.map_err(trouble),
             _ = terminate.recv() => Ok(()),

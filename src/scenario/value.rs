@@ -81,10 +81,12 @@ impl Bound {
     /// As the expression engine sees it: frames keep their wire for `wire()`.
     pub fn to_engine(&self) -> Engine {
         match self {
-            Self::One { value, wire: Some(wire) } if value.is_object() || value.is_array() => Engine::from_object(Frame {
-                members: Engine::from(minijinja::value::Serde(value)),
-                wire: Arc::clone(wire),
-            }),
+            Self::One { value, wire: Some(wire) } if value.is_object() || value.is_array() => {
+                Engine::from_object(Frame {
+                    members: Engine::from(minijinja::value::Serde(value)),
+                    wire: Arc::clone(wire),
+                })
+            }
             Self::One { value, .. } => Engine::from(minijinja::value::Serde(value)),
             Self::Many { items, .. } => Engine::from(items.iter().map(Bound::to_engine).collect::<Vec<_>>()),
             Self::Scene(names) => {
