@@ -297,6 +297,10 @@ impl Wire {
                 self.end(connection);
             }
             machine::Output::Drop { .. } => self.end(connection),
+            // Nobody listens here.
+            machine::Output::Connect { conn, .. } => {
+                self.to_machine.push_back(machine::Input::ConnectFailed { conn, reason: "no network".to_owned() });
+            }
         }
     }
 

@@ -20,6 +20,7 @@ fn conversation(protocol: &str, fault: Option<&str>) -> Vec<String> {
 
 fn qi(fault: Option<&str>) -> Vec<String> {
     let mut hub = Play::new("qi", &[], fault);
+    hub.open(2);
     hub.open(1);
     let sessions = [None, Some(""), Some("größe"), Some("s"), Some("a string longer than the 36 characters of a UUID")];
     for session in sessions {

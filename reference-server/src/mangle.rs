@@ -343,7 +343,7 @@ mod tests {
                         out.extend(self.0.iter().map(|&conn| Output::Text { conn, text: text.clone() }));
                     }
                 }
-                Input::Ping { .. } | Input::Tick => {}
+                Input::Ping { .. } | Input::Connected { .. } | Input::ConnectFailed { .. } | Input::Tick => {}
             }
         }
         fn deadline(&self) -> Option<Duration> {

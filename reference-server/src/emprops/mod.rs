@@ -310,7 +310,12 @@ impl Machine for Emprops {
             }
             Input::Closed { conn } => self.leave(now, conn, false, out),
             // The document knows no binary messages.
-            Input::Text { .. } | Input::Binary { .. } | Input::Ping { .. } | Input::Tick => {}
+            Input::Text { .. }
+            | Input::Binary { .. }
+            | Input::Ping { .. }
+            | Input::Connected { .. }
+            | Input::ConnectFailed { .. }
+            | Input::Tick => {}
         }
     }
 

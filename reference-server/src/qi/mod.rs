@@ -104,6 +104,7 @@ pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, Se
         open: BTreeSet::new(),
         sessions: BTreeMap::new(),
         first_sessions: BTreeMap::new(),
+        failed: BTreeSet::new(),
         answered: 0,
     }))
 }
@@ -120,6 +121,8 @@ struct Qi {
     sessions: BTreeMap<String, u64>,
     /// The first session of each connection; only a fault looks at it.
     first_sessions: BTreeMap<Conn, String>,
+    /// Connections on which something failed; only a fault looks at them.
+    failed: BTreeSet<Conn>,
     answered: u64,
 }
 
@@ -140,6 +143,9 @@ struct Reply<'a> {
 impl Machine for Qi {
     fn handle(&mut self, _: Duration, input: Input, out: &mut Vec<Output>) {
         match input {
+            Input::Open { conn, .. } if self.broken.is("qi-upgrade-refused") => {
+                out.push(Output::Refuse { conn, status: 503, body: String::new() });
+            }
             Input::Open { conn, .. } => {
                 self.open.insert(conn);
                 out.push(Output::Accept { conn, subprotocol: None });
@@ -148,6 +154,7 @@ impl Machine for Qi {
             Input::Closed { conn } => {
                 self.open.remove(&conn);
                 self.first_sessions.remove(&conn);
+                self.failed.remove(&conn);
             }
             _ => {}
         }
@@ -179,7 +186,11 @@ impl Qi {
 
     /// One request, one reply (line 13).
     fn request(&mut self, conn: Conn, text: &str, out: &mut Vec<Output>) {
+        if self.broken.is("qi-deaf-after-failure") && self.failed.contains(&conn) {
+            return;
+        }
         let (session, outcome) = match json::members(text) {
+            Ok(members) if self.broken.is("qi-keys-renamed") && members.contains_key("command") => return,
             Ok(members) => {
                 let session = json::optional::<String>(&members, "session_id");
                 let outcome = session.clone().and_then(|session| self.run(&members, session.as_deref()));
@@ -198,14 +209,21 @@ impl Qi {
         let (status, payload) = match outcome {
             Ok(values) => ("success", values),
             // A string always serialises.
-            Err(reason) => ("failure", serde_json::value::to_raw_value(&reason).ok()),
+            Err(reason) => {
+                self.failed.insert(conn);
+                ("failure", serde_json::value::to_raw_value(&reason).ok())
+            }
         };
         let reply =
             Reply { session_id: session.as_deref(), status, payload: payload.as_deref(), version: &self.version };
         // Strings and raw JSON always serialise.
         let text = Utf8Bytes::from(serde_json::to_string(&reply).unwrap_or_default());
         self.answered += 1;
-        out.push(Output::Text { conn, text });
+        if self.broken.is("qi-replies-published") {
+            out.extend(self.open.iter().map(|&conn| Output::Text { conn, text: text.clone() }));
+        } else {
+            out.push(Output::Text { conn, text });
+        }
     }
 
     /// The session that the reply names: the request's (line 61), unless a fault has it otherwise.
@@ -241,9 +259,13 @@ impl Qi {
         if takes_none && !given && self.broken.is("qi-payload-demanded") {
             return Err(format!("command {command:?} needs a payload"));
         }
+        if session.is_none() && self.broken.is("qi-session-demanded") {
+            return Err("a request needs a session_id".to_owned());
+        }
         let outcome = self.execute(&command, arguments, session);
         match outcome {
             Ok(_) if self.broken.is("qi-command-ignored") => self.get_static(),
+            _ if self.broken.is("qi-command-never-read") => self.get_static(),
             Err(_) if self.broken.is("qi-failure-reported-as-success") => Ok(None),
             Ok(_) if self.broken.is("qi-success-reported-as-failure") => Err("the command succeeded".to_owned()),
             outcome => outcome,

@@ -1,0 +1,215 @@
+//! The proof of the judge: every scenario against every fault of the reference server, without sockets. A check counts
+//! once it has been seen to fail, and a fault may be blamed on no rule but those that it breaks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use hubproof::event::{CheckReport, ScenarioReport, Verdict};
+use hubproof::pack::{Basis, Level};
+use hubproof_reference::{Fault, faults};
+
+use crate::virtual_wire::Protocol;
+
+/// The scenarios of a protocol, played against a correct hub and against every faulty one.
+pub struct Matrix {
+    pub protocol: Protocol,
+    pub correct: Vec<ScenarioReport>,
+    pub cases: Vec<Case>,
+}
+
+/// What the scenarios say about a hub with one fault.
+pub struct Case {
+    pub fault: &'static Fault,
+    /// Findings under the rules that the fault breaks.
+    pub within: Vec<Seen>,
+    /// Findings under others: somebody is accused of what he has not done.
+    pub outside: Vec<Seen>,
+    /// Scenarios that could not decide, with the reason.
+    pub undecided: Vec<String>,
+}
+
+/// One rule, found to be broken by one check.
+pub struct Seen {
+    pub rule: String,
+    pub verdict: Verdict,
+    /// At the level that the rule has: a check that lowers it proves nothing.
+    pub proves: bool,
+    /// `scenario: step`.
+    pub place: String,
+    pub message: String,
+}
+
+impl Case {
+    pub fn is_killed(&self) -> bool {
+        !self.within.is_empty()
+    }
+}
+
+impl Matrix {
+    /// Plays everything; `wanted` chooses the faults.
+    pub fn play(protocol: &str, wanted: &(dyn Fn(&Fault) -> bool + Sync)) -> Self {
+        let protocol = Protocol::load(protocol);
+        let correct = all(&protocol, None);
+        let expected = Expected::of(&correct, &all(&protocol, None));
+        let chosen: Vec<&'static Fault> =
+            faults().filter(|fault| fault.protocol == protocol.pack.name && wanted(fault)).collect();
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut cases = Vec::new();
+            while let Some(fault) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+                cases.push(Case::judge(fault, &all(&protocol, Some(fault.id)), &expected));
+            }
+            cases
+        };
+        let threads = std::thread::available_parallelism().map_or(2, usize::from);
+        let mut cases: Vec<Case> = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+        });
+        cases.sort_by_key(|case| chosen.iter().position(|fault| fault.id == case.fault.id));
+        Self { protocol, correct, cases }
+    }
+
+    /// The rules that a check was seen to find broken, with the faults and the checks.
+    pub fn proofs(&self) -> BTreeMap<&str, Vec<(&'static Fault, &Seen)>> {
+        let mut proofs: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+        for case in &self.cases {
+            for seen in case.within.iter().filter(|seen| seen.proves) {
+                proofs.entry(&*seen.rule).or_default().push((case.fault, seen));
+            }
+        }
+        proofs
+    }
+
+    /// Rules nobody has seen broken.
+    pub fn unproven(&self) -> Vec<&str> {
+        let proofs = self.proofs();
+        self.protocol.pack.rules.keys().map(String::as_str).filter(|id| !proofs.contains_key(id)).collect()
+    }
+
+    /// Rules, proven, faults, killed: in one line.
+    pub fn numbers(&self) -> String {
+        let rules = &self.protocol.pack.rules;
+        let hard = |id: &str| rules[id].level == Level::Must && rules[id].basis == Basis::Stated;
+        let proofs = self.proofs();
+        format!(
+            "{}: {} scenarios; {} rules, {} proven ({} of {} must and stated); {} faults, {} killed, {} surviving",
+            self.protocol.pack.name,
+            self.correct.len(),
+            rules.len(),
+            proofs.len(),
+            proofs.keys().filter(|id| hard(id)).count(),
+            rules.keys().filter(|id| hard(id)).count(),
+            self.cases.len(),
+            self.cases.iter().filter(|case| case.is_killed()).count(),
+            self.cases.iter().filter(|case| !case.is_killed()).count(),
+        )
+    }
+
+    /// Everything that is not as it should be, for a person.
+    pub fn complaints(&self) -> String {
+        let mut text = String::new();
+        for case in &self.cases {
+            let fault = case.fault;
+            if !case.is_killed() {
+                let _ =
+                    writeln!(text, "SURVIVES {} {:?}\n  {}\n  {:?}", fault.id, fault.rules, fault.text, case.undecided);
+            }
+            if !case.outside.is_empty() {
+                let _ = writeln!(text, "ACCUSES OTHERS {} {:?}\n  {}", fault.id, fault.rules, fault.text);
+                for seen in &case.outside {
+                    let _ = writeln!(text, "  {} {}", seen.rule, seen);
+                }
+            }
+        }
+        text
+    }
+}
+
+impl std::fmt::Display for Seen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let message: String = self.message.chars().take(200).collect();
+        write!(f, "[{}] {}: {message}", self.verdict.name(), self.place)
+    }
+}
+
+fn all(protocol: &Protocol, fault: Option<&str>) -> Vec<ScenarioReport> {
+    protocol.scenarios.programs.iter().filter_map(|program| protocol.play(program, fault)).collect()
+}
+
+/// How each check comes out on a correct hub.
+struct Expected<'a>(BTreeMap<(&'a str, &'a str), (Verdict, Option<&'a str>)>);
+
+impl<'a> Expected<'a> {
+    /// Of two runs, so that messages with random parts are not compared.
+    fn of(one: &'a [ScenarioReport], other: &[ScenarioReport]) -> Self {
+        let mut expected = BTreeMap::new();
+        for (first, second) in one.iter().zip(other) {
+            for check in &first.checks {
+                let again = second.checks.iter().find(|again| again.name == check.name);
+                let steady = again.is_some_and(|again| again.message == check.message);
+                let key = (first.id.as_str(), check.name.as_str());
+                expected.insert(key, (check.verdict, steady.then_some(check.message.as_str())));
+            }
+        }
+        Self(expected)
+    }
+
+    /// Whether a check came out worse than it should, or, where the rule only allows something, otherwise.
+    fn differs(&self, scenario: &str, check: &CheckReport, verdict: Verdict) -> bool {
+        match (verdict, self.0.get(&(scenario, check.name.as_str()))) {
+            (Verdict::Fail | Verdict::Warn, _) => true,
+            (Verdict::Info, Some((Verdict::Info, Some(message)))) => *message != check.message,
+            (Verdict::Info, Some((before, _))) => *before != Verdict::Info,
+            (Verdict::Info, None) => true,
+            (Verdict::Pass, Some((Verdict::Info, _))) => true,
+            _ => false,
+        }
+    }
+}
+
+impl Case {
+    fn judge(fault: &'static Fault, reports: &[ScenarioReport], expected: &Expected<'_>) -> Self {
+        let mut case = Self { fault, within: Vec::new(), outside: Vec::new(), undecided: Vec::new() };
+        for report in reports {
+            assert_eq!(report.mistake, None, "{} with {}", report.id, fault.id);
+            if let (Verdict::Inconclusive, Some(cause)) = (report.verdict, &report.cause) {
+                case.undecided.push(format!("{}: {}: {}", report.id, cause.step, cause.message));
+            }
+            for check in &report.checks {
+                for (rule, verdict) in &check.rules {
+                    if !expected.differs(&report.id, check, *verdict) {
+                        continue;
+                    }
+                    let proves = !rule.lowered
+                        && match rule.level {
+                            Level::Must => *verdict == Verdict::Fail || rule.basis == Basis::Silent,
+                            Level::Should => *verdict == Verdict::Warn,
+                            Level::May => true,
+                        };
+                    let seen = Seen {
+                        rule: rule.id.clone(),
+                        verdict: *verdict,
+                        proves,
+                        place: format!(
+                            "{}: {}",
+                            report.id,
+                            if check.step.is_empty() { &check.name } else { &check.step }
+                        ),
+                        message: check.message.clone(),
+                    };
+                    if fault.rules.contains(&rule.id.as_str()) {
+                        case.within.push(seen);
+                    } else if matches!(verdict, Verdict::Fail | Verdict::Warn) {
+                        case.outside.push(seen);
+                    }
+                }
+                if check.rules.is_empty() && matches!(check.verdict, Verdict::Fail | Verdict::Warn) {
+                    case.undecided.push(format!("{}: {}: {}", report.id, check.name, check.message));
+                }
+            }
+        }
+        case
+    }
+}
