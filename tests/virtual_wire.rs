@@ -271,7 +271,8 @@ impl Wire {
     }
 
     fn hear(&mut self, output: machine::Output) {
-        let connection = u32::try_from(output.conn()).unwrap();
+        // Numbers beyond are those of connections that a hub makes itself.
+        let connection = u32::try_from(output.conn()).unwrap_or(u32::MAX);
         match output {
             machine::Output::Accept { subprotocol, .. } => {
                 if let Some(state) = self.connections.get_mut(&connection) {

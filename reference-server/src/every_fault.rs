@@ -14,6 +14,8 @@ fn conversation(protocol: &str, fault: Option<&str>) -> Vec<String> {
     match protocol {
         "qi" => qi(fault),
         "concierge" => [concierge(fault), secret(fault)].concat(),
+        "airavata" => crate::airavata::tests::conversation(fault),
+        "gator" => crate::gator::tests::conversation(fault),
         other => panic!("the conversation of {other} is not written"),
     }
 }

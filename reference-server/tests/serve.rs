@@ -42,6 +42,12 @@ async fn connect(running: &Running, index: usize) -> Client {
     request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static("ert-concierge"));
     match running.hubs[index].protocol.as_str() {
         "concierge" => connect_async(request).await.unwrap().0,
+        "airavata" => {
+            let key = jsonwebtoken::EncodingKey::from_secret(b"the key of the reference hub");
+            let token = jsonwebtoken::encode(&Default::default(), &json!({ "sub": "u" }), &key).unwrap();
+            let url = format!("{}/ws/user?token={token}", running.hubs[index].url);
+            connect_async(url).await.unwrap().0
+        }
         _ => connect_async(running.hubs[index].url.as_str()).await.unwrap().0,
     }
 }

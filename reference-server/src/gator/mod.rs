@@ -352,7 +352,7 @@ impl Gator {
             return Some(None);
         }
         if self.broken.is("gator-large-id-rounded") {
-            let rounded = number.filter(|number| *number > 9_007_199_254_740_992.0)?;
+            let rounded = number.filter(|number| *number >= 9_007_199_254_740_992.0)?;
             return serde_json::value::to_raw_value(&rounded).ok().map(Some);
         }
         None

@@ -1,0 +1,148 @@
+//! Gator over real sockets: a tree of hubs, connections that a hub makes itself, a log file that stays.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use hubproof_reference::{HubConfig, Running, ServeConfig, serve};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, accept_async, connect_async};
+
+type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+async fn hub(sets: &[&str]) -> Running {
+    let mut config = HubConfig::new("gator");
+    for set in sets {
+        config.settings.set_pair(set).unwrap();
+    }
+    let admin = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+    serve(ServeConfig { hubs: vec![config], admin }).await.unwrap()
+}
+
+async fn connect(hub: &Running, path: &str) -> Client {
+    connect_async(format!("{}{path}", hub.hubs[0].url)).await.unwrap().0
+}
+
+/// The next JSON text; none within ten seconds is a failure.
+async fn hear<S>(stream: &mut WebSocketStream<S>) -> Value
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    match timeout(Duration::from_secs(10), stream.next()).await.expect("nothing comes") {
+        Some(Ok(Message::Text(text))) => serde_json::from_str(&text).unwrap(),
+        other => panic!("expected a text, got {other:?}"),
+    }
+}
+
+async fn ask(client: &mut Client, request: Value) -> Value {
+    client.send(Message::text(request.to_string())).await.unwrap();
+    hear(client).await
+}
+
+async fn http(hub: &Running, method: &str, path: &str, body: &str) -> Value {
+    let address = hub.admin.as_deref().unwrap().strip_prefix("http://").unwrap().to_owned();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let length = body.len();
+    let request =
+        format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
+async fn event(hub: &Running, event: Value) -> Value {
+    http(hub, "POST", "/events/gator", &event.to_string()).await
+}
+
+/// Waits until the hub's state is so.
+async fn until(hub: &Running, pointer: &str, want: Value) {
+    let wait = async {
+        while http(hub, "GET", "/state/gator", "").await.pointer(pointer) != Some(&want) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), wait).await.expect("the hub gets there");
+}
+
+#[tokio::test]
+async fn logs_climb_and_stops_descend_a_tree_of_hubs() {
+    let top = hub(&[]).await;
+    let middle = hub(&[&format!("parent={}", top.hubs[0].url)]).await;
+    until(&middle, "/parents/0/there", json!(true)).await;
+    let bottom = hub(&[]).await;
+    let place = event(&middle, json!({ "register_child": { "name": "bottom" } })).await["path"].clone();
+    let url = format!("{}{}", middle.hubs[0].url, place.as_str().unwrap());
+    event(&bottom, json!({ "connect_up": { "url": url } })).await;
+    until(&middle, "/children/bottom", json!(true)).await;
+
+    let mut task = connect(&bottom, "/").await;
+    let mut watcher = connect(&middle, "/").await;
+    let log =
+        json!({ "action": "log", "req_id": 1, "payload": { "timestamp": 5, "severity": "ERROR", "message": "x" } });
+    assert_eq!(ask(&mut task, log).await["result"], "success");
+    until(&top, "/logged", json!(1)).await;
+    let entries = event(&top, json!({ "log_entries": { "message": "x" } })).await;
+    assert_eq!(entries, json!([{ "timestamp": 5, "severity": "ERROR", "message": "x" }]));
+
+    assert_eq!(ask(&mut watcher, json!({ "action": "stop", "req_id": 2 })).await["rsp_id"], 2);
+    until(&bottom, "/stops", json!(1)).await;
+    for hub in [bottom, middle, top] {
+        timeout(Duration::from_secs(5), hub.shutdown()).await.expect("shutdown ends");
+    }
+}
+
+#[tokio::test]
+async fn a_hub_calls_whom_it_is_told_to_and_is_a_client_there() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let hub = hub(&[]).await;
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let answer = event(&hub, json!({ "connect_up": { "url": url } })).await;
+    assert_eq!(answer, json!({ "url": url, "parents": 1 }));
+    let mut parent = accept_async(listener.accept().await.unwrap().0).await.unwrap();
+    let mut task = connect(&hub, "/").await;
+    ask(&mut task, json!({ "action": "log", "payload": { "message": "up" } })).await;
+    assert_eq!(hear(&mut parent).await["payload"]["message"], "up");
+    parent.send(Message::text(r#"{"action":"stop","req_id":1}"#)).await.unwrap();
+    assert_eq!(hear(&mut parent).await["rsp_id"], 1);
+    parent.close(None).await.unwrap();
+    until(&hub, "/parents", json!([])).await;
+    hub.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_parent_that_is_not_there_does_no_harm() {
+    // A port that nobody listens on.
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let hub = hub(&[]).await;
+    event(&hub, json!({ "connect_up": { "url": format!("ws://{free}") } })).await;
+    until(&hub, "/parents", json!([])).await;
+    // One that never answers must not keep the hub from shutting down.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    event(&hub, json!({ "connect_up": { "url": format!("ws://{}", silent.local_addr().unwrap()) } })).await;
+    let mut task = connect(&hub, "/").await;
+    ask(&mut task, json!({ "action": "log", "payload": { "message": "x" } })).await;
+    timeout(Duration::from_secs(5), hub.shutdown()).await.expect("shutdown ends");
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn the_log_file_outlives_the_hub() {
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.sqlite", std::process::id()));
+    let set = format!("database={}", file.display());
+    let first = hub(&[&set]).await;
+    let mut task = connect(&first, "/").await;
+    ask(&mut task, json!({ "action": "log", "payload": { "timestamp": 5.5, "message": "x" } })).await;
+    first.shutdown().await;
+    let second = hub(&[&set]).await;
+    let entries = event(&second, json!({ "log_entries": { "message": "x" } })).await;
+    assert_eq!(entries, json!([{ "timestamp": 5.5, "severity": "INFO", "message": "x" }]));
+    second.shutdown().await;
+    for end in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{}{end}", file.display()));
+    }
+}
