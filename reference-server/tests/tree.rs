@@ -1,5 +1,7 @@
 //! Gator over real sockets: a tree of hubs, connections that a hub makes itself, a log file that stays.
 
+#![allow(clippy::unwrap_used)]
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
