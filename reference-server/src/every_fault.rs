@@ -167,7 +167,7 @@ fn concierge(fault: Option<&str>) -> Vec<String> {
 #[test]
 fn every_fault_shows() {
     let mut correct = Vec::new();
-    for protocol in crate::protocols() {
+    for protocol in crate::protocols().iter().filter(|name| crate::faults().any(|fault| fault.protocol == **name)) {
         correct.push((*protocol, conversation(protocol, None)));
         assert_eq!(correct.last().unwrap().1, conversation(protocol, None), "{protocol} is deterministic");
     }

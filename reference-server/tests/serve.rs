@@ -48,6 +48,11 @@ async fn connect(running: &Running, index: usize) -> Client {
             let url = format!("{}/ws/user?token={token}", running.hubs[index].url);
             connect_async(url).await.unwrap().0
         }
+        "emprops" => {
+            let mut client = connect_async(running.hubs[index].url.as_str()).await.unwrap().0;
+            hear(&mut client).await;
+            client
+        }
         _ => connect_async(running.hubs[index].url.as_str()).await.unwrap().0,
     }
 }
