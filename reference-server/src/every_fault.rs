@@ -14,6 +14,7 @@ fn conversation(protocol: &str, fault: Option<&str>) -> Vec<String> {
     match protocol {
         "qi" => qi(fault),
         "concierge" => [concierge(fault), secret(fault)].concat(),
+        "emprops" => crate::emprops::story::tell(fault),
         other => panic!("the conversation of {other} is not written"),
     }
 }
