@@ -927,7 +927,7 @@ pub static FAULTS: &[Fault] = &[
         P,
         "emprops-assigned-unclaimed",
         "A job is assigned to everybody who hears of it, without a claim.",
-        &["EMP-056", "EMP-059"],
+        &["EMP-045", "EMP-053", "EMP-056", "EMP-057", "EMP-059", "EMP-060", "EMP-064", "EMP-080", "EMP-081"],
     ),
     outside(
         P,
@@ -1042,13 +1042,13 @@ pub static FAULTS: &[Fault] = &[
         P,
         "emprops-max-jobs-ignored",
         "A claim gets all jobs that fit, whatever max_jobs says.",
-        &["EMP-045", "EMP-057", "EMP-060"],
+        &["EMP-045", "EMP-048", "EMP-057", "EMP-060", "EMP-108"],
     ),
     inside(
         P,
         "emprops-max-jobs-one-more",
         "A claim gets one job more than max_jobs.",
-        &["EMP-045", "EMP-057", "EMP-060"],
+        &["EMP-045", "EMP-048", "EMP-057", "EMP-060", "EMP-108"],
     ),
     inside(P, "emprops-claim-timeout-never", "A job that is not accepted stays with its worker.", &["EMP-064"]),
     inside(
@@ -1791,7 +1791,7 @@ pub static FAULTS: &[Fault] = &[
         P,
         "emprops-chunks-complete-early",
         "A message is announced when all chunks but one have come.",
-        &["EMP-123", "EMP-124", "EMP-125", "EMP-129"],
+        &["EMP-123", "EMP-124", "EMP-125", "EMP-126", "EMP-127", "EMP-129"],
     ),
     outside(
         P,
@@ -1834,12 +1834,7 @@ pub static FAULTS: &[Fault] = &[
         &["EMP-126"],
     ),
     inside(P, "emprops-chunks-in-order-only", "Chunks that do not come in order are refused.", &["EMP-127"]),
-    inside(
-        P,
-        "emprops-chunks-as-they-come",
-        "Chunks are put together in the order in which they come.",
-        &["EMP-122", "EMP-125", "EMP-127"],
-    ),
+    inside(P, "emprops-chunks-as-they-come", "Chunks are put together in the order in which they come.", &["EMP-127"]),
     // Health and farewells.
     outside(
         P,

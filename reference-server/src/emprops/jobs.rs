@@ -129,7 +129,10 @@ impl Emprops {
             || self.broken.is("emprops-offer-ignores-hardware")
             || self.broken.is("emprops-hardware-exclusive");
         (unsubscribed || unfit).then(|| {
-            let all = self.workers.iter().filter(|(_, worker)| (worker.subscribed || unsubscribed) && !worker.lost);
+            let all = self
+                .workers
+                .iter()
+                .filter(|(_, worker)| (worker.subscribed || unsubscribed) && worker.idle && !worker.lost);
             all.filter(|(_, worker)| {
                 let has = &worker.capabilities;
                 let needs = &job.needs;

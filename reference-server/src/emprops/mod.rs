@@ -403,13 +403,12 @@ impl Emprops {
         }
         let message = request::read(text)?;
         turn.id = message.id.clone();
-        if let Some(stranger) = message.stranger() {
-            if self.broken.is("emprops-unknown-members-refused") {
-                return Err(Refusal::InvalidMessage(format!("nobody knows the member {stranger:?}")));
-            }
-            if self.broken.is("emprops-unknown-members-swallow") {
-                return Ok(());
-            }
+        let refused = self.broken.is("emprops-unknown-members-refused");
+        if (refused || self.broken.is("emprops-unknown-members-swallow"))
+            && let Some(stranger) = message.stranger()
+        {
+            let refusal = Refusal::InvalidMessage(format!("nobody knows the member {stranger:?}"));
+            return if refused { Err(refusal) } else { Ok(()) };
         }
         match Kind::of(&message.kind) {
             Kind::Request(_)
@@ -453,7 +452,7 @@ impl Emprops {
             Request::SubscribeJob { job_id } => self.subscribe_job(turn, &message.kind, job_id)?,
             Request::Notifications(wish) => self.subscribe_notifications(turn, &message.kind, wish),
             Request::SubscribeStats(wish) => self.subscribe_stats(turn, &message.kind, wish)?,
-            Request::RequestStats(sections) => self.stats(turn.now, turn.conn, sections, turn.out),
+            Request::Statistics(sections) => self.stats(turn.now, turn.conn, sections, turn.out),
             Request::Chunk(_) if assembled => {
                 return Err(Refusal::InvalidMessage("a message in chunks is no chunk".to_owned()));
             }

@@ -280,7 +280,7 @@ pub enum Request<'a> {
     SubscribeJob { job_id: String },
     Notifications(Notifications<'a>),
     SubscribeStats(SubscribeStats),
-    RequestStats(Sections),
+    Statistics(Sections),
     Chunk(Chunk),
     Ping,
     Disconnect { keep: bool },
@@ -327,7 +327,7 @@ impl<'a> Message<'a> {
             "subscribe_job" => Request::SubscribeJob { job_id: job_id()? },
             "subscribe_job_notifications" => Request::Notifications(notifications(fields)?),
             "subscribe_stats" => Request::SubscribeStats(subscribe_stats(fields)?),
-            "request_stats" => Request::RequestStats(sections(fields)?),
+            "request_stats" => Request::Statistics(sections(fields)?),
             "chunked_message" => Request::Chunk(chunk(fields)?),
             "disconnect" => {
                 fields.text("reason")?;

@@ -441,18 +441,18 @@ fn a_claim_that_is_not_accepted_returns_to_its_place() {
     worker(&mut hub, 3, &documented_capabilities());
     let first = submit(&mut hub, 1, documented_job());
     let second = submit(&mut hub, 1, documented_job());
-    assert_eq!(claim(&mut hub, 2, json!({ "claim_timeout": 2000 })), [first.clone()]);
+    assert_eq!(claim(&mut hub, 2, json!({ "claim_timeout": 2000 })), [first.as_str()]);
     hub.pass(Duration::from_millis(1999));
     hub.heard(3);
     assert_eq!(answer(&mut hub, 1, "request_job_status", json!({ "job_id": first }))["status"], "assigned");
     hub.pass(Duration::from_millis(1));
     assert_eq!(types(&heard(&mut hub, 3)), ["job_available"]);
     assert_eq!(report(&mut hub, 2, "job_accepted_by_worker", &first, json!({}))[0]["error_code"], "JOB_NOT_HELD");
-    assert_eq!(claim(&mut hub, 3, json!({})), [first.clone()]);
+    assert_eq!(claim(&mut hub, 3, json!({})), [first.as_str()]);
     report(&mut hub, 3, "job_accepted_by_worker", &first, json!({}));
     hub.pass(Duration::from_secs(100));
     assert_eq!(answer(&mut hub, 1, "request_job_status", json!({ "job_id": first }))["worker_id"], "worker-3");
-    assert_eq!(claim(&mut hub, 2, json!({ "claim_timeout": null })), [second.clone()]);
+    assert_eq!(claim(&mut hub, 2, json!({ "claim_timeout": null })), [second.as_str()]);
     hub.pass(Duration::from_millis(30_000));
     assert_eq!(answer(&mut hub, 1, "request_job_status", json!({ "job_id": second }))["status"], "queued");
 }
@@ -465,7 +465,7 @@ fn a_failure_is_retried_twice_and_then_final() {
     worker(&mut hub, 2, &documented_capabilities());
     let id = submit(&mut hub, 1, documented_job());
     for attempt in 1..=3 {
-        assert_eq!(claim(&mut hub, 2, json!({})), [id.clone()], "attempt {attempt}");
+        assert_eq!(claim(&mut hub, 2, json!({})), [id.as_str()], "attempt {attempt}");
         hub.heard(1);
         let ack = report(&mut hub, 2, "fail_job", &id, json!({ "error": "gone", "retry": true })).remove(0);
         let told = heard(&mut hub, 1).pop().unwrap();
