@@ -16,6 +16,7 @@ fn conversation(protocol: &str, fault: Option<&str>) -> Vec<String> {
         "concierge" => [concierge(fault), secret(fault)].concat(),
         "airavata" => crate::airavata::tests::conversation(fault),
         "gator" => crate::gator::tests::conversation(fault),
+        "emprops" => crate::emprops::story::tell(fault),
         other => panic!("the conversation of {other} is not written"),
     }
 }

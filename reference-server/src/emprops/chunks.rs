@@ -27,6 +27,11 @@ pub fn decode(data: &str) -> Result<Vec<u8>, base64::DecodeError> {
     BASE64.decode(data)
 }
 
+/// The base64 of bytes.
+pub fn encode(data: &[u8]) -> String {
+    BASE64.encode(data)
+}
+
 /// A message of which some chunks have come.
 #[derive(Debug)]
 pub struct Series {
@@ -49,6 +54,11 @@ impl Series {
     /// The bytes that have come.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// How many chunks have come.
+    pub fn count(&self) -> usize {
+        self.parts.len()
     }
 
     /// Whether the chunk with this index has come.

@@ -26,6 +26,9 @@ const REGISTERED: &str = "registered";
 impl Emprops {
     /// Greets (line 51).
     pub(super) fn open(&mut self, now: Duration, conn: Conn, handshake: &Handshake, out: &mut Vec<Output>) {
+        if handshake.path == "/" && self.broken.is("emprops-root-refused") {
+            return out.push(Output::Refuse { conn, status: 404, body: "there is nothing here\n".to_owned() });
+        }
         out.push(Output::Accept { conn, subprotocol: None });
         let vouched = self.config.worker_token.as_deref().is_some_and(|token| shown(handshake, token));
         self.peers.insert(conn, Peer { vouched, ..Peer::default() });
@@ -68,7 +71,8 @@ impl Emprops {
     pub(super) fn register_worker(&mut self, turn: &mut Turn<'_>, request: RegisterWorker) -> Result<(), Refusal> {
         if let Some(token) = &self.config.worker_token {
             let vouched = self.peers.get(&turn.conn).is_some_and(|peer| peer.vouched);
-            if !request.token.as_ref().map_or(vouched, |shown| shown == token) {
+            let right = request.token.as_ref().map_or(vouched, |shown| shown == token);
+            if (!right && !self.broken.is("emprops-token-unchecked")) || self.broken.is("emprops-right-token-refused") {
                 return Err(Refusal::AuthFailed { worker_id: request.worker_id });
             }
         }
@@ -127,6 +131,7 @@ impl Emprops {
     /// A graceful farewell (line 711): the hub closes.
     pub(super) fn disconnect(&mut self, turn: &mut Turn<'_>, keep: bool) {
         turn.out.push(Output::Close { conn: turn.conn, code: 1000, reason: "goodbye".to_owned() });
+        let keep = keep || self.broken.is("emprops-cleanup-ignored");
         self.leave(turn.now, turn.conn, keep, turn.out);
     }
 
@@ -153,7 +158,9 @@ impl Emprops {
         if let Some(client) = peer.client.filter(|_| keep) {
             self.keep(client.id, Kept { watching: peer.watching, filters });
         }
-        self.dismiss(now, conn, out);
+        if !self.broken.is("emprops-departed-worker-stays") {
+            self.dismiss(now, conn, out);
+        }
     }
 
     fn keep(&mut self, client: Arc<str>, kept: Kept) {
@@ -191,15 +198,22 @@ impl Emprops {
 impl Emprops {
     /// Takes a chunk; with the last one the message is put together, announced and answered.
     pub(super) fn chunk(&mut self, turn: &mut Turn<'_>, chunk: Chunk) -> Result<(), Refusal> {
-        let data = chunks::decode(&chunk.data).map_err(|error| Wrong {
-            field: "data".to_owned(),
-            message: format!("Must be base64: {error}"),
-            provided: None,
-        })?;
+        let data = if self.broken.is("emprops-chunk-data-not-decoded") {
+            chunk.data.into_bytes()
+        } else {
+            chunks::decode(&chunk.data).map_err(|error| Wrong {
+                field: "data".to_owned(),
+                message: format!("Must be base64: {error}"),
+                provided: None,
+            })?
+        };
         let Some(peer) = self.peers.get_mut(&turn.conn) else {
             return Ok(());
         };
-        let id: Arc<str> = chunk.chunk_id.into();
+        let mut id: Arc<str> = chunk.chunk_id.into();
+        if self.broken.is("emprops-chunk-id-ignored") {
+            id = peer.series.keys().next().cloned().unwrap_or(id);
+        }
         match peer.series.get(&id) {
             None if peer.series.len() >= self.config.max_incomplete => {
                 return Err(Refusal::Limit("too many incomplete messages"));
@@ -228,10 +242,23 @@ impl Emprops {
         let Some(series) = peer.series.get_mut(&id) else {
             return Ok(());
         };
+        if chunk.index != series.count() && self.broken.is("emprops-chunks-in-order-only") {
+            return Err(Refusal::Invalid(Wrong {
+                field: "chunk_index".to_owned(),
+                message: "Must be the next".to_owned(),
+                provided: None,
+            }));
+        }
+        let index = if self.broken.is("emprops-chunks-as-they-come") { series.count() } else { chunk.index };
         self.incomplete_bytes -= series.bytes();
-        series.add(chunk.index, data);
+        series.add(index, data);
         self.incomplete_bytes += series.bytes();
         if !series.complete() {
+            if series.count() + 1 == series.total && self.broken.is("emprops-chunks-complete-early") {
+                let total_size = series.bytes();
+                let reply = Reply::ChunkedMessageComplete { chunk_id: &id, total_size, assembled_message: empty() };
+                self.reply(turn, &reply);
+            }
             return Ok(());
         }
         let Some(series) = self.give_up(turn.conn, &id) else {
@@ -243,8 +270,17 @@ impl Emprops {
     fn assembled(&mut self, turn: &mut Turn<'_>, id: &str, series: Series) -> Result<(), Refusal> {
         let hash = series.hash.clone();
         let whole = series.assemble();
-        if !chunks::matches(&hash, &whole) {
-            return Err(Refusal::HashMismatch { chunk_id: id.to_owned() });
+        let matches = if self.broken.is("emprops-chunk-hash-of-base64") {
+            chunks::matches(&hash, chunks::encode(&whole).as_bytes())
+        } else {
+            self.broken.is("emprops-chunk-hash-unchecked") || chunks::matches(&hash, &whole)
+        };
+        if !matches {
+            let refusal = Refusal::HashMismatch { chunk_id: id.to_owned() };
+            if !self.broken.is("emprops-chunk-mismatch-processed") {
+                return Err(refusal);
+            }
+            self.refuse(turn, &refusal);
         }
         let unreadable = |error: &dyn std::fmt::Display| Refusal::InvalidMessage(format!("put together: {error}"));
         let text = String::from_utf8(whole).map_err(|error| unreadable(&error))?;
@@ -254,6 +290,9 @@ impl Emprops {
         }
         let reply = Reply::ChunkedMessageComplete { chunk_id: id, total_size: text.len(), assembled_message: message };
         self.reply(turn, &reply);
+        if self.broken.is("emprops-assembled-not-processed") {
+            return Ok(());
+        }
         self.answer(turn, &text, true)
     }
 
@@ -325,6 +364,12 @@ impl Emprops {
         }
         told
     }
+}
+
+/// `{}`.
+fn empty() -> &'static RawValue {
+    // The text is JSON.
+    serde_json::from_str("{}").unwrap_or(RawValue::NULL)
 }
 
 /// Whether an upgrade request shows the token.

@@ -1,8 +1,8 @@
 //! Reading members with the reasons that an `error` gives: which field, what it must be, what it was.
 
 use serde::de::DeserializeOwned;
-use serde_json::Number;
 use serde_json::value::RawValue;
+use serde_json::{Number, Value};
 
 use super::refusal::Wrong;
 use crate::json::{self, Members};
@@ -40,7 +40,7 @@ impl<'a> Fields<'a> {
         Wrong {
             field: format!("{}{name}", self.path),
             message: message.into(),
-            provided: self.members.get(name).filter(|raw| raw.get().len() <= MAX_PROVIDED).map(|raw| (*raw).to_owned()),
+            provided: self.members.get(name).filter(|raw| repeatable(raw)).map(|raw| (*raw).to_owned()),
         }
     }
 
@@ -153,6 +153,11 @@ impl<'a> Fields<'a> {
         let members = json::members(raw.get()).map_err(|_| self.wrong(name, "Must be an object"))?;
         Ok(Some(Fields { path: format!("{}{name}.", self.path), members }))
     }
+}
+
+/// Whether a value can be sent back to whoever sent it: neither long nor beyond what JSON readers take.
+fn repeatable(raw: &RawValue) -> bool {
+    raw.get().len() <= MAX_PROVIDED && serde_json::from_str::<Value>(raw.get()).is_ok()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::needs::Amount;
 use super::refusal::{Refusal, Wrong};
 use super::reply::Reply;
 use super::request::{Notifications, Sections, SubscribeStats};
+use super::watch::Filters;
 use super::{Emprops, Stats, Timer, Turn};
 use crate::machine::{Conn, Output};
 
@@ -20,8 +21,20 @@ impl Emprops {
         if watching >= self.config.max_watched_jobs {
             return Err(Refusal::Limit("too many jobs are watched"));
         }
-        if self.jobs.get(number).is_some_and(|job| !matches!(job.state, State::Ended(_))) {
+        if let Some(job) = self.jobs.get_mut(number)
+            && !matches!(job.state, State::Ended(_))
+            && !self.broken.is("emprops-subscribe-job-ignored")
+        {
+            if self.broken.is("emprops-subscribe-job-takes-over") {
+                job.watchers.clear();
+            }
+            if self.broken.is("emprops-subscribe-job-tells-twice") && job.watchers.contains(&turn.conn) {
+                self.doubled.insert((turn.conn, number));
+            }
             self.watch(turn.conn, number);
+        }
+        if self.broken.is("emprops-subscribe-job-all") {
+            self.subscriptions.insert(turn.conn, Filters::default());
         }
         self.ack(turn, kind);
         Ok(())
@@ -30,12 +43,37 @@ impl Emprops {
     /// Begins or ends a subscription to all jobs that pass some filters (line 430).
     pub(super) fn subscribe_notifications(&mut self, turn: &mut Turn<'_>, kind: &str, wish: Notifications<'_>) {
         if !wish.enabled {
-            self.subscriptions.remove(turn.conn);
+            if !self.broken.is("emprops-notifications-not-ended") {
+                self.subscriptions.remove(turn.conn);
+            }
             return self.ack(turn, kind);
         }
-        self.subscriptions.insert(turn.conn, wish.filters);
+        if !self.broken.is("emprops-notifications-never") {
+            let filters = self.loosen(wish.filters);
+            self.subscriptions.insert(turn.conn, filters);
+        }
         let subscription_id = format!("sub-{}", self.ids.next_uuid());
         self.reply(turn, &Reply::JobNotificationsSubscribed { subscription_id, filters_applied: &wish.applied });
+    }
+
+    /// Filters as a fault understands them.
+    fn loosen(&self, mut filters: Filters) -> Filters {
+        if self.broken.is("emprops-filter-customer-ignored") {
+            filters.customer = None;
+        }
+        if self.broken.is("emprops-filter-types-ignored") {
+            filters.job_types = None;
+        }
+        if self.broken.is("emprops-filter-priority-ignored") {
+            filters.priority_min = None;
+        }
+        if self.broken.is("emprops-filter-priority-exclusive") {
+            filters.priority_min = filters.priority_min.map(Amount::next);
+        }
+        if self.broken.is("emprops-filter-status-ignored") {
+            filters.status = None;
+        }
+        filters
     }
 
     /// Begins or ends a subscription to statistics (line 459).
@@ -58,6 +96,10 @@ impl Emprops {
         };
         if let Some(stats) = peer.stats.take() {
             self.timers.remove(&(stats.next, Timer::Stats(turn.conn)));
+            if !wish.enabled && self.broken.is("emprops-stats-not-ended") {
+                self.timers.insert((stats.next, Timer::Stats(turn.conn)));
+                peer.stats = Some(stats);
+            }
         }
         if !wish.enabled {
             self.ack(turn, kind);
@@ -65,8 +107,16 @@ impl Emprops {
         }
         let interval = wish.interval.unwrap_or(self.config.stats_interval);
         let next = turn.now + interval;
-        peer.stats = Some(Stats { interval, sections: wish.sections, next });
-        self.timers.insert((next, Timer::Stats(turn.conn)));
+        let real = match interval {
+            interval if self.broken.is("emprops-stats-slow") => interval * 3,
+            interval if self.broken.is("emprops-stats-fast") => interval / 4,
+            interval => interval,
+        };
+        let first = turn.now + real;
+        peer.stats = Some(Stats { interval: real, sections: wish.sections, next: first });
+        if !self.broken.is("emprops-stats-never") {
+            self.timers.insert((first, Timer::Stats(turn.conn)));
+        }
         let reply = Reply::SubscriptionConfirmed {
             subscription_type: "stats",
             update_interval: Amount::new(interval.as_secs_f64()),
@@ -83,7 +133,9 @@ impl Emprops {
         };
         let next = due + stats.interval;
         stats.next = if next > now { next } else { now + stats.interval };
-        self.timers.insert((stats.next, Timer::Stats(conn)));
+        if !self.broken.is("emprops-stats-once") {
+            self.timers.insert((stats.next, Timer::Stats(conn)));
+        }
         let sections = stats.sections;
         self.stats(now, conn, sections, out);
     }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Number;
 use serde_json::value::RawValue;
 
-use super::needs::Needs;
+use super::needs::{Amount, Needs};
 use super::queue::{JobNo, Rank};
 use crate::machine::Conn;
 
@@ -86,6 +86,8 @@ pub struct Job {
     pub needs: Arc<Needs>,
     /// `priority` as submitted.
     pub priority: Number,
+    /// `priority` as a number to compare.
+    pub amount: Amount,
     /// `customer_id`.
     pub customer: Option<Arc<str>>,
     /// `payload` as submitted, until the job ends.
@@ -149,7 +151,7 @@ impl Jobs {
 
     /// How many wait for a worker or for their retry.
     pub fn pending(&self) -> usize {
-        self.unfinished() - self.active
+        self.unfinished().saturating_sub(self.active)
     }
 
     /// How many a worker has.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::job::{Job, State, Status};
+use super::needs::Amount;
 use super::queue::{JobNo, Rank};
 use super::refusal::Refusal;
 use super::reply::{Reply, Summary};
@@ -27,7 +28,11 @@ impl Emprops {
         self.submitted += 1;
         let number = self.submitted;
         let id: Arc<str> = format!("job-{}", self.ids.next_uuid()).into();
-        let rank = Rank::new(request.amount, number);
+        let rank = match request.amount {
+            _ if self.broken.is("emprops-priority-ignored") => Rank::new(Amount::new(0.0), number),
+            amount if self.broken.is("emprops-priority-reversed") => Rank::new(amount.negated(), number),
+            amount => Rank::new(amount, number),
+        };
         let needs = Arc::new(request.needs);
         let position = self.queue.ahead(request.amount) + 1;
         self.queue.push(rank, &needs);
@@ -36,6 +41,7 @@ impl Emprops {
             rank,
             needs,
             priority: request.priority,
+            amount: request.amount,
             customer: request.customer.map(Into::into),
             payload: Some(request.payload.to_owned()),
             requirements: request.requirements.map(ToOwned::to_owned),
@@ -50,14 +56,22 @@ impl Emprops {
             watchers: BTreeSet::new(),
             size,
         });
-        self.watch(turn.conn, number);
+        let before = self.peers.get(&turn.conn).and_then(|peer| peer.watching.last().copied());
+        let before = before.filter(|_| self.broken.is("emprops-job-id-reused")).and_then(|job| self.jobs.get(job));
+        let shown = before.map_or(id, |job| job.id.clone());
+        if !self.broken.is("emprops-submitter-not-told") {
+            self.watch(turn.conn, number);
+        }
         let mut offers = Vec::new();
-        let notified_workers = self.offer(turn.now, number, &mut offers);
+        let mut notified_workers = self.offer(turn.now, number, &mut offers);
+        if self.broken.is("emprops-notified-counts-all") {
+            notified_workers = self.workers.active();
+        }
         let servers = u32::try_from(self.workers.active().max(1)).unwrap_or(u32::MAX);
         let wait = USUAL.saturating_mul(u32::try_from(position).unwrap_or(u32::MAX)) / servers;
         let request_id = turn.id.take();
         let reply = Reply::JobAccepted {
-            job_id: &id,
+            job_id: &shown,
             status: Status::Queued,
             position,
             estimated_start: self.clock.iso(turn.now + wait),
@@ -94,12 +108,85 @@ impl Emprops {
                 gpu_memory_min: job.needs.gpu_memory(),
             },
         };
-        self.say(now, self.workers.listening(&job.needs), &reply, out)
+        if let Some(to) = self.misled(job) {
+            return self.say(now, to.into_iter(), &reply, out);
+        }
+        let told = self.say(now, self.workers.listening(&job.needs), &reply, out);
+        if self.broken.is("emprops-assigned-unclaimed") {
+            self.push_unclaimed(now, job, out);
+        }
+        told
+    }
+
+    /// Whom a fault tells of a job instead.
+    fn misled(&self, job: &Job) -> Option<Vec<Conn>> {
+        if self.broken.is("emprops-available-first-only") {
+            return Some(self.workers.listening(&job.needs).take(1).collect());
+        }
+        let unsubscribed = self.broken.is("emprops-available-unsubscribed");
+        let unfit = self.broken.is("emprops-offer-ignores-service")
+            || self.broken.is("emprops-offer-ignores-component")
+            || self.broken.is("emprops-offer-ignores-hardware")
+            || self.broken.is("emprops-hardware-exclusive");
+        (unsubscribed || unfit).then(|| {
+            let all = self
+                .workers
+                .iter()
+                .filter(|(_, worker)| (worker.subscribed || unsubscribed) && worker.idle && !worker.lost);
+            all.filter(|(_, worker)| {
+                let has = &worker.capabilities;
+                let needs = &job.needs;
+                (has.serve(needs) || self.broken.is("emprops-offer-ignores-service"))
+                    && (has.contain(needs) || self.broken.is("emprops-offer-ignores-component"))
+                    && (has.suffice(needs) || self.broken.is("emprops-offer-ignores-hardware"))
+                    && !(needs.gpu_memory() == Some(has.gpu_memory()) && self.broken.is("emprops-hardware-exclusive"))
+            })
+            .map(|(conn, _)| conn)
+            .collect()
+        })
+    }
+
+    /// Assigns a job to everybody who hears of it, as a fault does.
+    fn push_unclaimed(&self, now: Duration, job: &Job, out: &mut Vec<Output>) {
+        for conn in self.workers.listening(&job.needs) {
+            let Some(worker) = self.workers.get(conn) else {
+                continue;
+            };
+            let reply = Reply::JobAssigned {
+                job_id: &job.id,
+                worker_id: &worker.id,
+                job_type: &job.needs.job_type,
+                priority: &job.priority,
+                payload: job.payload.as_deref(),
+                requirements: job.requirements.as_deref(),
+                claim_timeout: &30_000.into(),
+            };
+            self.say(now, [conn].into_iter(), &reply, out);
+        }
     }
 
     /// Answers what became of a job (line 174).
     pub(super) fn status(&mut self, turn: &mut Turn<'_>, job_id: String) -> Result<(), Refusal> {
-        let Some(job) = self.jobs.named(&job_id).and_then(|number| self.jobs.get(number)) else {
+        let known = self.jobs.named(&job_id).and_then(|number| self.jobs.get(number));
+        let forgotten =
+            |job: &&Job| matches!(job.state, State::Ended(_)) && self.broken.is("emprops-finished-forgotten");
+        let Some(job) = known.filter(|job| !forgotten(job)) else {
+            if self.broken.is("emprops-unknown-job-made-up") {
+                let status = Status::Queued;
+                self.reply(
+                    turn,
+                    &Reply::ResponseJobStatus {
+                        job_id: &job_id,
+                        status,
+                        progress: None,
+                        worker_id: None,
+                        started_at: None,
+                        estimated_completion: None,
+                        message: None,
+                    },
+                );
+                return Ok(());
+            }
             return Err(Refusal::JobNotFound { job_id });
         };
         let reply = Reply::ResponseJobStatus {
@@ -117,22 +204,49 @@ impl Emprops {
 
     /// Ends a job that nobody wants any more (line 196), wherever it is.
     pub(super) fn cancel(&mut self, turn: &mut Turn<'_>, job_id: String, why: Option<&str>) -> Result<(), Refusal> {
+        let cancelled_at = self.clock.unix_ms(turn.now);
         let Some(number) = self.jobs.named(&job_id) else {
+            if self.broken.is("emprops-cancel-unknown-confirmed") {
+                let reply = Reply::JobCancelled { job_id: &job_id, status: Status::Cancelled, cancelled_at };
+                self.reply(turn, &reply);
+                return Ok(());
+            }
             return Err(Refusal::JobNotFound { job_id });
         };
         let Some(job) = self.jobs.get(number) else {
             return Ok(());
         };
+        let reply = Reply::JobCancelled { job_id: &job.id, status: Status::Cancelled, cancelled_at };
+        let confirmed = match job.state {
+            State::Ended(_) => self.broken.is("emprops-cancel-ended-confirmed"),
+            State::Queued => self.broken.is("emprops-cancelled-stays-queued"),
+            _ => false,
+        };
+        if confirmed {
+            self.reply(turn, &reply);
+            return Ok(());
+        }
+        if let Some(worker) = job.state.holder()
+            && self.broken.is("emprops-cancelled-goes-back")
+        {
+            self.reply(turn, &reply);
+            self.workers.release(worker, number);
+            self.give_back(turn.now, number, turn.out);
+            return Ok(());
+        }
         let (id, state, rank, needs) = (job.id.clone(), job.state, job.rank, job.needs.clone());
         match state {
             State::Ended(status) => return Err(Refusal::JobEnded { job_id: id, status: status.name() }),
             State::Queued => drop(self.queue.remove(rank, &needs)),
             State::Delayed { until } => drop(self.timers.remove(&(until, Timer::Retry(number)))),
-            State::Claimed { until, .. } => drop(self.timers.remove(&(until, Timer::Claim(number)))),
+            State::Claimed { until, .. } => {
+                self.timers.remove(&(until, Timer::Claim(number)));
+                // Only a fault leaves it there.
+                self.queue.remove(rank, &needs);
+            }
             State::Accepted { .. } | State::InProgress { .. } => {}
         }
         self.jobs.set_state(number, State::Ended(Status::Cancelled));
-        let cancelled_at = self.clock.unix_ms(turn.now);
         self.reply(turn, &Reply::JobCancelled { job_id: &id, status: Status::Cancelled, cancelled_at });
         let told = Told { message: why, also: state.holder(), except: Some(turn.conn) };
         self.update(turn.now, number, &told, turn.out);
@@ -159,14 +273,14 @@ pub(super) struct Told<'a> {
 impl Emprops {
     /// Who is to hear that a job is in a state: its watchers, subscribers to such jobs, monitors of all jobs.
     pub(super) fn concerned(&self, job: &Job, status: Status) -> BTreeSet<Conn> {
-        let subject = Subject {
-            customer: job.customer.as_ref(),
-            job_type: &job.needs.job_type,
-            priority: job.rank.priority(),
-            status,
+        let subject =
+            Subject { customer: job.customer.as_ref(), job_type: &job.needs.job_type, priority: job.amount, status };
+        let mut all = match self.peers.last_key_value() {
+            Some((newest, _)) if self.broken.is("emprops-updates-to-newest") => [*newest].into(),
+            _ => job.watchers.clone(),
         };
-        let mut all = job.watchers.clone();
-        all.extend(self.subscriptions.interested(subject));
+        let own_only = self.broken.is("emprops-notifications-own-only");
+        all.extend(self.subscriptions.interested(subject).filter(|conn| !own_only || job.watchers.contains(conn)));
         all.extend(&self.all_jobs);
         all
     }
@@ -181,7 +295,8 @@ impl Emprops {
         let Some(job) = self.jobs.get(number) else {
             return;
         };
-        let mut to = self.concerned(job, status);
+        let judged = if self.broken.is("emprops-filter-status-before") { previous } else { status };
+        let mut to = self.concerned(job, judged);
         to.extend(told.also);
         let reply = Reply::JobUpdate {
             job_id: &job.id,
@@ -193,6 +308,12 @@ impl Emprops {
         };
         let to = to.into_iter().filter(|conn| Some(*conn) != told.except);
         self.say(now, to, &reply, out);
+        self.say(now, self.doubled(number), &reply, out);
+    }
+
+    /// Whom a fault tells twice.
+    pub(super) fn doubled(&self, number: JobNo) -> impl Iterator<Item = Conn> + '_ {
+        self.doubled.iter().filter(move |(_, job)| *job == number).map(|(conn, _)| *conn)
     }
 
     /// Tells subscribers of a new job; the submitter knows.

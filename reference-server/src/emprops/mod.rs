@@ -28,6 +28,8 @@ mod refusal;
 mod reply;
 mod request;
 #[cfg(test)]
+pub mod story;
+#[cfg(test)]
 mod tests;
 mod watch;
 mod window;
@@ -204,6 +206,7 @@ pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, Se
         incomplete_bytes: 0,
         completed: Window::default(),
         alert: None,
+        doubled: BTreeSet::new(),
         timers,
     }))
 }
@@ -233,6 +236,8 @@ struct Emprops {
     completed: Window,
     /// What is wrong with the system, while it is.
     alert: Option<String>,
+    /// Who is told twice of what; only a fault looks at it.
+    doubled: BTreeSet<(Conn, JobNo)>,
     timers: BTreeSet<(Duration, Timer)>,
 }
 
@@ -304,7 +309,9 @@ impl Machine for Emprops {
             Input::Open { conn, handshake } => self.open(now, conn, &handshake, out),
             Input::Text { conn, text } if self.peers.contains_key(&conn) => {
                 let mut turn = Turn { now, conn, id: None, out };
-                if let Err(refusal) = self.answer(&mut turn, &text, false) {
+                if let Err(refusal) = self.answer(&mut turn, &text, false)
+                    && !(matches!(refusal, Refusal::InvalidMessage(_)) && self.broken.is("emprops-malformed-ignored"))
+                {
                     self.refuse(&mut turn, &refusal);
                 }
             }
@@ -386,12 +393,30 @@ impl Emprops {
 
     /// Answers a message, or says why not. One that came in chunks may not be a chunk itself.
     fn answer(&mut self, turn: &mut Turn<'_>, text: &str, assembled: bool) -> Result<(), Refusal> {
-        if text.len() > self.config.max_message_bytes && !assembled {
-            return Err(Refusal::TooLarge { bytes: text.len(), limit: self.config.max_message_bytes });
+        let limit = match self.config.max_message_bytes {
+            _ if self.broken.is("emprops-size-unlimited") => usize::MAX,
+            limit if self.broken.is("emprops-size-limit-low") => limit / 10,
+            limit => limit,
+        };
+        if text.len() > limit && !assembled {
+            return Err(Refusal::TooLarge { bytes: text.len(), limit });
         }
         let message = request::read(text)?;
         turn.id = message.id.clone();
+        let refused = self.broken.is("emprops-unknown-members-refused");
+        if (refused || self.broken.is("emprops-unknown-members-swallow"))
+            && let Some(stranger) = message.stranger()
+        {
+            let refusal = Refusal::InvalidMessage(format!("nobody knows the member {stranger:?}"));
+            return if refused { Err(refusal) } else { Ok(()) };
+        }
         match Kind::of(&message.kind) {
+            Kind::Request(_)
+                if message.kind == "job_accepted_by_worker" && self.broken.is("emprops-acceptance-unknown") =>
+            {
+                self.reply(turn, &Reply::Unknown { content: "What is that?", original_message: text });
+                return Ok(());
+            }
             Kind::Ignored => return Ok(()),
             Kind::HubOnly => return Err(Refusal::InvalidMessage(format!("only the hub sends {}", message.kind))),
             Kind::Unknown => {
@@ -414,7 +439,7 @@ impl Emprops {
                 self.see(turn.now, turn.conn);
             }
         }
-        match message.request()? {
+        match message.request(self.broken)? {
             Request::RegisterClient(client) => self.register_client(turn, client),
             Request::RegisterWorker(worker) => self.register_worker(turn, worker)?,
             Request::Submit(job) => self.submit(turn, job, text.len())?,
@@ -427,7 +452,7 @@ impl Emprops {
             Request::SubscribeJob { job_id } => self.subscribe_job(turn, &message.kind, job_id)?,
             Request::Notifications(wish) => self.subscribe_notifications(turn, &message.kind, wish),
             Request::SubscribeStats(wish) => self.subscribe_stats(turn, &message.kind, wish)?,
-            Request::RequestStats(sections) => self.stats(turn.now, turn.conn, sections, turn.out),
+            Request::Statistics(sections) => self.stats(turn.now, turn.conn, sections, turn.out),
             Request::Chunk(_) if assembled => {
                 return Err(Refusal::InvalidMessage("a message in chunks is no chunk".to_owned()));
             }

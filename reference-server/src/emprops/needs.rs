@@ -20,6 +20,16 @@ impl Amount {
         // Adding 0 turns -0 into 0, which must not differ.
         Amount(if number.is_finite() { number + 0.0 } else { 0.0 })
     }
+
+    /// The same below zero.
+    pub fn negated(self) -> Amount {
+        Amount::new(-self.0)
+    }
+
+    /// The next larger number.
+    pub fn next(self) -> Amount {
+        Amount::new(self.0.next_up())
+    }
 }
 
 impl Serialize for Amount {

@@ -100,6 +100,12 @@ impl Queue {
         true
     }
 
+    /// The first job of all that fits, found by asking each class; only faults do.
+    pub fn first(&self, fits: impl Fn(&Needs) -> bool) -> Option<(Rank, Arc<Needs>)> {
+        let heads = self.heads.values().flatten().filter(|(_, needs)| fits(needs));
+        heads.min_by_key(|(rank, _)| **rank).map(|(rank, needs)| (*rank, needs.clone()))
+    }
+
     /// How many jobs are claimed before a new one of this priority.
     pub fn ahead(&self, priority: Amount) -> usize {
         self.waiting.range(priority..).map(|(_, count)| count).sum()

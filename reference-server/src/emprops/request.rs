@@ -11,6 +11,7 @@ use super::fields::Fields;
 use super::needs::{Amount, GPU_MEMORY, Hardware, Needs, Trait};
 use super::refusal::{Refusal, Wrong};
 use super::watch::Filters;
+use crate::fault::Broken;
 use crate::json;
 
 /// The priority of a job that gives none. The document only shows that higher is more important.
@@ -21,6 +22,70 @@ const MAX_CLAIM: f64 = 24.0 * 3600.0 * 1000.0;
 const MAX_INTERVAL: f64 = 24.0 * 3600.0;
 /// The most chunks that one message may come in.
 const MAX_CHUNKS: usize = 65_536;
+
+/// The members of all documented messages from clients, and the token.
+const MEMBERS: &[&str] = &[
+    "type",
+    "timestamp",
+    "id",
+    "source",
+    "job_id",
+    "worker_id",
+    "client_type",
+    "client_id",
+    "version",
+    "capabilities",
+    "permissions",
+    "subscribe_to_jobs",
+    "status",
+    "token",
+    "job_type",
+    "priority",
+    "payload",
+    "customer_id",
+    "requirements",
+    "reason",
+    "max_jobs",
+    "preferred_types",
+    "current_load",
+    "available_resources",
+    "claim_timeout",
+    "estimated_completion",
+    "progress",
+    "message",
+    "current_step",
+    "connector_details",
+    "processing_time",
+    "result",
+    "error",
+    "retry",
+    "error_details",
+    "load",
+    "current_jobs",
+    "system_info",
+    "connector_status",
+    "current_job_id",
+    "available_slots",
+    "enabled",
+    "filters",
+    "interval_seconds",
+    "include_sections",
+    "service_type",
+    "endpoint",
+    "method",
+    "url",
+    "connector_type",
+    "details",
+    "chunk_id",
+    "chunk_index",
+    "total_chunks",
+    "data",
+    "data_hash",
+    "original_type",
+    "total_size",
+    "assembled_message",
+    "cleanup_subscriptions",
+];
 
 /// A message: what all have in common, and the rest still unread.
 pub struct Message<'a> {
@@ -215,7 +280,7 @@ pub enum Request<'a> {
     SubscribeJob { job_id: String },
     Notifications(Notifications<'a>),
     SubscribeStats(SubscribeStats),
-    RequestStats(Sections),
+    Statistics(Sections),
     Chunk(Chunk),
     Ping,
     Disconnect { keep: bool },
@@ -238,9 +303,10 @@ impl<'a> Message<'a> {
     ///
     /// # Errors
     /// What is wrong with which member.
-    pub fn request(&self) -> Result<Request<'a>, Refusal> {
+    pub fn request(&self, broken: Broken) -> Result<Request<'a>, Refusal> {
         if self.kind == "submit_job" {
-            return self.common().and_then(|()| submit(&self.fields)).map(Request::Submit).map_err(Refusal::InvalidJob);
+            let submit = self.common().and_then(|()| submit(&self.fields, broken));
+            return submit.map(Request::Submit).map_err(Refusal::InvalidJob);
         }
         self.common()?;
         let fields = &self.fields;
@@ -254,14 +320,14 @@ impl<'a> Message<'a> {
             "job_accepted_by_worker" | "update_job_progress" | "complete_job" | "fail_job" => Request::Report(Report {
                 job_id: job_id()?,
                 worker_id: fields.required_text("worker_id")?,
-                what: reported(&self.kind, fields)?,
+                what: reported(&self.kind, fields, broken)?,
             }),
             "worker_heartbeat" => Request::Heartbeat(worker_state(fields)?),
             "worker_status" => Request::WorkerStatus(worker_state(fields)?),
             "subscribe_job" => Request::SubscribeJob { job_id: job_id()? },
             "subscribe_job_notifications" => Request::Notifications(notifications(fields)?),
             "subscribe_stats" => Request::SubscribeStats(subscribe_stats(fields)?),
-            "request_stats" => Request::RequestStats(sections(fields)?),
+            "request_stats" => Request::Statistics(sections(fields)?),
             "chunked_message" => Request::Chunk(chunk(fields)?),
             "disconnect" => {
                 fields.text("reason")?;
@@ -269,6 +335,11 @@ impl<'a> Message<'a> {
             }
             _ => Request::Ping,
         })
+    }
+
+    /// A member that no message of the document has; only faults ask.
+    pub fn stranger(&self) -> Option<&str> {
+        self.fields.iter().map(|(name, _)| name).find(|name| !MEMBERS.contains(name))
     }
 
     /// The types of what every message may carry (lines 21 to 25). A missing timestamp is forgiven.
@@ -337,26 +408,41 @@ fn hardware(fields: &Fields<'_>) -> Result<Option<Hardware>, Wrong> {
     Ok(Some(hardware))
 }
 
-fn submit<'a>(fields: &Fields<'a>) -> Result<Submit<'a>, Wrong> {
+fn submit<'a>(fields: &Fields<'a>, broken: Broken) -> Result<Submit<'a>, Wrong> {
     let (priority, amount) = fields
         .number("priority", "Must be a number from 0 to 100", |number| (0.0..=100.0).contains(&number))?
         .unwrap_or_else(|| (PRIORITY.into(), PRIORITY.into()));
-    let mut needs = Needs { job_type: fields.required_text("job_type")?.into(), ..Needs::default() };
+    let job_type = match fields.text("job_type")? {
+        None if broken.is("emprops-job-type-optional") => "anything".to_owned(),
+        _ => fields.required_text("job_type")?,
+    };
+    let mut needs = Needs { job_type: job_type.into(), ..Needs::default() };
     let requirements = fields.object("requirements")?;
     if let Some(inside) = fields.inside("requirements")? {
         needs.service = inside.text("service_type")?.map(Into::into);
         needs.component = inside.text("component")?.map(Into::into);
-        if let Some(hardware) = inside.inside("hardware")? {
-            hardware.number(GPU_MEMORY, "Must be a positive number", |number| number > 0.0)?;
+        let unread = inside.inside("hardware")?.is_some_and(|hardware| {
+            hardware.raw(GPU_MEMORY).is_some_and(|raw| raw.get().starts_with('"'))
+                && broken.is("emprops-gpu-string-accepted")
+        });
+        if let Some(hardware) = inside.inside("hardware")?.filter(|_| !unread) {
+            hardware.number(GPU_MEMORY, "Must be a positive number", |number| {
+                number > 0.0
+                    || (number == 0.0 && broken.is("emprops-gpu-zero-accepted"))
+                    || (number < 0.0 && broken.is("emprops-gpu-negative-accepted"))
+            })?;
         }
-        needs.hardware = hardware(&inside)?.unwrap_or_default();
+        needs.hardware = if unread { Hardware::new() } else { hardware(&inside)?.unwrap_or_default() };
     }
     Ok(Submit {
         needs,
         priority,
         amount: Amount::new(amount),
         customer: fields.text("customer_id")?,
-        payload: fields.required_object("payload")?,
+        payload: match fields.raw("payload") {
+            None if broken.is("emprops-payload-optional") => RawValue::NULL,
+            _ => fields.required_object("payload")?,
+        },
         requirements,
     })
 }
@@ -382,14 +468,15 @@ fn claim(fields: &Fields<'_>) -> Result<Claim, Wrong> {
     })
 }
 
-fn reported<'a>(kind: &str, fields: &Fields<'a>) -> Result<Reported<'a>, Wrong> {
+fn reported<'a>(kind: &str, fields: &Fields<'a>, broken: Broken) -> Result<Reported<'a>, Wrong> {
     Ok(match kind {
         "job_accepted_by_worker" => Reported::Accepted { estimated_completion: fields.text("estimated_completion")? },
         "update_job_progress" => {
             let must = "Must be a number from 0 to 100";
+            let most = if broken.is("emprops-progress-over-range") { f64::MAX } else { 100.0 };
             fields.text("status")?;
             Reported::Progress {
-                progress: fields.required_number("progress", must, |number| (0.0..=100.0).contains(&number))?.0,
+                progress: fields.required_number("progress", must, |number| (0.0..=most).contains(&number))?.0,
                 message: fields.text("message")?,
                 estimated_completion: fields.text("estimated_completion")?,
             }

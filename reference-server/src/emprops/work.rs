@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Number;
 use serde_json::value::RawValue;
+use serde_json::{Number, Value};
 
 use super::job::{State, Status};
 use super::jobs::Told;
@@ -20,7 +20,12 @@ impl Emprops {
     /// Assigns the best jobs that fit (line 221). Where none does there is no answer.
     pub(super) fn claim(&mut self, turn: &mut Turn<'_>, claim: &Claim) -> Result<(), Refusal> {
         let worker_id = self.own(turn.conn, &claim.worker_id)?;
-        let most = claim.max_jobs.min(self.config.max_jobs_per_claim).min(claim.slots.unwrap_or(usize::MAX));
+        let max_jobs = match claim.max_jobs {
+            _ if self.broken.is("emprops-max-jobs-ignored") => usize::MAX,
+            most if self.broken.is("emprops-max-jobs-one-more") => most.saturating_add(1),
+            most => most,
+        };
+        let most = max_jobs.min(self.config.max_jobs_per_claim).min(claim.slots.unwrap_or(usize::MAX));
         let (echo, timeout) = claim.timeout.clone().unwrap_or_else(|| {
             let timeout = self.config.claim_timeout;
             (Number::from(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)), timeout)
@@ -29,9 +34,11 @@ impl Emprops {
             let Some(number) = self.best(turn.conn, claim) else {
                 break;
             };
-            let until = turn.now + timeout;
+            let until = turn.now + self.claim_timeout(timeout);
             self.jobs.set_state(number, State::Claimed { worker: turn.conn, until });
-            self.timers.insert((until, Timer::Claim(number)));
+            if !self.broken.is("emprops-claim-timeout-never") {
+                self.timers.insert((until, Timer::Claim(number)));
+            }
             self.workers.hold(turn.conn, number);
             let Some(job) = self.jobs.get_mut(number) else {
                 break;
@@ -40,12 +47,13 @@ impl Emprops {
             let Some(job) = self.jobs.get(number) else {
                 break;
             };
+            let spoilt = job.payload.as_deref().and_then(|payload| self.spoil(payload));
             let reply = Reply::JobAssigned {
                 job_id: &job.id,
                 worker_id: &worker_id,
                 job_type: &job.needs.job_type,
                 priority: &job.priority,
-                payload: job.payload.as_deref(),
+                payload: spoilt.as_deref().or(job.payload.as_deref()),
                 requirements: job.requirements.as_deref(),
                 claim_timeout: &echo,
             };
@@ -55,18 +63,64 @@ impl Emprops {
         Ok(())
     }
 
+    /// How long a claim that gives a job this long really keeps it.
+    fn claim_timeout(&self, timeout: Duration) -> Duration {
+        match timeout {
+            timeout if self.broken.is("emprops-claim-timeout-late") => timeout * 3,
+            timeout if self.broken.is("emprops-claim-timeout-early") => timeout / 4,
+            _ if self.broken.is("emprops-claim-timeout-own-ignored") => self.config.claim_timeout,
+            timeout => timeout,
+        }
+    }
+
+    /// A payload as a fault passes it on.
+    fn spoil(&self, payload: &RawValue) -> Option<Box<RawValue>> {
+        let mut value: Value = if self.broken.is("emprops-payload-abbreviated") {
+            let mut members: serde_json::Map<String, Value> = serde_json::from_str(payload.get()).ok()?;
+            let last = members.keys().next_back()?.clone();
+            members.shift_remove(&last);
+            members.into()
+        } else if self.broken.is("emprops-payload-as-text") {
+            serde_json::from_str(payload.get()).ok()?
+        } else {
+            return None;
+        };
+        if let Value::Object(members) = &mut value
+            && self.broken.is("emprops-payload-as-text")
+        {
+            members.values_mut().filter(|value| !value.is_string()).for_each(|value| *value = value.to_string().into());
+        }
+        serde_json::value::to_raw_value(&value).ok()
+    }
+
     /// Takes the best job for a claim out of the queue.
     fn best(&mut self, conn: Conn, claim: &Claim) -> Option<JobNo> {
         let capabilities = &self.workers.get(conn)?.capabilities;
         let fits = |needs: &Needs| {
             let free = claim.gpu_memory.is_none_or(|free| needs.gpu_memory().is_none_or(|needed| needed <= free));
             free && capabilities.meet(needs)
+                && !(needs.gpu_memory() == Some(capabilities.gpu_memory())
+                    && self.broken.is("emprops-hardware-exclusive"))
         };
+        if self.broken.is("emprops-claim-ignores-service")
+            || self.broken.is("emprops-claim-ignores-component")
+            || self.broken.is("emprops-claim-ignores-hardware")
+        {
+            let (rank, needs) = self.queue.first(|needs| {
+                (capabilities.serve(needs) || self.broken.is("emprops-claim-ignores-service"))
+                    && (capabilities.contain(needs) || self.broken.is("emprops-claim-ignores-component"))
+                    && (capabilities.suffice(needs) || self.broken.is("emprops-claim-ignores-hardware"))
+            })?;
+            self.queue.remove(rank, &needs);
+            return Some(rank.number);
+        }
         let preferred = |needs: &Needs| {
             claim.preferred.is_empty() || claim.preferred.iter().any(|preferred| **preferred == *needs.job_type)
         };
         let (rank, needs) = self.queue.best(capabilities.services.iter(), fits, preferred)?;
-        self.queue.remove(rank, &needs);
+        if !self.broken.is("emprops-job-assigned-twice") {
+            self.queue.remove(rank, &needs);
+        }
         Some(rank.number)
     }
 
@@ -92,10 +146,19 @@ impl Emprops {
         let Some(job) = self.jobs.get(number) else {
             return Ok(());
         };
-        if job.state.holder() != Some(turn.conn) {
-            return Err(Refusal::JobNotHeld { job_id: job.id.clone(), worker_id });
+        let (id, state) = (job.id.clone(), job.state);
+        if state.holder() != Some(turn.conn) {
+            let ended = matches!(state, State::Ended(_));
+            if let Reported::Completed { processing_time, result } = &report.what
+                && !ended
+                && self.broken.is("emprops-foreign-completion-refused-but-done")
+            {
+                self.completed(turn, number, processing_time.as_ref(), result);
+            }
+            if ended || !self.broken.is("emprops-foreign-reports-taken") {
+                return Err(Refusal::JobNotHeld { job_id: id, worker_id });
+            }
         }
-        let id = job.id.clone();
         match report.what {
             Reported::Accepted { estimated_completion } => {
                 if let (Some(job), Some(_)) = (self.jobs.get_mut(number), &estimated_completion) {
@@ -139,7 +202,11 @@ impl Emprops {
             return;
         };
         job.started_at = Some(started_at);
-        self.timers.remove(&(until, Timer::Claim(number)));
+        // Only a fault leaves it in the queue.
+        self.queue.remove(job.rank, &job.needs);
+        if !self.broken.is("emprops-claim-timeout-outlives-acceptance") {
+            self.timers.remove(&(until, Timer::Claim(number)));
+        }
         self.jobs.set_state(number, State::Accepted { worker: turn.conn });
         self.update(turn.now, number, &Told::default(), turn.out);
     }
@@ -160,8 +227,21 @@ impl Emprops {
             processing_time: time,
             result,
         };
-        let to = self.concerned(job, Status::Completed);
-        self.say(turn.now, to.into_iter(), &reply, turn.out);
+        let judged = if self.broken.is("emprops-filter-status-before") { job.told } else { Status::Completed };
+        let to = self.concerned(job, judged);
+        self.say(turn.now, to.iter().copied(), &reply, turn.out);
+        self.say(turn.now, self.doubled(number), &reply, turn.out);
+        if self.broken.is("emprops-update-after-completed") {
+            let late = Reply::JobUpdate {
+                job_id: &job.id,
+                status: Status::InProgress,
+                previous_status: Some(job.told),
+                worker_id: job.worker_id.as_deref(),
+                progress: job.progress.as_ref(),
+                message: None,
+            };
+            self.say(turn.now, to.iter().copied(), &late, turn.out);
+        }
         self.finish(number);
     }
 
@@ -171,16 +251,23 @@ impl Emprops {
             return;
         };
         job.failures += 1;
+        let secretly = !retry && self.broken.is("emprops-no-retry-retried");
         let retry = retry && job.failures < self.config.max_attempts;
         let id = job.id.clone();
         job.message = Some(error.clone());
         let delay = self.config.retry_delay;
-        let until = turn.now + delay;
-        if retry {
+        let until = match delay {
+            _ if secretly || self.broken.is("emprops-retry-early") => turn.now,
+            delay if self.broken.is("emprops-retry-late") => turn.now + delay * 4,
+            delay => turn.now + delay,
+        };
+        if retry || secretly {
             job.progress = None;
             job.started_at = None;
             job.estimated_completion = None;
-            self.timers.insert((until, Timer::Retry(number)));
+            if !self.broken.is("emprops-retry-never") {
+                self.timers.insert((until, Timer::Retry(number)));
+            }
             self.jobs.set_state(number, State::Delayed { until });
         } else {
             self.jobs.set_state(number, State::Ended(Status::Failed));
@@ -194,7 +281,7 @@ impl Emprops {
         };
         self.reply(turn, &reply);
         self.update(turn.now, number, &Told { message: Some(&error), ..Told::default() }, turn.out);
-        if !retry {
+        if !retry && !secretly {
             self.finish(number);
         }
         self.watch_depth(turn.now, turn.out);
@@ -207,7 +294,9 @@ impl Emprops {
     pub(super) fn claim_expired(&mut self, now: Duration, number: JobNo, out: &mut Vec<Output>) {
         if let Some(worker) = self.jobs.get(number).and_then(|job| job.state.holder()) {
             self.workers.release(worker, number);
-            self.give_back(now, number, out);
+            if !self.broken.is("emprops-claim-timeout-loses-job") {
+                self.give_back(now, number, out);
+            }
         }
     }
 
@@ -233,6 +322,10 @@ impl Emprops {
     }
 
     fn requeue(&mut self, now: Duration, number: JobNo, out: &mut Vec<Output>) {
+        // Only under a fault does an ended job come back.
+        if self.jobs.get(number).is_none_or(|job| matches!(job.state, State::Ended(_))) {
+            return;
+        }
         self.jobs.set_state(number, State::Queued);
         let Some(job) = self.jobs.get(number) else {
             return;
@@ -265,7 +358,10 @@ impl Emprops {
     pub(super) fn worker_status(&mut self, turn: &mut Turn<'_>, kind: &str, state: WorkerState) -> Result<(), Refusal> {
         self.own(turn.conn, &state.worker_id)?;
         self.set_idle(turn.conn, state.idle);
-        let Changes { services, components, hardware } = state.capabilities;
+        let Changes { services, components, hardware } = match state.capabilities {
+            _ if self.broken.is("emprops-worker-status-ignored") => Changes::default(),
+            changes => changes,
+        };
         self.workers.change(turn.conn, |worker| {
             let has = &mut worker.capabilities;
             has.services = services.unwrap_or_else(|| std::mem::take(&mut has.services));

@@ -155,11 +155,6 @@ impl Workers {
             .filter(|conn| self.workers.get(conn).is_some_and(|worker| worker.capabilities.meet(needs)))
     }
 
-    /// All that subscribed, whatever they have and do.
-    pub fn subscribed(&self) -> impl Iterator<Item = Conn> + '_ {
-        self.workers.iter().filter(|(_, worker)| worker.subscribed && !worker.lost).map(|(conn, _)| *conn)
-    }
-
     /// Puts a worker that listens into the indexes, or takes it out.
     fn index(&mut self, conn: Conn, there: bool) {
         let Some(worker) = self.workers.get(&conn).filter(|worker| worker.listens()) else {
