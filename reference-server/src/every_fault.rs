@@ -91,6 +91,9 @@ fn concierge(fault: Option<&str>) -> Vec<String> {
         hub.say(conn, &first);
     }
     hub.open(19);
+    hub.input(Input::Open { conn: 21, handshake: Default::default() });
+    hub.open(22);
+    hub.say(22, &json!({ "type": "IDENTIFY", "name": "s", "version": "0.1.0", "secret": "needless" }).to_string());
     let message = |target: Value, data: Value| json!({ "type": "MESSAGE", "target": target, "data": data }).to_string();
     hub.input(Input::Binary { conn: 1, data: vec![1] });
     hub.input(Input::Ping { conn: 2 });
@@ -102,8 +105,10 @@ fn concierge(fault: Option<&str>) -> Vec<String> {
         .map(|b| b["uuid"].clone());
     let group = |kind: &str, name: &str| json!({ "type": kind, "name": name }).to_string();
     let script = [
+        (22, group("SELF_FETCH", "")),
         (1, json!({ "type": "GROUP_CREATE", "name": "g", "nickname": "G" }).to_string()),
         (2, group("GROUP_CREATE", "g")),
+        (2, group("SELF_UNSUBSCRIBE", "g")),
         (2, group("SELF_SUBSCRIBE", "g")),
         (3, group("SELF_SUBSCRIBE", "g")),
         (1, message(json!({ "type": "GROUP", "group": "g" }), json!(9_007_199_254_740_993_u64))),
@@ -133,9 +138,15 @@ fn concierge(fault: Option<&str>) -> Vec<String> {
         (2, group("SELF_FETCH", "")),
         (2, "{".to_owned()),
         (2, group("NOPE", "")),
+        (2, json!({ "type": "MESSAGE", "target": { "type": "ALL" } }).to_string()),
+        (2, message(json!({ "type": "NAME", "name": "b" }), json!("to herself"))),
+        (2, group("SELF_FETCH", "")),
+        (2, group("SELF_FETCH", "")),
+        (2, group("SELF_FETCH", "")),
         (2, group("HELLO", "")),
         (2, group("STATUS", "")),
         (2, group("SELF_FETCH", "")),
+        (1, group("SELF_SUBSCRIBE", "g")),
         (1, group("GROUP_DELETE", "g")),
         (1, message(json!({ "type": "GROUP", "group": "g" }), json!("x"))),
         (1, group("GROUP_CREATE", "g")),

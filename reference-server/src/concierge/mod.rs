@@ -146,6 +146,8 @@ struct Client {
     nickname: Option<String>,
     tags: Vec<String>,
     received: u64,
+    /// SELF_FETCH payloads in a row; only a fault looks at them.
+    self_fetches: u32,
     subscriptions: BTreeSet<Arc<str>>,
     owned: BTreeSet<Arc<str>>,
 }
@@ -191,6 +193,9 @@ impl Machine for Concierge {
         match input {
             Input::Open { conn, handshake } => {
                 let offered = handshake.subprotocols.iter().any(|offer| offer == SUBPROTOCOL);
+                if !offered && self.broken.is("concierge-bare-upgrade-refused") {
+                    return out.push(Output::Refuse { conn, status: 400, body: String::new() });
+                }
                 out.push(Output::Accept { conn, subprotocol: offered.then(|| SUBPROTOCOL.to_owned()) });
                 let until = now + self.identify_timeout();
                 self.waiting.insert(conn, Waiting { received: 0, until });
@@ -201,6 +206,11 @@ impl Machine for Concierge {
             Input::Binary { conn, .. } => {
                 if self.broken.is("concierge-seq-counts-binary") {
                     self.count(conn);
+                }
+                if self.broken.is("concierge-binary-closes") {
+                    self.stop_waiting(conn);
+                    out.push(end(conn, 1003, "text only"));
+                    self.leave(conn, out);
                 }
             }
             Input::Ping { conn } => {
@@ -299,7 +309,10 @@ impl Concierge {
     fn text(&mut self, conn: Conn, text: &str, out: &mut Vec<Output>) {
         let request = payload::read(text);
         let uncounted = request.is_err() && self.broken.is("concierge-seq-skips-malformed");
-        let counted = if uncounted { self.clients.get(&conn).map(|client| client.received) } else { self.count(conn) };
+        let counted = match self.clients.get(&conn) {
+            Some(client) if uncounted => Some(client.received),
+            _ => self.count(conn),
+        };
         let Some(seq) = counted else { return };
         if self.clients.contains_key(&conn) {
             self.answer(conn, seq, text, request, out);
@@ -366,7 +379,10 @@ impl Concierge {
         let name: Arc<str> = identify.name.into();
         self.names.insert(name.clone(), conn);
         self.uuids.insert(uuid.clone(), conn);
-        let tags = if self.broken.is("concierge-tags-forgotten") { Vec::new() } else { identify.tags };
+        let mut tags = if self.broken.is("concierge-tags-forgotten") { Vec::new() } else { identify.tags };
+        if tags.is_empty() && self.broken.is("concierge-tags-invented") {
+            tags.push("untagged".to_owned());
+        }
         let client = Client {
             conn,
             uuid,
@@ -374,6 +390,7 @@ impl Concierge {
             nickname: identify.nickname,
             tags,
             received,
+            self_fetches: 0,
             subscriptions: BTreeSet::new(),
             owned: BTreeSet::new(),
         };
@@ -384,7 +401,7 @@ impl Concierge {
     fn secret_fits(&self, given: Option<&str>) -> bool {
         match (self.config.secret.as_deref(), given) {
             (None, None) => !self.broken.is("concierge-secret-demanded"),
-            (None, Some(_)) => true,
+            (None, Some(_)) => !self.broken.is("concierge-needless-secret-refused"),
             (Some(_), None) => self.broken.is("concierge-missing-secret-accepted"),
             (Some(_), Some(_)) if self.broken.is("concierge-secret-unchecked") => true,
             (Some(_), Some(_)) if self.broken.is("concierge-right-secret-refused") => false,
@@ -442,6 +459,12 @@ impl Concierge {
         request: Result<Request<'_>, Unreadable>,
         out: &mut Vec<Output>,
     ) {
+        if let Some(client) = self.clients.get_mut(&conn) {
+            client.self_fetches = if matches!(request, Ok(Request::SelfFetch)) { client.self_fetches + 1 } else { 0 };
+            if client.self_fetches == 3 && self.broken.is("concierge-third-self-fetch-ignored") {
+                return;
+            }
+        }
         match request {
             Ok(Request::Identify(identify)) => {
                 if self.broken.is("concierge-second-identify-renames")
@@ -512,6 +535,7 @@ impl Concierge {
         let recipients: Vec<Conn> = match &target {
             Target::Name { name } => match self.names.get(name.as_str()) {
                 None => return status(conn, seq, Status::NoSuchName { name }, out),
+                Some(&to) if to == conn && self.broken.is("concierge-message-to-self-swallowed") => return,
                 Some(&to) if self.broken.is("concierge-name-broadcast") => self.everybody_but(conn, to),
                 Some(&to) if self.broken.is("concierge-name-misdelivered") => self.somebody_but(conn, to),
                 Some(&to) => vec![to],
@@ -535,7 +559,7 @@ impl Concierge {
                     }
                     group = Some(known);
                     if self.broken.is("concierge-group-to-everybody") {
-                        self.clients.keys().copied().filter(|&to| to != conn).collect()
+                        self.clients.keys().copied().collect()
                     } else if self.broken.is("concierge-group-first-only") {
                         known.subscribers.keys().copied().filter(|&to| to != conn).take(1).collect()
                     } else {
@@ -602,7 +626,9 @@ impl Concierge {
         let (Some(client), Some(group)) = (self.clients.get_mut(&conn), self.groups.get_mut(name)) else {
             return status(conn, seq, Status::NoSuchGroup { group: name }, out);
         };
-        client.subscriptions.remove(name);
+        if !client.subscriptions.remove(name) && self.broken.is("concierge-needless-unsubscribe-ignored") {
+            return;
+        }
         if !self.broken.is("concierge-unsubscribe-forgotten") {
             group.subscribers.remove(&conn);
         }
@@ -632,10 +658,14 @@ impl Concierge {
         }
         let name: Arc<str> = name.into();
         client.owned.insert(name.clone());
-        let subscribers = match self.remains.remove(&name) {
+        let mut subscribers = match self.remains.remove(&name) {
             Some(Remains::Group(group)) if self.broken.is("concierge-subscribers-outlive-group") => group.subscribers,
             _ => BTreeMap::new(),
         };
+        if self.broken.is("concierge-creator-subscribed") {
+            subscribers.insert(conn, client.uuid.clone());
+            client.subscriptions.insert(name.clone());
+        }
         let owner_uuid = client.uuid.clone();
         let group = Group { name: name.clone(), nickname, owner: conn, owner_uuid, subscribers };
         self.groups.insert(name.clone(), group);
