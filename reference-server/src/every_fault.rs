@@ -112,6 +112,7 @@ fn concierge(fault: Option<&str>) -> Vec<String> {
         (2, group("SELF_SUBSCRIBE", "g")),
         (3, group("SELF_SUBSCRIBE", "g")),
         (1, message(json!({ "type": "GROUP", "group": "g" }), json!(9_007_199_254_740_993_u64))),
+        (2, message(json!({ "type": "GROUP", "group": "g" }), json!("own copy"))),
         (3, group("SELF_UNSUBSCRIBE", "g")),
         (1, message(json!({ "type": "GROUP", "group": "g" }), Value::Null)),
         (1, message(json!({ "type": "NAME", "name": "b", "tags": [] }), json!("x"))),
