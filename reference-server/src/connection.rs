@@ -21,7 +21,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
@@ -30,7 +30,7 @@ use tokio_tungstenite::{WebSocketStream, connect_async_with_config};
 
 use crate::machine::{Conn, Handshake, Input};
 use crate::outbox::{Item, Outbox};
-use crate::serve::{Mail, Shutdown};
+use crate::serve::{LAST_WORDS_TIME, Mail, Shutdown};
 
 /// How long a peer may take to send its upgrade request and receive the answer.
 const UPGRADE_TIME: Duration = Duration::from_secs(10);
@@ -107,7 +107,10 @@ where
     let mut shutdown = door.shutdown.clone();
     let end = tokio::select! {
         end = converse(&mut ws, conn, &door, outbox) => end,
-        () = shutdown.wait() => End::Close(1001, "the hub shuts down".to_owned()),
+        // The machine closes by itself then, unless the peer is slow or has not met it.
+        () = async { shutdown.wait().await; sleep(LAST_WORDS_TIME).await } => {
+            End::Close(1001, "the hub shuts down".to_owned())
+        }
     };
     // The machine hears of the end before the peer is done with it.
     farewell(&door, conn).await;

@@ -6,6 +6,8 @@
 //! ([`Effect::Inside`]). Each fault names every rule that it breaks, as the defect itself or as a
 //! consequence that a client cannot help seeing.
 
+use std::collections::HashSet;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 /// One deliberate defect.
@@ -225,6 +227,11 @@ impl On {
     }
 }
 
+/// The ids of all faults done by machines, so that a misspelt one is noticed.
+static INSIDE: LazyLock<HashSet<&str>> = LazyLock::new(|| {
+    crate::faults().filter(|fault| matches!(fault.effect, Effect::Inside)).map(|fault| fault.id).collect()
+});
+
 /// The fault that a machine was built with, as the machine sees it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Broken(Option<&'static Fault>);
@@ -237,18 +244,13 @@ impl Broken {
 
     /// Whether the machine is to be wrong in the way that `id` names.
     pub fn is(self, id: &'static str) -> bool {
-        debug_assert!(
-            crate::faults().any(|fault| fault.id == id && matches!(fault.effect, Effect::Inside)),
-            "no fault inside a machine is called {id}"
-        );
+        debug_assert!(INSIDE.contains(id), "no fault inside a machine is called {id}");
         self.0.is_some_and(|fault| fault.id == id)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use super::*;
 
     #[test]

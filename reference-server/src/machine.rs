@@ -146,4 +146,8 @@ pub trait Machine: Send {
     /// # Errors
     /// [`EventError::Unsupported`] where the protocol has none, [`EventError::Invalid`] for a wrong one.
     fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<Output>) -> Result<Value, EventError>;
+
+    /// The hub shuts down: the last words of a protocol that has any. Whoever is still connected afterwards is
+    /// closed with 1001.
+    fn shutdown(&mut self, _now: Duration, _out: &mut Vec<Output>) {}
 }

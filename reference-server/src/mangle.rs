@@ -193,6 +193,12 @@ impl Machine for Mangled {
         self.pass(now, &Spoken::Other(None), said, out);
         Ok(answer)
     }
+
+    fn shutdown(&mut self, now: Duration, out: &mut Vec<Output>) {
+        let mut said = Vec::new();
+        self.inner.shutdown(now, &mut said);
+        self.pass(now, &Spoken::Other(None), said, out);
+    }
 }
 
 impl Spoken {

@@ -1,6 +1,6 @@
 //! The io shell: listeners, one owner task per machine, the mailbox between them, and a shutdown that waits.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +25,8 @@ const MAILBOX: usize = 1024;
 pub(crate) const BUDGET_KIB: u32 = 64 * 1024;
 /// How long a TLS handshake may take.
 const TLS_TIME: Duration = Duration::from_secs(10);
+/// How long a connection may take to pass on what the machine says when the hub shuts down.
+pub(crate) const LAST_WORDS_TIME: Duration = Duration::from_millis(500);
 /// How long to wait when the system has no descriptor left for a new connection.
 const EXHAUSTED: Duration = Duration::from_millis(50);
 /// The longest message unless configured, in bytes.
@@ -151,8 +153,8 @@ impl Running {
         hubs.chain(self.admin.iter().map(|url| format!("admin {url}"))).collect()
     }
 
-    /// Closes every connection with 1001, stops listening and waits for all tasks. Takes about a second at
-    /// most, for peers that do not answer the close.
+    /// Lets every hub say goodbye, closes every connection with 1001, stops listening and waits for all tasks.
+    /// Takes one or two seconds at most, for peers that do not read or do not answer the close.
     pub async fn shutdown(mut self) {
         drop(self.shutdown);
         while self.tasks.join_next().await.is_some() {}
@@ -315,7 +317,18 @@ async fn own(machine: Box<dyn Machine>, mut mail: mpsc::Receiver<Mail>, door: Do
             Some(_) = owner.calls.join_next() => {}
         }
     }
-    // Nobody waits for a mailbox that nobody empties.
+    let mut listening = owner.last_words(start.elapsed());
+    // A mailbox that is not emptied would keep them from hearing; what they say is too late.
+    let _ = timeout(LAST_WORDS_TIME, async {
+        while !listening.is_empty()
+            && let Some(letter) = mail.recv().await
+        {
+            if let Mail::Input(Input::Closed { conn }, _) = letter {
+                listening.remove(&conn);
+            }
+        }
+    })
+    .await;
     drop(mail);
     while owner.calls.join_next().await.is_some() {}
 }
@@ -359,6 +372,18 @@ impl Owner {
     fn hear(&mut self, now: Duration, input: Input) {
         self.machine.handle(now, input, &mut self.out);
         self.deliver(now);
+    }
+
+    /// Lets the machine say goodbye and closes whoever is left; says who was connected until then.
+    fn last_words(&mut self, now: Duration) -> HashSet<Conn> {
+        let listening = self.outboxes.keys().copied().collect();
+        self.machine.shutdown(now, &mut self.out);
+        self.deliver(now);
+        for (_, outbox) in self.outboxes.drain() {
+            // An end always fits.
+            let _ = outbox.push(Item::Close(1001, "the hub shuts down".to_owned()));
+        }
+        listening
     }
 
     /// Puts outputs into outboxes. Whose outbox is full is cut off, which the machine hears of in turn.

@@ -229,6 +229,31 @@ fn frame(opcode: u8, payload: &'static [u8]) -> Message {
     Message::Frame(Frame::from_payload(header, payload.into()))
 }
 
+/// emprops has last words, whether it is sent away or shut down; and its limit is the protocol's, not the socket's.
+#[rstest]
+#[case::event(true)]
+#[case::shutdown(false)]
+#[tokio::test]
+async fn a_hub_says_goodbye_before_it_closes(#[case] by_event: bool) {
+    let running = hub("emprops", &["epoch_ms=1705312345000"]).await;
+    let mut client = connect(&running, 0).await;
+    assert_eq!(hear(&mut client).await["type"], "connection_established");
+    say(&mut client, &format!(r#"{{"type":"ping","x":"{}"}}"#, "x".repeat(11 << 20))).await;
+    assert_eq!(hear(&mut client).await["error_code"], "MESSAGE_TOO_LARGE");
+    let down = async {
+        if by_event {
+            let (status, told) = admin(&running, "POST", "/events/emprops", r#"{"type":"server_disconnect"}"#).await;
+            assert_eq!((status, told), (200, json!({ "disconnected": 1 })));
+        }
+        running.shutdown().await;
+    };
+    let goodbye = async {
+        assert_eq!(hear(&mut client).await["type"], "server_disconnect");
+        assert_eq!(closed(&mut client).await, 1001);
+    };
+    tokio::join!(down, goodbye);
+}
+
 #[tokio::test]
 async fn deadlines_come_by_themselves() {
     let running = hub("concierge", &["identify_timeout_ms=20"]).await;

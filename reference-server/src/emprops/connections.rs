@@ -20,7 +20,9 @@ use crate::machine::{Conn, EventError, Handshake, Output};
 /// How many clients' subscriptions are kept for their return.
 const MAX_KEPT: usize = 10_000;
 /// How long a downtime is expected to take unless the event says so, in seconds (line 723).
-const DOWNTIME: f64 = 60.0;
+pub(super) const DOWNTIME: f64 = 60.0;
+/// Why the hub goes away unless the event says so (line 721).
+pub(super) const MAINTENANCE: &str = "Server maintenance";
 const REGISTERED: &str = "registered";
 
 impl Emprops {
@@ -323,7 +325,7 @@ impl Emprops {
                         EventError::Invalid("member \"estimated_downtime\" is no number of seconds".to_owned())
                     })?,
                 };
-                let told = self.send_away(now, &text("reason", "Server maintenance")?, seconds, out);
+                let told = self.send_away(now, &text("reason", MAINTENANCE)?, seconds, out);
                 Ok(json!({ "disconnected": told }))
             }
             Some("system_alert") => {

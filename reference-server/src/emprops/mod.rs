@@ -366,6 +366,10 @@ impl Machine for Emprops {
         self.expire(now, out);
         self.happen(now, event, out)
     }
+
+    fn shutdown(&mut self, now: Duration, out: &mut Vec<Output>) {
+        self.send_away(now, connections::MAINTENANCE, connections::DOWNTIME, out);
+    }
 }
 
 impl Emprops {
