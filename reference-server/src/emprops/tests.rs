@@ -1030,8 +1030,14 @@ fn act(hub: &mut Play, books: &mut Books, deed: Deed) {
             }
         }
         Deed::Cancel(conn, job) => {
-            let heard = ask(hub, conn, "cancel_job", json!({ "job_id": pick(job) }));
+            let job = pick(job);
+            let heard = ask(hub, conn, "cancel_job", json!({ "job_id": job }));
             assert!(!books.open.contains(&conn) || ["job_cancelled", "error"].contains(&types(&heard)[0]));
+            if heard.first().is_some_and(|message| message["type"] == "job_cancelled") {
+                let state = hub.state();
+                let known = state["jobs"].as_array().unwrap().iter().find(|known| known["job_id"] == *job).unwrap();
+                assert_eq!(known["status"], "cancelled");
+            }
         }
         Deed::Follow(conn, what, job) => {
             let (kind, members) = match what {
