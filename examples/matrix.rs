@@ -1,5 +1,9 @@
-//! Shows the fault matrix of a protocol while its scenarios are written: `cargo run --example matrix -- qi [FAULT]`.
-//! With a part of a fault's name, everything that the checks said about hubs with that fault.
+//! The fault matrix: which rules a check has been seen to find broken, by which faults.
+//!
+//! * `cargo run --example matrix > reports/matrix.md` renders it for all protocols that have scenarios.
+//! * `cargo run --example matrix concierge` shows what is wrong with it, while scenarios are written: faults that survive,
+//!   rules that are blamed for a fault of another, rules that a fault declares and no check sees.
+//! * `cargo run --example matrix concierge seq` also everything that was found of the faults whose names contain `seq`.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../tests/matrix.rs"]
@@ -12,28 +16,55 @@ mod on_disk;
 #[allow(dead_code)]
 mod virtual_wire;
 
+use matrix::Matrix;
+
+const INTRODUCTION: &str = "\
+# The fault matrix
+
+Every scenario is played against a hub with every one of the reference server's faults, without sockets. A rule counts as
+proven when a check at the rule's own level has been seen to find it broken; a rule that only allows something, when its
+check came out otherwise than with a correct hub. No check may blame a rule that the fault does not break: `cargo test`
+holds all of this. Rendered by `cargo run --example matrix > reports/matrix.md`.
+";
+
 fn main() {
     let mut args = std::env::args().skip(1);
-    let protocol = args.next().expect("the name of a protocol");
-    let part = args.next();
-    let matrix = matrix::Matrix::play(&protocol, &|fault| part.as_ref().is_none_or(|part| fault.id.contains(&**part)));
+    match args.next() {
+        None => render(),
+        Some(protocol) => show(&protocol, args.next().as_deref()),
+    }
+}
+
+fn render() {
+    print!("{INTRODUCTION}");
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut names = hubproof_reference::protocols().to_vec();
+    names.retain(|name| root.join("scenarios").join(name).is_dir());
+    for name in names {
+        print!("\n{}", Matrix::play(name, &|_| true).markdown());
+    }
+}
+
+fn show(protocol: &str, part: Option<&str>) {
+    let matrix = Matrix::play(protocol, &|fault| part.is_none_or(|part| fault.id.contains(part)));
     print!("{}", matrix.complaints());
     for case in &matrix.cases {
-        let seen = |rule: &str| case.within.iter().any(|seen| seen.rule == rule);
-        let idle: Vec<_> = case.fault.rules.iter().filter(|rule| !seen(rule)).collect();
+        let idle: Vec<_> =
+            case.fault.rules.iter().filter(|rule| !case.within.iter().any(|seen| seen.rule == **rule)).collect();
         if !idle.is_empty() {
             println!("IDLE {} {idle:?}: {}", case.fault.id, case.fault.text);
         }
         if part.is_some() {
-            println!("{} {:?}", case.fault.id, case.fault.text);
+            println!("{}: {}", case.fault.id, case.fault.text);
             case.within.iter().for_each(|seen| println!("  {} {}", seen.rule, seen));
-            case.undecided.iter().for_each(|why| println!("  undecided {why}"));
+            case.undecided.iter().for_each(|why| println!("  undecided: {why}"));
         }
     }
     println!("{}", matrix.numbers());
-    let rules = &matrix.protocol.pack.rules;
-    for id in matrix.unproven() {
-        let rule = &rules[id];
-        println!("  unproven {id} {} {}: {}", rule.level.name(), rule.basis.name(), rule.text);
+    if part.is_none() {
+        for id in matrix.unproven() {
+            let rule = &matrix.protocol.pack.rules[id];
+            println!("  unproven: {id} ({}, {}) {}", rule.level.name(), rule.basis.name(), rule.text);
+        }
     }
 }

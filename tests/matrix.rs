@@ -1,7 +1,7 @@
 //! The proof of the judge: every scenario against every fault of the reference server, without sockets. A check counts
 //! once it has been seen to fail, and a fault may be blamed on no rule but those that it breaks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -35,8 +35,8 @@ pub struct Seen {
     pub verdict: Verdict,
     /// At the level that the rule has: a check that lowers it proves nothing.
     pub proves: bool,
-    /// `scenario: step`.
-    pub place: String,
+    pub scenario: String,
+    pub step: String,
     pub message: String,
 }
 
@@ -82,22 +82,27 @@ impl Matrix {
         proofs
     }
 
-    /// Rules nobody has seen broken.
+    /// Rules that bind hubs and that nobody has seen broken.
     pub fn unproven(&self) -> Vec<&str> {
         let proofs = self.proofs();
-        self.protocol.pack.rules.keys().map(String::as_str).filter(|id| !proofs.contains_key(id)).collect()
+        let rules = self.protocol.pack.rules.values().filter(|rule| rule.out_of_scope.is_none());
+        rules.map(|rule| rule.id.as_str()).filter(|id| !proofs.contains_key(id)).collect()
     }
 
     /// Rules, proven, faults, killed: in one line.
     pub fn numbers(&self) -> String {
         let rules = &self.protocol.pack.rules;
-        let hard = |id: &str| rules[id].level == Level::Must && rules[id].basis == Basis::Stated;
+        let hard = |id: &str| {
+            rules[id].out_of_scope.is_none() && rules[id].level == Level::Must && rules[id].basis == Basis::Stated
+        };
         let proofs = self.proofs();
         format!(
-            "{}: {} scenarios; {} rules, {} proven ({} of {} must and stated); {} faults, {} killed, {} surviving",
+            "{}: {} scenarios; {} rules, {} of them about clients, {} proven ({} of {} must and stated); \
+             {} faults, {} killed, {} surviving",
             self.protocol.pack.name,
             self.correct.len(),
             rules.len(),
+            rules.values().filter(|rule| rule.out_of_scope.is_some()).count(),
             proofs.len(),
             proofs.keys().filter(|id| hard(id)).count(),
             rules.keys().filter(|id| hard(id)).count(),
@@ -105,6 +110,35 @@ impl Matrix {
             self.cases.iter().filter(|case| case.is_killed()).count(),
             self.cases.iter().filter(|case| !case.is_killed()).count(),
         )
+    }
+
+    /// The part of `reports/matrix.md` about this protocol: rule, faults that break it, checks that saw it.
+    pub fn markdown(&self) -> String {
+        let mut text = format!("## {}\n\n{}.\n\n", self.protocol.pack.name, self.numbers());
+        text += "| rule | level | broken by the fault | seen by |\n|---|---|---|---|\n";
+        let proofs = self.proofs();
+        for rule in self.protocol.pack.rules.values() {
+            let seen = proofs.get(rule.id.as_str()).map_or(&[][..], Vec::as_slice);
+            let mut broken: Vec<_> = seen.iter().map(|(fault, _)| format!("`{}`", fault.id)).collect();
+            broken.dedup();
+            let mut places: Vec<_> = seen.iter().map(|(_, seen)| seen.scenario.as_str()).collect();
+            places.sort_unstable();
+            places.dedup();
+            let mut seen_by = places.iter().take(4).copied().collect::<Vec<_>>().join(", ");
+            if places.len() > 4 {
+                let _ = write!(seen_by, " and {} more", places.len() - 4);
+            }
+            let mut broken = broken.join(", ");
+            if broken.is_empty() {
+                broken = rule.out_of_scope.clone().unwrap_or_else(|| "not seen broken yet".to_owned());
+            }
+            let (level, basis) = (rule.level.name(), rule.basis.name());
+            let _ = writeln!(text, "| {} | {level}, {basis} | {broken} | {seen_by} |", rule.id);
+        }
+        for case in self.cases.iter().filter(|case| !case.is_killed()) {
+            let _ = writeln!(text, "\n`{}` survives: {}", case.fault.id, case.fault.text);
+        }
+        text
     }
 
     /// Everything that is not as it should be, for a person.
@@ -130,7 +164,7 @@ impl Matrix {
 impl std::fmt::Display for Seen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let message: String = self.message.chars().take(200).collect();
-        write!(f, "[{}] {}: {message}", self.verdict.name(), self.place)
+        write!(f, "[{}] {}: {}: {message}", self.verdict.name(), self.scenario, self.step)
     }
 }
 
@@ -192,11 +226,8 @@ impl Case {
                         rule: rule.id.clone(),
                         verdict: *verdict,
                         proves,
-                        place: format!(
-                            "{}: {}",
-                            report.id,
-                            if check.step.is_empty() { &check.name } else { &check.step }
-                        ),
+                        scenario: report.id.clone(),
+                        step: if check.step.is_empty() { check.name.clone() } else { check.step.clone() },
                         message: check.message.clone(),
                     };
                     if fault.rules.contains(&rule.id.as_str()) {
@@ -211,5 +242,51 @@ impl Case {
             }
         }
         case
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("qi")]
+    #[case("concierge")]
+    fn a_correct_hub_passes_and_every_check_is_asked(#[case] name: &str) {
+        let protocol = Protocol::load(name);
+        let mut wrong = String::new();
+        for program in &protocol.scenarios.programs {
+            let Some(report) = protocol.play(program, None) else {
+                let _ = writeln!(wrong, "{}: no instance of reference.toml meets its needs", program.id);
+                continue;
+            };
+            if !matches!(report.verdict, Verdict::Pass | Verdict::Info) || report.mistake.is_some() {
+                let _ = writeln!(wrong, "{}: {} {:?}", report.id, report.verdict.name(), report.mistake);
+            }
+            for check in &report.checks {
+                // What `always` looks for need not come by in every scenario.
+                let own = check.span.is_some_and(|span| span.file == report.span.file);
+                let unasked = check.verdict == Verdict::NotTestable && own;
+                if unasked || !matches!(check.verdict, Verdict::Pass | Verdict::Info | Verdict::NotTestable) {
+                    let _ =
+                        writeln!(wrong, "{} [{}] {}: {}", report.id, check.verdict.name(), check.name, check.message);
+                }
+            }
+        }
+        assert_eq!(wrong, "");
+    }
+
+    /// Every fault is seen by a check of its own rules and by no other; every rule has been seen broken.
+    #[rstest]
+    #[case("qi", &[])]
+    #[case("concierge", &[])]
+    fn every_fault_is_seen_for_what_it_is(#[case] name: &str, #[case] unproven: &[&str]) {
+        let matrix = Matrix::play(name, &|_| true);
+        println!("{}", matrix.numbers());
+        assert_eq!(matrix.complaints(), "");
+        assert_eq!(matrix.unproven(), unproven, "rules that no check has been seen to find broken");
+        let report = std::fs::read_to_string(crate::on_disk::root().join("reports/matrix.md")).unwrap();
+        assert!(report.contains(&matrix.markdown()), "stale: cargo run --example matrix > reports/matrix.md");
     }
 }
