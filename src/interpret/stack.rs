@@ -321,7 +321,8 @@ impl Conversation {
         for (name, template) in given {
             let overriding = with.iter().find(|(known, _)| known == name);
             let value = match overriding {
-                Some((_, template)) => template.eval(&self.names(me)),
+                // With its wire: what the hub sent stays what the hub sent.
+                Some((_, template)) => template.eval_bound(&self.names(me)),
                 // What is given sees what was given before it.
                 None => {
                     self.push(Frame {
@@ -331,14 +332,14 @@ impl Conversation {
                         kind: Kind::Scene { rest: Vec::new(), done: Vec::new(), group },
                         me,
                     });
-                    let value = template.eval(&self.names(me));
+                    let value = template.eval_bound(&self.names(me));
                     self.stack.pop();
                     value
                 }
             };
             match value {
                 Ok(value) => {
-                    names.insert(name.clone(), Bound::plain(value));
+                    names.insert(name.clone(), value);
                 }
                 Err(error) => {
                     let failure = Failure::from_eval(&error);
