@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::Conversation;
 use super::actor::Link;
+use super::judge::from_hub;
 use super::stack::Progress;
 use super::steps::{Active, Failure, Frames, Kind, Member, Stepped, Waiting};
 use super::wants::Wanted;
@@ -14,7 +15,7 @@ use crate::pack::Level;
 use crate::scenario::model::{
     Act, ActorId, Alternative, Codes, Expect, Has, MessageName, Program, Quantity, Step, Want, Who,
 };
-use crate::scenario::value::{Bound, Wire};
+use crate::scenario::value::{Bound, EvalError, Wire};
 
 impl Conversation {
     pub(super) fn begin_expect(&mut self, step: &Step, expect: &Expect, members: Vec<ActorId>) -> Stepped {
@@ -60,14 +61,21 @@ impl Conversation {
 
     pub(super) fn wanted(&self, program: &Program, id: ActorId, want: &Want, after: u64) -> Result<Wanted, Failure> {
         let names = self.names(Some(id));
-        Ok(match want {
-            Want::Control { pong, pattern } => Wanted::control(*pong, pattern.as_ref(), after, &names)?,
+        let (pattern, wanted) = match want {
+            Want::Control { pong, pattern } => (pattern, Wanted::control(*pong, pattern.as_ref(), after, &names)),
             Want::Message { message, pattern } => {
-                Wanted::message(&program.pack, message, pattern.as_ref(), after, &names)?
+                (pattern, Wanted::message(&program.pack, message, pattern.as_ref(), after, &names))
             }
             Want::Close(_) | Want::Refusal(_) => {
-                Wanted::message(&program.pack, &MessageName::Any, None, u64::MAX, &names)?
+                (&None, Wanted::message(&program.pack, &MessageName::Any, None, u64::MAX, &names))
             }
+        };
+        wanted.map_err(|error| match error {
+            // What the hub sent cannot be computed with, which some other check is about.
+            EvalError::Failed(what) if pattern.as_ref().is_some_and(|p| from_hub(&p.template, &names)) => {
+                Failure::undecided(what, None)
+            }
+            error => error.into(),
         })
     }
 

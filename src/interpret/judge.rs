@@ -202,6 +202,9 @@ impl Conversation {
                 Err(EvalError::Missing(what)) => {
                     return Finding::NotReached(format!("nothing to compare with: {what} is not there"));
                 }
+                Err(EvalError::Failed(what)) if from_hub(&pattern.template, names) => {
+                    return Finding::NotReached(format!("nothing to compare with: {what}"));
+                }
                 Err(error) => return finding(&error),
             },
         };
