@@ -99,6 +99,21 @@ const NO_JOB_COMPLETED: &[&str] = &[
 /// What a client sees of messages in chunks that come to nothing.
 const NO_CHUNKS: &[&str] = &["EMP-120", "EMP-121", "EMP-122", "EMP-123", "EMP-124", "EMP-125", "EMP-127"];
 
+/// The name of a file that is the file itself, of more than a megabyte, as JSON.
+const LARGE_FILE: &str = {
+    const LENGTH: usize = 1_100_000;
+    const TEXT: [u8; LENGTH] = {
+        let mut text = [b'A'; LENGTH];
+        text[0] = b'"';
+        text[LENGTH - 1] = b'"';
+        text
+    };
+    match std::str::from_utf8(&TEXT) {
+        Ok(text) => text,
+        Err(_) => panic!("this is ASCII"),
+    }
+};
+
 /// All of them.
 pub static FAULTS: &[Fault] = &[
     // Connecting and the form of messages.
@@ -373,7 +388,7 @@ pub static FAULTS: &[Fault] = &[
         P,
         "emprops-worker-registered-as-client",
         "register_worker is answered with client_registered.",
-        NO_WORKER_REGISTERED,
+        &["EMP-016", "EMP-017", "EMP-018", "EMP-021", "EMP-022"],
         const { &[frame(WORKER_REGISTERED).does(Act::Set("/type", r#""client_registered""#))] },
     ),
     outside(
@@ -475,8 +490,8 @@ pub static FAULTS: &[Fault] = &[
         "emprops-job-id-reused",
         "A submission is told the id of the last job of the same connection, if that has not ended.",
         &[
-            "EMP-028", "EMP-029", "EMP-031", "EMP-040", "EMP-045", "EMP-047", "EMP-048", "EMP-051", "EMP-053",
-            "EMP-060", "EMP-081", "EMP-091",
+            "EMP-028", "EMP-029", "EMP-031", "EMP-033", "EMP-040", "EMP-045", "EMP-047", "EMP-048", "EMP-051",
+            "EMP-053", "EMP-057", "EMP-060", "EMP-081", "EMP-088", "EMP-091",
         ],
     ),
     outside(
@@ -1917,5 +1932,23 @@ pub static FAULTS: &[Fault] = &[
         "estimated_downtime does not fit reconnect_after.",
         &["EMP-137"],
         const { &[frame(SERVER_DISCONNECT).does(Act::Set("/estimated_downtime", "1"))] },
+    ),
+    outside(
+        P,
+        "emprops-registered-refused",
+        "Whoever subscribes after it has registered is told that it has not.",
+        &["EMP-014"],
+        const {
+            &[frame(CONFIRMED).does(Act::Also(
+                r#"{"type":"error","error":"Who are you?","error_code":"NOT_REGISTERED","timestamp":1705312345000}"#,
+            ))]
+        },
+    ),
+    outside(
+        P,
+        "emprops-file-unchunked",
+        "job_completed has a file of more than a megabyte in one frame.",
+        &["EMP-075", "EMP-118", "EMP-119"],
+        const { &[frame(JOB_COMPLETED).does(Act::Set("/result/output_files/*", LARGE_FILE))] },
     ),
 ];
