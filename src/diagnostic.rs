@@ -1,5 +1,7 @@
 //! What is wrong with a file of the user's: where, why, and what to do about it.
 
+use std::collections::BTreeSet;
+
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
@@ -19,12 +21,14 @@ pub struct Diagnostic {
     pub message: String,
     /// Stands under the caret.
     pub label: String,
+    /// Another place that has to do with it, and what stands there.
+    pub also: Option<Box<(Span, String)>>,
     pub help: Option<String>,
 }
 
 impl Diagnostic {
     pub fn error(span: Span, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, span: Some(span), message: message.into(), label: String::new(), help: None }
+        Self { span: Some(span), ..Self::without_place(message) }
     }
 
     pub fn warning(span: Span, message: impl Into<String>) -> Self {
@@ -32,7 +36,14 @@ impl Diagnostic {
     }
 
     pub fn without_place(message: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, span: None, message: message.into(), label: String::new(), help: None }
+        Self {
+            severity: Severity::Error,
+            span: None,
+            message: message.into(),
+            label: String::new(),
+            also: None,
+            help: None,
+        }
     }
 
     pub fn label(mut self, label: impl Into<String>) -> Self {
@@ -40,8 +51,15 @@ impl Diagnostic {
         self
     }
 
+    pub fn also(mut self, span: Span, label: impl Into<String>) -> Self {
+        self.also = Some(Box::new((span, label.into())));
+        self
+    }
+
+    /// Advice; an empty one is none.
     pub fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+        let help = help.into();
+        self.help = (!help.is_empty()).then_some(help);
         self
     }
 
@@ -65,9 +83,22 @@ impl Diagnostic {
                 if !self.label.is_empty() {
                     caret = caret.label(&self.label);
                 }
-                level
-                    .primary_title(&self.message)
-                    .element(Snippet::source(&file.text).path(&file.path).annotation(caret))
+                let mut snippet = Snippet::source(&file.text).path(&file.path).annotation(caret);
+                let mut elsewhere = None;
+                if let Some((also, label)) = self.also.as_deref() {
+                    let other = sources.file(also.file);
+                    let mark = AnnotationKind::Context.span(visible(&other.text, *also)).label(label);
+                    if also.file == span.file {
+                        snippet = snippet.annotation(mark);
+                    } else {
+                        elsewhere = Some(Snippet::source(&other.text).path(&other.path).annotation(mark));
+                    }
+                }
+                let group = level.primary_title(&self.message).element(snippet);
+                match elsewhere {
+                    Some(snippet) => group.element(snippet),
+                    None => group,
+                }
             }
         };
         if let Some(help) = &self.help {
@@ -89,6 +120,13 @@ pub fn has_errors(diagnostics: &[Diagnostic]) -> bool {
     diagnostics.iter().any(|d| d.severity == Severity::Error)
 }
 
+/// Each of them once: the same thing said about the same place is found again by every scenario that uses it.
+pub fn distinct(diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    let mut seen = BTreeSet::new();
+    let place = |d: &Diagnostic| d.span.map(|span| (span.file, span.start, span.end));
+    diagnostics.into_iter().filter(|d| seen.insert((place(d), d.message.clone()))).collect()
+}
+
 pub fn render_all(diagnostics: &[Diagnostic], sources: &Sources, color: bool) -> String {
     diagnostics.iter().map(|d| d.render(sources, color)).collect::<Vec<_>>().join("\n\n")
 }
@@ -103,13 +141,24 @@ pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Opt
         .map(|(_, name)| name)
 }
 
-/// "did you mean `x`?", or else the fallback.
+/// Names that advice lists; who wants more of them asks `hubproof packs show`.
+const MOST_NAMES: usize = 12;
+
+/// "did you mean `x`?" alone, or else all there are, as `known` introduces them: for short lists.
+pub fn suggest_one<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str> + Clone, known: &str) -> String {
+    match nearest(wrong, names.clone()) {
+        Some(name) => format!("did you mean `{name}`?"),
+        None => format!("{known} {}", names.into_iter().collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// "did you mean `x`?", and the fallback.
 pub fn suggest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str> + Clone, otherwise: &str) -> String {
     match nearest(wrong, names.clone()) {
         Some(name) => format!("did you mean `{name}`? {otherwise}").trim().to_owned(),
         None => {
             let all: Vec<&str> = names.into_iter().collect();
-            if !otherwise.is_empty() || all.is_empty() || all.len() > 24 {
+            if !otherwise.is_empty() || all.is_empty() || all.len() > MOST_NAMES {
                 otherwise.to_owned()
             } else {
                 format!("known here: {}", all.join(", "))

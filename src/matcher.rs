@@ -7,8 +7,7 @@
 use jsonschema::{Keyword, ValidationError, Validator};
 use serde_json::{Map, Value};
 
-use crate::diagnostic::suggest;
-use crate::json_schema;
+use crate::json_schema::{self, Mistake};
 
 /// A matcher that could not be built: which key, and why.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -56,13 +55,22 @@ enum Test {
 impl Matcher {
     /// From the JSON of a `where` or of a line of `has`: an object of names and pointers.
     pub fn compile(source: &Value) -> Result<Self, BadMatcher> {
-        let Value::Object(members) = source else {
-            return Err(BadMatcher {
-                key: String::new(),
-                message: "a matcher is a mapping of names and /pointers".to_owned(),
-            });
-        };
-        let clauses = members.iter().map(|(key, want)| clause(key, want)).collect::<Result<_, _>>()?;
+        let bad = |key: &str, mistake: Mistake| BadMatcher { key: key.to_owned(), message: mistake.message };
+        let Value::Object(members) = source else { return Err(bad("", not_a_mapping())) };
+        let clauses = members
+            .iter()
+            .map(|(key, want)| {
+                let mistakes = match want {
+                    // The rest is found by building its validator, once.
+                    Value::Object(_) if key.starts_with('/') => json_schema::unknown_words(want, &["like"]),
+                    _ => clause_mistakes(key, want),
+                };
+                match mistakes.into_iter().next() {
+                    Some(mistake) => Err(bad(key, mistake)),
+                    None => clause(key, want).map_err(|message| BadMatcher { key: key.clone(), message }),
+                }
+            })
+            .collect::<Result<_, _>>()?;
         Ok(Self { clauses })
     }
 
@@ -98,47 +106,70 @@ impl Matcher {
     }
 }
 
-fn clause(key: &str, want: &Value) -> Result<Clause, BadMatcher> {
-    let Some(rest) = key.strip_prefix('/') else {
-        if key.ends_with(" or absent") {
-            return Err(BadMatcher { key: key.to_owned(), message: "`or absent` belongs to a /pointer".to_owned() });
-        }
-        return Ok(Clause::Member { name: key.to_owned(), want: want.clone() });
+/// Everything wrong with the source of a matcher, as places in it. Expressions, `"${...}"`, stand for anything.
+pub fn mistakes(source: &Value) -> Vec<Mistake> {
+    match source {
+        Value::Object(members) => members
+            .iter()
+            .flat_map(|(key, want)| {
+                let at = format!("/{}", escape(key));
+                clause_mistakes(key, want).into_iter().map(move |mistake| mistake.below(&at))
+            })
+            .collect(),
+        Value::String(text) if text.contains("${") => Vec::new(),
+        _ => vec![not_a_mapping()],
+    }
+}
+
+fn not_a_mapping() -> Mistake {
+    Mistake {
+        pointer: String::new(),
+        key: false,
+        message: "a matcher is a mapping of names and /pointers".to_owned(),
+        help: "a name takes a value, a /pointer takes a JSON Schema".to_owned(),
+    }
+}
+
+fn clause_mistakes(key: &str, want: &Value) -> Vec<Mistake> {
+    let mistake = |key: bool, message: &str, help: String| {
+        vec![Mistake { pointer: String::new(), key, message: message.to_owned(), help }]
     };
-    let (pointer, optional) = match rest.strip_suffix(" or absent") {
-        Some(pointer) => (format!("/{pointer}"), true),
-        None => (format!("/{rest}"), false),
+    if !key.starts_with('/') {
+        return match key.strip_suffix(" or absent") {
+            Some(name) => {
+                mistake(true, "`or absent` belongs to a /pointer", format!("write `/{name} or absent: {{ ... }}`"))
+            }
+            None => Vec::new(),
+        };
+    }
+    match want {
+        Value::Object(_) => json_schema::mistakes(want, &["like"]),
+        Value::Bool(_) => Vec::new(),
+        Value::String(text) if text.contains("${") => Vec::new(),
+        _ => {
+            let name = key.trim_start_matches('/').trim_end_matches(" or absent");
+            let simple = if name.contains('/') { String::new() } else { format!("`{name}: {want}` or ") };
+            let help = format!("for the value itself write {simple}`{key}: {{ const: {want} }}`");
+            mistake(false, "a /pointer takes a JSON Schema, true or false", help)
+        }
+    }
+}
+
+/// A clause without mistakes, but for expressions that are still in it.
+fn clause(key: &str, want: &Value) -> Result<Clause, String> {
+    if !key.starts_with('/') {
+        return Ok(Clause::Member { name: key.to_owned(), want: want.clone() });
+    }
+    let (pointer, optional) = match key.strip_suffix(" or absent") {
+        Some(pointer) => (pointer.to_owned(), true),
+        None => (key.to_owned(), false),
     };
     let test = match want {
         Value::Bool(true) => Test::Present,
         Value::Bool(false) => Test::Absent,
-        Value::Object(_) => Test::Schema {
-            validator: Box::new(schema(want).map_err(|message| BadMatcher { key: key.to_owned(), message })?),
-            schema: want.clone(),
-        },
-        _ => {
-            let name = pointer.trim_start_matches('/');
-            return Err(BadMatcher {
-                key: key.to_owned(),
-                message: format!(
-                    "a /pointer takes a JSON Schema, true or false; for the value itself write `{name}: {want}` or {{ const: {want} }}"
-                ),
-            });
-        }
+        schema => Test::Schema { validator: Box::new(json_schema::validator(schema)?), schema: schema.clone() },
     };
     Ok(Clause::Pointer { pointer, optional, test })
-}
-
-/// A JSON Schema as scenarios write it: 2020-12, formats asserted, with `like` as the only keyword of our own.
-fn schema(schema: &Value) -> Result<Validator, String> {
-    if let Some(unknown) = json_schema::unknown_keywords(schema, &["like"]).first() {
-        return Err(format!(
-            "JSON Schema has no `{}`: {}",
-            unknown.keyword,
-            suggest(&unknown.keyword, json_schema::KEYWORDS.iter().copied(), "see scenarios/README.md")
-        ));
-    }
-    json_schema::validator(schema)
 }
 
 pub(crate) struct Like {
@@ -196,7 +227,7 @@ impl Clause {
                         validator.iter_errors(found).next().map(|error| Difference {
                             path: format!("{pointer}{}", error.instance_path()),
                             expected: expectation(schema),
-                            found: show(&error.instance().clone().into_owned()),
+                            found: show(error.instance()),
                         })
                     }
                 }

@@ -4,7 +4,7 @@
 //! buffered forms lose their spans. YAML 1.2 only: anchors, aliases, tags, several documents, duplicate keys and the
 //! old words for true and false are refused, each with advice.
 
-use granit_parser::{Event, Parser, ScalarStyle};
+use granit_parser::{ErrorKind, Event, Parser, ScalarStyle};
 use serde_json::{Map, Number, Value};
 
 use crate::diagnostic::Diagnostic;
@@ -84,20 +84,30 @@ impl Node {
 
     /// The node a JSON pointer leads to, or the nearest one above it.
     pub fn at_pointer(&self, pointer: &str) -> &Node {
-        let mut node = self;
+        self.follow(pointer).1
+    }
+
+    /// The key under which a JSON pointer leads somewhere; for an item of a list, which has none, the item.
+    pub fn key_at_pointer(&self, pointer: &str) -> Span {
+        let (key, node) = self.follow(pointer);
+        key.map_or(node.span, |key| key.span)
+    }
+
+    fn follow(&self, pointer: &str) -> (Option<&Key>, &Node) {
+        let mut place = (None, self);
         for token in pointer.split('/').skip(1) {
             let token = token.replace("~1", "/").replace("~0", "~");
-            let next = match &node.kind {
-                Kind::Map(entries) => entries.iter().find(|(k, _)| k.name == token).map(|(_, n)| n),
-                Kind::List(items) => token.parse::<usize>().ok().and_then(|i| items.get(i)),
+            let next = match &place.1.kind {
+                Kind::Map(entries) => entries.iter().find(|(k, _)| k.name == token).map(|(k, n)| (Some(k), n)),
+                Kind::List(items) => token.parse::<usize>().ok().and_then(|i| items.get(i)).map(|n| (None, n)),
                 _ => None,
             };
             match next {
-                Some(next) => node = next,
+                Some(next) => place = next,
                 None => break,
             }
         }
-        node
+        place
     }
 
     /// What it is, for a message: "a list", "text".
@@ -150,16 +160,18 @@ impl<'a> Reader<'a> {
                 let range = span.byte_range().unwrap_or(0..0);
                 let span = Span::new(self.file, range);
                 if let Some(what) = refused(&event) {
-                    return Err(Diagnostic::error(span, format!("{what} are not part of this format"))
-                        .help("write the value out; `scenes` and `let` are the means of sharing"));
+                    return Err(not_ours(span, what));
                 }
                 Ok((event, span))
             }
             Some(Err(error)) => {
                 let start = error.marker().byte_offset().unwrap_or(0).min(self.text.len());
                 let span = Span::new(self.file, start..start);
-                Err(Diagnostic::error(span, format!("not valid YAML: {}", plain(&error.to_string())))
-                    .maybe_help(advice(self.text, start)))
+                Err(match error.kind() {
+                    ErrorKind::UnknownAnchor => not_ours(span, ANCHORS),
+                    kind => Diagnostic::error(span, format!("not valid YAML: {}", error.info()))
+                        .help(advice(kind, self.text, start)),
+                })
             }
             None => Ok((Event::StreamEnd, Span::new(self.file, self.text.len()..self.text.len()))),
         }
@@ -193,7 +205,7 @@ impl<'a> Reader<'a> {
                         _ => return Err(Diagnostic::error(at, "a key must be plain text")),
                     };
                     if name == "<<" {
-                        return Err(Diagnostic::error(at, "merge keys are not part of this format"));
+                        return Err(not_ours(at, "merge keys"));
                     }
                     if entries.iter().any(|(key, _)| key.name == name) {
                         return Err(
@@ -278,7 +290,7 @@ fn resolve(value: &str, span: Span) -> Result<Option<Kind>, Diagnostic> {
 
 fn refused(event: &Event<'_>) -> Option<&'static str> {
     match event {
-        Event::Alias(_) | Event::UnresolvedAlias(_) | Event::Anchor(..) => Some("anchors and aliases"),
+        Event::Alias(_) | Event::UnresolvedAlias(_) | Event::Anchor(..) => Some(ANCHORS),
         Event::Scalar(_, _, anchor, tag) => refused_parts(*anchor, tag.is_some()),
         Event::SequenceStart(_, anchor, tag) | Event::MappingStart(_, anchor, tag) => {
             refused_parts(*anchor, tag.is_some())
@@ -289,25 +301,49 @@ fn refused(event: &Event<'_>) -> Option<&'static str> {
 
 fn refused_parts(anchor: usize, tag: bool) -> Option<&'static str> {
     if anchor != 0 {
-        return Some("anchors and aliases");
+        return Some(ANCHORS);
     }
     tag.then_some("tags (a word after `!`)")
 }
 
-/// The parser's own message ends with a position in its own words; ours is the caret.
-fn plain(message: &str) -> String {
-    message.split(" at byte").next().unwrap_or(message).split(" at line").next().unwrap_or(message).to_owned()
+const ANCHORS: &str = "anchors and aliases";
+
+fn not_ours(span: Span, what: &str) -> Diagnostic {
+    Diagnostic::error(span, format!("{what} are not part of this format"))
+        .help("write the value out; what scenarios share stands under `let` and `scenes`")
 }
 
-fn advice(text: &str, at: usize) -> Option<String> {
+/// What to do about an error of the parser's at this place: it knows YAML, we know what people meant to write.
+fn advice(kind: &ErrorKind, text: &str, at: usize) -> &'static str {
     let start = text[..at].rfind('\n').map_or(0, |n| n + 1);
     let end = text[at..].find('\n').map_or(text.len(), |n| at + n);
     let line = &text[start..end];
     let before = text[..start].trim_end().rsplit('\n').next().unwrap_or("");
-    if line.contains("${") || before.contains("${") {
-        return Some("quote expressions: \"${...}\"".to_owned());
+    let unquoted = |line: &str| line.contains("${") && !line.contains("\"${") && !line.contains("'${");
+    match kind {
+        ErrorKind::UnclosedFlowCollection { .. } => "close it, and quote text that holds a bracket",
+        ErrorKind::UnclosedQuotedScalar | ErrorKind::InvalidQuotedScalarIndent => {
+            "close the text with the same kind of quote"
+        }
+        ErrorKind::InvalidTrailingSingleQuotedScalar | ErrorKind::InvalidTrailingDoubleQuotedScalar => {
+            "quote the whole text, or none of it"
+        }
+        _ if unquoted(line) || unquoted(before) => "quote expressions: \"${...}\"",
+        ErrorKind::TabNotAllowed
+        | ErrorKind::TabInBlockIndentation
+        | ErrorKind::TabInIndentation
+        | ErrorKind::TabInPlainScalar
+        | ErrorKind::TabAtBlockScalarStart => "indent with spaces",
+        ErrorKind::UnknownQuotedScalarEscape | ErrorKind::InvalidQuotedScalarHexEscape => {
+            "a backslash means something within double quotes; write regular expressions in single quotes"
+        }
+        ErrorKind::UnexpectedCharacter { .. } => "quote text that begins with one of @ ` % & * ! | > { [",
+        ErrorKind::MappingValueNotAllowed if line[..at - start].matches(':').count() > 0 => {
+            "quote text that holds `: ` or ` #`"
+        }
+        _ if line.contains('\t') => "indent with spaces",
+        _ => "options stand under the first letter of the step; quote text that holds `: ` or ` #`",
     }
-    Some("options stand under the first letter of the step; quote text that holds `: `, ` #` or begins with one of @ ` % & * ! | > { [".to_owned())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use hubproof::diagnostic::Severity;
-use hubproof::json_schema::{unknown_keywords, walk};
+use hubproof::json_schema::{mistakes, walk};
 use hubproof::scenario::{SharedFile, read};
 use hubproof::source::Sources;
 use hubproof::yaml;
@@ -56,6 +56,7 @@ fn errors_of_shared(text: &str) -> Vec<String> {
     let mut diagnostics = Vec::new();
     let shared = SharedFile::read(yaml::parse(&sources, file).unwrap(), pack, &mut diagnostics);
     let file = sources.add("inline.yaml", "title: t\nsteps:\n  - client joins:\n  - client plays: scene\n");
+    diagnostics.extend(shared.check(pack));
     diagnostics.extend(read::read("concierge/inline", &yaml::parse(&sources, file).unwrap(), &shared, pack).1);
     diagnostics.into_iter().filter(|d| d.severity == Severity::Error).map(|d| d.message).collect()
 }
@@ -64,7 +65,7 @@ fn errors_of_shared(text: &str) -> Vec<String> {
 fn every_keyword_is_known_and_every_key_is_described() {
     for name in ["scenario.schema.json", "shared.schema.json"] {
         let schema = schema(name);
-        assert_eq!(unknown_keywords(&schema, &[]), [], "{name}");
+        assert_eq!(mistakes(&schema, &[]), [], "{name}");
         let mut described = 0;
         walk(&schema, "", &mut |inner, pointer| {
             // What only narrows a key that is described elsewhere.
@@ -157,7 +158,7 @@ fn heads() -> Vec<(&'static str, Value, Value)> {
 fn each_option_belongs_to_the_same_verbs_as_in_the_reader() {
     let options = json!({
         "as": "name", "if": "name", "rules": ["CON-024"], "with": {}, "without": [], "fragments": 2, "breaks": "why", "reason": "why",
-        "query": {}, "headers": {}, "subprotocols": [], "from": "127.0.0.2", "where": {}, "has": { "CON-024": {} }, "after": "name",
+        "query": {}, "headers": {}, "subprotocols": [], "from": "127.0.0.2", "where": {}, "has": { "CON-024": { "name": "x" } }, "after": "name",
         "within": "1s", "for": "1s", "count": 2, "args": {}, "message": "hello", "because": "why", "equals": 1, "fits": {}, "slack": "1s",
         "in": [1], "do": [],
     });
@@ -238,6 +239,69 @@ fn the_reference_has_a_section_for_every_verb() {
 )]
 #[case::check_without_rules("title: t\nsteps:\n  - check: \"${1}\"")]
 #[case::check_with_empty_rules("title: t\nsteps:\n  - check: \"${1}\"\n    rules: []")]
+#[case::check_of_a_constant("title: t\nsteps:\n  - check: hello\n    rules: [CON-024]")]
+#[case::check_of_a_number("title: t\nsteps:\n  - check: 1\n    rules: [CON-024]")]
+#[case::no_rules("title: t\nsteps:\n  - client expects: hello\n    rules: []")]
+#[case::rule_twice("title: t\nsteps:\n  - client expects: hello\n    rules: [CON-024, CON-024]")]
+#[case::empty_has("title: t\nsteps:\n  - client expects: hello\n    has: {}")]
+#[case::empty_line_of_has("title: t\nsteps:\n  - client expects: hello\n    has: { CON-025: {} }")]
+#[case::computed_line_of_has("title: t\nsteps:\n  - client expects: hello\n    has: { \"${a}\": { name: x } }")]
+#[case::nobody_acts("title: t\nsteps:\n  - sends: identify")]
+#[case::with_is_a_list("title: t\nsteps:\n  - client sends: identify\n    with: [a]")]
+#[case::with_of_a_role_is_text("title: t\nsteps:\n  - client joins:\n    with: x")]
+#[case::with_of_a_scene_is_computed(
+    "title: t\nlet: { a: { b: 1 } }\nsteps:\n  - client plays: fence\n    with: \"${a}\""
+)]
+#[case::without_is_text("title: t\nsteps:\n  - client sends: identify\n    without: /name")]
+#[case::path_is_a_number("title: t\nsteps:\n  - client connects: 3")]
+#[case::query_is_text("title: t\nsteps:\n  - client connects:\n    query: x")]
+#[case::headers_are_a_list("title: t\nsteps:\n  - client connects:\n    headers: [x]")]
+#[case::subprotocols_are_text("title: t\nsteps:\n  - client connects:\n    subprotocols: x")]
+#[case::closes_nothing("title: t\nsteps:\n  - client closes:")]
+#[case::closes_soon("title: t\nsteps:\n  - client closes: soon")]
+#[case::closes_beyond_all("title: t\nsteps:\n  - client closes: 99999")]
+#[case::reason_is_a_number("title: t\nsteps:\n  - client closes: 1000\n    reason: 3")]
+#[case::raw_frame_with_unknown_key("title: t\nsteps:\n  - client sends raw: { frames: [ { opcod: ping } ] }")]
+#[case::raw_frame_without_opcode("title: t\nsteps:\n  - client sends raw: { frames: [ { data: x } ] }")]
+#[case::raw_frame_of_two_payloads(
+    "title: t\nsteps:\n  - client sends raw: { frames: [ { opcode: 1, data: x, hex: ff } ] }"
+)]
+#[case::raw_frames_are_no_list("title: t\nsteps:\n  - client sends raw: { frames: ping }")]
+#[case::raw_frames_are_none("title: t\nsteps:\n  - client sends raw: { frames: [] }")]
+#[case::raw_bytes_are_not_hexadecimal("title: t\nsteps:\n  - client sends raw: { binary: xyz }")]
+#[case::raw_bytes_are_halves("title: t\nsteps:\n  - client sends raw: { bytes: 'f' }")]
+#[case::name_of_no_letters("title: t\nsteps:\n  - client joins:\n    as: ''")]
+#[case::name_that_begins_with_a_number("title: t\nsteps:\n  - client joins:\n    as: 1st")]
+#[case::name_called_hub("title: t\nsteps:\n  - client joins:\n    as: hub")]
+#[case::variable_called_like_a_function("title: t\nsteps:\n  - each: unique\n    in: 2\n    do: []")]
+#[case::value_called_self("title: t\nlet: { self: 1 }\nsteps: []")]
+#[case::actor_called_like_a_verb("title: t\nactors: { expects: client }\nsteps: []")]
+#[case::actor_called_like_a_function("title: t\nactors: { unique: client }\nsteps: []")]
+#[case::group_of_nobody("title: t\nactors: { all: [] }\nsteps: []")]
+#[case::no_values("title: t\nsteps:\n  - each: i\n    in: []\n    do: []")]
+#[case::no_rounds("title: t\nsteps:\n  - each: i\n    in: 0\n    do: []")]
+#[case::values_are_text("title: t\nsteps:\n  - each: i\n    in: abc\n    do: []")]
+#[case::retry_without_time("title: t\nsteps:\n  - retry: 0s\n    do: []")]
+#[case::order_of_one_thing(
+    "title: t\nsteps:\n  - client expects: hello\n    as: a\n  - order: [a, a]\n    rules: [CON-024]"
+)]
+#[case::count_of_none("title: t\nsteps:\n  - client expects: hello\n    count: 0")]
+#[case::count_of_at_most_none("title: t\nsteps:\n  - client expects: hello\n    count: { max: 0 }\n    for: 1s")]
+#[case::range_without_window("title: t\nsteps:\n  - client expects: hello\n    count: { min: 1, max: 2 }")]
+#[case::no_alternatives("title: t\nsteps:\n  - client expects one of: []")]
+#[case::alternative_of_two_kinds("title: t\nsteps:\n  - client expects one of: [ { message: hello, close: any } ]")]
+#[case::where_beside_a_close("title: t\nsteps:\n  - client expects one of: [ { close: any, where: { code: 1 } } ]")]
+#[case::alternative_with_a_number_for_a_name(
+    "title: t\nsteps:\n  - client expects one of: [ { message: hello, as: 3 } ]"
+)]
+#[case::alternative_that_warns_and_records(
+    "title: t\nsteps:\n  - client expects one of: [ { message: hello, warn: x, info: x } ]"
+)]
+#[case::nothing_with_a_value("title: t\nsteps:\n  - client expects one of: [ { nothing: hello } ]")]
+#[case::type_of_no_kind("title: t\nsteps:\n  - client expects: hello\n    where: { /version: { type: sting } }")]
+#[case::format_of_no_kind("title: t\nsteps:\n  - client expects: hello\n    where: { /version: { format: semver } }")]
+#[case::fits_is_no_schema("title: t\nsteps:\n  - check: \"${1}\"\n    fits: 3\n    rules: [CON-024]")]
+#[case::expects_nothing_in_finally("title: t\nsteps: []\nfinally:\n  - client expects nothing: hello")]
 #[case::equals_and_fits("title: t\nsteps:\n  - check: \"${1}\"\n    equals: 1\n    fits: {}\n    rules: [CON-024]")]
 #[case::time_without_unit("title: t\nsteps:\n  - client expects: hello\n    within: 5")]
 #[case::time_in_hours("title: t\nsteps:\n  - client expects: hello\n    within: 5h")]
@@ -301,11 +365,30 @@ fn what_is_wrong_with_a_scenario_is_seen_by_both(#[case] text: &str) {
 #[case::has_in_a_scene(
     "roles: { client: }\nscenes: { scene: { steps: [ { expects: hello, has: { CON-025: {} } } ] } }"
 )]
+#[case::settings_are_a_list("hub: [a]")]
+#[case::line_is_no_number("hub: { t: { about: x, line: four } }")]
+#[case::ignore_is_no_list("ignore: status_ok")]
+#[case::reacts_is_no_list("roles: { client: { reacts: answer } }")]
+#[case::given_is_a_list("roles: { client: { given: [a] } }")]
+#[case::opening_of_somebody("roles: { client: { opening: [ { client sends: identify } ] } }")]
+#[case::opening_that_expects_nothing("roles: { client: { opening: [ { expects nothing: hello } ] } }")]
+#[case::role_that_nobody_plays("roles: { client: , other: { opning: [] } }")]
+#[case::scene_that_nobody_plays("scenes: { scene: , other: { steps: [ { shouts: hello } ] } }")]
+#[case::scene_that_checks("scenes: { scene: { steps: [ { check: \"${1 == 1}\" } ] } }")]
+#[case::standing_check_without_has("always: [ { every: hello } ]")]
+#[case::standing_check_without_rules("always: [ { check: \"${1 == 1}\" } ]")]
+#[case::standing_check_of_two_kinds(
+    "always: [ { every: hello, check: \"${1 == 1}\", has: { CON-025: { /version: true } }, rules: [CON-025] } ]"
+)]
 #[case::standing_check_of_nothing("roles: { client: }\nscenes: { scene: }\nalways: [ { has: { CON-025: {} } } ]")]
 #[case::standing_check_with_unknown_key("roles: { client: }\nscenes: { scene: }\nalways: [ { each: hello } ]")]
 fn what_is_wrong_with_a_shared_file_is_seen_by_both(#[case] text: &str) {
     assert_eq!(errors_of_shared("roles: { client: }\nscenes: { scene: }"), [""; 0]);
     assert!(!validator("shared.schema.json").is_valid(&json_of(text)), "the schema accepts it");
-    let nothing_of_ours = |error: &String| !error.contains("no role `client`") && !error.contains("no scene `scene`");
+    let nothing_of_ours = |error: &String| {
+        !error.contains("no role `client`")
+            && !error.contains("no scene `scene`")
+            && !error.contains("no actor `client`")
+    };
     assert!(errors_of_shared(text).iter().any(nothing_of_ours), "the reader accepts it");
 }

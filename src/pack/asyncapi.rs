@@ -3,8 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-
 use crate::diagnostic::{Diagnostic, suggest};
 use crate::matcher::Matcher;
 use crate::source::Span;
@@ -33,7 +31,7 @@ pub struct Declared {
 
 pub enum Payload {
     File { path: String, span: Span },
-    Inline { schema: Value, span: Span },
+    Inline { node: Node },
 }
 
 pub struct Document {
@@ -41,6 +39,10 @@ pub struct Document {
     pub version: String,
     pub description: String,
     pub messages: Vec<Declared>,
+    /// Files that any message names, also one that is wrong otherwise.
+    pub files: Vec<String>,
+    /// Every message has a payload, so that no other file is named.
+    pub files_known: bool,
 }
 
 pub fn parse(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Document {
@@ -58,23 +60,48 @@ pub fn parse(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Document {
         ),
         None => diagnostics.push(
             Diagnostic::error(root.span, "not an AsyncAPI document: `asyncapi` is missing")
-                .help("it begins with `asyncapi: 3.0.0`"),
+                .help("begin it with `asyncapi: 3.0.0`"),
         ),
     }
+    let before = diagnostics.len();
     let (directions, replies) = operations(root, diagnostics);
+    // With a reference that leads nowhere the operations do not say all they were meant to say.
+    let complete = diagnostics.len() == before;
     let mut messages = Vec::new();
-    for (key, node) in root.at("components/messages").and_then(Node::map).unwrap_or_default() {
-        if let Some(declared) = message(key, node, &directions, &replies, diagnostics) {
-            messages.push(declared);
+    let mut files = Vec::new();
+    let entries = root.at("components/messages").and_then(Node::map).unwrap_or_default();
+    for (key, node) in entries {
+        files.extend(node.get("payload").and_then(payload_file).map(|(path, _)| path));
+        match directions.get(&key.name) {
+            None if !complete => {}
+            None => diagnostics.push(
+                Diagnostic::error(key.span, format!("no operation sends or receives `{}`", key.name))
+                    .help("name it under `operations`, so that its direction is known"),
+            ),
+            Some(direction) => messages.extend(message(key, node, *direction, &replies, diagnostics)),
         }
     }
-    if messages.is_empty() {
+    let files_known = entries.iter().all(|(_, node)| node.get("payload").is_some());
+    if entries.is_empty() {
         diagnostics.push(
             Diagnostic::error(root.span, "the document declares no message")
                 .help("messages stand under components.messages"),
         );
     }
-    Document { title: info("title"), version: info("version"), description: info("description"), messages }
+    Document {
+        title: info("title"),
+        version: info("version"),
+        description: info("description"),
+        messages,
+        files,
+        files_known,
+    }
+}
+
+/// The file a payload refers to, relative to the document.
+fn payload_file(payload: &Node) -> Option<(String, Span)> {
+    let reference = payload.get("$ref")?;
+    Some((reference.text()?.trim_start_matches("./").to_owned(), reference.span))
 }
 
 type Replies = BTreeMap<String, Vec<String>>;
@@ -167,7 +194,13 @@ fn component(root: &Node, node: &Node, diagnostics: &mut Vec<Diagnostic>) -> Opt
         match root.at(path) {
             Some(next) => node = next,
             None => {
-                diagnostics.push(Diagnostic::error(reference.span, format!("`{path}` is not in this document")));
+                let (parent, last) = path.rsplit_once('/').unwrap_or(("", path));
+                let names = root.at(parent).and_then(Node::map).unwrap_or_default();
+                let names: Vec<&str> = names.iter().map(|(key, _)| key.name.as_str()).collect();
+                diagnostics.push(
+                    Diagnostic::error(reference.span, format!("`{path}` is not in this document"))
+                        .help(suggest(last, names, "")),
+                );
                 return None;
             }
         }
@@ -178,27 +211,21 @@ fn component(root: &Node, node: &Node, diagnostics: &mut Vec<Diagnostic>) -> Opt
 fn message(
     key: &Key,
     node: &Node,
-    directions: &BTreeMap<String, Directions>,
+    directions: Directions,
     replies: &Replies,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<Declared> {
     let name = key.name.clone();
-    let Some(direction) = directions.get(&name).copied() else {
+    let Some(payload) = node.get("payload") else {
         diagnostics.push(
-            Diagnostic::error(key.span, format!("no operation sends or receives `{name}`"))
-                .help("name it under `operations`, so that its direction is known"),
+            Diagnostic::error(key.span, format!("message `{name}` has no payload"))
+                .help(format!("write `payload: {{ $ref: ./messages/{name}.schema.json }}`")),
         );
         return None;
     };
-    let Some(payload) = node.get("payload") else {
-        diagnostics.push(Diagnostic::error(key.span, format!("message `{name}` has no payload")));
-        return None;
-    };
-    let payload = match payload.get("$ref").and_then(Node::text) {
-        Some(path) => {
-            Payload::File { path: path.trim_start_matches("./").to_owned(), span: payload.at_pointer("/$ref").span }
-        }
-        None => Payload::Inline { schema: payload.to_json(), span: payload.span },
+    let payload = match payload_file(payload) {
+        Some((path, span)) => Payload::File { path, span },
+        None => Payload::Inline { node: payload.clone() },
     };
     let ours = node.get("x-hubproof");
     for (key, _) in ours.and_then(Node::map).unwrap_or_default() {
@@ -211,14 +238,12 @@ fn message(
     }
     let matcher = match ours.and_then(|o| o.get("match")) {
         None => Matcher::default(),
-        Some(node) => match Matcher::compile(&node.to_json()) {
-            Ok(matcher) => matcher,
-            Err(bad) => {
-                let at = if bad.key.is_empty() { node.span } else { node.get(&bad.key).map_or(node.span, |n| n.span) };
-                diagnostics.push(Diagnostic::error(at, bad.message));
-                return None;
-            }
-        },
+        Some(node) => {
+            let source = node.to_json();
+            let mistakes = crate::matcher::mistakes(&source);
+            diagnostics.extend(mistakes.into_iter().map(|mistake| mistake.within(node)));
+            Matcher::compile(&source).ok()?
+        }
     };
     let abstract_ = matches!(ours.and_then(|o| o.get("abstract")).map(|n| &n.kind), Some(Kind::Bool(true)));
     let text = |name: &str| node.get(name).and_then(Node::text).unwrap_or_default().to_owned();
@@ -226,7 +251,7 @@ fn message(
         title: text("title"),
         summary: text("summary"),
         span: key.span,
-        directions: direction,
+        directions,
         payload,
         matcher,
         abstract_,

@@ -11,14 +11,14 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 pub use asyncapi::Directions;
-pub use rules::{Basis, Level, Rule};
+pub use rules::{Basis, Level, Rule, Rules};
 pub use schema::{Schema, Violation};
 
 use crate::diagnostic::{Diagnostic, has_errors, suggest};
 use crate::json_schema;
 use crate::matcher::Matcher;
 use crate::source::{FileId, Sources, Span};
-use crate::yaml;
+use crate::yaml::{self, Node};
 
 /// The files of one protocol, by their path within the pack (`asyncapi.yaml`, `messages/x.schema.json`, `rules.yaml`)
 /// and within its scenarios (`shared.yaml`, `x.yaml`).
@@ -67,7 +67,10 @@ impl Pack {
     pub fn load(folder: &Folder, sources: &Sources) -> (Option<Self>, Vec<Diagnostic>) {
         let mut diagnostics = Vec::new();
         let Some(file) = folder.pack.get("asyncapi.yaml") else {
-            diagnostics.push(Diagnostic::without_place(format!("the pack `{}` has no asyncapi.yaml", folder.name)));
+            diagnostics.push(
+                Diagnostic::without_place(format!("the pack `{}` has no asyncapi.yaml", folder.name))
+                    .help("a pack is a folder with asyncapi.yaml, messages/, rules.yaml and scenarios/"),
+            );
             return (None, diagnostics);
         };
         let document = match yaml::parse(sources, *file) {
@@ -78,7 +81,7 @@ impl Pack {
             }
         };
         let rules = match folder.pack.get("rules.yaml").map(|file| yaml::parse(sources, *file)) {
-            None => rules::Rules { document: String::new(), rules: BTreeMap::new() },
+            None => rules::Rules::default(),
             Some(Ok(root)) => rules::parse(&root, &mut diagnostics),
             Some(Err(diagnostic)) => {
                 diagnostics.push(diagnostic);
@@ -86,28 +89,31 @@ impl Pack {
             }
         };
         let mut messages = Vec::new();
-        let mut used = vec!["asyncapi.yaml".to_owned(), "rules.yaml".to_owned()];
+        let mut used = document.files;
+        used.extend(["asyncapi.yaml".to_owned(), "rules.yaml".to_owned()]);
+        // A file that is not there is one whose name is wrong on one of both sides; once is enough.
+        let all_there =
+            document.files_known && used.iter().all(|path| folder.pack.contains_key(path) || path == "rules.yaml");
         for declared in document.messages {
-            let loaded =
-                match &declared.payload {
-                    asyncapi::Payload::Inline { schema, span } => {
-                        checked(schema.clone(), *span, &rules.rules, &mut diagnostics, |_| *span)
+            let loaded = match &declared.payload {
+                asyncapi::Payload::Inline { node } => {
+                    checked(&declared.name, node.to_json(), node, &rules, &mut diagnostics)
+                }
+                asyncapi::Payload::File { path, span } => match folder.pack.get(path) {
+                    Some(file) => load_schema(&declared.name, *file, sources, &rules, &mut diagnostics),
+                    None => {
+                        let known = folder.pack.keys().map(String::as_str).collect::<Vec<_>>();
+                        diagnostics.push(
+                            Diagnostic::error(*span, format!("there is no file {path} in the pack")).help(suggest(
+                                path,
+                                known,
+                                "paths are relative to asyncapi.yaml",
+                            )),
+                        );
+                        None
                     }
-                    asyncapi::Payload::File { path, span } => {
-                        used.push(path.clone());
-                        match folder.pack.get(path) {
-                            Some(file) => load_schema(*file, sources, &rules.rules, &mut diagnostics),
-                            None => {
-                                let known = folder.pack.keys().map(String::as_str).collect::<Vec<_>>();
-                                diagnostics.push(
-                                    Diagnostic::error(*span, format!("there is no file {path} in the pack"))
-                                        .help(suggest(path, known, "paths are relative to asyncapi.yaml")),
-                                );
-                                None
-                            }
-                        }
-                    }
-                };
+                },
+            };
             let Some(schema) = loaded else { continue };
             messages.push(MessageType {
                 name: declared.name,
@@ -122,7 +128,7 @@ impl Pack {
             });
         }
         for (path, file) in &folder.pack {
-            if !used.contains(path) {
+            if all_there && !used.contains(path) {
                 let start = Span::new(*file, 0..0);
                 diagnostics.push(
                     Diagnostic::error(start, format!("no message of asyncapi.yaml refers to {path}"))
@@ -173,20 +179,11 @@ impl Pack {
                 );
                 continue;
             };
-            if let Some(broken) = message.schema.judge(example).iter().find(|v| !v.should) {
-                diagnostics.push(Diagnostic::error(
-                    message.span,
-                    format!(
-                        "the example of `{}` breaks its own schema at `{}`: expected {}, found {}",
-                        message.name, broken.path, broken.expected, broken.found
-                    ),
-                ));
-            }
             for (way, goes) in [(Way::ToHub, message.directions.to_hub), (Way::FromHub, message.directions.from_hub)] {
                 let recognised = goes.then(|| self.recognise(example, way)).flatten();
                 let wrong = goes && recognised.is_none_or(|found| found.name != message.name && !message.abstract_);
                 if wrong {
-                    let other = recognised.map_or("no message", |m| m.name.as_str());
+                    let other = recognised.map_or("no message".to_owned(), |m| format!("`{}`", m.name));
                     diagnostics.push(
                         Diagnostic::error(
                             message.span,
@@ -220,67 +217,80 @@ impl MessageType {
 }
 
 fn load_schema(
+    name: &str,
     file: FileId,
     sources: &Sources,
-    rules: &BTreeMap<String, Rule>,
+    rules: &Rules,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<Schema> {
-    let tree = match yaml::parse(sources, file) {
-        Ok(tree) => tree,
-        Err(diagnostic) => {
-            diagnostics.push(diagnostic);
-            return None;
-        }
-    };
-    // The tree has the places, serde_json the exact values.
-    let source = match serde_json::from_str(&sources.file(file).text) {
+    // serde_json has the exact values, the tree has the places.
+    let text = &sources.file(file).text;
+    let source: Value = match serde_json::from_str(text) {
         Ok(source) => source,
         Err(error) => {
-            diagnostics.push(Diagnostic::error(Span::new(file, 0..0), format!("not valid JSON: {error}")));
+            let line_start =
+                text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum::<usize>();
+            let at = (line_start + error.column().saturating_sub(1)).min(text.len());
+            let what = error.to_string();
+            let what = what.split(" at line ").next().unwrap_or_default();
+            let help =
+                "JSON has no comments and no commas before a closing bracket; its keys and texts are in double quotes";
+            diagnostics.push(Diagnostic::error(Span::new(file, at..at), format!("not valid JSON: {what}")).help(help));
             return None;
         }
     };
-    checked(source, tree.span, rules, diagnostics, |pointer| tree.at_pointer(pointer).span)
+    match yaml::parse(sources, file) {
+        Ok(tree) => checked(name, source, &tree, rules, diagnostics),
+        Err(diagnostic) => {
+            diagnostics.push(diagnostic);
+            None
+        }
+    }
 }
 
-fn checked(
-    source: Value,
-    whole: Span,
-    rules: &BTreeMap<String, Rule>,
-    diagnostics: &mut Vec<Diagnostic>,
-    place: impl Fn(&str) -> Span,
-) -> Option<Schema> {
+/// The schema of the message `name`, whose source stands at `tree`.
+fn checked(name: &str, source: Value, tree: &Node, rules: &Rules, diagnostics: &mut Vec<Diagnostic>) -> Option<Schema> {
     let before = diagnostics.len();
-    for unknown in json_schema::unknown_keywords(&source, &schema::OURS) {
-        let at = place(&format!("{}/{}", unknown.pointer, crate::matcher::escape(&unknown.keyword)));
-        diagnostics.push(Diagnostic::error(at, format!("JSON Schema has no `{}`", unknown.keyword)).help(suggest(
-            &unknown.keyword,
-            json_schema::KEYWORDS.iter().copied(),
-            "an unknown keyword would silently accept everything",
-        )));
-    }
-    let schema = match Schema::compile(source) {
-        Ok(schema) => schema,
-        Err(message) => {
-            diagnostics.push(Diagnostic::error(whole, message));
-            return None;
-        }
-    };
-    for name in schema.rules.iter().chain(&schema.should_rules) {
-        if !rules.contains_key(name) {
-            diagnostics.push(Diagnostic::error(whole, format!("there is no rule {name}")).help(suggest(
-                name,
-                rules.keys().map(String::as_str),
+    let mistakes = json_schema::mistakes(&source, &schema::OURS);
+    diagnostics.extend(mistakes.into_iter().map(|mistake| mistake.within(tree)));
+    for named in schema::rules_named(&source) {
+        let at = tree.at_pointer(&named.pointer).span;
+        match rules.rules.get(&named.rule) {
+            None if rules.knows(&named.rule) => {}
+            None => diagnostics.push(Diagnostic::error(at, format!("there is no rule {}", named.rule)).help(suggest(
+                &named.rule,
+                rules.rules.keys().map(String::as_str),
                 "rules stand in rules.yaml",
-            )));
+            ))),
+            Some(rule) if named.should && rule.level == Level::May => diagnostics.push(
+                Diagnostic::error(at, format!("{} is a may, so `x-should` cannot press it", named.rule))
+                    .help("a scenario may record it: under `has`, or as an alternative with `info`"),
+            ),
+            Some(_) => {}
         }
     }
-    for name in &schema.should_rules {
-        if rules.get(name).is_some_and(|rule| rule.level == Level::May) {
-            diagnostics.push(Diagnostic::error(whole, format!("{name} is a may, so `x-should` cannot press it")));
+    let mut schema = None;
+    if diagnostics.len() == before {
+        match Schema::compile(source) {
+            Ok(compiled) => schema = Some(compiled),
+            Err(message) => diagnostics.push(Diagnostic::error(tree.span, message)),
         }
     }
-    (diagnostics.len() == before).then_some(schema)
+    let broken = schema.as_ref().and_then(|s| s.judge(s.example.as_ref()?).into_iter().find(|v| !v.should));
+    if let Some(broken) = broken {
+        let what = format!(
+            "the example of `{name}` breaks its own schema at {}: expected {}, found {}",
+            broken.place(),
+            broken.expected,
+            broken.found
+        );
+        diagnostics.push(
+            Diagnostic::error(tree.at_pointer(&format!("/examples/0{}", broken.path)).span, what)
+                .help("change whichever of the two differs from the document"),
+        );
+        return None;
+    }
+    schema
 }
 
 fn hash(folder: &Folder, sources: &Sources) -> String {

@@ -1,6 +1,6 @@
 //! rules.yaml: the normative sentences of a document, each with its level and where it stands.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::diagnostic::{Diagnostic, suggest};
 use crate::source::Span;
@@ -63,15 +63,31 @@ pub struct Rule {
     pub span: Span,
 }
 
+#[derive(Default)]
 pub struct Rules {
     pub document: String,
     pub rules: BTreeMap<String, Rule>,
+    /// Ids of rules with mistakes: they are there, so nobody who names them is wrong.
+    broken: BTreeSet<String>,
+    /// There are rules, but they could not be read at all.
+    unreadable: bool,
+}
+
+impl Rules {
+    /// Whether a rule of this id is there, be it with mistakes.
+    pub fn knows(&self, id: &str) -> bool {
+        self.unreadable || self.rules.contains_key(id) || self.broken.contains(id)
+    }
 }
 
 const KEYS: [&str; 7] = ["level", "basis", "line", "text", "from", "sees", "out_of_scope"];
 
+const EXAMPLE: &str =
+    "give each rule an id: write `rules: { ABC-001: { level: must, basis: stated, line: 1, text: ... } }`";
+
 pub fn parse(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Rules {
     let mut rules = BTreeMap::new();
+    let mut broken = BTreeSet::new();
     let document = root.get("document").and_then(Node::text).unwrap_or_default().to_owned();
     for (key, node) in root.map().unwrap_or_default() {
         if !matches!(key.name.as_str(), "document" | "rules") {
@@ -81,28 +97,33 @@ pub fn parse(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Rules {
             );
         }
         if key.name == "rules" && node.map().is_none() {
-            diagnostics.push(Diagnostic::error(node.span, format!("`rules` is a mapping of ids, not {}", node.what())));
+            diagnostics.push(
+                Diagnostic::error(node.span, format!("`rules` is a mapping of ids, not {}", node.what())).help(EXAMPLE),
+            );
         }
     }
     match root.get("rules").and_then(Node::map) {
-        None => diagnostics.push(
-            Diagnostic::error(root.span, "rules.yaml has no `rules`")
-                .help("give each rule an id: `rules: { ABC-001: { level: must, ... } }`"),
-        ),
+        None if root.get("rules").is_some() => {}
+        None => diagnostics.push(Diagnostic::error(root.span, "rules.yaml has no `rules`").help(EXAMPLE)),
         Some(entries) => {
             for (key, node) in entries {
-                if let Some(rule) = rule(&key.name, key.span, node, diagnostics) {
-                    rules.insert(rule.id.clone(), rule);
+                match rule(&key.name, key.span, node, diagnostics) {
+                    Some(rule) => drop(rules.insert(rule.id.clone(), rule)),
+                    None => drop(broken.insert(key.name.clone())),
                 }
             }
         }
     }
-    Rules { document, rules }
+    let unreadable = root.get("rules").is_none_or(|rules| rules.map().is_none());
+    Rules { document, rules, broken, unreadable }
 }
 
 fn rule(id: &str, span: Span, node: &Node, diagnostics: &mut Vec<Diagnostic>) -> Option<Rule> {
     let Some(entries) = node.map() else {
-        diagnostics.push(Diagnostic::error(span, format!("rule {id} is a mapping, not {}", node.what())));
+        diagnostics.push(
+            Diagnostic::error(span, format!("rule {id} is a mapping, not {}", node.what()))
+                .help("it has `level`, `basis`, `line` and `text`"),
+        );
         return None;
     };
     let before = diagnostics.len();
@@ -113,15 +134,23 @@ fn rule(id: &str, span: Span, node: &Node, diagnostics: &mut Vec<Diagnostic>) ->
             );
         }
     }
+    let misspelt = diagnostics.len() > before;
     let mut text = |name: &str, required: bool| -> Option<String> {
         match node.get(name) {
             Some(Node { kind: Kind::Text(text), .. }) if !text.value.trim().is_empty() => Some(text.value.clone()),
             Some(other) => {
-                diagnostics.push(Diagnostic::error(other.span, format!("`{name}` of {id} is text")));
+                diagnostics.push(
+                    Diagnostic::error(other.span, format!("`{name}` of {id} is text, not {}", other.what()))
+                        .help("quote it if it is meant as text"),
+                );
                 None
             }
-            None if required => {
-                diagnostics.push(Diagnostic::error(span, format!("rule {id} has no `{name}`")));
+            None if required && !misspelt => {
+                diagnostics.push(Diagnostic::error(span, format!("rule {id} has no `{name}`")).help(match name {
+                    "level" => "write `level: must`, or should, or may",
+                    "basis" => "write `basis: stated`, or implied, or silent-guess",
+                    _ => "the sentence, in words",
+                }));
                 None
             }
             None => None,
@@ -138,7 +167,7 @@ fn rule(id: &str, span: Span, node: &Node, diagnostics: &mut Vec<Diagnostic>) ->
         if level.is_none() {
             diagnostics.push(
                 Diagnostic::error(node.at_pointer("/level").span, format!("`{name}` is not a level"))
-                    .help("must, should or may"),
+                    .help("write `level: must`, or should, or may"),
             );
         }
         level
@@ -148,7 +177,7 @@ fn rule(id: &str, span: Span, node: &Node, diagnostics: &mut Vec<Diagnostic>) ->
         if basis.is_none() {
             diagnostics.push(
                 Diagnostic::error(node.at_pointer("/basis").span, format!("`{name}` is not a basis"))
-                    .help("stated, implied or silent-guess"),
+                    .help("write `basis: stated`, or implied, or silent-guess"),
             );
         }
         basis
@@ -157,16 +186,23 @@ fn rule(id: &str, span: Span, node: &Node, diagnostics: &mut Vec<Diagnostic>) ->
         Some(Kind::Number(n)) => n.as_u64().unwrap_or(0) as usize,
         _ => 0,
     };
-    if line == 0 {
+    if line == 0 && !misspelt {
         diagnostics.push(
-            Diagnostic::error(span, format!("rule {id} has no `line`"))
-                .help("the line of the document where the sentence stands"),
+            match node.get("line") {
+                None => Diagnostic::error(span, format!("rule {id} has no `line`")),
+                Some(line) => Diagnostic::error(line.span, format!("`line` of {id} is a number from 1")),
+            }
+            .help("the line of the document where the sentence stands"),
         );
     }
     if let (Some(level), Some(Basis::Silent)) = (level, basis)
         && level != Level::May
     {
-        diagnostics.push(Diagnostic::error(span, format!("{id} is about silence of the document, so it is a may")));
+        let at = node.at_pointer("/level").span;
+        diagnostics.push(
+            Diagnostic::error(at, format!("{id} is about silence of the document, so it is a may"))
+                .help("write `level: may`; what the document says, or what follows from it, is stated or implied"),
+        );
     }
     if basis == Some(Basis::Implied) && from.is_none() {
         diagnostics.push(

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use jsonschema::Validator;
+use jsonschema::error::ValidationErrorKind;
 use serde_json::{Map, Value, json};
 
 use crate::json_schema;
@@ -49,6 +50,20 @@ pub struct Violation {
     pub should: bool,
 }
 
+impl Violation {
+    /// Where, for a sentence: "`/version`", or "the whole message".
+    pub fn place(&self) -> String {
+        if self.path.is_empty() { "the whole message".to_owned() } else { format!("`{}`", self.path) }
+    }
+
+    /// Whether a member of what stands at `path` is not there.
+    pub fn is_absence(&self) -> bool {
+        self.found == NO_SUCH_MEMBER
+    }
+}
+
+const NO_SUCH_MEMBER: &str = "no such member";
+
 /// Violations of one frame that are kept; the rest is noise.
 const MOST_VIOLATIONS: usize = 8;
 
@@ -62,15 +77,12 @@ impl Schema {
         } else {
             Some(Lenient { validator: json_schema::validator(&hoisted_source)?, hoisted, hoisted_source })
         };
-        let mut rules = Vec::new();
-        let mut should_rules = Vec::new();
-        json_schema::walk(&source, "", &mut |schema, pointer| {
-            let within_should = pointer.contains("/x-should/");
-            names(schema.get("x-rules"), if within_should { &mut should_rules } else { &mut rules });
-            for entry in schema.get("x-should").and_then(Value::as_array).into_iter().flatten() {
-                names(entry.get("rules"), &mut should_rules);
-            }
-        });
+        let (should, must): (Vec<_>, Vec<_>) = rules_named(&source).into_iter().partition(|named| named.should);
+        let distinct = |named: Vec<RuleNamed>| {
+            let mut seen = std::collections::BTreeSet::new();
+            named.into_iter().map(|named| named.rule).filter(|rule| seen.insert(rule.clone())).collect()
+        };
+        let (rules, should_rules) = (distinct(must), distinct(should));
         let example = source.get("examples").and_then(|e| e.get(0)).cloned();
         let documented = source.get("x-example").and_then(Value::as_str) == Some("documented");
         Ok(Self { source, example, documented, strict, lenient, rules, should_rules })
@@ -124,6 +136,34 @@ impl Schema {
     }
 }
 
+/// A rule that a schema names.
+pub struct RuleNamed {
+    pub rule: String,
+    /// Where in the schema, as a JSON pointer.
+    pub pointer: String,
+    /// By `x-should`, or by `x-rules` within it.
+    pub should: bool,
+}
+
+/// Every rule that a schema names, under `x-rules` and `x-should`.
+pub fn rules_named(source: &Value) -> Vec<RuleNamed> {
+    let mut found = Vec::new();
+    json_schema::walk(source, "", &mut |schema, pointer| {
+        let mut list = |names: Option<&Value>, pointer: String, should: bool| {
+            for (index, name) in names.and_then(Value::as_array).into_iter().flatten().enumerate() {
+                if let Some(name) = name.as_str() {
+                    found.push(RuleNamed { rule: name.to_owned(), pointer: format!("{pointer}/{index}"), should });
+                }
+            }
+        };
+        list(schema.get("x-rules"), format!("{pointer}/x-rules"), pointer.contains("/x-should/"));
+        for (index, entry) in schema.get("x-should").and_then(Value::as_array).into_iter().flatten().enumerate() {
+            list(entry.get("rules"), format!("{pointer}/x-should/{index}/rules"), true);
+        }
+    });
+    found
+}
+
 fn names(value: Option<&Value>, into: &mut Vec<String>) {
     for name in value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
         if !into.iter().any(|n| n == name) {
@@ -147,10 +187,11 @@ fn descend<'a>(schema: &'a Value, path: &[&str]) -> Vec<&'a Value> {
     }
     let Some((first, rest)) = path.split_first() else { return here };
     here.iter()
-        .filter_map(|schema| match first.parse::<usize>() {
-            Ok(_) => schema.get("items"),
-            Err(_) => schema.get("properties").and_then(|p| p.get(*first)),
+        .flat_map(|schema| match first.parse::<usize>() {
+            Ok(index) => [schema.get("items"), schema.get("prefixItems").and_then(|items| items.get(index))],
+            Err(_) => [schema.get("properties").and_then(|p| p.get(*first)), None],
         })
+        .flatten()
         .flat_map(|inner| descend(inner, rest))
         .collect()
 }
@@ -161,9 +202,12 @@ fn documents(schema: &Value, path: &[&str]) -> bool {
         if here.is_empty() {
             return false;
         }
-        // A place without any member of its own is free: `data: any`, `payload: {}`.
+        // A place without any member of its own is free (`data: any`), and so is one whose members have a form, not a name.
         let closed = here.iter().any(|s| s.get("properties").is_some());
-        if depth < path.len() && !closed && path[depth].parse::<usize>().is_err() {
+        let named_by_form =
+            |s: &&Value| s.get("patternProperties").or(s.get("additionalProperties")).is_some_and(Value::is_object);
+        let free = !closed || here.iter().any(named_by_form);
+        if depth < path.len() && free && path[depth].parse::<usize>().is_err() {
             return true;
         }
     }
@@ -179,14 +223,18 @@ fn violation(error: &jsonschema::ValidationError<'_>, source: &Value, should: Op
     let keyword = schema_path.rsplit('/').next().unwrap_or_default();
     let wanted = source.pointer(schema_path);
     let (expected, found) = match (keyword, wanted) {
-        ("type", Some(kind)) => (format!("type {}", words(kind)), show(&error.instance().clone().into_owned())),
-        ("const", Some(value)) => (show(value), show(&error.instance().clone().into_owned())),
-        ("enum", Some(values)) => (format!("one of {}", show(values)), show(&error.instance().clone().into_owned())),
-        ("required", _) => (error.to_string(), "no such member".to_owned()),
-        (keyword, Some(wanted)) => {
-            (format!("{keyword} {}", show(wanted)), show(&error.instance().clone().into_owned()))
+        ("type", Some(kind)) => (format!("type {}", words(kind)), show(error.instance())),
+        ("const", Some(value)) => (show(value), show(error.instance())),
+        ("enum", Some(values)) => (format!("one of {}", show(values)), show(error.instance())),
+        ("required", _) => {
+            let name = match error.kind() {
+                ValidationErrorKind::Required { property } => property.as_str().unwrap_or_default(),
+                _ => "",
+            };
+            (format!("a member `{name}`"), NO_SUCH_MEMBER.to_owned())
         }
-        _ => (error.to_string(), show(&error.instance().clone().into_owned())),
+        (keyword, Some(wanted)) => (format!("{keyword} {}", show(wanted)), show(error.instance())),
+        _ => (error.to_string(), show(error.instance())),
     };
     Violation { path: error.instance_path().as_str().to_owned(), expected, found, rules, should: should.is_some() }
 }

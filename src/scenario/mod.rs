@@ -2,6 +2,7 @@
 
 pub mod compose;
 pub mod functions;
+mod lexis;
 pub mod model;
 pub mod read;
 pub mod template;
@@ -9,7 +10,7 @@ pub mod value;
 
 use std::sync::Arc;
 
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, distinct};
 use crate::pack::{Folder, Pack};
 use crate::source::Sources;
 use crate::yaml;
@@ -28,6 +29,7 @@ impl Scenarios {
     pub fn load(folder: &Folder, sources: &Sources, pack: &Arc<Pack>) -> Self {
         let mut diagnostics = Vec::new();
         let shared = shared(folder, sources, pack, &mut diagnostics);
+        diagnostics.extend(shared.check(pack));
         let mut programs = Vec::new();
         for (path, file) in &folder.scenarios {
             let Some(name) = path.strip_suffix(".yaml").filter(|name| *name != "shared" && !name.contains('/')) else {
@@ -37,17 +39,13 @@ impl Scenarios {
                 Err(diagnostic) => diagnostics.push(diagnostic),
                 Ok(root) => {
                     let (program, found) = read::read(&format!("{}/{name}", folder.name), &root, &shared, pack);
-                    // What is wrong in shared.yaml is found again by every scenario.
-                    for diagnostic in found {
-                        if !diagnostics.contains(&diagnostic) {
-                            diagnostics.push(diagnostic);
-                        }
-                    }
+                    diagnostics.extend(found);
                     programs.extend(program.map(Arc::new));
                 }
             }
         }
-        Self { shared: Arc::clone(&shared.shared), programs, diagnostics }
+        // What is wrong in shared.yaml is found again by every scenario that uses it.
+        Self { shared: Arc::clone(&shared.shared), programs, diagnostics: distinct(diagnostics) }
     }
 }
 

@@ -8,8 +8,9 @@ use minijinja::{Environment, Expression};
 use serde_json::Value;
 
 use super::functions::{self, WORLD, World};
+use super::lexis;
 use super::value::{Bound, EvalError, from_engine};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, suggest};
 use crate::source::Span;
 use crate::yaml::{Kind, Node, Text};
 
@@ -84,8 +85,10 @@ impl Template {
                 let mut members = Vec::new();
                 for (key, value) in entries {
                     if key.name.contains("${") {
-                        diagnostics
-                            .push(Diagnostic::error(key.span, "a key takes no expression").help("only values do"));
+                        diagnostics.push(
+                            Diagnostic::error(key.span, "a key takes no expression")
+                                .help("only values do; write the key out"),
+                        );
                     }
                     members.push((key.name.clone(), Self::read(value, diagnostics)));
                 }
@@ -186,26 +189,59 @@ impl Template {
 impl Expr {
     /// `at` is where the inside of `${}` stands, if it stands there byte for byte.
     pub fn compile(source: &str, span: Span, at: Option<Span>) -> Result<Self, Diagnostic> {
+        let blank = source.len() - source.trim_start().len();
         let source = source.trim().to_owned();
+        let at = at.map(|at| at.part(blank..blank + source.len()));
+        let (span, exact) = (at.unwrap_or(span), at.is_some());
         if let Some((root, segments)) = path(&source) {
             let uses = vec![source.split('[').next().unwrap_or_default().to_owned()];
             return Ok(Self { source, span, form: Form::Path(root, segments), uses });
         }
+        let place = |range: std::ops::Range<usize>| if exact { span.part(range) } else { span };
         let expression = ENVIRONMENT.compile_expression_owned(source.clone()).map_err(|error| {
-            let place = match (at, error.range()) {
-                (Some(at), Some(range)) => at.part(range),
-                _ => span,
-            };
+            let place = error.range().map_or(span, place);
             let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
             Diagnostic::error(place, format!("`${{{source}}}` is not an expression: {detail}"))
                 .help("expressions are minijinja's; scenarios/README.md lists names and functions")
         })?;
+        if let Some((range, what, known)) = lexis::unknown_word(&source, &ENVIRONMENT) {
+            let name = &source[range.clone()];
+            return Err(Diagnostic::error(place(range.clone()), format!("there is no {what} `{name}`")).help(suggest(
+                name,
+                known.iter().copied(),
+                "filters and tests are minijinja's; scenarios/README.md lists the functions",
+            )));
+        }
         let mut uses: Vec<String> = expression.undeclared_variables(true).into_iter().collect();
         uses.sort();
         if uses.iter().any(|name| name == "jwt") && !source.contains("key") && !source.contains("none") {
             uses.push("hub.jwt_secret".to_owned());
         }
         Ok(Self { source, span, form: Form::Engine(expression), uses })
+    }
+
+    /// Whether the source stands byte for byte at the span, so that a caret can point into it: else that is the whole
+    /// scalar, and longer.
+    fn is_at_span(&self) -> bool {
+        self.span.range().len() == self.source.len()
+    }
+
+    /// Where one piece of a dotted name that it uses stands: of `anna.helo.uuid`, piece 1 is `helo`.
+    pub fn place(&self, dotted: &str, piece: usize) -> Span {
+        let wanted: Vec<&str> = dotted.split('.').take(piece + 1).collect();
+        let Some(found) = lexis::word(&self.source, &wanted.join(".")).filter(|_| self.is_at_span()) else {
+            return self.span;
+        };
+        let last = wanted.last().map_or(0, |name| name.len());
+        self.span.part(found.end - last..found.end)
+    }
+
+    /// The name it consists of, if it is no more than that.
+    pub fn bare_name(&self) -> Option<&str> {
+        match &self.form {
+            Form::Path(root, segments) if segments.is_empty() => Some(root),
+            _ => None,
+        }
     }
 
     pub fn eval(&self, names: &dyn Names) -> Result<Value, EvalError> {

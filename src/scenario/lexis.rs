@@ -1,0 +1,207 @@
+//! Words of an expression and where they stand, which the engine does not tell: for carets, and for filters and tests
+//! that do not exist, which it would notice only when the conversation runs.
+
+use std::ops::Range;
+
+use minijinja::{Environment, ErrorKind};
+
+/// Where a dotted name stands in the source of an expression, outside of texts.
+pub fn word(source: &str, name: &str) -> Option<Range<usize>> {
+    let code = blanked(source);
+    let part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    code.match_indices(name).map(|(at, name)| at..at + name.len()).find(|found| {
+        let before = code[..found.start].chars().next_back();
+        let behind = code[found.end..].chars().next();
+        !before.is_some_and(|c| part(c) || c == '.') && !behind.is_some_and(part)
+    })
+}
+
+/// The first filter or test that the engine does not have: where, which of the two, and those there are.
+pub fn unknown_word(
+    source: &str,
+    engine: &Environment<'_>,
+) -> Option<(Range<usize>, &'static str, &'static [&'static str])> {
+    let code = blanked(source);
+    for (at, _) in code.match_indices('|') {
+        let name = identifier(&code, at + 1);
+        if !name.is_empty() && !has(engine, &format!("0|{}", &code[name.clone()]), ErrorKind::UnknownFilter) {
+            return Some((name, "filter", FILTERS));
+        }
+    }
+    let mut from = 0;
+    while let Some(found) = word(&code[from..], "is").map(|found| from + found.start..from + found.end) {
+        from = found.end;
+        let mut name = identifier(&code, found.end);
+        if &code[name.clone()] == "not" {
+            name = identifier(&code, name.end);
+        }
+        if !name.is_empty() && !has(engine, &format!("0 is {}", &code[name.clone()]), ErrorKind::UnknownTest) {
+            return Some((name, "test", TESTS));
+        }
+    }
+    None
+}
+
+/// Whether the engine knows what a probe uses. It has no list to ask, so it is tried: with a wrong argument at worst.
+fn has(engine: &Environment<'_>, probe: &str, unknown: ErrorKind) -> bool {
+    match engine.compile_expression(probe).and_then(|probe| probe.eval(())) {
+        Err(error) => error.kind() != unknown,
+        Ok(_) => true,
+    }
+}
+
+/// The identifier behind a place; empty where there is none.
+fn identifier(code: &str, from: usize) -> Range<usize> {
+    let rest = &code[from..];
+    let start = from + rest.len() - rest.trim_start().len();
+    let length = code[start..].find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(code.len() - start);
+    let digit = code[start..].starts_with(|c: char| c.is_ascii_digit());
+    start..if digit { start } else { start + length }
+}
+
+/// The source with the insides of its texts blanked out, byte for byte.
+fn blanked(source: &str) -> String {
+    let mut quote = None;
+    let mut escaped = false;
+    let mut blank = |c: char| {
+        let inside = quote.is_some();
+        match quote {
+            _ if escaped => escaped = false,
+            Some(_) if c == '\\' => escaped = true,
+            Some(open) if c == open => quote = None,
+            Some(_) => {}
+            None if matches!(c, '"' | '\'') => quote = Some(c),
+            None => {}
+        }
+        inside && quote.is_some()
+    };
+    source
+        .chars()
+        .flat_map(|c| {
+            let width = c.len_utf8();
+            let hidden = blank(c) || !c.is_ascii();
+            std::iter::repeat_n(if hidden { ' ' } else { c }, if hidden { width } else { 1 })
+        })
+        .collect()
+}
+
+/// For "did you mean".
+const FILTERS: &[&str] = &[
+    "abs",
+    "attr",
+    "batch",
+    "bool",
+    "chain",
+    "default",
+    "dictsort",
+    "differences",
+    "epoch_ms",
+    "first",
+    "float",
+    "format",
+    "groupby",
+    "indent",
+    "int",
+    "items",
+    "join",
+    "json",
+    "last",
+    "length",
+    "lines",
+    "list",
+    "lower",
+    "map",
+    "max",
+    "min",
+    "pprint",
+    "reject",
+    "rejectattr",
+    "replace",
+    "reverse",
+    "round",
+    "select",
+    "selectattr",
+    "slice",
+    "sort",
+    "split",
+    "string",
+    "sum",
+    "title",
+    "tojson",
+    "trim",
+    "unique",
+    "upper",
+    "urlencode",
+    "zip",
+];
+const TESTS: &[&str] = &[
+    "boolean",
+    "defined",
+    "divisibleby",
+    "endingwith",
+    "eq",
+    "even",
+    "false",
+    "float",
+    "ge",
+    "gt",
+    "in",
+    "integer",
+    "iterable",
+    "le",
+    "lower",
+    "lt",
+    "mapping",
+    "ne",
+    "none",
+    "number",
+    "odd",
+    "sameas",
+    "sequence",
+    "startingwith",
+    "string",
+    "true",
+    "undefined",
+    "upper",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("anna.hello.uuid != ben.hello.uuid", "ben.hello", Some(19..28))]
+    #[case("uniqe('uniqe')", "uniqe", Some(0..5))]
+    #[case("'a' ~ a", "a", Some(6..7))]
+    #[case("banana.a + a", "a", Some(11..12))]
+    #[case("'ü' ~ a", "a", Some(7..8))]
+    #[case("'a'", "a", None)]
+    fn a_name_is_found_outside_of_texts(#[case] source: &str, #[case] name: &str, #[case] at: Option<Range<usize>>) {
+        assert_eq!(word(source, name), at);
+    }
+
+    #[rstest]
+    #[case("1 | frobnicate", Some(("frobnicate", "filter")))]
+    #[case("list | map(attribute='seq') | sort|uniqe", Some(("uniqe", "filter")))]
+    #[case("x is defined", None)]
+    #[case("x is not dfined", Some(("dfined", "test")))]
+    #[case("x == ' | y is z'", None)]
+    #[case("a.is | json", None)]
+    #[case("1 is == 1", None)]
+    fn a_filter_or_test_that_does_not_exist_is_found(#[case] source: &str, #[case] expected: Option<(&str, &str)>) {
+        let found = unknown_word(source, &super::super::functions::environment());
+        assert_eq!(found.map(|(at, what, _)| (&source[at], what)), expected);
+    }
+
+    #[test]
+    fn every_word_that_is_suggested_exists() {
+        let engine = super::super::functions::environment();
+        for filter in FILTERS {
+            assert!(has(&engine, &format!("0|{filter}"), ErrorKind::UnknownFilter), "{filter}");
+        }
+        for test in TESTS {
+            assert!(has(&engine, &format!("0 is {test}"), ErrorKind::UnknownTest), "{test}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The head of a step: who does what. `[exactly|at least|at most N of] ACTOR VERB`, or a word such as `check`.
+
+use crate::scenario::model::Quantity;
+
+/// What a step does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    Joins,
+    Connects,
+    TriesToConnect,
+    Accepts,
+    Sends,
+    SendsRaw,
+    Closes,
+    Drops,
+    StopsReading,
+    ReadsAgain,
+    Expects,
+    ExpectsNothing,
+    ExpectsOneOf,
+    ExpectsClose,
+    ExpectsRefusal,
+    ExpectsFrame,
+    Plays,
+    Play,
+    Compose,
+    Hook,
+    Wait,
+    Check,
+    Order,
+    Each,
+    Either,
+    Retry,
+}
+
+/// Verbs with both their forms: of one actor, of a group.
+const VERBS: [(&str, &str, Verb); 17] = [
+    ("joins", "join", Verb::Joins),
+    ("connects", "connect", Verb::Connects),
+    ("tries to connect", "try to connect", Verb::TriesToConnect),
+    ("accepts", "accept", Verb::Accepts),
+    ("sends", "send", Verb::Sends),
+    ("sends raw", "send raw", Verb::SendsRaw),
+    ("closes", "close", Verb::Closes),
+    ("drops", "drop", Verb::Drops),
+    ("stops reading", "stop reading", Verb::StopsReading),
+    ("reads again", "read again", Verb::ReadsAgain),
+    ("expects", "expect", Verb::Expects),
+    ("expects nothing", "expect nothing", Verb::ExpectsNothing),
+    ("expects one of", "expect one of", Verb::ExpectsOneOf),
+    ("expects close", "expect close", Verb::ExpectsClose),
+    ("expects refusal", "expect refusal", Verb::ExpectsRefusal),
+    ("expects frame", "expect frame", Verb::ExpectsFrame),
+    ("plays", "play", Verb::Plays),
+];
+
+/// Heads without an actor.
+const WORDS: [(&str, Verb); 9] = [
+    ("play", Verb::Play),
+    ("compose", Verb::Compose),
+    ("hook", Verb::Hook),
+    ("wait", Verb::Wait),
+    ("check", Verb::Check),
+    ("order", Verb::Order),
+    ("each", Verb::Each),
+    ("either", Verb::Either),
+    ("retry", Verb::Retry),
+];
+
+const QUANTITIES: [(&str, Quantity); 3] =
+    [("exactly ", Quantity::Exactly), ("at least ", Quantity::AtLeast), ("at most ", Quantity::AtMost)];
+
+impl Verb {
+    /// Keys that may stand beside it, besides `as`, `if`.
+    pub fn options(self) -> &'static [&'static str] {
+        match self {
+            Self::Joins => &["with", "rules"],
+            Self::Connects | Self::TriesToConnect => &["query", "headers", "subprotocols", "from", "rules"],
+            Self::Accepts => &["within", "rules"],
+            Self::Sends => &["with", "without", "fragments", "breaks"],
+            Self::SendsRaw | Self::Drops | Self::StopsReading | Self::ReadsAgain => &[],
+            Self::Closes => &["reason"],
+            Self::Expects => &["where", "after", "within", "count", "for", "rules", "has"],
+            Self::ExpectsNothing => &["where", "after", "for", "rules"],
+            Self::ExpectsOneOf => &["after", "within", "rules"],
+            Self::ExpectsClose | Self::ExpectsRefusal => &["within", "rules", "has"],
+            Self::ExpectsFrame => &["where", "within", "rules", "has"],
+            Self::Plays | Self::Play => &["with"],
+            Self::Compose => &["with", "without", "breaks"],
+            Self::Hook => &["args", "message", "with", "without", "where", "within", "rules", "has"],
+            Self::Wait => &["because"],
+            Self::Check => &["equals", "fits", "rules"],
+            Self::Order => &["slack", "rules"],
+            Self::Each | Self::Either => &["in", "do"],
+            Self::Retry => &["do", "rules"],
+        }
+    }
+
+    pub fn accuses(self) -> bool {
+        self.options().contains(&"rules")
+    }
+
+    /// Steps that do nothing but judge: without rules they are void.
+    pub fn only_judges(self) -> bool {
+        matches!(self, Self::ExpectsNothing | Self::Check | Self::Order)
+    }
+
+    /// A number of a group's members can do it: what is counted is who got something.
+    pub fn can_be_counted(self) -> bool {
+        matches!(self, Self::Expects | Self::ExpectsFrame | Self::ExpectsClose | Self::ExpectsRefusal)
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct Head<'a> {
+    pub verb: Verb,
+    /// Empty in the first person, and for words.
+    pub actor: &'a str,
+    /// Has no actor at all: `check`.
+    pub word: bool,
+    pub quantity: Option<(Quantity, usize)>,
+}
+
+/// A key as the head of a step; `None` where it is none.
+pub fn head(key: &str) -> Option<Head<'_>> {
+    if let Some((_, verb)) = WORDS.iter().find(|(word, _)| *word == key) {
+        return Some(Head { verb: *verb, actor: "", word: true, quantity: None });
+    }
+    // The longest verb wins: `expects close` is not the verb `close` of an actor called `expects`.
+    let forms = VERBS.iter().flat_map(|(singular, plural, verb)| [(*singular, *verb), (*plural, *verb)]);
+    let (form, verb) = forms
+        .filter(|(form, _)| key.strip_suffix(form).is_some_and(|rest| rest.is_empty() || rest.ends_with(' ')))
+        .max_by_key(|(form, _)| form.len())?;
+    let subject = key[..key.len() - form.len()].trim_end();
+    for (words, quantity) in QUANTITIES {
+        if let Some((number, actor)) = subject.strip_prefix(words).and_then(|rest| rest.split_once(" of ")) {
+            let number = number.trim().parse().ok()?;
+            return Some(Head { verb, actor: actor.trim(), word: false, quantity: Some((quantity, number)) });
+        }
+    }
+    if subject.contains(' ') || is_verb_word(subject) {
+        return None;
+    }
+    Some(Head { verb, actor: subject, word: false, quantity: None })
+}
+
+/// Whether a key that is no head begins with a quantity, and so was meant as one.
+pub fn begins_with_quantity(key: &str) -> bool {
+    QUANTITIES.iter().any(|(words, _)| key.starts_with(words))
+}
+
+/// All verbs and words, for "did you mean".
+pub fn all() -> Vec<&'static str> {
+    VERBS.iter().map(|verb| verb.0).chain(WORDS.iter().map(|word| word.0)).collect()
+}
+
+/// Words with which a head may begin after its actor, or instead of one: nobody can be called so.
+pub fn is_verb_word(name: &str) -> bool {
+    let first = |form: &str| form.split(' ').next() == Some(name);
+    VERBS.iter().any(|(singular, plural, _)| first(singular) || first(plural))
+        || WORDS.iter().any(|(word, _)| *word == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("check", Some((Verb::Check, "")))]
+    #[case("anna sends", Some((Verb::Sends, "anna")))]
+    #[case("crowd send raw", Some((Verb::SendsRaw, "crowd")))]
+    #[case("expects close", Some((Verb::ExpectsClose, "")))]
+    #[case("expect close", Some((Verb::ExpectsClose, "")))]
+    #[case("anna expects close", Some((Verb::ExpectsClose, "anna")))]
+    #[case("closes", Some((Verb::Closes, "")))]
+    #[case("tries to connect", Some((Verb::TriesToConnect, "")))]
+    #[case("anna tries to connect", Some((Verb::TriesToConnect, "anna")))]
+    #[case("at least 2 of crowd expect nothing", Some((Verb::ExpectsNothing, "crowd")))]
+    #[case("crowd[0] plays", Some((Verb::Plays, "crowd[0]")))]
+    #[case("sends expects", None)]
+    #[case("anna", None)]
+    #[case("anna and ben send", None)]
+    #[case("exactly three of crowd expect", None)]
+    #[case("resends", None)]
+    fn a_head_is_an_actor_and_a_verb(#[case] key: &str, #[case] expected: Option<(Verb, &str)>) {
+        assert_eq!(head(key).map(|head| (head.verb, head.actor)), expected);
+    }
+}
