@@ -8,7 +8,7 @@
 //! [`transport`] alone opens sockets, [`hook`] alone reaches outside, only [`cli`] prints and exits.
 //!
 //! ```text
-//! source, diagnostic, yaml, json_schema, matcher   files, places in them, and the two small languages
+//! source, diagnostic, yaml, json_schema, matcher, duration   files, places in them, and the small languages
 //! pack        messages with their schemas, rules: one protocol
 //! scenario    from YAML to programs, with everything wrong found before a socket opens
 //! event       verdicts and what a run reports
@@ -33,6 +33,8 @@ pub mod yaml;
 pub mod json_schema;
 
 pub mod matcher;
+
+pub mod duration;
 
 pub mod pack;
 

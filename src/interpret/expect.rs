@@ -494,7 +494,7 @@ impl Conversation {
                 Want::Message { pattern, .. } | Want::Control { pattern, .. } => pattern.as_ref(),
                 _ => None,
             },
-            Act::ExpectNothing { pattern, .. } => pattern.as_ref(),
+            Act::ExpectNothing(nothing) => nothing.pattern.as_ref(),
             Act::ExpectOneOf { alternatives, .. } => {
                 let list: Vec<&str> = alternatives.iter().map(|alternative| alternative.text.as_str()).collect();
                 return format!("one of: {}", list.join(", "));

@@ -144,13 +144,17 @@ impl Conversation {
             (None, Some(violation)) if from_hub => {
                 let what = format!(
                     "what the hub sent cannot be used in `{name}`: {}: expected {}, found {}",
-                    violation.path, violation.expected, violation.found
+                    violation.place(),
+                    violation.expected,
+                    violation.found
                 );
                 Err(Failure::undecided(what, None))
             }
             (None, Some(violation)) => Err(Failure::mistake(format!(
-                "`{name}` as it would be sent breaks its schema at `{}`: expected {}, found {}; say why with `breaks` if that is meant",
-                violation.path, violation.expected, violation.found
+                "`{name}` as it would be sent breaks its schema at {}: expected {}, found {}; say why with `breaks` if that is meant",
+                violation.place(),
+                violation.expected,
+                violation.found
             ))),
             (Some(_), None) if message.directions.to_hub && !id.is_some_and(|id| self.is_server(id)) => {
                 Err(Failure::mistake(format!("`{name}` is right as it would be sent, so `breaks` is wrong")))

@@ -13,7 +13,7 @@ use super::wants::Wanted;
 use super::{Conversation, Output};
 use crate::event::{Detail, Outcome};
 use crate::pack::Level;
-use crate::scenario::model::{Act, ActorId, Codes, Count, Program, Quantity, Step, Who, duration};
+use crate::scenario::model::{Act, ActorId, Codes, Count, ExpectNothing, Program, Quantity, Step, Who, duration};
 use crate::scenario::template::Template;
 use crate::scenario::value::{Bound, EvalError};
 
@@ -184,7 +184,8 @@ impl Conversation {
                 Ok(Progress::Done(None))
             }
             Act::Expect(expect) => self.begin_expect(step, expect, members),
-            Act::ExpectNothing { message, pattern, after, for_ } => {
+            Act::ExpectNothing(nothing) => {
+                let ExpectNothing { message, pattern, after, for_ } = &**nothing;
                 let after = self.after(after.as_deref())?;
                 let mut wanted = Vec::new();
                 for id in members {

@@ -3,11 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::Value;
 
 use super::template::{Expr, Template};
+pub use crate::duration::parse_duration as duration;
 use crate::matcher::Matcher;
 use crate::pack::{Basis, Level, Pack};
 use crate::source::Span;
@@ -215,12 +215,7 @@ pub enum Act {
     StopReading,
     ReadAgain,
     Expect(Box<Expect>),
-    ExpectNothing {
-        message: MessageName,
-        pattern: Option<Pattern>,
-        after: Option<String>,
-        for_: Option<Template>,
-    },
+    ExpectNothing(Box<ExpectNothing>),
     ExpectOneOf {
         alternatives: Vec<Alternative>,
         after: Option<String>,
@@ -257,6 +252,14 @@ pub enum Act {
         time: Template,
         body: BlockId,
     },
+}
+
+#[derive(Debug)]
+pub struct ExpectNothing {
+    pub message: MessageName,
+    pub pattern: Option<Pattern>,
+    pub after: Option<String>,
+    pub for_: Option<Template>,
 }
 
 #[derive(Debug)]
@@ -384,22 +387,6 @@ pub enum Ready {
     Schema(Box<jsonschema::Validator>),
 }
 
-/// `300ms`, `5s`, `2m` as a duration.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let text = text.trim();
-    let at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(at);
-    let number: f64 = number.trim().parse().map_err(|_| format!("`{text}` is not a time: write 300ms, 5s or 2m"))?;
-    let seconds = match unit {
-        "ms" => number / 1000.0,
-        "s" => number,
-        "m" => number * 60.0,
-        "" => return Err(format!("`{text}` has no unit: write {text}s or {text}ms")),
-        _ => return Err(format!("`{unit}` is not a unit of time: ms, s or m")),
-    };
-    Duration::try_from_secs_f64(seconds).map_err(|_| format!("`{text}` is not a length of time"))
-}
-
 /// A setting that is written as a time is a number of seconds inside an expression.
 pub fn setting_value(value: &Value) -> Value {
     match value.as_str().map(|text| (text, duration(text))) {
@@ -408,28 +395,5 @@ pub fn setting_value(value: &Value) -> Value {
             if seconds.fract() == 0.0 { Value::from(seconds as u64) } else { Value::from(seconds) }
         }
         _ => value.clone(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rstest::rstest;
-
-    #[rstest]
-    #[case("300ms", Ok(300))]
-    #[case("5s", Ok(5000))]
-    #[case("2m", Ok(120_000))]
-    #[case("4.5s", Ok(4500))]
-    #[case("5", Err("no unit"))]
-    #[case("5h", Err("not a unit"))]
-    #[case("-5s", Err("not a length"))]
-    #[case("soon", Err("not a time"))]
-    fn a_time_has_a_unit(#[case] text: &str, #[case] expected: Result<u64, &str>) {
-        match (duration(text), expected) {
-            (Ok(time), Ok(ms)) => assert_eq!(time, Duration::from_millis(ms)),
-            (Err(error), Err(part)) => assert!(error.contains(part), "{error}"),
-            other => panic!("{other:?}"),
-        }
     }
 }

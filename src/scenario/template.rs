@@ -368,8 +368,8 @@ fn split(text: &Text, span: Span, diagnostics: &mut Vec<Diagnostic>) -> Option<V
     Some(parts)
 }
 
-/// Offset of the `}` that ends an expression.
-fn closing(inside: &str) -> Option<usize> {
+/// Offset of the `}` that ends an expression: brackets and quotes inside are balanced.
+pub fn closing(inside: &str) -> Option<usize> {
     let mut depth = 0usize;
     let mut quote = None;
     let mut escaped = false;

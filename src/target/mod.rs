@@ -3,7 +3,6 @@
 //! It comes from a TOML file, from `--set`, or from a bare URL. Reading it is pure: environment and files are passed
 //! in. The format is published as `schemas/hubproof/target.schema.json`.
 
-mod duration;
 mod hook;
 mod overrides;
 mod read;
@@ -19,7 +18,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-pub use duration::{format_duration, parse_duration};
+pub use crate::duration::{format_duration, parse_duration};
 pub use hook::HookSpec;
 pub use overrides::{Override, parse_override};
 

@@ -7,6 +7,7 @@ use minijinja::value::ValueKind;
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value};
 
 use crate::diagnostic::suggest;
+use crate::scenario::template::closing;
 
 /// What an expression may name.
 pub const NAMES: [&str; 3] = ["args", "message", "hub"];
@@ -87,7 +88,7 @@ fn split(text: &str) -> Result<Vec<Part>, TemplateError> {
     let mut at = 0;
     while let Some(found) = text[at..].find("${") {
         let start = at + found + 2;
-        let Some(length) = closing_brace(&text[start..]) else {
+        let Some(length) = closing(&text[start..]) else {
             return Err(TemplateError {
                 range: start - 2..text.len(),
                 message: "this `${` is never closed".to_owned(),
@@ -104,26 +105,6 @@ fn split(text: &str) -> Result<Vec<Part>, TemplateError> {
         parts.push(Part::Text(at..text.len()));
     }
     Ok(parts)
-}
-
-fn closing_brace(text: &str) -> Option<usize> {
-    let mut depth = 0usize;
-    let mut quote = None;
-    let mut escaped = false;
-    for (at, c) in text.char_indices() {
-        match (quote, c) {
-            (Some(_), _) if escaped => escaped = false,
-            (Some(_), '\\') => escaped = true,
-            (Some(q), _) if c == q => quote = None,
-            (Some(_), _) => {}
-            (None, '"' | '\'') => quote = Some(c),
-            (None, '(' | '[' | '{') => depth += 1,
-            (None, '}') if depth == 0 => return Some(at),
-            (None, ')' | ']' | '}') => depth = depth.saturating_sub(1),
-            (None, _) => {}
-        }
-    }
-    None
 }
 
 static ENGINE: LazyLock<Environment<'static>> = LazyLock::new(|| {

@@ -102,7 +102,7 @@ const NO_CHUNKS: &[&str] = &["EMP-120", "EMP-121", "EMP-122", "EMP-123", "EMP-12
 /// The name of a file that is the file itself, of more than a megabyte, as JSON.
 const LARGE_FILE: &str = {
     const LENGTH: usize = 1_100_000;
-    const TEXT: [u8; LENGTH] = {
+    static TEXT: [u8; LENGTH] = {
         let mut text = [b'A'; LENGTH];
         text[0] = b'"';
         text[LENGTH - 1] = b'"';

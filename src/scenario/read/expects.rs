@@ -10,7 +10,7 @@ use super::shared::unknown_message;
 use super::steps::Options;
 use crate::diagnostic::suggest;
 use crate::pack::Way;
-use crate::scenario::model::{Act, Alternative, Codes, Count, Expect, MessageName, Want, Who};
+use crate::scenario::model::{Act, Alternative, Codes, Count, Expect, ExpectNothing, MessageName, Want, Who};
 use crate::yaml::{Kind, Node};
 
 impl Reader<'_> {
@@ -62,7 +62,8 @@ impl Reader<'_> {
         let subject = Subject::of(&message);
         let pattern = options.get("where").map(|node| self.pattern(node, &subject));
         let after = options.get("after").and_then(|node| self.after(node));
-        Act::ExpectNothing { message, pattern, after, for_: options.get("for").map(|node| self.time(node)) }
+        let for_ = options.get("for").map(|node| self.time(node));
+        Act::ExpectNothing(Box::new(ExpectNothing { message, pattern, after, for_ }))
     }
 
     pub(super) fn expect_one_of<'n>(&mut self, value: &'n Node, options: &Options<'n>, who: &Who) -> Act {
