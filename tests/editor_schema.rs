@@ -304,7 +304,7 @@ fn the_reference_has_a_section_for_every_verb() {
 #[case::expects_nothing_in_finally("title: t\nsteps: []\nfinally:\n  - client expects nothing: hello")]
 #[case::equals_and_fits("title: t\nsteps:\n  - check: \"${1}\"\n    equals: 1\n    fits: {}\n    rules: [CON-024]")]
 #[case::time_without_unit("title: t\nsteps:\n  - client expects: hello\n    within: 5")]
-#[case::time_in_hours("title: t\nsteps:\n  - client expects: hello\n    within: 5h")]
+#[case::time_in_days("title: t\nsteps:\n  - client expects: hello\n    within: 5d")]
 #[case::wait_without_reason("title: t\nsteps:\n  - wait: 5s")]
 #[case::each_without_do("title: t\nsteps:\n  - each: i\n    in: 5")]
 #[case::either_without_in("title: t\nsteps:\n  - either: i\n    do: []")]
