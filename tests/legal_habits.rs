@@ -430,9 +430,9 @@ fn other_codes(heard: &Heard, said: Vec<Output>) -> Vec<Output> {
             *json = json!({ "type": "STATUS", "code": "UNSUPORTED", "seq": json["seq"] });
         } else if heard.is("GROUP_DELETE") && is(json, "BAD") {
             *json = json!({ "type": "STATUS", "code": "PROTOCOL", "desc": "not yours", "seq": json["seq"] });
-        } else if heard.is("GROUP_FETCH") && is(json, "NO_SUCH_GROUP") {
-            *json = json!({ "type": "STATUS", "code": "BAD", "seq": json["seq"] });
-        } else if heard.is("MESSAGE") && heard.json.get("data").is_none() && is(json, "PROTOCOL") {
+        } else if heard.is("GROUP_FETCH") && is(json, "NO_SUCH_GROUP")
+            || heard.is("MESSAGE") && heard.json.get("data").is_none() && is(json, "PROTOCOL")
+        {
             *json = json!({ "type": "STATUS", "code": "BAD", "seq": json["seq"] });
         } else if heard.is("IDENTIFY") && is(json, "UNSUPORTED") {
             *json = json!({ "type": "STATUS", "code": "OK", "seq": json["seq"] });
