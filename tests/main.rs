@@ -5,6 +5,7 @@ mod diagnostics;
 mod editor_schema;
 mod interpreter;
 mod language;
+mod legal_habits;
 mod matrix;
 mod mutants;
 mod on_disk;

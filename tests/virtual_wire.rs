@@ -85,8 +85,27 @@ impl Protocol {
         })
     }
 
+    /// What the hub is told with `serve`, and what its target then says of it, in every instance.
+    pub fn set(&mut self, serve: &str, setting: &str, value: &str) {
+        for (instance, target) in self.setups.instances.iter_mut().zip(&mut self.targets) {
+            instance.serve.push((serve.to_owned(), value.to_owned()));
+            target.settings.insert(setting.to_owned(), Value::from(value));
+        }
+    }
+
     /// Plays one scenario on the first instance that meets its needs; `None` where none does.
     pub fn play(&self, program: &Arc<Program>, fault: Option<&str>) -> Option<ScenarioReport> {
+        self.play_on(program, fault, &|machine| machine, Manner::default())
+    }
+
+    /// The same with something around the machine, and frames that travel in their own manner.
+    pub fn play_on(
+        &self,
+        program: &Arc<Program>,
+        fault: Option<&str>,
+        around: &dyn Fn(Box<dyn reference::Machine>) -> Box<dyn reference::Machine>,
+        manner: Manner,
+    ) -> Option<ScenarioReport> {
         let index = self.instance(program)?;
         let mut settings = reference::Settings::default();
         for (name, value) in &self.setups.instances[index].serve {
@@ -104,13 +123,24 @@ impl Protocol {
             trace: false,
             mask: Arc::new(str::to_owned),
         };
-        let mut report = Wire::new(Conversation::new(Arc::clone(program), config), machine).play();
+        let conversation = Conversation::new(Arc::clone(program), config);
+        let mut report = Wire { manner, ..Wire::new(conversation, around(machine)) }.play();
         report.instance.clone_from(&self.setups.instances[index].name);
         Some(report)
     }
 }
 
+/// How a hub's frames travel, where RFC 6455 leaves it open.
+#[derive(Clone, Copy, Default)]
+pub struct Manner {
+    /// A ping goes before every message.
+    pub pings: bool,
+    /// Every message comes in three frames.
+    pub fragments: bool,
+}
+
 struct Wire {
+    manner: Manner,
     conversation: Conversation,
     machine: Box<dyn reference::Machine>,
     now: Duration,
@@ -134,6 +164,7 @@ const MOST_TURNS: usize = 1_000_000;
 impl Wire {
     fn new(conversation: Conversation, machine: Box<dyn reference::Machine>) -> Self {
         Self {
+            manner: Manner::default(),
             conversation,
             machine,
             now: Duration::ZERO,
@@ -289,7 +320,11 @@ impl Wire {
             }
             machine::Output::Text { text, .. } => {
                 if self.connections.get(&connection).is_some_and(|state| state.open) {
-                    let message = Message { binary: false, payload: text.as_bytes().to_vec(), frames: 1 };
+                    if self.manner.pings {
+                        self.tell(connection, Received::Ping(b"are you there?".to_vec()));
+                    }
+                    let frames = if self.manner.fragments { 3 } else { 1 };
+                    let message = Message { binary: false, payload: text.as_bytes().to_vec(), frames };
                     self.tell(connection, Received::Message(message));
                 }
             }
