@@ -243,7 +243,7 @@ pub static FAULTS: &[Fault] = &[
         P,
         "airavata-events-doubled",
         "Events of experiments are sent twice, under one id.",
-        &["AIR-025", "AIR-093"],
+        &["AIR-093"],
         const { &[frame(EXPERIMENT).does(Act::Double)] },
     ),
     inside(P, "airavata-event-ids-repeat", "The time in the id of an event is that of the hub's start.", &["AIR-025"]),
