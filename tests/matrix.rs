@@ -251,6 +251,8 @@ mod tests {
     use rstest::rstest;
 
     #[rstest]
+    #[case("airavata")]
+    #[case("gator")]
     #[case("qi")]
     #[case("concierge")]
     fn a_correct_hub_passes_and_every_check_is_asked(#[case] name: &str) {
@@ -279,6 +281,8 @@ mod tests {
 
     /// Every fault is seen by a check of its own rules and by no other; every rule has been seen broken.
     #[rstest]
+    #[case("airavata", &["AIR-006", "AIR-033", "AIR-034"])]
+    #[case("gator", &["GAT-002"])]
     #[case("qi", &[])]
     #[case("concierge", &[])]
     fn every_fault_is_seen_for_what_it_is(#[case] name: &str, #[case] unproven: &[&str]) {

@@ -13,6 +13,7 @@ use hubproof::interpret::{Config, Conversation, Input, Output};
 use hubproof::pack::{Folder, Pack};
 use hubproof::scenario::{Program, Scenarios};
 use hubproof::source::Sources;
+use hubproof::target::HookSpec;
 use hubproof_reference as reference;
 use reference::machine;
 use serde_json::Value;
@@ -24,6 +25,7 @@ pub struct Protocol {
     pub scenarios: Scenarios,
     pub setups: Setups,
     targets: Vec<Instance>,
+    hooks: BTreeMap<String, HookSpec>,
 }
 
 struct Instance {
@@ -70,7 +72,7 @@ impl Protocol {
                 Instance { settings, provides: instance.provides.clone() }
             })
             .collect();
-        Self { sources, pack, scenarios, setups, targets }
+        Self { sources, pack, scenarios, setups, targets, hooks: target.hooks }
     }
 
     /// Settings of the first instance that meets the needs of a scenario; of the first of all where none does.
@@ -81,7 +83,8 @@ impl Protocol {
     fn instance(&self, program: &Program) -> Option<usize> {
         self.targets.iter().position(|target| {
             let provides = |word: &str| target.provides.contains(word);
-            hubproof::interpret::unmet(program, &target.settings, &provides, &|_| true).unwrap().is_empty()
+            let hooks = |name: &str| self.hooks.contains_key(name);
+            hubproof::interpret::unmet(program, &target.settings, &provides, &hooks).unwrap().is_empty()
         })
     }
 
@@ -111,11 +114,16 @@ impl Protocol {
         for (name, value) in &self.setups.instances[index].serve {
             settings.set(name, value).unwrap();
         }
-        let machine = reference::machine(&self.pack.name, &settings, fault).unwrap_or_else(|error| panic!("{error}"));
+        // A hub that knows the time begins at that of the conversation; the others do not have this setting.
+        let mut timed = settings.clone();
+        timed.set("epoch_ms", &EPOCH_MS.to_string()).unwrap();
+        let machine = reference::machine(&self.pack.name, &timed, fault)
+            .or_else(|_| reference::machine(&self.pack.name, &settings, fault))
+            .unwrap_or_else(|error| panic!("{error}"));
         let config = Config {
             settings: self.targets[index].settings.clone(),
             stamp: "test".to_owned(),
-            epoch_ms: 1_700_000_000_000,
+            epoch_ms: EPOCH_MS,
             patience: Duration::from_secs(5),
             quiet: Duration::from_millis(300),
             stretch: 1.0,
@@ -123,8 +131,13 @@ impl Protocol {
             trace: false,
             mask: Arc::new(str::to_owned),
         };
+        let admin = Admin {
+            protocol: self.pack.name.clone(),
+            hooks: self.hooks.clone(),
+            settings: self.targets[index].settings.clone(),
+        };
         let conversation = Conversation::new(Arc::clone(program), config);
-        let mut report = Wire { manner, ..Wire::new(conversation, around(machine)) }.play();
+        let mut report = Wire { manner, ..Wire::new(conversation, around(machine), admin) }.play();
         report.instance.clone_from(&self.setups.instances[index].name);
         Some(report)
     }
@@ -138,19 +151,63 @@ pub struct Manner {
     /// Every message comes in three frames.
     pub fragments: bool,
 }
+/// When every conversation takes place, in Unix milliseconds.
+const EPOCH_MS: i64 = 1_700_000_000_000;
 
 struct Wire {
     manner: Manner,
     conversation: Conversation,
     machine: Box<dyn reference::Machine>,
+    admin: Admin,
     now: Duration,
     to_conversation: VecDeque<Input>,
-    to_machine: VecDeque<machine::Input>,
+    to_machine: VecDeque<ToMachine>,
     connections: BTreeMap<u32, Connection>,
+    /// How the conversation numbers the connections of the machine.
+    numbers: BTreeMap<machine::Conn, u32>,
 }
+
+enum ToMachine {
+    Input(machine::Input),
+    /// What a hook posts to the admin side.
+    Event {
+        call: u32,
+        event: Value,
+    },
+}
+
+/// The admin side as the hooks of the target see it: whatever they post to `/events/PROTOCOL` is an event.
+struct Admin {
+    protocol: String,
+    hooks: BTreeMap<String, HookSpec>,
+    settings: BTreeMap<String, Value>,
+}
+
+impl Admin {
+    fn event(&self, name: &str, args: &Value, message: Option<&Value>) -> Result<Value, String> {
+        let Some(HookSpec::Http { url, body, .. }) = self.hooks.get(name) else {
+            return Err(format!("no hook `{name}` without sockets"));
+        };
+        if !url.ends_with(&format!("/events/{}", self.protocol)) {
+            return Err(format!("`{url}` is not where events go"));
+        }
+        let text = match body {
+            None => message.unwrap_or(args).to_string(),
+            Some(body) => {
+                let context = serde_json::json!({ "args": args, "message": message, "hub": self.settings });
+                hubproof::target::template::fill(body, &context).map_err(|error| error.to_string())?
+            }
+        };
+        serde_json::from_str(&text).map_err(|error| format!("`{text}`: {error}"))
+    }
+}
+
+/// Connections that the hub makes are numbered from here.
+const ACCEPTED: u32 = 1 << 20;
 
 #[derive(Default)]
 struct Connection {
+    conn: machine::Conn,
     open: bool,
     /// Frames of a message that is not complete yet.
     partial: Option<(bool, Vec<u8>, u32)>,
@@ -162,15 +219,20 @@ struct Connection {
 const MOST_TURNS: usize = 1_000_000;
 
 impl Wire {
-    fn new(conversation: Conversation, machine: Box<dyn reference::Machine>) -> Self {
+    fn new(mut conversation: Conversation, machine: Box<dyn reference::Machine>, admin: Admin) -> Self {
+        for actor in conversation.listeners() {
+            conversation.listens(actor, address(actor));
+        }
         Self {
             manner: Manner::default(),
             conversation,
             machine,
+            admin,
             now: Duration::ZERO,
             to_conversation: VecDeque::new(),
             to_machine: VecDeque::new(),
             connections: BTreeMap::new(),
+            numbers: BTreeMap::new(),
         }
     }
 
@@ -178,10 +240,20 @@ impl Wire {
         let outputs = self.conversation.start(self.now);
         self.carry(outputs);
         for _ in 0..MOST_TURNS {
-            if let Some(input) = self.to_machine.pop_front() {
+            if let Some(next) = self.to_machine.pop_front() {
                 let mut out = Vec::new();
-                self.machine.handle(self.now, input, &mut out);
-                out.into_iter().for_each(|output| self.hear(output));
+                match next {
+                    ToMachine::Input(input) => {
+                        self.machine.handle(self.now, input, &mut out);
+                        out.into_iter().for_each(|output| self.hear(output));
+                    }
+                    ToMachine::Event { call, event } => {
+                        let answer = self.machine.event(self.now, &event, &mut out).map_err(|error| error.to_string());
+                        // Frames may overtake the answer, so they do.
+                        out.into_iter().for_each(|output| self.hear(output));
+                        self.to_conversation.push_back(Input::HookAnswer { call, answer });
+                    }
+                }
             } else if let Some(input) = self.to_conversation.pop_front() {
                 let outputs = self.conversation.handle(self.now, input);
                 self.carry(outputs);
@@ -199,7 +271,7 @@ impl Wire {
         let next = [self.conversation.deadline(), self.machine.deadline()].into_iter().flatten().min();
         self.now = self.now.max(next.expect("something is waited for"));
         if self.machine.deadline().is_some_and(|deadline| deadline <= self.now) {
-            self.to_machine.push_back(machine::Input::Tick);
+            self.ask(machine::Input::Tick);
         }
         if self.conversation.deadline().is_some_and(|deadline| deadline <= self.now) {
             self.to_conversation.push_back(Input::Tick);
@@ -210,7 +282,9 @@ impl Wire {
         for output in outputs {
             match output {
                 Output::Open { connection, dial } => {
-                    self.connections.insert(connection, Connection::default());
+                    let conn = connection.into();
+                    self.numbers.insert(conn, connection);
+                    self.connections.insert(connection, Connection { conn, ..Connection::default() });
                     let peer =
                         dial.from.as_deref().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |from| from.parse().unwrap());
                     let handshake = machine::Handshake {
@@ -220,7 +294,7 @@ impl Wire {
                         subprotocols: dial.subprotocols,
                         peer,
                     };
-                    self.to_machine.push_back(machine::Input::Open { conn: connection.into(), handshake });
+                    self.ask(machine::Input::Open { conn, handshake });
                 }
                 Output::Send { connection, frames } => {
                     frames.into_iter().for_each(|frame| self.frame(connection, frame))
@@ -237,13 +311,17 @@ impl Wire {
                         self.to_conversation.push_back(Input::Received { connection, what });
                     }
                 }
-                Output::Hook { call, name, .. } => {
-                    let answer = Err(format!("no hook `{name}` without sockets"));
-                    self.to_conversation.push_back(Input::HookAnswer { call, answer });
-                }
+                Output::Hook { call, name, args, message } => match self.admin.event(&name, &args, message.as_ref()) {
+                    Ok(event) => self.to_machine.push_back(ToMachine::Event { call, event }),
+                    Err(error) => self.to_conversation.push_back(Input::HookAnswer { call, answer: Err(error) }),
+                },
                 Output::SendBytes { .. } | Output::Trace(_) | Output::Waiting { .. } => {}
             }
         }
+    }
+
+    fn ask(&mut self, input: machine::Input) {
+        self.to_machine.push_back(ToMachine::Input(input));
     }
 
     fn tell(&mut self, connection: u32, what: Received) {
@@ -255,8 +333,8 @@ impl Wire {
 
     /// What a server's WebSocket layer makes of a frame.
     fn frame(&mut self, connection: u32, frame: Frame) {
-        let conn = u64::from(connection);
         let Some(state) = self.connections.get_mut(&connection).filter(|state| state.open) else { return };
+        let conn = state.conn;
         match frame.opcode {
             Opcode::Text | Opcode::Binary | Opcode::Continuation => {
                 let (binary, mut payload, count) =
@@ -265,10 +343,10 @@ impl Wire {
                 if !frame.fin {
                     state.partial = Some((binary, payload, count + 1));
                 } else if binary {
-                    self.to_machine.push_back(machine::Input::Binary { conn, data: payload });
+                    self.ask(machine::Input::Binary { conn, data: payload });
                 } else {
                     match String::from_utf8(payload) {
-                        Ok(text) => self.to_machine.push_back(machine::Input::Text { conn, text: text.into() }),
+                        Ok(text) => self.ask(machine::Input::Text { conn, text: text.into() }),
                         Err(_) => {
                             self.tell(connection, Received::Close { code: Some(1007), reason: String::new() });
                             self.closed(connection);
@@ -277,7 +355,7 @@ impl Wire {
                 }
             }
             Opcode::Ping => {
-                self.to_machine.push_back(machine::Input::Ping { conn });
+                self.ask(machine::Input::Ping { conn });
                 self.tell(connection, Received::Pong(frame.payload));
             }
             Opcode::Close => {
@@ -296,14 +374,17 @@ impl Wire {
     fn closed(&mut self, connection: u32) {
         if let Some(state) = self.connections.get_mut(&connection).filter(|state| state.open) {
             state.open = false;
-            self.to_machine.push_back(machine::Input::Closed { conn: connection.into() });
+            let conn = state.conn;
+            self.ask(machine::Input::Closed { conn });
             self.tell(connection, Received::End { reset: false, reason: String::new() });
         }
     }
 
     fn hear(&mut self, output: machine::Output) {
-        // Numbers beyond are those of connections that a hub makes itself.
-        let connection = u32::try_from(output.conn()).unwrap_or(u32::MAX);
+        if let machine::Output::Connect { conn, url } = output {
+            return self.connect(conn, &url);
+        }
+        let Some(connection) = self.numbers.get(&output.conn()).copied() else { return };
         match output {
             machine::Output::Accept { subprotocol, .. } => {
                 if let Some(state) = self.connections.get_mut(&connection) {
@@ -333,11 +414,21 @@ impl Wire {
                 self.end(connection);
             }
             machine::Output::Drop { .. } => self.end(connection),
-            // Nobody listens here.
-            machine::Output::Connect { conn, .. } => {
-                self.to_machine.push_back(machine::Input::ConnectFailed { conn, reason: "no network".to_owned() });
-            }
+            machine::Output::Connect { .. } => {}
         }
+    }
+
+    /// The hub calls an actor that listens.
+    fn connect(&mut self, conn: machine::Conn, url: &str) {
+        let Some(actor) = self.conversation.listeners().into_iter().find(|actor| address(*actor) == url) else {
+            return self.ask(machine::Input::ConnectFailed { conn, reason: format!("nobody listens at {url}") });
+        };
+        let number = ACCEPTED + u32::try_from(self.numbers.len()).unwrap();
+        self.numbers.insert(conn, number);
+        self.connections.insert(number, Connection { conn, open: true, ..Connection::default() });
+        self.to_conversation.push_back(Input::Accepted { actor, connection: number });
+        self.tell(number, Received::Upgraded { status: 101, headers: Vec::new(), subprotocol: None });
+        self.ask(machine::Input::Connected { conn });
     }
 
     fn end(&mut self, connection: u32) {
@@ -346,4 +437,9 @@ impl Wire {
         }
         self.tell(connection, Received::End { reset: false, reason: String::new() });
     }
+}
+
+/// Where an actor listens.
+fn address(actor: usize) -> String {
+    format!("ws://virtual/actors/{actor}")
 }

@@ -489,6 +489,7 @@ fn decode(text: &str) -> Result<Value, Undecoded> {
 pub(super) fn from_hub(template: &Template, names: &dyn Names) -> bool {
     let mut found = false;
     template.expressions(&mut |expression| {
+        found |= expression.uses.iter().any(|used| used == "frames");
         found |= expression
             .uses
             .iter()

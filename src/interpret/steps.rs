@@ -160,7 +160,12 @@ impl Conversation {
                 }
                 self.wait_until(None, Waiting::Upgrade { members, tries: connect.tries })
             }
-            Act::Accept => self.wait_until(None, Waiting::Upgrade { members, tries: false }),
+            Act::Accept => {
+                // The hub may have come before it was waited for.
+                let deadline = self.now + self.stretched(self.config.patience);
+                let waiting = Waiting::Upgrade { members, tries: false };
+                self.poll(step, Active { since: self.now, deadline: Some(deadline), waiting })
+            }
             Act::Send(compose) => self.each_sends(&members, step, |c, id| c.send(id, compose)),
             Act::SendRaw(template) => self.each_sends(&members, step, |c, id| c.send_raw(id, template)),
             Act::Close { code, reason } => self.each_sends(&members, step, |c, id| c.close(id, code, reason.as_ref())),

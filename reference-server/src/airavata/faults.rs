@@ -14,6 +14,7 @@ const LIMIT: &[Cond] = &[Cond::Is("/type", "error"), Cond::Is("/error", "Rate li
 const FORMAT: &[Cond] = &[Cond::Is("/type", "error"), Cond::Is("/error", "Invalid message format")];
 const UNKNOWN: &[Cond] = &[Cond::Is("/type", "error"), Cond::Is("/error", "Unknown message type")];
 const SUBSCRIBED: &[Cond] = &[Cond::Is("/type", "system_status"), Cond::Is("/data/action", "subscribed")];
+const UNSUBSCRIBED: &[Cond] = &[Cond::Is("/type", "system_status"), Cond::Is("/data/action", "unsubscribed")];
 const STATUS: &[Cond] = &[Cond::Is("/type", "system_status"), Cond::Lacks("/data/action")];
 const EXPERIMENT: &[Cond] = &[Cond::Has("/data/experiment")];
 const EXPERIMENT_CREATED: &[Cond] = &[Cond::Is("/type", "experiment_created")];
@@ -25,30 +26,6 @@ const TASK_PROGRESS: &[Cond] = &[Cond::Is("/type", "task_progress")];
 
 /// An event of the system in its documented shape.
 const STRAY_EVENT: &str = r#"{"type":"system_status","id":"system_1705314600","timestamp":"2024-01-15T10:30:00Z","data":{"totalConnections":150,"activeConnections":120,"totalMessages":15420,"messagesPerSecond":25.5,"averageLatency":"0.05s","uptime":"2h 30m 15s"}}"#;
-
-/// What a client sees of a hub that lets nobody in.
-const NOBODY: &[&str] = &[
-    "AIR-001", "AIR-002", "AIR-003", "AIR-004", "AIR-005", "AIR-009", "AIR-010", "AIR-011", "AIR-102", "AIR-103",
-    "AIR-104", "AIR-105", "AIR-107",
-];
-/// What a client sees of a hub whose answers to subscriptions do not look like answers.
-const NO_RESPONSE: &[&str] = &[
-    "AIR-011", "AIR-062", "AIR-063", "AIR-064", "AIR-065", "AIR-066", "AIR-067", "AIR-070", "AIR-071", "AIR-072",
-    "AIR-073", "AIR-074", "AIR-107",
-];
-/// What a client sees that is subscribed to nothing but its path, whatever it says.
-const NO_SUBSCRIPTION: &[&str] = &[
-    "AIR-011", "AIR-043", "AIR-044", "AIR-045", "AIR-046", "AIR-047", "AIR-048", "AIR-049", "AIR-050", "AIR-051",
-    "AIR-052", "AIR-053", "AIR-054", "AIR-055", "AIR-062", "AIR-063", "AIR-064", "AIR-065", "AIR-066", "AIR-067",
-    "AIR-070", "AIR-071", "AIR-072", "AIR-073", "AIR-074", "AIR-078", "AIR-079", "AIR-080", "AIR-082", "AIR-083",
-    "AIR-084", "AIR-085", "AIR-087", "AIR-088", "AIR-092", "AIR-095", "AIR-107",
-];
-/// The same of a hub that says otherwise.
-const NO_EVENTS: &[&str] = &[
-    "AIR-043", "AIR-044", "AIR-045", "AIR-046", "AIR-047", "AIR-048", "AIR-049", "AIR-050", "AIR-051", "AIR-052",
-    "AIR-053", "AIR-054", "AIR-055", "AIR-062", "AIR-078", "AIR-079", "AIR-080", "AIR-082", "AIR-083", "AIR-084",
-    "AIR-085", "AIR-087", "AIR-088", "AIR-092", "AIR-095", "AIR-107",
-];
 
 /// Events of one type are not sent.
 macro_rules! lost {
@@ -96,78 +73,57 @@ pub static FAULTS: &[Fault] = &[
         P,
         "airavata-experiments-endpoint-missing",
         "There is no endpoint for experiments.",
-        &["AIR-001", "AIR-005", "AIR-009", "AIR-011", "AIR-094"],
+        &["AIR-001", "AIR-005", "AIR-009"],
     ),
-    inside(
-        P,
-        "airavata-tasks-endpoint-missing",
-        "There is no endpoint for tasks.",
-        &["AIR-002", "AIR-005", "AIR-009", "AIR-011", "AIR-094"],
-    ),
+    inside(P, "airavata-tasks-endpoint-missing", "There is no endpoint for tasks.", &["AIR-002", "AIR-005", "AIR-009"]),
     inside(
         P,
         "airavata-projects-endpoint-missing",
         "There is no endpoint for projects.",
-        &["AIR-003", "AIR-005", "AIR-009", "AIR-011", "AIR-094"],
+        &["AIR-003", "AIR-005", "AIR-009"],
     ),
+    inside(P, "airavata-user-endpoint-missing", "There is no endpoint for users.", &["AIR-004", "AIR-009"]),
     inside(
         P,
-        "airavata-user-endpoint-missing",
-        "There is no endpoint for users.",
-        &[
-            "AIR-004", "AIR-005", "AIR-007", "AIR-009", "AIR-010", "AIR-011", "AIR-102", "AIR-103", "AIR-104",
-            "AIR-105", "AIR-107",
-        ],
+        "airavata-server-hangs-up",
+        "The hub closes every connection as soon as it is established.",
+        &["AIR-010", "AIR-011"],
     ),
-    inside(P, "airavata-server-hangs-up", "The hub closes every connection as soon as it is established.", NOBODY),
     // Authentication.
     inside(
         P,
         "airavata-query-token-ignored",
         "A token in the query is not looked at.",
-        &[
-            "AIR-001", "AIR-002", "AIR-003", "AIR-004", "AIR-005", "AIR-009", "AIR-011", "AIR-017", "AIR-102",
-            "AIR-103", "AIR-104", "AIR-105", "AIR-107",
-        ],
+        &["AIR-001", "AIR-009", "AIR-011"],
     ),
     inside(P, "airavata-header-token-ignored", "A token in the Authorization header is not looked at.", &["AIR-010"]),
-    inside(P, "airavata-valid-token-refused", "Valid tokens are refused as well.", NOBODY),
-    inside(
-        P,
-        "airavata-token-optional",
-        "Who has no token is let in.",
-        &["AIR-008", "AIR-014", "AIR-015", "AIR-016", "AIR-018"],
-    ),
+    inside(P, "airavata-valid-token-refused", "Valid tokens are refused as well.", &["AIR-010", "AIR-011", "AIR-020"]),
+    inside(P, "airavata-token-optional", "Who has no token is let in.", &["AIR-008", "AIR-014", "AIR-018"]),
     inside(
         P,
         "airavata-signature-unchecked",
         "Tokens are read without looking at their signature.",
-        &["AIR-008", "AIR-012", "AIR-015", "AIR-017", "AIR-018"],
+        &["AIR-008", "AIR-012", "AIR-018"],
     ),
     inside(
         P,
         "airavata-forged-token-accepted",
         "What is no token of the hub's counts as the token of a nobody.",
-        &["AIR-008", "AIR-012", "AIR-015", "AIR-017", "AIR-018"],
+        &["AIR-008", "AIR-012", "AIR-018"],
     ),
-    inside(
-        P,
-        "airavata-expiry-unchecked",
-        "Expired tokens are accepted.",
-        &["AIR-008", "AIR-013", "AIR-015", "AIR-017", "AIR-018"],
-    ),
+    inside(P, "airavata-expiry-unchecked", "Expired tokens are accepted.", &["AIR-008", "AIR-013"]),
     outside(
         P,
         "airavata-refused-stays-open",
         "A refused connection is told why and never closed.",
-        &["AIR-008", "AIR-012", "AIR-013", "AIR-014"],
+        &["AIR-008", "AIR-012"],
         const { &[close(1008).does(Act::Drop)] },
     ),
     outside(
         P,
         "airavata-refusal-untold",
         "A connection with a bad token or none is closed without a word.",
-        &["AIR-015", "AIR-016", "AIR-017"],
+        &["AIR-015"],
         const { &[frame(NO_TOKEN).does(Act::Drop), frame(BAD_TOKEN).does(Act::Drop)] },
     ),
     outside(
@@ -238,7 +194,7 @@ pub static FAULTS: &[Fault] = &[
         P,
         "airavata-event-without-id",
         "Events experiment_updated have no id.",
-        &["AIR-023", "AIR-025", "AIR-029"],
+        &["AIR-023", "AIR-029"],
         const { &[frame(EXPERIMENT_UPDATED).does(Act::Remove("/id"))] },
     ),
     outside(
@@ -287,15 +243,10 @@ pub static FAULTS: &[Fault] = &[
         P,
         "airavata-events-doubled",
         "Events of experiments are sent twice, under one id.",
-        &["AIR-025"],
+        &["AIR-093"],
         const { &[frame(EXPERIMENT).does(Act::Double)] },
     ),
-    inside(
-        P,
-        "airavata-event-ids-repeat",
-        "The time in the id of an event is that of the hub's start.",
-        &["AIR-025", "AIR-034"],
-    ),
+    inside(P, "airavata-event-ids-repeat", "The time in the id of an event is that of the hub's start.", &["AIR-025"]),
     outside(
         P,
         "airavata-pong-data-array",
@@ -307,10 +258,7 @@ pub static FAULTS: &[Fault] = &[
         P,
         "airavata-response-data-text",
         "The data of an answer to a subscription is a string.",
-        &[
-            "AIR-011", "AIR-026", "AIR-062", "AIR-063", "AIR-064", "AIR-065", "AIR-066", "AIR-067", "AIR-070",
-            "AIR-071", "AIR-072", "AIR-073", "AIR-074", "AIR-107",
-        ],
+        &["AIR-026", "AIR-032", "AIR-062", "AIR-065"],
         const { &[frame(SUBSCRIBED).does(Act::Retype("/data"))] },
     ),
     outside(
@@ -331,7 +279,7 @@ pub static FAULTS: &[Fault] = &[
         P,
         "airavata-error-without-text",
         "Errors have no text.",
-        &["AIR-016", "AIR-017", "AIR-028", "AIR-097", "AIR-098", "AIR-099", "AIR-101"],
+        &["AIR-028", "AIR-097", "AIR-098", "AIR-099", "AIR-101"],
         const { &[frame(ERROR).does(Act::Remove("/error"))] },
     ),
     inside(P, "airavata-experiment-id-format", "Ids of experiment events are spelt with hyphens.", &["AIR-029"]),
@@ -345,7 +293,7 @@ pub static FAULTS: &[Fault] = &[
         P,
         "airavata-ping-without-id",
         "Pings have no id.",
-        &["AIR-023", "AIR-036"],
+        &["AIR-023"],
         const { &[frame(PING).does(Act::Remove("/id"))] },
     ),
     outside(
@@ -378,121 +326,37 @@ pub static FAULTS: &[Fault] = &[
         &["AIR-042"],
         const { &[frame(STATUS).does(Act::Set("/data/activeConnections", "1000000000"))] },
     ),
-    lost!("experiment_created", "experiment-created", &["AIR-043", "AIR-078", "AIR-079", "AIR-080"]),
-    lost!("experiment_updated", "experiment-updated", &["AIR-044", "AIR-078", "AIR-079", "AIR-080", "AIR-095"]),
-    lost!("experiment_completed", "experiment-completed", &["AIR-045", "AIR-078", "AIR-079", "AIR-080"]),
-    lost!("experiment_failed", "experiment-failed", &["AIR-046", "AIR-078", "AIR-079", "AIR-080"]),
-    lost!("experiment_progress", "experiment-progress", &["AIR-047", "AIR-078", "AIR-079", "AIR-080"]),
-    lost!("task_created", "task-created", &["AIR-048", "AIR-082", "AIR-083", "AIR-084", "AIR-085"]),
-    lost!("task_updated", "task-updated", &["AIR-049", "AIR-082", "AIR-083", "AIR-084", "AIR-085"]),
-    lost!("task_completed", "task-completed", &["AIR-050", "AIR-082", "AIR-083", "AIR-084", "AIR-085"]),
-    lost!("task_failed", "task-failed", &["AIR-051", "AIR-057", "AIR-082", "AIR-083", "AIR-084", "AIR-085"]),
-    lost!("task_progress", "task-progress", &["AIR-052", "AIR-082", "AIR-083", "AIR-084", "AIR-085"]),
-    lost!("worker_registered", "worker-registered", &["AIR-053", "AIR-087", "AIR-088"]),
-    lost!("worker_updated", "worker-updated", &["AIR-054", "AIR-087", "AIR-088"]),
-    lost!("worker_offline", "worker-offline", &["AIR-055", "AIR-087", "AIR-088"]),
-    lacks!(
-        "experiment_created",
-        "experiment-created",
-        "experiment",
-        "/data/experiment",
-        &["AIR-029", "AIR-043", "AIR-056", "AIR-078", "AIR-079", "AIR-080"]
-    ),
-    lacks!(
-        "experiment_updated",
-        "experiment-updated",
-        "experiment",
-        "/data/experiment",
-        &["AIR-029", "AIR-044", "AIR-056", "AIR-078", "AIR-079", "AIR-080", "AIR-095"]
-    ),
-    lacks!(
-        "experiment_completed",
-        "experiment-completed",
-        "experiment",
-        "/data/experiment",
-        &["AIR-029", "AIR-045", "AIR-056", "AIR-078", "AIR-079", "AIR-080"]
-    ),
-    lacks!(
-        "experiment_failed",
-        "experiment-failed",
-        "experiment",
-        "/data/experiment",
-        &["AIR-029", "AIR-046", "AIR-056", "AIR-078", "AIR-079", "AIR-080"]
-    ),
-    lacks!(
-        "experiment_progress",
-        "experiment-progress",
-        "experiment",
-        "/data/experimentId",
-        &["AIR-029", "AIR-047", "AIR-078", "AIR-079", "AIR-080"]
-    ),
-    lacks!(
-        "experiment_progress",
-        "experiment-progress",
-        "percent",
-        "/data/progressPercent",
-        &["AIR-047", "AIR-059", "AIR-061"]
-    ),
-    lacks!(
-        "task_created",
-        "task-created",
-        "task",
-        "/data/task",
-        &["AIR-030", "AIR-048", "AIR-056", "AIR-082", "AIR-083", "AIR-084", "AIR-085"]
-    ),
-    lacks!(
-        "task_updated",
-        "task-updated",
-        "task",
-        "/data/task",
-        &["AIR-030", "AIR-049", "AIR-056", "AIR-082", "AIR-083", "AIR-084", "AIR-085"]
-    ),
-    lacks!(
-        "task_completed",
-        "task-completed",
-        "task",
-        "/data/task",
-        &["AIR-030", "AIR-050", "AIR-056", "AIR-082", "AIR-083", "AIR-084", "AIR-085"]
-    ),
-    lacks!(
-        "task_failed",
-        "task-failed",
-        "task",
-        "/data/task",
-        &["AIR-030", "AIR-051", "AIR-056", "AIR-057", "AIR-082", "AIR-083", "AIR-084", "AIR-085"]
-    ),
-    lacks!(
-        "task_progress",
-        "task-progress",
-        "task",
-        "/data/taskId",
-        &["AIR-030", "AIR-052", "AIR-082", "AIR-083", "AIR-084", "AIR-085"]
-    ),
-    lacks!("task_progress", "task-progress", "percent", "/data/progressPercent", &["AIR-052", "AIR-059"]),
-    lacks!(
-        "worker_registered",
-        "worker-registered",
-        "worker",
-        "/data/worker",
-        &["AIR-031", "AIR-053", "AIR-056", "AIR-087", "AIR-088"]
-    ),
-    lacks!(
-        "worker_updated",
-        "worker-updated",
-        "worker",
-        "/data/worker",
-        &["AIR-031", "AIR-054", "AIR-056", "AIR-087", "AIR-088"]
-    ),
-    lacks!(
-        "worker_offline",
-        "worker-offline",
-        "worker",
-        "/data/worker",
-        &["AIR-031", "AIR-055", "AIR-056", "AIR-087", "AIR-088"]
-    ),
-    lacks!("experiment_created", "experiment-created", "summary", "/data/summary", &["AIR-043", "AIR-056"]),
-    lacks!("task_created", "task-created", "summary", "/data/summary", &["AIR-048", "AIR-056"]),
-    lacks!("worker_registered", "worker-registered", "summary", "/data/summary", &["AIR-053", "AIR-056"]),
+    lost!("experiment_created", "experiment-created", &["AIR-078"]),
+    lost!("experiment_updated", "experiment-updated", &["AIR-078"]),
+    lost!("experiment_completed", "experiment-completed", &["AIR-078"]),
+    lost!("experiment_failed", "experiment-failed", &["AIR-078"]),
+    lost!("experiment_progress", "experiment-progress", &["AIR-078"]),
+    lost!("task_created", "task-created", &["AIR-082", "AIR-083"]),
+    lost!("task_updated", "task-updated", &["AIR-082", "AIR-083"]),
+    lost!("task_completed", "task-completed", &["AIR-082", "AIR-083"]),
+    lost!("task_failed", "task-failed", &["AIR-082", "AIR-083"]),
+    lost!("task_progress", "task-progress", &["AIR-082", "AIR-083"]),
+    lost!("worker_registered", "worker-registered", &["AIR-087"]),
+    lost!("worker_updated", "worker-updated", &["AIR-087", "AIR-088"]),
+    lost!("worker_offline", "worker-offline", &["AIR-087"]),
+    lacks!("experiment_created", "experiment-created", "experiment", "/data/experiment", &["AIR-043"]),
+    lacks!("experiment_updated", "experiment-updated", "experiment", "/data/experiment", &["AIR-044"]),
+    lacks!("experiment_completed", "experiment-completed", "experiment", "/data/experiment", &["AIR-045"]),
+    lacks!("experiment_failed", "experiment-failed", "experiment", "/data/experiment", &["AIR-046"]),
+    lacks!("experiment_progress", "experiment-progress", "experiment", "/data/experimentId", &["AIR-047"]),
+    lacks!("experiment_progress", "experiment-progress", "percent", "/data/progressPercent", &["AIR-047", "AIR-061"]),
+    lacks!("task_created", "task-created", "task", "/data/task", &["AIR-048"]),
+    lacks!("task_updated", "task-updated", "task", "/data/task", &["AIR-049"]),
+    lacks!("task_completed", "task-completed", "task", "/data/task", &["AIR-050"]),
+    lacks!("task_failed", "task-failed", "task", "/data/task", &["AIR-051", "AIR-057"]),
+    lacks!("task_progress", "task-progress", "task", "/data/taskId", &["AIR-052"]),
+    lacks!("task_progress", "task-progress", "percent", "/data/progressPercent", &["AIR-052"]),
+    lacks!("worker_registered", "worker-registered", "worker", "/data/worker", &["AIR-053"]),
+    lacks!("worker_updated", "worker-updated", "worker", "/data/worker", &["AIR-054"]),
+    lacks!("worker_offline", "worker-offline", "worker", "/data/worker", &["AIR-055"]),
+    lacks!("experiment_created", "experiment-created", "summary", "/data/summary", &["AIR-043"]),
+    lacks!("task_created", "task-created", "summary", "/data/summary", &["AIR-048"]),
+    lacks!("worker_registered", "worker-registered", "summary", "/data/summary", &["AIR-053"]),
     status!("experiment_created", "experiment-created", "/data/experiment/status", &["AIR-043", "AIR-056"]),
     status!("experiment_updated", "experiment-updated", "/data/experiment/status", &["AIR-044", "AIR-056"]),
     status!("experiment_completed", "experiment-completed", "/data/experiment/status", &["AIR-045", "AIR-056"]),
@@ -501,7 +365,7 @@ pub static FAULTS: &[Fault] = &[
     status!("task_updated", "task-updated", "/data/task/status", &["AIR-049", "AIR-056"]),
     status!("task_completed", "task-completed", "/data/task/status", &["AIR-050", "AIR-056"]),
     status!("task_failed", "task-failed", "/data/task/status", &["AIR-051", "AIR-056"]),
-    status!("worker_offline", "worker-offline", "/data/worker/status", &["AIR-055", "AIR-056"]),
+    status!("worker_offline", "worker-offline", "/data/worker/status", &["AIR-055"]),
     outside(
         P,
         "airavata-summary-differs",
@@ -520,7 +384,7 @@ pub static FAULTS: &[Fault] = &[
         P,
         "airavata-failure-unexplained-in-summary",
         "The summary of a failed task has no error.",
-        &["AIR-056", "AIR-057"],
+        &["AIR-057"],
         const { &[frame(TASK_FAILED).does(Act::Remove("/data/summary/error"))] },
     ),
     outside(
@@ -545,43 +409,53 @@ pub static FAULTS: &[Fault] = &[
         const { &[frame(EXPERIMENT_PROGRESS).does(Act::Set("/data/runningTasks", "1000000"))] },
     ),
     // Subscriptions.
-    inside(P, "airavata-subscribe-ignored", "Subscriptions are neither made nor answered.", NO_SUBSCRIPTION),
-    inside(P, "airavata-subscribe-without-effect", "Subscriptions are answered and not made.", NO_EVENTS),
-    inside(P, "airavata-message-id-demanded", "Subscriptions without an id are refused.", NO_SUBSCRIPTION),
+    inside(P, "airavata-subscribe-ignored", "Subscriptions are neither made nor answered.", &["AIR-062", "AIR-065"]),
+    inside(
+        P,
+        "airavata-subscribe-without-effect",
+        "Subscriptions are answered and not made.",
+        &["AIR-078", "AIR-088", "AIR-107"],
+    ),
+    inside(
+        P,
+        "airavata-message-id-demanded",
+        "Subscriptions without an id are refused.",
+        &["AIR-063", "AIR-070", "AIR-071", "AIR-072", "AIR-073", "AIR-074"],
+    ),
     inside(P, "airavata-message-id-refused", "Subscriptions with an id are refused.", &["AIR-064"]),
     outside(
         P,
         "airavata-subscribe-unanswered",
         "Subscriptions are made and not answered.",
-        NO_RESPONSE,
+        &["AIR-062", "AIR-065"],
         const { &[frame(SUBSCRIBED).does(Act::Drop)] },
     ),
     outside(
         P,
         "airavata-subscribed-misspelt",
         "The answer to a subscription says subscribe instead of subscribed.",
-        NO_RESPONSE,
+        &["AIR-062", "AIR-065"],
         const { &[frame(SUBSCRIBED).does(Act::Set("/data/action", r#""subscribe""#))] },
     ),
     outside(
         P,
         "airavata-response-without-resource",
         "The answer to a subscription does not repeat the resource's id.",
-        NO_RESPONSE,
+        &["AIR-066"],
         const { &[frame(SUBSCRIBED).does(Act::Remove("/data/resourceId"))] },
     ),
     outside(
         P,
         "airavata-response-other-resource",
         "The answer to a subscription names another resource.",
-        NO_RESPONSE,
+        &["AIR-066"],
         const { &[frame(SUBSCRIBED).does(Act::Set("/data/resourceId", r#""another""#))] },
     ),
     outside(
         P,
         "airavata-response-other-type",
         "The answer to a subscription names another type of resource.",
-        NO_RESPONSE,
+        &["AIR-066"],
         const { &[frame(SUBSCRIBED).does(Act::Set("/data/resourceType", r#""thing""#))] },
     ),
     outside(
@@ -598,47 +472,24 @@ pub static FAULTS: &[Fault] = &[
         &["AIR-067"],
         const { &[frame(SUBSCRIBED).does(Act::Remove("/data/status"))] },
     ),
-    inside(P, "airavata-unsubscribe-forgotten", "Who unsubscribes stays subscribed.", &["AIR-068", "AIR-077"]),
+    inside(P, "airavata-unsubscribe-forgotten", "Who unsubscribes stays subscribed.", &["AIR-068"]),
     inside(
         P,
         "airavata-experiment-subscription-refused",
         "Nobody can subscribe to an experiment.",
-        &[
-            "AIR-011", "AIR-043", "AIR-044", "AIR-045", "AIR-046", "AIR-047", "AIR-062", "AIR-063", "AIR-064",
-            "AIR-065", "AIR-066", "AIR-067", "AIR-070", "AIR-078", "AIR-083", "AIR-092", "AIR-095", "AIR-107",
-        ],
+        &["AIR-063", "AIR-070"],
     ),
-    inside(
-        P,
-        "airavata-task-subscription-refused",
-        "Nobody can subscribe to a task.",
-        &["AIR-048", "AIR-049", "AIR-050", "AIR-051", "AIR-052", "AIR-065", "AIR-071", "AIR-082"],
-    ),
-    inside(
-        P,
-        "airavata-project-subscription-refused",
-        "Nobody can subscribe to a project.",
-        &["AIR-065", "AIR-072", "AIR-079", "AIR-084"],
-    ),
-    inside(
-        P,
-        "airavata-user-subscription-refused",
-        "Nobody can subscribe to a user.",
-        &["AIR-065", "AIR-073", "AIR-080", "AIR-085"],
-    ),
-    inside(
-        P,
-        "airavata-system-subscription-refused",
-        "Nobody can subscribe to the system.",
-        &["AIR-053", "AIR-054", "AIR-055", "AIR-065", "AIR-074", "AIR-087"],
-    ),
+    inside(P, "airavata-task-subscription-refused", "Nobody can subscribe to a task.", &["AIR-071"]),
+    inside(P, "airavata-project-subscription-refused", "Nobody can subscribe to a project.", &["AIR-072"]),
+    inside(P, "airavata-user-subscription-refused", "Nobody can subscribe to a user.", &["AIR-073"]),
+    inside(P, "airavata-system-subscription-refused", "Nobody can subscribe to the system.", &["AIR-074"]),
     inside(P, "airavata-any-resource-type", "Subscriptions to what does not exist succeed.", &["AIR-075"]),
     // Routing.
     inside(
         P,
         "airavata-events-broadcast",
         "Every event goes to everybody.",
-        &["AIR-007", "AIR-068", "AIR-077", "AIR-081", "AIR-086", "AIR-089"],
+        &["AIR-007", "AIR-068", "AIR-077", "AIR-081", "AIR-086"],
     ),
     inside(
         P,
@@ -650,10 +501,7 @@ pub static FAULTS: &[Fault] = &[
         P,
         "airavata-experiment-events-miss-experiment",
         "Experiment events do not go to the experiment's subscribers.",
-        &[
-            "AIR-043", "AIR-044", "AIR-045", "AIR-046", "AIR-047", "AIR-062", "AIR-078", "AIR-092", "AIR-094",
-            "AIR-095", "AIR-107",
-        ],
+        &["AIR-078"],
     ),
     inside(
         P,
@@ -665,7 +513,7 @@ pub static FAULTS: &[Fault] = &[
         P,
         "airavata-experiment-events-miss-user",
         "Experiment events do not go to the user's subscribers.",
-        &["AIR-007", "AIR-080"],
+        &["AIR-080"],
     ),
     inside(
         P,
@@ -677,7 +525,7 @@ pub static FAULTS: &[Fault] = &[
         P,
         "airavata-task-events-miss-task",
         "Task events do not go to the task's subscribers.",
-        &["AIR-048", "AIR-049", "AIR-050", "AIR-051", "AIR-052", "AIR-082", "AIR-094"],
+        &["AIR-082", "AIR-094"],
     ),
     inside(
         P,
@@ -686,17 +534,12 @@ pub static FAULTS: &[Fault] = &[
         &["AIR-083"],
     ),
     inside(P, "airavata-task-events-miss-project", "Task events do not go to the project's subscribers.", &["AIR-084"]),
-    inside(
-        P,
-        "airavata-task-events-miss-user",
-        "Task events do not go to the user's subscribers.",
-        &["AIR-007", "AIR-085"],
-    ),
+    inside(P, "airavata-task-events-miss-user", "Task events do not go to the user's subscribers.", &["AIR-085"]),
     inside(
         P,
         "airavata-worker-events-miss-system",
         "Worker events do not go to the system's subscribers.",
-        &["AIR-053", "AIR-054", "AIR-055", "AIR-087"],
+        &["AIR-087"],
     ),
     inside(
         P,
@@ -714,13 +557,13 @@ pub static FAULTS: &[Fault] = &[
         P,
         "airavata-worker-events-reach-experiments",
         "Worker events go to the subscribers of the worker's experiment too.",
-        &["AIR-077", "AIR-089"],
+        &["AIR-089"],
     ),
     inside(
         P,
         "airavata-system-events-to-system-only",
         "System events go to the system's subscribers only.",
-        &["AIR-090", "AIR-091"],
+        &["AIR-090"],
     ),
     inside(
         P,
@@ -732,10 +575,7 @@ pub static FAULTS: &[Fault] = &[
         P,
         "airavata-first-subscriber-only",
         "Of all that subscribe to what an event belongs to, only the oldest connection gets it.",
-        &[
-            "AIR-007", "AIR-078", "AIR-079", "AIR-080", "AIR-082", "AIR-083", "AIR-084", "AIR-085", "AIR-087",
-            "AIR-088", "AIR-092",
-        ],
+        &["AIR-079", "AIR-082", "AIR-092"],
     ),
     inside(
         P,
@@ -768,7 +608,7 @@ pub static FAULTS: &[Fault] = &[
         P,
         "airavata-malformed-untold",
         "Malformed messages are not answered.",
-        &["AIR-075", "AIR-097", "AIR-098"],
+        &["AIR-075", "AIR-097"],
         const { &[frame(FORMAT).does(Act::Drop)] },
     ),
     outside(
@@ -782,7 +622,7 @@ pub static FAULTS: &[Fault] = &[
         P,
         "airavata-malformed-closes",
         "Malformed messages close the connection instead of being answered.",
-        &["AIR-075", "AIR-097", "AIR-098", "AIR-100"],
+        &["AIR-075", "AIR-097"],
         const { &[frame(FORMAT).does(Act::CloseInstead(1003))] },
     ),
     inside(P, "airavata-array-ignored", "A message that is an array is not answered.", &["AIR-097"]),
@@ -826,4 +666,48 @@ pub static FAULTS: &[Fault] = &[
     inside(P, "airavata-ip-unlimited", "An address may have any number of connections.", &["AIR-103"]),
     inside(P, "airavata-hub-unlimited", "The hub may have any number of connections.", &["AIR-104"]),
     inside(P, "airavata-slot-never-freed", "Closed connections count against their user for ever.", &["AIR-105"]),
+    inside(
+        P,
+        "airavata-close-takes-others",
+        "When a client ends a connection, the hub ends the others of that user as well.",
+        &["AIR-108"],
+    ),
+    // What the document leaves open or only allows.
+    outside(
+        P,
+        "airavata-refusal-code",
+        "Who is refused is closed with 4000.",
+        &["AIR-019"],
+        const { &[close(1008).does(Act::Code(4000))] },
+    ),
+    outside(
+        P,
+        "airavata-ping-with-data",
+        "A ping has data.",
+        &["AIR-036"],
+        const { &[frame(PING).does(Act::Set("/data", "{}"))] },
+    ),
+    inside(P, "airavata-pong-repeats-id", "A pong has the id of its ping.", &["AIR-039"]),
+    inside(P, "airavata-silence-closes", "Who says nothing for two pings is disconnected.", &["AIR-040"]),
+    outside(
+        P,
+        "airavata-task-created-with-worker",
+        "A new task has a worker at once, but for its summary.",
+        &["AIR-056", "AIR-058"],
+        const { &[frame(TASK_CREATED).does(Act::Set("/data/task/workerId", r#""worker-1""#))] },
+    ),
+    outside(
+        P,
+        "airavata-unsubscribe-unanswered",
+        "Who unsubscribes gets no answer.",
+        &["AIR-069"],
+        const { &[frame(UNSUBSCRIBED).does(Act::Drop)] },
+    ),
+    inside(P, "airavata-worker-subscription-refused", "Nobody can subscribe to a worker.", &["AIR-076"]),
+    inside(
+        P,
+        "airavata-subscriptions-outlive",
+        "The next connection of a user has the subscriptions of the last one that ended.",
+        &["AIR-112"],
+    ),
 ];

@@ -104,6 +104,7 @@ pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, Se
         addresses: BTreeMap::new(),
         subscriptions: Subscriptions::default(),
         pings: BTreeSet::new(),
+        left_behind: BTreeMap::new(),
         stamp: 0,
         said: 0,
         events: 0,
@@ -124,6 +125,8 @@ struct Airavata {
     subscriptions: Subscriptions,
     /// When who is pinged next.
     pings: BTreeSet<(Duration, Conn)>,
+    /// Only a fault looks at it: what the last connection of a user that ended was subscribed to.
+    left_behind: BTreeMap<Arc<str>, Vec<Topic>>,
     /// The last time written into a message, in Unix milliseconds; times never fall.
     stamp: u64,
     /// How many messages have been given an id.
@@ -137,9 +140,11 @@ struct Client {
     next_ping: Duration,
     /// The window of the rate limit: its begin, and the messages in it.
     window: (Duration, u32),
-    /// Only faults look at these: whether the client came to `/ws/user`, and whether it ever subscribed.
+    /// Only faults look at these: whether the client came to `/ws/user`, whether it ever subscribed, and when it was
+    /// last heard.
     at_user: bool,
     asked: bool,
+    heard: Duration,
 }
 
 impl Machine for Airavata {
@@ -148,7 +153,12 @@ impl Machine for Airavata {
         match input {
             Input::Open { conn, handshake } => self.open(now, conn, &handshake, out),
             Input::Text { conn, text } if self.clients.contains_key(&conn) => self.text(now, conn, &text, out),
-            Input::Closed { conn } => self.leave(conn),
+            Input::Closed { conn } => {
+                if self.broken.is("airavata-close-takes-others") {
+                    self.hang_up_with(conn, out);
+                }
+                self.leave(conn);
+            }
             // The document knows JSON only, and its pings are messages.
             _ => {}
         }
@@ -267,20 +277,46 @@ impl Airavata {
             self.pings.insert((next_ping, conn));
         }
         let at_user = kind == Kind::User;
-        self.clients.insert(conn, Client { user, peer, next_ping, window: (now, 0), at_user, asked: false });
+        self.clients
+            .insert(conn, Client { user, peer, next_ping, window: (now, 0), at_user, asked: false, heard: now });
+        if self.broken.is("airavata-subscriptions-outlive") {
+            self.inherit(conn);
+        }
         if self.broken.is("airavata-server-hangs-up") {
             self.leave(conn);
             out.push(Output::Close { conn, code: 1000, reason: String::new() });
         }
     }
 
+    /// A defect: the subscriptions of a user's last connection go on.
+    fn inherit(&mut self, conn: Conn) {
+        let topics = self.clients.get(&conn).and_then(|client| self.left_behind.remove(&client.user));
+        topics.into_iter().flatten().for_each(|topic| self.subscriptions.add(conn, topic));
+    }
+
     fn leave(&mut self, conn: Conn) {
         let Some(client) = self.clients.remove(&conn) else { return };
+        if self.broken.is("airavata-subscriptions-outlive") {
+            let topics = self.subscriptions.all().map(|(topic, _)| topic.clone()).collect::<Vec<_>>();
+            let held = topics.into_iter().filter(|topic| self.subscriptions.of(topic).any(|other| other == conn));
+            self.left_behind.insert(client.user.clone(), held.collect());
+        }
         self.pings.remove(&(client.next_ping, conn));
         self.subscriptions.leave(conn);
         release(&mut self.addresses, &client.peer);
         if !self.broken.is("airavata-slot-never-freed") {
             release(&mut self.users, &client.user);
+        }
+    }
+
+    /// A defect: all other connections of its user end with this one.
+    fn hang_up_with(&mut self, conn: Conn, out: &mut Vec<Output>) {
+        let Some(user) = self.clients.get(&conn).map(|client| client.user.clone()) else { return };
+        let same = |(other, client): (&Conn, &Client)| (*other != conn && client.user == user).then_some(*other);
+        let others: Vec<Conn> = self.clients.iter().filter_map(same).collect();
+        for conn in others {
+            self.leave(conn);
+            out.push(Output::Close { conn, code: 1001, reason: "the user has left".to_owned() });
         }
     }
 
@@ -293,6 +329,12 @@ impl Airavata {
             // Pings that were missed because the hub slept are not made up for.
             let interval = self.config.ping_interval;
             let next = (due + interval).max(now + interval / 2);
+            let silent = |client: &Client| now.saturating_sub(client.heard) >= 2 * interval;
+            if self.broken.is("airavata-silence-closes") && self.clients.get(&conn).is_some_and(silent) {
+                self.leave(conn);
+                out.push(Output::Close { conn, code: REFUSED, reason: "no pong".to_owned() });
+                continue;
+            }
             if let Some(client) = self.clients.get_mut(&conn) {
                 client.next_ping = next;
                 self.pings.insert((next, conn));
@@ -316,12 +358,19 @@ fn release<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
 /// What clients say.
 impl Airavata {
     fn text(&mut self, now: Duration, conn: Conn, said: &str, out: &mut Vec<Output>) {
+        if let Some(client) = self.clients.get_mut(&conn) {
+            client.heard = now;
+        }
         if self.too_many(now, conn) {
             return self.error(now, conn, text::LIMIT, out);
         }
         match message::read(said) {
             Ok(Request::Ping) => {
-                let id = self.own_id("pong");
+                let mut id = self.own_id("pong");
+                if self.broken.is("airavata-pong-repeats-id") {
+                    let ping: Value = serde_json::from_str(said).unwrap_or_default();
+                    id = ping["id"].as_str().map_or(id, str::to_owned);
+                }
                 out.push(self.message(now, conn, "pong", &id, None, None));
             }
             Ok(Request::Pong) => {}
@@ -411,7 +460,7 @@ impl Airavata {
             Kind::Project => self.broken.is("airavata-project-subscription-refused"),
             Kind::User => self.broken.is("airavata-user-subscription-refused"),
             Kind::System => self.broken.is("airavata-system-subscription-refused"),
-            Kind::Worker => false,
+            Kind::Worker => self.broken.is("airavata-worker-subscription-refused"),
         }
     }
 

@@ -461,9 +461,15 @@ pub fn conversation(fault: Option<&str>) -> Vec<String> {
         r#"{"type":"system_status","id":"s","data":{"action":"subscribe","resourceType":"task","resourceId":"z"}}"#,
     );
     hub.say(27, &subscription("subscribe", "galaxy", Some("x")));
-    for text in
-        [r#"{"type":"ping"}"#, r#"{"type":"ping"}"#, "{", "[]", "{}", r#"{"type":"nope"}"#, r#"{"type":"ping"}"#]
-    {
+    for text in [
+        r#"{"type":"ping"}"#,
+        r#"{"type":"ping","id":"p"}"#,
+        "{",
+        "[]",
+        "{}",
+        r#"{"type":"nope"}"#,
+        r#"{"type":"ping"}"#,
+    ] {
         hub.say(27, text);
     }
     for _ in 0..2 {
@@ -477,6 +483,12 @@ pub fn conversation(fault: Option<&str>) -> Vec<String> {
     hub.pass(Duration::from_secs(61));
     hub.input(Input::Closed { conn: 27 });
     hub.input(Input::Open { conn: 28, handshake: request("/ws/user", Some(&token("v"))) });
+    hub.input(Input::Closed { conn: 22 });
+    hub.input(Input::Open { conn: 29, handshake: request("/ws/projects/another", Some(&token("nobody"))) });
+    for event in events() {
+        hub.event(&event).unwrap();
+    }
+    hub.input(Input::Closed { conn: 1 });
     said.append(&mut hub.said);
     said
 }

@@ -12,17 +12,6 @@ const LOG_UP: &[Cond] = &[Cond::Is("/action", "log"), Cond::Lacks("/result")];
 /// A stop on its way down.
 const STOP_DOWN: &[Cond] = &[Cond::Is("/action", "stop"), Cond::Lacks("/result")];
 
-/// What a client sees of a hub whose successes do not look like the answers to its requests.
-const NO_SUCCESS: &[&str] = &[
-    "GAT-005", "GAT-006", "GAT-007", "GAT-009", "GAT-013", "GAT-014", "GAT-015", "GAT-022", "GAT-023", "GAT-024",
-    "GAT-027", "GAT-029", "GAT-030", "GAT-032", "GAT-039", "GAT-041",
-];
-/// The same of failures.
-const NO_FAILURE: &[&str] =
-    &["GAT-005", "GAT-006", "GAT-009", "GAT-012", "GAT-017", "GAT-020", "GAT-021", "GAT-026", "GAT-028"];
-/// What anybody sees of a hub that does not pass a stop on.
-const NO_STOP: &[&str] = &["GAT-003", "GAT-004", "GAT-037", "GAT-038", "GAT-040"];
-
 /// All of them.
 pub static FAULTS: &[Fault] = &[
     // Format.
@@ -44,14 +33,14 @@ pub static FAULTS: &[Fault] = &[
         P,
         "gator-action-array",
         "The action of a stop on its way down is an array.",
-        NO_STOP,
+        &["GAT-003", "GAT-004", "GAT-037", "GAT-040"],
         const { &[frame(STOP_DOWN).does(Act::Retype("/action"))] },
     ),
     outside(
         P,
         "gator-action-missing",
         "A stop on its way down has no action.",
-        NO_STOP,
+        &["GAT-003", "GAT-004", "GAT-037", "GAT-040"],
         const { &[frame(STOP_DOWN).does(Act::Remove("/action"))] },
     ),
     // Ids.
@@ -59,35 +48,35 @@ pub static FAULTS: &[Fault] = &[
         P,
         "gator-success-without-id",
         "A success does not say which request it answers.",
-        NO_SUCCESS,
+        &["GAT-005", "GAT-006", "GAT-007", "GAT-022", "GAT-032", "GAT-041"],
         const { &[frame(SUCCESS).does(Act::Remove("/rsp_id"))] },
     ),
     outside(
         P,
         "gator-success-other-id",
         "A success is the answer to request -1.",
-        NO_SUCCESS,
+        &["GAT-005", "GAT-006", "GAT-007", "GAT-009", "GAT-022", "GAT-023", "GAT-032", "GAT-041"],
         const { &[frame(SUCCESS).does(Act::Set("/rsp_id", "-1"))] },
     ),
     outside(
         P,
         "gator-success-id-text",
         "A success carries the request's id as a string.",
-        NO_SUCCESS,
+        &["GAT-005", "GAT-006", "GAT-007", "GAT-022", "GAT-032", "GAT-041"],
         const { &[frame(SUCCESS).does(Act::Retype("/rsp_id"))] },
     ),
     outside(
         P,
         "gator-success-id-misnamed",
         "A success carries the request's id as req_id.",
-        NO_SUCCESS,
+        &["GAT-005", "GAT-006", "GAT-007", "GAT-022", "GAT-032", "GAT-041"],
         const { &[frame(SUCCESS).does(Act::Rename("/rsp_id", "req_id"))] },
     ),
     outside(
         P,
         "gator-failure-without-id",
         "A failure does not say which request it answers.",
-        &["GAT-005", "GAT-006", "GAT-009", "GAT-017", "GAT-020", "GAT-026", "GAT-028"],
+        &["GAT-005", "GAT-020"],
         const { &[frame(FAILURE).does(Act::Remove("/rsp_id"))] },
     ),
     inside(P, "gator-zero-id-lost", "The id 0 is taken for none.", &["GAT-005", "GAT-006"]),
@@ -97,7 +86,7 @@ pub static FAULTS: &[Fault] = &[
         P,
         "gator-one-outstanding",
         "While a request is being answered, which takes 30 ms, further ones on its connection are lost.",
-        &["GAT-007", "GAT-009"],
+        &["GAT-007"],
     ),
     outside(
         P,
@@ -113,54 +102,62 @@ pub static FAULTS: &[Fault] = &[
         &["GAT-009"],
         const { &[frame(FAILURE).does(Act::Double)] },
     ),
-    outside(P, "gator-success-lost", "No success is sent.", NO_SUCCESS, const { &[frame(SUCCESS).does(Act::Drop)] }),
-    outside(P, "gator-failure-lost", "No failure is sent.", NO_FAILURE, const { &[frame(FAILURE).does(Act::Drop)] }),
+    outside(
+        P,
+        "gator-success-lost",
+        "No success is sent.",
+        &["GAT-009", "GAT-022", "GAT-032", "GAT-039", "GAT-041"],
+        const { &[frame(SUCCESS).does(Act::Drop)] },
+    ),
+    outside(
+        P,
+        "gator-failure-lost",
+        "No failure is sent.",
+        &["GAT-009", "GAT-012", "GAT-021"],
+        const { &[frame(FAILURE).does(Act::Drop)] },
+    ),
     outside(
         P,
         "gator-success-misrouted",
         "Every success goes to another connection.",
-        NO_SUCCESS,
+        &["GAT-009", "GAT-022", "GAT-032", "GAT-039", "GAT-041"],
         const { &[frame(SUCCESS).does(Act::Misroute)] },
     ),
-    inside(P, "gator-id-demanded", "A request without an id is not answered.", &["GAT-009", "GAT-023"]),
+    inside(P, "gator-id-demanded", "A request without an id is not answered.", &["GAT-023"]),
     // Posted requests.
-    inside(P, "gator-posted-answered", "Posted requests are answered.", &["GAT-010", "GAT-011", "GAT-040"]),
+    inside(P, "gator-posted-answered", "Posted requests are answered.", &["GAT-010", "GAT-040"]),
     inside(P, "gator-posted-failure-answered", "Posted requests that fail are answered.", &["GAT-011"]),
-    inside(P, "gator-posted-by-default", "A request that does not say so is posted.", &["GAT-009", "GAT-013"]),
+    inside(P, "gator-posted-by-default", "A request that does not say so is posted.", &["GAT-013"]),
     inside(P, "gator-garbage-ignored", "What cannot be decoded is not answered.", &["GAT-012", "GAT-021"]),
-    inside(
-        P,
-        "gator-garbage-closes",
-        "What cannot be decoded closes the connection.",
-        &["GAT-012", "GAT-021", "GAT-022"],
-    ),
+    inside(P, "gator-garbage-closes", "What cannot be decoded closes the connection.", &["GAT-012", "GAT-021"]),
     // Responses.
     outside(
         P,
         "gator-result-ok",
         "The result of a success is ok.",
-        NO_SUCCESS,
+        &["GAT-014", "GAT-032"],
         const { &[frame(SUCCESS).does(Act::Set("/result", r#""ok""#))] },
     ),
     outside(
         P,
         "gator-result-missing",
         "A success has no result.",
-        NO_SUCCESS,
+        // It looks like a request then, one to log without a message.
+        &["GAT-009", "GAT-025", "GAT-032", "GAT-039", "GAT-041"],
         const { &[frame(SUCCESS).does(Act::Remove("/result"))] },
     ),
     outside(
         P,
         "gator-success-without-action",
         "A success does not repeat the action.",
-        NO_SUCCESS,
+        &["GAT-015", "GAT-032", "GAT-041"],
         const { &[frame(SUCCESS).does(Act::Remove("/action"))] },
     ),
     outside(
         P,
         "gator-success-other-action",
         "A success repeats another action.",
-        NO_SUCCESS,
+        &["GAT-015", "GAT-032", "GAT-041"],
         const { &[frame(SUCCESS).does(Act::Set("/action", r#""done""#))] },
     ),
     outside(
@@ -181,7 +178,8 @@ pub static FAULTS: &[Fault] = &[
         P,
         "gator-result-failure",
         "The result of a failure is failure.",
-        NO_FAILURE,
+        // Or that of a success without the members of one.
+        &["GAT-012", "GAT-014", "GAT-015", "GAT-016", "GAT-017", "GAT-021", "GAT-026", "GAT-028"],
         const { &[frame(FAILURE).does(Act::Set("/result", r#""failure""#))] },
     ),
     outside(
@@ -205,13 +203,8 @@ pub static FAULTS: &[Fault] = &[
         &["GAT-018"],
         const { &[frame(FAILURE).does(Act::Retype("/reason"))] },
     ),
-    inside(P, "gator-unknown-action-succeeds", "Unknown actions succeed.", &["GAT-017", "GAT-018", "GAT-020"]),
-    inside(
-        P,
-        "gator-unknown-action-ignored",
-        "Unknown actions are not answered.",
-        &["GAT-009", "GAT-017", "GAT-018", "GAT-020"],
-    ),
+    inside(P, "gator-unknown-action-succeeds", "Unknown actions succeed.", &["GAT-020"]),
+    inside(P, "gator-unknown-action-ignored", "Unknown actions are not answered.", &["GAT-009"]),
     outside(
         P,
         "gator-failure-closes",
@@ -224,16 +217,13 @@ pub static FAULTS: &[Fault] = &[
         P,
         "gator-log-unknown",
         "There is no action log.",
-        &[
-            "GAT-004", "GAT-007", "GAT-013", "GAT-014", "GAT-015", "GAT-022", "GAT-023", "GAT-024", "GAT-027",
-            "GAT-029", "GAT-030", "GAT-031", "GAT-032", "GAT-034", "GAT-035", "GAT-036",
-        ],
+        &["GAT-015", "GAT-024", "GAT-027", "GAT-029", "GAT-030", "GAT-031", "GAT-032", "GAT-034", "GAT-036"],
     ),
     outside(
         P,
         "gator-forwarded-log-without-message",
         "A log on its way up has no message.",
-        &["GAT-025", "GAT-034", "GAT-035"],
+        &["GAT-025", "GAT-034"],
         const { &[frame(LOG_UP).does(Act::Remove("/payload/message"))] },
     ),
     inside(P, "gator-message-optional", "A log without a message is accepted.", &["GAT-026"]),
@@ -267,7 +257,7 @@ pub static FAULTS: &[Fault] = &[
         P,
         "gator-log-not-forwarded",
         "Logs stay with the hub.",
-        &["GAT-003", "GAT-034", "GAT-035"],
+        &["GAT-034"],
         const { &[frame(LOG_UP).does(Act::Drop)] },
     ),
     inside(P, "gator-child-logs-stay", "Logs of children stay with the hub.", &["GAT-034"]),
@@ -292,28 +282,23 @@ pub static FAULTS: &[Fault] = &[
         &["GAT-035"],
         const { &[frame(LOG_UP).does(Act::Remove("/payload/timestamp"))] },
     ),
-    inside(P, "gator-log-not-stored", "Logs are not kept.", &["GAT-029", "GAT-030", "GAT-031", "GAT-036"]),
-    inside(P, "gator-posted-log-not-stored", "Posted logs are not kept.", &["GAT-027", "GAT-031", "GAT-036"]),
+    inside(P, "gator-log-not-stored", "Logs are not kept.", &["GAT-036"]),
+    inside(P, "gator-posted-log-not-stored", "Posted logs are not kept.", &["GAT-036"]),
     // Stop.
     inside(
         P,
         "gator-stop-unknown",
         "There is no action stop.",
-        &["GAT-003", "GAT-004", "GAT-024", "GAT-037", "GAT-038", "GAT-039", "GAT-040", "GAT-041", "GAT-042", "GAT-043"],
+        &["GAT-003", "GAT-024", "GAT-037", "GAT-040", "GAT-041"],
     ),
     outside(
         P,
         "gator-stop-not-forwarded",
         "A stop does not reach the children.",
-        NO_STOP,
+        &["GAT-003", "GAT-037", "GAT-040"],
         const { &[frame(STOP_DOWN).does(Act::Drop)] },
     ),
-    inside(
-        P,
-        "gator-stop-to-one-child",
-        "A stop reaches one of the children only.",
-        &["GAT-037", "GAT-038", "GAT-040"],
-    ),
+    inside(P, "gator-stop-to-one-child", "A stop reaches one of the children only.", &["GAT-037", "GAT-040"]),
     outside(
         P,
         "gator-stop-answered-first",
@@ -321,12 +306,7 @@ pub static FAULTS: &[Fault] = &[
         &["GAT-038"],
         const { &[frame(STOP_DOWN).does(Act::Delay(Duration::from_millis(700)))] },
     ),
-    inside(
-        P,
-        "gator-stop-waits-for-children",
-        "A stop is answered when the last child has gone.",
-        &["GAT-009", "GAT-024", "GAT-038", "GAT-039"],
-    ),
+    inside(P, "gator-stop-waits-for-children", "A stop is answered when the last child has gone.", &["GAT-039"]),
     inside(P, "gator-posted-stop-kept", "A posted stop is not passed on.", &["GAT-040"]),
     inside(P, "gator-posted-stop-answered", "A posted stop is answered.", &["GAT-010", "GAT-040"]),
     inside(P, "gator-stop-payload-demanded", "A stop without a payload is refused.", &["GAT-041"]),
@@ -334,8 +314,30 @@ pub static FAULTS: &[Fault] = &[
         P,
         "gator-stop-empty-payload-refused",
         "A stop with an empty payload is refused.",
-        &["GAT-003", "GAT-004", "GAT-024", "GAT-037", "GAT-038", "GAT-039", "GAT-040", "GAT-041", "GAT-042", "GAT-043"],
+        &["GAT-003", "GAT-024", "GAT-037", "GAT-040", "GAT-041"],
     ),
     inside(P, "gator-stop-job-survives", "Running tasks survive a stop.", &["GAT-042"]),
     inside(P, "gator-stop-keeps-scheduling", "Queued tasks are still started after a stop.", &["GAT-043"]),
+    // What the document leaves open or only allows.
+    outside(
+        P,
+        "gator-answers-overtake",
+        "Every other success takes 20 ms, and later ones overtake it.",
+        &["GAT-008"],
+        const { &[frame(SUCCESS).every(2).does(Act::Delay(Duration::from_millis(20)))] },
+    ),
+    outside(
+        P,
+        "gator-failure-with-action",
+        "A failure names an action.",
+        &["GAT-019"],
+        const { &[frame(FAILURE).does(Act::Set("/action", r#""some_action""#))] },
+    ),
+    outside(
+        P,
+        "gator-heartbeat-upwards",
+        "A heartbeat follows every log on its way up.",
+        &["GAT-044"],
+        const { &[frame(LOG_UP).does(Act::Also(r#"{"action":"heartbeat","posted":true,"payload":{}}"#))] },
+    ),
 ];
