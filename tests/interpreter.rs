@@ -177,3 +177,12 @@ fn silence_passes_nothing() {
         assert!(report.duration < Duration::from_secs(60), "{} took {:?}", report.id, report.duration);
     }
 }
+
+#[test]
+fn finally_sees_what_the_steps_have_bound() {
+    let protocol = Protocol::load("emprops");
+    let program = protocol.scenarios.programs.iter().find(|program| program.id == "emprops/submission").unwrap();
+    let report = protocol.play(program, None).unwrap();
+    let cancelled = report.history.iter().filter(|frame| frame.text.contains(r#""type":"cancel_job""#)).count();
+    assert_eq!(cancelled, 5, "one for each job that was accepted");
+}

@@ -110,6 +110,9 @@ impl Conversation {
     /// Ends the main part at once; `finally` still has its turn, and is ended by the next call.
     pub(super) fn stop(&mut self) {
         if self.phase != Phase::Done {
+            if let Some(outermost) = self.stack.first_mut() {
+                self.lets.append(&mut outermost.names);
+            }
             self.stack.clear();
             self.active = None;
         }
@@ -164,9 +167,10 @@ impl Conversation {
     }
 
     fn end_of_block(&mut self, program: &Arc<Program>) -> Flow {
-        let Some(frame) = self.stack.pop() else { return Flow::On };
+        let Some(mut frame) = self.stack.pop() else { return Flow::On };
         match frame.kind {
-            Kind::Body => {}
+            // What was bound is there for `finally`.
+            Kind::Body => self.lets.append(&mut frame.names),
             Kind::Each { name, values, round, bodies, fresh, mut collected } => {
                 for (bound_name, bound) in frame.names {
                     if bound_name != name && bound_name != "index" {
@@ -526,6 +530,7 @@ impl Conversation {
                         self.hang_up(id);
                     }
                 }
+                Kind::Body => self.lets.append(&mut frame.names),
                 _ => {}
             }
             // The step that holds the block may have rules of its own, or be only noted.
