@@ -139,14 +139,24 @@ pub async fn run(
             let (options, events, interrupt) = (options.clone(), events.clone(), interrupt.clone());
             tasks.spawn(async move {
                 let _slot = slot;
-                let report = run_job(job, number, &options, &events, interrupt).await;
-                let _ = events.send(Event::Finished(Box::new(report))).await;
+                if let Some(report) = run_job(job, number, &options, &events, interrupt).await {
+                    let _ = events.send(Event::Finished(Box::new(report))).await;
+                }
             });
             while tasks.try_join_next().is_some() {}
         }
         while tasks.join_next().await.is_some() {}
     }
     Ok(())
+}
+
+/// Knows every secret of the target: those it calls so, and those that are secret by the protocol's word, wherever the
+/// target writes them.
+pub fn masker(subject: &Subject) -> Masker {
+    let declared = |name: &str| subject.shared.settings.get(name).is_some_and(|setting| setting.secret);
+    let settings = subject.target.instances.iter().flat_map(|instance| &instance.settings);
+    let set = settings.filter(|(name, _)| declared(name)).filter_map(|(_, setting)| setting.value.as_str());
+    Masker::new(subject.target.secrets().chain(set.map(str::to_owned)))
 }
 
 fn prepare(subject: &Subject) -> Result<Prepared, SetupError> {
@@ -166,7 +176,6 @@ fn prepare(subject: &Subject) -> Result<Prepared, SetupError> {
     } else {
         None
     };
-    let mut masker = Masker::new(target.secrets());
     let mut sites = Vec::new();
     for instance in &target.instances {
         let endpoint: Endpoint = instance
@@ -176,12 +185,6 @@ fn prepare(subject: &Subject) -> Result<Prepared, SetupError> {
         let mut settings = defaults.clone();
         for (name, setting) in &instance.settings {
             settings.insert(name.clone(), setting.value.clone());
-            // A setting may be secret by the protocol's word, wherever the target writes it.
-            if subject.shared.settings.get(name).is_some_and(|declared| declared.secret)
-                && let Some(secret) = setting.value.as_str()
-            {
-                masker.add(secret);
-            }
         }
         let mut provides = instance.provides.clone();
         if endpoint.tls {
@@ -200,7 +203,7 @@ fn prepare(subject: &Subject) -> Result<Prepared, SetupError> {
         sites,
         target: target.clone(),
         embedded: subject.embedded.clone(),
-        masker: Arc::new(masker),
+        masker: Arc::new(masker(subject)),
         budget: Arc::new(Semaphore::new(target.connections.max(1))),
         hub: Arc::default(),
         words: Arc::default(),
@@ -234,22 +237,29 @@ fn place(program: &Program, subject: &Prepared, options: &Options) -> Result<Pla
     Ok(Place::Nowhere(nearest.unwrap_or_default()))
 }
 
+/// `None` for one that was interrupted before its turn.
 async fn run_job(
     job: Job,
     number: usize,
     options: &Options,
     events: &mpsc::Sender<Event>,
-    interrupt: watch::Receiver<bool>,
-) -> ScenarioReport {
+    mut interrupt: watch::Receiver<bool>,
+) -> Option<ScenarioReport> {
     let index = match job.place {
-        Place::Nowhere(unmet) => return not_testable(&job.program, unmet, job.repetition),
+        Place::Nowhere(unmet) => return Some(not_testable(&job.program, unmet, job.repetition)),
         Place::Site(index) => index,
     };
     let subject = &job.subject;
     let _ = events.send(Event::Started { id: job.program.id.clone() }).await;
     let permits = u32::try_from(job.program.connections.clamp(1, subject.target.connections.max(1))).unwrap_or(1);
-    let budget = Arc::clone(&subject.budget).acquire_many_owned(permits).await;
-    let isolation = isolate(&job.program.isolation, subject).await;
+    let turn = async {
+        let budget = Arc::clone(&subject.budget).acquire_many_owned(permits).await;
+        (budget, isolate(&job.program.isolation, subject).await)
+    };
+    let (budget, isolation) = tokio::select! {
+        turn = turn => turn,
+        _ = interrupt.wait_for(|stop| *stop) => return None,
+    };
     let mut site = Arc::clone(&subject.sites[index]);
     let mut own = None;
     if let (Some(embedded), false) = (&subject.embedded, job.program.isolation == Isolation::Shared) {
@@ -270,7 +280,8 @@ async fn run_job(
                 own = Some(hub);
             }
             Err(error) => {
-                return failed(&job.program, format!("no hub of its own could be started: {error}"), job.repetition);
+                let message = format!("no hub of its own could be started: {error}");
+                return Some(failed(&job.program, message, job.repetition));
             }
         }
     }
@@ -295,7 +306,7 @@ async fn run_job(
         hub.shutdown().await;
     }
     drop((budget, isolation));
-    report
+    Some(report)
 }
 
 /// Whatever keeps others away, until it is dropped.

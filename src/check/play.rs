@@ -10,17 +10,24 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::Site;
-use crate::event::{Event, ScenarioReport};
+use crate::event::{Cause, Event, ScenarioReport, Verdict};
 use crate::hook::{self, HookCall};
 use crate::interpret::{Config, Conversation, Dial, Input, Output};
+use crate::report::text::time;
 use crate::scenario::Program;
 use crate::scenario::model::{ActorId, setting_value};
-use crate::transport::{self, ConnId, ConnectRequest, Connection, Incoming, Listener, Outgoing};
+use crate::transport::{self, ConnId, ConnectRequest, Connection, Incoming, Limits, Listener, Outgoing};
 
 /// Events of all connections of a scenario that may wait to be handled; beyond it reading stops.
 const INCOMING: usize = 1024;
 /// Connections that were accepted rather than opened are numbered from here.
 const ACCEPTED: u32 = 1 << 20;
+/// The longest message that is taken, in bytes. The longest that a document here allows has 10 MiB; and a hub that sends
+/// endless ones on every connection must not have memory as it likes.
+const LONGEST_MESSAGE: usize = 16 << 20;
+/// The part of the patience that the answer to an upgrade has: less than the step, so that what is reported is the
+/// missing answer and not only that a step waited in vain.
+const UPGRADE: f64 = 0.9;
 /// How long connections may take to say goodbye.
 const FAREWELL: Duration = Duration::from_millis(100);
 
@@ -47,13 +54,20 @@ pub async fn play(
     driver.listen(&mut conversation).await;
     let outputs = conversation.start(Duration::ZERO);
     driver.carry(outputs).await;
-    let mut interrupted = *interrupt.borrow();
+    let mut interrupted = false;
+    let mut late = false;
+    let timeout = limit;
     let mut limit = limit;
     while !conversation.is_finished() {
         let wake = conversation.deadline().map_or(limit, |deadline| deadline.min(limit));
         let input = tokio::select! {
-            // What has arrived comes before what has timed out: a frame counts from when it was read.
+            // Whoever stops us is heard first, even above a flood. Then, what has arrived comes before what has timed
+            // out: a frame counts from when it was read.
             biased;
+            changed = interrupt.changed(), if !interrupted => {
+                interrupted = changed.is_err() || *interrupt.borrow();
+                if interrupted { Input::Interrupt } else { Input::Tick }
+            }
             Some(incoming) = driver.incoming.recv() => {
                 let at = incoming.at.saturating_duration_since(started);
                 let outputs = conversation.handle(at, Input::Received { connection: incoming.conn.0, what: incoming.what });
@@ -61,20 +75,16 @@ pub async fn play(
                 if started.elapsed() < limit {
                     continue;
                 }
-                limit += tidying;
+                (limit, late) = (limit + tidying, true);
                 Input::Interrupt
             }
             Some(aside) = driver.asides.recv() => match aside {
                 Aside::Answer { call, answer } => Input::HookAnswer { call, answer },
                 Aside::Accepted { actor, connection } => driver.accepted(actor, connection),
             },
-            changed = interrupt.changed(), if !interrupted => {
-                interrupted = changed.is_err() || *interrupt.borrow();
-                if interrupted { Input::Interrupt } else { Input::Tick }
-            }
             () = tokio::time::sleep_until((started + wake).into()) => {
                 if started.elapsed() >= limit {
-                    limit += tidying;
+                    (limit, late) = (limit + tidying, true);
                     Input::Interrupt
                 } else {
                     Input::Tick
@@ -85,7 +95,20 @@ pub async fn play(
         driver.carry(outputs).await;
     }
     driver.leave().await;
-    conversation.into_report()
+    let mut report = conversation.into_report();
+    if late {
+        stopped(&mut report, format!("it was not done within {}, the `--timeout`", time(timeout)));
+    } else if interrupted {
+        stopped(&mut report, "the run was interrupted".to_owned());
+    }
+    report
+}
+
+/// Says why a scenario was stopped, once rather than at every check that was never asked.
+fn stopped(report: &mut ScenarioReport, message: String) {
+    if report.cause.is_none() && report.checks.iter().any(|check| check.verdict == Verdict::Inconclusive) {
+        report.cause = Some(Cause { span: None, step: String::new(), message, detail: None, unreachable: false });
+    }
 }
 
 struct Driver {
@@ -193,7 +216,8 @@ impl Driver {
             subprotocols: dial.subprotocols,
             source,
             tls: self.site.tls.clone(),
-            timeout: self.patience,
+            timeout: self.patience.mul_f64(UPGRADE),
+            limits: Limits { message: LONGEST_MESSAGE, ..Limits::default() },
             ..ConnectRequest::new(endpoint)
         };
         let opened = transport::open(ConnId(connection), request, self.sender.clone());

@@ -1,6 +1,5 @@
 //! `hubproof check`: proves that a hub speaks its protocol.
 
-use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,13 +11,13 @@ use tokio::sync::{mpsc, watch};
 
 use super::files::{self, Protocol};
 use super::progress::Progress;
+use super::signals::Signals;
 use super::{Trouble, print, runtime};
 use crate::check::{self, EmbeddedHubs, Options, Subject};
 use crate::diagnostic::suggest;
 use crate::event::Event;
 use crate::report::{self, Fold, Outline, RunOptions, RunReport, json, junit, terminal};
 use crate::scenario::Program;
-use crate::secret::Masker;
 use crate::source::Sources;
 use crate::target::{self, Override, Target};
 
@@ -50,8 +49,8 @@ pub struct CheckArgs {
     #[arg(long)]
     list: bool,
     /// Scenarios at a time
-    #[arg(short, long, value_name = "N", default_value_t = 16)]
-    jobs: usize,
+    #[arg(short, long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: u16,
     /// Warnings fail the run
     #[arg(long)]
     strict: bool,
@@ -117,14 +116,20 @@ pub fn run(arguments: CheckArgs) -> Result<u8, Trouble> {
         Some(path) => Some(read_target(path, &overrides, &mut sources)?),
         None => None,
     };
-    let protocols = protocols(&arguments, named.as_ref(), &mut sources)?;
+    let mut protocols = protocols(&arguments, named.as_ref(), &mut sources)?;
     let selection = Selection::new(&arguments, &protocols)?;
+    own_fault(&arguments, &protocols)?;
+    // A choice of scenarios chooses protocols, too.
+    protocols.retain(|protocol| protocol.scenarios.programs.iter().any(|program| selection.takes(program)));
+    if protocols.is_empty() {
+        return Ok(nothing_chosen(&arguments));
+    }
     if arguments.list {
         print(&list(&protocols, &selection));
         return Ok(0);
     }
     let options = Options {
-        jobs: arguments.jobs,
+        jobs: usize::from(arguments.jobs),
         stretch: arguments.patience,
         repeat: arguments.repeat as usize,
         limit: arguments.timeout.mul_f64(arguments.patience.max(1.0)),
@@ -138,10 +143,10 @@ pub fn run(arguments: CheckArgs) -> Result<u8, Trouble> {
         .iter()
         .map(|p| Outline::new(Arc::clone(&p.pack), &p.scenarios.programs, |program| selection.takes(program)))
         .collect();
-    let shown = RunOptions {
+    let mut shown = RunOptions {
         strict: arguments.strict,
         stated_only: arguments.stated_only,
-        command: again(&arguments),
+        command: again(&arguments, &protocols),
         target: arguments
             .url
             .clone()
@@ -149,12 +154,13 @@ pub fn run(arguments: CheckArgs) -> Result<u8, Trouble> {
             .unwrap_or_else(|| "embedded reference server".to_owned()),
     };
     let runtime = runtime()?;
-    let (report, masker) = runtime.block_on(async {
+    let report = runtime.block_on(async {
         let mut subjects = Vec::new();
         let mut hubs = Vec::new();
         for protocol in &protocols {
             let (target, embedded) =
                 subject_target(&arguments, named.as_ref(), &overrides, protocol, &mut sources).await?;
+            unknown_settings(&target, &protocols)?;
             hubs.extend(embedded.clone());
             let programs =
                 protocol.scenarios.programs.iter().filter(|program| selection.takes(program)).cloned().collect();
@@ -166,17 +172,22 @@ pub fn run(arguments: CheckArgs) -> Result<u8, Trouble> {
                 embedded,
             });
         }
-        let masker = Masker::new(subjects.iter().flat_map(|subject| subject.target.secrets().collect::<Vec<_>>()));
+        // Whatever else a report says was masked when it was recorded: here, words of its own would fall victim to a
+        // secret like `pass`.
+        for masker in subjects.iter().map(check::masker) {
+            let texts = shown.command.iter_mut().chain([&mut shown.target]);
+            texts.for_each(|text| *text = masker.mask(text).into_owned());
+        }
         let report = go(subjects, options, Fold::new(outlines), shown).await;
         for hub in hubs {
             hub.shutdown().await;
         }
-        Ok::<_, Trouble>((report?, masker))
+        report
     })?;
     // Scenarios that run on are cut off here: everything has been said.
     runtime.shutdown_timeout(Duration::from_millis(200));
     let code = report::exit_code(&report);
-    write_out(&report, &sources, &sinks, &masker, arguments.verbose)?;
+    write_out(&report, &sources, &sinks, arguments.verbose)?;
     Ok(code)
 }
 
@@ -188,6 +199,7 @@ async fn go(subjects: Vec<Subject>, options: Options, mut fold: Fold, shown: Run
     let (events, mut inbox) = mpsc::channel(256);
     let (stop, interrupt) = watch::channel(false);
     let mut running = tokio::spawn(check::run(subjects, options, events, interrupt));
+    let mut signals = Signals::listen()?;
     let mut asked_to_stop = 0;
     let mut ended = None;
     loop {
@@ -203,7 +215,7 @@ async fn go(subjects: Vec<Subject>, options: Options, mut fold: Fold, shown: Run
                 None => break,
             },
             result = &mut running, if ended.is_none() => ended = Some(result),
-            _ = tokio::signal::ctrl_c() => {
+            () = signals.next() => {
                 asked_to_stop += 1;
                 if asked_to_stop > 1 {
                     break;
@@ -214,6 +226,10 @@ async fn go(subjects: Vec<Subject>, options: Options, mut fold: Fold, shown: Run
         }
     }
     progress.finish();
+    if ended.is_none() && asked_to_stop < 2 {
+        // It has said all, and is about to end.
+        ended = Some(running.await);
+    }
     match ended {
         Some(Ok(Err(error))) => return Err(Trouble::new(error.to_string())),
         Some(Err(error)) if error.is_panic() => {
@@ -258,18 +274,16 @@ fn read_target(path: &Path, overrides: &[Override], sources: &mut Sources) -> Re
 fn protocols(arguments: &CheckArgs, target: Option<&Target>, sources: &mut Sources) -> Result<Vec<Protocol>, Trouble> {
     if let Some(directory) = &arguments.pack {
         let folder = files::user_folder(directory, sources)?;
-        if arguments.url.is_none()
-            && target.is_none()
-            && !arguments.list
-            && !hubproof_reference::protocols().contains(&folder.name.as_str())
-        {
+        let name = folder.name.clone();
+        let protocol = files::load(folder, sources).usable(sources)?;
+        let hub_named = arguments.url.is_some() || target.is_some() || arguments.list;
+        if !hub_named && !hubproof_reference::protocols().contains(&name.as_str()) {
             return Err(Trouble::new(format!(
-                "the reference server does not speak `{}`\n  help: name the hub: hubproof check URL --pack {}",
-                folder.name,
+                "the reference server does not speak `{name}`\n  help: name the hub: hubproof check URL --pack {}",
                 directory.display()
             )));
         }
-        return Ok(vec![files::load(folder, sources).usable(sources)?]);
+        return Ok(vec![protocol]);
     }
     let mut names = arguments.protocol.clone();
     if names.is_empty() {
@@ -306,11 +320,10 @@ async fn subject_target(
         (None, Some(url)) => target::from_url(sources, url, overrides, &environment, &read_secret)
             .map_err(|found| Trouble::from_diagnostics(&found, sources))?,
         (None, None) => {
-            let fault = match &arguments.fault {
-                None => None,
-                Some(id) => Some(own_fault(id, &protocol.pack.name)?),
-            };
-            let hubs = EmbeddedHubs::start(&protocol.pack.name, &protocol.setups, fault.flatten())
+            let name = protocol.pack.name.as_str();
+            let mut faults = hubproof_reference::faults().filter(|fault| fault.protocol == name);
+            let fault = arguments.fault.as_deref().filter(|id| faults.any(|fault| fault.id == *id));
+            let hubs = EmbeddedHubs::start(name, &protocol.setups, fault)
                 .await
                 .map_err(|error| Trouble::new(error.to_string()))?;
             let text = protocol.setups.target_file(&protocol.pack.name, hubs.addresses());
@@ -320,45 +333,52 @@ async fn subject_target(
             return Ok((target, Some(Arc::new(hubs))));
         }
     };
-    unknown_settings(&target, protocol, overrides, arguments)?;
     Ok((target, None))
 }
 
-/// The fault, if it is one of this protocol.
-fn own_fault<'a>(id: &'a str, protocol: &str) -> Result<Option<&'a str>, Trouble> {
+/// The fault must be one that the embedded server has, in a protocol that is checked.
+fn own_fault(arguments: &CheckArgs, protocols: &[Protocol]) -> Result<(), Trouble> {
+    let Some(id) = &arguments.fault else { return Ok(()) };
     match hubproof_reference::faults().find(|fault| fault.id == id) {
-        Some(fault) => Ok((fault.protocol == protocol).then_some(id)),
+        Some(fault) if protocols.iter().any(|protocol| protocol.pack.name == fault.protocol) => Ok(()),
+        Some(fault) => Err(Trouble::new(format!(
+            "`{id}` is a fault of {}, which is not checked here\n  help: --protocol {}",
+            fault.protocol, fault.protocol
+        ))),
         None => {
             let known: Vec<&str> = hubproof_reference::faults().map(|fault| fault.id).collect();
-            Err(Trouble::new(format!(
-                "there is no fault `{id}`\n  help: {}",
-                suggest(id, known, "`hubproof serve --list-faults` lists them")
-            )))
+            let help = suggest(id, known, "`hubproof serve --list-faults` lists them");
+            Err(Trouble::new(format!("there is no fault `{id}`\n  help: {help}")))
         }
     }
 }
 
-/// A setting that the protocol does not know changes nothing, which its writer will not have meant.
-fn unknown_settings(
-    target: &Target,
-    protocol: &Protocol,
-    _overrides: &[Override],
-    _arguments: &CheckArgs,
-) -> Result<(), Trouble> {
-    let known: Vec<&str> = protocol.scenarios.shared.settings.keys().map(String::as_str).collect();
-    let names: BTreeSet<&str> =
-        target.instances.iter().flat_map(|instance| instance.settings.keys()).map(String::as_str).collect();
-    for name in names {
-        if !known.contains(&name) {
-            let help = suggest(
-                name,
-                known.iter().copied(),
-                &format!("`hubproof check --list --protocol {}` lists them", protocol.pack.name),
-            );
-            return Err(Trouble::new(format!("{} has no setting `{name}`\n  help: {help}", protocol.pack.name)));
-        }
-    }
-    Ok(())
+/// A setting that none of the protocols knows changes nothing, which its writer will not have meant.
+fn unknown_settings(target: &Target, protocols: &[Protocol]) -> Result<(), Trouble> {
+    let known = || protocols.iter().flat_map(|protocol| protocol.scenarios.shared.settings.keys().map(String::as_str));
+    let mut set = target.instances.iter().flat_map(|instance| instance.settings.keys());
+    let Some(name) = set.find(|name| !known().any(|known| known == *name)) else { return Ok(()) };
+    let names: Vec<&str> = protocols.iter().map(|protocol| protocol.pack.name.as_str()).collect();
+    let help = suggest(
+        name,
+        known(),
+        &format!("`hubproof check --list --protocol {}` lists them", names.join(" --protocol ")),
+    );
+    Err(Trouble::new(format!("{} has no setting `{name}`\n  help: {help}", names.join(", or "))))
+}
+
+/// Says that there is nothing to do, and how that may have come; the exit code.
+fn nothing_chosen(arguments: &CheckArgs) -> u8 {
+    let chosen = [("--scenario", &arguments.scenario), ("--rule", &arguments.rule)];
+    let words = chosen.iter().flat_map(|(option, values)| values.iter().map(move |value| format!("{option} {value}")));
+    let words: Vec<String> = words.collect();
+    let what = if words.is_empty() {
+        "there is no scenario".to_owned()
+    } else {
+        format!("no scenario fits {}", words.join(" and "))
+    };
+    print(&format!("Nothing was checked: {what}.\n`hubproof check --list` names all scenarios.\n"));
+    super::exit::INCONCLUSIVE
 }
 
 /// Which scenarios are to run.
@@ -461,15 +481,9 @@ fn sinks(texts: &[String]) -> Result<Vec<(Format, Sink)>, Trouble> {
         };
         let sink = if path == "-" { Sink::Stdout } else { Sink::File(PathBuf::from(path)) };
         if let Sink::File(path) = &sink {
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
             // Found now rather than after the run.
-            if !folder.is_dir() || path.is_dir() {
-                return Err(Trouble::new(format!(
-                    "a report cannot be written to {}: {} is not a folder",
-                    path.display(),
-                    folder.display()
-                )));
-            }
+            writable(path)
+                .map_err(|error| Trouble::new(format!("a report cannot be written to {}: {error}", path.display())))?;
         }
         sinks.push((format, sink));
     }
@@ -479,19 +493,21 @@ fn sinks(texts: &[String]) -> Result<Vec<(Format, Sink)>, Trouble> {
     Ok(sinks)
 }
 
-fn write_out(
-    report: &RunReport,
-    sources: &Sources,
-    sinks: &[(Format, Sink)],
-    masker: &Masker,
-    verbose: bool,
-) -> Result<(), Trouble> {
+/// Whether the file could be written, without touching it.
+fn writable(path: &Path) -> std::io::Result<()> {
+    if path.exists() {
+        return std::fs::OpenOptions::new().append(true).open(path).map(drop);
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    tempfile::tempfile_in(folder).map(drop)
+}
+
+fn write_out(report: &RunReport, sources: &Sources, sinks: &[(Format, Sink)], verbose: bool) -> Result<(), Trouble> {
     let to_stdout = sinks.iter().any(|(_, sink)| matches!(sink, Sink::Stdout));
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let color = !plain && if to_stdout { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
     let style = terminal::Style { color, verbose, ..terminal::Style::default() };
     let summary = terminal::summary(report, sources, style);
-    let summary = masker.mask(&summary);
     if to_stdout {
         let _ = std::io::stderr().write_all(summary.as_bytes());
     } else {
@@ -502,7 +518,6 @@ fn write_out(
             Format::Json => json::render(report, sources),
             Format::Junit => junit::render(report, sources),
         };
-        let text = masker.mask(&text);
         match sink {
             Sink::Stdout => print(&text),
             Sink::File(path) => std::fs::write(path, text.as_bytes())
@@ -513,7 +528,9 @@ fn write_out(
 }
 
 /// The words that start this run again, without secrets and without what selects scenarios or reports.
-fn again(arguments: &CheckArgs) -> Vec<String> {
+fn again(arguments: &CheckArgs, protocols: &[Protocol]) -> Vec<String> {
+    let settings = || protocols.iter().flat_map(|protocol| &protocol.scenarios.shared.settings);
+    let declared = |key: &str| settings().any(|(name, setting)| setting.secret && key.ends_with(name.as_str()));
     let mut words = vec!["hubproof".to_owned(), "check".to_owned()];
     words.extend(arguments.url.clone());
     let mut option = |name: &str, value: String| words.extend([name.to_owned(), value]);
@@ -525,7 +542,9 @@ fn again(arguments: &CheckArgs) -> Vec<String> {
     }
     for set in &arguments.sets {
         match set.split_once('=') {
-            Some((name, _)) if name.contains("secret") => option("--set", format!("{name}=***")),
+            Some((name, _)) if name.contains("secret") || declared(name.trim_matches(['"', '\'', ' '])) => {
+                option("--set", format!("{name}=***"))
+            }
             _ => option("--set", set.clone()),
         }
     }

@@ -5,6 +5,7 @@ mod files;
 mod packs;
 mod progress;
 mod serve;
+mod signals;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -39,7 +40,12 @@ enum Command {
 pub mod exit {
     /// Wrong usage, or a broken file of the user's.
     pub const USAGE: u8 = 2;
+    /// Nothing ran, or nothing could be decided.
+    pub const INCONCLUSIVE: u8 = 3;
 }
+
+/// More are of no use at a time; `packs lint` shows all.
+const MOST_DIAGNOSTICS: usize = 10;
 
 /// Something the user has to put right; shown on stderr, and the exit code is 2.
 #[derive(Debug)]
@@ -51,7 +57,12 @@ impl Trouble {
     }
 
     fn from_diagnostics(diagnostics: &[Diagnostic], sources: &Sources) -> Self {
-        Self(render_all(diagnostics, sources, colored()))
+        let shown = &diagnostics[..diagnostics.len().min(MOST_DIAGNOSTICS)];
+        let mut text = render_all(shown, sources, colored());
+        if shown.len() < diagnostics.len() {
+            text.push_str(&format!("\n\n... and {} more", diagnostics.len() - shown.len()));
+        }
+        Self(text)
     }
 }
 

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::files::{self, Loaded, Protocol};
 use super::{Trouble, colored, print};
 use crate::diagnostic::{has_errors, render_all, suggest};
+use crate::report::text::count;
 use crate::scenario::Need;
 use crate::source::Sources;
 
@@ -202,8 +203,12 @@ fn lint(directory: &std::path::Path) -> Result<u8, Trouble> {
     let messages = loaded.pack.as_ref().map_or(0, |pack| pack.messages.len());
     let scenarios = loaded.scenarios.as_ref().map_or(0, |scenarios| scenarios.programs.len());
     print(&format!(
-        "{}: {messages} messages, {scenarios} scenarios, {errors} errors, {warnings} warnings\n",
-        loaded.folder.name
+        "{}: {}, {}, {}, {}\n",
+        loaded.folder.name,
+        count(messages, "message"),
+        count(scenarios, "scenario"),
+        count(errors, "error"),
+        count(warnings, "warning")
     ));
     Ok(if has_errors(&loaded.diagnostics) { super::exit::USAGE } else { 0 })
 }
@@ -218,6 +223,7 @@ fn validate(name: &str, message: &str, file: &std::path::Path) -> Result<u8, Tro
             suggest(message, known, &format!("`hubproof packs show {name}` lists them"))
         )));
     };
+    let shown = if file.as_os_str() == "-" { "stdin".to_owned() } else { file.display().to_string() };
     let text = if file.as_os_str() == "-" {
         let mut text = String::new();
         std::io::stdin()
@@ -229,8 +235,8 @@ fn validate(name: &str, message: &str, file: &std::path::Path) -> Result<u8, Tro
         let id = files::read(file, &mut sources)?;
         sources.file(id).text.clone()
     };
-    let payload: Value = serde_json::from_str(&text)
-        .map_err(|error| Trouble::new(format!("{} is not JSON: {error}", file.display())))?;
+    let payload: Value =
+        serde_json::from_str(&text).map_err(|error| Trouble::new(format!("{shown} is not JSON: {error}")))?;
     let violations = found.schema.judge(&payload);
     let mut out = String::new();
     for violation in &violations {

@@ -8,12 +8,16 @@ use clap::Args;
 use hubproof_reference as reference;
 
 use super::files;
+use super::signals::Signals;
 use super::{Trouble, print, runtime};
+use crate::diagnostic::suggest;
 use crate::embedded::Addresses;
 use crate::source::Sources;
 
 /// Run the reference server
 #[derive(Args)]
+// The server's own arguments, flattened in below, have a group of the type's usual name.
+#[group(id = "Serve")]
 pub struct ServeArgs {
     #[command(flatten)]
     server: reference::ServeArgs,
@@ -23,6 +27,7 @@ pub struct ServeArgs {
 }
 
 pub fn run(arguments: ServeArgs) -> Result<u8, Trouble> {
+    known(&arguments.server)?;
     let runtime = runtime()?;
     let done = runtime.block_on(async {
         match arguments.target_file {
@@ -33,11 +38,27 @@ pub fn run(arguments: ServeArgs) -> Result<u8, Trouble> {
     done.map(|()| 0)
 }
 
+/// Names that the server will not know, with what may be meant.
+fn known(server: &reference::ServeArgs) -> Result<(), Trouble> {
+    let protocols = reference::protocols();
+    if let Some(name) = server.names.iter().find(|name| !protocols.contains(&name.as_str())) {
+        let help = suggest(name, protocols.iter().copied(), &format!("it speaks {}", protocols.join(", ")));
+        return Err(Trouble::new(format!("the reference server does not speak `{name}`\n  help: {help}")));
+    }
+    let faults: Vec<&str> = reference::faults().map(|fault| fault.id).collect();
+    if let Some(id) = server.faults.iter().find(|id| !faults.contains(&id.as_str())) {
+        let help = suggest(id, faults, "`hubproof serve --list-faults` lists them");
+        return Err(Trouble::new(format!("there is no fault `{id}`\n  help: {help}")));
+    }
+    Ok(())
+}
+
 fn announce(running: &reference::Running) {
     print(&running.lines().iter().map(|line| format!("{line}\n")).collect::<String>());
 }
 
 async fn with_target_file(server: reference::ServeArgs, path: PathBuf) -> Result<(), Trouble> {
+    let mut signals = Signals::listen()?;
     let [name] = server.names.as_slice() else {
         return Err(Trouble::new(
             "a target file describes the hub of one protocol\n  help: hubproof serve NAME --target-file FILE",
@@ -80,7 +101,7 @@ async fn with_target_file(server: reference::ServeArgs, path: PathBuf) -> Result
         Addresses { urls: running.hubs.iter().map(|hub| hub.url.clone()).collect(), admin: running.admin.clone(), ca };
     write_private(&path, &protocol.setups.target_file(&name, &addresses))?;
     announce(&running);
-    wait().await?;
+    signals.next().await;
     running.shutdown().await;
     Ok(())
 }
@@ -95,19 +116,4 @@ fn write_private(path: &std::path::Path, text: &str) -> Result<(), Trouble> {
         .open(path)
         .and_then(|mut file| file.write_all(text.as_bytes()))
         .map_err(|error| Trouble::new(format!("failed to write {}: {error}", path.display())))
-}
-
-async fn wait() -> Result<(), Trouble> {
-    let trouble = |error: std::io::Error| Trouble::new(format!("failed to wait for signals: {error}"));
-    #[cfg(unix)]
-    {
-        let mut terminate =
-            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(trouble)?;
-        tokio::select! {
-            done = tokio::signal::ctrl_c() => done.map_err(trouble),
-            _ = terminate.recv() => Ok(()),
-        }
-    }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await.map_err(trouble)
 }

@@ -10,10 +10,10 @@ use super::{
     CheckResult, Doubt, Flaky, ProtocolReport, RuleReport, RuleStatus, RunOptions, RunReport, ScenarioResult,
     SharedCause, scenario_verdict, worst,
 };
-use crate::event::{CheckReport, Direction, ScenarioReport, Verdict};
+use crate::event::{CheckReport, Direction, FrameReport, ScenarioReport, Verdict};
 use crate::pack::{Pack, Rule, Way};
 use crate::scenario::Program;
-use crate::scenario::model::RuleUse;
+use crate::scenario::model::{Always, CheckId, RuleUse};
 use crate::source::Span;
 
 /// Repetitions of one scenario whose history is kept beyond the first, because something is wrong in them.
@@ -47,6 +47,8 @@ pub struct PlannedCheck {
     pub name: String,
     pub rules: Vec<RuleUse>,
     pub span: Span,
+    /// An entry of `always`: it judges frames as they come, so it counts only where some came.
+    pub always: bool,
 }
 
 impl Outline {
@@ -60,10 +62,12 @@ impl Outline {
                 checks: program
                     .checks
                     .iter()
-                    .map(|check| PlannedCheck {
+                    .enumerate()
+                    .map(|(id, check)| PlannedCheck {
                         name: check.name.clone(),
                         rules: check.rules.clone(),
                         span: check.span,
+                        always: program.always.iter().any(|entry| entry_check(entry) == id),
                     })
                     .collect(),
             })
@@ -73,6 +77,15 @@ impl Outline {
 
     fn planned(&self, id: &str) -> Option<&Planned> {
         self.scenarios.iter().find(|planned| planned.id == id)
+    }
+}
+
+fn entry_check(entry: &Always) -> CheckId {
+    match entry {
+        Always::Message { check, .. }
+        | Always::Frame { check, .. }
+        | Always::Close { check, .. }
+        | Always::Check { check, .. } => *check,
     }
 }
 
@@ -172,7 +185,8 @@ impl Gathered {
     }
 }
 
-/// No check of a scenario vanishes: what was never asked is added, with the reason.
+/// No check of a scenario vanishes: what was never asked is added, with the reason. But what judges frames as they
+/// come was not left out where none came.
 fn complete(report: &mut ScenarioReport, planned: &Planned) {
     let (verdict, message) = if !report.unmet.is_empty() {
         (Verdict::NotTestable, format!("needs {}", report.unmet.join(", ")))
@@ -183,7 +197,9 @@ fn complete(report: &mut ScenarioReport, planned: &Planned) {
     } else {
         (Verdict::NotTestable, "not reached".to_owned())
     };
-    for check in &planned.checks {
+    let (always, asked): (Vec<_>, Vec<_>) = planned.checks.iter().partition(|check| check.always);
+    report.checks.retain(|check| check.asked > 0 || !always.iter().any(|entry| entry.name == check.name));
+    for check in asked {
         if !report.checks.iter().any(|known| known.name == check.name) {
             report.checks.push(CheckReport {
                 name: check.name.clone(),
@@ -284,12 +300,11 @@ fn status(rule: &str, outline: &Outline, scenarios: &[ScenarioResult]) -> RuleSt
 
 /// The status of a rule that no check of any played scenario names: judged on frames that never came, or not selected.
 fn unjudged(rule: &str, outline: &Outline, scenarios: &[ScenarioResult]) -> RuleStatus {
-    let planned = outline
-        .scenarios
-        .iter()
-        .flat_map(|planned| &planned.checks)
-        .flat_map(|check| &check.rules)
-        .any(|used| used.id == rule);
+    let names = |always: bool| {
+        let checks = outline.scenarios.iter().flat_map(|planned| &planned.checks);
+        checks.filter(|check| check.always == always).flat_map(|check| &check.rules).any(|used| used.id == rule)
+    };
+    let (planned, always) = (names(false), names(true));
     let by_schema = outline
         .pack
         .messages
@@ -299,7 +314,7 @@ fn unjudged(rule: &str, outline: &Outline, scenarios: &[ScenarioResult]) -> Rule
     if planned {
         return RuleStatus::NotAsked;
     }
-    if !by_schema {
+    if !by_schema && !always {
         return RuleStatus::NoCheck;
     }
     let ran: Vec<&ScenarioResult> =
@@ -338,7 +353,8 @@ fn causes(scenarios: &[ScenarioResult]) -> Vec<SharedCause> {
         };
         // A failed check that ended its scenario is reported as the failure it is. It may be that of an outer step, as
         // of a `joins`: then it has the same detail.
-        let accused = run.checks.iter().filter(|check| check.verdict == Verdict::Fail).any(|check| {
+        let judged = |check: &&CheckReport| matches!(check.verdict, Verdict::Fail | Verdict::Warn);
+        let accused = run.checks.iter().filter(judged).any(|check| {
             (check.span.is_some() && check.span == cause.span)
                 || (check.detail.is_some() && check.detail == cause.detail)
         });
@@ -368,26 +384,40 @@ fn causes(scenarios: &[ScenarioResult]) -> Vec<SharedCause> {
             }
         }
     }
-    let mut causes: Vec<SharedCause> = groups
-        .into_iter()
-        .map(|(_, group)| SharedCause {
-            span: group.first.span,
-            step: group.first.step.clone(),
-            // The first of the most frequent: max_by_key would take the last.
-            message: group
-                .messages
-                .iter()
-                .rev()
-                .max_by_key(|(_, times)| *times)
-                .map(|(message, _)| (*message).to_owned())
-                .unwrap_or_default(),
-            detail: group.first.detail.clone(),
-            unreachable: group.first.unreachable,
-            scenarios: group.scenarios,
-            at_once: group.at_once,
-        })
-        .collect();
+    let causes = groups.into_iter().map(|(_, group)| SharedCause {
+        span: group.first.span,
+        step: group.first.step.clone(),
+        // The first of the most frequent: max_by_key would take the last.
+        message: group
+            .messages
+            .iter()
+            .rev()
+            .max_by_key(|(_, times)| *times)
+            .map(|(message, _)| (*message).to_owned())
+            .unwrap_or_default(),
+        detail: group.first.detail.clone(),
+        unreachable: group.first.unreachable,
+        scenarios: group.scenarios,
+        at_once: group.at_once,
+    });
+    let mut causes = causes.fold(Vec::new(), join);
     causes.sort_by_key(|cause| (!cause.unreachable, std::cmp::Reverse(cause.scenarios.len())));
+    causes
+}
+
+/// Adds a cause to the others. Different steps may wait in vain for the same thing, an upgrade above all.
+fn join(mut causes: Vec<SharedCause>, cause: SharedCause) -> Vec<SharedCause> {
+    let gist = |cause: &SharedCause| {
+        let detail = cause.detail.as_ref().map(|detail| (detail.expected.clone(), detail.received.clone()));
+        (cause.message.clone(), detail)
+    };
+    match causes.iter_mut().find(|known| gist(known) == gist(&cause)) {
+        Some(known) => {
+            known.scenarios.extend(cause.scenarios);
+            known.at_once &= cause.at_once;
+        }
+        None => causes.push(cause),
+    }
     causes
 }
 
@@ -399,12 +429,18 @@ fn without_step(cause: &crate::event::Cause) -> &str {
     }
 }
 
+fn ever_open(run: &ScenarioReport) -> bool {
+    let opened = |frame: &FrameReport| frame.direction != Direction::Neither || frame.kind == "open";
+    let unreachable = run.cause.as_ref().is_some_and(|cause| cause.unreachable);
+    !unreachable && (run.history.is_empty() || run.history.iter().any(opened))
+}
+
 fn doubt(scenarios: &[ScenarioResult], received: usize, unknown: usize) -> Option<Doubt> {
     let reached: Vec<&ScenarioResult> = scenarios
         .iter()
         .filter(|scenario| {
-            scenario.verdict != Verdict::NotTestable
-                && !scenario.telling().cause.as_ref().is_some_and(|cause| cause.unreachable)
+            // Where no connection ever opened, what was spoken there is not the question.
+            scenario.verdict != Verdict::NotTestable && scenario.runs.iter().any(ever_open)
         })
         .collect();
     let broken = reached.iter().filter(|scenario| came_to_nothing(scenario)).count();
@@ -421,7 +457,8 @@ fn doubt(scenarios: &[ScenarioResult], received: usize, unknown: usize) -> Optio
 
 /// None of the checks that it wrote down passed.
 fn came_to_nothing(scenario: &ScenarioResult) -> bool {
-    let passed = |check: &CheckReport| check.span.is_some() && check.verdict == Verdict::Pass;
+    // Schemas have no place in a scenario, and `always` holds of much that nobody asked for.
+    let passed = |check: &CheckReport| check.span.is_some() && check.step != "always" && check.verdict == Verdict::Pass;
     matches!(scenario.verdict, Verdict::Fail | Verdict::Inconclusive) && !scenario.telling().checks.iter().any(passed)
 }
 

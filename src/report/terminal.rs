@@ -7,7 +7,7 @@ use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level as Title, Renderer, Snippet};
 use anstyle::{AnsiColor, Style as Paint};
 
-use super::text::{count, cut, printable, time};
+use super::text::{count, cut, printable, quoted, time};
 use super::{
     CheckResult, Doubt, ProtocolReport, RuleReport, RuleStatus, RunOptions, RunReport, ScenarioResult, SharedCause,
     Tally, reproduce,
@@ -36,6 +36,8 @@ impl Default for Style {
 const LAST_FRAMES: usize = 8;
 /// Scenarios with failures that are shown in full, causes and warnings in brief; the rest is counted.
 const IN_FULL: usize = 20;
+/// Fewer where all seem to have one reason.
+const ALIKE_IN_FULL: usize = 2;
 /// Scenario names in one list.
 const NAMES: usize = 12;
 /// The least room that a waiting step may have had before the machine is suspected of being too slow.
@@ -156,14 +158,29 @@ impl Page<'_> {
         let head = format!("{} {}", protocol.name, protocol.pack_version);
         let document = if protocol.document.is_empty() { String::new() } else { format!("   {}", protocol.document) };
         self.line(&format!("{}{}", self.paint(BOLD, &head), self.paint(DIM, &document)));
-        for cause in protocol.causes.iter().take(self.most()) {
-            self.gap();
-            self.cause(protocol, cause);
+        // What explains most leads.
+        let stopped = protocol.causes.first().map_or(0, |cause| cause.scenarios.len());
+        let causes_first = match protocol.doubt {
+            Some(Doubt::NothingWorks { broken, .. }) => stopped * 2 > broken,
+            Some(Doubt::Unrecognised { .. }) | None => false,
+        };
+        if causes_first {
+            self.causes(protocol);
         }
-        self.more(protocol.causes.len(), "cause");
         if let Some(doubt) = protocol.doubt {
             self.gap();
             self.doubt(protocol, doubt);
+        }
+        if !causes_first {
+            self.causes(protocol);
+        }
+        let symptom = symptom(protocol);
+        if let Some((message, scenarios, played)) = symptom
+            && protocol.doubt.is_none()
+        {
+            self.gap();
+            let failed = format!("{scenarios} of {} failed in the same way", count(played, "scenario"));
+            self.wrapped("", &format!("{failed}: {}.", printable(message).trim_end_matches('.')));
         }
         for scenario in protocol.scenarios.iter().filter(|scenario| scenario.mistake().is_some()) {
             self.gap();
@@ -171,8 +188,17 @@ impl Page<'_> {
         }
         let failures = alike(checks_with(protocol, Verdict::Fail));
         let by_scenario: Vec<&[Alike<'_>]> = failures.chunk_by(|a, b| std::ptr::eq(a.scenario, b.scenario)).collect();
-        for failures in by_scenario.iter().take(self.most()) {
+        let one_reason = protocol.doubt.is_some() || symptom.is_some();
+        let in_full =
+            if one_reason { if self.style.verbose { usize::MAX } else { ALIKE_IN_FULL } } else { self.most() };
+        for failures in by_scenario.iter().take(in_full) {
             self.failures(protocol, failures);
+        }
+        if in_full < self.most() && by_scenario.len() > in_full {
+            self.gap();
+            for one in by_scenario.iter().take(self.most()).skip(in_full).flat_map(|failures| failures.iter()) {
+                self.brief("fail", one);
+            }
         }
         self.more(by_scenario.len(), "failed scenario");
         self.warnings(protocol);
@@ -186,8 +212,19 @@ impl Page<'_> {
 
     // What stands in the way.
 
+    fn causes(&mut self, protocol: &ProtocolReport) {
+        for cause in protocol.causes.iter().take(self.most()) {
+            self.gap();
+            self.cause(protocol, cause);
+        }
+        self.more(protocol.causes.len(), "cause");
+    }
+
     fn cause(&mut self, protocol: &ProtocolReport, cause: &SharedCause) {
         let message = printable(&cause.message);
+        let message = message.trim_end_matches('.');
+        // A sentence that ends already needs no other end.
+        let end = if message.ends_with(['?', '!']) { "" } else { "." };
         let scenarios = count(cause.scenarios.len(), "scenario");
         if cause.unreachable {
             let nothing =
@@ -195,7 +232,7 @@ impl Page<'_> {
             self.wrapped(
                 "",
                 &format!(
-                    "The hub at {} could not be reached: {message}. {scenarios} needed a connection; {nothing}.",
+                    "The hub at {} could not be reached: {message}{end} {scenarios} needed a connection; {nothing}.",
                     printable(&self.options.target)
                 ),
             );
@@ -207,7 +244,8 @@ impl Page<'_> {
         }
         let what = if cause.at_once { "could not start" } else { "could not go on" };
         let place = cause.span.map(|span| format!(" ({})", self.sources.place(span))).unwrap_or_default();
-        self.wrapped("", &format!("{scenarios} {what}: `{}`{place}: {message}.", printable(&cause.step)));
+        let step = if cause.step.is_empty() { String::new() } else { format!("`{}`{place}: ", printable(&cause.step)) };
+        self.wrapped("", &format!("{scenarios} {what}: {step}{message}{end}"));
         if let Some(detail) = &cause.detail {
             self.detail(detail);
         }
@@ -242,12 +280,7 @@ impl Page<'_> {
             self.gap();
             let report = scenario.report(check);
             let title = format!("{}: {}", scenario.id, printable(or_step(report)));
-            self.snippet(
-                Title::ERROR.with_name("fail"),
-                Some(&check.name),
-                &title,
-                report.span.or(Some(scenario.span)),
-            );
+            self.snippet(Title::ERROR.with_name("fail"), Some(&check.name), &title, report.span);
             if let Some(flaky) = check.flaky {
                 self.field("flaky", &format!("failed in {} of {}", flaky.broken, count(flaky.decided, "repetition")));
             }
@@ -285,7 +318,9 @@ impl Page<'_> {
         let (sent, expected, received) =
             (detail.sent.as_deref().map(short), short(&detail.expected), short(&detail.received));
         if let Some(sent) = sent {
-            self.field("sent", &sent);
+            // Several actors take part in most scenarios; this one waited for the answer.
+            let by = if detail.actor.is_empty() { String::new() } else { format!("by {}: ", detail.actor) };
+            self.field("sent", &format!("{by}{sent}"));
         }
         if !expected.is_empty() {
             self.field("expected", &expected);
@@ -354,7 +389,14 @@ impl Page<'_> {
         };
         let mut undecided = checks_with(protocol, Verdict::Inconclusive);
         // What was never asked has no step.
-        undecided.retain(|(scenario, check)| !scenario.report(check).step.is_empty() || !explained(scenario));
+        undecided.retain(|(scenario, check)| {
+            let report = scenario.report(check);
+            // The very step that a cause above tells of.
+            let told = scenario.run_of(check).cause.as_ref().is_some_and(|cause| {
+                report.step == cause.step || (report.detail.is_some() && report.detail == cause.detail)
+            });
+            !explained(scenario) || !(report.step.is_empty() || told)
+        });
         let undecided = alike(undecided);
         if !undecided.is_empty() {
             self.gap();
@@ -413,6 +455,12 @@ impl Page<'_> {
             let what: Vec<String> = what.iter().filter(|(n, _)| *n > 0).map(|(n, what)| count(*n, what)).collect();
             self.field("not tested", &format!("{} for want of `{}`", what.join(", "), printable(need)));
         }
+        if !protocol.unmet_needs().is_empty() {
+            let words = self.options.command.iter().map(String::as_str).chain(["--protocol", &protocol.name, "--list"]);
+            let command = words.map(quoted).collect::<Vec<_>>().join(" ");
+            self.field("", "What `--set` and a target file can tell of a hub:");
+            self.field("", &self.paint(BOLD, &command));
+        }
         let not_reached = protocol
             .scenarios
             .iter()
@@ -428,7 +476,9 @@ impl Page<'_> {
         if !protocol.unplayed.is_empty() {
             self.field("not played", &list(&protocol.unplayed, if self.style.verbose { usize::MAX } else { NAMES }));
         }
-        self.leftovers(protocol);
+        if self.style.verbose || protocol.exit_code(self.options.strict) != 0 {
+            self.leftovers(protocol);
+        }
         let slimmest = protocol
             .scenarios
             .iter()
@@ -508,17 +558,24 @@ impl Page<'_> {
     }
 
     fn wrapped(&mut self, indent: &str, text: &str) {
-        let options = textwrap::Options::new(self.style.width.max(40)).initial_indent(indent).subsequent_indent("  ");
+        let options = self.wrapping().initial_indent(indent).subsequent_indent("  ");
         for line in textwrap::wrap(text, options) {
             self.line(&line);
         }
     }
 
+    /// Only at blanks: JSON, names and places can be copied whole.
+    fn wrapping<'a>(&self) -> textwrap::Options<'a> {
+        textwrap::Options::new(self.style.width.max(40))
+            .break_words(false)
+            .word_separator(textwrap::WordSeparator::AsciiSpace)
+            .word_splitter(textwrap::WordSplitter::NoHyphenation)
+    }
+
     /// `  name       text`, wrapped under itself.
     fn field(&mut self, name: &str, text: &str) {
         let head = format!("  {name:<12}");
-        let options =
-            textwrap::Options::new(self.style.width.max(40)).initial_indent(&head).subsequent_indent("              ");
+        let options = self.wrapping().initial_indent(&head).subsequent_indent("              ");
         for line in textwrap::wrap(text, options) {
             self.line(&line);
         }
@@ -547,6 +604,20 @@ impl Page<'_> {
         // Writing into a String cannot fail.
         let _ = writeln!(self.out, "{text}");
     }
+}
+
+/// The words in which at least half of the scenarios failed, three at the least; how many those are, of how many.
+fn symptom(protocol: &ProtocolReport) -> Option<(&str, usize, usize)> {
+    let mut scenarios = std::collections::BTreeMap::<&str, Vec<&str>>::new();
+    for (scenario, check) in checks_with(protocol, Verdict::Fail) {
+        let failed = scenarios.entry(or_step(scenario.report(check))).or_default();
+        if failed.last() != Some(&scenario.id.as_str()) {
+            failed.push(&scenario.id);
+        }
+    }
+    let played = protocol.scenarios.iter().filter(|scenario| scenario.verdict != Verdict::NotTestable).count();
+    let (message, failed) = scenarios.into_iter().max_by_key(|(_, failed)| failed.len())?;
+    (failed.len() >= 3 && failed.len() * 2 >= played).then_some((message, failed.len(), played))
 }
 
 /// `must, stated in line 43 of "the document"`.
