@@ -62,6 +62,32 @@ struct Bent {
     shown: Arc<AtomicUsize>,
 }
 
+impl Bent {
+    fn bend(&mut self, now: Duration, heard: &Heard, said: Vec<Output>, out: &mut Vec<Output>) {
+        let bent = (self.habit)(heard, said.clone());
+        if bent != said {
+            self.shown.fetch_add(1, Ordering::Relaxed);
+        }
+        for output in bent {
+            match &output {
+                Output::Close { conn, .. } if !said.contains(&output) => {
+                    let conn = *conn;
+                    out.push(output);
+                    self.inner.handle(now, Input::Closed { conn }, out);
+                }
+                Output::Text { conn, .. } => match self.slow.by(heard, *conn) {
+                    Some(time) => {
+                        let order = self.shown.fetch_add(1, Ordering::Relaxed);
+                        self.late.insert((now + time, order), output);
+                    }
+                    None => out.push(output),
+                },
+                _ => out.push(output),
+            }
+        }
+    }
+}
+
 impl Machine for Bent {
     fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
         while let Some(entry) = self.late.first_entry() {
@@ -77,27 +103,7 @@ impl Machine for Bent {
         let heard = Heard { conn: input.conn(), json };
         let mut said = Vec::new();
         self.inner.handle(now, input, &mut said);
-        let bent = (self.habit)(&heard, said.clone());
-        if bent != said {
-            self.shown.fetch_add(1, Ordering::Relaxed);
-        }
-        for output in bent {
-            match &output {
-                Output::Close { conn, .. } if !said.contains(&output) => {
-                    let conn = *conn;
-                    out.push(output);
-                    self.inner.handle(now, Input::Closed { conn }, out);
-                }
-                Output::Text { conn, .. } => match self.slow.by(&heard, *conn) {
-                    Some(time) => {
-                        let order = self.shown.fetch_add(1, Ordering::Relaxed);
-                        self.late.insert((now + time, order), output);
-                    }
-                    None => out.push(output),
-                },
-                _ => out.push(output),
-            }
-        }
+        self.bend(now, &heard, said, out);
     }
 
     fn deadline(&self) -> Option<Duration> {
@@ -110,7 +116,10 @@ impl Machine for Bent {
     }
 
     fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<Output>) -> Result<Value, EventError> {
-        self.inner.event(now, event, out)
+        let mut said = Vec::new();
+        let answer = self.inner.event(now, event, &mut said);
+        self.bend(now, &Heard { conn: None, json: Value::Null }, said, out);
+        answer
     }
 }
 
@@ -233,6 +242,49 @@ fn a_concierge_of_another_school(#[case] hub: Hub, #[case] tolerated: &[&str]) {
 #[case::later_format(with(later_format), &[])]
 fn a_system_of_another_school(#[case] hub: Hub, #[case] tolerated: &[&str]) {
     check(Protocol::load("qi"), hub, tolerated);
+}
+
+#[rstest]
+// Where words are late and ends are not, the last words are lost.
+#[case::slow(Hub { slow: Slow::Always(Duration::from_secs(2)), ..PLAIN }, &["AIR-015"])]
+#[case::slow_for_others(Hub { slow: Slow::Others(Duration::from_secs(2)), ..PLAIN }, &[])]
+#[case::slow_to_answer(Hub { slow: Slow::Initiator(Duration::from_secs(2)), ..PLAIN }, &["AIR-015"])]
+#[case::pings(Hub { manner: Manner { pings: true, fragments: false }, ..PLAIN }, &[])]
+#[case::fragments(Hub { manner: Manner { pings: false, fragments: true }, ..PLAIN }, &[])]
+#[case::escaped(with(escaped), &[])]
+#[case::backwards(with(backwards), &[])]
+#[case::further_members(with(further_members), &[])]
+#[case::refused_at_the_upgrade(with(refused_at_the_upgrade), &["AIR-015"])]
+#[case::closed_without_a_word(with(closed_without_a_word), &["AIR-015"])]
+#[case::no_path_subscription(fault("airavata-path-not-subscribed"), &["AIR-007", "AIR-094"])]
+#[case::copies(with(copies), &[])]
+#[case::offsets(with(offsets), &[])]
+#[case::capitals(with(capitals), &[])]
+#[case::unsubscribes_silently(fault("airavata-unsubscribe-unanswered"), &[])]
+#[case::knows_no_workers(fault("airavata-worker-subscription-refused"), &[])]
+#[case::other_code(fault("airavata-refusal-code"), &[])]
+#[case::busy_system(with(busy_system), &[])]
+fn a_scheduler_of_another_school(#[case] hub: Hub, #[case] tolerated: &[&str]) {
+    check(Protocol::load("airavata"), hub, tolerated);
+}
+
+#[rstest]
+#[case::slow(Hub { slow: Slow::Always(Duration::from_secs(2)), ..PLAIN }, &[])]
+#[case::slow_to_answer(Hub { slow: Slow::Initiator(Duration::from_secs(2)), ..PLAIN }, &[])]
+#[case::pings(Hub { manner: Manner { pings: true, fragments: false }, ..PLAIN }, &[])]
+#[case::fragments(Hub { manner: Manner { pings: false, fragments: true }, ..PLAIN }, &[])]
+#[case::escaped(with(escaped), &[])]
+#[case::backwards(with(backwards), &[])]
+#[case::further_members(with(further_members), &[])]
+#[case::answers_overtake(fault("gator-answers-overtake"), &[])]
+#[case::failure_with_action(fault("gator-failure-with-action"), &[])]
+#[case::heartbeats(fault("gator-heartbeat-upwards"), &[])]
+#[case::garbage_closes(fault("gator-garbage-closes"), &["GAT-012", "GAT-021"])]
+#[case::failures_close(with(failures_close), &[])]
+#[case::asks_everybody(with(asks_everybody), &[])]
+#[case::id_zero_for_none(with(id_zero_for_none), &[])]
+fn a_tier_of_another_school(#[case] hub: Hub, #[case] tolerated: &[&str]) {
+    check(Protocol::load("gator"), hub, tolerated);
 }
 
 /// Every text, edited as JSON.
@@ -567,4 +619,111 @@ fn nameless_refused(heard: &Heard, said: Vec<Output>) -> Vec<Output> {
 /// Replies are in the hub's own version of the format, whatever was asked in.
 fn later_format(_: &Heard, said: Vec<Output>) -> Vec<Output> {
     edited(said, |_, json| json["version"] = json!("0.1.7-rc.1+build.5"))
+}
+
+// ---- of schedulers
+
+/// HTTP 401 instead of an error and a close.
+fn refused_at_the_upgrade(_: &Heard, said: Vec<Output>) -> Vec<Output> {
+    match said.as_slice() {
+        [Output::Accept { conn, .. }, Output::Text { .. }, Output::Close { reason, .. }] => {
+            vec![Output::Refuse { conn: *conn, status: 401, body: reason.clone() }]
+        }
+        _ => said,
+    }
+}
+
+fn closed_without_a_word(_: &Heard, mut said: Vec<Output>) -> Vec<Output> {
+    if matches!(said.as_slice(), [Output::Accept { .. }, Output::Text { .. }, Output::Close { .. }]) {
+        said.remove(1);
+    }
+    said
+}
+
+/// One of each event for every subscription that fits it, here always two.
+fn copies(_: &Heard, said: Vec<Output>) -> Vec<Output> {
+    let event = |output: &Output| match output {
+        Output::Text { text, .. } => {
+            ["experiment_", "task_", "worker_"].iter().any(|kind| text.contains(&format!(r#""type":"{kind}"#)))
+        }
+        _ => false,
+    };
+    said.into_iter()
+        .flat_map(|output| if event(&output) { vec![output.clone(), output] } else { vec![output] })
+        .collect()
+}
+
+/// Local time, with an offset.
+fn offsets(_: &Heard, said: Vec<Output>) -> Vec<Output> {
+    edited(said, |_, json| {
+        if let Some(time) = json["timestamp"].as_str() {
+            json["timestamp"] = json!(time.replace('Z', "+00:00"));
+        }
+    })
+}
+
+fn capitals(_: &Heard, said: Vec<Output>) -> Vec<Output> {
+    edited(said, |_, json| {
+        if let Some(text) = json["error"].as_str() {
+            json["error"] = json!(text.to_uppercase());
+        }
+    })
+}
+
+/// The system is always changing, and everybody is told so.
+fn busy_system(heard: &Heard, said: Vec<Output>) -> Vec<Output> {
+    let status = |conn: Conn| {
+        let json = json!({
+            "type": "system_status", "id": "system_1642248600", "timestamp": "2024-01-15T10:30:00Z",
+            "data": {
+                "totalConnections": 150, "activeConnections": 120, "totalMessages": 15420,
+                "messagesPerSecond": 25.5, "averageLatency": "0.05s", "uptime": "2h 30m 15s",
+            },
+        });
+        Output::Text { conn, text: json.to_string().into() }
+    };
+    said.into_iter()
+        .flat_map(|output| match &output {
+            Output::Text { conn, .. } if heard.json["type"].is_string() => {
+                let conn = *conn;
+                vec![status(conn), output]
+            }
+            _ => vec![output],
+        })
+        .collect()
+}
+
+// ---- of tiers
+
+/// A tier may ask whatever it likes of whomever.
+fn asks_everybody(_: &Heard, said: Vec<Output>) -> Vec<Output> {
+    said.into_iter()
+        .flat_map(|output| match &output {
+            Output::Text { conn, .. } => {
+                let conn = *conn;
+                let text = r#"{"action":"metric","req_id":"m","posted":true,"payload":{"cpu":0.5}}"#;
+                vec![Output::Text { conn, text: text.into() }, output]
+            }
+            _ => vec![output],
+        })
+        .collect()
+}
+
+/// A request that fails costs the connection.
+fn failures_close(_: &Heard, said: Vec<Output>) -> Vec<Output> {
+    let failure = said.iter().find_map(|output| match output {
+        Output::Text { conn, text } if text.contains(r#""result":"error""#) => Some(*conn),
+        _ => None,
+    });
+    let end = failure.map(|conn| Output::Close { conn, code: 1008, reason: "that failed".to_owned() });
+    said.into_iter().chain(end).collect()
+}
+
+/// As an earlier revision: no identifier is answered with 0.
+fn id_zero_for_none(_: &Heard, said: Vec<Output>) -> Vec<Output> {
+    edited(said, |_, json| {
+        if json["result"].is_string() && json.get("rsp_id").is_none() {
+            json["rsp_id"] = json!(0);
+        }
+    })
 }
