@@ -304,9 +304,9 @@ pub fn escape(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
 
-/// A value as a message shows it: JSON, cut at 200 characters.
+/// A value as a message shows it: JSON, whole. Whoever prints it cuts it, after secrets have been taken out.
 pub fn show(value: &Value) -> String {
-    cut(&value.to_string(), 200)
+    value.to_string()
 }
 
 pub fn cut(text: &str, most: usize) -> String {

@@ -79,15 +79,11 @@ impl End {
     }
 
     pub fn describe(&self) -> String {
-        let reason = if self.reason.is_empty() {
-            String::new()
-        } else {
-            format!(" ({})", crate::matcher::cut(&self.reason, 120))
-        };
+        let reason = if self.reason.is_empty() { String::new() } else { format!(" ({})", self.reason) };
         match (self.close_frame, self.code) {
             (true, Some(code)) => format!("the hub closed the connection with {code}{reason}"),
             (true, None) => "the hub closed the connection with an empty close frame".to_owned(),
-            (false, _) if self.by_us => "the connection had been ended by this actor".to_owned(),
+            (false, _) if self.by_us => format!("this side ended the connection{reason}"),
             (false, _) => format!("the connection ended without a close frame{reason}"),
         }
     }

@@ -266,6 +266,12 @@ impl Conversation {
                     let wire = self.end_wire(*id, &end);
                     items.push((*id, Bound::One { value: end.to_json(), wire: Some(wire) }));
                 }
+                // A bound of ours ended it: nobody knows what the hub would have done.
+                Link::Ended(end) if end.by_us && !end.claimed => {
+                    let how = end.describe();
+                    let detail = self.detail(Some(*id), expected, how.clone(), waited);
+                    return Err(Failure::undecided(format!("cannot be seen: {how}"), Some(detail)));
+                }
                 Link::Unreachable { reason } => {
                     let detail = self.detail(Some(*id), expected, reason.clone(), waited);
                     return Err(Failure {
@@ -318,13 +324,13 @@ impl Conversation {
             let inbox = &self.actors[*id].inbox;
             if let Some((place, _)) = wanted.find(inbox, &program.pack, &program.shared.ignore) {
                 let entry = &inbox[place];
-                let text = crate::matcher::cut(&entry.wire.text, 400);
+                let text = self.shown(&entry.wire.text, 400);
                 let waited = Some(self.now.saturating_sub(active.since));
                 let detail = self.detail(Some(*id), self.expectation(step), text, waited);
                 return Err(Failure::broken("it came, though nothing of the kind should", detail));
             }
             let ended = match &self.actors[*id].link {
-                Link::Ended(end) if !end.claimed && !end.by_us => Some(end.describe()),
+                Link::Ended(end) if !end.claimed => Some(end.describe()),
                 _ => None,
             };
             if let Some(how) = ended {
@@ -503,7 +509,7 @@ impl Conversation {
         };
         let place = pattern.and_then(|pattern| pattern.template.eval(&self.names(None)).ok());
         match place {
-            Some(place) => format!("{} where {}", step.text, crate::matcher::cut(&place.to_string(), 300)),
+            Some(place) => format!("{} where {}", step.text, self.shown(&place.to_string(), 300)),
             None => step.text.clone(),
         }
     }

@@ -282,9 +282,9 @@ impl Conversation {
                 return;
             }
             Finding::Broken { expected, found, message } => {
-                let received =
-                    if frame.is_empty() { found } else { format!("{found} in {}", crate::matcher::cut(frame, 400)) };
-                (Outcome::Broken, message, Some(self.detail(actor, expected, received, None)))
+                let found = self.shown(&found, 200);
+                let received = if frame.is_empty() { found } else { format!("{found} in {}", self.shown(frame, 400)) };
+                (Outcome::Broken, self.shown(&message, 400), Some(self.detail(actor, expected, received, None)))
             }
         };
         self.judgement.answer(check, step, outcome, message, detail);
@@ -300,10 +300,15 @@ impl Conversation {
         Detail {
             actor: actor.map(|id| self.program.actors[id].name.clone()).unwrap_or_default(),
             sent: actor.and_then(|id| self.actors[id].last_sent.clone()),
-            expected: (self.config.mask)(&expected),
-            received: (self.config.mask)(&received),
+            expected: self.shown(&expected, 500),
+            received: self.shown(&received, 1000),
             waited,
         }
+    }
+
+    /// A text for a report: secrets go before the cut, or half of one would stay.
+    pub(super) fn shown(&self, text: &str, most: usize) -> String {
+        crate::matcher::cut(&(self.config.mask)(text), most)
     }
 
     /// A message arrived: it is judged by its schema and under `always`, and waits to be claimed.
@@ -390,9 +395,9 @@ impl Conversation {
         }
         for Violation { path, expected, found, rules, should } in &violations {
             let place = if path.is_empty() { "the message" } else { path.as_str() };
+            let found = self.shown(found, 200);
             let text = format!("`{}` breaks its schema at {place}: expected {expected}, found {found}", message.name);
-            let detail =
-                self.detail(Some(id), format!("{place}: {expected}"), crate::matcher::cut(&wire.text, 400), None);
+            let detail = self.detail(Some(id), format!("{place}: {expected}"), self.shown(&wire.text, 400), None);
             if rules.is_empty() {
                 self.judgement.stand(
                     &format!("schema:{}", message.name),

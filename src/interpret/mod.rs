@@ -415,7 +415,11 @@ impl Conversation {
                     self.judgement.websocket(name, &format!("frames keep RFC 6455, section {section}"), &what);
                 }
                 if current && self.actors[id].is_open() {
-                    self.ended(id, sequence, false, None, what);
+                    if bound {
+                        self.cut_off(id, sequence, what);
+                    } else {
+                        self.ended(id, sequence, false, None, what);
+                    }
                 }
             }
             Received::End { reset, reason } => {
@@ -434,6 +438,23 @@ impl Conversation {
         let end = End { sequence, at: self.now, after, close_frame, code, reason, claimed: false, by_us: false };
         self.judge_close(id, &end);
         self.actors[id].link = Link::Ended(end);
+    }
+
+    /// A bound of ours ended the connection: nobody is to blame, and what was still to come is unknown.
+    fn cut_off(&mut self, id: ActorId, sequence: u64, reason: String) {
+        let actor = &mut self.actors[id];
+        let after = self.now.saturating_sub(actor.opened_at);
+        actor.end_noticed = true;
+        actor.link = Link::Ended(End {
+            sequence,
+            at: self.now,
+            after,
+            close_frame: false,
+            code: None,
+            reason,
+            claimed: false,
+            by_us: true,
+        });
     }
 
     fn take_control(&mut self, id: ActorId, connection: u32, sequence: u64, pong: bool, data: &[u8]) {

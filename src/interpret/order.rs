@@ -56,13 +56,7 @@ fn before(first: &Wire, second: &Wire, slack: Option<Duration>) -> bool {
 fn out_of_order(earlier: &str, first: &Wire, later: &str, second: &Wire) -> Finding {
     Finding::Broken {
         expected: format!("`{earlier}` before `{later}`"),
-        found: format!(
-            "{} at {:?}, {} at {:?}",
-            crate::matcher::cut(&first.text, 150),
-            first.at,
-            crate::matcher::cut(&second.text, 150),
-            second.at
-        ),
+        found: format!("{} at {:?}, {} at {:?}", first.text, first.at, second.text, second.at),
         message: format!("`{earlier}` came after `{later}`"),
     }
 }

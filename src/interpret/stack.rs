@@ -453,7 +453,8 @@ impl Conversation {
     // ---- failures
 
     /// A step did not go through: its check is answered, and play goes on, tries again, or ends.
-    pub(super) fn fail(&mut self, program: &Arc<Program>, step: &Step, failure: Failure) {
+    pub(super) fn fail(&mut self, program: &Arc<Program>, step: &Step, mut failure: Failure) {
+        failure.message = self.shown(&failure.message, 400);
         match &failure.kind {
             FailureKind::Mistake => {
                 self.mistake.get_or_insert(format!("{}: {}", step.text, failure.message));

@@ -149,9 +149,11 @@ impl Conversation {
         let pack = &self.program.pack;
         let near =
             actor.inbox.iter().rev().find_map(|entry| match wanted.fit(entry, pack, &self.program.shared.ignore) {
-                Fit::Near(difference) => {
-                    Some(format!("{} (differs at {difference})", crate::matcher::cut(&entry.wire.text, 300)))
-                }
+                Fit::Near(difference) => Some(format!(
+                    "{} (differs at {})",
+                    self.shown(&entry.wire.text, 300),
+                    self.shown(&difference.to_string(), 300)
+                )),
                 _ => None,
             });
         if let Some(near) = near {
@@ -162,7 +164,7 @@ impl Conversation {
             .iter()
             .filter(|entry| !entry.claimed && entry.wire.sequence > wanted.after)
             .filter_map(|entry| match &entry.kind {
-                EntryKind::Message { .. } => Some(crate::matcher::cut(&entry.wire.text, 200)),
+                EntryKind::Message { .. } => Some(self.shown(&entry.wire.text, 200)),
                 EntryKind::Control { .. } => None,
             })
             .collect();

@@ -11,7 +11,8 @@ use super::shape::{entries, may_be};
 use super::verbs::{self, Head, Verb};
 use super::{Place, Reader};
 use crate::diagnostic::{Diagnostic, suggest, suggest_one};
-use crate::scenario::model::{Act, ActorId, BlockId, Hook, Need, Order, Step, Who, duration};
+use crate::pack::{Basis, Level};
+use crate::scenario::model::{Act, ActorId, BlockId, Hook, Need, Order, RuleUse, Step, Who, duration};
 use crate::scenario::template::Template;
 use crate::yaml::{Key, Node};
 
@@ -104,9 +105,17 @@ impl Reader<'_> {
         self.check_options(&head, key, &options);
         let who = self.who(&head, key)?;
         let if_ = options.get("if").and_then(|node| self.bound_name(node, "if"));
-        let rules = self.rules(options.get("rules"));
+        let text = match value.text() {
+            Some(value) => format!("{}: {}", key.name, crate::matcher::cut(value, 80)),
+            None => key.name.clone(),
+        };
+        let mut rules = self.rules(options.get("rules"));
+        if rules.is_empty() && self.pack.rules.is_empty() && self.place.accuses() && head.verb.expects() {
+            // Without rules.yaml every expectation is a must of its own, named by its text.
+            rules.push(RuleUse { id: text.clone(), level: Level::Must, basis: Basis::Stated, lowered: false });
+        }
         let act = self.act(key, value, &options, &who);
-        if head.verb.only_judges() {
+        if head.verb.only_judges() && rules.is_empty() {
             self.must_judge(key, &options);
         }
         let check = (!rules.is_empty() && head.verb.accuses()).then(|| self.declare(rules, key.span));
@@ -119,10 +128,6 @@ impl Reader<'_> {
             self.see(&name, Some(node.span), origin);
             Some(name)
         });
-        let text = match value.text() {
-            Some(value) => format!("{}: {}", key.name, crate::matcher::cut(value, 80)),
-            None => key.name.clone(),
-        };
         Some(Step { span: key.span, text, who, as_, if_, check, act: act? })
     }
 

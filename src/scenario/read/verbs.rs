@@ -100,6 +100,19 @@ impl Verb {
         self.options().contains(&"rules")
     }
 
+    /// Steps that say what the hub does.
+    pub fn expects(self) -> bool {
+        matches!(
+            self,
+            Self::Expects
+                | Self::ExpectsNothing
+                | Self::ExpectsOneOf
+                | Self::ExpectsClose
+                | Self::ExpectsRefusal
+                | Self::ExpectsFrame
+        )
+    }
+
     /// Steps that do nothing but judge: without rules they are void.
     pub fn only_judges(self) -> bool {
         matches!(self, Self::ExpectsNothing | Self::Check | Self::Order)
