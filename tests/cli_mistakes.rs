@@ -32,7 +32,7 @@ use crate::hostile_hubs::{Habit, HostileHub};
 #[case("report_folder", &["check", "--report", "json=no/such/folder/r.json"])]
 #[case("report_is_folder", &["check", "--report", "json=src"])]
 #[case("target_missing", &["check", "--target", "no-such.toml"])]
-#[case("target_not_toml", &["check", "--target", "README.md"])]
+#[case("target_not_toml", &["check", "--target", "LICENSE-MIT"])]
 #[case("pack_missing", &["check", "--pack", "no-such-folder"])]
 #[case("pack_none", &["check", "--pack", "src"])]
 #[case("pack_without_url", &["check", "--pack", "schemas/nobody"])]
