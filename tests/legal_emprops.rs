@@ -11,9 +11,9 @@ use crate::legal_habits::{Heard, Hub, PLAIN, Slow, backwards, check, edited, esc
 use crate::virtual_wire::{Manner, Protocol};
 
 #[rstest]
-#[case::slow(Hub { slow: Slow::Always(Duration::from_secs(2)), ..PLAIN }, &[])]
-#[case::slow_for_others(Hub { slow: Slow::Others(Duration::from_secs(2)), ..PLAIN }, &[])]
-#[case::slow_to_answer(Hub { slow: Slow::Initiator(Duration::from_secs(2)), ..PLAIN }, &[])]
+#[case::slow(Hub { slow: Slow::Always(Duration::from_secs(2)), finishes: true, ..PLAIN }, &[])]
+#[case::slow_for_others(Hub { slow: Slow::Others(Duration::from_secs(2)), finishes: true, ..PLAIN }, &[])]
+#[case::slow_to_answer(Hub { slow: Slow::Initiator(Duration::from_secs(2)), finishes: true, ..PLAIN }, &[])]
 #[case::pings(Hub { manner: Manner { pings: true, fragments: false }, ..PLAIN }, &[])]
 #[case::fragments(Hub { manner: Manner { pings: false, fragments: true }, ..PLAIN }, &[])]
 #[case::escaped(with(escaped), &[])]

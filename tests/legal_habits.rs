@@ -57,6 +57,7 @@ struct Bent {
     inner: Box<dyn Machine>,
     habit: Habit,
     slow: Slow,
+    finishes: bool,
     late: BTreeMap<(Duration, usize), Output>,
     /// How often the habit made a difference.
     shown: Arc<AtomicUsize>,
@@ -82,7 +83,14 @@ impl Bent {
                     }
                     None => out.push(output),
                 },
-                _ => out.push(output),
+                _ => match self.late.iter().rev().find(|(_, late)| late.conn() == output.conn()) {
+                    Some(((due, _), _)) if self.finishes => {
+                        let due = *due;
+                        let order = self.shown.fetch_add(1, Ordering::Relaxed);
+                        self.late.insert((due, order), output);
+                    }
+                    _ => out.push(output),
+                },
             }
         }
     }
@@ -131,7 +139,7 @@ pub fn check(mut protocol: Protocol, hub: Hub, tolerated: &[&str]) {
     }
     let around = |inner| -> Box<dyn Machine> {
         let shown = Arc::clone(&shown);
-        Box::new(Bent { inner, habit: hub.habit, slow: hub.slow, late: BTreeMap::new(), shown })
+        Box::new(Bent { inner, habit: hub.habit, slow: hub.slow, finishes: hub.finishes, late: BTreeMap::new(), shown })
     };
     let mut wrong = Vec::new();
     let mut warned = BTreeSet::new();
@@ -164,6 +172,8 @@ pub fn check(mut protocol: Protocol, hub: Hub, tolerated: &[&str]) {
 pub struct Hub {
     pub habit: Habit,
     pub slow: Slow,
+    /// Whoever is slow closes only when it has spoken.
+    pub finishes: bool,
     pub manner: Manner,
     /// A fault that is none: it breaks only rules that allow something.
     pub fault: Option<&'static str>,
@@ -174,6 +184,7 @@ pub struct Hub {
 pub const PLAIN: Hub = Hub {
     habit: |_, said| said,
     slow: Slow::Never,
+    finishes: false,
     manner: Manner { pings: false, fragments: false },
     fault: None,
     set: None,
