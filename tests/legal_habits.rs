@@ -15,24 +15,24 @@ use serde_json::{Map, Value, json};
 use crate::virtual_wire::{Manner, Protocol};
 
 /// What the hub heard when it spoke.
-struct Heard {
-    conn: Option<Conn>,
+pub struct Heard {
+    pub conn: Option<Conn>,
     /// What a client had sent, if that is what made the hub speak, and if it was JSON.
-    json: Value,
+    pub json: Value,
 }
 
 impl Heard {
-    fn is(&self, kind: &str) -> bool {
+    pub fn is(&self, kind: &str) -> bool {
         self.json["type"] == kind
     }
 }
 
 /// What becomes of all that a hub says at one moment.
-type Habit = fn(&Heard, Vec<Output>) -> Vec<Output>;
+pub type Habit = fn(&Heard, Vec<Output>) -> Vec<Output>;
 
 /// To whom texts come late, and how late.
 #[derive(Clone, Copy, PartialEq)]
-enum Slow {
+pub enum Slow {
     Never,
     Always(Duration),
     /// To those whose doing it was not.
@@ -57,6 +57,7 @@ struct Bent {
     inner: Box<dyn Machine>,
     habit: Habit,
     slow: Slow,
+    finishes: bool,
     late: BTreeMap<(Duration, usize), Output>,
     /// How often the habit made a difference.
     shown: Arc<AtomicUsize>,
@@ -82,7 +83,14 @@ impl Bent {
                     }
                     None => out.push(output),
                 },
-                _ => out.push(output),
+                _ => match self.late.iter().rev().find(|(_, late)| late.conn() == output.conn()) {
+                    Some(((due, _), _)) if self.finishes => {
+                        let due = *due;
+                        let order = self.shown.fetch_add(1, Ordering::Relaxed);
+                        self.late.insert((due, order), output);
+                    }
+                    _ => out.push(output),
+                },
             }
         }
     }
@@ -124,14 +132,14 @@ impl Machine for Bent {
 }
 
 /// Plays all scenarios against a hub; `tolerated` are the rules that warn.
-fn check(mut protocol: Protocol, hub: Hub, tolerated: &[&str]) {
+pub fn check(mut protocol: Protocol, hub: Hub, tolerated: &[&str]) {
     let shown = Arc::new(AtomicUsize::new(0));
     if let Some((serve, setting, value)) = hub.set {
         protocol.set(serve, setting, value);
     }
     let around = |inner| -> Box<dyn Machine> {
         let shown = Arc::clone(&shown);
-        Box::new(Bent { inner, habit: hub.habit, slow: hub.slow, late: BTreeMap::new(), shown })
+        Box::new(Bent { inner, habit: hub.habit, slow: hub.slow, finishes: hub.finishes, late: BTreeMap::new(), shown })
     };
     let mut wrong = Vec::new();
     let mut warned = BTreeSet::new();
@@ -161,29 +169,32 @@ fn check(mut protocol: Protocol, hub: Hub, tolerated: &[&str]) {
 }
 
 #[derive(Clone, Copy)]
-struct Hub {
-    habit: Habit,
-    slow: Slow,
-    manner: Manner,
+pub struct Hub {
+    pub habit: Habit,
+    pub slow: Slow,
+    /// Whoever is slow closes only when it has spoken.
+    pub finishes: bool,
+    pub manner: Manner,
     /// A fault that is none: it breaks only rules that allow something.
-    fault: Option<&'static str>,
+    pub fault: Option<&'static str>,
     /// A setting of the hub, and of its target.
-    set: Option<(&'static str, &'static str, &'static str)>,
+    pub set: Option<(&'static str, &'static str, &'static str)>,
 }
 
-const PLAIN: Hub = Hub {
+pub const PLAIN: Hub = Hub {
     habit: |_, said| said,
     slow: Slow::Never,
+    finishes: false,
     manner: Manner { pings: false, fragments: false },
     fault: None,
     set: None,
 };
 
-fn with(habit: Habit) -> Hub {
+pub fn with(habit: Habit) -> Hub {
     Hub { habit, ..PLAIN }
 }
 
-fn fault(id: &'static str) -> Hub {
+pub fn fault(id: &'static str) -> Hub {
     Hub { fault: Some(id), ..PLAIN }
 }
 
@@ -288,7 +299,7 @@ fn a_tier_of_another_school(#[case] hub: Hub, #[case] tolerated: &[&str]) {
 }
 
 /// Every text, edited as JSON.
-fn edited(said: Vec<Output>, edit: impl Fn(Conn, &mut Value)) -> Vec<Output> {
+pub fn edited(said: Vec<Output>, edit: impl Fn(Conn, &mut Value)) -> Vec<Output> {
     said.into_iter()
         .map(|output| match output {
             Output::Text { conn, text } => {
@@ -324,7 +335,7 @@ fn is(json: &Value, code: &str) -> bool {
 // ---- of both
 
 /// As Python writes JSON: a blank after commas and colons, and nothing beyond ASCII.
-fn escaped(_: &Heard, said: Vec<Output>) -> Vec<Output> {
+pub fn escaped(_: &Heard, said: Vec<Output>) -> Vec<Output> {
     said.into_iter()
         .map(|output| match output {
             Output::Text { conn, text } => {
@@ -344,7 +355,7 @@ fn escaped(_: &Heard, said: Vec<Output>) -> Vec<Output> {
 }
 
 /// The members of objects in the other order.
-fn backwards(_: &Heard, said: Vec<Output>) -> Vec<Output> {
+pub fn backwards(_: &Heard, said: Vec<Output>) -> Vec<Output> {
     edited(said, |_, json| {
         objects(json, &|members| *members = std::mem::take(members).into_iter().rev().collect());
     })

@@ -14,6 +14,7 @@ mod hostile;
 mod hostile_hubs;
 mod interpreter;
 mod language;
+mod legal_emprops;
 mod legal_habits;
 mod matrix;
 mod mutants;
