@@ -5,7 +5,7 @@ mod play;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::sync::{Mutex, RwLock, Semaphore, mpsc, watch};
@@ -87,6 +87,8 @@ enum Place {
 }
 
 struct Prepared {
+    /// When it was `now_ms` of the options.
+    begun: Instant,
     sites: Vec<Arc<Site>>,
     target: Target,
     embedded: Option<Arc<EmbeddedHubs>>,
@@ -200,6 +202,7 @@ fn prepare(subject: &Subject) -> Result<Prepared, SetupError> {
         }));
     }
     Ok(Prepared {
+        begun: Instant::now(),
         sites,
         target: target.clone(),
         embedded: subject.embedded.clone(),
@@ -289,7 +292,8 @@ async fn run_job(
     let config = Config {
         settings: site.settings.clone(),
         stamp: format!("{}{}", options.stamp, base36(number as u64 + 1000 * job.repetition as u64)),
-        epoch_ms: options.now_ms,
+        // A conversation counts from its own beginning, which may come late in the run.
+        epoch_ms: options.now_ms + i64::try_from(subject.begun.elapsed().as_millis()).unwrap_or(0),
         patience: subject.target.patience,
         quiet: subject.target.quiet,
         stretch: options.stretch,

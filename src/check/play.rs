@@ -56,6 +56,8 @@ pub async fn play(
     driver.carry(outputs).await;
     let mut interrupted = false;
     let mut late = false;
+    // What connections say of which we have not heard yet that the hub made them.
+    let mut early: Vec<Incoming> = Vec::new();
     let timeout = limit;
     let mut limit = limit;
     while !conversation.is_finished() {
@@ -69,19 +71,24 @@ pub async fn play(
                 if interrupted { Input::Interrupt } else { Input::Tick }
             }
             Some(incoming) = driver.incoming.recv() => {
-                let at = incoming.at.saturating_duration_since(started);
-                let outputs = conversation.handle(at, Input::Received { connection: incoming.conn.0, what: incoming.what });
-                driver.carry(outputs).await;
-                if started.elapsed() < limit {
-                    continue;
+                if incoming.conn.0 >= ACCEPTED && !driver.connections.contains_key(&incoming.conn.0) {
+                    early.push(incoming);
+                    // The news is on its way: one aside for every frame that is early, so these are few.
+                    let Some(aside) = driver.asides.recv().await else { continue };
+                    driver.heard(aside)
+                } else {
+                    let at = incoming.at.saturating_duration_since(started);
+                    let input = Input::Received { connection: incoming.conn.0, what: incoming.what };
+                    let outputs = conversation.handle(at, input);
+                    driver.carry(outputs).await;
+                    if started.elapsed() < limit {
+                        continue;
+                    }
+                    (limit, late) = (limit + tidying, true);
+                    Input::Interrupt
                 }
-                (limit, late) = (limit + tidying, true);
-                Input::Interrupt
             }
-            Some(aside) = driver.asides.recv() => match aside {
-                Aside::Answer { call, answer } => Input::HookAnswer { call, answer },
-                Aside::Accepted { actor, connection } => driver.accepted(actor, connection),
-            },
+            Some(aside) = driver.asides.recv() => driver.heard(aside),
             () = tokio::time::sleep_until((started + wake).into()) => {
                 if started.elapsed() >= limit {
                     (limit, late) = (limit + tidying, true);
@@ -91,8 +98,20 @@ pub async fn play(
                 }
             }
         };
+        let accepted = matches!(input, Input::Accepted { .. });
         let outputs = conversation.handle(started.elapsed(), input);
         driver.carry(outputs).await;
+        if accepted {
+            let (known, rest): (Vec<_>, Vec<_>) =
+                early.into_iter().partition(|incoming| driver.connections.contains_key(&incoming.conn.0));
+            early = rest;
+            for incoming in known {
+                let at = incoming.at.saturating_duration_since(started);
+                let input = Input::Received { connection: incoming.conn.0, what: incoming.what };
+                let outputs = conversation.handle(at, input);
+                driver.carry(outputs).await;
+            }
+        }
     }
     driver.leave().await;
     let mut report = conversation.into_report();
@@ -160,6 +179,13 @@ impl Driver {
             let Ok(listener) = transport::listen(transport::ListenRequest::default()).await else { continue };
             conversation.listens(actor, listener.url());
             self.tasks.spawn(accept(listener, actor, self.aside.clone(), self.sender.clone()));
+        }
+    }
+
+    fn heard(&mut self, aside: Aside) -> Input {
+        match aside {
+            Aside::Answer { call, answer } => Input::HookAnswer { call, answer },
+            Aside::Accepted { actor, connection } => self.accepted(actor, connection),
         }
     }
 
