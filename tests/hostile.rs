@@ -17,6 +17,9 @@ fn unrelated(protocol: &str) -> &'static str {
     match protocol {
         "qi" => r#"{"session_id":"nobody","status":"success","payload":{},"version":"0.1.0"}"#,
         "concierge" => r#"{"type":"STATUS","code":"GROUP_DELETED","name":"nobody_knows"}"#,
+        "airavata" => r#"{"id":"pong_1","type":"pong","timestamp":"2024-01-15T10:30:00Z"}"#,
+        "emprops" => r#"{"type":"ping","timestamp":1705312345000}"#,
+        "gator" => r#"{"action":"nobody","result":"success","rsp_id":0,"payload":{}}"#,
         other => panic!("what does a hub of {other} say unasked?"),
     }
 }
@@ -73,6 +76,42 @@ fn it_fails_in_bounded_time(
     assert!(done.took < Duration::from_secs(60), "{:?}", done.took);
     assert!(done.peak < MOST_MEMORY, "{} MiB", done.peak);
     assert_snapshot(&format!("{protocol}_{habit:?}"), &done);
+}
+
+/// The words are compared for two protocols; how it ends is the same for all.
+#[rstest]
+fn no_protocol_is_fooled(
+    #[values("airavata", "emprops", "gator")] protocol: &str,
+    #[values(
+        Habit::Echo,
+        Habit::Silent,
+        Habit::TcpSilent,
+        Habit::Closes,
+        Habit::Hangs,
+        Habit::TcpCloses,
+        Habit::GarbageText,
+        Habit::GarbageBytes,
+        Habit::Flood
+    )]
+    habit: Habit,
+) {
+    let hub = HostileHub::start(habit, unrelated(protocol));
+    let url = hub.url();
+    let mut words = vec!["check", &url, "--protocol", protocol, "--patience", "0.2"];
+    if protocol == "airavata" {
+        // Who has no token may lawfully be sent away at once; with the key every hub has to let us in.
+        words.extend(["--set", "secrets.jwt_secret=the key of this hub"]);
+    }
+    let done = hubproof(words).ends_with(1);
+    assert!(done.took < Duration::from_secs(90), "{:?}", done.took);
+    assert!(done.peak < MOST_MEMORY, "{} MiB", done.peak);
+    assert!(done.last_line().starts_with(&format!("FAIL {protocol}: ")), "{}", done.out);
+}
+
+#[rstest]
+fn a_closed_port_says_nothing_of_any_protocol(#[values("airavata", "emprops", "gator")] protocol: &str) {
+    let done = hubproof(["check", &closed_port(), "--protocol", protocol]).ends_with(3);
+    assert!(done.out.contains("could not be reached"), "{}", done.out);
 }
 
 /// How far it gets depends on the machine, so its words are not compared.
