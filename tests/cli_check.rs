@@ -104,7 +104,11 @@ fn a_trace_has_a_line_per_frame() {
 fn one_failure_reads_like_this() {
     let done = hubproof(["check", "--fault", "concierge-origin-uuid-wrong", "--scenario", "concierge/message-to-one"]);
     let done = done.ends_with(1);
-    with_steady_text(|| insta::assert_snapshot!("one_failure", done.out));
+    // What several connections say crosses in any order, so the last frames are left out.
+    let frame = |line: &&str| [" <- text ", " -> text "].iter().any(|arrow| line.contains(arrow));
+    let page: Vec<&str> = done.out.lines().filter(|line| !frame(line)).collect();
+    assert!(page.len() < done.out.lines().count(), "the last frames are shown");
+    with_steady_text(|| insta::assert_snapshot!("one_failure", page.join("\n")));
 }
 
 #[test]
