@@ -75,7 +75,12 @@ fn it_fails_in_bounded_time(
     let done = hubproof(["check", &hub.url(), "--protocol", protocol, "--patience", "0.2"]).ends_with(1);
     assert!(done.took < Duration::from_secs(60), "{:?}", done.took);
     assert!(done.peak < MOST_MEMORY, "{} MiB", done.peak);
-    assert_snapshot(&format!("{protocol}_{habit:?}"), &done);
+    assert!(done.last_line().starts_with(&format!("FAIL {protocol}: ")), "{}", done.out);
+    // Where the hub talks or hangs up at once, it depends on the machine which of its deeds is met first: how it ends
+    // is the same, and the words of the others are compared.
+    if matches!(habit, Habit::Echo | Habit::Silent | Habit::TcpSilent | Habit::TcpCloses) {
+        assert_snapshot(&format!("{protocol}_{habit:?}"), &done);
+    }
 }
 
 /// The words are compared for two protocols; how it ends is the same for all.
