@@ -21,6 +21,11 @@ impl Clock {
     pub fn unix_ms(self, at: Duration) -> u64 {
         self.0.saturating_add(millis(at))
     }
+
+    /// ISO 8601 in UTC of a time since the start.
+    pub fn iso(self, at: Duration) -> String {
+        iso(self.unix_ms(at))
+    }
 }
 
 /// ISO 8601 in UTC of Unix milliseconds.

@@ -15,7 +15,6 @@
 //! the older job.
 
 mod chunks;
-mod clock;
 mod connections;
 mod faults;
 mod fields;
@@ -44,7 +43,6 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use self::chunks::Series;
-use self::clock::Clock;
 pub use self::faults::FAULTS;
 use self::job::Jobs;
 use self::queue::{JobNo, Queue};
@@ -54,6 +52,7 @@ use self::request::{Kind, Request, Sections, Sender};
 use self::watch::{Filters, Subscriptions};
 use self::window::Window;
 use self::workers::Workers;
+use crate::clock::Clock;
 use crate::fault::Broken;
 use crate::ids::Ids;
 use crate::machine::{Conn, EventError, Input, Machine, Output};
