@@ -416,7 +416,7 @@ impl Conversation {
                 }
                 if current && self.actors[id].is_open() {
                     if bound {
-                        self.cut_off(id, sequence, what);
+                        self.ended_by_us(id, sequence, what, false);
                     } else {
                         self.ended(id, sequence, false, None, what);
                     }
@@ -440,8 +440,9 @@ impl Conversation {
         self.actors[id].link = Link::Ended(end);
     }
 
-    /// A bound of ours ended the connection: nobody is to blame, and what was still to come is unknown.
-    fn cut_off(&mut self, id: ActorId, sequence: u64, reason: String) {
+    /// This side ended the connection. Where a step did (`foreseen`), its end is no news to anybody; where a bound of ours
+    /// did, nobody is to blame, and what was still to come is unknown.
+    fn ended_by_us(&mut self, id: ActorId, sequence: u64, reason: String, foreseen: bool) {
         let actor = &mut self.actors[id];
         let after = self.now.saturating_sub(actor.opened_at);
         actor.end_noticed = true;
@@ -452,7 +453,7 @@ impl Conversation {
             close_frame: false,
             code: None,
             reason,
-            claimed: false,
+            claimed: foreseen,
             by_us: true,
         });
     }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::actor::{End, Link};
 use super::judge::Finding;
 use super::stack::Progress;
 use super::steps::{Failure, Stepped};
@@ -235,22 +234,10 @@ impl Conversation {
         }
     }
 
-    /// We ended the connection ourselves.
+    /// A step of this actor ended the connection.
     pub(super) fn gone(&mut self, id: ActorId) {
         let sequence = self.next_sequence();
-        let actor = &mut self.actors[id];
-        let after = self.now.saturating_sub(actor.opened_at);
-        actor.end_noticed = true;
-        actor.link = Link::Ended(End {
-            sequence,
-            at: self.now,
-            after,
-            close_frame: false,
-            code: None,
-            reason: String::new(),
-            claimed: true,
-            by_us: true,
-        });
+        self.ended_by_us(id, sequence, String::new(), true);
     }
 
     /// The reflexes of an actor's role.
