@@ -13,6 +13,7 @@ mod names;
 mod order;
 mod send;
 mod stack;
+mod standing;
 mod steps;
 mod wants;
 

@@ -1,0 +1,193 @@
+//! What is judged on every frame, whatever the steps ask for: its schema, and what stands under `always`.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::actor::{End, EntryKind};
+use super::judge::Finding;
+use super::{Conversation, Entry};
+use crate::event::Outcome;
+use crate::pack::{Level, MessageType, Violation, Way};
+use crate::scenario::model::{ActorId, Always, RuleUse};
+use crate::scenario::value::{Bound, Wire};
+
+impl Conversation {
+    /// A message arrived: it is judged by its schema and under `always`, and waits to be claimed.
+    pub(super) fn take_message(&mut self, id: ActorId, wire: Arc<Wire>, binary: bool) {
+        let program = Arc::clone(&self.program);
+        let decoded = if binary { Err(Undecoded::Binary) } else { decode(&wire.text) };
+        if let Err(Undecoded::Beyond(why)) = &decoded {
+            self.judgement.websocket_undecided(&program.actors[id].name, why);
+        }
+        let json = decoded.as_ref().ok().cloned();
+        let way = if self.is_server(id) { Way::ToHub } else { Way::FromHub };
+        // To a listening actor the hub speaks as a client speaks to a hub, or as a hub: whichever the frame is.
+        let message = json.as_ref().and_then(|json| {
+            program
+                .pack
+                .recognise(json, way)
+                .or_else(|| (way == Way::ToHub).then(|| program.pack.recognise(json, Way::FromHub)).flatten())
+        });
+        if let (Some(json), Some(message)) = (&json, message) {
+            self.judge_schema(id, message, json, &wire);
+        }
+        for entry in &program.always {
+            match entry {
+                Always::Message { message: name, check, pattern } => {
+                    let Some(json) = &json else { continue };
+                    if program.pack.message(name).is_some_and(|message| message.is(json, Way::FromHub)) {
+                        let finding = self.compare(pattern, json, &self.names(Some(id)));
+                        self.note(*check, "always", Some(id), &wire.text, finding);
+                    }
+                }
+                Always::Frame { check, pattern } if !matches!(decoded, Err(Undecoded::Beyond(_))) => {
+                    let mut subject =
+                        serde_json::json!({ "opcode": wire.opcode, "size": wire.size, "text": &*wire.text });
+                    if let Some(json) = &json {
+                        subject["json"] = json.clone();
+                    }
+                    let finding = self.compare(pattern, &subject, &self.names(Some(id)));
+                    let finding = match (finding, &decoded) {
+                        (Finding::Broken { expected, message, .. }, Err(Undecoded::NotJson(why))) => Finding::Broken {
+                            expected,
+                            found: format!("no JSON ({why})"),
+                            message: format!("{message}; the frame is not JSON: {why}"),
+                        },
+                        (finding, _) => finding,
+                    };
+                    self.note(*check, "always", Some(id), &wire.text, finding);
+                }
+                _ => {}
+            }
+        }
+        let index = message.and_then(|message| program.pack.messages.iter().position(|m| m.name == message.name));
+        let reacting = json.clone();
+        self.actors[id].push(Entry { wire, kind: EntryKind::Message { json, message: index }, claimed: false });
+        if let Some(json) = reacting {
+            self.react(id, &json, way);
+        }
+    }
+
+    fn judge_schema(&mut self, id: ActorId, message: &MessageType, json: &Value, wire: &Wire) {
+        let program = Arc::clone(&self.program);
+        let schema = &message.schema;
+        let violations = schema.judge(json);
+        // Rules whose violation would have been seen hold; each rule stands for itself.
+        let used = |name: &String, should: bool| {
+            let rule = program.pack.rules.get(name)?;
+            let level = if should { rule.level.min(Level::Should) } else { rule.level };
+            Some(RuleUse { id: name.clone(), level, basis: rule.basis, lowered: level < rule.level })
+        };
+        let broken =
+            |name: &String, should: bool| violations.iter().any(|v| v.should == should && v.rules.contains(name));
+        for (names, should) in [(&schema.rules, false), (&schema.should_rules, true)] {
+            for name in names {
+                if !broken(name, should)
+                    && (should || violations.iter().all(|v| v.should))
+                    && let Some(rule) = used(name, should)
+                {
+                    let label = label(&message.name, std::slice::from_ref(name), should);
+                    self.judgement.stand(&label, vec![rule], Outcome::Holds, String::new(), None);
+                }
+            }
+        }
+        if schema.rules.is_empty() && violations.is_empty() {
+            self.judgement.stand(&format!("schema:{}", message.name), Vec::new(), Outcome::Holds, String::new(), None);
+        }
+        for Violation { path, expected, found, rules, should } in &violations {
+            let place = if path.is_empty() { "the message" } else { path.as_str() };
+            let found = self.shown(found, 200);
+            let text = format!("`{}` breaks its schema at {place}: expected {expected}, found {found}", message.name);
+            let detail = self.detail(Some(id), format!("{place}: {expected}"), self.shown(&wire.text, 400), None);
+            if rules.is_empty() {
+                self.judgement.stand(
+                    &format!("schema:{}", message.name),
+                    Vec::new(),
+                    Outcome::Broken,
+                    text,
+                    Some(detail),
+                );
+                continue;
+            }
+            for name in rules {
+                let label = label(&message.name, std::slice::from_ref(name), *should);
+                self.judgement.stand(
+                    &label,
+                    used(name, *should).into_iter().collect(),
+                    Outcome::Broken,
+                    text.clone(),
+                    Some(detail.clone()),
+                );
+            }
+        }
+    }
+
+    pub(super) fn judge_close(&mut self, id: ActorId, end: &End) {
+        let program = Arc::clone(&self.program);
+        for entry in &program.always {
+            if let Always::Close { check, pattern } = entry {
+                let finding = self.compare(pattern, &end.to_json(), &self.names(Some(id)));
+                self.note(*check, "always", Some(id), &end.describe(), finding);
+            }
+        }
+    }
+
+    /// The `check` entries of `always`, over all frames of each connection.
+    pub(super) fn judge_end(&mut self) {
+        let program = Arc::clone(&self.program);
+        for entry in &program.always {
+            let Always::Check { check, value, test, .. } = entry else { continue };
+            for id in 0..self.actors.len() {
+                let mut frames: Vec<(Bound, Value)> = Vec::new();
+                for entry in &self.actors[id].inbox {
+                    if let EntryKind::Message { json: Some(json), .. } = &entry.kind {
+                        frames.push((
+                            Bound::One { value: json.clone(), wire: Some(Arc::clone(&entry.wire)) },
+                            json.clone(),
+                        ));
+                    }
+                }
+                if frames.is_empty() {
+                    continue;
+                }
+                let pack = Arc::clone(&program.pack);
+                self.world.set_frames(Box::new(move |name| {
+                    let message = pack.message(name)?;
+                    Some(
+                        frames
+                            .iter()
+                            .filter(|(_, json)| message.is(json, Way::FromHub))
+                            .map(|(bound, _)| bound.to_engine())
+                            .collect(),
+                    )
+                }));
+                let finding = self.compute(value, test, &self.names(Some(id)));
+                self.note(*check, "always", Some(id), "", finding);
+            }
+        }
+    }
+}
+
+fn label(message: &str, rules: &[String], should: bool) -> String {
+    format!("schema:{message}:{}{}", rules.join(","), if should { ":should" } else { "" })
+}
+
+enum Undecoded {
+    Binary,
+    NotJson(String),
+    /// JSON, for all we know, but beyond what we take: nesting, number range, half a surrogate pair.
+    Beyond(String),
+}
+
+fn decode(text: &str) -> Result<Value, Undecoded> {
+    serde_json::from_str(text).map_err(|error| {
+        let why = error.to_string();
+        let beyond = ["recursion limit", "number out of range", "surrogate"].iter().any(|limit| why.contains(limit));
+        if beyond {
+            Undecoded::Beyond(format!("a frame cannot be decoded here: {why}"))
+        } else {
+            Undecoded::NotJson(why)
+        }
+    })
+}
