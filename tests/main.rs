@@ -13,6 +13,7 @@ mod editor_schema;
 mod hostile;
 mod hostile_hubs;
 mod interpreter;
+mod judging;
 mod language;
 mod legal_emprops;
 mod legal_habits;
@@ -20,5 +21,7 @@ mod matrix;
 mod mutants;
 mod on_disk;
 mod packs;
+#[allow(dead_code)]
+mod small_talk;
 #[allow(dead_code)]
 mod virtual_wire;

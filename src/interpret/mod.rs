@@ -264,8 +264,7 @@ impl Conversation {
                 self.hook_answers.insert(call, answer);
             }
             Input::Accepted { actor, connection } => {
-                self.connections.insert(connection, actor);
-                self.actors[actor].reset_connection(connection);
+                self.renew(actor, connection);
             }
             Input::Tick => {}
             Input::Interrupt => {
@@ -288,7 +287,7 @@ impl Conversation {
 
     /// What came of it. The caller adds the protocol's name, the instance and the repetition.
     pub fn into_report(mut self) -> ScenarioReport {
-        self.judge_end();
+        (0..self.actors.len()).for_each(|id| self.judge_connection(id));
         for actor in &self.actors {
             for entry in actor.inbox.iter().filter(|entry| !entry.claimed) {
                 let name = match entry.kind {

@@ -55,9 +55,16 @@ impl Conversation {
             self.out.push(Output::End { connection, reset: false });
         }
         let connection = self.connections.len() as u32;
+        self.renew(id, connection);
+        self.out.push(Output::Open { connection, dial });
+    }
+
+    /// An actor gets a new connection: what came on the one before is judged, and counts no more.
+    pub(super) fn renew(&mut self, id: ActorId, connection: u32) {
+        self.judge_connection(id);
+        self.keep_leftovers(id);
         self.connections.insert(connection, id);
         self.actors[id].reset_connection(connection);
-        self.out.push(Output::Open { connection, dial });
     }
 
     pub(super) fn each_sends(

@@ -418,11 +418,12 @@ impl Conversation {
             self.out.push(Output::Send { connection, frames: vec![crate::frame::Frame::close(Some(1000), "")] });
             self.out.push(Output::End { connection, reset: false });
         }
+        self.judge_connection(id);
         self.keep_leftovers(id);
         self.actors[id] = super::Actor::default();
     }
 
-    fn keep_leftovers(&mut self, id: ActorId) {
+    pub(super) fn keep_leftovers(&mut self, id: ActorId) {
         for entry in self.actors[id].inbox.iter().filter(|entry| !entry.claimed) {
             if let super::EntryKind::Message { message, .. } = entry.kind {
                 let name = message.map_or("undocumented", |index| self.program.pack.messages[index].name.as_str());

@@ -133,38 +133,34 @@ impl Conversation {
         }
     }
 
-    /// The `check` entries of `always`, over all frames of each connection.
-    pub(super) fn judge_end(&mut self) {
+    /// The `check` entries of `always`, over all frames of the connection that an actor has now: before it gets another
+    /// one, hangs up, or all is over.
+    pub(super) fn judge_connection(&mut self, id: ActorId) {
         let program = Arc::clone(&self.program);
+        let frames: Vec<(Bound, Value)> = self.actors[id]
+            .inbox
+            .iter()
+            .filter_map(|entry| match &entry.kind {
+                EntryKind::Message { json: Some(json), .. } => {
+                    Some((Bound::One { value: json.clone(), wire: Some(Arc::clone(&entry.wire)) }, json.clone()))
+                }
+                _ => None,
+            })
+            .collect();
+        if frames.is_empty() {
+            return;
+        }
+        let frames = Arc::new(frames);
         for entry in &program.always {
             let Always::Check { check, value, test, .. } = entry else { continue };
-            for id in 0..self.actors.len() {
-                let mut frames: Vec<(Bound, Value)> = Vec::new();
-                for entry in &self.actors[id].inbox {
-                    if let EntryKind::Message { json: Some(json), .. } = &entry.kind {
-                        frames.push((
-                            Bound::One { value: json.clone(), wire: Some(Arc::clone(&entry.wire)) },
-                            json.clone(),
-                        ));
-                    }
-                }
-                if frames.is_empty() {
-                    continue;
-                }
-                let pack = Arc::clone(&program.pack);
-                self.world.set_frames(Box::new(move |name| {
-                    let message = pack.message(name)?;
-                    Some(
-                        frames
-                            .iter()
-                            .filter(|(_, json)| message.is(json, Way::FromHub))
-                            .map(|(bound, _)| bound.to_engine())
-                            .collect(),
-                    )
-                }));
-                let finding = self.compute(value, test, &self.names(Some(id)));
-                self.note(*check, "always", Some(id), "", finding);
-            }
+            let (pack, frames) = (Arc::clone(&program.pack), Arc::clone(&frames));
+            self.world.set_frames(Box::new(move |name| {
+                let message = pack.message(name)?;
+                let fitting = frames.iter().filter(|(_, json)| message.is(json, Way::FromHub));
+                Some(fitting.map(|(bound, _)| bound.to_engine()).collect())
+            }));
+            let finding = self.compute(value, test, &self.names(Some(id)));
+            self.note(*check, "always", Some(id), "", finding);
         }
     }
 }
