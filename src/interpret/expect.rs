@@ -51,6 +51,7 @@ impl Conversation {
                     count: expect.count,
                     quantity,
                     collecting: for_.is_some(),
+                    late: false,
                 }))
             }
             Want::Close(codes) => Waiting::End { members, codes: codes.clone(), refusal: false },
@@ -96,8 +97,15 @@ impl Conversation {
         let least = frames.count.map_or(1, |count| count.min);
         let got = frames.members.iter().filter(|member| member.claims.len() >= least).count();
         if let Some((quantity, number)) = frames.quantity {
-            if !over {
+            // `for` is how long those too many are looked for; whoever is still missing has the patience of the target.
+            let missing = got < number && quantity != Quantity::AtMost;
+            if !over && (missing || !frames.late) {
                 return Ok(Progress::Waiting(active));
+            }
+            if missing && frames.collecting && !frames.late {
+                frames.late = true;
+                active.deadline = Some(self.now.max(active.since + self.stretched(self.config.patience)));
+                return self.poll(step, active);
             }
             let right = match quantity {
                 Quantity::Exactly => got == number,
@@ -117,6 +125,8 @@ impl Conversation {
                 return Err(Failure::broken(format!("{got} of them got it, not {words} {number}"), detail));
             }
             self.holds(step);
+            let claimed: Vec<_> = frames.members.drain(..).map(|member| (member.id, member.claims)).collect();
+            self.judge_claims(step, &claimed);
             return Ok(Progress::Done(Some(Bound::Many { items, ordered: false })));
         }
         let collecting = frames.collecting && !over;
@@ -182,16 +192,22 @@ impl Conversation {
         Ok(Progress::Waiting(active))
     }
 
+    /// The details of everything that was claimed, under a number of a group's members as under all of them.
+    fn judge_claims(&mut self, step: &Step, results: &[(ActorId, Vec<Bound>)]) {
+        let Act::Expect(expect) = &step.act else { return };
+        for (id, claims) in results {
+            for claim in claims {
+                self.judge_has(step, Some(*id), &expect.has, claim);
+            }
+        }
+    }
+
     /// What was awaited has come: the details are judged.
     pub(super) fn got(&mut self, step: &Step, results: Vec<(ActorId, Vec<Bound>)>, counted: bool) -> Stepped {
         self.holds(step);
         let mut items = Vec::new();
-        for (id, claims) in results {
-            if let Act::Expect(expect) = &step.act {
-                for claim in &claims {
-                    self.judge_has(step, Some(id), &expect.has, claim);
-                }
-            }
+        self.judge_claims(step, &results);
+        for (_, claims) in results {
             items.push(match (counted, claims.into_iter().collect::<Vec<_>>()) {
                 (true, claims) => Bound::Many { items: claims, ordered: true },
                 (false, claims) => claims.into_iter().next().unwrap_or(Bound::plain(Value::Null)),

@@ -25,6 +25,8 @@ pub struct Frame {
     pub kind: Kind,
     /// The first person.
     pub me: Option<ActorId>,
+    /// Why a step in here was not reached, if one was not: what holds this block has then not been shown.
+    pub missed: Option<String>,
 }
 
 pub enum Kind {
@@ -59,7 +61,7 @@ pub enum Kind {
 
 impl Frame {
     pub fn body(block: BlockId) -> Self {
-        Self { block, position: 0, names: BTreeMap::new(), kind: Kind::Body, me: None }
+        Self { block, position: 0, names: BTreeMap::new(), kind: Kind::Body, me: None, missed: None }
     }
 
     /// Names outside are not in sight.
@@ -168,6 +170,10 @@ impl Conversation {
 
     fn end_of_block(&mut self, program: &Arc<Program>) -> Flow {
         let Some(mut frame) = self.stack.pop() else { return Flow::On };
+        // Whatever is around it was not played to its end either.
+        if let (Some(why), Some(outer)) = (&frame.missed, self.stack.last_mut()) {
+            outer.missed.get_or_insert_with(|| why.clone());
+        }
         match frame.kind {
             // What was bound is there for `finally`.
             Kind::Body => self.lets.append(&mut frame.names),
@@ -185,9 +191,9 @@ impl Conversation {
             Kind::Either { name, values, try_, .. } => {
                 let mut names = frame.names;
                 names.insert(name, Bound::plain(values[try_].clone()));
-                self.leave_block(program, names, None);
+                self.leave_block(program, names, None, frame.missed);
             }
-            Kind::Retry { .. } => self.leave_block(program, frame.names, None),
+            Kind::Retry { .. } => self.leave_block(program, frame.names, None, frame.missed),
             Kind::Scene { rest, mut done, group } => {
                 done.push(Bound::Scene(frame.names));
                 self.scene(program, rest, done, group);
@@ -196,20 +202,28 @@ impl Conversation {
                 if let Some(id) = frame.me {
                     self.actors[id].opened = frame.names;
                 }
-                self.opening(program, rest);
+                self.opening(program, rest, frame.missed);
             }
         }
         Flow::On
     }
 
-    /// The step that holds a block is complete; the names bound inside belong to the block around it.
-    fn leave_block(&mut self, program: &Program, names: BTreeMap<String, Bound>, bound: Option<Bound>) {
+    /// The step that holds a block is complete; the names bound inside belong to the block around it. It holds unless
+    /// something inside was `missed`: what was not played has shown nothing.
+    fn leave_block(
+        &mut self,
+        program: &Program,
+        names: BTreeMap<String, Bound>,
+        bound: Option<Bound>,
+        missed: Option<String>,
+    ) {
         let Some(outer) = self.stack.last_mut() else { return };
         outer.names.extend(names);
         let (block, position) = (outer.block, outer.position);
         let step = &program.blocks[block][position];
         if let Some(check) = step.check {
-            self.judgement.answer(check, &step.text, Outcome::Holds, "", None);
+            let outcome = missed.map_or(Outcome::Holds, Outcome::NotReached);
+            self.judgement.answer(check, &step.text, outcome, "", None);
         }
         self.complete(step, bound);
     }
@@ -240,7 +254,7 @@ impl Conversation {
         if round == values.len() {
             let lists =
                 collected.into_iter().map(|(name, items)| (name, Bound::Many { items, ordered: true })).collect();
-            self.leave_block(program, lists, None);
+            self.leave_block(program, lists, None, None);
             return;
         }
         if round > 0 {
@@ -254,37 +268,21 @@ impl Conversation {
             ("index".to_owned(), Bound::plain(Value::from(round))),
         ]
         .into();
-        self.push(Frame {
-            block,
-            position: 0,
-            names,
-            kind: Kind::Each { name, values, round, bodies, fresh, collected },
-            me: None,
-        });
+        let kind = Kind::Each { name, values, round, bodies, fresh, collected };
+        self.push(Frame { names, kind, ..Frame::body(block) });
     }
 
     pub(super) fn enter_either(&mut self, name: &str, values: Vec<Value>, body: BlockId) {
         let names = [(name.to_owned(), Bound::plain(values[0].clone()))].into();
         let before = self.judgement.snapshot();
-        self.push(Frame {
-            block: body,
-            position: 0,
-            names,
-            kind: Kind::Either { name: name.to_owned(), values, try_: 0, before },
-            me: None,
-        });
+        let kind = Kind::Either { name: name.to_owned(), values, try_: 0, before };
+        self.push(Frame { names, kind, ..Frame::body(body) });
     }
 
     pub(super) fn enter_retry(&mut self, time: Duration, body: BlockId) {
         let before = self.judgement.snapshot();
         let until = self.now + time;
-        self.push(Frame {
-            block: body,
-            position: 0,
-            names: BTreeMap::new(),
-            kind: Kind::Retry { until, before },
-            me: None,
-        });
+        self.push(Frame { kind: Kind::Retry { until, before }, ..Frame::body(body) });
     }
 
     /// Plays a scene for each of these actors, one after another; nobody at all for `play`.
@@ -303,7 +301,7 @@ impl Conversation {
             } else {
                 done.into_iter().next().unwrap_or(Bound::Scene(BTreeMap::new()))
             };
-            self.leave_block(program, BTreeMap::new(), Some(bound));
+            self.leave_block(program, BTreeMap::new(), Some(bound), None);
             return;
         }
         let id = rest.remove(0);
@@ -329,13 +327,8 @@ impl Conversation {
                 Some((_, template)) => template.eval_bound(&self.names(me)),
                 // What is given sees what was given before it.
                 None => {
-                    self.push(Frame {
-                        block: *scene,
-                        position: 0,
-                        names: names.clone(),
-                        kind: Kind::Scene { rest: Vec::new(), done: Vec::new(), group },
-                        me,
-                    });
+                    let kind = Kind::Scene { rest: Vec::new(), done: Vec::new(), group };
+                    self.push(Frame { names: names.clone(), kind, me, ..Frame::body(*scene) });
                     let value = template.eval_bound(&self.names(me));
                     self.stack.pop();
                     value
@@ -352,13 +345,13 @@ impl Conversation {
                 }
             }
         }
-        self.push(Frame { block: *scene, position: 0, names, kind: Kind::Scene { rest, done, group }, me });
+        self.push(Frame { names, kind: Kind::Scene { rest, done, group }, me, ..Frame::body(*scene) });
     }
 
     /// Plays the openings of these actors, one after another.
-    pub(super) fn opening(&mut self, program: &Arc<Program>, mut rest: Vec<ActorId>) {
+    pub(super) fn opening(&mut self, program: &Arc<Program>, mut rest: Vec<ActorId>, missed: Option<String>) {
         if rest.is_empty() {
-            self.leave_block(program, BTreeMap::new(), None);
+            self.leave_block(program, BTreeMap::new(), None, missed);
             return;
         }
         let id = rest.remove(0);
@@ -380,13 +373,7 @@ impl Conversation {
             self.give(id, &overrides, false);
         }
         let Some(role) = program.roles.get(&program.actors[id].role) else { return };
-        self.push(Frame {
-            block: role.opening,
-            position: 0,
-            names: BTreeMap::new(),
-            kind: Kind::Opening { rest },
-            me: Some(id),
-        });
+        self.push(Frame { kind: Kind::Opening { rest }, me: Some(id), missed, ..Frame::body(role.opening) });
     }
 
     /// Works out what is given to an actor: all of it, or what is overridden and whatever stands on it.
@@ -463,7 +450,7 @@ impl Conversation {
                 return;
             }
             FailureKind::NotReached => {
-                self.answer_all(program, step, &Outcome::NotReached(failure.message.clone()));
+                self.miss(program, step, failure.message);
                 self.complete(step, None);
                 return;
             }
@@ -513,6 +500,7 @@ impl Conversation {
                     self.judgement.restore(before);
                     let pause = (self.now + RETRY_PAUSE).min(*until);
                     frame.position = 0;
+                    frame.missed = None;
                     frame.names.clear();
                     self.push(frame);
                     self.active = Some(Active::pause(pause));
@@ -523,6 +511,7 @@ impl Conversation {
                     self.judgement.restore(before);
                     let (name, value) = (name.clone(), values[*try_].clone());
                     frame.position = 0;
+                    frame.missed = None;
                     frame.names = [(name, Bound::plain(value))].into();
                     self.push(frame);
                     return;
@@ -584,8 +573,17 @@ impl Conversation {
         }
     }
 
+    /// A step that `if` passes over.
     pub(super) fn pass_over(&mut self, program: &Program, step: &Step, why: String) {
         self.answer_all(program, step, &Outcome::NotReached(why));
+    }
+
+    /// A step that uses what was never bound: it is passed over, and the block it stands in proves nothing by itself.
+    pub(super) fn miss(&mut self, program: &Program, step: &Step, why: String) {
+        if let Some(frame) = self.stack.last_mut() {
+            frame.missed.get_or_insert_with(|| why.clone());
+        }
+        self.pass_over(program, step, why);
     }
 
     /// The actors a step is about.

@@ -111,6 +111,8 @@ pub(super) struct Frames {
     pub(super) quantity: Option<(Quantity, usize)>,
     /// Collected until the deadline, rather than until there are enough.
     pub(super) collecting: bool,
+    /// That deadline is over, and some are still missing.
+    pub(super) late: bool,
 }
 
 pub(super) struct Member {
@@ -150,7 +152,7 @@ impl Conversation {
         let members = self.members(&step.who);
         match &step.act {
             Act::Join { .. } => {
-                self.opening(program, members);
+                self.opening(program, members, None);
                 Ok(Progress::Entered)
             }
             Act::Connect(connect) => {
@@ -292,7 +294,7 @@ impl Conversation {
                 Err(Failure::broken(message, self.detail(None, expected, found, None)))
             }
             Finding::NotReached(why) => {
-                self.pass_over(program, step, why);
+                self.miss(program, step, why);
                 Ok(Progress::Done(None))
             }
             finding => {

@@ -120,7 +120,7 @@ impl Verb {
 
     /// A number of a group's members can do it: what is counted is who got something.
     pub fn can_be_counted(self) -> bool {
-        matches!(self, Self::Expects | Self::ExpectsFrame | Self::ExpectsClose | Self::ExpectsRefusal)
+        matches!(self, Self::Expects | Self::ExpectsFrame)
     }
 }
 
