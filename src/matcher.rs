@@ -2,7 +2,7 @@
 //!
 //! A name holds where the subject has that member with this value: numbers and strings equal, objects with at least
 //! these members, arrays item by item. A `/pointer` holds where its target is there and fits the schema; `false` says
-//! that it must not be there; `/pointer or absent` lets it be missing.
+//! that it must not be there; `/pointer or absent` lets it be missing. The empty pointer `""` leads to the subject itself.
 
 use jsonschema::{Keyword, ValidationError, Validator};
 use serde_json::{Map, Value};
@@ -62,7 +62,7 @@ impl Matcher {
             .map(|(key, want)| {
                 let mistakes = match want {
                     // The rest is found by building its validator, once.
-                    Value::Object(_) if key.starts_with('/') => json_schema::unknown_words(want, &["like"]),
+                    Value::Object(_) if is_pointer(key) => json_schema::unknown_words(want, &["like"]),
                     _ => clause_mistakes(key, want),
                 };
                 match mistakes.into_iter().next() {
@@ -134,8 +134,9 @@ fn clause_mistakes(key: &str, want: &Value) -> Vec<Mistake> {
     let mistake = |key: bool, message: &str, help: String| {
         vec![Mistake { pointer: String::new(), key, message: message.to_owned(), help }]
     };
-    if !key.starts_with('/') {
+    if !is_pointer(key) {
         return match key.strip_suffix(" or absent") {
+            Some("") => mistake(true, "the whole is never absent", "write `\"\": { ... }`".to_owned()),
             Some(name) => {
                 mistake(true, "`or absent` belongs to a /pointer", format!("write `/{name} or absent: {{ ... }}`"))
             }
@@ -144,20 +145,30 @@ fn clause_mistakes(key: &str, want: &Value) -> Vec<Mistake> {
     }
     match want {
         Value::Object(_) => json_schema::mistakes(want, &["like"]),
+        Value::Bool(_) if key.is_empty() => {
+            mistake(false, "the whole is always there", "write a JSON Schema: `\"\": { type: object }`".to_owned())
+        }
         Value::Bool(_) => Vec::new(),
         Value::String(text) if text.contains("${") => Vec::new(),
         _ => {
             let name = key.trim_start_matches('/').trim_end_matches(" or absent");
-            let simple = if name.contains('/') { String::new() } else { format!("`{name}: {want}` or ") };
+            let simple =
+                if name.contains('/') || key.is_empty() { String::new() } else { format!("`{name}: {want}` or ") };
+            let key = if key.is_empty() { "\"\"" } else { key };
             let help = format!("for the value itself write {simple}`{key}: {{ const: {want} }}`");
             mistake(false, "a /pointer takes a JSON Schema, true or false", help)
         }
     }
 }
 
+/// Keys that are JSON Pointers rather than names: the empty one leads to the whole. (`/` is the member without a name.)
+fn is_pointer(key: &str) -> bool {
+    key.is_empty() || key.starts_with('/')
+}
+
 /// A clause without mistakes, but for expressions that are still in it.
 fn clause(key: &str, want: &Value) -> Result<Clause, String> {
-    if !key.starts_with('/') {
+    if !is_pointer(key) {
         return Ok(Clause::Member { name: key.to_owned(), want: want.clone() });
     }
     let (pointer, optional) = match key.strip_suffix(" or absent") {
@@ -286,11 +297,19 @@ pub fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
+/// Numbers are equal by value, however they are written: 1, 1.0 and 1e0. An integer beyond 2^53 is not the float next to it.
 fn same_number(a: &serde_json::Number, b: &serde_json::Number) -> bool {
-    match (a.is_f64(), b.is_f64()) {
-        (false, false) => a == b,
-        _ => a.as_f64() == b.as_f64(),
+    match (a.as_i128(), b.as_i128()) {
+        (Some(a), Some(b)) => a == b,
+        (None, None) => a.as_f64() == b.as_f64(),
+        (Some(integer), None) => b.as_f64().and_then(whole) == Some(integer),
+        (None, Some(integer)) => a.as_f64().and_then(whole) == Some(integer),
     }
+}
+
+/// The integer that a float is. JSON's integers are read into 64 bits, so a greater one equals none of them.
+fn whole(float: f64) -> Option<i128> {
+    (float.fract() == 0.0 && float.abs() < 2f64.powi(100)).then_some(float as i128)
 }
 
 fn leaves(value: &Value) -> usize {
@@ -328,6 +347,17 @@ mod tests {
     #[case(json!({"target": {"name": "x"}}), json!({"target": {"name": "x", "type": "NAME"}}), true)]
     #[case(json!({"n": 1}), json!({"n": 1.0}), true)]
     #[case(json!({"n": 9007199254740993u64}), json!({"n": 9007199254740992u64}), false)]
+    #[case(json!({"n": 9007199254740993u64}), json!({"n": 9007199254740992.0}), false)]
+    #[case(json!({"n": 9007199254740992.0}), json!({"n": 9007199254740993u64}), false)]
+    #[case(json!({"n": 9007199254740992u64}), json!({"n": 9007199254740992.0}), true)]
+    #[case(json!({"n": u64::MAX}), json!({"n": 18446744073709551615.0}), false)]
+    #[case(json!({"n": i64::MIN}), json!({"n": -9223372036854775808.0}), true)]
+    #[case(json!({"n": 1000}), json!({"n": 1e3}), true)]
+    #[case(json!({"n": 0}), json!({"n": -0.0}), true)]
+    #[case(json!({"n": 0}), json!({"n": 1e-300}), false)]
+    #[case(json!({"n": u64::MAX}), json!({"n": 1e308}), false)]
+    #[case(json!({"n": 1e308}), json!({"n": 1e308}), true)]
+    #[case(json!({"n": 1.5}), json!({"n": 1}), false)]
     #[case(json!({"a": [1, {"b": 2}]}), json!({"a": [1, {"b": 2, "c": 3}]}), true)]
     #[case(json!({"a": [1]}), json!({"a": [1, 2]}), false)]
     #[case(json!({"a": null}), json!({}), false)]
@@ -341,6 +371,12 @@ mod tests {
     #[case(json!({"/l": {"contains": {"like": {"name": "x"}}}}), json!({"l": [{"name": "y"}, {"name": "x", "z": 1}]}), true)]
     #[case(json!({"/l": {"contains": {"like": {"name": "x"}}}}), json!({"l": [{"name": "y"}]}), false)]
     #[case(json!({"code": 4004}), json!({"code": null}), false)]
+    #[case(json!({"": {"type": "object"}}), json!({}), true)]
+    #[case(json!({"": {"type": "object"}}), json!([1]), false)]
+    #[case(json!({"": {"minProperties": 1}}), json!({"": 2}), true)]
+    #[case(json!({"": {"anyOf": [{"type": "null"}, {"required": ["a"]}]}}), json!({"a": 1}), true)]
+    #[case(json!({"": {"like": [1]}}), json!([1]), true)]
+    #[case(json!({"/": true}), json!({"": 2}), true)]
     fn names_take_values_and_pointers_take_schemas(#[case] matcher: Value, #[case] subject: Value, #[case] fits: bool) {
         let matcher = Matcher::compile(&matcher).expect("compiles");
         assert_eq!(matcher.fits(&subject), fits, "{:?}", matcher.difference(&subject));
@@ -350,6 +386,9 @@ mod tests {
     #[case(json!({"/a": 3}))]
     #[case(json!({"/a": {"type": "strin"}}))]
     #[case(json!({"a or absent": 3}))]
+    #[case(json!({"": true}))]
+    #[case(json!({"": 3}))]
+    #[case(json!({" or absent": {"type": "object"}}))]
     #[case(json!([]))]
     fn what_is_no_matcher_is_refused(#[case] matcher: Value) {
         assert!(Matcher::compile(&matcher).is_err());

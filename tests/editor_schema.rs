@@ -329,6 +329,8 @@ fn the_reference_has_a_section_for_every_verb() {
     "title: t\nsteps:\n  - client expects one of:\n      - message: hello\n        warning: x"
 )]
 #[case::pointer_with_a_value("title: t\nsteps:\n  - client expects: hello\n    where: { /version: 1 }")]
+#[case::the_whole_is_there("title: t\nsteps:\n  - client expects: hello\n    where: { \"\": true }")]
+#[case::the_whole_is_no_value("title: t\nsteps:\n  - client expects: hello\n    where: { \"\": 3 }")]
 #[case::name_or_absent("title: t\nsteps:\n  - client expects: hello\n    where: { version or absent: x }")]
 #[case::misspelt_keyword("title: t\nsteps:\n  - client expects: hello\n    where: { /version: { patern: x } }")]
 #[case::misspelt_keyword_within(

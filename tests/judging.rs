@@ -1,10 +1,9 @@
 //! What the judge makes of what a hub does: each case is a scenario of a few lines, a hub of a few more, and a verdict.
 
 use hubproof::event::Verdict;
-use hubproof::frame::Received;
 use rstest::rstest;
 
-use crate::small_talk::{Deeds, Heard, PLAIN, answers, of, play, text};
+use crate::small_talk::{Deeds, Heard, PLAIN, answers, complaints, of, play, text};
 
 /// Every connection is told the same number, twice.
 fn repeats_itself(heard: &Heard<'_>) -> Deeds {
@@ -34,4 +33,184 @@ fn always_judges_every_connection_an_actor_ever_had(#[case] steps: &str) {
         if times == 1 { repeats_itself(heard) } else { answers(r#"{"type":"notice"}"#)(heard) }
     });
     assert_eq!(of(&report, "MUST"), Verdict::Fail, "{:#?}", report.checks);
+}
+
+/// Steps for anna and a crowd of three that have joined, in a shared.yaml with nothing in it.
+fn crowd(steps: &str) -> String {
+    format!(
+        "title: T\nactors: {{ anna: client, crowd: {{ role: client, count: 3 }} }}\nsteps:\n  - anna joins:\n  - crowd join:\n{steps}"
+    )
+}
+
+/// Members of the crowd (connections 1 to 3) are told a number, each after its time.
+fn tells(times: [Option<u64>; 3]) -> impl FnMut(&Heard<'_>) -> Deeds {
+    move |heard| match (heard.text, heard.connection) {
+        (None, c @ 1..=3) => {
+            let notice = text(format!(r#"{{"type":"notice","n":{c}}}"#));
+            times[c as usize - 1].map(|time| (time, c, notice)).into_iter().collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+#[rstest]
+#[case::every_detail_is_judged("at least 2", [Some(1), Some(2), None], Verdict::Pass, Verdict::Fail)]
+#[case::under_exactly_too("exactly 2", [Some(1), Some(2), None], Verdict::Pass, Verdict::Fail)]
+#[case::and_under_at_most("at most 2", [Some(1), Some(2), None], Verdict::Pass, Verdict::Fail)]
+#[case::right_details_hold("exactly 1", [Some(1), None, None], Verdict::Pass, Verdict::Pass)]
+#[case::nothing_to_judge("at most 2", [None, None, None], Verdict::Pass, Verdict::NotTestable)]
+#[case::too_many("exactly 1", [Some(1), Some(2), None], Verdict::Fail, Verdict::Inconclusive)]
+#[case::too_few("at least 2", [Some(1), None, None], Verdict::Fail, Verdict::Inconclusive)]
+#[case::whoever_is_missing_has_patience("at least 1", [Some(3000), None, None], Verdict::Pass, Verdict::Pass)]
+#[case::under_exactly_as_well("exactly 1", [Some(3000), None, None], Verdict::Pass, Verdict::Pass)]
+#[case::but_not_for_ever("at least 1", [Some(6000), None, None], Verdict::Fail, Verdict::Inconclusive)]
+fn a_number_of_a_group(
+    #[case] number: &str,
+    #[case] times: [Option<u64>; 3],
+    #[case] came: Verdict,
+    #[case] is_right: Verdict,
+) {
+    let steps = format!(
+        "  - {number} of crowd expect: notice\n    for: 500ms\n    rules: [MUST]\n    has: {{ MUST-2: {{ n: 1 }} }}\n"
+    );
+    let report = play(PLAIN, &crowd(&steps), tells(times));
+    assert_eq!((of(&report, "MUST"), of(&report, "MUST-2")), (came, is_right), "{:#?}", report.checks);
+}
+
+#[rstest]
+#[case::a_step_that_cannot_be_played("      - check: \"${never.n}\"\n        rules: [MUST-2]\n", Verdict::NotTestable)]
+#[case::deep_inside(
+    "      - each: i\n        in: 2\n        do:\n          - anna sends: ask\n            with: { n: \"${never.n}\" }\n",
+    Verdict::NotTestable
+)]
+#[case::one_that_if_passes_over("      - anna sends: ask\n        if: never\n      - anna sends: ask\n", Verdict::Pass)]
+#[case::all_played("      - anna sends: ask\n      - anna expects: answer\n", Verdict::Pass)]
+fn a_retry_holds_when_its_steps_were_played(#[case] inside: &str, #[case] expected: Verdict) {
+    let scenario = format!(
+        "title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n  - anna expects one of:\n      - message: notice\n        as: never\n      - nothing:\n  - retry: 1s\n    do:\n{inside}    rules: [MUST]\n"
+    );
+    let report = play(PLAIN, &scenario, answers(r#"{"type":"answer"}"#));
+    assert_eq!(of(&report, "MUST"), expected, "{:#?}", report.checks);
+}
+
+const NO_NUMBER: &str = r#"{"type":"answer","n":"seven","list":["a","b"]}"#;
+
+/// What the hub said is no number where the scenario computes with one. That is never a mistake of the scenario.
+#[rstest]
+#[case::in_a_check("  - check: \"${came.n + 1}\"\n    fits: true\n    rules: [MUST]\n", Verdict::Fail)]
+#[case::in_what_it_equals("  - check: \"${1}\"\n    equals: \"${came.n + 1}\"\n    rules: [MUST]\n", Verdict::Fail)]
+#[case::by_each(
+    "  - each: one\n    in: \"${came.list}\"\n    do:\n      - check: \"${one + 1}\"\n        fits: true\n        rules: [MUST]\n",
+    Verdict::Fail
+)]
+#[case::by_each_that_computes(
+    "  - each: one\n    in: \"${came.list | reverse | list}\"\n    do:\n      - check: \"${one + 1}\"\n        fits: true\n        rules: [MUST]\n",
+    Verdict::Fail
+)]
+#[case::by_each_in_a_row(
+    "  - each: one\n    in: [{ n: \"${came.n}\" }]\n    do:\n      - check: \"${one.n + 1}\"\n        fits: true\n        rules: [MUST]\n",
+    Verdict::Fail
+)]
+#[case::by_either(
+    "  - either: one\n    in: [\"${came.n}\"]\n    do:\n      - check: \"${one + 1}\"\n        fits: true\n        rules: [MUST]\n",
+    Verdict::Fail
+)]
+#[case::in_the_number_of_rounds(
+    "  - each: i\n    in: \"${came.n + 1}\"\n    do:\n      - check: \"${i}\"\n        fits: true\n        rules: [MUST]\n",
+    Verdict::Inconclusive
+)]
+#[case::in_what_is_sent(
+    "  - anna sends: ask\n    with: { n: \"${came.n + 1}\" }\n  - anna expects: answer\n    rules: [MUST]\n",
+    Verdict::Inconclusive
+)]
+#[case::in_what_is_sent_raw(
+    "  - anna sends raw: { text: \"${came.n + 1}\" }\n  - anna expects: answer\n    rules: [MUST]\n",
+    Verdict::Inconclusive
+)]
+#[case::in_what_must_not_come(
+    "  - anna expects nothing: notice\n    where: { n: \"${came.n + 1}\" }\n    rules: [MUST]\n",
+    Verdict::Inconclusive
+)]
+#[case::in_a_time(
+    "  - wait: \"${came.n + 1}s\"\n    because: b\n  - anna expects: answer\n    rules: [MUST]\n",
+    Verdict::Inconclusive
+)]
+#[case::said_again_by_us(
+    "  - anna sends: ask\n    with: { n: \"${came.n}\" }\n    as: sent\n  - check: \"${sent.n + 1}\"\n    fits: true\n    rules: [MUST]\n",
+    Verdict::Fail
+)]
+fn what_the_hub_said_cannot_be_computed_with(#[case] steps: &str, #[case] expected: Verdict) {
+    let scenario = format!(
+        "title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna expects: answer\n    as: came\n{steps}"
+    );
+    let mut said = false;
+    let report = play(PLAIN, &scenario, |heard| {
+        let first = heard.text.is_some() && !std::mem::replace(&mut said, heard.text.is_some());
+        first.then(|| (0, heard.connection, text(NO_NUMBER))).into_iter().collect()
+    });
+    assert_eq!(of(&report, "MUST"), expected, "{:#?}", report.checks);
+}
+
+/// And what we said ourselves is none of the hub's faults.
+#[test]
+fn what_we_said_cannot_be_computed_with() {
+    let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna sends: ask\n    with: { n: seven }\n    as: sent\n  - check: \"${sent.n + 1}\"\n    fits: true\n    rules: [MUST]\n";
+    let report = play(PLAIN, scenario, |_| Vec::new());
+    assert!(report.mistake.is_some(), "{:#?}", report.checks);
+}
+
+#[test]
+fn a_reflex_that_cannot_be_done_is_nobodys_mistake() {
+    let shared = "reactions:\n  echo: { whenever: notice, as: came, do: [ { sends: ask, with: { n: \"${came.n + 1}\" } } ] }\nroles: { client: { opening: [ { connects: } ], reacts: [echo] } }\n";
+    let scenario =
+        "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna expects: notice\n    rules: [MUST]\n";
+    let report = play(shared, scenario, |heard| match heard.text {
+        None => vec![(1, heard.connection, text(r#"{"type":"notice","n":"seven"}"#))],
+        Some(_) => Vec::new(),
+    });
+    assert_eq!(of(&report, "MUST"), Verdict::Pass);
+    assert_eq!(report.verdict, Verdict::Inconclusive, "{:#?}", report.checks);
+}
+
+/// `expects nothing` sees what is on the ignore list only under its own name.
+#[rstest]
+#[case("any", "tick", Verdict::Pass)]
+#[case("any", "notice", Verdict::Fail)]
+#[case("notice", "tick", Verdict::Pass)]
+#[case("tick", "tick", Verdict::Fail)]
+fn what_is_ignored_is_never_unexpected(#[case] unwanted: &str, #[case] said: &str, #[case] expected: Verdict) {
+    let shared = format!("ignore: [tick]\n{PLAIN}");
+    let scenario = format!(
+        "title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n  - anna expects nothing: {unwanted}\n    rules: [MUST]\n"
+    );
+    let report =
+        play(&shared, &scenario, |heard| vec![(100, heard.connection, text(format!(r#"{{"type":"{said}"}}"#)))]);
+    assert_eq!(of(&report, "MUST"), expected, "{:#?}", report.checks);
+}
+
+#[rstest]
+#[case("${unkown[:4]}", "nothing here is called `unkown`")]
+#[case("${sha256(unkown)[:4]}", "nothing here is called `unkown`")]
+#[case("${'abc'[unkown:]}", "nothing here is called `unkown`")]
+#[case("${known[:4]}", "")]
+fn names_that_are_sliced_are_looked_for(#[case] expression: &str, #[case] complaint: &str) {
+    let scenario = format!(
+        "title: T\nactors: {{ anna: client }}\nlet: {{ known: abcdef, cut: \"{expression}\" }}\nsteps:\n  - anna joins:\n"
+    );
+    let said = complaints(PLAIN, &scenario);
+    assert!(if complaint.is_empty() { said.is_empty() } else { said.contains(complaint) }, "{said}");
+}
+
+#[rstest]
+#[case(r#"{"type":"answer","n":1}"#, Verdict::Pass)]
+#[case(r#"{"type":"answer","n":1,"m":2}"#, Verdict::Fail)]
+fn the_whole_has_a_pointer(#[case] said: &'static str, #[case] expected: Verdict) {
+    let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna expects: answer\n    where: { \"\": { type: object } }\n    has: { MUST: { \"\": { maxProperties: 2 } } }\n";
+    assert_eq!(of(&play(PLAIN, scenario, answers(said)), "MUST"), expected);
+}
+
+#[test]
+fn ends_of_connections_are_not_counted() {
+    let said = complaints(PLAIN, &crowd("  - at least 1 of crowd expect close: any\n    rules: [MUST]\n"));
+    assert!(said.contains("this is not counted"), "{said}");
 }

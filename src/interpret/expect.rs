@@ -6,16 +6,23 @@ use serde_json::Value;
 
 use super::Conversation;
 use super::actor::Link;
-use super::judge::from_hub;
+use super::judge::unworkable;
 use super::stack::Progress;
 use super::steps::{Active, Failure, Frames, Kind, Member, Stepped, Waiting};
 use super::wants::Wanted;
 use crate::event::Outcome;
 use crate::pack::Level;
 use crate::scenario::model::{
-    Act, ActorId, Alternative, Codes, Expect, Has, MessageName, Program, Quantity, Step, Want, Who,
+    Act, ActorId, Alternative, Codes, Expect, Has, MessageName, Pattern, Program, Quantity, Step, Want, Who,
 };
+use crate::scenario::template::{Names, Template};
 use crate::scenario::value::{Bound, EvalError, Wire};
+
+/// What is wanted cannot be worked out, from one of these.
+fn unwanted<'t>(error: EvalError, from: impl IntoIterator<Item = &'t Template>, names: &dyn Names) -> Failure {
+    let blame = from.into_iter().find(|template| super::judge::from_hub(template, names));
+    blame.map_or_else(|| error.clone().into(), |template| unworkable(error.clone(), template, names))
+}
 
 impl Conversation {
     pub(super) fn begin_expect(&mut self, step: &Step, expect: &Expect, members: Vec<ActorId>) -> Stepped {
@@ -61,22 +68,32 @@ impl Conversation {
     }
 
     pub(super) fn wanted(&self, program: &Program, id: ActorId, want: &Want, after: u64) -> Result<Wanted, Failure> {
+        match want {
+            Want::Control { pong, pattern } => {
+                let names = self.names(Some(id));
+                Wanted::control(*pong, pattern.as_ref(), after, &names)
+                    .map_err(|error| unwanted(error, pattern.as_ref().map(|pattern| &pattern.template), &names))
+            }
+            Want::Message { message, pattern } => self.wanted_message(program, id, message, pattern.as_ref(), after),
+            Want::Close(_) | Want::Refusal(_) => self.wanted_message(program, id, &MessageName::Any, None, u64::MAX),
+        }
+    }
+
+    pub(super) fn wanted_message(
+        &self,
+        program: &Program,
+        id: ActorId,
+        message: &MessageName,
+        pattern: Option<&Pattern>,
+        after: u64,
+    ) -> Result<Wanted, Failure> {
         let names = self.names(Some(id));
-        let (pattern, wanted) = match want {
-            Want::Control { pong, pattern } => (pattern, Wanted::control(*pong, pattern.as_ref(), after, &names)),
-            Want::Message { message, pattern } => {
-                (pattern, Wanted::message(&program.pack, message, pattern.as_ref(), after, &names))
-            }
-            Want::Close(_) | Want::Refusal(_) => {
-                (&None, Wanted::message(&program.pack, &MessageName::Any, None, u64::MAX, &names))
-            }
-        };
-        wanted.map_err(|error| match error {
-            // What the hub sent cannot be computed with, which some other check is about.
-            EvalError::Failed(what) if pattern.as_ref().is_some_and(|p| from_hub(&p.template, &names)) => {
-                Failure::undecided(what, None)
-            }
-            error => error.into(),
+        Wanted::message(&program.pack, message, pattern, after, &names).map_err(|error| {
+            let name = match message {
+                MessageName::Computed(template) => Some(template),
+                MessageName::Any | MessageName::Named(_) => None,
+            };
+            unwanted(error, name.into_iter().chain(pattern.map(|pattern| &pattern.template)), &names)
         })
     }
 
@@ -327,6 +344,7 @@ impl Conversation {
             unix_ms,
             after: end.after,
             connection,
+            from_hub: true,
             opcode: "close",
             text: end.reason.as_str().into(),
             size: 0,

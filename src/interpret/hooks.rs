@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::judge::Finding;
+use super::judge::{Finding, worked_out};
 use super::stack::Progress;
 use super::steps::{Active, Failure, Stepped, Waiting};
 use super::{Conversation, Output};
-use crate::scenario::model::{Act, Compose, Hook, Step};
+use crate::scenario::model::{Act, Hook, Step};
 use crate::scenario::value::{Bound, Wire};
 
 /// Pause before a hook whose answer does not fit is asked again.
@@ -21,20 +21,20 @@ impl Conversation {
         let args = hook
             .args
             .as_ref()
-            .map(|args| args.eval(&names))
+            .map(|args| worked_out(args, &names))
             .transpose()?
             .unwrap_or_else(|| Value::Object(serde_json::Map::new()));
-        let message = hook.message.as_ref().map(|message| self.compose_event(message)).transpose()?;
+        let message = hook.message.as_ref().map(|message| self.compose(None, message)).transpose()?;
         self.next_call += 1;
         let call = self.next_call;
-        self.out.push(Output::Hook { call, name: hook.name.clone(), args, message });
+        self.out.push(Output::Hook {
+            call,
+            name: hook.name.clone(),
+            args,
+            message: message.map(|message| message.value),
+        });
         self.hook_end = Some(deadline);
         Ok(Progress::Waiting(Active { since: self.now, deadline: Some(deadline), waiting: Waiting::Hook { call } }))
-    }
-
-    /// A message a hook carries is the hub's own.
-    pub(super) fn compose_event(&self, compose: &Compose) -> Result<Value, Failure> {
-        self.compose(None, compose)
     }
 
     pub(super) fn hook_answered(&mut self, step: &Step, active: &Active, answer: Result<Value, String>) -> Stepped {
@@ -67,6 +67,7 @@ impl Conversation {
             unix_ms,
             after: Duration::ZERO,
             connection: u32::MAX,
+            from_hub: true,
             opcode: "hook",
             size: text.len(),
             text: text.into(),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::Conversation;
+use super::steps::Failure;
 use crate::event::{Cause, CheckReport, Detail, Outcome, Verdict, verdict};
 use crate::pack::{Basis, Level};
 use crate::scenario::model::{ActorId, CheckId, Pattern, Program, Ready, RuleUse, Test};
@@ -250,13 +251,7 @@ impl Conversation {
         let value = match evaluated {
             Ok(value) => value,
             // What the hub sent cannot be computed with: differences of texts, versions that are none.
-            Err(EvalError::Failed(message)) if from_hub(value, names) => {
-                return Finding::Broken {
-                    expected: "values that can be computed with".to_owned(),
-                    found: message.clone(),
-                    message,
-                };
-            }
+            Err(EvalError::Failed(message)) if from_hub(value, names) => return uncomputable(message),
             Err(error) => return finding(&error),
         };
         match test {
@@ -267,6 +262,7 @@ impl Conversation {
                 message: format!("it is {}", crate::matcher::show(&value)),
             },
             Test::Equals(template) => match template.eval(names) {
+                Err(EvalError::Failed(message)) if from_hub(template, names) => uncomputable(message),
                 Err(error) => finding(&error),
                 Ok(wanted) if crate::matcher::same(&wanted, &value) => Finding::Holds,
                 Ok(wanted) => {
@@ -320,16 +316,31 @@ impl Conversation {
 
 /// Whether something in it came from the hub.
 pub(super) fn from_hub(template: &Template, names: &dyn Names) -> bool {
-    let mut found = false;
-    template.expressions(&mut |expression| {
-        found |= expression.uses.iter().any(|used| used == "frames");
-        found |= expression
-            .uses
-            .iter()
-            .filter_map(|used| names.lookup(used.split('.').next().unwrap_or(used)))
-            .any(|bound| !bound.wires().is_empty());
-    });
-    found
+    let mut frames = false;
+    template.expressions(&mut |expression| frames |= expression.uses.iter().any(|used| used == "frames"));
+    frames || template.wire(names).is_some_and(|wire| wire.from_hub)
+}
+
+/// A value that a step needs. Where it cannot be worked out from what the hub said, which some other check is about,
+/// nothing can be known here; else the scenario is wrong.
+pub(super) fn worked_out(template: &Template, names: &dyn Names) -> Result<Value, Failure> {
+    template.eval(names).map_err(|error| unworkable(error, template, names))
+}
+
+pub(super) fn unworkable(error: EvalError, template: &Template, names: &dyn Names) -> Failure {
+    match error {
+        EvalError::Failed(what) => unusable(what, template, names),
+        error => error.into(),
+    }
+}
+
+/// A value that was worked out, and is none that the step can use.
+pub(super) fn unusable(what: impl Into<String>, template: &Template, names: &dyn Names) -> Failure {
+    if from_hub(template, names) { Failure::undecided(what, None) } else { Failure::mistake(what) }
+}
+
+fn uncomputable(message: String) -> Finding {
+    Finding::Broken { expected: "values that can be computed with".to_owned(), found: message.clone(), message }
 }
 
 /// In a check a missing member is what the hub did wrong; a name nobody bound means that the check was not reached.

@@ -248,7 +248,7 @@ impl Conversation {
             }
         }
         for id in 0..program.actors.len() {
-            self.give(id, &BTreeMap::new(), true);
+            self.equip(id);
         }
         self.push(stack::Frame::body(program.main));
         self.run();
@@ -394,7 +394,7 @@ impl Conversation {
                 self.record(id, connection, Direction::Received, kind, &text, message.payload.len());
                 if current {
                     let wire = self.wire(id, connection, sequence, kind, &text, message.payload.len());
-                    self.take_message(id, wire, message.binary);
+                    self.take_message(id, Arc::new(wire), message.binary);
                 }
             }
             Received::Ping(data) => self.take_control(id, connection, sequence, false, &data),
@@ -464,22 +464,19 @@ impl Conversation {
         self.record(id, connection, Direction::Received, kind, &text, data.len());
         if self.actors[id].connection == Some(connection) {
             let wire = self.wire(id, connection, sequence, kind, &text, data.len());
-            self.actors[id].push(Entry { wire, kind: EntryKind::Control { pong, data: text }, claimed: false });
+            self.actors[id].push(Entry {
+                wire: Arc::new(wire),
+                kind: EntryKind::Control { pong, data: text },
+                claimed: false,
+            });
         }
     }
 
-    fn wire(
-        &self,
-        id: ActorId,
-        connection: u32,
-        sequence: u64,
-        opcode: &'static str,
-        text: &str,
-        size: usize,
-    ) -> Arc<Wire> {
+    fn wire(&self, id: ActorId, connection: u32, sequence: u64, opcode: &'static str, text: &str, size: usize) -> Wire {
         let after = self.now.saturating_sub(self.actors[id].opened_at);
         let unix_ms = self.config.epoch_ms as f64 + self.now.as_secs_f64() * 1000.0;
-        Arc::new(Wire { sequence, at: self.now, unix_ms, after, connection, opcode, text: text.into(), size })
+        let at = self.now;
+        Wire { sequence, at, unix_ms, after, connection, from_hub: true, opcode, text: text.into(), size }
     }
 
     fn record(&mut self, id: ActorId, connection: u32, direction: Direction, kind: &str, text: &str, size: usize) {

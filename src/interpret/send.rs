@@ -4,29 +4,29 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::judge::Finding;
+use super::judge::{Finding, unusable, worked_out};
 use super::stack::Progress;
-use super::steps::{Failure, Stepped};
+use super::steps::{Failure, Kind, Stepped};
 use super::{Conversation, Dial, Output};
-use crate::event::Direction;
+use crate::event::{Direction, Outcome};
 use crate::frame::{Frame, Opcode};
 use crate::scenario::compose;
 use crate::scenario::model::{Act, ActorId, Compose, Connect, MessageName, Step};
 use crate::scenario::template::Template;
-use crate::scenario::value::{Bound, EvalError, Wire};
+use crate::scenario::value::{Bound, Wire};
 
 impl Conversation {
     pub(super) fn dial(&self, id: ActorId, connect: &Connect) -> Result<Dial, Failure> {
         let names = self.names(Some(id));
         let text = |template: &Option<Template>| -> Result<Option<String>, Failure> {
-            match template.as_ref().map(|template| template.eval(&names)).transpose()? {
+            match template.as_ref().map(|template| worked_out(template, &names)).transpose()? {
                 None | Some(Value::Null) => Ok(None),
                 Some(Value::String(text)) => Ok(Some(text)),
                 Some(other) => Ok(Some(other.to_string())),
             }
         };
         let pairs = |template: &Option<Template>| -> Result<Vec<(String, String)>, Failure> {
-            match template.as_ref().map(|template| template.eval(&names)).transpose()? {
+            match template.as_ref().map(|template| worked_out(template, &names)).transpose()? {
                 None => Ok(Vec::new()),
                 Some(Value::Object(members)) => Ok(members
                     .into_iter()
@@ -35,12 +35,13 @@ impl Conversation {
                 Some(other) => Err(Failure::mistake(format!("a mapping belongs here, not {other}"))),
             }
         };
-        let subprotocols = match connect.subprotocols.as_ref().map(|template| template.eval(&names)).transpose()? {
-            None => Vec::new(),
-            Some(Value::Array(items)) => items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect(),
-            Some(Value::String(one)) => vec![one],
-            Some(other) => return Err(Failure::mistake(format!("`subprotocols` is a list, not {other}"))),
-        };
+        let subprotocols =
+            match connect.subprotocols.as_ref().map(|template| worked_out(template, &names)).transpose()? {
+                None => Vec::new(),
+                Some(Value::Array(items)) => items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect(),
+                Some(Value::String(one)) => vec![one],
+                Some(other) => return Err(Failure::mistake(format!("`subprotocols` is a list, not {other}"))),
+            };
         Ok(Dial {
             path: text(&connect.path)?,
             query: pairs(&connect.query)?,
@@ -87,13 +88,15 @@ impl Conversation {
     }
 
     pub(super) fn send(&mut self, id: ActorId, compose: &Compose) -> Result<Option<Bound>, Failure> {
-        let value = self.compose(Some(id), compose)?;
+        let Composed { value, wire } = self.compose(Some(id), compose)?;
         let text = value.to_string();
         let mut frames = fragments(text.as_bytes(), compose.fragments);
         if self.is_server(id) {
             frames = frames.into_iter().map(Frame::unmasked).collect();
         }
-        Ok(self.transmit(id, frames, "text", &text, text.len()).map(|wire| Bound::One { value, wire: Some(wire) }))
+        let from_hub = wire.is_some_and(|wire| wire.from_hub);
+        let sent = self.transmit(id, frames, "text", &text, text.len(), from_hub);
+        Ok(sent.map(|wire| Bound::One { value, wire: Some(wire) }))
     }
 
     pub(super) fn transmit(
@@ -103,24 +106,25 @@ impl Conversation {
         kind: &'static str,
         text: &str,
         size: usize,
+        from_hub: bool,
     ) -> Option<Arc<Wire>> {
         let connection = self.actors[id].connection?;
         let sequence = self.next_sequence();
         self.record(id, connection, Direction::Sent, kind, text, size);
         self.actors[id].last_sent = Some(crate::matcher::cut(&(self.config.mask)(text), 400));
         self.out.push(Output::Send { connection, frames });
-        Some(self.wire(id, connection, sequence, kind, text, size))
+        Some(Arc::new(Wire { from_hub, ..self.wire(id, connection, sequence, kind, text, size) }))
     }
 
     /// A message of ours: the example, renewed by `fills`, changed by `with`, less what `without` takes away.
-    pub(super) fn compose(&self, id: Option<ActorId>, compose: &Compose) -> Result<Value, Failure> {
+    pub(super) fn compose(&self, id: Option<ActorId>, compose: &Compose) -> Result<Composed, Failure> {
         let names = self.names(id);
         let name = match &compose.message {
             MessageName::Any => return Err(Failure::mistake("`any` cannot be sent")),
             MessageName::Named(name) => name.clone(),
-            MessageName::Computed(template) => match template.eval(&names)? {
+            MessageName::Computed(template) => match worked_out(template, &names)? {
                 Value::String(name) => name,
-                other => return Err(Failure::mistake(format!("{other} is not the name of a message"))),
+                other => return Err(unusable(format!("{other} is not the name of a message"), template, &names)),
             },
         };
         let Some(message) = self.program.pack.message(&name) else {
@@ -132,18 +136,15 @@ impl Conversation {
             let pointer =
                 if place.starts_with('/') { place.clone() } else { format!("/{}", crate::matcher::escape(place)) };
             if value.pointer(&pointer).is_some() {
-                compose::put(&mut value, &pointer, template.eval(&names)?);
+                compose::put(&mut value, &pointer, worked_out(template, &names)?);
             }
         }
-        let mut from_hub = false;
+        let mut wire = None;
         if let Some(with) = &compose.with {
-            from_hub = super::judge::from_hub(with, &names);
-            match with.eval(&names) {
-                Ok(with) => compose::merge(&mut value, &with),
-                Err(EvalError::Failed(what)) if from_hub => return Err(Failure::undecided(what, None)),
-                Err(error) => return Err(error.into()),
-            }
+            wire = with.wire(&names);
+            compose::merge(&mut value, &worked_out(with, &names)?);
         }
+        let from_hub = wire.as_ref().is_some_and(|wire| wire.from_hub);
         compose::remove(&mut value, &compose.without);
         let broken = message.schema.judge(&value).into_iter().find(|violation| !violation.should);
         match (&compose.breaks, broken) {
@@ -165,12 +166,14 @@ impl Conversation {
             (Some(_), None) if message.directions.to_hub && !id.is_some_and(|id| self.is_server(id)) => {
                 Err(Failure::mistake(format!("`{name}` is right as it would be sent, so `breaks` is wrong")))
             }
-            _ => Ok(value),
+            _ => Ok(Composed { value, wire }),
         }
     }
 
     pub(super) fn send_raw(&mut self, id: ActorId, template: &Template) -> Result<Option<Bound>, Failure> {
-        let value = template.eval(&self.names(Some(id)))?;
+        let names = self.names(Some(id));
+        let value = worked_out(template, &names)?;
+        let from_hub = super::judge::from_hub(template, &names);
         let connection = self.actors[id].connection.unwrap_or_default();
         let Some((kind, content)) = value.as_object().and_then(|members| members.iter().next()) else {
             return Err(Failure::mistake("`sends raw` takes text, binary, frames or bytes"));
@@ -205,7 +208,7 @@ impl Conversation {
             frames = frames.into_iter().map(Frame::unmasked).collect();
         }
         let size = frames.iter().map(|frame| frame.payload.len()).sum();
-        let wire = self.transmit(id, frames, opcode, &shown, size);
+        let wire = self.transmit(id, frames, opcode, &shown, size, from_hub);
         Ok(wire.map(|wire| Bound::One { value, wire: Some(wire) }))
     }
 
@@ -216,19 +219,19 @@ impl Conversation {
         reason: Option<&Template>,
     ) -> Result<Option<Bound>, Failure> {
         let names = self.names(Some(id));
-        let code = match code.eval(&names)? {
+        let code = match worked_out(code, &names)? {
             Value::Null => None,
             Value::Number(code) => code.as_u64().and_then(|code| u16::try_from(code).ok()),
-            other => return Err(Failure::mistake(format!("{other} is not a close code"))),
+            other => return Err(unusable(format!("{other} is not a close code"), code, &names)),
         };
-        let reason = match reason.map(|reason| reason.eval(&names)).transpose()? {
+        let reason = match reason.map(|reason| worked_out(reason, &names)).transpose()? {
             Some(Value::String(reason)) => reason,
             _ => String::new(),
         };
         let frame = Frame::close(code, &reason);
         let frame = if self.is_server(id) { frame.unmasked() } else { frame };
         let text = code.map_or_else(String::new, |code| format!("{code} {reason}"));
-        let wire = self.transmit(id, vec![frame], "close", text.trim_end(), text.len());
+        let wire = self.transmit(id, vec![frame], "close", text.trim_end(), text.len(), false);
         self.gone(id);
         Ok(wire.map(|wire| Bound::One { value: Value::Null, wire: Some(wire) }))
     }
@@ -247,46 +250,62 @@ impl Conversation {
         self.ended_by_us(id, sequence, String::new(), true);
     }
 
-    /// The reflexes of an actor's role.
-    pub(super) fn react(&mut self, id: ActorId, json: &Value, way: crate::pack::Way) {
+    /// The reflexes of an actor's role to a message that has come.
+    pub(super) fn react(&mut self, id: ActorId, json: Value, wire: Arc<Wire>, way: crate::pack::Way) {
         let program = Arc::clone(&self.program);
         let Some(role) = program.roles.get(&program.actors[id].role) else { return };
+        let came = Bound::One { value: json, wire: Some(wire) };
         for reaction in role.reacts.iter().filter_map(|name| program.reactions.get(name)) {
-            let Some(message) = program.pack.message(&reaction.whenever) else { continue };
+            let (Some(message), Bound::One { value: json, .. }) = (program.pack.message(&reaction.whenever), &came)
+            else {
+                continue;
+            };
             if !(message.is(json, way) || message.is(json, crate::pack::Way::FromHub)) || !self.actors[id].is_open() {
                 continue;
             }
-            let mut frame = super::stack::Frame::body(reaction.block);
-            frame.me = Some(id);
-            frame.kind = super::stack::Kind::Opening { rest: Vec::new() };
-            if let Some(name) = &reaction.as_ {
-                frame.names.insert(name.clone(), Bound::plain(json.clone()));
-            }
-            self.push(frame);
+            let names = reaction.as_.iter().map(|name| (name.clone(), came.clone())).collect();
+            let kind = super::stack::Kind::Opening { rest: Vec::new() };
+            self.push(super::stack::Frame { names, kind, me: Some(id), ..super::stack::Frame::body(reaction.block) });
             let fits = reaction
                 .pattern
                 .as_ref()
                 .is_none_or(|pattern| matches!(self.compare(pattern, json, &self.names(Some(id))), Finding::Holds));
-            if fits {
-                for step in &program.blocks[reaction.block] {
-                    let done = match &step.act {
-                        Act::Send(compose) => self.send(id, compose),
-                        Act::SendRaw(template) => self.send_raw(id, template),
-                        Act::Close { code, reason } => self.close(id, code, reason.as_ref()),
-                        Act::Drop { reset } => {
-                            self.drop_connection(id, *reset);
-                            Ok(None)
-                        }
-                        _ => Ok(None),
-                    };
-                    if let Err(failure) = done {
-                        self.mistake.get_or_insert(format!("reaction to {}: {}", reaction.whenever, failure.message));
-                    }
+            let steps = program.blocks[reaction.block].iter().filter(|_| fits);
+            let failure = steps.map(|step| self.reflex(id, step)).find_map(Result::err);
+            self.stack.pop();
+            match failure {
+                None => {}
+                Some(Failure { kind: Kind::Mistake, message, .. }) => {
+                    self.mistake.get_or_insert(format!("reaction to {}: {message}", reaction.whenever));
+                }
+                // The hub said something that cannot be answered, which the schema of the message is about.
+                Some(failure) => {
+                    let why = format!("`{}` could not be answered: {}", reaction.whenever, failure.message);
+                    let label = format!("reaction:{}", reaction.whenever);
+                    self.judgement.stand(&label, Vec::new(), Outcome::Undecided(why.clone()), why, None);
                 }
             }
-            self.stack.pop();
         }
     }
+
+    fn reflex(&mut self, id: ActorId, step: &Step) -> Result<Option<Bound>, Failure> {
+        match &step.act {
+            Act::Send(compose) => self.send(id, compose),
+            Act::SendRaw(template) => self.send_raw(id, template),
+            Act::Close { code, reason } => self.close(id, code, reason.as_ref()),
+            Act::Drop { reset } => {
+                self.drop_connection(id, *reset);
+                Ok(None)
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+/// A message of ours, and something that crossed the wire and is in it.
+pub(super) struct Composed {
+    pub value: Value,
+    pub wire: Option<Arc<Wire>>,
 }
 
 /// A text over several frames, cut anywhere, even inside a character.

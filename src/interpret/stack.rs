@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::judge::Snapshot;
+use super::judge::{Snapshot, unworkable};
 use super::steps::{Active, Failure, Kind as FailureKind};
 use super::{Conversation, Output, Phase};
 use crate::event::{Cause, Outcome};
@@ -33,7 +33,7 @@ pub enum Kind {
     Body,
     Each {
         name: String,
-        values: Vec<Value>,
+        values: Vec<Bound>,
         round: usize,
         bodies: Vec<BlockId>,
         fresh: Vec<ActorId>,
@@ -41,7 +41,7 @@ pub enum Kind {
     },
     Either {
         name: String,
-        values: Vec<Value>,
+        values: Vec<Bound>,
         try_: usize,
         before: Snapshot,
     },
@@ -190,7 +190,7 @@ impl Conversation {
             }
             Kind::Either { name, values, try_, .. } => {
                 let mut names = frame.names;
-                names.insert(name, Bound::plain(values[try_].clone()));
+                names.insert(name, values[try_].clone());
                 self.leave_block(program, names, None, frame.missed);
             }
             Kind::Retry { .. } => self.leave_block(program, frame.names, None, frame.missed),
@@ -232,7 +232,7 @@ impl Conversation {
         &mut self,
         program: &Program,
         name: &str,
-        values: Vec<Value>,
+        values: Vec<Bound>,
         bodies: &[BlockId],
         fresh: &[ActorId],
     ) {
@@ -259,21 +259,18 @@ impl Conversation {
         }
         if round > 0 {
             for id in &fresh {
-                self.give(*id, &BTreeMap::new(), true);
+                self.equip(*id);
             }
         }
         let block = *bodies.get(round).or(bodies.last()).unwrap_or(&0);
-        let names = [
-            (name.clone(), Bound::plain(values[round].clone())),
-            ("index".to_owned(), Bound::plain(Value::from(round))),
-        ]
-        .into();
+        let names =
+            [(name.clone(), values[round].clone()), ("index".to_owned(), Bound::plain(Value::from(round)))].into();
         let kind = Kind::Each { name, values, round, bodies, fresh, collected };
         self.push(Frame { names, kind, ..Frame::body(block) });
     }
 
-    pub(super) fn enter_either(&mut self, name: &str, values: Vec<Value>, body: BlockId) {
-        let names = [(name.to_owned(), Bound::plain(values[0].clone()))].into();
+    pub(super) fn enter_either(&mut self, name: &str, values: Vec<Bound>, body: BlockId) {
+        let names = [(name.to_owned(), values[0].clone())].into();
         let before = self.judgement.snapshot();
         let kind = Kind::Either { name: name.to_owned(), values, try_: 0, before };
         self.push(Frame { names, kind, ..Frame::body(body) });
@@ -322,14 +319,18 @@ impl Conversation {
         let mut names = BTreeMap::new();
         for (name, template) in given {
             let overriding = with.iter().find(|(known, _)| known == name);
+            let eval = |c: &Self, template: &Template| {
+                let names = c.names(me);
+                template.eval_bound(&names).map_err(|error| unworkable(error, template, &names))
+            };
             let value = match overriding {
                 // With its wire: what the hub sent stays what the hub sent.
-                Some((_, template)) => template.eval_bound(&self.names(me)),
+                Some((_, template)) => eval(self, template),
                 // What is given sees what was given before it.
                 None => {
                     let kind = Kind::Scene { rest: Vec::new(), done: Vec::new(), group };
                     self.push(Frame { names: names.clone(), kind, me, ..Frame::body(*scene) });
-                    let value = template.eval_bound(&self.names(me));
+                    let value = eval(self, template);
                     self.stack.pop();
                     value
                 }
@@ -338,8 +339,7 @@ impl Conversation {
                 Ok(value) => {
                     names.insert(name.clone(), value);
                 }
-                Err(error) => {
-                    let failure = Failure::from_eval(&error);
+                Err(failure) => {
                     self.fail(program, step, failure);
                     return;
                 }
@@ -360,40 +360,52 @@ impl Conversation {
         if let Act::Join { with } = &step.act {
             let mut overrides = BTreeMap::new();
             for (name, template) in with {
-                match template.eval_bound(&self.names(Some(id))) {
+                let names = self.names(Some(id));
+                match template.eval_bound(&names).map_err(|error| unworkable(error, template, &names)) {
                     Ok(value) => {
                         overrides.insert(name.clone(), value);
                     }
-                    Err(error) => {
-                        self.fail(program, step, Failure::from_eval(&error));
+                    Err(failure) => {
+                        self.fail(program, step, failure);
                         return;
                     }
                 }
             }
-            self.give(id, &overrides, false);
+            if let Err(failure) = self.give(id, &overrides, false) {
+                self.fail(program, step, failure);
+                return;
+            }
         }
         let Some(role) = program.roles.get(&program.actors[id].role) else { return };
         self.push(Frame { kind: Kind::Opening { rest }, me: Some(id), missed, ..Frame::body(role.opening) });
     }
 
     /// Works out what is given to an actor: all of it, or what is overridden and whatever stands on it.
-    pub(super) fn give(&mut self, id: ActorId, overrides: &BTreeMap<String, Bound>, all: bool) {
+    pub(super) fn give(&mut self, id: ActorId, overrides: &BTreeMap<String, Bound>, all: bool) -> Result<(), Failure> {
         let program = Arc::clone(&self.program);
-        let Some(Role { given, .. }) = program.roles.get(&program.actors[id].role) else { return };
+        let Some(Role { given, .. }) = program.roles.get(&program.actors[id].role) else { return Ok(()) };
         for (name, template) in given {
             let value = match overrides.get(name) {
-                Some(value) => Ok(value.clone()),
-                None if all || leans_on(template, overrides) => template.eval_bound(&self.names(Some(id))),
+                Some(value) => value.clone(),
+                None if all || leans_on(template, overrides) => {
+                    let names = self.names(Some(id));
+                    template.eval_bound(&names).map_err(|error| {
+                        let failure = unworkable(error, template, &names);
+                        let message = format!("`given: {name}` of `{}`: {}", program.actors[id].name, failure.message);
+                        Failure { message, ..failure }
+                    })?
+                }
                 None => continue,
             };
-            match value {
-                Ok(value) => {
-                    self.actors[id].given.insert(name.clone(), value);
-                }
-                Err(error) => {
-                    self.mistake.get_or_insert(format!("`given: {name}` of `{}`: {error}", program.actors[id].name));
-                }
-            }
+            self.actors[id].given.insert(name.clone(), value);
+        }
+        Ok(())
+    }
+
+    /// What is given to an actor from the beginning, which stands on nothing that the hub said.
+    pub(super) fn equip(&mut self, id: ActorId) {
+        if let Err(failure) = self.give(id, &BTreeMap::new(), true) {
+            self.mistake.get_or_insert(failure.message);
         }
     }
 
@@ -512,7 +524,7 @@ impl Conversation {
                     let (name, value) = (name.clone(), values[*try_].clone());
                     frame.position = 0;
                     frame.missed = None;
-                    frame.names = [(name, Bound::plain(value))].into();
+                    frame.names = [(name, value)].into();
                     self.push(frame);
                     return;
                 }
@@ -607,7 +619,7 @@ pub enum Progress {
 
 struct Round {
     name: String,
-    values: Vec<Value>,
+    values: Vec<Bound>,
     round: usize,
     bodies: Vec<BlockId>,
     fresh: Vec<ActorId>,

@@ -62,10 +62,10 @@ impl Conversation {
             }
         }
         let index = message.and_then(|message| program.pack.messages.iter().position(|m| m.name == message.name));
-        let reacting = json.clone();
+        let reacting = json.clone().map(|json| (json, Arc::clone(&wire)));
         self.actors[id].push(Entry { wire, kind: EntryKind::Message { json, message: index }, claimed: false });
-        if let Some(json) = reacting {
-            self.react(id, &json, way);
+        if let Some((json, wire)) = reacting {
+            self.react(id, json, wire, way);
         }
     }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::actor::Link;
 use super::hooks::HOOK_PAUSE;
-use super::judge::Finding;
+use super::judge::{Finding, unusable, unworkable, worked_out};
 use super::stack::Progress;
 use super::wants::Wanted;
 use super::{Conversation, Output};
@@ -196,11 +196,8 @@ impl Conversation {
                 let after = self.after(after.as_deref())?;
                 let mut wanted = Vec::new();
                 for id in members {
-                    let names = self.names(Some(id));
-                    wanted.push((
-                        id,
-                        Wanted::message(&program.pack, message, pattern.as_ref(), after, &names)?.ignoring(),
-                    ));
+                    let one = self.wanted_message(program, id, message, pattern.as_ref(), after)?;
+                    wanted.push((id, one.ignoring()));
                 }
                 let time = self.time(for_.as_ref())?.unwrap_or(self.config.quiet);
                 let active = Active {
@@ -235,8 +232,8 @@ impl Conversation {
                 Ok(Progress::Entered)
             }
             Act::Compose(compose) => {
-                let value = self.compose(members.first().copied(), compose)?;
-                Ok(Progress::Done(Some(Bound::plain(value))))
+                let composed = self.compose(members.first().copied(), compose)?;
+                Ok(Progress::Done(Some(Bound::One { value: composed.value, wire: composed.wire })))
             }
             Act::Hook(hook) => {
                 let time = self.time(hook.within.as_ref())?.unwrap_or(self.config.patience);
@@ -417,22 +414,30 @@ impl Conversation {
 
     pub(super) fn time(&self, template: Option<&Template>) -> Result<Option<Duration>, Failure> {
         let Some(template) = template else { return Ok(None) };
-        match template.eval(&self.names(None))? {
-            Value::String(text) => duration(&text).map(Some).map_err(Failure::mistake),
-            other => Err(Failure::mistake(format!("`{other}` is not a time with a unit"))),
-        }
+        let names = self.names(None);
+        let time = match worked_out(template, &names)? {
+            Value::String(text) => duration(&text),
+            other => Err(format!("`{other}` is not a time with a unit")),
+        };
+        time.map(Some).map_err(|what| unusable(what, template, &names))
     }
 
-    pub(super) fn values(&self, template: &Template) -> Result<Vec<Value>, Failure> {
-        match template.eval(&self.names(None))? {
-            Value::Array(values) => Ok(values),
-            Value::Number(n) if n.as_u64().is_some_and(|n| n <= 100_000) => {
-                Ok((0..n.as_u64().unwrap_or(0)).map(Value::from).collect())
+    /// What an `each` or `either` goes through. What the hub said stays known as that.
+    pub(super) fn values(&self, template: &Template) -> Result<Vec<Bound>, Failure> {
+        let names = self.names(None);
+        let list = template.eval_bound(&names).map_err(|error| unworkable(error, template, &names))?;
+        match (list.to_json(), list) {
+            (_, Bound::Many { items, .. }) => Ok(items),
+            (Value::Array(values), Bound::One { wire, .. }) => {
+                Ok(values.into_iter().map(|value| Bound::One { value, wire: wire.clone() }).collect())
             }
-            other => Err(Failure::mistake(format!(
-                "`in` takes a list or a number up to 100000, not {}",
-                crate::matcher::show(&other)
-            ))),
+            (Value::Number(n), _) if n.as_u64().is_some_and(|n| n <= 100_000) => {
+                Ok((0..n.as_u64().unwrap_or(0)).map(|n| Bound::plain(Value::from(n))).collect())
+            }
+            (other, _) => {
+                let what = format!("`in` takes a list or a number up to 100000, not {}", crate::matcher::show(&other));
+                Err(unusable(what, template, &names))
+            }
         }
     }
 

@@ -59,6 +59,43 @@ fn identifier(code: &str, from: usize) -> Range<usize> {
     start..if digit { start } else { start + length }
 }
 
+/// The source with every slice `x[a:b]` written as the look-up `x[[a,b]]`, which uses the same names: the engine tells
+/// those of a look-up, but not what a slice is taken from. `None` where there is no slice.
+pub fn without_slices(source: &str) -> Option<String> {
+    let code = blanked(source);
+    // Open brackets, and where in them the pieces of a slice begin.
+    let mut open: Vec<(char, Vec<usize>)> = Vec::new();
+    let mut edits: Vec<(Range<usize>, &str)> = Vec::new();
+    let piece_is_empty = |from: usize, to: usize| code[from..to].trim().is_empty();
+    for (at, c) in code.char_indices() {
+        match c {
+            '[' | '(' | '{' => open.push((c, vec![at + 1])),
+            ':' => {
+                if let Some(('[', pieces)) = open.last_mut() {
+                    let empty = pieces.last().is_some_and(|from| piece_is_empty(*from, at));
+                    edits.push((at..at + 1, if empty { "0," } else { "," }));
+                    pieces.push(at + 1);
+                }
+            }
+            ']' | ')' | '}' => {
+                if let Some((_, pieces)) = open.pop()
+                    && let [first, .., last] = pieces.as_slice()
+                {
+                    edits.push((*first..*first, "["));
+                    edits.push((at..at, if piece_is_empty(*last, at) { "0]" } else { "]" }));
+                }
+            }
+            _ => {}
+        }
+    }
+    edits.sort_by_key(|(range, _)| (range.start, range.end));
+    let mut rewritten = source.to_owned();
+    for (range, with) in edits.iter().rev() {
+        rewritten.replace_range(range.clone(), with);
+    }
+    (!edits.is_empty()).then_some(rewritten)
+}
+
 /// The source with the insides of its texts blanked out, byte for byte.
 fn blanked(source: &str) -> String {
     let mut quote = None;
@@ -192,6 +229,17 @@ mod tests {
     fn a_filter_or_test_that_does_not_exist_is_found(#[case] source: &str, #[case] expected: Option<(&str, &str)>) {
         let found = unknown_word(source, &super::super::functions::environment());
         assert_eq!(found.map(|(at, what, _)| (&source[at], what)), expected);
+    }
+
+    #[rstest]
+    #[case("list[0]", None)]
+    #[case("{'a': b}['a']", None)]
+    #[case("list[:4]", Some("list[[0,4]]"))]
+    #[case("list[a:]", Some("list[[a,0]]"))]
+    #[case("list[a:b:c]", Some("list[[a,b,c]]"))]
+    #[case("f(x[1:])[:y[0:2][0]] ~ '[:'", Some("f(x[[1,0]])[[0,y[[0,2]][0]]] ~ '[:'"))]
+    fn a_slice_is_a_look_up_as_far_as_names_go(#[case] source: &str, #[case] expected: Option<&str>) {
+        assert_eq!(without_slices(source).as_deref(), expected);
     }
 
     #[test]

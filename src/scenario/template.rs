@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::functions::{self, WORLD, World};
 use super::lexis;
-use super::value::{Bound, EvalError, from_engine};
+use super::value::{Bound, EvalError, Wire, from_engine};
 use crate::diagnostic::{Diagnostic, suggest};
 use crate::source::Span;
 use crate::yaml::{Kind, Node, Text};
@@ -143,12 +143,25 @@ impl Template {
         }
     }
 
-    /// Like [`Template::eval`], but what a path leads to keeps its wire.
+    /// Like [`Template::eval`], but what a path leads to keeps its wire, and what is worked out from frames that of one
+    /// of them, so that what the hub said stays known as that.
     pub fn eval_bound(&self, names: &dyn Names) -> Result<Bound, EvalError> {
         match self {
             Self::Expression(expression) => expression.eval_bound(names),
-            other => other.eval(names).map(Bound::plain),
+            Self::List(items) => {
+                let items: Vec<Bound> = items.iter().map(|item| item.eval_bound(names)).collect::<Result<_, _>>()?;
+                let list = Bound::Many { items, ordered: true };
+                Ok(if list.wires().is_empty() { Bound::plain(list.to_json()) } else { list })
+            }
+            other => Ok(Bound::One { value: other.eval(names)?, wire: other.wire(names) }),
         }
+    }
+
+    /// Something that crossed the wire and is used here: what the hub said before what was said to it.
+    pub fn wire(&self, names: &dyn Names) -> Option<Arc<Wire>> {
+        let mut wires = Vec::new();
+        self.expressions(&mut |expression| wires.extend(expression.wires(names)));
+        one_of(wires)
     }
 
     pub fn eval(&self, names: &dyn Names) -> Result<Value, EvalError> {
@@ -212,7 +225,10 @@ impl Expr {
                 "filters and tests are minijinja's; scenarios/README.md lists the functions",
             )));
         }
-        let mut uses: Vec<String> = expression.undeclared_variables(true).into_iter().collect();
+        let shown =
+            lexis::without_slices(&source).and_then(|look_up| ENVIRONMENT.compile_expression_owned(look_up).ok());
+        let mut uses: Vec<String> =
+            shown.as_ref().unwrap_or(&expression).undeclared_variables(true).into_iter().collect();
         uses.sort();
         if uses.iter().any(|name| name == "jwt") && !source.contains("key") && !source.contains("none") {
             uses.push("hub.jwt_secret".to_owned());
@@ -254,12 +270,26 @@ impl Expr {
         }
     }
 
-    /// What a path leads to, with its wire; an expression that computes has none.
-    pub fn eval_bound(&self, names: &dyn Names) -> Result<Bound, EvalError> {
+    fn eval_bound(&self, names: &dyn Names) -> Result<Bound, EvalError> {
         match &self.form {
             Form::Path(root, segments) => self.bound(root, segments, names),
-            Form::Engine(_) => self.eval(names).map(Bound::plain),
+            Form::Engine(_) => Ok(Bound::One { value: self.eval(names)?, wire: one_of(self.wires(names)) }),
         }
+    }
+
+    /// The wires of all that it uses, as far as names alone tell: of `anna.hello.uuid` that of `hello`.
+    fn wires(&self, names: &dyn Names) -> Vec<Arc<Wire>> {
+        let mut wires = Vec::new();
+        for used in &self.uses {
+            let mut pieces = used.split('.');
+            let Some(mut bound) = pieces.next().and_then(|root| names.lookup(root)) else { continue };
+            for piece in pieces {
+                let Some(member) = bound.member(piece) else { break };
+                bound = member;
+            }
+            wires.extend(bound.wires());
+        }
+        wires
     }
 
     fn bound(&self, root: &str, segments: &[Segment], names: &dyn Names) -> Result<Bound, EvalError> {
@@ -303,6 +333,11 @@ impl Expr {
             )),
         }
     }
+}
+
+fn one_of(wires: Vec<Arc<Wire>>) -> Option<Arc<Wire>> {
+    let said = wires.iter().position(|wire| wire.from_hub).unwrap_or(0);
+    wires.into_iter().nth(said)
 }
 
 /// Functions of the engine itself that scenarios may use.

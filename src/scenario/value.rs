@@ -19,6 +19,8 @@ pub struct Wire {
     /// Since the connection was open.
     pub after: Duration,
     pub connection: u32,
+    /// Not said by us, or said by us with something of the hub's in it: nobody here answers for what it is.
+    pub from_hub: bool,
     pub opcode: &'static str,
     pub text: Arc<str>,
     pub size: usize,

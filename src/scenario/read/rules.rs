@@ -299,6 +299,10 @@ pub fn member_paths(node: &Node) -> Vec<(Vec<String>, Span)> {
     fn walk(node: &Node, path: &[String], found: &mut Vec<(Vec<String>, Span)>) {
         for (key, value) in entries(Some(node)) {
             let mut path = path.to_vec();
+            // A pointer to the whole touches no member.
+            if key.name.is_empty() {
+                continue;
+            }
             if let Some(pointer) = key.name.strip_prefix('/') {
                 let pointer = pointer.trim_end_matches(" or absent");
                 path.extend(pointer.split('/').map(|token| token.replace("~1", "/").replace("~0", "~")));
