@@ -14,11 +14,12 @@ use tokio::task::JoinSet;
 pub use hubs::{EmbeddedHubs, HubsError};
 
 use crate::event::{Cause, Event, ScenarioReport, Verdict};
+use crate::hook::Trust;
 use crate::interpret::{Config, unmet};
 use crate::pack::Pack;
 use crate::scenario::{Isolation, Program, Shared};
 use crate::secret::Masker;
-use crate::target::{HookSpec, Target};
+use crate::target::{DEFAULT_CONNECTIONS, HookSpec, Target};
 use crate::transport::{Endpoint, tls};
 
 /// One protocol and the hub it is checked on.
@@ -56,6 +57,8 @@ pub struct Site {
     pub endpoint: Endpoint,
     pub tls: Option<Arc<rustls::ClientConfig>>,
     pub hooks: BTreeMap<String, HookSpec>,
+    /// Whom hooks trust; `None` where none of them speaks TLS.
+    pub trust: Option<Trust>,
     /// Defaults of the protocol included.
     pub settings: BTreeMap<String, Value>,
     pub provides: BTreeSet<String>,
@@ -93,6 +96,8 @@ struct Prepared {
     target: Target,
     embedded: Option<Arc<EmbeddedHubs>>,
     masker: Arc<Masker>,
+    /// Most connections at a time, at least one.
+    connections: usize,
     budget: Arc<Semaphore>,
     /// Read by scenarios that share the hub, written by those that must be alone on it.
     hub: Arc<RwLock<()>>,
@@ -178,6 +183,12 @@ fn prepare(subject: &Subject) -> Result<Prepared, SetupError> {
     } else {
         None
     };
+    // A template may turn out to be https.
+    let https = |spec: &HookSpec| matches!(spec, HookSpec::Http { url, .. } if !url.starts_with("http://"));
+    let trust = target.instances.iter().flat_map(|instance| instance.hooks.values()).any(https);
+    let trust = trust.then(|| Trust::new(&target.tls)).transpose();
+    let trust = trust.map_err(|error| SetupError::Tls(error.to_string()))?;
+    let connections = target.connections.or(subject.pack.ours.connections).unwrap_or(DEFAULT_CONNECTIONS).max(1);
     let mut sites = Vec::new();
     for instance in &target.instances {
         let endpoint: Endpoint = instance
@@ -196,7 +207,8 @@ fn prepare(subject: &Subject) -> Result<Prepared, SetupError> {
             name: instance.name.clone(),
             endpoint,
             tls: config.clone(),
-            hooks: target.hooks.clone(),
+            hooks: instance.hooks.clone(),
+            trust: trust.clone(),
             settings,
             provides,
         }));
@@ -207,7 +219,8 @@ fn prepare(subject: &Subject) -> Result<Prepared, SetupError> {
         target: target.clone(),
         embedded: subject.embedded.clone(),
         masker: Arc::new(masker(subject)),
-        budget: Arc::new(Semaphore::new(target.connections.max(1))),
+        connections,
+        budget: Arc::new(Semaphore::new(connections)),
         hub: Arc::default(),
         words: Arc::default(),
     })
@@ -254,7 +267,7 @@ async fn run_job(
     };
     let subject = &job.subject;
     let _ = events.send(Event::Started { id: job.program.id.clone() }).await;
-    let permits = u32::try_from(job.program.connections.clamp(1, subject.target.connections.max(1))).unwrap_or(1);
+    let permits = u32::try_from(job.program.connections.clamp(1, subject.connections)).unwrap_or(1);
     let turn = async {
         let budget = Arc::clone(&subject.budget).acquire_many_owned(permits).await;
         (budget, isolate(&job.program.isolation, subject).await)
@@ -269,13 +282,14 @@ async fn run_job(
         match embedded.start_one(index).await {
             Ok((url, hub)) => {
                 if let Ok(endpoint) = url.parse() {
-                    let Site { name, tls, hooks, settings, provides, .. } = &*site;
+                    let Site { name, tls, hooks, trust, settings, provides, .. } = &*site;
                     let hooks = hub.hooks(hooks);
                     site = Arc::new(Site {
                         name: name.clone(),
                         endpoint,
                         tls: tls.clone(),
                         hooks,
+                        trust: trust.clone(),
                         settings: settings.clone(),
                         provides: provides.clone(),
                     });

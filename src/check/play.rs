@@ -265,13 +265,11 @@ impl Driver {
             return;
         };
         let (aside, settings, patience) = (self.aside.clone(), self.settings.clone(), self.patience);
+        let trust = self.site.trust.clone();
         self.tasks.spawn(async move {
-            let answer = hook::run(
-                &spec,
-                &HookCall { name: &name, args: &args, message: message.as_ref(), settings: &settings },
-                patience,
-            )
-            .await;
+            let (message, trust) = (message.as_ref(), trust.as_ref());
+            let asked = HookCall { name: &name, args: &args, message, settings: &settings, trust };
+            let answer = hook::run(&spec, &asked, patience).await;
             let _ = aside.send(Aside::Answer { call, answer: answer.map_err(|error| error.to_string()) }).await;
         });
     }

@@ -2,17 +2,40 @@
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 use ureq::Agent;
 use ureq::http::header::CONTENT_TYPE;
 use ureq::http::{HeaderName, HeaderValue, Method, Uri};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::{Filler, HookCall, HookError, MAX_ANSWER, answer};
+use crate::target::TlsOptions;
+use crate::transport::tls::{self, TlsError};
+
+/// Whom hooks trust on an `https://` address: whom the target trusts on `wss://`. Worth sharing, since it reads files.
+#[derive(Clone, Debug)]
+pub struct Trust(TlsConfig);
+
+impl Trust {
+    /// # Errors
+    /// A file of certificates that cannot be used.
+    pub fn new(options: &TlsOptions) -> Result<Self, TlsError> {
+        let builder = TlsConfig::builder().disable_verification(options.insecure);
+        if options.insecure {
+            return Ok(Self(builder.build()));
+        }
+        let roots = tls::trusted(options.ca.as_deref())?;
+        let roots = roots.iter().map(|root| Certificate::from_der(root).to_owned()).collect();
+        Ok(Self(builder.root_certs(RootCerts::Specific(Arc::new(roots))).build()))
+    }
+}
 
 /// A request with everything filled in.
 pub(super) struct Request {
+    trust: Option<Trust>,
     hook: String,
     url: String,
     request: ureq::http::Request<Vec<u8>>,
@@ -54,7 +77,7 @@ impl Request {
                 .map_err(|_| refuse(format!("the value of `{name}` is not that of a header")))?;
             request.headers_mut().insert(name, value);
         }
-        Ok(Self { hook: call.name.to_owned(), url, request })
+        Ok(Self { trust: call.trust.cloned(), hook: call.name.to_owned(), url, request })
     }
 
     pub(super) async fn send(self, timeout: Duration) -> Result<Value, HookError> {
@@ -67,18 +90,22 @@ impl Request {
     }
 
     fn send_blocking(self, timeout: Duration) -> Result<Value, HookError> {
-        let Self { hook, url, request } = self;
+        let Self { trust, hook, url, request } = self;
         let method = request.method().to_string();
         let failed = |error| failure(&hook, &url, timeout, error);
-        let agent: Agent = Agent::config_builder()
+        let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
             .proxy(None)
             .timeout_global(Some(timeout))
-            .user_agent(concat!("hubproof/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .into();
+            .user_agent(concat!("hubproof/", env!("CARGO_PKG_VERSION")));
+        let agent: Agent = match trust {
+            Some(Trust(config_of_tls)) => config.tls_config(config_of_tls),
+            None => config,
+        }
+        .build()
+        .into();
         let response = match request.body().is_empty() {
             true => agent.run(request.map(drop)),
             false => agent.run(request),

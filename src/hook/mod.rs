@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 pub use crate::target::HookSpec;
 use crate::target::template::{TemplateError, fill};
+pub use http::Trust;
 
 /// Longest answer that is read.
 pub const MAX_ANSWER: usize = 1 << 20;
@@ -26,6 +27,8 @@ pub struct HookCall<'a> {
     pub message: Option<&'a Value>,
     /// The settings of the instance, `hub` in templates.
     pub settings: &'a Map<String, Value>,
+    /// Whom to trust on an `https://` address; `None`: the roots that are built in.
+    pub trust: Option<&'a Trust>,
 }
 
 /// Why a hook did not answer: the harness could not act, which says nothing about the hub.

@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use super::{HookCall, HookError, HookSpec, MAX_ANSWER, run};
+use super::{HookCall, HookError, HookSpec, MAX_ANSWER, Trust, run};
+use crate::target::TlsOptions;
 
 /// Long enough for a busy machine; no test waits for it.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -69,7 +70,12 @@ fn settings() -> Map<String, Value> {
 
 async fn call(spec: &HookSpec, args: Value, message: Option<Value>, timeout: Duration) -> Result<Value, HookError> {
     let settings = settings();
-    run(spec, &HookCall { name: "emit", args: &args, message: message.as_ref(), settings: &settings }, timeout).await
+    run(
+        spec,
+        &HookCall { name: "emit", args: &args, message: message.as_ref(), settings: &settings, trust: None },
+        timeout,
+    )
+    .await
 }
 
 #[rstest]
@@ -263,5 +269,52 @@ mod unix {
     async fn command_says_that_there_is_no_such_program() {
         let error = call(&command(&["./no-such-program"]), json!({}), None, PATIENCE).await.expect_err("not there");
         assert!(error.to_string().starts_with("the hook `emit` cannot start `./no-such-program`: "), "{error}");
+    }
+}
+
+/// A web server with a certificate of its own; gives its address, and a file with that certificate.
+async fn tls_server() -> (String, tempfile::NamedTempFile) {
+    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let ca = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(ca.path(), own.cert.pem()).expect("written");
+    let key = rustls::pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).expect("a key");
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.expect("versions").with_no_client_auth();
+    let config = config.with_single_cert(vec![own.cert.der().clone()], key).expect("a configuration");
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = format!("https://localhost:{}", listener.local_addr().expect("bound").port());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut asked = [0; 4096];
+            drop(stream.read(&mut asked).await);
+            drop(stream.write_all(response("200 OK", "1").unwrap_or_default().as_bytes()).await);
+            drop(stream.shutdown().await);
+        }
+    });
+    (address, ca)
+}
+
+#[rstest]
+#[case::nobody_knows_it(false, false, Err("UnknownIssuer"))]
+#[case::by_the_file_of_the_target(true, false, Ok(json!(1)))]
+#[case::anybody(false, true, Ok(json!(1)))]
+#[tokio::test]
+async fn hooks_trust_whom_the_target_trusts(
+    #[case] with_ca: bool,
+    #[case] insecure: bool,
+    #[case] expected: Result<Value, &str>,
+) {
+    let (address, ca) = tls_server().await;
+    let options = TlsOptions { ca: with_ca.then(|| ca.path().to_owned()), insecure };
+    let trust = Trust::new(&options).expect("certificates");
+    let (args, settings) = (json!({}), settings());
+    let asked = HookCall { name: "emit", args: &args, message: None, settings: &settings, trust: Some(&trust) };
+    let answer = run(&http("GET", address, &[], None), &asked, PATIENCE).await.map_err(|error| error.to_string());
+    match expected {
+        Ok(expected) => assert_eq!(answer, Ok(expected)),
+        Err(why) => assert!(answer.as_ref().is_err_and(|error| error.contains(why)), "{answer:?}"),
     }
 }

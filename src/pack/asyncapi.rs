@@ -39,10 +39,51 @@ pub struct Document {
     pub version: String,
     pub description: String,
     pub messages: Vec<Declared>,
+    pub ours: Ours,
     /// Files that any message names, also one that is wrong otherwise.
     pub files: Vec<String>,
     /// Every message has a payload, so that no other file is named.
     pub files_known: bool,
+}
+
+/// What `x-hubproof` of the document says, which AsyncAPI has no words for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ours {
+    /// Most connections that a hub of this protocol has to bear from one machine; a target may say otherwise.
+    pub connections: Option<usize>,
+    /// Words among `NaN`, `Infinity` and `-Infinity` that hubs of this protocol may write where JSON has no number. A
+    /// frame with one of them is read as if `null` stood there; what its text is worth is left to the scenarios.
+    pub numbers: Vec<String>,
+}
+
+const NO_NUMBERS: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
+
+fn ours(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Ours {
+    let mut ours = Ours::default();
+    let mut wrong = |span, message: &str, help: &str| diagnostics.push(Diagnostic::error(span, message).help(help));
+    for (key, node) in root.get("x-hubproof").and_then(Node::map).unwrap_or_default() {
+        match (key.name.as_str(), &node.kind) {
+            ("connections", Kind::Number(n)) if n.as_u64().is_some_and(|n| (1..=1_000_000).contains(&n)) => {
+                ours.connections = n.as_u64().and_then(|n| usize::try_from(n).ok());
+            }
+            ("connections", _) => wrong(node.span, "this is a whole number from 1 to 1000000", "such as 40"),
+            ("numbers", Kind::List(items)) => {
+                for item in items {
+                    match item.text().filter(|word| NO_NUMBERS.contains(word)) {
+                        Some(word) => ours.numbers.push(word.to_owned()),
+                        None => wrong(item.span, "this is a word that JSON has not", "NaN, Infinity or -Infinity"),
+                    }
+                }
+            }
+            ("numbers", _) => wrong(node.span, "`numbers` is a list", "write `numbers: [NaN]`"),
+            (name, _) => wrong(
+                key.span,
+                &format!("`x-hubproof` of the document has no `{name}`"),
+                &suggest(name, ["connections", "numbers"], "it has `connections` and `numbers`"),
+            ),
+        }
+    }
+    ours
 }
 
 pub fn parse(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Document {
@@ -93,6 +134,7 @@ pub fn parse(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Document {
         version: info("version"),
         description: info("description"),
         messages,
+        ours: ours(root, diagnostics),
         files,
         files_known,
     }

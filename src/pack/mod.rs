@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-pub use asyncapi::Directions;
+pub use asyncapi::{Directions, Ours};
 pub use rules::{Basis, Level, Rule, Rules};
 pub use schema::{Schema, Violation};
 
@@ -34,6 +34,8 @@ pub struct Pack {
     pub title: String,
     pub version: String,
     pub description: String,
+    /// What the document says to this harness.
+    pub ours: Ours,
     /// In the order of the document.
     pub messages: Vec<MessageType>,
     pub rules: BTreeMap<String, Rule>,
@@ -141,6 +143,7 @@ impl Pack {
             title: document.title,
             version: document.version,
             description: document.description,
+            ours: document.ours,
             messages,
             rules: rules.rules,
             document: rules.document,

@@ -39,14 +39,15 @@ pub struct Target {
     pub protocol: Option<String>,
     /// At least one; a scenario runs on the first that meets its needs.
     pub instances: Vec<Instance>,
-    /// Most connections open at a time, at least one.
-    pub connections: usize,
+    /// Most connections open at a time, at least one. `None`: what the protocol says, else [`DEFAULT_CONNECTIONS`].
+    pub connections: Option<usize>,
     /// How long to wait for what must come.
     pub patience: Duration,
     /// How long silence is listened to.
     pub quiet: Duration,
     /// Whether scenarios may leave the hub unusable.
     pub restartable: bool,
+    /// Those of every instance that has none of its own of that name.
     pub hooks: BTreeMap<String, HookSpec>,
     pub tls: TlsOptions,
 }
@@ -61,6 +62,8 @@ pub struct Instance {
     pub provides: BTreeSet<String>,
     /// By name, as `hub.NAME` in scenarios; the target's own included.
     pub settings: BTreeMap<String, Setting>,
+    /// By name; the target's own included.
+    pub hooks: BTreeMap<String, HookSpec>,
 }
 
 /// What the hub is set to. A time is text with a unit. `Debug` does not show a secret.
@@ -72,7 +75,7 @@ pub struct Setting {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsOptions {
-    /// A file of certificates (PEM) to trust instead of the system's.
+    /// A file of certificates (PEM) to trust besides the system's.
     pub ca: Option<PathBuf>,
     /// Trust whatever the hub shows.
     pub insecure: bool,

@@ -34,6 +34,8 @@ provides = ["tls"]
 version = "0.2.0"
 [instance.secrets]
 secret = { file = "secret.txt" }
+[instance.hooks.stop]
+command = ["./stop-this"]
 [hooks.emit]
 http = { method = "PUT", url = "http://127.0.0.1:4100/${args.kind}", headers = { x = "y" }, body = '{"a": ${json(message)}}', timeout = "2s" }
 [hooks.stop]
@@ -84,6 +86,27 @@ fn everything_is_read() {
     with_secret[3].1 = setting(json!("0.2.0"));
     let settings = |all: [(&str, Setting); 4]| all.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
     let words = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect();
+    let hooks = BTreeMap::from([
+        (
+            "emit".to_owned(),
+            HookSpec::Http {
+                method: "PUT".to_owned(),
+                url: "http://127.0.0.1:4100/${args.kind}".to_owned(),
+                headers: BTreeMap::from([("x".to_owned(), "y".to_owned())]),
+                body: Some(r#"{"a": ${json(message)}}"#.to_owned()),
+                timeout: Some(Duration::from_secs(2)),
+            },
+        ),
+        (
+            "stop".to_owned(),
+            HookSpec::Command {
+                words: ["etc/./stop-hub", "--name", "${args.name}"].map(str::to_owned).to_vec(),
+                timeout: Some(Duration::from_secs(30)),
+            },
+        ),
+    ]);
+    let mut of_one = hooks.clone();
+    of_one.insert("stop".to_owned(), HookSpec::Command { words: vec!["etc/./stop-this".to_owned()], timeout: None });
     let expected = Target {
         protocol: Some("concierge".to_owned()),
         instances: vec![
@@ -92,37 +115,21 @@ fn everything_is_read() {
                 url: "ws://127.0.0.1:4000".to_owned(),
                 provides: words(&["journal"]),
                 settings: settings(plain),
+                hooks: hooks.clone(),
             },
             Instance {
                 name: "with-secret".to_owned(),
                 url: "wss://127.0.0.1:4001/x?y=z".to_owned(),
                 provides: words(&["journal", "tls"]),
                 settings: settings(with_secret),
+                hooks: of_one,
             },
         ],
-        connections: 200,
+        connections: Some(200),
         patience: Duration::from_secs(4),
         quiet: Duration::from_millis(250),
         restartable: true,
-        hooks: BTreeMap::from([
-            (
-                "emit".to_owned(),
-                HookSpec::Http {
-                    method: "PUT".to_owned(),
-                    url: "http://127.0.0.1:4100/${args.kind}".to_owned(),
-                    headers: BTreeMap::from([("x".to_owned(), "y".to_owned())]),
-                    body: Some(r#"{"a": ${json(message)}}"#.to_owned()),
-                    timeout: Some(Duration::from_secs(2)),
-                },
-            ),
-            (
-                "stop".to_owned(),
-                HookSpec::Command {
-                    words: ["etc/./stop-hub", "--name", "${args.name}"].map(str::to_owned).to_vec(),
-                    timeout: Some(Duration::from_secs(30)),
-                },
-            ),
-        ]),
+        hooks,
         tls: TlsOptions { ca: Some("etc/ca.pem".into()), insecure: true },
     };
     assert_eq!(parsed(FULL, &[]), Ok(expected.clone()));
@@ -143,8 +150,9 @@ fn a_url_is_a_target() {
                 url: "ws://hub.example/ws".to_owned(),
                 provides: BTreeSet::new(),
                 settings: BTreeMap::from([("version".to_owned(), setting(json!("1.2.3")))]),
+                hooks: BTreeMap::new(),
             }],
-            connections: 500,
+            connections: None,
             patience: Duration::from_secs(5),
             quiet: Duration::from_millis(300),
             restartable: false,
@@ -632,7 +640,8 @@ fn what_is_written_is_read_back(#[case] text: &str) {
     let mut target = parsed(text, &[]).expect("a target");
     // Relative to the folder of the first file; a file elsewhere needs them absolute.
     target.tls.ca = target.tls.ca.map(|ca| PathBuf::from("/").join(ca));
-    for hook in target.hooks.values_mut() {
+    let of_instances = target.instances.iter_mut().flat_map(|instance| instance.hooks.values_mut());
+    for hook in target.hooks.values_mut().chain(of_instances) {
         if let HookSpec::Command { words, .. } = hook {
             words[0].insert(0, '/');
         }
@@ -714,6 +723,8 @@ fn what_is_written_is_read_back(#[case] text: &str) {
 #[case("url = \"ws://h\"\n[hooks.a]\ncommand = \"ls\"", false)]
 #[case("url = \"ws://h\"\n[hooks.a]\ncommand = [\"x\"]\nhttp = { url = \"http://h\" }", false)]
 #[case("url = \"ws://h\"\n[hooks.a]", false)]
+#[case("url = \"ws://h\"\n[[instance]]\nname = \"a\"\n[instance.hooks.a]\ncommand = [\"x\"]", true)]
+#[case("url = \"ws://h\"\n[[instance]]\nname = \"a\"\n[instance.hooks.a]\ncommand = []", false)]
 #[case("url = \"ws://h\"\n[hooks.a-b]\ncommand = [\"x\"]", false)]
 fn schema_and_parser_agree(#[case] text: &str, #[case] fine: bool) {
     let schema: serde_json::Value = serde_json::from_str(SCHEMA).expect("the schema is JSON");

@@ -1,5 +1,7 @@
 //! A target as TOML, for `serve --target-file`.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 use toml::{Table, Value as Toml};
 
@@ -11,17 +13,19 @@ pub(super) fn to_toml(target: &Target) -> String {
     if let Some(protocol) = &target.protocol {
         put("protocol", protocol.as_str().into());
     }
-    put("connections", Toml::Integer(i64::try_from(target.connections).unwrap_or(i64::MAX)));
+    if let Some(connections) = target.connections {
+        put("connections", Toml::Integer(i64::try_from(connections).unwrap_or(i64::MAX)));
+    }
     put("patience", format_duration(target.patience).into());
     put("quiet", format_duration(target.quiet).into());
     put("restartable", target.restartable.into());
     match target.instances.as_slice() {
-        [only] if only.name == ONLY_INSTANCE => file.extend(instance(only)),
+        [only] if only.name == ONLY_INSTANCE => file.extend(instance(only, &target.hooks)),
         several => {
             let named = several.iter().map(|i| {
                 let mut table = Table::new();
                 table.insert("name".to_owned(), i.name.as_str().into());
-                table.extend(instance(i));
+                table.extend(instance(i, &target.hooks));
                 Toml::Table(table)
             });
             file.insert("instance".to_owned(), Toml::Array(named.collect()));
@@ -38,13 +42,13 @@ pub(super) fn to_toml(target: &Target) -> String {
         file.insert("tls".to_owned(), tls.into());
     }
     if !target.hooks.is_empty() {
-        let hooks = target.hooks.iter().map(|(name, spec)| (name.clone(), Toml::Table(hook(spec))));
-        file.insert("hooks".to_owned(), Toml::Table(hooks.collect()));
+        file.insert("hooks".to_owned(), hooks(target.hooks.iter()));
     }
     file.to_string()
 }
 
-fn instance(instance: &Instance) -> Table {
+/// Without the hooks that are those `of_all`.
+fn instance(instance: &Instance, of_all: &BTreeMap<String, HookSpec>) -> Table {
     let mut table = Table::new();
     table.insert("url".to_owned(), instance.url.as_str().into());
     if !instance.provides.is_empty() {
@@ -58,7 +62,15 @@ fn instance(instance: &Instance) -> Table {
             table.insert(key.to_owned(), Toml::Table(level));
         }
     }
+    let own: Vec<_> = instance.hooks.iter().filter(|(name, spec)| of_all.get(*name) != Some(*spec)).collect();
+    if !own.is_empty() {
+        table.insert("hooks".to_owned(), hooks(own.into_iter()));
+    }
     table
+}
+
+fn hooks<'t>(hooks: impl Iterator<Item = (&'t String, &'t HookSpec)>) -> Toml {
+    Toml::Table(hooks.map(|(name, spec)| (name.clone(), Toml::Table(hook(spec)))).collect())
 }
 
 fn hook(spec: &HookSpec) -> Table {

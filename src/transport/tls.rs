@@ -1,4 +1,4 @@
-//! Whom we trust on a `wss://` address: the system's roots, what `--ca` adds, or, with `--insecure`, anybody.
+//! Whom we trust on a `wss://` or `https://` address: the system's roots, what `--ca` adds, or, with `--insecure`, anybody.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,23 +37,35 @@ pub fn client_config(ca: Option<&Path>, insecure: bool) -> Result<Arc<ClientConf
         return Ok(Arc::new(builder.dangerous().with_custom_certificate_verifier(anybody).with_no_client_auth()));
     }
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if let Some(file) = ca {
-        add_roots(&mut roots, file)?;
-    }
+    roots.add_parsable_certificates(trusted(ca)?);
     Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
 }
 
-fn add_roots(roots: &mut RootCertStore, file: &Path) -> Result<(), TlsError> {
+/// The system's roots, as far as they can be read, and the certificates of `ca`.
+///
+/// # Errors
+/// A `ca` that cannot be read or holds no usable certificate.
+pub fn trusted(ca: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let mut certificates = rustls_native_certs::load_native_certs().certs;
+    if let Some(file) = ca {
+        certificates.extend(certificates_in(file)?);
+    }
+    Ok(certificates)
+}
+
+/// All certificates of a file, each of which can be a root.
+fn certificates_in(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let unreadable =
         |error: rustls::pki_types::pem::Error| TlsError::Read { file: file.to_owned(), reason: error.to_string() };
-    let mut number = 0;
+    let mut certificates = Vec::new();
     for certificate in CertificateDer::pem_file_iter(file).map_err(unreadable)? {
-        number += 1;
-        let added = roots.add(certificate.map_err(unreadable)?);
-        added.map_err(|error| TlsError::Root { file: file.to_owned(), number, reason: error.to_string() })?;
+        let certificate = certificate.map_err(unreadable)?;
+        let number = certificates.len() + 1;
+        let usable = RootCertStore::empty().add(certificate.clone());
+        usable.map_err(|error| TlsError::Root { file: file.to_owned(), number, reason: error.to_string() })?;
+        certificates.push(certificate);
     }
-    if number == 0 { Err(TlsError::Empty(file.to_owned())) } else { Ok(()) }
+    if certificates.is_empty() { Err(TlsError::Empty(file.to_owned())) } else { Ok(certificates) }
 }
 
 /// What a failed handshake means to somebody who has just typed `wss://`.

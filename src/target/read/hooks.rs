@@ -17,7 +17,7 @@ impl Reading<'_> {
             self.wrong(
                 node,
                 &format!("`hooks` must be a table, not {}", node.what()),
-                "begin each hook with [hooks.NAME]",
+                "begin each hook with [hooks.NAME], those of an instance with [instance.hooks.NAME]",
             );
             return BTreeMap::new();
         };

@@ -4,12 +4,12 @@ mod hooks;
 mod settings;
 mod value;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use self::settings::Level;
 use super::overrides::{Change, Override, insert};
-use super::{DEFAULT_CONNECTIONS, DEFAULT_PATIENCE, DEFAULT_QUIET, Instance, ONLY_INSTANCE, Target, TlsOptions};
+use super::{DEFAULT_PATIENCE, DEFAULT_QUIET, HookSpec, Instance, ONLY_INSTANCE, Target, TlsOptions};
 use crate::diagnostic::{Diagnostic, suggest};
 use crate::source::{FileId, Sources, Span};
 use crate::yaml::{Key, Node};
@@ -28,7 +28,7 @@ const TOP_LEVEL: [&str; 12] = [
     "instance",
     "hooks",
 ];
-const INSTANCE: [&str; 5] = ["name", "url", "provides", "settings", "secrets"];
+const INSTANCE: [&str; 6] = ["name", "url", "provides", "settings", "secrets", "hooks"];
 const TLS: [&str; 2] = ["ca", "insecure"];
 
 /// Instances differ in configuration, and nobody has more configurations than this.
@@ -151,11 +151,11 @@ impl Reading<'_> {
         let restartable = root.get("restartable").and_then(|node| self.flag(node));
         let tls = root.get("tls").map(|node| self.tls(node)).unwrap_or_default();
         let hooks = root.get("hooks").map(|node| self.hooks(node)).unwrap_or_default();
-        let instances = self.instances(root, &over);
+        let instances = self.instances(root, &over, &hooks);
         (self.errors.len() == before).then(|| Target {
             protocol,
             instances,
-            connections: connections.unwrap_or(DEFAULT_CONNECTIONS),
+            connections,
             patience: patience.unwrap_or(DEFAULT_PATIENCE),
             quiet: quiet.unwrap_or(DEFAULT_QUIET),
             restartable: restartable.unwrap_or(false),
@@ -164,7 +164,7 @@ impl Reading<'_> {
         })
     }
 
-    fn instances(&mut self, root: &Node, over: &[Level]) -> Vec<Instance> {
+    fn instances(&mut self, root: &Node, over: &[Level], hooks: &BTreeMap<String, HookSpec>) -> Vec<Instance> {
         let url = root.get("url").and_then(|node| self.url(node));
         let provides = root.get("provides").map(|node| self.words(node)).unwrap_or_default();
         let levels = self.levels(root);
@@ -174,7 +174,8 @@ impl Reading<'_> {
                 self.errors.push(error.help("say where the hub listens: url = \"ws://127.0.0.1:4000\""));
             }
             let settings = self.merged(&[&levels, over]);
-            return vec![Instance { name: ONLY_INSTANCE.to_owned(), url: url.unwrap_or_default(), provides, settings }];
+            let (name, url, hooks) = (ONLY_INSTANCE.to_owned(), url.unwrap_or_default(), hooks.clone());
+            return vec![Instance { name, url, provides, settings, hooks }];
         };
         let Some(items) = listed.list().filter(|items| (1..=MOST_INSTANCES).contains(&items.len())) else {
             self.wrong(
@@ -210,11 +211,14 @@ impl Reading<'_> {
             let mut provides = provides.clone();
             provides.extend(item.get("provides").map(|node| self.words(node)).unwrap_or_default());
             let own_levels = self.levels(item);
+            let mut hooks = hooks.clone();
+            hooks.extend(item.get("hooks").map(|node| self.hooks(node)).unwrap_or_default());
             instances.push(Instance {
                 name: name.unwrap_or_default(),
                 url: own_url.or_else(|| url.clone()).unwrap_or_default(),
                 provides,
                 settings: self.merged(&[&levels, &own_levels, over]),
+                hooks,
             });
         }
         instances
