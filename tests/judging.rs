@@ -3,7 +3,7 @@
 use hubproof::event::Verdict;
 use rstest::rstest;
 
-use crate::small_talk::{Deeds, Heard, PLAIN, answers, complaints, of, play, text};
+use crate::small_talk::{Deeds, Heard, PLAIN, answers, complaints, of, play, play_changed, text};
 
 /// Every connection is told the same number, twice.
 fn repeats_itself(heard: &Heard<'_>) -> Deeds {
@@ -213,4 +213,43 @@ fn the_whole_has_a_pointer(#[case] said: &'static str, #[case] expected: Verdict
 fn ends_of_connections_are_not_counted() {
     let said = complaints(PLAIN, &crowd("  - at least 1 of crowd expect close: any\n    rules: [MUST]\n"));
     assert!(said.contains("this is not counted"), "{said}");
+}
+
+/// A frame that cannot be decoded within our bounds may be anything: nobody is accused of what it may have been.
+#[rstest]
+#[case::awaited("  - anna expects: answer\n    rules: [MUST]\n")]
+#[case::not_to_come("  - anna expects nothing: answer\n    rules: [MUST]\n")]
+#[case::one_of("  - anna expects one of:\n      - message: answer\n      - nothing:\n    rules: [MUST]\n")]
+#[case::one_of_others(
+    "  - anna expects one of:\n      - message: answer\n      - message: notice\n    rules: [MUST]\n"
+)]
+fn what_cannot_be_decoded_may_be_anything(#[case] steps: &str) {
+    let scenario =
+        format!("title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n  - anna sends: ask\n{steps}");
+    let report = play(PLAIN, &scenario, answers(r#"{"type":"answer","n":1e400}"#));
+    assert_eq!(of(&report, "MUST"), Verdict::Inconclusive, "{:#?}", report.checks);
+}
+
+#[test]
+fn always_cannot_say_more_than_could_be_decoded() {
+    let shared =
+        format!("{PLAIN}always:\n  - check: \"${{frames('answer') | length}}\"\n    equals: 1\n    rules: [MUST]\n");
+    let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - wait: 1s\n    because: b\n";
+    let report = play(&shared, scenario, answers(r#"{"type":"answer","n":1e400}"#));
+    assert_eq!(of(&report, "MUST"), Verdict::Inconclusive, "{:#?}", report.checks);
+}
+
+/// Where the protocol says that hubs write NaN, it is read, and what it is worth is the scenarios' affair; elsewhere it
+/// is no JSON.
+#[rstest]
+#[case("numbers: [NaN]", Verdict::Pass)]
+#[case("numbers: [Infinity]", Verdict::Fail)]
+#[case("connections: 3", Verdict::Fail)]
+fn words_that_are_no_json(#[case] ours: &str, #[case] expected: Verdict) {
+    let shared = format!("{PLAIN}always:\n  - every: frame\n    has: {{ MUST: {{ /json: {{ type: object }} }} }}\n");
+    let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna expects: any\n    rules: [MUST-2]\n";
+    let hub = answers(r#"{"type":"answer","n":NaN}"#);
+    let report = play_changed(|pack| format!("{pack}x-hubproof: {{ {ours} }}\n"), &shared, scenario, hub);
+    assert_eq!(of(&report, "MUST"), expected, "{:#?}", report.checks);
+    assert_eq!(of(&report, "MUST-2"), Verdict::Pass, "it came, whatever it is");
 }

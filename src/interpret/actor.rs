@@ -100,6 +100,8 @@ pub enum EntryKind {
     Message {
         json: Option<Value>,
         message: Option<usize>,
+        /// It may be anything: it cannot be decoded within our bounds.
+        beyond: bool,
     },
     Control {
         pong: bool,

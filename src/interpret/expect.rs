@@ -10,7 +10,7 @@ use super::judge::unworkable;
 use super::stack::Progress;
 use super::steps::{Active, Failure, Frames, Kind, Member, Stepped, Waiting};
 use super::wants::Wanted;
-use crate::event::Outcome;
+use crate::event::{Detail, Outcome};
 use crate::pack::Level;
 use crate::scenario::model::{
     Act, ActorId, Alternative, Codes, Expect, Has, MessageName, Pattern, Program, Quantity, Step, Want, Who,
@@ -193,6 +193,9 @@ impl Conversation {
             let received = self.instead(id, &member.wanted);
             let count = member.claims.len();
             let detail = self.detail(Some(id), expected, received, waited);
+            if let Some(failure) = self.perhaps(id, &member.wanted, &detail) {
+                return Err(failure);
+            }
             let known = self.actors[id].end_noticed
                 || matches!(self.actors[id].link, Link::Idle | Link::Refused { .. } | Link::Unreachable { .. });
             return Err(match ended {
@@ -378,10 +381,23 @@ impl Conversation {
             }
         }
         if over {
+            for (id, wanted) in members.iter() {
+                let detail = self.detail(Some(*id), self.expectation(step), String::new(), None);
+                if let Some(failure) = self.perhaps(*id, wanted, &detail) {
+                    return Err(failure);
+                }
+            }
             self.holds(step);
             return Ok(Progress::Done(None));
         }
         Ok(Progress::Waiting(active))
+    }
+
+    /// Nothing can be said where a frame came that cannot be decoded within our bounds: it may have been the one.
+    fn perhaps(&self, id: ActorId, wanted: &Wanted, detail: &Detail) -> Option<Failure> {
+        let hidden = wanted.hidden(&self.actors[id].inbox)?;
+        let detail = Detail { received: self.shown(&hidden.wire.text, 200), ..detail.clone() };
+        Some(Failure::undecided("a frame came that cannot be decoded here, and may be it", Some(detail)))
     }
 
     pub(super) fn alternatives(
@@ -458,6 +474,9 @@ impl Conversation {
                 None => ended.clone().unwrap_or_else(|| "nothing, connection still open".to_owned()),
             };
             let detail = self.detail(Some(id), self.expectation(step), received, waited);
+            if let Some(failure) = wanted.and_then(|wanted| self.perhaps(id, wanted, &detail)) {
+                return Err(failure);
+            }
             let known = std::mem::replace(&mut self.actors[id].end_noticed, ended.is_some());
             return Err(match ended {
                 Some(how) if known => Failure::undecided(format!("cannot be asked: {how}"), Some(detail)),
@@ -519,7 +538,7 @@ impl Conversation {
                 self.actors[id].end_noticed = true;
                 Some((index, Bound::One { value, wire }))
             }
-            _ if over => {
+            _ if over && !wanted.iter().flatten().any(|wanted| wanted.hidden(&self.actors[id].inbox).is_some()) => {
                 let index = alternatives.iter().position(|alternative| alternative.want.is_none())?;
                 Some((index, Bound::plain(Value::Null)))
             }

@@ -5,6 +5,7 @@
 //! to wait for; every input polls what is waited for again. Sending never waits, reading never stops.
 
 mod actor;
+mod decode;
 mod expect;
 mod history;
 mod hooks;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::actor::{End, EntryKind};
+use super::decode::{Undecoded, decode};
 use super::judge::Finding;
 use super::{Conversation, Entry};
 use crate::event::Outcome;
@@ -16,10 +17,11 @@ impl Conversation {
     /// A message arrived: it is judged by its schema and under `always`, and waits to be claimed.
     pub(super) fn take_message(&mut self, id: ActorId, wire: Arc<Wire>, binary: bool) {
         let program = Arc::clone(&self.program);
-        let decoded = if binary { Err(Undecoded::Binary) } else { decode(&wire.text) };
+        let decoded = if binary { Err(Undecoded::Binary) } else { decode(&wire.text, &program.pack.ours.numbers) };
         if let Err(Undecoded::Beyond(why)) = &decoded {
             self.judgement.websocket_undecided(&program.actors[id].name, why);
         }
+        let beyond = matches!(decoded, Err(Undecoded::Beyond(_)));
         let json = decoded.as_ref().ok().cloned();
         let way = if self.is_server(id) { Way::ToHub } else { Way::FromHub };
         // To a listening actor the hub speaks as a client speaks to a hub, or as a hub: whichever the frame is.
@@ -41,7 +43,7 @@ impl Conversation {
                         self.note(*check, "always", Some(id), &wire.text, finding);
                     }
                 }
-                Always::Frame { check, pattern } if !matches!(decoded, Err(Undecoded::Beyond(_))) => {
+                Always::Frame { check, pattern } if !beyond => {
                     let mut subject =
                         serde_json::json!({ "opcode": wire.opcode, "size": wire.size, "text": &*wire.text });
                     if let Some(json) = &json {
@@ -63,7 +65,7 @@ impl Conversation {
         }
         let index = message.and_then(|message| program.pack.messages.iter().position(|m| m.name == message.name));
         let reacting = json.clone().map(|json| (json, Arc::clone(&wire)));
-        self.actors[id].push(Entry { wire, kind: EntryKind::Message { json, message: index }, claimed: false });
+        self.actors[id].push(Entry { wire, kind: EntryKind::Message { json, message: index, beyond }, claimed: false });
         if let Some((json, wire)) = reacting {
             self.react(id, json, wire, way);
         }
@@ -147,12 +149,19 @@ impl Conversation {
                 _ => None,
             })
             .collect();
-        if frames.is_empty() {
+        let beyond = |entry: &Entry| matches!(entry.kind, EntryKind::Message { beyond: true, .. });
+        let hidden = self.actors[id].inbox.iter().any(beyond);
+        if frames.is_empty() && !hidden {
             return;
         }
         let frames = Arc::new(frames);
         for entry in &program.always {
             let Always::Check { check, value, test, .. } = entry else { continue };
+            if hidden {
+                let why = "a frame of this connection cannot be decoded here".to_owned();
+                self.judgement.answer(*check, "always", Outcome::Undecided(why), "", None);
+                continue;
+            }
             let (pack, frames) = (Arc::clone(&program.pack), Arc::clone(&frames));
             self.world.set_frames(Box::new(move |name| {
                 let message = pack.message(name)?;
@@ -167,23 +176,4 @@ impl Conversation {
 
 fn label(message: &str, rules: &[String], should: bool) -> String {
     format!("schema:{message}:{}{}", rules.join(","), if should { ":should" } else { "" })
-}
-
-enum Undecoded {
-    Binary,
-    NotJson(String),
-    /// JSON, for all we know, but beyond what we take: nesting, number range, half a surrogate pair.
-    Beyond(String),
-}
-
-fn decode(text: &str) -> Result<Value, Undecoded> {
-    serde_json::from_str(text).map_err(|error| {
-        let why = error.to_string();
-        let beyond = ["recursion limit", "number out of range", "surrogate"].iter().any(|limit| why.contains(limit));
-        if beyond {
-            Undecoded::Beyond(format!("a frame cannot be decoded here: {why}"))
-        } else {
-            Undecoded::NotJson(why)
-        }
-    })
 }

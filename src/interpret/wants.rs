@@ -73,6 +73,13 @@ impl Wanted {
         Ok(Self { kind: Kind::Control { pong }, matcher: matcher(pattern, names)?, after, ignoring: false, scanned: 0 })
     }
 
+    /// The first unclaimed frame that may be what is wanted, for all we know: it cannot be decoded within our bounds.
+    pub fn hidden<'i>(&self, inbox: &'i VecDeque<Entry>) -> Option<&'i Entry> {
+        let candidate = |entry: &&Entry| !entry.claimed && entry.wire.sequence > self.after;
+        let beyond = |entry: &&Entry| matches!(entry.kind, EntryKind::Message { beyond: true, .. });
+        inbox.iter().filter(|_| !matches!(self.kind, Kind::Control { .. })).filter(candidate).find(beyond)
+    }
+
     pub fn ignoring(mut self) -> Self {
         self.ignoring = true;
         self
@@ -104,13 +111,13 @@ impl Wanted {
             (Kind::Control { pong }, EntryKind::Control { pong: found, data }) if pong == found => {
                 serde_json::json!({ "opcode": entry.wire.opcode, "data": data, "size": entry.wire.size })
             }
-            (Kind::Any, EntryKind::Message { json, message }) => {
+            (Kind::Any, EntryKind::Message { json, message, .. }) => {
                 if self.ignoring && message.is_some_and(|index| ignore.contains(&pack.messages[index].name)) {
                     return Fit::No;
                 }
                 json.clone().unwrap_or_else(|| Value::String(entry.wire.text.to_string()))
             }
-            (Kind::Message(index), EntryKind::Message { json: Some(json), message }) => {
+            (Kind::Message(index), EntryKind::Message { json: Some(json), message, .. }) => {
                 let wanted = &pack.messages[*index];
                 let is = wanted.is(json, Way::FromHub) || wanted.is(json, Way::ToHub) && !wanted.directions.from_hub;
                 if !is {
