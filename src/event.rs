@@ -53,13 +53,13 @@ pub enum Outcome {
     NotReached(String),
 }
 
-/// The one table: a broken must fails, a broken should warns, a broken may is recorded. With `stated_only` a must that
-/// the document only implies warns.
+/// The one table: a broken must fails, stated or implied, a broken should warns; a may, and anything on which the document
+/// is silent, is recorded and never more. With `stated_only` a must that the document only implies warns.
 pub fn verdict(outcome: &Outcome, level: Level, basis: Basis, stated_only: bool) -> Verdict {
     match outcome {
         Outcome::Holds => Verdict::Pass,
         Outcome::Noted(_) => Verdict::Info,
-        Outcome::Tolerated(_) if level == Level::May => Verdict::Info,
+        Outcome::Tolerated(_) if level == Level::May || basis == Basis::Silent => Verdict::Info,
         Outcome::Tolerated(_) => Verdict::Warn,
         Outcome::Undecided(_) => Verdict::Inconclusive,
         Outcome::NotReached(_) => Verdict::NotTestable,
@@ -196,28 +196,52 @@ mod tests {
     use super::*;
     use rstest::rstest;
 
+    const BROKEN: fn() -> Outcome = || Outcome::Broken;
+    const TOLERATED: fn() -> Outcome = || Outcome::Tolerated(String::new());
+    const NOTED: fn() -> Outcome = || Outcome::Noted(String::new());
+    const HOLDS: fn() -> Outcome = || Outcome::Holds;
+    const UNDECIDED: fn() -> Outcome = || Outcome::Undecided(String::new());
+    const NOT_REACHED: fn() -> Outcome = || Outcome::NotReached(String::new());
+
+    /// Every outcome at every level on every basis: the verdict, and the verdict with `stated_only`.
     #[rstest]
-    #[case(Outcome::Holds, Level::Must, Basis::Stated, false, Verdict::Pass)]
-    #[case(Outcome::Broken, Level::Must, Basis::Stated, false, Verdict::Fail)]
-    #[case(Outcome::Broken, Level::Must, Basis::Stated, true, Verdict::Fail)]
-    #[case(Outcome::Broken, Level::Must, Basis::Implied, false, Verdict::Fail)]
-    #[case(Outcome::Broken, Level::Must, Basis::Implied, true, Verdict::Warn)]
-    #[case(Outcome::Broken, Level::Should, Basis::Stated, false, Verdict::Warn)]
-    #[case(Outcome::Broken, Level::Should, Basis::Implied, true, Verdict::Warn)]
-    #[case(Outcome::Broken, Level::May, Basis::Stated, false, Verdict::Info)]
-    #[case(Outcome::Broken, Level::May, Basis::Silent, false, Verdict::Info)]
-    #[case(Outcome::Tolerated(String::new()), Level::Must, Basis::Stated, false, Verdict::Warn)]
-    #[case(Outcome::Tolerated(String::new()), Level::May, Basis::Stated, false, Verdict::Info)]
-    #[case(Outcome::Noted(String::new()), Level::Must, Basis::Stated, false, Verdict::Info)]
-    #[case(Outcome::Undecided(String::new()), Level::Must, Basis::Stated, false, Verdict::Inconclusive)]
-    #[case(Outcome::NotReached(String::new()), Level::Must, Basis::Stated, false, Verdict::NotTestable)]
+    #[case(BROKEN, Level::Must, Basis::Stated, Verdict::Fail, Verdict::Fail)]
+    #[case(BROKEN, Level::Must, Basis::Implied, Verdict::Fail, Verdict::Warn)]
+    #[case(BROKEN, Level::Must, Basis::Silent, Verdict::Info, Verdict::Info)]
+    #[case(BROKEN, Level::Should, Basis::Stated, Verdict::Warn, Verdict::Warn)]
+    #[case(BROKEN, Level::Should, Basis::Implied, Verdict::Warn, Verdict::Warn)]
+    #[case(BROKEN, Level::Should, Basis::Silent, Verdict::Info, Verdict::Info)]
+    #[case(BROKEN, Level::May, Basis::Stated, Verdict::Info, Verdict::Info)]
+    #[case(BROKEN, Level::May, Basis::Implied, Verdict::Info, Verdict::Info)]
+    #[case(BROKEN, Level::May, Basis::Silent, Verdict::Info, Verdict::Info)]
+    #[case(TOLERATED, Level::Must, Basis::Stated, Verdict::Warn, Verdict::Warn)]
+    #[case(TOLERATED, Level::Must, Basis::Implied, Verdict::Warn, Verdict::Warn)]
+    #[case(TOLERATED, Level::Must, Basis::Silent, Verdict::Info, Verdict::Info)]
+    #[case(TOLERATED, Level::Should, Basis::Stated, Verdict::Warn, Verdict::Warn)]
+    #[case(TOLERATED, Level::May, Basis::Stated, Verdict::Info, Verdict::Info)]
     fn the_table_of_verdicts(
-        #[case] outcome: Outcome,
+        #[case] outcome: fn() -> Outcome,
         #[case] level: Level,
         #[case] basis: Basis,
-        #[case] stated_only: bool,
         #[case] expected: Verdict,
+        #[case] stated_only: Verdict,
     ) {
-        assert_eq!(verdict(&outcome, level, basis, stated_only), expected);
+        assert_eq!(verdict(&outcome(), level, basis, false), expected);
+        assert_eq!(verdict(&outcome(), level, basis, true), stated_only);
+    }
+
+    #[rstest]
+    #[case(HOLDS, Verdict::Pass)]
+    #[case(NOTED, Verdict::Info)]
+    #[case(UNDECIDED, Verdict::Inconclusive)]
+    #[case(NOT_REACHED, Verdict::NotTestable)]
+    fn what_is_not_broken_has_one_verdict_for_all(
+        #[case] outcome: fn() -> Outcome,
+        #[case] expected: Verdict,
+        #[values(Level::Must, Level::Should, Level::May)] level: Level,
+        #[values(Basis::Stated, Basis::Implied, Basis::Silent)] basis: Basis,
+        #[values(true, false)] stated_only: bool,
+    ) {
+        assert_eq!(verdict(&outcome(), level, basis, stated_only), expected);
     }
 }

@@ -1,9 +1,12 @@
 //! What the judge makes of what a hub does: each case is a scenario of a few lines, a hub of a few more, and a verdict.
 
+use std::time::Duration;
+
 use hubproof::event::Verdict;
+use hubproof::frame::Received;
 use rstest::rstest;
 
-use crate::small_talk::{Deeds, Heard, PLAIN, answers, complaints, of, play, play_changed, text};
+use crate::small_talk::{Deeds, Heard, PLAIN, answers, complaints, of, play, play_changed, play_late, text};
 
 /// Every connection is told the same number, twice.
 fn repeats_itself(heard: &Heard<'_>) -> Deeds {
@@ -252,4 +255,87 @@ fn words_that_are_no_json(#[case] ours: &str, #[case] expected: Verdict) {
     let report = play_changed(|pack| format!("{pack}x-hubproof: {{ {ours} }}\n"), &shared, scenario, hub);
     assert_eq!(of(&report, "MUST"), expected, "{:#?}", report.checks);
     assert_eq!(of(&report, "MUST-2"), Verdict::Pass, "it came, whatever it is");
+}
+
+/// What comes after a window was not within it, however late the timer of this machine strikes.
+#[rstest]
+#[case::silence("expects nothing: notice\n    for: 500ms", &[600], Verdict::Pass)]
+#[case::no_silence("expects nothing: notice\n    for: 500ms", &[500], Verdict::Fail)]
+#[case::as_many_as_allowed("expects: notice\n    count: { min: 1, max: 2 }\n    for: 500ms", &[100, 200, 600], Verdict::Pass)]
+#[case::more_than_allowed("expects: notice\n    count: { min: 1, max: 2 }\n    for: 500ms", &[100, 200, 500], Verdict::Fail)]
+#[case::too_late_to_count("expects: notice\n    count: { min: 2, max: 2 }\n    for: 500ms", &[100, 600], Verdict::Fail)]
+fn a_window_ends_when_it_ends(#[case] step: &str, #[case] times: &[u64], #[case] expected: Verdict) {
+    let scenario =
+        format!("title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n  - anna {step}\n    rules: [MUST]\n");
+    for late in [Duration::ZERO, Duration::from_millis(300)] {
+        let report = play_late(late, PLAIN, &scenario, |heard| match heard.text {
+            None => times.iter().map(|time| (*time, heard.connection, text(r#"{"type":"notice"}"#))).collect(),
+            Some(_) => Vec::new(),
+        });
+        assert_eq!(of(&report, "MUST"), expected, "{late:?} {:#?}", report.checks);
+    }
+}
+
+#[rstest]
+#[case(400, Verdict::Fail)]
+#[case(600, Verdict::Pass)]
+fn so_does_the_time_for_which_a_connection_stays_open(#[case] time: u64, #[case] expected: Verdict) {
+    let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna expects nothing: notice\n    for: 500ms\n    rules: [MUST]\n";
+    let report = play_late(Duration::from_millis(300), PLAIN, scenario, |heard| {
+        vec![(time, heard.connection, Received::Close { code: Some(1000), reason: String::new() })]
+    });
+    assert_eq!(of(&report, "MUST"), expected, "{:#?}", report.checks);
+}
+
+/// An attempt that is made again does not undo what a frame was found to be in the meantime.
+#[test]
+fn what_stands_for_every_frame_outlives_an_attempt() {
+    let shared = format!("{PLAIN}always:\n  - every: notice\n    has: {{ MUST: {{ n: 1 }} }}\n");
+    let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - retry: 3s\n    do:\n      - anna sends: ask\n      - anna expects: answer\n        within: 500ms\n    rules: [MUST-2]\n";
+    let mut asked = 0;
+    let report = play(&shared, scenario, |heard| {
+        asked += usize::from(heard.text.is_some());
+        let said = match (heard.text, asked) {
+            (None, _) => return Vec::new(),
+            (_, 1) => r#"{"type":"notice","n":2}"#,
+            _ => r#"{"type":"answer"}"#,
+        };
+        vec![(0, heard.connection, text(said))]
+    });
+    assert_eq!((of(&report, "MUST-2"), of(&report, "MUST")), (Verdict::Pass, Verdict::Fail), "{:#?}", report.checks);
+}
+
+/// Who never had a connection cannot be silent, nor be sent away.
+#[rstest]
+#[case("expects nothing: notice")]
+#[case("expects close: any")]
+fn nobody_is_asked_without_a_connection(#[case] step: &str) {
+    let scenario = format!("title: T\nactors: {{ anna: client }}\nsteps:\n  - anna {step}\n    rules: [MUST]\n");
+    let report = play(PLAIN, &scenario, |_| Vec::new());
+    assert_eq!(of(&report, "MUST"), Verdict::Inconclusive, "{:#?}", report.checks);
+}
+
+/// `after` a group's frames is after the first of them that came, whoever got it.
+#[test]
+fn after_a_group_is_after_its_first() {
+    let steps =
+        "  - crowd expect: notice\n    as: told\n  - anna expects: answer\n    after: told\n    rules: [MUST]\n";
+    let report = play(PLAIN, &crowd(steps), |heard| match (heard.text, heard.connection) {
+        (None, 0) => vec![(200, 0, text(r#"{"type":"answer"}"#))],
+        (None, c) => vec![(400 - 100 * u64::from(c), c, text(r#"{"type":"notice"}"#))],
+        _ => Vec::new(),
+    });
+    assert_eq!(of(&report, "MUST"), Verdict::Pass, "{:#?}", report.checks);
+}
+
+/// Frames that this harness does not keep are no reason to accuse anybody of not having sent them.
+#[test]
+fn what_was_not_kept_may_be_anything() {
+    let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - wait: 1s\n    because: b\n  - anna expects: answer\n    rules: [MUST]\n";
+    let report = play(PLAIN, scenario, |heard| {
+        let notices = std::iter::repeat_n(r#"{"type":"notice"}"#, 10_000);
+        let said = std::iter::once(r#"{"type":"answer"}"#).chain(notices);
+        if heard.text.is_some() { Vec::new() } else { said.map(|said| (1, heard.connection, text(said))).collect() }
+    });
+    assert_eq!(of(&report, "MUST"), Verdict::Inconclusive, "{:#?}", report.checks);
 }

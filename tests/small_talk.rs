@@ -99,7 +99,12 @@ fn program(pack: &str, shared: &str, scenario: &str) -> Arc<Program> {
 
 /// Plays one scenario (its steps, two blanks in) against a hub.
 pub fn play(shared: &str, scenario: &str, hub: impl FnMut(&Heard<'_>) -> Deeds) -> ScenarioReport {
-    play_pack(ASYNCAPI, shared, scenario, hub)
+    play_pack(ASYNCAPI, Duration::ZERO, shared, scenario, hub)
+}
+
+/// The same on a machine whose timers strike late, while frames are read in time.
+pub fn play_late(late: Duration, shared: &str, scenario: &str, hub: impl FnMut(&Heard<'_>) -> Deeds) -> ScenarioReport {
+    play_pack(ASYNCAPI, late, shared, scenario, hub)
 }
 
 /// The same with an AsyncAPI document of the test's own, made from [`ASYNCAPI`].
@@ -109,10 +114,16 @@ pub fn play_changed(
     scenario: &str,
     hub: impl FnMut(&Heard<'_>) -> Deeds,
 ) -> ScenarioReport {
-    play_pack(&change(ASYNCAPI), shared, scenario, hub)
+    play_pack(&change(ASYNCAPI), Duration::ZERO, shared, scenario, hub)
 }
 
-fn play_pack(pack: &str, shared: &str, scenario: &str, mut hub: impl FnMut(&Heard<'_>) -> Deeds) -> ScenarioReport {
+fn play_pack(
+    pack: &str,
+    late: Duration,
+    shared: &str,
+    scenario: &str,
+    mut hub: impl FnMut(&Heard<'_>) -> Deeds,
+) -> ScenarioReport {
     let config = Config {
         settings: BTreeMap::new(),
         stamp: "s".to_owned(),
@@ -127,12 +138,13 @@ fn play_pack(pack: &str, shared: &str, scenario: &str, mut hub: impl FnMut(&Hear
     let mut conversation = Conversation::new(program(pack, shared, scenario), config);
     let mut now = Duration::ZERO;
     let mut due: BTreeMap<(Duration, usize), (u32, Received)> = BTreeMap::new();
+    let mut said = 0;
     let mut outputs = conversation.start(now);
     for _ in 0..100_000 {
         let mut hears = |heard: &Heard<'_>, at: Duration| {
             for (after, connection, what) in hub(heard) {
-                let place = due.len() + due.keys().map(|(_, n)| *n).max().unwrap_or(0);
-                due.insert((at + Duration::from_millis(after), place), (connection, what));
+                said += 1;
+                due.insert((at + Duration::from_millis(after), said), (connection, what));
             }
         };
         let mut opened = Vec::new();
@@ -163,7 +175,7 @@ fn play_pack(pack: &str, shared: &str, scenario: &str, mut hub: impl FnMut(&Hear
             return conversation.into_report();
         }
         // What the hub does comes before a clock of ours that strikes at the same moment.
-        let strikes = conversation.deadline();
+        let strikes = conversation.deadline().map(|deadline| deadline + late);
         match due.first_key_value().map(|((at, _), _)| *at) {
             Some(at) if strikes.is_none_or(|strikes| at <= strikes) => {
                 let (_, (connection, what)) = due.pop_first().unwrap();

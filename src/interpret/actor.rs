@@ -24,6 +24,8 @@ pub struct Actor {
     pub inbox: VecDeque<Entry>,
     pub inbox_bytes: usize,
     pub overflowed: usize,
+    /// Frames of this connection are gone from the inbox, claimed or not.
+    pub forgetful: bool,
     pub last_sent: Option<String>,
     /// Where it listens, for a role with `side: server`.
     pub url: Option<String>,
@@ -121,6 +123,7 @@ impl Actor {
         self.inbox.clear();
         self.inbox_bytes = 0;
         self.end_noticed = false;
+        self.forgetful = false;
     }
 
     pub fn push(&mut self, entry: Entry) {
@@ -129,6 +132,7 @@ impl Actor {
         while self.inbox.len() > MOST_FRAMES || self.inbox_bytes > MOST_BYTES {
             let Some(oldest) = self.inbox.pop_front() else { break };
             self.inbox_bytes -= oldest.wire.size;
+            self.forgetful = true;
             if !oldest.claimed {
                 self.overflowed += 1;
             }

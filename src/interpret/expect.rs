@@ -38,7 +38,8 @@ impl Conversation {
                 .then_some(self.config.quiet),
         };
         let time = for_.unwrap_or_else(|| self.stretched(within.unwrap_or(self.config.patience)));
-        let deadline = Some(self.now + time);
+        let end = self.now + time;
+        let deadline = Some(end);
         let quantity = match &step.who {
             Who::Group { quantity, .. } => *quantity,
             _ => None,
@@ -47,11 +48,9 @@ impl Conversation {
             Want::Message { .. } | Want::Control { .. } => {
                 let mut awaiting = Vec::new();
                 for id in members {
-                    awaiting.push(Member {
-                        id,
-                        wanted: self.wanted(&program, id, &expect.want, after)?,
-                        claims: Vec::new(),
-                    });
+                    let wanted = self.wanted(&program, id, &expect.want, after)?;
+                    let wanted = if for_.is_some() { wanted.until(end) } else { wanted };
+                    awaiting.push(Member { id, wanted, claims: Vec::new() });
                 }
                 Waiting::Frames(Box::new(Frames {
                     members: awaiting,
@@ -121,6 +120,7 @@ impl Conversation {
             }
             if missing && frames.collecting && !frames.late {
                 frames.late = true;
+                frames.members.iter_mut().for_each(|member| member.wanted.whenever());
                 active.deadline = Some(self.now.max(active.since + self.stretched(self.config.patience)));
                 return self.poll(step, active);
             }
@@ -308,6 +308,10 @@ impl Conversation {
                     let detail = self.detail(Some(*id), expected, how.clone(), waited);
                     return Err(Failure::undecided(format!("cannot be seen: {how}"), Some(detail)));
                 }
+                Link::Idle => {
+                    let detail = self.detail(Some(*id), expected, "no connection".to_owned(), None);
+                    return Err(Failure::undecided("cannot be asked: there is no connection", Some(detail)));
+                }
                 Link::Unreachable { reason } => {
                     let detail = self.detail(Some(*id), expected, reason.clone(), waited);
                     return Err(Failure {
@@ -367,7 +371,13 @@ impl Conversation {
                 return Err(Failure::broken("it came, though nothing of the kind should", detail));
             }
             let ended = match &self.actors[*id].link {
-                Link::Ended(end) if !end.claimed => Some(end.describe()),
+                Link::Ended(end) if !end.claimed && active.deadline.is_none_or(|over| end.at <= over) => {
+                    Some(end.describe())
+                }
+                Link::Idle | Link::Unreachable { .. } => {
+                    let detail = self.detail(Some(*id), "a connection".to_owned(), "none".to_owned(), None);
+                    return Err(Failure::undecided("silence proves nothing: there is no connection", Some(detail)));
+                }
                 _ => None,
             };
             if let Some(how) = ended {
@@ -393,8 +403,13 @@ impl Conversation {
         Ok(Progress::Waiting(active))
     }
 
-    /// Nothing can be said where a frame came that cannot be decoded within our bounds: it may have been the one.
+    /// Nothing can be said where a frame came that cannot be decoded within our bounds, or more frames than are kept: what
+    /// is wanted may be among them.
     fn perhaps(&self, id: ActorId, wanted: &Wanted, detail: &Detail) -> Option<Failure> {
+        if self.actors[id].forgetful {
+            let what = "more frames came than are kept, and it may be one of those that are not";
+            return Some(Failure::undecided(what, Some(detail.clone())));
+        }
         let hidden = wanted.hidden(&self.actors[id].inbox)?;
         let detail = Detail { received: self.shown(&hidden.wire.text, 200), ..detail.clone() };
         Some(Failure::undecided("a frame came that cannot be decoded here, and may be it", Some(detail)))

@@ -43,20 +43,24 @@ impl Conversation {
             Ok(answer) => answer,
             Err(error) => return Err(Failure::undecided(format!("the hook `{}` failed: {error}", hook.name), None)),
         };
-        if let Some(pattern) = &hook.pattern
-            && let Finding::Broken { expected, found, message } = self.compare(pattern, &answer, &self.names(None))
-        {
-            let end = active.deadline.unwrap_or(self.now);
-            if self.now + HOOK_PAUSE >= end {
-                let detail = self.detail(None, expected, found, Some(self.now.saturating_sub(active.since)));
-                return Err(Failure::broken(format!("the answer of `{}` does not fit: {message}", hook.name), detail));
+        match hook.pattern.as_ref().map(|pattern| self.compare(pattern, &answer, &self.names(None))) {
+            Some(Finding::Broken { expected, found, message }) => {
+                let end = active.deadline.unwrap_or(self.now);
+                if self.now + HOOK_PAUSE >= end {
+                    let detail = self.detail(None, expected, found, Some(self.now.saturating_sub(active.since)));
+                    let what = format!("the answer of `{}` does not fit: {message}", hook.name);
+                    return Err(Failure::broken(what, detail));
+                }
+                self.hook_end = Some(end);
+                return Ok(Progress::Waiting(Active {
+                    since: self.now,
+                    deadline: Some(self.now + HOOK_PAUSE),
+                    waiting: Waiting::HookAgain,
+                }));
             }
-            self.hook_end = Some(end);
-            return Ok(Progress::Waiting(Active {
-                since: self.now,
-                deadline: Some(self.now + HOOK_PAUSE),
-                waiting: Waiting::HookAgain,
-            }));
+            Some(Finding::NotReached(why)) => return Err(Failure::not_reached(why)),
+            Some(Finding::Mistake(what)) => return Err(Failure::mistake(what)),
+            Some(Finding::Holds) | None => {}
         }
         let sequence = self.next_sequence();
         let unix_ms = self.config.epoch_ms as f64 + self.now.as_secs_f64() * 1000.0;

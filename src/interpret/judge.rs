@@ -1,6 +1,6 @@
 //! What becomes of the checks: asked, and how they came out. A check may be asked many times; the worst answer counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use super::Conversation;
 use super::steps::Failure;
 use crate::event::{Cause, CheckReport, Detail, Outcome, Verdict, verdict};
 use crate::pack::{Basis, Level};
-use crate::scenario::model::{ActorId, CheckId, Pattern, Program, Ready, RuleUse, Test};
+use crate::scenario::model::{ActorId, Always, CheckId, Pattern, Program, Ready, RuleUse, Test};
 use crate::scenario::template::{Names, Template};
 use crate::scenario::value::EvalError;
 
@@ -36,6 +36,8 @@ struct Standing {
 #[derive(Default)]
 pub struct Judgement {
     checks: Vec<State>,
+    /// Checks that stand under `always`: what they found on a frame is not undone with the attempt in which it came.
+    always: BTreeSet<CheckId>,
     standing: BTreeMap<String, Standing>,
 }
 
@@ -78,7 +80,8 @@ impl State {
 
 impl Judgement {
     pub fn new(program: &Program) -> Self {
-        Self { checks: vec![State::default(); program.checks.len()], standing: BTreeMap::new() }
+        let always = program.always.iter().map(Always::check).collect();
+        Self { checks: vec![State::default(); program.checks.len()], always, standing: BTreeMap::new() }
     }
 
     pub fn snapshot(&self) -> Snapshot {
@@ -86,7 +89,11 @@ impl Judgement {
     }
 
     pub fn restore(&mut self, snapshot: &Snapshot) {
-        self.checks.clone_from(&snapshot.0);
+        for (id, (check, before)) in self.checks.iter_mut().zip(&snapshot.0).enumerate() {
+            if !self.always.contains(&id) {
+                check.clone_from(before);
+            }
+        }
     }
 
     pub fn answer(

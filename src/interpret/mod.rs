@@ -362,6 +362,15 @@ impl Conversation {
             }
             Received::Refused { status, headers, body, reason } => {
                 self.record(id, connection, Direction::Neither, "refused", &reason, 0);
+                if status == 101 {
+                    // Neither let in nor refused: the handshake itself is wrong.
+                    let name = &self.program.actors[id].name;
+                    self.judgement.websocket(
+                        name,
+                        "an upgrade that is accepted is answered rightly (RFC 6455)",
+                        &reason,
+                    );
+                }
                 if current {
                     let body = String::from_utf8_lossy(&body);
                     let refusal = serde_json::json!({ "status": status, "headers": members(&headers), "body": body });

@@ -150,7 +150,7 @@ impl Conversation {
             })
             .collect();
         let beyond = |entry: &Entry| matches!(entry.kind, EntryKind::Message { beyond: true, .. });
-        let hidden = self.actors[id].inbox.iter().any(beyond);
+        let hidden = self.actors[id].forgetful || self.actors[id].inbox.iter().any(beyond);
         if frames.is_empty() && !hidden {
             return;
         }
@@ -158,7 +158,7 @@ impl Conversation {
         for entry in &program.always {
             let Always::Check { check, value, test, .. } = entry else { continue };
             if hidden {
-                let why = "a frame of this connection cannot be decoded here".to_owned();
+                let why = "not all frames of this connection can be decoded here, or are kept".to_owned();
                 self.judgement.answer(*check, "always", Outcome::Undecided(why), "", None);
                 continue;
             }

@@ -49,14 +49,13 @@ impl Failure {
         Self { kind: Kind::Mistake, message: message.into(), detail: None, unreachable: false }
     }
 
+    pub(super) fn not_reached(message: impl Into<String>) -> Self {
+        Self { kind: Kind::NotReached, message: message.into(), detail: None, unreachable: false }
+    }
+
     pub fn from_eval(error: &EvalError) -> Self {
         match error {
-            EvalError::Unbound(name) => Self {
-                kind: Kind::NotReached,
-                message: format!("not reached: `{name}` was never bound"),
-                detail: None,
-                unreachable: false,
-            },
+            EvalError::Unbound(name) => Self::not_reached(format!("not reached: `{name}` was never bound")),
             EvalError::Missing(what) => Self::undecided(format!("{what} is not there"), None),
             EvalError::Failed(what) => Self::mistake(what.clone()),
         }
@@ -199,12 +198,9 @@ impl Conversation {
                     let one = self.wanted_message(program, id, message, pattern.as_ref(), after)?;
                     wanted.push((id, one.ignoring()));
                 }
-                let time = self.time(for_.as_ref())?.unwrap_or(self.config.quiet);
-                let active = Active {
-                    since: self.now,
-                    deadline: Some(self.now + time),
-                    waiting: Waiting::Silence { members: wanted },
-                };
+                let end = self.now + self.time(for_.as_ref())?.unwrap_or(self.config.quiet);
+                let members = wanted.into_iter().map(|(id, wanted)| (id, wanted.until(end))).collect();
+                let active = Active { since: self.now, deadline: Some(end), waiting: Waiting::Silence { members } };
                 self.poll(step, active)
             }
             Act::ExpectOneOf { alternatives, after, within } => {
@@ -448,8 +444,9 @@ impl Conversation {
         let bound = self.names(None).lookup(name).ok_or_else(|| EvalError::Unbound(name.to_owned()))?;
         bound
             .wires()
-            .first()
+            .iter()
             .map(|wire| wire.sequence)
+            .min()
             .ok_or_else(|| Failure::mistake(format!("`after: {name}`: that never crossed a wire")))
     }
 }

@@ -1,6 +1,7 @@
 //! Which frame of an inbox a step wants.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -30,6 +31,8 @@ pub struct Wanted {
     matcher: Option<Matcher>,
     /// Only frames behind this position.
     after: u64,
+    /// Only frames that had come by then: the end of a window that was listened to, however late we look.
+    until: Option<Duration>,
     /// General names do not see the messages on the `ignore` list.
     ignoring: bool,
     /// Frames up to this position were looked at and did not fit; they never will.
@@ -66,11 +69,18 @@ impl Wanted {
                 other => return Err(EvalError::Failed(format!("{other} is not the name of a message"))),
             },
         };
-        Ok(Self { kind, matcher: matcher(pattern, names)?, after, ignoring: false, scanned: 0 })
+        Ok(Self { kind, matcher: matcher(pattern, names)?, after, until: None, ignoring: false, scanned: 0 })
     }
 
     pub fn control(pong: bool, pattern: Option<&Pattern>, after: u64, names: &dyn Names) -> Result<Self, EvalError> {
-        Ok(Self { kind: Kind::Control { pong }, matcher: matcher(pattern, names)?, after, ignoring: false, scanned: 0 })
+        Ok(Self {
+            kind: Kind::Control { pong },
+            matcher: matcher(pattern, names)?,
+            after,
+            until: None,
+            ignoring: false,
+            scanned: 0,
+        })
     }
 
     /// The first unclaimed frame that may be what is wanted, for all we know: it cannot be decoded within our bounds.
@@ -78,6 +88,15 @@ impl Wanted {
         let candidate = |entry: &&Entry| !entry.claimed && entry.wire.sequence > self.after;
         let beyond = |entry: &&Entry| matches!(entry.kind, EntryKind::Message { beyond: true, .. });
         inbox.iter().filter(|_| !matches!(self.kind, Kind::Control { .. })).filter(candidate).find(beyond)
+    }
+
+    pub fn until(mut self, end: Duration) -> Self {
+        self.until = Some(end);
+        self
+    }
+
+    pub fn whenever(&mut self) {
+        self.until = None;
     }
 
     pub fn ignoring(mut self) -> Self {
@@ -95,6 +114,9 @@ impl Wanted {
     pub fn find(&mut self, inbox: &VecDeque<Entry>, pack: &Pack, ignore: &[String]) -> Option<(usize, Value)> {
         let start = inbox.partition_point(|entry| entry.wire.sequence <= self.scanned.max(self.after));
         for (place, entry) in inbox.iter().enumerate().skip(start) {
+            if self.until.is_some_and(|end| entry.wire.at > end) {
+                break;
+            }
             if let Fit::Yes(value) = self.fit(entry, pack, ignore) {
                 return Some((place, value));
             }

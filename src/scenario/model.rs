@@ -165,6 +165,17 @@ pub enum Always {
     Check { check: CheckId, value: Template, test: Test, span: Span },
 }
 
+impl Always {
+    pub fn check(&self) -> CheckId {
+        match self {
+            Self::Message { check, .. }
+            | Self::Frame { check, .. }
+            | Self::Close { check, .. }
+            | Self::Check { check, .. } => *check,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct Step {
     pub span: Span,
