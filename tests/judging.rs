@@ -339,3 +339,38 @@ fn what_was_not_kept_may_be_anything() {
     });
     assert_eq!(of(&report, "MUST"), Verdict::Inconclusive, "{:#?}", report.checks);
 }
+
+#[rstest]
+#[case::of_something("count: { min: 1 }\n    for: 500ms", Verdict::Pass)]
+#[case::of_nothing("where: { n: 7 }\n    count: { min: 0 }\n    for: 500ms", Verdict::NotTestable)]
+fn an_order_is_of_what_came(#[case] which: &str, #[case] expected: Verdict) {
+    let scenario = format!(
+        "title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n  - anna sends: ask\n    as: first\n  - anna expects: answer\n    {which}\n    as: second\n  - order: [first, second]\n    rules: [MUST]\n"
+    );
+    let report = play(PLAIN, &scenario, answers(r#"{"type":"answer"}"#));
+    assert_eq!(of(&report, "MUST"), expected, "{:#?}", report.checks);
+}
+
+#[rstest]
+#[case::nothing_to_try("  - retry: 5s\n    do: []\n    rules: [MUST]\n", "there is nothing to try")]
+#[case::nothing_to_open("  - idler joins:\n    rules: [MUST]\n", "this role has no opening")]
+fn what_holds_whatever_the_hub_does_is_refused(#[case] steps: &str, #[case] complaint: &str) {
+    let shared = "roles: { client: { opening: [ { connects: } ] }, idler: {} }\n";
+    let said = complaints(
+        shared,
+        &format!("title: T\nactors: {{ anna: client, idler: idler }}\nsteps:\n  - anna joins:\n{steps}"),
+    );
+    assert!(said.contains(complaint), "{said}");
+}
+
+/// `within` is how long a listening actor waits to be connected to.
+#[rstest]
+#[case("", 5)]
+#[case("    within: 2s\n", 2)]
+fn an_actor_that_listens_waits_as_long_as_it_says(#[case] within: &str, #[case] seconds: u64) {
+    let shared = "roles: { parent: { side: server } }\n";
+    let scenario =
+        format!("title: T\nactors: {{ anna: parent }}\nsteps:\n  - anna accepts:\n{within}    rules: [MUST]\n");
+    let report = play(shared, &scenario, |_| Vec::new());
+    assert_eq!((of(&report, "MUST"), report.duration), (Verdict::Fail, Duration::from_secs(seconds)));
+}

@@ -19,6 +19,9 @@ impl Conversation {
                 return Ok(Finding::NotReached(format!("not reached: `{name}` was never bound")));
             };
             let wires = bound.wires();
+            if wires.is_empty() {
+                return Ok(Finding::NotReached(format!("`{name}` is an empty list, which is before and after all")));
+            }
             if let Bound::Many { ordered: true, .. } = bound {
                 for pair in wires.windows(2) {
                     if !before(&pair[0], &pair[1], slack) {

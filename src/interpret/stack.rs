@@ -414,7 +414,7 @@ impl Conversation {
         if self.actors[id].is_open()
             && let Some(connection) = self.actors[id].connection
         {
-            self.out.push(Output::Send { connection, frames: vec![crate::frame::Frame::close(Some(1000), "")] });
+            self.goodbye(id, connection);
             self.out.push(Output::End { connection, reset: false });
         }
         self.judge_connection(id);
@@ -439,11 +439,15 @@ impl Conversation {
             if self.actors[id].is_open()
                 && let Some(connection) = self.actors[id].connection
             {
-                let frame = crate::frame::Frame::close(Some(1000), "");
-                let frame = if self.is_server(id) { frame.unmasked() } else { frame };
-                self.out.push(Output::Send { connection, frames: vec![frame] });
+                self.goodbye(id, connection);
             }
         }
+    }
+
+    fn goodbye(&mut self, id: ActorId, connection: u32) {
+        let frame = crate::frame::Frame::close(Some(1000), "");
+        let frame = if self.is_server(id) { frame.unmasked() } else { frame };
+        self.out.push(Output::Send { connection, frames: vec![frame] });
     }
 
     pub(super) fn is_server(&self, id: ActorId) -> bool {

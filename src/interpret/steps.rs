@@ -161,9 +161,10 @@ impl Conversation {
                 }
                 self.wait_until(None, Waiting::Upgrade { members, tries: connect.tries })
             }
-            Act::Accept => {
+            Act::Accept { within } => {
                 // The hub may have come before it was waited for.
-                let deadline = self.now + self.stretched(self.config.patience);
+                let time = self.time(within.as_ref())?.unwrap_or(self.config.patience);
+                let deadline = self.now + self.stretched(time);
                 let waiting = Waiting::Upgrade { members, tries: false };
                 self.poll(step, Active { since: self.now, deadline: Some(deadline), waiting })
             }
@@ -374,7 +375,7 @@ impl Conversation {
                 }
                 Link::Ended(_) => bound.push(Bound::plain(Value::Null)),
                 Link::Idle | Link::Connecting if over => {
-                    let what = if matches!(step.act, Act::Accept) {
+                    let what = if matches!(step.act, Act::Accept { .. }) {
                         "the hub did not connect"
                     } else {
                         "no answer to the upgrade"

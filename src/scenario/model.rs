@@ -213,7 +213,9 @@ pub enum Act {
         with: Vec<(String, Template)>,
     },
     Connect(Box<Connect>),
-    Accept,
+    Accept {
+        within: Option<Template>,
+    },
     Send(Box<Compose>),
     SendRaw(Template),
     Close {

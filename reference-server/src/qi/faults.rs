@@ -244,8 +244,8 @@ pub static FAULTS: &[Fault] = &[
     outside(
         P,
         "qi-extra-not-json-nan",
-        "Every reply is followed by one with a NaN in it, as Python writes it, which is not JSON.",
-        &["QI-001", "QI-002"],
+        "Every reply is followed by another with a NaN in it, as Python writes it.",
+        &["QI-002", "QI-020", "QI-030"],
         const { &[frame(REPLY).does(Act::Also(r#"{"status":"success","payload":{"load":NaN},"version":"0.1.0"}"#))] },
     ),
     inside(P, "qi-garbage-closes", "A request that is not JSON closes the connection.", &["QI-030"]),

@@ -201,7 +201,7 @@ impl Reader<'_> {
                 self.connects(who);
                 self.connect(value, options, options.verb == Verb::TriesToConnect)
             }
-            Verb::Accepts => self.accept(key, value, who),
+            Verb::Accepts => self.accept(key, value, options, who),
             Verb::Sends => Act::Send(Box::new(self.compose(value, options))),
             Verb::Compose => Act::Compose(Box::new(self.compose(value, options))),
             Verb::SendsRaw => self.raw(value),
@@ -255,6 +255,9 @@ impl Reader<'_> {
                     );
                 }
                 let steps = self.needed(key, "do", "the steps stand under `do`", options)?;
+                if steps.list().is_some_and(<[_]>::is_empty) {
+                    self.error(steps.span, "there is nothing to try", "write steps that go through once it is true");
+                }
                 Act::Retry { time, body: self.inner(steps, &[]) }
             }
         })
@@ -267,12 +270,18 @@ impl Reader<'_> {
         }
         self.connects(who);
         let role = self.myself.as_ref().and_then(|role| self.roles.get(role));
+        let idle = role.is_some_and(|role| self.blocks.get(role.opening).is_some_and(Vec::is_empty));
+        if let Some(rules) = options.key("rules").filter(|_| idle) {
+            let span = rules.span;
+            self.error(span, "this role has no opening, so it joins whatever the hub does", "leave `rules` out");
+        }
+        let role = self.myself.as_ref().and_then(|role| self.roles.get(role));
         let given: Vec<String> =
             role.map(|role| role.given.iter().map(|(name, _)| name.clone()).collect()).unwrap_or_default();
         Act::Join { with: self.overrides(options.get("with"), &given, "the role") }
     }
 
-    fn accept(&mut self, key: &Key, value: &Node, who: &Who) -> Act {
+    fn accept<'n>(&mut self, key: &Key, value: &'n Node, options: &Options<'n>, who: &Who) -> Act {
         self.empty(value, key);
         self.connects(who);
         if let Some(name) = self.myself.clone()
@@ -281,7 +290,7 @@ impl Reader<'_> {
             let what = format!("`{name}` is a client, and only a server accepts");
             self.error(key.span, what, "write `connects:`, or give the role `side: server`");
         }
-        Act::Accept
+        Act::Accept { within: options.get("within").map(|node| self.time(node)) }
     }
 
     fn drops_by_reset(&mut self, value: &Node) -> bool {
