@@ -6,7 +6,9 @@ use hubproof::event::Verdict;
 use hubproof::frame::Received;
 use rstest::rstest;
 
-use crate::small_talk::{Deeds, Heard, PLAIN, answers, complaints, of, play, play_changed, play_late, text};
+use crate::small_talk::{
+    Deeds, Heard, PLAIN, answers, complaints, complaints_of_pack, of, play, play_changed, play_late, text,
+};
 
 /// Every connection is told the same number, twice.
 fn repeats_itself(heard: &Heard<'_>) -> Deeds {
@@ -373,4 +375,15 @@ fn an_actor_that_listens_waits_as_long_as_it_says(#[case] within: &str, #[case] 
         format!("title: T\nactors: {{ anna: parent }}\nsteps:\n  - anna accepts:\n{within}    rules: [MUST]\n");
     let report = play(shared, &scenario, |_| Vec::new());
     assert_eq!((of(&report, "MUST"), report.duration), (Verdict::Fail, Duration::from_secs(seconds)));
+}
+
+/// What a document says to this harness beside AsyncAPI is checked like the rest of it.
+#[rstest]
+#[case("connections: 0", "this is a whole number from 1 to 1000000")]
+#[case("connection: 5", "`x-hubproof` of the document has no `connection`")]
+#[case("numbers: [nan]", "this is a word that JSON has not")]
+#[case("connections: 40", "")]
+fn what_a_document_says_to_us(#[case] ours: &str, #[case] complaint: &str) {
+    let said = complaints_of_pack(|pack| format!("{pack}x-hubproof: {{ {ours} }}\n"));
+    assert!(if complaint.is_empty() { said.is_empty() } else { said.contains(complaint) }, "{said}");
 }

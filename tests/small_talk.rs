@@ -69,7 +69,7 @@ pub fn answers(with: &'static str) -> impl FnMut(&Heard<'_>) -> Deeds {
     move |heard| heard.text.map(|_| (0, heard.connection, text(with))).into_iter().collect()
 }
 
-fn load(pack: &str, shared: &str, scenario: &str) -> (Sources, Arc<Pack>, Scenarios) {
+fn folder(pack: &str, shared: &str, scenario: &str) -> (Sources, Folder) {
     let mut sources = Sources::default();
     let mut folder = Folder { name: "small".to_owned(), ..Folder::default() };
     for (name, text) in [("asyncapi.yaml", pack), ("rules.yaml", RULES)] {
@@ -78,11 +78,22 @@ fn load(pack: &str, shared: &str, scenario: &str) -> (Sources, Arc<Pack>, Scenar
     for (name, text) in [("shared.yaml", shared), ("talk.yaml", scenario)] {
         folder.scenarios.insert(name.to_owned(), sources.add(name, text));
     }
+    (sources, folder)
+}
+
+fn load(pack: &str, shared: &str, scenario: &str) -> (Sources, Arc<Pack>, Scenarios) {
+    let (sources, folder) = folder(pack, shared, scenario);
     let (pack, diagnostics) = Pack::load(&folder, &sources);
     assert!(diagnostics.is_empty(), "{}", render_all(&diagnostics, &sources, false));
     let pack = Arc::new(pack.unwrap());
     let scenarios = Scenarios::load(&folder, &sources, &pack);
     (sources, pack, scenarios)
+}
+
+/// What is said about an AsyncAPI document made from [`ASYNCAPI`].
+pub fn complaints_of_pack(change: impl FnOnce(&str) -> String) -> String {
+    let (sources, folder) = folder(&change(ASYNCAPI), PLAIN, "title: T\nsteps: []\n");
+    render_all(&Pack::load(&folder, &sources).1, &sources, false)
 }
 
 /// What is said about a scenario before anything runs.
