@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::scenario::model::Codes;
 use crate::scenario::value::{Bound, Wire};
 
 /// Frames of an inbox that are kept; beyond them the oldest unclaimed go, and the report says so.
@@ -69,6 +70,14 @@ pub struct End {
 }
 
 impl End {
+    /// A close frame without a code counts as 1005, as in RFC 6455, section 7.1.5.
+    pub fn fits(&self, codes: &Codes) -> bool {
+        if !self.close_frame {
+            return codes.drop;
+        }
+        codes.any || codes.codes.contains(&self.code.unwrap_or(1005))
+    }
+
     pub fn to_json(&self) -> Value {
         let mut members = serde_json::Map::new();
         if let Some(code) = self.code {

@@ -286,11 +286,7 @@ impl Conversation {
                 }
                 Link::Ended(end) if !refusal && !end.by_us => {
                     let (end, how) = (end.clone(), end.describe());
-                    let right = if end.close_frame {
-                        codes.any || end.code.is_some_and(|code| codes.codes.contains(&code))
-                    } else {
-                        codes.drop
-                    };
+                    let right = end.fits(&codes);
                     self.actors[*id].end_noticed = true;
                     if !right {
                         let detail = self.detail(Some(*id), expected, how.clone(), waited);
@@ -524,12 +520,7 @@ impl Conversation {
         let end =
             alternatives.iter().enumerate().find_map(|(index, alternative)| match (&alternative.want, &actor.link) {
                 (Some(Want::Close(codes)), Link::Ended(end)) if !end.by_us && !end.claimed => {
-                    let right = if end.close_frame {
-                        codes.any || end.code.is_some_and(|code| codes.codes.contains(&code))
-                    } else {
-                        codes.drop
-                    };
-                    right.then(|| (end.sequence, index, end.to_json()))
+                    end.fits(codes).then(|| (end.sequence, index, end.to_json()))
                 }
                 (Some(Want::Refusal(codes)), Link::Refused { sequence, refusal, .. }) => {
                     let status = refusal.get("status").and_then(Value::as_u64).unwrap_or(0) as u16;
