@@ -8,6 +8,7 @@ use hubproof::frame::{Message, Received};
 use hubproof::interpret::{Config, Conversation, Input, Output};
 use hubproof::scenario::Program;
 use proptest::prelude::*;
+use rstest::rstest;
 
 use crate::virtual_wire::Protocol;
 
@@ -176,6 +177,22 @@ fn silence_passes_nothing() {
         assert!(matches!(report.verdict, Verdict::Fail | Verdict::Inconclusive), "{} {:?}", report.id, report.verdict);
         assert!(report.duration < Duration::from_secs(60), "{} took {:?}", report.id, report.duration);
     }
+}
+
+/// JSON, for all we know, but more than is taken here: the greeting may be in it, so nobody is accused.
+#[rstest]
+#[case::number("1e400".to_owned())]
+#[case::half_a_character(r#""\ud800""#.to_owned())]
+#[case::half_a_character_more(r#""\ud800 and on""#.to_owned())]
+#[case::depth("[".repeat(200) + &"]".repeat(200))]
+fn what_cannot_be_read_accuses_nobody(#[case] member: String) {
+    let program = CONCIERGE.scenarios.programs.iter().find(|program| program.id == "concierge/greeting").unwrap();
+    let greeting = format!(r#"{{"type":"HELLO","uuid":"u","version":"0.1.0","x":{member}}}"#);
+    let report = play(program, CONCIERGE.settings(program), &[(0, Deed::Text(greeting))]);
+    assert_eq!(report.verdict, Verdict::Inconclusive);
+    let accused: Vec<_> = report.checks.iter().filter(|check| check.verdict == Verdict::Fail).collect();
+    assert!(accused.is_empty(), "{accused:?}");
+    assert!(report.cause.is_some_and(|cause| cause.message.contains("cannot be decoded")), "the cause is named");
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod cli_serve;
 mod cli_tls;
 mod diagnostics;
 mod editor_schema;
+mod foreign;
 mod foreign_emprops;
 mod hostile;
 mod hostile_hubs;

@@ -1,0 +1,161 @@
+//! Hubs in other languages, each written from its document alone and with every legal habit its author could think of. The
+//! judge shares no code, no schema and no custom with them: it must have nothing to say against them, and must see their
+//! mistakes all the same.
+
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::process::{Child, Command, Stdio};
+
+use rstest::rstest;
+use serde_json::Value;
+
+use crate::cli_process::hubproof;
+
+struct Hub {
+    protocol: &'static str,
+    interpreter: &'static str,
+    script: &'static str,
+    /// What the target file says of the hub as a whole.
+    target: &'static str,
+    instances: &'static [Instance],
+    /// So many rules are proven at least.
+    proven: u64,
+}
+
+/// One process of the hub: its arguments, and what the target file says of it.
+struct Instance {
+    name: &'static str,
+    arguments: &'static [&'static str],
+    target: &'static str,
+}
+
+const CONCIERGE: Hub = Hub {
+    protocol: "concierge",
+    interpreter: "python3",
+    script: "tests/hubs/concierge.py",
+    target: "[settings]\nversion = \"0.1.0\"",
+    instances: &[
+        Instance { name: "open", arguments: &[], target: "" },
+        Instance { name: "closed", arguments: &["--secret", "sesame"], target: "secrets = { secret = \"sesame\" }" },
+    ],
+    proven: 116,
+};
+
+#[rstest]
+#[case::concierge(CONCIERGE)]
+fn whatever_the_document_allows_passes(#[case] hub: Hub) {
+    let Some((report, code)) = judged(&hub, &[], &["--patience", "3"]) else { return };
+    assert_eq!(accused(&report), Vec::<String>::new());
+    assert_eq!(code, Some(0));
+    let proven = report["rules"]["proven"].as_u64().unwrap();
+    assert!(proven >= hub.proven, "only {proven} rules are proven");
+    assert_eq!(report["checks"]["verdicts"]["inconclusive"], 0);
+}
+
+/// A should that the document only implies: who does otherwise is warned, and no more.
+#[rstest]
+#[case::concierge_versions(CONCIERGE, &["--odd", "any-minor"], "CON-019")]
+#[case::concierge_ends(CONCIERGE, &["--odd", "quiet-end"], "CON-095")]
+fn what_the_document_advises_against_warns(#[case] hub: Hub, #[case] habit: &[&str], #[case] rule: &str) {
+    let Some((report, code)) = judged(&hub, habit, &["--rule", rule, "--patience", "2"]) else { return };
+    assert_eq!(accused(&report), [format!("warn {rule}")]);
+    assert_eq!(code, Some(0));
+}
+
+#[rstest]
+#[case::concierge(CONCIERGE, "keeps-groups", "CON-093")]
+#[case::concierge(CONCIERGE, "seq-counts-answers", "CON-033")]
+#[case::concierge(CONCIERGE, "wrong-close-code", "CON-011")]
+#[case::concierge(CONCIERGE, "group-to-all", "CON-045")]
+#[case::concierge(CONCIERGE, "anyone-deletes", "CON-087")]
+#[case::concierge(CONCIERGE, "trusts-origin", "CON-049")]
+#[case::concierge(CONCIERGE, "quiet-groups", "CON-076")]
+#[case::concierge(CONCIERGE, "parses-data", "CON-054")]
+#[case::concierge(CONCIERGE, "ignores-secret", "CON-013")]
+fn a_mistake_is_found_behind_all_habits(#[case] hub: Hub, #[case] bug: &str, #[case] rule: &str) {
+    let Some((report, code)) = judged(&hub, &["--bug", bug], &["--rule", rule]) else { return };
+    let accused = accused(&report);
+    assert!(accused.contains(&format!("fail {rule}")), "{bug}: {accused:?}");
+    assert_eq!(code, Some(1));
+}
+
+/// What `hubproof check` reports of the hub, and its exit code; `None` where there is no interpreter. Who expects no failure
+/// stretches the waits, for other tests run at the same time.
+#[track_caller]
+fn judged(hub: &Hub, arguments: &[&str], options: &[&str]) -> Option<(Value, Option<i32>)> {
+    let mut processes = Vec::new();
+    let mut target = format!("protocol = \"{}\"\n", hub.protocol);
+    let mut instances = String::new();
+    for instance in hub.instances {
+        let process = Process::start(hub, &[instance.arguments, arguments].concat())?;
+        if processes.is_empty() {
+            target += &format!("url = \"{}\"\n{}\n", process.url, hub.target);
+        }
+        let Instance { name, target, .. } = instance;
+        instances += &format!("[[instance]]\nname = \"{name}\"\nurl = \"{}\"\n{target}\n", process.url);
+        processes.push(process);
+    }
+    let mut file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    file.write_all((target + &instances).as_bytes()).unwrap();
+    let place = file.path().to_str().unwrap();
+    let check = ["check", "--target", place, "--report", "json=-"];
+    let done = hubproof(check.iter().chain(options));
+    let report: Value = serde_json::from_str(&done.out).unwrap_or_else(|error| panic!("{error}: {done:?}"));
+    Some((report["protocols"][0].clone(), done.code))
+}
+
+/// Verdict and rule of all that failed or warned, each once; the check, where it stands for no rule.
+fn accused(report: &Value) -> Vec<String> {
+    let findings = report["findings"].as_array().unwrap().iter();
+    let mut accused: Vec<String> = findings
+        .filter(|finding| finding["verdict"] == "fail" || finding["verdict"] == "warn")
+        .flat_map(|finding| {
+            let verdict = finding["verdict"].as_str().unwrap();
+            let rules = finding["rules"].as_array().unwrap();
+            let blamed = if rules.is_empty() { std::slice::from_ref(&finding["check"]) } else { rules };
+            blamed.iter().map(move |name| format!("{verdict} {}", name.as_str().unwrap()))
+        })
+        .collect();
+    accused.sort();
+    accused.dedup();
+    accused
+}
+
+/// A hub that is ready to be connected to; it ends with the value.
+struct Process {
+    child: Child,
+    url: String,
+}
+
+impl Process {
+    /// `None` where there is no interpreter, which CI does not accept.
+    fn start(hub: &Hub, arguments: &[&str]) -> Option<Self> {
+        let started = Command::new(hub.interpreter)
+            .arg(hub.script)
+            .args(arguments)
+            .current_dir(crate::on_disk::root())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn();
+        let mut child = match started {
+            Ok(child) => child,
+            Err(error) if error.kind() == ErrorKind::NotFound && std::env::var_os("CI").is_none() => {
+                eprintln!("skipped: there is no {} to run {} with", hub.interpreter, hub.script);
+                return None;
+            }
+            Err(error) => panic!("{} {}: {error}", hub.interpreter, hub.script),
+        };
+        let out = child.stdout.take().unwrap();
+        let mut process = Self { child, url: String::new() };
+        BufReader::new(out).read_line(&mut process.url).unwrap();
+        process.url.truncate(process.url.trim_end().len());
+        assert!(process.url.starts_with("ws://"), "{} said {:?} instead of its address", hub.script, process.url);
+        Some(process)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
