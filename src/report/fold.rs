@@ -268,7 +268,7 @@ fn judge(rule: &Rule, outline: &Outline, scenarios: &[ScenarioResult]) -> RuleRe
     RuleReport {
         level: rule.level,
         basis: rule.basis,
-        line: rule.line,
+        place: rule.place.clone(),
         text: rule.text.clone(),
         from: rule.from.clone(),
         status,
