@@ -29,6 +29,18 @@ pub struct Actor {
     pub url: Option<String>,
     /// A step has already blamed the hub for the end of this connection, or expected it.
     pub end_noticed: bool,
+    pub closing: Closing,
+    /// How the stream itself ended, below WebSocket.
+    pub stream_end: Option<Value>,
+}
+
+/// How far a closing handshake is that a step of this actor began.
+#[derive(Default)]
+pub enum Closing {
+    #[default]
+    No,
+    Asked,
+    Answered(End),
 }
 
 #[derive(Default)]
@@ -103,7 +115,7 @@ pub enum EntryKind {
     },
     Control {
         pong: bool,
-        data: String,
+        data: Vec<u8>,
     },
 }
 
@@ -119,6 +131,8 @@ impl Actor {
         self.inbox.clear();
         self.inbox_bytes = 0;
         self.end_noticed = false;
+        self.closing = Closing::No;
+        self.stream_end = None;
     }
 
     pub fn push(&mut self, entry: Entry) {

@@ -85,6 +85,8 @@ fn entry_check(entry: &Always) -> CheckId {
         Always::Message { check, .. }
         | Always::Frame { check, .. }
         | Always::Close { check, .. }
+        | Always::Upgrade { check, .. }
+        | Always::Wire { check, .. }
         | Always::Check { check, .. } => *check,
     }
 }
