@@ -22,3 +22,4 @@ mod on_disk;
 mod packs;
 #[allow(dead_code)]
 mod virtual_wire;
+mod websocket;
