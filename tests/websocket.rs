@@ -66,6 +66,17 @@ fn faults_are_seen_over_sockets(#[case] fault: &str, #[case] rule: &str) {
     assert!(done.out.contains(&format!("fail[{rule}")) || done.out.contains(&format!(",{rule}")), "{}", done.out);
 }
 
+/// A header that every upgrade needs may be a token.
+#[test]
+fn headers_of_the_target_are_not_shown() {
+    let server = Serving::start(["websocket", "--fault", "websocket-pongs-cut"], 1);
+    let set = "headers={ Authorization = 'Bearer s3cr3t' }";
+    let arguments = ["check", server.url("websocket"), "--protocol", "websocket", "--patience", "0.2", "--set", set];
+    let done = hubproof(arguments.into_iter().chain(["--trace", "--report", "json=-"])).ends_with(1);
+    assert!(done.out.contains("headers=***"), "{}", done.out);
+    assert!(!done.out.contains("s3cr3t") && !done.err.contains("s3cr3t"), "{}{}", done.out, done.err);
+}
+
 /// This one upgrades whatever comes, and closes it: the former is wrong.
 #[test]
 fn a_hub_that_sends_strangers_away_is_blamed_for_its_upgrades_alone() {

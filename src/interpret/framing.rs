@@ -9,8 +9,12 @@ use super::judge::Finding;
 use crate::scenario::model::{ActorId, Always};
 
 impl Conversation {
+    /// A frame, or a message of several, that is as RFC 6455 has it; `size` is that of its payload in bytes.
     pub(super) fn judge_frame(&mut self, id: ActorId, kind: &str, size: usize) {
-        self.judge_wire(id, &serde_json::json!({ "kind": kind, "size": size }), false);
+        // Few protocols ask, and there may be a flood of them.
+        if self.program.always.iter().any(|entry| matches!(entry, Always::Wire { .. })) {
+            self.judge_wire(id, &serde_json::json!({ "kind": kind, "size": size }), false);
+        }
     }
 
     /// An answer to an upgrade, or whatever came after it, under `always`; whether a check of the protocol's own blames
