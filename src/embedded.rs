@@ -11,6 +11,8 @@ use crate::source::{Sources, Span};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Setups {
     pub instances: Vec<Setup>,
+    /// Checked only where it is named, since it is no protocol of its own.
+    pub on_request: bool,
     /// The target file, but for the addresses.
     target: Table,
 }
@@ -45,6 +47,7 @@ impl Setups {
         let Some(file) = folder.scenarios.get("reference.toml") else {
             return Ok(Self {
                 instances: vec![Setup { name: "default".to_owned(), serve: Vec::new(), tls: false }],
+                on_request: false,
                 target: Table::new(),
             });
         };
@@ -53,6 +56,7 @@ impl Setups {
             Diagnostic::error(Span::new(*file, range), error.message().to_owned())
         })?;
         let whole = Span::new(*file, 0..0);
+        let on_request = matches!(target.remove("on_request"), Some(Value::Boolean(true)));
         let mut instances = Vec::new();
         match target.get_mut("instance") {
             Some(Value::Array(list)) => {
@@ -66,7 +70,7 @@ impl Setups {
             }
             _ => return Err(Diagnostic::error(whole, "reference.toml has no [[instance]]")),
         }
-        Ok(Self { instances, target })
+        Ok(Self { instances, on_request, target })
     }
 
     /// The text of a target file for hubs started so.

@@ -650,6 +650,8 @@ fn packs() {
         ("rules that are a list", "rules.yaml: \n  GRE-001: =>  \n  - "),
         ("a rule with an unknown key", "rules.yaml: text: => sentence:"),
         ("a rule without a line", "rules.yaml: line: 3 => line: three"),
+        ("a rule with a line and a section", "rules.yaml: line: 3 => line: 3\n    section: \"4.1\""),
+        ("a section that is a number", "rules.yaml: line: 3 => section: 4.1"),
         ("an implied rule that follows from nothing", "rules.yaml: basis: stated => basis: implied"),
         ("silence that demands", "rules.yaml: basis: stated => basis: silent-guess"),
     ];

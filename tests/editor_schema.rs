@@ -141,6 +141,7 @@ fn heads() -> Vec<(&'static str, Value, Value)> {
         ("client expects close", json!([1000, "drop"]), json!({})),
         ("client expects refusal", json!("any"), json!({})),
         ("client expects frame", json!("pong"), json!({})),
+        ("client expects end", json!(null), json!({})),
         ("client plays", json!("fence"), json!({})),
         ("play", json!("greets"), json!({})),
         ("compose", json!("identify"), json!({})),
@@ -158,7 +159,7 @@ fn heads() -> Vec<(&'static str, Value, Value)> {
 fn each_option_belongs_to_the_same_verbs_as_in_the_reader() {
     let options = json!({
         "as": "name", "if": "name", "rules": ["CON-024"], "with": {}, "without": [], "fragments": 2, "breaks": "why", "reason": "why",
-        "query": {}, "headers": {}, "subprotocols": [], "from": "127.0.0.2", "where": {}, "has": { "CON-024": { "name": "x" } }, "after": "name",
+        "query": {}, "headers": {}, "subprotocols": [], "from": "127.0.0.2", "method": "POST", "http": "1.0", "where": {}, "has": { "CON-024": { "name": "x" } }, "after": "name",
         "within": "1s", "for": "1s", "count": 2, "args": {}, "message": "hello", "because": "why", "equals": 1, "fits": {}, "slack": "1s",
         "in": [1], "do": [],
     });
@@ -321,6 +322,12 @@ fn the_reference_has_a_section_for_every_verb() {
 #[case::drops_later("title: t\nsteps:\n  - client drops: later")]
 #[case::frame_of_no_kind("title: t\nsteps:\n  - client expects frame: text")]
 #[case::code_of_no_kind("title: t\nsteps:\n  - client expects close: soon")]
+#[case::range_of_no_numbers("title: t\nsteps:\n  - client expects close: [4000-x]")]
+#[case::alternative_frame_of_no_kind("title: t\nsteps:\n  - client expects one of: [ { frame: text } ]")]
+#[case::alternative_that_fails_and_warns(
+    "title: t\nsteps:\n  - client expects one of: [ { message: hello, warn: x, fail: x } ]"
+)]
+#[case::end_with_a_value("title: t\nsteps:\n  - client expects end: fin")]
 #[case::code_beyond_the_range("title: t\nsteps:\n  - client expects close: 5000")]
 #[case::count_of_no_kind("title: t\nsteps:\n  - client expects: hello\n    count: { atleast: 2 }")]
 #[case::alternatives_are_no_list("title: t\nsteps:\n  - client expects one of: hello")]

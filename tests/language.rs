@@ -25,7 +25,7 @@ fn examples() -> Vec<(String, String, String)> {
 fn every_example_of_the_language_page_passes() {
     let examples = examples();
     assert!(examples.len() >= 20, "only {} examples", examples.len());
-    for protocol in ["qi", "concierge"] {
+    for protocol in ["qi", "concierge", "websocket"] {
         let mut sources = Sources::default();
         let mut folder = on_disk::folder(protocol, &mut sources);
         // The examples stand in for the protocol's own scenarios, beside its shared.yaml.

@@ -27,3 +27,4 @@ mod packs;
 mod small_talk;
 #[allow(dead_code)]
 mod virtual_wire;
+mod websocket;

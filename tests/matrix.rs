@@ -255,6 +255,7 @@ mod tests {
     #[case("gator")]
     #[case("qi")]
     #[case("concierge")]
+    #[case("websocket")]
     fn a_correct_hub_passes_and_every_check_is_asked(#[case] name: &str) {
         let protocol = Protocol::load(name);
         let mut wrong = String::new();
@@ -285,6 +286,7 @@ mod tests {
     #[case("gator", &["GAT-002"])]
     #[case("qi", &[])]
     #[case("concierge", &[])]
+    #[case("websocket", &[])]
     fn every_fault_is_seen_for_what_it_is(#[case] name: &str, #[case] unproven: &[&str]) {
         let matrix = Matrix::play(name, &|_| true);
         println!("{}", matrix.numbers());

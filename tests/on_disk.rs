@@ -26,6 +26,11 @@ pub fn protocols() -> Vec<String> {
     names
 }
 
+/// Those that say anything: one below messages has no schemas and no facts about them.
+pub fn protocols_with_messages() -> Vec<String> {
+    protocols().into_iter().filter(|name| root().join("schemas").join(name).join("messages").is_dir()).collect()
+}
+
 pub fn folder(protocol: &str, sources: &mut Sources) -> Folder {
     let mut folder = Folder { name: protocol.to_owned(), ..Folder::default() };
     for (part, files) in [("schemas", &mut folder.pack), ("scenarios", &mut folder.scenarios)] {

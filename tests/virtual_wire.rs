@@ -18,12 +18,17 @@ use hubproof_reference as reference;
 use reference::machine;
 use serde_json::Value;
 
+#[path = "websocket_wire.rs"]
+pub mod websocket_wire;
+
 /// One protocol, loaded from the repository.
 pub struct Protocol {
     pub sources: Sources,
     pub pack: Arc<Pack>,
     pub scenarios: Scenarios,
     pub setups: Setups,
+    /// Of the hub that is nothing but WebSocket.
+    pub habit: websocket_wire::Habit,
     targets: Vec<Instance>,
     hooks: BTreeMap<String, HookSpec>,
 }
@@ -72,7 +77,7 @@ impl Protocol {
                 Instance { settings, provides: instance.provides.clone() }
             })
             .collect();
-        Self { sources, pack, scenarios, setups, targets, hooks: target.hooks }
+        Self { sources, pack, scenarios, setups, habit: websocket_wire::Habit::None, targets, hooks: target.hooks }
     }
 
     /// Settings of the first instance that meets the needs of a scenario; of the first of all where none does.
@@ -137,7 +142,11 @@ impl Protocol {
             settings: self.targets[index].settings.clone(),
         };
         let conversation = Conversation::new(Arc::clone(program), config);
-        let mut report = Wire { manner, ..Wire::new(conversation, around(machine), admin) }.play();
+        let mut report = if self.pack.name == reference::websocket::PROTOCOL {
+            websocket_wire::play(conversation, fault, self.habit)
+        } else {
+            Wire { manner, ..Wire::new(conversation, around(machine), admin) }.play()
+        };
         report.instance.clone_from(&self.setups.instances[index].name);
         Some(report)
     }

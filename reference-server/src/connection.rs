@@ -13,7 +13,9 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use hyper::header::{
+    CONNECTION, CONTENT_TYPE, HOST, HeaderValue, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
@@ -31,6 +33,7 @@ use tokio_tungstenite::{WebSocketStream, connect_async_with_config};
 use crate::machine::{Conn, Handshake, Input};
 use crate::outbox::{Item, Outbox};
 use crate::serve::{LAST_WORDS_TIME, Mail, Shutdown};
+use crate::websocket::Session;
 
 /// How long a peer may take to send its upgrade request and receive the answer.
 const UPGRADE_TIME: Duration = Duration::from_secs(10);
@@ -53,6 +56,8 @@ pub struct Door {
     pub budget: Arc<Semaphore>,
     /// The longest message in bytes; longer ones close with 1009.
     pub max_message: usize,
+    /// For a hub below messages: how each of its connections begins.
+    pub session: Option<Session>,
     /// Tells when the hub shuts down.
     pub shutdown: Shutdown,
 }
@@ -175,12 +180,16 @@ async fn answer(
     door: &Door,
     outbox: Arc<Outbox>,
 ) -> (Response<Full<Bytes>>, Option<OnUpgrade>) {
-    let mut response = match create_response_with_body(&request, Full::default) {
+    let response = create_response_with_body(&request, Full::default).map_err(|error| error.to_string());
+    // tungstenite does not look whether there is one, which RFC 6455, section 4.2.1, demands.
+    let response = if request.headers().contains_key(HOST) { response } else { Err("no Host".to_owned()) };
+    let mut response = match response {
         Ok(response) => response,
         Err(error) => {
             let text = format!("this is the {} hub; it speaks WebSocket only: {error}\n", door.protocol);
             let mut response = plain(StatusCode::UPGRADE_REQUIRED, text);
             response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+            response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
             return (response, None);
         }
     };

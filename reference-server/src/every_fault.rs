@@ -17,6 +17,7 @@ fn conversation(protocol: &str, fault: Option<&str>) -> Vec<String> {
         "airavata" => crate::airavata::tests::conversation(fault),
         "gator" => crate::gator::tests::conversation(fault),
         "emprops" => crate::emprops::story::tell(fault),
+        "websocket" => crate::websocket::tests::conversation(fault),
         other => panic!("the conversation of {other} is not written"),
     }
 }

@@ -260,18 +260,19 @@ mod tests {
             assert!(seen.insert(fault.id), "{} is there twice", fault.id);
             assert!(crate::protocols().contains(&fault.protocol), "{}", fault.id);
             assert!(fault.id.starts_with(&format!("{}-", fault.protocol)), "{}", fault.id);
-            assert!(fault.id.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'), "{}", fault.id);
+            assert!(
+                fault.id.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c)),
+                "{}",
+                fault.id
+            );
             assert!(fault.text.ends_with('.'), "{}", fault.id);
             assert!(!fault.rules.is_empty(), "{}", fault.id);
             let prefix = fault.rules[0].split('-').next().unwrap();
             let unique: HashSet<_> = fault.rules.iter().collect();
             assert_eq!(unique.len(), fault.rules.len(), "{} names a rule twice", fault.id);
             for rule in fault.rules {
-                assert!(
-                    rule.starts_with(&format!("{prefix}-")) && rule.len() == prefix.len() + 4,
-                    "{}: {rule}",
-                    fault.id
-                );
+                let number = rule.strip_prefix(&format!("{prefix}-"));
+                assert!(number.is_some_and(|number| prefix == "WS" || number.len() == 3), "{}: {rule}", fault.id);
             }
             if let Effect::Outside(changes) = fault.effect {
                 assert!(!changes.is_empty(), "{}", fault.id);

@@ -5,6 +5,7 @@
 //!
 //! * [`mod@machine`]: what a protocol hears and says, without sockets or clocks;
 //! * `airavata`, `concierge`, `emprops`, `gator`, `qi`: one state machine per protocol;
+//! * [`websocket`]: a hub below all of them, bytes in and bytes out;
 //! * [`fault`] and [`mangle`]: deliberate defects, most of them changes to the outputs of a correct machine;
 //! * [`settings`]: what can be configured;
 //! * [`serve()`], [`admin`], [`tls`]: the io shell, one task per machine and one per connection;
@@ -39,6 +40,7 @@ mod qi;
 mod serve;
 pub mod settings;
 pub mod tls;
+pub mod websocket;
 
 pub use args::{ServeArgs, run};
 pub use fault::Fault;
@@ -69,6 +71,7 @@ static PROTOCOLS: &[Protocol] = &[
     Protocol { name: emprops::PROTOCOL, build: emprops::build, faults: emprops::FAULTS },
     Protocol { name: airavata::PROTOCOL, build: airavata::build, faults: airavata::FAULTS },
     Protocol { name: gator::PROTOCOL, build: gator::build, faults: gator::FAULTS },
+    Protocol { name: websocket::PROTOCOL, build: websocket::build, faults: websocket::FAULTS },
 ];
 
 static NAMES: LazyLock<Vec<&'static str>> = LazyLock::new(|| PROTOCOLS.iter().map(|protocol| protocol.name).collect());

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -17,6 +18,7 @@ use crate::machine::{Conn, EventError, Handshake, Input, Machine, Output};
 use crate::outbox::{Item, Outbox};
 use crate::settings::SettingsError;
 use crate::tls::{SelfSigned, Tls, TlsError};
+use crate::websocket::{self, Session};
 use crate::{MachineError, Settings, admin};
 
 /// How many messages may wait for a machine; whoever has more to say waits.
@@ -219,7 +221,11 @@ pub async fn serve(config: ServeConfig) -> Result<Running, Error> {
         let (mailbox, mail) = mpsc::channel(MAILBOX);
         mailboxes.push((name, mailbox.clone()));
         let budget = Arc::new(Semaphore::new(BUDGET_KIB as usize));
-        let door = Door { protocol, mailbox, budget, max_message: hub.max_message, shutdown: down.clone() };
+        let session = match protocol {
+            websocket::PROTOCOL => Some(Session::new(hub.fault.as_deref())?),
+            _ => None,
+        };
+        let door = Door { protocol, mailbox, budget, max_message: hub.max_message, session, shutdown: down.clone() };
         starts.push((machine, mail, listener, tls, door, hub.max_connections));
     }
     let admin = match config.admin {
@@ -263,7 +269,7 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, door: Door, max
                     // Small frames must not wait for more; a socket that refuses is gone anyway.
                     let _ = stream.set_nodelay(true);
                     match tls.clone() {
-                        None => connections.spawn(connection::serve(stream, peer, next, door.clone())),
+                        None => connections.spawn(attend(stream, peer, next, door.clone())),
                         Some(tls) => connections.spawn(secure(tls, stream, peer, next, door.clone())),
                     };
                     next += 1;
@@ -283,7 +289,18 @@ async fn secure(tls: TlsAcceptor, stream: TcpStream, peer: SocketAddr, conn: Con
         () = shutdown.wait() => return,
     };
     if let Ok(Ok(stream)) = stream {
-        connection::serve(stream, peer, conn, door).await;
+        attend(stream, peer, conn, door).await;
+    }
+}
+
+/// Serves a connection whose stream is there.
+async fn attend<S>(stream: S, peer: SocketAddr, conn: Conn, door: Door)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    match door.session.clone() {
+        None => connection::serve(stream, peer, conn, door).await,
+        Some(session) => websocket::serve(stream, session, door.shutdown).await,
     }
 }
 

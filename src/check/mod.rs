@@ -162,8 +162,18 @@ pub async fn run(
 pub fn masker(subject: &Subject) -> Masker {
     let declared = |name: &str| subject.shared.settings.get(name).is_some_and(|setting| setting.secret);
     let settings = subject.target.instances.iter().flat_map(|instance| &instance.settings);
-    let set = settings.filter(|(name, _)| declared(name)).filter_map(|(_, setting)| setting.value.as_str());
-    Masker::new(subject.target.secrets().chain(set.map(str::to_owned)))
+    let set = settings.filter(|(name, _)| declared(name)).flat_map(|(_, setting)| texts(&setting.value));
+    Masker::new(subject.target.secrets().chain(set))
+}
+
+/// Every text in a value: a secret setting may be a mapping of headers.
+fn texts(value: &Value) -> Vec<String> {
+    match value {
+        Value::String(text) => vec![text.clone()],
+        Value::Array(items) => items.iter().flat_map(texts).collect(),
+        Value::Object(members) => members.values().flat_map(texts).collect(),
+        _ => Vec::new(),
+    }
 }
 
 fn prepare(subject: &Subject) -> Result<Prepared, SetupError> {

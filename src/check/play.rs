@@ -239,11 +239,19 @@ impl Driver {
             path: dial.path.unwrap_or_default(),
             query: dial.query,
             headers: dial.headers,
+            without: dial.without,
             subprotocols: dial.subprotocols,
+            method: dial.method,
+            http: dial.http,
             source,
             tls: self.site.tls.clone(),
             timeout: self.patience.mul_f64(UPGRADE),
-            limits: Limits { message: LONGEST_MESSAGE, ..Limits::default() },
+            limits: Limits {
+                message: LONGEST_MESSAGE,
+                // A step that waits for the end of the stream gives up before we end it ourselves.
+                linger: self.patience.mul_f64(2.0),
+                ..Limits::default()
+            },
             ..ConnectRequest::new(endpoint)
         };
         let opened = transport::open(ConnId(connection), request, self.sender.clone());

@@ -285,6 +285,7 @@ fn protocols(arguments: &CheckArgs, target: Option<&Target>, sources: &mut Sourc
         }
         return Ok(vec![protocol]);
     }
+    let named = |protocol: &Protocol| target.and_then(|target| target.protocol.as_ref()) == Some(&protocol.pack.name);
     let mut names = arguments.protocol.clone();
     if names.is_empty() {
         names.extend(target.and_then(|target| target.protocol.clone()));
@@ -304,7 +305,10 @@ fn protocols(arguments: &CheckArgs, target: Option<&Target>, sources: &mut Sourc
             "one hub is checked as one protocol\n  help: name --protocol once, or leave the URL out to check the built-in reference server",
         ));
     }
-    names.iter().map(|name| files::built_in_protocol(name, sources)?.usable(sources)).collect()
+    let loaded: Result<Vec<_>, _> =
+        names.iter().map(|name| files::built_in_protocol(name, sources)?.usable(sources)).collect();
+    let asked = |protocol: &Protocol| arguments.protocol.contains(&protocol.pack.name) || named(protocol);
+    loaded.map(|loaded| loaded.into_iter().filter(|protocol| !protocol.setups.on_request || asked(protocol)).collect())
 }
 
 /// The target of one protocol: the user's, or the reference server, started for it.

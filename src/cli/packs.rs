@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::files::{self, Loaded, Protocol};
 use super::{Trouble, colored, print};
 use crate::diagnostic::{has_errors, render_all, suggest};
+use crate::pack::Place;
 use crate::report::text::count;
 use crate::scenario::Need;
 use crate::source::Sources;
@@ -136,17 +137,21 @@ fn show(name: &str, only_rules: bool, format: Format) -> Result<u8, Trouble> {
         };
         let _ = writeln!(
             out,
-            "  {:8} {:6} {:12} line {:<4} {}",
+            "  {:8} {:6} {:12} {:<9} {}",
             rule.id,
             rule.level.name(),
             rule.basis.name(),
-            rule.line,
+            rule.place.to_string(),
             rule.text
         );
         let _ = writeln!(out, "           {state}");
+        let (line, section) = match &rule.place {
+            Place::Line(line) => (Some(line), None),
+            Place::Section(section) => (None, Some(section)),
+        };
         rules.insert(
             rule.id.clone(),
-            json!({ "level": rule.level.name(), "basis": rule.basis.name(), "line": rule.line, "text": rule.text, "from": rule.from, "sees": rule.sees, "out_of_scope": rule.out_of_scope, "checked_by": by }),
+            json!({ "level": rule.level.name(), "basis": rule.basis.name(), "line": line, "section": section, "text": rule.text, "from": rule.from, "sees": rule.sees, "out_of_scope": rule.out_of_scope, "checked_by": by }),
         );
     }
     if only_rules {

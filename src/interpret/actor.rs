@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::scenario::model::Codes;
 use crate::scenario::value::{Bound, Wire};
 
 /// Frames of an inbox that are kept; beyond them the oldest unclaimed go, and the report says so.
@@ -32,6 +31,18 @@ pub struct Actor {
     pub url: Option<String>,
     /// A step has already blamed the hub for the end of this connection, or expected it.
     pub end_noticed: bool,
+    pub closing: Closing,
+    /// How the stream itself ended, below WebSocket.
+    pub stream_end: Option<Value>,
+}
+
+/// How far a closing handshake is that a step of this actor began.
+#[derive(Default)]
+pub enum Closing {
+    #[default]
+    No,
+    Asked,
+    Answered(End),
 }
 
 #[derive(Default)]
@@ -70,14 +81,6 @@ pub struct End {
 }
 
 impl End {
-    /// A close frame without a code counts as 1005, as in RFC 6455, section 7.1.5.
-    pub fn fits(&self, codes: &Codes) -> bool {
-        if !self.close_frame {
-            return codes.drop;
-        }
-        codes.any || codes.codes.contains(&self.code.unwrap_or(1005))
-    }
-
     pub fn to_json(&self) -> Value {
         let mut members = serde_json::Map::new();
         if let Some(code) = self.code {
@@ -116,7 +119,7 @@ pub enum EntryKind {
     },
     Control {
         pong: bool,
-        data: String,
+        data: Vec<u8>,
     },
 }
 
@@ -133,6 +136,8 @@ impl Actor {
         self.inbox_bytes = 0;
         self.end_noticed = false;
         self.forgetful = false;
+        self.closing = Closing::No;
+        self.stream_end = None;
     }
 
     pub fn push(&mut self, entry: Entry) {

@@ -214,10 +214,14 @@ impl Conversation {
 
     /// The details of everything that was claimed, under a number of a group's members as under all of them.
     fn judge_claims(&mut self, step: &Step, results: &[(ActorId, Vec<Bound>)]) {
-        let Act::Expect(expect) = &step.act else { return };
+        let has = match &step.act {
+            Act::Expect(expect) => &expect.has,
+            Act::ExpectEnd { has, .. } => has,
+            _ => return,
+        };
         for (id, claims) in results {
             for claim in claims {
-                self.judge_has(step, Some(*id), &expect.has, claim);
+                self.judge_has(step, Some(*id), has, claim);
             }
         }
     }
@@ -271,6 +275,22 @@ impl Conversation {
         let mut items = Vec::new();
         for id in &members {
             let expected = self.expectation(step);
+            match self.answer_to_close(*id, &codes, refusal, &expected, waited) {
+                Some(Err(failure)) => return Err(failure),
+                Some(Ok(Some(bound))) => {
+                    items.push((*id, bound));
+                    continue;
+                }
+                Some(Ok(None)) if over => {
+                    let detail = self.detail(Some(*id), expected, "nothing".to_owned(), waited);
+                    return Err(Failure::broken("the close was not answered", detail));
+                }
+                Some(Ok(None)) => {
+                    let waiting = Waiting::End { members, codes, refusal };
+                    return Ok(Progress::Waiting(Active { waiting, ..active }));
+                }
+                None => {}
+            }
             match &self.actors[*id].link {
                 Link::Refused { refusal: answer, text, .. } if refusal => {
                     let status = answer.get("status").and_then(Value::as_u64).unwrap_or(0) as u16;
@@ -286,7 +306,7 @@ impl Conversation {
                 }
                 Link::Ended(end) if !refusal && !end.by_us => {
                     let (end, how) = (end.clone(), end.describe());
-                    let right = end.fits(&codes);
+                    let right = codes.take(&end);
                     self.actors[*id].end_noticed = true;
                     if !right {
                         let detail = self.detail(Some(*id), expected, how.clone(), waited);
@@ -421,7 +441,9 @@ impl Conversation {
         alternatives
             .iter()
             .map(|alternative| match &alternative.want {
-                Some(want @ Want::Message { .. }) => self.wanted(program, id, want, after).map(Some),
+                Some(want @ (Want::Message { .. } | Want::Control { .. })) => {
+                    self.wanted(program, id, want, after).map(Some)
+                }
                 _ => Ok(None),
             })
             .collect()
@@ -438,6 +460,8 @@ impl Conversation {
             let silent = members
                 .iter()
                 .any(|open| open.chosen.as_ref().is_some_and(|(index, _)| alternatives[*index].want.is_none()));
+            let first = members.first().map(|open| open.id);
+            let waited = Some(self.now.saturating_sub(active.since));
             let chosen: Vec<(usize, Bound)> = members.iter_mut().filter_map(|open| open.chosen.take()).collect();
             if !silent {
                 self.margin(step, &active);
@@ -445,6 +469,14 @@ impl Conversation {
             let mut items = Vec::new();
             for (index, bound) in chosen {
                 let alternative = &alternatives[index];
+                if let Some(why) = &alternative.fail {
+                    let text = match &bound {
+                        Bound::One { wire: Some(wire), .. } => format!("{} {}", wire.opcode, wire.text),
+                        other => other.to_json().to_string(),
+                    };
+                    let detail = self.detail(first, self.expectation(step), text, waited);
+                    return Err(Failure::broken(why.clone(), detail));
+                }
                 let outcome = match (&alternative.warn, &alternative.info) {
                     (Some(warn), _) => Outcome::Tolerated(warn.clone()),
                     (None, Some(info)) => Outcome::Noted(info.clone()),
@@ -520,7 +552,7 @@ impl Conversation {
         let end =
             alternatives.iter().enumerate().find_map(|(index, alternative)| match (&alternative.want, &actor.link) {
                 (Some(Want::Close(codes)), Link::Ended(end)) if !end.by_us && !end.claimed => {
-                    end.fits(codes).then(|| (end.sequence, index, end.to_json()))
+                    codes.take(end).then(|| (end.sequence, index, end.to_json()))
                 }
                 (Some(Want::Refusal(codes)), Link::Refused { sequence, refusal, .. }) => {
                     let status = refusal.get("status").and_then(Value::as_u64).unwrap_or(0) as u16;
@@ -561,7 +593,8 @@ impl Conversation {
             },
             Act::ExpectNothing(nothing) => nothing.pattern.as_ref(),
             Act::ExpectOneOf { alternatives, .. } => {
-                let list: Vec<&str> = alternatives.iter().map(|alternative| alternative.text.as_str()).collect();
+                let right = alternatives.iter().filter(|alternative| alternative.fail.is_none());
+                let list: Vec<&str> = right.map(|alternative| alternative.text.as_str()).collect();
                 return format!("one of: {}", list.join(", "));
             }
             _ => None,

@@ -6,7 +6,9 @@
 
 mod actor;
 mod decode;
+mod ends;
 mod expect;
+mod framing;
 mod history;
 mod hooks;
 mod judge;
@@ -29,7 +31,7 @@ use crate::frame::{Frame, Received};
 use crate::scenario::functions::World;
 use crate::scenario::model::{ActorId, Need, Program};
 use crate::scenario::value::{Bound, Wire};
-use actor::{Actor, End, Entry, EntryKind, Link};
+use actor::{Actor, Closing, End, Entry, EntryKind, Link};
 use history::History;
 use judge::Judgement;
 
@@ -126,6 +128,12 @@ pub struct Dial {
     pub headers: Vec<(String, String)>,
     pub subprotocols: Vec<String>,
     pub from: Option<String>,
+    /// Headers of ours that are left out.
+    pub without: Vec<String>,
+    /// Instead of `GET`.
+    pub method: Option<String>,
+    /// Instead of `1.1`.
+    pub http: Option<String>,
 }
 
 /// Needs of a program that these settings, words and hooks do not meet.
@@ -354,8 +362,10 @@ impl Conversation {
         match what {
             Received::Upgraded { status, headers, subprotocol } => {
                 self.record(id, connection, Direction::Neither, "open", &subprotocol.clone().unwrap_or_default(), 0);
+                let upgrade =
+                    serde_json::json!({ "status": status, "headers": members(&headers), "subprotocol": subprotocol });
+                self.judge_wire(id, &upgrade, true);
                 if current {
-                    let upgrade = serde_json::json!({ "status": status, "headers": members(&headers), "subprotocol": subprotocol });
                     self.actors[id].opened_at = self.now;
                     self.actors[id].link = Link::Open { upgrade };
                 }
@@ -374,16 +384,23 @@ impl Conversation {
                 if current {
                     let body = String::from_utf8_lossy(&body);
                     let refusal = serde_json::json!({ "status": status, "headers": members(&headers), "body": body });
+                    if status == 101 {
+                        let mut upgrade = refusal.clone();
+                        upgrade["wrong"] = Value::from(reason.clone());
+                        self.judge_wire(id, &upgrade, true);
+                    }
                     self.actors[id].link = Link::Refused { sequence, refusal, text: reason };
                 }
             }
             Received::NoUpgrade { reason } => {
                 self.record(id, connection, Direction::Neither, "no upgrade", &reason, 0);
-                self.judgement.websocket(
-                    &self.program.actors[id].name,
-                    "a WebSocket server answers the upgrade (RFC 6455, section 4.2.2)",
-                    &reason,
-                );
+                if !self.judge_wire(id, &serde_json::json!({ "wrong": reason }), true) {
+                    self.judgement.websocket(
+                        &self.program.actors[id].name,
+                        "a WebSocket server answers the upgrade (RFC 6455, section 4.2.2)",
+                        &reason,
+                    );
+                }
                 if current {
                     self.actors[id].link = Link::Refused { sequence, refusal: serde_json::json!({}), text: reason };
                 }
@@ -402,6 +419,7 @@ impl Conversation {
                 };
                 let kind = if message.binary { "binary" } else { "text" };
                 self.record(id, connection, Direction::Received, kind, &text, message.payload.len());
+                self.judge_frame(id, kind, message.payload.len());
                 if current {
                     let wire = self.wire(id, connection, sequence, kind, &text, message.payload.len());
                     self.take_message(id, Arc::new(wire), message.binary);
@@ -412,31 +430,51 @@ impl Conversation {
             Received::Close { code, reason } => {
                 let text = code.map_or_else(String::new, |code| format!("{code} {reason}"));
                 self.record(id, connection, Direction::Received, "close", text.trim_end(), text.len());
+                self.judge_frame(id, "close", code.map_or(0, |_| reason.len() + 2));
                 if current && self.actors[id].is_open() {
                     self.ended(id, sequence, true, code, reason);
+                } else if current {
+                    self.answered(id, sequence, Some(code), reason, false);
                 }
             }
             Received::Violation { what, section, bound } => {
                 self.record(id, connection, Direction::Received, "broken frame", &what, 0);
                 let name = &self.program.actors[id].name;
+                let mut blamed = false;
                 if bound {
                     self.judgement.websocket_undecided(name, &format!("{what}: more than this harness takes"));
                 } else {
-                    self.judgement.websocket(name, &format!("frames keep RFC 6455, section {section}"), &what);
+                    let name = name.clone();
+                    let wire = serde_json::json!({ "kind": "broken", "size": 0, "section": section, "wrong": what });
+                    blamed = self.judge_wire(id, &wire, false);
+                    if !blamed {
+                        self.judgement.websocket(&name, &format!("frames keep RFC 6455, section {section}"), &what);
+                    }
                 }
+                // Who has been blamed for the frame is not blamed again for what we then did not hear.
+                let by_us = bound || blamed;
                 if current && self.actors[id].is_open() {
-                    if bound {
+                    if by_us {
                         self.ended_by_us(id, sequence, what, false);
                     } else {
                         self.ended(id, sequence, false, None, what);
                     }
+                } else if current {
+                    self.answered(id, sequence, None, what, by_us);
                 }
             }
             Received::End { reset, reason } => {
+                if current {
+                    let after = self.now.saturating_sub(self.actors[id].opened_at).as_secs_f64();
+                    self.actors[id].stream_end =
+                        Some(serde_json::json!({ "reset": reset, "reason": reason, "after": after }));
+                }
+                let text = if reset { format!("reset: {reason}") } else { reason };
                 if current && self.actors[id].is_open() {
-                    let text = if reset { format!("reset: {reason}") } else { reason };
                     self.record(id, connection, Direction::Neither, "end", &text, 0);
                     self.ended(id, sequence, false, None, text);
+                } else if current {
+                    self.answered(id, sequence, None, text, false);
                 }
             }
         }
@@ -472,11 +510,12 @@ impl Conversation {
         let text = String::from_utf8_lossy(data).into_owned();
         let kind = if pong { "pong" } else { "ping" };
         self.record(id, connection, Direction::Received, kind, &text, data.len());
+        self.judge_frame(id, kind, data.len());
         if self.actors[id].connection == Some(connection) {
             let wire = self.wire(id, connection, sequence, kind, &text, data.len());
             self.actors[id].push(Entry {
                 wire: Arc::new(wire),
-                kind: EntryKind::Control { pong, data: text },
+                kind: EntryKind::Control { pong, data: data.to_vec() },
                 claimed: false,
             });
         }

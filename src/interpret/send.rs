@@ -25,13 +25,16 @@ impl Conversation {
                 Some(other) => Ok(Some(other.to_string())),
             }
         };
-        let pairs = |template: &Option<Template>| -> Result<Vec<(String, String)>, Failure> {
+        let mut without = Vec::new();
+        let mut pairs = |template: &Option<Template>| -> Result<Vec<(String, String)>, Failure> {
             match template.as_ref().map(|template| worked_out(template, &names)).transpose()? {
                 None => Ok(Vec::new()),
-                Some(Value::Object(members)) => Ok(members
-                    .into_iter()
-                    .map(|(name, value)| (name, value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
-                    .collect()),
+                Some(Value::Object(members)) => {
+                    let (gone, members): (Vec<_>, Vec<_>) = members.into_iter().partition(|(_, value)| value.is_null());
+                    without.extend(gone.into_iter().map(|(name, _)| name));
+                    let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                    Ok(members.into_iter().map(|(name, value)| (name, text(value))).collect())
+                }
                 Some(other) => Err(Failure::mistake(format!("a mapping belongs here, not {other}"))),
             }
         };
@@ -48,6 +51,9 @@ impl Conversation {
             headers: pairs(&connect.headers)?,
             subprotocols,
             from: text(&connect.from)?,
+            method: text(&connect.method)?,
+            http: text(&connect.http)?,
+            without,
         })
     }
 
@@ -233,6 +239,7 @@ impl Conversation {
         let text = code.map_or_else(String::new, |code| format!("{code} {reason}"));
         let wire = self.transmit(id, vec![frame], "close", text.trim_end(), text.len(), false);
         self.gone(id);
+        self.actors[id].closing = super::Closing::Asked;
         Ok(wire.map(|wire| Bound::One { value: Value::Null, wire: Some(wire) }))
     }
 

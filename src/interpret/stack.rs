@@ -579,6 +579,7 @@ impl Conversation {
         let mut checks: Vec<usize> = step.check.into_iter().collect();
         match &step.act {
             Act::Expect(expect) => checks.extend(expect.has.iter().map(|has| has.check)),
+            Act::ExpectEnd { has, .. } => checks.extend(has.iter().map(|has| has.check)),
             Act::Hook(hook) => checks.extend(hook.has.iter().map(|has| has.check)),
             Act::Each { bodies, .. } => bodies.iter().for_each(|body| checks_of(program, *body, &mut checks)),
             Act::Either { body, .. } | Act::Retry { body, .. } => checks_of(program, *body, &mut checks),
@@ -635,6 +636,7 @@ fn checks_of(program: &Program, block: BlockId, checks: &mut Vec<usize>) {
         checks.extend(step.check);
         match &step.act {
             Act::Expect(expect) => checks.extend(expect.has.iter().map(|has| has.check)),
+            Act::ExpectEnd { has, .. } => checks.extend(has.iter().map(|has| has.check)),
             Act::Hook(hook) => checks.extend(hook.has.iter().map(|has| has.check)),
             Act::Each { bodies, .. } => bodies.iter().for_each(|body| checks_of(program, *body, checks)),
             Act::Either { body, .. } | Act::Retry { body, .. } => checks_of(program, *body, checks),

@@ -90,6 +90,10 @@ pub(super) enum Waiting {
         codes: Codes,
         refusal: bool,
     },
+    /// The stream itself to be over.
+    StreamEnd {
+        members: Vec<ActorId>,
+    },
     Silence {
         members: Vec<(ActorId, Wanted)>,
     },
@@ -191,6 +195,11 @@ impl Conversation {
                 Ok(Progress::Done(None))
             }
             Act::Expect(expect) => self.begin_expect(step, expect, members),
+            Act::ExpectEnd { within, .. } => {
+                let time = self.time(within.as_ref())?.unwrap_or(self.config.patience);
+                let deadline = Some(self.now + self.stretched(time));
+                self.poll(step, Active { since: self.now, deadline, waiting: Waiting::StreamEnd { members } })
+            }
             Act::ExpectNothing(nothing) => {
                 let ExpectNothing { message, pattern, after, for_ } = &**nothing;
                 let after = self.after(after.as_deref())?;
@@ -318,6 +327,10 @@ impl Conversation {
             Waiting::End { members, codes, refusal } => {
                 let (members, codes, refusal) = (std::mem::take(members), std::mem::take(codes), *refusal);
                 self.poll_end(step, active, members, codes, refusal, over)
+            }
+            Waiting::StreamEnd { members } => {
+                let members = std::mem::take(members);
+                self.poll_stream_end(step, active, members, over)
             }
             Waiting::Silence { .. } => self.poll_silence(step, active, over),
             Waiting::OneOf { .. } => self.poll_one_of(step, active, over),

@@ -131,7 +131,8 @@ impl Wanted {
         }
         let value = match (&self.kind, &entry.kind) {
             (Kind::Control { pong }, EntryKind::Control { pong: found, data }) if pong == found => {
-                serde_json::json!({ "opcode": entry.wire.opcode, "data": data, "size": entry.wire.size })
+                let hex: String = data.iter().map(|byte| format!("{byte:02x}")).collect();
+                serde_json::json!({ "opcode": entry.wire.opcode, "data": &*entry.wire.text, "hex": hex, "size": entry.wire.size })
             }
             (Kind::Any, EntryKind::Message { json, message, .. }) => {
                 if self.ignoring && message.is_some_and(|index| ignore.contains(&pack.messages[index].name)) {

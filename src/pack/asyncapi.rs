@@ -123,7 +123,8 @@ pub fn parse(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Document {
         }
     }
     let files_known = entries.iter().all(|(_, node)| node.get("payload").is_some());
-    if entries.is_empty() {
+    // Who writes an empty mapping means it: below messages there are protocols, too.
+    if entries.is_empty() && root.at("components/messages").is_none_or(|node| node.map().is_none()) {
         diagnostics.push(
             Diagnostic::error(root.span, "the document declares no message")
                 .help("messages stand under components.messages"),

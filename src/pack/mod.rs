@@ -11,7 +11,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 pub use asyncapi::{Directions, Ours};
-pub use rules::{Basis, Level, Rule, Rules};
+pub use rules::{Basis, Level, Place, Rule, Rules};
 pub use schema::{Schema, Violation};
 
 use crate::diagnostic::{Diagnostic, has_errors, suggest};

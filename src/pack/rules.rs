@@ -1,6 +1,7 @@
 //! rules.yaml: the normative sentences of a document, each with its level and where it stands.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use crate::diagnostic::{Diagnostic, suggest};
 use crate::source::Span;
@@ -46,13 +47,29 @@ impl Basis {
     }
 }
 
+/// Where a rule stands in the protocol's document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    Line(usize),
+    /// Of a document that has numbered sections, such as an RFC.
+    Section(String),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(line) => write!(f, "line {line}"),
+            Self::Section(section) => write!(f, "section {section}"),
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Rule {
     pub id: String,
     pub level: Level,
     pub basis: Basis,
-    /// Line of the protocol's document.
-    pub line: usize,
+    pub place: Place,
     pub text: String,
     /// For an implied rule: the sentence it follows from.
     pub from: Option<String>,
@@ -80,7 +97,7 @@ impl Rules {
     }
 }
 
-const KEYS: [&str; 7] = ["level", "basis", "line", "text", "from", "sees", "out_of_scope"];
+const KEYS: [&str; 8] = ["level", "basis", "line", "section", "text", "from", "sees", "out_of_scope"];
 
 const EXAMPLE: &str =
     "give each rule an id: write `rules: { ABC-001: { level: must, basis: stated, line: 1, text: ... } }`";
@@ -182,19 +199,7 @@ fn rule(id: &str, span: Span, node: &Node, diagnostics: &mut Vec<Diagnostic>) ->
         }
         basis
     });
-    let line = match node.get("line").map(|n| &n.kind) {
-        Some(Kind::Number(n)) => n.as_u64().unwrap_or(0) as usize,
-        _ => 0,
-    };
-    if line == 0 && !misspelt {
-        diagnostics.push(
-            match node.get("line") {
-                None => Diagnostic::error(span, format!("rule {id} has no `line`")),
-                Some(line) => Diagnostic::error(line.span, format!("`line` of {id} is a number from 1")),
-            }
-            .help("the line of the document where the sentence stands"),
-        );
-    }
+    let place = place(id, span, node, misspelt, diagnostics);
     if let (Some(level), Some(Basis::Silent)) = (level, basis)
         && level != Level::May
     {
@@ -217,11 +222,37 @@ fn rule(id: &str, span: Span, node: &Node, diagnostics: &mut Vec<Diagnostic>) ->
         id: id.to_owned(),
         level: level?,
         basis: basis?,
-        line,
+        place: place?,
         text: sentence?,
         from,
         sees,
         out_of_scope,
         span,
     })
+}
+
+fn place(id: &str, span: Span, node: &Node, misspelt: bool, diagnostics: &mut Vec<Diagnostic>) -> Option<Place> {
+    let (line, section) = (node.get("line"), node.get("section"));
+    let wrong = match (line, section) {
+        (None, Some(section)) => match section.text().filter(|text| !text.trim().is_empty()) {
+            Some(text) => return Some(Place::Section(text.to_owned())),
+            None => Diagnostic::error(section.span, format!("`section` of {id} is text, not {}", section.what()))
+                .help("quote it: write `section: \"5.1\"`"),
+        },
+        (Some(_), Some(section)) => {
+            Diagnostic::error(section.span, format!("{id} has a `line` and a `section`")).help("keep one of the two")
+        }
+        (Some(line), None) => match &line.kind {
+            Kind::Number(n) if n.as_u64().is_some_and(|n| n > 0) => {
+                return Some(Place::Line(n.as_u64().unwrap_or_default() as usize));
+            }
+            _ => Diagnostic::error(line.span, format!("`line` of {id} is a number from 1"))
+                .help("the line of the document where the sentence stands"),
+        },
+        (None, None) if misspelt => return None,
+        (None, None) => Diagnostic::error(span, format!("rule {id} has no `line`"))
+            .help("the line of the document where the sentence stands"),
+    };
+    diagnostics.push(wrong);
+    None
 }

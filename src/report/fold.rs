@@ -85,6 +85,8 @@ fn entry_check(entry: &Always) -> CheckId {
         Always::Message { check, .. }
         | Always::Frame { check, .. }
         | Always::Close { check, .. }
+        | Always::Upgrade { check, .. }
+        | Always::Wire { check, .. }
         | Always::Check { check, .. } => *check,
     }
 }
@@ -268,7 +270,7 @@ fn judge(rule: &Rule, outline: &Outline, scenarios: &[ScenarioResult]) -> RuleRe
     RuleReport {
         level: rule.level,
         basis: rule.basis,
-        line: rule.line,
+        place: rule.place.clone(),
         text: rule.text.clone(),
         from: rule.from.clone(),
         status,

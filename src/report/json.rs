@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{CheckResult, ProtocolReport, RuleStatus, RunReport, ScenarioResult, Tally, exit_code, reproduce};
 use crate::event::{self, Direction, ScenarioReport, Verdict};
+use crate::pack;
 use crate::source::{Sources, Span};
 
 pub const FORMAT: &str = "hubproof-report";
@@ -285,8 +286,10 @@ struct Rules<'a> {
 struct Rule<'a> {
     level: &'static str,
     basis: &'static str,
-    /// Of the document.
-    line: usize,
+    /// Of the document; null where that has sections.
+    line: Option<usize>,
+    /// Of a document that has sections.
+    section: Option<&'a str>,
     text: &'a str,
     /// For an implied rule: what it follows from.
     from: Option<&'a str>,
@@ -486,10 +489,15 @@ impl<'a> Writer<'a> {
                 RuleStatus::NotAsked => Status::NotAsked,
                 RuleStatus::NoCheck => Status::NoCheck,
             };
+            let (line, section) = match &rule.place {
+                pack::Place::Line(line) => (Some(*line), None),
+                pack::Place::Section(section) => (None, Some(section.as_str())),
+            };
             Rule {
                 level: rule.level.name(),
                 basis: rule.basis.name(),
-                line: rule.line,
+                line,
+                section,
                 text: &rule.text,
                 from: rule.from.as_deref(),
                 status,

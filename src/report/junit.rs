@@ -121,7 +121,7 @@ impl Writer<'_> {
         let mut facts: Vec<(&str, String)> = Vec::new();
         facts.push(("at", self.sources.place(report.span.unwrap_or(scenario.span))));
         for (used, _) in report.rules.iter().filter(|(_, verdict)| *verdict == check.verdict) {
-            let text = self.protocol.rules.get(&used.id).map(|rule| format!(", line {}): {}", rule.line, rule.text));
+            let text = self.protocol.rules.get(&used.id).map(|rule| format!(", {}): {}", rule.place, rule.text));
             facts.push((
                 "rule",
                 format!(

@@ -19,7 +19,7 @@ use std::time::Duration;
 pub use fold::{Fold, Outline, Planned};
 
 use crate::event::{CheckReport, Detail, ScenarioReport, Verdict};
-use crate::pack::{Basis, Level};
+use crate::pack::{Basis, Level, Place};
 use crate::source::Span;
 
 /// How the run was asked for, as far as a report shows it.
@@ -125,7 +125,7 @@ pub struct SharedCause {
 pub struct RuleReport {
     pub level: Level,
     pub basis: Basis,
-    pub line: usize,
+    pub place: Place,
     pub text: String,
     pub from: Option<String>,
     pub status: RuleStatus,

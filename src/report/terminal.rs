@@ -628,12 +628,12 @@ fn carried(rule: &RuleReport, lowered: Option<&str>, document: &str) -> String {
         None => rule.level.name().to_owned(),
     };
     match (rule.basis, &rule.from) {
-        (Basis::Stated, _) => format!("{level}, stated in line {}{of}", rule.line),
+        (Basis::Stated, _) => format!("{level}, stated in {}{of}", rule.place),
         (Basis::Implied, from) => {
             let from = from.as_ref().map(|from| format!(", from: {}", printable(from))).unwrap_or_default();
-            format!("{level}, implied by line {}{of}{from}", rule.line)
+            format!("{level}, implied by {}{of}{from}", rule.place)
         }
-        (Basis::Silent, _) => format!("{level}; the document{of} is silent here, see line {}", rule.line),
+        (Basis::Silent, _) => format!("{level}; the document{of} is silent here, see {}", rule.place),
     }
 }
 

@@ -66,7 +66,7 @@ pub const WORLD: &str = "__world";
 const LONGEST: usize = 64 << 20;
 
 /// Functions by name, for "did you mean".
-pub const NAMES: [&str; 16] = [
+pub const NAMES: [&str; 17] = [
     "unique",
     "uuid",
     "now_ms",
@@ -76,6 +76,7 @@ pub const NAMES: [&str; 16] = [
     "json",
     "sha256",
     "base64",
+    "hex",
     "chunks",
     "repeat",
     "jwt",
@@ -121,6 +122,7 @@ pub fn environment() -> Environment<'static> {
     env.add_filter("json", json);
     env.add_function("sha256", |text: &str| hex(&Sha256::digest(text)));
     env.add_function("base64", |text: &str| BASE64_STANDARD.encode(text));
+    env.add_function("hex", |text: &str| hex(text.as_bytes()));
     env.add_function("chunks", chunks);
     env.add_function("repeat", |text: &str, n: usize| {
         if text.len().saturating_mul(n) > LONGEST {

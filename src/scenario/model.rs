@@ -159,10 +159,35 @@ pub struct Check {
 
 #[derive(Debug)]
 pub enum Always {
-    Message { message: String, check: CheckId, pattern: Pattern },
-    Frame { check: CheckId, pattern: Pattern },
-    Close { check: CheckId, pattern: Pattern },
-    Check { check: CheckId, value: Template, test: Test, span: Span },
+    Message {
+        message: String,
+        check: CheckId,
+        pattern: Pattern,
+    },
+    Frame {
+        check: CheckId,
+        pattern: Pattern,
+    },
+    Close {
+        check: CheckId,
+        pattern: Pattern,
+    },
+    /// An upgrade: one that succeeded, or an answer that is neither an upgrade nor a refusal.
+    Upgrade {
+        check: CheckId,
+        pattern: Pattern,
+    },
+    /// Whatever arrives after it: messages, control frames, and what is no frame at all.
+    Wire {
+        check: CheckId,
+        pattern: Pattern,
+    },
+    Check {
+        check: CheckId,
+        value: Template,
+        test: Test,
+        span: Span,
+    },
 }
 
 impl Always {
@@ -171,6 +196,8 @@ impl Always {
             Self::Message { check, .. }
             | Self::Frame { check, .. }
             | Self::Close { check, .. }
+            | Self::Upgrade { check, .. }
+            | Self::Wire { check, .. }
             | Self::Check { check, .. } => *check,
         }
     }
@@ -228,6 +255,11 @@ pub enum Act {
     StopReading,
     ReadAgain,
     Expect(Box<Expect>),
+    /// The stream itself ends, below WebSocket.
+    ExpectEnd {
+        within: Option<Template>,
+        has: Vec<Has>,
+    },
     ExpectNothing(Box<ExpectNothing>),
     ExpectOneOf {
         alternatives: Vec<Alternative>,
@@ -282,6 +314,9 @@ pub struct Connect {
     pub headers: Option<Template>,
     pub subprotocols: Option<Template>,
     pub from: Option<Template>,
+    pub method: Option<Template>,
+    /// The version of HTTP that the request names: `1.0`.
+    pub http: Option<Template>,
     /// A refusal is an outcome, not a failure.
     pub tries: bool,
 }
@@ -357,6 +392,8 @@ pub struct Alternative {
     pub as_: Option<String>,
     pub warn: Option<String>,
     pub info: Option<String>,
+    /// If this one comes, the step has failed: nothing else is waited for.
+    pub fail: Option<String>,
     pub text: String,
 }
 

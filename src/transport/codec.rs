@@ -3,6 +3,8 @@
 //! A library would repair, refuse or rename exactly what a judge must see, hence a codec of our own. It believes no
 //! announced length: memory grows only as bytes arrive, and ends at [`Limits`].
 
+use std::time::Duration;
+
 use crate::frame::{Frame, FrameInfo, Message, Opcode, Received};
 
 /// On which side of the connection we are. A client reads unmasked frames, a server masked ones.
@@ -21,6 +23,8 @@ pub struct Limits {
     pub fragments: u32,
     /// The most bytes that may wait for a peer that does not read, before one more frame is refused.
     pub unsent: usize,
+    /// How long a peer may take to end the stream once the closing handshake is over, or once we have ended our half.
+    pub linger: Duration,
 }
 
 impl Default for Limits {
@@ -31,6 +35,7 @@ impl Default for Limits {
             // A message of 64 MiB in pieces of 1 KiB. Empty fragments cost nothing, so only a count ends them.
             fragments: 1 << 16,
             unsent: 64 << 20,
+            linger: Duration::from_secs(1),
         }
     }
 }

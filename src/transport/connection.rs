@@ -17,8 +17,6 @@ use super::socket::{Opened, READ_CHUNK, Socket, Upgraded, is_hang_up, seconds};
 use super::{ConnId, Direction, Incoming, Limits, Outgoing, Role, Trace};
 use crate::frame::{Frame, Opcode, Received};
 
-/// How long a peer may take to end the stream once the closing handshake is over, or once we have ended our half.
-const LINGER: Duration = Duration::from_secs(1);
 /// How long the last bytes may take to reach the kernel when a connection ends from our side.
 const FLUSH: Duration = Duration::from_millis(100);
 
@@ -238,7 +236,9 @@ async fn live(
         decoder = decoder.traced(move |info| trace(conn, Direction::In, info));
     }
     let mut writing = Writing { half: write, outbox: outlet.outbox.clone(), buffer: Vec::new(), sent: 0 };
-    let mut reading = Reading { half: read, decoder, role, outlet, reporter: &reporter, until: None, closed: false };
+    let linger = limits.linger;
+    let mut reading =
+        Reading { half: read, decoder, role, outlet, reporter: &reporter, linger, until: None, closed: false };
     let ending = tokio::select! {
         ending = reading.run(rest, at, watched.clone()) => ending,
         ending = writing.run(watched) => ending,
@@ -280,6 +280,8 @@ struct Reading<'a, R> {
     role: Role,
     outlet: Outlet,
     reporter: &'a Reporter,
+    /// See [`Limits::linger`].
+    linger: Duration,
     /// When we stop waiting for the peer to end the stream.
     until: Option<Instant>,
     /// The peer has sent its close frame.
@@ -304,7 +306,7 @@ impl<R: AsyncRead + Unpin> Reading<'_, R> {
                 (outbox.deaf, outbox.shut)
             };
             if shut && self.until.is_none() {
-                self.until = Some(Instant::now() + LINGER);
+                self.until = Some(Instant::now() + self.linger);
             }
             let until = self.until;
             let read = tokio::select! {
@@ -357,7 +359,7 @@ impl<R: AsyncRead + Unpin> Reading<'_, R> {
             Received::Ping(data) if !deaf => Frame::pong(data.clone()),
             Received::Close { code, .. } => {
                 self.closed = true;
-                self.until = Some(Instant::now() + LINGER);
+                self.until = Some(Instant::now() + self.linger);
                 // A code that must not be on a wire is not sent back either.
                 let echo = code.map(|code| if may_be_sent(code) { code } else { 1002 });
                 if !close_sent && !deaf {
@@ -421,7 +423,7 @@ impl<R: AsyncRead + Unpin> Reading<'_, R> {
     /// The peer has not ended its half, and we have waited long enough.
     fn waited(&self) -> Ending {
         let what = if self.closed { "the closing handshake" } else { "we had ended our half of the stream" };
-        over(false, format!("the hub kept the connection open for {} after {what}; we ended it", seconds(LINGER)))
+        over(false, format!("the hub kept the connection open for {} after {what}; we ended it", seconds(self.linger)))
     }
 }
 

@@ -37,7 +37,29 @@ pub struct Request<'a> {
     pub key: &'a str,
     /// Goes out after our own headers. One that has the name of one of ours replaces it.
     pub headers: &'a [(String, String)],
+    /// Names of headers of ours that are left out.
+    pub without: &'a [String],
     pub subprotocols: &'a [String],
+    /// `GET`, but for a scenario that wants to be refused.
+    pub method: &'a str,
+    /// `1.1`, but for a scenario that wants to be refused.
+    pub http: &'a str,
+}
+
+impl Default for Request<'_> {
+    /// What RFC 6455 wants, but for host and key, which are the caller's.
+    fn default() -> Self {
+        Self {
+            host: "",
+            target: "/",
+            key: "",
+            headers: &[],
+            without: &[],
+            subprotocols: &[],
+            method: "GET",
+            http: "1.1",
+        }
+    }
 }
 
 /// Why a request cannot be written: it would no longer be the request that was meant.
@@ -47,6 +69,8 @@ pub enum RequestError {
     HeaderName(String),
     #[error("the value of header `{0}` holds a line break or another control character")]
     HeaderValue(String),
+    #[error("`{0}` is not a method, or not a version such as 1.0")]
+    RequestLine(String),
     #[error("`{0}` is not a subprotocol name (letters, digits and !#$%&'*+-.^_`|~)")]
     Subprotocol(String),
 }
@@ -120,6 +144,12 @@ pub fn target(base: &str, path: &str, query: &[(String, String)]) -> String {
     target
 }
 
+/// The key a request goes out with: one that is among its headers, or `fresh`.
+pub fn key_of<'a>(headers: &'a [(String, String)], fresh: &'a str) -> &'a str {
+    let given = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Sec-WebSocket-Key"));
+    given.map_or(fresh, |(_, key)| key)
+}
+
 /// A fresh `Sec-WebSocket-Key`.
 pub fn key() -> String {
     BASE64.encode(rand::random::<[u8; 16]>())
@@ -148,9 +178,14 @@ pub fn request(request: &Request<'_>) -> Result<Vec<u8>, RequestError> {
     if !request.subprotocols.is_empty() {
         ours.push(("Sec-WebSocket-Protocol", request.subprotocols.join(", ")));
     }
-    ours.retain(|(name, _)| !request.headers.iter().any(|(given, _)| given.eq_ignore_ascii_case(name)));
+    let given = || request.headers.iter().map(|(name, _)| name).chain(request.without);
+    ours.retain(|(name, _)| !given().any(|given| given.eq_ignore_ascii_case(name)));
 
-    let mut text = format!("GET {} HTTP/1.1\r\n", request.target);
+    let version = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    if !is_token(request.method) || !version(request.http) {
+        return Err(RequestError::RequestLine(format!("{} {}", request.method, request.http)));
+    }
+    let mut text = format!("{} {} HTTP/{}\r\n", request.method, request.target, request.http);
     let ours = ours.iter().map(|(name, value)| (*name, value.as_str()));
     write_headers(&mut text, ours.chain(pairs(request.headers)))?;
     Ok(text.into_bytes())
@@ -480,6 +515,7 @@ mod tests {
             key: KEY,
             headers: &headers,
             subprotocols: &subprotocols,
+            ..Request::default()
         });
         let expected = "GET /ws?x=1 HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: a, b\r\nAuthorization: Bearer x\r\nhost: elsewhere\r\n\r\n";
@@ -496,9 +532,31 @@ mod tests {
         #[case] expected: RequestError,
     ) {
         let (headers, subprotocols) = (headers(&[header]), [subprotocol.to_owned()]);
-        let result =
-            request(&Request { host: "h", target: "/", key: KEY, headers: &headers, subprotocols: &subprotocols });
+        let result = request(&Request {
+            host: "h",
+            target: "/",
+            key: KEY,
+            headers: &headers,
+            subprotocols: &subprotocols,
+            ..Request::default()
+        });
         assert_eq!(result, Err(expected));
+    }
+
+    #[test]
+    fn another_request_than_an_upgrade_is_written() {
+        let (headers, without) = (headers(&[("sec-websocket-key", "AAEC")]), ["Host".to_owned(), "UPGRADE".to_owned()]);
+        let key = key_of(&headers, KEY);
+        let wrong =
+            Request { key, headers: &headers, without: &without, method: "POST", http: "1.0", ..Request::default() };
+        let expected =
+            "POST / HTTP/1.0\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nsec-websocket-key: AAEC\r\n\r\n";
+        assert_eq!(String::from_utf8(request(&wrong).unwrap()).unwrap(), expected);
+        assert_eq!((key, key_of(&[], KEY)), ("AAEC", KEY));
+        for (method, http) in [("GET /x", "1.1"), ("GET", "1.1\r\nX: y"), ("", "1.1")] {
+            let found = request(&Request { method, http, ..wrong });
+            assert_eq!(found, Err(RequestError::RequestLine(format!("{method} {http}"))));
+        }
     }
 
     #[rstest]
@@ -594,9 +652,14 @@ mod tests {
     fn a_request_of_ours_is_accepted_by_our_server() {
         let subprotocols = ["x".to_owned(), "y".to_owned()];
         let key = key();
-        let bytes =
-            request(&Request { host: "h", target: "/p?q=1", key: &key, headers: &[], subprotocols: &subprotocols })
-                .unwrap();
+        let bytes = request(&Request {
+            host: "h",
+            target: "/p?q=1",
+            key: &key,
+            subprotocols: &subprotocols,
+            ..Request::default()
+        })
+        .unwrap();
         assert_eq!(request_head(&bytes[..bytes.len() - 1]), Ok(None));
         let (answer, report) = respond(request_head(&bytes).unwrap().unwrap(), &["y".to_owned()]);
         let Received::Upgraded { headers, subprotocol, .. } = report else { panic!("{report:?}") };

@@ -46,7 +46,13 @@ pub struct ConnectRequest {
     pub query: Vec<(String, String)>,
     /// Sent with the upgrade; one with the name of a header of ours, such as `Host`, replaces it.
     pub headers: Vec<(String, String)>,
+    /// Headers of ours that are left out.
+    pub without: Vec<String>,
     pub subprotocols: Vec<String>,
+    /// Instead of `GET`.
+    pub method: Option<String>,
+    /// Instead of `1.1`.
+    pub http: Option<String>,
     /// The local address to connect from.
     pub source: Option<IpAddr>,
     /// Used for `wss://`. Without it the system's roots are read for this connection alone.
@@ -65,7 +71,10 @@ impl ConnectRequest {
             path: String::new(),
             query: Vec::new(),
             headers: Vec::new(),
+            without: Vec::new(),
             subprotocols: Vec::new(),
+            method: None,
+            http: None,
             source: None,
             tls: None,
             timeout: Duration::from_secs(5),

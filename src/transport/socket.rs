@@ -62,20 +62,24 @@ impl Opened {
 /// Connects and upgrades as a client.
 pub(super) async fn connect(request: &ConnectRequest) -> Opened {
     let deadline = Instant::now() + request.timeout;
-    let key = handshake::key();
+    let fresh = handshake::key();
+    let key = handshake::key_of(&request.headers, &fresh);
     let head = handshake::request(&handshake::Request {
         host: &request.endpoint.host_header(),
         target: &handshake::target(&request.endpoint.path, &request.path, &request.query),
-        key: &key,
+        key,
         headers: &request.headers,
+        without: &request.without,
         subprotocols: &request.subprotocols,
+        method: request.method.as_deref().unwrap_or("GET"),
+        http: request.http.as_deref().unwrap_or("1.1"),
     });
     let head = match head {
         Ok(head) => head,
         Err(error) => return Opened::unreachable(format!("the upgrade request cannot be written: {error}")),
     };
     match reach(request, deadline).await {
-        Ok(socket) => upgrade(socket, request, &key, &head, deadline).await.unwrap_or_else(Opened::no_upgrade),
+        Ok(socket) => upgrade(socket, request, key, &head, deadline).await.unwrap_or_else(Opened::no_upgrade),
         Err(reason) => Opened::unreachable(reason),
     }
 }

@@ -31,20 +31,17 @@ impl Reader<'_> {
     }
 
     pub(super) fn expect_control<'n>(&mut self, value: &'n Node, options: &Options<'n>) -> Act {
-        let pong = match value.text() {
-            Some("pong") => true,
-            Some("ping") => false,
-            _ => {
-                self.error(
-                    value.span,
-                    "`expects frame` takes ping or pong",
-                    "messages come with `expects`, closes with `expects close`",
-                );
-                true
-            }
-        };
-        let pattern = options.get("where").map(|node| self.pattern(node, &Subject::CONTROL));
-        Act::Expect(Box::new(self.expect(Want::Control { pong, pattern }, options, &Subject::CONTROL)))
+        let want = self.control(value, "`expects frame`", options.get("where"));
+        Act::Expect(Box::new(self.expect(want, options, &Subject::CONTROL)))
+    }
+
+    fn control(&mut self, value: &Node, what: &str, place: Option<&Node>) -> Want {
+        let pong = value.text() != Some("ping");
+        if pong && value.text() != Some("pong") {
+            let help = "messages come with `expects`, closes with `expects close`";
+            self.error(value.span, format!("{what} takes ping or pong"), help);
+        }
+        Want::Control { pong, pattern: place.map(|node| self.pattern(node, &Subject::CONTROL)) }
     }
 
     pub(super) fn expect_close<'n>(&mut self, value: &'n Node, options: &Options<'n>) -> Act {
@@ -55,6 +52,11 @@ impl Reader<'_> {
     pub(super) fn expect_refusal<'n>(&mut self, value: &'n Node, options: &Options<'n>) -> Act {
         let codes = self.codes(value, "expects refusal: [401, 403]");
         Act::Expect(Box::new(self.expect(Want::Refusal(codes), options, &Subject::REFUSAL)))
+    }
+
+    pub(super) fn expect_end<'n>(&mut self, options: &Options<'n>) -> Act {
+        let within = options.get("within").map(|node| self.time(node));
+        Act::ExpectEnd { within, has: self.has(options.get("has"), &Subject::END) }
     }
 
     pub(super) fn expect_nothing<'n>(&mut self, value: &'n Node, options: &Options<'n>) -> Act {
@@ -118,8 +120,15 @@ impl Reader<'_> {
                 }
                 Kind::Text(text) if text.value == "any" => codes.any = true,
                 Kind::Text(text) if text.value == "drop" => codes.drop = true,
+                Kind::Text(text) if range(&text.value).is_some() => {
+                    codes.codes.extend(range(&text.value).into_iter().flatten())
+                }
                 Kind::Null => self.error(item.span, "a code is missing", format!("write `{example}`, or `any`")),
-                _ => self.error(item.span, "a code is a number up to 4999, any or drop", format!("write `{example}`")),
+                _ => self.error(
+                    item.span,
+                    "a code is a number up to 4999, a range of them such as 3000-3999, any or drop",
+                    format!("write `{example}`"),
+                ),
             }
         }
         if items.is_empty() {
@@ -184,13 +193,13 @@ impl Reader<'_> {
     }
 
     fn alternative(&mut self, item: &Node, origin: Origin, names: &mut BTreeSet<String>) -> Option<Alternative> {
-        const KINDS: [&str; 4] = ["message", "close", "refusal", "nothing"];
-        let help = "write `- message: MESSAGE`, `- close: CODE`, `- refusal: STATUS` or `- nothing:`";
+        const KINDS: [&str; 5] = ["message", "frame", "close", "refusal", "nothing"];
+        let help = "write `- message: MESSAGE`, `- frame: pong`, `- close: CODE`, `- refusal: STATUS` or `- nothing:`";
         if item.map().is_none() {
             self.error(item.span, format!("an alternative is a mapping, not {}", item.what()), help);
             return None;
         }
-        let known = ["message", "close", "refusal", "nothing", "where", "as", "warn", "info"];
+        let known = ["message", "frame", "close", "refusal", "nothing", "where", "as", "warn", "info", "fail"];
         let before = self.diagnostics.len();
         keys(item, &known, "an alternative", &mut self.diagnostics);
         let kinds: Vec<&str> = KINDS.into_iter().filter(|kind| item.get(kind).is_some()).collect();
@@ -199,7 +208,7 @@ impl Reader<'_> {
             [] => {
                 // A misspelt key has been said to be one.
                 if self.diagnostics.len() == before {
-                    self.error(item.span, "an alternative is a message, a close, a refusal or nothing", help);
+                    self.error(item.span, "an alternative is a message, a frame, a close, a refusal or nothing", help);
                 }
                 return None;
             }
@@ -209,7 +218,7 @@ impl Reader<'_> {
                 return None;
             }
         };
-        if kind != "message" && item.get("where").is_some() {
+        if !matches!(kind, "message" | "frame") && item.get("where").is_some() {
             let at = item.key_at_pointer("/where");
             self.error(
                 at,
@@ -224,6 +233,10 @@ impl Reader<'_> {
                 let subject = Subject::of(&message);
                 let pattern = item.get("where").map(|n| self.pattern(n, &subject));
                 (Some(Want::Message { message, pattern }), format!("message {}", value.text().unwrap_or_default()))
+            }
+            "frame" => {
+                let want = self.control(value, "`frame`", item.get("where"));
+                (Some(want), format!("frame {}", value.text().unwrap_or_default()))
             }
             "close" => {
                 (Some(Want::Close(self.codes(value, "close: [1009, drop]"))), format!("close {}", value.to_json()))
@@ -248,13 +261,16 @@ impl Reader<'_> {
                 Some(name)
             }
         });
-        if item.get("warn").is_some() && item.get("info").is_some() {
-            let at = item.key_at_pointer("/info");
-            self.error(at, "`warn` or `info`, not both", "`warn` warns, `info` only records");
+        let said: Vec<&str> = ["warn", "info", "fail"].into_iter().filter(|key| item.get(key).is_some()).collect();
+        if let [first, second, ..] = said[..] {
+            let at = item.key_at_pointer(&format!("/{second}"));
+            let help = "`warn` warns, `info` only records, `fail` is what must not come";
+            self.error(at, format!("`{first}` or `{second}`, not both"), help);
         }
         let warn = text(item.get("warn"), "`warn`", &mut self.diagnostics).map(str::to_owned);
         let info = text(item.get("info"), "`info`", &mut self.diagnostics).map(str::to_owned);
-        Some(Alternative { want, as_, warn, info, text: text_ })
+        let fail = text(item.get("fail"), "`fail`", &mut self.diagnostics).map(str::to_owned);
+        Some(Alternative { want, as_, warn, info, fail, text: text_ })
     }
 
     /// A message of the pack by its name; `any` where frames are received.
@@ -279,4 +295,11 @@ impl Reader<'_> {
         }
         MessageName::Named(name.clone())
     }
+}
+
+/// `3000-4999`.
+fn range(text: &str) -> Option<std::ops::RangeInclusive<u16>> {
+    let (first, last) = text.split_once('-')?;
+    let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+    (first <= last && last <= 4999).then_some(first..=last)
 }

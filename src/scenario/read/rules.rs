@@ -23,7 +23,10 @@ pub enum Subject {
 impl Subject {
     pub const CLOSE: Self = Self::Members("a close", &["code", "reason", "clean", "after"]);
     pub const REFUSAL: Self = Self::Members("a refusal", &["status", "headers", "body"]);
-    pub const CONTROL: Self = Self::Members("a control frame", &["opcode", "data", "size"]);
+    pub const END: Self = Self::Members("an end", &["reset", "reason", "after"]);
+    pub const UPGRADE: Self = Self::Members("an upgrade", &["status", "headers", "subprotocol", "wrong"]);
+    pub const WIRE: Self = Self::Members("what arrives", &["kind", "size", "section", "wrong"]);
+    pub const CONTROL: Self = Self::Members("a control frame", &["opcode", "data", "hex", "size"]);
 
     pub fn of(message: &MessageName) -> Self {
         match message {

@@ -304,6 +304,8 @@ impl Reader<'_> {
             headers: option("headers", Value::is_object, "a mapping", "{ Authorization: x }"),
             subprotocols: option("subprotocols", Value::is_array, "a list", "[name]"),
             from: option("from", Value::is_string, "an address", "127.0.0.2"),
+            method: option("method", Value::is_string, "text", "POST"),
+            http: option("http", Value::is_string, "text", "\"1.0\""),
             tries,
         }))
     }

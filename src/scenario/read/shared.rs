@@ -389,6 +389,8 @@ impl Reader<'_> {
         let subject = match every.text() {
             Some("frame") => Subject::Members("a frame", &["opcode", "size", "text", "json"]),
             Some("close") => Subject::CLOSE,
+            Some("upgrade") => Subject::UPGRADE,
+            Some("wire") => Subject::WIRE,
             Some(name) if self.pack.message(name).is_some() => Subject::Message(name.to_owned()),
             _ => {
                 let error = unknown_message(every, self.pack);
@@ -400,6 +402,8 @@ impl Reader<'_> {
             always.push(match every.text().unwrap_or_default() {
                 "frame" => Always::Frame { check: has.check, pattern: has.pattern },
                 "close" => Always::Close { check: has.check, pattern: has.pattern },
+                "upgrade" => Always::Upgrade { check: has.check, pattern: has.pattern },
+                "wire" => Always::Wire { check: has.check, pattern: has.pattern },
                 name => Always::Message { message: name.to_owned(), check: has.check, pattern: has.pattern },
             });
         }

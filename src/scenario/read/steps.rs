@@ -219,6 +219,10 @@ impl Reader<'_> {
             Verb::ExpectsClose => self.expect_close(value, options),
             Verb::ExpectsRefusal => self.expect_refusal(value, options),
             Verb::ExpectsFrame => self.expect_control(value, options),
+            Verb::ExpectsEnd => {
+                self.empty(value, key);
+                self.expect_end(options)
+            }
             Verb::ExpectsNothing => self.expect_nothing(value, options),
             Verb::ExpectsOneOf => self.expect_one_of(value, options, who),
             Verb::Plays | Verb::Play => self.play(value, options)?,

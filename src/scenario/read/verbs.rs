@@ -21,6 +21,7 @@ pub enum Verb {
     ExpectsClose,
     ExpectsRefusal,
     ExpectsFrame,
+    ExpectsEnd,
     Plays,
     Play,
     Compose,
@@ -34,7 +35,7 @@ pub enum Verb {
 }
 
 /// Verbs with both their forms: of one actor, of a group.
-const VERBS: [(&str, &str, Verb); 17] = [
+const VERBS: [(&str, &str, Verb); 18] = [
     ("joins", "join", Verb::Joins),
     ("connects", "connect", Verb::Connects),
     ("tries to connect", "try to connect", Verb::TriesToConnect),
@@ -51,6 +52,7 @@ const VERBS: [(&str, &str, Verb); 17] = [
     ("expects close", "expect close", Verb::ExpectsClose),
     ("expects refusal", "expect refusal", Verb::ExpectsRefusal),
     ("expects frame", "expect frame", Verb::ExpectsFrame),
+    ("expects end", "expect end", Verb::ExpectsEnd),
     ("plays", "play", Verb::Plays),
 ];
 
@@ -75,7 +77,9 @@ impl Verb {
     pub fn options(self) -> &'static [&'static str] {
         match self {
             Self::Joins => &["with", "rules"],
-            Self::Connects | Self::TriesToConnect => &["query", "headers", "subprotocols", "from", "rules"],
+            Self::Connects | Self::TriesToConnect => {
+                &["query", "headers", "subprotocols", "from", "method", "http", "rules"]
+            }
             Self::Accepts => &["within", "rules"],
             Self::Sends => &["with", "without", "fragments", "breaks"],
             Self::SendsRaw | Self::Drops | Self::StopsReading | Self::ReadsAgain => &[],
@@ -83,7 +87,7 @@ impl Verb {
             Self::Expects => &["where", "after", "within", "count", "for", "rules", "has"],
             Self::ExpectsNothing => &["where", "after", "for", "rules"],
             Self::ExpectsOneOf => &["after", "within", "rules"],
-            Self::ExpectsClose | Self::ExpectsRefusal => &["within", "rules", "has"],
+            Self::ExpectsClose | Self::ExpectsRefusal | Self::ExpectsEnd => &["within", "rules", "has"],
             Self::ExpectsFrame => &["where", "within", "rules", "has"],
             Self::Plays | Self::Play => &["with"],
             Self::Compose => &["with", "without", "breaks"],
@@ -110,6 +114,7 @@ impl Verb {
                 | Self::ExpectsClose
                 | Self::ExpectsRefusal
                 | Self::ExpectsFrame
+                | Self::ExpectsEnd
         )
     }
 

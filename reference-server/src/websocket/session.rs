@@ -1,0 +1,290 @@
+//! One connection as bytes in and bytes out.
+
+use super::frame::{self, BINARY, CLOSE, CONTINUATION, Failed, Frame, MAX_MESSAGE, PING, PONG, TEXT};
+use super::handshake::{self, MAX_HEAD, Request};
+use super::{FAULTS, PROTOCOL};
+use crate::MachineError;
+use crate::fault::Broken;
+
+/// One connection to this hub, from its upgrade request to its end.
+#[derive(Clone)]
+pub struct Session {
+    broken: Broken,
+    stage: Stage,
+    /// What has come and is not understood yet.
+    bytes: Vec<u8>,
+    /// A message whose last fragment has not come yet: whether it is text, and what there is of it.
+    message: Option<(bool, Vec<u8>)>,
+    last_ping: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum Stage {
+    Request,
+    Open,
+    /// The stream stays, and nobody listens: only a fault comes to this.
+    Deaf,
+    Over,
+}
+
+impl Session {
+    /// A connection of a correct hub, or of one with a fault.
+    ///
+    /// # Errors
+    /// [`MachineError::UnknownFault`].
+    pub fn new(fault: Option<&str>) -> Result<Session, MachineError> {
+        let fault = match fault {
+            None => None,
+            Some(id) => Some(
+                (FAULTS.iter().find(|fault| fault.id == id))
+                    .ok_or_else(|| MachineError::UnknownFault { protocol: PROTOCOL, id: id.to_owned() })?,
+            ),
+        };
+        let broken = Broken::with(fault);
+        Ok(Session { broken, stage: Stage::Request, bytes: Vec::new(), message: None, last_ping: Vec::new() })
+    }
+
+    /// Takes bytes in and appends those that answer them.
+    pub fn receive(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        if self.is_over() || self.stage == Stage::Deaf {
+            return;
+        }
+        self.bytes.extend_from_slice(bytes);
+        if self.stage == Stage::Request && !self.upgrade(out) {
+            return;
+        }
+        while self.stage == Stage::Open {
+            let done = match frame::read(&mut self.bytes, self.broken) {
+                Ok(None) => return,
+                Ok(Some(frame)) => self.take(frame, out),
+                Err(failed) => Err(failed),
+            };
+            if let Err(Failed(code)) = done {
+                self.fail(code, out);
+            }
+        }
+    }
+
+    /// Whether the hub has ended the connection, and so the stream below it.
+    pub fn is_over(&self) -> bool {
+        self.stage == Stage::Over
+    }
+
+    /// The hub shuts down.
+    pub fn shut_down(&mut self, out: &mut Vec<u8>) {
+        if self.stage == Stage::Open {
+            self.send(CLOSE, &1001u16.to_be_bytes(), out);
+        }
+        self.stage = Stage::Over;
+    }
+
+    /// Answers the upgrade request once it is there; true once frames may follow.
+    fn upgrade(&mut self, out: &mut Vec<u8>) -> bool {
+        let Some(end) = self.bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
+            if self.bytes.len() > MAX_HEAD {
+                self.stage = Stage::Over;
+            }
+            return false;
+        };
+        let request = Request::read(&String::from_utf8_lossy(&self.bytes[..end]));
+        self.bytes.drain(..end + 4);
+        let (answer, granted) = handshake::answer(&request, self.broken);
+        out.extend(answer);
+        self.stage = if granted { Stage::Open } else { Stage::Over };
+        granted
+    }
+
+    fn send(&self, opcode: u8, payload: &[u8], out: &mut Vec<u8>) {
+        frame::write(true, opcode, payload, self.broken, out);
+    }
+
+    fn take(&mut self, frame: Frame, out: &mut Vec<u8>) -> Result<(), Failed> {
+        match frame.opcode {
+            CLOSE => self.closed(&frame.payload, out),
+            PING => return self.pinged(frame.payload, out),
+            PONG if self.broken.is("websocket-pong-refused") => return Err(Failed(1002)),
+            PONG if self.broken.is("websocket-pong-answered") => self.send(PONG, &frame.payload, out),
+            CONTINUATION | TEXT | BINARY => return self.fragment(frame),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn pinged(&mut self, data: Vec<u8>, out: &mut Vec<u8>) -> Result<(), Failed> {
+        if self.message.is_some() && self.broken.is("websocket-ping-between-fragments-refused") {
+            return Err(Failed(1002));
+        }
+        if self.broken.is("websocket-pings-unanswered")
+            || (self.broken.is("websocket-empty-pings-unanswered") && data.is_empty())
+        {
+            return Ok(());
+        }
+        self.speak_wrongly(out);
+        let data = if self.broken.is("websocket-pongs-empty") {
+            Vec::new()
+        } else if self.broken.is("websocket-pongs-cut") {
+            data[..data.len().min(124)].to_vec()
+        } else if self.broken.is("websocket-pongs-as-text") {
+            String::from_utf8_lossy(&data).into_owned().into_bytes().into_iter().take(125).collect()
+        } else if self.broken.is("websocket-pongs-late") {
+            std::mem::replace(&mut self.last_ping, data)
+        } else {
+            data
+        };
+        // Only a fault lets longer ones in, and it is not to break what is sent.
+        let data = &data[..data.len().min(125)];
+        if self.broken.is("websocket-sends-long-pong") {
+            self.send(PONG, &[b'x'; 126], out);
+        } else {
+            frame::write(!self.broken.is("websocket-sends-fragmented-pong"), PONG, data, self.broken, out);
+        }
+        Ok(())
+    }
+
+    /// Frames that no server may send, before a pong.
+    fn speak_wrongly(&self, out: &mut Vec<u8>) {
+        let is = |id| self.broken.is(id);
+        if is("websocket-sends-reserved-data") {
+            out.extend(b"\x83\x02{}");
+        } else if is("websocket-sends-reserved-control") {
+            out.extend(b"\x8b\x00");
+        } else if is("websocket-sends-padded-length") {
+            out.extend(b"\x81\x7e\x00\x02{}");
+        } else if is("websocket-sends-padded-long-length") {
+            out.extend(b"\x81\x7f\x00\x00\x00\x00\x00\x00\x00\x02{}");
+        } else if is("websocket-sends-high-bit") {
+            out.extend(b"\x81\x7f\x80\x00\x00\x00\x00\x00\x00\x02{}");
+        } else if is("websocket-sends-continuation") {
+            out.extend(b"\x80\x02{}");
+        } else if is("websocket-sends-message-in-message") {
+            out.extend(b"\x01\x01{\x81\x01}");
+        } else if is("websocket-sends-invalid-text") {
+            out.extend(b"\x81\x04\"\xc3(\"");
+        } else if is("websocket-sends-invalid-text-split") {
+            out.extend(b"\x01\x02\"\xc3\x80\x02(\"");
+        }
+    }
+
+    fn fragment(&mut self, Frame { fin, opcode, payload }: Frame) -> Result<(), Failed> {
+        let (text, mut whole) = match (opcode, self.message.take()) {
+            (CONTINUATION, None) if self.broken.is("websocket-stray-continuation-taken") => (false, Vec::new()),
+            (CONTINUATION, None) => return Err(Failed(1002)),
+            (CONTINUATION, Some(message)) => message,
+            (_, Some(_)) if !self.broken.is("websocket-message-in-message-taken") => return Err(Failed(1002)),
+            (opcode, _) => (opcode == TEXT, Vec::new()),
+        };
+        if !fin && self.broken.is("websocket-fragments-refused") {
+            return Err(Failed(1003));
+        }
+        if payload.is_empty() && !(fin && opcode != CONTINUATION) && self.broken.is("websocket-empty-fragments-refused")
+        {
+            return Err(Failed(1002));
+        }
+        let split = !fin || opcode == CONTINUATION;
+        if text && split && self.broken.is("websocket-fragments-validated-alone") && !self.is_text(&payload) {
+            return Err(Failed(1007));
+        }
+        whole.extend(payload);
+        if whole.len() > MAX_MESSAGE {
+            return Err(Failed(1009));
+        }
+        if !fin {
+            self.message = Some((text, whole));
+        } else if text && !(split && self.broken.is("websocket-split-text-unread")) && !self.is_text(&whole) {
+            return Err(Failed(1007));
+        }
+        Ok(())
+    }
+
+    /// Whether this is the UTF-8 that a text message holds.
+    fn is_text(&self, bytes: &[u8]) -> bool {
+        let Err(error) = std::str::from_utf8(bytes) else { return true };
+        let wrong = &bytes[error.valid_up_to()..];
+        let is = |id| self.broken.is(id);
+        is("websocket-text-unread")
+            || (is("websocket-cut-text-taken") && error.error_len().is_none())
+            || (is("websocket-surrogates-taken") && matches!(wrong, [0xed, 0xa0..=0xbf, ..]))
+            || (is("websocket-overlong-text-taken") && matches!(wrong, [0xc0 | 0xc1, ..] | [0xe0, 0x80..=0x9f, ..]))
+            || (is("websocket-text-beyond-unicode-taken")
+                && matches!(wrong, [0xf4, 0x90..=0xbf, ..] | [0xf5..=0xf7, ..]))
+    }
+
+    /// A close frame has come.
+    fn closed(&mut self, body: &[u8], out: &mut Vec<u8>) {
+        let is = |id| self.broken.is(id);
+        let code = match body {
+            [high, low, ..] => Some(u16::from_be_bytes([*high, *low])),
+            _ => None,
+        };
+        let usable = match body {
+            [] => true,
+            [_] => false,
+            [_, _, reason @ ..] => std::str::from_utf8(reason).is_ok() && code.is_some_and(may_be_sent),
+        };
+        if !usable && is("websocket-wrong-close-ignored") {
+            return;
+        }
+        if is("websocket-close-ignored") {
+            return;
+        }
+        self.stage = if is("websocket-stream-kept") { Stage::Deaf } else { Stage::Over };
+        if is("websocket-close-unanswered") || (is("websocket-empty-close-unanswered") && body.is_empty()) {
+            return;
+        }
+        let echoed = match code {
+            Some(1005 | 1006 | 1015) => is("websocket-codes-echoed"),
+            Some(0..1000 | 1004 | 1016..3000 | 5000..) => is("websocket-unused-codes-echoed"),
+            _ => false,
+        };
+        let answer: Vec<u8> = if body.is_empty() {
+            Vec::new()
+        } else if is("websocket-answers-close-with-1000") {
+            1000u16.to_be_bytes().to_vec()
+        } else if is("websocket-private-codes-refused") && code >= Some(3000) {
+            1002u16.to_be_bytes().to_vec()
+        } else if is("websocket-answers-close-with-1006") {
+            1006u16.to_be_bytes().to_vec()
+        } else if is("websocket-sends-short-close") {
+            vec![3]
+        } else if is("websocket-sends-unreadable-reason") {
+            b"\x03\xe8\xff".to_vec()
+        } else if is("websocket-bodies-echoed") || echoed {
+            body.to_vec()
+        } else if usable {
+            body[..2].to_vec()
+        } else {
+            1002u16.to_be_bytes().to_vec()
+        };
+        self.send(CLOSE, &answer, out);
+        if is("websocket-data-after-close") {
+            self.send(TEXT, b"{}", out);
+        }
+    }
+
+    /// What came breaks RFC 6455.
+    fn fail(&mut self, code: u16, out: &mut Vec<u8>) {
+        if self.broken.is("websocket-reads-on-after-failing") {
+            // Whatever follows the frame that was wrong; all of them here are short.
+            let skip = self
+                .bytes
+                .get(1)
+                .map_or(0, |second| 2 + usize::from(second & 0x7f) + if second & 0x80 != 0 { 4 } else { 0 });
+            self.bytes.drain(..skip.min(self.bytes.len()));
+            while let Ok(Some(frame)) = frame::read(&mut self.bytes, self.broken) {
+                if frame.opcode == PING {
+                    self.send(PONG, &frame.payload, out);
+                }
+            }
+        }
+        self.stage = Stage::Over;
+        if !self.broken.is("websocket-fails-without-close") {
+            let code = if self.broken.is("websocket-fails-with-1011") { 1011 } else { code };
+            self.send(CLOSE, &code.to_be_bytes(), out);
+        }
+    }
+}
+
+/// Close codes that an endpoint may send: RFC 6455, section 7.4, and those that IANA has added.
+fn may_be_sent(code: u16) -> bool {
+    matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
+}

@@ -1,0 +1,140 @@
+//! What this hub says to the bytes of a client, right and wrong ones.
+
+use rstest::rstest;
+
+use super::Session;
+
+const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Key: AAECAwQFBgcICQoLDA0ODw==\r\nSec-WebSocket-Version: 13\r\n";
+
+/// What a hub says to these pieces of a stream, and whether it ends the stream.
+fn say(fault: Option<&str>, pieces: &[&[u8]]) -> (Vec<u8>, bool) {
+    let mut session = Session::new(fault).unwrap();
+    let mut out = Vec::new();
+    for piece in pieces {
+        session.receive(piece, &mut out);
+    }
+    (out, session.is_over())
+}
+
+/// A frame with this first byte, masked with a key that is not 0.
+fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let key = [1, 2, 3, 4];
+    let mut frame = vec![first];
+    match payload.len() {
+        short @ 0..=125 => frame.push(0x80 | short as u8),
+        medium @ 126..=65535 => frame.extend([[0xfe].as_slice(), &(medium as u16).to_be_bytes()].concat()),
+        long => frame.extend([[0xff].as_slice(), &(long as u64).to_be_bytes()].concat()),
+    }
+    frame.extend(key);
+    frame.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
+    frame
+}
+
+/// What the hub says after the upgrade.
+fn frames(fault: Option<&str>, sent: &[Vec<u8>]) -> (Vec<u8>, bool) {
+    let head = format!("{UPGRADE}\r\n");
+    let upgrade = say(fault, &[head.as_bytes()]).0;
+    let (said, over) = say(fault, &[&[head.as_bytes(), &sent.concat()].concat()]);
+    (said[upgrade.len()..].to_vec(), over)
+}
+
+/// All the connections in which a fault can show, as text.
+pub(crate) fn conversation(fault: Option<&str>) -> Vec<String> {
+    let heads = [
+        format!("{UPGRADE}Sec-WebSocket-Protocol: a, b\r\n"),
+        UPGRADE.to_owned(),
+        UPGRADE.replace("GET", "POST"),
+        UPGRADE.replace("HTTP/1.1", "HTTP/1.0"),
+        UPGRADE.replace("Host: h\r\n", ""),
+        UPGRADE.replace("Upgrade: websocket\r\n", ""),
+        UPGRADE.replace("Upgrade: websocket\r\n", "Upgrade: h2c\r\n"),
+        UPGRADE.replace("Connection: Upgrade\r\n", ""),
+        UPGRADE.replace("Connection: Upgrade\r\n", "Connection: close\r\n"),
+        UPGRADE.replace("Connection: Upgrade\r\n", "Connection: keep-alive, Upgrade\r\n"),
+        UPGRADE.replace("websocket", "WebSocket"),
+        UPGRADE.to_lowercase().replacen("get / http", "GET / HTTP", 1),
+        UPGRADE.replace("Sec-WebSocket-Key: AAECAwQFBgcICQoLDA0ODw==\r\n", ""),
+        UPGRADE.replace("AAECAwQFBgcICQoLDA0ODw==", "AAEC"),
+        UPGRADE.replace("Version: 13", "Version: 12"),
+        UPGRADE.replace("Sec-WebSocket-Version: 13\r\n", ""),
+    ];
+    let ping = masked(0x89, b"\xff!");
+    let reason = b"\x03\xe8\xff";
+    let streams: Vec<Vec<Vec<u8>>> = vec![
+        vec![
+            masked(0x81, b"{}"),
+            ping.clone(),
+            masked(0x89, b""),
+            masked(0x89, &[b'x'; 125]),
+            masked(0x8a, b"unasked"),
+        ],
+        vec![b"\x81\x02{}".to_vec(), ping.clone()],
+        vec![masked(0xc1, b""), ping.clone()],
+        vec![masked(0xd9, b""), ping.clone()],
+        vec![masked(0x83, b""), ping.clone()],
+        vec![masked(0x8b, b""), ping.clone()],
+        vec![masked(0x82, &[b'x'; 300]), ping.clone()],
+        vec![masked(0x82, &[b'x'; 70_000]), ping.clone()],
+        vec![b"\x82\xff\x80\0\0\0\0\0\0\x01\0\0\0\0".to_vec()],
+        vec![b"\x82\xfe\0\x01\0\0\0\0x".to_vec(), ping.clone()],
+        vec![masked(0x01, b"{"), ping.clone(), masked(0x80, b"}")],
+        vec![masked(0x01, b"{"), masked(0x00, b""), masked(0x80, b"}"), ping.clone()],
+        vec![masked(0x01, b"\xc3"), masked(0x80, b"\xa9"), ping.clone()],
+        vec![masked(0x01, b"\xc3"), masked(0x80, b"("), ping.clone()],
+        vec![masked(0x80, b"}"), ping.clone()],
+        vec![masked(0x01, b"{"), masked(0x81, b"{}"), ping.clone()],
+        vec![masked(0x09, b""), ping.clone()],
+        vec![masked(0x89, &[b'x'; 126]), ping.clone()],
+        vec![masked(0x81, b"\xc3("), ping.clone()],
+        vec![masked(0x81, b"\xc3"), ping.clone()],
+        vec![masked(0x81, b"\xed\xa0\x80"), ping.clone()],
+        vec![masked(0x81, b"\xc0\xaf"), ping.clone()],
+        vec![masked(0x81, b"\xf4\x90\x80\x80"), ping.clone()],
+    ];
+    let closes: [&[u8]; 8] = [b"", b"\x03", b"\x03\xe8", b"\x03\xe9", b"\x0f\xa0", b"\x03\xed", b"\0\0", reason];
+    let upgrades = heads.iter().map(|head| say(fault, &[format!("{head}\r\n").as_bytes()]));
+    let streams = streams.iter().map(|sent| frames(fault, sent));
+    let closes = closes.iter().map(|body| frames(fault, &[masked(0x88, body), ping.clone()]));
+    upgrades.chain(streams).chain(closes).map(|(said, over)| format!("{} {over}", said.escape_ascii())).collect()
+}
+
+#[rstest]
+#[case(&[masked(0x89, b"a")], b"\x8a\x01a", false)]
+#[case(&[masked(0x81, b"a"), masked(0x82, b"\xff"), masked(0x8a, b"")], b"", false)]
+#[case(&[masked(0x88, b"\x03\xe9why")], b"\x88\x02\x03\xe9", true)]
+#[case(&[masked(0x88, b"")], b"\x88\x00", true)]
+#[case(&[masked(0x88, b"\x03\xed")], b"\x88\x02\x03\xea", true)]
+#[case(&[b"\x81\x00".to_vec()], b"\x88\x02\x03\xea", true)]
+#[case(&[masked(0x01, b"\xc3"), masked(0x89, b""), masked(0x80, b"\xa9"), masked(0x89, b"b")], b"\x8a\x00\x8a\x01b", false)]
+#[case(&[masked(0x81, b"\xff")], b"\x88\x02\x03\xef", true)]
+#[case(&[b"\x82\xff\0\0\0\0\x7f\xff\xff\xff".to_vec(), vec![0; 4]], b"\x88\x02\x03\xf1", true)]
+fn frames_are_answered(#[case] sent: &[Vec<u8>], #[case] said: &[u8], #[case] over: bool) {
+    assert_eq!(frames(None, sent), (said.to_vec(), over));
+}
+
+/// Wherever the stream is cut, the answer is the same.
+#[test]
+fn a_stream_may_come_in_pieces() {
+    let all =
+        [format!("{UPGRADE}\r\n").into_bytes(), masked(0x01, b"{"), masked(0x89, b"x"), masked(0x80, &[b'x'; 300])];
+    let all = [all.concat(), masked(0x88, b"\x03\xe8")].concat();
+    let whole = say(None, &[&all]);
+    let bytes: Vec<&[u8]> = all.chunks(1).collect();
+    assert_eq!(say(None, &bytes), whole);
+    assert!(whole.0.ends_with(b"\x8a\x01x\x88\x02\x03\xe8") && whole.1);
+}
+
+#[test]
+fn a_head_is_bounded() {
+    let endless = vec![b'x'; 20_000];
+    assert_eq!(say(None, &[&endless]), (Vec::new(), true));
+}
+
+proptest::proptest! {
+    #[test]
+    fn random_bytes_never_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+        frames(None, std::slice::from_ref(&bytes));
+        say(None, &[&bytes]);
+    }
+}
