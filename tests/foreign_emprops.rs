@@ -75,10 +75,10 @@ fn target(folder: &Path, text: &str) -> PathBuf {
     file
 }
 
-/// The bits of a seed are the habits that a hub has for good: 31 has all of them, 32 none.
+/// The bits of a seed are the habits that a hub has for good: 255 has all of them, 256 none.
 #[rstest]
-#[case::with_all_habits("31")]
-#[case::with_the_others("32")]
+#[case::with_all_habits("255")]
+#[case::with_the_others("256")]
 fn the_hub_of_somebody_else_passes(#[case] seed: &str) {
     let folder = tempfile::tempdir().unwrap();
     let with = |more: &[&str]| hub(&[&["--seed", seed], more].concat());

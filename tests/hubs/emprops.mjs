@@ -33,6 +33,8 @@
 // 21 `unknown` repeats only the beginning of a message, as the example does.
 // 22 job notifications to the job's worker as well, a `system_status` to everybody when a job comes or goes: the
 //    notifications' headings name no one, except for `job_available`.
+// 23 a clock that is 37 minutes ahead, and times with an offset: the document says Unix time, not whose.
+// 24 `chunked_message_complete` with `{}`: so it stands in the example.
 // and by the bits of the seed, since a hub does not change its mind:
 //  pings first      pings are answered at once, while other messages wait their turn: the document fixes no order between
 //                   answers to different requests.
@@ -40,14 +42,17 @@
 //  chunks from one  `chunk_index` counts from 1: the example has 1 of 5, and no 0.
 //  position from 0  `position` counts the jobs before this one.
 //  assigned twice   a `job_update` (assigned) when a job is assigned and again when its worker has accepted it.
+//  one job each     a worker that has a job gets no other: `concurrent_slots` is 1 in the example.
+//  failed meanwhile a job that will be tried again is told as failed, then as queued: both are changes of its state.
+//  preferred only   a claim brings jobs of its `preferred_types` only, where it has some.
 //
 // Signals make happen what the document lets a hub do by itself: SIGUSR1 a `system_alert`. With --token a worker shows it
 // as `token` in register_worker, a member of ours, since the document names none.
 //
 // Left out on purpose: sending chunked messages (it only takes them), `service_request` beyond an ack, subscriptions that
 // outlive a disconnect, TLS.
-import { createServer } from 'node:net';
-import { createHash, randomUUID } from 'node:crypto';
+import { createHash } from 'node:crypto';
+import { below, chance, close, newId, nothing, odd, pick, serve, setUp, text, transmit } from './odd.mjs';
 
 const options = { port: 0, seed: 1, bug: '', 'retry-delay': 0.4, 'heartbeat-ms': 60000, 'slow-ms': 120, token: '', plain: false };
 for (let i = 2; i < process.argv.length; i++) {
@@ -63,256 +68,14 @@ if (!BUGS.includes(options.bug)) {
   console.error(`emprops.mjs: no bug ${options.bug}; bugs: ${BUGS.slice(1).join(' ')}`);
   process.exit(2);
 }
+const now = () => Date.now() + (options.plain ? 0 : 37 * 60 * 1000);
 const bug = (name) => options.bug === name;
-const odd = !options.plain;
-const MEGABYTE = 1024 * 1024;
-const MAX_MESSAGE = 10 * MEGABYTE;
-const MAX_ASSEMBLED = 64 * MEGABYTE;
+setUp({ seed: options.seed, plain: options.plain, slow: options['slow-ms'] });
+const MAX_ASSEMBLED = 64 * 1024 * 1024;
 const MAX_ATTEMPTS = 4;
 
-// ---------------------------------------------------------------- chance
-
-let state = options.seed >>> 0;
-function random() { // mulberry32: a seed makes a run's habits repeatable
-  state = (state + 0x6d2b79f5) >>> 0;
-  let t = state;
-  t = Math.imul(t ^ (t >>> 15), t | 1);
-  t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-  return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-}
-const below = (n) => Math.floor(random() * n);
-const chance = (p) => odd && random() < p;
-const pick = (...values) => values[odd ? below(values.length) : 0];
-function shuffled(list) {
-  const out = [...list];
-  for (let i = out.length - 1; i > 0; i--) {
-    const j = below(i + 1);
-    [out[i], out[j]] = [out[j], out[i]];
-  }
-  return out;
-}
-
-const habit = Object.fromEntries(['pings first', 'claims wait', 'chunks from one', 'position from 0', 'assigned twice']
+const habit = Object.fromEntries(['pings first', 'claims wait', 'chunks from one', 'position from 0', 'assigned twice', 'one job each', 'failed meanwhile', 'preferred only']
   .map((name, bit) => [name, odd && ((options.seed >> bit) & 1) === 1]));
-
-// ---------------------------------------------------------------- JSON, spelled oddly
-
-const space = () => pick('', '', '', ' ', '\n\t', '\r\n  ');
-
-function spellString(text) {
-  const plain = JSON.stringify(text);
-  if (text.length > 400 || !chance(0.3)) return plain;
-  return `"${[...plain.slice(1, -1).matchAll(/\\u....|\\.|[^]/gu)].map(([c]) => {
-    if (c[0] === '\\' || !chance(0.3)) return c;
-    if (c === '/') return '\\/';
-    return [...Array(c.length).keys()].map((i) => `\\u${c.charCodeAt(i).toString(16).padStart(4, '0')}`).join('');
-  }).join('')}"`;
-}
-
-function spellNumber(n) {
-  const plain = JSON.stringify(n);
-  if (!Number.isSafeInteger(n) || n < 0 || !chance(0.4)) return plain;
-  const digits = String(n);
-  const exponent = digits.length - 1;
-  const mantissa = exponent ? `${digits[0]}.${digits.slice(1)}` : digits;
-  return pick(`${n}.0`, `${n}e0`, `${n}.00E+0`, `${mantissa}e${exponent}`, `${mantissa}E+0${exponent}`);
-}
-
-function spell(value) {
-  if (typeof value === 'string') return spellString(value);
-  if (typeof value === 'number') return spellNumber(value);
-  if (Array.isArray(value)) return `[${value.map((v) => space() + spell(v) + space()).join(',')}${value.length ? '' : space()}]`;
-  if (value === null || typeof value !== 'object') return JSON.stringify(value);
-  const members = Object.entries(value).filter(([, v]) => v !== undefined);
-  return `{${shuffled(members).map(([k, v]) => `${space()}${spellString(k)}${space()}:${space()}${spell(v)}${space()}`).join(',')}}`;
-}
-
-function write(message) {
-  if (!odd) return JSON.stringify(message);
-  const extra = { 'x-träger': { type: 'error', shards: [1, null, { type: 'job_completed', job_id: 'none' }], '': false } };
-  if (chance(0.3)) extra.source = pick('hub/ost', '枢纽');
-  if (chance(0.3)) extra.id = newId('m');
-  if (chance(0.05)) extra.padding = 'ü'.repeat(pick(60, 100, 33000));
-  return space() + spell({ ...extra, ...message }) + space();
-}
-
-let counter = 0;
-function newId(kind) {
-  counter += 1;
-  if (!odd) return `${kind}-${randomUUID()}`;
-  return pick(`${kind.toUpperCase()} ${counter}/ö`, `${counter}`, `{${randomUUID()}}`, `${kind}:#${counter}?&=%20"\\`);
-}
-/** A text that the document leaves free. */
-const text = (english) => pick(english, english, 'Das ist nur ein freier Text – “§”', `\u{1F680} ${english}`);
-/** What has no value: left out, or null. */
-const nothing = () => pick(undefined, null);
-
-// ---------------------------------------------------------------- WebSocket (RFC 6455, server side)
-
-const OP = { more: 0, text: 1, binary: 2, close: 8, ping: 9, pong: 10 };
-const connections = new Set();
-
-function frame(opcode, payload, final = true) {
-  const n = payload.length;
-  const head = Buffer.alloc(n < 126 ? 2 : n < 65536 ? 4 : 10);
-  head[0] = (final ? 0x80 : 0) | opcode;
-  head[1] = n < 126 ? n : n < 65536 ? 126 : 127;
-  if (n >= 65536) head.writeBigUInt64BE(BigInt(n), 2);
-  else if (n >= 126) head.writeUInt16BE(n, 2);
-  return Buffer.concat([head, payload]);
-}
-
-/** The frames of one text message, with whatever may stand between them. */
-function textFrames(payload) {
-  if (!chance(0.4)) return [frame(OP.text, payload)];
-  const cuts = payload.length < 500 && chance(0.05)
-    ? Array.from(payload.keys())
-    : Array.from({ length: 1 + below(3) }, () => below(payload.length + 1)).sort((a, b) => a - b);
-  const pieces = [...cuts, payload.length].map((end, i) => payload.subarray(i ? cuts[i - 1] : 0, end));
-  return pieces.flatMap((piece, i) => {
-    const part = frame(i ? OP.more : OP.text, piece, i === pieces.length - 1);
-    return i && chance(0.5) ? [wsPing(), part] : [part];
-  });
-}
-const wsPing = () => frame(OP.ping, Buffer.from(pick('', 'still there?', '\u0000\u0001', 'x'.repeat(125))));
-
-/** Puts bytes behind those that wait already; the order on one connection is that of the calls, whatever the delays. */
-function put(conn, bytes, delay = 0) {
-  if (bytes === null) conn.ended = true;
-  const last = conn.outbox.at(-1);
-  conn.outbox.push({ bytes, due: Math.max(Date.now() + delay, last ? last.due : 0) });
-  pump(conn);
-}
-function pump(conn) {
-  while (conn.outbox.length && conn.outbox[0].due <= Date.now()) {
-    const { bytes } = conn.outbox.shift();
-    if (bytes === null) conn.socket.end();
-    else if (!conn.socket.destroyed && conn.socket.writable) conn.socket.write(bytes);
-  }
-  clearTimeout(conn.timer);
-  if (conn.outbox.length) conn.timer = setTimeout(() => pump(conn), conn.outbox[0].due - Date.now());
-}
-/** Puts a frame, cut into TCP segments at random. */
-function putFrame(conn, bytes) {
-  if (!chance(0.2)) return put(conn, bytes);
-  const cut = 1 + below(Math.min(bytes.length - 1, 12));
-  put(conn, bytes.subarray(0, cut));
-  return put(conn, bytes.subarray(cut), 1 + below(4));
-}
-
-function transmit(conn, message) {
-  if (!conn.open) return;
-  const delay = odd ? Math.floor(random() ** 2 * options['slow-ms']) : 0;
-  put(conn, Buffer.alloc(0), delay);
-  if (chance(0.1)) put(conn, pick(wsPing(), frame(OP.pong, Buffer.from('unasked'))));
-  for (const bytes of textFrames(Buffer.from(write(message)))) putFrame(conn, bytes);
-}
-
-function close(conn, code, reason = '') {
-  if (!conn.open) return;
-  conn.open = false;
-  const body = Buffer.alloc(2 + Buffer.byteLength(reason));
-  body.writeUInt16BE(code);
-  body.write(reason, 2);
-  put(conn, frame(OP.close, odd && code < 1002 ? Buffer.alloc(0) : body));
-  if (code >= 1002) put(conn, null); // the peer is not understood any more: its own close frame is not waited for
-  setTimeout(() => conn.socket.destroy(), 2000).unref();
-  leave(conn);
-}
-
-function upgrade(conn) {
-  const end = conn.inbox.indexOf('\r\n\r\n');
-  if (end < 0) return conn.inbox.length > 16384 ? conn.socket.destroy() : undefined;
-  const [request, ...lines] = conn.inbox.subarray(0, end).toString('latin1').split('\r\n');
-  conn.inbox = conn.inbox.subarray(end + 4);
-  const headers = new Map(lines.map((l) => [l.slice(0, l.indexOf(':')).trim().toLowerCase(), l.slice(l.indexOf(':') + 1).trim()]));
-  const has = (name, token) => (headers.get(name) ?? '').toLowerCase().split(',').some((t) => t.trim() === token);
-  const key = headers.get('sec-websocket-key') ?? '';
-  if (!/^GET \S+ HTTP\/1\.1$/.test(request) || !has('upgrade', 'websocket') || !has('connection', 'upgrade') || Buffer.from(key, 'base64').length !== 16) {
-    return conn.socket.end('HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n');
-  }
-  if (headers.get('sec-websocket-version') !== '13') {
-    return conn.socket.end('HTTP/1.1 426 Upgrade Required\r\nSec-WebSocket-Version: 13\r\nContent-Length: 0\r\nConnection: close\r\n\r\n');
-  }
-  const accept = createHash('sha1').update(`${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`).digest('base64');
-  const answer = odd
-    ? ['HTTP/1.1 101 Bitte sehr', 'x-nothing:', `sEC-wEBSOCKET-aCCEPT:   ${accept}  `, 'CONNECTION:keep-alive, UPGRADE', 'uPGRADE: WebSocket', 'Server: emprops.mjs', 'Date: Thu, 01 Jan 1970 00:00:00 GMT']
-    : ['HTTP/1.1 101 Switching Protocols', 'Upgrade: websocket', 'Connection: Upgrade', `Sec-WebSocket-Accept: ${accept}`];
-  const hints = chance(0.3) ? 'HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n' : '';
-  const head = Buffer.from(`${hints}${answer.join('\r\n')}\r\n\r\n`);
-  conn.open = conn.upgraded = true;
-  connections.add(conn);
-  if (odd) put(conn, Buffer.concat([head, wsPing(), frame(OP.pong, Buffer.alloc(0))]));
-  else put(conn, head);
-  greet(conn);
-  return takeFrames(conn);
-}
-
-function takeFrames(conn) {
-  while (!conn.ended && conn.inbox.length >= 2) {
-    const [a, b] = conn.inbox;
-    const opcode = a & 15;
-    const final = a >= 128;
-    let length = b & 127;
-    let at = 2;
-    if (length === 126) {
-      if (conn.inbox.length < 4) return;
-      length = conn.inbox.readUInt16BE(2);
-      at = 4;
-    } else if (length === 127) {
-      if (conn.inbox.length < 10) return;
-      length = Number(conn.inbox.readBigUInt64BE(2));
-      at = 10;
-    }
-    const control = opcode >= 8;
-    if (a & 0x70 || b < 128 || ![0, 1, 2, 8, 9, 10].includes(opcode) || (control && (!final || length > 125))) return close(conn, 1002, 'bad frame');
-    if (!control && (opcode === OP.more) !== (conn.message !== null)) return close(conn, 1002, 'bad fragment');
-    if (!control && length + (conn.message?.size ?? 0) > MAX_MESSAGE) return close(conn, 1009, 'more than 10 MB');
-    if (conn.inbox.length < at + 4 + length) return;
-    const mask = conn.inbox.subarray(at, at + 4);
-    const payload = Buffer.from(conn.inbox.subarray(at + 4, at + 4 + length));
-    for (let i = 0; i < length; i++) payload[i] ^= mask[i & 3];
-    conn.inbox = conn.inbox.subarray(at + 4 + length);
-    if (!conn.open && opcode !== OP.close) continue;
-    if (opcode === OP.close) {
-      if (conn.open) put(conn, frame(OP.close, chance(0.5) ? Buffer.alloc(0) : payload.subarray(0, 2)));
-      put(conn, null);
-      conn.open = false;
-      return leave(conn);
-    }
-    if (opcode === OP.ping) put(conn, frame(OP.pong, payload));
-    if (control) continue;
-    conn.message ??= { opcode, parts: [], size: 0 };
-    conn.message.parts.push(payload);
-    conn.message.size += length;
-    if (!final) continue;
-    const { opcode: kind, parts } = conn.message;
-    conn.message = null;
-    if (kind === OP.binary) return close(conn, 1003, 'text messages only');
-    const bytes = Buffer.concat(parts);
-    let content;
-    try {
-      content = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
-    } catch {
-      return close(conn, 1007, 'not UTF-8');
-    }
-    arrive(conn, content);
-  }
-  return undefined;
-}
-
-function arrive(conn, content) {
-  if (!habit['pings first'] || /"type"\s*:\s*"ping"/.test(content.slice(0, 200))) return turn(() => receive(conn, content));
-  conn.todo.push(content);
-  if (conn.todo.length === 1) setTimeout(work, below(40), conn);
-  return undefined;
-}
-function work(conn) {
-  turn(() => receive(conn, conn.todo[0]));
-  conn.todo.shift();
-  if (conn.todo.length) setTimeout(work, below(40), conn);
-  else if (!conn.open) leave(conn);
-}
 
 // ---------------------------------------------------------------- one turn: what one message causes, sent in some legal order
 
@@ -332,7 +95,7 @@ function turn(act) {
   const noticesFirst = chance(0.5);
   for (const first of [true, false]) {
     for (const { conn, message, notice } of caused) {
-      if ((notice === noticesFirst) === first) transmit(conn, { timestamp: Date.now() + (chance(0.1) ? 0.25 : 0), ...message });
+      if ((notice === noticesFirst) === first) transmit(conn, { timestamp: now() + (chance(0.1) ? 0.25 : 0), ...message });
     }
   }
 }
@@ -340,6 +103,7 @@ const later = (ms, act) => setTimeout(() => turn(act), ms);
 
 // ---------------------------------------------------------------- the hub
 
+const connections = new Set();
 const jobs = new Map();
 const workers = new Map(); // by worker_id: { id, conn, capabilities, listens, status }
 const clients = new Map(); // by client_id: the connection that registered it last
@@ -351,7 +115,7 @@ let order = 0;
 const isObject = (v) => v !== null && typeof v === 'object' && !Array.isArray(v);
 const isText = (v) => typeof v === 'string' && v !== '';
 const isNumber = (v) => typeof v === 'number' && Number.isFinite(v);
-const isoIn = (seconds) => new Date(Date.now() + seconds * 1000).toISOString();
+const isoIn = (seconds) => pick(new Date(now() + seconds * 1000).toISOString(), new Date(now() + (seconds + 7200) * 1000).toISOString().replace('Z', '+02:00'));
 
 class Refusal extends Error {
   constructor(code, message, details) {
@@ -386,8 +150,23 @@ function needOwnJob(conn, message) {
 }
 
 function greet(conn) {
+  Object.assign(conn, { role: null, notifications: new Map(), todo: [] });
+  connections.add(conn);
   turn(() => notify(conn, { type: 'connection_established', message: text('Connected to EmProps Job Queue Hub'), server_version: pick('1.0.0', '0.0.0-nightly+ü') }));
   if (odd) conn.pinger = setInterval(() => turn(() => notify(conn, { type: 'ping' })), 700 + below(800));
+}
+
+function arrive(conn, content) {
+  if (!habit['pings first'] || /"type"\s*:\s*"ping"/.test(content.slice(0, 200))) return turn(() => receive(conn, content));
+  conn.todo.push(content);
+  if (conn.todo.length === 1) setTimeout(work, below(40), conn);
+  return undefined;
+}
+function work(conn) {
+  turn(() => receive(conn, conn.todo[0]));
+  conn.todo.shift();
+  if (conn.todo.length) setTimeout(work, below(40), conn);
+  else if (!conn.open) leave(conn);
 }
 
 /** A connection is gone: its subscriptions end and its jobs go back to the queue. */
@@ -483,8 +262,8 @@ function requeue(job, message, delay = 0) {
 /** Gives queued jobs to claims that wait for one. */
 function serveWaiting() {
   for (const claim of waiting) {
-    if (claim.until < Date.now() || !claim.conn.open || workers.get(claim.conn.worker.id) !== claim.conn.worker) waiting.delete(claim);
-    else if (assign(claim.conn, claim.message, claim.until - Date.now())) waiting.delete(claim);
+    if (claim.until < now() || !claim.conn.open || workers.get(claim.conn.worker.id) !== claim.conn.worker) waiting.delete(claim);
+    else if (assign(claim.conn, claim.message, claim.until - now())) waiting.delete(claim);
   }
 }
 
@@ -495,7 +274,9 @@ function assign(conn, m, wait) {
   const open = bug('double-assign') ? [...jobs.values()].filter((job) => job.status === 'queued' || job.status === 'assigned') : queue();
   const fitting = open.filter((job) => job.claimable && fits(worker.capabilities, job.requirements));
   const liked = (job) => preferred.includes(job.type);
-  const chosen = [...fitting.filter(liked), ...fitting.filter((job) => !liked(job))].slice(0, m.max_jobs ?? 1);
+  const busy = habit['one job each'] && [...jobs.values()].some((job) => isActive(job) && job.worker === worker.id);
+  const others = habit['preferred only'] && preferred.length ? [] : fitting.filter((job) => !liked(job));
+  const chosen = busy ? [] : [...fitting.filter(liked), ...others].slice(0, habit['one job each'] ? 1 : m.max_jobs ?? 1);
   for (const job of chosen) {
     clearTimeout(job.timer);
     job.worker = worker.id;
@@ -518,7 +299,7 @@ function mention() {
 }
 
 function systemStatus() {
-  const hourAgo = Date.now() - 3600_000;
+  const hourAgo = now() - 3600_000;
   return {
     type: 'system_status', active_workers: workers.size, pending_jobs: queue().length,
     active_jobs: [...jobs.values()].filter(isActive).length, completed_jobs_last_hour: finished.filter((t) => t > hourAgo).length,
@@ -588,7 +369,7 @@ const handlers = {
     if (job.status !== 'queued' && !isActive(job)) throw new Refusal('NOT_CANCELLABLE', `The job is ${job.status}`, { job_id: job.id, status: job.status });
     clearTimeout(job.timer);
     const worker = isActive(job) ? workers.get(job.worker) : undefined;
-    const told = { type: 'job_cancelled', job_id: job.id, status: 'cancelled', cancelled_at: Date.now() };
+    const told = { type: 'job_cancelled', job_id: job.id, status: 'cancelled', cancelled_at: now() };
     answer(conn, told);
     if (bug('cancel-in-words')) return;
     if (bug('silent-cancel')) return void (job.status = 'cancelled');
@@ -601,7 +382,7 @@ const handlers = {
     need(m.max_jobs === undefined || (Number.isInteger(m.max_jobs) && m.max_jobs > 0), 'max_jobs', 'Must be a positive integer', m.max_jobs);
     const wait = isNumber(m.claim_timeout) && m.claim_timeout > 0 ? m.claim_timeout : 30000;
     if (assign(conn, m, wait)) return;
-    if (habit['claims wait']) waiting.add({ conn, message: m, until: Date.now() + wait });
+    if (habit['claims wait']) waiting.add({ conn, message: m, until: now() + wait });
     else acknowledge(conn, m, 'no_jobs');
   },
 
@@ -618,7 +399,7 @@ const handlers = {
     const job = needOwnJob(conn, m);
     need(isNumber(m.progress) && m.progress >= 0 && m.progress <= 100, 'progress', 'Must be between 0 and 100', m.progress);
     clearTimeout(job.timer);
-    job.startedAt ??= Date.now();
+    job.startedAt ??= now();
     Object.assign(job, { progress: m.progress, estimate: m.estimated_completion ?? job.estimate, message: m.message });
     move(job, 'in_progress', m.message);
   },
@@ -627,7 +408,7 @@ const handlers = {
     const job = needOwnJob(conn, m);
     clearTimeout(job.timer);
     job.progress = 100;
-    finished.push(Date.now());
+    finished.push(now());
     answer(conn, { type: 'job_completed_ack', job_id: job.id, worker_id: conn.worker.id });
     for (const to of audience(job, 'completed')) {
       notify(to, {
@@ -647,6 +428,7 @@ const handlers = {
     const again = m.retry === true && job.attempts < MAX_ATTEMPTS;
     const delay = options['retry-delay'];
     answer(conn, { type: 'job_failed_ack', job_id: job.id, worker_id: conn.worker.id, retry_scheduled: again, retry_delay: again ? delay : nothing() });
+    if (again && habit['failed meanwhile']) move(job, 'failed', m.error);
     if (again) requeue(job, m.error, delay);
     else move(job, 'failed', m.error);
   },
@@ -658,7 +440,7 @@ const handlers = {
     const every = options['heartbeat-ms'];
     clearTimeout(worker.deadline);
     worker.deadline = later(every * 2, () => workers.get(worker.id) === worker && close(conn, 1000, 'no heartbeat'));
-    answer(conn, { type: 'worker_heartbeat_ack', worker_id: worker.id, status: 'acknowledged', next_heartbeat_expected: Date.now() + every });
+    answer(conn, { type: 'worker_heartbeat_ack', worker_id: worker.id, status: 'acknowledged', next_heartbeat_expected: now() + every });
   },
 
   worker_status(conn, m) {
@@ -699,7 +481,7 @@ const handlers = {
     const seconds = m.interval_seconds ?? 5;
     need(isNumber(seconds) && seconds > 0 && seconds <= 86400, 'interval_seconds', 'Must be a positive number', seconds);
     conn.stats = setInterval(() => turn(() => notify(conn, systemStatus())), seconds * 1000);
-    return answer(conn, { type: 'subscription_confirmed', subscription_type: 'stats', update_interval: seconds, next_broadcast: Date.now() + seconds * 1000 });
+    return answer(conn, { type: 'subscription_confirmed', subscription_type: 'stats', update_interval: seconds, next_broadcast: now() + seconds * 1000 });
   },
 
   request_stats(conn) {
@@ -733,7 +515,7 @@ const handlers = {
       need(false, 'data', 'Is not a JSON message', null);
     }
     need(isObject(message), 'data', 'Is not a JSON message', null);
-    answer(conn, { type: 'chunked_message_complete', chunk_id: m.chunk_id, total_size: whole.length, assembled_message: message });
+    answer(conn, { type: 'chunked_message_complete', chunk_id: m.chunk_id, total_size: whole.length, assembled_message: pick(message, {}) });
     handle(conn, { type: m.original_type, ...message }, whole.toString());
   },
 
@@ -790,29 +572,13 @@ function refuse(conn, refusal, message) {
 
 // ---------------------------------------------------------------- start and end
 
-const server = createServer((socket) => {
-  socket.setNoDelay(true);
-  const conn = {
-    id: newId('conn'), socket, inbox: Buffer.alloc(0), outbox: [], message: null, open: false, ended: false, upgraded: false, role: null,
-    notifications: new Map(), todo: [],
-  };
-  socket.on('data', (data) => {
-    conn.inbox = conn.inbox.length ? Buffer.concat([conn.inbox, data]) : data;
-    if (conn.upgraded) takeFrames(conn);
-    else upgrade(conn);
-  });
-  socket.on('error', () => socket.destroy());
-  socket.on('close', () => {
-    conn.open = false;
-    leave(conn);
-  });
-});
+const server = serve({ came: greet, said: arrive, left: leave });
 server.listen(options.port, '127.0.0.1', () => console.log(`ws://127.0.0.1:${server.address().port}`));
 
 function stop() {
   server.close();
   for (const conn of [...connections]) {
-    transmit(conn, { type: 'server_disconnect', timestamp: Date.now(), reason: text('Server maintenance'), reconnect_after: Date.now() + 60000, estimated_downtime: 60 });
+    transmit(conn, { type: 'server_disconnect', timestamp: now(), reason: text('Server maintenance'), reconnect_after: now() + 60000, estimated_downtime: 60 });
     close(conn, 1001, 'going away');
   }
   setTimeout(() => process.exit(0), 300);
