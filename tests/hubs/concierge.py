@@ -34,7 +34,8 @@ otherwise:
   picky       members that the document does not show are refused, except in targets, where its example has one
   sets        lists of clients, groups and subscribers in any order: none is given
   last-words  a STATUS says why, before a socket is closed for what came before IDENTIFY: only the close is required
-  own-close   a client's close is answered with 1000 or without a code: echoing it is what is "typically" done (5.5.1)
+  own-close   a client's close is answered with 1000 or without a code: echoing it is what is "typically" done (5.5.1);
+              after a close frame the hub's half of the stream may end at once
   binary      a binary message ends the connection with 1003: only text payloads are spoken of
   seqless     an owner that deletes its group gets UNSUBSCRIBED without seq: "may not have" one, having sent no UNSUBSCRIBE
   old-lists   UNSUBSCRIBED still lists who has just left: whether the list is of before or after is not said

@@ -166,6 +166,8 @@ class Connection:
             try:
                 for frame in self.frames(opcode, body) if opcode else ():
                     await self.put(frame)
+                if opcode == CLOSE and chance("own-close"):
+                    self.writer.write_eof()
             except OSError:
                 return
 
