@@ -14,6 +14,7 @@ connections = 200
 patience = "4s"
 quiet = "250ms"
 restartable = true
+exec = "./hub --name 'two words'"
 provides = ["journal"]
 [settings]
 version = "0.1.0"
@@ -28,6 +29,7 @@ insecure = true
 name = "plain"
 [[instance]]
 name = "with-secret"
+exec = "hub --secret x"
 url = "wss://127.0.0.1:4001/x?y=z"
 provides = ["tls"]
 [instance.settings]
@@ -67,6 +69,10 @@ fn setting(value: serde_json::Value) -> Setting {
     Setting { value, secret: false }
 }
 
+fn exec(text: &str) -> Exec {
+    Exec::parse(text).expect("a command")
+}
+
 fn secret(text: &str) -> Setting {
     Setting { value: text.into(), secret: true }
 }
@@ -92,18 +98,21 @@ fn everything_is_read() {
                 url: "ws://127.0.0.1:4000".to_owned(),
                 provides: words(&["journal"]),
                 settings: settings(plain),
+                exec: None,
             },
             Instance {
                 name: "with-secret".to_owned(),
                 url: "wss://127.0.0.1:4001/x?y=z".to_owned(),
                 provides: words(&["journal", "tls"]),
                 settings: settings(with_secret),
+                exec: Some(exec("hub --secret x")),
             },
         ],
         connections: 200,
         patience: Duration::from_secs(4),
         quiet: Duration::from_millis(250),
         restartable: true,
+        exec: Some(exec("./hub --name 'two words'").at("etc/./hub")),
         hooks: BTreeMap::from([
             (
                 "emit".to_owned(),
@@ -143,11 +152,13 @@ fn a_url_is_a_target() {
                 url: "ws://hub.example/ws".to_owned(),
                 provides: BTreeSet::new(),
                 settings: BTreeMap::from([("version".to_owned(), setting(json!("1.2.3")))]),
+                exec: None,
             }],
             connections: 500,
             patience: Duration::from_secs(5),
             quiet: Duration::from_millis(300),
             restartable: false,
+            exec: None,
             hooks: BTreeMap::new(),
             tls: TlsOptions::default(),
         }
@@ -632,6 +643,7 @@ fn what_is_written_is_read_back(#[case] text: &str) {
     let mut target = parsed(text, &[]).expect("a target");
     // Relative to the folder of the first file; a file elsewhere needs them absolute.
     target.tls.ca = target.tls.ca.map(|ca| PathBuf::from("/").join(ca));
+    target.exec = target.exec.map(|exec| exec.at("/etc/./hub"));
     for hook in target.hooks.values_mut() {
         if let HookSpec::Command { words, .. } = hook {
             words[0].insert(0, '/');
@@ -675,6 +687,10 @@ fn what_is_written_is_read_back(#[case] text: &str) {
 #[case("url = \"ws://h\"\nsecrets = { a = \"x\" }", true)]
 #[case("url = \"ws://h\"\nsecrets = { a = \"\" }", false)]
 #[case("url = \"ws://h\"\nsecrets = { a = 1 }", false)]
+#[case("url = \"ws://h\"\nexec = \"hub\"", true)]
+#[case("url = \"ws://h\"\nexec = \" \"", false)]
+#[case("url = \"ws://h\"\nexec = [\"hub\"]", false)]
+#[case("url = \"ws://h\"\n[[instance]]\nname = \"a\"\nexec = \"hub -p 1\"", true)]
 #[case("url = \"ws://h\"\nsecrets = { a = { env = \"HUB_SECRET\" } }", true)]
 #[case("url = \"ws://h\"\nsecrets = { a = { env = 1 } }", false)]
 #[case("url = \"ws://h\"\nsecrets = { a = { file = \"secret.txt\" } }", true)]
@@ -765,4 +781,16 @@ proptest! {
             render_all(&errors, &sources, false);
         }
     }
+}
+
+#[rstest]
+#[case("url = \"ws://h\"", &[])]
+#[case("url = \"ws://h\"\nexec = \"hub\"", &["hub: [0]"])]
+#[case("url = \"ws://h\"\nexec = \"hub\"\n[[instance]]\nname = \"a\"\n[[instance]]\nname = \"b\"", &["hub: [0, 1]"])]
+#[case("url = \"ws://h\"\nexec = \"hub\"\n[[instance]]\nname = \"a\"\nexec = \"own\"\n[[instance]]\nname = \"b\"", &["hub: [1]", "own: [0]"])]
+#[case("url = \"ws://h\"\nexec = \"hub\"\n[[instance]]\nname = \"a\"\nexec = \"own\"", &["own: [0]"])]
+fn every_instance_has_one_command(#[case] text: &str, #[case] expected: &[&str]) {
+    let launches = parsed(text, &[]).expect("a target").launches();
+    let launches: Vec<_> = launches.iter().map(|(exec, places)| format!("{}: {places:?}", exec.text)).collect();
+    assert_eq!(launches, expected);
 }

@@ -14,13 +14,14 @@ use crate::diagnostic::{Diagnostic, suggest};
 use crate::source::{FileId, Sources, Span};
 use crate::yaml::{Key, Node};
 
-const TOP_LEVEL: [&str; 12] = [
+const TOP_LEVEL: [&str; 13] = [
     "protocol",
     "url",
     "connections",
     "patience",
     "quiet",
     "restartable",
+    "exec",
     "provides",
     "settings",
     "secrets",
@@ -28,7 +29,7 @@ const TOP_LEVEL: [&str; 12] = [
     "instance",
     "hooks",
 ];
-const INSTANCE: [&str; 5] = ["name", "url", "provides", "settings", "secrets"];
+const INSTANCE: [&str; 6] = ["name", "url", "exec", "provides", "settings", "secrets"];
 const TLS: [&str; 2] = ["ca", "insecure"];
 
 /// Instances differ in configuration, and nobody has more configurations than this.
@@ -149,6 +150,7 @@ impl Reading<'_> {
         let patience = root.get("patience").and_then(|node| self.time(node));
         let quiet = root.get("quiet").and_then(|node| self.time(node));
         let restartable = root.get("restartable").and_then(|node| self.flag(node));
+        let exec = root.get("exec").and_then(|node| self.exec(node));
         let tls = root.get("tls").map(|node| self.tls(node)).unwrap_or_default();
         let hooks = root.get("hooks").map(|node| self.hooks(node)).unwrap_or_default();
         let instances = self.instances(root, &over);
@@ -159,6 +161,7 @@ impl Reading<'_> {
             patience: patience.unwrap_or(DEFAULT_PATIENCE),
             quiet: quiet.unwrap_or(DEFAULT_QUIET),
             restartable: restartable.unwrap_or(false),
+            exec,
             hooks,
             tls,
         })
@@ -174,7 +177,8 @@ impl Reading<'_> {
                 self.errors.push(error.help("say where the hub listens: url = \"ws://127.0.0.1:4000\""));
             }
             let settings = self.merged(&[&levels, over]);
-            return vec![Instance { name: ONLY_INSTANCE.to_owned(), url: url.unwrap_or_default(), provides, settings }];
+            let url = url.unwrap_or_default();
+            return vec![Instance { name: ONLY_INSTANCE.to_owned(), url, provides, settings, exec: None }];
         };
         let Some(items) = listed.list().filter(|items| (1..=MOST_INSTANCES).contains(&items.len())) else {
             self.wrong(
@@ -210,11 +214,13 @@ impl Reading<'_> {
             let mut provides = provides.clone();
             provides.extend(item.get("provides").map(|node| self.words(node)).unwrap_or_default());
             let own_levels = self.levels(item);
+            let exec = item.get("exec").and_then(|node| self.exec(node));
             instances.push(Instance {
                 name: name.unwrap_or_default(),
                 url: own_url.or_else(|| url.clone()).unwrap_or_default(),
                 provides,
                 settings: self.merged(&[&levels, &own_levels, over]),
+                exec,
             });
         }
         instances
