@@ -63,15 +63,17 @@ impl Hub {
         format!("sh {}", self.write("hub.sh", &script))
     }
 
-    /// The reference server behind a wrapper that falls over as soon as the hub says this.
-    fn falling(&self, protocol: &str, word: &str) -> String {
+    /// The reference server behind a wrapper that falls over as soon as the hub says this: always, or the first time only.
+    fn falling(&self, protocol: &str, word: &str, always: bool) -> String {
         let (inner, port) = (free_port(), self.port);
         let script = FALLING
             .replace("PIDS", &self.file("pids").display().to_string())
             .replace("SERVE", &format!("'{HUBPROOF}', 'serve', '{protocol}', '--listen', '127.0.0.1:{inner}'"))
             .replace("INNER", &inner.to_string())
             .replace("PORT", &port.to_string())
-            .replace("WORD", word);
+            .replace("WORD", word)
+            .replace("ALWAYS", if always { "True" } else { "False" })
+            .replace("FELL", &self.file("fell").display().to_string());
         format!("python3 {}", self.write("hub.py", &script))
     }
 
@@ -118,7 +120,8 @@ listener = socket.create_server(('127.0.0.1', PORT), backlog=200)
 def pump(source, sink, watched):
     try:
         while data := source.recv(65536):
-            if watched and b'WORD' in data:
+            if watched and b'WORD' in data and (ALWAYS or not os.path.exists('FELL')):
+                open('FELL', 'w').close()
                 print('out of luck', file=sys.stderr, flush=True)
                 os._exit(3)
             sink.sendall(data)
@@ -227,7 +230,7 @@ fn destructive_scenarios_are_played_and_the_hub_is_there_again() {
 #[rstest]
 fn a_hub_that_falls_is_a_finding(#[values("1", "16")] jobs: &str) {
     let hub = Hub::new();
-    let command = hub.falling("concierge", "GROUP_DELETED");
+    let command = hub.falling("concierge", "GROUP_DELETED", true);
     let more = ["--scenario", "greeting", "--scenario", "message-to-one", "--scenario", "group-deletion", "-j", jobs];
     let done = hub.check("concierge", &command, &[more.as_slice(), &["--report", "json=-"]].concat()).ends_with(1);
     let report = report(&done);
@@ -252,10 +255,26 @@ fn a_hub_that_falls_is_a_finding(#[values("1", "16")] jobs: &str) {
     hub.assert_gone();
 }
 
+/// Nobody can say which of them did it, and it is not held against any of them; but the hub did fall.
+#[test]
+fn a_hub_that_falls_once_fails_the_run_and_no_scenario() {
+    let hub = Hub::new();
+    let command = hub.falling("concierge", "GROUP_DELETED", false);
+    let more = ["--scenario", "greeting", "--scenario", "group-deletion", "--report", "json=-"];
+    let done = hub.check("concierge", &command, &more).ends_with(1);
+    let report = report(&done);
+    let all = verdicts(&report);
+    assert!(all.iter().all(|(_, verdict)| matches!(*verdict, "pass" | "info")), "{all:?}\n{}", done.err);
+    let crashes = report["protocols"][0]["processes"][0]["crashes"].as_array().unwrap();
+    assert_eq!((crashes.len(), &crashes[0]["blamed"]), (1, &Value::Null));
+    assert!(done.err.contains("the hub ended by itself once"), "{}", done.err);
+    hub.assert_gone();
+}
+
 #[test]
 fn a_hub_that_always_falls_ends_the_run_in_time() {
     let hub = Hub::new();
-    let command = hub.falling("concierge", "HELLO");
+    let command = hub.falling("concierge", "HELLO", true);
     let more = ["--report", "json=-", "--report"].map(str::to_owned);
     let junit = format!("junit={}", hub.file("report.xml").display());
     let more: Vec<&str> = more.iter().map(String::as_str).chain([junit.as_str()]).collect();

@@ -292,6 +292,10 @@ async fn run_job(
                 match process.leave(visitor, wrong).await {
                     // Others may have done it, and what they broke is not held against this one.
                     Some(fall) if !fall.alone && !again => continue,
+                    // It fell before it had heard anything of this one.
+                    Some(fall) if !fall.alone => {
+                        "it ended by itself then, too, before anything was played on it".to_owned()
+                    }
                     fall => {
                         if visit != Visit::Destructive {
                             process::judge(&mut report, fall);

@@ -24,7 +24,9 @@ pub struct BaselineArgs {
 /// Both files, read and without a mistake.
 pub struct Baselines {
     known: Vec<Entry>,
-    write: Option<(PathBuf, Option<(FileId, Vec<Entry>)>)>,
+    write: Option<PathBuf>,
+    /// What stands in the file that is written anew, where it exists.
+    before: Option<(FileId, Vec<Entry>)>,
 }
 
 impl BaselineArgs {
@@ -37,17 +39,14 @@ impl BaselineArgs {
     pub fn read(&self, protocols: &[Protocol], sources: &mut Sources) -> Result<Baselines, Trouble> {
         let mut read = |path: &Path| read(path, protocols, sources);
         let known = self.read.as_deref().map(&mut read).transpose()?.map(|(_, entries)| entries).unwrap_or_default();
-        let write = match &self.write {
-            None => None,
-            Some(path) => {
-                let before = if path.exists() { Some(read(path)?) } else { None };
-                super::check::writable(path).map_err(|error| {
-                    Trouble::new(format!("a baseline cannot be written to {}: {error}", path.display()))
-                })?;
-                Some((path.clone(), before))
-            }
-        };
-        Ok(Baselines { known, write })
+        let before = self.write.as_deref().filter(|path| path.exists()).map(&mut read).transpose()?;
+        if let Some(path) = &self.write {
+            // Found now rather than after the run.
+            super::check::writable(path).map_err(|error| {
+                Trouble::new(format!("a baseline cannot be written to {}: {error}", path.display()))
+            })?;
+        }
+        Ok(Baselines { known, write: self.write.clone(), before })
     }
 }
 
@@ -55,8 +54,9 @@ impl Baselines {
     /// Marks what was expected, and writes what is to be expected from now on.
     pub fn settle(&self, report: &mut RunReport, sources: &Sources) -> Result<(), Trouble> {
         baseline::apply(report, &self.known);
-        let Some((path, before)) = &self.write else { return Ok(()) };
-        let before = before.as_ref().map(|(file, entries)| (sources.file(*file).text.as_str(), entries.as_slice()));
+        let Some(path) = &self.write else { return Ok(()) };
+        let before =
+            self.before.as_ref().map(|(file, entries)| (sources.file(*file).text.as_str(), entries.as_slice()));
         std::fs::write(path, baseline::rewritten(report, before))
             .map_err(|error| Trouble::new(format!("failed to write {}: {error}", path.display())))
     }

@@ -57,9 +57,9 @@ pub enum StartError {
     #[error("something listens on {0} already: it would be judged in place of the hub that `--exec` starts")]
     Taken(String),
     #[error("the hub ended before it listened on {address} ({status})")]
-    Ended { address: String, status: String, log: Log },
+    Ended { address: String, status: String, log: Box<Log> },
     #[error("the hub did not listen on {address} within {}", time(*after))]
-    Silent { address: String, after: Duration, log: Log },
+    Silent { address: String, after: Duration, log: Box<Log> },
 }
 
 impl StartError {
@@ -129,7 +129,7 @@ pub async fn start(launch: &Launch) -> Result<Running, StartError> {
     };
     let Err(why) = waited else { return Ok(running) };
     let address = ports::closed(&launch.endpoints).await;
-    let log = running.end(GRACE).await;
+    let log = Box::new(running.end(GRACE).await);
     Err(match why {
         Some(status) => StartError::Ended { address, status, log },
         None => StartError::Silent { address, after: launch.wait, log },

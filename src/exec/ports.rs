@@ -42,5 +42,9 @@ pub async fn open(endpoints: &[Endpoint]) {
 
 async fn accepts(endpoint: &Endpoint) -> bool {
     let attempt = TcpStream::connect((endpoint.host.as_str(), endpoint.port));
-    tokio::time::timeout(ATTEMPT, attempt).await.is_ok_and(|connected| connected.is_ok())
+    match tokio::time::timeout(ATTEMPT, attempt).await {
+        // Where nobody listens, the system may choose the very port that is asked for, and connect it with itself.
+        Ok(Ok(stream)) => stream.local_addr().ok() != stream.peer_addr().ok(),
+        Ok(Err(_)) | Err(_) => false,
+    }
 }
