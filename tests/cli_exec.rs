@@ -115,15 +115,17 @@ while True:
         break
     except OSError:
         time.sleep(0.01)
+falling = threading.Lock()
 listener = socket.create_server(('127.0.0.1', PORT), backlog=200)
 
 def pump(source, sink, watched):
     try:
         while data := source.recv(65536):
             if watched and b'WORD' in data and (ALWAYS or not os.path.exists('FELL')):
-                open('FELL', 'w').close()
-                print('out of luck', file=sys.stderr, flush=True)
-                os._exit(3)
+                with falling:
+                    open('FELL', 'w').close()
+                    print('out of luck', file=sys.stderr, flush=True)
+                    os._exit(3)
             sink.sendall(data)
     except OSError:
         pass

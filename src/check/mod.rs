@@ -266,7 +266,8 @@ async fn run_job(
     };
     let _ = events.send(Event::Started { id: job.program.id.clone() }).await;
     let site = &job.subject.sites[index];
-    let stamp = format!("{}{}", options.stamp, base36(number as u64 + 1000 * job.repetition as u64));
+    let number = base36(number as u64 + 1000 * job.repetition as u64);
+    let stamp = format!("{}{number}", options.stamp);
     let Some(process) = site.process.clone() else {
         let _turn = turn(&job, &job.program.isolation, &mut interrupt).await?;
         return Some(play_job(&job, index, &stamp, options, events, interrupt).await);
@@ -285,8 +286,8 @@ async fn run_job(
         };
         let why = match entered.await {
             Some((_turn, Ok(visitor))) => {
-                // What it was called the first time, a hub with a memory would know.
-                let stamp = if again { format!("{stamp}z") } else { stamp.clone() };
+                // What it was called the first time, a hub with a memory would know. No number begins with a zero.
+                let stamp = if again { format!("{}0{number}", options.stamp) } else { stamp.clone() };
                 let mut report = play_job(&job, index, &stamp, options, events, interrupt.clone()).await;
                 let wrong = matches!(scenario_verdict(&report), Verdict::Fail | Verdict::Inconclusive);
                 match process.leave(visitor, wrong).await {
@@ -309,7 +310,7 @@ async fn run_job(
             None => return None,
         };
         let message = match again {
-            true => format!("the hub ended by itself while others were played too, and not again alone: {why}"),
+            true => format!("the hub ended by itself while this was played, and it was not played again alone: {why}"),
             false => format!("the hub does not run: {why}"),
         };
         return Some(failed(&job.program, message, job.repetition));

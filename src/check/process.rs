@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::event::{CheckReport, Crash, Detail, Excerpt, ProcessReport, ScenarioReport, Verdict};
-use crate::exec::{self, GRACE, Launch, Running, StartError};
+use crate::exec::{self, GRACE, Gone, Launch, Running, StartError};
 
 /// The name of the check that a hub's process goes on while a scenario is played on it.
 pub const CHECK: &str = "process";
@@ -64,6 +64,8 @@ pub struct Fall {
 #[derive(Default)]
 struct State {
     running: Option<Running>,
+    /// Of those that were started and may still be there.
+    leaving: Vec<Gone>,
     /// Counts starts.
     generation: usize,
     /// The running one has ended by itself.
@@ -155,6 +157,11 @@ impl HubProcess {
     pub async fn end(&self, grace: Duration) {
         let _turning = self.turning.lock().await;
         self.stop(grace).await;
+        // What an interrupted start or stop has killed may take a moment to go.
+        let leaving = std::mem::take(&mut self.state().leaving);
+        for mut gone in leaving {
+            let _ = tokio::time::timeout(GRACE, gone.wait_for(|gone| *gone)).await;
+        }
     }
 
     pub fn report(&self) -> ProcessReport {
@@ -167,7 +174,12 @@ impl HubProcess {
     }
 
     async fn begin(self: &Arc<Self>) -> Result<(), StartError> {
-        let running = exec::start(&self.launch).await?;
+        let spawned = |gone| {
+            let mut state = self.state();
+            state.leaving.retain(|gone| !*gone.borrow());
+            state.leaving.push(gone);
+        };
+        let running = exec::start(&self.launch, spawned).await?;
         let ended = running.ended();
         let generation = {
             let mut state = self.state();

@@ -78,7 +78,7 @@ pub struct Running {
     /// How the process that was started ended.
     exited: watch::Receiver<Option<String>>,
     /// Whether all that it started has gone too, and all that it said has been read.
-    gone: watch::Receiver<bool>,
+    gone: Gone,
     log: Arc<Mutex<Log>>,
 }
 
@@ -111,16 +111,21 @@ impl LogFile {
     }
 }
 
-/// Starts the hub and waits until it accepts connections on all its addresses.
+/// Turns true when nothing of a started hub is left.
+pub type Gone = watch::Receiver<bool>;
+
+/// Starts the hub and waits until it accepts connections on all its addresses. Who drops this while it waits has killed
+/// the hub; `spawned` is told how to know when it is gone.
 ///
 /// # Errors
 ///
 /// [`StartError`]; then nothing of it runs any more.
-pub async fn start(launch: &Launch) -> Result<Running, StartError> {
+pub async fn start(launch: &Launch, spawned: impl FnOnce(Gone)) -> Result<Running, StartError> {
     if let Some(address) = ports::taken(&launch.endpoints).await {
         return Err(StartError::Taken(address));
     }
     let running = spawn(launch)?;
+    spawned(running.gone.clone());
     let waited = tokio::select! {
         // An end is told as such even where the port answers: then it is not the hub's.
         biased;

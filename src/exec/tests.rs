@@ -27,7 +27,7 @@ fn runs(id: &str) -> bool {
 async fn a_program_that_is_not_there() {
     let mut launch = launch("");
     launch.exec = Exec::parse("./no-such-hub --port 1").unwrap();
-    let error = start(&launch).await.err().unwrap();
+    let error = start(&launch, drop).await.err().unwrap();
     assert!(matches!(error, StartError::Spawn { .. }), "{error}");
     assert!(error.to_string().starts_with("`./no-such-hub` cannot be started: "), "{error}");
 }
@@ -37,7 +37,7 @@ async fn a_program_that_is_not_there() {
 #[case("echo to out; echo canary >&2; kill -SEGV $$", "killed by signal 11 (SIGSEGV)")]
 #[tokio::test]
 async fn a_hub_that_ends_before_it_listens(#[case] script: &str, #[case] expected: &str) {
-    match start(&launch(script)).await.err().unwrap() {
+    match start(&launch(script), drop).await.err().unwrap() {
         StartError::Ended { status, log, .. } => {
             assert_eq!(status, expected);
             let mut lines = log.tail(9).lines;
@@ -53,7 +53,7 @@ async fn a_hub_that_ends_before_it_listens(#[case] script: &str, #[case] expecte
 async fn a_hub_that_never_listens_goes_with_all_it_started() {
     let mut launch = launch("sleep 100 & echo $!; echo $$; wait");
     let before = Instant::now();
-    match start(&launch).await.err().unwrap() {
+    match start(&launch, drop).await.err().unwrap() {
         StartError::Silent { log, .. } => {
             let ids = log.tail(9).lines;
             assert_eq!(ids.len(), 2);
@@ -63,7 +63,7 @@ async fn a_hub_that_never_listens_goes_with_all_it_started() {
     }
     assert!(before.elapsed() < Duration::from_secs(4));
     launch.endpoints.clear();
-    let running = super::start(&launch).await.unwrap();
+    let running = start(&launch, drop).await.unwrap();
     drop(running.ended());
     let log = running.end(GRACE).await;
     assert!(log.tail(9).lines.iter().all(|id| !runs(id)), "{log:?}");
@@ -73,7 +73,7 @@ async fn a_hub_that_never_listens_goes_with_all_it_started() {
 async fn a_hub_that_will_not_end_is_killed() {
     let mut launch = launch("trap '' TERM; echo $$; while :; do sleep 0.05; done");
     launch.endpoints.clear();
-    let running = start(&launch).await.unwrap();
+    let running = start(&launch, drop).await.unwrap();
     // It has said its number before it can be asked.
     while running.log().tail(1).lines.is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -88,7 +88,7 @@ async fn a_hub_that_will_not_end_is_killed() {
 async fn what_is_dropped_is_ended() {
     let mut launch = launch("sleep 100 & echo $!; wait");
     launch.endpoints.clear();
-    let running = start(&launch).await.unwrap();
+    let running = start(&launch, drop).await.unwrap();
     let words = running.last_words();
     while running.log().tail(1).lines.is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -103,7 +103,7 @@ async fn a_port_that_somebody_has_is_not_ours() {
     let mut launch = launch("echo started >&2; sleep 100");
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     launch.endpoints = vec![format!("ws://{}", listener.local_addr().unwrap()).parse().unwrap()];
-    assert!(matches!(start(&launch).await, Err(StartError::Taken(_))));
+    assert!(matches!(start(&launch, drop).await, Err(StartError::Taken(_))));
 }
 
 #[tokio::test]
@@ -112,7 +112,7 @@ async fn the_log_file_gets_every_line() {
     let path = folder.path().join("hub.log");
     let mut launch = launch("echo one; echo canary; printf three");
     launch.log = Some(LogFile::new(File::create(&path).unwrap()));
-    assert!(start(&launch).await.is_err());
-    assert!(start(&launch).await.is_err());
+    assert!(start(&launch, drop).await.is_err());
+    assert!(start(&launch, drop).await.is_err());
     assert_eq!(std::fs::read_to_string(path).unwrap(), "one\n***\nthree\n".repeat(2));
 }
