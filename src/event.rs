@@ -160,6 +160,52 @@ pub struct ScenarioReport {
     pub slimmest: Option<(Duration, String)>,
 }
 
+/// A hub that was started by a command, over a whole run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProcessReport {
+    /// As it was written, without secrets.
+    pub command: String,
+    /// The instances of the target that are served by it.
+    pub instances: Vec<String>,
+    /// How often it came to listen: once, and again after each time that it ended, was destroyed, or had to be fresh.
+    pub starts: usize,
+    pub crashes: Vec<Crash>,
+    /// Why it was not started again though scenarios still needed it.
+    pub given_up: Option<String>,
+    /// The end of what the last process said.
+    pub log: Excerpt,
+}
+
+/// A hub's process ended, and nobody had asked for that.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Crash {
+    /// `exit status 3`, `killed by signal 11 (SIGSEGV)`.
+    pub status: String,
+    /// The scenarios that were being played on it.
+    pub during: Vec<String>,
+    /// The one that had ended last before, where there was one.
+    pub after: Option<String>,
+    /// The scenario that did it: this process had played nothing else.
+    pub blamed: Option<String>,
+    pub log: Excerpt,
+}
+
+/// Some lines of what a hub's process said on stdout and stderr, never with a secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Excerpt {
+    pub lines: Vec<String>,
+    /// Lines before these that are not shown.
+    pub left_out: usize,
+}
+
+impl ProcessReport {
+    /// Crashes that no scenario answers for: neither blamed nor explained by one that was, when played again alone.
+    pub fn unexplained(&self) -> impl Iterator<Item = &Crash> {
+        let blamed = |id: &String| self.crashes.iter().any(|crash| crash.blamed.as_ref() == Some(id));
+        self.crashes.iter().filter(move |crash| crash.blamed.is_none() && !crash.during.iter().any(blamed))
+    }
+}
+
 /// A precondition that failed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cause {

@@ -17,7 +17,9 @@
 //! frame       what crosses a wire, as data
 //! interpret   plays a program, sans-IO: (now, input) -> outputs
 //! transport   frames as they are, over TCP and TLS;  hook: what happens outside the socket
+//! exec        the hub's own command: started, watched, ended
 //! check       which programs run, where, how many at a time
+//! baseline    failures that a hub's author knows
 //! cli         arguments, progress, exit codes
 //! ```
 //!
@@ -58,6 +60,10 @@ pub mod transport;
 
 pub mod hook;
 
+pub mod exec;
+
 pub mod check;
+
+pub mod baseline;
 
 pub mod cli;

@@ -80,6 +80,12 @@ impl Sources {
         (line, column)
     }
 
+    /// One-based first and last line of a span.
+    pub fn lines(&self, span: Span) -> (usize, usize) {
+        let first = self.line_column(span).0;
+        (first, first + self.text(span).trim_end().matches('\n').count())
+    }
+
     /// `path:line`, as editors understand it.
     pub fn place(&self, span: Span) -> String {
         format!("{}:{}", self.file(span.file).path, self.line_column(span).0)

@@ -80,6 +80,30 @@ fn implied_musts_warn_when_only_the_stated_counts() {
 
 const IMPLIED_FAULT: &str = "qi-base-reply-twice";
 
+/// The finding says that the document only implies the rule, where, and from which words, so that one can argue.
+#[test]
+fn an_implied_rule_says_what_it_follows_from() {
+    let check = |more: &[&str]| {
+        let base = ["check", "--fault", "concierge-bystander-created-seq", "--scenario", "group-creation"];
+        hubproof(base.iter().chain(more))
+    };
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let from =
+        "must, implied by line 18 of \"002, WebSocket payloads of the ert-concierge\", from: a missing seq means";
+    let done = check(&[]).ends_with(1);
+    assert!(words(&done.out).contains(from), "{}", done.out);
+    assert!(done.out.contains("fail[CON-039"), "{}", done.out);
+    let done = check(&["--stated-only"]).ends_with(0);
+    assert!(words(&done.out).contains(from), "{}", done.out);
+    assert!(done.out.contains("warn[CON-039") && !done.out.contains("fail["), "{}", done.out);
+    let done = check(&["--stated-only", "--strict", "--report", "json=-"]).ends_with(1);
+    let report: Value = serde_json::from_str(&done.out).unwrap();
+    let findings = report["protocols"][0]["findings"].as_array().unwrap();
+    let finding = findings.iter().find(|finding| finding["rules"][0] == "CON-039").unwrap();
+    assert_eq!((&finding["basis"], &finding["verdict"]), (&"implied".into(), &"warn".into()));
+    assert!(report["protocols"][0]["rules"]["by_id"]["CON-039"]["from"].as_str().unwrap().contains("seq"));
+}
+
 #[rstest]
 fn as_many_at_a_time_as_asked_for(#[values("1", "64")] jobs: &str) {
     hubproof(["check", "--protocol", "concierge", "--scenario", "group-*", "-j", jobs]).ends_with(0);

@@ -1,7 +1,9 @@
 //! One binary for all integration tests, so that they link once.
 #![allow(clippy::unwrap_used)]
 
+mod cli_baseline;
 mod cli_check;
+mod cli_exec;
 mod cli_mistakes;
 mod cli_packs;
 mod cli_process;

@@ -2,6 +2,7 @@
 
 mod hubs;
 mod play;
+mod process;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -12,11 +13,14 @@ use tokio::sync::{Mutex, RwLock, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 pub use hubs::{EmbeddedHubs, HubsError};
+use process::Visit;
+pub use process::{CHECK as PROCESS_CHECK, HubProcess};
 
 use crate::event::{Cause, Event, ScenarioReport, Verdict};
 use crate::hook::Trust;
 use crate::interpret::{Config, unmet};
 use crate::pack::Pack;
+use crate::report::scenario_verdict;
 use crate::scenario::{Isolation, Program, Shared};
 use crate::secret::Masker;
 use crate::target::{DEFAULT_CONNECTIONS, HookSpec, Target};
@@ -30,6 +34,8 @@ pub struct Subject {
     pub target: Target,
     /// The reference server, where the target is ours: exclusive scenarios get a hub of their own.
     pub embedded: Option<Arc<EmbeddedHubs>>,
+    /// Hubs that were started for this run, with the instances of the target that are served by each.
+    pub processes: Vec<(Arc<HubProcess>, Vec<usize>)>,
 }
 
 #[derive(Clone, Debug)]
@@ -52,6 +58,7 @@ pub struct Options {
 }
 
 /// An instance of a target, ready to be connected to.
+#[derive(Clone)]
 pub struct Site {
     pub name: String,
     pub endpoint: Endpoint,
@@ -62,6 +69,8 @@ pub struct Site {
     /// Defaults of the protocol included.
     pub settings: BTreeMap<String, Value>,
     pub provides: BTreeSet<String>,
+    /// The process behind it, where it was started for this run.
+    pub process: Option<Arc<HubProcess>>,
 }
 
 /// Why nothing can be checked.
@@ -200,7 +209,7 @@ fn prepare(subject: &Subject) -> Result<Prepared, SetupError> {
     let trust = trust.map_err(|error| SetupError::Tls(error.to_string()))?;
     let connections = target.connections.or(subject.pack.ours.connections).unwrap_or(DEFAULT_CONNECTIONS).max(1);
     let mut sites = Vec::new();
-    for instance in &target.instances {
+    for (index, instance) in target.instances.iter().enumerate() {
         let endpoint: Endpoint = instance
             .url
             .parse()
@@ -213,6 +222,7 @@ fn prepare(subject: &Subject) -> Result<Prepared, SetupError> {
         if endpoint.tls {
             provides.insert("tls".to_owned());
         }
+        let process = subject.processes.iter().find(|(_, served)| served.contains(&index));
         sites.push(Arc::new(Site {
             name: instance.name.clone(),
             endpoint,
@@ -221,6 +231,7 @@ fn prepare(subject: &Subject) -> Result<Prepared, SetupError> {
             trust: trust.clone(),
             settings,
             provides,
+            process: process.map(|(process, _)| Arc::clone(process)),
         }));
     }
     Ok(Prepared {
@@ -238,17 +249,18 @@ fn prepare(subject: &Subject) -> Result<Prepared, SetupError> {
 
 /// The first instance that meets the needs, or the needs that the nearest one does not meet.
 fn place(program: &Program, subject: &Prepared, options: &Options) -> Result<Place, SetupError> {
-    if program.isolation == Isolation::Destructive
+    let spared = program.isolation == Isolation::Destructive
         && subject.embedded.is_none()
         && !subject.target.restartable
-        && !options.destructive
-    {
+        && !options.destructive;
+    let mut nearest: Option<Vec<String>> = None;
+    let fit = |site: &Site| !spared || site.process.is_some();
+    if !subject.sites.iter().any(|site| fit(site)) {
         return Ok(Place::Nowhere(vec![
-            "a hub that may be destroyed (--destructive, or `restartable = true`)".to_owned(),
+            "a hub that may be destroyed (--exec, --destructive, or `restartable = true`)".to_owned(),
         ]));
     }
-    let mut nearest: Option<Vec<String>> = None;
-    for (index, site) in subject.sites.iter().enumerate() {
+    for (index, site) in subject.sites.iter().enumerate().filter(|(_, site)| fit(site)) {
         let provides = |word: &str| site.provides.contains(word);
         let hooks = |name: &str| site.hooks.contains_key(name);
         let missing = unmet(program, &site.settings, &provides, &hooks)
@@ -275,47 +287,108 @@ async fn run_job(
         Place::Nowhere(unmet) => return Some(not_testable(&job.program, unmet, job.repetition)),
         Place::Site(index) => index,
     };
-    let subject = &job.subject;
     let _ = events.send(Event::Started { id: job.program.id.clone() }).await;
+    let site = &job.subject.sites[index];
+    let number = base36(number as u64 + 1000 * job.repetition as u64);
+    let stamp = format!("{}{number}", options.stamp);
+    let Some(process) = site.process.clone() else {
+        let _turn = turn(&job, &job.program.isolation, &mut interrupt).await?;
+        return Some(play_job(&job, index, &stamp, options, events, interrupt).await);
+    };
+    let usual = if job.program.isolation == Isolation::Destructive { Visit::Destructive } else { Visit::Usual };
+    let alone = Isolation::Exclusive("hub".to_owned());
+    for (visit, isolation) in [(usual, &job.program.isolation), (Visit::Alone, &alone)] {
+        let again = visit == Visit::Alone;
+        let entered = async {
+            let turn = turn(&job, isolation, &mut interrupt).await?;
+            let entered = tokio::select! {
+                entered = process.enter(&job.program.id, visit) => entered,
+                _ = interrupt.wait_for(|stop| *stop) => return None,
+            };
+            Some((turn, entered))
+        };
+        let why = match entered.await {
+            Some((_turn, Ok(visitor))) => {
+                // What it was called the first time, a hub with a memory would know. No number begins with a zero.
+                let stamp = if again { format!("{}0{number}", options.stamp) } else { stamp.clone() };
+                let mut report = play_job(&job, index, &stamp, options, events, interrupt.clone()).await;
+                let wrong = matches!(scenario_verdict(&report), Verdict::Fail | Verdict::Inconclusive);
+                match process.leave(visitor, wrong).await {
+                    // Others may have done it, and what they broke is not held against this one.
+                    Some(fall) if !fall.alone && !again => continue,
+                    // It fell before it had heard anything of this one.
+                    Some(fall) if !fall.alone => {
+                        "it ended by itself then, too, before anything was played on it".to_owned()
+                    }
+                    fall => {
+                        if visit != Visit::Destructive {
+                            process::judge(&mut report, fall);
+                        }
+                        return Some(report);
+                    }
+                }
+            }
+            Some((_, Err(why))) => why,
+            None if again => "the run was interrupted".to_owned(),
+            None => return None,
+        };
+        let message = match again {
+            true => format!("the hub ended by itself while this was played, and it was not played again alone: {why}"),
+            false => format!("the hub does not run: {why}"),
+        };
+        return Some(failed(&job.program, message, job.repetition));
+    }
+    // The second turn of the loop always returns.
+    None
+}
+
+/// What a scenario holds while it is played.
+type Turn = (Result<tokio::sync::OwnedSemaphorePermit, tokio::sync::AcquireError>, Isolated);
+
+/// Waits until a scenario may be played; `None` when the run is interrupted before.
+async fn turn(job: &Job, isolation: &Isolation, interrupt: &mut watch::Receiver<bool>) -> Option<Turn> {
+    let subject = &job.subject;
     let permits = u32::try_from(job.program.connections.clamp(1, subject.connections)).unwrap_or(1);
     let turn = async {
         let budget = Arc::clone(&subject.budget).acquire_many_owned(permits).await;
-        (budget, isolate(&job.program.isolation, subject).await)
+        (budget, isolate(isolation, subject).await)
     };
-    let (budget, isolation) = tokio::select! {
-        turn = turn => turn,
-        _ = interrupt.wait_for(|stop| *stop) => return None,
-    };
+    tokio::select! {
+        turn = turn => Some(turn),
+        _ = interrupt.wait_for(|stop| *stop) => None,
+    }
+}
+
+/// Plays a scenario whose turn it is.
+async fn play_job(
+    job: &Job,
+    index: usize,
+    stamp: &str,
+    options: &Options,
+    events: &mpsc::Sender<Event>,
+    interrupt: watch::Receiver<bool>,
+) -> ScenarioReport {
+    let subject = &job.subject;
     let mut site = Arc::clone(&subject.sites[index]);
     let mut own = None;
     if let (Some(embedded), false) = (&subject.embedded, job.program.isolation == Isolation::Shared) {
         match embedded.start_one(index).await {
             Ok((url, hub)) => {
                 if let Ok(endpoint) = url.parse() {
-                    let Site { name, tls, hooks, trust, settings, provides, .. } = &*site;
-                    let hooks = hub.hooks(hooks);
-                    site = Arc::new(Site {
-                        name: name.clone(),
-                        endpoint,
-                        tls: tls.clone(),
-                        hooks,
-                        trust: trust.clone(),
-                        settings: settings.clone(),
-                        provides: provides.clone(),
-                    });
+                    site = Arc::new(Site { endpoint, hooks: hub.hooks(&site.hooks), ..Site::clone(&site) });
                 }
                 own = Some(hub);
             }
             Err(error) => {
                 let message = format!("no hub of its own could be started: {error}");
-                return Some(failed(&job.program, message, job.repetition));
+                return failed(&job.program, message, job.repetition);
             }
         }
     }
     let masker = Arc::clone(&subject.masker);
     let config = Config {
         settings: site.settings.clone(),
-        stamp: format!("{}{}", options.stamp, base36(number as u64 + 1000 * job.repetition as u64)),
+        stamp: stamp.to_owned(),
         // A conversation counts from its own beginning, which may come late in the run.
         epoch_ms: options.now_ms + i64::try_from(subject.begun.elapsed().as_millis()).unwrap_or(0),
         patience: subject.target.patience,
@@ -333,8 +406,7 @@ async fn run_job(
     if let Some(hub) = own {
         hub.shutdown().await;
     }
-    drop((budget, isolation));
-    Some(report)
+    report
 }
 
 /// Whatever keeps others away, until it is dropped.

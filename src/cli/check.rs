@@ -9,13 +9,16 @@ use clap::Args;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use tokio::sync::{mpsc, watch};
 
+use super::baseline::BaselineArgs;
+use super::exec::{self, ExecArgs};
 use super::files::{self, Protocol};
 use super::progress::Progress;
 use super::signals::Signals;
 use super::{Trouble, print, runtime};
-use crate::check::{self, EmbeddedHubs, Options, Subject};
+use crate::check::{self, EmbeddedHubs, HubProcess, Options, Subject};
 use crate::diagnostic::suggest;
 use crate::event::Event;
+use crate::exec::GRACE;
 use crate::report::{self, Fold, Outline, RunOptions, RunReport, json, junit, terminal};
 use crate::scenario::Program;
 use crate::source::Sources;
@@ -78,6 +81,10 @@ pub struct CheckArgs {
     /// Scenarios that may destroy the hub run too
     #[arg(long)]
     destructive: bool,
+    #[command(flatten)]
+    exec: ExecArgs,
+    #[command(flatten)]
+    baseline: BaselineArgs,
     /// Trust the certificates in this file (PEM)
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -112,13 +119,17 @@ pub fn run(arguments: CheckArgs) -> Result<u8, Trouble> {
     let mut sources = Sources::default();
     let sinks = sinks(&arguments.reports)?;
     let overrides = overrides(&arguments)?;
-    let named = match &arguments.target {
+    let mut named = match &arguments.target {
         Some(path) => Some(read_target(path, &overrides, &mut sources)?),
         None => None,
     };
+    if arguments.url.is_none() || named.is_some() {
+        arguments.exec.over(named.as_mut())?;
+    }
     let mut protocols = protocols(&arguments, named.as_ref(), &mut sources)?;
     let selection = Selection::new(&arguments, &protocols)?;
     own_fault(&arguments, &protocols)?;
+    let baselines = arguments.baseline.read(&protocols, &mut sources)?;
     // A choice of scenarios chooses protocols, too.
     protocols.retain(|protocol| protocol.scenarios.programs.iter().any(|program| selection.takes(program)));
     if protocols.is_empty() {
@@ -154,9 +165,12 @@ pub fn run(arguments: CheckArgs) -> Result<u8, Trouble> {
             .unwrap_or_else(|| "embedded reference server".to_owned()),
     };
     let runtime = runtime()?;
-    let report = runtime.block_on(async {
+    let done = runtime.block_on(async {
         let mut subjects = Vec::new();
         let mut hubs = Vec::new();
+        let mut processes = Vec::new();
+        // Heard from here on: whatever is started has to be ended.
+        let mut signals = Signals::listen()?;
         for protocol in &protocols {
             let (target, embedded) =
                 subject_target(&arguments, named.as_ref(), &overrides, protocol, &mut sources).await?;
@@ -164,13 +178,18 @@ pub fn run(arguments: CheckArgs) -> Result<u8, Trouble> {
             hubs.extend(embedded.clone());
             let programs =
                 protocol.scenarios.programs.iter().filter(|program| selection.takes(program)).cloned().collect();
-            subjects.push(Subject {
+            let mut subject = Subject {
                 pack: Arc::clone(&protocol.pack),
                 shared: Arc::clone(&protocol.scenarios.shared),
                 programs,
                 target,
                 embedded,
-            });
+                processes: Vec::new(),
+            };
+            for process in arguments.exec.prepare(&mut subject)? {
+                processes.push((protocol.pack.name.clone(), process));
+            }
+            subjects.push(subject);
         }
         // Whatever else a report says was masked when it was recorded: here, words of its own would fall victim to a
         // secret like `pass`.
@@ -178,28 +197,47 @@ pub fn run(arguments: CheckArgs) -> Result<u8, Trouble> {
             let texts = shown.command.iter_mut().chain([&mut shown.target]);
             texts.for_each(|text| *text = masker.mask(text).into_owned());
         }
-        let report = go(subjects, options, Fold::new(outlines), shown).await;
+        if !processes.is_empty() {
+            signals = signals.with_hangup()?;
+        }
+        let started: Vec<_> = processes.iter().map(|(_, process)| Arc::clone(process)).collect();
+        if let Err(ending) = exec::start(&started, &mut signals).await {
+            return ending.told().map(Err);
+        }
+        let report = go(subjects, options, Fold::new(outlines), shown, processes, &mut signals).await;
+        exec::end(&started, Duration::ZERO, &mut signals).await;
         for hub in hubs {
             hub.shutdown().await;
         }
-        report
+        report.map(Ok)
     })?;
     // Scenarios that run on are cut off here: everything has been said.
     runtime.shutdown_timeout(Duration::from_millis(200));
+    let mut report = match done {
+        Ok(report) => report,
+        Err(code) => return Ok(code),
+    };
+    baselines.settle(&mut report, &sources)?;
     let code = report::exit_code(&report);
     write_out(&report, &sources, &sinks, arguments.verbose)?;
     Ok(code)
 }
 
 /// The run itself: one loop shows progress and folds.
-async fn go(subjects: Vec<Subject>, options: Options, mut fold: Fold, shown: RunOptions) -> Result<RunReport, Trouble> {
+async fn go(
+    subjects: Vec<Subject>,
+    options: Options,
+    mut fold: Fold,
+    shown: RunOptions,
+    processes: Vec<(String, Arc<HubProcess>)>,
+    signals: &mut Signals,
+) -> Result<RunReport, Trouble> {
     let started = Instant::now();
     let started_ms = u64::try_from(options.now_ms).unwrap_or(0);
     let mut progress = Progress::new(check::count(&subjects, &options));
     let (events, mut inbox) = mpsc::channel(256);
     let (stop, interrupt) = watch::channel(false);
     let mut running = tokio::spawn(check::run(subjects, options, events, interrupt));
-    let mut signals = Signals::listen()?;
     let mut asked_to_stop = 0;
     let mut ended = None;
     loop {
@@ -236,6 +274,11 @@ async fn go(subjects: Vec<Subject>, options: Options, mut fold: Fold, shown: Run
             return Err(Trouble::new(format!("hubproof failed: {error}; please report this")));
         }
         _ => {}
+    }
+    for (protocol, process) in &processes {
+        let grace = if asked_to_stop < 2 { GRACE } else { Duration::ZERO };
+        exec::end(std::slice::from_ref(process), grace, signals).await;
+        fold.process(protocol, process.report());
     }
     Ok(fold.finish(shown, started_ms, started.elapsed(), asked_to_stop > 0))
 }
@@ -321,8 +364,12 @@ async fn subject_target(
 ) -> Result<(Target, Option<Arc<EmbeddedHubs>>), Trouble> {
     let target = match (named, &arguments.url) {
         (Some(target), _) => target.clone(),
-        (None, Some(url)) => target::from_url(sources, url, overrides, &environment, &read_secret)
-            .map_err(|found| Trouble::from_diagnostics(&found, sources))?,
+        (None, Some(url)) => {
+            let mut target = target::from_url(sources, url, overrides, &environment, &read_secret)
+                .map_err(|found| Trouble::from_diagnostics(&found, sources))?;
+            arguments.exec.over(Some(&mut target))?;
+            target
+        }
         (None, None) => {
             let name = protocol.pack.name.as_str();
             let mut faults = hubproof_reference::faults().filter(|fault| fault.protocol == name);
@@ -498,7 +545,7 @@ fn sinks(texts: &[String]) -> Result<Vec<(Format, Sink)>, Trouble> {
 }
 
 /// Whether the file could be written, without touching it.
-fn writable(path: &Path) -> std::io::Result<()> {
+pub(super) fn writable(path: &Path) -> std::io::Result<()> {
     if path.exists() {
         return std::fs::OpenOptions::new().append(true).open(path).map(drop);
     }
@@ -537,6 +584,8 @@ fn again(arguments: &CheckArgs, protocols: &[Protocol]) -> Vec<String> {
     let declared = |key: &str| settings().any(|(name, setting)| setting.secret && key.ends_with(name.as_str()));
     let mut words = vec!["hubproof".to_owned(), "check".to_owned()];
     words.extend(arguments.url.clone());
+    words.extend(arguments.exec.words());
+    words.extend(arguments.baseline.words());
     let mut option = |name: &str, value: String| words.extend([name.to_owned(), value]);
     if let Some(path) = &arguments.target {
         option("--target", path.display().to_string());

@@ -1,6 +1,8 @@
 //! The command line: arguments, what they mean together, progress, and exit codes. Only this module prints.
 
+mod baseline;
 mod check;
+mod exec;
 mod files;
 mod packs;
 mod progress;

@@ -8,6 +8,8 @@ pub struct Signals {
     interrupt: tokio::signal::unix::Signal,
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    hangup: Option<tokio::signal::unix::Signal>,
 }
 
 impl Signals {
@@ -15,7 +17,22 @@ impl Signals {
     pub fn listen() -> Result<Self, Trouble> {
         use tokio::signal::unix::{SignalKind, signal};
         let listen = |kind| signal(kind).map_err(|error| Trouble::new(format!("failed to wait for signals: {error}")));
-        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+        let (interrupt, terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+        Ok(Self { interrupt, terminate, hangup: None })
+    }
+
+    /// The end of the terminal counts too: for those who have started something that must not stay behind.
+    #[cfg(unix)]
+    pub fn with_hangup(mut self) -> Result<Self, Trouble> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let listen = signal(SignalKind::hangup());
+        self.hangup = Some(listen.map_err(|error| Trouble::new(format!("failed to wait for signals: {error}")))?);
+        Ok(self)
+    }
+
+    #[cfg(not(unix))]
+    pub fn with_hangup(self) -> Result<Self, Trouble> {
+        Ok(self)
     }
 
     #[cfg(not(unix))]
@@ -29,11 +46,20 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            _ = hung_up(&mut self.hangup) => {}
         }
         #[cfg(not(unix))]
         if tokio::signal::ctrl_c().await.is_err() {
             // Nothing can be heard here: then there is nothing to wait for.
             std::future::pending::<()>().await;
         }
+    }
+}
+
+#[cfg(unix)]
+async fn hung_up(hangup: &mut Option<tokio::signal::unix::Signal>) {
+    match hangup {
+        Some(hangup) => drop(hangup.recv().await),
+        None => std::future::pending().await,
     }
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Fold, Outline, RunOptions, RunReport};
-use crate::event::{Cause, CheckReport, Detail, Direction, FrameReport, ScenarioReport, Verdict};
+use crate::event::{
+    Cause, CheckReport, Crash, Detail, Direction, Excerpt, FrameReport, ProcessReport, ScenarioReport, Verdict,
+};
 use crate::pack::{Folder, Pack};
 use crate::scenario::{Program, Scenarios};
 use crate::source::{FileId, Sources, Span};
@@ -108,6 +110,7 @@ pub struct Run {
     selected: Vec<&'static str>,
     reports: Vec<ScenarioReport>,
     interrupted: bool,
+    processes: Vec<ProcessReport>,
 }
 
 const ALL: [&str; 3] = ["greeter/hello", "greeter/bye", "greeter/chair"];
@@ -155,6 +158,7 @@ impl Run {
             selected: ALL.to_vec(),
             reports: Vec::new(),
             interrupted: false,
+            processes: Vec::new(),
         }
     }
 
@@ -164,6 +168,7 @@ impl Run {
         });
         let mut fold = Fold::new(vec![outline]);
         self.reports.iter().cloned().for_each(|report| fold.feed(report));
+        self.processes.iter().for_each(|process| fold.process("greeter", process.clone()));
         fold.finish(options, 1_790_000_000_123, Duration::from_millis(5_250), self.interrupted)
     }
 
@@ -181,6 +186,30 @@ impl Run {
         let run = Self::new();
         let (hello, bye, chair) = (run.hello(1), run.bye(1), run.chair(1));
         run.with(chair).with(hello).with(bye)
+    }
+
+    /// All is well but for the hub, which ended by itself; `blamed` did it.
+    pub fn fallen(blamed: Option<&str>) -> Self {
+        let mut run = Self::all_pass();
+        let excerpt = |line: &str| Excerpt { lines: vec!["listening".to_owned(), line.to_owned()], left_out: 3 };
+        let crash = |during: &[&str], blamed: Option<&str>| Crash {
+            status: "exit status 3".to_owned(),
+            during: during.iter().map(|id| (*id).to_owned()).collect(),
+            after: Some("greeter/chair".to_owned()),
+            blamed: blamed.map(str::to_owned),
+            log: excerpt("panic: \u{1b}[31mno more chairs"),
+        };
+        let mut crashes = vec![crash(&["greeter/hello", "greeter/bye"], None)];
+        crashes.extend(blamed.map(|id| crash(&[id], Some(id))));
+        run.processes = vec![ProcessReport {
+            command: "./greeter --port 9".to_owned(),
+            instances: vec!["main".to_owned()],
+            starts: 3,
+            crashes,
+            given_up: None,
+            log: excerpt("bye"),
+        }];
+        run
     }
 
     pub fn selection() -> Self {

@@ -10,7 +10,7 @@ use super::{
     CheckResult, Doubt, Flaky, ProtocolReport, RuleReport, RuleStatus, RunOptions, RunReport, ScenarioResult,
     SharedCause, scenario_verdict, worst,
 };
-use crate::event::{CheckReport, Direction, FrameReport, ScenarioReport, Verdict};
+use crate::event::{CheckReport, Direction, FrameReport, ProcessReport, ScenarioReport, Verdict};
 use crate::pack::{Pack, Rule, Way};
 use crate::scenario::Program;
 use crate::scenario::model::{Always, CheckId, RuleUse};
@@ -102,11 +102,13 @@ struct Gathered {
     /// Frames of the hub that can be judged, and those of them that are no message of the pack.
     received: usize,
     unknown: usize,
+    processes: Vec<ProcessReport>,
 }
 
 impl Fold {
     pub fn new(outlines: Vec<Outline>) -> Self {
-        let gathered = |outline| Gathered { outline, runs: BTreeMap::new(), received: 0, unknown: 0 };
+        let gathered =
+            |outline| Gathered { outline, runs: BTreeMap::new(), received: 0, unknown: 0, processes: Vec::new() };
         Self { protocols: outlines.into_iter().map(gathered).collect() }
     }
 
@@ -115,6 +117,13 @@ impl Fold {
         if let Some(gathered) = self.protocols.iter_mut().find(|gathered| gathered.outline.pack.name == report.protocol)
         {
             gathered.feed(report);
+        }
+    }
+
+    /// What is known about a hub that was started for the run, once it has ended.
+    pub fn process(&mut self, protocol: &str, process: ProcessReport) {
+        if let Some(gathered) = self.protocols.iter_mut().find(|gathered| gathered.outline.pack.name == protocol) {
+            gathered.processes.push(process);
         }
     }
 
@@ -183,6 +192,8 @@ impl Gathered {
             rules,
             causes,
             doubt,
+            processes: self.processes,
+            baseline: Vec::new(),
         }
     }
 }
@@ -249,7 +260,7 @@ fn merge(mut runs: Vec<ScenarioReport>) -> ScenarioResult {
                 seen.iter().filter(|(_, _, v)| !matches!(v, Verdict::NotTestable | Verdict::Inconclusive)).count();
             let flaky = (matches!(verdict, Verdict::Fail | Verdict::Warn) && broken < decided)
                 .then_some(Flaky { broken, decided });
-            CheckResult { name: name.to_owned(), verdict, flaky, run, place }
+            CheckResult { name: name.to_owned(), verdict, flaky, known: None, run, place }
         })
         .collect();
     ScenarioResult {

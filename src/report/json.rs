@@ -78,8 +78,14 @@ struct Protocol<'a> {
     doubt: Option<String>,
     /// Preconditions that failed and kept checks from being asked, each once.
     causes: Vec<SharedCause<'a>>,
+    /// The hubs that were started for this run by a command.
+    processes: Vec<Process<'a>>,
+    /// What became of the entries of the baseline that speak of this protocol.
+    baseline: Vec<Entry<'a>>,
     scenarios: Scenarios<'a>,
     checks: Totals,
+    /// Checks that fail, or warn, as the baseline says; they are among the totals.
+    expected: usize,
     rules: Rules<'a>,
     /// Every check that did not simply pass, in the order of the scenarios: failed, warned, recorded or inconclusive.
     findings: Vec<Finding<'a>>,
@@ -138,6 +144,74 @@ struct SharedCause<'a> {
     detail: Option<Detail<'a>>,
     /// The scenarios that could not start or go on.
     scenarios: &'a [String],
+}
+
+/// A hub that was started for the run, over all its starts.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Process<'a> {
+    /// Without secrets.
+    command: &'a str,
+    /// Of the target, those that it serves.
+    instances: &'a [String],
+    /// How often it came to listen.
+    starts: usize,
+    /// All of them but the first: after it ended, was destroyed, or had to be fresh for one scenario.
+    restarts: usize,
+    /// Each time that it ended by itself.
+    crashes: Vec<Crash<'a>>,
+    /// Why it was not started any more though scenarios needed it.
+    given_up: Option<&'a str>,
+    log: Excerpt<'a>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Crash<'a> {
+    status: &'a str,
+    /// The scenarios that were being played on it.
+    during: &'a [String],
+    /// The scenario that had ended last before.
+    after: Option<&'a str>,
+    /// The scenario that did it: this process had played nothing else.
+    blamed: Option<&'a str>,
+    log: Excerpt<'a>,
+}
+
+/// The end of what a process said on stdout and stderr, without secrets.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Excerpt<'a> {
+    lines: &'a [String],
+    /// Lines that are not shown.
+    left_out: usize,
+}
+
+/// A failure that was known before.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Entry<'a> {
+    /// `scenario`, or `scenario:check`.
+    failure: &'a str,
+    reason: &'a str,
+    standing: Standing,
+    file: &'a str,
+    /// From 1.
+    first_line: usize,
+    last_line: usize,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+enum Standing {
+    Expected,
+    /// It is said to fail now and then, or did so in this run.
+    Flaky,
+    /// It does not fail any more: the entry has to go, and the run fails.
+    Stale,
+    Undecided,
+    NotPlayed,
 }
 
 /// Where in the files of the pack; null where it is nowhere in particular.
@@ -203,6 +277,8 @@ struct Check<'a> {
     /// What was wrong; empty where nothing was.
     message: &'a str,
     flaky: Option<Flaky>,
+    /// It fails, or warns, as the baseline says: this does not fail the run.
+    expected: bool,
 }
 
 #[derive(Serialize)]
@@ -336,6 +412,10 @@ struct Finding<'a> {
     step: &'a str,
     repetition: usize,
     flaky: Option<Flaky>,
+    /// It was known: this does not fail the run.
+    expected: bool,
+    /// Why it was expected.
+    reason: Option<&'a str>,
     detail: Option<Detail<'a>>,
     /// A command line that plays this scenario alone.
     reproduce: String,
@@ -388,12 +468,15 @@ impl<'a> Writer<'a> {
             summary: super::terminal::verdict_line(protocol, strict),
             doubt: protocol.doubt.map(|doubt| super::terminal::doubt(&protocol.name, doubt)),
             causes: protocol.causes.iter().map(|cause| self.shared_cause(cause)).collect(),
+            processes: protocol.processes.iter().map(process).collect(),
+            baseline: protocol.baseline.iter().map(|entry| self.entry(entry)).collect(),
             scenarios: Scenarios {
                 totals: totals(&protocol.scenario_tally()),
                 unplayed: &protocol.unplayed,
                 list: protocol.scenarios.iter().map(|scenario| self.scenario(scenario)).collect(),
             },
             checks: totals(&protocol.check_tally()),
+            expected: protocol.known(),
             rules: self.rules(),
             findings: self.findings(),
         }
@@ -458,6 +541,25 @@ impl<'a> Writer<'a> {
             asked: report.asked,
             message: &report.message,
             flaky: flaky(check),
+            expected: check.known.is_some(),
+        }
+    }
+
+    fn entry(&self, entry: &'a super::Entry) -> Entry<'a> {
+        let (first_line, last_line) = self.sources.lines(entry.span);
+        Entry {
+            failure: &entry.failure,
+            reason: &entry.reason,
+            standing: match entry.standing {
+                super::Standing::Expected => Standing::Expected,
+                super::Standing::Flaky => Standing::Flaky,
+                super::Standing::Stale => Standing::Stale,
+                super::Standing::Undecided => Standing::Undecided,
+                super::Standing::NotPlayed => Standing::NotPlayed,
+            },
+            file: &self.sources.file(entry.span.file).path,
+            first_line,
+            last_line,
         }
     }
 
@@ -543,6 +645,8 @@ impl<'a> Writer<'a> {
                     step: &report.step,
                     repetition: scenario.run_of(check).repetition,
                     flaky: flaky(check),
+                    expected: check.known.is_some(),
+                    reason: check.known.as_ref().map(|known| known.reason.as_str()),
                     detail: report.detail.as_ref().map(detail),
                     reproduce: reproduce(&self.report.options, &self.protocol.name, &scenario.id, repeat),
                 }
@@ -556,6 +660,26 @@ impl<'a> Writer<'a> {
             line: span.map(|span| self.sources.line_column(span).0),
         }
     }
+}
+
+fn process<'a>(process: &'a event::ProcessReport) -> Process<'a> {
+    let crash = |crash: &'a event::Crash| {
+        let event::Crash { status, during, after, blamed, log } = crash;
+        Crash { status, during, after: after.as_deref(), blamed: blamed.as_deref(), log: excerpt(log) }
+    };
+    Process {
+        command: &process.command,
+        instances: &process.instances,
+        starts: process.starts,
+        restarts: process.starts.saturating_sub(1),
+        crashes: process.crashes.iter().map(crash).collect(),
+        given_up: process.given_up.as_deref(),
+        log: excerpt(&process.log),
+    }
+}
+
+fn excerpt(excerpt: &event::Excerpt) -> Excerpt<'_> {
+    Excerpt { lines: &excerpt.lines, left_out: excerpt.left_out }
 }
 
 fn detail(detail: &event::Detail) -> Detail<'_> {
@@ -667,6 +791,7 @@ mod tests {
     #[case(fixture::Run::mistake())]
     #[case(fixture::Run::nothing_selected())]
     #[case(fixture::Run::hostile())]
+    #[case(fixture::Run::fallen(Some("greeter/bye")))]
     fn every_report_fits_the_published_schema(#[case] run: fixture::Run) {
         let validator = jsonschema::draft202012::new(&schema()).unwrap();
         let errors: Vec<String> =

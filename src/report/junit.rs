@@ -1,11 +1,12 @@
 //! The report for build servers: one test suite per protocol, one test case per check. JUnit has neither warnings nor
-//! "inconclusive": a warning passes with a note (with `strict` it fails), what is inconclusive is an error.
+//! "inconclusive": a warning passes with a note (with `strict` it fails), what is inconclusive is an error. A failure that
+//! the baseline knows passes with a note; an entry of it that does not fail any more is a failure of its own.
 
 use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite};
 
 use super::text::{count, printable, time, timestamp};
 use super::{CheckResult, ProtocolReport, RunReport, ScenarioResult, reproduce};
-use crate::event::{CheckReport, Verdict};
+use crate::event::{CheckReport, Excerpt, Verdict};
 use crate::source::Sources;
 
 /// XML 1.0 in UTF-8, whatever the hub has said. `sources` are those the spans of the report point into.
@@ -45,6 +46,8 @@ impl Writer<'_> {
         for scenario in &self.protocol.scenarios {
             self.scenario(scenario, &mut suite);
         }
+        self.baseline(&mut suite);
+        self.processes(&mut suite);
         for id in &self.protocol.unplayed {
             let mut status = TestCaseStatus::skipped();
             status.set_message("not played: the run was interrupted");
@@ -76,9 +79,11 @@ impl Writer<'_> {
             let mut case = self.case(&scenario.id, &check.name, self.status(scenario, check, report));
             // A share each, so that the cases add up to their scenario.
             case.set_time(time / cases).set_assertions(report.asked);
-            if matches!(check.verdict, Verdict::Warn | Verdict::Info) {
+            if matches!(check.verdict, Verdict::Warn | Verdict::Info) || check.known.is_some() {
+                let known = check.known.as_ref().map(|known| format!("expected: {}\n", printable(&known.reason)));
                 let note = format!(
-                    "{}: {}\n{}",
+                    "{}{}: {}\n{}",
+                    known.unwrap_or_default(),
                     check.verdict.name(),
                     message(check, report),
                     self.explanation(scenario, check, report)
@@ -86,6 +91,41 @@ impl Writer<'_> {
                 case.set_system_out(note.trim_end());
             }
             suite.add_test_case(case);
+        }
+    }
+
+    fn baseline(&self, suite: &mut TestSuite) {
+        for entry in self.protocol.stale() {
+            let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
+            let (first, last) = self.sources.lines(entry.span);
+            let file = printable(&self.sources.file(entry.span.file).path).into_owned();
+            status
+                .set_message("the baseline knows this failure, but it does not fail any more")
+                .set_type("stale")
+                .set_description(format!("delete: lines {first} to {last} of {file}"));
+            suite.add_test_case(self.case(&format!("baseline {}", entry.failure), "", status));
+        }
+    }
+
+    /// Crashes that no scenario answers for; where something is wrong, the end of what each hub said.
+    fn processes(&self, suite: &mut TestSuite) {
+        let mut out = String::new();
+        for process in &self.protocol.processes {
+            for crash in process.unexplained() {
+                let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
+                status
+                    .set_message(format!("the hub ended by itself: {}", printable(&crash.status)))
+                    .set_type("crash")
+                    .set_description(said(&crash.log));
+                suite.add_test_case(self.case(&format!("process {}", process.command), "", status));
+            }
+            for crash in &process.crashes {
+                out.push_str(&format!("the hub ended by itself: {}\n{}", printable(&crash.status), said(&crash.log)));
+            }
+            out.push_str(&said(&process.log));
+        }
+        if !out.is_empty() && self.protocol.exit_code(self.report.options.strict) != 0 {
+            suite.set_system_out(out);
         }
     }
 
@@ -99,6 +139,7 @@ impl Writer<'_> {
     fn status(&self, scenario: &ScenarioResult, check: &CheckResult, report: &CheckReport) -> TestCaseStatus {
         let kind = match check.verdict {
             Verdict::Pass | Verdict::Info => return TestCaseStatus::success(),
+            Verdict::Fail | Verdict::Warn if check.known.is_some() => return TestCaseStatus::success(),
             Verdict::Warn if !self.report.options.strict => return TestCaseStatus::success(),
             Verdict::NotTestable => {
                 let mut status = TestCaseStatus::skipped();
@@ -143,6 +184,10 @@ impl Writer<'_> {
         facts.push(("reproduce", reproduce(&self.report.options, &self.protocol.name, &scenario.id, repeat)));
         facts.iter().map(|(name, fact)| format!("{name}: {}", printable(fact))).collect::<Vec<_>>().join("\n")
     }
+}
+
+fn said(log: &Excerpt) -> String {
+    log.lines.iter().map(|line| format!("{}\n", printable(line))).collect()
 }
 
 fn message(check: &CheckResult, report: &CheckReport) -> String {
@@ -219,6 +264,7 @@ mod tests {
     #[case::interrupted(Run::interrupted(), false, [6, 0, 0, 2])]
     #[case::mistake(Run::mistake(), false, [7, 0, 2, 0])]
     #[case::nothing_selected(Run::nothing_selected(), false, [0, 0, 0, 0])]
+    #[case::fallen(Run::fallen(None), false, [8, 1, 0, 0])]
     fn every_check_is_a_test_case_of_a_file_that_strict_parsers_read(
         #[case] run: Run,
         #[case] strict: bool,

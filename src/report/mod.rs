@@ -11,14 +11,14 @@ pub mod terminal;
 pub mod text;
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub use fold::{Fold, Outline, Planned};
 
-use crate::event::{CheckReport, Detail, ScenarioReport, Verdict};
+use crate::event::{CheckReport, Detail, ProcessReport, ScenarioReport, Verdict};
 use crate::pack::{Basis, Level, Place};
 use crate::source::Span;
 
@@ -64,6 +64,51 @@ pub struct ProtocolReport {
     /// Why checks were never asked, each cause once, the most frequent first.
     pub causes: Vec<SharedCause>,
     pub doubt: Option<Doubt>,
+    /// The hubs that were started for this run.
+    pub processes: Vec<ProcessReport>,
+    /// Entries of the baseline that speak of this protocol.
+    pub baseline: Vec<Entry>,
+}
+
+/// A failure that the author of the hub knows, as it stands in a baseline file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// `scenario`, or `scenario:check`.
+    pub failure: String,
+    pub reason: String,
+    pub standing: Standing,
+    /// All lines of the entry.
+    pub span: Span,
+}
+
+/// Whether `scenario` or `scenario:check`, as a baseline names a failure, speaks of a check of a scenario.
+pub fn speaks_of(failure: &str, scenario: &str, check: &str) -> bool {
+    match failure.split_once(':') {
+        Some((id, name)) => id == scenario && name == check,
+        None => failure == scenario,
+    }
+}
+
+/// What became of an entry in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It fails, as it says.
+    Expected,
+    /// It is said to fail now and then, or did so in this run.
+    Flaky,
+    /// It does not fail any more: the entry has to go.
+    Stale,
+    /// It was played, and could not be decided.
+    Undecided,
+    /// It was not played in this run.
+    NotPlayed,
+}
+
+/// A failed check that a baseline knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    pub reason: String,
+    pub flaky: bool,
 }
 
 /// Why the hub may not speak this protocol at all.
@@ -94,6 +139,8 @@ pub struct CheckResult {
     pub verdict: Verdict,
     /// Failed, or warned, in some repetitions and came out better in others.
     pub flaky: Option<Flaky>,
+    /// It fails, or warns, as the baseline says.
+    pub known: Option<Known>,
     /// The first of `runs` that shows the verdict, and the place of the check in it.
     run: usize,
     place: usize,
@@ -239,13 +286,32 @@ impl ProtocolReport {
         self.causes.iter().find(|cause| cause.unreachable)
     }
 
+    /// Checks of this verdict that no baseline knows.
+    pub fn unknown(&self, verdict: Verdict) -> usize {
+        let checks = self.scenarios.iter().flat_map(|scenario| &scenario.checks);
+        checks.filter(|check| check.verdict == verdict && check.known.is_none()).count()
+    }
+
+    /// Checks that fail, or warn, as the baseline says.
+    pub fn known(&self) -> usize {
+        self.scenarios.iter().flat_map(|scenario| &scenario.checks).filter(|check| check.known.is_some()).count()
+    }
+
+    /// Entries of the baseline that have to go.
+    pub fn stale(&self) -> impl Iterator<Item = &Entry> {
+        self.baseline.iter().filter(|entry| entry.standing == Standing::Stale)
+    }
+
     /// What this protocol alone would end the run with, see [`exit_code`].
     pub fn exit_code(&self, strict: bool) -> u8 {
-        let checks = self.check_tally();
         let scenarios = self.scenario_tally();
         if self.scenarios.iter().any(|scenario| scenario.mistake().is_some()) {
             2
-        } else if scenarios.count(Verdict::Fail) > 0 || (strict && checks.count(Verdict::Warn) > 0) {
+        } else if self.unknown(Verdict::Fail) > 0
+            || (strict && self.unknown(Verdict::Warn) > 0)
+            || self.stale().next().is_some()
+            || self.processes.iter().any(|process| process.unexplained().next().is_some())
+        {
             1
         } else if scenarios.decided() == 0 || scenarios.count(Verdict::Inconclusive) > 0 || !self.unplayed.is_empty() {
             3
@@ -288,7 +354,8 @@ impl ScenarioResult {
     }
 }
 
-/// 2 if a scenario turned out to be mistaken; else 1 if anything failed, or warned with `strict`; else 3 if a selected
+/// 2 if a scenario turned out to be mistaken; else 1 if anything failed, or warned with `strict`, that no baseline knows,
+/// if an entry of the baseline is stale, or if the hub ended by itself and no scenario answers for it; else 3 if a selected
 /// protocol could not be judged (nothing was selected, nothing ran, the hub was unreachable, something is
 /// inconclusive, the run was interrupted); else 0. What is not testable is harmless as long as something else ran.
 pub fn exit_code(report: &RunReport) -> u8 {
@@ -362,6 +429,10 @@ mod tests {
     #[case::interrupted(Run::interrupted(), false, 3)]
     #[case::mistake(Run::mistake(), false, 2)]
     #[case::nothing_selected(Run::nothing_selected(), false, 3)]
+    #[case::fell_under_no_one(Run::fallen(None), false, 1)]
+    // Who brought it down answers for it by a check of its own.
+    #[case::fell_under_one(Run::fallen(Some("greeter/bye")), false, 0)]
+    #[case::fell_under_another(Run::fallen(Some("greeter/chair")), false, 1)]
     fn exit_codes(#[case] run: Run, #[case] strict: bool, #[case] expected: u8) {
         let report = run.report(RunOptions { strict, ..options() });
         assert_eq!(exit_code(&report), expected);

@@ -1,6 +1,9 @@
 //! The summary a person reads: per protocol what stands in the way of everything else, what failed in full, what
 //! warns in brief and how it adds up; at the very end one line per protocol.
 
+mod known;
+mod process;
+
 use std::fmt::Write;
 
 use annotate_snippets::renderer::DecorStyle;
@@ -80,16 +83,25 @@ pub fn verdict_line(protocol: &ProtocolReport, strict: bool) -> String {
     if mistakes > 0 {
         parts.push(count(mistakes, "mistaken scenario"));
     }
-    if checks.count(Verdict::Fail) > 0 {
+    let failed = protocol.unknown(Verdict::Fail);
+    if failed > 0 {
         let flaky = protocol.scenarios.iter().flat_map(|scenario| &scenario.checks);
-        let flaky = flaky.filter(|check| check.verdict == Verdict::Fail && check.flaky.is_some()).count();
+        let flaky = flaky.filter(|check| check.verdict == Verdict::Fail && check.known.is_none());
+        let flaky = flaky.filter(|check| check.flaky.is_some()).count();
         let flaky = if flaky > 0 { format!(" ({flaky} flaky)") } else { String::new() };
-        parts.push(format!("{} failed{flaky}", count(checks.count(Verdict::Fail), "check")));
+        parts.push(format!("{} failed{flaky}", count(failed, "check")));
     } else if checks.count(Verdict::Pass) > 0 {
         parts.push(format!("{} passed", count(checks.count(Verdict::Pass), "check")));
     }
-    if checks.count(Verdict::Warn) > 0 {
-        parts.push(count(checks.count(Verdict::Warn), "warning"));
+    if protocol.known() > 0 {
+        parts.push(format!("{} as expected", protocol.known()));
+    }
+    parts.extend(process::verdict(protocol));
+    if protocol.stale().next().is_some() {
+        parts.push(format!("{} in the baseline", count(protocol.stale().count(), "stale line")));
+    }
+    if protocol.unknown(Verdict::Warn) > 0 {
+        parts.push(count(protocol.unknown(Verdict::Warn), "warning"));
     }
     if checks.decided() == 0 {
         parts.push("nothing could be checked".to_owned());
@@ -174,6 +186,7 @@ impl Page<'_> {
         if !causes_first {
             self.causes(protocol);
         }
+        self.crashes(protocol);
         let symptom = symptom(protocol);
         if let Some((message, scenarios, played)) = symptom
             && protocol.doubt.is_none()
@@ -186,7 +199,7 @@ impl Page<'_> {
             self.gap();
             self.mistake(scenario);
         }
-        let failures = alike(checks_with(protocol, Verdict::Fail));
+        let failures = alike(unknown(protocol, Verdict::Fail));
         let by_scenario: Vec<&[Alike<'_>]> = failures.chunk_by(|a, b| std::ptr::eq(a.scenario, b.scenario)).collect();
         let one_reason = protocol.doubt.is_some() || symptom.is_some();
         let in_full =
@@ -203,9 +216,11 @@ impl Page<'_> {
         self.more(by_scenario.len(), "failed scenario");
         self.warnings(protocol);
         self.undecided(protocol);
+        self.known(protocol);
         if self.style.verbose {
             self.infos(protocol);
         }
+        self.log(protocol);
         self.gap();
         self.numbers(protocol);
     }
@@ -358,7 +373,7 @@ impl Page<'_> {
     }
 
     fn warnings(&mut self, protocol: &ProtocolReport) {
-        let warned = alike(checks_with(protocol, Verdict::Warn));
+        let warned = alike(unknown(protocol, Verdict::Warn));
         for Alike { scenario, check, also } in warned.iter().take(self.most()) {
             self.gap();
             let report = scenario.report(check);
@@ -472,6 +487,9 @@ impl Page<'_> {
                 "not reached",
                 &format!("{}: what they ask about did not happen, lawfully", count(not_reached, "check")),
             );
+        }
+        for process in &protocol.processes {
+            self.field("hub", &process::starts(process));
         }
         if !protocol.unplayed.is_empty() {
             self.field("not played", &list(&protocol.unplayed, if self.style.verbose { usize::MAX } else { NAMES }));
@@ -609,7 +627,7 @@ impl Page<'_> {
 /// The words in which at least half of the scenarios failed, three at the least; how many those are, of how many.
 fn symptom(protocol: &ProtocolReport) -> Option<(&str, usize, usize)> {
     let mut scenarios = std::collections::BTreeMap::<&str, Vec<&str>>::new();
-    for (scenario, check) in checks_with(protocol, Verdict::Fail) {
+    for (scenario, check) in unknown(protocol, Verdict::Fail) {
         let failed = scenarios.entry(or_step(scenario.report(check))).or_default();
         if failed.last() != Some(&scenario.id.as_str()) {
             failed.push(&scenario.id);
@@ -712,6 +730,13 @@ fn checks_with(protocol: &ProtocolReport, verdict: Verdict) -> Vec<(&ScenarioRes
     all.filter(|(_, check)| check.verdict == verdict).collect()
 }
 
+/// Those that no baseline knows.
+fn unknown(protocol: &ProtocolReport, verdict: Verdict) -> Vec<(&ScenarioResult, &CheckResult)> {
+    let mut checks = checks_with(protocol, verdict);
+    checks.retain(|(_, check)| check.known.is_none());
+    checks
+}
+
 /// The first line of a span, so that a caret under a whole block does not draw the block.
 fn first_line(text: &str, span: Span) -> std::ops::Range<usize> {
     let end = (span.end as usize).min(text.len());
@@ -743,6 +768,8 @@ mod tests {
     #[case("selection", Run::selection())]
     #[case("hostile", Run::hostile())]
     #[case("schema_broken", Run::schema_broken())]
+    #[case("fallen", Run::fallen(None))]
+    #[case("fallen_blamed", Run::fallen(Some("greeter/hello")))]
     fn the_summary_of(#[case] name: &str, #[case] run: Run) {
         let text = summary(&run.report(options()), &run.sources, Style::default());
         insta::assert_snapshot!(name, text);

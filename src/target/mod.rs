@@ -3,11 +3,12 @@
 //! It comes from a TOML file, from `--set`, or from a bare URL. Reading it is pure: environment and files are passed
 //! in. The format is published as `schemas/hubproof/target.schema.json`.
 
+mod exec;
 mod hook;
 mod overrides;
 mod read;
 pub mod template;
-mod tree;
+pub(crate) mod tree;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 pub use crate::duration::{format_duration, parse_duration};
+pub use exec::Exec;
 pub use hook::HookSpec;
 pub use overrides::{Override, parse_override};
 
@@ -47,6 +49,8 @@ pub struct Target {
     pub quiet: Duration,
     /// Whether scenarios may leave the hub unusable.
     pub restartable: bool,
+    /// Starts the hub behind every instance that has no command of its own.
+    pub exec: Option<Exec>,
     /// Those of every instance that has none of its own of that name.
     pub hooks: BTreeMap<String, HookSpec>,
     pub tls: TlsOptions,
@@ -62,6 +66,8 @@ pub struct Instance {
     pub provides: BTreeSet<String>,
     /// By name, as `hub.NAME` in scenarios; the target's own included.
     pub settings: BTreeMap<String, Setting>,
+    /// Starts the hub at this address alone.
+    pub exec: Option<Exec>,
     /// By name; the target's own included.
     pub hooks: BTreeMap<String, HookSpec>,
 }
@@ -120,6 +126,18 @@ pub fn from_url(
 }
 
 impl Target {
+    /// Every command that a run has to start, with the places in `instances` of the hubs behind it.
+    pub fn launches(&self) -> Vec<(Exec, Vec<usize>)> {
+        let own = |(place, instance): (usize, &Instance)| Some((instance.exec.clone()?, vec![place]));
+        let mut launches: Vec<_> = self.instances.iter().enumerate().filter_map(own).collect();
+        let shared: Vec<usize> =
+            (0..self.instances.len()).filter(|place| self.instances[*place].exec.is_none()).collect();
+        if let Some(exec) = self.exec.clone().filter(|_| !shared.is_empty()) {
+            launches.insert(0, (exec, shared));
+        }
+        launches
+    }
+
     /// All secrets of all instances, for a [`Masker`](crate::secret::Masker).
     pub fn secrets(&self) -> impl Iterator<Item = String> + '_ {
         let settings = self.instances.iter().flat_map(|instance| instance.settings.values());

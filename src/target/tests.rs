@@ -14,6 +14,7 @@ connections = 200
 patience = "4s"
 quiet = "250ms"
 restartable = true
+exec = "./hub --name 'two words'"
 provides = ["journal"]
 [settings]
 version = "0.1.0"
@@ -28,6 +29,7 @@ insecure = true
 name = "plain"
 [[instance]]
 name = "with-secret"
+exec = "hub --secret x"
 url = "wss://127.0.0.1:4001/x?y=z"
 provides = ["tls"]
 [instance.settings]
@@ -67,6 +69,10 @@ fn parsed(text: &str, overrides: &[&str]) -> Result<Target, String> {
 
 fn setting(value: serde_json::Value) -> Setting {
     Setting { value, secret: false }
+}
+
+fn exec(text: &str) -> Exec {
+    Exec::parse(text).expect("a command")
 }
 
 fn secret(text: &str) -> Setting {
@@ -116,6 +122,7 @@ fn everything_is_read() {
                 provides: words(&["journal"]),
                 settings: settings(plain),
                 hooks: hooks.clone(),
+                exec: None,
             },
             Instance {
                 name: "with-secret".to_owned(),
@@ -123,12 +130,14 @@ fn everything_is_read() {
                 provides: words(&["journal", "tls"]),
                 settings: settings(with_secret),
                 hooks: of_one,
+                exec: Some(exec("hub --secret x")),
             },
         ],
         connections: Some(200),
         patience: Duration::from_secs(4),
         quiet: Duration::from_millis(250),
         restartable: true,
+        exec: Some(exec("./hub --name 'two words'").at("etc/./hub")),
         hooks,
         tls: TlsOptions { ca: Some("etc/ca.pem".into()), insecure: true },
     };
@@ -151,11 +160,13 @@ fn a_url_is_a_target() {
                 provides: BTreeSet::new(),
                 settings: BTreeMap::from([("version".to_owned(), setting(json!("1.2.3")))]),
                 hooks: BTreeMap::new(),
+                exec: None,
             }],
             connections: None,
             patience: Duration::from_secs(5),
             quiet: Duration::from_millis(300),
             restartable: false,
+            exec: None,
             hooks: BTreeMap::new(),
             tls: TlsOptions::default(),
         }
@@ -640,6 +651,7 @@ fn what_is_written_is_read_back(#[case] text: &str) {
     let mut target = parsed(text, &[]).expect("a target");
     // Relative to the folder of the first file; a file elsewhere needs them absolute.
     target.tls.ca = target.tls.ca.map(|ca| PathBuf::from("/").join(ca));
+    target.exec = target.exec.map(|exec| exec.at("/etc/./hub"));
     let of_instances = target.instances.iter_mut().flat_map(|instance| instance.hooks.values_mut());
     for hook in target.hooks.values_mut().chain(of_instances) {
         if let HookSpec::Command { words, .. } = hook {
@@ -684,6 +696,10 @@ fn what_is_written_is_read_back(#[case] text: &str) {
 #[case("url = \"ws://h\"\nsecrets = { a = \"x\" }", true)]
 #[case("url = \"ws://h\"\nsecrets = { a = \"\" }", false)]
 #[case("url = \"ws://h\"\nsecrets = { a = 1 }", false)]
+#[case("url = \"ws://h\"\nexec = \"hub\"", true)]
+#[case("url = \"ws://h\"\nexec = \" \"", false)]
+#[case("url = \"ws://h\"\nexec = [\"hub\"]", false)]
+#[case("url = \"ws://h\"\n[[instance]]\nname = \"a\"\nexec = \"hub -p 1\"", true)]
 #[case("url = \"ws://h\"\nsecrets = { a = { env = \"HUB_SECRET\" } }", true)]
 #[case("url = \"ws://h\"\nsecrets = { a = { env = 1 } }", false)]
 #[case("url = \"ws://h\"\nsecrets = { a = { file = \"secret.txt\" } }", true)]
@@ -776,4 +792,16 @@ proptest! {
             render_all(&errors, &sources, false);
         }
     }
+}
+
+#[rstest]
+#[case("url = \"ws://h\"", &[])]
+#[case("url = \"ws://h\"\nexec = \"hub\"", &["hub: [0]"])]
+#[case("url = \"ws://h\"\nexec = \"hub\"\n[[instance]]\nname = \"a\"\n[[instance]]\nname = \"b\"", &["hub: [0, 1]"])]
+#[case("url = \"ws://h\"\nexec = \"hub\"\n[[instance]]\nname = \"a\"\nexec = \"own\"\n[[instance]]\nname = \"b\"", &["hub: [1]", "own: [0]"])]
+#[case("url = \"ws://h\"\nexec = \"hub\"\n[[instance]]\nname = \"a\"\nexec = \"own\"", &["own: [0]"])]
+fn every_instance_has_one_command(#[case] text: &str, #[case] expected: &[&str]) {
+    let launches = parsed(text, &[]).expect("a target").launches();
+    let launches: Vec<_> = launches.iter().map(|(exec, places)| format!("{}: {places:?}", exec.text)).collect();
+    assert_eq!(launches, expected);
 }

@@ -19,6 +19,9 @@ pub(super) fn to_toml(target: &Target) -> String {
     put("patience", format_duration(target.patience).into());
     put("quiet", format_duration(target.quiet).into());
     put("restartable", target.restartable.into());
+    if let Some(exec) = &target.exec {
+        put("exec", exec.text.as_str().into());
+    }
     match target.instances.as_slice() {
         [only] if only.name == ONLY_INSTANCE => file.extend(instance(only, &target.hooks)),
         several => {
@@ -51,6 +54,9 @@ pub(super) fn to_toml(target: &Target) -> String {
 fn instance(instance: &Instance, of_all: &BTreeMap<String, HookSpec>) -> Table {
     let mut table = Table::new();
     table.insert("url".to_owned(), instance.url.as_str().into());
+    if let Some(exec) = &instance.exec {
+        table.insert("exec".to_owned(), exec.text.as_str().into());
+    }
     if !instance.provides.is_empty() {
         let words = instance.provides.iter().map(|word| word.as_str().into());
         table.insert("provides".to_owned(), Toml::Array(words.collect()));

@@ -14,13 +14,14 @@ use crate::diagnostic::{Diagnostic, suggest};
 use crate::source::{FileId, Sources, Span};
 use crate::yaml::{Key, Node};
 
-const TOP_LEVEL: [&str; 12] = [
+const TOP_LEVEL: [&str; 13] = [
     "protocol",
     "url",
     "connections",
     "patience",
     "quiet",
     "restartable",
+    "exec",
     "provides",
     "settings",
     "secrets",
@@ -28,7 +29,7 @@ const TOP_LEVEL: [&str; 12] = [
     "instance",
     "hooks",
 ];
-const INSTANCE: [&str; 6] = ["name", "url", "provides", "settings", "secrets", "hooks"];
+const INSTANCE: [&str; 7] = ["name", "url", "exec", "provides", "settings", "secrets", "hooks"];
 const TLS: [&str; 2] = ["ca", "insecure"];
 
 /// Instances differ in configuration, and nobody has more configurations than this.
@@ -149,6 +150,7 @@ impl Reading<'_> {
         let patience = root.get("patience").and_then(|node| self.time(node));
         let quiet = root.get("quiet").and_then(|node| self.time(node));
         let restartable = root.get("restartable").and_then(|node| self.flag(node));
+        let exec = root.get("exec").and_then(|node| self.exec(node));
         let tls = root.get("tls").map(|node| self.tls(node)).unwrap_or_default();
         let hooks = root.get("hooks").map(|node| self.hooks(node)).unwrap_or_default();
         let instances = self.instances(root, &over, &hooks);
@@ -159,6 +161,7 @@ impl Reading<'_> {
             patience: patience.unwrap_or(DEFAULT_PATIENCE),
             quiet: quiet.unwrap_or(DEFAULT_QUIET),
             restartable: restartable.unwrap_or(false),
+            exec,
             hooks,
             tls,
         })
@@ -175,7 +178,7 @@ impl Reading<'_> {
             }
             let settings = self.merged(&[&levels, over]);
             let (name, url, hooks) = (ONLY_INSTANCE.to_owned(), url.unwrap_or_default(), hooks.clone());
-            return vec![Instance { name, url, provides, settings, hooks }];
+            return vec![Instance { name, url, provides, settings, exec: None, hooks }];
         };
         let Some(items) = listed.list().filter(|items| (1..=MOST_INSTANCES).contains(&items.len())) else {
             self.wrong(
@@ -213,12 +216,14 @@ impl Reading<'_> {
             let own_levels = self.levels(item);
             let mut hooks = hooks.clone();
             hooks.extend(item.get("hooks").map(|node| self.hooks(node)).unwrap_or_default());
+            let exec = item.get("exec").and_then(|node| self.exec(node));
             instances.push(Instance {
                 name: name.unwrap_or_default(),
                 url: own_url.or_else(|| url.clone()).unwrap_or_default(),
                 provides,
                 settings: self.merged(&[&levels, &own_levels, over]),
                 hooks,
+                exec,
             });
         }
         instances

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::super::parse_duration;
+use super::super::{Exec, parse_duration};
 use super::Reading;
 use crate::diagnostic::{Diagnostic, suggest};
 use crate::source::Span;
@@ -85,6 +85,23 @@ impl Reading<'_> {
             }
         }
         None
+    }
+
+    /// A program with a `/` in its name is taken from the file's folder, one without is looked for in PATH.
+    pub(super) fn exec(&mut self, node: &Node) -> Option<Exec> {
+        let text = self.text(node)?;
+        match Exec::parse(text) {
+            Ok(exec) if exec.words[0].contains('/') => {
+                let program = self.at_home(node, &exec.words[0]).to_string_lossy().into_owned();
+                Some(exec.at(program))
+            }
+            Ok(exec) => Some(exec),
+            Err(message) => {
+                let (message, help) = message.split_once(": ").unwrap_or((&message, ""));
+                self.wrong(node, message, help);
+                None
+            }
+        }
     }
 
     pub(super) fn count(&mut self, node: &Node) -> Option<usize> {

@@ -1,0 +1,56 @@
+//! A baseline for what fails now, with all that its author has written before.
+
+use super::{Entry, apply::standing};
+use crate::event::Verdict;
+use crate::report::{RunReport, Standing};
+
+/// What stands in place of a reason until somebody knows one.
+pub const REASON: &str = "TODO: why does this fail, and what will end it?";
+
+const HEAD: &str = "\
+# Failures that are known: hubproof check --baseline FILE
+# They are played like all others. One that fails as expected does not fail the run; one that does not fail any more does,
+# until its entry is deleted. `failure` is a scenario, or scenario:check as reports name it; `flaky = true` says that it
+# fails only now and then.
+";
+
+/// The file anew: entries that stay are left as they stand, reasons and comments included, those that do not fail any
+/// more are gone, and what fails without an entry has a new one at the end. `before` is the text of the file, with its
+/// entries, where there is one. Warnings are failures where the run is strict.
+pub fn rewritten(report: &RunReport, before: Option<(&str, &[Entry])>) -> String {
+    let (text, entries) = before.unwrap_or((HEAD, &[]));
+    let scenarios = || report.protocols.iter().flat_map(|protocol| &protocol.scenarios);
+    let played = |entry: &Entry| scenarios().find(|scenario| scenario.id == entry.scenario());
+    let stale: Vec<&Entry> = entries.iter().filter(|e| standing(e, played(e)) == Standing::Stale).collect();
+    let mut out = without(text, &stale);
+    let counts = |verdict| verdict == Verdict::Fail || (report.options.strict && verdict == Verdict::Warn);
+    for scenario in scenarios() {
+        for check in scenario.checks.iter().filter(|check| counts(check.verdict)) {
+            if entries.iter().any(|entry| entry.names(&scenario.id, &check.name)) {
+                continue;
+            }
+            let flaky = if check.flaky.is_some() { "flaky = true\n" } else { "" };
+            let failure = toml::Value::from(format!("{}:{}", scenario.id, check.name));
+            if !out.is_empty() && !out.ends_with("\n\n") {
+                out.push_str(if out.ends_with('\n') { "\n" } else { "\n\n" });
+            }
+            out.push_str(&format!("[[known]]\nfailure = {failure}\nreason = {}\n{flaky}", toml::Value::from(REASON)));
+        }
+    }
+    out
+}
+
+/// The text without the lines of some entries.
+fn without(text: &str, entries: &[&Entry]) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut at = 0;
+    for entry in entries {
+        let range = entry.span.range();
+        out.push_str(text.get(at..range.start).unwrap_or_default());
+        // With the end of its line and the empty line that parted it from the next.
+        let rest = text.get(range.end..).unwrap_or_default();
+        at = range.end + rest.len().min(rest.len() - rest.trim_start_matches(['\n', '\r']).len()).min(2);
+    }
+    out.push_str(text.get(at..).unwrap_or_default());
+    out
+}

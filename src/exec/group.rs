@@ -1,0 +1,102 @@
+//! A process and all that it started, as far as it stayed in its group.
+
+use std::time::Duration;
+
+use tokio::process::Child;
+
+/// How long those whom the hub started may take to end after it has.
+#[cfg(unix)]
+const ORPHANS: Duration = Duration::from_secs(2);
+
+/// The group of a started process; what is left of it is killed when the last value goes.
+#[derive(Clone)]
+pub struct Group(std::sync::Arc<Inner>);
+
+struct Inner {
+    #[cfg(unix)]
+    id: Option<rustix::process::Pid>,
+    over: std::sync::atomic::AtomicBool,
+}
+
+impl Group {
+    /// The child leads it: it was started with a group of its own.
+    pub fn of(child: &Child) -> Self {
+        #[cfg(unix)]
+        let id = child.id().and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?));
+        #[cfg(not(unix))]
+        let _ = child;
+        Self(std::sync::Arc::new(Inner {
+            #[cfg(unix)]
+            id,
+            over: std::sync::atomic::AtomicBool::new(false),
+        }))
+    }
+
+    /// SIGTERM to all of it.
+    pub fn ask(&self) {
+        #[cfg(unix)]
+        self.0.signal(rustix::process::Signal::TERM);
+    }
+
+    /// SIGKILL to all of it.
+    pub fn kill(&self) {
+        #[cfg(unix)]
+        self.0.signal(rustix::process::Signal::KILL);
+    }
+
+    /// Nothing of it is left: its number may be given to others, who must not be signalled.
+    pub fn over(&self) {
+        self.0.over.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// Ends what the leader has left behind: asked first, killed when a moment has passed.
+    pub async fn orphaned(&self) {
+        #[cfg(unix)]
+        {
+            self.ask();
+            let end = tokio::time::Instant::now() + ORPHANS;
+            while self.0.lives() && tokio::time::Instant::now() < end {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            self.kill();
+        }
+        self.over();
+    }
+}
+
+#[cfg(unix)]
+impl Inner {
+    /// Errors mean that nobody is there any more.
+    fn signal(&self, signal: rustix::process::Signal) {
+        if let (Some(id), false) = (self.id, self.over.load(std::sync::atomic::Ordering::SeqCst)) {
+            let _ = rustix::process::kill_process_group(id, signal);
+        }
+    }
+
+    fn lives(&self) -> bool {
+        self.id.is_some_and(|id| rustix::process::test_kill_process_group(id).is_ok())
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        #[cfg(unix)]
+        self.signal(rustix::process::Signal::KILL);
+    }
+}
+
+/// ` (SIGSEGV)` and the like, for those by which a program ends.
+#[cfg(unix)]
+pub fn signal_name(signal: i32) -> &'static str {
+    match signal {
+        2 => " (SIGINT)",
+        4 => " (SIGILL)",
+        6 => " (SIGABRT)",
+        8 => " (SIGFPE)",
+        9 => " (SIGKILL)",
+        11 => " (SIGSEGV)",
+        13 => " (SIGPIPE)",
+        15 => " (SIGTERM)",
+        _ => "",
+    }
+}

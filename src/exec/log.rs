@@ -1,0 +1,150 @@
+//! What a hub has said on stdout and stderr, bounded: the first and the last lines, and how many fell out between.
+
+use std::collections::VecDeque;
+
+use crate::event::Excerpt;
+
+/// Bytes of the first lines that are kept, and of the last ones.
+const FIRST: usize = 16 << 10;
+const LAST: usize = 48 << 10;
+/// Bytes of one line that are kept.
+const LINE: usize = 4 << 10;
+/// Bytes of one line that are looked at: what a secret may need to be known as one before the line is cut.
+const LOOKED_AT: usize = 2 * LINE;
+
+/// Lines of both outputs, in the order in which they came.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Log {
+    first: Vec<String>,
+    last: VecDeque<String>,
+    /// Bytes in either.
+    kept: (usize, usize),
+    dropped: usize,
+}
+
+impl Log {
+    pub fn push(&mut self, line: String) {
+        let size = line.len() + 1;
+        if self.last.is_empty() && self.kept.0 + size <= FIRST {
+            self.kept.0 += size;
+            self.first.push(line);
+            return;
+        }
+        self.kept.1 += size;
+        self.last.push_back(line);
+        while self.kept.1 > LAST
+            && let Some(line) = self.last.pop_front()
+        {
+            self.kept.1 -= line.len() + 1;
+            self.dropped += 1;
+        }
+    }
+
+    /// The last lines, so many at most.
+    pub fn tail(&self, most: usize) -> Excerpt {
+        let held = self.first.len() + self.last.len();
+        if held <= most && self.dropped > 0 {
+            // The gap is shown where it is.
+            let gap = format!("... {} lines are left out here ...", self.dropped);
+            let lines = self.first.iter().chain(std::iter::once(&gap)).chain(&self.last).cloned().collect();
+            return Excerpt { lines, left_out: self.dropped };
+        }
+        let skipped = held.saturating_sub(most);
+        let lines = self.first.iter().chain(&self.last).skip(skipped).cloned().collect();
+        Excerpt { lines, left_out: self.dropped + skipped }
+    }
+}
+
+/// Cuts output into lines; a line without end takes no more room than others.
+#[derive(Default)]
+pub struct Lines {
+    begun: Vec<u8>,
+}
+
+impl Lines {
+    /// The lines that are complete now, without their ends.
+    pub fn take(&mut self, bytes: &[u8]) -> Vec<String> {
+        let mut complete = Vec::new();
+        let mut parts = bytes.split(|byte| *byte == b'\n').peekable();
+        while let Some(part) = parts.next() {
+            let room = LOOKED_AT.saturating_sub(self.begun.len());
+            self.begun.extend_from_slice(&part[..part.len().min(room)]);
+            if parts.peek().is_some() {
+                complete.push(text(&std::mem::take(&mut self.begun)));
+            }
+        }
+        complete
+    }
+
+    /// What stands after the last end of a line.
+    pub fn rest(&mut self) -> Option<String> {
+        (!self.begun.is_empty()).then(|| text(&std::mem::take(&mut self.begun)))
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes.strip_suffix(b"\r").unwrap_or(bytes)).into_owned()
+}
+
+/// A line, cut to what is kept of one.
+pub fn cut(mut line: String) -> String {
+    if line.len() > LINE {
+        line.truncate(line.floor_char_boundary(LINE));
+        line.push('…');
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case(&["a\nb\n"], &["a", "b"])]
+    #[case(&["a", "b\r\nc"], &["ab", "c"])]
+    #[case(&["\n\n"], &["", ""])]
+    #[case(&[""], &[])]
+    fn output_is_cut_into_lines(#[case] chunks: &[&str], #[case] expected: &[&str]) {
+        let mut lines = Lines::default();
+        let mut all: Vec<String> = chunks.iter().flat_map(|chunk| lines.take(chunk.as_bytes())).collect();
+        all.extend(lines.rest());
+        assert_eq!(all, expected);
+    }
+
+    #[test]
+    fn a_line_without_end_is_bounded() {
+        let mut lines = Lines::default();
+        for _ in 0..100 {
+            assert!(lines.take(&[b'x'; 8 << 10]).is_empty());
+            assert!(lines.begun.len() <= LOOKED_AT);
+        }
+        let line = cut(lines.rest().unwrap());
+        assert_eq!((line.len(), line.chars().last()), (LINE + '…'.len_utf8(), Some('…')));
+    }
+
+    #[test]
+    fn the_first_and_the_last_lines_stay() {
+        let mut log = Log::default();
+        let many = 100_000;
+        (0..many).for_each(|n| log.push(format!("line {n}")));
+        assert!(log.kept.0 <= FIRST && log.kept.1 <= LAST);
+        let whole = log.tail(usize::MAX);
+        assert_eq!(whole.lines.first().unwrap(), "line 0");
+        assert_eq!(whole.lines.last().unwrap(), "line 99999");
+        // One line says what is missing.
+        assert_eq!(whole.lines.len() - 1 + whole.left_out, many);
+        let tail = log.tail(2);
+        assert_eq!((tail.lines, tail.left_out), (vec!["line 99998".to_owned(), "line 99999".to_owned()], many - 2));
+    }
+
+    #[test]
+    fn a_short_log_is_whole() {
+        let mut log = Log::default();
+        log.push("one".to_owned());
+        log.push("two".to_owned());
+        assert_eq!(log.tail(2), Excerpt { lines: vec!["one".to_owned(), "two".to_owned()], left_out: 0 });
+        assert_eq!(log.tail(1), Excerpt { lines: vec!["two".to_owned()], left_out: 1 });
+    }
+}

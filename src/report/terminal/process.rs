@@ -1,0 +1,100 @@
+//! The hub's own process on the page: how often it was started, how it ended, what it said.
+
+use super::super::ProtocolReport;
+use super::super::text::{count, cut, printable};
+use super::{DIM, NAMES, Page, list};
+use crate::event::{Crash, Excerpt, ProcessReport};
+
+/// Lines of a log that are shown, the last ones.
+const LAST_LINES: usize = 10;
+
+/// `the hub ended by itself twice`, where it did and no check says so.
+pub(super) fn verdict(protocol: &ProtocolReport) -> Option<String> {
+    let unexplained: usize = protocol.processes.iter().map(|process| process.unexplained().count()).sum();
+    (unexplained > 0).then(|| format!("the hub ended by itself {}", times(unexplained)))
+}
+
+/// `started 3 times by ./hub --port 4000, ended by itself once`.
+pub(super) fn starts(process: &ProcessReport) -> String {
+    let crashes = match process.crashes.len() {
+        0 => String::new(),
+        n => format!(", ended by itself {}", times(n)),
+    };
+    format!("started {} by `{}`{crashes}", times(process.starts), printable(&process.command))
+}
+
+fn times(n: usize) -> String {
+    match n {
+        1 => "once".to_owned(),
+        2 => "twice".to_owned(),
+        n => format!("{n} times"),
+    }
+}
+
+impl Page<'_> {
+    pub(super) fn crashes(&mut self, protocol: &ProtocolReport) {
+        for process in &protocol.processes {
+            let unexplained: Vec<&Crash> = process.unexplained().collect();
+            for crash in process.crashes.iter().take(self.most()) {
+                // One that a scenario repeated alone is told there.
+                let open = unexplained.iter().any(|one| std::ptr::eq(*one, crash));
+                if crash.blamed.is_some() || open {
+                    self.crash(crash);
+                }
+            }
+            self.more(process.crashes.len(), "crash");
+            if let Some(why) = &process.given_up {
+                self.gap();
+                self.wrapped("", &format!("The hub was not started any more: {}.", printable(why)));
+            }
+        }
+    }
+
+    fn crash(&mut self, crash: &Crash) {
+        self.gap();
+        let when = match (&crash.blamed, crash.during.as_slice()) {
+            (Some(id), _) => format!("when {id} was played on it alone"),
+            (None, []) => match &crash.after {
+                Some(id) => format!("after {id} had ended, while nothing was played on it"),
+                None => "before anything was played on it".to_owned(),
+            },
+            (None, [only]) => format!("while {only} was played on it, and did not when that was played again"),
+            (None, several) => format!(
+                "while {} were played on it: {}; played again alone, none of them brought it down",
+                count(several.len(), "scenario"),
+                list(several, NAMES)
+            ),
+        };
+        self.wrapped("", &format!("The hub ended by itself ({}) {when}.", printable(&crash.status)));
+        self.excerpt(&crash.log);
+    }
+
+    /// What the hub said last, where something is wrong and no crash has shown it.
+    pub(super) fn log(&mut self, protocol: &ProtocolReport) {
+        if protocol.exit_code(self.options.strict) == 0 {
+            return;
+        }
+        for process in protocol.processes.iter().filter(|process| process.crashes.is_empty()) {
+            if !process.log.lines.is_empty() {
+                self.gap();
+                self.excerpt(&process.log);
+            }
+        }
+    }
+
+    fn excerpt(&mut self, log: &Excerpt) {
+        let most = if self.style.verbose { usize::MAX } else { LAST_LINES };
+        let skipped = log.lines.len().saturating_sub(most);
+        let before = log.left_out + skipped;
+        let head = match (log.lines.len() - skipped, before) {
+            (0, _) => "It said nothing, neither on stdout nor on stderr.".to_owned(),
+            (shown, 0) => format!("All that the hub said ({}):", count(shown, "line")),
+            (shown, before) => format!("The hub's last words ({}, {before} before them):", count(shown, "line")),
+        };
+        self.line(&format!("  {head}"));
+        for line in &log.lines[skipped..] {
+            let line = cut(&format!("  | {}", printable(line)), self.style.width.max(40)).into_owned();
+            self.line(&self.paint(DIM, &line));
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! The command that starts a hub, as words.
+
+/// A program with its arguments. It is split as a POSIX shell splits words (quotes, backslashes), but no shell reads it: no
+/// variables, no patterns, no pipes. So signals reach the hub itself and its exit status is its own; who needs more
+/// writes `sh -c '...'`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exec {
+    /// As it was written.
+    pub text: String,
+    /// The program, then its arguments; never empty.
+    pub words: Vec<String>,
+}
+
+impl Exec {
+    /// # Errors
+    ///
+    /// A sentence and, after `: `, advice: about an open quote, or about nothing at all.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let words = shlex::split(text)
+            .ok_or_else(|| "this command has an open quote, or ends with a backslash: close it".to_owned())?;
+        match words.first() {
+            Some(program) if !program.is_empty() => Ok(Self { text: text.to_owned(), words }),
+            _ => Err("this command names no program: such as ./hub --port 4000".to_owned()),
+        }
+    }
+
+    /// With the program at another path.
+    pub(super) fn at(mut self, program: impl Into<String>) -> Self {
+        self.words[0] = program.into();
+        // Only a NUL cannot be quoted, and no program has one in its name.
+        self.text = shlex::try_join(self.words.iter().map(String::as_str)).unwrap_or(self.text);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("./hub --port 4000", &["./hub", "--port", "4000"])]
+    #[case("sh -c 'a | b; c'", &["sh", "-c", "a | b; c"])]
+    #[case(r#"hub "two words" 'it''s' x\ y"#, &["hub", "two words", "its", "x y"])]
+    #[case("hub $HOME *", &["hub", "$HOME", "*"])]
+    fn words_are_split_as_by_a_shell(#[case] text: &str, #[case] words: &[&str]) {
+        assert_eq!(Exec::parse(text).unwrap().words, words);
+    }
+
+    #[rstest]
+    #[case("")]
+    #[case("   ")]
+    #[case("'' x")]
+    #[case("hub 'x")]
+    #[case("hub \\")]
+    fn what_is_no_command_is_refused(#[case] text: &str) {
+        let error = Exec::parse(text).unwrap_err();
+        assert!(error.contains(": "), "{error}");
+    }
+}
