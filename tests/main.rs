@@ -8,6 +8,8 @@ mod cli_process;
 mod cli_secrets;
 mod cli_serve;
 mod cli_tls;
+#[allow(dead_code)]
+mod detection;
 mod diagnostics;
 mod editor_schema;
 mod hostile;
