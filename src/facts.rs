@@ -10,7 +10,7 @@ use regex::Regex;
 use serde_json::Value;
 
 use crate::matcher::{Condition, escape};
-use crate::pack::{MessageType, Pack};
+use crate::pack::{Level, MessageType, Pack};
 
 /// What is known of the messages that a hub of this protocol sends.
 #[derive(Debug, Default)]
@@ -41,7 +41,7 @@ pub fn of(pack: &Pack) -> Known {
                 known.messages.push(Message {
                     name: message.name.clone(),
                     when: when.leak(),
-                    facts: facts(message),
+                    facts: facts(pack, message),
                 });
             }
             _ => known.strange.push(message.name.clone()),
@@ -105,9 +105,9 @@ fn keep_value(value: &Value) -> &'static Value {
 }
 
 /// What the document says of the members of a message.
-fn facts(message: &MessageType) -> Vec<Fact> {
+fn facts(pack: &Pack, message: &MessageType) -> Vec<Fact> {
     let mut found = BTreeSet::new();
-    stated(&message.schema.source, "", true, &mut found);
+    stated(pack, &message.schema.source, "", true, &mut found);
     // Who is asked has chosen no id, and who asks repeats none.
     if let Some(member) = message.correlation.clone().filter(|_| message.replies.is_empty()) {
         found.insert(Fact { member, of: Of::Echoed, must: false });
@@ -115,8 +115,12 @@ fn facts(message: &MessageType) -> Vec<Fact> {
     found.into_iter().collect()
 }
 
-/// Walks through everything that holds of a message without a condition.
-fn stated(schema: &Value, at: &str, must: bool, found: &mut BTreeSet<Fact>) {
+/// Walks through everything that holds of a message without a condition. What is demanded is so by the innermost rules
+/// that are named, outside `x-should`.
+fn stated(pack: &Pack, schema: &Value, at: &str, outer: bool, found: &mut BTreeSet<Fact>) {
+    let level = |rule: &Value| pack.rules.get(rule.as_str()?).map(|rule| rule.level == Level::Must);
+    let rules = schema.get("x-rules").and_then(Value::as_array);
+    let must = rules.map_or(outer, |rules| rules.iter().filter_map(level).any(|must| must));
     for name in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
         found.insert(Fact { member: format!("{at}/{}", escape(name)), of: Of::Required, must });
     }
@@ -126,16 +130,19 @@ fn stated(schema: &Value, at: &str, must: bool, found: &mut BTreeSet<Fact>) {
         }
     }
     for (name, member) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
-        stated(member, &format!("{at}/{}", escape(name)), must, found);
+        stated(pack, member, &format!("{at}/{}", escape(name)), must, found);
     }
     for part in schema.get("allOf").and_then(Value::as_array).into_iter().flatten() {
-        stated(part, at, must, found);
+        stated(pack, part, at, must, found);
     }
     if let Some(elements) = schema.get("items") {
-        stated(elements, &format!("{at}/*"), must, found);
+        stated(pack, elements, &format!("{at}/*"), must, found);
     }
     for entry in schema.get("x-should").and_then(Value::as_array).into_iter().flatten() {
-        entry.get("schema").into_iter().for_each(|schema| stated(schema, at, false, found));
+        let Some(schema) = entry.get("schema") else { continue };
+        let mut recommended = BTreeSet::new();
+        stated(pack, schema, at, false, &mut recommended);
+        found.extend(recommended.into_iter().map(|fact| Fact { must: false, ..fact }));
     }
 }
 

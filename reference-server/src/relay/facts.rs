@@ -46,6 +46,18 @@ pub enum Of {
     Required,
 }
 
+impl Of {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Of::Echoed => "echoed id",
+            Of::Constant => "constant",
+            Of::Closed => "closed enum",
+            Of::Required => "required",
+        }
+    }
+}
+
 /// What a relay does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
