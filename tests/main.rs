@@ -5,6 +5,7 @@ mod cli_check;
 mod cli_mistakes;
 mod cli_packs;
 mod cli_process;
+mod cli_relay;
 mod cli_secrets;
 mod cli_serve;
 mod cli_tls;
