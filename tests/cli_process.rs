@@ -163,7 +163,8 @@ impl Serving {
     /// The same with any subcommand that announces a word and something in each of its first lines.
     #[track_caller]
     pub fn start_as<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>, addresses: usize) -> Self {
-        let mut child = command(arguments, &[]).stdin(Stdio::null()).stderr(Stdio::inherit()).spawn().expect("it starts");
+        let mut child =
+            command(arguments, &[]).stdin(Stdio::null()).stderr(Stdio::inherit()).spawn().expect("it starts");
         let out = BufReader::new(child.stdout.take().unwrap());
         let mut serving = Self { child, out, addresses: Vec::new() };
         for _ in 0..addresses {

@@ -40,6 +40,20 @@ fn a_change_is_noticed(#[case] arguments: &[&str]) {
 }
 
 #[test]
+fn a_hub_behind_tls_is_relayed() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem");
+    let ca = ca.to_str().unwrap();
+    let hub = Serving::start(["concierge", &format!("--tls-self-signed={ca}")], 1);
+    assert!(hub.url("concierge").starts_with("wss://"));
+    let relay =
+        relay(hub.url("concierge"), &["--ca", ca, "--change", "remove", "--message", "hello", "--member", "/uuid"]);
+    let check = ["check", relay.url("relay"), "--protocol", "concierge", "--scenario", "concierge/seq"];
+    let done = hubproof(check).ends_with(1);
+    assert!(done.out.contains("expected a member `uuid`, found no such member"), "{}", done.out);
+}
+
+#[test]
 fn the_same_seed_is_the_same_change() {
     // Nobody is connected to, so nobody has to be there.
     let change = |seed: &str| relay("ws://127.0.0.1:1", &["--seed", seed]).url("change").to_owned();

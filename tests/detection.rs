@@ -71,8 +71,7 @@ impl Said {
         let mut counts = Vec::new();
         for program in &protocol.scenarios.programs {
             let texts = Arc::new(Mutex::new(Vec::new()));
-            let around =
-                |inner| Box::new(Recorded { inner, texts: Arc::clone(&texts) }) as Box<dyn Machine>;
+            let around = |inner| Box::new(Recorded { inner, texts: Arc::clone(&texts) }) as Box<dyn Machine>;
             protocol.play_on(program, None, &around, Manner::default());
             let mut count: BTreeMap<String, u64> = BTreeMap::new();
             for text in texts.lock().unwrap().iter() {
@@ -206,7 +205,8 @@ impl Detection {
 
     /// Survivors that no exemption excuses.
     pub fn gaps(&self) -> Vec<String> {
-        let open = self.results.iter().filter(|(change, became)| *became == Outcome::Survived && !self.is_exempt(change));
+        let open =
+            self.results.iter().filter(|(change, became)| *became == Outcome::Survived && !self.is_exempt(change));
         open.map(|(change, _)| change.to_string()).collect()
     }
 
@@ -215,7 +215,12 @@ impl Detection {
         let survives = |name: &str| {
             self.results.iter().any(|(change, became)| *became == Outcome::Survived && change.to_string() == name)
         };
-        self.exempt.iter().flat_map(|exempt| &exempt.changes).map(String::as_str).filter(|name| !survives(name)).collect()
+        self.exempt
+            .iter()
+            .flat_map(|exempt| &exempt.changes)
+            .map(String::as_str)
+            .filter(|name| !survives(name))
+            .collect()
     }
 
     /// Of what was applied and is not exempt, what part was noticed, in percent.
@@ -242,15 +247,20 @@ impl Detection {
     /// The part of `reports/detection.md` about this protocol.
     pub fn markdown(&self) -> String {
         let mut text = format!("## {}\n\n{}.\n\n", self.said.protocol.pack.name, self.numbers());
-        text += "| change | computed | applied | noticed | exempt | not noticed | share |\n|---|---|---|---|---|---|---|\n";
+        text +=
+            "| change | computed | applied | noticed | exempt | not noticed | share |\n|---|---|---|---|---|---|---|\n";
         for (title, kind, of) in ROWS {
             let row = |change: &Computed| change.kind == *kind && change.of == *of;
             let (noticed, survived) = (self.count(row, Outcome::Noticed), self.count(row, Outcome::Survived));
-            let exempt = self.results.iter().filter(|(change, became)| {
-                row(change) && *became == Outcome::Survived && self.is_exempt(change)
-            });
+            let exempt = self
+                .results
+                .iter()
+                .filter(|(change, became)| row(change) && *became == Outcome::Survived && self.is_exempt(change));
             let exempt = exempt.count();
             let never = self.count(row, Outcome::NeverApplied);
+            if noticed + survived + never == 0 {
+                continue;
+            }
             let _ = writeln!(
                 text,
                 "| {title} | {} | {} | {noticed} | {exempt} | {} | {:.1} % |",
@@ -273,7 +283,8 @@ impl Detection {
         if !silent.is_empty() {
             let _ = writeln!(text, "\nThe reference server says this in no scenario: {}.", quoted(&silent));
         }
-        let never = self.results.iter().filter(|(change, became)| *became == Outcome::NeverApplied && said(&change.message));
+        let never =
+            self.results.iter().filter(|(change, became)| *became == Outcome::NeverApplied && said(&change.message));
         let never: Vec<String> = never.map(|(change, _)| change.to_string()).collect();
         if !never.is_empty() {
             let _ = writeln!(text, "\nNo scenario has a frame for this: {}.", quoted(&never));

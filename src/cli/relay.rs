@@ -109,7 +109,9 @@ fn computed(arguments: &RelayArgs) -> Result<Vec<Computed>, Trouble> {
     let known = facts::of(&loaded.usable(&sources)?.pack);
     if !known.strange.is_empty() {
         let strange = known.strange.join(", ");
-        eprintln!("warning: what these are recognised by is too much for the relay, which leaves them alone: {strange}");
+        eprintln!(
+            "warning: what these are recognised by is too much for the relay, which leaves them alone: {strange}"
+        );
     }
     Ok(changes(&known.messages))
 }
@@ -156,9 +158,11 @@ fn nothing(arguments: &RelayArgs, all: &[Computed]) -> Trouble {
         (Some(message), _) if !messages().any(|name| name == message) => {
             suggest(message, messages(), "--list shows what can be changed")
         }
-        (_, Some(member)) => {
-            suggest(member, all.iter().filter_map(|change| change.member.as_deref()), "--list shows what can be changed")
-        }
+        (_, Some(member)) => suggest(
+            member,
+            all.iter().filter_map(|change| change.member.as_deref()),
+            "--list shows what can be changed",
+        ),
         _ => "--list shows what can be changed".to_owned(),
     };
     Trouble::new(format!("nothing in this protocol can be changed so\n  help: {help}"))

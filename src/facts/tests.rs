@@ -53,8 +53,13 @@ fn what_a_document_says_of_members_is_known() {
     let answer = known.messages.iter().find(|message| message.name == "answer").unwrap();
     let facts: Vec<String> =
         answer.facts.iter().map(|fact| format!("{} {:?} {}", fact.member, fact.of, fact.must)).collect();
-    let expected =
-        ["/id Echoed false", "/list/*/name Closed false", "/list/*/name Required true", "/type Constant true", "/type Required true"];
+    let expected = [
+        "/id Echoed false",
+        "/list/*/name Closed false",
+        "/list/*/name Required true",
+        "/type Constant true",
+        "/type Required true",
+    ];
     assert_eq!(facts, expected);
     // Who cannot be recognised stands before the envelope, which is then not certain either.
     assert_eq!(known.strange, ["any", "odd"]);

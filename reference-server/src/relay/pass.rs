@@ -103,11 +103,7 @@ async fn up(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -
     to.shutdown().await
 }
 
-async fn down(
-    mut from: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
-    spoiler: &Spoiler,
-) -> io::Result<()> {
+async fn down(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, spoiler: &Spoiler) -> io::Result<()> {
     let (answer, rest) = head::read(&mut from).await?;
     to.write_all(&answer).await?;
     if !head::upgrades(&answer) {
