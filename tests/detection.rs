@@ -361,7 +361,7 @@ mod tests {
     use super::*;
     use rstest::rstest;
 
-    /// What the issue of detection asks for; what is missing is listed in the report.
+    /// In percent. What is missing from the whole is listed in the report.
     const ENOUGH: f64 = 95.0;
 
     #[rstest]
