@@ -14,6 +14,7 @@
 //! event       verdicts and what a run reports
 //! report      folds a run into a report; one file per format
 //! target      what the harness must know about a hub;  secret: what nobody may see;  embedded: our own hub as a target
+//! facts       what a relay that spoils a hub's frames must know of a pack
 //! frame       what crosses a wire, as data
 //! interpret   plays a program, sans-IO: (now, input) -> outputs
 //! transport   frames as they are, over TCP and TLS;  hook: what happens outside the socket
@@ -51,6 +52,8 @@ pub mod target;
 pub mod secret;
 
 pub mod embedded;
+
+pub mod facts;
 
 pub mod frame;
 

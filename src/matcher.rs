@@ -39,6 +39,29 @@ pub struct Matcher {
     clauses: Vec<Clause>,
 }
 
+/// One condition of a matcher.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Condition<'a> {
+    /// The member is there and has this value, which has no members of its own.
+    Is(String, &'a Value),
+    Absent(&'a str),
+    Present(&'a str),
+    Fits {
+        pointer: &'a str,
+        optional: bool,
+        schema: &'a Value,
+    },
+}
+
+fn values_at<'a>(pointer: &str, want: &'a Value, found: &mut Vec<Condition<'a>>) {
+    match want {
+        Value::Object(members) if !members.is_empty() => {
+            members.iter().for_each(|(name, want)| values_at(&format!("{pointer}/{}", escape(name)), want, found));
+        }
+        _ => found.push(Condition::Is(pointer.to_owned(), want)),
+    }
+}
+
 #[derive(Debug)]
 enum Clause {
     Member { name: String, want: Value },
@@ -81,6 +104,22 @@ impl Matcher {
     /// The first clause that does not hold, as what was expected and what was found.
     pub fn difference(&self, subject: &Value) -> Option<Difference> {
         self.clauses.iter().find_map(|clause| clause.difference(subject))
+    }
+
+    /// Its conditions as places and what JSON Schema says of them, for whoever has to recognise a frame by other means.
+    pub fn conditions_at(&self) -> Vec<Condition<'_>> {
+        let mut found = Vec::new();
+        for clause in &self.clauses {
+            match clause {
+                Clause::Member { name, want } => values_at(&format!("/{}", escape(name)), want, &mut found),
+                Clause::Pointer { pointer, optional, test } => found.push(match test {
+                    Test::Absent => Condition::Absent(pointer),
+                    Test::Present => Condition::Present(pointer),
+                    Test::Schema { schema, .. } => Condition::Fits { pointer, optional: *optional, schema },
+                }),
+            }
+        }
+        found
     }
 
     /// How many conditions it has: the most specific match wins.

@@ -156,9 +156,15 @@ impl Serving {
     /// Waits until so many addresses were announced.
     #[track_caller]
     pub fn start<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>, addresses: usize) -> Self {
-        let arguments = std::iter::once("serve".into()).chain(arguments.into_iter().map(|one| one.as_ref().to_owned()));
+        let arguments = arguments.into_iter().map(|one| one.as_ref().to_owned());
+        Self::start_as(std::iter::once("serve".into()).chain(arguments), addresses)
+    }
+
+    /// The same with any subcommand that announces a word and something in each of its first lines.
+    #[track_caller]
+    pub fn start_as<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>, addresses: usize) -> Self {
         let mut child =
-            command(arguments, &[]).stdin(Stdio::null()).stderr(Stdio::inherit()).spawn().expect("serve starts");
+            command(arguments, &[]).stdin(Stdio::null()).stderr(Stdio::inherit()).spawn().expect("it starts");
         let out = BufReader::new(child.stdout.take().unwrap());
         let mut serving = Self { child, out, addresses: Vec::new() };
         for _ in 0..addresses {

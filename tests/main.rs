@@ -7,9 +7,12 @@ mod cli_exec;
 mod cli_mistakes;
 mod cli_packs;
 mod cli_process;
+mod cli_relay;
 mod cli_secrets;
 mod cli_serve;
 mod cli_tls;
+#[allow(dead_code)]
+mod detection;
 mod diagnostics;
 mod editor_schema;
 mod foreign;

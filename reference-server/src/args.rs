@@ -184,7 +184,10 @@ fn list_faults(names: &[String], format: ListFormat) -> Result<String, Error> {
 }
 
 /// `IP:PORT`, `localhost:PORT`, or an IP alone for a free port.
-fn address(text: &str) -> Result<SocketAddr, String> {
+///
+/// # Errors
+/// A sentence that says what is expected.
+pub fn address(text: &str) -> Result<SocketAddr, String> {
     if let Some(port) = text.strip_prefix("localhost:") {
         let port = port.parse().map_err(|error| format!("port {port:?}: {error}"))?;
         return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));

@@ -10,6 +10,9 @@ use std::collections::HashSet;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use regex::Regex;
+use serde_json::Value;
+
 /// One deliberate defect.
 #[derive(Debug)]
 pub struct Fault {
@@ -60,6 +63,14 @@ pub const fn outside(
 pub enum Cond {
     /// The member is this string.
     Is(&'static str, &'static str),
+    /// The member is this JSON value.
+    Equals(&'static str, &'static Value),
+    /// The member has this JSON type, by the name that JSON Schema has for it.
+    Type(&'static str, &'static str),
+    /// The member is a string in which this is found.
+    Matches(&'static str, &'static Regex),
+    /// Not all of these hold.
+    Not(&'static [Cond]),
     /// The member is there.
     Has(&'static str),
     /// The member is not there.
@@ -119,6 +130,8 @@ pub enum Act {
     Double,
     /// It is sent so much later; what follows it overtakes it.
     Delay(Duration),
+    /// It is sent after the next text to the same connection, or a little later where none follows.
+    Swap,
     /// It goes to another connection, the oldest that has been spoken to and is neither addressee nor
     /// initiator; where there is none, to nobody.
     Misroute,
@@ -133,6 +146,9 @@ pub enum Act {
     /// The member takes another JSON type: a string becomes an array around it, anything else its JSON text
     /// as a string.
     Retype(&'static str),
+    /// The member takes another value of its JSON type: a text gets one more letter in front, a number n becomes
+    /// -n - 1, true and false change places, arrays and objects lose what is in them. Nothing else is like `null`.
+    Alter(&'static str),
     /// The member takes this name, in the same object.
     Rename(&'static str, &'static str),
     /// A close takes this code instead.

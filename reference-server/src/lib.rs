@@ -9,6 +9,7 @@
 //! * [`fault`] and [`mangle`]: deliberate defects, most of them changes to the outputs of a correct machine;
 //! * [`settings`]: what can be configured;
 //! * [`serve()`], [`admin`], [`tls`]: the io shell, one task per machine and one per connection;
+//! * [`relay`]: the same changes made to the frames of any hub, at places computed from facts about its messages;
 //! * [`args`]: the command line, shared by this crate's binary and whoever embeds it.
 //!
 //! What is absent: anything of the judge. This crate shares no code, schema or scenario with the harness that
@@ -37,6 +38,7 @@ mod outbox;
 #[cfg(test)]
 mod play;
 mod qi;
+pub mod relay;
 mod serve;
 pub mod settings;
 pub mod tls;

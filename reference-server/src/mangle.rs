@@ -4,31 +4,49 @@
 //! says it damages.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use indexmap::IndexMap;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use crate::fault::{Act, Cause, Change, Cond, Nth, Subject, To};
 use crate::json;
 use crate::machine::{Conn, EventError, Input, Machine, Output};
 
+/// How long a text waits for another that it can be swapped with.
+pub(crate) const SWAP_TIME: Duration = Duration::from_millis(200);
+
 /// A machine whose outputs are changed on their way out.
 pub struct Mangled {
     inner: Box<dyn Machine>,
-    changes: &'static [Change],
-    /// How many outputs each change has matched.
-    matched: Vec<u64>,
+    choice: Choice,
+    applied: Arc<AtomicU64>,
     /// Delayed outputs by due time, then order.
-    delayed: BTreeMap<(Duration, u64), Output>,
+    delayed: BTreeMap<(Duration, u64), Late>,
     order: u64,
     /// Connections that have been sent a frame and are still there.
     greeted: BTreeSet<Conn>,
 }
 
+/// An output that is sent later than it was said.
+struct Late {
+    output: Output,
+    /// It follows the next text to its connection.
+    swapped: bool,
+}
+
+/// Which outputs are changed, and in which way.
+pub(crate) struct Choice {
+    changes: &'static [Change],
+    /// How many outputs each change has matched.
+    matched: Vec<u64>,
+}
+
 /// What made the inner machine speak, as far as conditions ask.
-enum Spoken {
+pub(crate) enum Spoken {
     Frame(Conn, Option<Value>),
     Leaving,
     Other(Option<Conn>),
@@ -37,10 +55,15 @@ enum Spoken {
 impl Mangled {
     /// `inner` with `changes` made to its outputs.
     pub fn new(inner: Box<dyn Machine>, changes: &'static [Change]) -> Mangled {
+        Mangled::counting(inner, changes, Arc::default())
+    }
+
+    /// The same; `applied` counts the outputs that really changed.
+    pub fn counting(inner: Box<dyn Machine>, changes: &'static [Change], applied: Arc<AtomicU64>) -> Mangled {
         Mangled {
             inner,
-            changes,
-            matched: vec![0; changes.len()],
+            choice: Choice::new(changes),
+            applied,
             delayed: BTreeMap::new(),
             order: 0,
             greeted: BTreeSet::new(),
@@ -52,7 +75,7 @@ impl Mangled {
             if entry.key().0 > now {
                 break;
             }
-            out.push(entry.remove());
+            out.push(entry.remove().output);
         }
     }
 
@@ -83,17 +106,39 @@ impl Mangled {
             }
             Output::Accept { .. } | Output::Connect { .. } => {}
         }
-        let Some(act) = self.act_on(cause, &output) else {
-            out.push(output);
-            return;
-        };
+        let overtaken = if matches!(output, Output::Text { .. }) { self.swapped(conn) } else { Vec::new() };
+        match self.choice.act_on(cause, &output) {
+            None => out.push(output),
+            // The two have changed places already.
+            Some(Act::Swap) if !overtaken.is_empty() => out.push(output),
+            Some(act) => self.act(now, cause, act, output, out, closed),
+        }
+        out.extend(overtaken);
+    }
+
+    /// What waits for the next text to this connection.
+    fn swapped(&mut self, conn: Conn) -> Vec<Output> {
+        let waits = |late: &Late| late.swapped && late.output.conn() == conn;
+        let keys: Vec<_> = self.delayed.iter().filter(|(_, late)| waits(late)).map(|(key, _)| *key).collect();
+        keys.iter().filter_map(|key| self.delayed.remove(key)).map(|late| late.output).collect()
+    }
+
+    fn act(
+        &mut self,
+        now: Duration,
+        cause: &Spoken,
+        act: Act,
+        output: Output,
+        out: &mut Vec<Output>,
+        closed: &mut Vec<Conn>,
+    ) {
+        let conn = output.conn();
+        let mut applied = true;
         match act {
             Act::Drop => {}
             Act::Double => out.extend([output.clone(), output]),
-            Act::Delay(by) => {
-                self.order += 1;
-                self.delayed.insert((now + by, self.order), output);
-            }
+            Act::Delay(by) => self.keep(now + by, Late { output, swapped: false }),
+            Act::Swap => self.keep(now + SWAP_TIME, Late { output, swapped: true }),
             Act::Misroute => {
                 let initiator = cause.conn();
                 let other = self.greeted.iter().find(|other| **other != conn && Some(**other) != initiator);
@@ -103,10 +148,11 @@ impl Mangled {
             }
             Act::Also(text) => out.extend([output, Output::Text { conn, text: text.into() }]),
             Act::Before(text) => out.extend([Output::Text { conn, text: text.into() }, output]),
-            Act::Set(..) | Act::Remove(_) | Act::Retype(_) | Act::Rename(..) => out.push(match output {
-                Output::Text { conn, text } => Output::Text { conn, text: edit(&text, act).map_or(text, Into::into) },
-                other => other,
-            }),
+            Act::Set(..) | Act::Remove(_) | Act::Retype(_) | Act::Alter(_) | Act::Rename(..) => {
+                let edited = if let Output::Text { text, .. } = &output { edit(text, act) } else { None };
+                applied = edited.is_some();
+                out.push(edited.map_or(output, |text| Output::Text { conn, text: text.into() }));
+            }
             Act::Code(code) => out.push(match output {
                 Output::Close { conn, reason, .. } => Output::Close { conn, code, reason },
                 other => other,
@@ -121,9 +167,23 @@ impl Mangled {
             }
             Act::NoSubprotocol => out.push(Output::Accept { conn, subprotocol: None }),
         }
+        self.applied.fetch_add(u64::from(applied), Ordering::Relaxed);
     }
 
-    fn act_on(&mut self, cause: &Spoken, output: &Output) -> Option<Act> {
+    fn keep(&mut self, due: Duration, late: Late) {
+        self.order += 1;
+        self.delayed.insert((due, self.order), late);
+    }
+}
+
+impl Choice {
+    /// Nothing has been matched yet.
+    pub fn new(changes: &'static [Change]) -> Choice {
+        Choice { changes, matched: vec![0; changes.len()] }
+    }
+
+    /// What is to be done to an output that `cause` has led to.
+    pub fn act_on(&mut self, cause: &Spoken, output: &Output) -> Option<Act> {
         // Parsed once, and only if a change looks inside.
         let mut parsed: Option<Option<Value>> = None;
         for (change, matched) in self.changes.iter().zip(&mut self.matched) {
@@ -163,7 +223,7 @@ impl Machine for Mangled {
         self.release(now, out);
         let cause = match &input {
             Input::Text { conn, text } => {
-                let looks_inside = self.changes.iter().any(|change| matches!(change.cause, Cause::Frame(_)));
+                let looks_inside = self.choice.changes.iter().any(|change| matches!(change.cause, Cause::Frame(_)));
                 Spoken::Frame(*conn, if looks_inside { serde_json::from_str(text).ok() } else { None })
             }
             Input::Closed { conn } => {
@@ -220,22 +280,46 @@ impl Spoken {
 }
 
 /// Whether all conditions hold of a frame; of one that is not JSON none but the empty list does.
-fn holds(conditions: &[Cond], frame: Option<&Value>) -> bool {
+pub fn holds(conditions: &[Cond], frame: Option<&Value>) -> bool {
     conditions.iter().all(|condition| {
         frame.is_some_and(|frame| match *condition {
             Cond::Is(pointer, text) => frame.pointer(pointer).and_then(Value::as_str) == Some(text),
+            Cond::Equals(pointer, value) => frame.pointer(pointer) == Some(value),
+            Cond::Type(pointer, name) => frame.pointer(pointer).is_some_and(|value| has_type(value, name)),
+            Cond::Matches(pointer, regex) => {
+                frame.pointer(pointer).and_then(Value::as_str).is_some_and(|text| regex.is_match(text))
+            }
+            Cond::Not(conditions) => !holds(conditions, Some(frame)),
             Cond::Has(pointer) => frame.pointer(pointer).is_some(),
             Cond::Lacks(pointer) => frame.pointer(pointer).is_none(),
         })
     })
 }
 
+fn has_type(value: &Value, name: &str) -> bool {
+    match value {
+        Value::Null => name == "null",
+        Value::Bool(_) => name == "boolean",
+        Value::Number(number) => name == "number" || (name == "integer" && !number.is_f64()),
+        Value::String(_) => name == "string",
+        Value::Array(_) => name == "array",
+        Value::Object(_) => name == "object",
+    }
+}
+
 /// The frame after an edit, or `None` where the edit finds nothing to change.
-fn edit(text: &str, act: Act) -> Option<String> {
-    let (Act::Set(pointer, _) | Act::Remove(pointer) | Act::Retype(pointer) | Act::Rename(pointer, _)) = act else {
+pub(crate) fn edit(text: &str, act: Act) -> Option<String> {
+    let (Act::Set(pointer, _)
+    | Act::Remove(pointer)
+    | Act::Retype(pointer)
+    | Act::Alter(pointer)
+    | Act::Rename(pointer, _)) = act
+    else {
         return None;
     };
-    let path: Vec<&str> = pointer.strip_prefix('/')?.split('/').collect();
+    let names: Vec<String> =
+        pointer.strip_prefix('/')?.split('/').map(|name| name.replace("~1", "/").replace("~0", "~")).collect();
+    let path: Vec<&str> = names.iter().map(String::as_str).collect();
     if let ([name], Act::Rename(_, new)) = (&*path, act) {
         let members = json::members(text).ok()?;
         let renamed: IndexMap<_, _> =
@@ -267,6 +351,7 @@ fn change(value: &mut Value, path: &[&str], act: Act, present: bool) -> Option<(
                 Value::String(text) => Value::Array(vec![Value::String(text)]),
                 other => Value::String(other.to_string()),
             },
+            Act::Alter(_) if present => another(value.take())?,
             _ => return None,
         };
         return Some(());
@@ -295,133 +380,21 @@ fn change(value: &mut Value, path: &[&str], act: Act, present: bool) -> Option<(
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use rstest::rstest;
-    use serde_json::json;
-
-    use super::*;
-    use crate::fault::{accept, close, frame};
-
-    #[rstest]
-    #[case(Act::Set("/a", "1"), r#"{"a":1,"big":9007199254740993.5}"#)]
-    #[case(Act::Set("/new", "[]"), r#"{"a":{"b":"x"},"big":9007199254740993.5,"new":[]}"#)]
-    #[case(Act::Set("/a/c", "null"), r#"{"a":{"b":"x","c":null},"big":9007199254740993.5}"#)]
-    #[case(Act::Remove("/a"), r#"{"big":9007199254740993.5}"#)]
-    #[case(Act::Remove("/a/b"), r#"{"a":{},"big":9007199254740993.5}"#)]
-    #[case(Act::Remove("/nothing"), "same")]
-    #[case(Act::Retype("/a/b"), r#"{"a":{"b":["x"]},"big":9007199254740993.5}"#)]
-    #[case(Act::Retype("/a"), r#"{"a":"{\"b\":\"x\"}","big":9007199254740993.5}"#)]
-    #[case(Act::Rename("/a", "z"), r#"{"z":{"b":"x"},"big":9007199254740993.5}"#)]
-    #[case(Act::Rename("/a/b", "z"), r#"{"a":{"z":"x"},"big":9007199254740993.5}"#)]
-    fn edits_touch_what_they_name(#[case] act: Act, #[case] want: &str) {
-        let text = r#"{"a":{"b":"x"},"big":9007199254740993.5}"#;
-        assert_eq!(edit(text, act).unwrap_or_else(|| "same".to_owned()), want);
-    }
-
-    #[test]
-    fn a_star_is_every_element() {
-        let edited = edit(r#"{"l":[{"a":1,"b":2},{"b":3},{"a":4}]}"#, Act::Remove("/l/*/a")).unwrap();
-        assert_eq!(edited, r#"{"l":[{"b":2},{"b":3},{}]}"#);
-    }
-
-    /// Accepts everybody, sends every text on to all, closes with 4000 on binary, and greets nobody.
-    #[derive(Default)]
-    struct Echo(BTreeSet<Conn>);
-
-    impl Machine for Echo {
-        fn handle(&mut self, _: Duration, input: Input, out: &mut Vec<Output>) {
-            match input {
-                Input::Open { conn, .. } => {
-                    self.0.insert(conn);
-                    out.push(Output::Accept { conn, subprotocol: Some("echo".to_owned()) });
-                }
-                Input::Text { text, .. } => {
-                    out.extend(self.0.iter().map(|&conn| Output::Text { conn, text: text.clone() }));
-                }
-                Input::Binary { conn, .. } => {
-                    self.0.remove(&conn);
-                    out.push(Output::Close { conn, code: 4000, reason: String::new() });
-                }
-                Input::Closed { conn } => {
-                    if self.0.remove(&conn) {
-                        let text = Utf8Bytes::from(format!("{{\"left\":{conn}}}"));
-                        out.extend(self.0.iter().map(|&conn| Output::Text { conn, text: text.clone() }));
-                    }
-                }
-                Input::Ping { .. } | Input::Connected { .. } | Input::ConnectFailed { .. } | Input::Tick => {}
-            }
-        }
-        fn deadline(&self) -> Option<Duration> {
-            None
-        }
-        fn state(&self) -> Value {
-            json!(self.0)
-        }
-        fn event(&mut self, _: Duration, _: &Value, _: &mut Vec<Output>) -> Result<Value, EventError> {
-            Err(EventError::Unsupported("echo"))
-        }
-    }
-
-    use crate::machine::Utf8Bytes;
-
-    /// What connections 1, 2 and 3 get when 1 says `{"t":"x"}` at time 0 and time reaches one second.
-    fn heard(changes: &'static [Change]) -> Vec<String> {
-        let mut machine = Mangled::new(Box::new(Echo::default()), changes);
-        let mut out = Vec::new();
-        for conn in 1..=3 {
-            machine.handle(Duration::ZERO, Input::Open { conn, handshake: Default::default() }, &mut out);
-        }
-        out.clear();
-        machine.handle(Duration::ZERO, Input::Text { conn: 1, text: r#"{"t":"x"}"#.into() }, &mut out);
-        if machine.deadline().is_some_and(|due| due <= Duration::from_secs(1)) {
-            machine.handle(Duration::from_secs(1), Input::Tick, &mut out);
-        }
-        out.into_iter()
-            .map(|output| match output {
-                Output::Text { conn, text } => format!("{conn} {text}"),
-                Output::Close { conn, code, .. } => format!("{conn} close {code}"),
-                other => format!("{other:?}"),
-            })
-            .collect()
-    }
-
-    const X: &[Cond] = &[Cond::Is("/t", "x")];
-    const DROP: &[Change] = &[frame(X).to_initiator().does(Act::Drop)];
-    const OTHERS: &[Change] = &[frame(X).to_others().does(Act::Drop)];
-    const CAUSED: &[Change] = &[frame(&[]).after(&[Cond::Lacks("/t")]).does(Act::Drop)];
-    const THIRD: &[Change] = &[frame(X).only(3).does(Act::Double)];
-    const SECOND: &[Change] = &[frame(X).every(2).does(Act::Drop)];
-    const LATE: &[Change] = &[frame(X).only(1).does(Act::Delay(Duration::from_millis(500)))];
-    const CUT: &[Change] = &[frame(X).only(2).does(Act::CloseInstead(4009))];
-    const STRAY: &[Change] = &[frame(X).only(2).does(Act::Misroute)];
-
-    #[rstest]
-    #[case::initiator(DROP, &["2 {\"t\":\"x\"}", "3 {\"t\":\"x\"}"])]
-    #[case::others(OTHERS, &["1 {\"t\":\"x\"}"])]
-    #[case::other_cause(CAUSED, &["1 {\"t\":\"x\"}", "2 {\"t\":\"x\"}", "3 {\"t\":\"x\"}"])]
-    #[case::only(THIRD, &["1 {\"t\":\"x\"}", "2 {\"t\":\"x\"}", "3 {\"t\":\"x\"}", "3 {\"t\":\"x\"}"])]
-    #[case::every(SECOND, &["1 {\"t\":\"x\"}", "3 {\"t\":\"x\"}"])]
-    #[case::delay(LATE, &["2 {\"t\":\"x\"}", "3 {\"t\":\"x\"}", "1 {\"t\":\"x\"}"])]
-    #[case::close(CUT, &["1 {\"t\":\"x\"}", "2 close 4009", "3 {\"t\":\"x\"}", "1 {\"left\":2}", "3 {\"left\":2}"])]
-    #[case::misroute_to_nobody(STRAY, &["1 {\"t\":\"x\"}", "3 {\"t\":\"x\"}"])]
-    fn changes_choose_their_outputs(#[case] changes: &'static [Change], #[case] want: &[&str]) {
-        assert_eq!(heard(changes), want);
-    }
-
-    #[test]
-    fn closes_and_upgrades_are_outputs_too() {
-        const CHANGES: &[Change] = &[accept().does(Act::NoSubprotocol), close(4000).does(Act::Code(1000))];
-        let mut machine = Mangled::new(Box::new(Echo::default()), CHANGES);
-        let mut out = Vec::new();
-        machine.handle(Duration::ZERO, Input::Open { conn: 1, handshake: Default::default() }, &mut out);
-        machine.handle(Duration::ZERO, Input::Binary { conn: 1, data: Vec::new() }, &mut out);
-        assert_eq!(
-            out,
-            [
-                Output::Accept { conn: 1, subprotocol: None },
-                Output::Close { conn: 1, code: 1000, reason: String::new() }
-            ]
-        );
-    }
+/// Another value of the same JSON type, if there is one that is plainly different.
+fn another(value: Value) -> Option<Value> {
+    Some(match value {
+        Value::Bool(value) => Value::Bool(!value),
+        Value::String(text) => Value::String(format!("x{text}")),
+        Value::Number(number) => match number.as_i64() {
+            // -n - 1, which no integer overflows.
+            Some(number) => Value::from(!number),
+            None => Value::from(-number.as_f64()? - 1.0),
+        },
+        Value::Array(elements) if !elements.is_empty() => Value::Array(Vec::new()),
+        Value::Object(members) if !members.is_empty() => Value::Object(Map::new()),
+        Value::Null | Value::Array(_) | Value::Object(_) => return None,
+    })
 }
+
+#[cfg(test)]
+mod tests;

@@ -245,7 +245,7 @@ pub async fn serve(config: ServeConfig) -> Result<Running, Error> {
     Ok(Running { hubs, admin, ca: self_signed.map(|made| made.ca_pem), shutdown, tasks })
 }
 
-async fn listen(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
+pub(crate) async fn listen(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
     let bound = async {
         let listener = TcpListener::bind(addr).await?;
         let addr = listener.local_addr()?;

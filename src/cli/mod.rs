@@ -6,6 +6,7 @@ mod exec;
 mod files;
 mod packs;
 mod progress;
+mod relay;
 mod serve;
 mod signals;
 
@@ -34,6 +35,7 @@ enum Command {
     Check(Box<check::CheckArgs>),
     /// Run the reference server
     Serve(Box<serve::ServeArgs>),
+    Relay(Box<relay::RelayArgs>),
     /// Look at protocols: list, show, lint, validate
     Packs(packs::PacksArgs),
 }
@@ -92,6 +94,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let done = match arguments.command {
         Command::Check(arguments) => check::run(*arguments),
         Command::Serve(arguments) => serve::run(*arguments),
+        Command::Relay(arguments) => relay::run(*arguments),
         Command::Packs(arguments) => packs::run(arguments),
     };
     match done {

@@ -27,6 +27,8 @@ pub struct Declared {
     pub abstract_: bool,
     /// Messages that may answer it.
     pub replies: Vec<String>,
+    /// JSON pointer of the member by which both sides know what the message belongs to.
+    pub correlation: Option<String>,
 }
 
 pub enum Payload {
@@ -119,7 +121,10 @@ pub fn parse(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Document {
                 Diagnostic::error(key.span, format!("no operation sends or receives `{}`", key.name))
                     .help("name it under `operations`, so that its direction is known"),
             ),
-            Some(direction) => messages.extend(message(key, node, *direction, &replies, diagnostics)),
+            Some(direction) => {
+                let declared = message(key, node, *direction, &replies, diagnostics);
+                messages.extend(declared.map(|declared| Declared { correlation: correlation(root, node), ..declared }));
+            }
         }
     }
     let files_known = entries.iter().all(|(_, node)| node.get("payload").is_some());
@@ -299,8 +304,19 @@ fn message(
         matcher,
         abstract_,
         replies: replies.get(&name).cloned().unwrap_or_default(),
+        correlation: None,
         name,
     })
+}
+
+/// Where a message carries its correlation id, if that is a place in its payload.
+fn correlation(root: &Node, message: &Node) -> Option<String> {
+    let id = message.get("correlationId")?;
+    let id = match id.get("$ref").and_then(Node::text) {
+        Some(reference) => root.at(reference.trim_start_matches("#/"))?,
+        None => id,
+    };
+    Some(id.get("location")?.text()?.strip_prefix("$message.payload#")?.to_owned())
 }
 
 impl Node {

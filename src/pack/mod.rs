@@ -53,6 +53,8 @@ pub struct MessageType {
     pub matcher: Matcher,
     pub abstract_: bool,
     pub replies: Vec<String>,
+    /// JSON pointer of the member by which both sides know what the message belongs to.
+    pub correlation: Option<String>,
     pub schema: Schema,
     pub span: Span,
 }
@@ -125,6 +127,7 @@ impl Pack {
                 matcher: declared.matcher,
                 abstract_: declared.abstract_,
                 replies: declared.replies,
+                correlation: declared.correlation,
                 schema,
                 span: declared.span,
             });

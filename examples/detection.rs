@@ -1,0 +1,60 @@
+//! How much of what a relay can do to a hub's frames the scenarios notice.
+//!
+//! * `cargo run --release --example detection > reports/detection.md` renders it for all protocols.
+//! * `cargo run --example detection concierge` shows what survives, while scenarios are written.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../tests/detection.rs"]
+#[allow(dead_code)]
+mod detection;
+#[path = "../tests/on_disk.rs"]
+#[allow(dead_code)]
+mod on_disk;
+#[path = "../tests/virtual_wire.rs"]
+#[allow(dead_code)]
+mod virtual_wire;
+
+use detection::{Detection, beside};
+
+const INTRODUCTION: &str = "\
+# What is noticed of computed changes
+
+Besides the faults that were made by hand, everything that the packs state of a hub's messages is spoiled, one thing at a
+time, in what a correct reference server says, and every scenario is played against it. What is changed is computed from
+schemas and AsyncAPI documents: every member that is required, has one value or a few, or repeats an id, is removed,
+retyped and altered in each frame of its message; and the frames of each message are dropped and doubled: all of them, only
+the first on a hub, only the second. Noticed means that a check or a schema finds something wrong, by failing where a must is
+spoiled; inconclusive is not enough. Nobody has to notice what is exempt, with its reason, in `tests/detection.toml`;
+`cargo test` holds that no exemption is stale and that at least 95 % of the rest is noticed. `hubproof relay` does the
+same to any hub. Rendered by `cargo run --release --example detection > reports/detection.md`.
+";
+
+const BESIDE: &str = "
+## Beside that
+
+No part of the share: what only comes late or in another order may still be right, and of frames one by one most
+belong to the preparations of a scenario, where a missing answer leaves it inconclusive and accuses nobody.
+";
+
+fn main() {
+    let mut names: Vec<String> = std::env::args().skip(1).collect();
+    if !names.is_empty() {
+        return names.iter().for_each(|name| show(name));
+    }
+    names = hubproof_reference::protocols().iter().map(|name| (*name).to_owned()).collect();
+    print!("{INTRODUCTION}");
+    let mut rest = BESIDE.to_owned();
+    for name in names {
+        let detection = Detection::measure(&name);
+        print!("\n{}", detection.markdown());
+        rest += &format!("\n{name}:\n\n{}", beside(&detection.said));
+    }
+    print!("{rest}");
+}
+
+fn show(protocol: &str) {
+    let detection = Detection::measure(protocol);
+    println!("{}", detection.numbers());
+    detection.gaps().iter().for_each(|gap| println!("  survives: {gap}"));
+    detection.stale().iter().for_each(|name| println!("  stale exemption: {name}"));
+}

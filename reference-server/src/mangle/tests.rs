@@ -1,0 +1,161 @@
+use rstest::rstest;
+use serde_json::json;
+
+use super::*;
+use crate::fault::{accept, close, frame};
+
+#[rstest]
+#[case(Act::Set("/a", "1"), r#"{"a":1,"big":9007199254740993.5}"#)]
+#[case(Act::Set("/new", "[]"), r#"{"a":{"b":"x"},"big":9007199254740993.5,"new":[]}"#)]
+#[case(Act::Set("/a/c", "null"), r#"{"a":{"b":"x","c":null},"big":9007199254740993.5}"#)]
+#[case(Act::Remove("/a"), r#"{"big":9007199254740993.5}"#)]
+#[case(Act::Remove("/a/b"), r#"{"a":{},"big":9007199254740993.5}"#)]
+#[case(Act::Remove("/nothing"), "same")]
+#[case(Act::Retype("/a/b"), r#"{"a":{"b":["x"]},"big":9007199254740993.5}"#)]
+#[case(Act::Retype("/a"), r#"{"a":"{\"b\":\"x\"}","big":9007199254740993.5}"#)]
+#[case(Act::Alter("/a/b"), r#"{"a":{"b":"xx"},"big":9007199254740993.5}"#)]
+#[case(Act::Alter("/a"), r#"{"a":{},"big":9007199254740993.5}"#)]
+#[case(Act::Rename("/a", "z"), r#"{"z":{"b":"x"},"big":9007199254740993.5}"#)]
+#[case(Act::Rename("/a/b", "z"), r#"{"a":{"z":"x"},"big":9007199254740993.5}"#)]
+fn edits_touch_what_they_name(#[case] act: Act, #[case] want: &str) {
+    let text = r#"{"a":{"b":"x"},"big":9007199254740993.5}"#;
+    assert_eq!(edit(text, act).unwrap_or_else(|| "same".to_owned()), want);
+}
+
+#[test]
+fn a_star_is_every_element() {
+    let edited = edit(r#"{"l":[{"a":1,"b":2},{"b":3},{"a":4}]}"#, Act::Remove("/l/*/a")).unwrap();
+    assert_eq!(edited, r#"{"l":[{"b":2},{"b":3},{}]}"#);
+}
+
+/// Accepts everybody, sends every text on to all, closes with 4000 on binary, and greets nobody.
+#[derive(Default)]
+struct Echo(BTreeSet<Conn>);
+
+impl Machine for Echo {
+    fn handle(&mut self, _: Duration, input: Input, out: &mut Vec<Output>) {
+        match input {
+            Input::Open { conn, .. } => {
+                self.0.insert(conn);
+                out.push(Output::Accept { conn, subprotocol: Some("echo".to_owned()) });
+            }
+            Input::Text { text, .. } => {
+                out.extend(self.0.iter().map(|&conn| Output::Text { conn, text: text.clone() }));
+            }
+            Input::Binary { conn, .. } => {
+                self.0.remove(&conn);
+                out.push(Output::Close { conn, code: 4000, reason: String::new() });
+            }
+            Input::Closed { conn } => {
+                if self.0.remove(&conn) {
+                    let text = Utf8Bytes::from(format!("{{\"left\":{conn}}}"));
+                    out.extend(self.0.iter().map(|&conn| Output::Text { conn, text: text.clone() }));
+                }
+            }
+            Input::Ping { .. } | Input::Connected { .. } | Input::ConnectFailed { .. } | Input::Tick => {}
+        }
+    }
+    fn deadline(&self) -> Option<Duration> {
+        None
+    }
+    fn state(&self) -> Value {
+        json!(self.0)
+    }
+    fn event(&mut self, _: Duration, _: &Value, _: &mut Vec<Output>) -> Result<Value, EventError> {
+        Err(EventError::Unsupported("echo"))
+    }
+}
+
+use crate::machine::Utf8Bytes;
+
+/// What connections 1, 2 and 3 get when 1 says `{"t":"x"}` at time 0 and time reaches one second.
+fn heard(changes: &'static [Change]) -> Vec<String> {
+    let mut machine = Mangled::new(Box::new(Echo::default()), changes);
+    let mut out = Vec::new();
+    for conn in 1..=3 {
+        machine.handle(Duration::ZERO, Input::Open { conn, handshake: Default::default() }, &mut out);
+    }
+    out.clear();
+    machine.handle(Duration::ZERO, Input::Text { conn: 1, text: r#"{"t":"x"}"#.into() }, &mut out);
+    if machine.deadline().is_some_and(|due| due <= Duration::from_secs(1)) {
+        machine.handle(Duration::from_secs(1), Input::Tick, &mut out);
+    }
+    out.into_iter()
+        .map(|output| match output {
+            Output::Text { conn, text } => format!("{conn} {text}"),
+            Output::Close { conn, code, .. } => format!("{conn} close {code}"),
+            other => format!("{other:?}"),
+        })
+        .collect()
+}
+
+const X: &[Cond] = &[Cond::Is("/t", "x")];
+const DROP: &[Change] = &[frame(X).to_initiator().does(Act::Drop)];
+const OTHERS: &[Change] = &[frame(X).to_others().does(Act::Drop)];
+const CAUSED: &[Change] = &[frame(&[]).after(&[Cond::Lacks("/t")]).does(Act::Drop)];
+const THIRD: &[Change] = &[frame(X).only(3).does(Act::Double)];
+const SECOND: &[Change] = &[frame(X).every(2).does(Act::Drop)];
+const LATE: &[Change] = &[frame(X).only(1).does(Act::Delay(Duration::from_millis(500)))];
+const CUT: &[Change] = &[frame(X).only(2).does(Act::CloseInstead(4009))];
+const SWAPPED: &[Change] = &[frame(X).only(1).does(Act::Swap)];
+const STRAY: &[Change] = &[frame(X).only(2).does(Act::Misroute)];
+
+#[rstest]
+#[case::initiator(DROP, &["2 {\"t\":\"x\"}", "3 {\"t\":\"x\"}"])]
+#[case::others(OTHERS, &["1 {\"t\":\"x\"}"])]
+#[case::other_cause(CAUSED, &["1 {\"t\":\"x\"}", "2 {\"t\":\"x\"}", "3 {\"t\":\"x\"}"])]
+#[case::only(THIRD, &["1 {\"t\":\"x\"}", "2 {\"t\":\"x\"}", "3 {\"t\":\"x\"}", "3 {\"t\":\"x\"}"])]
+#[case::every(SECOND, &["1 {\"t\":\"x\"}", "3 {\"t\":\"x\"}"])]
+#[case::delay(LATE, &["2 {\"t\":\"x\"}", "3 {\"t\":\"x\"}", "1 {\"t\":\"x\"}"])]
+#[case::swap_with_nobody(SWAPPED, &["2 {\"t\":\"x\"}", "3 {\"t\":\"x\"}", "1 {\"t\":\"x\"}"])]
+#[case::close(CUT, &["1 {\"t\":\"x\"}", "2 close 4009", "3 {\"t\":\"x\"}", "1 {\"left\":2}", "3 {\"left\":2}"])]
+#[case::misroute_to_nobody(STRAY, &["1 {\"t\":\"x\"}", "3 {\"t\":\"x\"}"])]
+fn changes_choose_their_outputs(#[case] changes: &'static [Change], #[case] want: &[&str]) {
+    assert_eq!(heard(changes), want);
+}
+
+const ONE_SWAPPED: &[Change] = &[frame(&[Cond::Has("/first")]).does(Act::Swap)];
+const EACH_SWAPPED: &[Change] = &[frame(&[]).does(Act::Swap)];
+
+#[rstest]
+#[case::one(ONE_SWAPPED)]
+#[case::each(EACH_SWAPPED)]
+fn two_texts_change_places(#[case] changes: &'static [Change]) {
+    let applied = Arc::default();
+    let mut machine = Mangled::counting(Box::new(Echo::default()), changes, Arc::clone(&applied));
+    let mut out = Vec::new();
+    machine.handle(Duration::ZERO, Input::Open { conn: 1, handshake: Default::default() }, &mut out);
+    out.clear();
+    for text in [r#"{"first":1}"#, r#"{"second":1}"#] {
+        machine.handle(Duration::ZERO, Input::Text { conn: 1, text: text.into() }, &mut out);
+    }
+    let texts = [r#"{"second":1}"#, r#"{"first":1}"#];
+    assert_eq!(out, texts.map(|text| Output::Text { conn: 1, text: text.into() }));
+    assert_eq!((machine.deadline(), applied.load(Ordering::Relaxed)), (None, 1));
+}
+
+const PING: &Value = &Value::Bool(true);
+
+#[rstest]
+#[case(&[Cond::Equals("/t", PING)], true)]
+#[case(&[Cond::Type("/n", "null")], true)]
+#[case(&[Cond::Type("/i", "number"), Cond::Type("/i", "integer")], true)]
+#[case(&[Cond::Type("/absent", "null")], false)]
+#[case(&[Cond::Not(&[Cond::Has("/n"), Cond::Has("/absent")])], true)]
+#[case(&[Cond::Not(&[Cond::Has("/n")])], false)]
+fn conditions_look_at_members(#[case] conditions: &[Cond], #[case] want: bool) {
+    assert_eq!(holds(conditions, Some(&json!({ "t": true, "n": null, "i": 3 }))), want);
+}
+
+#[test]
+fn closes_and_upgrades_are_outputs_too() {
+    const CHANGES: &[Change] = &[accept().does(Act::NoSubprotocol), close(4000).does(Act::Code(1000))];
+    let mut machine = Mangled::new(Box::new(Echo::default()), CHANGES);
+    let mut out = Vec::new();
+    machine.handle(Duration::ZERO, Input::Open { conn: 1, handshake: Default::default() }, &mut out);
+    machine.handle(Duration::ZERO, Input::Binary { conn: 1, data: Vec::new() }, &mut out);
+    assert_eq!(
+        out,
+        [Output::Accept { conn: 1, subprotocol: None }, Output::Close { conn: 1, code: 1000, reason: String::new() }]
+    );
+}

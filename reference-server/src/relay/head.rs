@@ -1,0 +1,83 @@
+//! The head of the upgrade request on its way through: for the other host, without compression, otherwise as it is.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::timeout;
+
+/// The longest head of a request or an answer in bytes.
+const MAX_HEAD: usize = 64 * 1024;
+/// How long a client may take to send its request.
+pub(super) const REQUEST_TIME: Duration = Duration::from_secs(10);
+
+/// Reads up to the empty line, and returns the head and what came after it. A stream that ends before, or a head
+/// that is too long, has no head: then all is rest.
+pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(Vec<u8>, Vec<u8>)> {
+    let mut bytes = Vec::new();
+    while bytes.len() < MAX_HEAD {
+        if stream.read_buf(&mut bytes).await? == 0 {
+            break;
+        }
+        if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+            let rest = bytes.split_off(end + 4);
+            return Ok((bytes, rest));
+        }
+    }
+    Ok((Vec::new(), bytes))
+}
+
+/// The same within the time that a client has.
+pub(super) async fn request(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(Vec<u8>, Vec<u8>)> {
+    timeout(REQUEST_TIME, read(stream)).await.map_err(|_| io::ErrorKind::TimedOut)?
+}
+
+/// The request for another host, below another path. What is compressed could not be read, so nobody offers that.
+pub(super) fn redirected(head: &[u8], authority: &str, path: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(head.len() + path.len());
+    for (index, line) in head.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+        if index == 0 && !path.is_empty() {
+            let target = line.iter().position(|byte| *byte == b' ').map_or(line.len(), |space| space + 1);
+            out.extend_from_slice(&line[..target]);
+            out.extend_from_slice(path.as_bytes());
+            out.extend_from_slice(&line[target..]);
+        } else if name.eq_ignore_ascii_case(b"host") {
+            out.extend_from_slice(format!("Host: {authority}\r\n").as_bytes());
+        } else if !name.eq_ignore_ascii_case(b"sec-websocket-extensions") {
+            out.extend_from_slice(line);
+        }
+    }
+    out
+}
+
+/// Whether a hub grants the upgrade, so that frames follow.
+pub(super) fn upgrades(head: &[u8]) -> bool {
+    let status = head.split(|byte| *byte == b' ').nth(1);
+    status == Some(b"101")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_head_ends_at_the_empty_line() {
+        let mut stream: &[u8] = b"GET / HTTP/1.1\r\nA: b\r\n\r\nmore";
+        let (head, rest) = read(&mut stream).await.unwrap();
+        assert_eq!((head.len(), rest.as_slice()), (24, &b"more"[..]));
+        let mut endless = tokio::io::repeat(b'x');
+        let (head, rest) = read(&mut endless).await.unwrap();
+        assert!(head.is_empty() && rest.len() >= MAX_HEAD && rest.len() < 2 * MAX_HEAD);
+    }
+
+    #[test]
+    fn a_request_goes_to_the_other_host() {
+        let head = b"GET /ws?a=b HTTP/1.1\r\nhost: relay\r\nSec-WebSocket-Extensions: x\r\nX-Odd:  kept\r\n\r\n";
+        let sent = redirected(head, "hub:4000", "/api");
+        let expected = "GET /api/ws?a=b HTTP/1.1\r\nHost: hub:4000\r\nX-Odd:  kept\r\n\r\n";
+        assert_eq!(String::from_utf8(sent).unwrap(), expected);
+        assert!(upgrades(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"));
+        assert!(!upgrades(b"HTTP/1.1 401 No\r\n\r\n") && !upgrades(b""));
+    }
+}

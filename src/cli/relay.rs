@@ -1,0 +1,187 @@
+//! `hubproof relay`: stands between clients and any hub, and spoils one thing that the hub says.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use hubproof_reference::args::{ListFormat, address};
+use hubproof_reference::relay::facts::{Computed, Kind, changes};
+use hubproof_reference::relay::{Hub, RelayConfig, relay};
+use rand::{RngExt as _, SeedableRng as _};
+use serde_json::json;
+
+use super::signals::Signals;
+use super::{Trouble, files, print, runtime};
+use crate::diagnostic::suggest;
+use crate::facts;
+use crate::source::Sources;
+use crate::transport::tls::client_config;
+
+/// Stand between clients and a hub, and change one thing in what it says
+///
+/// Everything else passes as it is. With `--seed` the change is chosen among all that the protocol's documents allow to
+/// compute, or among those that `--change`, `--message`, `--member` and `--nth` leave; these alone have to leave one. With
+/// none of them nothing is changed. What was done is printed at the end.
+#[derive(Args)]
+pub struct RelayArgs {
+    /// The hub, ws:// or wss://; not needed with --list
+    #[arg(value_name = "HUB_URL", required_unless_present = "list")]
+    url: Option<String>,
+    /// Where to listen
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", value_parser = address)]
+    listen: SocketAddr,
+    /// The protocol that the hub speaks
+    #[arg(long, value_name = "NAME", required_unless_present = "pack", conflicts_with = "pack")]
+    protocol: Option<String>,
+    /// The same as a folder of yours
+    #[arg(long, value_name = "DIR")]
+    pack: Option<PathBuf>,
+    /// Choose by this number: the same number, the same change
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// drop, double, delay or reorder frames; remove, retype or alter a member
+    #[arg(long, value_name = "KIND")]
+    change: Option<Kind>,
+    /// In frames of this message
+    #[arg(long, value_name = "NAME")]
+    message: Option<String>,
+    /// At this member, such as /data/id
+    #[arg(long, value_name = "POINTER")]
+    member: Option<String>,
+    /// Only in the n-th such frame, counted over all connections
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    nth: Option<u64>,
+    /// List what can be changed, as far as it is named, and exit
+    #[arg(long)]
+    list: bool,
+    /// How to list it
+    #[arg(long, value_enum, default_value_t = ListFormat::Text, requires = "list")]
+    format: ListFormat,
+    /// Trust the certificates in this PEM file besides the system's
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Accept any certificate
+    #[arg(long)]
+    insecure: bool,
+}
+
+pub fn run(arguments: RelayArgs) -> Result<u8, Trouble> {
+    let all = computed(&arguments)?;
+    let named: Vec<Computed> = all.iter().filter(|change| arguments.names(change)).cloned().collect();
+    if named.is_empty() {
+        return Err(nothing(&arguments, &all));
+    }
+    if arguments.list {
+        print(&listed(&named, arguments.format));
+        return Ok(0);
+    }
+    let change = arguments.choose(named)?;
+    let url = arguments.url.as_deref().unwrap_or_default();
+    let mut trust = Ok(None);
+    let hub = Hub::at(url, || match client_config(arguments.ca.as_deref(), arguments.insecure) {
+        Ok(config) => Some(config),
+        Err(error) => {
+            trust = Err(Trouble::new(error.to_string()));
+            None
+        }
+    });
+    let _: Option<()> = trust?;
+    let hub = hub.map_err(|error| Trouble::new(error.to_string()))?;
+    let config = RelayConfig { hub, listen: arguments.listen, change: change.as_ref().map(Computed::change) };
+    let what = change.map_or_else(|| "nothing is changed".to_owned(), |change| change.to_string());
+    runtime()?.block_on(async {
+        let mut signals = Signals::listen()?;
+        let running = relay(config).await.map_err(|error| Trouble::new(error.to_string()))?;
+        print(&format!("relay {}\nchange {what}\n", running.url));
+        signals.next().await;
+        print(&format!("applied {} times\n", running.shutdown().await));
+        Ok(0)
+    })
+}
+
+/// Everything that can be changed in this protocol.
+fn computed(arguments: &RelayArgs) -> Result<Vec<Computed>, Trouble> {
+    let mut sources = Sources::default();
+    let loaded = match (&arguments.pack, &arguments.protocol) {
+        (Some(folder), _) => files::load(files::user_folder(folder, &mut sources)?, &sources),
+        (None, name) => files::built_in_protocol(name.as_deref().unwrap_or_default(), &mut sources)?,
+    };
+    let known = facts::of(&loaded.usable(&sources)?.pack);
+    if !known.strange.is_empty() {
+        let strange = known.strange.join(", ");
+        eprintln!(
+            "warning: what these are recognised by is too much for the relay, which leaves them alone: {strange}"
+        );
+    }
+    Ok(changes(&known.messages))
+}
+
+impl RelayArgs {
+    /// Whether a change is one of those that the arguments name. A frame that is not counted is each of them.
+    fn names(&self, change: &Computed) -> bool {
+        let is = |named: &Option<String>, value: Option<&String>| named.is_none() || named.as_ref() == value;
+        self.change.is_none_or(|kind| kind == change.kind)
+            && is(&self.message, Some(&change.message))
+            && is(&self.member, change.member.as_ref())
+            && (change.nth.is_none() || (self.seed.is_some() || self.list) && self.nth.is_none())
+    }
+
+    /// The one change that is meant, if any is.
+    fn choose(&self, mut named: Vec<Computed>) -> Result<Option<Computed>, Trouble> {
+        let chosen = match self.seed {
+            Some(seed) => {
+                let index = rand::rngs::StdRng::seed_from_u64(seed).random_range(0..named.len());
+                named.swap_remove(index)
+            }
+            None if self.change.is_none() && self.message.is_none() && self.member.is_none() && self.nth.is_none() => {
+                return Ok(None);
+            }
+            None if named.len() == 1 => named.remove(0),
+            None => {
+                let some: Vec<String> = named.iter().take(8).map(Computed::to_string).collect();
+                let more = if named.len() > 8 { ", ..." } else { "" };
+                return Err(Trouble::new(format!(
+                    "{} changes fit: {}{more}\n  help: name one with --change, --message and --member, or choose with --seed N",
+                    named.len(),
+                    some.join(", ")
+                )));
+            }
+        };
+        Ok(Some(self.nth.map_or(chosen.clone(), |nth| chosen.only(nth))))
+    }
+}
+
+/// Why nothing can be changed.
+fn nothing(arguments: &RelayArgs, all: &[Computed]) -> Trouble {
+    let messages = || all.iter().map(|change| change.message.as_str());
+    let help = match (&arguments.message, &arguments.member) {
+        (Some(message), _) if !messages().any(|name| name == message) => {
+            suggest(message, messages(), "--list shows what can be changed")
+        }
+        (_, Some(member)) => suggest(
+            member,
+            all.iter().filter_map(|change| change.member.as_deref()),
+            "--list shows what can be changed",
+        ),
+        _ => "--list shows what can be changed".to_owned(),
+    };
+    Trouble::new(format!("nothing in this protocol can be changed so\n  help: {help}"))
+}
+
+fn listed(changes: &[Computed], format: ListFormat) -> String {
+    match format {
+        ListFormat::Text => changes.iter().map(|change| format!("{change}\n")).collect(),
+        ListFormat::Json => {
+            let list: Vec<_> = changes
+                .iter()
+                .map(|change| {
+                    json!({
+                        "change": change.kind.name(), "message": change.message, "member": change.member,
+                        "of": change.of.map(|of| of.name()), "nth": change.nth
+                    })
+                })
+                .collect();
+            format!("{}\n", json!({ "changes": list }))
+        }
+    }
+}
