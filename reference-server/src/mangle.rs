@@ -75,7 +75,7 @@ impl Mangled {
     fn mangle(&mut self, now: Duration, cause: &Spoken, output: Output, out: &mut Vec<Output>, closed: &mut Vec<Conn>) {
         let conn = output.conn();
         match output {
-            Output::Text { .. } => {
+            Output::Text { .. } | Output::Binary { .. } => {
                 self.greeted.insert(conn);
             }
             Output::Close { .. } | Output::Drop { .. } | Output::Refuse { .. } => {
@@ -101,6 +101,10 @@ impl Mangled {
                     out.push(Output::Text { conn: *other, text });
                 }
             }
+            Act::AsBinary => out.push(match output {
+                Output::Text { conn, text } => Output::Binary { conn, data: text.as_bytes().to_vec() },
+                other => other,
+            }),
             Act::Also(text) => out.extend([output, Output::Text { conn, text: text.into() }]),
             Act::Before(text) => out.extend([Output::Text { conn, text: text.into() }, output]),
             Act::Set(..) | Act::Remove(_) | Act::Retype(_) | Act::Rename(..) => out.push(match output {
