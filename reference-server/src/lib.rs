@@ -59,28 +59,29 @@ type Build = fn(&Settings, Broken) -> Result<Box<dyn Machine>, SettingsError>;
 struct Protocol {
     name: &'static str,
     build: Build,
-    faults: &'static [&'static [Fault]],
+    /// The defects of the document's order, those of some occasions only, those of single members.
+    faults: [&'static [Fault]; 3],
 }
 
 /// All protocols: one line each.
 static PROTOCOLS: &[Protocol] = &[
-    Protocol { name: qi::PROTOCOL, build: qi::build, faults: &[qi::FAULTS, qi::LAPSES, qi::MEMBERS] },
+    Protocol { name: qi::PROTOCOL, build: qi::build, faults: [qi::FAULTS, qi::LAPSES, qi::MEMBERS] },
     Protocol {
         name: concierge::PROTOCOL,
         build: concierge::build,
-        faults: &[concierge::FAULTS, concierge::LAPSES, concierge::MEMBERS],
+        faults: [concierge::FAULTS, concierge::LAPSES, concierge::MEMBERS],
     },
     Protocol {
         name: emprops::PROTOCOL,
         build: emprops::build,
-        faults: &[emprops::FAULTS, emprops::LAPSES, emprops::MEMBERS],
+        faults: [emprops::FAULTS, emprops::LAPSES, emprops::MEMBERS],
     },
     Protocol {
         name: airavata::PROTOCOL,
         build: airavata::build,
-        faults: &[airavata::FAULTS, airavata::LAPSES, airavata::MEMBERS],
+        faults: [airavata::FAULTS, airavata::LAPSES, airavata::MEMBERS],
     },
-    Protocol { name: gator::PROTOCOL, build: gator::build, faults: &[gator::FAULTS, gator::LAPSES, gator::MEMBERS] },
+    Protocol { name: gator::PROTOCOL, build: gator::build, faults: [gator::FAULTS, gator::LAPSES, gator::MEMBERS] },
 ];
 
 static NAMES: LazyLock<Vec<&'static str>> = LazyLock::new(|| PROTOCOLS.iter().map(|protocol| protocol.name).collect());
@@ -92,7 +93,7 @@ pub fn protocols() -> &'static [&'static str] {
 
 /// All deliberate defects, protocol by protocol.
 pub fn faults() -> impl Iterator<Item = &'static Fault> {
-    PROTOCOLS.iter().flat_map(|protocol| protocol.faults).copied().flatten()
+    PROTOCOLS.iter().flat_map(|protocol| protocol.faults).flatten()
 }
 
 /// Why a machine cannot be built.
@@ -132,7 +133,7 @@ pub fn machine(protocol: &str, settings: &Settings, fault: Option<&str>) -> Resu
     let fault = match fault {
         None => None,
         Some(id) => Some(
-            (known.faults.iter().copied().flatten().find(|fault| fault.id == id))
+            (known.faults.into_iter().flatten().find(|fault| fault.id == id))
                 .ok_or_else(|| MachineError::UnknownFault { protocol: known.name, id: id.to_owned() })?,
         ),
     };
