@@ -4,6 +4,7 @@
 //! says it damages.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use indexmap::IndexMap;
@@ -17,14 +18,69 @@ use crate::machine::{Conn, EventError, Input, Machine, Output};
 /// A machine whose outputs are changed on their way out.
 pub struct Mangled {
     inner: Box<dyn Machine>,
-    changes: &'static [Change],
-    /// How many outputs each change has matched.
-    matched: Vec<u64>,
+    matching: Matching,
     /// Delayed outputs by due time, then order.
     delayed: BTreeMap<(Duration, u64), Output>,
     order: u64,
     /// Connections that have been sent a frame and are still there.
     greeted: BTreeSet<Conn>,
+}
+
+/// A correct machine that notes which lists of changes would have acted on what it says. Up to the first time that one
+/// acts, a machine mangled by it says the same; where it never does, to the end.
+pub struct Rehearsal {
+    inner: Box<dyn Machine>,
+    parts: Vec<Matching>,
+    acted: Arc<Mutex<BTreeSet<usize>>>,
+}
+
+impl Rehearsal {
+    /// `acted` gets the indices into `lists`.
+    pub fn new(inner: Box<dyn Machine>, lists: &[&'static [Change]], acted: Arc<Mutex<BTreeSet<usize>>>) -> Rehearsal {
+        Rehearsal { inner, parts: lists.iter().map(|changes| Matching::new(changes)).collect(), acted }
+    }
+
+    fn note(&mut self, cause: &Spoken, said: &[Output]) {
+        let mut acted = self.acted.lock().unwrap_or_else(PoisonError::into_inner);
+        for output in said {
+            let mut parsed = None;
+            for (index, part) in self.parts.iter_mut().enumerate() {
+                if part.act_on(cause, output, &mut parsed).is_some() {
+                    acted.insert(index);
+                }
+            }
+        }
+    }
+}
+
+impl Machine for Rehearsal {
+    fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
+        let cause = Spoken::of(&input, true);
+        let before = out.len();
+        self.inner.handle(now, input, out);
+        self.note(&cause, &out[before..]);
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        self.inner.deadline()
+    }
+
+    fn state(&self) -> Value {
+        self.inner.state()
+    }
+
+    fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<Output>) -> Result<Value, EventError> {
+        let before = out.len();
+        let answer = self.inner.event(now, event, out)?;
+        self.note(&Spoken::Other(None), &out[before..]);
+        Ok(answer)
+    }
+
+    fn shutdown(&mut self, now: Duration, out: &mut Vec<Output>) {
+        let before = out.len();
+        self.inner.shutdown(now, out);
+        self.note(&Spoken::Other(None), &out[before..]);
+    }
 }
 
 /// What made the inner machine speak, as far as conditions ask.
@@ -39,8 +95,7 @@ impl Mangled {
     pub fn new(inner: Box<dyn Machine>, changes: &'static [Change]) -> Mangled {
         Mangled {
             inner,
-            changes,
-            matched: vec![0; changes.len()],
+            matching: Matching::new(changes),
             delayed: BTreeMap::new(),
             order: 0,
             greeted: BTreeSet::new(),
@@ -83,7 +138,7 @@ impl Mangled {
             }
             Output::Accept { .. } | Output::Connect { .. } => {}
         }
-        let Some(act) = self.act_on(cause, &output) else {
+        let Some(act) = self.matching.act_on(cause, &output, &mut None) else {
             out.push(output);
             return;
         };
@@ -126,10 +181,22 @@ impl Mangled {
             Act::NoSubprotocol => out.push(Output::Accept { conn, subprotocol: None }),
         }
     }
+}
 
-    fn act_on(&mut self, cause: &Spoken, output: &Output) -> Option<Act> {
-        // Parsed once, and only if a change looks inside.
-        let mut parsed: Option<Option<Value>> = None;
+/// Which change acts on which output.
+struct Matching {
+    changes: &'static [Change],
+    /// How many outputs each change has matched.
+    matched: Vec<u64>,
+}
+
+impl Matching {
+    fn new(changes: &'static [Change]) -> Matching {
+        Matching { changes, matched: vec![0; changes.len()] }
+    }
+
+    /// `parsed` is the frame, read once and only if a change looks inside.
+    fn act_on(&mut self, cause: &Spoken, output: &Output, parsed: &mut Option<Option<Value>>) -> Option<Act> {
         for (change, matched) in self.changes.iter().zip(&mut self.matched) {
             let subject = match (change.subject, output) {
                 (Subject::Frame(conditions), Output::Text { text, .. }) => {
@@ -165,17 +232,11 @@ impl Mangled {
 impl Machine for Mangled {
     fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
         self.release(now, out);
-        let cause = match &input {
-            Input::Text { conn, text } => {
-                let looks_inside = self.changes.iter().any(|change| matches!(change.cause, Cause::Frame(_)));
-                Spoken::Frame(*conn, if looks_inside { serde_json::from_str(text).ok() } else { None })
-            }
-            Input::Closed { conn } => {
-                self.greeted.remove(conn);
-                Spoken::Leaving
-            }
-            other => Spoken::Other(other.conn()),
-        };
+        let looks_inside = self.matching.changes.iter().any(|change| matches!(change.cause, Cause::Frame(_)));
+        let cause = Spoken::of(&input, looks_inside);
+        if let Input::Closed { conn } = &input {
+            self.greeted.remove(conn);
+        }
         let mut said = Vec::new();
         self.inner.handle(now, input, &mut said);
         self.pass(now, &cause, said, out);
@@ -206,6 +267,16 @@ impl Machine for Mangled {
 }
 
 impl Spoken {
+    fn of(input: &Input, looks_inside: bool) -> Spoken {
+        match input {
+            Input::Text { conn, text } => {
+                Spoken::Frame(*conn, if looks_inside { serde_json::from_str(text).ok() } else { None })
+            }
+            Input::Closed { .. } => Spoken::Leaving,
+            other => Spoken::Other(other.conn()),
+        }
+    }
+
     fn conn(&self) -> Option<Conn> {
         match self {
             Spoken::Frame(conn, _) => Some(*conn),
