@@ -26,8 +26,8 @@ const INTRODUCTION: &str = "\
 
 Every scenario is played against a hub with every one of the reference server's faults, without sockets. A rule counts as
 proven when a check at the rule's own level has been seen to find it broken; a rule that only allows something, when its
-check came out otherwise than with a correct hub. No check may blame a rule that the fault does not break: `cargo test`
-holds all of this. Rendered by `cargo run --example matrix > reports/matrix.md`.
+check came out otherwise than with a correct hub. No check may blame a rule that the fault does not break, and every check
+has been seen to fail: `cargo test` holds all of this. Rendered by `cargo run --example matrix > reports/matrix.md`.
 ";
 
 fn main() {

@@ -43,6 +43,32 @@ fn a_correct_hub_passes_and_every_check_is_asked(#[case] name: &str) {
     assert_eq!(wrong, "");
 }
 
+/// A finding that names many rules says little, and a rule without a check or a reason is forgotten.
+#[rstest]
+#[case("airavata")]
+#[case("concierge")]
+#[case("emprops")]
+#[case("gator")]
+#[case("qi")]
+fn a_check_names_at_most_three_rules_and_every_rule_has_a_check_or_a_reason(#[case] name: &str) {
+    let protocol = Protocol::load(name);
+    let mut checked = BTreeSet::new();
+    for program in &protocol.scenarios.programs {
+        for check in &program.checks {
+            assert!(check.rules.len() <= 3, "{}: {}", program.id, check.name);
+        }
+        checked.extend(program.proves());
+    }
+    let schemas = protocol.pack.messages.iter().map(|message| &message.schema);
+    checked.extend(schemas.flat_map(|schema| schema.rules.iter().chain(&schema.should_rules)).map(String::as_str));
+    let rules = protocol.pack.rules.values();
+    let forgotten: Vec<_> = rules
+        .filter(|rule| rule.out_of_scope.is_some() == checked.contains(rule.id.as_str()))
+        .map(|rule| rule.id.as_str())
+        .collect();
+    assert_eq!(forgotten, [""; 0]);
+}
+
 /// Every fault is seen by a check of its own rules and by no other; every rule and every check has been seen to fail.
 #[rstest]
 #[case("airavata")]
