@@ -2,7 +2,8 @@
 //!
 //! * `cargo run --example matrix > reports/matrix.md` renders it for all protocols that have scenarios.
 //! * `cargo run --example matrix concierge` shows what is wrong with it, while scenarios are written: faults that survive,
-//!   rules that are blamed for a fault of another, rules that a fault declares and no check sees.
+//!   rules that are blamed for a fault of another, rules that a fault declares and no check sees, checks that no fault
+//!   breaks.
 //! * `cargo run --example matrix concierge seq` also everything that was found of the faults whose names contain `seq`.
 #![allow(clippy::unwrap_used)]
 
@@ -12,6 +13,8 @@ mod matrix;
 #[path = "../tests/on_disk.rs"]
 #[allow(dead_code)]
 mod on_disk;
+#[path = "../tests/schema_checks.rs"]
+mod schema_checks;
 #[path = "../tests/virtual_wire.rs"]
 #[allow(dead_code)]
 mod virtual_wire;
@@ -23,8 +26,8 @@ const INTRODUCTION: &str = "\
 
 Every scenario is played against a hub with every one of the reference server's faults, without sockets. A rule counts as
 proven when a check at the rule's own level has been seen to find it broken; a rule that only allows something, when its
-check came out otherwise than with a correct hub. No check may blame a rule that the fault does not break: `cargo test`
-holds all of this. Rendered by `cargo run --example matrix > reports/matrix.md`.
+check came out otherwise than with a correct hub. No check may blame a rule that the fault does not break, and every check
+has been seen to fail: `cargo test` holds all of this. Rendered by `cargo run --example matrix > reports/matrix.md`.
 ";
 
 fn main() {
@@ -65,6 +68,9 @@ fn show(protocol: &str, part: Option<&str>) {
         for id in matrix.unproven() {
             let rule = &matrix.protocol.pack.rules[id];
             println!("  unproven: {id} ({}, {}) {}", rule.level.name(), rule.basis.name(), rule.text);
+        }
+        for place in matrix.unbroken() {
+            println!("  unbroken: {place}");
         }
     }
 }

@@ -135,7 +135,7 @@ impl Machine for Bent {
 pub fn check(mut protocol: Protocol, hub: Hub, tolerated: &[&str]) {
     let shown = Arc::new(AtomicUsize::new(0));
     if let Some((serve, setting, value)) = hub.set {
-        protocol.set(serve, setting, value);
+        protocol.set(Some(serve), setting, value);
     }
     let around = |inner| -> Box<dyn Machine> {
         let shown = Arc::clone(&shown);

@@ -25,9 +25,12 @@ mod language;
 mod legal_emprops;
 mod legal_habits;
 mod matrix;
+mod matrix_sockets;
+mod matrix_tests;
 mod mutants;
 mod on_disk;
 mod packs;
+mod schema_checks;
 #[allow(dead_code)]
 mod small_talk;
 #[allow(dead_code)]

@@ -56,6 +56,20 @@ pub fn facts(protocol: &str) -> Vec<Facts> {
 }
 
 impl Facts {
+    /// Paths of the members that the document states to be required.
+    pub fn demanded(&self) -> Vec<&str> {
+        let fields = self
+            .fields()
+            .into_iter()
+            .filter(|(path, field)| field.presence == "stated_required" && !path.ends_with("/*"));
+        fields.map(|(path, _)| path).collect()
+    }
+
+    /// Whether a member may hold whatever there is.
+    pub fn is_anything(&self, path: &str) -> bool {
+        self.fields().iter().any(|(other, field)| *other == path && field.kinds() == ["any"])
+    }
+
     fn fields(&self) -> Vec<(&str, Field)> {
         self.field_types
             .iter()

@@ -71,10 +71,13 @@ impl Protocol {
         let targets = target
             .instances
             .iter()
-            .map(|instance| {
+            .zip(&setups.instances)
+            .map(|(instance, setup)| {
                 let mut settings = defaults.clone();
                 settings.extend(instance.settings.iter().map(|(name, setting)| (name.clone(), setting.value.clone())));
-                Instance { settings, provides: instance.provides.clone() }
+                let mut provides = instance.provides.clone();
+                provides.extend(setup.tls.then(|| "tls".to_owned()));
+                Instance { settings, provides }
             })
             .collect();
         Self { sources, pack, scenarios, setups, habit: websocket_wire::Habit::None, targets, hooks: target.hooks }
@@ -93,11 +96,13 @@ impl Protocol {
         })
     }
 
-    /// What the hub is told with `serve`, and what its target then says of it, in every instance.
-    pub fn set(&mut self, serve: &str, setting: &str, value: &str) {
+    /// What the hub is told with `serve`, if anything, and what its target then says of it, in every instance.
+    pub fn set(&mut self, serve: Option<&str>, setting: &str, value: impl Into<Value>) {
+        let value = value.into();
+        let told = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         for (instance, target) in self.setups.instances.iter_mut().zip(&mut self.targets) {
-            instance.serve.push((serve.to_owned(), value.to_owned()));
-            target.settings.insert(setting.to_owned(), Value::from(value));
+            instance.serve.extend(serve.map(|serve| (serve.to_owned(), told.clone())));
+            target.settings.insert(setting.to_owned(), value.clone());
         }
     }
 
@@ -408,22 +413,24 @@ impl Wire {
                     Received::Refused { status, headers: Vec::new(), body: body.into_bytes(), reason },
                 );
             }
-            machine::Output::Text { text, .. } => {
-                if self.connections.get(&connection).is_some_and(|state| state.open) {
-                    if self.manner.pings {
-                        self.tell(connection, Received::Ping(b"are you there?".to_vec()));
-                    }
-                    let frames = if self.manner.fragments { 3 } else { 1 };
-                    let message = Message { binary: false, payload: text.as_bytes().to_vec(), frames };
-                    self.tell(connection, Received::Message(message));
-                }
-            }
+            machine::Output::Text { text, .. } => self.message(connection, false, text.as_bytes().to_vec()),
+            machine::Output::Binary { data, .. } => self.message(connection, true, data),
             machine::Output::Close { code, reason, .. } => {
                 self.tell(connection, Received::Close { code: Some(code), reason });
                 self.end(connection);
             }
             machine::Output::Drop { .. } => self.end(connection),
             machine::Output::Connect { .. } => {}
+        }
+    }
+
+    fn message(&mut self, connection: u32, binary: bool, payload: Vec<u8>) {
+        if self.connections.get(&connection).is_some_and(|state| state.open) {
+            if self.manner.pings {
+                self.tell(connection, Received::Ping(b"are you there?".to_vec()));
+            }
+            let frames = if self.manner.fragments { 3 } else { 1 };
+            self.tell(connection, Received::Message(Message { binary, payload, frames }));
         }
     }
 

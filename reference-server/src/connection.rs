@@ -208,7 +208,7 @@ async fn answer(
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             (plain(status, body), None)
         }
-        Item::Text(_) | Item::Close(..) | Item::Drop => {
+        Item::Text(_) | Item::Binary(_) | Item::Close(..) | Item::Drop => {
             (plain(StatusCode::INTERNAL_SERVER_ERROR, "the hub spoke before it answered\n".to_owned()), None)
         }
     }
@@ -304,16 +304,16 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     for item in batch.drain(..) {
-        match item {
-            Item::Text(text) => {
-                if ws.feed(Message::Text(text)).await.is_err() {
-                    return Some(End::Gone);
-                }
-            }
+        let message = match item {
+            Item::Text(text) => Message::Text(text),
+            Item::Binary(data) => Message::Binary(data.into()),
             Item::Close(code, reason) => return Some(End::Close(code, reason)),
             Item::Drop => return Some(End::Gone),
             // Only ever the first item.
-            Item::Accept(_) | Item::Refuse(..) => {}
+            Item::Accept(_) | Item::Refuse(..) => continue,
+        };
+        if ws.feed(message).await.is_err() {
+            return Some(End::Gone);
         }
     }
     ws.flush().await.is_err().then_some(End::Gone)

@@ -135,6 +135,8 @@ pub enum Act {
     /// It goes to another connection, the oldest that has been spoken to and is neither addressee nor
     /// initiator; where there is none, to nobody.
     Misroute,
+    /// It goes out as a binary message.
+    AsBinary,
     /// This text follows it, to the same connection.
     Also(&'static str),
     /// This text precedes it, to the same connection.

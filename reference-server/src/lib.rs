@@ -63,17 +63,30 @@ type Build = fn(&Settings, Broken) -> Result<Box<dyn Machine>, SettingsError>;
 struct Protocol {
     name: &'static str,
     build: Build,
-    faults: &'static [Fault],
+    /// The defects of the document's order, those of some occasions only, those of single members.
+    faults: [&'static [Fault]; 3],
 }
 
 /// All protocols: one line each.
 static PROTOCOLS: &[Protocol] = &[
-    Protocol { name: qi::PROTOCOL, build: qi::build, faults: qi::FAULTS },
-    Protocol { name: concierge::PROTOCOL, build: concierge::build, faults: concierge::FAULTS },
-    Protocol { name: emprops::PROTOCOL, build: emprops::build, faults: emprops::FAULTS },
-    Protocol { name: airavata::PROTOCOL, build: airavata::build, faults: airavata::FAULTS },
-    Protocol { name: gator::PROTOCOL, build: gator::build, faults: gator::FAULTS },
-    Protocol { name: websocket::PROTOCOL, build: websocket::build, faults: websocket::FAULTS },
+    Protocol { name: qi::PROTOCOL, build: qi::build, faults: [qi::FAULTS, qi::LAPSES, qi::MEMBERS] },
+    Protocol {
+        name: concierge::PROTOCOL,
+        build: concierge::build,
+        faults: [concierge::FAULTS, concierge::LAPSES, concierge::MEMBERS],
+    },
+    Protocol {
+        name: emprops::PROTOCOL,
+        build: emprops::build,
+        faults: [emprops::FAULTS, emprops::LAPSES, emprops::MEMBERS],
+    },
+    Protocol {
+        name: airavata::PROTOCOL,
+        build: airavata::build,
+        faults: [airavata::FAULTS, airavata::LAPSES, airavata::MEMBERS],
+    },
+    Protocol { name: gator::PROTOCOL, build: gator::build, faults: [gator::FAULTS, gator::LAPSES, gator::MEMBERS] },
+    Protocol { name: websocket::PROTOCOL, build: websocket::build, faults: [websocket::FAULTS, &[], &[]] },
 ];
 
 static NAMES: LazyLock<Vec<&'static str>> = LazyLock::new(|| PROTOCOLS.iter().map(|protocol| protocol.name).collect());
@@ -85,7 +98,7 @@ pub fn protocols() -> &'static [&'static str] {
 
 /// All deliberate defects, protocol by protocol.
 pub fn faults() -> impl Iterator<Item = &'static Fault> {
-    PROTOCOLS.iter().flat_map(|protocol| protocol.faults)
+    PROTOCOLS.iter().flat_map(|protocol| protocol.faults).flatten()
 }
 
 /// Why a machine cannot be built.
@@ -125,7 +138,7 @@ pub fn machine(protocol: &str, settings: &Settings, fault: Option<&str>) -> Resu
     let fault = match fault {
         None => None,
         Some(id) => Some(
-            (known.faults.iter().find(|fault| fault.id == id))
+            (known.faults.into_iter().flatten().find(|fault| fault.id == id))
                 .ok_or_else(|| MachineError::UnknownFault { protocol: known.name, id: id.to_owned() })?,
         ),
     };

@@ -92,6 +92,8 @@ pub enum Output {
     Refuse { conn: Conn, status: u16, body: String },
     /// Send a text message.
     Text { conn: Conn, text: Utf8Bytes },
+    /// Send a binary message. No protocol here has any; a fault may.
+    Binary { conn: Conn, data: Vec<u8> },
     /// Begin the closing handshake with this code and reason.
     Close { conn: Conn, code: u16, reason: String },
     /// Cut the connection without a closing handshake.
@@ -108,6 +110,7 @@ impl Output {
             Output::Accept { conn, .. }
             | Output::Refuse { conn, .. }
             | Output::Text { conn, .. }
+            | Output::Binary { conn, .. }
             | Output::Close { conn, .. }
             | Output::Drop { conn }
             | Output::Connect { conn, .. } => conn,

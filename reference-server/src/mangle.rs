@@ -3,6 +3,8 @@
 //! Frames keep the raw text of every member that a change does not name, so a fault damages only what it
 //! says it damages.
 
+mod rehearsal;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +17,8 @@ use serde_json::{Map, Value};
 use crate::fault::{Act, Cause, Change, Cond, Nth, Subject, To};
 use crate::json;
 use crate::machine::{Conn, EventError, Input, Machine, Output};
+
+pub use self::rehearsal::Rehearsal;
 
 /// How long a text waits for another that it can be swapped with.
 pub(crate) const SWAP_TIME: Duration = Duration::from_millis(200);
@@ -98,7 +102,7 @@ impl Mangled {
     fn mangle(&mut self, now: Duration, cause: &Spoken, output: Output, out: &mut Vec<Output>, closed: &mut Vec<Conn>) {
         let conn = output.conn();
         match output {
-            Output::Text { .. } => {
+            Output::Text { .. } | Output::Binary { .. } => {
                 self.greeted.insert(conn);
             }
             Output::Close { .. } | Output::Drop { .. } | Output::Refuse { .. } => {
@@ -107,7 +111,7 @@ impl Mangled {
             Output::Accept { .. } | Output::Connect { .. } => {}
         }
         let overtaken = if matches!(output, Output::Text { .. }) { self.swapped(conn) } else { Vec::new() };
-        match self.choice.act_on(cause, &output) {
+        match self.choice.act_on(cause, &output, &mut None) {
             None => out.push(output),
             // The two have changed places already.
             Some(Act::Swap) if !overtaken.is_empty() => out.push(output),
@@ -146,6 +150,10 @@ impl Mangled {
                     out.push(Output::Text { conn: *other, text });
                 }
             }
+            Act::AsBinary => out.push(match output {
+                Output::Text { conn, text } => Output::Binary { conn, data: text.as_bytes().to_vec() },
+                other => other,
+            }),
             Act::Also(text) => out.extend([output, Output::Text { conn, text: text.into() }]),
             Act::Before(text) => out.extend([Output::Text { conn, text: text.into() }, output]),
             Act::Set(..) | Act::Remove(_) | Act::Retype(_) | Act::Alter(_) | Act::Rename(..) => {
@@ -183,9 +191,8 @@ impl Choice {
     }
 
     /// What is to be done to an output that `cause` has led to.
-    pub fn act_on(&mut self, cause: &Spoken, output: &Output) -> Option<Act> {
-        // Parsed once, and only if a change looks inside.
-        let mut parsed: Option<Option<Value>> = None;
+    /// `parsed` is the frame, read once and only if a change looks inside.
+    pub fn act_on(&mut self, cause: &Spoken, output: &Output, parsed: &mut Option<Option<Value>>) -> Option<Act> {
         for (change, matched) in self.changes.iter().zip(&mut self.matched) {
             let subject = match (change.subject, output) {
                 (Subject::Frame(conditions), Output::Text { text, .. }) => {
@@ -221,17 +228,11 @@ impl Choice {
 impl Machine for Mangled {
     fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
         self.release(now, out);
-        let cause = match &input {
-            Input::Text { conn, text } => {
-                let looks_inside = self.choice.changes.iter().any(|change| matches!(change.cause, Cause::Frame(_)));
-                Spoken::Frame(*conn, if looks_inside { serde_json::from_str(text).ok() } else { None })
-            }
-            Input::Closed { conn } => {
-                self.greeted.remove(conn);
-                Spoken::Leaving
-            }
-            other => Spoken::Other(other.conn()),
-        };
+        let looks_inside = self.choice.changes.iter().any(|change| matches!(change.cause, Cause::Frame(_)));
+        let cause = Spoken::of(&input, looks_inside);
+        if let Input::Closed { conn } = &input {
+            self.greeted.remove(conn);
+        }
         let mut said = Vec::new();
         self.inner.handle(now, input, &mut said);
         self.pass(now, &cause, said, out);
@@ -262,6 +263,16 @@ impl Machine for Mangled {
 }
 
 impl Spoken {
+    fn of(input: &Input, looks_inside: bool) -> Spoken {
+        match input {
+            Input::Text { conn, text } => {
+                Spoken::Frame(*conn, if looks_inside { serde_json::from_str(text).ok() } else { None })
+            }
+            Input::Closed { .. } => Spoken::Leaving,
+            other => Spoken::Other(other.conn()),
+        }
+    }
+
     fn conn(&self) -> Option<Conn> {
         match self {
             Spoken::Frame(conn, _) => Some(*conn),

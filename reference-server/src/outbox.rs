@@ -22,6 +22,8 @@ pub enum Item {
     Refuse(u16, String),
     /// Send a text.
     Text(Utf8Bytes),
+    /// Send bytes.
+    Binary(Vec<u8>),
     /// Close with a code and a reason.
     Close(u16, String),
     /// Cut the connection.
@@ -58,11 +60,16 @@ impl Outbox {
     /// [`Overflow`] when too much waits already; the item is gone.
     pub fn push(&self, item: Item) -> Result<(), Overflow> {
         let mut waiting = self.waiting();
-        if let Item::Text(text) = &item {
-            if waiting.items.len() >= MAX_ITEMS || (waiting.bytes > 0 && waiting.bytes + text.len() > MAX_BYTES) {
+        let bytes = match &item {
+            Item::Text(text) => Some(text.len()),
+            Item::Binary(data) => Some(data.len()),
+            _ => None,
+        };
+        if let Some(bytes) = bytes {
+            if waiting.items.len() >= MAX_ITEMS || (waiting.bytes > 0 && waiting.bytes + bytes > MAX_BYTES) {
                 return Err(Overflow);
             }
-            waiting.bytes += text.len();
+            waiting.bytes += bytes;
         }
         waiting.items.push_back(item);
         if waiting.items.len() == 1 {

@@ -58,6 +58,7 @@ impl Play {
                 }
                 Output::Refuse { status, .. } => format!("refuse {status}"),
                 Output::Text { text, .. } => text.to_string(),
+                Output::Binary { data, .. } => format!("binary {}", String::from_utf8_lossy(&data)),
                 Output::Close { code, .. } => format!("close {code}"),
                 Output::Drop { .. } => "drop".to_owned(),
                 Output::Connect { url, .. } => format!("connect {url}"),

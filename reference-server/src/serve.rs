@@ -411,6 +411,7 @@ impl Owner {
                 let conn = output.conn();
                 let (item, last) = match output {
                     Output::Text { text, .. } => (Item::Text(text), false),
+                    Output::Binary { data, .. } => (Item::Binary(data), false),
                     Output::Accept { subprotocol, .. } => (Item::Accept(subprotocol), false),
                     Output::Refuse { status, body, .. } => (Item::Refuse(status, body), true),
                     Output::Close { code, reason, .. } => (Item::Close(code, reason), true),

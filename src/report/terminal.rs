@@ -516,7 +516,7 @@ impl Page<'_> {
         let kinds = [
             (of(|status| matches!(status, RuleStatus::NotTestable { .. })), "not testable here"),
             (of(|status| matches!(status, RuleStatus::NotAsked)), "not asked"),
-            (of(|status| matches!(status, RuleStatus::OutOfScope(_))), "for clients only"),
+            (of(|status| matches!(status, RuleStatus::OutOfScope(_))), "out of scope"),
             (of(|status| matches!(status, RuleStatus::NoCheck)), "without a check"),
         ];
         let kinds: Vec<String> = kinds.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();

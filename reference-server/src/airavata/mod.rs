@@ -13,6 +13,8 @@
 
 mod event;
 mod faults;
+mod lapses;
+mod members;
 mod message;
 #[cfg(test)]
 pub mod tests;
@@ -30,6 +32,8 @@ use serde_json::{Value, json};
 
 use self::event::Event;
 pub use self::faults::FAULTS;
+pub use self::lapses::LAPSES;
+pub use self::members::MEMBERS;
 use self::message::{Message, Request, Resource, Unreadable, text};
 use self::token::Bad;
 use self::topic::{Kind, Subscriptions, Topic};
@@ -105,6 +109,7 @@ pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, Se
         subscriptions: Subscriptions::default(),
         pings: BTreeSet::new(),
         left_behind: BTreeMap::new(),
+        lingering: BTreeMap::new(),
         stamp: 0,
         said: 0,
         events: 0,
@@ -127,6 +132,8 @@ struct Airavata {
     pings: BTreeSet<(Duration, Conn)>,
     /// Only a fault looks at it: what the last connection of a user that ended was subscribed to.
     left_behind: BTreeMap<Arc<str>, Vec<Topic>>,
+    /// Only a fault looks at it: who has left a topic and gets one more event of it.
+    lingering: BTreeMap<Topic, Conn>,
     /// The last time written into a message, in Unix milliseconds; times never fall.
     stamp: u64,
     /// How many messages have been given an id.
@@ -192,8 +199,15 @@ impl Airavata {
             let body = "there is /ws/experiments/ID, /ws/tasks/ID, /ws/projects/ID and /ws/user\n".to_owned();
             return out.push(Output::Refuse { conn, status: 404, body });
         };
+        if handshake.headers.iter().any(|(name, _)| name == "authorization")
+            && self.broken.is("airavata-header-token-refused")
+        {
+            return out.push(Output::Refuse { conn, status: 401, body: "no such header, please\n".to_owned() });
+        }
         out.push(Output::Accept { conn, subprotocol: None });
-        match self.admit(now, handshake) {
+        let admitted =
+            if self.turns_away(place.0, handshake) { Err(text::BAD_TOKEN) } else { self.admit(now, handshake) };
+        match admitted {
             Err(reason) => {
                 let id = self.own_id("error");
                 out.push(self.message(now, conn, "error", &id, None, Some(reason)));
@@ -218,6 +232,17 @@ impl Airavata {
         let id = percent_encoding::percent_decode_str(id).decode_utf8().ok()?;
         let one = !id.is_empty() && id.len() <= 512 && !id.contains('/');
         (one && !self.broken.is(fault)).then(|| (kind, Some(id.into_owned())))
+    }
+
+    /// Whether a fault lets nobody in at the endpoint for this kind.
+    fn turns_away(&self, kind: Kind, handshake: &Handshake) -> bool {
+        handshake.query.iter().any(|(name, _)| name == "token")
+            && match kind {
+                Kind::Task => self.broken.is("airavata-tasks-endpoint-refuses-all"),
+                Kind::Project => self.broken.is("airavata-projects-endpoint-refuses-all"),
+                Kind::User => self.broken.is("airavata-user-endpoint-refuses-all"),
+                _ => false,
+            }
     }
 
     /// The user of a connection that may be, or the documented words for why it may not (lines 97 to 102).
@@ -426,6 +451,9 @@ impl Airavata {
         client.asked |= subscribe;
         if let Some(topic) = topic {
             if !subscribe {
+                if self.broken.is("airavata-unsubscribe-one-late") {
+                    self.lingering.insert(topic.clone(), conn);
+                }
                 if !self.broken.is("airavata-unsubscribe-forgotten") {
                     self.subscriptions.remove(conn, &topic);
                 }
@@ -537,7 +565,7 @@ impl Airavata {
     }
 
     /// Who gets an event (lines 577 to 590).
-    fn recipients(&self, event: &Event<'_>) -> BTreeSet<Conn> {
+    fn recipients(&mut self, event: &Event<'_>) -> BTreeSet<Conn> {
         if event.kind == Kind::System {
             return self.everybody();
         }
@@ -553,6 +581,15 @@ impl Airavata {
             Kind::Worker if self.broken.is("airavata-worker-events-reach-tasks") => {
                 topics.extend(self.topics_of(&[Kind::Task]));
             }
+            Kind::Worker if self.broken.is("airavata-worker-events-reach-projects") => {
+                topics.extend(event.project.map(|id| Topic::new(Kind::Project, id)));
+            }
+            Kind::Worker if self.broken.is("airavata-worker-events-reach-users") => {
+                topics.extend(event.user.map(|id| Topic::new(Kind::User, id)));
+            }
+            Kind::Experiment | Kind::Task if self.broken.is("airavata-system-subscribers-hear-everything") => {
+                topics.extend(self.topics_of(&[Kind::System]));
+            }
             Kind::Experiment if self.broken.is("airavata-experiment-events-reach-tasks") => {
                 topics.extend(self.topics_of(&[Kind::Task, Kind::Worker]));
             }
@@ -562,6 +599,14 @@ impl Airavata {
         if event.kind != Kind::Worker && self.broken.is("airavata-user-endpoint-hears-all-users") {
             conns.extend(self.clients.iter().filter(|(_, client)| client.at_user).map(|(conn, _)| *conn));
         }
+        if self.broken.is("airavata-idle-hear-everything") {
+            conns.extend(self.clients.iter().filter(|(_, client)| !client.asked).map(|(conn, _)| *conn));
+        }
+        if self.broken.is("airavata-double-subscriber-skipped") {
+            let fitting = |conn| topics.iter().filter(|topic| self.subscriptions.of(topic).any(|c| c == conn)).count();
+            conns.retain(|conn| fitting(*conn) < 2);
+        }
+        conns.extend(topics.iter().filter_map(|topic| self.lingering.remove(topic)));
         if self.broken.is("airavata-first-subscriber-only") {
             conns = conns.into_iter().take(1).collect();
         }

@@ -8,6 +8,8 @@
 //! none. Refusals without a code of their own are `BAD`.
 
 mod faults;
+mod lapses;
+mod members;
 mod payload;
 #[cfg(test)]
 mod tests;
@@ -22,6 +24,8 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 pub use self::faults::FAULTS;
+pub use self::lapses::LAPSES;
+pub use self::members::MEMBERS;
 use self::payload::{
     ClientView, GroupView, Identify, Origin, OriginOrForged, Reply, Request, Status, Target, Unreadable,
 };
@@ -110,6 +114,7 @@ pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, Se
         uuids: HashMap::new(),
         groups: BTreeMap::new(),
         total: 0,
+        owners_left: 0,
         remains: BTreeMap::new(),
     }))
 }
@@ -130,6 +135,8 @@ struct Concierge {
     groups: BTreeMap<Arc<str>, Group>,
     /// Text payloads of all connections; only a fault looks at it.
     total: u64,
+    /// Owners of groups that have left; only a fault looks at it.
+    owners_left: u64,
     /// What a fault does not let go of: deleted groups, clients that left.
     remains: BTreeMap<Arc<str>, Remains>,
 }
@@ -438,9 +445,17 @@ impl Concierge {
                 }
             }
         }
-        if !self.broken.is("concierge-group-outlives-owner") {
+        self.owners_left += u64::from(!client.owned.is_empty());
+        let tired = self.owners_left > 1 && self.broken.is("concierge-second-owner-group-stays");
+        if !self.broken.is("concierge-group-outlives-owner") && !tired {
             for name in &client.owned {
                 self.delete(name, None, out);
+            }
+        }
+        if !client.owned.is_empty() && self.broken.is("concierge-owner-leaving-announces-all") {
+            for group in self.groups.values() {
+                let told = Reply::Status { status: Status::GroupDeleted(group.view()), seq: None };
+                broadcast(self.clients.keys().copied(), &told, out);
             }
         }
         if self.broken.is("concierge-left-client-listed") {
@@ -534,16 +549,23 @@ impl Concierge {
         let mut group = None;
         let recipients: Vec<Conn> = match &target {
             Target::Name { name } => match self.names.get(name.as_str()) {
+                None if self.broken.is("concierge-unknown-name-broadcast") => {
+                    status(conn, seq, Status::NoSuchName { name }, out);
+                    self.everybody_but(conn, conn).into_iter().filter(|&to| to != conn).collect()
+                }
                 None => return status(conn, seq, Status::NoSuchName { name }, out),
                 Some(&to) if to == conn && self.broken.is("concierge-message-to-self-swallowed") => return,
                 Some(&to) if self.broken.is("concierge-name-broadcast") => self.everybody_but(conn, to),
                 Some(&to) if self.broken.is("concierge-name-misdelivered") => self.somebody_but(conn, to),
+                Some(&to) if self.broken.is("concierge-sender-gets-copy") => vec![to, conn],
+                Some(&to) if self.broken.is("concierge-oldest-copied-by-name") => self.and_the_oldest(to),
                 Some(&to) => vec![to],
             },
             Target::Uuid { uuid } => match self.by_uuid(uuid) {
                 None => return status(conn, seq, Status::NoSuchUuid { uuid }, out),
                 Some(to) if self.broken.is("concierge-uuid-broadcast") => self.everybody_but(conn, to),
                 Some(to) if self.broken.is("concierge-uuid-misdelivered") => self.somebody_but(conn, to),
+                Some(to) if self.broken.is("concierge-oldest-copied-by-uuid") => self.and_the_oldest(to),
                 Some(to) => vec![to],
             },
             Target::Group { group: name } => match self.groups.get(name.as_str()) {
@@ -592,8 +614,11 @@ impl Concierge {
         let data = lossy.as_deref().unwrap_or(data);
         let dropped = data.get() == "null" && self.broken.is("concierge-null-data-dropped");
         let relayed = text_of(&Reply::Message { origin, target: &target, data: (!dropped).then_some(data) });
+        let refused = matches!(&target, Target::Name { name } if !self.names.contains_key(name.as_str()));
         out.extend(recipients.into_iter().map(|conn| Output::Text { conn, text: relayed.clone() }));
-        status(conn, seq, Status::MessageSent, out);
+        if !refused {
+            status(conn, seq, Status::MessageSent, out);
+        }
     }
 
     /// The client with this uuid, however it is written.
@@ -607,6 +632,11 @@ impl Concierge {
 
     fn somebody_but(&self, sender: Conn, never: Conn) -> Vec<Conn> {
         self.clients.keys().copied().find(|&conn| conn != sender && conn != never).into_iter().collect()
+    }
+
+    /// The addressee, and the client that has been there longest, whom a fault sends copies.
+    fn and_the_oldest(&self, to: Conn) -> Vec<Conn> {
+        self.clients.keys().copied().take(1).filter(|&oldest| oldest != to).chain([to]).collect()
     }
 
     fn subscribe(&mut self, conn: Conn, seq: u64, name: &str, out: &mut Vec<Output>) {
@@ -626,7 +656,8 @@ impl Concierge {
         let (Some(client), Some(group)) = (self.clients.get_mut(&conn), self.groups.get_mut(name)) else {
             return status(conn, seq, Status::NoSuchGroup { group: name }, out);
         };
-        if !client.subscriptions.remove(name) && self.broken.is("concierge-needless-unsubscribe-ignored") {
+        let kept = self.broken.is("concierge-subscription-stays-listed");
+        if !kept && !client.subscriptions.remove(name) && self.broken.is("concierge-needless-unsubscribe-ignored") {
             return;
         }
         if !self.broken.is("concierge-unsubscribe-forgotten") {
@@ -647,7 +678,11 @@ impl Concierge {
             if self.broken.is("concierge-refused-creation-announced") {
                 broadcast(others, &Reply::Status { status: Status::GroupCreated(self.view(group)), seq: None }, out);
             }
-            return status(conn, seq, Status::GroupAlreadyCreated(self.view(group)), out);
+            status(conn, seq, Status::GroupAlreadyCreated(self.view(group)), out);
+            if self.broken.is("concierge-refused-creation-takes-over") {
+                self.take_over(conn, &name, nickname);
+            }
+            return;
         }
         let burnt = self.broken.is("concierge-deleted-name-unusable") && self.remains.contains_key(name.as_str());
         let Some(client) = self.clients.get_mut(&conn) else {
@@ -679,11 +714,25 @@ impl Concierge {
         broadcast(self.clients.keys().copied().filter(|&to| to != conn), &told, out);
     }
 
+    /// What a fault does to a group whose name somebody else asks for.
+    fn take_over(&mut self, conn: Conn, name: &str, nickname: Option<String>) {
+        if let (Some(client), Some(group)) = (self.clients.get_mut(&conn), self.groups.get_mut(name)) {
+            client.owned.insert(group.name.clone());
+            group.owner = conn;
+            group.owner_uuid = client.uuid.clone();
+            group.nickname = nickname;
+        }
+    }
+
     fn group_delete(&mut self, conn: Conn, seq: u64, name: &str, out: &mut Vec<Output>) {
         match self.groups.get(name) {
             None => status(conn, seq, Status::NoSuchGroup { group: name }, out),
             // Only the creator may (line 39); the document has no code of its own for the refusal.
             Some(group) if group.owner != conn && !self.broken.is("concierge-delete-by-anybody") => {
+                if self.broken.is("concierge-refused-deletion-announced") {
+                    let others = self.clients.keys().copied().filter(|&to| to != conn);
+                    broadcast(others, &Reply::Status { status: Status::GroupDeleted(group.view()), seq: None }, out);
+                }
                 status(conn, seq, Status::Bad, out);
             }
             Some(_) => self.delete(name, Some((conn, seq)), out),

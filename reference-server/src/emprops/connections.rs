@@ -31,6 +31,10 @@ impl Emprops {
         if handshake.path == "/" && self.broken.is("emprops-root-refused") {
             return out.push(Output::Refuse { conn, status: 404, body: "there is nothing here\n".to_owned() });
         }
+        self.astray.opened += 1;
+        if self.astray.opened == 3 && self.broken.is("emprops-third-connection-refused") {
+            return out.push(Output::Refuse { conn, status: 503, body: "too many\n".to_owned() });
+        }
         out.push(Output::Accept { conn, subprotocol: None });
         let vouched = self.config.worker_token.as_deref().is_some_and(|token| shown(handshake, token));
         self.peers.insert(conn, Peer { vouched, ..Peer::default() });
@@ -54,7 +58,10 @@ impl Emprops {
         };
         let id: Arc<str> = request.client_id.into();
         peer.client = Some(Client { id: id.clone(), monitor: request.monitor });
-        let may = |permission: &str| request.monitor && request.permissions.iter().any(|other| other == permission);
+        let ignored = self.broken.is("emprops-permissions-ignored");
+        let may = |permission: &str| {
+            request.monitor && (ignored || request.permissions.iter().any(|other| other == permission))
+        };
         for (monitors, permitted) in
             [(&mut self.all_jobs, may("view_all_jobs")), (&mut self.alerted_monitors, may("view_system_stats"))]
         {
@@ -198,6 +205,17 @@ impl Emprops {
 
 /// Long messages (lines 662 to 686).
 impl Emprops {
+    /// What a fault does for messages that are not there yet.
+    pub(super) fn serve_incomplete(&self, turn: &mut Turn<'_>) {
+        if self.peers.get(&turn.conn).is_some_and(|peer| !peer.series.is_empty()) {
+            let (job_id, estimated_start) = ("job-incomplete", "2024-01-15T10:30:00Z".to_owned());
+            let status = super::job::Status::Queued;
+            let (position, notified_workers, request_id) = (0, 0, None);
+            let reply = Reply::JobAccepted { job_id, status, position, estimated_start, notified_workers, request_id };
+            self.reply(turn, &reply);
+        }
+    }
+
     /// Takes a chunk; with the last one the message is put together, announced and answered.
     pub(super) fn chunk(&mut self, turn: &mut Turn<'_>, chunk: Chunk) -> Result<(), Refusal> {
         let data = if self.broken.is("emprops-chunk-data-not-decoded") {

@@ -117,7 +117,7 @@ const LARGE_FILE: &str = {
 /// All of them.
 pub static FAULTS: &[Fault] = &[
     // Connecting and the form of messages.
-    inside(P, "emprops-root-refused", "An upgrade request for / is refused with 404.", &["EMP-001"]),
+    inside(P, "emprops-root-refused", "An upgrade request for / is refused with 404.", &["EMP-001", "EMP-002"]),
     outside(
         P,
         "emprops-frame-without-type",

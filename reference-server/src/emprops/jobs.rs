@@ -31,6 +31,9 @@ impl Emprops {
         let rank = match request.amount {
             _ if self.broken.is("emprops-priority-ignored") => Rank::new(Amount::new(0.0), number),
             amount if self.broken.is("emprops-priority-reversed") => Rank::new(amount.negated(), number),
+            amount if self.broken.is("emprops-newest-first") => {
+                Rank::new((0..number).fold(amount, |amount, _| amount.next()), number)
+            }
             amount => Rank::new(amount, number),
         };
         let needs = Arc::new(request.needs);
@@ -247,6 +250,9 @@ impl Emprops {
             State::Accepted { .. } | State::InProgress { .. } => {}
         }
         self.jobs.set_state(number, State::Ended(Status::Cancelled));
+        if self.broken.is("emprops-cancelled-job-returns") {
+            self.astray.ghosts.push((None, number));
+        }
         self.reply(turn, &Reply::JobCancelled { job_id: &id, status: Status::Cancelled, cancelled_at });
         let told = Told { message: why, also: state.holder(), except: Some(turn.conn) };
         self.update(turn.now, number, &told, turn.out);
@@ -281,6 +287,9 @@ impl Emprops {
         };
         let own_only = self.broken.is("emprops-notifications-own-only");
         all.extend(self.subscriptions.interested(subject).filter(|conn| !own_only || job.watchers.contains(conn)));
+        if self.broken.is("emprops-filters-together-ignored") {
+            all.extend(self.subscriptions.loosely(subject));
+        }
         all.extend(&self.all_jobs);
         all
     }

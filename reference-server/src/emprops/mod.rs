@@ -21,6 +21,8 @@ mod fields;
 mod follow;
 mod job;
 mod jobs;
+mod lapses;
+mod members;
 mod needs;
 mod queue;
 mod refusal;
@@ -45,6 +47,8 @@ use serde_json::{Value, json};
 use self::chunks::Series;
 pub use self::faults::FAULTS;
 use self::job::Jobs;
+pub use self::lapses::LAPSES;
+pub use self::members::MEMBERS;
 use self::queue::{JobNo, Queue};
 use self::refusal::Refusal;
 use self::reply::Reply;
@@ -206,6 +210,7 @@ pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, Se
         completed: Window::default(),
         alert: None,
         doubled: BTreeSet::new(),
+        astray: Astray::default(),
         timers,
     }))
 }
@@ -237,7 +242,19 @@ struct Emprops {
     alert: Option<String>,
     /// Who is told twice of what; only a fault looks at it.
     doubled: BTreeSet<(Conn, JobNo)>,
+    astray: Astray,
     timers: BTreeSet<(Duration, Timer)>,
+}
+
+/// What only faults look at.
+#[derive(Default)]
+struct Astray {
+    /// How many connections there have been.
+    opened: u64,
+    /// Jobs that are over and will be given to somebody, or to anybody, all the same.
+    ghosts: Vec<(Option<Conn>, JobNo)>,
+    /// The job that was assigned last, and when.
+    given: Option<(Duration, JobNo)>,
 }
 
 /// Who is connected.
@@ -420,12 +437,20 @@ impl Emprops {
                 self.reply(turn, &Reply::Unknown { content: "What is that?", original_message: text });
                 return Ok(());
             }
+            Kind::Ignored if message.kind == "connector_ws_status" && self.broken.is("emprops-connector-refused") => {
+                return Err(Refusal::InvalidMessage("connectors are none of our business".to_owned()));
+            }
             Kind::Ignored => return Ok(()),
             Kind::HubOnly => return Err(Refusal::InvalidMessage(format!("only the hub sends {}", message.kind))),
             Kind::Unknown => {
                 let end = text.floor_char_boundary(EXCERPT);
                 let content = "Received unrecognized message type";
-                self.reply(turn, &Reply::Unknown { content, original_message: &text[..end] });
+                let reply = Reply::Unknown { content, original_message: &text[..end] };
+                self.reply(turn, &reply);
+                if self.broken.is("emprops-unknown-told-to-all") {
+                    let others = self.peers.keys().copied().filter(|conn| *conn != turn.conn);
+                    self.say(turn.now, others, &reply, turn.out);
+                }
                 return Ok(());
             }
             Kind::Request(Sender::Anybody) => {}
@@ -455,12 +480,21 @@ impl Emprops {
             Request::SubscribeJob { job_id } => self.subscribe_job(turn, &message.kind, job_id)?,
             Request::Notifications(wish) => self.subscribe_notifications(turn, &message.kind, wish),
             Request::SubscribeStats(wish) => self.subscribe_stats(turn, &message.kind, wish)?,
-            Request::Statistics(sections) => self.stats(turn.now, turn.conn, sections, turn.out),
+            Request::Statistics(sections) => {
+                let all = Sections { jobs: true, workers: true, system: true };
+                let sections = if self.broken.is("emprops-sections-ignored") { all } else { sections };
+                self.stats(turn.now, turn.conn, sections, turn.out);
+            }
             Request::Chunk(_) if assembled => {
                 return Err(Refusal::InvalidMessage("a message in chunks is no chunk".to_owned()));
             }
             Request::Chunk(chunk) => self.chunk(turn, chunk)?,
-            Request::Ping => self.reply(turn, &Reply::Pong {}),
+            Request::Ping => {
+                if self.broken.is("emprops-ping-serves-incomplete") {
+                    self.serve_incomplete(turn);
+                }
+                self.reply(turn, &Reply::Pong {});
+            }
             Request::Disconnect { keep } => self.disconnect(turn, keep),
         }
         Ok(())
@@ -500,5 +534,9 @@ impl Emprops {
             request_id: id.as_deref(),
         };
         self.reply(turn, &reply);
+        if matches!(refusal, Refusal::InvalidJob(_)) && self.broken.is("emprops-refusal-told-to-all") {
+            let others = self.peers.keys().copied().filter(|conn| *conn != turn.conn);
+            self.say(turn.now, others, &reply, turn.out);
+        }
     }
 }

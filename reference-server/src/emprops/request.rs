@@ -328,7 +328,7 @@ impl<'a> Message<'a> {
             "subscribe_job_notifications" => Request::Notifications(notifications(fields)?),
             "subscribe_stats" => Request::SubscribeStats(subscribe_stats(fields)?),
             "request_stats" => Request::Statistics(sections(fields)?),
-            "chunked_message" => Request::Chunk(chunk(fields)?),
+            "chunked_message" => Request::Chunk(chunk(fields, broken)?),
             "disconnect" => {
                 fields.text("reason")?;
                 Request::Disconnect { keep: fields.flag("cleanup_subscriptions")? == Some(false) }
@@ -544,12 +544,13 @@ fn sections(fields: &Fields<'_>) -> Result<Sections, Wrong> {
     })
 }
 
-fn chunk(fields: &Fields<'_>) -> Result<Chunk, Wrong> {
+fn chunk(fields: &Fields<'_>, broken: Broken) -> Result<Chunk, Wrong> {
     let total = fields.required_whole("total_chunks", 1)?;
     if total > MAX_CHUNKS {
         return Err(fields.wrong("total_chunks", format!("Must not be more than {MAX_CHUNKS}")));
     }
-    let index = fields.required_whole("chunk_index", 0)?;
+    let base = usize::from(broken.is("emprops-chunks-count-from-one"));
+    let index = fields.required_whole("chunk_index", base as _)? - base;
     if index >= total {
         return Err(fields.wrong("chunk_index", "Must be less than total_chunks; the first is 0"));
     }

@@ -91,6 +91,16 @@ impl Subscriptions {
         Some(filters)
     }
 
+    /// The subscribers of more than two filters whose status passes: whom a fault tells besides.
+    pub fn loosely<'a>(&'a self, subject: Subject<'a>) -> impl Iterator<Item = Conn> + 'a {
+        let passes = move |filters: &Filters| {
+            let others = [filters.customer.is_some(), filters.job_types.is_some(), filters.priority_min.is_some()];
+            let status = Filters { status: filters.status.clone(), ..Filters::default() };
+            others.iter().filter(|given| **given).count() > 1 && status.status.is_some() && status.pass(subject)
+        };
+        self.filters.iter().filter(move |(_, filters)| passes(filters)).map(|(conn, _)| *conn)
+    }
+
     /// The subscribers that a notification is for.
     pub fn interested<'a>(&'a self, subject: Subject<'a>) -> impl Iterator<Item = Conn> + 'a {
         let by_customer = subject.customer.and_then(|customer| self.customers.get(customer));

@@ -16,6 +16,9 @@ use super::request::{Changes, Claim, Report, Reported, WorkerState};
 use super::{Emprops, Timer, Turn};
 use crate::machine::{Conn, Output};
 
+/// Claims that come within this time race; only a fault minds.
+const RACE: Duration = Duration::from_millis(20);
+
 impl Emprops {
     /// Assigns the best jobs that fit (line 221). Where none does there is no answer.
     pub(super) fn claim(&mut self, turn: &mut Turn<'_>, claim: &Claim) -> Result<(), Refusal> {
@@ -30,10 +33,12 @@ impl Emprops {
             let timeout = self.config.claim_timeout;
             (Number::from(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)), timeout)
         });
+        let mut assigned = 0;
         for _ in 0..most {
             let Some(number) = self.best(turn.conn, claim) else {
                 break;
             };
+            assigned += 1;
             let until = turn.now + self.claim_timeout(timeout);
             self.jobs.set_state(number, State::Claimed { worker: turn.conn, until });
             if !self.broken.is("emprops-claim-timeout-never") {
@@ -44,23 +49,49 @@ impl Emprops {
                 break;
             };
             job.worker_id = Some(worker_id.clone());
-            let Some(job) = self.jobs.get(number) else {
-                break;
-            };
-            let spoilt = job.payload.as_deref().and_then(|payload| self.spoil(payload));
-            let reply = Reply::JobAssigned {
-                job_id: &job.id,
-                worker_id: &worker_id,
-                job_type: &job.needs.job_type,
-                priority: &job.priority,
-                payload: spoilt.as_deref().or(job.payload.as_deref()),
-                requirements: job.requirements.as_deref(),
-                claim_timeout: &echo,
-            };
-            self.reply(turn, &reply);
+            self.assign(turn, number, &worker_id, &echo);
+            self.astray.given = Some((turn.now, number));
+        }
+        if assigned == 0
+            && let Some(number) = self.stray(turn)
+        {
+            self.assign(turn, number, &worker_id, &echo);
+        }
+        if assigned == 0 && self.broken.is("emprops-vain-claim-acknowledged") {
+            self.ack(turn, "claim_job");
         }
         self.watch_depth(turn.now, turn.out);
         Ok(())
+    }
+
+    /// Tells a worker which job it has (line 236).
+    fn assign(&self, turn: &mut Turn<'_>, number: JobNo, worker_id: &str, claim_timeout: &Number) {
+        let Some(job) = self.jobs.get(number) else {
+            return;
+        };
+        let spoilt = job.payload.as_deref().and_then(|payload| self.spoil(payload));
+        let reply = Reply::JobAssigned {
+            job_id: &job.id,
+            worker_id,
+            job_type: &job.needs.job_type,
+            priority: &job.priority,
+            payload: spoilt.as_deref().or(job.payload.as_deref()),
+            requirements: job.requirements.as_deref(),
+            claim_timeout,
+        };
+        self.reply(turn, &reply);
+    }
+
+    /// A job that only a fault gives away, where a claim brings none otherwise.
+    fn stray(&mut self, turn: &Turn<'_>) -> Option<JobNo> {
+        if let Some(index) = self.astray.ghosts.iter().position(|(to, _)| to.is_none_or(|conn| conn == turn.conn)) {
+            return Some(self.astray.ghosts.remove(index).1);
+        }
+        let (when, number) = self.astray.given?;
+        let job = self.jobs.get(number)?;
+        let racing = turn.now.saturating_sub(when) < RACE && job.state.holder().is_some_and(|conn| conn != turn.conn);
+        let fit = self.workers.get(turn.conn)?.capabilities.meet(&job.needs);
+        (racing && fit && self.broken.is("emprops-racing-claims-both-win")).then_some(number)
     }
 
     /// How long a claim that gives a job this long really keeps it.
@@ -97,7 +128,8 @@ impl Emprops {
     fn best(&mut self, conn: Conn, claim: &Claim) -> Option<JobNo> {
         let capabilities = &self.workers.get(conn)?.capabilities;
         let fits = |needs: &Needs| {
-            let free = claim.gpu_memory.is_none_or(|free| needs.gpu_memory().is_none_or(|needed| needed <= free));
+            let free = self.broken.is("emprops-resources-ignored")
+                || claim.gpu_memory.is_none_or(|free| needs.gpu_memory().is_none_or(|needed| needed <= free));
             free && capabilities.meet(needs)
                 && !(needs.gpu_memory() == Some(capabilities.gpu_memory())
                     && self.broken.is("emprops-hardware-exclusive"))
@@ -271,6 +303,9 @@ impl Emprops {
             self.jobs.set_state(number, State::Delayed { until });
         } else {
             self.jobs.set_state(number, State::Ended(Status::Failed));
+            if self.broken.is("emprops-failed-job-returns-to-worker") {
+                self.astray.ghosts.push((Some(turn.conn), number));
+            }
         }
         self.workers.release(turn.conn, number);
         let reply = Reply::JobFailedAck {
@@ -406,6 +441,15 @@ impl Emprops {
         }
         let held = worker.held.clone();
         self.workers.change(conn, |worker| worker.lost = true);
+        if self.broken.is("emprops-lost-worker-frees-all") {
+            let of_others: Vec<_> = (self.workers.iter().filter(|(other, _)| *other != conn))
+                .flat_map(|(other, worker)| worker.held.iter().map(move |job| (other, *job)))
+                .collect();
+            for (other, job) in of_others {
+                self.workers.release(other, job);
+                self.give_back(now, job, out);
+            }
+        }
         for job in held {
             self.workers.release(conn, job);
             self.give_back(now, job, out);

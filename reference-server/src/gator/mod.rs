@@ -23,7 +23,9 @@
 
 mod faults;
 mod jobs;
+mod lapses;
 mod log;
+mod members;
 mod request;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -42,7 +44,9 @@ use serde_json::{Number, Value, json};
 
 pub use self::faults::FAULTS;
 use self::jobs::{Defect, Jobs, Start};
+pub use self::lapses::LAPSES;
 use self::log::{Entry, SEVERITIES, Store};
+pub use self::members::MEMBERS;
 use self::request::{Ask, Failure, Frame, Nothing, Request, Success, Undecodable};
 use crate::clock::Clock;
 use crate::fault::Broken;
@@ -311,7 +315,8 @@ impl Gator {
         if request.req_id.is_none() && self.broken.is("gator-id-demanded") {
             return;
         }
-        let lossy = request.req_id.and_then(|id| self.misremembered(id));
+        let anonymous = posted && self.broken.is("gator-posted-answered-anonymously");
+        let lossy = request.req_id.and_then(|id| if anonymous { Some(None) } else { self.misremembered(id) });
         let rsp_id = match &lossy {
             None => request.req_id,
             Some(copy) => copy.as_deref(),
@@ -338,7 +343,9 @@ impl Gator {
     /// Whether a fault answers what should be consumed in silence (line 33).
     fn answers_posted(&self, request: &Request<'_>, succeeded: bool) -> bool {
         self.broken.is("gator-posted-answered")
+            || self.broken.is("gator-posted-answered-anonymously")
             || (!succeeded && self.broken.is("gator-posted-failure-answered"))
+            || (!succeeded && request.action == "log" && self.broken.is("gator-posted-invalid-log-answered"))
             || (request.action == "stop" && self.broken.is("gator-posted-stop-answered"))
     }
 
@@ -398,7 +405,16 @@ impl Gator {
         let forgotten =
             self.broken.is("gator-log-not-stored") || (posted && self.broken.is("gator-posted-log-not-stored"));
         if !forgotten {
-            self.store.add(&entry).map_err(|error| error.to_string())?;
+            let stored = if self.broken.is("gator-log-stored-as-warning") {
+                &Entry {
+                    severity: "WARNING".to_owned(),
+                    timestamp: entry.timestamp.clone(),
+                    message: entry.message.clone(),
+                }
+            } else {
+                &entry
+            };
+            self.store.add(stored).map_err(|error| error.to_string())?;
         }
         self.logged += 1;
         let from_child = matches!(self.below.get(&conn), Some(Peer::Child(_)));

@@ -10,6 +10,8 @@
 //! documented example succeeds as it stands; `execute_needs_session` makes the hub stricter.
 
 mod faults;
+mod lapses;
+mod members;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +24,8 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 pub use self::faults::FAULTS;
+pub use self::lapses::LAPSES;
+pub use self::members::MEMBERS;
 use crate::fault::Broken;
 use crate::json::{self, Members};
 use crate::machine::{Conn, EventError, Input, Machine, Output, Utf8Bytes};
@@ -258,6 +262,9 @@ impl Qi {
         };
         if takes_none && !given && self.broken.is("qi-payload-demanded") {
             return Err(format!("command {command:?} needs a payload"));
+        }
+        if given && arguments.is_none() && command == "ping" && self.broken.is("qi-empty-payload-refused") {
+            return Err("the payload is empty".to_owned());
         }
         if session.is_none() && self.broken.is("qi-session-demanded") {
             return Err("a request needs a session_id".to_owned());

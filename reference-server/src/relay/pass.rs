@@ -155,7 +155,7 @@ impl Spoiler {
         let said = Output::Text { conn: 0, text: text.into() };
         let act = {
             let mut choice = self.choice.lock().unwrap_or_else(PoisonError::into_inner);
-            choice.act_on(&Spoken::Other(None), &said)
+            choice.act_on(&Spoken::Other(None), &said, &mut None)
         };
         let (Output::Text { text, .. }, Some(act)) = (said, act) else {
             out.extend(raw);

@@ -1,0 +1,622 @@
+//! The EmProps hub on some occasions only: what goes wrong once, in one situation or for one kind of frame, and is right elsewhere.
+
+use std::time::Duration;
+
+use super::PROTOCOL as P;
+use crate::fault::{Act, Cond, Fault, close, frame, inside, outside};
+
+/// All of them.
+pub static LAPSES: &[Fault] = &[
+    outside(
+        P,
+        "emprops-timestamp-gone",
+        "No message has a timestamp.",
+        &["EMP-005", "EMP-052", "EMP-085", "EMP-103", "EMP-137"],
+        const { &[frame(&[Cond::Has("/timestamp")]).does(Act::Remove("/timestamp"))] },
+    ),
+    outside(
+        P,
+        "emprops-ids-are-numbers",
+        "Every message has a number as id.",
+        &["EMP-006"],
+        const { &[frame(&[Cond::Has("/type")]).does(Act::Set("/id", "7"))] },
+    ),
+    outside(
+        P,
+        "emprops-connection-established-third-lost",
+        "The third connection_established is lost.",
+        &["EMP-012", "EMP-116"],
+        const { &[frame(&[Cond::Is("/type", "connection_established")]).only(3).does(Act::Drop)] },
+    ),
+    outside(
+        P,
+        "emprops-worker-registered-worker-id-number",
+        "The worker_id of worker_registered is a number.",
+        &["EMP-006", "EMP-022"],
+        const {
+            &[frame(&[Cond::Is("/type", "worker_registered"), Cond::Has("/worker_id")])
+                .does(Act::Set("/worker_id", "7"))]
+        },
+    ),
+    outside(
+        P,
+        "emprops-worker-registered-third-lost",
+        "The third worker_registered is lost.",
+        &["EMP-007"],
+        const { &[frame(&[Cond::Is("/type", "worker_registered")]).only(3).does(Act::Drop)] },
+    ),
+    outside(
+        P,
+        "emprops-worker-registered-fifth-lost",
+        "The fifth worker_registered is lost.",
+        &["EMP-023"],
+        const { &[frame(&[Cond::Is("/type", "worker_registered")]).only(5).does(Act::Drop)] },
+    ),
+    outside(
+        P,
+        "emprops-job-accepted-fourth-lost",
+        "The fourth job_accepted is lost.",
+        &["EMP-026", "EMP-128"],
+        const { &[frame(&[Cond::Is("/type", "job_accepted")]).only(4).does(Act::Drop)] },
+    ),
+    outside(
+        P,
+        "emprops-job-accepted-fifth-lost",
+        "The fifth job_accepted is lost.",
+        &["EMP-026", "EMP-125"],
+        const { &[frame(&[Cond::Is("/type", "job_accepted")]).only(5).does(Act::Drop)] },
+    ),
+    outside(
+        P,
+        "emprops-response-job-status-job-id-number",
+        "The job_id of response_job_status is a number.",
+        &["EMP-006", "EMP-047"],
+        const { &[frame(&[Cond::Is("/type", "response_job_status"), Cond::Has("/job_id")]).does(Act::Set("/job_id", "7"))] },
+    ),
+    outside(
+        P,
+        "emprops-response-job-status-second-lost",
+        "The second response_job_status is lost.",
+        &["EMP-047"],
+        const { &[frame(&[Cond::Is("/type", "response_job_status")]).only(2).does(Act::Drop)] },
+    ),
+    outside(
+        P,
+        "emprops-response-job-status-third-lost",
+        "The third response_job_status is lost.",
+        &["EMP-047"],
+        const { &[frame(&[Cond::Is("/type", "response_job_status")]).only(3).does(Act::Drop)] },
+    ),
+    outside(
+        P,
+        "emprops-job-cancelled-job-id-number",
+        "The job_id of job_cancelled is a number.",
+        &["EMP-006", "EMP-051"],
+        const { &[frame(&[Cond::Is("/type", "job_cancelled"), Cond::Has("/job_id")]).does(Act::Set("/job_id", "7"))] },
+    ),
+    outside(
+        P,
+        "emprops-job-assigned-job-id-number",
+        "The job_id of job_assigned is a number.",
+        &["EMP-006", "EMP-044", "EMP-057", "EMP-088"],
+        const { &[frame(&[Cond::Is("/type", "job_assigned"), Cond::Has("/job_id")]).does(Act::Set("/job_id", "7"))] },
+    ),
+    outside(
+        P,
+        "emprops-job-assigned-third-lost",
+        "The third job_assigned is lost.",
+        &["EMP-057", "EMP-064", "EMP-087"],
+        const { &[frame(&[Cond::Is("/type", "job_assigned")]).only(3).does(Act::Drop)] },
+    ),
+    outside(
+        P,
+        "emprops-job-assigned-second-doubled",
+        "The second job_assigned comes twice.",
+        &["EMP-059"],
+        const { &[frame(&[Cond::Is("/type", "job_assigned")]).only(2).does(Act::Double)] },
+    ),
+    outside(
+        P,
+        "emprops-job-completed-ack-job-id-number",
+        "The job_id of job_completed_ack is a number.",
+        &["EMP-006", "EMP-072"],
+        const { &[frame(&[Cond::Is("/type", "job_completed_ack"), Cond::Has("/job_id")]).does(Act::Set("/job_id", "7"))] },
+    ),
+    outside(
+        P,
+        "emprops-job-completed-ack-second-lost",
+        "The second job_completed_ack is lost.",
+        &["EMP-072"],
+        const { &[frame(&[Cond::Is("/type", "job_completed_ack")]).only(2).does(Act::Drop)] },
+    ),
+    outside(
+        P,
+        "emprops-job-failed-ack-job-id-number",
+        "The job_id of job_failed_ack is a number.",
+        &["EMP-006", "EMP-079"],
+        const { &[frame(&[Cond::Is("/type", "job_failed_ack"), Cond::Has("/job_id")]).does(Act::Set("/job_id", "7"))] },
+    ),
+    outside(
+        P,
+        "emprops-worker-heartbeat-ack-worker-id-number",
+        "The worker_id of worker_heartbeat_ack is a number.",
+        &["EMP-006", "EMP-084"],
+        const {
+            &[frame(&[Cond::Is("/type", "worker_heartbeat_ack"), Cond::Has("/worker_id")])
+                .does(Act::Set("/worker_id", "7"))]
+        },
+    ),
+    outside(
+        P,
+        "emprops-worker-heartbeat-ack-third-lost",
+        "The third worker_heartbeat_ack is lost.",
+        &["EMP-084"],
+        const { &[frame(&[Cond::Is("/type", "worker_heartbeat_ack")]).only(3).does(Act::Drop)] },
+    ),
+    outside(
+        P,
+        "emprops-job-available-job-id-number",
+        "The job_id of job_available is a number.",
+        &["EMP-006", "EMP-039", "EMP-040"],
+        const { &[frame(&[Cond::Is("/type", "job_available"), Cond::Has("/job_id")]).does(Act::Set("/job_id", "7"))] },
+    ),
+    outside(
+        P,
+        "emprops-job-update-job-id-number",
+        "The job_id of job_update is a number.",
+        &["EMP-006", "EMP-055", "EMP-067", "EMP-078", "EMP-090", "EMP-096", "EMP-097", "EMP-098", "EMP-099", "EMP-100"],
+        const { &[frame(&[Cond::Is("/type", "job_update"), Cond::Has("/job_id")]).does(Act::Set("/job_id", "7"))] },
+    ),
+    outside(
+        P,
+        "emprops-job-update-fourth-lost",
+        "The fourth job_update is lost.",
+        &["EMP-068", "EMP-078"],
+        const { &[frame(&[Cond::Is("/type", "job_update")]).only(4).does(Act::Drop)] },
+    ),
+    outside(
+        P,
+        "emprops-job-completed-job-id-number",
+        "The job_id of job_completed is a number.",
+        &["EMP-006", "EMP-020", "EMP-073", "EMP-078", "EMP-090", "EMP-096", "EMP-097", "EMP-098", "EMP-099"],
+        const { &[frame(&[Cond::Is("/type", "job_completed"), Cond::Has("/job_id")]).does(Act::Set("/job_id", "7"))] },
+    ),
+    outside(
+        P,
+        "emprops-job-completed-second-lost",
+        "The second job_completed is lost.",
+        &["EMP-078", "EMP-090", "EMP-096", "EMP-134"],
+        const { &[frame(&[Cond::Is("/type", "job_completed")]).only(2).does(Act::Drop)] },
+    ),
+    outside(
+        P,
+        "emprops-job-completed-fourth-lost",
+        "The fourth job_completed is lost.",
+        &["EMP-090", "EMP-098"],
+        const { &[frame(&[Cond::Is("/type", "job_completed")]).only(4).does(Act::Drop)] },
+    ),
+    outside(
+        P,
+        "emprops-job-notifications-subscribed-second-lost",
+        "The second job_notifications_subscribed is lost.",
+        &["EMP-093"],
+        const { &[frame(&[Cond::Is("/type", "job_notifications_subscribed")]).only(2).does(Act::Drop)] },
+    ),
+    outside(
+        P,
+        "emprops-job-notifications-subscribed-third-lost",
+        "The third job_notifications_subscribed is lost.",
+        &["EMP-093"],
+        const { &[frame(&[Cond::Is("/type", "job_notifications_subscribed")]).only(3).does(Act::Drop)] },
+    ),
+    outside(
+        P,
+        "emprops-job-notifications-subscribed-fourth-lost",
+        "The fourth job_notifications_subscribed is lost.",
+        &["EMP-093"],
+        const { &[frame(&[Cond::Is("/type", "job_notifications_subscribed")]).only(4).does(Act::Drop)] },
+    ),
+    outside(
+        P,
+        "emprops-job-notifications-subscribed-fifth-lost",
+        "The fifth job_notifications_subscribed is lost.",
+        &["EMP-093"],
+        const { &[frame(&[Cond::Is("/type", "job_notifications_subscribed")]).only(5).does(Act::Drop)] },
+    ),
+    outside(
+        P,
+        "emprops-job-notifications-subscribed-sixth-lost",
+        "The sixth job_notifications_subscribed is lost.",
+        &["EMP-093"],
+        const { &[frame(&[Cond::Is("/type", "job_notifications_subscribed")]).only(6).does(Act::Drop)] },
+    ),
+    outside(
+        P,
+        "emprops-subscription-confirmed-second-lost",
+        "The second subscription_confirmed is lost.",
+        &["EMP-102"],
+        const { &[frame(&[Cond::Is("/type", "subscription_confirmed")]).only(2).does(Act::Drop)] },
+    ),
+    outside(
+        P,
+        "emprops-system-status-second-doubled",
+        "The second system_status comes twice.",
+        &["EMP-107"],
+        const { &[frame(&[Cond::Is("/type", "system_status")]).only(2).does(Act::Double)] },
+    ),
+    outside(
+        P,
+        "emprops-error-fourth-lost",
+        "The fourth error is lost.",
+        &["EMP-008", "EMP-036", "EMP-083"],
+        const { &[frame(&[Cond::Is("/type", "error")]).only(4).does(Act::Drop)] },
+    ),
+    outside(
+        P,
+        "emprops-pong-third-lost",
+        "The third pong is lost.",
+        &["EMP-115", "EMP-130"],
+        const { &[frame(&[Cond::Is("/type", "pong")]).only(3).does(Act::Drop)] },
+    ),
+    outside(
+        P,
+        "emprops-unknown-second-lost",
+        "The second unknown is lost.",
+        &["EMP-113"],
+        const { &[frame(&[Cond::Is("/type", "unknown")]).only(2).does(Act::Drop)] },
+    ),
+    outside(
+        P,
+        "emprops-unknown-third-lost",
+        "The third unknown is lost.",
+        &["EMP-113"],
+        const { &[frame(&[Cond::Is("/type", "unknown")]).only(3).does(Act::Drop)] },
+    ),
+    outside(
+        P,
+        "emprops-alert-lost",
+        "An alert that the hub should give is not given.",
+        &["EMP-109"],
+        const { &[frame(&[Cond::Is("/type", "system_alert")]).does(Act::Drop)] },
+    ),
+    outside(
+        P,
+        "emprops-alert-severity-number",
+        "The severity of an alert is a number.",
+        &["EMP-109"],
+        const { &[frame(&[Cond::Is("/type", "system_alert")]).does(Act::Set("/severity", "7"))] },
+    ),
+    outside(
+        P,
+        "emprops-chunks-third-complete-lost",
+        "That the third message in chunks is complete is not said.",
+        &["EMP-128"],
+        const { &[frame(&[Cond::Is("/type", "chunked_message_complete")]).only(3).does(Act::Drop)] },
+    ),
+    outside(
+        P,
+        "emprops-chunks-fourth-complete-lost",
+        "That the fourth message in chunks is complete is not said.",
+        &["EMP-128"],
+        const { &[frame(&[Cond::Is("/type", "chunked_message_complete")]).only(4).does(Act::Drop)] },
+    ),
+    outside(
+        P,
+        "emprops-assembled-message-text",
+        "The assembled message comes as a string.",
+        &["EMP-125"],
+        const { &[frame(&[Cond::Is("/type", "chunked_message_complete")]).does(Act::Retype("/assembled_message"))] },
+    ),
+    outside(
+        P,
+        "emprops-assigned-without-timeout",
+        "job_assigned has no claim_timeout.",
+        &["EMP-065"],
+        const { &[frame(&[Cond::Is("/type", "job_assigned")]).does(Act::Remove("/claim_timeout"))] },
+    ),
+    outside(
+        P,
+        "emprops-second-completion-ack-of-another",
+        "The second job_completed_ack names another job.",
+        &["EMP-072"],
+        const {
+            &[frame(&[Cond::Is("/type", "job_completed_ack")]).only(2).does(Act::Set("/job_id", r#""job-of-another""#))]
+        },
+    ),
+    outside(
+        P,
+        "emprops-failure-acknowledged-twice",
+        "job_failed_ack comes twice.",
+        &["EMP-079"],
+        const { &[frame(&[Cond::Is("/type", "job_failed_ack")]).does(Act::Double)] },
+    ),
+    outside(
+        P,
+        "emprops-completion-acknowledged-twice",
+        "job_completed_ack comes twice.",
+        &["EMP-072"],
+        const { &[frame(&[Cond::Is("/type", "job_completed_ack")]).does(Act::Double)] },
+    ),
+    outside(
+        P,
+        "emprops-job-available-twice",
+        "job_available comes twice.",
+        &["EMP-039"],
+        const { &[frame(&[Cond::Is("/type", "job_available")]).does(Act::Double)] },
+    ),
+    outside(
+        P,
+        "emprops-unknown-twice",
+        "The answer to a message of unknown type comes twice.",
+        &["EMP-113"],
+        const { &[frame(&[Cond::Is("/type", "unknown")]).does(Act::Double)] },
+    ),
+    outside(
+        P,
+        "emprops-stats-confirmed-twice",
+        "subscription_confirmed comes twice.",
+        &["EMP-102"],
+        const { &[frame(&[Cond::Is("/type", "subscription_confirmed")]).does(Act::Double)] },
+    ),
+    outside(
+        P,
+        "emprops-first-pong-twice",
+        "The first pong comes twice.",
+        &["EMP-130"],
+        const { &[frame(&[Cond::Is("/type", "pong")]).only(1).does(Act::Double)] },
+    ),
+    outside(
+        P,
+        "emprops-second-visitor-ignored",
+        "The second connection is neither greeted nor registered as a client.",
+        &["EMP-012", "EMP-015"],
+        const {
+            &[
+                frame(&[Cond::Is("/type", "connection_established")]).only(2).does(Act::Drop),
+                frame(&[Cond::Is("/type", "client_registered")]).only(1).does(Act::Drop),
+            ]
+        },
+    ),
+    outside(
+        P,
+        "emprops-pings-at-once",
+        "Whoever connects is pinged at once.",
+        &["EMP-014", "EMP-131"],
+        const {
+            &[frame(&[Cond::Is("/type", "connection_established")])
+                .does(Act::Also(r#"{"type":"ping","timestamp":1700000100000}"#))]
+        },
+    ),
+    outside(
+        P,
+        "emprops-completion-ack-late",
+        "job_completed_ack takes 100 ms.",
+        &["EMP-074"],
+        const { &[frame(&[Cond::Is("/type", "job_completed_ack")]).does(Act::Delay(Duration::from_millis(100)))] },
+    ),
+    outside(
+        P,
+        "emprops-job-after-completion",
+        "Whoever completes a job gets another unasked.",
+        &["EMP-056", "EMP-060"],
+        const {
+            &[frame(&[Cond::Is("/type", "job_completed_ack")]).does(Act::Also(r#"{"type":"job_assigned","job_id":"job-unasked","worker_id":"worker","job_type":"text_to_image","priority":50,"payload":{},"claim_timeout":30000,"timestamp":1700000100000}"#))]
+        },
+    ),
+    outside(
+        P,
+        "emprops-idle-worker-gets-job",
+        "A worker that registers gets a job unasked.",
+        &["EMP-042", "EMP-056", "EMP-061"],
+        const {
+            &[frame(&[Cond::Is("/type", "worker_registered")]).does(Act::Also(r#"{"type":"job_assigned","job_id":"job-unasked","worker_id":"worker","job_type":"text_to_image","priority":50,"payload":{},"claim_timeout":30000,"timestamp":1700000100000}"#))]
+        },
+    ),
+    outside(
+        P,
+        "emprops-second-worker-without-connection",
+        "The second worker_registered has no assigned_connection_id.",
+        &["EMP-018"],
+        const { &[frame(&[Cond::Is("/type", "worker_registered")]).only(2).does(Act::Remove("/assigned_connection_id"))] },
+    ),
+    outside(
+        P,
+        "emprops-worker-connection-number",
+        "The assigned_connection_id of a worker is a number.",
+        &["EMP-018"],
+        const { &[frame(&[Cond::Is("/type", "worker_registered")]).does(Act::Set("/assigned_connection_id", "7"))] },
+    ),
+    outside(
+        P,
+        "emprops-auth-reason-missing",
+        "AUTH_FAILED gives no reason in its details.",
+        &["EMP-025"],
+        const {
+            &[frame(&[Cond::Is("/type", "error"), Cond::Is("/error_code", "AUTH_FAILED")])
+                .does(Act::Remove("/details/reason"))]
+        },
+    ),
+    outside(
+        P,
+        "emprops-ack-without-status",
+        "An ack has no status.",
+        &["EMP-112"],
+        const { &[frame(&[Cond::Is("/type", "ack")]).does(Act::Remove("/status"))] },
+    ),
+    outside(
+        P,
+        "emprops-service-request-leaks",
+        "A service_request precedes every job_assigned.",
+        &["EMP-110"],
+        const {
+            &[frame(&[Cond::Is("/type", "job_assigned")]).does(Act::Before(r#"{"type":"service_request","job_id":"job-abc123","worker_id":"worker-gpu-01","service_type":"comfyui","endpoint":"/api/v1/generate","method":"POST","url":"http://localhost:8188/api/v1/generate","payload":{"prompt":"a beautiful landscape","steps":30},"timestamp":1700000100000}"#))]
+        },
+    ),
+    outside(
+        P,
+        "emprops-farewell-stays",
+        "Who is told of a shutdown is not disconnected.",
+        &["EMP-136"],
+        const { &[close(1001).does(Act::Drop)] },
+    ),
+    outside(
+        P,
+        "emprops-error-request-id-missing",
+        "Errors do not say which request they are about.",
+        &["EMP-032", "EMP-037"],
+        const { &[frame(&[Cond::Is("/type", "error")]).does(Act::Remove("/request_id"))] },
+    ),
+    outside(
+        P,
+        "emprops-error-request-id-number",
+        "The request_id of an error is a number.",
+        &["EMP-032", "EMP-037"],
+        const { &[frame(&[Cond::Is("/type", "error")]).does(Act::Set("/request_id", "7"))] },
+    ),
+    outside(
+        P,
+        "emprops-error-details-text",
+        "The details of an error come as a string.",
+        &["EMP-035"],
+        const { &[frame(&[Cond::Is("/type", "error"), Cond::Has("/details")]).does(Act::Retype("/details"))] },
+    ),
+    outside(
+        P,
+        "emprops-subscribe-job-unacknowledged",
+        "subscribe_job is not acknowledged.",
+        &["EMP-092"],
+        const { &[frame(&[Cond::Is("/type", "ack")]).after(&[Cond::Is("/type", "subscribe_job")]).does(Act::Drop)] },
+    ),
+    outside(
+        P,
+        "emprops-worker-status-unacknowledged",
+        "worker_status is not acknowledged.",
+        &["EMP-089"],
+        const { &[frame(&[Cond::Is("/type", "ack")]).after(&[Cond::Is("/type", "worker_status")]).does(Act::Drop)] },
+    ),
+    outside(
+        P,
+        "emprops-processing-time-text",
+        "The processing_time of a job_completed is a string.",
+        &["EMP-075"],
+        const { &[frame(&[Cond::Is("/type", "job_completed")]).does(Act::Retype("/processing_time"))] },
+    ),
+    outside(
+        P,
+        "emprops-retry-delay-text",
+        "The retry_delay of a job_failed_ack is a string.",
+        &["EMP-080"],
+        const { &[frame(&[Cond::Is("/type", "job_failed_ack")]).does(Act::Retype("/retry_delay"))] },
+    ),
+    outside(
+        P,
+        "emprops-filters-text",
+        "filters_applied comes as a string.",
+        &["EMP-094"],
+        const { &[frame(&[Cond::Is("/type", "job_notifications_subscribed")]).does(Act::Retype("/filters_applied"))] },
+    ),
+    outside(
+        P,
+        "emprops-status-message-number",
+        "The message of a response_job_status is a number.",
+        &["EMP-049"],
+        const {
+            &[frame(&[Cond::Is("/type", "response_job_status"), Cond::Has("/message")]).does(Act::Set("/message", "7"))]
+        },
+    ),
+    outside(
+        P,
+        "emprops-seventh-notification-unconfirmed",
+        "The seventh job_notifications_subscribed is lost.",
+        &["EMP-093"],
+        const { &[frame(&[Cond::Is("/type", "job_notifications_subscribed")]).only(7).does(Act::Drop)] },
+    ),
+    outside(
+        P,
+        "emprops-timeless-ping-unanswered",
+        "A ping without timestamp is not answered.",
+        &["EMP-009"],
+        const { &[frame(&[Cond::Is("/type", "pong")]).after(&[Cond::Lacks("/timestamp")]).does(Act::Drop)] },
+    ),
+    outside(
+        P,
+        "emprops-stats-all-zero",
+        "Statistics say that nothing is completed.",
+        &["EMP-108"],
+        const { &[frame(&[Cond::Has("/completed_jobs_last_hour")]).does(Act::Set("/completed_jobs_last_hour", "0"))] },
+    ),
+    outside(
+        P,
+        "emprops-interleaved-jobs-lost",
+        "The third job_accepted is lost and the fourth as well.",
+        &["EMP-007", "EMP-128"],
+        const {
+            &[
+                frame(&[Cond::Is("/type", "job_accepted")]).only(3).does(Act::Drop),
+                frame(&[Cond::Is("/type", "job_accepted")]).only(3).does(Act::Drop),
+            ]
+        },
+    ),
+    outside(
+        P,
+        "emprops-too-large-accepted-first",
+        "A message that is too large is accepted and then refused.",
+        &["EMP-030", "EMP-116"],
+        const {
+            &[frame(&[Cond::Is("/type", "error"), Cond::Is("/error_code", "MESSAGE_TOO_LARGE")]).does(Act::Before(
+                r#"{"type":"job_accepted","job_id":"job-too-large","status":"queued","timestamp":1700000100000}"#,
+            ))]
+        },
+    ),
+    inside(
+        P,
+        "emprops-cancelled-job-returns",
+        "A cancelled job is given to the next worker for whom there is nothing.",
+        &["EMP-053", "EMP-058"],
+    ),
+    inside(
+        P,
+        "emprops-failed-job-returns-to-worker",
+        "A job that failed for good is given to the same worker again.",
+        &["EMP-058", "EMP-081"],
+    ),
+    inside(P, "emprops-third-connection-refused", "The third connection is refused.", &["EMP-001", "EMP-116"]),
+    inside(
+        P,
+        "emprops-lost-worker-frees-all",
+        "When one worker is lost, the jobs of all are given to others.",
+        &["EMP-059"],
+    ),
+    inside(
+        P,
+        "emprops-unknown-told-to-all",
+        "The answer to a message of unknown type goes to everybody.",
+        &["EMP-113"],
+    ),
+    inside(
+        P,
+        "emprops-filters-together-ignored",
+        "Where more than two filters are given, only the status is looked at.",
+        &["EMP-097", "EMP-098", "EMP-099"],
+    ),
+    inside(P, "emprops-permissions-ignored", "Monitors see everything, whatever they may.", &["EMP-020"]),
+    inside(P, "emprops-newest-first", "Of jobs of one priority the newest is assigned first.", &["EMP-046"]),
+    inside(P, "emprops-resources-ignored", "What a worker has left is not looked at.", &["EMP-062"]),
+    inside(P, "emprops-vain-claim-acknowledged", "A claim for which there is no job is acknowledged.", &["EMP-063"]),
+    inside(
+        P,
+        "emprops-racing-claims-both-win",
+        "Of two claims at the same time both get the job.",
+        &["EMP-059", "EMP-064"],
+    ),
+    inside(P, "emprops-connector-refused", "The state of connectors is answered by an error.", &["EMP-111"]),
+    inside(P, "emprops-sections-ignored", "Statistics that are asked for have all sections.", &["EMP-105"]),
+    inside(P, "emprops-refusal-told-to-all", "Everybody hears of a job that is refused.", &["EMP-034"]),
+    inside(
+        P,
+        "emprops-ping-serves-incomplete",
+        "A ping makes the hub accept what it has of incomplete messages.",
+        &["EMP-129"],
+    ),
+    inside(P, "emprops-chunks-count-from-one", "The first chunk is expected to have the index 1.", &["EMP-120"]),
+];
