@@ -1,6 +1,6 @@
 //! How much of what a relay can do to a hub's frames the scenarios notice.
 //!
-//! * `cargo run --release --example detection > reports/detection.md` renders it for all protocols.
+//! * `cargo run --release --example detection > reports/detection.md` renders it for all protocols with messages.
 //! * `cargo run --example detection concierge` shows what survives, while scenarios are written.
 #![allow(clippy::unwrap_used)]
 
@@ -14,7 +14,7 @@ mod on_disk;
 #[allow(dead_code)]
 mod virtual_wire;
 
-use detection::{Detection, beside};
+use detection::{Detection, beside, measurable};
 
 const INTRODUCTION: &str = "\
 # What is noticed of computed changes
@@ -37,15 +37,14 @@ belong to the preparations of a scenario, where a missing answer leaves it incon
 ";
 
 fn main() {
-    let mut names: Vec<String> = std::env::args().skip(1).collect();
+    let names: Vec<String> = std::env::args().skip(1).collect();
     if !names.is_empty() {
         return names.iter().for_each(|name| show(name));
     }
-    names = hubproof_reference::protocols().iter().map(|name| (*name).to_owned()).collect();
     print!("{INTRODUCTION}");
     let mut rest = BESIDE.to_owned();
-    for name in names {
-        let detection = Detection::measure(&name);
+    for name in measurable() {
+        let detection = Detection::measure(name);
         print!("\n{}", detection.markdown());
         rest += &format!("\n{name}:\n\n{}", beside(&detection.said));
     }

@@ -80,13 +80,6 @@ pub static LAPSES: &[Fault] = &[
     ),
     outside(
         P,
-        "concierge-listed-subscribers-no-uuid",
-        "Subscribers of listed groups are told by something that is no UUID.",
-        &["CON-082"],
-        const { &[frame(&[Cond::Has("/groups")]).does(Act::Set("/groups/*/subscribers", r#"["a subscriber"]"#))] },
-    ),
-    outside(
-        P,
         "concierge-listed-uuid-no-uuid",
         "Listed clients have something as uuid that is no UUID.",
         &["CON-026", "CON-102"],
@@ -342,6 +335,27 @@ pub static LAPSES: &[Fault] = &[
             &[frame(&[Cond::Is("/type", "STATUS"), Cond::Is("/code", "GROUP_ALREADY_CREATED")])
                 .does(Act::Retype("/seq"))]
         },
+    ),
+    outside(
+        P,
+        "concierge-message-sent-twice",
+        "A delivered message is acknowledged twice.",
+        &["CON-057"],
+        const { &[frame(&[Cond::Is("/type", "STATUS"), Cond::Is("/code", "MESSAGE_SENT")]).does(Act::Double)] },
+    ),
+    outside(
+        P,
+        "concierge-no-auth-served",
+        "A payload before identification closes the connection, and yet the groups are listed first.",
+        &["CON-117"],
+        const { &[close(4003).does(Act::Before(r#"{"type":"GROUP_FETCH_ALL_RESULT","groups":[],"seq":0}"#))] },
+    ),
+    outside(
+        P,
+        "concierge-late-hears-of-others",
+        "Who does not identify in time hears that a message of somebody else was sent.",
+        &["CON-117"],
+        const { &[close(4004).does(Act::Before(r#"{"type":"STATUS","code":"MESSAGE_SENT","seq":0}"#))] },
     ),
     outside(
         P,

@@ -192,6 +192,13 @@ pub static MEMBERS: &[Fault] = &[
     ),
     outside(
         P,
+        "concierge-listed-groups-subscribers-retyped",
+        "The subscribers of listed groups come as a string.",
+        &["CON-101"],
+        const { &[frame(&[Cond::Has("/groups")]).does(Act::Retype("/groups/*/subscribers"))] },
+    ),
+    outside(
+        P,
         "concierge-subscriptions-gone",
         "SELF_FETCH_RESULT has no subscriptions.",
         &["CON-105", "CON-106"],

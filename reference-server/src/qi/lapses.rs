@@ -54,5 +54,23 @@ pub static LAPSES: &[Fault] = &[
                 .does(Act::Set("/session_id", r#""base""#))]
         },
     ),
+    outside(
+        P,
+        "qi-base-failure-twice",
+        "The failure of a base request is told twice.",
+        &["QI-020"],
+        const { &[frame(&[Cond::Is("/status", "failure"), Cond::Lacks("/session_id")]).does(Act::Double)] },
+    ),
+    outside(
+        P,
+        "qi-unknown-command-answered-twice",
+        "That there is no such command is told twice.",
+        &["QI-020"],
+        const {
+            &[frame(&[Cond::Is("/status", "failure")])
+                .after(&[Cond::Is("/command", "no_such_command")])
+                .does(Act::Double)]
+        },
+    ),
     inside(P, "qi-empty-payload-refused", "The command ping fails when its payload is an empty object.", &["QI-006"]),
 ];

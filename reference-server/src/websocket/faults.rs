@@ -171,11 +171,41 @@ pub static FAULTS: &[Fault] = &[
     ),
     inside(
         P,
+        "websocket-long-close-unanswered",
+        "A close frame with a reason of 123 bytes ends the stream without an answer.",
+        &["WS-5.5.1-answer"],
+    ),
+    inside(
+        P,
+        "websocket-close-in-message-unanswered",
+        "A close frame inside a fragmented message ends the stream without an answer.",
+        &["WS-5.5.1-answer"],
+    ),
+    inside(
+        P,
         "websocket-wrong-close-ignored",
         "A close frame with an unusable body changes nothing.",
         &["WS-5.5.1-ends"],
     ),
     inside(P, "websocket-stream-kept", "The stream stays after the closing handshake.", &["WS-5.5.1-stream"]),
+    inside(
+        P,
+        "websocket-stream-kept-without-code",
+        "The stream stays after a closing handshake without a code.",
+        &["WS-5.5.1-stream"],
+    ),
+    inside(
+        P,
+        "websocket-stream-kept-after-reason",
+        "The stream stays after a closing handshake with a reason.",
+        &["WS-5.5.1-stream"],
+    ),
+    inside(
+        P,
+        "websocket-stream-kept-in-message",
+        "The stream stays after a closing handshake inside a fragmented message, for what is left of it.",
+        &["WS-5.5.1-stream"],
+    ),
     inside(P, "websocket-answers-close-with-1000", "Every close is answered with 1000.", &["WS-5.5.1-echo"]),
     inside(P, "websocket-private-codes-refused", "Codes from 3000 on are answered with 1002.", &["WS-5.5.1-echo"]),
     inside(

@@ -227,8 +227,16 @@ impl Session {
         if is("websocket-close-ignored") {
             return;
         }
-        self.stage = if is("websocket-stream-kept") { Stage::Deaf } else { Stage::Over };
-        if is("websocket-close-unanswered") || (is("websocket-empty-close-unanswered") && body.is_empty()) {
+        let kept = is("websocket-stream-kept")
+            || (is("websocket-stream-kept-without-code") && body.is_empty())
+            || (is("websocket-stream-kept-after-reason") && body.len() > 2)
+            || (is("websocket-stream-kept-in-message") && self.message.is_some());
+        self.stage = if kept { Stage::Deaf } else { Stage::Over };
+        if is("websocket-close-unanswered")
+            || (is("websocket-empty-close-unanswered") && body.is_empty())
+            || (is("websocket-long-close-unanswered") && body.len() == 125)
+            || (is("websocket-close-in-message-unanswered") && self.message.is_some())
+        {
             return;
         }
         let echoed = match code {

@@ -91,8 +91,11 @@ pub(crate) fn conversation(fault: Option<&str>) -> Vec<String> {
         vec![masked(0x81, b"\xed\xa0\x80"), ping.clone()],
         vec![masked(0x81, b"\xc0\xaf"), ping.clone()],
         vec![masked(0x81, b"\xf4\x90\x80\x80"), ping.clone()],
+        vec![masked(0x01, b"{"), masked(0x88, b"\x03\xe8")],
     ];
-    let closes: [&[u8]; 8] = [b"", b"\x03", b"\x03\xe8", b"\x03\xe9", b"\x0f\xa0", b"\x03\xed", b"\0\0", reason];
+    let longest = [b"\x03\xe8".as_slice(), &[b'x'; 123]].concat();
+    let closes: [&[u8]; 9] =
+        [b"", b"\x03", b"\x03\xe8", b"\x03\xe9", b"\x0f\xa0", b"\x03\xed", b"\0\0", reason, &longest];
     let upgrades = heads.iter().map(|head| say(fault, &[format!("{head}\r\n").as_bytes()]));
     let streams = streams.iter().map(|sent| frames(fault, sent));
     let closes = closes.iter().map(|body| frames(fault, &[masked(0x88, body), ping.clone()]));
