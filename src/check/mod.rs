@@ -20,7 +20,10 @@ use crate::pack::Pack;
 use crate::scenario::{Isolation, Program, Shared};
 use crate::secret::Masker;
 use crate::target::{DEFAULT_CONNECTIONS, HookSpec, Target};
-use crate::transport::{Endpoint, tls};
+use crate::transport::{Endpoint, Room, tls};
+
+/// The longest messages that may be on their way at the same time, over all scenarios; others wait until one is handled.
+const LONG_MESSAGES: usize = 4;
 
 /// One protocol and the hub it is checked on.
 pub struct Subject {
@@ -62,6 +65,8 @@ pub struct Site {
     /// Defaults of the protocol included.
     pub settings: BTreeMap<String, Value>,
     pub provides: BTreeSet<String>,
+    /// For the long messages of all connections to this hub.
+    pub room: Room,
 }
 
 /// Why nothing can be checked.
@@ -199,6 +204,7 @@ fn prepare(subject: &Subject) -> Result<Prepared, SetupError> {
     let trust = trust.then(|| Trust::new(&target.tls)).transpose();
     let trust = trust.map_err(|error| SetupError::Tls(error.to_string()))?;
     let connections = target.connections.or(subject.pack.ours.connections).unwrap_or(DEFAULT_CONNECTIONS).max(1);
+    let room = Room::of(LONG_MESSAGES * play::LONGEST_MESSAGE);
     let mut sites = Vec::new();
     for instance in &target.instances {
         let endpoint: Endpoint = instance
@@ -221,6 +227,7 @@ fn prepare(subject: &Subject) -> Result<Prepared, SetupError> {
             trust: trust.clone(),
             settings,
             provides,
+            room: room.clone(),
         }));
     }
     Ok(Prepared {
@@ -292,7 +299,7 @@ async fn run_job(
         match embedded.start_one(index).await {
             Ok((url, hub)) => {
                 if let Ok(endpoint) = url.parse() {
-                    let Site { name, tls, hooks, trust, settings, provides, .. } = &*site;
+                    let Site { name, tls, hooks, trust, settings, provides, room, .. } = &*site;
                     let hooks = hub.hooks(hooks);
                     site = Arc::new(Site {
                         name: name.clone(),
@@ -302,6 +309,7 @@ async fn run_job(
                         trust: trust.clone(),
                         settings: settings.clone(),
                         provides: provides.clone(),
+                        room: room.clone(),
                     });
                 }
                 own = Some(hub);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Fold, Outline, RunOptions, RunReport};
-use crate::event::{Cause, CheckReport, Detail, Direction, FrameReport, ScenarioReport, Verdict};
+use crate::event::{Cause, CheckReport, Detail, Direction, FrameReport, Margin, ScenarioReport, Verdict};
 use crate::pack::{Folder, Pack};
 use crate::scenario::{Program, Scenarios};
 use crate::source::{FileId, Sources, Span};
@@ -350,7 +350,11 @@ impl Run {
             frame(1, "anna", Direction::Sent, "text", r#"{"say":"hello","name":"anna"}"#),
             frame(3, "anna", Direction::Received, "text", r#"{"say":"welcome","name":"anna","mood":"happy","at":1}"#),
         ];
-        report.slimmest = Some((Duration::from_millis(4_998), "anna expects: welcome".to_owned()));
+        report.slimmest = Some(Margin {
+            step: "anna expects: welcome".to_owned(),
+            waited: Duration::from_millis(2),
+            bound: Duration::from_secs(5),
+        });
         report
     }
 
