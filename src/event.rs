@@ -156,8 +156,29 @@ pub struct ScenarioReport {
     /// Frames the bounded history has no room for.
     pub history_dropped: usize,
     pub duration: Duration,
-    /// The least time that was left when something awaited came, with the step: how near a slow machine is to a false alarm.
-    pub slimmest: Option<(Duration, String)>,
+    /// Of the waits that were met, the one that took the largest share of its bound.
+    pub slimmest: Option<Margin>,
+}
+
+/// How near a wait that was met came to its bound: how near a slow machine is to a false alarm.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Margin {
+    /// The step that waited.
+    pub step: String,
+    pub waited: Duration,
+    /// How long it would have waited. Never zero.
+    pub bound: Duration,
+}
+
+impl Margin {
+    /// 0 for what came at once, 1 for what came at the last moment.
+    pub fn share(&self) -> f64 {
+        self.waited.as_secs_f64() / self.bound.as_secs_f64()
+    }
+
+    pub fn left(&self) -> Duration {
+        self.bound.saturating_sub(self.waited)
+    }
 }
 
 /// A hub that was started by a command, over a whole run.

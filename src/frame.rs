@@ -178,9 +178,11 @@ pub enum Received {
         body: Vec<u8>,
         reason: String,
     },
-    /// A TCP connection was made, but what answered the upgrade, if anything, was no HTTP.
+    /// A TCP connection was made, but what answered the upgrade, if anything, was no HTTP; or, with `bound: true`, more of
+    /// it than we take.
     NoUpgrade {
         reason: String,
+        bound: bool,
     },
     /// No connection at all: the address did not resolve, the port was closed, TLS failed.
     Unreachable {

@@ -1,6 +1,7 @@
 //! Servers that are no hub at all: small, on loopback, each wrong in a way of its own. They end with the value.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,46 +11,91 @@ use tokio::runtime::Runtime;
 /// What is wrong with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Habit {
-    /// Sends every text back.
-    Echo,
-    /// Accepts the upgrade, and says nothing ever.
-    Silent,
+    // Below HTTP.
     /// Accepts the TCP connection, and says nothing ever.
     TcpSilent,
-    /// Accepts the upgrade, then closes with 1011.
-    Closes,
-    /// Accepts the upgrade, then ends the TCP connection.
-    Hangs,
     /// Ends the TCP connection before the upgrade.
     TcpCloses,
-    /// Answers every text by text that is no JSON.
-    GarbageText,
-    /// Answers the upgrade, then sends bytes that are no frames.
-    GarbageBytes,
-    /// Sends frames that are valid JSON, and that nobody asked for, as fast as they go.
-    Flood,
-    /// Announces a message longer than any memory, and begins it.
-    Endless,
-    /// Sends a message in fragments that never end.
-    Fragments,
+    /// Breaks the TLS handshake off with an alert.
+    TlsAlert,
+    /// Answers the TLS handshake with bytes that are no TLS.
+    TlsGarbage,
+    /// Ends the TCP connection in the TLS handshake.
+    TlsCloses,
+    /// Says nothing in the TLS handshake.
+    TlsSilent,
+
+    // Instead of the upgrade.
     /// A web server that knows nothing of WebSockets.
     NotFound,
+    /// A web server that is broken.
+    ServerError,
+    /// A web server that sends everybody elsewhere.
+    Redirect,
+    /// Answers the upgrade with header lines that never end.
+    EndlessHead,
+    /// Answers the upgrade at one byte a second.
+    SlowHead,
+    /// Accepts the upgrade with the answer to another key.
+    WrongKey,
+
+    // After the upgrade.
+    /// Sends every text back.
+    Echo,
+    /// Says nothing ever.
+    Silent,
+    /// Closes with 1011.
+    Closes,
+    /// Closes with 1011 and hangs up, without a word from us.
+    ClosesAndHangsUp,
+    /// Ends the TCP connection.
+    Hangs,
+    /// Answers every text by text that is no JSON.
+    GarbageText,
+    /// Sends bytes that are no frames.
+    GarbageBytes,
+    /// Answers every text by one that is no UTF-8.
+    NoUtf8,
+    /// Answers every text by half a frame, and resets the TCP connection.
+    Resets,
+    /// Answers every text by a message of the protocol that nobody asked for.
+    Unrelated,
+    /// The same, at one byte a second.
+    Slow,
+    /// The same, blown up to ten thousand fragments of one byte.
+    Shreds,
+    /// The same, unasked and as fast as it goes.
+    Flood,
+    /// Text messages of 11 MiB, JSON of one string, as fast as they go.
+    Giants,
+    /// Text messages of 4 MiB, JSON of two million numbers, as fast as they go.
+    Numerous,
+    /// A frame of 100 MB.
+    Giant,
+    /// Announces a message longer than any memory, and begins it.
+    Endless,
+    /// A message in fragments that never end.
+    Fragments,
+    /// Greets and answers with JSON that is nested a hundred thousand deep.
+    Deep,
+    /// Greets and answers with a number of a thousand digits.
+    Digits,
+    /// Greets and answers with half a surrogate pair.
+    Surrogate,
 }
 
 pub struct HostileHub {
     address: SocketAddr,
+    habit: Habit,
     clients: tokio::sync::watch::Receiver<usize>,
     // Dropped: its tasks end with it.
     runtime: Runtime,
 }
 
 impl HostileHub {
-    /// `flood`: the text that [`Habit::Flood`] repeats.
-    pub fn start(habit: Habit, flood: &str) -> Self {
-        Self::serving(frame(0x81, flood.as_bytes()), habit)
-    }
-
-    fn serving(flood: Vec<u8>, habit: Habit) -> Self {
+    /// `unrelated`: a message of the protocol that nobody asked for, for the habits that need one.
+    pub fn start(habit: Habit, unrelated: &str) -> Self {
+        let unrelated: Arc<str> = unrelated.into();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
@@ -57,18 +103,19 @@ impl HostileHub {
         runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 count.send_modify(|count| *count += 1);
-                let flood = flood.clone();
+                let unrelated = Arc::clone(&unrelated);
                 tokio::spawn(async move {
                     // A client that is gone is what ends a conversation here.
-                    let _ = behave(stream, habit, &flood).await;
+                    let _ = behave(stream, habit, &unrelated).await;
                 });
             }
         });
-        Self { address, clients, runtime }
+        Self { address, habit, clients, runtime }
     }
 
     pub fn url(&self) -> String {
-        format!("ws://{}", self.address)
+        let tls = matches!(self.habit, Habit::TlsAlert | Habit::TlsGarbage | Habit::TlsCloses | Habit::TlsSilent);
+        format!("{}://{}", if tls { "wss" } else { "ws" }, self.address)
     }
 
     /// How many have connected so far.
@@ -89,68 +136,150 @@ pub fn closed_port() -> String {
     format!("ws://{}", listener.local_addr().unwrap())
 }
 
-async fn behave(mut stream: TcpStream, habit: Habit, flood: &[u8]) -> std::io::Result<()> {
+async fn behave(mut stream: TcpStream, habit: Habit, unrelated: &str) -> std::io::Result<()> {
     match habit {
-        Habit::TcpSilent => return linger(&mut stream).await,
-        Habit::TcpCloses => return head(&mut stream).await.map(drop),
-        Habit::NotFound => {
+        Habit::TcpSilent | Habit::TlsSilent => linger(&mut stream).await,
+        Habit::TcpCloses => head(&mut stream).await.map(drop),
+        Habit::TlsCloses => stream.read_u8().await.map(drop),
+        Habit::TlsAlert => say(stream, &[0x15, 3, 3, 0, 2, 2, 40]).await,
+        Habit::TlsGarbage => say(stream, b"220 mail.example ESMTP\r\n").await,
+        Habit::NotFound => respond(stream, "404 Not Found", "").await,
+        Habit::ServerError => respond(stream, "500 Internal Server Error", "").await,
+        Habit::Redirect => respond(stream, "302 Found", "Location: https://elsewhere.example/ws\r\n").await,
+        Habit::EndlessHead => {
             head(&mut stream).await?;
-            stream
-                .write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\nConnection: close\r\n\r\nnot here\n")
-                .await?;
-            return linger(&mut stream).await;
+            stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\n").await?;
+            pour(stream, b"X-More: and more\r\n").await
         }
-        _ => upgrade(&mut stream).await?,
+        Habit::SlowHead => {
+            head(&mut stream).await?;
+            trickle(stream, b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n").await
+        }
+        Habit::WrongKey => {
+            let head = head(&mut stream).await?;
+            say(stream, accepting(&head, "bm90IHlvdXIga2V5").as_bytes()).await
+        }
+        _ => {
+            upgrade(&mut stream).await?;
+            converse_badly(stream, habit, unrelated).await
+        }
     }
+}
+
+async fn converse_badly(mut stream: TcpStream, habit: Habit, unrelated: &str) -> std::io::Result<()> {
+    let text = |text: &str| frame(0x81, text.as_bytes());
     match habit {
         Habit::Silent => linger(&mut stream).await,
-        Habit::Closes => {
-            stream.write_all(&frame(0x88, b"\x03\xf3out of order")).await?;
-            linger(&mut stream).await
-        }
-        Habit::GarbageBytes => {
-            stream.write_all(&[0xff; 64]).await?;
-            linger(&mut stream).await
-        }
-        Habit::Flood => {
-            let batch = flood.repeat(1 + 16_384 / flood.len());
-            let (mut reader, mut writer) = stream.split();
-            tokio::select! {
-                ended = linger(&mut reader) => ended,
-                ended = async { loop { writer.write_all(&batch).await?; } } => ended,
-            }
-        }
-        Habit::Fragments => {
-            stream.write_all(&frame(0x01, b"\"")).await?;
-            let (mut reader, mut writer) = stream.split();
-            let batch = frame(0x00, &[b'x'; 16_384]);
-            tokio::select! {
-                ended = linger(&mut reader) => ended,
-                ended = async { loop { writer.write_all(&batch).await?; } } => ended,
-            }
+        Habit::Closes => say(stream, &frame(0x88, b"\x03\xf3out of order")).await,
+        Habit::ClosesAndHangsUp => stream.write_all(&frame(0x88, b"\x03\xf3out of order")).await,
+        Habit::GarbageBytes => say(stream, &[0xff; 64]).await,
+        Habit::Flood => pour(stream, &text(unrelated).repeat(1 + 16_384 / unrelated.len())).await,
+        Habit::Giants => pour(stream, &text(&format!("\"{}\"", "x".repeat(11 << 20)))).await,
+        Habit::Numerous => pour(stream, &text(&format!("[{}0]", "0,".repeat(2 << 20)))).await,
+        Habit::Giant => {
+            let mut giant = vec![0x81, 127];
+            giant.extend(100_000_000_u64.to_be_bytes());
+            stream.write_all(&giant).await?;
+            pour(stream, &[b'"'; 16_384]).await
         }
         Habit::Endless => {
             // A text of 2^62 bytes, it says.
             stream.write_all(&[0x81, 127, 0x40, 0, 0, 0, 0, 0, 0, 0]).await?;
-            let (mut reader, mut writer) = stream.split();
-            let batch = vec![b'"'; 16_384];
-            tokio::select! {
-                ended = linger(&mut reader) => ended,
-                ended = async { loop { writer.write_all(&batch).await?; } } => ended,
-            }
+            pour(stream, &[b'"'; 16_384]).await
         }
-        Habit::Echo | Habit::GarbageText => loop {
+        Habit::Fragments => {
+            stream.write_all(&frame(0x01, b"\"")).await?;
+            pour(stream, &frame(0x00, &[b'x'; 16_384])).await
+        }
+        Habit::Slow => trickle(stream, &text(unrelated)).await,
+        Habit::Deep => answer(stream, &text(&format!("{}{}", "[".repeat(100_000), "]".repeat(100_000))), true).await,
+        Habit::Digits => answer(stream, &text(&format!("{{\"n\":{}}}", "7".repeat(1000))), true).await,
+        Habit::Surrogate => answer(stream, &text(r#"{"text":"\ud800"}"#), true).await,
+        Habit::GarbageText => answer(stream, &text("huh?! \\o/"), false).await,
+        Habit::NoUtf8 => answer(stream, &frame(0x81, b"{\"text\":\"\xc3\x28\"}"), false).await,
+        Habit::Unrelated => answer(stream, &text(unrelated), false).await,
+        Habit::Shreds => answer(stream, &shreds(unrelated), false).await,
+        Habit::Resets => {
+            read_frame(&mut stream).await?;
+            stream.write_all(&text(unrelated)[..20]).await?;
+            stream.set_zero_linger()
+        }
+        Habit::Echo => loop {
             let (opcode, payload) = read_frame(&mut stream).await?;
-            match (opcode, habit) {
-                (0x1, Habit::GarbageText) => stream.write_all(&frame(0x81, b"huh?! \\o/")).await?,
-                (0x8, _) => return stream.write_all(&frame(0x88, &payload)).await,
-                (0x9, _) => stream.write_all(&frame(0x8a, &payload)).await?,
-                (0x0..=0x2, _) => stream.write_all(&frame(0x80 | opcode, &payload)).await?,
+            match opcode {
+                0x8 => return stream.write_all(&frame(0x88, &payload)).await,
+                0x9 => stream.write_all(&frame(0x8a, &payload)).await?,
+                0x0..=0x2 => stream.write_all(&frame(0x80 | opcode, &payload)).await?,
                 _ => {}
             }
         },
-        Habit::Hangs | Habit::TcpSilent | Habit::TcpCloses | Habit::NotFound => Ok(()),
+        Habit::Hangs => Ok(()),
+        other => unreachable!("{other:?} does not get so far"),
     }
+}
+
+/// Answers texts by these bytes, and pings and closes as one should; with `greets` it says them first, too.
+async fn answer(mut stream: TcpStream, bytes: &[u8], greets: bool) -> std::io::Result<()> {
+    if greets {
+        stream.write_all(bytes).await?;
+    }
+    loop {
+        let (opcode, payload) = read_frame(&mut stream).await?;
+        match opcode {
+            0x1 => stream.write_all(bytes).await?,
+            0x8 => return stream.write_all(&frame(0x88, &payload)).await,
+            0x9 => stream.write_all(&frame(0x8a, &payload)).await?,
+            _ => {}
+        }
+    }
+}
+
+/// A message in ten thousand frames, with blanks behind it.
+fn shreds(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (place, byte) in format!("{text:10000}").bytes().enumerate() {
+        let first = u8::from(place == 0) | u8::from(place == 9999) << 7;
+        bytes.extend(frame(first, &[byte]));
+    }
+    bytes
+}
+
+/// Says this, and then nothing more.
+async fn say(mut stream: TcpStream, bytes: &[u8]) -> std::io::Result<()> {
+    stream.write_all(bytes).await?;
+    linger(&mut stream).await
+}
+
+/// Says this again and again, as fast as it goes, and hears nothing.
+async fn pour(mut stream: TcpStream, bytes: &[u8]) -> std::io::Result<()> {
+    let (mut reader, mut writer) = stream.split();
+    tokio::select! {
+        ended = linger(&mut reader) => ended,
+        ended = async { loop { writer.write_all(bytes).await?; } } => ended,
+    }
+}
+
+/// Says this at one byte a second.
+async fn trickle(mut stream: TcpStream, bytes: &[u8]) -> std::io::Result<()> {
+    let (mut reader, mut writer) = stream.split();
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    let slowly = async {
+        for byte in bytes {
+            second.tick().await;
+            writer.write_all(&[*byte]).await?;
+        }
+        std::future::pending().await
+    };
+    tokio::select! {
+        ended = linger(&mut reader) => ended,
+        ended = slowly => ended,
+    }
+}
+
+async fn respond(mut stream: TcpStream, status: &str, headers: &str) -> std::io::Result<()> {
+    head(&mut stream).await?;
+    let answer = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: 9\r\nConnection: close\r\n\r\nnot here\n");
+    say(stream, answer.as_bytes()).await
 }
 
 /// Reads and drops whatever comes, until the client is gone.
@@ -173,22 +302,26 @@ pub async fn upgrade(stream: &mut TcpStream) -> std::io::Result<()> {
     use base64::Engine as _;
     use sha1::Digest as _;
     let head = head(stream).await?;
-    let header = |wanted: &str| {
-        head.lines().find_map(|line| {
-            let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case(wanted).then(|| value.trim().to_owned())
-        })
-    };
-    let key = header("Sec-WebSocket-Key").unwrap_or_default();
+    let key = header(&head, "Sec-WebSocket-Key").unwrap_or_default();
     let digest = sha1::Sha1::digest(format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11"));
     let accept = base64::engine::general_purpose::STANDARD.encode(digest);
-    let subprotocol = header("Sec-WebSocket-Protocol")
+    stream.write_all(accepting(&head, &accept).as_bytes()).await
+}
+
+fn accepting(head: &str, accept: &str) -> String {
+    let subprotocol = header(head, "Sec-WebSocket-Protocol")
         .and_then(|offered| Some(format!("Sec-WebSocket-Protocol: {}\r\n", offered.split(',').next()?.trim())))
         .unwrap_or_default();
-    let answer = format!(
+    format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n{subprotocol}\r\n"
-    );
-    stream.write_all(answer.as_bytes()).await
+    )
+}
+
+fn header(head: &str, wanted: &str) -> Option<String> {
+    head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case(wanted).then(|| value.trim().to_owned())
+    })
 }
 
 /// A frame as a server sends it: not masked. `first` is the first byte, FIN and opcode.

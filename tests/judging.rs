@@ -244,6 +244,22 @@ fn always_cannot_say_more_than_could_be_decoded() {
     assert_eq!(of(&report, "MUST"), Verdict::Inconclusive, "{:#?}", report.checks);
 }
 
+/// Nor does it break a silence that it may be no part of: it may be what may always come, or it came when that was over.
+#[rstest]
+#[case::perhaps_ignored("ignore: [notice]\n", 100, Verdict::Inconclusive)]
+#[case::nothing_is_ignored("", 100, Verdict::Fail)]
+#[case::too_late("", 600, Verdict::Pass)]
+#[case::too_late_to_be_ignored("ignore: [notice]\n", 600, Verdict::Pass)]
+fn what_cannot_be_decoded_in_a_silence(#[case] ignore: &str, #[case] time: u64, #[case] expected: Verdict) {
+    let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna expects nothing: any\n    for: 500ms\n    rules: [MUST]\n";
+    let report =
+        play_late(Duration::from_millis(300), &format!("{PLAIN}{ignore}"), scenario, |heard| match heard.text {
+            None => vec![(time, heard.connection, text(r#"{"type":"answer","n":1e400}"#))],
+            Some(_) => Vec::new(),
+        });
+    assert_eq!(of(&report, "MUST"), expected, "{:#?}", report.checks);
+}
+
 /// Where the protocol says that hubs write NaN, it is read, and what it is worth is the scenarios' affair; elsewhere it
 /// is no JSON.
 #[rstest]

@@ -20,6 +20,7 @@ mod foreign_emprops;
 mod hostile;
 mod hostile_hubs;
 mod interpreter;
+mod interpreter_doubt;
 mod judging;
 mod language;
 mod legal_emprops;

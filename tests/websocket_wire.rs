@@ -118,8 +118,11 @@ impl Wire<'_> {
                 answer.drain(..head.length);
                 handshake::judge_response(head, key, &dial.subprotocols)
             }
-            Ok(None) => Received::NoUpgrade { reason: "the hub closed the connection before answering".to_owned() },
-            Err(error) => Received::NoUpgrade { reason: error.to_string() },
+            Ok(None) => Received::NoUpgrade {
+                reason: "the hub closed the connection before answering".to_owned(),
+                bound: false,
+            },
+            Err(error) => Received::NoUpgrade { reason: error.to_string(), bound: error.is_bound() },
         };
         let first = match self.habit {
             Habit::Refuses => {

@@ -24,7 +24,10 @@ use crate::report::scenario_verdict;
 use crate::scenario::{Isolation, Program, Shared};
 use crate::secret::Masker;
 use crate::target::{DEFAULT_CONNECTIONS, HookSpec, Target};
-use crate::transport::{Endpoint, tls};
+use crate::transport::{Endpoint, Room, tls};
+
+/// The longest messages that may be on their way at the same time, over all scenarios; others wait until one is handled.
+const LONG_MESSAGES: usize = 4;
 
 /// One protocol and the hub it is checked on.
 pub struct Subject {
@@ -71,6 +74,8 @@ pub struct Site {
     pub provides: BTreeSet<String>,
     /// The process behind it, where it was started for this run.
     pub process: Option<Arc<HubProcess>>,
+    /// For the long messages of all connections to this hub.
+    pub room: Room,
 }
 
 /// Why nothing can be checked.
@@ -208,6 +213,7 @@ fn prepare(subject: &Subject) -> Result<Prepared, SetupError> {
     let trust = trust.then(|| Trust::new(&target.tls)).transpose();
     let trust = trust.map_err(|error| SetupError::Tls(error.to_string()))?;
     let connections = target.connections.or(subject.pack.ours.connections).unwrap_or(DEFAULT_CONNECTIONS).max(1);
+    let room = Room::of(LONG_MESSAGES * play::LONGEST_MESSAGE);
     let mut sites = Vec::new();
     for (index, instance) in target.instances.iter().enumerate() {
         let endpoint: Endpoint = instance
@@ -232,6 +238,7 @@ fn prepare(subject: &Subject) -> Result<Prepared, SetupError> {
             settings,
             provides,
             process: process.map(|(process, _)| Arc::clone(process)),
+            room: room.clone(),
         }));
     }
     Ok(Prepared {

@@ -16,7 +16,7 @@ use crate::interpret::{Config, Conversation, Dial, Input, Output};
 use crate::report::text::time;
 use crate::scenario::Program;
 use crate::scenario::model::{ActorId, setting_value};
-use crate::transport::{self, ConnId, ConnectRequest, Connection, Incoming, Limits, Listener, Outgoing};
+use crate::transport::{self, ConnId, ConnectRequest, Connection, Held, Incoming, Limits, Listener, Outgoing};
 
 /// Events of all connections of a scenario that may wait to be handled; beyond it reading stops.
 const INCOMING: usize = 1024;
@@ -24,7 +24,7 @@ const INCOMING: usize = 1024;
 const ACCEPTED: u32 = 1 << 20;
 /// The longest message that is taken, in bytes. The longest that a document here allows has 10 MiB; and a hub that sends
 /// endless ones on every connection must not have memory as it likes.
-const LONGEST_MESSAGE: usize = 16 << 20;
+pub(super) const LONGEST_MESSAGE: usize = 12 << 20;
 /// The part of the patience that the answer to an upgrade has: less than the step, so that what is reported is the
 /// missing answer and not only that a step waited in vain.
 const UPGRADE: f64 = 0.9;
@@ -231,7 +231,8 @@ impl Driver {
                 let what = crate::frame::Received::Unreachable {
                     reason: format!("`{}` is not a source address", dial.from.unwrap_or_default()),
                 };
-                let _ = self.sender.send(Incoming { conn: ConnId(connection), at: Instant::now(), what }).await;
+                let (conn, at, held) = (ConnId(connection), Instant::now(), Held::default());
+                let _ = self.sender.send(Incoming { conn, at, what, held }).await;
                 return;
             }
         };
@@ -252,6 +253,7 @@ impl Driver {
                 linger: self.patience.mul_f64(2.0),
                 ..Limits::default()
             },
+            room: self.site.room.clone(),
             ..ConnectRequest::new(endpoint)
         };
         let opened = transport::open(ConnId(connection), request, self.sender.clone());

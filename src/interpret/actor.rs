@@ -9,8 +9,9 @@ use serde_json::Value;
 use crate::scenario::value::{Bound, Wire};
 
 /// Frames of an inbox that are kept; beyond them the oldest unclaimed go, and the report says so.
-pub const MOST_FRAMES: usize = 10_000;
-pub const MOST_BYTES: usize = 64 << 20;
+const MOST_FRAMES: usize = 10_000;
+/// Bytes, about, that all inboxes of a conversation hold together, unless one frame alone weighs more.
+pub const MOST_BYTES: usize = 24 << 20;
 
 #[derive(Default)]
 pub struct Actor {
@@ -20,11 +21,15 @@ pub struct Actor {
     pub link: Link,
     /// The latest connection, while it is open and after.
     pub connection: Option<u32>,
+    /// Its upgrade request has no handshake header of the scenario's making.
+    pub asks_plainly: bool,
     pub opened_at: Duration,
     pub inbox: VecDeque<Entry>,
     pub inbox_bytes: usize,
     pub overflowed: usize,
-    /// Frames of this connection are gone from the inbox, claimed or not.
+    /// Position of the latest frame that went though nobody had claimed it.
+    pub lost: u64,
+    /// Frames of this connection are gone, claimed or not.
     pub forgetful: bool,
     pub last_sent: Option<String>,
     /// Where it listens, for a role with `side: server`.
@@ -57,6 +62,8 @@ pub enum Link {
         sequence: u64,
         refusal: Value,
         text: String,
+        /// It says nothing of the hub: something went wrong before it, or we took no more.
+        undecided: bool,
     },
     Unreachable {
         reason: String,
@@ -107,20 +114,32 @@ pub struct Entry {
     pub wire: Arc<Wire>,
     pub kind: EntryKind,
     pub claimed: bool,
+    /// About how many bytes it takes.
+    pub weight: usize,
 }
 
 pub enum EntryKind {
-    /// `json` is missing where it cannot be decoded; `message` is the index in the pack of what it is.
+    /// `json` is missing where it is none; `message` is the index in the pack of what it is.
     Message {
         json: Option<Value>,
         message: Option<usize>,
-        /// It may be anything: it cannot be decoded within our bounds.
-        beyond: bool,
+    },
+    /// JSON, but beyond what is decoded here: it may be any message.
+    Undecodable {
+        why: String,
     },
     Control {
         pong: bool,
         data: Vec<u8>,
     },
+}
+
+impl Entry {
+    /// Why it cannot be told what it is, if it cannot.
+    pub fn unread(&self) -> Option<String> {
+        let EntryKind::Undecodable { why } = &self.kind else { return None };
+        Some(format!("cannot be told: a frame came that is JSON, but cannot be decoded here: {why}"))
+    }
 }
 
 impl Actor {
@@ -134,6 +153,7 @@ impl Actor {
         self.link = Link::Connecting;
         self.inbox.clear();
         self.inbox_bytes = 0;
+        self.lost = 0;
         self.end_noticed = false;
         self.forgetful = false;
         self.closing = Closing::No;
@@ -141,15 +161,20 @@ impl Actor {
     }
 
     pub fn push(&mut self, entry: Entry) {
-        self.inbox_bytes += entry.wire.size;
+        self.inbox_bytes += entry.weight;
         self.inbox.push_back(entry);
-        while self.inbox.len() > MOST_FRAMES || self.inbox_bytes > MOST_BYTES {
-            let Some(oldest) = self.inbox.pop_front() else { break };
-            self.inbox_bytes -= oldest.wire.size;
-            self.forgetful = true;
-            if !oldest.claimed {
-                self.overflowed += 1;
-            }
+        while self.inbox.len() > MOST_FRAMES {
+            self.lose_oldest();
+        }
+    }
+
+    pub fn lose_oldest(&mut self) {
+        let Some(oldest) = self.inbox.pop_front() else { return };
+        self.inbox_bytes -= oldest.weight;
+        self.forgetful = true;
+        if !oldest.claimed {
+            self.overflowed += 1;
+            self.lost = oldest.wire.sequence;
         }
     }
 

@@ -1,29 +1,81 @@
-//! From the text of a frame to JSON: what it is, what it is not, and what we cannot tell.
+//! From the text of a frame to JSON, within bounds: what is JSON by its grammar but beyond them is not decoded, and nobody
+//! is to blame for that.
 
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
-pub(super) enum Undecoded {
+/// The most values that a frame may hold: a tree of so many takes some 20 MiB, however short its text is. No documented
+/// message comes near it.
+const MOST_VALUES: usize = 1 << 18;
+/// What a value takes in a tree, names of members aside.
+const VALUE: usize = 80;
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Undecoded {
     Binary,
+    /// Why, as the parser says it.
     NotJson(String),
-    /// JSON, for all we know, but beyond what we take: nesting, number range, half a surrogate pair.
+    /// JSON, but not for us, and what about it.
     Beyond(String),
 }
 
 /// `no_numbers` are words that stand for a number JSON has not, and are read as null (see [`crate::pack::Ours`]).
-pub(super) fn decode(text: &str, no_numbers: &[String]) -> Result<Value, Undecoded> {
-    serde_json::from_str(text).or_else(|error| {
-        let replaced = without(text, no_numbers).and_then(|text| serde_json::from_str(&text).ok());
-        replaced.ok_or_else(|| undecoded(&error))
+///
+/// # Errors
+/// [`Undecoded::NotJson`] or [`Undecoded::Beyond`].
+pub fn decode(text: &str, no_numbers: &[String]) -> Result<Value, Undecoded> {
+    let decoded = within_bounds(text);
+    let Err(Undecoded::NotJson(_)) = decoded else { return decoded };
+    match without(text, no_numbers).map(|replaced| within_bounds(&replaced)) {
+        // What is wrong is told of the text as it came.
+        None | Some(Err(Undecoded::NotJson(_))) => decoded,
+        Some(replaced) => replaced,
+    }
+}
+
+fn within_bounds(text: &str) -> Result<Value, Undecoded> {
+    if text.len() > MOST_VALUES && values(text) > MOST_VALUES {
+        let beyond = Undecoded::Beyond(format!("it holds more than {MOST_VALUES} values"));
+        return Err(not_json(text).unwrap_or(beyond));
+    }
+    serde_json::from_str(text).map_err(|error| {
+        not_json(text).unwrap_or_else(|| {
+            let why = error.to_string();
+            Undecoded::Beyond(if why.contains("recursion limit") {
+                "it is nested more than 127 deep".to_owned()
+            } else if why.contains("number out of range") {
+                "it holds a number beyond ±1.8e308".to_owned()
+            } else {
+                // The grammar allows it, Unicode does not (RFC 8259, section 8.2).
+                "it holds half a surrogate pair".to_owned()
+            })
+        })
     })
 }
 
-fn undecoded(error: &serde_json::Error) -> Undecoded {
-    let why = error.to_string();
-    // Half a pair of surrogates at the end of a text is "unexpected end of hex escape".
-    let beyond = ["recursion limit", "number out of range", "surrogate", "end of hex escape"]
-        .iter()
-        .any(|limit| why.contains(limit));
-    if beyond { Undecoded::Beyond(format!("a frame cannot be decoded here: {why}")) } else { Undecoded::NotJson(why) }
+/// By the grammar alone: depth, range and surrogates are no part of it, and the stack does not grow.
+fn not_json(text: &str) -> Option<Undecoded> {
+    serde_json::from_str::<IgnoredAny>(text).err().map(|error| Undecoded::NotJson(error.to_string()))
+}
+
+/// About as much memory, in bytes, as a text and what it decodes to take.
+pub fn weight(text: &str) -> usize {
+    2 * text.len() + VALUE * values(text)
+}
+
+/// No fewer values than the text holds: each but the first stands behind a comma or an opening bracket, outside strings.
+fn values(text: &str) -> usize {
+    let (mut values, mut inside, mut escaped) = (1, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if inside => escaped = true,
+            b'"' => inside = !inside,
+            b',' | b'[' | b'{' if !inside => values += 1,
+            _ => {}
+        }
+    }
+    values
 }
 
 /// The text with `null` for every such word outside of texts; `None` where there is none.
@@ -62,6 +114,53 @@ mod tests {
     use rstest::rstest;
     use serde_json::json;
 
+    const DEEP: usize = 100_000;
+
+    fn nested(open: &str, close: &str) -> String {
+        format!("{}{}", open.repeat(DEEP), close.repeat(DEEP))
+    }
+
+    #[rstest]
+    #[case::deep(nested("[", "]"), "it is nested more than 127 deep")]
+    #[case::deep_object(format!("{}1{}", r#"{"a":"#.repeat(DEEP), "}".repeat(DEEP)), "it is nested more than 127 deep")]
+    #[case::long_number("9".repeat(1000), "it holds a number beyond ±1.8e308")]
+    #[case::exponent("[-1e400]".to_owned(), "it holds a number beyond ±1.8e308")]
+    #[case::leading(r#""\ud800""#.to_owned(), "it holds half a surrogate pair")]
+    #[case::leading_then_text(r#"{"a":"\ud800x"}"#.to_owned(), "it holds half a surrogate pair")]
+    #[case::leading_then_escape(r#""\ud800\n""#.to_owned(), "it holds half a surrogate pair")]
+    #[case::trailing(r#""\udc00""#.to_owned(), "it holds half a surrogate pair")]
+    #[case::two_leading(r#""\ud800\ud800""#.to_owned(), "it holds half a surrogate pair")]
+    #[case::leading_then_no_trailing(r#""\ud800\u0041""#.to_owned(), "it holds half a surrogate pair")]
+    #[case::in_a_name(r#"{"\udfff":1}"#.to_owned(), "it holds half a surrogate pair")]
+    #[case::many(format!("[{}0]", "0,".repeat(MOST_VALUES)), "it holds more than 262144 values")]
+    fn what_is_json_but_not_for_us_is_beyond(#[case] text: String, #[case] why: &str) {
+        assert_eq!(decode(&text, &[]), Err(Undecoded::Beyond(why.to_owned())));
+    }
+
+    #[rstest]
+    #[case::open("[".repeat(DEEP))]
+    #[case::closed_wrongly(nested("[", "}"))]
+    #[case::many(format!("[{}]", "0,".repeat(MOST_VALUES)))]
+    #[case::long_number(format!("{}.", "9".repeat(1000)))]
+    #[case::surrogate(r#""\ud800"#.to_owned())]
+    #[case::half_of_half_a_pair(r#""\ud8""#.to_owned())]
+    #[case::cut("{".to_owned())]
+    #[case::no_hex(r#""\ud8zz""#.to_owned())]
+    #[case::nothing(String::new())]
+    fn what_is_no_json_is_none_however_big(#[case] text: String) {
+        assert!(matches!(decode(&text, &[]), Err(Undecoded::NotJson(_))), "{:?}", decode(&text, &[]));
+    }
+
+    #[rstest]
+    #[case::digits(format!("0.{}", "1".repeat(1000)))]
+    #[case::small("1e-1000".to_owned())]
+    #[case::depth(format!("{}{}", "[".repeat(127), "]".repeat(127)))]
+    #[case::pair(r#""\ud83d\ude00""#.to_owned())]
+    #[case::commas(format!("\"{}\\\"{}\"", ",".repeat(MOST_VALUES), "[".repeat(MOST_VALUES)))]
+    fn what_looks_like_too_much_is_decoded(#[case] text: String) {
+        decode(&text, &[]).unwrap();
+    }
+
     #[rstest]
     #[case(r#"{"a":NaN,"b":[Infinity,-Infinity ,1]}"#, Some(json!({"a": null, "b": [null, null, 1]})))]
     #[case("NaN", Some(json!(null)))]
@@ -80,15 +179,11 @@ mod tests {
     }
 
     #[rstest]
-    #[case("1e400", true)]
-    #[case(r#""\ud800""#, true)]
-    #[case(r#""\ud800x""#, true)]
-    #[case(r#""\ud800\u0041""#, true)]
-    #[case(r#""\udc00""#, true)]
-    #[case(r#""\ud8""#, false)]
-    #[case(r#""\ud800"#, false)]
-    #[case("{", false)]
-    fn what_is_beyond_us_is_told_from_what_is_wrong(#[case] text: &str, #[case] beyond: bool) {
-        assert_eq!(matches!(decode(text, &[]), Err(Undecoded::Beyond(_))), beyond);
+    #[case(r#"{"a":NaN,"b":1e400}"#)]
+    #[case(r#"{"b":1e400,"a":NaN}"#)]
+    fn words_for_no_number_hide_no_bound(#[case] text: &str) {
+        let beyond = Undecoded::Beyond("it holds a number beyond ±1.8e308".to_owned());
+        assert_eq!(decode(text, &["NaN".to_owned()]), Err(beyond));
+        assert!(matches!(decode(text, &[]), Err(Undecoded::NotJson(_))));
     }
 }

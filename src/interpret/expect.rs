@@ -7,11 +7,11 @@ use serde_json::Value;
 use super::Conversation;
 use super::actor::Link;
 use super::judge::unworkable;
+use super::margin::only_may;
 use super::stack::Progress;
 use super::steps::{Active, Failure, Frames, Kind, Member, Stepped, Waiting};
 use super::wants::Wanted;
-use crate::event::{Detail, Outcome};
-use crate::pack::Level;
+use crate::event::Outcome;
 use crate::scenario::model::{
     Act, ActorId, Alternative, Codes, Expect, Has, MessageName, Pattern, Program, Quantity, Step, Want, Who,
 };
@@ -32,10 +32,7 @@ impl Conversation {
         let within = match self.time(expect.within.as_ref())? {
             Some(time) => Some(time),
             // What is merely allowed is not waited for.
-            None => step
-                .check
-                .is_some_and(|check| program.checks[check].rules.iter().all(|rule| rule.level == Level::May))
-                .then_some(self.config.quiet),
+            None => only_may(&program, step).then_some(self.config.quiet),
         };
         let time = for_.unwrap_or_else(|| self.stretched(within.unwrap_or(self.config.patience)));
         let end = self.now + time;
@@ -71,6 +68,7 @@ impl Conversation {
             Want::Control { pong, pattern } => {
                 let names = self.names(Some(id));
                 Wanted::control(*pong, pattern.as_ref(), after, &names)
+                    .map(|wanted| wanted.of(&self.actors[id]))
                     .map_err(|error| unwanted(error, pattern.as_ref().map(|pattern| &pattern.template), &names))
             }
             Want::Message { message, pattern } => self.wanted_message(program, id, message, pattern.as_ref(), after),
@@ -87,13 +85,14 @@ impl Conversation {
         after: u64,
     ) -> Result<Wanted, Failure> {
         let names = self.names(Some(id));
-        Wanted::message(&program.pack, message, pattern, after, &names).map_err(|error| {
+        let wanted = Wanted::message(&program.pack, message, pattern, after, &names).map_err(|error| {
             let name = match message {
                 MessageName::Computed(template) => Some(template),
                 MessageName::Any | MessageName::Named(_) => None,
             };
             unwanted(error, name.into_iter().chain(pattern.map(|pattern| &pattern.template)), &names)
-        })
+        });
+        wanted.map(|wanted| wanted.of(&self.actors[id]))
     }
 
     pub(super) fn poll_frames(&mut self, step: &Step, mut active: Active, over: bool) -> Stepped {
@@ -129,6 +128,11 @@ impl Conversation {
                 Quantity::AtLeast => got >= number,
                 Quantity::AtMost => got <= number,
             };
+            let blind =
+                |member: &Member| (member.claims.len() < least).then(|| member.wanted.blind(&self.actors[member.id]));
+            if let Some(why) = frames.members.iter().filter_map(blind).flatten().next() {
+                return Err(Failure::undecided(why, None));
+            }
             let items: Vec<Bound> = frames.members.iter().filter_map(|member| member.claims.first().cloned()).collect();
             if !right {
                 let words = match quantity {
@@ -193,8 +197,8 @@ impl Conversation {
             let received = self.instead(id, &member.wanted);
             let count = member.claims.len();
             let detail = self.detail(Some(id), expected, received, waited);
-            if let Some(failure) = self.perhaps(id, &member.wanted, &detail) {
-                return Err(failure);
+            if let Some(why) = member.wanted.blind(&self.actors[id]) {
+                return Err(Failure::undecided(why, Some(detail)));
             }
             let known = self.actors[id].end_noticed
                 || matches!(self.actors[id].link, Link::Idle | Link::Refused { .. } | Link::Unreachable { .. });
@@ -408,27 +412,15 @@ impl Conversation {
         }
         if over {
             for (id, wanted) in members.iter() {
-                let detail = self.detail(Some(*id), self.expectation(step), String::new(), None);
-                if let Some(failure) = self.perhaps(*id, wanted, &detail) {
-                    return Err(failure);
+                if let Some(why) = wanted.blind(&self.actors[*id]) {
+                    let detail = self.detail(Some(*id), self.expectation(step), self.instead(*id, wanted), None);
+                    return Err(Failure::undecided(why, Some(detail)));
                 }
             }
             self.holds(step);
             return Ok(Progress::Done(None));
         }
         Ok(Progress::Waiting(active))
-    }
-
-    /// Nothing can be said where a frame came that cannot be decoded within our bounds, or more frames than are kept: what
-    /// is wanted may be among them.
-    fn perhaps(&self, id: ActorId, wanted: &Wanted, detail: &Detail) -> Option<Failure> {
-        if self.actors[id].forgetful {
-            let what = "more frames came than are kept, and it may be one of those that are not";
-            return Some(Failure::undecided(what, Some(detail.clone())));
-        }
-        let hidden = wanted.hidden(&self.actors[id].inbox)?;
-        let detail = Detail { received: self.shown(&hidden.wire.text, 200), ..detail.clone() };
-        Some(Failure::undecided("a frame came that cannot be decoded here, and may be it", Some(detail)))
     }
 
     pub(super) fn alternatives(
@@ -517,8 +509,8 @@ impl Conversation {
                 None => ended.clone().unwrap_or_else(|| "nothing, connection still open".to_owned()),
             };
             let detail = self.detail(Some(id), self.expectation(step), received, waited);
-            if let Some(failure) = wanted.and_then(|wanted| self.perhaps(id, wanted, &detail)) {
-                return Err(failure);
+            if let Some(why) = open.wanted.iter().flatten().find_map(|wanted| wanted.blind(&self.actors[id])) {
+                return Err(Failure::undecided(why, Some(detail)));
             }
             let known = std::mem::replace(&mut self.actors[id].end_noticed, ended.is_some());
             return Err(match ended {
@@ -576,7 +568,8 @@ impl Conversation {
                 self.actors[id].end_noticed = true;
                 Some((index, Bound::One { value, wire }))
             }
-            _ if over && !wanted.iter().flatten().any(|wanted| wanted.hidden(&self.actors[id].inbox).is_some()) => {
+            // Silence is seen only where everything that came is.
+            _ if over && wanted.iter().flatten().all(|wanted| wanted.blind(&self.actors[id]).is_none()) => {
                 let index = alternatives.iter().position(|alternative| alternative.want.is_none())?;
                 Some((index, Bound::plain(Value::Null)))
             }

@@ -77,6 +77,9 @@ impl Conversation {
             text: text.into(),
         };
         let bound = Bound::One { value: answer, wire: Some(Arc::new(wire)) };
+        let most = self.stretched(self.time(hook.within.as_ref())?.unwrap_or(self.config.patience));
+        let left = self.hook_end.unwrap_or(self.now).saturating_sub(self.now);
+        self.margin_of(step, most.saturating_sub(left), most);
         self.holds(step);
         self.judge_has(step, None, &hook.has, &bound);
         Ok(Progress::Done(Some(bound)))

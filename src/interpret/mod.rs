@@ -11,7 +11,9 @@ mod expect;
 mod framing;
 mod history;
 mod hooks;
+mod inbox;
 mod judge;
+mod margin;
 mod names;
 mod order;
 mod send;
@@ -26,12 +28,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::event::{Cause, Direction, FrameReport, ScenarioReport};
+use crate::event::{Cause, Direction, FrameReport, Margin, ScenarioReport};
 use crate::frame::{Frame, Received};
 use crate::scenario::functions::World;
 use crate::scenario::model::{ActorId, Need, Program};
 use crate::scenario::value::{Bound, Wire};
-use actor::{Actor, Closing, End, Entry, EntryKind, Link};
+use actor::{Actor, Closing, End, Link};
 use history::History;
 use judge::Judgement;
 
@@ -197,7 +199,7 @@ pub struct Conversation {
     sequence: u64,
     history: History,
     leftovers: BTreeMap<String, usize>,
-    slimmest: Option<(Duration, String)>,
+    slimmest: Option<Margin>,
     out: Vec<Output>,
 }
 
@@ -296,21 +298,9 @@ impl Conversation {
 
     /// What came of it. The caller adds the protocol's name, the instance and the repetition.
     pub fn into_report(mut self) -> ScenarioReport {
-        (0..self.actors.len()).for_each(|id| self.judge_connection(id));
-        for actor in &self.actors {
-            for entry in actor.inbox.iter().filter(|entry| !entry.claimed) {
-                let name = match entry.kind {
-                    EntryKind::Message { message: Some(index), .. } => self.program.pack.messages[index].name.clone(),
-                    EntryKind::Message { message: None, .. } => "undocumented".to_owned(),
-                    EntryKind::Control { .. } => continue,
-                };
-                if !self.program.shared.ignore.contains(&name) {
-                    *self.leftovers.entry(name).or_default() += 1;
-                }
-            }
-            if actor.overflowed > 0 {
-                *self.leftovers.entry("(dropped from a full inbox)".to_owned()).or_default() += actor.overflowed;
-            }
+        for id in 0..self.actors.len() {
+            self.judge_connection(id);
+            self.keep_leftovers(id);
         }
         let (history, history_dropped) = self.history.finish();
         let (checks, verdict) =
@@ -372,12 +362,11 @@ impl Conversation {
             }
             Received::Refused { status, headers, body, reason } => {
                 self.record(id, connection, Direction::Neither, "refused", &reason, 0);
-                if status == 101 {
-                    // Neither let in nor refused: the handshake itself is wrong.
-                    let name = &self.program.actors[id].name;
+                // Any other status is an answer, and one that the document may want.
+                if status == 101 && self.actors[id].asks_plainly {
                     self.judgement.websocket(
-                        name,
-                        "an upgrade that is accepted is answered rightly (RFC 6455)",
+                        &self.program.actors[id].name,
+                        "an accepted upgrade is complete (RFC 6455, section 4.2.2)",
                         &reason,
                     );
                 }
@@ -389,20 +378,22 @@ impl Conversation {
                         upgrade["wrong"] = Value::from(reason.clone());
                         self.judge_wire(id, &upgrade, true);
                     }
-                    self.actors[id].link = Link::Refused { sequence, refusal, text: reason };
+                    // Another address, a busy or a broken server: what the hub would have said is unknown.
+                    let undecided = matches!(status, 300..400 | 429 | 500..600);
+                    self.actors[id].link = Link::Refused { sequence, refusal, text: reason, undecided };
                 }
             }
-            Received::NoUpgrade { reason } => {
+            Received::NoUpgrade { reason, bound } => {
                 self.record(id, connection, Direction::Neither, "no upgrade", &reason, 0);
-                if !self.judge_wire(id, &serde_json::json!({ "wrong": reason }), true) {
-                    self.judgement.websocket(
-                        &self.program.actors[id].name,
-                        "a WebSocket server answers the upgrade (RFC 6455, section 4.2.2)",
-                        &reason,
-                    );
+                if bound {
+                    self.judgement.websocket_undecided(&self.program.actors[id].name, &reason);
+                } else if !self.judge_wire(id, &serde_json::json!({ "wrong": reason }), true) {
+                    let expected = "a WebSocket server answers the upgrade (RFC 6455, section 4.2.2)";
+                    self.judgement.websocket(&self.program.actors[id].name, expected, &reason);
                 }
                 if current {
-                    self.actors[id].link = Link::Refused { sequence, refusal: serde_json::json!({}), text: reason };
+                    let refusal = serde_json::json!({});
+                    self.actors[id].link = Link::Refused { sequence, refusal, text: reason, undecided: bound };
                 }
             }
             Received::Unreachable { reason } => {
@@ -412,16 +403,20 @@ impl Conversation {
                 }
             }
             Received::Message(message) => {
+                let size = message.payload.len();
                 let text = if message.binary {
                     hex(&message.payload)
                 } else {
-                    String::from_utf8_lossy(&message.payload).into_owned()
+                    // It is UTF-8, and may be long.
+                    String::from_utf8(message.payload)
+                        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
                 };
                 let kind = if message.binary { "binary" } else { "text" };
-                self.record(id, connection, Direction::Received, kind, &text, message.payload.len());
-                self.judge_frame(id, kind, message.payload.len());
+                self.record(id, connection, Direction::Received, kind, &text, size);
+                self.judge_frame(id, kind, size);
                 if current {
-                    let wire = self.wire(id, connection, sequence, kind, &text, message.payload.len());
+                    let wire = self.wire(id, connection, sequence, kind, &text, size);
+                    drop(text);
                     self.take_message(id, Arc::new(wire), message.binary);
                 }
             }
@@ -504,21 +499,6 @@ impl Conversation {
             claimed: foreseen,
             by_us: true,
         });
-    }
-
-    fn take_control(&mut self, id: ActorId, connection: u32, sequence: u64, pong: bool, data: &[u8]) {
-        let text = String::from_utf8_lossy(data).into_owned();
-        let kind = if pong { "pong" } else { "ping" };
-        self.record(id, connection, Direction::Received, kind, &text, data.len());
-        self.judge_frame(id, kind, data.len());
-        if self.actors[id].connection == Some(connection) {
-            let wire = self.wire(id, connection, sequence, kind, &text, data.len());
-            self.actors[id].push(Entry {
-                wire: Arc::new(wire),
-                kind: EntryKind::Control { pong, data: data.to_vec() },
-                claimed: false,
-            });
-        }
     }
 
     fn wire(&self, id: ActorId, connection: u32, sequence: u64, opcode: &'static str, text: &str, size: usize) -> Wire {

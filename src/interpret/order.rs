@@ -6,12 +6,12 @@ use std::time::Duration;
 use super::Conversation;
 use super::judge::Finding;
 use super::steps::Failure;
-use crate::scenario::model::Order;
+use crate::scenario::model::{Order, Step};
 use crate::scenario::template::Names;
 use crate::scenario::value::{Bound, Wire};
 
 impl Conversation {
-    pub(super) fn order(&self, order: &Order) -> Result<Finding, Failure> {
+    pub(super) fn order(&mut self, step: &Step, order: &Order) -> Result<Finding, Failure> {
         let slack = self.time(order.slack.as_ref())?;
         let mut last: Option<(String, Vec<Arc<Wire>>)> = None;
         for name in &order.names {
@@ -24,7 +24,7 @@ impl Conversation {
             }
             if let Bound::Many { ordered: true, .. } = bound {
                 for pair in wires.windows(2) {
-                    if !before(&pair[0], &pair[1], slack) {
+                    if !self.before(step, &pair[0], &pair[1], slack) {
                         return Ok(out_of_order(name, &pair[0], name, &pair[1]));
                     }
                 }
@@ -35,7 +35,7 @@ impl Conversation {
                         if first.connection != second.connection && slack.is_none() {
                             return Err(Failure::mistake("an order over several connections needs `slack`"));
                         }
-                        if !before(first, second, slack) {
+                        if !self.before(step, first, second, slack) {
                             return Ok(out_of_order(earlier, first, name, second));
                         }
                     }
@@ -45,14 +45,18 @@ impl Conversation {
         }
         Ok(Finding::Holds)
     }
-}
 
-/// On one connection the order of arrival counts, across connections the time, with slack.
-fn before(first: &Wire, second: &Wire, slack: Option<Duration>) -> bool {
-    if first.connection == second.connection {
-        first.sequence < second.sequence
-    } else {
-        first.at <= second.at + slack.unwrap_or_default()
+    /// On one connection the order of arrival counts, across connections the time, with slack.
+    fn before(&mut self, step: &Step, first: &Wire, second: &Wire, slack: Option<Duration>) -> bool {
+        if first.connection == second.connection {
+            return first.sequence < second.sequence;
+        }
+        let (used, slack) = (first.at.saturating_sub(second.at), slack.unwrap_or_default());
+        let right = used <= slack;
+        if right {
+            self.margin_of(step, used, slack);
+        }
+        right
     }
 }
 

@@ -63,6 +63,14 @@ impl Conversation {
         }
         let connection = self.connections.len() as u32;
         self.renew(id, connection);
+        // Whoever asks in a way of its own may get an answer that fits it.
+        let ours = |name: &String| {
+            let name = name.to_ascii_lowercase();
+            ["host", "upgrade", "connection"].contains(&name.as_str()) || name.starts_with("sec-websocket-")
+        };
+        self.actors[id].asks_plainly = dial.method.is_none()
+            && dial.http.is_none()
+            && !dial.headers.iter().map(|(name, _)| name).chain(&dial.without).any(ours);
         self.out.push(Output::Open { connection, dial });
     }
 
@@ -258,19 +266,16 @@ impl Conversation {
     }
 
     /// The reflexes of an actor's role to a message that has come.
-    pub(super) fn react(&mut self, id: ActorId, json: Value, wire: Arc<Wire>, way: crate::pack::Way) {
+    pub(super) fn react(&mut self, id: ActorId, json: &Value, wire: &Arc<Wire>, way: crate::pack::Way) {
         let program = Arc::clone(&self.program);
         let Some(role) = program.roles.get(&program.actors[id].role) else { return };
-        let came = Bound::One { value: json, wire: Some(wire) };
         for reaction in role.reacts.iter().filter_map(|name| program.reactions.get(name)) {
-            let (Some(message), Bound::One { value: json, .. }) = (program.pack.message(&reaction.whenever), &came)
-            else {
-                continue;
-            };
+            let Some(message) = program.pack.message(&reaction.whenever) else { continue };
             if !(message.is(json, way) || message.is(json, crate::pack::Way::FromHub)) || !self.actors[id].is_open() {
                 continue;
             }
-            let names = reaction.as_.iter().map(|name| (name.clone(), came.clone())).collect();
+            let came = || Bound::One { value: json.clone(), wire: Some(Arc::clone(wire)) };
+            let names = reaction.as_.iter().map(|name| (name.clone(), came())).collect();
             let kind = super::stack::Kind::Opening { rest: Vec::new() };
             self.push(super::stack::Frame { names, kind, me: Some(id), ..super::stack::Frame::body(reaction.block) });
             let fits = reaction

@@ -46,6 +46,7 @@ pub enum Kind {
         before: Snapshot,
     },
     Retry {
+        since: Duration,
         until: Duration,
         before: Snapshot,
     },
@@ -193,7 +194,13 @@ impl Conversation {
                 names.insert(name, values[try_].clone());
                 self.leave_block(program, names, None, frame.missed);
             }
-            Kind::Retry { .. } => self.leave_block(program, frame.names, None, frame.missed),
+            Kind::Retry { since, until, .. } => {
+                if let Some(outer) = self.stack.last() {
+                    let step = &program.blocks[outer.block][outer.position];
+                    self.margin_of(step, self.now.saturating_sub(since), until.saturating_sub(since));
+                }
+                self.leave_block(program, frame.names, None, frame.missed);
+            }
             Kind::Scene { rest, mut done, group } => {
                 done.push(Bound::Scene(frame.names));
                 self.scene(program, rest, done, group);
@@ -279,7 +286,7 @@ impl Conversation {
     pub(super) fn enter_retry(&mut self, time: Duration, body: BlockId) {
         let before = self.judgement.snapshot();
         let until = self.now + time;
-        self.push(Frame { kind: Kind::Retry { until, before }, ..Frame::body(body) });
+        self.push(Frame { kind: Kind::Retry { since: self.now, until, before }, ..Frame::body(body) });
     }
 
     /// Plays a scene for each of these actors, one after another; nobody at all for `play`.
@@ -422,17 +429,6 @@ impl Conversation {
         self.actors[id] = super::Actor::default();
     }
 
-    pub(super) fn keep_leftovers(&mut self, id: ActorId) {
-        for entry in self.actors[id].inbox.iter().filter(|entry| !entry.claimed) {
-            if let super::EntryKind::Message { message, .. } = entry.kind {
-                let name = message.map_or("undocumented", |index| self.program.pack.messages[index].name.as_str());
-                if !self.program.shared.ignore.iter().any(|ignored| ignored == name) {
-                    *self.leftovers.entry(name.to_owned()).or_default() += 1;
-                }
-            }
-        }
-    }
-
     /// All is over: everybody leaves politely.
     fn leave(&mut self) {
         for id in 0..self.actors.len() {
@@ -512,7 +508,7 @@ impl Conversation {
         self.active = None;
         while let Some(mut frame) = self.stack.pop() {
             match &mut frame.kind {
-                Kind::Retry { until, before } if self.now < *until => {
+                Kind::Retry { until, before, .. } if self.now < *until => {
                     self.judgement.restore(before);
                     let pause = (self.now + RETRY_PAUSE).min(*until);
                     frame.position = 0;

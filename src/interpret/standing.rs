@@ -4,49 +4,54 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::actor::{End, EntryKind};
-use super::decode::{Undecoded, decode};
+use super::Conversation;
+use super::actor::{End, Entry, EntryKind};
+use super::decode::{Undecoded, decode, weight};
 use super::judge::Finding;
-use super::{Conversation, Entry};
 use crate::event::Outcome;
 use crate::pack::{Level, MessageType, Violation, Way};
 use crate::scenario::model::{ActorId, Always, RuleUse};
 use crate::scenario::value::{Bound, Wire};
 
+/// Characters of a frame that any report shows.
+const SHOWN: usize = 1000;
+
 impl Conversation {
     /// A message arrived: it is judged by its schema and under `always`, and waits to be claimed.
-    pub(super) fn take_message(&mut self, id: ActorId, wire: Arc<Wire>, binary: bool) {
+    pub(super) fn take_message(&mut self, id: ActorId, mut wire: Arc<Wire>, binary: bool) {
         let program = Arc::clone(&self.program);
         let decoded = if binary { Err(Undecoded::Binary) } else { decode(&wire.text, &program.pack.ours.numbers) };
         if let Err(Undecoded::Beyond(why)) = &decoded {
-            self.judgement.websocket_undecided(&program.actors[id].name, why);
+            self.judgement.websocket_undecided(
+                &program.actors[id].name,
+                &format!("a frame came that is JSON, but cannot be decoded here: {why}"),
+            );
         }
-        let beyond = matches!(decoded, Err(Undecoded::Beyond(_)));
-        let json = decoded.as_ref().ok().cloned();
+        let json = decoded.as_ref().ok();
         let way = if self.is_server(id) { Way::ToHub } else { Way::FromHub };
         // To a listening actor the hub speaks as a client speaks to a hub, or as a hub: whichever the frame is.
-        let message = json.as_ref().and_then(|json| {
+        let message = json.and_then(|json| {
             program
                 .pack
                 .recognise(json, way)
                 .or_else(|| (way == Way::ToHub).then(|| program.pack.recognise(json, Way::FromHub)).flatten())
         });
-        if let (Some(json), Some(message)) = (&json, message) {
+        if let (Some(json), Some(message)) = (json, message) {
             self.judge_schema(id, message, json, &wire);
         }
         for entry in &program.always {
             match entry {
                 Always::Message { message: name, check, pattern } => {
-                    let Some(json) = &json else { continue };
+                    let Some(json) = json else { continue };
                     if program.pack.message(name).is_some_and(|message| message.is(json, Way::FromHub)) {
                         let finding = self.compare(pattern, json, &self.names(Some(id)));
                         self.note(*check, "always", Some(id), &wire.text, finding);
                     }
                 }
-                Always::Frame { check, pattern } if !beyond => {
+                Always::Frame { check, pattern } if !matches!(decoded, Err(Undecoded::Beyond(_))) => {
                     let mut subject =
                         serde_json::json!({ "opcode": wire.opcode, "size": wire.size, "text": &*wire.text });
-                    if let Some(json) = &json {
+                    if let Some(json) = json {
                         subject["json"] = json.clone();
                     }
                     let finding = self.compare(pattern, &subject, &self.names(Some(id)));
@@ -64,11 +69,23 @@ impl Conversation {
             }
         }
         let index = message.and_then(|message| program.pack.messages.iter().position(|m| m.name == message.name));
-        let reacting = json.clone().map(|json| (json, Arc::clone(&wire)));
-        self.actors[id].push(Entry { wire, kind: EntryKind::Message { json, message: index, beyond }, claimed: false });
-        if let Some((json, wire)) = reacting {
-            self.react(id, json, wire, way);
+        if let Some(json) = json {
+            self.react(id, json, &wire, way);
         }
+        let kind = match decoded {
+            Ok(json) => EntryKind::Message { json: Some(json), message: index },
+            Err(Undecoded::Beyond(why)) => {
+                // Nobody will read it; what reports show of it is enough.
+                let text = crate::matcher::cut(&wire.text, SHOWN).into();
+                wire = Arc::new(Wire { text, ..Wire::clone(&wire) });
+                EntryKind::Undecodable { why }
+            }
+            Err(Undecoded::Binary | Undecoded::NotJson(_)) => EntryKind::Message { json: None, message: None },
+        };
+        // What was not decoded is only its text.
+        let decoded = matches!(kind, EntryKind::Message { json: Some(_), .. });
+        let weight = if decoded { weight(&wire.text) } else { wire.text.len() };
+        self.keep(id, Entry { wire, kind, claimed: false, weight });
     }
 
     fn judge_schema(&mut self, id: ActorId, message: &MessageType, json: &Value, wire: &Wire) {
@@ -149,17 +166,17 @@ impl Conversation {
                 _ => None,
             })
             .collect();
-        let beyond = |entry: &Entry| matches!(entry.kind, EntryKind::Message { beyond: true, .. });
-        let hidden = self.actors[id].forgetful || self.actors[id].inbox.iter().any(beyond);
-        if frames.is_empty() && !hidden {
+        let unread = self.actors[id].inbox.iter().find_map(Entry::unread);
+        let gone = || "cannot be told: more frames came than are kept here".to_owned();
+        let hidden = unread.or_else(|| self.actors[id].forgetful.then(gone));
+        if frames.is_empty() && hidden.is_none() {
             return;
         }
         let frames = Arc::new(frames);
         for entry in &program.always {
             let Always::Check { check, value, test, .. } = entry else { continue };
-            if hidden {
-                let why = "not all frames of this connection can be decoded here, or are kept".to_owned();
-                self.judgement.answer(*check, "always", Outcome::Undecided(why), "", None);
+            if let Some(why) = &hidden {
+                self.judgement.answer(*check, "always", Outcome::Undecided(why.clone()), why.as_str(), None);
                 continue;
             }
             let (pack, frames) = (Arc::clone(&program.pack), Arc::clone(&frames));

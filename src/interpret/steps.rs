@@ -8,11 +8,11 @@ use serde_json::Value;
 use super::actor::Link;
 use super::hooks::HOOK_PAUSE;
 use super::judge::{Finding, unusable, unworkable, worked_out};
+use super::margin::only_may;
 use super::stack::Progress;
 use super::wants::Wanted;
 use super::{Conversation, Output};
 use crate::event::{Detail, Outcome};
-use crate::pack::Level;
 use crate::scenario::model::{Act, ActorId, Codes, Count, ExpectNothing, Program, Quantity, Step, Who, duration};
 use crate::scenario::template::Template;
 use crate::scenario::value::{Bound, EvalError};
@@ -220,10 +220,8 @@ impl Conversation {
                     let wanted = self.alternatives(program, id, alternatives, after)?;
                     open.push(Open { id, wanted, chosen: None });
                 }
-                let only_may = step
-                    .check
-                    .is_some_and(|check| program.checks[check].rules.iter().all(|rule| rule.level == Level::May));
-                let patience = if only_may { self.config.quiet } else { self.stretched(self.config.patience) };
+                let patience =
+                    if only_may(program, step) { self.config.quiet } else { self.stretched(self.config.patience) };
                 let time = self.time(within.as_ref())?.map_or(patience, |time| self.stretched(time));
                 let active = Active {
                     since: self.now,
@@ -260,7 +258,7 @@ impl Conversation {
                 self.settle(program, step, finding)
             }
             Act::Order(order) => {
-                let finding = self.order(order)?;
+                let finding = self.order(step, order)?;
                 self.settle(program, step, finding)
             }
             Act::Each { name, values, bodies, fresh } => {
@@ -350,14 +348,6 @@ impl Conversation {
         }
     }
 
-    pub(super) fn margin(&mut self, step: &Step, active: &Active) {
-        if let Some(left) = active.deadline.map(|deadline| deadline.saturating_sub(self.now))
-            && self.slimmest.as_ref().is_none_or(|(least, _)| left < *least)
-        {
-            self.slimmest = Some((left, step.text.clone()));
-        }
-    }
-
     pub(super) fn poll_upgrade(
         &mut self,
         step: &Step,
@@ -372,10 +362,16 @@ impl Conversation {
             match &self.actors[*id].link {
                 Link::Open { upgrade } => bound.push(Bound::plain(upgrade.clone())),
                 Link::Refused { refusal, .. } if tries => bound.push(Bound::plain(refusal.clone())),
-                Link::Refused { text, .. } => {
+                Link::Refused { text, undecided, .. } => {
+                    let what = format!("the connection was refused: {text}");
                     let detail =
                         self.detail(Some(*id), "an accepted upgrade (HTTP 101)".to_owned(), text.clone(), waited);
-                    return Err(Failure::broken(format!("the connection was refused: {text}"), detail));
+                    // What is merely allowed was not done, whatever the reason.
+                    return Err(if *undecided && !only_may(&self.program, step) {
+                        Failure::undecided(what, Some(detail))
+                    } else {
+                        Failure::broken(what, detail)
+                    });
                 }
                 Link::Unreachable { reason } => {
                     let detail = self.detail(Some(*id), "a connection".to_owned(), reason.clone(), waited);

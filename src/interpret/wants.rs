@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Conversation;
-use super::actor::{Entry, EntryKind};
+use super::actor::{Actor, Entry, EntryKind};
 use crate::matcher::{Difference, Matcher};
 use crate::pack::{Pack, Way};
 use crate::scenario::model::{ActorId, MessageName, Pattern, Ready};
@@ -37,6 +37,8 @@ pub struct Wanted {
     ignoring: bool,
     /// Frames up to this position were looked at and did not fit; they never will.
     scanned: u64,
+    /// Frames that it might have wanted went before it could look.
+    missed: bool,
 }
 
 enum Kind {
@@ -69,25 +71,19 @@ impl Wanted {
                 other => return Err(EvalError::Failed(format!("{other} is not the name of a message"))),
             },
         };
-        Ok(Self { kind, matcher: matcher(pattern, names)?, after, until: None, ignoring: false, scanned: 0 })
+        let matcher = matcher(pattern, names)?;
+        Ok(Self { kind, matcher, after, until: None, ignoring: false, scanned: 0, missed: false })
     }
 
     pub fn control(pong: bool, pattern: Option<&Pattern>, after: u64, names: &dyn Names) -> Result<Self, EvalError> {
-        Ok(Self {
-            kind: Kind::Control { pong },
-            matcher: matcher(pattern, names)?,
-            after,
-            until: None,
-            ignoring: false,
-            scanned: 0,
-        })
+        let (kind, matcher) = (Kind::Control { pong }, matcher(pattern, names)?);
+        Ok(Self { kind, matcher, after, until: None, ignoring: false, scanned: 0, missed: false })
     }
 
-    /// The first unclaimed frame that may be what is wanted, for all we know: it cannot be decoded within our bounds.
-    pub fn hidden<'i>(&self, inbox: &'i VecDeque<Entry>) -> Option<&'i Entry> {
-        let candidate = |entry: &&Entry| !entry.claimed && entry.wire.sequence > self.after;
-        let beyond = |entry: &&Entry| matches!(entry.kind, EntryKind::Message { beyond: true, .. });
-        inbox.iter().filter(|_| !matches!(self.kind, Kind::Control { .. })).filter(candidate).find(beyond)
+    /// In whose inbox it will look.
+    pub fn of(mut self, actor: &Actor) -> Self {
+        self.missed = actor.lost > self.after;
+        self
     }
 
     pub fn until(mut self, end: Duration) -> Self {
@@ -97,6 +93,21 @@ impl Wanted {
 
     pub fn whenever(&mut self) {
         self.until = None;
+    }
+
+    /// Why it cannot be known that nothing of the kind has come, if it cannot: frames went unseen, or one that is not decoded
+    /// may have been it. (No control frame is.)
+    pub fn blind(&self, actor: &Actor) -> Option<String> {
+        if self.missed {
+            return Some("cannot be told: more frames came than are kept here".to_owned());
+        }
+        let in_question = |entry: &&Entry| {
+            !entry.claimed
+                && entry.wire.sequence > self.after
+                && self.until.is_none_or(|end| entry.wire.at <= end)
+                && !matches!(self.kind, Kind::Control { .. })
+        };
+        actor.inbox.iter().filter(in_question).find_map(Entry::unread)
     }
 
     pub fn ignoring(mut self) -> Self {
@@ -134,13 +145,16 @@ impl Wanted {
                 let hex: String = data.iter().map(|byte| format!("{byte:02x}")).collect();
                 serde_json::json!({ "opcode": entry.wire.opcode, "data": &*entry.wire.text, "hex": hex, "size": entry.wire.size })
             }
-            (Kind::Any, EntryKind::Message { json, message, .. }) => {
+            (Kind::Any, EntryKind::Message { json, message }) => {
                 if self.ignoring && message.is_some_and(|index| ignore.contains(&pack.messages[index].name)) {
                     return Fit::No;
                 }
                 json.clone().unwrap_or_else(|| Value::String(entry.wire.text.to_string()))
             }
-            (Kind::Message(index), EntryKind::Message { json: Some(json), message, .. }) => {
+            // It may be one of those on the list.
+            (Kind::Any, EntryKind::Undecodable { .. }) if self.ignoring && !ignore.is_empty() => return Fit::No,
+            (Kind::Any, EntryKind::Undecodable { .. }) => Value::String(entry.wire.text.to_string()),
+            (Kind::Message(index), EntryKind::Message { json: Some(json), message }) => {
                 let wanted = &pack.messages[*index];
                 let is = wanted.is(json, Way::FromHub) || wanted.is(json, Way::ToHub) && !wanted.directions.from_hub;
                 if !is {
@@ -194,7 +208,7 @@ impl Conversation {
             .iter()
             .filter(|entry| !entry.claimed && entry.wire.sequence > wanted.after)
             .filter_map(|entry| match &entry.kind {
-                EntryKind::Message { .. } => Some(self.shown(&entry.wire.text, 200)),
+                EntryKind::Message { .. } | EntryKind::Undecodable { .. } => Some(self.shown(&entry.wire.text, 200)),
                 EntryKind::Control { .. } => None,
             })
             .collect();

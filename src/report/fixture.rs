@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Fold, Outline, RunOptions, RunReport};
 use crate::event::{
-    Cause, CheckReport, Crash, Detail, Direction, Excerpt, FrameReport, ProcessReport, ScenarioReport, Verdict,
+    Cause, CheckReport, Crash, Detail, Direction, Excerpt, FrameReport, Margin, ProcessReport, ScenarioReport, Verdict,
 };
 use crate::pack::{Folder, Pack};
 use crate::scenario::{Program, Scenarios};
@@ -379,7 +379,11 @@ impl Run {
             frame(1, "anna", Direction::Sent, "text", r#"{"say":"hello","name":"anna"}"#),
             frame(3, "anna", Direction::Received, "text", r#"{"say":"welcome","name":"anna","mood":"happy","at":1}"#),
         ];
-        report.slimmest = Some((Duration::from_millis(4_998), "anna expects: welcome".to_owned()));
+        report.slimmest = Some(Margin {
+            step: "anna expects: welcome".to_owned(),
+            waited: Duration::from_millis(2),
+            bound: Duration::from_secs(5),
+        });
         report
     }
 

@@ -63,6 +63,8 @@ struct Run<'a> {
     interrupted: bool,
     /// 0 pass, 1 the hub failed, 2 a scenario is mistaken, 3 inconclusive.
     exit_code: u8,
+    /// The slimmest of all scenarios and repetitions; null where nothing was waited for.
+    slimmest: Option<RunMargin<'a>>,
 }
 
 #[derive(Serialize)]
@@ -256,8 +258,8 @@ struct Scenario<'a> {
     cause: Option<Cause<'a>>,
     /// Frames that no step wanted, by message.
     leftovers: BTreeMap<&'a str, usize>,
-    /// The least time that was left when something awaited came.
-    slimmest: Option<Slimmest<'a>>,
+    /// Of the waits that were met, the one that took the largest share of its bound.
+    slimmest: Option<Margin<'a>>,
     history: Vec<Frame<'a>>,
     /// Frames that the bounded history had no room for.
     history_dropped: usize,
@@ -313,9 +315,20 @@ struct Cause<'a> {
 
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-struct Slimmest<'a> {
-    left_ms: f64,
+struct Margin<'a> {
     step: &'a str,
+    waited_ms: f64,
+    /// How long it would have waited.
+    bound_ms: f64,
+    left_ms: f64,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct RunMargin<'a> {
+    scenario: &'a str,
+    #[serde(flatten)]
+    margin: Margin<'a>,
 }
 
 #[derive(Serialize)]
@@ -446,6 +459,7 @@ fn document<'a>(report: &'a RunReport, sources: &'a Sources) -> Document<'a> {
             stated_only: report.options.stated_only,
             interrupted: report.interrupted,
             exit_code: exit_code(report),
+            slimmest: report.slimmest().map(|(scenario, of)| RunMargin { scenario, margin: margin(of) }),
         },
         protocols: report.protocols.iter().map(|protocol| Writer { report, protocol, sources }.protocol()).collect(),
     }
@@ -518,7 +532,7 @@ impl<'a> Writer<'a> {
                 place: self.place(cause.span),
             }),
             leftovers,
-            slimmest: run.slimmest.as_ref().map(|(left, step)| Slimmest { left_ms: ms(*left), step }),
+            slimmest: run.slimmest.as_ref().map(margin),
             history: run.history.iter().map(frame).collect(),
             history_dropped: run.history_dropped,
         }
@@ -690,6 +704,11 @@ fn detail(detail: &event::Detail) -> Detail<'_> {
         received: &detail.received,
         waited_ms: detail.waited.map(ms),
     }
+}
+
+fn margin(margin: &event::Margin) -> Margin<'_> {
+    let event::Margin { step, waited, bound } = margin;
+    Margin { step, waited_ms: ms(*waited), bound_ms: ms(*bound), left_ms: ms(margin.left()) }
 }
 
 fn frame(frame: &event::FrameReport) -> Frame<'_> {

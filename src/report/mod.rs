@@ -18,7 +18,7 @@ use std::time::Duration;
 
 pub use fold::{Fold, Outline, Planned};
 
-use crate::event::{CheckReport, Detail, ProcessReport, ScenarioReport, Verdict};
+use crate::event::{CheckReport, Detail, Margin, ProcessReport, ScenarioReport, Verdict};
 use crate::pack::{Basis, Level, Place};
 use crate::source::Span;
 
@@ -238,7 +238,25 @@ pub struct RuleTotals {
     pub proven: usize,
 }
 
+impl RunReport {
+    /// The wait that took the largest share of its bound, with its scenario.
+    pub fn slimmest(&self) -> Option<(&str, &Margin)> {
+        slimmest(self.protocols.iter().filter_map(ProtocolReport::slimmest))
+    }
+}
+
+fn slimmest<'a>(margins: impl Iterator<Item = (&'a str, &'a Margin)>) -> Option<(&'a str, &'a Margin)> {
+    margins.max_by(|(_, a), (_, b)| a.share().total_cmp(&b.share()))
+}
+
 impl ProtocolReport {
+    /// As [`RunReport::slimmest`], of this protocol.
+    pub fn slimmest(&self) -> Option<(&str, &Margin)> {
+        slimmest(self.scenarios.iter().flat_map(|scenario| {
+            scenario.runs.iter().filter_map(|run| Some((scenario.id.as_str(), run.slimmest.as_ref()?)))
+        }))
+    }
+
     /// Each scenario once, however often it was repeated.
     pub fn scenario_tally(&self) -> Tally {
         Tally::of(self.scenarios.iter().map(|scenario| scenario.verdict))
@@ -442,6 +460,25 @@ mod tests {
     fn a_run_of_no_protocol_is_inconclusive() {
         let report = Fold::new(Vec::new()).finish(options(), 0, Duration::ZERO, false);
         assert_eq!(exit_code(&report), 3);
+    }
+
+    #[rstest]
+    #[case(&[], None)]
+    #[case(&[(1, 10), (3, 4), (5, 9)], Some((3, 4)))]
+    // The share counts, not the time that was left.
+    #[case(&[(0, 1), (5000, 6000)], Some((5000, 6000)))]
+    fn the_slimmest_wait_took_the_largest_share(#[case] waits: &[(u64, u64)], #[case] expected: Option<(u64, u64)>) {
+        let margins: Vec<Margin> = waits
+            .iter()
+            .map(|(waited, bound)| Margin {
+                step: String::new(),
+                waited: Duration::from_millis(*waited),
+                bound: Duration::from_millis(*bound),
+            })
+            .collect();
+        let found = slimmest(margins.iter().map(|margin| ("a/b", margin)));
+        let ms = |time: Duration| time.as_millis() as u64;
+        assert_eq!(found.map(|(_, margin)| (ms(margin.waited), ms(margin.bound))), expected);
     }
 
     #[test]

@@ -43,7 +43,7 @@ const IN_FULL: usize = 20;
 const ALIKE_IN_FULL: usize = 2;
 /// Scenario names in one list.
 const NAMES: usize = 12;
-/// The least room that a waiting step may have had before the machine is suspected of being too slow.
+/// The least time that a waiting step may have had left before the machine is suspected of being too slow.
 const SLIM: std::time::Duration = std::time::Duration::from_millis(250);
 /// A text that is shown whole or not at all past this many characters: frames, mostly.
 const LONG: usize = 400;
@@ -497,17 +497,13 @@ impl Page<'_> {
         if self.style.verbose || protocol.exit_code(self.options.strict) != 0 {
             self.leftovers(protocol);
         }
-        let slimmest = protocol
-            .scenarios
-            .iter()
-            .flat_map(|scenario| &scenario.runs)
-            .filter_map(|run| run.slimmest.as_ref())
-            .min_by_key(|(left, _)| *left);
-        if let Some((left, step)) = slimmest
-            && (*left < SLIM || self.style.verbose)
-        {
-            let advice = if *left < SLIM { "; on a slow machine `--patience` gives more" } else { "" };
-            self.field("closest", &format!("`{}` was answered with {} left{advice}", printable(step), time(*left)));
+        if let Some((scenario, margin)) = protocol.slimmest() {
+            let slim = margin.left() < SLIM && margin.share() > 0.5;
+            if slim || self.style.verbose {
+                let advice = if slim { "; on a slow machine `--patience` gives more" } else { "" };
+                let (step, waited, bound) = (printable(&margin.step), time(margin.waited), time(margin.bound));
+                self.field("closest", &format!("`{step}` of {scenario} took {waited} of {bound}{advice}"));
+            }
         }
     }
 

@@ -171,6 +171,15 @@ impl Decoder {
         self.stage != Stage::Failed && (self.header_length > 0 || self.frame.is_some() || self.message.is_some())
     }
 
+    /// Bytes of the message under way: what has come of it, and what its latest frame still announces.
+    pub fn under_way(&self) -> u64 {
+        let announced = match &self.frame {
+            Some(Current { info, arrived, .. }) if self.stage == Stage::Open => info.size - arrived,
+            _ => 0,
+        };
+        self.message.as_ref().map_or(0, |message| message.payload.len() as u64) + announced
+    }
+
     fn step(&mut self, input: &mut &[u8]) -> Result<Step, Broken> {
         if self.frame.is_none() && !self.read_header(input)? {
             return Ok(Step::Hungry);

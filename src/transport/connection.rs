@@ -14,7 +14,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 
 use super::codec::{Decoder, encode};
 use super::socket::{Opened, READ_CHUNK, Socket, Upgraded, is_hang_up, seconds};
-use super::{ConnId, Direction, Incoming, Limits, Outgoing, Role, Trace};
+use super::{ConnId, Direction, Held, Incoming, Limits, Outgoing, Role, Room, Trace};
 use crate::frame::{Frame, Opcode, Received};
 
 /// How long the last bytes may take to reach the kernel when a connection ends from our side.
@@ -155,7 +155,11 @@ struct Reporter {
 
 impl Reporter {
     async fn report(&self, at: Instant, what: Received) -> Result<(), Gone> {
-        self.events.send(Incoming { conn: self.conn, at, what }).await.map_err(|_| Gone)
+        self.report_held(at, what, Held::default()).await
+    }
+
+    async fn report_held(&self, at: Instant, what: Received, held: Held) -> Result<(), Gone> {
+        self.events.send(Incoming { conn: self.conn, at, what, held }).await.map_err(|_| Gone)
     }
 }
 
@@ -180,6 +184,7 @@ pub(super) fn spawn(
     conn: ConnId,
     role: Role,
     limits: Limits,
+    room: Room,
     trace: Option<Trace>,
     events: mpsc::Sender<Incoming>,
     opening: impl Future<Output = Opened> + Send + 'static,
@@ -187,7 +192,7 @@ pub(super) fn spawn(
     let (outbox, watched) = watch::channel(Outbox::default());
     let outlet = Outlet { conn, outbox: Arc::new(outbox), limit: limits.unsent, trace };
     let reporter = Reporter { conn, events };
-    let life = live(opening, role, limits, outlet.clone(), watched.clone(), reporter);
+    let life = live(opening, role, (limits, room), outlet.clone(), watched.clone(), reporter);
     let task = tokio::spawn(async move {
         tokio::select! {
             () = life => {}
@@ -207,7 +212,7 @@ async fn dropped(mut watched: watch::Receiver<Outbox>) {
 async fn live(
     opening: impl Future<Output = Opened>,
     role: Role,
-    limits: Limits,
+    (limits, room): (Limits, Room),
     outlet: Outlet,
     mut watched: watch::Receiver<Outbox>,
     reporter: Reporter,
@@ -236,9 +241,10 @@ async fn live(
         decoder = decoder.traced(move |info| trace(conn, Direction::In, info));
     }
     let mut writing = Writing { half: write, outbox: outlet.outbox.clone(), buffer: Vec::new(), sent: 0 };
-    let linger = limits.linger;
+    let (held, linger) = (Held::default(), limits.linger);
+    let (until, closed) = (None, false);
     let mut reading =
-        Reading { half: read, decoder, role, outlet, reporter: &reporter, linger, until: None, closed: false };
+        Reading { half: read, decoder, role, outlet, reporter: &reporter, room, held, linger, until, closed };
     let ending = tokio::select! {
         ending = reading.run(rest, at, watched.clone()) => ending,
         ending = writing.run(watched) => ending,
@@ -282,6 +288,9 @@ struct Reading<'a, R> {
     reporter: &'a Reporter,
     /// See [`Limits::linger`].
     linger: Duration,
+    room: Room,
+    /// Of the message under way.
+    held: Held,
     /// When we stop waiting for the peer to end the stream.
     until: Option<Instant>,
     /// The peer has sent its close frame.
@@ -341,12 +350,27 @@ impl<R: AsyncRead + Unpin> Reading<'_, R> {
         while let Some(received) = self.decoder.next(&mut bytes) {
             self.answer(&received);
             let violated = matches!(received, Received::Violation { .. });
-            self.reporter.report(at, received).await.map_err(|Gone| Ending::Unheard)?;
+            let ends = violated || matches!(received, Received::Message(_) | Received::Close { .. });
+            let held = if ends { mem::take(&mut self.held) } else { Held::default() };
+            self.reporter.report_held(at, received, held).await.map_err(|Gone| Ending::Unheard)?;
             if violated {
                 return Err(over(true, "dropped after the violation"));
             }
         }
-        Ok(())
+        self.make_room().await
+    }
+
+    /// Before more of a long message is read.
+    async fn make_room(&mut self) -> Result<(), Ending> {
+        let under_way = self.decoder.under_way();
+        if under_way <= READ_CHUNK as u64 || self.room.hold(&mut self.held, under_way).await.is_ok() {
+            return Ok(());
+        }
+        let what = "more unfinished messages than we take at a time".to_owned();
+        let violation = Received::Violation { what, section: "10.4", bound: true };
+        self.answer(&violation);
+        self.reporter.report(Instant::now(), violation).await.map_err(|Gone| Ending::Unheard)?;
+        Err(over(true, "dropped for want of room"))
     }
 
     /// What RFC 6455 wants answered at once. An answer that can no longer be sent is nobody's loss.

@@ -88,6 +88,13 @@ pub enum HeadError {
     TooMany,
 }
 
+impl HeadError {
+    /// Whether it may be right, but is too much for us.
+    pub fn is_bound(&self) -> bool {
+        matches!(self, Self::TooLong | Self::TooMany)
+    }
+}
+
 /// The head of an HTTP answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResponseHead {
@@ -286,6 +293,8 @@ fn refusal_by_status(status: u16, headers: &Headers) -> String {
         404 | 405 | 410 => "is the path right?",
         426 => "does the hub want another subprotocol or WebSocket version?",
         429 | 503 => "is the hub busy, or are there too many connections?",
+        502 | 504 => "a proxy answers, and not the hub behind it: is the hub running?",
+        500..600 => "the server failed, and its log may say why; is the path right?",
         _ => return format!("HTTP {status} instead of 101"),
     };
     format!("HTTP {status} instead of 101: {advice}")
@@ -573,7 +582,12 @@ mod tests {
     #[rstest]
     #[case("404 Not Found\r\n", "HTTP 404 instead of 101: is the path right?")]
     #[case("403 Forbidden\r\n", "HTTP 403 instead of 101: is a token or a secret missing or wrong?")]
-    #[case("500 Oops\r\n", "HTTP 500 instead of 101")]
+    #[case("500 Oops\r\n", "HTTP 500 instead of 101: the server failed, and its log may say why; is the path right?")]
+    #[case(
+        "502 Bad Gateway\r\n",
+        "HTTP 502 instead of 101: a proxy answers, and not the hub behind it: is the hub running?"
+    )]
+    #[case("418 Teapot\r\n", "HTTP 418 instead of 101")]
     #[case(
         "302 Found\r\nLocation: ws://b/c\r\n",
         "HTTP 302 redirects to ws://b/c, which is not followed: give that address instead"

@@ -9,6 +9,7 @@ mod connection;
 pub mod endpoint;
 pub mod handshake;
 mod listen;
+mod room;
 mod socket;
 #[cfg(test)]
 mod tests;
@@ -27,13 +28,16 @@ pub use codec::{Limits, Role};
 pub use connection::{Connection, Gone};
 pub use endpoint::{Endpoint, EndpointError};
 pub use listen::{ListenRequest, Listener, listen};
+pub use room::{Held, Room};
 
 /// What one connection has to say. `at` is when the bytes that tell it were read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Incoming {
     pub conn: ConnId,
     pub at: Instant,
     pub what: Received,
+    /// The room that a long message takes, until this is dropped.
+    pub held: Held,
 }
 
 /// One connection to a hub, as a scenario wants it.
@@ -60,6 +64,8 @@ pub struct ConnectRequest {
     /// For TCP connect, TLS and upgrade together.
     pub timeout: Duration,
     pub limits: Limits,
+    /// Shared with other connections; by default nobody shares it.
+    pub room: Room,
     pub trace: Option<Trace>,
 }
 
@@ -79,6 +85,7 @@ impl ConnectRequest {
             tls: None,
             timeout: Duration::from_secs(5),
             limits: Limits::default(),
+            room: Room::default(),
             trace: None,
         }
     }
@@ -106,6 +113,6 @@ impl fmt::Debug for Trace {
 /// What is sent before the upgrade is written right after it. A full `events` channel stops reading, and with it the hub,
 /// once the kernel's buffers are full too. Must be called inside a tokio runtime.
 pub fn open(conn: ConnId, request: ConnectRequest, events: mpsc::Sender<Incoming>) -> Connection {
-    let (limits, trace) = (request.limits, request.trace.clone());
-    connection::spawn(conn, Role::Client, limits, trace, events, async move { socket::connect(&request).await })
+    let (limits, room, trace) = (request.limits, request.room.clone(), request.trace.clone());
+    connection::spawn(conn, Role::Client, limits, room, trace, events, async move { socket::connect(&request).await })
 }

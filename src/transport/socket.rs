@@ -49,9 +49,22 @@ pub(super) struct Upgraded {
     pub rest: Vec<u8>,
 }
 
+/// Why what came is no answer to the upgrade.
+struct NoUpgrade {
+    reason: String,
+    /// It was too much for us.
+    bound: bool,
+}
+
+impl From<String> for NoUpgrade {
+    fn from(reason: String) -> Self {
+        Self { reason, bound: false }
+    }
+}
+
 impl Opened {
-    fn no_upgrade(reason: String) -> Self {
-        Self { first: Received::NoUpgrade { reason }, stream: None }
+    fn no_upgrade(NoUpgrade { reason, bound }: NoUpgrade) -> Self {
+        Self { first: Received::NoUpgrade { reason, bound }, stream: None }
     }
 
     fn unreachable(reason: String) -> Self {
@@ -103,9 +116,9 @@ async fn reach(request: &ConnectRequest, deadline: Instant) -> Result<Box<dyn So
         Err(_) => {
             Err(format!("no TLS handshake with {authority} within {within}: is the address ws:// rather than wss://?"))
         }
-        Ok(Err(error)) if is_hang_up(&error) => {
-            Err(format!("TLS: {authority} closed the connection during the handshake"))
-        }
+        Ok(Err(error)) if is_hang_up(&error) => Err(format!(
+            "TLS: {authority} closed the connection during the handshake: is the address ws:// rather than wss://?"
+        )),
         Ok(Err(error)) => Err(tls::explain(&error)),
         Ok(Ok(stream)) => Ok(Box::new(stream)),
     }
@@ -149,22 +162,24 @@ async fn upgrade(
     key: &str,
     bytes: &[u8],
     deadline: Instant,
-) -> Result<Opened, String> {
+) -> Result<Opened, NoUpgrade> {
     // A failed write is not the whole story: a hub may have answered and closed without reading. The answer, or its absence, tells.
     let _ = timeout_at(deadline, async { socket.write_all(bytes).await.and(socket.flush().await) }).await;
 
     let (mut buffer, mut interim) = (Vec::new(), 0);
     let head = loop {
         match handshake::response_head(&buffer) {
-            Err(error) => return Err(format!("the answer to the upgrade cannot be understood: {error}")),
+            Err(error) => {
+                let reason = format!("the answer to the upgrade cannot be understood: {error}");
+                return Err(NoUpgrade { reason, bound: error.is_bound() });
+            }
             // The real answer is still to come (RFC 9110, section 15.2).
             Ok(Some(head)) if (100..200).contains(&head.status) && head.status != 101 => {
                 interim += 1;
                 if interim > INTERIM_ANSWERS {
-                    return Err(format!(
-                        "more than {INTERIM_ANSWERS} interim answers (HTTP {}) to the upgrade",
-                        head.status
-                    ));
+                    let reason =
+                        format!("more than {INTERIM_ANSWERS} interim answers (HTTP {}) to the upgrade", head.status);
+                    return Err(NoUpgrade { reason, bound: true });
                 }
                 buffer.drain(..head.length);
             }
@@ -173,20 +188,25 @@ async fn upgrade(
                 let begun = !buffer.is_empty();
                 match timeout_at(deadline, read_more(&mut socket, &mut buffer)).await {
                     Ok(Ok(0)) if begun => {
-                        return Err(
-                            "the hub closed the connection in the middle of its answer to the upgrade".to_owned()
-                        );
+                        return Err("the hub closed the connection in the middle of its answer to the upgrade"
+                            .to_owned()
+                            .into());
                     }
-                    Ok(Ok(0)) => return Err("the hub closed the connection before answering the upgrade".to_owned()),
+                    Ok(Ok(0)) => {
+                        return Err("the hub closed the connection before answering the upgrade".to_owned().into());
+                    }
                     Ok(Ok(_)) => {}
                     Ok(Err(error)) if is_hang_up(&error) => {
-                        return Err("the hub reset the connection before answering the upgrade".to_owned());
+                        return Err("the hub reset the connection before answering the upgrade".to_owned().into());
                     }
-                    Ok(Err(error)) => return Err(format!("reading the answer to the upgrade failed: {error}")),
+                    Ok(Err(error)) => return Err(format!("reading the answer to the upgrade failed: {error}").into()),
                     Err(_) if begun => {
-                        return Err(format!("no complete answer to the upgrade within {}", seconds(request.timeout)));
+                        let within = seconds(request.timeout);
+                        return Err(format!("no complete answer to the upgrade within {within}").into());
                     }
-                    Err(_) => return Err(format!("no answer to the upgrade within {}", seconds(request.timeout))),
+                    Err(_) => {
+                        return Err(format!("no answer to the upgrade within {}", seconds(request.timeout)).into());
+                    }
                 }
             }
         }

@@ -237,7 +237,7 @@ async fn no_http_comes(#[case] answer: &'static str, #[case] expected: &str) {
         stream.write_all(answer.as_bytes()).await.unwrap();
     })
     .await;
-    assert_eq!(Client::open(request).rest().await, [Received::NoUpgrade { reason: expected.to_owned() }]);
+    assert_eq!(Client::open(request).rest().await, [Received::NoUpgrade { reason: expected.to_owned(), bound: false }]);
 }
 
 #[tokio::test]
@@ -248,7 +248,7 @@ async fn a_flood_of_interim_answers_ends() {
     })
     .await;
     let reason = "more than 8 interim answers (HTTP 100) to the upgrade".to_owned();
-    assert_eq!(Client::open(request).rest().await, [Received::NoUpgrade { reason }]);
+    assert_eq!(Client::open(request).rest().await, [Received::NoUpgrade { reason, bound: true }]);
     joined(hub).await;
 }
 
@@ -267,7 +267,8 @@ async fn silence_has_an_end(#[case] scheme: &str, #[case] expected: &str) {
     request.timeout = Duration::from_millis(150);
     request.tls = Some(tls::client_config(None, true).unwrap());
     let reason = expected.replace("PORT", &request.endpoint.port.to_string());
-    let expected = if scheme == "ws" { Received::NoUpgrade { reason } } else { Received::Unreachable { reason } };
+    let expected =
+        if scheme == "ws" { Received::NoUpgrade { reason, bound: false } } else { Received::Unreachable { reason } };
     assert_eq!(Client::open(request).rest().await, [expected]);
     joined(hub).await;
 }
@@ -369,7 +370,7 @@ async fn dropping_a_connection_sends_what_was_sent() {
     let mut client = Client::upgraded(request).await;
     client.send(Frame::text("last words"));
     client.connection.finish().await;
-    assert_eq!(client.events.recv().await, None);
+    assert!(client.events.recv().await.is_none());
     assert_eq!(joined(hub).await, (Some(message("last words")), None));
 }
 

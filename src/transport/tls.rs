@@ -83,6 +83,12 @@ pub fn explain(error: &std::io::Error) -> String {
         rustls::Error::InvalidMessage(_) => {
             "TLS: the answer is not TLS: is the address ws:// rather than wss://?".to_owned()
         }
+        rustls::Error::AlertReceived(alert) => format!(
+            "TLS: the hub broke the handshake off with the alert {alert:?}: does it want another name, another TLS version or a certificate of ours?"
+        ),
+        rustls::Error::PeerIncompatible(why) => {
+            format!("TLS: no common ground ({why:?}): this harness speaks TLS 1.2 and 1.3")
+        }
         other => format!("TLS: the handshake failed: {other}"),
     }
 }

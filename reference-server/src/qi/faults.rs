@@ -233,7 +233,7 @@ pub static FAULTS: &[Fault] = &[
     inside(P, "qi-session-demanded", "A request without a session_id fails.", &["QI-015", "QI-021"]),
     inside(P, "qi-deaf-after-failure", "After a failure the connection gets no more replies.", &["QI-020", "QI-030"]),
     inside(P, "qi-replies-published", "Every reply goes to all connections.", &["QI-031"]),
-    inside(P, "qi-upgrade-refused", "WebSocket upgrades are refused with HTTP 503.", &["QI-032"]),
+    inside(P, "qi-upgrade-refused", "WebSocket upgrades are refused with HTTP 400.", &["QI-032"]),
     outside(
         P,
         "qi-reply-version-one",

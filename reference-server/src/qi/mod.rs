@@ -148,7 +148,7 @@ impl Machine for Qi {
     fn handle(&mut self, _: Duration, input: Input, out: &mut Vec<Output>) {
         match input {
             Input::Open { conn, .. } if self.broken.is("qi-upgrade-refused") => {
-                out.push(Output::Refuse { conn, status: 503, body: String::new() });
+                out.push(Output::Refuse { conn, status: 400, body: String::new() });
             }
             Input::Open { conn, .. } => {
                 self.open.insert(conn);
