@@ -33,7 +33,7 @@ impl Emprops {
         }
         self.astray.opened += 1;
         if self.astray.opened == 3 && self.broken.is("emprops-third-connection-refused") {
-            return out.push(Output::Refuse { conn, status: 503, body: "too many\n".to_owned() });
+            return out.push(Output::Refuse { conn, status: 403, body: "too many\n".to_owned() });
         }
         out.push(Output::Accept { conn, subprotocol: None });
         let vouched = self.config.worker_token.as_deref().is_some_and(|token| shown(handshake, token));
