@@ -371,12 +371,7 @@ mod tests {
     const ENOUGH: f64 = 95.0;
 
     #[rstest]
-    #[case("airavata")]
-    #[case("concierge")]
-    #[case("emprops")]
-    #[case("gator")]
-    #[case("qi")]
-    fn computed_changes_are_noticed(#[case] name: &str) {
+    fn computed_changes_are_noticed(#[values("airavata", "concierge", "emprops", "gator", "qi")] name: &str) {
         let detection = Detection::measure(name);
         println!("{}", detection.numbers());
         assert_eq!(detection.stale(), [""; 0], "tests/detection.toml: these are noticed, or do not happen");

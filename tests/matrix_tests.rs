@@ -16,13 +16,9 @@ use crate::mutants;
 use crate::virtual_wire::Protocol;
 
 #[rstest]
-#[case("airavata")]
-#[case("concierge")]
-#[case("emprops")]
-#[case("gator")]
-#[case("qi")]
-#[case("websocket")]
-fn a_correct_hub_passes_and_every_check_is_asked(#[case] name: &str) {
+fn a_correct_hub_passes_and_every_check_is_asked(
+    #[values("airavata", "concierge", "emprops", "gator", "qi", "websocket")] name: &str,
+) {
     let protocol = Protocol::load(name);
     let mut wrong = String::new();
     for program in &protocol.scenarios.programs {
@@ -47,13 +43,9 @@ fn a_correct_hub_passes_and_every_check_is_asked(#[case] name: &str) {
 
 /// A finding that names many rules says little, and a rule without a check or a reason is forgotten.
 #[rstest]
-#[case("airavata")]
-#[case("concierge")]
-#[case("emprops")]
-#[case("gator")]
-#[case("qi")]
-#[case("websocket")]
-fn a_check_names_at_most_three_rules_and_every_rule_has_a_check_or_a_reason(#[case] name: &str) {
+fn a_check_names_at_most_three_rules_and_every_rule_has_a_check_or_a_reason(
+    #[values("airavata", "concierge", "emprops", "gator", "qi", "websocket")] name: &str,
+) {
     let protocol = Protocol::load(name);
     let mut checked = BTreeSet::new();
     for program in &protocol.scenarios.programs {
@@ -74,13 +66,9 @@ fn a_check_names_at_most_three_rules_and_every_rule_has_a_check_or_a_reason(#[ca
 
 /// Every fault is seen by a check of its own rules and by no other; every rule and every check has been seen to fail.
 #[rstest]
-#[case("airavata")]
-#[case("concierge")]
-#[case("emprops")]
-#[case("gator")]
-#[case("qi")]
-#[case("websocket")]
-fn every_fault_is_seen_for_what_it_is(#[case] name: &str) {
+fn every_fault_is_seen_for_what_it_is(
+    #[values("airavata", "concierge", "emprops", "gator", "qi", "websocket")] name: &str,
+) {
     let matrix = Matrix::play(name, &|_| true);
     println!("{}", matrix.numbers());
     assert_eq!(matrix.complaints(), "");
