@@ -21,6 +21,7 @@
 //! exec        the hub's own command: started, watched, ended
 //! check       which programs run, where, how many at a time
 //! baseline    failures that a hub's author knows
+//! fuzz        odd input for every moment of a conversation, and what must be true all the same
 //! cli         arguments, progress, exit codes
 //! ```
 //!
@@ -68,5 +69,7 @@ pub mod exec;
 pub mod check;
 
 pub mod baseline;
+
+pub mod fuzz;
 
 pub mod cli;

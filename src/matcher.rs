@@ -362,6 +362,11 @@ pub fn escape(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
 
+/// The name that [`escape`] was given.
+pub fn unescape(token: &str) -> String {
+    token.replace("~1", "/").replace("~0", "~")
+}
+
 /// A value as a message shows it: JSON, whole. Whoever prints it cuts it, after secrets have been taken out.
 pub fn show(value: &Value) -> String {
     value.to_string()

@@ -17,6 +17,7 @@ mod diagnostics;
 mod editor_schema;
 mod foreign;
 mod foreign_emprops;
+mod fuzz_cases;
 mod hostile;
 mod hostile_hubs;
 mod interpreter;

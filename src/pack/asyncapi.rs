@@ -13,6 +13,8 @@ use crate::yaml::{Key, Kind, Node};
 pub struct Directions {
     pub to_hub: bool,
     pub from_hub: bool,
+    /// The hub sends it of itself, not only as a reply.
+    pub unasked: bool,
 }
 
 pub struct Declared {
@@ -172,7 +174,7 @@ fn operations(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> (BTreeMap<Strin
         let asked = named(root, operation, diagnostics);
         for name in &asked {
             let entry = directions.entry(name.clone()).or_default();
-            if received { entry.to_hub = true } else { entry.from_hub = true }
+            if received { entry.to_hub = true } else { (entry.from_hub, entry.unasked) = (true, true) }
         }
         if let Some(reply) = operation.get("reply") {
             for name in named(root, reply, diagnostics) {

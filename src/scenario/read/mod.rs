@@ -13,7 +13,7 @@ mod sends;
 mod shape;
 mod shared;
 mod steps;
-mod verbs;
+pub mod verbs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

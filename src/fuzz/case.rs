@@ -1,0 +1,402 @@
+//! One case: something odd, said at one moment of one conversation, and what must be true all the same. A case is an
+//! ordinary scenario, so whoever wants to see a finding again plays it with `hubproof check`.
+
+use serde_json::{Map, Value, json};
+
+use super::framing::Framing;
+use super::malformed::Spoilt;
+use super::material::{Material, Moment, head, spoken_by};
+use super::mutation::{self, Mutation};
+use super::oracle;
+use super::payload::{self, Change, Class, Edit};
+use super::seed::Dice;
+use super::shape::{Branches, Shape};
+use super::value;
+use crate::pack::MessageType;
+use crate::scenario::compose;
+use crate::scenario::read::verbs::Verb;
+
+/// What is odd about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Oddity {
+    /// Nothing, but that nobody says it like this.
+    Explored,
+    Mutated(Mutation),
+    Spoilt(Spoilt),
+    Framed(Framing),
+}
+
+impl Oddity {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Explored => "explored",
+            Self::Mutated(mutation) => mutation.name(),
+            Self::Spoilt(spoilt) => spoilt.name(),
+            Self::Framed(framing) => framing.name(),
+        }
+    }
+}
+
+/// When, and by whom, it is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Placement {
+    /// The connection is open, and nothing has been said.
+    First,
+    /// The opening has been played.
+    Joined,
+    /// In the middle of a conversation of the scenarios, in place of the right message.
+    Within,
+    /// There too, but by somebody else.
+    Outside,
+}
+
+impl Placement {
+    pub const ALL: [Self; 4] = [Self::First, Self::Joined, Self::Within, Self::Outside];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Joined => "joined",
+            Self::Within => "within",
+            Self::Outside => "outside",
+        }
+    }
+}
+
+/// What a case is about; what exactly is said is chosen by its dice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cell {
+    /// Index into the pack's messages.
+    pub message: usize,
+    pub oddity: Oddity,
+    pub placement: Placement,
+}
+
+pub struct Case {
+    pub number: u64,
+    pub cell: Cell,
+    pub class: Class,
+    /// In words: `/priority is "high"`.
+    pub odd: String,
+    /// JSON pointer of the place that is odd; empty for the whole message.
+    pub pointer: String,
+    /// The scenario, as its file holds it.
+    pub scenario: Map<String, Value>,
+}
+
+/// Actors of a case besides those of its scenario.
+pub const INNOCENT: &str = "innocent";
+pub const NEWCOMER: &str = "newcomer";
+const SENDER: &str = "sender";
+
+/// Tries to find an exploration that is right, or a mutation that its place gives something to work on.
+const ATTEMPTS: usize = 8;
+
+/// The case of a cell that plays in one of `scenes`; `None` where the protocol gives nothing to make it of.
+pub fn make(material: &Material, cell: Cell, scenes: &[Scene], number: u64, dice: &mut Dice) -> Option<Case> {
+    let message = material.pack.messages.get(cell.message)?;
+    let scene = dice.pick(scenes)?.clone();
+    let mut base = material.example(message, &scene.role, &scene.sender);
+    compose::merge(&mut base, &scene.with);
+    compose::remove(&mut base, &scene.without);
+    material.without_optional(&mut base);
+    let said = said(material, message, cell.oddity, &scene, &base, dice)?;
+    let mut steps = scene.steps;
+    let mut odd = Map::new();
+    odd.insert(format!("{} sends raw", scene.sender), said.raw);
+    odd.insert("as".to_owned(), json!("the_odd"));
+    steps.push(Value::Object(odd));
+    steps.extend(oracle::steps(material, message, said.class, &scene.sender, cell.placement));
+    let mut scenario = Map::new();
+    let title =
+        format!("Case {number}: {} {}, said {}: {}", message.name, cell.oddity.name(), cell.placement.name(), said.odd);
+    scenario.insert("title".to_owned(), json!(title));
+    for (name, value) in scene.keys {
+        scenario.insert(name, value);
+    }
+    let mut actors = scene.actors;
+    actors.insert(INNOCENT.to_owned(), json!(scene.bystander));
+    actors.insert(NEWCOMER.to_owned(), json!(scene.bystander));
+    scenario.insert("actors".to_owned(), Value::Object(actors));
+    if let Some(lets) = scene.lets {
+        scenario.insert("let".to_owned(), lets);
+    }
+    scenario.insert("steps".to_owned(), Value::Array(steps));
+    Some(Case { number, cell, class: said.class, odd: said.odd, pointer: said.pointer, scenario })
+}
+
+// ---- where
+
+/// What comes before the odd message, and who says it.
+#[derive(Clone)]
+pub struct Scene {
+    sender: String,
+    role: String,
+    /// The role of those who look on.
+    bystander: String,
+    actors: Map<String, Value>,
+    /// Other keys of the scenario: needs, exclusive.
+    keys: Map<String, Value>,
+    lets: Option<Value>,
+    steps: Vec<Value>,
+    /// What the scenario puts into the message.
+    with: Value,
+    without: Vec<String>,
+}
+
+/// All scenes in which a message can be said at such a moment.
+pub fn scenes(material: &Material, message: &MessageType, placement: Placement) -> Vec<Scene> {
+    match placement {
+        Placement::First | Placement::Joined => {
+            let mut roles = material.speakers(&message.name);
+            if roles.is_empty() {
+                roles.extend(material.bystander());
+            }
+            roles.into_iter().filter_map(|role| alone(material, message, placement, role)).collect()
+        }
+        Placement::Within | Placement::Outside => material
+            .moments(&message.name)
+            .into_iter()
+            .filter_map(|moment| within(material, moment, placement))
+            .collect(),
+    }
+}
+
+/// A conversation of its own: the socket is opened, or the opening played.
+fn alone(material: &Material, message: &MessageType, placement: Placement, role: &str) -> Option<Scene> {
+    let role = role.to_owned();
+    let mut steps = vec![json!({ "innocent joins": null })];
+    let (mut with, mut without) = (Value::Null, Vec::new());
+    let opening = material.opening(&role);
+    let its_own = opening.iter().find(|step| {
+        head(step).is_some_and(|(head, what)| head.verb == Verb::Sends && what.as_str() == Some(&message.name))
+    });
+    if let Some(step) = its_own {
+        (with, without) = overrides(step, SENDER);
+    }
+    match placement {
+        Placement::First => {
+            let connects = |step: &Value| head(step).is_some_and(|(head, _)| head.verb == Verb::Connects);
+            match opening.iter().position(connects) {
+                Some(last) => steps.extend(opening[..=last].iter().map(|step| by(step, SENDER))),
+                None => steps.push(json!({ "sender connects": null })),
+            }
+        }
+        _ => steps.push(json!({ "sender joins": null })),
+    }
+    let actors = Map::from_iter([(SENDER.to_owned(), json!(role))]);
+    Some(Scene {
+        sender: SENDER.to_owned(),
+        bystander: material.bystander()?.to_owned(),
+        role,
+        actors,
+        keys: Map::new(),
+        lets: None,
+        steps,
+        with,
+        without,
+    })
+}
+
+/// A scenario up to the moment, without what it judges and without its silences.
+fn within(material: &Material, moment: Moment, placement: Placement) -> Option<Scene> {
+    let script = material.scenarios.get(moment.script)?;
+    let step = script.steps.get(moment.step)?;
+    let (spoken, _) = head(step)?;
+    let names = script.names();
+    let taken = [INNOCENT, NEWCOMER, SENDER].iter().any(|name| names.contains(name));
+    if taken || script.root.contains_key("destructive") || script.root.get("exclusive") == Some(&json!("hub")) {
+        return None;
+    }
+    let mut steps = vec![json!({ "innocent joins": null })];
+    for step in &script.steps[..moment.step] {
+        let (head, _) = head(step)?;
+        match head.verb {
+            // Time that passes is the scenarios' business.
+            Verb::Wait | Verb::Retry | Verb::Either => return None,
+            _ => steps.extend(unjudged(step)),
+        }
+    }
+    let role = script.role(spoken.actor).to_owned();
+    let (with, without) = overrides(step, spoken.actor);
+    let mut actors = script.root.get("actors").and_then(Value::as_object).cloned().unwrap_or_default();
+    for name in names.iter().filter(|name| !name.contains('[')) {
+        if !actors.contains_key(*name) && material.roles().contains(name) {
+            actors.insert((*name).to_owned(), json!(name));
+        }
+    }
+    let sender = match placement {
+        Placement::Outside => {
+            // Somebody of the same role, who has no part in it.
+            actors.insert(SENDER.to_owned(), json!(role));
+            steps.push(json!({ "sender joins": null }));
+            SENDER.to_owned()
+        }
+        _ => spoken.actor.to_owned(),
+    };
+    let keys =
+        ["needs", "exclusive"].into_iter().filter_map(|key| Some((key.to_owned(), script.root.get(key)?.clone())));
+    Some(Scene {
+        sender,
+        bystander: material.bystander()?.to_owned(),
+        role,
+        actors,
+        keys: keys.collect(),
+        lets: script.root.get("let").cloned(),
+        steps,
+        with,
+        without,
+    })
+}
+
+fn overrides(step: &Value, actor: &str) -> (Value, Vec<String>) {
+    let with = step.get("with").map_or(Value::Null, |with| deep(with, &|text| spoken_by(text, actor)));
+    let without = step.get("without").and_then(Value::as_array).into_iter().flatten();
+    (with, without.filter_map(Value::as_str).map(str::to_owned).collect())
+}
+
+fn deep(value: &Value, change: &dyn Fn(&Value) -> Value) -> Value {
+    match value {
+        Value::Array(items) => items.iter().map(|item| deep(item, change)).collect(),
+        Value::Object(members) => members.iter().map(|(name, member)| (name.clone(), deep(member, change))).collect(),
+        other => change(other),
+    }
+}
+
+/// A step in the first person, done by `actor`.
+fn by(step: &Value, actor: &str) -> Value {
+    let Some(members) = step.as_object() else { return step.clone() };
+    let change = |value: &Value| deep(value, &|text| spoken_by(text, actor));
+    let acts = head(step).is_some_and(|(head, _)| !head.word);
+    let name = |(index, key): (usize, &String)| if index == 0 && acts { format!("{actor} {key}") } else { key.clone() };
+    members.iter().enumerate().map(|(index, (key, value))| (name((index, key)), change(value))).collect()
+}
+
+/// A step without what it accuses of: what goes wrong here, the scenarios tell. `None` for one that does nothing else.
+fn unjudged(step: &Value) -> Option<Value> {
+    if head(step).is_some_and(|(head, _)| head.verb.only_judges()) {
+        return None;
+    }
+    let mut members = step.as_object()?.clone();
+    members.retain(|key, _| !matches!(key.as_str(), "rules" | "has"));
+    if let Some(Value::Array(inner)) = members.get_mut("do") {
+        *inner = inner.iter().filter_map(unjudged).collect();
+    }
+    Some(Value::Object(members))
+}
+
+// ---- what
+
+struct Said {
+    /// The argument of `sends raw`.
+    raw: Value,
+    class: Class,
+    odd: String,
+    pointer: String,
+}
+
+fn said(
+    material: &Material,
+    message: &MessageType,
+    oddity: Oddity,
+    scene: &Scene,
+    base: &Value,
+    dice: &mut Dice,
+) -> Option<Said> {
+    match oddity {
+        Oddity::Spoilt(spoilt) => {
+            let text = spoilt.text(&payload::text(base, &[]), dice);
+            let odd = spoilt.name().to_owned();
+            Some(Said { raw: json!({ "text": text }), class: spoilt.class(), odd, pointer: String::new() })
+        }
+        Oddity::Framed(framing) => {
+            let raw = framing.raw(&payload::text(base, &[]), dice);
+            Some(Said { raw, class: framing.class(), odd: framing.name().to_owned(), pointer: String::new() })
+        }
+        Oddity::Mutated(mutation) => {
+            let sites = mutation::sites(message, &material.identities(&scene.bystander));
+            let sites: Vec<_> = sites.into_iter().filter(|site| site.mutation == mutation).collect();
+            (0..ATTEMPTS).find_map(|_| {
+                let site = dice.pick(&sites)?;
+                let edits = mutation::edits(&material.pack, message, site, dice)?;
+                spoken(material, message, base, &edits)
+            })
+        }
+        Oddity::Explored => (0..ATTEMPTS).find_map(|_| {
+            let edits = explored(message, base, dice);
+            spoken(material, message, base, &edits).filter(|said| said.class == Class::Valid)
+        }),
+    }
+}
+
+fn spoken(material: &Material, message: &MessageType, base: &Value, edits: &[Edit]) -> Option<Said> {
+    // Expressions stand for what the example has there.
+    let example = message.template();
+    let plain = deep_with(base, &example);
+    let applied = payload::applied(&plain, edits);
+    let class = payload::class(&material.pack, message, applied.as_ref());
+    let odd = edits.iter().map(in_words).collect::<Vec<_>>().join(", ");
+    let pointer = edits.first().map(|edit| edit.pointer.clone()).unwrap_or_default();
+    Some(Said { raw: json!({ "text": payload::text(base, edits) }), class, odd, pointer })
+}
+
+/// A value whose expressions are replaced by what another has in their place, or by some text.
+fn deep_with(base: &Value, example: &Value) -> Value {
+    match base {
+        Value::String(text) if text.contains("${") => match example {
+            Value::Null => json!("text"),
+            other => other.clone(),
+        },
+        Value::Array(items) => {
+            items.iter().enumerate().map(|(i, item)| deep_with(item, example.get(i).unwrap_or(&Value::Null))).collect()
+        }
+        Value::Object(members) => members
+            .iter()
+            .map(|(name, member)| (name.clone(), deep_with(member, example.get(name).unwrap_or(&Value::Null))))
+            .collect(),
+        other => other.clone(),
+    }
+}
+
+/// Members of a right message made anew, or all of them; who says it, and by what it is recognised, stays.
+fn explored(message: &MessageType, base: &Value, dice: &mut Dice) -> Vec<Edit> {
+    let shape = Shape::of(&message.schema.source, &mut Branches::One(dice));
+    let fixed = message.matcher.literals();
+    let required = shape.required();
+    let is_filled = |name: &str| base.get(name).and_then(Value::as_str).is_some_and(|text| text.contains("${"));
+    let free: Vec<&str> =
+        shape.members().into_iter().filter(|name| !fixed.contains_key(*name) && !is_filled(name)).collect();
+    let all = dice.once_in(3);
+    let few = 1 + dice.below(3);
+    let mut edits = Vec::new();
+    for name in &free {
+        if !all && dice.below(free.len().max(1)) >= few {
+            continue;
+        }
+        let pointer = format!("/{}", crate::matcher::escape(name));
+        let present = base.get(*name).is_some();
+        if present && !required.contains(name) && dice.once_in(3) {
+            edits.push(Edit { pointer, change: Change::Remove });
+            continue;
+        }
+        let inner = shape.member(name, &mut Branches::One(dice));
+        edits.push(Edit { pointer, change: Change::Put(value::value(&inner, dice)) });
+    }
+    if !shape.is_closed() && (edits.is_empty() || dice.once_in(6)) {
+        let pointer = format!("/x_{}", value::name(dice));
+        edits.push(Edit { pointer, change: Change::Put(value::anything(dice, 0)) });
+    }
+    edits
+}
+
+fn in_words(edit: &Edit) -> String {
+    let place = if edit.pointer.is_empty() { "the message" } else { &edit.pointer };
+    let short = |text: &str| crate::matcher::cut(text, 60);
+    match &edit.change {
+        Change::Put(value) => format!("{place} is {}", short(&value.to_string())),
+        Change::Remove => format!("{place} is missing"),
+        Change::Text(text) => format!("{place} is {}", short(text)),
+        Change::Twice(value) => format!("{place} comes twice, then as {}", short(&value.to_string())),
+        Change::Rename(name) => format!("{place} is called {name}"),
+    }
+}

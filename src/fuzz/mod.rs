@@ -1,0 +1,32 @@
+//! Finds what no script foresees: odd input, said at every moment of a protocol's conversations, and oracles that say
+//! what must be true all the same.
+//!
+//! Nothing here knows a protocol. Messages and their schemas come from the pack, conversations from its scenarios; a
+//! [`case`] is an ordinary scenario made of both, so the engine that plays it, the report that shows it, and the file
+//! that reproduces it are those of `hubproof check`.
+//!
+//! No command plays them against a hub yet: the tests play them against the machines of the reference server, and hold that
+//! none of them brings a finding.
+//!
+//! ```text
+//! seed                            chance that can be repeated
+//! shape, value                    what a schema allows at a place, and values of that kind
+//! payload, mutation               a message that differs from its example; one named thing wrong with it
+//! malformed, framing              texts that are no JSON; frames that are unusual
+//! material                        who says what, when: read off the scenarios
+//! case, oracle, text              one case: conversation, oddity, what must be true; as a file
+//! plan                            which case comes when
+//! ```
+
+pub mod case;
+pub mod framing;
+pub mod malformed;
+pub mod material;
+pub mod mutation;
+pub mod oracle;
+pub mod payload;
+pub mod plan;
+pub mod seed;
+pub mod shape;
+pub mod text;
+pub mod value;

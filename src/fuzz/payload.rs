@@ -1,0 +1,205 @@
+//! A payload as it differs from the documented example: the overrides of a `sends` step, and, where JSON as a value is
+//! not enough, edits of its text. Whoever reads a finding sees the oddity, not a page of JSON.
+
+use serde_json::Value;
+#[cfg(test)]
+use serde_json::json;
+
+use crate::pack::{MessageType, Pack, Way};
+use crate::scenario::compose;
+
+/// One difference from the example.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Edit {
+    /// JSON pointer; empty is the whole message.
+    pub pointer: String,
+    pub change: Change,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    Put(Value),
+    Remove,
+    /// This JSON text stands there as it is: numbers that no machine has, escapes that no text has.
+    Text(String),
+    /// The member stands there twice, the second time with this value.
+    Twice(Value),
+    /// The member has another name.
+    Rename(String),
+}
+
+/// What the documents say about a payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// It is a message, and right.
+    Valid,
+    /// It is right, and not what the document suggests.
+    Unusual,
+    /// It breaks its schema.
+    Invalid,
+    /// No message of the document.
+    Unknown,
+    /// JSON about which nothing is said: members that come twice, numbers of a thousand digits.
+    Unspecified,
+    /// No JSON.
+    Malformed,
+    /// No WebSocket message.
+    Broken,
+}
+
+impl Class {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Valid => "valid",
+            Self::Unusual => "unusual",
+            Self::Invalid => "invalid",
+            Self::Unknown => "unknown",
+            Self::Unspecified => "unspecified",
+            Self::Malformed => "malformed",
+            Self::Broken => "broken",
+        }
+    }
+}
+
+/// The example with edits made to it; `None` where no value can say it.
+pub fn applied(example: &Value, edits: &[Edit]) -> Option<Value> {
+    let mut value = example.clone();
+    for edit in edits {
+        match &edit.change {
+            Change::Put(new) if edit.pointer.is_empty() => value = new.clone(),
+            Change::Put(new) => compose::put(&mut value, &edit.pointer, new.clone()),
+            Change::Remove => compose::remove(&mut value, std::slice::from_ref(&edit.pointer)),
+            Change::Rename(name) => {
+                let (parent, _) = edit.pointer.rsplit_once('/')?;
+                let old = value.pointer(&edit.pointer)?.clone();
+                compose::remove(&mut value, std::slice::from_ref(&edit.pointer));
+                compose::put(&mut value, &format!("{parent}/{}", crate::matcher::escape(name)), old);
+            }
+            Change::Text(_) | Change::Twice(_) => return None,
+        }
+    }
+    Some(value)
+}
+
+/// What the pack says of a payload that was made from an example of `message`.
+pub fn class(pack: &Pack, message: &MessageType, payload: Option<&Value>) -> Class {
+    let Some(payload) = payload else { return Class::Unspecified };
+    let Some(found) = pack.recognise(payload, Way::ToHub) else { return Class::Unknown };
+    // What falls to an envelope was meant as one of its special forms, and is none of them.
+    if found.abstract_ && found.name != message.name {
+        return if found.schema.is_valid(payload) { Class::Unknown } else { Class::Invalid };
+    }
+    let violations = found.schema.judge(payload);
+    match violations.iter().any(|violation| !violation.should) {
+        true => Class::Invalid,
+        false if violations.is_empty() => Class::Valid,
+        false => Class::Unusual,
+    }
+}
+
+/// The payload as the text of a scenario's `sends raw`: JSON in which expressions of the scenario stand where `base` has
+/// them, and everything else means itself. `base` is the example with what the scenario puts into it.
+pub fn text(base: &Value, edits: &[Edit]) -> String {
+    let mut value = base.clone();
+    let mut later = Vec::new();
+    for edit in edits {
+        match &edit.change {
+            Change::Text(_) if value.pointer(&edit.pointer).is_none() => {
+                compose::put(&mut value, &edit.pointer, Value::Null);
+                later.push(edit);
+            }
+            Change::Text(_) | Change::Twice(_) => later.push(edit),
+            Change::Put(new) => {
+                value = applied(&value, &[Edit { change: Change::Put(meant(new)), ..edit.clone() }]).unwrap_or(value)
+            }
+            Change::Remove | Change::Rename(_) => value = applied(&value, std::slice::from_ref(edit)).unwrap_or(value),
+        }
+    }
+    let mut text = String::new();
+    write(&value, "", &later, &mut text);
+    text
+}
+
+fn write(value: &Value, pointer: &str, edits: &[&Edit], out: &mut String) {
+    let here = || edits.iter().filter(|edit| edit.pointer == pointer);
+    if let Some(Change::Text(text)) = here().map(|edit| &edit.change).find(|change| matches!(change, Change::Text(_))) {
+        return out.push_str(text);
+    }
+    match value {
+        Value::Object(members) => {
+            out.push('{');
+            for (index, (name, member)) in members.iter().enumerate() {
+                let separator = if index > 0 { "," } else { "" };
+                let key = Value::from(name.as_str());
+                let inner = format!("{pointer}/{}", crate::matcher::escape(name));
+                out.push_str(&format!("{separator}{key}:"));
+                write(member, &inner, edits, out);
+                for edit in edits.iter().filter(|edit| edit.pointer == inner) {
+                    if let Change::Twice(again) = &edit.change {
+                        out.push_str(&format!(",{key}:"));
+                        write(&meant(again), "/", &[], out);
+                    }
+                }
+            }
+            out.push('}');
+        }
+        Value::Array(items) => {
+            out.push('[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                write(item, &format!("{pointer}/{index}"), edits, out);
+            }
+            out.push(']');
+        }
+        Value::String(text) => match expression(text) {
+            Some(inside) => out.push_str(&format!("${{json({inside})}}")),
+            None => out.push_str(&value.to_string()),
+        },
+        other => out.push_str(&other.to_string()),
+    }
+}
+
+/// The expression that a text of a scenario consists of.
+fn expression(text: &str) -> Option<&str> {
+    let inside = text.strip_prefix("${")?;
+    let length = crate::scenario::template::closing(inside)?;
+    (length + 1 == inside.len()).then(|| inside[..length].trim())
+}
+
+/// What begins a hole that a mutation makes: something of another actor.
+pub const HOLE: &str = "${innocent.";
+
+/// A made value as a scenario has to write it, so that it means itself.
+fn meant(value: &Value) -> Value {
+    match value {
+        Value::String(text) if !text.starts_with(HOLE) => Value::String(text.replace("${", "${'${'}")),
+        Value::Array(items) => items.iter().map(meant).collect(),
+        Value::Object(members) => members.iter().map(|(name, member)| (name.clone(), meant(member))).collect(),
+        other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    fn edit(pointer: &str, change: Change) -> Edit {
+        Edit { pointer: pointer.to_owned(), change }
+    }
+
+    #[rstest]
+    #[case::put(edit("/b/c", Change::Put(json!([1]))), r#"{"a":${json(self.id)},"b":{"c":[1]}}"#)]
+    #[case::remove(edit("/b", Change::Remove), r#"{"a":${json(self.id)}}"#)]
+    #[case::text(edit("/b/c", Change::Text("1e400".into())), r#"{"a":${json(self.id)},"b":{"c":1e400}}"#)]
+    #[case::new_text(edit("/n", Change::Text("[[]]".into())), r#"{"a":${json(self.id)},"b":{"c":1},"n":[[]]}"#)]
+    #[case::twice(edit("/b/c", Change::Twice(json!("x"))), r#"{"a":${json(self.id)},"b":{"c":1,"c":"x"}}"#)]
+    #[case::rename(edit("/b", Change::Rename("B".into())), r#"{"a":${json(self.id)},"B":{"c":1}}"#)]
+    #[case::meant(edit("/b", Change::Put(json!("${x}"))), r#"{"a":${json(self.id)},"b":"${'${'}x}"}"#)]
+    #[case::hole(edit("/b", Change::Put(json!("${innocent.id}"))), r#"{"a":${json(self.id)},"b":${json(innocent.id)}}"#)]
+    fn a_payload_is_written_with_its_oddity(#[case] edit: Edit, #[case] expected: &str) {
+        assert_eq!(text(&json!({"a": "${self.id}", "b": {"c": 1}}), &[edit]), expected);
+    }
+}

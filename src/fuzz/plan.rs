@@ -1,0 +1,61 @@
+//! Which case comes when: every message, oddity and placement in turn, so that a run of any length covers them evenly,
+//! and the case of a number is the same whoever plays it.
+
+use std::collections::BTreeMap;
+
+use super::case::{self, Case, Cell, Oddity, Placement, Scene};
+use super::framing::Framing;
+use super::malformed::Spoilt;
+use super::material::Material;
+use super::mutation::{self, Mutation};
+use super::seed::Dice;
+
+/// All cells of a protocol that something can be made of, in the order in which they are played.
+pub struct Plan {
+    pub seed: u64,
+    pub cells: Vec<Cell>,
+    /// Where a message can be said, by its index.
+    scenes: BTreeMap<(usize, Placement), Vec<Scene>>,
+}
+
+impl Plan {
+    /// The plan of a run. `message` chooses messages by their name.
+    pub fn new(material: &Material, seed: u64, message: &dyn Fn(&str) -> bool) -> Self {
+        let mut cells = Vec::new();
+        let mut scenes = BTreeMap::new();
+        for (index, declared) in material.pack.messages.iter().enumerate() {
+            if !declared.directions.to_hub || declared.abstract_ || !message(&declared.name) {
+                continue;
+            }
+            let role = material.speakers(&declared.name).first().copied().or_else(|| material.bystander());
+            let sites = mutation::sites(declared, &material.identities(role.unwrap_or_default()));
+            let mutated =
+                Mutation::ALL.into_iter().filter(|mutation| sites.iter().any(|site| site.mutation == *mutation));
+            let oddities = std::iter::once(Oddity::Explored)
+                .chain(mutated.map(Oddity::Mutated))
+                .chain(Spoilt::ALL.into_iter().map(Oddity::Spoilt))
+                .chain(Framing::ALL.into_iter().map(Oddity::Framed));
+            let here = Placement::ALL.map(|placement| (placement, case::scenes(material, declared, placement)));
+            for oddity in oddities {
+                for (placement, found) in &here {
+                    let cell = Cell { message: index, oddity, placement: *placement };
+                    // What no dice make a case of is no cell.
+                    let makes = |number| case::make(material, cell, found, 0, &mut Dice::of(seed, number)).is_some();
+                    if (0..4).any(makes) {
+                        cells.push(cell);
+                    }
+                }
+            }
+            scenes.extend(here.map(|(placement, found)| ((index, placement), found)));
+        }
+        Self { seed, cells, scenes }
+    }
+
+    /// The case of a number. Equal for equal seeds and packs.
+    pub fn case(&self, material: &Material, number: u64) -> Option<Case> {
+        let count = u64::try_from(self.cells.len()).ok().filter(|count| *count > 0)?;
+        let cell = *self.cells.get(usize::try_from(number % count).ok()?)?;
+        let scenes = self.scenes.get(&(cell.message, cell.placement))?;
+        case::make(material, cell, scenes, number, &mut Dice::of(self.seed, number))
+    }
+}

@@ -1,0 +1,101 @@
+//! Cases of the five protocols: each is a scenario that the reader takes, and the same every time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hubproof::event::Verdict;
+use hubproof::fuzz::case::Oddity;
+use hubproof::fuzz::material::Material;
+use hubproof::fuzz::payload::Class;
+use hubproof::fuzz::plan::Plan;
+use hubproof::fuzz::{oracle, text};
+use hubproof::pack::{Folder, Pack};
+use hubproof::scenario;
+use hubproof::source::Sources;
+use hubproof::yaml;
+use rstest::rstest;
+
+struct Protocol {
+    sources: Sources,
+    folder: Folder,
+    material: Material,
+}
+
+fn protocol(name: &str) -> Protocol {
+    let mut sources = Sources::default();
+    let folder = crate::on_disk::folder(name, &mut sources);
+    let (pack, diagnostics) = Pack::load(&folder, &sources);
+    assert!(diagnostics.is_empty());
+    let mut pack = pack.unwrap();
+    pack.rules.extend(oracle::rules(&mut sources).into_iter().map(|rule| (rule.id.clone(), rule)));
+    let pack = Arc::new(pack);
+    let material = Material::read(&folder, &sources, &pack);
+    Protocol { sources, folder, material }
+}
+
+#[rstest]
+fn every_case_is_a_scenario(#[values("qi", "concierge", "airavata", "emprops", "gator")] name: &str) {
+    let mut protocol = protocol(name);
+    let pack = Arc::clone(&protocol.material.pack);
+    let shared = scenario::shared(&protocol.folder, &protocol.sources, &pack, &mut Vec::new());
+    let plan = Plan::new(&protocol.material, 1, &|_| true);
+    let mut classes: BTreeMap<Class, usize> = BTreeMap::new();
+    let mut made = 0;
+    for number in 0..plan.cells.len() as u64 {
+        let Some(case) = plan.case(&protocol.material, number) else { continue };
+        made += 1;
+        *classes.entry(case.class).or_default() += 1;
+        let text = text::scenario(&case.scenario);
+        let file = protocol.sources.add(format!("case-{number}.yaml"), text.clone());
+        let root = yaml::parse(&protocol.sources, file).unwrap_or_else(|error| panic!("{}\n{text}", error.message));
+        let (program, diagnostics) = scenario::read::read(&format!("{name}/case"), &root, &shared, &pack);
+        let shown = hubproof::diagnostic::render_all(&diagnostics, &protocol.sources, false);
+        assert!(program.is_some() && diagnostics.is_empty(), "{shown}\n{text}");
+    }
+    println!("{name}: {} cells, {made} made, {classes:?}", plan.cells.len());
+    assert!(made * 10 > plan.cells.len() * 9);
+}
+
+#[rstest]
+fn the_same_seed_gives_the_same_cases(#[values("qi", "emprops")] name: &str) {
+    let texts = |seed| {
+        let protocol = protocol(name);
+        let plan = Plan::new(&protocol.material, seed, &|_| true);
+        (0..200).filter_map(|n| Some(text::scenario(&plan.case(&protocol.material, n)?.scenario))).collect::<Vec<_>>()
+    };
+    assert_eq!(texts(7), texts(7));
+    assert_ne!(texts(7), texts(8));
+}
+
+/// Without sockets, so without what is odd below messages.
+#[rstest]
+fn the_reference_server_stands_firm(#[values("qi", "concierge", "airavata", "emprops", "gator")] name: &str) {
+    let mut protocol = protocol(name);
+    let hub = crate::virtual_wire::Protocol::load(name);
+    let pack = Arc::clone(&protocol.material.pack);
+    let shared = scenario::shared(&protocol.folder, &protocol.sources, &pack, &mut Vec::new());
+    let plan = Plan::new(&protocol.material, 1, &|_| true);
+    let (mut played, mut wrong) = (0, String::new());
+    for number in (0..plan.cells.len() as u64).step_by(3) {
+        let Some(case) = plan.case(&protocol.material, number) else { continue };
+        if matches!(case.cell.oddity, Oddity::Framed(_)) {
+            continue;
+        }
+        let text = text::scenario(&case.scenario);
+        let file = protocol.sources.add(format!("case-{number}.yaml"), text.clone());
+        let root = yaml::parse(&protocol.sources, file).unwrap();
+        let program = scenario::read::read(&format!("{name}/case-{number}"), &root, &shared, &pack).0.unwrap();
+        let Some(report) = hub.play(&Arc::new(program), None) else { continue };
+        played += 1;
+        let failed: Vec<_> = report.checks.iter().filter(|check| check.verdict == Verdict::Fail).collect();
+        for check in &failed {
+            wrong += &format!("{} {}\n  {}\n", check.name, check.message, report.title);
+        }
+        if let Some(mistake) = &report.mistake {
+            wrong += &format!("mistake: {mistake}\n{text}\n");
+        }
+    }
+    println!("{name}: {played} played");
+    assert!(played > 50, "only {played} cases were played");
+    assert_eq!(wrong, "");
+}
