@@ -40,8 +40,22 @@ const CONCIERGE: Hub = Hub {
     proven: 116,
 };
 
+const QI: Hub = Hub {
+    protocol: "qi",
+    interpreter: "node",
+    script: "tests/hubs/qi.mjs",
+    target: "[settings]\nok_command = \"execute\"\nplain_command = \"abort\"\nfailing_command = \"calibrate\"\necho_command = \"\"",
+    instances: &[Instance { name: "default", arguments: &["--seed", "1"], target: "" }],
+    proven: 31,
+};
+
+/// Refuses other versions, hangs up on garbage.
+const QI_STRICT: Hub = Hub { instances: &[Instance { name: "default", arguments: &["--seed", "4"], target: "" }], ..QI };
+
 #[rstest]
 #[case::concierge(CONCIERGE)]
+#[case::qi(QI)]
+#[case::qi_strict(QI_STRICT)]
 fn whatever_the_document_allows_passes(#[case] hub: Hub) {
     let Some((report, code)) = judged(&hub, &[], &["--patience", "3"]) else { return };
     assert_eq!(accused(&report), Vec::<String>::new());
@@ -71,6 +85,14 @@ fn what_the_document_advises_against_warns(#[case] hub: Hub, #[case] habit: &[&s
 #[case::concierge(CONCIERGE, "quiet-groups", "CON-076")]
 #[case::concierge(CONCIERGE, "parses-data", "CON-054")]
 #[case::concierge(CONCIERGE, "ignores-secret", "CON-013")]
+#[case::qi(QI, "quiet-failures", "QI-018")]
+#[case::qi(QI, "forgets-session", "QI-024")]
+#[case::qi(QI, "short-ids", "QI-025")]
+#[case::qi(QI, "lists-values", "QI-016")]
+#[case::qi(QI, "short-version", "QI-011")]
+#[case::qi(QI, "answers-twice", "QI-020")]
+#[case::qi(QI, "wants-payload", "QI-007")]
+#[case::qi_strict(QI_STRICT, "short-ids", "QI-025")]
 fn a_mistake_is_found_behind_all_habits(#[case] hub: Hub, #[case] bug: &str, #[case] rule: &str) {
     let Some((report, code)) = judged(&hub, &["--bug", bug], &["--rule", rule]) else { return };
     let accused = accused(&report);

@@ -11,7 +11,7 @@ use crate::cli_process::start;
     ("qi-failure-silent", "qi/failures"),
     ("qi-base-reply-twice", "qi/failures"),
     ("qi-session-stale", "qi/sessions"),
-    ("qi-garbage-closes", "qi/malformed"),
+    ("qi-garbage-succeeds", "qi/malformed"),
 ])]
 #[case::concierge(&[
     ("concierge-hello-second-lost", "concierge/greeting"),

@@ -169,7 +169,7 @@ function upgrade(conn) {
   const headers = new Map(lines.map((l) => [l.slice(0, l.indexOf(':')).trim().toLowerCase(), l.slice(l.indexOf(':') + 1).trim()]));
   const has = (name, token) => (headers.get(name) ?? '').toLowerCase().split(',').some((t) => t.trim() === token);
   const key = headers.get('sec-websocket-key') ?? '';
-  if (!/^GET \S+ HTTP\/1\.1$/.test(request) || !has('upgrade', 'websocket') || !has('connection', 'upgrade') || Buffer.from(key, 'base64').length !== 16) {
+  if (!/^GET \S+ HTTP\/1\.1$/.test(request) || !headers.has('host') || !has('upgrade', 'websocket') || !has('connection', 'upgrade') || Buffer.from(key, 'base64').length !== 16) {
     return conn.socket.end('HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n');
   }
   if (headers.get('sec-websocket-version') !== '13') {
@@ -177,7 +177,7 @@ function upgrade(conn) {
   }
   const accept = createHash('sha1').update(`${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`).digest('base64');
   const answer = odd
-    ? ['HTTP/1.1 101 Bitte sehr', 'x-nothing:', `sEC-wEBSOCKET-aCCEPT:   ${accept}  `, 'CONNECTION:keep-alive, UPGRADE', 'uPGRADE: WebSocket', 'Server: emprops.mjs', 'Date: Thu, 01 Jan 1970 00:00:00 GMT']
+    ? ['HTTP/1.1 101 Bitte sehr', 'x-nothing:', `sEC-wEBSOCKET-aCCEPT:   ${accept}  `, 'CONNECTION:keep-alive, UPGRADE', 'uPGRADE: WebSocket', 'Server: odd.mjs', 'Date: Thu, 01 Jan 1970 00:00:00 GMT']
     : ['HTTP/1.1 101 Switching Protocols', 'Upgrade: websocket', 'Connection: Upgrade', `Sec-WebSocket-Accept: ${accept}`];
   const hints = chance(0.3) ? 'HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n' : '';
   const head = Buffer.from(`${hints}${answer.join('\r\n')}\r\n\r\n`);
@@ -186,6 +186,14 @@ function upgrade(conn) {
   else put(conn, head);
   peer.came(conn);
   return takeFrames(conn);
+}
+
+/** What answers a close frame: its code, unless that is none that may be sent (RFC 6455, 5.5.1 and 7.4). */
+function echoOf(payload) {
+  if (payload.length === 0) return payload;
+  const code = payload.length > 1 ? payload.readUInt16BE(0) : 0;
+  const sendable = (code >= 1000 && code <= 1014 && ![1004, 1005, 1006].includes(code)) || (code >= 3000 && code <= 4999);
+  return sendable ? payload.subarray(0, 2) : Buffer.from([0x03, 0xea]); // 1002
 }
 
 function takeFrames(conn) {
@@ -215,7 +223,8 @@ function takeFrames(conn) {
     conn.inbox = conn.inbox.subarray(at + 4 + length);
     if (!conn.open && opcode !== OP.close) continue;
     if (opcode === OP.close) {
-      if (conn.open) put(conn, frame(OP.close, chance(0.5) ? Buffer.alloc(0) : payload.subarray(0, 2)));
+      const body = conn.open && (chance(0.5) ? Buffer.alloc(0) : echoOf(payload));
+      if (body) put(conn, frame(OP.close, body));
       put(conn, null);
       conn.open = false;
       return peer.left(conn);

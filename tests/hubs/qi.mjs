@@ -1,10 +1,10 @@
 // An answering system for the messages between the 2200 and the 2300, written from their document alone, that does what
 // the document allows and hardly anybody would do. It prints its URL and serves until it is ended.
 //
-//   node tests/hubs/qi.mjs [--plain] [--seed N] [--slow MS]
+//   node tests/hubs/qi.mjs [--plain] [--seed N] [--slow MS] [--bug NAME]
 //
 // Commands: `execute` (needs a payload, returns values), `get_system_info` (takes none, returns values), `abort` (takes
-// none, returns nothing), `état du système/2300` (the same as get_system_info). Everything else ends in failure.
+// none, returns nothing), `calibrate` (fails), `état du système/2300` (as get_system_info). Everything else fails.
 //
 // Its odd habits, and why they are legal (`--plain` turns them off, `--seed` chooses others, `--slow` bounds the delay):
 //  1. Members stand in any order, with any whitespace, letters as \u escapes: json.loads reads them all the same.
@@ -33,6 +33,11 @@ const valueOf = (name, otherwise) => (options.includes(name) ? Number(options[op
 const slow = valueOf('--slow', 150);
 setUp({ seed: valueOf('--seed', 1), plain: options.includes('--plain'), slow: slow / 2 });
 
+// Mistakes that somebody might make: a judge should see them behind all habits.
+const BUGS = ['quiet-failures', 'forgets-session', 'short-ids', 'lists-values', 'short-version', 'answers-twice', 'wants-payload', 'knows-everything'];
+const bug = options.includes('--bug') ? options[options.indexOf('--bug') + 1] : undefined;
+if (bug !== undefined && !BUGS.includes(bug)) throw new Error(`--bug is one of ${BUGS.join(', ')}`);
+
 const SEMVER = /^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$/;
 const VERSION = pick('0.1.0', '0.0.0', '0.10.0-rc.1', '0.1.0+2300.007', '0.999999999999.4', '0.1.0-alpha--x.0.y+sha-5114f85');
 const REFUSES_VERSIONS = chance(0.5);
@@ -49,11 +54,14 @@ const COMMANDS = {
     if (payload !== undefined && Object.keys(payload).length && chance(0.3)) throw new Failure(text('get_system_info takes no arguments'));
     return pick({ name: 'Starmon-5', qubits: 5 }, { name: '\u{1F9CA} 20 mK\u0000', topology: [[0, 2], [1, 2], []], session_id: 'of no request' }, {});
   },
+  calibrate() {
+    throw new Failure(text('the fridge is warm'));
+  },
   abort: () => pick(undefined, {}),
   'état du système/2300': () => ({ état: 'prêt' }),
 };
 
-/** Puts whether a reply is given at all before what it says. */
+/** Whether there is a reply, and when. */
 function answer(conn, content) {
   let request;
   try {
@@ -65,8 +73,22 @@ function answer(conn, content) {
   if ('status' in request && !('command' in request)) return undefined; // a reply to what the hub asked
   if (typeof request.command !== 'string') return refuseNoRequest(conn, 'a request has a command');
   const wait = odd ? below(slow / 2) : 0;
-  setTimeout(() => transmit(conn, reply(request)), wait);
+  setTimeout(() => {
+    const said = spoil(reply(request));
+    transmit(conn, said);
+    if (bug === 'answers-twice') transmit(conn, said);
+  }, wait);
   return undefined;
+}
+
+function spoil(said) {
+  const failure = said.status === 'failure';
+  if (bug === 'quiet-failures' && failure) delete said.payload;
+  if (bug === 'forgets-session' && failure) delete said.session_id;
+  if (bug === 'short-ids') said.session_id = said.session_id?.slice(0, 36);
+  if (bug === 'lists-values' && said.payload && !failure) said.payload = Object.values(said.payload);
+  if (bug === 'short-version') said.version = said.version.replace(/\.\d+(-|\+|$).*/, '');
+  return said;
 }
 
 function refuseNoRequest(conn, why) {
@@ -93,6 +115,8 @@ function execute(command, payload, version) {
   if (payload !== undefined && (payload === null || typeof payload !== 'object' || Array.isArray(payload))) throw new Failure(text('payload is a dict'));
   if (version === undefined ? !chance(0.5) : typeof version !== 'string' || !SEMVER.test(version)) throw new Failure(text('version is a semantic version'));
   if (version !== undefined && REFUSES_VERSIONS && !version.startsWith('0.')) throw new Failure(text(`version ${version} is not spoken here`));
+  if (payload === undefined && bug === 'wants-payload') throw new Failure('payload is missing');
+  if (!Object.hasOwn(COMMANDS, command) && bug === 'knows-everything') return undefined;
   if (!Object.hasOwn(COMMANDS, command)) throw new Failure(text(`there is no command ${command}`));
   return COMMANDS[command](payload);
 }

@@ -200,14 +200,8 @@ impl Qi {
                 let outcome = session.clone().and_then(|session| self.run(&members, session.as_deref()));
                 (session.ok().flatten(), outcome)
             }
-            Err(reason) => {
-                if self.broken.is("qi-garbage-closes") {
-                    self.open.remove(&conn);
-                    out.push(Output::Close { conn, code: 1007, reason });
-                    return;
-                }
-                (None, Err(format!("the request cannot be read: {reason}")))
-            }
+            Err(_) if self.broken.is("qi-garbage-succeeds") => (None, Ok(None)),
+            Err(reason) => (None, Err(format!("the request cannot be read: {reason}"))),
         };
         let session = self.misremember(conn, session);
         let (status, payload) = match outcome {
