@@ -50,7 +50,8 @@ const QI: Hub = Hub {
 };
 
 /// Refuses other versions, hangs up on garbage.
-const QI_STRICT: Hub = Hub { instances: &[Instance { name: "default", arguments: &["--seed", "4"], target: "" }], ..QI };
+const QI_STRICT: Hub =
+    Hub { instances: &[Instance { name: "default", arguments: &["--seed", "4"], target: "" }], ..QI };
 
 #[rstest]
 #[case::concierge(CONCIERGE)]
@@ -69,6 +70,7 @@ fn whatever_the_document_allows_passes(#[case] hub: Hub) {
 #[rstest]
 #[case::concierge_versions(CONCIERGE, &["--odd", "any-minor"], "CON-019")]
 #[case::concierge_ends(CONCIERGE, &["--odd", "quiet-end"], "CON-095")]
+#[case::qi_unknown(QI, &["--bug", "knows-everything"], "QI-005")]
 fn what_the_document_advises_against_warns(#[case] hub: Hub, #[case] habit: &[&str], #[case] rule: &str) {
     let Some((report, code)) = judged(&hub, habit, &["--rule", rule, "--patience", "2"]) else { return };
     assert_eq!(accused(&report), [format!("warn {rule}")]);
@@ -85,7 +87,7 @@ fn what_the_document_advises_against_warns(#[case] hub: Hub, #[case] habit: &[&s
 #[case::concierge(CONCIERGE, "quiet-groups", "CON-076")]
 #[case::concierge(CONCIERGE, "parses-data", "CON-054")]
 #[case::concierge(CONCIERGE, "ignores-secret", "CON-013")]
-#[case::qi(QI, "quiet-failures", "QI-018")]
+#[case::qi(QI, "quiet-failures", "QI-029")]
 #[case::qi(QI, "forgets-session", "QI-024")]
 #[case::qi(QI, "short-ids", "QI-025")]
 #[case::qi(QI, "lists-values", "QI-016")]
