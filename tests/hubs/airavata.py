@@ -16,32 +16,33 @@ only what is written must find nothing wrong. All are on unless `--plain` or `--
   spaces      any white space JSON allows between tokens
   escapes     characters as \\uXXXX, also in member names: the same JSON string
   numbers     2.0 or 2e0 for 2: the document has no integers
-  ids         uuids and words as ids where no format is given; seconds with a fraction as the timestamp of an event's id
+  ids         uuids and words as ids where no format is given; seconds, finer clocks or ISO 8601 as the timestamp
+              of an event's id; system-1 as in one example, system_1 as in the text
   stamps      timestamps with offsets, fractions (also after a comma), in basic format or as week dates: all is ISO 8601
   overtake    answers overtake events and each other: only events are "in the order they occur"
   heartbeat   JSON pings at any time, one at once: "periodic" names no period
   impatient   who leaves JSON pings unanswered for fifteen seconds is closed, and so is who leaves the WebSocket's
               unanswered for ten: clients "should respond"
   news        system status at any time, one on arrival: system events go to all connected clients
-  few         a system status carries only some of its members: all of `data` is an example, "message-specific"
   late-close  the close comes up to 0.4 s after the error message: the document orders nothing
   codes       that close has any code or none: none is documented
   http        a limit is answered with 429 or 503 at the upgrade: "connection limits" names no answer
   lost        an unknown path is answered with 404, or upgraded and closed with an error: not described
-  paths       a path subscribes to nothing: "Subscribe" is a step of its own after "Authenticate"
   strict      a ping without `id` or `timestamp` is an "Invalid message format": both are required of all messages
   echo        a pong has the id of the ping now and then: whether it is a new one is not said
   own-types   a message of a type that only hubs send is an unknown one, or badly formed: not described
   details     errors carry `data`: it may be in every message
   resubscribe subscribing twice answers success again, unsubscribing from nothing answers success, or an error
   workers     `worker` is no supported resource type: it is not in the table, though routing speaks of it
-  refusals    a subscription that cannot be is a response with the status "error" and an `error`, or an error message
+  refusals    a subscription that cannot be is a response with the status "error", or an error message
   no-id       the response to a subscription without `resourceId` has null, "" or none
   late-leave  who has left counts as connected up to 0.2 s longer: no sentence says "at once"
   binary      a binary message ends the connection with 1003: all messages are JSON
 
-Only where `--odd` names them, for the document can be read otherwise:
+Only where `--odd` names them, for the document advises against them or can be read otherwise:
 
+  few         a system status carries only some of its members: all of `data` is an example, "message-specific"
+  paths       a path subscribes to nothing: "Subscribe" is a step of its own after "Authenticate"
   texts       error texts in words of its own: those of the document stand in examples only
   early       a bad token is refused with 401 at the upgrade: the token is validated "on connection"
   twice       who subscribed twice (as user and by experiment) gets an event for each subscription
@@ -66,7 +67,7 @@ from concierge import decode, encode, number, space
 from odd_websocket import TEXT, Connection, Failed, Gone, chance, odd, rng
 
 HABITS = re.findall(r"^  ([a-z0-9-]+) +\S", __doc__, re.M)
-ARGUABLE = {"texts", "early", "twice", "quiet-unsub", "rate"}
+ARGUABLE = {"few", "paths", "texts", "early", "twice", "quiet-unsub", "rate"}
 KINDS = {"experiments": "experiment", "tasks": "task", "projects": "project", "user": "user"}
 RESOURCES = {"experiment", "task", "project", "user", "system"}
 MISSING, INVALID, LIMIT = "Authentication required", "Invalid or expired token", "Rate limit exceeded"
@@ -81,11 +82,10 @@ def stamp():
         return now.strftime("%Y-%m-%dT%H:%M:%SZ")
     there = now.astimezone(timezone(timedelta(minutes=rng.choice([0, 60, -210, 345]))))
     zone = there.strftime("%z")
-    long = zone[:3] + ":" + zone[3:]
     return rng.choice([
-        now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), now.strftime("%Y-%m-%dT%H:%M:%S,") + f"{now.microsecond:06}Z",
-        there.strftime("%Y-%m-%dT%H:%M:%S") + long, there.strftime("%Y%m%dT%H%M%S") + zone,
-        now.strftime("%G-W%V-%uT%H:%M:%SZ"), now.strftime("%Y-%jT%H:%M:%SZ")])
+        now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), now.strftime("%Y-%m-%dT%H:%M:%S,%fZ"),
+        there.strftime("%Y-%m-%dT%H:%M:%S.%f") + zone[:3] + ":" + zone[3:], there.strftime("%Y%m%dT%H%M%S.%f") + zone,
+        now.strftime("%G-W%V-%uT%H:%M:%S.%fZ"), now.strftime("%Y-%jT%H:%M:%S.%fZ")])
 
 
 class Ids:
@@ -105,7 +105,9 @@ class Ids:
     @classmethod
     def of_event(cls, prefix):
         n = cls.next()
-        return f"{prefix}_{n // 1000}.{n % 1000:03}" if "ids" in odd else f"{prefix}_{n}"
+        written = datetime.fromtimestamp(n / 1000, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        times = [n, n * 1000000, f"{n // 1000}.{n % 1000:03}", written] if "ids" in odd else [n]
+        return f"{prefix}_{rng.choice(times)}"
 
 
 def claims(token, secret):
@@ -149,7 +151,7 @@ class Peer(Connection):
             return "401 Unauthorized" if "early" in odd else None
         mine = [p for p in self.hub.peers if p.user == self.user]
         near = [p for p in self.hub.peers if p.address == self.address]
-        if not self.why and (len(mine) >= 10 or len(near) >= 50 or len(self.hub.peers) >= 1000):
+        if not self.why and any(n >= most for n, most in zip(map(len, (mine, near, self.hub.peers)), self.hub.limits)):
             self.why = LIMIT
             return rng.choice(["429 Too Many Requests", "503 Service Unavailable"]) if chance("http") else None
         if not self.why:
@@ -233,8 +235,8 @@ class Peer(Connection):
         key = (kind, "" if kind == "system" else name or self.user)
         lawful = known and named and (action == "subscribe" or key in self.subscriptions or not chance("resubscribe"))
         if not lawful and chance("refusals"):
-            return self.tell("system_status", Ids.of("sub-response"), error="Not possible",
-                             data={"action": action} | shown | {"status": "error"})
+            return self.tell("system_status", Ids.of("sub-response"),
+                             data={"action": action} | shown | {"status": "error", "reason": "not possible"})
         if not lawful:
             return self.error(FORMAT)
         (self.subscriptions.add if action == "subscribe" else self.subscriptions.discard)(key)
@@ -243,7 +245,8 @@ class Peer(Connection):
 
 
 class Hub:
-    def __init__(self, secret):
+    def __init__(self, secret, limits):
+        self.limits = limits
         self.secret, self.peers, self.born, self.experiments = secret, [], time.time(), {}
 
     def health(self):
@@ -254,7 +257,7 @@ class Hub:
 
     @staticmethod
     def system_id():
-        return Ids.of("system") if chance("ids") else Ids.of_event("system")
+        return f"system-{Ids.next()}" if chance("ids") else Ids.of_event("system")
 
     async def serve(self, reader, writer):
         peer, tasks, ended = Peer(self, reader, writer), [], True
@@ -331,13 +334,15 @@ async def main():
     cli.add_argument("--secret", default="sesame", help="the key that tokens are signed with (HS256)")
     cli.add_argument("--plain", action="store_true", help="no odd habits")
     cli.add_argument("--odd", type=lambda s: set(s.split(",")), help="only these habits, separated by commas")
+    cli.add_argument("--limits", type=lambda s: [int(n) for n in s.split(",")], default=[10, 50, 1000],
+                     help="connections of a user, of an address and of all, as 10,50,1000")
     cli.add_argument("--seed", type=int, default=1, help="of the dice that choose among the habits")
     args = cli.parse_args()
     odd.update(set() if args.plain else args.odd or set(HABITS) - ARGUABLE)
     if odd - set(HABITS):
         cli.error(f"no such habit: {', '.join(odd - set(HABITS))}; there are {', '.join(HABITS)}")
     rng.seed(args.seed)
-    hub = Hub(args.secret)
+    hub = Hub(args.secret, args.limits)
     server = await asyncio.start_server(hub.serve, "127.0.0.1", args.port)
     admin = await asyncio.start_server(hub.admin, "127.0.0.1", 0)
     print(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}")
