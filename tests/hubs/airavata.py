@@ -16,13 +16,11 @@ only what is written must find nothing wrong. All are on unless `--plain` or `--
   spaces      any white space JSON allows between tokens
   escapes     characters as \\uXXXX, also in member names: the same JSON string
   numbers     2.0 or 2e0 for 2: the document has no integers
-  ids         uuids and words as ids where no format is given; seconds, finer clocks or ISO 8601 as the timestamp
-              of an event's id; system-1 as in one example, system_1 as in the text
+  ids         any ids where no format is given; seconds, finer clocks or ISO 8601 as the timestamp in others; system-1, system_1
   stamps      timestamps with offsets, fractions (also after a comma), in basic format or as week dates: all is ISO 8601
   overtake    answers overtake events and each other: only events are "in the order they occur"
   heartbeat   JSON pings at any time, one at once: "periodic" names no period
-  impatient   who leaves JSON pings unanswered for fifteen seconds is closed, and so is who leaves the WebSocket's
-              unanswered for ten: clients "should respond"
+  impatient   who leaves pings unanswered for fifteen seconds (RFC 6455's: ten) is closed: clients "should respond"
   news        system status at any time, one on arrival: system events go to all connected clients
   late-close  the close comes up to 0.4 s after the error message: the document orders nothing
   codes       that close has any code or none: none is documented
@@ -37,6 +35,9 @@ only what is written must find nothing wrong. All are on unless `--plain` or `--
   refusals    a subscription that cannot be is a response with the status "error", or an error message
   no-id       the response to a subscription without `resourceId` has null, "" or none
   late-leave  who has left counts as connected up to 0.2 s longer: no sentence says "at once"
+  twice       who subscribed twice (as user and by experiment) gets an event for each, with an id of its own
+  quiet-unsub an unsubscription is not answered: the server "responds to subscription requests"
+  rate        more than 60 messages in a second are too many: a rate limit without a number
   binary      a binary message ends the connection with 1003: all messages are JSON
 
 Only where `--odd` names them, for the document advises against them or can be read otherwise:
@@ -45,9 +46,6 @@ Only where `--odd` names them, for the document advises against them or can be r
   paths       a path subscribes to nothing: "Subscribe" is a step of its own after "Authenticate"
   texts       error texts in words of its own: those of the document stand in examples only
   early       a bad token is refused with 401 at the upgrade: the token is validated "on connection"
-  twice       who subscribed twice (as user and by experiment) gets an event for each subscription
-  quiet-unsub an unsubscription is not answered: the server "responds to subscription requests"
-  rate        more than 60 messages in a second are too many: a rate limit without a number
 """
 import argparse
 import asyncio
@@ -67,7 +65,7 @@ from concierge import decode, encode, number, space
 from odd_websocket import TEXT, Connection, Failed, Gone, chance, odd, rng
 
 HABITS = re.findall(r"^  ([a-z0-9-]+) +\S", __doc__, re.M)
-ARGUABLE = {"few", "paths", "texts", "early", "twice", "quiet-unsub", "rate"}
+ARGUABLE = {"few", "paths", "texts", "early"}
 KINDS = {"experiments": "experiment", "tasks": "task", "projects": "project", "user": "user"}
 RESOURCES = {"experiment", "task", "project", "user", "system"}
 MISSING, INVALID, LIMIT = "Authentication required", "Invalid or expired token", "Rate limit exceeded"
@@ -99,8 +97,8 @@ class Ids:
 
     @classmethod
     def of(cls, prefix):
-        return rng.choice([str(uuid.uuid4()), f"№ {cls.next()}", f"{prefix}-{cls.next()}"]) if "ids" in odd \
-            else f"{prefix}-{cls.next()}"
+        n = cls.next()
+        return rng.choice([str(uuid.uuid4()), f"№ {n}", f"{prefix}-{n}"]) if "ids" in odd else f"{prefix}-{n}"
 
     @classmethod
     def of_event(cls, prefix):
@@ -176,9 +174,7 @@ class Peer(Connection):
         self.error(self.why)
         if "late-close" in odd:
             await asyncio.sleep(rng.uniform(0.15, 0.5))
-        code = rng.choice([0, 1000, 1008, 1011, 3000, 4001, 4999]) if "codes" in odd else 1008
-        self.fixed = max(self.fixed, self.latest)
-        self.close(code)
+        self.close(rng.choice([0, 1000, 1008, 1011, 3000, 4001, 4999]) if "codes" in odd else 1008)
 
     async def beat(self):
         while True:
@@ -240,14 +236,14 @@ class Peer(Connection):
         if not lawful:
             return self.error(FORMAT)
         (self.subscriptions.add if action == "subscribe" else self.subscriptions.discard)(key)
-        if action == "subscribe" or "quiet-unsub" not in odd:
+        if action == "subscribe" or not chance("quiet-unsub"):
             self.tell("system_status", Ids.of("sub-response"), data={"action": action + "d"} | shown | {"status": "success"})
 
 
 class Hub:
     def __init__(self, secret, limits):
-        self.limits = limits
-        self.secret, self.peers, self.born, self.experiments = secret, [], time.time(), {}
+        self.secret, self.limits, self.born = secret, limits, time.time()
+        self.peers, self.experiments = [], {}
 
     def health(self):
         there = {"totalConnections": number(len(self.peers)), "activeConnections": number(len(self.peers)),
@@ -303,10 +299,11 @@ class Hub:
         elif family == "worker":
             wanted.append(("system", ""))
         prefix = {"experiment": "exp"}.get(family, family)
-        id, count = self.system_id() if family == "system" else Ids.of_event(f"{prefix}_{name}"), 0
+        count = 0
         for peer in self.peers:
             hits = 1 if family == "system" else len(peer.subscriptions & set(wanted))
             for _ in range(hits if "twice" in odd else min(hits, 1)):
+                id = self.system_id() if family == "system" else Ids.of_event(f"{prefix}_{name}")
                 peer.tell(kind, id, "events", data=data)
                 count += 1
         return count
@@ -319,10 +316,8 @@ class Hub:
             body = await reader.readexactly(length)
             good = lines[0].startswith("POST /emit ")
             status, answer = ("200 OK", {"delivered": self.emit(json.loads(body))}) if good else ("404 Not Found", {})
-        except (ValueError, KeyError, AttributeError) as why:
+        except (ValueError, KeyError, AttributeError, asyncio.IncompleteReadError) as why:
             status, answer = "400 Bad Request", {"error": str(why)}
-        except asyncio.IncompleteReadError:
-            return writer.close()
         text = json.dumps(answer)
         writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n{text}".encode())
         writer.close()
