@@ -16,6 +16,9 @@ struct Hub {
     script: &'static str,
     /// What the target file says of the hub as a whole.
     target: &'static str,
+    /// And of each instance, where a hub says in a second line at which address it can be made to do things: hooks, with
+    /// `ADMIN` for that address.
+    hooks: &'static str,
     instances: &'static [Instance],
     /// So many rules are proven at least.
     proven: u64,
@@ -33,6 +36,7 @@ const CONCIERGE: Hub = Hub {
     interpreter: "python3",
     script: "tests/hubs/concierge.py",
     target: "[settings]\nversion = \"0.1.0\"",
+    hooks: "",
     instances: &[
         Instance { name: "open", arguments: &[], target: "" },
         Instance { name: "closed", arguments: &["--secret", "sesame"], target: "secrets = { secret = \"sesame\" }" },
@@ -45,6 +49,7 @@ const QI: Hub = Hub {
     interpreter: "node",
     script: "tests/hubs/qi.mjs",
     target: "[settings]\nok_command = \"execute\"\nplain_command = \"abort\"\nfailing_command = \"calibrate\"\necho_command = \"\"",
+    hooks: "",
     instances: &[Instance { name: "default", arguments: &["--seed", "1"], target: "" }],
     proven: 31,
 };
@@ -53,8 +58,32 @@ const QI: Hub = Hub {
 const QI_STRICT: Hub =
     Hub { instances: &[Instance { name: "default", arguments: &["--seed", "4"], target: "" }], ..QI };
 
+const AIRAVATA: Hub = Hub {
+    protocol: "airavata",
+    interpreter: "python3",
+    script: "tests/hubs/airavata.py",
+    target: "[secrets]\njwt_secret = \"sesame\"",
+    hooks: r#"[instance.hooks.emit.http]
+url = "ADMIN/emit"
+body = '{"type": ${json(message.type)}, "data": ${json(message.data)}, "projectId": ${json(args.project | default(none))}, "ownerId": ${json(args.user | default(none))}}'"#,
+    instances: &[
+        Instance {
+            name: "documented",
+            arguments: &[],
+            target: "settings = { ping_interval = \"3s\", rate_limit = 60 }",
+        },
+        Instance {
+            name: "low-limits",
+            arguments: &["--limits", "3,5,8"],
+            target: "provides = [\"addresses\"]\nsettings = { max_per_user = 3, max_per_address = 5, max_connections = 8 }",
+        },
+    ],
+    proven: 100,
+};
+
 #[rstest]
 #[case::concierge(CONCIERGE)]
+#[case::airavata(AIRAVATA)]
 #[case::qi(QI)]
 #[case::qi_strict(QI_STRICT)]
 fn whatever_the_document_allows_passes(#[case] hub: Hub) {
@@ -71,6 +100,7 @@ fn whatever_the_document_allows_passes(#[case] hub: Hub) {
 #[case::concierge_versions(CONCIERGE, &["--odd", "any-minor"], "CON-019")]
 #[case::concierge_ends(CONCIERGE, &["--odd", "quiet-end"], "CON-095")]
 #[case::qi_unknown(QI, &["--bug", "knows-everything"], "QI-005")]
+#[case::airavata_early(AIRAVATA, &["--odd", "early"], "AIR-015")]
 fn what_the_document_advises_against_warns(#[case] hub: Hub, #[case] habit: &[&str], #[case] rule: &str) {
     let Some((report, code)) = judged(&hub, habit, &["--rule", rule, "--patience", "2"]) else { return };
     assert_eq!(accused(&report), [format!("warn {rule}")]);
@@ -115,7 +145,11 @@ fn judged(hub: &Hub, arguments: &[&str], options: &[&str]) -> Option<(Value, Opt
             target += &format!("url = \"{}\"\n{}\n", process.url, hub.target);
         }
         let Instance { name, target, .. } = instance;
-        instances += &format!("[[instance]]\nname = \"{name}\"\nurl = \"{}\"\n{target}\n", process.url);
+        instances += &format!(
+            "[[instance]]\nname = \"{name}\"\nurl = \"{}\"\n{target}\n{}\n",
+            process.url,
+            hub.hooks.replace("ADMIN", &process.admin)
+        );
         processes.push(process);
     }
     let mut file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
@@ -148,6 +182,8 @@ fn accused(report: &Value) -> Vec<String> {
 struct Process {
     child: Child,
     url: String,
+    /// Where it can be made to do things; empty where it has no such place.
+    admin: String,
 }
 
 impl Process {
@@ -169,9 +205,13 @@ impl Process {
             Err(error) => panic!("{} {}: {error}", hub.interpreter, hub.script),
         };
         let out = child.stdout.take().unwrap();
-        let mut process = Self { child, url: String::new() };
-        BufReader::new(out).read_line(&mut process.url).unwrap();
-        process.url.truncate(process.url.trim_end().len());
+        let mut process = Self { child, url: String::new(), admin: String::new() };
+        let mut lines = BufReader::new(out).lines();
+        let mut line = || lines.next().expect("the hub says where it is").unwrap();
+        process.url = line();
+        if !hub.hooks.is_empty() {
+            process.admin = line();
+        }
         assert!(process.url.starts_with("ws://"), "{} said {:?} instead of its address", hub.script, process.url);
         Some(process)
     }

@@ -155,10 +155,31 @@ fn json(value: Engine) -> Result<String, Error> {
 
 /// Milliseconds since 1970 of an ISO 8601 time; without an offset it is read as UTC.
 fn epoch_ms(text: &str) -> Result<i64, Error> {
-    text.parse::<jiff::Timestamp>()
-        .or_else(|_| format!("{text}Z").parse())
+    let days = calendar_date(text);
+    let time = days.as_deref().unwrap_or(text);
+    time.parse::<jiff::Timestamp>()
+        .or_else(|_| format!("{time}Z").parse())
         .map(jiff::Timestamp::as_millisecond)
         .map_err(|_| bad(format!("`{text}` is not an ISO 8601 time")))
+}
+
+/// The same time with year, month and day, where ISO 8601 has counted weeks (2024-W03-1) or days (2024-015), which jiff
+/// does not read; `None` for others.
+fn calendar_date(text: &str) -> Option<String> {
+    let (date, time) = text.split_once('T')?;
+    let date = date.replace('-', "");
+    let (year, rest) = date.split_at_checked(4)?;
+    let year: i16 = year.parse().ok()?;
+    let date = if let Some((week, day)) = rest.strip_prefix('W').and_then(|rest| rest.split_at_checked(2)) {
+        let weekday = jiff::civil::Weekday::from_monday_one_offset(day.parse().ok()?).ok()?;
+        jiff::civil::ISOWeekDate::new(year, week.parse().ok()?, weekday).ok()?.date()
+    } else if rest.len() == 3 {
+        jiff::civil::Date::new(year, 1, 1).ok()?.with().day_of_year(rest.parse().ok()?).build().ok()?
+    } else {
+        return None;
+    };
+    let separated = if time.contains(':') { date.to_string() } else { date.strftime("%Y%m%d").to_string() };
+    Some(format!("{separated}T{time}"))
 }
 
 /// A text cut into `n` pieces of about the same length, at character boundaries.

@@ -53,6 +53,9 @@ class Connection:
         if head.get("sec-websocket-version") != "13":
             await self.put(b"HTTP/1.1 426 Upgrade Required\r\nSec-WebSocket-Version: 13\r\nContent-Length: 0\r\n\r\n")
             raise Gone
+        if refused := self.refused(lines[0].split(" ")[1], head):
+            await self.put(f"HTTP/1.1 {refused}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+            raise Gone
         digest = hashlib.sha1(head["sec-websocket-key"].encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
         answer = [("Upgrade", "websocket"), ("Connection", "Upgrade"),
                   ("Sec-WebSocket-Accept", base64.b64encode(digest).decode())]
@@ -64,6 +67,9 @@ class Connection:
             lines = ["HTTP/1.1 103 Early Hints", "Link: </style.css>; rel=preload", ""] + lines
         first = "".join(f"{line}\r\n" for line in lines) + "\r\n"
         await self.put(first.encode("latin-1") + (self.frame(PING, b"hi") if chance("pings") else b""))
+
+    def refused(self, path, head):
+        """The status line for a request that this hub does not upgrade; `None` for one that it does."""
 
     @staticmethod
     def odd_head(answer):

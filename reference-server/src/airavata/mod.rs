@@ -539,7 +539,7 @@ impl Airavata {
         };
         let mut id = format!("{}_{in_id}", event.id_prefix());
         if self.misspelt(event.kind) {
-            id = id.replace('_', "-");
+            id = id.replace('_', ".");
         }
         let time = if self.broken.is("airavata-event-times-fall") {
             self.clock.unix_ms(Duration::ZERO).saturating_sub(self.events * 1000)
