@@ -1,0 +1,353 @@
+"""A Gator tier, written from Gator's page on its messages alone.
+
+Children (tiers, wrappers and tasks) connect over WebSocket, each message being one text frame. The
+tier records what they log in SQLite and passes `stop` on to all of them. Nobody is above it: the
+command line that would stop it from there is an HTTP address (`POST /stop`), which also shows the
+recorded log (`GET /log`).
+
+The page fixes little, so this tier has every habit it leaves open (`--plain` has none of them,
+`--only a,b` has some, `--without a,b` lacks some, `--seed N` repeats a run):
+
+order      Members come in any order, with any white space, plain or escaped: JSON fixes none of it.
+numbers    23 comes back as 23.0: the same number, and JSON knows no other difference.
+extra      Members beyond those shown, in messages and payloads: the page shows formats, it closes none.
+payload    A success carries a payload of the tier's own: the page fixes none for `log` and `stop`.
+named      A failure names its action as well, or its payload; the format shows neither, and forbids neither.
+nulls      `rsp_id` is null where no `req_id` could be copied: only "if an identifier is provided" is it bound.
+texts      A reason is "an explanation of the error", in whatever language and length.
+ids        The tier's own requests have texts, large, negative or no numbers as `req_id`: no type is stated.
+posts      They are posted, or not, or do not say: `stop` "can be sent either posted or non-posted".
+bare       They have no payload, an empty or a null one: `stop` "requires no payload to be provided".
+asker      A `stop` goes to "all child tiers and wrappers", also to the one that asked for it.
+shuffle    Children are stopped in any order.
+overtake   Answers pass one another: identifiers allow "multiple outstanding messages".
+unasked    Requests travel down at any time, for "operations like discovering the active tree".
+strict     Null or unknown members of a payload, a fraction as time, a payload that is none are refused ...
+lenient    ... or taken: a severity in small letters, a time as text, a message that is no text. Per connection.
+decoding   A posted message with an unknown action or a wrong payload "fails to be decoded" too, and is answered.
+more       Actions exist that the page does not show (`metric`, `heartbeat`): "record metrics using this API".
+hangup     Who sent what is no message is told so and the connection closed: the page does not keep it open.
+
+Of the WebSocket: headers, hints, drip, pings, fragments, slow, own-close, reasons, impatient (odd_websocket.py).
+"""
+import argparse
+import asyncio
+import json
+import math
+import sqlite3
+import sys
+import time
+
+import odd_websocket as wire
+from odd_websocket import TEXT, Connection, Failed, Gone, chance, odd, rng
+
+HABITS = """order numbers extra payload named nulls texts ids posts bare asker shuffle overtake unasked strict lenient
+decoding more hangup headers hints drip pings fragments slow own-close reasons impatient""".split()
+SEVERITIES = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+FORWARDING = 5      # seconds a child has to take a stop
+EXTRAS = [("uptime", 12.5), ("tier", {"ident": "T0", "children": []}), ("x-\u00fc", None), ("result_code", 0),
+          ("tags", []), ("", "")]
+EXCUSES = ["no", "Das versteht hier niemand.", "\u7406\u89e3\u3067\u304d\u307e\u305b\u3093", "Traceback:\n\t\"{}\"\n",
+           "\U0001f40a", "long " * 400]
+
+children = set()
+log = sqlite3.connect(":memory:")
+log.execute("CREATE TABLE log (timestamp, severity TEXT, message TEXT)")
+state = {"stopped": False}
+
+
+class Refused(Exception):
+    """The request cannot be done; `undecodable` where it was no message at all."""
+
+    def __init__(self, reason, undecodable=False):
+        super().__init__(reason)
+        self.undecodable = undecodable
+
+
+class Child(Connection):
+    """One connection: what came from it, what goes to it, and what of that has gone."""
+
+    def __init__(self, reader, writer):
+        super().__init__(reader, writer)
+        self.gone_out = {}      # body of a frame: futures that wait for it to be written
+        self.sender = None
+        self.tasks = set()
+        self.mood = rng.choice([m for m in ("strict", "lenient") if m in odd] or [""])
+
+    def frames(self, opcode, body):
+        yield from super().frames(opcode, body)
+        for future in self.gone_out.pop(body, []):
+            if not future.done():
+                future.set_result(None)
+
+    def say(self, message, line):
+        body = written(message)
+        self.send(TEXT, body, line)
+        return body
+
+    def ask(self, action):
+        """Sends a request of the tier's own."""
+        request = {"action": action, "req_id": rng.randrange(1, 1000), "posted": False, "payload": {}}
+        if chance("ids"):
+            request["req_id"] = rng.choice(["down-1", "", -7, 2**53 - 1, 0, 1.5])
+        if chance("ids", 0.1):
+            del request["req_id"]
+        if chance("posts"):
+            request["posted"] = True
+        elif chance("posts", 0.3):
+            del request["posted"]
+        if chance("bare", 0.3):
+            request["payload"] = None
+        elif chance("bare", 0.3):
+            del request["payload"]
+        return self.say(with_extras(request), "down")
+
+    async def take_stop(self):
+        """Sends a stop and waits until it is written, or can no longer be."""
+        future = asyncio.get_running_loop().create_future()
+        self.gone_out.setdefault(self.ask("stop"), []).append(future)
+        await asyncio.wait({future, self.sender}, timeout=FORWARDING, return_when=asyncio.FIRST_COMPLETED)
+
+    async def take(self, opcode, body):
+        """Does what one message asks and answers it where it wants an answer."""
+        message = None
+        try:
+            message = read(opcode, body)
+            if message.get("result") in ("success", "error") and "req_id" not in message:
+                return      # an answer to a request of ours
+            posted = self.posted(message)
+            payload = await self.do(message)
+            if posted:
+                return
+            answer = {"action": message["action"], "rsp_id": None, "result": "success", "payload": payload}
+        except Refused as refused:
+            if message is not None and message.get("posted") is True:
+                if not (refused.undecodable or chance("decoding")):
+                    return
+            answer = {"result": "error", "rsp_id": None, "reason": str(refused)}
+            if chance("texts"):
+                answer["reason"] = rng.choice(EXCUSES)
+            if chance("named", 0.3) and message:
+                answer["action"] = message.get("action")
+            if chance("named", 0.2):
+                answer["payload"] = {}
+            if refused.undecodable and chance("hangup"):
+                self.say(with_extras(self.addressed(answer, message)), None)
+                return self.close(1008, "speak gator")
+        self.say(with_extras(self.addressed(answer, message)), rng.randrange(4))
+
+    @staticmethod
+    def addressed(answer, message):
+        """The answer with the request's identifier, where it had one."""
+        if message and message.get("req_id") is not None:
+            answer["rsp_id"] = message["req_id"]
+            if type(answer["rsp_id"]) is int and abs(answer["rsp_id"]) < 2**53 and chance("numbers", 0.3):
+                answer["rsp_id"] = float(answer["rsp_id"])
+        elif (message and "req_id" not in message or not message) and not chance("nulls"):
+            del answer["rsp_id"]
+        return answer
+
+    def posted(self, message):
+        posted = message.get("posted", False)
+        if not isinstance(posted, bool) and self.mood != "lenient":
+            raise Refused("'posted' is true or false", undecodable=True)
+        return posted is True
+
+    async def do(self, message):
+        action, payload = message.get("action"), message.get("payload", {})
+        if not isinstance(action, str):
+            raise Refused("a request has an 'action', which is a text", undecodable=True)
+        if payload is None and (action == "stop" or self.mood != "strict"):
+            payload = {}
+        if not isinstance(payload, dict) and (action != "stop" or self.mood == "strict"):
+            raise Refused("a 'payload' is an object")
+        if action == "log":
+            self.log(payload)
+        elif action == "stop":
+            await stop(self)
+        elif action not in ("metric", "heartbeat") or "more" not in odd:
+            raise Refused(f"there is no action '{action}'")
+        return rng.choice([{}, {"done": True}, {"count": 3, "by": ["T0"]}, {"message": None}]) if chance("payload") else {}
+
+    def log(self, payload):
+        """Records one message in the database and shows it on the console."""
+        if self.mood == "strict":
+            unknown = [key for key in payload if key not in ("timestamp", "severity", "message")]
+            if unknown or None in payload.values():
+                raise Refused("a log has a timestamp, a severity and a message, none of them null")
+        message, severity, timestamp = payload.get("message"), payload.get("severity"), payload.get("timestamp")
+        if message is None or (not isinstance(message, str) and self.mood != "lenient"):
+            raise Refused("a log has a 'message', which is a text")
+        severity = "INFO" if severity is None else severity
+        if self.mood == "lenient" and isinstance(severity, str):
+            severity = severity.upper()
+        if severity not in SEVERITIES:
+            raise Refused(f"a severity is one of {', '.join(SEVERITIES)}")
+        timestamp = int(time.time()) if timestamp is None else timestamp
+        if self.mood == "lenient" and isinstance(timestamp, str):
+            try:
+                timestamp = float(timestamp)
+            except ValueError:
+                raise Refused("that text is no time") from None
+        number = int if self.mood == "strict" else (int, float)
+        if isinstance(timestamp, bool) or not isinstance(timestamp, number):
+            raise Refused("a timestamp is a number of seconds")
+        if not -2**62 < timestamp < 2**62:
+            raise Refused("such a time is not to come")
+        message = message if isinstance(message, str) else json.dumps(message)
+        message = message.encode("utf-8", "replace").decode()
+        log.execute("INSERT INTO log VALUES (?, ?, ?)", (timestamp, severity, message))
+        print(timestamp, severity, ascii(message)[:200], file=sys.stderr)
+
+
+async def stop(asker=None):
+    """Passes a stop on to every child; returns their number once it has been forwarded."""
+    state["stopped"] = True
+    told = [child for child in children if not child.closing and (child is not asker or chance("asker"))]
+    if "shuffle" in odd:
+        rng.shuffle(told)
+    await asyncio.gather(*(child.take_stop() for child in told))
+    return len(told)
+
+
+def read(opcode, body):
+    """One message as an object."""
+    def no_number(text):
+        raise ValueError(f"{text} is no JSON")
+
+    def number(text):
+        value = float(text)
+        return value if math.isfinite(value) else no_number(text)
+
+    try:
+        if opcode != TEXT:
+            raise ValueError("messages are texts")
+        message = json.loads(body, parse_constant=no_number, parse_float=number)
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"cannot be decoded: {error}", undecodable=True) from None
+    if not isinstance(message, dict):
+        raise Refused("a message is an object", undecodable=True)
+    return message
+
+
+def with_extras(message):
+    for target in (message, message.get("payload")):
+        if isinstance(target, dict) and chance("extra", 0.4):
+            for name, value in rng.sample(EXTRAS, rng.randint(1, 3)):
+                target.setdefault(name, value)
+    return message
+
+
+def written(message):
+    """The message as JSON in UTF-8."""
+    style = {"separators": (",", ":")}
+    if "order" in odd:
+        items = list(message.items())
+        rng.shuffle(items)
+        message = dict(items)
+        style = {"indent": rng.choice([None, 0, 2, "\t"]), "ensure_ascii": rng.random() < 0.5}
+    try:
+        text = json.dumps(message, **style).encode()
+    except UnicodeEncodeError:      # half a surrogate pair can only be written escaped
+        text = json.dumps(message).encode()
+    except RecursionError:
+        text = json.dumps(dict(message, rsp_id=None)).encode()
+    return rng.choice([b"", b" ", b"\r\n"]) + text + rng.choice([b"", b"\n"]) if "order" in odd else text
+
+
+async def converse(child):
+    """Takes messages until the connection ends."""
+    while not child.closing:
+        opcode, body = await child.message()
+        if opcode == TEXT:
+            try:
+                body.decode()
+            except UnicodeDecodeError:
+                raise Failed(1007, "a text that is no UTF-8") from None
+        if "overtake" not in odd:
+            await child.take(opcode, body)
+            continue
+        task = asyncio.create_task(child.take(opcode, body))
+        child.tasks.add(task)
+        task.add_done_callback(child.tasks.discard)
+        if len(child.tasks) > 100:
+            await asyncio.wait(child.tasks, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def grow_curious(child):
+    """Asks for the active tree now and then."""
+    while not child.closing:
+        if chance("unasked", 0.3):
+            child.ask("get_tree")
+        await asyncio.sleep(rng.uniform(0.3, 3))
+
+
+async def serve(reader, writer):
+    child, curious = Child(reader, writer), None
+    try:
+        await child.upgrade("gator")
+        child.sender = asyncio.create_task(child.write_out())
+        children.add(child)
+        curious = asyncio.create_task(grow_curious(child))
+        ended = False
+        try:
+            await converse(child)
+        except Failed as failed:
+            child.close(*failed.args)
+        except Gone:
+            ended = True
+            child.close(1000)
+        children.discard(child)
+        await child.see_off(child.sender, ended)
+    except (Gone, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        pass
+    finally:
+        children.discard(child)
+        for task in filter(None, (child.sender, curious)):
+            task.cancel()
+        writer.close()
+
+
+async def administer(reader, writer):
+    """One HTTP request from whoever runs the tier."""
+    try:
+        request = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")[0]
+        method, path, _ = request.split(" ")
+        status, answer = "200 OK", dict(state, children=len(children))
+        if (method, path) == ("POST", "/stop"):
+            answer = {"told": await stop()}
+        elif (method, path) == ("GET", "/log"):
+            rows = log.execute("SELECT * FROM log ORDER BY rowid").fetchall()
+            answer = [dict(zip(("timestamp", "severity", "message"), row)) for row in rows]
+        elif path != "/":
+            status, answer = "404 Not Found", {"reason": "POST /stop, GET /log or GET /"}
+        body = json.dumps(answer).encode()
+        head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        writer.write(head.encode() + b"Connection: close\r\n\r\n" + body)
+        await writer.drain()
+    except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        pass
+    finally:
+        writer.close()
+
+
+async def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--plain", action="store_true")
+    for name in ("--only", "--without"):
+        parser.add_argument(name, default="", metavar="A,B")
+    parser.add_argument("--seed", type=int, default=None)
+    chosen = parser.parse_args()
+    wire.rng.seed(chosen.seed)
+    odd.update([] if chosen.plain else chosen.only.split(",") if chosen.only else HABITS)
+    odd.difference_update(chosen.without.split(","))
+    hub = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1 << 20)
+    admin = await asyncio.start_server(administer, "127.0.0.1", 0)
+    print(f"ws://127.0.0.1:{hub.sockets[0].getsockname()[1]}", flush=True)
+    print(f"http://127.0.0.1:{admin.sockets[0].getsockname()[1]}", flush=True)
+    async with hub, admin:
+        await asyncio.gather(hub.serve_forever(), admin.serve_forever())
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
