@@ -1,12 +1,15 @@
 """A Gator tier, written from Gator's page on its messages alone.
 
 Children (tiers, wrappers and tasks) connect over WebSocket, each message being one text frame. The
-tier records what they log in SQLite and passes `stop` on to all of them. Nobody is above it: the
-command line that would stop it from there is an HTTP address (`POST /stop`), which also shows the
-recorded log (`GET /log`).
+tier records what they log in SQLite and hands it up, and passes `stop` on to all of them. How tiers
+find each other, what a tier runs and where its log is read is not on the page, so that is asked for
+over HTTP: one object to the second address, whose only member is connect_up, register_child,
+log_entries, start_job or job.
 
 The page fixes little, so this tier has every habit it leaves open (`--plain` has none of them,
-`--only a,b` has some, `--without a,b` lacks some, `--seed N` repeats a run):
+`--odd a,b` has some, `--without a,b` lacks some). `--bug NAME` is a stranger's typical mistake instead:
+forgetful, hasty, answers-posted, loses-severity, keeps-scheduling, own-ids.
+
 
 order      Members come in any order, with any white space, plain or escaped: JSON fixes none of it.
 numbers    23 comes back as 23.0: the same number, and JSON knows no other difference.
@@ -18,6 +21,7 @@ texts      A reason is "an explanation of the error", in whatever language and l
 ids        The tier's own requests have texts, large, negative or no numbers as `req_id`: no type is stated.
 posts      They are posted, or not, or do not say: `stop` "can be sent either posted or non-posted".
 bare       They have no payload, an empty or a null one: `stop` "requires no payload to be provided".
+late       What is stopped takes its time: jobs "may still be in the process of being terminated".
 asker      A `stop` goes to "all child tiers and wrappers", also to the one that asked for it.
 shuffle    Children are stopped in any order.
 overtake   Answers pass one another: identifiers allow "multiple outstanding messages".
@@ -32,40 +36,32 @@ Of the WebSocket: headers, hints, drip, pings, fragments, slow, own-close, reaso
 """
 import argparse
 import asyncio
+import base64
 import json
-import math
 import sqlite3
 import sys
 import time
+from urllib.parse import urlsplit
 
-import odd_websocket as wire
+from gator_words import Refused, read, with_extras, written
 from odd_websocket import TEXT, Connection, Failed, Gone, chance, odd, rng
 
-HABITS = """order numbers extra payload named nulls texts ids posts bare asker shuffle overtake unasked strict lenient
+HABITS = """order numbers extra payload named nulls texts ids posts bare late asker shuffle overtake unasked strict lenient
 decoding more hangup headers hints drip pings fragments slow own-close reasons impatient""".split()
 SEVERITIES = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 FORWARDING = 5      # seconds a child has to take a stop
-EXTRAS = [("uptime", 12.5), ("tier", {"ident": "T0", "children": []}), ("x-\u00fc", None), ("result_code", 0),
-          ("tags", []), ("", "")]
 EXCUSES = ["no", "Das versteht hier niemand.", "\u7406\u89e3\u3067\u304d\u307e\u305b\u3093", "Traceback:\n\t\"{}\"\n",
            "\U0001f40a", "long " * 400]
 
 children = set()
 log = sqlite3.connect(":memory:")
 log.execute("CREATE TABLE log (timestamp, severity TEXT, message TEXT)")
-state = {"stopped": False}
-
-
-class Refused(Exception):
-    """The request cannot be done; `undecodable` where it was no message at all."""
-
-    def __init__(self, reason, undecodable=False):
-        super().__init__(reason)
-        self.undecodable = undecodable
+jobs = {}           # name: the states of its two tasks, and what runs them
+state = {"parent": None, "bug": None}
 
 
 class Child(Connection):
-    """One connection: what came from it, what goes to it, and what of that has gone."""
+    """One connection, to a child or to the parent: what came from it, what goes to it, and what of that has gone."""
 
     def __init__(self, reader, writer):
         super().__init__(reader, writer)
@@ -73,6 +69,14 @@ class Child(Connection):
         self.sender = None
         self.tasks = set()
         self.mood = rng.choice([m for m in ("strict", "lenient") if m in odd] or [""])
+
+    def frame(self, opcode, body, final=True):
+        plain = Connection.frame(opcode, body, final)
+        if not self.masks:
+            return plain
+        head, key = bytearray(plain[:len(plain) - len(body)]), rng.randbytes(4)
+        head[1] |= 0x80
+        return bytes(head) + key + bytes(byte ^ key[at % 4] for at, byte in enumerate(body))
 
     def frames(self, opcode, body):
         yield from super().frames(opcode, body)
@@ -85,9 +89,9 @@ class Child(Connection):
         self.send(TEXT, body, line)
         return body
 
-    def ask(self, action):
+    def ask(self, action, payload=None):
         """Sends a request of the tier's own."""
-        request = {"action": action, "req_id": rng.randrange(1, 1000), "posted": False, "payload": {}}
+        request = {"action": action, "req_id": next(self.counter), "posted": False, "payload": payload or {}}
         if chance("ids"):
             request["req_id"] = rng.choice(["down-1", "", -7, 2**53 - 1, 0, 1.5])
         if chance("ids", 0.1):
@@ -96,9 +100,9 @@ class Child(Connection):
             request["posted"] = True
         elif chance("posts", 0.3):
             del request["posted"]
-        if chance("bare", 0.3):
+        if chance("bare", 0.3) and not payload:
             request["payload"] = None
-        elif chance("bare", 0.3):
+        elif chance("bare", 0.3) and not payload:
             del request["payload"]
         return self.say(with_extras(request), "down")
 
@@ -117,7 +121,7 @@ class Child(Connection):
                 return      # an answer to a request of ours
             posted = self.posted(message)
             payload = await self.do(message)
-            if posted:
+            if posted and state["bug"] != "answers-posted":
                 return
             answer = {"action": message["action"], "rsp_id": None, "result": "success", "payload": payload}
         except Refused as refused:
@@ -140,7 +144,7 @@ class Child(Connection):
     def addressed(answer, message):
         """The answer with the request's identifier, where it had one."""
         if message and message.get("req_id") is not None:
-            answer["rsp_id"] = message["req_id"]
+            answer["rsp_id"] = str(message["req_id"]) if state["bug"] == "own-ids" else message["req_id"]
             if type(answer["rsp_id"]) is int and abs(answer["rsp_id"]) < 2**53 and chance("numbers", 0.3):
                 answer["rsp_id"] = float(answer["rsp_id"])
         elif (message and "req_id" not in message or not message) and not chance("nulls"):
@@ -198,61 +202,36 @@ class Child(Connection):
         message = message.encode("utf-8", "replace").decode()
         log.execute("INSERT INTO log VALUES (?, ?, ?)", (timestamp, severity, message))
         print(timestamp, severity, ascii(message)[:200], file=sys.stderr)
+        if state["parent"] and state["parent"] is not self:
+            severity = "INFO" if state["bug"] == "loses-severity" else severity
+            state["parent"].ask("log", {"timestamp": timestamp, "severity": severity, "message": message})
 
 
-async def stop(asker=None):
-    """Passes a stop on to every child; returns their number once it has been forwarded."""
-    state["stopped"] = True
+async def stop(asker):
+    """Passes a stop on to every child, and ends the jobs that run here."""
+    for job in jobs.values():
+        job["runner"].cancel()
     told = [child for child in children if not child.closing and (child is not asker or chance("asker"))]
     if "shuffle" in odd:
         rng.shuffle(told)
-    await asyncio.gather(*(child.take_stop() for child in told))
-    return len(told)
+    if state["bug"] == "forgetful":
+        told = told[1:]
+    forwarding = asyncio.gather(*(child.take_stop() for child in told))
+    if state["bug"] != "hasty":
+        await forwarding
 
 
-def read(opcode, body):
-    """One message as an object."""
-    def no_number(text):
-        raise ValueError(f"{text} is no JSON")
-
-    def number(text):
-        value = float(text)
-        return value if math.isfinite(value) else no_number(text)
-
-    try:
-        if opcode != TEXT:
-            raise ValueError("messages are texts")
-        message = json.loads(body, parse_constant=no_number, parse_float=number)
-    except (ValueError, RecursionError) as error:
-        raise Refused(f"cannot be decoded: {error}", undecodable=True) from None
-    if not isinstance(message, dict):
-        raise Refused("a message is an object", undecodable=True)
-    return message
-
-
-def with_extras(message):
-    for target in (message, message.get("payload")):
-        if isinstance(target, dict) and chance("extra", 0.4):
-            for name, value in rng.sample(EXTRAS, rng.randint(1, 3)):
-                target.setdefault(name, value)
-    return message
-
-
-def written(message):
-    """The message as JSON in UTF-8."""
-    style = {"separators": (",", ":")}
-    if "order" in odd:
-        items = list(message.items())
-        rng.shuffle(items)
-        message = dict(items)
-        style = {"indent": rng.choice([None, 0, 2, "\t"]), "ensure_ascii": rng.random() < 0.5}
-    try:
-        text = json.dumps(message, **style).encode()
-    except UnicodeEncodeError:      # half a surrogate pair can only be written escaped
-        text = json.dumps(message).encode()
-    except RecursionError:
-        text = json.dumps(dict(message, rsp_id=None)).encode()
-    return rng.choice([b"", b" ", b"\r\n"]) + text + rng.choice([b"", b"\n"]) if "order" in odd else text
+async def run(tasks):
+    """Runs one task after the other; a stop ends it."""
+    for at in range(len(tasks)):
+        tasks[at] = "running"
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            await asyncio.sleep(rng.uniform(0, 1) if "late" in odd else 0)
+            tasks[at] = "terminated"
+            if state["bug"] != "keeps-scheduling":
+                return
 
 
 async def converse(child):
@@ -282,12 +261,16 @@ async def grow_curious(child):
         await asyncio.sleep(rng.uniform(0.3, 3))
 
 
-async def serve(reader, writer):
+async def serve(reader, writer, parent=False):
+    """One connection, from a child or to the parent, until it ends."""
     child, curious = Child(reader, writer), None
     try:
-        await child.upgrade("gator")
+        if parent:
+            child.masks, state["parent"] = True, child
+        else:
+            await child.upgrade("gator")
+            children.add(child)
         child.sender = asyncio.create_task(child.write_out())
-        children.add(child)
         curious = asyncio.create_task(grow_curious(child))
         ended = False
         try:
@@ -297,36 +280,70 @@ async def serve(reader, writer):
         except Gone:
             ended = True
             child.close(1000)
-        children.discard(child)
+        forget(child)
         await child.see_off(child.sender, ended)
     except (Gone, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
         pass
     finally:
-        children.discard(child)
+        forget(child)
         for task in filter(None, (child.sender, curious)):
             task.cancel()
         writer.close()
 
 
+def forget(child):
+    children.discard(child)
+    if state["parent"] is child:
+        state["parent"] = None
+
+
+async def connect_up(url):
+    """Connects to a parent instead of the one there was; answers when the connection is open."""
+    if state["parent"]:
+        state["parent"].close(1000)
+    place = urlsplit(url)
+    reader, writer = await asyncio.open_connection(place.hostname, place.port, limit=1 << 20)
+    path = (place.path or "/") + (f"?{place.query}" if place.query else "")
+    key = base64.b64encode(rng.randbytes(16)).decode()
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: {place.netloc}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                 f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode())
+    head = await reader.readuntil(b"\r\n\r\n")
+    if b" 101 " not in head.split(b"\r\n")[0]:
+        raise ValueError("the parent does not want us")
+    uplink = asyncio.create_task(serve(reader, writer, parent=True))
+    state["uplink"] = uplink
+
+
+async def arrange(wish, args):
+    """What the page does not say, done for whoever runs the tier."""
+    if wish == "connect_up":
+        await connect_up(args["url"])
+    elif wish == "register_child":
+        return {"path": f"/{args['name']}"}
+    elif wish == "log_entries":
+        rows = log.execute("SELECT * FROM log WHERE message = ? ORDER BY rowid", (args["message"],))
+        return [dict(zip(("timestamp", "severity", "message"), row)) for row in rows]
+    elif wish == "start_job":
+        tasks = ["queued", "queued"]
+        jobs[args["name"]] = {"tasks": tasks, "runner": asyncio.create_task(run(tasks))}
+    elif wish == "job":
+        return {"tasks": jobs[args["name"]]["tasks"]}
+    return {}
+
+
 async def administer(reader, writer):
     """One HTTP request from whoever runs the tier."""
     try:
-        request = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")[0]
-        method, path, _ = request.split(" ")
-        status, answer = "200 OK", dict(state, children=len(children))
-        if (method, path) == ("POST", "/stop"):
-            answer = {"told": await stop()}
-        elif (method, path) == ("GET", "/log"):
-            rows = log.execute("SELECT * FROM log ORDER BY rowid").fetchall()
-            answer = [dict(zip(("timestamp", "severity", "message"), row)) for row in rows]
-        elif path != "/":
-            status, answer = "404 Not Found", {"reason": "POST /stop, GET /log or GET /"}
-        body = json.dumps(answer).encode()
-        head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-        writer.write(head.encode() + b"Connection: close\r\n\r\n" + body)
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+        length = head.partition("content-length:")[2].split("\r\n")[0]
+        [(wish, args)] = json.loads(await reader.readexactly(int(length))).items()
+        body = json.dumps(await arrange(wish, args)).encode()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+                     b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body)
         await writer.drain()
-    except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-        pass
+    except (OSError, ValueError, KeyError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        print(repr(error), file=sys.stderr)
     finally:
         writer.close()
 
@@ -334,12 +351,12 @@ async def administer(reader, writer):
 async def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--plain", action="store_true")
-    for name in ("--only", "--without"):
+    for name in ("--odd", "--without"):
         parser.add_argument(name, default="", metavar="A,B")
-    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--bug")
     chosen = parser.parse_args()
-    wire.rng.seed(chosen.seed)
-    odd.update([] if chosen.plain else chosen.only.split(",") if chosen.only else HABITS)
+    state["bug"] = chosen.bug
+    odd.update([] if chosen.plain else chosen.odd.split(",") if chosen.odd else HABITS)
     odd.difference_update(chosen.without.split(","))
     hub = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1 << 20)
     admin = await asyncio.start_server(administer, "127.0.0.1", 0)

@@ -28,6 +28,8 @@ class Failed(Exception):
 
 
 class Connection:
+    masks = False       # who connected masks what it sends, and the other does not
+
     def __init__(self, reader, writer):
         self.reader, self.writer = reader, writer
         self.out = asyncio.PriorityQueue(20000)
@@ -88,15 +90,15 @@ class Connection:
         while True:
             b0, b1 = await self.exactly(2)
             final, opcode, size = b0 & 0x80, b0 & 0x0F, b1 & 0x7F
-            if b0 & 0x70 or not b1 & 0x80 or opcode not in (0, TEXT, BINARY, CLOSE, PING, PONG):
-                raise Failed(1002, "reserved bits, no mask, or an unknown opcode")
+            if b0 & 0x70 or bool(b1 & 0x80) is self.masks or opcode not in (0, TEXT, BINARY, CLOSE, PING, PONG):
+                raise Failed(1002, "reserved bits, a wrong mask, or an unknown opcode")
             if opcode >= CLOSE and (not final or size > 125):
                 raise Failed(1002, "a control frame that is long or in pieces")
             if size >= 126:
                 size = int.from_bytes(await self.exactly(2 if size == 126 else 8), "big")
             if length + size > LONGEST:
                 raise Failed(1009, "too long")
-            mask = await self.exactly(4)
+            mask = bytes(4) if self.masks else await self.exactly(4)
             body = await self.exactly(size)
             key = (mask * (size // 4 + 1))[:size]
             body = (int.from_bytes(body, "big") ^ int.from_bytes(key, "big")).to_bytes(size, "big")
