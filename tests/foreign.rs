@@ -40,8 +40,25 @@ const CONCIERGE: Hub = Hub {
     proven: 116,
 };
 
+/// How it is asked for what its document leaves out: over HTTP, at the address that it prints second.
+const GATOR: Hub = Hub {
+    protocol: "gator",
+    interpreter: "python3",
+    script: "tests/hubs/gator.py",
+    target: r#"
+restartable = true
+hooks.connect_up.http = { url = "ADMIN", body = '{"connect_up": ${json(args)}}' }
+hooks.register_child.http = { url = "ADMIN", body = '{"register_child": ${json(args)}}' }
+hooks.log_entries.http = { url = "ADMIN", body = '{"log_entries": ${json(args)}}' }
+hooks.start_job.http = { url = "ADMIN", body = '{"start_job": ${json(args)}}' }
+hooks.job.http = { url = "ADMIN", body = '{"job": ${json(args)}}' }"#,
+    instances: &[Instance { name: "tier", arguments: &[], target: "" }],
+    proven: 44,
+};
+
 #[rstest]
 #[case::concierge(CONCIERGE)]
+#[case::gator(GATOR)]
 fn whatever_the_document_allows_passes(#[case] hub: Hub) {
     let Some((report, code)) = judged(&hub, &[], &["--patience", "3"]) else { return };
     assert_eq!(accused(&report), Vec::<String>::new());
@@ -55,6 +72,7 @@ fn whatever_the_document_allows_passes(#[case] hub: Hub) {
 #[rstest]
 #[case::concierge_versions(CONCIERGE, &["--odd", "any-minor"], "CON-019")]
 #[case::concierge_ends(CONCIERGE, &["--odd", "quiet-end"], "CON-095")]
+#[case::gator_actions(GATOR, &["--odd", "actions"], "GAT-011")]
 fn what_the_document_advises_against_warns(#[case] hub: Hub, #[case] habit: &[&str], #[case] rule: &str) {
     let Some((report, code)) = judged(&hub, habit, &["--rule", rule, "--patience", "2"]) else { return };
     assert_eq!(accused(&report), [format!("warn {rule}")]);
@@ -71,6 +89,11 @@ fn what_the_document_advises_against_warns(#[case] hub: Hub, #[case] habit: &[&s
 #[case::concierge(CONCIERGE, "quiet-groups", "CON-076")]
 #[case::concierge(CONCIERGE, "parses-data", "CON-054")]
 #[case::concierge(CONCIERGE, "ignores-secret", "CON-013")]
+#[case::gator(GATOR, "forgetful", "GAT-037")]
+#[case::gator(GATOR, "hasty", "GAT-038")]
+#[case::gator(GATOR, "answers-posted", "GAT-010")]
+#[case::gator(GATOR, "keeps-scheduling", "GAT-043")]
+#[case::gator(GATOR, "own-ids", "GAT-005")]
 fn a_mistake_is_found_behind_all_habits(#[case] hub: Hub, #[case] bug: &str, #[case] rule: &str) {
     let Some((report, code)) = judged(&hub, &["--bug", bug], &["--rule", rule]) else { return };
     let accused = accused(&report);
@@ -88,7 +111,8 @@ fn judged(hub: &Hub, arguments: &[&str], options: &[&str]) -> Option<(Value, Opt
     for instance in hub.instances {
         let process = Process::start(hub, &[instance.arguments, arguments].concat())?;
         if processes.is_empty() {
-            target += &format!("url = \"{}\"\n{}\n", process.url, hub.target);
+            let told = hub.target.replace("ADMIN", &process.admin);
+            target += &format!("url = \"{}\"\n{told}\n", process.url);
         }
         let Instance { name, target, .. } = instance;
         instances += &format!("[[instance]]\nname = \"{name}\"\nurl = \"{}\"\n{target}\n", process.url);
@@ -124,6 +148,8 @@ fn accused(report: &Value) -> Vec<String> {
 struct Process {
     child: Child,
     url: String,
+    /// The second line, where the hub is told what comes from outside its socket; empty where it needs no such place.
+    admin: String,
 }
 
 impl Process {
@@ -145,9 +171,14 @@ impl Process {
             Err(error) => panic!("{} {}: {error}", hub.interpreter, hub.script),
         };
         let out = child.stdout.take().unwrap();
-        let mut process = Self { child, url: String::new() };
-        BufReader::new(out).read_line(&mut process.url).unwrap();
+        let mut process = Self { child, url: String::new(), admin: String::new() };
+        let mut out = BufReader::new(out);
+        out.read_line(&mut process.url).unwrap();
         process.url.truncate(process.url.trim_end().len());
+        if hub.target.contains("ADMIN") {
+            out.read_line(&mut process.admin).unwrap();
+            process.admin.truncate(process.admin.trim_end().len());
+        }
         assert!(process.url.starts_with("ws://"), "{} said {:?} instead of its address", hub.script, process.url);
         Some(process)
     }

@@ -221,9 +221,10 @@ async def stop(asker):
         rng.shuffle(told)
     if state["bug"] == "forgetful":
         told = told[1:]
-    forwarding = asyncio.gather(*(child.take_stop() for child in told))
-    if state["bug"] != "hasty":
-        await forwarding
+    if state["bug"] == "hasty":
+        asyncio.get_running_loop().call_later(0.5, lambda: [child.ask("stop") for child in told])
+        return
+    await asyncio.gather(*(child.take_stop() for child in told))
 
 
 async def run(tasks):
