@@ -15,7 +15,7 @@ order      Members come in any order, with any white space, plain or escaped: JS
 numbers    23 comes back as 23.0: the same number, and JSON knows no other difference.
 extra      Members beyond those shown, in messages and payloads: the page shows formats, it closes none.
 payload    A success carries a payload of the tier's own: the page fixes none for `log` and `stop`.
-named      A failure names its action as well, or its payload; the format shows neither, and forbids neither.
+named      A failure names its action and has a payload; the format shows neither, and forbids neither.
 nulls      `rsp_id` is null where no `req_id` could be copied: only "if an identifier is provided" is it bound.
 texts      A reason is "an explanation of the error", in whatever language and length.
 ids        The tier's own requests have texts, large, negative or no numbers as `req_id`: no type is stated.
@@ -32,30 +32,25 @@ decoding   A posted log with a wrong payload "fails to be decoded" too, and is a
 more       Actions exist that the page does not show (`metric`, `heartbeat`): "record metrics using this API".
 hangup     Who sent what is no message is told so and the connection closed: the page does not keep it open.
 
-One more is only on where `--odd` names it, since the judge advises against it:
-
+Only where `--odd` names it, since the judge advises against it:
 actions    A posted request with an unknown action fails to be decoded, too.
 
 Of the WebSocket: headers, hints, drip, pings, fragments, slow, own-close, reasons, impatient (odd_websocket.py).
 """
 import argparse
 import asyncio
-import base64
 import json
 import sqlite3
 import sys
 import time
-from urllib.parse import urlsplit
 
-from gator_words import Refused, read, with_extras, written
-from odd_websocket import TEXT, Connection, Failed, Gone, chance, odd, rng
+from gator_words import EXCUSES, Refused, read, with_extras, written
+from odd_websocket import TEXT, Connection, Failed, Gone, chance, connect, odd, rng
 
-HABITS = """order numbers extra payload named nulls texts ids posts bare late asker shuffle overtake unasked strict lenient
-decoding more hangup headers hints drip pings fragments slow own-close reasons impatient""".split()
+HABITS = """order numbers extra payload named nulls texts ids posts bare late asker shuffle overtake unasked
+strict lenient decoding more hangup headers hints drip pings fragments slow own-close reasons impatient""".split()
 SEVERITIES = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 FORWARDING = 5      # seconds a child has to take a stop
-EXCUSES = ["no", "Das versteht hier niemand.", "\u7406\u89e3\u3067\u304d\u307e\u305b\u3093", "Traceback:\n\t\"{}\"\n",
-           "\U0001f40a", "long " * 400]
 
 children = set()
 log = sqlite3.connect(":memory:")
@@ -73,14 +68,6 @@ class Child(Connection):
         self.sender = None
         self.tasks = set()
         self.mood = rng.choice([m for m in ("strict", "lenient") if m in odd] or [""])
-
-    def frame(self, opcode, body, final=True):
-        plain = Connection.frame(opcode, body, final)
-        if not self.masks:
-            return plain
-        head, key = bytearray(plain[:len(plain) - len(body)]), rng.randbytes(4)
-        head[1] |= 0x80
-        return bytes(head) + key + bytes(byte ^ key[at % 4] for at, byte in enumerate(body))
 
     def frames(self, opcode, body):
         yield from super().frames(opcode, body)
@@ -137,9 +124,7 @@ class Child(Connection):
             if chance("texts"):
                 answer["reason"] = rng.choice(EXCUSES)
             if chance("named", 0.3) and message:
-                answer["action"] = message.get("action")
-            if chance("named", 0.2):
-                answer["payload"] = {}
+                answer |= {"action": message.get("action"), "payload": {}}
             if refused.undecodable and chance("hangup"):
                 self.say(with_extras(self.addressed(answer, message)), None)
                 return self.close(1008, "speak gator")
@@ -217,10 +202,8 @@ async def stop(asker):
     for job in jobs.values():
         job["runner"].cancel()
     told = [child for child in children if not child.closing and (child is not asker or chance("asker"))]
-    if "shuffle" in odd:
-        rng.shuffle(told)
-    if state["bug"] == "forgetful":
-        told = told[1:]
+    rng.shuffle(told if "shuffle" in odd else [])
+    told = told[state["bug"] == "forgetful":]
     if state["bug"] == "hasty":
         asyncio.get_running_loop().call_later(0.5, lambda: [child.ask("stop") for child in told])
         return
@@ -307,17 +290,8 @@ async def connect_up(url):
     """Connects to a parent instead of the one there was; answers when the connection is open."""
     if state["parent"]:
         state["parent"].close(1000)
-    place = urlsplit(url)
-    reader, writer = await asyncio.open_connection(place.hostname, place.port, limit=1 << 20)
-    path = (place.path or "/") + (f"?{place.query}" if place.query else "")
-    key = base64.b64encode(rng.randbytes(16)).decode()
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: {place.netloc}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                 f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode())
-    head = await reader.readuntil(b"\r\n\r\n")
-    if b" 101 " not in head.split(b"\r\n")[0]:
-        raise ValueError("the parent does not want us")
-    uplink = asyncio.create_task(serve(reader, writer, parent=True))
-    state["uplink"] = uplink
+    reader, writer = await connect(url)
+    state["uplink"] = asyncio.create_task(serve(reader, writer, parent=True))
 
 
 async def arrange(wish, args):
@@ -327,8 +301,8 @@ async def arrange(wish, args):
     elif wish == "register_child":
         return {"path": f"/{args['name']}"}
     elif wish == "log_entries":
-        rows = log.execute("SELECT * FROM log WHERE message = ? ORDER BY rowid", (args["message"],))
-        return [dict(zip(("timestamp", "severity", "message"), row)) for row in rows]
+        found = log.execute("SELECT * FROM log WHERE message = ? ORDER BY rowid", (args["message"],))
+        return [dict(zip(("timestamp", "severity", "message"), row)) for row in found]
     elif wish == "start_job":
         tasks = ["queued", "queued"]
         jobs[args["name"]] = {"tasks": tasks, "runner": asyncio.create_task(run(tasks))}

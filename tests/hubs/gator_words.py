@@ -6,6 +6,8 @@ from odd_websocket import TEXT, chance, odd, rng
 
 EXTRAS = [("uptime", 12.5), ("tier", {"ident": "T0", "children": []}), ("x-\u00fc", None), ("result_code", 0),
           ("tags", []), ("", "")]
+EXCUSES = ["no", "Das versteht hier niemand.", "\u7406\u89e3\u3067\u304d\u307e\u305b\u3093", "Traceback:\n\t\"{}\"\n",
+           "\U0001f40a", "long " * 400]
 
 
 class Refused(Exception):

@@ -1,4 +1,4 @@
-"""The server's side of RFC 6455, with every habit the RFC allows that clients seldom meet.
+"""RFC 6455, first of all the server's side, with every habit the RFC allows that clients seldom meet.
 
 The habits are named and explained in concierge.py; `odd` holds those that are on.
 """
@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import random
 import struct
+from urllib.parse import urlsplit
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 LONGEST = 4 << 20
@@ -25,6 +26,21 @@ class Gone(Exception):
 
 class Failed(Exception):
     """The connection has to be closed with a code and a reason."""
+
+
+async def connect(url):
+    """The client's side of an upgrade: reader and writer of a connection that is open."""
+    place = urlsplit(url)
+    reader, writer = await asyncio.open_connection(place.hostname, place.port, limit=1 << 20)
+    path = (place.path or "/") + (f"?{place.query}" if place.query else "")
+    key = base64.b64encode(rng.randbytes(16)).decode()
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: {place.netloc}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                 f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode())
+    head = await reader.readuntil(b"\r\n\r\n")
+    if b" 101 " not in head.split(b"\r\n")[0]:
+        writer.close()
+        raise ValueError("the upgrade was refused")
+    return reader, writer
 
 
 class Connection:
@@ -130,15 +146,25 @@ class Connection:
         size = bytes([n]) if n < 126 else struct.pack(">BH", 126, n) if n < 65536 else struct.pack(">BQ", 127, n)
         return bytes([opcode | (0x80 if final else 0)]) + size + body
 
+    def masked(self, frame, body):
+        """The frame as this side sends it."""
+        if not self.masks:
+            return frame
+        head, key = bytearray(frame[:len(frame) - len(body)]), rng.randbytes(4)
+        head[1] |= 0x80
+        return bytes(head) + key + bytes(byte ^ key[at % 4] for at, byte in enumerate(body))
+
     def frames(self, opcode, body):
         if opcode == TEXT and chance("pings", 0.2):
-            yield self.frame(rng.choice([PING, PONG]), rng.randbytes(rng.choice([0, 4, 125])))
+            noise = rng.randbytes(rng.choice([0, 4, 125]))
+            yield self.masked(self.frame(rng.choice([PING, PONG]), noise), noise)
         torn = opcode == TEXT and chance("fragments")
         cuts = sorted(rng.randint(0, len(body)) for _ in range(rng.randint(1, 3))) if torn else []
         for at, (start, end) in enumerate(zip([0] + cuts, cuts + [len(body)])):
-            yield self.frame(0 if at else opcode, body[start:end], at == len(cuts))
+            part = body[start:end]
+            yield self.masked(self.frame(0 if at else opcode, part, at == len(cuts)), part)
             if at < len(cuts) and chance("pings", 0.7):
-                yield self.frame(PING, b"between")
+                yield self.masked(self.frame(PING, b"between"), b"between")
 
     async def put(self, data):
         pieces = [data]
