@@ -81,11 +81,27 @@ body = '{"type": ${json(message.type)}, "data": ${json(message.data)}, "projectI
     proven: 100,
 };
 
+/// How it is asked for what its document leaves out: over HTTP, at the address that it prints second.
+const GATOR: Hub = Hub {
+    protocol: "gator",
+    interpreter: "python3",
+    script: "tests/hubs/gator.py",
+    target: "restartable = true",
+    hooks: r#"hooks.connect_up.http = { url = "ADMIN", body = '{"connect_up": ${json(args)}}' }
+hooks.register_child.http = { url = "ADMIN", body = '{"register_child": ${json(args)}}' }
+hooks.log_entries.http = { url = "ADMIN", body = '{"log_entries": ${json(args)}}' }
+hooks.start_job.http = { url = "ADMIN", body = '{"start_job": ${json(args)}}' }
+hooks.job.http = { url = "ADMIN", body = '{"job": ${json(args)}}' }"#,
+    instances: &[Instance { name: "tier", arguments: &[], target: "" }],
+    proven: 44,
+};
+
 #[rstest]
 #[case::concierge(CONCIERGE)]
 #[case::airavata(AIRAVATA)]
 #[case::qi(QI)]
 #[case::qi_strict(QI_STRICT)]
+#[case::gator(GATOR)]
 fn whatever_the_document_allows_passes(#[case] hub: Hub) {
     let Some((report, code)) = judged(&hub, &[], &["--patience", "3"]) else { return };
     assert_eq!(accused(&report), Vec::<String>::new());
@@ -101,6 +117,7 @@ fn whatever_the_document_allows_passes(#[case] hub: Hub) {
 #[case::concierge_ends(CONCIERGE, &["--odd", "quiet-end"], "CON-095")]
 #[case::qi_unknown(QI, &["--bug", "knows-everything"], "QI-005")]
 #[case::airavata_early(AIRAVATA, &["--odd", "early"], "AIR-015")]
+#[case::gator_actions(GATOR, &["--odd", "actions"], "GAT-011")]
 fn what_the_document_advises_against_warns(#[case] hub: Hub, #[case] habit: &[&str], #[case] rule: &str) {
     let Some((report, code)) = judged(&hub, habit, &["--rule", rule, "--patience", "2"]) else { return };
     assert_eq!(accused(&report), [format!("warn {rule}")]);
@@ -125,6 +142,11 @@ fn what_the_document_advises_against_warns(#[case] hub: Hub, #[case] habit: &[&s
 #[case::qi(QI, "answers-twice", "QI-020")]
 #[case::qi(QI, "wants-payload", "QI-007")]
 #[case::qi_strict(QI_STRICT, "short-ids", "QI-025")]
+#[case::gator(GATOR, "forgetful", "GAT-037")]
+#[case::gator(GATOR, "hasty", "GAT-038")]
+#[case::gator(GATOR, "answers-posted", "GAT-010")]
+#[case::gator(GATOR, "keeps-scheduling", "GAT-043")]
+#[case::gator(GATOR, "own-ids", "GAT-005")]
 fn a_mistake_is_found_behind_all_habits(#[case] hub: Hub, #[case] bug: &str, #[case] rule: &str) {
     let Some((report, code)) = judged(&hub, &["--bug", bug], &["--rule", rule]) else { return };
     let accused = accused(&report);

@@ -1,4 +1,4 @@
-"""The server's side of RFC 6455, with every habit the RFC allows that clients seldom meet.
+"""RFC 6455, first of all the server's side, with every habit the RFC allows that clients seldom meet.
 
 The habits are named and explained in concierge.py; `odd` holds those that are on.
 """
@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import random
 import struct
+from urllib.parse import urlsplit
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 LONGEST = 4 << 20
@@ -27,7 +28,24 @@ class Failed(Exception):
     """The connection has to be closed with a code and a reason."""
 
 
+async def connect(url):
+    """The client's side of an upgrade: reader and writer of a connection that is open."""
+    place = urlsplit(url)
+    reader, writer = await asyncio.open_connection(place.hostname, place.port, limit=1 << 20)
+    path = (place.path or "/") + (f"?{place.query}" if place.query else "")
+    key = base64.b64encode(rng.randbytes(16)).decode()
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: {place.netloc}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                 f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode())
+    head = await reader.readuntil(b"\r\n\r\n")
+    if b" 101 " not in head.split(b"\r\n")[0]:
+        writer.close()
+        raise ValueError("the upgrade was refused")
+    return reader, writer
+
+
 class Connection:
+    masks = False       # who connected masks what it sends, and the other does not
+
     def __init__(self, reader, writer):
         self.reader, self.writer = reader, writer
         self.out = asyncio.PriorityQueue(20000)
@@ -94,15 +112,15 @@ class Connection:
         while True:
             b0, b1 = await self.exactly(2)
             final, opcode, size = b0 & 0x80, b0 & 0x0F, b1 & 0x7F
-            if b0 & 0x70 or not b1 & 0x80 or opcode not in (0, TEXT, BINARY, CLOSE, PING, PONG):
-                raise Failed(1002, "reserved bits, no mask, or an unknown opcode")
+            if b0 & 0x70 or bool(b1 & 0x80) is self.masks or opcode not in (0, TEXT, BINARY, CLOSE, PING, PONG):
+                raise Failed(1002, "reserved bits, a wrong mask, or an unknown opcode")
             if opcode >= CLOSE and (not final or size > 125):
                 raise Failed(1002, "a control frame that is long or in pieces")
             if size >= 126:
                 size = int.from_bytes(await self.exactly(2 if size == 126 else 8), "big")
             if length + size > LONGEST:
                 raise Failed(1009, "too long")
-            mask = await self.exactly(4)
+            mask = bytes(4) if self.masks else await self.exactly(4)
             body = await self.exactly(size)
             key = (mask * (size // 4 + 1))[:size]
             body = (int.from_bytes(body, "big") ^ int.from_bytes(key, "big")).to_bytes(size, "big")
@@ -134,15 +152,25 @@ class Connection:
         size = bytes([n]) if n < 126 else struct.pack(">BH", 126, n) if n < 65536 else struct.pack(">BQ", 127, n)
         return bytes([opcode | (0x80 if final else 0)]) + size + body
 
+    def masked(self, frame, body):
+        """The frame as this side sends it."""
+        if not self.masks:
+            return frame
+        head, key = bytearray(frame[:len(frame) - len(body)]), rng.randbytes(4)
+        head[1] |= 0x80
+        return bytes(head) + key + bytes(byte ^ key[at % 4] for at, byte in enumerate(body))
+
     def frames(self, opcode, body):
         if opcode == TEXT and chance("pings", 0.2):
-            yield self.frame(rng.choice([PING, PONG]), rng.randbytes(rng.choice([0, 4, 125])))
+            noise = rng.randbytes(rng.choice([0, 4, 125]))
+            yield self.masked(self.frame(rng.choice([PING, PONG]), noise), noise)
         torn = opcode == TEXT and chance("fragments")
         cuts = sorted(rng.randint(0, len(body)) for _ in range(rng.randint(1, 3))) if torn else []
         for at, (start, end) in enumerate(zip([0] + cuts, cuts + [len(body)])):
-            yield self.frame(0 if at else opcode, body[start:end], at == len(cuts))
+            part = body[start:end]
+            yield self.masked(self.frame(0 if at else opcode, part, at == len(cuts)), part)
             if at < len(cuts) and chance("pings", 0.7):
-                yield self.frame(PING, b"between")
+                yield self.masked(self.frame(PING, b"between"), b"between")
 
     async def put(self, data):
         pieces = [data]
