@@ -117,7 +117,6 @@ fn whatever_the_document_allows_passes(#[case] hub: Hub) {
 #[case::concierge_ends(CONCIERGE, &["--odd", "quiet-end"], "CON-095")]
 #[case::qi_unknown(QI, &["--bug", "knows-everything"], "QI-005")]
 #[case::airavata_early(AIRAVATA, &["--odd", "early"], "AIR-015")]
-#[case::gator_actions(GATOR, &["--odd", "actions"], "GAT-011")]
 fn what_the_document_advises_against_warns(#[case] hub: Hub, #[case] habit: &[&str], #[case] rule: &str) {
     let Some((report, code)) = judged(&hub, habit, &["--rule", rule, "--patience", "2"]) else { return };
     assert_eq!(accused(&report), [format!("warn {rule}")]);
