@@ -33,6 +33,9 @@ fn scenarios_are_chosen_by_name_and_by_rule() {
     assert_eq!(groups, listed(&["--scenario", "concierge/group-*"]));
     let two = listed(&["--scenario", "qi/base", "--scenario", "concierge/greeting"]);
     assert_eq!(two, ["concierge/greeting", "qi/base"]);
+    // A rule that only a schema has is judged wherever its message comes.
+    let anywhere = listed(&["--protocol", "qi", "--rule", "QI-018"]);
+    assert_eq!(anywhere, listed(&["--protocol", "qi"]));
     let ruled = listed(&["--rule", "CON-015"]);
     assert!(!ruled.is_empty() && ruled.len() < 5, "{ruled:?}");
     assert!(ruled.iter().all(|id| id.starts_with("concierge/")), "{ruled:?}");

@@ -16,7 +16,6 @@ mod detection;
 mod diagnostics;
 mod editor_schema;
 mod foreign;
-mod foreign_emprops;
 mod fuzz_cases;
 mod hostile;
 mod hostile_hubs;

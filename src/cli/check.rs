@@ -436,6 +436,13 @@ fn nothing_chosen(arguments: &CheckArgs) -> u8 {
 struct Selection {
     globs: Option<GlobSet>,
     rules: Vec<String>,
+    /// Those of them that no scenario names, only schemas: they are judged wherever the hub sends the message.
+    in_schemas: Vec<String>,
+}
+
+/// Ids of the rules that the checks of a scenario name.
+fn checks(program: &Program) -> impl Iterator<Item = &String> {
+    program.checks.iter().flat_map(|check| &check.rules).map(|used| &used.id)
 }
 
 impl Selection {
@@ -467,13 +474,23 @@ impl Selection {
                 )));
             }
         }
-        Ok(Self { globs, rules: arguments.rule.clone() })
+        let rules = arguments.rule.clone();
+        let programs = || protocols.iter().flat_map(|protocol| &protocol.scenarios.programs);
+        let messages = || protocols.iter().flat_map(|protocol| &protocol.pack.messages);
+        let schema_only = |id: &&String| {
+            !programs().any(|program| checks(program).any(|other| other == *id))
+                && messages()
+                    .any(|message| message.schema.rules.contains(id) || message.schema.should_rules.contains(id))
+        };
+        let in_schemas = rules.iter().filter(schema_only).cloned().collect();
+        Ok(Self { globs, rules, in_schemas })
     }
 
     fn takes(&self, program: &Program) -> bool {
         let named = self.globs.as_ref().is_none_or(|globs| globs.is_match(&program.id));
         let ruled = self.rules.is_empty()
-            || program.checks.iter().flat_map(|check| &check.rules).any(|used| self.rules.contains(&used.id));
+            || checks(program).any(|id| self.rules.contains(id))
+            || self.in_schemas.iter().any(|id| program.pack.rules.contains_key(id));
         named && ruled
     }
 }

@@ -156,13 +156,14 @@ impl Conversation {
     /// one, hangs up, or all is over.
     pub(super) fn judge_connection(&mut self, id: ActorId) {
         let program = Arc::clone(&self.program);
-        let frames: Vec<(Bound, Value)> = self.actors[id]
+        if !program.always.iter().any(|entry| matches!(entry, Always::Check { .. })) {
+            return;
+        }
+        let frames: Vec<(Value, Arc<Wire>)> = self.actors[id]
             .inbox
             .iter()
             .filter_map(|entry| match &entry.kind {
-                EntryKind::Message { json: Some(json), .. } => {
-                    Some((Bound::One { value: json.clone(), wire: Some(Arc::clone(&entry.wire)) }, json.clone()))
-                }
+                EntryKind::Message { json: Some(json), .. } => Some((json.clone(), Arc::clone(&entry.wire))),
                 _ => None,
             })
             .collect();
@@ -182,8 +183,12 @@ impl Conversation {
             let (pack, frames) = (Arc::clone(&program.pack), Arc::clone(&frames));
             self.world.set_frames(Box::new(move |name| {
                 let message = pack.message(name)?;
-                let fitting = frames.iter().filter(|(_, json)| message.is(json, Way::FromHub));
-                Some(fitting.map(|(bound, _)| bound.to_engine()).collect())
+                let fitting = frames.iter().filter(|(json, _)| message.is(json, Way::FromHub));
+                let bound = |(json, wire): &(Value, Arc<Wire>)| Bound::One {
+                    value: json.clone(),
+                    wire: Some(Arc::clone(wire)),
+                };
+                Some(fitting.map(|frame| bound(frame).to_engine()).collect())
             }));
             let finding = self.compute(value, test, &self.names(Some(id)));
             self.note(*check, "always", Some(id), "", finding);

@@ -142,7 +142,7 @@ impl Wanted {
         }
         let value = match (&self.kind, &entry.kind) {
             (Kind::Control { pong }, EntryKind::Control { pong: found, data }) if pong == found => {
-                let hex: String = data.iter().map(|byte| format!("{byte:02x}")).collect();
+                let hex = crate::scenario::functions::hex(data);
                 serde_json::json!({ "opcode": entry.wire.opcode, "data": &*entry.wire.text, "hex": hex, "size": entry.wire.size })
             }
             (Kind::Any, EntryKind::Message { json, message }) => {

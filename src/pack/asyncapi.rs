@@ -324,6 +324,6 @@ fn correlation(root: &Node, message: &Node) -> Option<String> {
 impl Node {
     /// A place by a path of names: `components/messages`.
     fn at(&self, path: &str) -> Option<&Node> {
-        path.split('/').try_fold(self, |node, name| node.get(&name.replace("~1", "/").replace("~0", "~")))
+        path.split('/').try_fold(self, |node, name| node.get(&crate::matcher::unescape(name)))
     }
 }

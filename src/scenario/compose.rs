@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::matcher::unescape;
+
 /// Applies overrides: objects under a name merge, everything else replaces; `/pointer` replaces whatever is there.
 pub fn merge(target: &mut Value, overrides: &Value) {
     let Value::Object(members) = overrides else { return };
@@ -28,7 +30,7 @@ pub fn merge(target: &mut Value, overrides: &Value) {
 pub fn put(target: &mut Value, pointer: &str, value: Value) {
     let mut place = target;
     for token in pointer.split('/').skip(1) {
-        let token = token.replace("~1", "/").replace("~0", "~");
+        let token = unescape(token);
         place = match place {
             Value::Array(items) => match token.parse::<usize>().ok() {
                 Some(index) if index < items.len() => &mut items[index],
@@ -56,7 +58,7 @@ pub fn put(target: &mut Value, pointer: &str, value: Value) {
 pub fn remove(target: &mut Value, pointers: &[String]) {
     for pointer in pointers {
         let Some((parent, name)) = pointer.rsplit_once('/') else { continue };
-        let name = name.replace("~1", "/").replace("~0", "~");
+        let name = unescape(name);
         match target.pointer_mut(parent) {
             // shift_remove keeps the order of the other members.
             Some(Value::Object(object)) => {

@@ -308,7 +308,7 @@ pub fn member_paths(node: &Node) -> Vec<(Vec<String>, Span)> {
             }
             if let Some(pointer) = key.name.strip_prefix('/') {
                 let pointer = pointer.trim_end_matches(" or absent");
-                path.extend(pointer.split('/').map(|token| token.replace("~1", "/").replace("~0", "~")));
+                path.extend(pointer.split('/').map(crate::matcher::unescape));
                 found.push((path, key.span));
                 continue;
             }
