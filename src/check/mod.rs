@@ -104,6 +104,13 @@ pub struct Prepared {
     words: Arc<Mutex<HashMap<String, Arc<Mutex<()>>>>>,
 }
 
+impl Prepared {
+    /// Whether a hub that was started for the run is not started any more.
+    pub fn is_given_up(&self) -> bool {
+        self.sites.iter().filter_map(|site| site.process.as_ref()).any(|process| process.is_given_up())
+    }
+}
+
 /// How many scenarios there are to run, repetitions included.
 pub fn count(subjects: &[Subject], options: &Options) -> usize {
     subjects.iter().map(|subject| subject.programs.len()).sum::<usize>() * options.repeat

@@ -334,18 +334,19 @@ pub enum Heard {
 }
 
 /// The loop of a run: hears all that is said, and signals, until nobody is left who could say something. The first
-/// signal stops the run in order, the second at once. How many came.
+/// signal stops the run in order, the second at once. How many came, and
+/// what the run says at its end, unless that was cut off.
 ///
 /// # Errors
 ///
 /// The run could not begin, or failed.
-pub async fn follow(
-    mut running: JoinHandle<Result<(), SetupError>>,
+pub async fn follow<T>(
+    mut running: JoinHandle<Result<T, SetupError>>,
     mut inbox: mpsc::Receiver<Event>,
     stop: &watch::Sender<bool>,
     signals: &mut Signals,
     mut hear: impl FnMut(Heard),
-) -> Result<usize, Trouble> {
+) -> Result<(usize, Option<T>), Trouble> {
     let mut asked_to_stop = 0;
     let mut ended = None;
     loop {
@@ -375,7 +376,8 @@ pub async fn follow(
         Some(Err(error)) if error.is_panic() => {
             Err(Trouble::new(format!("hubproof failed: {error}; please report this")))
         }
-        _ => Ok(asked_to_stop),
+        Some(Ok(Ok(done))) => Ok((asked_to_stop, Some(done))),
+        _ => Ok((asked_to_stop, None)),
     }
 }
 
