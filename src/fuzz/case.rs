@@ -341,7 +341,7 @@ fn spoken(material: &Material, message: &MessageType, base: &Value, edits: &[Edi
 }
 
 /// A value whose expressions are replaced by what another has in their place, or by some text.
-fn deep_with(base: &Value, example: &Value) -> Value {
+pub(super) fn deep_with(base: &Value, example: &Value) -> Value {
     match base {
         Value::String(text) if text.contains("${") => match example {
             Value::Null => json!("text"),

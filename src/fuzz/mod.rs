@@ -17,6 +17,8 @@
 //! plan                            which case comes when
 //! campaign                        plays cases on a hub, with the machinery of `hubproof check`
 //! cause, outcome                  what a finding is about; what came of many cases
+//! shrink                          the smallest scenario that still fails
+//! saved, replay                   a finding as a file of its own; what became of it
 //! ```
 
 pub mod campaign;
@@ -30,7 +32,10 @@ pub mod oracle;
 pub mod outcome;
 pub mod payload;
 pub mod plan;
+pub mod replay;
+pub mod saved;
 pub mod seed;
 pub mod shape;
+pub mod shrink;
 pub mod text;
 pub mod value;
