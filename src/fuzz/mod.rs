@@ -14,6 +14,7 @@
 //! malformed, framing              texts that are no JSON; frames that are unusual
 //! material                        who says what, when: read off the scenarios
 //! case, oracle, text              one case: conversation, oddity, what must be true; as a file
+//! ground, walk                    cases in which several actors say right things by chance
 //! plan                            which case comes when
 //! campaign                        plays cases on a hub, with the machinery of `hubproof check`
 //! cause, outcome                  what a finding is about; what came of many cases
@@ -23,6 +24,7 @@ pub mod campaign;
 pub mod case;
 pub mod cause;
 pub mod framing;
+pub mod ground;
 pub mod malformed;
 pub mod material;
 pub mod mutation;
@@ -34,3 +36,4 @@ pub mod seed;
 pub mod shape;
 pub mod text;
 pub mod value;
+pub mod walk;
