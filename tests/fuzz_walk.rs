@@ -21,7 +21,7 @@ fn walks<'a>(protocol: &'a Protocol, plan: &'a Plan) -> impl Iterator<Item = Cas
     (0..).filter(is_walk).filter_map(|number| plan.case(&protocol.material, number))
 }
 
-fn program(protocol: &mut Protocol, shared: &SharedFile, name: &str, case: &Case) -> Arc<Program> {
+pub fn program(protocol: &mut Protocol, shared: &SharedFile, name: &str, case: &Case) -> Arc<Program> {
     let pack = Arc::clone(&protocol.material.pack);
     let text = text::scenario(&case.scenario);
     let file = protocol.sources.add(format!("case-{}.yaml", case.number), text.clone());

@@ -18,6 +18,7 @@ mod diagnostics;
 mod editor_schema;
 mod foreign;
 mod fuzz_cases;
+mod fuzz_differ;
 mod fuzz_walk;
 mod hostile;
 mod hostile_hubs;

@@ -18,11 +18,13 @@
 //! plan                            which case comes when
 //! campaign                        plays cases on a hub, with the machinery of `hubproof check`
 //! cause, outcome                  what a finding is about; what came of many cases
+//! transcript, differ              what two hubs said in the same case, side by side
 //! ```
 
 pub mod campaign;
 pub mod case;
 pub mod cause;
+pub mod differ;
 pub mod framing;
 pub mod ground;
 pub mod malformed;
@@ -35,5 +37,6 @@ pub mod plan;
 pub mod seed;
 pub mod shape;
 pub mod text;
+pub mod transcript;
 pub mod value;
 pub mod walk;
