@@ -1,45 +1,75 @@
 //! Whether two hubs read their document alike: what they said in the same case, side by side.
 //!
 //! Neither hub is right because the other says so. A difference proves that at least one of them reads the document
-//! otherwise, or that the document leaves something open that it does not say is open; so it warns, shows both, and never
+//! otherwise, or that the document leaves something open that nobody has said is open; so it warns, shows both, and never
 //! fails a hub by itself. What a rule decides, the rule's own check fails.
 //!
 //! Not compared, because a document leaves it to the hub:
 //! - names: ids, and echoes of what was said, are the same where they come from the same place;
-//! - times, and texts that no `enum` fixes;
-//! - members that the schema does not know, and the presence of those that it does not demand;
+//! - times, counts, and texts that no `enum` fixes;
+//! - members that the schema does not know or not demand, where only one of them has them;
 //! - order between connections, of broadcasts, and of the items of lists;
-//! - messages under `ignore` in shared.yaml, and what is answered to input about which it says nothing. From there on the
-//!   hubs are in different states, so there the comparison ends.
+//! - messages under `ignore` in shared.yaml, and what `open` there says; further replies than those that are documented;
+//!   news that concern nobody of the case, and copies of one that was told before;
+//! - what is answered to input about which the document says nothing. From there on the hubs may be in different states, so
+//!   there the comparison ends.
+//!
+//! What a hub says only after a case has ended, because it is slow, has not been said.
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 
 use serde_json::Value;
 
 use super::payload::{self, Class};
-use super::shape::{Branches, Shape};
-use super::transcript::{Event, Names, Transcript, What, is_time};
+use super::transcript::{self, Event, Names, Transcript, What};
+use super::twins::{self, Found, One};
 use crate::event::{CheckReport, Detail, ScenarioReport, Verdict};
 use crate::pack::{MessageType, Pack};
 
 /// What must be known of a protocol.
 pub struct Reading<'a> {
     pub pack: &'a Pack,
-    /// Messages that a hub sends or not, as it likes.
-    pub ignore: &'a [String],
+    /// Messages that a hub sends or not, as it likes; and messages of clients of which it is open who is answered or told
+    /// what.
+    pub open: HashSet<String>,
+    /// Members, by name, in which hubs may differ.
+    pub open_members: HashSet<String>,
     /// Whether the document says how such input is answered.
     pub decided: &'a dyn Fn(Class, Option<&MessageType>, Option<&Value>) -> bool,
+    /// Members that clients speak of.
+    spoken: HashSet<String>,
+    /// Messages by which a hub refuses anything at all.
+    errors: HashSet<String>,
+}
+
+impl<'a> Reading<'a> {
+    /// `open` are names of messages, and of members behind a slash.
+    pub fn of(
+        pack: &'a Pack,
+        open: impl IntoIterator<Item = String>,
+        decided: &'a dyn Fn(Class, Option<&MessageType>, Option<&Value>) -> bool,
+    ) -> Self {
+        let (members, messages): (HashSet<String>, HashSet<String>) =
+            open.into_iter().partition(|name| name.starts_with('/'));
+        let envelopes = pack.messages.iter().filter(|message| message.abstract_ && message.directions.to_hub);
+        Self {
+            pack,
+            open: messages,
+            open_members: members.into_iter().map(|name| name.trim_start_matches('/').to_owned()).collect(),
+            decided,
+            spoken: transcript::spoken(pack),
+            errors: envelopes.flat_map(|envelope| envelope.replies.clone()).collect(),
+        }
+    }
 }
 
 /// One thing that two hubs did not do alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     pub actor: String,
-    /// The message that the actor had said last; empty where it had said none.
+    /// The message that was answered, or that the actor had said last; empty where it had said none.
     pub after: String,
     pub kind: Kind,
-    /// The message that differs.
-    pub message: String,
     /// JSON pointer; empty where it is not about a member.
     pub pointer: String,
     /// What the one hub said, and the other; empty where it was nothing.
@@ -47,14 +77,16 @@ pub struct Difference {
     pub right: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// A message came from the first hub only.
-    OnlyLeft,
-    /// From the second hub only.
-    OnlyRight,
-    /// Both came, and are not alike.
-    Member,
+    /// A message is answered by one hub with these, by the other with those.
+    Answer(Vec<String>, Vec<String>),
+    /// Only the first hub tells something that nobody asked for, or tells it more often.
+    OnlyLeft(String),
+    /// Only the second does.
+    OnlyRight(String),
+    /// A message of this kind came from both, and does not say the same.
+    Member(String),
     /// Only one of the hubs took the connection, or kept it.
     Connection,
 }
@@ -69,74 +101,74 @@ pub struct Comparison {
     pub ended: Option<&'static str>,
 }
 
-/// A message that an actor heard.
-struct Heard<'t> {
-    json: &'t Value,
-    message: &'t MessageType,
-    /// How many messages the actor had said by then, and the last of them.
-    after: (usize, &'t str),
-    text: &'t str,
-}
-
 /// Compares two plays of one case.
 pub fn compare(reading: &Reading<'_>, left: &ScenarioReport, right: &ScenarioReport) -> Comparison {
     let (left, right) = (Transcript::read(reading.pack, left), Transcript::read(reading.pack, right));
     if left.partial || right.partial {
         return Comparison { ended: Some("more was said than is kept"), ..Comparison::default() };
     }
-    let mut comparison = Comparison::default();
-    let (ends, why) = common(reading, &left, &right);
-    comparison.ended = why;
+    let (ends, ended) = common(reading, &left, &right);
+    let mut comparison = Comparison { ended, ..Comparison::default() };
     let (lefts, rights) = (&left.events[..ends.0], &right.events[..ends.1]);
-    let names = (Names::of(lefts), Names::of(rights));
+    let names = (Names::of(lefts, &reading.spoken), Names::of(rights, &reading.spoken));
     let mut actors: Vec<&str> = lefts.iter().map(|event| event.actor.as_str()).collect();
     actors.sort_unstable();
     actors.dedup();
-    for actor in actors {
-        let one = Actor {
-            actor,
-            left: heard(reading, lefts, actor),
-            right: heard(reading, rights, actor),
-            late: (heard(reading, &left.events[ends.0..], actor), heard(reading, &right.events[ends.1..], actor)),
-            names: &names,
-        };
-        one.compare(&mut comparison);
-        one.connection(lefts, rights, &mut comparison);
+    let mut other_way = Vec::new();
+    let mut left_open = false;
+    for actor in &actors {
+        let sides = (Side::of(reading, &left, ends.0, actor), Side::of(reading, &right, ends.1, actor));
+        other_way.extend(answers(reading, actor, &sides, &names, &mut comparison));
+        other_way.extend(connection(actor, lefts, rights).filter(|_| !sides.0.left_open));
+        left_open |= sides.0.left_open;
+    }
+    // From another answer on the hubs go different ways: the first tells why, the others follow from it.
+    other_way.sort_by_key(|(said, _)| *said);
+    match other_way.into_iter().next() {
+        Some((_, difference)) => comparison.differences.push(difference),
+        None if left_open => {}
+        None => {
+            for actor in actors {
+                let sides = (Side::of(reading, &left, ends.0, actor), Side::of(reading, &right, ends.1, actor));
+                news(reading, actor, &sides, &names, &mut comparison);
+            }
+        }
     }
     comparison
 }
 
 /// How far both plays are the same case: positions behind the last event of each that is compared.
-fn common(reading: &Reading<'_>, left: &Transcript<'_>, right: &Transcript<'_>) -> ((usize, usize), Option<&'static str>) {
+fn common(
+    reading: &Reading<'_>,
+    left: &Transcript<'_>,
+    right: &Transcript<'_>,
+) -> ((usize, usize), Option<&'static str>) {
     let (lefts, rights) = (left.said(), right.said());
     let name = |event: &Event<'_>| match &event.what {
         What::Said(_, message) => message.map(|message| message.name.clone()),
         _ => None,
     };
     for number in 0..lefts.len().max(rights.len()) {
-        let (at, other) = match (lefts.get(number), rights.get(number)) {
-            (Some(at), Some(other)) => (*at, *other),
-            (Some(at), None) => return ((*at, right.events.len()), Some("the second hub's answers led elsewhere")),
-            (None, other) => {
-                let other = other.copied().unwrap_or(right.events.len());
-                return ((left.events.len(), other), Some("the first hub's answers led elsewhere"));
-            }
-        };
-        let (event, twin) = (&left.events[at], &right.events[other]);
-        if event.actor != twin.actor || name(event) != name(twin) {
+        let (Some(at), Some(other)) = (lefts.get(number), rights.get(number)) else {
+            let at = lefts.get(number).copied().unwrap_or(left.events.len());
+            let other = rights.get(number).copied().unwrap_or(right.events.len());
             return ((at, other), Some("answers led elsewhere"));
+        };
+        let (event, twin) = (&left.events[*at], &right.events[*other]);
+        if event.actor != twin.actor || name(event) != name(twin) {
+            return ((*at, *other), Some("answers led elsewhere"));
         }
         let (class, message, json) = input(reading.pack, event);
         if matches!(class, Class::Valid | Class::Unusual) {
             continue;
         }
-        let answers = |transcript: &Transcript<'_>, at: usize| {
+        let kinds = |transcript: &Transcript<'_>, at: usize| {
             let next = |event: &&Event<'_>| !(event.actor == twin.actor && matches!(event.what, What::Said(..)));
             let behind = transcript.events[at + 1..].iter().take_while(next).filter(|event| event.actor == twin.actor);
-            behind.filter_map(kind).filter(|kind| !reading.ignore.contains(kind)).collect::<Vec<_>>()
+            behind.filter_map(kind).filter(|kind| !reading.open.contains(kind)).collect::<Vec<_>>()
         };
-        if !(reading.decided)(class, message, json) || answers(left, at) != answers(right, other) {
-            return ((at, other), Some("the document does not say what becomes of this input"));
+        if !(reading.decided)(class, message, json) || kinds(left, *at) != kinds(right, *other) {
+            return ((*at, *other), Some("the document does not say what becomes of this input"));
         }
     }
     ((left.events.len(), right.events.len()), None)
@@ -159,199 +191,248 @@ fn input<'e>(pack: &Pack, event: &'e Event<'_>) -> (Class, Option<&'e MessageTyp
     let class = match (json, message) {
         (None, _) => Class::Malformed,
         (Some(_), _) if !faithful => Class::Unspecified,
+        (Some(_), Some(message)) if message.abstract_ => Class::Unknown,
         (Some(_), None) => Class::Unknown,
         (Some(json), Some(message)) => payload::class(pack, message, Some(json)),
     };
     (class, *message, json.as_ref())
 }
 
-/// What an actor heard, but for what a hub may send or not.
-fn heard<'t>(reading: &Reading<'_>, events: &'t [Event<'t>], actor: &str) -> Vec<Heard<'t>> {
-    let (mut said, mut last, mut found) = (0, "", Vec::new());
-    for event in events.iter().filter(|event| event.actor == actor) {
-        match &event.what {
-            What::Said(_, message) => (said, last) = (said + 1, message.map_or("", |message| &message.name)),
-            What::Heard(json, message) if !reading.ignore.contains(&message.name) => {
-                found.push(Heard { json, message, after: (said, last), text: &event.text });
-            }
-            _ => {}
-        }
-    }
-    found
+/// A message that an actor heard.
+struct Heard<'t> {
+    json: &'t Value,
+    message: &'t MessageType,
+    text: &'t str,
+    place: String,
 }
 
-/// What one actor heard from both hubs.
-struct Actor<'t> {
-    actor: &'t str,
-    left: Vec<Heard<'t>>,
-    right: Vec<Heard<'t>>,
-    /// What came after the end of the comparison, and may belong before it.
-    late: (Vec<Heard<'t>>, Vec<Heard<'t>>),
-    names: &'t (Names, Names),
+/// What one actor said, and what it heard of that.
+struct Exchange<'t> {
+    /// Its number among all that was said in the case.
+    number: usize,
+    said: &'t str,
+    replies: &'t [String],
+    heard: Vec<Heard<'t>>,
 }
 
-impl Actor<'_> {
-    fn compare(&self, comparison: &mut Comparison) {
-        let mut kinds: BTreeMap<&str, (Vec<&Heard<'_>>, Vec<&Heard<'_>>)> = BTreeMap::new();
-        for heard in &self.left {
-            kinds.entry(&heard.message.name).or_default().0.push(heard);
-        }
-        for heard in &self.right {
-            kinds.entry(&heard.message.name).or_default().1.push(heard);
-        }
-        for (name, (left, right)) in kinds {
-            let late = |late: &[Heard<'_>]| late.iter().filter(|heard| heard.message.name == name).count();
-            if left.len() > right.len() + late(&self.late.1) {
-                let first = lone(&left, &right);
-                comparison.differences.push(self.difference(Kind::OnlyLeft, first, "", first.text, ""));
-            } else if right.len() > left.len() + late(&self.late.0) {
-                let first = lone(&right, &left);
-                comparison.differences.push(self.difference(Kind::OnlyRight, first, "", "", first.text));
-            } else if left.len() == right.len() {
-                self.bodies(&left, &right, comparison);
+/// What one actor heard from one hub.
+struct Side<'t> {
+    exchanges: Vec<Exchange<'t>>,
+    /// What nobody asked for, with the message said last.
+    news: Vec<(&'t str, Heard<'t>)>,
+    /// Kinds that came when the comparison had ended, and may belong before that.
+    late: Vec<&'t str>,
+    /// It said something of which it is open what becomes.
+    left_open: bool,
+}
+
+impl<'t> Side<'t> {
+    fn of(reading: &Reading<'_>, transcript: &'t Transcript<'t>, end: usize, actor: &str) -> Self {
+        let mut side = Self { exchanges: Vec::new(), news: Vec::new(), late: Vec::new(), left_open: false };
+        let mut number = 0;
+        for (at, event) in transcript.events.iter().enumerate() {
+            number += usize::from(matches!(event.what, What::Said(..)));
+            if event.actor != actor {
+                continue;
+            }
+            match &event.what {
+                What::Said(_, message) if at < end => {
+                    let open = message.is_some_and(|message| reading.open.contains(&message.name));
+                    side.left_open |= open;
+                    let replies = message.filter(|_| !open).map_or(&[][..], |message| message.replies.as_slice());
+                    let said = message.map_or("", |message| &message.name);
+                    side.exchanges.push(Exchange { number, said, replies, heard: Vec::new() });
+                }
+                What::Heard(_, message) if at >= end => side.late.push(&message.name),
+                What::Heard(json, message) if !reading.open.contains(&message.name) => {
+                    side.take(reading, Heard { json, message, text: &event.text, place: String::new() }, actor);
+                }
+                _ => {}
             }
         }
+        side
     }
 
-    /// As many messages of one kind came from both: each finds its like, answers by their order.
-    fn bodies(&self, left: &[&Heard<'_>], right: &[&Heard<'_>], comparison: &mut Comparison) {
-        let mut free: Vec<&&Heard<'_>> = right.iter().collect();
-        let mut without = Vec::new();
-        for heard in left {
-            comparison.compared += 1;
-            match free.iter().position(|other| self.differs(heard, other).is_none()) {
-                Some(found) => drop(free.remove(found)),
-                None => without.push(heard),
+    /// Puts a message to what it answers: the oldest that waits for such a one, else the last that may be meant.
+    fn take(&mut self, reading: &Reading<'_>, mut heard: Heard<'t>, actor: &str) {
+        let name = &heard.message.name;
+        let of_kind = |other: &&Heard<'_>| other.message.name == *name;
+        let news = self.news.iter().map(|(_, heard)| heard);
+        let before = self.exchanges.iter().flat_map(|exchange| &exchange.heard).chain(news).filter(of_kind).count();
+        heard.place = transcript::place(actor, heard.message, before + 1);
+        let may = |exchange: &Exchange<'_>| exchange.replies.contains(name);
+        let waits = self.exchanges.iter().position(|exchange| may(exchange) && exchange.heard.is_empty());
+        match waits.or_else(|| self.exchanges.iter().rposition(may)) {
+            Some(exchange) => self.exchanges[exchange].heard.push(heard),
+            None if self.is_news(reading, &heard) => {
+                let last = self.exchanges.last().map_or("", |exchange| exchange.said);
+                self.news.push((last, heard));
             }
-        }
-        for (heard, other) in without.into_iter().zip(free) {
-            if let Some((pointer, left, right)) = self.differs(heard, other) {
-                comparison.differences.push(self.difference(Kind::Member, heard, &pointer, &left, &right));
-            }
+            // Beyond what is documented a hub may say more.
+            None => {}
         }
     }
+}
 
-    fn differs(&self, left: &Heard<'_>, right: &Heard<'_>) -> Option<(String, String, String)> {
-        let shape = Shape::of(&left.message.schema.source, &mut Branches::All);
-        Twins { names: self.names }.differ(&shape, left.json, right.json, "")
+impl Side<'_> {
+    /// A documented message that comes unasked, is no refusal, and was not told before.
+    fn is_news(&self, reading: &Reading<'_>, heard: &Heard<'_>) -> bool {
+        heard.message.directions.unasked
+            && !heard.message.abstract_
+            && !reading.errors.contains(&heard.message.name)
+            && !self.news.iter().any(|(_, before)| before.text == heard.text)
     }
+}
 
-    /// Whether both hubs took the actor in, and kept it.
-    fn connection(&self, left: &[Event<'_>], right: &[Event<'_>], comparison: &mut Comparison) {
-        let ended = |events: &[Event<'_>]| {
-            let mine = |event: &&Event<'_>| event.actor == self.actor;
-            events.iter().filter(mine).find(|event| matches!(event.what, What::Closed | What::Refused)).map(|event| {
-                let how = if matches!(event.what, What::Closed) { "closed" } else { "refused" };
-                format!("{how} {}", event.text)
-            })
+/// Compares what an actor was answered; what leads elsewhere is returned, with the number of what was said.
+fn answers(
+    reading: &Reading<'_>,
+    actor: &str,
+    (left, right): &(Side<'_>, Side<'_>),
+    names: &(Names, Names),
+    comparison: &mut Comparison,
+) -> Option<(usize, Difference)> {
+    for (one, other) in left.exchanges.iter().zip(&right.exchanges) {
+        let kinds = |exchange: &Exchange<'_>| {
+            let mut kinds: Vec<String> = exchange.heard.iter().map(|heard| heard.message.name.clone()).collect();
+            kinds.sort();
+            kinds
         };
-        let (left, right) = (ended(left), ended(right));
-        if left.is_some() != right.is_some() {
-            comparison.differences.push(Difference {
-                actor: self.actor.to_owned(),
-                after: String::new(),
-                kind: Kind::Connection,
-                message: String::new(),
-                pointer: String::new(),
-                left: left.unwrap_or_else(|| "open".to_owned()),
-                right: right.unwrap_or_else(|| "open".to_owned()),
-            });
+        let texts =
+            |exchange: &Exchange<'_>| exchange.heard.iter().map(|heard| heard.text).collect::<Vec<_>>().join(" ");
+        let (lefts, rights) = (kinds(one), kinds(other));
+        if lefts != rights {
+            let late = |side: &Side<'_>| one.replies.iter().any(|reply| side.late.contains(&reply.as_str()));
+            if lefts.len() != rights.len() && (late(left) || late(right)) {
+                return None;
+            }
+            let (left, right) = (texts(one), texts(other));
+            let (after, kind) = (one.said.to_owned(), Kind::Answer(lefts, rights));
+            let actor = actor.to_owned();
+            return Some((one.number, Difference { actor, after, kind, pointer: String::new(), left, right }));
         }
+        comparison.compared += lefts.len();
+        let found =
+            matched(reading, names, &one.heard.iter().collect::<Vec<_>>(), &other.heard.iter().collect::<Vec<_>>());
+        comparison.differences.extend(found.map(|(message, found)| member(actor, one.said, message, found)));
     }
+    None
+}
 
-    fn difference(&self, kind: Kind, heard: &Heard<'_>, pointer: &str, left: &str, right: &str) -> Difference {
-        Difference {
-            actor: self.actor.to_owned(),
-            after: heard.after.1.to_owned(),
+/// Compares what an actor was told without asking.
+fn news(
+    reading: &Reading<'_>,
+    actor: &str,
+    (left, right): &(Side<'_>, Side<'_>),
+    names: &(Names, Names),
+    comparison: &mut Comparison,
+) {
+    let mut kinds: Vec<&str> =
+        left.news.iter().chain(&right.news).map(|(_, heard)| heard.message.name.as_str()).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    for name in kinds {
+        let of = |side: &'_ Side<'_>| side.late.iter().filter(|late| **late == name).count();
+        let (late, other_late) = (of(left), of(right));
+        let lefts: Vec<_> =
+            left.news.iter().filter(|(_, heard)| heard.message.name == name && names.0.concerns(heard.json)).collect();
+        let rights: Vec<_> =
+            right.news.iter().filter(|(_, heard)| heard.message.name == name && names.1.concerns(heard.json)).collect();
+        let lone = |after: &str, kind: Kind, left: &str, right: &str| Difference {
+            actor: actor.to_owned(),
+            after: after.to_owned(),
             kind,
-            message: heard.message.name.clone(),
-            pointer: pointer.to_owned(),
+            pointer: String::new(),
             left: left.to_owned(),
             right: right.to_owned(),
+        };
+        if lefts.len() > rights.len() + other_late {
+            let (after, heard) = lefts[rights.len()];
+            comparison.differences.push(lone(after, Kind::OnlyLeft(name.to_owned()), heard.text, ""));
+        } else if rights.len() > lefts.len() + late {
+            let (after, heard) = rights[lefts.len()];
+            comparison.differences.push(lone(after, Kind::OnlyRight(name.to_owned()), "", heard.text));
+        } else if lefts.len() == rights.len() {
+            comparison.compared += lefts.len();
+            let lefts_heard: Vec<&Heard<'_>> = lefts.iter().map(|(_, heard)| heard).collect();
+            let rights_heard: Vec<&Heard<'_>> = rights.iter().map(|(_, heard)| heard).collect();
+            if let Some((message, found)) = matched(reading, names, &lefts_heard, &rights_heard) {
+                comparison.differences.push(member(actor, lefts[0].0, message, found));
+            }
         }
     }
 }
 
-/// Of more messages of a kind the first that the other hub did not send at this point; the last where points agree.
-fn lone<'h>(more: &[&'h Heard<'h>], fewer: &[&Heard<'_>]) -> &'h Heard<'h> {
-    let at = more.iter().zip(fewer).position(|(one, other)| one.after.0 != other.after.0).unwrap_or(fewer.len());
-    more[at.min(more.len() - 1)]
+fn member(actor: &str, after: &str, message: String, found: Found) -> Difference {
+    let Found { pointer, left, right } = found;
+    Difference { actor: actor.to_owned(), after: after.to_owned(), kind: Kind::Member(message), pointer, left, right }
 }
 
-/// Two values at the same place of the same message.
-struct Twins<'n> {
-    names: &'n (Names, Names),
-}
-
-/// Greater numbers are times or sizes of the machine.
-const LARGEST_COUNT: f64 = 1e8;
-
-impl Twins<'_> {
-    /// The first place at which they differ, and what stands there.
-    fn differ(&self, shape: &Shape<'_>, left: &Value, right: &Value, pointer: &str) -> Option<(String, String, String)> {
-        let here = || Some((pointer.to_owned(), left.to_string(), right.to_string()));
-        if shape.values().is_some() {
-            return if left == right { None } else { here() };
-        }
-        match (self.names.0.name(left), self.names.1.name(right)) {
-            (Some(one), Some(other)) if one == other => return None,
-            // One repeats what the other does not. Long texts in which it would be found are nobody's echo.
-            (Some(_), _) | (_, Some(_)) if left.is_string() && right.is_string() => {
-                return if is_text(left) && is_text(right) { None } else { here() };
-            }
-            _ => {}
-        }
-        match (left, right) {
-            (Value::Object(one), Value::Object(other)) => {
-                for name in shape.members() {
-                    let pointer = format!("{pointer}/{}", crate::matcher::escape(name));
-                    let inner = shape.member(name, &mut Branches::All);
-                    if let (Some(left), Some(right)) = (one.get(name), other.get(name))
-                        && let Some(found) = self.differ(&inner, left, right, &pointer)
-                    {
-                        return Some(found);
-                    }
-                    let demanded = shape.required().contains(name);
-                    if demanded && one.contains_key(name) != other.contains_key(name) {
-                        return here();
-                    }
-                }
-                None
-            }
-            (Value::Array(one), Value::Array(other)) => {
-                if one.len() != other.len() {
-                    return here();
-                }
-                let inner = shape.item(0, &mut Branches::All);
-                let mut free: Vec<&Value> = other.iter().collect();
-                for item in one {
-                    match free.iter().position(|other| self.differ(&inner, item, other, "").is_none()) {
-                        Some(found) => drop(free.remove(found)),
-                        None => return here(),
-                    }
-                }
-                None
-            }
-            (Value::Number(one), Value::Number(other)) => {
-                let (one, other) = (one.as_f64().unwrap_or(0.0), other.as_f64().unwrap_or(0.0));
-                let same = one == other || one.abs() > LARGEST_COUNT && other.abs() > LARGEST_COUNT;
-                if same { None } else { here() }
-            }
-            (Value::Bool(one), Value::Bool(other)) if one != other => here(),
-            (Value::String(_), Value::String(_)) => None,
-            _ if std::mem::discriminant(left) != std::mem::discriminant(right) && !shape.is_free() => here(),
-            _ => None,
+/// Every message of the one finds its like among those of the other; the first that does not is returned.
+fn matched(
+    reading: &Reading<'_>,
+    names: &(Names, Names),
+    left: &[&Heard<'_>],
+    right: &[&Heard<'_>],
+) -> Option<(String, Found)> {
+    let differ = |one: &Heard<'_>, other: &Heard<'_>| {
+        let one_side = One { json: one.json, place: &one.place, names: &names.0 };
+        let other_side = One { json: other.json, place: &other.place, names: &names.1 };
+        twins::differ(one.message, &reading.open_members, one_side, other_side)
+    };
+    let mut free: Vec<&&Heard<'_>> = right.iter().collect();
+    let mut without = None;
+    for heard in left {
+        let same_kind = |other: &&&Heard<'_>| other.message.name == heard.message.name;
+        match free.iter().position(|other| same_kind(&other) && differ(heard, other).is_none()) {
+            Some(found) => drop(free.remove(found)),
+            None => drop(without.get_or_insert(heard)),
         }
     }
+    let heard = without?;
+    let twin = free.iter().find(|other| other.message.name == heard.message.name)?;
+    differ(heard, twin).map(|found| (heard.message.name.clone(), found))
 }
 
-/// Prose, or a time: what a hub words as it likes.
-fn is_text(value: &Value) -> bool {
-    value.as_str().is_some_and(|text| text.contains(' ') || is_time(text))
+/// Whether only one of both hubs ended the connection of an actor, and behind which message of the case.
+fn connection(actor: &str, left: &[Event<'_>], right: &[Event<'_>]) -> Option<(usize, Difference)> {
+    let ended = |events: &[Event<'_>]| {
+        let mut said = (0, String::new());
+        for event in events {
+            match &event.what {
+                What::Said(_, message) => {
+                    said.0 += 1;
+                    if event.actor == actor {
+                        said.1 = message.map(|message| message.name.clone()).unwrap_or_default();
+                    }
+                }
+                What::Closed | What::Refused if event.actor == actor => {
+                    let how = if matches!(event.what, What::Closed) { "closed" } else { "refused" };
+                    return Some((said, format!("{how} {}", event.text)));
+                }
+                _ => {}
+            }
+        }
+        None
+    };
+    let (one, other) = (ended(left), ended(right));
+    if one.is_some() == other.is_some() {
+        return None;
+    }
+    let ((number, after), _) = one.clone().or_else(|| other.clone())?;
+    let how = |ended: Option<(_, String)>| ended.map_or_else(|| "open".to_owned(), |(_, how)| how);
+    let (left, right) = (how(one), how(other));
+    let (actor, kind, pointer) = (actor.to_owned(), Kind::Connection, String::new());
+    Some((number, Difference { actor, after, kind, pointer, left, right }))
 }
 
 /// The differences of a case as a check of it: the first in full, with both transcripts.
-pub fn check(differences: &[Difference], pack: &Pack, left: &ScenarioReport, right: &ScenarioReport) -> Option<CheckReport> {
+pub fn check(
+    differences: &[Difference],
+    pack: &Pack,
+    left: &ScenarioReport,
+    right: &ScenarioReport,
+) -> Option<CheckReport> {
     let first = differences.first()?;
     let others = match differences.len() - 1 {
         0 => String::new(),
@@ -378,13 +459,17 @@ pub fn check(differences: &[Difference], pack: &Pack, left: &ScenarioReport, rig
 impl Difference {
     /// One line, the same for the same cause.
     pub fn in_words(&self) -> String {
-        let Self { actor: _, after, kind, message, pointer, .. } = self;
+        let Self { after, kind, pointer, .. } = self;
         let after = if after.is_empty() { "at first".to_owned() } else { format!("after {after}") };
+        let list = |kinds: &[String]| if kinds.is_empty() { "nothing".to_owned() } else { kinds.join(", ") };
         match kind {
-            Kind::OnlyLeft => format!("{after}: {message} comes from this hub and not from the other"),
-            Kind::OnlyRight => format!("{after}: {message} comes from the other hub and not from this one"),
-            Kind::Member => format!("{after}: {message} differs at {}", if pointer.is_empty() { "the whole" } else { pointer }),
-            Kind::Connection => "the one hub keeps the connection, the other does not".to_owned(),
+            Kind::Answer(left, right) => format!("{after}: this hub answers {}, the other {}", list(left), list(right)),
+            Kind::OnlyLeft(message) => format!("{after}: {message} comes from this hub and not from the other"),
+            Kind::OnlyRight(message) => format!("{after}: {message} comes from the other hub and not from this one"),
+            Kind::Member(message) => {
+                format!("{after}: {message} differs at {}", if pointer.is_empty() { "the whole" } else { pointer })
+            }
+            Kind::Connection => format!("{after}: the one hub keeps the connection, the other does not"),
         }
     }
 }

@@ -18,7 +18,7 @@
 //! plan                            which case comes when
 //! campaign                        plays cases on a hub, with the machinery of `hubproof check`
 //! cause, outcome                  what a finding is about; what came of many cases
-//! transcript, differ              what two hubs said in the same case, side by side
+//! transcript, twins, differ       what two hubs said in the same case, side by side
 //! ```
 
 pub mod campaign;
@@ -38,5 +38,6 @@ pub mod seed;
 pub mod shape;
 pub mod text;
 pub mod transcript;
+pub mod twins;
 pub mod value;
 pub mod walk;

@@ -1,7 +1,7 @@
 //! What was said in one play of a case, as far as two hubs can be compared by it: who said which message, and what each
 //! actor heard. Pings, pongs, times and goodbyes are left out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
@@ -90,56 +90,112 @@ impl<'p> Transcript<'p> {
 /// Names for what has no value of its own: ids, and whatever we said ourselves. What was said or heard at the same place of
 /// two plays has the same name, whatever it is.
 #[derive(Default)]
-pub struct Names(HashMap<String, String>);
+pub struct Names {
+    /// Where a value was said first.
+    said: HashMap<String, String>,
+    /// Where an id of the hub's was heard first.
+    heard: HashMap<String, String>,
+    /// Numbers that were said, with the name of their member.
+    numbers: HashSet<(String, String)>,
+}
 
 /// A text shorter than this is no id.
 const SHORTEST_ID: usize = 6;
 
 impl Names {
-    pub fn of(events: &[Event<'_>]) -> Self {
+    /// `spoken` are the members that clients speak of: what stands in them is worth a name.
+    pub fn of(events: &[Event<'_>], spoken: &HashSet<String>) -> Self {
         let mut names = Self::default();
         let said = events.iter().filter_map(|event| match &event.what {
             What::Said(Some(json), _) => Some(json),
             _ => None,
         });
         for (number, json) in said.enumerate() {
-            names.take(json, &format!("said {number}"), &|_| true);
+            visit(json, "", "", &mut |value, place, member| {
+                if value.is_number() {
+                    names.numbers.insert((member.to_owned(), value.to_string()));
+                } else if !is_trivial(value) {
+                    names.said.entry(value.to_string()).or_insert_with(|| format!("said {number}{place}"));
+                }
+            });
         }
         let mut counts: HashMap<(&str, &str), usize> = HashMap::new();
         for event in events {
             let What::Heard(json, message) = &event.what else { continue };
             let count = counts.entry((&event.actor, &message.name)).or_default();
             *count += 1;
-            let place = format!("heard by {} as {} {count}", event.actor, message.name);
-            names.take(json, &place, &|value| value.as_str().is_some_and(is_id));
+            let frame = place(&event.actor, message, *count);
+            visit(json, "", "", &mut |value, place, member| {
+                if spoken.contains(member) && value.as_str().is_some_and(is_id) {
+                    names.heard.entry(value.to_string()).or_insert_with(|| format!("{frame}{place}"));
+                }
+            });
         }
         names
     }
 
-    fn take(&mut self, value: &Value, place: &str, counts: &dyn Fn(&Value) -> bool) {
-        let empty = match value {
-            Value::String(text) => text.is_empty(),
-            Value::Array(items) => items.is_empty(),
-            Value::Object(members) => members.is_empty(),
-            Value::Null | Value::Bool(_) | Value::Number(_) => true,
-        };
-        if !empty && counts(value) {
-            self.0.entry(value.to_string()).or_insert_with(|| place.to_owned());
-        }
-        match value {
-            Value::Array(items) => {
-                items.iter().enumerate().for_each(|(index, item)| self.take(item, &format!("{place}/{index}"), counts));
-            }
-            Value::Object(members) => {
-                members.iter().for_each(|(name, member)| self.take(member, &format!("{place}/{name}"), counts));
-            }
-            _ => {}
-        }
+    /// Where this very value was before; `None` for what is new at this place.
+    pub fn origin(&self, value: &Value, place: &str) -> Option<&str> {
+        let text = value.to_string();
+        let heard = || self.heard.get(&text).filter(|first| *first != place);
+        self.said.get(&text).or_else(heard).map(String::as_str)
     }
 
-    /// Where this very value was first.
-    pub fn name(&self, value: &Value) -> Option<&str> {
-        self.0.get(&value.to_string()).map(String::as_str)
+    /// Whether anything in it was said by somebody of the case.
+    pub fn concerns(&self, value: &Value) -> bool {
+        let mut concerns = false;
+        visit(value, "", "", &mut |inner, _, _| concerns |= self.said.contains_key(&inner.to_string()));
+        concerns
+    }
+
+    /// Whether this number was said under this name.
+    pub fn repeats(&self, member: &str, number: &Value) -> bool {
+        self.numbers.contains(&(member.to_owned(), number.to_string()))
+    }
+}
+
+/// The `count`th message of a kind that an actor heard.
+pub fn place(actor: &str, message: &MessageType, count: usize) -> String {
+    format!("heard by {actor} as {} {count}", message.name)
+}
+
+/// Members that clients speak of, in all messages of a pack.
+pub fn spoken(pack: &Pack) -> HashSet<String> {
+    let mut spoken = HashSet::new();
+    for message in pack.messages.iter().filter(|message| message.directions.to_hub) {
+        visit(&message.template(), "", "", &mut |value, _, member| {
+            if value.is_string() {
+                spoken.insert(member.to_owned());
+            }
+        });
+    }
+    spoken
+}
+
+/// Calls `see` with every value inside, its pointer, and the name of the member it is or is an item of.
+fn visit(value: &Value, place: &str, member: &str, see: &mut dyn FnMut(&Value, &str, &str)) {
+    see(value, place, member);
+    match value {
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                visit(item, &format!("{place}/{index}"), member, see);
+            }
+        }
+        Value::Object(members) => {
+            for (name, inner) in members {
+                visit(inner, &format!("{place}/{}", crate::matcher::escape(name)), name, see);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn is_trivial(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(members) => members.is_empty(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => true,
     }
 }
 
@@ -152,11 +208,16 @@ fn is_id(text: &str) -> bool {
 }
 
 /// `2024-01-15T10:30:00Z`, or the beginning of it.
-pub fn is_time(text: &str) -> bool {
+fn is_time(text: &str) -> bool {
     let form = "0000-00-00";
     text.len() >= form.len()
         && text.chars().zip(form.chars()).all(|(letter, form)| match form {
             '0' => letter.is_ascii_digit(),
             other => letter == other,
         })
+}
+
+/// Prose, or a time: what a hub words as it likes.
+pub fn is_prose(value: &Value) -> bool {
+    value.as_str().is_some_and(|text| text.contains(' ') || is_time(text))
 }
