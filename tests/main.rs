@@ -19,6 +19,8 @@ mod editor_schema;
 mod foreign;
 mod fuzz_cases;
 mod fuzz_shrink;
+mod fuzz_differ;
+mod fuzz_walk;
 mod hostile;
 mod hostile_hubs;
 mod interpreter;
