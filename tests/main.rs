@@ -32,6 +32,7 @@ mod matrix_tests;
 mod mutants;
 mod on_disk;
 mod packs;
+mod packs_bare;
 mod schema_checks;
 #[allow(dead_code)]
 mod small_talk;
