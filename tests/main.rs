@@ -33,6 +33,8 @@ mod mutants;
 mod on_disk;
 mod packs;
 mod packs_bare;
+mod parsers;
+mod parsers_edits;
 mod schema_checks;
 #[allow(dead_code)]
 mod small_talk;
