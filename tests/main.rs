@@ -35,6 +35,9 @@ mod matrix_tests;
 mod mutants;
 mod on_disk;
 mod packs;
+mod packs_bare;
+mod parsers;
+mod parsers_edits;
 mod schema_checks;
 #[allow(dead_code)]
 mod small_talk;

@@ -5,7 +5,7 @@
 //! to wait for; every input polls what is waited for again. Sending never waits, reading never stops.
 
 mod actor;
-mod decode;
+pub mod decode;
 mod ends;
 mod expect;
 mod framing;
