@@ -51,6 +51,8 @@ pub struct Options {
     pub limit: Duration,
     pub stated_only: bool,
     pub trace: bool,
+    /// Characters of a payload that are kept: [`crate::interpret::KEPT`], or more where what was said is compared.
+    pub kept: usize,
     /// Scenarios that destroy the hub may run though it cannot be restarted.
     pub destructive: bool,
     /// Distinguishes this run from all others.

@@ -83,6 +83,7 @@ pub fn run(arguments: CheckArgs) -> Result<u8, Trouble> {
         limit: arguments.hub.timeout.mul_f64(arguments.hub.patience.max(1.0)),
         stated_only: arguments.hub.stated_only,
         trace: arguments.trace,
+        kept: crate::interpret::KEPT,
         destructive: arguments.destructive,
         stamp: hub::stamp(),
         now_ms: hub::now_ms(),

@@ -21,6 +21,7 @@ use crate::exec::GRACE;
 use crate::fuzz::campaign::{self, Campaign, Stage};
 use crate::fuzz::case::Cell;
 use crate::fuzz::outcome::Outcome;
+use crate::interpret::KEPT;
 use crate::report::text::count;
 use crate::report::{self, ProtocolReport, RunOptions, RunReport};
 use crate::source::Sources;
@@ -102,6 +103,7 @@ pub fn run(arguments: FuzzArgs) -> Result<u8, Trouble> {
         limit: arguments.hub.timeout.mul_f64(arguments.hub.patience.max(1.0)),
         stated_only: arguments.hub.stated_only,
         trace: arguments.trace,
+        kept: KEPT,
         destructive: false,
         stamp: hub::stamp(),
         now_ms: hub::now_ms(),
