@@ -21,6 +21,9 @@ pub struct BaselineArgs {
     write: Option<PathBuf>,
 }
 
+/// Says what entries may name; those of a file are given to it.
+type Naming<'a> = dyn Fn(&[Entry], &mut Sources) -> Result<Names, Trouble> + 'a;
+
 /// Both files, read and without a mistake.
 pub struct Baselines {
     known: Vec<Entry>,
@@ -44,7 +47,7 @@ impl BaselineArgs {
     pub fn read_with(
         &self,
         sources: &mut Sources,
-        names: &dyn Fn(&[Entry], &mut Sources) -> Result<Names, Trouble>,
+        names: &Naming<'_>,
     ) -> Result<Baselines, Trouble> {
         let mut read = |path: &Path| read(path, names, sources);
         let known = self.read.as_deref().map(&mut read).transpose()?.map(|(_, entries)| entries).unwrap_or_default();
@@ -73,7 +76,7 @@ impl Baselines {
 
 fn read(
     path: &Path,
-    names: &dyn Fn(&[Entry], &mut Sources) -> Result<Names, Trouble>,
+    names: &Naming<'_>,
     sources: &mut Sources,
 ) -> Result<(FileId, Vec<Entry>), Trouble> {
     let file = files::read(path, sources)?;
