@@ -104,6 +104,13 @@ pub struct Prepared {
     words: Arc<Mutex<HashMap<String, Arc<Mutex<()>>>>>,
 }
 
+impl Prepared {
+    /// Whether hubs are ours to start: what is not shared gets one of its own.
+    pub fn is_ours(&self) -> bool {
+        self.embedded.is_some()
+    }
+}
+
 /// How many scenarios there are to run, repetitions included.
 pub fn count(subjects: &[Subject], options: &Options) -> usize {
     subjects.iter().map(|subject| subject.programs.len()).sum::<usize>() * options.repeat

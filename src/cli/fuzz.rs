@@ -1,11 +1,14 @@
 //! `hubproof fuzz`: says what no script foresees to a hub, and sees whether it stands.
 
+mod saved;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use tokio::sync::{mpsc, watch};
 
+use self::saved::{About, Ground, Saved, SavedArgs};
 use super::files::Protocol;
 use super::hub::{self, Heard, HubArgs, Started};
 use super::progress::Progress;
@@ -47,6 +50,8 @@ pub struct FuzzArgs {
     /// List what is otherwise only counted
     #[arg(short, long)]
     verbose: bool,
+    #[command(flatten)]
+    saved: SavedArgs,
 }
 
 pub fn run(arguments: FuzzArgs) -> Result<u8, Trouble> {
@@ -57,6 +62,8 @@ pub fn run(arguments: FuzzArgs) -> Result<u8, Trouble> {
     arguments.hub.own_fault(&protocols)?;
     let seed = arguments.seed.unwrap_or_else(fresh_seed);
     let campaigns = campaigns(&protocols, seed, &mut sources)?;
+    let saved = arguments.saved.read(&campaigns, &mut sources)?;
+    let again_here = arguments.hub.again("fuzz", &protocols);
     let options = Options {
         jobs: usize::from(arguments.jobs),
         stretch: arguments.hub.patience,
@@ -81,19 +88,24 @@ pub fn run(arguments: FuzzArgs) -> Result<u8, Trouble> {
             Ok(started) => started,
             Err(code) => return Ok(Err(code)),
         };
-        let report = go(&arguments, campaigns, &mut started, Arc::new(options), shown, &mut sources).await;
+        let kept = Kept { saved: &saved, again: &again_here };
+        let report = go(&arguments, campaigns, &kept, &mut started, Arc::new(options), shown, &mut sources).await;
         started.end().await;
         report.map(Ok)
     })?;
     // Cases that run on are cut off here: everything has been said.
     runtime.shutdown_timeout(Duration::from_millis(200));
-    let report = match done {
-        Ok(report) => report,
+    let (report, files, replayed) = match done {
+        Ok(done) => done,
         Err(code) => return Ok(code),
     };
+    if arguments.saved.only() {
+        return Ok(replayed);
+    }
     let code = report::exit_code(&report);
     output::write_out(&report, &sources, &sinks, arguments.verbose)?;
-    Ok(code)
+    eprint!("{files}");
+    Ok(if code == 0 || replayed == 1 { replayed } else { code })
 }
 
 /// All of them, before anything is played; those that were not named and of which no case can be made are left out.
@@ -113,29 +125,49 @@ fn campaigns(protocols: &[Protocol], seed: u64, sources: &mut Sources) -> Result
     Ok(campaigns)
 }
 
-/// The run itself: one protocol after the other.
+/// Findings of other runs, and the words by which those of this one are played again.
+struct Kept<'a> {
+    saved: &'a [Saved],
+    again: &'a [String],
+}
+
+/// The run itself: one protocol after the other. What it says of the files that it saved, and the exit code that those
+/// that were played again would give.
 async fn go(
     arguments: &FuzzArgs,
     campaigns: Vec<Arc<Campaign>>,
+    kept: &Kept<'_>,
     started: &mut Started,
     options: Arc<Options>,
     shown: RunOptions,
     sources: &mut Sources,
-) -> Result<RunReport, Trouble> {
+) -> Result<(RunReport, String, u8), Trouble> {
     let begun = Instant::now();
     let begun_ms = u64::try_from(options.now_ms).unwrap_or(0);
     let subjects = std::mem::take(&mut started.subjects);
     let mut outcomes: Vec<Outcome> = Vec::new();
     let mut asked_to_stop = 0;
+    let (mut files, mut replayed) = (String::new(), 0);
+    let plays = crate::fuzz::smaller::numbers();
     for (campaign, subject) in campaigns.iter().zip(&subjects) {
         let hub = check::prepare(subject).map_err(|error| Trouble::new(error.to_string()))?;
+        let mut ground = Ground { hub: &hub, options: &options, signals: &mut started.signals, numbers: &plays };
+        let (told, asked) = saved::replay(&arguments.saved, campaign, kept.saved, &mut ground).await?;
+        replayed = saved::worse(replayed, saved::tell(&told));
+        asked_to_stop = asked;
+        if asked_to_stop > 0 {
+            break;
+        }
+        if arguments.saved.only() {
+            continue;
+        }
         let numbers = numbers(arguments, campaign);
         let total = if arguments.case.is_empty() { arguments.cases } else { arguments.case.len() as u64 };
         let mut progress = Progress::new(usize::try_from(total).unwrap_or(usize::MAX));
         let mut outcome = Outcome::default();
         let (events, inbox) = mpsc::channel(256);
         let (stop, interrupt) = watch::channel(false);
-        let stage = Stage { hub, options: Arc::clone(&options), events, interrupt };
+        let stage = Stage { hub: Arc::clone(&hub), options: Arc::clone(&options), events, interrupt };
         let playing = Arc::clone(campaign);
         let running = tokio::spawn(async move {
             campaign::run(playing, stage, numbers).await;
@@ -152,8 +184,16 @@ async fn go(
         };
         let followed = hub::follow(running, inbox, &stop, &mut started.signals, hear).await;
         progress.finish();
-        outcomes.push(outcome);
         asked_to_stop = followed?;
+        if asked_to_stop < 2 {
+            let masker = check::masker(subject);
+            let about = About { hub: &shown.target, command: kept.again, masker, told: &told };
+            let mut ground = Ground { hub: &hub, options: &options, signals: &mut started.signals, numbers: &plays };
+            let (text, asked) = saved::save(&arguments.saved, campaign, &outcome, &about, &mut ground).await?;
+            files.push_str(&text);
+            asked_to_stop += asked;
+        }
+        outcomes.push(outcome);
         if asked_to_stop > 0 {
             break;
         }
@@ -166,14 +206,15 @@ async fn go(
         let own = own.map(|(_, process)| process).collect();
         protocols.push(outcome.finish(campaign, own, sources));
     }
-    Ok(RunReport {
+    let report = RunReport {
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         started: begun_ms,
         duration: begun.elapsed(),
         options: shown,
         protocols,
         interrupted: asked_to_stop > 0,
-    })
+    };
+    Ok((report, files, replayed))
 }
 
 fn numbers(arguments: &FuzzArgs, campaign: &Campaign) -> Box<dyn Iterator<Item = u64> + Send> {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::campaign::Campaign;
 use super::case::{Cell, Placement};
 use super::cause::{Cause, broken};
-use crate::event::{ProcessReport, ScenarioReport, Verdict};
+use crate::event::{CheckReport, ProcessReport, ScenarioReport, Verdict};
 use crate::report::fuzzed::{self, Fuzzed, Oracle};
 use crate::report::{ProtocolReport, fold};
 use crate::source::Sources;
@@ -100,6 +100,15 @@ impl Outcome {
         }
         group.numbers.insert(at, number);
         group.numbers.truncate(NUMBERS);
+    }
+
+    /// What was found: the number of the first case of each cause, and its check that failed.
+    pub fn found(&self) -> impl Iterator<Item = (&Cause, u64, &CheckReport)> {
+        let first = |(cause, group)| {
+            let Group { first, .. }: &Group = group;
+            Some((cause, number(&first.id)?, first.checks.first()?))
+        };
+        self.causes.iter().filter_map(first)
     }
 
     /// How many causes were found.
