@@ -64,7 +64,7 @@ fn regressions_are_played_first_and_not_saved_twice() {
     let again = fuzz(&[&run[..], &FAULT].concat()).ends_with(1);
     assert!(again.out.starts_with("1 saved finding played again\n  still fails "), "{}", again.out);
     assert!(again.out.contains("\nFAIL concierge: "), "{}", again.out);
-    assert_eq!(files(path.parent().unwrap()), [path.clone()]);
+    assert_eq!(files(path.parent().unwrap()), std::slice::from_ref(&path));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), before);
     let fixed = fuzz(&run).ends_with(0);
     assert!(fixed.out.starts_with("1 saved finding played again\n  fixed "), "{}", fixed.out);

@@ -203,6 +203,7 @@ async fn play_job(
         stretch: options.stretch,
         stated_only: options.stated_only,
         trace: options.trace,
+        kept: options.kept,
         mask: Arc::new(move |text: &str| masker.mask(text).into_owned()),
     };
     let name = site.name.clone();

@@ -87,6 +87,7 @@ pub fn run(arguments: CheckArgs) -> Result<u8, Trouble> {
         limit: arguments.hub.timeout.mul_f64(arguments.hub.patience.max(1.0)),
         stated_only: arguments.hub.stated_only,
         trace: arguments.trace,
+        kept: crate::interpret::KEPT,
         destructive: arguments.destructive,
         stamp: hub::stamp(),
         now_ms: hub::now_ms(),
@@ -133,7 +134,7 @@ async fn go(started: &mut Started, options: Options, mut fold: Fold, shown: RunO
     let begun = Instant::now();
     let begun_ms = u64::try_from(options.now_ms).unwrap_or(0);
     let subjects = std::mem::take(&mut started.subjects);
-    let mut progress = Progress::new(check::count(&subjects, &options));
+    let mut progress = Progress::new(Some(check::count(&subjects, &options)), "scenarios");
     let (events, inbox) = mpsc::channel(256);
     let (stop, interrupt) = watch::channel(false);
     let running = tokio::spawn(check::run(subjects, options, events, interrupt));
@@ -150,7 +151,7 @@ async fn go(started: &mut Started, options: Options, mut fold: Fold, shown: RunO
     };
     let followed = hub::follow(running, inbox, &stop, &mut started.signals, hear).await;
     progress.finish();
-    let asked_to_stop = followed?;
+    let (asked_to_stop, _) = followed?;
     let grace = if asked_to_stop < 2 { GRACE } else { Duration::ZERO };
     for (protocol, process) in started.end_processes(grace).await {
         fold.process(&protocol, process);

@@ -1,7 +1,8 @@
 //! Plays cases: each is made when its turn comes, read like any scenario, and played by the machinery of `hubproof
 //! check`. What comes out of it is the report of a scenario, whose id says which case it was.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -9,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::material::Material;
 use super::plan::Plan;
-use super::{oracle, text};
+use super::{oracle, outcome, text};
 use crate::check::{self, Job, Options, Prepared};
 use crate::diagnostic::Diagnostic;
 use crate::event::{Event, ScenarioReport, Verdict};
@@ -101,10 +102,18 @@ impl Campaign {
         });
         // Only tells cases of one run apart, so that it may begin anew where numbers are small.
         let number = usize::try_from(number).unwrap_or(usize::MAX / 2);
-        match job {
+        let played = match job {
             Ok(job) => job.play(number, &stage.options, &stage.events, stage.interrupt.clone()).await,
             Err(mistake) => Some(self.mistaken(id, mistake)),
-        }
+        };
+        played.map(|mut report| {
+            // That its process goes on is an oracle here.
+            for check in report.checks.iter_mut().filter(|check| check.name == check::PROCESS_CHECK) {
+                let received = check.detail.take().map(|detail| detail.received);
+                *check = outcome::lives(self, check.verdict, std::mem::take(&mut check.message), received);
+            }
+            report
+        })
     }
 
     /// Turns the places of a report into places of a file that holds its scenario, which is added to `sources`.
@@ -144,18 +153,91 @@ impl Campaign {
     }
 }
 
+/// What ended a run before its time.
+pub struct Gone {
+    /// Of the first case that found nobody there.
+    pub report: ScenarioReport,
+    /// Numbers of the cases that were under way then.
+    pub under_way: Vec<u64>,
+}
+
 /// Plays the cases of these numbers, as many at a time as the options say, and reports on the stage's events as
-/// [`check::run`] does; ends early, but in order, when it is interrupted. Cases are made as their turns come, never all at
-/// once.
-pub async fn run(campaign: Arc<Campaign>, stage: Stage, numbers: impl Iterator<Item = u64>) {
+/// [`check::run`] does; ends early, but in order, when it is interrupted, or when nobody can connect to the hub any more.
+/// Cases are made as their turns come, never all at once.
+pub async fn run(campaign: Arc<Campaign>, stage: Stage, numbers: impl Iterator<Item = u64>) -> Option<Gone> {
+    let watch = Arc::new(Watch::default());
     let play = |number: u64| {
-        let (campaign, stage) = (Arc::clone(&campaign), stage.clone());
+        let (campaign, stage, watch) = (Arc::clone(&campaign), stage.clone(), Arc::clone(&watch));
         async move {
             let Some(case) = campaign.plan.case(&campaign.material, number) else { return };
-            if let Some(report) = campaign.play(&campaign.id(number), &case.scenario, number, &stage).await {
+            watch.state().under_way.insert(number);
+            let played = campaign.play(&campaign.id(number), &case.scenario, number, &stage).await;
+            if let Some(report) = played {
+                watch.look(number, &report, &stage).await;
                 let _ = stage.events.send(Event::Finished(Box::new(report))).await;
             }
         }
     };
-    check::in_turn(numbers, stage.options.jobs, &stage.interrupt, play).await;
+    let there = numbers.take_while(|_| watch.state().gone.is_none() && !stage.hub.is_given_up());
+    check::in_turn(there, stage.options.jobs, &stage.interrupt, play).await;
+    watch.state().gone.take()
 }
+
+/// Cases that find nobody there, one after the other, before the hub is given up.
+const VAIN: usize = 4;
+
+/// Watches whether the hub is still there.
+#[derive(Default)]
+struct Watch(Mutex<Watched>);
+
+#[derive(Default)]
+struct Watched {
+    under_way: BTreeSet<u64>,
+    /// Somebody was there once.
+    met: bool,
+    /// Cases in a row that could not connect at all, and what was under way when the first of them ended.
+    vain: usize,
+    first: Option<Gone>,
+    gone: Option<Gone>,
+}
+
+impl Watch {
+    fn state(&self) -> MutexGuard<'_, Watched> {
+        // Nothing in here panics while it holds the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn look(&self, number: u64, report: &ScenarioReport, stage: &Stage) {
+        let unreachable = report.cause.as_ref().is_some_and(|cause| cause.unreachable);
+        let wait = {
+            let mut state = self.state();
+            let under_way = state.under_way.iter().copied().collect();
+            state.under_way.remove(&number);
+            if !unreachable {
+                // Whoever was refused beside others that get through has met a limit, not the end.
+                (state.met, state.vain) = (true, 0);
+                state.first = None;
+                return;
+            }
+            if !state.met {
+                return;
+            }
+            if state.first.is_none() {
+                state.first = Some(Gone { report: report.clone(), under_way });
+            }
+            state.vain += 1;
+            // Those that were begun before do not count as attempts of their own.
+            if state.vain > VAIN + stage.options.jobs && state.gone.is_none() {
+                state.gone = state.first.take();
+            }
+            state.gone.is_none()
+        };
+        if wait {
+            // A hub that is busy with its end, or its beginning.
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// Between attempts to reach a hub that nobody reaches.
+const PAUSE: Duration = Duration::from_millis(250);

@@ -48,10 +48,12 @@ pub enum Placement {
     Within,
     /// There too, but by somebody else.
     Outside,
+    /// Within a walk: several actors say right things by chance, about each other's things.
+    Walk,
 }
 
 impl Placement {
-    pub const ALL: [Self; 4] = [Self::First, Self::Joined, Self::Within, Self::Outside];
+    pub const ALL: [Self; 5] = [Self::First, Self::Joined, Self::Within, Self::Outside, Self::Walk];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -59,6 +61,7 @@ impl Placement {
             Self::Joined => "joined",
             Self::Within => "within",
             Self::Outside => "outside",
+            Self::Walk => "walk",
         }
     }
 }
@@ -94,8 +97,20 @@ const ATTEMPTS: usize = 8;
 
 /// The case of a cell that plays in one of `scenes`; `None` where the protocol gives nothing to make it of.
 pub fn make(material: &Material, cell: Cell, scenes: &[Scene], number: u64, dice: &mut Dice) -> Option<Case> {
-    let message = material.pack.messages.get(cell.message)?;
     let scene = dice.pick(scenes)?.clone();
+    made(material, cell, scene, Vec::new(), number, dice)
+}
+
+/// The case of a cell in a scene. `behind` is what others go on saying before the oracles are asked.
+pub(super) fn made(
+    material: &Material,
+    cell: Cell,
+    scene: Scene,
+    behind: Vec<Value>,
+    number: u64,
+    dice: &mut Dice,
+) -> Option<Case> {
+    let message = material.pack.messages.get(cell.message)?;
     let mut base = material.example(message, &scene.role, &scene.sender);
     compose::merge(&mut base, &scene.with);
     compose::remove(&mut base, &scene.without);
@@ -106,6 +121,7 @@ pub fn make(material: &Material, cell: Cell, scenes: &[Scene], number: u64, dice
     odd.insert(format!("{} sends raw", scene.sender), said.raw);
     odd.insert("as".to_owned(), json!("the_odd"));
     steps.push(Value::Object(odd));
+    steps.extend(behind);
     steps.extend(oracle::steps(material, message, said.class, &scene.sender, cell.placement));
     let mut scenario = Map::new();
     let title =
@@ -130,18 +146,18 @@ pub fn make(material: &Material, cell: Cell, scenes: &[Scene], number: u64, dice
 /// What comes before the odd message, and who says it.
 #[derive(Clone)]
 pub struct Scene {
-    sender: String,
-    role: String,
+    pub(super) sender: String,
+    pub(super) role: String,
     /// The role of those who look on.
-    bystander: String,
-    actors: Map<String, Value>,
+    pub(super) bystander: String,
+    pub(super) actors: Map<String, Value>,
     /// Other keys of the scenario: needs, exclusive.
-    keys: Map<String, Value>,
-    lets: Option<Value>,
-    steps: Vec<Value>,
+    pub(super) keys: Map<String, Value>,
+    pub(super) lets: Option<Value>,
+    pub(super) steps: Vec<Value>,
     /// What the scenario puts into the message.
-    with: Value,
-    without: Vec<String>,
+    pub(super) with: Value,
+    pub(super) without: Vec<String>,
 }
 
 /// All scenes in which a message can be said at such a moment.
@@ -159,6 +175,8 @@ pub fn scenes(material: &Material, message: &MessageType, placement: Placement) 
             .into_iter()
             .filter_map(|moment| within(material, moment, placement))
             .collect(),
+        // Every walk is made anew.
+        Placement::Walk => Vec::new(),
     }
 }
 
@@ -249,7 +267,7 @@ fn within(material: &Material, moment: Moment, placement: Placement) -> Option<S
     })
 }
 
-fn overrides(step: &Value, actor: &str) -> (Value, Vec<String>) {
+pub(super) fn overrides(step: &Value, actor: &str) -> (Value, Vec<String>) {
     let with = step.get("with").map_or(Value::Null, |with| deep(with, &|text| spoken_by(text, actor)));
     let without = step.get("without").and_then(Value::as_array).into_iter().flatten();
     (with, without.filter_map(Value::as_str).map(str::to_owned).collect())
@@ -287,10 +305,10 @@ fn unjudged(step: &Value) -> Option<Value> {
 
 // ---- what
 
-struct Said {
+pub(super) struct Said {
     /// The argument of `sends raw`.
-    raw: Value,
-    class: Class,
+    pub(super) raw: Value,
+    pub(super) class: Class,
     odd: String,
     pointer: String,
 }
@@ -329,7 +347,7 @@ fn said(
     }
 }
 
-fn spoken(material: &Material, message: &MessageType, base: &Value, edits: &[Edit]) -> Option<Said> {
+pub(super) fn spoken(material: &Material, message: &MessageType, base: &Value, edits: &[Edit]) -> Option<Said> {
     // Expressions stand for what the example has there.
     let example = message.template();
     let plain = deep_with(base, &example);
@@ -359,7 +377,7 @@ pub(super) fn deep_with(base: &Value, example: &Value) -> Value {
 }
 
 /// Members of a right message made anew, or all of them; who says it, and by what it is recognised, stays.
-fn explored(message: &MessageType, base: &Value, dice: &mut Dice) -> Vec<Edit> {
+pub(super) fn explored(message: &MessageType, base: &Value, dice: &mut Dice) -> Vec<Edit> {
     let shape = Shape::of(&message.schema.source, &mut Branches::One(dice));
     let fixed = message.matcher.literals();
     let required = shape.required();
