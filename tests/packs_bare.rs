@@ -170,6 +170,21 @@ fn a_hub_is_fuzzed_by_a_plain_document(#[case] status: &'static str, #[case] cod
     assert!(done.out.contains(says), "{}", done.out);
 }
 
+/// Slack's address wants a ticket, and no document can know it.
+#[test]
+fn what_a_document_cannot_know_is_asked_for() {
+    let hub = kraken("subscribed", &[]);
+    let pack = on_disk::root().join("tests/packs/slack");
+    let fuzz = ["fuzz", &hub.url(), "--pack", pack.to_str().unwrap(), "--cases", "5", "--seed", "1"];
+    let done = hubproof(fuzz).ends_with(3);
+    assert!(done.out.contains("5 `setting ticket`: the target has none"), "{}", done.out);
+    // And then it is heard that this is another's hub.
+    let done = hubproof(fuzz.into_iter().chain(["--set", "ticket=t", "--set", "app_id=a"])).ends_with(1);
+    assert!(done.out.contains(r##"expected anyOf [{"$ref":"#/$defs/hello"},"##), "{}", done.out);
+    let done = hubproof(["check", "--list", "--pack", pack.to_str().unwrap()]).ends_with(0);
+    assert!(done.out.contains("Good for one connection."), "{}", done.out);
+}
+
 /// What is wrong is told with file, line, caret and advice.
 #[rstest]
 #[case::no_document("title: x\n", "no_document")]
