@@ -15,7 +15,7 @@ use crate::fuzz::value;
 const SEED: u64 = 0;
 /// Plain ones that are tried, and others where those do not fit.
 const PLAIN: u64 = 24;
-const OTHER: u64 = 200;
+const OTHER: u64 = 60;
 /// Payloads of a message that are kept.
 const ENOUGH: usize = 24;
 /// Values within each other, and values in all, of a plain one.

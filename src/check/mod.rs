@@ -107,6 +107,11 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// Whether hubs are ours to start: what is not shared gets one of its own.
+    pub fn is_ours(&self) -> bool {
+        self.embedded.is_some()
+    }
+
     /// Whether a hub that was started for the run is not started any more.
     pub fn is_given_up(&self) -> bool {
         self.sites.iter().filter_map(|site| site.process.as_ref()).any(|process| process.is_given_up())

@@ -63,6 +63,11 @@ impl BaselineArgs {
 }
 
 impl Baselines {
+    /// Whether a failure is known.
+    pub fn knows(&self, scenario: &str, check: &str) -> bool {
+        self.known.iter().any(|entry| entry.names(scenario, check))
+    }
+
     /// Marks what was expected, and writes what is to be expected from now on.
     pub fn settle(&self, report: &mut RunReport, sources: &Sources) -> Result<(), Trouble> {
         baseline::apply(report, &self.known);

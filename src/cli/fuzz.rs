@@ -1,6 +1,9 @@
 //! `hubproof fuzz`: says what no script foresees to a hub, and sees whether it stands.
 
+mod archive;
 mod choice;
+mod ground;
+mod save;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,7 +11,10 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use tokio::sync::{mpsc, watch};
 
+use self::archive::{Archive, ArchiveArgs};
 use self::choice::{Choice, print_cases};
+use self::ground::Ground;
+use self::save::About;
 use super::baseline::BaselineArgs;
 use super::files::Protocol;
 use super::hub::{self, Heard, HubArgs, Named, Started};
@@ -21,6 +27,7 @@ use crate::exec::GRACE;
 use crate::fuzz::campaign::{self, Campaign, Stage};
 use crate::fuzz::case::Cell;
 use crate::fuzz::outcome::Outcome;
+use crate::fuzz::smaller;
 use crate::interpret::KEPT;
 use crate::report::text::count;
 use crate::report::{self, ProtocolReport, RunOptions, RunReport};
@@ -73,6 +80,8 @@ pub struct FuzzArgs {
     #[arg(short, long)]
     verbose: bool,
     #[command(flatten)]
+    archive: ArchiveArgs,
+    #[command(flatten)]
     baseline: BaselineArgs,
 }
 
@@ -96,6 +105,8 @@ pub fn run(arguments: FuzzArgs) -> Result<u8, Trouble> {
         return Ok(0);
     }
     let baselines = arguments.baseline.read_with(&mut sources, &|_, _| Ok(names(&campaigns)))?;
+    let mut archive = arguments.archive.read(&campaigns, &mut sources)?;
+    let again_here = arguments.hub.again("fuzz", &protocols);
     let options = Options {
         jobs: usize::from(arguments.jobs),
         stretch: arguments.hub.patience,
@@ -121,20 +132,26 @@ pub fn run(arguments: FuzzArgs) -> Result<u8, Trouble> {
             Ok(started) => started,
             Err(code) => return Ok(Err(code)),
         };
-        let report = go(&choice, &campaigns, &mut started, Arc::new(options), shown, &mut sources).await;
+        let known = |scenario: &str, check: &str| baselines.knows(scenario, check);
+        let kept = Kept { archive: &mut archive, command: &again_here, known: &known };
+        let report = go(&choice, &campaigns, kept, &mut started, Arc::new(options), shown, &mut sources).await;
         started.end().await;
         report.map(Ok)
     })?;
     // Cases that run on are cut off here: everything has been said.
     runtime.shutdown_timeout(Duration::from_millis(200));
-    let mut report = match done {
-        Ok(report) => report,
+    let (mut report, saved) = match done {
+        Ok(done) => done,
         Err(code) => return Ok(code),
     };
+    if archive.is_all() {
+        return Ok(archive.code());
+    }
     baselines.settle(&mut report, &sources)?;
     let code = report::exit_code(&report);
     output::write_out(&report, &sources, &sinks, arguments.verbose)?;
-    Ok(code)
+    eprint!("{saved}");
+    Ok(if code == 0 || archive.code() == 1 { archive.code() } else { code })
 }
 
 /// All of them, before anything is played; those that were not named and of which no case can be made are left out.
@@ -177,36 +194,62 @@ fn near_or_meant(arguments: &FuzzArgs, named: &Named) -> Result<(), Trouble> {
     }
 }
 
-/// The run itself: one protocol after the other.
+/// Findings that outlive the run.
+struct Kept<'a> {
+    archive: &'a mut Archive,
+    /// The words that play them again.
+    command: &'a [String],
+    known: &'a dyn Fn(&str, &str) -> bool,
+}
+
+/// The run itself: one protocol after the other. With its report, the lines that say what was saved.
 async fn go(
     choice: &Choice,
     campaigns: &[Arc<Campaign>],
+    kept: Kept<'_>,
     started: &mut Started,
     options: Arc<Options>,
     shown: RunOptions,
     sources: &mut Sources,
-) -> Result<RunReport, Trouble> {
+) -> Result<(RunReport, String), Trouble> {
     let begun = Instant::now();
     let begun_ms = u64::try_from(options.now_ms).unwrap_or(0);
     let subjects = std::mem::take(&mut started.subjects);
     let mut outcomes: Vec<Outcome> = Vec::new();
-    let mut asked_to_stop = 0;
+    let (mut asked_to_stop, mut saved) = (0, String::new());
+    let numbers = smaller::numbers();
     for (campaign, subject) in campaigns.iter().zip(&subjects) {
         let hub = check::prepare(subject).map_err(|error| Trouble::new(error.to_string()))?;
+        let mut ground =
+            Ground { hub: &hub, options: &options, signals: &mut started.signals, numbers: Arc::clone(&numbers) };
+        asked_to_stop = kept.archive.replay(campaign, &mut ground).await?;
+        if asked_to_stop > 0 {
+            break;
+        }
+        if kept.archive.is_all() {
+            continue;
+        }
         let (events, inbox) = mpsc::channel(256);
         let (stop, interrupt) = watch::channel(false);
-        let stage = Stage { hub, options: Arc::clone(&options), events, interrupt };
+        let stage = Stage { hub: Arc::clone(&hub), options: Arc::clone(&options), events, interrupt };
         let mut watched = Watched::new(campaign, choice);
-        let (playing, numbers) = (Arc::clone(campaign), choice.numbers(campaign, campaigns.len()));
-        let running = tokio::spawn(async move { Ok(campaign::run(playing, stage, numbers).await) });
-        let followed = hub::follow(running, inbox, &stop, &mut started.signals, |heard| watched.hear(heard)).await;
+        let (playing, cases) = (Arc::clone(campaign), choice.numbers(campaign, campaigns.len()));
+        let running = tokio::spawn(async move { Ok(campaign::run(playing, stage, cases).await) });
+        let followed = hub::follow(running, inbox, &stop, ground.signals, |heard| watched.hear(heard)).await;
         watched.progress.finish();
         let (signals, gone) = followed?;
         if let Some(Some(gone)) = gone {
             watched.outcome.gone(campaign, gone.report, &gone.under_way);
         }
-        outcomes.push(watched.outcome);
         asked_to_stop = signals;
+        if asked_to_stop < 2 {
+            let masker = check::masker(subject);
+            let about = About { hub: &shown.target, command: kept.command, masker, known: kept.known };
+            let (asked, text) = save::save(kept.archive, campaign, &watched.outcome, &about, &mut ground).await?;
+            asked_to_stop += asked;
+            saved.push_str(&text);
+        }
+        outcomes.push(watched.outcome);
         if asked_to_stop > 0 {
             break;
         }
@@ -219,14 +262,15 @@ async fn go(
         let own = own.map(|(_, process)| process).collect();
         protocols.push(outcome.finish(campaign, own, sources));
     }
-    Ok(RunReport {
+    let report = RunReport {
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         started: begun_ms,
         duration: begun.elapsed(),
         options: shown,
         protocols,
         interrupted: asked_to_stop > 0,
-    })
+    };
+    Ok((report, saved))
 }
 
 /// One protocol's run, as it is shown and folded.

@@ -71,10 +71,10 @@ impl Outcome {
             self.after_opening += u64::from(cell.placement != Placement::First);
             self.judged += u64::from(seen.keys().any(|rule| !SURVIVAL.contains(rule)));
             *self.cells.entry(cell).or_default() += 1;
-        } else if let Some(cause) = &report.cause
-            && (self.obstacles.len() < OBSTACLES || self.obstacles.contains_key(&obstacle(cause)))
+        } else if let Some(obstacle) = obstacle(&report)
+            && (self.obstacles.len() < OBSTACLES || self.obstacles.contains_key(&obstacle))
         {
-            *self.obstacles.entry(obstacle(cause)).or_default() += 1;
+            *self.obstacles.entry(obstacle).or_default() += 1;
         }
         let mut causes: Vec<(Cause, String)> =
             broken(&report).map(|check| (Cause::of(campaign.pack(), cell, check), check.name.clone())).collect();
@@ -105,6 +105,15 @@ impl Outcome {
         }
         group.numbers.insert(at, number);
         group.numbers.truncate(NUMBERS);
+    }
+
+    /// What was found: the number of the first case of each cause, and its check that failed.
+    pub fn found(&self) -> impl Iterator<Item = (&Cause, u64, &CheckReport)> {
+        let first = |(cause, group)| {
+            let Group { first, .. }: &Group = group;
+            Some((cause, number(&first.id)?, first.checks.first()?))
+        };
+        self.causes.iter().filter_map(first)
     }
 
     /// The hub is gone, and cannot be started again: `report` is of the first case that found nobody there. What others
@@ -216,6 +225,10 @@ pub fn number(id: &str) -> Option<u64> {
     id.rsplit_once("/case-")?.1.parse().ok()
 }
 
-fn obstacle(cause: &crate::event::Cause) -> (String, String) {
-    (cause.step.clone(), cause.message.clone())
+/// The step that could not be passed, or what the target would have to have for that.
+fn obstacle(report: &ScenarioReport) -> Option<(String, String)> {
+    match &report.cause {
+        Some(cause) => Some((cause.step.clone(), cause.message.clone())),
+        None => Some((report.unmet.first()?.clone(), "the target has none: give it with --set NAME=VALUE".to_owned())),
+    }
 }
