@@ -44,11 +44,7 @@ impl BaselineArgs {
     }
 
     /// Reads the files; `names` says what their entries may name.
-    pub fn read_with(
-        &self,
-        sources: &mut Sources,
-        names: &Naming<'_>,
-    ) -> Result<Baselines, Trouble> {
+    pub fn read_with(&self, sources: &mut Sources, names: &Naming<'_>) -> Result<Baselines, Trouble> {
         let mut read = |path: &Path| read(path, names, sources);
         let known = self.read.as_deref().map(&mut read).transpose()?.map(|(_, entries)| entries).unwrap_or_default();
         let before = self.write.as_deref().filter(|path| path.exists()).map(&mut read).transpose()?;
@@ -79,11 +75,7 @@ impl Baselines {
     }
 }
 
-fn read(
-    path: &Path,
-    names: &Naming<'_>,
-    sources: &mut Sources,
-) -> Result<(FileId, Vec<Entry>), Trouble> {
+fn read(path: &Path, names: &Naming<'_>, sources: &mut Sources) -> Result<(FileId, Vec<Entry>), Trouble> {
     let file = files::read(path, sources)?;
     let entries = baseline::read(sources, file).map_err(|found| Trouble::from_diagnostics(&found, sources))?;
     let unknown = names(&entries, sources)?.unknown(&entries);
