@@ -41,11 +41,7 @@ impl BaselineArgs {
     }
 
     /// Reads the files; `names` says what their entries may name.
-    pub fn read_with(
-        &self,
-        sources: &mut Sources,
-        names: &dyn Fn(&[Entry], &mut Sources) -> Result<Names, Trouble>,
-    ) -> Result<Baselines, Trouble> {
+    pub fn read_with(&self, sources: &mut Sources, names: MayName<'_>) -> Result<Baselines, Trouble> {
         let mut read = |path: &Path| read(path, names, sources);
         let known = self.read.as_deref().map(&mut read).transpose()?.map(|(_, entries)| entries).unwrap_or_default();
         let before = self.write.as_deref().filter(|path| path.exists()).map(&mut read).transpose()?;
@@ -76,11 +72,10 @@ impl Baselines {
     }
 }
 
-fn read(
-    path: &Path,
-    names: &dyn Fn(&[Entry], &mut Sources) -> Result<Names, Trouble>,
-    sources: &mut Sources,
-) -> Result<(FileId, Vec<Entry>), Trouble> {
+/// Says what entries may name.
+type MayName<'a> = &'a dyn Fn(&[Entry], &mut Sources) -> Result<Names, Trouble>;
+
+fn read(path: &Path, names: MayName<'_>, sources: &mut Sources) -> Result<(FileId, Vec<Entry>), Trouble> {
     let file = files::read(path, sources)?;
     let entries = baseline::read(sources, file).map_err(|found| Trouble::from_diagnostics(&found, sources))?;
     let unknown = names(&entries, sources)?.unknown(&entries);
