@@ -21,6 +21,9 @@ pub struct BaselineArgs {
     write: Option<PathBuf>,
 }
 
+/// Says what entries may name; those of a file are given to it.
+type Naming<'a> = dyn Fn(&[Entry], &mut Sources) -> Result<Names, Trouble> + 'a;
+
 /// Both files, read and without a mistake.
 pub struct Baselines {
     known: Vec<Entry>,
@@ -41,7 +44,7 @@ impl BaselineArgs {
     }
 
     /// Reads the files; `names` says what their entries may name.
-    pub fn read_with(&self, sources: &mut Sources, names: MayName<'_>) -> Result<Baselines, Trouble> {
+    pub fn read_with(&self, sources: &mut Sources, names: &Naming<'_>) -> Result<Baselines, Trouble> {
         let mut read = |path: &Path| read(path, names, sources);
         let known = self.read.as_deref().map(&mut read).transpose()?.map(|(_, entries)| entries).unwrap_or_default();
         let before = self.write.as_deref().filter(|path| path.exists()).map(&mut read).transpose()?;
@@ -72,10 +75,7 @@ impl Baselines {
     }
 }
 
-/// Says what entries may name.
-type MayName<'a> = &'a dyn Fn(&[Entry], &mut Sources) -> Result<Names, Trouble>;
-
-fn read(path: &Path, names: MayName<'_>, sources: &mut Sources) -> Result<(FileId, Vec<Entry>), Trouble> {
+fn read(path: &Path, names: &Naming<'_>, sources: &mut Sources) -> Result<(FileId, Vec<Entry>), Trouble> {
     let file = files::read(path, sources)?;
     let entries = baseline::read(sources, file).map_err(|found| Trouble::from_diagnostics(&found, sources))?;
     let unknown = names(&entries, sources)?.unknown(&entries);
