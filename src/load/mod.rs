@@ -13,11 +13,13 @@
 //! measure     histograms, counts and levels by the second
 //! ledger      what became of every item
 //! client      the machine of one virtual client, sans-IO: (now, input) -> calls of the port
+//! engine      sockets and threads: the only part that is not pure
 //! ```
 //!
-//! Times are [`Nanos`] since the origin of the run and are passed in; everything here is pure.
+//! Times are [`Nanos`] since the origin of the run and are passed in; everything but the engine is pure.
 
 pub mod client;
+pub mod engine;
 pub mod ledger;
 pub mod measure;
 pub mod plan;

@@ -1,0 +1,68 @@
+//! Hooks of a load run: what happens outside the sockets, away from the shards' threads.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::Arc;
+
+use mio::Waker;
+use tokio::sync::mpsc as bounded;
+
+use crate::load::program::HookId;
+
+/// Calls that may wait; more are refused at once, and counted as hooks that failed.
+const WAITING: usize = 4096;
+
+/// An answer: whose, and JSON, or `None` where the hook failed.
+pub type Answer = (u32, Option<Vec<u8>>);
+
+/// A call on its way, with where its answer goes.
+pub struct Call {
+    pub hook: HookId,
+    /// JSON.
+    pub arguments: Vec<u8>,
+    seat: u32,
+    answers: Sender<Answer>,
+    waker: Arc<Waker>,
+}
+
+impl Call {
+    /// Answers it.
+    pub fn answer(self, answer: Option<Vec<u8>>) {
+        // A shard that is gone does not mind.
+        drop(self.answers.send((self.seat, answer)));
+        drop(self.waker.wake());
+    }
+}
+
+/// A shard's side of it.
+pub struct Calls {
+    to: bounded::Sender<Call>,
+    answers: Receiver<Answer>,
+    back: Sender<Answer>,
+    waker: Arc<Waker>,
+}
+
+/// Where calls come in: whoever carries them out takes them from the receiver.
+pub fn desk() -> (bounded::Sender<Call>, bounded::Receiver<Call>) {
+    bounded::channel(WAITING)
+}
+
+impl Calls {
+    pub fn new(to: bounded::Sender<Call>, waker: Arc<Waker>) -> Self {
+        // Bounded by the calls that wait and those under way.
+        let (back, answers) = channel();
+        Self { to, answers, back, waker }
+    }
+
+    pub fn make(&mut self, seat: u32, hook: HookId, arguments: Vec<u8>) {
+        let call = Call { hook, arguments, seat, answers: self.back.clone(), waker: Arc::clone(&self.waker) };
+        if let Err(bounded::error::TrySendError::Full(call) | bounded::error::TrySendError::Closed(call)) =
+            self.to.try_send(call)
+        {
+            call.answer(None);
+        }
+    }
+
+    pub fn next(&mut self) -> Option<Answer> {
+        self.answers.try_recv().ok()
+    }
+}
