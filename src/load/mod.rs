@@ -19,6 +19,8 @@ pub mod client;
 pub mod plan;
 pub mod port;
 pub mod program;
+pub mod recognise;
+pub mod scan;
 pub mod schedule;
 
 /// Nanoseconds since the origin of the run.
