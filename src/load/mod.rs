@@ -25,6 +25,8 @@ pub mod measure;
 pub mod plan;
 pub mod port;
 pub mod program;
+pub mod recognise;
+pub mod scan;
 pub mod schedule;
 
 /// Nanoseconds since the origin of the run.

@@ -76,20 +76,37 @@ pub enum Trouble {
     Aborted,
 }
 
-/// What became of an item, as far as this client knows.
+/// A fact about an item, as far as this client knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Note {
     /// When it happened: for what was sent, when that was due.
     pub at: Nanos,
     /// Hash of the item's key, the same on every client that names it.
     pub item: u64,
-    /// The client, by its number among all of the run.
+    /// Who it is about: this client, or whom a message names. 0 for nobody.
     pub party: u32,
-    pub mark: super::plan::Mark,
-    /// Of what is published: to how many it goes. Otherwise 0.
-    pub parties: u32,
-    /// Of what is published: its number among all that this client has published, from 0. Otherwise 0.
-    pub sequence: u32,
+    pub mark: Mark,
+}
+
+/// What is noted, in the ledger's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    Attempted,
+    Published {
+        receivers: u32,
+    },
+    /// The hub has given an item this key.
+    Named(u64),
+    Acknowledged,
+    Refused,
+    /// The connection that it was sent on ended before there was an answer.
+    Unsure,
+    Assigned,
+    Released,
+    Cancelled,
+    Delivered,
+    Completed,
+    Failed,
 }
 
 /// What a client may do.
@@ -128,6 +145,15 @@ pub trait Port {
 
     /// A message of ours that was published at this time, by the clock of the run, was delivered to this client.
     fn delivered(&mut self, message: MessageId, due: Nanos, at: Nanos);
+
+    /// A message of ours went out to so many.
+    fn published(&mut self, message: MessageId, receivers: u32, at: Nanos);
+
+    /// A journey began.
+    fn begun(&mut self, journey: JourneyId, at: Nanos);
+
+    /// A journey came to nothing.
+    fn failed(&mut self, journey: JourneyId, at: Nanos);
 
     /// A journey came to its end.
     fn journey(&mut self, journey: JourneyId, due: Nanos, at: Nanos);

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
-
 use crate::load::program::MessageId;
 use crate::pack::{MessageType, Pack, Way};
 

@@ -112,6 +112,20 @@ impl Port for Hands<'_> {
         self.desk.recorder.delivered(usize::from(message.0), due, at);
     }
 
+    fn published(&mut self, message: MessageId, receivers: u32, at: Nanos) {
+        self.desk.recorder.published(usize::from(message.0), u64::from(receivers), at);
+    }
+
+    fn begun(&mut self, journey: JourneyId, at: Nanos) {
+        self.desk.under_way += 1;
+        self.desk.recorder.journey_started(usize::from(journey.0), at);
+    }
+
+    fn failed(&mut self, journey: JourneyId, at: Nanos) {
+        self.desk.under_way = self.desk.under_way.saturating_sub(1);
+        self.desk.recorder.journey_failed(usize::from(journey.0), at);
+    }
+
     fn journey(&mut self, journey: JourneyId, due: Nanos, at: Nanos) {
         self.desk.under_way = self.desk.under_way.saturating_sub(1);
         self.desk.recorder.journey(usize::from(journey.0), due, at);
@@ -133,10 +147,8 @@ impl Port for Hands<'_> {
             Trouble::Unknown | Trouble::Unusable(_) => ErrorKind::Invalid,
             Trouble::Hook => ErrorKind::Internal,
             Trouble::NoFreeClient => return self.desk.recorder.no_client(at),
-            Trouble::Aborted => {
-                self.desk.under_way = self.desk.under_way.saturating_sub(1);
-                return;
-            }
+            // It shows as a journey that failed.
+            Trouble::Aborted => return,
         };
         self.desk.recorder.error(kind, at);
     }
@@ -149,16 +161,20 @@ impl Port for Hands<'_> {
 /// A note as the ledger takes it.
 fn entry(note: Note) -> Entry {
     use crate::load::ledger::Mark as Entered;
-    use crate::load::plan::Mark;
+    use crate::load::port::Mark;
     let what = match note.mark {
         Mark::Attempted => Entered::Attempted,
+        Mark::Published { receivers } => Entered::Published { receivers },
+        Mark::Named(key) => Entered::Named(key),
         Mark::Acknowledged => Entered::Acknowledged,
+        Mark::Refused => Entered::Refused,
+        Mark::Unsure => Entered::Unsure,
         Mark::Assigned => Entered::Assigned,
+        Mark::Released => Entered::Released,
+        Mark::Cancelled => Entered::Cancelled,
+        Mark::Delivered => Entered::Delivered,
         Mark::Completed => Entered::Completed,
         Mark::Failed => Entered::Failed,
-        Mark::Cancelled => Entered::Cancelled,
-        Mark::Published => Entered::Published { receivers: note.parties },
-        Mark::Delivered => Entered::Delivered,
     };
     Entry { at: note.at, item: note.item, party: note.party, what }
 }

@@ -16,9 +16,7 @@ pub enum DialError {
     Resolve { host: String, source: io::Error },
     #[error("the host name `{0}` has no address that can be reached from the given source addresses")]
     NoAddress(String),
-    #[error(
-        "`{0}` is no list of source addresses; write 127.0.0.2-127.0.0.9, or addresses with commas between them"
-    )]
+    #[error("`{0}` is no list of source addresses; write 127.0.0.2-127.0.0.9, or addresses with commas between them")]
     Sources(String),
     #[error("{from} to {to} are more than {MOST_SOURCES} addresses")]
     TooMany { from: IpAddr, to: IpAddr },
@@ -92,10 +90,12 @@ impl Dialer {
         Ok(Self { to, sources, next: 0 })
     }
 
+    /// The hub's address.
     pub fn to(&self) -> SocketAddr {
         self.to
     }
 
+    /// Where connections come from in turn; empty where the system chooses.
     pub fn sources(&self) -> &[IpAddr] {
         &self.sources
     }

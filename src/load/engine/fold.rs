@@ -74,10 +74,17 @@ pub struct Outcome {
 enum Part {
     Joining,
     /// Until the drain, which an interruption may bring forward.
-    Running { planned_drain: Nanos },
+    Running {
+        planned_drain: Nanos,
+    },
     /// Until it is over at the latest.
-    Draining { until: Nanos, quiet_since: Option<Nanos> },
-    Leaving { until: Nanos },
+    Draining {
+        until: Nanos,
+        quiet_since: Option<Nanos>,
+    },
+    Leaving {
+        until: Nanos,
+    },
 }
 
 impl Run {

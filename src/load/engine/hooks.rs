@@ -1,7 +1,7 @@
 //! Hooks of a load run: what happens outside the sockets, away from the shards' threads.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use mio::Waker;
 use tokio::sync::mpsc as bounded;
@@ -62,7 +62,8 @@ impl Calls {
         }
     }
 
-    pub fn next(&mut self) -> Option<Answer> {
+    /// The next answer that has come.
+    pub fn answered(&mut self) -> Option<Answer> {
         self.answers.try_recv().ok()
     }
 }

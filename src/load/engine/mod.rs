@@ -121,16 +121,41 @@ impl Stopper {
     }
 }
 
+/// What the machine lacks for this run, if anything. `embedded`: the hub runs in this process.
+///
+/// # Errors
+/// [`EngineError::Dial`]: there is nowhere to go to, or nothing to come from.
+pub fn lacks(setup: &Setup, embedded: bool) -> Result<Vec<preflight::Lack>, EngineError> {
+    let dialer = setup.dialer()?;
+    let need = preflight::Need {
+        connections: setup.connections() as u64,
+        sources: dialer.sources().len() as u64,
+        tls: setup.endpoint.tls,
+        embedded,
+        loopback: dialer.to().ip().is_loopback(),
+    };
+    Ok(preflight::lacks(&need, &preflight::look()))
+}
+
+impl Setup {
+    fn connections(&self) -> usize {
+        self.plan.roles.iter().map(|role| role.population.number as usize).sum()
+    }
+
+    fn dialer(&self) -> Result<dial::Dialer, DialError> {
+        dial::Dialer::new(&self.endpoint.host, self.endpoint.port, &self.sources, self.connections())
+    }
+}
+
 /// Begins a run: threads are started, connections begin to be made. `calls` are the hooks that clients call; whoever holds
 /// the other end carries them out.
 ///
 /// # Errors
 /// [`EngineError`]; then nothing runs.
 pub fn start(setup: Setup, calls: tokio::sync::mpsc::Sender<hooks::Call>) -> Result<Run, EngineError> {
-    let Setup { plan, prepared, endpoint, headers, tls, sources, shards, seed, validate, pack, ledger } = setup;
+    let dialer = setup.dialer()?;
+    let Setup { plan, prepared, endpoint, headers, tls, shards, seed, validate, pack, ledger, .. } = setup;
     let shards = shards.max(1);
-    let connections = plan.roles.iter().map(|role| role.population.number as usize).sum();
-    let dialer = dial::Dialer::new(&endpoint.host, endpoint.port, &sources, connections)?;
     let tls = match (endpoint.tls, tls) {
         (false, _) => None,
         (true, None) => return Err(EngineError::NoTls(endpoint)),

@@ -62,7 +62,9 @@ pub fn lacks(need: &Need, have: &Have) -> Vec<Lack> {
             let advice = if need.loopback {
                 format!("give {wanted} source addresses (`--source 127.0.0.1-127.0.0.{wanted}`)")
             } else {
-                format!("give {wanted} source addresses of this machine (`--source`), or widen net.ipv4.ip_local_port_range")
+                format!(
+                    "give {wanted} source addresses of this machine (`--source`), or widen net.ipv4.ip_local_port_range"
+                )
             };
             lack(format!(
                 "{} connections to one address need as many ports, and {sources} source {} some {}: {advice}",
@@ -122,11 +124,7 @@ mod tests {
     use rstest::rstest;
 
     const NEED: Need = Need { connections: 18_000, sources: 0, tls: false, embedded: false, loopback: true };
-    const HAVE: Have = Have {
-        descriptors: Some(20_000),
-        ports: Some(28_232),
-        memory: Some(1 << 30),
-    };
+    const HAVE: Have = Have { descriptors: Some(20_000), ports: Some(28_232), memory: Some(1 << 30) };
 
     #[rstest]
     #[case(NEED, HAVE, &[])]

@@ -38,7 +38,8 @@ impl Selfwatch {
         }
         let asked = seats.len().min(ASKED);
         let some = (0..asked).map(|step| &seats[(self.from + step) % seats.len()]);
-        let waiting: u64 = some.filter_map(|seat| seat.wire.as_ref()).map(|wire| unread(wire) + wire.held() as u64).sum();
+        let waiting: u64 =
+            some.filter_map(|seat| seat.wire.as_ref()).map(|wire| unread(wire) + wire.held() as u64).sum();
         self.from = (self.from + asked) % seats.len();
         waiting * seats.len() as u64 / asked as u64
     }

@@ -108,7 +108,13 @@ impl Shard {
             let first = seats.len() as u32;
             let own = (0..planned.population.number).skip(parts.number).step_by(parts.shards);
             seats.extend(own.map(|number| Seat::new(Client::new(role, number), index as u16)));
-            populations.push(Population { seats: first..seats.len() as u32, started: 0, since: None, arrivals: None, coming: None });
+            populations.push(Population {
+                seats: first..seats.len() as u32,
+                started: 0,
+                since: None,
+                arrivals: None,
+                coming: None,
+            });
         }
         let course = Arc::clone(&parts.desk.course);
         Self {
@@ -159,6 +165,7 @@ impl Shard {
         }
         let now = self.course.clock.now();
         self.parts.desk.tell.flush();
+        self.parts.sampler.hand_over();
         let Desk { recorder, tell, .. } = self.parts.desk;
         tell.say(Parcel::Intervals(recorder.finish(now)));
         tell.say(Parcel::Ended);
@@ -236,17 +243,14 @@ impl Shard {
         let now = self.course.clock.now();
         for index in 0..self.populations.len() {
             let planned = &self.parts.plan.roles[index];
-            let ready = planned.after.is_none_or(|other| {
-                self.course.joined(other) >= self.parts.plan.roles[other].population.number
-            });
+            let ready = planned
+                .after
+                .is_none_or(|other| self.course.joined(other) >= self.parts.plan.roles[other].population.number);
             let population = &mut self.populations[index];
             if population.since.is_none() && ready {
                 population.since = Some(now);
             }
-            while *left > 0
-                && self.stage == Stage::Running
-                && self.start_of(index).is_some_and(|start| start <= now)
-            {
+            while *left > 0 && self.stage == Stage::Running && self.start_of(index).is_some_and(|start| start <= now) {
                 let population = &mut self.populations[index];
                 let seat = population.seats.start + population.started;
                 population.started += 1;
@@ -290,7 +294,6 @@ impl Shard {
             self.parts.desk.recorder.lag(now - due, now);
             match self.free(role) {
                 Some(seat) => {
-                    self.parts.desk.under_way += 1;
                     self.drive(seat, Input::Arrival { due });
                     self.requeue(role, seat);
                 }
@@ -321,7 +324,7 @@ impl Shard {
 
     /// Answers to hooks.
     fn answers(&mut self) {
-        while let Some((seat, answer)) = self.parts.desk.calls.next() {
+        while let Some((seat, answer)) = self.parts.desk.calls.answered() {
             self.drive(seat, Input::Answer(answer.as_deref()));
         }
     }
@@ -371,7 +374,9 @@ impl Shard {
 
     fn connect(&mut self, number: u32, dial: &Dial) -> Result<(), ErrorKind> {
         let Parts { endpoint, headers, dialer, tls, poll, .. } = &mut self.parts;
-        let tcp = dialer.connect().map_err(|error| if is_ours(&error) { ErrorKind::Resources } else { ErrorKind::Connect })?;
+        let tcp = dialer
+            .connect()
+            .map_err(|error| if is_ours(&error) { ErrorKind::Resources } else { ErrorKind::Connect })?;
         let mut stream = Stream::new(tcp, tls.as_ref()).map_err(|_| ErrorKind::Tls)?;
         stream.register(poll.registry(), number).map_err(|_| ErrorKind::Resources)?;
         let fresh = handshake::key();
@@ -397,10 +402,9 @@ impl Shard {
 
     /// Something has happened to a connection.
     fn ready(&mut self, number: u32, to_the_end: bool) {
-        if self.seats.get(number as usize).is_some_and(|seat| seat.wire.is_some()) {
-            if self.read(number, to_the_end) {
-                self.hot.push_back(number);
-            }
+        let connected = self.seats.get(number as usize).is_some_and(|seat| seat.wire.is_some());
+        if connected && self.read(number, to_the_end) {
+            self.hot.push_back(number);
         }
     }
 
@@ -436,7 +440,9 @@ impl Shard {
                     sampler.see(desk.recognised, bytes);
                 }
                 Piece::Ping(bytes) => {
-                    frames::append(&mut seat.line.out, frames::PONG, &mut desk.masks, |out| out.extend_from_slice(bytes));
+                    frames::append(&mut seat.line.out, frames::PONG, &mut desk.masks, |out| {
+                        out.extend_from_slice(bytes)
+                    });
                 }
                 Piece::Close(code) => {
                     if !seat.line.closing {
@@ -538,6 +544,7 @@ impl Shard {
         self.selfwatch.tell(&mut desk.recorder, now);
         let intervals = desk.recorder.intervals(now);
         desk.tell.flush();
+        self.parts.sampler.hand_over();
         desk.tell.say(Parcel::UnderWay { shard: self.parts.number, journeys: desk.under_way });
         if !intervals.is_empty() {
             desk.tell.say(Parcel::Intervals(intervals));

@@ -16,7 +16,10 @@ pub enum Parcel {
     Entries(Vec<Entry>),
     Intervals(Vec<Interval>),
     /// Journeys by schedule that are under way in a shard.
-    UnderWay { shard: usize, journeys: u64 },
+    UnderWay {
+        shard: usize,
+        journeys: u64,
+    },
     /// A shard is done.
     Ended,
 }

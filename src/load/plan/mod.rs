@@ -1,8 +1,16 @@
 //! What a plan says, as data: who there is, when things begin, how long it takes, and what must be true at the end.
 
+mod overrides;
+mod read;
+pub mod script;
+
 use std::time::Duration;
 
 use crate::source::Span;
+
+pub use overrides::{BadOverride, Overrides};
+pub use read::{Files, read};
+pub use script::Script;
 
 /// A load run, as its file says or as flags have changed it.
 #[derive(Clone, Debug, PartialEq)]
@@ -118,17 +126,34 @@ pub enum Reconnect {
     },
 }
 
-/// What became of an item.
+/// What a step notes about an item in the ledger, by its name in plans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Mark {
+pub enum MarkName {
     Attempted,
+    Published,
     Acknowledged,
+    Refused,
     Assigned,
+    Released,
+    Cancelled,
+    Delivered,
     Completed,
     Failed,
-    Cancelled,
-    Published,
-    Delivered,
+}
+
+impl MarkName {
+    pub const ALL: [(&str, Self); 10] = [
+        ("attempted", Self::Attempted),
+        ("published", Self::Published),
+        ("acknowledged", Self::Acknowledged),
+        ("refused", Self::Refused),
+        ("assigned", Self::Assigned),
+        ("released", Self::Released),
+        ("cancelled", Self::Cancelled),
+        ("delivered", Self::Delivered),
+        ("completed", Self::Completed),
+        ("failed", Self::Failed),
+    ];
 }
 
 /// Something that must be true of what was measured; [text](Threshold::text) is the business of who measures.
