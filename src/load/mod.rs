@@ -10,18 +10,26 @@
 //! plan        what a plan file says: roles, populations, arrivals, phases, thresholds; flags override its numbers
 //! schedule    when things are due: absolute times from a rate and a seed
 //! port        what a virtual client may do, and what happens to it: the seam to sockets, clocks and measurement
+//! measure     histograms, counts and levels by the second
+//! ledger      what became of every item
 //! client      the machine of one virtual client, sans-IO: (now, input) -> calls of the port
 //! ```
 //!
 //! Times are [`Nanos`] since the origin of the run and are passed in; everything here is pure.
 
 pub mod client;
+pub mod ledger;
+pub mod measure;
 pub mod plan;
 pub mod port;
 pub mod program;
 pub mod recognise;
 pub mod scan;
 pub mod schedule;
+pub mod template;
 
 /// Nanoseconds since the origin of the run.
 pub type Nanos = u64;
+
+/// Nanoseconds in a second.
+pub const SECOND: Nanos = 1_000_000_000;
