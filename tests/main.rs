@@ -4,6 +4,7 @@
 mod cli_baseline;
 mod cli_check;
 mod cli_exec;
+mod cli_fuzz;
 mod cli_mistakes;
 mod cli_packs;
 mod cli_process;

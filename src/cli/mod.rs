@@ -4,6 +4,9 @@ mod baseline;
 mod check;
 mod exec;
 mod files;
+mod fuzz;
+mod hub;
+mod output;
 mod packs;
 mod progress;
 mod relay;
@@ -33,6 +36,8 @@ const EXIT_CODES: &str = "Exit codes: 0 pass; 1 the hub failed; 2 wrong usage, o
 enum Command {
     /// Check a hub; without a URL, the reference server that is built in
     Check(Box<check::CheckArgs>),
+    /// Say what nobody foresees to a hub, and see whether it stands; without a URL, to the reference server
+    Fuzz(Box<fuzz::FuzzArgs>),
     /// Run the reference server
     Serve(Box<serve::ServeArgs>),
     Relay(Box<relay::RelayArgs>),
@@ -93,6 +98,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let done = match arguments.command {
         Command::Check(arguments) => check::run(*arguments),
+        Command::Fuzz(arguments) => fuzz::run(*arguments),
         Command::Serve(arguments) => serve::run(*arguments),
         Command::Relay(arguments) => relay::run(*arguments),
         Command::Packs(arguments) => packs::run(arguments),
