@@ -1,9 +1,34 @@
-//! Load: how much a hub carries, and what becomes of every item on the way. Everything but the engine is pure.
+//! Load: thousands of virtual clients of a protocol against one hub, honest about latency and about every item's fate.
+//!
+//! A *plan* says which populations there are and what one of their clients does, in the steps of the scenario language.
+//! It is read by the same reader as scenarios, with the same diagnostics, and then departs from them: the interpreter of
+//! `check` keeps histories, parses every frame into a tree and evaluates expressions as it goes, which a load generator
+//! cannot afford. So a plan is prepared into flat programs, whose messages are bytes with slots and whose frames are
+//! recognised by a scan of the raw text, for a small machine of its own, the [`client::Client`].
+//!
+//! ```text
+//! plan        what a plan file says: roles, populations, arrivals, phases, thresholds; flags override its numbers
+//! schedule    when things are due: absolute times from a rate and a seed
+//! port        what a virtual client may do, and what happens to it: the seam to sockets, clocks and measurement
+//! measure     histograms, counts and levels by the second
+//! ledger      what became of every item
+//! client      the machine of one virtual client, sans-IO: (now, input) -> calls of the port
+//! ```
+//!
+//! Times are [`Nanos`] since the origin of the run and are passed in; everything here is pure.
 
+pub mod client;
 pub mod ledger;
 pub mod measure;
+pub mod plan;
+pub mod port;
+pub mod program;
+pub mod recognise;
+pub mod scan;
+pub mod schedule;
+pub mod template;
 
-/// Nanoseconds since the origin of a run. Every shard counts from the same origin.
+/// Nanoseconds since the origin of the run.
 pub type Nanos = u64;
 
 /// Nanoseconds in a second.
