@@ -104,6 +104,13 @@ pub struct Prepared {
     words: Arc<Mutex<HashMap<String, Arc<Mutex<()>>>>>,
 }
 
+impl Prepared {
+    /// The first instance of the target; there is always one.
+    pub fn first(&self) -> &Arc<Site> {
+        &self.sites[0]
+    }
+}
+
 /// How many scenarios there are to run, repetitions included.
 pub fn count(subjects: &[Subject], options: &Options) -> usize {
     subjects.iter().map(|subject| subject.programs.len()).sum::<usize>() * options.repeat

@@ -28,6 +28,7 @@ pub mod program;
 pub mod recognise;
 pub mod scan;
 pub mod schedule;
+pub mod search;
 pub mod template;
 
 /// Nanoseconds since the origin of the run.

@@ -42,10 +42,10 @@ pub struct Course {
 }
 
 impl Course {
-    pub fn new(roles: usize) -> Self {
+    pub fn new(clock: Clock, roles: usize) -> Self {
         let never = || AtomicU64::new(Nanos::MAX);
         Self {
-            clock: Clock::start(),
+            clock,
             begin: never(),
             measured: never(),
             drain: never(),

@@ -42,6 +42,7 @@ use mio::Poll;
 use rustls::pki_types::ServerName;
 
 pub use check::{Checked, Validate};
+pub use course::Clock;
 pub use dial::{DialError, read_sources};
 pub use fold::{Ending, Live, Order, Outcome};
 pub use selfwatch::resident;
@@ -57,6 +58,8 @@ use crate::transport::Endpoint;
 pub struct Setup {
     pub plan: Arc<Plan>,
     pub prepared: Arc<Prepared>,
+    /// Counts from the origin of the run: what is prepared with it may know its wall-clock time.
+    pub clock: Clock,
     pub endpoint: Endpoint,
     /// Sent with every upgrade.
     pub headers: Vec<(String, String)>,
@@ -154,7 +157,7 @@ impl Setup {
 /// [`EngineError`]; then nothing runs.
 pub fn start(setup: Setup, calls: tokio::sync::mpsc::Sender<hooks::Call>) -> Result<Run, EngineError> {
     let dialer = setup.dialer()?;
-    let Setup { plan, prepared, endpoint, headers, tls, shards, seed, validate, pack, ledger, .. } = setup;
+    let Setup { plan, prepared, clock, endpoint, headers, tls, shards, seed, validate, pack, ledger, .. } = setup;
     let shards = shards.max(1);
     let tls = match (endpoint.tls, tls) {
         (false, _) => None,
@@ -170,7 +173,7 @@ pub fn start(setup: Setup, calls: tokio::sync::mpsc::Sender<hooks::Call>) -> Res
         Some(pack) if validate != Validate::None => Some(check::Judge::start(pack, &prepared.messages)?),
         _ => None,
     };
-    let course = Arc::new(course::Course::new(plan.roles.len()));
+    let course = Arc::new(course::Course::new(clock, plan.roles.len()));
     let (to, parcels) = sync_channel(tell::PARCELS);
     let (endpoint, headers) = (Arc::new(endpoint), Arc::new(headers));
     let mut polls = Vec::new();
