@@ -2,6 +2,7 @@
 
 mod baseline;
 mod check;
+mod compare;
 mod exec;
 mod files;
 mod packs;
@@ -36,6 +37,7 @@ enum Command {
     /// Run the reference server
     Serve(Box<serve::ServeArgs>),
     Relay(Box<relay::RelayArgs>),
+    Compare(compare::CompareArgs),
     /// Look at protocols: list, show, lint, validate
     Packs(packs::PacksArgs),
 }
@@ -95,6 +97,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(arguments) => check::run(*arguments),
         Command::Serve(arguments) => serve::run(*arguments),
         Command::Relay(arguments) => relay::run(*arguments),
+        Command::Compare(arguments) => compare::run(arguments),
         Command::Packs(arguments) => packs::run(arguments),
     };
     match done {
