@@ -3,6 +3,7 @@
 
 mod cli_baseline;
 mod cli_check;
+mod cli_compare;
 mod cli_exec;
 mod cli_fuzz;
 mod cli_mistakes;
@@ -26,6 +27,7 @@ mod judging;
 mod language;
 mod legal_emprops;
 mod legal_habits;
+mod load_truth;
 mod matrix;
 mod matrix_sockets;
 mod matrix_tests;

@@ -2,6 +2,7 @@
 
 mod baseline;
 mod check;
+mod compare;
 mod exec;
 mod files;
 mod fuzz;
@@ -41,6 +42,7 @@ enum Command {
     /// Run the reference server
     Serve(Box<serve::ServeArgs>),
     Relay(Box<relay::RelayArgs>),
+    Compare(compare::CompareArgs),
     /// Look at protocols: list, show, lint, validate
     Packs(packs::PacksArgs),
 }
@@ -101,6 +103,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Fuzz(arguments) => fuzz::run(*arguments),
         Command::Serve(arguments) => serve::run(*arguments),
         Command::Relay(arguments) => relay::run(*arguments),
+        Command::Compare(arguments) => compare::run(arguments),
         Command::Packs(arguments) => packs::run(arguments),
     };
     match done {
