@@ -19,6 +19,7 @@
 
 pub mod client;
 pub mod ledger;
+pub mod lint;
 pub mod measure;
 pub mod plan;
 pub mod port;
