@@ -27,7 +27,10 @@ mod judging;
 mod language;
 mod legal_emprops;
 mod legal_habits;
+mod load_language;
+mod load_plans;
 mod load_truth;
+mod load_virtual;
 mod matrix;
 mod matrix_sockets;
 mod matrix_tests;
@@ -37,6 +40,7 @@ mod packs;
 mod schema_checks;
 #[allow(dead_code)]
 mod small_talk;
+mod virtual_load;
 #[allow(dead_code)]
 mod virtual_wire;
 mod websocket;
