@@ -6,6 +6,7 @@ mod cli_check;
 mod cli_compare;
 mod cli_exec;
 mod cli_fuzz;
+mod cli_load;
 mod cli_mistakes;
 mod cli_packs;
 mod cli_process;
