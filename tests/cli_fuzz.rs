@@ -64,7 +64,7 @@ fn a_choice_changes_no_case() {
 }
 
 /// A fault that scenarios know, too: what fuzzing says of it, in all formats.
-const FAULTY: [&str; 6] = ["--fault", FAULT, "--protocol", "qi", "--seed", "1"];
+const FAULTY: [&str; 8] = ["--fault", FAULT, "--protocol", "qi", "--seed", "1", "--mutation", "wrong-type"];
 const FAULT: &str = "qi-failure-payload-number";
 
 #[test]
@@ -72,12 +72,12 @@ fn a_faulty_hub_is_found() {
     let folder = tempfile::tempdir().unwrap();
     let (json, known) = (folder.path().join("report.json"), folder.path().join("known.toml"));
     let (report, known) = (format!("json={}", json.display()), known.display().to_string());
-    let run = |more: &[&str]| fuzz(&FAULTY.iter().chain(&["--cases", "200"]).chain(more).copied().collect::<Vec<_>>());
+    let run = |more: &[&str]| fuzz(&FAULTY.iter().chain(&["--cases", "30"]).chain(more).copied().collect::<Vec<_>>());
     let done = run(&["--report", &report, "--write-baseline", &known]).ends_with(1);
-    assert!(done.last_line().starts_with("FAIL qi: 200 cases of seed 1, "), "{}", done.out);
+    assert!(done.last_line().starts_with("FAIL qi: 30 cases of seed 1, "), "{}", done.out);
     let report: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
     let fuzzed = &report["protocols"][0]["fuzzed"];
-    assert_eq!((&fuzzed["cases"], &fuzzed["seed"]), (&Value::from(200), &Value::from(1)));
+    assert_eq!((&fuzzed["cases"], &fuzzed["seed"]), (&Value::from(30), &Value::from(1)));
     let finding = &report["protocols"][0]["findings"][0];
     // The command that it names finds the same again.
     let command = finding["reproduce"].as_str().unwrap();

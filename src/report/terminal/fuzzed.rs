@@ -14,13 +14,16 @@ const IN_FULL: usize = 10;
 const OBSTACLES: usize = 5;
 
 pub(super) fn verdict_line(protocol: &ProtocolReport, fuzzed: &Fuzzed, strict: bool) -> String {
-    let findings = protocol.unknown(Verdict::Fail) + protocol.unknown(Verdict::Warn);
+    let (findings, warnings) = (protocol.unknown(Verdict::Fail), protocol.unknown(Verdict::Warn));
     let mut parts =
         vec![format!("{} of seed {}", count(usize::try_from(fuzzed.cases).unwrap_or(usize::MAX), "case"), fuzzed.seed)];
     parts.push(match findings {
         0 => "no finding".to_owned(),
         n => count(n, "finding"),
     });
+    if warnings > 0 {
+        parts.push(count(warnings, "warning"));
+    }
     if protocol.known() > 0 {
         parts.push(format!("{} as expected", protocol.known()));
     }
@@ -44,7 +47,8 @@ impl Page<'_> {
             self.gap();
             self.mistake(scenario);
         }
-        let found = alike(protocol, fuzzed);
+        let (found, warned): (Vec<_>, Vec<_>) =
+            alike(protocol, fuzzed).into_iter().partition(|(one, _)| one.check.verdict == Verdict::Fail);
         let in_full = if self.style.verbose { usize::MAX } else { IN_FULL };
         for (one, finding) in found.iter().take(in_full) {
             self.failures(protocol, std::slice::from_ref(one));
@@ -61,6 +65,13 @@ impl Page<'_> {
             }
             self.more(found.len().saturating_sub(in_full), "finding");
         }
+        if !warned.is_empty() {
+            self.gap();
+        }
+        for (one, _) in warned.iter().take(self.most()) {
+            self.brief("warn", one);
+        }
+        self.more(warned.len(), "warning");
         self.known(protocol);
         self.log(protocol);
         if let Some(why) = &fuzzed.ended {
