@@ -12,6 +12,7 @@ mod output;
 mod packs;
 mod progress;
 mod relay;
+mod scenario_files;
 mod serve;
 mod signals;
 
