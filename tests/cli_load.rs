@@ -33,7 +33,8 @@ fn mistakes_are_named_before_a_connection_is_made(#[case] arguments: &[&str], #[
 #[test]
 fn nobody_there_is_inconclusive() {
     let done = hubproof(["load", "ws://127.0.0.1:1", "--protocol", "qi", "--duration", "1s", "--warm-up", "0s"]);
-    assert!(done.code == Some(3), "{}{}", done.out, done.err);
+    assert_eq!(done.code, Some(3), "{}{}", done.out, done.err);
+    assert!(done.err.contains("nobody can be reached at 127.0.0.1:1"), "{}", done.err);
 }
 
 #[test]

@@ -163,9 +163,13 @@ impl Place<'_> {
         self.arguments.threads.map_or(cores, usize::from)
     }
 
-    /// Says what the machine lacks; whether the run has to stay away.
+    /// Says what the machine lacks, or that there is no hub; whether the run has to stay away.
     fn lacks(&self, setup: &Setup, embedded: bool) -> Result<bool, Trouble> {
         let lacks = engine::lacks(setup, embedded).map_err(|error| Trouble::new(error.to_string()))?;
+        if let Err(error) = engine::probe(setup) {
+            eprintln!("error: {error}");
+            return Ok(true);
+        }
         for lack in &lacks {
             eprintln!("{}: {}", if self.arguments.force { "warning" } else { "error" }, lack.text);
         }

@@ -20,10 +20,14 @@ pub enum DialError {
     Sources(String),
     #[error("{from} to {to} are more than {MOST_SOURCES} addresses")]
     TooMany { from: IpAddr, to: IpAddr },
+    #[error("nobody can be reached at {address}: {source}")]
+    Unreachable { address: SocketAddr, source: io::Error },
     #[error("{address} cannot be a source address: {source}")]
     Source { address: IpAddr, source: io::Error },
 }
 
+/// How long the first connection of all may take.
+const PROBE: std::time::Duration = std::time::Duration::from_secs(5);
 /// More would be a mistake in writing.
 const MOST_SOURCES: u32 = 4096;
 
@@ -93,6 +97,15 @@ impl Dialer {
     /// The hub's address.
     pub fn to(&self) -> SocketAddr {
         self.to
+    }
+
+    /// Whether anybody listens there.
+    ///
+    /// # Errors
+    /// [`DialError::Unreachable`].
+    pub fn probe(&self) -> Result<(), DialError> {
+        let tried = std::net::TcpStream::connect_timeout(&self.to, PROBE);
+        tried.map(drop).map_err(|source| DialError::Unreachable { address: self.to, source })
     }
 
     /// Where connections come from in turn; empty where the system chooses.

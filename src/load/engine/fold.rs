@@ -14,7 +14,7 @@ use crate::load::{Nanos, SECOND};
 /// How often the course is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 /// How long the populations may take to join beyond their ramps, before the run goes on without the rest.
-const JOINING: Nanos = 15 * SECOND;
+const JOINING: Nanos = 60 * SECOND;
 /// How long shards have to close their connections.
 const LEAVING: Nanos = 5 * SECOND;
 /// Nothing is under way: we still listen for so long, for what should not come.

@@ -124,6 +124,14 @@ impl Stopper {
     }
 }
 
+/// Whether anybody listens where the run is to go.
+///
+/// # Errors
+/// [`EngineError::Dial`]: nobody does, or there is nowhere to go to, or nothing to come from.
+pub fn probe(setup: &Setup) -> Result<(), EngineError> {
+    Ok(setup.dialer()?.probe()?)
+}
+
 /// What the machine lacks for this run, if anything. `embedded`: the hub runs in this process.
 ///
 /// # Errors
