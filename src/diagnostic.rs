@@ -109,9 +109,11 @@ impl Diagnostic {
     }
 }
 
-/// The first line of a span, so that a caret under a whole block does not draw the block.
+/// The first line of a span, so that a caret under a whole block does not draw the block. Parsers that count lines their
+/// own way may point into a character, or behind the end.
 fn visible(text: &str, span: Span) -> std::ops::Range<usize> {
-    let range = span.start as usize..(span.end as usize).min(text.len());
+    let start = text.floor_char_boundary(span.start as usize);
+    let range = start..text.ceil_char_boundary(span.end as usize).max(start);
     let first_line = text[range.clone()].find('\n').map_or(range.end, |n| range.start + n);
     range.start..first_line.max(range.start)
 }
@@ -162,6 +164,25 @@ pub fn suggest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str> + Clone
                 otherwise.to_owned()
             } else {
                 format!("known here: {}", all.join(", "))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Parsers count in ways of their own: what they point into must not matter.
+    #[test]
+    fn a_span_may_lie_anywhere() {
+        let mut sources = Sources::default();
+        let text = "é: \u{2028}漢字\nb: 😀";
+        let file = sources.add("t.yaml", text);
+        for start in 0..text.len() + 3 {
+            for end in start..text.len() + 3 {
+                let told = Diagnostic::error(Span::new(file, start..end), "wrong").render(&sources, false);
+                assert!(told.contains("wrong"), "{start}..{end}");
             }
         }
     }

@@ -39,6 +39,16 @@ fn keyword(name: &str) -> Option<Holds> {
     })
 }
 
+/// Whether JSON Schema 2020-12 has such a keyword.
+pub fn is_keyword(name: &str) -> bool {
+    keyword(name).is_some()
+}
+
+/// Whether such a format is asserted.
+pub fn is_format(name: &str) -> bool {
+    FORMATS.contains(&name)
+}
+
 /// Names of the keywords, for "did you mean".
 pub const KEYWORDS: &[&str] = &[
     "not",

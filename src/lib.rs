@@ -22,6 +22,7 @@
 //! check       which programs run, where, how many at a time
 //! baseline    failures that a hub's author knows
 //! fuzz        odd input for every moment of a conversation, and what must be true all the same
+//! bare        a plain AsyncAPI document of somebody else as a pack
 //! load        thousands of virtual clients: how much a hub carries, and what becomes of every item on the way
 //! cli         arguments, progress, exit codes
 //! ```
@@ -73,6 +74,7 @@ pub mod baseline;
 
 pub mod fuzz;
 
+pub mod bare;
 pub mod load;
 
 pub mod cli;

@@ -34,7 +34,7 @@ impl std::fmt::Display for Difference {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Matcher {
     clauses: Vec<Clause>,
 }
@@ -62,13 +62,13 @@ fn values_at<'a>(pointer: &str, want: &'a Value, found: &mut Vec<Condition<'a>>)
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Clause {
     Member { name: String, want: Value },
     Pointer { pointer: String, optional: bool, test: Test },
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Test {
     Absent,
     Present,

@@ -2,7 +2,10 @@
 //!
 //! Read from the parser's events, because a step of a scenario has a free key, serde's derive cannot read it, and its
 //! buffered forms lose their spans. YAML 1.2 only: anchors, aliases, tags, several documents, duplicate keys and the
-//! old words for true and false are refused, each with advice.
+//! old words for true and false are refused, each with advice. Documents of others are read as they are written, with
+//! anchors and aliases within a bound, and the old words as text.
+
+use std::collections::{HashMap, HashSet};
 
 use granit_parser::{ErrorKind, Event, Parser, ScalarStyle};
 use serde_json::{Map, Number, Value};
@@ -69,6 +72,22 @@ impl Node {
         self.map()?.iter().find(|(key, _)| key.name == name).map(|(_, node)| node)
     }
 
+    /// A value as if it stood in a file, all of it at one place.
+    pub fn of(value: &Value, span: Span) -> Self {
+        let kind = match value {
+            Value::Null => Kind::Null,
+            Value::Bool(value) => Kind::Bool(*value),
+            Value::Number(number) => Kind::Number(number.clone()),
+            Value::String(text) => Kind::Text(Text { value: text.clone(), inner: None }),
+            Value::Array(items) => Kind::List(items.iter().map(|item| Self::of(item, span)).collect()),
+            Value::Object(members) => {
+                let key = |name: &String| Key { name: name.clone(), span };
+                Kind::Map(members.iter().map(|(name, value)| (key(name), Self::of(value, span))).collect())
+            }
+        };
+        Self { span, kind }
+    }
+
     pub fn to_json(&self) -> Value {
         match &self.kind {
             Kind::Null => Value::Null,
@@ -126,14 +145,38 @@ impl Node {
 /// Deepest nesting that is read; ours stay below 20.
 const MAX_DEPTH: usize = 128;
 
+/// Most values that aliases of a document of others may stand for, all together: enough for any that people write.
+const MAX_ALIASED: usize = 200_000;
+/// Members of a mapping that are compared one by one; of more, a set is made.
+const FEW_KEYS: usize = 16;
+
 /// Reads one document. An empty file is null.
+///
+/// # Errors
+/// What is wrong first, with its place.
 pub fn parse(sources: &Sources, file: FileId) -> Result<Node, Diagnostic> {
     parse_text(&sources.file(file).text, file)
 }
 
 /// Reads one document that is the text of `file`, or will be.
+///
+/// # Errors
+/// As [`parse`].
 pub fn parse_text(text: &str, file: FileId) -> Result<Node, Diagnostic> {
-    let mut reader = Reader { file, text, parser: Parser::new_from_str(text) };
+    read(text, file, None)
+}
+
+/// Reads one document that was not written for us: anchors, aliases and merge keys are written out, and words that older
+/// parsers take for true and false are text.
+///
+/// # Errors
+/// As [`parse`]; also where aliases stand for more than any document needs.
+pub fn parse_foreign(sources: &Sources, file: FileId) -> Result<Node, Diagnostic> {
+    read(&sources.file(file).text, file, Some(Anchors { nodes: HashMap::new(), left: MAX_ALIASED }))
+}
+
+fn read(text: &str, file: FileId, anchors: Option<Anchors>) -> Result<Node, Diagnostic> {
+    let mut reader = Reader { file, text, parser: Parser::new_from_str(text), anchors };
     let mut root = None;
     loop {
         let (event, span) = reader.next()?;
@@ -155,6 +198,35 @@ struct Reader<'a> {
     file: FileId,
     text: &'a str,
     parser: Parser<'a, granit_parser::StrInput<'a>>,
+    /// Only where there may be any.
+    anchors: Option<Anchors>,
+}
+
+/// What anchors stand for, and how many more values aliases may stand for.
+struct Anchors {
+    nodes: HashMap<usize, Node>,
+    left: usize,
+}
+
+impl Anchors {
+    fn take(&mut self, node: &Node, span: Span) -> Result<Node, Diagnostic> {
+        match self.left.checked_sub(values(node)) {
+            Some(left) => self.left = left,
+            None => {
+                return Err(Diagnostic::error(span, format!("aliases stand for more than {MAX_ALIASED} values"))
+                    .help("write the document without anchors"));
+            }
+        }
+        Ok(node.clone())
+    }
+}
+
+fn values(node: &Node) -> usize {
+    1 + match &node.kind {
+        Kind::List(items) => items.iter().map(values).sum(),
+        Kind::Map(entries) => entries.iter().map(|(_, node)| values(node)).sum(),
+        _ => 0,
+    }
 }
 
 impl<'a> Reader<'a> {
@@ -163,8 +235,14 @@ impl<'a> Reader<'a> {
             Some(Ok((event, span))) => {
                 let range = span.byte_range().unwrap_or(0..0);
                 let span = Span::new(self.file, range);
-                if let Some(what) = refused(&event) {
-                    return Err(not_ours(span, what));
+                match refused(&event) {
+                    Some(ANCHORS) if self.anchors.is_some() => {}
+                    Some(_) if self.anchors.is_some() => {
+                        return Err(Diagnostic::error(span, "tags (a word after `!`) are not read here")
+                            .help("write the value without its tag; quote it if it is text"));
+                    }
+                    Some(what) => return Err(not_ours(span, what)),
+                    None => {}
                 }
                 Ok((event, span))
             }
@@ -172,7 +250,7 @@ impl<'a> Reader<'a> {
                 let start = error.marker().byte_offset().unwrap_or(0).min(self.text.len());
                 let span = Span::new(self.file, start..start);
                 Err(match error.kind() {
-                    ErrorKind::UnknownAnchor => not_ours(span, ANCHORS),
+                    ErrorKind::UnknownAnchor if self.anchors.is_none() => not_ours(span, ANCHORS),
                     kind => Diagnostic::error(span, format!("not valid YAML: {}", error.info()))
                         .help(advice(kind, self.text, start)),
                 })
@@ -185,8 +263,31 @@ impl<'a> Reader<'a> {
         if depth > MAX_DEPTH {
             return Err(Diagnostic::error(span, format!("nested deeper than {MAX_DEPTH} levels")));
         }
+        let anchor = match &event {
+            Event::Scalar(_, _, anchor, _) | Event::SequenceStart(_, anchor, _) | Event::MappingStart(_, anchor, _) => {
+                *anchor
+            }
+            _ => 0,
+        };
+        let node = self.value(event, span, depth)?;
+        if let Some(anchors) = self.anchors.as_mut().filter(|_| anchor != 0) {
+            let kept = anchors.take(&node, span)?;
+            anchors.nodes.insert(anchor, kept);
+        }
+        Ok(node)
+    }
+
+    fn value(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<Node, Diagnostic> {
         match event {
             Event::Scalar(value, style, ..) => self.scalar(&value, style, span),
+            Event::Alias(id) => {
+                let unknown = || Diagnostic::error(span, "there is no such anchor before it");
+                let anchors = self.anchors.as_mut().ok_or_else(unknown)?;
+                let node = anchors.nodes.remove(&id).ok_or_else(unknown)?;
+                let copy = anchors.take(&node, span);
+                anchors.nodes.insert(id, node);
+                copy
+            }
             Event::SequenceStart(..) => {
                 let mut items = Vec::new();
                 loop {
@@ -198,27 +299,39 @@ impl<'a> Reader<'a> {
                 }
             }
             Event::MappingStart(..) => {
-                let mut entries: Vec<(Key, Node)> = Vec::new();
+                let mut entries = Entries::default();
+                let mut merged = Vec::new();
                 loop {
                     let (event, at) = self.next()?;
                     let name = match event {
                         Event::MappingEnd => {
-                            return Ok(Node { span: self.trimmed(span, at), kind: Kind::Map(entries) });
+                            merged.into_iter().for_each(|(key, node)| entries.add(key, node));
+                            return Ok(Node { span: self.trimmed(span, at), kind: Kind::Map(entries.all) });
                         }
                         Event::Scalar(name, ..) => name.into_owned(),
                         _ => return Err(Diagnostic::error(at, "a key must be plain text")),
                     };
-                    if name == "<<" {
+                    if name == "<<" && self.anchors.is_none() {
                         return Err(not_ours(at, "merge keys"));
                     }
-                    if entries.iter().any(|(key, _)| key.name == name) {
+                    if entries.has(&name) {
                         return Err(
                             Diagnostic::error(at, format!("`{name}` stands here twice")).help("keep one of the two")
                         );
                     }
                     let (event, value_at) = self.next()?;
                     let value = self.node(event, value_at, depth + 1)?;
-                    entries.push((Key { name, span: at }, value));
+                    match value.kind {
+                        Kind::Map(inner) if name == "<<" => merged.extend(inner),
+                        Kind::List(items) if name == "<<" => {
+                            let maps = items.into_iter().filter_map(|item| match item.kind {
+                                Kind::Map(inner) => Some(inner),
+                                _ => None,
+                            });
+                            merged.extend(maps.flatten());
+                        }
+                        kind => entries.add(Key { name, span: at }, Node { span: value.span, kind }),
+                    }
                 }
             }
             _ => Err(Diagnostic::error(span, "not valid YAML")),
@@ -234,7 +347,11 @@ impl<'a> Reader<'a> {
 
     fn scalar(&self, value: &str, style: ScalarStyle, span: Span) -> Result<Node, Diagnostic> {
         let kind = match style {
-            ScalarStyle::Plain => resolve(value, span)?,
+            ScalarStyle::Plain => match resolve(value, span) {
+                Ok(kind) => kind,
+                Err(_) if self.anchors.is_some() && !value.starts_with(['.', '-', '+']) => foreign(value),
+                Err(diagnostic) => return Err(diagnostic),
+            },
             _ => None,
         };
         let kind = kind.unwrap_or_else(|| {
@@ -292,6 +409,44 @@ fn resolve(value: &str, span: Span) -> Result<Option<Kind>, Diagnostic> {
     Ok(None)
 }
 
+/// What parsers disagree about, as YAML 1.2 has it: old words for true and false are text, whole numbers may be long.
+fn foreign(value: &str) -> Option<Kind> {
+    let number = value.bytes().all(|b| b.is_ascii_digit()).then(|| value.parse::<f64>().ok()).flatten();
+    number.and_then(Number::from_f64).map(Kind::Number)
+}
+
+/// Members of one mapping, each name once.
+#[derive(Default)]
+struct Entries {
+    all: Vec<(Key, Node)>,
+    /// Their names, as soon as there are many.
+    names: HashSet<String>,
+}
+
+impl Entries {
+    fn has(&self, name: &str) -> bool {
+        if self.all.len() < FEW_KEYS {
+            self.all.iter().any(|(key, _)| key.name == name)
+        } else {
+            self.names.contains(name)
+        }
+    }
+
+    /// What is there already stays.
+    fn add(&mut self, key: Key, node: Node) {
+        if self.has(&key.name) {
+            return;
+        }
+        if self.all.len() + 1 == FEW_KEYS {
+            self.names.extend(self.all.iter().map(|(key, _)| key.name.clone()));
+        }
+        if self.all.len() + 1 >= FEW_KEYS {
+            self.names.insert(key.name.clone());
+        }
+        self.all.push((key, node));
+    }
+}
+
 fn refused(event: &Event<'_>) -> Option<&'static str> {
     match event {
         Event::Alias(_) | Event::UnresolvedAlias(_) | Event::Anchor(..) => Some(ANCHORS),
@@ -319,6 +474,7 @@ fn not_ours(span: Span, what: &str) -> Diagnostic {
 
 /// What to do about an error of the parser's at this place: it knows YAML, we know what people meant to write.
 fn advice(kind: &ErrorKind, text: &str, at: usize) -> &'static str {
+    let at = text.floor_char_boundary(at);
     let start = text[..at].rfind('\n').map_or(0, |n| n + 1);
     let end = text[at..].find('\n').map_or(text.len(), |n| at + n);
     let line = &text[start..end];

@@ -15,13 +15,13 @@ use hubproof::source::Sources;
 use hubproof::yaml;
 use rstest::rstest;
 
-struct Protocol {
-    sources: Sources,
-    folder: Folder,
-    material: Material,
+pub struct Protocol {
+    pub sources: Sources,
+    pub folder: Folder,
+    pub material: Material,
 }
 
-fn protocol(name: &str) -> Protocol {
+pub fn protocol(name: &str) -> Protocol {
     let mut sources = Sources::default();
     let folder = crate::on_disk::folder(name, &mut sources);
     let (pack, diagnostics) = Pack::load(&folder, &sources);

@@ -158,6 +158,8 @@ pub fn config(settings: BTreeMap<String, Value>) -> Config {
         stretch: 1.0,
         stated_only: false,
         trace: false,
+        kept: 1 << 16,
+        instead: None,
         mask: Arc::new(str::to_owned),
     }
 }

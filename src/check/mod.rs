@@ -51,6 +51,8 @@ pub struct Options {
     pub limit: Duration,
     pub stated_only: bool,
     pub trace: bool,
+    /// Characters of a payload that are kept: [`crate::interpret::KEPT`], or more where what was said is compared.
+    pub kept: usize,
     /// Scenarios that destroy the hub may run though it cannot be restarted.
     pub destructive: bool,
     /// Distinguishes this run from all others.
@@ -105,6 +107,16 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// Whether hubs are ours to start: what is not shared gets one of its own.
+    pub fn is_ours(&self) -> bool {
+        self.embedded.is_some()
+    }
+
+    /// Whether a hub that was started for the run is not started any more.
+    pub fn is_given_up(&self) -> bool {
+        self.sites.iter().filter_map(|site| site.process.as_ref()).any(|process| process.is_given_up())
+    }
+
     /// The first instance of the target; there is always one.
     pub fn first(&self) -> &Arc<Site> {
         &self.sites[0]

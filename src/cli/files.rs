@@ -1,10 +1,13 @@
-//! Where packs and scenarios come from: built in, or a folder of the user's.
+//! Where packs and scenarios come from: built in, a folder of the user's, or a plain AsyncAPI document.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use clap::{Args, ValueEnum};
+
 use super::Trouble;
+use crate::bare::{self, Library, Perspective};
 use crate::diagnostic::{Diagnostic, has_errors, render_all, suggest};
 use crate::embedded::Setups;
 use crate::pack::{Folder, Pack};
@@ -19,6 +22,96 @@ pub struct Loaded {
     pub pack: Option<Arc<Pack>>,
     pub scenarios: Option<Scenarios>,
     pub diagnostics: Vec<Diagnostic>,
+}
+
+/// A protocol of the user's.
+#[derive(Args)]
+pub struct PackArgs {
+    /// A pack of yours instead of a built-in one: a folder with asyncapi.yaml, messages/, rules.yaml, scenarios/; or a
+    /// plain AsyncAPI document, version 2 or 3
+    #[arg(long, value_name = "PATH")]
+    pub pack: Option<PathBuf>,
+    /// Whom a plain AsyncAPI document describes: the hub, or a client of it
+    #[arg(long, value_name = "WHO", value_enum, default_value_t = Described::Hub)]
+    pub perspective: Described,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Described {
+    Hub,
+    Client,
+}
+
+impl PackArgs {
+    /// The path, or else what was named without the option.
+    pub fn over(&self, named: Option<String>) -> String {
+        self.pack.as_ref().map(|path| path.display().to_string()).or(named).unwrap_or_default()
+    }
+}
+
+/// What lies at a path of the user's.
+pub fn user_pack(path: &Path, described: Described, sources: &mut Sources) -> Result<Loaded, Trouble> {
+    // The document of a pack of ours means that pack.
+    let folder = path.parent().filter(|_| path.is_file() && path.ends_with(DOCUMENTS[0]));
+    let path = folder.filter(|folder| is_ours(folder)).unwrap_or(path);
+    let document = match path.is_dir() {
+        false if path.is_file() => Some(path.to_owned()),
+        true if !is_ours(path) => DOCUMENTS.iter().map(|name| path.join(name)).find(|path| path.is_file()),
+        _ => None,
+    };
+    match document {
+        Some(document) => bare_pack(&document, described, sources),
+        None => Ok(load(user_folder(path, sources)?, sources)),
+    }
+}
+
+/// Names that a plain document has in a folder.
+const DOCUMENTS: [&str; 3] = ["asyncapi.yaml", "asyncapi.yml", "asyncapi.json"];
+
+/// Whether a folder was made for this harness, rather than holding a plain document.
+fn is_ours(folder: &Path) -> bool {
+    let ours = || std::fs::read_to_string(folder.join(DOCUMENTS[0])).is_ok_and(|text| text.contains("x-hubproof"));
+    folder.join("rules.yaml").exists() || folder.join("scenarios").exists() || ours()
+}
+
+fn bare_pack(document: &Path, described: Described, sources: &mut Sources) -> Result<Loaded, Trouble> {
+    let file = read(document, sources)?;
+    let full = document.canonicalize().unwrap_or_else(|_| document.to_owned());
+    let text =
+        |part: Option<&std::ffi::OsStr>| part.map(|part| part.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = match text(full.file_stem()) {
+        stem if stem != "asyncapi" => stem,
+        _ => text(full.parent().and_then(Path::file_name)),
+    };
+    let base = document.parent().unwrap_or(Path::new(""));
+    let mut fetch = |path: &str, sources: &mut Sources| {
+        let path = base.join(path);
+        // A device or a pipe would never end.
+        match std::fs::metadata(&path) {
+            Ok(found) if !found.is_file() => Err(format!("{} is not a file", path.display())),
+            Ok(found) if found.len() > crate::source::MAX_FILE as u64 => {
+                Err(format!("{} is larger than {} MiB", path.display(), crate::source::MAX_FILE >> 20))
+            }
+            Ok(_) => read(&path, sources).map_err(|trouble| trouble.0),
+            Err(error) => Err(format!("failed to read {}: {error}", path.display())),
+        }
+    };
+    let root = text(document.file_name());
+    let library = Library::read(&root, file, sources, &mut fetch)
+        .map_err(|diagnostic| Trouble::from_diagnostics(&[diagnostic], sources))?;
+    let perspective = match described {
+        Described::Hub => Perspective::Hub,
+        Described::Client => Perspective::Client,
+    };
+    let name = if name.is_empty() { "pack" } else { &name };
+    let (folder, mut diagnostics) = bare::folder(name, &library, perspective, sources);
+    let mut pack = None;
+    if !has_errors(&diagnostics) {
+        let (made, more) = Pack::load(&folder, sources);
+        diagnostics.extend(more);
+        pack = made;
+    }
+    Ok(loaded(folder, pack, diagnostics, sources))
 }
 
 /// Names of the protocols that are built in.
@@ -40,7 +133,7 @@ fn embedded_folder(name: &str, sources: &mut Sources) -> Folder {
 }
 
 /// A pack of the user's: asyncapi.yaml, messages/, rules.yaml, and its scenarios under scenarios/.
-pub fn user_folder(directory: &Path, sources: &mut Sources) -> Result<Folder, Trouble> {
+fn user_folder(directory: &Path, sources: &mut Sources) -> Result<Folder, Trouble> {
     let shown = directory.display();
     if !directory.is_dir() {
         return Err(Trouble::new(format!(
@@ -105,7 +198,11 @@ pub fn read(path: &Path, sources: &mut Sources) -> Result<FileId, Trouble> {
 }
 
 pub fn load(folder: Folder, sources: &Sources) -> Loaded {
-    let (pack, mut diagnostics) = Pack::load(&folder, sources);
+    let (pack, diagnostics) = Pack::load(&folder, sources);
+    loaded(folder, pack, diagnostics, sources)
+}
+
+fn loaded(folder: Folder, pack: Option<Pack>, mut diagnostics: Vec<Diagnostic>, sources: &Sources) -> Loaded {
     let pack = pack.map(Arc::new);
     let scenarios = pack.as_ref().map(|pack| Scenarios::load(&folder, sources, pack));
     if let Some(scenarios) = &scenarios {
@@ -149,7 +246,7 @@ pub fn built_in_protocol(name: &str, sources: &mut Sources) -> Result<Loaded, Tr
         let help = suggest(
             name,
             known.iter().copied(),
-            &format!("built in: {}; a folder of yours: --pack DIR", known.join(", ")),
+            &format!("built in: {}; a folder of yours, or an AsyncAPI document: --pack PATH", known.join(", ")),
         );
         return Err(Trouble::new(format!("there is no protocol `{name}`\n  help: {help}")));
     }

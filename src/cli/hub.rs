@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::Trouble;
 use super::exec::{self, ExecArgs};
-use super::files::{self, Protocol};
+use super::files::{self, Described, PackArgs, Protocol};
 use super::signals::Signals;
 use crate::check::{self, EmbeddedHubs, HubProcess, SetupError, Subject};
 use crate::diagnostic::suggest;
@@ -34,9 +34,8 @@ pub struct HubArgs {
     /// A setting of the hub, or any key of the target file: version=0.2.0, secrets.jwt_secret=..., patience=10s
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub sets: Vec<String>,
-    /// A pack of yours instead of a built-in one: a folder with asyncapi.yaml, messages/, rules.yaml, scenarios/
-    #[arg(long, value_name = "DIR")]
-    pub pack: Option<PathBuf>,
+    #[command(flatten)]
+    pub own: PackArgs,
     /// A broken must that the document only implies warns
     #[arg(long)]
     pub stated_only: bool,
@@ -119,10 +118,10 @@ impl HubArgs {
         hubless: bool,
         sources: &mut Sources,
     ) -> Result<Vec<Protocol>, Trouble> {
-        if let Some(directory) = &self.pack {
-            let folder = files::user_folder(directory, sources)?;
-            let name = folder.name.clone();
-            let protocol = files::load(folder, sources).usable(sources)?;
+        if let Some(directory) = &self.own.pack {
+            let loaded = files::user_pack(directory, self.own.perspective, sources)?;
+            let name = loaded.folder.name.clone();
+            let protocol = loaded.usable(sources)?;
             let hub_named = self.url.is_some() || target.is_some() || hubless;
             if !hub_named && !hubproof_reference::protocols().contains(&name.as_str()) {
                 return Err(Trouble::new(format!(
@@ -189,8 +188,11 @@ impl HubArgs {
         if let Some(path) = &self.target {
             option("--target", path.display().to_string());
         }
-        if let Some(path) = &self.pack {
+        if let Some(path) = &self.own.pack {
             option("--pack", path.display().to_string());
+        }
+        if self.own.perspective == Described::Client {
+            option("--perspective", "client".to_owned());
         }
         for set in &self.sets {
             match set.split_once('=') {
@@ -334,18 +336,19 @@ pub enum Heard {
 }
 
 /// The loop of a run: hears all that is said, and signals, until nobody is left who could say something. The first
-/// signal stops the run in order, the second at once. How many came.
+/// signal stops the run in order, the second at once. How many came, and
+/// what the run says at its end, unless that was cut off.
 ///
 /// # Errors
 ///
 /// The run could not begin, or failed.
-pub async fn follow(
-    mut running: JoinHandle<Result<(), SetupError>>,
+pub async fn follow<T>(
+    mut running: JoinHandle<Result<T, SetupError>>,
     mut inbox: mpsc::Receiver<Event>,
     stop: &watch::Sender<bool>,
     signals: &mut Signals,
     mut hear: impl FnMut(Heard),
-) -> Result<usize, Trouble> {
+) -> Result<(usize, Option<T>), Trouble> {
     let mut asked_to_stop = 0;
     let mut ended = None;
     loop {
@@ -375,7 +378,8 @@ pub async fn follow(
         Some(Err(error)) if error.is_panic() => {
             Err(Trouble::new(format!("hubproof failed: {error}; please report this")))
         }
-        _ => Ok(asked_to_stop),
+        Some(Ok(Ok(done))) => Ok((asked_to_stop, Some(done))),
+        _ => Ok((asked_to_stop, None)),
     }
 }
 

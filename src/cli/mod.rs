@@ -7,10 +7,12 @@ mod exec;
 mod files;
 mod fuzz;
 mod hub;
+mod load;
 mod output;
 mod packs;
 mod progress;
 mod relay;
+mod scenario_files;
 mod serve;
 mod signals;
 
@@ -39,6 +41,8 @@ enum Command {
     Check(Box<check::CheckArgs>),
     /// Say what nobody foresees to a hub, and see whether it stands; without a URL, to the reference server
     Fuzz(Box<fuzz::FuzzArgs>),
+    /// Load a hub with thousands of virtual clients; without a URL, the reference server
+    Load(Box<load::LoadArgs>),
     /// Run the reference server
     Serve(Box<serve::ServeArgs>),
     Relay(Box<relay::RelayArgs>),
@@ -101,6 +105,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let done = match arguments.command {
         Command::Check(arguments) => check::run(*arguments),
         Command::Fuzz(arguments) => fuzz::run(*arguments),
+        Command::Load(arguments) => load::run(*arguments),
         Command::Serve(arguments) => serve::run(*arguments),
         Command::Relay(arguments) => relay::run(*arguments),
         Command::Compare(arguments) => compare::run(arguments),

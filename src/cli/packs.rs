@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::files::{self, Loaded, Protocol};
+use super::files::{self, Described, Loaded, PackArgs, Protocol};
 use super::{Trouble, colored, print};
 use crate::diagnostic::{has_errors, render_all, suggest};
 use crate::pack::Place;
@@ -31,8 +31,11 @@ enum PacksCommand {
     },
     /// Messages, rules and scenarios of a protocol, and which rules they prove
     Show {
-        /// A built-in protocol, or the folder of a pack
-        name: String,
+        /// A built-in protocol, the folder of a pack, or a plain AsyncAPI document
+        #[arg(required_unless_present = "pack", conflicts_with = "pack")]
+        name: Option<String>,
+        #[command(flatten)]
+        own: PackArgs,
         /// Only the rules, each with the scenarios that prove it
         #[arg(long)]
         rules: bool,
@@ -40,16 +43,24 @@ enum PacksCommand {
         format: Format,
     },
     /// Everything that is wrong with a pack and its scenarios
+    #[command(visible_alias = "check")]
     Lint {
-        /// The folder of a pack, or the name of a built-in protocol
-        directory: PathBuf,
+        /// The folder of a pack, a plain AsyncAPI document, or the name of a built-in protocol
+        #[arg(required_unless_present = "pack", conflicts_with = "pack")]
+        directory: Option<PathBuf>,
+        #[command(flatten)]
+        own: PackArgs,
     },
     /// Judge one payload by the schema of one message
     Validate {
+        /// A built-in protocol, the folder of a pack, or a plain AsyncAPI document
         name: String,
         message: String,
         /// A file with JSON; - is stdin
         file: PathBuf,
+        /// Whom a plain AsyncAPI document describes: the hub, or a client of it
+        #[arg(long, value_name = "WHO", value_enum, default_value_t = Described::Hub)]
+        perspective: Described,
     },
 }
 
@@ -62,19 +73,22 @@ enum Format {
 pub fn run(arguments: PacksArgs) -> Result<u8, Trouble> {
     match arguments.command {
         PacksCommand::List { format } => list(format),
-        PacksCommand::Show { name, rules, format } => show(&name, rules, format),
-        PacksCommand::Lint { directory } => lint(&directory),
-        PacksCommand::Validate { name, message, file } => validate(&name, &message, &file),
+        PacksCommand::Show { name, own, rules, format } => show(&own.over(name), own.perspective, rules, format),
+        PacksCommand::Lint { directory, own } => {
+            let directory = directory.map(|path| path.to_string_lossy().into_owned());
+            lint(std::path::Path::new(&own.over(directory)), own.perspective)
+        }
+        PacksCommand::Validate { name, message, file, perspective } => validate(&name, &message, &file, perspective),
     }
 }
 
-/// A built-in protocol, or a folder.
-fn named(name: &str, sources: &mut Sources) -> Result<Loaded, Trouble> {
-    if files::built_in().contains(&name) || !std::path::Path::new(name).is_dir() {
+/// A built-in protocol, or what lies at a path.
+fn named(name: &str, described: Described, sources: &mut Sources) -> Result<Loaded, Trouble> {
+    let path = std::path::Path::new(name);
+    if files::built_in().contains(&name) || !path.exists() && !name.contains(['/', '.']) {
         return files::built_in_protocol(name, sources);
     }
-    let folder = files::user_folder(std::path::Path::new(name), sources)?;
-    Ok(files::load(folder, sources))
+    files::user_pack(path, described, sources)
 }
 
 fn list(format: Format) -> Result<u8, Trouble> {
@@ -121,9 +135,9 @@ fn provers(protocol: &Protocol) -> BTreeMap<&str, Vec<String>> {
     provers
 }
 
-fn show(name: &str, only_rules: bool, format: Format) -> Result<u8, Trouble> {
+fn show(name: &str, described: Described, only_rules: bool, format: Format) -> Result<u8, Trouble> {
     let mut sources = Sources::default();
-    let protocol = named(name, &mut sources)?.usable(&sources)?;
+    let protocol = named(name, described, &mut sources)?.usable(&sources)?;
     let pack = &protocol.pack;
     let provers = provers(&protocol);
     let mut out = String::new();
@@ -192,14 +206,11 @@ fn show(name: &str, only_rules: bool, format: Format) -> Result<u8, Trouble> {
     finish(format, text, value)
 }
 
-fn lint(directory: &std::path::Path) -> Result<u8, Trouble> {
+fn lint(directory: &std::path::Path, described: Described) -> Result<u8, Trouble> {
     let mut sources = Sources::default();
     let loaded = match directory.to_str() {
-        Some(name) if !directory.is_dir() => named(name, &mut sources)?,
-        _ => {
-            let folder = files::user_folder(directory, &mut sources)?;
-            files::load(folder, &sources)
-        }
+        Some(name) if !directory.is_dir() => named(name, described, &mut sources)?,
+        _ => files::user_pack(directory, described, &mut sources)?,
     };
     if !loaded.diagnostics.is_empty() {
         print(&format!("{}\n", render_all(&loaded.diagnostics, &sources, colored())));
@@ -219,9 +230,9 @@ fn lint(directory: &std::path::Path) -> Result<u8, Trouble> {
     Ok(if has_errors(&loaded.diagnostics) { super::exit::USAGE } else { 0 })
 }
 
-fn validate(name: &str, message: &str, file: &std::path::Path) -> Result<u8, Trouble> {
+fn validate(name: &str, message: &str, file: &std::path::Path, described: Described) -> Result<u8, Trouble> {
     let mut sources = Sources::default();
-    let protocol = named(name, &mut sources)?.usable(&sources)?;
+    let protocol = named(name, described, &mut sources)?.usable(&sources)?;
     let Some(found) = protocol.pack.message(message) else {
         let known: Vec<&str> = protocol.pack.messages.iter().map(|message| message.name.as_str()).collect();
         return Err(Trouble::new(format!(

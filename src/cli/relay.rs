@@ -33,9 +33,8 @@ pub struct RelayArgs {
     /// The protocol that the hub speaks
     #[arg(long, value_name = "NAME", required_unless_present = "pack", conflicts_with = "pack")]
     protocol: Option<String>,
-    /// The same as a folder of yours
-    #[arg(long, value_name = "DIR")]
-    pack: Option<PathBuf>,
+    #[command(flatten)]
+    pack: files::PackArgs,
     /// Choose by this number: the same number, the same change
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -102,8 +101,8 @@ pub fn run(arguments: RelayArgs) -> Result<u8, Trouble> {
 /// Everything that can be changed in this protocol.
 fn computed(arguments: &RelayArgs) -> Result<Vec<Computed>, Trouble> {
     let mut sources = Sources::default();
-    let loaded = match (&arguments.pack, &arguments.protocol) {
-        (Some(folder), _) => files::load(files::user_folder(folder, &mut sources)?, &sources),
+    let loaded = match (&arguments.pack.pack, &arguments.protocol) {
+        (Some(path), _) => files::user_pack(path, arguments.pack.perspective, &mut sources)?,
         (None, name) => files::built_in_protocol(name.as_deref().unwrap_or_default(), &mut sources)?,
     };
     let known = facts::of(&loaded.usable(&sources)?.pack);

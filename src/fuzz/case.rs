@@ -1,12 +1,14 @@
 //! One case: something odd, said at one moment of one conversation, and what must be true all the same. A case is an
 //! ordinary scenario, so whoever wants to see a finding again plays it with `hubproof check`.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use super::framing::Framing;
 use super::malformed::Spoilt;
 use super::material::{Material, Moment, head, spoken_by};
-use super::mutation::{self, Mutation};
+use super::mutation::{self, Mutation, Site};
 use super::oracle;
 use super::payload::{self, Change, Class, Edit};
 use super::seed::Dice;
@@ -48,10 +50,12 @@ pub enum Placement {
     Within,
     /// There too, but by somebody else.
     Outside,
+    /// Within a walk: several actors say right things by chance, about each other's things.
+    Walk,
 }
 
 impl Placement {
-    pub const ALL: [Self; 4] = [Self::First, Self::Joined, Self::Within, Self::Outside];
+    pub const ALL: [Self; 5] = [Self::First, Self::Joined, Self::Within, Self::Outside, Self::Walk];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -59,6 +63,7 @@ impl Placement {
             Self::Joined => "joined",
             Self::Within => "within",
             Self::Outside => "outside",
+            Self::Walk => "walk",
         }
     }
 }
@@ -85,6 +90,8 @@ pub struct Case {
 }
 
 /// Actors of a case besides those of its scenario.
+/// The name of the step that says what is odd.
+pub const ODD: &str = "the_odd";
 pub const INNOCENT: &str = "innocent";
 pub const NEWCOMER: &str = "newcomer";
 const SENDER: &str = "sender";
@@ -94,8 +101,20 @@ const ATTEMPTS: usize = 8;
 
 /// The case of a cell that plays in one of `scenes`; `None` where the protocol gives nothing to make it of.
 pub fn make(material: &Material, cell: Cell, scenes: &[Scene], number: u64, dice: &mut Dice) -> Option<Case> {
-    let message = material.pack.messages.get(cell.message)?;
     let scene = dice.pick(scenes)?.clone();
+    made(material, cell, scene, Vec::new(), number, dice)
+}
+
+/// The case of a cell in a scene. `behind` is what others go on saying before the oracles are asked.
+pub(super) fn made(
+    material: &Material,
+    cell: Cell,
+    scene: Scene,
+    behind: Vec<Value>,
+    number: u64,
+    dice: &mut Dice,
+) -> Option<Case> {
+    let message = material.pack.messages.get(cell.message)?;
     let mut base = material.example(message, &scene.role, &scene.sender);
     compose::merge(&mut base, &scene.with);
     compose::remove(&mut base, &scene.without);
@@ -104,8 +123,9 @@ pub fn make(material: &Material, cell: Cell, scenes: &[Scene], number: u64, dice
     let mut steps = scene.steps;
     let mut odd = Map::new();
     odd.insert(format!("{} sends raw", scene.sender), said.raw);
-    odd.insert("as".to_owned(), json!("the_odd"));
+    odd.insert("as".to_owned(), json!(ODD));
     steps.push(Value::Object(odd));
+    steps.extend(behind);
     steps.extend(oracle::steps(material, message, said.class, &scene.sender, cell.placement));
     let mut scenario = Map::new();
     let title =
@@ -130,40 +150,56 @@ pub fn make(material: &Material, cell: Cell, scenes: &[Scene], number: u64, dice
 /// What comes before the odd message, and who says it.
 #[derive(Clone)]
 pub struct Scene {
-    sender: String,
-    role: String,
+    pub(super) sender: String,
+    pub(super) role: String,
     /// The role of those who look on.
-    bystander: String,
-    actors: Map<String, Value>,
+    pub(super) bystander: String,
+    pub(super) actors: Map<String, Value>,
     /// Other keys of the scenario: needs, exclusive.
-    keys: Map<String, Value>,
-    lets: Option<Value>,
-    steps: Vec<Value>,
+    pub(super) keys: Map<String, Value>,
+    pub(super) lets: Option<Value>,
+    pub(super) steps: Vec<Value>,
     /// What the scenario puts into the message.
-    with: Value,
-    without: Vec<String>,
+    pub(super) with: Value,
+    pub(super) without: Vec<String>,
+    /// Where the message can be mutated.
+    pub(super) sites: Arc<[Site]>,
+}
+
+/// Where a message can be mutated, who it is from being a matter of whoever looks on.
+pub(super) fn sites(material: &Material, message: &MessageType) -> Arc<[Site]> {
+    mutation::sites(message, &material.identities(material.bystander().unwrap_or_default())).into()
 }
 
 /// All scenes in which a message can be said at such a moment.
 pub fn scenes(material: &Material, message: &MessageType, placement: Placement) -> Vec<Scene> {
+    let sites = sites(material, message);
     match placement {
         Placement::First | Placement::Joined => {
             let mut roles = material.speakers(&message.name);
             if roles.is_empty() {
                 roles.extend(material.bystander());
             }
-            roles.into_iter().filter_map(|role| alone(material, message, placement, role)).collect()
+            roles.into_iter().filter_map(|role| alone(material, message, placement, role, &sites)).collect()
         }
         Placement::Within | Placement::Outside => material
             .moments(&message.name)
             .into_iter()
-            .filter_map(|moment| within(material, moment, placement))
+            .filter_map(|moment| within(material, moment, placement, &sites))
             .collect(),
+        // Every walk is made anew.
+        Placement::Walk => Vec::new(),
     }
 }
 
 /// A conversation of its own: the socket is opened, or the opening played.
-fn alone(material: &Material, message: &MessageType, placement: Placement, role: &str) -> Option<Scene> {
+fn alone(
+    material: &Material,
+    message: &MessageType,
+    placement: Placement,
+    role: &str,
+    sites: &Arc<[Site]>,
+) -> Option<Scene> {
     let role = role.to_owned();
     let mut steps = vec![json!({ "innocent joins": null })];
     let (mut with, mut without) = (Value::Null, Vec::new());
@@ -195,11 +231,12 @@ fn alone(material: &Material, message: &MessageType, placement: Placement, role:
         steps,
         with,
         without,
+        sites: Arc::clone(sites),
     })
 }
 
 /// A scenario up to the moment, without what it judges and without its silences.
-fn within(material: &Material, moment: Moment, placement: Placement) -> Option<Scene> {
+fn within(material: &Material, moment: Moment, placement: Placement, sites: &Arc<[Site]>) -> Option<Scene> {
     let script = material.scenarios.get(moment.script)?;
     let step = script.steps.get(moment.step)?;
     let (spoken, _) = head(step)?;
@@ -246,10 +283,11 @@ fn within(material: &Material, moment: Moment, placement: Placement) -> Option<S
         steps,
         with,
         without,
+        sites: Arc::clone(sites),
     })
 }
 
-fn overrides(step: &Value, actor: &str) -> (Value, Vec<String>) {
+pub(super) fn overrides(step: &Value, actor: &str) -> (Value, Vec<String>) {
     let with = step.get("with").map_or(Value::Null, |with| deep(with, &|text| spoken_by(text, actor)));
     let without = step.get("without").and_then(Value::as_array).into_iter().flatten();
     (with, without.filter_map(Value::as_str).map(str::to_owned).collect())
@@ -287,10 +325,10 @@ fn unjudged(step: &Value) -> Option<Value> {
 
 // ---- what
 
-struct Said {
+pub(super) struct Said {
     /// The argument of `sends raw`.
-    raw: Value,
-    class: Class,
+    pub(super) raw: Value,
+    pub(super) class: Class,
     odd: String,
     pointer: String,
 }
@@ -314,8 +352,7 @@ fn said(
             Some(Said { raw, class: framing.class(), odd: framing.name().to_owned(), pointer: String::new() })
         }
         Oddity::Mutated(mutation) => {
-            let sites = mutation::sites(message, &material.identities(&scene.bystander));
-            let sites: Vec<_> = sites.into_iter().filter(|site| site.mutation == mutation).collect();
+            let sites: Vec<_> = scene.sites.iter().filter(|site| site.mutation == mutation).collect();
             (0..ATTEMPTS).find_map(|_| {
                 let site = dice.pick(&sites)?;
                 let edits = mutation::edits(&material.pack, message, site, dice)?;
@@ -329,7 +366,7 @@ fn said(
     }
 }
 
-fn spoken(material: &Material, message: &MessageType, base: &Value, edits: &[Edit]) -> Option<Said> {
+pub(super) fn spoken(material: &Material, message: &MessageType, base: &Value, edits: &[Edit]) -> Option<Said> {
     // Expressions stand for what the example has there.
     let example = message.template();
     let plain = deep_with(base, &example);
@@ -341,7 +378,7 @@ fn spoken(material: &Material, message: &MessageType, base: &Value, edits: &[Edi
 }
 
 /// A value whose expressions are replaced by what another has in their place, or by some text.
-fn deep_with(base: &Value, example: &Value) -> Value {
+pub(super) fn deep_with(base: &Value, example: &Value) -> Value {
     match base {
         Value::String(text) if text.contains("${") => match example {
             Value::Null => json!("text"),
@@ -359,7 +396,7 @@ fn deep_with(base: &Value, example: &Value) -> Value {
 }
 
 /// Members of a right message made anew, or all of them; who says it, and by what it is recognised, stays.
-fn explored(message: &MessageType, base: &Value, dice: &mut Dice) -> Vec<Edit> {
+pub(super) fn explored(message: &MessageType, base: &Value, dice: &mut Dice) -> Vec<Edit> {
     let shape = Shape::of(&message.schema.source, &mut Branches::One(dice));
     let fixed = message.matcher.literals();
     let required = shape.required();

@@ -14,15 +14,21 @@
 //! malformed, framing              texts that are no JSON; frames that are unusual
 //! material                        who says what, when: read off the scenarios
 //! case, oracle, text              one case: conversation, oddity, what must be true; as a file
+//! ground, walk                    cases in which several actors say right things by chance
 //! plan                            which case comes when
 //! campaign                        plays cases on a hub, with the machinery of `hubproof check`
 //! cause, outcome                  what a finding is about; what came of many cases
+//! shrink, smaller                 the smallest scenario that still fails; played on a hub
+//! saved, replay                   a finding as a file of its own; what became of it
+//! transcript, twins, differ       what two hubs said in the same case, side by side
 //! ```
 
 pub mod campaign;
 pub mod case;
 pub mod cause;
+pub mod differ;
 pub mod framing;
+pub mod ground;
 pub mod malformed;
 pub mod material;
 pub mod mutation;
@@ -30,7 +36,14 @@ pub mod oracle;
 pub mod outcome;
 pub mod payload;
 pub mod plan;
+pub mod replay;
+pub mod saved;
 pub mod seed;
 pub mod shape;
+pub mod shrink;
+pub mod smaller;
 pub mod text;
+pub mod transcript;
+pub mod twins;
 pub mod value;
+pub mod walk;

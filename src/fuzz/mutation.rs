@@ -81,15 +81,16 @@ pub struct Site {
     pub pointer: String,
 }
 
-/// Levels of members that are mutated one by one.
+/// Levels of members that are mutated one by one, and places in all.
 const LEVELS: usize = 3;
+const PLACES: usize = 4_000;
 
 /// All sites of a message, in the order of its schema. `foreign` are the members that say who the sender is.
 pub fn sites(message: &MessageType, foreign: &[String]) -> Vec<Site> {
     let mut sites = Vec::new();
     let root = Shape::of(&message.schema.source, &mut Branches::All);
     let example = message.template();
-    visit(&root, &example, String::new(), 0, &mut |pointer, shape, present, required| {
+    visit(&root, &example, String::new(), 0, &mut PLACES.clone(), &mut |pointer, shape, present, required| {
         let mut add = |mutation| sites.push(Site { mutation, pointer: pointer.to_owned() });
         let values = shape.values();
         let types = shape.types();
@@ -161,6 +162,7 @@ fn visit<'a>(
     example: &Value,
     pointer: String,
     level: usize,
+    left: &mut usize,
     see: &mut impl FnMut(&str, &Shape<'a>, bool, bool),
 ) {
     if level == 0 {
@@ -171,11 +173,13 @@ fn visit<'a>(
     }
     let required = shape.required();
     for name in shape.members() {
+        let Some(rest) = left.checked_sub(1) else { return };
+        *left = rest;
         let inner = shape.member(name, &mut Branches::All);
         let here = format!("{pointer}/{}", crate::matcher::escape(name));
         let value = example.get(name);
         see(&here, &inner, value.is_some(), required.contains(name));
-        visit(&inner, value.unwrap_or(&Value::Null), here, level + 1, see);
+        visit(&inner, value.unwrap_or(&Value::Null), here, level + 1, left, see);
     }
 }
 
@@ -320,7 +324,10 @@ fn out_of_range(shape: &Shape<'_>, dice: &mut Dice) -> Option<Value> {
     choices.extend(shape.most("exclusiveMaximum").map(whole));
     choices.extend(shape.most("maxLength").map(|most| json!("x".repeat((most as usize).min(1 << 16) + 1))));
     choices.extend(
-        shape.least("minLength").filter(|least| *least > 0.0).map(|least| json!("x".repeat(least as usize - 1))),
+        shape
+            .least("minLength")
+            .filter(|least| *least > 0.0)
+            .map(|least| json!("x".repeat((least as usize - 1).min(1 << 16)))),
     );
     choices.extend(shape.least("minItems").filter(|least| *least > 0.0).map(|_| json!([])));
     dice.pick(&choices).cloned()

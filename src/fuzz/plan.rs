@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 
 use super::case::{self, Case, Cell, Oddity, Placement, Scene};
 use super::framing::Framing;
+use super::ground::Ground;
 use super::malformed::Spoilt;
 use super::material::Material;
-use super::mutation::{self, Mutation};
+use super::mutation::Mutation;
 use super::seed::Dice;
+use super::walk;
 
 /// All cells of a protocol that something can be made of, in the order in which they are played: shuffled by the seed.
 pub struct Plan {
@@ -16,6 +18,7 @@ pub struct Plan {
     pub cells: Vec<Cell>,
     /// Where a message can be said, by its index.
     scenes: BTreeMap<(usize, Placement), Vec<Scene>>,
+    ground: Ground,
 }
 
 impl Plan {
@@ -23,12 +26,12 @@ impl Plan {
     pub fn new(material: &Material, seed: u64, message: &dyn Fn(&str) -> bool) -> Self {
         let mut cells = Vec::new();
         let mut scenes = BTreeMap::new();
+        let ground = Ground::of(material);
         for (index, declared) in material.pack.messages.iter().enumerate() {
             if !declared.directions.to_hub || declared.abstract_ || !message(&declared.name) {
                 continue;
             }
-            let role = material.speakers(&declared.name).first().copied().or_else(|| material.bystander());
-            let sites = mutation::sites(declared, &material.identities(role.unwrap_or_default()));
+            let sites = case::sites(material, declared);
             let mutated =
                 Mutation::ALL.into_iter().filter(|mutation| sites.iter().any(|site| site.mutation == *mutation));
             let oddities = std::iter::once(Oddity::Explored)
@@ -40,7 +43,7 @@ impl Plan {
                 for (placement, found) in &here {
                     let cell = Cell { message: index, oddity, placement: *placement };
                     // What no dice make a case of is no cell.
-                    let makes = |number| case::make(material, cell, found, 0, &mut Dice::of(seed, number)).is_some();
+                    let makes = |number| made(material, cell, found, &ground, 0, &mut Dice::of(seed, number)).is_some();
                     if (0..4).any(makes) {
                         cells.push(cell);
                     }
@@ -53,7 +56,7 @@ impl Plan {
         for last in (1..cells.len()).rev() {
             cells.swap(last, dice.below(last + 1));
         }
-        Self { seed, cells, scenes }
+        Self { seed, cells, scenes, ground }
     }
 
     /// Numbers of cases whose cells are wanted, each cell in turn, without end where there is one.
@@ -74,6 +77,20 @@ impl Plan {
     pub fn case(&self, material: &Material, number: u64) -> Option<Case> {
         let cell = self.cell(number)?;
         let scenes = self.scenes.get(&(cell.message, cell.placement))?;
-        case::make(material, cell, scenes, number, &mut Dice::of(self.seed, number))
+        made(material, cell, scenes, &self.ground, number, &mut Dice::of(self.seed, number))
+    }
+}
+
+fn made(
+    material: &Material,
+    cell: Cell,
+    scenes: &[Scene],
+    ground: &Ground,
+    number: u64,
+    dice: &mut Dice,
+) -> Option<Case> {
+    match cell.placement {
+        Placement::Walk => walk::make(material, ground, cell, number, dice),
+        _ => case::make(material, cell, scenes, number, dice),
     }
 }

@@ -10,13 +10,20 @@ use super::shape::{Branches, Shape};
 const DEPTH: usize = 6;
 /// Members and items of one value that are made of free choice.
 const WIDTH: usize = 5;
+/// Values within each other, and values in all, of any: a schema may require that a value goes on forever.
+const DEEPEST: usize = 32;
+const MOST: usize = 4_000;
 
 /// A value that fits `shape`, as far as can be constructed: `not`, and bounds that contradict each other, are not seen.
 pub fn value(shape: &Shape<'_>, dice: &mut Dice) -> Value {
-    made(shape, dice, 0)
+    made(shape, dice, 0, &mut MOST.clone())
 }
 
-fn made(shape: &Shape<'_>, dice: &mut Dice, depth: usize) -> Value {
+fn made(shape: &Shape<'_>, dice: &mut Dice, depth: usize, left: &mut usize) -> Value {
+    *left = left.saturating_sub(1);
+    if depth > DEEPEST || *left == 0 {
+        return Value::Null;
+    }
     if let Some(values) = shape.values() {
         return dice.pick(&values).map_or(Value::Null, |value| (*value).clone());
     }
@@ -34,20 +41,23 @@ fn made(shape: &Shape<'_>, dice: &mut Dice, depth: usize) -> Value {
         "integer" => integer(shape, dice),
         "number" => number(shape, dice),
         "string" => Value::String(text(shape, dice)),
-        "array" => list(shape, dice, depth),
-        _ => object(shape, dice, depth),
+        "array" => list(shape, dice, depth, left),
+        _ => object(shape, dice, depth, left),
     }
 }
 
-fn object(shape: &Shape<'_>, dice: &mut Dice, depth: usize) -> Value {
+fn object(shape: &Shape<'_>, dice: &mut Dice, depth: usize, left: &mut usize) -> Value {
     let required = shape.required();
     let mut members = Map::new();
     // All, none, or each by its own chance: so that every combination of few comes up.
     let share = *dice.pick(&[0.0, 0.5, 0.5, 0.8, 1.0]).unwrap_or(&0.5);
     for name in shape.members() {
+        if *left == 0 {
+            break;
+        }
         if required.contains(name) || (depth < DEPTH && dice.fraction() < share) {
             let inner = shape.member(name, &mut Branches::One(dice));
-            members.insert(name.to_owned(), made(&inner, dice, depth + 1));
+            members.insert(name.to_owned(), made(&inner, dice, depth + 1, left));
         }
     }
     let least = shape.least("minProperties").unwrap_or(0.0) as usize;
@@ -60,19 +70,22 @@ fn object(shape: &Shape<'_>, dice: &mut Dice, depth: usize) -> Value {
     for _ in 0..wanted.min(64) {
         let name = format!("x_{}", name(dice));
         let inner = shape.member(&name, &mut Branches::One(dice));
-        members.insert(name, made(&inner, dice, depth + 1));
+        members.insert(name, made(&inner, dice, depth + 1, left));
     }
     Value::Object(members)
 }
 
-fn list(shape: &Shape<'_>, dice: &mut Dice, depth: usize) -> Value {
+fn list(shape: &Shape<'_>, dice: &mut Dice, depth: usize, left: &mut usize) -> Value {
     let least = shape.least("minItems").unwrap_or(0.0) as usize;
-    let most = shape.most("maxItems").map_or(least + WIDTH, |most| most as usize);
-    let length = if depth >= DEPTH { least } else { least + dice.below(most.saturating_sub(least).min(WIDTH) + 1) };
+    let most = shape.most("maxItems").map_or(least.saturating_add(WIDTH), |most| most as usize);
+    let more = if depth >= DEPTH { 0 } else { dice.below(most.saturating_sub(least).min(WIDTH) + 1) };
     let mut items: Vec<Value> = Vec::new();
-    for index in 0..length.min(1024) {
+    for index in 0..least.saturating_add(more).min(1024) {
+        if *left == 0 {
+            break;
+        }
         let inner = shape.item(index, &mut Branches::One(dice));
-        let item = made(&inner, dice, depth + 1);
+        let item = made(&inner, dice, depth + 1, left);
         if !shape.is_true("uniqueItems") || !items.contains(&item) {
             items.push(item);
         }
@@ -118,7 +131,7 @@ fn integer(shape: &Shape<'_>, dice: &mut Dice) -> Value {
             high.unwrap_or(low.unwrap_or(0).saturating_add(2000)),
         )
     };
-    let rounded = number - number.rem_euclid(step);
+    let rounded = number.saturating_sub(number.rem_euclid(step));
     json!(if within(&rounded) { rounded } else { rounded.saturating_add(step) })
 }
 
@@ -202,15 +215,38 @@ fn text(shape: &Shape<'_>, dice: &mut Dice) -> String {
     }
 }
 
-/// A text of the form of a regular expression; `None` where that cannot be had (look-around, back references).
+/// Longest text that is made for a regular expression.
+const LONGEST: usize = 1 << 16;
+
+/// A text of the form of a regular expression; `None` where that cannot be had (look-around, back references, a text too long).
 fn fitting(pattern: &str, dice: &mut Dice) -> Option<String> {
     // A schema's pattern may match anywhere; without anchors of its own it is taken as the whole text.
     let hir =
         regex_syntax::ParserBuilder::new().build().parse(pattern.trim_start_matches('^').trim_end_matches('$')).ok()?;
+    if hir.properties().minimum_len().is_some_and(|least| least > LONGEST) || within_bounds(&hir) > LONGEST {
+        return None;
+    }
     let texts = rand_regex::Regex::with_hir(hir, 8).ok()?;
     let text: Result<String, _> =
         rand::distr::Distribution::<Result<String, std::string::FromUtf8Error>>::sample(&texts, dice.source());
     text.ok()
+}
+
+/// The longest text of a regular expression, where what may go on forever is repeated a few times.
+fn within_bounds(hir: &regex_syntax::hir::Hir) -> usize {
+    use regex_syntax::hir::HirKind;
+    match hir.kind() {
+        HirKind::Empty | HirKind::Look(_) => 0,
+        HirKind::Literal(literal) => literal.0.len(),
+        HirKind::Class(_) => 4,
+        HirKind::Capture(capture) => within_bounds(&capture.sub),
+        HirKind::Concat(parts) => parts.iter().map(within_bounds).fold(0, usize::saturating_add),
+        HirKind::Alternation(parts) => parts.iter().map(within_bounds).max().unwrap_or(0),
+        HirKind::Repetition(repeated) => {
+            let most = repeated.max.unwrap_or_else(|| repeated.min.saturating_add(8)) as usize;
+            within_bounds(&repeated.sub).saturating_mul(most)
+        }
+    }
 }
 
 fn formatted(format: &str, dice: &mut Dice) -> String {

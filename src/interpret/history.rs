@@ -9,8 +9,8 @@ use crate::event::FrameReport;
 /// Enough to see how a connection began and how it ended.
 const FIRST: usize = 16;
 const LAST: usize = 32;
-/// Characters of a payload that are kept.
-pub const LONGEST_TEXT: usize = 600;
+/// Characters of a payload that are kept for whoever reads a report.
+pub const KEPT: usize = 600;
 
 #[derive(Default)]
 pub struct History {
@@ -50,8 +50,8 @@ impl History {
 }
 
 /// A payload as the record keeps it: the cut text, and a hash where it was cut.
-pub fn cut(text: &str) -> (String, Option<String>) {
-    match text.char_indices().nth(LONGEST_TEXT) {
+pub fn cut(text: &str, kept: usize) -> (String, Option<String>) {
+    match text.char_indices().nth(kept) {
         None => (text.to_owned(), None),
         Some((at, _)) => {
             let hash = Sha256::digest(text).iter().take(6).map(|byte| format!("{byte:02x}")).collect();

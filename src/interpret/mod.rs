@@ -5,7 +5,7 @@
 //! to wait for; every input polls what is waited for again. Sending never waits, reading never stops.
 
 mod actor;
-mod decode;
+pub mod decode;
 mod ends;
 mod expect;
 mod framing;
@@ -32,9 +32,11 @@ use crate::event::{Cause, Direction, FrameReport, Margin, ScenarioReport};
 use crate::frame::{Frame, Received};
 use crate::scenario::functions::World;
 use crate::scenario::model::{ActorId, Need, Program};
+use crate::scenario::template::Template;
 use crate::scenario::value::{Bound, Wire};
 use actor::{Actor, Closing, End, Link};
 use history::History;
+pub use history::KEPT;
 use judge::Judgement;
 
 /// What a conversation must know about the target and the run.
@@ -55,6 +57,11 @@ pub struct Config {
     pub stated_only: bool,
     /// Frames are reported as they pass.
     pub trace: bool,
+    /// Characters of a payload that the history keeps: [`KEPT`], or more for whoever compares what was said.
+    pub kept: usize,
+    /// What the `sends raw` step of this name (its `as`) says, whatever it was compiled with: so one program serves many
+    /// conversations that differ in this alone.
+    pub instead: Option<(&'static str, Arc<Template>)>,
     /// Takes secrets out of whatever is recorded.
     pub mask: Arc<dyn Fn(&str) -> String + Send + Sync>,
 }
@@ -510,7 +517,7 @@ impl Conversation {
 
     fn record(&mut self, id: ActorId, connection: u32, direction: Direction, kind: &str, text: &str, size: usize) {
         let masked = (self.config.mask)(text);
-        let (text, hash) = history::cut(&masked);
+        let (text, hash) = history::cut(&masked, self.config.kept);
         let actor = self.program.actors[id].name.clone();
         let frame = FrameReport { at: self.now, actor, connection, direction, kind: kind.to_owned(), text, size, hash };
         if self.config.trace {

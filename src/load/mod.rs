@@ -24,6 +24,7 @@ pub mod client;
 pub mod compare;
 pub mod engine;
 pub mod ledger;
+pub mod lint;
 pub mod measure;
 pub mod metric;
 pub mod plan;

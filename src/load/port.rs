@@ -3,6 +3,8 @@
 //! A shell with sockets implements [`Port`] for load; a virtual queue implements it for tests. The port is generic in the
 //! client's code, so a call is a direct call and nothing is allocated to make it.
 
+use serde_json::Value;
+
 use super::Nanos;
 use super::program::{HookId, JourneyId, MessageId};
 
@@ -53,6 +55,28 @@ pub struct Dial {
     pub from: Option<String>,
 }
 
+impl Dial {
+    /// From JSON with the members of a dial; what is null is not there. `None` where it is something else.
+    pub fn from_json(text: &[u8]) -> Option<Self> {
+        let value: Value = serde_json::from_slice(text).ok()?;
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let one = |name: &str| value.get(name).filter(|value| !value.is_null()).map(text);
+        let pairs = |name: &str| {
+            let members = value.get(name).and_then(Value::as_object).into_iter().flatten();
+            members.filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.clone(), text(value))).collect()
+        };
+        let subprotocols =
+            value.get("subprotocols").and_then(Value::as_array).into_iter().flatten().map(text).collect();
+        Some(Self {
+            path: one("path"),
+            query: pairs("query"),
+            headers: pairs("headers"),
+            subprotocols,
+            from: one("from"),
+        })
+    }
+}
+
 /// What went wrong for a client, counted by kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Trouble {
@@ -70,6 +94,8 @@ pub enum Trouble {
     Unusable(MessageId),
     /// A hook failed.
     Hook,
+    /// A text that a step needs could not be worked out.
+    Internal,
     /// A journey was due, and no client was free to begin it.
     NoFreeClient,
     /// A journey was under way when the connection ended, or when the run did.
@@ -125,7 +151,8 @@ pub trait Port {
     /// [`Nanos::MAX`] wants none.
     fn wake(&mut self, at: Nanos);
 
-    /// Makes something happen outside the socket; `write` appends its arguments, JSON.
+    /// Makes something happen outside the socket; `write` appends JSON: `args`, and `message` where one goes along.
+    /// Answered by [`Input::Answer`], calls of one client in their order.
     fn hook(&mut self, hook: HookId, write: impl FnOnce(&mut Vec<u8>));
 
     /// The opening went through, for the first time or again.
@@ -151,6 +178,9 @@ pub trait Port {
 
     /// A journey began.
     fn begun(&mut self, journey: JourneyId, at: Nanos);
+
+    /// A journey came to nothing, and that is all right: what it asked for may stay unanswered.
+    fn idle(&mut self, journey: JourneyId, at: Nanos);
 
     /// A journey came to nothing.
     fn failed(&mut self, journey: JourneyId, at: Nanos);

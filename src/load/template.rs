@@ -2,7 +2,7 @@
 //!
 //! What fills a slot is JSON text already, captured from a frame as it stood there or worked out ahead, so that nothing is
 //! parsed, escaped or built when the message is due. Only an expression over something that has just come has to be worked
-//! out at that time; `lint` names these.
+//! out then, before the message that needs it; `lint` names these.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -43,6 +43,8 @@ pub enum Source {
     Own(u16),
     /// The number of the client in its role.
     Index,
+    /// The number of the journey of this client, from 1.
+    Turn,
     Unique(Arc<str>),
     Uuid,
     NowMs,
@@ -50,8 +52,6 @@ pub enum Source {
     NowIso,
     /// When the message is due, in nanoseconds since the origin of the run.
     DueNs,
-    /// Worked out when the message is sent.
-    Late(Arc<Computed>),
 }
 
 /// An expression that the engine has to work out.
@@ -100,6 +100,10 @@ impl Texts {
         self.spans[slot] = (start as u32, (self.bytes.len() - start) as u32);
     }
 
+    pub fn unset(&mut self, slot: u16) {
+        self.spans[usize::from(slot)] = EMPTY;
+    }
+
     /// Forgets all texts and keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
@@ -112,6 +116,7 @@ pub struct Sight<'a> {
     pub own: &'a Texts,
     pub texts: &'a Texts,
     pub index: u32,
+    pub turn: u32,
     pub party: u32,
     pub due: Nanos,
     pub now: Nanos,
@@ -197,6 +202,7 @@ impl Source {
         let _ = match self {
             Self::Text(_) | Self::Own(_) => Ok(()),
             Self::Index => write!(out, "{}", sight.index),
+            Self::Turn => write!(out, "{}", sight.turn),
             Self::Unique(prefix) => {
                 *sight.uniques += 1;
                 write!(out, "{prefix}_{}_{}x{}", sight.run.stamp, sight.party, *sight.uniques)
@@ -211,17 +217,6 @@ impl Source {
                 Err(_) => return Err(Hollow),
             },
             Self::DueNs => write!(out, "{}", sight.due),
-            Self::Late(computed) => {
-                let value = computed.eval(sight)?;
-                match (&value, inside) {
-                    (Value::String(text), true) => {
-                        let text = Value::String(text.clone()).to_string();
-                        out.extend_from_slice(scan::inside(text.as_bytes()));
-                    }
-                    _ => out.extend_from_slice(value.to_string().as_bytes()),
-                }
-                Ok(())
-            }
         };
         if quoted {
             out.push(b'"');
@@ -280,6 +275,7 @@ mod tests {
             own: &own,
             texts: &texts,
             index: 3,
+            turn: 4,
             party: 17,
             due: 5,
             now: 2_000_000_000,

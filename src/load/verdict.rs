@@ -79,7 +79,7 @@ const OWN_ERRORS: f64 = 0.01;
 pub fn judge(state: State<'_>, outcomes: &[Outcome], circumstances: Circumstances) -> Judgement {
     let mut judgement = Judgement::default();
     let State { layout, total, account, intervals } = state;
-    measured(&mut judgement, layout, total);
+    measured(&mut judgement, layout, total, intervals);
     send_delays(&mut judgement, layout, total);
     cores(&mut judgement, intervals);
     lateness(&mut judgement, layout, total, circumstances);
@@ -98,11 +98,14 @@ fn sent(layout: &Layout, total: &Total) -> u64 {
     messages.map(|message| total.count(layout, Count::Message(message, MessageCount::Sent))).sum()
 }
 
-fn measured(judgement: &mut Judgement, layout: &Layout, total: &Total) {
+fn measured(judgement: &mut Judgement, layout: &Layout, total: &Total, intervals: &[Interval]) {
     if total.time == 0 {
         judgement.add(Validity::Invalid, "unmeasured", "the run ended before a whole interval was measured".to_owned());
-    } else if sent(layout, total) == 0 {
-        judgement.add(Validity::Invalid, "unmeasured", "nothing was sent".to_owned());
+    } else if sent(layout, total) == 0
+        && !intervals.iter().any(|one| one.gauges[Gauge::Connections as usize].highest > 0)
+    {
+        // Clients that only stay have nothing to say.
+        judgement.add(Validity::Invalid, "unmeasured", "nothing was sent, and nobody was connected".to_owned());
     }
 }
 

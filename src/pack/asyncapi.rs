@@ -17,6 +17,7 @@ pub struct Directions {
     pub unasked: bool,
 }
 
+#[derive(Clone, Debug)]
 pub struct Declared {
     pub name: String,
     pub span: Span,
@@ -33,11 +34,13 @@ pub struct Declared {
     pub correlation: Option<String>,
 }
 
+#[derive(Clone, Debug)]
 pub enum Payload {
     File { path: String, span: Span },
     Inline { node: Node },
 }
 
+#[derive(Clone, Debug)]
 pub struct Document {
     pub title: String,
     pub version: String,

@@ -6,6 +6,7 @@ pub mod rules;
 pub mod schema;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -27,6 +28,8 @@ pub struct Folder {
     pub name: String,
     pub pack: BTreeMap<String, FileId>,
     pub scenarios: BTreeMap<String, FileId>,
+    /// What the document says, where it is not an asyncapi.yaml that was written for us.
+    pub document: Option<Arc<asyncapi::Document>>,
 }
 
 pub struct Pack {
@@ -70,6 +73,9 @@ impl Pack {
     /// Loads what can be loaded and says everything that is wrong. `None` where an error makes it unusable.
     pub fn load(folder: &Folder, sources: &Sources) -> (Option<Self>, Vec<Diagnostic>) {
         let mut diagnostics = Vec::new();
+        if let Some(document) = &folder.document {
+            return Self::assemble(folder, asyncapi::Document::clone(document), sources, diagnostics);
+        }
         let Some(file) = folder.pack.get("asyncapi.yaml") else {
             diagnostics.push(
                 Diagnostic::without_place(format!("the pack `{}` has no asyncapi.yaml", folder.name))
@@ -77,13 +83,26 @@ impl Pack {
             );
             return (None, diagnostics);
         };
-        let document = match yaml::parse(sources, *file) {
-            Ok(root) => asyncapi::parse(&root, &mut diagnostics),
+        match yaml::parse(sources, *file) {
+            Ok(root) => {
+                let document = asyncapi::parse(&root, &mut diagnostics);
+                Self::assemble(folder, document, sources, diagnostics)
+            }
             Err(diagnostic) => {
                 diagnostics.push(diagnostic);
-                return (None, diagnostics);
+                (None, diagnostics)
             }
-        };
+        }
+    }
+
+    /// The pack of a document that has been read, with the schemas and rules of its folder. `diagnostics` are those that it
+    /// has already.
+    fn assemble(
+        folder: &Folder,
+        document: asyncapi::Document,
+        sources: &Sources,
+        mut diagnostics: Vec<Diagnostic>,
+    ) -> (Option<Self>, Vec<Diagnostic>) {
         let rules = match folder.pack.get("rules.yaml").map(|file| yaml::parse(sources, *file)) {
             None => rules::Rules::default(),
             Some(Ok(root)) => rules::parse(&root, &mut diagnostics),

@@ -17,6 +17,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use read::TOP_LEVEL;
 use serde_json::{Map, Value};
 
 pub use crate::duration::{format_duration, parse_duration};

@@ -30,7 +30,7 @@ pub struct Desk {
     pub recognised: Option<MessageId>,
     /// What the connection at hand ended of, where the client cannot know.
     pub cause: Option<ErrorKind>,
-    /// Journeys that came by schedule and are under way.
+    /// Journeys that are under way and are waited for at the end.
     pub under_way: u64,
 }
 
@@ -44,6 +44,14 @@ pub struct Hands<'a> {
     pub alarm: &'a mut Alarm,
     pub queued: &'a mut bool,
     pub counted: &'a mut bool,
+    /// The role goes on in the drain, so that nobody waits for its journeys to end.
+    pub drains: bool,
+}
+
+impl Hands<'_> {
+    fn ends(&mut self) {
+        self.desk.under_way = self.desk.under_way.saturating_sub(u64::from(!self.drains));
+    }
 }
 
 impl Port for Hands<'_> {
@@ -117,17 +125,21 @@ impl Port for Hands<'_> {
     }
 
     fn begun(&mut self, journey: JourneyId, at: Nanos) {
-        self.desk.under_way += 1;
+        self.desk.under_way += u64::from(!self.drains);
         self.desk.recorder.journey_started(usize::from(journey.0), at);
     }
 
+    fn idle(&mut self, _journey: JourneyId, _at: Nanos) {
+        self.ends();
+    }
+
     fn failed(&mut self, journey: JourneyId, at: Nanos) {
-        self.desk.under_way = self.desk.under_way.saturating_sub(1);
+        self.ends();
         self.desk.recorder.journey_failed(usize::from(journey.0), at);
     }
 
     fn journey(&mut self, journey: JourneyId, due: Nanos, at: Nanos) {
-        self.desk.under_way = self.desk.under_way.saturating_sub(1);
+        self.ends();
         self.desk.recorder.journey(usize::from(journey.0), due, at);
     }
 
@@ -145,7 +157,7 @@ impl Port for Hands<'_> {
                 End::Close(_) | End::Dropped => ErrorKind::Lost,
             }),
             Trouble::Unknown | Trouble::Unusable(_) => ErrorKind::Invalid,
-            Trouble::Hook => ErrorKind::Internal,
+            Trouble::Hook | Trouble::Internal => ErrorKind::Internal,
             Trouble::NoFreeClient => return self.desk.recorder.no_client(at),
             // It shows as a journey that failed.
             Trouble::Aborted => return,

@@ -105,17 +105,20 @@ impl Dialer {
         Self { next: shard, ..self.clone() }
     }
 
-    /// Begins to connect; whether it succeeds shows when the stream becomes writable.
+    /// Begins to connect; whether it succeeds shows when the stream becomes writable. `from`: the source address that
+    /// this one wants.
     ///
     /// # Errors
     /// The system's, such as no more descriptors or ports.
-    pub fn connect(&mut self) -> io::Result<TcpStream> {
+    pub fn connect(&mut self, from: Option<IpAddr>) -> io::Result<TcpStream> {
         let socket = Socket::new(Domain::for_address(self.to), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
-        if !self.sources.is_empty() {
-            let source = self.sources[self.next % self.sources.len()];
+        let source = from.or_else(|| {
             self.next = self.next.wrapping_add(1);
+            self.sources.get(self.next % self.sources.len().max(1)).copied()
+        });
+        if let Some(source) = source {
             late_port(&socket);
             socket.bind(&SocketAddr::new(source, 0).into())?;
         }

@@ -158,6 +158,7 @@ impl Run {
                     Part::Draining { until, quiet_since: None }
                 }
                 Part::Draining { until, quiet_since } => {
+                    self.ledger.rest(now);
                     undrained = under_way.iter().sum();
                     let quiet = undrained == 0 && self.ledger.account().open == 0;
                     let quiet_since = if quiet { quiet_since.or(Some(now)) } else { None };

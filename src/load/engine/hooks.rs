@@ -1,5 +1,7 @@
 //! Hooks of a load run: what happens outside the sockets, away from the shards' threads.
 
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -39,6 +41,8 @@ pub struct Calls {
     answers: Receiver<Answer>,
     back: Sender<Answer>,
     waker: Arc<Waker>,
+    /// What waits for the answer to an earlier call of the same seat, so that a client's calls are made in their order.
+    waiting: HashMap<u32, VecDeque<(HookId, Vec<u8>)>>,
 }
 
 /// Where calls come in: whoever carries them out takes them from the receiver.
@@ -50,10 +54,21 @@ impl Calls {
     pub fn new(to: bounded::Sender<Call>, waker: Arc<Waker>) -> Self {
         // Bounded by the calls that wait and those under way.
         let (back, answers) = channel();
-        Self { to, answers, back, waker }
+        Self { to, answers, back, waker, waiting: HashMap::new() }
     }
 
+    /// Makes a call, as soon as the earlier ones of the same seat have been answered.
     pub fn make(&mut self, seat: u32, hook: HookId, arguments: Vec<u8>) {
+        match self.waiting.entry(seat) {
+            Entry::Occupied(mut busy) => busy.get_mut().push_back((hook, arguments)),
+            Entry::Vacant(idle) => {
+                idle.insert(VecDeque::new());
+                self.pass_on(seat, hook, arguments);
+            }
+        }
+    }
+
+    fn pass_on(&self, seat: u32, hook: HookId, arguments: Vec<u8>) {
         let call = Call { hook, arguments, seat, answers: self.back.clone(), waker: Arc::clone(&self.waker) };
         if let Err(bounded::error::TrySendError::Full(call) | bounded::error::TrySendError::Closed(call)) =
             self.to.try_send(call)
@@ -64,6 +79,11 @@ impl Calls {
 
     /// The next answer that has come.
     pub fn answered(&mut self) -> Option<Answer> {
-        self.answers.try_recv().ok()
+        let (seat, answer) = self.answers.try_recv().ok()?;
+        match self.waiting.get_mut(&seat).and_then(VecDeque::pop_front) {
+            Some((hook, arguments)) => self.pass_on(seat, hook, arguments),
+            None => drop(self.waiting.remove(&seat)),
+        }
+        Some((seat, answer))
     }
 }

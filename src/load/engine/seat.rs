@@ -59,7 +59,7 @@ impl Seat {
             match wire.stream.write(&self.line.out[done..]) {
                 Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
                 Ok(count) => done += count,
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                Err(error) if is_not_now(&error) => break,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
@@ -77,6 +77,11 @@ impl Seat {
         self.line = Line::default();
         self.serial = self.serial.wrapping_add(1);
     }
+}
+
+/// Nothing is wrong, it is only too early: some systems have a word of their own for a connection that is on its way.
+pub fn is_not_now(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::NotConnected)
 }
 
 impl Line {

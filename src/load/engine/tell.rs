@@ -15,7 +15,7 @@ pub const PARCELS: usize = 1024;
 pub enum Parcel {
     Entries(Vec<Entry>),
     Intervals(Vec<Interval>),
-    /// Journeys by schedule that are under way in a shard.
+    /// Journeys that are under way in a shard, and are waited for at the end.
     UnderWay {
         shard: usize,
         journeys: u64,

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::frames::{self, Front};
+use super::seat::is_not_now;
 use super::stream::Stream;
 use crate::frame::Received;
 use crate::load::port::End;
@@ -102,7 +103,7 @@ impl Wire {
             let count = match self.stream.read(scratch) {
                 Ok(0) => return self.ended(Why::Plain),
                 Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Heard::All,
+                Err(error) if is_not_now(&error) => return Heard::All,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
                     let of_tls = error.get_ref().is_some_and(|cause| cause.is::<rustls::Error>());

@@ -72,6 +72,12 @@ impl Ledger {
         }
     }
 
+    /// Time goes on, though nothing may be noted: what is older than the window is accounted for.
+    pub fn rest(&mut self, now: Nanos) {
+        self.newest = self.newest.max(now);
+        self.settle(self.newest.saturating_sub(self.config.window));
+    }
+
     /// Where things stand. Entries within the window are not in it yet.
     pub fn account(&self) -> &Account {
         &self.account

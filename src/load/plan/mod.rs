@@ -12,6 +12,9 @@ pub use overrides::{BadOverride, Overrides};
 pub use read::{Files, read};
 pub use script::Script;
 
+/// A plan for any protocol: clients that connect, and stay.
+pub const IDLE: &str = include_str!("idle.yaml");
+
 /// A load run, as its file says or as flags have changed it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {

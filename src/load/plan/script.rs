@@ -42,10 +42,14 @@ pub struct Part {
     pub plays: String,
     pub with: Vec<(String, Template)>,
     pub opening: Vec<Line>,
+    /// Values of each journey, the same wherever it uses them.
+    pub lets: Vec<(String, Template)>,
     pub journey: Vec<Line>,
     pub journey_name: String,
     /// The key of the item that a journey is about.
     pub item: Option<Template>,
+    /// Who a client is in the ledger, where messages name it: else a number.
+    pub party: Option<Template>,
     /// When a client begins its journeys by itself; meaningless with arrivals.
     pub pace: Pace,
     /// How many journeys a client makes; without a number until the drain.
@@ -76,13 +80,15 @@ pub struct Whenever {
     pub message: String,
     pub pattern: Option<Pattern>,
     pub as_: Option<String>,
+    /// What is measured of what comes.
+    pub options: Box<Options>,
     pub steps: Vec<Line>,
 }
 
 /// One step of a journey.
 pub enum Line {
     Step {
-        step: Step,
+        step: Box<Step>,
         options: Box<Options>,
     },
     Think {

@@ -61,7 +61,7 @@ impl<'a> Journeys<'a> {
     }
 
     /// Reads what clients of a role do, in the first person of this role of shared.yaml; without one, of a client that
-    /// is given nothing. `self.index` is in sight in any case.
+    /// is given nothing. `self.index` and `self.turn` are in sight in any case.
     pub fn of_role<T>(&mut self, role: Option<(&str, Span)>, read: impl FnOnce(&mut Self) -> T) -> T {
         // No role of shared.yaml can be called so.
         let name = role.map_or(" nobody", |(name, _)| name);
@@ -78,10 +78,12 @@ impl<'a> Journeys<'a> {
                 });
             }
         }
-        if let Some(role) = self.0.roles.get_mut(name)
-            && !role.binds.iter().any(|known| known == "index")
-        {
-            role.binds.push("index".to_owned());
+        if let Some(role) = self.0.roles.get_mut(name) {
+            for own in ["index", "turn"] {
+                if !role.binds.iter().any(|known| known == own) {
+                    role.binds.push(own.to_owned());
+                }
+            }
         }
         let outer = self.0.myself.replace(name.to_owned());
         let value = self.inside(read);

@@ -14,7 +14,8 @@ use crate::diagnostic::{Diagnostic, suggest};
 use crate::source::{FileId, Sources, Span};
 use crate::yaml::{Key, Node};
 
-const TOP_LEVEL: [&str; 13] = [
+/// Keys of a target file; anything else that `--set` names is a setting.
+pub const TOP_LEVEL: [&str; 13] = [
     "protocol",
     "url",
     "connections",

@@ -59,9 +59,9 @@ fn line(node: &Node, journeys: &mut Journeys<'_>) -> Option<Line> {
         }
         _ => {
             let step = journeys.step(node)?;
-            let options = options(node, &step, journeys);
+            let options = options(node, Beside::of(&step), journeys);
             fits_load(&step, journeys);
-            Some(Line::Step { step, options: Box::new(options) })
+            Some(Line::Step { step: Box::new(step), options: Box::new(options) })
         }
     }
 }
@@ -121,7 +121,27 @@ fn think(node: &Node, journeys: &mut Journeys<'_>) -> Option<Think> {
     }
 }
 
-fn options(node: &Node, step: &Step, journeys: &mut Journeys<'_>) -> Options {
+/// What options stand beside.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Beside {
+    Sends,
+    Expects,
+    /// A reaction, which has the words of what comes but for those about waiting.
+    Whenever,
+    Other,
+}
+
+impl Beside {
+    fn of(step: &Step) -> Self {
+        match step.act {
+            Act::Send(_) | Act::Hook(_) => Self::Sends,
+            Act::Expect(_) => Self::Expects,
+            _ => Self::Other,
+        }
+    }
+}
+
+pub fn options(node: &Node, beside: Beside, journeys: &mut Journeys<'_>) -> Options {
     let marks = node.get("marks").and_then(|node| {
         let name = text(Some(node), "`marks`", journeys.diagnostics())?;
         let known = MarkName::ALL.iter().find(|(known, _)| *known == name).map(|(_, mark)| (*mark, node.span));
@@ -144,16 +164,16 @@ fn options(node: &Node, step: &Step, journeys: &mut Journeys<'_>) -> Options {
     let delivers =
         node.get("delivers").and_then(|node| journeys.message(node, Way::ToHub).map(|message| (message, node.span)));
     let may_stay_unanswered = flag(node.get("may stay unanswered"), "`may stay unanswered`", journeys.diagnostics());
-    let (sends, expects) = (matches!(step.act, Act::Send(_) | Act::Hook(_)), matches!(step.act, Act::Expect(_)));
+    let (sends, comes) = (beside == Beside::Sends, matches!(beside, Beside::Expects | Beside::Whenever));
     for (name, right) in [
-        ("marks", sends || expects),
-        ("item", sends || expects),
-        ("by", sends || expects),
+        ("marks", sends || comes),
+        ("item", sends || comes),
+        ("by", sends || comes),
         ("to", sends),
-        ("answers", expects),
-        ("delivers", expects),
-        ("sent at", expects),
-        ("may stay unanswered", expects),
+        ("answers", beside == Beside::Expects),
+        ("delivers", comes),
+        ("sent at", comes),
+        ("may stay unanswered", beside == Beside::Expects),
     ] {
         if node.get(name).is_some() && !right {
             let span = node.key_at_pointer(&format!("/{name}"));
@@ -185,11 +205,9 @@ fn options(node: &Node, step: &Step, journeys: &mut Journeys<'_>) -> Options {
 fn fits_load(step: &Step, journeys: &mut Journeys<'_>) {
     let verb = step.text.split(':').next().unwrap_or_default().to_owned();
     let refused = match &step.act {
-        Act::Join { .. } | Act::Connect(_) | Act::Play { .. } | Act::Hook(_) | Act::Drop { .. } | Act::Close { .. } => {
-            None
-        }
+        Act::Join { .. } | Act::Connect(_) | Act::Play { .. } | Act::Hook(_) | Act::Close { .. } => None,
         Act::Wait { .. } => Some("write `thinks: 300ms`"),
-        Act::Send(send) if !matches!(send.message, MessageName::Named(_)) => {
+        Act::Send(send) if matches!(send.message, MessageName::Computed(_)) => {
             Some("name the message: it is prepared before anything runs")
         }
         Act::Send(send) if send.fragments > 1 || send.breaks.is_some() => Some("`hubproof fuzz` sends what is odd"),
@@ -204,9 +222,7 @@ fn fits_load(step: &Step, journeys: &mut Journeys<'_>) {
             Want::Message { .. } => None,
             _ => Some("a plan expects messages"),
         },
-        _ => Some(
-            "a plan has joins, connects, sends, expects, plays, hook, closes, drops, thinks, repeats and sometimes",
-        ),
+        _ => Some("a plan has joins, connects, sends, expects, plays, hook, closes, thinks, repeats and sometimes"),
     };
     if let Some(help) = refused {
         journeys.error(step.span, format!("`{verb}` cannot be done like this under load"), help);

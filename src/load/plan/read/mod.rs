@@ -23,8 +23,7 @@ use crate::yaml::{Kind, Node};
 /// Opens a file that a plan names, by its path as it stands in the plan; says why it cannot.
 pub type Files<'a> = &'a dyn Fn(&str) -> Result<String, String>;
 
-const KEYS: [&str; 9] =
-    ["title", "description", "let", "phases", "patience", "feeders", "roles", "thresholds", "needs"];
+const KEYS: [&str; 8] = ["title", "description", "let", "phases", "patience", "feeders", "roles", "thresholds"];
 
 /// Reads a plan. It is there only where nothing is wrong with it.
 pub fn read(
@@ -68,7 +67,7 @@ fn plan(id: &str, root: &Node, journeys: &mut Journeys<'_>, files: Files<'_>) ->
         journeys.error(
             root.span,
             "a load plan is a mapping with `title` and `roles`",
-            "scenarios/README.md shows a small one under \"Load plans\"",
+            "scenarios/LOAD.md shows a small one",
         );
         return None;
     }

@@ -8,11 +8,11 @@ use crate::load::plan::script::{Line, Pace, Part, Periodic, Whenever};
 use crate::load::plan::{Population, Ramp, Reconnect, Role};
 use crate::pack::Way;
 use crate::scenario::read::journeys::Journeys;
-use crate::scenario::read::shape::{flag, keys, list, text};
+use crate::scenario::read::shape::{flag, keys, list, mapping, text};
 use crate::source::Span;
 use crate::yaml::{Key, Kind, Node};
 
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 19] = [
     "plays",
     "with",
     "population",
@@ -25,6 +25,8 @@ const KEYS: [&str; 17] = [
     "arrivals",
     "pace",
     "times",
+    "let",
+    "party",
     "at_a_time",
     "drains",
     "journey",
@@ -128,6 +130,7 @@ fn reconnect(node: Option<&Node>, journeys: &mut Journeys<'_>) -> Reconnect {
 
 fn part(key: &Key, node: &Node, plays: Option<(&str, Span)>, journeys: &mut Journeys<'_>) -> Part {
     let with = journeys.overrides(node.get("with"));
+    let party = node.get("party").map(|node| journeys.template(node));
     // Names bound in the opening stay in sight: it comes before everything else.
     let opening = match node.get("opening") {
         Some(steps) => lines::read(steps, journeys),
@@ -137,18 +140,22 @@ fn part(key: &Key, node: &Node, plays: Option<(&str, Span)>, journeys: &mut Jour
     for node in list(node.get("meanwhile"), "`meanwhile`", "- every: 30s", journeys.diagnostics()) {
         journeys.inside(|journeys| meanwhile(node, &mut periodic, &mut reactions, journeys));
     }
-    let (journey, item) = journeys.inside(|journeys| {
+    let (lets, journey, item) = journeys.inside(|journeys| {
+        let entries = mapping(node.get("let"), "`let`", journeys.diagnostics());
+        let lets = journeys.values(entries);
         let steps = node.get("steps").map_or_else(Vec::new, |steps| lines::read(steps, journeys));
         // Behind the steps: the key is bound by one of them.
-        (steps, node.get("item").map(|item| journeys.template(item)))
+        (lets, steps, node.get("item").map(|item| journeys.template(item)))
     });
     Part {
         plays: plays.map_or(" nobody", |(name, _)| name).to_owned(),
         with,
         opening,
+        lets,
         journey,
         journey_name: text(node.get("journey"), "`journey`", journeys.diagnostics()).unwrap_or(&key.name).to_owned(),
         item,
+        party,
         pace: pace(node.get("pace"), journeys),
         times: numbers::count(node.get("times"), "`times`", u32::MAX, journeys),
         periodic,
@@ -174,7 +181,7 @@ fn pace(node: Option<&Node>, journeys: &mut Journeys<'_>) -> Pace {
 /// What a client does beside its journeys: again and again, or whenever something comes.
 fn meanwhile(node: &Node, periodic: &mut Vec<Periodic>, reactions: &mut Vec<Whenever>, journeys: &mut Journeys<'_>) {
     let steps = node.get("do");
-    if steps.is_none() {
+    if steps.is_none() && ["marks", "delivers"].iter().all(|key| node.get(key).is_none()) {
         journeys.error(node.span, "nothing is done here", "the steps stand under `do`");
     }
     match (node.get("every"), node.get("whenever")) {
@@ -186,7 +193,8 @@ fn meanwhile(node: &Node, periodic: &mut Vec<Periodic>, reactions: &mut Vec<When
             periodic.extend(interval.map(|every| Periodic { span: node.span, every, jitter, steps }));
         }
         (None, Some(whenever)) => {
-            keys(node, &["whenever", "where", "as", "do"], "a reaction", journeys.diagnostics());
+            const KEYS: [&str; 9] = ["whenever", "where", "as", "do", "marks", "item", "by", "delivers", "sent at"];
+            keys(node, &KEYS, "a reaction", journeys.diagnostics());
             let Some(message) = journeys.message(whenever, Way::FromHub) else { return };
             let as_ = node.get("as").and_then(|node| {
                 let name = journeys.free_name(node)?;
@@ -200,7 +208,8 @@ fn meanwhile(node: &Node, periodic: &mut Vec<Periodic>, reactions: &mut Vec<When
                     journeys.error(span, "a reaction waits for nothing", "it `sends`; what waits is a journey");
                 }
             }
-            reactions.push(Whenever { span: node.span, message, pattern, as_, steps });
+            let options = Box::new(lines::options(node, lines::Beside::Whenever, journeys));
+            reactions.push(Whenever { span: node.span, message, pattern, as_, options, steps });
         }
         _ => {
             let example = "write `every: 30s`, or `whenever: MESSAGE`";

@@ -1,0 +1,154 @@
+//! An oracle demands what it demands because of what is said: that something invalid is rejected, in such words. Made
+//! smaller, it may become valid, or be wrong in another way, or be said before its time; then the demand is not the
+//! document's any more, and a hub that is right would look wrong. Such candidates are not played.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::steps::{self, Place};
+use super::tree::{self, Kind};
+use crate::fuzz::case;
+use crate::fuzz::material::{Material, head};
+use crate::fuzz::payload::{self, Class};
+use crate::pack::{Pack, Way};
+use crate::scenario::read::verbs::Verb;
+
+/// Oracles that hold whatever was said: whoever has nothing to do with it is served, and as fast as before.
+const WHATEVER_IS_SAID: [&str; 4] = ["FUZZ-LIVES", "FUZZ-SERVES-OLD", "FUZZ-SERVES-NEW", "FUZZ-STEADY"];
+
+/// What a finding must go on to mean while it shrinks.
+pub struct Meaning {
+    pack: Arc<Pack>,
+    /// Messages of which openings are made.
+    openings: BTreeSet<String>,
+    kept: Option<Kept>,
+}
+
+/// What the oracle depends on.
+struct Kept {
+    said: Vec<Said>,
+    /// By whom, and after which steps that let him in.
+    opened: Vec<Value>,
+    sender: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Said {
+    /// A text that is JSON: which message it is, and what is wrong with it.
+    Json {
+        message: Option<String>,
+        class: Class,
+        wrong: BTreeSet<(String, String)>,
+        twice: bool,
+    },
+    NoJson,
+    /// Below JSON: as it stands.
+    Raw(Value),
+}
+
+impl Meaning {
+    /// `check` is what failed, as reports name it.
+    pub fn of(material: &Material, finding: &Map<String, Value>, check: &str) -> Self {
+        let mut openings = BTreeSet::new();
+        for role in material.roles() {
+            for step in material.opening(role) {
+                openings.extend(step.as_object().and_then(|step| step.values().next()?.as_str()).map(str::to_owned));
+            }
+        }
+        let mut meaning = Self { pack: Arc::clone(&material.pack), openings, kept: None };
+        let oracle = check.split([',', '#']).next().unwrap_or(check);
+        if oracle.starts_with("FUZZ-") && !WHATEVER_IS_SAID.contains(&oracle) {
+            meaning.kept = meaning.read(finding);
+        }
+        meaning
+    }
+
+    /// Whether the oracle may still demand what it demands.
+    pub fn is_kept(&self, candidate: &Map<String, Value>) -> bool {
+        let Some(kept) = &self.kept else { return true };
+        let Some(now) = self.read(candidate) else { return false };
+        let mut before = kept.said.iter();
+        let all = now.said.iter().all(|said| before.by_ref().any(|old| said.is_within(old)));
+        let last = now.said.last().zip(kept.said.last()).is_some_and(|(said, old)| said.is_within(old));
+        all && last && now.sender == kept.sender && kept.opened.iter().all(|step| now.opened.contains(step))
+    }
+
+    fn read(&self, scenario: &Map<String, Value>) -> Option<Kept> {
+        let sender = steps::odd(scenario)?.act()?.0.actor.to_owned();
+        let places = steps::places(scenario);
+        let raw = places.iter().filter_map(Place::act).filter(|(head, ..)| head.verb == Verb::SendsRaw);
+        let said = raw.map(|(_, _, what)| self.said(what)).collect();
+        let opened = steps::top(scenario).iter().filter(|step| self.opens(step, &sender)).map(unnamed).collect();
+        Some(Kept { said, opened, sender })
+    }
+
+    /// Whether a step belongs to how an actor comes in, be it written out.
+    fn opens(&self, step: &Value, actor: &str) -> bool {
+        let Some((head, what)) = head(step).filter(|(head, _)| head.actor == actor) else { return false };
+        match head.verb {
+            _ if steps::opens(step) => true,
+            Verb::Sends | Verb::Expects => what.as_str().is_some_and(|message| self.openings.contains(message)),
+            _ => false,
+        }
+    }
+
+    fn said(&self, what: &Value) -> Said {
+        let Some(text) = what.get("text").and_then(Value::as_str) else { return Said::Raw(what.clone()) };
+        let Some((value, twice)) = value(text) else { return Said::NoJson };
+        let found = self.pack.recognise(&value, Way::ToHub);
+        let Some(message) = found else {
+            return Said::Json { message: None, class: Class::Unknown, wrong: BTreeSet::new(), twice };
+        };
+        let value = case::deep_with(&value, &message.template());
+        let class = payload::class(&self.pack, message, Some(&value));
+        let wrong = message.schema.judge(&value).into_iter().map(|found| (found.path, found.expected)).collect();
+        Said::Json { message: Some(message.name.clone()), class, wrong, twice }
+    }
+}
+
+impl Said {
+    /// The same, with nothing wrong that was right.
+    fn is_within(&self, old: &Self) -> bool {
+        match (self, old) {
+            (
+                Self::Json { message, class, wrong, twice },
+                Self::Json { message: of, class: like, wrong: before, twice: both },
+            ) => message == of && class == like && twice == both && wrong.is_subset(before),
+            (new, old) => new == old,
+        }
+    }
+}
+
+/// A step without the name it binds.
+fn unnamed(step: &Value) -> Value {
+    let mut step = step.clone();
+    if let Some(members) = step.as_object_mut() {
+        members.shift_remove("as");
+    }
+    step
+}
+
+/// The value of a text in which every expression is some text, and whether a member of it comes twice; `None` for what
+/// is no JSON.
+fn value(text: &str) -> Option<(Value, bool)> {
+    let mut filled = String::with_capacity(text.len());
+    let nodes = tree::nodes(text)?;
+    let alone: BTreeSet<usize> =
+        nodes.iter().filter(|node| matches!(node.kind, Kind::Other)).map(|node| node.range.start).collect();
+    for atom in tree::atoms(text) {
+        match &text[atom.clone()] {
+            hole if hole.starts_with("${") && hole.len() > 2 => {
+                filled.push_str(if alone.contains(&atom.start) { "\"${_}\"" } else { "${_}" });
+            }
+            letters => filled.push_str(letters),
+        }
+    }
+    let twice = nodes.iter().filter(|node| matches!(node.kind, Kind::Object(_))).any(|node| {
+        let key = |piece: &tree::Piece| &text[piece.range.start..nodes[piece.value].range.start];
+        let mut known = BTreeSet::new();
+        !node.pieces().iter().all(|piece| known.insert(key(piece).trim_end_matches([':', ' '])))
+    });
+    Some((serde_json::from_str(&filled).ok()?, twice))
+}

@@ -1,0 +1,180 @@
+//! Shrinking with a pretended judge: what a finding needs is known, so what must be left is, too.
+
+use rstest::rstest;
+use serde_json::{Map, Value, json};
+
+use super::{Answer, Limits, Shrink, beyond_opening, control};
+use crate::fuzz::text;
+
+/// Shrinks until nothing is left to try; the smallest, and how many candidates were played.
+fn shrunk(finding: &Value, fails: &dyn Fn(&Map<String, Value>) -> bool) -> (Value, usize) {
+    let finding = finding.as_object().unwrap().clone();
+    assert!(fails(&finding));
+    let mut shrink = Shrink::new(finding, "FUZZ-REJECTS", Limits::default());
+    while let Some(candidate) = shrink.next() {
+        shrink.told(if fails(&candidate) { Answer::StillFails } else { Answer::Differs });
+    }
+    (Value::Object(shrink.smallest().clone()), shrink.attempts())
+}
+
+fn finding(text: &str) -> Value {
+    json!({
+        "title": "A finding",
+        "actors": { "innocent": "client", "sender": "client", "crowd": { "role": "client", "count": 9 } },
+        "let": { "group": "${unique('group')}" },
+        "steps": [
+            { "innocent joins": null },
+            { "sender joins": null },
+            { "crowd join": null },
+            { "crowd play": "create_group", "with": { "group": "${group}" } },
+            { "each": "i", "in": 8, "do": [{ "sender sends": "ping" }, { "sender expects": "pong" }] },
+            { "sender sends raw": { "text": text }, "as": "the_odd" },
+            { "sender expects one of": [{ "message": "error" }], "after": "the_odd", "rules": ["FUZZ-REJECTS"] },
+            { "retry": "5s", "do": [{ "innocent plays": "fence" }], "rules": ["FUZZ-SERVES-OLD"] },
+        ],
+        "finally": [{ "sender closes": 1000 }],
+    })
+}
+
+/// The text that is sent, if it is.
+fn said(scenario: &Map<String, Value>) -> Option<&str> {
+    let steps = scenario.get("steps")?.as_array()?;
+    steps.iter().find_map(|step| step.get("sender sends raw")?.get("text")?.as_str())
+}
+
+fn has(scenario: &Map<String, Value>, head: &str) -> bool {
+    scenario["steps"].as_array().unwrap().iter().any(|step| step.get(head).is_some())
+}
+
+#[test]
+fn what_the_fault_needs_is_left() {
+    let (smallest, attempts) =
+        shrunk(&finding(r#"{"type":"job","priority":-42,"note":"ä\u00e4 ${group}","x":[1,{}]}"#), &|s| {
+            has(s, "sender joins") && said(s).is_some_and(|text| text.contains(r#""priority":-"#))
+        });
+    let expected = r#"title: 'A finding'
+actors: { sender: client }
+steps:
+  - sender joins:
+  - sender sends raw: { text: '{"priority":-1}' }
+    as: the_odd
+  - sender expects one of: [{ message: error }]
+    after: the_odd
+    rules: [FUZZ-REJECTS]
+"#;
+    assert_eq!(text::scenario(smallest.as_object().unwrap()), expected);
+    assert!(attempts < 20, "{attempts} attempts");
+}
+
+/// Each needs one thing more, and that is all that is left beside the shortest.
+#[rstest]
+#[case::nothing(r#"{"a":{"b":[1,2,3]}}"#, |_: &str| true, "{}")]
+#[case::depth("[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]]", |text: &str| text.matches('[').count() >= 5, "[[[[[]]]]]")]
+#[case::depth_within(r#"{"type":"x","a":{"b":{"c":{"d":{"e":{}}}}}}"#, |text: &str| text.contains("type") && text.matches('{').count() >= 3, r#"{"type":"","a":{"e":{}}}"#)]
+#[case::length(r#"{"type":"x","name":"abcdefghijklmnopqrstuvwxyz"}"#, |text: &str| text.len() >= 20, "")]
+#[case::items("[1,2,3,4,5,6,7,8,9,10,11,12,13]", |text: &str| text.contains('7') && text.contains("12"), "[7,12]")]
+#[case::no_json("{\"type\":\"x\",}", |text: &str| text.contains(",}"), ",}")]
+#[case::escape(r#"{"type":"x","n":"abc\ud800def"}"#, |text: &str| text.contains("\\ud800"), r#"{"n":"\ud800"}"#)]
+#[case::expression(r#"{"type":"x","n":${json(group)}}"#, |text: &str| text.contains("${json(group)}"), r#"{"n":${json(group)}}"#)]
+#[case::often("${repeat('x', 1048576)}", |text: &str| text.strip_prefix("${repeat('x', ").and_then(|t| t.strip_suffix(")}")).and_then(|t| t.parse::<u64>().ok()).is_some_and(|n| n > 1000), "")]
+fn payloads_become_short(#[case] text: &str, #[case] fails: fn(&str) -> bool, #[case] expected: &str) {
+    let (smallest, attempts) = shrunk(&finding(text), &|s| said(s).is_some_and(fails));
+    let left = said(smallest.as_object().unwrap()).unwrap();
+    assert!(attempts < 120, "{attempts} attempts");
+    match expected {
+        "" => assert!(left.len() <= 24, "{left}"),
+        expected => assert_eq!(left, expected),
+    }
+}
+
+#[test]
+fn ten_thousand_levels_become_as_many_as_it_takes() {
+    let deep = format!("{}1{}", "[".repeat(10_000), "]".repeat(10_000));
+    let (smallest, attempts) =
+        shrunk(&finding(&deep), &|s| said(s).is_some_and(|text| text.matches('[').count() >= 129));
+    assert_eq!(said(smallest.as_object().unwrap()).unwrap().matches('[').count(), 129);
+    assert!(attempts < 150, "{attempts} attempts");
+}
+
+#[test]
+fn crowds_and_rounds_become_as_few_as_it_takes() {
+    let (smallest, _) = shrunk(&finding("{}"), &|s| {
+        let rounds = || s["steps"].as_array()?.iter().find_map(|step| step.get("in")?.as_u64());
+        let crowd = || s.get("actors")?.get("crowd")?.get("count")?.as_u64();
+        rounds().is_some_and(|n| n >= 3) && crowd().is_some_and(|n| n >= 2) && has(s, "crowd play")
+    });
+    assert_eq!(smallest["actors"], json!({ "sender": "client", "crowd": { "role": "client", "count": 2 } }));
+    let each = smallest["steps"].as_array().unwrap().iter().find(|step| step.get("each").is_some()).unwrap();
+    assert_eq!(each["in"], 3);
+    assert_eq!(each["do"].as_array().unwrap().len(), 1);
+}
+
+/// What is said again and again is said less often and shorter, and what the oracle asks stays whole.
+#[test]
+fn rounds_of_what_is_odd_become_fewer() {
+    let finding = json!({
+        "title": "Slower",
+        "actors": { "innocent": "client", "sender": "client" },
+        "steps": [
+            { "innocent joins": null },
+            { "sender joins": null },
+            { "each": "round", "in": 20, "do": [{ "sender sends raw": { "text": "{\"type\":\"x\",\"a\":1}" } }] },
+            { "retry": "5s", "do": [{ "innocent plays": "fence" }, { "check": "${quick}", "rules": ["FUZZ-STEADY as should", "R-1"] }] },
+        ],
+    });
+    let mut shrink = Shrink::new(finding.as_object().unwrap().clone(), "FUZZ-STEADY,R-1", Limits::default());
+    while let Some(candidate) = shrink.next() {
+        let steps = candidate["steps"].as_array().unwrap();
+        let asked = steps.iter().find_map(|step| step.get("retry").and(step["do"].as_array())).unwrap();
+        assert_eq!(asked.len(), 2, "what the oracle asks is cut");
+        let rounds = steps.iter().find_map(|step| step.get("in")?.as_u64()).unwrap_or(1);
+        shrink.told(if rounds >= 6 { Answer::StillFails } else { Answer::Differs });
+    }
+    let smallest = shrink.smallest();
+    let each = smallest["steps"].as_array().unwrap().iter().find(|step| step.get("in").is_some()).unwrap();
+    assert_eq!(each["in"], 6);
+    assert_eq!(each["do"][0]["sender sends raw"]["text"], "{}");
+    assert_eq!(beyond_opening(smallest), 2);
+    let control = control(smallest).unwrap();
+    assert_eq!(beyond_opening(&control), 1);
+}
+
+#[test]
+fn what_is_refused_costs_nothing_and_limits_are_kept() {
+    let finding = finding("{}").as_object().unwrap().clone();
+    let tried = |limits, answer| {
+        let mut shrink = Shrink::new(finding.clone(), "FUZZ-REJECTS", limits);
+        let mut candidates = 0;
+        while shrink.next().is_some() {
+            candidates += 1;
+            shrink.told(answer);
+        }
+        assert_eq!(*shrink.smallest(), finding);
+        (candidates, shrink.attempts())
+    };
+    let all = tried(Limits::default(), Answer::Unplayable).0;
+    assert!(all > 10);
+    assert_eq!(tried(Limits::default(), Answer::Unplayable).1, 0);
+    assert_eq!(tried(Limits { attempts: 5, candidates: 100 }, Answer::Differs), (5, 5));
+    assert_eq!(tried(Limits { attempts: 5, candidates: 7 }, Answer::Unplayable), (7, 0));
+    assert_eq!(tried(Limits::default(), Answer::Differs), (all, all));
+}
+
+#[test]
+fn the_same_answers_give_the_same_candidates() {
+    let ask = || {
+        let mut shrink = Shrink::new(
+            finding(r#"{"a":1,"b":"text"}"#).as_object().unwrap().clone(),
+            "FUZZ-REJECTS",
+            Limits::default(),
+        );
+        let mut asked = Vec::new();
+        while let Some(candidate) = shrink.next() {
+            let text = text::scenario(&candidate);
+            shrink.told(if text.len().is_multiple_of(3) { Answer::StillFails } else { Answer::Differs });
+            asked.push(text);
+        }
+        asked
+    };
+    assert_eq!(ask(), ask());
+}

@@ -1,0 +1,261 @@
+//! The text of a `sends raw` step taken apart: JSON in which `${...}` may stand for values and within texts. Numbers that
+//! no machine has, texts that no parser takes and members that come twice stay what they are, so nothing is parsed
+//! into values; and nothing here recurses, since a finding may be nested ten thousand deep.
+
+use std::ops::Range;
+
+use crate::scenario::template::closing;
+
+/// One value of a text, by the place where it stands.
+pub struct Node {
+    pub range: Range<usize>,
+    pub kind: Kind,
+}
+
+pub enum Kind {
+    /// What can be taken out, one piece at a time: members with their names, or items.
+    Object(Vec<Piece>),
+    Array(Vec<Piece>),
+    Text,
+    /// A number, a word, or an expression.
+    Other,
+}
+
+/// A member or an item: where it stands, and its value.
+pub struct Piece {
+    pub range: Range<usize>,
+    pub value: usize,
+}
+
+impl Node {
+    pub fn pieces(&self) -> &[Piece] {
+        match &self.kind {
+            Kind::Object(pieces) | Kind::Array(pieces) => pieces,
+            Kind::Text | Kind::Other => &[],
+        }
+    }
+}
+
+/// A container that has been opened.
+struct Open {
+    node: usize,
+    /// Where its current piece began.
+    begun: usize,
+}
+
+/// All values of a text, the whole first, those within another behind it; `None` where the text is not built like JSON.
+pub fn nodes(text: &str) -> Option<Vec<Node>> {
+    let bytes = text.as_bytes();
+    let mut nodes: Vec<Node> = Vec::new();
+    let mut open: Vec<Open> = Vec::new();
+    let mut at = blanks(bytes, 0);
+    loop {
+        // A value begins here, behind its name where it is a member.
+        let begun = at;
+        if let Some(Open { node, .. }) = open.last()
+            && matches!(nodes[*node].kind, Kind::Object(_))
+        {
+            at = blanks(bytes, texts_end(text, at)?);
+            (bytes.get(at) == Some(&b':')).then_some(())?;
+            at = blanks(bytes, at + 1);
+        }
+        if let Some(last) = open.last_mut() {
+            last.begun = begun;
+        }
+        let start = at;
+        let first = *bytes.get(at)?;
+        let mut done = true;
+        let kind = match first {
+            b'{' | b'[' => {
+                at = blanks(bytes, at + 1);
+                let close = if first == b'{' { b'}' } else { b']' };
+                if bytes.get(at) == Some(&close) {
+                    at += 1;
+                } else {
+                    done = false;
+                }
+                if first == b'{' { Kind::Object(Vec::new()) } else { Kind::Array(Vec::new()) }
+            }
+            b'"' => {
+                at = texts_end(text, at)?;
+                Kind::Text
+            }
+            _ => {
+                at = others_end(text, at)?;
+                Kind::Other
+            }
+        };
+        nodes.push(Node { range: start..at, kind });
+        let mut value = nodes.len() - 1;
+        if !done {
+            open.push(Open { node: value, begun: at });
+            continue;
+        }
+        // A value has ended, and with it perhaps those around it.
+        loop {
+            let Some(Open { node, begun }) = open.last() else {
+                return (blanks(bytes, at) == bytes.len()).then_some(nodes);
+            };
+            let piece = Piece { range: *begun..at, value };
+            let close = match &mut nodes[*node].kind {
+                Kind::Object(pieces) => {
+                    pieces.push(piece);
+                    b'}'
+                }
+                Kind::Array(pieces) => {
+                    pieces.push(piece);
+                    b']'
+                }
+                Kind::Text | Kind::Other => return None,
+            };
+            at = blanks(bytes, at);
+            match *bytes.get(at)? {
+                b',' => {
+                    at = blanks(bytes, at + 1);
+                    break;
+                }
+                end if end == close => {
+                    at += 1;
+                    value = *node;
+                    nodes[value].range.end = at;
+                    open.pop();
+                }
+                _ => return None,
+            }
+        }
+    }
+}
+
+fn blanks(bytes: &[u8], at: usize) -> usize {
+    at + bytes[at..].iter().take_while(|byte| byte.is_ascii_whitespace()).count()
+}
+
+/// Where the text that begins at `at` ends, behind its last quote.
+fn texts_end(text: &str, at: usize) -> Option<usize> {
+    if text.as_bytes().get(at) != Some(&b'"') {
+        return None;
+    }
+    let mut end = at + 1;
+    loop {
+        let atom = atom(text, end)?;
+        if &text[atom.clone()] == "\"" {
+            return Some(atom.end);
+        }
+        end = atom.end;
+    }
+}
+
+/// Where a number, a word or an expression ends.
+fn others_end(text: &str, at: usize) -> Option<usize> {
+    let mut end = at;
+    while let Some(atom) = atom(text, end) {
+        let letters = &text[atom.clone()];
+        if matches!(letters, "," | "]" | "}" | ":" | "\"" | "{" | "[") || letters.trim().is_empty() {
+            break;
+        }
+        end = atom.end;
+    }
+    (end > at).then_some(end)
+}
+
+/// The least that can be taken out of a text at `at`: a letter, an escape, an expression. `None` at the end.
+pub fn atom(text: &str, at: usize) -> Option<Range<usize>> {
+    let rest = text.get(at..)?;
+    if let Some(inside) = rest.strip_prefix("${")
+        && let Some(length) = closing(inside)
+    {
+        return Some(at..at + 2 + length + 1);
+    }
+    let mut letters = rest.chars();
+    let first = letters.next()?;
+    let length = match (first, letters.next()) {
+        ('\\', Some('u')) if rest.get(2..6).is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit())) => 6,
+        ('\\', Some(second)) => 1 + second.len_utf8(),
+        _ => first.len_utf8(),
+    };
+    Some(at..at + length)
+}
+
+/// All atoms of a text.
+pub fn atoms(text: &str) -> Vec<Range<usize>> {
+    std::iter::successors(atom(text, 0), |last| atom(text, last.end)).collect()
+}
+
+/// What has to go from a text for some neighbouring pieces of a container to go. The comma goes with what stands before it,
+/// or, at the end, behind it.
+pub fn span(pieces: &[Piece], gone: Range<usize>) -> Option<Range<usize>> {
+    let (first, last) = (pieces.get(gone.start)?, pieces.get(gone.end.checked_sub(1)?)?);
+    let before = gone.start.checked_sub(1).and_then(|before| pieces.get(before));
+    Some(match (pieces.get(gone.end), before) {
+        (Some(next), _) => first.range.start..next.range.start,
+        (None, Some(before)) => before.range.end..last.range.end,
+        (None, None) => first.range.start..last.range.end,
+    })
+}
+
+pub fn replaced(text: &str, range: Range<usize>, new: &str) -> String {
+    let mut out = String::with_capacity(text.len() - range.len() + new.len());
+    out.push_str(&text[..range.start]);
+    out.push_str(new);
+    out.push_str(&text[range.end..]);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::object(r#"{"a":1,"b":[true,"x"]}"#, &[r#"{"a":1,"b":[true,"x"]}"#, "1", r#"[true,"x"]"#, "true", r#""x""#])]
+    #[case::expression(r#"{"a":${json(a["}"])},"b":"x${"}"}"}"#, &[r#"{"a":${json(a["}"])},"b":"x${"}"}"}"#, r#"${json(a["}"])}"#, r#""x${"}"}""#])]
+    #[case::odd_numbers("[1e400, 007,NaN ]", &["[1e400, 007,NaN ]", "1e400", "007", "NaN"])]
+    #[case::twice(r#"{"a":1,"a":2}"#, &[r#"{"a":1,"a":2}"#, "1", "2"])]
+    #[case::surrogate(r#"["\ud800","\""]"#, &[r#"["\ud800","\""]"#, r#""\ud800""#, r#""\"""#])]
+    #[case::empty("[{},[]]", &["[{},[]]", "{}", "[]"])]
+    fn takes_apart(#[case] text: &str, #[case] expected: &[&str]) {
+        let nodes = nodes(text).unwrap();
+        assert_eq!(nodes.iter().map(|node| &text[node.range.clone()]).collect::<Vec<_>>(), expected);
+    }
+
+    #[rstest]
+    fn what_is_not_built_like_json_is_no_tree(
+        #[values("", " ", "{", "[1,]", "{\"a\":1,}", "{a:1}", "[1]]", "{\"a\" 1}", "\"a", "{\"a\":1} {}", "[,]", "}")]
+        text: &str,
+    ) {
+        assert!(nodes(text).is_none());
+    }
+
+    #[rstest]
+    #[case(0..1, r#"{"b":2,"c":3}"#)]
+    #[case(1..2, r#"{"a":1,"c":3}"#)]
+    #[case(2..3, r#"{"a":1,"b":2}"#)]
+    #[case(1..3, r#"{"a":1}"#)]
+    #[case(0..3, "{}")]
+    fn pieces_go_with_their_commas(#[case] gone: Range<usize>, #[case] expected: &str) {
+        let text = r#"{"a":1,"b":2,"c":3}"#;
+        let range = span(nodes(text).unwrap()[0].pieces(), gone).unwrap();
+        assert_eq!(replaced(text, range, ""), expected);
+    }
+
+    #[test]
+    fn depth_is_no_danger() {
+        let text = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert_eq!(nodes(&text).unwrap().len(), 100_001);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_taken_apart_or_refused(text in "[\\[\\]{}:,\"\\\\$a1 ä]{0,40}") {
+            for node in nodes(&text).unwrap_or_default() {
+                prop_assert!(text.get(node.range.clone()).is_some());
+                for count in 1..=node.pieces().len() {
+                    let range = span(node.pieces(), 0..count).unwrap();
+                    prop_assert!(text.get(range).is_some());
+                }
+            }
+            prop_assert_eq!(atoms(&text).iter().map(|atom| &text[atom.clone()]).collect::<String>(), text);
+        }
+    }
+}

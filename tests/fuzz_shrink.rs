@@ -1,0 +1,162 @@
+//! Findings on the machines of the reference server with faults, made small without a socket.
+
+use std::sync::Arc;
+
+use hubproof::event::Verdict;
+use hubproof::fuzz::case::{Case, Oddity};
+use hubproof::fuzz::material::Material;
+use hubproof::fuzz::plan::Plan;
+use hubproof::fuzz::shrink::meaning::Meaning;
+use hubproof::fuzz::shrink::{Answer, Limits, Shrink, beyond_opening, control};
+use hubproof::fuzz::{oracle, text};
+use hubproof::pack::Pack;
+use hubproof::scenario::{self, Program};
+use hubproof::source::Sources;
+use hubproof::yaml;
+use rstest::rstest;
+use serde_json::{Map, Value};
+
+struct Hub {
+    sources: Sources,
+    material: Material,
+    shared: scenario::SharedFile,
+    wire: crate::virtual_wire::Protocol,
+    fault: &'static str,
+}
+
+/// The checks that fail, or what else became of it.
+type Failed = Vec<String>;
+
+impl Hub {
+    fn new(fault: &'static str) -> Self {
+        let name = hubproof_reference::faults().find(|known| known.id == fault).unwrap().protocol;
+        let mut sources = Sources::default();
+        let folder = crate::on_disk::folder(name, &mut sources);
+        let mut pack = Pack::load(&folder, &sources).0.unwrap();
+        pack.rules.extend(oracle::rules(&mut sources).into_iter().map(|rule| (rule.id.clone(), rule)));
+        let pack = Arc::new(pack);
+        let shared = scenario::shared(&folder, &sources, &pack, &mut Vec::new());
+        let material = Material::read(&folder, &sources, &pack);
+        Self { sources, material, shared, wire: crate::virtual_wire::Protocol::load(name), fault }
+    }
+
+    fn program(&mut self, scenario: &Map<String, Value>) -> Option<Arc<Program>> {
+        let file = self.sources.add("case.yaml", text::scenario(scenario));
+        let root = yaml::parse(&self.sources, file).ok()?;
+        scenario::read::read("case", &root, &self.shared, &self.material.pack).0.map(Arc::new)
+    }
+
+    fn failed(&self, program: &Arc<Program>, fault: Option<&str>) -> Failed {
+        let Some(report) = self.wire.play(program, fault) else { return Vec::new() };
+        let failed = report.checks.iter().filter(|check| check.verdict == Verdict::Fail);
+        failed.map(|check| check.name.split('#').next().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// The first case that finds the fault, and by which check.
+    fn found(&mut self) -> (Case, String) {
+        let plan = Plan::new(&self.material, 1, &|_| true);
+        for number in (0..plan.cells.len() as u64 * 3).step_by(3) {
+            let Some(case) = plan.case(&self.material, number) else { continue };
+            if matches!(case.cell.oddity, Oddity::Framed(_)) {
+                continue;
+            }
+            let program = self.program(&case.scenario).unwrap();
+            if let Some(check) = self.failed(&program, Some(self.fault)).into_iter().next() {
+                return (case, check);
+            }
+        }
+        panic!("no case finds {}", self.fault)
+    }
+}
+
+impl Hub {
+    /// The smallest that fails in the same way because of what is odd about it.
+    fn shrunk(&mut self, finding: &Map<String, Value>, check: &str) -> Shrink {
+        let meaning = Meaning::of(&self.material, finding, check);
+        let mut shrink = Shrink::new(finding.clone(), check, Limits::default());
+        while let Some(candidate) = shrink.next() {
+            shrink.told(match self.program(&candidate).filter(|_| meaning.is_kept(&candidate)) {
+                None => Answer::Unplayable,
+                Some(program) if self.fails(&program, check) && !self.is_idle(&candidate, check) => Answer::StillFails,
+                Some(_) => Answer::Differs,
+            });
+        }
+        shrink
+    }
+
+    fn fails(&self, program: &Arc<Program>, check: &str) -> bool {
+        self.failed(program, Some(self.fault)).iter().any(|failed| failed == check)
+    }
+
+    /// Whether what is odd has nothing to do with it.
+    fn is_idle(&mut self, candidate: &Map<String, Value>, check: &str) -> bool {
+        let control = control(candidate).filter(|_| check.starts_with("FUZZ-"));
+        control.and_then(|control| self.program(&control)).is_some_and(|program| self.fails(&program, check))
+    }
+}
+
+#[rstest]
+fn a_finding_becomes_small(
+    #[values(
+        "concierge-type-not-string",
+        "concierge-hello-missing-uuid",
+        "concierge-self-fetch-without-seq",
+        "concierge-origin-missing",
+        "concierge-no-such-name-bare",
+        "concierge-created-without-owner"
+    )]
+    fault: &'static str,
+) {
+    let mut hub = Hub::new(fault);
+    let (case, check) = hub.found();
+    let shrink = hub.shrunk(&case.scenario, &check);
+    let smallest = text::scenario(shrink.smallest());
+    println!(
+        "{fault}: {check}: {} steps beyond the opening after {} attempts\n{smallest}",
+        beyond_opening(shrink.smallest()),
+        shrink.attempts()
+    );
+    assert!(beyond_opening(shrink.smallest()) <= 3, "{smallest}");
+    // A hub that is right is not accused by it.
+    let program = hub.program(shrink.smallest()).unwrap();
+    assert_eq!(hub.failed(&program, None), [""; 0], "{smallest}");
+}
+
+const SUBMITS: &str = r#"{"type":"submit_job","priority":"high","requirements":{"hardware":{"gpu_memory_gb":0}},"timestamp":1705312345000}"#;
+
+/// An oracle goes on to demand what it demanded only of what is wrong in the same way, said at the same moment.
+#[rstest]
+#[case::less(
+    r#"{"type":"submit_job","requirements":{"hardware":{"gpu_memory_gb":0}},"timestamp":1705312345000}"#,
+    true
+)]
+#[case::shorter(
+    r#"{"type":"submit_job","requirements":{"hardware":{"gpu_memory_gb":-1}},"timestamp":1705312345000}"#,
+    true
+)]
+#[case::right(r#"{"type":"submit_job","timestamp":1705312345000}"#, false)]
+#[case::wrong_otherwise(r#"{"type":"submit_job","requirements":{"hardware":{"gpu_memory_gb":0}}}"#, false)]
+#[case::another(r#"{"type":"ping","timestamp":1705312345000}"#, false)]
+#[case::none("{}", false)]
+#[case::no_json("{", false)]
+#[case::twice(r#"{"type":"submit_job","type":"submit_job","requirements":{"hardware":{"gpu_memory_gb":0}},"timestamp":1705312345000}"#, false)]
+fn what_an_oracle_depends_on_stays(#[case] text: &str, #[case] kept: bool) {
+    let hub = Hub::new("emprops-root-refused");
+    let finding = |text: &str, opening: &str| {
+        let steps = serde_json::json!([
+            { "innocent joins": null },
+            { opening: null },
+            { "sender sends raw": { "text": text }, "as": "the_odd" },
+            { "sender expects": "error_general", "rules": ["FUZZ-REJECTS"] },
+        ]);
+        Map::from_iter([("steps".to_owned(), steps)])
+    };
+    let original = finding(SUBMITS, "sender joins");
+    let meaning = |check| Meaning::of(&hub.material, &original, check);
+    assert_eq!(meaning("FUZZ-REJECTS,EMP-036").is_kept(&finding(text, "sender joins")), kept);
+    assert!(!meaning("FUZZ-REJECTS").is_kept(&finding(text, "sender connects")));
+    assert!(!meaning("FUZZ-REJECTS").is_kept(&finding(text, "innocent joins")));
+    for whatever_is_said in ["FUZZ-SERVES-OLD", "FUZZ-SERVES-NEW", "schema:error_general", "EMP-036"] {
+        assert!(meaning(whatever_is_said).is_kept(&finding(text, "sender joins")));
+    }
+}

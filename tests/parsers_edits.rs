@@ -1,0 +1,302 @@
+//! What the world does to files and frames before our parsers get them: real bytes, cut, doubled, moved and spliced with
+//! pieces that mean something to one of the parsers. That goes far deeper than chance alone.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+/// Pieces that some parser stumbles over, or takes for something else.
+const PIECES: &[&str] = &[
+    "\0",
+    "\u{feff}",
+    "\r",
+    "\n",
+    "\t",
+    " ",
+    "  ",
+    "{",
+    "}",
+    "[",
+    "]",
+    "{}",
+    "[]",
+    ":",
+    ": ",
+    ",",
+    "- ",
+    "-",
+    "\"",
+    "'",
+    "\\",
+    "\\u",
+    "\\ud800",
+    "|",
+    ">",
+    ">-",
+    "#",
+    " # ",
+    "&a ",
+    "*a",
+    "<<: *a",
+    "!t ",
+    "%YAML 1.2\n",
+    "---\n",
+    "...\n",
+    "?",
+    "? ",
+    "null",
+    "true",
+    "yes",
+    "~",
+    "0",
+    "-1",
+    "007",
+    "0x7f",
+    "1e400",
+    "-1e-400",
+    "99999999999999999999",
+    ".inf",
+    ".nan",
+    "${",
+    "${}",
+    "${x",
+    "}",
+    "${self}",
+    "${unique('a')}",
+    "${[1,2][9]}",
+    "${1/0}",
+    "${'a' * 10}",
+    "$ref: '#'",
+    "\"$ref\": \"#\"",
+    "$ref: '#/components/messages/a'",
+    "$ref: '../x.yaml'",
+    "allOf: [{}]",
+    "not: {}",
+    "x-should: []",
+    "minLength: 1e30",
+    "pattern: '(a{1000}){1000}'",
+    "pattern: '('",
+    "pattern: '(a+)+$'",
+    "enum: []",
+    "const: {}",
+    "required: [a, a]",
+    "type: object",
+    "properties: {}",
+    "items: [{}, false]",
+    "/a~2",
+    "/",
+    "~1",
+    "~0",
+    "..",
+    "../..",
+    "é",
+    "漢字",
+    "😀",
+    "e\u{301}",
+    "\u{202e}",
+    "\u{2028}",
+    "\u{ffff}",
+    "=",
+    "[[",
+    "]]",
+    "\"\"\"",
+    "'''",
+    "1979-05-27",
+    "inf",
+    "nan",
+    "joins",
+    "sends",
+    "expects",
+    "rules:",
+    "has:",
+    "where:",
+    "for: 300ms",
+    "within: 1h",
+    "count: { min: 0 }",
+    "each: x",
+    "retry: 5s",
+    "plays: a",
+    "HTTP/1.1 101 X\r\n",
+    "GET / HTTP/1.1\r\n",
+    "Upgrade: websocket\r\n",
+    "\r\n\r\n",
+    "Content-Length: 99999999999999999999\r\n",
+    "Transfer-Encoding: chunked\r\n",
+];
+
+/// Bytes that mean something to a WebSocket.
+const BYTES: &[&[u8]] = &[
+    &[0x81, 0x00],
+    &[0x81, 0x7e],
+    &[0x81, 0x7f],
+    &[0x81, 0xff],
+    &[0x88, 0x01],
+    &[0x88, 0x02, 0x03, 0xe8],
+    &[0x89, 0x7d],
+    &[0x01, 0x01, b'a'],
+    &[0x80, 0x00],
+    &[0xc1, 0x00],
+    &[0x83, 0x00],
+    &[0xff; 8],
+    &[0x80; 8],
+    &[0xed, 0xa0, 0x80],
+    &[0xc0, 0xaf],
+    &[0xf4, 0x90, 0x80, 0x80],
+];
+
+/// Where something is done: as shares of the length, so that it fits any file.
+type Share = u16;
+
+#[derive(Clone, Debug)]
+enum Edit {
+    Delete(Share, u8),
+    Double(Share, u8),
+    /// Bytes from here go there.
+    Move(Share, u8, Share),
+    Insert(Share, u8),
+    InsertBytes(Share, u8),
+    Overwrite(Share, u8),
+    Flip(Share, u8),
+    /// Bytes of another file.
+    Splice(Share, u8, Share, u8),
+    DeleteLine(Share),
+    DoubleLine(Share),
+    MoveLine(Share, Share),
+    Indent(Share, i8),
+    /// One line, many times.
+    RepeatLine(Share, u8),
+    Cut(Share),
+    /// What stands in brackets, within itself.
+    Nest(Share, u8),
+}
+
+fn edit() -> impl Strategy<Value = Edit> {
+    let at = any::<Share>;
+    prop_oneof![
+        1 => (at(), any::<u8>()).prop_map(|(at, length)| Edit::Delete(at, length)),
+        1 => (at(), any::<u8>()).prop_map(|(at, length)| Edit::Double(at, length)),
+        1 => (at(), any::<u8>(), at()).prop_map(|(at, length, to)| Edit::Move(at, length, to)),
+        4 => (at(), any::<u8>()).prop_map(|(at, piece)| Edit::Insert(at, piece)),
+        1 => (at(), any::<u8>()).prop_map(|(at, piece)| Edit::InsertBytes(at, piece)),
+        2 => (at(), any::<u8>()).prop_map(|(at, piece)| Edit::Overwrite(at, piece)),
+        1 => (at(), any::<u8>()).prop_map(|(at, bit)| Edit::Flip(at, bit)),
+        2 => (at(), any::<u8>(), at(), any::<u8>()).prop_map(|(at, file, from, length)| Edit::Splice(at, file, from, length)),
+        2 => at().prop_map(Edit::DeleteLine),
+        1 => at().prop_map(Edit::DoubleLine),
+        1 => (at(), at()).prop_map(|(from, to)| Edit::MoveLine(from, to)),
+        1 => (at(), -4..5i8).prop_map(|(at, by)| Edit::Indent(at, by)),
+        1 => (at(), any::<u8>()).prop_map(|(at, times)| Edit::RepeatLine(at, times)),
+        1 => at().prop_map(Edit::Cut),
+        1 => (at(), any::<u8>()).prop_map(|(at, times)| Edit::Nest(at, times)),
+    ]
+}
+
+/// One of the `files`, changed in a few ways; now and then bytes that were never a file. With the number of the file.
+pub fn mangled(files: Vec<Vec<u8>>) -> impl Strategy<Value = (usize, Vec<u8>)> {
+    let count = files.len();
+    prop_oneof![
+        20 => (0..count, vec(edit(), 1..6)).prop_map(move |(index, edits)| {
+            let mut bytes = files[index].clone();
+            edits.iter().for_each(|edit| apply(edit, &mut bytes, &files));
+            (index, bytes)
+        }),
+        1 => (0..count, vec(any::<u8>(), 0..400)),
+        2 => (0..count, vec(0..PIECES.len(), 0..60)).prop_map(|(index, pieces)| {
+            (index, pieces.into_iter().flat_map(|piece| PIECES[piece].bytes()).collect())
+        }),
+    ]
+}
+
+/// Longest that anything grows by edits.
+const LONGEST: usize = 1 << 20;
+
+fn place(share: Share, length: usize) -> usize {
+    length * usize::from(share) / (usize::from(Share::MAX) + 1)
+}
+
+fn span(at: Share, length: u8, bytes: &[u8]) -> std::ops::Range<usize> {
+    let start = place(at, bytes.len());
+    start..(start + usize::from(length)).min(bytes.len())
+}
+
+fn apply(edit: &Edit, bytes: &mut Vec<u8>, files: &[Vec<u8>]) {
+    let insert = |bytes: &mut Vec<u8>, at: usize, piece: &[u8]| {
+        if bytes.len() + piece.len() <= LONGEST {
+            bytes.splice(at..at, piece.iter().copied());
+        }
+    };
+    match *edit {
+        Edit::Delete(at, length) => drop(bytes.drain(span(at, length, bytes))),
+        Edit::Double(at, length) => {
+            let range = span(at, length, bytes);
+            let piece = bytes[range.clone()].to_vec();
+            insert(bytes, range.end, &piece);
+        }
+        Edit::Move(at, length, to) => {
+            let piece: Vec<u8> = bytes.drain(span(at, length, bytes)).collect();
+            let to = place(to, bytes.len());
+            insert(bytes, to, &piece);
+        }
+        Edit::Insert(at, piece) => {
+            insert(bytes, place(at, bytes.len()), PIECES[usize::from(piece) % PIECES.len()].as_bytes())
+        }
+        Edit::InsertBytes(at, piece) => insert(bytes, place(at, bytes.len()), BYTES[usize::from(piece) % BYTES.len()]),
+        Edit::Overwrite(at, piece) => {
+            let piece = PIECES[usize::from(piece) % PIECES.len()].as_bytes();
+            let start = place(at, bytes.len());
+            let end = (start + piece.len()).min(bytes.len());
+            bytes.splice(start..end, piece.iter().copied());
+        }
+        Edit::Flip(at, bit) => {
+            let at = place(at, bytes.len());
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte ^= 1 << (bit % 8);
+            }
+        }
+        Edit::Splice(at, file, from, length) => {
+            let other = &files[usize::from(file) % files.len()];
+            insert(bytes, place(at, bytes.len()), &other[span(from, length, other)]);
+        }
+        Edit::Cut(at) => bytes.truncate(place(at, bytes.len())),
+        Edit::Nest(at, times) => {
+            let at = place(at, bytes.len());
+            let piece = if times % 2 == 0 { ("[", "]") } else { ("{ a: ", " }") };
+            let piece = format!("{}{}", piece.0.repeat(usize::from(times)), piece.1.repeat(usize::from(times)));
+            insert(bytes, at, piece.as_bytes());
+        }
+        Edit::DeleteLine(at) => drop(bytes.drain(line(at, bytes))),
+        Edit::DoubleLine(at) => {
+            let range = line(at, bytes);
+            let piece = bytes[range.clone()].to_vec();
+            insert(bytes, range.end, &piece);
+        }
+        Edit::RepeatLine(at, times) => {
+            let range = line(at, bytes);
+            let piece = bytes[range.clone()].repeat(usize::from(times));
+            insert(bytes, range.end, &piece);
+        }
+        Edit::MoveLine(from, to) => {
+            let piece: Vec<u8> = bytes.drain(line(from, bytes)).collect();
+            let to = line(to, bytes).start;
+            insert(bytes, to, &piece);
+        }
+        Edit::Indent(at, by) => {
+            let start = line(at, bytes).start;
+            let spaces = usize::from(by.unsigned_abs());
+            match by {
+                0.. => insert(bytes, start, &b"    "[..spaces]),
+                _ => {
+                    let there = bytes[start..].iter().take(spaces).take_while(|byte| **byte == b' ').count();
+                    bytes.drain(start..start + there);
+                }
+            }
+        }
+    }
+}
+
+/// The line around a place, with its end.
+fn line(at: Share, bytes: &[u8]) -> std::ops::Range<usize> {
+    let at = place(at, bytes.len());
+    let start = bytes[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let end = bytes[at..].iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |end| at + end + 1);
+    start..end
+}
