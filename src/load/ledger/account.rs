@@ -86,7 +86,7 @@ pub struct Account {
     pub unexpected: u64,
     /// Deliveries of a message after a later one of the same sender had reached the same receiver.
     pub reordered: u64,
-    /// Assignments while another was standing.
+    /// Assignments while another was standing, or after the job was done.
     pub assigned_twice: u64,
     /// Assignments after a confirmed cancellation.
     pub assigned_after_cancellation: u64,

@@ -132,6 +132,7 @@ impl Ledger {
         self.pending = pending;
         self.pending.drain(..ripe);
         self.settled = self.settled.max(upto.min(self.newest));
+        self.expose(self.settled);
     }
 
     /// Strangers that nobody has asked for within the slack are unexpected.
@@ -166,7 +167,7 @@ impl Ledger {
         if item.stage == Stage::Stranger && asked {
             // What was heard of it before counts now.
             let heard = self.histories.steps(&item.history);
-            item = item.asked();
+            item = item.as_asked();
             self.apply(key, &mut item, at, party, what);
             for step in heard.iter().filter(|step| !matches!(step.what, Mark::Attempted | Mark::Published { .. })) {
                 self.apply(key, &mut item, step.at, step.party, step.what);
@@ -198,20 +199,25 @@ impl Ledger {
         use ViolationKind as Kind;
         match what {
             Mark::Named(_) => {}
+            // Asked for once more, after a connection broke perhaps: it is the same item.
+            Mark::Attempted | Mark::Published { .. } if item.asked => {}
             Mark::Attempted => {
                 self.account.attempted += 1;
-                item.sender = party;
+                (item.asked, item.sender) = (true, party);
             }
             Mark::Published { receivers } => {
                 self.account.attempted += 1;
                 self.account.deliveries_due += u64::from(receivers);
                 let number = self.published.entry(party).or_default();
                 *number += 1;
-                (item.number, item.sender, item.receivers, item.published) = (*number, party, receivers, true);
+                (item.number, item.sender, item.receivers) = (*number, party, receivers);
+                (item.asked, item.published) = (true, true);
                 if receivers == 0 {
                     self.end(item, at, Stage::Completed);
                 }
             }
+            // One violation is enough.
+            _ if item.stage == Stage::Unexpected => {}
             Mark::Acknowledged if item.acknowledged => self.violation(Kind::Duplicated, key, item, at),
             Mark::Acknowledged => {
                 item.acknowledged = true;
@@ -276,6 +282,8 @@ impl Ledger {
             Stage::Cancelled if at > item.since().saturating_add(self.config.slack) => {
                 self.violation(ViolationKind::AssignedAfterCancellation, key, item, at);
             }
+            // It was done, so somebody has had it.
+            Stage::Completed => self.violation(ViolationKind::AssignedTwice, key, item, at),
             Stage::Open if item.holder != NOBODY => {
                 self.violation(ViolationKind::AssignedTwice, key, item, at);
                 (item.doubled, item.before) = (true, item.holder);
@@ -301,7 +309,7 @@ impl Ledger {
     }
 
     fn delivered(&mut self, key: u64, item: &mut Item, at: Nanos, party: u32) {
-        if matches!(item.stage, Stage::Refused | Stage::Unexpected) {
+        if item.stage == Stage::Refused {
             return self.finish_as(key, item, at, Stage::Completed);
         }
         if !self.deliveries.insert(recent::mixed(key, party)) || item.delivered >= item.receivers {

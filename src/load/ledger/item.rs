@@ -20,6 +20,7 @@ pub(super) enum Stage {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Item {
     pub stage: Stage,
+    pub asked: bool,
     pub acknowledged: bool,
     /// The hub owes it an end though it acknowledges nothing.
     pub published: bool,
@@ -46,6 +47,7 @@ impl Item {
     pub fn new(stage: Stage) -> Self {
         Self {
             stage,
+            asked: false,
             acknowledged: false,
             published: false,
             unsure: false,
@@ -62,7 +64,7 @@ impl Item {
     }
 
     /// A stranger that somebody has asked for after all: nothing but its history is kept.
-    pub fn asked(&self) -> Self {
+    pub fn as_asked(&self) -> Self {
         Self { history: self.history, ..Self::new(Stage::Open) }
     }
 

@@ -47,6 +47,9 @@ use Mark::{
 #[case::given_back_before(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (3, 1, Released), (4, 2, Assigned), (9, 2, Completed)], &["attempted", "acknowledged", "completed"])]
 #[case::gone_and_heard_of_later(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (3, 2, Assigned), (900, 1, Released), (901, 2, Completed)], &["attempted", "acknowledged", "completed"])]
 #[case::gone_much_later(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (3, 2, Assigned), (1_500, 1, Released), (1_501, 2, Completed)], &["attempted", "acknowledged", "assigned_twice", "completed"])]
+#[case::assigned_when_done(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (9, 1, Completed), (10, 2, Assigned)], &["attempted", "acknowledged", "assigned_twice", "completed"])]
+#[case::asked_for_again(&[(0, CLIENT, Attempted), (1, CLIENT, Unsure), (5, CLIENT, Attempted), (6, CLIENT, Acknowledged), (9, 1, Completed)], &["attempted", "acknowledged", "completed"])]
+#[case::a_strangers_story_goes_on(&[(0, 1, Assigned), (2_000, 1, Completed), (2_001, CLIENT, Acknowledged), (2_002, 1, Completed)], &["unexpected"])]
 #[case::wrong_worker(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (9, 2, Completed)], &["attempted", "acknowledged", "wrong_worker", "completed"])]
 fn a_story_of_one_job_is_accounted_for(#[case] story: &[Line], #[case] expected: &[&str]) {
     let account = finished(Config::default(), &entries(7, story));
@@ -124,6 +127,14 @@ fn what_is_later_than_the_window_is_counted_as_late() {
     ledger.fold(&entries(2, &[(20_000, 1, Completed)]));
     let account = ledger.finish(60 * SECOND);
     assert_eq!((account.late, account.completed), (1, 2));
+}
+
+#[test]
+fn an_item_that_nobody_asked_for_is_told_of_once_the_slack_is_over() {
+    let mut ledger = Ledger::new(Config::default());
+    ledger.fold(&entries(1, &[(0, 1, Assigned)]));
+    ledger.fold(&entries(2, &[(10_000, CLIENT, Attempted)]));
+    assert_eq!((ledger.account().unexpected, ledger.account().open), (1, 0));
 }
 
 /// A message that reaches everybody, one that misses a receiver, one that reaches a receiver twice, and one out of order.
