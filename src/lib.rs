@@ -27,6 +27,10 @@
 //! cli         arguments, progress, exit codes
 //! ```
 //!
+//! One thing is done twice on purpose: [`interpret`] keeps what it hears and works out what it needs, frame by frame, which
+//! thousands of clients cannot afford; so the steps of a load plan, read by the reader of scenarios, are prepared for a
+//! small machine of their own, [`load::client`].
+//!
 //! What is absent: any code or schema shared with the reference server (`reference-server/`), which the harness is tested
 //! on. Both are written from the documents alone, so that one misreading must be made twice to pass.
 

@@ -76,6 +76,7 @@ fn role(body: &str) -> String {
 #[case(&role("population: 1\nsteps: [ { sends: self_fetch, marks: atempted } ]"), "the ledger has no mark `atempted`")]
 #[case(&role("population: 1\nsteps: [ { sends: self_fetch, marks: published } ]"), "to how many this goes")]
 #[case(&role("population: 1\nsteps: [ { sends: self_fetch, may stay unanswered: true } ]"), "does not belong to this step")]
+#[case(&role("population: 1\nsteps: [ { connects: } ]"), "a client connects in its opening")]
 #[case(&role("population: 1\nmeanwhile: [ { every: 1s } ]"), "nothing is done here")]
 #[case(&role("population: 1\nmeanwhile: [ { do: [ { sends: self_fetch } ] } ]"), "`every` or `whenever`")]
 #[case(&role("population: 1\nmeanwhile: [ { whenever: hello, do: [ { expects: hello } ] } ]"), "a reaction waits for nothing")]

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use hubproof::load::client::Client;
 use hubproof::load::plan::Overrides;
-use hubproof::load::port::Trouble;
+use hubproof::load::port::{End, Trouble};
 use hubproof::load::{Nanos, SECOND};
 use rstest::rstest;
 
-use crate::virtual_load::{Ready, Which, run};
+use crate::virtual_load::{Ready, Which, run, run_and_cut};
 
 const MS: Nanos = 1_000_000;
 
@@ -213,4 +214,43 @@ fn messages_that_overtake_each_other_are_counted_exactly() {
     let mut expected: Vec<Nanos> = vec![2 * MS; 450];
     expected.extend([17 * MS; 50]);
     assert_eq!(sorted(told.delivered), expected);
+}
+
+#[test]
+fn a_client_whose_connection_breaks_connects_again_and_goes_on() {
+    let plan = REQUESTS.replace("title: t", "title: t\npatience: 500ms");
+    let ready = Ready::new("gator", &Which::Text(&plan), &Overrides::default());
+    // What is under way then comes back to nobody: answers take 50 ms.
+    let cut = BEGIN + 2 * SECOND + 5 * MS;
+    let told = run_and_cut(&ready, 0, &mut |now, _, _| vec![now + 50 * MS], Some(cut));
+    let answered = told.answered[&ready.message("log_request")].len() as u64;
+    assert_eq!(told.joined, 2);
+    assert_eq!(told.troubles[&Trouble::Ended(End::Dropped)], 1);
+    // These name their request, so they are waited for on the next connection, where a hub does not repeat them.
+    let asked = told.troubles[&Trouble::Timeout(ready.message("log_request"))];
+    assert_eq!(asked, 5);
+    let apart = told.troubles[&Trouble::NoFreeClient];
+    assert!((50..=101).contains(&apart), "half a second to a second without a connection: {apart}");
+    assert_eq!(answered + asked + apart, 400);
+}
+
+#[test]
+fn what_broken_connections_cost_is_told_apart() {
+    let ready = jobs();
+    let told = run_and_cut(&ready, MS, &mut |now, _, _| vec![now + MS], Some(6 * SECOND));
+    let account = &told.account;
+    assert_eq!(told.joined, 45 * 2);
+    // What was acknowledged is lost to whoever no longer hears of it; of what was not, nothing is known.
+    assert_eq!(account.attempted, account.completed + account.lost + account.unanswered, "{account:?}");
+    assert_eq!(account.acknowledged, account.completed + account.lost, "{account:?}");
+    assert!((1..20).contains(&account.lost), "{account:?}");
+    // A worker that is cut off gives its job back, so that nobody is accused when another one gets it.
+    assert_eq!((account.duplicated, account.assigned_twice, account.wrong_worker), (0, 0, 0), "{account:?}");
+    assert!(account.unexpected <= account.unanswered, "{account:?}");
+}
+
+/// Eighteen thousand of them have to fit beside their connections.
+#[test]
+fn a_client_is_small() {
+    assert!(size_of::<Client>() <= 320, "{}", size_of::<Client>());
 }

@@ -131,6 +131,8 @@ enum Event {
     ToHub(machine::Input),
     ToClient(usize, What),
     Tick,
+    /// Every connection is gone, without a word.
+    Cut,
     Drain,
     Finish,
 }
@@ -169,6 +171,11 @@ pub struct Virtual<'a> {
 const SETTLED: Nanos = 2 * SECOND;
 
 pub fn run(ready: &Ready, travel: Nanos, way: Way<'_>) -> Told {
+    run_and_cut(ready, travel, way, None)
+}
+
+/// The same, and at a time all connections are cut.
+pub fn run_and_cut(ready: &Ready, travel: Nanos, way: Way<'_>, cut: Option<Nanos>) -> Told {
     let machine = hub_of(&ready.protocol);
     let roles = ready.plan.roles.len();
     let mut this = Virtual {
@@ -190,6 +197,9 @@ pub fn run(ready: &Ready, travel: Nanos, way: Way<'_>) -> Told {
         ticked: None,
         told: Told::new(),
     };
+    if let Some(cut) = cut {
+        this.at(cut, Event::Cut);
+    }
     this.play();
     let mut ledger = Ledger::new(ledger::Config {
         ordered: ready.plan.roles.iter().any(|r| r.name == "publisher"),
@@ -284,6 +294,14 @@ impl Virtual<'_> {
                 What::Answer(answer) => self.drive(client, Input::Answer(answer.as_deref())),
             },
             Event::Tick => self.ask(machine::Input::Tick),
+            Event::Cut => {
+                for client in 0..self.clients.len() {
+                    if let Some(conn) = self.lines[client].take() {
+                        self.ask(machine::Input::Closed { conn });
+                        self.drive(client, Input::Closed(End::Dropped));
+                    }
+                }
+            }
             Event::Drain => self.each(Input::Drain),
             Event::Finish => {}
         }

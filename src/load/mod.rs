@@ -12,6 +12,9 @@
 //! port        what a virtual client may do, and what happens to it: the seam to sockets, clocks and measurement
 //! measure     histograms, counts and levels by the second
 //! ledger      what became of every item
+//! scan, recognise   members of a frame and the message it is, from its raw text
+//! template    messages as bytes and slots
+//! program     a plan prepared for a target: flat lists of operations;  lint: what of it is more than a slot
 //! metric      all of that by name;  threshold: what must be true of it;  verdict: whether it can be believed
 //! report      the formats a run is told in;  compare: two runs, and whether they differ
 //! client      the machine of one virtual client, sans-IO: (now, input) -> calls of the port

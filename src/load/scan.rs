@@ -27,7 +27,7 @@ struct Node {
 }
 
 /// Most members that are wanted of one frame.
-pub const MOST: usize = 64;
+pub const MOST: usize = 32;
 
 /// What was found, by the number of each pointer: the JSON text of the member as it stood there.
 pub type Found<'a> = [Option<&'a [u8]>; MOST];

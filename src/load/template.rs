@@ -4,6 +4,7 @@
 //! parsed, escaped or built when the message is due. Only an expression over something that has just come has to be worked
 //! out then, before the message that needs it; `lint` names these.
 
+use std::cell::Cell;
 use std::io::Write as _;
 use std::sync::Arc;
 
@@ -109,6 +110,20 @@ impl Texts {
         self.bytes.clear();
         self.spans.fill(EMPTY);
     }
+}
+
+thread_local! {
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Lends an empty buffer, the same one again and again, so that a text that is made on its way to a slot costs no memory
+/// of its own. Within its use another one is made.
+pub fn scratch<T>(make: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    let mut buffer = SCRATCH.take();
+    buffer.clear();
+    let made = make(&mut buffer);
+    SCRATCH.set(buffer);
+    made
 }
 
 /// What slots are filled from, for one client at one time.

@@ -336,6 +336,8 @@ impl Client {
         }
         self.retry = match role.reconnect {
             _ if self.finished => Nanos::MAX,
+            // It has done what it was there for.
+            _ if meant && role.times.is_some_and(|times| self.journeys >= times) => Nanos::MAX,
             Reconnect::Never => Nanos::MAX,
             Reconnect::After { .. } if meant => now,
             Reconnect::After { first, most } => {

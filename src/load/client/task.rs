@@ -9,7 +9,7 @@ use crate::load::plan::script::Think;
 use crate::load::port::{Dial, Port, Trouble};
 use crate::load::program::{Captures, Connect, Op, Role, Send, Slot};
 use crate::load::schedule::{exponential, normal};
-use crate::load::template::{Hollow, Sight, Texts};
+use crate::load::template::{Hollow, Sight, Texts, scratch};
 
 #[derive(Debug)]
 pub struct Task {
@@ -128,10 +128,11 @@ impl Client {
         }
         self.tasks[task].texts.clear();
         for (slot, fill) in &role.programs[self.tasks[task].program].ahead {
-            let mut text = Vec::new();
-            if self.fill(role, fill, Some(task), now, &mut text).is_ok() {
-                self.tasks[task].texts.set(*slot, &text);
-            }
+            scratch(|text| {
+                if self.fill(role, fill, Some(task), now, text).is_ok() {
+                    self.tasks[task].texts.set(*slot, text);
+                }
+            });
         }
         self.tasks[task].prepared = true;
     }
@@ -183,12 +184,15 @@ impl Client {
                     self.waits = waits.wrapping_add(1);
                 }
                 Op::Work { text, fill } => {
-                    let mut made = Vec::new();
-                    if self.fill(role, fill, Some(task), now, &mut made).is_err() {
+                    let made = scratch(|made| {
+                        self.fill(role, fill, Some(task), now, made)?;
+                        self.tasks[task].texts.set(*text, made);
+                        Ok::<_, Hollow>(())
+                    });
+                    if made.is_err() {
                         port.trouble(Trouble::Internal, now);
                         return self.fail(role, task, now, port);
                     }
-                    self.tasks[task].texts.set(*text, &made);
                     self.tasks[task].at += 1;
                 }
                 Op::Think(think) => {
@@ -278,12 +282,11 @@ impl Client {
                     let _ = send.template.write(&mut sight, out);
                 })
             }
-            Some(captures) => {
-                let mut text = Vec::new();
-                send.template.write(&mut self.sight(role, task, now), &mut text)?;
-                self.capture(task, captures, &text);
-                port.send(send.message, due, |out| out.extend_from_slice(&text))
-            }
+            Some(captures) => scratch(|text| {
+                send.template.write(&mut self.sight(role, task, now), text)?;
+                self.capture(task, captures, text);
+                Ok::<_, Hollow>(port.send(send.message, due, |out| out.extend_from_slice(text)))
+            })?,
         };
         if let Some(times) = send.times {
             self.tasks[task].times[times] = (due, sent);

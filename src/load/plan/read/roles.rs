@@ -7,6 +7,7 @@ use crate::diagnostic::suggest;
 use crate::load::plan::script::{Line, Pace, Part, Periodic, Whenever};
 use crate::load::plan::{Population, Ramp, Reconnect, Role};
 use crate::pack::Way;
+use crate::scenario::model::Act;
 use crate::scenario::read::journeys::Journeys;
 use crate::scenario::read::shape::{flag, keys, list, mapping, text};
 use crate::source::Span;
@@ -147,6 +148,15 @@ fn part(key: &Key, node: &Node, plays: Option<(&str, Span)>, journeys: &mut Jour
         // Behind the steps: the key is bound by one of them.
         (lets, steps, node.get("item").map(|item| journeys.template(item)))
     });
+    for line in journey.iter().chain(periodic.iter().flat_map(|periodic| &periodic.steps)) {
+        if let Some(span) = connects(line) {
+            journeys.error(
+                span,
+                "a client connects in its opening",
+                "write `opening: [ { connects: } ]`, or `joins:` there",
+            );
+        }
+    }
     Part {
         plays: plays.map_or(" nobody", |(name, _)| name).to_owned(),
         with,
@@ -220,9 +230,18 @@ fn meanwhile(node: &Node, periodic: &mut Vec<Periodic>, reactions: &mut Vec<When
     }
 }
 
+/// Where a line connects, if it does.
+fn connects(line: &Line) -> Option<Span> {
+    match line {
+        Line::Step { step, .. } => matches!(step.act, Act::Connect(_) | Act::Join { .. }).then_some(step.span),
+        Line::Think { .. } => None,
+        Line::Repeat { steps, .. } => steps.iter().find_map(connects),
+        Line::Sometimes { steps, otherwise, .. } => steps.iter().chain(otherwise).find_map(connects),
+    }
+}
+
 /// Where a line takes time, if it does.
 fn waits(line: &Line) -> Option<Span> {
-    use crate::scenario::model::Act;
     match line {
         Line::Step { step, .. } => (!matches!(step.act, Act::Send(_))).then_some(step.span),
         Line::Think { span, .. } => Some(*span),
