@@ -23,8 +23,13 @@
 //! baseline    failures that a hub's author knows
 //! fuzz        odd input for every moment of a conversation, and what must be true all the same
 //! bare        a plain AsyncAPI document of somebody else as a pack
+//! load        thousands of virtual clients: how much a hub carries, and what becomes of every item on the way
 //! cli         arguments, progress, exit codes
 //! ```
+//!
+//! One thing is done twice on purpose: [`interpret`] keeps what it hears and works out what it needs, frame by frame, which
+//! thousands of clients cannot afford; so the steps of a load plan, read by the reader of scenarios, are prepared for a
+//! small machine of their own, [`load::client`].
 //!
 //! What is absent: any code or schema shared with the reference server (`reference-server/`), which the harness is tested
 //! on. Both are written from the documents alone, so that one misreading must be made twice to pass.
@@ -74,5 +79,6 @@ pub mod baseline;
 pub mod fuzz;
 
 pub mod bare;
+pub mod load;
 
 pub mod cli;

@@ -170,6 +170,14 @@ fn a_hub_is_fuzzed_by_a_plain_document(#[case] status: &'static str, #[case] cod
     assert!(done.out.contains(says), "{}", done.out);
 }
 
+/// A pack that was made for the harness is that pack, whichever way it is named.
+#[test]
+fn the_document_of_a_pack_of_ours_is_that_pack() {
+    let rules = |path: &str| hubproof(["packs", "show", "--pack", path, "--rules"]).ends_with(0).out;
+    assert!(rules("schemas/qi").contains("QI-001"));
+    assert_eq!(rules("schemas/qi/asyncapi.yaml"), rules("schemas/qi"));
+}
+
 /// Slack's address wants a ticket, and no document can know it.
 #[test]
 fn what_a_document_cannot_know_is_asked_for() {

@@ -117,6 +117,29 @@ fn what_nothing_tells_apart_is_passed_over_with_a_note() {
     assert_eq!(made.pack.messages.len(), 1);
 }
 
+#[test]
+fn examples_are_taken_as_they_are_shown_if_they_fit() {
+    let example = |examples: &str, payload: &str| {
+        let made = made(
+            &format!(
+                "asyncapi: 2.0.0\nchannels: {{ /: {{ publish: {{ message: {{ name: m, examples: {examples}, payload: {payload} }} }} }} }}\n"
+            ),
+            Perspective::Hub,
+            &[],
+        );
+        (made.pack.messages[0].template(), made.notes.len())
+    };
+    let payload = "{ type: object, required: [a], properties: { a: { type: integer } } }";
+    assert_eq!(example("[ { name: x, payload: { a: 7 } } ]", payload), (json!({"a": 7}), 0));
+    assert_eq!(example("[ { a: 7 } ]", payload), (json!({"a": 7}), 0));
+    assert_eq!(example("[ { headers: {} } ]", payload), (json!({"a": 1}), 0));
+    assert_eq!(example("[ { payload: { a: x } } ]", payload), (json!({"a": 1}), 1));
+    assert_eq!(
+        example("[]", "{ type: object, properties: { a: { const: 3 } }, examples: [ { a: 3, b: 4 } ] }"),
+        (json!({"a": 3, "b": 4}), 0)
+    );
+}
+
 /// The step that opens the socket of a channel, and the defaults of its settings.
 #[rstest]
 #[case::nothing("/: {}", json!({"connects": null, "headers": "${hub.headers}"}), json!({"headers": {}}))]

@@ -116,6 +116,11 @@ impl Prepared {
     pub fn is_given_up(&self) -> bool {
         self.sites.iter().filter_map(|site| site.process.as_ref()).any(|process| process.is_given_up())
     }
+
+    /// The first instance of the target; there is always one.
+    pub fn first(&self) -> &Arc<Site> {
+        &self.sites[0]
+    }
 }
 
 /// How many scenarios there are to run, repetitions included.

@@ -1,0 +1,83 @@
+//! What measuring costs: a record, the end of an interval, an entry of the ledger. `cargo bench --bench measure`.
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use hubproof::load::ledger::{Config, Entry, Ledger, Mark};
+use hubproof::load::measure::{Layout, Names, Phases, Recorder};
+use hubproof::load::{Nanos, SECOND};
+
+const US: Nanos = 1_000;
+
+fn recorder() -> Recorder {
+    let messages = (0..8).map(|n| format!("message_{n}")).collect();
+    Recorder::new(Layout::new(Names { messages, journeys: vec!["jobs".to_owned()] }), Phases::new(SECOND, 0, None))
+}
+
+/// Times between 100 µs and 10 ms, spread as answers are.
+fn took(n: u64) -> Nanos {
+    100 * US + n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % (9_900 * US)
+}
+
+fn records(c: &mut Criterion) {
+    let mut group = c.benchmark_group("record");
+    group.throughput(Throughput::Elements(1));
+    let (mut recorder, mut n) = (recorder(), 0u64);
+    group.bench_function("sent", |b| {
+        b.iter(|| {
+            n += 1;
+            recorder.sent(black_box((n % 8) as usize), n % US, n % US + 30);
+        });
+    });
+    group.bench_function("answered", |b| {
+        b.iter(|| {
+            n += 1;
+            recorder.answered(black_box((n % 8) as usize), 0, 10, took(n));
+        });
+    });
+    group.finish();
+}
+
+/// Ten thousand answers of eight messages, and then the second is over.
+fn intervals(c: &mut Criterion) {
+    let (mut recorder, mut second) = (recorder(), 0);
+    c.bench_function("interval of 10 000 answers", |b| {
+        b.iter(|| {
+            let start = second * SECOND;
+            for n in 0..10_000u64 {
+                recorder.answered((n % 8) as usize, start, start, start + took(n));
+            }
+            second += 1;
+            black_box(recorder.intervals(second * SECOND))
+        });
+    });
+}
+
+/// A job from its attempt to its end, with a hundred thousand others open.
+fn entries(c: &mut Criterion) {
+    let mut group = c.benchmark_group("ledger");
+    group.throughput(Throughput::Elements(4_000));
+    let mut ledger = Ledger::new(Config::default());
+    let mut n = 0u64;
+    group.bench_function("a thousand jobs", |b| {
+        b.iter(|| {
+            let mut batch = Vec::with_capacity(4_000);
+            for _ in 0..1_000 {
+                n += 1;
+                let item = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                let entry = |n, party, what| Entry { at: n * 100 * US, item: item(n), party, what };
+                batch.extend([entry(n, 900, Mark::Attempted), entry(n, 900, Mark::Acknowledged)]);
+                // Those of ten seconds ago.
+                if let Some(before) = n.checked_sub(100_000).filter(|before| *before > 0) {
+                    let late = |party, what| Entry { at: n * 100 * US, item: item(before), party, what };
+                    batch.extend([late(1, Mark::Assigned), late(1, Mark::Completed)]);
+                }
+            }
+            ledger.fold(black_box(&batch));
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, records, intervals, entries);
+criterion_main!(benches);
