@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::cli_process::{Serving, hubproof, start};
 
 /// Small and short, so that all tests can run beside each other.
-const SMALL: [&str; 10] = ["--warm-up", "1s", "--duration", "2s", "--ramp", "200ms", "--drain", "20s", "--seed", "7"];
+const SMALL: [&str; 10] = ["--warm-up", "1s", "--duration", "2s", "--ramp", "200ms", "--drain", "60s", "--seed", "7"];
 
 #[rstest]
 #[case(&["--protocol", "qi", "--plan", "sesions"], "there is no plan, and no file, `sesions`")]
