@@ -131,7 +131,7 @@ impl LoadArgs {
             words.extend(value.into_iter().flat_map(|value| [name.to_owned(), value]));
         };
         let time = |time: Option<Duration>| time.map(target::format_duration);
-        let named = self.hub.pack.is_none() && self.hub.target.is_none();
+        let named = self.hub.own.pack.is_none() && self.hub.target.is_none();
         option("--protocol", named.then(|| protocol.pack.name.clone()));
         option("--plan", self.plan.clone());
         option("--workers", self.workers.map(|number| number.to_string()));
