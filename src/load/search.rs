@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use super::ledger::Account;
 use super::measure::{Count, JourneyCount, Layout, RunCount, Total};
+use super::plan::Plan;
+use super::schedule::Schedule;
 
 /// The search ends when what lies between is smaller than this share of the rate.
 const CLOSE: f64 = 0.05;
@@ -93,8 +95,14 @@ fn rounded(rate: f64) -> f64 {
     if rate >= 100.0 { rate.round() } else { rate }
 }
 
-/// Why a run did not keep up with what it was offered, if so. `offered` in a second, `undrained` at its end.
-pub fn fell_behind(layout: &Layout, total: &Total, account: &Account, offered: f64, undrained: u64) -> Option<String> {
+/// Why a run did not keep up with what it was offered, if so. `offered` and `completed` in a second, `undrained` at its end.
+pub fn fell_behind(
+    layout: &Layout,
+    total: &Total,
+    account: &Account,
+    (completed, offered): (f64, f64),
+    undrained: u64,
+) -> Option<String> {
     let count = |count| total.measured(layout, count);
     if count(Count::Run(RunCount::NoClient)) > 0 {
         return Some(format!("{} arrivals found no free client", count(Count::Run(RunCount::NoClient))));
@@ -105,14 +113,21 @@ pub fn fell_behind(layout: &Layout, total: &Total, account: &Account, offered: f
     if !account.is_clean() {
         return Some("the ledger is not clean".to_owned());
     }
-    let completed = completed(layout, total);
     (completed < offered * KEPT_UP).then(|| format!("completions did not keep up ({completed:.1}/s of {offered:.1}/s)"))
 }
 
-/// Journeys that came to their end, in a second of the measured time. Where a plan has several kinds, the busiest counts.
-pub fn completed(layout: &Layout, total: &Total) -> f64 {
-    let journeys = 0..layout.names.journeys.len();
-    journeys.map(|journey| total.rate(layout, Count::Journey(journey, JourneyCount::Completed))).fold(0.0, f64::max)
+/// Journeys that a plan has due, in a second of the measured time.
+pub fn offered(plan: &Plan) -> f64 {
+    let (from, time) = (plan.phases.warm_up, plan.phases.duration);
+    let arrivals = plan.roles.iter().filter_map(|role| role.arrivals.as_ref());
+    let due = arrivals.map(|arrivals| Schedule::offered(arrivals, from + time) - Schedule::offered(arrivals, from));
+    due.sum::<f64>() / time.as_secs_f64().max(f64::MIN_POSITIVE)
+}
+
+/// Journeys of these names that came to their end, in a second of the measured time.
+pub fn completed(layout: &Layout, total: &Total, scheduled: &[&str]) -> f64 {
+    let named = layout.names.journeys.iter().enumerate().filter(|(_, name)| scheduled.contains(&name.as_str()));
+    named.map(|(journey, _)| total.rate(layout, Count::Journey(journey, JourneyCount::Completed))).sum()
 }
 
 #[cfg(test)]

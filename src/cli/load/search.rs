@@ -8,7 +8,7 @@ use crate::load::engine::Ending;
 use crate::load::measure::{Layout, Names};
 use crate::load::plan::{Overrides, Plan};
 use crate::load::report::LoadReport;
-use crate::load::search::{Search, Try, completed, fell_behind};
+use crate::load::search::{Search, Try, completed, fell_behind, offered};
 use crate::load::threshold::{self, Standing};
 use crate::load::verdict::Validity;
 use crate::source::{Sources, Span};
@@ -39,6 +39,9 @@ pub async fn run(
         threshold::read(text, span, layout).map_err(|found| Trouble::from_diagnostics(&[found], sources))
     };
     wanted(&layout, sources)?;
+    // Clients that begin their journeys by themselves are no measure of what was offered.
+    let roles = place.plan.roles.iter().zip(&place.script.parts).filter(|(role, _)| role.arrivals.is_some());
+    let scheduled: Vec<&str> = roles.map(|(_, part)| part.journey_name.as_str()).collect();
     let mut search = Search::new(first);
     let mut best: Option<Box<LoadReport>> = None;
     while let Some(rate) = search.next_rate() {
@@ -53,14 +56,18 @@ pub async fn run(
             break;
         }
         let outcome = wanted(&report.layout, sources)?.check(report.state());
-        let completed = completed(&report.layout, &report.total);
+        let completed = completed(&report.layout, &report.total, &scheduled);
         let failed = match outcome.standing {
             _ if report.validity() == Validity::Invalid => {
-                Some(report.judgement.reasons.first().map_or_else(String::new, |reason| reason.text.clone()))
+                let reason = report.judgement.reasons.iter().find(|reason| reason.validity == Validity::Invalid);
+                reason.map(|reason| format!("this machine was the limit: {}", reason.text))
             }
             Standing::Broken => Some("the threshold is broken".to_owned()),
             Standing::Undecided => Some("there was nothing to measure it by".to_owned()),
-            Standing::Holds => fell_behind(&report.layout, &report.total, &report.account, rate, undrained(&report)),
+            Standing::Holds => {
+                let pace = (completed, offered(&plan));
+                fell_behind(&report.layout, &report.total, &report.account, pace, undrained(&report))
+            }
         };
         let observed = outcome.shown();
         eprintln!("  {} ({observed})", failed.as_deref().unwrap_or("sustained"));
