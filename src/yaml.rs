@@ -128,7 +128,11 @@ const MAX_DEPTH: usize = 128;
 
 /// Reads one document. An empty file is null.
 pub fn parse(sources: &Sources, file: FileId) -> Result<Node, Diagnostic> {
-    let text = &sources.file(file).text;
+    parse_text(&sources.file(file).text, file)
+}
+
+/// Reads one document that is the text of `file`, or will be.
+pub fn parse_text(text: &str, file: FileId) -> Result<Node, Diagnostic> {
     let mut reader = Reader { file, text, parser: Parser::new_from_str(text) };
     let mut root = None;
     loop {

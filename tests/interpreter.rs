@@ -5,26 +5,12 @@ use std::time::Duration;
 
 use hubproof::event::{ScenarioReport, Verdict};
 use hubproof::frame::{Message, Received};
-use hubproof::interpret::{Config, Conversation, Input, Output};
+use hubproof::interpret::{Conversation, Input, Output};
 use hubproof::scenario::Program;
 use proptest::prelude::*;
 use rstest::rstest;
 
-use crate::virtual_wire::Protocol;
-
-fn config(settings: std::collections::BTreeMap<String, serde_json::Value>) -> Config {
-    Config {
-        settings,
-        stamp: "p".to_owned(),
-        epoch_ms: 1_700_000_000_000,
-        patience: Duration::from_secs(5),
-        quiet: Duration::from_millis(300),
-        stretch: 1.0,
-        stated_only: false,
-        trace: false,
-        mask: Arc::new(str::to_owned),
-    }
-}
+use crate::virtual_wire::{Protocol, config};
 
 /// What a hub of chance does next on one of its connections.
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use hubproof::source::Sources;
 use rstest::rstest;
 
 use crate::on_disk;
-use crate::virtual_wire::Protocol;
+use crate::virtual_wire::{Protocol, config};
 
 const OTHER: &str = r#"{"status":"failure","payload":"no","version":"0.1.0"}"#;
 const REPLY: &str = r#"{"status":"success","payload":{},"version":"0.1.0"}"#;
@@ -28,17 +28,7 @@ fn begun(steps: &str) -> Conversation {
     folder.scenarios.insert("doubt.yaml".to_owned(), file);
     let protocol = Protocol::of(&folder, sources);
     let program = &protocol.scenarios.programs[0];
-    let config = Config {
-        settings: protocol.settings(program),
-        stamp: "d".to_owned(),
-        epoch_ms: 1_700_000_000_000,
-        patience: Duration::from_secs(4),
-        quiet: Duration::from_millis(300),
-        stretch: 1.0,
-        stated_only: false,
-        trace: false,
-        mask: Arc::new(str::to_owned),
-    };
+    let config = Config { patience: Duration::from_secs(4), ..config(protocol.settings(program)) };
     let mut conversation = Conversation::new(Arc::clone(program), config);
     conversation.start(Duration::ZERO);
     conversation

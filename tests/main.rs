@@ -3,7 +3,10 @@
 
 mod cli_baseline;
 mod cli_check;
+mod cli_compare;
 mod cli_exec;
+mod cli_fuzz;
+mod cli_load;
 mod cli_mistakes;
 mod cli_packs;
 mod cli_process;
@@ -27,6 +30,7 @@ mod legal_emprops;
 mod legal_habits;
 mod load_language;
 mod load_plans;
+mod load_truth;
 mod load_virtual;
 mod matrix;
 mod matrix_sockets;

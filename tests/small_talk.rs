@@ -8,10 +8,12 @@ use std::time::Duration;
 use hubproof::diagnostic::render_all;
 use hubproof::event::{ScenarioReport, Verdict};
 use hubproof::frame::{Message, Received};
-use hubproof::interpret::{Config, Conversation, Input, Output};
+use hubproof::interpret::{Conversation, Input, Output};
 use hubproof::pack::{Folder, Pack};
 use hubproof::scenario::{Program, Scenarios};
 use hubproof::source::Sources;
+
+use crate::virtual_wire::config;
 
 /// `ask` goes to the hub; `answer`, `notice` and `tick` come from it, and nothing is said about their members.
 const ASYNCAPI: &str = r##"asyncapi: 3.1.0
@@ -135,18 +137,7 @@ fn play_pack(
     scenario: &str,
     mut hub: impl FnMut(&Heard<'_>) -> Deeds,
 ) -> ScenarioReport {
-    let config = Config {
-        settings: BTreeMap::new(),
-        stamp: "s".to_owned(),
-        epoch_ms: 1_700_000_000_000,
-        patience: Duration::from_secs(5),
-        quiet: Duration::from_millis(300),
-        stretch: 1.0,
-        stated_only: false,
-        trace: false,
-        mask: Arc::new(str::to_owned),
-    };
-    let mut conversation = Conversation::new(program(pack, shared, scenario), config);
+    let mut conversation = Conversation::new(program(pack, shared, scenario), config(BTreeMap::new()));
     let mut now = Duration::ZERO;
     let mut due: BTreeMap<(Duration, usize), (u32, Received)> = BTreeMap::new();
     let mut said = 0;

@@ -130,17 +130,7 @@ impl Protocol {
         let machine = reference::machine(&self.pack.name, &timed, fault)
             .or_else(|_| reference::machine(&self.pack.name, &settings, fault))
             .unwrap_or_else(|error| panic!("{error}"));
-        let config = Config {
-            settings: self.targets[index].settings.clone(),
-            stamp: "test".to_owned(),
-            epoch_ms: EPOCH_MS,
-            patience: Duration::from_secs(5),
-            quiet: Duration::from_millis(300),
-            stretch: 1.0,
-            stated_only: false,
-            trace: false,
-            mask: Arc::new(str::to_owned),
-        };
+        let config = config(self.targets[index].settings.clone());
         let admin = Admin {
             protocol: self.pack.name.clone(),
             hooks: self.hooks.clone(),
@@ -154,6 +144,21 @@ impl Protocol {
         };
         report.instance.clone_from(&self.setups.instances[index].name);
         Some(report)
+    }
+}
+
+/// How conversations are held where nothing is said of it.
+pub fn config(settings: BTreeMap<String, Value>) -> Config {
+    Config {
+        settings,
+        stamp: "test".to_owned(),
+        epoch_ms: EPOCH_MS,
+        patience: Duration::from_secs(5),
+        quiet: Duration::from_millis(300),
+        stretch: 1.0,
+        stated_only: false,
+        trace: false,
+        mask: Arc::new(str::to_owned),
     }
 }
 

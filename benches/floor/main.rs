@@ -1,12 +1,16 @@
 //! What a round trip costs the side that measures, next to the least that it can cost.
 //!
 //! In one run, alternating: `a0` is a raw TCP echo on epoll, `a` a plain epoll loop that speaks just enough WebSocket, `t` the
-//! usual library for it on tokio. Each is a process of its own against an echo server in another, with the same messages and
-//! the same number of echoes; what is compared is the CPU time of the measuring process. The last lines are the ratios.
+//! usual library for it on tokio, `b` the load engine with everything on (times from when each message was due, ledger, ids
+//! of its own in every message and looked for in every answer), `c` the same with every answer validated. Each is a process of
+//! its own against an echo server in another, with the same messages and the same number of echoes; what is compared is the
+//! CPU time of the measuring process, all of its threads. The last lines are the ratios.
 //!
 //! `cargo bench --bench floor -- [ROUNDS] [ECHOES]`; `reports/floor` keeps the output.
 #![allow(clippy::unwrap_used)]
 
+#[cfg(target_os = "linux")]
+mod engine;
 #[cfg(target_os = "linux")]
 mod server;
 #[cfg(target_os = "linux")]
@@ -40,7 +44,7 @@ fn main() {
 
 /// Which ratios are of interest: name, above, below.
 #[cfg(target_os = "linux")]
-const RATIOS: [(&str, &str, &str); 2] = [("a/a0", "a", "a0"), ("t/a", "t", "a")];
+const RATIOS: [(&str, &str, &str); 4] = [("a/a0", "a", "a0"), ("t/a", "t", "a"), ("b/a", "b", "a"), ("c/a", "c", "a")];
 
 /// Plays all subjects `rounds` times in turn, each with `echoes` round trips after its warm-up.
 #[cfg(target_os = "linux")]

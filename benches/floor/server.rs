@@ -64,7 +64,12 @@ fn echo(bytes: &mut [u8], out: &mut Vec<u8>) -> usize {
     while let Some((start, end, key)) = wire::first(&bytes[used..]) {
         let payload = &mut bytes[used + start..used + end];
         wire::unmask(payload, key.unwrap());
-        wire::frame(payload, None, out);
+        let payload = used + start..used + end;
+        // A close frame comes back as one, too.
+        let opcode = bytes[used];
+        let frame = out.len();
+        wire::frame(&bytes[payload], None, out);
+        out[frame] = opcode;
         used += end;
     }
     used

@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::{Message, protocol::WebSocketConfig};
 
 use crate::wire::{self, Epoll, MESSAGE};
 
-pub const NAMES: [&str; 3] = ["a0", "a", "t"];
+pub const NAMES: [&str; 5] = ["a0", "a", "t", "b", "c"];
 
 pub struct Task {
     pub address: SocketAddr,
@@ -19,7 +19,7 @@ pub struct Task {
 }
 
 impl Task {
-    fn warm_up(&self) -> u64 {
+    pub fn warm_up(&self) -> u64 {
         self.echoes / 5
     }
 }
@@ -31,6 +31,8 @@ pub fn measure(subject: &str, task: &Task) -> f64 {
         "a0" => plain(task, true),
         "a" => plain(task, false),
         "t" => library(task),
+        "b" => crate::engine::measure(task, false),
+        "c" => crate::engine::measure(task, true),
         other => panic!("no subject {other}"),
     };
     spent as f64 / task.echoes as f64

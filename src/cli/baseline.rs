@@ -42,7 +42,7 @@ impl BaselineArgs {
         let before = self.write.as_deref().filter(|path| path.exists()).map(&mut read).transpose()?;
         if let Some(path) = &self.write {
             // Found now rather than after the run.
-            super::check::writable(path).map_err(|error| {
+            super::output::writable(path).map_err(|error| {
                 Trouble::new(format!("a baseline cannot be written to {}: {error}", path.display()))
             })?;
         }

@@ -119,6 +119,7 @@ pub fn load(folder: Folder, sources: &Sources) -> Loaded {
 
 /// A protocol that can be used: nothing is wrong with it.
 pub struct Protocol {
+    pub folder: Folder,
     pub pack: Arc<Pack>,
     pub scenarios: Scenarios,
     pub setups: Setups,
@@ -134,7 +135,7 @@ impl Loaded {
                 }
                 let setups =
                     Setups::read(&self.folder, sources).map_err(|d| Trouble::from_diagnostics(&[d], sources))?;
-                Ok(Protocol { pack, scenarios, setups })
+                Ok(Protocol { folder: self.folder, pack, scenarios, setups })
             }
             _ => Err(Trouble::from_diagnostics(&self.diagnostics, sources)),
         }

@@ -2,8 +2,13 @@
 
 mod baseline;
 mod check;
+mod compare;
 mod exec;
 mod files;
+mod fuzz;
+mod hub;
+mod load;
+mod output;
 mod packs;
 mod progress;
 mod relay;
@@ -33,9 +38,14 @@ const EXIT_CODES: &str = "Exit codes: 0 pass; 1 the hub failed; 2 wrong usage, o
 enum Command {
     /// Check a hub; without a URL, the reference server that is built in
     Check(Box<check::CheckArgs>),
+    /// Say what nobody foresees to a hub, and see whether it stands; without a URL, to the reference server
+    Fuzz(Box<fuzz::FuzzArgs>),
+    /// Load a hub with thousands of virtual clients; without a URL, the reference server
+    Load(Box<load::LoadArgs>),
     /// Run the reference server
     Serve(Box<serve::ServeArgs>),
     Relay(Box<relay::RelayArgs>),
+    Compare(compare::CompareArgs),
     /// Look at protocols: list, show, lint, validate
     Packs(packs::PacksArgs),
 }
@@ -93,8 +103,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let done = match arguments.command {
         Command::Check(arguments) => check::run(*arguments),
+        Command::Fuzz(arguments) => fuzz::run(*arguments),
+        Command::Load(arguments) => load::run(*arguments),
         Command::Serve(arguments) => serve::run(*arguments),
         Command::Relay(arguments) => relay::run(*arguments),
+        Command::Compare(arguments) => compare::run(arguments),
         Command::Packs(arguments) => packs::run(arguments),
     };
     match done {

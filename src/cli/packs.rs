@@ -148,6 +148,7 @@ fn show(name: &str, only_rules: bool, format: Format) -> Result<u8, Trouble> {
         let (line, section) = match &rule.place {
             Place::Line(line) => (Some(line), None),
             Place::Section(section) => (None, Some(section)),
+            Place::Oracle => (None, None),
         };
         rules.insert(
             rule.id.clone(),

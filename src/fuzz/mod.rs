@@ -5,8 +5,7 @@
 //! [`case`] is an ordinary scenario made of both, so the engine that plays it, the report that shows it, and the file
 //! that reproduces it are those of `hubproof check`.
 //!
-//! No command plays them against a hub yet: the tests play them against the machines of the reference server, and hold that
-//! none of them brings a finding.
+//! `hubproof fuzz` plays them against any hub.
 //!
 //! ```text
 //! seed                            chance that can be repeated
@@ -16,14 +15,19 @@
 //! material                        who says what, when: read off the scenarios
 //! case, oracle, text              one case: conversation, oddity, what must be true; as a file
 //! plan                            which case comes when
+//! campaign                        plays cases on a hub, with the machinery of `hubproof check`
+//! cause, outcome                  what a finding is about; what came of many cases
 //! ```
 
+pub mod campaign;
 pub mod case;
+pub mod cause;
 pub mod framing;
 pub mod malformed;
 pub mod material;
 pub mod mutation;
 pub mod oracle;
+pub mod outcome;
 pub mod payload;
 pub mod plan;
 pub mod seed;

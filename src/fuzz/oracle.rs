@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::case::{INNOCENT, NEWCOMER, Placement};
 use super::material::Material;
 use super::payload::Class;
-use crate::pack::{MessageType, Rule, rules};
+use crate::pack::{MessageType, Place, Rule, rules};
 use crate::source::Sources;
 use crate::yaml;
 
@@ -59,10 +59,11 @@ fn serves(material: &Material, actor: &str, rule: &str) -> Value {
     json!({ "retry": BOUND, "do": asks, "rules": [rule] })
 }
 
-/// The oracles as rules, so that they are reported as rules are. Their lines are numbers, not places in a document.
+/// The oracles as rules, so that they are reported as rules are.
 pub fn rules(sources: &mut Sources) -> Vec<Rule> {
     let file = sources.add("oracles.yaml", include_str!("oracles.yaml"));
     let mut diagnostics = Vec::new();
     let parsed = yaml::parse(sources, file).map(|root| rules::parse(&root, &mut diagnostics).rules);
-    parsed.map(|rules| rules.into_values().collect()).unwrap_or_default()
+    let ours = |rule: Rule| Rule { place: Place::Oracle, ..rule };
+    parsed.map(|rules| rules.into_values().map(ours).collect()).unwrap_or_default()
 }

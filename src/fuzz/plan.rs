@@ -10,7 +10,7 @@ use super::material::Material;
 use super::mutation::{self, Mutation};
 use super::seed::Dice;
 
-/// All cells of a protocol that something can be made of, in the order in which they are played.
+/// All cells of a protocol that something can be made of, in the order in which they are played: shuffled by the seed.
 pub struct Plan {
     pub seed: u64,
     pub cells: Vec<Cell>,
@@ -48,13 +48,31 @@ impl Plan {
             }
             scenes.extend(here.map(|(placement, found)| ((index, placement), found)));
         }
+        // So that a short run is no run of the first messages only.
+        let mut dice = Dice::of(seed, u64::MAX);
+        for last in (1..cells.len()).rev() {
+            cells.swap(last, dice.below(last + 1));
+        }
         Self { seed, cells, scenes }
+    }
+
+    /// Numbers of cases whose cells are wanted, each cell in turn, without end where there is one.
+    pub fn numbers(&self, wanted: &dyn Fn(Cell) -> bool) -> impl Iterator<Item = u64> + Send + use<> {
+        let chosen: Vec<u64> = (0..).zip(&self.cells).filter(|(_, cell)| wanted(**cell)).map(|(n, _)| n).collect();
+        let (count, of) = (self.cells.len() as u64, chosen.len() as u64);
+        let all = if of == 0 { 0..0 } else { 0..u64::MAX };
+        all.map(move |n| n / of * count + chosen[usize::try_from(n % of).unwrap_or(0)])
+    }
+
+    /// The cell to which the case of a number belongs.
+    pub fn cell(&self, number: u64) -> Option<Cell> {
+        let count = u64::try_from(self.cells.len()).ok().filter(|count| *count > 0)?;
+        self.cells.get(usize::try_from(number % count).ok()?).copied()
     }
 
     /// The case of a number. Equal for equal seeds and packs.
     pub fn case(&self, material: &Material, number: u64) -> Option<Case> {
-        let count = u64::try_from(self.cells.len()).ok().filter(|count| *count > 0)?;
-        let cell = *self.cells.get(usize::try_from(number % count).ok()?)?;
+        let cell = self.cell(number)?;
         let scenes = self.scenes.get(&(cell.message, cell.placement))?;
         case::make(material, cell, scenes, number, &mut Dice::of(self.seed, number))
     }

@@ -15,22 +15,32 @@
 //! scan, recognise   members of a frame and the message it is, from its raw text
 //! template    messages as bytes and slots
 //! program     a plan prepared for a target: flat lists of operations;  lint: what of it is more than a slot
+//! metric      all of that by name;  threshold: what must be true of it;  verdict: whether it can be believed
+//! report      the formats a run is told in;  compare: two runs, and whether they differ
 //! client      the machine of one virtual client, sans-IO: (now, input) -> calls of the port
+//! engine      sockets and threads: the only part that is not pure
 //! ```
 //!
-//! Times are [`Nanos`] since the origin of the run and are passed in; everything here is pure.
+//! Times are [`Nanos`] since the origin of the run and are passed in; everything but the engine is pure.
 
 pub mod client;
+pub mod compare;
+pub mod engine;
 pub mod ledger;
 pub mod lint;
 pub mod measure;
+pub mod metric;
 pub mod plan;
 pub mod port;
 pub mod program;
 pub mod recognise;
+pub mod report;
 pub mod scan;
 pub mod schedule;
+pub mod search;
 pub mod template;
+pub mod threshold;
+pub mod verdict;
 
 /// Nanoseconds since the origin of the run.
 pub type Nanos = u64;

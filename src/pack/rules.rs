@@ -53,6 +53,8 @@ pub enum Place {
     Line(usize),
     /// Of a document that has numbered sections, such as an RFC.
     Section(String),
+    /// In none: this harness asks it of every hub, see [`crate::fuzz::oracle`].
+    Oracle,
 }
 
 impl fmt::Display for Place {
@@ -60,6 +62,7 @@ impl fmt::Display for Place {
         match self {
             Self::Line(line) => write!(f, "line {line}"),
             Self::Section(section) => write!(f, "section {section}"),
+            Self::Oracle => f.write_str("an oracle of hubproof"),
         }
     }
 }

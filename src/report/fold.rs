@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{
-    CheckResult, Doubt, Flaky, ProtocolReport, RuleReport, RuleStatus, RunOptions, RunReport, ScenarioResult,
+    CheckResult, Doubt, Flaky, Fuzzed, ProtocolReport, RuleReport, RuleStatus, RunOptions, RunReport, ScenarioResult,
     SharedCause, scenario_verdict, worst,
 };
 use crate::event::{CheckReport, Direction, FrameReport, ProcessReport, ScenarioReport, Verdict};
@@ -194,7 +194,39 @@ impl Gathered {
             doubt,
             processes: self.processes,
             baseline: Vec::new(),
+            fuzzed: None,
         }
+    }
+}
+
+/// What fuzzing found, as a protocol's report: each scenario is the first case of one cause, with its name and the words
+/// that choose it.
+pub fn fuzzed(
+    pack: &Arc<Pack>,
+    first: Vec<(ScenarioReport, Vec<String>)>,
+    processes: Vec<ProcessReport>,
+    fuzzed: Fuzzed,
+) -> ProtocolReport {
+    let one = |(mut report, again): (ScenarioReport, Vec<String>)| {
+        report.verdict = scenario_verdict(&report);
+        ScenarioResult { again, ..merge(vec![report]) }
+    };
+    let scenarios: Vec<ScenarioResult> = first.into_iter().map(one).collect();
+    let nothing = Outline { pack: Arc::clone(pack), scenarios: Vec::new() };
+    let rules = pack.rules.values().map(|rule| (rule.id.clone(), judge(rule, &nothing, &scenarios))).collect();
+    ProtocolReport {
+        name: pack.name.clone(),
+        pack_version: pack.version.clone(),
+        pack_hash: pack.hash.clone(),
+        document: pack.document.clone(),
+        scenarios,
+        unplayed: Vec::new(),
+        rules,
+        causes: Vec::new(),
+        doubt: None,
+        processes,
+        baseline: Vec::new(),
+        fuzzed: Some(fuzzed),
     }
 }
 
@@ -269,6 +301,7 @@ fn merge(mut runs: Vec<ScenarioReport>) -> ScenarioResult {
         span: runs[0].span,
         verdict: worst(runs.iter().map(|run| run.verdict)).unwrap_or(Verdict::NotTestable),
         checks,
+        again: super::chosen(&runs[0].id),
         runs,
     }
 }

@@ -375,7 +375,7 @@ struct Rules<'a> {
 struct Rule<'a> {
     level: &'static str,
     basis: &'static str,
-    /// Of the document; null where that has sections.
+    /// Of the document; null where that has sections, and for oracles of this tool.
     line: Option<usize>,
     /// Of a document that has sections.
     section: Option<&'a str>,
@@ -608,6 +608,7 @@ impl<'a> Writer<'a> {
             let (line, section) = match &rule.place {
                 pack::Place::Line(line) => (Some(*line), None),
                 pack::Place::Section(section) => (None, Some(section.as_str())),
+                pack::Place::Oracle => (None, None),
             };
             Rule {
                 level: rule.level.name(),
@@ -662,7 +663,7 @@ impl<'a> Writer<'a> {
                     expected: check.known.is_some(),
                     reason: check.known.as_ref().map(|known| known.reason.as_str()),
                     detail: report.detail.as_ref().map(detail),
-                    reproduce: reproduce(&self.report.options, &self.protocol.name, &scenario.id, repeat),
+                    reproduce: reproduce(&self.report.options, &self.protocol.name, &scenario.again, repeat),
                 }
             })
             .collect()

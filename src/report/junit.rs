@@ -181,7 +181,7 @@ impl Writer<'_> {
             facts.extend(detail.waited.map(|waited| ("waited", time(waited))));
         }
         let repeat = check.flaky.map_or(1, |flaky| flaky.decided);
-        facts.push(("reproduce", reproduce(&self.report.options, &self.protocol.name, &scenario.id, repeat)));
+        facts.push(("reproduce", reproduce(&self.report.options, &self.protocol.name, &scenario.again, repeat)));
         facts.iter().map(|(name, fact)| format!("{name}: {}", printable(fact))).collect::<Vec<_>>().join("\n")
     }
 }

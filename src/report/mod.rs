@@ -5,6 +5,7 @@
 //! Not-testable says nothing about the hub, so it only counts where there is nothing else.
 
 pub mod fold;
+pub mod fuzzed;
 pub mod json;
 pub mod junit;
 pub mod terminal;
@@ -17,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub use fold::{Fold, Outline, Planned};
+pub use fuzzed::Fuzzed;
 
 use crate::event::{CheckReport, Detail, Margin, ProcessReport, ScenarioReport, Verdict};
 use crate::pack::{Basis, Level, Place};
@@ -68,6 +70,8 @@ pub struct ProtocolReport {
     pub processes: Vec<ProcessReport>,
     /// Entries of the baseline that speak of this protocol.
     pub baseline: Vec<Entry>,
+    /// With `hubproof fuzz`: what was played. The scenarios are then one case for each cause of a finding.
+    pub fuzzed: Option<Fuzzed>,
 }
 
 /// A failure that the author of the hub knows, as it stands in a baseline file.
@@ -130,6 +134,8 @@ pub struct ScenarioResult {
     pub checks: Vec<CheckResult>,
     /// One per repetition; never empty. Later ones keep their history only where something is wrong.
     pub runs: Vec<ScenarioReport>,
+    /// The words that choose it on a command line.
+    pub again: Vec<String>,
 }
 
 /// One check over all repetitions of its scenario.
@@ -323,6 +329,10 @@ impl ProtocolReport {
     /// What this protocol alone would end the run with, see [`exit_code`].
     pub fn exit_code(&self, strict: bool) -> u8 {
         let scenarios = self.scenario_tally();
+        let undecided = match &self.fuzzed {
+            Some(fuzzed) => !fuzzed.is_decided(),
+            None => scenarios.decided() == 0 || scenarios.count(Verdict::Inconclusive) > 0 || !self.unplayed.is_empty(),
+        };
         if self.scenarios.iter().any(|scenario| scenario.mistake().is_some()) {
             2
         } else if self.unknown(Verdict::Fail) > 0
@@ -331,7 +341,7 @@ impl ProtocolReport {
             || self.processes.iter().any(|process| process.unexplained().next().is_some())
         {
             1
-        } else if scenarios.decided() == 0 || scenarios.count(Verdict::Inconclusive) > 0 || !self.unplayed.is_empty() {
+        } else if undecided {
             3
         } else {
             0
@@ -386,6 +396,11 @@ pub fn exit_code(report: &RunReport) -> u8 {
     }
 }
 
+/// The words of `hubproof check` that choose a scenario.
+pub fn chosen(scenario: &str) -> Vec<String> {
+    vec!["--scenario".to_owned(), scenario.to_owned()]
+}
+
 /// The worst of several verdicts; `None` for none.
 pub fn worst(verdicts: impl IntoIterator<Item = Verdict>) -> Option<Verdict> {
     // Not-testable stands between info and warn in `Verdict`'s own order, but gives way to every other.
@@ -404,10 +419,12 @@ pub fn scenario_verdict(report: &ScenarioReport) -> Verdict {
     worst(report.checks.iter().map(|check| check.verdict).chain(stopped)).unwrap_or(Verdict::Info)
 }
 
-/// The command that plays one scenario alone, quoted for a shell; `repeat` times where more than once.
-pub fn reproduce(options: &RunOptions, protocol: &str, scenario: &str, repeat: usize) -> String {
+/// The command that plays one scenario alone, which `again` chooses, quoted for a shell; `repeat` times where more than
+/// once.
+pub fn reproduce(options: &RunOptions, protocol: &str, again: &[String], repeat: usize) -> String {
     let mut words: Vec<String> = options.command.clone();
-    words.extend(["--protocol", protocol, "--scenario", scenario].map(str::to_owned));
+    words.extend(["--protocol", protocol].map(str::to_owned));
+    words.extend_from_slice(again);
     if repeat > 1 {
         words.extend(["--repeat".to_owned(), repeat.to_string()]);
     }
@@ -486,7 +503,7 @@ mod tests {
         let mut options = options();
         options.command.extend(["--set".to_owned(), "name=a b'c".to_owned()]);
         assert_eq!(
-            reproduce(&options, "greeter", "greeter/hello", 3),
+            reproduce(&options, "greeter", &chosen("greeter/hello"), 3),
             r"hubproof check ws://127.0.0.1:9 --set 'name=a b'\''c' --protocol greeter --scenario greeter/hello --repeat 3"
         );
     }

@@ -1,6 +1,7 @@
 //! The summary a person reads: per protocol what stands in the way of everything else, what failed in full, what
 //! warns in brief and how it adds up; at the very end one line per protocol.
 
+mod fuzzed;
 mod known;
 mod process;
 
@@ -13,10 +14,10 @@ use anstyle::{AnsiColor, Style as Paint};
 use super::text::{count, cut, printable, quoted, time};
 use super::{
     CheckResult, Doubt, ProtocolReport, RuleReport, RuleStatus, RunOptions, RunReport, ScenarioResult, SharedCause,
-    Tally, reproduce,
+    Tally, chosen, reproduce,
 };
 use crate::event::{CheckReport, Detail, Direction, FrameReport, ScenarioReport, Verdict};
-use crate::pack::Basis;
+use crate::pack::{Basis, Place};
 use crate::source::{Sources, Span};
 
 /// How the text may look.
@@ -76,6 +77,9 @@ pub fn summary(report: &RunReport, sources: &Sources, style: Style) -> String {
 /// The last line of a protocol: `FAIL concierge: 2 checks failed, 1 warning; 97 of 112 testable rules proven (119 in
 /// the pack)`.
 pub fn verdict_line(protocol: &ProtocolReport, strict: bool) -> String {
+    if let Some(fuzzed) = &protocol.fuzzed {
+        return fuzzed::verdict_line(protocol, fuzzed, strict);
+    }
     let checks = protocol.check_tally();
     let rules = protocol.rule_totals();
     let mut parts = Vec::new();
@@ -170,6 +174,9 @@ impl Page<'_> {
         let head = format!("{} {}", protocol.name, protocol.pack_version);
         let document = if protocol.document.is_empty() { String::new() } else { format!("   {}", protocol.document) };
         self.line(&format!("{}{}", self.paint(BOLD, &head), self.paint(DIM, &document)));
+        if let Some(fuzzed) = &protocol.fuzzed {
+            return self.fuzzed(protocol, fuzzed);
+        }
         // What explains most leads.
         let stopped = protocol.causes.first().map_or(0, |cause| cause.scenarios.len());
         let causes_first = match protocol.doubt {
@@ -266,7 +273,7 @@ impl Page<'_> {
         }
         self.field("stopped", &list(&cause.scenarios, if self.style.verbose { usize::MAX } else { NAMES }));
         if let Some(first) = cause.scenarios.first() {
-            self.command(&reproduce(self.options, &protocol.name, first, 1));
+            self.command(&reproduce(self.options, &protocol.name, &chosen(first), 1));
         }
     }
 
@@ -313,7 +320,7 @@ impl Page<'_> {
         self.frames(scenario, run);
         self.gap();
         let repeat = failures.iter().filter_map(|one| one.check.flaky).map(|flaky| flaky.decided).max().unwrap_or(1);
-        self.command(&reproduce(self.options, &protocol.name, &scenario.id, repeat));
+        self.command(&reproduce(self.options, &protocol.name, &scenario.again, repeat));
     }
 
     fn rules(&mut self, protocol: &ProtocolReport, check: &CheckReport) {
@@ -641,6 +648,9 @@ fn carried(rule: &RuleReport, lowered: Option<&str>, document: &str) -> String {
         Some(lowered) => format!("{}, here only {lowered}", rule.level.name()),
         None => rule.level.name().to_owned(),
     };
+    if rule.place == Place::Oracle {
+        return format!("{level}, an oracle of hubproof: true of any hub");
+    }
     match (rule.basis, &rule.from) {
         (Basis::Stated, _) => format!("{level}, stated in {}{of}", rule.place),
         (Basis::Implied, from) => {

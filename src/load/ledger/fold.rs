@@ -5,7 +5,8 @@ use std::collections::{HashMap, VecDeque};
 use super::account::{Account, Step, Violation, ViolationKind};
 use super::history::Histories;
 use super::item::{Item, Stage};
-use super::recent::{Mixing, Recent};
+use super::items::Items;
+use super::recent::{self, Mixing, Recent};
 use super::{CLOSED_KEPT, Config, Entry, MOST_OPEN, Mark, NOBODY};
 use crate::load::Nanos;
 
@@ -14,7 +15,7 @@ const DELIVERIES_KEPT: usize = 1 << 20;
 /// Pairs of sender and receiver whose order is watched.
 const MOST_PAIRS: usize = 1 << 20;
 /// Entries that wait for the window to pass; beyond, the oldest do not wait.
-const MOST_PENDING: usize = 1 << 20;
+const MOST_PENDING: usize = 1 << 18;
 
 /// Follows every item to its end.
 pub struct Ledger {
@@ -27,7 +28,7 @@ pub struct Ledger {
     settled: Nanos,
     /// When an item last came closer to its end.
     moved: Nanos,
-    items: HashMap<u64, Item, Mixing>,
+    items: Items,
     histories: Histories,
     /// Closed items in the order in which they are forgotten.
     closed: VecDeque<u64>,
@@ -49,7 +50,7 @@ impl Ledger {
             newest: 0,
             settled: 0,
             moved: 0,
-            items: HashMap::default(),
+            items: Items::default(),
             histories: Histories::default(),
             closed: VecDeque::new(),
             strangers: VecDeque::new(),
@@ -71,6 +72,12 @@ impl Ledger {
         }
     }
 
+    /// Time goes on, though nothing may be noted: what is older than the window is accounted for.
+    pub fn rest(&mut self, now: Nanos) {
+        self.newest = self.newest.max(now);
+        self.settle(self.newest.saturating_sub(self.config.window));
+    }
+
     /// Where things stand. Entries within the window are not in it yet.
     pub fn account(&self) -> &Account {
         &self.account
@@ -81,10 +88,10 @@ impl Ledger {
         self.settle(Nanos::MAX);
         self.expose(Nanos::MAX);
         let rested = now.saturating_sub(self.moved) >= self.config.quiet;
-        let mut open: Vec<u64> = self.items.iter().filter(|(_, item)| !item.is_closed()).map(|(key, _)| *key).collect();
+        let mut open: Vec<u64> = self.items.iter().filter(|(_, item)| !item.is_closed()).map(|(key, _)| key).collect();
         open.sort_unstable();
         for key in open {
-            let Some(item) = self.items.get(&key).copied() else { continue };
+            let Some(item) = self.items.get(key) else { continue };
             let owed = item.acknowledged || item.published && !item.unsure;
             self.account.open -= 1;
             match (owed, rested) {
@@ -99,9 +106,8 @@ impl Ledger {
 
     /// Bytes that are taken now.
     pub fn bytes(&self) -> usize {
-        // A table is at most seven eighths full, and has a byte of its own per place.
-        let table = |capacity: usize, size: usize| capacity * 8 / 7 * (size + 1);
-        table(self.items.capacity(), size_of::<(u64, Item)>())
+        let table = recent::table_bytes;
+        self.items.bytes()
             + table(self.published.capacity(), size_of::<(u32, u32)>())
             + table(self.order.capacity(), size_of::<((u32, u32), u32)>())
             + self.histories.bytes()
@@ -135,9 +141,9 @@ impl Ledger {
                 break;
             }
             self.strangers.pop_front();
-            let Some(item) = self.items.get_mut(&key).filter(|item| item.stage == Stage::Stranger) else { continue };
+            let Some(mut item) = self.items.get(key).filter(|item| item.stage == Stage::Stranger) else { continue };
             item.stage = Stage::Unexpected;
-            let item = *item;
+            self.items.insert(key, item);
             self.account.open -= 1;
             if self.account.unfollowed == 0 {
                 self.violation(ViolationKind::Unexpected, key, &item, since);
@@ -151,7 +157,7 @@ impl Ledger {
         if let Mark::Named(name) = what {
             return self.name(entry, name);
         }
-        let Some(mut item) = self.items.get(&key).copied().or_else(|| self.enter(key, at)) else {
+        let Some(mut item) = self.items.get(key).or_else(|| self.enter(key, at)) else {
             self.account.unfollowed += 1;
             return;
         };
@@ -168,7 +174,7 @@ impl Ledger {
         } else if item.stage != Stage::Stranger {
             self.apply(key, &mut item, at, party, what);
         }
-        let closes = item.is_closed() && self.items.get(&key).is_none_or(|known| !known.is_closed());
+        let closes = item.is_closed() && self.items.get(key).is_none_or(|known| !known.is_closed());
         self.items.insert(key, item);
         if closes {
             self.account.open -= 1;
@@ -298,8 +304,7 @@ impl Ledger {
         if matches!(item.stage, Stage::Refused | Stage::Unexpected) {
             return self.finish_as(key, item, at, Stage::Completed);
         }
-        let pair = key ^ u64::from(party).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        if !self.deliveries.insert(pair) || item.delivered >= item.receivers {
+        if !self.deliveries.insert(recent::mixed(key, party)) || item.delivered >= item.receivers {
             return self.violation(ViolationKind::Duplicated, key, item, at);
         }
         item.delivered += 1;
@@ -330,16 +335,16 @@ impl Ledger {
     /// An attempted item gets the name under which everybody else speaks of it.
     fn name(&mut self, entry: Entry, name: u64) {
         let Entry { at, item: key, party, what } = entry;
-        let Some(mut item) = self.items.get(&key).copied() else {
+        let Some(mut item) = self.items.get(key) else {
             self.account.unfollowed += 1;
             return;
         };
-        let heard = match self.items.get(&name).copied() {
+        let heard = match self.items.get(name) {
             None => Vec::new(),
             Some(mut stranger) if stranger.stage == Stage::Stranger => {
                 let heard = self.histories.steps(&stranger.history);
                 self.histories.forget(&mut stranger.history);
-                self.items.remove(&name);
+                self.items.remove(name);
                 self.account.open -= 1;
                 heard
             }
@@ -350,7 +355,7 @@ impl Ledger {
                 return self.violation(ViolationKind::Unexpected, name, &other, at);
             }
         };
-        self.items.remove(&key);
+        self.items.remove(key);
         self.histories.push(&mut item.history, Step { at, party, what });
         self.items.insert(name, item);
         for step in heard {
@@ -363,7 +368,7 @@ impl Ledger {
         self.closed.push_back(key);
         if self.closed.len() > CLOSED_KEPT
             && let Some(oldest) = self.closed.pop_front()
-            && let Some(mut item) = self.items.remove(&oldest)
+            && let Some(mut item) = self.items.remove(oldest)
         {
             self.histories.forget(&mut item.history);
         }

@@ -23,7 +23,11 @@ mod account;
 mod fold;
 mod history;
 mod item;
+mod items;
 mod recent;
+
+#[cfg(test)]
+mod tests;
 
 use std::hash::{BuildHasher, RandomState};
 

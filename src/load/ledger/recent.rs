@@ -30,6 +30,18 @@ impl Hasher for Mixed {
 
 pub(super) type Mixing = BuildHasherDefault<Mixed>;
 
+/// One key for both.
+pub(super) fn mixed(key: u64, party: u32) -> u64 {
+    let mut both = Mixed(key);
+    both.write_u32(party);
+    both.finish()
+}
+
+/// What a hash table takes: it is at most seven eighths full, and has a byte of its own per place.
+pub(super) fn table_bytes(capacity: usize, entry: usize) -> usize {
+    capacity * 8 / 7 * (entry + 1)
+}
+
 #[derive(Debug)]
 pub(super) struct Recent {
     most: usize,
@@ -57,7 +69,6 @@ impl Recent {
     }
 
     pub fn bytes(&self) -> usize {
-        // A table is at most seven eighths full, and has a byte of its own per place.
-        self.members.capacity() * 8 / 7 * (size_of::<u64>() + 1) + self.order.capacity() * size_of::<u64>()
+        table_bytes(self.members.capacity(), size_of::<u64>()) + self.order.capacity() * size_of::<u64>()
     }
 }

@@ -15,6 +15,9 @@ mod layout;
 mod recorder;
 mod series;
 
+#[cfg(test)]
+mod tests;
+
 pub use histogram::{Compact, Dense, HIGHEST, LOWEST, SIGNIFICANT_DIGITS, dense};
 pub use interval::{Core, Interval, Level, Phase, Phases};
 pub use layout::{

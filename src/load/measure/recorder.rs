@@ -149,6 +149,11 @@ impl Recorder {
         }
     }
 
+    /// What is due in this time is measured; told while it is still to come.
+    pub fn measured(&mut self, measured: std::ops::Range<Nanos>) {
+        self.phases.measured = measured;
+    }
+
     /// Nothing new is due from now on, though more was planned: an interruption, or a broken threshold.
     pub fn drain_from(&mut self, at: Nanos) {
         self.phases.measured.end = self.phases.measured.end.min(at.max(self.phases.measured.start));

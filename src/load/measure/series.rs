@@ -76,6 +76,11 @@ impl Series {
         &self.total
     }
 
+    /// What is left of a series that has been finished.
+    pub fn into_parts(self) -> (Layout, Vec<Interval>, Total) {
+        (self.layout, self.intervals, self.total)
+    }
+
     fn shift(&mut self) {
         let Some((interval, _)) = self.awaited.pop_front() else { return };
         self.total.take(&interval);

@@ -1,0 +1,295 @@
+//! A scenario and the place where it is played: with nobody else where it asks for that, and again, alone, where the hub
+//! ended by itself under it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use super::process::{self, Visit};
+use super::{Options, Prepared, SetupError, Site, base36, play};
+use crate::event::{Cause, Event, ScenarioReport, Verdict};
+use crate::interpret::{Config, unmet};
+use crate::report::scenario_verdict;
+use crate::scenario::{Isolation, Program};
+use crate::secret::Masker;
+
+/// A scenario with the place where it will run.
+pub struct Job {
+    pub(super) program: Arc<Program>,
+    place: Place,
+    repetition: usize,
+    subject: Arc<Prepared>,
+}
+
+enum Place {
+    Site(usize),
+    /// No instance meets these needs.
+    Nowhere(Vec<String>),
+}
+
+impl Job {
+    /// The scenario on the first instance of a hub that meets its needs. `repetition` counts from 1.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError::Need`]: a need of the scenario cannot be read.
+    pub fn new(
+        program: &Arc<Program>,
+        repetition: usize,
+        subject: &Arc<Prepared>,
+        options: &Options,
+    ) -> Result<Self, SetupError> {
+        let place = place(program, subject, options)?;
+        Ok(Self { program: Arc::clone(program), place, repetition, subject: Arc::clone(subject) })
+    }
+
+    /// Whether nobody else may use the hub while it is played.
+    pub(super) fn is_alone(&self) -> bool {
+        matches!(&self.program.isolation, Isolation::Exclusive(word) if word == "hub")
+            && self.subject.embedded.is_none()
+    }
+
+    /// Plays it when its turn has come; `number` is one that no other of the run has. `None` where the run was
+    /// interrupted before its turn.
+    pub async fn play(
+        self,
+        number: usize,
+        options: &Options,
+        events: &mpsc::Sender<Event>,
+        mut interrupt: watch::Receiver<bool>,
+    ) -> Option<ScenarioReport> {
+        let index = match self.place {
+            Place::Nowhere(unmet) => return Some(not_testable(&self.program, unmet, self.repetition)),
+            Place::Site(index) => index,
+        };
+        let _ = events.send(Event::Started { id: self.program.id.clone() }).await;
+        let site = &self.subject.sites[index];
+        let number = base36(number as u64 + 1000 * self.repetition as u64);
+        let stamp = format!("{}{number}", options.stamp);
+        let Some(process) = site.process.clone() else {
+            let _turn = turn(&self, &self.program.isolation, &mut interrupt).await?;
+            return Some(play_job(&self, index, &stamp, options, events, interrupt).await);
+        };
+        let usual = if self.program.isolation == Isolation::Destructive { Visit::Destructive } else { Visit::Usual };
+        let alone = Isolation::Exclusive("hub".to_owned());
+        for (visit, isolation) in [(usual, &self.program.isolation), (Visit::Alone, &alone)] {
+            let again = visit == Visit::Alone;
+            let entered = async {
+                let turn = turn(&self, isolation, &mut interrupt).await?;
+                let entered = tokio::select! {
+                    entered = process.enter(&self.program.id, visit) => entered,
+                    _ = interrupt.wait_for(|stop| *stop) => return None,
+                };
+                Some((turn, entered))
+            };
+            let why = match entered.await {
+                Some((_turn, Ok(visitor))) => {
+                    // What it was called the first time, a hub with a memory would know. No number begins with a zero.
+                    let stamp = if again { format!("{}0{number}", options.stamp) } else { stamp.clone() };
+                    let mut report = play_job(&self, index, &stamp, options, events, interrupt.clone()).await;
+                    let wrong = matches!(scenario_verdict(&report), Verdict::Fail | Verdict::Inconclusive);
+                    match process.leave(visitor, wrong).await {
+                        // Others may have done it, and what they broke is not held against this one.
+                        Some(fall) if !fall.alone && !again => continue,
+                        // It fell before it had heard anything of this one.
+                        Some(fall) if !fall.alone => {
+                            "it ended by itself then, too, before anything was played on it".to_owned()
+                        }
+                        fall => {
+                            if visit != Visit::Destructive {
+                                process::judge(&mut report, fall);
+                            }
+                            return Some(report);
+                        }
+                    }
+                }
+                Some((_, Err(why))) => why,
+                None if again => "the run was interrupted".to_owned(),
+                None => return None,
+            };
+            let message = match again {
+                true => {
+                    format!("the hub ended by itself while this was played, and it was not played again alone: {why}")
+                }
+                false => format!("the hub does not run: {why}"),
+            };
+            return Some(failed(&self.program, message, self.repetition));
+        }
+        // The second turn of the loop always returns.
+        None
+    }
+}
+
+/// The first instance that meets the needs, or the needs that the nearest one does not meet.
+fn place(program: &Program, subject: &Prepared, options: &Options) -> Result<Place, SetupError> {
+    let spared = program.isolation == Isolation::Destructive
+        && subject.embedded.is_none()
+        && !subject.target.restartable
+        && !options.destructive;
+    let mut nearest: Option<Vec<String>> = None;
+    let fit = |site: &Site| !spared || site.process.is_some();
+    if !subject.sites.iter().any(|site| fit(site)) {
+        return Ok(Place::Nowhere(vec![
+            "a hub that may be destroyed (--exec, --destructive, or `restartable = true`)".to_owned(),
+        ]));
+    }
+    for (index, site) in subject.sites.iter().enumerate().filter(|(_, site)| fit(site)) {
+        let provides = |word: &str| site.provides.contains(word);
+        let hooks = |name: &str| site.hooks.contains_key(name);
+        let missing = unmet(program, &site.settings, &provides, &hooks)
+            .map_err(|error| SetupError::Need(format!("{}: {error}", program.id)))?;
+        if missing.is_empty() {
+            return Ok(Place::Site(index));
+        }
+        if nearest.as_ref().is_none_or(|known| missing.len() < known.len()) {
+            nearest = Some(missing);
+        }
+    }
+    Ok(Place::Nowhere(nearest.unwrap_or_default()))
+}
+
+/// What a scenario holds while it is played.
+type Turn = (Result<tokio::sync::OwnedSemaphorePermit, tokio::sync::AcquireError>, Isolated);
+
+/// Waits until a scenario may be played; `None` when the run is interrupted before.
+async fn turn(job: &Job, isolation: &Isolation, interrupt: &mut watch::Receiver<bool>) -> Option<Turn> {
+    let subject = &job.subject;
+    let permits = u32::try_from(job.program.connections.clamp(1, subject.connections)).unwrap_or(1);
+    let turn = async {
+        let budget = Arc::clone(&subject.budget).acquire_many_owned(permits).await;
+        (budget, isolate(isolation, subject).await)
+    };
+    tokio::select! {
+        turn = turn => Some(turn),
+        _ = interrupt.wait_for(|stop| *stop) => None,
+    }
+}
+
+/// Plays a scenario whose turn it is.
+async fn play_job(
+    job: &Job,
+    index: usize,
+    stamp: &str,
+    options: &Options,
+    events: &mpsc::Sender<Event>,
+    interrupt: watch::Receiver<bool>,
+) -> ScenarioReport {
+    let subject = &job.subject;
+    let mut site = Arc::clone(&subject.sites[index]);
+    let mut own = None;
+    if let (Some(embedded), false) = (&subject.embedded, job.program.isolation == Isolation::Shared) {
+        match embedded.start_one(index).await {
+            Ok((url, hub)) => {
+                if let Ok(endpoint) = url.parse() {
+                    site = Arc::new(Site { endpoint, hooks: hub.hooks(&site.hooks), ..Site::clone(&site) });
+                }
+                own = Some(hub);
+            }
+            Err(error) => {
+                let message = format!("no hub of its own could be started: {error}");
+                return failed(&job.program, message, job.repetition);
+            }
+        }
+    }
+    let masker = Arc::clone(&subject.masker);
+    let config = Config {
+        settings: site.settings.clone(),
+        stamp: stamp.to_owned(),
+        // A conversation counts from its own beginning, which may come late in the run.
+        epoch_ms: options.now_ms + i64::try_from(subject.begun.elapsed().as_millis()).unwrap_or(0),
+        patience: subject.target.patience,
+        quiet: subject.target.quiet,
+        stretch: options.stretch,
+        stated_only: options.stated_only,
+        trace: options.trace,
+        mask: Arc::new(move |text: &str| masker.mask(text).into_owned()),
+    };
+    let name = site.name.clone();
+    let mut report = play::play(Arc::clone(&job.program), config, site, options.limit, events.clone(), interrupt).await;
+    report.instance = name;
+    report.repetition = job.repetition;
+    mask(&mut report, &subject.masker);
+    if let Some(hub) = own {
+        hub.shutdown().await;
+    }
+    report
+}
+
+/// Whatever keeps others away, until it is dropped.
+struct Isolated {
+    _reading: Option<tokio::sync::OwnedRwLockReadGuard<()>>,
+    _writing: Option<tokio::sync::OwnedRwLockWriteGuard<()>>,
+    _word: Option<tokio::sync::OwnedMutexGuard<()>>,
+}
+
+async fn isolate(isolation: &Isolation, subject: &Prepared) -> Isolated {
+    let none = Isolated { _reading: None, _writing: None, _word: None };
+    if subject.embedded.is_some() && *isolation != Isolation::Shared {
+        // It gets a hub of its own.
+        return none;
+    }
+    match isolation {
+        Isolation::Shared => Isolated { _reading: Some(Arc::clone(&subject.hub).read_owned().await), ..none },
+        Isolation::Exclusive(word) if word != "hub" => {
+            let lock = Arc::clone(subject.words.lock().await.entry(word.clone()).or_default());
+            let held = lock.lock_owned().await;
+            Isolated { _word: Some(held), _reading: Some(Arc::clone(&subject.hub).read_owned().await), ..none }
+        }
+        Isolation::Exclusive(_) | Isolation::Destructive => {
+            Isolated { _writing: Some(Arc::clone(&subject.hub).write_owned().await), ..none }
+        }
+    }
+}
+
+fn not_testable(program: &Program, unmet: Vec<String>, repetition: usize) -> ScenarioReport {
+    ScenarioReport { unmet, verdict: Verdict::NotTestable, ..blank(program, repetition) }
+}
+
+fn failed(program: &Program, message: String, repetition: usize) -> ScenarioReport {
+    let cause = Cause { span: None, step: String::new(), message, detail: None, unreachable: false };
+    ScenarioReport { cause: Some(cause), verdict: Verdict::Inconclusive, ..blank(program, repetition) }
+}
+
+fn blank(program: &Program, repetition: usize) -> ScenarioReport {
+    ScenarioReport {
+        protocol: program.pack.name.clone(),
+        id: program.id.clone(),
+        title: program.title.clone(),
+        span: program.span,
+        instance: String::new(),
+        repetition,
+        verdict: Verdict::Pass,
+        checks: Vec::new(),
+        unmet: Vec::new(),
+        cause: None,
+        mistake: None,
+        leftovers: Vec::new(),
+        history: Vec::new(),
+        history_dropped: 0,
+        duration: Duration::ZERO,
+        slimmest: None,
+    }
+}
+
+/// Takes secrets out of every text of a report; frames were masked before they were cut.
+fn mask(report: &mut ScenarioReport, masker: &Masker) {
+    let clean = |text: &mut String| *text = masker.mask(text).into_owned();
+    for check in &mut report.checks {
+        clean(&mut check.message);
+        if let Some(detail) = &mut check.detail {
+            clean(&mut detail.expected);
+            clean(&mut detail.received);
+            detail.sent.iter_mut().for_each(clean);
+        }
+    }
+    if let Some(cause) = &mut report.cause {
+        clean(&mut cause.message);
+        if let Some(detail) = &mut cause.detail {
+            clean(&mut detail.expected);
+            clean(&mut detail.received);
+            detail.sent.iter_mut().for_each(clean);
+        }
+    }
+    report.mistake.iter_mut().for_each(clean);
+}

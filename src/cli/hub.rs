@@ -1,0 +1,420 @@
+//! Which hub, and as which protocol: what every command that plays against a hub asks for in the same words.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use clap::Args;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::Trouble;
+use super::exec::{self, ExecArgs};
+use super::files::{self, Protocol};
+use super::signals::Signals;
+use crate::check::{self, EmbeddedHubs, HubProcess, SetupError, Subject};
+use crate::diagnostic::suggest;
+use crate::event::{Event, ProcessReport};
+use crate::report::RunOptions;
+use crate::scenario::Program;
+use crate::source::Sources;
+use crate::target::{self, Override, Target};
+
+#[derive(Args)]
+pub struct HubArgs {
+    /// The hub: ws:// or wss://
+    #[arg(value_name = "URL")]
+    pub url: Option<String>,
+    /// What the hub is checked as; without a URL, each of these (default: all)
+    #[arg(long, value_name = "NAME")]
+    pub protocol: Vec<String>,
+    /// A TOML file that says how the hub is set up: addresses, secrets, hooks
+    #[arg(long, value_name = "FILE")]
+    pub target: Option<PathBuf>,
+    /// A setting of the hub, or any key of the target file: version=0.2.0, secrets.jwt_secret=..., patience=10s
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+    /// A pack of yours instead of a built-in one: a folder with asyncapi.yaml, messages/, rules.yaml, scenarios/
+    #[arg(long, value_name = "DIR")]
+    pub pack: Option<PathBuf>,
+    /// A broken must that the document only implies warns
+    #[arg(long)]
+    pub stated_only: bool,
+    /// The longest a scenario may take
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = target::parse_duration)]
+    pub timeout: Duration,
+    /// Stretches every wait: 2 for a hub, or a machine, that is twice as slow
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = factor)]
+    pub patience: f64,
+    #[command(flatten)]
+    pub exec: ExecArgs,
+    /// Trust the certificates in this file (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Trust whatever certificate the hub shows
+    #[arg(long)]
+    pub insecure: bool,
+    /// Break the built-in reference server on purpose, to see what a finding looks like: `hubproof serve --list-faults`
+    #[arg(long, value_name = "ID", conflicts_with_all = ["url", "target"])]
+    pub fault: Option<String>,
+}
+
+fn factor(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(factor) if (0.1..=1000.0).contains(&factor) => Ok(factor),
+        _ => Err("a number from 0.1 to 1000".to_owned()),
+    }
+}
+
+/// What the command line says of the hub, read; nothing is started.
+pub struct Named {
+    overrides: Vec<Override>,
+    /// The target file.
+    pub target: Option<Target>,
+}
+
+impl HubArgs {
+    /// Reads the target file.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, or with what is to be set.
+    pub fn read(&self, sources: &mut Sources) -> Result<Named, Trouble> {
+        let overrides = self.overrides()?;
+        let mut target = match &self.target {
+            Some(path) => Some(read_target(path, &overrides, sources)?),
+            None => None,
+        };
+        if self.url.is_none() || target.is_some() {
+            self.exec.over(target.as_mut())?;
+        }
+        Ok(Named { overrides, target })
+    }
+
+    /// How a report names the hub.
+    pub fn shown(&self, named: &Named) -> String {
+        let of_file = || named.target.as_ref()?.instances.first().map(|instance| instance.url.clone());
+        self.url.clone().or_else(of_file).unwrap_or_else(|| "embedded reference server".to_owned())
+    }
+
+    fn overrides(&self) -> Result<Vec<Override>, Trouble> {
+        let mut texts = self.sets.clone();
+        if let Some(ca) = &self.ca {
+            texts.push(format!("tls.ca='{}'", ca.display()));
+        }
+        if self.insecure {
+            texts.push("tls.insecure=true".to_owned());
+        }
+        if let (Some(url), Some(_)) = (&self.url, &self.target) {
+            texts.push(format!("url='{url}'"));
+        }
+        texts.iter().map(|text| target::parse_override(text).map_err(Trouble::new)).collect()
+    }
+
+    /// The protocols of the run, loaded and without a mistake. `hubless`: no hub is asked for anything, so none must be there.
+    pub fn protocols(
+        &self,
+        command: &str,
+        target: Option<&Target>,
+        hubless: bool,
+        sources: &mut Sources,
+    ) -> Result<Vec<Protocol>, Trouble> {
+        if let Some(directory) = &self.pack {
+            let folder = files::user_folder(directory, sources)?;
+            let name = folder.name.clone();
+            let protocol = files::load(folder, sources).usable(sources)?;
+            let hub_named = self.url.is_some() || target.is_some() || hubless;
+            if !hub_named && !hubproof_reference::protocols().contains(&name.as_str()) {
+                return Err(Trouble::new(format!(
+                    "the reference server does not speak `{name}`\n  help: name the hub: hubproof {command} URL --pack {}",
+                    directory.display()
+                )));
+            }
+            return Ok(vec![protocol]);
+        }
+        let named =
+            |protocol: &Protocol| target.and_then(|target| target.protocol.as_ref()) == Some(&protocol.pack.name);
+        let mut names = self.protocol.clone();
+        if names.is_empty() {
+            names.extend(target.and_then(|target| target.protocol.clone()));
+        }
+        if names.is_empty() {
+            if self.url.is_some() || target.is_some() {
+                return Err(Trouble::new(format!(
+                    "which protocol does this hub speak?\n  help: --protocol {}",
+                    files::built_in().join(" | ")
+                )));
+            }
+            let spoken = hubproof_reference::protocols();
+            names = files::built_in().into_iter().filter(|name| spoken.contains(name)).map(str::to_owned).collect();
+        }
+        if names.len() > 1 && (self.url.is_some() || target.is_some()) {
+            return Err(Trouble::new(
+                "one hub is checked as one protocol\n  help: name --protocol once, or leave the URL out to check the built-in reference server",
+            ));
+        }
+        let loaded: Result<Vec<_>, _> =
+            names.iter().map(|name| files::built_in_protocol(name, sources)?.usable(sources)).collect();
+        let asked = |protocol: &Protocol| self.protocol.contains(&protocol.pack.name) || named(protocol);
+        loaded.map(|loaded| {
+            loaded.into_iter().filter(|protocol| !protocol.setups.on_request || asked(protocol)).collect()
+        })
+    }
+
+    /// The fault must be one that the embedded server has, in a protocol that is checked.
+    pub fn own_fault(&self, protocols: &[Protocol]) -> Result<(), Trouble> {
+        let Some(id) = &self.fault else { return Ok(()) };
+        match hubproof_reference::faults().find(|fault| fault.id == id) {
+            Some(fault) if protocols.iter().any(|protocol| protocol.pack.name == fault.protocol) => Ok(()),
+            Some(fault) => Err(Trouble::new(format!(
+                "`{id}` is a fault of {}, which is not played here\n  help: --protocol {}",
+                fault.protocol, fault.protocol
+            ))),
+            None => {
+                let known: Vec<&str> = hubproof_reference::faults().map(|fault| fault.id).collect();
+                let help = suggest(id, known, "`hubproof serve --list-faults` lists them");
+                Err(Trouble::new(format!("there is no fault `{id}`\n  help: {help}")))
+            }
+        }
+    }
+
+    /// The words that start this run again, without secrets and without what is the command's own.
+    pub fn again(&self, command: &str, protocols: &[Protocol]) -> Vec<String> {
+        let settings = || protocols.iter().flat_map(|protocol| &protocol.scenarios.shared.settings);
+        let declared = |key: &str| settings().any(|(name, setting)| setting.secret && key.ends_with(name.as_str()));
+        let mut words = vec!["hubproof".to_owned(), command.to_owned()];
+        words.extend(self.url.clone());
+        words.extend(self.exec.words());
+        let mut option = |name: &str, value: String| words.extend([name.to_owned(), value]);
+        if let Some(path) = &self.target {
+            option("--target", path.display().to_string());
+        }
+        if let Some(path) = &self.pack {
+            option("--pack", path.display().to_string());
+        }
+        for set in &self.sets {
+            match set.split_once('=') {
+                Some((name, _)) if name.contains("secret") || declared(name.trim_matches(['"', '\'', ' '])) => {
+                    option("--set", format!("{name}=***"))
+                }
+                _ => option("--set", set.clone()),
+            }
+        }
+        if let Some(path) = &self.ca {
+            option("--ca", path.display().to_string());
+        }
+        if (self.patience - 1.0).abs() > f64::EPSILON {
+            option("--patience", self.patience.to_string());
+        }
+        if let Some(fault) = &self.fault {
+            option("--fault", fault.clone());
+        }
+        let flags = [("--insecure", self.insecure), ("--stated-only", self.stated_only)];
+        words.extend(flags.into_iter().filter(|(_, set)| *set).map(|(name, _)| name.to_owned()));
+        words
+    }
+
+    /// Starts what has to be started, and gets everything ready to be played on; `programs` are the scenarios of a protocol.
+    /// `Err` within: the exit code of a run that ends before it has begun, with the reason said.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the target.
+    pub async fn start(
+        &self,
+        named: &Named,
+        protocols: &[Protocol],
+        programs: impl Fn(&Protocol) -> Vec<Arc<Program>>,
+        shown: &mut RunOptions,
+        sources: &mut Sources,
+    ) -> Result<Result<Started, u8>, Trouble> {
+        // Heard from here on: whatever is started has to be ended.
+        let mut signals = Signals::listen()?;
+        let (mut subjects, mut hubs, mut processes) = (Vec::new(), Vec::new(), Vec::new());
+        for protocol in protocols {
+            let (target, embedded) = self.subject_target(named, protocol, sources).await?;
+            unknown_settings(&target, protocols)?;
+            hubs.extend(embedded.clone());
+            let mut subject = Subject {
+                pack: Arc::clone(&protocol.pack),
+                shared: Arc::clone(&protocol.scenarios.shared),
+                programs: programs(protocol),
+                target,
+                embedded,
+                processes: Vec::new(),
+            };
+            for process in self.exec.prepare(&mut subject)? {
+                processes.push((protocol.pack.name.clone(), process));
+            }
+            subjects.push(subject);
+        }
+        // Whatever else a report says was masked when it was recorded: here, words of its own would fall victim to a
+        // secret like `pass`.
+        for masker in subjects.iter().map(check::masker) {
+            let texts = shown.command.iter_mut().chain([&mut shown.target]);
+            texts.for_each(|text| *text = masker.mask(text).into_owned());
+        }
+        if !processes.is_empty() {
+            signals = signals.with_hangup()?;
+        }
+        let started: Vec<_> = processes.iter().map(|(_, process)| Arc::clone(process)).collect();
+        if let Err(ending) = exec::start(&started, &mut signals).await {
+            return ending.told().map(Err);
+        }
+        Ok(Ok(Started { subjects, signals, hubs, processes }))
+    }
+
+    /// The target of one protocol: the user's, or the reference server, started for it.
+    async fn subject_target(
+        &self,
+        named: &Named,
+        protocol: &Protocol,
+        sources: &mut Sources,
+    ) -> Result<(Target, Option<Arc<EmbeddedHubs>>), Trouble> {
+        let target = match (&named.target, &self.url) {
+            (Some(target), _) => target.clone(),
+            (None, Some(url)) => {
+                let mut target = target::from_url(sources, url, &named.overrides, &environment, &read_secret)
+                    .map_err(|found| Trouble::from_diagnostics(&found, sources))?;
+                self.exec.over(Some(&mut target))?;
+                target
+            }
+            (None, None) => {
+                let name = protocol.pack.name.as_str();
+                let mut faults = hubproof_reference::faults().filter(|fault| fault.protocol == name);
+                let fault = self.fault.as_deref().filter(|id| faults.any(|fault| fault.id == *id));
+                let hubs = EmbeddedHubs::start(name, &protocol.setups, fault)
+                    .await
+                    .map_err(|error| Trouble::new(error.to_string()))?;
+                let text = protocol.setups.target_file(&protocol.pack.name, hubs.addresses());
+                let file = sources.add("reference server", text);
+                let target = target::parse(sources, file, &named.overrides, &environment, &read_secret)
+                    .map_err(|found| Trouble::from_diagnostics(&found, sources))?;
+                return Ok((target, Some(Arc::new(hubs))));
+            }
+        };
+        Ok((target, None))
+    }
+}
+
+/// Hubs that are there, and what is to be played on them.
+pub struct Started {
+    pub subjects: Vec<Subject>,
+    pub signals: Signals,
+    hubs: Vec<Arc<EmbeddedHubs>>,
+    /// With the protocol of each.
+    processes: Vec<(String, Arc<HubProcess>)>,
+}
+
+impl Started {
+    /// Ends every process; how each has been, with its protocol. `grace`: what they may take for it.
+    pub async fn end_processes(&mut self, grace: Duration) -> Vec<(String, ProcessReport)> {
+        let mut reports = Vec::new();
+        for (protocol, process) in &self.processes {
+            exec::end(std::slice::from_ref(process), grace, &mut self.signals).await;
+            reports.push((protocol.clone(), process.report()));
+        }
+        reports
+    }
+
+    /// Ends all that still runs, at once.
+    pub async fn end(mut self) {
+        self.end_processes(Duration::ZERO).await;
+        for hub in self.hubs {
+            hub.shutdown().await;
+        }
+    }
+}
+
+/// What the loop of a run hears.
+pub enum Heard {
+    Event(Event),
+    /// The first Ctrl-C.
+    Stopping,
+}
+
+/// The loop of a run: hears all that is said, and signals, until nobody is left who could say something. The first
+/// signal stops the run in order, the second at once. How many came.
+///
+/// # Errors
+///
+/// The run could not begin, or failed.
+pub async fn follow(
+    mut running: JoinHandle<Result<(), SetupError>>,
+    mut inbox: mpsc::Receiver<Event>,
+    stop: &watch::Sender<bool>,
+    signals: &mut Signals,
+    mut hear: impl FnMut(Heard),
+) -> Result<usize, Trouble> {
+    let mut asked_to_stop = 0;
+    let mut ended = None;
+    loop {
+        tokio::select! {
+            event = inbox.recv() => match event {
+                Some(event) => hear(Heard::Event(event)),
+                // Everybody who could report has ended.
+                None => break,
+            },
+            result = &mut running, if ended.is_none() => ended = Some(result),
+            () = signals.next() => {
+                asked_to_stop += 1;
+                if asked_to_stop > 1 {
+                    break;
+                }
+                let _ = stop.send(true);
+                hear(Heard::Stopping);
+            }
+        }
+    }
+    if ended.is_none() && asked_to_stop < 2 {
+        // It has said all, and is about to end.
+        ended = Some(running.await);
+    }
+    match ended {
+        Some(Ok(Err(error))) => Err(Trouble::new(error.to_string())),
+        Some(Err(error)) if error.is_panic() => {
+            Err(Trouble::new(format!("hubproof failed: {error}; please report this")))
+        }
+        _ => Ok(asked_to_stop),
+    }
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn read_secret(path: &str) -> std::io::Result<String> {
+    std::fs::read_to_string(path)
+}
+
+fn read_target(path: &Path, overrides: &[Override], sources: &mut Sources) -> Result<Target, Trouble> {
+    let file = files::read(path, sources)?;
+    target::parse(sources, file, overrides, &environment, &read_secret)
+        .map_err(|found| Trouble::from_diagnostics(&found, sources))
+}
+
+/// A setting that none of the protocols knows changes nothing, which its writer will not have meant.
+fn unknown_settings(target: &Target, protocols: &[Protocol]) -> Result<(), Trouble> {
+    let known = || protocols.iter().flat_map(|protocol| protocol.scenarios.shared.settings.keys().map(String::as_str));
+    let mut set = target.instances.iter().flat_map(|instance| instance.settings.keys());
+    let Some(name) = set.find(|name| !known().any(|known| known == *name)) else { return Ok(()) };
+    let names: Vec<&str> = protocols.iter().map(|protocol| protocol.pack.name.as_str()).collect();
+    let help = suggest(
+        name,
+        known(),
+        &format!("`hubproof check --list --protocol {}` lists them", names.join(" --protocol ")),
+    );
+    Err(Trouble::new(format!("{} has no setting `{name}`\n  help: {help}", names.join(", or "))))
+}
+
+pub fn now_ms() -> i64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |time| i64::try_from(time.as_millis()).unwrap_or(0))
+}
+
+/// Six letters and digits that no other run will have had.
+pub fn stamp() -> String {
+    let number = uuid::Uuid::new_v4().as_u64_pair().0;
+    check::base36(number).chars().take(6).collect()
+}

@@ -1,0 +1,173 @@
+//! What came of many cases: a fold over their reports, in whatever order they end. It keeps the first case of every cause
+//! and counts the rest, so its size does not grow with the run.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::campaign::Campaign;
+use super::case::{Cell, Placement};
+use super::cause::{Cause, broken};
+use crate::event::{ProcessReport, ScenarioReport, Verdict};
+use crate::report::fuzzed::{self, Fuzzed, Oracle};
+use crate::report::{ProtocolReport, fold};
+use crate::source::Sources;
+
+/// Numbers that are kept of each cause.
+const NUMBERS: usize = 8;
+/// Causes that are kept; a hub with more is not helped by more.
+const CAUSES: usize = 1000;
+/// Steps that are kept of those that could not be passed.
+const OBSTACLES: usize = 200;
+/// Oracles that ask whether a hub is there, and no more.
+const SURVIVAL: [&str; 3] = ["FUZZ-SERVES-OLD", "FUZZ-SERVES-NEW", "FUZZ-LIVES"];
+
+/// Cases as they end.
+#[derive(Default)]
+pub struct Outcome {
+    cases: u64,
+    decided: u64,
+    after_opening: u64,
+    judged: u64,
+    oracles: BTreeMap<String, Oracle>,
+    cells: HashMap<Cell, u64>,
+    causes: BTreeMap<Cause, Group>,
+    obstacles: BTreeMap<(String, String), u64>,
+    mistakes: Vec<ScenarioReport>,
+    pub ended: Option<String>,
+}
+
+struct Group {
+    /// Of the lowest number that was seen, so that it is the same whichever case ended first.
+    first: ScenarioReport,
+    numbers: Vec<u64>,
+    cases: u64,
+}
+
+impl Outcome {
+    /// Takes the report of a case.
+    pub fn feed(&mut self, campaign: &Campaign, report: ScenarioReport) {
+        let Some((number, cell)) = number(&report.id).and_then(|n| Some((n, campaign.plan.cell(n)?))) else { return };
+        self.cases += 1;
+        if report.mistake.is_some() {
+            return if self.mistakes.len() < NUMBERS {
+                self.mistakes.push(report)
+            };
+        }
+        let mut seen: BTreeMap<&str, Verdict> = BTreeMap::new();
+        for check in &report.checks {
+            for (used, verdict) in check.rules.iter().filter(|(used, _)| campaign.is_oracle(&used.id)) {
+                let worst = seen.entry(used.id.as_str()).or_insert(*verdict);
+                *worst = (*worst).max(*verdict);
+            }
+        }
+        let is_decided = |verdict: &Verdict| matches!(verdict, Verdict::Pass | Verdict::Fail | Verdict::Warn);
+        seen.retain(|_, verdict| is_decided(verdict));
+        for (rule, verdict) in &seen {
+            self.oracles.entry((*rule).to_owned()).or_default().see(*verdict);
+        }
+        if !seen.is_empty() {
+            self.decided += 1;
+            self.after_opening += u64::from(cell.placement != Placement::First);
+            self.judged += u64::from(seen.keys().any(|rule| !SURVIVAL.contains(rule)));
+            *self.cells.entry(cell).or_default() += 1;
+        } else if let Some(cause) = &report.cause
+            && (self.obstacles.len() < OBSTACLES || self.obstacles.contains_key(&obstacle(cause)))
+        {
+            *self.obstacles.entry(obstacle(cause)).or_default() += 1;
+        }
+        let mut causes: Vec<(Cause, String)> =
+            broken(&report).map(|check| (Cause::of(campaign.pack(), cell, check), check.name.clone())).collect();
+        causes.sort();
+        causes.dedup_by(|a, b| a.0 == b.0);
+        for (cause, check) in causes {
+            self.group(cause, &check, number, &report);
+        }
+    }
+
+    fn group(&mut self, cause: Cause, check: &str, number: u64, report: &ScenarioReport) {
+        if self.causes.len() >= CAUSES && !self.causes.contains_key(&cause) {
+            return;
+        }
+        let alone = || {
+            let mut alone = report.clone();
+            alone.checks.retain(|one| one.name == check);
+            alone
+        };
+        let group = self.causes.entry(cause).or_insert_with(|| Group { first: alone(), numbers: Vec::new(), cases: 0 });
+        group.cases += 1;
+        let at = group.numbers.partition_point(|known| *known < number);
+        if at == 0 && !group.numbers.is_empty() {
+            group.first = alone();
+        }
+        group.numbers.insert(at, number);
+        group.numbers.truncate(NUMBERS);
+    }
+
+    /// How many causes were found.
+    pub fn findings(&self) -> usize {
+        self.causes.len()
+    }
+
+    pub fn cases(&self) -> u64 {
+        self.cases
+    }
+
+    /// Cells of which at least one case was decided.
+    pub fn covered(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// What there is to report; the files of the cases that are shown come to `sources`.
+    pub fn finish(self, campaign: &Campaign, processes: Vec<ProcessReport>, sources: &mut Sources) -> ProtocolReport {
+        let pack = campaign.pack();
+        let mut findings = Vec::new();
+        let mut first = Vec::new();
+        let mut add = |mut report: ScenarioReport, name: Option<String>, sources: &mut Sources| {
+            let number = number(&report.id).unwrap_or_default();
+            if let Some(case) = campaign.plan.case(&campaign.material, number) {
+                campaign.placed(&mut report, &case.scenario, sources);
+            }
+            report.id = name.unwrap_or(report.id);
+            first.push((report, vec!["--case".to_owned(), number.to_string()]));
+        };
+        for (cause, group) in self.causes {
+            add(group.first, Some(cause.scenario(&pack.name)), sources);
+            findings.push(fuzzed::Finding { shape: cause.shape, cases: group.cases, numbers: group.numbers });
+        }
+        for report in self.mistakes {
+            let numbers = number(&report.id).into_iter().collect();
+            add(report, None, sources);
+            findings.push(fuzzed::Finding { shape: String::new(), cases: 1, numbers });
+        }
+        let cells = campaign.plan.cells.iter().map(|cell| fuzzed::Cell {
+            message: pack.messages[cell.message].name.clone(),
+            oddity: cell.oddity.name(),
+            placement: cell.placement.name(),
+            cases: self.cells.get(cell).copied().unwrap_or(0),
+        });
+        let obstacles = self.obstacles.into_iter();
+        let obstacles = obstacles.map(|((step, message), cases)| fuzzed::Obstacle { step, message, cases });
+        let mut fuzzed = Fuzzed {
+            seed: campaign.plan.seed,
+            cases: self.cases,
+            decided: self.decided,
+            after_opening: self.after_opening,
+            judged: self.judged,
+            oracles: self.oracles,
+            cells: cells.collect(),
+            findings,
+            obstacles: obstacles.collect(),
+            ended: self.ended,
+        };
+        fuzzed.obstacles.sort_by_key(|obstacle| std::cmp::Reverse(obstacle.cases));
+        fold::fuzzed(pack, first, processes, fuzzed)
+    }
+}
+
+/// The number of the case that an id of [`Campaign::id`] names.
+fn number(id: &str) -> Option<u64> {
+    id.rsplit_once("/case-")?.1.parse().ok()
+}
+
+fn obstacle(cause: &crate::event::Cause) -> (String, String) {
+    (cause.step.clone(), cause.message.clone())
+}

@@ -1,0 +1,148 @@
+//! What fuzzing found: the first case of each cause in full, and how much was tried.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::fuzzed::{Cell, Finding, Fuzzed};
+use super::super::text::{count, printable};
+use super::super::{ProtocolReport, ScenarioResult};
+use super::{Alike, DIM, Page};
+use crate::event::Verdict;
+
+/// Causes that are shown in full, and then in a line each.
+const IN_FULL: usize = 10;
+/// Obstacles that are named.
+const OBSTACLES: usize = 5;
+
+pub(super) fn verdict_line(protocol: &ProtocolReport, fuzzed: &Fuzzed, strict: bool) -> String {
+    let findings = protocol.unknown(Verdict::Fail) + protocol.unknown(Verdict::Warn);
+    let mut parts =
+        vec![format!("{} of seed {}", count(usize::try_from(fuzzed.cases).unwrap_or(usize::MAX), "case"), fuzzed.seed)];
+    parts.push(match findings {
+        0 => "no finding".to_owned(),
+        n => count(n, "finding"),
+    });
+    if protocol.known() > 0 {
+        parts.push(format!("{} as expected", protocol.known()));
+    }
+    let undecided = fuzzed.cases - fuzzed.decided;
+    if undecided > 0 {
+        parts.push(format!("{undecided} undecided"));
+    }
+    let word = match protocol.exit_code(strict) {
+        0 => "PASS",
+        1 => "FAIL",
+        2 => "MISTAKE",
+        _ => "INCONCLUSIVE",
+    };
+    format!("{word} {}: {}", protocol.name, parts.join(", "))
+}
+
+impl Page<'_> {
+    pub(super) fn fuzzed(&mut self, protocol: &ProtocolReport, fuzzed: &Fuzzed) {
+        self.crashes(protocol);
+        for scenario in protocol.scenarios.iter().filter(|scenario| scenario.mistake().is_some()) {
+            self.gap();
+            self.mistake(scenario);
+        }
+        let found: Vec<(&ScenarioResult, &Finding)> = protocol
+            .scenarios
+            .iter()
+            .zip(&fuzzed.findings)
+            .filter(|(scenario, _)| scenario.checks.iter().any(|check| check.known.is_none()))
+            .collect();
+        let in_full = if self.style.verbose { usize::MAX } else { IN_FULL };
+        for (scenario, finding) in found.iter().take(in_full) {
+            let alike = scenario.checks.iter().map(|check| Alike { scenario, check, also: Vec::new() });
+            self.failures(protocol, &alike.collect::<Vec<_>>());
+            if finding.cases > 1 {
+                let numbers: Vec<String> = finding.numbers.iter().map(u64::to_string).collect();
+                let dots = if finding.cases as usize > numbers.len() { ", ..." } else { "" };
+                self.field("seen", &format!("in {} cases: {}{dots}", finding.cases, numbers.join(", ")));
+            }
+        }
+        if found.len() > in_full {
+            self.gap();
+            for (scenario, _) in found.iter().take(self.most() + in_full).skip(in_full) {
+                for check in &scenario.checks {
+                    self.brief(check.verdict.name(), &Alike { scenario, check, also: Vec::new() });
+                }
+            }
+            self.more(found.len().saturating_sub(in_full), "finding");
+        }
+        self.known(protocol);
+        self.log(protocol);
+        if let Some(why) = &fuzzed.ended {
+            self.gap();
+            self.wrapped("", &format!("The run ended early: {}.", printable(why)));
+        }
+        self.gap();
+        self.tried(protocol, fuzzed);
+    }
+
+    fn tried(&mut self, protocol: &ProtocolReport, fuzzed: &Fuzzed) {
+        let share = |part| format!("{:.1} %", fuzzed.rate(part));
+        self.field("seed", &fuzzed.seed.to_string());
+        self.field(
+            "cases",
+            &format!(
+                "{}, {} of them decided; of these {} after the opening, {} judged by more than survival",
+                fuzzed.cases,
+                fuzzed.decided,
+                share(fuzzed.after_opening),
+                share(fuzzed.judged)
+            ),
+        );
+        for (rule, oracle) in &fuzzed.oracles {
+            let broken = if oracle.broken > 0 { format!(", broken in {}", oracle.broken) } else { String::new() };
+            self.field("oracle", &format!("{rule} held in {}{broken}", oracle.held));
+        }
+        for process in &protocol.processes {
+            self.field("hub", &super::process::starts(process));
+        }
+        let undecided = fuzzed.cases - fuzzed.decided;
+        if undecided > 0 {
+            self.field("undecided", &format!("{undecided} cases, for what was to come before could not be played:"));
+            for obstacle in fuzzed.obstacles.iter().take(if self.style.verbose { usize::MAX } else { OBSTACLES }) {
+                let (step, message) = (printable(&obstacle.step), printable(&obstacle.message));
+                self.field("", &format!("{} `{step}`: {message}", obstacle.cases));
+            }
+        }
+        self.table(fuzzed);
+    }
+
+    /// Messages by oddities: at how many moments each was said.
+    fn table(&mut self, fuzzed: &Fuzzed) {
+        let mut rows: BTreeMap<&str, BTreeMap<&str, (usize, usize)>> = BTreeMap::new();
+        for Cell { message, oddity, cases, .. } in &fuzzed.cells {
+            let (seen, of) = rows.entry(message).or_default().entry(oddity).or_default();
+            *seen += usize::from(*cases > 0);
+            *of += 1;
+        }
+        let oddities: BTreeSet<&str> = fuzzed.cells.iter().map(|cell| cell.oddity).collect();
+        let seen = fuzzed.cells.iter().filter(|cell| cell.cases > 0).count();
+        let least = fuzzed.cells.iter().map(|cell| cell.cases).min().unwrap_or(0);
+        let cells = format!("{seen} of {} (message x oddity x moment), each {least} times or more", fuzzed.cells.len());
+        self.field("cells", &cells);
+        let names = rows.keys().map(|name| name.chars().count()).max().unwrap_or(0);
+        let legend: Vec<String> =
+            oddities.iter().enumerate().map(|(index, oddity)| format!("{} {oddity}", index + 1)).collect();
+        self.field("", &legend.join(", "));
+        let digits = |of: fn(usize) -> usize| -> String {
+            (1..=oddities.len()).map(|index| char::from_digit((of(index) % 10) as u32, 10).unwrap_or(' ')).collect()
+        };
+        for head in [digits(|index| index / 10), digits(|index| index)] {
+            self.line(&self.paint(DIM, &format!("  {:<names$}  {head}", "")));
+        }
+        for (message, row) in &rows {
+            let mark = |oddity: &&str| match row.get(*oddity) {
+                None => ' ',
+                Some((0, _)) => '.',
+                Some((seen, of)) if seen < of => '-',
+                Some(_) => '#',
+            };
+            let marks: String = oddities.iter().map(mark).collect();
+            self.line(&format!("  {message:<names$}  {marks}"));
+        }
+        self.line(&self.paint(DIM, "  # at every moment, - at some, . not yet; blank: there is no such case"));
+    }
+}
