@@ -15,7 +15,7 @@
 //! **Items are 64-bit hashes** of what the protocol calls them ([`Keys`]). Two ids with the same hash would be one item, and
 //! look like a duplicate; with a million items remembered, one in some eighteen million million new ids does.
 //!
-//! **Bounds.** An open item takes [`Ledger::bytes`] over their number, some 110 bytes. Of what is closed, the latest
+//! **Bounds.** An open item with three steps takes some 160 bytes, see [`Ledger::bytes`]. Of what is closed, the latest
 //! [`CLOSED_KEPT`] items are remembered so that a repetition is seen as one; later than that it is `unexpected`, which is no
 //! less a violation. Beyond [`MOST_OPEN`] open items, new ones are counted as `unfollowed`.
 
