@@ -137,7 +137,7 @@ async fn go(
         let mut outcome = Outcome::default();
         let (events, inbox) = mpsc::channel(256);
         let (stop, interrupt) = watch::channel(false);
-        let stage = Stage { hub, options: Arc::clone(&options), events, interrupt };
+        let stage = Stage { hub, options: Arc::clone(&options), against: None, events, interrupt };
         let playing = Arc::clone(campaign);
         let running = tokio::spawn(async move {
             campaign::run(playing, stage, numbers).await;

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::material::Material;
 use super::plan::Plan;
-use super::{oracle, text};
+use super::{against, oracle, text};
 use crate::check::{self, Job, Options, Prepared};
 use crate::diagnostic::Diagnostic;
 use crate::event::{Event, ScenarioReport, Verdict};
@@ -33,6 +33,8 @@ pub struct Campaign {
 pub struct Stage {
     pub hub: Arc<Prepared>,
     pub options: Arc<Options>,
+    /// Another hub that is told the same, and compared.
+    pub against: Option<Arc<Prepared>>,
     /// Hears what goes on.
     pub events: mpsc::Sender<Event>,
     /// True once the run is to end.
@@ -152,7 +154,11 @@ pub async fn run(campaign: Arc<Campaign>, stage: Stage, numbers: impl Iterator<I
         let (campaign, stage) = (Arc::clone(&campaign), stage.clone());
         async move {
             let Some(case) = campaign.plan.case(&campaign.material, number) else { return };
-            if let Some(report) = campaign.play(&campaign.id(number), &case.scenario, number, &stage).await {
+            let report = match &stage.against {
+                Some(other) => against::play(&campaign, &case.scenario, number, &stage, other).await,
+                None => campaign.play(&campaign.id(number), &case.scenario, number, &stage).await,
+            };
+            if let Some(report) = report {
                 let _ = stage.events.send(Event::Finished(Box::new(report))).await;
             }
         }

@@ -25,6 +25,7 @@ use super::transcript::{self, Event, Names, Transcript, What};
 use super::twins::{self, Found, One};
 use crate::event::{CheckReport, Detail, ScenarioReport, Verdict};
 use crate::pack::{MessageType, Pack};
+use crate::scenario::model::RuleUse;
 
 /// What must be known of a protocol.
 pub struct Reading<'a> {
@@ -426,34 +427,45 @@ fn connection(actor: &str, left: &[Event<'_>], right: &[Event<'_>]) -> Option<(u
     Some((number, Difference { actor, after, kind, pointer, left, right }))
 }
 
-/// The differences of a case as a check of it: the first in full, with both transcripts.
+/// The rule by which differences are reported.
+pub const RULE: &str = "FUZZ-DIFFERS";
+
+/// A comparison as a check of the case: the first difference in full, with both transcripts. `None` where nothing was
+/// compared.
 pub fn check(
-    differences: &[Difference],
+    comparison: &Comparison,
     pack: &Pack,
     left: &ScenarioReport,
     right: &ScenarioReport,
 ) -> Option<CheckReport> {
-    let first = differences.first()?;
-    let others = match differences.len() - 1 {
-        0 => String::new(),
-        more => format!(" ({more} more)"),
-    };
+    let rule = pack.rules.get(RULE)?;
+    let first = comparison.differences.first();
+    if first.is_none() && comparison.compared == 0 {
+        return None;
+    }
+    let verdict = if first.is_some() { Verdict::Warn } else { Verdict::Pass };
+    let used = RuleUse { id: RULE.to_owned(), level: rule.level, basis: rule.basis, lowered: false };
+    let detail = first.map(|first| Detail {
+        actor: first.actor.clone(),
+        sent: None,
+        expected: format!("{} | what the other hub said:\n{}", short(&first.right), lines(pack, right)),
+        received: format!("{} | what this hub said:\n{}", short(&first.left), lines(pack, left)),
+        waited: None,
+    });
     Some(CheckReport {
-        name: "FUZZ-DIFFERS".to_owned(),
-        rules: Vec::new(),
-        verdict: Verdict::Warn,
+        name: RULE.to_owned(),
+        rules: vec![(used, verdict)],
+        verdict,
         span: None,
-        step: format!("what {} hears is the same from both hubs", first.actor),
+        step: "the other hub is told the same".to_owned(),
         asked: 1,
-        message: format!("{}{others}", first.in_words()),
-        detail: Some(Detail {
-            actor: first.actor.clone(),
-            sent: (!first.after.is_empty()).then(|| first.after.clone()),
-            expected: format!("the other hub: {}", lines(pack, right)),
-            received: format!("this hub: {}", lines(pack, left)),
-            waited: None,
-        }),
+        message: first.map(Difference::in_words).unwrap_or_default(),
+        detail,
     })
+}
+
+fn short(text: &str) -> String {
+    if text.is_empty() { "nothing".to_owned() } else { crate::matcher::cut(text, SHOWN) }
 }
 
 impl Difference {
