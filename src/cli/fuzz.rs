@@ -10,9 +10,10 @@ use super::files::Protocol;
 use super::hub::{self, Heard, HubArgs, Started};
 use super::progress::Progress;
 use super::{Trouble, output, runtime};
-use crate::check::{self, Options, SetupError};
+use crate::check::{self, Options, SetupError, Subject};
 use crate::event::Event;
 use crate::exec::GRACE;
+use crate::fuzz::against;
 use crate::fuzz::campaign::{self, Campaign, Stage};
 use crate::fuzz::outcome::Outcome;
 use crate::interpret::KEPT;
@@ -42,6 +43,9 @@ pub struct FuzzArgs {
     /// Write a report: json=PATH or junit=PATH; - is stdout
     #[arg(long = "report", value_name = "FORMAT=PATH")]
     reports: Vec<String>,
+    /// Tell another hub the same, case by case, and warn where both differ; without a URL, the reference server
+    #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "")]
+    against: Option<String>,
     /// One line per frame, on stderr
     #[arg(long)]
     trace: bool,
@@ -59,13 +63,14 @@ pub fn run(arguments: FuzzArgs) -> Result<u8, Trouble> {
     let seed = arguments.seed.unwrap_or_else(fresh_seed);
     let campaigns = campaigns(&protocols, seed, &mut sources)?;
     let options = Options {
-        jobs: usize::from(arguments.jobs),
+        // What one case does shows in the next: both hubs have to hear them in the same order.
+        jobs: if arguments.against.is_some() { 1 } else { usize::from(arguments.jobs) },
         stretch: arguments.hub.patience,
         repeat: 1,
         limit: arguments.hub.timeout.mul_f64(arguments.hub.patience.max(1.0)),
         stated_only: arguments.hub.stated_only,
         trace: arguments.trace,
-        kept: KEPT,
+        kept: if arguments.against.is_some() { against::KEPT } else { KEPT },
         destructive: false,
         stamp: hub::stamp(),
         now_ms: hub::now_ms(),
@@ -83,8 +88,17 @@ pub fn run(arguments: FuzzArgs) -> Result<u8, Trouble> {
             Ok(started) => started,
             Err(code) => return Ok(Err(code)),
         };
-        let report = go(&arguments, campaigns, &mut started, Arc::new(options), shown, &mut sources).await;
+        let other = match &arguments.against {
+            Some(url) => Some(arguments.hub.start_other(url, &protocols, &mut sources).await?),
+            None => None,
+        };
+        let options = Arc::new(options);
+        let others = other.as_ref().map_or(&[][..], |other| &other.subjects);
+        let report = go(&arguments, campaigns, &mut started, others, Arc::clone(&options), shown, &mut sources).await;
         started.end().await;
+        if let Some(other) = other {
+            other.end().await;
+        }
         report.map(Ok)
     })?;
     // Cases that run on are cut off here: everything has been said.
@@ -120,6 +134,7 @@ async fn go(
     arguments: &FuzzArgs,
     campaigns: Vec<Arc<Campaign>>,
     started: &mut Started,
+    others: &[Subject],
     options: Arc<Options>,
     shown: RunOptions,
     sources: &mut Sources,
@@ -130,14 +145,17 @@ async fn go(
     let mut outcomes: Vec<Outcome> = Vec::new();
     let mut asked_to_stop = 0;
     for (campaign, subject) in campaigns.iter().zip(&subjects) {
-        let hub = check::prepare(subject).map_err(|error| Trouble::new(error.to_string()))?;
+        let prepare = |subject| check::prepare(subject).map_err(|error| Trouble::new(error.to_string()));
+        let hub = prepare(subject)?;
+        let same = |other: &&Subject| other.pack.name == subject.pack.name;
+        let against = others.iter().find(same).map(prepare).transpose()?;
         let numbers = numbers(arguments, campaign);
         let total = if arguments.case.is_empty() { arguments.cases } else { arguments.case.len() as u64 };
         let mut progress = Progress::new(usize::try_from(total).unwrap_or(usize::MAX));
         let mut outcome = Outcome::default();
         let (events, inbox) = mpsc::channel(256);
         let (stop, interrupt) = watch::channel(false);
-        let stage = Stage { hub, options: Arc::clone(&options), against: None, events, interrupt };
+        let stage = Stage { hub, options: Arc::clone(&options), against, events, interrupt };
         let playing = Arc::clone(campaign);
         let running = tokio::spawn(async move {
             campaign::run(playing, stage, numbers).await;
@@ -193,6 +211,10 @@ fn again(arguments: &FuzzArgs, seed: u64, protocols: &[Protocol]) -> Vec<String>
         words.push("--strict".to_owned());
     }
     words.extend(["--seed".to_owned(), seed.to_string()]);
+    if let Some(url) = &arguments.against {
+        words.push("--against".to_owned());
+        words.extend((!url.is_empty()).then(|| url.clone()));
+    }
     words
 }
 

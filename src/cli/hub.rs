@@ -79,7 +79,7 @@ impl HubArgs {
     ///
     /// What is wrong with it, or with what is to be set.
     pub fn read(&self, sources: &mut Sources) -> Result<Named, Trouble> {
-        let overrides = self.overrides()?;
+        let overrides = self.overrides(true)?;
         let mut target = match &self.target {
             Some(path) => Some(read_target(path, &overrides, sources)?),
             None => None,
@@ -96,7 +96,8 @@ impl HubArgs {
         self.url.clone().or_else(of_file).unwrap_or_else(|| "embedded reference server".to_owned())
     }
 
-    fn overrides(&self) -> Result<Vec<Override>, Trouble> {
+    /// `addressed`: with the address of this very hub.
+    fn overrides(&self, addressed: bool) -> Result<Vec<Override>, Trouble> {
         let mut texts = self.sets.clone();
         if let Some(ca) = &self.ca {
             texts.push(format!("tls.ca='{}'", ca.display()));
@@ -104,7 +105,7 @@ impl HubArgs {
         if self.insecure {
             texts.push("tls.insecure=true".to_owned());
         }
-        if let (Some(url), Some(_)) = (&self.url, &self.target) {
+        if let (Some(url), Some(_), true) = (&self.url, &self.target, addressed) {
             texts.push(format!("url='{url}'"));
         }
         texts.iter().map(|text| target::parse_override(text).map_err(Trouble::new)).collect()
@@ -266,6 +267,42 @@ impl HubArgs {
         Ok(Ok(Started { subjects, signals, hubs, processes }))
     }
 
+    /// Another hub beside this one: at `url`, set as this one is, or where there is none the reference server.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with its address.
+    pub async fn start_other(
+        &self,
+        url: &str,
+        protocols: &[Protocol],
+        sources: &mut Sources,
+    ) -> Result<Started, Trouble> {
+        let mut subjects = Vec::new();
+        let mut hubs = Vec::new();
+        for protocol in protocols {
+            let (target, embedded) = if url.is_empty() {
+                let (target, hub) = embedded(protocol, None, &[], sources).await?;
+                (target, Some(hub))
+            } else {
+                let overrides = self.overrides(false)?;
+                let target = target::from_url(sources, url, &overrides, &environment, &read_secret)
+                    .map_err(|found| Trouble::from_diagnostics(&found, sources))?;
+                (target, None)
+            };
+            hubs.extend(embedded.clone());
+            subjects.push(Subject {
+                pack: Arc::clone(&protocol.pack),
+                shared: Arc::clone(&protocol.scenarios.shared),
+                programs: Vec::new(),
+                target,
+                embedded,
+                processes: Vec::new(),
+            });
+        }
+        Ok(Started { subjects, signals: Signals::listen()?, hubs, processes: Vec::new() })
+    }
+
     /// The target of one protocol: the user's, or the reference server, started for it.
     async fn subject_target(
         &self,
@@ -285,18 +322,29 @@ impl HubArgs {
                 let name = protocol.pack.name.as_str();
                 let mut faults = hubproof_reference::faults().filter(|fault| fault.protocol == name);
                 let fault = self.fault.as_deref().filter(|id| faults.any(|fault| fault.id == *id));
-                let hubs = EmbeddedHubs::start(name, &protocol.setups, fault)
-                    .await
-                    .map_err(|error| Trouble::new(error.to_string()))?;
-                let text = protocol.setups.target_file(&protocol.pack.name, hubs.addresses());
-                let file = sources.add("reference server", text);
-                let target = target::parse(sources, file, &named.overrides, &environment, &read_secret)
-                    .map_err(|found| Trouble::from_diagnostics(&found, sources))?;
-                return Ok((target, Some(Arc::new(hubs))));
+                let (target, hubs) = embedded(protocol, fault, &named.overrides, sources).await?;
+                return Ok((target, Some(hubs)));
             }
         };
         Ok((target, None))
     }
+}
+
+/// The reference server, started for a protocol.
+async fn embedded(
+    protocol: &Protocol,
+    fault: Option<&str>,
+    overrides: &[Override],
+    sources: &mut Sources,
+) -> Result<(Target, Arc<EmbeddedHubs>), Trouble> {
+    let hubs = EmbeddedHubs::start(&protocol.pack.name, &protocol.setups, fault)
+        .await
+        .map_err(|error| Trouble::new(error.to_string()))?;
+    let text = protocol.setups.target_file(&protocol.pack.name, hubs.addresses());
+    let file = sources.add("reference server", text);
+    let target = target::parse(sources, file, overrides, &environment, &read_secret)
+        .map_err(|found| Trouble::from_diagnostics(&found, sources))?;
+    Ok((target, Arc::new(hubs)))
 }
 
 /// Hubs that are there, and what is to be played on them.

@@ -27,6 +27,9 @@ use crate::event::{CheckReport, Detail, ScenarioReport, Verdict};
 use crate::pack::{MessageType, Pack};
 use crate::scenario::model::RuleUse;
 
+/// Whether a document says how input is answered: its class, the message it is taken for, and its JSON.
+pub type Decided<'a> = &'a dyn Fn(Class, Option<&MessageType>, Option<&Value>) -> bool;
+
 /// What must be known of a protocol.
 pub struct Reading<'a> {
     pub pack: &'a Pack,
@@ -36,7 +39,7 @@ pub struct Reading<'a> {
     /// Members, by name, in which hubs may differ.
     pub open_members: HashSet<String>,
     /// Whether the document says how such input is answered.
-    pub decided: &'a dyn Fn(Class, Option<&MessageType>, Option<&Value>) -> bool,
+    pub decided: Decided<'a>,
     /// Members that clients speak of.
     spoken: HashSet<String>,
     /// Messages by which a hub refuses anything at all.
@@ -45,11 +48,7 @@ pub struct Reading<'a> {
 
 impl<'a> Reading<'a> {
     /// `open` are names of messages, and of members behind a slash.
-    pub fn of(
-        pack: &'a Pack,
-        open: impl IntoIterator<Item = String>,
-        decided: &'a dyn Fn(Class, Option<&MessageType>, Option<&Value>) -> bool,
-    ) -> Self {
+    pub fn of(pack: &'a Pack, open: impl IntoIterator<Item = String>, decided: Decided<'a>) -> Self {
         let (members, messages): (HashSet<String>, HashSet<String>) =
             open.into_iter().partition(|name| name.starts_with('/'));
         let envelopes = pack.messages.iter().filter(|message| message.abstract_ && message.directions.to_hub);
@@ -188,7 +187,8 @@ fn kind(event: &Event<'_>) -> Option<String> {
 fn input<'e>(pack: &Pack, event: &'e Event<'_>) -> (Class, Option<&'e MessageType>, Option<&'e Value>) {
     let What::Said(json, message) = &event.what else { return (Class::Valid, None, None) };
     // What comes twice, or in another form than ours, is not in the value.
-    let faithful = json.as_ref().is_some_and(|json| json.to_string() == event.text);
+    let written = json.as_ref().map(Value::to_string);
+    let faithful = written.as_ref() == Some(&event.text);
     let class = match (json, message) {
         (None, _) => Class::Malformed,
         (Some(_), _) if !faithful => Class::Unspecified,
@@ -384,8 +384,8 @@ fn matched(
     let mut free: Vec<&&Heard<'_>> = right.iter().collect();
     let mut without = None;
     for heard in left {
-        let same_kind = |other: &&&Heard<'_>| other.message.name == heard.message.name;
-        match free.iter().position(|other| same_kind(&other) && differ(heard, other).is_none()) {
+        let same_kind = |other: &&Heard<'_>| other.message.name == heard.message.name;
+        match free.iter().position(|other| same_kind(other) && differ(heard, other).is_none()) {
             Some(found) => drop(free.remove(found)),
             None => drop(without.get_or_insert(heard)),
         }
