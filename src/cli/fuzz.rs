@@ -141,7 +141,11 @@ async fn go(
 ) -> Result<RunReport, Trouble> {
     let begun = Instant::now();
     let begun_ms = u64::try_from(options.now_ms).unwrap_or(0);
-    let subjects = std::mem::take(&mut started.subjects);
+    let mut subjects = std::mem::take(&mut started.subjects);
+    if !others.is_empty() {
+        // Both hubs are shared by all that is played, or neither.
+        subjects.iter_mut().for_each(|subject| subject.embedded = None);
+    }
     let mut outcomes: Vec<Outcome> = Vec::new();
     let mut asked_to_stop = 0;
     for (campaign, subject) in campaigns.iter().zip(&subjects) {

@@ -290,13 +290,14 @@ impl HubArgs {
                     .map_err(|found| Trouble::from_diagnostics(&found, sources))?;
                 (target, None)
             };
-            hubs.extend(embedded.clone());
+            hubs.extend(embedded);
             subjects.push(Subject {
                 pack: Arc::clone(&protocol.pack),
                 shared: Arc::clone(&protocol.scenarios.shared),
                 programs: Vec::new(),
                 target,
-                embedded,
+                // It is shared by all that is played, as a hub of others is.
+                embedded: None,
                 processes: Vec::new(),
             });
         }
