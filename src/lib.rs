@@ -23,6 +23,7 @@
 //! baseline    failures that a hub's author knows
 //! fuzz        odd input for every moment of a conversation, and what must be true all the same
 //! bare        a plain AsyncAPI document of somebody else as a pack
+//! load        thousands of virtual clients: how much a hub carries, and what becomes of every item on the way
 //! cli         arguments, progress, exit codes
 //! ```
 //!
@@ -74,5 +75,6 @@ pub mod baseline;
 pub mod fuzz;
 
 pub mod bare;
+pub mod load;
 
 pub mod cli;

@@ -72,6 +72,22 @@ impl Node {
         self.map()?.iter().find(|(key, _)| key.name == name).map(|(_, node)| node)
     }
 
+    /// A value as if it stood in a file, all of it at one place.
+    pub fn of(value: &Value, span: Span) -> Self {
+        let kind = match value {
+            Value::Null => Kind::Null,
+            Value::Bool(value) => Kind::Bool(*value),
+            Value::Number(number) => Kind::Number(number.clone()),
+            Value::String(text) => Kind::Text(Text { value: text.clone(), inner: None }),
+            Value::Array(items) => Kind::List(items.iter().map(|item| Self::of(item, span)).collect()),
+            Value::Object(members) => {
+                let key = |name: &String| Key { name: name.clone(), span };
+                Kind::Map(members.iter().map(|(name, value)| (key(name), Self::of(value, span))).collect())
+            }
+        };
+        Self { span, kind }
+    }
+
     pub fn to_json(&self) -> Value {
         match &self.kind {
             Kind::Null => Value::Null,

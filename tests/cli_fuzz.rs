@@ -1,11 +1,148 @@
 //! `hubproof fuzz`: what it finds, what it says about it, and how it ends.
 
-use rstest::rstest;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
 
-use crate::cli_process::hubproof;
+use rstest::rstest;
+use serde_json::Value;
+
+use crate::cli_process::{Serving, hubproof, start};
+
+fn fuzz(arguments: &[&str]) -> crate::cli_process::Done {
+    hubproof(std::iter::once("fuzz").chain(arguments.iter().copied()))
+}
 
 #[rstest]
 fn the_reference_server_stands(#[values("qi", "concierge", "airavata", "emprops", "gator")] protocol: &str) {
-    let done = hubproof(["fuzz", "--protocol", protocol, "--cases", "60", "--seed", "3"]).ends_with(0);
-    assert!(done.last_line().starts_with(&format!("PASS {protocol}: ")), "{}", done.out);
+    let done = fuzz(&["--protocol", protocol, "--cases", "60", "--seed", "3"]).ends_with(0);
+    assert!(done.last_line().starts_with(&format!("PASS {protocol}: 60 cases of seed 3")), "{}", done.out);
+}
+
+#[rstest]
+#[case::message(&["--protocol", "qi", "--message", "base_reqest"], "there is no message `base_reqest`")]
+#[case::mutation(&["--protocol", "qi", "--mutation", "mising"], "there is no mutation `mising`")]
+#[case::no_protocol(&["ws://127.0.0.1:1"], "which protocol does this hub speak?")]
+#[case::no_messages(&["--protocol", "websocket"], "nothing to say to a hub in websocket")]
+#[case::elsewhere(&["ws://192.0.2.1:80", "--protocol", "qi"], "--yes")]
+#[case::no_cases(&["--protocol", "qi", "--cases", "0"], "invalid value")]
+#[case::whose_case(&["--case", "1"], "name one with --protocol")]
+fn a_mistake_is_told(#[case] arguments: &[&str], #[case] words: &str) {
+    let done = fuzz(arguments).ends_with(2);
+    assert!(done.err.contains(words), "{}", done.err);
+}
+
+/// One JSON object a line, with what the hub will have said still open, and the same whatever `-j`.
+#[rstest]
+fn cases_are_printed_without_a_hub(#[values("qi", "emprops")] protocol: &str) {
+    let print = |jobs: &str, seed: &str| {
+        fuzz(&["--protocol", protocol, "--cases", "150", "--seed", seed, "--print-cases", "-j", jobs]).ends_with(0).out
+    };
+    let cases = print("1", "7");
+    assert_eq!(cases, print("32", "7"));
+    assert_ne!(cases, print("1", "8"));
+    let cases: Vec<Value> = cases.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(cases.len() > 130, "{}", cases.len());
+    assert!(cases.iter().any(|case| case["scenario"].to_string().contains("${")));
+    assert!(cases.iter().all(|case| case["scenario"]["steps"].is_array() && case["seed"] == 7));
+}
+
+/// A case is the same, whatever else is chosen.
+#[test]
+fn a_choice_changes_no_case() {
+    let print = |more: &[&str]| {
+        let all: Vec<&str> = ["--protocol", "qi", "--seed", "7", "--print-cases"].iter().chain(more).copied().collect();
+        fuzz(&all).ends_with(0).out
+    };
+    let chosen = print(&["--mutation", "missing", "--cases", "5"]);
+    assert_eq!(chosen.lines().count(), 5);
+    for line in chosen.lines() {
+        let case: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(case["mutation"], "missing");
+        assert_eq!(print(&["--case", &case["case"].to_string()]).trim(), line);
+    }
+}
+
+/// A fault that scenarios know, too: what fuzzing says of it, in all formats.
+const FAULTY: [&str; 6] = ["--fault", FAULT, "--protocol", "qi", "--seed", "1"];
+const FAULT: &str = "qi-failure-payload-number";
+
+#[test]
+fn a_faulty_hub_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let (json, known) = (folder.path().join("report.json"), folder.path().join("known.toml"));
+    let (report, known) = (format!("json={}", json.display()), known.display().to_string());
+    let run = |more: &[&str]| fuzz(&FAULTY.iter().chain(&["--cases", "200"]).chain(more).copied().collect::<Vec<_>>());
+    let done = run(&["--report", &report, "--write-baseline", &known]).ends_with(1);
+    assert!(done.last_line().starts_with("FAIL qi: 200 cases of seed 1, "), "{}", done.out);
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    let fuzzed = &report["protocols"][0]["fuzzed"];
+    assert_eq!((&fuzzed["cases"], &fuzzed["seed"]), (&Value::from(200), &Value::from(1)));
+    let finding = &report["protocols"][0]["findings"][0];
+    // The command that it names finds the same again.
+    let command = finding["reproduce"].as_str().unwrap();
+    let words: Vec<&str> = command.split(' ').skip(1).collect();
+    assert!(words.contains(&"--case"), "{command}");
+    hubproof(&words).ends_with(1);
+    // Who knows it all is content.
+    run(&["--baseline", &known]).ends_with(0);
+}
+
+/// What was found until then is said.
+#[test]
+fn an_interruption_reports_what_was_found() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let running = start(["fuzz", &url, "--protocol", "concierge", "--seed", "1", "--time", "100s"], &[]);
+    // It is under way.
+    let _connection = listener.accept().unwrap();
+    running.signal("INT");
+    let done = running.done().ends_with(3);
+    assert!(done.out.contains("Interrupted after"), "{}", done.out);
+}
+
+/// Lets so many connections through to a hub, and is gone then with all of them.
+fn mortal(hub: &str, connections: usize) -> String {
+    let hub = hub.strip_prefix("ws://").unwrap().trim_end_matches('/').to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let mut ends = Vec::new();
+        for client in listener.incoming().take(connections) {
+            let (client, server) = (client.unwrap(), TcpStream::connect(&hub).unwrap());
+            for (from, to) in [(&client, &server), (&server, &client)] {
+                let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Both);
+                });
+            }
+            ends.extend([client, server]);
+        }
+        drop(listener);
+        ends.iter().for_each(|end| drop(end.shutdown(Shutdown::Both)));
+    });
+    url
+}
+
+#[test]
+fn a_hub_that_is_gone_ends_the_run() {
+    let hub = Serving::start(["qi"], 1);
+    let url = mortal(hub.url("qi"), 60);
+    let done = fuzz(&[&url, "--protocol", "qi", "--seed", "1", "--time", "100s", "-j", "4"]).ends_with(1);
+    assert!(done.out.contains("fail[FUZZ-LIVES]"), "{}", done.out);
+    assert!(done.out.contains("The run ended early: the hub is gone"), "{}", done.out);
+    assert!(done.took < Duration::from_secs(60), "{:?}", done.took);
+}
+
+#[test]
+fn another_hub_is_told_the_same() {
+    let done = hubproof(["fuzz", "--protocol", "qi", "--cases", "30", "--seed", "1", "--against"]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(done.out.contains("FUZZ-DIFFERS held in"), "{done:?}");
+    // Some requests stay unanswered: no oracle waits for these answers, but the other hub gives them.
+    let fault =
+        ["fuzz", "--protocol", "qi", "--cases", "30", "--seed", "1", "--against", "--fault", "qi-every-fifth-silent"];
+    let done = hubproof(fault);
+    assert!(done.out.contains("FUZZ-DIFFERS held in") && done.out.contains("broken in"), "{done:?}");
 }

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -40,6 +41,8 @@ pub struct Running {
     started: Instant,
     out: Option<thread::JoinHandle<String>>,
     err: Option<thread::JoinHandle<String>>,
+    /// What has come on stderr so far.
+    said: Arc<Mutex<Vec<u8>>>,
 }
 
 /// Runs the binary to its end.
@@ -54,18 +57,18 @@ pub fn start<S: AsRef<std::ffi::OsStr>>(
     environment: &[(&str, &str)],
 ) -> Running {
     let mut child = command(arguments, environment).stdin(Stdio::null()).spawn().unwrap();
-    let out = collect(child.stdout.take().unwrap());
-    let err = collect(child.stderr.take().unwrap());
-    Running { child, started: Instant::now(), out: Some(out), err: Some(err) }
+    let (out, _) = collect(child.stdout.take().unwrap());
+    let (err, said) = collect(child.stderr.take().unwrap());
+    Running { child, started: Instant::now(), out: Some(out), err: Some(err), said }
 }
 
 /// Runs the binary with something to read on stdin.
 pub fn hubproof_reading<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>, input: &str) -> Done {
     let mut child = command(arguments, &[]).stdin(Stdio::piped()).spawn().unwrap();
-    let out = collect(child.stdout.take().unwrap());
-    let err = collect(child.stderr.take().unwrap());
+    let (out, _) = collect(child.stdout.take().unwrap());
+    let (err, said) = collect(child.stderr.take().unwrap());
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    Running { child, started: Instant::now(), out: Some(out), err: Some(err) }.done()
+    Running { child, started: Instant::now(), out: Some(out), err: Some(err), said }.done()
 }
 
 fn command<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>, environment: &[(&str, &str)]) -> Command {
@@ -80,12 +83,18 @@ fn command<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>, en
     command
 }
 
-fn collect(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        pipe.read_to_end(&mut bytes).unwrap();
+fn collect(mut pipe: impl Read + Send + 'static) -> (thread::JoinHandle<String>, Arc<Mutex<Vec<u8>>>) {
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&said);
+    let all = thread::spawn(move || {
+        let mut chunk = [0; 4096];
+        while let Ok(count @ 1..) = pipe.read(&mut chunk) {
+            heard.lock().unwrap().extend_from_slice(&chunk[..count]);
+        }
+        let bytes = heard.lock().unwrap().clone();
         String::from_utf8(bytes).expect("what is printed is UTF-8")
-    })
+    });
+    (all, said)
 }
 
 impl Running {
@@ -117,6 +126,20 @@ impl Running {
             took,
             peak,
         }
+    }
+
+    /// Waits until it has said this on stderr.
+    #[track_caller]
+    pub fn says(&self, text: &str) {
+        let heard = || String::from_utf8_lossy(&self.said.lock().unwrap()).into_owned();
+        while !heard().contains(text) {
+            assert!(self.started.elapsed() < LONGEST && !self.said_all(), "it has not said {text:?}\n{}", heard());
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn said_all(&self) -> bool {
+        self.err.as_ref().is_none_or(thread::JoinHandle::is_finished)
     }
 
     /// Sends a signal, as a terminal or an init system would.

@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use hubproof::event::Verdict;
 use hubproof::fuzz::case::{Case, Oddity};
-use hubproof::fuzz::material::{Material, head};
+use hubproof::fuzz::material::Material;
 use hubproof::fuzz::plan::Plan;
 use hubproof::fuzz::shrink::meaning::Meaning;
-use hubproof::fuzz::shrink::{Answer, Limits, Shrink, control};
+use hubproof::fuzz::shrink::{Answer, Limits, Shrink, beyond_opening, control};
 use hubproof::fuzz::{oracle, text};
 use hubproof::pack::Pack;
-use hubproof::scenario::read::verbs::Verb;
 use hubproof::scenario::{self, Program};
 use hubproof::source::Sources;
 use hubproof::yaml;
@@ -96,15 +95,6 @@ impl Hub {
     }
 }
 
-/// Steps that are more than an opening.
-fn beyond(scenario: &Map<String, Value>) -> usize {
-    let opens = |step: &&Value| {
-        let verb = head(step).unwrap().0.verb;
-        matches!(verb, Verb::Joins | Verb::Connects | Verb::TriesToConnect | Verb::Accepts)
-    };
-    scenario["steps"].as_array().unwrap().iter().filter(|step| !opens(step)).count()
-}
-
 #[rstest]
 fn a_finding_becomes_small(
     #[values(
@@ -123,10 +113,10 @@ fn a_finding_becomes_small(
     let smallest = text::scenario(shrink.smallest());
     println!(
         "{fault}: {check}: {} steps beyond the opening after {} attempts\n{smallest}",
-        beyond(shrink.smallest()),
+        beyond_opening(shrink.smallest()),
         shrink.attempts()
     );
-    assert!(beyond(shrink.smallest()) <= 3, "{smallest}");
+    assert!(beyond_opening(shrink.smallest()) <= 3, "{smallest}");
     // A hub that is right is not accused by it.
     let program = hub.program(shrink.smallest()).unwrap();
     assert_eq!(hub.failed(&program, None), [""; 0], "{smallest}");

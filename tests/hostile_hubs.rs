@@ -208,7 +208,9 @@ async fn converse_badly(mut stream: TcpStream, habit: Habit, unrelated: &str) ->
             let (opcode, payload) = read_frame(&mut stream).await?;
             match opcode {
                 0x8 => return stream.write_all(&frame(0x88, &payload)).await,
-                0x9 => stream.write_all(&frame(0x8a, &payload)).await?,
+                0x9 if payload.len() <= 125 => stream.write_all(&frame(0x8a, &payload)).await?,
+                // No ping has that much to say.
+                0x9 => return stream.write_all(&frame(0x88, &1002_u16.to_be_bytes())).await,
                 0x0..=0x2 => stream.write_all(&frame(0x80 | opcode, &payload)).await?,
                 _ => {}
             }
@@ -228,7 +230,9 @@ async fn answer(mut stream: TcpStream, bytes: &[u8], greets: bool) -> std::io::R
         match opcode {
             0x1 => stream.write_all(bytes).await?,
             0x8 => return stream.write_all(&frame(0x88, &payload)).await,
-            0x9 => stream.write_all(&frame(0x8a, &payload)).await?,
+            0x9 if payload.len() <= 125 => stream.write_all(&frame(0x8a, &payload)).await?,
+            // No ping has that much to say.
+            0x9 => return stream.write_all(&frame(0x88, &1002_u16.to_be_bytes())).await,
             _ => {}
         }
     }
@@ -410,6 +414,9 @@ async fn converse(
                 let _ = tokio::time::timeout(Duration::from_secs(1), linger(&mut stream)).await;
                 return Ok(());
             }
+            0x9 if payload.len() <= 125 => stream.write_all(&frame(0x8a, &payload)).await?,
+            // No ping has that much to say.
+            0x9 => return stream.write_all(&frame(0x88, &1002_u16.to_be_bytes())).await,
             _ => {}
         }
     }

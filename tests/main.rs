@@ -3,12 +3,16 @@
 
 mod cli_baseline;
 mod cli_check;
+mod cli_compare;
 mod cli_exec;
 mod cli_fuzz;
+mod cli_fuzz_saved;
+mod cli_load;
 mod cli_mistakes;
 mod cli_packs;
 mod cli_process;
 mod cli_relay;
+mod cli_scenario_files;
 mod cli_secrets;
 mod cli_serve;
 mod cli_tls;
@@ -29,6 +33,10 @@ mod judging;
 mod language;
 mod legal_emprops;
 mod legal_habits;
+mod load_language;
+mod load_plans;
+mod load_truth;
+mod load_virtual;
 mod matrix;
 mod matrix_sockets;
 mod matrix_tests;
@@ -41,6 +49,7 @@ mod parsers_edits;
 mod schema_checks;
 #[allow(dead_code)]
 mod small_talk;
+mod virtual_load;
 #[allow(dead_code)]
 mod virtual_wire;
 mod websocket;

@@ -159,6 +159,7 @@ pub fn config(settings: BTreeMap<String, Value>) -> Config {
         stated_only: false,
         trace: false,
         kept: 1 << 16,
+        instead: None,
         mask: Arc::new(str::to_owned),
     }
 }

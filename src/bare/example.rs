@@ -10,22 +10,29 @@ use super::outline::Message;
 use crate::fuzz::seed::Dice;
 use crate::fuzz::shape::{Branches, Shape};
 use crate::fuzz::value;
+use crate::source::Span;
 
 /// Chance of the made ones: the same for everybody.
 const SEED: u64 = 0;
 /// Plain ones that are tried, and others where those do not fit.
 const PLAIN: u64 = 24;
-const OTHER: u64 = 200;
+const OTHER: u64 = 60;
 /// Payloads of a message that are kept.
 const ENOUGH: usize = 24;
 /// Values within each other, and values in all, of a plain one.
 const DEPTH: usize = 12;
 const VALUES: usize = 400;
 
-/// Valid payloads, the most telling first, and whether the document shows them.
-pub fn samples(message: &Message<'_>, source: &Value, validator: &Validator) -> Vec<(Value, bool)> {
+/// Valid payloads, the most telling first, and whether the document shows them; and where it shows one that is not valid.
+pub fn samples(message: &Message<'_>, source: &Value, validator: &Validator) -> (Vec<(Value, bool)>, Vec<Span>) {
     let mut kept = Kept { validator, samples: Vec::new(), seen: BTreeSet::new() };
-    shown(message).into_iter().for_each(|value| kept.add(value, true));
+    let mut wrong = Vec::new();
+    for (value, at) in shown(message) {
+        if !validator.is_valid(&value) {
+            wrong.push(at);
+        }
+        kept.add(value, true);
+    }
     for number in 0..PLAIN {
         let mut dice = Dice::of(SEED, number);
         let shape = Shape::of(source, &mut Branches::One(&mut dice));
@@ -42,7 +49,7 @@ pub fn samples(message: &Message<'_>, source: &Value, validator: &Validator) -> 
         let shape = Shape::of(source, &mut Branches::One(&mut dice));
         kept.add(value::value(&shape, &mut dice), false);
     }
-    kept.samples
+    (kept.samples, wrong)
 }
 
 struct Kept<'v> {
@@ -59,22 +66,22 @@ impl Kept<'_> {
     }
 }
 
-/// What the document shows: examples of the message, and of its payload.
-fn shown(message: &Message<'_>) -> Vec<Value> {
+/// What the document shows, and where: examples of the message, and of its payload.
+fn shown(message: &Message<'_>) -> Vec<(Value, Span)> {
     let mut found = Vec::new();
     for place in &message.examples {
-        // Older versions wrote the payload itself, newer ones name it, some name it by the message.
-        let inner = place.node.get("payload").map(|payload| payload.to_json());
-        found.extend(inner);
-        found.push(place.node.to_json());
+        // Newer versions name the payload, older ones wrote it by itself, or only the headers.
+        match (place.node.get("payload"), place.node.get("headers")) {
+            (Some(payload), _) => found.push(payload),
+            (None, Some(_)) => {}
+            (None, None) => found.push(place.node),
+        }
     }
     if let Some(payload) = &message.payload {
-        found.extend(
-            payload.node.get("examples").and_then(|list| list.list()).into_iter().flatten().map(|one| one.to_json()),
-        );
-        found.extend(payload.node.get("example").map(|one| one.to_json()));
+        found.extend(payload.node.get("examples").and_then(|list| list.list()).into_iter().flatten());
+        found.extend(payload.node.get("example"));
     }
-    found
+    found.into_iter().map(|node| (node.to_json(), node.span)).collect()
 }
 
 fn plain(shape: &Shape<'_>, name: &str, all: bool, depth: usize, left: &mut usize, dice: &mut Dice) -> Value {

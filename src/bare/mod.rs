@@ -20,6 +20,8 @@ mod outline;
 mod recognise;
 mod schema;
 mod talk;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

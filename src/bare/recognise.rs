@@ -32,6 +32,8 @@ pub struct Candidate {
     pub example: Option<(Value, bool)>,
     /// What the document shows and its schema allows, then what was made.
     samples: Vec<(Value, bool)>,
+    /// Where the document shows what its schema does not allow.
+    misfits: Vec<Span>,
     facts: Facts,
     /// How many others allow whatever this one allows, as far as samples tell.
     narrow: usize,
@@ -39,9 +41,9 @@ pub struct Candidate {
 
 impl Candidate {
     pub fn new(index: usize, message: &Message<'_>, payload: Node, source: Value, validator: Validator) -> Self {
-        let samples = example::samples(message, &source, &validator);
+        let (samples, misfits) = example::samples(message, &source, &validator);
         let facts = facts::of(&source);
-        Self { validator: Some(validator), samples, facts, ..Self::broken(index, message, payload, source) }
+        Self { validator: Some(validator), samples, misfits, facts, ..Self::broken(index, message, payload, source) }
     }
 
     /// One whose schema is none.
@@ -58,6 +60,7 @@ impl Candidate {
             matches: Map::new(),
             example: None,
             samples: Vec::new(),
+            misfits: Vec::new(),
             facts: Facts::new(),
             narrow: 0,
         }
@@ -76,6 +79,15 @@ impl Candidate {
 /// tells from another are taken away, each with a note.
 pub fn tell_apart(candidates: &mut Vec<Candidate>, diagnostics: &mut Vec<Diagnostic>) {
     candidates.retain(|one| one.to_hub || one.from_hub);
+    for (one, at) in candidates.iter().flat_map(|one| one.misfits.iter().map(move |at| (one, at))) {
+        diagnostics.push(
+            Diagnostic::warning(
+                *at,
+                format!("this example of `{}` does not fit its schema, and is passed over", one.name),
+            )
+            .help("change whichever of the two is wrong"),
+        );
+    }
     candidates.retain(|one| {
         let has = one.validator.is_none() || !one.samples.is_empty();
         if !has {

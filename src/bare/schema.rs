@@ -114,11 +114,21 @@ pub fn any_of(
         );
         return None;
     }
+    defs.reverse();
     let mut root = match (roots.len(), roots.pop()) {
         (1, Some(root)) => root,
         (_, last) => {
+            // By their names, so that whoever reads what was expected reads names.
             roots.extend(last);
-            map(span, vec![(key("anyOf", span), Node { span, kind: Kind::List(roots) })])
+            let mut forms = Vec::new();
+            for (message, schema) in messages.iter().zip(roots) {
+                let free = |name: &String| !defs.iter().any(|(key, _)| key.name == *name);
+                let numbered = (2..).map(|number| format!("{}_{number}", message.name));
+                let name = std::iter::once(message.name.clone()).chain(numbered).find(free).unwrap_or_default();
+                forms.push(map(span, vec![(key("$ref", span), text(span, format!("#/$defs/{name}")))]));
+                defs.push((key(&name, span), schema));
+            }
+            map(span, vec![(key("anyOf", span), Node { span, kind: Kind::List(forms) })])
         }
     };
     // So that more can be said about it.
@@ -129,7 +139,6 @@ pub fn any_of(
     if let Kind::Map(entries) = &mut root.kind
         && !defs.is_empty()
     {
-        defs.reverse();
         entries.push((key("$defs", span), map(span, defs)));
     }
     if let Some(at) = endless(&root) {

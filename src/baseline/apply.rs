@@ -12,11 +12,18 @@ pub fn apply(report: &mut RunReport, entries: &[Entry]) {
         let speaks_of = |entry: &&Entry| entry.scenario().split('/').next() == Some(protocol.name.as_str());
         let own: Vec<&Entry> = entries.iter().filter(speaks_of).collect();
         let judged = own.iter().map(|entry| {
-            let scenario = protocol.scenarios.iter().find(|scenario| scenario.id == entry.scenario());
+            let named = protocol.scenarios.iter().filter(|scenario| scenario.id == entry.scenario());
+            let standings: Vec<Standing> = named.map(|scenario| standing(entry, Some(scenario))).collect();
+            let fails = |standing: &&Standing| matches!(standing, Standing::Expected | Standing::Flaky);
+            let judged = standings.iter().find(fails).or(standings.first());
             report::Entry {
                 failure: entry.failure.clone(),
                 reason: entry.reason.clone(),
-                standing: standing(entry, scenario),
+                standing: match judged.copied().unwrap_or(Standing::NotPlayed) {
+                    // Chance may not have come by this time.
+                    Standing::Stale if protocol.fuzzed.is_some() => Standing::NotPlayed,
+                    other => other,
+                },
                 span: entry.span,
             }
         });

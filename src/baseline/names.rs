@@ -18,17 +18,19 @@ impl Names {
     /// Adds the scenarios of a protocol with their own checks and those that are made of every frame; `more` are checks
     /// that any scenario may have beside them.
     pub fn add<'p>(&mut self, pack: &Pack, programs: impl IntoIterator<Item = &'p Program>, more: &[&str]) {
-        let mut everywhere: BTreeSet<String> = more.iter().map(|name| (*name).to_owned()).collect();
-        for message in &pack.messages {
-            everywhere.insert(format!("schema:{}", message.name));
-            let schema = &message.schema;
-            everywhere.extend(schema.rules.iter().map(|rule| format!("schema:{}:{rule}", message.name)));
-            everywhere.extend(schema.should_rules.iter().map(|rule| format!("schema:{}:{rule}:should", message.name)));
-        }
+        let everywhere = everywhere(pack, more);
         for program in programs {
             let own = program.checks.iter().map(|check| check.name.clone());
             self.scenarios.insert(program.id.clone(), own.chain(everywhere.iter().cloned()).collect());
         }
+    }
+
+    /// Adds what fuzzing may find: in each of `ids`, a broken rule of the pack, a frame that breaks its schema, or one of
+    /// `more`.
+    pub fn add_findings(&mut self, pack: &Pack, ids: impl IntoIterator<Item = String>, more: &[&str]) {
+        let mut checks = everywhere(pack, more);
+        checks.extend(pack.rules.keys().cloned());
+        self.scenarios.extend(ids.into_iter().map(|id| (id, checks.clone())));
     }
 
     /// What is wrong with entries that name what does not exist.
@@ -55,4 +57,16 @@ impl Names {
         let span = entry.place.part(scenario.len() + 1..entry.failure.len());
         Some(Diagnostic::error(span, format!("{scenario} has no check `{check}`")).help(help))
     }
+}
+
+/// Checks that are made of every frame, and `more`.
+fn everywhere(pack: &Pack, more: &[&str]) -> BTreeSet<String> {
+    let mut everywhere: BTreeSet<String> = more.iter().map(|name| (*name).to_owned()).collect();
+    for message in &pack.messages {
+        everywhere.insert(format!("schema:{}", message.name));
+        let schema = &message.schema;
+        everywhere.extend(schema.rules.iter().map(|rule| format!("schema:{}:{rule}", message.name)));
+        everywhere.extend(schema.should_rules.iter().map(|rule| format!("schema:{}:{rule}:should", message.name)));
+    }
+    everywhere
 }

@@ -1,8 +1,10 @@
 //! A baseline for what fails now, with all that its author has written before.
 
+use std::collections::BTreeSet;
+
 use super::{Entry, apply::standing};
 use crate::event::Verdict;
-use crate::report::{RunReport, Standing};
+use crate::report::{ProtocolReport, RunReport, Standing};
 
 /// What stands in place of a reason until somebody knows one.
 pub const REASON: &str = "TODO: why does this fail, and what will end it?";
@@ -20,13 +22,23 @@ const HEAD: &str = "\
 pub fn rewritten(report: &RunReport, before: Option<(&str, &[Entry])>) -> String {
     let (text, entries) = before.unwrap_or((HEAD, &[]));
     let scenarios = || report.protocols.iter().flat_map(|protocol| &protocol.scenarios);
-    let played = |entry: &Entry| scenarios().find(|scenario| scenario.id == entry.scenario());
+    // What fuzzing does not find this time may be there all the same.
+    let found = |protocol: &&ProtocolReport| protocol.fuzzed.is_none();
+    let played = |entry: &Entry| {
+        let mut scenarios = report.protocols.iter().filter(found).flat_map(|protocol| &protocol.scenarios);
+        scenarios.find(|scenario| scenario.id == entry.scenario())
+    };
     let stale: Vec<&Entry> = entries.iter().filter(|e| standing(e, played(e)) == Standing::Stale).collect();
     let mut out = without(text, &stale);
+    let mut written = BTreeSet::new();
     let counts = |verdict| verdict == Verdict::Fail || (report.options.strict && verdict == Verdict::Warn);
     for scenario in scenarios() {
         for check in scenario.checks.iter().filter(|check| counts(check.verdict)) {
             if entries.iter().any(|entry| entry.names(&scenario.id, &check.name)) {
+                continue;
+            }
+            // Fuzzing finds one in several ways.
+            if !written.insert((&scenario.id, &check.name)) {
                 continue;
             }
             let flaky = if check.flaky.is_some() { "flaky = true\n" } else { "" };

@@ -11,6 +11,7 @@ use super::{Options, Prepared, SetupError, Site, base36, play};
 use crate::event::{Cause, Event, ScenarioReport, Verdict};
 use crate::interpret::{Config, unmet};
 use crate::report::scenario_verdict;
+use crate::scenario::template::Template;
 use crate::scenario::{Isolation, Program};
 use crate::secret::Masker;
 
@@ -20,6 +21,9 @@ pub struct Job {
     place: Place,
     repetition: usize,
     subject: Arc<Prepared>,
+    /// As reports name it.
+    id: String,
+    instead: Option<(&'static str, Arc<Template>)>,
 }
 
 enum Place {
@@ -41,7 +45,14 @@ impl Job {
         options: &Options,
     ) -> Result<Self, SetupError> {
         let place = place(program, subject, options)?;
-        Ok(Self { program: Arc::clone(program), place, repetition, subject: Arc::clone(subject) })
+        let (program, subject) = (Arc::clone(program), Arc::clone(subject));
+        let id = program.id.clone();
+        Ok(Self { program, place, repetition, subject, id, instead: None })
+    }
+
+    /// The same under another name, but that the `sends raw` step of this name says something else.
+    pub fn saying(self, id: &str, step: &'static str, instead: Template) -> Self {
+        Self { id: id.to_owned(), instead: Some((step, Arc::new(instead))), ..self }
     }
 
     /// Whether nobody else may use the hub while it is played.
@@ -63,7 +74,7 @@ impl Job {
             Place::Nowhere(unmet) => return Some(not_testable(&self.program, unmet, self.repetition)),
             Place::Site(index) => index,
         };
-        let _ = events.send(Event::Started { id: self.program.id.clone() }).await;
+        let _ = events.send(Event::Started { id: self.id.clone() }).await;
         let site = &self.subject.sites[index];
         let number = base36(number as u64 + 1000 * self.repetition as u64);
         let stamp = format!("{}{number}", options.stamp);
@@ -78,7 +89,7 @@ impl Job {
             let entered = async {
                 let turn = turn(&self, isolation, &mut interrupt).await?;
                 let entered = tokio::select! {
-                    entered = process.enter(&self.program.id, visit) => entered,
+                    entered = process.enter(&self.id, visit) => entered,
                     _ = interrupt.wait_for(|stop| *stop) => return None,
                 };
                 Some((turn, entered))
@@ -204,6 +215,7 @@ async fn play_job(
         stated_only: options.stated_only,
         trace: options.trace,
         kept: options.kept,
+        instead: job.instead.clone(),
         mask: Arc::new(move |text: &str| masker.mask(text).into_owned()),
     };
     let name = site.name.clone();

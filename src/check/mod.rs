@@ -106,6 +106,23 @@ pub struct Prepared {
     words: Arc<Mutex<HashMap<String, Arc<Mutex<()>>>>>,
 }
 
+impl Prepared {
+    /// Whether hubs are ours to start: what is not shared gets one of its own.
+    pub fn is_ours(&self) -> bool {
+        self.embedded.is_some()
+    }
+
+    /// Whether a hub that was started for the run is not started any more.
+    pub fn is_given_up(&self) -> bool {
+        self.sites.iter().filter_map(|site| site.process.as_ref()).any(|process| process.is_given_up())
+    }
+
+    /// The first instance of the target; there is always one.
+    pub fn first(&self) -> &Arc<Site> {
+        &self.sites[0]
+    }
+}
+
 /// How many scenarios there are to run, repetitions included.
 pub fn count(subjects: &[Subject], options: &Options) -> usize {
     subjects.iter().map(|subject| subject.programs.len()).sum::<usize>() * options.repeat

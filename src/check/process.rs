@@ -164,6 +164,11 @@ impl HubProcess {
         }
     }
 
+    /// Whether it is not started any more.
+    pub fn is_given_up(&self) -> bool {
+        self.state().report.given_up.is_some()
+    }
+
     pub fn report(&self) -> ProcessReport {
         self.state().report.clone()
     }

@@ -21,6 +21,9 @@ pub struct BaselineArgs {
     write: Option<PathBuf>,
 }
 
+/// Says what entries may name; those of a file are given to it.
+type Naming<'a> = dyn Fn(&[Entry], &mut Sources) -> Result<Names, Trouble> + 'a;
+
 /// Both files, read and without a mistake.
 pub struct Baselines {
     known: Vec<Entry>,
@@ -35,9 +38,14 @@ impl BaselineArgs {
         self.read.iter().flat_map(|path| ["--baseline".to_owned(), path.display().to_string()]).collect()
     }
 
-    /// Reads the files; all their entries name something that exists.
+    /// Reads the files; all their entries name a scenario and a check that exist.
     pub fn read(&self, protocols: &[Protocol], sources: &mut Sources) -> Result<Baselines, Trouble> {
-        let mut read = |path: &Path| read(path, protocols, sources);
+        self.read_with(sources, &|entries, sources| names(entries, protocols, sources))
+    }
+
+    /// Reads the files; `names` says what their entries may name.
+    pub fn read_with(&self, sources: &mut Sources, names: &Naming<'_>) -> Result<Baselines, Trouble> {
+        let mut read = |path: &Path| read(path, names, sources);
         let known = self.read.as_deref().map(&mut read).transpose()?.map(|(_, entries)| entries).unwrap_or_default();
         let before = self.write.as_deref().filter(|path| path.exists()).map(&mut read).transpose()?;
         if let Some(path) = &self.write {
@@ -51,6 +59,11 @@ impl BaselineArgs {
 }
 
 impl Baselines {
+    /// Whether a failure is known.
+    pub fn knows(&self, scenario: &str, check: &str) -> bool {
+        self.known.iter().any(|entry| entry.names(scenario, check))
+    }
+
     /// Marks what was expected, and writes what is to be expected from now on.
     pub fn settle(&self, report: &mut RunReport, sources: &Sources) -> Result<(), Trouble> {
         baseline::apply(report, &self.known);
@@ -62,9 +75,15 @@ impl Baselines {
     }
 }
 
-fn read(path: &Path, protocols: &[Protocol], sources: &mut Sources) -> Result<(FileId, Vec<Entry>), Trouble> {
+fn read(path: &Path, names: &Naming<'_>, sources: &mut Sources) -> Result<(FileId, Vec<Entry>), Trouble> {
     let file = files::read(path, sources)?;
     let entries = baseline::read(sources, file).map_err(|found| Trouble::from_diagnostics(&found, sources))?;
+    let unknown = names(&entries, sources)?.unknown(&entries);
+    if unknown.is_empty() { Ok((file, entries)) } else { Err(Trouble::from_diagnostics(&unknown, sources)) }
+}
+
+/// The scenarios and checks of these protocols, and of others that the entries speak of.
+fn names(entries: &[Entry], protocols: &[Protocol], sources: &mut Sources) -> Result<Names, Trouble> {
     let mut names = Names::default();
     // `websocket` and `process` are judged in every scenario.
     let mut add = |protocol: &Protocol| {
@@ -79,6 +98,5 @@ fn read(path: &Path, protocols: &[Protocol], sources: &mut Sources) -> Result<(F
             add(&files::built_in_protocol(name, sources)?.usable(sources)?);
         }
     }
-    let unknown = names.unknown(&entries);
-    if unknown.is_empty() { Ok((file, entries)) } else { Err(Trouble::from_diagnostics(&unknown, sources)) }
+    Ok(names)
 }

@@ -11,7 +11,7 @@ use super::baseline::BaselineArgs;
 use super::files::Protocol;
 use super::hub::{self, Heard, HubArgs, Started};
 use super::progress::Progress;
-use super::{Trouble, output, print, runtime};
+use super::{Trouble, output, print, runtime, scenario_files};
 use crate::check::{self, Options};
 use crate::diagnostic::suggest;
 use crate::event::Event;
@@ -25,8 +25,8 @@ use crate::source::Sources;
 pub struct CheckArgs {
     #[command(flatten)]
     hub: HubArgs,
-    /// Only scenarios whose name fits: 'concierge/group-*', or 'seq'
-    #[arg(long, value_name = "GLOB")]
+    /// Only scenarios whose name fits: 'concierge/group-*', or 'seq'; or one that is in no pack: path/to/it.yaml
+    #[arg(long, value_name = "GLOB|FILE")]
     scenario: Vec<String>,
     /// Only scenarios that check this rule
     #[arg(long, value_name = "ID")]
@@ -64,7 +64,11 @@ pub fn run(arguments: CheckArgs) -> Result<u8, Trouble> {
     let sinks = output::sinks(&arguments.reports)?;
     let named = arguments.hub.read(&mut sources)?;
     let mut protocols = arguments.hub.protocols("check", named.target.as_ref(), arguments.list, &mut sources)?;
-    let selection = Selection::new(&arguments, &protocols)?;
+    let (files, mut chosen): (Vec<_>, Vec<_>) =
+        arguments.scenario.iter().partition(|text| scenario_files::is_file(text));
+    let added = scenario_files::add(&mut protocols, &files, &mut sources)?;
+    chosen.extend(&added);
+    let selection = Selection::new(&chosen, &arguments.rule, &protocols)?;
     arguments.hub.own_fault(&protocols)?;
     let baselines = arguments.baseline.read(&protocols, &mut sources)?;
     // A choice of scenarios chooses protocols, too.
@@ -130,7 +134,7 @@ async fn go(started: &mut Started, options: Options, mut fold: Fold, shown: RunO
     let begun = Instant::now();
     let begun_ms = u64::try_from(options.now_ms).unwrap_or(0);
     let subjects = std::mem::take(&mut started.subjects);
-    let mut progress = Progress::new(check::count(&subjects, &options));
+    let mut progress = Progress::new(Some(check::count(&subjects, &options)), "scenarios");
     let (events, inbox) = mpsc::channel(256);
     let (stop, interrupt) = watch::channel(false);
     let running = tokio::spawn(check::run(subjects, options, events, interrupt));
@@ -147,7 +151,7 @@ async fn go(started: &mut Started, options: Options, mut fold: Fold, shown: RunO
     };
     let followed = hub::follow(running, inbox, &stop, &mut started.signals, hear).await;
     progress.finish();
-    let asked_to_stop = followed?;
+    let (asked_to_stop, _) = followed?;
     let grace = if asked_to_stop < 2 { GRACE } else { Duration::ZERO };
     for (protocol, process) in started.end_processes(grace).await {
         fold.process(&protocol, process);
@@ -159,6 +163,9 @@ async fn go(started: &mut Started, options: Options, mut fold: Fold, shown: RunO
 fn again(arguments: &CheckArgs, protocols: &[Protocol]) -> Vec<String> {
     let mut words = arguments.hub.again("check", protocols);
     words.extend(arguments.baseline.words());
+    // What is in no pack has to be named again.
+    let files = arguments.scenario.iter().filter(|text| scenario_files::is_file(text));
+    words.extend(files.flat_map(|file| ["--scenario".to_owned(), file.clone()]));
     let flags = [("--strict", arguments.strict), ("--destructive", arguments.destructive)];
     words.extend(flags.into_iter().filter(|(_, set)| *set).map(|(name, _)| name.to_owned()));
     words
@@ -192,12 +199,12 @@ fn checks(program: &Program) -> impl Iterator<Item = &String> {
 }
 
 impl Selection {
-    fn new(arguments: &CheckArgs, protocols: &[Protocol]) -> Result<Self, Trouble> {
-        let globs = if arguments.scenario.is_empty() {
+    fn new(scenarios: &[&String], rules: &[String], protocols: &[Protocol]) -> Result<Self, Trouble> {
+        let globs = if scenarios.is_empty() {
             None
         } else {
             let mut set = GlobSetBuilder::new();
-            for text in &arguments.scenario {
+            for text in scenarios {
                 let glob =
                     Glob::new(text).map_err(|error| Trouble::new(format!("`{text}` is not a pattern: {error}")))?;
                 set.add(glob);
@@ -210,7 +217,7 @@ impl Selection {
             }
             Some(set.build().map_err(|error| Trouble::new(error.to_string()))?)
         };
-        for rule in &arguments.rule {
+        for rule in rules {
             if !protocols.iter().any(|protocol| protocol.pack.rules.contains_key(rule)) {
                 let known: Vec<&str> =
                     protocols.iter().flat_map(|protocol| protocol.pack.rules.keys().map(String::as_str)).collect();
@@ -220,7 +227,7 @@ impl Selection {
                 )));
             }
         }
-        let rules = arguments.rule.clone();
+        let rules = rules.to_vec();
         let programs = || protocols.iter().flat_map(|protocol| &protocol.scenarios.programs);
         let messages = || protocols.iter().flat_map(|protocol| &protocol.pack.messages);
         let schema_only = |id: &&String| {

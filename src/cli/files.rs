@@ -51,6 +51,9 @@ impl PackArgs {
 
 /// What lies at a path of the user's.
 pub fn user_pack(path: &Path, described: Described, sources: &mut Sources) -> Result<Loaded, Trouble> {
+    // The document of a pack of ours means that pack.
+    let folder = path.parent().filter(|_| path.is_file() && path.ends_with(DOCUMENTS[0]));
+    let path = folder.filter(|folder| is_ours(folder)).unwrap_or(path);
     let document = match path.is_dir() {
         false if path.is_file() => Some(path.to_owned()),
         true if !is_ours(path) => DOCUMENTS.iter().map(|name| path.join(name)).find(|path| path.is_file()),

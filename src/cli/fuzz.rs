@@ -1,39 +1,70 @@
 //! `hubproof fuzz`: says what no script foresees to a hub, and sees whether it stands.
 
+mod archive;
+mod choice;
+mod ground;
+mod save;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use tokio::sync::{mpsc, watch};
 
+use self::archive::{Archive, ArchiveArgs};
+use self::choice::{Choice, print_cases};
+use self::ground::Ground;
+use self::save::About;
+use super::baseline::BaselineArgs;
 use super::files::Protocol;
-use super::hub::{self, Heard, HubArgs, Started};
+use super::hub::{self, Heard, HubArgs, Named, Started};
 use super::progress::Progress;
 use super::{Trouble, output, runtime};
-use crate::check::{self, Options, SetupError, Subject};
+use crate::baseline::Names;
+use crate::check::{self, Options};
 use crate::event::Event;
 use crate::exec::GRACE;
 use crate::fuzz::against;
 use crate::fuzz::campaign::{self, Campaign, Stage};
+use crate::fuzz::case::Cell;
 use crate::fuzz::outcome::Outcome;
+use crate::fuzz::smaller;
 use crate::interpret::KEPT;
+use crate::report::text::count;
 use crate::report::{self, ProtocolReport, RunOptions, RunReport};
 use crate::source::Sources;
+use crate::target;
+use crate::transport::Endpoint;
 
 /// Say what nobody foresees to a hub, and see whether it stands; without a URL, to the reference server that is built in
 #[derive(Args)]
 pub struct FuzzArgs {
     #[command(flatten)]
     hub: HubArgs,
-    /// Cases of each protocol
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
-    cases: u64,
+    /// Cases of each protocol (default: 1000, without --time)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    cases: Option<u64>,
+    /// How long new cases are begun, over all protocols: 30s, 5m
+    #[arg(long, value_name = "TIME", value_parser = target::parse_duration)]
+    time: Option<Duration>,
     /// What the cases are drawn from: the same seed, the same cases
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Only the case of this number, as findings name it
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with_all = ["cases", "time"])]
     case: Vec<u64>,
+    /// Only cases about this message
+    #[arg(long, value_name = "NAME")]
+    message: Vec<String>,
+    /// Only cases in which this is odd: missing, wrong-type, truncated, fragments, ...
+    #[arg(long, value_name = "NAME")]
+    mutation: Vec<String>,
+    /// Print the cases, one JSON object a line, and play none
+    #[arg(long)]
+    print_cases: bool,
+    /// Fuzz a hub on another machine
+    #[arg(long)]
+    yes: bool,
     /// Cases at a time
     #[arg(short, long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     jobs: u16,
@@ -52,16 +83,34 @@ pub struct FuzzArgs {
     /// List what is otherwise only counted
     #[arg(short, long)]
     verbose: bool,
+    #[command(flatten)]
+    archive: ArchiveArgs,
+    #[command(flatten)]
+    baseline: BaselineArgs,
 }
+
+/// Cases of each protocol where nothing else is asked for.
+const CASES: u64 = 1000;
 
 pub fn run(arguments: FuzzArgs) -> Result<u8, Trouble> {
     let mut sources = Sources::default();
     let sinks = output::sinks(&arguments.reports)?;
     let named = arguments.hub.read(&mut sources)?;
-    let protocols = arguments.hub.protocols("fuzz", named.target.as_ref(), false, &mut sources)?;
+    near_or_meant(&arguments, &named)?;
+    let mut protocols = arguments.hub.protocols("fuzz", named.target.as_ref(), arguments.print_cases, &mut sources)?;
     arguments.hub.own_fault(&protocols)?;
     let seed = arguments.seed.unwrap_or_else(fresh_seed);
-    let campaigns = campaigns(&protocols, seed, &mut sources)?;
+    let mut campaigns = campaigns(&protocols, seed, &mut sources)?;
+    let choice = Choice::new(&arguments, &mut campaigns)?;
+    let chosen = |protocol: &Protocol| campaigns.iter().any(|campaign| campaign.pack().name == protocol.pack.name);
+    protocols.retain(chosen);
+    if arguments.print_cases {
+        print_cases(&campaigns, &choice);
+        return Ok(0);
+    }
+    let baselines = arguments.baseline.read_with(&mut sources, &|_, _| Ok(names(&campaigns)))?;
+    let mut archive = arguments.archive.read(&campaigns, &mut sources)?;
+    let again_here = arguments.hub.again("fuzz", &protocols);
     let options = Options {
         // What one case does shows in the next: both hubs have to hear them in the same order.
         jobs: if arguments.against.is_some() { 1 } else { usize::from(arguments.jobs) },
@@ -88,28 +137,29 @@ pub fn run(arguments: FuzzArgs) -> Result<u8, Trouble> {
             Ok(started) => started,
             Err(code) => return Ok(Err(code)),
         };
-        let other = match &arguments.against {
-            Some(url) => Some(arguments.hub.start_other(url, &protocols, &mut sources).await?),
-            None => None,
-        };
-        let options = Arc::new(options);
-        let others = other.as_ref().map_or(&[][..], |other| &other.subjects);
-        let report = go(&arguments, campaigns, &mut started, others, Arc::clone(&options), shown, &mut sources).await;
-        started.end().await;
-        if let Some(other) = other {
-            other.end().await;
+        if let Some(url) = &arguments.against {
+            started.beside(&arguments.hub, url, &protocols, &mut sources).await?;
         }
+        let known = |scenario: &str, check: &str| baselines.knows(scenario, check);
+        let kept = Kept { archive: &mut archive, command: &again_here, known: &known };
+        let report = go(&choice, &campaigns, kept, &mut started, Arc::new(options), shown, &mut sources).await;
+        started.end().await;
         report.map(Ok)
     })?;
     // Cases that run on are cut off here: everything has been said.
     runtime.shutdown_timeout(Duration::from_millis(200));
-    let report = match done {
-        Ok(report) => report,
+    let (mut report, saved) = match done {
+        Ok(done) => done,
         Err(code) => return Ok(code),
     };
+    if archive.is_all() {
+        return Ok(archive.code());
+    }
+    baselines.settle(&mut report, &sources)?;
     let code = report::exit_code(&report);
     output::write_out(&report, &sources, &sinks, arguments.verbose)?;
-    Ok(code)
+    eprint!("{saved}");
+    Ok(if code == 0 || archive.code() == 1 { archive.code() } else { code })
 }
 
 /// All of them, before anything is played; those that were not named and of which no case can be made are left out.
@@ -129,55 +179,88 @@ fn campaigns(protocols: &[Protocol], seed: u64, sources: &mut Sources) -> Result
     Ok(campaigns)
 }
 
-/// The run itself: one protocol after the other.
+/// What a baseline may name: any oddity of any message.
+fn names(campaigns: &[Arc<Campaign>]) -> Names {
+    let mut names = Names::default();
+    for campaign in campaigns {
+        let pack = campaign.pack();
+        let id = |cell: &Cell| format!("{}/{}/{}", pack.name, pack.messages[cell.message].name, cell.oddity.name());
+        names.add_findings(pack, campaign.plan.cells.iter().map(id), &["websocket"]);
+    }
+    names
+}
+
+/// Whoever fuzzes a hub elsewhere has to mean it.
+fn near_or_meant(arguments: &FuzzArgs, named: &Named) -> Result<(), Trouble> {
+    let instances = named.target.iter().flat_map(|target| &target.instances).map(|instance| &instance.url);
+    let far = |url: &&String| url.parse::<Endpoint>().is_ok_and(|endpoint| !endpoint.is_loopback());
+    match arguments.hub.url.iter().chain(instances).find(far).filter(|_| !arguments.yes) {
+        None => Ok(()),
+        Some(url) => Err(Trouble::new(format!(
+            "{url} is not on this machine, and fuzzing may bring a hub down\n  help: --yes, if it is yours to break"
+        ))),
+    }
+}
+
+/// Findings that outlive the run.
+struct Kept<'a> {
+    archive: &'a mut Archive,
+    /// The words that play them again.
+    command: &'a [String],
+    known: &'a dyn Fn(&str, &str) -> bool,
+}
+
+/// The run itself: one protocol after the other. With its report, the lines that say what was saved.
 async fn go(
-    arguments: &FuzzArgs,
-    campaigns: Vec<Arc<Campaign>>,
+    choice: &Choice,
+    campaigns: &[Arc<Campaign>],
+    kept: Kept<'_>,
     started: &mut Started,
-    others: &[Subject],
     options: Arc<Options>,
     shown: RunOptions,
     sources: &mut Sources,
-) -> Result<RunReport, Trouble> {
+) -> Result<(RunReport, String), Trouble> {
     let begun = Instant::now();
     let begun_ms = u64::try_from(options.now_ms).unwrap_or(0);
-    let mut subjects = std::mem::take(&mut started.subjects);
-    if !others.is_empty() {
-        // Both hubs are shared by all that is played, or neither.
-        subjects.iter_mut().for_each(|subject| subject.embedded = None);
-    }
+    let subjects = std::mem::take(&mut started.subjects);
+    let others = std::mem::take(&mut started.others);
     let mut outcomes: Vec<Outcome> = Vec::new();
-    let mut asked_to_stop = 0;
+    let (mut asked_to_stop, mut saved) = (0, String::new());
+    let numbers = smaller::numbers();
     for (campaign, subject) in campaigns.iter().zip(&subjects) {
         let prepare = |subject| check::prepare(subject).map_err(|error| Trouble::new(error.to_string()));
         let hub = prepare(subject)?;
-        let same = |other: &&Subject| other.pack.name == subject.pack.name;
-        let against = others.iter().find(same).map(prepare).transpose()?;
-        let numbers = numbers(arguments, campaign);
-        let total = if arguments.case.is_empty() { arguments.cases } else { arguments.case.len() as u64 };
-        let mut progress = Progress::new(usize::try_from(total).unwrap_or(usize::MAX));
-        let mut outcome = Outcome::default();
+        let against = others.iter().find(|other| other.pack.name == subject.pack.name).map(prepare).transpose()?;
+        let mut ground =
+            Ground { hub: &hub, options: &options, signals: &mut started.signals, numbers: Arc::clone(&numbers) };
+        asked_to_stop = kept.archive.replay(campaign, &mut ground).await?;
+        if asked_to_stop > 0 {
+            break;
+        }
+        if kept.archive.is_all() {
+            continue;
+        }
         let (events, inbox) = mpsc::channel(256);
         let (stop, interrupt) = watch::channel(false);
-        let stage = Stage { hub, options: Arc::clone(&options), against, events, interrupt };
-        let playing = Arc::clone(campaign);
-        let running = tokio::spawn(async move {
-            campaign::run(playing, stage, numbers).await;
-            Ok::<(), SetupError>(())
-        });
-        let hear = |heard| match heard {
-            Heard::Event(event) => {
-                progress.see(&event);
-                if let Event::Finished(report) = event {
-                    outcome.feed(campaign, *report);
-                }
-            }
-            Heard::Stopping => progress.line("stopping: the cases under way end first; Ctrl-C again to stop at once"),
-        };
-        let followed = hub::follow(running, inbox, &stop, &mut started.signals, hear).await;
-        progress.finish();
-        outcomes.push(outcome);
-        asked_to_stop = followed?;
+        let stage = Stage { hub: Arc::clone(&hub), options: Arc::clone(&options), against, events, interrupt };
+        let mut watched = Watched::new(campaign, choice);
+        let (playing, cases) = (Arc::clone(campaign), choice.numbers(campaign, campaigns.len()));
+        let running = tokio::spawn(async move { Ok(campaign::run(playing, stage, cases).await) });
+        let followed = hub::follow(running, inbox, &stop, ground.signals, |heard| watched.hear(heard)).await;
+        watched.progress.finish();
+        let (signals, gone) = followed?;
+        if let Some(Some(gone)) = gone {
+            watched.outcome.gone(campaign, gone.report, &gone.under_way);
+        }
+        asked_to_stop = signals;
+        if asked_to_stop < 2 {
+            let masker = check::masker(subject);
+            let about = About { hub: &shown.target, command: kept.command, masker, known: kept.known };
+            let (asked, text) = save::save(kept.archive, campaign, &watched.outcome, &about, &mut ground).await?;
+            asked_to_stop += asked;
+            saved.push_str(&text);
+        }
+        outcomes.push(watched.outcome);
         if asked_to_stop > 0 {
             break;
         }
@@ -185,27 +268,65 @@ async fn go(
     let grace = if asked_to_stop < 2 { GRACE } else { Duration::ZERO };
     let mut processes = started.end_processes(grace).await;
     let mut protocols: Vec<ProtocolReport> = Vec::new();
-    for (outcome, campaign) in outcomes.into_iter().zip(&campaigns) {
+    for (outcome, campaign) in outcomes.into_iter().zip(campaigns) {
         let own = processes.extract_if(.., |(protocol, _)| *protocol == campaign.pack().name);
         let own = own.map(|(_, process)| process).collect();
         protocols.push(outcome.finish(campaign, own, sources));
     }
-    Ok(RunReport {
+    let report = RunReport {
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         started: begun_ms,
         duration: begun.elapsed(),
         options: shown,
         protocols,
         interrupted: asked_to_stop > 0,
-    })
+    };
+    Ok((report, saved))
 }
 
-fn numbers(arguments: &FuzzArgs, campaign: &Campaign) -> Box<dyn Iterator<Item = u64> + Send> {
-    if !arguments.case.is_empty() {
-        return Box::new(arguments.case.clone().into_iter());
+/// One protocol's run, as it is shown and folded.
+struct Watched<'a> {
+    campaign: &'a Campaign,
+    outcome: Outcome,
+    progress: Progress,
+    begun: Instant,
+    noted: Instant,
+}
+
+/// How often progress says how far it is.
+const NOTE_EVERY: Duration = Duration::from_millis(200);
+
+impl<'a> Watched<'a> {
+    fn new(campaign: &'a Campaign, choice: &Choice) -> Self {
+        let now = Instant::now();
+        let progress = Progress::new(choice.count(), "cases");
+        Self { campaign, outcome: Outcome::default(), progress, begun: now, noted: now }
     }
-    let most = usize::try_from(arguments.cases).unwrap_or(usize::MAX);
-    Box::new(campaign.plan.numbers(&|_| true).take(most))
+
+    fn hear(&mut self, heard: Heard) {
+        match heard {
+            Heard::Event(Event::Finished(report)) => {
+                self.progress.count();
+                self.outcome.feed(self.campaign, *report);
+                if self.noted.elapsed() >= NOTE_EVERY {
+                    self.noted = Instant::now();
+                    self.progress.note(self.so_far());
+                }
+            }
+            Heard::Event(Event::Started { .. }) => {}
+            Heard::Event(event) => self.progress.see(&event),
+            Heard::Stopping => {
+                self.progress.line("stopping: the cases under way end first; Ctrl-C again to stop at once");
+            }
+        }
+    }
+
+    fn so_far(&self) -> String {
+        let rate = self.outcome.cases() as f64 / self.begun.elapsed().as_secs_f64().max(0.001);
+        let findings = count(self.outcome.findings(), "finding");
+        let (covered, cells) = (self.outcome.covered(), self.campaign.plan.cells.len());
+        format!("{}: {rate:.0} cases/s, {findings}, {covered} of {cells} cells", self.campaign.pack().name)
+    }
 }
 
 /// The words that start this run again, but for what chooses cases.
@@ -214,6 +335,7 @@ fn again(arguments: &FuzzArgs, seed: u64, protocols: &[Protocol]) -> Vec<String>
     if arguments.strict {
         words.push("--strict".to_owned());
     }
+    words.extend(arguments.baseline.words());
     words.extend(["--seed".to_owned(), seed.to_string()]);
     if let Some(url) = &arguments.against {
         words.push("--against".to_owned());

@@ -264,44 +264,7 @@ impl HubArgs {
         if let Err(ending) = exec::start(&started, &mut signals).await {
             return ending.told().map(Err);
         }
-        Ok(Ok(Started { subjects, signals, hubs, processes }))
-    }
-
-    /// Another hub beside this one: at `url`, set as this one is, or where there is none the reference server.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with its address.
-    pub async fn start_other(
-        &self,
-        url: &str,
-        protocols: &[Protocol],
-        sources: &mut Sources,
-    ) -> Result<Started, Trouble> {
-        let mut subjects = Vec::new();
-        let mut hubs = Vec::new();
-        for protocol in protocols {
-            let (target, embedded) = if url.is_empty() {
-                let (target, hub) = embedded(protocol, None, &[], sources).await?;
-                (target, Some(hub))
-            } else {
-                let overrides = self.overrides(false)?;
-                let target = target::from_url(sources, url, &overrides, &environment, &read_secret)
-                    .map_err(|found| Trouble::from_diagnostics(&found, sources))?;
-                (target, None)
-            };
-            hubs.extend(embedded);
-            subjects.push(Subject {
-                pack: Arc::clone(&protocol.pack),
-                shared: Arc::clone(&protocol.scenarios.shared),
-                programs: Vec::new(),
-                target,
-                // It is shared by all that is played, as a hub of others is.
-                embedded: None,
-                processes: Vec::new(),
-            });
-        }
-        Ok(Started { subjects, signals: Signals::listen()?, hubs, processes: Vec::new() })
+        Ok(Ok(Started { subjects, others: Vec::new(), signals, hubs, processes }))
     }
 
     /// The target of one protocol: the user's, or the reference server, started for it.
@@ -351,6 +314,8 @@ async fn embedded(
 /// Hubs that are there, and what is to be played on them.
 pub struct Started {
     pub subjects: Vec<Subject>,
+    /// Hubs beside these, one for each protocol, where there are such.
+    pub others: Vec<Subject>,
     pub signals: Signals,
     hubs: Vec<Arc<EmbeddedHubs>>,
     /// With the protocol of each.
@@ -358,6 +323,41 @@ pub struct Started {
 }
 
 impl Started {
+    /// Makes ready another hub beside this one: at `url`, set as this one is, or where that is empty the reference server.
+    /// Both are shared by all that is played, even where they are ours.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with its address.
+    pub async fn beside(
+        &mut self,
+        arguments: &HubArgs,
+        url: &str,
+        protocols: &[Protocol],
+        sources: &mut Sources,
+    ) -> Result<(), Trouble> {
+        self.subjects.iter_mut().for_each(|subject| subject.embedded = None);
+        for protocol in protocols {
+            let target = if url.is_empty() {
+                let (target, hub) = embedded(protocol, None, &[], sources).await?;
+                self.hubs.push(hub);
+                target
+            } else {
+                target::from_url(sources, url, &arguments.overrides(false)?, &environment, &read_secret)
+                    .map_err(|found| Trouble::from_diagnostics(&found, sources))?
+            };
+            self.others.push(Subject {
+                pack: Arc::clone(&protocol.pack),
+                shared: Arc::clone(&protocol.scenarios.shared),
+                programs: Vec::new(),
+                target,
+                embedded: None,
+                processes: Vec::new(),
+            });
+        }
+        Ok(())
+    }
+
     /// Ends every process; how each has been, with its protocol. `grace`: what they may take for it.
     pub async fn end_processes(&mut self, grace: Duration) -> Vec<(String, ProcessReport)> {
         let mut reports = Vec::new();
@@ -385,18 +385,19 @@ pub enum Heard {
 }
 
 /// The loop of a run: hears all that is said, and signals, until nobody is left who could say something. The first
-/// signal stops the run in order, the second at once. How many came.
+/// signal stops the run in order, the second at once. How many came, and
+/// what the run says at its end, unless that was cut off.
 ///
 /// # Errors
 ///
 /// The run could not begin, or failed.
-pub async fn follow(
-    mut running: JoinHandle<Result<(), SetupError>>,
+pub async fn follow<T>(
+    mut running: JoinHandle<Result<T, SetupError>>,
     mut inbox: mpsc::Receiver<Event>,
     stop: &watch::Sender<bool>,
     signals: &mut Signals,
     mut hear: impl FnMut(Heard),
-) -> Result<usize, Trouble> {
+) -> Result<(usize, Option<T>), Trouble> {
     let mut asked_to_stop = 0;
     let mut ended = None;
     loop {
@@ -426,7 +427,8 @@ pub async fn follow(
         Some(Err(error)) if error.is_panic() => {
             Err(Trouble::new(format!("hubproof failed: {error}; please report this")))
         }
-        _ => Ok(asked_to_stop),
+        Some(Ok(Ok(done))) => Ok((asked_to_stop, Some(done))),
+        _ => Ok((asked_to_stop, None)),
     }
 }
 

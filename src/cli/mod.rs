@@ -2,14 +2,17 @@
 
 mod baseline;
 mod check;
+mod compare;
 mod exec;
 mod files;
 mod fuzz;
 mod hub;
+mod load;
 mod output;
 mod packs;
 mod progress;
 mod relay;
+mod scenario_files;
 mod serve;
 mod signals;
 
@@ -38,9 +41,12 @@ enum Command {
     Check(Box<check::CheckArgs>),
     /// Say what nobody foresees to a hub, and see whether it stands; without a URL, to the reference server
     Fuzz(Box<fuzz::FuzzArgs>),
+    /// Load a hub with thousands of virtual clients; without a URL, the reference server
+    Load(Box<load::LoadArgs>),
     /// Run the reference server
     Serve(Box<serve::ServeArgs>),
     Relay(Box<relay::RelayArgs>),
+    Compare(compare::CompareArgs),
     /// Look at protocols: list, show, lint, validate
     Packs(packs::PacksArgs),
 }
@@ -99,8 +105,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let done = match arguments.command {
         Command::Check(arguments) => check::run(*arguments),
         Command::Fuzz(arguments) => fuzz::run(*arguments),
+        Command::Load(arguments) => load::run(*arguments),
         Command::Serve(arguments) => serve::run(*arguments),
         Command::Relay(arguments) => relay::run(*arguments),
+        Command::Compare(arguments) => compare::run(arguments),
         Command::Packs(arguments) => packs::run(arguments),
     };
     match done {

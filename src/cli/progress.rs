@@ -16,29 +16,40 @@ pub struct Progress {
     terminal: bool,
     last_line: Instant,
     done: usize,
-    total: usize,
+    /// `None`: until somebody ends it.
+    total: Option<usize>,
+    /// What is counted.
+    unit: &'static str,
+    /// Shown instead of what is being played.
+    note: Option<String>,
     failed: usize,
     running: BTreeMap<String, Option<String>>,
     started: Instant,
 }
 
 impl Progress {
-    pub fn new(total: usize) -> Self {
+    pub fn new(total: Option<usize>, unit: &'static str) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(Some(total as u64), target);
-        if let Ok(style) = ProgressStyle::with_template("{bar:28} {pos}/{len} scenarios  {elapsed}  {wide_msg}") {
+        let bar = ProgressBar::with_draw_target(total.map(|total| total as u64), target);
+        let template = match total {
+            Some(_) => format!("{{bar:28}} {{pos}}/{{len}} {unit}  {{elapsed}}  {{wide_msg}}"),
+            None => format!("{{pos}} {unit}  {{elapsed}}  {{wide_msg}}"),
+        };
+        if let Ok(style) = ProgressStyle::with_template(&template) {
             bar.set_style(style);
         }
         if terminal {
             bar.enable_steady_tick(Duration::from_millis(200));
         }
         let now = Instant::now();
-        Self { bar, terminal, last_line: now, done: 0, total, failed: 0, running: BTreeMap::new(), started: now }
+        let (note, running) = (None, BTreeMap::new());
+        Self { bar, terminal, last_line: now, done: 0, total, unit, note, failed: 0, running, started: now }
     }
 
     pub fn see(&mut self, event: &Event) {
         match event {
+            Event::Started { .. } if self.note.is_some() => {}
             Event::Started { id } => {
                 self.running.insert(id.clone(), None);
             }
@@ -53,17 +64,39 @@ impl Progress {
                 self.bar.set_position(self.done as u64);
             }
         }
+        self.show();
+    }
+
+    /// One more has been done.
+    pub fn count(&mut self) {
+        self.done += 1;
+        self.bar.set_position(self.done as u64);
+    }
+
+    /// Says this instead of what is being played.
+    pub fn note(&mut self, text: String) {
+        self.note = Some(text);
+        self.show();
+    }
+
+    fn show(&mut self) {
         let waiting = self.running.iter().find_map(|(id, why)| why.as_ref().map(|why| format!("{id}: {why}")));
-        let doing = waiting.or_else(|| self.running.keys().next().cloned()).unwrap_or_default();
-        let failed = if self.failed > 0 { format!("{} not passed  ", self.failed) } else { String::new() };
+        let doing = self.note.clone().or(waiting);
+        let doing = doing.or_else(|| self.running.keys().next().cloned()).unwrap_or_default();
+        let failed = if self.failed > 0 && self.note.is_none() {
+            format!("{} not passed  ", self.failed)
+        } else {
+            String::new()
+        };
         if self.terminal {
             self.bar.set_message(format!("{failed}{doing}"));
         } else if self.last_line.elapsed() >= LINE_EVERY {
             self.last_line = Instant::now();
+            let total = self.total.map(|total| format!("/{total}")).unwrap_or_default();
             eprintln!(
-                "{}/{} scenarios after {:.0} s  {failed}{doing}",
+                "{}{total} {} after {:.0} s  {failed}{doing}",
                 self.done,
-                self.total,
+                self.unit,
                 self.started.elapsed().as_secs_f64()
             );
         }

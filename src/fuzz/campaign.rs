@@ -1,23 +1,26 @@
 //! Plays cases: each is made when its turn comes, read like any scenario, and played by the machinery of `hubproof
 //! check`. What comes out of it is the report of a scenario, whose id says which case it was.
 
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 
+use super::case::ODD;
 use super::material::Material;
 use super::plan::Plan;
-use super::{against, oracle, text};
+use super::{against, oracle, outcome, text};
 use crate::check::{self, Job, Options, Prepared};
 use crate::diagnostic::Diagnostic;
 use crate::event::{Event, ScenarioReport, Verdict};
 use crate::pack::{Folder, Pack, Place};
 use crate::scenario::read::{SharedFile, read};
+use crate::scenario::template::Template;
 use crate::scenario::{self, Program};
 use crate::source::{FileId, Sources, Span};
-use crate::yaml;
+use crate::yaml::{self, Node};
 
 /// One protocol, with all that its cases are made of.
 pub struct Campaign {
@@ -26,7 +29,12 @@ pub struct Campaign {
     shared: SharedFile,
     /// Stands for the file of whatever case: places in programs and reports are places in it.
     file: FileId,
+    /// Programs by the text of what is the same in many cases.
+    programs: Mutex<HashMap<String, Arc<Program>>>,
 }
+
+/// Programs that are kept; one has some tens of kilobytes.
+const PROGRAMS: usize = 2000;
 
 /// Where and how cases are played.
 #[derive(Clone)]
@@ -56,7 +64,7 @@ impl Campaign {
         let material = Material::read(folder, sources, &pack);
         let plan = Plan::new(&material, seed, &|_| true);
         let file = sources.add("case.yaml", "");
-        Ok(Self { material, plan, shared, file })
+        Ok(Self { material, plan, shared, file, programs: Mutex::default() })
     }
 
     pub fn pack(&self) -> &Arc<Pack> {
@@ -98,29 +106,79 @@ impl Campaign {
         number: u64,
         stage: &Stage,
     ) -> Option<ScenarioReport> {
-        let job = self.program(id, scenario).and_then(|program| {
-            Job::new(&Arc::new(program), 1, &stage.hub, &stage.options).map_err(|error| error.to_string())
-        });
+        let job = self.job(id, scenario, stage);
         // Only tells cases of one run apart, so that it may begin anew where numbers are small.
         let number = usize::try_from(number).unwrap_or(usize::MAX / 2);
-        match job {
+        let played = match job {
             Ok(job) => job.play(number, &stage.options, &stage.events, stage.interrupt.clone()).await,
             Err(mistake) => Some(self.mistaken(id, mistake)),
+        };
+        played.map(|mut report| {
+            id.clone_into(&mut report.id);
+            report.title = scenario.get("title").and_then(Value::as_str).unwrap_or_default().to_owned();
+            // That its process goes on is an oracle here.
+            for check in report.checks.iter_mut().filter(|check| check.name == check::PROCESS_CHECK) {
+                let received = check.detail.take().map(|detail| detail.received);
+                *check = outcome::lives(self, check.verdict, std::mem::take(&mut check.message), received);
+            }
+            report
+        })
+    }
+
+    /// The program of a scenario, ready to be played. Cases that differ in their odd message alone share one, since
+    /// reading and checking a scenario takes longer than playing it.
+    fn job(&self, id: &str, scenario: &Map<String, Value>, stage: &Stage) -> Result<Job, String> {
+        let job = |program: &Arc<Program>| {
+            Job::new(program, 1, &stage.hub, &stage.options).map_err(|error| error.to_string())
+        };
+        // What is traced is called by the name of its program.
+        let shared = parted(scenario).filter(|_| !stage.options.trace);
+        let Some((key, raw)) = shared else { return job(&Arc::new(self.program(id, scenario)?)) };
+        let known = self.programs().get(&key).cloned();
+        let program = match known {
+            Some(program) => program,
+            None => {
+                let program = Arc::new(self.program(id, scenario)?);
+                let mut programs = self.programs();
+                if programs.len() >= PROGRAMS {
+                    programs.clear();
+                }
+                Arc::clone(programs.entry(key).or_insert(program))
+            }
+        };
+        let mut diagnostics = Vec::new();
+        let odd = Template::read(&Node::of(raw, program.span), &mut diagnostics);
+        match diagnostics.first() {
+            None => Ok(job(&program)?.saying(id, ODD, odd)),
+            Some(diagnostic) => Err(diagnostic.message.clone()),
         }
+    }
+
+    fn programs(&self) -> MutexGuard<'_, HashMap<String, Arc<Program>>> {
+        // Nothing panics while it holds the lock, and a program that is missing is read again.
+        self.programs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Turns the places of a report into places of a file that holds its scenario, which is added to `sources`.
     pub fn placed(&self, report: &mut ScenarioReport, scenario: &Map<String, Value>, sources: &mut Sources) {
         let name = report.id.rsplit('/').next().unwrap_or_default();
         let file = sources.add(format!("{name}.yaml"), text::scenario(scenario));
-        let put = |span: &mut Span| {
-            if span.file == self.file {
-                span.file = file;
+        // Programs are shared, so that their places are those of another case of the kind.
+        let program = self.program(&report.id, scenario).ok();
+        let put = |span: &mut Option<Span>, name: &str| {
+            if let Some(place) = span.filter(|span| span.file == self.file) {
+                let checks = program.iter().flat_map(|program| &program.checks);
+                let found = checks.filter(|check| check.name == name).map(|check| check.span).next();
+                *span = Some(Span { file, ..found.unwrap_or(Span { start: 0, end: 0, ..place }) });
             }
         };
-        put(&mut report.span);
-        report.checks.iter_mut().filter_map(|check| check.span.as_mut()).for_each(put);
-        report.cause.iter_mut().filter_map(|cause| cause.span.as_mut()).for_each(put);
+        report.span = Span { file, ..program.as_ref().map_or(report.span, |program| program.span) };
+        for check in &mut report.checks {
+            put(&mut check.span, &check.name);
+        }
+        if let Some(cause) = &mut report.cause {
+            put(&mut cause.span, "");
+        }
     }
 
     /// A case that is no scenario: a mistake of ours.
@@ -146,22 +204,117 @@ impl Campaign {
     }
 }
 
+/// What ended a run before its time.
+pub struct Gone {
+    /// Of the first case that found nobody there.
+    pub report: ScenarioReport,
+    /// Numbers of the cases that were under way then.
+    pub under_way: Vec<u64>,
+}
+
 /// Plays the cases of these numbers, as many at a time as the options say, and reports on the stage's events as
-/// [`check::run`] does; ends early, but in order, when it is interrupted. Cases are made as their turns come, never all at
-/// once.
-pub async fn run(campaign: Arc<Campaign>, stage: Stage, numbers: impl Iterator<Item = u64>) {
+/// [`check::run`] does; ends early, but in order, when it is interrupted, or when nobody can connect to the hub any more.
+/// Cases are made as their turns come, never all at once.
+pub async fn run(campaign: Arc<Campaign>, stage: Stage, numbers: impl Iterator<Item = u64>) -> Option<Gone> {
+    let watch = Arc::new(Watch::default());
     let play = |number: u64| {
-        let (campaign, stage) = (Arc::clone(&campaign), stage.clone());
+        let (campaign, stage, watch) = (Arc::clone(&campaign), stage.clone(), Arc::clone(&watch));
         async move {
             let Some(case) = campaign.plan.case(&campaign.material, number) else { return };
-            let report = match &stage.against {
+            watch.state().under_way.insert(number);
+            let played = match &stage.against {
                 Some(other) => against::play(&campaign, &case.scenario, number, &stage, other).await,
                 None => campaign.play(&campaign.id(number), &case.scenario, number, &stage).await,
             };
-            if let Some(report) = report {
+            if let Some(report) = played {
+                watch.look(number, &report, &stage).await;
                 let _ = stage.events.send(Event::Finished(Box::new(report))).await;
             }
         }
     };
-    check::in_turn(numbers, stage.options.jobs, &stage.interrupt, play).await;
+    let there = numbers.take_while(|_| watch.state().gone.is_none() && !stage.hub.is_given_up());
+    check::in_turn(there, stage.options.jobs, &stage.interrupt, play).await;
+    watch.state().gone.take()
+}
+
+/// Cases that find nobody there, one after the other, before the hub is given up.
+const VAIN: usize = 4;
+
+/// Watches whether the hub is still there.
+#[derive(Default)]
+struct Watch(Mutex<Watched>);
+
+#[derive(Default)]
+struct Watched {
+    under_way: BTreeSet<u64>,
+    /// Somebody was there once.
+    met: bool,
+    /// Cases in a row that could not connect at all, and what was under way when the first of them ended.
+    vain: usize,
+    first: Option<Gone>,
+    gone: Option<Gone>,
+}
+
+impl Watch {
+    fn state(&self) -> MutexGuard<'_, Watched> {
+        // Nothing in here panics while it holds the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn look(&self, number: u64, report: &ScenarioReport, stage: &Stage) {
+        let unreachable = report.cause.as_ref().is_some_and(|cause| cause.unreachable);
+        let wait = {
+            let mut state = self.state();
+            let under_way = state.under_way.iter().copied().collect();
+            state.under_way.remove(&number);
+            if !unreachable {
+                // Whoever was refused beside others that get through has met a limit, not the end.
+                (state.met, state.vain) = (true, 0);
+                state.first = None;
+                return;
+            }
+            if !state.met {
+                return;
+            }
+            if state.first.is_none() {
+                state.first = Some(Gone { report: report.clone(), under_way });
+            }
+            state.vain += 1;
+            // Those that were begun before do not count as attempts of their own.
+            if state.vain > VAIN + stage.options.jobs && state.gone.is_none() {
+                state.gone = state.first.take();
+            }
+            state.gone.is_none()
+        };
+        if wait {
+            // A hub that is busy with its end, or its beginning.
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// Between attempts to reach a hub that nobody reaches.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// A case without what no other has: its title, and what its odd message says, which is given beside it. `None` for what
+/// shares its program with nothing else.
+fn parted(scenario: &Map<String, Value>) -> Option<(String, &Value)> {
+    let steps = scenario.get("steps")?.as_array()?;
+    let is_odd = |step: &&Value| step.get("as").and_then(Value::as_str) == Some(ODD);
+    let mut odd = steps.iter().filter(is_odd);
+    let (step, None) = (odd.next()?.as_object()?, odd.next()) else { return None };
+    let (head, raw) = step.iter().next().filter(|(head, _)| head.ends_with(" sends raw"))?;
+    let mut key = String::new();
+    for (name, value) in scenario.iter().filter(|(name, _)| *name != "title" && *name != "steps") {
+        key.push_str(&format!("{name}: {value}\n"));
+    }
+    for one in steps {
+        if std::ptr::eq(one.as_object()?, step) {
+            key.push_str(head)
+        } else {
+            key.push_str(&one.to_string())
+        }
+        key.push('\n');
+    }
+    Some((key, raw))
 }

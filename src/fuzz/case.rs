@@ -1,12 +1,14 @@
 //! One case: something odd, said at one moment of one conversation, and what must be true all the same. A case is an
 //! ordinary scenario, so whoever wants to see a finding again plays it with `hubproof check`.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use super::framing::Framing;
 use super::malformed::Spoilt;
 use super::material::{Material, Moment, head, spoken_by};
-use super::mutation::{self, Mutation};
+use super::mutation::{self, Mutation, Site};
 use super::oracle;
 use super::payload::{self, Change, Class, Edit};
 use super::seed::Dice;
@@ -88,6 +90,8 @@ pub struct Case {
 }
 
 /// Actors of a case besides those of its scenario.
+/// The name of the step that says what is odd.
+pub const ODD: &str = "the_odd";
 pub const INNOCENT: &str = "innocent";
 pub const NEWCOMER: &str = "newcomer";
 const SENDER: &str = "sender";
@@ -119,7 +123,7 @@ pub(super) fn made(
     let mut steps = scene.steps;
     let mut odd = Map::new();
     odd.insert(format!("{} sends raw", scene.sender), said.raw);
-    odd.insert("as".to_owned(), json!("the_odd"));
+    odd.insert("as".to_owned(), json!(ODD));
     steps.push(Value::Object(odd));
     steps.extend(behind);
     steps.extend(oracle::steps(material, message, said.class, &scene.sender, cell.placement));
@@ -158,22 +162,30 @@ pub struct Scene {
     /// What the scenario puts into the message.
     pub(super) with: Value,
     pub(super) without: Vec<String>,
+    /// Where the message can be mutated.
+    pub(super) sites: Arc<[Site]>,
+}
+
+/// Where a message can be mutated, who it is from being a matter of whoever looks on.
+pub(super) fn sites(material: &Material, message: &MessageType) -> Arc<[Site]> {
+    mutation::sites(message, &material.identities(material.bystander().unwrap_or_default())).into()
 }
 
 /// All scenes in which a message can be said at such a moment.
 pub fn scenes(material: &Material, message: &MessageType, placement: Placement) -> Vec<Scene> {
+    let sites = sites(material, message);
     match placement {
         Placement::First | Placement::Joined => {
             let mut roles = material.speakers(&message.name);
             if roles.is_empty() {
                 roles.extend(material.bystander());
             }
-            roles.into_iter().filter_map(|role| alone(material, message, placement, role)).collect()
+            roles.into_iter().filter_map(|role| alone(material, message, placement, role, &sites)).collect()
         }
         Placement::Within | Placement::Outside => material
             .moments(&message.name)
             .into_iter()
-            .filter_map(|moment| within(material, moment, placement))
+            .filter_map(|moment| within(material, moment, placement, &sites))
             .collect(),
         // Every walk is made anew.
         Placement::Walk => Vec::new(),
@@ -181,7 +193,13 @@ pub fn scenes(material: &Material, message: &MessageType, placement: Placement) 
 }
 
 /// A conversation of its own: the socket is opened, or the opening played.
-fn alone(material: &Material, message: &MessageType, placement: Placement, role: &str) -> Option<Scene> {
+fn alone(
+    material: &Material,
+    message: &MessageType,
+    placement: Placement,
+    role: &str,
+    sites: &Arc<[Site]>,
+) -> Option<Scene> {
     let role = role.to_owned();
     let mut steps = vec![json!({ "innocent joins": null })];
     let (mut with, mut without) = (Value::Null, Vec::new());
@@ -213,11 +231,12 @@ fn alone(material: &Material, message: &MessageType, placement: Placement, role:
         steps,
         with,
         without,
+        sites: Arc::clone(sites),
     })
 }
 
 /// A scenario up to the moment, without what it judges and without its silences.
-fn within(material: &Material, moment: Moment, placement: Placement) -> Option<Scene> {
+fn within(material: &Material, moment: Moment, placement: Placement, sites: &Arc<[Site]>) -> Option<Scene> {
     let script = material.scenarios.get(moment.script)?;
     let step = script.steps.get(moment.step)?;
     let (spoken, _) = head(step)?;
@@ -264,6 +283,7 @@ fn within(material: &Material, moment: Moment, placement: Placement) -> Option<S
         steps,
         with,
         without,
+        sites: Arc::clone(sites),
     })
 }
 
@@ -332,8 +352,7 @@ fn said(
             Some(Said { raw, class: framing.class(), odd: framing.name().to_owned(), pointer: String::new() })
         }
         Oddity::Mutated(mutation) => {
-            let sites = mutation::sites(message, &material.identities(&scene.bystander));
-            let sites: Vec<_> = sites.into_iter().filter(|site| site.mutation == mutation).collect();
+            let sites: Vec<_> = scene.sites.iter().filter(|site| site.mutation == mutation).collect();
             (0..ATTEMPTS).find_map(|_| {
                 let site = dice.pick(&sites)?;
                 let edits = mutation::edits(&material.pack, message, site, dice)?;

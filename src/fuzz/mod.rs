@@ -18,7 +18,7 @@
 //! plan                            which case comes when
 //! campaign                        plays cases on a hub, with the machinery of `hubproof check`
 //! cause, outcome                  what a finding is about; what came of many cases
-//! shrink                          the smallest scenario that still fails
+//! shrink, smaller                 the smallest scenario that still fails; played on a hub
 //! saved, replay                   a finding as a file of its own; what became of it
 //! transcript, twins, differ       what two hubs said in the same case, side by side
 //! against                         plays cases on two hubs at once
@@ -43,6 +43,7 @@ pub mod saved;
 pub mod seed;
 pub mod shape;
 pub mod shrink;
+pub mod smaller;
 pub mod text;
 pub mod transcript;
 pub mod twins;

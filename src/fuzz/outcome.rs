@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, HashMap};
 use super::campaign::Campaign;
 use super::case::{Cell, Placement};
 use super::cause::{Cause, broken};
-use crate::event::{ProcessReport, ScenarioReport, Verdict};
+use crate::event::{CheckReport, Detail, ProcessReport, ScenarioReport, Verdict};
 use crate::report::fuzzed::{self, Fuzzed, Oracle};
 use crate::report::{ProtocolReport, fold};
+use crate::scenario::model::RuleUse;
 use crate::source::Sources;
 
 /// Numbers that are kept of each cause.
@@ -18,7 +19,8 @@ const CAUSES: usize = 1000;
 /// Steps that are kept of those that could not be passed.
 const OBSTACLES: usize = 200;
 /// Oracles that ask whether a hub is there, and no more.
-const SURVIVAL: [&str; 3] = ["FUZZ-SERVES-OLD", "FUZZ-SERVES-NEW", "FUZZ-LIVES"];
+const SURVIVAL: [&str; 3] = ["FUZZ-SERVES-OLD", "FUZZ-SERVES-NEW", LIVES];
+const LIVES: &str = "FUZZ-LIVES";
 
 /// Cases as they end.
 #[derive(Default)]
@@ -69,10 +71,10 @@ impl Outcome {
             self.after_opening += u64::from(cell.placement != Placement::First);
             self.judged += u64::from(seen.keys().any(|rule| !SURVIVAL.contains(rule)));
             *self.cells.entry(cell).or_default() += 1;
-        } else if let Some(cause) = &report.cause
-            && (self.obstacles.len() < OBSTACLES || self.obstacles.contains_key(&obstacle(cause)))
+        } else if let Some(obstacle) = obstacle(&report)
+            && (self.obstacles.len() < OBSTACLES || self.obstacles.contains_key(&obstacle))
         {
-            *self.obstacles.entry(obstacle(cause)).or_default() += 1;
+            *self.obstacles.entry(obstacle).or_default() += 1;
         }
         let mut causes: Vec<(Cause, String)> =
             broken(&report).map(|check| (Cause::of(campaign.pack(), cell, check), check.name.clone())).collect();
@@ -90,9 +92,12 @@ impl Outcome {
         let alone = || {
             let mut alone = report.clone();
             alone.checks.retain(|one| one.name == check);
+            // As the baseline knows it.
+            alone.checks.iter_mut().for_each(|check| check.name = cause.oracle.clone());
             alone
         };
-        let group = self.causes.entry(cause).or_insert_with(|| Group { first: alone(), numbers: Vec::new(), cases: 0 });
+        let group =
+            self.causes.entry(cause.clone()).or_insert_with(|| Group { first: alone(), numbers: Vec::new(), cases: 0 });
         group.cases += 1;
         let at = group.numbers.partition_point(|known| *known < number);
         if at == 0 && !group.numbers.is_empty() {
@@ -100,6 +105,34 @@ impl Outcome {
         }
         group.numbers.insert(at, number);
         group.numbers.truncate(NUMBERS);
+    }
+
+    /// What was found: the number of the first case of each cause, and its check that failed.
+    pub fn found(&self) -> impl Iterator<Item = (&Cause, u64, &CheckReport)> {
+        let first = |(cause, group)| {
+            let Group { first, .. }: &Group = group;
+            Some((cause, number(&first.id)?, first.checks.first()?))
+        };
+        self.causes.iter().filter_map(first)
+    }
+
+    /// The hub is gone, and cannot be started again: `report` is of the first case that found nobody there. What others
+    /// that were under way then say of its survival is the same finding.
+    pub fn gone(&mut self, campaign: &Campaign, mut report: ScenarioReport, under_way: &[u64]) {
+        let Some(cell) = number(&report.id).and_then(|number| campaign.plan.cell(number)) else { return };
+        let of_these = |group: &Group| group.numbers.iter().all(|number| under_way.contains(number));
+        self.causes.retain(|cause, group| !(SURVIVAL.contains(&cause.oracle.as_str()) && of_these(group)));
+        let numbers: Vec<String> = under_way.iter().map(u64::to_string).collect();
+        let received = match report.cause.as_ref() {
+            Some(cause) => cause.message.clone(),
+            None => "nobody can connect any more".to_owned(),
+        };
+        let check = lives(campaign, Verdict::Fail, "the hub is gone".to_owned(), Some(received));
+        let cause = Cause::of(campaign.pack(), cell, &check);
+        report.checks = vec![check];
+        let group = Group { first: report, numbers: under_way.to_vec(), cases: under_way.len() as u64 };
+        self.causes.insert(cause, group);
+        self.ended = Some(format!("the hub is gone; under way were the cases {}", numbers.join(", ")));
     }
 
     /// How many causes were found.
@@ -163,11 +196,39 @@ impl Outcome {
     }
 }
 
+/// The check that a hub lives, as it came out.
+pub fn lives(campaign: &Campaign, verdict: Verdict, message: String, received: Option<String>) -> CheckReport {
+    let used = campaign.pack().rules.get(LIVES).map(|rule| RuleUse {
+        id: rule.id.clone(),
+        level: rule.level,
+        basis: rule.basis,
+        lowered: false,
+    });
+    CheckReport {
+        name: LIVES.to_owned(),
+        rules: used.into_iter().map(|used| (used, verdict)).collect(),
+        verdict,
+        span: None,
+        step: "the hub goes on".to_owned(),
+        asked: 1,
+        message,
+        detail: received.map(|received| Detail {
+            expected: "a hub that goes on, whatever it is told".to_owned(),
+            received,
+            ..Detail::default()
+        }),
+    }
+}
+
 /// The number of the case that an id of [`Campaign::id`] names.
-fn number(id: &str) -> Option<u64> {
+pub fn number(id: &str) -> Option<u64> {
     id.rsplit_once("/case-")?.1.parse().ok()
 }
 
-fn obstacle(cause: &crate::event::Cause) -> (String, String) {
-    (cause.step.clone(), cause.message.clone())
+/// The step that could not be passed, or what the target would have to have for that.
+fn obstacle(report: &ScenarioReport) -> Option<(String, String)> {
+    match &report.cause {
+        Some(cause) => Some((cause.step.clone(), cause.message.clone())),
+        None => Some((report.unmet.first()?.clone(), "the target has none: give it with --set NAME=VALUE".to_owned())),
+    }
 }

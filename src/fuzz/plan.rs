@@ -8,7 +8,7 @@ use super::framing::Framing;
 use super::ground::Ground;
 use super::malformed::Spoilt;
 use super::material::Material;
-use super::mutation::{self, Mutation};
+use super::mutation::Mutation;
 use super::seed::Dice;
 use super::walk;
 
@@ -31,8 +31,7 @@ impl Plan {
             if !declared.directions.to_hub || declared.abstract_ || !message(&declared.name) {
                 continue;
             }
-            let role = material.speakers(&declared.name).first().copied().or_else(|| material.bystander());
-            let sites = mutation::sites(declared, &material.identities(role.unwrap_or_default()));
+            let sites = case::sites(material, declared);
             let mutated =
                 Mutation::ALL.into_iter().filter(|mutation| sites.iter().any(|site| site.mutation == *mutation));
             let oddities = std::iter::once(Oddity::Explored)

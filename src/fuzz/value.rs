@@ -11,8 +11,8 @@ const DEPTH: usize = 6;
 /// Members and items of one value that are made of free choice.
 const WIDTH: usize = 5;
 /// Values within each other, and values in all, of any: a schema may require that a value goes on forever.
-const DEEPEST: usize = 48;
-const MOST: usize = 20_000;
+const DEEPEST: usize = 32;
+const MOST: usize = 4_000;
 
 /// A value that fits `shape`, as far as can be constructed: `not`, and bounds that contradict each other, are not seen.
 pub fn value(shape: &Shape<'_>, dice: &mut Dice) -> Value {

@@ -63,6 +63,7 @@ pub fn make(material: &Material, ground: &Ground, cell: Cell, number: u64, dice:
         steps: before,
         with: Value::Object(with),
         without,
+        sites: case::sites(material, message),
     };
     case::made(material, cell, scene, walk.steps, number, dice)
 }

@@ -32,6 +32,7 @@ use crate::event::{Cause, Direction, FrameReport, Margin, ScenarioReport};
 use crate::frame::{Frame, Received};
 use crate::scenario::functions::World;
 use crate::scenario::model::{ActorId, Need, Program};
+use crate::scenario::template::Template;
 use crate::scenario::value::{Bound, Wire};
 use actor::{Actor, Closing, End, Link};
 use history::History;
@@ -58,6 +59,9 @@ pub struct Config {
     pub trace: bool,
     /// Characters of a payload that the history keeps: [`KEPT`], or more for whoever compares what was said.
     pub kept: usize,
+    /// What the `sends raw` step of this name (its `as`) says, whatever it was compiled with: so one program serves many
+    /// conversations that differ in this alone.
+    pub instead: Option<(&'static str, Arc<Template>)>,
     /// Takes secrets out of whatever is recorded.
     pub mask: Arc<dyn Fn(&str) -> String + Send + Sync>,
 }

@@ -173,7 +173,11 @@ impl Conversation {
                 self.poll(step, Active { since: self.now, deadline: Some(deadline), waiting })
             }
             Act::Send(compose) => self.each_sends(&members, step, |c, id| c.send(id, compose)),
-            Act::SendRaw(template) => self.each_sends(&members, step, |c, id| c.send_raw(id, template)),
+            Act::SendRaw(template) => {
+                let named = |(name, _): &(&str, _)| step.as_.as_deref() == Some(name);
+                let instead = self.config.instead.clone().filter(named).map(|(_, instead)| instead);
+                self.each_sends(&members, step, |c, id| c.send_raw(id, instead.as_deref().unwrap_or(template)))
+            }
             Act::Close { code, reason } => self.each_sends(&members, step, |c, id| c.close(id, code, reason.as_ref())),
             Act::Drop { reset } => {
                 for id in members {

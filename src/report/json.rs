@@ -1,6 +1,8 @@
 //! The report for programs. Wire types of its own, so that the domain types can change; what changes here changes
 //! [`FORMAT_VERSION`] and `schemas/hubproof/report.schema.json`. Every member is always there, null where it does not apply.
 
+mod fuzzed;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -89,6 +91,8 @@ struct Protocol<'a> {
     /// Checks that fail, or warn, as the baseline says; they are among the totals.
     expected: usize,
     rules: Rules<'a>,
+    /// With `hubproof fuzz`, what was played; null else. The scenarios are then the first cases of the causes found.
+    fuzzed: Option<fuzzed::Fuzzed<'a>>,
     /// Every check that did not simply pass, in the order of the scenarios: failed, warned, recorded or inconclusive.
     findings: Vec<Finding<'a>>,
 }
@@ -492,6 +496,7 @@ impl<'a> Writer<'a> {
             checks: totals(&protocol.check_tally()),
             expected: protocol.known(),
             rules: self.rules(),
+            fuzzed: protocol.fuzzed.as_ref().map(fuzzed::written),
             findings: self.findings(),
         }
     }

@@ -66,7 +66,7 @@ pub const WORLD: &str = "__world";
 const LONGEST: usize = 64 << 20;
 
 /// Functions by name, for "did you mean".
-pub const NAMES: [&str; 17] = [
+pub const NAMES: [&str; 18] = [
     "unique",
     "uuid",
     "now_ms",
@@ -84,6 +84,7 @@ pub const NAMES: [&str; 17] = [
     "next_version",
     "wire",
     "frames",
+    "due_ns",
 ];
 
 fn bad(message: impl Into<String>) -> Error {
@@ -142,6 +143,7 @@ pub fn environment() -> Environment<'static> {
         let frames = frames.as_ref().ok_or_else(|| bad("frames() belongs under `always`"))?;
         frames(name).ok_or_else(|| bad(format!("there is no message `{name}`")))
     });
+    env.add_function("due_ns", || Err::<Engine, _>(bad("due_ns() stands alone, in a message of a load plan")));
     env
 }
 

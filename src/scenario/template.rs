@@ -260,6 +260,16 @@ impl Expr {
         }
     }
 
+    /// The name and, within what it is bound to, the JSON pointer, if it is no more than a path.
+    pub fn pointer(&self) -> Option<(&str, String)> {
+        let Form::Path(root, segments) = &self.form else { return None };
+        let pieces = segments.iter().map(|segment| match segment {
+            Segment::Member(name) => format!("/{}", crate::matcher::escape(name)),
+            Segment::Index(index) => format!("/{index}"),
+        });
+        Some((root, pieces.collect()))
+    }
+
     pub fn eval(&self, names: &dyn Names) -> Result<Value, EvalError> {
         match &self.form {
             Form::Path(root, segments) => self.bound(root, segments, names).map(|bound| bound.to_json()),

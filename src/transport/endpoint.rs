@@ -86,6 +86,12 @@ impl FromStr for Endpoint {
 }
 
 impl Endpoint {
+    /// Whether it is on this machine, as far as its name tells.
+    pub fn is_loopback(&self) -> bool {
+        let host = self.host.trim_matches(['[', ']']);
+        host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+
     /// Host and port as people write them: `hub:80`, `[::1]:80`.
     pub fn authority(&self) -> String {
         format!("{}:{}", Bracketed(&self.host), self.port)

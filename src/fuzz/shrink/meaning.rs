@@ -16,7 +16,7 @@ use crate::pack::{Pack, Way};
 use crate::scenario::read::verbs::Verb;
 
 /// Oracles that hold whatever was said: whoever has nothing to do with it is served, and as fast as before.
-const WHATEVER_IS_SAID: [&str; 3] = ["FUZZ-SERVES-OLD", "FUZZ-SERVES-NEW", "FUZZ-STEADY"];
+const WHATEVER_IS_SAID: [&str; 4] = ["FUZZ-LIVES", "FUZZ-SERVES-OLD", "FUZZ-SERVES-NEW", "FUZZ-STEADY"];
 
 /// What a finding must go on to mean while it shrinks.
 pub struct Meaning {

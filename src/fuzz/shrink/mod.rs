@@ -25,7 +25,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use serde_json::{Map, Value};
 
 use self::cuts::Cut;
-pub use self::steps::control;
+pub use self::steps::{beyond_opening, control};
 
 /// How a candidate came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +111,7 @@ impl Shrink {
                 self.turn(spent);
                 continue;
             };
-            let candidate = cut.of(&self.smallest).map(tidy::tidied).filter(|candidate| self.accuses(candidate));
+            let candidate = cut.of(&self.smallest).map(tidy::tidied).filter(|candidate| self.makes_sense(candidate));
             self.at += 1;
             if let Some(candidate) = candidate
                 && candidate != self.smallest
@@ -161,10 +161,11 @@ impl Shrink {
         self.at = 0;
     }
 
-    /// Whether the check is still asked, if any step asked it.
-    fn accuses(&self, candidate: &Map<String, Value>) -> bool {
+    /// Whether the check is still asked, and nobody acts who is not there; if that was so.
+    fn makes_sense(&self, candidate: &Map<String, Value>) -> bool {
         let asks = |scenario| steps::top(scenario).iter().any(|step| steps::is_check(step, &self.check));
-        asks(candidate) || !asks(&self.smallest)
+        (asks(candidate) || !asks(&self.smallest))
+            && (steps::is_orderly(candidate) || !steps::is_orderly(&self.smallest))
     }
 }
 

@@ -1,5 +1,7 @@
 //! The steps of a scenario, those within others included, and what shrinking has to know of them.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use crate::fuzz::material::head;
@@ -69,6 +71,36 @@ fn within(step: &Value) -> impl Iterator<Item = &Value> {
 pub fn opens(step: &Value) -> bool {
     let lets_in = |verb| matches!(verb, Verb::Joins | Verb::Connects | Verb::TriesToConnect | Verb::Accepts);
     head(step).is_some_and(|(head, _)| lets_in(head.verb))
+}
+
+/// Whether nobody acts who has not been let in before. Whoever does makes a scenario wait for nothing, and fail.
+pub fn is_orderly(scenario: &Map<String, Value>) -> bool {
+    let groups = scenario.get("actors").and_then(Value::as_object);
+    let of_group = |name: &str| {
+        let members = groups.and_then(|groups| groups.get(name)).and_then(Value::as_array);
+        members.map(|members| members.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>())
+    };
+    let who = |actor: &str| {
+        let name = actor.split('[').next().unwrap_or_default();
+        of_group(name).unwrap_or_else(|| vec![name.to_owned()])
+    };
+    let mut inside = BTreeSet::new();
+    let mut steps: Vec<&Value> = top(scenario).iter().rev().collect();
+    while let Some(step) = steps.pop() {
+        steps.extend(within(step).collect::<Vec<_>>().into_iter().rev());
+        let Some((head, _)) = head(step).filter(|(head, _)| !head.actor.is_empty()) else { continue };
+        if opens(step) {
+            inside.extend(who(head.actor));
+        } else if !who(head.actor).iter().all(|name| inside.contains(name)) {
+            return false;
+        }
+    }
+    true
+}
+
+/// Steps beyond those that only let somebody in.
+pub fn beyond_opening(scenario: &Map<String, Value>) -> usize {
+    top(scenario).iter().filter(|step| !opens(step)).count()
 }
 
 /// The same conversation without what is odd: it has to go well, or it is not the oddity that makes it fail. `None` where

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::super::ProtocolReport;
 use super::super::fuzzed::{Cell, Finding, Fuzzed};
 use super::super::text::{count, printable};
-use super::super::{ProtocolReport, ScenarioResult};
 use super::{Alike, DIM, Page};
 use crate::event::Verdict;
 
@@ -44,16 +44,10 @@ impl Page<'_> {
             self.gap();
             self.mistake(scenario);
         }
-        let found: Vec<(&ScenarioResult, &Finding)> = protocol
-            .scenarios
-            .iter()
-            .zip(&fuzzed.findings)
-            .filter(|(scenario, _)| scenario.checks.iter().any(|check| check.known.is_none()))
-            .collect();
+        let found = alike(protocol, fuzzed);
         let in_full = if self.style.verbose { usize::MAX } else { IN_FULL };
-        for (scenario, finding) in found.iter().take(in_full) {
-            let alike = scenario.checks.iter().map(|check| Alike { scenario, check, also: Vec::new() });
-            self.failures(protocol, &alike.collect::<Vec<_>>());
+        for (one, finding) in found.iter().take(in_full) {
+            self.failures(protocol, std::slice::from_ref(one));
             if finding.cases > 1 {
                 let numbers: Vec<String> = finding.numbers.iter().map(u64::to_string).collect();
                 let dots = if finding.cases as usize > numbers.len() { ", ..." } else { "" };
@@ -62,10 +56,8 @@ impl Page<'_> {
         }
         if found.len() > in_full {
             self.gap();
-            for (scenario, _) in found.iter().take(self.most() + in_full).skip(in_full) {
-                for check in &scenario.checks {
-                    self.brief(check.verdict.name(), &Alike { scenario, check, also: Vec::new() });
-                }
+            for (one, _) in found.iter().take(self.most().saturating_add(in_full)).skip(in_full) {
+                self.brief(one.check.verdict.name(), one);
             }
             self.more(found.len().saturating_sub(in_full), "finding");
         }
@@ -145,4 +137,23 @@ impl Page<'_> {
         }
         self.line(&self.paint(DIM, "  # at every moment, - at some, . not yet; blank: there is no such case"));
     }
+}
+
+/// What no baseline knows, the first of each kind: the same oracle, and an answer of the same shape. Other messages and
+/// oddities that show it are named beside it.
+fn alike<'a>(protocol: &'a ProtocolReport, fuzzed: &'a Fuzzed) -> Vec<(Alike<'a>, &'a Finding)> {
+    let mut all: Vec<(Alike<'a>, &'a Finding)> = Vec::new();
+    let mut places: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for (scenario, finding) in protocol.scenarios.iter().zip(&fuzzed.findings) {
+        for check in scenario.checks.iter().filter(|check| check.known.is_none()) {
+            match places.get(&(check.name.as_str(), finding.shape.as_str())).and_then(|at| all.get_mut(*at)) {
+                Some((first, _)) => first.also.push(scenario.id.clone()),
+                None => {
+                    places.insert((&check.name, &finding.shape), all.len());
+                    all.push((Alike { scenario, check, also: Vec::new() }, finding));
+                }
+            }
+        }
+    }
+    all
 }

@@ -143,7 +143,7 @@ impl Reader<'_> {
             return Some(Who::Myself);
         }
         let span = part_of(key, head.actor);
-        if matches!(self.place, Place::Opening | Place::Reaction) {
+        if matches!(self.place, Place::Opening | Place::Reaction | Place::Journey) {
             let verb = key.name.rsplit_once(head.actor).map_or("", |(_, verb)| verb.trim());
             self.error(
                 span,

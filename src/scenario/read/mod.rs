@@ -3,14 +3,15 @@
 //!
 //! [`verbs`] knows heads, [`steps`] what stands under them, with [`sends`] for what our side says and [`expects`] for
 //! what must come back; [`actors`] who plays, [`names`] what is in sight, [`rules`] whom it accuses; [`shared`] is
-//! shared.yaml.
+//! shared.yaml, and [`journeys`] lends all that to load plans.
 
 mod actors;
 mod expects;
+pub mod journeys;
 mod names;
 mod rules;
 mod sends;
-mod shape;
+pub(crate) mod shape;
 mod shared;
 mod steps;
 pub mod verbs;
@@ -51,6 +52,8 @@ enum Place {
     Scene,
     Reaction,
     Always,
+    /// A load plan.
+    Journey,
 }
 
 impl Place {
@@ -62,6 +65,7 @@ impl Place {
             Self::Scene => "a scene",
             Self::Reaction => "a reaction",
             Self::Always => "`always`",
+            Self::Journey => "a load plan",
         }
     }
 
@@ -70,7 +74,7 @@ impl Place {
     }
 
     fn in_first_person(self) -> bool {
-        matches!(self, Self::Opening | Self::Scene | Self::Reaction)
+        matches!(self, Self::Opening | Self::Scene | Self::Reaction | Self::Journey)
     }
 }
 

@@ -73,7 +73,7 @@ impl Reader<'_> {
         block
     }
 
-    fn step(&mut self, node: &Node) -> Option<Step> {
+    pub(super) fn step(&mut self, node: &Node) -> Option<Step> {
         let Some(all) = node.map().filter(|entries| !entries.is_empty()) else {
             let help = match node.text() {
                 Some(text) if verbs::head(text).is_some() => format!("a colon is missing: write `- {text}:`"),
@@ -152,6 +152,9 @@ impl Reader<'_> {
         for (option, _) in &options.entries {
             let name = option.name.as_str();
             if matches!(name, "as" | "if") || head.verb.options().contains(&name) {
+                continue;
+            }
+            if self.place == Place::Journey && super::journeys::OPTIONS.contains(&name) {
                 continue;
             }
             let verb = key.name.rsplit_once(head.actor).map_or(key.name.as_str(), |(_, verb)| verb).trim();

@@ -1,0 +1,105 @@
+//! What a round trip costs the side that measures, next to the least that it can cost.
+//!
+//! In one run, alternating: `a0` is a raw TCP echo on epoll, `a` a plain epoll loop that speaks just enough WebSocket, `t` the
+//! usual library for it on tokio, `b` the load engine with everything on (times from when each message was due, ledger, ids
+//! of its own in every message and looked for in every answer), `c` the same with every answer validated. Each is a process of
+//! its own against an echo server in another, with the same messages and the same number of echoes; what is compared is the
+//! CPU time of the measuring process, all of its threads. The last lines are the ratios.
+//!
+//! `cargo bench --bench floor -- [ROUNDS] [ECHOES]`; `reports/floor` keeps the output.
+#![allow(clippy::unwrap_used)]
+
+#[cfg(target_os = "linux")]
+mod engine;
+#[cfg(target_os = "linux")]
+mod server;
+#[cfg(target_os = "linux")]
+mod subjects;
+#[cfg(target_os = "linux")]
+mod wire;
+
+#[cfg(not(target_os = "linux"))]
+fn main() {
+    println!("floor: epoll is Linux's; nothing to compare with here");
+}
+
+#[cfg(target_os = "linux")]
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["serve", wire] => server::serve(wire == "raw"),
+        ["measure", subject, address, connections, echoes] => {
+            let task = subjects::Task {
+                address: address.parse().unwrap(),
+                connections: connections.parse().unwrap(),
+                echoes: echoes.parse().unwrap(),
+            };
+            println!("{}", subjects::measure(subject, &task));
+        }
+        [] => compare(11, 200_000),
+        [rounds] => compare(rounds.parse().unwrap(), 200_000),
+        [rounds, echoes, ..] => compare(rounds.parse().unwrap(), echoes.parse().unwrap()),
+    }
+}
+
+/// Which ratios are of interest: name, above, below.
+#[cfg(target_os = "linux")]
+const RATIOS: [(&str, &str, &str); 4] = [("a/a0", "a", "a0"), ("t/a", "t", "a"), ("b/a", "b", "a"), ("c/a", "c", "a")];
+
+/// Plays all subjects `rounds` times in turn, each with `echoes` round trips after its warm-up.
+#[cfg(target_os = "linux")]
+fn compare(rounds: usize, echoes: u64) {
+    use std::collections::BTreeMap;
+
+    let names: Vec<&str> = subjects::NAMES.to_vec();
+    for connections in [100, 1000] {
+        let mut costs: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+        for round in 0..rounds {
+            // Each round begins with another, so that none always follows the same.
+            let order = (0..names.len()).map(|place| names[(place + round) % names.len()]);
+            let mut line = format!("conns={connections} round={}", round + 1);
+            for subject in order.collect::<Vec<_>>() {
+                let micros = run(subject, connections, echoes) / 1000.0;
+                line.push_str(&format!(" {subject}={micros:.3}us"));
+                costs.entry(subject).or_default().push(micros);
+            }
+            println!("{line}");
+        }
+        for (subject, costs) in &mut costs {
+            let (median, low, high) = spread(costs.clone());
+            println!("cost {subject} conns={connections} median={median:.3}us range={low:.3}..{high:.3}us");
+        }
+        for (name, above, below) in RATIOS {
+            // Neighbours in time are compared, so that the machine's mood cancels out.
+            let ratios = costs[above].iter().zip(&costs[below]).map(|(above, below)| above / below).collect();
+            let (median, low, high) = spread(ratios);
+            println!("floor {name} conns={connections} median={median:.3} range={low:.3}..{high:.3}");
+        }
+    }
+}
+
+/// Median, least and greatest.
+#[cfg(target_os = "linux")]
+fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
+    values.sort_by(f64::total_cmp);
+    (values[values.len() / 2], values[0], values[values.len() - 1])
+}
+
+/// One subject against a server of its own; nanoseconds of CPU per round trip.
+#[cfg(target_os = "linux")]
+fn run(subject: &str, connections: usize, echoes: u64) -> f64 {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::{Command, Stdio};
+
+    let this = std::env::current_exe().unwrap();
+    let wire = if subject == "a0" { "raw" } else { "websocket" };
+    let mut server = Command::new(&this).args(["serve", wire]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut address = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut address).unwrap();
+    let (connections, echoes) = (connections.to_string(), echoes.to_string());
+    let done = Command::new(&this).args(["measure", subject, address.trim(), &connections, &echoes]).output().unwrap();
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert!(done.status.success(), "{subject} failed: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8_lossy(&done.stdout).trim().parse().unwrap()
+}

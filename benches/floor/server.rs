@@ -1,0 +1,86 @@
+//! The echo server: one thread, epoll, nothing but reading and writing back.
+
+use std::collections::HashMap;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+
+use hubproof::transport::handshake;
+
+use crate::wire::{self, Epoll};
+
+struct Peer {
+    stream: TcpStream,
+    /// Whether the upgrade is behind it.
+    open: bool,
+    /// What came of a frame or a head that is not complete yet.
+    rest: Vec<u8>,
+}
+
+/// Echoes until it is killed; says its address first.
+pub fn serve(raw: bool) -> ! {
+    wire::stay_on(1);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    println!("{}", listener.local_addr().unwrap());
+    let mut epoll = Epoll::new();
+    epoll.add(&listener, 0);
+    let mut peers: HashMap<u64, Peer> = HashMap::new();
+    let mut next = 1;
+    let mut scratch = vec![0; 64 << 10];
+    let mut out = Vec::new();
+    loop {
+        epoll.wait(|epoll, token| {
+            if token == 0 {
+                let (stream, _) = listener.accept().unwrap();
+                stream.set_nodelay(true).unwrap();
+                epoll.add(&stream, next);
+                peers.insert(next, Peer { stream, open: raw, rest: Vec::new() });
+                next += 1;
+                return;
+            }
+            let peer = peers.get_mut(&token).unwrap();
+            let Ok(count @ 1..) = peer.stream.read(&mut scratch) else {
+                peers.remove(&token);
+                return;
+            };
+            out.clear();
+            if raw {
+                out.extend(&scratch[..count]);
+            } else if peer.rest.is_empty() && peer.open {
+                let used = echo(&mut scratch[..count], &mut out);
+                peer.rest.extend(&scratch[used..count]);
+            } else {
+                peer.rest.extend(&scratch[..count]);
+                let used = if peer.open { echo(&mut peer.rest, &mut out) } else { peer.upgrade(&mut out) };
+                peer.rest.drain(..used);
+            }
+            let _ = peer.stream.write_all(&out);
+        });
+    }
+}
+
+/// Answers every complete frame; how many bytes they took.
+fn echo(bytes: &mut [u8], out: &mut Vec<u8>) -> usize {
+    let mut used = 0;
+    while let Some((start, end, key)) = wire::first(&bytes[used..]) {
+        let payload = &mut bytes[used + start..used + end];
+        wire::unmask(payload, key.unwrap());
+        let payload = used + start..used + end;
+        // A close frame comes back as one, too.
+        let opcode = bytes[used];
+        let frame = out.len();
+        wire::frame(&bytes[payload], None, out);
+        out[frame] = opcode;
+        used += end;
+    }
+    used
+}
+
+impl Peer {
+    fn upgrade(&mut self, out: &mut Vec<u8>) -> usize {
+        let Ok(Some(head)) = handshake::request_head(&self.rest) else { return 0 };
+        let length = head.length;
+        out.extend(handshake::respond(head, &[]).0);
+        self.open = true;
+        length
+    }
+}

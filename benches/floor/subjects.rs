@@ -1,0 +1,147 @@
+//! Who is measured: each keeps one message under way on every connection.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use hubproof::transport::handshake;
+use tokio_tungstenite::tungstenite::{Message, protocol::WebSocketConfig};
+
+use crate::wire::{self, Epoll, MESSAGE};
+
+pub const NAMES: [&str; 5] = ["a0", "a", "t", "b", "c"];
+
+pub struct Task {
+    pub address: SocketAddr,
+    pub connections: usize,
+    /// Round trips that count; a fifth of them come before, as a warm-up.
+    pub echoes: u64,
+}
+
+impl Task {
+    pub fn warm_up(&self) -> u64 {
+        self.echoes / 5
+    }
+}
+
+/// Nanoseconds of CPU per round trip.
+pub fn measure(subject: &str, task: &Task) -> f64 {
+    wire::stay_on(0);
+    let spent = match subject {
+        "a0" => plain(task, true),
+        "a" => plain(task, false),
+        "t" => library(task),
+        "b" => crate::engine::measure(task, false),
+        "c" => crate::engine::measure(task, true),
+        other => panic!("no subject {other}"),
+    };
+    spent as f64 / task.echoes as f64
+}
+
+/// Counts round trips, and what they cost once the warm-up is over.
+struct Meter {
+    left: u64,
+    counted: u64,
+    since: u64,
+}
+
+impl Meter {
+    fn new(task: &Task) -> Self {
+        Self { left: task.warm_up() + task.echoes, counted: task.echoes, since: 0 }
+    }
+
+    /// One more; the cost, once all have been.
+    fn round_trip(&mut self) -> Option<u64> {
+        self.left = self.left.saturating_sub(1);
+        if self.left == self.counted {
+            self.since = wire::cpu();
+        }
+        (self.left == 0).then(|| wire::cpu() - self.since)
+    }
+}
+
+/// An epoll loop, with frames or without.
+fn plain(task: &Task, raw: bool) -> u64 {
+    let mut epoll = Epoll::new();
+    let mut scratch = vec![0; 64 << 10];
+    let mut streams = Vec::new();
+    for token in 0..task.connections {
+        let mut stream = TcpStream::connect(task.address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        if !raw {
+            let request = handshake::Request { host: "127.0.0.1", key: &handshake::key(), ..Default::default() };
+            stream.write_all(&handshake::request(&request).unwrap()).unwrap();
+            // The whole answer comes at once on loopback, and nothing after it.
+            assert!(stream.read(&mut scratch).unwrap() > 0);
+        }
+        epoll.add(&stream, token as u64);
+        streams.push(stream);
+    }
+    let mut meter = Meter::new(task);
+    let mut mask = 0x9e37_79b9_u32;
+    let mut out = Vec::new();
+    let mut message = |raw: bool, out: &mut Vec<u8>| {
+        mask = mask.wrapping_mul(0x0019_660d).wrapping_add(0x3c6e_f35f);
+        out.clear();
+        // The raw echo carries the bytes of the same frame.
+        if raw && out.is_empty() {
+            out.extend([0; 8]);
+            out.extend(MESSAGE.as_bytes());
+        } else {
+            wire::frame(MESSAGE.as_bytes(), Some(mask), out);
+        }
+    };
+    for stream in &mut streams {
+        message(raw, &mut out);
+        stream.write_all(&out).unwrap();
+    }
+    let mut cost = None;
+    while cost.is_none() {
+        epoll.wait(|_, token| {
+            let stream = &mut streams[token as usize];
+            let count = stream.read(&mut scratch).unwrap();
+            // One message of 208 bytes is under way; loopback does not tear it.
+            if raw {
+                assert_eq!(count, 8 + MESSAGE.len());
+            } else {
+                let (start, end, _) = wire::first(&scratch[..count]).unwrap();
+                assert_eq!((end - start, end), (MESSAGE.len(), count));
+            }
+            cost = cost.or(meter.round_trip());
+            message(raw, &mut out);
+            stream.write_all(&out).unwrap();
+        });
+    }
+    cost.unwrap()
+}
+
+/// tokio-tungstenite with small buffers.
+fn library(task: &Task) -> u64 {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let local = tokio::task::LocalSet::new();
+    let meter = std::rc::Rc::new(std::cell::RefCell::new(Meter::new(task)));
+    let (done, mut end) = tokio::sync::mpsc::channel(1);
+    local.block_on(&runtime, async move {
+        let config = WebSocketConfig::default().read_buffer_size(4096).write_buffer_size(16384);
+        let url = format!("ws://{}/", task.address);
+        let mut sockets = Vec::new();
+        for _ in 0..task.connections {
+            let opened = tokio_tungstenite::connect_async_with_config(url.as_str(), Some(config), true).await;
+            sockets.push(opened.unwrap().0);
+        }
+        for mut socket in sockets {
+            let (meter, done) = (meter.clone(), done.clone());
+            tokio::task::spawn_local(async move {
+                socket.send(Message::text(MESSAGE)).await.unwrap();
+                while let Some(Ok(_)) = socket.next().await {
+                    let cost = meter.borrow_mut().round_trip();
+                    if let Some(cost) = cost {
+                        let _ = done.try_send(cost);
+                    }
+                    socket.send(Message::text(MESSAGE)).await.unwrap();
+                }
+            });
+        }
+        end.recv().await.unwrap()
+    })
+}

@@ -1,0 +1,64 @@
+//! `hubproof compare`: two load reports, and whether the second is worse.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::{Trouble, print};
+use crate::load::compare::{Options, compare, render};
+use crate::load::report::json::{self, Document, Word};
+
+/// Compare two runs of `hubproof load`, metric by metric
+#[derive(Args)]
+pub struct CompareArgs {
+    /// The report of the earlier run, as `--report json=FILE` wrote it
+    a: PathBuf,
+    /// The report of the later run
+    b: PathBuf,
+    /// Exit with 1 if a metric is worse by more than this, and that is not chance: 5%
+    #[arg(long, value_name = "PERCENT", value_parser = share)]
+    fail_on_regression: Option<f64>,
+    /// Of the draws behind the confidence intervals
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// The largest report that is read. A day of seconds with a dozen messages stays far below.
+const MOST_BYTES: u64 = 256 << 20;
+
+pub fn run(arguments: CompareArgs) -> Result<u8, Trouble> {
+    let (a, b) = (read(&arguments.a)?, read(&arguments.b)?);
+    let options = Options { seed: arguments.seed, fail_on_regression: arguments.fail_on_regression };
+    let comparison = compare(&a, &b, options).map_err(|error| Trouble::new(format!("failed to compare: {error}")))?;
+    print(&render(&comparison));
+    let invalid = [&a, &b].iter().any(|document| document.validity.verdict == Word::Invalid);
+    Ok(match (comparison.has_regression(), invalid) {
+        (_, true) => super::exit::INCONCLUSIVE,
+        (true, false) => 1,
+        (false, false) => 0,
+    })
+}
+
+fn read(path: &Path) -> Result<Document, Trouble> {
+    let shown = path.display();
+    let failed = |reason: String| {
+        Trouble::new(format!(
+            "failed to read {shown}: {reason}\n  help: `hubproof load ... --report json={shown}` writes a load report"
+        ))
+    };
+    let length = std::fs::metadata(path).map_err(|error| failed(error.to_string()))?.len();
+    if length > MOST_BYTES {
+        return Err(failed(format!("it has {length} bytes, more than any report of ours")));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    json::read(&text).map_err(|error| failed(error.to_string()))
+}
+
+/// `5%` as 0.05. A bare number is refused, because nobody knows whether it is a share or a percentage.
+fn share(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').and_then(|number| number.trim_end().parse::<f64>().ok());
+    match number {
+        Some(percent) if (0.0..=1_000.0).contains(&percent) => Ok(percent / 100.0),
+        _ => Err("write a percentage, such as 5%".to_owned()),
+    }
+}

@@ -1,0 +1,214 @@
+//! Findings that outlive a run: saved ones are played again, new ones are saved.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Map, Value};
+
+use super::ground::Ground;
+use crate::cli::{Trouble, exit, files, print};
+use crate::event::ScenarioReport;
+use crate::fuzz::campaign::{Campaign, Stage};
+use crate::fuzz::replay::{self, Replayed};
+use crate::fuzz::smaller;
+use crate::report::text::count;
+use crate::source::Sources;
+use crate::{target, yaml};
+
+#[derive(Args)]
+pub struct ArchiveArgs {
+    /// Play a saved finding again, and nothing else; of a folder, all of them
+    #[arg(long, value_name = "FILE|DIR", conflicts_with_all = ["cases", "case", "time", "reports", "print_cases"])]
+    replay: Vec<PathBuf>,
+    /// A folder of saved findings: they are played first, and what is found anew is saved there
+    #[arg(long, value_name = "DIR")]
+    regressions: Option<PathBuf>,
+    /// Plays of each saved finding; what fails only sometimes is called not reproducible
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    plays: u32,
+    /// How long new findings are made smaller, all together, before they are saved; 0s: not at all
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = target::parse_duration)]
+    shrink_time: Duration,
+}
+
+/// Saved findings, and what became of them.
+pub struct Archive {
+    saved: Vec<Saved>,
+    plays: u32,
+    pub(super) folder: Option<PathBuf>,
+    pub(super) shrink_time: Duration,
+    only: bool,
+    /// With the path of each.
+    told: Vec<(String, Replayed)>,
+}
+
+struct Saved {
+    /// As the user would name it.
+    path: String,
+    protocol: String,
+    /// What is wrong with it, where it cannot be read any more.
+    scenario: Result<Map<String, Value>, String>,
+}
+
+impl ArchiveArgs {
+    /// Reads what is to be played again. The folder of regressions is made where there is none.
+    ///
+    /// # Errors
+    ///
+    /// A file or folder is not there, or nobody can tell of which protocol it is.
+    pub fn read(&self, campaigns: &[Arc<Campaign>], sources: &mut Sources) -> Result<Archive, Trouble> {
+        if let Some(folder) = &self.regressions {
+            std::fs::create_dir_all(folder)
+                .map_err(|error| Trouble::new(format!("failed to make the folder {}: {error}", folder.display())))?;
+        }
+        let mut paths = Vec::new();
+        for place in self.replay.iter().chain(&self.regressions) {
+            if place.is_dir() { paths.extend(within(place)?) } else { paths.push(place.clone()) }
+        }
+        let saved: Result<Vec<Saved>, Trouble> =
+            paths.into_iter().map(|path| read(&path, campaigns, sources)).collect();
+        Ok(Archive {
+            saved: saved?,
+            plays: self.plays,
+            folder: self.regressions.clone(),
+            shrink_time: self.shrink_time,
+            only: !self.replay.is_empty(),
+            told: Vec::new(),
+        })
+    }
+}
+
+/// The scenario files in a folder, in the order of their names.
+fn within(folder: &Path) -> Result<Vec<PathBuf>, Trouble> {
+    let trouble = |error: std::io::Error| Trouble::new(format!("failed to read {}: {error}", folder.display()));
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(trouble)? {
+        let path = entry.map_err(trouble)?.path();
+        if path.extension().is_some_and(|end| end == "yaml") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+fn read(path: &Path, campaigns: &[Arc<Campaign>], sources: &mut Sources) -> Result<Saved, Trouble> {
+    let shown = path.display().to_string();
+    let file = files::read(path, sources)?;
+    let stem = stem(path);
+    let named = |campaign: &&Arc<Campaign>| stem.starts_with(&format!("{}-", campaign.pack().name));
+    // Whoever names one protocol means it.
+    let of = match campaigns {
+        [only] => Some(only),
+        several => several.iter().find(named),
+    };
+    let Some(campaign) = of else {
+        return Err(Trouble::new(format!("of which protocol is {shown}?\n  help: --protocol NAME")));
+    };
+    let scenario = match yaml::parse(sources, file).map(|root| root.to_json()) {
+        Ok(Value::Object(scenario)) => Ok(scenario),
+        Ok(_) => Err("it is no scenario".to_owned()),
+        Err(diagnostic) => Err(diagnostic.message),
+    };
+    Ok(Saved { path: shown, protocol: campaign.pack().name.clone(), scenario })
+}
+
+/// The name of a file, by which it is called while it is played.
+pub fn stem(path: &Path) -> String {
+    path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
+}
+
+impl Archive {
+    /// Nothing but saved findings is played.
+    pub fn is_all(&self) -> bool {
+        self.only
+    }
+
+    /// Plays what was saved of one protocol again, one after the other, since each may bring the hub down; and prints what
+    /// became of it. How often somebody asked to stop.
+    ///
+    /// # Errors
+    ///
+    /// A mistake of ours.
+    pub async fn replay(&mut self, campaign: &Arc<Campaign>, ground: &mut Ground<'_>) -> Result<usize, Trouble> {
+        let begun = self.told.len();
+        let mut asked_to_stop = 0;
+        for saved in self.saved.iter().filter(|saved| saved.protocol == campaign.pack().name) {
+            if asked_to_stop > 0 {
+                break;
+            }
+            let replayed = match &saved.scenario {
+                Err(why) => Replayed::NotReproducible(format!("it can no longer be read: {why}")),
+                Ok(scenario) => {
+                    let id = format!("{}/{}", saved.protocol, stem(Path::new(&saved.path)));
+                    let (campaign, scenario, plays) = (Arc::clone(campaign), scenario.clone(), self.plays);
+                    let (numbers, what) = (Arc::clone(&ground.numbers), format!("{} again", saved.path));
+                    let work =
+                        move |stage| async move { played(&campaign, &id, &scenario, plays, &stage, &numbers).await };
+                    let (asked, reports) = ground.work(what, work).await?;
+                    asked_to_stop = asked;
+                    replay::judge(&reports.unwrap_or_default())
+                }
+            };
+            self.told.push((saved.path.clone(), replayed));
+        }
+        tell(&self.told[begun..]);
+        Ok(asked_to_stop)
+    }
+
+    /// Whether a saved finding was played again, and still fails.
+    pub fn still_fails(&self, path: &Path) -> bool {
+        let path = path.display().to_string();
+        self.told.iter().any(|(known, replayed)| *known == path && matches!(replayed, Replayed::StillFails { .. }))
+    }
+
+    /// The exit code that saved findings alone would give.
+    pub fn code(&self) -> u8 {
+        let any = |is: &dyn Fn(&Replayed) -> bool| self.told.iter().any(|(_, replayed)| is(replayed));
+        if any(&|replayed| matches!(replayed, Replayed::StillFails { .. })) {
+            1
+        } else if any(&|replayed| matches!(replayed, Replayed::NotReproducible(_))) {
+            exit::INCONCLUSIVE
+        } else {
+            0
+        }
+    }
+}
+
+async fn played(
+    campaign: &Campaign,
+    id: &str,
+    scenario: &Map<String, Value>,
+    plays: u32,
+    stage: &Stage,
+    numbers: &AtomicU64,
+) -> Vec<ScenarioReport> {
+    let scenario = if stage.hub.is_ours() { smaller::alone(scenario) } else { scenario.clone() };
+    let mut reports = Vec::new();
+    for _ in 0..plays {
+        let number = numbers.fetch_add(1, Ordering::Relaxed);
+        let Some(report) = campaign.play(id, &scenario, number, stage).await else { break };
+        reports.push(report);
+    }
+    reports
+}
+
+fn tell(told: &[(String, Replayed)]) {
+    if told.is_empty() {
+        return;
+    }
+    let mut text = format!("{} played again\n", count(told.len(), "saved finding"));
+    for (path, replayed) in told {
+        let what = match replayed {
+            Replayed::StillFails { check, message } => format!("\n{:21}{check}: {message}", ""),
+            Replayed::Fixed => String::new(),
+            Replayed::NotReproducible(why) => format!("\n{:21}{why}", ""),
+        };
+        let _ = writeln!(text, "  {:18} {path}{what}", replayed.name());
+    }
+    print(&(text + "\n"));
+}

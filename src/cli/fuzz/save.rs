@@ -1,0 +1,186 @@
+//! What was found, made small and written to files.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::{Map, Value};
+use tokio::sync::Mutex;
+
+use super::archive::{Archive, stem};
+use super::ground::Ground;
+use crate::check;
+use crate::cli::Trouble;
+use crate::event::Verdict;
+use crate::fuzz::campaign::{Campaign, Stage};
+use crate::fuzz::case::{Case, Cell};
+use crate::fuzz::cause::Cause;
+use crate::fuzz::outcome::Outcome;
+use crate::fuzz::saved::{self, Found};
+use crate::fuzz::shrink;
+use crate::fuzz::smaller::{self, Smaller};
+use crate::report::text::count;
+use crate::secret::Masker;
+
+/// What the files of a run say of it.
+pub struct About<'a> {
+    /// As reports name the hub.
+    pub hub: &'a str,
+    /// The words that fuzz it, without what chooses cases.
+    pub command: &'a [String],
+    pub masker: Masker,
+    /// Failures that need no file: a scenario and a check, as baselines name them.
+    pub known: &'a dyn Fn(&str, &str) -> bool,
+}
+
+/// A new finding on its way to its file.
+struct New {
+    cause: Cause,
+    cell: Cell,
+    case: Case,
+    came: String,
+    path: PathBuf,
+}
+
+/// Findings that are made small at a time, where each has a hub of its own.
+const AT_ONCE: usize = 4;
+/// Findings of a run that get files; a hub with more is not helped by more.
+const MOST: usize = 100;
+
+/// Makes what a protocol's run found small, and saves it, where there is a folder for it. How often somebody asked to
+/// stop, and the lines that say what was saved.
+///
+/// # Errors
+///
+/// A file cannot be written.
+pub async fn save(
+    archive: &Archive,
+    campaign: &Arc<Campaign>,
+    outcome: &Outcome,
+    about: &About<'_>,
+    ground: &mut Ground<'_>,
+) -> Result<(usize, String), Trouble> {
+    let Some(folder) = &archive.folder else { return Ok((0, String::new())) };
+    let new = new(archive, campaign, outcome, folder, about);
+    let (mut asked_to_stop, mut small) = (0, BTreeMap::new());
+    if !new.is_empty() && !archive.shrink_time.is_zero() {
+        let what = format!("making {} small", count(new.len(), "finding"));
+        let until = Instant::now() + archive.shrink_time;
+        let (asked, made) = ground.work(what, made_small(campaign, &new, ground, until)).await?;
+        (asked_to_stop, small) = (asked, made.unwrap_or_default());
+    }
+    let mut text = String::new();
+    let mut written: Vec<(Map<String, Value>, &Path)> = Vec::new();
+    for (index, new) in new.iter().enumerate() {
+        let as_found = || Smaller { scenario: new.case.scenario.clone(), attempts: 0, again: true };
+        let small = small.remove(&index).unwrap_or_else(as_found);
+        let plain = untitled(&small.scenario);
+        // Made small, two findings may turn out to be one.
+        if let Some((_, path)) = written.iter().find(|(known, _)| *known == plain) {
+            let _ = writeln!(text, "  {} is the same as {}", stem(&new.path), stem(path));
+            continue;
+        }
+        text.push_str(&write(campaign, new, &small, about)?);
+        written.push((plain, &new.path));
+    }
+    Ok((asked_to_stop, text))
+}
+
+/// The work of making findings small: what became of each, by its index.
+fn made_small(
+    campaign: &Arc<Campaign>,
+    new: &[New],
+    ground: &Ground<'_>,
+    until: Instant,
+) -> impl FnOnce(Stage) -> std::pin::Pin<Box<dyn Future<Output = BTreeMap<usize, Smaller>> + Send>> + use<> {
+    let (campaign, numbers) = (Arc::clone(campaign), Arc::clone(&ground.numbers));
+    let name = |new: &New| format!("{}/{}", campaign.pack().name, stem(&new.path));
+    let of: Vec<_> =
+        new.iter().map(|new| (new.case.scenario.clone(), new.cell, new.cause.clone(), name(new))).collect();
+    move |stage| {
+        Box::pin(async move {
+            // On a hub of somebody else's one at a time: what one does to it must not look like another's doing.
+            let at_once = if stage.hub.is_ours() { stage.options.jobs.min(AT_ONCE) } else { 1 };
+            let small = Arc::new(Mutex::new(BTreeMap::new()));
+            let make = |(index, (scenario, cell, cause, id)): (usize, (Map<String, Value>, Cell, Cause, String))| {
+                let (campaign, stage, numbers) = (Arc::clone(&campaign), stage.clone(), Arc::clone(&numbers));
+                let small = Arc::clone(&small);
+                async move {
+                    let made = smaller::smaller(&campaign, &stage, &scenario, (cell, &cause), &id, &numbers, until);
+                    let made = made.await;
+                    small.lock().await.insert(index, made);
+                }
+            };
+            check::in_turn(of.into_iter().enumerate(), at_once, &stage.interrupt, make).await;
+            let mut small = small.lock().await;
+            std::mem::take(&mut *small)
+        })
+    }
+}
+
+fn untitled(scenario: &Map<String, Value>) -> Map<String, Value> {
+    let mut untitled = scenario.clone();
+    untitled.shift_remove("title");
+    untitled
+}
+
+/// What is worth a file: a failure that is neither known nor shown by a saved finding already, under a name that is free.
+fn new(archive: &Archive, campaign: &Campaign, outcome: &Outcome, folder: &Path, about: &About<'_>) -> Vec<New> {
+    let protocol = &campaign.pack().name;
+    let mut taken: BTreeSet<PathBuf> = BTreeSet::new();
+    let mut all: Vec<New> = Vec::new();
+    for (cause, number, check) in outcome.found() {
+        let name = saved::file_name(protocol, &cause.oracle, &cause.message, &cause.oddity);
+        let path = folder.join(&name);
+        let is_new = check.verdict == Verdict::Fail
+            && !(about.known)(&cause.scenario(protocol), &cause.oracle)
+            && !archive.still_fails(&path);
+        let case = campaign.plan.cell(number).zip(campaign.plan.case(&campaign.material, number));
+        let Some((cell, case)) = case.filter(|_| is_new && all.len() < MOST) else { continue };
+        let others = (2..=MOST).map(|n| folder.join(format!("{}-{n}.yaml", name.trim_end_matches(".yaml"))));
+        let free = std::iter::once(path).chain(others).find(|path| !taken.contains(path) && !path.exists());
+        let Some(path) = free else { continue };
+        taken.insert(path.clone());
+        let came = match &check.detail {
+            Some(detail) if !detail.received.is_empty() => format!("{}: {}", check.message, detail.received),
+            _ => check.message.clone(),
+        };
+        all.push(New { cause: cause.clone(), cell, case, came, path });
+    }
+    all
+}
+
+/// Writes the file of a finding, and says what is in it.
+fn write(campaign: &Campaign, new: &New, small: &Smaller, about: &About<'_>) -> Result<String, Trouble> {
+    let pack = campaign.pack();
+    let rule = new.cause.oracle.split(',').next().and_then(|id| pack.rules.get(id));
+    let path = new.path.display().to_string();
+    let found = Found {
+        protocol: &pack.name,
+        version: &pack.version,
+        oracle: &new.cause.oracle,
+        demands: rule.map_or("", |rule| &rule.text),
+        message: &new.cause.message,
+        oddity: &new.cause.oddity,
+        odd: &new.case.odd,
+        came: &new.came,
+        seed: campaign.plan.seed,
+        case: new.case.number,
+        hub: about.hub,
+        command: about.command,
+        attempts: small.attempts,
+    };
+    std::fs::write(&new.path, saved::text(&found, &path, &small.scenario, &about.masker))
+        .map_err(|error| Trouble::new(format!("failed to write {path}: {error}")))?;
+    let what = match small.again {
+        true => format!(
+            "{} beyond the opening, after {}",
+            count(shrink::beyond_opening(&small.scenario), "step"),
+            count(small.attempts, "attempt")
+        ),
+        false => "as it was found: it did not fail again by itself".to_owned(),
+    };
+    Ok(format!("  saved {path}: {what}\n"))
+}

@@ -1,0 +1,87 @@
+//! `--metrics ADDR`: the run's numbers for Prometheus, over the least HTTP that it needs.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::super::Trouble;
+
+/// How long somebody may take to ask and to listen.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest request that is read.
+const REQUEST: u64 = 8 << 10;
+/// Those who ask at a time.
+const AT_ONCE: usize = 8;
+
+/// A page that is served until this goes.
+pub struct Served {
+    page: Arc<Mutex<String>>,
+    task: JoinHandle<()>,
+}
+
+impl Served {
+    /// # Errors
+    ///
+    /// The address cannot be listened on.
+    pub async fn start(address: SocketAddr) -> Result<Self, Trouble> {
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|error| Trouble::new(format!("failed to serve metrics on {address}: {error}")))?;
+        if let Ok(address) = listener.local_addr() {
+            eprintln!("metrics on http://{address}/metrics");
+        }
+        let page = Arc::new(Mutex::new(String::new()));
+        let task = tokio::spawn(serve(listener, Arc::clone(&page)));
+        Ok(Self { page, task })
+    }
+
+    pub fn page(&self) -> Arc<Mutex<String>> {
+        Arc::clone(&self.page)
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(listener: TcpListener, page: Arc<Mutex<String>>) {
+    let at_once = Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let Ok(permit) = Arc::clone(&at_once).acquire_owned().await else { return };
+        let page = Arc::clone(&page);
+        tokio::spawn(async move {
+            let _permit = permit;
+            // Whoever does not ask, or does not listen, gets nothing.
+            let _ = timeout(PATIENCE, answer(stream, &page)).await;
+        });
+    }
+}
+
+async fn answer(mut stream: TcpStream, page: &Mutex<String>) -> std::io::Result<()> {
+    let mut request = Vec::new();
+    let mut reader = (&mut stream).take(REQUEST);
+    while !request.windows(4).any(|end| end == b"\r\n\r\n") && reader.read_buf(&mut request).await? > 0 {}
+    let (status, body) = if request.starts_with(b"GET /metrics ") || request.starts_with(b"GET / ") {
+        ("200 OK", page.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    } else {
+        ("404 Not Found", "metrics are at /metrics\n".to_owned())
+    };
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(body.as_bytes()).await?;
+    stream.shutdown().await
+}

@@ -1,0 +1,212 @@
+//! `hubproof load`: what a hub carries.
+
+mod live;
+mod metrics;
+mod plans;
+mod play;
+mod reports;
+mod search;
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use clap::Args;
+
+use super::hub::HubArgs;
+use super::{Trouble, exit, runtime};
+use crate::load::engine::{self, Validate};
+use crate::load::plan::Overrides;
+use crate::source::Sources;
+use crate::target;
+
+/// Load a hub with thousands of virtual clients; without a URL, the reference server that is built in
+#[derive(Args)]
+pub struct LoadArgs {
+    #[command(flatten)]
+    hub: HubArgs,
+    /// A ready plan of the protocol, or a file of yours (default: the first; `--list` names them)
+    #[arg(long, value_name = "NAME|FILE")]
+    plan: Option<String>,
+    /// List the protocol's plans, their roles and numbers
+    #[arg(long)]
+    list: bool,
+    /// How many clients the role `worker` has
+    #[arg(long, value_name = "N")]
+    workers: Option<u32>,
+    /// How many clients the role `client` has
+    #[arg(long, value_name = "N")]
+    clients: Option<u32>,
+    /// How many clients a role of the plan has
+    #[arg(long, value_name = "ROLE=N", value_parser = population)]
+    population: Vec<(String, u32)>,
+    /// Journeys that are due in a second, at the plan's highest stage
+    #[arg(long, value_name = "R")]
+    rate: Option<f64>,
+    /// How long to measure
+    #[arg(long, value_name = "TIME", value_parser = target::parse_duration)]
+    duration: Option<Duration>,
+    /// Over how long each population connects
+    #[arg(long, value_name = "TIME", value_parser = target::parse_duration)]
+    ramp: Option<Duration>,
+    /// How long everything goes on before it is measured
+    #[arg(long, value_name = "TIME", value_parser = target::parse_duration)]
+    warm_up: Option<Duration>,
+    /// How long what is under way may take at the end
+    #[arg(long, value_name = "TIME", value_parser = target::parse_duration)]
+    drain: Option<Duration>,
+    /// Local addresses to connect from, in turn: 127.0.0.2-127.0.0.9
+    #[arg(long, value_name = "ADDRESSES", value_parser = Addresses::read)]
+    source: Option<Addresses>,
+    /// Threads with connections (default: one per core)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: Option<u16>,
+    /// Which of the hub's messages are validated: all, sample=0.01, none
+    #[arg(long, value_name = "WHICH", default_value = "sample=0.01", value_parser = validate)]
+    validate: Validate,
+    /// What must be true, besides what the plan says: 'submit_job.response.p99 < 50ms', 'ledger.lost == 0'
+    #[arg(long, value_name = "EXPR")]
+    threshold: Vec<String>,
+    /// Find the highest rate at which this is true and completions keep up
+    #[arg(long, value_name = "EXPR")]
+    find_max: Option<String>,
+    /// Write a report: json=PATH, junit=PATH, csv=PATH or hlog=PATH; - is stdout
+    #[arg(long = "report", value_name = "FORMAT=PATH")]
+    reports: Vec<String>,
+    /// Serve metrics for Prometheus while the run goes on
+    #[arg(long, value_name = "ADDR", value_parser = hubproof_reference::args::address)]
+    metrics: Option<SocketAddr>,
+    /// What everything random is drawn from: the same seed, the same schedule
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Run though the machine lacks something for it
+    #[arg(long)]
+    force: bool,
+}
+
+/// Source addresses, as one argument.
+#[derive(Clone, Debug)]
+struct Addresses(Vec<IpAddr>);
+
+impl Addresses {
+    fn read(text: &str) -> Result<Self, String> {
+        engine::read_sources(text).map(Self).map_err(|error| error.to_string())
+    }
+}
+
+fn population(text: &str) -> Result<(String, u32), String> {
+    let read = text.split_once('=').and_then(|(role, number)| Some((role.to_owned(), number.parse().ok()?)));
+    read.ok_or_else(|| "write ROLE=N, such as monitor=20".to_owned())
+}
+
+fn validate(text: &str) -> Result<Validate, String> {
+    match text.split_once('=') {
+        None if text == "all" => Ok(Validate::All),
+        None if text == "none" => Ok(Validate::None),
+        Some(("sample", share)) => match share.parse::<f64>() {
+            Ok(share) if share > 0.0 && share <= 1.0 => Ok(Validate::Sample(share)),
+            _ => Err("a share is a number above 0 and up to 1: sample=0.01".to_owned()),
+        },
+        _ => Err("write all, sample=0.01 or none".to_owned()),
+    }
+}
+
+impl LoadArgs {
+    fn overrides(&self) -> Overrides {
+        let named = [("worker", self.workers), ("client", self.clients)];
+        let named = named.into_iter().filter_map(|(role, number)| Some((role.to_owned(), number?)));
+        Overrides {
+            population: named.chain(self.population.iter().cloned()).collect(),
+            rate: self.rate,
+            warm_up: self.warm_up,
+            duration: self.duration,
+            drain: self.drain,
+            ramp: self.ramp,
+        }
+    }
+
+    /// The words that start this run again, without secrets and without where reports go.
+    fn again(&self, protocol: &super::files::Protocol, seed: u64) -> Vec<String> {
+        let mut words = self.hub.again("load", std::slice::from_ref(protocol));
+        let mut option = |name: &str, value: Option<String>| {
+            words.extend(value.into_iter().flat_map(|value| [name.to_owned(), value]));
+        };
+        let time = |time: Option<Duration>| time.map(target::format_duration);
+        let named = self.hub.own.pack.is_none() && self.hub.target.is_none();
+        option("--protocol", named.then(|| protocol.pack.name.clone()));
+        option("--plan", self.plan.clone());
+        option("--workers", self.workers.map(|number| number.to_string()));
+        option("--clients", self.clients.map(|number| number.to_string()));
+        for (role, number) in &self.population {
+            option("--population", Some(format!("{role}={number}")));
+        }
+        option("--rate", self.rate.map(|rate| rate.to_string()));
+        option("--duration", time(self.duration));
+        option("--ramp", time(self.ramp));
+        option("--warm-up", time(self.warm_up));
+        option("--drain", time(self.drain));
+        let addresses = |Addresses(list): &Addresses| list.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",");
+        option("--source", self.source.as_ref().map(addresses));
+        option("--threads", self.threads.map(|number| number.to_string()));
+        option(
+            "--validate",
+            match self.validate {
+                Validate::All => Some("all".to_owned()),
+                Validate::None => Some("none".to_owned()),
+                Validate::Sample(share) => (share != 0.01).then(|| format!("sample={share}")),
+            },
+        );
+        for threshold in &self.threshold {
+            option("--threshold", Some(threshold.clone()));
+        }
+        option("--find-max", self.find_max.clone());
+        option("--seed", Some(seed.to_string()));
+        words
+    }
+}
+
+pub fn run(arguments: LoadArgs) -> Result<u8, Trouble> {
+    let mut sources = Sources::default();
+    let sinks = reports::sinks(&arguments.reports)?;
+    let named = arguments.hub.read(&mut sources)?;
+    let protocols = arguments.hub.protocols("load", named.target.as_ref(), arguments.list, &mut sources)?;
+    if arguments.list {
+        super::print(&plans::list(&protocols, &mut sources)?);
+        return Ok(0);
+    }
+    let [protocol] = &protocols[..] else {
+        let names: Vec<&str> = protocols.iter().map(|protocol| protocol.pack.name.as_str()).collect();
+        return Err(Trouble::new(format!("which protocol?\n  help: --protocol {}", names.join(" | "))));
+    };
+    arguments.hub.own_fault(&protocols)?;
+    let chosen = plans::choose(arguments.plan.as_deref(), protocol, &mut sources)?;
+    let (plan, script) = chosen;
+    let plan = plan.with(&arguments.overrides()).map_err(|error| Trouble::new(error.to_string()))?;
+    let seed = arguments.seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0 >> 16);
+    let runtime = runtime()?;
+    let code = runtime.block_on(async {
+        let mut shown = crate::report::RunOptions {
+            strict: false,
+            stated_only: false,
+            command: arguments.again(protocol, seed),
+            target: arguments.hub.shown(&named),
+        };
+        let started = arguments.hub.start(&named, &protocols, |_| Vec::new(), &mut shown, &mut sources).await?;
+        let mut started = match started {
+            Ok(started) => started,
+            Err(code) => return Ok(code),
+        };
+        let place = play::Place { arguments: &arguments, plan, script, seed, shown };
+        let done = match &arguments.find_max {
+            None => place.once(&mut started, &mut sources, &sinks).await,
+            Some(text) => search::run(&place, text, &mut started, &mut sources, &sinks).await,
+        };
+        started.end().await;
+        done
+    });
+    // Hooks that are under way are cut off here.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    code
+}
+
+/// Exit code of a run that could not even begin.
+const NOWHERE: u8 = exit::INCONCLUSIVE;

@@ -1,0 +1,99 @@
+//! Which plan: a ready one of the protocol, or a file of the user's.
+
+use std::path::Path;
+
+use super::super::Trouble;
+use super::super::files::{self, Protocol};
+use crate::diagnostic::{has_errors, render_all, suggest};
+use crate::load::plan::{self, Plan, Script};
+use crate::scenario;
+use crate::source::{FileId, Sources};
+use crate::yaml;
+
+/// The plan that every protocol has.
+const IDLE: &str = "idle";
+
+/// Names of the ready plans of a protocol, with their files.
+fn ready<'a>(protocol: &'a Protocol, sources: &mut Sources) -> Vec<(&'a str, FileId)> {
+    let name = |path: &'_ String| path.strip_prefix("load/")?.strip_suffix(".yaml").map(str::len);
+    let files = protocol.folder.scenarios.iter();
+    let own = files.filter_map(|(path, file)| name(path).map(|length| (&path[5..5 + length], *file)));
+    own.chain([(IDLE, sources.add("idle.yaml", plan::IDLE))]).collect()
+}
+
+/// Reads the plan that is meant.
+///
+/// # Errors
+///
+/// There is none, or something is wrong with it.
+pub fn choose(named: Option<&str>, protocol: &Protocol, sources: &mut Sources) -> Result<(Plan, Script), Trouble> {
+    let ready = ready(protocol, sources);
+    let list: Vec<&str> = ready.iter().map(|(name, _)| *name).collect();
+    let known = format!("{} has {}; a file of yours: --plan FILE", protocol.pack.name, list.join(", "));
+    let (id, file) = match named {
+        None => match ready.first() {
+            Some((name, file)) => (format!("{}/load/{name}", protocol.pack.name), *file),
+            None => {
+                return Err(Trouble::new(format!(
+                    "{} has no load plan\n  help: write one and name it: --plan FILE (scenarios/README.md, \"Load plans\")",
+                    protocol.pack.name
+                )));
+            }
+        },
+        Some(named) => match ready.iter().find(|(name, _)| *name == named) {
+            Some((name, file)) => (format!("{}/load/{name}", protocol.pack.name), *file),
+            None if Path::new(named).is_file() => (named.to_owned(), files::read(Path::new(named), sources)?),
+            None => {
+                let help = suggest(named, list.iter().copied(), &known);
+                return Err(Trouble::new(format!("there is no plan, and no file, `{named}`\n  help: {help}")));
+            }
+        },
+    };
+    read(&id, file, protocol, sources)
+}
+
+fn read(id: &str, file: FileId, protocol: &Protocol, sources: &Sources) -> Result<(Plan, Script), Trouble> {
+    let root = yaml::parse(sources, file).map_err(|found| Trouble::from_diagnostics(&[found], sources))?;
+    let mut diagnostics = Vec::new();
+    let shared = scenario::shared(&protocol.folder, sources, &protocol.pack, &mut diagnostics);
+    // What is wrong with shared.yaml has been said when the scenarios were loaded.
+    let folder = Path::new(id).parent().map(Path::to_owned).unwrap_or_default();
+    let open = |path: &str| {
+        let path = folder.join(path);
+        std::fs::read_to_string(&path).map_err(|error| format!("failed to read {}: {error}", path.display()))
+    };
+    let (read, found) = plan::read(id, &root, &shared, &protocol.pack, &open);
+    match read {
+        Some(read) if !has_errors(&found) => {
+            if !found.is_empty() {
+                eprintln!("{}", render_all(&found, sources, super::super::colored()));
+            }
+            Ok(read)
+        }
+        _ => Err(Trouble::from_diagnostics(&found, sources)),
+    }
+}
+
+/// What `--list` shows.
+///
+/// # Errors
+///
+/// Something is wrong with one of them.
+pub fn list(protocols: &[Protocol], sources: &mut Sources) -> Result<String, Trouble> {
+    use std::fmt::Write as _;
+    let mut out = String::new();
+    for protocol in protocols {
+        let _ = writeln!(out, "{} {}", protocol.pack.name, protocol.pack.version);
+        for (name, file) in ready(protocol, sources) {
+            let (plan, _) = read(&format!("{}/load/{name}", protocol.pack.name), file, protocol, sources)?;
+            let _ = writeln!(out, "  {name:20} {}", plan.title);
+            let roles: Vec<String> =
+                plan.roles.iter().map(|role| format!("{} {}", role.population.number, role.name)).collect();
+            let rate = plan.roles.iter().filter_map(|role| role.arrivals.as_ref()).flat_map(|all| &all.stages);
+            let rate = rate.map(|stage| stage.from.max(stage.to)).fold(0.0, f64::max);
+            let rate = if rate > 0.0 { format!(", {rate}/s") } else { String::new() };
+            let _ = writeln!(out, "  {:20} {}{rate}, {} s", "", roles.join(", "), plan.phases.duration.as_secs_f64());
+        }
+    }
+    Ok(out)
+}

@@ -1,0 +1,92 @@
+//! `--find-max`: run after run, each at another rate.
+
+use super::super::hub::Started;
+use super::super::{Trouble, print};
+use super::play::{Place, Played};
+use super::reports::{self, Format, Sink};
+use crate::load::engine::Ending;
+use crate::load::measure::{Layout, Names};
+use crate::load::plan::{Overrides, Plan};
+use crate::load::report::LoadReport;
+use crate::load::search::{Search, Try, completed, fell_behind};
+use crate::load::threshold::{self, Standing};
+use crate::load::verdict::Validity;
+use crate::source::{Sources, Span};
+
+/// Searches, shows the search, and reports the best run; the exit code.
+///
+/// # Errors
+///
+/// What the user has to put right.
+pub async fn run(
+    place: &Place<'_>,
+    text: &str,
+    started: &mut Started,
+    sources: &mut Sources,
+    sinks: &[(Format, Sink)],
+) -> Result<u8, Trouble> {
+    let Some(first) = highest(&place.plan) else {
+        return Err(Trouble::new(format!(
+            "{} has no arrivals, so there is no rate to search for\n  help: its journeys begin when a client is done with the last one",
+            place.plan.id
+        )));
+    };
+    let names = place.script.pack.messages.iter().map(|message| message.name.clone()).collect();
+    let journeys = place.script.parts.iter().map(|part| part.journey_name.clone()).collect();
+    let layout = Layout::new(Names { messages: names, journeys });
+    let span = Span::new(sources.add("--find-max", text.to_owned()), 0..text.len());
+    let wanted = |layout: &Layout, sources: &Sources| {
+        threshold::read(text, span, layout).map_err(|found| Trouble::from_diagnostics(&[found], sources))
+    };
+    wanted(&layout, sources)?;
+    let mut search = Search::new(first);
+    let mut best: Option<Box<LoadReport>> = None;
+    while let Some(rate) = search.next_rate() {
+        let plan = place.plan.clone().with(&Overrides { rate: Some(rate), ..Overrides::default() });
+        let plan = plan.map_err(|error| Trouble::new(error.to_string()))?;
+        eprintln!("trying {rate:.1}/s");
+        let Played::Report(report, ending) = place.play(&plan, started, sources, false).await? else {
+            return Ok(super::NOWHERE);
+        };
+        if ending != Ending::Complete {
+            eprintln!("the search was interrupted");
+            break;
+        }
+        let outcome = wanted(&report.layout, sources)?.check(report.state());
+        let completed = completed(&report.layout, &report.total);
+        let failed = match outcome.standing {
+            _ if report.validity() == Validity::Invalid => {
+                Some(report.judgement.reasons.first().map_or_else(String::new, |reason| reason.text.clone()))
+            }
+            Standing::Broken => Some("the threshold is broken".to_owned()),
+            Standing::Undecided => Some("there was nothing to measure it by".to_owned()),
+            Standing::Holds => fell_behind(&report.layout, &report.total, &report.account, rate, undrained(&report)),
+        };
+        let observed = outcome.shown();
+        eprintln!("  {} ({observed})", failed.as_deref().unwrap_or("sustained"));
+        let sustained = failed.is_none();
+        search.tries.push(Try { rate, failed, observed, completed });
+        if sustained && search.found().is_some_and(|found| found.rate == rate) {
+            best = Some(report);
+        }
+    }
+    let Some(mut best) = best else {
+        print(&search.shown(text));
+        return Ok(super::NOWHERE);
+    };
+    best.about.facts.push(("search".to_owned(), search.shown(text)));
+    reports::write_out(&best, sinks)?;
+    print(&search.shown(text));
+    Ok(best.exit_code())
+}
+
+/// Journeys that were still under way when a run was over: what the ledger calls so.
+fn undrained(report: &LoadReport) -> u64 {
+    report.account.unfinished
+}
+
+/// The highest rate of a plan.
+fn highest(plan: &Plan) -> Option<f64> {
+    let stages = plan.roles.iter().filter_map(|role| role.arrivals.as_ref()).flat_map(|arrivals| &arrivals.stages);
+    stages.map(|stage| stage.from.max(stage.to)).reduce(f64::max).filter(|rate| *rate > 0.0)
+}

@@ -1,0 +1,55 @@
+//! `--scenario FILE`: a scenario that is in no pack, such as a finding that was saved.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Trouble;
+use super::files::{self, Protocol};
+use crate::fuzz::oracle;
+use crate::pack::Pack;
+use crate::scenario::{self, Scenarios, read};
+use crate::source::{FileId, Sources};
+use crate::yaml;
+
+/// Whether what was given names a file: no scenario's name ends so.
+pub fn is_file(text: &str) -> bool {
+    text.ends_with(".yaml") || text.ends_with(".yml")
+}
+
+/// Adds scenarios of the user's to those of a protocol, and returns their names. One that is named like one of the
+/// protocol's takes its place. They may accuse of what fuzzing demands of every hub, which no pack has as a rule.
+///
+/// # Errors
+///
+/// What is wrong with one of them, or that nobody can tell of which protocol they are.
+pub fn add(protocols: &mut [Protocol], paths: &[&String], sources: &mut Sources) -> Result<Vec<String>, Trouble> {
+    let Some(first) = paths.first() else { return Ok(Vec::new()) };
+    let [protocol] = protocols else {
+        let help = format!("--protocol {}", files::built_in().join(" | "));
+        return Err(Trouble::new(format!("of which protocol is {first}?\n  help: {help}")));
+    };
+    let read: Result<Vec<FileId>, Trouble> = paths.iter().map(|path| files::read(Path::new(path), sources)).collect();
+    let read = read?;
+    let (Some(mut pack), _) = Pack::load(&protocol.folder, sources) else { return Ok(Vec::new()) };
+    let mut oracles = oracle::rules(sources);
+    // What they do not speak of is not missing from a report.
+    oracles.retain(|rule| read.iter().any(|file| sources.file(*file).text.contains(&rule.id)));
+    pack.rules.extend(oracles.into_iter().map(|rule| (rule.id.clone(), rule)));
+    let pack = Arc::new(pack);
+    let mut scenarios = Scenarios::load(&protocol.folder, sources, &pack);
+    let shared = scenario::shared(&protocol.folder, sources, &pack, &mut Vec::new());
+    let mut ids = Vec::new();
+    for (path, file) in paths.iter().zip(read) {
+        let stem = Path::new(path).file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+        let id = format!("{}/{stem}", pack.name);
+        let root = yaml::parse(sources, file).map_err(|found| Trouble::from_diagnostics(&[found], sources))?;
+        let (program, found) = read::read(&id, &root, &shared, &pack);
+        let program = program.ok_or_else(|| Trouble::from_diagnostics(&found, sources))?;
+        scenarios.programs.retain(|known| known.id != id);
+        scenarios.programs.push(Arc::new(program));
+        ids.push(id);
+    }
+    protocol.pack = pack;
+    protocol.scenarios = scenarios;
+    Ok(ids)
+}

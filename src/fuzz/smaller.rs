@@ -1,0 +1,131 @@
+//! Makes a finding small on the hub that it was found on: plays what [`shrink`](super::shrink) proposes.
+//!
+//! Most of the time goes into waiting for what does not come, so candidates have less patience than a run, and only the
+//! smallest is played again with all of it. What holds without the odd message fails because of it: that is asked of
+//! every candidate that fails, so that a hub that has been wedged for good is not blamed for something smaller.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use serde_json::{Map, Value, json};
+
+use super::campaign::{Campaign, Stage};
+use super::case::Cell;
+use super::cause::{Cause, broken, oracle};
+use super::shrink::meaning::Meaning;
+use super::shrink::{Answer, Limits, Shrink, control};
+use crate::event::ScenarioReport;
+
+/// The share of the patience that a candidate has.
+const PATIENCE: f64 = 0.2;
+/// Plays are numbered from here, so that no case of the run has the same.
+const NUMBERS: u64 = 1 << 40;
+
+/// A finding, and what became of it.
+#[derive(Clone, Debug)]
+pub struct Smaller {
+    pub scenario: Map<String, Value>,
+    /// Candidates that were played.
+    pub attempts: usize,
+    /// Nobody has seen that it does not fail when it is played by itself.
+    pub again: bool,
+}
+
+/// Plays scenarios that were made of one case.
+struct Bench<'a> {
+    campaign: &'a Campaign,
+    stage: &'a Stage,
+    id: &'a str,
+    cell: Cell,
+    cause: &'a Cause,
+    numbers: &'a AtomicU64,
+    /// On a hub of its own, where that is to be had.
+    alone: bool,
+}
+
+/// Numbers for all plays of a run.
+pub fn numbers() -> Arc<AtomicU64> {
+    Arc::new(AtomicU64::new(NUMBERS))
+}
+
+/// The smallest scenario that fails as `finding` does, found until the time is over. `id` is how its plays are called.
+pub async fn smaller(
+    campaign: &Campaign,
+    stage: &Stage,
+    finding: &Map<String, Value>,
+    (cell, cause): (Cell, &Cause),
+    id: &str,
+    numbers: &AtomicU64,
+    until: Instant,
+) -> Smaller {
+    if Instant::now() >= until {
+        return Smaller { scenario: finding.clone(), attempts: 0, again: true };
+    }
+    let mut bench = Bench { campaign, stage, id, cell, cause, numbers, alone: true };
+    if !bench.fails(finding, 1.0).await {
+        bench.alone = false;
+        if !bench.fails(finding, 1.0).await {
+            return Smaller { scenario: finding.clone(), attempts: 0, again: false };
+        }
+    }
+    let meaning = Meaning::of(&campaign.material, finding, &cause.oracle);
+    let mut shrink = Shrink::new(finding.clone(), &cause.oracle, Limits::default());
+    while Instant::now() < until
+        && !*stage.interrupt.borrow()
+        && let Some(candidate) = shrink.next()
+    {
+        let playable = meaning.is_kept(&candidate) && campaign.program(id, &candidate).is_ok();
+        shrink.told(match playable {
+            false => Answer::Unplayable,
+            true if bench.fails(&candidate, PATIENCE).await && !bench.is_idle(&candidate).await => Answer::StillFails,
+            true => Answer::Differs,
+        });
+    }
+    let attempts = shrink.attempts();
+    let scenario = match bench.fails(shrink.smallest(), 1.0).await {
+        true => shrink.smallest().clone(),
+        false => finding.clone(),
+    };
+    Smaller { scenario, attempts, again: true }
+}
+
+impl Bench<'_> {
+    /// Whether it fails for the cause of the finding.
+    async fn fails(&self, scenario: &Map<String, Value>, patience: f64) -> bool {
+        let pack = self.campaign.pack();
+        self.played(scenario, patience).await.is_some_and(|report| {
+            broken(&report)
+                .any(|check| oracle(check) == self.cause.oracle && Cause::of(pack, self.cell, check) == *self.cause)
+        })
+    }
+
+    /// Whether an oracle is broken though nothing odd is said.
+    async fn is_idle(&self, candidate: &Map<String, Value>) -> bool {
+        let ids = self.cause.oracle.split(',');
+        let Some(control) = control(candidate).filter(|_| ids.clone().any(|id| self.campaign.is_oracle(id))) else {
+            return false;
+        };
+        self.played(&control, PATIENCE)
+            .await
+            .is_some_and(|report| broken(&report).any(|check| oracle(check) == self.cause.oracle))
+    }
+
+    async fn played(&self, scenario: &Map<String, Value>, patience: f64) -> Option<ScenarioReport> {
+        let mut options = (*self.stage.options).clone();
+        options.stretch *= patience;
+        let stage = Stage { options: Arc::new(options), ..self.stage.clone() };
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        match self.alone && self.stage.hub.is_ours() {
+            true => self.campaign.play(self.id, &alone(scenario), number, &stage).await,
+            false => self.campaign.play(self.id, scenario, number, &stage).await,
+        }
+    }
+}
+
+/// A scenario that gets a hub of its own, where hubs are ours to start: what it does to one is no other's business.
+pub fn alone(scenario: &Map<String, Value>) -> Map<String, Value> {
+    let mut alone = scenario.clone();
+    alone.insert("exclusive".to_owned(), json!("hub"));
+    alone
+}

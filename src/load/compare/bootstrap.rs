@@ -1,0 +1,168 @@
+//! The circular block bootstrap: how far a metric of two runs might differ by chance, told by the runs' own intervals.
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::LEAST_INTERVALS;
+use crate::load::report::json::{Document, PhaseWord, ReadError, decoded};
+
+/// Draws per comparison. The bounds of 95 % are then those of the 13th and 13th last.
+const DRAWS: usize = 500;
+const TAIL: f64 = 0.025;
+
+/// The times of one interval: values and their counts, in order of value.
+pub type Sample = Vec<(u64, u64)>;
+
+/// What each measured interval of a run has of a timing.
+///
+/// # Errors
+///
+/// [`ReadError::Histogram`].
+pub fn intervals_of(document: &Document, name: &str) -> Result<Vec<Sample>, ReadError> {
+    let measured = document.intervals.iter().filter(|interval| interval.phase == PhaseWord::Measured);
+    measured
+        .map(|interval| {
+            let Some(times) = interval.times.get(name) else { return Ok(Sample::new()) };
+            let histogram = decoded(name, &times.histogram)?.histogram();
+            Ok(histogram.map_or_else(Sample::new, |histogram| {
+                histogram.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value())).collect()
+            }))
+        })
+        .collect()
+}
+
+/// For each quantile, between which bounds its relative change lies. `None` where there are too few intervals.
+pub fn quantile_changes(a: &[Sample], b: &[Sample], quantiles: &[f64], seed: u64) -> Option<Vec<(f64, f64)>> {
+    let (mut a, mut b) = (Draws::new(a, seed)?, Draws::new(b, seed.wrapping_add(1))?);
+    let mut changes: Vec<Vec<f64>> = vec![Vec::with_capacity(DRAWS); quantiles.len()];
+    for _ in 0..DRAWS {
+        a.draw();
+        b.draw();
+        for (changes, quantile) in changes.iter_mut().zip(quantiles) {
+            if let (Some(before), Some(after)) = (a.quantile(*quantile), b.quantile(*quantile)) {
+                changes.push((after - before) / before.max(1.0));
+            }
+        }
+    }
+    Some(changes.into_iter().map(bounds).collect())
+}
+
+/// Between which bounds the relative change of a mean lies.
+pub fn mean_change(a: &[f64], b: &[f64], seed: u64) -> Option<(f64, f64)> {
+    if a.len() < LEAST_INTERVALS || b.len() < LEAST_INTERVALS {
+        return None;
+    }
+    let (mut dice_a, mut dice_b) = (StdRng::seed_from_u64(seed), StdRng::seed_from_u64(seed.wrapping_add(1)));
+    let mean = |values: &[f64], dice: &mut StdRng| {
+        let drawn = indexes(values.len(), dice);
+        drawn.iter().map(|at| values[*at]).sum::<f64>() / values.len() as f64
+    };
+    let changes = (0..DRAWS)
+        .map(|_| (mean(a, &mut dice_a), mean(b, &mut dice_b)))
+        .filter(|(before, _)| *before > 0.0)
+        .map(|(before, after)| (after - before) / before);
+    let changes: Vec<f64> = changes.collect();
+    (!changes.is_empty()).then(|| bounds(changes))
+}
+
+/// A run's intervals, and a histogram of those that were drawn.
+struct Draws<'a> {
+    intervals: &'a [Sample],
+    dice: StdRng,
+    /// Every value that any interval has, in order, and how often it was drawn.
+    values: Vec<u64>,
+    counts: Vec<u64>,
+    /// For every interval its values' places in `values`.
+    places: Vec<Vec<u32>>,
+}
+
+impl<'a> Draws<'a> {
+    fn new(intervals: &'a [Sample], seed: u64) -> Option<Self> {
+        if intervals.len() < LEAST_INTERVALS {
+            return None;
+        }
+        let mut values: Vec<u64> = intervals.iter().flatten().map(|(value, _)| *value).collect();
+        values.sort_unstable();
+        values.dedup();
+        let place = |(value, _): &(u64, u64)| values.partition_point(|known| known < value) as u32;
+        let places = intervals.iter().map(|interval| interval.iter().map(place).collect()).collect();
+        let counts = vec![0; values.len()];
+        Some(Self { intervals, dice: StdRng::seed_from_u64(seed), values, counts, places })
+    }
+
+    fn draw(&mut self) {
+        self.counts.fill(0);
+        for at in indexes(self.intervals.len(), &mut self.dice) {
+            for (place, (_, count)) in self.places[at].iter().zip(&self.intervals[at]) {
+                let drawn = &mut self.counts[*place as usize];
+                *drawn = drawn.saturating_add(*count);
+            }
+        }
+    }
+
+    fn quantile(&self, quantile: f64) -> Option<f64> {
+        // A spoilt report may hold any counts.
+        let all: u64 = self.counts.iter().fold(0, |all, count| all.saturating_add(*count));
+        let rank = ((quantile * all as f64).ceil() as u64).max(1);
+        let mut seen = 0u64;
+        let reaches = |count: &u64| {
+            seen = seen.saturating_add(*count);
+            seen >= rank
+        };
+        self.counts.iter().position(reaches).filter(|_| all > 0).map(|at| self.values[at] as f64)
+    }
+}
+
+/// As many indexes as there are intervals, in blocks of neighbours; the end is followed by the beginning. A block is as
+/// long as the cube root of all, the usual choice where nothing is known of how far neighbours resemble each other.
+fn indexes(all: usize, dice: &mut StdRng) -> Vec<usize> {
+    let block = (all as f64).cbrt().ceil() as usize;
+    let mut drawn = Vec::with_capacity(all + block);
+    while drawn.len() < all {
+        let start = dice.random_range(0..all);
+        drawn.extend((start..start + block).map(|at| at % all));
+    }
+    drawn.truncate(all);
+    drawn
+}
+
+fn bounds(mut changes: Vec<f64>) -> (f64, f64) {
+    changes.sort_by(f64::total_cmp);
+    let at = |share: f64| changes.get((share * changes.len() as f64) as usize).copied().unwrap_or(0.0);
+    (at(TAIL), at(1.0 - TAIL))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::measure::dense;
+
+    /// Of independent intervals with the same mean, the interval of the change should seldom miss 0.
+    #[test]
+    fn an_interval_of_95_percent_misses_about_one_in_twenty() {
+        let mut dice = StdRng::seed_from_u64(7);
+        let rounds = 200;
+        let missed = (0..rounds).filter(|round| {
+            let mut run = || (0..60).map(|_| 100.0 + dice.random_range(-10.0..10.0)).collect::<Vec<f64>>();
+            let (low, high) = mean_change(&run(), &run(), *round).unwrap();
+            low > 0.0 || high < 0.0
+        });
+        let missed = missed.count();
+        assert!((2..=25).contains(&missed), "{missed} of {rounds}");
+    }
+
+    #[test]
+    fn a_quantile_of_draws_is_that_of_their_histogram() {
+        let intervals: Vec<Sample> = (0..10).map(|n| vec![(1_000 * (n + 1), 3), (2_000_000, 1)]).collect();
+        let mut draws = Draws::new(&intervals, 1).unwrap();
+        draws.draw();
+        let mut histogram = dense::<u64>();
+        for (value, count) in draws.values.iter().zip(&draws.counts) {
+            histogram.record_n(*value, *count).unwrap();
+        }
+        for quantile in [0.1, 0.5, 0.75, 0.9, 1.0] {
+            let of_draws = draws.quantile(quantile).unwrap() as u64;
+            assert_eq!(histogram.highest_equivalent(of_draws), histogram.value_at_quantile(quantile));
+        }
+    }
+}

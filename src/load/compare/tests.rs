@@ -1,0 +1,73 @@
+use rstest::rstest;
+
+use super::*;
+use crate::load::report::fixture::{MS, Run};
+use crate::load::report::json::document;
+
+fn compared(a: &Run, b: &Run, percent: Option<f64>) -> Comparison {
+    let options = Options { seed: 1, fail_on_regression: percent.map(|percent| percent / 100.0) };
+    compare(&document(&a.report()), &document(&b.report()), options).unwrap()
+}
+
+fn find<'a>(comparison: &'a Comparison, metric: &str) -> &'a Difference {
+    comparison.differences.iter().find(|difference| difference.metric == metric).unwrap()
+}
+
+#[test]
+fn a_run_does_not_differ_from_itself() {
+    let comparison = compared(&Run::calm(), &Run::calm(), Some(0.0));
+    assert!(!comparison.has_regression());
+    assert!(comparison.differences.len() > 10);
+    for difference in &comparison.differences {
+        assert_eq!(difference.change, Some(0.0), "{}", difference.metric);
+        assert!(!difference.is_significant(), "{}", difference.metric);
+    }
+}
+
+/// Every answer takes a quarter of a millisecond more.
+#[rstest]
+#[case::more_than_allowed(Some(3.0), true)]
+#[case::as_much_as_is_allowed(Some(30.0), false)]
+#[case::not_asked(None, false)]
+fn a_slower_run_is_a_regression_if_it_is_slower_than_allowed(#[case] percent: Option<f64>, #[case] expected: bool) {
+    let slower = Run { delay: MS / 50 + MS / 4, ..Run::calm() };
+    let comparison = compared(&Run::calm(), &slower, percent);
+    let p50 = find(&comparison, "submit_job.response.p50");
+    assert!(p50.is_significant());
+    let (low, high) = p50.interval.unwrap();
+    assert!(low <= p50.change.unwrap() + 0.01 && high >= p50.change.unwrap() - 0.01, "{p50:?}");
+    assert_eq!(p50.regression, expected);
+    assert_eq!(comparison.has_regression(), expected);
+    assert!(!find(&comparison, "submit_job.send_delay.p50").regression, "that is the generator's");
+    assert!(!compared(&slower, &Run::calm(), percent).has_regression(), "faster is none");
+}
+
+#[test]
+fn a_violation_where_there_was_none_is_a_regression() {
+    let faulty = Run { faulty: true, ..Run::calm() };
+    let comparison = compared(&Run::calm(), &faulty, Some(50.0));
+    assert!(find(&comparison, "ledger.lost").regression);
+    assert!(comparison.has_regression());
+    assert!(!compared(&faulty, &Run::calm(), Some(50.0)).has_regression());
+}
+
+#[test]
+fn the_same_seed_gives_the_same_intervals() {
+    let slower = Run { slower: MS / 30, ..Run::calm() };
+    assert_eq!(compared(&Run::calm(), &slower, None), compared(&Run::calm(), &slower, None));
+}
+
+#[test]
+fn a_comparison_reads_like_this() {
+    let other = Run { delay: MS / 50 + MS / 4, faulty: true, missed: 2, ..Run::calm() };
+    insta::assert_snapshot!("comparison", render(&compared(&Run::calm(), &other, Some(2.0))));
+}
+
+#[test]
+fn a_spoilt_histogram_is_an_error() {
+    let a = document(&Run::calm().report());
+    let mut b = document(&Run::calm().report());
+    b.times.get_mut("submit_job.response").unwrap().histogram = "AAAA".to_owned();
+    let error = compare(&a, &b, Options { seed: 1, fail_on_regression: None }).unwrap_err().to_string();
+    assert!(error.contains("the histogram of submit_job.response is broken"), "{error}");
+}

@@ -1,0 +1,189 @@
+//! Where connections come from and go to: one resolved address, several source addresses in turn.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
+
+use mio::net::TcpStream;
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Ports that a source address gives, with a margin for what else runs on the machine.
+pub const PORTS_PER_SOURCE: usize = 25_000;
+
+/// Why a run has nowhere to go to, or nothing to come from.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    #[error("the host name `{host}` does not resolve ({source})")]
+    Resolve { host: String, source: io::Error },
+    #[error("the host name `{0}` has no address that can be reached from the given source addresses")]
+    NoAddress(String),
+    #[error("`{0}` is no list of source addresses; write 127.0.0.2-127.0.0.9, or addresses with commas between them")]
+    Sources(String),
+    #[error("{from} to {to} are more than {MOST_SOURCES} addresses")]
+    TooMany { from: IpAddr, to: IpAddr },
+    #[error("{address} cannot be a source address: {source}")]
+    Source { address: IpAddr, source: io::Error },
+}
+
+/// More would be a mistake in writing.
+const MOST_SOURCES: u32 = 4096;
+
+/// Reads `127.0.0.2-127.0.0.9,10.0.0.1`.
+///
+/// # Errors
+/// [`DialError::Sources`], [`DialError::TooMany`].
+pub fn read_sources(text: &str) -> Result<Vec<IpAddr>, DialError> {
+    let wrong = || DialError::Sources(text.to_owned());
+    let mut sources = Vec::new();
+    for part in text.split(',').map(str::trim) {
+        match part.split_once('-') {
+            None => sources.push(part.parse().map_err(|_| wrong())?),
+            Some((from, to)) => {
+                let from: Ipv4Addr = from.trim().parse().map_err(|_| wrong())?;
+                let to: Ipv4Addr = to.trim().parse().map_err(|_| wrong())?;
+                let (first, last) = (u32::from(from), u32::from(to));
+                if first > last {
+                    return Err(wrong());
+                }
+                if last - first >= MOST_SOURCES {
+                    return Err(DialError::TooMany { from: from.into(), to: to.into() });
+                }
+                sources.extend((first..=last).map(|number| IpAddr::V4(number.into())));
+            }
+        }
+    }
+    Ok(sources)
+}
+
+/// How every connection of a shard comes about.
+#[derive(Clone, Debug)]
+pub struct Dialer {
+    to: SocketAddr,
+    /// Used in turn; without any the system chooses.
+    sources: Vec<IpAddr>,
+    next: usize,
+}
+
+impl Dialer {
+    /// Looks the host up and tries every source address. On loopback, `connections` get as many sources as they need
+    /// unless some are given.
+    ///
+    /// # Errors
+    /// [`DialError`]
+    pub fn new(host: &str, port: u16, given: &[IpAddr], connections: usize) -> Result<Self, DialError> {
+        let found = (host, port).to_socket_addrs();
+        let found = found.map_err(|source| DialError::Resolve { host: host.to_owned(), source })?;
+        let fits = |to: &SocketAddr| given.iter().all(|source| source.is_ipv4() == to.is_ipv4());
+        let found: Vec<SocketAddr> = found.filter(fits).collect();
+        // `localhost` has two; the one where somebody listens is meant.
+        let wait = std::time::Duration::from_secs(2);
+        let heard = found.iter().find(|to| found.len() > 1 && std::net::TcpStream::connect_timeout(to, wait).is_ok());
+        let to = heard.or(found.first()).copied().ok_or_else(|| DialError::NoAddress(host.to_owned()))?;
+        let mut sources = given.to_vec();
+        if sources.is_empty() && to.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST) && connections > PORTS_PER_SOURCE {
+            let wanted = connections.div_ceil(PORTS_PER_SOURCE).min(200) as u8;
+            sources.extend((1..=wanted).map(|last| IpAddr::V4(Ipv4Addr::new(127, 0, 0, last))));
+        }
+        for source in &sources {
+            let tried = std::net::UdpSocket::bind((*source, 0));
+            tried.map_err(|error| DialError::Source { address: *source, source: error })?;
+        }
+        Ok(Self { to, sources, next: 0 })
+    }
+
+    /// The hub's address.
+    pub fn to(&self) -> SocketAddr {
+        self.to
+    }
+
+    /// Where connections come from in turn; empty where the system chooses.
+    pub fn sources(&self) -> &[IpAddr] {
+        &self.sources
+    }
+
+    /// The same for another shard, which begins with another source.
+    pub fn for_shard(&self, shard: usize) -> Self {
+        Self { next: shard, ..self.clone() }
+    }
+
+    /// Begins to connect; whether it succeeds shows when the stream becomes writable. `from`: the source address that
+    /// this one wants.
+    ///
+    /// # Errors
+    /// The system's, such as no more descriptors or ports.
+    pub fn connect(&mut self, from: Option<IpAddr>) -> io::Result<TcpStream> {
+        let socket = Socket::new(Domain::for_address(self.to), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        let source = from.or_else(|| {
+            self.next = self.next.wrapping_add(1);
+            self.sources.get(self.next % self.sources.len().max(1)).copied()
+        });
+        if let Some(source) = source {
+            late_port(&socket);
+            socket.bind(&SocketAddr::new(source, 0).into())?;
+        }
+        match socket.connect(&self.to.into()) {
+            Err(error) if !is_under_way(&error) => return Err(error),
+            _ => {}
+        }
+        Ok(TcpStream::from_std(socket.into()))
+    }
+}
+
+#[cfg(unix)]
+fn is_under_way(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error())
+}
+
+#[cfg(not(unix))]
+fn is_under_way(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
+/// Lets the port be chosen when the destination is known, so that ports are counted per destination. Without it, it only
+/// gets tight earlier.
+#[cfg(target_os = "linux")]
+fn late_port(socket: &Socket) {
+    let _ = nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::IpBindAddressNoPort, &true);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn late_port(_socket: &Socket) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("127.0.0.2", &["127.0.0.2"])]
+    #[case("127.0.0.254-127.0.1.1", &["127.0.0.254", "127.0.0.255", "127.0.1.0", "127.0.1.1"])]
+    #[case("127.0.0.2 - 127.0.0.3, ::1", &["127.0.0.2", "127.0.0.3", "::1"])]
+    fn sources_are_read(#[case] text: &str, #[case] expected: &[&str]) {
+        let expected: Vec<IpAddr> = expected.iter().map(|text| text.parse().unwrap()).collect();
+        assert_eq!(read_sources(text).unwrap(), expected);
+    }
+
+    #[rstest]
+    #[case("", "no list of source addresses")]
+    #[case("127.0.0.9-127.0.0.2", "no list of source addresses")]
+    #[case("127.0.0.2-", "no list of source addresses")]
+    #[case("10.0.0.0-11.0.0.0", "more than 4096")]
+    fn other_words_are_refused(#[case] text: &str, #[case] about: &str) {
+        let error = read_sources(text).unwrap_err().to_string();
+        assert!(error.contains(about), "{error}");
+    }
+
+    #[test]
+    fn a_source_that_is_not_ours_is_named() {
+        let error = Dialer::new("127.0.0.1", 1, &["203.0.113.1".parse().unwrap()], 1).unwrap_err().to_string();
+        assert!(error.starts_with("203.0.113.1 cannot be a source address: "), "{error}");
+    }
+
+    #[test]
+    fn loopback_gets_as_many_sources_as_it_needs() {
+        let dialer = Dialer::new("127.0.0.1", 1, &[], 60_000).unwrap();
+        assert_eq!(dialer.sources().len(), 3);
+        assert!(Dialer::new("127.0.0.1", 1, &[], 20_000).unwrap().sources().is_empty());
+    }
+}

@@ -1,0 +1,215 @@
+//! WebSocket frames for a load: read where they lie, written where they leave.
+//!
+//! [`crate::transport::codec`] exists to show what was wrong with a frame; this one only wants to be done with it. Nothing is
+//! copied but a frame that has not come whole.
+
+use std::ops::Range;
+
+/// Room for the header of a masked frame of 126 to 65,535 bytes, which most are.
+const HEADER: usize = 8;
+/// RFC 6455, section 5.5.
+const CONTROL_PAYLOAD: u64 = 125;
+
+pub const CONTINUATION: u8 = 0;
+pub const TEXT: u8 = 1;
+pub const BINARY: u8 = 2;
+pub const CLOSE: u8 = 8;
+pub const PING: u8 = 9;
+pub const PONG: u8 = 10;
+
+/// What the front of a stream holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Front {
+    /// A whole frame with its payload at this place; the frame ends where the payload does.
+    Frame { opcode: u8, fin: bool, payload: Range<usize> },
+    /// Not yet; with at least so many bytes there is more to say.
+    Partial(usize),
+    /// What no hub may send, or what is more than we take.
+    Wrong(&'static str),
+}
+
+/// Looks at the first frame of `bytes`; a payload may have at most `limit` bytes.
+pub fn front(bytes: &[u8], limit: usize) -> Front {
+    let [first, second, ..] = *bytes else { return Front::Partial(2) };
+    let opcode = first & 0x0f;
+    if first & 0x70 != 0 {
+        return Front::Wrong("reserved bits are set");
+    }
+    if second & 0x80 != 0 {
+        return Front::Wrong("a frame from the hub is masked");
+    }
+    let (length, start) = match second & 0x7f {
+        126 => match bytes.get(2..4) {
+            Some(&[high, low]) => (u64::from(u16::from_be_bytes([high, low])), 4),
+            _ => return Front::Partial(4),
+        },
+        127 => match bytes.get(2..10).and_then(|bytes| bytes.try_into().ok()) {
+            Some(bytes) => (u64::from_be_bytes(bytes), 10),
+            None => return Front::Partial(10),
+        },
+        short => (u64::from(short), 2),
+    };
+    let fin = first & 0x80 != 0;
+    match opcode {
+        CONTINUATION | TEXT | BINARY => {}
+        CLOSE | PING | PONG if fin && length <= CONTROL_PAYLOAD => {}
+        CLOSE | PING | PONG => return Front::Wrong("a control frame is too long or in pieces"),
+        _ => return Front::Wrong("a reserved opcode"),
+    }
+    let Some(length) = usize::try_from(length).ok().filter(|length| *length <= limit) else {
+        return Front::Wrong("a frame is longer than we take");
+    };
+    let end = start + length;
+    if bytes.len() < end { Front::Partial(end) } else { Front::Frame { opcode, fin, payload: start..end } }
+}
+
+/// Mask keys for a load. RFC 6455 wants them unpredictable to protect caches on the way from scripts in browsers, which a load generator is not.
+#[derive(Clone, Debug)]
+pub struct Masks(u64);
+
+impl Masks {
+    pub fn new(seed: u64) -> Self {
+        Self(seed | 1)
+    }
+
+    fn next(&mut self) -> [u8; 4] {
+        // xorshift64
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        ((self.0 >> 32) as u32).to_ne_bytes()
+    }
+}
+
+/// Appends one masked frame whose payload `write` appends; how many bytes the payload has.
+pub fn append(out: &mut Vec<u8>, opcode: u8, masks: &mut Masks, write: impl FnOnce(&mut Vec<u8>)) -> usize {
+    let begin = out.len();
+    out.extend_from_slice(&[0; HEADER]);
+    write(out);
+    let length = out.len() - begin - HEADER;
+    let key = masks.next();
+    mask(&mut out[begin + HEADER..], key);
+    let mut header = [0x80 | opcode, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let size = match length {
+        0..=125 => {
+            header[1] = 0x80 | length as u8;
+            2
+        }
+        126..=0xffff => {
+            header[1] = 0x80 | 126;
+            header[2..4].copy_from_slice(&(length as u16).to_be_bytes());
+            4
+        }
+        _ => {
+            header[1] = 0x80 | 127;
+            header[2..10].copy_from_slice(&(length as u64).to_be_bytes());
+            10
+        }
+    };
+    header[size..size + 4].copy_from_slice(&key);
+    let header = &header[..size + 4];
+    if header.len() == HEADER {
+        out[begin..begin + HEADER].copy_from_slice(header);
+    } else {
+        out.splice(begin..begin + HEADER, header.iter().copied());
+    }
+    length
+}
+
+fn mask(bytes: &mut [u8], key: [u8; 4]) {
+    let [a, b, c, d] = key;
+    let word = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let mut words = bytes.chunks_exact_mut(8);
+    for chunk in &mut words {
+        // A chunk of eight has eight bytes.
+        if let Ok(eight) = <[u8; 8]>::try_from(&*chunk) {
+            chunk.copy_from_slice(&(u64::from_ne_bytes(eight) ^ word).to_ne_bytes());
+        }
+    }
+    for (index, byte) in words.into_remainder().iter_mut().enumerate() {
+        *byte ^= key[index % 4];
+    }
+}
+
+/// The code that a close frame's payload names; 1005, "none was given", where it names none (RFC 6455, section 7.1.5).
+pub fn close_code(payload: &[u8]) -> u16 {
+    match payload {
+        [high, low, ..] => u16::from_be_bytes([*high, *low]),
+        _ => 1005,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{Frame, Received};
+    use crate::transport::codec::{self, Decoder};
+    use crate::transport::{Limits, Role};
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    const LIMIT: usize = 1 << 20;
+
+    #[rstest]
+    #[case(0)]
+    #[case(125)]
+    #[case(126)]
+    #[case(0xffff)]
+    #[case(0x1_0000)]
+    fn what_is_written_is_read_by_the_strict_codec(#[case] length: usize) {
+        let payload: Vec<u8> = (0..length).map(|index| b'a' + (index % 26) as u8).collect();
+        let mut out = b"before".to_vec();
+        assert_eq!(append(&mut out, TEXT, &mut Masks::new(7), |out| out.extend_from_slice(&payload)), length);
+        let mut input = &out[6..];
+        let Some(Received::Message(message)) = Decoder::new(Role::Server, Limits::default()).next(&mut input) else {
+            panic!("no message in {:?}", &out[..16]);
+        };
+        assert_eq!((message.payload == payload, message.binary, input.len()), (true, false, 0));
+    }
+
+    #[rstest]
+    #[case(Frame::text("x".repeat(300)).unmasked(), TEXT)]
+    #[case(Frame::text("x").unmasked(), TEXT)]
+    #[case(Frame::binary("x".repeat(70_000)).unmasked(), BINARY)]
+    #[case(Frame::ping("x").unmasked(), PING)]
+    fn what_a_hub_writes_is_found_once_it_is_whole(#[case] frame: Frame, #[case] opcode: u8) {
+        let mut bytes = Vec::new();
+        codec::encode(&frame, [0; 4], &mut bytes);
+        for cut in [0, 1, 2, 3, 5, bytes.len() - 1] {
+            let Front::Partial(need) = front(&bytes[..cut.min(bytes.len() - 1)], LIMIT) else { panic!("cut at {cut}") };
+            assert!(need <= bytes.len());
+        }
+        let length = bytes.len();
+        bytes.extend(b"next");
+        let payload = length - frame.payload.len()..length;
+        assert_eq!(front(&bytes, LIMIT), Front::Frame { opcode, fin: true, payload });
+    }
+
+    #[rstest]
+    #[case(&[0xc1, 0])]
+    #[case(&[0x83, 0])]
+    #[case(&[0x81, 0x80])]
+    #[case(&[0x09, 0])]
+    #[case(&[0x89, 126, 0, 126])]
+    #[case(&[0x81, 127, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff])]
+    fn what_no_hub_may_send_is_refused(#[case] bytes: &[u8]) {
+        assert!(matches!(front(bytes, LIMIT), Front::Wrong(_)));
+    }
+
+    #[rstest]
+    #[case(&[], 1005)]
+    #[case(&[3], 1005)]
+    #[case(&[3, 0xe8, b'x'], 1000)]
+    fn close_codes(#[case] payload: &[u8], #[case] code: u16) {
+        assert_eq!(close_code(payload), code);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_lead_beyond_their_end(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            if let Front::Frame { payload, .. } = front(&bytes, LIMIT) {
+                prop_assert!(payload.end <= bytes.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What a run will need of the machine, looked at before it begins, with advice where it will not get it.
+
+use super::dial::PORTS_PER_SOURCE;
+use crate::load::measure::ErrorKind;
+
+/// Bytes that a plain connection takes here, buffers included; a measured figure with some room.
+const CONNECTION: u64 = 4 << 10;
+/// The same of a TLS connection.
+const TLS_CONNECTION: u64 = 32 << 10;
+/// Descriptors that are not connections: files, pipes, what the runtime needs.
+const SPARE: u64 = 100;
+
+/// What a run is going to need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Need {
+    pub connections: u64,
+    pub sources: u64,
+    pub tls: bool,
+    /// The hub runs in this process, too, so that every connection takes two descriptors.
+    pub embedded: bool,
+    /// The hub is on this machine, so that ports are the only limit to sources.
+    pub loopback: bool,
+}
+
+/// What the machine has; `None` where it does not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Have {
+    pub descriptors: Option<u64>,
+    pub ports: Option<u64>,
+    pub memory: Option<u64>,
+}
+
+/// Something that is missing, and what to change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lack {
+    pub kind: ErrorKind,
+    pub text: String,
+}
+
+/// Looks at the machine. The limit of descriptors is raised to what this process may have.
+pub fn look() -> Have {
+    Have { descriptors: descriptors(), ports: ports(), memory: memory() }
+}
+
+/// What is missing, if anything is.
+pub fn lacks(need: &Need, have: &Have) -> Vec<Lack> {
+    let mut lacks = Vec::new();
+    let mut lack = |text: String| lacks.push(Lack { kind: ErrorKind::Resources, text });
+    let descriptors = need.connections * if need.embedded { 2 } else { 1 } + SPARE;
+    if let Some(limit) = have.descriptors.filter(|limit| *limit < descriptors) {
+        let beside = if need.embedded { ", or run the hub in a process of its own (`hubproof serve`)" } else { "" };
+        lack(format!(
+            "{} connections need {descriptors} file descriptors, and this process may have {limit}: raise the limit (`ulimit -n {descriptors}`, or LimitNOFILE= of the service){beside}",
+            need.connections
+        ));
+    }
+    if let Some(ports) = have.ports {
+        let sources = need.sources.max(1);
+        let usable = ports.min(PORTS_PER_SOURCE as u64);
+        if need.connections > usable * sources {
+            let wanted = need.connections.div_ceil(usable.max(1));
+            let advice = if need.loopback {
+                format!("give {wanted} source addresses (`--source 127.0.0.1-127.0.0.{wanted}`)")
+            } else {
+                format!(
+                    "give {wanted} source addresses of this machine (`--source`), or widen net.ipv4.ip_local_port_range"
+                )
+            };
+            lack(format!(
+                "{} connections to one address need as many ports, and {sources} source {} some {}: {advice}",
+                need.connections,
+                if sources == 1 { "address has" } else { "addresses have" },
+                usable * sources
+            ));
+        }
+    }
+    let memory = need.connections * if need.tls { TLS_CONNECTION } else { CONNECTION };
+    if let Some(free) = have.memory.filter(|free| *free < memory) {
+        lack(format!(
+            "{} connections need some {} MiB of memory, and {} MiB are free: use fewer",
+            need.connections,
+            memory >> 20,
+            free >> 20
+        ));
+    }
+    lacks
+}
+
+/// Files that may be open at a time, once the limit is as high as we may set it ourselves.
+#[cfg(unix)]
+fn descriptors() -> Option<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current < limit.maximum {
+        // If it must not be raised after all, the old one stays, and is told.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    }
+    getrlimit(Resource::Nofile).current
+}
+
+#[cfg(not(unix))]
+fn descriptors() -> Option<u64> {
+    None
+}
+
+/// Ports that the system gives out by itself, per source address.
+fn ports() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
+    let mut words = text.split_whitespace().map(|word| word.parse::<u64>().ok());
+    let (first, last) = (words.next()??, words.next()??);
+    Some((last + 1).saturating_sub(first))
+}
+
+/// Bytes of memory that are to be had.
+fn memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    const NEED: Need = Need { connections: 18_000, sources: 0, tls: false, embedded: false, loopback: true };
+    const HAVE: Have = Have { descriptors: Some(20_000), ports: Some(28_232), memory: Some(1 << 30) };
+
+    #[rstest]
+    #[case(NEED, HAVE, &[])]
+    #[case(Need { connections: 30_000, ..NEED }, HAVE, &["ulimit -n 30100", "--source 127.0.0.1-127.0.0.2"])]
+    #[case(Need { connections: 30_000, sources: 2, ..NEED }, HAVE, &["ulimit -n 30100"])]
+    #[case(Need { connections: 30_000, loopback: false, ..NEED }, HAVE, &["ulimit -n 30100", "ip_local_port_range"])]
+    #[case(Need { embedded: true, ..NEED }, HAVE, &["hubproof serve"])]
+    #[case(Need { tls: true, ..NEED }, Have { memory: Some(100 << 20), ..HAVE }, &["100 MiB are free"])]
+    #[case(Need { connections: 1_000_000, ..NEED }, Have::default(), &[])]
+    fn what_is_missing_is_said_with_what_to_change(#[case] need: Need, #[case] have: Have, #[case] about: &[&str]) {
+        let lacks = lacks(&need, &have);
+        assert_eq!(lacks.len(), about.len(), "{lacks:?}");
+        for (lack, about) in lacks.iter().zip(about) {
+            assert!(lack.text.contains(about), "{}", lack.text);
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_machine_tells_what_it_has() {
+        let have = look();
+        assert!(have.descriptors.is_none_or(|limit| limit > SPARE), "{have:?}");
+        assert!(have.ports.is_some_and(|ports| ports > 100) && have.memory.is_some(), "{have:?}");
+    }
+}

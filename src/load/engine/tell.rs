@@ -1,0 +1,56 @@
+//! What a shard tells the thread that folds: ledger entries by the batch, intervals by the second.
+
+use std::sync::mpsc::SyncSender;
+
+use crate::load::ledger::Entry;
+use crate::load::measure::Interval;
+
+/// Entries that are told together.
+const BATCH: usize = 1024;
+/// How many parcels may wait for the fold, of all shards. A shard that finds no place waits, which shows as a stall.
+pub const PARCELS: usize = 1024;
+
+/// One letter to the fold.
+#[derive(Debug)]
+pub enum Parcel {
+    Entries(Vec<Entry>),
+    Intervals(Vec<Interval>),
+    /// Journeys that are under way in a shard, and are waited for at the end.
+    UnderWay {
+        shard: usize,
+        journeys: u64,
+    },
+    /// A shard is done.
+    Ended,
+}
+
+pub struct Tell {
+    to: SyncSender<Parcel>,
+    entries: Vec<Entry>,
+}
+
+impl Tell {
+    pub fn new(to: SyncSender<Parcel>) -> Self {
+        Self { to, entries: Vec::new() }
+    }
+
+    pub fn note(&mut self, entry: Entry) {
+        self.entries.push(entry);
+        if self.entries.len() >= BATCH {
+            self.flush();
+        }
+    }
+
+    /// Tells what has been noted so far.
+    pub fn flush(&mut self) {
+        if !self.entries.is_empty() {
+            let entries = std::mem::replace(&mut self.entries, Vec::with_capacity(BATCH));
+            self.say(Parcel::Entries(entries));
+        }
+    }
+
+    /// A fold that is gone has been told to be: nobody wants to know.
+    pub fn say(&self, parcel: Parcel) {
+        drop(self.to.send(parcel));
+    }
+}

@@ -1,0 +1,147 @@
+//! The histories of all items in one arena: sixteen bytes a step, linked, and given back when an item is forgotten.
+
+use super::account::Step;
+use super::{Mark, NOBODY};
+
+/// Steps that are kept of an item: the first ones and the last.
+const MOST_STEPS: u8 = 12;
+/// Steps that are kept of all items. When it is full, new steps are only counted.
+const MOST_IN_ALL: usize = 1 << 22;
+
+const NONE: u32 = u32::MAX;
+
+/// The steps of one item.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Chain {
+    first: u32,
+    last: u32,
+    kept: u8,
+    /// Stops at its end.
+    omitted: u16,
+}
+
+impl Default for Chain {
+    fn default() -> Self {
+        Self { first: NONE, last: NONE, kept: 0, omitted: 0 }
+    }
+}
+
+/// Microseconds and the mark share eight bytes.
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    at_and_mark: u64,
+    party: u32,
+    next: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Histories {
+    links: Vec<Link>,
+    free: u32,
+}
+
+impl Default for Histories {
+    fn default() -> Self {
+        Self { links: Vec::new(), free: NONE }
+    }
+}
+
+impl Histories {
+    pub fn push(&mut self, chain: &mut Chain, step: Step) {
+        let party = match step.what {
+            Mark::Published { receivers } => receivers,
+            _ => step.party,
+        };
+        let link = Link { at_and_mark: (step.at / 1_000) << 8 | u64::from(code(step.what)), party, next: NONE };
+        if chain.kept >= MOST_STEPS {
+            // The last is replaced, so that the end of the story is there.
+            self.links[chain.last as usize] = link;
+            chain.omitted = chain.omitted.saturating_add(1);
+            return;
+        }
+        let Some(index) = self.place(link) else {
+            chain.omitted = chain.omitted.saturating_add(1);
+            return;
+        };
+        match chain.last {
+            NONE => chain.first = index,
+            last => self.links[last as usize].next = index,
+        }
+        chain.last = index;
+        chain.kept += 1;
+    }
+
+    fn place(&mut self, link: Link) -> Option<u32> {
+        if self.free != NONE {
+            let index = self.free;
+            self.free = self.links[index as usize].next;
+            self.links[index as usize] = link;
+            return Some(index);
+        }
+        if self.links.len() >= MOST_IN_ALL {
+            return None;
+        }
+        self.links.push(link);
+        Some(self.links.len() as u32 - 1)
+    }
+
+    pub fn steps(&self, chain: &Chain) -> Vec<Step> {
+        let mut steps = Vec::with_capacity(chain.kept.into());
+        let mut index = chain.first;
+        while index != NONE {
+            let link = self.links[index as usize];
+            steps.push(step(link));
+            index = link.next;
+        }
+        steps
+    }
+
+    pub fn omitted(chain: &Chain) -> u64 {
+        chain.omitted.into()
+    }
+
+    /// Gives the steps back.
+    pub fn forget(&mut self, chain: &mut Chain) {
+        if chain.last != NONE {
+            self.links[chain.last as usize].next = self.free;
+            self.free = chain.first;
+        }
+        *chain = Chain::default();
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.links.capacity() * size_of::<Link>()
+    }
+}
+
+const MARKS: [Mark; 11] = [
+    Mark::Attempted,
+    Mark::Acknowledged,
+    Mark::Refused,
+    Mark::Unsure,
+    Mark::Assigned,
+    Mark::Released,
+    Mark::Cancelled,
+    Mark::Delivered,
+    Mark::Completed,
+    Mark::Failed,
+    Mark::Named(0),
+];
+const PUBLISHED: u8 = MARKS.len() as u8;
+
+fn code(mark: Mark) -> u8 {
+    let like = |known: &Mark| match (known, mark) {
+        (Mark::Named(_), Mark::Named(_)) => true,
+        (known, mark) => *known == mark,
+    };
+    MARKS.iter().position(like).map_or(PUBLISHED, |at| at as u8)
+}
+
+fn step(link: Link) -> Step {
+    let at = (link.at_and_mark >> 8) * 1_000;
+    match MARKS.get((link.at_and_mark & 0xff) as usize) {
+        Some(what) => Step { at, party: link.party, what: *what },
+        // A published message is the sender's own; the sender stands in the item.
+        None => Step { at, party: NOBODY, what: Mark::Published { receivers: link.party } },
+    }
+}

@@ -1,0 +1,215 @@
+use hdrhistogram::Histogram;
+use proptest::prelude::*;
+use rstest::rstest;
+
+use super::histogram::DecodeError;
+use super::*;
+use crate::load::{Nanos, SECOND};
+
+const MS: Nanos = 1_000_000;
+
+fn layout() -> Layout {
+    Layout::new(Names { messages: vec!["submit".to_owned(), "claim".to_owned()], journeys: vec!["jobs".to_owned()] })
+}
+
+fn recorder(warmup: Nanos, duration: Option<Nanos>) -> Recorder {
+    Recorder::new(layout(), Phases::new(SECOND, warmup, duration))
+}
+
+const RESPONSE: Timing = Timing::Message(0, MessageTime::Response);
+const SENT: Count = Count::Message(0, MessageCount::Sent);
+
+#[test]
+fn every_timing_and_count_has_a_place_and_a_name_of_its_own() {
+    let layout = layout();
+    for (place, timing) in layout.timings().into_iter().enumerate() {
+        assert_eq!(layout.timing(timing), place, "{timing:?}");
+    }
+    for (place, count) in layout.counts().into_iter().enumerate() {
+        assert_eq!(layout.count(count), place, "{count:?}");
+    }
+    let mut names: Vec<String> = layout.timings().into_iter().map(|timing| layout.timing_name(timing)).collect();
+    names.extend(layout.counts().into_iter().map(|count| layout.count_name(count)));
+    let all = names.len();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), all);
+}
+
+#[test]
+fn intervals_end_on_time_and_none_is_left_out() {
+    let mut recorder = recorder(0, None);
+    recorder.sent(0, 0, 10);
+    recorder.sent(0, 2 * SECOND, 3 * SECOND - 1);
+    recorder.sent(0, 3 * SECOND, 3 * SECOND);
+    let intervals = recorder.intervals(4 * SECOND);
+    let ends: Vec<(Nanos, Nanos)> = intervals.iter().map(|interval| (interval.from, interval.to)).collect();
+    assert_eq!(ends, (0..4).map(|n| (n * SECOND, (n + 1) * SECOND)).collect::<Vec<_>>());
+    let sent: Vec<u64> = intervals.iter().map(|interval| interval.counts[layout().count(SENT)]).collect();
+    assert_eq!(sent, [1, 0, 1, 1], "by the time it was really sent");
+    assert_eq!(recorder.intervals(4 * SECOND), []);
+    let last = recorder.finish(4 * SECOND + 5);
+    assert_eq!(
+        last.iter().map(|interval| (interval.from, interval.to)).collect::<Vec<_>>(),
+        [(4 * SECOND, 4 * SECOND + 5)]
+    );
+}
+
+/// A sample belongs to the total if it was due in the measured time: 2 s to 4 s, and it is answered 300 ms later.
+#[rstest]
+#[case::warmup(1_500 * MS, 0)]
+#[case::answered_in_it_but_due_before(1_900 * MS, 0)]
+#[case::first(2_000 * MS, 1)]
+#[case::answered_in_the_drain(3_900 * MS, 1)]
+#[case::drain(4_000 * MS, 0)]
+fn the_total_is_what_was_due_in_the_measured_time(#[case] due: Nanos, #[case] counted: u64) {
+    let mut recorder = recorder(2 * SECOND, Some(2 * SECOND));
+    recorder.answered(0, due, due, due + 300 * MS);
+    let mut series = Series::new(layout(), 1);
+    recorder.finish(6 * SECOND).into_iter().for_each(|interval| {
+        series.add(interval);
+    });
+    assert_eq!(series.total().timing(&layout(), RESPONSE).map_or(0, |histogram| histogram.len()), counted);
+    assert_eq!(series.total().time, 2 * SECOND);
+    let phases: Vec<Phase> = series.intervals().iter().map(|interval| interval.phase).collect();
+    assert_eq!(phases, [Phase::Warmup, Phase::Warmup, Phase::Measured, Phase::Measured, Phase::Drain, Phase::Drain]);
+}
+
+#[test]
+fn an_interruption_ends_the_measured_time_with_its_last_whole_interval() {
+    let mut recorder = recorder(0, Some(60 * SECOND));
+    for n in 0..25 {
+        recorder.sent(0, n * 100 * MS, n * 100 * MS);
+    }
+    recorder.drain_from(2_500 * MS);
+    recorder.answered(0, 2_400 * MS, 2_400 * MS, 3_000 * MS);
+    let mut series = Series::new(layout(), 1);
+    recorder.finish(4 * SECOND).into_iter().for_each(|interval| {
+        series.add(interval);
+    });
+    assert_eq!(series.total().time, 2 * SECOND);
+    assert_eq!(series.total().rate(&layout(), SENT), 10.0);
+    assert_eq!(series.total().count(&layout(), SENT), 25);
+    assert_eq!(series.total().timing(&layout(), RESPONSE).map(|histogram| histogram.len()), Some(1));
+}
+
+#[test]
+fn what_is_longer_than_the_histogram_reaches_is_counted_as_clamped() {
+    let mut recorder = recorder(0, None);
+    recorder.answered(0, 0, 10, HIGHEST + SECOND);
+    let mut series = Series::new(layout(), 1);
+    recorder.finish(HIGHEST + 2 * SECOND).into_iter().for_each(|interval| {
+        series.add(interval);
+    });
+    assert_eq!(series.total().count(&layout(), Count::Run(RunCount::Clamped)), 2, "response and service");
+    let response = series.total().timing(&layout(), RESPONSE).unwrap();
+    assert!(response.equivalent(response.max(), HIGHEST));
+}
+
+#[test]
+fn a_level_stays_until_it_is_told_anew_and_shards_add_up() {
+    let shard = |levels: &[(Nanos, u64)]| {
+        let mut recorder = recorder(0, None);
+        levels.iter().for_each(|(at, level)| recorder.gauge(Gauge::Connections, *level, *at));
+        recorder.core(0, 0.5, 1_500 * MS);
+        recorder.intervals(2 * SECOND)
+    };
+    let mut series = Series::new(layout(), 2);
+    for interval in shard(&[(0, 5), (1, 3)]).into_iter().chain(shard(&[(SECOND, 10)])) {
+        series.add(interval);
+    }
+    let levels: Vec<Level> =
+        series.intervals().iter().map(|interval| interval.gauges[Gauge::Connections as usize]).collect();
+    assert_eq!(levels, [Level { last: 3, highest: 5 }, Level { last: 13, highest: 13 }]);
+    assert_eq!(series.intervals()[1].cores, [Core { core: 0, busy: 0.5 }]);
+}
+
+#[test]
+fn an_interval_is_complete_when_every_shard_has_told_it() {
+    let mut series = Series::new(layout(), 2);
+    let (mut one, mut other) = (recorder(0, None), recorder(0, None));
+    let ahead = one.intervals(3 * SECOND);
+    assert!(ahead.into_iter().all(|interval| series.add(interval).is_none()));
+    let behind: Vec<bool> = other.intervals(2 * SECOND).into_iter().map(|i| series.add(i).is_some()).collect();
+    assert_eq!(behind, [true, true]);
+    series.finish();
+    assert_eq!(series.intervals().len(), 3, "a shard that has died is not waited for");
+}
+
+#[test]
+fn a_long_run_has_a_coarser_series_and_the_same_total() {
+    let mut recorder = recorder(SECOND, None);
+    let seconds = 3 * MOST_INTERVALS as u64;
+    let mut series = Series::new(layout(), 1);
+    for second in 0..seconds {
+        let at = second * SECOND;
+        if second % 10 == 1 {
+            recorder.answered(0, at, at, at + (second % 7) * MS);
+        }
+        recorder.intervals(at + SECOND).into_iter().for_each(|interval| {
+            series.add(interval);
+        });
+    }
+    assert!(series.intervals().len() <= MOST_INTERVALS);
+    let covered: Nanos = series.intervals().iter().map(|interval| interval.to - interval.from).sum();
+    assert_eq!(covered, seconds * SECOND);
+    let index = layout().timing(RESPONSE);
+    let mut merged = dense::<u64>();
+    series.intervals()[1..].iter().for_each(|interval| interval.timings[index].add_to(&mut merged));
+    assert_eq!(merged.len(), seconds / 10);
+    assert_eq!(Some(&merged), series.total().timing(&layout(), RESPONSE));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+
+    /// The merge of intervals and shards is the histogram of all samples: its percentiles are those of the sorted samples,
+    /// to the histogram's step.
+    #[test]
+    fn percentiles_are_those_of_the_samples(
+        samples in prop::collection::vec((0..3_000u64, prop_oneof![0..3 * SECOND, 0..20 * MS], 0..2usize), 1..300),
+        quantile in 0.0..=1.0f64,
+    ) {
+        let mut shards: Vec<Recorder> = (0..2).map(|_| recorder(0, None)).collect();
+        let mut by_end = samples.clone();
+        by_end.sort_by_key(|(due, took, _)| due * MS + took);
+        for (due, took, shard) in by_end {
+            shards[shard].answered(0, due * MS, due * MS, due * MS + took);
+        }
+        let mut series = Series::new(layout(), 2);
+        let end = 7 * SECOND;
+        for interval in shards.into_iter().flat_map(|shard| shard.finish(end)) {
+            series.add(interval);
+        }
+        let total = series.total().timing(&layout(), RESPONSE).unwrap();
+        let mut sorted: Vec<Nanos> = samples.iter().map(|(_, took, _)| *took).collect();
+        sorted.sort_unstable();
+        let rank = ((quantile * sorted.len() as f64).ceil() as usize).clamp(1, sorted.len());
+        prop_assert_eq!(total.len(), samples.len() as u64);
+        prop_assert_eq!(total.value_at_quantile(quantile), total.highest_equivalent(sorted[rank - 1]));
+        let step = total.equivalent_range(sorted[rank - 1]);
+        prop_assert!(step <= 512 || step * 1_000 <= sorted[rank - 1], "a step of {} at {}", step, sorted[rank - 1]);
+    }
+
+    #[test]
+    fn bytes_that_are_no_histogram_of_ours_are_refused(bytes in prop::collection::vec(any::<u8>(), 1..200), flip in 0usize..200) {
+        prop_assert!(Compact::decode(&bytes).is_err());
+        let mut one = dense::<u64>();
+        one.record_n(5 * MS, 7).unwrap();
+        one.record_n(9 * MS, 3).unwrap();
+        let mut spoilt = Compact::new(&one).bytes().to_vec();
+        let at = flip % spoilt.len();
+        spoilt[at] ^= 0x55;
+        // Whatever it says now, reading ends, and what is read can be used.
+        if let Ok(read) = Compact::decode(&spoilt) {
+            read.histogram().map(|histogram| histogram.max());
+        }
+    }
+}
+
+#[test]
+fn a_histogram_with_other_bounds_is_refused_before_it_is_read() {
+    let mut other = Histogram::<u64>::new_with_bounds(1, u64::MAX / 2, 5).unwrap();
+    other.record(3).unwrap();
+    assert_eq!(Compact::decode(Compact::new(&other).bytes()), Err(DecodeError::Bounds));
+}

@@ -1,0 +1,148 @@
+//! Flags that change the numbers of a plan: how many, how fast, how long.
+
+use std::time::Duration;
+
+use super::{Plan, Ramp, Stage};
+use crate::diagnostic::suggest;
+
+/// What flags say; whatever is absent stays as the plan has it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Overrides {
+    /// How many clients a role has. Each role may stand here by its plural, too: `workers`.
+    pub population: Vec<(String, u32)>,
+    /// Journeys that are due in a second, for every role with arrivals. Their shape stays: it is stretched so that its
+    /// highest stage has this rate.
+    pub rate: Option<f64>,
+    pub warm_up: Option<Duration>,
+    pub duration: Option<Duration>,
+    pub drain: Option<Duration>,
+    /// Until every population is connected.
+    pub ramp: Option<Duration>,
+}
+
+/// A flag that does not fit the plan.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum BadOverride {
+    #[error("the plan has no role `{name}`: {advice}")]
+    NoRole { name: String, advice: String },
+    #[error(
+        "no role of the plan has arrivals, so there is no rate to change: its journeys begin when a client is done with the last one"
+    )]
+    NoArrivals,
+    #[error("a rate is a number above 0, not {0}")]
+    BadRate(String),
+}
+
+impl Plan {
+    /// The plan with other numbers.
+    pub fn with(mut self, overrides: &Overrides) -> Result<Self, BadOverride> {
+        for (name, number) in &overrides.population {
+            let place = self.roles.iter().position(|role| role.name == *name || plural(&role.name) == *name);
+            let Some(place) = place else {
+                let names: Vec<&str> = self.roles.iter().map(|role| role.name.as_str()).collect();
+                let list = format!("its roles are {}", names.join(", "));
+                return Err(BadOverride::NoRole { name: name.clone(), advice: suggest(name, names, &list) });
+            };
+            self.roles[place].population.number = *number;
+        }
+        if let Some(rate) = overrides.rate {
+            self.offer(rate)?;
+        }
+        if let Some(ramp) = overrides.ramp {
+            self.roles.iter_mut().for_each(|role| role.population.ramp = Ramp::Over(ramp));
+        }
+        self.phases.warm_up = overrides.warm_up.unwrap_or(self.phases.warm_up);
+        self.phases.duration = overrides.duration.unwrap_or(self.phases.duration);
+        self.phases.drain = overrides.drain.unwrap_or(self.phases.drain);
+        Ok(self)
+    }
+
+    fn offer(&mut self, rate: f64) -> Result<(), BadOverride> {
+        if !(rate.is_finite() && rate > 0.0) {
+            return Err(BadOverride::BadRate(rate.to_string()));
+        }
+        let mut some = false;
+        for arrivals in self.roles.iter_mut().filter_map(|role| role.arrivals.as_mut()) {
+            some = true;
+            let highest = arrivals.stages.iter().map(|stage| stage.from.max(stage.to)).fold(0.0, f64::max);
+            if highest > 0.0 {
+                let factor = rate / highest;
+                let stretch = |stage: &mut Stage| (stage.from, stage.to) = (stage.from * factor, stage.to * factor);
+                arrivals.stages.iter_mut().for_each(stretch);
+                arrivals.spikes.iter_mut().for_each(|spike| spike.rate *= factor);
+            } else {
+                arrivals.stages = vec![Stage { from: rate, to: rate, time: Duration::ZERO }];
+            }
+        }
+        if some { Ok(()) } else { Err(BadOverride::NoArrivals) }
+    }
+}
+
+fn plural(name: &str) -> String {
+    format!("{name}s")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Arrivals, Phases, Population, Reconnect, Role, Spacing, Spike};
+    use super::*;
+    use rstest::rstest;
+
+    fn plan() -> Plan {
+        let role = |name: &str, arrivals| Role {
+            name: name.to_owned(),
+            population: Population { number: 10, ramp: Ramp::Rate(5.0) },
+            after: None,
+            arrivals,
+            at_a_time: 1,
+            drains: false,
+            reconnect: Reconnect::Never,
+        };
+        let stages = vec![Stage { from: 0.0, to: 100.0, time: Duration::from_secs(1) }];
+        let spikes = vec![Spike { at: Duration::ZERO, time: Duration::from_secs(1), rate: 50.0 }];
+        let seconds = Duration::from_secs;
+        Plan {
+            id: "t".to_owned(),
+            title: "t".to_owned(),
+            phases: Phases { warm_up: seconds(1), duration: seconds(10), drain: seconds(5) },
+            roles: vec![
+                role("worker", None),
+                role("client", Some(Arrivals { spacing: Spacing::Constant, stages, spikes })),
+            ],
+            thresholds: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn flags_change_numbers_and_nothing_else() {
+        let overrides = Overrides {
+            population: vec![("workers".to_owned(), 5000), ("client".to_owned(), 7)],
+            rate: Some(2000.0),
+            duration: Some(Duration::from_secs(60)),
+            ramp: Some(Duration::from_secs(2)),
+            ..Overrides::default()
+        };
+        let changed = plan().with(&overrides).expect("fits");
+        assert_eq!(changed.roles.iter().map(|role| role.population.number).collect::<Vec<_>>(), [5000, 7]);
+        assert!(changed.roles.iter().all(|role| role.population.ramp() < Duration::from_secs(2)));
+        let arrivals = changed.roles[1].arrivals.as_ref().expect("arrivals");
+        assert_eq!((arrivals.stages[0].to, arrivals.spikes[0].rate), (2000.0, 1000.0));
+        assert_eq!((changed.phases.duration, changed.phases.drain), (Duration::from_secs(60), Duration::from_secs(5)));
+        assert_eq!(plan().with(&Overrides::default()), Ok(plan()));
+    }
+
+    #[rstest]
+    #[case(Overrides { population: vec![("wroker".to_owned(), 1)], ..Overrides::default() }, "did you mean `worker`")]
+    #[case(Overrides { rate: Some(0.0), ..Overrides::default() }, "above 0")]
+    fn flags_that_do_not_fit_say_so(#[case] overrides: Overrides, #[case] expected: &str) {
+        let error = plan().with(&overrides).expect_err("does not fit").to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+
+    #[test]
+    fn a_rate_needs_arrivals() {
+        let mut plan = plan();
+        plan.roles.pop();
+        assert_eq!(plan.with(&Overrides { rate: Some(5.0), ..Overrides::default() }), Err(BadOverride::NoArrivals));
+    }
+}

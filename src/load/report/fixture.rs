@@ -1,0 +1,194 @@
+//! Runs of no hub at all, for tests of what judges and renders them: 2 s of warm-up and 20 s measured, a job every
+//! millisecond, answered after 1 to 10 ms.
+
+use std::time::Duration;
+
+use super::{About, LoadReport};
+use crate::load::ledger::{Config, Entry, Ledger, Mark};
+use crate::load::measure::{ErrorKind, Gauge, Layout, Names, Phases, Recorder, Series};
+use crate::load::metric::State;
+use crate::load::threshold::{self, Watch};
+use crate::load::verdict::{Circumstances, judge};
+use crate::load::{Nanos, SECOND};
+use crate::source::{Sources, Span};
+
+pub const MS: Nanos = 1_000_000;
+pub const JOBS: u64 = 22_000;
+
+/// What a run is like.
+#[derive(Clone)]
+pub struct Run {
+    /// How long after a message is due it is sent.
+    pub delay: Nanos,
+    /// Is added to the service, so much more each second.
+    pub slower: Nanos,
+    pub busy: f64,
+    pub missed: u64,
+    pub no_client: u64,
+    pub internal: u64,
+    pub unread: u64,
+    pub circumstances: Circumstances,
+    /// Every hundredth job is not completed, every thousandth is twice.
+    pub faulty: bool,
+    pub thresholds: Vec<&'static str>,
+    pub interrupted: bool,
+}
+
+impl Default for Run {
+    fn default() -> Self {
+        Self {
+            delay: MS / 50,
+            slower: 0,
+            busy: 0.4,
+            missed: 0,
+            no_client: 0,
+            internal: 0,
+            unread: 0,
+            circumstances: Circumstances::default(),
+            faulty: false,
+            thresholds: Vec::new(),
+            interrupted: false,
+        }
+    }
+}
+
+pub fn layout() -> Layout {
+    Layout::new(Names {
+        messages: ["submit_job", "claim_job", "announce"].map(str::to_owned).to_vec(),
+        journeys: vec!["jobs".to_owned()],
+    })
+}
+
+const SUBMIT: usize = 0;
+const ANNOUNCE: usize = 2;
+
+enum Event {
+    Sent,
+    Answered { sent: Nanos },
+    Completed,
+    Announced,
+}
+
+impl Run {
+    /// A run in which nothing is wrong, with thresholds that hold.
+    pub fn calm() -> Self {
+        Self { thresholds: vec!["submit_job.response.p99 < 50ms", "ledger.lost == 0"], ..Self::default() }
+    }
+
+    /// A run in which everything is.
+    pub fn troubled() -> Self {
+        Self {
+            delay: 3 * MS,
+            busy: 0.97,
+            missed: 12,
+            no_client: 3,
+            faulty: true,
+            thresholds: vec!["submit_job.response.p99 < 5ms", "ledger.lost == 0", "claim_job.response.p50 < 1s"],
+            interrupted: true,
+            ..Self::default()
+        }
+    }
+
+    pub fn report(&self) -> LoadReport {
+        let series = self.series();
+        let account = self.account();
+        let state =
+            State { layout: &series.layout, total: series.total(), account: &account, intervals: series.intervals() };
+        let thresholds = self.thresholds.iter().map(|text| read(text)).collect();
+        let outcomes = Watch::new(thresholds).finish(state, None);
+        let judgement = judge(state, &outcomes, self.circumstances);
+        LoadReport::new(self.about(), series, account, outcomes, judgement)
+    }
+
+    fn about(&self) -> About {
+        About {
+            tool_version: "0.0.0".to_owned(),
+            protocol: "emprops".to_owned(),
+            plan: "emprops/load/queue".to_owned(),
+            title: "Jobs are queued, claimed and completed".to_owned(),
+            target: "ws://127.0.0.1:4000".to_owned(),
+            command: ["hubproof", "load", "ws://127.0.0.1:4000"].map(str::to_owned).to_vec(),
+            started: 1_642_248_600_000,
+            seed: 7,
+            duration: Duration::from_secs(25),
+            interrupted: self.interrupted,
+            facts: vec![("clients".to_owned(), "2 000 workers, 200 clients".to_owned())],
+        }
+    }
+
+    fn series(&self) -> Series {
+        let mut recorder = Recorder::new(layout(), Phases::new(SECOND, 2 * SECOND, Some(20 * SECOND)));
+        let mut events: Vec<(Nanos, Nanos, Event)> = Vec::new();
+        for n in 0..JOBS {
+            let due = n * MS;
+            let sent = due + self.delay;
+            let answered = sent + (1 + n % 10) * MS + self.slower * (n / 1_000);
+            events.push((sent, due, Event::Sent));
+            events.push((answered, due, Event::Answered { sent }));
+            if !(self.faulty && n % 100 == 0) {
+                events.push((answered + 20 * MS, due, Event::Completed));
+            }
+            if n % 10 == 0 {
+                events.push((answered + MS, due, Event::Announced));
+            }
+        }
+        events.sort_by_key(|(at, ..)| *at);
+        for (at, due, event) in events {
+            match event {
+                Event::Sent => {
+                    recorder.sent(SUBMIT, due, at);
+                    recorder.lag(self.delay, at);
+                }
+                Event::Answered { sent } => recorder.answered(SUBMIT, due, sent, at),
+                Event::Completed => recorder.journey(0, due, at),
+                Event::Announced => {
+                    recorder.published(ANNOUNCE, 3, at);
+                    (1..4).for_each(|n| recorder.delivered(ANNOUNCE, at, at + n * MS / 2));
+                    recorder.delivered_to_all(ANNOUNCE, at, at + 2 * MS);
+                }
+            }
+            if at % SECOND < MS {
+                recorder.core(0, self.busy, at);
+                recorder.gauge(Gauge::Connections, 2_200, at);
+                recorder.gauge(Gauge::Memory, 64_000_000, at);
+            }
+        }
+        let end = 23 * SECOND;
+        recorder.gauge(Gauge::Unread, self.unread, end);
+        recorder.missed(self.missed, end);
+        (0..self.no_client).for_each(|_| recorder.no_client(end));
+        (0..self.internal).for_each(|_| recorder.error(ErrorKind::Internal, end));
+        let mut series = Series::new(layout(), 1);
+        for interval in recorder.finish(25 * SECOND) {
+            series.add(interval);
+        }
+        series
+    }
+
+    fn account(&self) -> crate::load::ledger::Account {
+        let mut ledger = Ledger::new(Config { kept: 2, ..Config::default() });
+        for n in 0..JOBS {
+            let entry = |after: Nanos, party, what| Entry { at: n * MS + after, item: n + 1, party, what };
+            let mut story = vec![
+                entry(0, 900, Mark::Attempted),
+                entry(MS, 900, Mark::Acknowledged),
+                entry(5 * MS, 1 + n as u32 % 7, Mark::Assigned),
+            ];
+            if !(self.faulty && n % 100 == 0) {
+                story.push(entry(20 * MS, 1 + n as u32 % 7, Mark::Completed));
+            }
+            if self.faulty && n % 1_000 == 1 {
+                story.push(entry(21 * MS, 1 + n as u32 % 7, Mark::Completed));
+            }
+            ledger.fold(&story);
+        }
+        ledger.finish(25 * SECOND)
+    }
+}
+
+/// A threshold of the fixture's plan.
+pub fn read(text: &str) -> threshold::Threshold {
+    let mut sources = Sources::default();
+    let file = sources.add("--threshold", text);
+    threshold::read(text, Span::new(file, 0..text.len()), &layout()).unwrap()
+}

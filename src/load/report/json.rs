@@ -1,0 +1,465 @@
+//! The report for programs, and the one that `hubproof compare` reads again. Wire types of its own; what changes here changes
+//! [`FORMAT_VERSION`] and `schemas/hubproof/load-report.schema.json`. Maps have an entry for whatever was recorded at all; all
+//! other members are always there, null where they do not apply.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::{Deserialize, Serialize};
+
+use super::LoadReport;
+use super::terminal::word;
+use crate::load::ledger::{NOBODY, ViolationKind};
+use crate::load::measure::{Compact, Dense, Gauge, Phase};
+use crate::load::metric::{Unit, delivery_ratio, errors, supports};
+use crate::load::threshold::Standing as Stands;
+use crate::load::verdict::Validity as Believed;
+use crate::report::text::timestamp;
+
+pub const FORMAT: &str = "hubproof-load-report";
+/// Grows when a member is removed, renamed or changes its meaning; new members may come without notice.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// What one run of `hubproof load` measured.
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(title = "hubproof load report"))]
+pub struct Document {
+    /// Always `hubproof-load-report`.
+    #[cfg_attr(test, schemars(extend("const" = FORMAT)))]
+    pub format: String,
+    /// Grows when a member is removed, renamed or changes its meaning; new members may come without notice.
+    #[cfg_attr(test, schemars(extend("const" = FORMAT_VERSION)))]
+    pub format_version: u32,
+    pub tool: Tool,
+    pub run: Run,
+    pub validity: Validity,
+    pub thresholds: Vec<Threshold>,
+    /// By name, such as `submit_job.response`: what was due in the measured time, whenever it was answered.
+    pub times: BTreeMap<String, Times>,
+    /// By name, such as `submit_job.sent`, `jobs.completed`, `errors.timeout` or `schedule.missed`; those above 0.
+    pub counts: BTreeMap<String, Counted>,
+    /// Of messages that fan out: deliveries made, as a share of those that there should have been.
+    pub delivery_ratios: BTreeMap<String, f64>,
+    /// Of all kinds.
+    pub errors: u64,
+    pub ledger: Ledger,
+    /// In order; those of long runs are longer.
+    pub intervals: Vec<Interval>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Tool {
+    pub name: String,
+    pub version: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Run {
+    /// When it began, RFC 3339, UTC.
+    pub started: String,
+    pub duration_s: f64,
+    /// How much of it was measured.
+    pub measured_s: f64,
+    pub protocol: String,
+    pub plan: String,
+    pub title: String,
+    /// The URL of the hub, or `embedded reference server`.
+    pub target: String,
+    /// The words of the command, without secrets.
+    pub command: Vec<String>,
+    pub seed: u64,
+    /// Stopped before it was meant to end.
+    pub interrupted: bool,
+    /// 0 everything holds, 1 a threshold is broken, 3 the run cannot be vouched for.
+    pub exit_code: u8,
+    /// What else a reader should know, by name.
+    pub facts: BTreeMap<String, String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Validity {
+    pub verdict: Word,
+    pub reasons: Vec<Reason>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Word {
+    Valid,
+    Suspect,
+    Invalid,
+}
+
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Reason {
+    /// The same for the same kind of reason.
+    pub code: String,
+    pub verdict: Word,
+    pub text: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Threshold {
+    pub text: String,
+    pub standing: Standing,
+    /// Milliseconds where the metric is a time; null where there was nothing to measure it by.
+    pub observed: Option<f64>,
+    /// In the same unit.
+    pub bound: f64,
+    /// There are at least ten samples beyond its percentile.
+    pub supported: bool,
+    /// It has ended the run.
+    pub aborted: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Standing {
+    Holds,
+    Broken,
+    Undecided,
+}
+
+/// A histogram in figures, to three significant digits.
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Times {
+    pub count: u64,
+    pub min_ms: f64,
+    pub mean_ms: f64,
+    pub p50_ms: f64,
+    pub p90_ms: f64,
+    pub p95_ms: f64,
+    /// Null where fewer than ten samples lie beyond it, and so for all further ones.
+    pub p99_ms: Option<f64>,
+    pub p999_ms: Option<f64>,
+    pub max_ms: f64,
+    /// All of it: HdrHistogram's V2 encoding, not compressed, in base64. Values are nanoseconds.
+    pub histogram: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Counted {
+    /// Warm-up and drain included.
+    pub whole_run: u64,
+    pub measured: u64,
+    /// Of the measured ones.
+    pub per_second: f64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Ledger {
+    /// By name: attempted, acknowledged, completed, lost, duplicated and so on.
+    pub counts: BTreeMap<String, u64>,
+    /// The first of each kind.
+    pub violations: Vec<Violation>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Violation {
+    pub kind: String,
+    pub at_s: f64,
+    /// The hash of the item's id, 16 hexadecimal digits.
+    pub item: String,
+    pub history: Vec<Step>,
+    /// Steps that were not kept, before the last one.
+    pub omitted: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Step {
+    pub at_s: f64,
+    pub what: String,
+    /// Null where nobody is named.
+    pub party: Option<u32>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Interval {
+    pub from_s: f64,
+    pub to_s: f64,
+    pub phase: PhaseWord,
+    pub times: BTreeMap<String, IntervalTimes>,
+    /// Those above 0.
+    pub counts: BTreeMap<String, u64>,
+    /// The highest of each level.
+    pub levels: BTreeMap<String, u64>,
+    /// How busy each core was, 0 to 1.
+    pub cores: BTreeMap<String, f64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum PhaseWord {
+    Warmup,
+    Measured,
+    Drain,
+}
+
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct IntervalTimes {
+    pub count: u64,
+    pub p50_ms: f64,
+    pub p99_ms: f64,
+    pub max_ms: f64,
+    /// As in the whole run's times.
+    pub histogram: String,
+}
+
+/// The whole report in one line, since most of it is histograms; ends with a newline.
+pub fn render(report: &LoadReport) -> String {
+    // Strings, finite numbers and maps with text as keys: nothing that serde_json could refuse.
+    let mut text = serde_json::to_string(&document(report)).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// The report as it is written.
+pub fn document(report: &LoadReport) -> Document {
+    let about = &report.about;
+    let (layout, total) = (&report.layout, &report.total);
+    Document {
+        format: FORMAT.to_owned(),
+        format_version: FORMAT_VERSION,
+        tool: Tool { name: "hubproof".to_owned(), version: about.tool_version.clone() },
+        run: Run {
+            started: timestamp(about.started),
+            duration_s: about.duration.as_secs_f64(),
+            measured_s: seconds(total.time),
+            protocol: about.protocol.clone(),
+            plan: about.plan.clone(),
+            title: about.title.clone(),
+            target: about.target.clone(),
+            command: about.command.clone(),
+            seed: about.seed,
+            interrupted: about.interrupted,
+            exit_code: report.exit_code(),
+            facts: about.facts.iter().cloned().collect(),
+        },
+        validity: validity(report),
+        thresholds: thresholds(report),
+        times: layout
+            .timings()
+            .into_iter()
+            .filter_map(|timing| Some((layout.timing_name(timing), times(total.timing(layout, timing)?))))
+            .collect(),
+        counts: layout
+            .counts()
+            .into_iter()
+            .filter(|count| total.count(layout, *count) > 0)
+            .map(|count| {
+                let (whole_run, measured) = (total.count(layout, count), total.measured(layout, count));
+                (layout.count_name(count), Counted { whole_run, measured, per_second: total.rate(layout, count) })
+            })
+            .collect(),
+        delivery_ratios: (0..layout.names.messages.len())
+            .filter_map(|m| Some((layout.names.messages[m].clone(), delivery_ratio(layout, total, m)?)))
+            .collect(),
+        errors: errors(layout, total),
+        ledger: ledger(report),
+        intervals: intervals(report),
+    }
+}
+
+fn seconds(nanos: u64) -> f64 {
+    nanos as f64 / 1e9
+}
+
+fn ms(nanos: u64) -> f64 {
+    nanos as f64 / 1e6
+}
+
+fn validity(report: &LoadReport) -> Validity {
+    let reasons = report.judgement.reasons.iter().map(|reason| Reason {
+        code: reason.code.to_owned(),
+        verdict: believed(reason.validity),
+        text: reason.text.clone(),
+    });
+    Validity { verdict: believed(report.validity()), reasons: reasons.collect() }
+}
+
+fn believed(validity: Believed) -> Word {
+    match validity {
+        Believed::Valid => Word::Valid,
+        Believed::Suspect => Word::Suspect,
+        Believed::Invalid => Word::Invalid,
+    }
+}
+
+fn thresholds(report: &LoadReport) -> Vec<Threshold> {
+    let threshold = |outcome: &crate::load::threshold::Outcome| {
+        let unit = if outcome.threshold.metric.unit() == Unit::Time { 1e6 } else { 1.0 };
+        Threshold {
+            text: outcome.threshold.text.clone(),
+            standing: match outcome.standing {
+                Stands::Holds => Standing::Holds,
+                Stands::Broken => Standing::Broken,
+                Stands::Undecided => Standing::Undecided,
+            },
+            observed: outcome.observed.map(|value| value / unit),
+            bound: outcome.threshold.bound / unit,
+            supported: outcome.supported,
+            aborted: outcome.aborted,
+        }
+    };
+    report.thresholds.iter().map(threshold).collect()
+}
+
+fn times(histogram: &Dense) -> Times {
+    let quantile = |quantile| ms(histogram.value_at_quantile(quantile));
+    let supported = |q| supports(histogram.len(), q).then(|| quantile(q));
+    Times {
+        count: histogram.len(),
+        min_ms: ms(histogram.min()),
+        mean_ms: histogram.mean() / 1e6,
+        p50_ms: quantile(0.5),
+        p90_ms: quantile(0.9),
+        p95_ms: quantile(0.95),
+        p99_ms: supported(0.99),
+        p999_ms: supported(0.999),
+        max_ms: ms(histogram.max()),
+        histogram: encoded(&Compact::new(histogram)),
+    }
+}
+
+fn encoded(histogram: &Compact) -> String {
+    BASE64.encode(histogram.bytes())
+}
+
+fn ledger(report: &LoadReport) -> Ledger {
+    let violations = report.account.violations.iter().map(|violation| Violation {
+        kind: violation.kind.name().to_owned(),
+        at_s: seconds(violation.at),
+        item: format!("{:016x}", violation.item),
+        history: violation
+            .history
+            .iter()
+            .map(|step| Step {
+                at_s: seconds(step.at),
+                what: word(step.what).to_owned(),
+                party: Some(step.party).filter(|party| *party != NOBODY),
+            })
+            .collect(),
+        omitted: violation.omitted,
+    });
+    let counts = report.account.counts().iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+    Ledger { counts, violations: violations.collect() }
+}
+
+fn intervals(report: &LoadReport) -> Vec<Interval> {
+    let layout = &report.layout;
+    let timings: Vec<String> = layout.timings().into_iter().map(|timing| layout.timing_name(timing)).collect();
+    let counts: Vec<String> = layout.counts().into_iter().map(|count| layout.count_name(count)).collect();
+    let told = |interval: &crate::load::measure::Interval| Interval {
+        from_s: seconds(interval.from),
+        to_s: seconds(interval.to),
+        phase: match interval.phase {
+            Phase::Warmup => PhaseWord::Warmup,
+            Phase::Measured => PhaseWord::Measured,
+            Phase::Drain => PhaseWord::Drain,
+        },
+        times: timings
+            .iter()
+            .zip(&interval.timings)
+            .filter_map(|(name, compact)| Some((name.clone(), interval_times(&compact.histogram()?, compact))))
+            .collect(),
+        counts: counts
+            .iter()
+            .zip(&interval.counts)
+            .filter(|(_, count)| **count > 0)
+            .map(|(name, count)| (name.clone(), *count))
+            .collect(),
+        levels: Gauge::ALL
+            .iter()
+            .map(|gauge| (gauge.name().to_owned(), interval.gauges[*gauge as usize].highest))
+            .collect(),
+        cores: interval.cores.iter().map(|core| (core.core.to_string(), core.busy)).collect(),
+    };
+    report.intervals.iter().map(told).collect()
+}
+
+fn interval_times(histogram: &Dense, compact: &Compact) -> IntervalTimes {
+    IntervalTimes {
+        count: histogram.len(),
+        p50_ms: ms(histogram.value_at_quantile(0.5)),
+        p99_ms: ms(histogram.value_at_quantile(0.99)),
+        max_ms: ms(histogram.max()),
+        histogram: encoded(compact),
+    }
+}
+
+/// Why a text is no load report.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("it is not JSON: {0}")]
+    Syntax(serde_json::Error),
+    #[error("it is a report of `hubproof check`; only reports of `hubproof load` can be compared")]
+    CheckReport,
+    #[error("it is JSON, but no report of `hubproof load`: it has no `format: {FORMAT}`")]
+    OtherFormat,
+    #[error("it is a report of format version {0}, and this hubproof reads {FORMAT_VERSION}")]
+    OtherVersion(String),
+    #[error("it is a load report, but not one that hubproof has written: {0}")]
+    Shape(serde_json::Error),
+    #[error("the histogram of {name} is broken: {reason}")]
+    Histogram { name: String, reason: String },
+}
+
+/// Reads what [`render`] wrote.
+///
+/// # Errors
+///
+/// [`ReadError`], fitting "failed to read FILE: ...".
+pub fn read(text: &str) -> Result<Document, ReadError> {
+    let head: Head = serde_json::from_str(text).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => ReadError::OtherFormat,
+        _ => ReadError::Syntax(error),
+    })?;
+    match head.format.as_str() {
+        FORMAT => {}
+        crate::report::json::FORMAT => return Err(ReadError::CheckReport),
+        _ => return Err(ReadError::OtherFormat),
+    }
+    if head.format_version != FORMAT_VERSION {
+        return Err(ReadError::OtherVersion(head.format_version.to_string()));
+    }
+    serde_json::from_str(text).map_err(ReadError::Shape)
+}
+
+/// What any report of ours begins with.
+#[derive(Deserialize)]
+struct Head {
+    format: String,
+    format_version: serde_json::Value,
+}
+
+/// A histogram of a report; `name` is for the error.
+///
+/// # Errors
+///
+/// [`ReadError::Histogram`].
+pub fn decoded(name: &str, histogram: &str) -> Result<Compact, ReadError> {
+    let broken = |reason: String| ReadError::Histogram { name: name.to_owned(), reason };
+    let bytes = BASE64.decode(histogram).map_err(|error| broken(error.to_string()))?;
+    Compact::decode(&bytes).map_err(|error| broken(error.to_string()))
+}
+
+/// Names of ledger counts that are violations.
+pub fn is_violation(name: &str) -> bool {
+    ViolationKind::ALL.iter().any(|kind| kind.name() == name)
+}

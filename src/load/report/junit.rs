@@ -1,0 +1,62 @@
+//! The report for build servers: one test case per threshold, and one for whether the run can be believed.
+
+use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite};
+
+use super::LoadReport;
+use crate::load::threshold::{Outcome, Standing};
+use crate::load::verdict::Validity;
+use crate::report::text::{printable, timestamp};
+
+/// XML 1.0 in UTF-8.
+pub fn render(report: &LoadReport) -> String {
+    let about = &report.about;
+    let mut suite = TestSuite::new(printable(&about.plan).into_owned());
+    for (name, value) in [
+        ("tool.version", about.tool_version.clone()),
+        ("started", timestamp(about.started)),
+        ("target", printable(&about.target).into_owned()),
+        ("validity", report.validity().name().to_owned()),
+    ] {
+        suite.add_property(Property::new(name, value));
+    }
+    for outcome in &report.thresholds {
+        suite.add_test_case(case(report, &outcome.threshold.text, threshold(outcome)));
+    }
+    suite.add_test_case(case(report, "the run can be believed", belief(report)));
+    suite.set_time(about.duration);
+    let mut all = Report::new("hubproof load");
+    all.set_time(about.duration);
+    all.add_test_suite(suite);
+    // Writes into memory, and escapes whatever text it gets.
+    all.to_string().unwrap_or_default()
+}
+
+fn case(report: &LoadReport, name: &str, status: TestCaseStatus) -> TestCase {
+    let mut case = TestCase::new(printable(name), status);
+    case.set_classname(printable(&report.about.protocol));
+    case
+}
+
+fn threshold(outcome: &Outcome) -> TestCaseStatus {
+    let (kind, word) = match outcome.standing {
+        Standing::Holds => return TestCaseStatus::success(),
+        Standing::Broken => (NonSuccessKind::Failure, "broken"),
+        Standing::Undecided => (NonSuccessKind::Error, "undecided"),
+    };
+    let mut status = TestCaseStatus::non_success(kind);
+    let ended = if outcome.aborted { "; it has ended the run" } else { "" };
+    status.set_message(format!("observed: {}{ended}", outcome.shown())).set_type(word);
+    status
+}
+
+fn belief(report: &LoadReport) -> TestCaseStatus {
+    if report.validity() == Validity::Valid {
+        return TestCaseStatus::success();
+    }
+    let reasons: Vec<String> =
+        report.judgement.reasons.iter().map(|reason| printable(&reason.text).into_owned()).collect();
+    let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
+    status.set_message(format!("the run is {}", report.validity().name())).set_type(report.validity().name());
+    status.set_description(reasons.join("\n"));
+    status
+}

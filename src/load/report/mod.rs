@@ -1,0 +1,88 @@
+//! What a load run has come to, and the formats it is told in. Every format is a pure function of one [`LoadReport`];
+//! [`live`] and [`prometheus`] tell of a run that is under way.
+
+pub mod csv;
+pub mod hlog;
+pub mod json;
+pub mod junit;
+pub mod live;
+pub mod prometheus;
+pub mod terminal;
+pub mod text;
+
+#[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use super::ledger::Account;
+use super::measure::{Interval, Layout, Series, Total};
+use super::metric::State;
+use super::threshold::{Outcome, Standing};
+use super::verdict::{Judgement, Validity};
+
+/// Where and how a run was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct About {
+    pub tool_version: String,
+    pub protocol: String,
+    /// The plan's id, and its title.
+    pub plan: String,
+    pub title: String,
+    /// The URL of the hub, or `embedded reference server`; without secrets.
+    pub target: String,
+    /// The words of the command, without secrets.
+    pub command: Vec<String>,
+    /// Unix time in milliseconds at the run's origin.
+    pub started: u64,
+    pub seed: u64,
+    /// From the origin to the last connection's end.
+    pub duration: Duration,
+    /// It ended before it was meant to.
+    pub interrupted: bool,
+    /// What else a reader should know, as names and sentences: populations, threads, source addresses, what was validated.
+    pub facts: Vec<(String, String)>,
+}
+
+/// One load run.
+pub struct LoadReport {
+    pub about: About,
+    pub layout: Layout,
+    pub total: Total,
+    /// In order, warm-up and drain included.
+    pub intervals: Vec<Interval>,
+    pub account: Account,
+    pub thresholds: Vec<Outcome>,
+    pub judgement: Judgement,
+}
+
+impl LoadReport {
+    /// Of a series that has been finished, and everything that was judged of it.
+    pub fn new(about: About, series: Series, account: Account, thresholds: Vec<Outcome>, judgement: Judgement) -> Self {
+        let (layout, intervals, total) = series.into_parts();
+        Self { about, layout, total, intervals, account, thresholds, judgement }
+    }
+
+    pub fn state(&self) -> State<'_> {
+        State { layout: &self.layout, total: &self.total, account: &self.account, intervals: &self.intervals }
+    }
+
+    pub fn validity(&self) -> Validity {
+        self.judgement.validity()
+    }
+
+    /// 0 everything holds; 1 a threshold is broken; 3 the run cannot be vouched for, or a threshold has nothing to be
+    /// measured by. A run that is invalid breaks no threshold: what it measured is not the hub.
+    pub fn exit_code(&self) -> u8 {
+        let any = |standing| self.thresholds.iter().any(|outcome| outcome.standing == standing);
+        match self.validity() {
+            Validity::Invalid => 3,
+            _ if any(Standing::Broken) => 1,
+            Validity::Suspect => 3,
+            Validity::Valid if any(Standing::Undecided) => 3,
+            Validity::Valid => 0,
+        }
+    }
+}

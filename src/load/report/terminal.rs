@@ -1,0 +1,311 @@
+//! The summary a person reads: whether the run can be believed, what it measured, what became of every item, which
+//! thresholds hold.
+
+use std::fmt::Write;
+
+use super::LoadReport;
+use super::text::{grouped, nanos, percent, rate};
+use crate::load::ledger::{Mark, NOBODY, Violation, ViolationKind};
+use crate::load::measure::{
+    Count, Dense, ErrorKind, Gauge, JourneyCount, MessageCount, MessageTime, RunCount, RunTime, Timing,
+};
+use crate::load::metric::{delivery_ratio, supports};
+use crate::load::threshold::Standing;
+use crate::load::verdict::Validity;
+use crate::report::text::{printable, time};
+
+const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
+/// Violations whose story is told; the JSON report has more.
+const STORIES: usize = 3;
+
+/// The whole summary; ends with a newline.
+pub fn summary(report: &LoadReport) -> String {
+    let mut page = Page { report, out: String::new() };
+    page.head();
+    page.times();
+    page.journeys();
+    page.fanout();
+    page.errors();
+    page.ledger();
+    page.generator();
+    page.thresholds();
+    page.verdict();
+    page.out
+}
+
+struct Page<'a> {
+    report: &'a LoadReport,
+    out: String,
+}
+
+impl Page<'_> {
+    fn line(&mut self, text: &str) {
+        self.out.push_str(text.trim_end());
+        self.out.push('\n');
+    }
+
+    fn count(&self, count: Count) -> u64 {
+        self.report.total.count(&self.report.layout, count)
+    }
+
+    fn timing(&self, timing: Timing) -> Option<&Dense> {
+        self.report.total.timing(&self.report.layout, timing)
+    }
+
+    fn head(&mut self) {
+        let about = &self.report.about;
+        let lines = [
+            format!("hubproof {} against {}", about.tool_version, printable(&about.target)),
+            String::new(),
+            format!("{}   {}", printable(&about.plan), printable(&about.title)),
+        ];
+        lines.iter().for_each(|line| self.line(line));
+        let measured = std::time::Duration::from_nanos(self.report.total.time);
+        self.line(&format!("  {:<11} {}, {} of it measured", "duration", time(about.duration), time(measured)));
+        for (name, fact) in &self.report.about.facts {
+            self.line(&format!("  {:<11} {}", printable(name), printable(fact)));
+        }
+        if self.report.about.interrupted {
+            self.line("  interrupted: what follows is what was measured until then");
+        }
+    }
+
+    /// Percentiles with fewer than ten samples beyond them are a dash.
+    fn row(&mut self, name: &str, kind: &str, rate: &str, histogram: &Dense) {
+        let mut row = format!("  {name:<24} {kind:<10} {:>9} {rate:>9}", grouped(histogram.len()));
+        for (_, quantile) in QUANTILES {
+            let known = supports(histogram.len(), quantile);
+            let shown = if known { nanos(histogram.value_at_quantile(quantile) as f64) } else { "-".to_owned() };
+            let _ = write!(row, " {shown:>8}");
+        }
+        let _ = write!(row, " {:>8}", nanos(histogram.max() as f64));
+        self.line(&row);
+    }
+
+    fn heading(&mut self, title: &str, columns: &str) {
+        let mut row = format!("  {title:<24} {columns:<10} {:>9} {:>9}", "samples", "rate");
+        for (name, _) in QUANTILES {
+            let _ = write!(row, " {name:>8}");
+        }
+        let _ = write!(row, " {:>8}", "max");
+        self.line("");
+        self.line(&row);
+    }
+
+    fn times(&mut self) {
+        let names = self.report.layout.names.messages.clone();
+        let kinds = [
+            (MessageTime::Response, "response", MessageCount::Answered),
+            (MessageTime::Service, "service", MessageCount::Answered),
+            (MessageTime::SendDelay, "delay", MessageCount::Sent),
+        ];
+        let mut headed = false;
+        for (message, name) in names.iter().enumerate() {
+            let mut shown = printable(name).into_owned();
+            for (kind, word, count) in kinds {
+                let Some(histogram) = self.timing(Timing::Message(message, kind)).cloned() else { continue };
+                if !std::mem::replace(&mut headed, true) {
+                    self.heading("message", "");
+                }
+                let per_second = self.report.total.rate(&self.report.layout, Count::Message(message, count));
+                self.row(&std::mem::take(&mut shown), word, &rate(per_second), &histogram);
+            }
+        }
+    }
+
+    fn journeys(&mut self) {
+        let names = self.report.layout.names.journeys.clone();
+        for (journey, name) in names.iter().enumerate() {
+            let Some(histogram) = self.timing(Timing::Journey(journey)).cloned() else { continue };
+            let count = Count::Journey(journey, JourneyCount::Completed);
+            let per_second = rate(self.report.total.rate(&self.report.layout, count));
+            self.heading("journey", "");
+            self.row(&printable(name), "", &per_second, &histogram);
+            let failed = self.count(Count::Journey(journey, JourneyCount::Failed));
+            if failed > 0 {
+                self.line(&format!("    {} failed", grouped(failed)));
+            }
+        }
+    }
+
+    fn fanout(&mut self) {
+        let names = self.report.layout.names.messages.clone();
+        for (message, name) in names.iter().enumerate() {
+            let Some(each) = self.timing(Timing::Message(message, MessageTime::Delivery)).cloned() else { continue };
+            let delivered = Count::Message(message, MessageCount::Delivered);
+            let per_second = rate(self.report.total.rate(&self.report.layout, delivered));
+            self.heading("fan-out", "");
+            self.row(&printable(name), "each", &per_second, &each);
+            if let Some(last) = self.timing(Timing::Message(message, MessageTime::LastDelivery)).cloned() {
+                self.row("", "last", "", &last);
+            }
+            if let Some(ratio) = delivery_ratio(&self.report.layout, &self.report.total, message) {
+                let due = self.count(Count::Message(message, MessageCount::Due));
+                self.line(&format!(
+                    "    {} of {} deliveries, {:.3} %",
+                    grouped(self.count(delivered)),
+                    grouped(due),
+                    ratio * 100.0
+                ));
+            }
+        }
+    }
+
+    fn errors(&mut self) {
+        let told = |kind: &ErrorKind| (kind.name(), self.count(Count::Error(*kind)));
+        let errors: Vec<String> = ErrorKind::ALL
+            .iter()
+            .map(told)
+            .filter(|(_, count)| *count > 0)
+            .map(|(name, count)| format!("{} {name}", grouped(count)))
+            .collect();
+        self.line("");
+        self.line(&format!("  errors      {}", if errors.is_empty() { "none".to_owned() } else { errors.join(", ") }));
+        let unanswered: Vec<String> = (0..self.report.layout.names.messages.len())
+            .map(|message| (message, self.count(Count::Message(message, MessageCount::Unanswered))))
+            .filter(|(_, count)| *count > 0)
+            .map(|(message, count)| format!("{} {}", grouped(count), self.report.layout.names.messages[message]))
+            .collect();
+        if !unanswered.is_empty() {
+            self.line(&format!("  unanswered  {}, which need no answer", unanswered.join(", ")));
+        }
+    }
+
+    fn ledger(&mut self) {
+        let account = self.report.account.clone();
+        let counts: Vec<String> = account
+            .counts()
+            .iter()
+            .filter(|(name, count)| *count > 0 && !ViolationKind::ALL.iter().any(|kind| kind.name() == *name))
+            .map(|(name, count)| format!("{} {}", grouped(*count), name.replace('_', " ")))
+            .collect();
+        if counts.is_empty() && account.is_clean() {
+            return;
+        }
+        self.line(&format!("  ledger      {}", counts.join(", ")));
+        if account.is_clean() {
+            self.line("              clean: nothing lost, duplicated, unexpected or out of order");
+        }
+        for kind in ViolationKind::ALL.into_iter().filter(|kind| account.of(*kind) > 0) {
+            self.line(&format!(
+                "              {} {}",
+                grouped(account.of(kind)),
+                kind.name().to_uppercase().replace('_', " ")
+            ));
+            for violation in account.violations.iter().filter(|violation| violation.kind == kind).take(STORIES) {
+                self.line(&format!("                {}", story(violation)));
+            }
+        }
+    }
+
+    fn generator(&mut self) {
+        let mut parts = Vec::new();
+        for (kind, name) in [(RunTime::Lag, "lag"), (RunTime::Stall, "stalls")] {
+            if let Some(histogram) = self.timing(Timing::Run(kind)) {
+                let (p99, max) = (histogram.value_at_quantile(0.99) as f64, histogram.max() as f64);
+                parts.push(format!("{name} p99 {} max {}", nanos(p99), nanos(max)));
+            }
+        }
+        let mut busiest: Vec<(usize, f64)> = Vec::new();
+        for core in self.report.intervals.iter().flat_map(|interval| &interval.cores) {
+            match busiest.iter_mut().find(|(known, _)| *known == core.core) {
+                Some((_, busy)) => *busy = busy.max(core.busy),
+                None => busiest.push((core.core, core.busy)),
+            }
+        }
+        parts.extend(busiest.iter().map(|(core, busy)| format!("core {core} up to {}", percent(*busy))));
+        let level =
+            |gauge: Gauge| self.report.intervals.iter().map(|i| i.gauges[gauge as usize].highest).max().unwrap_or(0);
+        if level(Gauge::Memory) > 0 {
+            parts.push(format!("memory {} MB", level(Gauge::Memory) / 1_000_000));
+        }
+        for (count, name) in
+            [(RunCount::Missed, "missed ticks"), (RunCount::NoClient, "arrivals without a free client")]
+        {
+            let number = self.count(Count::Run(count));
+            if number > 0 {
+                parts.push(format!("{} {name}", grouped(number)));
+            }
+        }
+        if !parts.is_empty() {
+            self.line(&format!("  generator   {}", parts.join(", ")));
+        }
+    }
+
+    fn thresholds(&mut self) {
+        for (at, outcome) in self.report.thresholds.iter().enumerate() {
+            if at == 0 {
+                self.line("");
+            }
+            let word = match outcome.standing {
+                Standing::Holds => "holds",
+                Standing::Broken => "BROKEN",
+                Standing::Undecided => "undecided",
+            };
+            let ended = if outcome.aborted { "; it has ended the run" } else { "" };
+            self.line(&format!("  {word:<11} {}   observed: {}{ended}", outcome.threshold.text, outcome.shown()));
+        }
+    }
+
+    fn verdict(&mut self) {
+        let report = self.report;
+        self.line("");
+        for reason in &report.judgement.reasons {
+            self.line(&format!("{}: {}", reason.validity.name(), printable(&reason.text)));
+        }
+        let holding = report.thresholds.iter().filter(|outcome| outcome.standing == Standing::Holds).count();
+        let thresholds = match report.thresholds.len() {
+            0 => String::new(),
+            all => format!("; {holding} of {all} thresholds hold"),
+        };
+        let word = match report.validity() {
+            Validity::Valid => "VALID",
+            Validity::Suspect => "SUSPECT",
+            Validity::Invalid => "INVALID",
+        };
+        let violations: u64 = ViolationKind::ALL.iter().map(|kind| report.account.of(*kind)).sum();
+        let ledger = match (report.account.attempted, violations) {
+            (0, 0) => String::new(),
+            (_, 0) => "; ledger clean".to_owned(),
+            (_, n) => format!("; {} violations in the ledger", grouped(n)),
+        };
+        self.line(&format!("{word} {}{thresholds}{ledger}", printable(&report.about.plan)));
+    }
+}
+
+/// An item and what was noted of it: `00c0ffee12345678: 1.204 s attempted by 900, 1.205 s acknowledged`.
+fn story(violation: &Violation) -> String {
+    let steps: Vec<String> = violation
+        .history
+        .iter()
+        .map(|step| {
+            let who = match step.what {
+                _ if step.party == NOBODY => String::new(),
+                Mark::Assigned | Mark::Delivered => format!(" to {}", step.party),
+                Mark::Acknowledged | Mark::Refused | Mark::Named(_) => String::new(),
+                _ => format!(" by {}", step.party),
+            };
+            format!("{:.3} s {}{who}", step.at as f64 / 1e9, word(step.what))
+        })
+        .collect();
+    let omitted = if violation.omitted > 0 { format!(" ({} more)", violation.omitted) } else { String::new() };
+    format!("{:016x}: {}{omitted}", violation.item, steps.join(", "))
+}
+
+/// A mark in one word.
+pub fn word(mark: Mark) -> &'static str {
+    match mark {
+        Mark::Attempted => "attempted",
+        Mark::Published { .. } => "published",
+        Mark::Named(_) => "named",
+        Mark::Acknowledged => "acknowledged",
+        Mark::Refused => "refused",
+        Mark::Unsure => "unsure",
+        Mark::Assigned => "assigned",
+        Mark::Released => "released",
+        Mark::Cancelled => "cancelled",
+        Mark::Delivered => "delivered",
+        Mark::Completed => "completed",
+        Mark::Failed => "failed",
+    }
+}

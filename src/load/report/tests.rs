@@ -1,0 +1,206 @@
+use std::collections::BTreeMap;
+
+use hdrhistogram::serialization::Deserializer;
+use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use super::fixture::{self, Run};
+use super::*;
+use crate::load::measure::{Count, Dense, MessageCount, MessageTime, Phase, Timing, dense};
+
+const SCHEMA: &str = include_str!("../../../schemas/hubproof/load-report.schema.json");
+
+fn schema() -> Value {
+    serde_json::from_str(SCHEMA).unwrap()
+}
+
+/// Written anew with `HUBPROOF_WRITE_SCHEMAS=1 cargo test load::report`.
+#[test]
+fn the_published_schema_is_that_of_the_types() {
+    let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();
+    let derived = settings.into_generator().into_root_schema_for::<json::Document>();
+    let text = serde_json::to_string_pretty(&derived).unwrap() + "\n";
+    if std::env::var_os("HUBPROOF_WRITE_SCHEMAS").is_some() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/hubproof/load-report.schema.json");
+        std::fs::write(path, &text).unwrap();
+    } else {
+        assert!(
+            SCHEMA == text,
+            "schemas/hubproof/load-report.schema.json is out of date: HUBPROOF_WRITE_SCHEMAS=1 cargo test load::report"
+        );
+    }
+}
+
+#[rstest]
+#[case(Run::calm())]
+#[case(Run::troubled())]
+fn every_report_fits_the_published_schema_and_is_read_again(#[case] run: Run) {
+    let text = json::render(&run.report());
+    let value: Value = serde_json::from_str(&text).unwrap();
+    let validator = jsonschema::draft202012::new(&schema()).unwrap();
+    let errors: Vec<String> =
+        validator.iter_errors(&value).map(|error| format!("{}: {error}", error.instance_path())).collect();
+    assert!(errors.is_empty(), "{errors:#?}");
+    let again = json::read(&text).unwrap();
+    assert_eq!(serde_json::to_value(&again).unwrap(), value);
+}
+
+/// What the whole run says is the merge of what its intervals say.
+#[test]
+fn the_intervals_of_a_json_report_add_up_to_its_totals() {
+    let document = json::document(&Run::calm().report());
+    let mut merged = dense::<u64>();
+    for interval in document.intervals.iter().filter(|interval| interval.phase != json::PhaseWord::Warmup) {
+        if let Some(times) = interval.times.get("submit_job.response") {
+            json::decoded("it", &times.histogram).unwrap().add_to(&mut merged);
+        }
+    }
+    let times = &document.times["submit_job.response"];
+    assert_eq!(json::decoded("it", &times.histogram).unwrap().histogram(), Some(merged.clone()));
+    assert_eq!((times.count, merged.len()), (20_000, 20_000));
+    assert_eq!(times.p99_ms, Some(merged.value_at_quantile(0.99) as f64 / 1e6));
+    assert_eq!(document.counts["submit_job.sent"].whole_run, fixture::JOBS);
+    assert_eq!(document.counts["submit_job.sent"].per_second, 1_000.0);
+}
+
+#[rstest]
+#[case("{", "it is not JSON")]
+#[case("[]", "it has no `format: hubproof-load-report`")]
+#[case(r#"{"format": "hubproof-report", "format_version": 1}"#, "a report of `hubproof check`")]
+#[case(r#"{"format": "hubproof-load-report", "format_version": 2}"#, "format version 2, and this hubproof reads 1")]
+#[case(
+    r#"{"format": "hubproof-load-report", "format_version": 1}"#,
+    "not one that hubproof has written: missing field `tool`"
+)]
+fn what_is_no_load_report_says_why(#[case] text: &str, #[case] expected: &str) {
+    let error = json::read(text).err().unwrap().to_string();
+    assert!(error.contains(expected), "{error}");
+}
+
+#[rstest]
+#[case("/format", json!("hubproof"))]
+#[case("/format_version", json!(99))]
+#[case("/validity/verdict", json!("good"))]
+#[case("/intervals/0/phase", json!("ramp"))]
+#[case("/times/submit_job.response/count", json!(-1))]
+fn a_report_with_a_wrong_word_does_not_fit(#[case] pointer: &str, #[case] wrong: Value) {
+    let mut value = serde_json::to_value(json::document(&Run::calm().report())).unwrap();
+    *value.pointer_mut(pointer).unwrap() = wrong;
+    assert!(!jsonschema::draft202012::new(&schema()).unwrap().is_valid(&value));
+}
+
+#[rstest]
+#[case::calm(Run::calm(), 0)]
+#[case::broken(Run { thresholds: vec!["ledger.attempted < 5"], ..Run::calm() }, 1)]
+#[case::broken_and_suspect(Run { missed: 1, thresholds: vec!["ledger.attempted < 5"], ..Run::calm() }, 1)]
+#[case::suspect(Run { missed: 1, ..Run::calm() }, 3)]
+#[case::invalid_breaks_nothing(Run { internal: 9_000, thresholds: vec!["ledger.attempted < 5"], ..Run::calm() }, 3)]
+#[case::undecided(Run { thresholds: vec!["claim_job.response.p50 < 1s"], ..Run::calm() }, 3)]
+fn exit_codes(#[case] run: Run, #[case] expected: u8) {
+    assert_eq!(run.report().exit_code(), expected);
+}
+
+#[test]
+fn a_calm_run_reads_like_this() {
+    insta::assert_snapshot!("calm", terminal::summary(&Run::calm().report()));
+}
+
+#[test]
+fn a_troubled_run_reads_like_this() {
+    insta::assert_snapshot!("troubled", terminal::summary(&Run::troubled().report()));
+}
+
+#[test]
+fn thresholds_as_junit() {
+    let xml = junit::render(&Run::troubled().report());
+    insta::assert_snapshot!("junit", xml);
+}
+
+#[test]
+fn a_live_line_reads_like_this() {
+    let report = Run::troubled().report();
+    let lines: Vec<String> = [3, 12, 22]
+        .map(|second: usize| live::line(&report.layout, &report.intervals[second], &report.account))
+        .to_vec();
+    insta::assert_snapshot!("live", lines.join("\n"));
+}
+
+#[test]
+fn the_csv_adds_up_to_the_totals() {
+    let report = Run::calm().report();
+    let table = csv::render(&report);
+    let mut sums: BTreeMap<String, f64> = BTreeMap::new();
+    for line in table.lines().skip(1) {
+        let fields: Vec<&str> = line.split(',').collect();
+        let [_, _, phase, metric, value] = fields[..] else { panic!("{line}") };
+        if phase != Phase::Warmup.name() {
+            *sums.entry(metric.to_owned()).or_default() += value.parse::<f64>().unwrap();
+        }
+    }
+    assert_eq!(sums["submit_job.response.count"], 20_000.0);
+    let sent = Count::Message(0, MessageCount::Sent);
+    assert_eq!(sums["submit_job.sent"], report.total.measured(&report.layout, sent) as f64);
+}
+
+/// Read by the library's own reader, tag by tag, and merged.
+#[test]
+fn the_interval_log_holds_every_histogram() {
+    let report = Run::calm().report();
+    let log = hlog::render(&report);
+    let mut merged: BTreeMap<String, Dense> = BTreeMap::new();
+    let mut starts = Vec::new();
+    for entry in IntervalLogIterator::new(log.as_bytes()) {
+        let LogEntry::Interval(interval) = entry.unwrap() else { continue };
+        let bytes = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, interval.encoded_histogram());
+        let histogram: Dense = Deserializer::new().deserialize(&mut &bytes.unwrap()[..]).unwrap();
+        starts.push(interval.start_timestamp());
+        // The warm-up is in the log, and in no total.
+        if interval.start_timestamp().as_secs() >= 2 {
+            let tag = interval.tag().unwrap().as_str().to_owned();
+            merged.entry(tag).or_insert_with(dense).add(histogram).unwrap();
+        }
+    }
+    assert!(starts.is_sorted());
+    for (timing, name) in [
+        (Timing::Message(0, MessageTime::Response), "submit_job.response"),
+        (Timing::Message(0, MessageTime::SendDelay), "submit_job.send_delay"),
+        (Timing::Message(2, MessageTime::LastDelivery), "announce.last_delivery"),
+        (Timing::Journey(0), "jobs.duration"),
+    ] {
+        assert_eq!(report.total.timing(&report.layout, timing), merged.get(name), "{name}");
+    }
+}
+
+/// Every line is a comment or `name{labels} number`; buckets grow up to the count.
+#[test]
+fn the_exposition_is_well_formed() {
+    let report = Run::troubled().report();
+    let text = prometheus::render(report.state());
+    let mut buckets: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    let mut typed = std::collections::BTreeSet::new();
+    for line in text.lines() {
+        if let Some(comment) = line.strip_prefix("# TYPE ") {
+            assert!(typed.insert(comment.split(' ').next().unwrap().to_owned()), "{comment} is there twice");
+            continue;
+        }
+        if line.starts_with("# HELP ") {
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').unwrap();
+        let value: f64 = value.parse().unwrap();
+        let (name, labels) = series.split_once('{').unwrap();
+        let family = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+        assert!(typed.contains(family), "{name} has no type");
+        if name.ends_with("_bucket") {
+            let (labels, _) = labels.split_once(",le=").unwrap();
+            buckets.entry(labels.to_owned()).or_default().push(value);
+        }
+        if name.ends_with("_count") {
+            assert_eq!(buckets[labels.trim_end_matches('}')].last(), Some(&value));
+        }
+    }
+    assert!(buckets.len() > 5);
+    assert!(buckets.values().all(|counts| counts.is_sorted()));
+    assert!(text.contains("hubproof_ledger{what=\"lost\"} 220\n"), "{text}");
+}

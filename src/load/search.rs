@@ -1,0 +1,160 @@
+//! The search for the highest rate that a hub sustains: doubles until it does not, then halves what lies between.
+
+use std::fmt::Write as _;
+
+use super::ledger::Account;
+use super::measure::{Count, JourneyCount, Layout, RunCount, Total};
+
+/// The search ends when what lies between is smaller than this share of the rate.
+const CLOSE: f64 = 0.05;
+/// More tries are not made: from any beginning, twelve doublings and five halvings lead a long way.
+const MOST: usize = 18;
+/// Completions keep up if they are at least this share of what was offered.
+const KEPT_UP: f64 = 0.98;
+
+/// One try.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Try {
+    /// Journeys that were due in a second.
+    pub rate: f64,
+    /// Why it was not sustained; `None`: it was.
+    pub failed: Option<String>,
+    /// What the threshold's metric came to, as people read it.
+    pub observed: String,
+    /// Journeys that came to their end in a second.
+    pub completed: f64,
+}
+
+/// Decides what to try next.
+#[derive(Clone, Debug)]
+pub struct Search {
+    first: f64,
+    pub tries: Vec<Try>,
+}
+
+impl Search {
+    /// Begins at this rate, which is above 0.
+    pub fn new(first: f64) -> Self {
+        Self { first, tries: Vec::new() }
+    }
+
+    /// The highest rate that was sustained.
+    pub fn found(&self) -> Option<&Try> {
+        let sustained = self.tries.iter().filter(|one| one.failed.is_none());
+        sustained.max_by(|one, other| one.rate.total_cmp(&other.rate))
+    }
+
+    /// The rate to try next; `None`: it is over.
+    pub fn next_rate(&self) -> Option<f64> {
+        if self.tries.len() >= MOST {
+            return None;
+        }
+        let low = self.found().map(|one| one.rate);
+        let failed = self.tries.iter().filter(|one| one.failed.is_some()).map(|one| one.rate);
+        // A rate below one that was sustained failed by bad luck, and bounds nothing.
+        let high = failed.filter(|rate| low.is_none_or(|low| *rate > low)).reduce(f64::min);
+        match (low, high) {
+            (None, None) => Some(self.first),
+            (Some(low), None) => Some(low * 2.0),
+            (None, Some(high)) if high < self.first / 1000.0 => None,
+            (None, Some(high)) => Some(high / 2.0),
+            (Some(low), Some(high)) if (high - low) / low < CLOSE => None,
+            (Some(low), Some(high)) => Some(rounded(f64::midpoint(low, high))),
+        }
+    }
+
+    /// The search, line by line, and what it found.
+    pub fn shown(&self, threshold: &str) -> String {
+        let mut text = format!("Search for the highest rate with {threshold}\n");
+        for one in &self.tries {
+            let verdict =
+                one.failed.as_ref().map_or_else(|| "sustained".to_owned(), |why| format!("not sustained: {why}"));
+            let _ = writeln!(
+                text,
+                "  {:>9.1}/s  completed {:>9.1}/s  {:>10}  {verdict}",
+                one.rate, one.completed, one.observed
+            );
+        }
+        match self.found() {
+            Some(best) => {
+                let bound = self.tries.iter().filter(|one| one.failed.is_some() && one.rate > best.rate);
+                let bound = bound.map(|one| one.rate).reduce(f64::min);
+                let bound = bound.map_or_else(String::new, |rate| format!("; {rate:.1}/s was not"));
+                let _ = writeln!(text, "The highest rate sustained: {:.1}/s{bound}", best.rate);
+            }
+            None => text.push_str("No rate was sustained.\n"),
+        }
+        text
+    }
+}
+
+/// A rate that is easily said.
+fn rounded(rate: f64) -> f64 {
+    if rate >= 100.0 { rate.round() } else { rate }
+}
+
+/// Why a run did not keep up with what it was offered, if so. `offered` in a second, `undrained` at its end.
+pub fn fell_behind(layout: &Layout, total: &Total, account: &Account, offered: f64, undrained: u64) -> Option<String> {
+    let count = |count| total.measured(layout, count);
+    if count(Count::Run(RunCount::NoClient)) > 0 {
+        return Some(format!("{} arrivals found no free client", count(Count::Run(RunCount::NoClient))));
+    }
+    if undrained > 0 {
+        return Some(format!("{undrained} journeys were still under way after the drain"));
+    }
+    if !account.is_clean() {
+        return Some("the ledger is not clean".to_owned());
+    }
+    let completed = completed(layout, total);
+    (completed < offered * KEPT_UP).then(|| format!("completions did not keep up ({completed:.1}/s of {offered:.1}/s)"))
+}
+
+/// Journeys that came to their end, in a second of the measured time. Where a plan has several kinds, the busiest counts.
+pub fn completed(layout: &Layout, total: &Total) -> f64 {
+    let journeys = 0..layout.names.journeys.len();
+    journeys.map(|journey| total.rate(layout, Count::Journey(journey, JourneyCount::Completed))).fold(0.0, f64::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Searches on a hub that sustains up to `limit`.
+    fn search(first: f64, limit: f64) -> Search {
+        let mut search = Search::new(first);
+        while let Some(rate) = search.next_rate() {
+            let failed = (rate > limit).then(|| "too much".to_owned());
+            search.tries.push(Try { rate, failed, observed: "1 ms".to_owned(), completed: rate.min(limit) });
+        }
+        search
+    }
+
+    proptest! {
+        #[test]
+        fn the_limit_is_found_to_a_twentieth(first in 1.0..2000.0_f64, limit in 10.0..20_000.0_f64) {
+            prop_assume!(limit < first * 2000.0 && limit > first / 500.0);
+            let search = search(first, limit);
+            let found = search.found().map_or(0.0, |one| one.rate);
+            prop_assert!(found <= limit && found > limit * 0.93, "{}", search.shown("x"));
+        }
+    }
+
+    #[test]
+    fn a_hub_that_sustains_nothing_ends_the_search() {
+        let search = search(100.0, 0.0);
+        assert!(search.found().is_none() && search.tries.len() <= MOST);
+        assert!(search.shown("x").ends_with("No rate was sustained.\n"));
+    }
+
+    #[test]
+    fn what_was_found_is_shown_with_its_bound() {
+        let shown = search(100.0, 330.0).shown("a < 5ms");
+        assert!(shown.starts_with("Search for the highest rate with a < 5ms\n"), "{shown}");
+        assert!(shown.contains("not sustained: too much"), "{shown}");
+        assert!(
+            shown.contains("The highest rate sustained: 325.0/s; 338.0/s was not") || shown.contains("/s was not"),
+            "{shown}"
+        );
+    }
+}

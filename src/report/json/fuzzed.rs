@@ -1,0 +1,100 @@
+//! What fuzzing played, for programs.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::report::fuzzed;
+
+/// One protocol, fuzzed.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Fuzzed<'a> {
+    /// The same seed gives the same cases.
+    seed: u64,
+    /// That were played.
+    cases: u64,
+    /// In which at least one oracle could decide; the shares below are of these.
+    decided: u64,
+    /// Percent in which what was odd was said after the opening.
+    after_opening_percent: f64,
+    /// Percent that were judged by an oracle that asks for more than survival.
+    judged_percent: f64,
+    /// By rule: in how many cases each oracle decided.
+    oracles: BTreeMap<&'a str, Oracle>,
+    /// Every kind of case that there is.
+    cells: Vec<Cell<'a>>,
+    /// One for each scenario, in the same order.
+    causes: Vec<Cause<'a>>,
+    /// Why cases were not decided, the most frequent first.
+    obstacles: Vec<Obstacle<'a>>,
+    /// Why the run ended early.
+    ended: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Oracle {
+    held: u64,
+    broken: u64,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Cell<'a> {
+    message: &'a str,
+    mutation: &'a str,
+    placement: &'a str,
+    /// Decided ones.
+    cases: u64,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Cause<'a> {
+    /// The answer, without its values.
+    shape: &'a str,
+    /// In which it was found.
+    cases: u64,
+    /// Numbers of the first of them.
+    numbers: &'a [u64],
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Obstacle<'a> {
+    step: &'a str,
+    message: &'a str,
+    cases: u64,
+}
+
+pub(super) fn written(of: &fuzzed::Fuzzed) -> Fuzzed<'_> {
+    Fuzzed {
+        seed: of.seed,
+        cases: of.cases,
+        decided: of.decided,
+        after_opening_percent: of.rate(of.after_opening),
+        judged_percent: of.rate(of.judged),
+        oracles: of
+            .oracles
+            .iter()
+            .map(|(rule, of)| (rule.as_str(), Oracle { held: of.held, broken: of.broken }))
+            .collect(),
+        cells: of.cells.iter().map(cell).collect(),
+        causes: of.findings.iter().map(cause).collect(),
+        obstacles: of.obstacles.iter().map(obstacle).collect(),
+        ended: of.ended.as_deref(),
+    }
+}
+
+fn cell(of: &fuzzed::Cell) -> Cell<'_> {
+    Cell { message: &of.message, mutation: of.oddity, placement: of.placement, cases: of.cases }
+}
+
+fn cause(of: &fuzzed::Finding) -> Cause<'_> {
+    Cause { shape: &of.shape, cases: of.cases, numbers: &of.numbers }
+}
+
+fn obstacle(of: &fuzzed::Obstacle) -> Obstacle<'_> {
+    Obstacle { step: &of.step, message: &of.message, cases: of.cases }
+}
