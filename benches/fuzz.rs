@@ -55,7 +55,7 @@ fn main() {
             let (events, inbox) = mpsc::channel(256);
             let (_stop, interrupt) = watch::channel(false);
             let hub = check::prepare(&subject).unwrap();
-            let stage = Stage { hub, options: Arc::new(options()), events, interrupt };
+            let stage = Stage { hub, options: Arc::new(options()), against: None, events, interrupt };
             let numbers = campaign.plan.numbers(&|_| true).take(cases);
             let (_, played) = tokio::join!(campaign::run(Arc::clone(&campaign), stage, numbers), played(inbox));
             hubs.shutdown().await;

@@ -134,3 +134,15 @@ fn a_hub_that_is_gone_ends_the_run() {
     assert!(done.out.contains("The run ended early: the hub is gone"), "{}", done.out);
     assert!(done.took < Duration::from_secs(60), "{:?}", done.took);
 }
+
+#[test]
+fn another_hub_is_told_the_same() {
+    let done = hubproof(["fuzz", "--protocol", "qi", "--cases", "30", "--seed", "1", "--against"]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(done.out.contains("FUZZ-DIFFERS held in"), "{done:?}");
+    // Some requests stay unanswered: no oracle waits for these answers, but the other hub gives them.
+    let fault =
+        ["fuzz", "--protocol", "qi", "--cases", "30", "--seed", "1", "--against", "--fault", "qi-every-fifth-silent"];
+    let done = hubproof(fault);
+    assert!(done.out.contains("FUZZ-DIFFERS held in") && done.out.contains("broken in"), "{done:?}");
+}

@@ -24,6 +24,7 @@ use crate::baseline::Names;
 use crate::check::{self, Options};
 use crate::event::Event;
 use crate::exec::GRACE;
+use crate::fuzz::against;
 use crate::fuzz::campaign::{self, Campaign, Stage};
 use crate::fuzz::case::Cell;
 use crate::fuzz::outcome::Outcome;
@@ -73,6 +74,9 @@ pub struct FuzzArgs {
     /// Write a report: json=PATH or junit=PATH; - is stdout
     #[arg(long = "report", value_name = "FORMAT=PATH")]
     reports: Vec<String>,
+    /// Tell another hub the same, case by case, and warn where both differ; without a URL, the reference server
+    #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "")]
+    against: Option<String>,
     /// One line per frame, on stderr
     #[arg(long)]
     trace: bool,
@@ -108,13 +112,14 @@ pub fn run(arguments: FuzzArgs) -> Result<u8, Trouble> {
     let mut archive = arguments.archive.read(&campaigns, &mut sources)?;
     let again_here = arguments.hub.again("fuzz", &protocols);
     let options = Options {
-        jobs: usize::from(arguments.jobs),
+        // What one case does shows in the next: both hubs have to hear them in the same order.
+        jobs: if arguments.against.is_some() { 1 } else { usize::from(arguments.jobs) },
         stretch: arguments.hub.patience,
         repeat: 1,
         limit: arguments.hub.timeout.mul_f64(arguments.hub.patience.max(1.0)),
         stated_only: arguments.hub.stated_only,
         trace: arguments.trace,
-        kept: KEPT,
+        kept: if arguments.against.is_some() { against::KEPT } else { KEPT },
         destructive: false,
         stamp: hub::stamp(),
         now_ms: hub::now_ms(),
@@ -132,6 +137,9 @@ pub fn run(arguments: FuzzArgs) -> Result<u8, Trouble> {
             Ok(started) => started,
             Err(code) => return Ok(Err(code)),
         };
+        if let Some(url) = &arguments.against {
+            started.beside(&arguments.hub, url, &protocols, &mut sources).await?;
+        }
         let known = |scenario: &str, check: &str| baselines.knows(scenario, check);
         let kept = Kept { archive: &mut archive, command: &again_here, known: &known };
         let report = go(&choice, &campaigns, kept, &mut started, Arc::new(options), shown, &mut sources).await;
@@ -215,11 +223,14 @@ async fn go(
     let begun = Instant::now();
     let begun_ms = u64::try_from(options.now_ms).unwrap_or(0);
     let subjects = std::mem::take(&mut started.subjects);
+    let others = std::mem::take(&mut started.others);
     let mut outcomes: Vec<Outcome> = Vec::new();
     let (mut asked_to_stop, mut saved) = (0, String::new());
     let numbers = smaller::numbers();
     for (campaign, subject) in campaigns.iter().zip(&subjects) {
-        let hub = check::prepare(subject).map_err(|error| Trouble::new(error.to_string()))?;
+        let prepare = |subject| check::prepare(subject).map_err(|error| Trouble::new(error.to_string()));
+        let hub = prepare(subject)?;
+        let against = others.iter().find(|other| other.pack.name == subject.pack.name).map(prepare).transpose()?;
         let mut ground =
             Ground { hub: &hub, options: &options, signals: &mut started.signals, numbers: Arc::clone(&numbers) };
         asked_to_stop = kept.archive.replay(campaign, &mut ground).await?;
@@ -231,7 +242,7 @@ async fn go(
         }
         let (events, inbox) = mpsc::channel(256);
         let (stop, interrupt) = watch::channel(false);
-        let stage = Stage { hub: Arc::clone(&hub), options: Arc::clone(&options), events, interrupt };
+        let stage = Stage { hub: Arc::clone(&hub), options: Arc::clone(&options), against, events, interrupt };
         let mut watched = Watched::new(campaign, choice);
         let (playing, cases) = (Arc::clone(campaign), choice.numbers(campaign, campaigns.len()));
         let running = tokio::spawn(async move { Ok(campaign::run(playing, stage, cases).await) });
@@ -326,6 +337,10 @@ fn again(arguments: &FuzzArgs, seed: u64, protocols: &[Protocol]) -> Vec<String>
     }
     words.extend(arguments.baseline.words());
     words.extend(["--seed".to_owned(), seed.to_string()]);
+    if let Some(url) = &arguments.against {
+        words.push("--against".to_owned());
+        words.extend((!url.is_empty()).then(|| url.clone()));
+    }
     words
 }
 

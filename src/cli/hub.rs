@@ -79,7 +79,7 @@ impl HubArgs {
     ///
     /// What is wrong with it, or with what is to be set.
     pub fn read(&self, sources: &mut Sources) -> Result<Named, Trouble> {
-        let overrides = self.overrides()?;
+        let overrides = self.overrides(true)?;
         let mut target = match &self.target {
             Some(path) => Some(read_target(path, &overrides, sources)?),
             None => None,
@@ -96,7 +96,8 @@ impl HubArgs {
         self.url.clone().or_else(of_file).unwrap_or_else(|| "embedded reference server".to_owned())
     }
 
-    fn overrides(&self) -> Result<Vec<Override>, Trouble> {
+    /// `addressed`: with the address of this very hub.
+    fn overrides(&self, addressed: bool) -> Result<Vec<Override>, Trouble> {
         let mut texts = self.sets.clone();
         if let Some(ca) = &self.ca {
             texts.push(format!("tls.ca='{}'", ca.display()));
@@ -104,7 +105,7 @@ impl HubArgs {
         if self.insecure {
             texts.push("tls.insecure=true".to_owned());
         }
-        if let (Some(url), Some(_)) = (&self.url, &self.target) {
+        if let (Some(url), Some(_), true) = (&self.url, &self.target, addressed) {
             texts.push(format!("url='{url}'"));
         }
         texts.iter().map(|text| target::parse_override(text).map_err(Trouble::new)).collect()
@@ -263,7 +264,7 @@ impl HubArgs {
         if let Err(ending) = exec::start(&started, &mut signals).await {
             return ending.told().map(Err);
         }
-        Ok(Ok(Started { subjects, signals, hubs, processes }))
+        Ok(Ok(Started { subjects, others: Vec::new(), signals, hubs, processes }))
     }
 
     /// The target of one protocol: the user's, or the reference server, started for it.
@@ -285,23 +286,36 @@ impl HubArgs {
                 let name = protocol.pack.name.as_str();
                 let mut faults = hubproof_reference::faults().filter(|fault| fault.protocol == name);
                 let fault = self.fault.as_deref().filter(|id| faults.any(|fault| fault.id == *id));
-                let hubs = EmbeddedHubs::start(name, &protocol.setups, fault)
-                    .await
-                    .map_err(|error| Trouble::new(error.to_string()))?;
-                let text = protocol.setups.target_file(&protocol.pack.name, hubs.addresses());
-                let file = sources.add("reference server", text);
-                let target = target::parse(sources, file, &named.overrides, &environment, &read_secret)
-                    .map_err(|found| Trouble::from_diagnostics(&found, sources))?;
-                return Ok((target, Some(Arc::new(hubs))));
+                let (target, hubs) = embedded(protocol, fault, &named.overrides, sources).await?;
+                return Ok((target, Some(hubs)));
             }
         };
         Ok((target, None))
     }
 }
 
+/// The reference server, started for a protocol.
+async fn embedded(
+    protocol: &Protocol,
+    fault: Option<&str>,
+    overrides: &[Override],
+    sources: &mut Sources,
+) -> Result<(Target, Arc<EmbeddedHubs>), Trouble> {
+    let hubs = EmbeddedHubs::start(&protocol.pack.name, &protocol.setups, fault)
+        .await
+        .map_err(|error| Trouble::new(error.to_string()))?;
+    let text = protocol.setups.target_file(&protocol.pack.name, hubs.addresses());
+    let file = sources.add("reference server", text);
+    let target = target::parse(sources, file, overrides, &environment, &read_secret)
+        .map_err(|found| Trouble::from_diagnostics(&found, sources))?;
+    Ok((target, Arc::new(hubs)))
+}
+
 /// Hubs that are there, and what is to be played on them.
 pub struct Started {
     pub subjects: Vec<Subject>,
+    /// Hubs beside these, one for each protocol, where there are such.
+    pub others: Vec<Subject>,
     pub signals: Signals,
     hubs: Vec<Arc<EmbeddedHubs>>,
     /// With the protocol of each.
@@ -309,6 +323,41 @@ pub struct Started {
 }
 
 impl Started {
+    /// Makes ready another hub beside this one: at `url`, set as this one is, or where that is empty the reference server.
+    /// Both are shared by all that is played, even where they are ours.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with its address.
+    pub async fn beside(
+        &mut self,
+        arguments: &HubArgs,
+        url: &str,
+        protocols: &[Protocol],
+        sources: &mut Sources,
+    ) -> Result<(), Trouble> {
+        self.subjects.iter_mut().for_each(|subject| subject.embedded = None);
+        for protocol in protocols {
+            let target = if url.is_empty() {
+                let (target, hub) = embedded(protocol, None, &[], sources).await?;
+                self.hubs.push(hub);
+                target
+            } else {
+                target::from_url(sources, url, &arguments.overrides(false)?, &environment, &read_secret)
+                    .map_err(|found| Trouble::from_diagnostics(&found, sources))?
+            };
+            self.others.push(Subject {
+                pack: Arc::clone(&protocol.pack),
+                shared: Arc::clone(&protocol.scenarios.shared),
+                programs: Vec::new(),
+                target,
+                embedded: None,
+                processes: Vec::new(),
+            });
+        }
+        Ok(())
+    }
+
     /// Ends every process; how each has been, with its protocol. `grace`: what they may take for it.
     pub async fn end_processes(&mut self, grace: Duration) -> Vec<(String, ProcessReport)> {
         let mut reports = Vec::new();

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use super::case::ODD;
 use super::material::Material;
 use super::plan::Plan;
-use super::{oracle, outcome, text};
+use super::{against, oracle, outcome, text};
 use crate::check::{self, Job, Options, Prepared};
 use crate::diagnostic::Diagnostic;
 use crate::event::{Event, ScenarioReport, Verdict};
@@ -41,6 +41,8 @@ const PROGRAMS: usize = 2000;
 pub struct Stage {
     pub hub: Arc<Prepared>,
     pub options: Arc<Options>,
+    /// Another hub that is told the same, and compared.
+    pub against: Option<Arc<Prepared>>,
     /// Hears what goes on.
     pub events: mpsc::Sender<Event>,
     /// True once the run is to end.
@@ -220,7 +222,10 @@ pub async fn run(campaign: Arc<Campaign>, stage: Stage, numbers: impl Iterator<I
         async move {
             let Some(case) = campaign.plan.case(&campaign.material, number) else { return };
             watch.state().under_way.insert(number);
-            let played = campaign.play(&campaign.id(number), &case.scenario, number, &stage).await;
+            let played = match &stage.against {
+                Some(other) => against::play(&campaign, &case.scenario, number, &stage, other).await,
+                None => campaign.play(&campaign.id(number), &case.scenario, number, &stage).await,
+            };
             if let Some(report) = played {
                 watch.look(number, &report, &stage).await;
                 let _ = stage.events.send(Event::Finished(Box::new(report))).await;

@@ -5,7 +5,8 @@
 //! fails a hub by itself. What a rule decides, the rule's own check fails.
 //!
 //! Not compared, because a document leaves it to the hub:
-//! - names: ids, and echoes of what was said, are the same where they come from the same place;
+//! - names: what echoes something said is the same where it was said at the same place; an id that no client ever says is
+//!   nothing to compare;
 //! - times, counts, and texts that no `enum` fixes;
 //! - members that the schema does not know or not demand, where only one of them has them;
 //! - order between connections, of broadcasts, and of the items of lists;
@@ -25,6 +26,10 @@ use super::transcript::{self, Event, Names, Transcript, What};
 use super::twins::{self, Found, One};
 use crate::event::{CheckReport, Detail, ScenarioReport, Verdict};
 use crate::pack::{MessageType, Pack};
+use crate::scenario::model::RuleUse;
+
+/// Whether a document says how input is answered: its class, the message it is taken for, and its JSON.
+pub type Decided<'a> = &'a dyn Fn(Class, Option<&MessageType>, Option<&Value>) -> bool;
 
 /// What must be known of a protocol.
 pub struct Reading<'a> {
@@ -35,20 +40,16 @@ pub struct Reading<'a> {
     /// Members, by name, in which hubs may differ.
     pub open_members: HashSet<String>,
     /// Whether the document says how such input is answered.
-    pub decided: &'a dyn Fn(Class, Option<&MessageType>, Option<&Value>) -> bool,
-    /// Members that clients speak of.
-    spoken: HashSet<String>,
+    pub decided: Decided<'a>,
+    /// Texts of documented examples.
+    examples: HashSet<String>,
     /// Messages by which a hub refuses anything at all.
     errors: HashSet<String>,
 }
 
 impl<'a> Reading<'a> {
     /// `open` are names of messages, and of members behind a slash.
-    pub fn of(
-        pack: &'a Pack,
-        open: impl IntoIterator<Item = String>,
-        decided: &'a dyn Fn(Class, Option<&MessageType>, Option<&Value>) -> bool,
-    ) -> Self {
+    pub fn of(pack: &'a Pack, open: impl IntoIterator<Item = String>, decided: Decided<'a>) -> Self {
         let (members, messages): (HashSet<String>, HashSet<String>) =
             open.into_iter().partition(|name| name.starts_with('/'));
         let envelopes = pack.messages.iter().filter(|message| message.abstract_ && message.directions.to_hub);
@@ -57,7 +58,7 @@ impl<'a> Reading<'a> {
             open: messages,
             open_members: members.into_iter().map(|name| name.trim_start_matches('/').to_owned()).collect(),
             decided,
-            spoken: transcript::spoken(pack),
+            examples: transcript::examples(pack),
             errors: envelopes.flat_map(|envelope| envelope.replies.clone()).collect(),
         }
     }
@@ -110,7 +111,7 @@ pub fn compare(reading: &Reading<'_>, left: &ScenarioReport, right: &ScenarioRep
     let (ends, ended) = common(reading, &left, &right);
     let mut comparison = Comparison { ended, ..Comparison::default() };
     let (lefts, rights) = (&left.events[..ends.0], &right.events[..ends.1]);
-    let names = (Names::of(lefts, &reading.spoken), Names::of(rights, &reading.spoken));
+    let names = (Names::of(lefts), Names::of(rights));
     let mut actors: Vec<&str> = lefts.iter().map(|event| event.actor.as_str()).collect();
     actors.sort_unstable();
     actors.dedup();
@@ -187,7 +188,8 @@ fn kind(event: &Event<'_>) -> Option<String> {
 fn input<'e>(pack: &Pack, event: &'e Event<'_>) -> (Class, Option<&'e MessageType>, Option<&'e Value>) {
     let What::Said(json, message) = &event.what else { return (Class::Valid, None, None) };
     // What comes twice, or in another form than ours, is not in the value.
-    let faithful = json.as_ref().is_some_and(|json| json.to_string() == event.text);
+    let written = json.as_ref().map(Value::to_string);
+    let faithful = written.as_ref() == Some(&event.text);
     let class = match (json, message) {
         (None, _) => Class::Malformed,
         (Some(_), _) if !faithful => Class::Unspecified,
@@ -203,7 +205,6 @@ struct Heard<'t> {
     json: &'t Value,
     message: &'t MessageType,
     text: &'t str,
-    place: String,
 }
 
 /// What one actor said, and what it heard of that.
@@ -245,7 +246,7 @@ impl<'t> Side<'t> {
                 }
                 What::Heard(_, message) if at >= end => side.late.push(&message.name),
                 What::Heard(json, message) if !reading.open.contains(&message.name) => {
-                    side.take(reading, Heard { json, message, text: &event.text, place: String::new() }, actor);
+                    side.take(reading, Heard { json, message, text: &event.text });
                 }
                 _ => {}
             }
@@ -254,15 +255,13 @@ impl<'t> Side<'t> {
     }
 
     /// Puts a message to what it answers: the oldest that waits for such a one, else the last that may be meant.
-    fn take(&mut self, reading: &Reading<'_>, mut heard: Heard<'t>, actor: &str) {
+    fn take(&mut self, reading: &Reading<'_>, heard: Heard<'t>) {
         let name = &heard.message.name;
-        let of_kind = |other: &&Heard<'_>| other.message.name == *name;
-        let news = self.news.iter().map(|(_, heard)| heard);
-        let before = self.exchanges.iter().flat_map(|exchange| &exchange.heard).chain(news).filter(of_kind).count();
-        heard.place = transcript::place(actor, heard.message, before + 1);
         let may = |exchange: &Exchange<'_>| exchange.replies.contains(name);
         let waits = self.exchanges.iter().position(|exchange| may(exchange) && exchange.heard.is_empty());
-        match waits.or_else(|| self.exchanges.iter().rposition(may)) {
+        // A refusal too many may be meant for something that is not answered otherwise.
+        let again = || self.exchanges.iter().rposition(may).filter(|_| !reading.errors.contains(name));
+        match waits.or_else(again) {
             Some(exchange) => self.exchanges[exchange].heard.push(heard),
             None if self.is_news(reading, &heard) => {
                 let last = self.exchanges.last().map_or("", |exchange| exchange.said);
@@ -332,40 +331,55 @@ fn news(
     kinds.sort_unstable();
     kinds.dedup();
     for name in kinds {
-        let of = |side: &'_ Side<'_>| side.late.iter().filter(|late| **late == name).count();
-        let (late, other_late) = (of(left), of(right));
-        let lefts: Vec<_> =
-            left.news.iter().filter(|(_, heard)| heard.message.name == name && names.0.concerns(heard.json)).collect();
-        let rights: Vec<_> =
-            right.news.iter().filter(|(_, heard)| heard.message.name == name && names.1.concerns(heard.json)).collect();
-        let lone = |after: &str, kind: Kind, left: &str, right: &str| Difference {
-            actor: actor.to_owned(),
-            after: after.to_owned(),
-            kind,
-            pointer: String::new(),
-            left: left.to_owned(),
-            right: right.to_owned(),
-        };
-        if lefts.len() > rights.len() + other_late {
-            let (after, heard) = lefts[rights.len()];
-            comparison.differences.push(lone(after, Kind::OnlyLeft(name.to_owned()), heard.text, ""));
-        } else if rights.len() > lefts.len() + late {
-            let (after, heard) = rights[lefts.len()];
-            comparison.differences.push(lone(after, Kind::OnlyRight(name.to_owned()), "", heard.text));
-        } else if lefts.len() == rights.len() {
-            comparison.compared += lefts.len();
-            let lefts_heard: Vec<&Heard<'_>> = lefts.iter().map(|(_, heard)| heard).collect();
-            let rights_heard: Vec<&Heard<'_>> = rights.iter().map(|(_, heard)| heard).collect();
-            if let Some((message, found)) = matched(reading, names, &lefts_heard, &rights_heard) {
-                comparison.differences.push(member(actor, lefts[0].0, message, found));
+        let of_kind = |side: &'_ Side<'_>| side.news.iter().filter(|(_, heard)| heard.message.name == name).count();
+        comparison.compared += of_kind(left).min(of_kind(right));
+        let mut lefts: Vec<_> = left.news.iter().filter(|(_, heard)| heard.message.name == name).collect();
+        let mut rights: Vec<_> = right.news.iter().filter(|(_, heard)| heard.message.name == name).collect();
+        // Everything finds its like; then what concerns nobody here is left out.
+        lefts.retain(|(_, heard)| {
+            match rights.iter().position(|(_, other)| differ(reading, names, heard, other).is_none()) {
+                Some(found) => {
+                    rights.remove(found);
+                    false
+                }
+                None => true,
             }
-        }
+        });
+        lefts.retain(|(_, heard)| names.0.concerns(heard.json, &reading.examples));
+        rights.retain(|(_, heard)| names.1.concerns(heard.json, &reading.examples));
+        let late = |side: &Side<'_>| side.late.contains(&name);
+        let actor = actor.to_owned();
+        let difference = match (lefts.first(), rights.first()) {
+            (None, None) => continue,
+            (Some((after, one)), Some((_, other))) => match differ(reading, names, one, other) {
+                Some(found) => member(&actor, after, name.to_owned(), found),
+                None => continue,
+            },
+            (Some((after, heard)), None) if !late(right) => {
+                let (after, kind, left) = ((*after).to_owned(), Kind::OnlyLeft(name.to_owned()), heard.text.to_owned());
+                Difference { actor, after, kind, pointer: String::new(), left, right: String::new() }
+            }
+            (None, Some((after, heard))) if !late(left) => {
+                let (after, kind, right) =
+                    ((*after).to_owned(), Kind::OnlyRight(name.to_owned()), heard.text.to_owned());
+                Difference { actor, after, kind, pointer: String::new(), left: String::new(), right }
+            }
+            _ => continue,
+        };
+        comparison.differences.push(difference);
     }
 }
 
 fn member(actor: &str, after: &str, message: String, found: Found) -> Difference {
     let Found { pointer, left, right } = found;
     Difference { actor: actor.to_owned(), after: after.to_owned(), kind: Kind::Member(message), pointer, left, right }
+}
+
+/// Where two messages of one kind differ.
+fn differ(reading: &Reading<'_>, names: &(Names, Names), one: &Heard<'_>, other: &Heard<'_>) -> Option<Found> {
+    let left = One { json: one.json, names: &names.0 };
+    let right = One { json: other.json, names: &names.1 };
+    twins::differ(one.message, &reading.open_members, left, right)
 }
 
 /// Every message of the one finds its like among those of the other; the first that does not is returned.
@@ -375,16 +389,12 @@ fn matched(
     left: &[&Heard<'_>],
     right: &[&Heard<'_>],
 ) -> Option<(String, Found)> {
-    let differ = |one: &Heard<'_>, other: &Heard<'_>| {
-        let one_side = One { json: one.json, place: &one.place, names: &names.0 };
-        let other_side = One { json: other.json, place: &other.place, names: &names.1 };
-        twins::differ(one.message, &reading.open_members, one_side, other_side)
-    };
+    let differ = |one: &Heard<'_>, other: &Heard<'_>| differ(reading, names, one, other);
     let mut free: Vec<&&Heard<'_>> = right.iter().collect();
     let mut without = None;
     for heard in left {
-        let same_kind = |other: &&&Heard<'_>| other.message.name == heard.message.name;
-        match free.iter().position(|other| same_kind(&other) && differ(heard, other).is_none()) {
+        let same_kind = |other: &&Heard<'_>| other.message.name == heard.message.name;
+        match free.iter().position(|other| same_kind(other) && differ(heard, other).is_none()) {
             Some(found) => drop(free.remove(found)),
             None => drop(without.get_or_insert(heard)),
         }
@@ -426,34 +436,45 @@ fn connection(actor: &str, left: &[Event<'_>], right: &[Event<'_>]) -> Option<(u
     Some((number, Difference { actor, after, kind, pointer, left, right }))
 }
 
-/// The differences of a case as a check of it: the first in full, with both transcripts.
+/// The rule by which differences are reported.
+pub const RULE: &str = "FUZZ-DIFFERS";
+
+/// A comparison as a check of the case: the first difference in full, with both transcripts. `None` where nothing was
+/// compared.
 pub fn check(
-    differences: &[Difference],
+    comparison: &Comparison,
     pack: &Pack,
     left: &ScenarioReport,
     right: &ScenarioReport,
 ) -> Option<CheckReport> {
-    let first = differences.first()?;
-    let others = match differences.len() - 1 {
-        0 => String::new(),
-        more => format!(" ({more} more)"),
-    };
+    let rule = pack.rules.get(RULE)?;
+    let first = comparison.differences.first();
+    if first.is_none() && comparison.compared == 0 {
+        return None;
+    }
+    let verdict = if first.is_some() { Verdict::Warn } else { Verdict::Pass };
+    let used = RuleUse { id: RULE.to_owned(), level: rule.level, basis: rule.basis, lowered: false };
+    let detail = first.map(|first| Detail {
+        actor: first.actor.clone(),
+        sent: None,
+        expected: format!("{} | what the other hub said:\n{}", short(&first.right), lines(pack, right)),
+        received: format!("{} | what this hub said:\n{}", short(&first.left), lines(pack, left)),
+        waited: None,
+    });
     Some(CheckReport {
-        name: "FUZZ-DIFFERS".to_owned(),
-        rules: Vec::new(),
-        verdict: Verdict::Warn,
+        name: RULE.to_owned(),
+        rules: vec![(used, verdict)],
+        verdict,
         span: None,
-        step: format!("what {} hears is the same from both hubs", first.actor),
+        step: "the other hub is told the same".to_owned(),
         asked: 1,
-        message: format!("{}{others}", first.in_words()),
-        detail: Some(Detail {
-            actor: first.actor.clone(),
-            sent: (!first.after.is_empty()).then(|| first.after.clone()),
-            expected: format!("the other hub: {}", lines(pack, right)),
-            received: format!("this hub: {}", lines(pack, left)),
-            waited: None,
-        }),
+        message: first.map(Difference::in_words).unwrap_or_default(),
+        detail,
     })
+}
+
+fn short(text: &str) -> String {
+    if text.is_empty() { "nothing".to_owned() } else { crate::matcher::cut(text, SHOWN) }
 }
 
 impl Difference {

@@ -226,6 +226,14 @@ impl Material {
         self.shared.get("fuzz")?.get(key)
     }
 
+    /// What hubs may do differently: messages that are never unexpected, and under `open` further messages, and members
+    /// behind a slash.
+    pub fn open(&self) -> Vec<String> {
+        let lists = [self.shared.get("ignore"), self.fuzz("open")];
+        let names = lists.into_iter().flatten().filter_map(Value::as_array).flatten();
+        names.filter_map(Value::as_str).map(str::to_owned).collect()
+    }
+
     /// The scene that any bystander can play: a cheap question and its answer.
     pub fn fence(&self) -> Option<&str> {
         self.fuzz("fence").and_then(Value::as_str)

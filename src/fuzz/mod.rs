@@ -21,8 +21,10 @@
 //! shrink, smaller                 the smallest scenario that still fails; played on a hub
 //! saved, replay                   a finding as a file of its own; what became of it
 //! transcript, twins, differ       what two hubs said in the same case, side by side
+//! against                         plays cases on two hubs at once
 //! ```
 
+pub mod against;
 pub mod campaign;
 pub mod case;
 pub mod cause;

@@ -1,7 +1,7 @@
 //! What was said in one play of a case, as far as two hubs can be compared by it: who said which message, and what each
 //! actor heard. Pings, pongs, times and goodbyes are left out.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::Value;
 
@@ -87,24 +87,18 @@ impl<'p> Transcript<'p> {
     }
 }
 
-/// Names for what has no value of its own: ids, and whatever we said ourselves. What was said or heard at the same place of
-/// two plays has the same name, whatever it is.
+/// Names for whatever we said ourselves, ids that we had heard among it: what was said at the same place of two plays has
+/// the same name, whatever it is.
 #[derive(Default)]
 pub struct Names {
     /// Where a value was said first.
     said: HashMap<String, String>,
-    /// Where an id of the hub's was heard first.
-    heard: HashMap<String, String>,
     /// Numbers that were said, with the name of their member.
     numbers: HashSet<(String, String)>,
 }
 
-/// A text shorter than this is no id.
-const SHORTEST_ID: usize = 6;
-
 impl Names {
-    /// `spoken` are the members that clients speak of: what stands in them is worth a name.
-    pub fn of(events: &[Event<'_>], spoken: &HashSet<String>) -> Self {
+    pub fn of(events: &[Event<'_>]) -> Self {
         let mut names = Self::default();
         let said = events.iter().filter_map(|event| match &event.what {
             What::Said(Some(json), _) => Some(json),
@@ -113,63 +107,60 @@ impl Names {
         for (number, json) in said.enumerate() {
             visit(json, "", "", &mut |value, place, member| {
                 if value.is_number() {
-                    names.numbers.insert((member.to_owned(), value.to_string()));
+                    names.numbers.insert((member.to_owned(), key(value)));
                 } else if !is_trivial(value) {
-                    names.said.entry(value.to_string()).or_insert_with(|| format!("said {number}{place}"));
-                }
-            });
-        }
-        let mut counts: HashMap<(&str, &str), usize> = HashMap::new();
-        for event in events {
-            let What::Heard(json, message) = &event.what else { continue };
-            let count = counts.entry((&event.actor, &message.name)).or_default();
-            *count += 1;
-            let frame = place(&event.actor, message, *count);
-            visit(json, "", "", &mut |value, place, member| {
-                if spoken.contains(member) && value.as_str().is_some_and(is_id) {
-                    names.heard.entry(value.to_string()).or_insert_with(|| format!("{frame}{place}"));
+                    names.said.entry(key(value)).or_insert_with(|| format!("said {number}{place}"));
                 }
             });
         }
         names
     }
 
-    /// Where this very value was before; `None` for what is new at this place.
-    pub fn origin(&self, value: &Value, place: &str) -> Option<&str> {
-        let text = value.to_string();
-        let heard = || self.heard.get(&text).filter(|first| *first != place);
-        self.said.get(&text).or_else(heard).map(String::as_str)
+    /// Where this very value was said; `None` where it was not.
+    pub fn origin(&self, value: &Value) -> Option<&str> {
+        self.said.get(&key(value)).map(String::as_str)
     }
 
-    /// Whether anything in it was said by somebody of the case.
-    pub fn concerns(&self, value: &Value) -> bool {
+    /// Whether a text in it was said by somebody of the case, and is in no example: a document's own words are everybody's.
+    pub fn concerns(&self, value: &Value, examples: &HashSet<String>) -> bool {
         let mut concerns = false;
-        visit(value, "", "", &mut |inner, _, _| concerns |= self.said.contains_key(&inner.to_string()));
+        visit(value, "", "", &mut |inner, _, _| {
+            let said =
+                inner.as_str().is_some_and(|text| !examples.contains(text)) && self.said.contains_key(&key(inner));
+            concerns |= said;
+        });
         concerns
     }
 
     /// Whether this number was said under this name.
     pub fn repeats(&self, member: &str, number: &Value) -> bool {
-        self.numbers.contains(&(member.to_owned(), number.to_string()))
+        self.numbers.contains(&(member.to_owned(), key(number)))
     }
 }
 
-/// The `count`th message of a kind that an actor heard.
-pub fn place(actor: &str, message: &MessageType, count: usize) -> String {
-    format!("heard by {actor} as {} {count}", message.name)
+/// A text that is the same for equal values: members in order, numbers and UUIDs in one spelling.
+fn key(value: &Value) -> String {
+    match value {
+        Value::String(text) if text.len() == 36 && text.split('-').count() == 5 => {
+            Value::from(text.to_lowercase()).to_string()
+        }
+        Value::Number(number) => number.as_f64().map_or_else(|| number.to_string(), |number| number.to_string()),
+        Value::Array(items) => format!("[{}]", items.iter().map(key).collect::<Vec<_>>().join(",")),
+        Value::Object(members) => {
+            let members: BTreeMap<&String, String> = members.iter().map(|(name, value)| (name, key(value))).collect();
+            format!("{members:?}")
+        }
+        other => other.to_string(),
+    }
 }
 
-/// Members that clients speak of, in all messages of a pack.
-pub fn spoken(pack: &Pack) -> HashSet<String> {
-    let mut spoken = HashSet::new();
-    for message in pack.messages.iter().filter(|message| message.directions.to_hub) {
-        visit(&message.template(), "", "", &mut |value, _, member| {
-            if value.is_string() {
-                spoken.insert(member.to_owned());
-            }
-        });
+/// Texts that stand in the documented examples of a pack.
+pub fn examples(pack: &Pack) -> HashSet<String> {
+    let mut texts = HashSet::new();
+    for message in &pack.messages {
+        visit(&message.template(), "", "", &mut |value, _, _| texts.extend(value.as_str().map(str::to_owned)));
     }
-    spoken
+    texts
 }
 
 /// Calls `see` with every value inside, its pointer, and the name of the member it is or is an item of.
@@ -197,14 +188,6 @@ fn is_trivial(value: &Value) -> bool {
         Value::Object(members) => members.is_empty(),
         Value::Null | Value::Bool(_) | Value::Number(_) => true,
     }
-}
-
-/// A text that looks like the name that a machine gives to something.
-fn is_id(text: &str) -> bool {
-    text.len() >= SHORTEST_ID
-        && text.chars().any(|letter| letter.is_ascii_digit())
-        && text.chars().all(|letter| letter.is_ascii_graphic())
-        && !is_time(text)
 }
 
 /// `2024-01-15T10:30:00Z`, or the beginning of it.

@@ -8,11 +8,10 @@ use super::shape::{Branches, Shape};
 use super::transcript::{Names, is_prose};
 use crate::pack::MessageType;
 
-/// A message, and where it came: see [`super::transcript::place`].
+/// A message, and what had been said when it came.
 #[derive(Clone, Copy)]
 pub struct One<'a> {
     pub json: &'a Value,
-    pub place: &'a str,
     pub names: &'a Names,
 }
 
@@ -56,11 +55,12 @@ impl Twins<'_> {
             return None;
         }
         let here = || Some(Found { pointer: pointer.to_owned(), left: left.to_string(), right: right.to_string() });
-        if shape.values().is_some() {
+        // What an `enum` fixes. (A number may be written in several ways.)
+        if shape.values().is_some() && left.is_string() && right.is_string() {
             return here();
         }
-        let one = self.left.names.origin(left, &format!("{}{pointer}", self.left.place));
-        let other = self.right.names.origin(right, &format!("{}{pointer}", self.right.place));
+        let one = self.left.names.origin(left);
+        let other = self.right.names.origin(right);
         match (left, right) {
             _ if one.is_some() && one == other => None,
             (Value::String(_), Value::String(_)) => {

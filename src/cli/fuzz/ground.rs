@@ -35,7 +35,8 @@ impl Ground<'_> {
     ) -> Result<(usize, Option<T>), Trouble> {
         let (events, inbox) = mpsc::channel(256);
         let (stop, interrupt) = watch::channel(false);
-        let stage = Stage { hub: Arc::clone(self.hub), options: Arc::clone(self.options), events, interrupt };
+        let stage =
+            Stage { hub: Arc::clone(self.hub), options: Arc::clone(self.options), against: None, events, interrupt };
         let doing = work(stage);
         let running = tokio::spawn(async move { Ok(doing.await) });
         let mut progress = Progress::new(None, "plays");
