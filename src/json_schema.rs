@@ -8,14 +8,15 @@ use crate::diagnostic::{Diagnostic, suggest};
 use crate::yaml::Node;
 
 /// How the value of a keyword holds further schemas.
-enum Holds {
+pub enum Holds {
     Nothing,
     Schema,
     List,
     Map,
 }
 
-fn keyword(name: &str) -> Option<Holds> {
+/// What is under a keyword of JSON Schema 2020-12; `None` for what is no keyword.
+pub fn keyword(name: &str) -> Option<Holds> {
     Some(match name {
         "not"
         | "if"

@@ -8,7 +8,7 @@ use std::time::Duration;
 use hubproof::load::client::Client;
 use hubproof::load::ledger::{self, Account, Entry, Ledger};
 use hubproof::load::plan::{Overrides, Plan, Script};
-use hubproof::load::port::{Dial, End, Input, Mark, Note, Port, Trouble};
+use hubproof::load::port::{Dial, End, Input, Port, Trouble};
 use hubproof::load::program::{HookId, JourneyId, MessageId, Prepared, Target, prepare};
 use hubproof::load::schedule::Schedule;
 use hubproof::load::{Nanos, SECOND};
@@ -536,21 +536,7 @@ impl Port for Hands<'_> {
         *self.told.troubles.entry(trouble).or_default() += 1;
     }
 
-    fn note(&mut self, note: Note) {
-        let what = match note.mark {
-            Mark::Attempted => ledger::Mark::Attempted,
-            Mark::Published { receivers } => ledger::Mark::Published { receivers },
-            Mark::Named(key) => ledger::Mark::Named(key),
-            Mark::Acknowledged => ledger::Mark::Acknowledged,
-            Mark::Refused => ledger::Mark::Refused,
-            Mark::Unsure => ledger::Mark::Unsure,
-            Mark::Assigned => ledger::Mark::Assigned,
-            Mark::Released => ledger::Mark::Released,
-            Mark::Cancelled => ledger::Mark::Cancelled,
-            Mark::Delivered => ledger::Mark::Delivered,
-            Mark::Completed => ledger::Mark::Completed,
-            Mark::Failed => ledger::Mark::Failed,
-        };
-        self.told.entries.push(Entry { at: note.at, item: note.item, party: note.party, what });
+    fn note(&mut self, entry: Entry) {
+        self.told.entries.push(entry);
     }
 }

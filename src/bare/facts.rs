@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use crate::fuzz::mutation::kind;
 use crate::matcher::{escape, same};
 
 /// Members within each other that are looked at.
@@ -192,16 +193,5 @@ impl Fact {
         }
         let values = self.values.as_ref()?;
         Some(values.iter().map(|value| kind(value).to_owned()).collect())
-    }
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
     }
 }

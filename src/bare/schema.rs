@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::library::{Library, Place};
 use super::outline::Message;
 use crate::diagnostic::{Diagnostic, suggest};
-use crate::json_schema;
+use crate::json_schema::{self, Holds};
 use crate::source::Span;
 use crate::yaml::{Key, Kind, Node, Text};
 
@@ -305,29 +305,22 @@ impl<'l> Writer<'l, '_> {
             "$dynamicRef" | "$recursiveRef" => {
                 self.tell(span, &format!("`{}` is passed over", name.name), "write `$ref` with a path");
             }
-            "not"
-            | "if"
-            | "then"
-            | "else"
-            | "items"
-            | "contains"
-            | "additionalProperties"
-            | "propertyNames"
-            | "unevaluatedItems"
-            | "unevaluatedProperties" => {
-                let schema = self.schema(inner, dialect);
-                made.add(&name.name, span, schema);
+            other if json_schema::is_keyword(other) => {
+                let held = match json_schema::keyword(other) {
+                    Some(Holds::Schema) => self.schema(inner, dialect),
+                    Some(Holds::List) if inner.node.list().is_some() => {
+                        let items = inner.items().map(|item| self.schema(&item, dialect)).collect();
+                        Node { span: inner.node.span, kind: Kind::List(items) }
+                    }
+                    Some(Holds::Map) if inner.node.map().is_some() => {
+                        let members = inner.members().map(|(key, member)| (key.clone(), self.schema(&member, dialect)));
+                        let members = members.collect();
+                        map(inner.node.span, members)
+                    }
+                    _ => inner.node.clone(),
+                };
+                made.add(other, span, held);
             }
-            "allOf" | "anyOf" | "oneOf" | "prefixItems" if inner.node.list().is_some() => {
-                let items = inner.items().map(|item| self.schema(&item, dialect)).collect();
-                made.add(&name.name, span, Node { span: inner.node.span, kind: Kind::List(items) });
-            }
-            "properties" | "patternProperties" | "dependentSchemas" if inner.node.map().is_some() => {
-                let members = inner.members().map(|(key, member)| (key.clone(), self.schema(&member, dialect)));
-                let members = members.collect();
-                made.add(&name.name, span, map(inner.node.span, members));
-            }
-            other if json_schema::is_keyword(other) => made.add(other, span, inner.node.clone()),
             other if other.starts_with("x-") => {}
             other => {
                 let help = suggest(

@@ -194,7 +194,8 @@ fn names(campaigns: &[Arc<Campaign>]) -> Names {
 fn near_or_meant(arguments: &FuzzArgs, named: &Named) -> Result<(), Trouble> {
     let instances = named.target.iter().flat_map(|target| &target.instances).map(|instance| &instance.url);
     let far = |url: &&String| url.parse::<Endpoint>().is_ok_and(|endpoint| !endpoint.is_loopback());
-    match arguments.hub.url.iter().chain(instances).find(far).filter(|_| !arguments.yes) {
+    let other = arguments.against.iter().filter(|url| !url.is_empty());
+    match arguments.hub.url.iter().chain(other).chain(instances).find(far).filter(|_| !arguments.yes) {
         None => Ok(()),
         Some(url) => Err(Trouble::new(format!(
             "{url} is not on this machine, and fuzzing may bring a hub down\n  help: --yes, if it is yours to break"

@@ -301,7 +301,8 @@ fn other_type(shape: &Shape<'_>, now: Option<&Value>, dice: &mut Dice) -> Value 
     dice.pick(&fitting).map_or(Value::Null, |value| (*value).clone())
 }
 
-fn kind(value: &Value) -> &'static str {
+/// The JSON type of a value; an integer is a number.
+pub fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",

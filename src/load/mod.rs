@@ -9,9 +9,9 @@
 //! ```text
 //! plan        what a plan file says: roles, populations, arrivals, phases, thresholds; flags override its numbers
 //! schedule    when things are due: absolute times from a rate and a seed
+//! ledger      what became of every item
 //! port        what a virtual client may do, and what happens to it: the seam to sockets, clocks and measurement
 //! measure     histograms, counts and levels by the second
-//! ledger      what became of every item
 //! scan, recognise   members of a frame and the message it is, from its raw text
 //! template    messages as bytes and slots
 //! program     a plan prepared for a target: flat lists of operations;  lint: what of it is more than a slot

@@ -6,6 +6,7 @@
 use serde_json::Value;
 
 use super::Nanos;
+use super::ledger::Entry;
 use super::program::{HookId, JourneyId, MessageId};
 
 /// What happens to a client.
@@ -102,39 +103,6 @@ pub enum Trouble {
     Aborted,
 }
 
-/// A fact about an item, as far as this client knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Note {
-    /// When it happened: for what was sent, when that was due.
-    pub at: Nanos,
-    /// Hash of the item's key, the same on every client that names it.
-    pub item: u64,
-    /// Who it is about: this client, or whom a message names. 0 for nobody.
-    pub party: u32,
-    pub mark: Mark,
-}
-
-/// What is noted, in the ledger's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mark {
-    Attempted,
-    Published {
-        receivers: u32,
-    },
-    /// The hub has given an item this key.
-    Named(u64),
-    Acknowledged,
-    Refused,
-    /// The connection that it was sent on ended before there was an answer.
-    Unsure,
-    Assigned,
-    Released,
-    Cancelled,
-    Delivered,
-    Completed,
-    Failed,
-}
-
 /// What a client may do.
 pub trait Port {
     /// Opens its connection. Answered by [`Input::Opened`] or [`Input::Closed`].
@@ -193,5 +161,5 @@ pub trait Port {
 
     fn trouble(&mut self, trouble: Trouble, at: Nanos);
 
-    fn note(&mut self, note: Note);
+    fn note(&mut self, entry: Entry);
 }

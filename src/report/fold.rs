@@ -178,24 +178,9 @@ impl Gathered {
             .collect();
         played.extend(std::mem::take(&mut self.runs).into_values());
         let scenarios: Vec<ScenarioResult> = played.into_iter().map(merge).collect();
-        let pack = &self.outline.pack;
-        let rules = pack.rules.values().map(|rule| (rule.id.clone(), judge(rule, &self.outline, &scenarios))).collect();
         let causes = causes(&scenarios);
         let doubt = doubt(&scenarios, self.received, self.unknown);
-        ProtocolReport {
-            name: pack.name.clone(),
-            pack_version: pack.version.clone(),
-            pack_hash: pack.hash.clone(),
-            document: pack.document.clone(),
-            scenarios,
-            unplayed,
-            rules,
-            causes,
-            doubt,
-            processes: self.processes,
-            baseline: Vec::new(),
-            fuzzed: None,
-        }
+        ProtocolReport { unplayed, causes, doubt, processes: self.processes, ..judged(&self.outline, scenarios) }
     }
 }
 
@@ -213,20 +198,25 @@ pub fn fuzzed(
     };
     let scenarios: Vec<ScenarioResult> = first.into_iter().map(one).collect();
     let nothing = Outline { pack: Arc::clone(pack), scenarios: Vec::new() };
-    let rules = pack.rules.values().map(|rule| (rule.id.clone(), judge(rule, &nothing, &scenarios))).collect();
+    ProtocolReport { processes, fuzzed: Some(fuzzed), ..judged(&nothing, scenarios) }
+}
+
+/// What came of scenarios, and what that says of the rules.
+fn judged(outline: &Outline, scenarios: Vec<ScenarioResult>) -> ProtocolReport {
+    let pack = &outline.pack;
     ProtocolReport {
         name: pack.name.clone(),
         pack_version: pack.version.clone(),
         pack_hash: pack.hash.clone(),
         document: pack.document.clone(),
-        scenarios,
         unplayed: Vec::new(),
-        rules,
+        rules: pack.rules.values().map(|rule| (rule.id.clone(), judge(rule, outline, &scenarios))).collect(),
+        scenarios,
         causes: Vec::new(),
         doubt: None,
-        processes,
+        processes: Vec::new(),
         baseline: Vec::new(),
-        fuzzed: Some(fuzzed),
+        fuzzed: None,
     }
 }
 

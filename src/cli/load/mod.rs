@@ -30,6 +30,9 @@ pub struct LoadArgs {
     /// List the protocol's plans, their roles and numbers
     #[arg(long)]
     list: bool,
+    /// Read and prepare the plan, say what of it is worked out while it runs, and send nothing
+    #[arg(long)]
+    check: bool,
     /// How many clients the role `worker` has
     #[arg(long, value_name = "N")]
     workers: Option<u32>,
@@ -197,6 +200,10 @@ pub fn run(arguments: LoadArgs) -> Result<u8, Trouble> {
         };
         let place = play::Place { arguments: &arguments, plan, script, seed, shown };
         let done = match &arguments.find_max {
+            _ if arguments.check => place.check(&started, &sources).map(|told| {
+                super::print(&told);
+                0
+            }),
             None => place.once(&mut started, &mut sources, &sinks).await,
             Some(text) => search::run(&place, text, &mut started, &mut sources, &sinks).await,
         };

@@ -30,24 +30,14 @@ pub fn choose(named: Option<&str>, protocol: &Protocol, sources: &mut Sources) -
     let ready = ready(protocol, sources);
     let list: Vec<&str> = ready.iter().map(|(name, _)| *name).collect();
     let known = format!("{} has {}; a file of yours: --plan FILE", protocol.pack.name, list.join(", "));
-    let (id, file) = match named {
-        None => match ready.first() {
-            Some((name, file)) => (format!("{}/load/{name}", protocol.pack.name), *file),
-            None => {
-                return Err(Trouble::new(format!(
-                    "{} has no load plan\n  help: write one and name it: --plan FILE (scenarios/README.md, \"Load plans\")",
-                    protocol.pack.name
-                )));
-            }
-        },
-        Some(named) => match ready.iter().find(|(name, _)| *name == named) {
-            Some((name, file)) => (format!("{}/load/{name}", protocol.pack.name), *file),
-            None if Path::new(named).is_file() => (named.to_owned(), files::read(Path::new(named), sources)?),
-            None => {
-                let help = suggest(named, list.iter().copied(), &known);
-                return Err(Trouble::new(format!("there is no plan, and no file, `{named}`\n  help: {help}")));
-            }
-        },
+    let named = named.or(list.first().copied()).unwrap_or(IDLE);
+    let (id, file) = match ready.iter().find(|(name, _)| *name == named) {
+        Some((name, file)) => (format!("{}/load/{name}", protocol.pack.name), *file),
+        None if Path::new(named).is_file() => (named.to_owned(), files::read(Path::new(named), sources)?),
+        None => {
+            let help = suggest(named, list.iter().copied(), &known);
+            return Err(Trouble::new(format!("there is no plan, and no file, `{named}`\n  help: {help}")));
+        }
     };
     read(&id, file, protocol, sources)
 }

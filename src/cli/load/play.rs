@@ -11,6 +11,7 @@ use crate::check::{self, Site};
 use crate::hook;
 use crate::load::engine::{self, Clock, Ending, Setup, Validate};
 use crate::load::ledger;
+use crate::load::lint;
 use crate::load::measure::{Layout, Names};
 use crate::load::plan::{Plan, Script};
 use crate::load::program::{self, Prepared};
@@ -57,6 +58,28 @@ impl Place<'_> {
         }
     }
 
+    /// What `--check` says of the plan, without a message to the hub: the expressions that are worked out while it runs.
+    ///
+    /// # Errors
+    ///
+    /// What the user has to put right.
+    pub fn check(&self, started: &Started, sources: &Sources) -> Result<String, Trouble> {
+        let Some(subject) = started.subjects.first() else { return Err(Trouble::new("there is no hub to load")) };
+        let target = check::prepare(subject).map_err(|error| Trouble::new(error.to_string()))?;
+        let lines = lint::lint(&self.prepared(&self.plan, target.first(), now_ms(), sources)?, sources);
+        let head = match lines.len() {
+            0 => "the plan can run; everything it says is prepared before it runs\n".to_owned(),
+            _ => "the plan can run; of what it says, this is worked out while it does:\n".to_owned(),
+        };
+        Ok(lines.iter().fold(head, |text, line| text + "  " + line + "\n"))
+    }
+
+    fn prepared(&self, plan: &Plan, site: &Site, epoch_ms: i64, sources: &Sources) -> Result<Prepared, Trouble> {
+        let (stamp, keys) = (stamp(), ledger::Keys::default());
+        let target = program::Target { settings: site.settings.clone(), stamp, epoch_ms, seed: self.seed, keys };
+        program::prepare(plan, &self.script, &target).map_err(|found| Trouble::from_diagnostics(&found, sources))
+    }
+
     /// Runs a plan.
     ///
     /// # Errors
@@ -75,12 +98,7 @@ impl Place<'_> {
         let (embedded, pack) = (subject.embedded.is_some(), Arc::clone(&subject.pack));
         let clock = Clock::start();
         let epoch_ms = now_ms();
-        let keys = ledger::Keys::default();
-        let target =
-            program::Target { settings: site.settings.clone(), stamp: stamp(), epoch_ms, seed: self.seed, keys };
-        let prepared = program::prepare(plan, &self.script, &target)
-            .map_err(|found| Trouble::from_diagnostics(&found, sources))?;
-        let prepared = Arc::new(prepared);
+        let prepared = Arc::new(self.prepared(plan, &site, epoch_ms, sources)?);
         let layout = Layout::new(Names { messages: prepared.messages.clone(), journeys: prepared.journeys.clone() });
         let thresholds = self.thresholds(plan, &layout, sources)?;
         let setup = Setup {

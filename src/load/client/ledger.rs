@@ -4,8 +4,9 @@ use std::borrow::Cow;
 
 use super::Client;
 use crate::load::Nanos;
+use crate::load::ledger::{Entry, Mark, NOBODY};
 use crate::load::plan::MarkName;
-use crate::load::port::{Mark, Note, Port};
+use crate::load::port::Port;
 use crate::load::program::{Marking, MessageId, Receivers, Role, Wanted};
 use crate::load::scan::{Found, text_of};
 use crate::load::template::Source;
@@ -41,7 +42,7 @@ impl Client {
         let Some(by) = by else { return self.named(role) };
         match self.text(role, task, by) {
             Some(text) if &*text != b"null" => role.common.keys.party(&text_of(&text)),
-            _ => crate::load::ledger::NOBODY,
+            _ => NOBODY,
         }
     }
 
@@ -70,7 +71,7 @@ impl Client {
         match key {
             // What was asked for has got its name.
             Some(key) if one.noted & (ATTEMPTED | NAMED) == ATTEMPTED => {
-                port.note(Note { at, item: one.item, party, mark: Mark::Named(key) });
+                port.note(Entry { at, item: one.item, party, what: Mark::Named(key) });
                 one.item = key;
                 one.noted |= NAMED;
             }
@@ -90,7 +91,7 @@ impl Client {
         if let (Mark::Published { .. }, Some(message)) = (mark, message) {
             port.published(message, receivers, at);
         }
-        port.note(Note { at, item: one.item, party, mark });
+        port.note(Entry { at, item: one.item, party, what: mark });
     }
 
     /// Whether a frame that the oldest task would take names an item that another one is about: then it came twice.
@@ -108,11 +109,11 @@ impl Client {
         let Some(text) = found[stray.item] else { return };
         let party = match stray.by.map(|by| found[by]) {
             Some(Some(text)) if text != b"null" => role.common.keys.party(&text_of(text)),
-            Some(_) => crate::load::ledger::NOBODY,
+            Some(_) => NOBODY,
             None => self.named(role),
         };
         let item = role.common.keys.item(&text_of(text));
-        port.note(Note { at, item, party, mark: mark(stray.mark, 0) });
+        port.note(Entry { at, item, party, what: mark(stray.mark, 0) });
     }
 
     /// This client, as the protocol names it.
@@ -128,7 +129,7 @@ impl Client {
     pub(super) fn turned_down(&mut self, role: &Role, task: usize, at: Nanos, port: &mut impl Port) {
         let one = &self.tasks[task];
         if one.noted & (ATTEMPTED | HEARD) == ATTEMPTED {
-            port.note(Note { at, item: one.item, party: self.who(role, task, None), mark: Mark::Refused });
+            port.note(Entry { at, item: one.item, party: self.who(role, task, None), what: Mark::Refused });
         }
     }
 
@@ -138,11 +139,11 @@ impl Client {
         let (item, noted) = (one.item, one.noted);
         let party = self.who(role, task, None);
         if noted & (ATTEMPTED | HEARD) == ATTEMPTED {
-            port.note(Note { at, item, party, mark: Mark::Unsure });
+            port.note(Entry { at, item, party, what: Mark::Unsure });
             self.tasks[task].noted |= HEARD;
         }
         if noted & ASSIGNED != 0 {
-            port.note(Note { at, item, party, mark: Mark::Released });
+            port.note(Entry { at, item, party, what: Mark::Released });
             self.tasks[task].noted &= !ASSIGNED;
         }
     }

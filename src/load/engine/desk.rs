@@ -11,7 +11,7 @@ use super::timers::{Alarm, Timers};
 use crate::load::Nanos;
 use crate::load::ledger::Entry;
 use crate::load::measure::{ErrorKind, Recorder};
-use crate::load::port::{Dial, End, Note, Port, Trouble};
+use crate::load::port::{Dial, End, Port, Trouble};
 use crate::load::program::{HookId, JourneyId, MessageId};
 
 /// What the clients of a shard share.
@@ -165,28 +165,7 @@ impl Port for Hands<'_> {
         self.desk.recorder.error(kind, at);
     }
 
-    fn note(&mut self, note: Note) {
-        self.desk.tell.note(entry(note));
+    fn note(&mut self, entry: Entry) {
+        self.desk.tell.note(entry);
     }
-}
-
-/// A note as the ledger takes it.
-fn entry(note: Note) -> Entry {
-    use crate::load::ledger::Mark as Entered;
-    use crate::load::port::Mark;
-    let what = match note.mark {
-        Mark::Attempted => Entered::Attempted,
-        Mark::Published { receivers } => Entered::Published { receivers },
-        Mark::Named(key) => Entered::Named(key),
-        Mark::Acknowledged => Entered::Acknowledged,
-        Mark::Refused => Entered::Refused,
-        Mark::Unsure => Entered::Unsure,
-        Mark::Assigned => Entered::Assigned,
-        Mark::Released => Entered::Released,
-        Mark::Cancelled => Entered::Cancelled,
-        Mark::Delivered => Entered::Delivered,
-        Mark::Completed => Entered::Completed,
-        Mark::Failed => Entered::Failed,
-    };
-    Entry { at: note.at, item: note.item, party: note.party, what }
 }

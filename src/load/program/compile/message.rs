@@ -82,7 +82,7 @@ impl Compiler<'_> {
         let Written::Expression(expr) = member else { return false };
         expr.source.strip_prefix("hub.").is_some_and(|name| {
             self.script.shared.settings.get(name).is_some_and(|setting| setting.optional)
-                && self.hub.get(name).is_none()
+                && self.carried.hub.get(name).is_none()
         })
     }
 }

@@ -114,12 +114,7 @@ struct Compiler<'a> {
     script: &'a Script,
     part: &'a Part,
     common: &'a Arc<Common>,
-    globals: BTreeMap<String, Named>,
-    hub: Value,
-    rows: Vec<Arc<Rows>>,
-    journeys: Vec<String>,
-    hooks: Vec<String>,
-    remarks: Vec<Remark>,
+    carried: Carried,
     diagnostics: Vec<Diagnostic>,
     /// What `self` has.
     myself: BTreeMap<String, Named>,
@@ -140,17 +135,12 @@ struct Compiler<'a> {
 }
 
 impl<'a> Compiler<'a> {
-    fn new(script: &'a Script, part: &'a Part, common: &'a Arc<Common>, shared: Carried) -> Self {
+    fn new(script: &'a Script, part: &'a Part, common: &'a Arc<Common>, carried: Carried) -> Self {
         Self {
             script,
             part,
             common,
-            globals: shared.globals,
-            hub: shared.hub,
-            rows: shared.rows,
-            journeys: shared.journeys,
-            hooks: shared.hooks,
-            remarks: shared.remarks,
+            carried,
             diagnostics: Vec::new(),
             myself: BTreeMap::from([
                 ("index".to_owned(), Named::Source(Source::Index)),
@@ -183,7 +173,7 @@ impl<'a> Compiler<'a> {
     /// The values of the run, the same for all roles.
     fn lets(&mut self) {
         for (name, written) in &self.script.lets {
-            let known = Constants { globals: &self.globals, hub: &self.hub, common: self.common };
+            let known = Constants { globals: &self.carried.globals, hub: &self.carried.hub, common: self.common };
             let value = match written.eval(&known) {
                 Ok(value) => value,
                 Err(error) => {
@@ -196,7 +186,7 @@ impl<'a> Compiler<'a> {
                     Value::Null
                 }
             };
-            self.globals.insert(name.clone(), Named::Value(value));
+            self.carried.globals.insert(name.clone(), Named::Value(value));
         }
     }
 
@@ -204,7 +194,7 @@ impl<'a> Compiler<'a> {
     fn worked_out(&mut self, computed: &Computed, expr: &Expr) -> Value {
         let constants = computed.constants.iter().map(|(name, value)| (name.clone(), Named::Value(value.clone())));
         let globals = constants.collect();
-        let known = Constants { globals: &globals, hub: &self.hub, common: self.common };
+        let known = Constants { globals: &globals, hub: &self.carried.hub, common: self.common };
         match computed.expr.eval(&known) {
             Ok(value) => value,
             Err(error) => {
@@ -253,15 +243,7 @@ impl<'a> Compiler<'a> {
             lookups,
             party,
         };
-        let shared = Carried {
-            globals: self.globals,
-            hub: self.hub,
-            rows: self.rows,
-            journeys: self.journeys,
-            hooks: self.hooks,
-            remarks: self.remarks,
-        };
-        (prepared, (shared, self.diagnostics))
+        (prepared, (self.carried, self.diagnostics))
     }
 
     /// What a client is given: worked out when it begins, once.
@@ -337,8 +319,8 @@ impl<'a> Compiler<'a> {
         self.lines(&part.journey);
         self.program.item = part.item.as_ref().and_then(|written| self.source(written));
         self.scopes.pop();
-        let id = JourneyId(self.journeys.len() as u16);
-        self.journeys.push(part.journey_name.clone());
+        let id = JourneyId(self.carried.journeys.len() as u16);
+        self.carried.journeys.push(part.journey_name.clone());
         self.finish(Some(id))
     }
 

@@ -70,9 +70,9 @@ impl Compiler<'_> {
             }
         }
         match name {
-            "hub" => Some(Named::Value(self.hub.clone())),
+            "hub" => Some(Named::Value(self.carried.hub.clone())),
             "self" => Some(Named::Scene(self.myself.clone())),
-            _ => self.globals.get(name).cloned(),
+            _ => self.carried.globals.get(name).cloned(),
         }
     }
 
@@ -149,7 +149,7 @@ impl Compiler<'_> {
 
     /// The text of a column, in the row of this journey.
     fn column(&mut self, feeder: usize, column: usize) -> Source {
-        let rows = Arc::clone(&self.rows[feeder]);
+        let rows = Arc::clone(&self.carried.rows[feeder]);
         let same = |fill: &Fill| matches!(fill, Fill::Column { feeder, column: c } if Arc::ptr_eq(feeder, &rows) && *c == column);
         if let Some((slot, _)) = self.program.ahead.iter().find(|(_, fill)| same(fill)) {
             return Source::Text(*slot);
@@ -222,7 +222,7 @@ impl Compiler<'_> {
                 format!("`{}` is worked out when what it uses has come, in the time of the client", expr.source)
             }
         };
-        self.remarks.push(Remark { span: expr.span, text });
+        self.carried.remarks.push(Remark { span: expr.span, text });
         Resolved::Source(match when {
             When::Ever | When::Client => {
                 let slot = self.own_slot();

@@ -342,9 +342,9 @@ impl<'a> Compiler<'a> {
         if let Some(pattern) = &hook.pattern {
             self.mistake(pattern.span, "under load a hook is asked once", "leave `where` out");
         }
-        let place = self.hooks.iter().position(|known| *known == hook.name).unwrap_or_else(|| {
-            self.hooks.push(hook.name.clone());
-            self.hooks.len() - 1
+        let place = self.carried.hooks.iter().position(|known| *known == hook.name).unwrap_or_else(|| {
+            self.carried.hooks.push(hook.name.clone());
+            self.carried.hooks.len() - 1
         });
         let mut sources = Vec::new();
         let args = hook.args.as_ref().map_or_else(|| json!({}), |args| self.marked(args, &mut sources));
