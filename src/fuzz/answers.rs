@@ -87,7 +87,9 @@ pub fn about(alternative: &Value, said: Option<&Value>) -> Value {
                 match member.as_str().and_then(mentioned) {
                     None => drop(about_it.insert(name.clone(), about(member, said))),
                     Some(pointer) => {
-                        if let Some(value) = said.and_then(|said| said.pointer(&pointer)) {
+                        if let Some(value) =
+                            said.and_then(|said| said.pointer(&pointer)).filter(|value| is_fixed(value))
+                        {
                             about_it.insert(name.clone(), value.clone());
                         }
                     }
@@ -97,6 +99,16 @@ pub fn about(alternative: &Value, said: Option<&Value>) -> Value {
         }
         Value::Array(items) => items.iter().map(|item| about(item, said)).collect(),
         other => other.clone(),
+    }
+}
+
+/// Whether a value is the same wherever it is worked out: what a function makes, it makes anew.
+fn is_fixed(value: &Value) -> bool {
+    match value {
+        Value::String(text) => !text.contains("${") || !text.contains('('),
+        Value::Array(items) => items.iter().all(is_fixed),
+        Value::Object(members) => members.values().all(is_fixed),
+        _ => true,
     }
 }
 
@@ -133,8 +145,9 @@ mod tests {
 
     #[test]
     fn an_answer_may_mention_what_was_said() {
-        let alternative = json!({ "message": "any", "where": { "id": "${said.data.id}", "no": "${said.no}" } });
-        let said = json!({ "data": { "id": "${self.id}" } });
+        let alternative =
+            json!({ "message": "any", "where": { "id": "${said.data.id}", "no": "${said.no}", "new": "${said.new}" } });
+        let said = json!({ "data": { "id": "${self.id}" }, "new": "${uuid()}" });
         assert_eq!(about(&alternative, Some(&said)), json!({ "message": "any", "where": { "id": "${self.id}" } }));
     }
 

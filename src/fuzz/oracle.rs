@@ -18,7 +18,7 @@ const BOUND: &str = "5s";
 pub const ROUNDS: usize = 20;
 /// How much longer than before a question may take after that: so many times, and so many milliseconds beyond. Far more than
 /// a busy machine adds five seconds on end, and asked until it is quick once.
-const SLOWER: (u32, u32) = (10, 250);
+const SLOWER: (u32, u32) = (2, 250);
 
 /// From here on a text is long.
 const LONG: usize = 8 * 1024;
