@@ -19,7 +19,7 @@ const LONG: usize = 24;
 /// Deeper than any data, and as deep as most parsers go.
 const DEEP: usize = 98;
 /// How much slower with each error.
-const WEARY: Duration = Duration::from_millis(20);
+const WEARY: Duration = Duration::from_millis(50);
 
 const fn slip(
     protocol: &'static str,
