@@ -391,6 +391,23 @@ fn what_is_wrong_with_a_scenario_is_seen_by_both(#[case] text: &str) {
 )]
 #[case::standing_check_of_nothing("roles: { client: }\nscenes: { scene: }\nalways: [ { has: { CON-025: {} } } ]")]
 #[case::standing_check_with_unknown_key("roles: { client: }\nscenes: { scene: }\nalways: [ { each: hello } ]")]
+#[case::fuzz_is_a_list("fuzz: [a]")]
+#[case::fuzz_with_unknown_key("fuzz: { rejects: {} }")]
+#[case::bystander_is_a_number("fuzz: { bystander: 3 }")]
+#[case::state_of_no_scene("roles: { client: }\nfuzz: { state: { is: \"${state.a}\" } }")]
+#[case::answer_of_no_class("fuzz: { answers: [ { answer: [ { close: 4002 } ], rules: [CON-009] } ] }")]
+#[case::answer_to_an_unknown_class(
+    "fuzz: { answers: [ { class: [wrong], answer: [ { close: 4002 } ], rules: [CON-009] } ] }"
+)]
+#[case::answer_at_no_time(
+    "fuzz: { answers: [ { class: [invalid], placement: [later], answer: [ { close: 4002 } ], rules: [CON-009] } ] }"
+)]
+#[case::answer_that_says_nothing("fuzz: { answers: [ { class: [invalid], rules: [CON-009] } ] }")]
+#[case::answer_without_rules("fuzz: { answers: [ { class: [invalid], answer: [ { close: 4002 } ] } ] }")]
+#[case::answer_with_a_name(
+    "fuzz: { answers: [ { class: [invalid], answer: [ { message: hello, as: x } ], rules: [CON-009] } ] }"
+)]
+#[case::no_answers("fuzz: { answers: [ { class: [invalid], answer: [], rules: [CON-009] } ] }")]
 fn what_is_wrong_with_a_shared_file_is_seen_by_both(#[case] text: &str) {
     assert_eq!(errors_of_shared("roles: { client: }\nscenes: { scene: }"), [""; 0]);
     assert!(!validator("shared.schema.json").is_valid(&json_of(text)), "the schema accepts it");

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use hubproof::event::Verdict;
 use hubproof::fuzz::case::Oddity;
+use hubproof::fuzz::framing::Framing;
 use hubproof::fuzz::material::Material;
 use hubproof::fuzz::payload::Class;
 use hubproof::fuzz::plan::Plan;
 use hubproof::fuzz::{oracle, text};
 use hubproof::pack::{Folder, Pack};
-use hubproof::scenario;
+use hubproof::scenario::{self, Program};
 use hubproof::source::Sources;
 use hubproof::yaml;
 use rstest::rstest;
@@ -19,6 +20,46 @@ pub struct Protocol {
     pub sources: Sources,
     pub folder: Folder,
     pub material: Material,
+}
+
+/// Cases, read as scenarios and ready to be played without sockets.
+pub struct Cases {
+    name: String,
+    protocol: Protocol,
+    shared: scenario::SharedFile,
+    plan: Plan,
+}
+
+impl Cases {
+    /// The cases about the messages that are wanted.
+    pub fn new(name: &str, seed: u64, message: &dyn Fn(&str) -> bool) -> Self {
+        let protocol = protocol(name);
+        let shared = scenario::shared(&protocol.folder, &protocol.sources, &protocol.material.pack, &mut Vec::new());
+        let plan = Plan::new(&protocol.material, seed, message);
+        Self { name: name.to_owned(), protocol, shared, plan }
+    }
+
+    pub fn len(&self) -> u64 {
+        self.plan.cells.len() as u64
+    }
+
+    /// The case of a number as text and program; `None` where there is none, or it is odd below what a virtual wire carries.
+    pub fn case(&mut self, number: u64) -> Option<(String, Arc<Program>)> {
+        let case = self.plan.case(&self.protocol.material, number)?;
+        if let Oddity::Framed(framing) = case.cell.oddity
+            && (framing.class() == Class::Broken || framing == Framing::Oversize)
+        {
+            return None;
+        }
+        let text = text::scenario(&case.scenario);
+        let sources = &mut self.protocol.sources;
+        let file = sources.add(format!("case-{number}.yaml"), text.clone());
+        let root = yaml::parse(sources, file).unwrap_or_else(|error| panic!("{}\n{text}", error.message));
+        let id = format!("{}/case-{number}", self.name);
+        let (program, diagnostics) = scenario::read::read(&id, &root, &self.shared, &self.protocol.material.pack);
+        let shown = || hubproof::diagnostic::render_all(&diagnostics, sources, false);
+        Some((text.clone(), Arc::new(program.unwrap_or_else(|| panic!("{}\n{text}", shown())))))
+    }
 }
 
 pub fn protocol(name: &str) -> Protocol {
@@ -70,26 +111,16 @@ fn the_same_seed_gives_the_same_cases(#[values("qi", "emprops")] name: &str) {
 /// Without sockets, so without what is odd below messages.
 #[rstest]
 fn the_reference_server_stands_firm(#[values("qi", "concierge", "airavata", "emprops", "gator")] name: &str) {
-    let mut protocol = protocol(name);
     let hub = crate::virtual_wire::Protocol::load(name);
-    let pack = Arc::clone(&protocol.material.pack);
-    let shared = scenario::shared(&protocol.folder, &protocol.sources, &pack, &mut Vec::new());
-    let plan = Plan::new(&protocol.material, 1, &|_| true);
+    let mut cases = Cases::new(name, 1, &|_| true);
     let (mut played, mut wrong) = (0, String::new());
-    for number in (0..plan.cells.len() as u64).step_by(3) {
-        let Some(case) = plan.case(&protocol.material, number) else { continue };
-        if matches!(case.cell.oddity, Oddity::Framed(_)) {
-            continue;
-        }
-        let text = text::scenario(&case.scenario);
-        let file = protocol.sources.add(format!("case-{number}.yaml"), text.clone());
-        let root = yaml::parse(&protocol.sources, file).unwrap();
-        let program = scenario::read::read(&format!("{name}/case-{number}"), &root, &shared, &pack).0.unwrap();
-        let Some(report) = hub.play(&Arc::new(program), None) else { continue };
+    for number in (0..cases.len()).step_by(3) {
+        let Some((text, program)) = cases.case(number) else { continue };
+        let Some(report) = hub.play(&program, None) else { continue };
         played += 1;
-        let failed: Vec<_> = report.checks.iter().filter(|check| check.verdict == Verdict::Fail).collect();
-        for check in &failed {
-            wrong += &format!("{} {}\n  {}\n", check.name, check.message, report.title);
+        for check in report.checks.iter().filter(|check| matches!(check.verdict, Verdict::Fail | Verdict::Warn)) {
+            let text: String = text.chars().take(3000).collect();
+            wrong += &format!("{} {}\n  {}\n{text}\n", check.name, check.message, report.title);
         }
         if let Some(mistake) = &report.mistake {
             wrong += &format!("mistake: {mistake}\n{text}\n");

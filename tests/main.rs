@@ -23,6 +23,7 @@ mod editor_schema;
 mod foreign;
 mod fuzz_cases;
 mod fuzz_differ;
+mod fuzz_faults;
 mod fuzz_shrink;
 mod fuzz_walk;
 mod hostile;

@@ -65,8 +65,9 @@ impl Matrix {
             assert!(matches!(report.verdict, Verdict::Pass | Verdict::Info), "{} on a correct hub", report.id);
         }
         let expected = Expected::of(&correct, &all(&protocol, None));
-        let chosen: Vec<&'static Fault> =
-            faults().filter(|fault| fault.protocol == protocol.pack.name && wanted(fault)).collect();
+        let chosen: Vec<&'static Fault> = faults()
+            .filter(|fault| fault.protocol == protocol.pack.name && !fault.is_for_fuzzing() && wanted(fault))
+            .collect();
         let touched = touched(&protocol, &chosen);
         let next = AtomicUsize::new(0);
         let work = || {
@@ -232,7 +233,7 @@ fn all(protocol: &Protocol, fault: Option<&str>) -> Vec<ScenarioReport> {
 fn touched(protocol: &Protocol, faults: &[&'static Fault]) -> Vec<BTreeSet<usize>> {
     let changes = |fault: &&'static Fault| match fault.effect {
         Effect::Outside(changes) => changes,
-        Effect::Inside => &[],
+        Effect::Inside | Effect::Slips(_) | Effect::SlipsInside => &[],
     };
     let lists: Vec<_> = faults.iter().map(changes).collect();
     let inside = || (0..faults.len()).filter(|index| lists[*index].is_empty());

@@ -97,7 +97,7 @@ fn unremoved(matrix: &Matrix) -> BTreeSet<String> {
                     Effect::Outside(changes) => {
                         changes.iter().any(|change| wanted(change.act, path) && concerns(change, &example))
                     }
-                    Effect::Inside => false,
+                    Effect::Inside | Effect::Slips(_) | Effect::SlipsInside => false,
                 })
             };
             if !does(|act, path| matches!(act, Act::Remove(at) | Act::Rename(at, _) if at == path)) {

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::serve::{Error, HubConfig, Running, ServeConfig, serve};
 use crate::settings::{SettingsError, SettingsFile, parse_file};
-use crate::{Tls, faults, protocols};
+use crate::{Fault, Tls, faults, protocols};
 
 /// Serve hubs that do what their documents say.
 #[derive(Debug, Clone, clap::Args)]
@@ -172,11 +172,23 @@ fn list_faults(names: &[String], format: ListFormat) -> Result<String, Error> {
     let chosen = faults().filter(|fault| names.contains(&fault.protocol));
     Ok(match format {
         ListFormat::Text => {
-            chosen.map(|fault| format!("{}\n    {} [{}]\n", fault.id, fault.text, fault.rules.join(" "))).collect()
+            let line = |fault: &Fault| {
+                let only = if fault.is_for_fuzzing() { " (only fuzzing finds it)" } else { "" };
+                format!("{}\n    {} [{}]{only}\n", fault.id, fault.text, fault.rules.join(" "))
+            };
+            chosen.map(line).collect()
         }
         ListFormat::Json => {
             let list: Vec<_> = chosen
-                .map(|fault| json!({ "id": fault.id, "protocol": fault.protocol, "text": fault.text, "rules": fault.rules }))
+                .map(|fault| {
+                    json!({
+                        "id": fault.id,
+                        "protocol": fault.protocol,
+                        "text": fault.text,
+                        "rules": fault.rules,
+                        "fuzz": fault.is_for_fuzzing(),
+                    })
+                })
                 .collect();
             format!("{}\n", json!({ "faults": list }))
         }

@@ -13,6 +13,8 @@ use std::time::Duration;
 use regex::Regex;
 use serde_json::Value;
 
+use crate::slips::Slip;
+
 /// One deliberate defect.
 #[derive(Debug)]
 pub struct Fault {
@@ -35,6 +37,17 @@ pub enum Effect {
     Inside,
     /// These changes are made to the outputs of a correct machine, each output by the first that matches.
     Outside(&'static [Change]),
+    /// A correct machine does this when it hears what no script says; see [`crate::slips`].
+    Slips(Slip),
+    /// The machine does it itself, by the fault's id, when it hears what no script says.
+    SlipsInside,
+}
+
+impl Fault {
+    /// Whether only made-up input brings it out: no script that keeps to the document, or breaks it in the usual ways, can.
+    pub fn is_for_fuzzing(&self) -> bool {
+        matches!(self.effect, Effect::Slips(_) | Effect::SlipsInside)
+    }
 }
 
 /// A fault done by the machine.
@@ -246,9 +259,12 @@ impl On {
 }
 
 /// The ids of all faults done by machines, so that a misspelt one is noticed.
-static INSIDE: LazyLock<HashSet<&str>> = LazyLock::new(|| {
-    crate::faults().filter(|fault| matches!(fault.effect, Effect::Inside)).map(|fault| fault.id).collect()
-});
+static INSIDE: LazyLock<HashSet<&str>> =
+    LazyLock::new(|| crate::faults().filter(|fault| is_inside(fault)).map(|fault| fault.id).collect());
+
+fn is_inside(fault: &Fault) -> bool {
+    matches!(fault.effect, Effect::Inside | Effect::SlipsInside)
+}
 
 /// The fault that a machine was built with, as the machine sees it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -257,7 +273,7 @@ pub struct Broken(Option<&'static Fault>);
 impl Broken {
     /// The machine with this fault.
     pub fn with(fault: Option<&'static Fault>) -> Broken {
-        Broken(fault.filter(|fault| matches!(fault.effect, Effect::Inside)))
+        Broken(fault.filter(|fault| is_inside(fault)))
     }
 
     /// Whether the machine is to be wrong in the way that `id` names.
@@ -290,7 +306,9 @@ mod tests {
             assert_eq!(unique.len(), fault.rules.len(), "{} names a rule twice", fault.id);
             for rule in fault.rules {
                 let number = rule.strip_prefix(&format!("{prefix}-"));
-                assert!(number.is_some_and(|number| prefix == "WS" || number.len() == 3), "{}: {rule}", fault.id);
+                let named = |number: &str| matches!(prefix, "WS" | "FUZZ") || number.len() == 3;
+                assert!(number.is_some_and(named), "{}: {rule}", fault.id);
+                assert_eq!(prefix == "FUZZ", fault.is_for_fuzzing(), "{}", fault.id);
             }
             if let Effect::Outside(changes) = fault.effect {
                 assert!(!changes.is_empty(), "{}", fault.id);

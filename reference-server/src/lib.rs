@@ -7,6 +7,7 @@
 //! * `airavata`, `concierge`, `emprops`, `gator`, `qi`: one state machine per protocol;
 //! * [`websocket`]: a hub below all of them, bytes in and bytes out;
 //! * [`fault`] and [`mangle`]: deliberate defects, most of them changes to the outputs of a correct machine;
+//! * [`slips`]: those that only unheard-of input brings out;
 //! * [`settings`]: what can be configured;
 //! * [`serve()`], [`admin`], [`tls`]: the io shell, one task per machine and one per connection;
 //! * [`relay`]: the same changes made to the frames of any hub, at places computed from facts about its messages;
@@ -41,6 +42,7 @@ mod qi;
 pub mod relay;
 mod serve;
 pub mod settings;
+pub mod slips;
 pub mod tls;
 pub mod websocket;
 
@@ -98,7 +100,10 @@ pub fn protocols() -> &'static [&'static str] {
 
 /// All deliberate defects, protocol by protocol.
 pub fn faults() -> impl Iterator<Item = &'static Fault> {
-    PROTOCOLS.iter().flat_map(|protocol| protocol.faults).flatten()
+    PROTOCOLS.iter().flat_map(|protocol| {
+        let slips = slips::SLIPS.iter().filter(|fault| fault.protocol == protocol.name);
+        protocol.faults.into_iter().flatten().chain(slips)
+    })
 }
 
 /// Why a machine cannot be built.
@@ -138,13 +143,14 @@ pub fn machine(protocol: &str, settings: &Settings, fault: Option<&str>) -> Resu
     let fault = match fault {
         None => None,
         Some(id) => Some(
-            (known.faults.into_iter().flatten().find(|fault| fault.id == id))
+            (faults().find(|fault| fault.protocol == known.name && fault.id == id))
                 .ok_or_else(|| MachineError::UnknownFault { protocol: known.name, id: id.to_owned() })?,
         ),
     };
     let correct = (known.build)(settings, Broken::with(fault))?;
     Ok(match fault.map(|fault| fault.effect) {
         Some(Effect::Outside(changes)) => Box::new(mangle::Mangled::new(correct, changes)),
+        Some(Effect::Slips(slip)) => Box::new(slips::Slipping::new(correct, slip)),
         _ => correct,
     })
 }

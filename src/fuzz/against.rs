@@ -6,7 +6,9 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
+use super::answers::Input;
 use super::campaign::{Campaign, Stage};
+use super::case::Placement;
 use super::differ::{self, Comparison, Reading};
 use super::payload::Class;
 use crate::check::{Options, Prepared};
@@ -74,6 +76,12 @@ fn compare(campaign: &Campaign, left: &ScenarioReport, right: &ScenarioReport) -
         return Comparison { ended: Some("one of both hubs did not play it"), ..Comparison::default() };
     }
     let material = &campaign.material;
-    let decided = |class: Class, _: Option<&MessageType>, _: Option<&Value>| material.rejects(class).is_some();
+    let decided = |class: Class, message: Option<&MessageType>, payload: Option<&Value>| {
+        // Of whoever has a role of another kind, the two say for themselves whether they answer alike.
+        let role = material.bystander().unwrap_or_default();
+        let taken_for = message.map(|message| message.name.as_str());
+        let input = Input { class, placement: Placement::Joined, role, taken_for, payload };
+        material.answer(&input).is_some_and(|answer| !answer.one_of.is_empty())
+    };
     differ::compare(&Reading::of(campaign.pack(), material.open(), &decided), left, right)
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::answers::Input;
 use super::framing::Framing;
 use super::malformed::Spoilt;
 use super::material::{Material, Moment, head, spoken_by};
@@ -52,10 +53,12 @@ pub enum Placement {
     Outside,
     /// Within a walk: several actors say right things by chance, about each other's things.
     Walk,
+    /// The opening has been played, and it is said again and again: what is no message at all.
+    Repeated,
 }
 
 impl Placement {
-    pub const ALL: [Self; 5] = [Self::First, Self::Joined, Self::Within, Self::Outside, Self::Walk];
+    pub const ALL: [Self; 6] = [Self::First, Self::Joined, Self::Within, Self::Outside, Self::Walk, Self::Repeated];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -64,6 +67,16 @@ impl Placement {
             Self::Within => "within",
             Self::Outside => "outside",
             Self::Walk => "walk",
+            Self::Repeated => "repeated",
+        }
+    }
+
+    /// The moment of the conversation, as shared.yaml names it.
+    pub fn moment(self) -> &'static str {
+        match self {
+            Self::Repeated => Self::Joined.name(),
+            Self::Walk => Self::Within.name(),
+            other => other.name(),
         }
     }
 }
@@ -89,9 +102,9 @@ pub struct Case {
     pub scenario: Map<String, Value>,
 }
 
-/// Actors of a case besides those of its scenario.
 /// The name of the step that says what is odd.
 pub const ODD: &str = "the_odd";
+/// Actors of a case besides those of its scenario.
 pub const INNOCENT: &str = "innocent";
 pub const NEWCOMER: &str = "newcomer";
 const SENDER: &str = "sender";
@@ -120,13 +133,41 @@ pub(super) fn made(
     compose::remove(&mut base, &scene.without);
     material.without_optional(&mut base);
     let said = said(material, message, cell.oddity, &scene, &base, dice)?;
+    let repeated = cell.placement == Placement::Repeated;
+    // What may be taken for a message has an id, perhaps, and no id is used twice.
+    let is_none = matches!(cell.oddity, Oddity::Spoilt(spoilt) if spoilt.class() != Class::Unspecified);
+    if repeated && !is_none {
+        return None;
+    }
+    let odd = oracle::Odd {
+        message,
+        input: Input {
+            class: said.class,
+            placement: cell.placement,
+            role: &scene.role,
+            taken_for: said
+                .plain
+                .as_ref()
+                .and_then(|plain| payload::taken_for(&material.pack, plain))
+                .map(|m| &*m.name),
+            payload: said.plain.as_ref(),
+        },
+        said: said.value.as_ref(),
+        sender: &scene.sender,
+        size: said.raw.get("text").and_then(Value::as_str).map_or(0, str::len),
+        names_another: cell.oddity == Oddity::Mutated(Mutation::ForeignId),
+    };
     let mut steps = scene.steps;
-    let mut odd = Map::new();
-    odd.insert(format!("{} sends raw", scene.sender), said.raw);
-    odd.insert("as".to_owned(), json!(ODD));
-    steps.push(Value::Object(odd));
+    steps.extend(oracle::before(material, &odd));
+    let sends = format!("{} sends raw", scene.sender);
+    steps.push(match repeated {
+        true => json!({ "each": "round", "in": oracle::ROUNDS, "do": [{ sends: said.raw }] }),
+        false => json!({ sends: said.raw, "as": ODD }),
+    });
     steps.extend(behind);
-    steps.extend(oracle::steps(material, message, said.class, &scene.sender, cell.placement));
+    // Only what no hub can take for a message has no right to disturb.
+    let undisturbed = matches!(said.class, Class::Malformed | Class::Broken);
+    steps.extend(oracle::behind(material, &odd, if undisturbed { scene.rest } else { Vec::new() }));
     let mut scenario = Map::new();
     let title =
         format!("Case {number}: {} {}, said {}: {}", message.name, cell.oddity.name(), cell.placement.name(), said.odd);
@@ -159,6 +200,8 @@ pub struct Scene {
     pub(super) keys: Map<String, Value>,
     pub(super) lets: Option<Value>,
     pub(super) steps: Vec<Value>,
+    /// How it goes on without the odd message, and accuses whoever lets it be disturbed.
+    pub(super) rest: Vec<Value>,
     /// What the scenario puts into the message.
     pub(super) with: Value,
     pub(super) without: Vec<String>,
@@ -175,7 +218,7 @@ pub(super) fn sites(material: &Material, message: &MessageType) -> Arc<[Site]> {
 pub fn scenes(material: &Material, message: &MessageType, placement: Placement) -> Vec<Scene> {
     let sites = sites(material, message);
     match placement {
-        Placement::First | Placement::Joined => {
+        Placement::First | Placement::Joined | Placement::Repeated => {
             let mut roles = material.speakers(&message.name);
             if roles.is_empty() {
                 roles.extend(material.bystander());
@@ -229,6 +272,7 @@ fn alone(
         keys: Map::new(),
         lets: None,
         steps,
+        rest: Vec::new(),
         with,
         without,
         sites: Arc::clone(sites),
@@ -251,6 +295,8 @@ fn within(material: &Material, moment: Moment, placement: Placement, sites: &Arc
         match head.verb {
             // Time that passes is the scenarios' business.
             Verb::Wait | Verb::Retry | Verb::Either => return None,
+            // Whoever may be gone, or is not listening, has nothing to say.
+            _ if head.actor == spoken.actor && may_end(step, head.verb) => return None,
             _ => steps.extend(unjudged(step)),
         }
     }
@@ -281,10 +327,48 @@ fn within(material: &Material, moment: Moment, placement: Placement, sites: &Arc
         keys: keys.collect(),
         lets: script.root.get("let").cloned(),
         steps,
+        rest: if placement == Placement::Outside { rest(&script.steps[moment.step..]) } else { Vec::new() },
         with,
         without,
         sites: Arc::clone(sites),
     })
+}
+
+/// Whether whoever does this step may have no connection afterwards, or does not listen to it.
+fn may_end(step: &Value, verb: Verb) -> bool {
+    let ends = |alternative: &Value| alternative.get("close").is_some() || alternative.get("refusal").is_some();
+    match verb {
+        Verb::Closes | Verb::Drops | Verb::StopsReading => true,
+        Verb::ExpectsClose | Verb::ExpectsEnd | Verb::ExpectsRefusal => true,
+        Verb::ExpectsOneOf => {
+            let alternatives = head(step).and_then(|(_, alternatives)| alternatives.as_array());
+            alternatives.is_some_and(|alternatives| alternatives.iter().any(ends))
+        }
+        _ => false,
+    }
+}
+
+/// So many steps of a conversation are played to its end.
+const REST: usize = 8;
+
+/// How a conversation goes on, as far as that takes no time: what it expects must come.
+fn rest(steps: &[Value]) -> Vec<Value> {
+    let timeless = |step: &&Value| {
+        head(step).is_some_and(|(head, _)| {
+            !matches!(head.verb, Verb::Wait | Verb::Retry | Verb::Either) && step.get("for").is_none()
+        })
+    };
+    let mut rest: Vec<Value> = steps.iter().take_while(timeless).take(REST).filter_map(unjudged).collect();
+    for step in &mut rest {
+        let expects = head(step).is_some_and(|(head, _)| matches!(head.verb, Verb::Expects | Verb::ExpectsOneOf));
+        if let (true, Some(members)) = (expects, step.as_object_mut()) {
+            members.insert("rules".to_owned(), json!(["FUZZ-UNDISTURBED"]));
+        }
+    }
+    // What follows the last thing that is judged shows nothing.
+    let judged = rest.iter().rposition(|step| step.get("rules").is_some()).map_or(0, |last| last + 1);
+    rest.truncate(judged);
+    rest
 }
 
 pub(super) fn overrides(step: &Value, actor: &str) -> (Value, Vec<String>) {
@@ -329,6 +413,10 @@ pub(super) struct Said {
     /// The argument of `sends raw`.
     pub(super) raw: Value,
     pub(super) class: Class,
+    /// Its JSON, with something in place of expressions; `None` where there is none, or no value can say it.
+    plain: Option<Value>,
+    /// The same with its expressions.
+    value: Option<Value>,
     odd: String,
     pointer: String,
 }
@@ -345,11 +433,19 @@ fn said(
         Oddity::Spoilt(spoilt) => {
             let text = spoilt.text(&payload::text(base, &[]), dice);
             let odd = spoilt.name().to_owned();
-            Some(Said { raw: json!({ "text": text }), class: spoilt.class(), odd, pointer: String::new() })
+            let value: Option<Value> =
+                serde_json::from_str(&text).ok().filter(|_| spoilt.class() != Class::Unspecified);
+            let raw = json!({ "text": text });
+            Some(Said { raw, class: spoilt.class(), plain: value.clone(), value, odd, pointer: String::new() })
         }
         Oddity::Framed(framing) => {
             let raw = framing.raw(&payload::text(base, &[]), dice);
-            Some(Said { raw, class: framing.class(), odd: framing.name().to_owned(), pointer: String::new() })
+            let whole = spoken(material, message, base, &[])?;
+            // In pieces a message is what it is in one.
+            let right = framing.class() == Class::Valid;
+            let class = if right { whole.class } else { framing.class() };
+            let (plain, value) = if right { (whole.plain, whole.value) } else { (None, None) };
+            Some(Said { raw, class, plain, value, odd: framing.name().to_owned(), pointer: String::new() })
         }
         Oddity::Mutated(mutation) => {
             let sites: Vec<_> = scene.sites.iter().filter(|site| site.mutation == mutation).collect();
@@ -374,7 +470,8 @@ pub(super) fn spoken(material: &Material, message: &MessageType, base: &Value, e
     let class = payload::class(&material.pack, message, applied.as_ref());
     let odd = edits.iter().map(in_words).collect::<Vec<_>>().join(", ");
     let pointer = edits.first().map(|edit| edit.pointer.clone()).unwrap_or_default();
-    Some(Said { raw: json!({ "text": payload::text(base, edits) }), class, odd, pointer })
+    let value = payload::said(base, edits);
+    Some(Said { raw: json!({ "text": payload::text(base, edits) }), class, plain: applied, value, odd, pointer })
 }
 
 /// A value whose expressions are replaced by what another has in their place, or by some text.

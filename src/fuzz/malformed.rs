@@ -63,17 +63,16 @@ impl Spoilt {
     }
 
     /// What the documents say about it, as far as that is the same for all: a byte order mark may be skipped (RFC 8259,
-    /// section 8.1), parsers may take more than JSON (section 9) and bound the nesting.
+    /// section 8.1), parsers may take more than JSON (section 9), as JSON5 is, or leave what follows a value for later, and
+    /// bound the nesting.
     pub fn class(self) -> Class {
         match self {
-            Self::Truncated
+            Self::Truncated | Self::Nothing | Self::NoJson => Class::Malformed,
+            Self::TrailingComma
             | Self::SingleQuotes
             | Self::BareKeys
             | Self::TwoValues
-            | Self::Nothing
-            | Self::NoJson
-            | Self::BadEscape => Class::Malformed,
-            Self::TrailingComma
+            | Self::BadEscape
             | Self::Comment
             | Self::Nan
             | Self::ByteOrderMark

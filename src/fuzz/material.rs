@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::answers::{self, Answer, Input};
 use crate::pack::{Folder, MessageType, Pack};
 use crate::scenario::compose;
 use crate::scenario::read::verbs::{self, Head, Verb};
@@ -17,6 +18,8 @@ pub struct Material {
     /// shared.yaml.
     pub shared: Value,
     pub scenarios: Vec<Script>,
+    answers: Vec<Answer>,
+    goes_on: Vec<String>,
 }
 
 /// One scenario file.
@@ -51,7 +54,10 @@ impl Material {
                 scenarios.push(Script { id: format!("{}/{name}", folder.name), root, steps });
             }
         }
-        Self { pack: Arc::clone(pack), shared, scenarios }
+        let answers = answers::read(&shared);
+        let goes_on = shared.pointer("/fuzz/goes_on").and_then(Value::as_array).into_iter().flatten();
+        let goes_on = goes_on.filter_map(Value::as_str).map(str::to_owned).collect();
+        Self { pack: Arc::clone(pack), shared, scenarios, answers, goes_on }
     }
 
     /// Messages that a hub receives, in the order of the pack; envelopes are no message of their own.
@@ -239,6 +245,17 @@ impl Material {
         self.fuzz("fence").and_then(Value::as_str)
     }
 
+    /// The same, with the names that it gives to the question and to the answer.
+    pub fn timed_fence(&self) -> Option<(&str, &str, &str)> {
+        let fence = self.fence()?;
+        let steps = self.shared.get("scenes")?.get(fence)?.get("steps")?.as_array()?;
+        let named = |verb: Verb| {
+            let step = steps.iter().find(|step| head(step).is_some_and(|(head, _)| head.verb == verb))?;
+            step.get("as")?.as_str()
+        };
+        Some((fence, named(Verb::Sends)?, named(Verb::Expects)?))
+    }
+
     /// The role of those who look on: the one that is named, else the first that is greeted, else the first.
     pub fn bystander(&self) -> Option<&str> {
         let roles = self.roles();
@@ -249,20 +266,56 @@ impl Material {
         self.fuzz("bystander").and_then(Value::as_str).or_else(first)
     }
 
-    /// The alternatives of `expects one of` by which a hub answers input of a class; `None` where the document is silent.
-    pub fn rejects(&self, class: super::payload::Class) -> Option<&Value> {
-        self.fuzz("rejects")?.get(class.name())
+    /// A value of a bystander's own that nobody else has: the first that its role makes with `unique`.
+    pub fn mark(&self) -> Option<&str> {
+        let given = self.shared.get("roles")?.get(self.bystander()?)?.get("given")?.as_object()?;
+        let unique = |value: &Value| value.as_str().is_some_and(|text| text.starts_with("${unique("));
+        given.iter().find(|(_, value)| unique(value)).map(|(name, _)| name.as_str())
     }
 
-    /// Messages that only whoever asked may get: replies to this message that no operation sends of itself, and those that
-    /// reject.
-    pub fn private(&self, message: &MessageType, class: super::payload::Class) -> Vec<String> {
-        let mut names: Vec<String> = message.replies.clone();
-        let rejects = self.rejects(class).and_then(Value::as_array).into_iter().flatten();
-        names.extend(rejects.filter_map(|one| one.get("message")?.as_str()).map(str::to_owned));
-        names.retain(|name| self.pack.message(name).is_none_or(|message| !message.directions.unasked));
-        names.sort();
-        names.dedup();
-        names
+    /// The scene that asks what is somebody's, and the expression that is compared.
+    pub fn state(&self) -> Option<(&str, &str)> {
+        let state = self.fuzz("state")?;
+        Some((state.get("scene")?.as_str()?, state.get("is")?.as_str()?))
+    }
+
+    /// The rules by which a connection is served on after an error.
+    pub fn goes_on(&self) -> &[String] {
+        &self.goes_on
+    }
+
+    /// How the document says that this input is answered; `None` where it is silent.
+    pub fn answer(&self, input: &Input<'_>) -> Option<&Answer> {
+        self.answers.iter().find(|answer| answer.fits(input))
+    }
+}
+
+/// An expression with a name in it replaced by another.
+pub fn renamed(text: &str, name: &str, by: &str) -> String {
+    let inside = |letter: Option<char>| letter.is_some_and(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.'));
+    let mut renamed = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(name) {
+        let (before, found) = rest.split_at(at);
+        let behind = &found[name.len()..];
+        let last = before.chars().next_back().or(renamed.chars().next_back());
+        let whole = !inside(last) && behind.starts_with('.');
+        renamed.push_str(before);
+        renamed.push_str(if whole { by } else { name });
+        rest = behind;
+    }
+    renamed + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("${[state.me.name, state.all]}", "${[before.me.name, before.all]}")]
+    #[case("${my_state.a + it.state.b + states.c}", "${my_state.a + it.state.b + states.c}")]
+    fn a_name_is_replaced_where_it_stands_for_itself(#[case] text: &str, #[case] expected: &str) {
+        assert_eq!(renamed(text, "state", "before"), expected);
     }
 }

@@ -13,6 +13,7 @@
 //! payload, mutation               a message that differs from its example; one named thing wrong with it
 //! malformed, framing              texts that are no JSON; frames that are unusual
 //! material                        who says what, when: read off the scenarios
+//! answers                         what the document says of input
 //! case, oracle, text              one case: conversation, oddity, what must be true; as a file
 //! ground, walk                    cases in which several actors say right things by chance
 //! plan                            which case comes when
@@ -25,6 +26,7 @@
 //! ```
 
 pub mod against;
+pub mod answers;
 pub mod campaign;
 pub mod case;
 pub mod cause;

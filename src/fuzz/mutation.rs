@@ -241,7 +241,7 @@ pub fn edits(pack: &Pack, message: &MessageType, site: &Site, dice: &mut Dice) -
         Mutation::WrongCase => {
             let (name, value) = (path.last()?, now?);
             match value {
-                Value::String(text) if shape.values().is_some() => put(json!(swapped(text))),
+                Value::String(text) if shape.values().is_some() && dice.once_in(2) => put(json!(swapped(text))),
                 _ if swapped(name) != *name => {
                     Some(vec![Edit { pointer: pointer.clone(), change: Change::Rename(swapped(name)) }])
                 }
@@ -314,7 +314,7 @@ pub fn kind(value: &Value) -> &'static str {
 }
 
 fn out_of_range(shape: &Shape<'_>, dice: &mut Dice) -> Option<Value> {
-    let far = if dice.once_in(2) { 1.0 } else { 1e9 };
+    let far = *dice.pick(&[1.0, 1e4, 1e9])?;
     let whole =
         |number: f64| if number.fract() == 0.0 && number.abs() < 9e15 { json!(number as i64) } else { json!(number) };
     let mut choices = Vec::new();

@@ -1,50 +1,183 @@
 //! What must be true whatever was said: the oracles. They press as hard as the document and no harder. Where it names the
-//! answer to bad input (`fuzz` in shared.yaml), that answer must come; where it is silent, the hub must live, serve
-//! others, and leave them alone.
+//! answer to some input (`fuzz` in shared.yaml), that answer must come; where it is silent, the hub must live, serve
+//! others, leave them alone, and not tire.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::case::{INNOCENT, NEWCOMER, Placement};
-use super::material::Material;
+use super::answers::{self, Answer, Input};
+use super::case::{INNOCENT, NEWCOMER, ODD, Placement};
+use super::material::{Material, renamed};
 use super::payload::Class;
-use crate::pack::{MessageType, Place, Rule, rules};
+use crate::pack::{Level, MessageType, Place, Rule, rules};
 use crate::source::Sources;
 use crate::yaml;
 
 /// How long a hub may take to serve others, whatever it has been told.
 const BOUND: &str = "5s";
+/// So many times what is said again and again is said.
+pub const ROUNDS: usize = 20;
+/// How much longer than before a question may take after that: so many times, and so many milliseconds beyond. Far more than
+/// a busy machine adds five seconds on end, and asked until it is quick once.
+const SLOWER: (u32, u32) = (2, 250);
 
-/// The steps behind the odd message.
-pub fn steps(
-    material: &Material,
-    message: &MessageType,
-    class: Class,
-    sender: &str,
-    placement: Placement,
-) -> Vec<Value> {
-    let mut steps = Vec::new();
-    if placement != Placement::First
-        && let Some(alternatives) = material.rejects(class)
-    {
-        steps.push(json!({
-            format!("{sender} expects one of"): alternatives,
-            "after": "the_odd",
-            "rules": ["FUZZ-REJECTS"],
-        }));
+/// From here on a text is long.
+const LONG: usize = 8 * 1024;
+
+/// Names that a case binds.
+const TOLD: &str = "told_of_the_odd";
+const BEFORE: &str = "state_before";
+const BEHIND: &str = "state_behind";
+const BRISK: &str = "brisk";
+const TIRED: &str = "tired";
+
+/// The odd thing, as far as oracles ask.
+pub struct Odd<'a> {
+    pub message: &'a MessageType,
+    pub input: Input<'a>,
+    /// What is said, with its expressions.
+    pub said: Option<&'a Value>,
+    pub sender: &'a str,
+    /// How long the text is, in bytes.
+    pub size: usize,
+    /// It says who somebody else is, so that an answer may say so, too.
+    pub names_another: bool,
+}
+
+impl Odd<'_> {
+    /// Input that has no right to change anything.
+    fn is_wrong(&self) -> bool {
+        matches!(self.input.class, Class::Invalid | Class::Unknown | Class::Malformed)
     }
+
+    /// Whether the sender can be asked what is his, and nobody else can change it meanwhile.
+    fn has_state(&self, material: &Material) -> bool {
+        let alone = matches!(self.input.placement, Placement::Joined | Placement::Outside);
+        self.is_wrong() && alone && Some(self.input.role) == material.bystander()
+    }
+}
+
+/// The steps in front of the odd message.
+pub fn before(material: &Material, odd: &Odd<'_>) -> Vec<Value> {
+    let mut steps = Vec::new();
+    if odd.input.placement == Placement::Repeated && material.timed_fence().is_some() {
+        steps.push(json!({ format!("{INNOCENT} plays"): material.fence(), "as": BRISK }));
+    }
+    if let (true, Some((scene, _))) = (odd.has_state(material), material.state()) {
+        steps.push(json!({ format!("{} plays", odd.sender): scene, "as": BEFORE }));
+    }
+    steps
+}
+
+/// The steps behind it. `rest` is how a conversation goes on that nobody may disturb.
+pub fn behind(material: &Material, odd: &Odd<'_>, rest: Vec<Value>) -> Vec<Value> {
+    let mut steps = Vec::new();
+    let repeated = odd.input.placement == Placement::Repeated;
+    // No document says how long a text may be, so any hub may have enough of a long one.
+    let answer = material.answer(&odd.input).filter(|_| !repeated && odd.size <= LONG);
+    // First of all, so that a hub that is gone is called so, and not one that does not answer.
     steps.push(serves(material, INNOCENT, "FUZZ-SERVES-OLD"));
-    for private in material.private(message, class) {
-        steps.push(json!({
-            format!("{INNOCENT} expects nothing"): private,
-            "for": "0s",
-            "rules": ["FUZZ-ISOLATES"],
-        }));
+    steps.push(stays(INNOCENT, &["FUZZ-SERVES-OLD".to_owned()]));
+    if repeated {
+        steady(material, &mut steps);
+    }
+    if let Some(answer) = answer {
+        answered(material, odd, answer, &mut steps);
+    }
+    for (message, pattern, rule) in private(material, odd, answer) {
+        let mut step = Map::from_iter([(format!("{INNOCENT} expects nothing"), json!(message))]);
+        step.extend(pattern.map(|pattern| ("where".to_owned(), pattern)));
+        step.extend([("for".to_owned(), json!("0s")), ("rules".to_owned(), json!([rule]))]);
+        steps.push(Value::Object(step));
+    }
+    steps.extend(rest);
+    if let Some(answer) = answer {
+        never(material, odd, answer, &mut steps);
     }
     steps.push(json!({ format!("{NEWCOMER} joins"): null, "rules": ["FUZZ-SERVES-NEW"] }));
     if material.fence().is_some() {
         steps.push(serves(material, NEWCOMER, "FUZZ-SERVES-NEW"));
+        steps.push(stays(NEWCOMER, &["FUZZ-SERVES-NEW".to_owned()]));
     }
     steps
+}
+
+/// What the document names comes; after an error the sender is served on, what is his is as it was, and he is told nothing of
+/// anybody else's.
+fn answered(material: &Material, odd: &Odd<'_>, answer: &Answer, steps: &mut Vec<Value>) {
+    if answer.one_of.is_empty() {
+        return;
+    }
+    let wrong = odd.is_wrong();
+    let alternative = |alternative: &Value| {
+        let mut alternative = answers::about(alternative, odd.said);
+        let refuses = wrong && alternative.get("message").is_some() && alternative.get("info").is_none();
+        if let (true, Some(members)) = (refuses && alternative.get("fail").is_none(), alternative.as_object_mut()) {
+            members.insert("as".to_owned(), json!(TOLD));
+        }
+        alternative
+    };
+    let alternatives: Vec<Value> = answer.one_of.iter().map(alternative).collect();
+    let told = alternatives.iter().any(|alternative| alternative.get("as").is_some());
+    let rule = if matches!(odd.input.class, Class::Valid | Class::Unusual) { "FUZZ-ANSWERS" } else { "FUZZ-REJECTS" };
+    steps.push(json!({
+        format!("{} expects one of", odd.sender): alternatives,
+        "after": ODD,
+        "rules": accused(material, rule, &answer.rules),
+    }));
+    if !told || odd.input.placement == Placement::First {
+        return;
+    }
+    if let (Some(mark), false) = (material.mark(), odd.names_another) {
+        let check = format!("${{{INNOCENT}.{mark} in json({TOLD})}}");
+        steps.push(json!({ "check": check, "equals": false, "if": TOLD, "rules": ["FUZZ-ISOLATES"] }));
+    }
+    if let (Some(fence), rules @ [_, ..]) = (material.fence(), material.goes_on()) {
+        let rules = accused(material, "FUZZ-GOES-ON", rules);
+        let asks = [json!({ format!("{} plays", odd.sender): fence })];
+        steps.push(json!({ "retry": BOUND, "do": asks, "if": TOLD, "rules": rules }));
+        let mut stays = stays(odd.sender, &rules);
+        stays["if"] = json!(TOLD);
+        steps.push(stays);
+    }
+    if let (true, Some((scene, is))) = (odd.has_state(material), material.state()) {
+        steps.push(json!({ format!("{} plays", odd.sender): scene, "as": BEHIND, "if": TOLD }));
+        let state = |name: &str| renamed(&renamed(is, "state", name), "self", odd.sender);
+        let (check, equals) = (state(BEHIND), state(BEFORE));
+        steps.push(json!({ "check": check, "equals": equals, "if": TOLD, "rules": ["FUZZ-KEEPS"] }));
+    }
+}
+
+/// What the document rules out has not come.
+fn never(material: &Material, odd: &Odd<'_>, answer: &Answer, steps: &mut Vec<Value>) {
+    for (number, alternative) in answer.never.iter().enumerate() {
+        let alternative = answers::about(alternative, odd.said);
+        let Some(message) = alternative.get("message") else { continue };
+        let name = format!("wrong_{number}");
+        let mut step = Map::from_iter([(format!("{} expects", odd.sender), message.clone())]);
+        step.extend(alternative.get("where").map(|pattern| ("where".to_owned(), pattern.clone())));
+        step.extend([
+            ("count".to_owned(), json!({ "min": 0 })),
+            ("for".to_owned(), json!("0s")),
+            ("after".to_owned(), json!(ODD)),
+            ("as".to_owned(), json!(name)),
+        ]);
+        steps.push(Value::Object(step));
+        let rule = if odd.input.class == Class::Valid { "FUZZ-ANSWERS" } else { "FUZZ-REJECTS" };
+        let check = format!("${{{name} | length}}");
+        steps.push(json!({ "check": check, "equals": 0, "rules": accused(material, rule, &answer.rules) }));
+    }
+}
+
+/// A question takes hardly longer than it did before.
+fn steady(material: &Material, steps: &mut Vec<Value>) {
+    let Some((fence, asked, got)) = material.timed_fence() else { return };
+    let took = |name: &str| format!("(wire({name}.{got}).at - wire({name}.{asked}).at)");
+    let check = format!("${{{} <= {} * {} + {}}}", took(TIRED), SLOWER.0, took(BRISK), SLOWER.1);
+    let asks = [
+        json!({ format!("{INNOCENT} plays"): fence, "as": TIRED }),
+        json!({ "check": check, "rules": ["FUZZ-STEADY"] }),
+    ];
+    steps.push(json!({ "retry": BOUND, "do": asks }));
 }
 
 /// Somebody asks for something cheap and gets it; without a fence of the protocol, a ping of WebSocket's.
@@ -57,6 +190,51 @@ fn serves(material: &Material, actor: &str, rule: &str) -> Value {
         ],
     };
     json!({ "retry": BOUND, "do": asks, "rules": [rule] })
+}
+
+/// The connection is still there: where it is not, nobody asks, so nobody would be found not to be answered.
+fn stays(actor: &str, rules: &[String]) -> Value {
+    json!({
+        format!("{actor} expects one of"): [{ "close": ["any", "drop"], "fail": "its connection is gone" }, { "nothing": null }],
+        "within": "0s",
+        "rules": rules,
+    })
+}
+
+/// An oracle with the rules it follows from, at most as high as the highest of them.
+fn accused(material: &Material, oracle: &str, rules: &[String]) -> Vec<String> {
+    let level = |rule: &String| match rule.split_once(" as ") {
+        Some((_, level)) => Level::from_name(level),
+        None => material.pack.rules.get(rule).map(|rule| rule.level),
+    };
+    let oracle = match rules.iter().filter_map(level).max() {
+        None | Some(Level::Must) => oracle.to_owned(),
+        Some(lower) => format!("{oracle} as {}", lower.name()),
+    };
+    std::iter::once(oracle).chain(rules.iter().cloned()).collect()
+}
+
+/// A message, what it is like, and the rule that it breaks where it does not belong.
+type Private = (String, Option<Value>, &'static str);
+
+/// Messages that only whoever asked may get, with what they are like: replies to this message, and those by which input of
+/// its kind is refused. Where the hub sends such a message unasked, too, it is only odd that it comes just now.
+fn private(material: &Material, odd: &Odd<'_>, answer: Option<&Answer>) -> Vec<Private> {
+    let unasked = |name: &str| material.pack.message(name).is_some_and(|message| message.directions.unasked);
+    let replies = odd.message.replies.iter().filter(|name| !unasked(name));
+    let mut found: Vec<Private> = replies.map(|name| (name.clone(), None, "FUZZ-ISOLATES")).collect();
+    found.sort_by(|(one, ..), (other, ..)| one.cmp(other));
+    found.dedup_by(|(one, ..), (other, ..)| one == other);
+    for alternative in answer.map_or(&[][..], |answer| &answer.one_of) {
+        let alternative = answers::about(alternative, odd.said);
+        let Some(name) = alternative.get("message").and_then(Value::as_str) else { continue };
+        if name == "any" || found.iter().any(|(known, pattern, _)| known == name && pattern.is_none()) {
+            continue;
+        }
+        let rule = if unasked(name) { "FUZZ-ISOLATES as should" } else { "FUZZ-ISOLATES" };
+        found.push((name.to_owned(), alternative.get("where").cloned(), rule));
+    }
+    found
 }
 
 /// The oracles as rules, so that they are reported as rules are.

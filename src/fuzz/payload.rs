@@ -97,6 +97,21 @@ pub fn class(pack: &Pack, message: &MessageType, payload: Option<&Value>) -> Cla
     }
 }
 
+/// The message that the pack takes a payload for.
+pub fn taken_for<'a>(pack: &'a Pack, payload: &Value) -> Option<&'a MessageType> {
+    pack.recognise(payload, Way::ToHub)
+}
+
+/// What is said, as a value in which expressions of the scenario stand where `base` has them; `None` where no value can say
+/// it.
+pub fn said(base: &Value, edits: &[Edit]) -> Option<Value> {
+    let mean = |edit: &Edit| match &edit.change {
+        Change::Put(new) => Edit { change: Change::Put(meant(new)), ..edit.clone() },
+        _ => edit.clone(),
+    };
+    applied(base, &edits.iter().map(mean).collect::<Vec<_>>())
+}
+
 /// The payload as the text of a scenario's `sends raw`: JSON in which expressions of the scenario stand where `base` has
 /// them, and everything else means itself. `base` is the example with what the scenario puts into it.
 pub fn text(base: &Value, edits: &[Edit]) -> String {

@@ -103,7 +103,9 @@ impl Bench<'_> {
     /// Whether an oracle is broken though nothing odd is said.
     async fn is_idle(&self, candidate: &Map<String, Value>) -> bool {
         let ids = self.cause.oracle.split(',');
-        let Some(control) = control(candidate).filter(|_| ids.clone().any(|id| self.campaign.is_oracle(id))) else {
+        let Some(control) =
+            control(candidate, &self.cause.oracle).filter(|_| ids.clone().any(|id| self.campaign.is_oracle(id)))
+        else {
             return false;
         };
         self.played(&control, PATIENCE)

@@ -61,6 +61,7 @@ pub fn make(material: &Material, ground: &Ground, cell: Cell, number: u64, dice:
         keys: Map::new(),
         lets: (!walk.lets.is_empty()).then_some(Value::Object(walk.lets)),
         steps: before,
+        rest: Vec::new(),
         with: Value::Object(with),
         without,
         sites: case::sites(material, message),

@@ -39,6 +39,8 @@ pub const PROTOCOL: &str = "concierge";
 /// The subprotocol that clients should ask for (line 22).
 const SUBPROTOCOL: &str = "ert-concierge";
 
+/// Longer than what scripts say that is no JSON, for faults.
+const BROKEN_OFF: usize = 24;
 /// A uuid that is nobody's, for faults.
 const NOBODY: &str = "00000000-0000-4000-8000-000000000000";
 
@@ -257,6 +259,35 @@ impl Machine for Concierge {
     }
 }
 
+/// What slips, and only for input that nobody sends on purpose.
+impl Concierge {
+    fn unsubscribe_all_but(&mut self, conn: Conn) {
+        for group in self.groups.values_mut() {
+            group.subscribers.retain(|subscriber, _| *subscriber == conn);
+        }
+        for client in self.clients.values_mut().filter(|client| client.conn != conn) {
+            client.subscriptions.clear();
+        }
+    }
+
+    /// The group of a GROUP_CREATE that was refused.
+    fn found_in_secret(&mut self, conn: Conn, text: &str) {
+        let Ok(payload) = serde_json::from_str::<Value>(text) else { return };
+        if payload["type"] != "GROUP_CREATE" {
+            return;
+        }
+        let name: Arc<str> = payload["name"].as_str().map_or_else(|| payload["name"].to_string(), str::to_owned).into();
+        if self.groups.contains_key(&name) {
+            return;
+        }
+        let Some(owner) = self.clients.get_mut(&conn) else { return };
+        owner.owned.insert(name.clone());
+        let owner_uuid = owner.uuid.clone();
+        let group = Group { name: name.clone(), nickname: None, owner: conn, owner_uuid, subscribers: BTreeMap::new() };
+        self.groups.insert(name, group);
+    }
+}
+
 /// Connections: counting, waiting, coming and going.
 impl Concierge {
     fn identify_timeout(&self) -> Duration {
@@ -321,6 +352,15 @@ impl Concierge {
             _ => self.count(conn),
         };
         let Some(seq) = counted else { return };
+        if matches!(request, Err(Unreadable::Undecodable(_)))
+            && text.len() > BROKEN_OFF
+            && self.broken.is("concierge-fuzz-subscriptions-lost")
+        {
+            self.unsubscribe_all_but(conn);
+        }
+        if matches!(request, Err(Unreadable::Malformed { .. })) && self.broken.is("concierge-fuzz-half-group") {
+            self.found_in_secret(conn, text);
+        }
         if self.clients.contains_key(&conn) {
             self.answer(conn, seq, text, request, out);
         } else {

@@ -1,6 +1,7 @@
 //! What can be taken out of a scenario: steps, what stands below them, and what is said in them. Bold cuts come first, and
 //! of one kind never more than a few dozen, however long a thing is: the next round finds the rest.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use serde_json::{Map, Value, json};
@@ -80,8 +81,21 @@ const LETTERS: usize = 8;
 /// failed.
 pub fn guesses(scenario: &Map<String, Value>, check: &str) -> Vec<Cut> {
     let all = steps::top(scenario);
-    let odd = steps::odd(scenario).map(|odd| odd.top);
-    let needed = |index: usize| steps::is_check(&all[index], check) || Some(index) == odd;
+    let odd: BTreeSet<usize> = steps::odd(scenario, check).iter().map(|odd| odd.top).collect();
+    // Any of several may be enough.
+    let each = odd.iter().rev().filter(|_| odd.len() > 1).take(GUESSES).map(|index| BTreeSet::from([*index]));
+    let mut cuts: Vec<Cut> = each.chain([odd.clone()]).flat_map(|odd| guess(scenario, check, &odd)).collect();
+    cuts.extend(without(scenario, &|index| steps::is_check(&all[index], check) || !steps::accuses(&all[index])));
+    cuts
+}
+
+/// Of several odd things, so many are tried alone.
+const GUESSES: usize = 12;
+
+/// Without all but the check, these steps, and how those come in who take part in them.
+fn guess(scenario: &Map<String, Value>, check: &str, odd: &BTreeSet<usize>) -> Option<Cut> {
+    let all = steps::top(scenario);
+    let needed = |index: usize| steps::is_check(&all[index], check) || odd.contains(&index);
     let mut names = Vec::new();
     all.iter().enumerate().filter(|(index, _)| needed(*index)).for_each(|(_, step)| tidy::words(step, &mut names));
     let groups = scenario.get("actors").and_then(Value::as_object);
@@ -94,16 +108,15 @@ pub fn guesses(scenario: &Map<String, Value>, check: &str) -> Vec<Cut> {
         let is_named = |name: &str| named.iter().any(|known| known == name);
         is_named(actor) || members(actor).filter_map(Value::as_str).any(is_named)
     };
-    let mut cuts = Vec::new();
-    let mut but = |keeps: &dyn Fn(usize) -> bool| {
-        let gone: Vec<usize> = (0..all.len()).filter(|index| !keeps(*index)).collect();
-        if !gone.is_empty() && gone.len() < all.len() {
-            cuts.push(Cut { pointer: "/steps".to_owned(), change: Change::Items(gone) });
-        }
-    };
-    but(&|index| needed(index) || steps::opens(&all[index]) && takes_part(&all[index]));
-    but(&|index| needed(index) || !steps::accuses(&all[index]));
-    cuts
+    without(scenario, &|index| needed(index) || steps::opens(&all[index]) && takes_part(&all[index]))
+}
+
+/// Only these steps, where that is fewer.
+fn without(scenario: &Map<String, Value>, keeps: &dyn Fn(usize) -> bool) -> Option<Cut> {
+    let len = steps::top(scenario).len();
+    let gone: Vec<usize> = (0..len).filter(|index| !keeps(*index)).collect();
+    let some = !gone.is_empty() && gone.len() < len;
+    some.then(|| Cut { pointer: "/steps".to_owned(), change: Change::Items(gone) })
 }
 
 /// Steps, the tidying ones at the end first.
@@ -233,6 +246,11 @@ fn letters(text: &str, within: Range<usize>, most: usize) -> Vec<(Range<usize>, 
 /// A number that is shorter.
 fn simpler(text: &str, range: &Range<usize>) -> Vec<(Range<usize>, String)> {
     let old = &text[range.clone()];
+    if old.starts_with("${") {
+        // What somebody had to be asked for may be nothing in particular.
+        let plain = ["\"x\"", "0", "\"00000000-0000-0000-0000-000000000000\""];
+        return plain.into_iter().map(|new| (range.clone(), new.to_owned())).collect();
+    }
     if !old.starts_with(|c: char| c.is_ascii_digit() || c == '-') {
         return Vec::new();
     }
@@ -307,8 +325,8 @@ mod tests {
     #[case::members(r#"{"a":1,"b":2}"#, &["{}", r#"{"a":1}"#, r#"{"b":2}"#])]
     #[case::number("[123]", &["[]", "[0]", "[1]", "[-1]", "[1]"])]
     #[case::text(r#""ab""#, &[r#""""#, r#""a""#, r#""b""#])]
-    #[case::expression("${json(x)}", &[])]
-    #[case::repeated("${repeat('x', 8)}", &["${repeat('x', 4)}", "${repeat('x', 6)}", "${repeat('x', 7)}"])]
+    #[case::expression("${json(x)}", &["\"x\"", "0", "\"00000000-0000-0000-0000-000000000000\""])]
+    #[case::repeated("${repeat('x', 8)}", &["${repeat('x', 4)}", "${repeat('x', 6)}", "${repeat('x', 7)}", "\"x\"", "0", "\"00000000-0000-0000-0000-000000000000\""])]
     #[case::nested("[[[[1]]]]", &["[[1]]", "[[1]]", "[[1]]", "[[[1]]]", "[[[1]]]", "[[[1]]]", "[[[1]]]"])]
     #[case::no_json("{\\u00e4", &["", "{", "\\u00e4"])]
     fn texts_become_shorter(#[case] text: &str, #[case] expected: &[&str]) {

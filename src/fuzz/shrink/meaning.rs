@@ -2,8 +2,7 @@
 //! smaller, it may become valid, or be wrong in another way, or be said before its time; then the demand is not the
 //! document's any more, and a hub that is right would look wrong. Such candidates are not played.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
@@ -12,15 +11,15 @@ use super::tree::{self, Kind};
 use crate::fuzz::case;
 use crate::fuzz::material::{Material, head};
 use crate::fuzz::payload::{self, Class};
-use crate::pack::{Pack, Way};
+use crate::pack::Way;
 use crate::scenario::read::verbs::Verb;
 
 /// Oracles that hold whatever was said: whoever has nothing to do with it is served, and as fast as before.
 const WHATEVER_IS_SAID: [&str; 4] = ["FUZZ-LIVES", "FUZZ-SERVES-OLD", "FUZZ-SERVES-NEW", "FUZZ-STEADY"];
 
 /// What a finding must go on to mean while it shrinks.
-pub struct Meaning {
-    pack: Arc<Pack>,
+pub struct Meaning<'a> {
+    material: &'a Material,
     /// Messages of which openings are made.
     openings: BTreeSet<String>,
     kept: Option<Kept>,
@@ -29,35 +28,30 @@ pub struct Meaning {
 /// What the oracle depends on.
 struct Kept {
     said: Vec<Said>,
-    /// By whom, and after which steps that let him in.
-    opened: Vec<Value>,
-    sender: String,
+    /// Who says it, with the steps that let him in.
+    opened: BTreeMap<String, Vec<Value>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 enum Said {
     /// A text that is JSON: which message it is, and what is wrong with it.
-    Json {
-        message: Option<String>,
-        class: Class,
-        wrong: BTreeSet<(String, String)>,
-        twice: bool,
-    },
-    NoJson,
+    Json { message: Option<String>, class: Class, wrong: BTreeSet<(String, String)>, twice: bool },
+    /// Some parsers take more than JSON, and a hub may have one of these.
+    NoJson { perhaps: bool },
     /// Below JSON: as it stands.
     Raw(Value),
 }
 
-impl Meaning {
+impl<'a> Meaning<'a> {
     /// `check` is what failed, as reports name it.
-    pub fn of(material: &Material, finding: &Map<String, Value>, check: &str) -> Self {
+    pub fn of(material: &'a Material, finding: &Map<String, Value>, check: &str) -> Self {
         let mut openings = BTreeSet::new();
         for role in material.roles() {
             for step in material.opening(role) {
                 openings.extend(step.as_object().and_then(|step| step.values().next()?.as_str()).map(str::to_owned));
             }
         }
-        let mut meaning = Self { pack: Arc::clone(&material.pack), openings, kept: None };
+        let mut meaning = Self { material, openings, kept: None };
         let oracle = check.split([',', '#']).next().unwrap_or(check);
         if oracle.starts_with("FUZZ-") && !WHATEVER_IS_SAID.contains(&oracle) {
             meaning.kept = meaning.read(finding);
@@ -70,18 +64,20 @@ impl Meaning {
         let Some(kept) = &self.kept else { return true };
         let Some(now) = self.read(candidate) else { return false };
         let mut before = kept.said.iter();
-        let all = now.said.iter().all(|said| before.by_ref().any(|old| said.is_within(old)));
-        let last = now.said.last().zip(kept.said.last()).is_some_and(|(said, old)| said.is_within(old));
-        all && last && now.sender == kept.sender && kept.opened.iter().all(|step| now.opened.contains(step))
+        let said = now.said.iter().all(|said| before.by_ref().any(|old| said.is_within(old)));
+        let opened = |(actor, steps): (&String, &Vec<Value>)| {
+            kept.opened.get(actor).is_some_and(|before| before.iter().all(|step| steps.contains(step)))
+        };
+        said && now.opened.iter().all(opened)
     }
 
     fn read(&self, scenario: &Map<String, Value>) -> Option<Kept> {
-        let sender = steps::odd(scenario)?.act()?.0.actor.to_owned();
-        let places = steps::places(scenario);
-        let raw = places.iter().filter_map(Place::act).filter(|(head, ..)| head.verb == Verb::SendsRaw);
-        let said = raw.map(|(_, _, what)| self.said(what)).collect();
-        let opened = steps::top(scenario).iter().filter(|step| self.opens(step, &sender)).map(unnamed).collect();
-        Some(Kept { said, opened, sender })
+        let raw: Vec<_> = steps::raw(scenario).iter().filter_map(Place::act).collect();
+        let all = steps::top(scenario);
+        let lets_in = |actor: &str| all.iter().filter(|step| self.opens(step, actor)).map(unnamed).collect();
+        let opened = raw.iter().map(|(head, ..)| (head.actor.to_owned(), lets_in(head.actor))).collect();
+        let said: Vec<Said> = raw.iter().map(|(_, _, what)| self.said(what)).collect();
+        (!said.is_empty()).then_some(Kept { said, opened })
     }
 
     /// Whether a step belongs to how an actor comes in, be it written out.
@@ -96,14 +92,13 @@ impl Meaning {
 
     fn said(&self, what: &Value) -> Said {
         let Some(text) = what.get("text").and_then(Value::as_str) else { return Said::Raw(what.clone()) };
-        let Some((value, twice)) = value(text) else { return Said::NoJson };
-        let found = self.pack.recognise(&value, Way::ToHub);
-        let Some(message) = found else {
+        let Some((said, twice)) = value(text) else { return Said::NoJson { perhaps: is_nearly_json(text) } };
+        let Some(message) = self.material.pack.recognise(&said, Way::ToHub) else {
             return Said::Json { message: None, class: Class::Unknown, wrong: BTreeSet::new(), twice };
         };
-        let value = case::deep_with(&value, &message.template());
-        let class = payload::class(&self.pack, message, Some(&value));
-        let wrong = message.schema.judge(&value).into_iter().map(|found| (found.path, found.expected)).collect();
+        let plain = case::deep_with(&said, &message.template());
+        let class = payload::class(&self.material.pack, message, Some(&plain));
+        let wrong = message.schema.judge(&plain).into_iter().map(|found| (found.path, found.expected)).collect();
         Said::Json { message: Some(message.name.clone()), class, wrong, twice }
     }
 }
@@ -116,9 +111,17 @@ impl Said {
                 Self::Json { message, class, wrong, twice },
                 Self::Json { message: of, class: like, wrong: before, twice: both },
             ) => message == of && class == like && twice == both && wrong.is_subset(before),
+            (Self::NoJson { perhaps }, Self::NoJson { perhaps: before }) => *before || !perhaps,
             (new, old) => new == old,
         }
     }
+}
+
+/// Whether a text that is no JSON may be taken for some: with quotes and commas of other kinds, numbers of other forms.
+fn is_nearly_json(text: &str) -> bool {
+    let text = text.trim();
+    let whole = |open, close| text.starts_with(open) && text.ends_with(close);
+    whole('{', '}') || whole('[', ']') || text.starts_with(|c: char| c.is_ascii_digit() || "+-.'\"/".contains(c))
 }
 
 /// A step without the name it binds.

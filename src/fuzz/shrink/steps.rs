@@ -45,10 +45,23 @@ pub fn places(scenario: &Map<String, Value>) -> Vec<Place<'_>> {
     places
 }
 
-/// The last thing that is said raw: what is odd about a case.
-pub fn odd(scenario: &Map<String, Value>) -> Option<Place<'_>> {
-    let raw = |place: &Place<'_>| place.act().is_some_and(|(head, ..)| head.verb == Verb::SendsRaw);
-    places(scenario).into_iter().rfind(raw)
+/// What is said raw, in its order.
+pub fn raw(scenario: &Map<String, Value>) -> Vec<Place<'_>> {
+    let mut raw = places(scenario);
+    raw.retain(|place| place.act().is_some_and(|(head, ..)| head.verb == Verb::SendsRaw));
+    raw
+}
+
+/// What is odd, as far as a check asks: what it comes after, or else all that is said raw.
+pub fn odd<'a>(scenario: &'a Map<String, Value>, check: &str) -> Vec<Place<'a>> {
+    let mut odd = raw(scenario);
+    let asks = top(scenario).iter().filter(|step| is_check(step, check));
+    let after: Vec<&Value> = asks.filter_map(|step| step.get("after")).collect();
+    let named = |place: &Place<'_>| place.step.get("as").is_some_and(|name| after.contains(&name));
+    if odd.iter().any(named) {
+        odd.retain(named);
+    }
+    odd
 }
 
 /// Whether a step, or one within it, accuses of anything.
@@ -103,11 +116,18 @@ pub fn beyond_opening(scenario: &Map<String, Value>) -> usize {
     top(scenario).iter().filter(|step| !opens(step)).count()
 }
 
-/// The same conversation without what is odd: it has to go well, or it is not the oddity that makes it fail. `None` where
-/// nothing is said raw.
-pub fn control(scenario: &Map<String, Value>) -> Option<Map<String, Value>> {
-    let index = odd(scenario)?.top;
+/// The same conversation without what is odd: the check has to hold there, or it is not the oddity that breaks it. `None`
+/// where nothing is said raw.
+pub fn control(scenario: &Map<String, Value>, check: &str) -> Option<Map<String, Value>> {
+    let odd: BTreeSet<usize> = odd(scenario, check).iter().map(|place| place.top).collect();
+    if odd.is_empty() {
+        return None;
+    }
     let mut control = scenario.clone();
-    control.get_mut("steps")?.as_array_mut()?.remove(index);
+    let mut index = 0;
+    control.get_mut("steps")?.as_array_mut()?.retain(|_| {
+        index += 1;
+        !odd.contains(&(index - 1))
+    });
     Some(control)
 }

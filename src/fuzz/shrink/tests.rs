@@ -135,7 +135,7 @@ fn rounds_of_what_is_odd_become_fewer() {
     assert_eq!(each["in"], 6);
     assert_eq!(each["do"][0]["sender sends raw"]["text"], "{}");
     assert_eq!(beyond_opening(smallest), 2);
-    let control = control(smallest).unwrap();
+    let control = control(smallest, "FUZZ-STEADY,R-1").unwrap();
     assert_eq!(beyond_opening(&control), 1);
 }
 

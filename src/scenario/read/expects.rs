@@ -182,7 +182,7 @@ impl Reader<'_> {
         Some(Count { min: min.unwrap_or(0), max })
     }
 
-    fn alternatives(&mut self, node: &Node, origin: Origin) -> Vec<Alternative> {
+    pub(super) fn alternatives(&mut self, node: &Node, origin: Origin) -> Vec<Alternative> {
         let example = "expects one of: [ { message: hello }, { close: any } ]";
         let items = list(Some(node), "`expects one of`", example, &mut self.diagnostics);
         if node.is_null() || node.list().is_some_and(<[_]>::is_empty) {

@@ -3,10 +3,11 @@
 //!
 //! [`verbs`] knows heads, [`steps`] what stands under them, with [`sends`] for what our side says and [`expects`] for
 //! what must come back; [`actors`] who plays, [`names`] what is in sight, [`rules`] whom it accuses; [`shared`] is
-//! shared.yaml, and [`journeys`] lends all that to load plans.
+//! shared.yaml, [`fuzz`] its part for made-up input, and [`journeys`] lends all that to load plans.
 
 mod actors;
 mod expects;
+pub mod fuzz;
 pub mod journeys;
 mod names;
 mod rules;

@@ -26,7 +26,7 @@ pub struct SharedFile {
     pub(super) root: Node,
 }
 
-const KEYS: [&str; 8] = ["hub", "hooks", "ignore", "fills", "reactions", "roles", "scenes", "always"];
+const KEYS: [&str; 9] = ["hub", "hooks", "ignore", "fills", "reactions", "roles", "scenes", "always", "fuzz"];
 
 impl SharedFile {
     /// Settings, hooks and the list of what is ignored; the rest is only looked at from outside.
@@ -71,6 +71,7 @@ impl SharedFile {
         for (key, _) in entries(self.root.get("scenes")) {
             reader.scene(&key.name, key.span);
         }
+        reader.fuzz();
         crate::diagnostic::distinct(reader.diagnostics)
     }
 }
