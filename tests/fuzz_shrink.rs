@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hubproof::event::Verdict;
-use hubproof::fuzz::case::{Case, Oddity};
+use hubproof::fuzz::case::{Case, Oddity, Placement};
 use hubproof::fuzz::material::Material;
 use hubproof::fuzz::plan::Plan;
 use hubproof::fuzz::shrink::meaning::Meaning;
@@ -75,7 +75,7 @@ impl Hub {
     /// The smallest that fails in the same way because of what is odd about it.
     fn shrunk(&mut self, case: &Case, check: &str) -> Shrink {
         let material = Arc::clone(&self.material);
-        let meaning = Meaning::of(&material, &case.scenario, check);
+        let meaning = Meaning::of(&material, case.cell.placement, &case.scenario, check);
         let mut shrink = Shrink::new(case.scenario.clone(), check, Limits::default());
         while let Some(candidate) = shrink.next() {
             shrink.told(match self.program(&candidate).filter(|_| meaning.is_kept(&candidate)) {
@@ -98,11 +98,13 @@ impl Hub {
     }
 }
 
-/// Findings are shown by three steps and an opening at most, and a hub that is right is not accused by them.
+/// Defects that only fuzzing finds are shown by three steps and an opening at most, and a hub that is right is not accused
+/// by them.
 #[rstest]
-#[case::session(&["concierge-type-not-string", "concierge-hello-missing-uuid", "concierge-self-fetch-without-seq"])]
-#[case::messages(&["concierge-no-such-name-bare"])]
-#[case::groups(&["concierge-created-without-owner"])]
+#[case::qi(&["qi-fuzz-nul-kills"])]
+#[case::concierge(&["concierge-fuzz-nesting-kills", "concierge-fuzz-surrogate-hangs", "concierge-fuzz-garbled-leaks", "concierge-fuzz-type-any-case"])]
+#[case::airavata(&["airavata-fuzz-unknown-type-ponged", "airavata-fuzz-duplicate-hangs", "airavata-fuzz-garbled-unanswered"])]
+#[case::gator(&["gator-fuzz-digits-kills"])]
 fn a_finding_becomes_small(#[case] faults: &[&'static str]) {
     for fault in faults {
         let mut hub = Hub::new(fault);
@@ -151,7 +153,7 @@ fn what_an_oracle_depends_on_stays(#[case] text: &str, #[case] kept: bool) {
         Map::from_iter([("steps".to_owned(), steps)])
     };
     let original = finding(SUBMITS, "sender joins");
-    let meaning = |check| Meaning::of(&hub.material, &original, check);
+    let meaning = |check| Meaning::of(&hub.material, Placement::Joined, &original, check);
     assert_eq!(meaning("FUZZ-REJECTS,EMP-036").is_kept(&finding(text, "sender joins")), kept);
     assert!(!meaning("FUZZ-REJECTS").is_kept(&finding(text, "sender connects")));
     assert!(!meaning("FUZZ-REJECTS").is_kept(&finding(text, "innocent joins")));

@@ -69,7 +69,7 @@ pub async fn smaller(
             return Smaller { scenario: finding.clone(), attempts: 0, again: false };
         }
     }
-    let meaning = Meaning::of(&campaign.material, finding, &cause.oracle);
+    let meaning = Meaning::of(&campaign.material, cell.placement, finding, &cause.oracle);
     let mut shrink = Shrink::new(finding.clone(), &cause.oracle, Limits::default());
     while Instant::now() < until
         && !*stage.interrupt.borrow()

@@ -4,11 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::steps::{self, Place};
 use super::tree::{self, Kind};
-use crate::fuzz::case;
+use crate::fuzz::answers::{self, Input};
+use crate::fuzz::case::{self, Placement};
 use crate::fuzz::material::{Material, head};
 use crate::fuzz::payload::{self, Class};
 use crate::pack::Way;
@@ -20,6 +21,10 @@ const WHATEVER_IS_SAID: [&str; 4] = ["FUZZ-LIVES", "FUZZ-SERVES-OLD", "FUZZ-SERV
 /// What a finding must go on to mean while it shrinks.
 pub struct Meaning<'a> {
     material: &'a Material,
+    /// When what is odd is said.
+    placement: Placement,
+    /// By an actor of which role.
+    role: String,
     /// Messages of which openings are made.
     openings: BTreeSet<String>,
     kept: Option<Kept>,
@@ -34,8 +39,8 @@ struct Kept {
 
 #[derive(Clone, Debug, PartialEq)]
 enum Said {
-    /// A text that is JSON: which message it is, and what is wrong with it.
-    Json { message: Option<String>, class: Class, wrong: BTreeSet<(String, String)>, twice: bool },
+    /// A text that is JSON: which message it is, what is wrong with it, and how it has to be answered.
+    Json { message: Option<String>, class: Class, wrong: BTreeSet<(String, String)>, twice: bool, answer: Value },
     /// Some parsers take more than JSON, and a hub may have one of these.
     NoJson { perhaps: bool },
     /// Below JSON: as it stands.
@@ -43,15 +48,15 @@ enum Said {
 }
 
 impl<'a> Meaning<'a> {
-    /// `check` is what failed, as reports name it.
-    pub fn of(material: &'a Material, finding: &Map<String, Value>, check: &str) -> Self {
+    /// `check` is what failed, as reports name it; `placement` is when what is odd is said.
+    pub fn of(material: &'a Material, placement: Placement, finding: &Map<String, Value>, check: &str) -> Self {
         let mut openings = BTreeSet::new();
         for role in material.roles() {
             for step in material.opening(role) {
                 openings.extend(step.as_object().and_then(|step| step.values().next()?.as_str()).map(str::to_owned));
             }
         }
-        let mut meaning = Self { material, openings, kept: None };
+        let mut meaning = Self { material, placement, role: role(finding), openings, kept: None };
         let oracle = check.split([',', '#']).next().unwrap_or(check);
         if oracle.starts_with("FUZZ-") && !WHATEVER_IS_SAID.contains(&oracle) {
             meaning.kept = meaning.read(finding);
@@ -94,12 +99,26 @@ impl<'a> Meaning<'a> {
         let Some(text) = what.get("text").and_then(Value::as_str) else { return Said::Raw(what.clone()) };
         let Some((said, twice)) = value(text) else { return Said::NoJson { perhaps: is_nearly_json(text) } };
         let Some(message) = self.material.pack.recognise(&said, Way::ToHub) else {
-            return Said::Json { message: None, class: Class::Unknown, wrong: BTreeSet::new(), twice };
+            let answer = self.answer(Class::Unknown, &said, &said);
+            return Said::Json { message: None, class: Class::Unknown, wrong: BTreeSet::new(), twice, answer };
         };
         let plain = case::deep_with(&said, &message.template());
         let class = payload::class(&self.material.pack, message, Some(&plain));
         let wrong = message.schema.judge(&plain).into_iter().map(|found| (found.path, found.expected)).collect();
-        Said::Json { message: Some(message.name.clone()), class, wrong, twice }
+        let answer = self.answer(class, &plain, &said);
+        Said::Json { message: Some(message.name.clone()), class, wrong, twice, answer }
+    }
+
+    /// What the document says that must come of it, in terms of what is said.
+    fn answer(&self, class: Class, plain: &Value, said: &Value) -> Value {
+        let taken_for = payload::taken_for(&self.material.pack, plain).map(|message| message.name.as_str());
+        let input = Input { class, placement: self.placement, role: &self.role, taken_for, payload: Some(plain) };
+        self.material.answer(&input).map_or(Value::Null, |answer| {
+            let about = |alternatives: &[Value]| -> Value {
+                alternatives.iter().map(|alternative| answers::about(alternative, Some(said))).collect()
+            };
+            json!([about(&answer.one_of), about(&answer.never), answer.rules])
+        })
     }
 }
 
@@ -108,13 +127,23 @@ impl Said {
     fn is_within(&self, old: &Self) -> bool {
         match (self, old) {
             (
-                Self::Json { message, class, wrong, twice },
-                Self::Json { message: of, class: like, wrong: before, twice: both },
-            ) => message == of && class == like && twice == both && wrong.is_subset(before),
+                Self::Json { message, class, wrong, twice, answer },
+                Self::Json { message: of, class: like, wrong: before, twice: both, answer: demanded },
+            ) => message == of && class == like && twice == both && wrong.is_subset(before) && answer == demanded,
             (Self::NoJson { perhaps }, Self::NoJson { perhaps: before }) => *before || !perhaps,
             (new, old) => new == old,
         }
     }
+}
+
+/// The role of whoever says what is odd: an actor named like his role needs no line.
+fn role(finding: &Map<String, Value>) -> String {
+    let raw = steps::raw(finding);
+    let actor = raw.last().and_then(|odd| Some(odd.act()?.0.actor.to_owned())).unwrap_or_default();
+    let name = actor.split('[').next().unwrap_or_default();
+    let declared = finding.get("actors").and_then(|actors| actors.get(name));
+    let role = declared.and_then(|role| role.as_str().or_else(|| role.get("role")?.as_str()));
+    role.unwrap_or(name).to_owned()
 }
 
 /// Whether a text that is no JSON may be taken for some: with quotes and commas of other kinds, numbers of other forms.
