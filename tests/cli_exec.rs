@@ -291,6 +291,24 @@ fn a_hub_that_always_falls_ends_the_run_in_time() {
     hub.assert_gone();
 }
 
+/// Cases that bring the hub down are findings, those beside them are not; the others are played on a hub that was started again.
+#[test]
+fn a_fuzzed_hub_that_falls_is_started_again() {
+    let hub = Hub::new();
+    // It says so of two of these cases.
+    let (url, command) = (hub.url(), hub.falling("qi", "trailing c", true));
+    let base = ["fuzz", &url, "--protocol", "qi", "--exec", &command, "--seed", "1", "--cases", "60", "-j", "4"];
+    let done = hubproof(base.iter().chain(&["--report", "json=-"])).ends_with(1);
+    let report = report(&done);
+    let protocol = &report["protocols"][0];
+    let oracles = &protocol["fuzzed"]["oracles"];
+    assert_eq!(oracles["FUZZ-LIVES"], serde_json::json!({ "held": 58, "broken": 2 }), "{oracles}");
+    assert_eq!(oracles["FUZZ-SERVES-OLD"], serde_json::json!({ "held": 58, "broken": 0 }), "{oracles}");
+    let crashes = protocol["processes"][0]["crashes"].as_array().unwrap();
+    assert_eq!(crashes.iter().filter(|crash| !crash["blamed"].is_null()).count(), 2, "{crashes:?}");
+    hub.assert_gone();
+}
+
 /// Ctrl-C reaches us, not the hub; we end the hub, once with time for the scenarios and once without.
 #[rstest]
 fn interrupted_it_ends_the_hub(#[values(1, 2)] times: usize) {

@@ -103,9 +103,14 @@ fn an_interruption_reports_what_was_found() {
 
 /// Lets so many connections through to a hub, and is gone then with all of them.
 fn mortal(hub: &str, connections: usize) -> String {
-    let hub = hub.strip_prefix("ws://").unwrap().trim_end_matches('/').to_owned();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
+    lives(listener, hub, connections);
+    url
+}
+
+fn lives(listener: TcpListener, hub: &str, connections: usize) {
+    let hub = hub.strip_prefix("ws://").unwrap().trim_end_matches('/').to_owned();
     thread::spawn(move || {
         let mut ends = Vec::new();
         for client in listener.incoming().take(connections) {
@@ -122,7 +127,65 @@ fn mortal(hub: &str, connections: usize) -> String {
         drop(listener);
         ends.iter().for_each(|end| drop(end.shutdown(Shutdown::Both)));
     });
-    url
+}
+
+/// Lets its hub live again whenever it is asked to, over HTTP; answers with the status.
+fn restarter(url: &str, hub: &str, status: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, hub) = (url.strip_prefix("ws://").unwrap().to_owned(), hub.to_owned());
+    let hook = format!("hooks.restart.http.url=http://{}/", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for asked in listener.incoming() {
+            let mut asked = asked.unwrap();
+            let _ = std::io::Read::read(&mut asked, &mut [0; 4096]);
+            if status.starts_with('2') {
+                lives(TcpListener::bind(&address).unwrap(), &hub, usize::MAX);
+            }
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            let _ = std::io::Write::write_all(&mut asked, answer.as_bytes());
+        }
+    });
+    hook
+}
+
+#[test]
+fn a_hub_that_is_gone_is_restarted_by_the_targets_hook() {
+    let hub = Serving::start(["qi"], 1);
+    let url = mortal(hub.url("qi"), 60);
+    let hook = restarter(&url, hub.url("qi"), "204 No Content");
+    let cases = ["--protocol", "qi", "--seed", "1", "--cases", "200", "-j", "4", "--set", &hook];
+    let done = fuzz(&[&[url.as_str()], &cases[..]].concat()).ends_with(1);
+    assert!(done.out.contains("fail[FUZZ-LIVES]"), "{}", done.out);
+    assert!(!done.out.contains("The run ended early"), "{}", done.out);
+    assert!(done.last_line().starts_with("FAIL qi: 2"), "{}", done.out);
+}
+
+#[test]
+fn a_hook_that_fails_ends_the_run() {
+    let hub = Serving::start(["qi"], 1);
+    let url = mortal(hub.url("qi"), 60);
+    let hook = restarter(&url, hub.url("qi"), "500 No");
+    let done =
+        fuzz(&[&url, "--protocol", "qi", "--seed", "1", "--time", "100s", "-j", "4", "--set", &hook]).ends_with(1);
+    let said = done.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(said.contains("the hook `restart` was answered with status 500"), "{}", done.out);
+}
+
+/// Where the hub says something new, more of the kind is said to it: other cells have fewer cases than without.
+#[test]
+fn new_answers_steer_the_cases() {
+    let of = |more: &[&str]| {
+        let base = ["--protocol", "qi", "--seed", "1", "--cases", "120", "--report", "json=-"];
+        let done = fuzz(&[&base, more].concat()).ends_with(0);
+        let report: Value = serde_json::from_str(&done.out).unwrap();
+        let fuzzed = &report["protocols"][0]["fuzzed"];
+        let cells = fuzzed["cells"].as_array().unwrap().iter().map(|cell| cell["cases"].as_u64().unwrap());
+        (fuzzed["cases"].as_u64().unwrap(), cells.max().unwrap())
+    };
+    assert_eq!(of(&[]), (120, 1));
+    let (cases, most) = of(&["--adaptive"]);
+    assert_eq!(cases, 120);
+    assert!(most > 1, "{most}");
 }
 
 #[test]

@@ -3,9 +3,10 @@
 mod archive;
 mod choice;
 mod ground;
+mod restart;
 mod save;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -24,6 +25,7 @@ use crate::baseline::Names;
 use crate::check::{self, Options};
 use crate::event::Event;
 use crate::exec::GRACE;
+use crate::fuzz::adaptive::Adaptive;
 use crate::fuzz::against;
 use crate::fuzz::campaign::{self, Campaign, Stage};
 use crate::fuzz::case::Cell;
@@ -59,6 +61,9 @@ pub struct FuzzArgs {
     /// Only cases in which this is odd: missing, wrong-type, truncated, fragments, ...
     #[arg(long, value_name = "NAME")]
     mutation: Vec<String>,
+    /// Play more cases of a kind where the hub says something that was not heard before
+    #[arg(long, conflicts_with_all = ["case", "print_cases"])]
+    adaptive: bool,
     /// Print the cases, one JSON object a line, and play none
     #[arg(long)]
     print_cases: bool,
@@ -211,6 +216,9 @@ struct Kept<'a> {
     known: &'a dyn Fn(&str, &str) -> bool,
 }
 
+/// How often a hub that dies is brought back; one that dies again and again is not helped by more cases.
+const RESTARTS: usize = 10;
+
 /// The run itself: one protocol after the other. With its report, the lines that say what was saved.
 async fn go(
     choice: &Choice,
@@ -241,21 +249,49 @@ async fn go(
         if kept.archive.is_all() {
             continue;
         }
-        let (events, inbox) = mpsc::channel(256);
-        let (stop, interrupt) = watch::channel(false);
-        let stage = Stage { hub: Arc::clone(&hub), options: Arc::clone(&options), against, events, interrupt };
         let mut watched = Watched::new(campaign, choice);
-        let (playing, cases) = (Arc::clone(campaign), choice.numbers(campaign, campaigns.len()));
-        let running = tokio::spawn(async move { Ok(campaign::run(playing, stage, cases).await) });
-        let followed = hub::follow(running, inbox, &stop, ground.signals, |heard| watched.hear(heard)).await;
-        watched.progress.finish();
-        let (signals, gone) = followed?;
-        if let Some(Some(gone)) = gone {
+        let cases = choice.numbers(campaign, campaigns.len(), watched.adaptive.as_ref());
+        let cases = Arc::new(Mutex::new(cases));
+        let masker = check::masker(subject);
+        let mut restarts = 0;
+        loop {
+            let (events, inbox) = mpsc::channel(256);
+            let (stop, interrupt) = watch::channel(false);
+            let (against, options) = (against.clone(), Arc::clone(&options));
+            let stage = Stage { hub: Arc::clone(&hub), options, against, events, interrupt };
+            let (playing, cases) = (Arc::clone(campaign), Arc::clone(&cases));
+            // Whoever holds the lock takes a number, and does nothing else.
+            let turn = std::iter::from_fn(move || cases.lock().unwrap_or_else(PoisonError::into_inner).next());
+            let running = tokio::spawn(async move { Ok(campaign::run(playing, stage, turn).await) });
+            let followed = hub::follow(running, inbox, &stop, ground.signals, |heard| watched.hear(heard)).await;
+            let (signals, gone) = followed.inspect_err(|_| watched.progress.finish())?;
+            asked_to_stop = signals;
+            let Some(Some(gone)) = gone else { break };
             watched.outcome.gone(campaign, gone.report, &gone.under_way);
+            if asked_to_stop > 0 || restarts == RESTARTS {
+                break;
+            }
+            watched.progress.note("the hub is gone; it is being restarted".to_owned());
+            let back = tokio::select! {
+                back = restart::restart(&hub) => back,
+                () = ground.signals.next() => {
+                    asked_to_stop += 1;
+                    break;
+                }
+            };
+            match back {
+                Some(Ok(())) => watched.outcome.ended = None,
+                Some(Err(reason)) => {
+                    let reason = masker.mask(&reason).into_owned();
+                    watched.outcome.ended = watched.outcome.ended.map(|ended| format!("{ended}; {reason}"));
+                    break;
+                }
+                None => break,
+            }
+            restarts += 1;
         }
-        asked_to_stop = signals;
+        watched.progress.finish();
         if asked_to_stop < 2 {
-            let masker = check::masker(subject);
             let about = About { hub: &shown.target, command: kept.command, masker, known: kept.known };
             let (asked, text) = save::save(kept.archive, campaign, &watched.outcome, &about, &mut ground).await?;
             asked_to_stop += asked;
@@ -288,6 +324,7 @@ async fn go(
 /// One protocol's run, as it is shown and folded.
 struct Watched<'a> {
     campaign: &'a Campaign,
+    adaptive: Option<Adaptive>,
     outcome: Outcome,
     progress: Progress,
     begun: Instant,
@@ -298,16 +335,19 @@ struct Watched<'a> {
 const NOTE_EVERY: Duration = Duration::from_millis(200);
 
 impl<'a> Watched<'a> {
-    fn new(campaign: &'a Campaign, choice: &Choice) -> Self {
+    fn new(campaign: &'a Campaign, choice: &'a Choice) -> Self {
         let now = Instant::now();
         let progress = Progress::new(choice.count(), "cases");
-        Self { campaign, outcome: Outcome::default(), progress, begun: now, noted: now }
+        Self { campaign, adaptive: choice.adaptive(), outcome: Outcome::default(), progress, begun: now, noted: now }
     }
 
     fn hear(&mut self, heard: Heard) {
         match heard {
             Heard::Event(Event::Finished(report)) => {
                 self.progress.count();
+                if let Some(adaptive) = &self.adaptive {
+                    adaptive.see(self.campaign, &report);
+                }
                 self.outcome.feed(self.campaign, *report);
                 if self.noted.elapsed() >= NOTE_EVERY {
                     self.noted = Instant::now();

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use log::Log;
+pub use ports::open as listening;
 
 use crate::report::text::time;
 use crate::target::Exec;

@@ -121,6 +121,10 @@ impl Campaign {
                 let received = check.detail.take().map(|detail| detail.received);
                 *check = outcome::lives(self, check.verdict, std::mem::take(&mut check.message), received);
             }
+            // Whatever else is wrong with a hub that has ended is wrong because it has.
+            if report.checks.iter().any(|check| check.verdict == Verdict::Fail && check.name == outcome::LIVES) {
+                report.checks.retain(|check| check.verdict != Verdict::Fail || check.name == outcome::LIVES);
+            }
             report
         })
     }
@@ -232,7 +236,10 @@ pub async fn run(campaign: Arc<Campaign>, stage: Stage, numbers: impl Iterator<I
             }
         }
     };
-    let there = numbers.take_while(|_| watch.state().gone.is_none() && !stage.hub.is_given_up());
+    let mut numbers = numbers;
+    // No number is taken that is not played.
+    let is_there = || watch.state().gone.is_none() && !stage.hub.is_given_up();
+    let there = std::iter::from_fn(|| if is_there() { numbers.next() } else { None });
     check::in_turn(there, stage.options.jobs, &stage.interrupt, play).await;
     watch.state().gone.take()
 }

@@ -63,6 +63,17 @@ fn answer(pack: &Pack, check: &CheckReport) -> String {
     }
 }
 
+/// What a frame says, without its values.
+pub fn shape(pack: &Pack, received: &str) -> String {
+    match serde_json::from_str::<Value>(received) {
+        Ok(payload) if payload.is_object() => {
+            let name = pack.recognise(&payload, Way::FromHub).map_or("", |message| &message.name);
+            format!("{name} {}", skeleton(&payload, 0))
+        }
+        _ => plain(received),
+    }
+}
+
 /// Deepest level at which members count.
 const LEVELS: usize = 2;
 

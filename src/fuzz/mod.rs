@@ -17,6 +17,7 @@
 //! case, oracle, text              one case: conversation, oddity, what must be true; as a file
 //! ground, walk                    cases in which several actors say right things by chance
 //! plan                            which case comes when
+//! adaptive                        cases that go where a hub says something new
 //! campaign                        plays cases on a hub, with the machinery of `hubproof check`
 //! cause, outcome                  what a finding is about; what came of many cases
 //! shrink, smaller                 the smallest scenario that still fails; played on a hub
@@ -25,6 +26,7 @@
 //! against                         plays cases on two hubs at once
 //! ```
 
+pub mod adaptive;
 pub mod against;
 pub mod answers;
 pub mod campaign;

@@ -14,6 +14,8 @@ use crate::yaml;
 
 /// How long a hub may take to serve others, whatever it has been told.
 const BOUND: &str = "5s";
+/// How long an answer is waited for that nobody has promised.
+const MOMENT: &str = "25ms";
 /// So many times what is said again and again is said.
 pub const ROUNDS: usize = 20;
 /// How much longer than before a question may take after that: so many times, and so many milliseconds beyond. Far more than
@@ -92,6 +94,9 @@ pub fn behind(material: &Material, odd: &Odd<'_>, rest: Vec<Value>) -> Vec<Value
     steps.extend(rest);
     if let Some(answer) = answer {
         never(material, odd, answer, &mut steps);
+    }
+    if answer.is_none() && !repeated {
+        steps.push(heard(odd.sender));
     }
     steps.push(json!({ format!("{NEWCOMER} joins"): null, "rules": ["FUZZ-SERVES-NEW"] }));
     if material.fence().is_some() {
@@ -190,6 +195,16 @@ fn serves(material: &Material, actor: &str, rule: &str) -> Value {
         ],
     };
     json!({ "retry": BOUND, "do": asks, "rules": [rule] })
+}
+
+/// Whatever the sender is told all the same is waited for a moment, so that its schema judges it: nobody else's questions
+/// tell that it has come.
+fn heard(sender: &str) -> Value {
+    json!({
+        format!("{sender} expects one of"): [{ "message": "any" }, { "close": ["any", "drop"] }, { "nothing": null }],
+        "after": ODD,
+        "within": MOMENT,
+    })
 }
 
 /// The connection is still there: where it is not, nobody asks, so nobody would be found not to be answered.

@@ -20,7 +20,8 @@ const CAUSES: usize = 1000;
 const OBSTACLES: usize = 200;
 /// Oracles that ask whether a hub is there, and no more.
 const SURVIVAL: [&str; 3] = ["FUZZ-SERVES-OLD", "FUZZ-SERVES-NEW", LIVES];
-const LIVES: &str = "FUZZ-LIVES";
+/// The oracle that a hub's own process is asked by.
+pub const LIVES: &str = "FUZZ-LIVES";
 
 /// Cases as they end.
 #[derive(Default)]
@@ -66,7 +67,8 @@ impl Outcome {
         for (rule, verdict) in &seen {
             self.oracles.entry((*rule).to_owned()).or_default().see(*verdict);
         }
-        if !seen.is_empty() {
+        // That its process is there says nothing of a case that was never played.
+        if seen.iter().any(|(rule, verdict)| *rule != LIVES || *verdict != Verdict::Pass) {
             self.decided += 1;
             self.after_opening += u64::from(cell.placement != Placement::First);
             self.judged += u64::from(seen.keys().any(|rule| !SURVIVAL.contains(rule)));

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::{CASES, FuzzArgs};
 use crate::cli::{Trouble, print};
 use crate::diagnostic::suggest;
+use crate::fuzz::adaptive::Adaptive;
 use crate::fuzz::campaign::Campaign;
 use crate::fuzz::case::Cell;
 
@@ -20,6 +21,7 @@ pub struct Choice {
     time: Option<Duration>,
     messages: Vec<String>,
     oddities: Vec<String>,
+    adaptive: bool,
 }
 
 impl Choice {
@@ -31,7 +33,8 @@ impl Choice {
     pub fn new(arguments: &FuzzArgs, campaigns: &mut Vec<Arc<Campaign>>) -> Result<Self, Trouble> {
         let (messages, oddities) = (arguments.message.clone(), arguments.mutation.clone());
         let cases = arguments.cases.or(arguments.time.is_none().then_some(CASES));
-        let choice = Self { numbers: arguments.case.clone(), cases, time: arguments.time, messages, oddities };
+        let (numbers, time) = (arguments.case.clone(), arguments.time);
+        let choice = Self { numbers, cases, time, messages, oddities, adaptive: arguments.adaptive };
         let known = |of: &dyn Fn(&Campaign, &Cell) -> String| -> BTreeSet<String> {
             campaigns
                 .iter()
@@ -61,12 +64,26 @@ impl Choice {
         count.map(|count| usize::try_from(count).unwrap_or(usize::MAX))
     }
 
+    /// What steers the cases of a protocol, where something is to.
+    pub fn adaptive(&self) -> Option<Adaptive> {
+        self.adaptive.then(Adaptive::default)
+    }
+
     /// Their numbers, as they are to be played. The time counts from now, and is shared by so many protocols.
-    pub fn numbers(&self, campaign: &Campaign, protocols: usize) -> Box<dyn Iterator<Item = u64> + Send> {
+    pub fn numbers(
+        &self,
+        campaign: &Campaign,
+        protocols: usize,
+        adaptive: Option<&Adaptive>,
+    ) -> Box<dyn Iterator<Item = u64> + Send> {
         if !self.numbers.is_empty() {
             return Box::new(self.numbers.clone().into_iter());
         }
         let all = campaign.plan.numbers(&|cell| self.takes(campaign, &cell));
+        let all: Box<dyn Iterator<Item = u64> + Send> = match adaptive {
+            Some(adaptive) => Box::new(adaptive.numbers(all)),
+            None => Box::new(all),
+        };
         let most = self.count().unwrap_or(usize::MAX);
         let share = u32::try_from(protocols).unwrap_or(u32::MAX).max(1);
         match self.time.map(|time| Instant::now() + time / share) {
@@ -98,7 +115,7 @@ fn is_known(names: &[String], known: &BTreeSet<String>, what: &str) -> Result<()
 /// Prints them in their order, each when it is made.
 pub fn print_cases(campaigns: &[Arc<Campaign>], choice: &Choice) {
     for campaign in campaigns {
-        for number in choice.numbers(campaign, campaigns.len()) {
+        for number in choice.numbers(campaign, campaigns.len(), None) {
             let Some(case) = campaign.plan.case(&campaign.material, number) else { continue };
             let line = json!({
                 "protocol": campaign.pack().name,

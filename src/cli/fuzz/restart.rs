@@ -1,0 +1,30 @@
+//! Brings back a hub that is gone, where its target says how.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::check::Prepared;
+use crate::exec;
+use crate::hook::{self, HookCall};
+
+/// The hook of a target that starts its hub again.
+const HOOK: &str = "restart";
+/// How long the hook may take, where it has no `timeout` of its own; and then the hub, until it listens.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Calls the hook `restart` of the first instance and waits until that listens; `None` where there is no such hook. The
+/// reason why it is not back may hold secrets.
+pub async fn restart(hub: &Prepared) -> Option<Result<(), String>> {
+    let site = hub.first();
+    let spec = site.hooks.get(HOOK)?;
+    let settings = site.settings.clone().into_iter().collect();
+    let (args, trust) = (json!({}), site.trust.as_ref());
+    let call = HookCall { name: HOOK, args: &args, message: None, settings: &settings, trust };
+    if let Err(error) = hook::run(spec, &call, PATIENCE).await {
+        return Some(Err(error.to_string()));
+    }
+    let listening = exec::listening(std::slice::from_ref(&site.endpoint));
+    let late = |_| format!("the hook `{HOOK}` was called, and nobody listened within {} s", PATIENCE.as_secs());
+    Some(tokio::time::timeout(PATIENCE, listening).await.map_err(late))
+}
