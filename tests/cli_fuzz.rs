@@ -203,9 +203,9 @@ fn another_hub_is_told_the_same() {
     let done = hubproof(["fuzz", "--protocol", "qi", "--cases", "30", "--seed", "1", "--against"]);
     assert_eq!(done.code, Some(0), "{done:?}");
     assert!(done.out.contains("FUZZ-DIFFERS held in"), "{done:?}");
-    // Some requests stay unanswered: no oracle waits for these answers, but the other hub gives them.
+    // Some requests are answered twice: no oracle minds what comes when nobody waits for it, but the other hub says it once.
     let fault =
-        ["fuzz", "--protocol", "qi", "--cases", "30", "--seed", "1", "--against", "--fault", "qi-every-fifth-silent"];
+        ["fuzz", "--protocol", "qi", "--cases", "30", "--seed", "1", "--against", "--fault", "qi-base-reply-twice"];
     let done = hubproof(fault);
-    assert!(done.out.contains("FUZZ-DIFFERS held in") && done.out.contains("broken in"), "{done:?}");
+    assert!(done.out.contains("warn[FUZZ-DIFFERS]"), "{done:?}");
 }
