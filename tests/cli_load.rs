@@ -100,6 +100,48 @@ fn ctrl_c_once_drains_and_reports() {
     assert!(done.err.contains("draining"), "{}", done.err);
 }
 
+/// What Prometheus would fetch while the run goes on, read by a strict parser of its format.
+#[test]
+#[cfg(unix)]
+fn metrics_are_served_while_it_goes_on() {
+    let run = start(
+        [
+            "load",
+            "--protocol",
+            "qi",
+            "--metrics",
+            "127.0.0.1:0",
+            "--duration",
+            "10m",
+            "--warm-up",
+            "0s",
+            "--rate",
+            "50",
+        ],
+        &[],
+    );
+    let said = run.says("measured\n");
+    let url = said.lines().find_map(|line| line.strip_prefix("metrics on ")).unwrap();
+    let mut answer = ureq::get(url).call().unwrap();
+    assert_eq!(answer.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    let text = answer.body_mut().read_to_string().unwrap();
+    let read =
+        openmetrics_parser::prometheus::parse_prometheus(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let messages = read.families["hubproof_messages_total"].iter_samples();
+    let sent: f64 = messages
+        .filter(|sample| sample.get_labelset().unwrap().get_label_value("what") == Some("sent"))
+        .map(|sample| match &sample.value {
+            openmetrics_parser::PrometheusValue::Counter(counter) => counter.value.as_f64(),
+            other => panic!("{other:?}"),
+        })
+        .sum();
+    assert!(sent > 0.0 && read.families.contains_key("hubproof_message_seconds"), "{text}");
+    let elsewhere = ureq::get(url.replace("/metrics", "/other")).call();
+    assert!(matches!(elsewhere, Err(ureq::Error::StatusCode(404))), "{elsewhere:?}");
+    run.signal("INT");
+    run.done();
+}
+
 #[test]
 #[cfg(unix)]
 fn ctrl_c_twice_stops_and_still_reports() {

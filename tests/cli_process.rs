@@ -128,12 +128,16 @@ impl Running {
         }
     }
 
-    /// Waits until it has said this on stderr.
+    /// Waits until it has said this on stderr; everything that it has said so far.
     #[track_caller]
-    pub fn says(&self, text: &str) {
-        let heard = || String::from_utf8_lossy(&self.said.lock().unwrap()).into_owned();
-        while !heard().contains(text) {
-            assert!(self.started.elapsed() < LONGEST && !self.said_all(), "it has not said {text:?}\n{}", heard());
+    pub fn says(&self, text: &str) -> String {
+        loop {
+            let ended = self.said_all();
+            let heard = String::from_utf8_lossy(&self.said.lock().unwrap()).into_owned();
+            if heard.contains(text) {
+                return heard;
+            }
+            assert!(self.started.elapsed() < LONGEST && !ended, "it has not said {text:?}\n{heard}");
             thread::sleep(Duration::from_millis(10));
         }
     }

@@ -28,6 +28,7 @@ mod fuzz_shrink;
 mod fuzz_walk;
 mod hostile;
 mod hostile_hubs;
+mod hostile_load;
 mod interpreter;
 mod interpreter_doubt;
 mod judging;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -25,6 +25,9 @@ use crate::{MachineError, Settings, admin};
 const MAILBOX: usize = 1024;
 /// How many KiB of long messages may wait for a machine.
 pub(crate) const BUDGET_KIB: u32 = 64 * 1024;
+/// Connections that may wait to be accepted. A storm of thousands in a second must not have to knock twice: whoever finds no
+/// place tries again after a second. The system may allow fewer.
+const BACKLOG: u32 = 8192;
 /// How long a TLS handshake may take.
 const TLS_TIME: Duration = Duration::from_secs(10);
 /// How long a connection may take to pass on what the machine says when the hub shuts down.
@@ -247,7 +250,12 @@ pub async fn serve(config: ServeConfig) -> Result<Running, Error> {
 
 pub(crate) async fn listen(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
     let bound = async {
-        let listener = TcpListener::bind(addr).await?;
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // As the standard library does it: on Windows it would let two hubs share a port.
+        #[cfg(not(windows))]
+        socket.set_reuseaddr(true)?;
+        socket.bind(addr)?;
+        let listener = socket.listen(BACKLOG)?;
         let addr = listener.local_addr()?;
         Ok((listener, addr))
     };

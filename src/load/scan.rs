@@ -145,8 +145,9 @@ impl<'a> Scan<'a, '_> {
                 return Err(Stop::NotJson);
             }
             let start = self.at;
-            self.string()?;
-            let key = text_of(&self.text[start..self.at]);
+            let escaped = self.string()?;
+            let raw = &self.text[start..self.at];
+            let key = if escaped { text_of(raw) } else { Cow::Borrowed(inside(raw)) };
             let place = node.children.iter().find(|(name, _)| name.as_bytes() == &*key).map(|(_, place)| *place);
             self.take(b':')?;
             self.value(place)?;
@@ -183,7 +184,7 @@ impl<'a> Scan<'a, '_> {
     /// Passes over a value that nobody wants a part of.
     fn pass(&mut self, first: u8) -> Result<(), Stop> {
         match first {
-            b'"' => self.string(),
+            b'"' => self.string().map(drop),
             b'{' | b'[' => {
                 let mut depth = 0usize;
                 while let Some(byte) = self.text.get(self.at) {
@@ -217,14 +218,16 @@ impl<'a> Scan<'a, '_> {
         }
     }
 
-    /// Passes over a string, from its opening quote to behind its closing one.
-    fn string(&mut self) -> Result<(), Stop> {
+    /// Passes over a string, from its opening quote to behind its closing one; whether anything in it is escaped.
+    fn string(&mut self) -> Result<bool, Stop> {
         self.at += 1;
+        let mut escaped = false;
         while let Some(found) = memchr2(b'"', b'\\', &self.text[self.at..]) {
             self.at += found + 1;
             if self.text[self.at - 1] == b'"' {
-                return Ok(());
+                return Ok(escaped);
             }
+            escaped = true;
             self.at += 1;
             if self.at > self.text.len() {
                 break;

@@ -72,6 +72,8 @@ pub struct Texts {
     spans: Box<[(u32, u32)]>,
 }
 
+/// Bytes of texts that have been replaced, from which on it is worth while to look for them.
+const DEAD: usize = 512;
 /// Marks a slot that has no text.
 const EMPTY: (u32, u32) = (u32::MAX, 0);
 
@@ -99,6 +101,25 @@ impl Texts {
         let start = self.bytes.len();
         write(&mut self.bytes);
         self.spans[slot] = (start as u32, (self.bytes.len() - start) as u32);
+        if start > DEAD {
+            self.compact();
+        }
+    }
+
+    /// Gives up what no slot refers to any more, once that is more than what is left.
+    fn compact(&mut self) {
+        let live = |span: &&mut (u32, u32)| **span != EMPTY;
+        let used: usize = self.spans.iter_mut().filter(live).map(|span| span.1 as usize).sum();
+        if self.bytes.len() < 2 * used + DEAD {
+            return;
+        }
+        let mut bytes = Vec::with_capacity(used);
+        for (start, length) in self.spans.iter_mut().filter(live) {
+            let from = *start as usize;
+            *start = bytes.len() as u32;
+            bytes.extend_from_slice(&self.bytes[from..from + *length as usize]);
+        }
+        self.bytes = bytes;
     }
 
     pub fn unset(&mut self, slot: u16) {
@@ -213,31 +234,58 @@ impl Source {
         if quoted {
             out.push(b'"');
         }
-        // Writing to memory cannot fail.
-        let _ = match self {
-            Self::Text(_) | Self::Own(_) => Ok(()),
-            Self::Index => write!(out, "{}", sight.index),
-            Self::Turn => write!(out, "{}", sight.turn),
+        match self {
+            Self::Text(_) | Self::Own(_) => {}
+            Self::Index => digits(sight.index.into(), out),
+            Self::Turn => digits(sight.turn.into(), out),
             Self::Unique(prefix) => {
                 *sight.uniques += 1;
-                write!(out, "{prefix}_{}_{}x{}", sight.run.stamp, sight.party, *sight.uniques)
+                for text in [prefix, "_", &sight.run.stamp, "_"] {
+                    out.extend_from_slice(text.as_bytes());
+                }
+                digits(sight.party.into(), out);
+                out.push(b'x');
+                digits((*sight.uniques).into(), out);
             }
             Self::Uuid => {
-                write!(out, "{}", uuid::Builder::from_random_bytes(sight.random.random()).into_uuid())
+                let uuid = uuid::Builder::from_random_bytes(sight.random.random()).into_uuid();
+                out.extend_from_slice(uuid.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()).as_bytes());
             }
-            Self::NowMs => write!(out, "{}", sight.run.unix_ms(sight.now)),
-            Self::NowS => write!(out, "{}", sight.run.unix_ms(sight.now) / 1000),
+            Self::NowMs => signed(sight.run.unix_ms(sight.now), out),
+            Self::NowS => signed(sight.run.unix_ms(sight.now) / 1000, out),
             Self::NowIso => match jiff::Timestamp::from_millisecond(sight.run.unix_ms(sight.now)) {
-                Ok(time) => write!(out, "{time}"),
+                // Writing to memory cannot fail.
+                Ok(time) => drop(write!(out, "{time}")),
                 Err(_) => return Err(Hollow),
             },
-            Self::DueNs => write!(out, "{}", sight.due),
-        };
+            Self::DueNs => digits(sight.due, out),
+        }
         if quoted {
             out.push(b'"');
         }
         Ok(())
     }
+}
+
+/// Appends a number. The machinery of `write!` takes longer than all the rest of a message.
+fn digits(mut number: u64, out: &mut Vec<u8>) {
+    let mut text = [0; 20];
+    let mut start = text.len();
+    loop {
+        start -= 1;
+        text[start] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return out.extend_from_slice(&text[start..]);
+        }
+    }
+}
+
+fn signed(number: i64, out: &mut Vec<u8>) {
+    if number < 0 {
+        out.push(b'-');
+    }
+    digits(number.unsigned_abs(), out);
 }
 
 impl Computed {
@@ -319,6 +367,19 @@ mod tests {
         assert_eq!(written(source, inside), expected.map(str::to_owned));
     }
 
+    #[rstest]
+    #[case(0)]
+    #[case(9)]
+    #[case(10)]
+    #[case(-1_234_567)]
+    #[case(i64::MAX)]
+    #[case(i64::MIN)]
+    fn numbers_are_written_in_full(#[case] number: i64) {
+        let mut out = b"n".to_vec();
+        signed(number, &mut out);
+        assert_eq!(String::from_utf8(out), Ok(format!("n{number}")));
+    }
+
     #[test]
     fn a_text_that_is_renewed_takes_no_more_room() {
         let mut texts = Texts::new(2);
@@ -328,6 +389,11 @@ mod tests {
         }
         assert_eq!((texts.get(0), texts.get(1)), (Some(&b"first"[..]), Some(&b"\"99\""[..])));
         assert!(texts.bytes.len() < 20);
+        for n in 0..10_000 {
+            texts.set(n % 2, format!("\"text {n}\"").as_bytes());
+        }
+        assert_eq!((texts.get(0), texts.get(1)), (Some(&b"\"text 9998\""[..]), Some(&b"\"text 9999\""[..])));
+        assert!(texts.bytes.len() < 2 * DEAD, "{}", texts.bytes.len());
         texts.clear();
         assert_eq!(texts.get(0), None);
     }

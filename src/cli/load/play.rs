@@ -113,7 +113,7 @@ impl Place<'_> {
             seed: self.seed,
             validate: self.arguments.validate,
             pack: Some(pack),
-            ledger: ledger::Config::default(),
+            ledger: ledger::Config { ordered: plan.ordered, ..ledger::Config::default() },
         };
         if self.lacks(&setup, embedded)? {
             return Ok(Played::Nowhere);

@@ -2,8 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
+use serde_json::Value;
+
+use super::renew::renew;
 use crate::load::program::MessageId;
 use crate::pack::{MessageType, Pack, Way};
 
@@ -16,10 +20,14 @@ pub enum Validate {
     None,
 }
 
-/// Bytes that are handed over together.
-const BATCH: usize = 128 << 10;
-/// Batches that may wait; what finds no place is not validated, and counted.
-const BATCHES: usize = 64;
+/// Bytes that are handed over together: still in the cache when they are judged.
+const BATCH: usize = 32 << 10;
+/// Batches that may wait, and bytes in them, as one message may be as long as all others together; what finds no place is not
+/// validated, and counted.
+const BATCHES: usize = 1024;
+const WAITING: usize = 16 << 20;
+/// Longer messages are not kept as the tree for the next one.
+const KEPT: usize = 64 << 10;
 /// Different complaints that are kept.
 const COMPLAINTS: usize = 20;
 
@@ -29,6 +37,8 @@ struct Batch {
     bytes: Vec<u8>,
     /// What each was recognised as, and how long it is.
     messages: Vec<(Option<MessageId>, usize)>,
+    /// How many before them found no place.
+    skipped: u64,
 }
 
 /// A shard's side: chooses and copies.
@@ -36,13 +46,9 @@ pub struct Sampler {
     share: f64,
     owed: f64,
     batch: Batch,
-    to: Option<SyncSender<Work>>,
-}
-
-enum Work {
-    Batch(Batch),
-    /// So many found no place.
-    Skipped(u64),
+    to: Option<SyncSender<Batch>>,
+    /// Bytes that wait, of all shards.
+    waiting: Arc<AtomicUsize>,
 }
 
 /// What validation has come to.
@@ -58,7 +64,8 @@ pub struct Checked {
 
 /// The judging thread.
 pub struct Judge {
-    to: SyncSender<Work>,
+    to: SyncSender<Batch>,
+    waiting: Arc<AtomicUsize>,
     thread: std::thread::JoinHandle<Checked>,
 }
 
@@ -68,8 +75,11 @@ impl Judge {
     pub fn start(pack: Arc<Pack>, names: &[String]) -> std::io::Result<Self> {
         let (to, work) = sync_channel(BATCHES);
         let names = names.to_vec();
-        let thread = std::thread::Builder::new().name("judge".to_owned()).spawn(move || judge(&pack, &names, &work))?;
-        Ok(Self { to, thread })
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let left = Arc::clone(&waiting);
+        let thread = std::thread::Builder::new().name("judge".to_owned());
+        let thread = thread.spawn(move || judge(&pack, &names, &work, &left))?;
+        Ok(Self { to, waiting, thread })
     }
 
     pub fn sampler(&self, validate: Validate) -> Sampler {
@@ -78,7 +88,8 @@ impl Judge {
             Validate::Sample(share) => share,
             Validate::None => 0.0,
         };
-        Sampler { share, owed: 0.0, batch: Batch::default(), to: (share > 0.0).then(|| self.to.clone()) }
+        let to = (share > 0.0).then(|| self.to.clone());
+        Sampler { share, owed: 0.0, batch: Batch::default(), to, waiting: Arc::clone(&self.waiting) }
     }
 
     /// Waits for the judgement of everything that was handed over; the samplers must be gone.
@@ -91,7 +102,7 @@ impl Judge {
 impl Sampler {
     /// One that never looks.
     pub fn blind() -> Self {
-        Self { share: 0.0, owed: 0.0, batch: Batch::default(), to: None }
+        Self { share: 0.0, owed: 0.0, batch: Batch::default(), to: None, waiting: Arc::default() }
     }
 
     /// A message has come.
@@ -104,45 +115,61 @@ impl Sampler {
             return;
         }
         self.owed -= 1.0;
-        self.batch.bytes.extend_from_slice(bytes);
-        self.batch.messages.push((message, bytes.len()));
-        if self.batch.bytes.len() >= BATCH {
+        if self.batch.bytes.len() + bytes.len() > BATCH {
             self.hand_over();
         }
+        if self.batch.bytes.capacity() == 0 {
+            self.batch.bytes.reserve(BATCH);
+        }
+        self.batch.bytes.extend_from_slice(bytes);
+        self.batch.messages.push((message, bytes.len()));
     }
 
-    /// Hands over what has been chosen so far.
+    /// Hands over what has been chosen so far, if it finds a place; nobody waits for one.
     pub fn hand_over(&mut self) {
         let Some(to) = &self.to else { return };
         if self.batch.messages.is_empty() {
             return;
         }
         let batch = std::mem::take(&mut self.batch);
-        if let Err(TrySendError::Full(Work::Batch(batch))) = to.try_send(Work::Batch(batch)) {
-            // A word about it must not be lost, too; it is short, and waits.
-            drop(to.send(Work::Skipped(batch.messages.len() as u64)));
+        let (skipped, length) = (batch.skipped + batch.messages.len() as u64, batch.bytes.len());
+        let fits = self.waiting.fetch_add(length, Relaxed) + length <= WAITING;
+        if !fits || to.try_send(batch).is_err() {
+            self.waiting.fetch_sub(length, Relaxed);
+            self.batch.skipped = skipped;
+        }
+    }
+
+    /// The last of it, for which the judge takes its time.
+    pub fn close(mut self) {
+        self.waiting.fetch_add(self.batch.bytes.len(), Relaxed);
+        if let Some(to) = self.to.take() {
+            // A judge that is gone wants to hear nothing.
+            drop(to.send(self.batch));
         }
     }
 }
 
-fn judge(pack: &Pack, names: &[String], work: &Receiver<Work>) -> Checked {
-    let known: Vec<Option<&MessageType>> = names.iter().map(|name| pack.message(name)).collect();
+fn judge(pack: &Pack, names: &[String], work: &Receiver<Batch>, waiting: &AtomicUsize) -> Checked {
+    // What each message was like the last time; the last place is for those that were not recognised.
+    let mut known: Vec<(Option<&MessageType>, Value)> =
+        names.iter().map(|name| (pack.message(name), Value::Null)).chain([(None, Value::Null)]).collect();
     let mut checked = Checked::default();
-    while let Ok(work) = work.recv() {
-        let batch = match work {
-            Work::Batch(batch) => batch,
-            Work::Skipped(count) => {
-                checked.skipped += count;
-                continue;
-            }
-        };
+    while let Ok(batch) = work.recv() {
+        checked.skipped += batch.skipped;
+        waiting.fetch_sub(batch.bytes.len(), Relaxed);
         let mut rest = &batch.bytes[..];
         for (message, length) in batch.messages {
             let (bytes, later) = rest.split_at(length);
             rest = later;
             checked.checked += 1;
-            let message = message.and_then(|id| known.get(usize::from(id.0)).copied().flatten());
-            if let Some(complaint) = complaint(pack, message, bytes) {
+            let place = message.map_or(names.len(), |id| usize::from(id.0).min(names.len()));
+            let (message, tree) = &mut known[place];
+            let complaint = complaint(pack, *message, bytes, tree);
+            if bytes.len() > KEPT {
+                *tree = Value::Null;
+            }
+            if let Some(complaint) = complaint {
                 checked.invalid += 1;
                 if checked.complaints.len() < COMPLAINTS || checked.complaints.contains_key(&complaint) {
                     *checked.complaints.entry(complaint).or_default() += 1;
@@ -153,16 +180,18 @@ fn judge(pack: &Pack, names: &[String], work: &Receiver<Work>) -> Checked {
     checked
 }
 
-/// What is wrong with a message, if anything is.
-fn complaint(pack: &Pack, message: Option<&MessageType>, bytes: &[u8]) -> Option<String> {
-    let Ok(payload) = serde_json::from_slice(bytes) else { return Some("a frame that is no JSON".to_owned()) };
-    let Some(message) = message.or_else(|| pack.recognise(&payload, Way::FromHub)) else {
+/// What is wrong with a message, if anything is. `tree`: where it is read to.
+fn complaint(pack: &Pack, message: Option<&MessageType>, bytes: &[u8], tree: &mut Value) -> Option<String> {
+    if renew(tree, bytes).is_err() {
+        return Some("a frame that is no JSON".to_owned());
+    }
+    let Some(message) = message.or_else(|| pack.recognise(tree, Way::FromHub)) else {
         return Some("a frame that is no message of the protocol".to_owned());
     };
-    if message.schema.is_valid(&payload) {
+    if message.schema.is_valid(tree) {
         return None;
     }
-    let violations = message.schema.judge(&payload);
+    let violations = message.schema.judge(tree);
     let first = violations.iter().find(|violation| !violation.should);
     let place = first.map_or_else(String::new, |violation| {
         format!(": {}: {}, not {}", violation.place(), violation.expected, violation.found)

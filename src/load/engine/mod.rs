@@ -10,7 +10,8 @@
 //! dial, preflight        where connections come from, and whether the machine can have so many
 //! timers, watch          when whom to wake, to the microsecond
 //! seat, desk, shard      a client with its connection, what it may do, the loop around all of them
-//! check, selfwatch       validation off the timed path; what the generator itself costs
+//! check, renew           validation off the timed path, reading into trees that are there already
+//! selfwatch              what the generator itself costs
 //! course, tell, fold     what the shards are told, what they tell, and what becomes of it
 //! hooks                  what happens outside the sockets
 //! ```
@@ -23,6 +24,7 @@ mod fold;
 mod frames;
 pub mod hooks;
 pub mod preflight;
+mod renew;
 mod seat;
 mod selfwatch;
 mod shard;

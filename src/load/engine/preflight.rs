@@ -104,7 +104,7 @@ fn descriptors() -> Option<u64> {
 }
 
 /// Ports that the system gives out by itself, per source address.
-fn ports() -> Option<u64> {
+pub fn ports() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
     let mut words = text.split_whitespace().map(|word| word.parse::<u64>().ok());
     let (first, last) = (words.next()??, words.next()??);

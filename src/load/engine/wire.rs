@@ -60,9 +60,9 @@ pub struct Wire {
     upgrade: Option<Box<Upgrade>>,
     /// A frame, or a head, that has not come whole.
     rest: Vec<u8>,
-    /// A message in pieces, so far.
+    /// A message in pieces, so far, and what it began as.
     message: Vec<u8>,
-    in_pieces: bool,
+    in_pieces: Option<u8>,
     /// Nothing is read after a close.
     closed: bool,
 }
@@ -80,11 +80,20 @@ struct Upgrade {
     interim: u32,
 }
 
+/// A whole message, if it may be one: a text must be UTF-8 (RFC 6455, section 8.1). What is captured of it is sent again, so
+/// it is ours to see to that.
+fn whole(opcode: u8, message: &[u8]) -> Result<&[u8], Useless> {
+    if opcode == frames::TEXT && std::str::from_utf8(message).is_err() {
+        return Err(PROTOCOL);
+    }
+    Ok(message)
+}
+
 impl Wire {
     /// A stream that is about to be connected. The request for the upgrade is the caller's to send.
     pub fn new(stream: Stream, key: String, subprotocols: Vec<String>) -> Self {
         let upgrade = Some(Box::new(Upgrade { key, subprotocols, interim: 0 }));
-        Self { stream, upgrade, rest: Vec::new(), message: Vec::new(), in_pieces: false, closed: false }
+        Self { stream, upgrade, rest: Vec::new(), message: Vec::new(), in_pieces: None, closed: false }
     }
 
     pub fn is_open(&self) -> bool {
@@ -175,20 +184,19 @@ impl Wire {
                 self.closed = true;
                 each(Piece::Close(frames::close_code(payload)));
             }
-            frames::TEXT | frames::BINARY if self.in_pieces => return Err(PROTOCOL),
-            frames::TEXT | frames::BINARY if fin => each(Piece::Message(payload)),
+            frames::TEXT | frames::BINARY if self.in_pieces.is_some() => return Err(PROTOCOL),
+            frames::TEXT | frames::BINARY if fin => each(Piece::Message(whole(opcode, payload)?)),
             frames::TEXT | frames::BINARY => {
-                self.in_pieces = true;
+                self.in_pieces = Some(opcode);
                 self.message.extend_from_slice(payload);
-            }
-            frames::CONTINUATION if !self.in_pieces || self.message.len() + payload.len() > MESSAGE => {
-                return Err(PROTOCOL);
             }
             frames::CONTINUATION => {
+                let began = self.in_pieces.filter(|_| self.message.len() + payload.len() <= MESSAGE).ok_or(PROTOCOL)?;
                 self.message.extend_from_slice(payload);
                 if fin {
-                    self.in_pieces = false;
-                    each(Piece::Message(&std::mem::take(&mut self.message)));
+                    self.in_pieces = None;
+                    let message = std::mem::take(&mut self.message);
+                    each(Piece::Message(whole(began, &message)?));
                 }
             }
             // A pong is an answer to nothing: we ping nobody.

@@ -23,6 +23,8 @@ pub struct Plan {
     pub title: String,
     pub phases: Phases,
     pub roles: Vec<Role>,
+    /// Messages of one sender must reach each receiver in the order they were published in.
+    pub ordered: bool,
     pub thresholds: Vec<Threshold>,
 }
 

@@ -109,6 +109,7 @@ mod tests {
                 role("worker", None),
                 role("client", Some(Arrivals { spacing: Spacing::Constant, stages, spikes })),
             ],
+            ordered: false,
             thresholds: Vec::new(),
         }
     }

@@ -11,40 +11,60 @@ use crate::load::metric::State;
 const BUCKETS: [f64; 18] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
+/// What is timed, and what it means.
+const TIMES: [(&str, &str); 3] = [
+    ("message", "Times of messages that were due in the measured time."),
+    ("journey", "From when a journey was due to its end."),
+    ("schedule", "How far the generator was behind its own schedule."),
+];
+
+/// What is counted, and what it means.
+const COUNTERS: [(&str, &str); 4] = [
+    ("messages", "Messages by what became of them, in the whole run."),
+    ("journeys", "Journeys by what became of them."),
+    ("errors", "Errors by kind."),
+    ("schedule", "What the schedule could not keep."),
+];
+
 /// The exposition, version 0.0.4: counters and histograms since the run's origin, levels of the latest interval.
 pub fn render(state: State<'_>) -> String {
     let mut out = String::new();
     let (layout, total) = (state.layout, state.total);
     let names = &layout.names;
-    family(&mut out, "hubproof_time_seconds", "histogram", "Times of what was due in the measured time.");
-    for timing in layout.timings() {
-        let Some(histogram) = total.timing(layout, timing) else { continue };
-        let labels = match timing {
-            Timing::Message(message, kind) => {
-                format!("message=\"{}\",kind=\"{}\"", label(&names.messages[message]), kind.name())
+    // The format wants each family in one piece, and labels of one family are the same.
+    for (family_name, help) in TIMES {
+        family(&mut out, &format!("hubproof_{family_name}_seconds"), "histogram", help);
+        for timing in layout.timings() {
+            let (name, labels) = match timing {
+                Timing::Message(message, kind) => {
+                    ("message", format!("message=\"{}\",kind=\"{}\"", label(&names.messages[message]), kind.name()))
+                }
+                Timing::Journey(journey) => ("journey", format!("journey=\"{}\"", label(&names.journeys[journey]))),
+                Timing::Run(kind) => ("schedule", format!("kind=\"{}\"", kind.name())),
+            };
+            if let Some(histogram) = total.timing(layout, timing).filter(|_| name == family_name) {
+                times(&mut out, name, &labels, histogram);
             }
-            Timing::Journey(journey) => format!("journey=\"{}\",kind=\"duration\"", label(&names.journeys[journey])),
-            Timing::Run(kind) => format!("kind=\"schedule_{}\"", kind.name()),
-        };
-        times(&mut out, &labels, histogram);
+        }
     }
-    family(&mut out, "hubproof_messages_total", "counter", "Messages by what became of them, in the whole run.");
-    family(&mut out, "hubproof_journeys_total", "counter", "Journeys by what became of them.");
-    family(&mut out, "hubproof_errors_total", "counter", "Errors by kind.");
-    family(&mut out, "hubproof_schedule_total", "counter", "What the schedule could not keep.");
-    for count in layout.counts() {
-        let value = total.count(layout, count);
-        let (name, labels) = match count {
-            Count::Message(message, kind) => {
-                ("messages", format!("message=\"{}\",what=\"{}\"", label(&names.messages[message]), kind.name()))
+    for (family_name, help) in COUNTERS {
+        family(&mut out, &format!("hubproof_{family_name}_total"), "counter", help);
+        for count in layout.counts() {
+            let (name, labels) = match count {
+                Count::Message(message, kind) => {
+                    ("messages", format!("message=\"{}\",what=\"{}\"", label(&names.messages[message]), kind.name()))
+                }
+                Count::Journey(journey, kind) => {
+                    ("journeys", format!("journey=\"{}\",what=\"{}\"", label(&names.journeys[journey]), kind.name()))
+                }
+                Count::Error(kind) => ("errors", format!("kind=\"{}\"", kind.name())),
+                Count::Run(kind) => ("schedule", format!("what=\"{}\"", kind.name())),
+            };
+            if name == family_name {
+                let value = total.count(layout, count);
+                line(&mut out, &format!("hubproof_{name}_total{{{labels}}}"), value as f64);
             }
-            Count::Journey(journey, kind) => {
-                ("journeys", format!("journey=\"{}\",what=\"{}\"", label(&names.journeys[journey]), kind.name()))
-            }
-            Count::Error(kind) => ("errors", format!("kind=\"{}\"", kind.name())),
-            Count::Run(kind) => ("schedule", format!("what=\"{}\"", kind.name())),
-        };
-        line(&mut out, &format!("hubproof_{name}_total{{{labels}}}"), value as f64);
+        }
     }
     family(&mut out, "hubproof_ledger", "gauge", "Items by what became of them.");
     for (name, count) in state.account.counts() {
@@ -73,15 +93,15 @@ fn line(out: &mut String, series: &str, value: f64) {
     let _ = writeln!(out, "{series} {value}");
 }
 
-fn times(out: &mut String, labels: &str, histogram: &Dense) {
+fn times(out: &mut String, name: &str, labels: &str, histogram: &Dense) {
     for bound in BUCKETS {
         let below = histogram.count_between(0, (bound * SECOND as f64) as u64);
-        line(out, &format!("hubproof_time_seconds_bucket{{{labels},le=\"{bound}\"}}"), below as f64);
+        line(out, &format!("hubproof_{name}_seconds_bucket{{{labels},le=\"{bound}\"}}"), below as f64);
     }
-    line(out, &format!("hubproof_time_seconds_bucket{{{labels},le=\"+Inf\"}}"), histogram.len() as f64);
+    line(out, &format!("hubproof_{name}_seconds_bucket{{{labels},le=\"+Inf\"}}"), histogram.len() as f64);
     let sum = histogram.mean() * histogram.len() as f64 / SECOND as f64;
-    line(out, &format!("hubproof_time_seconds_sum{{{labels}}}"), sum);
-    line(out, &format!("hubproof_time_seconds_count{{{labels}}}"), histogram.len() as f64);
+    line(out, &format!("hubproof_{name}_seconds_sum{{{labels}}}"), sum);
+    line(out, &format!("hubproof_{name}_seconds_count{{{labels}}}"), histogram.len() as f64);
 }
 
 fn label(value: &str) -> String {

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::serialization::Deserializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+use openmetrics_parser::{MetricNumber, PrometheusValue};
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -172,35 +173,31 @@ fn the_interval_log_holds_every_histogram() {
     }
 }
 
-/// Every line is a comment or `name{labels} number`; buckets grow up to the count.
+/// Read by a strict parser: families in one piece, types, escapes, buckets that grow up to the count.
 #[test]
 fn the_exposition_is_well_formed() {
     let report = Run::troubled().report();
     let text = prometheus::render(report.state());
-    let mut buckets: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-    let mut typed = std::collections::BTreeSet::new();
-    for line in text.lines() {
-        if let Some(comment) = line.strip_prefix("# TYPE ") {
-            assert!(typed.insert(comment.split(' ').next().unwrap().to_owned()), "{comment} is there twice");
-            continue;
-        }
-        if line.starts_with("# HELP ") {
-            continue;
-        }
-        let (series, value) = line.rsplit_once(' ').unwrap();
-        let value: f64 = value.parse().unwrap();
-        let (name, labels) = series.split_once('{').unwrap();
-        let family = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
-        assert!(typed.contains(family), "{name} has no type");
-        if name.ends_with("_bucket") {
-            let (labels, _) = labels.split_once(",le=").unwrap();
-            buckets.entry(labels.to_owned()).or_default().push(value);
-        }
-        if name.ends_with("_count") {
-            assert_eq!(buckets[labels.trim_end_matches('}')].last(), Some(&value));
-        }
-    }
-    assert!(buckets.len() > 5);
-    assert!(buckets.values().all(|counts| counts.is_sorted()));
-    assert!(text.contains("hubproof_ledger{what=\"lost\"} 220\n"), "{text}");
+    let read =
+        openmetrics_parser::prometheus::parse_prometheus(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let value = |family: &str, labels: &[(&str, &str)]| {
+        let family = &read.families[family];
+        let sample = family.iter_samples().find(|sample| {
+            let known = sample.get_labelset().unwrap();
+            labels.iter().all(|(name, value)| known.get_label_value(name) == Some(value))
+        });
+        sample.unwrap_or_else(|| panic!("{labels:?} in {text}")).value.clone()
+    };
+    assert_eq!(value("hubproof_ledger", &[("what", "lost")]), PrometheusValue::Gauge(MetricNumber::Int(220)));
+    let sent = report.total.count(&report.layout, Count::Message(0, MessageCount::Sent));
+    let labels = [("message", "submit_job"), ("what", "sent")];
+    let PrometheusValue::Counter(counted) = value("hubproof_messages_total", &labels) else { panic!("{text}") };
+    assert_eq!(counted.value.as_f64(), sent as f64);
+    let response = report.total.timing(&report.layout, Timing::Message(0, MessageTime::Response)).unwrap();
+    let labels = [("message", "submit_job"), ("kind", "response")];
+    let PrometheusValue::Histogram(histogram) = value("hubproof_message_seconds", &labels) else { panic!("{text}") };
+    assert_eq!(histogram.count, Some(response.len()));
+    assert!(histogram.buckets.iter().map(|bucket| bucket.count.as_f64()).is_sorted());
+    let within = histogram.buckets.iter().find(|bucket| bucket.upper_bound == 0.1).unwrap();
+    assert_eq!(within.count.as_f64(), response.count_between(0, 100_000_000) as f64);
 }

@@ -5,7 +5,7 @@ use std::io;
 use super::super::frames;
 use super::super::stream::Stream;
 use super::super::wire::{Heard, Piece, Why, Wire};
-use super::{CLOSING, CONNECT, DIALS, HELD, Parts, Shard, hand};
+use super::{CLOSING, CONNECT, DIALS, HELD, PONGS, Parts, Shard, hand};
 use crate::load::measure::ErrorKind;
 use crate::load::port::{Dial, End, Input};
 use crate::transport::handshake;
@@ -92,6 +92,8 @@ impl Shard {
                     hand(seat, number, desk, prepared, now, Input::Text(bytes));
                     sampler.see(desk.recognised, bytes);
                 }
+                // Who pours pings out and reads no pong gets the latest of what finds a place (RFC 6455, section 5.5.3).
+                Piece::Ping(_) if seat.line.out.len() > PONGS => {}
                 Piece::Ping(bytes) => {
                     frames::append(&mut seat.line.out, frames::PONG, &mut desk.masks, |out| {
                         out.extend_from_slice(bytes)

@@ -43,6 +43,8 @@ const DIALS: usize = 64;
 const LONGEST_WAIT: Nanos = SECOND / 20;
 /// Bytes of unfinished messages that are kept, of all connections of a shard; who has one more is hung up on.
 const HELD: usize = 256 << 20;
+/// Bytes that wait to be written beside which no pong is due.
+const PONGS: usize = 64 << 10;
 /// A turn that takes longer is a stall: somebody else's message waited for it.
 const STALL: Nanos = SECOND / 100;
 
@@ -172,7 +174,7 @@ impl Shard {
         }
         let now = self.course.clock.now();
         self.parts.desk.tell.flush();
-        self.parts.sampler.hand_over();
+        self.parts.sampler.close();
         let Desk { recorder, tell, .. } = self.parts.desk;
         tell.say(Parcel::Intervals(recorder.finish(now)));
         tell.say(Parcel::Ended);

@@ -17,13 +17,14 @@ use crate::diagnostic::{Diagnostic, has_errors};
 use crate::pack::Pack;
 use crate::scenario::read::SharedFile;
 use crate::scenario::read::journeys::Journeys;
-use crate::scenario::read::shape::{entries, keys, list, mapping, text};
+use crate::scenario::read::shape::{entries, flag, keys, list, mapping, text};
 use crate::yaml::{Kind, Node};
 
 /// Opens a file that a plan names, by its path as it stands in the plan; says why it cannot.
 pub type Files<'a> = &'a dyn Fn(&str) -> Result<String, String>;
 
-const KEYS: [&str; 8] = ["title", "description", "let", "phases", "patience", "feeders", "roles", "thresholds"];
+const KEYS: [&str; 9] =
+    ["title", "description", "let", "phases", "patience", "feeders", "roles", "ordered", "thresholds"];
 
 /// Reads a plan. It is there only where nothing is wrong with it.
 pub fn read(
@@ -101,7 +102,8 @@ fn plan(id: &str, root: &Node, journeys: &mut Journeys<'_>, files: Files<'_>) ->
             .iter()
             .filter_map(|node| threshold(node, journeys))
             .collect();
-    let plan = Plan { id: id.to_owned(), title, phases, roles, thresholds };
+    let ordered = flag(root.get("ordered"), "`ordered`", journeys.diagnostics());
+    let plan = Plan { id: id.to_owned(), title, phases, roles, ordered, thresholds };
     Some((plan, Draft { lets, feeders, patience, parts }))
 }
 
