@@ -51,6 +51,11 @@ impl Odd<'_> {
         matches!(self.input.class, Class::Invalid | Class::Unknown | Class::Malformed)
     }
 
+    /// The sender has said whatever came to mind before, so that an answer may belong to that, or the hub may take its leave.
+    fn is_strolling(&self) -> bool {
+        self.input.placement == Placement::Walk
+    }
+
     /// Whether the sender can be asked what is his, and nobody else can change it meanwhile.
     fn has_state(&self, material: &Material) -> bool {
         let alone = matches!(self.input.placement, Placement::Joined | Placement::Outside);
@@ -92,7 +97,7 @@ pub fn behind(material: &Material, odd: &Odd<'_>, rest: Vec<Value>) -> Vec<Value
         steps.push(Value::Object(step));
     }
     steps.extend(rest);
-    if let Some(answer) = answer {
+    if let (Some(answer), false) = (answer, odd.is_strolling()) {
         never(material, odd, answer, &mut steps);
     }
     if answer.is_none() && !repeated {
@@ -121,7 +126,12 @@ fn answered(material: &Material, odd: &Odd<'_>, answer: &Answer, steps: &mut Vec
         }
         alternative
     };
-    let alternatives: Vec<Value> = answer.one_of.iter().map(alternative).collect();
+    let mut alternatives: Vec<Value> = answer.one_of.iter().map(alternative).collect();
+    if odd.is_strolling() {
+        alternatives.retain(|alternative| alternative.get("fail").is_none());
+        alternatives.iter_mut().filter_map(Value::as_object_mut).for_each(|members| drop(members.remove("warn")));
+        alternatives.push(json!({ "close": ["any", "drop"] }));
+    }
     let told = alternatives.iter().any(|alternative| alternative.get("as").is_some());
     let rule = if matches!(odd.input.class, Class::Valid | Class::Unusual) { "FUZZ-ANSWERS" } else { "FUZZ-REJECTS" };
     steps.push(json!({
@@ -129,7 +139,7 @@ fn answered(material: &Material, odd: &Odd<'_>, answer: &Answer, steps: &mut Vec
         "after": ODD,
         "rules": accused(material, rule, &answer.rules),
     }));
-    if !told || odd.input.placement == Placement::First {
+    if !told || odd.is_strolling() || odd.input.placement == Placement::First {
         return;
     }
     if let (Some(mark), false) = (material.mark(), odd.names_another) {
@@ -177,10 +187,10 @@ fn never(material: &Material, odd: &Odd<'_>, answer: &Answer, steps: &mut Vec<Va
 fn steady(material: &Material, steps: &mut Vec<Value>) {
     let Some((fence, asked, got)) = material.timed_fence() else { return };
     let took = |name: &str| format!("(wire({name}.{got}).at - wire({name}.{asked}).at)");
-    let check = format!("${{{} <= {} * {} + {}}}", took(TIRED), SLOWER.0, took(BRISK), SLOWER.1);
+    let longer = format!("${{{} - {} * {}}}", took(TIRED), SLOWER.0, took(BRISK));
     let asks = [
         json!({ format!("{INNOCENT} plays"): fence, "as": TIRED }),
-        json!({ "check": check, "rules": ["FUZZ-STEADY"] }),
+        json!({ "check": longer, "fits": { "maximum": SLOWER.1 }, "rules": ["FUZZ-STEADY"] }),
     ];
     steps.push(json!({ "retry": BOUND, "do": asks }));
 }

@@ -56,6 +56,8 @@ impl Plan {
         for last in (1..cells.len()).rev() {
             cells.swap(last, dice.below(last + 1));
         }
+        // Whether a hub tires is seen while it is not tired yet.
+        cells.sort_by_key(|cell| cell.placement != Placement::Repeated);
         Self { seed, cells, scenes, ground }
     }
 
