@@ -1,7 +1,15 @@
-//! How many cases a second are played against a hub over TCP loopback, with all oracles, on connections of their own, the
-//! hub being the reference server in this very process: both sides' costs are in the numbers.
+//! How many cases a second are played against a hub over TCP loopback, with all oracles, on connections of their own, and
+//! where the time goes. The hub is the reference server, on threads of its own in this process, so that both sides' costs
+//! are in the numbers and can be told apart.
 //!
-//! `cargo bench --bench fuzz -- [CASES]`; `--test` plays a few.
+//! `cargo bench --bench fuzz -- [CASES] [PROTOCOL..]`; `--test` plays a few.
+//!
+//! How to read a line: `cases/s` is what the clock says, with so many cases at a time (`jobs`), and means little while
+//! others use the machine; `CPU/case` is what all threads of both sides used for a case, kernel included. `could` is how
+//! many that makes on two cores that have nothing else to do. The shares are of that CPU: `making` is what making the same
+//! cases alone takes, `client` the rest of the threads that play and judge (a hub that an exclusive case has for itself
+//! runs there, too), `hub` the threads of the hub; `kernel` is the part of the whole that was spent in system calls, for
+//! sockets almost all of it.
 #![allow(clippy::unwrap_used)]
 
 #[allow(dead_code)]
@@ -19,61 +27,91 @@ use hubproof::interpret::KEPT;
 use hubproof::scenario::Scenarios;
 use hubproof::source::Sources;
 use hubproof::target;
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
-const PROTOCOLS: [&str; 5] = ["qi", "concierge", "airavata", "emprops", "gator"];
-/// Cases at a time: enough that nobody waits for one that listens to silence.
-const JOBS: usize = 64;
+/// With the cases at a time: enough that nobody waits for one that listens to silence, and no more where everybody who is
+/// connected hears of everybody else.
+const PROTOCOLS: [(&str, usize); 5] =
+    [("qi", 128), ("concierge", 8), ("airavata", 16), ("emprops", 192), ("gator", 96)];
+/// The cores that both sides have together.
+const CORES: usize = 2;
 
 fn main() {
-    let few = std::env::args().any(|word| word == "--test");
-    let asked = std::env::args().skip(1).find_map(|word| word.parse().ok());
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let few = words.iter().any(|word| word == "--test");
+    let asked = words.iter().find_map(|word| word.parse().ok());
     let cases = if few { 20 } else { asked.unwrap_or(5000) };
-    println!("protocol     cases  cases/s  CPU/case  made/s");
-    for protocol in PROTOCOLS {
-        let mut sources = Sources::default();
-        let folder = on_disk::folder(protocol, &mut sources);
-        let campaign = Arc::new(Campaign::new(&folder, &mut sources, 1).ok().unwrap());
-        // Only making them, on one core.
-        let began = Instant::now();
-        let made = campaign.plan.numbers(&|_| true).take(cases);
-        let made = made.filter(|number| campaign.plan.case(&campaign.material, *number).is_some()).count();
-        let making = began.elapsed();
-        let setups = Setups::read(&folder, &sources).ok().unwrap();
-        let scenarios = Scenarios::load(&folder, &sources, campaign.pack());
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let (began, before) = (Instant::now(), cpu());
-        let played = runtime.block_on(async {
-            let hubs = EmbeddedHubs::start(protocol, &setups, None).await.unwrap();
-            let file = sources.add("reference server", setups.target_file(protocol, hubs.addresses()));
-            let read = |path: &str| std::fs::read_to_string(path);
-            let target = target::parse(&mut sources, file, &[], &|name| std::env::var(name).ok(), &read).ok().unwrap();
-            let (pack, shared) = (Arc::clone(campaign.pack()), Arc::clone(&scenarios.shared));
-            let hubs = Arc::new(hubs);
-            let embedded = Some(Arc::clone(&hubs));
-            let subject = Subject { pack, shared, programs: Vec::new(), target, embedded, processes: Vec::new() };
-            let (events, inbox) = mpsc::channel(256);
-            let (_stop, interrupt) = watch::channel(false);
-            let hub = check::prepare(&subject).unwrap();
-            let stage = Stage { hub, options: Arc::new(options()), against: None, events, interrupt };
-            let numbers = campaign.plan.numbers(&|_| true).take(cases);
-            let (_, played) = tokio::join!(campaign::run(Arc::clone(&campaign), stage, numbers), played(inbox));
-            hubs.shutdown().await;
-            played
-        });
-        let (took, used) = (began.elapsed(), cpu().saturating_sub(before));
-        println!(
-            "{protocol:<10} {played:>7} {:>8.0} {:>6.2} ms {:>7.0}",
-            played as f64 / took.as_secs_f64(),
-            used.as_secs_f64() * 1000.0 / played as f64,
-            made as f64 / making.as_secs_f64(),
-        );
+    let known = |name: &str| PROTOCOLS.iter().any(|(protocol, _)| *protocol == name);
+    let only: Vec<&String> = words.iter().filter(|word| known(word)).collect();
+    println!("protocol    jobs  cases  cases/s  CPU/case  could/s  making  client   hub  kernel");
+    for (protocol, jobs) in PROTOCOLS {
+        if only.is_empty() || only.iter().any(|word| *word == protocol) {
+            fresh(protocol, jobs, cases);
+        }
     }
 }
 
-fn options() -> Options {
+fn fresh(protocol: &str, jobs: usize, cases: usize) {
+    let mut sources = Sources::default();
+    let folder = on_disk::folder(protocol, &mut sources);
+    let campaign = Arc::new(Campaign::new(&folder, &mut sources, 1).ok().unwrap());
+    let before = cpu("");
+    let made = campaign.plan.numbers(&|_| true).take(cases);
+    made.for_each(|number| drop(campaign.plan.case(&campaign.material, number)));
+    let making = cpu("").since(before).all();
+
+    let setups = Setups::read(&folder, &sources).ok().unwrap();
+    let scenarios = Scenarios::load(&folder, &sources, campaign.pack());
+    let (ours, theirs) = (runtime("fuzz"), runtime("hub"));
+    let name = protocol.to_owned();
+    let started = theirs.spawn(async move { (EmbeddedHubs::start(&name, &setups, None).await.unwrap(), setups) });
+    let (hubs, setups) = ours.block_on(started).unwrap();
+    let file = sources.add("reference server", setups.target_file(protocol, hubs.addresses()));
+    let read = |path: &str| std::fs::read_to_string(path);
+    let target = target::parse(&mut sources, file, &[], &|name| std::env::var(name).ok(), &read).ok().unwrap();
+    let (pack, shared) = (Arc::clone(campaign.pack()), Arc::clone(&scenarios.shared));
+    let hubs = Arc::new(hubs);
+    let embedded = Some(Arc::clone(&hubs));
+    let subject = Subject { pack, shared, programs: Vec::new(), target, embedded, processes: Vec::new() };
+    let hub = check::prepare(&subject).unwrap();
+
+    let (began, at) = (Instant::now(), ["fuzz", "hub"].map(cpu));
+    let played = ours.block_on(async {
+        let (events, inbox) = mpsc::channel(256);
+        let (_stop, interrupt) = watch::channel(false);
+        let stage = Stage { hub, options: Arc::new(options(jobs)), against: None, events, interrupt };
+        let numbers = campaign.plan.numbers(&|_| true).take(cases);
+        let running = tokio::spawn(campaign::run(Arc::clone(&campaign), stage, numbers));
+        let played = tokio::spawn(played(inbox)).await.unwrap();
+        running.await.unwrap();
+        played
+    });
+    let took = began.elapsed();
+    let (client, server) = (cpu("fuzz").since(at[0]), cpu("hub").since(at[1]));
+    ours.block_on(hubs.shutdown());
+    let all = client.all() + server.all();
+    let share = |part: f64| format!("{:.0} %", 100.0 * part / all);
+    println!(
+        "{protocol:<10} {jobs:>5} {played:>6} {:>8.0} {:>6.2} ms {:>8.0} {:>7} {:>7} {:>5} {:>7}",
+        played as f64 / took.as_secs_f64(),
+        all * 1000.0 / played as f64,
+        CORES as f64 * played as f64 / all,
+        share(making),
+        share(client.all() - making),
+        share(server.all()),
+        share(client.kernel + server.kernel),
+    );
+}
+
+fn runtime(name: &str) -> Runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(CORES).thread_name(name).enable_all().build().unwrap()
+}
+
+fn options(jobs: usize) -> Options {
     Options {
-        jobs: JOBS,
+        jobs,
         stretch: 1.0,
         repeat: 1,
         limit: Duration::from_secs(120),
@@ -98,11 +136,41 @@ async fn played(mut inbox: mpsc::Receiver<Event>) -> usize {
     played
 }
 
-/// What this process has used of all cores; zero where nobody tells.
-fn cpu() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    // In hundredths of a second, on every Linux there is.
-    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
-    Duration::from_millis((ticks(11) + ticks(12)) * 10)
+/// Seconds of all cores.
+#[derive(Clone, Copy, Default)]
+struct Cpu {
+    user: f64,
+    kernel: f64,
+}
+
+impl Cpu {
+    fn all(self) -> f64 {
+        self.user + self.kernel
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self { user: self.user - before.user, kernel: self.kernel - before.kernel }
+    }
+}
+
+/// What the threads of this name have used, of those that live; without a name, the process. Zero where nobody tells.
+fn cpu(name: &str) -> Cpu {
+    if name.is_empty() {
+        return stat("/proc/self/stat").map_or_else(Cpu::default, |(_, cpu)| cpu);
+    }
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let found = threads.filter_map(|thread| stat(&format!("{}/stat", thread.path().display())));
+    found
+        .filter(|(thread, _)| thread == name)
+        .fold(Cpu::default(), |sum, (_, cpu)| Cpu { user: sum.user + cpu.user, kernel: sum.kernel + cpu.kernel })
+}
+
+/// Name and CPU of a process or a thread. In hundredths of a second, on every Linux there is.
+fn stat(path: &str) -> Option<(String, Cpu)> {
+    let stat = std::fs::read_to_string(path).ok()?;
+    let (head, rest) = stat.rsplit_once(')')?;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
+    let cpu = Cpu { user: ticks(11) / 100.0, kernel: ticks(12) / 100.0 };
+    Some((head.split_once('(')?.1.to_owned(), cpu))
 }

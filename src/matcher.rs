@@ -97,12 +97,17 @@ impl Matcher {
         Ok(Self { clauses })
     }
 
+    /// Whether every clause holds: what [`Matcher::difference`] says, without putting a difference into words, since most
+    /// matchers are asked to find the one among many that fits.
     pub fn fits(&self, subject: &Value) -> bool {
-        self.difference(subject).is_none()
+        self.clauses.iter().all(|clause| clause.holds(subject))
     }
 
     /// The first clause that does not hold, as what was expected and what was found.
     pub fn difference(&self, subject: &Value) -> Option<Difference> {
+        if self.fits(subject) {
+            return None;
+        }
         self.clauses.iter().find_map(|clause| clause.difference(subject))
     }
 
@@ -241,11 +246,23 @@ impl<'i> Keyword<'i> for Like {
     }
 
     fn is_valid(&self, instance: &'i Value) -> bool {
-        like(&self.want, instance, "").is_none()
+        is_like(&self.want, instance)
     }
 }
 
 impl Clause {
+    fn holds(&self, subject: &Value) -> bool {
+        match self {
+            Self::Member { name, want } => subject.get(name).is_some_and(|found| is_like(want, found)),
+            Self::Pointer { pointer, optional, test } => match (test, subject.pointer(pointer)) {
+                (Test::Absent, found) => found.is_none(),
+                (Test::Present, found) => found.is_some() || *optional,
+                (Test::Schema { .. }, None) => *optional,
+                (Test::Schema { validator, .. }, Some(found)) => validator.is_valid(found),
+            },
+        }
+    }
+
     fn difference(&self, subject: &Value) -> Option<Difference> {
         match self {
             Self::Member { name, want } => {
@@ -321,6 +338,20 @@ pub fn like(want: &Value, found: &Value, path: &str) -> Option<Difference> {
         }
         (want, found) if want == found => None,
         _ => differs(),
+    }
+}
+
+/// The same in one word.
+fn is_like(want: &Value, found: &Value) -> bool {
+    match (want, found) {
+        (Value::Object(want), Value::Object(members)) => {
+            want.iter().all(|(name, want)| members.get(name).is_some_and(|found| is_like(want, found)))
+        }
+        (Value::Array(want), Value::Array(items)) => {
+            want.len() == items.len() && want.iter().zip(items).all(|(want, found)| is_like(want, found))
+        }
+        (Value::Number(a), Value::Number(b)) => same_number(a, b),
+        (want, found) => want == found,
     }
 }
 

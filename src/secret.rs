@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, packed};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -33,6 +33,9 @@ pub struct Masker {
 struct Batch {
     forms: Vec<Form>,
     automaton: AhoCorasick,
+    /// Says of most texts, however long, that they hold none of the forms; where there are too many forms for it, nobody
+    /// does.
+    quick: Option<packed::Searcher>,
 }
 
 #[derive(Clone)]
@@ -66,7 +69,10 @@ impl Masker {
     /// with the second half of an escape.
     pub fn mask<'t>(&self, text: &'t str) -> Cow<'t, str> {
         let mut hidden = Vec::new();
-        for Batch { forms, automaton } in &self.batches {
+        for Batch { forms, automaton, quick } in &self.batches {
+            if quick.as_ref().is_some_and(|quick| quick.find(text).is_none()) {
+                continue;
+            }
             for found in automaton.find_overlapping_iter(text) {
                 let (start, end) = (found.start(), found.end());
                 if !forms[found.pattern().as_usize()].only_word || stands_alone(text, start, end) {
@@ -126,8 +132,9 @@ impl Masker {
             return;
         }
         let automaton = AhoCorasick::new(forms.iter().map(|form| &form.text));
+        let quick = packed::Searcher::new(forms.iter().map(|form| &form.text));
         // Fails only beyond two thousand million states, where memory has long ended.
-        self.batches.extend(automaton.ok().map(|automaton| Batch { forms, automaton }));
+        self.batches.extend(automaton.ok().map(|automaton| Batch { forms, automaton, quick }));
     }
 }
 

@@ -160,7 +160,7 @@ pub fn config(settings: BTreeMap<String, Value>) -> Config {
         trace: false,
         kept: 1 << 16,
         instead: None,
-        mask: Arc::new(str::to_owned),
+        masker: Arc::default(),
     }
 }
 

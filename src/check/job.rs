@@ -203,7 +203,6 @@ async fn play_job(
             }
         }
     }
-    let masker = Arc::clone(&subject.masker);
     let config = Config {
         settings: site.settings.clone(),
         stamp: stamp.to_owned(),
@@ -216,7 +215,7 @@ async fn play_job(
         trace: options.trace,
         kept: options.kept,
         instead: job.instead.clone(),
-        mask: Arc::new(move |text: &str| masker.mask(text).into_owned()),
+        masker: Arc::clone(&subject.masker),
     };
     let name = site.name.clone();
     let mut report = play::play(Arc::clone(&job.program), config, site, options.limit, events.clone(), interrupt).await;

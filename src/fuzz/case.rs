@@ -348,6 +348,9 @@ fn may_end(step: &Value, verb: Verb) -> bool {
     }
 }
 
+/// How long an answer that need not come is waited for before the odd message.
+const SILENCE: &str = "300ms";
+
 /// So many steps of a conversation are played to its end.
 const REST: usize = 8;
 
@@ -401,6 +404,14 @@ fn unjudged(step: &Value) -> Option<Value> {
     }
     let mut members = step.as_object()?.clone();
     members.retain(|key, _| !matches!(key.as_str(), "rules" | "has"));
+    // Without its rules, which may only allow it, an answer that need not come would be waited for as one that must.
+    let silence = |alternative: &Value| alternative.get("nothing").is_some();
+    let optional = head(step).is_some_and(|(head, what)| {
+        head.verb == Verb::ExpectsOneOf && what.as_array().is_some_and(|alternatives| alternatives.iter().any(silence))
+    });
+    if optional {
+        members.entry("within").or_insert_with(|| json!(SILENCE));
+    }
     if let Some(Value::Array(inner)) = members.get_mut("do") {
         *inner = inner.iter().filter_map(unjudged).collect();
     }

@@ -178,6 +178,14 @@ impl Actor {
         }
     }
 
+    /// A member of [`Actor::bound`].
+    pub fn member(&self, name: &str) -> Option<Bound> {
+        match (&self.url, self.opened.get(name).or_else(|| self.given.get(name))) {
+            (Some(url), _) if name == "url" => Some(Bound::plain(Value::from(url.clone()))),
+            (_, bound) => bound.cloned(),
+        }
+    }
+
     /// What an expression sees under the actor's name.
     pub fn bound(&self) -> Bound {
         let mut names = self.given.clone();

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::Conversation;
+use super::standing::valid_checks;
 use super::steps::Failure;
 use crate::event::{Cause, CheckReport, Detail, Outcome, Verdict, verdict};
-use crate::pack::{Basis, Level};
+use crate::pack::{Basis, Level, Pack};
 use crate::scenario::model::{ActorId, Always, CheckId, Pattern, Program, Ready, RuleUse, Test};
 use crate::scenario::template::{Names, Template};
 use crate::scenario::value::EvalError;
@@ -39,6 +40,8 @@ pub struct Judgement {
     /// Checks that stand under `always`: what they found on a frame is not undone with the attempt in which it came.
     always: BTreeSet<CheckId>,
     standing: BTreeMap<String, Standing>,
+    /// Frames with nothing wrong, by the message that they are: its schema holds so many times.
+    valid: BTreeMap<usize, usize>,
 }
 
 /// Checks as they stood before an attempt, so that only the last attempt accuses.
@@ -81,7 +84,7 @@ impl State {
 impl Judgement {
     pub fn new(program: &Program) -> Self {
         let always = program.always.iter().map(Always::check).collect();
-        Self { checks: vec![State::default(); program.checks.len()], always, standing: BTreeMap::new() }
+        Self { checks: vec![State::default(); program.checks.len()], always, ..Self::default() }
     }
 
     pub fn snapshot(&self) -> Snapshot {
@@ -105,6 +108,11 @@ impl Judgement {
         detail: Option<Detail>,
     ) {
         self.checks[check].add(Answer { outcome, message: message.into(), step: step.to_owned(), detail });
+    }
+
+    /// A frame keeps the schema of the message of this index, in all that it asks for.
+    pub fn valid(&mut self, message: usize) {
+        *self.valid.entry(message).or_default() += 1;
     }
 
     /// The framing was broken.
@@ -137,14 +145,28 @@ impl Judgement {
         standing.state.add(Answer { outcome, message, step: name.to_owned(), detail });
     }
 
+    /// What was only counted is a check like the others in the end: rules whose violation would have been seen hold, each
+    /// by itself.
+    fn stand_valid(&mut self, pack: &Pack) {
+        for (message, times) in std::mem::take(&mut self.valid) {
+            for (name, rules) in valid_checks(pack, &pack.messages[message]) {
+                self.stand(&name, rules, Outcome::Holds, String::new(), None);
+                if let Some(standing) = self.standing.get_mut(&name) {
+                    standing.state.asked += times - 1;
+                }
+            }
+        }
+    }
+
     /// All checks with their verdicts, and the worst of them.
     pub fn finish(
-        self,
+        mut self,
         program: &Program,
         stated_only: bool,
         cause: Option<&Cause>,
         interrupted: bool,
     ) -> (Vec<CheckReport>, Verdict) {
+        self.stand_valid(&program.pack);
         let mut reports = Vec::new();
         for (check, state) in program.checks.iter().zip(self.checks) {
             let unasked = || match cause {
@@ -317,7 +339,7 @@ impl Conversation {
 
     /// A text for a report: secrets go before the cut, or half of one would stay.
     pub(super) fn shown(&self, text: &str, most: usize) -> String {
-        crate::matcher::cut(&(self.config.mask)(text), most)
+        crate::matcher::cut(&self.config.masker.mask(text), most)
     }
 }
 

@@ -34,6 +34,7 @@ use crate::scenario::functions::World;
 use crate::scenario::model::{ActorId, Need, Program};
 use crate::scenario::template::Template;
 use crate::scenario::value::{Bound, Wire};
+use crate::secret::Masker;
 use actor::{Actor, Closing, End, Link};
 use history::History;
 pub use history::KEPT;
@@ -63,7 +64,7 @@ pub struct Config {
     /// conversations that differ in this alone.
     pub instead: Option<(&'static str, Arc<Template>)>,
     /// Takes secrets out of whatever is recorded.
-    pub mask: Arc<dyn Fn(&str) -> String + Send + Sync>,
+    pub masker: Arc<Masker>,
 }
 
 /// What happened.
@@ -516,8 +517,22 @@ impl Conversation {
     }
 
     fn record(&mut self, id: ActorId, connection: u32, direction: Direction, kind: &str, text: &str, size: usize) {
-        let masked = (self.config.mask)(text);
-        let (text, hash) = history::cut(&masked, self.config.kept);
+        let masker = Arc::clone(&self.config.masker);
+        let masked = masker.mask(text);
+        self.record_masked(id, connection, direction, kind, &masked, size);
+    }
+
+    /// `masked` has no secrets any more.
+    fn record_masked(
+        &mut self,
+        id: ActorId,
+        connection: u32,
+        direction: Direction,
+        kind: &str,
+        masked: &str,
+        size: usize,
+    ) {
+        let (text, hash) = history::cut(masked, self.config.kept);
         let actor = self.program.actors[id].name.clone();
         let frame = FrameReport { at: self.now, actor, connection, direction, kind: kind.to_owned(), text, size, hash };
         if self.config.trace {

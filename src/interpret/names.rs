@@ -40,6 +40,27 @@ impl Names for View<'_> {
         c.lets.get(name).cloned().or_else(|| self.actor(name))
     }
 
+    fn member(&self, name: &str, member: &str) -> Option<Bound> {
+        let c = self.conversation;
+        match name {
+            "hub" => return c.hub.member(member),
+            "self" => return c.actors[self.me?].member(member),
+            _ => {}
+        }
+        for frame in c.stack.iter().rev() {
+            if let Some(bound) = frame.names.get(name) {
+                return bound.member(member);
+            }
+            if frame.is_isolated() {
+                return self.actor_member(name, member);
+            }
+        }
+        match c.lets.get(name) {
+            Some(bound) => bound.member(member),
+            None => self.actor_member(name, member),
+        }
+    }
+
     fn world(&self) -> &Arc<World> {
         &self.conversation.world
     }
@@ -53,6 +74,15 @@ impl Names for View<'_> {
 }
 
 impl View<'_> {
+    fn actor_member(&self, name: &str, member: &str) -> Option<Bound> {
+        let c = self.conversation;
+        // A group is a list and has none.
+        if c.program.groups.contains_key(name) {
+            return None;
+        }
+        c.program.actors.iter().position(|actor| actor.name == name).and_then(|id| c.actors[id].member(member))
+    }
+
     fn actor(&self, name: &str) -> Option<Bound> {
         let c = self.conversation;
         if let Some(members) = c.program.groups.get(name) {

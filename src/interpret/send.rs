@@ -124,8 +124,10 @@ impl Conversation {
     ) -> Option<Arc<Wire>> {
         let connection = self.actors[id].connection?;
         let sequence = self.next_sequence();
-        self.record(id, connection, Direction::Sent, kind, text, size);
-        self.actors[id].last_sent = Some(crate::matcher::cut(&(self.config.mask)(text), 400));
+        let masker = Arc::clone(&self.config.masker);
+        let masked = masker.mask(text);
+        self.record_masked(id, connection, Direction::Sent, kind, &masked, size);
+        self.actors[id].last_sent = Some(crate::matcher::cut(&masked, 400));
         self.out.push(Output::Send { connection, frames });
         Some(Arc::new(Wire { from_hub, ..self.wire(id, connection, sequence, kind, text, size) }))
     }

@@ -9,7 +9,7 @@ use super::actor::{End, Entry, EntryKind};
 use super::decode::{Undecoded, decode, weight};
 use super::judge::Finding;
 use crate::event::Outcome;
-use crate::pack::{Level, MessageType, Violation, Way};
+use crate::pack::{Level, MessageType, Pack, Violation, Way};
 use crate::scenario::model::{ActorId, Always, RuleUse};
 use crate::scenario::value::{Bound, Wire};
 
@@ -36,8 +36,9 @@ impl Conversation {
                 .recognise(json, way)
                 .or_else(|| (way == Way::ToHub).then(|| program.pack.recognise(json, Way::FromHub)).flatten())
         });
-        if let (Some(json), Some(message)) = (json, message) {
-            self.judge_schema(id, message, json, &wire);
+        let index = message.and_then(|message| program.pack.messages.iter().position(|m| m.name == message.name));
+        if let (Some(json), Some(index)) = (json, index) {
+            self.judge_schema(id, index, json, &wire);
         }
         for entry in &program.always {
             match entry {
@@ -68,7 +69,6 @@ impl Conversation {
                 _ => {}
             }
         }
-        let index = message.and_then(|message| program.pack.messages.iter().position(|m| m.name == message.name));
         if let Some(json) = json {
             self.react(id, json, &wire, way);
         }
@@ -88,16 +88,17 @@ impl Conversation {
         self.keep(id, Entry { wire, kind, claimed: false, weight });
     }
 
-    fn judge_schema(&mut self, id: ActorId, message: &MessageType, json: &Value, wire: &Wire) {
+    fn judge_schema(&mut self, id: ActorId, index: usize, json: &Value, wire: &Wire) {
         let program = Arc::clone(&self.program);
+        let message = &program.pack.messages[index];
         let schema = &message.schema;
         let violations = schema.judge(json);
+        if violations.is_empty() {
+            self.judgement.valid(index);
+            return;
+        }
         // Rules whose violation would have been seen hold; each rule stands for itself.
-        let used = |name: &String, should: bool| {
-            let rule = program.pack.rules.get(name)?;
-            let level = if should { rule.level.min(Level::Should) } else { rule.level };
-            Some(RuleUse { id: name.clone(), level, basis: rule.basis, lowered: level < rule.level })
-        };
+        let used = |name: &String, should: bool| used(&program.pack, name, should);
         let broken =
             |name: &String, should: bool| violations.iter().any(|v| v.should == should && v.rules.contains(name));
         for (names, should) in [(&schema.rules, false), (&schema.should_rules, true)] {
@@ -110,9 +111,6 @@ impl Conversation {
                     self.judgement.stand(&label, vec![rule], Outcome::Holds, String::new(), None);
                 }
             }
-        }
-        if schema.rules.is_empty() && violations.is_empty() {
-            self.judgement.stand(&format!("schema:{}", message.name), Vec::new(), Outcome::Holds, String::new(), None);
         }
         for Violation { path, expected, found, rules, should } in &violations {
             let place = if path.is_empty() { "the message" } else { path.as_str() };
@@ -153,20 +151,17 @@ impl Conversation {
     }
 
     /// The `check` entries of `always`, over all frames of the connection that an actor has now: before it gets another
-    /// one, hangs up, or all is over.
+    /// one, hangs up, or all is over. Nobody reads its frames any more; what they were is still known.
     pub(super) fn judge_connection(&mut self, id: ActorId) {
         let program = Arc::clone(&self.program);
         if !program.always.iter().any(|entry| matches!(entry, Always::Check { .. })) {
             return;
         }
-        let frames: Vec<(Value, Arc<Wire>)> = self.actors[id]
-            .inbox
-            .iter()
-            .filter_map(|entry| match &entry.kind {
-                EntryKind::Message { json: Some(json), .. } => Some((json.clone(), Arc::clone(&entry.wire))),
-                _ => None,
-            })
-            .collect();
+        let taken = |entry: &mut Entry| match &mut entry.kind {
+            EntryKind::Message { json, .. } => Some((json.take()?, Arc::clone(&entry.wire))),
+            _ => None,
+        };
+        let frames: Vec<(Value, Arc<Wire>)> = self.actors[id].inbox.iter_mut().filter_map(taken).collect();
         let unread = self.actors[id].inbox.iter().find_map(Entry::unread);
         let gone = || "cannot be told: more frames came than are kept here".to_owned();
         let hidden = unread.or_else(|| self.actors[id].forgetful.then(gone));
@@ -194,6 +189,29 @@ impl Conversation {
             self.note(*check, "always", Some(id), "", finding);
         }
     }
+}
+
+/// The checks that hold with a frame that keeps the schema of its message, each with its rule.
+pub(super) fn valid_checks(pack: &Pack, message: &MessageType) -> Vec<(String, Vec<RuleUse>)> {
+    let schema = &message.schema;
+    let mut checks = Vec::new();
+    for (names, should) in [(&schema.rules, false), (&schema.should_rules, true)] {
+        for name in names {
+            if let Some(rule) = used(pack, name, should) {
+                checks.push((label(&message.name, std::slice::from_ref(name), should), vec![rule]));
+            }
+        }
+    }
+    if schema.rules.is_empty() {
+        checks.push((format!("schema:{}", message.name), Vec::new()));
+    }
+    checks
+}
+
+fn used(pack: &Pack, name: &String, should: bool) -> Option<RuleUse> {
+    let rule = pack.rules.get(name)?;
+    let level = if should { rule.level.min(Level::Should) } else { rule.level };
+    Some(RuleUse { id: name.clone(), level, basis: rule.basis, lowered: level < rule.level })
 }
 
 fn label(message: &str, rules: &[String], should: bool) -> String {

@@ -1,6 +1,8 @@
 //! Which frame of an inbox a step wants.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -21,14 +23,15 @@ pub fn build(pattern: &Pattern, names: &dyn Names) -> Result<Ready, EvalError> {
             .map(|validator| Ready::Schema(Box::new(validator)))
             .map_err(EvalError::Failed)
     } else {
-        Matcher::compile(&value).map(Ready::Matcher).map_err(|bad| EvalError::Failed(format!("`{}`: {bad}", bad.key)))
+        let compiled = Matcher::compile(&value).map(|matcher| Ready::Matcher(Arc::new(matcher)));
+        compiled.map_err(|bad| EvalError::Failed(format!("`{}`: {bad}", bad.key)))
     }
 }
 
 /// A message or a control frame, with what must be true of it to be the one.
 pub struct Wanted {
     kind: Kind,
-    matcher: Option<Matcher>,
+    matcher: Option<Arc<Matcher>>,
     /// Only frames behind this position.
     after: u64,
     /// Only frames that had come by then: the end of a window that was listened to, however late we look.
@@ -45,13 +48,6 @@ enum Kind {
     Any,
     Message(usize),
     Control { pong: bool },
-}
-
-pub enum Fit {
-    Yes(Value),
-    /// It is the message, but `where` does not fit.
-    Near(Difference),
-    No,
 }
 
 impl Wanted {
@@ -128,60 +124,63 @@ impl Wanted {
             if self.until.is_some_and(|end| entry.wire.at > end) {
                 break;
             }
-            if let Fit::Yes(value) = self.fit(entry, pack, ignore) {
-                return Some((place, value));
+            if let Some(value) = self.candidate(entry, pack, ignore)
+                && self.matcher.as_ref().is_none_or(|matcher| matcher.fits(&value))
+            {
+                return Some((place, value.into_owned()));
             }
             self.scanned = entry.wire.sequence;
         }
         None
     }
 
-    pub fn fit(&self, entry: &Entry, pack: &Pack, ignore: &[String]) -> Fit {
+    /// How a frame differs that is the message, but that `where` does not fit.
+    fn near(&self, entry: &Entry, pack: &Pack, ignore: &[String]) -> Option<Difference> {
+        self.matcher.as_ref()?.difference(&*self.candidate(entry, pack, ignore)?)
+    }
+
+    /// The value of a frame that is of the right kind, whatever `where` says of it.
+    fn candidate<'a>(&self, entry: &'a Entry, pack: &Pack, ignore: &[String]) -> Option<Cow<'a, Value>> {
         if entry.claimed || entry.wire.sequence <= self.after {
-            return Fit::No;
+            return None;
         }
-        let value = match (&self.kind, &entry.kind) {
+        let text = || Cow::Owned(Value::String(entry.wire.text.to_string()));
+        match (&self.kind, &entry.kind) {
             (Kind::Control { pong }, EntryKind::Control { pong: found, data }) if pong == found => {
                 let hex = crate::scenario::functions::hex(data);
-                serde_json::json!({ "opcode": entry.wire.opcode, "data": &*entry.wire.text, "hex": hex, "size": entry.wire.size })
+                let (opcode, text, size) = (entry.wire.opcode, &*entry.wire.text, entry.wire.size);
+                Some(Cow::Owned(serde_json::json!({ "opcode": opcode, "data": text, "hex": hex, "size": size })))
             }
             (Kind::Any, EntryKind::Message { json, message }) => {
                 if self.ignoring && message.is_some_and(|index| ignore.contains(&pack.messages[index].name)) {
-                    return Fit::No;
+                    return None;
                 }
-                json.clone().unwrap_or_else(|| Value::String(entry.wire.text.to_string()))
+                Some(json.as_ref().map_or_else(text, Cow::Borrowed))
             }
             // It may be one of those on the list.
-            (Kind::Any, EntryKind::Undecodable { .. }) if self.ignoring && !ignore.is_empty() => return Fit::No,
-            (Kind::Any, EntryKind::Undecodable { .. }) => Value::String(entry.wire.text.to_string()),
+            (Kind::Any, EntryKind::Undecodable { .. }) if self.ignoring && !ignore.is_empty() => None,
+            (Kind::Any, EntryKind::Undecodable { .. }) => Some(text()),
             (Kind::Message(index), EntryKind::Message { json: Some(json), message }) => {
                 let wanted = &pack.messages[*index];
                 let is = wanted.is(json, Way::FromHub) || wanted.is(json, Way::ToHub) && !wanted.directions.from_hub;
-                if !is {
-                    return Fit::No;
-                }
                 let special =
                     message.is_some_and(|found| found != *index && ignore.contains(&pack.messages[found].name));
-                if self.ignoring && special {
-                    return Fit::No;
-                }
-                json.clone()
+                (is && !(self.ignoring && special)).then_some(Cow::Borrowed(json))
             }
-            _ => return Fit::No,
-        };
-        match self.matcher.as_ref().and_then(|matcher| matcher.difference(&value)) {
-            None => Fit::Yes(value),
-            Some(difference) => Fit::Near(difference),
+            _ => None,
         }
     }
 }
 
-fn matcher(pattern: Option<&Pattern>, names: &dyn Names) -> Result<Option<Matcher>, EvalError> {
-    match pattern {
-        None => Ok(None),
-        Some(pattern) => match build(pattern, names)? {
+fn matcher(pattern: Option<&Pattern>, names: &dyn Names) -> Result<Option<Arc<Matcher>>, EvalError> {
+    let no_matcher = || Err(EvalError::Failed("a schema where a matcher belongs".to_owned()));
+    let Some(pattern) = pattern else { return Ok(None) };
+    match &pattern.ready {
+        Some(Ready::Matcher(matcher)) => Ok(Some(Arc::clone(matcher))),
+        Some(Ready::Schema(_)) => no_matcher(),
+        None => match build(pattern, names)? {
             Ready::Matcher(matcher) => Ok(Some(matcher)),
-            Ready::Schema(_) => Err(EvalError::Failed("a schema where a matcher belongs".to_owned())),
+            Ready::Schema(_) => no_matcher(),
         },
     }
 }
@@ -191,15 +190,11 @@ impl Conversation {
     pub(super) fn instead(&self, id: ActorId, wanted: &Wanted) -> String {
         let actor = &self.actors[id];
         let pack = &self.program.pack;
-        let near =
-            actor.inbox.iter().rev().find_map(|entry| match wanted.fit(entry, pack, &self.program.shared.ignore) {
-                Fit::Near(difference) => Some(format!(
-                    "{} (differs at {})",
-                    self.shown(&entry.wire.text, 300),
-                    self.shown(&difference.to_string(), 300)
-                )),
-                _ => None,
-            });
+        let near = actor.inbox.iter().rev().find_map(|entry| {
+            let difference = wanted.near(entry, pack, &self.program.shared.ignore)?;
+            let (text, difference) = (&entry.wire.text, difference.to_string());
+            Some(format!("{} (differs at {})", self.shown(text, 300), self.shown(&difference, 300)))
+        });
         if let Some(near) = near {
             return near;
         }

@@ -433,7 +433,7 @@ pub struct Pattern {
 
 #[derive(Debug)]
 pub enum Ready {
-    Matcher(Matcher),
+    Matcher(Arc<Matcher>),
     Schema(Box<jsonschema::Validator>),
 }
 

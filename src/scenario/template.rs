@@ -19,6 +19,12 @@ static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(functions::en
 /// What an expression can see: names, and the world its functions live in.
 pub trait Names {
     fn lookup(&self, name: &str) -> Option<Bound>;
+
+    /// A member of what a name is bound to, without the rest of it; `None` where either is missing.
+    fn member(&self, name: &str, member: &str) -> Option<Bound> {
+        self.lookup(name)?.member(member)
+    }
+
     fn world(&self) -> &Arc<World>;
 
     /// Whether this expression is an optional setting that is unset: the member it fills is left out.
@@ -292,7 +298,12 @@ impl Expr {
         let mut wires = Vec::new();
         for used in &self.uses {
             let mut pieces = used.split('.');
-            let Some(mut bound) = pieces.next().and_then(|root| names.lookup(root)) else { continue };
+            let Some(root) = pieces.next() else { continue };
+            let Some(mut bound) = pieces.next().and_then(|first| names.member(root, first)) else {
+                // What has no such member counts as a whole.
+                wires.extend(names.lookup(root).iter().flat_map(Bound::wires));
+                continue;
+            };
             for piece in pieces {
                 let Some(member) = bound.member(piece) else { break };
                 bound = member;
@@ -303,13 +314,21 @@ impl Expr {
     }
 
     fn bound(&self, root: &str, segments: &[Segment], names: &dyn Names) -> Result<Bound, EvalError> {
-        let mut value = names.lookup(root).ok_or_else(|| EvalError::Unbound(root.to_owned()))?;
+        let missing = || EvalError::Missing(format!("`{}`", self.source));
+        let (mut value, segments) = match segments {
+            [Segment::Member(first), rest @ ..] => match names.member(root, first) {
+                Some(part) => (part, rest),
+                None if names.lookup(root).is_none() => return Err(EvalError::Unbound(root.to_owned())),
+                None => return Err(missing()),
+            },
+            whole => (names.lookup(root).ok_or_else(|| EvalError::Unbound(root.to_owned()))?, whole),
+        };
         for segment in segments {
             let next = match segment {
                 Segment::Member(name) => value.member(name),
                 Segment::Index(index) => value.item(*index),
             };
-            value = next.ok_or_else(|| EvalError::Missing(format!("`{}`", self.source)))?;
+            value = next.ok_or_else(missing)?;
         }
         Ok(value)
     }
@@ -323,7 +342,10 @@ impl Expr {
             }
             match names.lookup(root) {
                 Some(bound) => {
-                    context.insert(root, bound.to_engine());
+                    // Of an actor it is some member that is asked for, and seldom the frames of its opening.
+                    let uses = self.uses.iter().map(|used| used.split_once('.').unwrap_or((used, "")));
+                    let members: Vec<&str> = uses.filter(|(name, _)| *name == root).map(|(_, member)| member).collect();
+                    context.insert(root, bound.to_engine_for(&members));
                 }
                 None if self.source.contains(" defined") => {}
                 None => return Err(EvalError::Unbound(root.to_owned())),

@@ -80,6 +80,18 @@ impl Bound {
         }
     }
 
+    /// The same for whoever looks only at these members, each perhaps with a path behind it; empty for the whole.
+    pub fn to_engine_for(&self, members: &[&str]) -> Engine {
+        match self {
+            Self::Scene(names) if !members.contains(&"") => {
+                let wanted = |name: &str| members.iter().any(|path| path.split('.').next() == Some(name));
+                let shown = names.iter().filter(|(name, _)| wanted(name));
+                Engine::from(shown.map(|(k, v)| (k.clone(), v.to_engine())).collect::<BTreeMap<_, _>>())
+            }
+            other => other.to_engine(),
+        }
+    }
+
     /// As the expression engine sees it: frames keep their wire for `wire()`.
     pub fn to_engine(&self) -> Engine {
         match self {

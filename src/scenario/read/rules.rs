@@ -1,5 +1,7 @@
 //! What accuses the hub: rules, the checks that cite them, and the matchers and schemas they judge by.
 
+use std::sync::Arc;
+
 use super::Reader;
 use super::shape::entries;
 use crate::diagnostic::{Diagnostic, suggest};
@@ -217,7 +219,10 @@ impl Reader<'_> {
         }
         self.diagnostics.extend(mistakes.into_iter().map(|mistake| mistake.within(node)));
         // What is wrong with it has been said.
-        let ready = template.constant().and_then(|value| Matcher::compile(value).ok()).map(Ready::Matcher);
+        let ready = template
+            .constant()
+            .and_then(|value| Matcher::compile(value).ok())
+            .map(|matcher| Ready::Matcher(Arc::new(matcher)));
         Pattern { template, ready, schema: false, span: node.span }
     }
 
