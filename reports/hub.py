@@ -11,8 +11,11 @@ def build():
 
 
 class Hub:
-    def __init__(self, *words):
-        self.process = subprocess.Popen([HUBPROOF, "serve", *words], stdout=subprocess.PIPE, text=True)
+    """`nice`: how far behind the generator the hub stands where both want the same core."""
+
+    def __init__(self, *words, nice=0):
+        words = [HUBPROOF, "serve", *words]
+        self.process = subprocess.Popen(["nice", "-n", str(nice), *words] if nice else words, stdout=subprocess.PIPE, text=True)
         self.url = self.process.stdout.readline().split()[1]
 
     def __enter__(self):
@@ -21,6 +24,12 @@ class Hub:
     def __exit__(self, *_):
         self.process.send_signal(signal.SIGTERM)
         self.process.wait()
+
+    def cpu(self):
+        """Seconds of CPU that it has taken, user and system."""
+        with open(f"/proc/{self.process.pid}/stat") as file:
+            fields = file.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def load(url, *words):

@@ -34,6 +34,11 @@ fn layout() -> Layout {
 
 /// What a generator with two shards makes of it.
 fn reported(truths: &[Truth]) -> LoadReport {
+    reported_by(truths, 0.1)
+}
+
+/// The same, of a generator whose cores are so busy.
+fn reported_by(truths: &[Truth], busy: f64) -> LoadReport {
     let mut series = Series::new(layout(), 2);
     let mut shards = Vec::new();
     for shard in 0..2 {
@@ -43,7 +48,12 @@ fn reported(truths: &[Truth]) -> LoadReport {
             events.extend([(truth.sent, false, *truth), (truth.answered, true, *truth)]);
         }
         events.sort_by_key(|(at, ..)| *at);
+        let mut told = 0;
         for (at, answered, truth) in events {
+            if at / SECOND > told {
+                told = at / SECOND;
+                recorder.core(shard, busy, at);
+            }
             if answered { recorder.answered(0, truth.due, truth.sent, at) } else { recorder.sent(0, truth.due, at) }
         }
         shards.push(recorder.finish(40 * SECOND));
@@ -128,6 +138,29 @@ fn times_of_a_known_distribution_have_its_percentiles() {
         assert!((told - expected).abs() < expected * 0.01, "{figure}: {told}, and not {expected}");
     }
     assert_eq!(report["counts"]["ask.sent"]["per_second"], 1_000.0);
+}
+
+/// A generator that takes so long for every message, while one is due every millisecond, and a hub that takes two.
+#[rstest]
+#[case::at_ease(MS / 3, Validity::Valid, &[])]
+#[case::with_no_time_to_spare(MS * 97 / 100, Validity::Suspect, &["core"])]
+#[case::overloaded(MS * 12 / 10, Validity::Invalid, &["send-delay", "core", "trend"])]
+fn a_generator_that_is_overloaded_says_so(#[case] cost: Nanos, #[case] validity: Validity, #[case] codes: &[&str]) {
+    let mut free = 0;
+    let truths: Vec<Truth> = (0..MESSAGES)
+        .map(|n| {
+            let due = n * MS;
+            let sent = due.max(free);
+            free = sent + cost;
+            Truth { due, sent, answered: sent + 2 * MS }
+        })
+        .collect();
+    let report = reported_by(&truths, (cost as f64 / MS as f64).min(1.0));
+    let told = &report.judgement.reasons;
+    assert_eq!(report.validity(), validity, "{told:?}");
+    let mut told: Vec<&str> = told.iter().map(|reason| reason.code).collect();
+    told.dedup();
+    assert_eq!(told, codes);
 }
 
 /// What a hub does with every n-th of its jobs or messages.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use hubproof::load::client::Client;
-use hubproof::load::ledger::{self, Account, Entry, Ledger};
+use hubproof::load::ledger::{self, Account, Called, Entry, Ledger, Names};
 use hubproof::load::plan::{Overrides, Plan, Script};
 use hubproof::load::port::{Dial, End, Input, Port, Trouble};
 use hubproof::load::program::{HookId, JourneyId, MessageId, Prepared, Target, prepare};
@@ -103,6 +103,7 @@ pub struct Told {
     pub missed: u64,
     pub joined: u64,
     pub entries: Vec<Entry>,
+    pub names: Names,
 }
 
 impl Told {
@@ -120,6 +121,7 @@ impl Told {
             missed: 0,
             joined: 0,
             entries: Vec::new(),
+            names: Names::default(),
         }
     }
 }
@@ -133,6 +135,8 @@ enum Event {
     Tick,
     /// Every connection is gone, without a word.
     Cut,
+    /// The hub ends, and another one begins.
+    Kill,
     Drain,
     Finish,
 }
@@ -176,7 +180,16 @@ pub fn run(ready: &Ready, travel: Nanos, way: Way<'_>) -> Told {
 
 /// The same, and at a time all connections are cut.
 pub fn run_and_cut(ready: &Ready, travel: Nanos, way: Way<'_>, cut: Option<Nanos>) -> Told {
-    let machine = hub_of(&ready.protocol);
+    run_and(ready, travel, way, cut.map(|cut| (cut, Event::Cut)))
+}
+
+/// The same, and at a time the hub is killed, with all that it knew, and started again.
+pub fn run_and_kill(ready: &Ready, travel: Nanos, way: Way<'_>, kill: Nanos) -> Told {
+    run_and(ready, travel, way, Some((kill, Event::Kill)))
+}
+
+fn run_and(ready: &Ready, travel: Nanos, way: Way<'_>, accident: Option<(Nanos, Event)>) -> Told {
+    let machine = hub_of(&ready.protocol, 1);
     let roles = ready.plan.roles.len();
     let mut this = Virtual {
         ready,
@@ -197,8 +210,8 @@ pub fn run_and_cut(ready: &Ready, travel: Nanos, way: Way<'_>, cut: Option<Nanos
         ticked: None,
         told: Told::new(),
     };
-    if let Some(cut) = cut {
-        this.at(cut, Event::Cut);
+    if let Some((at, accident)) = accident {
+        this.at(at, accident);
     }
     this.play();
     let mut ledger = Ledger::new(ledger::Config {
@@ -206,15 +219,16 @@ pub fn run_and_cut(ready: &Ready, travel: Nanos, way: Way<'_>, cut: Option<Nanos
         ..ledger::Config::default()
     });
     this.told.entries.sort_by_key(|entry| entry.at);
+    ledger.learn(&this.told.names);
     ledger.fold(&this.told.entries);
     this.told.account = ledger.finish(this.now);
     this.told
 }
 
 /// The hub of a protocol, which begins at the time of the run where it knows the time, and always makes the same ids.
-fn hub_of(protocol: &str) -> Box<dyn reference::Machine> {
-    let epoch = EPOCH_MS.to_string();
-    let both = [("seed", "1"), ("epoch_ms", epoch.as_str())];
+fn hub_of(protocol: &str, seed: u32) -> Box<dyn reference::Machine> {
+    let (epoch, seed) = (EPOCH_MS.to_string(), seed.to_string());
+    let both = [("seed", seed.as_str()), ("epoch_ms", epoch.as_str())];
     for wanted in [&both[..], &both[1..], &both[..1], &[]] {
         let mut settings = reference::Settings::default();
         let set = wanted.iter().all(|(name, value)| settings.set(name, value).is_ok());
@@ -301,6 +315,12 @@ impl Virtual<'_> {
                         self.drive(client, Input::Closed(End::Dropped));
                     }
                 }
+            }
+            Event::Kill => {
+                // What it would still have said dies with it, and its successor makes other ids.
+                self.machine = hub_of(&self.ready.protocol, 2);
+                self.ticked = None;
+                self.happens(Event::Cut);
             }
             Event::Drain => self.each(Input::Drain),
             Event::Finish => {}
@@ -538,5 +558,9 @@ impl Port for Hands<'_> {
 
     fn note(&mut self, entry: Entry) {
         self.told.entries.push(entry);
+    }
+
+    fn call(&mut self, called: Called, name: &[u8]) {
+        self.told.names.push(called, name);
     }
 }

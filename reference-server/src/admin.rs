@@ -22,12 +22,12 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::hub::{Hub, ShutDown};
 use crate::machine::EventError;
-use crate::serve::{Mail, Shutdown};
+use crate::serve::Shutdown;
 
 /// The largest event in bytes.
 const MAX_EVENT: usize = 1 << 20;
@@ -36,8 +36,8 @@ const MAX_CONNECTIONS: usize = 256;
 /// How long a request may take to come in.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 
-/// The hubs by name, and how to reach their machines.
-type Hubs = Vec<(String, mpsc::Sender<Mail>)>;
+/// The hubs by name.
+type Hubs = Vec<(String, Arc<Hub>)>;
 /// An answer: a status and a JSON body.
 type Answer = (StatusCode, Value);
 
@@ -89,15 +89,15 @@ async fn route(request: Request<Incoming>, hubs: &Hubs) -> Result<Value, Answer>
         (&Method::GET, ["health"]) => Ok(json!({ "status": "ok" })),
         (&Method::GET, ["state"]) => {
             let mut states = Map::new();
-            for (name, mailbox) in hubs {
-                states.insert(name.clone(), state(mailbox).await?);
+            for (name, hub) in hubs {
+                states.insert(name.clone(), hub.state().map_err(gone)?);
             }
             Ok(Value::Object(states))
         }
-        (&Method::GET, ["state", name]) => state(find(hubs, name)?).await,
+        (&Method::GET, ["state", name]) => find(hubs, name)?.state().map_err(gone),
         (&Method::POST, ["events", name]) => {
-            let mailbox = find(hubs, name)?;
-            event(mailbox, body(request).await?).await
+            let hub = find(hubs, name)?;
+            event(hub, &body(request).await?)
         }
         (_, ["health"] | ["state"] | ["state", _]) => Err(wrong_method("GET")),
         (_, ["events", _]) => Err(wrong_method("POST")),
@@ -116,27 +116,20 @@ fn wrong_method(right: &str) -> Answer {
     refusal(StatusCode::METHOD_NOT_ALLOWED, format!("this takes {right}"))
 }
 
-fn find<'a>(hubs: &'a Hubs, name: &str) -> Result<&'a mpsc::Sender<Mail>, Answer> {
-    hubs.iter().find(|(known, _)| known == name).map(|(_, mailbox)| mailbox).ok_or_else(|| {
+fn find<'a>(hubs: &'a Hubs, name: &str) -> Result<&'a Hub, Answer> {
+    hubs.iter().find(|(known, _)| known == name).map(|(_, hub)| &**hub).ok_or_else(|| {
         let names: Vec<&str> = hubs.iter().map(|(name, _)| name.as_str()).collect();
         let shown: String = name.chars().take(64).collect();
         refusal(StatusCode::NOT_FOUND, format!("no hub here is called {shown:?}; there is {}", names.join(", ")))
     })
 }
 
-async fn ask<T>(mailbox: &mpsc::Sender<Mail>, question: impl FnOnce(oneshot::Sender<T>) -> Mail) -> Result<T, Answer> {
-    let (sender, answer) = oneshot::channel();
-    let gone = || refusal(StatusCode::SERVICE_UNAVAILABLE, "the hub is shutting down");
-    mailbox.send(question(sender)).await.map_err(|_| gone())?;
-    answer.await.map_err(|_| gone())
+fn gone(_: ShutDown) -> Answer {
+    refusal(StatusCode::SERVICE_UNAVAILABLE, "the hub is shutting down")
 }
 
-async fn state(mailbox: &mpsc::Sender<Mail>) -> Result<Value, Answer> {
-    ask(mailbox, Mail::State).await
-}
-
-async fn event(mailbox: &mpsc::Sender<Mail>, event: Value) -> Result<Value, Answer> {
-    ask(mailbox, |sender| Mail::Event(event, sender)).await?.map_err(|error| {
+fn event(hub: &Hub, event: &Value) -> Result<Value, Answer> {
+    hub.event(event).map_err(gone)?.map_err(|error| {
         let status = match error {
             EventError::Unsupported(_) => StatusCode::NOT_FOUND,
             EventError::Invalid(_) => StatusCode::BAD_REQUEST,

@@ -6,8 +6,11 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -22,17 +25,17 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, connect_async_with_config};
 
+use crate::hub::{Hub, ShutDown};
 use crate::machine::{Conn, Handshake, Input};
-use crate::outbox::{Item, Outbox};
-use crate::serve::{LAST_WORDS_TIME, Mail, Shutdown};
+use crate::outbox::{Cut, Item, Outbox};
+use crate::serve::Shutdown;
 use crate::websocket::Session;
 
 /// How long a peer may take to send its upgrade request and receive the answer.
@@ -42,18 +45,16 @@ const UPGRADE_TIME: Duration = Duration::from_secs(10);
 const CLOSING_TIME: Duration = Duration::from_secs(1);
 /// The longest head of an upgrade request in bytes.
 const MAX_HEAD: usize = 16 * 1024;
-/// Messages longer than this share the hub's budget for unread messages (see [`Door::budget`]).
-const SMALL: usize = 64 * 1024;
+/// Messages of one connection that are heard in a row before anything is said to it.
+const HEARD: usize = 32;
 
 /// What a connection needs of its hub.
 #[derive(Clone)]
 pub struct Door {
     /// The protocol, for messages to people.
     pub protocol: &'static str,
-    /// The machine's mailbox.
-    pub mailbox: mpsc::Sender<Mail>,
-    /// How many KiB of long messages may wait in the mailbox.
-    pub budget: Arc<Semaphore>,
+    /// The machine.
+    pub hub: Arc<Hub>,
     /// The longest message in bytes; longer ones close with 1009.
     pub max_message: usize,
     /// For a hub below messages: how each of its connections begins.
@@ -77,7 +78,7 @@ where
         () = shutdown.wait() => None,
     };
     let Some(ws) = upgraded else {
-        return farewell(&door, conn).await;
+        return farewell(&door, conn);
     };
     attend(ws, conn, door, &outbox).await;
 }
@@ -92,7 +93,7 @@ pub async fn call(url: String, conn: Conn, door: Door, outbox: Arc<Outbox>) {
     };
     let reason = match connected {
         Ok(Ok((ws, _))) => {
-            if door.mailbox.send(Mail::Input(Input::Connected { conn }, None)).await.is_ok() {
+            if door.hub.hear(Input::Connected { conn }).is_ok() {
                 attend(ws, conn, door, &outbox).await;
             }
             return;
@@ -101,7 +102,7 @@ pub async fn call(url: String, conn: Conn, door: Door, outbox: Arc<Outbox>) {
         Err(_) => "there was no answer in time".to_owned(),
     };
     // A hub that shuts down does not mind.
-    let _ = door.mailbox.send(Mail::Input(Input::ConnectFailed { conn, reason }, None)).await;
+    let _ = door.hub.hear(Input::ConnectFailed { conn, reason });
 }
 
 /// Serves an established connection to its end.
@@ -109,23 +110,16 @@ async fn attend<S>(mut ws: WebSocketStream<S>, conn: Conn, door: Door, outbox: &
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut shutdown = door.shutdown.clone();
-    let end = tokio::select! {
-        end = converse(&mut ws, conn, &door, outbox) => end,
-        // The machine closes by itself then, unless the peer is slow or has not met it.
-        () = async { shutdown.wait().await; sleep(LAST_WORDS_TIME).await } => {
-            End::Close(1001, "the hub shuts down".to_owned())
-        }
-    };
+    let end = converse(&mut ws, conn, &door, outbox).await;
     // The machine hears of the end before the peer is done with it.
-    farewell(&door, conn).await;
+    farewell(&door, conn);
     finish(ws, end, outbox).await;
 }
 
 /// Tells the machine that the connection is gone. It does not mind hearing that twice, or of a stranger.
-async fn farewell(door: &Door, conn: Conn) {
+fn farewell(door: &Door, conn: Conn) {
     // A hub that shuts down has no machine any more to be told.
-    let _ = door.mailbox.send(Mail::Input(Input::Closed { conn }, None)).await;
+    let _ = door.hub.hear(Input::Closed { conn });
 }
 
 /// Reads the upgrade request, lets the machine decide and answers; `None` when it comes to nothing.
@@ -194,7 +188,7 @@ async fn answer(
         }
     };
     let handshake = handshake(&request, peer);
-    if door.mailbox.send(Mail::Open { conn, handshake, outbox: outbox.clone() }).await.is_err() {
+    if door.hub.open(conn, handshake, outbox.clone()).is_err() {
         return (plain(StatusCode::SERVICE_UNAVAILABLE, "the hub shuts down\n".to_owned()), None);
     }
     match outbox.first().await {
@@ -274,28 +268,64 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut batch = VecDeque::new();
+    let mut heard = 0;
     loop {
-        tokio::select! {
-            () = outbox.is_cut() => return End::Gone,
-            () = outbox.take(&mut batch) => {
-                let end = tokio::select! {
-                    end = write(ws, &mut batch) => end,
-                    () = outbox.is_cut() => Some(End::Gone),
-                };
-                if let Some(end) = end {
+        let next = poll_fn(|context| {
+            // All that has come is heard before anything is said, so that several answers go out with one write; but
+            // whoever talks on and on is answered, too.
+            if heard < HEARD
+                && let Poll::Ready(message) = ws.poll_next_unpin(context)
+            {
+                outbox.attend();
+                return Poll::Ready(Next::Heard(message));
+            }
+            match outbox.poll_take(context, &mut batch) {
+                Poll::Ready(Ok(())) => Poll::Ready(Next::Say),
+                Poll::Ready(Err(Cut)) => Poll::Ready(Next::Cut),
+                Poll::Pending if heard < HEARD => Poll::Pending,
+                // There is nothing to say.
+                Poll::Pending => Poll::Ready(Next::Say),
+            }
+        });
+        match next.await {
+            Next::Cut => return End::Gone,
+            Next::Heard(None) => return End::Gone,
+            Next::Heard(Some(Err(error))) => return ending(error),
+            Next::Heard(Some(Ok(Message::Close(_)))) => return End::Closed,
+            Next::Heard(Some(Ok(message))) => {
+                heard += 1;
+                if forward(message, conn, door).is_err() {
+                    return End::Close(1001, "the hub shuts down".to_owned());
+                }
+            }
+            Next::Say => {
+                heard = 0;
+                if let Some(end) = said(ws, &mut batch, outbox).await {
                     return end;
                 }
             }
-            message = ws.next() => match message {
-                None => return End::Gone,
-                Some(Err(error)) => return ending(error),
-                Some(Ok(Message::Close(_))) => return End::Closed,
-                Some(Ok(message)) => if forward(message, conn, door).await.is_none() {
-                    return End::Close(1001, "the hub shuts down".to_owned());
-                },
-            },
         }
     }
+}
+
+/// What a connection does next.
+enum Next {
+    Heard(Option<Result<Message, Error>>),
+    Say,
+    Cut,
+}
+
+/// Sends all of `batch`, unless the connection is given up meanwhile. Returns how the conversation ends, if it does.
+async fn said<S>(ws: &mut WebSocketStream<S>, batch: &mut VecDeque<Item>, outbox: &Outbox) -> Option<End>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut writing = pin!(write(ws, batch));
+    poll_fn(|context| match writing.as_mut().poll(context) {
+        Poll::Pending => outbox.poll_cut(context).map(|Cut| Some(End::Gone)),
+        said => said,
+    })
+    .await
 }
 
 /// Sends all of `batch` with one flush. Returns how the conversation ends, if it does.
@@ -319,26 +349,16 @@ where
     ws.flush().await.is_err().then_some(End::Gone)
 }
 
-/// Hands a message to the machine; `None` when there is no machine any more.
-async fn forward(message: Message, conn: Conn, door: &Door) -> Option<()> {
-    let permit = match message.len() {
-        0..=SMALL => None,
-        long => Some(admit(long, door).await?),
-    };
+/// Hands a message to the machine.
+fn forward(message: Message, conn: Conn, door: &Door) -> Result<(), ShutDown> {
     let input = match message {
         Message::Text(text) => Input::Text { conn, text },
         Message::Binary(data) => Input::Binary { conn, data: data.into() },
         // tungstenite answers it with the next read or write.
         Message::Ping(_) => Input::Ping { conn },
-        Message::Pong(_) | Message::Close(_) | Message::Frame(_) => return Some(()),
+        Message::Pong(_) | Message::Close(_) | Message::Frame(_) => return Ok(()),
     };
-    door.mailbox.send(Mail::Input(input, permit)).await.ok()
-}
-
-/// Waits until a message of this length fits into what the hub lets wait.
-async fn admit(bytes: usize, door: &Door) -> Option<OwnedSemaphorePermit> {
-    let kib = u32::try_from(bytes / 1024).unwrap_or(u32::MAX);
-    door.budget.clone().acquire_many_owned(kib.min(crate::serve::BUDGET_KIB)).await.ok()
+    door.hub.hear(input)
 }
 
 fn ending(error: Error) -> End {

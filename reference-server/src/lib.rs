@@ -9,7 +9,7 @@
 //! * [`fault`] and [`mangle`]: deliberate defects, most of them changes to the outputs of a correct machine;
 //! * [`slips`]: those that only unheard-of input brings out;
 //! * [`settings`]: what can be configured;
-//! * [`serve()`], [`admin`], [`tls`]: the io shell, one task per machine and one per connection;
+//! * [`serve()`], [`admin`], [`tls`]: the io shell, one task per connection around one machine (`hub`);
 //! * [`relay`]: the same changes made to the frames of any hub, at places computed from facts about its messages;
 //! * [`args`]: the command line, shared by this crate's binary and whoever embeds it.
 //!
@@ -31,6 +31,7 @@ mod emprops;
 mod every_fault;
 pub mod fault;
 mod gator;
+mod hub;
 mod ids;
 mod json;
 pub mod machine;

@@ -1,10 +1,10 @@
-//! What waits to be sent on one connection: filled by the machine's task, which never waits, emptied by the
+//! What waits to be sent on one connection: filled in a step of the machine, which never waits, emptied by the
 //! connection's task, which waits for its peer. Bounded: who does not read is cut off.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use tokio::sync::Notify;
+use std::task::{Context, Poll, Waker};
 
 use crate::machine::Utf8Bytes;
 
@@ -38,27 +38,30 @@ pub struct Overflow;
 struct Waiting {
     items: VecDeque<Item>,
     bytes: usize,
+    /// Whom to wake when there is something to do.
+    waker: Option<Waker>,
+    cut: bool,
 }
+
+/// The connection has been given up.
+#[derive(Debug)]
+pub struct Cut;
 
 /// The queue of one connection.
 #[derive(Default)]
-pub struct Outbox {
-    waiting: Mutex<Waiting>,
-    filled: Notify,
-    cut: Notify,
-}
+pub struct Outbox(Mutex<Waiting>);
 
 impl Outbox {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         // Nothing in here can be left half done, so a poisoned lock is as good as any.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds an item.
+    /// Adds an item; whom to wake of it, if anybody waits.
     ///
     /// # Errors
     /// [`Overflow`] when too much waits already; the item is gone.
-    pub fn push(&self, item: Item) -> Result<(), Overflow> {
+    pub fn push(&self, item: Item) -> Result<Option<Waker>, Overflow> {
         let mut waiting = self.waiting();
         let bytes = match &item {
             Item::Text(text) => Some(text.len()),
@@ -72,46 +75,65 @@ impl Outbox {
             waiting.bytes += bytes;
         }
         waiting.items.push_back(item);
-        if waiting.items.len() == 1 {
-            self.filled.notify_one();
-        }
-        Ok(())
+        Ok(waiting.waker.take())
     }
 
-    /// Waits for items and moves them to `batch`. Losing the race against another future loses nothing.
-    pub async fn take(&self, batch: &mut VecDeque<Item>) {
-        loop {
-            {
-                let mut waiting = self.waiting();
-                if !waiting.items.is_empty() {
-                    std::mem::swap(&mut waiting.items, batch);
-                    waiting.bytes = 0;
-                    return;
-                }
-            }
-            self.filled.notified().await;
+    /// Moves what waits to `batch`, which is empty; otherwise waits for something.
+    pub fn poll_take(&self, context: &mut Context<'_>, batch: &mut VecDeque<Item>) -> Poll<Result<(), Cut>> {
+        let mut waiting = self.waiting();
+        if waiting.cut {
+            return Poll::Ready(Err(Cut));
         }
+        if waiting.items.is_empty() {
+            wait(&mut waiting, context);
+            return Poll::Pending;
+        }
+        std::mem::swap(&mut waiting.items, batch);
+        waiting.bytes = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whoever empties this is at it already, and need not be woken.
+    pub fn attend(&self) {
+        self.waiting().waker = None;
     }
 
     /// Waits for the first item alone: the answer to the upgrade request.
     pub async fn first(&self) -> Item {
-        loop {
-            if let Some(item) = self.waiting().items.pop_front() {
-                return item;
+        poll_fn(|context| {
+            let mut waiting = self.waiting();
+            match waiting.items.pop_front() {
+                Some(item) => Poll::Ready(item),
+                None if waiting.cut => Poll::Ready(Item::Drop),
+                None => {
+                    wait(&mut waiting, context);
+                    Poll::Pending
+                }
             }
-            self.filled.notified().await;
+        })
+        .await
+    }
+
+    /// Gives the connection up: whatever it is waiting for, it ends. Whom to wake of it, if anybody waits.
+    pub fn cut(&self) -> Option<Waker> {
+        std::mem::replace(&mut *self.waiting(), Waiting { cut: true, ..Waiting::default() }).waker
+    }
+
+    /// Whether the connection has been given up; otherwise waits until it is, or until there is something to do.
+    pub fn poll_cut(&self, context: &mut Context<'_>) -> Poll<Cut> {
+        let mut waiting = self.waiting();
+        if waiting.cut {
+            return Poll::Ready(Cut);
         }
+        wait(&mut waiting, context);
+        Poll::Pending
     }
+}
 
-    /// Gives the connection up: whatever it is waiting for, it ends.
-    pub fn cut(&self) {
-        *self.waiting() = Waiting::default();
-        self.cut.notify_one();
-    }
-
-    /// Resolves once the connection has been given up.
-    pub async fn is_cut(&self) {
-        self.cut.notified().await;
+fn wait(waiting: &mut Waiting, context: &Context<'_>) {
+    match &mut waiting.waker {
+        Some(waker) => waker.clone_from(context.waker()),
+        none => *none = Some(context.waker().clone()),
     }
 }
 
@@ -144,7 +166,17 @@ mod tests {
         outbox.push(Item::Text("greeting".into())).unwrap();
         assert!(matches!(outbox.first().await, Item::Accept(None)));
         let mut batch = VecDeque::new();
-        outbox.take(&mut batch).await;
+        poll_fn(|context| outbox.poll_take(context, &mut batch)).await.unwrap();
         assert!(matches!(&batch[0], Item::Text(text) if text.as_str() == "greeting"));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_cut_hears_of_it_and_of_nothing_else() {
+        let outbox = Outbox::default();
+        outbox.push(Item::Text("lost".into())).unwrap();
+        outbox.cut();
+        let mut batch = VecDeque::new();
+        assert!(poll_fn(|context| outbox.poll_take(context, &mut batch)).await.is_err() && batch.is_empty());
+        let Cut = poll_fn(|context| outbox.poll_cut(context)).await;
     }
 }

@@ -1,37 +1,31 @@
-//! The io shell: listeners, one owner task per machine, the mailbox between them, and a shutdown that waits.
+//! The io shell: listeners, a task for each connection, and a shutdown that waits.
 
-use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use crate::connection::{self, Door};
-use crate::machine::{Conn, EventError, Handshake, Input, Machine, Output};
-use crate::outbox::{Item, Outbox};
+use crate::hub::{Call, Hub};
+use crate::machine::Conn;
 use crate::settings::SettingsError;
 use crate::tls::{SelfSigned, Tls, TlsError};
 use crate::websocket::{self, Session};
 use crate::{MachineError, Settings, admin};
 
-/// How many messages may wait for a machine; whoever has more to say waits.
-const MAILBOX: usize = 1024;
-/// How many KiB of long messages may wait for a machine.
-pub(crate) const BUDGET_KIB: u32 = 64 * 1024;
 /// Connections that may wait to be accepted. A storm of thousands in a second must not have to knock twice: whoever finds no
 /// place tries again after a second. The system may allow fewer.
 const BACKLOG: u32 = 8192;
 /// How long a TLS handshake may take.
 const TLS_TIME: Duration = Duration::from_secs(10);
 /// How long a connection may take to pass on what the machine says when the hub shuts down.
-pub(crate) const LAST_WORDS_TIME: Duration = Duration::from_millis(500);
+const LAST_WORDS_TIME: Duration = Duration::from_millis(500);
 /// How long to wait when the system has no descriptor left for a new connection.
 const EXHAUSTED: Duration = Duration::from_millis(50);
 /// The longest message unless configured, in bytes.
@@ -178,18 +172,6 @@ impl Shutdown {
     }
 }
 
-/// What reaches the task that owns a machine.
-pub(crate) enum Mail {
-    /// Somebody asks for an upgrade; answers go to the outbox.
-    Open { conn: Conn, handshake: Handshake, outbox: Arc<Outbox> },
-    /// Anything from a connection, with the place it takes up.
-    Input(Input, Option<OwnedSemaphorePermit>),
-    /// The admin side asks for the state.
-    State(oneshot::Sender<Value>),
-    /// The admin side brings an event.
-    Event(Value, oneshot::Sender<Result<Value, EventError>>),
-}
-
 /// Starts hubs and, if wanted, the admin side. When it returns, all of them accept connections.
 ///
 /// Knows no globals, so it can be called many times in one process.
@@ -202,7 +184,7 @@ pub async fn serve(config: ServeConfig) -> Result<Running, Error> {
     let mut self_signed = None;
     let mut hubs: Vec<RunningHub> = Vec::new();
     let mut starts = Vec::new();
-    let mut mailboxes = Vec::new();
+    let mut machines = Vec::new();
     for hub in config.hubs {
         let machine = crate::machine(&hub.protocol, &hub.settings, hub.fault.as_deref())?;
         let tls = match hub.tls.as_ref() {
@@ -221,15 +203,14 @@ pub async fn serve(config: ServeConfig) -> Result<Running, Error> {
         let name = if earlier == 0 { hub.protocol.clone() } else { format!("{}-{}", hub.protocol, earlier + 1) };
         let scheme = if tls.is_some() { "wss" } else { "ws" };
         hubs.push(RunningHub { name: name.clone(), protocol: hub.protocol, url: format!("{scheme}://{addr}"), addr });
-        let (mailbox, mail) = mpsc::channel(MAILBOX);
-        mailboxes.push((name, mailbox.clone()));
-        let budget = Arc::new(Semaphore::new(BUDGET_KIB as usize));
+        let (running, calls) = Hub::new(machine);
+        machines.push((name, running.clone()));
         let session = match protocol {
             websocket::PROTOCOL => Some(Session::new(hub.fault.as_deref())?),
             _ => None,
         };
-        let door = Door { protocol, mailbox, budget, max_message: hub.max_message, session, shutdown: down.clone() };
-        starts.push((machine, mail, listener, tls, door, hub.max_connections));
+        let door = Door { protocol, hub: running, max_message: hub.max_message, session, shutdown: down.clone() };
+        starts.push((listener, tls, door, calls, hub.max_connections));
     }
     let admin = match config.admin {
         Some(addr) => Some(listen(addr).await?),
@@ -237,12 +218,11 @@ pub async fn serve(config: ServeConfig) -> Result<Running, Error> {
     };
     // Nothing can fail from here on.
     let mut tasks = JoinSet::new();
-    for (machine, mail, listener, tls, door, max_connections) in starts {
-        tasks.spawn(own(machine, mail, door.clone()));
-        tasks.spawn(accept(listener, tls, door, max_connections));
+    for (listener, tls, door, calls, max_connections) in starts {
+        tasks.spawn(attend_all(listener, tls, door, calls, max_connections));
     }
     let admin = admin.map(|(listener, addr)| {
-        tasks.spawn(admin::serve(listener, mailboxes, down));
+        tasks.spawn(admin::serve(listener, machines, down));
         format!("http://{addr}")
     });
     Ok(Running { hubs, admin, ca: self_signed.map(|made| made.ca_pem), shutdown, tasks })
@@ -262,15 +242,49 @@ pub(crate) async fn listen(addr: SocketAddr) -> Result<(TcpListener, SocketAddr)
     bound.await.map_err(|source| Error::Listen { addr, source })
 }
 
-/// Takes connections in and sees them through.
-async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, door: Door, max_connections: usize) {
-    let mut shutdown = door.shutdown.clone();
+/// A hub from its first connection to its last words.
+async fn attend_all(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    door: Door,
+    mut calls: mpsc::Receiver<Call>,
+    max_connections: usize,
+) {
     let mut connections = JoinSet::new();
+    tokio::select! {
+        // It ends when the hub shuts down.
+        () = accept(listener, tls, &door, &mut calls, max_connections, &mut connections) => {}
+        () = door.hub.keep_time() => {}
+    }
+    let listening = door.hub.last_words();
+    // Whoever is slow has some time to hear them.
+    let all = async { while connections.join_next().await.is_some() {} };
+    if timeout(LAST_WORDS_TIME, all).await.is_err() {
+        for outbox in listening {
+            outbox.cut().into_iter().for_each(Waker::wake);
+        }
+    }
+    while connections.join_next().await.is_some() {}
+}
+
+/// Takes connections in, and makes those that the machine asks for, until the hub shuts down.
+async fn accept(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    door: &Door,
+    calls: &mut mpsc::Receiver<Call>,
+    max_connections: usize,
+    connections: &mut JoinSet<()>,
+) {
+    let mut shutdown = door.shutdown.clone();
     let mut next: Conn = 1;
     loop {
         tokio::select! {
-            () = shutdown.wait() => break,
+            () = shutdown.wait() => return,
             Some(_) = connections.join_next() => {}
+            Some(Call { conn, url, outbox }) = calls.recv() => {
+                connections.spawn(connection::call(url, conn, door.clone(), outbox));
+            }
             accepted = listener.accept() => match accepted {
                 Ok(_) if connections.len() >= max_connections => {}
                 Ok((stream, peer)) => {
@@ -286,8 +300,6 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, door: Door, max
             },
         }
     }
-    drop(listener);
-    while connections.join_next().await.is_some() {}
 }
 
 async fn secure(tls: TlsAcceptor, stream: TcpStream, peer: SocketAddr, conn: Conn, door: Door) {
@@ -309,141 +321,5 @@ where
     match door.session.clone() {
         None => connection::serve(stream, peer, conn, door).await,
         Some(session) => websocket::serve(stream, session, door.shutdown).await,
-    }
-}
-
-/// Owns a machine: the only place where it hears anything.
-async fn own(machine: Box<dyn Machine>, mut mail: mpsc::Receiver<Mail>, door: Door) {
-    let start = Instant::now();
-    let mut shutdown = door.shutdown.clone();
-    let mut owner = Owner { machine, outboxes: HashMap::new(), out: Vec::new(), door, calls: JoinSet::new() };
-    let mut letters = Vec::with_capacity(64);
-    let timer = sleep_until(start);
-    tokio::pin!(timer);
-    loop {
-        let deadline = owner.machine.deadline().map(|deadline| start + deadline);
-        if let Some(deadline) = deadline
-            && timer.deadline() != deadline
-        {
-            timer.as_mut().reset(deadline);
-        }
-        tokio::select! {
-            () = shutdown.wait() => break,
-            count = mail.recv_many(&mut letters, 64) => {
-                if count == 0 {
-                    break;
-                }
-                let now = start.elapsed();
-                for letter in letters.drain(..) {
-                    owner.open(now, letter);
-                }
-            }
-            () = &mut timer, if deadline.is_some() => owner.hear(start.elapsed(), Input::Tick),
-            Some(_) = owner.calls.join_next() => {}
-        }
-    }
-    let mut listening = owner.last_words(start.elapsed());
-    // A mailbox that is not emptied would keep them from hearing; what they say is too late.
-    let _ = timeout(LAST_WORDS_TIME, async {
-        while !listening.is_empty()
-            && let Some(letter) = mail.recv().await
-        {
-            if let Mail::Input(Input::Closed { conn }, _) = letter {
-                listening.remove(&conn);
-            }
-        }
-    })
-    .await;
-    drop(mail);
-    while owner.calls.join_next().await.is_some() {}
-}
-
-struct Owner {
-    machine: Box<dyn Machine>,
-    outboxes: HashMap<Conn, Arc<Outbox>>,
-    out: Vec<Output>,
-    /// What a connection needs, those included that the machine asks for.
-    door: Door,
-    /// Connections that the machine has asked for.
-    calls: JoinSet<()>,
-}
-
-impl Owner {
-    fn open(&mut self, now: Duration, letter: Mail) {
-        match letter {
-            Mail::Open { conn, handshake, outbox } => {
-                self.outboxes.insert(conn, outbox);
-                self.hear(now, Input::Open { conn, handshake });
-            }
-            Mail::Input(input, _place) => {
-                let known = match &input {
-                    Input::Closed { conn } | Input::ConnectFailed { conn, .. } => self.outboxes.remove(conn).is_some(),
-                    other => other.conn().is_none_or(|conn| self.outboxes.contains_key(&conn)),
-                };
-                if known {
-                    self.hear(now, input);
-                }
-            }
-            // Whoever asked may have gone.
-            Mail::State(answer) => drop(answer.send(self.machine.state())),
-            Mail::Event(event, answer) => {
-                let result = self.machine.event(now, &event, &mut self.out);
-                self.deliver(now);
-                drop(answer.send(result));
-            }
-        }
-    }
-
-    fn hear(&mut self, now: Duration, input: Input) {
-        self.machine.handle(now, input, &mut self.out);
-        self.deliver(now);
-    }
-
-    /// Lets the machine say goodbye and closes whoever is left; says who was connected until then.
-    fn last_words(&mut self, now: Duration) -> HashSet<Conn> {
-        let listening = self.outboxes.keys().copied().collect();
-        self.machine.shutdown(now, &mut self.out);
-        self.deliver(now);
-        for (_, outbox) in self.outboxes.drain() {
-            // An end always fits.
-            let _ = outbox.push(Item::Close(1001, "the hub shuts down".to_owned()));
-        }
-        listening
-    }
-
-    /// Puts outputs into outboxes. Whose outbox is full is cut off, which the machine hears of in turn.
-    fn deliver(&mut self, now: Duration) {
-        let mut lost = VecDeque::new();
-        loop {
-            for output in self.out.drain(..) {
-                let conn = output.conn();
-                let (item, last) = match output {
-                    Output::Text { text, .. } => (Item::Text(text), false),
-                    Output::Binary { data, .. } => (Item::Binary(data), false),
-                    Output::Accept { subprotocol, .. } => (Item::Accept(subprotocol), false),
-                    Output::Refuse { status, body, .. } => (Item::Refuse(status, body), true),
-                    Output::Close { code, reason, .. } => (Item::Close(code, reason), true),
-                    Output::Drop { .. } => (Item::Drop, true),
-                    Output::Connect { url, .. } => {
-                        let outbox = Arc::new(Outbox::default());
-                        self.outboxes.insert(conn, outbox.clone());
-                        self.calls.spawn(connection::call(url, conn, self.door.clone(), outbox));
-                        continue;
-                    }
-                };
-                let Some(outbox) = self.outboxes.get(&conn) else {
-                    continue;
-                };
-                if outbox.push(item).is_err() {
-                    outbox.cut();
-                    self.outboxes.remove(&conn);
-                    lost.push_back(conn);
-                } else if last {
-                    self.outboxes.remove(&conn);
-                }
-            }
-            let Some(conn) = lost.pop_front() else { break };
-            self.machine.handle(now, Input::Closed { conn }, &mut self.out);
-        }
     }
 }

@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::Nanos;
-use super::ledger::Entry;
+use super::ledger::{Called, Entry};
 use super::program::{HookId, JourneyId, MessageId};
 
 /// What happens to a client.
@@ -162,4 +162,7 @@ pub trait Port {
     fn trouble(&mut self, trouble: Trouble, at: Nanos);
 
     fn note(&mut self, entry: Entry);
+
+    /// What people call an item or a party that entries are about; told before or with them, perhaps several times.
+    fn call(&mut self, called: Called, name: &[u8]);
 }

@@ -10,7 +10,7 @@ use crate::load::plan::{Overrides, Plan};
 use crate::load::report::LoadReport;
 use crate::load::search::{Search, Try, completed, fell_behind, offered};
 use crate::load::threshold::{self, Standing};
-use crate::load::verdict::Validity;
+use crate::load::verdict::{Reason, Validity};
 use crate::source::{Sources, Span};
 
 /// Searches, shows the search, and reports the best run; the exit code.
@@ -57,10 +57,12 @@ pub async fn run(
         }
         let outcome = wanted(&report.layout, sources)?.check(report.state());
         let completed = completed(&report.layout, &report.total, &scheduled);
+        // What we send late is in the response, too: where that is short enough all the same, the hub's share of it is.
+        let holds = outcome.standing == Standing::Holds;
+        let ours = |reason: &&Reason| reason.validity == Validity::Invalid && !(holds && reason.code == "send-delay");
         let failed = match outcome.standing {
-            _ if report.validity() == Validity::Invalid => {
-                let reason = report.judgement.reasons.iter().find(|reason| reason.validity == Validity::Invalid);
-                reason.map(|reason| format!("this machine was the limit: {}", reason.text))
+            _ if let Some(reason) = report.judgement.reasons.iter().find(ours) => {
+                Some(format!("this machine was the limit: {}", reason.text))
             }
             Standing::Broken => Some("the threshold is broken".to_owned()),
             Standing::Undecided => Some("there was nothing to measure it by".to_owned()),

@@ -33,6 +33,8 @@ impl Client {
             self.stray(role, wanted, &found, now, port);
         } else if let Some((task, wanted)) = oldest {
             self.claim(role, task, wanted, &found, now, port);
+        } else if let Some(wanted) = self.late(role, lookup, &found) {
+            self.take_on(role, wanted, &found, now, port);
         } else if let Some((task, wanted)) = self.sought(role, lookup, &found) {
             self.keep_early(role, task, wanted, &found, now, port);
         } else if !self.refused(role, message, now, port)
@@ -91,7 +93,8 @@ impl Client {
             let place = self.tasks.iter().enumerate().find(|(place, task)| {
                 task.program == wanted.program
                     && task.is_active()
-                    && task.at < wanted.op
+                    && task.reached() <= wanted.op
+                    && (task.at < wanted.op || task.back.is_some())
                     && task.early & (1 << bit) == 0
                     && self.fits(*place, wanted, found)
             });
@@ -100,6 +103,41 @@ impl Client {
             }
         }
         None
+    }
+
+    /// A step whose answer had stayed out, where such a frame is that answer: every task has gone on to something else.
+    fn late<'l>(&self, role: &Role, lookup: &'l Lookup, found: &Found<'_>) -> Option<&'l Wanted> {
+        if self.owed == 0 || role.arrivals {
+            return None;
+        }
+        lookup.entries.iter().find(|wanted| {
+            Some(wanted.program) == role.journey
+                && wanted.equal.is_empty()
+                && matches!(role.programs[wanted.program].ops.get(wanted.op), Some(Op::Expect(e)) if e.may_stay_unanswered)
+                && hold(&wanted.tests, found)
+                && !self.is_known(role, wanted, found)
+        })
+    }
+
+    /// The hub has given what was asked for before: it is dealt with beside what is under way, and not left lying.
+    fn take_on(&mut self, role: &Role, wanted: &Wanted, found: &Found<'_>, now: Nanos, port: &mut impl Port) {
+        self.owed -= 1;
+        let asked = self.tasks.iter().position(|task| task.program == wanted.program && task.is_taken());
+        let task = self.spare(role, wanted.program);
+        self.prepare(role, task, now);
+        self.begin_at(role, task, now);
+        if let Some(journey) = role.programs[wanted.program].journey {
+            port.begun(journey, now);
+        }
+        self.tasks[task].extra = true;
+        self.tasks[task].at = wanted.op;
+        if let Some(asked) = asked.filter(|asked| *asked != task) {
+            // What it answers cannot be older than what was asked last.
+            self.tasks[task].times = self.tasks[asked].times.clone();
+        }
+        self.came(role, task, wanted, found, now, port);
+        self.tasks[task].go_on();
+        self.run(role, task, now, port);
     }
 
     fn claim(
@@ -116,6 +154,7 @@ impl Client {
             self.tasks[task].at = wanted.op;
             self.tasks[task].late = None;
             self.tasks[task].noted = 0;
+            self.owed = self.owed.saturating_sub(1);
             self.tasks[task].item = self.unnamed_item(role);
             self.tasks[task].prepared = false;
         }

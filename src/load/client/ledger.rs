@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::Client;
 use crate::load::Nanos;
-use crate::load::ledger::{Entry, Mark, NOBODY};
+use crate::load::ledger::{Called, Entry, Mark, NOBODY};
 use crate::load::plan::MarkName;
 use crate::load::port::Port;
 use crate::load::program::{Marking, MessageId, Receivers, Role, Wanted};
@@ -58,7 +58,14 @@ impl Client {
         let party = self.who(role, task, marking.by.as_ref());
         let source = marking.item.as_ref().or(role.programs[self.tasks[task].program].item.as_ref());
         let text = source.and_then(|source| self.text(role, task, source));
-        let key = text.map(|text| role.common.keys.item(&text_of(&text)));
+        let key = text.map(|text| {
+            let name = text_of(&text);
+            let key = role.common.keys.item(&name);
+            if self.tasks[task].item != key {
+                port.call(Called::Item(key), &name);
+            }
+            key
+        });
         let receivers = match &marking.receivers {
             Some(Receivers::Always(number)) => *number,
             Some(Receivers::Filled(source)) => {
@@ -81,7 +88,12 @@ impl Client {
             }
             None => {}
         }
-        let mark = mark(marking.mark, receivers);
+        let named = one.noted & NAMED != 0;
+        let mark = match marking.mark {
+            MarkName::Attempted if !named => Mark::Requested,
+            MarkName::Released => Mark::Released { back_ms: marking.back_ms },
+            other => mark(other, receivers),
+        };
         match marking.mark {
             MarkName::Attempted => one.noted |= ATTEMPTED,
             MarkName::Assigned => one.noted |= ASSIGNED,
@@ -103,6 +115,11 @@ impl Client {
         self.tasks.iter().enumerate().any(|(place, other)| place != task && known(other))
     }
 
+    /// Whether a frame names an item that a task is about.
+    pub(super) fn is_known(&self, role: &Role, wanted: &Wanted, found: &Found<'_>) -> bool {
+        self.is_anothers(role, usize::MAX, wanted, found)
+    }
+
     /// Notes of a frame that nobody waits for what it says of its item.
     pub(super) fn stray(&self, role: &Role, wanted: &Wanted, found: &Found<'_>, at: Nanos, port: &mut impl Port) {
         let Some(stray) = &wanted.stray else { return };
@@ -113,6 +130,7 @@ impl Client {
             None => self.named(role),
         };
         let item = role.common.keys.item(&text_of(text));
+        port.call(Called::Item(item), &text_of(text));
         port.note(Entry { at, item, party, what: mark(stray.mark, 0) });
     }
 
@@ -123,6 +141,15 @@ impl Client {
             _ => None,
         });
         own.map_or(self.party + 1, |text| role.common.keys.party(&text_of(text)))
+    }
+
+    /// Who this client is, for people.
+    pub(super) fn introduce(&self, role: &Role, port: &mut impl Port) {
+        let party = Called::Party(self.named(role));
+        match role.party.as_ref() {
+            Some(Source::Own(slot)) if let Some(text) = self.own.get(*slot) => port.call(party, &text_of(text)),
+            _ => port.call(party, format!("{} {}", role.name, self.party - role.first).as_bytes()),
+        }
     }
 
     /// The hub has answered that it will not do what was asked for.
@@ -143,7 +170,7 @@ impl Client {
             self.tasks[task].noted |= HEARD;
         }
         if noted & ASSIGNED != 0 {
-            port.note(Entry { at, item, party, what: Mark::Released });
+            port.note(Entry { at, item, party, what: Mark::Released { back_ms: 0 } });
             self.tasks[task].noted &= !ASSIGNED;
         }
     }
@@ -156,7 +183,7 @@ fn mark(name: MarkName, receivers: u32) -> Mark {
         MarkName::Acknowledged => Mark::Acknowledged,
         MarkName::Refused => Mark::Refused,
         MarkName::Assigned => Mark::Assigned,
-        MarkName::Released => Mark::Released,
+        MarkName::Released => Mark::Released { back_ms: 0 },
         MarkName::Cancelled => Mark::Cancelled,
         MarkName::Delivered => Mark::Delivered,
         MarkName::Completed => Mark::Completed,

@@ -7,6 +7,7 @@
 //! A frame goes to the oldest task that waits for it: replies that name nothing belong to their requests in their order.
 //! One that names what only one task knows may come before it is that task's turn, and is kept for it.
 
+mod apart;
 mod hear;
 mod ledger;
 mod task;
@@ -38,6 +39,8 @@ pub struct Client {
     journeys: u32,
     items: u32,
     waits: u32,
+    /// Questions whose answer may stay out, and has so far: it may still come.
+    owed: u32,
     random: SmallRng,
     own: Texts,
     tasks: Vec<Task>,
@@ -84,6 +87,7 @@ impl Client {
             journeys: 0,
             items: 0,
             waits: 0,
+            owed: 0,
             random: SmallRng::seed_from_u64(seed),
             own: Texts::new(0),
             tasks: Vec::new(),
@@ -205,10 +209,14 @@ impl Client {
         self.life = Life::Joined;
         self.attempts = 0;
         port.joined();
+        self.introduce(role, port);
         for (place, periodic) in role.periodic.iter().enumerate() {
             // Spread over the interval, so that a population does not beat as one heart.
             let grid = now + (periodic.every as f64 * self.random.random::<f64>()) as Nanos;
             self.periodic[place] = Tick { grid, due: grid };
+        }
+        for task in 0..self.tasks.len() {
+            self.resume(role, task, now, port);
         }
         let Some(journey) = role.journey else { return };
         if role.arrivals {
@@ -346,6 +354,7 @@ impl Client {
             port.trouble(Trouble::Ended(end), now);
         }
         self.life = Life::Apart;
+        self.owed = 0;
         self.periodic.fill(Tick { grid: Nanos::MAX, due: Nanos::MAX });
         for task in 0..self.tasks.len() {
             self.cut_off(role, task, now, port);

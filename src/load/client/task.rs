@@ -4,12 +4,14 @@ use rand::RngExt;
 
 use super::{Client, Life};
 use crate::load::Nanos;
-use crate::load::plan::Reconnect;
 use crate::load::plan::script::Think;
 use crate::load::port::{Dial, Port, Trouble};
 use crate::load::program::{Captures, Connect, Op, Role, Send, Slot};
 use crate::load::schedule::{exponential, normal};
 use crate::load::template::{Hollow, Sight, Texts, scratch};
+
+/// Late answers that a client goes on with beside its journeys.
+const MOST_OWED: u32 = 64;
 
 #[derive(Debug)]
 pub struct Task {
@@ -27,6 +29,10 @@ pub struct Task {
     pub tick: Nanos,
     /// Whose turn it is: the one that has waited longest.
     pub order: u32,
+    /// Where it waited when its connection ended, while it makes sure that it is still waited for.
+    pub back: Option<usize>,
+    /// It began with an answer that nobody waited for any more, beside the journeys of its client.
+    pub extra: bool,
     /// Steps whose frame came before it was their turn.
     pub early: u64,
     /// A step whose answer may stay out, and came to nothing: a late answer goes on from there.
@@ -68,6 +74,8 @@ impl Task {
             base: 0,
             tick: 0,
             order: 0,
+            back: None,
+            extra: false,
             early: 0,
             late: None,
             item: 0,
@@ -91,8 +99,14 @@ impl Task {
 
     pub fn rest(&mut self) {
         self.state = State::Idle;
+        (self.back, self.extra) = (None, false);
         self.wake = Nanos::MAX;
         self.late = None;
+    }
+
+    /// How far it has come in its journey, whatever it does to go on with it.
+    pub fn reached(&self) -> usize {
+        self.back.unwrap_or(self.at)
     }
 
     /// The operation it waited at is over.
@@ -151,6 +165,7 @@ impl Client {
         let item = self.unnamed_item(role);
         let task = &mut self.tasks[task];
         task.at = 0;
+        task.back = None;
         (task.due, task.begun) = (due, due);
         (task.early, task.late, task.noted, task.item) = (0, None, 0, item);
         task.prepared = false;
@@ -210,6 +225,10 @@ impl Client {
                     self.tasks[task].at = if hit { self.tasks[task].at + 1 } else { *otherwise };
                 }
                 Op::Jump(at) => self.tasks[task].at = *at,
+                Op::Back => {
+                    let one = &mut self.tasks[task];
+                    one.at = one.back.take().unwrap_or(one.at + 1);
+                }
                 Op::Hook(hook) => {
                     let mut call = Vec::new();
                     let mut sight = self.sight(role, task, now);
@@ -378,6 +397,7 @@ impl Client {
             port.idle(journey, now);
         }
         self.over(role, task, now, port);
+        self.owed = (self.owed + 1).min(MOST_OWED);
         if self.tasks[task].state == State::Between {
             self.tasks[task].late = Some(at);
         }
@@ -418,51 +438,16 @@ impl Client {
         if Some(self.tasks[task].program) != role.journey {
             return self.tasks[task].rest();
         }
-        if !role.arrivals {
+        if !role.arrivals && !self.tasks[task].extra {
             return self.again(role, task, now, port);
+        }
+        if !role.arrivals {
+            return self.tasks[task].rest();
         }
         self.tasks[task].rest();
         if self.life == Life::Joined && !self.draining {
             self.prepare(role, task, now);
             port.room();
         }
-    }
-
-    /// The connection is gone: a task that waits for what only it knows may get that on the next one.
-    pub(super) fn cut_off(&mut self, role: &Role, task: usize, now: Nanos, port: &mut impl Port) {
-        let one = &self.tasks[task];
-        let code = &role.programs[one.program];
-        let correlated = matches!(code.ops.get(one.at), Some(Op::Expect(expect)) if expect.early.is_some());
-        let journey = code.journey.is_some();
-        let keeps = role.reconnect != Reconnect::Never && !self.finished;
-        if one.is_active() {
-            self.separated(role, task, now, port);
-        }
-        match self.tasks[task].state {
-            State::Waiting if journey && correlated && keeps => {}
-            State::Idle => {}
-            State::Between => self.tasks[task].rest(),
-            _ if journey => {
-                port.trouble(Trouble::Aborted, now);
-                self.fail(role, task, now, port);
-            }
-            _ => self.tasks[task].rest(),
-        }
-    }
-
-    /// The run is over.
-    pub(super) fn abandon(&mut self, role: &Role, task: usize, now: Nanos, port: &mut impl Port) {
-        let one = &self.tasks[task];
-        let code = &role.programs[one.program];
-        let optional = matches!(code.ops.get(one.at), Some(Op::Expect(expect)) if expect.may_stay_unanswered);
-        if let Some(journey) = code.journey.filter(|_| one.is_active()) {
-            if optional && one.state == State::Waiting {
-                port.idle(journey, now);
-            } else {
-                port.trouble(Trouble::Aborted, now);
-                port.failed(journey, now);
-            }
-        }
-        self.tasks[task].rest();
     }
 }

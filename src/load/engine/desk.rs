@@ -9,7 +9,7 @@ use super::seat::Line;
 use super::tell::Tell;
 use super::timers::{Alarm, Timers};
 use crate::load::Nanos;
-use crate::load::ledger::Entry;
+use crate::load::ledger::{Called, Entry};
 use crate::load::measure::{ErrorKind, Recorder};
 use crate::load::port::{Dial, End, Port, Trouble};
 use crate::load::program::{HookId, JourneyId, MessageId};
@@ -167,5 +167,9 @@ impl Port for Hands<'_> {
 
     fn note(&mut self, entry: Entry) {
         self.desk.tell.note(entry);
+    }
+
+    fn call(&mut self, called: Called, name: &[u8]) {
+        self.desk.tell.call(called, name);
     }
 }

@@ -106,7 +106,10 @@ impl Run {
         let mut undrained = 0;
         while running > 0 {
             match self.threads.parcels.recv_timeout(LOOK) {
-                Ok(Parcel::Entries(entries)) => self.ledger.fold(&entries),
+                Ok(Parcel::Entries(entries, names)) => {
+                    self.ledger.learn(&names);
+                    self.ledger.fold(&entries);
+                }
                 Ok(Parcel::Intervals(intervals)) => {
                     for interval in intervals {
                         if self.series.add(interval).is_none() {

@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::SyncSender;
 
-use crate::load::ledger::Entry;
+use crate::load::ledger::{Called, Entry, Names};
 use crate::load::measure::Interval;
 
 /// Entries that are told together.
@@ -13,7 +13,8 @@ pub const PARCELS: usize = 1024;
 /// One letter to the fold.
 #[derive(Debug)]
 pub enum Parcel {
-    Entries(Vec<Entry>),
+    /// What they are about goes by these names.
+    Entries(Vec<Entry>, Names),
     Intervals(Vec<Interval>),
     /// Journeys that are under way in a shard, and are waited for at the end.
     UnderWay {
@@ -27,11 +28,12 @@ pub enum Parcel {
 pub struct Tell {
     to: SyncSender<Parcel>,
     entries: Vec<Entry>,
+    names: Names,
 }
 
 impl Tell {
     pub fn new(to: SyncSender<Parcel>) -> Self {
-        Self { to, entries: Vec::new() }
+        Self { to, entries: Vec::new(), names: Names::default() }
     }
 
     pub fn note(&mut self, entry: Entry) {
@@ -41,11 +43,16 @@ impl Tell {
         }
     }
 
+    pub fn call(&mut self, called: Called, name: &[u8]) {
+        self.names.push(called, name);
+    }
+
     /// Tells what has been noted so far.
     pub fn flush(&mut self) {
-        if !self.entries.is_empty() {
+        if !self.entries.is_empty() || !self.names.is_empty() {
             let entries = std::mem::replace(&mut self.entries, Vec::with_capacity(BATCH));
-            self.say(Parcel::Entries(entries));
+            let names = std::mem::take(&mut self.names);
+            self.say(Parcel::Entries(entries, names));
         }
     }
 

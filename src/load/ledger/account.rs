@@ -1,5 +1,7 @@
 //! What a ledger says in the end, and at any time before.
 
+use std::collections::BTreeMap;
+
 use super::Mark;
 use crate::load::Nanos;
 
@@ -54,6 +56,8 @@ pub struct Violation {
     pub kind: ViolationKind,
     pub at: Nanos,
     pub item: u64,
+    /// What the protocol calls the item, where that is still known.
+    pub name: Option<String>,
     /// What was noted about the item until then, the first and the last of it.
     pub history: Vec<Step>,
     /// Steps between them that were not kept.
@@ -102,9 +106,23 @@ pub struct Account {
     pub unfollowed: u64,
     /// Sorted by kind, then as they were found; at most [`super::Config::kept`] of a kind.
     pub violations: Vec<Violation>,
+    /// What the parties in their histories are called.
+    pub parties: BTreeMap<u32, String>,
+}
+
+impl Violation {
+    /// The item's name, or the hash of it where it is not known any more.
+    pub fn called(&self) -> String {
+        self.name.clone().unwrap_or_else(|| format!("{:016x}", self.item))
+    }
 }
 
 impl Account {
+    /// What a party is called, or its number.
+    pub fn party(&self, number: u32) -> String {
+        self.parties.get(&number).cloned().unwrap_or_else(|| number.to_string())
+    }
+
     pub fn of(&self, kind: ViolationKind) -> u64 {
         match kind {
             ViolationKind::Lost => self.lost,

@@ -4,8 +4,9 @@ use std::collections::{HashMap, VecDeque};
 
 use super::account::{Account, Step, Violation, ViolationKind};
 use super::history::Histories;
-use super::item::{Item, Stage};
+use super::item::{Item, MILLISECOND, Stage};
 use super::items::Items;
+use super::names::{Known, Names};
 use super::recent::{self, Mixing, Recent};
 use super::{CLOSED_KEPT, Config, Entry, MOST_OPEN, Mark, NOBODY};
 use crate::load::Nanos;
@@ -14,6 +15,8 @@ use crate::load::Nanos;
 const DELIVERIES_KEPT: usize = 1 << 20;
 /// Pairs of sender and receiver whose order is watched.
 const MOST_PAIRS: usize = 1 << 20;
+/// Requests that have got a name, and are remembered behind one that has not.
+const REQUESTS_KEPT: usize = 1 << 12;
 /// Entries that wait for the window to pass; beyond, the oldest do not wait.
 const MOST_PENDING: usize = 1 << 18;
 
@@ -29,11 +32,17 @@ pub struct Ledger {
     /// When an item last came closer to its end.
     moved: Nanos,
     items: Items,
+    names: Known,
     histories: Histories,
     /// Closed items in the order in which they are forgotten.
     closed: VecDeque<u64>,
     /// Items that nobody has asked for yet, with when they were first heard of.
     strangers: VecDeque<(Nanos, u64)>,
+    /// How many of them there are: some in the queue may have turned out to be known.
+    unheard_of: usize,
+    /// Requests whose name is not known, with when they were made; some may have got one.
+    requests: VecDeque<(Nanos, u64)>,
+    nameless: usize,
     deliveries: Recent,
     /// How many messages a sender has published.
     published: HashMap<u32, u32, Mixing>,
@@ -51,9 +60,13 @@ impl Ledger {
             settled: 0,
             moved: 0,
             items: Items::default(),
+            names: Known::default(),
             histories: Histories::default(),
             closed: VecDeque::new(),
             strangers: VecDeque::new(),
+            unheard_of: 0,
+            requests: VecDeque::new(),
+            nameless: 0,
             deliveries: Recent::new(DELIVERIES_KEPT),
             published: HashMap::default(),
             order: HashMap::default(),
@@ -70,6 +83,11 @@ impl Ledger {
         if upto >= self.settled.saturating_add(self.config.window / 4) || self.pending.len() > MOST_PENDING {
             self.settle(upto);
         }
+    }
+
+    /// What items and parties are called, told before or with the entries about them.
+    pub fn learn(&mut self, names: &Names) {
+        self.names.learn(names);
     }
 
     /// Time goes on, though nothing may be noted: what is older than the window is accounted for.
@@ -92,15 +110,24 @@ impl Ledger {
         open.sort_unstable();
         for key in open {
             let Some(item) = self.items.get(key) else { continue };
-            let owed = item.acknowledged || item.published && !item.unsure;
             self.account.open -= 1;
-            match (owed, rested) {
+            if item.stage == Stage::Stranger {
+                // It is one of the unanswered requests.
+                continue;
+            }
+            let owed = item.acknowledged || item.published && !item.unsure;
+            // The hub has said that it will try again, and when.
+            let waits = item.holder == NOBODY && item.back() > now;
+            match (owed, rested && !waits) {
                 (false, _) => self.account.unanswered += 1,
                 (true, false) => self.account.unfinished += 1,
                 (true, true) => self.violation(ViolationKind::Lost, key, &item, now),
             }
         }
         self.account.violations.sort_by_key(|violation| violation.kind);
+        let told = self.account.violations.iter().flat_map(|violation| &violation.history).map(|step| step.party);
+        let named = |party: u32| Some((party, self.names.party(party)?.to_owned()));
+        self.account.parties = told.filter_map(named).collect();
         self.account
     }
 
@@ -111,8 +138,9 @@ impl Ledger {
             + table(self.published.capacity(), size_of::<(u32, u32)>())
             + table(self.order.capacity(), size_of::<((u32, u32), u32)>())
             + self.histories.bytes()
+            + self.names.bytes()
             + self.closed.capacity() * size_of::<u64>()
-            + self.strangers.capacity() * size_of::<(Nanos, u64)>()
+            + (self.strangers.capacity() + self.requests.capacity()) * size_of::<(Nanos, u64)>()
             + self.deliveries.bytes()
             + self.pending.capacity() * size_of::<Entry>()
     }
@@ -135,14 +163,23 @@ impl Ledger {
         self.expose(self.settled);
     }
 
-    /// Strangers that nobody has asked for within the slack are unexpected.
+    /// Strangers that nobody has asked for within the slack are unexpected, unless they may be what requests without a name
+    /// have come to.
     fn expose(&mut self, now: Nanos) {
         while let Some((since, key)) = self.strangers.front().copied() {
             if since.saturating_add(self.config.slack) >= now {
                 break;
             }
+            let Some(mut item) = self.items.get(key).filter(|item| item.stage == Stage::Stranger) else {
+                self.strangers.pop_front();
+                continue;
+            };
+            let requested = self.oldest_request().is_some_and(|at| at <= since.saturating_add(self.config.slack));
+            if requested && self.unheard_of <= self.nameless {
+                break;
+            }
             self.strangers.pop_front();
-            let Some(mut item) = self.items.get(key).filter(|item| item.stage == Stage::Stranger) else { continue };
+            self.unheard_of -= 1;
             item.stage = Stage::Unexpected;
             self.items.insert(key, item);
             self.account.open -= 1;
@@ -163,13 +200,13 @@ impl Ledger {
             return;
         };
         self.histories.push(&mut item.history, Step { at, party, what });
-        let asked = matches!(what, Mark::Attempted | Mark::Published { .. });
-        if item.stage == Stage::Stranger && asked {
+        if item.stage == Stage::Stranger && what.asks() {
             // What was heard of it before counts now.
             let heard = self.histories.steps(&item.history);
             item = item.as_asked();
+            self.unheard_of -= 1;
             self.apply(key, &mut item, at, party, what);
-            for step in heard.iter().filter(|step| !matches!(step.what, Mark::Attempted | Mark::Published { .. })) {
+            for step in heard.iter().filter(|step| !step.what.asks()) {
                 self.apply(key, &mut item, step.at, step.party, step.what);
             }
         } else if item.stage != Stage::Stranger {
@@ -190,6 +227,7 @@ impl Ledger {
         }
         self.account.open += 1;
         self.strangers.push_back((at, key));
+        self.unheard_of += 1;
         let item = Item::new(Stage::Stranger);
         self.items.insert(key, item);
         Some(item)
@@ -200,18 +238,23 @@ impl Ledger {
         match what {
             Mark::Named(_) => {}
             // Asked for once more, after a connection broke perhaps: it is the same item.
-            Mark::Attempted | Mark::Published { .. } if item.asked => {}
-            Mark::Attempted => {
+            _ if what.asks() && item.asked => {}
+            Mark::Attempted | Mark::Requested => {
                 self.account.attempted += 1;
                 (item.asked, item.sender) = (true, party);
+                if what == Mark::Requested {
+                    item.nameless = true;
+                    self.nameless += 1;
+                    self.requests.push_back((at, key));
+                }
             }
             Mark::Published { receivers } => {
                 self.account.attempted += 1;
                 self.account.deliveries_due += u64::from(receivers);
                 let number = self.published.entry(party).or_default();
                 *number += 1;
-                (item.number, item.sender, item.receivers) = (*number, party, receivers);
-                (item.asked, item.published) = (true, true);
+                item.publish(*number);
+                (item.asked, item.sender, item.receivers) = (true, party, receivers);
                 if receivers == 0 {
                     self.end(item, at, Stage::Completed);
                 }
@@ -237,7 +280,7 @@ impl Ledger {
                 }
             }
             Mark::Assigned => self.assigned(key, item, at, party),
-            Mark::Released => self.released(key, item, at, party),
+            Mark::Released { back_ms } => self.released(key, item, at, party, back_ms),
             Mark::Delivered => self.delivered(key, item, at, party),
             Mark::Completed => {
                 let wrong = party != NOBODY && item.holder != NOBODY && party != item.holder;
@@ -263,6 +306,7 @@ impl Ledger {
 
     fn end(&mut self, item: &mut Item, at: Nanos, stage: Stage) {
         item.stage = stage;
+        self.is_named(item);
         self.moved = self.moved.max(at);
         match stage {
             Stage::Completed => {
@@ -295,17 +339,45 @@ impl Ledger {
     }
 
     /// Who has had it may have given it back before another got it, and only be heard of later.
-    fn released(&mut self, key: u64, item: &mut Item, at: Nanos, party: u32) {
+    fn released(&mut self, key: u64, item: &mut Item, at: Nanos, party: u32, back_ms: u32) {
         if item.doubled && item.before == party && at <= item.since().saturating_add(self.config.slack) {
             item.doubled = false;
             self.account.assigned_twice -= 1;
-            let told = |v: &Violation| v.kind == ViolationKind::AssignedTwice && v.item == key;
-            if let Some(last) = self.account.violations.iter().rposition(told) {
-                self.account.violations.remove(last);
-            }
+            self.take_back(ViolationKind::AssignedTwice, key);
         } else if item.holder == party {
             item.holder = NOBODY;
+            item.set_back(at.saturating_add(Nanos::from(back_ms) * MILLISECOND).saturating_add(self.config.slack));
         }
+    }
+
+    /// What was told of an item has turned out to be right.
+    fn take_back(&mut self, kind: ViolationKind, key: u64) {
+        let told = |v: &Violation| v.kind == kind && v.item == key;
+        if let Some(last) = self.account.violations.iter().rposition(told) {
+            self.account.violations.remove(last);
+        }
+    }
+
+    /// A request has got its name, or its end.
+    fn is_named(&mut self, item: &mut Item) {
+        self.nameless -= usize::from(std::mem::take(&mut item.nameless));
+    }
+
+    /// When the oldest request was made that has no name yet.
+    fn oldest_request(&mut self) -> Option<Nanos> {
+        let (items, nameless) = (&self.items, self.nameless);
+        let waits = |key: u64| items.get(key).is_some_and(|item| item.nameless);
+        // One that is never answered keeps the others from being forgotten at the front.
+        if self.requests.len() > 2 * nameless + REQUESTS_KEPT {
+            self.requests.retain(|(_, key)| waits(*key));
+        }
+        while let Some((at, key)) = self.requests.front() {
+            if waits(*key) {
+                return Some(*at);
+            }
+            self.requests.pop_front();
+        }
+        None
     }
 
     fn delivered(&mut self, key: u64, item: &mut Item, at: Nanos, party: u32) {
@@ -333,10 +405,10 @@ impl Ledger {
             return;
         }
         let latest = self.order.entry(pair).or_default();
-        if *latest > item.number {
+        if *latest > item.number() {
             self.violation(ViolationKind::Reordered, key, item, at);
         } else {
-            *latest = item.number;
+            *latest = item.number();
         }
     }
 
@@ -347,6 +419,7 @@ impl Ledger {
             self.account.unfollowed += 1;
             return;
         };
+        self.is_named(&mut item);
         let heard = match self.items.get(name) {
             None => Vec::new(),
             Some(mut stranger) if stranger.stage == Stage::Stranger => {
@@ -354,6 +427,16 @@ impl Ledger {
                 self.histories.forget(&mut stranger.history);
                 self.items.remove(name);
                 self.account.open -= 1;
+                self.unheard_of -= 1;
+                heard
+            }
+            // Its name was only late.
+            Some(mut accused) if accused.stage == Stage::Unexpected => {
+                let heard = self.histories.steps(&accused.history);
+                self.histories.forget(&mut accused.history);
+                self.items.remove(name);
+                self.account.unexpected = self.account.unexpected.saturating_sub(1);
+                self.take_back(ViolationKind::Unexpected, name);
                 heard
             }
             Some(other) => {
@@ -376,8 +459,9 @@ impl Ledger {
         self.closed.push_back(key);
         if self.closed.len() > CLOSED_KEPT
             && let Some(oldest) = self.closed.pop_front()
-            && let Some(mut item) = self.items.remove(oldest)
+            && let Some(mut item) = self.items.get(oldest).filter(Item::is_closed)
         {
+            self.items.remove(oldest);
             self.histories.forget(&mut item.history);
         }
     }
@@ -395,6 +479,7 @@ impl Ledger {
             }
         }
         let omitted = Histories::omitted(&item.history);
-        self.account.violations.push(Violation { kind, at, item: key, history, omitted });
+        let name = self.names.item(key);
+        self.account.violations.push(Violation { kind, at, item: key, name, history, omitted });
     }
 }

@@ -114,13 +114,14 @@ impl Histories {
     }
 }
 
-const MARKS: [Mark; 11] = [
+const MARKS: [Mark; 12] = [
     Mark::Attempted,
+    Mark::Requested,
     Mark::Acknowledged,
     Mark::Refused,
     Mark::Unsure,
     Mark::Assigned,
-    Mark::Released,
+    Mark::Released { back_ms: 0 },
     Mark::Cancelled,
     Mark::Delivered,
     Mark::Completed,
@@ -131,7 +132,7 @@ const PUBLISHED: u8 = MARKS.len() as u8;
 
 fn code(mark: Mark) -> u8 {
     let like = |known: &Mark| match (known, mark) {
-        (Mark::Named(_), Mark::Named(_)) => true,
+        (Mark::Named(_), Mark::Named(_)) | (Mark::Released { .. }, Mark::Released { .. }) => true,
         (known, mark) => *known == mark,
     };
     MARKS.iter().position(like).map_or(PUBLISHED, |at| at as u8)

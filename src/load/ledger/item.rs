@@ -25,11 +25,14 @@ pub(super) struct Item {
     /// The hub owes it an end though it acknowledges nothing.
     pub published: bool,
     pub unsure: bool,
+    /// Asked for, and its name is not known.
+    pub nameless: bool,
     /// Assigned while another assignment stood, which may yet be explained.
     pub doubled: bool,
     pub sender: u32,
-    /// The how-manieth message of its sender.
-    pub number: u32,
+    /// Of what is published: the how-manieth message of its sender. Of what is not: until when it may wait for somebody, in
+    /// milliseconds. Eight bytes more would be sixteen million for a million items.
+    number: u32,
     /// Who has the job.
     pub holder: u32,
     /// Who had it when it was assigned once more.
@@ -41,7 +44,7 @@ pub(super) struct Item {
     pub history: Chain,
 }
 
-const MILLISECOND: Nanos = 1_000_000;
+pub(super) const MILLISECOND: Nanos = 1_000_000;
 
 impl Item {
     pub fn new(stage: Stage) -> Self {
@@ -51,6 +54,7 @@ impl Item {
             acknowledged: false,
             published: false,
             unsure: false,
+            nameless: false,
             doubled: false,
             sender: 0,
             number: 0,
@@ -78,6 +82,31 @@ impl Item {
 
     /// Rounded up, so that nothing counts as longer ago than it is.
     pub fn set_since(&mut self, at: Nanos) {
-        self.since = u32::try_from(at.div_ceil(MILLISECOND)).unwrap_or(u32::MAX);
+        self.since = millis(at);
     }
+
+    /// The how-manieth message of its sender it is.
+    pub fn number(&self) -> u32 {
+        if self.published { self.number } else { 0 }
+    }
+
+    /// It is a message, and the how-manieth of its sender.
+    pub fn publish(&mut self, number: u32) {
+        (self.published, self.number) = (true, number);
+    }
+
+    /// Until when it may wait for somebody.
+    pub fn back(&self) -> Nanos {
+        if self.published { 0 } else { Nanos::from(self.number) * MILLISECOND }
+    }
+
+    pub fn set_back(&mut self, at: Nanos) {
+        if !self.published {
+            self.number = millis(at);
+        }
+    }
+}
+
+fn millis(at: Nanos) -> u32 {
+    u32::try_from(at.div_ceil(MILLISECOND)).unwrap_or(u32::MAX)
 }

@@ -5,6 +5,10 @@
 //! Maelstrom's: *lost* was acknowledged and never came to its end, *recovered* came to its end though it was never
 //! acknowledged, *unexpected* was never asked for.
 //!
+//! **An answer that is late is no item that nobody asked for.** A hub under load may give a job to a worker long before whoever
+//! submitted it hears its name, or after that client has given up. So something unheard-of is held against the hub only if
+//! there are more of its kind than requests whose name is still not known.
+//!
 //! **Order.** Entries come from several shards, and one shard's batch may be behind another's. They are sorted by time, and
 //! accounted for once they are older than [`Config::window`]; what comes later than that is counted as `late`, and makes the
 //! account doubtful. Within one batch, equal times keep their order.
@@ -24,6 +28,7 @@ mod fold;
 mod history;
 mod item;
 mod items;
+mod names;
 mod recent;
 
 #[cfg(test)]
@@ -35,6 +40,7 @@ use crate::load::{Nanos, SECOND};
 
 pub use account::{Account, Step, Violation, ViolationKind};
 pub use fold::Ledger;
+pub use names::{Called, Names};
 
 /// Closed items that are remembered.
 pub const CLOSED_KEPT: usize = 1 << 18;
@@ -62,6 +68,8 @@ pub struct Entry {
 pub enum Mark {
     /// A job, or a subscription, was asked for by `party`. It has to be acknowledged and then to come to its end.
     Attempted,
+    /// The same, and the hub has yet to name it: until it does, the item goes by a key that nobody else knows.
+    Requested,
     /// A message was sent by `party` and should reach so many receivers. It needs no acknowledgement.
     Published { receivers: u32 },
     /// The hub has named an item that was attempted: `item` is from now on this key. What other connections
@@ -76,8 +84,8 @@ pub enum Mark {
     /// `party` was given the job.
     Assigned,
     /// `party` no longer has it: it failed so that it may be tried again, gave it back, or has gone. Noted when it is sent,
-    /// or when the connection is seen to end.
-    Released,
+    /// or when the connection is seen to end. The hub may take so many milliseconds until it gives it to somebody again.
+    Released { back_ms: u32 },
     /// The hub has confirmed a cancellation: the item's end.
     Cancelled,
     /// `party`, a receiver, got the message.
@@ -86,6 +94,13 @@ pub enum Mark {
     Completed,
     /// Whoever asked was told that it has failed for good: the item's end.
     Failed,
+}
+
+impl Mark {
+    /// Whether somebody asks for something that the hub then owes.
+    pub(crate) fn asks(self) -> bool {
+        matches!(self, Self::Attempted | Self::Requested | Self::Published { .. })
+    }
 }
 
 /// How a ledger judges.

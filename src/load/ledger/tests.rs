@@ -20,9 +20,12 @@ fn finished(config: Config, entries: &[Entry]) -> Account {
 }
 
 use Mark::{
-    Acknowledged, Assigned, Attempted, Cancelled, Completed, Delivered, Failed, Named, Published, Refused, Released,
+    Acknowledged, Assigned, Attempted, Cancelled, Completed, Delivered, Failed, Named, Published, Refused, Requested,
     Unsure,
 };
+
+/// Given back, to be given to somebody again at once.
+const RELEASED: Mark = Mark::Released { back_ms: 0 };
 
 #[rstest]
 #[case::done(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (9, 1, Completed)], &["attempted", "acknowledged", "completed"])]
@@ -44,9 +47,9 @@ use Mark::{
 #[case::assigned_long_after(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, CLIENT, Cancelled), (2_000, 1, Assigned)], &["attempted", "acknowledged", "cancelled", "assigned_after_cancellation"])]
 #[case::assignment_crossed_the_cancellation(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, CLIENT, Cancelled), (900, 1, Assigned), (901, 1, Completed)], &["attempted", "acknowledged", "cancelled"])]
 #[case::assigned_twice(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (3, 2, Assigned), (9, 2, Completed)], &["attempted", "acknowledged", "assigned_twice", "completed"])]
-#[case::given_back_before(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (3, 1, Released), (4, 2, Assigned), (9, 2, Completed)], &["attempted", "acknowledged", "completed"])]
-#[case::gone_and_heard_of_later(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (3, 2, Assigned), (900, 1, Released), (901, 2, Completed)], &["attempted", "acknowledged", "completed"])]
-#[case::gone_much_later(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (3, 2, Assigned), (1_500, 1, Released), (1_501, 2, Completed)], &["attempted", "acknowledged", "assigned_twice", "completed"])]
+#[case::given_back_before(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (3, 1, RELEASED), (4, 2, Assigned), (9, 2, Completed)], &["attempted", "acknowledged", "completed"])]
+#[case::gone_and_heard_of_later(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (3, 2, Assigned), (900, 1, RELEASED), (901, 2, Completed)], &["attempted", "acknowledged", "completed"])]
+#[case::gone_much_later(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (3, 2, Assigned), (1_500, 1, RELEASED), (1_501, 2, Completed)], &["attempted", "acknowledged", "assigned_twice", "completed"])]
 #[case::assigned_when_done(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (9, 1, Completed), (10, 2, Assigned)], &["attempted", "acknowledged", "assigned_twice", "completed"])]
 #[case::asked_for_again(&[(0, CLIENT, Attempted), (1, CLIENT, Unsure), (5, CLIENT, Attempted), (6, CLIENT, Acknowledged), (9, 1, Completed)], &["attempted", "acknowledged", "completed"])]
 #[case::a_strangers_story_goes_on(&[(0, 1, Assigned), (2_000, 1, Completed), (2_001, CLIENT, Acknowledged), (2_002, 1, Completed)], &["unexpected"])]
@@ -74,7 +77,7 @@ fn a_violation_tells_the_story_of_its_item() {
 fn a_long_story_keeps_its_beginning_and_its_end() {
     let mut story = vec![(0, CLIENT, Attempted), (1, CLIENT, Acknowledged)];
     for n in 0..50u64 {
-        story.extend([(2 + 2 * n, 1, Assigned), (3 + 2 * n, 1, Released)]);
+        story.extend([(2 + 2 * n, 1, Assigned), (3 + 2 * n, 1, RELEASED)]);
     }
     story.extend([(200, 3, Assigned), (201, 4, Completed)]);
     let account = finished(Config::default(), &entries(7, &story));
@@ -93,6 +96,72 @@ fn an_item_is_followed_under_the_name_that_the_hub_gives_it() {
     assert_eq!((account.attempted, account.acknowledged, account.completed, account.unexpected), (1, 1, 1, 0));
     assert_eq!(account.wrong_worker, 1, "the assignment that was heard of first is known");
     assert_eq!(account.open, 0);
+}
+
+/// Workers may hear of a job long before its client hears its name, or its client never does: the hub has been asked for it.
+#[rstest]
+#[case::heard_of_before(1, &[10], Some(5_000), 0, 0)]
+#[case::heard_of_and_never_named(1, &[10], None, 0, 1)]
+#[case::one_more_than_was_asked_for(1, &[10, 11], None, 1, 1)]
+#[case::one_more_and_the_name_is_late(1, &[10, 11], Some(5_000), 1, 0)]
+#[case::as_many_as_were_asked_for(3, &[10, 11], None, 0, 3)]
+#[case::asked_for_much_later(1, &[0], None, 1, 1)]
+fn a_late_answer_makes_nothing_unexpected(
+    #[case] requests: u64,
+    #[case] heard: &[u64],
+    #[case] named: Option<u64>,
+    #[case] unexpected: u64,
+    #[case] unanswered: u64,
+) {
+    let requested = if heard == [0] { 3_000 } else { 0 };
+    let mut all = Vec::new();
+    for n in 0..requests {
+        all.extend(entries(1 + n, &[(requested, CLIENT, Requested)]));
+    }
+    for (n, at) in heard.iter().enumerate() {
+        all.extend(entries(70 + n as u64, &[(*at, 1, Assigned)]));
+    }
+    if let Some(at) = named {
+        all.extend(entries(1, &[(at, CLIENT, Named(70))]));
+        all.extend(entries(70, &[(at, CLIENT, Acknowledged), (at + 1, 1, Completed)]));
+    }
+    // Time goes on between them, and what is heard is accounted for.
+    let mut ledger = Ledger::new(Config::default());
+    all.sort_by_key(|entry| entry.at);
+    for entry in &all {
+        ledger.rest(entry.at);
+        ledger.fold(&[*entry]);
+    }
+    let account = ledger.finish(60 * SECOND);
+    assert_eq!((account.unexpected, account.unanswered), (unexpected, unanswered));
+    assert_eq!(account.violations.len() as u64, unexpected);
+    assert_eq!((account.completed, account.open), (u64::from(named.is_some()), 0));
+}
+
+/// A job that has failed waits for its next try: that is not lost yet, and some time later it is.
+#[rstest]
+#[case::not_yet(20_000, 0, 1)]
+#[case::not_any_more(27_000, 1, 0)]
+fn what_waits_for_its_retry_is_not_lost(#[case] end: u64, #[case] lost: u64, #[case] unfinished: u64) {
+    let back = Mark::Released { back_ms: 15_000 };
+    let story = [(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (10_000, 1, back)];
+    let mut ledger = Ledger::new(Config::default());
+    ledger.fold(&entries(7, &story));
+    let account = ledger.finish(end * MS);
+    assert_eq!((account.lost, account.unfinished), (lost, unfinished));
+}
+
+#[test]
+fn a_violation_calls_its_item_and_its_parties_by_their_names() {
+    let mut names = Names::default();
+    names.push(Called::Item(7), b"job-7");
+    names.push(Called::Party(CLIENT), b"client 0");
+    let mut ledger = Ledger::new(Config::default());
+    ledger.learn(&names);
+    ledger.fold(&entries(7, &[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned)]));
+    let account = ledger.finish(60 * SECOND);
+    assert_eq!(account.violations[0].called(), "job-7");
+    assert_eq!((account.party(CLIENT).as_str(), account.party(1).as_str()), ("client 0", "1"));
 }
 
 #[test]
@@ -270,7 +339,7 @@ fn tell(number: u64, start: u64, fate: Fate, truth: &mut Account) -> Vec<Entry> 
             (vec![assigned, line(20, 2, Assigned), line(50, 2, Completed)], &mut truth.assigned_twice)
         }
         Fate::Returned => {
-            (vec![assigned, line(20, 1, Released), line(30, 2, Assigned), line(50, 2, Completed)], &mut truth.open)
+            (vec![assigned, line(20, 1, RELEASED), line(30, 2, Assigned), line(50, 2, Completed)], &mut truth.open)
         }
         Fate::WrongWorker => (vec![assigned, line(50, 2, Completed)], &mut truth.wrong_worker),
         Fate::NamedLate => {
@@ -279,7 +348,8 @@ fn tell(number: u64, start: u64, fate: Fate, truth: &mut Account) -> Vec<Entry> 
                 entry.item = named;
                 entry
             };
-            told = vec![asked[0], line(15, CLIENT, Named(named)), under(line(15, CLIENT, Acknowledged))];
+            told =
+                vec![line(0, CLIENT, Requested), line(15, CLIENT, Named(named)), under(line(15, CLIENT, Acknowledged))];
             (vec![under(assigned), under(done)], &mut truth.open)
         }
     };

@@ -45,6 +45,8 @@ pub struct Part {
     /// Values of each journey, the same wherever it uses them.
     pub lets: Vec<(String, Template)>,
     pub journey: Vec<Line>,
+    /// What a journey does that waits while its client gets another connection, before it waits again.
+    pub resumes: Vec<Line>,
     pub journey_name: String,
     /// The key of the item that a journey is about.
     pub item: Option<Template>,
@@ -130,8 +132,12 @@ pub struct Options {
     pub item: Option<Template>,
     pub to: Option<Template>,
     pub by: Option<Template>,
+    /// How long the hub may keep what is released until it gives it to somebody again.
+    pub back_within: Option<Template>,
     /// The name, bound by `as`, of what this is the answer to.
     pub answers: Option<(String, Span)>,
+    /// Another message that will do as well.
+    pub or: Option<(String, Option<Pattern>)>,
     /// The message of ours that another client sent and this one gets.
     pub delivers: Option<(String, Span)>,
     pub sent_at: Option<Template>,

@@ -105,6 +105,8 @@ pub struct Program {
     /// How many of its messages wait for answers that are timed.
     pub times: usize,
     pub journey: Option<JourneyId>,
+    /// Where the steps begin with which it goes on after another connection was made.
+    pub resumes: Option<usize>,
     /// The key of the item it is about.
     pub item: Option<Source>,
 }
@@ -141,6 +143,8 @@ pub enum Op {
         otherwise: usize,
     },
     Jump(usize),
+    /// A journey that has been resumed waits again where it waited.
+    Back,
     Hook(Box<Hook>),
     Close(u16),
 }
@@ -205,6 +209,8 @@ pub struct Marking {
     pub mark: MarkName,
     pub item: Option<Source>,
     pub by: Option<Source>,
+    /// Of what is released: how long the hub may keep it, in milliseconds.
+    pub back_ms: u32,
     /// Of what is published.
     pub receivers: Option<Receivers>,
 }

@@ -170,7 +170,7 @@ pub struct Ledger {
 pub struct Violation {
     pub kind: String,
     pub at_s: f64,
-    /// The hash of the item's id, 16 hexadecimal digits.
+    /// What the protocol calls it; where that is not known any more, a hash of it with 16 hexadecimal digits.
     pub item: String,
     pub history: Vec<Step>,
     /// Steps that were not kept, before the last one.
@@ -182,8 +182,8 @@ pub struct Violation {
 pub struct Step {
     pub at_s: f64,
     pub what: String,
-    /// Null where nobody is named.
-    pub party: Option<u32>,
+    /// What the protocol calls it, or its role and number. Null where nobody is named.
+    pub party: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -345,14 +345,14 @@ fn ledger(report: &LoadReport) -> Ledger {
     let violations = report.account.violations.iter().map(|violation| Violation {
         kind: violation.kind.name().to_owned(),
         at_s: seconds(violation.at),
-        item: format!("{:016x}", violation.item),
+        item: violation.called(),
         history: violation
             .history
             .iter()
             .map(|step| Step {
                 at_s: seconds(step.at),
                 what: word(step.what).to_owned(),
-                party: Some(step.party).filter(|party| *party != NOBODY),
+                party: Some(step.party).filter(|party| *party != NOBODY).map(|party| report.account.party(party)),
             })
             .collect(),
         omitted: violation.omitted,

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::LoadReport;
 use super::text::{grouped, nanos, percent, rate};
-use crate::load::ledger::{Mark, NOBODY, Violation, ViolationKind};
+use crate::load::ledger::{Account, Mark, NOBODY, Violation, ViolationKind};
 use crate::load::measure::{
     Count, Dense, ErrorKind, Gauge, JourneyCount, MessageCount, MessageTime, RunCount, RunTime, Timing,
 };
@@ -193,7 +193,7 @@ impl Page<'_> {
                 kind.name().to_uppercase().replace('_', " ")
             ));
             for violation in account.violations.iter().filter(|violation| violation.kind == kind).take(STORIES) {
-                self.line(&format!("                {}", story(violation)));
+                self.line(&format!("                {}", story(violation, &account)));
             }
         }
     }
@@ -273,36 +273,36 @@ impl Page<'_> {
     }
 }
 
-/// An item and what was noted of it: `00c0ffee12345678: 1.204 s attempted by 900, 1.205 s acknowledged`.
-fn story(violation: &Violation) -> String {
+/// An item and what was noted of it: `job-7c1: 1.204 s attempted by client 9, 1.205 s acknowledged`.
+fn story(violation: &Violation, account: &Account) -> String {
     let steps: Vec<String> = violation
         .history
         .iter()
         .map(|step| {
             let who = match step.what {
                 _ if step.party == NOBODY => String::new(),
-                Mark::Assigned | Mark::Delivered => format!(" to {}", step.party),
+                Mark::Assigned | Mark::Delivered => format!(" to {}", printable(&account.party(step.party))),
                 Mark::Acknowledged | Mark::Refused | Mark::Named(_) => String::new(),
-                _ => format!(" by {}", step.party),
+                _ => format!(" by {}", printable(&account.party(step.party))),
             };
             format!("{:.3} s {}{who}", step.at as f64 / 1e9, word(step.what))
         })
         .collect();
     let omitted = if violation.omitted > 0 { format!(" ({} more)", violation.omitted) } else { String::new() };
-    format!("{:016x}: {}{omitted}", violation.item, steps.join(", "))
+    format!("{}: {}{omitted}", printable(&violation.called()), steps.join(", "))
 }
 
 /// A mark in one word.
 pub fn word(mark: Mark) -> &'static str {
     match mark {
-        Mark::Attempted => "attempted",
+        Mark::Attempted | Mark::Requested => "attempted",
         Mark::Published { .. } => "published",
         Mark::Named(_) => "named",
         Mark::Acknowledged => "acknowledged",
         Mark::Refused => "refused",
         Mark::Unsure => "unsure",
         Mark::Assigned => "assigned",
-        Mark::Released => "released",
+        Mark::Released { .. } => "released",
         Mark::Cancelled => "cancelled",
         Mark::Delivered => "delivered",
         Mark::Completed => "completed",

@@ -17,7 +17,19 @@ use crate::source::Span;
 use crate::yaml::{Key, Node};
 
 /// Keys beside a step that only a plan knows; they are read by the plan.
-pub const OPTIONS: [&str; 8] = ["marks", "item", "to", "by", "answers", "delivers", "sent at", "may stay unanswered"];
+pub const OPTIONS: [&str; 11] = [
+    "marks",
+    "item",
+    "to",
+    "by",
+    "back within",
+    "answers",
+    "or",
+    "or where",
+    "delivers",
+    "sent at",
+    "may stay unanswered",
+];
 
 /// Reads the parts of one plan.
 pub struct Journeys<'a>(Reader<'a>);

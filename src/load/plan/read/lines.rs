@@ -154,6 +154,7 @@ pub fn options(node: &Node, beside: Beside, journeys: &mut Journeys<'_>) -> Opti
     });
     let mut template = |name: &str| node.get(name).map(|node| journeys.template(node));
     let (item, to, by, sent_at) = (template("item"), template("to"), template("by"), template("sent at"));
+    let back_within = template("back within");
     let answers = node.get("answers").and_then(|node| match node.text() {
         Some(name) => Some((name.to_owned(), node.span)),
         None => {
@@ -163,6 +164,11 @@ pub fn options(node: &Node, beside: Beside, journeys: &mut Journeys<'_>) -> Opti
     });
     let delivers =
         node.get("delivers").and_then(|node| journeys.message(node, Way::ToHub).map(|message| (message, node.span)));
+    let or = node.get("or").and_then(|other| {
+        let message = journeys.message(other, Way::FromHub)?;
+        let pattern = node.get("or where").map(|node| journeys.pattern(node, &message));
+        Some((message, pattern))
+    });
     let may_stay_unanswered = flag(node.get("may stay unanswered"), "`may stay unanswered`", journeys.diagnostics());
     let (sends, comes) = (beside == Beside::Sends, matches!(beside, Beside::Expects | Beside::Whenever));
     for (name, right) in [
@@ -170,7 +176,10 @@ pub fn options(node: &Node, beside: Beside, journeys: &mut Journeys<'_>) -> Opti
         ("item", sends || comes),
         ("by", sends || comes),
         ("to", sends),
+        ("back within", sends || comes),
         ("answers", beside == Beside::Expects),
+        ("or", beside == Beside::Expects),
+        ("or where", beside == Beside::Expects && node.get("or").is_some()),
         ("delivers", comes),
         ("sent at", comes),
         ("may stay unanswered", beside == Beside::Expects),
@@ -194,11 +203,16 @@ pub fn options(node: &Node, beside: Beside, journeys: &mut Journeys<'_>) -> Opti
         }
         _ => {}
     }
+    if let Some(node) = node.get("back within")
+        && marks.is_none_or(|(mark, _)| mark != MarkName::Released)
+    {
+        journeys.error(node.span, "`back within` is about what is released", "write `marks: released`");
+    }
     if delivers.is_some() != sent_at.is_some() {
         let help = "write `delivers: MESSAGE` and `sent at: \"${heard.data.at}\"`, where it was put with `due_ns()`";
         journeys.error(node.span, "`delivers` and `sent at` belong together", help);
     }
-    Options { marks, item, to, by, answers, delivers, sent_at, may_stay_unanswered }
+    Options { marks, item, to, by, back_within, answers, or, delivers, sent_at, may_stay_unanswered }
 }
 
 /// What a load plan can do: what is left is for `hubproof check`, which looks at every frame for as long as it takes.

@@ -13,7 +13,7 @@ use crate::scenario::read::shape::{flag, keys, list, mapping, text};
 use crate::source::Span;
 use crate::yaml::{Key, Kind, Node};
 
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 20] = [
     "plays",
     "with",
     "population",
@@ -33,6 +33,7 @@ const KEYS: [&str; 19] = [
     "journey",
     "item",
     "steps",
+    "resumes",
 ];
 
 /// Most clients of one role: more than any machine has ports for.
@@ -141,14 +142,15 @@ fn part(key: &Key, node: &Node, plays: Option<(&str, Span)>, journeys: &mut Jour
     for node in list(node.get("meanwhile"), "`meanwhile`", "- every: 30s", journeys.diagnostics()) {
         journeys.inside(|journeys| meanwhile(node, &mut periodic, &mut reactions, journeys));
     }
-    let (lets, journey, item) = journeys.inside(|journeys| {
+    let (lets, journey, resumes, item) = journeys.inside(|journeys| {
         let entries = mapping(node.get("let"), "`let`", journeys.diagnostics());
         let lets = journeys.values(entries);
         let steps = node.get("steps").map_or_else(Vec::new, |steps| lines::read(steps, journeys));
+        let resumes = node.get("resumes").map_or_else(Vec::new, |steps| lines::read(steps, journeys));
         // Behind the steps: the key is bound by one of them.
-        (lets, steps, node.get("item").map(|item| journeys.template(item)))
+        (lets, steps, resumes, node.get("item").map(|item| journeys.template(item)))
     });
-    for line in journey.iter().chain(periodic.iter().flat_map(|periodic| &periodic.steps)) {
+    for line in journey.iter().chain(&resumes).chain(periodic.iter().flat_map(|periodic| &periodic.steps)) {
         if let Some(span) = connects(line) {
             journeys.error(
                 span,
@@ -163,6 +165,7 @@ fn part(key: &Key, node: &Node, plays: Option<(&str, Span)>, journeys: &mut Jour
         opening,
         lets,
         journey,
+        resumes,
         journey_name: text(node.get("journey"), "`journey`", journeys.diagnostics()).unwrap_or(&key.name).to_owned(),
         item,
         party,

@@ -317,6 +317,14 @@ impl<'a> Compiler<'a> {
             self.bind(name, named);
         }
         self.lines(&part.journey);
+        if !part.resumes.is_empty() {
+            let jump = self.program.ops.len();
+            self.program.ops.push(super::Op::Jump(0));
+            self.program.resumes = Some(jump + 1);
+            self.lines(&part.resumes);
+            self.program.ops.push(super::Op::Back);
+            self.program.ops[jump] = super::Op::Jump(self.program.ops.len());
+        }
         self.program.item = part.item.as_ref().and_then(|written| self.source(written));
         self.scopes.pop();
         let id = JourneyId(self.carried.journeys.len() as u16);

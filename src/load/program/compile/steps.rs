@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::message::cut;
 use super::scope::{Named, Resolved, Scope};
-use super::wanted::{Wait, conditions};
+use super::wanted::{Wait, conditions as conditions_of};
 use super::{Compiler, nanos};
 use crate::duration::parse_duration;
 use crate::load::Nanos;
@@ -217,7 +217,7 @@ impl<'a> Compiler<'a> {
             MessageName::Named(name) => Some(self.id(name)),
             _ => None,
         };
-        let conditions = pattern.as_ref().map(|pattern| conditions(self, pattern)).unwrap_or_default();
+        let conditions = pattern.as_ref().map(|pattern| conditions_of(self, pattern)).unwrap_or_default();
         let correlated = conditions.iter().any(super::wanted::Condition::is_of_a_journey);
         let bits = self.program.ops.iter().filter(|op| matches!(op, Op::Expect(e) if e.early.is_some())).count() as u8;
         let answers = self.answered(message, options);
@@ -232,6 +232,11 @@ impl<'a> Compiler<'a> {
         // Behind the binding: what is measured stands in what comes.
         let measured = self.measured(options);
         self.waits.push(Wait { program: self.programs.len(), op, message, conditions, binding });
+        if let Some((other, pattern)) = &options.or {
+            let conditions = pattern.as_ref().map(|pattern| conditions_of(self, pattern)).unwrap_or_default();
+            let message = Some(self.id(other));
+            self.waits.push(Wait { program: self.programs.len(), op, message, conditions, binding });
+        }
         self.program.ops.push(Op::Expect(Box::new(Expect {
             message,
             within,
@@ -297,7 +302,12 @@ impl<'a> Compiler<'a> {
         let Some(written) = written else { return nanos(self.script.patience) };
         let mut sources = Vec::new();
         let value = self.marked(written, &mut sources);
-        let time = value.as_str().filter(|_| sources.is_empty()).and_then(|text| parse_duration(text).ok());
+        let time = match &value {
+            _ if !sources.is_empty() => None,
+            Value::String(text) => parse_duration(text).ok(),
+            // A setting that is a time is a number of seconds in expressions.
+            value => value.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+        };
         if time.is_none() {
             let mut span = None;
             written.expressions(&mut |expr| span = span.or(Some(expr.span)));
@@ -335,7 +345,9 @@ impl<'a> Compiler<'a> {
             },
             _ => None,
         };
-        Some(Marking { mark, item, by, receivers })
+        let back = options.back_within.as_ref().map_or(0, |written| self.time(Some(written)) / 1_000_000);
+        let back_ms = u32::try_from(back).unwrap_or(u32::MAX);
+        Some(Marking { mark, item, by, back_ms, receivers })
     }
 
     fn hook(&mut self, step: &Step, hook: &model::Hook, options: &Options) {
