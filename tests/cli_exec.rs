@@ -302,10 +302,14 @@ fn a_fuzzed_hub_that_falls_is_started_again() {
     let report = report(&done);
     let protocol = &report["protocols"][0];
     let oracles = &protocol["fuzzed"]["oracles"];
-    assert_eq!(oracles["FUZZ-LIVES"], serde_json::json!({ "held": 58, "broken": 2 }), "{oracles}");
-    assert_eq!(oracles["FUZZ-SERVES-OLD"], serde_json::json!({ "held": 58, "broken": 0 }), "{oracles}");
+    let of = |oracle: &str, what: &str| oracles[oracle][what].as_u64().unwrap();
+    let fell = of("FUZZ-LIVES", "broken");
+    assert!(fell > 0, "{oracles}");
+    assert_eq!(of("FUZZ-LIVES", "held"), 60 - fell, "{oracles}");
+    assert!(of("FUZZ-SERVES-OLD", "held") >= 60 - fell, "{oracles}");
+    assert_eq!(of("FUZZ-SERVES-OLD", "broken"), 0, "{oracles}");
     let crashes = protocol["processes"][0]["crashes"].as_array().unwrap();
-    assert_eq!(crashes.iter().filter(|crash| !crash["blamed"].is_null()).count(), 2, "{crashes:?}");
+    assert_eq!(crashes.iter().filter(|crash| !crash["blamed"].is_null()).count() as u64, fell, "{crashes:?}");
     hub.assert_gone();
 }
 

@@ -315,6 +315,8 @@ fn within(material: &Material, moment: Moment, placement: Placement, sites: &Arc
             steps.push(json!({ "sender joins": null }));
             SENDER.to_owned()
         }
+        // Several at once have no id that one message could name.
+        _ if actors.get(spoken.actor).is_some_and(Value::is_array) => return None,
         _ => spoken.actor.to_owned(),
     };
     let keys =
