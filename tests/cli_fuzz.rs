@@ -157,7 +157,7 @@ fn a_hub_that_is_gone_is_restarted_by_the_targets_hook() {
     let done = fuzz(&[&[url.as_str()], &cases[..]].concat()).ends_with(1);
     assert!(done.out.contains("fail[FUZZ-LIVES]"), "{}", done.out);
     assert!(!done.out.contains("The run ended early"), "{}", done.out);
-    assert!(done.last_line().starts_with("FAIL qi: 2"), "{}", done.out);
+    assert!(done.last_line().starts_with("FAIL qi: 200 cases of seed 1"), "{}", done.out);
 }
 
 #[test]
@@ -169,6 +169,17 @@ fn a_hook_that_fails_ends_the_run() {
         fuzz(&[&url, "--protocol", "qi", "--seed", "1", "--time", "100s", "-j", "4", "--set", &hook]).ends_with(1);
     let said = done.out.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(said.contains("the hook `restart` was answered with status 500"), "{}", done.out);
+}
+
+#[test]
+fn a_run_ends_when_enough_has_been_found() {
+    let base = ["--protocol", "qi", "--fault", "qi-fuzz-emoji-leaks", "--seed", "1", "--cases", "100000", "-j", "4"];
+    let done = fuzz(&[&base[..], &["--max-findings", "1", "--report", "json=-"]].concat()).ends_with(1);
+    let report: Value = serde_json::from_str(&done.out).unwrap();
+    let fuzzed = &report["protocols"][0]["fuzzed"];
+    assert!(fuzzed["oracles"]["FUZZ-ISOLATES"]["broken"].as_u64() > Some(0), "{fuzzed}");
+    assert!(fuzzed["cases"].as_u64() < Some(20_000), "{}", fuzzed["cases"]);
+    assert!(done.err.contains("enough has been found"), "{}", done.err);
 }
 
 /// Where the hub says something new, more of the kind is said to it: other cells have fewer cases than without.

@@ -44,6 +44,8 @@ pub enum Habit {
     Echo,
     /// Says nothing ever.
     Silent,
+    /// Neither says nor reads anything.
+    Deaf,
     /// Closes with 1011.
     Closes,
     /// Closes with 1011 and hangs up, without a word from us.
@@ -170,6 +172,7 @@ async fn converse_badly(mut stream: TcpStream, habit: Habit, unrelated: &str) ->
     let text = |text: &str| frame(0x81, text.as_bytes());
     match habit {
         Habit::Silent => linger(&mut stream).await,
+        Habit::Deaf => std::future::pending().await,
         Habit::Closes => say(stream, &frame(0x88, b"\x03\xf3out of order")).await,
         Habit::ClosesAndHangsUp => stream.write_all(&frame(0x88, b"\x03\xf3out of order")).await,
         Habit::GarbageBytes => say(stream, &[0xff; 64]).await,

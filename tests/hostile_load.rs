@@ -5,7 +5,7 @@ use std::time::Duration;
 use rstest::rstest;
 use serde_json::Value;
 
-use crate::cli_process::hubproof;
+use crate::cli_process::{Serving, hubproof};
 use crate::hostile_hubs::{Habit, HostileHub};
 
 /// MiB that a run may hold: 250 for all that each shard keeps of unfinished messages, 16 for what waits to be validated, the
@@ -43,4 +43,73 @@ fn whatever_a_hub_pours_out(#[case] habit: Habit, #[case] counted: &str) {
     assert!(report["counts"][counted]["whole_run"].as_u64() > Some(0), "{}", report["counts"]);
     assert!(done.took < Duration::from_secs(60), "{:?}", done.took);
     assert!(done.peak < most_memory() && (done.peak > 0 || !cfg!(target_os = "linux")), "{} MiB", done.peak);
+}
+
+/// On each of sixty connections less waits than one of them may leave unread, and on all together more than all may.
+const LONG_MESSAGES: &str = r#"
+title: Long messages
+phases: { warm_up: 0s, duration: 2s, drain: 1s }
+roles:
+  session:
+    plays: caller
+    population: 60
+    arrivals: 800
+    at_a_time: 20
+    steps:
+      - sends: extended_request
+        with: { session_id: "${uuid()}", command: "${repeat('x', 1000000)}" }
+        as: asked
+      - expects: extended_reply_success
+        where: { session_id: "${asked.session_id}" }
+"#;
+
+#[test]
+fn a_hub_that_does_not_read() {
+    let hub = HostileHub::start(Habit::Deaf, "");
+    let (report, peak) = loaded(&hub.url(), "qi", LONG_MESSAGES, 3);
+    assert!(report["counts"]["errors.lost"]["whole_run"].as_u64() > Some(0), "{}", report["counts"]);
+    let shards = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    // 64 MiB may wait in each shard, and as much may be in the buffers that grow.
+    assert!(peak < 130 * shards + 100 && (peak > 0 || !cfg!(target_os = "linux")), "{peak} MiB");
+}
+
+/// More than any machine can work out in the time.
+const TOO_MUCH: &str = r#"
+title: Requests that take long to make
+phases: { warm_up: 0s, duration: 3s, drain: 1s }
+roles:
+  task:
+    population: 100
+    arrivals: 100000
+    at_a_time: 100
+    journey: line
+    steps:
+      - sends: log_request
+        with: { posted: false, req_id: "${(range(5000) | sum) + self.turn}" }
+        as: asked
+      - expects: log_response
+        where: { rsp_id: "${asked.req_id}" }
+        answers: asked
+"#;
+
+/// What is then late is not the hub's answer, and the run says so.
+#[test]
+fn a_generator_with_too_much_to_do_is_not_believed() {
+    let hub = Serving::start(["gator"], 1);
+    let (report, _) = loaded(hub.url("gator"), "gator", TOO_MUCH, 3);
+    let reasons = report["validity"]["reasons"].as_array().unwrap();
+    let reasons: Vec<&str> = reasons.iter().map(|reason| reason["code"].as_str().unwrap()).collect();
+    assert_ne!(report["validity"]["verdict"], "valid");
+    assert!(reasons.contains(&"send-delay"), "{}", report["validity"]);
+}
+
+/// A run of a plan: its report, and the most memory it had.
+fn loaded(url: &str, protocol: &str, plan: &str, code: i32) -> (Value, u64) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("plan.yaml");
+    std::fs::write(&file, plan).unwrap();
+    let arguments = ["load", url, "--protocol", protocol, "--plan", file.to_str().unwrap()];
+    let numbers = ["--ramp", "100ms", "--seed", "7", "--report", "json=-"];
+    let done = hubproof(arguments.into_iter().chain(numbers)).ends_with(code);
+    (serde_json::from_str(&done.out).unwrap(), done.peak)
 }

@@ -165,12 +165,10 @@ impl Hub {
             }
             // Behind the lock, so that time never goes back.
             let result = step(&mut owned, self.start.elapsed());
-            let earlier = match (owned.machine.deadline(), owned.alarm) {
-                (Some(wanted), Some(alarm)) => wanted < alarm,
-                (wanted, _) => wanted.is_some(),
-            };
+            let wanted = owned.machine.deadline();
+            let earlier = wanted.is_some_and(|wanted| owned.alarm.is_none_or(|alarm| wanted < alarm));
             if earlier {
-                owned.alarm = owned.machine.deadline();
+                owned.alarm = wanted;
             }
             (result, std::mem::take(&mut owned.woken), earlier)
         };

@@ -6,6 +6,7 @@ mod ground;
 mod restart;
 mod save;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,9 @@ pub struct FuzzArgs {
     /// How long new cases are begun, over all protocols: 30s, 5m
     #[arg(long, value_name = "TIME", value_parser = target::parse_duration)]
     time: Option<Duration>,
+    /// Begin no more cases of a protocol once so many different things have been found
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    max_findings: Option<u64>,
     /// What the cases are drawn from: the same seed, the same cases
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -259,16 +263,17 @@ async fn go(
             let (stop, interrupt) = watch::channel(false);
             let (against, options) = (against.clone(), Arc::clone(&options));
             let stage = Stage { hub: Arc::clone(&hub), options, against, events, interrupt };
-            let (playing, cases) = (Arc::clone(campaign), Arc::clone(&cases));
+            let (playing, cases, enough) = (Arc::clone(campaign), Arc::clone(&cases), Arc::clone(&watched.enough));
             // Whoever holds the lock takes a number, and does nothing else.
-            let turn = std::iter::from_fn(move || cases.lock().unwrap_or_else(PoisonError::into_inner).next());
+            let next = move || cases.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let turn = std::iter::from_fn(move || if enough.load(Ordering::Relaxed) { None } else { next() });
             let running = tokio::spawn(async move { Ok(campaign::run(playing, stage, turn).await) });
             let followed = hub::follow(running, inbox, &stop, ground.signals, |heard| watched.hear(heard)).await;
             let (signals, gone) = followed.inspect_err(|_| watched.progress.finish())?;
             asked_to_stop = signals;
             let Some(Some(gone)) = gone else { break };
             watched.outcome.gone(campaign, gone.report, &gone.under_way);
-            if asked_to_stop > 0 || restarts == RESTARTS {
+            if asked_to_stop > 0 || restarts == RESTARTS || watched.enough.load(Ordering::Relaxed) {
                 break;
             }
             watched.progress.note("the hub is gone; it is being restarted".to_owned());
@@ -329,16 +334,20 @@ struct Watched<'a> {
     progress: Progress,
     begun: Instant,
     noted: Instant,
+    /// So much has been found that nothing more is looked for.
+    most: Option<u64>,
+    enough: Arc<AtomicBool>,
 }
 
 /// How often progress says how far it is.
 const NOTE_EVERY: Duration = Duration::from_millis(200);
 
 impl<'a> Watched<'a> {
-    fn new(campaign: &'a Campaign, choice: &'a Choice) -> Self {
+    fn new(campaign: &'a Campaign, choice: &Choice) -> Self {
         let now = Instant::now();
         let progress = Progress::new(choice.count(), "cases");
-        Self { campaign, adaptive: choice.adaptive(), outcome: Outcome::default(), progress, begun: now, noted: now }
+        let (adaptive, outcome, most) = (choice.adaptive(), Outcome::default(), choice.most_findings());
+        Self { campaign, adaptive, outcome, progress, begun: now, noted: now, most, enough: Arc::default() }
     }
 
     fn hear(&mut self, heard: Heard) {
@@ -349,6 +358,10 @@ impl<'a> Watched<'a> {
                     adaptive.see(self.campaign, &report);
                 }
                 self.outcome.feed(self.campaign, *report);
+                let enough = self.most.is_some_and(|most| self.outcome.findings() as u64 >= most);
+                if enough && !self.enough.swap(true, Ordering::Relaxed) {
+                    self.progress.line("enough has been found: the cases under way end, and no more are begun");
+                }
                 if self.noted.elapsed() >= NOTE_EVERY {
                     self.noted = Instant::now();
                     self.progress.note(self.so_far());

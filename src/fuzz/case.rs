@@ -15,7 +15,7 @@ use super::payload::{self, Change, Class, Edit};
 use super::seed::Dice;
 use super::shape::{Branches, Shape};
 use super::value;
-use crate::pack::MessageType;
+use crate::pack::{Level, MessageType, Pack};
 use crate::scenario::compose;
 use crate::scenario::read::verbs::Verb;
 
@@ -334,7 +334,7 @@ fn within(material: &Material, moment: Moment, placement: Placement, sites: &Arc
         keys: keys.collect(),
         lets: script.root.get("let").cloned(),
         steps,
-        rest: if placement == Placement::Outside { rest(&script.steps[moment.step..]) } else { Vec::new() },
+        rest: if placement == Placement::Outside { rest(&material.pack, &script.steps[moment.step..]) } else { Vec::new() },
         with,
         without,
         sites: Arc::clone(sites),
@@ -362,7 +362,7 @@ const SILENCE: &str = "300ms";
 const REST: usize = 8;
 
 /// How a conversation goes on, as far as that takes no time: what it expects must come.
-fn rest(steps: &[Value]) -> Vec<Value> {
+fn rest(pack: &Pack, steps: &[Value]) -> Vec<Value> {
     let timeless = |step: &&Value| {
         head(step).is_some_and(|(head, _)| {
             !matches!(head.verb, Verb::Wait | Verb::Retry | Verb::Either) && step.get("for").is_none()
@@ -372,8 +372,11 @@ fn rest(steps: &[Value]) -> Vec<Value> {
     for step in steps.iter().take_while(timeless).take(REST) {
         let Some(mut plain) = unjudged(step) else { continue };
         let expects = head(step).is_some_and(|(head, _)| matches!(head.verb, Verb::Expects | Verb::ExpectsOneOf));
-        // What no rule demands a hub may lack, or do otherwise, without anybody's disturbing.
-        if let (true, true, Some(members)) = (expects, demands(step), plain.as_object_mut()) {
+        if let (true, Some(rules), Some(members)) = (expects, step.get("rules"), plain.as_object_mut()) {
+            // What is only allowed need not come, without anybody's disturbing, and then it goes on otherwise.
+            if !demand(pack, rules) {
+                break;
+            }
             members.insert("rules".to_owned(), json!(["FUZZ-UNDISTURBED"]));
         }
         rest.push(plain);
@@ -384,10 +387,11 @@ fn rest(steps: &[Value]) -> Vec<Value> {
     rest
 }
 
-/// Whether a rule stands behind a step that is more than a permission.
-fn demands(step: &Value) -> bool {
-    let mut rules = step.get("rules").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-    rules.any(|rule| !rule.ends_with(" as may"))
+/// Whether any of a step's rules is more than advice or a permission.
+fn demand(pack: &Pack, rules: &Value) -> bool {
+    let mut rules = rules.as_array().into_iter().flatten().filter_map(Value::as_str);
+    // What is lowered has its level behind its name.
+    rules.any(|rule| pack.rules.get(rule).is_some_and(|rule| rule.level == Level::Must))
 }
 
 pub(super) fn overrides(step: &Value, actor: &str) -> (Value, Vec<String>) {

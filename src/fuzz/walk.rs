@@ -223,8 +223,10 @@ impl<'a> Walk<'a> {
         let mut with = Map::new();
         for leaf in self.ground.leaves(message) {
             let Some(now) = base.pointer(&leaf.pointer).and_then(Value::as_str) else { continue };
+            // What is made anew each time names this message and no other: who says it again may hear of it twice.
+            let anew = ["uuid(", "unique("].iter().any(|made| now.contains(made));
             // Who says it stays, but now and then somebody speaks as another.
-            if now.contains("${") && !dice.once_in(12) {
+            if now.contains("${") && (anew || !dice.once_in(12)) {
                 continue;
             }
             let fitting: Vec<&Known> = self.known.iter().filter(|known| known.written != now).collect();

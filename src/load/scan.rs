@@ -280,7 +280,7 @@ pub fn item(raw: &[u8]) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use proptest::prelude::*;
     use rstest::rstest;
@@ -356,11 +356,13 @@ mod tests {
         assert_ne!(item(br#""a-b""#), item(br#""a-c""#));
     }
 
-    fn any_json() -> impl Strategy<Value = Value> {
+    /// JSON with names and texts that have to be escaped.
+    pub fn any_json() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),
             any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
             "[a-c\"\\\\{}\\[\\]:,é ]{0,6}".prop_map(Value::from),
         ];
         leaf.prop_recursive(4, 40, 5, |inner| {

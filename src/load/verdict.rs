@@ -243,12 +243,16 @@ fn spread(n: f64) -> f64 {
     n * (n - 1.0) * (2.0 * n + 5.0)
 }
 
+/// Bytes that have just come, or are a goodbye: no more than this is not behind.
+const UNREAD: u64 = 64 << 10;
+
 fn backlog(judgement: &mut Judgement, account: &Account, intervals: &[Interval], circumstances: Circumstances) {
     let last = |gauge: Gauge| intervals.last().map_or(0, |interval| interval.gauges[gauge as usize].last);
+    let unread = last(Gauge::Unread);
     let counts = [
         (account.unfinished, "items were not at their end when the run was, though the hub was still at work"),
         (circumstances.undrained, "journeys were still under way when the drain was over"),
-        (last(Gauge::Unread), "bytes had arrived and were not read when the run ended"),
+        (if unread > UNREAD { unread } else { 0 }, "bytes had arrived and were not read when the run ended"),
     ];
     for (number, text) in counts.iter().filter(|(number, _)| *number > 0) {
         judgement.add(Validity::Suspect, "backlog", format!("{} {text}", grouped(*number)));
@@ -303,7 +307,8 @@ mod tests {
     #[case::core(Run { busy: 0.95, ..Run::default() }, Validity::Suspect, &["core"])]
     #[case::missed(Run { missed: 1, ..Run::default() }, Validity::Suspect, &["missed-ticks"])]
     #[case::no_client(Run { no_client: 1, ..Run::default() }, Validity::Suspect, &["no-client"])]
-    #[case::unread(Run { unread: 5, ..Run::default() }, Validity::Suspect, &["backlog"])]
+    #[case::unread(Run { unread: 70_000, ..Run::default() }, Validity::Suspect, &["backlog"])]
+    #[case::just_come(Run { unread: 700, ..Run::default() }, Validity::Valid, &[])]
     #[case::own_error(Run { internal: 1, ..Run::default() }, Validity::Suspect, &["own-errors"])]
     #[case::own_errors(Run { internal: 300, ..Run::default() }, Validity::Invalid, &["own-errors"])]
     #[case::trend(Run { slower: MS, ..Run::default() }, Validity::Suspect, &["trend"])]

@@ -22,6 +22,7 @@ pub struct Choice {
     messages: Vec<String>,
     oddities: Vec<String>,
     adaptive: bool,
+    most_findings: Option<u64>,
 }
 
 impl Choice {
@@ -34,7 +35,8 @@ impl Choice {
         let (messages, oddities) = (arguments.message.clone(), arguments.mutation.clone());
         let cases = arguments.cases.or(arguments.time.is_none().then_some(CASES));
         let (numbers, time) = (arguments.case.clone(), arguments.time);
-        let choice = Self { numbers, cases, time, messages, oddities, adaptive: arguments.adaptive };
+        let (adaptive, most_findings) = (arguments.adaptive, arguments.max_findings);
+        let choice = Self { numbers, cases, time, messages, oddities, adaptive, most_findings };
         let known = |of: &dyn Fn(&Campaign, &Cell) -> String| -> BTreeSet<String> {
             campaigns
                 .iter()
@@ -62,6 +64,11 @@ impl Choice {
     pub fn count(&self) -> Option<usize> {
         let count = if self.numbers.is_empty() { self.cases } else { Some(self.numbers.len() as u64) };
         count.map(|count| usize::try_from(count).unwrap_or(usize::MAX))
+    }
+
+    /// After how many findings of a protocol no more is looked for.
+    pub fn most_findings(&self) -> Option<u64> {
+        self.most_findings
     }
 
     /// What steers the cases of a protocol, where something is to.

@@ -85,7 +85,6 @@ pub async fn run(
     };
     best.about.facts.push(("search".to_owned(), search.shown(text)));
     reports::write_out(&best, sinks)?;
-    print(&search.shown(text));
     Ok(best.exit_code())
 }
 

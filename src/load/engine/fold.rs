@@ -110,9 +110,9 @@ impl Run {
                     self.ledger.learn(&names);
                     self.ledger.fold(&entries);
                 }
-                Ok(Parcel::Intervals(intervals)) => {
-                    for interval in intervals {
-                        if self.series.add(interval).is_none() {
+                Ok(Parcel::Intervals(tallies)) => {
+                    for tally in tallies {
+                        if self.series.add(tally).is_none() {
                             continue;
                         }
                         let Some(interval) = self.series.intervals().last() else { continue };

@@ -148,6 +148,7 @@ impl Visitor<'_> for Name<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::scan::tests::any_json;
     use proptest::prelude::*;
     use rstest::rstest;
 
@@ -171,26 +172,9 @@ mod tests {
         assert_eq!(renewed.map(|tree| tree.to_string()), fresh.map(|tree| tree.to_string()));
     }
 
-    fn any_tree() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![
-            Just(Value::Null),
-            any::<bool>().prop_map(Value::from),
-            any::<i64>().prop_map(Value::from),
-            any::<f64>().prop_map(Value::from),
-            "[a-c\"\\\\é]{0,3}".prop_map(Value::from),
-        ];
-        leaf.prop_recursive(3, 20, 4, |inner| {
-            prop_oneof![
-                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-                prop::collection::vec(("[a-c]", inner), 0..4)
-                    .prop_map(|members| Value::Object(members.into_iter().collect())),
-            ]
-        })
-    }
-
     proptest! {
         #[test]
-        fn whatever_it_was_before(values in prop::collection::vec(any_tree(), 1..6), cut in 0..40_usize) {
+        fn whatever_it_was_before(values in prop::collection::vec(any_json(), 1..6), cut in 0..40_usize) {
             let mut tree = Value::Null;
             for value in values {
                 let text = value.to_string();

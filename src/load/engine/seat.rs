@@ -28,6 +28,8 @@ pub struct Seat {
 #[derive(Default)]
 pub struct Line {
     pub out: Vec<u8>,
+    /// How much of it was left when it was last written.
+    pub left: usize,
     /// Frames may be sent.
     pub open: bool,
     /// We have said goodbye.
@@ -65,6 +67,7 @@ impl Seat {
             }
         }
         self.line.written(done);
+        self.line.left = self.line.out.len();
         if self.line.out.len() > UNWRITTEN {
             return Err(std::io::ErrorKind::StorageFull.into());
         }

@@ -3,7 +3,7 @@
 use std::sync::mpsc::SyncSender;
 
 use crate::load::ledger::{Called, Entry, Names};
-use crate::load::measure::Interval;
+use crate::load::measure::Tally;
 
 /// Entries that are told together.
 const BATCH: usize = 1024;
@@ -15,7 +15,7 @@ pub const PARCELS: usize = 1024;
 pub enum Parcel {
     /// What they are about goes by these names.
     Entries(Vec<Entry>, Names),
-    Intervals(Vec<Interval>),
+    Intervals(Vec<Tally>),
     /// Journeys that are under way in a shard, and are waited for at the end.
     UnderWay {
         shard: usize,

@@ -37,17 +37,32 @@ pub enum DecodeError {
 /// Bytes of the encoding that stand before the counts.
 const HEADER: usize = 40;
 
-impl Compact {
-    pub fn new<C: hdrhistogram::Counter>(histogram: &Histogram<C>) -> Self {
+/// Makes histograms compact, one after the other, in the same room.
+pub struct Press(V2Serializer);
+
+impl Default for Press {
+    fn default() -> Self {
+        Self(V2Serializer::new())
+    }
+}
+
+impl Press {
+    pub fn compact<C: hdrhistogram::Counter>(&mut self, histogram: &Histogram<C>) -> Compact {
         if histogram.is_empty() {
-            return Self::default();
+            return Compact::default();
         }
         let mut bytes = Vec::new();
-        match V2Serializer::new().serialize(histogram, &mut bytes) {
-            Ok(_) => Self(bytes.into_boxed_slice()),
+        match self.0.serialize(histogram, &mut bytes) {
+            Ok(_) => Compact(bytes.into_boxed_slice()),
             // Only writing can fail, and a vector takes everything.
-            Err(_) => Self::default(),
+            Err(_) => Compact::default(),
         }
+    }
+}
+
+impl Compact {
+    pub fn new<C: hdrhistogram::Counter>(histogram: &Histogram<C>) -> Self {
+        Press::default().compact(histogram)
     }
 
     /// Reads what [`Compact::bytes`] gave, perhaps from a file: the bounds are checked before anything is allocated.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::histogram::Compact;
+use super::histogram::{Compact, HIGHEST};
 use super::layout::Gauge;
 use crate::load::Nanos;
 
@@ -68,6 +68,40 @@ pub struct Core {
     pub busy: f64,
 }
 
+/// How long something took, and which histogram it belongs into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample(u64);
+
+/// Bits of a sample that are its nanoseconds: more than an hour, the longest that a histogram holds.
+const TIME: u32 = 48;
+
+impl Sample {
+    /// `timing` is a place in the [`super::Layout`]; longer than [`HIGHEST`] is as long as that.
+    pub fn new(timing: usize, took: Nanos) -> Self {
+        Self((timing as u64) << TIME | took.min(HIGHEST))
+    }
+
+    pub fn timing(self) -> usize {
+        (self.0 >> TIME) as usize
+    }
+
+    pub fn took(self) -> Nanos {
+        self.0 & ((1 << TIME) - 1)
+    }
+}
+
+/// What one shard has noted from `from` until before `to`. Counts stand where the [`super::Layout`] says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tally {
+    pub from: Nanos,
+    pub to: Nanos,
+    pub phase: Phase,
+    pub samples: Vec<Sample>,
+    pub counts: Vec<u64>,
+    pub gauges: [Level; Gauge::ALL.len()],
+    pub cores: Vec<Core>,
+}
+
 /// What happened from `from` until before `to`. Histograms and counts stand where the [`super::Layout`] says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Interval {
@@ -86,9 +120,24 @@ impl Interval {
         (self.to - self.from) as f64 / crate::load::SECOND as f64
     }
 
-    /// Takes in what another shard did in the same time: levels add up, and of a core the higher tale is believed.
-    pub fn beside(&mut self, other: &Self) {
-        self.sum(other);
+    /// What one shard has noted, without its times: those become histograms when all shards have told theirs.
+    pub fn untimed(tally: &Tally) -> Self {
+        Self {
+            from: tally.from,
+            to: tally.to,
+            phase: tally.phase,
+            timings: Vec::new(),
+            counts: tally.counts.clone(),
+            gauges: tally.gauges,
+            cores: tally.cores.clone(),
+        }
+    }
+
+    /// Takes in what another shard did in the same time, but for its times: levels add up, and of a core the higher tale is
+    /// believed.
+    pub fn beside(&mut self, other: &Tally) {
+        self.span(other.from..other.to, other.phase);
+        self.sum(&other.counts, &other.cores);
         for (level, other) in self.gauges.iter_mut().zip(&other.gauges) {
             level.last += other.last;
             level.highest += other.highest;
@@ -97,26 +146,30 @@ impl Interval {
 
     /// Takes in the interval behind it.
     pub fn behind(&mut self, next: &Self) {
-        self.sum(next);
+        self.span(next.from..next.to, next.phase);
+        self.sum(&next.counts, &next.cores);
+        for (timing, next) in self.timings.iter_mut().zip(&next.timings) {
+            if !next.is_empty() {
+                *timing = timing.merged(next);
+            }
+        }
         for (level, next) in self.gauges.iter_mut().zip(&next.gauges) {
             level.last = next.last;
             level.highest = level.highest.max(next.highest);
         }
     }
 
-    fn sum(&mut self, other: &Self) {
-        self.from = self.from.min(other.from);
-        self.to = self.to.max(other.to);
-        self.phase = self.phase.max(other.phase);
-        for (timing, other) in self.timings.iter_mut().zip(&other.timings) {
-            if !other.is_empty() {
-                *timing = timing.merged(other);
-            }
-        }
-        for (count, other) in self.counts.iter_mut().zip(&other.counts) {
+    fn span(&mut self, other: Range<Nanos>, phase: Phase) {
+        self.from = self.from.min(other.start);
+        self.to = self.to.max(other.end);
+        self.phase = self.phase.max(phase);
+    }
+
+    fn sum(&mut self, counts: &[u64], cores: &[Core]) {
+        for (count, other) in self.counts.iter_mut().zip(counts) {
             *count += other;
         }
-        for other in &other.cores {
+        for other in cores {
             match self.cores.iter_mut().find(|core| core.core == other.core) {
                 Some(core) => core.busy = core.busy.max(other.busy),
                 None => self.cores.push(*other),

@@ -1,7 +1,7 @@
 //! What a run measures, from the single record to the series of its seconds.
 //!
-//! A [`Recorder`] belongs to one shard and costs nanoseconds a record. It cuts time into [`Interval`]s; a [`Series`] merges
-//! those of all shards, and the run's [`Total`] is their merge. Percentiles come from merged histograms only, never from an
+//! A [`Recorder`] belongs to one shard and costs nanoseconds a record. It cuts time into seconds, each a [`Tally`]; a [`Series`]
+//! makes histograms of them, merges those of all shards to [`Interval`]s, and these to the run's [`Total`]. Percentiles come from merged histograms only, never from an
 //! average of percentiles.
 //!
 //! Three times are told apart, all in nanoseconds: *send delay* (due to sent: ours), *service* (sent to answer: the hub's)
@@ -19,7 +19,7 @@ mod series;
 mod tests;
 
 pub use histogram::{Compact, Dense, HIGHEST, LOWEST, SIGNIFICANT_DIGITS, dense};
-pub use interval::{Core, Interval, Level, Phase, Phases};
+pub use interval::{Core, Interval, Level, Phase, Phases, Sample, Tally};
 pub use layout::{
     Count, ErrorKind, Gauge, JourneyCount, Layout, MessageCount, MessageTime, Names, RunCount, RunTime, Timing,
 };

@@ -1,9 +1,7 @@
-//! One shard's notebook. Owned by the shard, so nothing is locked; a record is an index and an addition.
+//! One shard's notebook. Owned by the shard, so nothing is locked; a record is an addition, or a number at the end of a list.
 
-use hdrhistogram::Histogram;
-
-use super::histogram::{Compact, HIGHEST, dense};
-use super::interval::{Core, Interval, Level, Phases};
+use super::histogram::HIGHEST;
+use super::interval::{Core, Level, Phases, Sample, Tally};
 use super::layout::{
     Count, ErrorKind, Gauge, JourneyCount, Layout, MessageCount, MessageTime, RunCount, RunTime, Timing,
 };
@@ -17,22 +15,23 @@ pub struct Recorder {
     from: Nanos,
     /// Samples due before are in no total; during the warm-up itself they are shown.
     due_from: Nanos,
-    timings: Vec<Option<Box<Histogram<u32>>>>,
+    /// Histograms are made of them elsewhere: a second that ends must not hold up what is due in the next.
+    samples: Vec<Sample>,
     counts: Vec<u64>,
     gauges: [Level; Gauge::ALL.len()],
     cores: Vec<Core>,
-    ended: Vec<Interval>,
+    ended: Vec<Tally>,
 }
 
 impl Recorder {
     pub fn new(layout: Layout, phases: Phases) -> Self {
-        let (timings, counts) = (layout.timings().len(), layout.counts().len());
+        let counts = layout.counts().len();
         let mut recorder = Self {
             layout,
             phases,
             from: 0,
             due_from: 0,
-            timings: vec![None; timings],
+            samples: Vec::new(),
             counts: vec![0; counts],
             gauges: Default::default(),
             cores: Vec::new(),
@@ -160,13 +159,13 @@ impl Recorder {
     }
 
     /// The intervals that have ended by `now`, empty ones included, each once.
-    pub fn intervals(&mut self, now: Nanos) -> Vec<Interval> {
+    pub fn intervals(&mut self, now: Nanos) -> Vec<Tally> {
         self.upto(now);
         std::mem::take(&mut self.ended)
     }
 
     /// Those that are left, with the open one, which ends at `now`.
-    pub fn finish(mut self, now: Nanos) -> Vec<Interval> {
+    pub fn finish(mut self, now: Nanos) -> Vec<Tally> {
         self.upto(now);
         if now > self.from {
             self.close(now);
@@ -184,8 +183,7 @@ impl Recorder {
         if took > HIGHEST {
             self.add(Count::Run(RunCount::Clamped), 1);
         }
-        let index = self.layout.timing(timing);
-        self.timings[index].get_or_insert_with(|| Box::new(dense())).saturating_record(took);
+        self.samples.push(Sample::new(self.layout.timing(timing), took));
     }
 
     fn add(&mut self, count: Count, more: u64) {
@@ -201,23 +199,16 @@ impl Recorder {
     }
 
     fn close(&mut self, to: Nanos) {
-        let timings = self.timings.iter_mut().map(|timing| match timing {
-            Some(histogram) if !histogram.is_empty() => {
-                let compact = Compact::new(histogram);
-                histogram.reset();
-                compact
-            }
-            _ => Compact::default(),
-        });
-        let timings = timings.collect();
+        // The next interval will have about as many.
+        let samples = Vec::with_capacity(self.samples.len());
         let counts = vec![0; self.counts.len()];
         // A level stays where it is until it is told anew.
         let kept = self.gauges.map(|level| Level { last: level.last, highest: level.last });
-        self.ended.push(Interval {
+        self.ended.push(Tally {
             from: self.from,
             to,
             phase: self.phases.of(self.from, to),
-            timings,
+            samples: std::mem::replace(&mut self.samples, samples),
             counts: std::mem::replace(&mut self.counts, counts),
             gauges: std::mem::replace(&mut self.gauges, kept),
             cores: std::mem::take(&mut self.cores),

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::histogram::{Compact, Dense, dense};
-use super::interval::{Interval, Phase};
+use super::histogram::{Compact, Dense, Press, dense};
+use super::interval::{Interval, Phase, Tally};
 use super::layout::{Count, Layout, Timing};
 use crate::load::{Nanos, SECOND};
 
@@ -15,10 +15,21 @@ pub const MOST_INTERVALS: usize = 1_200;
 pub struct Series {
     pub layout: Layout,
     shards: usize,
-    /// Intervals that some shard has still to tell, with how many have.
-    awaited: VecDeque<(Interval, usize)>,
+    /// Intervals that some shard has still to tell.
+    awaited: VecDeque<Awaited>,
     intervals: Vec<Interval>,
     total: Total,
+    press: Press,
+    /// Empty histograms of intervals that are complete.
+    spare: Vec<Box<Dense>>,
+}
+
+/// What some shards have told of an interval so far.
+struct Awaited {
+    /// Its times are in `timings` still.
+    interval: Interval,
+    timings: Vec<Option<Box<Dense>>>,
+    told: usize,
 }
 
 /// The merge of the intervals.
@@ -37,22 +48,34 @@ pub struct Total {
 impl Series {
     pub fn new(layout: Layout, shards: usize) -> Self {
         let (timings, counts) = (layout.timings().len(), layout.counts().len());
+        let (press, spare) = (Press::default(), Vec::new());
         let total = Total { timings: vec![None; timings], measured: vec![0; counts], counts: vec![0; counts], time: 0 };
-        Self { layout, shards: shards.max(1), awaited: VecDeque::new(), intervals: Vec::new(), total }
+        let shards = shards.max(1);
+        Self { layout, shards, awaited: VecDeque::new(), intervals: Vec::new(), total, press, spare }
     }
 
     /// Takes an interval of one shard, and gives the merged one that it completes. Every shard gives all of its intervals,
     /// in order, and in step with the others.
-    pub fn add(&mut self, interval: Interval) -> Option<&Interval> {
-        match self.awaited.iter_mut().find(|(awaited, _)| awaited.from == interval.from) {
-            Some((merged, told)) => {
-                merged.beside(&interval);
-                *told += 1;
+    pub fn add(&mut self, tally: Tally) -> Option<&Interval> {
+        let known = self.awaited.iter().position(|awaited| awaited.interval.from == tally.from);
+        let awaited = match known {
+            Some(known) => {
+                self.awaited[known].interval.beside(&tally);
+                &mut self.awaited[known]
             }
-            None => self.awaited.push_back((interval, 1)),
+            None => {
+                let timings = vec![None; self.total.timings.len()];
+                let interval = Interval::untimed(&tally);
+                self.awaited.push_back(Awaited { interval, timings, told: 0 });
+                self.awaited.back_mut()?
+            }
+        };
+        for sample in &tally.samples {
+            let empty = || self.spare.pop().unwrap_or_else(|| Box::new(dense()));
+            awaited.timings[sample.timing()].get_or_insert_with(empty).saturating_record(sample.took());
         }
-        let (_, told) = self.awaited.front()?;
-        if *told < self.shards {
+        awaited.told += 1;
+        if self.awaited.front()?.told < self.shards {
             return None;
         }
         self.shift();
@@ -61,7 +84,7 @@ impl Series {
 
     /// Takes what some shard has not told as told: it has ended.
     pub fn finish(&mut self) {
-        self.awaited.make_contiguous().sort_by_key(|(interval, _)| interval.from);
+        self.awaited.make_contiguous().sort_by_key(|awaited| awaited.interval.from);
         while !self.awaited.is_empty() {
             self.shift();
         }
@@ -82,12 +105,21 @@ impl Series {
     }
 
     fn shift(&mut self) {
-        let Some((interval, _)) = self.awaited.pop_front() else { return };
-        self.total.take(&interval);
+        let Some(Awaited { mut interval, timings, .. }) = self.awaited.pop_front() else { return };
+        self.total.take(&interval, &timings);
+        interval.timings = timings.iter().map(|timing| self.compact(timing.as_deref())).collect();
+        self.spare.extend(timings.into_iter().flatten().map(|mut timing| {
+            timing.reset();
+            timing
+        }));
         if self.intervals.len() >= MOST_INTERVALS {
             self.halve();
         }
         self.intervals.push(interval);
+    }
+
+    fn compact(&mut self, timing: Option<&Dense>) -> Compact {
+        timing.map(|timing| self.press.compact(timing)).unwrap_or_default()
     }
 
     /// Joins neighbours of the same phase two by two.
@@ -114,16 +146,17 @@ impl Series {
 }
 
 impl Total {
-    fn take(&mut self, interval: &Interval) {
+    fn take(&mut self, interval: &Interval, timings: &[Option<Box<Dense>>]) {
         for (total, more) in self.counts.iter_mut().zip(&interval.counts) {
             *total += more;
         }
         if interval.phase == Phase::Warmup {
             return;
         }
-        for (total, more) in self.timings.iter_mut().zip(&interval.timings) {
-            if !more.is_empty() {
-                more.add_to(total.get_or_insert_with(|| Box::new(dense())));
+        for (total, more) in self.timings.iter_mut().zip(timings) {
+            if let Some(more) = more {
+                // The bounds are the same.
+                let _ = total.get_or_insert_with(|| Box::new(dense())).add(&**more);
             }
         }
         if interval.phase == Phase::Measured {

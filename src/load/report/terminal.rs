@@ -63,7 +63,11 @@ impl Page<'_> {
         let measured = std::time::Duration::from_nanos(self.report.total.time);
         self.line(&format!("  {:<11} {}, {} of it measured", "duration", time(about.duration), time(measured)));
         for (name, fact) in &self.report.about.facts {
-            self.line(&format!("  {:<11} {}", printable(name), printable(fact)));
+            let mut name = printable(name);
+            for line in fact.lines() {
+                self.line(&format!("  {name:<11} {}", printable(line)));
+                name = "".into();
+            }
         }
         if self.report.about.interrupted {
             self.line("  interrupted: what follows is what was measured until then");

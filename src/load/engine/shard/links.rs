@@ -5,7 +5,7 @@ use std::io;
 use super::super::frames;
 use super::super::stream::Stream;
 use super::super::wire::{Heard, Piece, Why, Wire};
-use super::{CLOSING, CONNECT, DIALS, HELD, PONGS, Parts, Shard, hand};
+use super::{CLOSING, CONNECT, DIALS, HELD, PONGS, Parts, Shard, UNWRITTEN, hand};
 use crate::load::measure::ErrorKind;
 use crate::load::port::{Dial, End, Input};
 use crate::transport::handshake;
@@ -119,7 +119,7 @@ impl Shard {
         }
         match (closed, heard) {
             (Some(code), _) => {
-                let _ = seat.flush();
+                let _ = self.write(number);
                 self.ended(number, End::Close(code), None);
                 false
             }
@@ -144,6 +144,18 @@ impl Shard {
         }
     }
 
+    /// Writes as much as goes of what is to be said on a connection.
+    ///
+    /// # Errors
+    /// What ends the connection: the system's error, or a hub that reads so slowly that too much waits for it.
+    pub(super) fn write(&mut self, number: u32) -> io::Result<()> {
+        let seat = &mut self.seats[number as usize];
+        let before = seat.line.left;
+        let written = seat.flush();
+        self.unwritten = self.unwritten - before + seat.line.left;
+        if self.unwritten > UNWRITTEN { written.and(Err(io::ErrorKind::StorageFull.into())) } else { written }
+    }
+
     /// A connection is over.
     pub(super) fn ended(&mut self, number: u32, end: End, cause: Option<ErrorKind>) {
         let seat = &mut self.seats[number as usize];
@@ -161,6 +173,7 @@ impl Shard {
         let seat = &mut self.seats[number as usize];
         if let Some(wire) = &seat.wire {
             self.held -= wire.held();
+            self.unwritten -= seat.line.left;
             self.connections -= 1;
         }
         seat.hang_up();

@@ -43,6 +43,8 @@ const DIALS: usize = 64;
 const LONGEST_WAIT: Nanos = SECOND / 20;
 /// Bytes of unfinished messages that are kept, of all connections of a shard; who has one more is hung up on.
 const HELD: usize = 256 << 20;
+/// Bytes that wait for a hub that does not read, of all connections of a shard; who has one more is hung up on.
+const UNWRITTEN: usize = 64 << 20;
 /// Bytes that wait to be written beside which no pong is due.
 const PONGS: usize = 64 << 10;
 /// A turn that takes longer is a stall: somebody else's message waited for it.
@@ -82,6 +84,8 @@ pub struct Shard {
     connections: u64,
     /// Bytes that wait for the rest of their frames, of all connections.
     held: usize,
+    /// Bytes that wait to be written, of all connections.
+    unwritten: usize,
     stage: Stage,
     /// Arrivals have begun.
     begun: bool,
@@ -136,6 +140,7 @@ impl Shard {
             unflushed: None,
             connections: 0,
             held: 0,
+            unwritten: 0,
             stage: Stage::Running,
             begun: false,
             selfwatch: Selfwatch::new(parts.number),
@@ -255,9 +260,10 @@ impl Shard {
     }
 
     fn flush(&mut self, number: u32) {
-        let seat = &mut self.seats[number as usize];
-        if seat.wire.is_some() && (seat.line.open || !seat.line.out.is_empty()) && seat.flush().is_err() {
-            let end = if seat.line.open { End::Dropped } else { End::Unreachable };
+        let seat = &self.seats[number as usize];
+        let speaks = seat.wire.is_some() && (seat.line.open || !seat.line.out.is_empty());
+        if speaks && self.write(number).is_err() {
+            let end = if self.seats[number as usize].line.open { End::Dropped } else { End::Unreachable };
             self.ended(number, end, None);
         }
     }
@@ -267,7 +273,7 @@ impl Shard {
         if !self.selfwatch.is_due(now) {
             return;
         }
-        let unwritten = self.seats.iter().map(|seat| seat.line.out.len() as u64).sum();
+        let unwritten = self.unwritten as u64;
         let unread = self.selfwatch.unread(&self.seats);
         let desk = &mut self.parts.desk;
         desk.recorder.gauge(Gauge::Connections, self.connections, now);
