@@ -15,8 +15,8 @@ use serde_json::Value;
 use crate::fuzz_cases::Cases;
 use crate::virtual_wire::{Manner, Protocol};
 
-/// So many cases are enough to find any of them: a few seconds of a run.
-const ENOUGH: u64 = 6000;
+/// So many cases are enough to find any of them: less than a minute of a run.
+const ENOUGH: u64 = 15_000;
 
 fn slips(protocol: &str) -> Vec<&'static Fault> {
     faults().filter(|fault| fault.protocol == protocol && fault.is_for_fuzzing()).collect()

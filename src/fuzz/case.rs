@@ -334,7 +334,11 @@ fn within(material: &Material, moment: Moment, placement: Placement, sites: &Arc
         keys: keys.collect(),
         lets: script.root.get("let").cloned(),
         steps,
-        rest: if placement == Placement::Outside { rest(&material.pack, &script.steps[moment.step..]) } else { Vec::new() },
+        rest: if placement == Placement::Outside {
+            rest(&material.pack, &script.steps[moment.step..])
+        } else {
+            Vec::new()
+        },
         with,
         without,
         sites: Arc::clone(sites),
@@ -373,11 +377,18 @@ fn rest(pack: &Pack, steps: &[Value]) -> Vec<Value> {
         let Some(mut plain) = unjudged(step) else { continue };
         let expects = head(step).is_some_and(|(head, _)| matches!(head.verb, Verb::Expects | Verb::ExpectsOneOf));
         if let (true, Some(rules), Some(members)) = (expects, step.get("rules"), plain.as_object_mut()) {
-            // What is only allowed need not come, without anybody's disturbing, and then it goes on otherwise.
-            if !demand(pack, rules) {
-                break;
-            }
-            members.insert("rules".to_owned(), json!(["FUZZ-UNDISTURBED"]));
+            let rule = match demand(pack, rules) {
+                Level::Must => "FUZZ-UNDISTURBED",
+                Level::Should => "FUZZ-UNDISTURBED as should",
+                // What is only allowed need not come, without anybody's disturbing.
+                Level::May if members.keys().any(|key| key.ends_with(" one of")) => {
+                    rest.push(plain);
+                    continue;
+                }
+                Level::May if !members.contains_key("as") => continue,
+                Level::May => break,
+            };
+            members.insert("rules".to_owned(), json!([rule]));
         }
         rest.push(plain);
     }
@@ -387,11 +398,17 @@ fn rest(pack: &Pack, steps: &[Value]) -> Vec<Value> {
     rest
 }
 
-/// Whether any of a step's rules is more than advice or a permission.
-fn demand(pack: &Pack, rules: &Value) -> bool {
-    let mut rules = rules.as_array().into_iter().flatten().filter_map(Value::as_str);
+/// The most that a step's rules demand.
+fn demand(pack: &Pack, rules: &Value) -> Level {
+    let names = rules.as_array().into_iter().flatten().filter_map(Value::as_str);
+    let of = |name: &str| pack.rules.get(name).map_or(Level::May, |rule| rule.level);
     // What is lowered has its level behind its name.
-    rules.any(|rule| pack.rules.get(rule).is_some_and(|rule| rule.level == Level::Must))
+    let level = |written: &str| match written.split_once(" as ") {
+        Some((name, "should")) => of(name).min(Level::Should),
+        Some(_) => Level::May,
+        None => of(written),
+    };
+    names.map(level).max().unwrap_or(Level::May)
 }
 
 pub(super) fn overrides(step: &Value, actor: &str) -> (Value, Vec<String>) {

@@ -21,14 +21,14 @@ pub struct Series {
     total: Total,
     press: Press,
     /// Empty histograms of intervals that are complete.
-    spare: Vec<Box<Dense>>,
+    spare: Vec<Dense>,
 }
 
 /// What some shards have told of an interval so far.
 struct Awaited {
     /// Its times are in `timings` still.
     interval: Interval,
-    timings: Vec<Option<Box<Dense>>>,
+    timings: Vec<Option<Dense>>,
     told: usize,
 }
 
@@ -71,7 +71,7 @@ impl Series {
             }
         };
         for sample in &tally.samples {
-            let empty = || self.spare.pop().unwrap_or_else(|| Box::new(dense()));
+            let empty = || self.spare.pop().unwrap_or_else(dense);
             awaited.timings[sample.timing()].get_or_insert_with(empty).saturating_record(sample.took());
         }
         awaited.told += 1;
@@ -107,7 +107,7 @@ impl Series {
     fn shift(&mut self) {
         let Some(Awaited { mut interval, timings, .. }) = self.awaited.pop_front() else { return };
         self.total.take(&interval, &timings);
-        interval.timings = timings.iter().map(|timing| self.compact(timing.as_deref())).collect();
+        interval.timings = timings.iter().map(|timing| self.compact(timing.as_ref())).collect();
         self.spare.extend(timings.into_iter().flatten().map(|mut timing| {
             timing.reset();
             timing
@@ -146,7 +146,7 @@ impl Series {
 }
 
 impl Total {
-    fn take(&mut self, interval: &Interval, timings: &[Option<Box<Dense>>]) {
+    fn take(&mut self, interval: &Interval, timings: &[Option<Dense>]) {
         for (total, more) in self.counts.iter_mut().zip(&interval.counts) {
             *total += more;
         }
@@ -156,7 +156,7 @@ impl Total {
         for (total, more) in self.timings.iter_mut().zip(timings) {
             if let Some(more) = more {
                 // The bounds are the same.
-                let _ = total.get_or_insert_with(|| Box::new(dense())).add(&**more);
+                let _ = total.get_or_insert_with(|| Box::new(dense())).add(more);
             }
         }
         if interval.phase == Phase::Measured {
