@@ -92,3 +92,18 @@ fn what_is_wrong_is_said(#[case] arguments: &[&str], #[case] expected: &str) {
     let done = hubproof(arguments).ends_with(2);
     assert!(done.err.contains(expected), "{}", done.err);
 }
+
+/// An answer that everybody hears is a finding of all cases beside the one that brings it about. Files are written of what
+/// fails by itself.
+#[test]
+fn what_only_heard_another_case_is_not_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let regressions = folder.path().display().to_string();
+    let base = ["fuzz", "--protocol", "qi", "--fault", "qi-fuzz-emoji-leaks"];
+    let run = ["--seed", "1", "--cases", "60", "--shrink-time", "30s", "--regressions", &regressions];
+    let found = hubproof(base.iter().chain(&run)).ends_with(1);
+    assert!(!files(folder.path()).is_empty(), "{}", found.err);
+    // Whether it fails may depend on how long it waits, which differs from play to play.
+    let again = hubproof(base.iter().chain(&["--replay", &regressions]));
+    assert!(matches!(again.code, Some(1 | 3)) && !again.out.contains("  fixed "), "{}\n{}", again.out, found.err);
+}

@@ -45,15 +45,15 @@ fn whatever_a_hub_pours_out(#[case] habit: Habit, #[case] counted: &str) {
     assert!(done.peak < most_memory() && (done.peak > 0 || !cfg!(target_os = "linux")), "{} MiB", done.peak);
 }
 
-/// On each of sixty connections less waits than one of them may leave unread, and on all together more than all may.
+/// On each of twenty connections less waits than one of them may leave unread, and on all together more than all may.
 const LONG_MESSAGES: &str = r#"
 title: Long messages
-phases: { warm_up: 0s, duration: 2s, drain: 1s }
+phases: { warm_up: 0s, duration: 8s, drain: 1s }
 roles:
   session:
     plays: caller
-    population: 60
-    arrivals: 800
+    population: 20
+    arrivals: 100
     at_a_time: 20
     steps:
       - sends: extended_request

@@ -97,14 +97,23 @@ fn rounded(rate: f64) -> f64 {
     if rate >= 100.0 { rate.round() } else { rate }
 }
 
-/// Why a run did not keep up with what it was offered, if so. `offered` and `completed` in a second, `undrained` at its end.
-pub fn fell_behind(
-    layout: &Layout,
-    total: &Total,
-    account: &Account,
-    (completed, offered): (f64, f64),
-    undrained: u64,
-) -> Option<String> {
+/// Journeys in a second of the measured time.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// That the plan has due, on average.
+    pub offered: f64,
+    /// That really began: where arrivals are by chance, they are never quite as many as on average.
+    pub begun: f64,
+    pub completed: f64,
+    /// How long the measured time is.
+    pub seconds: f64,
+}
+
+/// How far chance may take the number of arrivals from their average, in standard deviations of a Poisson process.
+const CHANCE: f64 = 5.0;
+
+/// Why a run did not keep up with what it was offered, if so. `undrained` at its end.
+pub fn fell_behind(layout: &Layout, total: &Total, account: &Account, pace: Pace, undrained: u64) -> Option<String> {
     let count = |count| total.measured(layout, count);
     if count(Count::Run(RunCount::NoClient)) > 0 {
         return Some(format!("{} arrivals found no free client", count(Count::Run(RunCount::NoClient))));
@@ -115,27 +124,39 @@ pub fn fell_behind(
     if !account.is_clean() {
         return Some("the ledger is not clean".to_owned());
     }
-    (completed < offered * KEPT_UP).then(|| format!("completions did not keep up ({completed:.1}/s of {offered:.1}/s)"))
+    pace.shortfall()
 }
 
-/// Journeys that a plan has due, in a second of the measured time.
-pub fn offered(plan: &Plan) -> f64 {
-    let (from, time) = (plan.phases.warm_up, plan.phases.duration);
-    let arrivals = plan.roles.iter().filter_map(|role| role.arrivals.as_ref());
-    let due = arrivals.map(|arrivals| Schedule::offered(arrivals, from + time) - Schedule::offered(arrivals, from));
-    due.sum::<f64>() / time.as_secs_f64().max(f64::MIN_POSITIVE)
-}
+impl Pace {
+    /// Of these journeys, which have a schedule.
+    pub fn of(layout: &Layout, total: &Total, plan: &Plan, scheduled: &[&str]) -> Self {
+        let rate = |count| {
+            let named = layout.names.journeys.iter().enumerate().filter(|(_, name)| scheduled.contains(&name.as_str()));
+            named.map(|(journey, _)| total.rate(layout, Count::Journey(journey, count))).sum()
+        };
+        let (from, time) = (plan.phases.warm_up, plan.phases.duration);
+        let arrivals = plan.roles.iter().filter_map(|role| role.arrivals.as_ref());
+        let due = arrivals.map(|arrivals| Schedule::offered(arrivals, from + time) - Schedule::offered(arrivals, from));
+        let seconds = time.as_secs_f64().max(f64::MIN_POSITIVE);
+        let (begun, completed) = (rate(JourneyCount::Started), rate(JourneyCount::Completed));
+        Self { offered: due.sum::<f64>() / seconds, begun, completed, seconds }
+    }
 
-/// Journeys of these names that came to their end, in a second of the measured time.
-pub fn completed(layout: &Layout, total: &Total, scheduled: &[&str]) -> f64 {
-    let named = layout.names.journeys.iter().enumerate().filter(|(_, name)| scheduled.contains(&name.as_str()));
-    named.map(|(journey, _)| total.rate(layout, Count::Journey(journey, JourneyCount::Completed))).sum()
+    fn shortfall(self) -> Option<String> {
+        let Self { offered, begun, completed, seconds } = self;
+        let chance = CHANCE * (offered * seconds).sqrt() / seconds;
+        if begun < offered * KEPT_UP - chance {
+            return Some(format!("only {begun:.1}/s of {offered:.1}/s were begun"));
+        }
+        (completed < begun * KEPT_UP).then(|| format!("completions did not keep up ({completed:.1}/s of {begun:.1}/s)"))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rstest::rstest;
 
     /// Searches on a hub that sustains up to `limit`.
     fn search(first: f64, limit: f64) -> Search {
@@ -156,6 +177,16 @@ mod tests {
             let found = search.found().map_or(0.0, |one| one.rate);
             prop_assert!(found <= limit && found > limit * 0.93, "{}", search.shown("x"));
         }
+    }
+
+    #[rstest]
+    #[case::all(1000.0, 1000.0, None)]
+    #[case::fewer_by_chance(960.0, 958.0, None)]
+    #[case::too_few_to_be_chance(900.0, 900.0, Some("only 900.0/s of 1000.0/s were begun"))]
+    #[case::behind(960.0, 930.0, Some("completions did not keep up (930.0/s of 960.0/s)"))]
+    fn completions_keep_up_with_what_began(#[case] begun: f64, #[case] completed: f64, #[case] why: Option<&str>) {
+        let pace = Pace { offered: 1000.0, begun, completed, seconds: 10.0 };
+        assert_eq!(pace.shortfall().as_deref(), why);
     }
 
     #[test]

@@ -73,9 +73,24 @@ pub async fn save(
     }
     let mut text = String::new();
     let mut written: Vec<(Map<String, Value>, &Path)> = Vec::new();
+    let fails_again = |(index, small): (&usize, &Smaller)| {
+        let seen = small.again && small.attempts > 0;
+        seen.then(|| new[*index].cause.oracle.clone())
+    };
+    let failing: BTreeSet<String> = small.iter().filter_map(fails_again).collect();
     for (index, new) in new.iter().enumerate() {
         let as_found = || Smaller { scenario: new.case.scenario.clone(), attempts: 0, again: true };
         let small = small.remove(&index).unwrap_or_else(as_found);
+        // Cases are played beside each other: what one of them brings about, others may hear.
+        if !small.again && failing.contains(&new.cause.oracle) {
+            let _ = writeln!(
+                text,
+                "  {} is not saved: it does not fail by itself, as others under {} do",
+                stem(&new.path),
+                new.cause.oracle
+            );
+            continue;
+        }
         let plain = untitled(&small.scenario);
         // Made small, two findings may turn out to be one.
         if let Some((_, path)) = written.iter().find(|(known, _)| *known == plain) {

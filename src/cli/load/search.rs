@@ -8,7 +8,7 @@ use crate::load::engine::Ending;
 use crate::load::measure::{Layout, Names};
 use crate::load::plan::{Overrides, Plan};
 use crate::load::report::LoadReport;
-use crate::load::search::{Search, Try, completed, fell_behind, offered};
+use crate::load::search::{Pace, Search, Try, fell_behind};
 use crate::load::threshold::{self, Standing};
 use crate::load::verdict::{Reason, Validity};
 use crate::source::{Sources, Span};
@@ -56,7 +56,7 @@ pub async fn run(
             break;
         }
         let outcome = wanted(&report.layout, sources)?.check(report.state());
-        let completed = completed(&report.layout, &report.total, &scheduled);
+        let pace = Pace::of(&report.layout, &report.total, &plan, &scheduled);
         // What we send late is in the response, too: where that is short enough all the same, the hub's share of it is.
         let holds = outcome.standing == Standing::Holds;
         let ours = |reason: &&Reason| reason.validity == Validity::Invalid && !(holds && reason.code == "send-delay");
@@ -66,15 +66,12 @@ pub async fn run(
             }
             Standing::Broken => Some("the threshold is broken".to_owned()),
             Standing::Undecided => Some("there was nothing to measure it by".to_owned()),
-            Standing::Holds => {
-                let pace = (completed, offered(&plan));
-                fell_behind(&report.layout, &report.total, &report.account, pace, undrained(&report))
-            }
+            Standing::Holds => fell_behind(&report.layout, &report.total, &report.account, pace, undrained(&report)),
         };
         let observed = outcome.shown();
         eprintln!("  {} ({observed})", failed.as_deref().unwrap_or("sustained"));
         let sustained = failed.is_none();
-        search.tries.push(Try { rate, failed, observed, completed });
+        search.tries.push(Try { rate, failed, observed, completed: pace.completed });
         if sustained && search.found().is_some_and(|found| found.rate == rate) {
             best = Some(report);
         }

@@ -17,8 +17,8 @@ const DELIVERIES_KEPT: usize = 1 << 20;
 const MOST_PAIRS: usize = 1 << 20;
 /// Requests that have got a name, and are remembered behind one that has not.
 const REQUESTS_KEPT: usize = 1 << 12;
-/// Entries that wait for the window to pass; beyond, the oldest do not wait.
-const MOST_PENDING: usize = 1 << 18;
+/// Entries that wait for the window to pass; beyond, the older half of them does not wait.
+const MOST_PENDING: usize = 1 << 19;
 
 /// Follows every item to its end.
 pub struct Ledger {
@@ -148,8 +148,10 @@ impl Ledger {
     fn settle(&mut self, upto: Nanos) {
         // Stable, so that equal times of one batch keep their order.
         self.pending.sort_by_key(|entry| entry.at);
-        let ripe = self.pending.partition_point(|entry| entry.at < upto);
-        let ripe = ripe.max(self.pending.len().saturating_sub(MOST_PENDING));
+        let mut ripe = self.pending.partition_point(|entry| entry.at < upto);
+        if self.pending.len() > MOST_PENDING {
+            ripe = ripe.max(self.pending.len() / 2);
+        }
         let pending = std::mem::take(&mut self.pending);
         for entry in &pending[..ripe] {
             self.account.late += u64::from(entry.at < self.settled);
@@ -195,7 +197,7 @@ impl Ledger {
         if let Mark::Named(name) = what {
             return self.name(entry, name);
         }
-        let Some(mut item) = self.items.get(key).or_else(|| self.enter(key, at)) else {
+        let Some(mut item) = self.items.get(key).or_else(|| self.enter(key, at, what.asks())) else {
             self.account.unfollowed += 1;
             return;
         };
@@ -220,17 +222,18 @@ impl Ledger {
         }
     }
 
-    /// Room for an item that was not known, if there is any.
-    fn enter(&mut self, key: u64, at: Nanos) -> Option<Item> {
+    /// Room for an item that was not known, if there is any. Whoever takes it puts it back.
+    fn enter(&mut self, key: u64, at: Nanos, asked: bool) -> Option<Item> {
         if self.account.open >= MOST_OPEN as u64 {
             return None;
         }
         self.account.open += 1;
+        if asked {
+            return Some(Item::new(Stage::Open));
+        }
         self.strangers.push_back((at, key));
         self.unheard_of += 1;
-        let item = Item::new(Stage::Stranger);
-        self.items.insert(key, item);
-        Some(item)
+        Some(Item::new(Stage::Stranger))
     }
 
     fn apply(&mut self, key: u64, item: &mut Item, at: Nanos, party: u32, what: Mark) {
