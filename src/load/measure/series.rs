@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::histogram::{Compact, Dense, Press, dense};
-use super::interval::{Interval, Phase, Tally};
+use super::interval::{Interval, Phase, Sample, Tally};
 use super::layout::{Count, Layout, Timing};
 use crate::load::{Nanos, SECOND};
 
@@ -19,17 +19,17 @@ pub struct Series {
     awaited: VecDeque<Awaited>,
     intervals: Vec<Interval>,
     total: Total,
+    /// Where the times of one interval are sorted, and made compact.
+    timings: Vec<Option<Box<Dense>>>,
     press: Press,
-    /// Empty histograms of intervals that are complete.
-    spare: Vec<Dense>,
 }
 
 /// What some shards have told of an interval so far.
 struct Awaited {
-    /// Its times are in `timings` still.
+    /// Without its times.
     interval: Interval,
-    timings: Vec<Option<Dense>>,
-    told: usize,
+    /// Of each shard that has told.
+    samples: Vec<Vec<Sample>>,
 }
 
 /// The merge of the intervals.
@@ -48,34 +48,32 @@ pub struct Total {
 impl Series {
     pub fn new(layout: Layout, shards: usize) -> Self {
         let (timings, counts) = (layout.timings().len(), layout.counts().len());
-        let (press, spare) = (Press::default(), Vec::new());
         let total = Total { timings: vec![None; timings], measured: vec![0; counts], counts: vec![0; counts], time: 0 };
-        let shards = shards.max(1);
-        Self { layout, shards, awaited: VecDeque::new(), intervals: Vec::new(), total, press, spare }
+        Self {
+            layout,
+            shards: shards.max(1),
+            awaited: VecDeque::new(),
+            intervals: Vec::new(),
+            total,
+            timings: vec![None; timings],
+            press: Press::default(),
+        }
     }
 
     /// Takes an interval of one shard, and gives the merged one that it completes. Every shard gives all of its intervals,
     /// in order, and in step with the others.
     pub fn add(&mut self, tally: Tally) -> Option<&Interval> {
-        let known = self.awaited.iter().position(|awaited| awaited.interval.from == tally.from);
-        let awaited = match known {
-            Some(known) => {
-                self.awaited[known].interval.beside(&tally);
-                &mut self.awaited[known]
+        match self.awaited.iter_mut().find(|awaited| awaited.interval.from == tally.from) {
+            Some(awaited) => {
+                awaited.interval.beside(&tally);
+                awaited.samples.push(tally.samples);
             }
             None => {
-                let timings = vec![None; self.total.timings.len()];
                 let interval = Interval::untimed(&tally);
-                self.awaited.push_back(Awaited { interval, timings, told: 0 });
-                self.awaited.back_mut()?
+                self.awaited.push_back(Awaited { interval, samples: vec![tally.samples] });
             }
-        };
-        for sample in &tally.samples {
-            let empty = || self.spare.pop().unwrap_or_else(dense);
-            awaited.timings[sample.timing()].get_or_insert_with(empty).saturating_record(sample.took());
         }
-        awaited.told += 1;
-        if self.awaited.front()?.told < self.shards {
+        if self.awaited.front()?.samples.len() < self.shards {
             return None;
         }
         self.shift();
@@ -105,21 +103,23 @@ impl Series {
     }
 
     fn shift(&mut self) {
-        let Some(Awaited { mut interval, timings, .. }) = self.awaited.pop_front() else { return };
-        self.total.take(&interval, &timings);
-        interval.timings = timings.iter().map(|timing| self.compact(timing.as_ref())).collect();
-        self.spare.extend(timings.into_iter().flatten().map(|mut timing| {
-            timing.reset();
-            timing
-        }));
+        let Some(Awaited { mut interval, samples }) = self.awaited.pop_front() else { return };
+        for sample in samples.into_iter().flatten() {
+            let histogram = self.timings[sample.timing()].get_or_insert_with(|| Box::new(dense()));
+            histogram.saturating_record(sample.took());
+        }
+        self.total.take(&interval, &self.timings);
+        for timing in &mut self.timings {
+            let timed = timing.as_deref_mut().filter(|histogram| !histogram.is_empty());
+            interval.timings.push(timed.as_deref().map(|histogram| self.press.compact(histogram)).unwrap_or_default());
+            if let Some(histogram) = timed {
+                histogram.reset();
+            }
+        }
         if self.intervals.len() >= MOST_INTERVALS {
             self.halve();
         }
         self.intervals.push(interval);
-    }
-
-    fn compact(&mut self, timing: Option<&Dense>) -> Compact {
-        timing.map(|timing| self.press.compact(timing)).unwrap_or_default()
     }
 
     /// Joins neighbours of the same phase two by two.
@@ -146,7 +146,7 @@ impl Series {
 }
 
 impl Total {
-    fn take(&mut self, interval: &Interval, timings: &[Option<Dense>]) {
+    fn take(&mut self, interval: &Interval, timings: &[Option<Box<Dense>>]) {
         for (total, more) in self.counts.iter_mut().zip(&interval.counts) {
             *total += more;
         }
@@ -154,7 +154,7 @@ impl Total {
             return;
         }
         for (total, more) in self.timings.iter_mut().zip(timings) {
-            if let Some(more) = more {
+            if let Some(more) = more.as_deref().filter(|more| !more.is_empty()) {
                 // The bounds are the same.
                 let _ = total.get_or_insert_with(|| Box::new(dense())).add(more);
             }
