@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// Cases of fuzzing are made and dropped on all cores at once, which glibc's allocator spends a third of the time on.
+/// Cases of fuzzing are made and dropped on all cores at once, where glibc's allocator waits for itself.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

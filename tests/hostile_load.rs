@@ -11,8 +11,11 @@ use crate::hostile_hubs::{Habit, HostileHub};
 /// MiB that a run may hold: 250 for all that each shard keeps of unfinished messages, 16 for what waits to be validated, the
 /// tree of the longest message, and what the allocator keeps of all that. There is a shard to a core.
 fn most_memory() -> u64 {
-    let shards = std::thread::available_parallelism().map_or(1, usize::from) as u64;
-    300 * shards + 300
+    300 * shards() + 300
+}
+
+fn shards() -> u64 {
+    std::thread::available_parallelism().map_or(1, usize::from) as u64
 }
 
 /// `counted`: what at least one of them is counted as.
@@ -68,9 +71,8 @@ fn a_hub_that_does_not_read() {
     let hub = HostileHub::start(Habit::Deaf, "");
     let (report, peak) = loaded(&hub.url(), "qi", LONG_MESSAGES, 3);
     assert!(report["counts"]["errors.lost"]["whole_run"].as_u64() > Some(0), "{}", report["counts"]);
-    let shards = std::thread::available_parallelism().map_or(1, usize::from) as u64;
     // 64 MiB may wait in each shard, and as much may be in the buffers that grow.
-    assert!(peak < 130 * shards + 100 && (peak > 0 || !cfg!(target_os = "linux")), "{peak} MiB");
+    assert!(peak < 130 * shards() + 100 && (peak > 0 || !cfg!(target_os = "linux")), "{peak} MiB");
 }
 
 /// More than any machine can work out in the time.

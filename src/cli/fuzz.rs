@@ -334,8 +334,9 @@ struct Watched<'a> {
     progress: Progress,
     begun: Instant,
     noted: Instant,
-    /// So much has been found that nothing more is looked for.
+    /// After how many findings nothing more is looked for.
     most: Option<u64>,
+    /// So many there are.
     enough: Arc<AtomicBool>,
 }
 

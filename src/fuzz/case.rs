@@ -375,19 +375,18 @@ fn rest(pack: &Pack, steps: &[Value]) -> Vec<Value> {
     let mut rest = Vec::new();
     for step in steps.iter().take_while(timeless).take(REST) {
         let Some(mut plain) = unjudged(step) else { continue };
-        let expects = head(step).is_some_and(|(head, _)| matches!(head.verb, Verb::Expects | Verb::ExpectsOneOf));
-        if let (true, Some(rules), Some(members)) = (expects, step.get("rules"), plain.as_object_mut()) {
-            let rule = match demand(pack, rules) {
-                Level::Must => "FUZZ-UNDISTURBED",
-                Level::Should => "FUZZ-UNDISTURBED as should",
-                // What is only allowed need not come, without anybody's disturbing.
-                Level::May if members.keys().any(|key| key.ends_with(" one of")) => {
-                    rest.push(plain);
-                    continue;
-                }
-                Level::May if !members.contains_key("as") => continue,
-                Level::May => break,
-            };
+        let verb = head(step).map(|(head, _)| head.verb);
+        let rules = step.get("rules").filter(|_| matches!(verb, Some(Verb::Expects | Verb::ExpectsOneOf)));
+        let undisturbed = match rules.map(|rules| demand(pack, rules)) {
+            Some(Level::Must) => Some("FUZZ-UNDISTURBED"),
+            Some(Level::Should) => Some("FUZZ-UNDISTURBED as should"),
+            // What is only allowed need not come, without anybody's disturbing.
+            Some(Level::May) if verb == Some(Verb::ExpectsOneOf) => None,
+            Some(Level::May) if step.get("as").is_none() => continue,
+            Some(Level::May) => break,
+            None => None,
+        };
+        if let (Some(rule), Some(members)) = (undisturbed, plain.as_object_mut()) {
             members.insert("rules".to_owned(), json!([rule]));
         }
         rest.push(plain);

@@ -90,64 +90,65 @@ impl Sample {
     }
 }
 
-/// What one shard has noted from `from` until before `to`. Counts stand where the [`super::Layout`] says.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Tally {
-    pub from: Nanos,
-    pub to: Nanos,
-    pub phase: Phase,
-    pub samples: Vec<Sample>,
-    pub counts: Vec<u64>,
-    pub gauges: [Level; Gauge::ALL.len()],
-    pub cores: Vec<Core>,
-}
-
 /// What happened from `from` until before `to`. Histograms and counts stand where the [`super::Layout`] says.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Interval {
+pub struct Interval<T = Vec<Compact>> {
     pub from: Nanos,
     pub to: Nanos,
     pub phase: Phase,
-    pub timings: Vec<Compact>,
+    pub timings: T,
     pub counts: Vec<u64>,
     pub gauges: [Level; Gauge::ALL.len()],
     pub cores: Vec<Core>,
 }
 
-impl Interval {
+/// What one shard has noted in an interval: its times become histograms when all shards have told theirs.
+pub type Tally = Interval<Vec<Sample>>;
+
+impl<T> Interval<T> {
     /// How long it is, in seconds.
     pub fn seconds(&self) -> f64 {
         (self.to - self.from) as f64 / crate::load::SECOND as f64
     }
 
-    /// What one shard has noted, without its times: those become histograms when all shards have told theirs.
-    pub fn untimed(tally: &Tally) -> Self {
-        Self {
-            from: tally.from,
-            to: tally.to,
-            phase: tally.phase,
-            timings: Vec::new(),
-            counts: tally.counts.clone(),
-            gauges: tally.gauges,
-            cores: tally.cores.clone(),
-        }
+    /// The same with other times, and its own.
+    pub fn with<U>(self, timings: U) -> (Interval<U>, T) {
+        let Self { from, to, phase, timings: own, counts, gauges, cores } = self;
+        (Interval { from, to, phase, timings, counts, gauges, cores }, own)
     }
 
-    /// Takes in what another shard did in the same time, but for its times: levels add up, and of a core the higher tale is
-    /// believed.
-    pub fn beside(&mut self, other: &Tally) {
-        self.span(other.from..other.to, other.phase);
-        self.sum(&other.counts, &other.cores);
+    fn sum<U>(&mut self, other: &Interval<U>) {
+        self.from = self.from.min(other.from);
+        self.to = self.to.max(other.to);
+        self.phase = self.phase.max(other.phase);
+        for (count, other) in self.counts.iter_mut().zip(&other.counts) {
+            *count += other;
+        }
+        for other in &other.cores {
+            match self.cores.iter_mut().find(|core| core.core == other.core) {
+                Some(core) => core.busy = core.busy.max(other.busy),
+                None => self.cores.push(*other),
+            }
+        }
+    }
+}
+
+impl Interval<Vec<Vec<Sample>>> {
+    /// Takes in what another shard did in the same time: levels add up, and of a core the higher tale is believed.
+    pub fn beside(&mut self, other: Tally) {
+        self.sum(&other);
         for (level, other) in self.gauges.iter_mut().zip(&other.gauges) {
             level.last += other.last;
             level.highest += other.highest;
         }
+        self.timings.push(other.timings);
     }
+}
 
+impl Interval {
     /// Takes in the interval behind it.
     pub fn behind(&mut self, next: &Self) {
-        self.span(next.from..next.to, next.phase);
-        self.sum(&next.counts, &next.cores);
+        self.sum(next);
         for (timing, next) in self.timings.iter_mut().zip(&next.timings) {
             if !next.is_empty() {
                 *timing = timing.merged(next);
@@ -156,24 +157,6 @@ impl Interval {
         for (level, next) in self.gauges.iter_mut().zip(&next.gauges) {
             level.last = next.last;
             level.highest = level.highest.max(next.highest);
-        }
-    }
-
-    fn span(&mut self, other: Range<Nanos>, phase: Phase) {
-        self.from = self.from.min(other.start);
-        self.to = self.to.max(other.end);
-        self.phase = self.phase.max(phase);
-    }
-
-    fn sum(&mut self, counts: &[u64], cores: &[Core]) {
-        for (count, other) in self.counts.iter_mut().zip(counts) {
-            *count += other;
-        }
-        for other in cores {
-            match self.cores.iter_mut().find(|core| core.core == other.core) {
-                Some(core) => core.busy = core.busy.max(other.busy),
-                None => self.cores.push(*other),
-            }
         }
     }
 }

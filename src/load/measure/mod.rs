@@ -1,8 +1,8 @@
 //! What a run measures, from the single record to the series of its seconds.
 //!
-//! A [`Recorder`] belongs to one shard and costs nanoseconds a record. It cuts time into seconds, each a [`Tally`]; a [`Series`]
-//! makes histograms of them, merges those of all shards to [`Interval`]s, and these to the run's [`Total`]. Percentiles come from merged histograms only, never from an
-//! average of percentiles.
+//! A [`Recorder`] belongs to one shard and costs nanoseconds a record. It cuts time into seconds, each a [`Tally`]; a
+//! [`Series`] makes histograms of them, merges those of all shards to [`Interval`]s, and these to the run's [`Total`].
+//! Percentiles come from merged histograms only, never from an average of percentiles.
 //!
 //! Three times are told apart, all in nanoseconds: *send delay* (due to sent: ours), *service* (sent to answer: the hub's)
 //! and *response* (due to answer: what a user waits). A sample belongs to the time it was due at, so a hub that stalls

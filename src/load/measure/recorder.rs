@@ -208,7 +208,7 @@ impl Recorder {
             from: self.from,
             to,
             phase: self.phases.of(self.from, to),
-            samples: std::mem::replace(&mut self.samples, samples),
+            timings: std::mem::replace(&mut self.samples, samples),
             counts: std::mem::replace(&mut self.counts, counts),
             gauges: std::mem::replace(&mut self.gauges, kept),
             cores: std::mem::take(&mut self.cores),

@@ -15,21 +15,13 @@ pub const MOST_INTERVALS: usize = 1_200;
 pub struct Series {
     pub layout: Layout,
     shards: usize,
-    /// Intervals that some shard has still to tell.
-    awaited: VecDeque<Awaited>,
+    /// Intervals that some shard has still to tell, with the samples of each that has.
+    awaited: VecDeque<Interval<Vec<Vec<Sample>>>>,
     intervals: Vec<Interval>,
     total: Total,
     /// Where the times of one interval are sorted, and made compact.
     timings: Vec<Option<Box<Dense>>>,
     press: Press,
-}
-
-/// What some shards have told of an interval so far.
-struct Awaited {
-    /// Without its times.
-    interval: Interval,
-    /// Of each shard that has told.
-    samples: Vec<Vec<Sample>>,
 }
 
 /// The merge of the intervals.
@@ -63,17 +55,15 @@ impl Series {
     /// Takes an interval of one shard, and gives the merged one that it completes. Every shard gives all of its intervals,
     /// in order, and in step with the others.
     pub fn add(&mut self, tally: Tally) -> Option<&Interval> {
-        match self.awaited.iter_mut().find(|awaited| awaited.interval.from == tally.from) {
-            Some(awaited) => {
-                awaited.interval.beside(&tally);
-                awaited.samples.push(tally.samples);
-            }
+        match self.awaited.iter_mut().find(|awaited| awaited.from == tally.from) {
+            Some(awaited) => awaited.beside(tally),
             None => {
-                let interval = Interval::untimed(&tally);
-                self.awaited.push_back(Awaited { interval, samples: vec![tally.samples] });
+                let (mut awaited, samples) = tally.with(Vec::new());
+                awaited.timings.push(samples);
+                self.awaited.push_back(awaited);
             }
         }
-        if self.awaited.front()?.samples.len() < self.shards {
+        if self.awaited.front()?.timings.len() < self.shards {
             return None;
         }
         self.shift();
@@ -82,7 +72,7 @@ impl Series {
 
     /// Takes what some shard has not told as told: it has ended.
     pub fn finish(&mut self) {
-        self.awaited.make_contiguous().sort_by_key(|awaited| awaited.interval.from);
+        self.awaited.make_contiguous().sort_by_key(|awaited| awaited.from);
         while !self.awaited.is_empty() {
             self.shift();
         }
@@ -103,7 +93,8 @@ impl Series {
     }
 
     fn shift(&mut self) {
-        let Some(Awaited { mut interval, samples }) = self.awaited.pop_front() else { return };
+        let Some(awaited) = self.awaited.pop_front() else { return };
+        let (mut interval, samples) = awaited.with(Vec::new());
         for sample in samples.into_iter().flatten() {
             let histogram = self.timings[sample.timing()].get_or_insert_with(|| Box::new(dense()));
             histogram.saturating_record(sample.took());

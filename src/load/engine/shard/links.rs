@@ -153,7 +153,9 @@ impl Shard {
         let before = seat.line.left;
         let written = seat.flush();
         self.unwritten = self.unwritten - before + seat.line.left;
-        if self.unwritten > UNWRITTEN { written.and(Err(io::ErrorKind::StorageFull.into())) } else { written }
+        // Who leaves nothing behind has no part in it.
+        let too_much = seat.line.left > 0 && self.unwritten > UNWRITTEN;
+        if too_much { written.and(Err(io::ErrorKind::StorageFull.into())) } else { written }
     }
 
     /// A connection is over.
