@@ -78,7 +78,10 @@ impl Judge {
         let waiting = Arc::new(AtomicUsize::new(0));
         let left = Arc::clone(&waiting);
         let thread = std::thread::Builder::new().name("judge".to_owned());
-        let thread = thread.spawn(move || judge(&pack, &names, &work, &left))?;
+        let thread = thread.spawn(move || {
+            super::cores::give_way();
+            judge(&pack, &names, &work, &left)
+        })?;
         Ok(Self { to, waiting, thread })
     }
 

@@ -92,11 +92,13 @@ impl Run {
         Stopper(self.threads.course.clone())
     }
 
-    /// Folds until the run is over; `watch` is called for each second.
+    /// Folds until the run is over; `watch` is called for each second. The calling thread stands behind the shards from
+    /// then on.
     ///
     /// # Errors
     /// [`EngineError::Thread`], [`EngineError::System`]: a shard could not go on.
     pub fn fold(mut self, mut watch: impl FnMut(&Live<'_>) -> Order) -> Result<Outcome, EngineError> {
+        super::cores::give_way();
         let clients: u64 = self.plan.roles.iter().map(|role| u64::from(role.population.number)).sum();
         let mut part = Part::Joining;
         let mut under_way = vec![0; self.threads.shards.len()];

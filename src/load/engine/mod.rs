@@ -12,11 +12,13 @@
 //! seat, desk, shard      a client with its connection, what it may do, the loop around all of them
 //! check, renew           validation off the timed path, reading into trees that are there already
 //! selfwatch              what the generator itself costs
+//! cores                  which thread gets a core when several want it
 //! course, tell, fold     what the shards are told, what they tell, and what becomes of it
 //! hooks                  what happens outside the sockets
 //! ```
 
 mod check;
+mod cores;
 mod course;
 mod desk;
 mod dial;
@@ -225,7 +227,11 @@ pub fn start(setup: Setup, calls: tokio::sync::mpsc::Sender<hooks::Call>) -> Res
             watch,
         };
         let thread = std::thread::Builder::new().name(format!("shard-{number}"));
-        threads.shards.push(thread.spawn(move || shard::Shard::new(parts).run())?);
+        let run = move || {
+            cores::take(number, shards);
+            shard::Shard::new(parts).run()
+        };
+        threads.shards.push(thread.spawn(run)?);
     }
     Ok(Run { threads, judge, plan, series: Series::new(layout, shards), ledger: ledger::Ledger::new(ledger) })
 }

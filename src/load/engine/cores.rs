@@ -1,0 +1,71 @@
+//! Which thread gets a core when several want it: the shards, since nobody's message is late when a count is.
+
+/// How far behind the shards the others stand, in steps of `nice`: each a tenth of the core less.
+#[cfg(target_os = "linux")]
+const BEHIND: i32 = 10;
+
+/// Keeps the calling thread, number `own` of `all`, on a core that no other of them has. The system would put two of them on
+/// one core now and then, with another one idle. Where there are not as many cores as threads the system knows best.
+#[cfg(target_os = "linux")]
+pub fn take(own: usize, all: usize) {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    let Ok(allowed) = sched_getaffinity(None) else { return };
+    let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect();
+    if cores.len() == all && all > 1 {
+        let mut one = CpuSet::new();
+        one.set(cores[own]);
+        // Without it things go on, if less evenly.
+        let _ = sched_setaffinity(None, &one);
+    }
+}
+
+/// The calling thread stands behind the shards from now on.
+#[cfg(target_os = "linux")]
+pub fn give_way() {
+    use rustix::process::{getpriority_process, setpriority_process};
+    // On Linux every thread has a rank of its own.
+    if let Ok(rank) = getpriority_process(None) {
+        let _ = setpriority_process(None, rank + BEHIND);
+    }
+}
+
+/// Left to the system elsewhere.
+#[cfg(not(target_os = "linux"))]
+pub fn take(_own: usize, _all: usize) {}
+
+/// Left to the system elsewhere.
+#[cfg(not(target_os = "linux"))]
+pub fn give_way() {}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use rustix::process::getpriority_process;
+    use rustix::thread::sched_getaffinity;
+
+    #[test]
+    fn every_thread_has_a_core_of_its_own_and_only_others_give_way() {
+        let all = sched_getaffinity(None).expect("known").count() as usize;
+        let taken = |own| {
+            let thread = std::thread::spawn(move || {
+                take(own, all);
+                (sched_getaffinity(None).expect("known"), getpriority_process(None).expect("known"))
+            });
+            thread.join().expect("no panic")
+        };
+        let rank = getpriority_process(None).expect("known");
+        let mut sets = Vec::new();
+        for own in 0..all {
+            let (set, ours) = taken(own);
+            assert_eq!((set.count(), ours), (1, rank));
+            sets.push(set);
+        }
+        assert!((1..all).all(|own| sets[own] != sets[own - 1]));
+        let other = std::thread::spawn(|| {
+            give_way();
+            getpriority_process(None).expect("known")
+        });
+        assert_eq!(other.join().expect("no panic"), (rank + BEHIND).min(19));
+        assert_eq!(getpriority_process(None).expect("known"), rank, "of the thread alone");
+    }
+}
