@@ -119,14 +119,11 @@ pub fn append(out: &mut Vec<u8>, opcode: u8, masks: &mut Masks, write: impl FnOn
 fn mask(bytes: &mut [u8], key: [u8; 4]) {
     let [a, b, c, d] = key;
     let word = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
-    let mut words = bytes.chunks_exact_mut(8);
-    for chunk in &mut words {
-        // A chunk of eight has eight bytes.
-        if let Ok(eight) = <[u8; 8]>::try_from(&*chunk) {
-            chunk.copy_from_slice(&(u64::from_ne_bytes(eight) ^ word).to_ne_bytes());
-        }
+    let (words, rest) = bytes.as_chunks_mut();
+    for eight in words {
+        *eight = (u64::from_ne_bytes(*eight) ^ word).to_ne_bytes();
     }
-    for (index, byte) in words.into_remainder().iter_mut().enumerate() {
+    for (index, byte) in rest.iter_mut().enumerate() {
         *byte ^= key[index % 4];
     }
 }

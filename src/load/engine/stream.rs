@@ -64,6 +64,10 @@ impl Stream {
     /// `WouldBlock` where nothing is there yet, and what the system or TLS says.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
+            // The C library would prepare for the thread's cancellation around each of them.
+            #[cfg(target_os = "linux")]
+            Self::Plain(tcp) => Ok(rustix::net::recv(&*tcp, buffer, rustix::net::RecvFlags::empty())?.0),
+            #[cfg(not(target_os = "linux"))]
             Self::Plain(tcp) => tcp.read(buffer),
             Self::Secure(secure) => secure.read(buffer),
         }
@@ -80,6 +84,9 @@ impl Stream {
     /// `WouldBlock` where nothing goes now, and what the system says.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
+            #[cfg(target_os = "linux")]
+            Self::Plain(tcp) => Ok(rustix::net::send(&*tcp, bytes, rustix::net::SendFlags::NOSIGNAL)?),
+            #[cfg(not(target_os = "linux"))]
             Self::Plain(tcp) => tcp.write(bytes),
             Self::Secure(secure) => {
                 let taken = secure.tls.writer().write(bytes)?;
