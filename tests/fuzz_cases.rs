@@ -46,9 +46,7 @@ impl Cases {
     /// The case of a number as text and program; `None` where there is none, or it is odd below what a virtual wire carries.
     pub fn case(&mut self, number: u64) -> Option<(String, Arc<Program>)> {
         let case = self.plan.case(&self.protocol.material, number)?;
-        if let Oddity::Framed(framing) = case.cell.oddity
-            && (framing.class() == Class::Broken || framing == Framing::Oversize)
-        {
+        if matches!(case.cell.oddity, Oddity::Framed(framing) if !is_carried(framing)) {
             return None;
         }
         let text = text::scenario(&case.scenario);
@@ -60,6 +58,11 @@ impl Cases {
         let shown = || hubproof::diagnostic::render_all(&diagnostics, sources, false);
         Some((text.clone(), Arc::new(program.unwrap_or_else(|| panic!("{}\n{text}", shown())))))
     }
+}
+
+/// Whether a virtual wire carries it.
+pub fn is_carried(framing: Framing) -> bool {
+    framing.class() != Class::Broken && framing != Framing::Oversize
 }
 
 pub fn protocol(name: &str) -> Protocol {

@@ -16,6 +16,9 @@ use hubproof::yaml;
 use rstest::rstest;
 use serde_json::{Map, Value};
 
+use crate::fuzz_cases::is_carried;
+use crate::fuzz_faults::{ENOUGH, is_concerned};
+
 struct Hub {
     sources: Sources,
     material: Arc<Material>,
@@ -52,18 +55,18 @@ impl Hub {
         failed.map(|check| check.name.split('#').next().unwrap_or_default().to_owned()).collect()
     }
 
-    /// The first case that finds the fault, and by which check.
-    fn found(&mut self) -> (Case, String) {
+    /// The next case that finds the fault, and by which check.
+    fn found(&mut self, numbers: &mut impl Iterator<Item = u64>, plan: &Plan) -> (Case, String) {
         let known = hubproof_reference::faults().find(|known| known.id == self.fault).unwrap();
-        let plan = Plan::new(&self.material, 1, &|_| true);
-        for number in 0..plan.cells.len() as u64 * 3 {
+        for number in numbers {
             let Some(case) = plan.case(&self.material, number) else { continue };
-            if matches!(case.cell.oddity, Oddity::Framed(_)) {
+            if matches!(case.cell.oddity, Oddity::Framed(framing) if !is_carried(framing)) {
                 continue;
             }
             let program = self.program(&case.scenario).unwrap();
             let failed = self.failed(&program, Some(self.fault)).into_iter();
-            if let Some(check) = failed.into_iter().find(|check| known.rules.iter().any(|rule| check.contains(rule))) {
+            let check = failed.into_iter().find(|check| known.rules.iter().any(|rule| check.contains(rule)));
+            if let Some(check) = check.filter(|check| !self.is_idle(&case.scenario, check)) {
                 return (case, check);
             }
         }
@@ -98,28 +101,43 @@ impl Hub {
     }
 }
 
-/// Defects that only fuzzing finds are shown by three steps and an opening at most, and a hub that is right is not accused
+/// Cases that find a defect and are made small, until one of them has become small enough.
+const TRIES: usize = 6;
+/// Steps beyond the opening of the smallest scenario that shows a defect.
+const FEW: usize = 3;
+/// More than that, where what the oracle asks takes more steps by itself, or somebody has to have begun something first.
+const MORE: [(&str, usize); 4] = [
+    ("qi-fuzz-emoji-leaks", 4),
+    ("gator-fuzz-posted-answered", 4),
+    ("concierge-fuzz-half-group", 5),
+    ("concierge-fuzz-subscriptions-lost", 5),
+];
+
+/// Each of the defects that only fuzzing finds is shown by few steps and an opening; and a hub that is right is not accused
 /// by them.
 #[rstest]
-#[case::qi(&["qi-fuzz-nul-kills"])]
-#[case::concierge(&["concierge-fuzz-nesting-kills", "concierge-fuzz-surrogate-hangs", "concierge-fuzz-garbled-leaks", "concierge-fuzz-type-any-case"])]
-#[case::airavata(&["airavata-fuzz-unknown-type-ponged", "airavata-fuzz-duplicate-hangs", "airavata-fuzz-garbled-unanswered"])]
-#[case::gator(&["gator-fuzz-digits-kills"])]
-fn a_finding_becomes_small(#[case] faults: &[&'static str]) {
-    for fault in faults {
-        let mut hub = Hub::new(fault);
-        let (case, check) = hub.found();
-        let shrink = hub.shrunk(&case, &check);
-        let smallest = text::scenario(shrink.smallest());
-        let (before, after) = (beyond_opening(&case.scenario), beyond_opening(shrink.smallest()));
-        println!(
-            "{}: {check}: {before} steps beyond the opening became {after} in {} attempts\n{smallest}",
-            fault,
-            shrink.attempts()
-        );
-        assert!(after <= 3, "{smallest}");
-        let program = hub.program(shrink.smallest()).unwrap();
-        assert_eq!(hub.failed(&program, None), [""; 0], "{smallest}");
+fn a_finding_becomes_small(
+    #[values("qi", "concierge", "airavata", "emprops", "gator")] protocol: &str,
+    #[values(0, 1)] half: usize,
+) {
+    let faults = hubproof_reference::faults().filter(|fault| fault.protocol == protocol && fault.is_for_fuzzing());
+    for fault in faults.skip(half).step_by(2) {
+        let most = MORE.iter().find(|(id, _)| *id == fault.id).map_or(FEW, |(_, most)| *most);
+        let mut hub = Hub::new(fault.id);
+        let plan = Plan::new(&hub.material, 1, &|message| is_concerned(protocol, message));
+        let mut numbers = 0..ENOUGH;
+        let mut shown = String::new();
+        let small = (0..TRIES).any(|_| {
+            let (case, check) = hub.found(&mut numbers, &plan);
+            let shrink = hub.shrunk(&case, &check);
+            shown = text::scenario(shrink.smallest());
+            let program = hub.program(shrink.smallest()).unwrap();
+            assert_eq!(hub.failed(&program, None), [""; 0], "{shown}");
+            let (before, after) = (beyond_opening(&case.scenario), beyond_opening(shrink.smallest()));
+            println!("{}: {check}: {before} steps became {after} in {} attempts", fault.id, shrink.attempts());
+            after <= most
+        });
+        assert!(small, "{}: {shown}", fault.id);
     }
 }
 

@@ -43,7 +43,8 @@ const SERVES: &[&str] = &["FUZZ-SERVES-OLD", "FUZZ-SERVES-NEW"];
 const REJECTS: &[&str] = &["FUZZ-REJECTS"];
 const ANSWERS: &[&str] = &["FUZZ-ANSWERS"];
 const ISOLATES: &[&str] = &["FUZZ-ISOLATES"];
-const STEADY: &[&str] = &["FUZZ-STEADY"];
+/// A hub that becomes slower and slower serves nobody in the end.
+const STEADY: &[&str] = &["FUZZ-STEADY", "FUZZ-SERVES-OLD", "FUZZ-SERVES-NEW"];
 
 /// All of them.
 pub static SLIPS: &[Fault] = &[
@@ -70,6 +71,14 @@ pub static SLIPS: &[Fault] = &[
         SERVES,
         |input| matches!(input, Input::Binary { .. }),
         Does::Hangs,
+    ),
+    slip(
+        "qi",
+        "qi-fuzz-ping-wedges",
+        "A WebSocket ping, between the fragments of a message for example, wedges its connection: nothing more is said there.",
+        ANSWERS,
+        |input| matches!(input, Input::Ping { .. }),
+        Does::Wedges,
     ),
     slip(
         "qi",
