@@ -122,7 +122,7 @@ pub fn make(material: &Material, cell: Cell, scenes: &[Scene], number: u64, dice
 pub(super) fn made(
     material: &Material,
     cell: Cell,
-    scene: Scene,
+    mut scene: Scene,
     behind: Vec<Value>,
     number: u64,
     dice: &mut Dice,
@@ -157,11 +157,20 @@ pub(super) fn made(
         size: said.raw.get("text").and_then(Value::as_str).map_or(0, length),
         names_another: cell.oddity == Oddity::Mutated(Mutation::ForeignId),
     };
-    let mut steps = scene.steps;
+    let mut steps = std::mem::take(&mut scene.steps);
     steps.extend(oracle::before(material, &odd));
     let sends = format!("{} sends raw", scene.sender);
     steps.push(match repeated {
-        true => json!({ "each": "round", "in": oracle::ROUNDS, "do": [{ sends: said.raw }] }),
+        true => {
+            // Others of the kind, since a hub may not mind every one of them.
+            let more =
+                (1..oracle::ROUNDS).filter_map(|_| self::said(material, message, cell.oddity, &scene, &base, dice));
+            let texts: Vec<Value> = std::iter::once(said.raw.clone())
+                .chain(more.map(|said| said.raw))
+                .filter_map(|raw| raw.get("text").cloned())
+                .collect();
+            json!({ "each": "text", "in": texts, "do": [{ sends: { "text": "${text}" } }] })
+        }
         false => json!({ sends: said.raw, "as": ODD }),
     });
     steps.extend(behind);
@@ -174,6 +183,10 @@ pub(super) fn made(
     scenario.insert("title".to_owned(), json!(title));
     for (name, value) in scene.keys {
         scenario.insert(name, value);
+    }
+    if repeated {
+        // What others say at the same time would count as the hub's being tired, or hide it.
+        scenario.insert("exclusive".to_owned(), json!("hub"));
     }
     let mut actors = scene.actors;
     actors.insert(INNOCENT.to_owned(), json!(scene.bystander));

@@ -43,8 +43,7 @@ const SERVES: &[&str] = &["FUZZ-SERVES-OLD", "FUZZ-SERVES-NEW"];
 const REJECTS: &[&str] = &["FUZZ-REJECTS"];
 const ANSWERS: &[&str] = &["FUZZ-ANSWERS"];
 const ISOLATES: &[&str] = &["FUZZ-ISOLATES"];
-/// A hub that becomes slower and slower serves nobody in the end.
-const STEADY: &[&str] = &["FUZZ-STEADY", "FUZZ-SERVES-OLD", "FUZZ-SERVES-NEW"];
+const STEADY: &[&str] = &["FUZZ-STEADY"];
 
 /// All of them.
 pub static SLIPS: &[Fault] = &[
