@@ -151,10 +151,10 @@ fn is_nearly_json(text: &str) -> bool {
     let text = text.trim();
     let whole = |open, close| text.starts_with(open) && text.ends_with(close);
     // An expression becomes some JSON.
-    if text.starts_with("${") {
-        return true;
-    }
-    whole('{', '}') || whole('[', ']') || text.starts_with(|c: char| c.is_ascii_digit() || "+-.'\"/".contains(c))
+    text.starts_with("${")
+        || whole('{', '}')
+        || whole('[', ']')
+        || text.starts_with(|c: char| c.is_ascii_digit() || "+-.'\"/".contains(c))
 }
 
 /// A step without the name it binds.
