@@ -75,7 +75,8 @@ pub struct FuzzArgs {
     #[arg(long)]
     yes: bool,
     /// Cases at a time
-    #[arg(short, long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
+    // With three connections each they stay below fifty, which is what a document allows an address.
+    #[arg(short, long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     jobs: u16,
     /// Warnings fail the run
     #[arg(long)]
