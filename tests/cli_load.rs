@@ -35,6 +35,7 @@ fn nobody_there_is_inconclusive() {
     let done = hubproof(["load", "ws://127.0.0.1:1", "--protocol", "qi", "--duration", "1s", "--warm-up", "0s"]);
     assert_eq!(done.code, Some(3), "{}{}", done.out, done.err);
     assert!(done.err.contains("nobody can be reached at 127.0.0.1:1"), "{}", done.err);
+    assert!(done.err.contains("help: is the hub running"), "{}", done.err);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, mpsc, watch};
 
 use super::process::{self, Visit};
 use super::{Options, Prepared, SetupError, Site, base36, play};
@@ -79,8 +79,10 @@ impl Job {
         let number = base36(number as u64 + 1000 * self.repetition as u64);
         let stamp = format!("{}{number}", options.stamp);
         let Some(process) = site.process.clone() else {
-            let _turn = turn(&self, &self.program.isolation, &mut interrupt).await?;
-            return Some(play_job(&self, index, &stamp, options, events, interrupt).await);
+            let turn = turn(&self, &self.program.isolation, &mut interrupt).await?;
+            let report = play_job(&self, index, &stamp, options, events, interrupt).await;
+            turn.end(&self.subject);
+            return Some(report);
         };
         let usual = if self.program.isolation == Isolation::Destructive { Visit::Destructive } else { Visit::Usual };
         let alone = Isolation::Exclusive("hub".to_owned());
@@ -95,12 +97,14 @@ impl Job {
                 Some((turn, entered))
             };
             let why = match entered.await {
-                Some((_turn, Ok(visitor))) => {
+                Some((turn, Ok(visitor))) => {
                     // What it was called the first time, a hub with a memory would know. No number begins with a zero.
                     let stamp = if again { format!("{}0{number}", options.stamp) } else { stamp.clone() };
                     let mut report = play_job(&self, index, &stamp, options, events, interrupt.clone()).await;
                     let wrong = matches!(scenario_verdict(&report), Verdict::Fail | Verdict::Inconclusive);
-                    match process.leave(visitor, wrong).await {
+                    let fell = process.leave(visitor, wrong).await;
+                    turn.end(&self.subject);
+                    match fell {
                         // Others may have done it, and what they broke is not held against this one.
                         Some(fall) if !fall.alone && !again => continue,
                         // It fell before it had heard anything of this one.
@@ -161,15 +165,34 @@ fn place(program: &Program, subject: &Prepared, options: &Options) -> Result<Pla
 }
 
 /// What a scenario holds while it is played.
-type Turn = (Result<tokio::sync::OwnedSemaphorePermit, tokio::sync::AcquireError>, Isolated);
+struct Turn {
+    connections: Result<OwnedSemaphorePermit, AcquireError>,
+    _isolated: Isolated,
+}
+
+/// How long a hub may go on counting a connection that has ended, since no document says that it is gone at once.
+const COUNTED: Duration = Duration::from_millis(400);
+
+impl Turn {
+    /// Others may have their turn. Where a hub limits connections, those that have ended are not there for others yet.
+    fn end(self, subject: &Prepared) {
+        let Self { connections, _isolated } = self;
+        if subject.limited && subject.embedded.is_none() {
+            tokio::spawn(async move {
+                tokio::time::sleep(COUNTED).await;
+                drop(connections);
+            });
+        }
+    }
+}
 
 /// Waits until a scenario may be played; `None` when the run is interrupted before.
 async fn turn(job: &Job, isolation: &Isolation, interrupt: &mut watch::Receiver<bool>) -> Option<Turn> {
     let subject = &job.subject;
     let permits = u32::try_from(job.program.connections.clamp(1, subject.connections)).unwrap_or(1);
     let turn = async {
-        let budget = Arc::clone(&subject.budget).acquire_many_owned(permits).await;
-        (budget, isolate(isolation, subject).await)
+        let connections = Arc::clone(&subject.budget).acquire_many_owned(permits).await;
+        Turn { connections, _isolated: isolate(isolation, subject).await }
     };
     tokio::select! {
         turn = turn => Some(turn),

@@ -100,6 +100,8 @@ pub struct Prepared {
     masker: Arc<Masker>,
     /// Most connections at a time, at least one.
     connections: usize,
+    /// Pack or target say so: there may be no more.
+    limited: bool,
     budget: Arc<Semaphore>,
     /// Read by scenarios that share the hub, written by those that must be alone on it.
     hub: Arc<RwLock<()>>,
@@ -241,7 +243,8 @@ pub fn prepare(subject: &Subject) -> Result<Arc<Prepared>, SetupError> {
     let trust = target.instances.iter().flat_map(|instance| instance.hooks.values()).any(https);
     let trust = trust.then(|| Trust::new(&target.tls)).transpose();
     let trust = trust.map_err(|error| SetupError::Tls(error.to_string()))?;
-    let connections = target.connections.or(subject.pack.ours.connections).unwrap_or(DEFAULT_CONNECTIONS).max(1);
+    let limit = target.connections.or(subject.pack.ours.connections);
+    let connections = limit.unwrap_or(DEFAULT_CONNECTIONS).max(1);
     let room = Room::of(LONG_MESSAGES * play::LONGEST_MESSAGE);
     let mut sites = Vec::new();
     for (index, instance) in target.instances.iter().enumerate() {
@@ -277,6 +280,7 @@ pub fn prepare(subject: &Subject) -> Result<Arc<Prepared>, SetupError> {
         embedded: subject.embedded.clone(),
         masker: Arc::new(masker(subject)),
         connections,
+        limited: limit.is_some(),
         budget: Arc::new(Semaphore::new(connections)),
         hub: Arc::default(),
         words: Arc::default(),

@@ -316,14 +316,14 @@ pub fn kind(value: &Value) -> &'static str {
 fn out_of_range(shape: &Shape<'_>, dice: &mut Dice) -> Option<Value> {
     let far = *dice.pick(&[1.0, 1e4, 1e9])?;
     // What is excluded is out of range itself.
-    let from = *dice.pick(&[0.0, 1.0, 1e4, 1e9])?;
+    let beyond = *dice.pick(&[0.0, 1.0, 1e4, 1e9])?;
     let whole =
         |number: f64| if number.fract() == 0.0 && number.abs() < 9e15 { json!(number as i64) } else { json!(number) };
     let mut choices = Vec::new();
     choices.extend(shape.least("minimum").map(|bound| whole(bound - far)));
-    choices.extend(shape.least("exclusiveMinimum").map(|bound| whole(bound - from)));
+    choices.extend(shape.least("exclusiveMinimum").map(|bound| whole(bound - beyond)));
     choices.extend(shape.most("maximum").map(|bound| whole(bound + far)));
-    choices.extend(shape.most("exclusiveMaximum").map(|bound| whole(bound + from)));
+    choices.extend(shape.most("exclusiveMaximum").map(|bound| whole(bound + beyond)));
     choices.extend(shape.most("maxLength").map(|most| json!("x".repeat((most as usize).min(1 << 16) + 1))));
     choices.extend(
         shape

@@ -34,7 +34,7 @@ only what is written must find nothing wrong. All are on unless `--plain` or `--
   workers     `worker` is no supported resource type: it is not in the table, though routing speaks of it
   refusals    a subscription that cannot be is a response with the status "error", or an error message
   no-id       the response to a subscription without `resourceId` has null, "" or none
-  late-leave  who has left counts as connected up to 0.2 s longer: no sentence says "at once"
+  late-leave  who has left counts as connected 0.15-0.25 s longer: no sentence says "at once"
   twice       who subscribed twice (as user and by experiment) gets an event for each, with an id of its own
   quiet-unsub an unsubscription is not answered: the server "responds to subscription requests"
   rate        more than 60 messages in a second are too many: a rate limit without a number
@@ -275,7 +275,7 @@ class Hub:
         finally:
             polite, peer.closing = peer.closing, True
             if peer in self.peers:
-                asyncio.get_running_loop().call_later(rng.uniform(0, 0.2) if "late-leave" in odd else 0,
+                asyncio.get_running_loop().call_later(rng.uniform(0.15, 0.25) if "late-leave" in odd else 0,
                                                       self.peers.remove, peer)
             if tasks and polite:
                 await peer.see_off(tasks[0], ended)

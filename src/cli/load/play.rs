@@ -185,7 +185,7 @@ impl Place<'_> {
     fn lacks(&self, setup: &Setup, embedded: bool) -> Result<bool, Trouble> {
         let lacks = engine::lacks(setup, embedded).map_err(|error| Trouble::new(error.to_string()))?;
         if let Err(error) = engine::probe(setup) {
-            eprintln!("error: {error}");
+            eprintln!("error: {error}\n  help: is the hub running, and is this its address?");
             return Ok(true);
         }
         for lack in &lacks {

@@ -201,6 +201,8 @@ fn url_problem(url: &str) -> Option<(String, String)> {
                 format!("write wss://{rest}")
             }
             Some(_) => example,
+            // A scheme that slipped.
+            None if url.contains("//") => example,
             None => format!("write ws://{url}, or wss://{url} with TLS"),
         };
         return Some((format!("`{url}` is not the address of a hub: it begins with ws:// or wss://"), help));
