@@ -1,5 +1,5 @@
-//! How many cases a second are played against a hub over TCP loopback, with all oracles, on connections of their own, and
-//! where the time goes. The hub is the reference server, on threads of its own in this process, so that both sides' costs
+//! How many cases a second are played against a hub over TCP loopback, with all oracles, and where the time goes: first each
+//! on connections of its own, then many on connections that are kept, each once the one before it has been answered. The hub is the reference server, on threads of its own in this process, so that both sides' costs
 //! are in the numbers and can be told apart.
 //!
 //! `cargo bench --bench fuzz -- [CASES] [PROTOCOL..]`; `--test` plays a few.
@@ -23,6 +23,7 @@ use hubproof::check::{self, EmbeddedHubs, Options, Subject};
 use hubproof::embedded::Setups;
 use hubproof::event::{Event, Verdict};
 use hubproof::fuzz::campaign::{self, Campaign, Stage};
+use hubproof::fuzz::case::{Case, Cell, Placement, ROUND};
 use hubproof::interpret::KEPT;
 use hubproof::scenario::Scenarios;
 use hubproof::source::Sources;
@@ -45,24 +46,31 @@ fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let few = words.iter().any(|word| word == "--test");
     let asked = words.iter().find_map(|word| word.parse().ok());
-    let cases = if few { 20 } else { asked.unwrap_or(5000) };
+    let cases: usize = if few { 20 } else { asked.unwrap_or(5000) };
     let known = |name: &str| PROTOCOLS.iter().any(|(protocol, _)| *protocol == name);
     let only: Vec<&String> = words.iter().filter(|word| known(word)).collect();
-    println!("protocol    jobs  cases  cases/s  CPU/case  could/s  making  client   hub  kernel");
-    for (protocol, jobs) in PROTOCOLS {
-        if only.is_empty() || only.iter().any(|word| *word == protocol) {
-            fresh(protocol, jobs, cases);
+    let asked = |protocol: &str| only.is_empty() || only.iter().any(|word| *word == protocol);
+    for (connections, kept) in [("fresh", false), ("kept", true)] {
+        println!("{connections:<10}  jobs  cases  cases/s  CPU/case  could/s  making  client   hub  kernel");
+        for (protocol, jobs) in PROTOCOLS.into_iter().filter(|(protocol, _)| asked(protocol)) {
+            // A conversation has dozens of cases where connections are kept.
+            let (jobs, conversations) = if kept { (jobs.min(KEPT_JOBS), cases.div_ceil(10)) } else { (jobs, cases) };
+            run(protocol, jobs, conversations, &|cell| (cell.placement == Placement::Kept) == kept);
         }
     }
 }
 
-fn fresh(protocol: &str, jobs: usize, cases: usize) {
+/// Conversations at a time where connections are kept: nobody listens to silence.
+const KEPT_JOBS: usize = 8;
+
+fn run(protocol: &str, jobs: usize, conversations: usize, wanted: &dyn Fn(Cell) -> bool) {
     let mut sources = Sources::default();
     let folder = on_disk::folder(protocol, &mut sources);
     let campaign = Arc::new(Campaign::new(&folder, &mut sources, 1).ok().unwrap());
     let before = cpu("");
-    let made = campaign.plan.numbers(&|_| true).take(cases);
-    made.for_each(|number| drop(campaign.plan.case(&campaign.material, number)));
+    let numbers = || campaign.plan.numbers(wanted).take(conversations);
+    let made = numbers().filter_map(|number| campaign.plan.case(&campaign.material, number));
+    let cases: usize = made.map(|case| said(&case)).sum();
     let making = cpu("").since(before).all();
 
     let setups = Setups::read(&folder, &sources).ok().unwrap();
@@ -81,15 +89,13 @@ fn fresh(protocol: &str, jobs: usize, cases: usize) {
     let hub = check::prepare(&subject).unwrap();
 
     let (began, at) = (Instant::now(), ["fuzz", "hub"].map(cpu));
-    let played = ours.block_on(async {
+    ours.block_on(async {
         let (events, inbox) = mpsc::channel(256);
         let (_stop, interrupt) = watch::channel(false);
         let stage = Stage { hub, options: Arc::new(options(jobs)), against: None, events, interrupt };
-        let numbers = campaign.plan.numbers(&|_| true).take(cases);
-        let running = tokio::spawn(campaign::run(Arc::clone(&campaign), stage, numbers));
-        let played = tokio::spawn(played(inbox)).await.unwrap();
+        let running = tokio::spawn(campaign::run(Arc::clone(&campaign), stage, numbers()));
+        tokio::spawn(end(inbox)).await.unwrap();
         running.await.unwrap();
-        played
     });
     let took = began.elapsed();
     let (client, server) = (cpu("fuzz").since(at[0]), cpu("hub").since(at[1]));
@@ -97,15 +103,15 @@ fn fresh(protocol: &str, jobs: usize, cases: usize) {
     let all = client.all() + server.all();
     // The clock of the kernel ticks a hundred times a second: of a few cases it knows nothing.
     if all < 1.0 {
-        println!("{protocol:<10} {jobs:>5} {played:>6} {:>8.0}", played as f64 / took.as_secs_f64());
+        println!("{protocol:<10} {jobs:>5} {cases:>6} {:>8.0}", cases as f64 / took.as_secs_f64());
         return;
     }
     let share = |part: f64| format!("{:.0} %", 100.0 * part / all);
     println!(
-        "{protocol:<10} {jobs:>5} {played:>6} {:>8.0} {:>6.2} ms {:>8.0} {:>7} {:>7} {:>5} {:>7}",
-        played as f64 / took.as_secs_f64(),
-        all * 1000.0 / played as f64,
-        CORES as f64 * played as f64 / all,
+        "{protocol:<10} {jobs:>5} {cases:>6} {:>8.0} {:>6.2} ms {:>8.0} {:>7} {:>7} {:>5} {:>7}",
+        cases as f64 / took.as_secs_f64(),
+        all * 1000.0 / cases as f64,
+        CORES as f64 * cases as f64 / all,
         share(making),
         share(client.all() - making),
         share(server.all()),
@@ -133,16 +139,20 @@ fn options(jobs: usize) -> Options {
     }
 }
 
-/// How many ended; none may find anything.
-async fn played(mut inbox: mpsc::Receiver<Event>) -> usize {
-    let mut played = 0;
+/// How many cases there are in a conversation.
+fn said(case: &Case) -> usize {
+    let steps = case.scenario["steps"].as_array().into_iter().flatten();
+    let rounds = steps.filter(|step| step["each"] == ROUND).filter_map(|step| step["in"].as_array());
+    rounds.map(Vec::len).sum::<usize>().max(1)
+}
+
+/// Hears everything to its end; nothing may be found.
+async fn end(mut inbox: mpsc::Receiver<Event>) {
     while let Some(event) = inbox.recv().await {
         if let Event::Finished(report) = event {
             assert_ne!(report.verdict, Verdict::Fail, "{}", report.title);
-            played += 1;
         }
     }
-    played
 }
 
 /// Seconds of all cores.

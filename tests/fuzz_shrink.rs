@@ -129,7 +129,11 @@ fn a_finding_becomes_small(
         let mut shown = String::new();
         let small = (0..TRIES).any(|_| {
             let (case, check) = hub.found(&mut numbers, &plan);
-            let shrink = hub.shrunk(&case, &check);
+            let single = plan.singles(&hub.material, case.number).into_iter().find(|single| {
+                let program = hub.program(&single.scenario);
+                program.is_some_and(|program| hub.fails(&program, &check))
+            });
+            let shrink = hub.shrunk(single.as_ref().unwrap_or(&case), &check);
             shown = text::scenario(shrink.smallest());
             let program = hub.program(shrink.smallest()).unwrap();
             assert_eq!(hub.failed(&program, None), [""; 0], "{shown}");
@@ -178,4 +182,27 @@ fn what_an_oracle_depends_on_stays(#[case] text: &str, #[case] kept: bool) {
     for whatever_is_said in ["FUZZ-SERVES-OLD", "FUZZ-SERVES-NEW", "schema:error_general", "EMP-036"] {
         assert!(meaning(whatever_is_said).is_kept(&finding(text, "sender joins")));
     }
+}
+
+/// What was right and said before is not what is wrong.
+#[test]
+fn what_is_odd_does_not_become_what_somebody_else_said() {
+    let hub = Hub::new("emprops-root-refused");
+    let ping = r#"{"type":"ping","timestamp":1705312345000}"#;
+    let finding = |said: &[(&str, Option<&str>)]| {
+        let mut steps = vec![serde_json::json!({ "sender joins": null })];
+        for (text, name) in said {
+            let mut step = serde_json::json!({ "sender sends raw": { "text": text } });
+            step.as_object_mut().unwrap().extend(name.map(|name| ("as".to_owned(), name.into())));
+            steps.push(step);
+        }
+        steps.push(
+            serde_json::json!({ "sender expects": "error_general", "after": "the_odd", "rules": ["FUZZ-REJECTS"] }),
+        );
+        Map::from_iter([("steps".to_owned(), steps.into())])
+    };
+    let original = finding(&[(ping, None), (SUBMITS, Some("the_odd"))]);
+    let meaning = Meaning::of(&hub.material, Placement::Joined, &original, "FUZZ-REJECTS,EMP-036");
+    assert!(meaning.is_kept(&finding(&[(SUBMITS, Some("the_odd"))])));
+    assert!(!meaning.is_kept(&finding(&[(ping, Some("the_odd"))])));
 }

@@ -50,9 +50,9 @@ impl Job {
         Ok(Self { program, place, repetition, subject, id, instead: None })
     }
 
-    /// The same under another name, but that the `sends raw` step of this name says something else.
-    pub fn saying(self, id: &str, step: &'static str, instead: Template) -> Self {
-        Self { id: id.to_owned(), instead: Some((step, Arc::new(instead))), ..self }
+    /// The same under another name, but that the `sends raw` step of this name says something else, or the loop over it.
+    pub fn saying(self, id: &str, name: &'static str, instead: Template) -> Self {
+        Self { id: id.to_owned(), instead: Some((name, Arc::new(instead))), ..self }
     }
 
     /// Whether nobody else may use the hub while it is played.

@@ -84,7 +84,7 @@ pub fn about(alternative: &Value, said: Option<&Value>) -> Value {
         Value::Object(members) => {
             let mut about_it = Map::new();
             for (name, member) in members {
-                match member.as_str().and_then(mentioned) {
+                match member.as_str().and_then(pointer) {
                     None => drop(about_it.insert(name.clone(), about(member, said))),
                     Some(pointer) => {
                         if let Some(value) =
@@ -102,6 +102,25 @@ pub fn about(alternative: &Value, said: Option<&Value>) -> Value {
     }
 }
 
+/// What was said that the answer must say, too: JSON pointers and values, in the order in which the answer has them.
+pub fn mentioned(answer: &Answer, said: Option<&Value>) -> Vec<(String, Value)> {
+    let mut found: Vec<(String, Value)> = Vec::new();
+    let mut open: Vec<&Value> = answer.one_of.iter().rev().collect();
+    while let Some(value) = open.pop() {
+        match value {
+            Value::Array(items) => open.extend(items.iter().rev()),
+            Value::Object(members) => open.extend(members.values().rev()),
+            Value::String(text) => {
+                let pointer = pointer(text).filter(|pointer| !found.iter().any(|(known, _)| known == pointer));
+                let value = |pointer: &String| said?.pointer(pointer).filter(|value| is_fixed(value)).cloned();
+                found.extend(pointer.and_then(|pointer| value(&pointer).map(|value| (pointer, value))));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
 /// Whether a value is the same wherever it is worked out: what a function makes, it makes anew.
 fn is_fixed(value: &Value) -> bool {
     match value {
@@ -113,7 +132,7 @@ fn is_fixed(value: &Value) -> bool {
 }
 
 /// The pointer for `${said.a.b}`.
-fn mentioned(text: &str) -> Option<String> {
+fn pointer(text: &str) -> Option<String> {
     let path = text.strip_prefix("${said.")?.strip_suffix('}')?;
     Some(path.trim().split('.').map(|name| format!("/{}", crate::matcher::escape(name))).collect())
 }
@@ -149,6 +168,17 @@ mod tests {
             json!({ "message": "any", "where": { "id": "${said.data.id}", "no": "${said.no}", "new": "${said.new}" } });
         let said = json!({ "data": { "id": "${self.id}" }, "new": "${uuid()}" });
         assert_eq!(about(&alternative, Some(&said)), json!({ "message": "any", "where": { "id": "${self.id}" } }));
+    }
+
+    #[test]
+    fn what_an_answer_mentions_is_known_beforehand() {
+        let entry = json!({
+            "class": ["valid"], "rules": [],
+            "answer": [{ "where": { "b": "${said.data.b}", "a": "${said.a}" } }, { "where": { "a": "${said.a}", "c": "${said.c}" } }],
+        });
+        let said = json!({ "a": 1, "data": { "b": "${self.id}" }, "c": "${uuid()}" });
+        let expected = [("/data/b".to_owned(), json!("${self.id}")), ("/a".to_owned(), json!(1))];
+        assert_eq!(mentioned(&answer(&entry).unwrap(), Some(&said)), expected);
     }
 
     #[test]

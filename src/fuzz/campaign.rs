@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 
-use super::case::ODD;
+use super::case::{ODD, ROUND};
 use super::material::Material;
 use super::plan::Plan;
 use super::{against, oracle, outcome, text};
@@ -137,7 +137,7 @@ impl Campaign {
         };
         // What is traced is called by the name of its program.
         let shared = parted(scenario).filter(|_| !stage.options.trace);
-        let Some((key, raw)) = shared else { return job(&Arc::new(self.program(id, scenario)?)) };
+        let Some((key, name, said)) = shared else { return job(&Arc::new(self.program(id, scenario)?)) };
         let known = self.programs().get(&key).cloned();
         let program = match known {
             Some(program) => program,
@@ -151,9 +151,9 @@ impl Campaign {
             }
         };
         let mut diagnostics = Vec::new();
-        let odd = Template::read(&Node::of(raw, program.span), &mut diagnostics);
+        let odd = Template::read(&Node::of(said, program.span), &mut diagnostics);
         match diagnostics.first() {
-            None => Ok(job(&program)?.saying(id, ODD, odd)),
+            None => Ok(job(&program)?.saying(id, name, odd)),
             Some(diagnostic) => Err(diagnostic.message.clone()),
         }
     }
@@ -303,25 +303,38 @@ impl Watch {
 /// Between attempts to reach a hub that nobody reaches.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// A case without what no other has: its title, and what its odd message says, which is given beside it. `None` for what
-/// shares its program with nothing else.
-fn parted(scenario: &Map<String, Value>) -> Option<(String, &Value)> {
+/// A case without what no other has: its title, and what is odd, which is given beside it, with the name by which its step
+/// is known. `None` for what shares its program with nothing else.
+fn parted(scenario: &Map<String, Value>) -> Option<(String, &'static str, &Value)> {
     let steps = scenario.get("steps")?.as_array()?;
-    let is_odd = |step: &&Value| step.get("as").and_then(Value::as_str) == Some(ODD);
-    let mut odd = steps.iter().filter(is_odd);
-    let (step, None) = (odd.next()?.as_object()?, odd.next()) else { return None };
-    let (head, raw) = step.iter().next().filter(|(head, _)| head.ends_with(" sends raw"))?;
+    let mut odd = None;
     let mut key = String::new();
     for (name, value) in scenario.iter().filter(|(name, _)| *name != "title" && *name != "steps") {
         key.push_str(&format!("{name}: {value}\n"));
     }
-    for one in steps {
-        if std::ptr::eq(one.as_object()?, step) {
-            key.push_str(head)
-        } else {
-            key.push_str(&one.to_string())
+    for step in steps {
+        let Some((name, at)) = said(step) else {
+            key.push_str(&format!("{step}\n"));
+            continue;
+        };
+        if odd.replace((name, step.get(at)?)).is_some() {
+            return None;
         }
-        key.push('\n');
+        for (member, value) in step.as_object()?.iter().filter(|(member, _)| *member != at) {
+            key.push_str(&format!("{member}: {value}, "));
+        }
+        key.push_str(&format!("{at}\n"));
     }
-    Some((key, raw))
+    let (name, said) = odd?;
+    Some((key, name, said))
+}
+
+/// By which name a step is known that says what is odd, once or in rounds, and the member that has it.
+fn said(step: &Value) -> Option<(&'static str, &str)> {
+    let (head, what) = step.as_object()?.iter().next()?;
+    match what.as_str() {
+        Some(ROUND) if head == "each" => Some((ROUND, "in")),
+        _ if step.get("as")? == ODD && head.ends_with(" sends raw") => Some((ODD, head)),
+        _ => None,
+    }
 }

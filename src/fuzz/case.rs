@@ -1,6 +1,7 @@
 //! One case: something odd, said at one moment of one conversation, and what must be true all the same. A case is an
 //! ordinary scenario, so whoever wants to see a finding again plays it with `hubproof check`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -55,10 +56,14 @@ pub enum Placement {
     Walk,
     /// The opening has been played, and it is said again and again: what is no message at all.
     Repeated,
+    /// The opening has been played, and others of the kind are said on the same connection, each once the one before it
+    /// has been answered.
+    Kept,
 }
 
 impl Placement {
-    pub const ALL: [Self; 6] = [Self::First, Self::Joined, Self::Within, Self::Outside, Self::Walk, Self::Repeated];
+    pub const ALL: [Self; 7] =
+        [Self::First, Self::Joined, Self::Within, Self::Outside, Self::Walk, Self::Repeated, Self::Kept];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -68,13 +73,14 @@ impl Placement {
             Self::Outside => "outside",
             Self::Walk => "walk",
             Self::Repeated => "repeated",
+            Self::Kept => "kept",
         }
     }
 
     /// The moment of the conversation, as shared.yaml names it.
     pub fn moment(self) -> &'static str {
         match self {
-            Self::Repeated => Self::Joined.name(),
+            Self::Repeated | Self::Kept => Self::Joined.name(),
             Self::Walk => Self::Within.name(),
             other => other.name(),
         }
@@ -104,6 +110,8 @@ pub struct Case {
 
 /// The name of the step that says what is odd.
 pub const ODD: &str = "the_odd";
+/// What a loop over odd things calls each of them.
+pub const ROUND: &str = "round";
 /// Actors of a case besides those of its scenario.
 pub const INNOCENT: &str = "innocent";
 pub const NEWCOMER: &str = "newcomer";
@@ -115,76 +123,173 @@ const ATTEMPTS: usize = 8;
 /// The case of a cell that plays in one of `scenes`; `None` where the protocol gives nothing to make it of.
 pub fn make(material: &Material, cell: Cell, scenes: &[Scene], number: u64, dice: &mut Dice) -> Option<Case> {
     let scene = dice.pick(scenes)?.clone();
-    made(material, cell, scene, Vec::new(), number, dice)
+    match cell.placement {
+        Placement::Kept => Some(kept(material, cell, scene, number, dice)?.0),
+        _ => made(material, cell, scene, Vec::new(), number, dice),
+    }
+}
+
+/// What a case that says many things says, each in a case of its own; none for other cases.
+pub fn singles(material: &Material, cell: Cell, scenes: &[Scene], number: u64, dice: &mut Dice) -> Vec<Case> {
+    let Some(scene) = dice.pick(scenes).filter(|_| cell.placement == Placement::Kept) else { return Vec::new() };
+    let Some((_, all)) = kept(material, cell, scene.clone(), number, dice) else { return Vec::new() };
+    let cell = Cell { placement: Placement::Joined, ..cell };
+    let case = |said| about(material, cell, scene.clone(), said, Vec::new(), number);
+    all.into_iter().filter_map(case).collect()
 }
 
 /// The case of a cell in a scene. `behind` is what others go on saying before the oracles are asked.
 pub(super) fn made(
     material: &Material,
     cell: Cell,
-    mut scene: Scene,
+    scene: Scene,
     behind: Vec<Value>,
     number: u64,
     dice: &mut Dice,
 ) -> Option<Case> {
     let message = material.pack.messages.get(cell.message)?;
-    let mut base = material.example(message, &scene.role, &scene.sender);
-    compose::merge(&mut base, &scene.with);
-    compose::remove(&mut base, &scene.without);
-    material.without_optional(&mut base);
+    let base = scene.base(material, message);
     let said = said(material, message, cell.oddity, &scene, &base, dice)?;
-    let repeated = cell.placement == Placement::Repeated;
+    if cell.placement != Placement::Repeated {
+        return about(material, cell, scene, said, behind, number);
+    }
     // What may be taken for a message has an id, perhaps, and no id is used twice.
-    let is_none = matches!(cell.oddity, Oddity::Spoilt(spoilt) if spoilt.class() != Class::Unspecified);
-    if repeated && !is_none {
+    if !matches!(cell.oddity, Oddity::Spoilt(spoilt) if spoilt.class() != Class::Unspecified) {
         return None;
     }
-    let odd = oracle::Odd {
+    // Others of the kind, since a hub may not mind every one of them.
+    let more =
+        (1..oracle::ROUNDS).filter_map(|_| self::said(material, message, cell.oddity, &scene, &base, dice)?.text());
+    let texts: Vec<Value> = said.text().into_iter().chain(more).collect();
+    let odd = odd(material, message, cell, &scene, &said);
+    let sends = format!("{} sends raw", scene.sender);
+    let mut steps = scene.steps.clone();
+    steps.extend(oracle::before(material, &odd));
+    steps.push(json!({ "each": "text", "in": texts, "do": [{ sends: { "text": "${text}" } }] }));
+    steps.extend(oracle::behind(material, &odd, Vec::new()));
+    Some(case(material, cell, scene, &said, steps, number))
+}
+
+/// The case that says this, once.
+fn about(
+    material: &Material,
+    cell: Cell,
+    mut scene: Scene,
+    said: Said,
+    behind: Vec<Value>,
+    number: u64,
+) -> Option<Case> {
+    let message = material.pack.messages.get(cell.message)?;
+    let mut steps = std::mem::take(&mut scene.steps);
+    let rest = std::mem::take(&mut scene.rest);
+    let odd = odd(material, message, cell, &scene, &said);
+    steps.extend(oracle::before(material, &odd));
+    steps.push(json!({ format!("{} sends raw", scene.sender): said.raw, "as": ODD }));
+    steps.extend(behind);
+    // Only what no hub can take for a message has no right to disturb.
+    let undisturbed = matches!(said.class, Class::Malformed | Class::Broken);
+    steps.extend(oracle::behind(material, &odd, if undisturbed { rest } else { Vec::new() }));
+    Some(case(material, cell, scene, &said, steps, number))
+}
+
+/// So many odd things are thought of for one connection.
+const MANY: usize = 50;
+/// After so many of which nothing is known to be answered it is given up.
+const VAIN: usize = 16;
+
+/// The case in which many of a kind are said that the document answers alike, and what these are.
+fn kept(material: &Material, cell: Cell, scene: Scene, number: u64, dice: &mut Dice) -> Option<(Case, Vec<Said>)> {
+    let message = material.pack.messages.get(cell.message)?;
+    let base = scene.base(material, message);
+    let mut all: Vec<Said> = Vec::new();
+    let mut rounds: Vec<Value> = Vec::new();
+    let mut ids = BTreeSet::new();
+    for index in 0..MANY {
+        if index == VAIN && all.is_empty() {
+            return None;
+        }
+        let base = renumbered(message, &base, index);
+        let Some(said) = said(material, message, cell.oddity, &scene, &base, dice) else { continue };
+        // No frame below messages is answered, and whoever breaks the protocol is let go.
+        let text = said.text()?;
+        let same = |first: &Said| {
+            let (first, this) =
+                (odd(material, message, cell, &scene, first), odd(material, message, cell, &scene, &said));
+            first.input.class == this.input.class && oracle::is_answered_alike(material, &first, &this)
+        };
+        let this = odd(material, message, cell, &scene, &said);
+        let Some(mentioned) = oracle::lasting(material, &this) else { continue };
+        if !all.first().is_none_or(same) || !said.id(message).is_none_or(|id| ids.insert(id)) {
+            continue;
+        }
+        rounds.push(json!({ "text": text, "said": mentioned }));
+        all.push(said);
+    }
+    let first = all.first().filter(|_| all.len() > 1)?;
+    let odd = odd(material, message, cell, &scene, first);
+    let mut steps = scene.steps.clone();
+    steps.push(oracle::each(material, &odd, rounds)?);
+    steps.extend(oracle::behind(material, &odd, Vec::new()));
+    Some((case(material, cell, scene.clone(), first, steps, number), all))
+}
+
+/// The message with an id of its own, if it has one by which its answer is known.
+fn renumbered(message: &MessageType, base: &Value, index: usize) -> Value {
+    let mut base = base.clone();
+    let id = message.correlation.as_ref().and_then(|pointer| base.pointer_mut(pointer));
+    match id {
+        Some(Value::Number(number)) => {
+            *number = (number.as_u64().unwrap_or_default() + index as u64).into();
+        }
+        Some(Value::String(text)) if !text.contains("${") => {
+            // Of the form that it had.
+            let kept = text.char_indices().nth_back(INDEX - 1).map_or(text.len(), |(at, _)| at);
+            text.replace_range(kept.., &format!("{index:0INDEX$x}"));
+        }
+        _ => {}
+    }
+    base
+}
+
+/// Letters of an id that tell how many were before it.
+const INDEX: usize = 4;
+
+/// What is said, as oracles see it.
+fn odd<'a>(
+    material: &'a Material,
+    message: &'a MessageType,
+    cell: Cell,
+    scene: &'a Scene,
+    said: &'a Said,
+) -> oracle::Odd<'a> {
+    let taken_for = said.plain.as_ref().and_then(|plain| payload::taken_for(&material.pack, plain));
+    oracle::Odd {
         message,
         input: Input {
             class: said.class,
             placement: cell.placement,
             role: &scene.role,
-            taken_for: said
-                .plain
-                .as_ref()
-                .and_then(|plain| payload::taken_for(&material.pack, plain))
-                .map(|m| &*m.name),
+            taken_for: taken_for.map(|message| &*message.name),
             payload: said.plain.as_ref(),
         },
         said: said.value.as_ref(),
         sender: &scene.sender,
         size: said.raw.get("text").and_then(Value::as_str).map_or(0, length),
         names_another: cell.oddity == Oddity::Mutated(Mutation::ForeignId),
-    };
-    let mut steps = std::mem::take(&mut scene.steps);
-    steps.extend(oracle::before(material, &odd));
-    let sends = format!("{} sends raw", scene.sender);
-    steps.push(match repeated {
-        true => {
-            // Others of the kind, since a hub may not mind every one of them.
-            let more =
-                (1..oracle::ROUNDS).filter_map(|_| self::said(material, message, cell.oddity, &scene, &base, dice));
-            let texts: Vec<Value> = std::iter::once(said.raw.clone())
-                .chain(more.map(|said| said.raw))
-                .filter_map(|raw| raw.get("text").cloned())
-                .collect();
-            json!({ "each": "text", "in": texts, "do": [{ sends: { "text": "${text}" } }] })
-        }
-        false => json!({ sends: said.raw, "as": ODD }),
-    });
-    steps.extend(behind);
-    // Only what no hub can take for a message has no right to disturb.
-    let undisturbed = matches!(said.class, Class::Malformed | Class::Broken);
-    steps.extend(oracle::behind(material, &odd, if undisturbed { scene.rest } else { Vec::new() }));
+    }
+}
+
+/// The scenario of all this.
+fn case(material: &Material, cell: Cell, scene: Scene, said: &Said, steps: Vec<Value>, number: u64) -> Case {
     let mut scenario = Map::new();
-    let title =
-        format!("Case {number}: {} {}, said {}: {}", message.name, cell.oddity.name(), cell.placement.name(), said.odd);
+    let name = material.pack.messages.get(cell.message).map_or("", |message| &message.name);
+    let (oddity, placement) = (cell.oddity.name(), cell.placement.name());
+    let title = format!("Case {number}: {name} {oddity}, said {placement}: {}", said.odd);
     scenario.insert("title".to_owned(), json!(title));
     for (name, value) in scene.keys {
         scenario.insert(name, value);
     }
-    if repeated {
+    if cell.placement == Placement::Repeated {
         // What others say at the same time would count as the hub's being tired, or hide it.
         scenario.insert("exclusive".to_owned(), json!("hub"));
     }
@@ -196,7 +301,7 @@ pub(super) fn made(
         scenario.insert("let".to_owned(), lets);
     }
     scenario.insert("steps".to_owned(), Value::Array(steps));
-    Some(Case { number, cell, class: said.class, odd: said.odd, pointer: said.pointer, scenario })
+    Case { number, cell, class: said.class, odd: said.odd.clone(), pointer: said.pointer.clone(), scenario }
 }
 
 /// How long a text is that may have expressions in it; what repeats something is long.
@@ -232,11 +337,22 @@ pub(super) fn sites(material: &Material, message: &MessageType) -> Arc<[Site]> {
     mutation::sites(message, &material.identities(material.bystander().unwrap_or_default())).into()
 }
 
+impl Scene {
+    /// The message as it is said here where nothing is odd.
+    fn base(&self, material: &Material, message: &MessageType) -> Value {
+        let mut base = material.example(message, &self.role, &self.sender);
+        compose::merge(&mut base, &self.with);
+        compose::remove(&mut base, &self.without);
+        material.without_optional(&mut base);
+        base
+    }
+}
+
 /// All scenes in which a message can be said at such a moment.
 pub fn scenes(material: &Material, message: &MessageType, placement: Placement) -> Vec<Scene> {
     let sites = sites(material, message);
     match placement {
-        Placement::First | Placement::Joined | Placement::Repeated => {
+        Placement::First | Placement::Joined | Placement::Repeated | Placement::Kept => {
             let mut roles = material.speakers(&message.name);
             if roles.is_empty() {
                 roles.extend(material.bystander());
@@ -479,6 +595,20 @@ pub(super) struct Said {
     value: Option<Value>,
     odd: String,
     pointer: String,
+}
+
+impl Said {
+    /// `None` for what is no text message.
+    fn text(&self) -> Option<Value> {
+        self.raw.get("text").cloned()
+    }
+
+    /// By which its answer is known; `None` where it has nothing of the kind, or what is made anew each time.
+    fn id(&self, message: &MessageType) -> Option<String> {
+        let id = self.value.as_ref()?.pointer(message.correlation.as_ref()?)?;
+        let anew = id.as_str().is_some_and(|text| text.contains("${") && text.contains('('));
+        (!anew).then(|| id.to_string())
+    }
 }
 
 fn said(

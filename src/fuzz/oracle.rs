@@ -5,10 +5,11 @@
 use serde_json::{Map, Value, json};
 
 use super::answers::{self, Answer, Input};
-use super::case::{INNOCENT, NEWCOMER, ODD, Placement};
+use super::case::{INNOCENT, NEWCOMER, ODD, Placement, ROUND};
 use super::material::{Material, renamed};
 use super::payload::Class;
 use crate::pack::{Level, MessageType, Place, Rule, rules};
+use crate::scenario::compose;
 use crate::source::Sources;
 use crate::yaml;
 
@@ -51,6 +52,11 @@ impl Odd<'_> {
         matches!(self.input.class, Class::Invalid | Class::Unknown | Class::Malformed)
     }
 
+    /// The oracle that asks for its answer.
+    fn rule(&self) -> &'static str {
+        if matches!(self.input.class, Class::Valid | Class::Unusual) { "FUZZ-ANSWERS" } else { "FUZZ-REJECTS" }
+    }
+
     /// The sender has said whatever came to mind before, so that an answer may belong to that, or the hub may take its leave.
     fn is_strolling(&self) -> bool {
         self.input.placement == Placement::Walk
@@ -79,15 +85,15 @@ pub fn before(material: &Material, odd: &Odd<'_>) -> Vec<Value> {
 pub fn behind(material: &Material, odd: &Odd<'_>, rest: Vec<Value>) -> Vec<Value> {
     let mut steps = Vec::new();
     let repeated = odd.input.placement == Placement::Repeated;
-    // No document says how long a text may be, so any hub may have enough of a long one.
-    let answer = material.answer(&odd.input).filter(|_| !repeated && odd.size <= LONG);
+    let kept = odd.input.placement == Placement::Kept;
+    let answer = answer(material, odd);
     // First of all, so that a hub that is gone is called so, and not one that does not answer.
     steps.push(serves(material, INNOCENT, "FUZZ-SERVES-OLD"));
     steps.push(stays(INNOCENT, &["FUZZ-SERVES-OLD".to_owned()]));
     if repeated {
         steady(material, &mut steps);
     }
-    if let Some(answer) = answer {
+    if let Some(answer) = answer.filter(|_| !kept) {
         answered(material, odd, answer, &mut steps);
     }
     for (message, pattern, rule) in private(material, odd, answer) {
@@ -97,7 +103,7 @@ pub fn behind(material: &Material, odd: &Odd<'_>, rest: Vec<Value>) -> Vec<Value
         steps.push(Value::Object(step));
     }
     steps.extend(rest);
-    if let (Some(answer), false) = (answer, odd.is_strolling()) {
+    if let (Some(answer), false) = (answer, odd.is_strolling() || kept) {
         never(material, odd, answer, &mut steps);
     }
     if answer.is_none() && !repeated {
@@ -109,6 +115,54 @@ pub fn behind(material: &Material, odd: &Odd<'_>, rest: Vec<Value>) -> Vec<Value
         steps.push(stays(NEWCOMER, &["FUZZ-SERVES-NEW".to_owned()]));
     }
     steps
+}
+
+/// What the document says of it.
+fn answer<'a>(material: &'a Material, odd: &Odd<'_>) -> Option<&'a Answer> {
+    let once = odd.input.placement != Placement::Repeated;
+    // No document says how long a text may be, so any hub may have enough of a long one.
+    material.answer(&odd.input).filter(|_| once && odd.size <= LONG)
+}
+
+/// Whether the document says the same of both, in terms of as much of what was said.
+pub fn is_answered_alike(material: &Material, one: &Odd<'_>, other: &Odd<'_>) -> bool {
+    let (Some(answer), Some(same)) = (answer(material, one), answer(material, other)) else { return false };
+    let terms = |odd: &Odd<'_>| answers::mentioned(answer, odd.said).into_iter().map(|(path, _)| path);
+    std::ptr::eq(answer, same) && terms(one).eq(terms(other))
+}
+
+/// What its answer will speak of, by name, where the document has it answered by a message, so that there is more to say
+/// on the connection.
+pub fn lasting(material: &Material, odd: &Odd<'_>) -> Option<Map<String, Value>> {
+    let answer = answer(material, odd)?;
+    let ends = answer.one_of.is_empty() || answer.one_of.iter().any(|alternative| alternative.get("close").is_some());
+    let said = || answers::mentioned(answer, odd.said).into_iter();
+    (!ends).then(|| said().map(|(path, value)| (word(&path), value)).collect())
+}
+
+/// Each of `rounds` is said and answered; whatever the first of them is like, the others are. A hub that has had enough may
+/// hang up: what it owes to one alone is asked where nothing else is said.
+pub fn each(material: &Material, first: &Odd<'_>, rounds: Vec<Value>) -> Option<Value> {
+    let answer = answer(material, first)?;
+    let mut said = Value::Null;
+    for (path, _) in answers::mentioned(answer, first.said) {
+        compose::put(&mut said, &path, json!(format!("${{{ROUND}.said.{}}}", word(&path))));
+    }
+    let about = |alternative| answers::about(alternative, Some(&said));
+    let mut alternatives: Vec<Value> = answer.one_of.iter().map(about).collect();
+    alternatives.push(json!({ "close": ["any", "drop"] }));
+    let expects = json!({
+        format!("{} expects one of", first.sender): alternatives,
+        "after": ODD,
+        "rules": accused(material, first.rule(), &answer.rules),
+    });
+    let sends = json!({ format!("{} sends raw", first.sender): { "text": format!("${{{ROUND}.text}}") }, "as": ODD });
+    Some(json!({ "each": ROUND, "in": rounds, "do": [sends, expects] }))
+}
+
+/// A JSON pointer as a name.
+fn word(path: &str) -> String {
+    path.trim_start_matches('/').replace(|c: char| !c.is_ascii_alphanumeric(), "_")
 }
 
 /// What the document names comes; after an error the sender is served on, what is his is as it was, and he is told nothing of
@@ -133,11 +187,10 @@ fn answered(material: &Material, odd: &Odd<'_>, answer: &Answer, steps: &mut Vec
         alternatives.push(json!({ "close": ["any", "drop"] }));
     }
     let told = alternatives.iter().any(|alternative| alternative.get("as").is_some());
-    let rule = if matches!(odd.input.class, Class::Valid | Class::Unusual) { "FUZZ-ANSWERS" } else { "FUZZ-REJECTS" };
     steps.push(json!({
         format!("{} expects one of", odd.sender): alternatives,
         "after": ODD,
-        "rules": accused(material, rule, &answer.rules),
+        "rules": accused(material, odd.rule(), &answer.rules),
     }));
     if !told || odd.is_strolling() || odd.input.placement == Placement::First {
         return;

@@ -44,7 +44,8 @@ impl Plan {
                     let cell = Cell { message: index, oddity, placement: *placement };
                     // What no dice make a case of is no cell.
                     let makes = |number| made(material, cell, found, &ground, 0, &mut Dice::of(seed, number)).is_some();
-                    if (0..4).any(makes) {
+                    let tries = if *placement == Placement::Kept { 0..2 } else { 0..4 };
+                    if tries.into_iter().any(makes) {
                         cells.push(cell);
                     }
                 }
@@ -56,8 +57,12 @@ impl Plan {
         for last in (1..cells.len()).rev() {
             cells.swap(last, dice.below(last + 1));
         }
-        // Whether a hub tires is seen while it is not tired yet.
-        cells.sort_by_key(|cell| cell.placement != Placement::Repeated);
+        // Whether a hub tires is seen while it is not tired yet; and who says one thing shows more than who says many.
+        cells.sort_by_key(|cell| match cell.placement {
+            Placement::Repeated => 0,
+            Placement::Kept => 2,
+            _ => 1,
+        });
         Self { seed, cells, scenes, ground }
     }
 
@@ -80,6 +85,13 @@ impl Plan {
         let cell = self.cell(number)?;
         let scenes = self.scenes.get(&(cell.message, cell.placement))?;
         made(material, cell, scenes, &self.ground, number, &mut Dice::of(self.seed, number))
+    }
+
+    /// Where the case of a number says many things, each of them as a case of its own.
+    pub fn singles(&self, material: &Material, number: u64) -> Vec<Case> {
+        let Some(cell) = self.cell(number) else { return Vec::new() };
+        let scenes = self.scenes.get(&(cell.message, cell.placement)).map_or(&[][..], Vec::as_slice);
+        case::singles(material, cell, scenes, number, &mut Dice::of(self.seed, number))
     }
 }
 

@@ -49,20 +49,31 @@ pub fn numbers() -> Arc<AtomicU64> {
     Arc::new(AtomicU64::new(NUMBERS))
 }
 
-/// The smallest scenario that fails as `finding` does, found until the time is over. `id` is how its plays are called.
-pub async fn smaller(
-    campaign: &Campaign,
-    stage: &Stage,
-    finding: &Map<String, Value>,
-    (cell, cause): (Cell, &Cause),
-    id: &str,
-    numbers: &AtomicU64,
-    until: Instant,
-) -> Smaller {
+/// A finding that is to become small.
+pub struct Work {
+    pub finding: Map<String, Value>,
+    /// Other scenarios that may do.
+    pub simpler: Vec<Map<String, Value>>,
+    pub cell: Cell,
+    pub cause: Cause,
+    /// How its plays are called.
+    pub id: String,
+}
+
+/// The smallest scenario that fails as the finding does, found until the time is over.
+pub async fn smaller(campaign: &Campaign, stage: &Stage, work: &Work, numbers: &AtomicU64, until: Instant) -> Smaller {
+    let Work { finding, simpler, cell, cause, id } = work;
     if Instant::now() >= until {
         return Smaller { scenario: finding.clone(), attempts: 0, again: true };
     }
-    let mut bench = Bench { campaign, stage, id, cell, cause, numbers, alone: true };
+    let mut bench = Bench { campaign, stage, id, cell: *cell, cause, numbers, alone: true };
+    let mut finding = finding;
+    for form in simpler {
+        if Instant::now() < until && bench.fails(form, PATIENCE).await {
+            finding = form;
+            break;
+        }
+    }
     if !bench.fails(finding, 1.0).await {
         bench.alone = false;
         if !bench.fails(finding, 1.0).await {

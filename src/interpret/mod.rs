@@ -60,8 +60,8 @@ pub struct Config {
     pub trace: bool,
     /// Characters of a payload that the history keeps: [`KEPT`], or more for whoever compares what was said.
     pub kept: usize,
-    /// What the `sends raw` step of this name (its `as`) says, whatever it was compiled with: so one program serves many
-    /// conversations that differ in this alone.
+    /// What the `sends raw` step of this name (its `as`) says, or the list that a loop over this name goes through, whatever
+    /// it was compiled with: so one program serves many conversations that differ in this alone.
     pub instead: Option<(&'static str, Arc<Template>)>,
     /// Takes secrets out of whatever is recorded.
     pub masker: Arc<Masker>,

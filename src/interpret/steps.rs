@@ -174,8 +174,7 @@ impl Conversation {
             }
             Act::Send(compose) => self.each_sends(&members, step, |c, id| c.send(id, compose)),
             Act::SendRaw(template) => {
-                let named = |(name, _): &(&str, _)| step.as_.as_deref() == Some(name);
-                let instead = self.config.instead.clone().filter(named).map(|(_, instead)| instead);
+                let instead = step.as_.as_deref().and_then(|name| self.instead_of(name));
                 self.each_sends(&members, step, |c, id| c.send_raw(id, instead.as_deref().unwrap_or(template)))
             }
             Act::Close { code, reason } => self.each_sends(&members, step, |c, id| c.close(id, code, reason.as_ref())),
@@ -266,7 +265,8 @@ impl Conversation {
                 self.settle(program, step, finding)
             }
             Act::Each { name, values, bodies, fresh } => {
-                let values = self.values(values)?;
+                let instead = self.instead_of(name);
+                let values = self.values(instead.as_deref().unwrap_or(values))?;
                 self.enter_each(program, name, values, bodies, fresh);
                 Ok(Progress::Entered)
             }
@@ -433,6 +433,12 @@ impl Conversation {
     }
 
     /// What an `each` or `either` goes through. What the hub said stays known as that.
+    /// What stands for the message of a step that binds this name, or for the list of a loop over it.
+    fn instead_of(&self, name: &str) -> Option<Arc<Template>> {
+        let (of, instead) = self.config.instead.as_ref()?;
+        (*of == name).then(|| Arc::clone(instead))
+    }
+
     pub(super) fn values(&self, template: &Template) -> Result<Vec<Bound>, Failure> {
         let names = self.names(None);
         let list = template.eval_bound(&names).map_err(|error| unworkable(error, template, &names))?;

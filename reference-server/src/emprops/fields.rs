@@ -132,6 +132,25 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Strings, where there is anything at all.
+    pub fn only_texts(&self, name: &str) -> Result<(), Wrong> {
+        self.not_null(name)?;
+        self.typed::<Vec<String>>(name, "Must be a list of strings").map(drop)
+    }
+
+    /// A boolean, where there is anything at all.
+    pub fn only_flag(&self, name: &str) -> Result<(), Wrong> {
+        self.not_null(name)?;
+        self.flag(name).map(drop)
+    }
+
+    fn not_null(&self, name: &str) -> Result<(), Wrong> {
+        match self.members.get(name) {
+            Some(raw) if raw.get() == "null" => Err(self.wrong(name, "Must not be null")),
+            _ => Ok(()),
+        }
+    }
+
     /// An object, as its text.
     pub fn object(&self, name: &str) -> Result<Option<&'a RawValue>, Wrong> {
         match self.raw(name) {

@@ -482,6 +482,11 @@ fn reported<'a>(kind: &str, fields: &Fields<'a>, broken: Broken) -> Result<Repor
             }
         }
         "complete_job" => {
+            // It is passed on, so it has to be what clients are promised (523).
+            if let Some(result) = fields.inside("result")? {
+                result.only_flag("success")?;
+                result.only_texts("output_files")?;
+            }
             Reported::Completed { processing_time: processing_time(fields)?, result: fields.required_object("result")? }
         }
         _ => {

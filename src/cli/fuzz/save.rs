@@ -20,7 +20,7 @@ use crate::fuzz::cause::Cause;
 use crate::fuzz::outcome::Outcome;
 use crate::fuzz::saved::{self, Found};
 use crate::fuzz::shrink;
-use crate::fuzz::smaller::{self, Smaller};
+use crate::fuzz::smaller::{self, Smaller, Work};
 use crate::report::text::count;
 use crate::secret::Masker;
 
@@ -112,23 +112,31 @@ fn made_small(
 ) -> impl FnOnce(Stage) -> std::pin::Pin<Box<dyn Future<Output = BTreeMap<usize, Smaller>> + Send>> + use<> {
     let (campaign, numbers) = (Arc::clone(campaign), Arc::clone(&ground.numbers));
     let name = |new: &New| format!("{}/{}", campaign.pack().name, stem(&new.path));
-    let of: Vec<_> =
-        new.iter().map(|new| (new.case.scenario.clone(), new.cell, new.cause.clone(), name(new))).collect();
+    let work = |new: &New| {
+        let singles = campaign.plan.singles(&campaign.material, new.case.number).into_iter();
+        Work {
+            finding: new.case.scenario.clone(),
+            simpler: singles.map(|single| single.scenario).collect(),
+            cell: new.cell,
+            cause: new.cause.clone(),
+            id: name(new),
+        }
+    };
+    let all: Vec<Work> = new.iter().map(work).collect();
     move |stage| {
         Box::pin(async move {
             // On a hub of somebody else's one at a time: what one does to it must not look like another's doing.
             let at_once = if stage.hub.is_ours() { stage.options.jobs.min(AT_ONCE) } else { 1 };
             let small = Arc::new(Mutex::new(BTreeMap::new()));
-            let make = |(index, (scenario, cell, cause, id)): (usize, (Map<String, Value>, Cell, Cause, String))| {
+            let make = |(index, work): (usize, Work)| {
                 let (campaign, stage, numbers) = (Arc::clone(&campaign), stage.clone(), Arc::clone(&numbers));
                 let small = Arc::clone(&small);
                 async move {
-                    let made = smaller::smaller(&campaign, &stage, &scenario, (cell, &cause), &id, &numbers, until);
-                    let made = made.await;
+                    let made = smaller::smaller(&campaign, &stage, &work, &numbers, until).await;
                     small.lock().await.insert(index, made);
                 }
             };
-            check::in_turn(of.into_iter().enumerate(), at_once, &stage.interrupt, make).await;
+            check::in_turn(all.into_iter().enumerate(), at_once, &stage.interrupt, make).await;
             let mut small = small.lock().await;
             std::mem::take(&mut *small)
         })

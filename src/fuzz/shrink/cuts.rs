@@ -142,10 +142,14 @@ pub fn parts(scenario: &Map<String, Value>) -> Vec<Cut> {
         fewer(&format!("/actors/{}/count", escape(name)), actor.get("count"), &mut cuts);
         some(&format!("/actors/{}", escape(name)), Some(actor), &mut cuts);
     }
-    for place in steps::places(scenario).into_iter().filter(|place| !steps::accuses(place.step)) {
+    for place in steps::places(scenario) {
         let (pointer, step) = (&place.pointer, place.step);
         let Some((head, about, what)) = place.act() else { continue };
+        // What is asked in one round is asked in any.
         fewer(&format!("{pointer}/in"), step.get("in"), &mut cuts);
+        if steps::accuses(step) {
+            continue;
+        }
         some(&format!("{pointer}/do"), step.get("do"), &mut cuts);
         if head.verb == Verb::SendsRaw {
             some(&format!("{about}/frames"), what.get("frames"), &mut cuts);
@@ -197,7 +201,9 @@ fn raw_texts(scenario: &Map<String, Value>) -> Vec<(String, &str)> {
     let mut texts = Vec::new();
     for place in steps::places(scenario) {
         let Some((_, at, what)) = place.act().filter(|(head, ..)| head.verb == Verb::SendsRaw) else { continue };
-        texts.extend(what.get("text").and_then(Value::as_str).map(|text| (format!("{at}/text"), text)));
+        // What is said in rounds stands elsewhere.
+        let text = what.get("text").and_then(Value::as_str).filter(|text| !is_expression(text));
+        texts.extend(text.map(|text| (format!("{at}/text"), text)));
         for (frame, value) in what.get("frames").and_then(Value::as_array).into_iter().flatten().enumerate() {
             texts.extend(
                 value.get("data").and_then(Value::as_str).map(|text| (format!("{at}/frames/{frame}/data"), text)),
@@ -205,6 +211,11 @@ fn raw_texts(scenario: &Map<String, Value>) -> Vec<(String, &str)> {
         }
     }
     texts
+}
+
+/// Whether it is one expression and nothing else.
+fn is_expression(text: &str) -> bool {
+    text.starts_with("${") && tree::atoms(text).len() == 1
 }
 
 /// How a text can be made shorter: this part of it becomes that.

@@ -32,7 +32,8 @@ pub struct Meaning<'a> {
 
 /// What the oracle depends on.
 struct Kept {
-    said: Vec<Said>,
+    /// With the name by which an oracle speaks of it.
+    said: Vec<(Option<String>, Said)>,
     /// Who says it, with the steps that let him in.
     opened: BTreeMap<String, Vec<Value>>,
 }
@@ -69,7 +70,11 @@ impl<'a> Meaning<'a> {
         let Some(kept) = &self.kept else { return true };
         let Some(now) = self.read(candidate) else { return false };
         let mut before = kept.said.iter();
-        let said = now.said.iter().all(|said| before.by_ref().any(|old| said.is_within(old)));
+        // What nobody speaks of any more has lost its name.
+        let is = |(name, said): &(Option<String>, Said), (of, old): &(Option<String>, Said)| {
+            (name.is_none() || name == of) && said.is_within(old)
+        };
+        let said = now.said.iter().all(|said| before.by_ref().any(|old| is(said, old)));
         let opened = |(actor, steps): (&String, &Vec<Value>)| {
             kept.opened.get(actor).is_some_and(|before| before.iter().all(|step| steps.contains(step)))
         };
@@ -77,11 +82,13 @@ impl<'a> Meaning<'a> {
     }
 
     fn read(&self, scenario: &Map<String, Value>) -> Option<Kept> {
-        let raw: Vec<_> = steps::raw(scenario).iter().filter_map(Place::act).collect();
+        let raw = steps::raw(scenario);
+        let name = |place: &Place<'_>| place.step.get("as").and_then(Value::as_str).map(str::to_owned);
+        let raw: Vec<_> = raw.iter().filter_map(|place| Some((name(place), place.act()?))).collect();
         let all = steps::top(scenario);
         let lets_in = |actor: &str| all.iter().filter(|step| self.opens(step, actor)).map(unnamed).collect();
-        let opened = raw.iter().map(|(head, ..)| (head.actor.to_owned(), lets_in(head.actor))).collect();
-        let said: Vec<Said> = raw.iter().map(|(_, _, what)| self.said(what)).collect();
+        let opened = raw.iter().map(|(_, (head, ..))| (head.actor.to_owned(), lets_in(head.actor))).collect();
+        let said: Vec<_> = raw.into_iter().map(|(name, (_, _, what))| (name, self.said(what))).collect();
         (!said.is_empty()).then_some(Kept { said, opened })
     }
 
