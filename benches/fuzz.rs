@@ -2,7 +2,7 @@
 //! on connections of its own, then many on connections that are kept, each once the one before it has been answered. The hub is the reference server, on threads of its own in this process, so that both sides' costs
 //! are in the numbers and can be told apart.
 //!
-//! `cargo bench --bench fuzz -- [CASES] [PROTOCOL..]`; `--test` plays a few.
+//! `cargo bench --bench fuzz -- [CASES] [fresh|kept] [PROTOCOL..]`; `--test` plays a few.
 //!
 //! How to read a line: `cases/s` is what the clock says, with so many cases at a time (`jobs`), and means little while
 //! others use the machine; `CPU/case` is what all threads of both sides used for a case, kernel included. `could` is how
@@ -50,7 +50,11 @@ fn main() {
     let known = |name: &str| PROTOCOLS.iter().any(|(protocol, _)| *protocol == name);
     let only: Vec<&String> = words.iter().filter(|word| known(word)).collect();
     let asked = |protocol: &str| only.is_empty() || only.iter().any(|word| *word == protocol);
+    let both = ["fresh", "kept"].iter().all(|word| !words.iter().any(|asked| asked == word));
     for (connections, kept) in [("fresh", false), ("kept", true)] {
+        if !both && !words.iter().any(|word| word == connections) {
+            continue;
+        }
         println!("{connections:<10}  jobs  cases  cases/s  CPU/case  could/s  making  client   hub  kernel");
         for (protocol, jobs) in PROTOCOLS.into_iter().filter(|(protocol, _)| asked(protocol)) {
             // A conversation has dozens of cases where connections are kept.

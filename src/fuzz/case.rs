@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::answers::Input;
+use super::answers::{Answer, Input};
 use super::framing::Framing;
 use super::malformed::Spoilt;
 use super::material::{Material, Moment, head, spoken_by};
@@ -204,6 +204,8 @@ fn kept(material: &Material, cell: Cell, scene: Scene, number: u64, dice: &mut D
     let mut all: Vec<Said> = Vec::new();
     let mut rounds: Vec<Value> = Vec::new();
     let mut ids = BTreeSet::new();
+    // All are answered like the first, in terms of as much of what was said.
+    let mut like: Option<(Class, &Answer, Map<String, Value>)> = None;
     for index in 0..MANY {
         if index == VAIN && all.is_empty() {
             return None;
@@ -212,16 +214,19 @@ fn kept(material: &Material, cell: Cell, scene: Scene, number: u64, dice: &mut D
         let Some(said) = said(material, message, cell.oddity, &scene, &base, dice) else { continue };
         // No frame below messages is answered, and whoever breaks the protocol is let go.
         let text = said.text()?;
-        let same = |first: &Said| {
-            let (first, this) =
-                (odd(material, message, cell, &scene, first), odd(material, message, cell, &scene, &said));
-            first.input.class == this.input.class && oracle::is_answered_alike(material, &first, &this)
+        let Some((answer, mentioned)) = oracle::lasting(material, &odd(material, message, cell, &scene, &said)) else {
+            continue;
         };
-        let this = odd(material, message, cell, &scene, &said);
-        let Some(mentioned) = oracle::lasting(material, &this) else { continue };
-        if !all.first().is_none_or(same) || !said.id(message).is_none_or(|id| ids.insert(id)) {
+        let alike = match &like {
+            None => true,
+            Some((class, first, about)) => {
+                *class == said.class && std::ptr::eq(*first, answer) && about.keys().eq(mentioned.keys())
+            }
+        };
+        if !alike || !said.id(message).is_none_or(|id| ids.insert(id)) {
             continue;
         }
+        like.get_or_insert_with(|| (said.class, answer, mentioned.clone()));
         rounds.push(json!({ "text": text, "said": mentioned }));
         all.push(said);
     }

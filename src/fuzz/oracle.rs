@@ -124,20 +124,13 @@ fn answer<'a>(material: &'a Material, odd: &Odd<'_>) -> Option<&'a Answer> {
     material.answer(&odd.input).filter(|_| once && odd.size <= LONG)
 }
 
-/// Whether the document says the same of both, in terms of as much of what was said.
-pub fn is_answered_alike(material: &Material, one: &Odd<'_>, other: &Odd<'_>) -> bool {
-    let (Some(answer), Some(same)) = (answer(material, one), answer(material, other)) else { return false };
-    let terms = |odd: &Odd<'_>| answers::mentioned(answer, odd.said).into_iter().map(|(path, _)| path);
-    std::ptr::eq(answer, same) && terms(one).eq(terms(other))
-}
-
-/// What its answer will speak of, by name, where the document has it answered by a message, so that there is more to say
-/// on the connection.
-pub fn lasting(material: &Material, odd: &Odd<'_>) -> Option<Map<String, Value>> {
+/// What the document says of it, and what that answer will speak of, by name, where it is a message, so that there is more to
+/// say on the connection.
+pub fn lasting<'a>(material: &'a Material, odd: &Odd<'_>) -> Option<(&'a Answer, Map<String, Value>)> {
     let answer = answer(material, odd)?;
     let ends = answer.one_of.is_empty() || answer.one_of.iter().any(|alternative| alternative.get("close").is_some());
     let said = || answers::mentioned(answer, odd.said).into_iter();
-    (!ends).then(|| said().map(|(path, value)| (word(&path), value)).collect())
+    (!ends).then(|| (answer, said().map(|(path, value)| (word(&path), value)).collect()))
 }
 
 /// Each of `rounds` is said and answered; whatever the first of them is like, the others are. A hub that has had enough may
