@@ -1,6 +1,7 @@
 //! How many cases a second are played against a hub over TCP loopback, with all oracles, and where the time goes: first each
-//! on connections of its own, then many on connections that are kept, each once the one before it has been answered. The hub is the reference server, on threads of its own in this process, so that both sides' costs
-//! are in the numbers and can be told apart.
+//! on connections of its own, then many on connections that are kept, each once the one before it has been answered. The
+//! hub is the reference server, on threads of its own in this process, so that both sides' costs are in the numbers and
+//! can be told apart.
 //!
 //! `cargo bench --bench fuzz -- [CASES] [fresh|kept] [PROTOCOL..]`; `--test` plays a few.
 //!

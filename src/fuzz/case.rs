@@ -244,7 +244,7 @@ fn renumbered(message: &MessageType, base: &Value, index: usize) -> Value {
     let id = message.correlation.as_ref().and_then(|pointer| base.pointer_mut(pointer));
     match id {
         Some(Value::Number(number)) => {
-            *number = (number.as_u64().unwrap_or_default() + index as u64).into();
+            *number = number.as_u64().unwrap_or_default().saturating_add(index as u64).into();
         }
         Some(Value::String(text)) if !text.contains("${") => {
             // Of the form that it had.

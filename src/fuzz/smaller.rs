@@ -69,7 +69,8 @@ pub async fn smaller(campaign: &Campaign, stage: &Stage, work: &Work, numbers: &
     let mut bench = Bench { campaign, stage, id, cell: *cell, cause, numbers, alone: true };
     let mut finding = finding;
     for form in simpler {
-        if Instant::now() < until && bench.fails(form, PATIENCE).await {
+        // Little patience sorts out most, and accuses of nothing.
+        if Instant::now() < until && bench.fails(form, PATIENCE).await && bench.fails(form, 1.0).await {
             finding = form;
             break;
         }

@@ -432,13 +432,13 @@ impl Conversation {
         time.map(Some).map_err(|what| unusable(what, template, &names))
     }
 
-    /// What an `each` or `either` goes through. What the hub said stays known as that.
     /// What stands for the message of a step that binds this name, or for the list of a loop over it.
     fn instead_of(&self, name: &str) -> Option<Arc<Template>> {
         let (of, instead) = self.config.instead.as_ref()?;
         (*of == name).then(|| Arc::clone(instead))
     }
 
+    /// What an `each` or `either` goes through. What the hub said stays known as that.
     pub(super) fn values(&self, template: &Template) -> Result<Vec<Bound>, Failure> {
         let names = self.names(None);
         let list = template.eval_bound(&names).map_err(|error| unworkable(error, template, &names))?;
