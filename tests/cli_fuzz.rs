@@ -105,28 +105,54 @@ fn an_interruption_reports_what_was_found() {
 fn mortal(hub: &str, connections: usize) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
-    lives(listener, hub, connections);
+    let hub = hub.to_owned();
+    thread::spawn(move || lives(listener, &hub, connections));
+    url
+}
+
+/// The same behind a proxy, which stays, and says so.
+fn mortal_behind_a_proxy(hub: &str, connections: usize, status: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let hub = hub.to_owned();
+    thread::spawn(move || {
+        let ends = lets_through(&listener, &hub, connections);
+        // Whoever is in stays, where there are only too many attempts.
+        let gone = status.starts_with('5');
+        ends.iter().filter(|_| gone).for_each(|end| drop(end.shutdown(Shutdown::Both)));
+        listener.incoming().for_each(|asked| refuse(asked.unwrap(), status));
+    });
     url
 }
 
 fn lives(listener: TcpListener, hub: &str, connections: usize) {
-    let hub = hub.strip_prefix("ws://").unwrap().trim_end_matches('/').to_owned();
-    thread::spawn(move || {
-        let mut ends = Vec::new();
-        for client in listener.incoming().take(connections) {
-            let (client, server) = (client.unwrap(), TcpStream::connect(&hub).unwrap());
-            for (from, to) in [(&client, &server), (&server, &client)] {
-                let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-                thread::spawn(move || {
-                    let _ = std::io::copy(&mut from, &mut to);
-                    let _ = to.shutdown(Shutdown::Both);
-                });
-            }
-            ends.extend([client, server]);
+    let ends = lets_through(&listener, hub, connections);
+    drop(listener);
+    ends.iter().for_each(|end| drop(end.shutdown(Shutdown::Both)));
+}
+
+fn lets_through(listener: &TcpListener, hub: &str, connections: usize) -> Vec<TcpStream> {
+    let hub = hub.strip_prefix("ws://").unwrap().trim_end_matches('/');
+    let mut ends = Vec::new();
+    for client in listener.incoming().take(connections) {
+        let (client, server) = (client.unwrap(), TcpStream::connect(hub).unwrap());
+        for (from, to) in [(&client, &server), (&server, &client)] {
+            let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+            thread::spawn(move || {
+                let _ = std::io::copy(&mut from, &mut to);
+                let _ = to.shutdown(Shutdown::Both);
+            });
         }
-        drop(listener);
-        ends.iter().for_each(|end| drop(end.shutdown(Shutdown::Both)));
-    });
+        ends.extend([client, server]);
+    }
+    ends
+}
+
+/// Answers a request with a status and no more.
+fn refuse(mut asked: TcpStream, status: &str) {
+    let _ = std::io::Read::read(&mut asked, &mut [0; 4096]);
+    let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    let _ = std::io::Write::write_all(&mut asked, answer.as_bytes());
 }
 
 /// Lets its hub live again whenever it is asked to, over HTTP; answers with the status.
@@ -136,13 +162,11 @@ fn restarter(url: &str, hub: &str, status: &'static str) -> String {
     let hook = format!("hooks.restart.http.url=http://{}/", listener.local_addr().unwrap());
     thread::spawn(move || {
         for asked in listener.incoming() {
-            let mut asked = asked.unwrap();
-            let _ = std::io::Read::read(&mut asked, &mut [0; 4096]);
             if status.starts_with('2') {
-                lives(TcpListener::bind(&address).unwrap(), &hub, usize::MAX);
+                let (listener, hub) = (TcpListener::bind(&address).unwrap(), hub.clone());
+                thread::spawn(move || lives(listener, &hub, usize::MAX));
             }
-            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-            let _ = std::io::Write::write_all(&mut asked, answer.as_bytes());
+            refuse(asked.unwrap(), status);
         }
     });
     hook
@@ -207,6 +231,18 @@ fn a_hub_that_is_gone_ends_the_run() {
     assert!(done.out.contains("fail[FUZZ-LIVES]"), "{}", done.out);
     assert!(done.out.contains("The run ended early: the hub is gone"), "{}", done.out);
     assert!(done.took < Duration::from_secs(60), "{:?}", done.took);
+}
+
+/// What stands before a hub answers for it. Whoever is told that there were too many attempts has learnt nothing.
+#[rstest]
+#[case::gone("502 Bad Gateway", 1, "fail[FUZZ-LIVES]")]
+#[case::tired("429 Too Many Requests", 3, "HTTP 429 instead of 101")]
+fn a_hub_that_is_gone_behind_a_proxy_is_gone(#[case] status: &'static str, #[case] code: i32, #[case] said: &str) {
+    let hub = Serving::start(["qi"], 1);
+    let url = mortal_behind_a_proxy(hub.url("qi"), 60, status);
+    let done = fuzz(&[&url, "--protocol", "qi", "--seed", "1", "--time", "14s", "-j", "4"]).ends_with(code);
+    assert!(done.out.split_whitespace().collect::<Vec<_>>().join(" ").contains(said), "{}", done.out);
+    assert_eq!(done.out.contains("The run ended early: the hub is gone"), code == 1, "{}", done.out);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use super::case::{ODD, ROUND};
 use super::material::Material;
@@ -14,7 +15,7 @@ use super::plan::Plan;
 use super::{against, oracle, outcome, text};
 use crate::check::{self, Job, Options, Prepared};
 use crate::diagnostic::Diagnostic;
-use crate::event::{Event, ScenarioReport, Verdict};
+use crate::event::{Event, FrameReport, ScenarioReport, Verdict};
 use crate::pack::{Folder, Pack, Place};
 use crate::scenario::read::{SharedFile, read};
 use crate::scenario::template::Template;
@@ -246,6 +247,8 @@ pub async fn run(campaign: Arc<Campaign>, stage: Stage, numbers: impl Iterator<I
 
 /// Cases that find nobody there, one after the other, before the hub is given up.
 const VAIN: usize = 4;
+/// A hub that refuses everybody as if it were busy is given up when nobody has been connected to it for so long.
+const BUSY: Duration = Duration::from_secs(5);
 
 /// Watches whether the hub is still there.
 #[derive(Default)]
@@ -258,7 +261,7 @@ struct Watched {
     met: bool,
     /// Cases in a row that could not connect at all, and what was under way when the first of them ended.
     vain: usize,
-    first: Option<Gone>,
+    first: Option<(Gone, Instant)>,
     gone: Option<Gone>,
 }
 
@@ -270,11 +273,11 @@ impl Watch {
 
     async fn look(&self, number: u64, report: &ScenarioReport, stage: &Stage) {
         let unreachable = report.cause.as_ref().is_some_and(|cause| cause.unreachable);
-        let wait = {
+        let pause = {
             let mut state = self.state();
             let under_way = state.under_way.iter().copied().collect();
             state.under_way.remove(&number);
-            if !unreachable {
+            if !unreachable && !is_turned_away(report) {
                 // Whoever was refused beside others that get through has met a limit, not the end.
                 (state.met, state.vain) = (true, 0);
                 state.first = None;
@@ -284,24 +287,48 @@ impl Watch {
                 return;
             }
             if state.first.is_none() {
-                state.first = Some(Gone { report: report.clone(), under_way });
+                state.first = Some((Gone { report: report.clone(), under_way }, Instant::now()));
             }
             state.vain += 1;
             // Those that were begun before do not count as attempts of their own.
-            if state.vain > VAIN + stage.options.jobs && state.gone.is_none() {
-                state.gone = state.first.take();
+            let enough = state.vain > VAIN + stage.options.jobs;
+            let free = unreachable || state.is_free();
+            if enough && free && state.gone.is_none() {
+                state.gone = state.first.take().map(|(gone, _)| gone);
             }
-            state.gone.is_none()
+            match (state.gone.is_some(), enough) {
+                (true, _) => return,
+                (false, false) => PAUSE,
+                (false, true) => LONG_PAUSE,
+            }
         };
-        if wait {
-            // A hub that is busy with its end, or its beginning.
-            tokio::time::sleep(PAUSE).await;
-        }
+        // A hub that is busy with its end, or its beginning.
+        let mut interrupt = stage.interrupt.clone();
+        let interrupted = interrupt.wait_for(|interrupted| *interrupted);
+        let _ = tokio::time::timeout(pause, interrupted).await;
     }
+}
+
+impl Watched {
+    /// Nobody of ours has been connected for so long that a hub cannot be busy with us.
+    fn is_free(&self) -> bool {
+        self.first.as_ref().is_some_and(|(gone, since)| {
+            since.elapsed() >= BUSY && !gone.under_way.iter().any(|number| self.under_way.contains(number))
+        })
+    }
+}
+
+/// Nobody of the case was let in: an error of the server's, or of whatever stands before it. (Where it says that there were
+/// too many attempts, 429, more attempts show nothing.)
+fn is_turned_away(report: &ScenarioReport) -> bool {
+    let refused = |frame: &FrameReport| frame.kind == "refused" && frame.text.starts_with("HTTP 5");
+    report.history.iter().any(refused) && !report.history.iter().any(|frame| frame.kind == "open")
 }
 
 /// Between attempts to reach a hub that nobody reaches.
 const PAUSE: Duration = Duration::from_millis(250);
+/// And where that has been so for a while.
+const LONG_PAUSE: Duration = Duration::from_secs(2);
 
 /// A case without what no other has: its title, and what is odd, which is given beside it, with the name by which its step
 /// is known. `None` for what shares its program with nothing else.

@@ -87,7 +87,10 @@ pub fn behind(material: &Material, odd: &Odd<'_>, rest: Vec<Value>) -> Vec<Value
     let repeated = odd.input.placement == Placement::Repeated;
     let kept = odd.input.placement == Placement::Kept;
     let answer = answer(material, odd);
-    // First of all, so that a hub that is gone is called so, and not one that does not answer.
+    if answer.is_none() && !repeated {
+        steps.push(heard(odd.sender));
+    }
+    // Before whatever is owed to the sender, so that a hub that is gone is called so, and not one that does not answer.
     steps.push(serves(material, INNOCENT, "FUZZ-SERVES-OLD"));
     steps.push(stays(INNOCENT, &["FUZZ-SERVES-OLD".to_owned()]));
     if repeated {
@@ -106,8 +109,9 @@ pub fn behind(material: &Material, odd: &Odd<'_>, rest: Vec<Value>) -> Vec<Value
     if let (Some(answer), false) = (answer, odd.is_strolling() || kept) {
         never(material, odd, answer, &mut steps);
     }
-    if answer.is_none() && !repeated {
-        steps.push(heard(odd.sender));
+    if answer.is_some() {
+        // The question may have overtaken what was said; its answer cannot.
+        steps.push(stays(INNOCENT, &["FUZZ-SERVES-OLD".to_owned()]));
     }
     steps.push(json!({ format!("{NEWCOMER} joins"): null, "rules": ["FUZZ-SERVES-NEW"] }));
     if material.fence().is_some() {

@@ -124,10 +124,22 @@ pub fn control(scenario: &Map<String, Value>, check: &str) -> Option<Map<String,
         return None;
     }
     let mut control = scenario.clone();
+    let steps = control.get_mut("steps")?.as_array_mut()?;
+    let mut names: Vec<String> = Vec::new();
     let mut index = 0;
-    control.get_mut("steps")?.as_array_mut()?.retain(|_| {
+    steps.retain(|step| {
         index += 1;
-        !odd.contains(&(index - 1))
+        // What is owed to the oddity cannot come without it, and would end the conversation before the check.
+        let known =
+            |key| step.get(key).and_then(Value::as_str).is_some_and(|name| names.iter().any(|known| known == name));
+        let owed = !is_check(step, check) && (known("after") || known("if"));
+        let goes = owed || odd.contains(&(index - 1));
+        if goes {
+            let alternatives = head(step).and_then(|(_, what)| what.as_array()).into_iter().flatten();
+            let bound = alternatives.chain([step]).filter_map(|place| place.get("as")?.as_str());
+            names.extend(bound.map(str::to_owned));
+        }
+        !goes
     });
     Some(control)
 }
