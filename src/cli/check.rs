@@ -265,14 +265,17 @@ fn list(protocols: &[Protocol], selection: &Selection) -> String {
         for (name, setting) in &shared.settings {
             let default = match (&setting.default, setting.secret) {
                 (Some(default), false) => format!(", default {default}"),
-                (Some(_), true) => ", secret, with a default".to_owned(),
-                (None, true) => ", secret".to_owned(),
+                (Some(_), true) => ", secret (under [secrets]), with a default".to_owned(),
+                (None, true) => ", secret (under [secrets])".to_owned(),
                 (None, false) => String::new(),
             };
             let _ = writeln!(out, "    {name:20} {}{default}", setting.about);
         }
         if !shared.hooks.is_empty() {
-            let _ = writeln!(out, "  hooks ([hooks.NAME] of a target file)");
+            let _ = writeln!(
+                out,
+                "  hooks ([hooks.NAME.http] of a target file, with url and body; or [hooks.NAME], with command)"
+            );
         }
         for (name, hook) in &shared.hooks {
             let args = if hook.args.is_empty() { String::new() } else { format!(" ({})", hook.args.join(", ")) };

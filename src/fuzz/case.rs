@@ -193,7 +193,7 @@ fn about(
 }
 
 /// So many odd things are thought of for one connection.
-const MANY: usize = 50;
+const MANY: usize = 100;
 /// After so many of which nothing is known to be answered it is given up.
 const VAIN: usize = 16;
 
@@ -279,7 +279,7 @@ fn odd<'a>(
         },
         said: said.value.as_ref(),
         sender: &scene.sender,
-        size: said.raw.get("text").and_then(Value::as_str).map_or(0, length),
+        size: length(&said.raw),
         names_another: cell.oddity == Oddity::Mutated(Mutation::ForeignId),
     }
 }
@@ -309,9 +309,15 @@ fn case(material: &Material, cell: Cell, scene: Scene, said: &Said, steps: Vec<V
     Case { number, cell, class: said.class, odd: said.odd.clone(), pointer: said.pointer.clone(), scenario }
 }
 
-/// How long a text is that may have expressions in it; what repeats something is long.
-fn length(text: &str) -> usize {
-    if text.contains("repeat(") { usize::MAX } else { text.len() }
+/// How long what is said is, at least, in one frame or in several; what repeats something is long.
+fn length(raw: &Value) -> usize {
+    match raw {
+        Value::String(text) if text.contains("repeat(") => usize::MAX,
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(length).fold(0, usize::saturating_add),
+        Value::Object(members) => members.values().map(length).fold(0, usize::saturating_add),
+        _ => 0,
+    }
 }
 
 // ---- where
@@ -659,9 +665,11 @@ fn said(
 
 pub(super) fn spoken(material: &Material, message: &MessageType, base: &Value, edits: &[Edit]) -> Option<Said> {
     // Expressions stand for what the example has there.
-    let example = message.template();
-    let plain = deep_with(base, &example);
-    let applied = payload::applied(&plain, edits);
+    let plain = match &message.schema.example {
+        Some(example) => deep_with(base, example),
+        None => deep_with(base, &message.template()),
+    };
+    let applied = payload::applied(plain, edits);
     let class = payload::class(&material.pack, message, applied.as_ref());
     let odd = edits.iter().map(in_words).collect::<Vec<_>>().join(", ");
     let pointer = edits.first().map(|edit| edit.pointer.clone()).unwrap_or_default();
@@ -727,5 +735,20 @@ fn in_words(edit: &Edit) -> String {
         Change::Text(text) => format!("{place} is {}", short(text)),
         Change::Twice(value) => format!("{place} comes twice, then as {}", short(&value.to_string())),
         Change::Rename(name) => format!("{place} is called {name}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::text(json!({ "text": "12345678" }), 8)]
+    #[case::frames(json!({ "frames": [{ "opcode": "text", "data": "1234" }, { "data": "5678" }] }), 12)]
+    #[case::repeated(json!({ "frames": [{ "data": "${repeat('x', 99999)}" }, { "data": "" }] }), usize::MAX)]
+    #[case::bytes(json!({ "frames": [{ "rsv": 1, "hex": "ff" }] }), 2)]
+    fn what_is_said_is_as_long_as_all_its_frames(#[case] raw: Value, #[case] expected: usize) {
+        assert_eq!(length(&raw), expected);
     }
 }

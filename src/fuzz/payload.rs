@@ -61,24 +61,27 @@ impl Class {
     }
 }
 
-/// The example with edits made to it; `None` where no value can say it.
-pub fn applied(example: &Value, edits: &[Edit]) -> Option<Value> {
-    let mut value = example.clone();
-    for edit in edits {
-        match &edit.change {
-            Change::Put(new) if edit.pointer.is_empty() => value = new.clone(),
-            Change::Put(new) => compose::put(&mut value, &edit.pointer, new.clone()),
-            Change::Remove => compose::remove(&mut value, std::slice::from_ref(&edit.pointer)),
-            Change::Rename(name) => {
-                let (parent, _) = edit.pointer.rsplit_once('/')?;
-                let old = value.pointer(&edit.pointer)?.clone();
-                compose::remove(&mut value, std::slice::from_ref(&edit.pointer));
-                compose::put(&mut value, &format!("{parent}/{}", crate::matcher::escape(name)), old);
-            }
-            Change::Text(_) | Change::Twice(_) => return None,
+/// An example with edits made to it; `None` where no value can say it.
+pub fn applied(mut example: Value, edits: &[Edit]) -> Option<Value> {
+    edits.iter().try_for_each(|edit| apply(&mut example, edit, Value::clone))?;
+    Some(example)
+}
+
+/// Makes one edit; `made` is what a value that is put becomes. `None`, and nothing is done, where no value can say it.
+fn apply(value: &mut Value, edit: &Edit, made: impl Fn(&Value) -> Value) -> Option<()> {
+    match &edit.change {
+        Change::Put(new) if edit.pointer.is_empty() => *value = made(new),
+        Change::Put(new) => compose::put(value, &edit.pointer, made(new)),
+        Change::Remove => compose::remove(value, std::slice::from_ref(&edit.pointer)),
+        Change::Rename(name) => {
+            let (parent, _) = edit.pointer.rsplit_once('/')?;
+            let old = value.pointer_mut(&edit.pointer)?.take();
+            compose::remove(value, std::slice::from_ref(&edit.pointer));
+            compose::put(value, &format!("{parent}/{}", crate::matcher::escape(name)), old);
         }
+        Change::Text(_) | Change::Twice(_) => return None,
     }
-    Some(value)
+    Some(())
 }
 
 /// What the pack says of a payload that was made from an example of `message`.
@@ -105,11 +108,9 @@ pub fn taken_for<'a>(pack: &'a Pack, payload: &Value) -> Option<&'a MessageType>
 /// What is said, as a value in which expressions of the scenario stand where `base` has them; `None` where no value can say
 /// it.
 pub fn said(base: &Value, edits: &[Edit]) -> Option<Value> {
-    let mean = |edit: &Edit| match &edit.change {
-        Change::Put(new) => Edit { change: Change::Put(meant(new)), ..edit.clone() },
-        _ => edit.clone(),
-    };
-    applied(base, &edits.iter().map(mean).collect::<Vec<_>>())
+    let mut value = base.clone();
+    edits.iter().try_for_each(|edit| apply(&mut value, edit, meant))?;
+    Some(value)
 }
 
 /// The payload as the text of a scenario's `sends raw`: JSON in which expressions of the scenario stand where `base` has
@@ -124,10 +125,8 @@ pub fn text(base: &Value, edits: &[Edit]) -> String {
                 later.push(edit);
             }
             Change::Text(_) | Change::Twice(_) => later.push(edit),
-            Change::Put(new) => {
-                value = applied(&value, &[Edit { change: Change::Put(meant(new)), ..edit.clone() }]).unwrap_or(value)
-            }
-            Change::Remove | Change::Rename(_) => value = applied(&value, std::slice::from_ref(edit)).unwrap_or(value),
+            // What cannot be renamed is said as it is.
+            _ => drop(apply(&mut value, edit, meant)),
         }
     }
     let mut text = String::new();
@@ -144,14 +143,21 @@ fn write(value: &Value, pointer: &str, edits: &[&Edit], out: &mut String) {
         Value::Object(members) => {
             out.push('{');
             for (index, (name, member)) in members.iter().enumerate() {
-                let separator = if index > 0 { "," } else { "" };
-                let key = Value::from(name.as_str());
+                out.push_str(if index > 0 { "," } else { "" });
+                plain(name, out);
+                out.push(':');
+                // Where nothing is edited nobody asks where it is.
+                if edits.is_empty() {
+                    write(member, "", edits, out);
+                    continue;
+                }
                 let inner = format!("{pointer}/{}", crate::matcher::escape(name));
-                out.push_str(&format!("{separator}{key}:"));
                 write(member, &inner, edits, out);
                 for edit in edits.iter().filter(|edit| edit.pointer == inner) {
                     if let Change::Twice(again) = &edit.change {
-                        out.push_str(&format!(",{key}:"));
+                        out.push(',');
+                        plain(name, out);
+                        out.push(':');
                         write(&meant(again), "/", &[], out);
                     }
                 }
@@ -161,18 +167,28 @@ fn write(value: &Value, pointer: &str, edits: &[&Edit], out: &mut String) {
         Value::Array(items) => {
             out.push('[');
             for (index, item) in items.iter().enumerate() {
-                if index > 0 {
-                    out.push(',');
+                out.push_str(if index > 0 { "," } else { "" });
+                match edits.is_empty() {
+                    true => write(item, "", edits, out),
+                    false => write(item, &format!("{pointer}/{index}"), edits, out),
                 }
-                write(item, &format!("{pointer}/{index}"), edits, out);
             }
             out.push(']');
         }
         Value::String(text) => match expression(text) {
-            Some(inside) => out.push_str(&format!("${{json({inside})}}")),
-            None => out.push_str(&value.to_string()),
+            Some(inside) => out.extend(["${json(", inside, ")}"]),
+            None => plain(text, out),
         },
         other => out.push_str(&other.to_string()),
+    }
+}
+
+/// A text as JSON.
+fn plain(text: &str, out: &mut String) {
+    let clean = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+    match text.bytes().all(clean) {
+        true => out.extend(["\"", text, "\""]),
+        false => out.push_str(&Value::from(text).to_string()),
     }
 }
 

@@ -20,7 +20,7 @@ impl Conversation {
     /// A message arrived: it is judged by its schema and under `always`, and waits to be claimed.
     pub(super) fn take_message(&mut self, id: ActorId, mut wire: Arc<Wire>, binary: bool) {
         let program = Arc::clone(&self.program);
-        let decoded = if binary { Err(Undecoded::Binary) } else { decode(&wire.text, &program.pack.ours.numbers) };
+        let mut decoded = if binary { Err(Undecoded::Binary) } else { decode(&wire.text, &program.pack.ours.numbers) };
         if let Err(Undecoded::Beyond(why)) = &decoded {
             self.judgement.websocket_undecided(
                 &program.actors[id].name,
@@ -43,7 +43,7 @@ impl Conversation {
         for entry in &program.always {
             match entry {
                 Always::Message { message: name, check, pattern } => {
-                    let Some(json) = json else { continue };
+                    let Ok(json) = &decoded else { continue };
                     if program.pack.message(name).is_some_and(|message| message.is(json, Way::FromHub)) {
                         let finding = self.compare(pattern, json, &self.names(Some(id)));
                         self.note(*check, "always", Some(id), &wire.text, finding);
@@ -52,10 +52,14 @@ impl Conversation {
                 Always::Frame { check, pattern } if !matches!(decoded, Err(Undecoded::Beyond(_))) => {
                     let mut subject =
                         serde_json::json!({ "opcode": wire.opcode, "size": wire.size, "text": &*wire.text });
-                    if let Some(json) = json {
-                        subject["json"] = json.clone();
+                    // It may be large, so it is lent and not copied.
+                    if let Ok(json) = &mut decoded {
+                        subject["json"] = json.take();
                     }
                     let finding = self.compare(pattern, &subject, &self.names(Some(id)));
+                    if let Ok(json) = &mut decoded {
+                        *json = subject["json"].take();
+                    }
                     let finding = match (finding, &decoded) {
                         (Finding::Broken { expected, message, .. }, Err(Undecoded::NotJson(why))) => Finding::Broken {
                             expected,
@@ -69,7 +73,7 @@ impl Conversation {
                 _ => {}
             }
         }
-        if let Some(json) = json {
+        if let Ok(json) = &decoded {
             self.react(id, json, &wire, way);
         }
         let kind = match decoded {
