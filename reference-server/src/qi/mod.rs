@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 
 pub use self::faults::FAULTS;
 pub use self::lapses::LAPSES;
+use self::lapses::Memory;
 pub use self::members::MEMBERS;
 use crate::fault::Broken;
 use crate::json::{self, Members};
@@ -109,6 +110,7 @@ pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, Se
         sessions: BTreeMap::new(),
         first_sessions: BTreeMap::new(),
         failed: BTreeSet::new(),
+        memory: Memory::default(),
         answered: 0,
     }))
 }
@@ -127,6 +129,8 @@ struct Qi {
     first_sessions: BTreeMap<Conn, String>,
     /// Connections on which something failed; only a fault looks at them.
     failed: BTreeSet<Conn>,
+    /// What only lapses remember.
+    memory: Memory,
     answered: u64,
 }
 
@@ -193,17 +197,22 @@ impl Qi {
         if self.broken.is("qi-deaf-after-failure") && self.failed.contains(&conn) {
             return;
         }
+        let mut version = None;
         let (session, outcome) = match json::members(text) {
             Ok(members) if self.broken.is("qi-keys-renamed") && members.contains_key("command") => return,
             Ok(members) => {
                 let session = json::optional::<String>(&members, "session_id");
                 let outcome = session.clone().and_then(|session| self.run(&members, session.as_deref()));
+                if self.broken.is("qi-version-echoed") {
+                    version = json::optional::<String>(&members, "version").ok().flatten();
+                }
+                let outcome = self.relapse(conn, &members, session.as_ref().ok().and_then(Option::as_deref), outcome);
                 (session.ok().flatten(), outcome)
             }
             Err(_) if self.broken.is("qi-garbage-succeeds") => (None, Ok(None)),
             Err(reason) => (None, Err(format!("the request cannot be read: {reason}"))),
         };
-        let session = self.misremember(conn, session);
+        let session = self.misremember(conn, session, outcome.is_ok());
         let (status, payload) = match outcome {
             Ok(values) => ("success", values),
             // A string always serialises.
@@ -212,21 +221,80 @@ impl Qi {
                 ("failure", serde_json::value::to_raw_value(&reason).ok())
             }
         };
-        let reply =
-            Reply { session_id: session.as_deref(), status, payload: payload.as_deref(), version: &self.version };
+        let version = version.as_deref().unwrap_or(&self.version);
+        let reply = Reply { session_id: session.as_deref(), status, payload: payload.as_deref(), version };
         // Strings and raw JSON always serialise.
         let text = Utf8Bytes::from(serde_json::to_string(&reply).unwrap_or_default());
         self.answered += 1;
         if self.broken.is("qi-replies-published") {
             out.extend(self.open.iter().map(|&conn| Output::Text { conn, text: text.clone() }));
         } else {
-            out.push(Output::Text { conn, text });
+            out.push(Output::Text { conn: self.listener(conn, session), text });
         }
     }
 
+    /// Who gets a reply: whoever asked, unless a fault has it otherwise.
+    fn listener(&mut self, conn: Conn, session: Option<String>) -> Conn {
+        match session {
+            Some(session) if self.broken.is("qi-session-kept-by-first") => {
+                *self.memory.owners.entry(session).or_insert(conn)
+            }
+            _ => conn,
+        }
+    }
+
+    /// The outcome, unless what was said before is in its way.
+    fn relapse(&mut self, conn: Conn, members: &Members<'_>, session: Option<&str>, outcome: Outcome) -> Outcome {
+        if self.broken.is("qi-failure-sticks") && self.failed.contains(&conn) && matches!(outcome, Ok(None)) {
+            return Err("the command before this one failed".to_owned());
+        }
+        if self.broken.is("qi-arguments-linger")
+            && let Some(arguments) = members.get("payload")
+            && let Ok(Some(_)) = outcome
+            && json::optional::<String>(members, "command").is_ok_and(|command| command.as_deref() == Some("echo"))
+        {
+            let arguments = serde_json::from_str::<BTreeMap<String, Value>>(arguments.get());
+            self.memory.arguments.extend(arguments.unwrap_or_default());
+            return values(&json!(self.memory.arguments));
+        }
+        let Some(session) = session else { return outcome };
+        if self.broken.is("qi-session-never-freed")
+            && *self.memory.owners.entry(session.to_owned()).or_insert(conn) != conn
+        {
+            return Err("the session is in use".to_owned());
+        }
+        if self.broken.is("qi-session-replayed")
+            && let Ok(values) = outcome
+        {
+            return Ok(self.memory.returned.entry(session.to_owned()).or_insert(values).clone());
+        }
+        outcome
+    }
+
     /// The session that the reply names: the request's (line 61), unless a fault has it otherwise.
-    fn misremember(&mut self, conn: Conn, session: Option<String>) -> Option<String> {
+    fn misremember(&mut self, conn: Conn, session: Option<String>, succeeds: bool) -> Option<String> {
+        if session.is_none() && self.broken.is("qi-session-clings") {
+            return self.first_sessions.get(&conn).cloned();
+        }
         let session = session?;
+        if self.broken.is("qi-session-clings") {
+            self.first_sessions.entry(conn).or_insert_with(|| session.clone());
+        }
+        if self.broken.is("qi-session-of-the-failure") {
+            if succeeds {
+                return self.memory.doomed.remove(&conn).or(Some(session));
+            }
+            self.memory.doomed.insert(conn, session.clone());
+        }
+        if self.broken.is("qi-session-canonical") {
+            return Some(lapses::canonical(session));
+        }
+        if self.broken.is("qi-session-trimmed") {
+            return Some(session.trim().to_owned());
+        }
+        if self.broken.is("qi-session-composed") {
+            return Some(session.replace("e\u{301}", "\u{e9}"));
+        }
         if self.broken.is("qi-session-stale") {
             return Some(self.first_sessions.entry(conn).or_insert(session).clone());
         }
@@ -243,10 +311,17 @@ impl Qi {
     }
 
     fn run(&mut self, members: &Members<'_>, session: Option<&str>) -> Outcome {
-        let command: String = match json::required(members, "command") {
+        let mut command: String = match json::required(members, "command") {
             Err(_) if !members.contains_key("command") && self.broken.is("qi-command-optional") => "ping".to_owned(),
             read => read?,
         };
+        if self.broken.is("qi-arguments-spread")
+            && let Some(payload) = members.get("payload")
+            && let Ok(arguments) = json::members(payload.get())
+            && let Ok(Some(other)) = json::optional::<String>(&arguments, "command")
+        {
+            command = other;
+        }
         self.check_version(members)?;
         let arguments = self.arguments(members)?;
         let given = members.contains_key("payload");
@@ -355,7 +430,8 @@ impl Qi {
 
     fn answer_fixed(&self, name: &str, arguments: Option<&RawValue>) -> Outcome {
         let Some(command) = self.config.commands.get(name) else {
-            if self.broken.is("qi-unknown-command-succeeds") {
+            let private = name.starts_with("__") && self.broken.is("qi-private-commands");
+            if private || self.broken.is("qi-unknown-command-succeeds") {
                 return Ok(None);
             }
             let shown: String = name.chars().take(64).collect();
