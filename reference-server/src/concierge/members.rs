@@ -23,14 +23,14 @@ pub static MEMBERS: &[Fault] = &[
         P,
         "concierge-code-gone",
         "Nothing has a member code.",
-        &["CON-057", "CON-060", "CON-064", "CON-065", "CON-066", "CON-072", "CON-107", "CON-108", "CON-110"],
+        &["CON-057", "CON-060", "CON-061", "CON-064", "CON-065", "CON-066", "CON-072", "CON-107", "CON-108", "CON-110"],
         const { &[frame(&[Cond::Has("/code")]).does(Act::Remove("/code"))] },
     ),
     outside(
         P,
         "concierge-code-retyped",
         "The member code is of another type wherever there is one.",
-        &["CON-057", "CON-060", "CON-064", "CON-065", "CON-066", "CON-072", "CON-107", "CON-108", "CON-110"],
+        &["CON-057", "CON-060", "CON-061", "CON-064", "CON-065", "CON-066", "CON-072", "CON-107", "CON-108", "CON-110"],
         const { &[frame(&[Cond::Has("/code")]).does(Act::Retype("/code"))] },
     ),
     outside(

@@ -41,12 +41,15 @@ const SUBPROTOCOL: &str = "ert-concierge";
 
 /// Longer than what scripts say that is no JSON, for faults.
 const BROKEN_OFF: usize = 24;
+/// A relayed message of more bytes is large, for faults.
+const LARGE: usize = 64 * 1024;
 /// A uuid that is nobody's, for faults.
 const NOBODY: &str = "00000000-0000-4000-8000-000000000000";
 
 /// Close codes of a failed identification (lines 27 to 33). 4001 does not exist; 4000 stands for an internal
-/// error, of which this hub has none.
+/// error, of which this hub has none but as a fault.
 mod close {
+    pub const UNKNOWN: u16 = 4000;
     pub const FATAL_DECODE: u16 = 4002;
     pub const NO_AUTH: u16 = 4003;
     pub const AUTH_FAILED: u16 = 4004;
@@ -118,6 +121,11 @@ pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, Se
         total: 0,
         owners_left: 0,
         remains: BTreeMap::new(),
+        left: BTreeMap::new(),
+        twice: BTreeSet::new(),
+        listed: None,
+        refused: BTreeSet::new(),
+        identified: 0,
     }))
 }
 
@@ -141,11 +149,23 @@ struct Concierge {
     owners_left: u64,
     /// What a fault does not let go of: deleted groups, clients that left.
     remains: BTreeMap<Arc<str>, Remains>,
+    /// The rest is only looked at by faults: names and subscriptions of clients that left, by their uuid;
+    left: BTreeMap<Arc<str>, Former>,
+    /// who subscribed again to what he was subscribed to;
+    twice: BTreeSet<(Conn, Arc<str>)>,
+    /// the list of groups as it was when somebody asked for it;
+    listed: Option<Value>,
+    /// names that were refused to newcomers;
+    refused: BTreeSet<String>,
+    /// how many clients have identified.
+    identified: u64,
 }
 
 struct Waiting {
     received: u64,
     until: Duration,
+    /// How many clients had identified by then; only a fault looks at it.
+    after: u64,
 }
 
 struct Client {
@@ -155,8 +175,14 @@ struct Client {
     nickname: Option<String>,
     tags: Vec<String>,
     received: u64,
+    /// Which client it is, in the order of identification; only a fault looks at it.
+    number: u64,
     /// SELF_FETCH payloads in a row; only a fault looks at them.
     self_fetches: u32,
+    /// The first MESSAGE of those in a row; only a fault looks at it.
+    messages_from: Option<u64>,
+    /// GROUP_CREATE payloads in a row; only a fault looks at them.
+    creations: u32,
     subscriptions: BTreeSet<Arc<str>>,
     owned: BTreeSet<Arc<str>>,
 }
@@ -167,6 +193,12 @@ struct Group {
     owner: Conn,
     owner_uuid: Arc<str>,
     subscribers: BTreeMap<Conn, Arc<str>>,
+}
+
+/// What a fault remembers of a client that left.
+struct Former {
+    name: Arc<str>,
+    subscriptions: BTreeSet<Arc<str>>,
 }
 
 enum Remains {
@@ -205,9 +237,13 @@ impl Machine for Concierge {
                 if !offered && self.broken.is("concierge-bare-upgrade-refused") {
                     return out.push(Output::Refuse { conn, status: 400, body: String::new() });
                 }
-                out.push(Output::Accept { conn, subprotocol: offered.then(|| SUBPROTOCOL.to_owned()) });
+                let subprotocol = match handshake.subprotocols.first() {
+                    Some(first) if self.broken.is("concierge-first-subprotocol-selected") => Some(first.clone()),
+                    _ => offered.then(|| SUBPROTOCOL.to_owned()),
+                };
+                out.push(Output::Accept { conn, subprotocol });
                 let until = now + self.identify_timeout();
-                self.waiting.insert(conn, Waiting { received: 0, until });
+                self.waiting.insert(conn, Waiting { received: 0, until, after: self.identified });
                 self.timers.insert((until, conn));
             }
             Input::Text { conn, text } => self.text(conn, &text, out),
@@ -225,6 +261,14 @@ impl Machine for Concierge {
             Input::Ping { conn } => {
                 if self.broken.is("concierge-seq-counts-pings") {
                     self.count(conn);
+                }
+                let timeout = self.identify_timeout();
+                if self.broken.is("concierge-ping-restarts-timer")
+                    && let Some(waiting) = self.waiting.get_mut(&conn)
+                {
+                    self.timers.remove(&(waiting.until, conn));
+                    waiting.until = now + timeout;
+                    self.timers.insert((waiting.until, conn));
                 }
             }
             Input::Closed { conn } => {
@@ -341,6 +385,9 @@ impl Concierge {
         if self.broken.is("concierge-seq-stuck") {
             return Some(1);
         }
+        if self.broken.is("concierge-seq-one-byte") {
+            return Some(seq & 0xff);
+        }
         Some(if self.broken.is("concierge-seq-skips-identify") { seq.saturating_sub(1) } else { seq })
     }
 
@@ -384,6 +431,9 @@ impl Concierge {
                 | Unreadable::Malformed { identify: true, reason },
             ) => self.reject(conn, close::FATAL_DECODE, &reason, out),
             _ if self.broken.is("concierge-unidentified-ignored") => {}
+            Err(Unreadable::HubOnly) if self.broken.is("concierge-early-hello-answered") => {
+                status(conn, 0, Status::Unsuported, out);
+            }
             Ok(Request::GroupFetchAll) if self.broken.is("concierge-unidentified-served") => {
                 let groups = self.groups.values().map(Group::view).collect();
                 out.push(send(conn, &Reply::GroupFetchAllResult { groups, seq: 0 }));
@@ -400,7 +450,12 @@ impl Concierge {
             let reason = format!("this hub is version {} and takes clients compatible with it", self.version);
             return self.reject(conn, close::BAD_VERSION, &reason, out);
         }
-        if let Some(&holder) = self.names.get(identify.name.as_str()) {
+        let unseen = self.broken.is("concierge-name-looked-up-early");
+        let after = self.waiting.get(&conn).map_or(0, |waiting| waiting.after);
+        if let Some(&holder) = self.names.get(identify.name.as_str())
+            && !(unseen && self.clients.get(&holder).is_some_and(|holder| holder.number >= after))
+            && (!self.broken.is("concierge-name-given-at-second-attempt") || self.refused.insert(identify.name.clone()))
+        {
             if self.broken.is("concierge-conflict-kicks-holder") {
                 out.push(end(holder, close::DUPLICATE_AUTH, "somebody else takes this name"));
                 self.leave(holder, out);
@@ -419,17 +474,26 @@ impl Concierge {
         } else {
             self.stop_waiting(conn);
         }
+        if self.broken.is("concierge-timer-of-newest-stopped")
+            && let Some((&newest, waiting)) = self.waiting.last_key_value()
+        {
+            self.timers.remove(&(waiting.until, newest));
+        }
         let uuid: Arc<str> = match self.clients.values().next() {
             Some(other) if self.broken.is("concierge-uuid-shared") => other.uuid.clone(),
             _ => self.ids.next_uuid().to_string().into(),
         };
-        let name: Arc<str> = identify.name.into();
+        let mut name: Arc<str> = identify.name.into();
+        if self.broken.is("concierge-accents-dropped") {
+            name = name.chars().filter(|char| !('\u{300}'..='\u{36f}').contains(char)).collect::<String>().into();
+        }
         self.names.insert(name.clone(), conn);
         self.uuids.insert(uuid.clone(), conn);
         let mut tags = if self.broken.is("concierge-tags-forgotten") { Vec::new() } else { identify.tags };
         if tags.is_empty() && self.broken.is("concierge-tags-invented") {
             tags.push("untagged".to_owned());
         }
+        let subscriptions = self.resumed(conn, &uuid, &name);
         let client = Client {
             conn,
             uuid,
@@ -437,12 +501,37 @@ impl Concierge {
             nickname: identify.nickname,
             tags,
             received,
+            number: self.identified,
             self_fetches: 0,
-            subscriptions: BTreeSet::new(),
+            messages_from: None,
+            creations: 0,
+            subscriptions,
             owned: BTreeSet::new(),
         };
-        out.push(send(conn, &Reply::Hello { uuid: &client.uuid, version: &self.version }));
+        self.identified += 1;
+        if self.broken.is("concierge-old-name-removed-late") && self.left.values().any(|left| left.name == client.name)
+        {
+            self.names.remove(&client.name);
+        }
+        let echoed = self.broken.is("concierge-hello-version-echoed");
+        let version = if echoed { &identify.version } else { &self.version };
+        out.push(send(conn, &Reply::Hello { uuid: &client.uuid, version }));
         self.clients.insert(conn, client);
+    }
+
+    /// Nothing, but for a fault: the subscriptions of whoever had this name before.
+    fn resumed(&mut self, conn: Conn, uuid: &Arc<str>, name: &str) -> BTreeSet<Arc<str>> {
+        let former = self.left.values().find(|left| &*left.name == name);
+        let Some(former) = former.filter(|_| self.broken.is("concierge-subscriptions-resumed")) else {
+            return BTreeSet::new();
+        };
+        let subscriptions = former.subscriptions.clone();
+        for name in &subscriptions {
+            if let Some(group) = self.groups.get_mut(name) {
+                group.subscribers.insert(conn, uuid.clone());
+            }
+        }
+        subscriptions
     }
 
     fn secret_fits(&self, given: Option<&str>) -> bool {
@@ -463,6 +552,7 @@ impl Concierge {
         };
         self.broken.is("concierge-version-unchecked")
             || (self.broken.is("concierge-version-minor-unchecked") && version.major == self.config.version.major)
+            || (self.broken.is("concierge-older-versions-accepted") && version < self.config.version)
             || self.compatible.matches(&version)
             || version == self.config.version
     }
@@ -485,10 +575,18 @@ impl Concierge {
                 }
             }
         }
+        if self.broken.is("concierge-old-name-removed-late")
+            || self.broken.is("concierge-old-uuid-reaches-heir")
+            || self.broken.is("concierge-subscriptions-resumed")
+        {
+            let former = Former { name: client.name.clone(), subscriptions: client.subscriptions.clone() };
+            self.left.insert(client.uuid.clone(), former);
+        }
         self.owners_left += u64::from(!client.owned.is_empty());
         let tired = self.owners_left > 1 && self.broken.is("concierge-second-owner-group-stays");
         if !self.broken.is("concierge-group-outlives-owner") && !tired {
-            for name in &client.owned {
+            let one_only = self.broken.is("concierge-leaving-ends-one-group");
+            for name in client.owned.iter().take(if one_only { 1 } else { usize::MAX }) {
                 self.delete(name, None, out);
             }
         }
@@ -519,6 +617,16 @@ impl Concierge {
             if client.self_fetches == 3 && self.broken.is("concierge-third-self-fetch-ignored") {
                 return;
             }
+            client.messages_from = match request {
+                Ok(Request::Message { .. }) => client.messages_from.or(Some(seq)),
+                _ => None,
+            };
+            client.creations =
+                if matches!(request, Ok(Request::GroupCreate { .. })) { client.creations + 1 } else { 0 };
+        }
+        if text == "null" && self.broken.is("concierge-null-crashes") {
+            out.push(end(conn, close::UNKNOWN, "null is not an object"));
+            return self.leave(conn, out);
         }
         match request {
             Ok(Request::Identify(identify)) => {
@@ -548,7 +656,13 @@ impl Concierge {
             Ok(Request::GroupFetchAll) => {
                 let own_only = self.broken.is("concierge-groups-of-others-hidden");
                 let groups = self.groups.values().filter(|group| !own_only || group.owner == conn);
-                let groups = groups.map(|group| self.view(group)).collect();
+                let groups: Vec<_> = groups.map(|group| self.view(group)).collect();
+                if self.broken.is("concierge-group-list-kept") {
+                    let groups = json!(groups);
+                    let kept = self.listed.get_or_insert(groups);
+                    let text = json!({ "type": "GROUP_FETCH_ALL_RESULT", "groups": kept, "seq": seq }).to_string();
+                    return out.push(Output::Text { conn, text: text.into() });
+                }
                 out.push(send(conn, &Reply::GroupFetchAllResult { groups, seq }));
             }
             Ok(Request::ClientFetchAll) => self.client_fetch_all(conn, seq, out),
@@ -556,7 +670,10 @@ impl Concierge {
                 let Some(client) = self.clients.get(&conn) else {
                     return;
                 };
-                let subscriptions = client.subscriptions.iter().map(|name| &**name).collect();
+                let owned = client.owned.iter().filter(|_| self.broken.is("concierge-owned-listed-as-subscribed"));
+                let subscriptions: BTreeSet<&str> =
+                    client.subscriptions.iter().chain(owned).map(|name| &**name).collect();
+                let subscriptions = subscriptions.into_iter().collect();
                 out.push(send(conn, &Reply::SelfFetchResult { client: client.view(), subscriptions, seq }));
             }
             Err(Unreadable::HubOnly) => status(conn, seq, Status::Unsuported, out),
@@ -594,6 +711,9 @@ impl Concierge {
                     self.everybody_but(conn, conn).into_iter().filter(|&to| to != conn).collect()
                 }
                 None => return status(conn, seq, Status::NoSuchName { name }, out),
+                Some(&to) if to == conn && self.broken.is("concierge-own-name-unknown") => {
+                    return status(conn, seq, Status::NoSuchName { name }, out);
+                }
                 Some(&to) if to == conn && self.broken.is("concierge-message-to-self-swallowed") => return,
                 Some(&to) if self.broken.is("concierge-name-broadcast") => self.everybody_but(conn, to),
                 Some(&to) if self.broken.is("concierge-name-misdelivered") => self.somebody_but(conn, to),
@@ -654,16 +774,27 @@ impl Concierge {
         let data = lossy.as_deref().unwrap_or(data);
         let dropped = data.get() == "null" && self.broken.is("concierge-null-data-dropped");
         let relayed = text_of(&Reply::Message { origin, target: &target, data: (!dropped).then_some(data) });
+        let lost = relayed.len() > LARGE && self.broken.is("concierge-large-messages-lost");
+        let recipients = if lost { Vec::new() } else { recipients };
+        if group.is_some() && recipients.is_empty() && self.broken.is("concierge-empty-group-silent") {
+            return;
+        }
+        let each = self.broken.is("concierge-message-sent-for-each-recipient");
+        let confirmations = if each { recipients.len().max(1) } else { 1 };
         let refused = matches!(&target, Target::Name { name } if !self.names.contains_key(name.as_str()));
         out.extend(recipients.into_iter().map(|conn| Output::Text { conn, text: relayed.clone() }));
+        let first = self.clients.get(&conn).and_then(|client| client.messages_from);
+        let seq = first.filter(|_| self.broken.is("concierge-messages-in-a-row-one-seq")).unwrap_or(seq);
         if !refused {
-            status(conn, seq, Status::MessageSent, out);
+            (0..confirmations).for_each(|_| status(conn, seq, Status::MessageSent, out));
         }
     }
 
     /// The client with this uuid, however it is written.
     fn by_uuid(&self, uuid: &str) -> Option<Conn> {
-        self.uuids.get(uuid).or_else(|| self.uuids.get(uuid.to_ascii_lowercase().as_str())).copied()
+        let known = self.uuids.get(uuid).or_else(|| self.uuids.get(uuid.to_ascii_lowercase().as_str()));
+        let former = self.left.get(uuid).filter(|_| self.broken.is("concierge-old-uuid-reaches-heir"));
+        known.or_else(|| former.and_then(|left| self.names.get(&left.name))).copied()
     }
 
     fn everybody_but(&self, sender: Conn, always: Conn) -> Vec<Conn> {
@@ -687,7 +818,9 @@ impl Concierge {
             return status(conn, seq, Status::NoSuchGroup { group: name }, out);
         };
         group.subscribers.insert(conn, client.uuid.clone());
-        client.subscriptions.insert(group.name.clone());
+        if !client.subscriptions.insert(group.name.clone()) && self.broken.is("concierge-subscriptions-counted") {
+            self.twice.insert((conn, group.name.clone()));
+        }
         let group = &self.groups[name];
         status(conn, seq, Status::Subscribed(self.view(group)), out);
     }
@@ -696,6 +829,12 @@ impl Concierge {
         let (Some(client), Some(group)) = (self.clients.get_mut(&conn), self.groups.get_mut(name)) else {
             return status(conn, seq, Status::NoSuchGroup { group: name }, out);
         };
+        if self.twice.remove(&(conn, group.name.clone())) {
+            return status(conn, seq, Status::Unsubscribed(group.view()), out);
+        }
+        if !group.subscribers.contains_key(&conn) && self.broken.is("concierge-needless-unsubscribe-removes-last") {
+            group.subscribers.pop_last();
+        }
         let kept = self.broken.is("concierge-subscription-stays-listed");
         if !kept && !client.subscriptions.remove(name) && self.broken.is("concierge-needless-unsubscribe-ignored") {
             return;
@@ -714,6 +853,10 @@ impl Concierge {
     /// Creates a group, tells the creator with `seq` and all others without (lines 525 and 526).
     fn create(&mut self, conn: Conn, seq: u64, name: String, nickname: Option<String>, out: &mut Vec<Output>) {
         let others = self.clients.keys().copied().filter(|&to| to != conn);
+        if name == "constructor" && self.broken.is("concierge-inherited-names-taken") {
+            let group = GroupView { name: &name, nickname: None, owner_uuid: NOBODY, subscribers: Vec::new() };
+            return status(conn, seq, Status::GroupAlreadyCreated(group), out);
+        }
         if let Some(group) = self.groups.get(name.as_str()) {
             if self.broken.is("concierge-refused-creation-announced") {
                 broadcast(others, &Reply::Status { status: Status::GroupCreated(self.view(group)), seq: None }, out);
@@ -744,9 +887,14 @@ impl Concierge {
         let owner_uuid = client.uuid.clone();
         let group = Group { name: name.clone(), nickname, owner: conn, owner_uuid, subscribers };
         self.groups.insert(name.clone(), group);
+        self.listed = None;
         let group = &self.groups[&name];
         status(conn, seq, Status::GroupCreated(self.view(group)), out);
         let told = Reply::Status { status: Status::GroupCreated(self.view(group)), seq: None };
+        let in_a_row = self.clients.get(&conn).is_some_and(|client| client.creations > 1);
+        if in_a_row && self.broken.is("concierge-creations-in-a-row-unannounced") {
+            return;
+        }
         let unidentified = self.waiting.keys().copied();
         if self.broken.is("concierge-creation-reaches-unidentified") {
             broadcast(unidentified, &told, out);
@@ -789,7 +937,9 @@ impl Concierge {
             owner.owned.remove(name);
         }
         for conn in subscribers.keys() {
-            if let Some(client) = self.clients.get_mut(conn) {
+            if let Some(client) = self.clients.get_mut(conn)
+                && !self.broken.is("concierge-ended-group-stays-subscribed")
+            {
                 client.subscriptions.remove(name);
             }
         }
