@@ -396,7 +396,7 @@ pub static FAULTS: &[Fault] = &[
         P,
         "airavata-percent-beyond-100",
         "The progress of an experiment is 145 percent.",
-        &["AIR-059", "AIR-061"],
+        &["AIR-047", "AIR-059", "AIR-061"],
         const { &[frame(EXPERIMENT_PROGRESS).does(Act::Set("/data/progressPercent", "145.0"))] },
     ),
     outside(
@@ -580,7 +580,7 @@ pub static FAULTS: &[Fault] = &[
         P,
         "airavata-first-subscriber-only",
         "Of all that subscribe to what an event belongs to, only the oldest connection gets it.",
-        &["AIR-079", "AIR-082", "AIR-092"],
+        &["AIR-062", "AIR-078", "AIR-079", "AIR-082", "AIR-092"],
     ),
     inside(
         P,
@@ -675,7 +675,7 @@ pub static FAULTS: &[Fault] = &[
         P,
         "airavata-close-takes-others",
         "When a client ends a connection, the hub ends the others of that user as well.",
-        &["AIR-108"],
+        &["AIR-078", "AIR-108"],
     ),
     // What the document leaves open or only allows.
     outside(

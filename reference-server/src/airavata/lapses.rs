@@ -1,5 +1,7 @@
 //! Airavata on some occasions only: what goes wrong once, in one situation or for one kind of frame, and is right elsewhere.
 
+use std::time::Duration;
+
 use super::PROTOCOL as P;
 use crate::fault::{Act, Cond, Fault, frame, inside, outside};
 
@@ -167,7 +169,7 @@ pub static LAPSES: &[Fault] = &[
         P,
         "airavata-subscribed-fourth-lost",
         "The fourth subscribed is lost.",
-        &["AIR-062", "AIR-065", "AIR-102", "AIR-103"],
+        &["AIR-062", "AIR-065", "AIR-100", "AIR-102", "AIR-103"],
         const {
             &[frame(&[Cond::Is("/type", "system_status"), Cond::Is("/data/action", "subscribed")])
                 .only(4)
@@ -234,7 +236,7 @@ pub static LAPSES: &[Fault] = &[
         P,
         "airavata-progress-data-number",
         "Events of progress have the number 7 as data.",
-        &["AIR-026", "AIR-047", "AIR-052", "AIR-060", "AIR-061"],
+        &["AIR-026", "AIR-047", "AIR-052", "AIR-060", "AIR-061", "AIR-078"],
         const { &[frame(&[Cond::Has("/data/progressPercent")]).does(Act::Set("/data", "7"))] },
     ),
     outside(
@@ -277,7 +279,7 @@ pub static LAPSES: &[Fault] = &[
         P,
         "airavata-subscribed-fourteenth-lost",
         "The fourteenth subscription is not confirmed.",
-        &["AIR-103", "AIR-104"],
+        &["AIR-100", "AIR-103", "AIR-104"],
         const {
             &[frame(&[Cond::Is("/type", "system_status"), Cond::Is("/data/action", "subscribed")])
                 .only(14)
@@ -288,7 +290,7 @@ pub static LAPSES: &[Fault] = &[
         P,
         "airavata-subscribed-twenty-second-lost",
         "The twenty-second subscription is not confirmed.",
-        &["AIR-103"],
+        &["AIR-100", "AIR-103"],
         const {
             &[frame(&[Cond::Is("/type", "system_status"), Cond::Is("/data/action", "subscribed")])
                 .only(22)
@@ -410,4 +412,122 @@ pub static LAPSES: &[Fault] = &[
         &["AIR-093"],
     ),
     inside(P, "airavata-unsubscribe-one-late", "After an unsubscription one more event comes.", &["AIR-068"]),
+    inside(
+        P,
+        "airavata-header-token-unchecked",
+        "Tokens in the Authorization header are read without looking at signature and expiry.",
+        &["AIR-008", "AIR-012", "AIR-013"],
+    ),
+    inside(P, "airavata-shapeless-token-untold", "Whose token has no dots is closed without a word.", &["AIR-015"]),
+    inside(P, "airavata-path-not-decoded", "The id in an address is not percent-decoded.", &["AIR-094"]),
+    inside(
+        P,
+        "airavata-user-limit-per-endpoint",
+        "A user may have as many connections to /ws/user as elsewhere together.",
+        &["AIR-102"],
+    ),
+    inside(
+        P,
+        "airavata-refusal-makes-room",
+        "A connection that is refused because its user has too many makes room for the next.",
+        &["AIR-102"],
+    ),
+    outside(
+        P,
+        "airavata-pong-second-lost",
+        "The second pong is lost.",
+        &["AIR-038"],
+        const { &[frame(&[Cond::Is("/type", "pong")]).only(2).does(Act::Drop)] },
+    ),
+    inside(P, "airavata-pong-unknown", "A client's pong is a message of an unknown type.", &["AIR-113"]),
+    inside(P, "airavata-pings-only-when-idle", "Whatever a client says puts off its next ping.", &["AIR-035"]),
+    inside(P, "airavata-one-ping-until-pong", "The next ping is due only after a pong.", &["AIR-035"]),
+    inside(
+        P,
+        "airavata-close-ends-pings",
+        "When a connection ends, the ping that is due last is forgotten, whosever it is.",
+        &["AIR-035"],
+    ),
+    inside(P, "airavata-null-unanswered", "The message null is not answered.", &["AIR-097"]),
+    inside(P, "airavata-constructor-unanswered", "A message of the type constructor is not answered.", &["AIR-099"]),
+    inside(
+        P,
+        "airavata-error-to-all-of-user",
+        "An error about a message goes to all connections of its user.",
+        &["AIR-097"],
+    ),
+    inside(
+        P,
+        "airavata-response-lower-case",
+        "The answer to a subscription has the resource's id in small letters.",
+        &["AIR-066"],
+    ),
+    inside(
+        P,
+        "airavata-response-to-newest",
+        "The answer to a subscription goes to the newest connection of its user.",
+        &["AIR-062", "AIR-065"],
+    ),
+    inside(
+        P,
+        "airavata-response-to-all-of-user",
+        "The answer to a subscription goes to all connections of its user.",
+        &["AIR-065"],
+    ),
+    outside(
+        P,
+        "airavata-unsubscribed-as-subscribed",
+        "An unsubscription is answered like a subscription.",
+        &["AIR-065", "AIR-069"],
+        const {
+            &[frame(&[Cond::Is("/type", "system_status"), Cond::Is("/data/action", "unsubscribed")])
+                .does(Act::Set("/data/action", r#""subscribed""#))]
+        },
+    ),
+    inside(
+        P,
+        "airavata-resubscribe-without-effect",
+        "Who subscribes again to what it has unsubscribed from is told success and gets nothing.",
+        &["AIR-062", "AIR-078"],
+    ),
+    inside(
+        P,
+        "airavata-close-unsubscribes-user",
+        "When a connection ends, the subscriptions of its user's other connections end with it.",
+        &["AIR-078"],
+    ),
+    inside(
+        P,
+        "airavata-ids-match-by-prefix",
+        "Who subscribes to an id gets the events of all ids that begin with it.",
+        &["AIR-077"],
+    ),
+    inside(
+        P,
+        "airavata-progress-throttled",
+        "An experiment's progress that follows its progress is not told.",
+        &["AIR-078"],
+    ),
+    outside(
+        P,
+        "airavata-experiment-progress-second-lost",
+        "The second experiment_progress is lost.",
+        &["AIR-078", "AIR-079"],
+        const { &[frame(&[Cond::Is("/type", "experiment_progress")]).only(2).does(Act::Drop)] },
+    ),
+    outside(
+        P,
+        "airavata-progress-overtaken",
+        "Events experiment_progress come 150 ms late, so what happens next overtakes them.",
+        &["AIR-095", "AIR-096"],
+        const { &[frame(&[Cond::Is("/type", "experiment_progress")]).does(Act::Delay(Duration::from_millis(150)))] },
+    ),
+    inside(P, "airavata-zeros-left-out", "Numbers that are 0 are left out of events.", &["AIR-047"]),
+    inside(P, "airavata-percent-whole", "A percentage is rounded to a whole number.", &["AIR-047", "AIR-061"]),
+    inside(
+        P,
+        "airavata-name-without-emoji",
+        "In the name of an experiment characters beyond U+FFFF become question marks.",
+        &["AIR-044"],
+    ),
 ];

@@ -21,6 +21,7 @@ pub mod tests;
 mod token;
 mod topic;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -110,6 +111,8 @@ pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, Se
         pings: BTreeSet::new(),
         left_behind: BTreeMap::new(),
         lingering: BTreeMap::new(),
+        parted: BTreeSet::new(),
+        progressed: None,
         stamp: 0,
         said: 0,
         events: 0,
@@ -134,6 +137,10 @@ struct Airavata {
     left_behind: BTreeMap<Arc<str>, Vec<Topic>>,
     /// Only a fault looks at it: who has left a topic and gets one more event of it.
     lingering: BTreeMap<Topic, Conn>,
+    /// Only a fault looks at it: who has left a topic once.
+    parted: BTreeSet<(Conn, Topic)>,
+    /// Only a fault looks at it: the experiment whose progress was told last, if nothing was told since.
+    progressed: Option<String>,
     /// The last time written into a message, in Unix milliseconds; times never fall.
     stamp: u64,
     /// How many messages have been given an id.
@@ -152,6 +159,8 @@ struct Client {
     at_user: bool,
     asked: bool,
     heard: Duration,
+    /// Only a fault looks at it: whether a ping has no pong yet.
+    pinged: bool,
 }
 
 impl Machine for Airavata {
@@ -163,6 +172,13 @@ impl Machine for Airavata {
             Input::Closed { conn } => {
                 if self.broken.is("airavata-close-takes-others") {
                     self.hang_up_with(conn, out);
+                }
+                if self.broken.is("airavata-close-unsubscribes-user") {
+                    let others = self.others_of_user(conn);
+                    others.into_iter().for_each(|other| self.subscriptions.leave(other));
+                }
+                if self.broken.is("airavata-close-ends-pings") {
+                    self.pings.pop_last();
                 }
                 self.leave(conn);
             }
@@ -209,6 +225,12 @@ impl Airavata {
             if self.turns_away(place.0, handshake) { Err(text::BAD_TOKEN) } else { self.admit(now, handshake) };
         match admitted {
             Err(reason) => {
+                if reason == text::BAD_TOKEN
+                    && self.broken.is("airavata-shapeless-token-untold")
+                    && shapeless(handshake)
+                {
+                    return out.push(Output::Close { conn, code: REFUSED, reason: String::new() });
+                }
                 let id = self.own_id("error");
                 out.push(self.message(now, conn, "error", &id, None, Some(reason)));
                 out.push(Output::Close { conn, code: REFUSED, reason: reason.to_owned() });
@@ -229,7 +251,8 @@ impl Airavata {
         }
         let (id, kind, fault) =
             ENDPOINTS.iter().find_map(|(start, kind, fault)| Some((path.strip_prefix(start)?, *kind, *fault)))?;
-        let id = percent_encoding::percent_decode_str(id).decode_utf8().ok()?;
+        let decoded = percent_encoding::percent_decode_str(id).decode_utf8().ok()?;
+        let id = if self.broken.is("airavata-path-not-decoded") { id.into() } else { decoded };
         let one = !id.is_empty() && id.len() <= 512 && !id.contains('/');
         (one && !self.broken.is(fault)).then(|| (kind, Some(id.into_owned())))
     }
@@ -250,7 +273,7 @@ impl Airavata {
         let query = !self.broken.is("airavata-query-token-ignored");
         let header = !self.broken.is("airavata-header-token-ignored");
         let user: Arc<str> = match token::presented(handshake, query, header) {
-            Some(token) => match self.user(now, &token) {
+            Some(token) => match self.user(now, &token, handshake) {
                 Ok(_) if self.broken.is("airavata-valid-token-refused") => return Err(text::BAD_TOKEN),
                 Ok(user) => user.into(),
                 Err(Bad::Forged) if self.broken.is("airavata-forged-token-accepted") => "nobody".into(),
@@ -261,7 +284,15 @@ impl Airavata {
         };
         let full = |count: usize, limit: usize, fault| count >= limit && !self.broken.is(fault);
         let (of_user, of_ip) = (self.users.get(&user), self.addresses.get(&handshake.peer));
-        if full(of_user.copied().unwrap_or(0), self.config.max_per_user, "airavata-user-unlimited")
+        let mut of_user = of_user.copied().unwrap_or(0);
+        if self.broken.is("airavata-user-limit-per-endpoint") {
+            let here = handshake.path == "/ws/user";
+            of_user = self.clients.values().filter(|client| client.user == user && client.at_user == here).count();
+        }
+        if of_user >= self.config.max_per_user && self.broken.is("airavata-refusal-makes-room") {
+            release(&mut self.users, &user);
+        }
+        if full(of_user, self.config.max_per_user, "airavata-user-unlimited")
             || full(of_ip.copied().unwrap_or(0), self.config.max_per_ip, "airavata-ip-unlimited")
             || full(self.clients.len(), self.config.max_connections, "airavata-hub-unlimited")
         {
@@ -270,14 +301,15 @@ impl Airavata {
         Ok(user)
     }
 
-    fn user(&self, now: Duration, token: &str) -> Result<String, Bad> {
+    fn user(&self, now: Duration, token: &str, handshake: &Handshake) -> Result<String, Bad> {
+        let on_trust = self.broken.is("airavata-header-token-unchecked") && in_query(handshake).is_none();
         let claims = match token::verify(token, &self.key) {
-            Err(_) if self.broken.is("airavata-signature-unchecked") => {
+            Err(_) if on_trust || self.broken.is("airavata-signature-unchecked") => {
                 jsonwebtoken::dangerous::insecure_decode(token).map_err(|_| Bad::Forged)?.claims
             }
             verified => verified?,
         };
-        if !self.broken.is("airavata-expiry-unchecked") {
+        if !on_trust && !self.broken.is("airavata-expiry-unchecked") {
             token::check_time(&claims, self.clock.unix_ms(now))?;
         }
         token::user(&claims, &self.config.user_claim)
@@ -302,8 +334,10 @@ impl Airavata {
             self.pings.insert((next_ping, conn));
         }
         let at_user = kind == Kind::User;
-        self.clients
-            .insert(conn, Client { user, peer, next_ping, window: (now, 0), at_user, asked: false, heard: now });
+        self.clients.insert(
+            conn,
+            Client { user, peer, next_ping, window: (now, 0), at_user, asked: false, heard: now, pinged: false },
+        );
         if self.broken.is("airavata-subscriptions-outlive") {
             self.inherit(conn);
         }
@@ -336,13 +370,17 @@ impl Airavata {
 
     /// A defect: all other connections of its user end with this one.
     fn hang_up_with(&mut self, conn: Conn, out: &mut Vec<Output>) {
-        let Some(user) = self.clients.get(&conn).map(|client| client.user.clone()) else { return };
-        let same = |(other, client): (&Conn, &Client)| (*other != conn && client.user == user).then_some(*other);
-        let others: Vec<Conn> = self.clients.iter().filter_map(same).collect();
-        for conn in others {
+        for conn in self.others_of_user(conn) {
             self.leave(conn);
             out.push(Output::Close { conn, code: 1001, reason: "the user has left".to_owned() });
         }
+    }
+
+    /// The other connections of a connection's user, the oldest first.
+    fn others_of_user(&self, conn: Conn) -> Vec<Conn> {
+        let Some(user) = self.clients.get(&conn).map(|client| &client.user) else { return Vec::new() };
+        let same = |(other, client): (&Conn, &Client)| (*other != conn && client.user == *user).then_some(*other);
+        self.clients.iter().filter_map(same).collect()
     }
 
     /// Pings whose time it is (line 697).
@@ -360,7 +398,13 @@ impl Airavata {
                 out.push(Output::Close { conn, code: REFUSED, reason: "no pong".to_owned() });
                 continue;
             }
+            if self.broken.is("airavata-one-ping-until-pong")
+                && self.clients.get(&conn).is_some_and(|client| client.pinged)
+            {
+                continue;
+            }
             if let Some(client) = self.clients.get_mut(&conn) {
+                client.pinged = true;
                 client.next_ping = next;
                 self.pings.insert((next, conn));
                 let id = self.own_id("ping");
@@ -368,6 +412,16 @@ impl Airavata {
             }
         }
     }
+}
+
+/// The token in the query of an address.
+fn in_query(handshake: &Handshake) -> Option<&str> {
+    handshake.query.iter().find(|(name, _)| name == "token").map(|(_, token)| token.as_str())
+}
+
+/// Whether what came as a token has not even the dots of one.
+fn shapeless(handshake: &Handshake) -> bool {
+    in_query(handshake).is_some_and(|token| !token.contains('.'))
 }
 
 /// Takes one from a count; what counts nothing is forgotten.
@@ -385,6 +439,10 @@ impl Airavata {
     fn text(&mut self, now: Duration, conn: Conn, said: &str, out: &mut Vec<Output>) {
         if let Some(client) = self.clients.get_mut(&conn) {
             client.heard = now;
+            if self.broken.is("airavata-pings-only-when-idle") && self.pings.remove(&(client.next_ping, conn)) {
+                client.next_ping = now + self.config.ping_interval;
+                self.pings.insert((client.next_ping, conn));
+            }
         }
         if self.too_many(now, conn) {
             return self.error(now, conn, text::LIMIT, out);
@@ -398,15 +456,30 @@ impl Airavata {
                 }
                 out.push(self.message(now, conn, "pong", &id, None, None));
             }
-            Ok(Request::Pong) => {}
+            Ok(Request::Pong) if self.broken.is("airavata-pong-unknown") => self.error(now, conn, text::UNKNOWN, out),
+            Ok(Request::Pong) => self.ponged(now, conn),
             Ok(Request::Subscription { subscribe, resource, has_id }) => {
                 self.subscription(now, conn, subscribe, &resource, has_id, out);
             }
             Err(Unreadable::Undecodable)
                 if self.broken.is("airavata-array-ignored") && said.trim_start().starts_with('[') => {}
+            Err(Unreadable::Undecodable) if self.broken.is("airavata-null-unanswered") && said == "null" => {}
             Err(Unreadable::Malformed) if self.broken.is("airavata-malformed-ignored") => {}
             Err(Unreadable::Undecodable | Unreadable::Malformed) => self.error(now, conn, text::FORMAT, out),
+            Err(Unreadable::UnknownType)
+                if self.broken.is("airavata-constructor-unanswered") && said.contains(r#""constructor""#) => {}
             Err(Unreadable::UnknownType) => self.error(now, conn, text::UNKNOWN, out),
+        }
+    }
+
+    /// A defect: only now the next ping is due.
+    fn ponged(&mut self, now: Duration, conn: Conn) {
+        let interval = self.config.ping_interval;
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        client.pinged = false;
+        if self.broken.is("airavata-one-ping-until-pong") && !self.pings.contains(&(client.next_ping, conn)) {
+            client.next_ping = now + interval;
+            self.pings.insert((client.next_ping, conn));
         }
     }
 
@@ -451,6 +524,9 @@ impl Airavata {
         client.asked |= subscribe;
         if let Some(topic) = topic {
             if !subscribe {
+                if self.broken.is("airavata-resubscribe-without-effect") {
+                    self.parted.insert((conn, topic.clone()));
+                }
                 if self.broken.is("airavata-unsubscribe-one-late") {
                     self.lingering.insert(topic.clone(), conn);
                 }
@@ -461,7 +537,9 @@ impl Airavata {
                 && self.subscriptions.of(&topic).all(|other| other != conn)
             {
                 return self.error(now, conn, text::LIMIT, out);
-            } else if !self.broken.is("airavata-subscribe-without-effect") {
+            } else if !self.broken.is("airavata-subscribe-without-effect")
+                && !self.parted.contains(&(conn, topic.clone()))
+            {
                 self.subscriptions.add(conn, topic);
             }
         }
@@ -473,11 +551,24 @@ impl Airavata {
         let data = json!({
             "action": if subscribe { "subscribed" } else { "unsubscribed" },
             "resourceType": resource.kind_name,
-            "resourceId": echoed,
+            "resourceId": if self.broken.is("airavata-response-lower-case") { echoed.to_lowercase() } else { echoed.to_owned() },
             "status": "success",
         });
         let id = self.own_id("sub-response");
-        out.push(self.message(now, conn, "system_status", &id, Some(&data), None));
+        for conn in self.answered(conn) {
+            out.push(self.message(now, conn, "system_status", &id, Some(&data), None));
+        }
+    }
+
+    /// Who gets the answer to a subscription of this connection.
+    fn answered(&self, conn: Conn) -> Vec<Conn> {
+        if self.broken.is("airavata-response-to-newest") {
+            return vec![self.others_of_user(conn).into_iter().fold(conn, Conn::max)];
+        }
+        if self.broken.is("airavata-response-to-all-of-user") {
+            return [vec![conn], self.others_of_user(conn)].concat();
+        }
+        vec![conn]
     }
 
     /// Whether a fault keeps the hub from knowing this kind.
@@ -493,8 +584,14 @@ impl Airavata {
     }
 
     fn error(&mut self, now: Duration, conn: Conn, text: &'static str, out: &mut Vec<Output>) {
-        let id = self.own_id("error");
-        out.push(self.message(now, conn, "error", &id, None, Some(text)));
+        let mut to = vec![conn];
+        if self.broken.is("airavata-error-to-all-of-user") {
+            to.extend(self.others_of_user(conn));
+        }
+        for conn in to {
+            let id = self.own_id("error");
+            out.push(self.message(now, conn, "error", &id, None, Some(text)));
+        }
     }
 }
 
@@ -547,12 +644,43 @@ impl Airavata {
             self.stamp
         };
         let timestamp = clock::iso(time);
-        let message =
-            Message { r#type: event.name, id: &id, timestamp: &timestamp, data: Some(event.data), error: None };
+        let data = self.bent(event);
+        let message = Message { r#type: event.name, id: &id, timestamp: &timestamp, data: Some(&data), error: None };
         let text = message.text();
-        let recipients = self.recipients(event);
+        let mut recipients = self.recipients(event);
+        let progress = (event.name == "experiment_progress").then(|| event.id.to_owned());
+        if progress.is_some() && progress == self.progressed && self.broken.is("airavata-progress-throttled") {
+            recipients.clear();
+        }
+        self.progressed = progress;
         out.extend(recipients.iter().map(|&conn| Output::Text { conn, text: text.clone() }));
         json!({ "id": id, "timestamp": timestamp, "recipients": recipients.len() })
+    }
+
+    /// The data of an event, as some faults have it.
+    fn bent<'a>(&self, event: &Event<'a>) -> Cow<'a, Value> {
+        let bends = ["airavata-percent-whole", "airavata-zeros-left-out", "airavata-name-without-emoji"];
+        if !bends.iter().any(|fault| self.broken.is(fault)) {
+            return Cow::Borrowed(event.data);
+        }
+        let mut data = event.data.clone();
+        if let Some(percent) = data.get("progressPercent").and_then(Value::as_f64)
+            && self.broken.is("airavata-percent-whole")
+        {
+            data["progressPercent"] = json!(percent.round());
+        }
+        if let Some(members) = data.as_object_mut().filter(|_| self.broken.is("airavata-zeros-left-out")) {
+            members.retain(|_, value| value.as_f64() != Some(0.0));
+        }
+        if self.broken.is("airavata-name-without-emoji") {
+            let plain = |c: char| if c > '\u{ffff}' { '?' } else { c };
+            for place in ["/experiment/name", "/summary/name"] {
+                if let Some(Value::String(name)) = data.pointer_mut(place) {
+                    *name = name.chars().map(plain).collect();
+                }
+            }
+        }
+        Cow::Owned(data)
     }
 
     fn misspelt(&self, kind: Kind) -> bool {
@@ -594,6 +722,11 @@ impl Airavata {
                 topics.extend(self.topics_of(&[Kind::Task, Kind::Worker]));
             }
             _ => {}
+        }
+        if self.broken.is("airavata-ids-match-by-prefix") {
+            let begins = |topic: &Topic| topics.iter().any(|of| of.kind == topic.kind && of.id.starts_with(&*topic.id));
+            let alike: Vec<Topic> = self.subscriptions.all().map(|(topic, _)| topic.clone()).filter(begins).collect();
+            topics.extend(alike);
         }
         let mut conns: BTreeSet<Conn> = topics.iter().flat_map(|topic| self.subscriptions.of(topic)).collect();
         if event.kind != Kind::Worker && self.broken.is("airavata-user-endpoint-hears-all-users") {
