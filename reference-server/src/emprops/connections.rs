@@ -72,7 +72,10 @@ impl Emprops {
             }
         }
         self.restore(turn.conn, &id);
-        let reply = Reply::ClientRegistered { client_id: &id, status: REGISTERED, assigned_connection_id: &connection };
+        let lower = self.broken.is("emprops-client-id-lower");
+        let shown = if lower { id.to_lowercase().into() } else { id };
+        let reply =
+            Reply::ClientRegistered { client_id: &shown, status: REGISTERED, assigned_connection_id: &connection };
         self.reply(turn, &reply);
     }
 
@@ -80,7 +83,16 @@ impl Emprops {
     pub(super) fn register_worker(&mut self, turn: &mut Turn<'_>, request: RegisterWorker) -> Result<(), Refusal> {
         if let Some(token) = &self.config.worker_token {
             let vouched = self.peers.get(&turn.conn).is_some_and(|peer| peer.vouched);
-            let right = request.token.as_ref().map_or(vouched, |shown| shown == token);
+            let begins = self.broken.is("emprops-token-prefix");
+            let right = request
+                .token
+                .as_ref()
+                .map_or(vouched, |shown| shown == token || (begins && shown.starts_with(token.as_str())));
+            let once = self.broken.is("emprops-token-once");
+            if once && right {
+                self.astray.vouched.insert(request.worker_id.clone());
+            }
+            let right = right || (once && self.astray.vouched.contains(&request.worker_id));
             if (!right && !self.broken.is("emprops-token-unchecked")) || self.broken.is("emprops-right-token-refused") {
                 return Err(Refusal::AuthFailed { worker_id: request.worker_id });
             }
@@ -88,9 +100,16 @@ impl Emprops {
         let connection = self.connection_id(turn.conn);
         let id: Arc<str> = request.worker_id.into();
         let again = self.workers.get(turn.conn).is_some_and(|worker| worker.id == id);
+        self.astray.again += usize::from(again);
         if !again {
+            if self.broken.is("emprops-heartbeats-from-start") {
+                self.astray.registered.insert(turn.conn, turn.now);
+            }
             if let Some(other) = self.workers.named(&id) {
                 self.dismiss(turn.now, other, turn.out);
+                if self.broken.is("emprops-late-end-evicts") {
+                    self.astray.replaced.insert(other, id.clone());
+                }
             }
             self.dismiss(turn.now, turn.conn, turn.out);
             self.workers.insert(
@@ -170,6 +189,11 @@ impl Emprops {
         if !self.broken.is("emprops-departed-worker-stays") {
             self.dismiss(now, conn, out);
         }
+        if let Some(id) = self.astray.replaced.remove(&conn)
+            && let Some(successor) = self.workers.named(&id)
+        {
+            self.dismiss(now, successor, out);
+        }
     }
 
     fn keep(&mut self, client: Arc<str>, kept: Kept) {
@@ -227,10 +251,14 @@ impl Emprops {
                 provided: None,
             })?
         };
-        let Some(peer) = self.peers.get_mut(&turn.conn) else {
+        let mut id: Arc<str> = chunk.chunk_id.into();
+        let begun = |(_, peer): &(&Conn, &Peer)| peer.series.contains_key(&id);
+        let shared = self.broken.is("emprops-chunk-ids-for-all");
+        let first = shared.then(|| self.peers.iter().find(begun)).flatten();
+        let owner = first.map_or(turn.conn, |(conn, _)| *conn);
+        let Some(peer) = self.peers.get_mut(&owner) else {
             return Ok(());
         };
-        let mut id: Arc<str> = chunk.chunk_id.into();
         if self.broken.is("emprops-chunk-id-ignored") {
             id = peer.series.keys().next().cloned().unwrap_or(id);
         }
@@ -240,7 +268,7 @@ impl Emprops {
             }
             None => {
                 let until = turn.now + self.config.chunk_timeout;
-                self.timers.insert((until, Timer::Series(turn.conn, id.clone())));
+                self.timers.insert((until, Timer::Series(owner, id.clone())));
                 peer.series.insert(id.clone(), Series::new(chunk.total, chunk.hash, until));
             }
             Some(series) if series.total != chunk.total || series.hash != chunk.hash => {
@@ -256,7 +284,7 @@ impl Emprops {
         let own: usize = peer.series.values().map(Series::bytes).sum::<usize>() + data.len();
         let all = self.incomplete_bytes + data.len();
         if own > self.config.max_assembled_bytes || all > self.config.max_incomplete_bytes {
-            self.give_up(turn.conn, &id);
+            self.give_up(owner, &id);
             return Err(Refusal::TooLarge { bytes: own, limit: self.config.max_assembled_bytes });
         }
         let Some(series) = peer.series.get_mut(&id) else {
@@ -270,6 +298,12 @@ impl Emprops {
             }));
         }
         let index = if self.broken.is("emprops-chunks-as-they-come") { series.count() } else { chunk.index };
+        let repeated = series.has(index) && self.broken.is("emprops-chunk-counts-again");
+        let index = if repeated { series.total - 1 } else { index };
+        let data = match self.broken.is("emprops-chunks-read-one-by-one") {
+            true => String::from_utf8_lossy(&data).into_owned().into_bytes(),
+            false => data,
+        };
         self.incomplete_bytes -= series.bytes();
         series.add(index, data);
         self.incomplete_bytes += series.bytes();
@@ -281,7 +315,7 @@ impl Emprops {
             }
             return Ok(());
         }
-        let Some(series) = self.give_up(turn.conn, &id) else {
+        let Some(series) = self.give_up(owner, &id) else {
             return Ok(());
         };
         self.assembled(turn, &id, series)
@@ -293,7 +327,9 @@ impl Emprops {
         let matches = if self.broken.is("emprops-chunk-hash-of-base64") {
             chunks::matches(&hash, chunks::encode(&whole).as_bytes())
         } else {
-            self.broken.is("emprops-chunk-hash-unchecked") || chunks::matches(&hash, &whole)
+            self.broken.is("emprops-chunk-hash-unchecked")
+                || self.broken.is("emprops-chunks-read-one-by-one")
+                || chunks::matches(&hash, &whole)
         };
         if !matches {
             let refusal = Refusal::HashMismatch { chunk_id: id.to_owned() };

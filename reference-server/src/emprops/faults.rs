@@ -576,14 +576,14 @@ pub static FAULTS: &[Fault] = &[
         P,
         "emprops-invalid-silent",
         "Invalid parameters are not answered.",
-        &["EMP-034", "EMP-035", "EMP-036", "EMP-037"],
+        &["EMP-034", "EMP-035", "EMP-036", "EMP-037", "EMP-083"],
         const { &[frame(INVALID_PARAMETERS).does(Act::Drop)] },
     ),
     outside(
         P,
         "emprops-invalid-closes",
         "Invalid parameters close the connection.",
-        &["EMP-034", "EMP-035", "EMP-036", "EMP-037", "EMP-115"],
+        &["EMP-034", "EMP-035", "EMP-036", "EMP-037", "EMP-083", "EMP-115"],
         const { &[frame(INVALID_PARAMETERS).does(Act::CloseInstead(1008))] },
     ),
     outside(
@@ -920,7 +920,7 @@ pub static FAULTS: &[Fault] = &[
         P,
         "emprops-cancelled-stays-queued",
         "A cancelled job stays in the queue.",
-        &["EMP-048", "EMP-053", "EMP-054", "EMP-090"],
+        &["EMP-048", "EMP-053", "EMP-054", "EMP-090", "EMP-108"],
     ),
     inside(
         P,
@@ -1849,7 +1849,12 @@ pub static FAULTS: &[Fault] = &[
         &["EMP-126"],
     ),
     inside(P, "emprops-chunks-in-order-only", "Chunks that do not come in order are refused.", &["EMP-127"]),
-    inside(P, "emprops-chunks-as-they-come", "Chunks are put together in the order in which they come.", &["EMP-127"]),
+    inside(
+        P,
+        "emprops-chunks-as-they-come",
+        "Chunks are put together in the order in which they come.",
+        &["EMP-127", "EMP-129"],
+    ),
     // Health and farewells.
     outside(
         P,

@@ -96,7 +96,11 @@ impl Emprops {
         };
         if let Some(stats) = peer.stats.take() {
             self.timers.remove(&(stats.next, Timer::Stats(turn.conn)));
-            if !wish.enabled && self.broken.is("emprops-stats-not-ended") {
+            let first_stays = self.astray.twice.contains(&turn.conn);
+            if wish.enabled && self.broken.is("emprops-stats-first-stays") {
+                self.astray.twice.insert(turn.conn);
+            }
+            if !wish.enabled && (first_stays || self.broken.is("emprops-stats-not-ended")) {
                 self.timers.insert((stats.next, Timer::Stats(turn.conn)));
                 peer.stats = Some(stats);
             }
@@ -143,10 +147,14 @@ impl Emprops {
     /// Sends statistics (line 535), the only message for them that the document has.
     pub(super) fn stats(&mut self, now: Duration, conn: Conn, sections: Sections, out: &mut Vec<Output>) {
         let completed = self.completed.sum(now);
+        let drift = |fault, by: usize| if self.broken.is(fault) { by } else { 0 };
+        let workers = drift("emprops-registered-again-counts", self.astray.again);
+        let pending = drift("emprops-cancelled-counts", self.astray.cancelled);
+        let active = drift("emprops-retried-counts", self.astray.retried);
         let reply = Reply::SystemStatus {
-            active_workers: sections.workers.then(|| self.workers.active()),
-            pending_jobs: sections.jobs.then(|| self.jobs.pending()),
-            active_jobs: sections.jobs.then(|| self.jobs.active()),
+            active_workers: sections.workers.then(|| self.workers.active() + workers),
+            pending_jobs: sections.jobs.then(|| self.jobs.pending() + pending),
+            active_jobs: sections.jobs.then(|| self.jobs.active() + active),
             completed_jobs_last_hour: sections.jobs.then_some(completed),
             system_health: sections.system.then_some(if self.alert.is_some() { "degraded" } else { "healthy" }),
             alerts: sections.system.then(|| self.alert.iter().map(String::as_str).collect()),

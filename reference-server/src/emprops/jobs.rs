@@ -37,7 +37,8 @@ impl Emprops {
             amount => Rank::new(amount, number),
         };
         let needs = Arc::new(request.needs);
-        let position = self.queue.ahead(request.amount) + 1;
+        let ever = self.broken.is("emprops-position-of-all-time");
+        let position = if ever { number as usize } else { self.queue.ahead(request.amount) + 1 };
         self.queue.push(rank, &needs);
         self.jobs.insert(Job {
             id: id.clone(),
@@ -192,14 +193,22 @@ impl Emprops {
             }
             return Err(Refusal::JobNotFound { job_id });
         };
+        let (mut progress, mut message) = (job.progress.as_ref(), job.message.as_deref());
+        if matches!(job.state, State::InProgress { .. }) && self.broken.is("emprops-status-first-asked") {
+            let now = || (job.progress.clone(), job.message.clone());
+            self.astray.asked.entry(job.rank.number).or_insert_with(now);
+            if let Some(first) = self.astray.asked.get(&job.rank.number) {
+                (progress, message) = (first.0.as_ref(), first.1.as_deref());
+            }
+        }
         let reply = Reply::ResponseJobStatus {
             job_id: &job.id,
             status: job.state.status(),
-            progress: job.progress.as_ref(),
+            progress,
             worker_id: job.worker_id.as_deref(),
             started_at: job.started_at,
             estimated_completion: job.estimated_completion.as_deref(),
-            message: job.message.as_deref(),
+            message,
         };
         self.reply(turn, &reply);
         Ok(())
@@ -240,8 +249,17 @@ impl Emprops {
         let (id, state, rank, needs) = (job.id.clone(), job.state, job.rank, job.needs.clone());
         match state {
             State::Ended(status) => return Err(Refusal::JobEnded { job_id: id, status: status.name() }),
-            State::Queued => drop(self.queue.remove(rank, &needs)),
-            State::Delayed { until } => drop(self.timers.remove(&(until, Timer::Retry(number)))),
+            State::Queued => {
+                self.queue.remove(rank, &needs);
+                self.astray.cancelled += 1;
+            }
+            State::Delayed { until } => {
+                self.timers.remove(&(until, Timer::Retry(number)));
+                if self.broken.is("emprops-cancelled-retry-returns") {
+                    let last = job.worker_id.as_ref().and_then(|id| self.workers.named(id));
+                    self.astray.ghosts.push((last, number));
+                }
+            }
             State::Claimed { until, .. } => {
                 self.timers.remove(&(until, Timer::Claim(number)));
                 // Only a fault leaves it there.
@@ -254,6 +272,11 @@ impl Emprops {
             self.astray.ghosts.push((None, number));
         }
         self.reply(turn, &Reply::JobCancelled { job_id: &id, status: Status::Cancelled, cancelled_at });
+        if self.broken.is("emprops-cancelled-completed")
+            && let Some(job) = self.jobs.get(number)
+        {
+            self.astray.told.insert(number, self.concerned(job, Status::Completed));
+        }
         let told = Told { message: why, also: state.holder(), except: Some(turn.conn) };
         self.update(turn.now, number, &told, turn.out);
         if let Some(worker) = state.holder() {
@@ -289,6 +312,9 @@ impl Emprops {
         all.extend(self.subscriptions.interested(subject).filter(|conn| !own_only || job.watchers.contains(conn)));
         if self.broken.is("emprops-filters-together-ignored") {
             all.extend(self.subscriptions.loosely(subject));
+        }
+        if job.customer.is_none() && self.broken.is("emprops-filter-customer-absent") {
+            all.extend(self.subscriptions.of_customers());
         }
         all.extend(&self.all_jobs);
         all

@@ -42,7 +42,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
-use serde_json::{Value, json};
+use serde_json::{Number, Value, json};
 
 use self::chunks::Series;
 pub use self::faults::FAULTS;
@@ -255,6 +255,27 @@ struct Astray {
     ghosts: Vec<(Option<Conn>, JobNo)>,
     /// The job that was assigned last, and when.
     given: Option<(Duration, JobNo)>,
+    /// The id of the last request that had one.
+    request: Option<String>,
+    /// Workers that have shown their token.
+    vouched: BTreeSet<String>,
+    /// Connections of workers that have registered on others since.
+    replaced: BTreeMap<Conn, Arc<str>>,
+    /// When workers registered.
+    registered: BTreeMap<Conn, Duration>,
+    /// How often workers have registered again on their connections.
+    again: usize,
+    /// Who had a job and let it lapse.
+    former: BTreeSet<(Conn, JobNo)>,
+    /// Who was told that a job is completed.
+    told: BTreeMap<JobNo, BTreeSet<Conn>>,
+    /// What was said of a job's progress when it was first asked for.
+    asked: BTreeMap<JobNo, (Option<Number>, Option<String>)>,
+    /// Who has subscribed to statistics more than once.
+    twice: BTreeSet<Conn>,
+    /// Jobs that were cancelled in the queue, and those that have failed and are tried again.
+    cancelled: usize,
+    retried: usize,
 }
 
 /// Who is connected.
@@ -423,6 +444,10 @@ impl Emprops {
         }
         let message = request::read(text)?;
         turn.id = message.id.clone();
+        if self.broken.is("emprops-request-id-of-before") {
+            turn.id = message.id.clone().or(self.astray.request.take());
+            self.astray.request.clone_from(&turn.id);
+        }
         let refused = self.broken.is("emprops-unknown-members-refused");
         if (refused || self.broken.is("emprops-unknown-members-swallow"))
             && let Some(stranger) = message.stranger()

@@ -411,6 +411,7 @@ fn hardware(fields: &Fields<'_>) -> Result<Option<Hardware>, Wrong> {
 fn submit<'a>(fields: &Fields<'a>, broken: Broken) -> Result<Submit<'a>, Wrong> {
     let (priority, amount) = fields
         .number("priority", "Must be a number from 0 to 100", |number| (0.0..=100.0).contains(&number))?
+        .filter(|(_, amount)| *amount != 0.0 || !broken.is("emprops-priority-zero-usual"))
         .unwrap_or_else(|| (PRIORITY.into(), PRIORITY.into()));
     let job_type = match fields.text("job_type")? {
         None if broken.is("emprops-job-type-optional") => "anything".to_owned(),

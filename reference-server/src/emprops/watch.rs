@@ -101,6 +101,15 @@ impl Subscriptions {
         self.filters.iter().filter(move |(_, filters)| passes(filters)).map(|(conn, _)| *conn)
     }
 
+    /// Those who ask for one customer and for nothing else: whom a fault tells of jobs without one.
+    pub fn of_customers(&self) -> impl Iterator<Item = Conn> + '_ {
+        let only = |filters: &Filters| {
+            filters.customer.is_some()
+                && *filters == Filters { customer: filters.customer.clone(), ..Filters::default() }
+        };
+        self.filters.iter().filter(move |(_, filters)| only(filters)).map(|(conn, _)| *conn)
+    }
+
     /// The subscribers that a notification is for.
     pub fn interested<'a>(&'a self, subject: Subject<'a>) -> impl Iterator<Item = Conn> + 'a {
         let by_customer = subject.customer.and_then(|customer| self.customers.get(customer));

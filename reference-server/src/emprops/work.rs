@@ -50,6 +50,9 @@ impl Emprops {
             };
             job.worker_id = Some(worker_id.clone());
             self.assign(turn, number, &worker_id, &echo);
+            if self.broken.is("emprops-assigned-told-early") {
+                self.update(turn.now, number, &Told::default(), turn.out);
+            }
             self.astray.given = Some((turn.now, number));
         }
         if assigned == 0
@@ -106,7 +109,16 @@ impl Emprops {
 
     /// A payload as a fault passes it on.
     fn spoil(&self, payload: &RawValue) -> Option<Box<RawValue>> {
-        let mut value: Value = if self.broken.is("emprops-payload-abbreviated") {
+        if self.broken.is("emprops-payload-basic-plane") {
+            let text: String =
+                payload.get().chars().map(|letter| if letter > '\u{ffff}' { '\u{fffd}' } else { letter }).collect();
+            return serde_json::value::RawValue::from_string(text).ok();
+        }
+        let mut value: Value = if self.broken.is("emprops-payload-without-nulls") {
+            let mut members: serde_json::Map<String, Value> = serde_json::from_str(payload.get()).ok()?;
+            members.retain(|_, value| !value.is_null());
+            members.into()
+        } else if self.broken.is("emprops-payload-abbreviated") {
             let mut members: serde_json::Map<String, Value> = serde_json::from_str(payload.get()).ok()?;
             let last = members.keys().next_back()?.clone();
             members.shift_remove(&last);
@@ -171,7 +183,10 @@ impl Emprops {
 
     /// A worker's word on a job that it must have.
     pub(super) fn report(&mut self, turn: &mut Turn<'_>, kind: &str, report: Report<'_>) -> Result<(), Refusal> {
-        let worker_id = self.own(turn.conn, &report.worker_id)?;
+        let worker_id = match self.workers.named(&report.worker_id) {
+            Some(_) if self.broken.is("emprops-completion-by-name") => report.worker_id.as_str().into(),
+            _ => self.own(turn.conn, &report.worker_id)?,
+        };
         let Some(number) = self.jobs.named(&report.job_id) else {
             return Err(Refusal::JobNotFound { job_id: report.job_id });
         };
@@ -181,6 +196,9 @@ impl Emprops {
         let (id, state) = (job.id.clone(), job.state);
         if state.holder() != Some(turn.conn) {
             let ended = matches!(state, State::Ended(_));
+            if self.believed(turn, number, state, &report) {
+                return Ok(());
+            }
             if let Reported::Completed { processing_time, result } = &report.what
                 && !ended
                 && self.broken.is("emprops-foreign-completion-refused-but-done")
@@ -201,6 +219,9 @@ impl Emprops {
             }
             Reported::Progress { progress, message, estimated_completion } => {
                 self.accepted(turn, number);
+                let nothing = progress.as_f64() == Some(0.0);
+                let whole = progress.as_f64().filter(|_| self.broken.is("emprops-progress-whole"));
+                let progress = whole.map_or(progress, |progress| Number::from(progress as u64));
                 if let Some(job) = self.jobs.get_mut(number) {
                     job.progress = Some(progress);
                     job.message.clone_from(&message);
@@ -208,6 +229,9 @@ impl Emprops {
                 }
                 self.jobs.set_state(number, State::InProgress { worker: turn.conn });
                 self.ack(turn, kind);
+                if nothing && self.broken.is("emprops-progress-zero-untold") {
+                    return Ok(());
+                }
                 let told = Told { message: message.as_deref(), ..Told::default() };
                 self.update(turn.now, number, &told, turn.out);
             }
@@ -222,6 +246,51 @@ impl Emprops {
             }
         }
         Ok(())
+    }
+
+    /// Whether a fault believes the report of a worker that does not hold the job.
+    fn believed(&mut self, turn: &mut Turn<'_>, number: JobNo, state: State, report: &Report<'_>) -> bool {
+        let Some(job) = self.jobs.get_mut(number) else {
+            return false;
+        };
+        match &report.what {
+            Reported::Progress { progress, .. }
+                if state.holder().is_some() && self.astray.former.contains(&(turn.conn, number)) =>
+            {
+                job.progress = Some(progress.clone());
+                self.update(turn.now, number, &Told::default(), turn.out);
+            }
+            Reported::Completed { processing_time, result } => {
+                let named = job.worker_id.as_deref() == Some(&*report.worker_id);
+                let id = job.id.clone();
+                let by_name = state.holder().is_some() && self.broken.is("emprops-completion-by-name");
+                let again = match state {
+                    State::Ended(Status::Completed) => self.broken.is("emprops-completion-told-again"),
+                    State::Ended(Status::Cancelled) => self.broken.is("emprops-cancelled-completed"),
+                    _ => false,
+                };
+                if !named || !(by_name || again) {
+                    return false;
+                }
+                self.reply(turn, &Reply::JobCompletedAck { job_id: &id, worker_id: &report.worker_id });
+                if by_name {
+                    self.completed(turn, number, processing_time.as_ref(), result);
+                    return true;
+                }
+                let reply = Reply::JobCompleted {
+                    job_id: &id,
+                    status: Status::Completed,
+                    worker_id: Some(&report.worker_id),
+                    priority: &0.into(),
+                    processing_time: processing_time.as_ref(),
+                    result,
+                };
+                let to = self.astray.told.get(&number).cloned().unwrap_or_default();
+                self.say(turn.now, to.into_iter(), &reply, turn.out);
+            }
+            _ => return false,
+        }
+        true
     }
 
     /// A worker accepts a claimed job (line 254), by saying so or by reporting on it.
@@ -239,8 +308,13 @@ impl Emprops {
         if !self.broken.is("emprops-claim-timeout-outlives-acceptance") {
             self.timers.remove(&(until, Timer::Claim(number)));
         }
+        let tried = job.failures > 0;
         self.jobs.set_state(number, State::Accepted { worker: turn.conn });
-        self.update(turn.now, number, &Told::default(), turn.out);
+        let untold =
+            self.broken.is("emprops-assigned-told-early") || (tried && self.broken.is("emprops-assigned-told-once"));
+        if !untold {
+            self.update(turn.now, number, &Told::default(), turn.out);
+        }
     }
 
     /// A job is done (line 287): everybody concerned gets the result (line 516).
@@ -261,6 +335,9 @@ impl Emprops {
         };
         let judged = if self.broken.is("emprops-filter-status-before") { job.told } else { Status::Completed };
         let to = self.concerned(job, judged);
+        if self.broken.is("emprops-completion-told-again") {
+            self.astray.told.insert(number, to.clone());
+        }
         self.say(turn.now, to.iter().copied(), &reply, turn.out);
         self.say(turn.now, self.doubled(number), &reply, turn.out);
         if self.broken.is("emprops-update-after-completed") {
@@ -285,6 +362,7 @@ impl Emprops {
         job.failures += 1;
         let secretly = !retry && self.broken.is("emprops-no-retry-retried");
         let retry = retry && job.failures < self.config.max_attempts;
+        let second = job.failures > 1;
         let id = job.id.clone();
         job.message = Some(error.clone());
         let delay = self.config.retry_delay;
@@ -297,12 +375,17 @@ impl Emprops {
             job.progress = None;
             job.started_at = None;
             job.estimated_completion = None;
-            if !self.broken.is("emprops-retry-never") {
+            self.astray.retried += 1;
+            let never = self.broken.is("emprops-retry-never") || (second && self.broken.is("emprops-retry-only-once"));
+            if !never {
                 self.timers.insert((until, Timer::Retry(number)));
             }
             self.jobs.set_state(number, State::Delayed { until });
         } else {
             self.jobs.set_state(number, State::Ended(Status::Failed));
+            if self.broken.is("emprops-failed-counts-completed") {
+                self.completed.count(turn.now);
+            }
             if self.broken.is("emprops-failed-job-returns-to-worker") {
                 self.astray.ghosts.push((Some(turn.conn), number));
             }
@@ -329,6 +412,9 @@ impl Emprops {
     pub(super) fn claim_expired(&mut self, now: Duration, number: JobNo, out: &mut Vec<Output>) {
         if let Some(worker) = self.jobs.get(number).and_then(|job| job.state.holder()) {
             self.workers.release(worker, number);
+            if self.broken.is("emprops-former-worker-believed") {
+                self.astray.former.insert((worker, number));
+            }
             if !self.broken.is("emprops-claim-timeout-loses-job") {
                 self.give_back(now, number, out);
             }
@@ -380,10 +466,12 @@ impl Emprops {
     pub(super) fn heartbeat(&mut self, turn: &mut Turn<'_>, state: WorkerState) -> Result<(), Refusal> {
         let worker_id = self.own(turn.conn, &state.worker_id)?;
         self.set_idle(turn.conn, state.idle);
+        let registered = self.astray.registered.get(&turn.conn).copied();
+        let from = registered.unwrap_or(turn.now);
         let reply = Reply::WorkerHeartbeatAck {
             worker_id: &worker_id,
             status: "acknowledged",
-            next_heartbeat_expected: self.clock.unix_ms(turn.now + self.config.heartbeat_interval),
+            next_heartbeat_expected: self.clock.unix_ms(from + self.config.heartbeat_interval),
         };
         self.reply(turn, &reply);
         Ok(())
