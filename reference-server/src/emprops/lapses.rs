@@ -164,10 +164,7 @@ pub static LAPSES: &[Fault] = &[
         P,
         "emprops-job-update-job-id-number",
         "The job_id of job_update is a number.",
-        &[
-            "EMP-006", "EMP-055", "EMP-067", "EMP-068", "EMP-078", "EMP-090", "EMP-096", "EMP-097", "EMP-098",
-            "EMP-099", "EMP-100",
-        ],
+        &["EMP-006", "EMP-055", "EMP-067", "EMP-078", "EMP-090", "EMP-096", "EMP-097", "EMP-098", "EMP-099", "EMP-100"],
         const { &[frame(&[Cond::Is("/type", "job_update"), Cond::Has("/job_id")]).does(Act::Set("/job_id", "7"))] },
     ),
     outside(
