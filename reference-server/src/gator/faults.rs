@@ -227,8 +227,8 @@ pub static FAULTS: &[Fault] = &[
         const { &[frame(LOG_UP).does(Act::Remove("/payload/message"))] },
     ),
     inside(P, "gator-message-optional", "A log without a message is accepted.", &["GAT-026"]),
-    inside(P, "gator-critical-refused", "A log of severity CRITICAL is refused.", &["GAT-027"]),
-    inside(P, "gator-debug-refused", "A log of severity DEBUG is refused.", &["GAT-027"]),
+    inside(P, "gator-critical-refused", "A log of severity CRITICAL is refused.", &["GAT-027", "GAT-034"]),
+    inside(P, "gator-debug-refused", "A log of severity DEBUG is refused.", &["GAT-027", "GAT-034"]),
     outside(
         P,
         "gator-forwarded-severity-number",
@@ -289,7 +289,7 @@ pub static FAULTS: &[Fault] = &[
         P,
         "gator-stop-unknown",
         "There is no action stop.",
-        &["GAT-003", "GAT-024", "GAT-037", "GAT-040", "GAT-041"],
+        &["GAT-003", "GAT-024", "GAT-037", "GAT-040", "GAT-041", "GAT-042"],
     ),
     outside(
         P,
@@ -314,7 +314,7 @@ pub static FAULTS: &[Fault] = &[
         P,
         "gator-stop-empty-payload-refused",
         "A stop with an empty payload is refused.",
-        &["GAT-003", "GAT-024", "GAT-037", "GAT-040", "GAT-041"],
+        &["GAT-003", "GAT-024", "GAT-037", "GAT-040", "GAT-041", "GAT-042"],
     ),
     inside(P, "gator-stop-job-survives", "Running tasks survive a stop.", &["GAT-042"]),
     inside(P, "gator-stop-keeps-scheduling", "Queued tasks are still started after a stop.", &["GAT-043"]),

@@ -113,4 +113,92 @@ pub static LAPSES: &[Fault] = &[
         &["GAT-010", "GAT-011", "GAT-040"],
     ),
     inside(P, "gator-posted-invalid-log-answered", "A posted log whose payload is wrong is answered.", &["GAT-011"]),
+    // The second time, and what was before.
+    inside(
+        P,
+        "gator-used-id-ignored",
+        "A request with an id that its connection has used before is ignored.",
+        &["GAT-009"],
+    ),
+    inside(
+        P,
+        "gator-digits-taken-for-number",
+        "An id that is a string of digits comes back as a number.",
+        &["GAT-006"],
+    ),
+    inside(
+        P,
+        "gator-posted-persists",
+        "A request that does not say so is posted if the one before it was.",
+        &["GAT-013"],
+    ),
+    inside(P, "gator-posted-nameless-answered", "Posted requests without an id are answered.", &["GAT-010", "GAT-040"]),
+    inside(P, "gator-posted-by-child-answered", "Posted requests of children are answered.", &["GAT-010"]),
+    inside(
+        P,
+        "gator-success-names-previous-action",
+        "A success names the action of the request before it.",
+        &["GAT-015"],
+    ),
+    inside(
+        P,
+        "gator-garbage-after-posted-ignored",
+        "What cannot be decoded is not answered after a posted request.",
+        &["GAT-012", "GAT-021"],
+    ),
+    inside(
+        P,
+        "gator-second-garbage-ignored",
+        "The second undecodable text of a connection is not answered.",
+        &["GAT-021"],
+    ),
+    inside(
+        P,
+        "gator-third-garbage-ignored",
+        "The third undecodable text of a connection is not answered.",
+        &["GAT-021"],
+    ),
+    inside(
+        P,
+        "gator-garbage-takes-previous-id",
+        "The failure for what cannot be decoded has the id of the request before it.",
+        &["GAT-009"],
+    ),
+    // Values that look like none.
+    inside(P, "gator-epoch-replaced", "A log of the timestamp 0 is kept with the current time.", &["GAT-031"]),
+    inside(
+        P,
+        "gator-default-time-is-of-start",
+        "A log without a timestamp is kept with the time at which the hub started.",
+        &["GAT-030"],
+    ),
+    // On the way up.
+    outside(
+        P,
+        "gator-debug-stays",
+        "Logs of severity DEBUG stay with the hub.",
+        &["GAT-034"],
+        const {
+            &[frame(&[Cond::Is("/action", "log"), Cond::Lacks("/result"), Cond::Is("/payload/severity", "DEBUG")])
+                .does(Act::Drop)]
+        },
+    ),
+    inside(P, "gator-percent-stays", "Logs with a percent sign in their message stay with the hub.", &["GAT-034"]),
+    inside(P, "gator-message-trimmed", "White space at the ends of a message is lost.", &["GAT-035"]),
+    inside(P, "gator-first-parent-only", "Logs go to the first parent that the hub ever had.", &["GAT-034"]),
+    // On the way down.
+    inside(P, "gator-stop-to-two-children", "A stop reaches two of the children only.", &["GAT-037", "GAT-040"]),
+    inside(P, "gator-stop-of-child-kept", "A stop that a child asks for is not passed on.", &["GAT-037"]),
+    inside(
+        P,
+        "gator-stop-of-parent-unanswered",
+        "A stop that the parent asks for is not answered.",
+        &["GAT-009", "GAT-039"],
+    ),
+    inside(
+        P,
+        "gator-stop-of-parent-spares-jobs",
+        "Running tasks survive a stop that the parent asks for.",
+        &["GAT-042"],
+    ),
 ];

@@ -32,7 +32,7 @@ mod sqlite;
 #[cfg(test)]
 pub mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,6 +62,17 @@ const MAX_PARENTS: usize = 100;
 const MAX_WAITING: usize = 1000;
 /// The longest name of a child in bytes.
 const MAX_NAME: usize = 128;
+
+/// The faults for which it matters what was said before.
+const REMEMBERING: [&str; 7] = [
+    "gator-used-id-ignored",
+    "gator-posted-persists",
+    "gator-success-names-previous-action",
+    "gator-garbage-after-posted-ignored",
+    "gator-second-garbage-ignored",
+    "gator-third-garbage-ignored",
+    "gator-garbage-takes-previous-id",
+];
 
 /// What can be set.
 #[derive(Clone, Deserialize)]
@@ -112,6 +123,7 @@ pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, Se
         jobs: Jobs::default(),
         held: VecDeque::new(),
         unstopped: Vec::new(),
+        before: BTreeMap::new(),
     }))
 }
 
@@ -151,6 +163,18 @@ struct Gator {
     held: VecDeque<(Duration, Output)>,
     /// Answers to a stop that only a fault holds back until the children are gone.
     unstopped: Vec<Output>,
+    /// What only faults remember of each connection.
+    before: BTreeMap<Conn, Before>,
+}
+
+/// What was said on a connection before.
+#[derive(Default)]
+struct Before {
+    ids: BTreeSet<String>,
+    action: Option<String>,
+    id: Option<Box<RawValue>>,
+    posted: bool,
+    undecodable: u32,
 }
 
 /// Who is at the other end of a connection.
@@ -234,6 +258,7 @@ impl Gator {
     }
 
     fn leave(&mut self, now: Duration, conn: Conn, out: &mut Vec<Output>) {
+        self.before.remove(&conn);
         if let Some(Peer::Child(name)) = self.below.remove(&conn) {
             self.places.remove(&name);
             if self.children().next().is_none() {
@@ -286,7 +311,10 @@ impl Gator {
                 let reason = reason[..reason.floor_char_boundary(123)].to_owned();
                 out.push(Output::Close { conn, code: 1007, reason });
             }
+            Err(Undecodable { .. }) if self.ignores_garbage(conn) => {}
             Err(Undecodable { req_id, reason }) => {
+                let before = self.before.get(&conn).and_then(|before| before.id.as_deref());
+                let req_id = req_id.or(before.filter(|_| self.broken.is("gator-garbage-takes-previous-id")));
                 let reason = format!("failed to decode the message: {reason}");
                 out.push(Output::Text {
                     conn,
@@ -297,11 +325,16 @@ impl Gator {
     }
 
     fn request(&mut self, now: Duration, conn: Conn, request: &Request<'_>, out: &mut Vec<Output>) {
-        let by_default = self.broken.is("gator-posted-by-default");
+        let before = self.remember(conn, request);
+        if self.broken.is("gator-used-id-ignored") && before.ids.contains(id_text(request)) {
+            return;
+        }
+        let by_default =
+            self.broken.is("gator-posted-by-default") || (before.posted && self.broken.is("gator-posted-persists"));
         let posted = request.posted.unwrap_or(by_default);
         let outcome = match request.action.as_str() {
             "log" if !self.broken.is("gator-log-unknown") => self.log(now, conn, request.payload.as_ref(), posted, out),
-            "stop" if !self.broken.is("gator-stop-unknown") => self.stop(request.payload.as_ref(), posted, out),
+            "stop" if !self.broken.is("gator-stop-unknown") => self.stop(conn, request.payload.as_ref(), posted, out),
             _ if self.broken.is("gator-unknown-action-succeeds") => Ok(()),
             _ if self.broken.is("gator-unknown-action-ignored") => return,
             other => {
@@ -309,7 +342,13 @@ impl Gator {
                 Err(format!("there is no action {shown:?}; there is log and stop"))
             }
         };
-        if posted && !self.answers_posted(request, outcome.is_ok()) {
+        if posted && !self.answers_posted(conn, request, outcome.is_ok()) {
+            return;
+        }
+        if request.action == "stop"
+            && self.parents.contains_key(&conn)
+            && self.broken.is("gator-stop-of-parent-unanswered")
+        {
             return;
         }
         if request.req_id.is_none() && self.broken.is("gator-id-demanded") {
@@ -321,10 +360,12 @@ impl Gator {
             None => request.req_id,
             Some(copy) => copy.as_deref(),
         };
+        let named = match &before.action {
+            Some(action) if self.broken.is("gator-success-names-previous-action") => action,
+            _ => &request.action,
+        };
         let text = match &outcome {
-            Ok(()) => {
-                request::text(&Success { action: &request.action, rsp_id, result: "success", payload: Nothing {} })
-            }
+            Ok(()) => request::text(&Success { action: named, rsp_id, result: "success", payload: Nothing {} }),
             Err(reason) => request::text(&Failure { result: "error", rsp_id, reason }),
         };
         let answer = Output::Text { conn, text };
@@ -340,10 +381,45 @@ impl Gator {
         }
     }
 
+    /// What was said before on this connection, to which this is added.
+    fn remember(&mut self, conn: Conn, request: &Request<'_>) -> Before {
+        if !REMEMBERING.iter().any(|fault| self.broken.is(fault)) {
+            return Before::default();
+        }
+        let now = self.before.entry(conn).or_default();
+        let before =
+            Before { ids: now.ids.clone(), action: now.action.clone(), posted: now.posted, ..Before::default() };
+        now.action = Some(request.action.clone());
+        now.posted = request.posted == Some(true);
+        now.id = request.req_id.map(ToOwned::to_owned);
+        if self.broken.is("gator-used-id-ignored") && request.req_id.is_some() {
+            now.ids.insert(id_text(request).to_owned());
+        }
+        before
+    }
+
+    /// Whether a fault leaves this undecodable text of a connection unanswered.
+    fn ignores_garbage(&mut self, conn: Conn) -> bool {
+        if !REMEMBERING.iter().any(|fault| self.broken.is(fault)) {
+            return false;
+        }
+        let before = self.before.entry(conn).or_default();
+        before.undecodable += 1;
+        (before.undecodable == 2 && self.broken.is("gator-second-garbage-ignored"))
+            || (before.undecodable == 3 && self.broken.is("gator-third-garbage-ignored"))
+            || (before.posted && self.broken.is("gator-garbage-after-posted-ignored"))
+    }
+
+    fn is_child(&self, conn: Conn) -> bool {
+        matches!(self.below.get(&conn), Some(Peer::Child(_)))
+    }
+
     /// Whether a fault answers what should be consumed in silence (line 33).
-    fn answers_posted(&self, request: &Request<'_>, succeeded: bool) -> bool {
+    fn answers_posted(&self, conn: Conn, request: &Request<'_>, succeeded: bool) -> bool {
         self.broken.is("gator-posted-answered")
             || self.broken.is("gator-posted-answered-anonymously")
+            || (request.req_id.is_none() && self.broken.is("gator-posted-nameless-answered"))
+            || (self.is_child(conn) && self.broken.is("gator-posted-by-child-answered"))
             || (!succeeded && self.broken.is("gator-posted-failure-answered"))
             || (!succeeded && request.action == "log" && self.broken.is("gator-posted-invalid-log-answered"))
             || (request.action == "stop" && self.broken.is("gator-posted-stop-answered"))
@@ -354,6 +430,11 @@ impl Gator {
         let number: Option<f64> = id.get().parse().ok();
         if number.is_none() && self.broken.is("gator-text-id-lost") {
             return Some(None);
+        }
+        if self.broken.is("gator-digits-taken-for-number") {
+            let digits = id.get().trim_matches('"');
+            let quoted = digits.len() + 2 == id.get().len() && digits.parse::<u32>().is_ok();
+            return quoted.then(|| serde_json::from_str(digits).ok());
         }
         if number == Some(0.0) && self.broken.is("gator-zero-id-lost") {
             return Some(None);
@@ -397,10 +478,17 @@ impl Gator {
             None if self.broken.is("gator-timestamp-demanded") => return Err("a log needs a timestamp".to_owned()),
             None if self.broken.is("gator-timestamp-defaults-to-zero") => 0.into(),
             None if self.broken.is("gator-timestamp-defaults-to-milliseconds") => current.into(),
+            None if self.broken.is("gator-default-time-is-of-start") => {
+                (self.clock.unix_ms(Duration::ZERO) / 1000).into()
+            }
             Some(_) if self.broken.is("gator-timestamp-replaced") => (current / 1000).into(),
+            Some(number) if number.as_u64() == Some(0) && self.broken.is("gator-epoch-replaced") => {
+                (current / 1000).into()
+            }
             None => (current / 1000).into(),
             Some(timestamp) => timestamp,
         };
+        let message = if self.broken.is("gator-message-trimmed") { message.trim().to_owned() } else { message };
         let entry = Entry { timestamp, severity, message };
         let forgotten =
             self.broken.is("gator-log-not-stored") || (posted && self.broken.is("gator-posted-log-not-stored"));
@@ -417,13 +505,16 @@ impl Gator {
             self.store.add(stored).map_err(|error| error.to_string())?;
         }
         self.logged += 1;
-        let from_child = matches!(self.below.get(&conn), Some(Peer::Child(_)));
-        if from_child && self.broken.is("gator-child-logs-stay") {
+        if self.is_child(conn) && self.broken.is("gator-child-logs-stay")
+            || entry.message.contains('%') && self.broken.is("gator-percent-stays")
+        {
             return Ok(());
         }
         self.asked += 1;
         let upwards = request::text(&Ask { action: "log", req_id: self.asked, posted: true, payload: &entry });
-        for (&parent, state) in self.parents.iter_mut().filter(|(parent, _)| **parent != conn) {
+        let first_only = self.broken.is("gator-first-parent-only");
+        let told = |parent: Conn| parent != conn && (parent == OUTGOING || !first_only);
+        for (&parent, state) in self.parents.iter_mut().filter(|(parent, _)| told(**parent)) {
             match &mut state.waiting {
                 None => out.push(Output::Text { conn: parent, text: upwards.clone() }),
                 Some(waiting) => {
@@ -438,7 +529,13 @@ impl Gator {
     }
 
     /// Ends all jobs and passes the order on downwards (lines 103 to 120).
-    fn stop(&mut self, payload: Option<&Members<'_>>, posted: bool, out: &mut Vec<Output>) -> Result<(), String> {
+    fn stop(
+        &mut self,
+        conn: Conn,
+        payload: Option<&Members<'_>>,
+        posted: bool,
+        out: &mut Vec<Output>,
+    ) -> Result<(), String> {
         if payload.is_none() && self.broken.is("gator-stop-payload-demanded") {
             return Err("a stop needs a payload".to_owned());
         }
@@ -446,19 +543,25 @@ impl Gator {
             return Err("the payload is empty".to_owned());
         }
         self.stops += 1;
-        self.jobs.stop(if self.broken.is("gator-stop-job-survives") {
+        let spared = self.parents.contains_key(&conn) && self.broken.is("gator-stop-of-parent-spares-jobs");
+        self.jobs.stop(if spared || self.broken.is("gator-stop-job-survives") {
             Defect::Survives
         } else if self.broken.is("gator-stop-keeps-scheduling") {
             Defect::Schedules
         } else {
             Defect::None
         });
-        if posted && self.broken.is("gator-posted-stop-kept") {
+        if posted && self.broken.is("gator-posted-stop-kept")
+            || self.is_child(conn) && self.broken.is("gator-stop-of-child-kept")
+        {
             return Ok(());
         }
         let mut children: Vec<Conn> = self.children().collect();
         if self.broken.is("gator-stop-to-one-child") {
             children.truncate(1);
+        }
+        if self.broken.is("gator-stop-to-two-children") {
+            children.truncate(2);
         }
         for conn in children {
             self.asked += 1;
@@ -525,6 +628,11 @@ impl Gator {
         }
         Ok(json!({ "path": format!("/child/{name}") }))
     }
+}
+
+/// The id of a request as it was written; nothing where it has none.
+fn id_text<'a>(request: &Request<'a>) -> &'a str {
+    request.req_id.map_or("", RawValue::get)
 }
 
 #[derive(Deserialize)]
