@@ -219,12 +219,12 @@ fn destructive_scenarios_are_played_and_the_hub_is_there_again() {
     let report = report(&done);
     let verdicts = verdicts(&report);
     let destroyed = verdicts.iter().filter(|(id, verdict)| id.contains("stop") && *verdict == "pass").count();
-    assert_eq!((destroyed, verdicts.len()), (3, 4), "{verdicts:?}");
+    assert_eq!((destroyed, verdicts.len()), (5, 6), "{verdicts:?}");
     // After the last one nobody needs it any more.
     let process = &report["protocols"][0]["processes"][0];
-    assert_eq!(process["starts"], 3, "{process}");
+    assert_eq!(process["starts"], 5, "{process}");
     assert_eq!(process["crashes"], Value::Array(Vec::new()));
-    assert_eq!(hub.started(), 3);
+    assert_eq!(hub.started(), 5);
     hub.assert_gone();
 }
 

@@ -35,6 +35,13 @@ pub fn canonical(text: String) -> String {
 pub static LAPSES: &[Fault] = &[
     outside(
         P,
+        "qi-base-second-reply-doubled",
+        "The second reply to a base request comes twice.",
+        &["QI-020"],
+        const { &[frame(&[Cond::Has("/status"), Cond::Lacks("/session_id")]).only(2).does(Act::Double)] },
+    ),
+    outside(
+        P,
         "qi-second-session-silent",
         "The second extended request is not answered.",
         &["QI-020"],
