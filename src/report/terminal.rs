@@ -177,10 +177,10 @@ impl Page<'_> {
         if let Some(fuzzed) = &protocol.fuzzed {
             return self.fuzzed(protocol, fuzzed);
         }
-        // What explains almost everything leads.
+        // What explains most leads.
         let stopped = protocol.causes.first().map_or(0, |cause| cause.scenarios.len());
         let causes_first = match protocol.doubt {
-            Some(Doubt::NothingWorks { broken, .. }) => stopped * 5 > broken * 4,
+            Some(Doubt::NothingWorks { broken, .. }) => stopped * 2 > broken,
             Some(Doubt::Unrecognised { .. }) | None => false,
         };
         if causes_first {
