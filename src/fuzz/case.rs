@@ -197,39 +197,50 @@ const MANY: usize = 100;
 /// After so many of which nothing is known to be answered it is given up.
 const VAIN: usize = 16;
 
-/// The case in which many of a kind are said that the document answers alike, and what these are.
+/// Odd things that the document answers alike, in terms of as much of what was said.
+struct Alike<'a> {
+    class: Class,
+    answer: &'a Answer,
+    mentioned: Vec<String>,
+    all: Vec<Said>,
+    rounds: Vec<Value>,
+    ids: BTreeSet<String>,
+}
+
+/// The case in which many of a kind are said that the document answers alike, and what these are: of all that are thought
+/// of those of which there are most.
 fn kept(material: &Material, cell: Cell, scene: Scene, number: u64, dice: &mut Dice) -> Option<(Case, Vec<Said>)> {
     let message = material.pack.messages.get(cell.message)?;
     let base = scene.base(material, message);
-    let mut all: Vec<Said> = Vec::new();
-    let mut rounds: Vec<Value> = Vec::new();
-    let mut ids = BTreeSet::new();
-    // All are answered like the first, in terms of as much of what was said.
-    let mut like: Option<(Class, &Answer, Map<String, Value>)> = None;
+    let mut kinds: Vec<Alike<'_>> = Vec::new();
     for index in 0..MANY {
-        if index == VAIN && all.is_empty() {
+        if index == VAIN && kinds.is_empty() {
             return None;
         }
         let base = renumbered(message, &base, index);
         let Some(said) = said(material, message, cell.oddity, &scene, &base, dice) else { continue };
         // No frame below messages is answered, and whoever breaks the protocol is let go.
         let text = said.text()?;
-        let Some((answer, mentioned)) = oracle::lasting(material, &odd(material, message, cell, &scene, &said)) else {
+        let Some((answer, about)) = oracle::lasting(material, &odd(material, message, cell, &scene, &said)) else {
             continue;
         };
-        let alike = match &like {
-            None => true,
-            Some((class, first, about)) => {
-                *class == said.class && std::ptr::eq(*first, answer) && about.keys().eq(mentioned.keys())
-            }
+        let is_of = |kind: &Alike<'_>| {
+            kind.class == said.class && std::ptr::eq(kind.answer, answer) && kind.mentioned.iter().eq(about.keys())
         };
-        if !alike || !said.id(message).is_none_or(|id| ids.insert(id)) {
-            continue;
+        let known = kinds.iter().position(is_of).unwrap_or_else(|| {
+            let (class, mentioned) = (said.class, about.keys().cloned().collect());
+            let (all, rounds, ids) = (Vec::new(), Vec::new(), BTreeSet::new());
+            kinds.push(Alike { class, answer, mentioned, all, rounds, ids });
+            kinds.len() - 1
+        });
+        let kind = kinds.get_mut(known)?;
+        if said.id(message).is_none_or(|id| kind.ids.insert(id)) {
+            kind.rounds.push(json!({ "text": text, "said": about }));
+            kind.all.push(said);
         }
-        like.get_or_insert_with(|| (said.class, answer, mentioned.clone()));
-        rounds.push(json!({ "text": text, "said": mentioned }));
-        all.push(said);
     }
+    // The first of the largest.
+    let Alike { all, rounds, .. } = kinds.into_iter().rev().max_by_key(|kind| kind.all.len())?;
     let first = all.first().filter(|_| all.len() > 1)?;
     let odd = odd(material, message, cell, &scene, first);
     let mut steps = scene.steps.clone();
