@@ -17,8 +17,9 @@ pub struct Done {
     pub out: String,
     pub err: String,
     pub took: Duration,
-    /// The most memory it held, in MiB, as far as it was seen.
-    pub peak: u64,
+    /// The most memory it held, in MiB, as far as it was seen; `None` where it had ended before anybody looked, or nobody
+    /// tells.
+    pub peak: Option<u64>,
 }
 
 impl Done {
@@ -101,9 +102,9 @@ impl Running {
     /// Waits for its end.
     #[track_caller]
     pub fn done(mut self) -> Done {
-        let mut peak = 0;
+        let mut peak = None;
         let status = loop {
-            peak = peak.max(self.peak_memory().unwrap_or(0));
+            peak = peak.max(self.peak_memory());
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
             }

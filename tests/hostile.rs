@@ -74,9 +74,11 @@ fn check(habit: Habit, protocol: &str, patience: &[&str], codes: &[i32], words: 
     assert!(done.code.is_some_and(|code| codes.contains(&code)), "{:?}\n{}{}", done.code, done.out, done.err);
     assert!(said.contains(words), "no word of {words:?} in\n{}", done.out);
     assert!(done.took < Duration::from_secs(60), "{:?}", done.took);
+    let pours = matches!(habit, Habit::Giants | Habit::Numerous | Habit::Flood | Habit::Fragments);
     let most = if matches!(habit, Habit::Giants | Habit::Numerous) { MOST_MEMORY_OF_GIANTS } else { MOST_MEMORY };
-    // Only Linux tells.
-    assert!(done.peak < most && (done.peak > 0 || !cfg!(target_os = "linux")), "{} MiB", done.peak);
+    assert!(done.peak.is_none_or(|peak| peak < most), "{:?} MiB", done.peak);
+    // Only Linux tells, and who ends at once may have ended before anybody looked.
+    assert!(done.peak.is_some() || !pours || !cfg!(target_os = "linux"), "nobody looked at its memory");
     let verdict = if done.code == Some(1) { "FAIL" } else { "INCONCLUSIVE" };
     assert!(done.last_line().starts_with(&format!("{verdict} {protocol}: ")), "{}", done.out);
     done

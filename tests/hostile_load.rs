@@ -45,7 +45,7 @@ fn whatever_a_hub_pours_out(#[case] habit: Habit, #[case] counted: &str) {
     let report: Value = serde_json::from_str(&done.out).unwrap();
     assert!(report["counts"][counted]["whole_run"].as_u64() > Some(0), "{}", report["counts"]);
     assert!(done.took < Duration::from_secs(60), "{:?}", done.took);
-    assert!(done.peak < most_memory() && (done.peak > 0 || !cfg!(target_os = "linux")), "{} MiB", done.peak);
+    assert!(done.peak.map_or(!cfg!(target_os = "linux"), |peak| peak < most_memory()), "{:?} MiB", done.peak);
 }
 
 /// On each of twenty connections less waits than one of them may leave unread, and on all together more than all may.
@@ -71,8 +71,9 @@ fn a_hub_that_does_not_read() {
     let hub = HostileHub::start(Habit::Deaf, "");
     let (report, peak) = loaded(&hub.url(), "qi", LONG_MESSAGES, 3);
     assert!(report["counts"]["errors.lost"]["whole_run"].as_u64() > Some(0), "{}", report["counts"]);
-    // 64 MiB may wait in each shard, and as much may be in the buffers that grow.
-    assert!(peak < 130 * shards() + 100 && (peak > 0 || !cfg!(target_os = "linux")), "{peak} MiB");
+    // 64 MiB may wait in each shard. Each session keeps its text until it ends: those whose messages wait, those whose messages
+    // fill the system's buffers (4 MiB to a connection), and the next of each client.
+    assert!(peak < (64 + 64) * shards() + 20 * (4 + 1) + 100 && (peak > 0 || !cfg!(target_os = "linux")), "{peak} MiB");
 }
 
 /// More than any machine can work out in the time.
@@ -105,7 +106,7 @@ fn a_generator_with_too_much_to_do_is_not_believed() {
     assert!(reasons.contains(&"send-delay"), "{}", report["validity"]);
 }
 
-/// A run of a plan: its report, and the most memory it had.
+/// A run of a plan: its report, and the most memory it had, in MiB; 0 where nobody tells.
 fn loaded(url: &str, protocol: &str, plan: &str, code: i32) -> (Value, u64) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("plan.yaml");
@@ -113,5 +114,5 @@ fn loaded(url: &str, protocol: &str, plan: &str, code: i32) -> (Value, u64) {
     let arguments = ["load", url, "--protocol", protocol, "--plan", file.to_str().unwrap()];
     let numbers = ["--ramp", "100ms", "--seed", "7", "--report", "json=-"];
     let done = hubproof(arguments.into_iter().chain(numbers)).ends_with(code);
-    (serde_json::from_str(&done.out).unwrap(), done.peak)
+    (serde_json::from_str(&done.out).unwrap(), done.peak.unwrap_or(0))
 }

@@ -122,20 +122,35 @@ const ATTEMPTS: usize = 8;
 
 /// The case of a cell that plays in one of `scenes`; `None` where the protocol gives nothing to make it of.
 pub fn make(material: &Material, cell: Cell, scenes: &[Scene], number: u64, dice: &mut Dice) -> Option<Case> {
-    let scene = dice.pick(scenes)?.clone();
     match cell.placement {
-        Placement::Kept => Some(kept(material, cell, scene, number, dice)?.0),
-        _ => made(material, cell, scene, Vec::new(), number, dice),
+        Placement::Kept => kept_somewhere(material, cell, scenes, number, dice).map(|(_, case, _)| case),
+        _ => made(material, cell, dice.pick(scenes)?.clone(), Vec::new(), number, dice),
     }
 }
 
 /// What a case that says many things says, each in a case of its own; none for other cases.
 pub fn singles(material: &Material, cell: Cell, scenes: &[Scene], number: u64, dice: &mut Dice) -> Vec<Case> {
-    let Some(scene) = dice.pick(scenes).filter(|_| cell.placement == Placement::Kept) else { return Vec::new() };
-    let Some((_, all)) = kept(material, cell, scene.clone(), number, dice) else { return Vec::new() };
+    let found = (cell.placement == Placement::Kept).then(|| kept_somewhere(material, cell, scenes, number, dice));
+    let Some((scene, _, all)) = found.flatten() else { return Vec::new() };
     let cell = Cell { placement: Placement::Joined, ..cell };
     let case = |said| about(material, cell, scene.clone(), said, Vec::new(), number);
     all.into_iter().filter_map(case).collect()
+}
+
+/// The case in which many of a kind are said, in the first of `scenes`, from any of them on, whose sender is answered.
+fn kept_somewhere<'a>(
+    material: &Material,
+    cell: Cell,
+    scenes: &'a [Scene],
+    number: u64,
+    dice: &mut Dice,
+) -> Option<(&'a Scene, Case, Vec<Said>)> {
+    let from = dice.below(scenes.len().max(1));
+    let mut round = scenes.iter().cycle().skip(from).take(scenes.len());
+    round.find_map(|scene| {
+        let (case, all) = kept(material, cell, scene, number, dice)?;
+        Some((scene, case, all))
+    })
 }
 
 /// The case of a cell in a scene. `behind` is what others go on saying before the oracles are asked.
@@ -209,7 +224,7 @@ struct Alike<'a> {
 
 /// The case in which many of a kind are said that the document answers alike, and what these are: of all that are thought
 /// of those of which there are most.
-fn kept(material: &Material, cell: Cell, scene: Scene, number: u64, dice: &mut Dice) -> Option<(Case, Vec<Said>)> {
+fn kept(material: &Material, cell: Cell, scene: &Scene, number: u64, dice: &mut Dice) -> Option<(Case, Vec<Said>)> {
     let message = material.pack.messages.get(cell.message)?;
     let base = scene.base(material, message);
     let mut kinds: Vec<Alike<'_>> = Vec::new();
@@ -218,10 +233,10 @@ fn kept(material: &Material, cell: Cell, scene: Scene, number: u64, dice: &mut D
             return None;
         }
         let base = renumbered(message, &base, index);
-        let Some(said) = said(material, message, cell.oddity, &scene, &base, dice) else { continue };
+        let Some(said) = said(material, message, cell.oddity, scene, &base, dice) else { continue };
         // No frame below messages is answered, and whoever breaks the protocol is let go.
         let text = said.text()?;
-        let Some((answer, about)) = oracle::lasting(material, &odd(material, message, cell, &scene, &said)) else {
+        let Some((answer, about)) = oracle::lasting(material, &odd(material, message, cell, scene, &said)) else {
             continue;
         };
         let is_of = |kind: &Alike<'_>| {
@@ -242,7 +257,7 @@ fn kept(material: &Material, cell: Cell, scene: Scene, number: u64, dice: &mut D
     // The first of the largest.
     let Alike { all, rounds, .. } = kinds.into_iter().rev().max_by_key(|kind| kind.all.len())?;
     let first = all.first().filter(|_| all.len() > 1)?;
-    let odd = odd(material, message, cell, &scene, first);
+    let odd = odd(material, message, cell, scene, first);
     let mut steps = scene.steps.clone();
     steps.push(oracle::each(material, &odd, rounds)?);
     steps.extend(oracle::behind(material, &odd, Vec::new()));

@@ -143,21 +143,14 @@ fn write(value: &Value, pointer: &str, edits: &[&Edit], out: &mut String) {
         Value::Object(members) => {
             out.push('{');
             for (index, (name, member)) in members.iter().enumerate() {
+                let key = Value::from(name.as_str());
                 out.push_str(if index > 0 { "," } else { "" });
-                plain(name, out);
-                out.push(':');
-                // Where nothing is edited nobody asks where it is.
-                if edits.is_empty() {
-                    write(member, "", edits, out);
-                    continue;
-                }
-                let inner = format!("{pointer}/{}", crate::matcher::escape(name));
+                out.push_str(&format!("{key}:"));
+                let inner = place(pointer, &crate::matcher::escape(name), edits);
                 write(member, &inner, edits, out);
                 for edit in edits.iter().filter(|edit| edit.pointer == inner) {
                     if let Change::Twice(again) = &edit.change {
-                        out.push(',');
-                        plain(name, out);
-                        out.push(':');
+                        out.push_str(&format!(",{key}:"));
                         write(&meant(again), "/", &[], out);
                     }
                 }
@@ -168,28 +161,21 @@ fn write(value: &Value, pointer: &str, edits: &[&Edit], out: &mut String) {
             out.push('[');
             for (index, item) in items.iter().enumerate() {
                 out.push_str(if index > 0 { "," } else { "" });
-                match edits.is_empty() {
-                    true => write(item, "", edits, out),
-                    false => write(item, &format!("{pointer}/{index}"), edits, out),
-                }
+                write(item, &place(pointer, &index.to_string(), edits), edits, out);
             }
             out.push(']');
         }
         Value::String(text) => match expression(text) {
             Some(inside) => out.extend(["${json(", inside, ")}"]),
-            None => plain(text, out),
+            None => out.push_str(&value.to_string()),
         },
         other => out.push_str(&other.to_string()),
     }
 }
 
-/// A text as JSON.
-fn plain(text: &str, out: &mut String) {
-    let clean = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
-    match text.bytes().all(clean) {
-        true => out.extend(["\"", text, "\""]),
-        false => out.push_str(&Value::from(text).to_string()),
-    }
+/// Where a member is; where nothing is edited nobody asks.
+fn place(pointer: &str, name: &str, edits: &[&Edit]) -> String {
+    if edits.is_empty() { String::new() } else { format!("{pointer}/{name}") }
 }
 
 /// The expression that a text of a scenario consists of.
