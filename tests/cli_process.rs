@@ -155,6 +155,10 @@ impl Running {
     /// MiB; only Linux tells.
     fn peak_memory(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        // For a moment a new process has the memory of the one that started it, and its name.
+        if !status.starts_with("Name:\thubproof\n") {
+            return None;
+        }
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
         Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? >> 10)
     }
