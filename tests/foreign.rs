@@ -55,7 +55,7 @@ const QI: Hub = Hub {
     hooks: "",
     instances: &[Instance { name: "default", arguments: &[], target: "" }],
     options: &["--patience", "3"],
-    proven: 31,
+    proven: 30,
 };
 
 const AIRAVATA: Hub = Hub {
