@@ -8,6 +8,8 @@ use rstest::rstest;
 use crate::cli_process::{Done, hubproof, with_steady_text};
 use crate::hostile_hubs::{Habit, HostileHub, closed_port};
 
+/// However busy the machine is; on one that is not it takes some seconds.
+const LONGEST: Duration = Duration::from_secs(110);
 /// MiB that a check may hold, whatever the hub sends.
 const MOST_MEMORY: u64 = 250;
 /// The same where every message is as long as messages may be: sixteen scenarios at a time, each with inboxes of 24 MiB,
@@ -73,7 +75,7 @@ fn check(habit: Habit, protocol: &str, patience: &[&str], codes: &[i32], words: 
     let said = done.out.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(done.code.is_some_and(|code| codes.contains(&code)), "{:?}\n{}{}", done.code, done.out, done.err);
     assert!(said.contains(words), "no word of {words:?} in\n{}", done.out);
-    assert!(done.took < Duration::from_secs(60), "{:?}", done.took);
+    assert!(done.took < LONGEST, "{:?}", done.took);
     let pours = matches!(habit, Habit::Giants | Habit::Numerous | Habit::Flood | Habit::Fragments);
     let most = if matches!(habit, Habit::Giants | Habit::Numerous) { MOST_MEMORY_OF_GIANTS } else { MOST_MEMORY };
     assert!(done.peak.is_none_or(|peak| peak < most), "{:?} MiB", done.peak);

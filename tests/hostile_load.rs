@@ -8,6 +8,8 @@ use serde_json::Value;
 use crate::cli_process::{Serving, hubproof};
 use crate::hostile_hubs::{Habit, HostileHub};
 
+/// However busy the machine is; on one that is not it takes some seconds.
+const LONGEST: Duration = Duration::from_secs(110);
 /// MiB that a run may hold: 250 for all that each shard keeps of unfinished messages, 16 for what waits to be validated, the
 /// tree of the longest message, and what the allocator keeps of all that. There is a shard to a core.
 fn most_memory() -> u64 {
@@ -44,7 +46,7 @@ fn whatever_a_hub_pours_out(#[case] habit: Habit, #[case] counted: &str) {
     let done = hubproof(arguments.into_iter().chain(numbers).chain(outputs)).ends_with(3);
     let report: Value = serde_json::from_str(&done.out).unwrap();
     assert!(report["counts"][counted]["whole_run"].as_u64() > Some(0), "{}", report["counts"]);
-    assert!(done.took < Duration::from_secs(60), "{:?}", done.took);
+    assert!(done.took < LONGEST, "{:?}", done.took);
     assert!(done.peak.map_or(!cfg!(target_os = "linux"), |peak| peak < most_memory()), "{:?} MiB", done.peak);
 }
 

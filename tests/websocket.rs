@@ -81,7 +81,7 @@ fn headers_of_the_target_are_not_shown() {
 #[test]
 fn a_hub_that_sends_strangers_away_is_blamed_for_its_upgrades_alone() {
     let hub = HostileHub::start(Hostile::Closes, "{}");
-    let done = hubproof(["check", &hub.url(), "--protocol", "websocket", "--patience", "0.2"]).ends_with(1);
+    let done = hubproof(["check", &hub.url(), "--protocol", "websocket"]).ends_with(1);
     let findings: Vec<&str> = done.out.lines().filter(|line| line.starts_with("fail[")).collect();
     assert_eq!(findings, ["fail[WS-4.2.1-method]: websocket/refusals: the upgrade was not refused"], "{}", done.out);
 }

@@ -87,6 +87,9 @@ fn apply(value: &mut Value, edit: &Edit, made: impl Fn(&Value) -> Value) -> Opti
 /// What the pack says of a payload that was made from an example of `message`.
 pub fn class(pack: &Pack, message: &MessageType, payload: Option<&Value>) -> Class {
     let Some(payload) = payload else { return Class::Unspecified };
+    if message.schema.example.as_ref().is_some_and(|example| is_respelt(payload, example)) {
+        return Class::Unspecified;
+    }
     let Some(found) = pack.recognise(payload, Way::ToHub) else { return Class::Unknown };
     // What falls to an envelope was meant as one of its special forms, and is none of them.
     if found.abstract_ && found.name != message.name {
@@ -98,6 +101,16 @@ pub fn class(pack: &Pack, message: &MessageType, payload: Option<&Value>) -> Cla
         false if violations.is_empty() => Class::Valid,
         false => Class::Unusual,
     }
+}
+
+/// A member is called as one of the example, but for upper and lower case: many decoders take it for that one, and no document
+/// says what is right.
+fn is_respelt(payload: &Value, example: &Value) -> bool {
+    let (Value::Object(payload), Value::Object(example)) = (payload, example) else { return false };
+    payload.iter().any(|(name, member)| match example.get(name) {
+        Some(known) => is_respelt(member, known),
+        None => example.keys().any(|known| known.eq_ignore_ascii_case(name)),
+    })
 }
 
 /// The message that the pack takes a payload for.
@@ -218,5 +231,16 @@ mod tests {
     #[case::hole(edit("/b", Change::Put(json!("${innocent.id}"))), r#"{"a":${json(self.id)},"b":${json(innocent.id)}}"#)]
     fn a_payload_is_written_with_its_oddity(#[case] edit: Edit, #[case] expected: &str) {
         assert_eq!(text(&json!({"a": "${self.id}", "b": {"c": 1}}), &[edit]), expected);
+    }
+
+    #[rstest]
+    #[case::other_case(json!({ "A": 1 }), true)]
+    #[case::inside(json!({ "b": { "C": 1 } }), true)]
+    #[case::beside(json!({ "a": 1, "A": 2 }), true)]
+    #[case::another(json!({ "x": 1, "b": { "d": 1 } }), false)]
+    #[case::in_what_is_not_known(json!({ "x": { "A": 1 } }), false)]
+    #[case::less(json!({ "b": 1 }), false)]
+    fn what_differs_in_case_may_be_meant(#[case] payload: Value, #[case] respelt: bool) {
+        assert_eq!(is_respelt(&payload, &json!({ "a": 1, "b": { "c": 1 } })), respelt);
     }
 }
