@@ -81,7 +81,7 @@ fn a_hub_does_not_differ_from_itself(#[values("qi", "concierge", "airavata", "em
 #[case::emprops("emprops")]
 #[case::gator("gator")]
 fn a_fault_makes_a_difference(#[case] name: &str) {
-    noticed(name, 6, 45, 1);
+    noticed(name, 6, 90, 1);
 }
 
 #[rstest]

@@ -121,14 +121,6 @@ pub static SLIPS: &[Fault] = &[
     ),
     slip(
         "concierge",
-        "concierge-fuzz-type-any-case",
-        "A member called Type is taken for the type.",
-        REJECTS,
-        |input| text(input).contains("\"Type\":"),
-        Does::Reads(|text| Some(text.replacen("\"Type\":", "\"type\":", 1))),
-    ),
-    slip(
-        "concierge",
         "concierge-fuzz-slower",
         "Each payload that breaks off makes the hub slower.",
         STEADY,
