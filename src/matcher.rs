@@ -65,7 +65,7 @@ fn values_at<'a>(pointer: &str, want: &'a Value, found: &mut Vec<Condition<'a>>)
 #[derive(Clone, Debug)]
 enum Clause {
     Member { name: String, want: Value },
-    Pointer { pointer: String, optional: bool, test: Test },
+    Pointer { pointer: String, steps: Vec<String>, optional: bool, test: Test },
 }
 
 #[derive(Clone, Debug)]
@@ -117,7 +117,7 @@ impl Matcher {
         for clause in &self.clauses {
             match clause {
                 Clause::Member { name, want } => values_at(&format!("/{}", escape(name)), want, &mut found),
-                Clause::Pointer { pointer, optional, test } => found.push(match test {
+                Clause::Pointer { pointer, optional, test, .. } => found.push(match test {
                     Test::Absent => Condition::Absent(pointer),
                     Test::Present => Condition::Present(pointer),
                     Test::Schema { schema, .. } => Condition::Fits { pointer, optional: *optional, schema },
@@ -224,7 +224,8 @@ fn clause(key: &str, want: &Value) -> Result<Clause, String> {
         Value::Bool(false) => Test::Absent,
         schema => Test::Schema { validator: Box::new(json_schema::validator(schema)?), schema: schema.clone() },
     };
-    Ok(Clause::Pointer { pointer, optional, test })
+    let steps = pointer.split('/').skip(1).map(unescape).collect();
+    Ok(Clause::Pointer { pointer, steps, optional, test })
 }
 
 pub(crate) struct Like {
@@ -254,7 +255,7 @@ impl Clause {
     fn holds(&self, subject: &Value) -> bool {
         match self {
             Self::Member { name, want } => subject.get(name).is_some_and(|found| is_like(want, found)),
-            Self::Pointer { pointer, optional, test } => match (test, subject.pointer(pointer)) {
+            Self::Pointer { steps, optional, test, .. } => match (test, at(subject, steps)) {
                 (Test::Absent, found) => found.is_none(),
                 (Test::Present, found) => found.is_some() || *optional,
                 (Test::Schema { .. }, None) => *optional,
@@ -272,8 +273,8 @@ impl Clause {
                     None => Some(Difference { path, expected: show(want), found: absent(subject) }),
                 }
             }
-            Self::Pointer { pointer, optional, test } => {
-                let found = subject.pointer(pointer);
+            Self::Pointer { pointer, steps, optional, test } => {
+                let found = at(subject, steps);
                 match (test, found) {
                     (Test::Absent, None) | (Test::Present, Some(_)) => None,
                     (Test::Absent, Some(found)) => Some(Difference {
@@ -301,6 +302,16 @@ impl Clause {
             }
         }
     }
+}
+
+/// What a JSON pointer leads to, of which these are the steps: `Value::pointer` would take it apart at each look.
+fn at<'a>(subject: &'a Value, steps: &[String]) -> Option<&'a Value> {
+    steps.iter().try_fold(subject, |value, step| match value {
+        Value::Object(members) => members.get(step),
+        // RFC 6901 has no sign and no leading zero.
+        Value::Array(items) if step == "0" || !step.starts_with(['0', '+']) => items.get(step.parse::<usize>().ok()?),
+        _ => None,
+    })
 }
 
 /// `{const: x}` is better read as x.

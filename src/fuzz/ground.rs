@@ -32,7 +32,7 @@ pub struct Role {
 /// What a scenario puts into an example, and takes out.
 pub type Variant = (Value, Vec<String>);
 
-/// A member that is a text of no fixed form: perhaps the name of something.
+/// A member that is a text and no choice from a list: perhaps the name of something.
 pub struct Leaf {
     /// JSON pointer.
     pub pointer: String,
@@ -46,6 +46,8 @@ pub struct Leaf {
     pub required: bool,
     /// Other messages speak of such a thing, too.
     pub shared: bool,
+    /// The schema says how it is written, so that no name of ours will do.
+    pub formed: bool,
 }
 
 impl Ground {
@@ -119,7 +121,7 @@ fn leaves(message: &MessageType) -> Vec<Leaf> {
     let mut found = Vec::new();
     let shape = Shape::of(&message.schema.source, &mut Branches::All);
     let fixed = message.matcher.literals();
-    visit(&message.template(), &shape, &mut Vec::new(), true, &mut |path, example, required| {
+    visit(&message.template(), &shape, &mut Vec::new(), true, &mut |path, shape, example, required| {
         if path.len() == 1 && fixed.contains_key(&path[0]) {
             return;
         }
@@ -131,6 +133,7 @@ fn leaves(message: &MessageType) -> Vec<Leaf> {
             example: example.to_owned(),
             required,
             shared: false,
+            formed: shape.text("pattern").is_some() || shape.text("format").is_some(),
         });
     });
     found
@@ -141,10 +144,10 @@ fn visit(
     shape: &Shape<'_>,
     path: &mut Vec<String>,
     required: bool,
-    see: &mut dyn FnMut(&[String], &str, bool),
+    see: &mut dyn FnMut(&[String], &Shape<'_>, &str, bool),
 ) {
     match example {
-        Value::String(text) if shape.values().is_none() => see(path, text, required),
+        Value::String(text) if shape.values().is_none() => see(path, shape, text, required),
         Value::Object(members) => {
             let needed = shape.required();
             for (name, member) in members {

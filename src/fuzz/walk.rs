@@ -235,7 +235,7 @@ impl<'a> Walk<'a> {
             let choice = if same.is_empty() || dice.once_in(5) { &alike } else { &same };
             let written = match dice.below(8) {
                 0..=5 if !choice.is_empty() => dice.pick(choice).map(|known| known.written.clone()),
-                6 if leaf.shared && !now.contains("${") => Some(self.fresh(leaf)),
+                6 if leaf.shared && !leaf.formed && !now.contains("${") => Some(self.fresh(leaf)),
                 _ => None,
             };
             let Some(written) = written else { continue };

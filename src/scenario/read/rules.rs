@@ -213,16 +213,14 @@ impl Reader<'_> {
     /// A matcher: what it takes, and whether its members are documented.
     pub(super) fn pattern(&mut self, node: &Node, subject: &Subject) -> Pattern {
         let template = self.template(node);
-        let mistakes = matcher::mistakes(&node.to_json());
+        let ready = template.constant().and_then(|value| Matcher::compile(value).ok());
+        // Regular expressions take a while to build, and what could be built has no mistake.
+        let mistakes = if ready.is_some() { Vec::new() } else { matcher::mistakes(&node.to_json()) };
         if mistakes.is_empty() {
             self.warn_undocumented(node, subject);
         }
         self.diagnostics.extend(mistakes.into_iter().map(|mistake| mistake.within(node)));
-        // What is wrong with it has been said.
-        let ready = template
-            .constant()
-            .and_then(|value| Matcher::compile(value).ok())
-            .map(|matcher| Ready::Matcher(Arc::new(matcher)));
+        let ready = ready.map(|matcher| Ready::Matcher(Arc::new(matcher)));
         Pattern { template, ready, schema: false, span: node.span }
     }
 
