@@ -184,6 +184,18 @@ fn a_url_is_a_target() {
 }
 
 #[rstest]
+#[case::scenario("mine/seq.yaml", "`check --scenario mine/seq.yaml`")]
+#[case::target("hub.toml", "`--target hub.toml`")]
+#[case::host("hub.example", "ws://hub.example")]
+fn a_file_in_place_of_an_address_is_given_by_an_option(#[case] word: &str, #[case] help: &str) {
+    let mut sources = Sources::default();
+    let errors = from_url(&mut sources, word, &[], &|_| None, &|_| Err(std::io::ErrorKind::NotFound.into()))
+        .expect_err("no hub");
+    let rendered = render_all(&errors, &sources, false);
+    assert!(rendered.contains(help), "{rendered}");
+}
+
+#[rstest]
 #[case("version=0.1.0", json!("0.1.0"))]
 #[case("n=5", json!(5))]
 #[case("n=5s", json!("5s"))]

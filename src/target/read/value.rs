@@ -203,6 +203,12 @@ fn url_problem(url: &str) -> Option<(String, String)> {
             Some(_) => example,
             // A scheme that slipped.
             None if url.contains("//") => example,
+            None if [".yaml", ".yml"].iter().any(|ending| url.ends_with(ending)) => {
+                format!(
+                    "a file is given by an option: `check --scenario {url}`, `fuzz --replay {url}`, `load --plan {url}`"
+                )
+            }
+            None if url.ends_with(".toml") => format!("a file is given by an option: `--target {url}`"),
             None => format!("write ws://{url}, or wss://{url} with TLS"),
         };
         return Some((format!("`{url}` is not the address of a hub: it begins with ws:// or wss://"), help));
