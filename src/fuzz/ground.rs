@@ -120,40 +120,32 @@ fn makers(material: &Material, leaves: &BTreeMap<String, Vec<Leaf>>) -> BTreeMap
 fn leaves(message: &MessageType) -> Vec<Leaf> {
     let mut found = Vec::new();
     let shape = Shape::of(&message.schema.source, &mut Branches::All);
+    visit(&message.template(), &shape, &mut Vec::new(), true, &mut found);
     let fixed = message.matcher.literals();
-    visit(&message.template(), &shape, &mut Vec::new(), true, &mut |path, shape, example, required| {
-        if path.len() == 1 && fixed.contains_key(&path[0]) {
-            return;
-        }
-        let is_word = |name: &String| name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_');
-        found.push(Leaf {
-            pointer: path.iter().map(|name| format!("/{}", crate::matcher::escape(name))).collect(),
-            path: path.iter().all(is_word).then(|| path.join(".")),
-            name: path.last().cloned().unwrap_or_default(),
-            example: example.to_owned(),
-            required,
-            shared: false,
-            formed: shape.text("pattern").is_some() || shape.text("format").is_some(),
-        });
-    });
+    found.retain(|leaf| !fixed.keys().any(|name| leaf.pointer == format!("/{}", crate::matcher::escape(name))));
     found
 }
 
-fn visit(
-    example: &Value,
-    shape: &Shape<'_>,
-    path: &mut Vec<String>,
-    required: bool,
-    see: &mut dyn FnMut(&[String], &Shape<'_>, &str, bool),
-) {
+fn visit(example: &Value, shape: &Shape<'_>, path: &mut Vec<String>, required: bool, found: &mut Vec<Leaf>) {
     match example {
-        Value::String(text) if shape.values().is_none() => see(path, shape, text, required),
+        Value::String(text) if shape.values().is_none() => {
+            let is_word = |name: &String| name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_');
+            found.push(Leaf {
+                pointer: path.iter().map(|name| format!("/{}", crate::matcher::escape(name))).collect(),
+                path: path.iter().all(is_word).then(|| path.join(".")),
+                name: path.last().cloned().unwrap_or_default(),
+                example: text.clone(),
+                required,
+                shared: false,
+                formed: ["pattern", "format"].iter().any(|word| shape.text(word).is_some()),
+            });
+        }
         Value::Object(members) => {
             let needed = shape.required();
             for (name, member) in members {
                 path.push(name.clone());
                 let inner = shape.member(name, &mut Branches::All);
-                visit(member, &inner, path, required && needed.contains(name.as_str()), see);
+                visit(member, &inner, path, required && needed.contains(name.as_str()), found);
                 path.pop();
             }
         }
