@@ -168,13 +168,14 @@ pub(super) fn made(
     if cell.placement != Placement::Repeated {
         return about(material, cell, scene, said, behind, number);
     }
-    // What may be taken for a message has an id, perhaps, and no id is used twice.
+    // What may be taken for a message has an id, perhaps, and no id is used twice: not even in what breaks off behind it.
     if !matches!(cell.oddity, Oddity::Spoilt(spoilt) if spoilt.class() != Class::Unspecified) {
         return None;
     }
     // Others of the kind, since a hub may not mind every one of them.
-    let more =
-        (1..oracle::ROUNDS).filter_map(|_| self::said(material, message, cell.oddity, &scene, &base, dice)?.text());
+    let mut again =
+        |round| self::said(material, message, cell.oddity, &scene, &renumbered(message, &base, round), dice)?.text();
+    let more: Vec<Value> = (1..oracle::ROUNDS).filter_map(&mut again).collect();
     let texts: Vec<Value> = said.text().into_iter().chain(more).collect();
     let odd = odd(material, message, cell, &scene, &said);
     let sends = format!("{} sends raw", scene.sender);

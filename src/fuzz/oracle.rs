@@ -293,11 +293,16 @@ fn accused(material: &Material, oracle: &str, rules: &[String]) -> Vec<String> {
 type Private = (String, Option<Value>, &'static str);
 
 /// Messages that only whoever asked may get, with what they are like: replies to this message, and those by which input of
-/// its kind is refused. Where the hub sends such a message unasked, too, it is only odd that it comes just now.
+/// its kind is refused. Where the hub may send such a message unasked, too, it is only odd that it comes just now.
 fn private(material: &Material, odd: &Odd<'_>, answer: Option<&Answer>) -> Vec<Private> {
     let unasked = |name: &str| material.pack.message(name).is_some_and(|message| message.directions.unasked);
+    let open = material.open();
+    let rule = |name: &str| {
+        let may_come = unasked(name) || open.iter().any(|known| known == name);
+        if may_come { "FUZZ-ISOLATES as should" } else { "FUZZ-ISOLATES" }
+    };
     let replies = odd.message.replies.iter().filter(|name| !unasked(name));
-    let mut found: Vec<Private> = replies.map(|name| (name.clone(), None, "FUZZ-ISOLATES")).collect();
+    let mut found: Vec<Private> = replies.map(|name| (name.clone(), None, rule(name))).collect();
     found.sort_by(|(one, ..), (other, ..)| one.cmp(other));
     found.dedup_by(|(one, ..), (other, ..)| one == other);
     for alternative in answer.map_or(&[][..], |answer| &answer.one_of) {
@@ -306,8 +311,7 @@ fn private(material: &Material, odd: &Odd<'_>, answer: Option<&Answer>) -> Vec<P
         if name == "any" || found.iter().any(|(known, pattern, _)| known == name && pattern.is_none()) {
             continue;
         }
-        let rule = if unasked(name) { "FUZZ-ISOLATES as should" } else { "FUZZ-ISOLATES" };
-        found.push((name.to_owned(), alternative.get("where").cloned(), rule));
+        found.push((name.to_owned(), alternative.get("where").cloned(), rule(name)));
     }
     found
 }
