@@ -46,6 +46,8 @@ struct New {
 
 /// Findings that are made small at a time, where each has a hub of its own.
 const AT_ONCE: usize = 4;
+/// What a hub that breaks this says to one reaches others.
+const LEAK: &str = "FUZZ-ISOLATES";
 /// Findings of a run that get files; a hub with more is not helped by more.
 const MOST: usize = 100;
 
@@ -78,16 +80,18 @@ pub async fn save(
         seen.then(|| new[*index].cause.oracle.clone())
     };
     let failing: BTreeSet<String> = small.iter().filter_map(fails_again).collect();
+    let leak = failing.iter().find(|oracle| oracle.starts_with(LEAK));
     for (index, new) in new.iter().enumerate() {
         let as_found = || Smaller { scenario: new.case.scenario.clone(), attempts: 0, again: true };
         let small = small.remove(&index).unwrap_or_else(as_found);
-        // Cases are played beside each other: what one of them brings about, others may hear.
-        if !small.again && failing.contains(&new.cause.oracle) {
+        // Cases are played beside each other: what one of them brings about, others may hear, and take for their answer.
+        let heard = failing.get(&new.cause.oracle).or(leak).filter(|_| !small.again);
+        if let Some(oracle) = heard {
             let _ = writeln!(
                 text,
                 "  {} is not saved: it does not fail by itself, as others under {} do",
                 stem(&new.path),
-                new.cause.oracle
+                oracle
             );
             continue;
         }
