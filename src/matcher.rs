@@ -469,6 +469,20 @@ mod tests {
     }
 
     #[rstest]
+    fn a_pointer_leads_where_serde_says(
+        #[values(
+            "", "/", "/a", "/a/0", "/a/1", "/a/2", "/a/01", "/a/+1", "/a/-", "/a/b", "/0", "/x~1y", "/m~0n", "/~01",
+            "/s/0"
+        )]
+        pointer: &str,
+        #[values(json!({"a": [1, {"b": 2}], "": 3, "0": 4, "x/y": 5, "m~n": 6, "~1": 7, "s": "text"}), json!([8, [9]]), json!(null))]
+        subject: Value,
+    ) {
+        let steps: Vec<String> = pointer.split('/').skip(1).map(unescape).collect();
+        assert_eq!(at(&subject, &steps), subject.pointer(pointer));
+    }
+
+    #[rstest]
     #[case(json!({"/a": 3}))]
     #[case(json!({"/a": {"type": "strin"}}))]
     #[case(json!({"a or absent": 3}))]

@@ -1,10 +1,10 @@
 //! Cases of the five protocols: each is a scenario that the reader takes, and the same every time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hubproof::event::Verdict;
-use hubproof::fuzz::case::Oddity;
+use hubproof::fuzz::case::{Oddity, Placement};
 use hubproof::fuzz::framing::Framing;
 use hubproof::fuzz::material::Material;
 use hubproof::fuzz::payload::Class;
@@ -15,6 +15,7 @@ use hubproof::scenario::{self, Program};
 use hubproof::source::Sources;
 use hubproof::yaml;
 use rstest::rstest;
+use serde_json::Value;
 
 pub struct Protocol {
     pub sources: Sources,
@@ -132,4 +133,54 @@ fn the_reference_server_stands_firm(#[values("qi", "concierge", "airavata", "emp
     println!("{name}: {played} played");
     assert!(played > 50, "only {played} cases were played");
     assert_eq!(wrong, "");
+}
+
+/// A hub that reads the id off what breaks off answers each of them: no id may come twice.
+#[test]
+fn what_is_repeated_and_the_fence_behind_it_use_an_id_once() {
+    let protocol = protocol("gator");
+    let plan = Plan::new(&protocol.material, 1, &|_| true);
+    let id = regex::Regex::new(r#""req_id":(-?[0-9]+),"#).unwrap();
+    let mut texts = 0;
+    for number in plan.numbers(&|cell| cell.placement == Placement::Repeated).take(60) {
+        let Some(case) = plan.case(&protocol.material, number) else { continue };
+        let rounds =
+            case.scenario["steps"].as_array().unwrap().iter().filter_map(|step| step["in"].as_array()).flatten();
+        let said: Vec<&str> = rounds.filter_map(|text| text.as_str()).collect();
+        let ids: Vec<&str> = said.iter().filter_map(|text| Some(id.captures(text)?.get(1)?.as_str())).collect();
+        texts += ids.len();
+        let different: BTreeSet<&str> = ids.iter().copied().collect();
+        assert_eq!(different.len(), ids.len(), "{said:#?}");
+        // Where the ids of the fence begin.
+        assert!(ids.iter().all(|id| id.parse::<i64>().unwrap() <= 100_000), "{ids:?}");
+    }
+    assert!(texts > 50, "only {texts} ids were said");
+}
+
+/// What the document does not forbid to come unasked proves no leak.
+#[rstest]
+#[case::open("pong", "FUZZ-ISOLATES as should")]
+#[case::asked_for("subscribe_response", "FUZZ-ISOLATES")]
+fn an_open_message_proves_no_leak(#[case] message: &str, #[case] rule: &str) {
+    let protocol = protocol("airavata");
+    let plan = Plan::new(&protocol.material, 1, &|_| true);
+    let cases = (0..plan.cells.len() as u64).filter_map(|number| plan.case(&protocol.material, number));
+    let steps: Vec<Value> = cases.flat_map(|case| case.scenario["steps"].as_array().unwrap().clone()).collect();
+    let nothing = steps.iter().filter(|step| step["innocent expects nothing"] == message);
+    let rules: BTreeSet<&str> = nothing.filter_map(|step| step["rules"][0].as_str()).collect();
+    assert_eq!(rules, BTreeSet::from([rule]));
+}
+
+/// A made-up name is no time, and a hub may pass on what it is told.
+#[test]
+fn a_walk_puts_no_name_where_a_form_is_asked_for() {
+    let cases = Cases::new("emprops", 1, &|_| true);
+    let name = regex::Regex::new(r#"\\"([a-z_]+)\\":\$\{json\(fresh_"#).unwrap();
+    let mut named = BTreeSet::new();
+    for number in 0..cases.len() {
+        let Some(case) = cases.plan.case(&cases.protocol.material, number) else { continue };
+        let text = serde_json::to_string(&case.scenario).unwrap();
+        named.extend(name.captures_iter(&text).map(|found| found[1].to_owned()));
+    }
+    assert!(named.contains("job_id") && !named.contains("estimated_completion"), "{named:?}");
 }

@@ -173,9 +173,10 @@ pub(super) fn made(
         return None;
     }
     // Others of the kind, since a hub may not mind every one of them.
-    let mut again =
-        |round| self::said(material, message, cell.oddity, &scene, &renumbered(message, &base, round), dice)?.text();
-    let more: Vec<Value> = (1..oracle::ROUNDS).filter_map(&mut again).collect();
+    let more = (1..oracle::ROUNDS).filter_map(|round| {
+        let base = renumbered(message, &base, round);
+        self::said(material, message, cell.oddity, &scene, &base, dice)?.text()
+    });
     let texts: Vec<Value> = said.text().into_iter().chain(more).collect();
     let odd = odd(material, message, cell, &scene, &said);
     let sends = format!("{} sends raw", scene.sender);
