@@ -74,6 +74,7 @@ fn entries(c: &mut Criterion) {
                 }
             }
             ledger.fold(black_box(&batch));
+            ledger.reach(n * 100 * US);
         });
     });
     group.finish();

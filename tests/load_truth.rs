@@ -233,6 +233,7 @@ fn folded(mut entries: Vec<Entry>) -> Account {
         ledger.fold(&upto(&near, now, now + 100 * MS));
         if turn >= 10 {
             ledger.fold(&upto(&far, now - SECOND, now - SECOND + 100 * MS));
+            ledger.reach(now - SECOND + 100 * MS);
         }
     }
     ledger.finish(30 * SECOND)

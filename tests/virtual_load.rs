@@ -219,7 +219,7 @@ fn run_and(ready: &Ready, travel: Nanos, way: Way<'_>, accident: Option<(Nanos, 
         ..ledger::Config::default()
     });
     this.told.entries.sort_by_key(|entry| entry.at);
-    ledger.learn(&this.told.names);
+    ledger.learn(std::mem::take(&mut this.told.names));
     ledger.fold(&this.told.entries);
     this.told.account = ledger.finish(this.now);
     this.told

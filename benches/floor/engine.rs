@@ -12,7 +12,7 @@ use hubproof::pack::{Folder, Pack};
 use hubproof::source::Sources;
 use hubproof::{scenario, yaml};
 
-use crate::subjects::Task;
+use crate::subjects::{Task, WARM_UP};
 use crate::wire;
 
 /// Nanoseconds of CPU for the echoes of the task; counted once a second, and brought to their number.
@@ -54,7 +54,7 @@ pub fn measure(task: &Task, validate: bool) -> u64 {
         .fold(|live| {
             let count = live.series.total().count(&live.series.layout, Count::Message(0, MessageCount::Received));
             match since {
-                None if count >= task.warm_up() => since = Some((count, wire::cpu())),
+                None if count >= WARM_UP => since = Some((count, wire::cpu())),
                 Some((before, spent)) if cost.is_none() && count - before >= task.echoes => {
                     cost = Some((wire::cpu() - spent) * task.echoes / (count - before));
                     stopper.stop();

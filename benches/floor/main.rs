@@ -9,6 +9,10 @@
 //! `cargo bench --bench floor -- [ROUNDS] [ECHOES]`; `reports/floor` keeps the output.
 #![allow(clippy::unwrap_used)]
 
+/// As in the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[cfg(target_os = "linux")]
 mod engine;
 #[cfg(target_os = "linux")]

@@ -13,6 +13,8 @@ use crate::load::{Nanos, SECOND};
 
 /// How often the course is looked at.
 const LOOK: Duration = Duration::from_millis(20);
+/// The ledger goes on in steps of this time at least: what it knows is in the cache while it does.
+const STEP: Nanos = SECOND / 10;
 /// How long the populations may take to join beyond their ramps, before the run goes on without the rest.
 const JOINING: Nanos = 60 * SECOND;
 /// How long shards have to close their connections.
@@ -102,15 +104,23 @@ impl Run {
         let clients: u64 = self.plan.roles.iter().map(|role| u64::from(role.population.number)).sum();
         let mut part = Part::Joining;
         let mut under_way = vec![0; self.threads.shards.len()];
+        let mut told = vec![0; self.threads.shards.len()];
+        let mut reached: Nanos = 0;
         let mut running = self.threads.shards.len();
         let mut ending = Ending::Complete;
         let mut joined = 0;
         let mut undrained = 0;
         while running > 0 {
             match self.threads.parcels.recv_timeout(LOOK) {
-                Ok(Parcel::Entries(entries, names)) => {
-                    self.ledger.learn(&names);
+                Ok(Parcel::Entries { shard, entries, names, upto }) => {
+                    self.ledger.learn(names);
                     self.ledger.fold(&entries);
+                    told[shard] = upto;
+                    let least = told.iter().copied().min().unwrap_or_default();
+                    if least >= reached.saturating_add(STEP) {
+                        self.ledger.reach(least);
+                        reached = least;
+                    }
                 }
                 Ok(Parcel::Intervals(tallies)) => {
                     for tally in tallies {
@@ -163,7 +173,6 @@ impl Run {
                     Part::Draining { until, quiet_since: None }
                 }
                 Part::Draining { until, quiet_since } => {
-                    self.ledger.rest(now);
                     undrained = under_way.iter().sum();
                     let quiet = undrained == 0 && self.ledger.account().open == 0;
                     let quiet_since = if quiet { quiet_since.or(Some(now)) } else { None };

@@ -203,7 +203,7 @@ pub fn start(setup: Setup, calls: tokio::sync::mpsc::Sender<hooks::Call>) -> Res
             timers: timers::Timers::default(),
             masks: frames::Masks::new(seed ^ (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             course: Arc::clone(&course),
-            tell: tell::Tell::new(to.clone()),
+            tell: tell::Tell::new(number, to.clone()),
             calls: hooks::Calls::new(calls.clone(), waker),
             free: plan.roles.iter().map(|_| std::collections::VecDeque::new()).collect(),
             dials: std::collections::VecDeque::new(),

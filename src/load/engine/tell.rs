@@ -2,6 +2,7 @@
 
 use std::sync::mpsc::SyncSender;
 
+use crate::load::Nanos;
 use crate::load::ledger::{Called, Entry, Names};
 use crate::load::measure::Tally;
 
@@ -13,8 +14,13 @@ pub const PARCELS: usize = 1024;
 /// One letter to the fold.
 #[derive(Debug)]
 pub enum Parcel {
-    /// What they are about goes by these names.
-    Entries(Vec<Entry>, Names),
+    /// What a shard has noted since it told last, and what that is called: now it has told everything before `upto`.
+    Entries {
+        shard: usize,
+        entries: Vec<Entry>,
+        names: Names,
+        upto: Nanos,
+    },
     Intervals(Vec<Tally>),
     /// Journeys that are under way in a shard, and are waited for at the end.
     UnderWay {
@@ -26,20 +32,22 @@ pub enum Parcel {
 }
 
 pub struct Tell {
+    shard: usize,
     to: SyncSender<Parcel>,
     entries: Vec<Entry>,
     names: Names,
 }
 
 impl Tell {
-    pub fn new(to: SyncSender<Parcel>) -> Self {
-        Self { to, entries: Vec::new(), names: Names::default() }
+    pub fn new(shard: usize, to: SyncSender<Parcel>) -> Self {
+        Self { shard, to, entries: Vec::new(), names: Names::default() }
     }
 
+    /// Each is as late as those before it, or later.
     pub fn note(&mut self, entry: Entry) {
         self.entries.push(entry);
         if self.entries.len() >= BATCH {
-            self.flush();
+            self.flush(entry.at);
         }
     }
 
@@ -47,13 +55,13 @@ impl Tell {
         self.names.push(called, name);
     }
 
-    /// Tells what has been noted so far.
-    pub fn flush(&mut self) {
-        if !self.entries.is_empty() || !self.names.is_empty() {
-            let entries = std::mem::replace(&mut self.entries, Vec::with_capacity(BATCH));
-            let names = std::mem::take(&mut self.names);
-            self.say(Parcel::Entries(entries, names));
-        }
+    /// Tells what has been noted so far, of the time before `upto` and perhaps of that moment.
+    pub fn flush(&mut self, upto: Nanos) {
+        let entries = std::mem::take(&mut self.entries);
+        self.entries.reserve_exact(if entries.is_empty() { 0 } else { BATCH });
+        let like = Names::like(&self.names);
+        let names = std::mem::replace(&mut self.names, like);
+        self.say(Parcel::Entries { shard: self.shard, entries, names, upto });
     }
 
     /// A fold that is gone has been told to be: nobody wants to know.

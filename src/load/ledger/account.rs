@@ -100,7 +100,7 @@ pub struct Account {
     pub delivered: u64,
     /// Deliveries that published messages should have had.
     pub deliveries_due: u64,
-    /// Entries that came later than the window allows: the account is doubtful.
+    /// Entries that came when later ones had been accounted for: the account is doubtful.
     pub late: u64,
     /// Entries about items that there was no room for: the account is incomplete.
     pub unfollowed: u64,

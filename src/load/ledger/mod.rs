@@ -10,8 +10,9 @@
 //! there are more of its kind than requests whose name is still not known.
 //!
 //! **Order.** Entries come from several shards, and one shard's batch may be behind another's. They are sorted by time, and
-//! accounted for once they are older than [`Config::window`]; what comes later than that is counted as `late`, and makes the
-//! account doubtful. Within one batch, equal times keep their order.
+//! accounted for once every shard has [told](Ledger::reach) what is older. What waits is bounded, so a shard that is far
+//! behind the others may come too late: that is counted as `late`, and makes the account doubtful. Within one batch, equal
+//! times keep their order.
 //!
 //! **Cross-connection order is not proof.** What two connections hear of one hub may cross on its way, so nothing is held against the
 //! hub that could be explained by [`Config::slack`] of difference between them.
@@ -24,6 +25,7 @@
 //! less a violation. Beyond [`MOST_OPEN`] open items, new ones are counted as `unfollowed`.
 
 mod account;
+mod books;
 mod fold;
 mod history;
 mod item;
@@ -34,7 +36,7 @@ mod recent;
 #[cfg(test)]
 mod tests;
 
-use std::hash::{BuildHasher, RandomState};
+use ahash::RandomState;
 
 use crate::load::{Nanos, SECOND};
 
@@ -106,8 +108,6 @@ impl Mark {
 /// How a ledger judges.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// How far behind the newest entry another may still be given.
-    pub window: Nanos,
     /// How far apart two connections may hear of the same thing.
     pub slack: Nanos,
     /// At the end: if nothing has moved for so long, what is still open is lost, else only unfinished.
@@ -120,7 +120,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { window: 2 * SECOND, slack: SECOND, quiet: 2 * SECOND, ordered: false, kept: 10 }
+        Self { slack: SECOND, quiet: 2 * SECOND, ordered: false, kept: 10 }
     }
 }
 

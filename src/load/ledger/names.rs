@@ -1,11 +1,11 @@
 //! What items and parties are called, for people: the ledger itself counts with numbers. Names come in passing, are kept
 //! for as long as there is room, and are looked for only where a violation is told.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use super::recent::Mixing;
 
-/// Bytes of items' names that are kept at least, if there are as many, and at most twice.
+/// Bytes of items' names that are kept, if there are as many.
 const KEPT: usize = 8 << 20;
 /// Parties that are known by name.
 const MOST_PARTIES: usize = 1 << 17;
@@ -21,71 +21,81 @@ pub enum Called {
     Party(u32),
 }
 
-/// Names on their way to the ledger, end to end: a tag, a number, a length, a name.
+/// Names on their way to the ledger: those of items end to end, each a key, a length, a name.
 #[derive(Debug, Default)]
-pub struct Names(Vec<u8>);
+pub struct Names {
+    items: Vec<u8>,
+    parties: Vec<(u32, Box<[u8]>)>,
+}
 
-const HEAD: usize = 10;
-const ITEM: u8 = 0;
-const PARTY: u8 = 1;
+const HEAD: usize = 9;
 
 impl Names {
+    /// With room for as many bytes of items' names as there were before.
+    pub fn like(before: &Self) -> Self {
+        Self { items: Vec::with_capacity(before.items.len()), parties: Vec::new() }
+    }
+
     pub fn push(&mut self, called: Called, name: &[u8]) {
         let name = &name[..name.len().min(LONGEST)];
-        let (tag, number) = match called {
-            Called::Item(key) => (ITEM, key),
-            Called::Party(number) => (PARTY, number.into()),
-        };
-        self.0.push(tag);
-        self.0.extend_from_slice(&number.to_le_bytes());
-        self.0.push(name.len() as u8);
-        self.0.extend_from_slice(name);
+        match called {
+            Called::Item(key) => {
+                self.items.extend_from_slice(&key.to_le_bytes());
+                self.items.push(name.len() as u8);
+                self.items.extend_from_slice(name);
+            }
+            Called::Party(number) => self.parties.push((number, name.into())),
+        }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.items.is_empty() && self.parties.is_empty()
     }
 
-    fn iter(&self) -> impl Iterator<Item = (Called, &[u8])> {
-        let mut rest = &self.0[..];
-        std::iter::from_fn(move || {
-            let (head, behind) = rest.split_first_chunk::<HEAD>()?;
+    /// What the item of this key is called in such a list.
+    fn item(items: &[u8], key: u64) -> Option<&[u8]> {
+        let mut rest = items;
+        while let Some((head, behind)) = rest.split_first_chunk::<HEAD>() {
             let (name, later) = behind.split_at_checked(head[HEAD - 1].into())?;
+            if head[..HEAD - 1] == key.to_le_bytes() {
+                return Some(name);
+            }
             rest = later;
-            let number = u64::from_le_bytes(head[1..HEAD - 1].try_into().ok()?);
-            Some((if head[0] == ITEM { Called::Item(number) } else { Called::Party(number as u32) }, name))
-        })
+        }
+        None
     }
 }
 
 /// The names that the ledger remembers.
 #[derive(Default)]
 pub(super) struct Known {
-    newer: Names,
-    older: Names,
+    /// As they came, the latest last.
+    items: VecDeque<Vec<u8>>,
+    /// Bytes that these take.
+    size: usize,
     parties: HashMap<u32, Box<str>, Mixing>,
 }
 
 impl Known {
-    pub fn learn(&mut self, names: &Names) {
-        for (called, name) in names.iter() {
-            match called {
-                Called::Item(_) => self.newer.push(called, name),
-                Called::Party(number) if self.parties.len() < MOST_PARTIES => {
-                    self.parties.entry(number).or_insert_with(|| String::from_utf8_lossy(name).into());
-                }
-                Called::Party(_) => {}
+    pub fn learn(&mut self, names: Names) {
+        for (number, name) in names.parties {
+            if self.parties.len() < MOST_PARTIES {
+                self.parties.entry(number).or_insert_with(|| String::from_utf8_lossy(&name).into());
             }
         }
-        if self.newer.0.len() >= KEPT {
-            self.older = std::mem::take(&mut self.newer);
+        if !names.items.is_empty() {
+            self.size += names.items.capacity();
+            self.items.push_back(names.items);
+        }
+        while let Some(oldest) = self.items.front().map(Vec::capacity).filter(|oldest| self.size - oldest >= KEPT) {
+            self.size -= oldest;
+            self.items.pop_front();
         }
     }
 
     /// What an item is called, if that is still known.
     pub fn item(&self, key: u64) -> Option<String> {
-        let mut all = self.newer.iter().chain(self.older.iter());
-        let (_, name) = all.find(|(called, _)| *called == Called::Item(key))?;
+        let name = self.items.iter().rev().find_map(|names| Names::item(names, key))?;
         Some(String::from_utf8_lossy(name).into_owned())
     }
 
@@ -94,8 +104,7 @@ impl Known {
     }
 
     pub fn bytes(&self) -> usize {
-        self.newer.0.capacity()
-            + self.older.0.capacity()
+        self.size
             + super::recent::table_bytes(self.parties.capacity(), size_of::<(u32, Box<str>)>())
             + self.parties.values().map(|name| name.len()).sum::<usize>()
     }
@@ -112,15 +121,18 @@ mod tests {
         names.push(Called::Item(7), b"job-7");
         names.push(Called::Party(3), b"worker-3");
         names.push(Called::Item(8), &[b'x'; 1000]);
-        known.learn(&names);
+        known.learn(names);
         assert_eq!((known.item(7).as_deref(), known.party(3)), (Some("job-7"), Some("worker-3")));
         assert_eq!(known.item(8).map(|name| name.len()), Some(LONGEST));
         assert_eq!((known.item(3), known.party(7)), (None, None));
-        let mut many = Names::default();
-        (0..KEPT as u64 / 100).for_each(|n| many.push(Called::Item(1_000 + n), &[b'y'; 100]));
-        known.learn(&many);
-        assert!(known.item(7).is_some(), "of the last generation");
-        known.learn(&many);
-        assert!(known.item(7).is_none() && known.item(1_000).is_some() && known.bytes() < 5 * KEPT);
+        let mut learn = |from: u64| {
+            let mut many = Names::default();
+            (from..from + KEPT as u64 / 200).for_each(|n| many.push(Called::Item(n), &[b'y'; 100]));
+            known.learn(many);
+            (known.item(7).is_some(), known.item(from).is_some(), known.bytes() < 3 * KEPT)
+        };
+        assert_eq!(learn(1_000), (true, true, true));
+        assert_eq!(learn(1_000_000), (false, true, true));
+        assert_eq!(learn(2_000_000), (false, true, true));
     }
 }

@@ -129,7 +129,7 @@ fn a_late_answer_makes_nothing_unexpected(
     let mut ledger = Ledger::new(Config::default());
     all.sort_by_key(|entry| entry.at);
     for entry in &all {
-        ledger.rest(entry.at);
+        ledger.reach(entry.at);
         ledger.fold(&[*entry]);
     }
     let account = ledger.finish(60 * SECOND);
@@ -157,7 +157,7 @@ fn a_violation_calls_its_item_and_its_parties_by_their_names() {
     names.push(Called::Item(7), b"job-7");
     names.push(Called::Party(CLIENT), b"client 0");
     let mut ledger = Ledger::new(Config::default());
-    ledger.learn(&names);
+    ledger.learn(names);
     ledger.fold(&entries(7, &[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned)]));
     let account = ledger.finish(60 * SECOND);
     assert_eq!(account.violations[0].called(), "job-7");
@@ -188,21 +188,40 @@ fn what_is_open_at_the_end_is_lost_only_if_the_hub_has_come_to_rest(
 }
 
 #[test]
-fn what_is_later_than_the_window_is_counted_as_late() {
+fn what_comes_when_later_things_are_accounted_for_is_counted_as_late() {
     let mut ledger = Ledger::new(Config::default());
     ledger.fold(&entries(1, &[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged)]));
     ledger.fold(&entries(2, &[(10_000, CLIENT, Attempted), (10_001, CLIENT, Acknowledged)]));
+    ledger.reach(10_001 * MS);
+    assert_eq!((ledger.account().attempted, ledger.account().acknowledged), (2, 1), "the last may have company");
     ledger.fold(&entries(1, &[(5, 1, Completed)]));
     ledger.fold(&entries(2, &[(20_000, 1, Completed)]));
     let account = ledger.finish(60 * SECOND);
     assert_eq!((account.late, account.completed), (1, 2));
 }
 
+/// A shard that tells nothing for long: the others' entries wait for it, but not for ever.
+#[test]
+fn what_waits_is_bounded() {
+    let mut ledger = Ledger::new(Config::default());
+    for n in 0..1_000_000u64 {
+        let at = n * MS / 100;
+        ledger.fold(&[Entry { at, item: n, party: CLIENT, what: Attempted }]);
+    }
+    let attempted = ledger.account().attempted;
+    assert!((400_000..1_000_000).contains(&attempted), "{attempted}");
+    ledger.fold(&[Entry { at: 1, item: 5, party: 1, what: Completed }]);
+    let account = ledger.finish(60 * SECOND);
+    assert_eq!((account.attempted, account.late, account.completed), (1_000_000, 1, 1));
+}
+
 #[test]
 fn an_item_that_nobody_asked_for_is_told_of_once_the_slack_is_over() {
     let mut ledger = Ledger::new(Config::default());
     ledger.fold(&entries(1, &[(0, 1, Assigned)]));
-    ledger.fold(&entries(2, &[(10_000, CLIENT, Attempted)]));
+    ledger.reach(SECOND);
+    assert_eq!((ledger.account().unexpected, ledger.account().open), (0, 1));
+    ledger.reach(SECOND + MS);
     assert_eq!((ledger.account().unexpected, ledger.account().open), (1, 0));
 }
 
@@ -229,6 +248,7 @@ fn a_million_open_items_take_less_than_200_megabytes() {
     let highest = std::cell::Cell::new(0);
     let mut fold = |entries: &[Entry]| {
         ledger.fold(entries);
+        ledger.reach(entries.iter().map(|entry| entry.at).max().unwrap_or_default());
         highest.set(highest.get().max(ledger.bytes()));
     };
     let story = [(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (3, 1, Completed)];
@@ -260,8 +280,10 @@ fn what_is_closed_is_forgotten_but_for_the_latest() {
         let at = |ms: u64| (item + ms) * MS / 10;
         let lines = story.map(|(ms, party, what)| Entry { at: at(ms), item, party, what });
         ledger.fold(&lines);
+        ledger.reach(at(0));
     }
     let end = jobs / 10 + 60_000;
+    ledger.reach(end * MS);
     ledger.fold(&entries(jobs - 1, &[(end, 1, Completed)]));
     ledger.fold(&entries(5, &[(end, 1, Completed)]));
     let account = ledger.finish(end * MS + 60 * SECOND);
@@ -371,6 +393,8 @@ fn play(config: Config, mut all: Vec<Entry>, behind: [u64; 3]) -> Account {
             let batch: Vec<Entry> = all.iter().filter(told).copied().collect();
             ledger.fold(&batch);
         }
+        let upto = behind.iter().map(|behind| (now + 1).saturating_sub(*behind) * turn).min();
+        ledger.reach(upto.unwrap_or_default());
     }
     ledger.finish(end + 60 * SECOND)
 }

@@ -178,7 +178,8 @@ impl Shard {
             }
         }
         let now = self.course.clock.now();
-        self.parts.desk.tell.flush();
+        // Nothing more comes.
+        self.parts.desk.tell.flush(Nanos::MAX);
         self.parts.sampler.close();
         let Desk { recorder, tell, .. } = self.parts.desk;
         tell.say(Parcel::Intervals(recorder.finish(now)));
@@ -282,7 +283,7 @@ impl Shard {
         desk.recorder.gauge(Gauge::Journeys, desk.under_way, now);
         self.selfwatch.tell(&mut desk.recorder, now);
         let intervals = desk.recorder.intervals(now);
-        desk.tell.flush();
+        desk.tell.flush(now);
         self.parts.sampler.hand_over();
         desk.tell.say(Parcel::UnderWay { shard: self.parts.number, journeys: desk.under_way });
         if !intervals.is_empty() {
