@@ -60,6 +60,7 @@ impl Books {
             + self.deliveries.bytes()
     }
 
+    /// One mark of an item that is known.
     pub fn apply(&mut self, key: u64, item: &mut Item, at: Nanos, party: u32, what: Mark) {
         use ViolationKind as Kind;
         match what {
