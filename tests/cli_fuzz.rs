@@ -32,6 +32,15 @@ fn a_mistake_is_told(#[case] arguments: &[&str], #[case] words: &str) {
     assert!(done.err.contains(words), "{}", done.err);
 }
 
+/// A table of what was tried would have nothing in it.
+#[test]
+fn a_hub_that_is_not_there_is_told_so() {
+    let done = fuzz(&["ws://127.0.0.1:1", "--protocol", "qi", "--cases", "5"]).ends_with(3);
+    let said = done.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(said.contains("nothing listens at 127.0.0.1:1") && said.contains("is this its address?"), "{}", done.out);
+    assert!(!said.contains("at every moment"), "{}", done.out);
+}
+
 /// One JSON object a line, with what the hub will have said still open, and the same whatever `-j`.
 #[rstest]
 fn cases_are_printed_without_a_hub(#[values("qi", "emprops")] protocol: &str) {

@@ -33,7 +33,7 @@ pub struct Outcome {
     oracles: BTreeMap<String, Oracle>,
     cells: HashMap<Cell, u64>,
     causes: BTreeMap<Cause, Group>,
-    obstacles: BTreeMap<(String, String), u64>,
+    obstacles: BTreeMap<(String, String, bool), u64>,
     mistakes: Vec<ScenarioReport>,
     pub ended: Option<String>,
 }
@@ -180,7 +180,12 @@ impl Outcome {
             cases: self.cells.get(cell).copied().unwrap_or(0),
         });
         let obstacles = self.obstacles.into_iter();
-        let obstacles = obstacles.map(|((step, message), cases)| fuzzed::Obstacle { step, message, cases });
+        let obstacles = obstacles.map(|((step, message, unreachable), cases)| fuzzed::Obstacle {
+            step,
+            message,
+            unreachable,
+            cases,
+        });
         let mut fuzzed = Fuzzed {
             seed: campaign.plan.seed,
             cases: self.cases,
@@ -227,10 +232,13 @@ pub fn number(id: &str) -> Option<u64> {
     id.rsplit_once("/case-")?.1.parse().ok()
 }
 
-/// The step that could not be passed, or what the target would have to have for that.
-fn obstacle(report: &ScenarioReport) -> Option<(String, String)> {
+/// The step that could not be passed, or what the target would have to have for that; and whether nobody was there.
+fn obstacle(report: &ScenarioReport) -> Option<(String, String, bool)> {
     match &report.cause {
-        Some(cause) => Some((cause.step.clone(), cause.message.clone())),
-        None => Some((report.unmet.first()?.clone(), "the target has none: give it with --set NAME=VALUE".to_owned())),
+        Some(cause) => Some((cause.step.clone(), cause.message.clone(), cause.unreachable)),
+        None => {
+            let lacks = "the target has none: give it with --set NAME=VALUE".to_owned();
+            Some((report.unmet.first()?.clone(), lacks, false))
+        }
     }
 }

@@ -58,6 +58,8 @@ pub struct Finding {
 pub struct Obstacle {
     pub step: String,
     pub message: String,
+    /// Nobody was there.
+    pub unreachable: bool,
     pub cases: u64,
 }
 

@@ -46,6 +46,8 @@ const ALIKE_IN_FULL: usize = 2;
 const NAMES: usize = 12;
 /// The least time that a waiting step may have had left before the machine is suspected of being too slow.
 const SLIM: std::time::Duration = std::time::Duration::from_millis(250);
+/// What to do where no connection comes about.
+const NOBODY_THERE: &str = "Is it running, and is this its address? Try the address with any other WebSocket client.";
 /// A text that is shown whole or not at all past this many characters: frames, mostly.
 const LONG: usize = 400;
 
@@ -258,10 +260,7 @@ impl Page<'_> {
                     printable(&self.options.target)
                 ),
             );
-            self.wrapped(
-                "  ",
-                "Is it running, and is this its address? Try the address with any other WebSocket client.",
-            );
+            self.wrapped("  ", NOBODY_THERE);
             return;
         }
         let what = if cause.at_once { "could not start" } else { "could not go on" };

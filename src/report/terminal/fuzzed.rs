@@ -110,7 +110,11 @@ impl Page<'_> {
                 self.field("", &format!("{} `{step}`: {message}", obstacle.cases));
             }
         }
-        self.table(fuzzed);
+        if fuzzed.decided > 0 {
+            self.table(fuzzed);
+        } else if fuzzed.obstacles.iter().any(|obstacle| obstacle.unreachable) {
+            self.wrapped("  ", super::NOBODY_THERE);
+        }
     }
 
     /// Messages by oddities: at how many moments each was said.
