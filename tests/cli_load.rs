@@ -1,5 +1,9 @@
 //! `hubproof load`: mistakes, every ready plan, interruptions, and a hub that goes away.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
+use openmetrics_parser::PrometheusValue;
 use rstest::rstest;
 use serde_json::Value;
 
@@ -101,6 +105,19 @@ fn ctrl_c_once_drains_and_reports() {
     assert!(done.err.contains("draining"), "{}", done.err);
 }
 
+/// The samples of a family that tell of one thing, together.
+fn sum_of(text: &str, family: &str, what: &str) -> f64 {
+    let read = openmetrics_parser::prometheus::parse_prometheus(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let value = |value: &PrometheusValue| match value {
+        PrometheusValue::Counter(counter) => counter.value.as_f64(),
+        PrometheusValue::Gauge(gauge) => gauge.as_f64(),
+        other => panic!("{other:?}"),
+    };
+    let samples = read.families.get(family).into_iter().flat_map(|family| family.iter_samples());
+    let told = samples.filter(|sample| sample.get_labelset().unwrap().get_label_value("what") == Some(what));
+    told.map(|sample| value(&sample.value)).sum()
+}
+
 /// What Prometheus would fetch while the run goes on, read by a strict parser of its format.
 #[test]
 #[cfg(unix)]
@@ -109,7 +126,7 @@ fn metrics_are_served_while_it_goes_on() {
         [
             "load",
             "--protocol",
-            "qi",
+            "emprops",
             "--metrics",
             "127.0.0.1:0",
             "--duration",
@@ -123,20 +140,20 @@ fn metrics_are_served_while_it_goes_on() {
     );
     let said = run.says("measured\n");
     let url = said.lines().find_map(|line| line.strip_prefix("metrics on ")).unwrap();
-    let mut answer = ureq::get(url).call().unwrap();
-    assert_eq!(answer.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
-    let text = answer.body_mut().read_to_string().unwrap();
-    let read =
-        openmetrics_parser::prometheus::parse_prometheus(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
-    let messages = read.families["hubproof_messages_total"].iter_samples();
-    let sent: f64 = messages
-        .filter(|sample| sample.get_labelset().unwrap().get_label_value("what") == Some("sent"))
-        .map(|sample| match &sample.value {
-            openmetrics_parser::PrometheusValue::Counter(counter) => counter.value.as_f64(),
-            other => panic!("{other:?}"),
-        })
-        .sum();
-    assert!(sent > 0.0 && read.families.contains_key("hubproof_message_seconds"), "{text}");
+    let begun = Instant::now();
+    // The ledger is told of each second when it is over, and goes on while the run does.
+    let text = loop {
+        let mut answer = ureq::get(url).call().unwrap();
+        assert_eq!(answer.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+        let text = answer.body_mut().read_to_string().unwrap();
+        if sum_of(&text, "hubproof_ledger", "completed") > 0.0 {
+            break text;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{text}");
+        thread::sleep(Duration::from_millis(50));
+    };
+    assert!(sum_of(&text, "hubproof_messages_total", "sent") > 0.0, "{text}");
+    assert!(text.contains("hubproof_message_seconds"), "{text}");
     let elsewhere = ureq::get(url.replace("/metrics", "/other")).call();
     assert!(matches!(elsewhere, Err(ureq::Error::StatusCode(404))), "{elsewhere:?}");
     run.signal("INT");

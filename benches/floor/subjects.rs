@@ -19,7 +19,7 @@ pub struct Task {
 }
 
 /// Round trips before those that count: then the ledger remembers as many items as it ever does, and forgets as many as come.
-pub const WARM_UP: u64 = 300_000;
+pub const WARM_UP: u64 = hubproof::load::ledger::CLOSED_KEPT as u64;
 
 /// Nanoseconds of CPU per round trip.
 pub fn measure(subject: &str, task: &Task) -> f64 {

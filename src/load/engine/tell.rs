@@ -57,8 +57,7 @@ impl Tell {
 
     /// Tells what has been noted so far, of the time before `upto` and perhaps of that moment.
     pub fn flush(&mut self, upto: Nanos) {
-        let entries = std::mem::take(&mut self.entries);
-        self.entries.reserve_exact(if entries.is_empty() { 0 } else { BATCH });
+        let entries = std::mem::replace(&mut self.entries, Vec::with_capacity(BATCH));
         let like = Names::like(&self.names);
         let names = std::mem::replace(&mut self.names, like);
         self.say(Parcel::Entries { shard: self.shard, entries, names, upto });

@@ -51,15 +51,18 @@ impl Ledger {
     pub fn fold(&mut self, entries: &[Entry]) {
         self.pending.extend_from_slice(entries);
         if self.pending.len() > MOST_PENDING {
-            self.pending.sort_by_key(|entry| entry.at);
-            self.settle(self.pending[self.pending.len() / 2].at);
+            self.sort();
+            self.settle(self.pending.len() / 2);
         }
     }
 
     /// Every shard has told what it had to tell before `upto`.
     pub fn reach(&mut self, upto: Nanos) {
-        if upto > self.settled {
-            self.settle(upto);
+        if upto >= self.settled {
+            self.sort();
+            self.settle(self.pending.partition_point(|entry| entry.at < upto));
+            self.settled = upto;
+            self.expose(upto);
         }
     }
 
@@ -75,8 +78,7 @@ impl Ledger {
 
     /// The run has ended at `now`: what is still open is lost, unfinished or unanswered.
     pub fn finish(mut self, now: Nanos) -> Account {
-        self.settle(Nanos::MAX);
-        self.expose(Nanos::MAX);
+        self.reach(Nanos::MAX);
         let rested = now.saturating_sub(self.books.moved) >= self.books.config.quiet;
         let mut open: Vec<u64> = self.items.iter().filter(|(_, item)| !item.is_closed()).map(|(key, _)| key).collect();
         open.sort_unstable();
@@ -112,10 +114,13 @@ impl Ledger {
             + self.pending.capacity() * size_of::<Entry>()
     }
 
-    fn settle(&mut self, upto: Nanos) {
-        // Stable, so that equal times of one batch keep their order.
+    /// Stable, so that equal times of one batch keep their order.
+    fn sort(&mut self) {
         self.pending.sort_by_key(|entry| entry.at);
-        let ripe = self.pending.partition_point(|entry| entry.at < upto);
+    }
+
+    /// Accounts for so many of those that wait, which are sorted.
+    fn settle(&mut self, ripe: usize) {
         let mut pending = std::mem::take(&mut self.pending);
         for (number, entry) in pending[..ripe].iter().enumerate() {
             if number % AHEAD == 0 {
@@ -128,8 +133,6 @@ impl Ledger {
         }
         pending.drain(..ripe);
         self.pending = pending;
-        self.settled = self.settled.max(upto);
-        self.expose(self.settled);
     }
 
     /// Touches what the next entries are about, and what will be forgotten in its turn: where all of it is looked for at once,
@@ -279,10 +282,10 @@ impl Ledger {
         self.closed.push_back(key);
         if self.closed.len() > CLOSED_KEPT
             && let Some(oldest) = self.closed.pop_front()
-            && let Some(mut item) = self.items.get(oldest).filter(Item::is_closed)
+            && let Some(place) = self.items.find(oldest).filter(|place| self.items[*place].is_closed())
         {
+            self.books.histories.forget(&mut self.items[place].history);
             self.items.remove(oldest);
-            self.books.histories.forget(&mut item.history);
         }
     }
 }

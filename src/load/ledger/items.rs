@@ -72,12 +72,11 @@ impl Items {
         place
     }
 
-    pub fn remove(&mut self, key: u64) -> Option<Item> {
+    pub fn remove(&mut self, key: u64) {
         let (hash, chunks) = (hash(key), &self.chunks);
-        let found = self.places[part(hash)].find_entry(hash, |place| chunks.at(*place).key == key);
-        let (place, _) = found.ok()?.remove();
-        self.free.push(place);
-        Some(self[place])
+        if let Ok(found) = self.places[part(hash)].find_entry(hash, |place| chunks.at(*place).key == key) {
+            self.free.push(found.remove().0);
+        }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (u64, &Item)> {

@@ -201,12 +201,13 @@ fn what_comes_when_later_things_are_accounted_for_is_counted_as_late() {
 }
 
 /// A shard that tells nothing for long: the others' entries wait for it, but not for ever.
-#[test]
-fn what_waits_is_bounded() {
+#[rstest]
+#[case::one_after_the_other(MS / 100)]
+#[case::all_at_once(0)]
+fn what_waits_is_bounded(#[case] apart: Nanos) {
     let mut ledger = Ledger::new(Config::default());
     for n in 0..1_000_000u64 {
-        let at = n * MS / 100;
-        ledger.fold(&[Entry { at, item: n, party: CLIENT, what: Attempted }]);
+        ledger.fold(&[Entry { at: MS + n * apart, item: n, party: CLIENT, what: Attempted }]);
     }
     let attempted = ledger.account().attempted;
     assert!((400_000..1_000_000).contains(&attempted), "{attempted}");
