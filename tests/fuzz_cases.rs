@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hubproof::event::Verdict;
-use hubproof::fuzz::case::{Oddity, Placement};
+use hubproof::fuzz::case::{Cell, Oddity, Placement};
 use hubproof::fuzz::framing::Framing;
 use hubproof::fuzz::material::Material;
 use hubproof::fuzz::payload::Class;
@@ -183,4 +183,19 @@ fn a_walk_puts_no_name_where_a_form_is_asked_for() {
         named.extend(name.captures_iter(&text).map(|found| found[1].to_owned()));
     }
     assert!(named.contains("job_id") && !named.contains("estimated_completion"), "{named:?}");
+}
+
+/// What few dice make a case of, such as the one name of many that is answered, comes as often as what all do.
+#[test]
+fn what_is_rare_to_make_comes_as_often() {
+    let cases = Cases::new("emprops", 1, &|name| ["worker_heartbeat", "submit_job"].contains(&name));
+    let rare = |cell: &Cell| cell.placement == Placement::Kept && cell.oddity.name().starts_with("wrong");
+    let rare: Vec<u64> =
+        (0..).zip(&cases.plan.cells).filter(|(_, cell)| rare(cell)).map(|(number, _)| number).collect();
+    assert!(rare.len() >= 3, "{rare:?}");
+    for cell in rare {
+        let numbers = (0..24).map(|round| cell + round * cases.len());
+        let made = numbers.filter(|number| cases.plan.case(&cases.protocol.material, *number).is_some()).count();
+        assert!(made >= 20, "{:?}: {made} of 24", cases.plan.cells[cell as usize]);
+    }
 }

@@ -1,4 +1,5 @@
-//! The echo server: one thread, epoll, nothing but reading and writing back.
+//! The echo server: one thread, epoll, nothing but reading and writing back. It never sleeps: whoever sends pays for waking
+//! a receiver on the same machine, and who is a little slower would do so more often.
 
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
@@ -28,7 +29,7 @@ pub fn serve(raw: bool) -> ! {
     let mut scratch = vec![0; 64 << 10];
     let mut out = Vec::new();
     loop {
-        epoll.wait(|epoll, token| {
+        epoll.poll(|epoll, token| {
             if token == 0 {
                 let (stream, _) = listener.accept().unwrap();
                 stream.set_nodelay(true).unwrap();

@@ -3,7 +3,7 @@
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::{ClockId, Timespec, clock_gettime};
 
 /// 200 bytes of JSON, as job queues say them. The number after `id` is what an answer is known by.
 pub const MESSAGE: &str = r#"{"type":"echo","id":"00000000-0000","priority":50,"payload":{"service":"comfyui","model":"sd15","prompt":"a lighthouse on a cliff in the evening, oil on canvas","steps":20,"seed":123456789,"scale":7.5}}"#;
@@ -26,9 +26,18 @@ impl Epoll {
     }
 
     /// Waits for readable sources and hands each one's token on.
-    pub fn wait(&mut self, mut ready: impl FnMut(&Self, u64)) {
+    pub fn wait(&mut self, ready: impl FnMut(&Self, u64)) {
+        self.look(None, ready);
+    }
+
+    /// The same with those that are readable already.
+    pub fn poll(&mut self, ready: impl FnMut(&Self, u64)) {
+        self.look(Some(&Timespec::default()), ready);
+    }
+
+    fn look(&mut self, patience: Option<&Timespec>, mut ready: impl FnMut(&Self, u64)) {
         self.events.clear();
-        epoll::wait(&self.fd, rustix::buffer::spare_capacity(&mut self.events), None).unwrap();
+        epoll::wait(&self.fd, rustix::buffer::spare_capacity(&mut self.events), patience).unwrap();
         for index in 0..self.events.len() {
             let token = self.events[index].data.u64();
             ready(self, token);

@@ -12,6 +12,9 @@ use super::mutation::Mutation;
 use super::seed::Dice;
 use super::walk;
 
+/// Dice are cast so often for a case. A cell that they rarely make one of, but do, should come as often as others.
+const CASTS: usize = 64;
+
 /// All cells of a protocol that something can be made of, in the order in which they are played: shuffled by the seed.
 pub struct Plan {
     pub seed: u64,
@@ -84,14 +87,17 @@ impl Plan {
     pub fn case(&self, material: &Material, number: u64) -> Option<Case> {
         let cell = self.cell(number)?;
         let scenes = self.scenes.get(&(cell.message, cell.placement))?;
-        made(material, cell, scenes, &self.ground, number, &mut Dice::of(self.seed, number))
+        let mut dice = Dice::of(self.seed, number);
+        (0..CASTS).find_map(|_| made(material, cell, scenes, &self.ground, number, &mut dice))
     }
 
     /// Where the case of a number says many things, each of them as a case of its own.
     pub fn singles(&self, material: &Material, number: u64) -> Vec<Case> {
         let Some(cell) = self.cell(number) else { return Vec::new() };
         let scenes = self.scenes.get(&(cell.message, cell.placement)).map_or(&[][..], Vec::as_slice);
-        case::singles(material, cell, scenes, number, &mut Dice::of(self.seed, number))
+        let mut dice = Dice::of(self.seed, number);
+        let mut casts = (0..CASTS).map(|_| case::singles(material, cell, scenes, number, &mut dice));
+        casts.find(|cases| !cases.is_empty()).unwrap_or_default()
     }
 }
 

@@ -11,7 +11,7 @@
 //! schedule    when things are due: absolute times from a rate and a seed
 //! ledger      what became of every item
 //! port        what a virtual client may do, and what happens to it: the seam to sockets, clocks and measurement
-//! measure     histograms, counts and levels by the second
+//! measure     histograms, counts and levels by the second;  reused: the lists that they, and the ledger's entries, come in
 //! scan, recognise   members of a frame and the message it is, from its raw text
 //! template    messages as bytes and slots
 //! program     a plan prepared for a target: flat lists of operations;  lint: what of it is more than a slot
@@ -35,6 +35,7 @@ pub mod port;
 pub mod program;
 pub mod recognise;
 pub mod report;
+pub mod reused;
 pub mod scan;
 pub mod schedule;
 pub mod search;

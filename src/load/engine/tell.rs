@@ -5,6 +5,7 @@ use std::sync::mpsc::SyncSender;
 use crate::load::Nanos;
 use crate::load::ledger::{Called, Entry, Names};
 use crate::load::measure::Tally;
+use crate::load::reused::Reused;
 
 /// Entries that are told together.
 const BATCH: usize = 1024;
@@ -17,7 +18,7 @@ pub enum Parcel {
     /// What a shard has noted since it told last, and what that is called: now it has told everything before `upto`.
     Entries {
         shard: usize,
-        entries: Vec<Entry>,
+        entries: Reused<Entry>,
         names: Names,
         upto: Nanos,
     },
@@ -34,13 +35,13 @@ pub enum Parcel {
 pub struct Tell {
     shard: usize,
     to: SyncSender<Parcel>,
-    entries: Vec<Entry>,
+    entries: Reused<Entry>,
     names: Names,
 }
 
 impl Tell {
     pub fn new(shard: usize, to: SyncSender<Parcel>) -> Self {
-        Self { shard, to, entries: Vec::new(), names: Names::default() }
+        Self { shard, to, entries: Reused::default(), names: Names::default() }
     }
 
     /// Each is as late as those before it, or later.
@@ -57,9 +58,7 @@ impl Tell {
 
     /// Tells what has been noted so far, of the time before `upto` and perhaps of that moment.
     pub fn flush(&mut self, upto: Nanos) {
-        let entries = std::mem::replace(&mut self.entries, Vec::with_capacity(BATCH));
-        let like = Names::like(&self.names);
-        let names = std::mem::replace(&mut self.names, like);
+        let (entries, names) = (self.entries.take(), self.names.take());
         self.say(Parcel::Entries { shard: self.shard, entries, names, upto });
     }
 

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::recent::Mixing;
+use crate::load::reused::Reused;
 
 /// Bytes of items' names that are kept, if there are as many.
 const KEPT: usize = 8 << 20;
@@ -24,16 +25,16 @@ pub enum Called {
 /// Names on their way to the ledger: those of items end to end, each a key, a length, a name.
 #[derive(Debug, Default)]
 pub struct Names {
-    items: Vec<u8>,
+    items: Reused<u8>,
     parties: Vec<(u32, Box<[u8]>)>,
 }
 
 const HEAD: usize = 9;
 
 impl Names {
-    /// With room for as many bytes of items' names as there were before.
-    pub fn like(before: &Self) -> Self {
-        Self { items: Vec::with_capacity(before.items.len()), parties: Vec::new() }
+    /// Gives those that are there, and goes on without.
+    pub fn take(&mut self) -> Self {
+        Self { items: self.items.take(), parties: std::mem::take(&mut self.parties) }
     }
 
     pub fn push(&mut self, called: Called, name: &[u8]) {
@@ -70,7 +71,7 @@ impl Names {
 #[derive(Default)]
 pub(super) struct Known {
     /// As they came, the latest last.
-    items: VecDeque<Vec<u8>>,
+    items: VecDeque<Reused<u8>>,
     /// Bytes that these take.
     size: usize,
     parties: HashMap<u32, Box<str>, Mixing>,
@@ -87,7 +88,9 @@ impl Known {
             self.size += names.items.capacity();
             self.items.push_back(names.items);
         }
-        while let Some(oldest) = self.items.front().map(Vec::capacity).filter(|oldest| self.size - oldest >= KEPT) {
+        while let Some(oldest) =
+            self.items.front().map(|items| items.capacity()).filter(|oldest| self.size - oldest >= KEPT)
+        {
             self.size -= oldest;
             self.items.pop_front();
         }

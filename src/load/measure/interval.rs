@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::histogram::{Compact, HIGHEST};
 use super::layout::Gauge;
 use crate::load::Nanos;
+use crate::load::reused::Reused;
 
 /// What the generator is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,7 +104,7 @@ pub struct Interval<T = Vec<Compact>> {
 }
 
 /// What one shard has noted in an interval: its times become histograms when all shards have told theirs.
-pub type Tally = Interval<Vec<Sample>>;
+pub type Tally = Interval<Reused<Sample>>;
 
 impl<T> Interval<T> {
     /// How long it is, in seconds.
@@ -133,7 +134,7 @@ impl<T> Interval<T> {
     }
 }
 
-impl Interval<Vec<Vec<Sample>>> {
+impl Interval<Vec<Reused<Sample>>> {
     /// Takes in what another shard did in the same time: levels add up, and of a core the higher tale is believed.
     pub fn beside(&mut self, other: Tally) {
         self.sum(&other);

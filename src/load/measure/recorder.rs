@@ -6,6 +6,7 @@ use super::layout::{
     Count, ErrorKind, Gauge, JourneyCount, Layout, MessageCount, MessageTime, RunCount, RunTime, Timing,
 };
 use crate::load::Nanos;
+use crate::load::reused::Reused;
 
 /// Records of one shard. Messages and journeys are indexes into [`super::Names`]; a wrong one is a panic, since it is a mistake of
 /// the plan's compiler. Times of one recorder come in order; what comes late is counted into the open interval.
@@ -16,7 +17,7 @@ pub struct Recorder {
     /// Samples due before are in no total; during the warm-up itself they are shown.
     due_from: Nanos,
     /// Histograms are made of them elsewhere: a second that ends must not hold up what is due in the next.
-    samples: Vec<Sample>,
+    samples: Reused<Sample>,
     counts: Vec<u64>,
     gauges: [Level; Gauge::ALL.len()],
     cores: Vec<Core>,
@@ -31,7 +32,7 @@ impl Recorder {
             phases,
             from: 0,
             due_from: 0,
-            samples: Vec::new(),
+            samples: Reused::default(),
             counts: vec![0; counts],
             gauges: Default::default(),
             cores: Vec::new(),
@@ -199,8 +200,6 @@ impl Recorder {
     }
 
     fn close(&mut self, to: Nanos) {
-        // The next interval will have about as many.
-        let samples = Vec::with_capacity(self.samples.len());
         let counts = vec![0; self.counts.len()];
         // A level stays where it is until it is told anew.
         let kept = self.gauges.map(|level| Level { last: level.last, highest: level.last });
@@ -208,7 +207,7 @@ impl Recorder {
             from: self.from,
             to,
             phase: self.phases.of(self.from, to),
-            timings: std::mem::replace(&mut self.samples, samples),
+            timings: self.samples.take(),
             counts: std::mem::replace(&mut self.counts, counts),
             gauges: std::mem::replace(&mut self.gauges, kept),
             cores: std::mem::take(&mut self.cores),

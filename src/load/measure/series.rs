@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::histogram::{Compact, Dense, Press, dense};
 use super::interval::{Interval, Phase, Sample, Tally};
 use super::layout::{Count, Layout, Timing};
+use crate::load::reused::Reused;
 use crate::load::{Nanos, SECOND};
 
 /// More intervals are not kept: each pair becomes one of twice the length, so that a long run has a coarser series rather
@@ -16,7 +17,7 @@ pub struct Series {
     pub layout: Layout,
     shards: usize,
     /// Intervals that some shard has still to tell, with the samples of each that has.
-    awaited: VecDeque<Interval<Vec<Vec<Sample>>>>,
+    awaited: VecDeque<Interval<Vec<Reused<Sample>>>>,
     intervals: Vec<Interval>,
     total: Total,
     /// Where the times of one interval are sorted, and made compact.
@@ -95,7 +96,7 @@ impl Series {
     fn shift(&mut self) {
         let Some(awaited) = self.awaited.pop_front() else { return };
         let (mut interval, samples) = awaited.with(Vec::new());
-        for sample in samples.into_iter().flatten() {
+        for sample in samples.iter().flat_map(|samples| samples.iter()) {
             let histogram = self.timings[sample.timing()].get_or_insert_with(|| Box::new(dense()));
             histogram.saturating_record(sample.took());
         }

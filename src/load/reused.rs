@@ -1,0 +1,74 @@
+//! Lists that one thread fills and another reads, over and over: each goes back to where it came from, so that a run does
+//! not ask the system for its memory anew each second, which costs more than what the list is for.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// More lists than these do not wait to be used again: a moment in which there were many should not cost for ever.
+const KEPT: usize = 16;
+
+/// A list that is kept for its like when it is dropped.
+#[derive(Debug)]
+pub struct Reused<T> {
+    list: Vec<T>,
+    /// Empty ones, with the room that they had.
+    spare: Arc<Mutex<Vec<Vec<T>>>>,
+}
+
+impl<T> Default for Reused<T> {
+    fn default() -> Self {
+        Self { list: Vec::new(), spare: Arc::default() }
+    }
+}
+
+impl<T> Reused<T> {
+    /// Gives what is in it, and goes on with an empty list, which has room for as many.
+    pub fn take(&mut self) -> Self {
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let next = spare.unwrap_or_else(|| Vec::with_capacity(self.list.len()));
+        Self { list: std::mem::replace(&mut self.list, next), spare: Arc::clone(&self.spare) }
+    }
+}
+
+impl<T> Drop for Reused<T> {
+    fn drop(&mut self) {
+        self.list.clear();
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.len() < KEPT {
+            spare.push(std::mem::take(&mut self.list));
+        }
+    }
+}
+
+impl<T> Deref for Reused<T> {
+    type Target = Vec<T>;
+
+    fn deref(&self) -> &Vec<T> {
+        &self.list
+    }
+}
+
+impl<T> DerefMut for Reused<T> {
+    fn deref_mut(&mut self) -> &mut Vec<T> {
+        &mut self.list
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_that_was_read_is_filled_again() {
+        let mut lists = Reused::default();
+        lists.extend(0..100);
+        let first = lists.take();
+        let (room, place) = (first.capacity(), first.as_ptr());
+        lists.push(100);
+        let second = lists.take();
+        assert_eq!((first.len(), second.as_slice(), lists.as_slice()), (100, &[100][..], &[][..]));
+        drop(first);
+        drop(lists.take());
+        assert_eq!((lists.len(), lists.capacity(), lists.as_ptr()), (0, room, place));
+    }
+}
