@@ -28,7 +28,7 @@ fn shards() -> u64 {
 #[case::garbage_bytes(Habit::GarbageBytes, "errors.protocol")]
 #[case::no_utf8(Habit::NoUtf8, "errors.protocol")]
 #[case::garbage_text(Habit::GarbageText, "errors.invalid")]
-#[case::echo(Habit::Echo, "errors.invalid")]
+#[case::echo(Habit::Echo, "frames.undocumented")]
 #[case::deep(Habit::Deep, "errors.invalid")]
 #[case::shreds(Habit::Shreds, "session.failed")]
 #[case::flood(Habit::Flood, "session.failed")]
@@ -48,6 +48,23 @@ fn whatever_a_hub_pours_out(#[case] habit: Habit, #[case] counted: &str) {
     assert!(report["counts"][counted]["whole_run"].as_u64() > Some(0), "{}", report["counts"]);
     assert!(done.took < LONGEST, "{:?}", done.took);
     assert!(done.peak.map_or(!cfg!(target_os = "linux"), |peak| peak < most_memory()), "{:?} MiB", done.peak);
+}
+
+/// A hub may say more than the document has: that is counted, and no error.
+#[test]
+fn what_the_document_does_not_have_is_no_error() {
+    let hub = HostileHub::start(Habit::Unrelated, r#"{"news":"of nobody"}"#);
+    let arguments = ["load", &hub.url(), "--protocol", "qi", "--plan", "sessions", "--rate", "40", "--validate", "all"];
+    let numbers = ["--warm-up", "0s", "--duration", "2s", "--drain", "1s", "--ramp", "100ms", "--report", "json=-"];
+    let done = hubproof(arguments.into_iter().chain(numbers)).ends_with(3);
+    let report: Value = serde_json::from_str(&done.out).unwrap();
+    let count = |name: &str| report["counts"][name]["whole_run"].as_u64().unwrap_or(0);
+    assert!(count("frames.undocumented") > 0 && count("errors.invalid") == 0, "{}", report["counts"]);
+    let validated = report["run"]["facts"]["validated"].as_str().unwrap();
+    assert!(
+        validated.contains(", 0 invalid, ") && validated.ends_with("of no kind that the protocol has"),
+        "{validated}"
+    );
 }
 
 /// On each of twenty connections less waits than one of them may leave unread, and on all together more than all may.

@@ -68,7 +68,7 @@ pub struct UnknownName {
 }
 
 /// The subjects beside messages and journeys.
-const SUBJECTS: [&str; 4] = ["schedule", "errors", "ledger", "levels"];
+const SUBJECTS: [&str; 5] = ["schedule", "frames", "errors", "ledger", "levels"];
 const STATS: &str = "p50, p90, p99, p99.9 (any percentile), min, mean, max, count";
 
 impl Metric {
@@ -222,6 +222,7 @@ fn kinds(subject: &str, layout: &Layout) -> Vec<(&'static str, Metric)> {
             kinds.extend(RunTime::ALL.iter().map(|kind| (kind.name(), time(Timing::Run(*kind)))));
             kinds.extend(RunCount::ALL.iter().map(|kind| (kind.name(), Metric::Count(Count::Run(*kind)))));
         }
+        "frames" => kinds.push(("undocumented", Metric::Count(Count::Undocumented))),
         "errors" => {
             kinds.push(("total", Metric::Errors));
             kinds.extend(ErrorKind::ALL.iter().map(|kind| (kind.name(), Metric::Count(Count::Error(*kind)))));

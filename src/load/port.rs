@@ -89,8 +89,10 @@ pub enum Trouble {
     Refused(MessageId),
     /// A connection that was not meant to end.
     Ended(End),
-    /// A frame that is no message of the protocol.
-    Unknown,
+    /// A frame that is no JSON object, and no message of the pack.
+    NoObject,
+    /// An object of no kind that the pack has, as a hub may send beside what it must.
+    Undocumented,
     /// What came has no member that a later step needs.
     Unusable(MessageId),
     /// A hook failed.

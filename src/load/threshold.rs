@@ -263,7 +263,7 @@ mod tests {
     #[case::subject(
         "submit_jobb.response.p99 < 50ms",
         "submit_jobb",
-        "did you mean `submit_job`? there is submit_job, claim_job, announce, jobs, schedule, errors, ledger, levels"
+        "did you mean `submit_job`? there is submit_job, claim_job, announce, jobs, schedule, frames, errors, ledger, levels"
     )]
     #[case::kind(
         "submit_job.reply.p99 < 50ms",

@@ -232,10 +232,12 @@ impl Place<'_> {
                 Validate::Sample(share) => format!("{} % of what came", share * 100.0),
                 _ => "all that came".to_owned(),
             };
-            let skipped = if checked.skipped > 0 { format!(", {} skipped", checked.skipped) } else { String::new() };
+            let some = |number: u64, what: &str| if number > 0 { format!(", {number} {what}") } else { String::new() };
+            let (skipped, undocumented) =
+                (some(checked.skipped, "skipped"), some(checked.undocumented, "of no kind that the protocol has"));
             facts.push((
                 "validated".to_owned(),
-                format!("{share}: {} messages, {} invalid{skipped}", checked.checked, checked.invalid),
+                format!("{share}: {} messages, {} invalid{undocumented}{skipped}", checked.checked, checked.invalid),
             ));
             if !checked.complaints.is_empty() {
                 let complaints =

@@ -6,20 +6,19 @@ use crate::load::Nanos;
 use crate::load::port::{Port, Trouble};
 use crate::load::program::{Lookup, Measured, MessageId, Op, Role, Slot, Wanted};
 use crate::load::recognise::hold;
-use crate::load::scan::{Found, same};
+use crate::load::scan::{Found, NotJson, same};
 use crate::load::template::Source;
 
 impl Client {
     pub(super) fn hear(&mut self, role: &Role, now: Nanos, bytes: &[u8], port: &mut impl Port) {
         let recognised = role.common.recogniser.recognise(bytes);
-        let message = recognised.ok().flatten();
-        port.received(message, now, bytes.len());
-        let Some(message) = message else {
+        port.received(recognised.ok().flatten(), now, bytes.len());
+        let message = match recognised {
+            Ok(Some(message)) => message,
             // Where the pack has no messages, nothing can be said of any.
-            if !role.lookups.is_empty() {
-                port.trouble(Trouble::Unknown, now);
-            }
-            return;
+            _ if role.lookups.is_empty() => return,
+            Ok(None) if bytes.trim_ascii_start().starts_with(b"{") => return port.trouble(Trouble::Undocumented, now),
+            Ok(None) | Err(NotJson) => return port.trouble(Trouble::NoObject, now),
         };
         if !matches!(self.life, Life::Opening | Life::Joined) {
             return;

@@ -56,6 +56,8 @@ pub struct Sampler {
 pub struct Checked {
     pub checked: u64,
     pub invalid: u64,
+    /// Of no kind that the pack has, so nothing says what they should be like.
+    pub undocumented: u64,
     /// Chosen, but the judge could not keep up.
     pub skipped: u64,
     /// What is wrong with how many, by message and place; the first [`COMPLAINTS`] kinds.
@@ -168,14 +170,18 @@ fn judge(pack: &Pack, names: &[String], work: &Receiver<Batch>, waiting: &Atomic
             checked.checked += 1;
             let place = message.map_or(names.len(), |id| usize::from(id.0).min(names.len()));
             let (message, tree) = &mut known[place];
-            let complaint = complaint(pack, *message, bytes, tree);
+            let judged = look(pack, *message, bytes, tree);
             if bytes.len() > KEPT {
                 *tree = Value::Null;
             }
-            if let Some(complaint) = complaint {
-                checked.invalid += 1;
-                if checked.complaints.len() < COMPLAINTS || checked.complaints.contains_key(&complaint) {
-                    *checked.complaints.entry(complaint).or_default() += 1;
+            match judged {
+                Judged::Valid => {}
+                Judged::Undocumented => checked.undocumented += 1,
+                Judged::Invalid(complaint) => {
+                    checked.invalid += 1;
+                    if checked.complaints.len() < COMPLAINTS || checked.complaints.contains_key(&complaint) {
+                        *checked.complaints.entry(complaint).or_default() += 1;
+                    }
                 }
             }
         }
@@ -183,21 +189,32 @@ fn judge(pack: &Pack, names: &[String], work: &Receiver<Batch>, waiting: &Atomic
     checked
 }
 
-/// What is wrong with a message, if anything is. `tree`: where it is read to.
-fn complaint(pack: &Pack, message: Option<&MessageType>, bytes: &[u8], tree: &mut Value) -> Option<String> {
+enum Judged {
+    Valid,
+    Undocumented,
+    /// With what is wrong.
+    Invalid(String),
+}
+
+/// Judges a message. `tree`: where it is read to.
+fn look(pack: &Pack, message: Option<&MessageType>, bytes: &[u8], tree: &mut Value) -> Judged {
     if renew(tree, bytes).is_err() {
-        return Some("a frame that is no JSON".to_owned());
+        return Judged::Invalid("a frame that is no JSON".to_owned());
     }
     let Some(message) = message.or_else(|| pack.recognise(tree, Way::FromHub)) else {
-        return Some("a frame that is no message of the protocol".to_owned());
+        return if tree.is_object() {
+            Judged::Undocumented
+        } else {
+            Judged::Invalid("a frame that is no JSON object".to_owned())
+        };
     };
     if message.schema.is_valid(tree) {
-        return None;
+        return Judged::Valid;
     }
     let violations = message.schema.judge(tree);
     let first = violations.iter().find(|violation| !violation.should);
     let place = first.map_or_else(String::new, |violation| {
         format!(": {}: {}, not {}", violation.place(), violation.expected, violation.found)
     });
-    Some(format!("{}{place}", message.name))
+    Judged::Invalid(format!("{}{place}", message.name))
 }

@@ -156,9 +156,10 @@ impl Port for Hands<'_> {
                 End::Unreachable => ErrorKind::Connect,
                 End::Close(_) | End::Dropped => ErrorKind::Lost,
             }),
-            Trouble::Unknown | Trouble::Unusable(_) => ErrorKind::Invalid,
+            Trouble::NoObject | Trouble::Unusable(_) => ErrorKind::Invalid,
             Trouble::Hook | Trouble::Internal => ErrorKind::Internal,
             Trouble::NoFreeClient => return self.desk.recorder.no_client(at),
+            Trouble::Undocumented => return self.desk.recorder.undocumented(at),
             // It shows as a journey that failed.
             Trouble::Aborted => return,
         };

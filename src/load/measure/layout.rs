@@ -86,7 +86,7 @@ pub enum ErrorKind {
     Refused,
     /// What came breaks RFC 6455.
     Protocol,
-    /// What came breaks the schema of its message, or is no message of the pack.
+    /// What came is no JSON object, or lacks what a later step needs.
     Invalid,
     /// We had no more file descriptors, ports or memory.
     Resources,
@@ -125,6 +125,8 @@ pub enum Count {
     Journey(usize, JourneyCount),
     Error(ErrorKind),
     Run(RunCount),
+    /// Objects of no kind that the pack has. No error: a hub may say more than it must.
+    Undocumented,
 }
 
 /// Names and the places of what is kept for them; cheap to clone.
@@ -185,6 +187,7 @@ impl Layout {
             .chain(of_journeys)
             .chain(errors)
             .chain(RunCount::ALL.iter().map(|count| Count::Run(*count)))
+            .chain([Count::Undocumented])
             .collect()
     }
 
@@ -207,6 +210,7 @@ impl Layout {
             Count::Journey(journey, count) => messages + journey * JourneyCount::ALL.len() + count as usize,
             Count::Error(kind) => journeys + kind as usize,
             Count::Run(count) => journeys + ErrorKind::ALL.len() + count as usize,
+            Count::Undocumented => journeys + ErrorKind::ALL.len() + RunCount::ALL.len(),
         }
     }
 
@@ -226,6 +230,7 @@ impl Layout {
             Count::Journey(journey, count) => format!("{}.{}", self.names.journeys[journey], count.name()),
             Count::Error(kind) => format!("errors.{}", kind.name()),
             Count::Run(count) => format!("schedule.{}", count.name()),
+            Count::Undocumented => "frames.undocumented".to_owned(),
         }
     }
 }

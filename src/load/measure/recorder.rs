@@ -110,6 +110,12 @@ impl Recorder {
         self.add(Count::Error(kind), 1);
     }
 
+    /// A frame of no kind that the pack has.
+    pub fn undocumented(&mut self, at: Nanos) {
+        self.upto(at);
+        self.add(Count::Undocumented, 1);
+    }
+
     /// A timer fired so much later than it should have.
     pub fn lag(&mut self, lag: Nanos, at: Nanos) {
         self.upto(at);

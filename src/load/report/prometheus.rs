@@ -19,11 +19,12 @@ const TIMES: [(&str, &str); 3] = [
 ];
 
 /// What is counted, and what it means.
-const COUNTERS: [(&str, &str); 4] = [
+const COUNTERS: [(&str, &str); 5] = [
     ("messages", "Messages by what became of them, in the whole run."),
     ("journeys", "Journeys by what became of them."),
     ("errors", "Errors by kind."),
     ("schedule", "What the schedule could not keep."),
+    ("frames", "Frames of no kind that the protocol has."),
 ];
 
 /// The exposition, version 0.0.4: counters and histograms since the run's origin, levels of the latest interval.
@@ -59,6 +60,7 @@ pub fn render(state: State<'_>) -> String {
                 }
                 Count::Error(kind) => ("errors", format!("kind=\"{}\"", kind.name())),
                 Count::Run(kind) => ("schedule", format!("what=\"{}\"", kind.name())),
+                Count::Undocumented => ("frames", "what=\"undocumented\"".to_owned()),
             };
             if name == family_name {
                 let value = total.count(layout, count);

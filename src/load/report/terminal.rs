@@ -165,6 +165,10 @@ impl Page<'_> {
             .collect();
         self.line("");
         self.line(&format!("  errors      {}", if errors.is_empty() { "none".to_owned() } else { errors.join(", ") }));
+        let undocumented = self.count(Count::Undocumented);
+        if undocumented > 0 {
+            self.line(&format!("  beside      {} frames of no kind that the protocol has", grouped(undocumented)));
+        }
         let unanswered: Vec<String> = (0..self.report.layout.names.messages.len())
             .map(|message| (message, self.count(Count::Message(message, MessageCount::Unanswered))))
             .filter(|(_, count)| *count > 0)
