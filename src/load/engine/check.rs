@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::renew::renew;
 use crate::load::program::MessageId;
+use crate::load::reused::Reused;
 use crate::pack::{MessageType, Pack, Way};
 
 /// How much of what comes is validated.
@@ -34,9 +35,9 @@ const COMPLAINTS: usize = 20;
 /// Messages to be judged, end to end.
 #[derive(Default)]
 struct Batch {
-    bytes: Vec<u8>,
+    bytes: Reused<u8>,
     /// What each was recognised as, and how long it is.
-    messages: Vec<(Option<MessageId>, usize)>,
+    messages: Reused<(Option<MessageId>, usize)>,
     /// How many before them found no place.
     skipped: u64,
 }
@@ -136,7 +137,8 @@ impl Sampler {
         if self.batch.messages.is_empty() {
             return;
         }
-        let batch = std::mem::take(&mut self.batch);
+        let Batch { bytes, messages, skipped } = &mut self.batch;
+        let batch = Batch { bytes: bytes.take(), messages: messages.take(), skipped: std::mem::take(skipped) };
         let (skipped, length) = (batch.skipped + batch.messages.len() as u64, batch.bytes.len());
         let fits = self.waiting.fetch_add(length, Relaxed) + length <= WAITING;
         if !fits || to.try_send(batch).is_err() {
@@ -164,7 +166,7 @@ fn judge(pack: &Pack, names: &[String], work: &Receiver<Batch>, waiting: &Atomic
         checked.skipped += batch.skipped;
         waiting.fetch_sub(batch.bytes.len(), Relaxed);
         let mut rest = &batch.bytes[..];
-        for (message, length) in batch.messages {
+        for (message, length) in batch.messages.iter().copied() {
             let (bytes, later) = rest.split_at(length);
             rest = later;
             checked.checked += 1;
