@@ -4,8 +4,10 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// More lists than these do not wait to be used again: a moment in which there were many should not cost for ever.
+/// More lists than these do not wait to be used again, nor more bytes in all of them: a moment in which there were many, or
+/// long ones, should not cost for ever.
 const KEPT: usize = 16;
+const KEPT_BYTES: usize = 16 << 20;
 
 /// A list that is kept for its like when it is dropped.
 #[derive(Debug)]
@@ -34,7 +36,8 @@ impl<T> Drop for Reused<T> {
     fn drop(&mut self) {
         self.list.clear();
         let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        if spare.len() < KEPT {
+        let room: usize = spare.iter().chain([&self.list]).map(Vec::capacity).sum();
+        if spare.len() < KEPT && room.saturating_mul(size_of::<T>()) <= KEPT_BYTES {
             spare.push(std::mem::take(&mut self.list));
         }
     }
@@ -70,5 +73,20 @@ mod tests {
         drop(first);
         drop(lists.take());
         assert_eq!((lists.len(), lists.capacity(), lists.as_ptr()), (0, room, place));
+    }
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let mut lists = Reused::default();
+        let room = |lists: &Reused<u64>| lists.spare.lock().unwrap().iter().map(Vec::capacity).sum::<usize>();
+        let long = [(); 3].map(|()| {
+            lists.reserve(KEPT_BYTES / size_of::<u64>() / 2);
+            lists.take()
+        });
+        drop(long);
+        assert!((1..=KEPT_BYTES / size_of::<u64>()).contains(&room(&lists)));
+        let many: Vec<_> = (0..3 * KEPT).map(|_| lists.take()).collect();
+        drop(many);
+        assert_eq!(lists.spare.lock().unwrap().len(), KEPT);
     }
 }
