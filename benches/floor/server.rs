@@ -6,6 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 
 use hubproof::transport::handshake;
+use rustix::time::Timespec;
 
 use crate::wire::{self, Epoll};
 
@@ -29,7 +30,7 @@ pub fn serve(raw: bool) -> ! {
     let mut scratch = vec![0; 64 << 10];
     let mut out = Vec::new();
     loop {
-        epoll.poll(|epoll, token| {
+        epoll.wait(Some(&Timespec::default()), |epoll, token| {
             if token == 0 {
                 let (stream, _) = listener.accept().unwrap();
                 stream.set_nodelay(true).unwrap();

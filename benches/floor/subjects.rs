@@ -94,7 +94,7 @@ fn plain(task: &Task, raw: bool) -> u64 {
     }
     let mut cost = None;
     while cost.is_none() {
-        epoll.wait(|_, token| {
+        epoll.wait(None, |_, token| {
             let stream = &mut streams[token as usize];
             let count = stream.read(&mut scratch).unwrap();
             // One message of 208 bytes is under way; loopback does not tear it.

@@ -25,17 +25,8 @@ impl Epoll {
         epoll::add(&self.fd, source, EventData::new_u64(token), EventFlags::IN).unwrap();
     }
 
-    /// Waits for readable sources and hands each one's token on.
-    pub fn wait(&mut self, ready: impl FnMut(&Self, u64)) {
-        self.look(None, ready);
-    }
-
-    /// The same with those that are readable already.
-    pub fn poll(&mut self, ready: impl FnMut(&Self, u64)) {
-        self.look(Some(&Timespec::default()), ready);
-    }
-
-    fn look(&mut self, patience: Option<&Timespec>, mut ready: impl FnMut(&Self, u64)) {
+    /// Waits for readable sources, at most for so long, and hands each one's token on.
+    pub fn wait(&mut self, patience: Option<&Timespec>, mut ready: impl FnMut(&Self, u64)) {
         self.events.clear();
         epoll::wait(&self.fd, rustix::buffer::spare_capacity(&mut self.events), patience).unwrap();
         for index in 0..self.events.len() {
