@@ -1,9 +1,10 @@
-//! How many cases a second are played against a hub over TCP loopback, with all oracles, and where the time goes: first each
-//! on connections of its own, then many on connections that are kept, each once the one before it has been answered. The
-//! hub is the reference server, on threads of its own in this process, so that both sides' costs are in the numbers and
-//! can be told apart.
+//! How many cases a second are played against a hub over TCP loopback, with all oracles, and where the time goes. `fresh`:
+//! each on a connection of its own, on which the opening is played, beside an innocent one that is there all the time.
+//! `kept`: many on one connection, each once the one before it has been answered. `alone`: each in a conversation of its
+//! own, with all its actors, an innocent one and a newcomer. The hub is the reference server, on threads of its own in this
+//! process, so that both sides' costs are in the numbers and can be told apart.
 //!
-//! `cargo bench --bench fuzz -- [CASES] [fresh|kept] [PROTOCOL..]`; `--test` plays a few.
+//! `cargo bench --bench fuzz -- [CASES] [fresh|kept|alone] [PROTOCOL..]`; `--test` plays a few.
 //!
 //! How to read a line: `cases/s` is what the clock says, with so many cases at a time (`jobs`), and means little while
 //! others use the machine; `CPU/case` is what all threads of both sides used for a case, kernel included. `could` is how
@@ -51,22 +52,28 @@ fn main() {
     let known = |name: &str| PROTOCOLS.iter().any(|(protocol, _)| *protocol == name);
     let only: Vec<&String> = words.iter().filter(|word| known(word)).collect();
     let asked = |protocol: &str| only.is_empty() || only.iter().any(|word| *word == protocol);
-    let both = ["fresh", "kept"].iter().all(|word| !words.iter().any(|asked| asked == word));
-    for (connections, kept) in [("fresh", false), ("kept", true)] {
-        if !both && !words.iter().any(|word| word == connections) {
-            continue;
-        }
-        println!("{connections:<10}  jobs  cases  cases/s  CPU/case  could/s  making  client   hub  kernel");
+    let all = !KINDS.iter().any(|kind| words.iter().any(|asked| asked == kind));
+    for kind in KINDS.into_iter().filter(|kind| all || words.iter().any(|asked| asked == kind)) {
+        println!("{kind:<10}  jobs  cases  cases/s  CPU/case  could/s  making  client   hub  kernel");
         for (protocol, jobs) in PROTOCOLS.into_iter().filter(|(protocol, _)| asked(protocol)) {
-            // A conversation has dozens of cases where connections are kept.
-            let (jobs, conversations) = if kept { (jobs.min(KEPT_JOBS), cases.div_ceil(10)) } else { (jobs, cases) };
-            run(protocol, jobs, conversations, &|cell| (cell.placement == Placement::Kept) == kept);
+            // Where many are said in a conversation, it has some dozens of them.
+            let (jobs, conversations) = match kind {
+                "alone" => (jobs, cases),
+                _ => (jobs.min(FEW_JOBS), cases.div_ceil(10)),
+            };
+            let is_of = |placement| match placement {
+                Placement::Anew => "fresh",
+                Placement::Kept => "kept",
+                _ => "alone",
+            };
+            run(protocol, jobs, conversations, &|cell| is_of(cell.placement) == kind);
         }
     }
 }
 
-/// Conversations at a time where connections are kept: nobody listens to silence.
-const KEPT_JOBS: usize = 8;
+const KINDS: [&str; 3] = ["fresh", "kept", "alone"];
+/// Conversations at a time where nobody listens to silence.
+const FEW_JOBS: usize = 8;
 
 fn run(protocol: &str, jobs: usize, conversations: usize, wanted: &dyn Fn(Cell) -> bool) {
     let mut sources = Sources::default();

@@ -63,6 +63,11 @@ fn answer(entry: &Value) -> Option<Answer> {
 }
 
 impl Answer {
+    /// Whether there is more to say on the connection afterwards: what comes is a message.
+    pub fn lasts(&self) -> bool {
+        !self.one_of.is_empty() && self.one_of.iter().all(|alternative| alternative.get("close").is_none())
+    }
+
     pub fn fits(&self, input: &Input<'_>) -> bool {
         let placed = match self.placements.is_empty() {
             true => input.placement != Placement::First,

@@ -59,11 +59,13 @@ pub enum Placement {
     /// The opening has been played, and others of the kind are said on the same connection, each once the one before it
     /// has been answered.
     Kept,
+    /// Others of the kind are said, too, each on a connection of its own on which the opening has been played.
+    Anew,
 }
 
 impl Placement {
-    pub const ALL: [Self; 7] =
-        [Self::First, Self::Joined, Self::Within, Self::Outside, Self::Walk, Self::Repeated, Self::Kept];
+    pub const ALL: [Self; 8] =
+        [Self::First, Self::Joined, Self::Within, Self::Outside, Self::Walk, Self::Repeated, Self::Kept, Self::Anew];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -74,16 +76,22 @@ impl Placement {
             Self::Walk => "walk",
             Self::Repeated => "repeated",
             Self::Kept => "kept",
+            Self::Anew => "anew",
         }
     }
 
     /// The moment of the conversation, as shared.yaml names it.
     pub fn moment(self) -> &'static str {
         match self {
-            Self::Repeated | Self::Kept => Self::Joined.name(),
+            Self::Repeated | Self::Kept | Self::Anew => Self::Joined.name(),
             Self::Walk => Self::Within.name(),
             other => other.name(),
         }
+    }
+
+    /// Whether many of a kind are said, and not one thing alone.
+    pub fn is_of_many(self) -> bool {
+        matches!(self, Self::Kept | Self::Anew)
     }
 }
 
@@ -115,6 +123,8 @@ pub const ROUND: &str = "round";
 /// Actors of a case besides those of its scenario.
 pub const INNOCENT: &str = "innocent";
 pub const NEWCOMER: &str = "newcomer";
+/// Shows that somebody of the sender's role can join at all.
+const FORERUNNER: &str = "forerunner";
 const SENDER: &str = "sender";
 
 /// Tries to find an exploration that is right, or a mutation that its place gives something to work on.
@@ -122,15 +132,15 @@ const ATTEMPTS: usize = 8;
 
 /// The case of a cell that plays in one of `scenes`; `None` where the protocol gives nothing to make it of.
 pub fn make(material: &Material, cell: Cell, scenes: &[Scene], number: u64, dice: &mut Dice) -> Option<Case> {
-    match cell.placement {
-        Placement::Kept => kept_somewhere(material, cell, scenes, number, dice).map(|(_, case, _)| case),
-        _ => made(material, cell, dice.pick(scenes)?.clone(), Vec::new(), number, dice),
+    match cell.placement.is_of_many() {
+        true => many_somewhere(material, cell, scenes, number, dice).map(|(_, case, _)| case),
+        false => made(material, cell, dice.pick(scenes)?.clone(), Vec::new(), number, dice),
     }
 }
 
 /// What a case that says many things says, each in a case of its own; none for other cases.
 pub fn singles(material: &Material, cell: Cell, scenes: &[Scene], number: u64, dice: &mut Dice) -> Vec<Case> {
-    let found = (cell.placement == Placement::Kept).then(|| kept_somewhere(material, cell, scenes, number, dice));
+    let found = cell.placement.is_of_many().then(|| many_somewhere(material, cell, scenes, number, dice));
     let Some((scene, _, all)) = found.flatten() else { return Vec::new() };
     let cell = Cell { placement: Placement::Joined, ..cell };
     let case = |said| about(material, cell, scene.clone(), said, Vec::new(), number);
@@ -138,7 +148,7 @@ pub fn singles(material: &Material, cell: Cell, scenes: &[Scene], number: u64, d
 }
 
 /// The case in which many of a kind are said, in the first of `scenes`, from any of them on, whose sender is answered.
-fn kept_somewhere<'a>(
+fn many_somewhere<'a>(
     material: &Material,
     cell: Cell,
     scenes: &'a [Scene],
@@ -148,7 +158,7 @@ fn kept_somewhere<'a>(
     let from = dice.below(scenes.len().max(1));
     let mut round = scenes.iter().cycle().skip(from).take(scenes.len());
     round.find_map(|scene| {
-        let (case, all) = kept(material, cell, scene, number, dice)?;
+        let (case, all) = many(material, cell, scene, number, dice)?;
         Some((scene, case, all))
     })
 }
@@ -209,15 +219,16 @@ fn about(
     Some(case(material, cell, scene, &said, steps, number))
 }
 
-/// So many odd things are thought of for one connection.
-const MANY: usize = 100;
-/// After so many of which nothing is known to be answered it is given up.
+/// So many odd things are thought of for one connection, and where each has one of its own.
+const MANY: (usize, usize) = (100, 25);
+/// After so many of which nothing can be said together it is given up.
 const VAIN: usize = 16;
 
 /// Odd things that the document answers alike, in terms of as much of what was said.
 struct Alike<'a> {
     class: Class,
-    answer: &'a Answer,
+    /// `None` where it is silent.
+    answer: Option<&'a Answer>,
     mentioned: Vec<String>,
     all: Vec<Said>,
     rounds: Vec<Value>,
@@ -226,11 +237,12 @@ struct Alike<'a> {
 
 /// The case in which many of a kind are said that the document answers alike, and what these are: of all that are thought
 /// of those of which there are most.
-fn kept(material: &Material, cell: Cell, scene: &Scene, number: u64, dice: &mut Dice) -> Option<(Case, Vec<Said>)> {
+fn many(material: &Material, cell: Cell, scene: &Scene, number: u64, dice: &mut Dice) -> Option<(Case, Vec<Said>)> {
     let message = material.pack.messages.get(cell.message)?;
     let base = scene.base(material, message);
+    let anew = cell.placement == Placement::Anew;
     let mut kinds: Vec<Alike<'_>> = Vec::new();
-    for index in 0..MANY {
+    for index in 0..if anew { MANY.1 } else { MANY.0 } {
         if index == VAIN && kinds.is_empty() {
             return None;
         }
@@ -238,11 +250,17 @@ fn kept(material: &Material, cell: Cell, scene: &Scene, number: u64, dice: &mut 
         let Some(said) = said(material, message, cell.oddity, scene, &base, dice) else { continue };
         // No frame below messages is answered, and whoever breaks the protocol is let go.
         let text = said.text()?;
-        let Some((answer, about)) = oracle::lasting(material, &odd(material, message, cell, scene, &said)) else {
+        let (answer, about) = oracle::promised(material, &odd(material, message, cell, scene, &said));
+        // Behind what ends the connection, or is perhaps not answered, nothing can be said on it.
+        if !anew && !answer.is_some_and(Answer::lasts) {
             continue;
-        };
+        }
         let is_of = |kind: &Alike<'_>| {
-            kind.class == said.class && std::ptr::eq(kind.answer, answer) && kind.mentioned.iter().eq(about.keys())
+            let same = match (kind.answer, answer) {
+                (Some(one), Some(other)) => std::ptr::eq(one, other),
+                (one, other) => one.is_none() && other.is_none(),
+            };
+            kind.class == said.class && same && kind.mentioned.iter().eq(about.keys())
         };
         let known = kinds.iter().position(is_of).unwrap_or_else(|| {
             let (class, mentioned) = (said.class, about.keys().cloned().collect());
@@ -251,8 +269,11 @@ fn kept(material: &Material, cell: Cell, scene: &Scene, number: u64, dice: &mut 
             kinds.len() - 1
         });
         let kind = kinds.get_mut(known)?;
-        if said.id(message).is_none_or(|id| kind.ids.insert(id)) {
-            kind.rounds.push(json!({ "text": text, "said": about }));
+        let round = json!({ "text": text, "said": about });
+        // On a connection that is kept the same may be said again, as a hub may tire of it.
+        let known = anew && kind.rounds.contains(&round);
+        if said.id(message).is_none_or(|id| kind.ids.insert(id)) && !known {
+            kind.rounds.push(round);
             kind.all.push(said);
         }
     }
@@ -260,10 +281,11 @@ fn kept(material: &Material, cell: Cell, scene: &Scene, number: u64, dice: &mut 
     let Alike { all, rounds, .. } = kinds.into_iter().rev().max_by_key(|kind| kind.all.len())?;
     let first = all.first().filter(|_| all.len() > 1)?;
     let odd = odd(material, message, cell, scene, first);
-    let mut steps = scene.steps.clone();
-    steps.push(oracle::each(material, &odd, rounds)?);
+    let mut scene = scene.clone();
+    let mut steps = std::mem::take(&mut scene.steps);
+    steps.push(oracle::each(material, &odd, rounds));
     steps.extend(oracle::behind(material, &odd, Vec::new()));
-    Some((case(material, cell, scene.clone(), first, steps, number), all))
+    Some((case(material, cell, scene, first, steps, number), all))
 }
 
 /// The message with an id of its own, if it has one by which its answer is known.
@@ -317,7 +339,8 @@ fn case(material: &Material, cell: Cell, scene: Scene, said: &Said, steps: Vec<V
     let mut scenario = Map::new();
     let name = material.pack.messages.get(cell.message).map_or("", |message| &message.name);
     let (oddity, placement) = (cell.oddity.name(), cell.placement.name());
-    let title = format!("Case {number}: {name} {oddity}, said {placement}: {}", said.odd);
+    let odd = said.odd.in_words();
+    let title = format!("Case {number}: {name} {oddity}, said {placement}: {odd}");
     scenario.insert("title".to_owned(), json!(title));
     for (name, value) in scene.keys {
         scenario.insert(name, value);
@@ -334,7 +357,7 @@ fn case(material: &Material, cell: Cell, scene: Scene, said: &Said, steps: Vec<V
         scenario.insert("let".to_owned(), lets);
     }
     scenario.insert("steps".to_owned(), Value::Array(steps));
-    Case { number, cell, class: said.class, odd: said.odd.clone(), pointer: said.pointer.clone(), scenario }
+    Case { number, cell, class: said.class, odd, pointer: said.odd.pointer(), scenario }
 }
 
 /// How long what is said is, at least, in one frame or in several; what repeats something is long.
@@ -391,7 +414,7 @@ impl Scene {
 pub fn scenes(material: &Material, message: &MessageType, placement: Placement) -> Vec<Scene> {
     let sites = sites(material, message);
     match placement {
-        Placement::First | Placement::Joined | Placement::Repeated | Placement::Kept => {
+        Placement::First | Placement::Joined | Placement::Repeated | Placement::Kept | Placement::Anew => {
             let mut roles = material.speakers(&message.name);
             if roles.is_empty() {
                 roles.extend(material.bystander());
@@ -434,9 +457,13 @@ fn alone(
                 None => steps.push(json!({ "sender connects": null })),
             }
         }
+        Placement::Anew => steps.push(json!({ "forerunner joins": null })),
         _ => steps.push(json!({ "sender joins": null })),
     }
-    let actors = Map::from_iter([(SENDER.to_owned(), json!(role))]);
+    let mut actors = Map::from_iter([(SENDER.to_owned(), json!(role))]);
+    if placement == Placement::Anew {
+        actors.insert(FORERUNNER.to_owned(), json!(role));
+    }
     Some(Scene {
         sender: SENDER.to_owned(),
         bystander: material.bystander()?.to_owned(),
@@ -632,8 +659,30 @@ pub(super) struct Said {
     plain: Option<Value>,
     /// The same with its expressions.
     value: Option<Value>,
-    odd: String,
-    pointer: String,
+    odd: Odd,
+}
+
+/// What is odd about what is said, as reports tell it.
+enum Odd {
+    Named(&'static str),
+    Edited(Vec<Edit>),
+}
+
+impl Odd {
+    fn in_words(&self) -> String {
+        match self {
+            Self::Named(name) => (*name).to_owned(),
+            Self::Edited(edits) => edits.iter().map(in_words).collect::<Vec<_>>().join(", "),
+        }
+    }
+
+    /// See [`Case::pointer`].
+    fn pointer(&self) -> String {
+        match self {
+            Self::Edited(edits) => edits.first().map(|edit| edit.pointer.clone()).unwrap_or_default(),
+            Self::Named(_) => String::new(),
+        }
+    }
 }
 
 impl Said {
@@ -661,48 +710,46 @@ fn said(
     match oddity {
         Oddity::Spoilt(spoilt) => {
             let text = spoilt.text(&payload::text(base, &[]), dice);
-            let odd = spoilt.name().to_owned();
             let value: Option<Value> =
                 serde_json::from_str(&text).ok().filter(|_| spoilt.class() != Class::Unspecified);
             let raw = json!({ "text": text });
-            Some(Said { raw, class: spoilt.class(), plain: value.clone(), value, odd, pointer: String::new() })
+            Some(Said { raw, class: spoilt.class(), plain: value.clone(), value, odd: Odd::Named(spoilt.name()) })
         }
         Oddity::Framed(framing) => {
             let raw = framing.raw(&payload::text(base, &[]), dice);
-            let whole = spoken(material, message, base, &[])?;
+            let whole = spoken(material, message, base, Vec::new())?;
             // In pieces a message is what it is in one.
             let right = framing.class() == Class::Valid;
             let class = if right { whole.class } else { framing.class() };
             let (plain, value) = if right { (whole.plain, whole.value) } else { (None, None) };
-            Some(Said { raw, class, plain, value, odd: framing.name().to_owned(), pointer: String::new() })
+            Some(Said { raw, class, plain, value, odd: Odd::Named(framing.name()) })
         }
         Oddity::Mutated(mutation) => {
             let sites: Vec<_> = scene.sites.iter().filter(|site| site.mutation == mutation).collect();
             (0..ATTEMPTS).find_map(|_| {
                 let site = dice.pick(&sites)?;
                 let edits = mutation::edits(&material.pack, message, site, dice)?;
-                spoken(material, message, base, &edits)
+                spoken(material, message, base, edits)
             })
         }
         Oddity::Explored => (0..ATTEMPTS).find_map(|_| {
             let edits = explored(message, base, dice);
-            spoken(material, message, base, &edits).filter(|said| said.class == Class::Valid)
+            spoken(material, message, base, edits).filter(|said| said.class == Class::Valid)
         }),
     }
 }
 
-pub(super) fn spoken(material: &Material, message: &MessageType, base: &Value, edits: &[Edit]) -> Option<Said> {
+pub(super) fn spoken(material: &Material, message: &MessageType, base: &Value, edits: Vec<Edit>) -> Option<Said> {
     // Expressions stand for what the example has there.
     let plain = match &message.schema.example {
         Some(example) => deep_with(base, example),
         None => deep_with(base, &message.template()),
     };
-    let applied = payload::applied(plain, edits);
+    let applied = payload::applied(plain, &edits);
     let class = payload::class(&material.pack, message, applied.as_ref());
-    let odd = edits.iter().map(in_words).collect::<Vec<_>>().join(", ");
-    let pointer = edits.first().map(|edit| edit.pointer.clone()).unwrap_or_default();
-    let value = payload::said(base, edits);
-    Some(Said { raw: json!({ "text": payload::text(base, edits) }), class, plain: applied, value, odd, pointer })
+    let value = payload::said(base, &edits);
+    let raw = json!({ "text": payload::text(base, &edits) });
+    Some(Said { raw, class, plain: applied, value, odd: Odd::Edited(edits) })
 }
 
 /// A value whose expressions are replaced by what another has in their place, or by some text.

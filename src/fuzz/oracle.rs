@@ -85,9 +85,9 @@ pub fn before(material: &Material, odd: &Odd<'_>) -> Vec<Value> {
 pub fn behind(material: &Material, odd: &Odd<'_>, rest: Vec<Value>) -> Vec<Value> {
     let mut steps = Vec::new();
     let repeated = odd.input.placement == Placement::Repeated;
-    let kept = odd.input.placement == Placement::Kept;
+    let many = odd.input.placement.is_of_many();
     let answer = answer(material, odd);
-    if answer.is_none() && !repeated {
+    if answer.is_none() && !repeated && !many {
         steps.push(heard(odd.sender));
     }
     // Before whatever is owed to the sender, so that a hub that is gone is called so, and not one that does not answer.
@@ -96,7 +96,7 @@ pub fn behind(material: &Material, odd: &Odd<'_>, rest: Vec<Value>) -> Vec<Value
     if repeated {
         steady(material, &mut steps);
     }
-    if let Some(answer) = answer.filter(|_| !kept) {
+    if let Some(answer) = answer.filter(|_| !many) {
         answered(material, odd, answer, &mut steps);
     }
     for (message, pattern, rule) in private(material, odd, answer) {
@@ -106,7 +106,7 @@ pub fn behind(material: &Material, odd: &Odd<'_>, rest: Vec<Value>) -> Vec<Value
         steps.push(Value::Object(step));
     }
     steps.extend(rest);
-    if let (Some(answer), false) = (answer, odd.is_strolling() || kept) {
+    if let (Some(answer), false) = (answer, odd.is_strolling() || many) {
         never(material, odd, answer, &mut steps);
     }
     if answer.is_some() {
@@ -128,33 +128,50 @@ fn answer<'a>(material: &'a Material, odd: &Odd<'_>) -> Option<&'a Answer> {
     material.answer(&odd.input).filter(|_| once && odd.size <= LONG)
 }
 
-/// What the document says of it, and what that answer will speak of, by name, where it is a message, so that there is more to
-/// say on the connection.
-pub fn lasting<'a>(material: &'a Material, odd: &Odd<'_>) -> Option<(&'a Answer, Map<String, Value>)> {
-    let answer = answer(material, odd)?;
-    let ends = answer.one_of.is_empty() || answer.one_of.iter().any(|alternative| alternative.get("close").is_some());
-    let said = || answers::mentioned(answer, odd.said).into_iter();
-    (!ends).then(|| (answer, said().map(|(path, value)| (word(&path), value)).collect()))
+/// What the document says of it, and what that answer will speak of, by name.
+pub fn promised<'a>(material: &'a Material, odd: &Odd<'_>) -> (Option<&'a Answer>, Map<String, Value>) {
+    let answer = answer(material, odd);
+    let said = answer.into_iter().flat_map(|answer| answers::mentioned(answer, odd.said));
+    (answer, said.map(|(path, value)| (word(&path), value)).collect())
 }
 
-/// Each of `rounds` is said and answered; whatever the first of them is like, the others are. A hub that has had enough may
-/// hang up: what it owes to one alone is asked where nothing else is said.
-pub fn each(material: &Material, first: &Odd<'_>, rounds: Vec<Value>) -> Option<Value> {
-    let answer = answer(material, first)?;
-    let mut said = Value::Null;
-    for (path, _) in answers::mentioned(answer, first.said) {
-        compose::put(&mut said, &path, json!(format!("${{{ROUND}.said.{}}}", word(&path))));
+/// Each of `rounds` is said and answered; whatever the first of them is like, the others are.
+pub fn each(material: &Material, first: &Odd<'_>, rounds: Vec<Value>) -> Value {
+    let (sender, anew) = (first.sender, first.input.placement == Placement::Anew);
+    let mut steps = Vec::new();
+    if anew {
+        // Whatever the one before has said.
+        let mut joins = json!({ "retry": BOUND, "do": [{ format!("{sender} joins"): null }] });
+        if !material.opening(first.input.role).is_empty() {
+            joins["rules"] = json!(["FUZZ-SERVES-NEW"]);
+        }
+        steps.push(joins);
     }
-    let about = |alternative| answers::about(alternative, Some(&said));
-    let mut alternatives: Vec<Value> = answer.one_of.iter().map(about).collect();
-    alternatives.push(json!({ "close": ["any", "drop"] }));
-    let expects = json!({
-        format!("{} expects one of", first.sender): alternatives,
-        "after": ODD,
-        "rules": accused(material, first.rule(), &answer.rules),
-    });
-    let sends = json!({ format!("{} sends raw", first.sender): { "text": format!("${{{ROUND}.text}}") }, "as": ODD });
-    Some(json!({ "each": ROUND, "in": rounds, "do": [sends, expects] }))
+    steps.push(json!({ format!("{sender} sends raw"): { "text": format!("${{{ROUND}.text}}") }, "as": ODD }));
+    match answer(material, first).filter(|answer| !answer.one_of.is_empty()) {
+        Some(answer) => {
+            let mut said = Value::Null;
+            for (path, _) in answers::mentioned(answer, first.said) {
+                compose::put(&mut said, &path, json!(format!("${{{ROUND}.said.{}}}", word(&path))));
+            }
+            let about = |alternative| answers::about(alternative, Some(&said));
+            let mut alternatives: Vec<Value> = answer.one_of.iter().map(about).collect();
+            if !anew {
+                // A hub that has had enough may hang up: what it owes to one alone is asked where nothing else is said.
+                alternatives.push(json!({ "close": ["any", "drop"] }));
+            }
+            steps.push(json!({
+                format!("{sender} expects one of"): alternatives,
+                "after": ODD,
+                "rules": accused(material, first.rule(), &answer.rules),
+            }));
+        }
+        None => steps.extend(heard_before_a_pong(sender)),
+    }
+    if anew {
+        steps.push(serves(material, INNOCENT, "FUZZ-SERVES-OLD"));
+    }
+    json!({ "each": ROUND, "in": rounds, "do": steps })
 }
 
 /// A JSON pointer as a name.
@@ -265,6 +282,20 @@ fn heard(sender: &str) -> Value {
         "after": ODD,
         "within": MOMENT,
     })
+}
+
+/// The same, and no longer than a hub takes that answers a ping of WebSocket's behind it.
+fn heard_before_a_pong(sender: &str) -> [Value; 2] {
+    let ping = json!({ "frames": [{ "opcode": "ping", "data": "heard?" }] });
+    let pong = json!({ "frame": "pong", "where": { "data": "heard?" } });
+    [
+        json!({ format!("{sender} sends raw"): ping }),
+        json!({
+            format!("{sender} expects one of"): [{ "message": "any" }, pong, { "close": ["any", "drop"] }, { "nothing": null }],
+            "after": ODD,
+            "within": MOMENT,
+        }),
+    ]
 }
 
 /// The connection is still there: where it is not, nobody asks, so nobody would be found not to be answered.

@@ -156,14 +156,13 @@ fn write(value: &Value, pointer: &str, edits: &[&Edit], out: &mut String) {
         Value::Object(members) => {
             out.push('{');
             for (index, (name, member)) in members.iter().enumerate() {
-                let key = Value::from(name.as_str());
-                out.push_str(if index > 0 { "," } else { "" });
-                out.push_str(&format!("{key}:"));
-                let inner = place(pointer, &crate::matcher::escape(name), edits);
+                let key = json(name);
+                out.extend([if index > 0 { "," } else { "" }, &key, ":"]);
+                let inner = place(pointer, edits, || crate::matcher::escape(name));
                 write(member, &inner, edits, out);
                 for edit in edits.iter().filter(|edit| edit.pointer == inner) {
                     if let Change::Twice(again) = &edit.change {
-                        out.push_str(&format!(",{key}:"));
+                        out.extend([",", &key, ":"]);
                         write(&meant(again), "/", &[], out);
                     }
                 }
@@ -174,21 +173,26 @@ fn write(value: &Value, pointer: &str, edits: &[&Edit], out: &mut String) {
             out.push('[');
             for (index, item) in items.iter().enumerate() {
                 out.push_str(if index > 0 { "," } else { "" });
-                write(item, &place(pointer, &index.to_string(), edits), edits, out);
+                write(item, &place(pointer, edits, || index.to_string()), edits, out);
             }
             out.push(']');
         }
         Value::String(text) => match expression(text) {
             Some(inside) => out.extend(["${json(", inside, ")}"]),
-            None => out.push_str(&value.to_string()),
+            None => out.push_str(&json(text)),
         },
-        other => out.push_str(&other.to_string()),
+        other => out.push_str(&json(other)),
     }
 }
 
+/// As JSON, quicker than `to_string` makes it.
+fn json(value: &(impl serde::Serialize + ?Sized)) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
 /// Where a member is; where nothing is edited nobody asks.
-fn place(pointer: &str, name: &str, edits: &[&Edit]) -> String {
-    if edits.is_empty() { String::new() } else { format!("{pointer}/{name}") }
+fn place<N: std::fmt::Display>(pointer: &str, edits: &[&Edit], name: impl FnOnce() -> N) -> String {
+    if edits.is_empty() { String::new() } else { format!("{pointer}/{}", name()) }
 }
 
 /// The expression that a text of a scenario consists of.

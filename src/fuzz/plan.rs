@@ -47,7 +47,7 @@ impl Plan {
                     let cell = Cell { message: index, oddity, placement: *placement };
                     // What no dice make a case of is no cell.
                     let makes = |number| made(material, cell, found, &ground, 0, &mut Dice::of(seed, number)).is_some();
-                    let tries = if *placement == Placement::Kept { 0..2 } else { 0..4 };
+                    let tries = if placement.is_of_many() { 0..2 } else { 0..4 };
                     if tries.into_iter().any(makes) {
                         cells.push(cell);
                     }
@@ -63,7 +63,7 @@ impl Plan {
         // Whether a hub tires is seen while it is not tired yet; and who says one thing shows more than who says many.
         cells.sort_by_key(|cell| match cell.placement {
             Placement::Repeated => 0,
-            Placement::Kept => 2,
+            Placement::Kept | Placement::Anew => 2,
             _ => 1,
         });
         Self { seed, cells, scenes, ground }

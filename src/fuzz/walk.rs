@@ -209,7 +209,7 @@ impl<'a> Walk<'a> {
             let mut changed = base.clone();
             compose::merge(&mut changed, with);
             compose::remove(&mut changed, without);
-            let said = case::spoken(self.material, message, &changed, &[]);
+            let said = case::spoken(self.material, message, &changed, Vec::new());
             if said.is_some_and(|said| said.class == Class::Valid) {
                 (base, variant) = (changed, (with.clone(), without.clone()));
             }
@@ -269,9 +269,9 @@ impl<'a> Walk<'a> {
         let Some(message) = material.pack.messages.get(message) else { return };
         let (mut base, _) = self.base(message, actor, dice);
         self.about(message, &mut base, dice);
-        let plain = case::spoken(material, message, &base, &[]);
+        let plain = case::spoken(material, message, &base, Vec::new());
         let explored = dice.once_in(4).then(|| case::explored(message, &base, dice));
-        let explored = explored.and_then(|edits| case::spoken(material, message, &base, &edits));
+        let explored = explored.and_then(|edits| case::spoken(material, message, &base, edits));
         let right = |said: &case::Said| said.class == Class::Valid;
         let Some(said) = explored.filter(right).or(plain.filter(right)) else { return };
         self.said += 1;

@@ -33,7 +33,7 @@ pub enum Kind {
     Body,
     Each {
         name: String,
-        values: Vec<Bound>,
+        values: Values,
         round: usize,
         bodies: Vec<BlockId>,
         fresh: Vec<ActorId>,
@@ -58,6 +58,22 @@ pub enum Kind {
     Opening {
         rest: Vec<ActorId>,
     },
+}
+
+/// What a loop goes through.
+pub enum Values {
+    Known(Vec<Bound>),
+    /// So many, written out one by one: each is worked out when its turn comes.
+    Written(usize),
+}
+
+impl Values {
+    fn len(&self) -> usize {
+        match self {
+            Self::Known(values) => values.len(),
+            Self::Written(count) => *count,
+        }
+    }
 }
 
 impl Frame {
@@ -237,9 +253,9 @@ impl Conversation {
 
     pub(super) fn enter_each(
         &mut self,
-        program: &Program,
+        program: &Arc<Program>,
         name: &str,
-        values: Vec<Bound>,
+        values: Values,
         bodies: &[BlockId],
         fresh: &[ActorId],
     ) {
@@ -256,7 +272,7 @@ impl Conversation {
         );
     }
 
-    fn round(&mut self, program: &Program, round: Round) {
+    fn round(&mut self, program: &Arc<Program>, round: Round) {
         let Round { name, values, round, bodies, fresh, collected } = round;
         if round == values.len() {
             let lists =
@@ -269,11 +285,31 @@ impl Conversation {
                 self.equip(*id);
             }
         }
+        let value = match &values {
+            Values::Known(values) => values[round].clone(),
+            Values::Written(_) => match self.written(program, &name, round) {
+                Ok(value) => value,
+                Err((step, failure)) => return self.fail(program, step, failure),
+            },
+        };
         let block = *bodies.get(round).or(bodies.last()).unwrap_or(&0);
-        let names =
-            [(name.clone(), values[round].clone()), ("index".to_owned(), Bound::plain(Value::from(round)))].into();
+        let names = [(name.clone(), value), ("index".to_owned(), Bound::plain(Value::from(round)))].into();
         let kind = Kind::Each { name, values, round, bodies, fresh, collected };
         self.push(Frame { names, kind, ..Frame::body(block) });
+    }
+
+    /// The value of a round of the loop at which the innermost frame is.
+    fn written<'p>(&self, program: &'p Program, name: &str, round: usize) -> Result<Bound, (&'p Step, Failure)> {
+        let instead = self.instead_of(name);
+        let step = self.stack.last().map(|outer| &program.blocks[outer.block][outer.position]);
+        let (Some(step), Some(Act::Each { values, .. })) = (step, step.map(|step| &step.act)) else {
+            return Ok(Bound::plain(Value::Null));
+        };
+        let Template::List(items) = instead.as_deref().unwrap_or(values) else {
+            return Ok(Bound::plain(Value::Null));
+        };
+        let names = self.names(None);
+        items[round].eval_bound(&names).map_err(|error| (step, unworkable(error, &items[round], &names)))
     }
 
     pub(super) fn enter_either(&mut self, name: &str, values: Vec<Bound>, body: BlockId) {
@@ -620,7 +656,7 @@ pub enum Progress {
 
 struct Round {
     name: String,
-    values: Vec<Bound>,
+    values: Values,
     round: usize,
     bodies: Vec<BlockId>,
     fresh: Vec<ActorId>,

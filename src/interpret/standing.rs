@@ -40,6 +40,8 @@ impl Conversation {
         if let (Some(json), Some(index)) = (json, index) {
             self.judge_schema(id, index, json, &wire);
         }
+        // What the entries for every frame look at.
+        let mut subject = Value::Null;
         for entry in &program.always {
             match entry {
                 Always::Message { message: name, check, pattern } => {
@@ -50,8 +52,9 @@ impl Conversation {
                     }
                 }
                 Always::Frame { check, pattern } if !matches!(decoded, Err(Undecoded::Beyond(_))) => {
-                    let mut subject =
-                        serde_json::json!({ "opcode": wire.opcode, "size": wire.size, "text": &*wire.text });
+                    if subject.is_null() {
+                        subject = serde_json::json!({ "opcode": wire.opcode, "size": wire.size, "text": &*wire.text });
+                    }
                     // It may be large, so it is lent and not copied.
                     if let Ok(json) = &mut decoded {
                         subject["json"] = json.take();

@@ -9,7 +9,7 @@ use super::actor::Link;
 use super::hooks::HOOK_PAUSE;
 use super::judge::{Finding, unusable, unworkable, worked_out};
 use super::margin::only_may;
-use super::stack::Progress;
+use super::stack::{Progress, Values};
 use super::wants::Wanted;
 use super::{Conversation, Output};
 use crate::event::{Detail, Outcome};
@@ -266,7 +266,10 @@ impl Conversation {
             }
             Act::Each { name, values, bodies, fresh } => {
                 let instead = self.instead_of(name);
-                let values = self.values(instead.as_deref().unwrap_or(values))?;
+                let values = match instead.as_deref().unwrap_or(values) {
+                    Template::List(items) => Values::Written(items.len()),
+                    computed => Values::Known(self.values(computed)?),
+                };
                 self.enter_each(program, name, values, bodies, fresh);
                 Ok(Progress::Entered)
             }
@@ -433,7 +436,7 @@ impl Conversation {
     }
 
     /// What stands for the message of a step that binds this name, or for the list of a loop over it.
-    fn instead_of(&self, name: &str) -> Option<Arc<Template>> {
+    pub(super) fn instead_of(&self, name: &str) -> Option<Arc<Template>> {
         let (of, instead) = self.config.instead.as_ref()?;
         (*of == name).then(|| Arc::clone(instead))
     }
