@@ -188,7 +188,7 @@ fn a_walk_puts_no_name_where_a_form_is_asked_for() {
 /// What few dice make a case of, such as the one name of many that is answered, comes as often as what all do.
 #[test]
 fn what_is_rare_to_make_comes_as_often() {
-    let cases = Cases::new("emprops", 1, &|name| ["worker_heartbeat", "submit_job"].contains(&name));
+    let cases = Cases::new("emprops", 1, &|name| ["ping", "submit_job"].contains(&name));
     let rare = |cell: &Cell| cell.placement == Placement::Kept && cell.oddity.name().starts_with("wrong");
     let rare: Vec<u64> =
         (0..).zip(&cases.plan.cells).filter(|(_, cell)| rare(cell)).map(|(number, _)| number).collect();
@@ -198,4 +198,68 @@ fn what_is_rare_to_make_comes_as_often() {
         let made = numbers.filter(|number| cases.plan.case(&cases.protocol.material, *number).is_some()).count();
         assert!(made >= 20, "{:?}: {made} of 24", cases.plan.cells[cell as usize]);
     }
+}
+
+/// The first case of a kind in which things are said anew.
+fn said_anew(cases: &mut Cases, wanted: impl Fn(&Cell) -> bool) -> Vec<Arc<Program>> {
+    let is_of = |cell: &Cell| cell.placement == Placement::Anew && wanted(cell);
+    let numbers: Vec<u64> = (0..).zip(&cases.plan.cells).filter(|(_, cell)| is_of(cell)).map(|(n, _)| n).collect();
+    numbers.into_iter().filter_map(|number| Some(cases.case(number)?.1)).collect()
+}
+
+#[test]
+fn what_is_said_anew_is_said_by_somebody_new() {
+    let mut cases = Cases::new("emprops", 1, &|name| name == "worker_heartbeat");
+    let programs = said_anew(&mut cases, |cell| cell.oddity == Oddity::Explored);
+    let report = crate::virtual_wire::Protocol::load("emprops").play(&programs[0], None).unwrap();
+    assert_eq!(report.verdict, Verdict::Pass);
+    let of_sender = || report.history.iter().filter(|frame| frame.actor == "sender");
+    let connections = of_sender().filter(|frame| frame.kind == "open").count();
+    let who = regex::Regex::new(r#""type":"worker_heartbeat","worker_id":"([^"]+)""#).unwrap();
+    let said = of_sender().filter_map(|frame| Some(who.captures(&frame.text)?[1].to_owned()));
+    let names: BTreeSet<String> = said.collect();
+    assert!(connections > 2 && names.len() == connections, "{connections}: {names:?}");
+}
+
+/// Each oracle that is asked in between accuses a hub that breaks it.
+#[rstest]
+#[case::not_refused("airavata-fuzz-garbled-unanswered", "FUZZ-REJECTS")]
+#[case::not_answered("qi-fuzz-more-unanswered", "FUZZ-ANSWERS")]
+#[case::hangs("airavata-fuzz-duplicate-hangs", "FUZZ-SERVES-OLD")]
+fn what_is_said_anew_finds_defects(#[case] fault: &str, #[case] oracle: &str) {
+    let name = fault.split('-').next().unwrap();
+    let hub = crate::virtual_wire::Protocol::load(name);
+    let mut cases = Cases::new(name, 1, &|_| true);
+    let reports = said_anew(&mut cases, |_| true).into_iter().filter_map(|program| hub.play(&program, Some(fault)));
+    let mut broken = reports.flat_map(|report| report.checks).filter(|check| check.verdict == Verdict::Fail);
+    assert!(broken.any(|check| check.name.starts_with(oracle)));
+}
+
+/// There is no place for a third.
+#[test]
+fn whoever_comes_anew_must_be_served() {
+    let mut hub = crate::virtual_wire::Protocol::load("airavata");
+    hub.set(Some("max_connections"), "max_connections", 2);
+    let mut cases = Cases::new("airavata", 1, &|name| name == "ping");
+    let report = hub.play(&said_anew(&mut cases, |_| true)[0], None).unwrap();
+    let broken: Vec<&str> =
+        report.checks.iter().filter(|check| check.verdict == Verdict::Fail).map(|check| &*check.name).collect();
+    assert_eq!(broken, ["FUZZ-SERVES-NEW"]);
+}
+
+/// Who has no connection says nothing, and a case in which nothing odd is said shows nothing.
+#[rstest]
+fn in_every_case_something_odd_is_said(#[values("qi", "concierge", "airavata", "emprops", "gator")] name: &str) {
+    let protocol = protocol(name);
+    let plan = Plan::new(&protocol.material, 1, &|_| true);
+    let mut silent = BTreeSet::new();
+    for number in 0..plan.cells.len() as u64 {
+        let Some(case) = plan.case(&protocol.material, number) else { continue };
+        let actors = &case.scenario["actors"];
+        let joins = case.scenario["steps"].as_array().unwrap().iter().any(|step| step.get("sender joins").is_some());
+        if let Some(role) = actors["sender"].as_str().filter(|role| joins && !protocol.material.joins(role)) {
+            silent.insert((case.cell.placement.name(), role.to_owned()));
+        }
+    }
+    assert_eq!(silent, BTreeSet::new());
 }

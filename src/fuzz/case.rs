@@ -270,9 +270,11 @@ fn many(material: &Material, cell: Cell, scene: &Scene, number: u64, dice: &mut 
         });
         let kind = kinds.get_mut(known)?;
         let round = json!({ "text": text, "said": about });
-        // On a connection that is kept the same may be said again, as a hub may tire of it.
+        // On a connection that is kept the same may be said again, as a hub may tire of it; but no id is used twice. What says
+        // who the sender is says something else on every new connection.
         let known = anew && kind.rounds.contains(&round);
-        if said.id(message).is_none_or(|id| kind.ids.insert(id)) && !known {
+        let id = said.id(message).filter(|id| !anew || !id.contains("${"));
+        if !known && id.is_none_or(|id| kind.ids.insert(id)) {
             kind.rounds.push(round);
             kind.all.push(said);
         }
@@ -416,6 +418,8 @@ pub fn scenes(material: &Material, message: &MessageType, placement: Placement) 
     match placement {
         Placement::First | Placement::Joined | Placement::Repeated | Placement::Kept | Placement::Anew => {
             let mut roles = material.speakers(&message.name);
+            // Whoever connects by hand alone says nothing where nobody's hand is.
+            roles.retain(|role| placement == Placement::First || material.joins(role));
             if roles.is_empty() {
                 roles.extend(material.bystander());
             }
@@ -500,7 +504,12 @@ fn within(material: &Material, moment: Moment, placement: Placement, sites: &Arc
             _ => steps.extend(unjudged(step)),
         }
     }
-    let role = script.role(spoken.actor).to_owned();
+    let bystander = material.bystander()?.to_owned();
+    let role = match script.role(spoken.actor) {
+        // Who could not come in by himself has no part in it.
+        role if placement == Placement::Outside && !material.joins(role) => bystander.clone(),
+        role => role.to_owned(),
+    };
     let (with, without) = overrides(step, spoken.actor);
     let mut actors = script.root.get("actors").and_then(Value::as_object).cloned().unwrap_or_default();
     for name in names.iter().filter(|name| !name.contains('[')) {
@@ -523,7 +532,7 @@ fn within(material: &Material, moment: Moment, placement: Placement, sites: &Arc
         ["needs", "exclusive"].into_iter().filter_map(|key| Some((key.to_owned(), script.root.get(key)?.clone())));
     Some(Scene {
         sender,
-        bystander: material.bystander()?.to_owned(),
+        bystander,
         role,
         actors,
         keys: keys.collect(),

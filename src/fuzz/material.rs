@@ -115,6 +115,11 @@ impl Material {
         steps.and_then(Value::as_array).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether an actor of a role is connected once it has joined.
+    pub fn joins(&self, role: &str) -> bool {
+        self.opening(role).iter().any(|step| head(step).is_some_and(|(head, _)| head.verb == Verb::Connects))
+    }
+
     /// The example of a message as an actor of a role says it: renewed by `fills`, whose expressions stand in it as texts.
     pub fn example(&self, message: &MessageType, role: &str, actor: &str) -> Value {
         let mut example = message.template();
