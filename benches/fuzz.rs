@@ -37,10 +37,10 @@ use tokio::sync::{mpsc, watch};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// With the cases at a time: enough that nobody waits for one that listens to silence, and no more where everybody who is
-/// connected hears of everybody else.
-const PROTOCOLS: [(&str, usize); 5] =
-    [("qi", 128), ("concierge", 8), ("airavata", 16), ("emprops", 192), ("gator", 96)];
+/// With the conversations at a time, alone and where connections are kept: enough that nobody waits for one that listens to
+/// silence, and no more where everybody who is connected hears of everybody else.
+const PROTOCOLS: [(&str, usize, usize); 5] =
+    [("qi", 128, 8), ("concierge", 8, 8), ("airavata", 16, 8), ("emprops", 192, 8), ("gator", 96, 3)];
 /// The cores that both sides have together.
 const CORES: usize = 2;
 
@@ -49,17 +49,18 @@ fn main() {
     let few = words.iter().any(|word| word == "--test");
     let asked = words.iter().find_map(|word| word.parse().ok());
     let cases: usize = if few { 20 } else { asked.unwrap_or(5000) };
-    let known = |name: &str| PROTOCOLS.iter().any(|(protocol, _)| *protocol == name);
+    let known = |name: &str| PROTOCOLS.iter().any(|(protocol, ..)| *protocol == name);
     let only: Vec<&String> = words.iter().filter(|word| known(word)).collect();
     let asked = |protocol: &str| only.is_empty() || only.iter().any(|word| *word == protocol);
     let all = !KINDS.iter().any(|kind| words.iter().any(|asked| asked == kind));
     for kind in KINDS.into_iter().filter(|kind| all || words.iter().any(|asked| asked == kind)) {
         println!("{kind:<10}  jobs  cases  cases/s  CPU/case  could/s  making  client   hub  kernel");
-        for (protocol, jobs) in PROTOCOLS.into_iter().filter(|(protocol, _)| asked(protocol)) {
+        for (protocol, jobs, kept) in PROTOCOLS.into_iter().filter(|(protocol, ..)| asked(protocol)) {
             // Where many are said in a conversation, it has some dozens of them.
             let (jobs, conversations) = match kind {
                 "alone" => (jobs, cases),
-                _ => (jobs.min(FEW_JOBS), cases.div_ceil(10)),
+                "kept" => (kept, cases.div_ceil(10)),
+                _ => (jobs.min(FRESH), cases.div_ceil(10)),
             };
             let is_of = |placement| match placement {
                 Placement::Anew => "fresh",
@@ -72,8 +73,8 @@ fn main() {
 }
 
 const KINDS: [&str; 3] = ["fresh", "kept", "alone"];
-/// Conversations at a time where nobody listens to silence.
-const FEW_JOBS: usize = 8;
+/// Conversations at a time, at most, where each case has a fresh connection: some wait a moment for what nobody promised.
+const FRESH: usize = 16;
 
 fn run(protocol: &str, jobs: usize, conversations: usize, wanted: &dyn Fn(Cell) -> bool) {
     let mut sources = Sources::default();

@@ -99,7 +99,11 @@ pub fn behind(material: &Material, odd: &Odd<'_>, rest: Vec<Value>) -> Vec<Value
     if let Some(answer) = answer.filter(|_| !many) {
         answered(material, odd, answer, &mut steps);
     }
-    for (message, pattern, rule) in private(material, odd, answer) {
+    // Behind its loop, whoever is somebody new each time is nobody.
+    let anew = odd.input.placement == Placement::Anew;
+    let sayable = |pattern: &Value| !anew || !pattern.to_string().contains(&format!("{}.", odd.sender));
+    let private = private(material, odd, answer).into_iter();
+    for (message, pattern, rule) in private.filter(|(_, pattern, _)| pattern.as_ref().is_none_or(sayable)) {
         let mut step = Map::from_iter([(format!("{INNOCENT} expects nothing"), json!(message))]);
         step.extend(pattern.map(|pattern| ("where".to_owned(), pattern)));
         step.extend([("for".to_owned(), json!("0s")), ("rules".to_owned(), json!([rule]))]);
@@ -141,11 +145,8 @@ pub fn each(material: &Material, first: &Odd<'_>, rounds: Vec<Value>) -> Value {
     let mut steps = Vec::new();
     if anew {
         // Whatever the one before has said.
-        let mut joins = json!({ "retry": BOUND, "do": [{ format!("{sender} joins"): null }] });
-        if !material.opening(first.input.role).is_empty() {
-            joins["rules"] = json!(["FUZZ-SERVES-NEW"]);
-        }
-        steps.push(joins);
+        let joins = [json!({ format!("{sender} joins"): null })];
+        steps.push(json!({ "retry": BOUND, "do": joins, "rules": ["FUZZ-SERVES-NEW"] }));
     }
     steps.push(json!({ format!("{sender} sends raw"): { "text": format!("${{{ROUND}.text}}") }, "as": ODD }));
     match answer(material, first).filter(|answer| !answer.one_of.is_empty()) {
