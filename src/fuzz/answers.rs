@@ -107,10 +107,10 @@ pub fn about(alternative: &Value, said: Option<&Value>) -> Value {
     }
 }
 
-/// What was said that the answer must say, too: JSON pointers and values, in the order in which the answer has them.
+/// What was said that the answer must say, too, or must not: JSON pointers and values, in the order in which the answer has them.
 pub fn mentioned(answer: &Answer, said: Option<&Value>) -> Vec<(String, Value)> {
     let mut found: Vec<(String, Value)> = Vec::new();
-    let mut open: Vec<&Value> = answer.one_of.iter().rev().collect();
+    let mut open: Vec<&Value> = answer.one_of.iter().chain(&answer.never).rev().collect();
     while let Some(value) = open.pop() {
         match value {
             Value::Array(items) => open.extend(items.iter().rev()),

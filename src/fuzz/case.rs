@@ -235,8 +235,7 @@ struct Alike<'a> {
     ids: BTreeSet<String>,
 }
 
-/// The case in which many of a kind are said that the document answers alike, and what these are: of all that are thought
-/// of those of which there are most.
+/// The case in which many of a kind are said that the document answers alike, and what these are.
 fn many(material: &Material, cell: Cell, scene: &Scene, number: u64, dice: &mut Dice) -> Option<(Case, Vec<Said>)> {
     let message = material.pack.messages.get(cell.message)?;
     let base = scene.base(material, message);
@@ -279,8 +278,14 @@ fn many(material: &Material, cell: Cell, scene: &Scene, number: u64, dice: &mut 
             kind.all.push(said);
         }
     }
-    // The first of the largest.
-    let Alike { all, rounds, .. } = kinds.into_iter().rev().max_by_key(|kind| kind.all.len())?;
+    // Any of those of which the document says something, where each has a connection of its own; else the first of the largest.
+    let told: Vec<usize> =
+        (0..kinds.len()).filter(|at| kinds[*at].answer.is_some() && kinds[*at].all.len() > 1).collect();
+    let chosen = match dice.pick(&told).filter(|_| anew) {
+        Some(at) => Some(kinds.swap_remove(*at)),
+        None => kinds.into_iter().rev().max_by_key(|kind| kind.all.len()),
+    };
+    let Alike { all, rounds, .. } = chosen?;
     let first = all.first().filter(|_| all.len() > 1)?;
     let odd = odd(material, message, cell, scene, first);
     let mut scene = scene.clone();

@@ -111,7 +111,7 @@ pub fn behind(material: &Material, odd: &Odd<'_>, rest: Vec<Value>) -> Vec<Value
     }
     steps.extend(rest);
     if let (Some(answer), false) = (answer, odd.is_strolling() || many) {
-        never(material, odd, answer, &mut steps);
+        never(material, odd, answer, odd.said, &mut steps);
     }
     if answer.is_some() {
         // The question may have overtaken what was said; its answer cannot.
@@ -149,12 +149,13 @@ pub fn each(material: &Material, first: &Odd<'_>, rounds: Vec<Value>) -> Value {
         steps.push(json!({ "retry": BOUND, "do": joins, "rules": ["FUZZ-SERVES-NEW"] }));
     }
     steps.push(json!({ format!("{sender} sends raw"): { "text": format!("${{{ROUND}.text}}") }, "as": ODD }));
-    match answer(material, first).filter(|answer| !answer.one_of.is_empty()) {
-        Some(answer) => {
-            let mut said = Value::Null;
-            for (path, _) in answers::mentioned(answer, first.said) {
-                compose::put(&mut said, &path, json!(format!("${{{ROUND}.said.{}}}", word(&path))));
-            }
+    let answer = answer(material, first);
+    let mut said = Value::Null;
+    for (path, _) in answer.into_iter().flat_map(|answer| answers::mentioned(answer, first.said)) {
+        compose::put(&mut said, &path, json!(format!("${{{ROUND}.said.{}}}", word(&path))));
+    }
+    match answer {
+        Some(answer) if !answer.one_of.is_empty() => {
             let about = |alternative| answers::about(alternative, Some(&said));
             let mut alternatives: Vec<Value> = answer.one_of.iter().map(about).collect();
             if !anew {
@@ -167,10 +168,13 @@ pub fn each(material: &Material, first: &Odd<'_>, rounds: Vec<Value>) -> Value {
                 "rules": accused(material, first.rule(), &answer.rules),
             }));
         }
-        None => steps.extend(heard_before_a_pong(sender)),
+        // What must not come is not to be taken for what was waited for.
+        Some(_) => steps.extend(before_a_pong(sender, None)),
+        None => steps.extend(before_a_pong(sender, Some(json!({ "message": "any" })))),
     }
     if anew {
         steps.push(serves(material, INNOCENT, "FUZZ-SERVES-OLD"));
+        answer.into_iter().for_each(|answer| never(material, first, answer, Some(&said), &mut steps));
     }
     json!({ "each": ROUND, "in": rounds, "do": steps })
 }
@@ -230,10 +234,10 @@ fn answered(material: &Material, odd: &Odd<'_>, answer: &Answer, steps: &mut Vec
     }
 }
 
-/// What the document rules out has not come.
-fn never(material: &Material, odd: &Odd<'_>, answer: &Answer, steps: &mut Vec<Value>) {
+/// What the document rules out has not come to whoever has `said` this.
+fn never(material: &Material, odd: &Odd<'_>, answer: &Answer, said: Option<&Value>, steps: &mut Vec<Value>) {
     for (number, alternative) in answer.never.iter().enumerate() {
-        let alternative = answers::about(alternative, odd.said);
+        let alternative = answers::about(alternative, said);
         let Some(message) = alternative.get("message") else { continue };
         let name = format!("wrong_{number}");
         let mut step = Map::from_iter([(format!("{} expects", odd.sender), message.clone())]);
@@ -285,17 +289,15 @@ fn heard(sender: &str) -> Value {
     })
 }
 
-/// The same, and no longer than a hub takes that answers a ping of WebSocket's behind it.
-fn heard_before_a_pong(sender: &str) -> [Value; 2] {
+/// The same for what is `awaited`, and no longer than a hub takes that answers a ping of WebSocket's behind it.
+fn before_a_pong(sender: &str, awaited: Option<Value>) -> [Value; 2] {
     let ping = json!({ "frames": [{ "opcode": "ping", "data": "heard?" }] });
     let pong = json!({ "frame": "pong", "where": { "data": "heard?" } });
+    let others = [pong, json!({ "close": ["any", "drop"] }), json!({ "nothing": null })];
+    let all: Vec<Value> = awaited.into_iter().chain(others).collect();
     [
         json!({ format!("{sender} sends raw"): ping }),
-        json!({
-            format!("{sender} expects one of"): [{ "message": "any" }, pong, { "close": ["any", "drop"] }, { "nothing": null }],
-            "after": ODD,
-            "within": MOMENT,
-        }),
+        json!({ format!("{sender} expects one of"): all, "after": ODD, "within": MOMENT }),
     ]
 }
 
