@@ -31,8 +31,8 @@ impl Plays {
         let pack = Arc::clone(&protocol.material.pack);
         let shared = scenario::shared(&protocol.folder, &protocol.sources, &pack, &mut Vec::new());
         let plan = Plan::new(&protocol.material, 3, &|_| true);
-        // What is said anew is compared where it is said alone, which takes less time.
-        let short = |cell: Cell| cell.placement != Placement::Anew;
+        // What is said with many of its kind is compared where it is said alone, which takes less time.
+        let short = |cell: Cell| !cell.placement.is_of_many();
         let right = |cell: Cell| short(cell) && cell.oddity == Oddity::Explored && cell.placement != Placement::First;
         let odd = |cell: Cell| short(cell) && !matches!(cell.oddity, Oddity::Framed(_));
         let (mut right, mut odd) = (plan.numbers(&right), plan.numbers(&odd));

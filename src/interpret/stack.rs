@@ -63,15 +63,15 @@ pub enum Kind {
 /// What a loop goes through.
 pub enum Values {
     Known(Vec<Bound>),
-    /// So many, written out one by one: each is worked out when its turn comes.
-    Written(usize),
+    /// Written out one by one: each is worked out when its turn comes.
+    Written(Arc<[Template]>),
 }
 
 impl Values {
     fn len(&self) -> usize {
         match self {
             Self::Known(values) => values.len(),
-            Self::Written(count) => *count,
+            Self::Written(items) => items.len(),
         }
     }
 }
@@ -287,29 +287,22 @@ impl Conversation {
         }
         let value = match &values {
             Values::Known(values) => values[round].clone(),
-            Values::Written(_) => match self.written(program, &name, round) {
-                Ok(value) => value,
-                Err((step, failure)) => return self.fail(program, step, failure),
-            },
+            Values::Written(items) => {
+                let names = self.names(None);
+                match items[round].eval_bound(&names) {
+                    Ok(value) => value,
+                    Err(error) => {
+                        let failure = unworkable(error, &items[round], &names);
+                        let Some(outer) = self.stack.last() else { return };
+                        return self.fail(program, &program.blocks[outer.block][outer.position], failure);
+                    }
+                }
+            }
         };
         let block = *bodies.get(round).or(bodies.last()).unwrap_or(&0);
         let names = [(name.clone(), value), ("index".to_owned(), Bound::plain(Value::from(round)))].into();
         let kind = Kind::Each { name, values, round, bodies, fresh, collected };
         self.push(Frame { names, kind, ..Frame::body(block) });
-    }
-
-    /// The value of a round of the loop at which the innermost frame is.
-    fn written<'p>(&self, program: &'p Program, name: &str, round: usize) -> Result<Bound, (&'p Step, Failure)> {
-        let instead = self.instead_of(name);
-        let step = self.stack.last().map(|outer| &program.blocks[outer.block][outer.position]);
-        let (Some(step), Some(Act::Each { values, .. })) = (step, step.map(|step| &step.act)) else {
-            return Ok(Bound::plain(Value::Null));
-        };
-        let Template::List(items) = instead.as_deref().unwrap_or(values) else {
-            return Ok(Bound::plain(Value::Null));
-        };
-        let names = self.names(None);
-        items[round].eval_bound(&names).map_err(|error| (step, unworkable(error, &items[round], &names)))
     }
 
     pub(super) fn enter_either(&mut self, name: &str, values: Vec<Bound>, body: BlockId) {

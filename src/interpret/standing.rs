@@ -1,7 +1,8 @@
 //! What is judged on every frame, whatever the steps ask for: its schema, and what stands under `always`.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use minijinja::value::Value as Engine;
 use serde_json::Value;
 
 use super::Conversation;
@@ -11,7 +12,7 @@ use super::judge::Finding;
 use crate::event::Outcome;
 use crate::pack::{Level, MessageType, Pack, Violation, Way};
 use crate::scenario::model::{ActorId, Always, RuleUse};
-use crate::scenario::value::{Bound, Wire};
+use crate::scenario::value::{Frame, Wire};
 
 /// Characters of a frame that any report shows.
 const SHOWN: usize = 1000;
@@ -165,33 +166,30 @@ impl Conversation {
             return;
         }
         let taken = |entry: &mut Entry| match &mut entry.kind {
-            EntryKind::Message { json, .. } => Some((json.take()?, Arc::clone(&entry.wire))),
+            EntryKind::Message { json, .. } => Some((json.take()?, Arc::clone(&entry.wire), OnceLock::new())),
             _ => None,
         };
-        let frames: Vec<(Value, Arc<Wire>)> = self.actors[id].inbox.iter_mut().filter_map(taken).collect();
+        let frames: Vec<(Value, Arc<Wire>, OnceLock<Engine>)> =
+            self.actors[id].inbox.iter_mut().filter_map(taken).collect();
         let unread = self.actors[id].inbox.iter().find_map(Entry::unread);
         let gone = || "cannot be told: more frames came than are kept here".to_owned();
         let hidden = unread.or_else(|| self.actors[id].forgetful.then(gone));
         if frames.is_empty() && hidden.is_none() {
             return;
         }
-        let frames = Arc::new(frames);
+        let pack = Arc::clone(&program.pack);
+        self.world.set_frames(Box::new(move |name| {
+            let message = pack.message(name)?;
+            let fitting = frames.iter().filter(|(json, ..)| message.is(json, Way::FromHub));
+            // Several entries ask for the same frames.
+            Some(fitting.map(|(json, wire, shown)| shown.get_or_init(|| Frame::engine(json, wire)).clone()).collect())
+        }));
         for entry in &program.always {
             let Always::Check { check, value, test, .. } = entry else { continue };
             if let Some(why) = &hidden {
                 self.judgement.answer(*check, "always", Outcome::Undecided(why.clone()), why.as_str(), None);
                 continue;
             }
-            let (pack, frames) = (Arc::clone(&program.pack), Arc::clone(&frames));
-            self.world.set_frames(Box::new(move |name| {
-                let message = pack.message(name)?;
-                let fitting = frames.iter().filter(|(json, _)| message.is(json, Way::FromHub));
-                let bound = |(json, wire): &(Value, Arc<Wire>)| Bound::One {
-                    value: json.clone(),
-                    wire: Some(Arc::clone(wire)),
-                };
-                Some(fitting.map(|frame| bound(frame).to_engine()).collect())
-            }));
             let finding = self.compute(value, test, &self.names(Some(id)));
             self.note(*check, "always", Some(id), "", finding);
         }

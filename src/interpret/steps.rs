@@ -267,7 +267,7 @@ impl Conversation {
             Act::Each { name, values, bodies, fresh } => {
                 let instead = self.instead_of(name);
                 let values = match instead.as_deref().unwrap_or(values) {
-                    Template::List(items) => Values::Written(items.len()),
+                    Template::List(items) => Values::Written(Arc::clone(items)),
                     computed => Values::Known(self.values(computed)?),
                 };
                 self.enter_each(program, name, values, bodies, fresh);
@@ -445,17 +445,17 @@ impl Conversation {
     pub(super) fn values(&self, template: &Template) -> Result<Vec<Bound>, Failure> {
         let names = self.names(None);
         let list = template.eval_bound(&names).map_err(|error| unworkable(error, template, &names))?;
-        match (list.to_json(), list) {
-            (_, Bound::Many { items, .. }) => Ok(items),
-            (Value::Array(values), Bound::One { wire, .. }) => {
+        match list {
+            Bound::Many { items, .. } => Ok(items),
+            Bound::One { value: Value::Array(values), wire } => {
                 Ok(values.into_iter().map(|value| Bound::One { value, wire: wire.clone() }).collect())
             }
-            (Value::Number(n), _) if n.as_u64().is_some_and(|n| n <= 100_000) => {
+            Bound::One { value: Value::Number(n), .. } if n.as_u64().is_some_and(|n| n <= 100_000) => {
                 Ok((0..n.as_u64().unwrap_or(0)).map(|n| Bound::plain(Value::from(n))).collect())
             }
-            (other, _) => {
-                let what = format!("`in` takes a list or a number up to 100000, not {}", crate::matcher::show(&other));
-                Err(unusable(what, template, &names))
+            other => {
+                let other = crate::matcher::show(&other.to_json());
+                Err(unusable(format!("`in` takes a list or a number up to 100000, not {other}"), template, &names))
             }
         }
     }

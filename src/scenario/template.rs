@@ -39,7 +39,7 @@ pub enum Template {
     Constant(Value),
     Expression(Expr),
     Text(Vec<Part>),
-    List(Vec<Template>),
+    List(Arc<[Template]>),
     Map(Vec<(String, Template)>),
 }
 
@@ -84,7 +84,7 @@ impl Template {
         match &node.kind {
             Kind::Text(text) => Self::text(text, node.span, diagnostics),
             Kind::List(items) => {
-                let items: Vec<_> = items.iter().map(|item| Self::read(item, diagnostics)).collect();
+                let items: Arc<[_]> = items.iter().map(|item| Self::read(item, diagnostics)).collect();
                 if items.iter().all(Template::is_constant) { Self::Constant(node.to_json()) } else { Self::List(items) }
             }
             Kind::Map(entries) => {

@@ -96,10 +96,7 @@ impl Bound {
     pub fn to_engine(&self) -> Engine {
         match self {
             Self::One { value, wire: Some(wire) } if value.is_object() || value.is_array() => {
-                Engine::from_object(Frame {
-                    members: Engine::from(minijinja::value::Serde(value)),
-                    wire: Arc::clone(wire),
-                })
+                Frame::engine(value, wire)
             }
             Self::One { value, .. } => Engine::from(minijinja::value::Serde(value)),
             Self::Many { items, .. } => Engine::from(items.iter().map(Bound::to_engine).collect::<Vec<_>>()),
@@ -115,6 +112,12 @@ impl Bound {
 pub struct Frame {
     members: Engine,
     pub wire: Arc<Wire>,
+}
+
+impl Frame {
+    pub fn engine(value: &Value, wire: &Arc<Wire>) -> Engine {
+        Engine::from_object(Self { members: Engine::from(minijinja::value::Serde(value)), wire: Arc::clone(wire) })
+    }
 }
 
 impl Object for Frame {
