@@ -142,6 +142,22 @@ fn whatever_the_document_allows_passes(#[case] hub: Hub, #[case] habits: &[&str]
     assert_eq!(report["checks"]["verdicts"]["inconclusive"], 0);
 }
 
+/// Made-up input brings nothing out either.
+#[rstest]
+#[case::concierge(CONCIERGE, &[])]
+#[case::emprops(EMPROPS, &["--seed", "255"])]
+#[case::airavata(AIRAVATA, &[])]
+#[case::qi(QI, &["--seed", "1"])]
+#[case::qi_strict(QI, &["--seed", "4"])]
+#[case::gator(GATOR, &[])]
+fn fuzzing_finds_nothing(#[case] hub: Hub, #[case] habits: &[&str]) {
+    let options = ["--cases", "50", "--seed", "3", "-j", "4"];
+    let Some((report, code)) = told("fuzz", &hub, habits, &options) else { return };
+    assert_eq!(accused(&report), Vec::<String>::new(), "{:#}", report["findings"]);
+    assert_eq!(code, Some(0), "{} {:#}", report["doubt"], report["causes"]);
+    assert!(report["fuzzed"]["decided"].as_u64().unwrap() >= 30, "{:#}", report["fuzzed"]);
+}
+
 /// A should that the document only implies: who does otherwise is warned, and no more.
 #[rstest]
 #[case::concierge_versions(CONCIERGE, &["--odd", "any-minor"], "CON-019")]
@@ -194,6 +210,12 @@ fn a_mistake_is_found_behind_all_habits(#[case] hub: Hub, #[case] bug: &str, #[c
 /// What `hubproof check` reports of the hub, and its exit code; `None` where there is no interpreter.
 #[track_caller]
 fn judged(hub: &Hub, arguments: &[&str], options: &[&str]) -> Option<(Value, Option<i32>)> {
+    told("check", hub, arguments, options)
+}
+
+/// The same of any command that plays against a target.
+#[track_caller]
+fn told(command: &str, hub: &Hub, arguments: &[&str], options: &[&str]) -> Option<(Value, Option<i32>)> {
     let mut processes = Vec::new();
     let mut target = format!("protocol = \"{}\"\n", hub.protocol);
     let mut instances = String::new();
@@ -213,8 +235,8 @@ fn judged(hub: &Hub, arguments: &[&str], options: &[&str]) -> Option<(Value, Opt
     let mut file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
     file.write_all((target + &instances).as_bytes()).unwrap();
     let place = file.path().to_str().unwrap();
-    let check = ["check", "--target", place, "--report", "json=-"];
-    let done = hubproof(check.iter().chain(options));
+    let words = [command, "--target", place, "--report", "json=-"];
+    let done = hubproof(words.iter().chain(options));
     let report: Value = serde_json::from_str(&done.out).unwrap_or_else(|error| panic!("{error}: {done:?}"));
     Some((report["protocols"][0].clone(), done.code))
 }

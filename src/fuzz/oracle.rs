@@ -117,7 +117,7 @@ pub fn behind(material: &Material, odd: &Odd<'_>, rest: Vec<Value>) -> Vec<Value
         // The question may have overtaken what was said; its answer cannot.
         steps.push(stays(INNOCENT, &["FUZZ-SERVES-OLD".to_owned()]));
     }
-    steps.push(json!({ format!("{NEWCOMER} joins"): null, "rules": ["FUZZ-SERVES-NEW"] }));
+    steps.push(lets_in(NEWCOMER));
     if material.fence().is_some() {
         steps.push(serves(material, NEWCOMER, "FUZZ-SERVES-NEW"));
         steps.push(stays(NEWCOMER, &["FUZZ-SERVES-NEW".to_owned()]));
@@ -141,42 +141,61 @@ pub fn promised<'a>(material: &'a Material, odd: &Odd<'_>) -> (Option<&'a Answer
 
 /// Each of `rounds` is said and answered; whatever the first of them is like, the others are.
 pub fn each(material: &Material, first: &Odd<'_>, rounds: Vec<Value>) -> Value {
-    let (sender, anew) = (first.sender, first.input.placement == Placement::Anew);
-    let mut steps = Vec::new();
-    if anew {
-        // Whatever the one before has said.
-        let joins = [json!({ format!("{sender} joins"): null })];
-        steps.push(json!({ "retry": BOUND, "do": joins, "rules": ["FUZZ-SERVES-NEW"] }));
-    }
-    steps.push(json!({ format!("{sender} sends raw"): { "text": format!("${{{ROUND}.text}}") }, "as": ODD }));
     let answer = answer(material, first);
+    let said = said_in_rounds(answer, first);
+    let steps = match first.input.placement {
+        Placement::Anew => anew(material, first, answer, &said),
+        _ => kept(material, first, answer, &said),
+    };
+    json!({ "each": ROUND, "in": rounds, "do": steps })
+}
+
+/// What is said on a connection that is kept, once the one before it has been answered.
+fn kept(material: &Material, first: &Odd<'_>, answer: Option<&Answer>, said: &Value) -> Vec<Value> {
+    // A hub that has had enough may hang up: what it owes to one alone is asked where nothing else is said.
+    let close = json!({ "close": ["any", "drop"] });
+    let expects = answer.map(|answer| one_of(material, first, answer, said, Some(close)));
+    std::iter::once(says(first.sender)).chain(expects).collect()
+}
+
+fn says(sender: &str) -> Value {
+    json!({ format!("{sender} sends raw"): { "text": format!("${{{ROUND}.text}}") }, "as": ODD })
+}
+
+/// What is said on a connection of its own, whatever the one before has said, and how it is answered.
+fn anew(material: &Material, first: &Odd<'_>, answer: Option<&Answer>, said: &Value) -> Vec<Value> {
+    // As behind any odd thing, others are served before whatever is owed to the sender.
+    let others = [serves(material, INNOCENT, "FUZZ-SERVES-OLD"), stays(INNOCENT, &["FUZZ-SERVES-OLD".to_owned()])];
+    let mut steps = vec![lets_in(first.sender), says(first.sender)];
+    steps.extend(others);
+    match answer {
+        Some(answer) if !answer.one_of.is_empty() => steps.push(one_of(material, first, answer, said, None)),
+        // What must not come is not to be taken for what was waited for.
+        Some(_) => steps.extend(before_a_pong(first.sender, None)),
+        None => steps.extend(before_a_pong(first.sender, Some(json!({ "message": "any" })))),
+    }
+    answer.into_iter().for_each(|answer| never(material, first, answer, Some(said), &mut steps));
+    steps
+}
+
+/// What the answer speaks of, in each round.
+fn said_in_rounds(answer: Option<&Answer>, odd: &Odd<'_>) -> Value {
     let mut said = Value::Null;
-    for (path, _) in answer.into_iter().flat_map(|answer| answers::mentioned(answer, first.said)) {
+    for (path, _) in answer.into_iter().flat_map(|answer| answers::mentioned(answer, odd.said)) {
         compose::put(&mut said, &path, json!(format!("${{{ROUND}.said.{}}}", word(&path))));
     }
-    match answer {
-        Some(answer) if !answer.one_of.is_empty() => {
-            let about = |alternative| answers::about(alternative, Some(&said));
-            let mut alternatives: Vec<Value> = answer.one_of.iter().map(about).collect();
-            if !anew {
-                // A hub that has had enough may hang up: what it owes to one alone is asked where nothing else is said.
-                alternatives.push(json!({ "close": ["any", "drop"] }));
-            }
-            steps.push(json!({
-                format!("{sender} expects one of"): alternatives,
-                "after": ODD,
-                "rules": accused(material, first.rule(), &answer.rules),
-            }));
-        }
-        // What must not come is not to be taken for what was waited for.
-        Some(_) => steps.extend(before_a_pong(sender, None)),
-        None => steps.extend(before_a_pong(sender, Some(json!({ "message": "any" })))),
-    }
-    if anew {
-        steps.push(serves(material, INNOCENT, "FUZZ-SERVES-OLD"));
-        answer.into_iter().for_each(|answer| never(material, first, answer, Some(&said), &mut steps));
-    }
-    json!({ "each": ROUND, "in": rounds, "do": steps })
+    said
+}
+
+/// What the document names comes, or what is allowed besides.
+fn one_of(material: &Material, odd: &Odd<'_>, answer: &Answer, said: &Value, besides: Option<Value>) -> Value {
+    let about = |alternative| answers::about(alternative, Some(said));
+    let alternatives: Vec<Value> = answer.one_of.iter().map(about).chain(besides).collect();
+    json!({
+        format!("{} expects one of", odd.sender): alternatives,
+        "after": ODD,
+        "rules": accused(material, odd.rule(), &answer.rules),
+    })
 }
 
 /// A JSON pointer as a name.
@@ -265,6 +284,11 @@ fn steady(material: &Material, steps: &mut Vec<Value>) {
         json!({ "check": longer, "fits": { "maximum": SLOWER.1 }, "rules": ["FUZZ-STEADY"] }),
     ];
     steps.push(json!({ "retry": BOUND, "do": asks }));
+}
+
+/// Somebody new comes in. A hub that has room for so many may need a moment to notice that others have left.
+fn lets_in(actor: &str) -> Value {
+    json!({ "retry": BOUND, "do": [{ format!("{actor} joins"): null }], "rules": ["FUZZ-SERVES-NEW"] })
 }
 
 /// Somebody asks for something cheap and gets it; without a fence of the protocol, a ping of WebSocket's.
