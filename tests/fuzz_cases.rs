@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hubproof::event::Verdict;
 use hubproof::fuzz::case::{Cell, Oddity, Placement};
@@ -14,8 +15,12 @@ use hubproof::pack::{Folder, Pack};
 use hubproof::scenario::{self, Program};
 use hubproof::source::Sources;
 use hubproof::yaml;
+use hubproof_reference::Machine;
+use hubproof_reference::machine::{EventError, Input, Output};
 use rstest::rstest;
 use serde_json::Value;
+
+use crate::virtual_wire::Manner;
 
 pub struct Protocol {
     pub sources: Sources,
@@ -200,7 +205,7 @@ fn what_is_rare_to_make_comes_as_often() {
     }
 }
 
-/// The first case of a kind in which things are said anew.
+/// The first case of each kind in which things are said anew.
 fn said_anew(cases: &mut Cases, wanted: impl Fn(&Cell) -> bool) -> Vec<Arc<Program>> {
     let is_of = |cell: &Cell| cell.placement == Placement::Anew && wanted(cell);
     let numbers: Vec<u64> = (0..).zip(&cases.plan.cells).filter(|(_, cell)| is_of(cell)).map(|(n, _)| n).collect();
@@ -226,6 +231,7 @@ fn what_is_said_anew_is_said_by_somebody_new() {
 #[case::not_refused("airavata-fuzz-garbled-unanswered", "FUZZ-REJECTS")]
 #[case::not_answered("qi-fuzz-more-unanswered", "FUZZ-ANSWERS")]
 #[case::hangs("airavata-fuzz-duplicate-hangs", "FUZZ-SERVES-OLD")]
+#[case::dies("qi-fuzz-nul-kills", "FUZZ-SERVES-OLD")]
 fn what_is_said_anew_finds_defects(#[case] fault: &str, #[case] oracle: &str) {
     let name = fault.split('-').next().unwrap();
     let hub = crate::virtual_wire::Protocol::load(name);
@@ -245,6 +251,52 @@ fn whoever_comes_anew_must_be_served() {
     let broken: Vec<&str> =
         report.checks.iter().filter(|check| check.verdict == Verdict::Fail).map(|check| &*check.name).collect();
     assert_eq!(broken, ["FUZZ-SERVES-NEW"]);
+}
+
+/// A hub with room for two besides, which notices a moment later who has left.
+struct Full {
+    inner: Box<dyn Machine>,
+    came: usize,
+}
+
+impl Machine for Full {
+    fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
+        if let Input::Open { conn, .. } = input {
+            self.came += 1;
+            if self.came == 3 {
+                return out.push(Output::Refuse { conn, status: 403, body: "no room just now".to_owned() });
+            }
+        }
+        self.inner.handle(now, input, out);
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        self.inner.deadline()
+    }
+
+    fn state(&self) -> Value {
+        self.inner.state()
+    }
+
+    fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<Output>) -> Result<Value, EventError> {
+        self.inner.event(now, event, out)
+    }
+}
+
+#[test]
+fn a_newcomer_may_be_turned_away_for_a_moment() {
+    let hub = crate::virtual_wire::Protocol::load("qi");
+    let mut cases = Cases::new("qi", 1, &|_| true);
+    let joined = cases
+        .plan
+        .cells
+        .iter()
+        .position(|cell| cell.placement == Placement::Joined && !matches!(cell.oddity, Oddity::Framed(_)));
+    let (_, program) = cases.case(joined.unwrap() as u64).unwrap();
+    let full = |inner| -> Box<dyn Machine> { Box::new(Full { inner, came: 0 }) };
+    let report = hub.play_on(&program, None, &full, Manner::default()).unwrap();
+    let turned_away = report.history.iter().filter(|frame| frame.actor == "newcomer" && frame.kind == "refused");
+    assert_eq!((report.verdict, turned_away.count()), (Verdict::Pass, 1));
 }
 
 /// Who has no connection says nothing, and a case in which nothing odd is said shows nothing.

@@ -521,7 +521,7 @@ impl Conversation {
             self.complete(step, None);
             return;
         }
-        self.unwind(program, step, failure, accuses);
+        self.unwind(program, step, failure);
     }
 
     /// Inside an attempt that may be repeated, whatever fails ends the attempt.
@@ -533,7 +533,7 @@ impl Conversation {
         })
     }
 
-    fn unwind(&mut self, program: &Arc<Program>, step: &Step, failure: Failure, mut accused: bool) {
+    fn unwind(&mut self, program: &Arc<Program>, step: &Step, failure: Failure) {
         self.active = None;
         while let Some(mut frame) = self.stack.pop() {
             match &mut frame.kind {
@@ -575,7 +575,6 @@ impl Conversation {
                 let outcome = if undecided { Outcome::Undecided(failure.message.clone()) } else { Outcome::Broken };
                 let message = format!("{}: {}", step.text, failure.message);
                 self.judgement.answer(check, &holder.text, outcome, message, failure.detail.as_deref().cloned());
-                accused |= !undecided;
                 let must = program.checks[check].rules.iter().any(|rule| rule.level == Level::Must);
                 if !must && !undecided && !self.is_trying() {
                     self.complete(holder, None);
@@ -589,7 +588,6 @@ impl Conversation {
         } else {
             format!("{who}: {}: {}", step.text, failure.message)
         };
-        let _ = accused;
         self.cause = Some(Cause {
             span: Some(step.span),
             step: step.text.clone(),
