@@ -51,7 +51,7 @@ const QI: Hub = Hub {
     protocol: "qi",
     interpreter: "node",
     script: "tests/hubs/qi.mjs",
-    target: "[settings]\nok_command = \"execute\"\nplain_command = \"abort\"\nfailing_command = \"calibrate\"\necho_command = \"\"",
+    target: "[settings]\nok_command = \"execute\"\nplain_command = \"abort\"\nfailing_command = \"calibrate\"",
     hooks: "",
     instances: &[Instance { name: "default", arguments: &[], target: "" }],
     options: &["--patience", "3"],

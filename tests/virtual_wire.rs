@@ -76,6 +76,7 @@ impl Protocol {
                 let mut settings = defaults.clone();
                 settings.extend(instance.settings.iter().map(|(name, setting)| (name.clone(), setting.value.clone())));
                 let mut provides = instance.provides.clone();
+                provides.extend(instance.settings.keys().cloned());
                 provides.extend(setup.tls.then(|| "tls".to_owned()));
                 Instance { settings, provides }
             })

@@ -256,7 +256,9 @@ pub fn prepare(subject: &Subject) -> Result<Arc<Prepared>, SetupError> {
         for (name, setting) in &instance.settings {
             settings.insert(name.clone(), setting.value.clone());
         }
+        // What is told of a hub can be needed by its name; a default is told by nobody.
         let mut provides = instance.provides.clone();
+        provides.extend(instance.settings.keys().cloned());
         if endpoint.tls {
             provides.insert("tls".to_owned());
         }

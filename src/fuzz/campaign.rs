@@ -138,7 +138,19 @@ impl Campaign {
         };
         // What is traced is called by the name of its program.
         let shared = parted(scenario).filter(|_| !stage.options.trace);
-        let Some((key, name, said)) = shared else { return job(&Arc::new(self.program(id, scenario)?)) };
+        let Some((mut key, name, said)) = shared else { return job(&Arc::new(self.program(id, scenario)?)) };
+        let mut diagnostics = Vec::new();
+        let odd = Template::read(&Node::of(said, Span::new(self.file, 0..0)), &mut diagnostics);
+        if let Some(diagnostic) = diagnostics.first() {
+            return Err(diagnostic.message.clone());
+        }
+        // A setting that somebody has to give is a need of the program.
+        odd.expressions(&mut |expression| {
+            let uses = expression.uses.iter().filter_map(|used| used.strip_prefix("hub."));
+            let settings = &self.shared.shared.settings;
+            let given = uses.filter(|name| settings.get(*name).is_some_and(|setting| setting.default.is_none()));
+            given.for_each(|name| key.push_str(&format!("needs {name}\n")));
+        });
         let known = self.programs().get(&key).cloned();
         let program = match known {
             Some(program) => program,
@@ -151,12 +163,7 @@ impl Campaign {
                 Arc::clone(programs.entry(key).or_insert(program))
             }
         };
-        let mut diagnostics = Vec::new();
-        let odd = Template::read(&Node::of(said, program.span), &mut diagnostics);
-        match diagnostics.first() {
-            None => Ok(job(&program)?.saying(id, name, odd)),
-            Some(diagnostic) => Err(diagnostic.message.clone()),
-        }
+        Ok(job(&program)?.saying(id, name, odd))
     }
 
     fn programs(&self) -> MutexGuard<'_, HashMap<String, Arc<Program>>> {
