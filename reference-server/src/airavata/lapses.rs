@@ -411,6 +411,7 @@ pub static LAPSES: &[Fault] = &[
         "Whoever fits an event by two subscriptions does not get it.",
         &["AIR-093"],
     ),
+    inside(P, "airavata-subscriptions-counted", "Who has subscribed twice has to unsubscribe twice.", &["AIR-068"]),
     inside(P, "airavata-unsubscribe-one-late", "After an unsubscription one more event comes.", &["AIR-068"]),
     inside(
         P,

@@ -112,6 +112,7 @@ pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, Se
         left_behind: BTreeMap::new(),
         lingering: BTreeMap::new(),
         parted: BTreeSet::new(),
+        twice: BTreeSet::new(),
         progressed: None,
         stamp: 0,
         said: 0,
@@ -139,6 +140,8 @@ struct Airavata {
     lingering: BTreeMap<Topic, Conn>,
     /// Only a fault looks at it: who has left a topic once.
     parted: BTreeSet<(Conn, Topic)>,
+    /// Only a fault looks at it: who has subscribed again to what they were subscribed to.
+    twice: BTreeSet<(Conn, Topic)>,
     /// Only a fault looks at it: the experiment whose progress was told last, if nothing was told since.
     progressed: Option<String>,
     /// The last time written into a message, in Unix milliseconds; times never fall.
@@ -530,7 +533,7 @@ impl Airavata {
                 if self.broken.is("airavata-unsubscribe-one-late") {
                     self.lingering.insert(topic.clone(), conn);
                 }
-                if !self.broken.is("airavata-unsubscribe-forgotten") {
+                if !self.broken.is("airavata-unsubscribe-forgotten") && !self.twice.remove(&(conn, topic.clone())) {
                     self.subscriptions.remove(conn, &topic);
                 }
             } else if self.subscriptions.count(conn) >= self.config.max_subscriptions
@@ -540,6 +543,10 @@ impl Airavata {
             } else if !self.broken.is("airavata-subscribe-without-effect")
                 && !self.parted.contains(&(conn, topic.clone()))
             {
+                let again = self.subscriptions.of(&topic).any(|other| other == conn);
+                if again && self.broken.is("airavata-subscriptions-counted") {
+                    self.twice.insert((conn, topic.clone()));
+                }
                 self.subscriptions.add(conn, topic);
             }
         }

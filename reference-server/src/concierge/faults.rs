@@ -535,6 +535,12 @@ pub static FAULTS: &[Fault] = &[
         &["CON-062", "CON-096"],
         const { &[frame(NO_SUCH_GROUP).after(BY_MESSAGE).does(Act::Set("/code", r#""MESSAGE_SENT""#))] },
     ),
+    inside(
+        P,
+        "concierge-empty-group-unknown",
+        "A message to a group that nobody is subscribed to says that there is none.",
+        &["CON-062"],
+    ),
     outside(
         P,
         "concierge-no-such-group-bare",
@@ -681,6 +687,12 @@ pub static FAULTS: &[Fault] = &[
         "Creating an existing group is answered with GROUP_CREATED.",
         &["CON-077"],
         const { &[frame(ALREADY_CREATED).does(Act::Set("/code", r#""GROUP_CREATED""#))] },
+    ),
+    inside(
+        P,
+        "concierge-created-twice-at-once",
+        "Of two creations of a group one after the other, both succeed.",
+        &["CON-077"],
     ),
     outside(
         P,

@@ -119,6 +119,7 @@ pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, Se
         uuids: HashMap::new(),
         groups: BTreeMap::new(),
         total: 0,
+        created: 0,
         owners_left: 0,
         remains: BTreeMap::new(),
         left: BTreeMap::new(),
@@ -145,6 +146,8 @@ struct Concierge {
     groups: BTreeMap<Arc<str>, Group>,
     /// Text payloads of all connections; only a fault looks at it.
     total: u64,
+    /// What it was when a group was created last; only a fault looks at it.
+    created: u64,
     /// Owners of groups that have left; only a fault looks at it.
     owners_left: u64,
     /// What a fault does not let go of: deleted groups, clients that left.
@@ -735,6 +738,9 @@ impl Concierge {
                     return status(conn, seq, Status::MessageSent, out);
                 }
                 None => return status(conn, seq, Status::NoSuchGroup { group: name }, out),
+                Some(known) if known.subscribers.is_empty() && self.broken.is("concierge-empty-group-unknown") => {
+                    return status(conn, seq, Status::NoSuchGroup { group: name }, out);
+                }
                 Some(known) => {
                     if !known.subscribers.contains_key(&conn) && self.broken.is("concierge-group-members-only") {
                         return status(conn, seq, Status::Bad, out);
@@ -861,6 +867,9 @@ impl Concierge {
             if self.broken.is("concierge-refused-creation-announced") {
                 broadcast(others, &Reply::Status { status: Status::GroupCreated(self.view(group)), seq: None }, out);
             }
+            if self.total == self.created + 1 && self.broken.is("concierge-created-twice-at-once") {
+                return status(conn, seq, Status::GroupCreated(self.view(group)), out);
+            }
             status(conn, seq, Status::GroupAlreadyCreated(self.view(group)), out);
             if self.broken.is("concierge-refused-creation-takes-over") {
                 self.take_over(conn, &name, nickname);
@@ -888,6 +897,7 @@ impl Concierge {
         let group = Group { name: name.clone(), nickname, owner: conn, owner_uuid, subscribers };
         self.groups.insert(name.clone(), group);
         self.listed = None;
+        self.created = self.total;
         let group = &self.groups[&name];
         status(conn, seq, Status::GroupCreated(self.view(group)), out);
         let told = Reply::Status { status: Status::GroupCreated(self.view(group)), seq: None };

@@ -42,7 +42,7 @@ pub static LAPSES: &[Fault] = &[
         P,
         "emprops-worker-registered-third-lost",
         "The third worker_registered is lost.",
-        &["EMP-007"],
+        &["EMP-007", "EMP-021"],
         const { &[frame(&[Cond::Is("/type", "worker_registered")]).only(3).does(Act::Drop)] },
     ),
     outside(

@@ -260,6 +260,7 @@ pub static FAULTS: &[Fault] = &[
         &["GAT-034"],
         const { &[frame(LOG_UP).does(Act::Drop)] },
     ),
+    inside(P, "gator-log-to-children", "Logs are passed on to children, too.", &["GAT-034"]),
     inside(P, "gator-child-logs-stay", "Logs of children stay with the hub.", &["GAT-034"]),
     outside(
         P,

@@ -512,6 +512,10 @@ impl Gator {
         }
         self.asked += 1;
         let upwards = request::text(&Ask { action: "log", req_id: self.asked, posted: true, payload: &entry });
+        if self.broken.is("gator-log-to-children") {
+            let children = self.children().filter(|child| *child != conn);
+            out.extend(children.map(|conn| Output::Text { conn, text: upwards.clone() }));
+        }
         let first_only = self.broken.is("gator-first-parent-only");
         let told = |parent: Conn| parent != conn && (parent == OUTGOING || !first_only);
         for (&parent, state) in self.parents.iter_mut().filter(|(parent, _)| told(**parent)) {
