@@ -58,6 +58,9 @@ const QI: Hub = Hub {
     proven: 30,
 };
 
+/// The same, of which nobody has said which commands it knows.
+const QI_UNTOLD: Hub = Hub { target: "", ..QI };
+
 const AIRAVATA: Hub = Hub {
     protocol: "airavata",
     interpreter: "python3",
@@ -142,6 +145,18 @@ fn whatever_the_document_allows_passes(#[case] hub: Hub, #[case] habits: &[&str]
     assert_eq!(report["checks"]["verdicts"]["inconclusive"], 0);
 }
 
+/// The document names no command but `execute`, in an example: of one that nobody has named nothing is claimed, whether the
+/// hub knows that one or not.
+#[rstest]
+#[case::knows_the_example(&[], 0)]
+#[case::knows_it_not(&["--without", "execute"], 3)]
+fn of_commands_that_nobody_named_nothing_is_claimed(#[case] habits: &[&str], #[case] expected: i32) {
+    let Some((report, code)) = judged(&QI_UNTOLD, &[&["--seed", "1"], habits].concat(), QI.options) else { return };
+    assert_eq!(accused(&report), Vec::<String>::new());
+    assert_eq!(code, Some(expected), "{} {:#}", report["doubt"], report["causes"]);
+    assert!(report["rules"]["proven"].as_u64().unwrap() >= 10, "{:#}", report["rules"]);
+}
+
 /// Made-up input brings nothing out either.
 #[rstest]
 #[case::concierge(CONCIERGE, &[])]
@@ -151,8 +166,30 @@ fn whatever_the_document_allows_passes(#[case] hub: Hub, #[case] habits: &[&str]
 #[case::qi_strict(QI, &["--seed", "4"])]
 #[case::gator(GATOR, &[])]
 fn fuzzing_finds_nothing(#[case] hub: Hub, #[case] habits: &[&str]) {
-    let options = ["--cases", "50", "--seed", "3", "-j", "4"];
-    let Some((report, code)) = told("fuzz", &hub, habits, &options) else { return };
+    finds_nothing(&hub, habits, &["--cases", "50", "--seed", "3", "-j", "4"]);
+}
+
+/// A `session_id` that is a number is repeated as it came, which is the caller's mistake and not the hub's.
+#[test]
+fn what_is_repeated_as_it_was_said_is_no_finding() {
+    let of_other_types = ["--message", "extended_request", "--mutation", "wrong-type"];
+    finds_nothing(
+        &QI,
+        &["--seed", "1", "--slow", "5"],
+        &[&of_other_types[..], &["--cases", "60", "--seed", "3"]].concat(),
+    );
+}
+
+/// Cases that only differ in what is odd share a program, but not if one of them needs a setting that another does not.
+#[test]
+fn what_needs_a_setting_that_nobody_gave_is_undecided() {
+    let one_after_another = ["--message", "extended_request", "--cases", "200", "--seed", "8", "-j", "1"];
+    finds_nothing(&QI_UNTOLD, &["--plain"], &one_after_another);
+}
+
+#[track_caller]
+fn finds_nothing(hub: &Hub, habits: &[&str], options: &[&str]) {
+    let Some((report, code)) = told("fuzz", hub, habits, options) else { return };
     assert_eq!(accused(&report), Vec::<String>::new(), "{:#}", report["findings"]);
     assert_eq!(code, Some(0), "{} {:#}", report["doubt"], report["causes"]);
     assert!(report["fuzzed"]["decided"].as_u64().unwrap() >= 30, "{:#}", report["fuzzed"]);

@@ -1,7 +1,7 @@
 // An answering system for the messages between the 2200 and the 2300, written from their document alone, that does what
 // the document allows and hardly anybody would do. It prints its URL and serves until it is ended.
 //
-//   node tests/hubs/qi.mjs [--plain] [--seed N] [--slow MS] [--bug NAME]
+//   node tests/hubs/qi.mjs [--plain] [--seed N] [--slow MS] [--bug NAME] [--without COMMAND]
 //
 // Commands: `execute` (needs a payload, returns values), `get_system_info` (takes none, returns values), `abort` (takes
 // none, returns nothing), `calibrate` (fails), `état du système/2300` (as get_system_info). Everything else fails.
@@ -60,6 +60,7 @@ const COMMANDS = {
   abort: () => pick(undefined, {}),
   'état du système/2300': () => ({ état: 'prêt' }),
 };
+if (options.includes('--without')) delete COMMANDS[options[options.indexOf('--without') + 1]];
 
 /** Whether there is a reply, and when. */
 function answer(conn, content) {
