@@ -146,7 +146,7 @@ impl Campaign {
         }
         // A setting that somebody has to give is a need of the program.
         odd.expressions(&mut |expression| {
-            let uses = expression.uses.iter().filter_map(|used| used.strip_prefix("hub."));
+            let uses = expression.uses.iter().filter_map(|used| used.strip_prefix("hub.")?.split('.').next());
             let settings = &self.shared.shared.settings;
             let given = uses.filter(|name| settings.get(*name).is_some_and(|setting| setting.default.is_none()));
             given.for_each(|name| key.push_str(&format!("needs {name}\n")));

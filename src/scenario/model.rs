@@ -65,7 +65,7 @@ pub enum Isolation {
 /// What the target has to offer before a scenario can run.
 #[derive(Debug)]
 pub enum Need {
-    /// A word of the target's `provides`.
+    /// A word of the target's `provides`, or a setting that it sets itself.
     Word(String),
     Expression {
         text: String,
