@@ -298,7 +298,8 @@ fn a_fuzzed_hub_that_falls_is_started_again() {
     // It says so of two of these cases.
     let (url, command) = (hub.url(), hub.falling("qi", "trailing c", true));
     let base = ["fuzz", &url, "--protocol", "qi", "--exec", &command, "--seed", "3", "--cases", "60", "-j", "4"];
-    let done = hubproof(base.iter().chain(&["--report", "json=-"])).ends_with(1);
+    let commands = ["--set", "ok_command=get_static", "--set", "plain_command=ping", "--set", "echo_command=echo"];
+    let done = hubproof(base.iter().chain(&commands).chain(&["--report", "json=-"])).ends_with(1);
     let report = report(&done);
     let protocol = &report["protocols"][0];
     let oracles = &protocol["fuzzed"]["oracles"];
