@@ -152,6 +152,7 @@ fn concierge(fault: Option<&str>) -> Vec<String> {
         (1, group("GROUP_DELETE", "g")),
         (1, message(json!({ "type": "GROUP", "group": "g" }), json!("x"))),
         (1, group("GROUP_CREATE", "g")),
+        (1, message(json!({ "type": "GROUP", "group": "g" }), json!("nobody hears"))),
         (1, group("SELF_SUBSCRIBE", "g")),
         (2, group("SELF_SUBSCRIBE", "g")),
         (3, group("SELF_SUBSCRIBE", "g")),
