@@ -295,7 +295,7 @@ fn a_hub_that_always_falls_ends_the_run_in_time() {
 #[test]
 fn a_fuzzed_hub_that_falls_is_started_again() {
     let hub = Hub::new();
-    // It says so of two of these cases.
+    // It says so of some of these cases.
     let (url, command) = (hub.url(), hub.falling("qi", "trailing c", true));
     let base = ["fuzz", &url, "--protocol", "qi", "--exec", &command, "--seed", "3", "--cases", "60", "-j", "4"];
     let commands = ["--set", "ok_command=get_static", "--set", "plain_command=ping", "--set", "echo_command=echo"];

@@ -543,8 +543,9 @@ impl Airavata {
             } else if !self.broken.is("airavata-subscribe-without-effect")
                 && !self.parted.contains(&(conn, topic.clone()))
             {
-                let again = self.subscriptions.of(&topic).any(|other| other == conn);
-                if again && self.broken.is("airavata-subscriptions-counted") {
+                if self.broken.is("airavata-subscriptions-counted")
+                    && self.subscriptions.of(&topic).any(|other| other == conn)
+                {
                     self.twice.insert((conn, topic.clone()));
                 }
                 self.subscriptions.add(conn, topic);
