@@ -375,6 +375,7 @@ fn the_file() {
         ("a need over a setting that does not exist", "title: A mistake\nneeds: [\"hub.timeout > 3\"]\nsteps: []\n"),
         ("a need that is no expression", "title: A mistake\nneeds: [\"hub.version >\"]\nsteps: []\n"),
         ("a need over a name", "title: A mistake\nlet: { a: 1 }\nneeds: [\"hub.version == a\"]\nsteps: []\n"),
+        ("a need that is almost a setting", "title: A mistake\nneeds: [versoin]\nsteps: []\n"),
         ("a need that is a number", "title: A mistake\nneeds: [3]\nsteps: []\n"),
         ("exclusive to nothing", "title: A mistake\nexclusive: [hub]\nsteps: []\n"),
         ("destructive to some degree", "title: A mistake\ndestructive: 1\nsteps: []\n"),

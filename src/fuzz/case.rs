@@ -172,9 +172,8 @@ pub(super) fn made(
     number: u64,
     dice: &mut Dice,
 ) -> Option<Case> {
-    let message = material.pack.messages.get(cell.message)?;
-    let base = scene.base(material, message);
-    let said = said(material, message, cell.oddity, &scene, &base, dice)?;
+    let mut draft = Draft::new(material, cell, &scene)?;
+    let said = draft.said(dice)?.0;
     if cell.placement != Placement::Repeated {
         return about(material, cell, scene, said, behind, number);
     }
@@ -183,12 +182,9 @@ pub(super) fn made(
         return None;
     }
     // Others of the kind, since a hub may not mind every one of them.
-    let more = (1..oracle::ROUNDS).filter_map(|round| {
-        let base = renumbered(message, &base, round);
-        self::said(material, message, cell.oddity, &scene, &base, dice)?.text()
-    });
+    let more = (1..oracle::ROUNDS).filter_map(|round| draft.renumbered(round).said(dice)?.0.text());
     let texts: Vec<Value> = said.text().into_iter().chain(more).collect();
-    let odd = odd(material, message, cell, &scene, &said);
+    let odd = odd(material, draft.message, cell, &scene, &said);
     let sends = format!("{} sends raw", scene.sender);
     let mut steps = scene.steps.clone();
     steps.extend(oracle::before(material, &odd));
@@ -223,6 +219,8 @@ fn about(
 const MANY: (usize, usize) = (100, 25);
 /// After so many of which nothing can be said together it is given up.
 const VAIN: usize = 16;
+/// Once so many are alike, no others are thought of for a connection that is kept.
+const ENOUGH: usize = 5;
 
 /// Odd things that the document answers alike, in terms of as much of what was said.
 struct Alike<'a> {
@@ -233,20 +231,32 @@ struct Alike<'a> {
     all: Vec<Said>,
     rounds: Vec<Value>,
     ids: BTreeSet<String>,
+    /// Where they are odd.
+    sites: Vec<&'a Site>,
+}
+
+impl<'a> Alike<'a> {
+    fn is_of(&self, class: Class, answer: Option<&Answer>, about: &Map<String, Value>) -> bool {
+        let same = match (self.answer, answer) {
+            (Some(one), Some(other)) => std::ptr::eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        self.class == class && same && self.mentioned.iter().eq(about.keys())
+    }
 }
 
 /// The case in which many of a kind are said that the document answers alike, and what these are.
 fn many(material: &Material, cell: Cell, scene: &Scene, number: u64, dice: &mut Dice) -> Option<(Case, Vec<Said>)> {
-    let message = material.pack.messages.get(cell.message)?;
-    let base = scene.base(material, message);
+    let mut draft = Draft::new(material, cell, scene)?;
+    let message = draft.message;
     let anew = cell.placement == Placement::Anew;
     let mut kinds: Vec<Alike<'_>> = Vec::new();
+    let mut narrowed = false;
     for index in 0..if anew { MANY.1 } else { MANY.0 } {
         if index == VAIN && kinds.is_empty() {
             return None;
         }
-        let base = renumbered(message, &base, index);
-        let Some(said) = said(material, message, cell.oddity, scene, &base, dice) else { continue };
+        let Some((said, site)) = draft.renumbered(index).said(dice) else { continue };
         // No frame below messages is answered, and whoever breaks the protocol is let go.
         let text = said.text()?;
         let (answer, about) = oracle::promised(material, &odd(material, message, cell, scene, &said));
@@ -254,17 +264,10 @@ fn many(material: &Material, cell: Cell, scene: &Scene, number: u64, dice: &mut 
         if !anew && !answer.is_some_and(Answer::lasts) {
             continue;
         }
-        let is_of = |kind: &Alike<'_>| {
-            let same = match (kind.answer, answer) {
-                (Some(one), Some(other)) => std::ptr::eq(one, other),
-                (one, other) => one.is_none() && other.is_none(),
-            };
-            kind.class == said.class && same && kind.mentioned.iter().eq(about.keys())
-        };
-        let known = kinds.iter().position(is_of).unwrap_or_else(|| {
+        let known = kinds.iter().position(|kind| kind.is_of(said.class, answer, &about)).unwrap_or_else(|| {
             let (class, mentioned) = (said.class, about.keys().cloned().collect());
-            let (all, rounds, ids) = (Vec::new(), Vec::new(), BTreeSet::new());
-            kinds.push(Alike { class, answer, mentioned, all, rounds, ids });
+            let (all, rounds, ids, sites) = (Vec::new(), Vec::new(), BTreeSet::new(), Vec::new());
+            kinds.push(Alike { class, answer, mentioned, all, rounds, ids, sites });
             kinds.len() - 1
         });
         let kind = kinds.get_mut(known)?;
@@ -275,7 +278,12 @@ fn many(material: &Material, cell: Cell, scene: &Scene, number: u64, dice: &mut 
         let id = said.id(message).filter(|id| !anew || !id.contains("${"));
         if !known && id.is_none_or(|id| kind.ids.insert(id)) {
             kind.rounds.push(round);
+            kind.sites.extend(site);
             kind.all.push(said);
+            if kind.all.len() == ENOUGH && !anew && !narrowed {
+                draft.narrow(kind);
+                narrowed = true;
+            }
         }
     }
     // Any of those of which the document says something, where each has a connection of its own; else the first of the largest.
@@ -295,22 +303,109 @@ fn many(material: &Material, cell: Cell, scene: &Scene, number: u64, dice: &mut 
     Some((case(material, cell, scene, first, steps, number), all))
 }
 
-/// The message with an id of its own, if it has one by which its answer is known.
-fn renumbered(message: &MessageType, base: &Value, index: usize) -> Value {
-    let mut base = base.clone();
-    let id = message.correlation.as_ref().and_then(|pointer| base.pointer_mut(pointer));
-    match id {
-        Some(Value::Number(number)) => {
-            *number = number.as_u64().unwrap_or_default().saturating_add(index as u64).into();
-        }
-        Some(Value::String(text)) if !text.contains("${") => {
-            // Of the form that it had.
-            let kept = text.char_indices().nth_back(INDEX - 1).map_or(text.len(), |(at, _)| at);
-            text.replace_range(kept.., &format!("{index:0INDEX$x}"));
-        }
-        _ => {}
+/// A message as it is said in a scene, and what is to be odd about it.
+struct Draft<'a> {
+    material: &'a Material,
+    message: &'a MessageType,
+    oddity: Oddity,
+    /// The message where nothing is odd, and the same with something in place of expressions.
+    base: Value,
+    plain: Value,
+    /// Of the base, where it is no expression.
+    id: Option<Value>,
+    sites: Vec<&'a Site>,
+    /// Members that are left alone where it is explored.
+    fixed: Vec<String>,
+}
+
+impl<'a> Draft<'a> {
+    fn new(material: &'a Material, cell: Cell, scene: &'a Scene) -> Option<Self> {
+        let message = material.pack.messages.get(cell.message)?;
+        let base = scene.base(material, message);
+        let plain = plain(message, &base);
+        let id = message.correlation.as_ref().and_then(|pointer| base.pointer(pointer));
+        let id = id.filter(|id| id.as_str().is_none_or(|text| !text.contains("${"))).cloned();
+        let is_asked = |site: &&Site| cell.oddity == Oddity::Mutated(site.mutation);
+        let sites = scene.sites.iter().filter(is_asked).collect();
+        // No id is used twice on a connection that is kept, so each is given.
+        let given = message.correlation.as_ref().filter(|_| cell.placement == Placement::Kept);
+        let fixed = given.and_then(|pointer| pointer.strip_prefix('/')).map(crate::matcher::unescape);
+        let fixed = fixed.into_iter().collect();
+        Some(Self { material, message, oddity: cell.oddity, base, plain, id, sites, fixed })
     }
-    base
+
+    /// With an id of its own, if it has one by which its answer is known.
+    fn renumbered(&mut self, index: usize) -> &Self {
+        let id = match self.id.clone() {
+            Some(Value::Number(number)) => {
+                Some(json!(number.as_u64().unwrap_or_default().saturating_add(index as u64)))
+            }
+            Some(Value::String(mut text)) => {
+                // Of the form that it had.
+                let kept = text.char_indices().nth_back(INDEX - 1).map_or(text.len(), |(at, _)| at);
+                text.replace_range(kept.., &format!("{index:0INDEX$x}"));
+                Some(Value::String(text))
+            }
+            _ => None,
+        };
+        if let (Some(id), Some(pointer)) = (id, &self.message.correlation) {
+            for message in [&mut self.base, &mut self.plain] {
+                message.pointer_mut(pointer).into_iter().for_each(|member| *member = id.clone());
+            }
+        }
+        self
+    }
+
+    /// Something odd, and where, if it is one of the message's places.
+    fn said(&self, dice: &mut Dice) -> Option<(Said, Option<&'a Site>)> {
+        let Self { material, message, base, .. } = self;
+        match self.oddity {
+            Oddity::Spoilt(spoilt) => {
+                let text = spoilt.text(&payload::text(base, &[]), dice);
+                let value: Option<Value> =
+                    serde_json::from_str(&text).ok().filter(|_| spoilt.class() != Class::Unspecified);
+                let (raw, odd) = (json!({ "text": text }), Odd::Named(spoilt.name()));
+                Some((Said { raw, class: spoilt.class(), plain: value.clone(), value, odd }, None))
+            }
+            Oddity::Framed(framing) => {
+                let raw = framing.raw(&payload::text(base, &[]), dice);
+                // In pieces a message is what it is in one.
+                let right = framing.class() == Class::Valid;
+                let whole = self.edited(Vec::new());
+                let class = if right { whole.class } else { framing.class() };
+                let (plain, value) = if right { (whole.plain, whole.value) } else { (None, None) };
+                Some((Said { raw, class, plain, value, odd: Odd::Named(framing.name()) }, None))
+            }
+            Oddity::Mutated(_) => (0..ATTEMPTS).find_map(|_| {
+                let site = dice.pick(&self.sites)?;
+                let edits = mutation::edits(&material.pack, message, site, dice)?;
+                Some((self.edited(edits), Some(*site)))
+            }),
+            Oddity::Explored => (0..ATTEMPTS).find_map(|_| {
+                let said = self.edited(explored(message, base, &self.fixed, dice));
+                (said.class == Class::Valid).then_some((said, None))
+            }),
+        }
+    }
+
+    fn edited(&self, edits: Vec<Edit>) -> Said {
+        edited(self.material, self.message, &self.base, self.plain.clone(), edits)
+    }
+
+    /// From now on only what is likely to be of this kind: where all of it are odd or alike, the rest is, too.
+    fn narrow(&mut self, kind: &Alike<'_>) {
+        self.sites.retain(|site| kind.sites.contains(site));
+        let (Oddity::Explored, Some(first)) = (self.oddity, kind.all.first()) else { return };
+        let (Some(Value::Object(members)), Some(plain)) = (&first.value, &first.plain) else { return };
+        for (name, value) in members {
+            let is_alike = |said: &Said| said.value.as_ref().and_then(|said| said.get(name)) == Some(value);
+            let Some(plain) = plain.get(name).filter(|_| kind.all.iter().all(is_alike)) else { continue };
+            let pointer = format!("/{}", crate::matcher::escape(name));
+            compose::put(&mut self.base, &pointer, value.clone());
+            compose::put(&mut self.plain, &pointer, plain.clone());
+            self.fixed.push(name.clone());
+        }
+    }
 }
 
 /// Letters of an id that tell how many were before it.
@@ -713,57 +808,25 @@ impl Said {
     }
 }
 
-fn said(
-    material: &Material,
-    message: &MessageType,
-    oddity: Oddity,
-    scene: &Scene,
-    base: &Value,
-    dice: &mut Dice,
-) -> Option<Said> {
-    match oddity {
-        Oddity::Spoilt(spoilt) => {
-            let text = spoilt.text(&payload::text(base, &[]), dice);
-            let value: Option<Value> =
-                serde_json::from_str(&text).ok().filter(|_| spoilt.class() != Class::Unspecified);
-            let raw = json!({ "text": text });
-            Some(Said { raw, class: spoilt.class(), plain: value.clone(), value, odd: Odd::Named(spoilt.name()) })
-        }
-        Oddity::Framed(framing) => {
-            let raw = framing.raw(&payload::text(base, &[]), dice);
-            let whole = spoken(material, message, base, Vec::new())?;
-            // In pieces a message is what it is in one.
-            let right = framing.class() == Class::Valid;
-            let class = if right { whole.class } else { framing.class() };
-            let (plain, value) = if right { (whole.plain, whole.value) } else { (None, None) };
-            Some(Said { raw, class, plain, value, odd: Odd::Named(framing.name()) })
-        }
-        Oddity::Mutated(mutation) => {
-            let sites: Vec<_> = scene.sites.iter().filter(|site| site.mutation == mutation).collect();
-            (0..ATTEMPTS).find_map(|_| {
-                let site = dice.pick(&sites)?;
-                let edits = mutation::edits(&material.pack, message, site, dice)?;
-                spoken(material, message, base, edits)
-            })
-        }
-        Oddity::Explored => (0..ATTEMPTS).find_map(|_| {
-            let edits = explored(message, base, dice);
-            spoken(material, message, base, edits).filter(|said| said.class == Class::Valid)
-        }),
-    }
+/// The message with these edits.
+pub(super) fn spoken(material: &Material, message: &MessageType, base: &Value, edits: Vec<Edit>) -> Said {
+    edited(material, message, base, plain(message, base), edits)
 }
 
-pub(super) fn spoken(material: &Material, message: &MessageType, base: &Value, edits: Vec<Edit>) -> Option<Said> {
-    // Expressions stand for what the example has there.
-    let plain = match &message.schema.example {
-        Some(example) => deep_with(base, example),
-        None => deep_with(base, &message.template()),
-    };
+/// The same, where it is known what stands in place of its expressions.
+fn edited(material: &Material, message: &MessageType, base: &Value, plain: Value, edits: Vec<Edit>) -> Said {
     let applied = payload::applied(plain, &edits);
     let class = payload::class(&material.pack, message, applied.as_ref());
-    let value = payload::said(base, &edits);
-    let raw = json!({ "text": payload::text(base, &edits) });
-    Some(Said { raw, class, plain: applied, value, odd: Odd::Edited(edits) })
+    let (text, value) = payload::said(base, &edits);
+    Said { raw: json!({ "text": text }), class, plain: applied, value, odd: Odd::Edited(edits) }
+}
+
+/// Expressions stand for what the example has there.
+fn plain(message: &MessageType, base: &Value) -> Value {
+    match &message.schema.example {
+        Some(example) => deep_with(base, example),
+        None => deep_with(base, &message.template()),
+    }
 }
 
 /// A value whose expressions are replaced by what another has in their place, or by some text.
@@ -784,14 +847,14 @@ pub(super) fn deep_with(base: &Value, example: &Value) -> Value {
     }
 }
 
-/// Members of a right message made anew, or all of them; who says it, and by what it is recognised, stays.
-pub(super) fn explored(message: &MessageType, base: &Value, dice: &mut Dice) -> Vec<Edit> {
+/// Members of a right message made anew, or all of them; who says it, by what it is recognised, and what is `fixed` stays.
+pub(super) fn explored(message: &MessageType, base: &Value, fixed: &[String], dice: &mut Dice) -> Vec<Edit> {
     let shape = Shape::of(&message.schema.source, &mut Branches::One(dice));
-    let fixed = message.matcher.literals();
+    let literals = message.matcher.literals();
     let required = shape.required();
     let is_filled = |name: &str| base.get(name).and_then(Value::as_str).is_some_and(|text| text.contains("${"));
-    let free: Vec<&str> =
-        shape.members().into_iter().filter(|name| !fixed.contains_key(*name) && !is_filled(name)).collect();
+    let stays = |name: &str| literals.contains_key(name) || fixed.iter().any(|fixed| fixed == name) || is_filled(name);
+    let free: Vec<&str> = shape.members().into_iter().filter(|name| !stays(name)).collect();
     let all = dice.once_in(3);
     let few = 1 + dice.below(3);
     let mut edits = Vec::new();

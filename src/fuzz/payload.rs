@@ -118,19 +118,17 @@ pub fn taken_for<'a>(pack: &'a Pack, payload: &Value) -> Option<&'a MessageType>
     pack.recognise(payload, Way::ToHub)
 }
 
-/// What is said, as a value in which expressions of the scenario stand where `base` has them; `None` where no value can say
-/// it.
-pub fn said(base: &Value, edits: &[Edit]) -> Option<Value> {
-    let mut value = base.clone();
-    edits.iter().try_for_each(|edit| apply(&mut value, edit, meant))?;
-    Some(value)
-}
-
 /// The payload as the text of a scenario's `sends raw`: JSON in which expressions of the scenario stand where `base` has
 /// them, and everything else means itself. `base` is the example with what the scenario puts into it.
 pub fn text(base: &Value, edits: &[Edit]) -> String {
+    said(base, edits).0
+}
+
+/// The same, and the value that it is, expressions and all; `None` where no value can say it.
+pub fn said(base: &Value, edits: &[Edit]) -> (String, Option<Value>) {
     let mut value = base.clone();
     let mut later = Vec::new();
+    let mut is_value = true;
     for edit in edits {
         match &edit.change {
             Change::Text(_) if value.pointer(&edit.pointer).is_none() => {
@@ -139,12 +137,12 @@ pub fn text(base: &Value, edits: &[Edit]) -> String {
             }
             Change::Text(_) | Change::Twice(_) => later.push(edit),
             // What cannot be renamed is said as it is.
-            _ => drop(apply(&mut value, edit, meant)),
+            _ => is_value &= apply(&mut value, edit, meant).is_some(),
         }
     }
     let mut text = String::new();
     write(&value, "", &later, &mut text);
-    text
+    (text, Some(value).filter(|_| is_value && later.is_empty()))
 }
 
 fn write(value: &Value, pointer: &str, edits: &[&Edit], out: &mut String) {

@@ -210,7 +210,7 @@ impl<'a> Walk<'a> {
             compose::merge(&mut changed, with);
             compose::remove(&mut changed, without);
             let said = case::spoken(self.material, message, &changed, Vec::new());
-            if said.is_some_and(|said| said.class == Class::Valid) {
+            if said.class == Class::Valid {
                 (base, variant) = (changed, (with.clone(), without.clone()));
             }
         }
@@ -270,10 +270,10 @@ impl<'a> Walk<'a> {
         let (mut base, _) = self.base(message, actor, dice);
         self.about(message, &mut base, dice);
         let plain = case::spoken(material, message, &base, Vec::new());
-        let explored = dice.once_in(4).then(|| case::explored(message, &base, dice));
-        let explored = explored.and_then(|edits| case::spoken(material, message, &base, edits));
-        let right = |said: &case::Said| said.class == Class::Valid;
-        let Some(said) = explored.filter(right).or(plain.filter(right)) else { return };
+        let explored = dice.once_in(4).then(|| case::explored(message, &base, &[], dice));
+        let explored = explored.map(|edits| case::spoken(material, message, &base, edits));
+        let mut right = explored.into_iter().chain([plain]).filter(|said| said.class == Class::Valid);
+        let Some(said) = right.next() else { return };
         self.said += 1;
         let (name, number) = (self.actors[actor].name, self.said);
         let ping = json!({ "frames": [{ "opcode": "ping", "data": number.to_string() }] });

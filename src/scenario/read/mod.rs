@@ -234,6 +234,7 @@ impl<'a> Reader<'a> {
         for item in items {
             match &item.kind {
                 Kind::Text(text) if text.value.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') => {
+                    self.word(&text.value, item.span);
                     self.needs.push(Need::Word(text.value.clone()));
                 }
                 Kind::Text(text) => match Expr::compile(&text.value, item.span, text.inner) {
@@ -249,6 +250,16 @@ impl<'a> Reader<'a> {
                     "write `needs: [tls, \"hub.ping_interval <= 5\"]`",
                 ),
             }
+        }
+    }
+
+    /// Targets may declare any word; but one that is almost a setting is hardly meant.
+    fn word(&mut self, word: &str, span: Span) {
+        let settings = &self.file.shared.settings;
+        let like = crate::diagnostic::nearest(word, settings.keys().map(String::as_str));
+        if let Some(name) = like.filter(|_| !settings.contains_key(word)) {
+            let message = format!("`{word}` is no setting, so this runs only where a target `provides` that word");
+            self.diagnostics.push(Diagnostic::warning(span, message).help(format!("did you mean `{name}`?")));
         }
     }
 
