@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::case;
 use super::material::{Material, head};
+use super::scene;
 use super::shape::{Branches, Shape};
 use crate::pack::MessageType;
 use crate::scenario::read::verbs::Verb;
@@ -177,7 +177,7 @@ fn variants(material: &Material) -> BTreeMap<String, Vec<Variant>> {
     let mut take = |step: &Value| {
         let Some((head, what)) = head(step) else { return };
         let Some(message) = what.as_str().filter(|_| head.verb == Verb::Sends) else { return };
-        let (with, without) = case::overrides(step, "");
+        let (with, without) = scene::overrides(step, "");
         let plain = step.get("breaks").is_none() && closed(material, &with);
         if plain && (!with.is_null() || !without.is_empty()) {
             let variants = found.entry(message.to_owned()).or_default();

@@ -14,7 +14,8 @@
 //! malformed, framing              texts that are no JSON; frames that are unusual
 //! material                        who says what, when: read off the scenarios
 //! answers                         what the document says of input
-//! case, oracle, text              one case: conversation, oddity, what must be true; as a file
+//! scene, draft                    what comes before something odd; what is odd about what is said
+//! case, oracle, text              one case of all this: what must be true; as a file
 //! ground, walk                    cases in which several actors say right things by chance
 //! plan                            which case comes when
 //! adaptive                        cases that go where a hub says something new
@@ -33,6 +34,7 @@ pub mod campaign;
 pub mod case;
 pub mod cause;
 pub mod differ;
+pub mod draft;
 pub mod framing;
 pub mod ground;
 pub mod malformed;
@@ -44,6 +46,7 @@ pub mod payload;
 pub mod plan;
 pub mod replay;
 pub mod saved;
+pub mod scene;
 pub mod seed;
 pub mod shape;
 pub mod shrink;

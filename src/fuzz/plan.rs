@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use super::case::{self, Case, Cell, Oddity, Placement, Scene};
+use super::case::{self, Case, Cell, Oddity, Placement};
 use super::framing::Framing;
 use super::ground::Ground;
 use super::malformed::Spoilt;
 use super::material::Material;
 use super::mutation::Mutation;
+use super::scene::{self, Scene};
 use super::seed::Dice;
 use super::walk;
 
@@ -34,14 +35,14 @@ impl Plan {
             if !declared.directions.to_hub || declared.abstract_ || !message(&declared.name) {
                 continue;
             }
-            let sites = case::sites(material, declared);
+            let sites = scene::sites(material, declared);
             let mutated =
                 Mutation::ALL.into_iter().filter(|mutation| sites.iter().any(|site| site.mutation == *mutation));
             let oddities = std::iter::once(Oddity::Explored)
                 .chain(mutated.map(Oddity::Mutated))
                 .chain(Spoilt::ALL.into_iter().map(Oddity::Spoilt))
                 .chain(Framing::ALL.into_iter().map(Oddity::Framed));
-            let here = Placement::ALL.map(|placement| (placement, case::scenes(material, declared, placement)));
+            let here = Placement::ALL.map(|placement| (placement, scene::scenes(material, declared, placement)));
             for oddity in oddities {
                 for (placement, found) in &here {
                     let cell = Cell { message: index, oddity, placement: *placement };

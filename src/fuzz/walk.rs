@@ -8,10 +8,12 @@
 
 use serde_json::{Map, Value, json};
 
-use super::case::{self, Case, Cell, INNOCENT, Oddity, Scene};
+use super::case::{self, Case, Cell, INNOCENT, Oddity};
+use super::draft;
 use super::ground::{Ground, Leaf, Variant};
 use super::material::{Material, head};
 use super::payload::Class;
+use super::scene::{self, Scene};
 use super::seed::Dice;
 use crate::pack::MessageType;
 use crate::scenario::compose;
@@ -64,7 +66,7 @@ pub fn make(material: &Material, ground: &Ground, cell: Cell, number: u64, dice:
         rest: Vec::new(),
         with: Value::Object(with),
         without,
-        sites: case::sites(material, message),
+        sites: scene::sites(material, message),
     };
     case::made(material, cell, scene, walk.steps, number, dice)
 }
@@ -184,7 +186,7 @@ impl<'a> Walk<'a> {
             match (head.verb, step.get("as").and_then(Value::as_str)) {
                 (Verb::Sends, _) => {
                     let mut base = self.material.example(message, role, name);
-                    let (with, without) = case::overrides(step, name);
+                    let (with, without) = scene::overrides(step, name);
                     compose::merge(&mut base, &with);
                     compose::remove(&mut base, &without);
                     self.known.extend(spoken_of(self.ground.leaves(message), &base));
@@ -209,7 +211,7 @@ impl<'a> Walk<'a> {
             let mut changed = base.clone();
             compose::merge(&mut changed, with);
             compose::remove(&mut changed, without);
-            let said = case::spoken(self.material, message, &changed, Vec::new());
+            let said = draft::spoken(self.material, message, &changed, Vec::new());
             if said.class == Class::Valid {
                 (base, variant) = (changed, (with.clone(), without.clone()));
             }
@@ -269,9 +271,9 @@ impl<'a> Walk<'a> {
         let Some(message) = material.pack.messages.get(message) else { return };
         let (mut base, _) = self.base(message, actor, dice);
         self.about(message, &mut base, dice);
-        let plain = case::spoken(material, message, &base, Vec::new());
-        let explored = dice.once_in(4).then(|| case::explored(message, &base, &[], dice));
-        let explored = explored.map(|edits| case::spoken(material, message, &base, edits));
+        let plain = draft::spoken(material, message, &base, Vec::new());
+        let explored = dice.once_in(4).then(|| draft::explored(message, &base, &[], dice));
+        let explored = explored.map(|edits| draft::spoken(material, message, &base, edits));
         let mut right = explored.into_iter().chain([plain]).filter(|said| said.class == Class::Valid);
         let Some(said) = right.next() else { return };
         self.said += 1;

@@ -9,7 +9,8 @@ use serde_json::{Map, Value, json};
 use super::steps::{self, Place};
 use super::tree::{self, Kind};
 use crate::fuzz::answers::{self, Input};
-use crate::fuzz::case::{self, Placement};
+use crate::fuzz::case::Placement;
+use crate::fuzz::draft;
 use crate::fuzz::material::{Material, head};
 use crate::fuzz::payload::{self, Class};
 use crate::pack::Way;
@@ -109,7 +110,7 @@ impl<'a> Meaning<'a> {
             let answer = self.answer(Class::Unknown, &said, &said);
             return Said::Json { message: None, class: Class::Unknown, wrong: BTreeSet::new(), twice, answer };
         };
-        let plain = case::deep_with(&said, &message.template());
+        let plain = draft::deep_with(&said, &message.template());
         let class = payload::class(&self.material.pack, message, Some(&plain));
         let wrong = message.schema.judge(&plain).into_iter().map(|found| (found.path, found.expected)).collect();
         let answer = self.answer(class, &plain, &said);

@@ -76,7 +76,7 @@ fn busiest(layout: &Layout, interval: &Interval) -> Vec<usize> {
 /// The heading of a phase, where one begins.
 pub fn phase(phase: Phase) -> &'static str {
     match phase {
-        Phase::Warmup => "warm-up: in no total",
+        Phase::Warmup => "warm-up, which counts in no total",
         Phase::Measured => "measured",
         Phase::Drain => "drain: nothing new is due",
     }
