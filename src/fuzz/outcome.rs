@@ -237,8 +237,12 @@ fn obstacle(report: &ScenarioReport) -> Option<(String, String, bool)> {
     match &report.cause {
         Some(cause) => Some((cause.step.clone(), cause.message.clone(), cause.unreachable)),
         None => {
-            let lacks = "the target has none: give it with --set NAME=VALUE".to_owned();
-            Some((report.unmet.first()?.clone(), lacks, false))
+            let unmet = report.unmet.first()?.clone();
+            let lacks = match unmet.starts_with("hook ") {
+                true => "the target has none: give it in a target file, under [hooks]",
+                false => "the target has none: give it with --set NAME=VALUE",
+            };
+            Some((unmet, lacks.to_owned(), false))
         }
     }
 }
