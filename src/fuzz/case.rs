@@ -209,8 +209,10 @@ fn about(
     Some(case(material, cell, scene, &said, steps, number))
 }
 
-/// So many odd things are thought of for one connection, and where each has one of its own.
-const MANY: (usize, usize) = (100, 25);
+/// So many odd things are thought of for one connection.
+const MANY: usize = 100;
+/// And so many where each has one of its own.
+const MANY_ANEW: usize = 25;
 /// After so many of which nothing can be said together it is given up.
 const VAIN: usize = 16;
 /// Once so many are alike, no others are thought of for a connection that is kept.
@@ -229,13 +231,10 @@ struct Alike<'a> {
     sites: Vec<&'a Site>,
 }
 
-impl<'a> Alike<'a> {
+impl Alike<'_> {
     fn is_of(&self, class: Class, answer: Option<&Answer>, about: &Map<String, Value>) -> bool {
-        let same = match (self.answer, answer) {
-            (Some(one), Some(other)) => std::ptr::eq(one, other),
-            (one, other) => one.is_none() && other.is_none(),
-        };
-        self.class == class && same && self.mentioned.iter().eq(about.keys())
+        let place = |answer: Option<&Answer>| answer.map(std::ptr::from_ref);
+        self.class == class && place(self.answer) == place(answer) && self.mentioned.iter().eq(about.keys())
     }
 }
 
@@ -245,8 +244,8 @@ fn many(material: &Material, cell: Cell, scene: &Scene, number: u64, dice: &mut 
     let message = draft.message;
     let anew = cell.placement == Placement::Anew;
     let mut kinds: Vec<Alike<'_>> = Vec::new();
-    let mut narrowed = false;
-    for index in 0..if anew { MANY.1 } else { MANY.0 } {
+    let mut narrowed = anew;
+    for index in 0..if anew { MANY_ANEW } else { MANY } {
         if index == VAIN && kinds.is_empty() {
             return None;
         }
@@ -274,7 +273,7 @@ fn many(material: &Material, cell: Cell, scene: &Scene, number: u64, dice: &mut 
             kind.rounds.push(round);
             kind.sites.extend(site);
             kind.all.push(said);
-            if kind.all.len() == ENOUGH && !anew && !narrowed {
+            if kind.all.len() == ENOUGH && !narrowed {
                 draft.narrow(&kind.all, &kind.sites);
                 narrowed = true;
             }
