@@ -205,6 +205,27 @@ fn what_is_rare_to_make_comes_as_often() {
     }
 }
 
+/// Of a hundred things that are thought of for one connection most are said, though few are answered where all are thought of
+/// alike: half as many were said of these otherwise.
+#[rstest]
+#[case::places("qi", "extended_request", "missing")]
+#[case::members("gator", "stop_request", "explored")]
+fn what_is_thought_of_for_a_kept_connection_is_said(
+    #[case] protocol: &str,
+    #[case] message: &str,
+    #[case] oddity: &str,
+) {
+    let cases = Cases::new(protocol, 1, &|name| name == message);
+    let is_of = |cell: Cell| cell.placement == Placement::Kept && cell.oddity.name() == oddity;
+    let made = cases.plan.numbers(&is_of).take(8).map(|number| {
+        let scenario = cases.plan.case(&cases.protocol.material, number).unwrap().scenario;
+        let rounds = scenario["steps"].as_array().unwrap().iter().find_map(|step| step["in"].as_array());
+        rounds.unwrap().len()
+    });
+    let said: Vec<usize> = made.collect();
+    assert!(said.iter().sum::<usize>() > 50 * said.len(), "{said:?}");
+}
+
 /// The first case of each kind in which things are said anew.
 fn said_anew(cases: &mut Cases, wanted: impl Fn(&Cell) -> bool) -> Vec<Arc<Program>> {
     let is_of = |cell: &Cell| cell.placement == Placement::Anew && wanted(cell);

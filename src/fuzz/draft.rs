@@ -150,7 +150,7 @@ impl Odd {
         }
     }
 
-    /// See [`Case::pointer`].
+    /// See [`Case::pointer`](super::case::Case::pointer).
     pub(super) fn pointer(&self) -> String {
         match self {
             Self::Edited(edits) => edits.first().map(|edit| edit.pointer.clone()).unwrap_or_default(),
