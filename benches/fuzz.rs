@@ -4,7 +4,7 @@
 //! own, with all its actors, an innocent one and a newcomer. The hub is the reference server, on threads of its own in this
 //! process, so that both sides' costs are in the numbers and can be told apart.
 //!
-//! `cargo bench --bench fuzz -- [CASES] [fresh|kept|alone] [PROTOCOL..]`; `--test` plays a few.
+//! `cargo bench --bench fuzz -- [CASES] [fresh|kept|alone] [PROTOCOL..] [-j JOBS]`; `--test` plays a few.
 //!
 //! How to read a line: `cases/s` is what the clock says, with so many cases at a time (`jobs`), and means little while
 //! others use the machine; `CPU/case` is what all threads of both sides used for a case, kernel included. `could` is how
@@ -45,7 +45,12 @@ const PROTOCOLS: [(&str, usize, usize); 5] =
 const CORES: usize = 2;
 
 fn main() {
-    let words: Vec<String> = std::env::args().skip(1).collect();
+    let mut words: Vec<String> = std::env::args().skip(1).collect();
+    let told: Option<usize> = words.iter().position(|word| word == "-j").map(|at| {
+        words.remove(at);
+        let number = (at < words.len()).then(|| words.remove(at));
+        number.and_then(|number| number.parse().ok()).expect("-j takes a number")
+    });
     let few = words.iter().any(|word| word == "--test");
     let asked = words.iter().find_map(|word| word.parse().ok());
     let cases: usize = if few { 20 } else { asked.unwrap_or(5000) };
@@ -62,6 +67,7 @@ fn main() {
                 "kept" => (kept, cases.div_ceil(10)),
                 _ => (jobs.min(FRESH), cases.div_ceil(10)),
             };
+            let jobs = told.unwrap_or(jobs);
             let is_of = |placement| match placement {
                 Placement::Anew => "fresh",
                 Placement::Kept => "kept",

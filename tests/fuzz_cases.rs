@@ -206,10 +206,11 @@ fn what_is_rare_to_make_comes_as_often() {
 }
 
 /// Of a hundred things that are thought of for one connection most are said, though few are answered where all are thought of
-/// alike: half as many were said of these otherwise.
+/// alike: half as many were said of these otherwise, and of what has to say that it wants an answer one in eight.
 #[rstest]
 #[case::places("qi", "extended_request", "missing")]
 #[case::members("gator", "stop_request", "explored")]
+#[case::answered_with("gator", "log_request", "explored")]
 fn what_is_thought_of_for_a_kept_connection_is_said(
     #[case] protocol: &str,
     #[case] message: &str,

@@ -68,6 +68,11 @@ impl Answer {
         !self.one_of.is_empty() && self.one_of.iter().all(|alternative| alternative.get("close").is_none())
     }
 
+    /// Members that have to be just this.
+    pub fn literals(&self) -> Map<String, Value> {
+        self.matcher.as_ref().map(Matcher::literals).unwrap_or_default()
+    }
+
     pub fn fits(&self, input: &Input<'_>) -> bool {
         let placed = match self.placements.is_empty() {
             true => input.placement != Placement::First,

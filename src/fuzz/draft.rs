@@ -1,7 +1,8 @@
 //! What is said: a message of a scene, and something odd about it.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use super::answers::{Answer, Input};
 use super::case::{Cell, Oddity, Placement};
 use super::material::Material;
 use super::mutation::{self, Site};
@@ -44,7 +45,36 @@ impl<'a> Draft<'a> {
         let given = message.correlation.as_ref().filter(|_| cell.placement == Placement::Kept);
         let fixed = given.and_then(|pointer| pointer.strip_prefix('/')).map(crate::matcher::unescape);
         let fixed = fixed.into_iter().collect();
-        Some(Self { material, message, oddity: cell.oddity, base, plain, id, sites, fixed })
+        let mut draft = Self { material, message, oddity: cell.oddity, base, plain, id, sites, fixed };
+        if cell.placement == Placement::Kept && cell.oddity == Oddity::Explored {
+            draft.lead_to_an_answer(&scene.role);
+        }
+        Some(draft)
+    }
+
+    /// What is said on a connection that is kept has to be answered: where the message as it is is not, but would be with
+    /// members that some answer asks for, it has these.
+    fn lead_to_an_answer(&mut self, role: &str) {
+        let is_answered = |payload: &Value| {
+            let (class, placement, taken_for) = (Class::Valid, Placement::Kept, Some(&*self.message.name));
+            let input = Input { class, placement, role, taken_for, payload: Some(payload) };
+            self.material.answer(&input).is_some_and(Answer::lasts)
+        };
+        if is_answered(&self.plain) {
+            return;
+        }
+        let asked = self.material.answered_with().find(|members| is_answered(&with(&self.plain, members)));
+        for (name, value) in asked.into_iter().flatten() {
+            self.fix(&name, value.clone(), value);
+        }
+    }
+
+    /// A member that has this value from now on; in `plain` it has that.
+    fn fix(&mut self, name: &str, value: Value, plain: Value) {
+        let pointer = format!("/{}", crate::matcher::escape(name));
+        compose::put(&mut self.base, &pointer, value);
+        compose::put(&mut self.plain, &pointer, plain);
+        self.fixed.push(name.to_owned());
     }
 
     /// With an id of its own, if it has one by which its answer is known.
@@ -114,12 +144,16 @@ impl<'a> Draft<'a> {
         for (name, value) in members {
             let is_alike = |said: &Said| said.value.as_ref().and_then(|said| said.get(name)) == Some(value);
             let Some(plain) = plain.get(name).filter(|_| all.iter().all(is_alike)) else { continue };
-            let pointer = format!("/{}", crate::matcher::escape(name));
-            compose::put(&mut self.base, &pointer, value.clone());
-            compose::put(&mut self.plain, &pointer, plain.clone());
-            self.fixed.push(name.clone());
+            self.fix(name, value.clone(), plain.clone());
         }
     }
+}
+
+/// The message with these members.
+fn with(message: &Value, members: &Map<String, Value>) -> Value {
+    let mut message = message.clone();
+    message.as_object_mut().into_iter().for_each(|message| message.extend(members.clone()));
+    message
 }
 
 /// Letters of an id that tell how many were before it.

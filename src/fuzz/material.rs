@@ -289,6 +289,11 @@ impl Material {
         &self.goes_on
     }
 
+    /// Members with which some input is answered that is not without them: one set for each entry.
+    pub fn answered_with(&self) -> impl Iterator<Item = Map<String, Value>> {
+        self.answers.iter().map(Answer::literals)
+    }
+
     /// How the document says that this input is answered; `None` where it is silent.
     pub fn answer(&self, input: &Input<'_>) -> Option<&Answer> {
         self.answers.iter().find(|answer| answer.fits(input))
