@@ -25,7 +25,7 @@ use hubproof::check::{self, EmbeddedHubs, Options, Subject};
 use hubproof::embedded::Setups;
 use hubproof::event::{Event, Verdict};
 use hubproof::fuzz::campaign::{self, Campaign, Stage};
-use hubproof::fuzz::case::{Case, Cell, Placement, ROUND};
+use hubproof::fuzz::case::{Case, Cell, Oddity, Placement, ROUND};
 use hubproof::interpret::KEPT;
 use hubproof::scenario::Scenarios;
 use hubproof::source::Sources;
@@ -73,7 +73,9 @@ fn main() {
                 Placement::Kept => "kept",
                 _ => "alone",
             };
-            run(protocol, jobs, conversations, &|cell| is_of(cell.placement) == kind);
+            // Who comes and goes says next to nothing.
+            let is_said = |cell: Cell| !matches!(cell.oddity, Oddity::Gone(_));
+            run(protocol, jobs, conversations, &|cell| is_said(cell) && is_of(cell.placement) == kind);
         }
     }
 }

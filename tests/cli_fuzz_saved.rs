@@ -100,7 +100,7 @@ fn what_only_heard_another_case_is_not_saved() {
     let folder = tempfile::tempdir().unwrap();
     let regressions = folder.path().display().to_string();
     let base = ["fuzz", "--protocol", "qi", "--fault", "qi-fuzz-emoji-leaks"];
-    let run = ["--seed", "1", "--cases", "60", "--shrink-time", "30s", "--regressions", &regressions];
+    let run = ["--seed", "1", "--cases", "150", "--shrink-time", "30s", "--regressions", &regressions];
     let found = hubproof(base.iter().chain(&run)).ends_with(1);
     assert!(!files(folder.path()).is_empty(), "{}", found.err);
     // Whether it fails may depend on how long it waits, which differs from play to play.

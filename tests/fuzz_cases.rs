@@ -7,6 +7,7 @@ use std::time::Duration;
 use hubproof::event::Verdict;
 use hubproof::fuzz::case::{Cell, Oddity, Placement};
 use hubproof::fuzz::framing::Framing;
+use hubproof::fuzz::gone::Gone;
 use hubproof::fuzz::material::Material;
 use hubproof::fuzz::payload::Class;
 use hubproof::fuzz::plan::Plan;
@@ -319,6 +320,71 @@ fn a_newcomer_may_be_turned_away_for_a_moment() {
     let report = hub.play_on(&program, None, &full, Manner::default()).unwrap();
     let turned_away = report.history.iter().filter(|frame| frame.actor == "newcomer" && frame.kind == "refused");
     assert_eq!((report.verdict, turned_away.count()), (Verdict::Pass, 1));
+}
+
+/// A hub that takes the places of whoever leaves, or is refused, from the sixty-four that it has.
+struct Leaking {
+    inner: Box<dyn Machine>,
+    places: usize,
+    of_refused: bool,
+}
+
+impl Machine for Leaking {
+    fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
+        if let (Input::Open { conn, .. }, 0) = (&input, self.places) {
+            return out.push(Output::Refuse { conn: *conn, status: 403, body: "no room".to_owned() });
+        }
+        let leaves = matches!(input, Input::Closed { .. }) && !self.of_refused;
+        let before = out.len();
+        self.inner.handle(now, input, out);
+        let refused = out[before..].iter().any(|output| matches!(output, Output::Refuse { .. })) && self.of_refused;
+        self.places = self.places.saturating_sub(usize::from(leaves || refused));
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        self.inner.deadline()
+    }
+
+    fn state(&self) -> Value {
+        self.inner.state()
+    }
+
+    fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<Output>) -> Result<Value, EventError> {
+        self.inner.event(now, event, out)
+    }
+}
+
+#[rstest]
+#[case::gone("qi", Gone::Broken, false, Verdict::Fail)]
+#[case::closed("qi", Gone::OddClose, false, Verdict::Fail)]
+#[case::refused("airavata", Gone::NoPath, true, Verdict::Warn)]
+fn whoever_comes_after_many_must_be_served(
+    #[case] name: &str,
+    #[case] gone: Gone,
+    #[case] of_refused: bool,
+    #[case] verdict: Verdict,
+) {
+    let hub = crate::virtual_wire::Protocol::load(name);
+    let mut cases = Cases::new(name, 1, &|_| true);
+    let program = said_anew(&mut cases, |cell| cell.oddity == Oddity::Gone(gone)).remove(0);
+    assert_eq!(hub.play(&program, None).unwrap().verdict, Verdict::Pass);
+    let leaking = |inner| -> Box<dyn Machine> { Box::new(Leaking { inner, places: 64, of_refused }) };
+    let report = hub.play_on(&program, None, &leaking, Manner::default()).unwrap();
+    let broken = report.checks.iter().filter(|check| check.verdict == verdict).map(|check| &*check.name);
+    assert_eq!((report.verdict, broken.collect()), (verdict, vec!["FUZZ-SERVES-NEW"]));
+}
+
+/// In pieces a letter may be torn, and is the same.
+#[test]
+fn a_torn_letter_is_one_letter() {
+    let hub = crate::virtual_wire::Protocol::load("concierge");
+    let mut cases = Cases::new("concierge", 1, &|name| name == "group_fetch");
+    let is_of = |cell: Cell| cell.placement == Placement::Joined && cell.oddity == Oddity::Framed(Framing::Fragments);
+    let (text, program) = cases.case(cases.plan.numbers(&is_of).next().unwrap()).unwrap();
+    let report = hub.play(&program, None).unwrap();
+    assert_eq!((report.verdict, text.replace('\'', "").contains("hex: f0")), (Verdict::Pass, true), "{text}");
+    let answers = || report.history.iter().filter(|frame| frame.text.contains("NO_SUCH_GROUP"));
+    assert!(answers().count() == 1 && answers().all(|frame| frame.text.contains("ß😀")));
 }
 
 /// Who has no connection says nothing, and a case in which nothing odd is said shows nothing.

@@ -285,9 +285,14 @@ impl Watch {
             let under_way = state.under_way.iter().copied().collect();
             state.under_way.remove(&number);
             if !unreachable && !is_turned_away(report) {
-                // Whoever was refused beside others that get through has met a limit, not the end.
-                (state.met, state.vain) = (true, 0);
-                state.first = None;
+                state.met = true;
+                // Whoever was refused beside others that get through has met a limit, not the end; but who was under way
+                // may have got through before.
+                let was_under_way = |(gone, _): &(Gone, Instant)| gone.under_way.contains(&number);
+                if !state.first.as_ref().is_some_and(was_under_way) {
+                    state.vain = 0;
+                    state.first = None;
+                }
                 return;
             }
             if !state.met {

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::answers::{Answer, Input};
 use super::draft::{Draft, Said};
 use super::framing::Framing;
+use super::gone::Gone;
 use super::malformed::Spoilt;
 use super::material::Material;
 use super::mutation::{Mutation, Site};
@@ -25,6 +26,8 @@ pub enum Oddity {
     Mutated(Mutation),
     Spoilt(Spoilt),
     Framed(Framing),
+    /// Said by many who come and go.
+    Gone(Gone),
 }
 
 impl Oddity {
@@ -34,6 +37,7 @@ impl Oddity {
             Self::Mutated(mutation) => mutation.name(),
             Self::Spoilt(spoilt) => spoilt.name(),
             Self::Framed(framing) => framing.name(),
+            Self::Gone(gone) => gone.name(),
         }
     }
 }
@@ -126,15 +130,30 @@ pub(super) const SENDER: &str = "sender";
 
 /// The case of a cell that plays in one of `scenes`; `None` where the protocol gives nothing to make it of.
 pub fn make(material: &Material, cell: Cell, scenes: &[Scene], number: u64, dice: &mut Dice) -> Option<Case> {
-    match cell.placement.is_of_many() {
-        true => many_somewhere(material, cell, scenes, number, dice).map(|(_, case, _)| case),
-        false => made(material, cell, dice.pick(scenes)?.clone(), Vec::new(), number, dice),
+    match cell.oddity {
+        Oddity::Gone(gone) => visited(material, cell, gone, dice.pick(scenes)?.clone(), number, dice),
+        _ if cell.placement.is_of_many() => {
+            many_somewhere(material, cell, scenes, number, dice).map(|(_, case, _)| case)
+        }
+        _ => made(material, cell, dice.pick(scenes)?.clone(), Vec::new(), number, dice),
     }
+}
+
+/// The case of those who come and go.
+fn visited(material: &Material, cell: Cell, gone: Gone, scene: Scene, number: u64, dice: &mut Dice) -> Option<Case> {
+    let draft = Draft::new(material, cell, &scene)?;
+    let (said, _) = draft.said(dice)?;
+    let mut steps = scene.steps.clone();
+    steps.push(gone.visits(material, cell, &scene, &said.text()?)?);
+    let odd = odd(material, draft.message, cell, &scene, &said);
+    steps.extend(gone.judged(oracle::behind(material, &odd, Vec::new())));
+    Some(case(material, cell, scene, &said, steps, number))
 }
 
 /// What a case that says many things says, each in a case of its own; none for other cases.
 pub fn singles(material: &Material, cell: Cell, scenes: &[Scene], number: u64, dice: &mut Dice) -> Vec<Case> {
-    let found = cell.placement.is_of_many().then(|| many_somewhere(material, cell, scenes, number, dice));
+    let is_of_many = cell.placement.is_of_many() && !matches!(cell.oddity, Oddity::Gone(_));
+    let found = is_of_many.then(|| many_somewhere(material, cell, scenes, number, dice));
     let Some((scene, _, all)) = found.flatten() else { return Vec::new() };
     let cell = Cell { placement: Placement::Joined, ..cell };
     let case = |said| about(material, cell, scene.clone(), said, Vec::new(), number);

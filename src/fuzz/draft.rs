@@ -111,14 +111,16 @@ impl<'a> Draft<'a> {
                 Some((Said { raw, class: spoilt.class(), plain: value.clone(), value, odd }, None))
             }
             Oddity::Framed(framing) => {
-                let raw = framing.raw(&payload::text(base, &[]), dice);
                 // In pieces a message is what it is in one.
                 let right = framing.class() == Class::Valid;
-                let whole = self.edited(Vec::new());
+                let whole = if right { self.with_wide_letters(dice) } else { self.edited(Vec::new()) };
+                let text = whole.text();
+                let raw = framing.raw(text.as_ref().and_then(Value::as_str).unwrap_or_default(), dice);
                 let class = if right { whole.class } else { framing.class() };
                 let (plain, value) = if right { (whole.plain, whole.value) } else { (None, None) };
                 Some((Said { raw, class, plain, value, odd: Odd::Named(framing.name()) }, None))
             }
+            Oddity::Gone(gone) => Some((Said { odd: Odd::Named(gone.name()), ..self.edited(Vec::new()) }, None)),
             Oddity::Mutated(_) => (0..ATTEMPTS).find_map(|_| {
                 let site = dice.pick(&self.sites)?;
                 let edits = mutation::edits(&material.pack, message, site, dice)?;
@@ -129,6 +131,33 @@ impl<'a> Draft<'a> {
                 (said.class == Class::Valid).then_some((said, None))
             }),
         }
+    }
+
+    /// Nothing is odd about it, but that some text has letters of several bytes, if any may have them.
+    fn with_wide_letters(&self, dice: &mut Dice) -> Said {
+        let plainly = self.edited(Vec::new());
+        let mut texts = Vec::new();
+        let mut open = vec![(String::new(), &self.base)];
+        while let Some((pointer, value)) = open.pop() {
+            match value {
+                Value::String(text) if !text.contains("${") => texts.push((pointer, text)),
+                Value::Object(members) => {
+                    let place = |name: &str| format!("{pointer}/{}", crate::matcher::escape(name));
+                    open.extend(members.iter().map(|(name, member)| (place(name), member)));
+                }
+                _ => {}
+            }
+        }
+        let widened = (0..ATTEMPTS).find_map(|_| {
+            let (pointer, text) = dice.pick(&texts)?;
+            let change = Change::Put(json!(format!("{text}ß😀")));
+            let said = self.edited(vec![Edit { pointer: pointer.clone(), change }]);
+            let taken_for = said.plain.as_ref().and_then(|plain| payload::taken_for(&self.material.pack, plain));
+            let is_alike =
+                said.class == plainly.class && taken_for.is_some_and(|found| found.name == self.message.name);
+            is_alike.then_some(said)
+        });
+        widened.unwrap_or(plainly)
     }
 
     fn edited(&self, edits: Vec<Edit>) -> Said {

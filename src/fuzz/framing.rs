@@ -82,7 +82,22 @@ impl Framing {
         let cut = json.find(',').map_or(json.len(), |at| at + 1);
         let (first, second) = json.split_at(cut);
         let frames = match self {
-            Self::Fragments => vec![frame("text", false, first), frame("continuation", true, second)],
+            Self::Fragments => match torn(json) {
+                Some((before, letter, behind)) => {
+                    let bytes = |opcode: &str, bytes: &[u8]| {
+                        let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                        json!({ "opcode": opcode, "fin": false, "hex": hex.join(" ") })
+                    };
+                    let (one, other) = letter.split_at(1 + dice.below(letter.len() - 1));
+                    vec![
+                        frame("text", false, before),
+                        bytes("continuation", one),
+                        bytes("continuation", other),
+                        frame("continuation", true, behind),
+                    ]
+                }
+                None => vec![frame("text", false, first), frame("continuation", true, second)],
+            },
             Self::PingBetween => {
                 vec![frame("text", false, first), frame("ping", true, "between"), frame("continuation", true, second)]
             }
@@ -92,6 +107,8 @@ impl Framing {
                 frames.extend([frame("continuation", false, json), frame("continuation", true, "")]);
                 frames
             }
+            // No text, perhaps.
+            Self::Binary if dice.once_in(2) => vec![json!({ "opcode": "binary", "hex": "ff fe 00 80 c1" })],
             Self::Binary => vec![frame("binary", true, json)],
             Self::EmptyBinary => vec![frame("binary", true, "")],
             Self::InvalidUtf8 => {
@@ -113,4 +130,11 @@ impl Framing {
         };
         json!({ "frames": frames })
     }
+}
+
+/// A text around its last letter of several bytes, and these.
+fn torn(text: &str) -> Option<(&str, &[u8], &str)> {
+    let (at, letter) = text.char_indices().rfind(|(_, letter)| !letter.is_ascii())?;
+    let end = at + letter.len_utf8();
+    Some((&text[..at], &text.as_bytes()[at..end], &text[end..]))
 }

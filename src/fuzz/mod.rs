@@ -36,6 +36,7 @@ pub mod cause;
 pub mod differ;
 pub mod draft;
 pub mod framing;
+pub mod gone;
 pub mod ground;
 pub mod malformed;
 pub mod material;

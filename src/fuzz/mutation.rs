@@ -220,7 +220,7 @@ pub fn edits(pack: &Pack, message: &MessageType, site: &Site, dice: &mut Dice) -
                 _ => json!(""),
             })
         }
-        Mutation::Huge => put(huge(&shape, dice)),
+        Mutation::Huge => put(huge(&shape, now, dice)),
         Mutation::Twice => {
             let again = if dice.once_in(2) { now?.clone() } else { value::anything(dice, 5) };
             Some(vec![Edit { pointer: pointer.clone(), change: Change::Twice(again) }])
@@ -234,8 +234,9 @@ pub fn edits(pack: &Pack, message: &MessageType, site: &Site, dice: &mut Dice) -
                 .filter(|other| Some(other) != now)
                 .collect();
             put(match dice.pick(&others) {
-                Some(other) if !dice.once_in(3) => other.clone(),
-                _ => json!(value::name(dice)),
+                Some(other) if dice.once_in(2) => other.clone(),
+                _ if dice.once_in(2) => json!(value::name(dice)),
+                _ => json!(dice.pick(&value::ODD_TEXTS)?),
             })
         }
         Mutation::WrongCase => {
@@ -256,7 +257,7 @@ pub fn edits(pack: &Pack, message: &MessageType, site: &Site, dice: &mut Dice) -
             _ => "-1e-400".to_owned(),
         }),
         Mutation::Deep => {
-            let levels = *dice.pick(&[100, 1000, 10_000])?;
+            let levels = *dice.pick(&[100, 1000, 10_000, 200_000])?;
             let (pointer, deep) = (
                 if pointer.is_empty() { "/x_deep".to_owned() } else { pointer.clone() },
                 format!("{}{}", "[".repeat(levels), "]".repeat(levels)),
@@ -336,7 +337,7 @@ fn out_of_range(shape: &Shape<'_>, dice: &mut Dice) -> Option<Value> {
 }
 
 /// Large for what it is, and below the limits that documents usually set.
-fn huge(shape: &Shape<'_>, dice: &mut Dice) -> Value {
+fn huge(shape: &Shape<'_>, now: Option<&Value>, dice: &mut Dice) -> Value {
     let types = shape.types();
     match dice.pick(&types).copied().unwrap_or("object") {
         "integer" | "number" => {
@@ -344,6 +345,13 @@ fn huge(shape: &Shape<'_>, dice: &mut Dice) -> Value {
         }
         "array" => (0..5000).map(|number| json!(number)).collect(),
         "object" => Value::Object((0..2000).map(|number| (format!("x_{number}"), json!(number))).collect()),
+        // Not long, but forever for an expression that tries all ways in which letters can be grouped.
+        "string" if dice.once_in(2) => {
+            let (now, run) = (now.and_then(Value::as_str).unwrap_or_default(), *dice.pick(&["a", "1"]).unwrap_or(&"a"));
+            let joint = if dice.once_in(2) { "" } else { "-" };
+            let start: String = now.chars().take(32).collect();
+            json!(format!("{start}{joint}{}!", run.repeat(64)))
+        }
         _ => json!(dice.pick(&["x", "ß", "😀", "\\"]).copied().unwrap_or("x").repeat(20_000)),
     }
 }

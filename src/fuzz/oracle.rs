@@ -287,7 +287,7 @@ fn steady(material: &Material, steps: &mut Vec<Value>) {
 }
 
 /// Somebody new comes in. A hub that has room for so many may need a moment to notice that others have left.
-fn lets_in(actor: &str) -> Value {
+pub(super) fn lets_in(actor: &str) -> Value {
     json!({ "retry": BOUND, "do": [{ format!("{actor} joins"): null }], "rules": ["FUZZ-SERVES-NEW"] })
 }
 

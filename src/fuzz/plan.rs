@@ -1,10 +1,11 @@
 //! Which case comes when: every message, oddity and placement in turn, so that a run of any length covers them evenly,
 //! and the case of a number is the same whoever plays it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::case::{self, Case, Cell, Oddity, Placement};
 use super::framing::Framing;
+use super::gone::Gone;
 use super::ground::Ground;
 use super::malformed::Spoilt;
 use super::material::Material;
@@ -41,7 +42,8 @@ impl Plan {
             let oddities = std::iter::once(Oddity::Explored)
                 .chain(mutated.map(Oddity::Mutated))
                 .chain(Spoilt::ALL.into_iter().map(Oddity::Spoilt))
-                .chain(Framing::ALL.into_iter().map(Oddity::Framed));
+                .chain(Framing::ALL.into_iter().map(Oddity::Framed))
+                .chain(Gone::ALL.into_iter().map(Oddity::Gone));
             let here = Placement::ALL.map(|placement| (placement, scene::scenes(material, declared, placement)));
             for oddity in oddities {
                 for (placement, found) in &here {
@@ -61,10 +63,12 @@ impl Plan {
         for last in (1..cells.len()).rev() {
             cells.swap(last, dice.below(last + 1));
         }
-        // Whether a hub tires is seen while it is not tired yet; and who says one thing shows more than who says many.
-        cells.sort_by_key(|cell| match cell.placement {
-            Placement::Repeated => 0,
-            Placement::Kept | Placement::Anew => 2,
+        // Whether a hub tires is seen while it is not tired yet; but nobody else says anything meanwhile, so one of each kind
+        // has to do at first.
+        let mut tiring = BTreeSet::new();
+        cells.sort_by_cached_key(|cell| match cell.placement {
+            Placement::Repeated if tiring.insert(cell.oddity) => 0,
+            Placement::Repeated => 2,
             _ => 1,
         });
         Self { seed, cells, scenes, ground }

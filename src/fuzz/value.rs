@@ -169,7 +169,7 @@ fn bounds(shape: &Shape<'_>) -> (Option<f64>, Option<f64>) {
 }
 
 /// Texts that are no trouble to say and often trouble to hear.
-pub const ODD_TEXTS: [&str; 16] = [
+pub const ODD_TEXTS: [&str; 17] = [
     "",
     " ",
     "a",
@@ -186,6 +186,7 @@ pub const ODD_TEXTS: [&str; 16] = [
     "\u{202e}right to left",
     "\u{feff}\u{fffd}\u{ffff}",
     "__proto__",
+    "toString",
 ];
 
 fn text(shape: &Shape<'_>, dice: &mut Dice) -> String {
@@ -287,6 +288,8 @@ pub fn anything(dice: &mut Dice, depth: usize) -> Value {
     match dice.below(kinds) {
         0 => Value::Null,
         1 => Value::Bool(dice.once_in(2)),
+        // More than fits into 64 bits with a sign.
+        2 if dice.once_in(6) => json!(u64::MAX),
         2 => integer(&Shape::default(), dice),
         3 => number(&Shape::default(), dice),
         4 => Value::String(text(&Shape::default(), dice)),

@@ -848,6 +848,12 @@ pub static FAULTS: &[Fault] = &[
         "A group created again has the subscribers of the old one.",
         &["CON-118"],
     ),
+    inside(
+        P,
+        "concierge-owner-outlives-group",
+        "A group created again by somebody else is said to belong to the owner of the old one.",
+        &["CON-074"],
+    ),
     outside(
         P,
         "concierge-creation-twice",

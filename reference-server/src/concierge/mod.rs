@@ -885,15 +885,19 @@ impl Concierge {
         }
         let name: Arc<str> = name.into();
         client.owned.insert(name.clone());
+        let mut owner_uuid = client.uuid.clone();
         let mut subscribers = match self.remains.remove(&name) {
             Some(Remains::Group(group)) if self.broken.is("concierge-subscribers-outlive-group") => group.subscribers,
+            Some(Remains::Group(group)) if self.broken.is("concierge-owner-outlives-group") => {
+                owner_uuid = group.owner_uuid;
+                BTreeMap::new()
+            }
             _ => BTreeMap::new(),
         };
         if self.broken.is("concierge-creator-subscribed") {
             subscribers.insert(conn, client.uuid.clone());
             client.subscriptions.insert(name.clone());
         }
-        let owner_uuid = client.uuid.clone();
         let group = Group { name: name.clone(), nickname, owner: conn, owner_uuid, subscribers };
         self.groups.insert(name.clone(), group);
         self.listed = None;
@@ -963,6 +967,7 @@ impl Concierge {
         if self.broken.is("concierge-deleted-group-swallows")
             || self.broken.is("concierge-deleted-name-unusable")
             || self.broken.is("concierge-subscribers-outlive-group")
+            || self.broken.is("concierge-owner-outlives-group")
         {
             group.subscribers = subscribers;
             self.remains.insert(group.name.clone(), Remains::Group(group));
