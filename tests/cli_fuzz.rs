@@ -32,6 +32,27 @@ fn a_mistake_is_told(#[case] arguments: &[&str], #[case] words: &str) {
     assert!(done.err.contains(words), "{}", done.err);
 }
 
+/// Who says one thing shows more than who says dozens, which failed before (the first of seed 1 does).
+#[test]
+fn what_is_shown_says_one_thing() {
+    let base = ["--protocol", "qi", "--seed", "1"];
+    let all = |more: &[&str]| fuzz(&base.iter().chain(more).copied().collect::<Vec<_>>());
+    let done =
+        all(&["--mutation", "wrong-type", "--cases", "100", "--fault", "qi-failure-payload-number"]).ends_with(1);
+    let cases = |words: &str, until: char| -> Vec<String> {
+        let named = done.out.lines().filter_map(|line| line.split_once(words)).map(|(_, rest)| rest);
+        named.map(|rest| rest.split(until).next().unwrap().trim().to_owned()).collect()
+    };
+    let placement = |case: &str| {
+        let printed = all(&["--case", case, "--print-cases"]).ends_with(0).out;
+        serde_json::from_str::<Value>(printed.lines().next().unwrap()).unwrap()["placement"].clone()
+    };
+    let of_many = |case: &String| ["kept", "anew"].iter().any(|name| placement(case) == *name);
+    let (shown, first) = (cases(" --case ", ' '), cases(" cases: ", ','));
+    assert!(!shown.is_empty() && !shown.iter().any(of_many), "{shown:?}");
+    assert!(first.iter().any(of_many), "{first:?}");
+}
+
 /// A table of what was tried would have nothing in it.
 #[test]
 fn a_hub_that_is_not_there_is_told_so() {

@@ -158,6 +158,9 @@ fn concierge(fault: Option<&str>) -> Vec<String> {
         (3, group("SELF_SUBSCRIBE", "g")),
         (1, group("SELF_UNSUBSCRIBE", "g")),
         (1, group("GROUP_FETCH", "g")),
+        (2, group("GROUP_CREATE", "h")),
+        (2, group("GROUP_DELETE", "h")),
+        (1, group("GROUP_CREATE", "h")),
     ];
     for (conn, text) in &script {
         hub.say(*conn, text);

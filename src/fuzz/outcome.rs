@@ -39,8 +39,10 @@ pub struct Outcome {
 }
 
 struct Group {
-    /// Of the lowest number that was seen, so that it is the same whichever case ended first.
+    /// Of a case that says one thing, if there is one, and of these of the lowest number that was seen, so that it is the
+    /// same whichever case ended first.
     first: ScenarioReport,
+    order: (bool, u64),
     numbers: Vec<u64>,
     cases: u64,
 }
@@ -83,11 +85,11 @@ impl Outcome {
         causes.sort();
         causes.dedup_by(|a, b| a.0 == b.0);
         for (cause, check) in causes {
-            self.group(cause, &check, number, &report);
+            self.group(cause, &check, (cell.placement.is_of_many(), number), &report);
         }
     }
 
-    fn group(&mut self, cause: Cause, check: &str, number: u64, report: &ScenarioReport) {
+    fn group(&mut self, cause: Cause, check: &str, order: (bool, u64), report: &ScenarioReport) {
         if self.causes.len() >= CAUSES && !self.causes.contains_key(&cause) {
             return;
         }
@@ -98,14 +100,14 @@ impl Outcome {
             alone.checks.iter_mut().for_each(|check| check.name = cause.oracle.clone());
             alone
         };
-        let group =
-            self.causes.entry(cause.clone()).or_insert_with(|| Group { first: alone(), numbers: Vec::new(), cases: 0 });
+        let new = || Group { first: alone(), order, numbers: Vec::new(), cases: 0 };
+        let group = self.causes.entry(cause.clone()).or_insert_with(new);
         group.cases += 1;
-        let at = group.numbers.partition_point(|known| *known < number);
-        if at == 0 && !group.numbers.is_empty() {
-            group.first = alone();
+        if order < group.order {
+            (group.first, group.order) = (alone(), order);
         }
-        group.numbers.insert(at, number);
+        let at = group.numbers.partition_point(|known| *known < order.1);
+        group.numbers.insert(at, order.1);
         group.numbers.truncate(NUMBERS);
     }
 
@@ -132,7 +134,8 @@ impl Outcome {
         let check = lives(campaign, Verdict::Fail, "the hub is gone".to_owned(), Some(received));
         let cause = Cause::of(campaign.pack(), cell, &check);
         report.checks = vec![check];
-        let group = Group { first: report, numbers: under_way.to_vec(), cases: under_way.len() as u64 };
+        let cases = under_way.len() as u64;
+        let group = Group { first: report, order: (false, 0), numbers: under_way.to_vec(), cases };
         self.causes.insert(cause, group);
         self.ended = Some(format!("the hub is gone; under way were the cases {}", numbers.join(", ")));
     }
