@@ -96,7 +96,7 @@ pub struct Prepared {
     begun: Instant,
     sites: Vec<Arc<Site>>,
     target: Target,
-    embedded: Option<Arc<EmbeddedHubs>>,
+    pub(crate) embedded: Option<Arc<EmbeddedHubs>>,
     masker: Arc<Masker>,
     /// Most connections at a time, at least one.
     connections: usize,

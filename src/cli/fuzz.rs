@@ -255,7 +255,8 @@ async fn go(
             continue;
         }
         let mut watched = Watched::new(campaign, choice);
-        let cases = choice.numbers(campaign, campaigns.len(), watched.adaptive.as_ref());
+        let cases = choice.numbers(campaign, watched.adaptive.as_ref());
+        let end = choice.end(campaigns.len());
         let cases = Arc::new(Mutex::new(cases));
         let masker = check::masker(subject);
         let mut restarts = 0;
@@ -266,9 +267,9 @@ async fn go(
             let stage = Stage { hub: Arc::clone(&hub), options, against, events, interrupt };
             let (playing, cases, enough) = (Arc::clone(campaign), Arc::clone(&cases), Arc::clone(&watched.enough));
             // Whoever holds the lock takes a number, and does nothing else.
-            let next = move || cases.lock().unwrap_or_else(PoisonError::into_inner).next();
-            let turn = std::iter::from_fn(move || if enough.load(Ordering::Relaxed) { None } else { next() });
-            let running = tokio::spawn(async move { Ok(campaign::run(playing, stage, turn).await) });
+            let numbers = std::iter::from_fn(move || cases.lock().unwrap_or_else(PoisonError::into_inner).next());
+            let over = move || enough.load(Ordering::Relaxed) || end.is_some_and(|end| Instant::now() >= end);
+            let running = tokio::spawn(async move { Ok(campaign::run(playing, stage, numbers, over).await) });
             let followed = hub::follow(running, inbox, &stop, ground.signals, |heard| watched.hear(heard)).await;
             let (signals, gone) = followed.inspect_err(|_| watched.progress.finish())?;
             asked_to_stop = signals;

@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::case::{ODD, ROUND};
+use super::case::{Case, ODD, ROUND};
+use super::lanes::Lanes;
 use super::material::Material;
 use super::plan::Plan;
 use super::{against, oracle, outcome, text};
@@ -32,6 +33,8 @@ pub struct Campaign {
     file: FileId,
     /// Programs by the text of what is the same in many cases.
     programs: Mutex<HashMap<String, Arc<Program>>>,
+    /// Numbers of cases whose turn had not come when a run ended early; they are played in the next.
+    left: Mutex<Vec<u64>>,
 }
 
 /// Programs that are kept; one has some tens of kilobytes.
@@ -65,7 +68,7 @@ impl Campaign {
         let material = Material::read(folder, sources, &pack);
         let plan = Plan::new(&material, seed, &|_| true);
         let file = sources.add("case.yaml", "");
-        Ok(Self { material, plan, shared, file, programs: Mutex::default() })
+        Ok(Self { material, plan, shared, file, programs: Mutex::default(), left: Mutex::default() })
     }
 
     pub fn pack(&self) -> &Arc<Pack> {
@@ -171,6 +174,11 @@ impl Campaign {
         self.programs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn left(&self) -> MutexGuard<'_, Vec<u64>> {
+        // Nothing panics while it holds the lock.
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Turns the places of a report into places of a file that holds its scenario, which is added to `sources`.
     pub fn placed(&self, report: &mut ScenarioReport, scenario: &Map<String, Value>, sources: &mut Sources) {
         let name = report.id.rsplit('/').next().unwrap_or_default();
@@ -225,31 +233,66 @@ pub struct Gone {
 }
 
 /// Plays the cases of these numbers, as many at a time as the options say, and reports on the stage's events as
-/// [`check::run`] does; ends early, but in order, when it is interrupted, or when nobody can connect to the hub any more.
-/// Cases are made as their turns come, never all at once.
-pub async fn run(campaign: Arc<Campaign>, stage: Stage, numbers: impl Iterator<Item = u64>) -> Option<Gone> {
-    let watch = Arc::new(Watch::default());
+/// [`check::run`] does; ends early, but in order, when it is interrupted, or when nobody can connect to the hub any more, and
+/// begins nothing more once it is `over`. Cases are made as their turns come, never all at once.
+pub async fn run(
+    campaign: Arc<Campaign>,
+    stage: Stage,
+    numbers: impl Iterator<Item = u64>,
+    over: impl Fn() -> bool + Send + Sync + 'static,
+) -> Option<Gone> {
+    let (watch, lanes) = (Arc::new(Watch::default()), Arc::new(Lanes::default()));
+    let is_there = {
+        let (watch, hub) = (Arc::clone(&watch), Arc::clone(&stage.hub));
+        Arc::new(move || watch.state().gone.is_none() && !hub.is_given_up() && !over())
+    };
     let play = |number: u64| {
         let (campaign, stage, watch) = (Arc::clone(&campaign), stage.clone(), Arc::clone(&watch));
+        let (lanes, is_there) = (Arc::clone(&lanes), Arc::clone(&is_there));
         async move {
-            let Some(case) = campaign.plan.case(&campaign.material, number) else { return };
-            watch.state().under_way.insert(number);
-            let played = match &stage.against {
-                Some(other) => against::play(&campaign, &case.scenario, number, &stage, other).await,
-                None => campaign.play(&campaign.id(number), &case.scenario, number, &stage).await,
-            };
-            if let Some(report) = played {
-                watch.look(number, &report, &stage).await;
-                let _ = stage.events.send(Event::Finished(Box::new(report))).await;
+            let Some(mut case) = campaign.plan.case(&campaign.material, number) else { return };
+            let lane = lane(&case, &stage);
+            if lane.as_ref().is_some_and(|word| !lanes.enter(word, number)) {
+                return;
+            }
+            loop {
+                play_one(&campaign, &stage, &watch, &case).await;
+                let Some(word) = lane.as_ref().filter(|_| is_there() && !*stage.interrupt.borrow()) else { return };
+                let next = std::iter::from_fn(|| lanes.next(word));
+                let Some(next) = { next }.find_map(|number| campaign.plan.case(&campaign.material, number)) else {
+                    return;
+                };
+                case = next;
             }
         }
     };
-    let mut numbers = numbers;
+    let left = std::mem::take(&mut *campaign.left());
+    let mut numbers = left.into_iter().chain(numbers);
     // No number is taken that is not played.
-    let is_there = || watch.state().gone.is_none() && !stage.hub.is_given_up();
     let there = std::iter::from_fn(|| if is_there() { numbers.next() } else { None });
     check::in_turn(there, stage.options.jobs, &stage.interrupt, play).await;
+    campaign.left().extend(lanes.left());
     watch.state().gone.take()
+}
+
+/// What a case needs for itself that others of the run may need, too. (A hub that is started for the run is started once more
+/// for it, and what needs the whole hub has to wait for everybody else.)
+fn lane(case: &Case, stage: &Stage) -> Option<String> {
+    let word = case.scenario.get("exclusive").and_then(Value::as_str)?;
+    (word != "hub" && stage.hub.embedded.is_none()).then(|| word.to_owned())
+}
+
+async fn play_one(campaign: &Campaign, stage: &Stage, watch: &Watch, case: &Case) {
+    let number = case.number;
+    watch.state().under_way.insert(number);
+    let played = match &stage.against {
+        Some(other) => against::play(campaign, &case.scenario, number, stage, other).await,
+        None => campaign.play(&campaign.id(number), &case.scenario, number, stage).await,
+    };
+    if let Some(report) = played {
+        watch.look(number, &report, stage).await;
+        let _ = stage.events.send(Event::Finished(Box::new(report))).await;
+    }
 }
 
 /// Cases that find nobody there, one after the other, before the hub is given up.

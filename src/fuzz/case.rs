@@ -222,9 +222,7 @@ fn about(
     steps.extend(oracle::before(material, &odd));
     steps.push(json!({ format!("{} sends raw", scene.sender): said.raw, "as": ODD }));
     steps.extend(behind);
-    // Only what no hub can take for a message has no right to disturb.
-    let undisturbed = matches!(said.class, Class::Malformed | Class::Broken);
-    steps.extend(oracle::behind(material, &odd, if undisturbed { rest } else { Vec::new() }));
+    steps.extend(oracle::behind(material, &odd, rest));
     Some(case(material, cell, scene, &said, steps, number))
 }
 

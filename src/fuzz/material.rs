@@ -289,6 +289,11 @@ impl Material {
         &self.goes_on
     }
 
+    /// How a hub says that it refuses something, also where the document does not say that it will.
+    pub fn refusals(&self) -> &[Value] {
+        self.fuzz("refusals").and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    }
+
     /// Members with which some input is answered that is not without them: one set for each entry.
     pub fn answered_with(&self) -> impl Iterator<Item = Map<String, Value>> {
         self.answers.iter().map(Answer::literals)

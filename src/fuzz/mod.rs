@@ -38,6 +38,7 @@ pub mod draft;
 pub mod framing;
 pub mod gone;
 pub mod ground;
+pub mod lanes;
 pub mod malformed;
 pub mod material;
 pub mod mutation;

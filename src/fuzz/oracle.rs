@@ -8,6 +8,7 @@ use super::answers::{self, Answer, Input};
 use super::case::{INNOCENT, NEWCOMER, ODD, Placement, ROUND};
 use super::material::{Material, renamed};
 use super::payload::Class;
+use super::scene::Next;
 use crate::pack::{Level, MessageType, Place, Rule, rules};
 use crate::scenario::compose;
 use crate::source::Sources;
@@ -82,13 +83,19 @@ pub fn before(material: &Material, odd: &Odd<'_>) -> Vec<Value> {
 }
 
 /// The steps behind it. `rest` is how a conversation goes on that nobody may disturb.
-pub fn behind(material: &Material, odd: &Odd<'_>, rest: Vec<Value>) -> Vec<Value> {
+pub fn behind(material: &Material, odd: &Odd<'_>, rest: Vec<Next>) -> Vec<Value> {
     let mut steps = Vec::new();
     let repeated = odd.input.placement == Placement::Repeated;
     let many = odd.input.placement.is_of_many();
     let answer = answer(material, odd);
+    // Only what no hub can take for a message has no right to disturb, whether it is refused or not.
+    let harmless = matches!(odd.input.class, Class::Malformed | Class::Broken);
+    let undisturbed = harmless && odd.input.placement == Placement::Outside;
+    let refusals = if odd.is_wrong() && !undisturbed && !rest.is_empty() { material.refusals() } else { &[] };
+    let mut refused = false;
     if answer.is_none() && !repeated && !many {
-        steps.push(heard(odd.sender));
+        steps.push(heard(odd.sender, refusals));
+        refused = !refusals.is_empty();
     }
     // Before whatever is owed to the sender, so that a hub that is gone is called so, and not one that does not answer.
     steps.push(serves(material, INNOCENT, "FUZZ-SERVES-OLD"));
@@ -97,7 +104,7 @@ pub fn behind(material: &Material, odd: &Odd<'_>, rest: Vec<Value>) -> Vec<Value
         steady(material, &mut steps);
     }
     if let Some(answer) = answer.filter(|_| !many) {
-        answered(material, odd, answer, &mut steps);
+        refused = answered(material, odd, answer, &mut steps) && !refusals.is_empty();
     }
     // Behind its loop, whoever is somebody new each time is nobody.
     let anew = odd.input.placement == Placement::Anew;
@@ -109,7 +116,13 @@ pub fn behind(material: &Material, odd: &Odd<'_>, rest: Vec<Value>) -> Vec<Value
         step.extend([("for".to_owned(), json!("0s")), ("rules".to_owned(), json!([rule]))]);
         steps.push(Value::Object(step));
     }
-    steps.extend(rest);
+    if undisturbed {
+        steps.extend(rest.into_iter().map(|next| accusing(next, "FUZZ-UNDISTURBED", Level::Must)));
+    } else if refused {
+        // A refusal that the document does not name may have been meant for a part of it.
+        let level = if answer.is_some() { Level::Must } else { Level::Should };
+        steps.extend(goes_on(rest, level));
+    }
     if let (Some(answer), false) = (answer, odd.is_strolling() || many) {
         never(material, odd, answer, odd.said, &mut steps);
     }
@@ -123,6 +136,29 @@ pub fn behind(material: &Material, odd: &Odd<'_>, rest: Vec<Value>) -> Vec<Value
         steps.push(stays(NEWCOMER, &["FUZZ-SERVES-NEW".to_owned()]));
     }
     steps
+}
+
+/// A step of the rest, which accuses of this, if of anything, and at most so.
+fn accusing(Next { mut step, demand }: Next, oracle: &str, most: Level) -> Value {
+    let rule = match demand.map(|demand| demand.min(most)) {
+        None => return step,
+        Some(Level::Must) => oracle.to_owned(),
+        Some(lower) => format!("{oracle} as {}", lower.name()),
+    };
+    step["rules"] = json!([rule]);
+    step
+}
+
+/// What was refused is said as it should be, and the conversation goes on, as far as it counts nothing: what was refused may
+/// count.
+fn goes_on(rest: Vec<Next>, most: Level) -> impl Iterator<Item = Value> {
+    let counts = |step: &Value| step.get("where").is_some_and(|pattern| pattern.to_string().contains(" + "));
+    let plain = rest.into_iter().take_while(move |next| next.step.get("if").is_none() && !counts(&next.step));
+    plain.map(move |next| {
+        let mut step = accusing(next, "FUZZ-KEEPS", most);
+        step["if"] = json!(TOLD);
+        step
+    })
 }
 
 /// What the document says of it.
@@ -204,10 +240,10 @@ fn word(path: &str) -> String {
 }
 
 /// What the document names comes; after an error the sender is served on, what is his is as it was, and he is told nothing of
-/// anybody else's.
-fn answered(material: &Material, odd: &Odd<'_>, answer: &Answer, steps: &mut Vec<Value>) {
+/// anybody else's. Whether it is known behind it that there was an error.
+fn answered(material: &Material, odd: &Odd<'_>, answer: &Answer, steps: &mut Vec<Value>) -> bool {
     if answer.one_of.is_empty() {
-        return;
+        return false;
     }
     let wrong = odd.is_wrong();
     let alternative = |alternative: &Value| {
@@ -231,7 +267,7 @@ fn answered(material: &Material, odd: &Odd<'_>, answer: &Answer, steps: &mut Vec
         "rules": accused(material, odd.rule(), &answer.rules),
     }));
     if !told || odd.is_strolling() || odd.input.placement == Placement::First {
-        return;
+        return false;
     }
     if let (Some(mark), false) = (material.mark(), odd.names_another) {
         let check = format!("${{{INNOCENT}.{mark} in json({TOLD})}}");
@@ -251,6 +287,7 @@ fn answered(material: &Material, odd: &Odd<'_>, answer: &Answer, steps: &mut Vec
         let (check, equals) = (state(BEHIND), state(BEFORE));
         steps.push(json!({ "check": check, "equals": equals, "if": TOLD, "rules": ["FUZZ-KEEPS"] }));
     }
+    true
 }
 
 /// What the document rules out has not come to whoever has `said` this.
@@ -304,10 +341,13 @@ fn serves(material: &Material, actor: &str, rule: &str) -> Value {
 }
 
 /// Whatever the sender is told all the same is waited for a moment, so that its schema judges it: nobody else's questions
-/// tell that it has come.
-fn heard(sender: &str) -> Value {
+/// tell that it has come. That it was refused is known behind it.
+fn heard(sender: &str, refusals: &[Value]) -> Value {
+    let mut alternatives = refusals.to_vec();
+    alternatives.iter_mut().for_each(|refusal| refusal["as"] = json!(TOLD));
+    alternatives.extend([json!({ "message": "any" }), json!({ "close": ["any", "drop"] }), json!({ "nothing": null })]);
     json!({
-        format!("{sender} expects one of"): [{ "message": "any" }, { "close": ["any", "drop"] }, { "nothing": null }],
+        format!("{sender} expects one of"): alternatives,
         "after": ODD,
         "within": MOMENT,
     })

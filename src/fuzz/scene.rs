@@ -23,13 +23,20 @@ pub struct Scene {
     pub(super) keys: Map<String, Value>,
     pub(super) lets: Option<Value>,
     pub(super) steps: Vec<Value>,
-    /// How it goes on without the odd message, and accuses whoever lets it be disturbed.
-    pub(super) rest: Vec<Value>,
+    /// How it goes on without the odd message.
+    pub(super) rest: Vec<Next>,
     /// What the scenario puts into the message.
     pub(super) with: Value,
     pub(super) without: Vec<String>,
     /// Where the message can be mutated.
     pub(super) sites: Arc<[Site]>,
+}
+
+/// A step behind the odd message, and what the document demands of it, if it is judged.
+#[derive(Clone)]
+pub struct Next {
+    pub step: Value,
+    pub demand: Option<Level>,
 }
 
 /// Where a message can be mutated, who it is from being a matter of whoever looks on.
@@ -174,11 +181,7 @@ fn within(material: &Material, moment: Moment, placement: Placement, sites: &Arc
         keys: keys.collect(),
         lets: script.root.get("let").cloned(),
         steps,
-        rest: if placement == Placement::Outside {
-            rest(&material.pack, &script.steps[moment.step..])
-        } else {
-            Vec::new()
-        },
+        rest: rest(&material.pack, &script.steps[moment.step..]),
         with,
         without,
         sites: Arc::clone(sites),
@@ -206,7 +209,7 @@ const SILENCE: &str = "300ms";
 const REST: usize = 8;
 
 /// How a conversation goes on, as far as that takes no time: what it expects must come.
-fn rest(pack: &Pack, steps: &[Value]) -> Vec<Value> {
+fn rest(pack: &Pack, steps: &[Value]) -> Vec<Next> {
     let timeless = |step: &&Value| {
         head(step).is_some_and(|(head, _)| {
             !matches!(head.verb, Verb::Wait | Verb::Retry | Verb::Either) && step.get("for").is_none()
@@ -214,25 +217,20 @@ fn rest(pack: &Pack, steps: &[Value]) -> Vec<Value> {
     };
     let mut rest = Vec::new();
     for step in steps.iter().take_while(timeless).take(REST) {
-        let Some(mut plain) = unjudged(step) else { continue };
+        let Some(plain) = unjudged(step) else { continue };
         let verb = head(step).map(|(head, _)| head.verb);
         let rules = step.get("rules").filter(|_| matches!(verb, Some(Verb::Expects | Verb::ExpectsOneOf)));
-        let undisturbed = match rules.map(|rules| demand(pack, rules)) {
-            Some(Level::Must) => Some("FUZZ-UNDISTURBED"),
-            Some(Level::Should) => Some("FUZZ-UNDISTURBED as should"),
+        let demand = match rules.map(|rules| demand(pack, rules)) {
             // What is only allowed need not come, without anybody's disturbing.
             Some(Level::May) if verb == Some(Verb::ExpectsOneOf) => None,
             Some(Level::May) if step.get("as").is_none() => continue,
             Some(Level::May) => break,
-            None => None,
+            demanded => demanded,
         };
-        if let (Some(rule), Some(members)) = (undisturbed, plain.as_object_mut()) {
-            members.insert("rules".to_owned(), json!([rule]));
-        }
-        rest.push(plain);
+        rest.push(Next { step: plain, demand });
     }
     // What follows the last thing that is judged shows nothing.
-    let judged = rest.iter().rposition(|step| step.get("rules").is_some()).map_or(0, |last| last + 1);
+    let judged = rest.iter().rposition(|next| next.demand.is_some()).map_or(0, |last| last + 1);
     rest.truncate(judged);
     rest
 }

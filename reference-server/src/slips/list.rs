@@ -211,6 +211,12 @@ pub static SLIPS: &[Fault] = &[
         garbled,
         Does::Quotes("/error"),
     ),
+    within(
+        "emprops",
+        "emprops-fuzz-capital-frees-jobs",
+        "A worker that says an unknown type with a capital in it is told so, and its jobs are its no more.",
+        &["FUZZ-KEEPS"],
+    ),
     slip(
         "airavata",
         "airavata-fuzz-unknown-type-ponged",

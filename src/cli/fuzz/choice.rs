@@ -76,13 +76,14 @@ impl Choice {
         self.adaptive.then(Adaptive::default)
     }
 
-    /// Their numbers, as they are to be played. The time counts from now, and is shared by so many protocols.
-    pub fn numbers(
-        &self,
-        campaign: &Campaign,
-        protocols: usize,
-        adaptive: Option<&Adaptive>,
-    ) -> Box<dyn Iterator<Item = u64> + Send> {
+    /// When nothing more is to be begun. The time counts from now, and is shared by so many protocols.
+    pub fn end(&self, protocols: usize) -> Option<Instant> {
+        let share = u32::try_from(protocols).unwrap_or(u32::MAX).max(1);
+        self.time.map(|time| Instant::now() + time / share)
+    }
+
+    /// Their numbers, as they are to be played.
+    pub fn numbers(&self, campaign: &Campaign, adaptive: Option<&Adaptive>) -> Box<dyn Iterator<Item = u64> + Send> {
         if !self.numbers.is_empty() {
             return Box::new(self.numbers.clone().into_iter());
         }
@@ -91,12 +92,7 @@ impl Choice {
             Some(adaptive) => Box::new(adaptive.numbers(all)),
             None => Box::new(all),
         };
-        let most = self.count().unwrap_or(usize::MAX);
-        let share = u32::try_from(protocols).unwrap_or(u32::MAX).max(1);
-        match self.time.map(|time| Instant::now() + time / share) {
-            Some(end) => Box::new(all.take(most).take_while(move |_| Instant::now() < end)),
-            None => Box::new(all.take(most)),
-        }
+        Box::new(all.take(self.count().unwrap_or(usize::MAX)))
     }
 }
 
@@ -122,7 +118,8 @@ fn is_known(names: &[String], known: &BTreeSet<String>, what: &str) -> Result<()
 /// Prints them in their order, each when it is made.
 pub fn print_cases(campaigns: &[Arc<Campaign>], choice: &Choice) {
     for campaign in campaigns {
-        for number in choice.numbers(campaign, campaigns.len(), None) {
+        let end = choice.end(campaigns.len());
+        for number in choice.numbers(campaign, None).take_while(|_| end.is_none_or(|end| Instant::now() < end)) {
             let Some(case) = campaign.plan.case(&campaign.material, number) else { continue };
             let line = json!({
                 "protocol": campaign.pack().name,

@@ -9,7 +9,7 @@ use super::{Place, Reader};
 use crate::diagnostic::suggest;
 use crate::yaml::Node;
 
-const KEYS: [&str; 6] = ["bystander", "fence", "state", "goes_on", "answers", "open"];
+const KEYS: [&str; 7] = ["bystander", "fence", "state", "goes_on", "refusals", "answers", "open"];
 const ANSWER: [&str; 9] = ["class", "placement", "roles", "messages", "except", "where", "answer", "never", "rules"];
 
 /// What a document can say of input: it is right, breaks its schema, is no message, no JSON, no frame of WebSocket's.
@@ -54,6 +54,9 @@ impl Reader<'_> {
         }
         let place = std::mem::replace(&mut self.place, Place::Always);
         self.rules(node.get("goes_on"));
+        if let Some(refusals) = node.get("refusals") {
+            self.unnamed(refusals);
+        }
         for entry in
             list(node.get("answers"), "`answers`", "answers: [ { class: [invalid], ... } ]", &mut self.diagnostics)
         {
@@ -115,12 +118,17 @@ impl Reader<'_> {
             );
         }
         for node in ["answer", "never"].into_iter().filter_map(|key| entry.get(key)) {
-            let alternatives = self.alternatives(node, Origin::Unknown);
-            if let Some(named) = alternatives.iter().find_map(|alternative| alternative.as_.as_ref()) {
-                self.error(node.span, format!("nobody asks for `{named}`"), "leave `as` out");
-            }
+            self.unnamed(node);
         }
         self.rules(entry.get("rules"));
+    }
+
+    /// Alternatives to which nobody gives a name.
+    fn unnamed(&mut self, node: &Node) {
+        let alternatives = self.alternatives(node, Origin::Unknown);
+        if let Some(named) = alternatives.iter().find_map(|alternative| alternative.as_.as_ref()) {
+            self.error(node.span, format!("nobody asks for `{named}`"), "leave `as` out");
+        }
     }
 
     /// Words of a list, each one of those that are known.
