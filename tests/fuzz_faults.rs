@@ -52,7 +52,8 @@ fn no_scenario_sees_them(#[values("qi", "concierge", "airavata", "emprops", "gat
 
 /// Whether defects of a protocol show in cases about a message: those about the others would only take their time.
 pub fn is_concerned(protocol: &str, message: &str) -> bool {
-    let some = ["submit_job", "ping", "request_job_status", "claim_job", "register_worker", "cancel_job"];
+    let some =
+        ["submit_job", "ping", "request_job_status", "claim_job", "register_worker", "cancel_job", "complete_job"];
     protocol != "emprops" || some.contains(&message)
 }
 

@@ -476,10 +476,12 @@ impl Emprops {
                     let others = self.peers.keys().copied().filter(|conn| *conn != turn.conn);
                     self.say(turn.now, others, &reply, turn.out);
                 }
-                let shouted = message.kind.contains(char::is_uppercase);
-                if shouted && self.broken.is("emprops-fuzz-capital-frees-jobs") {
+                if self.broken.is("emprops-fuzz-unknown-frees-jobs") {
                     let held = self.workers.get(turn.conn).map(|worker| worker.held.clone());
-                    held.into_iter().flatten().for_each(|job| self.workers.release(turn.conn, job));
+                    for job in held.into_iter().flatten() {
+                        self.workers.release(turn.conn, job);
+                        self.requeue(turn.now, job, turn.out);
+                    }
                 }
                 return Ok(());
             }

@@ -442,7 +442,7 @@ impl Emprops {
         self.requeue(now, number, out);
     }
 
-    fn requeue(&mut self, now: Duration, number: JobNo, out: &mut Vec<Output>) {
+    pub(super) fn requeue(&mut self, now: Duration, number: JobNo, out: &mut Vec<Output>) {
         // Only under a fault does an ended job come back.
         if self.jobs.get(number).is_none_or(|job| matches!(job.state, State::Ended(_))) {
             return;

@@ -145,7 +145,7 @@ pub static SLIPS: &[Fault] = &[
         "concierge",
         "concierge-fuzz-subscriptions-lost",
         "A payload that breaks off costs everybody else their subscriptions.",
-        &["FUZZ-UNDISTURBED"],
+        &["FUZZ-UNDISTURBED", "FUZZ-KEEPS"],
     ),
     slip(
         "emprops",
@@ -213,8 +213,8 @@ pub static SLIPS: &[Fault] = &[
     ),
     within(
         "emprops",
-        "emprops-fuzz-capital-frees-jobs",
-        "A worker that says an unknown type with a capital in it is told so, and its jobs are its no more.",
+        "emprops-fuzz-unknown-frees-jobs",
+        "A worker that says what is of no known type is told so, and its jobs are queued again.",
         &["FUZZ-KEEPS"],
     ),
     slip(
