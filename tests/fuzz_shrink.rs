@@ -106,11 +106,12 @@ const TRIES: usize = 6;
 /// Steps beyond the opening of the smallest scenario that shows a defect.
 const FEW: usize = 3;
 /// More than that, where what the oracle asks takes more steps by itself, or somebody has to have begun something first.
-const MORE: [(&str, usize); 4] = [
+const MORE: [(&str, usize); 5] = [
     ("qi-fuzz-emoji-leaks", 4),
     ("gator-fuzz-posted-answered", 4),
     ("concierge-fuzz-half-group", 5),
     ("concierge-fuzz-subscriptions-lost", 5),
+    ("emprops-fuzz-unknown-frees-jobs", 7),
 ];
 
 /// Each of the defects that only fuzzing finds is shown by few steps and an opening; and a hub that is right is not accused

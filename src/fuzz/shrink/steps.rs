@@ -127,16 +127,26 @@ pub fn control(scenario: &Map<String, Value>, check: &str) -> Option<Map<String,
     let steps = control.get_mut("steps")?.as_array_mut()?;
     let mut names: Vec<String> = Vec::new();
     let mut index = 0;
-    steps.retain(|step| {
+    steps.retain_mut(|step| {
         index += 1;
+        let known = |step: &Value, key| {
+            step.get(key).and_then(Value::as_str).is_some_and(|name| names.iter().any(|known| known == name))
+        };
+        // What is only done once the oddity was answered, but says nothing of that answer, is done anyway.
+        if known(step, "if") {
+            let mut plain = step.clone();
+            plain.as_object_mut().and_then(|members| members.shift_remove("if"));
+            let text = plain.to_string();
+            if !names.iter().any(|name| text.contains(name)) {
+                *step = plain;
+            }
+        }
         // What is owed to the oddity cannot come without it, and would end the conversation before the check.
-        let known =
-            |key| step.get(key).and_then(Value::as_str).is_some_and(|name| names.iter().any(|known| known == name));
-        let owed = !is_check(step, check) && (known("after") || known("if"));
+        let owed = !is_check(step, check) && (known(step, "after") || known(step, "if"));
         let goes = owed || odd.contains(&(index - 1));
         if goes {
             let alternatives = head(step).and_then(|(_, what)| what.as_array()).into_iter().flatten();
-            let bound = alternatives.chain([step]).filter_map(|place| place.get("as")?.as_str());
+            let bound = alternatives.chain([&*step]).filter_map(|place| place.get("as")?.as_str());
             names.extend(bound.map(str::to_owned));
         }
         !goes
