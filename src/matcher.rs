@@ -138,6 +138,19 @@ impl Matcher {
             .sum()
     }
 
+    /// The members that must be a certain text.
+    pub fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.clauses.iter().filter_map(|clause| match clause {
+            Clause::Member { name, want: Value::String(text) } => Some((name.as_str(), text.as_str())),
+            _ => None,
+        })
+    }
+
+    /// Whether a member with this name must be a certain text.
+    pub fn has_text(&self, name: &str) -> bool {
+        self.texts().any(|(member, _)| member == name)
+    }
+
     /// The members a frame must have literally, for building a message that has no example: `{type: STATUS, code: OK}`.
     pub fn literals(&self) -> Map<String, Value> {
         self.clauses

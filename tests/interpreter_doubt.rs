@@ -67,7 +67,11 @@ const ONE_OF: &str =
     "  - caller expects one of:\n      - message: base_reply_success\n      - nothing:\n    rules: [QI-020]\n";
 const EXACTLY: &str = "  - exactly 1 of both expect: base_reply_success\n    for: 1s\n    rules: [QI-020]\n";
 
-/// A frame that cannot be decoded may have been what was awaited, or what must not come.
+const FAILURE: &str = "  - caller expects: base_reply_failure\n    rules: [QI-020]\n";
+const NO_FAILURE: &str = "  - caller expects nothing: base_reply_failure\n    rules: [QI-020]\n";
+
+/// A frame that cannot be decoded may have been what was awaited, or what must not come, if it does not say that it is
+/// another message.
 #[rstest]
 #[case::came(EXPECTS, &[OTHER, REPLY], Verdict::Pass)]
 #[case::did_not_come(EXPECTS, &[OTHER], Verdict::Fail)]
@@ -81,6 +85,8 @@ const EXACTLY: &str = "  - exactly 1 of both expect: base_reply_success\n    for
 #[case::maybe_one_of_two_actors(EXACTLY, &[UNREAD], Verdict::Inconclusive)]
 #[case::nothing_of_two(ONE_OF, &[OTHER], Verdict::Pass)]
 #[case::maybe_nothing_of_two(ONE_OF, &[UNREAD], Verdict::Inconclusive)]
+#[case::another_came(FAILURE, &[UNREAD], Verdict::Fail)]
+#[case::silence_but_for_another(NO_FAILURE, &[UNREAD], Verdict::Pass)]
 fn what_is_not_decoded_decides_nothing(#[case] step: &str, #[case] says: &[&str], #[case] expected: Verdict) {
     let report = play(&format!("{JOIN}{step}"), says.iter().map(|text| (50, (*text).to_owned())));
     assert_eq!(verdict(&report, "QI-020"), expected, "{report:#?}");

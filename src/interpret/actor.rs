@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::pack::MessageType;
 use crate::scenario::value::{Bound, Wire};
 
 /// Frames of an inbox that are kept; beyond them the oldest unclaimed go, and the report says so.
@@ -124,9 +125,11 @@ pub enum EntryKind {
         json: Option<Value>,
         message: Option<usize>,
     },
-    /// JSON, but beyond what is decoded here: it may be any message.
+    /// JSON, but beyond what is decoded here: it may be any message that the texts by which messages are recognised do not
+    /// rule out, `None` where they cannot be told.
     Undecodable {
         why: String,
+        texts: Option<BTreeMap<String, Option<String>>>,
     },
     Control {
         pong: bool,
@@ -137,8 +140,14 @@ pub enum EntryKind {
 impl Entry {
     /// Why it cannot be told what it is, if it cannot.
     pub fn unread(&self) -> Option<String> {
-        let EntryKind::Undecodable { why } = &self.kind else { return None };
+        let EntryKind::Undecodable { why, .. } = &self.kind else { return None };
         Some(format!("cannot be told: a frame came that is JSON, but cannot be decoded here: {why}"))
+    }
+
+    /// Whether it is certainly not this message, though it is not decoded.
+    pub fn is_not(&self, message: &MessageType) -> bool {
+        let EntryKind::Undecodable { texts: Some(texts), .. } = &self.kind else { return false };
+        message.matcher.texts().any(|(name, text)| texts.get(name).and_then(Option::as_deref) != Some(text))
     }
 }
 

@@ -1,8 +1,14 @@
 //! From the text of a frame to JSON, within bounds: what is JSON by its grammar but beyond them is not decoded, and nobody
 //! is to blame for that.
 
-use serde::de::IgnoredAny;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Deserializer as _;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// The most values that a frame may hold: a tree of so many takes some 20 MiB, however short its text is. No documented
 /// message comes near it.
@@ -56,6 +62,39 @@ fn within_bounds(text: &str) -> Result<Value, Undecoded> {
 /// By the grammar alone: depth, range and surrogates are no part of it, and the stack does not grow.
 fn not_json(text: &str) -> Option<Undecoded> {
     serde_json::from_str::<IgnoredAny>(text).err().map(|error| Undecoded::NotJson(error.to_string()))
+}
+
+/// The members with these names of what is JSON, but beyond bounds: by them it may be seen which message it is not. `None`
+/// stands for what is no text. Empty for what is no object, as is an object that has none of them.
+///
+/// # Errors
+/// Where its members cannot be told, as a name is half a surrogate pair.
+pub fn texts(text: &str, wanted: &dyn Fn(&str) -> bool) -> serde_json::Result<BTreeMap<String, Option<String>>> {
+    struct Members<'a>(&'a dyn Fn(&str) -> bool);
+    impl<'de> Visitor<'de> for Members<'_> {
+        type Value = BTreeMap<String, Option<String>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+            let mut found = BTreeMap::new();
+            while let Some(name) = members.next_key::<Cow<'de, str>>()? {
+                if (self.0)(&name) {
+                    let value: &RawValue = members.next_value()?;
+                    found.insert(name.into_owned(), serde_json::from_str(value.get()).ok());
+                } else {
+                    members.next_value::<IgnoredAny>()?;
+                }
+            }
+            Ok(found)
+        }
+    }
+    if !text.trim_start().starts_with('{') {
+        return Ok(BTreeMap::new());
+    }
+    serde_json::Deserializer::from_str(text).deserialize_map(Members(wanted))
 }
 
 /// About as much memory, in bytes, as a text and what it decodes to take.
@@ -135,6 +174,20 @@ mod tests {
     #[case::many(format!("[{}0]", "0,".repeat(MOST_VALUES)), "it holds more than 262144 values")]
     fn what_is_json_but_not_for_us_is_beyond(#[case] text: String, #[case] why: &str) {
         assert_eq!(decode(&text, &[]), Err(Undecoded::Beyond(why.to_owned())));
+    }
+
+    #[rstest]
+    #[case::other(r#""type":"B","of":1"#, json!({ "type": "B" }))]
+    #[case::last(r#""type":"B","type":"C""#, json!({ "type": "C" }))]
+    #[case::escaped(r#""ty\u0070e":"\u0042""#, json!({ "type": "B" }))]
+    #[case::none(r#""of":"type""#, json!({}))]
+    #[case::no_text(r#""type":{"type":"B"}"#, json!({ "type": null }))]
+    #[case::half(r#""type":"\ud800""#, json!({ "type": null }))]
+    #[case::half_a_name(r#""\ud800":1,"type":"B""#, json!(null))]
+    fn members_of_what_is_beyond_are_seen(#[case] members: &str, #[case] expected: Value) {
+        let text = format!(" {{{members},\"deep\":{}}}", nested("[", "]"));
+        assert_eq!(json!(texts(&text, &|name| name == "type").ok()), expected);
+        assert_eq!(texts(&nested("[", "]"), &|_| true).unwrap(), BTreeMap::new());
     }
 
     #[rstest]

@@ -128,8 +128,9 @@ impl Conversation {
                 Quantity::AtLeast => got >= number,
                 Quantity::AtMost => got <= number,
             };
-            let blind =
-                |member: &Member| (member.claims.len() < least).then(|| member.wanted.blind(&self.actors[member.id]));
+            let blind = |member: &Member| {
+                (member.claims.len() < least).then(|| member.wanted.blind(&self.actors[member.id], &self.program.pack))
+            };
             if let Some(why) = frames.members.iter().filter_map(blind).flatten().next() {
                 return Err(Failure::undecided(why, None));
             }
@@ -197,7 +198,7 @@ impl Conversation {
             let received = self.instead(id, &member.wanted);
             let count = member.claims.len();
             let detail = self.detail(Some(id), expected, received, waited);
-            if let Some(why) = member.wanted.blind(&self.actors[id]) {
+            if let Some(why) = member.wanted.blind(&self.actors[id], &self.program.pack) {
                 return Err(Failure::undecided(why, Some(detail)));
             }
             let known = self.actors[id].end_noticed
@@ -412,7 +413,7 @@ impl Conversation {
         }
         if over {
             for (id, wanted) in members.iter() {
-                if let Some(why) = wanted.blind(&self.actors[*id]) {
+                if let Some(why) = wanted.blind(&self.actors[*id], &self.program.pack) {
                     let detail = self.detail(Some(*id), self.expectation(step), self.instead(*id, wanted), None);
                     return Err(Failure::undecided(why, Some(detail)));
                 }
@@ -509,7 +510,9 @@ impl Conversation {
                 None => ended.clone().unwrap_or_else(|| "nothing, connection still open".to_owned()),
             };
             let detail = self.detail(Some(id), self.expectation(step), received, waited);
-            if let Some(why) = open.wanted.iter().flatten().find_map(|wanted| wanted.blind(&self.actors[id])) {
+            if let Some(why) =
+                open.wanted.iter().flatten().find_map(|wanted| wanted.blind(&self.actors[id], &self.program.pack))
+            {
                 return Err(Failure::undecided(why, Some(detail)));
             }
             let known = std::mem::replace(&mut self.actors[id].end_noticed, ended.is_some());
@@ -569,7 +572,12 @@ impl Conversation {
                 Some((index, Bound::One { value, wire }))
             }
             // Silence is seen only where everything that came is.
-            _ if over && wanted.iter().flatten().all(|wanted| wanted.blind(&self.actors[id]).is_none()) => {
+            _ if over
+                && wanted
+                    .iter()
+                    .flatten()
+                    .all(|wanted| wanted.blind(&self.actors[id], &self.program.pack).is_none()) =>
+            {
                 let index = alternatives.iter().position(|alternative| alternative.want.is_none())?;
                 Some((index, Bound::plain(Value::Null)))
             }

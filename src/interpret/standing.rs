@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::Conversation;
 use super::actor::{End, Entry, EntryKind};
-use super::decode::{Undecoded, decode, weight};
+use super::decode::{Undecoded, decode, texts, weight};
 use super::judge::Finding;
 use crate::event::Outcome;
 use crate::pack::{Level, MessageType, Pack, Violation, Way};
@@ -83,10 +83,12 @@ impl Conversation {
         let kind = match decoded {
             Ok(json) => EntryKind::Message { json: Some(json), message: index },
             Err(Undecoded::Beyond(why)) => {
+                let names = |name: &str| program.pack.messages.iter().any(|message| message.matcher.has_text(name));
+                let texts = texts(&wire.text, &names).ok();
                 // Nobody will read it; what reports show of it is enough.
                 let text = crate::matcher::cut(&wire.text, SHOWN).into();
                 wire = Arc::new(Wire { text, ..Wire::clone(&wire) });
-                EntryKind::Undecodable { why }
+                EntryKind::Undecodable { why, texts }
             }
             Err(Undecoded::Binary | Undecoded::NotJson(_)) => EntryKind::Message { json: None, message: None },
         };

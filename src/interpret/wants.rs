@@ -93,7 +93,7 @@ impl Wanted {
 
     /// Why it cannot be known that nothing of the kind has come, if it cannot: frames went unseen, or one that is not decoded
     /// may have been it. (No control frame is.)
-    pub fn blind(&self, actor: &Actor) -> Option<String> {
+    pub fn blind(&self, actor: &Actor, pack: &Pack) -> Option<String> {
         if self.missed {
             return Some("cannot be told: more frames came than are kept here".to_owned());
         }
@@ -101,7 +101,11 @@ impl Wanted {
             !entry.claimed
                 && entry.wire.sequence > self.after
                 && self.until.is_none_or(|end| entry.wire.at <= end)
-                && !matches!(self.kind, Kind::Control { .. })
+                && match self.kind {
+                    Kind::Any => true,
+                    Kind::Message(index) => !entry.is_not(&pack.messages[index]),
+                    Kind::Control { .. } => false,
+                }
         };
         actor.inbox.iter().filter(in_question).find_map(Entry::unread)
     }
