@@ -8,7 +8,9 @@ use hubproof::event::Verdict;
 use hubproof::fuzz::case::{Cell, Oddity, Placement};
 use hubproof::fuzz::framing::Framing;
 use hubproof::fuzz::gone::Gone;
+use hubproof::fuzz::malformed::Spoilt;
 use hubproof::fuzz::material::Material;
+use hubproof::fuzz::mutation::Mutation;
 use hubproof::fuzz::payload::Class;
 use hubproof::fuzz::plan::Plan;
 use hubproof::fuzz::{oracle, text};
@@ -17,7 +19,7 @@ use hubproof::scenario::{self, Program};
 use hubproof::source::Sources;
 use hubproof::yaml;
 use hubproof_reference::Machine;
-use hubproof_reference::machine::{EventError, Input, Output};
+use hubproof_reference::machine::{Conn, EventError, Input, Output};
 use rstest::rstest;
 use serde_json::Value;
 
@@ -372,6 +374,64 @@ fn whoever_comes_after_many_must_be_served(
     let report = hub.play_on(&program, None, &leaking, Manner::default()).unwrap();
     let broken = report.checks.iter().filter(|check| check.verdict == verdict).map(|check| &*check.name);
     assert_eq!((report.verdict, broken.collect()), (verdict, vec!["FUZZ-SERVES-NEW"]));
+}
+
+/// A hub that hears nothing more from whoever has begun like this once, and hangs up on nobody.
+struct Deaf {
+    inner: Box<dyn Machine>,
+    words: &'static str,
+    to: BTreeSet<Conn>,
+}
+
+impl Machine for Deaf {
+    fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
+        if let Input::Text { conn, text } = &input {
+            if self.to.contains(conn) {
+                return;
+            }
+            if text.starts_with(self.words) {
+                self.to.insert(*conn);
+                return;
+            }
+        }
+        self.inner.handle(now, input, out);
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        self.inner.deadline()
+    }
+
+    fn state(&self) -> Value {
+        self.inner.state()
+    }
+
+    fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<Output>) -> Result<Value, EventError> {
+        self.inner.event(now, event, out)
+    }
+}
+
+/// What no document answers is no reason to leave a connection open and be deaf to it.
+#[rstest]
+fn whoever_is_not_hung_up_on_is_heard(#[values("qi", "gator")] name: &str) {
+    let hub = crate::virtual_wire::Protocol::load(name);
+    let mut cases = Cases::new(name, 1, &|_| true);
+    let is_of =
+        |cell: Cell| cell.placement == Placement::Joined && cell.oddity == Oddity::Spoilt(Spoilt::ByteOrderMark);
+    let (_, program) = cases.case(cases.plan.numbers(&is_of).next().unwrap()).unwrap();
+    assert_eq!(hub.play(&program, None).unwrap().verdict, Verdict::Pass);
+    let deaf = |inner| -> Box<dyn Machine> { Box::new(Deaf { inner, words: "\u{feff}", to: BTreeSet::new() }) };
+    let report = hub.play_on(&program, None, &deaf, Manner::default()).unwrap();
+    let broken = report.checks.iter().filter(|check| check.verdict == Verdict::Warn).map(|check| &*check.name);
+    assert_eq!((report.verdict, broken.collect()), (Verdict::Warn, vec!["FUZZ-GOES-ON"]));
+}
+
+/// An error that only should come would be waited for a hundred times over.
+#[test]
+fn what_need_not_be_answered_is_not_waited_for_at_length() {
+    let mut cases = Cases::new("airavata", 1, &|name| name == "ping");
+    let is_of = |cell: Cell| cell.placement == Placement::Kept && cell.oddity == Oddity::Mutated(Mutation::Null);
+    let (text, _) = cases.case(cases.plan.numbers(&is_of).next().unwrap()).unwrap();
+    assert!(text.contains("25ms") && !text.contains("AIR-098"), "{text}");
 }
 
 /// In pieces a letter may be torn, and is the same.

@@ -335,6 +335,7 @@ fn odd<'a>(
         sender: &scene.sender,
         size: length(&said.raw),
         names_another: cell.oddity == Oddity::Mutated(Mutation::ForeignId),
+        is_unfinished: cell.oddity == Oddity::Framed(Framing::UnfinishedMessage),
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::answers::{self, Answer, Input};
-use crate::pack::{Folder, MessageType, Pack};
+use crate::pack::{Folder, Level, MessageType, Pack};
 use crate::scenario::compose;
 use crate::scenario::read::verbs::{self, Head, Verb};
 use crate::source::Sources;
@@ -261,6 +261,16 @@ impl Material {
         Some((fence, named(Verb::Sends)?, named(Verb::Expects)?))
     }
 
+    /// The steps of the fence, where it is one question and its answer.
+    pub fn question(&self) -> Option<[&Value; 2]> {
+        let steps = self.shared.get("scenes")?.get(self.fence()?)?.get("steps")?.as_array()?;
+        let is = |step: &Value, verb: Verb| head(step).is_some_and(|(head, _)| head.verb == verb);
+        match steps.as_slice() {
+            [asks, answer] if is(asks, Verb::Sends) && is(answer, Verb::Expects) => Some([asks, answer]),
+            _ => None,
+        }
+    }
+
     /// The role of those who look on: the one that is named, else the first that is greeted, else the first.
     pub fn bystander(&self) -> Option<&str> {
         let roles = self.roles();
@@ -287,6 +297,12 @@ impl Material {
     /// The rules by which a connection is served on after an error.
     pub fn goes_on(&self) -> &[String] {
         &self.goes_on
+    }
+
+    /// Whether a hub that does not serve on whoever is told of an error is accused of that.
+    pub fn serves_on(&self) -> bool {
+        let level = |rule: &String| self.pack.rules.get(rule).map(|rule| rule.level);
+        self.goes_on.iter().filter_map(level).any(|level| level > Level::May)
     }
 
     /// How a hub says that it refuses something, also where the document does not say that it will.

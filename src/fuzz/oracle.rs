@@ -8,7 +8,7 @@ use super::answers::{self, Answer, Input};
 use super::case::{INNOCENT, NEWCOMER, ODD, Placement, ROUND};
 use super::material::{Material, renamed};
 use super::payload::Class;
-use super::scene::Next;
+use super::scene::{self, Next};
 use crate::pack::{Level, MessageType, Place, Rule, rules};
 use crate::scenario::compose;
 use crate::source::Sources;
@@ -31,6 +31,7 @@ const LONG: usize = 8 * 1024;
 const TOLD: &str = "told_of_the_odd";
 const BEFORE: &str = "state_before";
 const BEHIND: &str = "state_behind";
+const OPEN: &str = "still_open";
 const BRISK: &str = "brisk";
 const TIRED: &str = "tired";
 
@@ -45,6 +46,8 @@ pub struct Odd<'a> {
     pub size: usize,
     /// It says who somebody else is, so that an answer may say so, too.
     pub names_another: bool,
+    /// It breaks off, so that what comes next may be taken for the rest of it.
+    pub is_unfinished: bool,
 }
 
 impl Odd<'_> {
@@ -123,6 +126,9 @@ pub fn behind(material: &Material, odd: &Odd<'_>, rest: Vec<Next>) -> Vec<Value>
         let level = if answer.is_some() { Level::Must } else { Level::Should };
         steps.extend(goes_on(rest, level));
     }
+    if !(answer.is_some() && material.serves_on()) {
+        steps.extend(hears(material, odd).into_iter().flatten());
+    }
     if let (Some(answer), false) = (answer, odd.is_strolling() || many) {
         never(material, odd, answer, odd.said, &mut steps);
     }
@@ -190,7 +196,11 @@ pub fn each(material: &Material, first: &Odd<'_>, rounds: Vec<Value>) -> Value {
 fn kept(material: &Material, first: &Odd<'_>, answer: Option<&Answer>, said: &Value) -> Vec<Value> {
     // A hub that has had enough may hang up: what it owes to one alone is asked where nothing else is said.
     let close = json!({ "close": ["any", "drop"] });
-    let expects = answer.map(|answer| one_of(material, first, answer, said, Some(close)));
+    let expects = match answer {
+        // Each one that need not come would be waited for at length, though the first has told all there is to tell.
+        Some(answer) if is_lowered(&accused(material, first.rule(), &answer.rules)) => Some(heard(first.sender, &[])),
+        answer => answer.map(|answer| one_of(material, first, answer, said, Some(close))),
+    };
     std::iter::once(says(first.sender)).chain(expects).collect()
 }
 
@@ -290,6 +300,32 @@ fn answered(material: &Material, odd: &Odd<'_>, answer: &Answer, steps: &mut Vec
     true
 }
 
+/// Whoever said something wrong is served on or hung up on, whatever the document says of it: a connection that is left open
+/// is of some use.
+fn hears(material: &Material, odd: &Odd<'_>) -> Option<[Value; 3]> {
+    let alone = matches!(odd.input.placement, Placement::Joined | Placement::Repeated);
+    let may_ask = odd.is_wrong() || odd.input.class == Class::Unspecified && !odd.is_unfinished && odd.size <= LONG;
+    let [asks, answer] = material.question().filter(|_| alone && may_ask)?;
+    let close = json!({ "close": ["any", "drop"] });
+    let mut asks = scene::by(asks, odd.sender);
+    asks["if"] = json!(OPEN);
+    let mut comes = Map::from_iter([("message".to_owned(), answer["expects"].clone())]);
+    comes.extend(answer.get("where").map(|pattern| ("where".to_owned(), pattern.clone())));
+    Some([
+        json!({
+            format!("{} expects one of", odd.sender): [close, { "nothing": null, "as": OPEN }],
+            "within": "0s",
+        }),
+        asks.clone(),
+        json!({
+            format!("{} expects one of", odd.sender): [comes, close],
+            "after": asks["as"],
+            "if": OPEN,
+            "rules": ["FUZZ-GOES-ON as should"],
+        }),
+    ])
+}
+
 /// What the document rules out has not come to whoever has `said` this.
 fn never(material: &Material, odd: &Odd<'_>, answer: &Answer, said: Option<&Value>, steps: &mut Vec<Value>) {
     for (number, alternative) in answer.never.iter().enumerate() {
@@ -385,6 +421,11 @@ fn accused(material: &Material, oracle: &str, rules: &[String]) -> Vec<String> {
         Some(lower) => format!("{oracle} as {}", lower.name()),
     };
     std::iter::once(oracle).chain(rules.iter().cloned()).collect()
+}
+
+/// Whether the oracle in front only warns, or tells.
+fn is_lowered(accused: &[String]) -> bool {
+    accused.first().is_some_and(|oracle| oracle.contains(" as "))
 }
 
 /// A message, what it is like, and the rule that it breaks where it does not belong.

@@ -263,7 +263,7 @@ fn deep(value: &Value, change: &dyn Fn(&Value) -> Value) -> Value {
 }
 
 /// A step in the first person, done by `actor`.
-fn by(step: &Value, actor: &str) -> Value {
+pub(super) fn by(step: &Value, actor: &str) -> Value {
     let Some(members) = step.as_object() else { return step.clone() };
     let change = |value: &Value| deep(value, &|text| spoken_by(text, actor));
     let acts = head(step).is_some_and(|(head, _)| !head.word);
