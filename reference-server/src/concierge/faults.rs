@@ -767,7 +767,7 @@ pub static FAULTS: &[Fault] = &[
         P,
         "concierge-unsubscribe-forgotten",
         "A client that unsubscribed still gets the group's messages.",
-        &["CON-085"],
+        &["CON-081", "CON-085"],
     ),
     inside(
         P,
