@@ -19,7 +19,7 @@ use hubproof::scenario::{self, Program};
 use hubproof::source::Sources;
 use hubproof::yaml;
 use hubproof_reference::Machine;
-use hubproof_reference::machine::{Conn, EventError, Input, Output};
+use hubproof_reference::machine::{EventError, Input, Output};
 use rstest::rstest;
 use serde_json::Value;
 
@@ -278,21 +278,15 @@ fn whoever_comes_anew_must_be_served() {
     assert_eq!(broken, ["FUZZ-SERVES-NEW"]);
 }
 
-/// A hub with room for two besides, which notices a moment later who has left.
-struct Full {
+/// A hub that deals with what it is told in another way.
+struct Bent<F> {
     inner: Box<dyn Machine>,
-    came: usize,
+    way: F,
 }
 
-impl Machine for Full {
+impl<F: FnMut(&mut dyn Machine, Duration, Input, &mut Vec<Output>) + Send> Machine for Bent<F> {
     fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
-        if let Input::Open { conn, .. } = input {
-            self.came += 1;
-            if self.came == 3 {
-                return out.push(Output::Refuse { conn, status: 403, body: "no room just now".to_owned() });
-            }
-        }
-        self.inner.handle(now, input, out);
+        (self.way)(&mut *self.inner, now, input, out);
     }
 
     fn deadline(&self) -> Option<Duration> {
@@ -306,6 +300,21 @@ impl Machine for Full {
     fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<Output>) -> Result<Value, EventError> {
         self.inner.event(now, event, out)
     }
+}
+
+/// A hub with room for two besides, which notices a moment later who has left.
+fn full(inner: Box<dyn Machine>) -> Box<dyn Machine> {
+    let mut came = 0;
+    let way = move |inner: &mut dyn Machine, now, input, out: &mut Vec<Output>| {
+        if let Input::Open { conn, .. } = input {
+            came += 1;
+            if came == 3 {
+                return out.push(Output::Refuse { conn, status: 403, body: "no room just now".to_owned() });
+            }
+        }
+        inner.handle(now, input, out);
+    };
+    Box::new(Bent { inner, way })
 }
 
 #[test]
@@ -318,42 +327,25 @@ fn a_newcomer_may_be_turned_away_for_a_moment() {
         .iter()
         .position(|cell| cell.placement == Placement::Joined && !matches!(cell.oddity, Oddity::Framed(_)));
     let (_, program) = cases.case(joined.unwrap() as u64).unwrap();
-    let full = |inner| -> Box<dyn Machine> { Box::new(Full { inner, came: 0 }) };
     let report = hub.play_on(&program, None, &full, Manner::default()).unwrap();
     let turned_away = report.history.iter().filter(|frame| frame.actor == "newcomer" && frame.kind == "refused");
     assert_eq!((report.verdict, turned_away.count()), (Verdict::Pass, 1));
 }
 
 /// A hub that takes the places of whoever leaves, or is refused, from the sixty-four that it has.
-struct Leaking {
-    inner: Box<dyn Machine>,
-    places: usize,
-    of_refused: bool,
-}
-
-impl Machine for Leaking {
-    fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
-        if let (Input::Open { conn, .. }, 0) = (&input, self.places) {
+fn leaking(inner: Box<dyn Machine>, of_refused: bool) -> Box<dyn Machine> {
+    let mut places = 64_usize;
+    let way = move |inner: &mut dyn Machine, now, input, out: &mut Vec<Output>| {
+        if let (Input::Open { conn, .. }, 0) = (&input, places) {
             return out.push(Output::Refuse { conn: *conn, status: 403, body: "no room".to_owned() });
         }
-        let leaves = matches!(input, Input::Closed { .. }) && !self.of_refused;
+        let leaves = matches!(input, Input::Closed { .. }) && !of_refused;
         let before = out.len();
-        self.inner.handle(now, input, out);
-        let refused = out[before..].iter().any(|output| matches!(output, Output::Refuse { .. })) && self.of_refused;
-        self.places = self.places.saturating_sub(usize::from(leaves || refused));
-    }
-
-    fn deadline(&self) -> Option<Duration> {
-        self.inner.deadline()
-    }
-
-    fn state(&self) -> Value {
-        self.inner.state()
-    }
-
-    fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<Output>) -> Result<Value, EventError> {
-        self.inner.event(now, event, out)
-    }
+        inner.handle(now, input, out);
+        let refused = out[before..].iter().any(|output| matches!(output, Output::Refuse { .. })) && of_refused;
+        places = places.saturating_sub(usize::from(leaves || refused));
+    };
+    Box::new(Bent { inner, way })
 }
 
 #[rstest]
@@ -370,44 +362,23 @@ fn whoever_comes_after_many_must_be_served(
     let mut cases = Cases::new(name, 1, &|_| true);
     let program = said_anew(&mut cases, |cell| cell.oddity == Oddity::Gone(gone)).remove(0);
     assert_eq!(hub.play(&program, None).unwrap().verdict, Verdict::Pass);
-    let leaking = |inner| -> Box<dyn Machine> { Box::new(Leaking { inner, places: 64, of_refused }) };
+    let leaking = |inner| leaking(inner, of_refused);
     let report = hub.play_on(&program, None, &leaking, Manner::default()).unwrap();
     let broken = report.checks.iter().filter(|check| check.verdict == verdict).map(|check| &*check.name);
     assert_eq!((report.verdict, broken.collect()), (verdict, vec!["FUZZ-SERVES-NEW"]));
 }
 
-/// A hub that hears nothing more from whoever has begun like this once, and hangs up on nobody.
-struct Deaf {
-    inner: Box<dyn Machine>,
-    words: &'static str,
-    to: BTreeSet<Conn>,
-}
-
-impl Machine for Deaf {
-    fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
-        if let Input::Text { conn, text } = &input {
-            if self.to.contains(conn) {
-                return;
-            }
-            if text.starts_with(self.words) {
-                self.to.insert(*conn);
-                return;
-            }
+/// A hub that hears nothing more from whoever has begun a text with a byte order mark, and hangs up on nobody.
+fn deaf(inner: Box<dyn Machine>) -> Box<dyn Machine> {
+    let mut to = BTreeSet::new();
+    let way = move |inner: &mut dyn Machine, now, input, out: &mut Vec<Output>| match &input {
+        Input::Text { conn, .. } if to.contains(conn) => {}
+        Input::Text { conn, text } if text.starts_with('\u{feff}') => {
+            to.insert(*conn);
         }
-        self.inner.handle(now, input, out);
-    }
-
-    fn deadline(&self) -> Option<Duration> {
-        self.inner.deadline()
-    }
-
-    fn state(&self) -> Value {
-        self.inner.state()
-    }
-
-    fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<Output>) -> Result<Value, EventError> {
-        self.inner.event(now, event, out)
-    }
+        _ => inner.handle(now, input, out),
+    };
+    Box::new(Bent { inner, way })
 }
 
 /// What no document answers is no reason to leave a connection open and be deaf to it.
@@ -419,7 +390,6 @@ fn whoever_is_not_hung_up_on_is_heard(#[values("qi", "gator")] name: &str) {
         |cell: Cell| cell.placement == Placement::Joined && cell.oddity == Oddity::Spoilt(Spoilt::ByteOrderMark);
     let (_, program) = cases.case(cases.plan.numbers(&is_of).next().unwrap()).unwrap();
     assert_eq!(hub.play(&program, None).unwrap().verdict, Verdict::Pass);
-    let deaf = |inner| -> Box<dyn Machine> { Box::new(Deaf { inner, words: "\u{feff}", to: BTreeSet::new() }) };
     let report = hub.play_on(&program, None, &deaf, Manner::default()).unwrap();
     let broken = report.checks.iter().filter(|check| check.verdict == Verdict::Warn).map(|check| &*check.name);
     assert_eq!((report.verdict, broken.collect()), (Verdict::Warn, vec!["FUZZ-GOES-ON"]));
