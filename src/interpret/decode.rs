@@ -1,7 +1,6 @@
 //! From the text of a frame to JSON, within bounds: what is JSON by its grammar but beyond them is not decoded, and nobody
 //! is to blame for that.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -80,10 +79,10 @@ pub fn texts(text: &str, wanted: &dyn Fn(&str) -> bool) -> serde_json::Result<BT
 
         fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
             let mut found = BTreeMap::new();
-            while let Some(name) = members.next_key::<Cow<'de, str>>()? {
+            while let Some(name) = members.next_key::<String>()? {
                 if (self.0)(&name) {
                     let value: &RawValue = members.next_value()?;
-                    found.insert(name.into_owned(), serde_json::from_str(value.get()).ok());
+                    found.insert(name, serde_json::from_str(value.get()).ok());
                 } else {
                     members.next_value::<IgnoredAny>()?;
                 }
