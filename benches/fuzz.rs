@@ -1,7 +1,7 @@
 //! How many cases a second are played against a hub over TCP loopback, with all oracles, and where the time goes. `fresh`:
 //! each on a connection of its own, on which the opening is played, beside an innocent one that is there all the time.
-//! `kept`: many on one connection, each once the one before it has been answered. `alone`: each in a conversation of its
-//! own, with all its actors, an innocent one and a newcomer. The hub is the reference server, on threads of its own in this
+//! `kept`: many on one connection, some at once, others when these have been answered. `alone`: each in a conversation of
+//! its own, with all its actors, an innocent one and a newcomer. The hub is the reference server, on threads of its own in this
 //! process, so that both sides' costs are in the numbers and can be told apart.
 //!
 //! `cargo bench --bench fuzz -- [CASES] [fresh|kept|alone] [PROTOCOL..] [-j JOBS]`; `--test` plays a few.
@@ -25,7 +25,7 @@ use hubproof::check::{self, EmbeddedHubs, Options, Subject};
 use hubproof::embedded::Setups;
 use hubproof::event::{Event, Verdict};
 use hubproof::fuzz::campaign::{self, Campaign, Stage};
-use hubproof::fuzz::case::{Case, Cell, Oddity, Placement, ROUND};
+use hubproof::fuzz::case::{BATCH, Case, Cell, Oddity, Placement, ROUND};
 use hubproof::interpret::KEPT;
 use hubproof::scenario::Scenarios;
 use hubproof::source::Sources;
@@ -163,8 +163,9 @@ fn options(jobs: usize) -> Options {
 /// How many cases there are in a conversation.
 fn said(case: &Case) -> usize {
     let steps = case.scenario["steps"].as_array().into_iter().flatten();
-    let rounds = steps.filter(|step| step["each"] == ROUND).filter_map(|step| step["in"].as_array());
-    rounds.map(Vec::len).sum::<usize>().max(1)
+    let each = steps.filter(|step| [ROUND, BATCH].iter().any(|name| step["each"] == *name));
+    let rounds = each.filter_map(|step| step["in"].as_array()).flatten();
+    rounds.map(|round| round.as_array().map_or(1, Vec::len)).sum::<usize>().max(1)
 }
 
 /// Hears everything to its end; nothing may be found.

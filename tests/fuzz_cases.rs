@@ -223,8 +223,8 @@ fn what_is_thought_of_for_a_kept_connection_is_said(
     let is_of = |cell: Cell| cell.placement == Placement::Kept && cell.oddity.name() == oddity;
     let made = cases.plan.numbers(&is_of).take(8).map(|number| {
         let scenario = cases.plan.case(&cases.protocol.material, number).unwrap().scenario;
-        let rounds = scenario["steps"].as_array().unwrap().iter().find_map(|step| step["in"].as_array());
-        rounds.unwrap().len()
+        let batches = scenario["steps"].as_array().unwrap().iter().find_map(|step| step["in"].as_array());
+        batches.unwrap().iter().map(|batch| batch.as_array().unwrap().len()).sum::<usize>()
     });
     let said: Vec<usize> = made.collect();
     assert!(said.iter().sum::<usize>() > 50 * said.len(), "{said:?}");
@@ -245,9 +245,9 @@ fn what_is_said_anew_is_said_by_somebody_new() {
     assert_eq!(report.verdict, Verdict::Pass);
     let of_sender = || report.history.iter().filter(|frame| frame.actor == "sender");
     let connections = of_sender().filter(|frame| frame.kind == "open").count();
-    let who = regex::Regex::new(r#""type":"worker_heartbeat","worker_id":"([^"]+)""#).unwrap();
-    let said = of_sender().filter_map(|frame| Some(who.captures(&frame.text)?[1].to_owned()));
-    let names: BTreeSet<String> = said.collect();
+    let said = of_sender().filter_map(|frame| serde_json::from_str::<Value>(&frame.text).ok());
+    let said = said.filter(|said| said["type"] == "worker_heartbeat");
+    let names: BTreeSet<String> = said.filter_map(|said| Some(said["worker_id"].as_str()?.to_owned())).collect();
     assert!(connections > 2 && names.len() == connections, "{connections}: {names:?}");
 }
 
@@ -393,6 +393,30 @@ fn whoever_is_not_hung_up_on_is_heard(#[values("qi", "gator")] name: &str) {
     let report = hub.play_on(&program, None, &deaf, Manner::default()).unwrap();
     let broken = report.checks.iter().filter(|check| check.verdict == Verdict::Warn).map(|check| &*check.name);
     assert_eq!((report.verdict, broken.collect()), (Verdict::Warn, vec!["FUZZ-GOES-ON"]));
+}
+
+/// A hub that reads one message of all that have come on a connection, and forgets the rest.
+fn hasty(inner: Box<dyn Machine>) -> Box<dyn Machine> {
+    let mut last = std::collections::BTreeMap::new();
+    let way = move |inner: &mut dyn Machine, now, input, out: &mut Vec<Output>| match &input {
+        Input::Text { conn, .. } if last.insert(*conn, now) == Some(now) => {}
+        _ => inner.handle(now, input, out),
+    };
+    Box::new(Bent { inner, way })
+}
+
+#[test]
+fn what_is_said_at_once_is_answered() {
+    let hub = crate::virtual_wire::Protocol::load("gator");
+    let mut cases = Cases::new("gator", 1, &|name| name == "log_request");
+    let is_of = |cell: Cell| cell.placement == Placement::Kept && cell.oddity == Oddity::Explored;
+    let (_, program) = cases.case(cases.plan.numbers(&is_of).next().unwrap()).unwrap();
+    assert_eq!(hub.play(&program, None).unwrap().verdict, Verdict::Pass);
+    let report = hub.play_on(&program, None, &hasty, Manner::default()).unwrap();
+    let broken = report.checks.iter().filter(|check| check.verdict == Verdict::Fail).map(|check| &*check.name);
+    let said = report.history.iter().filter(|frame| frame.actor == "sender" && frame.text.contains("posted")).count();
+    assert_eq!((report.verdict, broken.collect()), (Verdict::Fail, vec!["FUZZ-ANSWERS,GAT-009,GAT-005"]));
+    assert!(said > 5, "{said}");
 }
 
 /// An error that only should come would be waited for a hundred times over.

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::case::{Case, ODD, ROUND};
+use super::case::{BATCH, Case, ODD, ROUND};
 use super::lanes::Lanes;
 use super::material::Material;
 use super::plan::Plan;
@@ -416,6 +416,8 @@ fn said(step: &Value) -> Option<(&'static str, &str)> {
     let (head, what) = step.as_object()?.iter().next()?;
     match what.as_str() {
         Some(ROUND) if head == "each" => Some((ROUND, "in")),
+        // Its rounds are in it.
+        Some(BATCH) if head == "each" => Some((BATCH, "in")),
         _ if step.get("as")? == ODD && head.ends_with(" sends raw") => Some((ODD, head)),
         _ => None,
     }

@@ -57,8 +57,8 @@ pub enum Placement {
     Walk,
     /// The opening has been played, and it is said again and again: what is no message at all.
     Repeated,
-    /// The opening has been played, and others of the kind are said on the same connection, each once the one before it
-    /// has been answered.
+    /// The opening has been played, and others of the kind are said on the same connection: some at once, others when these
+    /// have been answered.
     Kept,
     /// Others of the kind are said, too, each on a connection of its own on which the opening has been played.
     Anew,
@@ -121,6 +121,11 @@ pub struct Case {
 pub const ODD: &str = "the_odd";
 /// What a loop over odd things calls each of them.
 pub const ROUND: &str = "round";
+/// And those of them that are said at once.
+pub const BATCH: &str = "batch";
+/// So many are said at once on a connection that is kept: enough that neither side is woken for each of them, and far fewer
+/// than any hub has to hold that serves more than one client.
+pub(super) const AT_ONCE: usize = 10;
 /// Actors of a case besides those of its scenario.
 pub const INNOCENT: &str = "innocent";
 pub const NEWCOMER: &str = "newcomer";

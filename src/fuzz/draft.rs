@@ -301,7 +301,12 @@ pub(super) fn explored(message: &MessageType, base: &Value, fixed: &[String], di
     }
     if !shape.is_closed() && (edits.is_empty() || dice.once_in(6)) {
         let pointer = format!("/x_{}", value::name(dice));
-        edits.push(Edit { pointer, change: Change::Put(value::anything(dice, 0)) });
+        let names = base.as_object().into_iter().flat_map(Map::keys);
+        let value = if dice.once_in(2) { value::anything(dice, 0) } else { value::with(names, dice) };
+        edits.push(Edit { pointer, change: Change::Put(value) });
+    }
+    if dice.once_in(4) {
+        edits.push(Edit { pointer: String::new(), change: Change::Backwards });
     }
     edits
 }
@@ -315,5 +320,6 @@ fn in_words(edit: &Edit) -> String {
         Change::Text(text) => format!("{place} is {}", short(text)),
         Change::Twice(value) => format!("{place} comes twice, then as {}", short(&value.to_string())),
         Change::Rename(name) => format!("{place} is called {name}"),
+        Change::Backwards => format!("{place} is written from its last member to its first"),
     }
 }

@@ -250,10 +250,13 @@ impl Material {
         self.fuzz("fence").and_then(Value::as_str)
     }
 
-    /// The same, with the names that it gives to the question and to the answer.
+    fn fence_steps(&self) -> Option<&[Value]> {
+        self.shared.get("scenes")?.get(self.fence()?)?.get("steps")?.as_array().map(Vec::as_slice)
+    }
+
+    /// The fence, with the names that it gives to the question and to the answer.
     pub fn timed_fence(&self) -> Option<(&str, &str, &str)> {
-        let fence = self.fence()?;
-        let steps = self.shared.get("scenes")?.get(fence)?.get("steps")?.as_array()?;
+        let (fence, steps) = (self.fence()?, self.fence_steps()?);
         let named = |verb: Verb| {
             let step = steps.iter().find(|step| head(step).is_some_and(|(head, _)| head.verb == verb))?;
             step.get("as")?.as_str()
@@ -263,9 +266,8 @@ impl Material {
 
     /// The steps of the fence, where it is one question and its answer.
     pub fn question(&self) -> Option<[&Value; 2]> {
-        let steps = self.shared.get("scenes")?.get(self.fence()?)?.get("steps")?.as_array()?;
         let is = |step: &Value, verb: Verb| head(step).is_some_and(|(head, _)| head.verb == verb);
-        match steps.as_slice() {
+        match self.fence_steps()? {
             [asks, answer] if is(asks, Verb::Sends) && is(answer, Verb::Expects) => Some([asks, answer]),
             _ => None,
         }

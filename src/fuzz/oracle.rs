@@ -5,7 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::answers::{self, Answer, Input};
-use super::case::{INNOCENT, NEWCOMER, ODD, Placement, ROUND};
+use super::case::{AT_ONCE, BATCH, INNOCENT, NEWCOMER, ODD, Placement, ROUND};
 use super::material::{Material, renamed};
 use super::payload::Class;
 use super::scene::{self, Next};
@@ -185,23 +185,24 @@ pub fn promised<'a>(material: &'a Material, odd: &Odd<'_>) -> (Option<&'a Answer
 pub fn each(material: &Material, first: &Odd<'_>, rounds: Vec<Value>) -> Value {
     let answer = answer(material, first);
     let said = said_in_rounds(answer, first);
-    let steps = match first.input.placement {
-        Placement::Anew => anew(material, first, answer, &said),
-        _ => kept(material, first, answer, &said),
-    };
-    json!({ "each": ROUND, "in": rounds, "do": steps })
+    if first.input.placement == Placement::Anew {
+        return json!({ "each": ROUND, "in": rounds, "do": anew(material, first, answer, &said) });
+    }
+    let rounds: Vec<&[Value]> = rounds.chunks(AT_ONCE).collect();
+    json!({ "each": BATCH, "in": rounds, "do": kept(material, first, answer, &said) })
 }
 
-/// What is said on a connection that is kept, once the one before it has been answered.
+/// What is said at once on a connection that is kept, when what was said before has been answered.
 fn kept(material: &Material, first: &Odd<'_>, answer: Option<&Answer>, said: &Value) -> Vec<Value> {
     // A hub that has had enough may hang up: what it owes to one alone is asked where nothing else is said.
     let close = json!({ "close": ["any", "drop"] });
     let expects = match answer {
-        // Each one that need not come would be waited for at length, though the first has told all there is to tell.
+        // Each one that need not come would be waited for at length: that it should is asked where it is said once.
         Some(answer) if is_lowered(&accused(material, first.rule(), &answer.rules)) => Some(heard(first.sender, &[])),
         answer => answer.map(|answer| one_of(material, first, answer, said, Some(close))),
     };
-    std::iter::once(says(first.sender)).chain(expects).collect()
+    let of_all = |step: Value| json!({ "each": ROUND, "in": format!("${{{BATCH}}}"), "do": [step] });
+    std::iter::once(says(first.sender)).chain(expects).map(of_all).collect()
 }
 
 fn says(sender: &str) -> Value {
@@ -309,6 +310,7 @@ fn hears(material: &Material, odd: &Odd<'_>) -> Option<[Value; 3]> {
     let close = json!({ "close": ["any", "drop"] });
     let mut asks = scene::by(asks, odd.sender);
     asks["if"] = json!(OPEN);
+    let asked = asks["as"].clone();
     let mut comes = Map::from_iter([("message".to_owned(), answer["expects"].clone())]);
     comes.extend(answer.get("where").map(|pattern| ("where".to_owned(), pattern.clone())));
     Some([
@@ -316,10 +318,10 @@ fn hears(material: &Material, odd: &Odd<'_>) -> Option<[Value; 3]> {
             format!("{} expects one of", odd.sender): [close, { "nothing": null, "as": OPEN }],
             "within": "0s",
         }),
-        asks.clone(),
+        asks,
         json!({
             format!("{} expects one of", odd.sender): [comes, close],
-            "after": asks["as"],
+            "after": asked,
             "if": OPEN,
             "rules": ["FUZZ-GOES-ON as should"],
         }),

@@ -26,6 +26,8 @@ pub enum Change {
     Twice(Value),
     /// The member has another name.
     Rename(String),
+    /// The last member comes first, and so on, on all levels.
+    Backwards,
 }
 
 /// What the documents say about a payload.
@@ -79,9 +81,21 @@ fn apply(value: &mut Value, edit: &Edit, made: impl Fn(&Value) -> Value) -> Opti
             compose::remove(value, std::slice::from_ref(&edit.pointer));
             compose::put(value, &format!("{parent}/{}", crate::matcher::escape(name)), old);
         }
+        Change::Backwards => backwards(value.pointer_mut(&edit.pointer)?),
         Change::Text(_) | Change::Twice(_) => return None,
     }
     Some(())
+}
+
+fn backwards(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(backwards),
+        Value::Object(members) => {
+            *members = std::mem::take(members).into_iter().rev().collect();
+            members.values_mut().for_each(backwards);
+        }
+        _ => {}
+    }
 }
 
 /// What the pack says of a payload that was made from an example of `message`.
@@ -229,6 +243,7 @@ mod tests {
     #[case::new_text(edit("/n", Change::Text("[[]]".into())), r#"{"a":${json(self.id)},"b":{"c":1},"n":[[]]}"#)]
     #[case::twice(edit("/b/c", Change::Twice(json!("x"))), r#"{"a":${json(self.id)},"b":{"c":1,"c":"x"}}"#)]
     #[case::rename(edit("/b", Change::Rename("B".into())), r#"{"a":${json(self.id)},"B":{"c":1}}"#)]
+    #[case::backwards(edit("", Change::Backwards), r#"{"b":{"c":1},"a":${json(self.id)}}"#)]
     #[case::meant(edit("/b", Change::Put(json!("${x}"))), r#"{"a":${json(self.id)},"b":"${'${'}x}"}"#)]
     #[case::hole(edit("/b", Change::Put(json!("${innocent.id}"))), r#"{"a":${json(self.id)},"b":${json(innocent.id)}}"#)]
     fn a_payload_is_written_with_its_oddity(#[case] edit: Edit, #[case] expected: &str) {

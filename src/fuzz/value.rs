@@ -282,6 +282,11 @@ pub fn name(dice: &mut Dice) -> String {
     (0..1 + dice.below(8)).map(|_| char::from(b'a' + dice.below(26) as u8)).collect()
 }
 
+/// An object whose members have these names, whatever they mean elsewhere.
+pub fn with<'n>(names: impl Iterator<Item = &'n String>, dice: &mut Dice) -> Value {
+    Value::Object(names.map(|name| (name.clone(), anything(dice, DEPTH))).collect())
+}
+
 /// Whatever JSON can hold, deep or wide.
 pub fn anything(dice: &mut Dice, depth: usize) -> Value {
     let kinds = if depth >= DEPTH { 5 } else { 9 };

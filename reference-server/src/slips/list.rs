@@ -254,6 +254,14 @@ pub static SLIPS: &[Fault] = &[
     ),
     slip(
         "airavata",
+        "airavata-fuzz-inner-type-unanswered",
+        "A message with a member called type deeper inside is not answered.",
+        ANSWERS,
+        |input| text(input).matches("\"type\":").count() > 1 && !twice(text(input)),
+        Does::Swallows,
+    ),
+    slip(
+        "airavata",
         "airavata-fuzz-byte-order-mark-kills",
         "A byte order mark in front of a message ends the hub.",
         SERVES,
@@ -274,6 +282,14 @@ pub static SLIPS: &[Fault] = &[
         "A request with a member that nobody knows is not answered.",
         ANSWERS,
         |input| stranger(input, &REQUEST),
+        Does::Swallows,
+    ),
+    slip(
+        "gator",
+        "gator-fuzz-action-last-unanswered",
+        "A request whose action comes behind all other members is not answered.",
+        ANSWERS,
+        |input| ACTION_LAST.is_match(text(input)),
         Does::Swallows,
     ),
     slip(
@@ -307,6 +323,7 @@ static EXPONENT: LazyLock<Regex> = LazyLock::new(|| pattern(r"[:,\[]-?[0-9.]+[eE
 static DIGITS: LazyLock<Regex> = LazyLock::new(|| pattern("[0-9]{100}"));
 static CAPITAL: LazyLock<Regex> = LazyLock::new(|| pattern(r#"^\{"type":"[A-Z][a-z_]+""#));
 static PING: LazyLock<Regex> = LazyLock::new(|| pattern(r#""ping_[a-z]*""#));
+static ACTION_LAST: LazyLock<Regex> = LazyLock::new(|| pattern(r#","action":"[a-z_]+"\}$"#));
 static POSTED: LazyLock<Regex> = LazyLock::new(|| pattern(r#""posted":true"#));
 static MEMORY: LazyLock<Regex> = LazyLock::new(|| pattern(r#""gpu_memory_gb":(-[0-9]{4,}(?:\.[0-9]+)?)"#));
 
