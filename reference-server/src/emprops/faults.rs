@@ -494,6 +494,12 @@ pub static FAULTS: &[Fault] = &[
             "EMP-053", "EMP-057", "EMP-060", "EMP-081", "EMP-088", "EMP-091",
         ],
     ),
+    inside(
+        P,
+        "emprops-cancelled-id-again",
+        "A new job gets the id of the one that was cancelled before.",
+        &["EMP-028"],
+    ),
     outside(
         P,
         "emprops-accepted-status-pending",

@@ -27,7 +27,7 @@ impl Emprops {
         }
         self.submitted += 1;
         let number = self.submitted;
-        let id: Arc<str> = format!("job-{}", self.ids.next_uuid()).into();
+        let id: Arc<str> = self.astray.freed.take().unwrap_or_else(|| format!("job-{}", self.ids.next_uuid()).into());
         let rank = match request.amount {
             _ if self.broken.is("emprops-priority-ignored") => Rank::new(Amount::new(0.0), number),
             amount if self.broken.is("emprops-priority-reversed") => Rank::new(amount.negated(), number),
@@ -268,6 +268,9 @@ impl Emprops {
             State::Accepted { .. } | State::InProgress { .. } => {}
         }
         self.jobs.set_state(number, State::Ended(Status::Cancelled));
+        if self.broken.is("emprops-cancelled-id-again") {
+            self.astray.freed = Some(id.clone());
+        }
         if self.broken.is("emprops-cancelled-job-returns") {
             self.astray.ghosts.push((None, number));
         }

@@ -253,6 +253,8 @@ struct Astray {
     opened: u64,
     /// Jobs that are over and will be given to somebody, or to anybody, all the same.
     ghosts: Vec<(Option<Conn>, JobNo)>,
+    /// The id of the job that was cancelled last, until another has it.
+    freed: Option<Arc<str>>,
     /// The job that was assigned last, and when.
     given: Option<(Duration, JobNo)>,
     /// The id of the last request that had one.
