@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use hubproof::event::{ScenarioReport, Verdict};
 use hubproof::frame::{Message, Received};
-use hubproof::interpret::{Config, Conversation, Input};
+use hubproof::interpret::{Config, Conversation, Input, Output};
 use hubproof::source::Sources;
 use rstest::rstest;
+use serde_json::json;
 
 use crate::on_disk;
 use crate::virtual_wire::{Protocol, config};
@@ -16,22 +17,24 @@ const OTHER: &str = r#"{"status":"failure","payload":"no","version":"0.1.0"}"#;
 const REPLY: &str = r#"{"status":"success","payload":{},"version":"0.1.0"}"#;
 const UNREAD: &str = r#"{"status":"success","payload":{"n":1e999},"version":"0.1.0"}"#;
 
-/// A conversation of a caller that has begun.
+/// A conversation of callers that has begun.
 fn begun(steps: &str) -> Conversation {
+    let mut conversation = conversation("qi", "{ caller: caller, other: caller, both: [caller, other] }", steps);
+    conversation.start(Duration::ZERO);
+    conversation
+}
+
+fn conversation(protocol: &str, actors: &str, steps: &str) -> Conversation {
     let mut sources = Sources::default();
-    let mut folder = on_disk::folder("qi", &mut sources);
+    let mut folder = on_disk::folder(protocol, &mut sources);
     folder.scenarios.retain(|path, _| matches!(path.as_str(), "shared.yaml" | "reference.toml"));
-    let text = format!(
-        "title: What comes is seen\nactors: {{ caller: caller, other: caller, both: [caller, other] }}\nsteps:\n{steps}"
-    );
-    let file = sources.add("scenarios/qi/doubt.yaml", text);
+    let text = format!("title: What comes is seen\nactors: {actors}\nsteps:\n{steps}");
+    let file = sources.add("scenarios/doubt.yaml", text);
     folder.scenarios.insert("doubt.yaml".to_owned(), file);
     let protocol = Protocol::of(&folder, sources);
     let program = &protocol.scenarios.programs[0];
     let config = Config { patience: Duration::from_secs(4), ..config(protocol.settings(program)) };
-    let mut conversation = Conversation::new(Arc::clone(program), config);
-    conversation.start(Duration::ZERO);
-    conversation
+    Conversation::new(Arc::clone(program), config)
 }
 
 /// Plays `steps` on a hub that upgrades at once and says each of these texts so many milliseconds later.
@@ -167,4 +170,43 @@ fn a_retry_is_a_wait_and_what_is_only_allowed_or_looked_up_is_none() {
     let looked_up = "  - wait: 1s\n    because: it has come by then\n  - caller expects: any\n    within: 0s\n    rules: [QI-020]\n";
     let report = play(&format!("{JOIN}{looked_up}"), [(900, REPLY.to_owned())]);
     assert_eq!((verdict(&report, "QI-020"), report.slimmest.unwrap().bound), (Verdict::Pass, Duration::from_secs(4)));
+}
+
+/// A hook is asked again while its answer does not fit. One that is slow has been asked for the last time just before the end
+/// of the wait, and is heard out.
+#[rstest]
+#[case::fits_never(100, None, Verdict::Fail)]
+#[case::fits_at_last(60, Some(3_700), Verdict::Pass)]
+#[case::answers_never(60_000, None, Verdict::Inconclusive)]
+fn a_hook_that_was_asked_in_time_is_heard(#[case] takes: u64, #[case] fits: Option<u64>, #[case] expected: Verdict) {
+    let step = "  - hook: log_entries\n    args: { message: x }\n    where: { /0: true }\n    rules: [GAT-029]\n";
+    for later in 0..40 {
+        let takes = Duration::from_millis(takes + later);
+        let mut conversation = conversation("gator", "{ task: task }", step);
+        let mut now = Duration::ZERO;
+        let mut asked = None;
+        let mut outputs = conversation.start(now);
+        while !conversation.is_finished() {
+            for output in outputs {
+                if let Output::Hook { call, .. } = output {
+                    asked = Some((now + takes, call));
+                }
+            }
+            let deadline = conversation.deadline().unwrap();
+            let input = match asked.take_if(|(at, _)| *at <= deadline) {
+                Some((at, call)) => {
+                    now = at;
+                    let there = fits.is_some_and(|fits| now >= Duration::from_millis(fits));
+                    let answer = Ok(if there { json!([{}]) } else { json!([]) });
+                    Input::HookAnswer { call, answer }
+                }
+                None => {
+                    now = deadline;
+                    Input::Tick
+                }
+            };
+            outputs = conversation.handle(now, input);
+        }
+        assert_eq!(verdict(&conversation.into_report(), "GAT-029"), expected, "{takes:?}");
+    }
 }

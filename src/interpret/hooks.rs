@@ -16,7 +16,8 @@ use crate::scenario::value::{Bound, Wire};
 pub(super) const HOOK_PAUSE: Duration = Duration::from_millis(100);
 
 impl Conversation {
-    pub(super) fn call_hook(&mut self, hook: &Hook, deadline: Duration) -> Stepped {
+    /// Asks, and again until `end` while the answer does not fit. Who was asked before the end is heard out.
+    pub(super) fn call_hook(&mut self, hook: &Hook, end: Duration) -> Stepped {
         let names = self.names(None);
         let args = hook
             .args
@@ -33,8 +34,9 @@ impl Conversation {
             args,
             message: message.map(|message| message.value),
         });
-        self.hook_end = Some(deadline);
-        Ok(Progress::Waiting(Active { since: self.now, deadline: Some(deadline), waiting: Waiting::Hook { call } }))
+        self.hook_end = Some(end);
+        let deadline = Some(end.max(self.now + self.stretched(self.config.patience)));
+        Ok(Progress::Waiting(Active { since: self.now, deadline, waiting: Waiting::Hook { call } }))
     }
 
     pub(super) fn hook_answered(&mut self, step: &Step, active: &Active, answer: Result<Value, String>) -> Stepped {
@@ -45,13 +47,12 @@ impl Conversation {
         };
         match hook.pattern.as_ref().map(|pattern| self.compare(pattern, &answer, &self.names(None))) {
             Some(Finding::Broken { expected, found, message }) => {
-                let end = active.deadline.unwrap_or(self.now);
+                let end = self.hook_end.unwrap_or(self.now);
                 if self.now + HOOK_PAUSE >= end {
                     let detail = self.detail(None, expected, found, Some(self.now.saturating_sub(active.since)));
                     let what = format!("the answer of `{}` does not fit: {message}", hook.name);
                     return Err(Failure::broken(what, detail));
                 }
-                self.hook_end = Some(end);
                 return Ok(Progress::Waiting(Active {
                     since: self.now,
                     deadline: Some(self.now + HOOK_PAUSE),

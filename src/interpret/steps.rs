@@ -346,7 +346,6 @@ impl Conversation {
             },
             Waiting::HookAgain => match &step.act {
                 Act::Hook(hook) if self.now >= active.since + HOOK_PAUSE => {
-                    // `since` was moved when the hook was put off; the end of the wait is kept beside it.
                     let end = self.hook_end.unwrap_or(self.now);
                     self.call_hook(hook, end)
                 }
