@@ -30,6 +30,8 @@ pub(super) struct Draft<'a> {
     sites: Vec<&'a Site>,
     /// Members that are left alone where it is explored.
     fixed: Vec<String>,
+    /// It has to be answered, as what is long need not be.
+    short: bool,
 }
 
 impl<'a> Draft<'a> {
@@ -42,11 +44,12 @@ impl<'a> Draft<'a> {
         let is_asked = |site: &&Site| cell.oddity == Oddity::Mutated(site.mutation);
         let sites = scene.sites.iter().filter(is_asked).collect();
         // No id is used twice on a connection that is kept, so each is given.
-        let given = message.correlation.as_ref().filter(|_| cell.placement == Placement::Kept);
+        let short = cell.placement == Placement::Kept;
+        let given = message.correlation.as_ref().filter(|_| short);
         let fixed = given.and_then(|pointer| pointer.strip_prefix('/')).map(crate::matcher::unescape);
         let fixed = fixed.into_iter().collect();
-        let mut draft = Self { material, message, oddity: cell.oddity, base, plain, id, sites, fixed };
-        if cell.placement == Placement::Kept && cell.oddity == Oddity::Explored {
+        let mut draft = Self { material, message, oddity: cell.oddity, base, plain, id, sites, fixed, short };
+        if short && cell.oddity == Oddity::Explored {
             draft.lead_to_an_answer(&scene.role);
         }
         Some(draft)
@@ -123,7 +126,7 @@ impl<'a> Draft<'a> {
             Oddity::Gone(gone) => Some((Said { odd: Odd::Named(gone.name()), ..self.edited(Vec::new()) }, None)),
             Oddity::Mutated(_) => (0..ATTEMPTS).find_map(|_| {
                 let site = dice.pick(&self.sites)?;
-                let edits = mutation::edits(&material.pack, message, site, dice)?;
+                let edits = mutation::edits(&material.pack, message, site, self.short, dice)?;
                 Some((self.edited(edits), Some(*site)))
             }),
             Oddity::Explored => (0..ATTEMPTS).find_map(|_| {

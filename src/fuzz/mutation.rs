@@ -183,8 +183,8 @@ fn visit<'a>(
     }
 }
 
-/// What to do at a site. `None` where its example gives nothing to work on.
-pub fn edits(pack: &Pack, message: &MessageType, site: &Site, dice: &mut Dice) -> Option<Vec<Edit>> {
+/// What to do at a site; nothing long if it has to be `short`. `None` where its example gives nothing to work on.
+pub fn edits(pack: &Pack, message: &MessageType, site: &Site, short: bool, dice: &mut Dice) -> Option<Vec<Edit>> {
     let pointer = site.pointer.clone();
     let path: Vec<String> = pointer.split('/').skip(1).map(crate::matcher::unescape).collect();
     let shape = Shape::at(&message.schema.source, &path);
@@ -220,7 +220,7 @@ pub fn edits(pack: &Pack, message: &MessageType, site: &Site, dice: &mut Dice) -
                 _ => json!(""),
             })
         }
-        Mutation::Huge => put(huge(&shape, now, dice)),
+        Mutation::Huge => put(huge(&shape, now, short, dice)),
         Mutation::Twice => {
             let again = if dice.once_in(2) { now?.clone() } else { value::anything(dice, 5) };
             Some(vec![Edit { pointer: pointer.clone(), change: Change::Twice(again) }])
@@ -337,15 +337,18 @@ fn out_of_range(shape: &Shape<'_>, dice: &mut Dice) -> Option<Value> {
     dice.pick(&choices).cloned()
 }
 
-/// Large for what it is, and below the limits that documents usually set.
-fn huge(shape: &Shape<'_>, now: Option<&Value>, dice: &mut Dice) -> Value {
+/// Large for what it is, and below the limits that documents usually set. Not always as large as that: hubs have limits of
+/// their own, and what is long need not be answered.
+fn huge(shape: &Shape<'_>, now: Option<&Value>, short: bool, dice: &mut Dice) -> Value {
     let types = shape.types();
+    let parts: &[usize] = if short { &[16, 64] } else { &[1, 4, 16, 64] };
+    let part = *dice.pick(parts).unwrap_or(&1);
     match dice.pick(&types).copied().unwrap_or("object") {
         "integer" | "number" => {
             dice.pick(&[json!(i64::MAX), json!(u64::MAX), json!(i64::MIN), json!(1e308)]).cloned().unwrap_or(json!(0))
         }
-        "array" => (0..5000).map(|number| json!(number)).collect(),
-        "object" => Value::Object((0..2000).map(|number| (format!("x_{number}"), json!(number))).collect()),
+        "array" => (0..5000 / part).map(|number| json!(number)).collect(),
+        "object" => Value::Object((0..2000 / part).map(|number| (format!("x_{number}"), json!(number))).collect()),
         // Not long, but forever for an expression that tries all ways in which letters can be grouped.
         "string" if dice.once_in(2) => {
             let (now, run) = (now.and_then(Value::as_str).unwrap_or_default(), *dice.pick(&["a", "1"]).unwrap_or(&"a"));
@@ -353,7 +356,7 @@ fn huge(shape: &Shape<'_>, now: Option<&Value>, dice: &mut Dice) -> Value {
             let start: String = now.chars().take(32).collect();
             json!(format!("{start}{joint}{}!", run.repeat(64)))
         }
-        _ => json!(dice.pick(&["x", "ß", "😀", "\\"]).copied().unwrap_or("x").repeat(20_000)),
+        _ => json!(dice.pick(&["x", "ß", "😀", "\\"]).copied().unwrap_or("x").repeat(20_000 / part)),
     }
 }
 
