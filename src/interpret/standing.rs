@@ -123,6 +123,10 @@ impl Conversation {
             }
         }
         for Violation { path, expected, found, rules, should } in &violations {
+            // Where the must is broken, the should says nothing new.
+            if *should && violations.iter().any(|v| !v.should && v.path == *path) {
+                continue;
+            }
             let place = if path.is_empty() { "the message" } else { path.as_str() };
             let found = self.shown(found, 200);
             let text = format!("`{}` breaks its schema at {place}: expected {expected}, found {found}", message.name);

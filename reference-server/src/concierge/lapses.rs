@@ -138,6 +138,20 @@ pub static LAPSES: &[Fault] = &[
     ),
     outside(
         P,
+        "concierge-bystander-seq-null",
+        "A status that answers nothing has a seq that is null.",
+        &["CON-039"],
+        const { &[frame(&[Cond::Is("/type", "STATUS"), Cond::Lacks("/seq")]).does(Act::Set("/seq", "null"))] },
+    ),
+    outside(
+        P,
+        "concierge-bad-seq-null",
+        "The seq of BAD is null.",
+        &["CON-039", "CON-040"],
+        const { &[frame(&[Cond::Is("/type", "STATUS"), Cond::Is("/code", "BAD")]).does(Act::Set("/seq", "null"))] },
+    ),
+    outside(
+        P,
         "concierge-self-fetch-result-first-lost",
         "The first SELF_FETCH_RESULT is lost.",
         &["CON-012", "CON-105", "CON-112", "CON-116"],

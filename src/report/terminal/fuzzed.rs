@@ -14,7 +14,9 @@ const IN_FULL: usize = 10;
 const OBSTACLES: usize = 5;
 
 pub(super) fn verdict_line(protocol: &ProtocolReport, fuzzed: &Fuzzed, strict: bool) -> String {
-    let (findings, warnings) = (protocol.unknown(Verdict::Fail), protocol.unknown(Verdict::Warn));
+    let alike = alike(protocol, fuzzed);
+    let of = |verdict| alike.iter().filter(|(one, _)| one.check.verdict == verdict).count();
+    let (findings, warnings) = (of(Verdict::Fail), of(Verdict::Warn));
     let mut parts =
         vec![format!("{} of seed {}", count(usize::try_from(fuzzed.cases).unwrap_or(usize::MAX), "case"), fuzzed.seed)];
     parts.push(match findings {
