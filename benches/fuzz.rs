@@ -40,7 +40,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// With the conversations at a time, alone and where connections are kept: enough that nobody waits for one that listens to
 /// silence, and no more where everybody who is connected hears of everybody else.
 const PROTOCOLS: [(&str, usize, usize); 5] =
-    [("qi", 128, 32), ("concierge", 8, 8), ("airavata", 16, 8), ("emprops", 192, 32), ("gator", 96, 2)];
+    [("qi", 128, 32), ("concierge", 8, 8), ("airavata", 16, 8), ("emprops", 192, 32), ("gator", 96, 4)];
 /// The cores that both sides have together.
 const CORES: usize = 2;
 
