@@ -32,6 +32,27 @@ fn a_mistake_is_told(#[case] arguments: &[&str], #[case] words: &str) {
     assert!(done.err.contains(words), "{}", done.err);
 }
 
+/// Somebody's job that any worker can do: the worker of a case gets that one, whatever was said beside it.
+#[test]
+fn what_others_left_on_a_hub_accuses_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("leaves.yaml");
+    let job = "{ priority: 99, /requirements: {} }";
+    let steps =
+        format!("  - client joins:\n  - client sends: submit_job\n    with: {job}\n  - client expects: job_accepted\n");
+    let text = format!("title: A job is left\nactors: {{ client: client }}\nsteps:\n{steps}    rules: [EMP-028]\n");
+    std::fs::write(&file, text).unwrap();
+    let hub = Serving::start(["emprops"], 1);
+    let url = hub.url("emprops");
+    hubproof(["check", url, "--protocol", "emprops", "--scenario", file.to_str().unwrap()]).ends_with(0);
+    let odd = ["--message", "job_accepted_by_worker", "--mutation", "invalid-utf8", "--cases", "20", "--seed", "7"];
+    let arguments: Vec<&str> = [url, "--protocol", "emprops"].into_iter().chain(odd).collect();
+    let done = fuzz(&arguments).ends_with(0);
+    let said = done.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(said.contains("warn[FUZZ-UNDISTURBED]"), "{}", done.out);
+    assert!(said.contains("it did not come, and so it is now where nothing odd is said"), "{}", done.out);
+}
+
 /// Who says one thing shows more than who says dozens, which failed before (the first of seed 1 does).
 #[test]
 fn what_is_shown_says_one_thing() {

@@ -13,7 +13,7 @@ use super::case::{BATCH, Case, ODD, ROUND};
 use super::lanes::Lanes;
 use super::material::Material;
 use super::plan::Plan;
-use super::{against, oracle, outcome, text};
+use super::{against, control, oracle, outcome, text};
 use crate::check::{self, Job, Options, Prepared};
 use crate::diagnostic::Diagnostic;
 use crate::event::{Event, FrameReport, ScenarioReport, Verdict};
@@ -289,11 +289,19 @@ async fn play_one(campaign: &Campaign, stage: &Stage, watch: &Watch, case: &Case
         Some(other) => against::play(campaign, &case.scenario, number, stage, other).await,
         None => campaign.play(&campaign.id(number), &case.scenario, number, stage).await,
     };
-    if let Some(report) = played {
+    if let Some(mut report) = played {
+        if let Some(control) = control::of(&case.scenario, &report)
+            && let Some(control) = campaign.play(&campaign.id(number), &control, number + CONTROL, stage).await
+        {
+            control::doubt(&mut report, &control);
+        }
         watch.look(number, &report, stage).await;
         let _ = stage.events.send(Event::Finished(Box::new(report))).await;
     }
 }
+
+/// Added to the number of a case, it is that of its control: a hub that remembers the names of the one is not to know the other.
+const CONTROL: u64 = 36u64.pow(5);
 
 /// Cases that find nobody there, one after the other, before the hub is given up.
 const VAIN: usize = 4;

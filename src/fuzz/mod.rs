@@ -20,6 +20,7 @@
 //! plan                            which case comes when
 //! adaptive                        cases that go where a hub says something new
 //! campaign                        plays cases on a hub, with the machinery of `hubproof check`
+//! control                         whether it is so where nothing is odd, too
 //! cause, outcome                  what a finding is about; what came of many cases
 //! shrink, smaller                 the smallest scenario that still fails; played on a hub
 //! saved, replay                   a finding as a file of its own; what became of it
@@ -33,6 +34,7 @@ pub mod answers;
 pub mod campaign;
 pub mod case;
 pub mod cause;
+pub mod control;
 pub mod differ;
 pub mod draft;
 pub mod framing;
