@@ -301,7 +301,7 @@ async fn play_one(campaign: &Campaign, stage: &Stage, watch: &Watch, case: &Case
 }
 
 /// Added to the number of a case, it is that of its control: a hub that remembers the names of the one is not to know the other.
-const CONTROL: u64 = 36u64.pow(5);
+const CONTROL: u64 = 1 << 41;
 
 /// Cases that find nobody there, one after the other, before the hub is given up.
 const VAIN: usize = 4;

@@ -28,7 +28,7 @@ const SLOWER: (u32, u32) = (2, 250);
 const LONG: usize = 8 * 1024;
 
 /// Names that a case binds.
-pub(super) const TOLD: &str = "told_of_the_odd";
+const TOLD: &str = "told_of_the_odd";
 const BEFORE: &str = "state_before";
 const BEHIND: &str = "state_behind";
 const OPEN: &str = "still_open";

@@ -21,6 +21,8 @@ use crate::event::ScenarioReport;
 const PATIENCE: f64 = 0.2;
 /// So often a finding is played before it is said not to fail by itself.
 const AGAIN: usize = 5;
+/// So often the smallest has to fail, one play after the other.
+const SURE: usize = 3;
 /// Plays are numbered from here, so that no case of the run has the same.
 const NUMBERS: u64 = 1 << 40;
 
@@ -97,10 +99,12 @@ pub async fn smaller(campaign: &Campaign, stage: &Stage, work: &Work, numbers: &
         });
     }
     let attempts = shrink.attempts();
-    let scenario = match bench.fails(shrink.smallest(), 1.0).await {
-        true => shrink.smallest().clone(),
-        false => finding.clone(),
-    };
+    // Small is of no use where it fails only sometimes.
+    let mut fails = true;
+    for _ in 0..SURE {
+        fails = fails && bench.fails(shrink.smallest(), 1.0).await;
+    }
+    let scenario = if fails { shrink.smallest().clone() } else { finding.clone() };
     Smaller { scenario, attempts, again: true }
 }
 
