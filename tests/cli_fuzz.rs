@@ -53,6 +53,18 @@ fn what_others_left_on_a_hub_accuses_nobody() {
     assert!(said.contains("it did not come, and so it is now where nothing odd is said"), "{}", done.out);
 }
 
+/// Everybody is on one hub, so that the odd things of others disturb the plays without them, too.
+#[rstest]
+#[case::half_done("concierge-fuzz-half-group", "group_create", "missing")]
+#[case::others("concierge-fuzz-subscriptions-lost", "group_delete", "truncated")]
+fn what_is_said_beside_it_does_not_excuse_a_hub(#[case] fault: &str, #[case] message: &str, #[case] mutation: &str) {
+    let hub = Serving::start(["concierge", "--fault", fault], 1);
+    let odd = ["--message", message, "--mutation", mutation, "--cases", "60", "--seed", "7", "-j", "8"];
+    let arguments: Vec<&str> = [hub.url("concierge"), "--protocol", "concierge"].into_iter().chain(odd).collect();
+    let done = fuzz(&arguments).ends_with(1);
+    assert!(done.out.contains("fail[FUZZ-KEEPS]"), "{}", done.out);
+}
+
 /// Who says one thing shows more than who says dozens, which failed before (the first of seed 1 does).
 #[test]
 fn what_is_shown_says_one_thing() {

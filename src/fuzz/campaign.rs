@@ -10,10 +10,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::case::{BATCH, Case, ODD, ROUND};
+use super::control::{self, Said, Trial};
 use super::lanes::Lanes;
 use super::material::Material;
 use super::plan::Plan;
-use super::{against, control, oracle, outcome, text};
+use super::{against, oracle, outcome, text};
 use crate::check::{self, Job, Options, Prepared};
 use crate::diagnostic::Diagnostic;
 use crate::event::{Event, FrameReport, ScenarioReport, Verdict};
@@ -290,19 +291,28 @@ async fn play_one(campaign: &Campaign, stage: &Stage, watch: &Watch, case: &Case
         None => campaign.play(&campaign.id(number), &case.scenario, number, stage).await,
     };
     if let Some(mut report) = played {
-        if let Some(control) = control::of(&case.scenario, &report)
-            && let Some(control) = campaign.play(&campaign.id(number), &control, number + CONTROL, stage).await
-        {
-            control::doubt(&mut report, &control);
+        if let Some(control) = control::of(&case.scenario, &report) {
+            let id = campaign.id(number);
+            let (mut trial, mut another) = (Trial::default(), number);
+            while let Some(said) = trial.next() {
+                another += ANOTHER;
+                let scenario = if said == Said::Everything { &case.scenario } else { &control };
+                let played = campaign.play(&id, scenario, another, stage).await;
+                let Some(is_stuck) = played.as_ref().and_then(control::is_stuck) else { break };
+                trial.told(is_stuck);
+            }
+            if let Some(why) = trial.doubt() {
+                control::doubt(&mut report, why);
+            }
         }
         watch.look(number, &report, stage).await;
         let _ = stage.events.send(Event::Finished(Box::new(report))).await;
     }
 }
 
-/// Added to the number of a case, it is that of its control: a hub that remembers the names of the one is not to know the other.
-const CONTROL: u64 = 1 << 41;
-
+/// Added to the number of a case, it is that of another play of it: a hub that remembers the names of the one is not to know
+/// the other.
+const ANOTHER: u64 = 1 << 41;
 /// Cases that find nobody there, one after the other, before the hub is given up.
 const VAIN: usize = 4;
 /// A hub that refuses everybody as if it were busy is given up when nobody has been connected to it for so long.

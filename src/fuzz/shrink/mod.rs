@@ -25,7 +25,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use serde_json::{Map, Value};
 
 use self::cuts::Cut;
-pub use self::steps::{beyond_opening, control};
+pub use self::steps::{beyond_opening, control, is_check};
 
 /// How a candidate came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
