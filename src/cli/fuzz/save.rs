@@ -20,7 +20,7 @@ use crate::fuzz::cause::Cause;
 use crate::fuzz::outcome::Outcome;
 use crate::fuzz::saved::{self, Found};
 use crate::fuzz::shrink;
-use crate::fuzz::smaller::{self, Smaller, Work};
+use crate::fuzz::smaller::{self, Bench, Finding, Smaller};
 use crate::report::text::count;
 use crate::secret::Masker;
 
@@ -70,29 +70,28 @@ pub async fn save(
     if !new.is_empty() && !archive.shrink_time.is_zero() {
         let what = format!("making {} small", count(new.len(), "finding"));
         let until = Instant::now() + archive.shrink_time;
-        let (asked, made) = ground.work(what, made_small(campaign, &new, ground, until)).await?;
+        let half = until - archive.shrink_time / 2;
+        let (asked, made) = ground.work(what, made_small(campaign, &new, ground, half, until)).await?;
         (asked_to_stop, small) = (asked, made.unwrap_or_default());
     }
     let mut text = String::new();
     let mut written: Vec<(Map<String, Value>, &Path)> = Vec::new();
-    let fails_again = |(index, small): (&usize, &Smaller)| {
-        let seen = small.again && small.attempts > 0;
-        seen.then(|| new[*index].cause.oracle.clone())
-    };
-    let failing: BTreeSet<String> = small.iter().filter_map(fails_again).collect();
+    let by_itself =
+        |(index, small): (&usize, &Smaller)| (small.fails == Some(true)).then(|| new[*index].cause.oracle.clone());
+    let failing: BTreeSet<String> = small.iter().filter_map(by_itself).collect();
     let leak = failing.iter().find(|oracle| oracle.starts_with(LEAK));
+    let mut heard: BTreeMap<&String, usize> = BTreeMap::new();
     for (index, new) in new.iter().enumerate() {
-        let as_found = || Smaller { scenario: new.case.scenario.clone(), attempts: 0, again: true };
+        let as_found = || Smaller { scenario: new.case.scenario.clone(), attempts: 0, fails: None };
         let small = small.remove(&index).unwrap_or_else(as_found);
         // Cases are played beside each other: what one of them brings about, others may hear, and take for their answer.
-        let heard = failing.get(&new.cause.oracle).or(leak).filter(|_| !small.again);
-        if let Some(oracle) = heard {
-            let _ = writeln!(
-                text,
-                "  {} is not saved: it does not fail by itself, as others under {} do",
-                stem(&new.path),
-                oracle
-            );
+        let others = match small.fails {
+            Some(true) => None,
+            Some(false) => failing.get(&new.cause.oracle).or(leak),
+            None => leak.filter(|leak| **leak == new.cause.oracle),
+        };
+        if let Some(oracle) = others {
+            *heard.entry(oracle).or_default() += 1;
             continue;
         }
         let plain = untitled(&small.scenario);
@@ -104,47 +103,79 @@ pub async fn save(
         text.push_str(&write(campaign, new, &small, about)?);
         written.push((plain, &new.path));
     }
+    for (oracle, more) in heard {
+        let is = if more == 1 { "is" } else { "are" };
+        let _ = writeln!(
+            text,
+            "  {} {is} not saved: not seen to fail without other cases beside, as what is saved under {oracle} does",
+            count(more, "more finding")
+        );
+    }
     Ok((asked_to_stop, text))
 }
 
-/// The work of making findings small: what became of each, by its index.
+/// The work of making findings small: what became of each, by its index. Until `half` of the time is over it is found out which
+/// of them fail by themselves; the rest is for those, the first under each oracle before others.
 fn made_small(
     campaign: &Arc<Campaign>,
     new: &[New],
     ground: &Ground<'_>,
+    half: Instant,
     until: Instant,
 ) -> impl FnOnce(Stage) -> std::pin::Pin<Box<dyn Future<Output = BTreeMap<usize, Smaller>> + Send>> + use<> {
     let (campaign, numbers) = (Arc::clone(campaign), Arc::clone(&ground.numbers));
-    let name = |new: &New| format!("{}/{}", campaign.pack().name, stem(&new.path));
-    let work = |new: &New| {
+    let finding = |new: &New| {
         let singles = campaign.plan.singles(&campaign.material, new.case.number).into_iter();
-        Work {
-            finding: new.case.scenario.clone(),
-            simpler: singles.map(|single| single.scenario).collect(),
+        Finding {
+            scenario: smaller::listening(&new.case.scenario, &new.cause.oracle),
+            simpler: singles.map(|single| smaller::listening(&single.scenario, &new.cause.oracle)).collect(),
             cell: new.cell,
             cause: new.cause.clone(),
-            id: name(new),
+            id: format!("{}/{}", campaign.pack().name, stem(&new.path)),
         }
     };
-    let all: Vec<Work> = new.iter().map(work).collect();
+    let findings: Vec<Finding> = new.iter().map(finding).collect();
     move |stage| {
         Box::pin(async move {
-            // On a hub of somebody else's one at a time: what one does to it must not look like another's doing.
-            let at_once = if stage.hub.is_ours() { stage.options.jobs.min(AT_ONCE) } else { 1 };
-            let small = Arc::new(Mutex::new(BTreeMap::new()));
-            let make = |(index, work): (usize, Work)| {
+            let bench = |finding| {
                 let (campaign, stage, numbers) = (Arc::clone(&campaign), stage.clone(), Arc::clone(&numbers));
-                let small = Arc::clone(&small);
-                async move {
-                    let made = smaller::smaller(&campaign, &stage, &work, &numbers, until).await;
-                    small.lock().await.insert(index, made);
-                }
+                Arc::new(Bench { campaign, stage, finding, numbers })
             };
-            check::in_turn(all.into_iter().enumerate(), at_once, &stage.interrupt, make).await;
-            let mut small = small.lock().await;
-            std::mem::take(&mut *small)
+            let mut all: Vec<(usize, Arc<Bench>)> = findings.into_iter().map(bench).enumerate().collect();
+            let look = |bench: Arc<Bench>| async move { bench.looked_at(half).await };
+            let mut small = of_each(&stage, all.clone(), look).await;
+            all.retain(|(index, _)| small.get(index).is_some_and(|small| small.fails == Some(true)));
+            let mut known: BTreeMap<String, usize> = BTreeMap::new();
+            all.sort_by_cached_key(|(_, bench)| {
+                let nth = known.entry(bench.finding.cause.oracle.clone()).or_default();
+                *nth += 1;
+                *nth
+            });
+            let make = |bench: Arc<Bench>| async move { bench.smaller(until).await };
+            small.extend(of_each(&stage, all, make).await);
+            small
         })
     }
+}
+
+/// What becomes of findings that are played again, several at a time, by their indices.
+async fn of_each<F: Future<Output = Smaller> + Send + 'static>(
+    stage: &Stage,
+    benches: Vec<(usize, Arc<Bench>)>,
+    play: impl Fn(Arc<Bench>) -> F,
+) -> BTreeMap<usize, Smaller> {
+    // On a hub of somebody else's one at a time: what one does to it must not look like another's doing.
+    let at_once = if stage.hub.is_ours() { stage.options.jobs.min(AT_ONCE) } else { 1 };
+    let became = Arc::new(Mutex::new(BTreeMap::new()));
+    let one = |(index, bench)| {
+        let (became, playing) = (Arc::clone(&became), play(bench));
+        async move {
+            let small = playing.await;
+            became.lock().await.insert(index, small);
+        }
+    };
+    check::in_turn(benches.into_iter(), at_once, &stage.interrupt, one).await;
+    std::mem::take(&mut *became.lock().await)
 }
 
 fn untitled(scenario: &Map<String, Value>) -> Map<String, Value> {
@@ -201,13 +232,14 @@ fn write(campaign: &Campaign, new: &New, small: &Smaller, about: &About<'_>) -> 
     };
     std::fs::write(&new.path, saved::text(&found, &path, &small.scenario, &about.masker))
         .map_err(|error| Trouble::new(format!("failed to write {path}: {error}")))?;
-    let what = match small.again {
-        true => format!(
+    let what = match small.fails {
+        Some(false) => "as it was found: it did not fail again by itself".to_owned(),
+        _ if small.attempts == 0 => "as it was found: there was no time to make it small".to_owned(),
+        _ => format!(
             "{} beyond the opening, after {}",
             count(shrink::beyond_opening(&small.scenario), "step"),
             count(small.attempts, "attempt")
         ),
-        false => "as it was found: it did not fail again by itself".to_owned(),
     };
     Ok(format!("  saved {path}: {what}\n"))
 }
