@@ -47,10 +47,15 @@ fn what_others_left_on_a_hub_accuses_nobody() {
     hubproof(["check", url, "--protocol", "emprops", "--scenario", file.to_str().unwrap()]).ends_with(0);
     let odd = ["--message", "job_accepted_by_worker", "--mutation", "invalid-utf8", "--cases", "20", "--seed", "7"];
     let arguments: Vec<&str> = [url, "--protocol", "emprops"].into_iter().chain(odd).collect();
-    let done = fuzz(&arguments).ends_with(0);
+    let done = fuzz(&arguments).ends_with(3);
     let said = done.out.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(said.contains("warn[FUZZ-UNDISTURBED]"), "{}", done.out);
     assert!(said.contains("it did not come, and so it is now where nothing odd is said"), "{}", done.out);
+    assert!(
+        said.contains("does not go on, though nothing odd is said") && said.contains("start the hub afresh"),
+        "{}",
+        done.out
+    );
 }
 
 /// Everybody is on one hub, so that the odd things of others disturb the plays without them, too.

@@ -298,6 +298,7 @@ async fn go(
             restarts += 1;
         }
         watched.progress.finish();
+        watched.outcome.stuck = campaign.stuck_in();
         if asked_to_stop < 2 {
             let about = About { hub: &shown.target, command: kept.command, masker, known: kept.known };
             let (asked, text) = save::save(kept.archive, campaign, &watched.outcome, &about, &mut ground).await?;

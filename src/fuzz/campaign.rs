@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::case::{BATCH, Case, ODD, ROUND};
-use super::control::{self, Said, Trial};
+use super::control::{self, Doubt, Said, Trial};
 use super::lanes::Lanes;
 use super::material::Material;
 use super::plan::Plan;
@@ -36,6 +36,15 @@ pub struct Campaign {
     programs: Mutex<HashMap<String, Arc<Program>>>,
     /// Numbers of cases whose turn had not come when a run ended early; they are played in the next.
     left: Mutex<Vec<u64>>,
+    stuck: Mutex<Option<Stuck>>,
+}
+
+/// A conversation that did not go on, though nothing odd was said.
+#[derive(Clone)]
+struct Stuck {
+    /// Of the case that said something odd in it.
+    number: u64,
+    control: Map<String, Value>,
 }
 
 /// Programs that are kept; one has some tens of kilobytes.
@@ -69,7 +78,15 @@ impl Campaign {
         let material = Material::read(folder, sources, &pack);
         let plan = Plan::new(&material, seed, &|_| true);
         let file = sources.add("case.yaml", "");
-        Ok(Self { material, plan, shared, file, programs: Mutex::default(), left: Mutex::default() })
+        Ok(Self {
+            material,
+            plan,
+            shared,
+            file,
+            programs: Mutex::default(),
+            left: Mutex::default(),
+            stuck: Mutex::default(),
+        })
     }
 
     pub fn pack(&self) -> &Arc<Pack> {
@@ -180,6 +197,16 @@ impl Campaign {
         self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn stuck(&self) -> MutexGuard<'_, Option<Stuck>> {
+        // Nothing panics while it holds the lock.
+        self.stuck.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The case whose conversation did not go on at the end of the last run, though nothing odd was said.
+    pub fn stuck_in(&self) -> Option<u64> {
+        self.stuck().as_ref().map(|stuck| stuck.number)
+    }
+
     /// Turns the places of a report into places of a file that holds its scenario, which is added to `sources`.
     pub fn placed(&self, report: &mut ScenarioReport, scenario: &Map<String, Value>, sources: &mut Sources) {
         let name = report.id.rsplit('/').next().unwrap_or_default();
@@ -273,7 +300,20 @@ pub async fn run(
     let there = std::iter::from_fn(|| if is_there() { numbers.next() } else { None });
     check::in_turn(there, stage.options.jobs, &stage.interrupt, play).await;
     campaign.left().extend(lanes.left());
-    watch.state().gone.take()
+    let gone = watch.state().gone.take();
+    if gone.is_none() {
+        see_what_is_stuck(&campaign, &stage).await;
+    }
+    gone
+}
+
+/// Forgets the conversation that did not go on if it does now, so that only what a hub is left with is told.
+async fn see_what_is_stuck(campaign: &Campaign, stage: &Stage) {
+    let Some(Stuck { number, control }) = campaign.stuck().clone() else { return };
+    let played = campaign.play(&campaign.id(number), &control, number + LAST, stage).await;
+    if played.as_ref().and_then(control::is_stuck) != Some(true) {
+        *campaign.stuck() = None;
+    }
 }
 
 /// What a case needs for itself that others of the run may need, too. (A hub that is started for the run is started once more
@@ -301,8 +341,11 @@ async fn play_one(campaign: &Campaign, stage: &Stage, watch: &Watch, case: &Case
                 let Some(is_stuck) = played.as_ref().and_then(control::is_stuck) else { break };
                 trial.told(is_stuck);
             }
-            if let Some(why) = trial.doubt() {
-                control::doubt(&mut report, why);
+            if let Some(doubt) = trial.doubt() {
+                control::doubt(&mut report, doubt);
+                if doubt == Doubt::StuckAnyway {
+                    *campaign.stuck() = Some(Stuck { number, control });
+                }
             }
         }
         watch.look(number, &report, stage).await;
@@ -313,6 +356,8 @@ async fn play_one(campaign: &Campaign, stage: &Stage, watch: &Watch, case: &Case
 /// Added to the number of a case, it is that of another play of it: a hub that remembers the names of the one is not to know
 /// the other.
 const ANOTHER: u64 = 1 << 41;
+/// The same for a play at the end of the run.
+const LAST: u64 = 1 << 45;
 /// Cases that find nobody there, one after the other, before the hub is given up.
 const VAIN: usize = 4;
 /// A hub that refuses everybody as if it were busy is given up when nobody has been connected to it for so long.

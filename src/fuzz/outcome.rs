@@ -36,6 +36,8 @@ pub struct Outcome {
     obstacles: BTreeMap<(String, String, bool), u64>,
     mistakes: Vec<ScenarioReport>,
     pub ended: Option<String>,
+    /// The case whose conversation does not go on at the end, though nothing odd is said.
+    pub stuck: Option<u64>,
 }
 
 struct Group {
@@ -200,6 +202,7 @@ impl Outcome {
             findings,
             obstacles: obstacles.collect(),
             ended: self.ended,
+            stuck: self.stuck,
         };
         fuzzed.obstacles.sort_by_key(|obstacle| std::cmp::Reverse(obstacle.cases));
         fold::fuzzed(pack, first, processes, fuzzed)

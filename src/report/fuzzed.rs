@@ -25,6 +25,8 @@ pub struct Fuzzed {
     pub obstacles: Vec<Obstacle>,
     /// Why the run ended before all of it was played, and not because somebody asked for it.
     pub ended: Option<String>,
+    /// The case whose conversation does not go on at the end, though nothing odd is said.
+    pub stuck: Option<u64>,
 }
 
 /// In how many cases an oracle decided, and how.
@@ -64,9 +66,10 @@ pub struct Obstacle {
 }
 
 impl Fuzzed {
-    /// Whether enough was found out: something was played to its end, and no less than what came to nothing.
+    /// Whether enough was found out: something was played to its end, and no less than what came to nothing, on a hub that
+    /// goes on as it did.
     pub fn is_decided(&self) -> bool {
-        self.decided > 0 && self.decided * 2 >= self.cases && self.ended.is_none()
+        self.decided > 0 && self.decided * 2 >= self.cases && self.ended.is_none() && self.stuck.is_none()
     }
 
     pub fn rate(&self, part: u64) -> f64 {

@@ -30,6 +30,8 @@ pub(super) struct Fuzzed<'a> {
     obstacles: Vec<Obstacle<'a>>,
     /// Why the run ended early.
     ended: Option<&'a str>,
+    /// The case whose conversation does not go on at the end, though nothing odd is said.
+    stuck: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -84,6 +86,7 @@ pub(super) fn written(of: &fuzzed::Fuzzed) -> Fuzzed<'_> {
         causes: of.findings.iter().map(cause).collect(),
         obstacles: of.obstacles.iter().map(obstacle).collect(),
         ended: of.ended.as_deref(),
+        stuck: of.stuck,
     }
 }
 

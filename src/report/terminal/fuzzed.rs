@@ -80,6 +80,17 @@ impl Page<'_> {
             self.gap();
             self.wrapped("", &format!("The run ended early: {}.", printable(why)));
         }
+        if let Some(number) = fuzzed.stuck {
+            self.gap();
+            self.wrapped(
+                "",
+                &format!(
+                    "At the end the conversation of case {number} does not go on, though nothing odd is said. What was said in \
+                     this run may be the reason, or what was there before: start the hub afresh, and play what is warned \
+                     of alone (`--case {number}`)."
+                ),
+            );
+        }
         self.gap();
         self.tried(protocol, fuzzed);
     }
