@@ -271,9 +271,11 @@ async fn go(
             let over = move || enough.load(Ordering::Relaxed) || end.is_some_and(|end| Instant::now() >= end);
             let running = tokio::spawn(async move { Ok(campaign::run(playing, stage, numbers, over).await) });
             let followed = hub::follow(running, inbox, &stop, ground.signals, |heard| watched.hear(heard)).await;
-            let (signals, gone) = followed.inspect_err(|_| watched.progress.finish())?;
+            let (signals, left) = followed.inspect_err(|_| watched.progress.finish())?;
             asked_to_stop = signals;
-            let Some(Some(gone)) = gone else { break };
+            let Some(left) = left else { break };
+            watched.outcome.stuck = left.stuck;
+            let Some(gone) = left.gone else { break };
             watched.outcome.gone(campaign, gone.report, &gone.under_way);
             if asked_to_stop > 0 || restarts == RESTARTS || watched.enough.load(Ordering::Relaxed) {
                 break;
@@ -298,7 +300,6 @@ async fn go(
             restarts += 1;
         }
         watched.progress.finish();
-        watched.outcome.stuck = campaign.stuck_in();
         if asked_to_stop < 2 {
             let about = About { hub: &shown.target, command: kept.command, masker, known: kept.known };
             let (asked, text) = save::save(kept.archive, campaign, &watched.outcome, &about, &mut ground).await?;

@@ -36,15 +36,6 @@ pub struct Campaign {
     programs: Mutex<HashMap<String, Arc<Program>>>,
     /// Numbers of cases whose turn had not come when a run ended early; they are played in the next.
     left: Mutex<Vec<u64>>,
-    stuck: Mutex<Option<Stuck>>,
-}
-
-/// A conversation that did not go on, though nothing odd was said.
-#[derive(Clone)]
-struct Stuck {
-    /// Of the case that said something odd in it.
-    number: u64,
-    control: Map<String, Value>,
 }
 
 /// Programs that are kept; one has some tens of kilobytes.
@@ -78,15 +69,7 @@ impl Campaign {
         let material = Material::read(folder, sources, &pack);
         let plan = Plan::new(&material, seed, &|_| true);
         let file = sources.add("case.yaml", "");
-        Ok(Self {
-            material,
-            plan,
-            shared,
-            file,
-            programs: Mutex::default(),
-            left: Mutex::default(),
-            stuck: Mutex::default(),
-        })
+        Ok(Self { material, plan, shared, file, programs: Mutex::default(), left: Mutex::default() })
     }
 
     pub fn pack(&self) -> &Arc<Pack> {
@@ -197,16 +180,6 @@ impl Campaign {
         self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn stuck(&self) -> MutexGuard<'_, Option<Stuck>> {
-        // Nothing panics while it holds the lock.
-        self.stuck.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The case whose conversation did not go on at the end of the last run, though nothing odd was said.
-    pub fn stuck_in(&self) -> Option<u64> {
-        self.stuck().as_ref().map(|stuck| stuck.number)
-    }
-
     /// Turns the places of a report into places of a file that holds its scenario, which is added to `sources`.
     pub fn placed(&self, report: &mut ScenarioReport, scenario: &Map<String, Value>, sources: &mut Sources) {
         let name = report.id.rsplit('/').next().unwrap_or_default();
@@ -252,7 +225,15 @@ impl Campaign {
     }
 }
 
-/// What ended a run before its time.
+/// How a run leaves the hub.
+pub struct Left {
+    /// What ended the run before its time.
+    pub gone: Option<Gone>,
+    /// The case whose conversation does not go on at the end, though nothing odd is said.
+    pub stuck: Option<u64>,
+}
+
+/// A hub that nobody reaches any more.
 pub struct Gone {
     /// Of the first case that found nobody there.
     pub report: ScenarioReport,
@@ -268,7 +249,7 @@ pub async fn run(
     stage: Stage,
     numbers: impl Iterator<Item = u64>,
     over: impl Fn() -> bool + Send + Sync + 'static,
-) -> Option<Gone> {
+) -> Left {
     let (watch, lanes) = (Arc::new(Watch::default()), Arc::new(Lanes::default()));
     let is_there = {
         let (watch, hub) = (Arc::clone(&watch), Arc::clone(&stage.hub));
@@ -300,20 +281,20 @@ pub async fn run(
     let there = std::iter::from_fn(|| if is_there() { numbers.next() } else { None });
     check::in_turn(there, stage.options.jobs, &stage.interrupt, play).await;
     campaign.left().extend(lanes.left());
-    let gone = watch.state().gone.take();
-    if gone.is_none() {
-        see_what_is_stuck(&campaign, &stage).await;
-    }
-    gone
-}
-
-/// Forgets the conversation that did not go on if it does now, so that only what a hub is left with is told.
-async fn see_what_is_stuck(campaign: &Campaign, stage: &Stage) {
-    let Some(Stuck { number, control }) = campaign.stuck().clone() else { return };
-    let played = campaign.play(&campaign.id(number), &control, number + LAST, stage).await;
-    if played.as_ref().and_then(control::is_stuck) != Some(true) {
-        *campaign.stuck() = None;
-    }
+    let (gone, stuck) = {
+        let mut watched = watch.state();
+        (watched.gone.take(), watched.stuck.take())
+    };
+    let stuck = match stuck {
+        Some((number, control)) if gone.is_none() => {
+            // Only what a hub is left with is told.
+            let played = campaign.play(&campaign.id(number), &control, number + LAST, &stage).await;
+            let is_stuck = played.as_ref().and_then(control::is_stuck) == Some(true);
+            is_stuck.then_some(number)
+        }
+        _ => None,
+    };
+    Left { gone, stuck }
 }
 
 /// What a case needs for itself that others of the run may need, too. (A hub that is started for the run is started once more
@@ -344,7 +325,7 @@ async fn play_one(campaign: &Campaign, stage: &Stage, watch: &Watch, case: &Case
             if let Some(doubt) = trial.doubt() {
                 control::doubt(&mut report, doubt);
                 if doubt == Doubt::StuckAnyway {
-                    *campaign.stuck() = Some(Stuck { number, control });
+                    watch.state().stuck = Some((number, control));
                 }
             }
         }
@@ -376,6 +357,8 @@ struct Watched {
     vain: usize,
     first: Option<(Gone, Instant)>,
     gone: Option<Gone>,
+    /// The last case that did not go on where nothing odd was said either, and that conversation.
+    stuck: Option<(u64, Map<String, Value>)>,
 }
 
 impl Watch {

@@ -169,3 +169,22 @@ pub fn listening(scenario: &Map<String, Value>, check: &str) -> Map<String, Valu
     }
     listening
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_check_that_failed_listens() {
+        let nothing = |rule: &str, time: &str| json!({"expects nothing": "pong", "for": time, "rules": [rule]});
+        let steps = |times: [&str; 3]| {
+            json!([
+                nothing("FUZZ-ISOLATES as should", times[0]),
+                nothing("FUZZ-KEEPS", times[1]),
+                nothing("FUZZ-ISOLATES", times[2])
+            ])
+        };
+        let heard = listening(&Map::from_iter([("steps".to_owned(), steps(["0s", "0s", "2s"]))]), "FUZZ-ISOLATES");
+        assert_eq!(heard["steps"], steps([LISTENING, "0s", "2s"]));
+    }
+}

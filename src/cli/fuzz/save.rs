@@ -234,7 +234,7 @@ fn write(campaign: &Campaign, new: &New, small: &Smaller, about: &About<'_>) -> 
         .map_err(|error| Trouble::new(format!("failed to write {path}: {error}")))?;
     let what = match small.fails {
         Some(false) => "as it was found: it did not fail again by itself".to_owned(),
-        _ if small.attempts == 0 => "as it was found: there was no time to make it small".to_owned(),
+        _ if small.attempts == 0 => "as it was found: nothing smaller was tried".to_owned(),
         _ => format!(
             "{} beyond the opening, after {}",
             count(shrink::beyond_opening(&small.scenario), "step"),
