@@ -139,6 +139,12 @@ fn what_an_ambiguity_tolerates_warns() {
 #[case("concierge", "status_subscribed", json!({}), &[], &[])]
 #[case("concierge", "status_subscribed", json!({ "subscribers": ["anthony"] }), &[], &["CON-082"])]
 #[case("concierge", "client_fetch_all_result", json!({ "clients": [{ "name": "anthony", "uuid": "anthony", "tags": [] }] }), &[], &["CON-026"])]
+#[case("emprops", "job_assigned", json!({ "/job_type": null, "/priority": "high", "/payload": 5, "/requirements/service_type": null }), &[], &[])]
+#[case("emprops", "job_assigned", json!({}), &["/job_type", "/payload"], &[])]
+#[case("emprops", "job_assigned", json!({}), &["/worker_id"], &["EMP-057"])]
+#[case("emprops", "job_available", json!({ "/job_type": 5, "/priority": null, "/requirements_summary/service_type": 5 }), &[], &[])]
+#[case("emprops", "job_available", json!({ "/requirements_summary": [] }), &[], &["EMP-040"])]
+#[case("emprops", "job_completed", json!({ "/result": "done", "/processing_time": "long" }), &[], &[])]
 fn what_is_only_suggested_warns(
     #[case] protocol: &str,
     #[case] message: &str,
