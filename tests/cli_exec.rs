@@ -14,7 +14,7 @@ const HUBPROOF: &str = env!("CARGO_BIN_EXE_hubproof");
 
 /// A port that no connection of anybody gets by itself: below those that systems give away. The next [`BLOCK`] are free for
 /// whoever has it.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let base = 15_000 + (std::process::id() % 400) as u16 * BLOCK;
     (0..200)

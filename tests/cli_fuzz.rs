@@ -7,6 +7,7 @@ use std::time::Duration;
 use rstest::rstest;
 use serde_json::Value;
 
+use crate::cli_exec::free_port;
 use crate::cli_process::{Serving, hubproof, start};
 
 fn fuzz(arguments: &[&str]) -> crate::cli_process::Done {
@@ -181,7 +182,8 @@ fn an_interruption_reports_what_was_found() {
 
 /// Lets so many connections through to a hub, and is gone then with all of them.
 fn mortal(hub: &str, connections: usize) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // Nobody else gets the port when it is gone.
+    let listener = TcpListener::bind(("127.0.0.1", free_port())).unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
     let hub = hub.to_owned();
     thread::spawn(move || lives(listener, &hub, connections));

@@ -1,11 +1,11 @@
 //! Servers that are no hub at all: small, on loopback, each wrong in a way of its own. They end with the value.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
 
 /// What is wrong with it.
@@ -132,10 +132,13 @@ impl HostileHub {
     }
 }
 
-/// An address at which nothing listens: it was free a moment ago, and ports are not handed out twice in a row.
+/// An address at which nothing listens, and nobody else will while this process runs: a socket has it that never listens.
 pub fn closed_port() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    format!("ws://{}", listener.local_addr().unwrap())
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let address = socket.local_addr().unwrap();
+    std::mem::forget(socket);
+    format!("ws://{address}")
 }
 
 async fn behave(mut stream: TcpStream, habit: Habit, unrelated: &str) -> std::io::Result<()> {

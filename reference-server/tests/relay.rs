@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use hubproof_reference::fault::{Act, Change, Cond, frame};
@@ -11,7 +11,7 @@ use hubproof_reference::relay::facts::DELAY;
 use hubproof_reference::relay::{Hub, Relay, RelayConfig, relay};
 use rstest::rstest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 
 /// Nothing on one machine takes this long, except what hangs.
@@ -167,9 +167,10 @@ async fn a_refusal_passes() {
 
 #[tokio::test]
 async fn a_hub_that_is_not_there_is_a_bad_gateway() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("ws://{}", listener.local_addr().unwrap());
-    drop(listener);
+    // Nobody else gets the port while this has it.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let url = format!("ws://{}", socket.local_addr().unwrap());
     let hub = Hub::at(&url, || None).unwrap();
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     let relay = relay(RelayConfig { hub, listen, change: None }).await.unwrap();

@@ -2,12 +2,17 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::time::Instant;
 
 use rstest::rstest;
+use tokio::net::TcpSocket;
 
 use super::*;
 
-/// A free port, and a launch of `sh -c` that is expected to listen there.
+/// A launch of `sh -c` that is expected to listen on a port that nobody else gets while this process runs, as a socket has it
+/// that never listens.
 fn launch(script: &str) -> Launch {
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    std::mem::forget(socket);
     Launch {
         exec: Exec { text: script.to_owned(), words: ["sh", "-c", script].map(str::to_owned).to_vec() },
         endpoints: vec![format!("ws://127.0.0.1:{port}").parse().unwrap()],

@@ -1,10 +1,11 @@
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use rstest::rstest;
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use super::{HookCall, HookError, HookSpec, MAX_ANSWER, Trust, run};
 use crate::target::TlsOptions;
@@ -166,9 +167,10 @@ async fn http_is_bounded_in_time_in_the_middle_of_an_answer() {
 
 #[tokio::test]
 async fn http_says_that_nobody_is_there() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = format!("http://{}", listener.local_addr().expect("bound"));
-    drop(listener);
+    // Nobody else gets the port while this has it.
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port");
+    let address = format!("http://{}", socket.local_addr().expect("bound"));
     let error = call(&http("POST", address.clone(), &[], None), json!({}), None, PATIENCE).await.expect_err("closed");
     assert!(error.to_string().starts_with(&format!("the hook `emit` cannot reach {address}: ")), "{error}");
 }
