@@ -32,6 +32,7 @@ const TOLD: &str = "told_of_the_odd";
 const BEFORE: &str = "state_before";
 const BEHIND: &str = "state_behind";
 const OPEN: &str = "still_open";
+const MISSING: &str = "still_missing";
 const BRISK: &str = "brisk";
 const TIRED: &str = "tired";
 
@@ -209,20 +210,41 @@ fn says(sender: &str) -> Value {
     json!({ format!("{sender} sends raw"): { "text": format!("${{{ROUND}.text}}") }, "as": ODD })
 }
 
-/// What is said on a connection of its own, whatever the one before has said, and how it is answered.
+/// What is said on a connection of its own, whatever the one before has said, and how it is answered. Where no answer is
+/// waited for, others are asked, which gives one the time to come: a pong may overtake it, and the next round hangs up.
+/// Otherwise behind all rounds, which take less time together than a hub may take for one question.
 fn anew(material: &Material, first: &Odd<'_>, answer: Option<&Answer>, said: &Value) -> Vec<Value> {
-    // As behind any odd thing, others are served before whatever is owed to the sender.
-    let others = [serves(material, INNOCENT, "FUZZ-SERVES-OLD"), stays(INNOCENT, &["FUZZ-SERVES-OLD".to_owned()])];
     let mut steps = vec![lets_in(first.sender), says(first.sender)];
-    steps.extend(others);
     match answer {
-        Some(answer) if !answer.one_of.is_empty() => steps.push(one_of(material, first, answer, said, None)),
-        // What must not come is not to be taken for what was waited for.
-        Some(_) => steps.extend(before_a_pong(first.sender, None)),
-        None => steps.extend(before_a_pong(first.sender, Some(json!({ "message": "any" })))),
+        Some(answer) if !answer.one_of.is_empty() => steps.extend(answered_anew(material, first, answer, said)),
+        answer => {
+            steps.extend(others_are_served(material));
+            // What must not come is not to be taken for what was waited for.
+            let any = answer.is_none().then(|| json!({ "message": "any" }));
+            steps.extend(before_a_pong(first.sender, any));
+        }
     }
     answer.into_iter().for_each(|answer| never(material, first, answer, Some(said), &mut steps));
     steps
+}
+
+fn others_are_served(material: &Material) -> [Value; 2] {
+    [serves(material, INNOCENT, "FUZZ-SERVES-OLD"), stays(INNOCENT, &["FUZZ-SERVES-OLD".to_owned()])]
+}
+
+/// What the document names comes. If it does not, others are served all the same, so that a hub that is gone is called so,
+/// and not one that does not answer.
+fn answered_anew(material: &Material, odd: &Odd<'_>, answer: &Answer, said: &Value) -> [Value; 4] {
+    let missing = [json!({ "close": ["any", "drop"], "as": MISSING }), json!({ "nothing": null, "as": MISSING })];
+    let comes = one_of(material, odd, answer, said, missing);
+    let [serves, stays] = others_are_served(material);
+    let mut came = one_of(material, odd, answer, said, None);
+    came["within"] = json!("0s");
+    let [serves, stays, came] = [serves, stays, came].map(|mut step| {
+        step["if"] = json!(MISSING);
+        step
+    });
+    [comes, serves, stays, came]
 }
 
 /// What the answer speaks of, in each round.
@@ -235,7 +257,13 @@ fn said_in_rounds(answer: Option<&Answer>, odd: &Odd<'_>) -> Value {
 }
 
 /// What the document names comes, or what is allowed besides.
-fn one_of(material: &Material, odd: &Odd<'_>, answer: &Answer, said: &Value, besides: Option<Value>) -> Value {
+fn one_of(
+    material: &Material,
+    odd: &Odd<'_>,
+    answer: &Answer,
+    said: &Value,
+    besides: impl IntoIterator<Item = Value>,
+) -> Value {
     let about = |alternative| answers::about(alternative, Some(said));
     let alternatives: Vec<Value> = answer.one_of.iter().map(about).chain(besides).collect();
     json!({

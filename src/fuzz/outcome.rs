@@ -59,14 +59,15 @@ impl Outcome {
                 self.mistakes.push(report)
             };
         }
-        let mut seen: BTreeMap<&str, Verdict> = BTreeMap::new();
-        for check in &report.checks {
-            for (used, verdict) in check.rules.iter().filter(|(used, _)| campaign.is_oracle(&used.id)) {
-                let worst = seen.entry(used.id.as_str()).or_insert(*verdict);
-                *worst = (*worst).max(*verdict);
-            }
-        }
         let is_decided = |verdict: &Verdict| matches!(verdict, Verdict::Pass | Verdict::Fail | Verdict::Warn);
+        let mut seen: BTreeMap<&str, Verdict> = BTreeMap::new();
+        // What one step of a case did not come to, as it was not needed, another has seen.
+        let asked =
+            |(used, verdict): &&(RuleUse, Verdict)| *verdict != Verdict::NotTestable && campaign.is_oracle(&used.id);
+        for (used, verdict) in report.checks.iter().flat_map(|check| &check.rules).filter(asked) {
+            let worst = seen.entry(used.id.as_str()).or_insert(*verdict);
+            *worst = (*worst).max(*verdict);
+        }
         seen.retain(|_, verdict| is_decided(verdict));
         for (rule, verdict) in &seen {
             self.oracles.entry((*rule).to_owned()).or_default().see(*verdict);

@@ -1,7 +1,7 @@
 //! Which case comes when: every message, oddity and placement in turn, so that a run of any length covers them evenly,
 //! and the case of a number is the same whoever plays it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::case::{self, Case, Cell, Oddity, Placement};
 use super::framing::Framing;
@@ -64,10 +64,24 @@ impl Plan {
             cells.swap(last, dice.below(last + 1));
         }
         // Whether a hub tires is seen while it is not tired yet; but nobody else says anything meanwhile, so one of each kind
-        // has to do at first.
-        let mut tiring = BTreeSet::new();
-        cells.sort_by_cached_key(|cell| match cell.placement {
-            Placement::Repeated if tiring.insert(cell.oddity) => 0,
+        // has to do at first: one that somebody says who is like those who look on, as a hub may hang up on a stranger at
+        // once, and the longest, as most of it can be wrong.
+        let weight = |cell: &Cell| {
+            let scenes: &[Scene] = scenes.get(&(cell.message, cell.placement)).map_or(&[], Vec::as_slice);
+            let is_heard = scenes.iter().all(|scene| scene.role == scene.bystander);
+            let message = material.pack.messages.get(cell.message);
+            let texts = scenes.iter().filter_map(|scene| Some(scene.base(material, message?).to_string().len()));
+            (is_heard, texts.max())
+        };
+        let mut tiring: BTreeMap<Oddity, Cell> = BTreeMap::new();
+        for cell in cells.iter().filter(|cell| cell.placement == Placement::Repeated) {
+            let first = tiring.entry(cell.oddity).or_insert(*cell);
+            if weight(cell) > weight(first) {
+                *first = *cell;
+            }
+        }
+        cells.sort_by_key(|cell| match cell.placement {
+            Placement::Repeated if tiring.get(&cell.oddity) == Some(cell) => 0,
             Placement::Repeated => 2,
             _ => 1,
         });
