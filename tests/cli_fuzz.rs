@@ -212,20 +212,46 @@ fn lives(listener: TcpListener, hub: &str, connections: usize) {
 }
 
 fn lets_through(listener: &TcpListener, hub: &str, connections: usize) -> Vec<TcpStream> {
-    let hub = hub.strip_prefix("ws://").unwrap().trim_end_matches('/');
-    let mut ends = Vec::new();
-    for client in listener.incoming().take(connections) {
-        let (client, server) = (client.unwrap(), TcpStream::connect(hub).unwrap());
-        for (from, to) in [(&client, &server), (&server, &client)] {
-            let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-            thread::spawn(move || {
-                let _ = std::io::copy(&mut from, &mut to);
-                let _ = to.shutdown(Shutdown::Both);
-            });
-        }
-        ends.extend([client, server]);
+    listener.incoming().take(connections).flat_map(|client| passed_on(client.unwrap(), hub)).collect()
+}
+
+fn passed_on(client: TcpStream, hub: &str) -> [TcpStream; 2] {
+    let server = TcpStream::connect(hub.strip_prefix("ws://").unwrap().trim_end_matches('/')).unwrap();
+    for (from, to) in [(&client, &server), (&server, &client)] {
+        let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+        thread::spawn(move || {
+            let _ = std::io::copy(&mut from, &mut to);
+            let _ = to.shutdown(Shutdown::Both);
+        });
     }
-    ends
+    [client, server]
+}
+
+/// Lets so many connections through to a hub at once, and everybody after them half a second late.
+fn tired(hub: &str, connections: usize) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let hub = hub.to_owned();
+    thread::spawn(move || {
+        lets_through(&listener, &hub, connections);
+        for client in listener.incoming() {
+            thread::sleep(Duration::from_millis(500));
+            passed_on(client.unwrap(), &hub);
+        }
+    });
+    url
+}
+
+/// Whatever it was: it may be the hub's right, so it is told and no more.
+#[test]
+fn a_hub_that_is_slower_at_the_end_is_told_of() {
+    let hub = Serving::start(["qi"], 1);
+    let run = |url: &str| fuzz(&[url, "--protocol", "qi", "--seed", "1", "--cases", "5", "-j", "1"]).ends_with(0).out;
+    let words = "Somebody new is let in and answered after 0.";
+    let said = run(&tired(hub.url("qi"), 12));
+    assert!(said.contains(words), "{said}");
+    let said = run(hub.url("qi"));
+    assert!(!said.contains(words), "{said}");
 }
 
 /// Answers a request with a status and no more.

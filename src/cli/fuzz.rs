@@ -274,7 +274,7 @@ async fn go(
             let (signals, left) = followed.inspect_err(|_| watched.progress.finish())?;
             asked_to_stop = signals;
             let Some(left) = left else { break };
-            watched.outcome.stuck = left.stuck;
+            (watched.outcome.stuck, watched.outcome.slower) = (left.stuck, left.slower);
             let Some(gone) = left.gone else { break };
             watched.outcome.gone(campaign, gone.report, &gone.under_way);
             if asked_to_stop > 0 || restarts == RESTARTS || watched.enough.load(Ordering::Relaxed) {

@@ -13,12 +13,14 @@ use super::case::{BATCH, Case, ODD, ROUND};
 use super::control::{self, Doubt, Said, Trial};
 use super::lanes::Lanes;
 use super::material::Material;
+use super::pace::Pace;
 use super::plan::Plan;
 use super::{against, oracle, outcome, text};
 use crate::check::{self, Job, Options, Prepared};
 use crate::diagnostic::Diagnostic;
 use crate::event::{Event, FrameReport, ScenarioReport, Verdict};
 use crate::pack::{Folder, Pack, Place};
+use crate::report::fuzzed::Slower;
 use crate::scenario::read::{SharedFile, read};
 use crate::scenario::template::Template;
 use crate::scenario::{self, Program};
@@ -231,6 +233,7 @@ pub struct Left {
     pub gone: Option<Gone>,
     /// The case whose conversation does not go on at the end, though nothing odd is said.
     pub stuck: Option<u64>,
+    pub slower: Option<Slower>,
 }
 
 /// A hub that nobody reaches any more.
@@ -275,6 +278,7 @@ pub async fn run(
             }
         }
     };
+    let pace = Pace::at_the_start(&campaign, &stage).await;
     let left = std::mem::take(&mut *campaign.left());
     let mut numbers = left.into_iter().chain(numbers);
     // No number is taken that is not played.
@@ -294,7 +298,11 @@ pub async fn run(
         }
         _ => None,
     };
-    Left { gone, stuck }
+    let slower = match pace {
+        Some(pace) if gone.is_none() => pace.at_the_end(&campaign, &stage).await,
+        _ => None,
+    };
+    Left { gone, stuck, slower }
 }
 
 /// What a case needs for itself that others of the run may need, too. (A hub that is started for the run is started once more

@@ -21,6 +21,7 @@
 //! adaptive                        cases that go where a hub says something new
 //! campaign                        plays cases on a hub, with the machinery of `hubproof check`
 //! control                         whether it is so where nothing is odd, too
+//! pace                            whether a hub is slower at the end
 //! cause, outcome                  what a finding is about; what came of many cases
 //! shrink, smaller                 the smallest scenario that still fails; played on a hub
 //! saved, replay                   a finding as a file of its own; what became of it
@@ -46,6 +47,7 @@ pub mod material;
 pub mod mutation;
 pub mod oracle;
 pub mod outcome;
+pub mod pace;
 pub mod payload;
 pub mod plan;
 pub mod replay;

@@ -22,7 +22,7 @@ const MOMENT: &str = "25ms";
 pub const ROUNDS: usize = 20;
 /// How much longer than before a question may take after that: so many times, and so many milliseconds beyond. Far more than
 /// a busy machine adds five seconds on end, and asked until it is quick once.
-const SLOWER: (u32, u32) = (2, 250);
+pub(super) const SLOWER: (u32, u32) = (2, 250);
 
 /// From here on a text is long.
 const LONG: usize = 8 * 1024;
@@ -395,7 +395,7 @@ pub(super) fn lets_in(actor: &str) -> Value {
 }
 
 /// Somebody asks for something cheap and gets it; without a fence of the protocol, a ping of WebSocket's.
-fn serves(material: &Material, actor: &str, rule: &str) -> Value {
+pub(super) fn serves(material: &Material, actor: &str, rule: &str) -> Value {
     let asks = match material.fence() {
         Some(scene) => vec![json!({ format!("{actor} plays"): scene })],
         None => vec![

@@ -7,7 +7,7 @@ use super::campaign::Campaign;
 use super::case::{Cell, Placement};
 use super::cause::{Cause, broken};
 use crate::event::{CheckReport, Detail, ProcessReport, ScenarioReport, Verdict};
-use crate::report::fuzzed::{self, Fuzzed, Oracle};
+use crate::report::fuzzed::{self, Fuzzed, Oracle, Slower};
 use crate::report::{ProtocolReport, fold};
 use crate::scenario::model::RuleUse;
 use crate::source::Sources;
@@ -38,6 +38,7 @@ pub struct Outcome {
     pub ended: Option<String>,
     /// The case whose conversation does not go on at the end, though nothing odd is said.
     pub stuck: Option<u64>,
+    pub slower: Option<Slower>,
 }
 
 struct Group {
@@ -204,6 +205,7 @@ impl Outcome {
             obstacles: obstacles.collect(),
             ended: self.ended,
             stuck: self.stuck,
+            slower: self.slower,
         };
         fuzzed.obstacles.sort_by_key(|obstacle| std::cmp::Reverse(obstacle.cases));
         fold::fuzzed(pack, first, processes, fuzzed)

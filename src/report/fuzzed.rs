@@ -1,6 +1,7 @@
 //! What fuzzing played, as far as a report shows it: how much, of which kind, judged by which oracle.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::event::Verdict;
 
@@ -27,6 +28,17 @@ pub struct Fuzzed {
     pub ended: Option<String>,
     /// The case whose conversation does not go on at the end, though nothing odd is said.
     pub stuck: Option<u64>,
+    /// Somebody new takes longer at the end than at the start.
+    pub slower: Option<Slower>,
+}
+
+/// How long somebody new took to come in and be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slower {
+    /// At the start of the run.
+    pub before: Duration,
+    /// At its end, when nothing else was said any more.
+    pub after: Duration,
 }
 
 /// In how many cases an oracle decided, and how.

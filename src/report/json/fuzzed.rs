@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::ms;
 use crate::report::fuzzed;
 
 /// One protocol, fuzzed.
@@ -32,6 +33,15 @@ pub(super) struct Fuzzed<'a> {
     ended: Option<&'a str>,
     /// The case whose conversation does not go on at the end, though nothing odd is said.
     stuck: Option<u64>,
+    /// Somebody new takes far longer at the end than at the start to come in and be answered.
+    slower: Option<Slower>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Slower {
+    before_ms: f64,
+    after_ms: f64,
 }
 
 #[derive(Serialize)]
@@ -87,6 +97,7 @@ pub(super) fn written(of: &fuzzed::Fuzzed) -> Fuzzed<'_> {
         obstacles: of.obstacles.iter().map(obstacle).collect(),
         ended: of.ended.as_deref(),
         stuck: of.stuck,
+        slower: of.slower.map(|slower| Slower { before_ms: ms(slower.before), after_ms: ms(slower.after) }),
     }
 }
 

@@ -91,6 +91,19 @@ impl Page<'_> {
                 ),
             );
         }
+        if let Some(slower) = fuzzed.slower {
+            self.gap();
+            self.wrapped(
+                "",
+                &format!(
+                    "Somebody new is let in and answered after {:.2} s at the end of this run; at its start it took {:.2} s. \
+                     What was said in this run may be the reason: runs with less in them (`--message`, `--mutation`) tell \
+                     by what. It may be the hub's right, so nothing fails for it.",
+                    slower.after.as_secs_f64(),
+                    slower.before.as_secs_f64()
+                ),
+            );
+        }
         self.gap();
         self.tried(protocol, fuzzed);
     }
