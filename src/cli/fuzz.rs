@@ -363,6 +363,10 @@ impl<'a> Watched<'a> {
                     adaptive.see(self.campaign, &report);
                 }
                 self.outcome.feed(self.campaign, *report);
+                if self.outcome.is_hopeless() && !self.enough.swap(true, Ordering::Relaxed) {
+                    let why = "the target lacks what each of these cases needs, and so will the next";
+                    self.outcome.ended = Some(why.to_owned());
+                }
                 let enough = self.most.is_some_and(|most| self.outcome.findings() as u64 >= most);
                 if enough && !self.enough.swap(true, Ordering::Relaxed) {
                     self.progress.line("enough has been found: the cases under way end, and no more are begun");

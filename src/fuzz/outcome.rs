@@ -16,6 +16,8 @@ use crate::source::Sources;
 const NUMBERS: usize = 8;
 /// Causes that are kept; a hub with more is not helped by more.
 const CAUSES: usize = 1000;
+/// Cases of which none could be played, when that is no chance any more.
+const HOPELESS: u64 = 500;
 /// Steps that are kept of those that could not be passed.
 const OBSTACLES: usize = 200;
 /// Oracles that ask whether a hub is there, and no more.
@@ -34,6 +36,8 @@ pub struct Outcome {
     cells: HashMap<Cell, u64>,
     causes: BTreeMap<Cause, Group>,
     obstacles: BTreeMap<(String, String, bool), u64>,
+    /// Cases that need something that the target does not have.
+    unmet: u64,
     mistakes: Vec<ScenarioReport>,
     pub ended: Option<String>,
     /// The case whose conversation does not go on at the end, though nothing odd is said.
@@ -60,6 +64,7 @@ impl Outcome {
                 self.mistakes.push(report)
             };
         }
+        self.unmet += u64::from(!report.unmet.is_empty());
         let is_decided = |verdict: &Verdict| matches!(verdict, Verdict::Pass | Verdict::Fail | Verdict::Warn);
         let mut seen: BTreeMap<&str, Verdict> = BTreeMap::new();
         // What one step of a case did not come to, as it was not needed, another has seen.
@@ -142,6 +147,11 @@ impl Outcome {
         let group = Group { first: report, order: (false, 0), numbers: under_way.to_vec(), cases };
         self.causes.insert(cause, group);
         self.ended = Some(format!("the hub is gone; under way were the cases {}", numbers.join(", ")));
+    }
+
+    /// Every case needs something that the target does not have, and more of them would not help.
+    pub fn is_hopeless(&self) -> bool {
+        self.cases >= HOPELESS && self.unmet == self.cases
     }
 
     /// How many causes were found.
