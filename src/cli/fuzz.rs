@@ -364,7 +364,7 @@ impl<'a> Watched<'a> {
                 }
                 self.outcome.feed(self.campaign, *report);
                 if self.outcome.is_hopeless() && !self.enough.swap(true, Ordering::Relaxed) {
-                    let why = "the target lacks what each of these cases needs, and so will the next";
+                    let why = "the target lacks what every case needs";
                     self.outcome.ended = Some(why.to_owned());
                 }
                 let enough = self.most.is_some_and(|most| self.outcome.findings() as u64 >= most);

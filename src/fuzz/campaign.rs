@@ -381,6 +381,10 @@ impl Watch {
             let mut state = self.state();
             let under_way = state.under_way.iter().copied().collect();
             state.under_way.remove(&number);
+            if !report.unmet.is_empty() {
+                // Nobody was asked.
+                return;
+            }
             if !unreachable && !is_turned_away(report) {
                 state.met = true;
                 // Whoever was refused beside others that get through has met a limit, not the end; but who was under way

@@ -102,8 +102,7 @@ pub fn behind(material: &Material, odd: &Odd<'_>, rest: Vec<Next>) -> Vec<Value>
         refused = !refusals.is_empty();
     }
     // Before whatever is owed to the sender, so that a hub that is gone is called so, and not one that does not answer.
-    steps.push(serves(material, INNOCENT, "FUZZ-SERVES-OLD"));
-    steps.push(stays(INNOCENT, &["FUZZ-SERVES-OLD".to_owned()]));
+    steps.extend(others_are_served(material));
     if repeated {
         steady(material, &mut steps);
     }
@@ -228,6 +227,7 @@ fn anew(material: &Material, first: &Odd<'_>, answer: Option<&Answer>, said: &Va
     steps
 }
 
+/// Whoever was there before is there, and is answered.
 fn others_are_served(material: &Material) -> [Value; 2] {
     [serves(material, INNOCENT, "FUZZ-SERVES-OLD"), stays(INNOCENT, &["FUZZ-SERVES-OLD".to_owned()])]
 }

@@ -73,15 +73,16 @@ impl Plan {
             let texts = scenes.iter().filter_map(|scene| Some(scene.base(material, message?).to_string().len()));
             (is_heard, texts.max())
         };
-        let mut tiring: BTreeMap<Oddity, Cell> = BTreeMap::new();
+        let mut tiring = BTreeMap::new();
         for cell in cells.iter().filter(|cell| cell.placement == Placement::Repeated) {
-            let first = tiring.entry(cell.oddity).or_insert(*cell);
-            if weight(cell) > weight(first) {
-                *first = *cell;
+            let weighed = (weight(cell), *cell);
+            let first = tiring.entry(cell.oddity).or_insert(weighed);
+            if weighed.0 > first.0 {
+                *first = weighed;
             }
         }
         cells.sort_by_key(|cell| match cell.placement {
-            Placement::Repeated if tiring.get(&cell.oddity) == Some(cell) => 0,
+            Placement::Repeated if tiring.get(&cell.oddity).is_some_and(|(_, first)| first == cell) => 0,
             Placement::Repeated => 2,
             _ => 1,
         });

@@ -1,7 +1,7 @@
 //! What was said in one play of a case, as far as two hubs can be compared by it: who said which message, and what each
 //! actor heard. Pings, pongs, times and goodbyes are left out.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
@@ -147,8 +147,11 @@ fn key(value: &Value) -> String {
         Value::Number(number) => number.as_f64().map_or_else(|| number.to_string(), |number| number.to_string()),
         Value::Array(items) => format!("[{}]", items.iter().map(key).collect::<Vec<_>>().join(",")),
         Value::Object(members) => {
-            let members: BTreeMap<&String, String> = members.iter().map(|(name, value)| (name, key(value))).collect();
-            format!("{members:?}")
+            let mut members: Vec<_> = members.iter().collect();
+            members.sort_unstable_by_key(|(name, _)| *name);
+            // Each name is quoted once: quoting what is quoted already would double it with every level.
+            let members: Vec<_> = members.into_iter().map(|(name, value)| format!("{name:?}:{}", key(value))).collect();
+            format!("{{{}}}", members.join(","))
         }
         other => other.to_string(),
     }
