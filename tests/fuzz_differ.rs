@@ -92,7 +92,7 @@ fn a_fault_makes_a_difference(#[case] name: &str) {
 #[case::airavata("airavata")]
 #[case::emprops("emprops")]
 #[case::gator("gator")]
-#[ignore = "minutes: cargo test --release --test it -- --ignored --nocapture fifty_faults"]
+#[ignore = "takes minutes: reports/slow-tests"]
 fn fifty_faults_make_a_difference(#[case] name: &str) {
     noticed(name, 50, 300, 15);
 }

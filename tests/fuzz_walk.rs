@@ -59,7 +59,7 @@ fn walks_bring_no_finding(#[case] name: &str) {
 #[case::airavata("airavata")]
 #[case::emprops("emprops")]
 #[case::gator("gator")]
-#[ignore = "minutes: cargo test --release --test it -- --ignored --nocapture thousands_of_walks"]
+#[ignore = "takes minutes: reports/slow-tests"]
 fn thousands_of_walks_bring_no_finding(#[case] name: &str) {
     walk(name, 3000);
 }
