@@ -104,7 +104,7 @@ fn every_scenario_and_every_example_of_the_reference_fits() {
             texts.push((path.display().to_string(), fs::read_to_string(&path).unwrap()));
         }
     }
-    let reference = fs::read_to_string(on_disk::root().join("scenarios/README.md")).unwrap();
+    let reference = fs::read_to_string(on_disk::root().join("docs/src/scenario-language.md")).unwrap();
     let blocks: Vec<&str> = reference
         .split("```yaml\n")
         .skip(1)
@@ -198,7 +198,7 @@ fn each_option_belongs_to_the_same_verbs_as_in_the_reader() {
 
 #[test]
 fn the_reference_has_a_section_for_every_verb() {
-    let reference = fs::read_to_string(on_disk::root().join("scenarios/README.md")).unwrap();
+    let reference = fs::read_to_string(on_disk::root().join("docs/src/scenario-language.md")).unwrap();
     let sections: BTreeSet<&str> = reference
         .lines()
         .filter_map(|line| line.strip_prefix("### "))

@@ -1,4 +1,4 @@
-//! Every example of scenarios/README.md is a scenario that runs, and passes against the reference server.
+//! Every example of docs/src/scenario-language.md is a scenario that runs, and passes against the reference server.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use crate::virtual_wire::Protocol;
 
 /// The yaml blocks that begin with `# scenarios/PROTOCOL/NAME.yaml`.
 fn examples() -> Vec<(String, String, String)> {
-    let page = fs::read_to_string(on_disk::root().join("scenarios/README.md")).unwrap();
+    let page = fs::read_to_string(on_disk::root().join("docs/src/scenario-language.md")).unwrap();
     let mut examples = Vec::new();
     for block in page.split("```yaml\n").skip(1) {
         let text = block.split("```").next().unwrap();
@@ -31,7 +31,7 @@ fn every_example_of_the_language_page_passes() {
         // The examples stand in for the protocol's own scenarios, beside its shared.yaml.
         folder.scenarios.retain(|path, _| matches!(path.as_str(), "shared.yaml" | "reference.toml"));
         for (_, name, text) in examples.iter().filter(|(of, _, _)| of == protocol) {
-            let file = sources.add(format!("scenarios/README.md: {name}"), text.clone());
+            let file = sources.add(format!("docs/src/scenario-language.md: {name}"), text.clone());
             assert!(folder.scenarios.insert(name.clone(), file).is_none(), "{name} stands there twice");
         }
         let protocol = Protocol::of(&folder, sources);

@@ -153,7 +153,7 @@ fn what_the_reader_refuses_the_schema_refuses(#[case] text: &str) {
 
 /// The plans on the page about them.
 fn examples() -> Vec<String> {
-    let page = fs::read_to_string(on_disk::root().join("scenarios/LOAD.md")).unwrap();
+    let page = fs::read_to_string(on_disk::root().join("docs/src/load-plans.md")).unwrap();
     let blocks = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split_once("```"));
     blocks.map(|(block, _)| block.to_owned()).collect()
 }
