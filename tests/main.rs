@@ -19,6 +19,8 @@ mod cli_tls;
 #[allow(dead_code)]
 mod detection;
 mod diagnostics;
+#[path = "cli/documents.rs"]
+mod documents;
 mod editor_schema;
 mod foreign;
 mod fuzz_cases;

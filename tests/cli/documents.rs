@@ -1,0 +1,479 @@
+//! Runs the commands that README.md, CONTRIBUTING.md and the book show, and compares what they print.
+//!
+//! A code block with the word `console` holds lines `$ COMMAND`, each followed by what it prints:
+//!
+//! - `hubproof ...` and `cargo run --release -- ...` run the built binary, in a folder of the page's own; `cat FILE` prints a
+//!   file that is there; `echo $?` prints the exit code of the command before it. Compared is stdout, or stderr where
+//!   stdout is empty.
+//! - A line `...` matches any number of lines. A `\` at the end of a line continues the command.
+//! - Times, ids and the like compare equal ([`steady`]); with the word `figures` beside `console`, all numbers do.
+//! - A block without any output compares none. A command may end with 0, 1 or 3, unless `echo $?` shows its exit code.
+//! - Ports from 4000 to 4009 become free ones. A hub that no command has started there is the reference server, of the
+//!   protocol that `--protocol` or the target file names; so is the `./hub` of `--exec './hub --port 4000'`.
+//! - `serve` and `relay` run until the end of the page.
+//! - With the word `no-run` the commands are not run: their arguments are parsed, and scripts must exist.
+//!
+//! A code block with the word `file=NAME` is a file in the page's folder.
+//!
+//! `HUBPROOF_BLESS=1 cargo test --test it documents` rewrites the output that differs, and keeps the elisions.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use regex::Regex;
+use rstest::rstest;
+use serde_json::Value;
+
+use crate::cli_process::{Serving, hubproof};
+use crate::on_disk;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_hubproof");
+const ELISION: &str = "...";
+
+#[rstest]
+fn the_commands_of_a_page_print_what_it_shows(
+    #[files("README.md")]
+    #[files("CONTRIBUTING.md")]
+    #[files("docs/src/**/*.md")]
+    path: PathBuf,
+) {
+    let text = fs::read_to_string(&path).unwrap();
+    let bless = std::env::var_os("HUBPROOF_BLESS").is_some();
+    let mut page = Page::new();
+    let mut blessed = String::new();
+    let mut wrong = String::new();
+    for part in parts(&text) {
+        let (info, body) = match part {
+            Part::Text(text) => {
+                blessed.push_str(text);
+                continue;
+            }
+            Part::Block { info, body } => (info, body),
+        };
+        let words: Vec<&str> = info.split([',', ' ']).collect();
+        if let Some(name) = words.iter().find_map(|word| word.strip_prefix("file=")) {
+            page.files.push((name.to_owned(), body.to_owned()));
+        }
+        let body = match words[0] {
+            "console" if words.contains(&"no-run") => {
+                commands(body).iter().for_each(|command| page.parse(command));
+                body.to_owned()
+            }
+            "console" => page.play(&commands(body), words.contains(&"figures"), bless, &mut wrong),
+            _ => body.to_owned(),
+        };
+        blessed.push_str(&format!("```{info}\n{body}```\n"));
+    }
+    if bless && blessed != text {
+        fs::write(&path, blessed).unwrap();
+    }
+    let help = "to rewrite the page: HUBPROOF_BLESS=1 cargo test --test it documents";
+    assert!(wrong.is_empty(), "{}:\n{wrong}\n{help}", path.display());
+}
+
+/// A piece of a page.
+enum Part<'a> {
+    Text(&'a str),
+    Block { info: &'a str, body: &'a str },
+}
+
+fn parts(text: &str) -> Vec<Part<'_>> {
+    let mut parts = Vec::new();
+    let mut rest = text;
+    let mut from = 0;
+    while let Some(found) = rest[from..].find("```") {
+        let begin = from + found;
+        if begin > 0 && !rest[..begin].ends_with('\n') {
+            from = begin + 3;
+            continue;
+        }
+        let (info, behind) = rest[begin + 3..].split_once('\n').expect("a code block has lines");
+        let end = if behind.starts_with("```\n") { 0 } else { behind.find("\n```\n").expect("a code block ends") + 1 };
+        parts.push(Part::Text(&rest[..begin]));
+        parts.push(Part::Block { info, body: &behind[..end] });
+        rest = &behind[end + 4..];
+        from = 0;
+    }
+    parts.push(Part::Text(rest));
+    parts
+}
+
+/// A command as a page shows it.
+struct Shown<'a> {
+    /// Its lines in the page.
+    text: String,
+    line: String,
+    output: Vec<&'a str>,
+}
+
+fn commands(body: &str) -> Vec<Shown<'_>> {
+    let mut commands: Vec<Shown<'_>> = Vec::new();
+    let mut lines = body.lines();
+    while let Some(line) = lines.next() {
+        let Some(start) = line.strip_prefix("$ ") else {
+            commands.last_mut().expect("a console block begins with `$ `").output.push(line);
+            continue;
+        };
+        let mut command = Shown { text: format!("{line}\n"), line: start.to_owned(), output: Vec::new() };
+        while let Some(open) = command.line.strip_suffix('\\') {
+            let next = lines.next().expect("a continued command goes on");
+            command.text.push_str(&format!("{next}\n"));
+            command.line = format!("{open}{}", next.trim_start());
+        }
+        commands.push(command);
+    }
+    commands
+}
+
+/// What the commands of a page share.
+struct Page {
+    folder: tempfile::TempDir,
+    files: Vec<(String, String)>,
+    /// Ports as the page shows them, and as they are.
+    ports: Vec<(u16, u16)>,
+    serving: Vec<Serving>,
+    code: Option<i32>,
+}
+
+impl Page {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { folder, files: Vec::new(), ports: Vec::new(), serving: Vec::new(), code: None }
+    }
+
+    /// Fails unless the command could be run.
+    fn parse(&self, command: &Shown<'_>) {
+        let (_, words) = words(&command.line);
+        match arguments(&words) {
+            Some(arguments) => {
+                // Options and values are parsed up to the one that asks for help.
+                let mut process = assert_cmd::Command::new(BINARY);
+                let done = process.args(arguments).arg("--help").output().unwrap();
+                assert!(done.status.success(), "$ {}\n{}", command.line, String::from_utf8_lossy(&done.stderr));
+            }
+            None if words[0].contains('/') => {
+                let script = on_disk::root().join(&words[0]);
+                assert!(script.is_file(), "$ {}: there is no {}", command.line, script.display());
+            }
+            None => assert!(matches!(words[0].as_str(), "cargo" | "git" | "export"), "$ {}", command.line),
+        }
+    }
+
+    /// Runs the commands of a block; the block as it is, or, with `bless`, as it should be. What differs goes to `wrong`.
+    fn play(&mut self, commands: &[Shown<'_>], figures: bool, bless: bool, wrong: &mut String) -> String {
+        let compared = commands.iter().any(|command| !command.output.is_empty());
+        let mut block = String::new();
+        for (index, command) in commands.iter().enumerate() {
+            let code_shown = commands.get(index + 1).is_some_and(|next| next.line == "echo $?");
+            let printed = self.run(command, code_shown);
+            let printed: Vec<&str> = printed.trim_end().lines().map(str::trim_end).collect();
+            let mut shown: Vec<String> = command.output.iter().map(|line| (*line).to_owned()).collect();
+            if compared && !agree(&command.output, &printed, figures) {
+                match rewritten(&command.output, &printed, figures).filter(|_| bless) {
+                    Some(lines) => shown = lines,
+                    None => wrong.push_str(&format!(
+                        "\n$ {}\n--- shown\n{}\n--- printed\n{}\n",
+                        command.line,
+                        command.output.join("\n"),
+                        printed.join("\n")
+                    )),
+                }
+            }
+            block.push_str(&command.text);
+            shown.iter().for_each(|line| block.push_str(&format!("{line}\n")));
+        }
+        block
+    }
+
+    /// Runs the command; what it prints, as the page would show it.
+    #[track_caller]
+    fn run(&mut self, command: &Shown<'_>, code_shown: bool) -> String {
+        let (environment, words) = words(&command.line);
+        if command.line == "echo $?" {
+            return self.code.map_or("killed".to_owned(), |code| code.to_string());
+        }
+        if words[0] == "cat" {
+            return self.as_shown(&fs::read_to_string(self.folder.path().join(&words[1])).unwrap());
+        }
+        let mut arguments = arguments(&words).unwrap_or_else(|| panic!("only hubproof is run: $ {}", command.line));
+        if matches!(arguments[0].as_str(), "serve" | "relay") && !arguments.contains(&"--list-faults".to_owned()) {
+            return self.serve(arguments, command.output.len().max(1));
+        }
+        self.files(&arguments);
+        self.locate(&mut arguments);
+        let mut process = assert_cmd::Command::new(BINARY);
+        process.args(&arguments).envs(environment).env("NO_COLOR", "1");
+        let done = process.current_dir(self.folder.path()).timeout(Duration::from_secs(120)).output().unwrap();
+        self.code = done.status.code();
+        let printed = if done.stdout.is_empty() { &done.stderr } else { &done.stdout };
+        let printed = self.as_shown(&String::from_utf8_lossy(printed));
+        assert!(
+            code_shown || matches!(self.code, Some(0 | 1 | 3)),
+            "$ {}: exit code {:?}\n{printed}",
+            command.line,
+            self.code
+        );
+        printed
+    }
+
+    /// Starts what runs in the background, on a free port; what it announces.
+    fn serve(&mut self, mut arguments: Vec<String>, lines: usize) -> String {
+        let listen = arguments.iter().position(|word| word == "--listen").expect("--listen") + 1;
+        let shown = arguments[listen].rsplit_once(':').unwrap().1.parse().unwrap();
+        arguments[listen] = "127.0.0.1:0".to_owned();
+        self.locate(&mut arguments);
+        for file in arguments.iter_mut().filter(|word| word.ends_with(".toml")) {
+            *file = self.folder.path().join(&*file).display().to_string();
+        }
+        let serving = Serving::start_as(&arguments, lines);
+        self.ports.push((shown, port(&serving.addresses[0].1)));
+        let announced: Vec<String> = serving.addresses.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        self.serving.push(serving);
+        self.as_shown(&announced.join("\n"))
+    }
+
+    /// Puts real ports into the arguments, and sees to it that there is a hub.
+    fn locate(&mut self, arguments: &mut [String]) {
+        self.have_hubs(&arguments.join(" "));
+        for argument in arguments {
+            *argument = self.located(argument);
+        }
+    }
+
+    /// Writes the files of the page that are new, and starts the hubs of those that the command names.
+    fn files(&mut self, arguments: &[String]) {
+        for (name, text) in std::mem::take(&mut self.files) {
+            if arguments.contains(&name) {
+                self.have_hubs(&text);
+            }
+            let path = self.folder.path().join(&name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, self.located(&text)).unwrap();
+        }
+    }
+
+    fn located(&self, text: &str) -> String {
+        let replaced = |found: &regex::Captures<'_>| {
+            let port = self.ports.iter().find(|(shown, _)| shown.to_string() == found[0]);
+            port.map_or_else(|| found[0].to_owned(), |(_, actual)| actual.to_string())
+        };
+        SHOWN_PORT.replace_all(text, replaced).into_owned()
+    }
+
+    /// Starts a hub for each port in the text that has none, of the protocol that the text names.
+    fn have_hubs(&mut self, text: &str) {
+        let ports: BTreeSet<u16> = SHOWN_PORT.find_iter(text).map(|found| found.as_str().parse().unwrap()).collect();
+        for shown in ports {
+            if self.ports.iter().any(|(known, _)| *known == shown) {
+                continue;
+            }
+            let Some(protocol) = protocol(text) else { continue };
+            let actual = if text.contains("./hub") {
+                self.hub(protocol);
+                TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+            } else {
+                let serving = Serving::start([protocol], 1);
+                let actual = port(&serving.addresses[0].1);
+                self.serving.push(serving);
+                actual
+            };
+            self.ports.push((shown, actual));
+        }
+    }
+
+    /// Makes the program that `--exec` starts.
+    fn hub(&self, protocol: &str) {
+        let path = self.folder.path().join("hub");
+        fs::write(&path, format!("#!/bin/sh\nexec '{BINARY}' serve {protocol} --listen \"127.0.0.1:$2\"\n")).unwrap();
+        #[cfg(unix)]
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+
+    fn as_shown(&self, text: &str) -> String {
+        self.ports.iter().fold(text.to_owned(), |text, (shown, actual)| {
+            Regex::new(&format!(r"\b{actual}\b")).unwrap().replace_all(&text, shown.to_string()).into_owned()
+        })
+    }
+}
+
+static SHOWN_PORT: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\b400\d\b").unwrap());
+
+/// The variables that a command line sets, and its words.
+fn words(line: &str) -> (Vec<(String, String)>, Vec<String>) {
+    let mut words = shlex::split(line).unwrap_or_else(|| panic!("quotes are not balanced: {line}"));
+    let set = words.iter().take_while(|word| word.contains('=')).count();
+    let variables =
+        words.drain(..set).filter_map(|word| word.split_once('=').map(|(n, v)| (n.to_owned(), v.to_owned())));
+    (variables.collect(), words)
+}
+
+/// The arguments of the binary, if this runs it.
+fn arguments(words: &[String]) -> Option<Vec<String>> {
+    let cargo = ["cargo", "run", "--release", "--"];
+    match words {
+        [first, rest @ ..] if first == "hubproof" => Some(rest.to_vec()),
+        all if all.len() > 4 && all[..4] == cargo => Some(all[4..].to_vec()),
+        _ => None,
+    }
+}
+
+fn protocol(text: &str) -> Option<&str> {
+    static NAMED: LazyLock<Regex> = LazyLock::new(|| Regex::new(r#"protocol (?:= ")?([a-z]+)"#).unwrap());
+    NAMED.captures(text).map(|found| found.get(1).unwrap().as_str())
+}
+
+fn port(url: &str) -> u16 {
+    url.rsplit_once(':').unwrap().1.trim_end_matches('/').parse().unwrap()
+}
+
+/// The line with everything replaced that differs from run to run.
+fn steady(line: &str, figures: bool) -> String {
+    static SAME: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
+        [
+            (r"\d+(\.\d+)? (ns|µs|ms|s|min)\b", "TIME"),
+            (r"\b([a-z]+)_[0-9a-z]{6,9}_\d+\b", "${1}_ID"),
+            (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UUID"),
+            (r"127\.0\.0\.1:\d{5}\b", "127.0.0.1:PORT"),
+            // Cut off, and ids before that may be of any length.
+            (r".{0,30}…", "…"),
+            (r"hubproof \d+\.\d+\.\d+", "hubproof VERSION"),
+            // Each frame is checked, and how many come is up to chance.
+            (r"\b\d+ (checks? passed)", "N $1"),
+            (r"\bchecks +\d+: \d+ pass", "checks N: N pass"),
+            (r"last (\d+) of \d+ events", "last $1 of N events"),
+        ]
+        .map(|(pattern, by)| (Regex::new(pattern).unwrap(), by))
+        .into()
+    });
+    static FIGURES: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
+        [
+            (r"\d[\d.,]*( \d{3})*", "N"),
+            (r"  - ", "  TIME "),
+            // A busy machine makes a run suspect.
+            (r"\b(VALID|SUSPECT)\b", "VALID"),
+        ]
+        .map(|(pattern, by)| (Regex::new(pattern).unwrap(), by))
+        .into()
+    });
+    let further = figures.then_some(&*FIGURES);
+    let all = SAME.iter().chain(further.into_iter().flatten());
+    let line = all.fold(line.to_owned(), |line, (pattern, by)| pattern.replace_all(&line, *by).into_owned());
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Whether the lines are those shown, but for elisions.
+fn agree(shown: &[&str], printed: &[&str], figures: bool) -> bool {
+    let steadied = |lines: &[&str]| lines.iter().map(|line| steady(line, figures)).collect::<Vec<_>>();
+    let (shown, printed) = (steadied(shown), steadied(printed));
+    let pieces: Vec<&[String]> = shown.split(|line| line == ELISION).collect();
+    let [first, .., last] = pieces.as_slice() else { return shown == printed };
+    let Some(rest) = printed.strip_prefix(*first).and_then(|rest| rest.strip_suffix(*last)) else { return false };
+    pieces[1..pieces.len() - 1]
+        .iter()
+        .try_fold(rest, |rest, piece| {
+            let at = (0..=rest.len().checked_sub(piece.len())?).find(|at| rest[*at..].starts_with(piece))?;
+            Some(&rest[at + piece.len()..])
+        })
+        .is_some()
+}
+
+/// What to show instead: of the lines printed now, as many beside each elision as before. `None` where a piece in the middle
+/// is not found by its first line.
+fn rewritten(shown: &[&str], printed: &[&str], figures: bool) -> Option<Vec<String>> {
+    let pieces: Vec<&[&str]> = shown.split(|line| *line == ELISION).collect();
+    if pieces.len() == 1 {
+        return Some(printed.iter().map(|line| (*line).to_owned()).collect());
+    }
+    let mut lines = Vec::new();
+    let mut end = 0;
+    for (index, piece) in pieces.iter().enumerate() {
+        let begin = match piece.first() {
+            None => end,
+            Some(_) if index == 0 => 0,
+            Some(_) if index + 1 == pieces.len() => printed.len().checked_sub(piece.len())?,
+            Some(line) => {
+                let word = |line: &str| line.split_whitespace().next().map(str::to_owned);
+                let same = |at: &usize| steady(printed[*at], figures) == steady(line, figures);
+                let alike = |at: &usize| word(printed[*at]) == word(line);
+                (end..printed.len()).find(same).or_else(|| (end..printed.len()).find(alike))?
+            }
+        };
+        if index > 0 {
+            lines.push(ELISION.to_owned());
+        }
+        end = begin + piece.len();
+        lines.extend(printed.get(begin..end)?.iter().map(|line| (*line).to_owned()));
+    }
+    Some(lines)
+}
+
+#[rstest]
+#[case(&["a", "b"], &["a", "b"], true)]
+#[case(&["a"], &["a", "b"], false)]
+#[case(&["a", "..."], &["a", "b", "c"], true)]
+#[case(&["...", "c"], &["a", "b", "c"], true)]
+#[case(&["a", "...", "b", "...", "d"], &["a", "x", "b", "c", "d"], true)]
+#[case(&["a", "...", "a"], &["a"], false)]
+#[case(&["waited  3 ms"], &["waited 12.1 s"], true)]
+#[case(&["3 checks"], &["4 checks"], false)]
+fn elisions_match_lines(#[case] shown: &[&str], #[case] printed: &[&str], #[case] expected: bool) {
+    assert_eq!(agree(shown, printed, false), expected);
+}
+
+#[rstest]
+#[case(&["x", "..."], &["a", "b"], Some(vec!["a", "..."]))]
+#[case(&["x", "...", "rate 3", "...", "z"], &["a", "b", "rate 4", "c", "d"], Some(vec!["a", "...", "rate 4", "...", "d"]))]
+#[case(&["...", "gone", "..."], &["a"], None)]
+#[case(&["x"], &["a", "b"], Some(vec!["a", "b"]))]
+fn a_rewritten_block_keeps_its_elisions(
+    #[case] shown: &[&str],
+    #[case] printed: &[&str],
+    #[case] expected: Option<Vec<&str>>,
+) {
+    let expected = expected.map(|lines| lines.into_iter().map(str::to_owned).collect::<Vec<_>>());
+    assert_eq!(rewritten(shown, printed, false), expected);
+}
+
+#[test]
+fn the_page_about_fuzzing_names_every_mutation_and_moment() {
+    let page = fs::read_to_string(on_disk::root().join("docs/src/fuzzing.md")).unwrap();
+    let mut missing = BTreeSet::new();
+    let mut known = BTreeSet::new();
+    for protocol in ["qi", "emprops"] {
+        let printed = hubproof(["fuzz", "--protocol", protocol, "--print-cases", "--cases", "1500", "--seed", "1"]);
+        for line in printed.ends_with(0).out.lines() {
+            let case: Value = serde_json::from_str(line).unwrap();
+            for key in ["mutation", "placement"] {
+                let name = case[key].as_str().unwrap().to_owned();
+                if !page.contains(&format!("`{name}`")) {
+                    missing.insert(name.clone());
+                }
+                known.insert(name);
+            }
+        }
+    }
+    assert!(known.len() > 50, "{known:?}");
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn the_table_of_protocols_has_their_numbers() {
+    let page = fs::read_to_string(on_disk::root().join("docs/src/evidence.md")).unwrap();
+    let packs: Value = serde_json::from_str(&hubproof(["packs", "list", "--format", "json"]).ends_with(0).out).unwrap();
+    for pack in packs.as_array().unwrap() {
+        let name = pack["name"].as_str().unwrap();
+        let listed = hubproof(["serve", name, "--list-faults", "--format", "json"]).ends_with(0);
+        let listed: Value = serde_json::from_str(&listed.out).unwrap();
+        let faults = listed["faults"].as_array().unwrap().iter().filter(|fault| fault["fuzz"] == false).count();
+        let begin = format!("| {name} | {} | {} | ", pack["title"].as_str().unwrap(), pack["messages"]);
+        let numbers = format!("{} | {} | ", pack["scenarios"], pack["rules"]);
+        let row = page.lines().find(|line| line.starts_with(&format!("{begin}{numbers}")));
+        let row = row.unwrap_or_else(|| panic!("docs/src/evidence.md has no row {begin}{numbers}"));
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        assert_eq!(cells[8..10], [faults.to_string(), faults.to_string()], "faults, killed: {row}");
+    }
+}
