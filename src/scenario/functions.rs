@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use minijinja::value::{Kwargs, Object, Value as Engine};
 use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior};
+use ring::hmac;
 use sha2::{Digest, Sha256};
 
 use super::value::{Frame, from_engine};
@@ -246,15 +247,16 @@ fn jwt(state: &State<'_, '_>, claims: Engine, options: Kwargs) -> Result<String,
     let algorithm: Option<String> = options.get("alg")?;
     let key: Option<String> = options.get("key")?;
     options.assert_all_used()?;
-    if algorithm.as_deref() == Some("none") {
-        let header = BASE64_URL_SAFE_NO_PAD.encode(r#"{"alg":"none","typ":"JWT"}"#);
-        return Ok(format!("{header}.{}.", BASE64_URL_SAFE_NO_PAD.encode(claims.to_string())));
-    }
-    let algorithm = algorithm
-        .as_deref()
-        .unwrap_or("HS256")
-        .parse::<jsonwebtoken::Algorithm>()
-        .map_err(|_| bad("alg is HS256, HS384, HS512 or none"))?;
+    let name = algorithm.as_deref().unwrap_or("HS256");
+    let header = BASE64_URL_SAFE_NO_PAD.encode(format!(r#"{{"typ":"JWT","alg":"{name}"}}"#));
+    let unsigned = format!("{header}.{}", BASE64_URL_SAFE_NO_PAD.encode(claims.to_string()));
+    let algorithm = match name {
+        "HS256" => hmac::HMAC_SHA256,
+        "HS384" => hmac::HMAC_SHA384,
+        "HS512" => hmac::HMAC_SHA512,
+        "none" => return Ok(unsigned + "."),
+        _ => return Err(bad(format!("jwt() cannot sign with {name:?}: alg is HS256, HS384, HS512 or none"))),
+    };
     let key = match key {
         Some(key) => key,
         None => state
@@ -263,12 +265,8 @@ fn jwt(state: &State<'_, '_>, claims: Engine, options: Kwargs) -> Result<String,
             .and_then(|key| key.as_str().map(str::to_owned))
             .ok_or_else(|| bad("jwt() needs the setting jwt_secret, or key="))?,
     };
-    jsonwebtoken::encode(
-        &jsonwebtoken::Header::new(algorithm),
-        &claims,
-        &jsonwebtoken::EncodingKey::from_secret(key.as_bytes()),
-    )
-    .map_err(|error| bad(error.to_string()))
+    let signature = hmac::sign(&hmac::Key::new(algorithm, key.as_bytes()), unsigned.as_bytes());
+    Ok(format!("{unsigned}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature)))
 }
 
 /// When and how a frame crossed the wire: at (Unix ms), after (seconds since the connection was open), size, opcode, text.

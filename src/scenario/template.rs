@@ -514,6 +514,10 @@ mod tests {
     #[case(r#""${chunks('abcde', 2)}""#, json!(["ab", "cde"]))]
     #[case(r#""${json(hello.seqs)}""#, json!("[1,2,4]"))]
     #[case(r#""${sha256('')}""#, json!("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"))]
+    #[case(r#""${jwt({'sub': 'u'}, key='k')}""#, json!("eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ1In0.VXe8dINoHYfQ4SQPpgAnBuNqJJzyXTMYGkFbkQZ2avs"))]
+    #[case(r#""${jwt({'sub': 'u'}, key='k', alg='HS384')}""#, json!("eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzM4NCJ9.eyJzdWIiOiJ1In0.cVibGf1wWErDH4_giD8Azn0ztnMXH9AuAZyJLkwKHoR5TLggtb4sjVY4w5aKYOqx"))]
+    #[case(r#""${jwt({'sub': 'u'}, key='k', alg='HS512')}""#, json!("eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzUxMiJ9.eyJzdWIiOiJ1In0.ZVTtveXBmT5HpXoYZOxPFuIukjsXcOgFRzkZhN0aNqtHAc7aJTXCNXnKuQTfDysj9rW_C939x1XdLnDSGkxXig"))]
+    #[case(r#""${jwt({'sub': 'u'}, alg='none')}""#, json!("eyJ0eXAiOiJKV1QiLCJhbGciOiJub25lIn0.eyJzdWIiOiJ1In0."))]
     #[case(r#""${'}' ~ hello.uuid}""#, json!("}u"))]
     #[case(r#""${missing is not defined}""#, json!(true))]
     #[case("'{{ kept }} $5'", json!("{{ kept }} $5"))]
@@ -529,6 +533,7 @@ mod tests {
     #[case(r#""${hello""#, "never closed")]
     #[case(r#""x ${hello.seqs}""#, "neither text nor a number")]
     #[case(r#""${repeat('xxxxxxxxxx', 100000000)}""#, "at most 64 MiB")]
+    #[case(r#""${jwt({}, key='k', alg='RS256')}""#, "cannot sign with \"RS256\": alg is HS256, HS384, HS512 or none")]
     fn what_cannot_be_filled_says_why(#[case] source: &str, #[case] expected: &str) {
         let error = eval(source).expect_err("fails");
         assert!(error.contains(expected), "{error}");

@@ -136,7 +136,7 @@ fn store(file: Option<&PathBuf>) -> Result<Box<dyn Store>, String> {
             Err(error) => Err(error.to_string()),
         },
         #[cfg(not(feature = "sqlite"))]
-        Some(_) => Err("database: this program was built without its feature sqlite".to_owned()),
+        Some(_) => Err("database: this program was built without SQLite: build it with `--features sqlite`, or leave the setting out to keep the log in memory".to_owned()),
     }
 }
 

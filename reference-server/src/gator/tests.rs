@@ -265,7 +265,7 @@ fn wrong_events_are_explained(#[case] event: Value, #[case] why: &str) {
 
 #[rstest]
 #[case("parent=tcp://x", "ws://")]
-#[case("database=no/such/folder/x.sqlite", "no/such/folder")]
+#[case("database=no/such/folder/x.sqlite", if cfg!(feature = "sqlite") { "no/such/folder" } else { "--features sqlite" })]
 #[case("colour=red", "colour")]
 fn wrong_settings_are_explained(#[case] set: &str, #[case] why: &str) {
     let mut settings = crate::Settings::default();
