@@ -103,7 +103,14 @@ fn noticed(name: &str, most: usize, cases: usize, least: usize) {
     let shows = |act: &Act| {
         matches!(
             act,
-            Act::Drop | Act::Double | Act::Remove(_) | Act::Retype(_) | Act::Misroute | Act::Set(..) | Act::Rename(..)
+            Act::Drop
+                | Act::Double
+                | Act::Remove(_)
+                | Act::Retype(_)
+                | Act::Misroute
+                | Act::Set(..)
+                | Act::Fill(..)
+                | Act::Rename(..)
         )
     };
     let outside =

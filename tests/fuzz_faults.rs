@@ -18,7 +18,7 @@ use crate::virtual_wire::{Manner, Protocol};
 /// So many cases are enough to find any of them: less than a minute of a run.
 pub const ENOUGH: u64 = 15_000;
 
-fn slips(protocol: &str) -> Vec<&'static Fault> {
+fn fuzz_only(protocol: &str) -> Vec<&'static Fault> {
     faults().filter(|fault| fault.protocol == protocol && fault.is_for_fuzzing()).collect()
 }
 
@@ -39,7 +39,7 @@ fn no_scenario_sees_them(#[values("qi", "concierge", "airavata", "emprops", "gat
         protocol.set(None, "chunks_above", 10_000);
     }
     let mut seen = String::new();
-    for fault in slips(name) {
+    for fault in fuzz_only(name) {
         for program in &protocol.scenarios.programs {
             let Some(report) = protocol.play(program, Some(fault.id)) else { continue };
             if !matches!(report.verdict, Verdict::Pass | Verdict::Info) {
@@ -64,7 +64,7 @@ fn every_one_is_found(
 ) {
     let hub = Protocol::load(name);
     let mut cases = Cases::new(name, seed, &|message| is_concerned(name, message));
-    let mut hidden = slips(name);
+    let mut hidden = fuzz_only(name);
     let mut wrong = String::new();
     for number in 0..ENOUGH {
         if hidden.is_empty() {
@@ -74,7 +74,7 @@ fn every_one_is_found(
         // What a case does not bring out it leaves as it is with a correct hub.
         let brought_out = Arc::new(Mutex::new(BTreeSet::new()));
         let around = |inner| -> Box<dyn Machine> {
-            Box::new(Listener { inner, slips: slips(name), brought_out: Arc::clone(&brought_out) })
+            Box::new(Listener { inner, hidden: fuzz_only(name), brought_out: Arc::clone(&brought_out) })
         };
         hub.play_on(&program, None, &around, Manner::default());
         let brought_out = brought_out.lock().unwrap();
@@ -105,21 +105,21 @@ fn blamed(report: &ScenarioReport) -> BTreeSet<String> {
     failed.map(|(rule, _)| rule.id.clone()).collect()
 }
 
-/// Hears which of the slips a conversation would bring out.
+/// Records which of them a conversation would bring out.
 struct Listener {
     inner: Box<dyn Machine>,
-    slips: Vec<&'static Fault>,
+    hidden: Vec<&'static Fault>,
     brought_out: Arc<Mutex<BTreeSet<&'static str>>>,
 }
 
 impl Machine for Listener {
     fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
         let brings_out = |fault: &&&Fault| match fault.effect {
-            Effect::Slips(slip) => (slip.when)(&input),
+            Effect::FuzzOnly(fault) => fault.is_brought_out_by(&input),
             // Nobody can tell from outside.
             _ => true,
         };
-        self.brought_out.lock().unwrap().extend(self.slips.iter().filter(brings_out).map(|fault| fault.id));
+        self.brought_out.lock().unwrap().extend(self.hidden.iter().filter(brings_out).map(|fault| fault.id));
         self.inner.handle(now, input, out);
     }
 

@@ -233,7 +233,7 @@ fn all(protocol: &Protocol, fault: Option<&str>) -> Vec<ScenarioReport> {
 fn touched(protocol: &Protocol, faults: &[&'static Fault]) -> Vec<BTreeSet<usize>> {
     let changes = |fault: &&'static Fault| match fault.effect {
         Effect::Outside(changes) => changes,
-        Effect::Inside | Effect::Slips(_) | Effect::SlipsInside => &[],
+        Effect::Inside | Effect::FuzzOnly(_) | Effect::FuzzOnlyInside => &[],
     };
     let lists: Vec<_> = faults.iter().map(changes).collect();
     let inside = || (0..faults.len()).filter(|index| lists[*index].is_empty());

@@ -97,14 +97,14 @@ fn unremoved(matrix: &Matrix) -> BTreeSet<String> {
                     Effect::Outside(changes) => {
                         changes.iter().any(|change| wanted(change.act, path) && concerns(change, &example))
                     }
-                    Effect::Inside | Effect::Slips(_) | Effect::SlipsInside => false,
+                    Effect::Inside | Effect::FuzzOnly(_) | Effect::FuzzOnlyInside => false,
                 })
             };
             if !does(|act, path| matches!(act, Act::Remove(at) | Act::Rename(at, _) if at == path)) {
                 missing.insert(format!("{} {path} is never left out", message.name));
             }
             if !facts.is_anything(path)
-                && !does(|act, path| matches!(act, Act::Retype(at) | Act::Set(at, _) if at == path))
+                && !does(|act, path| matches!(act, Act::Retype(at) | Act::Set(at, _) | Act::Fill(at, _) if at == path))
             {
                 missing.insert(format!("{} {path} is never of another type", message.name));
             }

@@ -1,19 +1,24 @@
 //! Deliberate defects: one named way each in which the hub breaks its protocol, so that a harness can show
 //! that it would notice.
 //!
-//! A fault is data wherever it can be: a list of [`Change`]s that [`crate::mangle`] applies to what leaves a
-//! correct machine. Where order, limits or state must be wrong, the machine itself asks for the fault's id
+//! All of them stand in `faults/<protocol>.yaml`; this module has the words that those files are written in, and
+//! [`mod@read`] reads them. A fault is data wherever it can be: a list of [`Change`]s that [`crate::mangle`] applies to
+//! what leaves a correct machine. Where order, limits or state must be wrong, the machine itself asks for the fault's id
 //! ([`Effect::Inside`]). Each fault names every rule that it breaks, as the defect itself or as a
 //! consequence that a client cannot help seeing.
+
+pub mod read;
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use regex::Regex;
+use serde::Deserialize;
 use serde_json::Value;
 
-use crate::slips::Slip;
+use self::read::{Str, json, pointer, text, time};
+use crate::slips::FuzzOnly;
 
 /// One deliberate defect.
 #[derive(Debug)]
@@ -26,6 +31,8 @@ pub struct Fault {
     pub text: &'static str,
     /// Every rule that the defect breaks.
     pub rules: &'static [&'static str],
+    /// Whether only some conversations show it: a second time, a particular value, a crowd.
+    pub occasional: bool,
     /// How it is done.
     pub effect: Effect,
 }
@@ -37,38 +44,17 @@ pub enum Effect {
     Inside,
     /// These changes are made to the outputs of a correct machine, each output by the first that matches.
     Outside(&'static [Change]),
-    /// A correct machine does this when it hears what no script says; see [`crate::slips`].
-    Slips(Slip),
-    /// The machine does it itself, by the fault's id, when it hears what no script says.
-    SlipsInside,
+    /// A correct machine does this when it receives what no script sends; see [`crate::slips`].
+    FuzzOnly(FuzzOnly),
+    /// The machine does it itself, by the fault's id, when it receives what no script sends.
+    FuzzOnlyInside,
 }
 
 impl Fault {
     /// Whether only made-up input brings it out: no script that keeps to the document, or breaks it in the usual ways, can.
     pub fn is_for_fuzzing(&self) -> bool {
-        matches!(self.effect, Effect::Slips(_) | Effect::SlipsInside)
+        matches!(self.effect, Effect::FuzzOnly(_) | Effect::FuzzOnlyInside)
     }
-}
-
-/// A fault done by the machine.
-pub const fn inside(
-    protocol: &'static str,
-    id: &'static str,
-    text: &'static str,
-    rules: &'static [&'static str],
-) -> Fault {
-    Fault { id, protocol, text, rules, effect: Effect::Inside }
-}
-
-/// A fault done to the outputs.
-pub const fn outside(
-    protocol: &'static str,
-    id: &'static str,
-    text: &'static str,
-    rules: &'static [&'static str],
-    changes: &'static [Change],
-) -> Fault {
-    Fault { id, protocol, text, rules, effect: Effect::Outside(changes) }
 }
 
 /// A condition on a member of a frame. Members are named by JSON Pointers.
@@ -113,9 +99,11 @@ pub enum Cause {
 }
 
 /// Whom the output is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum To {
     /// Anybody.
+    #[serde(skip)]
     Anybody,
     /// The connection whose input caused it.
     Initiator,
@@ -135,14 +123,15 @@ pub enum Nth {
 }
 
 /// What is done to a matching output.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Act {
     /// It is not sent.
     Drop,
     /// It is sent twice.
     Double,
     /// It is sent so much later; what follows it overtakes it.
-    Delay(Duration),
+    Delay(#[serde(deserialize_with = "time")] Duration),
     /// It is sent after the next text to the same connection, or a little later where none follows.
     Swap,
     /// It goes to another connection, the oldest that has been spoken to and is neither addressee nor
@@ -151,21 +140,23 @@ pub enum Act {
     /// It goes out as a binary message.
     AsBinary,
     /// This text follows it, to the same connection.
-    Also(&'static str),
+    Also(#[serde(deserialize_with = "text")] Str),
     /// This text precedes it, to the same connection.
-    Before(&'static str),
+    Before(#[serde(deserialize_with = "text")] Str),
     /// The member becomes this JSON value. `*` in the pointer is every element.
-    Set(&'static str, &'static str),
+    Set(#[serde(deserialize_with = "pointer")] Str, #[serde(deserialize_with = "json")] Str),
+    /// The member becomes a text of so many letters.
+    Fill(#[serde(deserialize_with = "pointer")] Str, usize),
     /// The member goes away.
-    Remove(&'static str),
+    Remove(#[serde(deserialize_with = "pointer")] Str),
     /// The member takes another JSON type: a string becomes an array around it, anything else its JSON text
     /// as a string.
-    Retype(&'static str),
+    Retype(#[serde(deserialize_with = "pointer")] Str),
     /// The member takes another value of its JSON type: a text gets one more letter in front, a number n becomes
     /// -n - 1, true and false change places, arrays and objects lose what is in them. Nothing else is like `null`.
-    Alter(&'static str),
+    Alter(#[serde(deserialize_with = "pointer")] Str),
     /// The member takes this name, in the same object.
-    Rename(&'static str, &'static str),
+    Rename(#[serde(deserialize_with = "pointer")] Str, #[serde(deserialize_with = "text")] Str),
     /// A close takes this code instead.
     Code(u16),
     /// The connection is closed with this code instead.
@@ -263,7 +254,7 @@ static INSIDE: LazyLock<HashSet<&str>> =
     LazyLock::new(|| crate::faults().filter(|fault| is_inside(fault)).map(|fault| fault.id).collect());
 
 fn is_inside(fault: &Fault) -> bool {
-    matches!(fault.effect, Effect::Inside | Effect::SlipsInside)
+    matches!(fault.effect, Effect::Inside | Effect::FuzzOnlyInside)
 }
 
 /// The fault that a machine was built with, as the machine sees it.
@@ -285,6 +276,9 @@ impl Broken {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -322,5 +316,33 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// The code of the machines, without that of tests.
+    fn code(folder: &Path, all: &mut String) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            if path.is_dir() {
+                code(&path, all);
+            } else if !name.contains("test") && !["every_fault", "story", "read"].contains(&&*name) {
+                let text = std::fs::read_to_string(&path).unwrap();
+                all.push_str(text.split("#[cfg(test)]\nmod tests {").next().unwrap());
+            }
+        }
+    }
+
+    /// What machines ask for is written there as a literal.
+    #[test]
+    fn machines_ask_for_the_faults_that_are_done_by_code_and_for_no_other() {
+        let mut text = String::new();
+        code(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut text);
+        let ids = Regex::new(&format!(r#""((?:{})-[a-z0-9.-]+)""#, crate::protocols().join("|"))).unwrap();
+        let asked: BTreeSet<&str> = ids.captures_iter(&text).map(|found| found.get(1).unwrap().as_str()).collect();
+        let done: BTreeSet<&str> = crate::faults().filter(|fault| is_inside(fault)).map(|fault| fault.id).collect();
+        let unknown: Vec<_> = asked.difference(&done).collect();
+        assert_eq!(unknown, [&""; 0], "machines ask for them, and faults/ has none with `by: code` of that name");
+        let unused: Vec<_> = done.difference(&asked).collect();
+        assert_eq!(unused, [&""; 0], "faults/ says `by: code`, and no machine asks for them");
     }
 }

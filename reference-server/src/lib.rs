@@ -6,8 +6,9 @@
 //! * [`mod@machine`]: what a protocol hears and says, without sockets or clocks;
 //! * `airavata`, `concierge`, `emprops`, `gator`, `qi`: one state machine per protocol;
 //! * [`websocket`]: a hub below all of them, bytes in and bytes out;
-//! * [`fault`] and [`mangle`]: deliberate defects, most of them changes to the outputs of a correct machine;
-//! * [`slips`]: those that only unheard-of input brings out;
+//! * [`fault`] and [`mangle`]: deliberate defects, read from `faults/`, most of them changes to the outputs of a correct
+//!   machine;
+//! * [`slips`]: those that only fuzzing brings out;
 //! * [`settings`]: what can be configured;
 //! * [`serve()`], [`admin`], [`tls`]: the io shell, one task per connection around one machine (`hub`);
 //! * [`relay`]: the same changes made to the frames of any hub, at places computed from facts about its messages;
@@ -54,7 +55,7 @@ pub use serve::{Error, HubConfig, Running, RunningHub, ServeConfig, serve};
 pub use settings::Settings;
 pub use tls::Tls;
 
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 use fault::{Broken, Effect};
 use settings::SettingsError;
@@ -66,31 +67,48 @@ type Build = fn(&Settings, Broken) -> Result<Box<dyn Machine>, SettingsError>;
 struct Protocol {
     name: &'static str,
     build: Build,
-    /// The defects of the document's order, those of some occasions only, those of single members.
-    faults: [&'static [Fault]; 3],
+    /// How the ids of its rules begin.
+    rules: &'static str,
+    /// Its deliberate defects: the file, and what was read from it.
+    file: &'static str,
+    faults: OnceLock<Vec<Fault>>,
 }
 
 /// All protocols: one line each.
-static PROTOCOLS: &[Protocol] = &[
-    Protocol { name: qi::PROTOCOL, build: qi::build, faults: [qi::FAULTS, qi::LAPSES, qi::MEMBERS] },
-    Protocol {
-        name: concierge::PROTOCOL,
-        build: concierge::build,
-        faults: [concierge::FAULTS, concierge::LAPSES, concierge::MEMBERS],
-    },
-    Protocol {
-        name: emprops::PROTOCOL,
-        build: emprops::build,
-        faults: [emprops::FAULTS, emprops::LAPSES, emprops::MEMBERS],
-    },
-    Protocol {
-        name: airavata::PROTOCOL,
-        build: airavata::build,
-        faults: [airavata::FAULTS, airavata::LAPSES, airavata::MEMBERS],
-    },
-    Protocol { name: gator::PROTOCOL, build: gator::build, faults: [gator::FAULTS, gator::LAPSES, gator::MEMBERS] },
-    Protocol { name: websocket::PROTOCOL, build: websocket::build, faults: [websocket::FAULTS, &[], &[]] },
+static PROTOCOLS: [Protocol; 6] = [
+    Protocol::new(qi::PROTOCOL, qi::build, "QI", include_str!("../faults/qi.yaml")),
+    Protocol::new(concierge::PROTOCOL, concierge::build, "CON", include_str!("../faults/concierge.yaml")),
+    Protocol::new(emprops::PROTOCOL, emprops::build, "EMP", include_str!("../faults/emprops.yaml")),
+    Protocol::new(airavata::PROTOCOL, airavata::build, "AIR", include_str!("../faults/airavata.yaml")),
+    Protocol::new(gator::PROTOCOL, gator::build, "GAT", include_str!("../faults/gator.yaml")),
+    Protocol::new(websocket::PROTOCOL, websocket::build, "WS", include_str!("../faults/websocket.yaml")),
 ];
+
+impl Protocol {
+    const fn new(name: &'static str, build: Build, rules: &'static str, file: &'static str) -> Protocol {
+        Protocol { name, build, rules, file, faults: OnceLock::new() }
+    }
+
+    /// Its faults, read once.
+    fn faults(&'static self) -> &'static [Fault] {
+        // The file is part of the program: a mistake in it is a mistake in the program.
+        let read = || fault::read::faults(self.name, self.rules, self.file).unwrap_or_else(|error| panic!("{error}"));
+        self.faults.get_or_init(read)
+    }
+
+    /// Its fault of that id, where one is asked for.
+    fn fault(&'static self, id: Option<&str>) -> Result<Option<&'static Fault>, MachineError> {
+        let Some(id) = id else { return Ok(None) };
+        let fault = self.faults().iter().find(|fault| fault.id == id);
+        fault.map(Some).ok_or_else(|| MachineError::UnknownFault { protocol: self.name, id: id.to_owned() })
+    }
+}
+
+/// The protocol of that name.
+fn protocol(name: &str) -> Result<&'static Protocol, MachineError> {
+    let known = PROTOCOLS.iter().find(|known| known.name == name);
+    known.ok_or_else(|| MachineError::UnknownProtocol(name.to_owned()))
+}
 
 static NAMES: LazyLock<Vec<&'static str>> = LazyLock::new(|| PROTOCOLS.iter().map(|protocol| protocol.name).collect());
 
@@ -101,10 +119,7 @@ pub fn protocols() -> &'static [&'static str] {
 
 /// All deliberate defects, protocol by protocol.
 pub fn faults() -> impl Iterator<Item = &'static Fault> {
-    PROTOCOLS.iter().flat_map(|protocol| {
-        let slips = slips::SLIPS.iter().filter(|fault| fault.protocol == protocol.name);
-        protocol.faults.into_iter().flatten().chain(slips)
-    })
+    PROTOCOLS.iter().flat_map(Protocol::faults)
 }
 
 /// Why a machine cannot be built.
@@ -138,20 +153,12 @@ fn hint(protocol: &str, id: &str) -> String {
 /// # Errors
 /// [`MachineError`]: an unknown protocol or fault, or settings that the protocol refuses.
 pub fn machine(protocol: &str, settings: &Settings, fault: Option<&str>) -> Result<Box<dyn Machine>, MachineError> {
-    let Some(known) = PROTOCOLS.iter().find(|known| known.name == protocol) else {
-        return Err(MachineError::UnknownProtocol(protocol.to_owned()));
-    };
-    let fault = match fault {
-        None => None,
-        Some(id) => Some(
-            (faults().find(|fault| fault.protocol == known.name && fault.id == id))
-                .ok_or_else(|| MachineError::UnknownFault { protocol: known.name, id: id.to_owned() })?,
-        ),
-    };
+    let known = self::protocol(protocol)?;
+    let fault = known.fault(fault)?;
     let correct = (known.build)(settings, Broken::with(fault))?;
     Ok(match fault.map(|fault| fault.effect) {
         Some(Effect::Outside(changes)) => Box::new(mangle::Mangled::new(correct, changes)),
-        Some(Effect::Slips(slip)) => Box::new(slips::Slipping::new(correct, slip)),
+        Some(Effect::FuzzOnly(fault)) => Box::new(slips::FuzzOnlyMachine::new(correct, fault)),
         _ => correct,
     })
 }

@@ -156,7 +156,7 @@ impl Mangled {
             }),
             Act::Also(text) => out.extend([output, Output::Text { conn, text: text.into() }]),
             Act::Before(text) => out.extend([Output::Text { conn, text: text.into() }, output]),
-            Act::Set(..) | Act::Remove(_) | Act::Retype(_) | Act::Alter(_) | Act::Rename(..) => {
+            Act::Set(..) | Act::Fill(..) | Act::Remove(_) | Act::Retype(_) | Act::Alter(_) | Act::Rename(..) => {
                 let edited = if let Output::Text { text, .. } = &output { edit(text, act) } else { None };
                 applied = edited.is_some();
                 out.push(edited.map_or(output, |text| Output::Text { conn, text: text.into() }));
@@ -321,6 +321,7 @@ fn has_type(value: &Value, name: &str) -> bool {
 /// The frame after an edit, or `None` where the edit finds nothing to change.
 pub(crate) fn edit(text: &str, act: Act) -> Option<String> {
     let (Act::Set(pointer, _)
+    | Act::Fill(pointer, _)
     | Act::Remove(pointer)
     | Act::Retype(pointer)
     | Act::Alter(pointer)
@@ -358,6 +359,7 @@ fn change(value: &mut Value, path: &[&str], act: Act, present: bool) -> Option<(
     let Some((name, rest)) = path.split_first() else {
         *value = match act {
             Act::Set(_, json) => serde_json::from_str(json).ok()?,
+            Act::Fill(_, length) => Value::String("A".repeat(length)),
             Act::Retype(_) if present => match value.take() {
                 Value::String(text) => Value::Array(vec![Value::String(text)]),
                 other => Value::String(other.to_string()),
@@ -381,7 +383,7 @@ fn change(value: &mut Value, path: &[&str], act: Act, present: bool) -> Option<(
             }
             _ => {
                 let present = members.contains_key(*name);
-                if !present && !matches!(act, Act::Set(..)) {
+                if !present && !matches!(act, Act::Set(..) | Act::Fill(..)) {
                     return None;
                 }
                 change(members.entry(*name).or_insert(Value::Null), rest, act, present)

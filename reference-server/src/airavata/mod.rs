@@ -12,9 +12,6 @@
 //! message type`. Pings are answered under an id of their own, and clients that answer none are kept.
 
 mod event;
-mod faults;
-mod lapses;
-mod members;
 mod message;
 #[cfg(test)]
 pub mod tests;
@@ -32,9 +29,6 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use self::event::Event;
-pub use self::faults::FAULTS;
-pub use self::lapses::LAPSES;
-pub use self::members::MEMBERS;
 use self::message::{Message, Request, Resource, Unreadable, text};
 use self::token::Bad;
 use self::topic::{Kind, Subscriptions, Topic};

@@ -7,9 +7,6 @@
 //! a group does not subscribe to it. A deleted group has no subscribers left, so its last descriptions list
 //! none. Refusals without a code of their own are `BAD`.
 
-mod faults;
-mod lapses;
-mod members;
 mod payload;
 #[cfg(test)]
 mod tests;
@@ -23,9 +20,6 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-pub use self::faults::FAULTS;
-pub use self::lapses::LAPSES;
-pub use self::members::MEMBERS;
 use self::payload::{
     ClientView, GroupView, Identify, Origin, OriginOrForged, Reply, Request, Status, Target, Unreadable,
 };

@@ -16,13 +16,10 @@
 
 mod chunks;
 mod connections;
-mod faults;
 mod fields;
 mod follow;
 mod job;
 mod jobs;
-mod lapses;
-mod members;
 mod needs;
 mod queue;
 mod refusal;
@@ -45,10 +42,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Number, Value, json};
 
 use self::chunks::Series;
-pub use self::faults::FAULTS;
 use self::job::Jobs;
-pub use self::lapses::LAPSES;
-pub use self::members::MEMBERS;
 use self::queue::{JobNo, Queue};
 use self::refusal::Refusal;
 use self::reply::Reply;

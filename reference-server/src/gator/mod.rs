@@ -21,11 +21,8 @@
 //! came from. A stop goes to every child, under an id of the hub's own, and is answered once it has been
 //! written to all of them, whatever they say. It ends the jobs there are; the hub itself goes on.
 
-mod faults;
 mod jobs;
-mod lapses;
 mod log;
-mod members;
 mod request;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -42,11 +39,8 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use serde_json::{Number, Value, json};
 
-pub use self::faults::FAULTS;
 use self::jobs::{Defect, Jobs, Start};
-pub use self::lapses::LAPSES;
 use self::log::{Entry, SEVERITIES, Store};
-pub use self::members::MEMBERS;
 use self::request::{Ask, Failure, Frame, Nothing, Request, Success, Undecodable};
 use crate::clock::Clock;
 use crate::fault::Broken;

@@ -7,6 +7,8 @@ use crate::fault::{accept, close, frame};
 #[rstest]
 #[case(Act::Set("/a", "1"), r#"{"a":1,"big":9007199254740993.5}"#)]
 #[case(Act::Set("/new", "[]"), r#"{"a":{"b":"x"},"big":9007199254740993.5,"new":[]}"#)]
+#[case(Act::Fill("/a", 3), r#"{"a":"AAA","big":9007199254740993.5}"#)]
+#[case(Act::Fill("/new", 1), r#"{"a":{"b":"x"},"big":9007199254740993.5,"new":"A"}"#)]
 #[case(Act::Set("/a/c", "null"), r#"{"a":{"b":"x","c":null},"big":9007199254740993.5}"#)]
 #[case(Act::Remove("/a"), r#"{"big":9007199254740993.5}"#)]
 #[case(Act::Remove("/a/b"), r#"{"a":{},"big":9007199254740993.5}"#)]

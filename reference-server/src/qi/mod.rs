@@ -9,9 +9,7 @@
 //! before 1.0 another minor one, is refused. `execute` outside a session is a session of one message, so the
 //! documented example succeeds as it stands; `execute_needs_session` makes the hub stricter.
 
-mod faults;
 mod lapses;
-mod members;
 #[cfg(test)]
 mod tests;
 
@@ -23,10 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-pub use self::faults::FAULTS;
-pub use self::lapses::LAPSES;
 use self::lapses::Memory;
-pub use self::members::MEMBERS;
 use crate::fault::Broken;
 use crate::json::{self, Members};
 use crate::machine::{Conn, EventError, Input, Machine, Output, Utf8Bytes};

@@ -4,7 +4,6 @@
 //! both are our own: [`Session`] takes the bytes of one connection and gives those that answer them, without sockets, so
 //! that every fault below messages can be had, over TCP or in a loop.
 
-mod faults;
 mod frame;
 mod handshake;
 mod io;
@@ -21,7 +20,6 @@ use crate::fault::Broken;
 use crate::machine::{EventError, Input, Machine, Output};
 use crate::settings::{Settings, SettingsError};
 
-pub(crate) use faults::FAULTS;
 pub(crate) use io::serve;
 pub use session::Session;
 

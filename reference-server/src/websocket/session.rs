@@ -1,8 +1,8 @@
 //! One connection as bytes in and bytes out.
 
+use super::PROTOCOL;
 use super::frame::{self, BINARY, CLOSE, CONTINUATION, Failed, Frame, MAX_MESSAGE, PING, PONG, TEXT};
 use super::handshake::{self, MAX_HEAD, Request};
-use super::{FAULTS, PROTOCOL};
 use crate::MachineError;
 use crate::fault::Broken;
 
@@ -33,14 +33,7 @@ impl Session {
     /// # Errors
     /// [`MachineError::UnknownFault`].
     pub fn new(fault: Option<&str>) -> Result<Session, MachineError> {
-        let fault = match fault {
-            None => None,
-            Some(id) => Some(
-                (FAULTS.iter().find(|fault| fault.id == id))
-                    .ok_or_else(|| MachineError::UnknownFault { protocol: PROTOCOL, id: id.to_owned() })?,
-            ),
-        };
-        let broken = Broken::with(fault);
+        let broken = Broken::with(crate::protocol(PROTOCOL)?.fault(fault)?);
         Ok(Session { broken, stage: Stage::Request, bytes: Vec::new(), message: None, last_ping: Vec::new() })
     }
 
