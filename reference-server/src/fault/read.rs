@@ -581,4 +581,33 @@ qi-four:
         assert!(error.starts_with(&format!("reference-server/faults/qi.yaml:{line}: ")), "{error}");
         assert!(error.contains(want) && error.contains("\n  help: "), "{error}");
     }
+
+    const README: &str = include_str!("../../faults/README.md");
+
+    #[test]
+    fn the_example_of_the_readme_is_right() {
+        let (_, rest) = README.split_once("```yaml\n").unwrap();
+        let (yaml, _) = rest.split_once("```").unwrap();
+        let all = faults("concierge", "CON", yaml).unwrap();
+        assert_eq!(all.iter().map(|fault| fault.id).collect::<Vec<_>>(), ["concierge-subscribed-seq-negative"]);
+    }
+
+    /// The names that an error offers are all that can be written in its place.
+    #[rstest]
+    #[case::fault("when: {}, act: drop, nothing: 1")]
+    #[case::when("when: { nothing: 1 }, act: drop")]
+    #[case::addressee("when: { to: nothing }, act: drop")]
+    #[case::act("when: {}, act: nothing")]
+    #[case::received("received: [nothing], then: hang")]
+    #[case::reaction("received: [ping], then: nothing")]
+    fn the_readme_has_every_name(#[case] entry: &str) {
+        let yaml = format!("qi-x: {{ text: X., breaks: [QI-001], {entry} }}\n");
+        let error = faults("qi", "QI", &yaml).unwrap_err().to_string();
+        let (_, names) = error.split_once("expected one of ").unwrap_or_else(|| panic!("{error}"));
+        let (names, _) = names.split_once(" at line").unwrap();
+        for name in names.split(", ").filter(|name| *name != "/member") {
+            let written = [format!("`{name}"), format!("{name}`"), format!("{{ {name}: ")];
+            assert!(written.iter().any(|text| README.contains(text)), "{name}");
+        }
+    }
 }
