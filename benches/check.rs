@@ -2,20 +2,20 @@
 #![allow(clippy::unwrap_used)]
 
 #[allow(dead_code)]
-#[path = "../tests/on_disk.rs"]
-mod on_disk;
+#[path = "../tests/support/disk.rs"]
+mod disk;
 #[allow(dead_code)]
-#[path = "../tests/virtual_wire.rs"]
-mod virtual_wire;
+#[path = "../tests/support/sim_connection/mod.rs"]
+mod sim_connection;
 
 use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use hubproof::pack::{Pack, Way};
+use hubproof::protocol::{Pack, Way};
 use hubproof::scenario::Scenarios;
-use hubproof::source::Sources;
-use virtual_wire::Protocol;
+use hubproof::syntax::source::Sources;
+use sim_connection::Protocol;
 
 /// Recognising and judging one frame, decoded already and as text.
 fn frames(c: &mut Criterion) {
@@ -46,7 +46,7 @@ fn loading(c: &mut Criterion) {
     group.sample_size(20);
     for name in ["qi", "concierge"] {
         let mut sources = Sources::default();
-        let folder = on_disk::folder(name, &mut sources);
+        let folder = disk::folder(name, &mut sources);
         group.bench_function(format!("pack {name}"), |b| {
             b.iter(|| Pack::load(black_box(&folder), &sources).0.is_some());
         });

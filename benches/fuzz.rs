@@ -15,21 +15,21 @@
 #![allow(clippy::unwrap_used)]
 
 #[allow(dead_code)]
-#[path = "../tests/on_disk.rs"]
-mod on_disk;
+#[path = "../tests/support/disk.rs"]
+mod disk;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hubproof::check::{self, EmbeddedHubs, Options, Subject};
-use hubproof::embedded::Setups;
+use hubproof::config;
 use hubproof::event::{Event, Verdict};
 use hubproof::fuzz::campaign::{self, Campaign, Stage};
 use hubproof::fuzz::case::{BATCH, Case, Cell, Oddity, Placement, ROUND};
-use hubproof::interpret::KEPT;
+use hubproof::interpreter::KEPT;
+use hubproof::reference::setup::Setups;
 use hubproof::scenario::Scenarios;
-use hubproof::source::Sources;
-use hubproof::target;
+use hubproof::syntax::source::Sources;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
@@ -86,7 +86,7 @@ const FRESH: usize = 16;
 
 fn run(protocol: &str, jobs: usize, conversations: usize, wanted: &dyn Fn(Cell) -> bool) {
     let mut sources = Sources::default();
-    let folder = on_disk::folder(protocol, &mut sources);
+    let folder = disk::folder(protocol, &mut sources);
     let campaign = Arc::new(Campaign::new(&folder, &mut sources, 1).ok().unwrap());
     let before = cpu("");
     let numbers = || campaign.plan.numbers(wanted).take(conversations);
@@ -102,7 +102,7 @@ fn run(protocol: &str, jobs: usize, conversations: usize, wanted: &dyn Fn(Cell) 
     let (hubs, setups) = ours.block_on(started).unwrap();
     let file = sources.add("reference server", setups.target_file(protocol, hubs.addresses()));
     let read = |path: &str| std::fs::read_to_string(path);
-    let target = target::parse(&mut sources, file, &[], &|name| std::env::var(name).ok(), &read).ok().unwrap();
+    let target = config::parse(&mut sources, file, &[], &|name| std::env::var(name).ok(), &read).ok().unwrap();
     let (pack, shared) = (Arc::clone(campaign.pack()), Arc::clone(&scenarios.shared));
     let hubs = Arc::new(hubs);
     let embedded = Some(Arc::clone(&hubs));

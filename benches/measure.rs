@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use hubproof::load::ledger::{Config, Entry, Ledger, Mark};
-use hubproof::load::measure::{Layout, Names, Phases, Recorder};
+use hubproof::load::metrics::{Layout, Names, Phases, Recorder};
 use hubproof::load::{Nanos, SECOND};
 
 const US: Nanos = 1_000;

@@ -4,17 +4,17 @@
 //! * `cargo run --example detection concierge` shows what survives, while scenarios are written.
 #![allow(clippy::unwrap_used)]
 
-#[path = "../tests/detection.rs"]
+#[path = "../tests/support/disk.rs"]
 #[allow(dead_code)]
-mod detection;
-#[path = "../tests/on_disk.rs"]
+mod disk;
+#[path = "../tests/support/mutation_detection.rs"]
 #[allow(dead_code)]
-mod on_disk;
-#[path = "../tests/virtual_wire.rs"]
+mod mutation_detection;
+#[path = "../tests/support/sim_connection/mod.rs"]
 #[allow(dead_code)]
-mod virtual_wire;
+mod sim_connection;
 
-use detection::{Detection, beside, measurable};
+use mutation_detection::{Detection, beside, measurable};
 
 const INTRODUCTION: &str = "\
 # What is noticed of computed changes
@@ -24,7 +24,7 @@ time, in what a correct reference server says, and every scenario is played agai
 schemas and AsyncAPI documents: every member that is required, has one value or a few, or repeats an id, is removed,
 retyped and altered in each frame of its message; and the frames of each message are dropped and doubled: all of them, only
 the first on a hub, only the second. Noticed means that a check or a schema finds something wrong, by failing where a must is
-spoiled; inconclusive is not enough. Nobody has to notice what is exempt, with its reason, in `tests/detection.toml`;
+spoiled; inconclusive is not enough. Nobody has to notice what is exempt, with its reason, in `tests/fixtures/detection.toml`;
 `cargo test` holds that no exemption is stale and that at least 95 % of the rest is noticed. `hubproof relay` does the
 same to any hub. Rendered by `cargo run --release --example detection > reports/detection.md`.
 ";

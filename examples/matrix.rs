@@ -7,19 +7,19 @@
 //! * `cargo run --example matrix concierge seq` also everything that was found of the faults whose names contain `seq`.
 #![allow(clippy::unwrap_used)]
 
-#[path = "../tests/matrix.rs"]
+#[path = "../tests/support/breakable_checks.rs"]
+mod breakable_checks;
+#[path = "../tests/support/disk.rs"]
 #[allow(dead_code)]
-mod matrix;
-#[path = "../tests/on_disk.rs"]
+mod disk;
+#[path = "../tests/support/fault_matrix.rs"]
 #[allow(dead_code)]
-mod on_disk;
-#[path = "../tests/schema_checks.rs"]
-mod schema_checks;
-#[path = "../tests/virtual_wire.rs"]
+mod fault_matrix;
+#[path = "../tests/support/sim_connection/mod.rs"]
 #[allow(dead_code)]
-mod virtual_wire;
+mod sim_connection;
 
-use matrix::Matrix;
+use fault_matrix::Matrix;
 
 const INTRODUCTION: &str = "\
 # The fault matrix

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::pack::{Basis, Level};
+use crate::protocol::{Basis, Level};
 use crate::scenario::model::RuleUse;
-use crate::source::Span;
+use crate::syntax::source::Span;
 
 /// What is said about the hub. `Result::Err` would mean that the harness failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

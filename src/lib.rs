@@ -1,52 +1,50 @@
-//! hubproof proves that a message hub speaks its protocol.
+//! hubproof tests message hubs that speak JSON over WebSocket: conformance tests, fuzzing and load tests.
 //!
-//! A protocol is data: a *pack* (AsyncAPI document, JSON Schemas, rules) and its *scenarios* (scripted conversations).
-//! `hubproof check` plays the scenarios against a hub and judges every frame; nothing in this crate knows any protocol.
+//! A protocol is data: a *pack* (an AsyncAPI document, JSON Schemas, rules) and its *scenarios* (scripted conversations).
+//! `hubproof check` plays the scenarios against a hub and checks every frame; no module of this crate knows a protocol.
 //!
-//! The modules stand below in reading order, and each uses only those above it. Everything down to [`interpret`] is
-//! pure: no sockets, no files, no clock, no printing; time is passed in, files come as a map that [`cli`] fills.
-//! [`transport`] alone opens sockets, [`hook`] alone reaches outside, only [`cli`] prints and exits.
+//! The modules, called rooms, stand below in reading order, and each uses only those above it; `tests/` holds this.
+//! Everything down to [`interpreter`] is pure: no sockets, no clock, no printing. Time is passed in, and files come as a
+//! map that [`cli`] fills. Only [`cli`] prints and exits.
 //!
 //! ```text
-//! source, diagnostic, yaml, json_schema, matcher, duration   files, places in them, and the small languages
-//! pack        messages with their schemas, rules: one protocol
-//! scenario    from YAML to programs, with everything wrong found before a socket opens
-//! event       verdicts and what a run reports
-//! report      folds a run into a report; one file per format
-//! target      what the harness must know about a hub;  secret: what nobody may see;  embedded: our own hub as a target
-//! facts       what a relay that spoils a hub's frames must know of a pack
-//! frame       what crosses a wire, as data
-//! interpret   plays a program, sans-IO: (now, input) -> outputs
-//! transport   frames as they are, over TCP and TLS;  hook: what happens outside the socket
-//! exec        the hub's own command: started, watched, ended
-//! check       which programs run, where, how many at a time
-//! baseline    failures that a hub's author knows
-//! fuzz        odd input for every moment of a conversation, and what must be true all the same
-//! bare        a plain AsyncAPI document of somebody else as a pack
-//! load        thousands of virtual clients: how much a hub carries, and what becomes of every item on the way
-//! cli         arguments, progress, exit codes
+//! syntax       source files, diagnostics, and the small languages: YAML, JSON Schema, matchers, durations
+//! websocket    RFC 6455 on bytes: frames, codec, opening handshake
+//! redact       replaces secrets in everything that is shown
+//! generate     values from JSON Schemas, made by a seeded random number generator
+//! protocol     one protocol's pack: messages with their schemas, and rules
+//! scenario     scenarios: from YAML to programs, with every mistake found before a socket opens
+//! event        verdicts, and what a run reports while it goes on
+//! report       folds the events of a run into a report; one file per format
+//! config       the target file: what the harness must know about a hub
+//! import       makes a pack of a plain AsyncAPI document
+//! interpreter  plays a program, sans-IO: (now, input) -> outputs
+//! transport    sockets: frames as they are, over TCP and TLS
+//! reference    the reference server as the hub under test
+//! hub          the hub under test: hooks, its process, and what is prepared before a run
+//! check        conformance tests: which scenarios run, where, how many at a time
+//! baseline     failures that the author of a hub knows
+//! fuzz         fuzzing: mutated input at every moment of a conversation, and the oracles that must hold all the same
+//! load         load tests: thousands of virtual clients, and a ledger of every item on its way
+//! cli          arguments, progress, exit codes
 //! ```
 //!
-//! One thing is done twice on purpose: [`interpret`] keeps what it hears and works out what it needs, frame by frame, which
-//! thousands of clients cannot afford; so the steps of a load plan, read by the reader of scenarios, are prepared for a
+//! One thing is done twice on purpose: [`interpreter`] keeps all frames and works out what it needs, frame by frame, which
+//! thousands of clients cannot afford; so the steps of a load plan, read by the reader of scenarios, are compiled for a
 //! small machine of their own, [`load::client`].
 //!
 //! What is absent: any code or schema shared with the reference server (`reference-server/`), which the harness is tested
 //! on. Both are written from the documents alone, so that one misreading must be made twice to pass.
 
-pub mod source;
+pub mod syntax;
 
-pub mod diagnostic;
+pub mod websocket;
 
-pub mod yaml;
+pub mod redact;
 
-pub mod json_schema;
+pub mod generate;
 
-pub mod matcher;
-
-pub mod duration;
-
-pub mod pack;
+pub mod protocol;
 
 pub mod scenario;
 
@@ -54,23 +52,17 @@ pub mod event;
 
 pub mod report;
 
-pub mod target;
+pub mod config;
 
-pub mod secret;
+pub mod import;
 
-pub mod embedded;
-
-pub mod facts;
-
-pub mod frame;
-
-pub mod interpret;
+pub mod interpreter;
 
 pub mod transport;
 
-pub mod hook;
+pub mod reference;
 
-pub mod exec;
+pub mod hub;
 
 pub mod check;
 
@@ -78,7 +70,6 @@ pub mod baseline;
 
 pub mod fuzz;
 
-pub mod bare;
 pub mod load;
 
 pub mod cli;

@@ -1,4 +1,4 @@
-// A second opinion on the plain documents under tests/packs: the official parser reads each by itself, and ajv (draft-07,
+// A second opinion on the plain documents under tests/fixtures/asyncapi: the official parser reads each by itself, and ajv (draft-07,
 // as AsyncAPI has it) agrees with every line of FILE, a JSON array of { pack, message, odd, payload, valid }.
 import { readFileSync, readdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -11,7 +11,7 @@ if (!file) {
   console.error('usage: node bare.mjs FILE');
   process.exit(2);
 }
-const packs = fileURLToPath(new URL('../../tests/packs/', import.meta.url));
+const packs = fileURLToPath(new URL('../../tests/fixtures/asyncapi/', import.meta.url));
 
 let bad = 0;
 const complain = (text) => {

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hubproof::load::compile::{Target, prepare};
 use hubproof::load::engine::{self, Clock, Order, Setup, Validate};
 use hubproof::load::ledger;
-use hubproof::load::measure::{Count, MessageCount};
+use hubproof::load::metrics::{Count, MessageCount};
 use hubproof::load::plan::{self, Overrides};
-use hubproof::load::program::{self, Target};
-use hubproof::pack::{Folder, Pack};
-use hubproof::source::Sources;
-use hubproof::{scenario, yaml};
+use hubproof::protocol::{Folder, Pack};
+use hubproof::scenario;
+use hubproof::syntax::source::Sources;
+use hubproof::syntax::yaml;
 
 use crate::subjects::{Task, WARM_UP};
 use crate::wire;
@@ -24,14 +25,14 @@ pub fn measure(task: &Task, validate: bool) -> u64 {
     let root = yaml::parse(&sources, folder.scenarios["load/echo.yaml"]).unwrap();
     let (read, found) = plan::read("echo", &root, &shared, &pack, &|_| Err("no files".to_owned()));
     let (plan, script) =
-        read.unwrap_or_else(|| panic!("{}", hubproof::diagnostic::render_all(&found, &sources, false)));
+        read.unwrap_or_else(|| panic!("{}", hubproof::syntax::diagnostic::render_all(&found, &sources, false)));
     let callers = vec![("caller".to_owned(), task.connections as u32)];
     let plan = plan.with(&Overrides { population: callers, ..Overrides::default() }).unwrap();
     let clock = Clock::start();
     let keys = ledger::Keys::default();
     let target = Target { settings: BTreeMap::new(), stamp: "floor".to_owned(), epoch_ms: 0, seed: 7, keys };
-    let prepared = program::prepare(&plan, &script, &target)
-        .unwrap_or_else(|found| panic!("{}", hubproof::diagnostic::render_all(&found, &sources, false)));
+    let prepared = prepare(&plan, &script, &target)
+        .unwrap_or_else(|found| panic!("{}", hubproof::syntax::diagnostic::render_all(&found, &sources, false)));
     let setup = Setup {
         plan: Arc::new(plan),
         prepared: Arc::new(prepared),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 
-use hubproof::transport::handshake;
+use hubproof::websocket::handshake;
 use rustix::time::Timespec;
 
 use crate::wire::{self, Epoll};

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use hubproof::transport::handshake;
+use hubproof::websocket::handshake;
 use tokio_tungstenite::tungstenite::{Message, protocol::WebSocketConfig};
 
 use crate::wire::{self, Epoll, MESSAGE};

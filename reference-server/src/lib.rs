@@ -5,14 +5,14 @@
 //!
 //! * [`mod@machine`]: what a protocol hears and says, without sockets or clocks;
 //! * `airavata`, `concierge`, `emprops`, `gator`, `qi`: one state machine per protocol;
-//! * [`websocket`]: a hub below all of them, bytes in and bytes out;
-//! * [`fault`] and [`mangle`]: deliberate defects, read from `faults/`, most of them changes to the outputs of a correct
+//! * [`protocols::websocket`]: a hub below all of them, bytes in and bytes out;
+//! * [`fault`] and [`fault::injector`]: deliberate defects, read from `faults/`, most of them changes to the outputs of a correct
 //!   machine;
-//! * [`slips`]: those that only fuzzing brings out;
-//! * [`settings`]: what can be configured;
-//! * [`serve()`], [`admin`], [`tls`]: the io shell, one task per connection around one machine (`hub`);
+//! * [`fault::fuzz_only`]: those that only fuzzing brings out;
+//! * [`machine::settings`]: what can be configured;
+//! * [`serve()`], [`server::admin`], [`server::tls`]: the io shell, one task per connection around one machine (`hub`);
 //! * [`relay`]: the same changes made to the frames of any hub, at places computed from facts about its messages;
-//! * [`args`]: the command line, shared by this crate's binary and whoever embeds it.
+//! * [`server::args`]: the command line, shared by this crate's binary and whoever embeds it.
 //!
 //! What is absent: anything of the judge. This crate shares no code, schema or scenario with the harness that
 //! tests it; both read the same documents.
@@ -21,44 +21,23 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-pub mod admin;
-mod airavata;
-pub mod args;
-mod clock;
-mod concierge;
-mod connection;
-mod emprops;
-#[cfg(test)]
-mod every_fault;
 pub mod fault;
-mod gator;
-mod hub;
-mod ids;
-mod json;
 pub mod machine;
-pub mod mangle;
-mod outbox;
-#[cfg(test)]
-mod play;
-mod qi;
+pub mod protocols;
 pub mod relay;
-mod serve;
-pub mod settings;
-pub mod slips;
-pub mod tls;
-pub mod websocket;
+pub mod server;
 
-pub use args::{ServeArgs, run};
 pub use fault::Fault;
 pub use machine::Machine;
-pub use serve::{Error, HubConfig, Running, RunningHub, ServeConfig, serve};
-pub use settings::Settings;
-pub use tls::Tls;
+pub use machine::settings::Settings;
+pub use server::args::{ServeArgs, run};
+pub use server::serve::{Error, HubConfig, Running, RunningHub, ServeConfig, serve};
+pub use server::tls::Tls;
 
 use std::sync::{LazyLock, OnceLock};
 
 use fault::{Broken, Effect};
-use settings::SettingsError;
+use machine::settings::SettingsError;
 
 /// Builds a protocol's machine.
 type Build = fn(&Settings, Broken) -> Result<Box<dyn Machine>, SettingsError>;
@@ -76,12 +55,32 @@ struct Protocol {
 
 /// All protocols: one line each.
 static PROTOCOLS: [Protocol; 6] = [
-    Protocol::new(qi::PROTOCOL, qi::build, "QI", include_str!("../faults/qi.yaml")),
-    Protocol::new(concierge::PROTOCOL, concierge::build, "CON", include_str!("../faults/concierge.yaml")),
-    Protocol::new(emprops::PROTOCOL, emprops::build, "EMP", include_str!("../faults/emprops.yaml")),
-    Protocol::new(airavata::PROTOCOL, airavata::build, "AIR", include_str!("../faults/airavata.yaml")),
-    Protocol::new(gator::PROTOCOL, gator::build, "GAT", include_str!("../faults/gator.yaml")),
-    Protocol::new(websocket::PROTOCOL, websocket::build, "WS", include_str!("../faults/websocket.yaml")),
+    Protocol::new(protocols::qi::PROTOCOL, protocols::qi::build, "QI", include_str!("../faults/qi.yaml")),
+    Protocol::new(
+        protocols::concierge::PROTOCOL,
+        protocols::concierge::build,
+        "CON",
+        include_str!("../faults/concierge.yaml"),
+    ),
+    Protocol::new(
+        protocols::emprops::PROTOCOL,
+        protocols::emprops::build,
+        "EMP",
+        include_str!("../faults/emprops.yaml"),
+    ),
+    Protocol::new(
+        protocols::airavata::PROTOCOL,
+        protocols::airavata::build,
+        "AIR",
+        include_str!("../faults/airavata.yaml"),
+    ),
+    Protocol::new(protocols::gator::PROTOCOL, protocols::gator::build, "GAT", include_str!("../faults/gator.yaml")),
+    Protocol::new(
+        protocols::websocket::PROTOCOL,
+        protocols::websocket::build,
+        "WS",
+        include_str!("../faults/websocket.yaml"),
+    ),
 ];
 
 impl Protocol {
@@ -92,7 +91,7 @@ impl Protocol {
     /// Its faults, read once.
     fn faults(&'static self) -> &'static [Fault] {
         // The file is part of the program: a mistake in it is a mistake in the program.
-        let read = || fault::read::faults(self.name, self.rules, self.file).unwrap_or_else(|error| panic!("{error}"));
+        let read = || fault::parse::faults(self.name, self.rules, self.file).unwrap_or_else(|error| panic!("{error}"));
         self.faults.get_or_init(read)
     }
 
@@ -157,8 +156,8 @@ pub fn machine(protocol: &str, settings: &Settings, fault: Option<&str>) -> Resu
     let fault = known.fault(fault)?;
     let correct = (known.build)(settings, Broken::with(fault))?;
     Ok(match fault.map(|fault| fault.effect) {
-        Some(Effect::Outside(changes)) => Box::new(mangle::Mangled::new(correct, changes)),
-        Some(Effect::FuzzOnly(fault)) => Box::new(slips::FuzzOnlyMachine::new(correct, fault)),
+        Some(Effect::Outside(changes)) => Box::new(fault::injector::Mangled::new(correct, changes)),
+        Some(Effect::FuzzOnly(fault)) => Box::new(fault::fuzz_only::FuzzOnlyMachine::new(correct, fault)),
         _ => correct,
     })
 }

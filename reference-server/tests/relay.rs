@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use hubproof_reference::fault::{Act, Change, Cond, frame};
-use hubproof_reference::relay::facts::DELAY;
+use hubproof_reference::relay::mutations::DELAY;
 use hubproof_reference::relay::{Hub, Relay, RelayConfig, relay};
 use rstest::rstest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

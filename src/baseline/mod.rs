@@ -6,16 +6,16 @@
 
 mod apply;
 mod names;
-mod read;
+mod parse;
 mod write;
 
 pub use apply::{apply, standing};
 pub use names::Names;
-pub use read::read;
+pub use parse::read;
 pub use write::{REASON, rewritten};
 
 use crate::report::speaks_of;
-use crate::source::Span;
+use crate::syntax::source::Span;
 
 /// The published JSON Schema of the file, for editors.
 pub const SCHEMA: &str = include_str!("../../schemas/hubproof/baseline.schema.json");

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Entry;
-use crate::diagnostic::{Diagnostic, suggest};
-use crate::pack::Pack;
+use crate::protocol::Pack;
 use crate::scenario::Program;
+use crate::syntax::diagnostic::{Diagnostic, suggest};
 
 /// All that can fail in some protocols.
 #[derive(Default)]

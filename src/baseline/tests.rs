@@ -1,11 +1,11 @@
 use rstest::rstest;
 
 use super::*;
-use crate::diagnostic::render_all;
 use crate::event::Verdict;
 use crate::report::fixture::{Run, options};
 use crate::report::{RunOptions, RunReport, Standing, exit_code};
-use crate::source::Sources;
+use crate::syntax::diagnostic::render_all;
+use crate::syntax::source::Sources;
 
 const FILE: &str = "known.toml";
 

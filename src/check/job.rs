@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, mpsc, watch};
 
-use super::process::{self, Visit};
-use super::{Options, Prepared, SetupError, Site, base36, play};
+use super::{Options, Prepared, SetupError, Site, base36, driver};
 use crate::event::{Cause, Event, ScenarioReport, Verdict};
-use crate::interpret::{Config, unmet};
+use crate::hub::supervisor::{self, Visit};
+use crate::interpreter::{Config, unmet};
+use crate::redact::Masker;
 use crate::report::scenario_verdict;
 use crate::scenario::template::Template;
 use crate::scenario::{Isolation, Program};
-use crate::secret::Masker;
 
 /// A scenario with the place where it will run.
 pub struct Job {
@@ -113,7 +113,7 @@ impl Job {
                         }
                         fall => {
                             if visit != Visit::Destructive {
-                                process::judge(&mut report, fall);
+                                supervisor::judge(&mut report, fall);
                             }
                             return Some(report);
                         }
@@ -241,7 +241,8 @@ async fn play_job(
         masker: Arc::clone(&subject.masker),
     };
     let name = site.name.clone();
-    let mut report = play::play(Arc::clone(&job.program), config, site, options.limit, events.clone(), interrupt).await;
+    let mut report =
+        driver::play(Arc::clone(&job.program), config, site, options.limit, events.clone(), interrupt).await;
     report.instance = name;
     report.repetition = job.repetition;
     mask(&mut report, &subject.masker);

@@ -1,9 +1,7 @@
 //! Checks a hub: which scenarios run, where, how many at a time. `job` is one of them with its place, `play` runs it.
 
-mod hubs;
+mod driver;
 mod job;
-mod play;
-mod process;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -13,16 +11,16 @@ use serde_json::Value;
 use tokio::sync::{Mutex, RwLock, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
-pub use hubs::{EmbeddedHubs, HubsError};
+pub use crate::hub::supervisor::{CHECK as PROCESS_CHECK, HubProcess};
+pub use crate::reference::hubs::{EmbeddedHubs, HubsError};
 pub use job::Job;
-pub use process::{CHECK as PROCESS_CHECK, HubProcess};
 
+use crate::config::{DEFAULT_CONNECTIONS, HookSpec, Target};
 use crate::event::Event;
-use crate::hook::Trust;
-use crate::pack::Pack;
+use crate::hub::hook::Trust;
+use crate::protocol::Pack;
+use crate::redact::Masker;
 use crate::scenario::{Isolation, Program, Shared};
-use crate::secret::Masker;
-use crate::target::{DEFAULT_CONNECTIONS, HookSpec, Target};
 use crate::transport::{Endpoint, Room, tls};
 
 /// The longest messages that may be on their way at the same time, over all scenarios; others wait until one is handled.
@@ -51,7 +49,7 @@ pub struct Options {
     pub limit: Duration,
     pub stated_only: bool,
     pub trace: bool,
-    /// Characters of a payload that are kept: [`crate::interpret::KEPT`], or more where what was said is compared.
+    /// Characters of a payload that are kept: [`crate::interpreter::KEPT`], or more where what was said is compared.
     pub kept: usize,
     /// Scenarios that destroy the hub may run though it cannot be restarted.
     pub destructive: bool,
@@ -245,7 +243,7 @@ pub fn prepare(subject: &Subject) -> Result<Arc<Prepared>, SetupError> {
     let trust = trust.map_err(|error| SetupError::Tls(error.to_string()))?;
     let limit = target.connections.or(subject.pack.ours.connections);
     let connections = limit.unwrap_or(DEFAULT_CONNECTIONS).max(1);
-    let room = Room::of(LONG_MESSAGES * play::LONGEST_MESSAGE);
+    let room = Room::of(LONG_MESSAGES * driver::LONGEST_MESSAGE);
     let mut sites = Vec::new();
     for (index, instance) in target.instances.iter().enumerate() {
         let endpoint: Endpoint = instance

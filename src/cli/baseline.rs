@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::Trouble;
-use super::files::{self, Protocol};
+use super::protocol_files::{self, Protocol};
 use crate::baseline::{self, Entry, Names};
 use crate::check::PROCESS_CHECK;
 use crate::report::RunReport;
-use crate::source::{FileId, Sources};
+use crate::syntax::source::{FileId, Sources};
 
 #[derive(Args)]
 pub struct BaselineArgs {
@@ -50,7 +50,7 @@ impl BaselineArgs {
         let before = self.write.as_deref().filter(|path| path.exists()).map(&mut read).transpose()?;
         if let Some(path) = &self.write {
             // Found now rather than after the run.
-            super::output::writable(path).map_err(|error| {
+            super::report_sink::writable(path).map_err(|error| {
                 Trouble::new(format!("a baseline cannot be written to {}: {error}", path.display()))
             })?;
         }
@@ -76,7 +76,7 @@ impl Baselines {
 }
 
 fn read(path: &Path, names: &Naming<'_>, sources: &mut Sources) -> Result<(FileId, Vec<Entry>), Trouble> {
-    let file = files::read(path, sources)?;
+    let file = protocol_files::read(path, sources)?;
     let entries = baseline::read(sources, file).map_err(|found| Trouble::from_diagnostics(&found, sources))?;
     let unknown = names(&entries, sources)?.unknown(&entries);
     if unknown.is_empty() { Ok((file, entries)) } else { Err(Trouble::from_diagnostics(&unknown, sources)) }
@@ -93,9 +93,9 @@ fn names(entries: &[Entry], protocols: &[Protocol], sources: &mut Sources) -> Re
     protocols.iter().for_each(&mut add);
     // A file may speak of protocols that this run leaves out.
     let loaded = |name: &str| protocols.iter().any(|protocol| protocol.pack.name == name);
-    for name in files::built_in().into_iter().filter(|name| !loaded(name)) {
+    for name in protocol_files::built_in().into_iter().filter(|name| !loaded(name)) {
         if entries.iter().any(|entry| entry.scenario().split('/').next() == Some(name)) {
-            add(&files::built_in_protocol(name, sources)?.usable(sources)?);
+            add(&protocol_files::built_in_protocol(name, sources)?.usable(sources)?);
         }
     }
     Ok(names)

@@ -8,17 +8,17 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 use tokio::sync::{mpsc, watch};
 
 use super::baseline::BaselineArgs;
-use super::files::Protocol;
 use super::hub::{self, Heard, HubArgs, Started};
 use super::progress::Progress;
-use super::{Trouble, output, print, runtime, scenario_files};
+use super::protocol_files::Protocol;
+use super::{Trouble, print, report_sink, runtime, scenario_files};
 use crate::check::{self, Options};
-use crate::diagnostic::suggest;
 use crate::event::Event;
-use crate::exec::GRACE;
+use crate::hub::process::GRACE;
 use crate::report::{self, Fold, Outline, RunOptions, RunReport};
 use crate::scenario::Program;
-use crate::source::Sources;
+use crate::syntax::diagnostic::suggest;
+use crate::syntax::source::Sources;
 
 /// Check a hub; without a URL, the reference server that is built in
 #[derive(Args)]
@@ -61,7 +61,7 @@ pub struct CheckArgs {
 
 pub fn run(arguments: CheckArgs) -> Result<u8, Trouble> {
     let mut sources = Sources::default();
-    let sinks = output::sinks(&arguments.reports)?;
+    let sinks = report_sink::sinks(&arguments.reports)?;
     let named = arguments.hub.read(&mut sources)?;
     let mut protocols = arguments.hub.protocols("check", named.target.as_ref(), arguments.list, &mut sources)?;
     let (files, mut chosen): (Vec<_>, Vec<_>) =
@@ -87,7 +87,7 @@ pub fn run(arguments: CheckArgs) -> Result<u8, Trouble> {
         limit: arguments.hub.timeout.mul_f64(arguments.hub.patience.max(1.0)),
         stated_only: arguments.hub.stated_only,
         trace: arguments.trace,
-        kept: crate::interpret::KEPT,
+        kept: crate::interpreter::KEPT,
         destructive: arguments.destructive,
         stamp: hub::stamp(),
         now_ms: hub::now_ms(),
@@ -125,7 +125,7 @@ pub fn run(arguments: CheckArgs) -> Result<u8, Trouble> {
     };
     baselines.settle(&mut report, &sources)?;
     let code = report::exit_code(&report);
-    output::write_out(&report, &sources, &sinks, arguments.verbose)?;
+    report_sink::write_out(&report, &sources, &sinks, arguments.verbose)?;
     Ok(code)
 }
 

@@ -10,9 +10,9 @@ use clap::Args;
 use super::signals::Signals;
 use super::{Trouble, exit};
 use crate::check::{HubProcess, Subject, masker};
-use crate::exec::{DEFAULT_WAIT, GRACE, Launch, LogFile, StartError};
+use crate::config::{self, Exec, Target};
+use crate::hub::process::{DEFAULT_WAIT, GRACE, Launch, LogFile, StartError};
 use crate::report::text::printable;
-use crate::target::{self, Exec, Target};
 
 /// Lines of its log that are shown when a hub does not come up.
 const SHOWN: usize = 20;
@@ -23,7 +23,7 @@ pub struct ExecArgs {
     #[arg(long = "exec", value_name = "CMD", conflicts_with = "fault")]
     command: Option<String>,
     /// How long the hub may take until it listens
-    #[arg(long = "exec-wait", value_name = "TIME", default_value = "30s", value_parser = target::parse_duration)]
+    #[arg(long = "exec-wait", value_name = "TIME", default_value = "30s", value_parser = config::parse_duration)]
     wait: Duration,
     /// Write what the hub says on stdout and stderr to this file
     #[arg(long = "exec-log", value_name = "FILE")]
@@ -63,7 +63,7 @@ impl ExecArgs {
             words.extend(["--exec".to_owned(), command.clone()]);
         }
         if self.wait != DEFAULT_WAIT {
-            words.extend(["--exec-wait".to_owned(), target::format_duration(self.wait)]);
+            words.extend(["--exec-wait".to_owned(), config::format_duration(self.wait)]);
         }
         words
     }

@@ -10,15 +10,15 @@ use tokio::task::JoinHandle;
 
 use super::Trouble;
 use super::exec::{self, ExecArgs};
-use super::files::{self, Described, PackArgs, Protocol};
+use super::protocol_files::{self, Described, PackArgs, Protocol};
 use super::signals::Signals;
 use crate::check::{self, EmbeddedHubs, HubProcess, SetupError, Subject};
-use crate::diagnostic::suggest;
+use crate::config::{self, Override, Target};
 use crate::event::{Event, ProcessReport};
 use crate::report::RunOptions;
 use crate::scenario::Program;
-use crate::source::Sources;
-use crate::target::{self, Override, Target};
+use crate::syntax::diagnostic::suggest;
+use crate::syntax::source::Sources;
 
 #[derive(Args)]
 pub struct HubArgs {
@@ -40,7 +40,7 @@ pub struct HubArgs {
     #[arg(long)]
     pub stated_only: bool,
     /// The longest a scenario may take
-    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = target::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = config::parse_duration)]
     pub timeout: Duration,
     /// Stretches every wait: 2 for a hub, or a machine, that is twice as slow
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = factor)]
@@ -108,7 +108,7 @@ impl HubArgs {
         if let (Some(url), Some(_), true) = (&self.url, &self.target, addressed) {
             texts.push(format!("url='{url}'"));
         }
-        texts.iter().map(|text| target::parse_override(text).map_err(Trouble::new)).collect()
+        texts.iter().map(|text| config::parse_override(text).map_err(Trouble::new)).collect()
     }
 
     /// The protocols of the run, loaded and without a mistake. `hubless`: no hub is asked for anything, so none must be there.
@@ -120,7 +120,7 @@ impl HubArgs {
         sources: &mut Sources,
     ) -> Result<Vec<Protocol>, Trouble> {
         if let Some(directory) = &self.own.pack {
-            let loaded = files::user_pack(directory, self.own.perspective, sources)?;
+            let loaded = protocol_files::user_pack(directory, self.own.perspective, sources)?;
             let name = loaded.folder.name.clone();
             let protocol = loaded.usable(sources)?;
             let hub_named = self.url.is_some() || target.is_some() || hubless;
@@ -142,11 +142,15 @@ impl HubArgs {
             if self.url.is_some() || target.is_some() {
                 return Err(Trouble::new(format!(
                     "which protocol does this hub speak?\n  help: --protocol {}",
-                    files::built_in().join(" | ")
+                    protocol_files::built_in().join(" | ")
                 )));
             }
             let spoken = hubproof_reference::protocols();
-            names = files::built_in().into_iter().filter(|name| spoken.contains(name)).map(str::to_owned).collect();
+            names = protocol_files::built_in()
+                .into_iter()
+                .filter(|name| spoken.contains(name))
+                .map(str::to_owned)
+                .collect();
         }
         if names.len() > 1 && (self.url.is_some() || target.is_some()) {
             return Err(Trouble::new(
@@ -154,7 +158,7 @@ impl HubArgs {
             ));
         }
         let loaded: Result<Vec<_>, _> =
-            names.iter().map(|name| files::built_in_protocol(name, sources)?.usable(sources)).collect();
+            names.iter().map(|name| protocol_files::built_in_protocol(name, sources)?.usable(sources)).collect();
         let asked = |protocol: &Protocol| self.protocol.contains(&protocol.pack.name) || named(protocol);
         loaded.map(|loaded| {
             loaded.into_iter().filter(|protocol| !protocol.setups.on_request || asked(protocol)).collect()
@@ -277,7 +281,7 @@ impl HubArgs {
         let target = match (&named.target, &self.url) {
             (Some(target), _) => target.clone(),
             (None, Some(url)) => {
-                let mut target = target::from_url(sources, url, &named.overrides, &environment, &read_secret)
+                let mut target = config::from_url(sources, url, &named.overrides, &environment, &read_secret)
                     .map_err(|found| Trouble::from_diagnostics(&found, sources))?;
                 self.exec.over(Some(&mut target))?;
                 target
@@ -306,7 +310,7 @@ async fn embedded(
         .map_err(|error| Trouble::new(error.to_string()))?;
     let text = protocol.setups.target_file(&protocol.pack.name, hubs.addresses());
     let file = sources.add("reference server", text);
-    let target = target::parse(sources, file, overrides, &environment, &read_secret)
+    let target = config::parse(sources, file, overrides, &environment, &read_secret)
         .map_err(|found| Trouble::from_diagnostics(&found, sources))?;
     Ok((target, Arc::new(hubs)))
 }
@@ -343,7 +347,7 @@ impl Started {
                 self.hubs.push(hub);
                 target
             } else {
-                target::from_url(sources, url, &arguments.overrides(false)?, &environment, &read_secret)
+                config::from_url(sources, url, &arguments.overrides(false)?, &environment, &read_secret)
                     .map_err(|found| Trouble::from_diagnostics(&found, sources))?
             };
             self.others.push(Subject {
@@ -441,8 +445,8 @@ fn read_secret(path: &str) -> std::io::Result<String> {
 }
 
 fn read_target(path: &Path, overrides: &[Override], sources: &mut Sources) -> Result<Target, Trouble> {
-    let file = files::read(path, sources)?;
-    target::parse(sources, file, overrides, &environment, &read_secret)
+    let file = protocol_files::read(path, sources)?;
+    config::parse(sources, file, overrides, &environment, &read_secret)
         .map_err(|found| Trouble::from_diagnostics(&found, sources))
 }
 

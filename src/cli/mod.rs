@@ -4,14 +4,14 @@ mod baseline;
 mod check;
 mod compare;
 mod exec;
-mod files;
 mod fuzz;
 mod hub;
 mod load;
-mod output;
 mod packs;
 mod progress;
+mod protocol_files;
 mod relay;
+mod report_sink;
 mod scenario_files;
 mod serve;
 mod signals;
@@ -22,8 +22,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::diagnostic::{Diagnostic, render_all};
-use crate::source::Sources;
+use crate::syntax::diagnostic::{Diagnostic, render_all};
+use crate::syntax::source::Sources;
 
 /// Proves that a message hub speaks its protocol, and measures what it can carry.
 #[derive(Parser)]

@@ -8,13 +8,13 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::files::{self, Described, Loaded, PackArgs, Protocol};
+use super::protocol_files::{self, Described, Loaded, PackArgs, Protocol};
 use super::{Trouble, colored, print};
-use crate::diagnostic::{has_errors, render_all, suggest};
-use crate::pack::Place;
+use crate::protocol::Place;
 use crate::report::text::count;
 use crate::scenario::Need;
-use crate::source::Sources;
+use crate::syntax::diagnostic::{has_errors, render_all, suggest};
+use crate::syntax::source::Sources;
 
 #[derive(Args)]
 pub struct PacksArgs {
@@ -85,18 +85,18 @@ pub fn run(arguments: PacksArgs) -> Result<u8, Trouble> {
 /// A built-in protocol, or what lies at a path.
 fn named(name: &str, described: Described, sources: &mut Sources) -> Result<Loaded, Trouble> {
     let path = std::path::Path::new(name);
-    if files::built_in().contains(&name) || !path.exists() && !name.contains(['/', '.']) {
-        return files::built_in_protocol(name, sources);
+    if protocol_files::built_in().contains(&name) || !path.exists() && !name.contains(['/', '.']) {
+        return protocol_files::built_in_protocol(name, sources);
     }
-    files::user_pack(path, described, sources)
+    protocol_files::user_pack(path, described, sources)
 }
 
 fn list(format: Format) -> Result<u8, Trouble> {
     let mut out = String::new();
     let mut all = Vec::new();
-    for name in files::built_in() {
+    for name in protocol_files::built_in() {
         let mut sources = Sources::default();
-        let protocol = files::built_in_protocol(name, &mut sources)?.usable(&sources)?;
+        let protocol = protocol_files::built_in_protocol(name, &mut sources)?.usable(&sources)?;
         let (pack, scenarios) = (&protocol.pack, protocol.scenarios.programs.len());
         let _ = writeln!(
             out,
@@ -210,12 +210,12 @@ fn lint(directory: &std::path::Path, described: Described) -> Result<u8, Trouble
     let mut sources = Sources::default();
     let loaded = match directory.to_str() {
         Some(name) if !directory.is_dir() => named(name, described, &mut sources)?,
-        _ => files::user_pack(directory, described, &mut sources)?,
+        _ => protocol_files::user_pack(directory, described, &mut sources)?,
     };
     if !loaded.diagnostics.is_empty() {
         print(&format!("{}\n", render_all(&loaded.diagnostics, &sources, colored())));
     }
-    let errors = loaded.diagnostics.iter().filter(|d| d.severity == crate::diagnostic::Severity::Error).count();
+    let errors = loaded.diagnostics.iter().filter(|d| d.severity == crate::syntax::diagnostic::Severity::Error).count();
     let warnings = loaded.diagnostics.len() - errors;
     let messages = loaded.pack.as_ref().map_or(0, |pack| pack.messages.len());
     let scenarios = loaded.scenarios.as_ref().map_or(0, |scenarios| scenarios.programs.len());
@@ -244,12 +244,12 @@ fn validate(name: &str, message: &str, file: &std::path::Path, described: Descri
     let text = if file.as_os_str() == "-" {
         let mut text = String::new();
         std::io::stdin()
-            .take(crate::source::MAX_FILE as u64)
+            .take(crate::syntax::source::MAX_FILE as u64)
             .read_to_string(&mut text)
             .map_err(|error| Trouble::new(format!("failed to read stdin: {error}")))?;
         text
     } else {
-        let id = files::read(file, &mut sources)?;
+        let id = protocol_files::read(file, &mut sources)?;
         sources.file(id).text.clone()
     };
     let payload: Value =

@@ -4,17 +4,17 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use hubproof_reference::args::{ListFormat, address};
-use hubproof_reference::relay::facts::{Computed, Kind, changes};
+use hubproof_reference::relay::mutations::{Computed, Kind, changes};
 use hubproof_reference::relay::{Hub, RelayConfig, relay};
+use hubproof_reference::server::args::{ListFormat, address};
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::json;
 
 use super::signals::Signals;
-use super::{Trouble, files, print, runtime};
-use crate::diagnostic::suggest;
-use crate::facts;
-use crate::source::Sources;
+use super::{Trouble, print, protocol_files, runtime};
+use crate::reference::relay_facts;
+use crate::syntax::diagnostic::suggest;
+use crate::syntax::source::Sources;
 use crate::transport::tls::client_config;
 
 /// Stand between clients and a hub, and change one thing in what it says
@@ -34,7 +34,7 @@ pub struct RelayArgs {
     #[arg(long, value_name = "NAME", required_unless_present = "pack", conflicts_with = "pack")]
     protocol: Option<String>,
     #[command(flatten)]
-    pack: files::PackArgs,
+    pack: protocol_files::PackArgs,
     /// Choose by this number: the same number, the same change
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -102,10 +102,10 @@ pub fn run(arguments: RelayArgs) -> Result<u8, Trouble> {
 fn computed(arguments: &RelayArgs) -> Result<Vec<Computed>, Trouble> {
     let mut sources = Sources::default();
     let loaded = match (&arguments.pack.pack, &arguments.protocol) {
-        (Some(path), _) => files::user_pack(path, arguments.pack.perspective, &mut sources)?,
-        (None, name) => files::built_in_protocol(name.as_deref().unwrap_or_default(), &mut sources)?,
+        (Some(path), _) => protocol_files::user_pack(path, arguments.pack.perspective, &mut sources)?,
+        (None, name) => protocol_files::built_in_protocol(name.as_deref().unwrap_or_default(), &mut sources)?,
     };
-    let known = facts::of(&loaded.usable(&sources)?.pack);
+    let known = relay_facts::of(&loaded.usable(&sources)?.pack);
     if !known.strange.is_empty() {
         let strange = known.strange.join(", ");
         eprintln!(

@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Trouble;
-use super::files::{self, Protocol};
+use super::protocol_files::{self, Protocol};
 use crate::fuzz::oracle;
-use crate::pack::Pack;
-use crate::scenario::{self, Scenarios, read};
-use crate::source::{FileId, Sources};
-use crate::yaml;
+use crate::protocol::Pack;
+use crate::scenario::{self, Scenarios, parse};
+use crate::syntax::source::{FileId, Sources};
+use crate::syntax::yaml;
 
 /// Whether what was given names a file: no scenario's name ends so.
 pub fn is_file(text: &str) -> bool {
@@ -25,10 +25,11 @@ pub fn is_file(text: &str) -> bool {
 pub fn add(protocols: &mut [Protocol], paths: &[&String], sources: &mut Sources) -> Result<Vec<String>, Trouble> {
     let Some(first) = paths.first() else { return Ok(Vec::new()) };
     let [protocol] = protocols else {
-        let help = format!("--protocol {}", files::built_in().join(" | "));
+        let help = format!("--protocol {}", protocol_files::built_in().join(" | "));
         return Err(Trouble::new(format!("of which protocol is {first}?\n  help: {help}")));
     };
-    let read: Result<Vec<FileId>, Trouble> = paths.iter().map(|path| files::read(Path::new(path), sources)).collect();
+    let read: Result<Vec<FileId>, Trouble> =
+        paths.iter().map(|path| protocol_files::read(Path::new(path), sources)).collect();
     let read = read?;
     let (Some(mut pack), _) = Pack::load(&protocol.folder, sources) else { return Ok(Vec::new()) };
     let mut oracles = oracle::rules(sources);
@@ -43,7 +44,7 @@ pub fn add(protocols: &mut [Protocol], paths: &[&String], sources: &mut Sources)
         let stem = Path::new(path).file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
         let id = format!("{}/{stem}", pack.name);
         let root = yaml::parse(sources, file).map_err(|found| Trouble::from_diagnostics(&[found], sources))?;
-        let (program, found) = read::read(&id, &root, &shared, &pack);
+        let (program, found) = parse::read(&id, &root, &shared, &pack);
         let program = program.ok_or_else(|| Trouble::from_diagnostics(&found, sources))?;
         scenarios.programs.retain(|known| known.id != id);
         scenarios.programs.push(Arc::new(program));

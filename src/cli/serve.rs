@@ -7,12 +7,11 @@ use std::path::PathBuf;
 use clap::Args;
 use hubproof_reference as reference;
 
-use super::files;
 use super::signals::Signals;
-use super::{Trouble, print, runtime};
-use crate::diagnostic::suggest;
-use crate::embedded::Addresses;
-use crate::source::Sources;
+use super::{Trouble, print, protocol_files, runtime};
+use crate::reference::setup::Addresses;
+use crate::syntax::diagnostic::suggest;
+use crate::syntax::source::Sources;
 
 /// Run the reference server
 #[derive(Args)]
@@ -66,12 +65,12 @@ async fn with_target_file(server: reference::ServeArgs, path: PathBuf) -> Result
     };
     let name = name.clone();
     let mut sources = Sources::default();
-    let protocol = files::built_in_protocol(&name, &mut sources)?.usable(&sources)?;
+    let protocol = protocol_files::built_in_protocol(&name, &mut sources)?.usable(&sources)?;
     let ca = server.tls_self_signed.clone().flatten();
     let secure = server.tls_self_signed.is_some() || server.tls_cert.is_some();
     let admin = server.admin;
     let first = server.listen;
-    let mut config = reference::args::config(server).map_err(|error| Trouble::new(error.to_string()))?;
+    let mut config = reference::server::args::config(server).map_err(|error| Trouble::new(error.to_string()))?;
     let model = config.hubs.remove(0);
     config.admin = Some(admin.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))));
     for (index, setup) in protocol.setups.instances.iter().enumerate() {

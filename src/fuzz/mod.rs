@@ -29,36 +29,14 @@
 //! against                         plays cases on two hubs at once
 //! ```
 
-pub mod adaptive;
-pub mod against;
-pub mod answers;
 pub mod campaign;
 pub mod case;
-pub mod cause;
-pub mod control;
-pub mod differ;
-pub mod draft;
-pub mod framing;
-pub mod gone;
-pub mod ground;
-pub mod lanes;
-pub mod malformed;
-pub mod material;
-pub mod mutation;
+pub mod corpus;
+pub mod differential;
+pub mod feedback;
+pub mod mutate;
 pub mod oracle;
-pub mod outcome;
-pub mod pace;
-pub mod payload;
-pub mod plan;
-pub mod replay;
-pub mod saved;
-pub mod scene;
-pub mod seed;
-pub mod shape;
+pub mod regression;
+pub mod scheduler;
 pub mod shrink;
-pub mod smaller;
-pub mod text;
-pub mod transcript;
-pub mod twins;
-pub mod value;
-pub mod walk;
+pub mod stateful;

@@ -23,25 +23,18 @@
 //!
 //! Times are [`Nanos`] since the origin of the run and are passed in; everything but the engine is pure.
 
+pub mod buffer_pool;
 pub mod client;
 pub mod compare;
+pub mod compile;
 pub mod engine;
+pub mod format;
 pub mod ledger;
-pub mod lint;
-pub mod measure;
-pub mod metric;
+pub mod max_rate;
+pub mod metrics;
 pub mod plan;
-pub mod port;
-pub mod program;
-pub mod recognise;
 pub mod report;
-pub mod reused;
-pub mod scan;
-pub mod schedule;
-pub mod search;
-pub mod template;
-pub mod threshold;
-pub mod verdict;
+pub mod validity;
 
 /// Nanoseconds since the origin of the run.
 pub type Nanos = u64;

@@ -7,9 +7,9 @@ use super::{Fold, Outline, RunOptions, RunReport};
 use crate::event::{
     Cause, CheckReport, Crash, Detail, Direction, Excerpt, FrameReport, Margin, ProcessReport, ScenarioReport, Verdict,
 };
-use crate::pack::{Folder, Pack};
+use crate::protocol::{Folder, Pack};
 use crate::scenario::{Program, Scenarios};
-use crate::source::{FileId, Sources, Span};
+use crate::syntax::source::{FileId, Sources, Span};
 
 const ASYNCAPI: &str = r#"asyncapi: 3.1.0
 info: { title: Greetings, version: 1.2.0 }
@@ -141,13 +141,17 @@ impl Run {
             folder.scenarios.insert(path.to_owned(), file);
         }
         let (pack, diagnostics) = Pack::load(&folder, &sources);
-        assert!(diagnostics.is_empty(), "{}", crate::diagnostic::render_all(&diagnostics, &sources, false));
+        assert!(diagnostics.is_empty(), "{}", crate::syntax::diagnostic::render_all(&diagnostics, &sources, false));
         let mut pack = pack.unwrap();
         // Stays the same while the fixture changes, so that snapshots do.
         pack.hash = "0123456789ab".to_owned();
         let pack = Arc::new(pack);
         let mut read = Scenarios::load(&folder, &sources, &pack);
-        assert!(read.diagnostics.is_empty(), "{}", crate::diagnostic::render_all(&read.diagnostics, &sources, false));
+        assert!(
+            read.diagnostics.is_empty(),
+            "{}",
+            crate::syntax::diagnostic::render_all(&read.diagnostics, &sources, false)
+        );
         read.programs.sort_by_key(|program| ALL.iter().position(|id| *id == program.id));
         let shared = folder.scenarios["shared.yaml"];
         Self {

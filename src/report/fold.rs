@@ -11,10 +11,10 @@ use super::{
     SharedCause, scenario_verdict, worst,
 };
 use crate::event::{CheckReport, Direction, FrameReport, ProcessReport, ScenarioReport, Verdict};
-use crate::pack::{Pack, Rule, Way};
+use crate::protocol::{Pack, Rule, Way};
 use crate::scenario::Program;
 use crate::scenario::model::{Always, CheckId, RuleUse};
-use crate::source::Span;
+use crate::syntax::source::Span;
 
 /// Repetitions of one scenario whose history is kept beyond the first, because something is wrong in them.
 const KEPT_HISTORIES: usize = 4;

@@ -7,7 +7,7 @@ use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, Te
 use super::text::{count, printable, time, timestamp};
 use super::{CheckResult, ProtocolReport, RunReport, ScenarioResult, reproduce};
 use crate::event::{CheckReport, Excerpt, Verdict};
-use crate::source::Sources;
+use crate::syntax::source::Sources;
 
 /// XML 1.0 in UTF-8, whatever the hub has said. `sources` are those the spans of the report point into.
 pub fn render(report: &RunReport, sources: &Sources) -> String {

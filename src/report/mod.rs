@@ -21,8 +21,8 @@ pub use fold::{Fold, Outline, Planned};
 pub use fuzzed::Fuzzed;
 
 use crate::event::{CheckReport, Detail, Margin, ProcessReport, ScenarioReport, Verdict};
-use crate::pack::{Basis, Level, Place};
-use crate::source::Span;
+use crate::protocol::{Basis, Level, Place};
+use crate::syntax::source::Span;
 
 /// How the run was asked for, as far as a report shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

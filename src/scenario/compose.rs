@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::matcher::unescape;
+use crate::syntax::matcher::unescape;
 
 /// Applies overrides: objects under a name merge, everything else replaces; `/pointer` replaces whatever is there.
 pub fn merge(target: &mut Value, overrides: &Value) {

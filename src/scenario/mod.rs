@@ -1,22 +1,23 @@
 //! The scenario language: read, checked and compiled before any socket opens. scenarios/README.md is its reference.
 
 pub mod compose;
+mod expression;
 pub mod functions;
-mod lexis;
 pub mod model;
-pub mod read;
+pub mod parse;
 pub mod template;
 pub mod value;
+pub mod writer;
 
 use std::sync::Arc;
 
-use crate::diagnostic::{Diagnostic, distinct};
-use crate::pack::{Folder, Pack};
-use crate::source::Sources;
-use crate::yaml;
+use crate::protocol::{Folder, Pack};
+use crate::syntax::diagnostic::{Diagnostic, distinct};
+use crate::syntax::source::Sources;
+use crate::syntax::yaml;
 
 pub use model::{Isolation, Need, Program, Shared};
-pub use read::SharedFile;
+pub use parse::SharedFile;
 
 /// All scenarios of a folder, in the order of their names, with everything that is wrong with any of them.
 pub struct Scenarios {
@@ -38,7 +39,7 @@ impl Scenarios {
             match yaml::parse(sources, *file) {
                 Err(diagnostic) => diagnostics.push(diagnostic),
                 Ok(root) => {
-                    let (program, found) = read::read(&format!("{}/{name}", folder.name), &root, &shared, pack);
+                    let (program, found) = parse::read(&format!("{}/{name}", folder.name), &root, &shared, pack);
                     diagnostics.extend(found);
                     programs.extend(program.map(Arc::new));
                 }
@@ -65,5 +66,5 @@ pub fn shared(folder: &Folder, sources: &Sources, pack: &Pack, diagnostics: &mut
 fn empty() -> yaml::Node {
     let mut sources = Sources::default();
     let file = sources.add("shared.yaml", "");
-    yaml::Node { span: crate::source::Span::new(file, 0..0), kind: yaml::Kind::Null }
+    yaml::Node { span: crate::syntax::source::Span::new(file, 0..0), kind: yaml::Kind::Null }
 }

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::template::{Expr, Template};
-pub use crate::duration::parse_duration as duration;
-use crate::matcher::Matcher;
-use crate::pack::{Basis, Level, Pack};
-use crate::source::Span;
+use crate::protocol::{Basis, Level, Pack};
+pub use crate::syntax::duration::parse_duration as duration;
+use crate::syntax::matcher::Matcher;
+use crate::syntax::source::Span;
 
 pub type BlockId = usize;
 pub type ActorId = usize;

@@ -7,12 +7,12 @@ use minijinja::value::Value as Engine;
 use minijinja::{Environment, Expression};
 use serde_json::Value;
 
+use super::expression;
 use super::functions::{self, WORLD, World};
-use super::lexis;
 use super::value::{Bound, EvalError, Wire, from_engine};
-use crate::diagnostic::{Diagnostic, suggest};
-use crate::source::Span;
-use crate::yaml::{Kind, Node, Text};
+use crate::syntax::diagnostic::{Diagnostic, suggest};
+use crate::syntax::source::Span;
+use crate::syntax::yaml::{Kind, Node, Text};
 
 static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(functions::environment);
 
@@ -223,7 +223,7 @@ impl Expr {
             Diagnostic::error(place, format!("`${{{source}}}` is not an expression: {detail}"))
                 .help("expressions are minijinja's; scenarios/README.md lists names and functions")
         })?;
-        if let Some((range, what, known)) = lexis::unknown_word(&source, &ENVIRONMENT) {
+        if let Some((range, what, known)) = expression::unknown_word(&source, &ENVIRONMENT) {
             let name = &source[range.clone()];
             return Err(Diagnostic::error(place(range.clone()), format!("there is no {what} `{name}`")).help(suggest(
                 name,
@@ -232,7 +232,7 @@ impl Expr {
             )));
         }
         let shown =
-            lexis::without_slices(&source).and_then(|look_up| ENVIRONMENT.compile_expression_owned(look_up).ok());
+            expression::without_slices(&source).and_then(|look_up| ENVIRONMENT.compile_expression_owned(look_up).ok());
         let mut uses: Vec<String> =
             shown.as_ref().unwrap_or(&expression).undeclared_variables(true).into_iter().collect();
         uses.sort();
@@ -251,7 +251,7 @@ impl Expr {
     /// Where one piece of a dotted name that it uses stands: of `anna.helo.uuid`, piece 1 is `helo`.
     pub fn place(&self, dotted: &str, piece: usize) -> Span {
         let wanted: Vec<&str> = dotted.split('.').take(piece + 1).collect();
-        let Some(found) = lexis::word(&self.source, &wanted.join(".")).filter(|_| self.is_at_span()) else {
+        let Some(found) = expression::word(&self.source, &wanted.join(".")).filter(|_| self.is_at_span()) else {
             return self.span;
         };
         let last = wanted.last().map_or(0, |name| name.len());
@@ -270,7 +270,7 @@ impl Expr {
     pub fn pointer(&self) -> Option<(&str, String)> {
         let Form::Path(root, segments) = &self.form else { return None };
         let pieces = segments.iter().map(|segment| match segment {
-            Segment::Member(name) => format!("/{}", crate::matcher::escape(name)),
+            Segment::Member(name) => format!("/{}", crate::syntax::matcher::escape(name)),
             Segment::Index(index) => format!("/{index}"),
         });
         Some((root, pieces.collect()))
@@ -475,9 +475,9 @@ mod tests {
     }
 
     fn eval(source: &str) -> Result<Value, String> {
-        let mut sources = crate::source::Sources::default();
+        let mut sources = crate::syntax::source::Sources::default();
         let file = sources.add("t.yaml", source);
-        let node = crate::yaml::parse(&sources, file).map_err(|d| d.message)?;
+        let node = crate::syntax::yaml::parse(&sources, file).map_err(|d| d.message)?;
         let mut diagnostics = Vec::new();
         let template = Template::read(&node, &mut diagnostics);
         if let Some(diagnostic) = diagnostics.first() {

@@ -12,10 +12,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, sleep_until, timeout};
 
-use super::codec::{Decoder, encode};
 use super::socket::{Opened, READ_CHUNK, Socket, Upgraded, is_hang_up, seconds};
 use super::{ConnId, Direction, Held, Incoming, Limits, Outgoing, Role, Room, Trace};
-use crate::frame::{Frame, Opcode, Received};
+use crate::websocket::codec::{Decoder, encode};
+use crate::websocket::frame::{Frame, Opcode, Received};
 
 /// How long the last bytes may take to reach the kernel when a connection ends from our side.
 const FLUSH: Duration = Duration::from_millis(100);

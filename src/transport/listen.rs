@@ -61,7 +61,7 @@ impl Listener {
     /// Waits for the next TCP connection. Its upgrade goes on in the connection's own task and is reported on `events`:
     /// `Upgraded` with the request's headers, `:path` first, or a `Violation` and the `End`.
     ///
-    /// Frames sent on it should be [`unmasked`](crate::frame::Frame::unmasked). Cancel-safe.
+    /// Frames sent on it should be [`unmasked`](crate::websocket::frame::Frame::unmasked). Cancel-safe.
     ///
     /// # Errors
     /// Those of the operating system.

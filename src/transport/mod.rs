@@ -1,15 +1,13 @@
 //! The only client network code: connections to a hub, and listening actors, as streams of [`Received`].
 //!
-//! [`codec`], [`handshake`] and [`endpoint`] are pure. Around them stands a thin shell on tokio: one task per connection, which
+//! [`crate::websocket::codec`], [`crate::websocket::handshake`] and [`endpoint`] are pure. Around them stands a thin shell on tokio: one task per connection, which
 //! reads all the time unless told otherwise, and writes from a bounded outbox, so that neither direction waits for the other.
 //! A hub may be hostile: every announced length, every head, every wait and every queue has a bound.
 
-pub mod codec;
 mod connection;
 pub mod endpoint;
-pub mod handshake;
 mod listen;
-mod room;
+mod memory_budget;
 mod socket;
 #[cfg(test)]
 mod tests;
@@ -22,13 +20,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use crate::frame::FrameInfo;
-pub use crate::frame::{ConnId, Outgoing, Received};
-pub use codec::{Limits, Role};
+pub use crate::websocket::codec::{Limits, Role};
+use crate::websocket::frame::FrameInfo;
+pub use crate::websocket::frame::{ConnId, Outgoing, Received};
 pub use connection::{Connection, Gone};
 pub use endpoint::{Endpoint, EndpointError};
 pub use listen::{ListenRequest, Listener, listen};
-pub use room::{Held, Room};
+pub use memory_budget::{Held, Room};
 
 /// What one connection has to say. `at` is when the bytes that tell it were read.
 #[derive(Debug)]

@@ -10,7 +10,8 @@ use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
-use super::{ConnectRequest, Received, handshake, tls};
+use super::{ConnectRequest, Received, tls};
+use crate::websocket::handshake;
 
 /// How long we wait for the rest of a refusal's body: it is an explanation, not a proof.
 const BODY_WAIT: Duration = Duration::from_secs(1);

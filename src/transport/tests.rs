@@ -10,9 +10,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::codec::{Decoder, encode};
 use super::*;
-use crate::frame::{Frame, Message, Opcode};
+use crate::websocket::codec::{Decoder, encode};
+use crate::websocket::frame::{Frame, Message, Opcode};
 
 /// No test may hang; none comes near it either.
 const GUARD: Duration = Duration::from_secs(20);
@@ -31,11 +31,11 @@ where
     (ConnectRequest::new(endpoint), hub)
 }
 
-async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> handshake::RequestHead {
+async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> crate::websocket::handshake::RequestHead {
     let mut bytes = Vec::new();
     loop {
         bytes.push(stream.read_u8().await.unwrap());
-        if let Some(head) = handshake::request_head(&bytes).unwrap() {
+        if let Some(head) = crate::websocket::handshake::request_head(&bytes).unwrap() {
             return head;
         }
     }
@@ -45,14 +45,14 @@ async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> handshake::Reque
 struct Peer<S> {
     stream: S,
     decoder: Decoder,
-    head: handshake::RequestHead,
+    head: crate::websocket::handshake::RequestHead,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
     async fn upgrade(mut stream: S, spoken: &[&str], along: &[Frame]) -> Self {
         let head = read_request(&mut stream).await;
         let spoken: Vec<_> = spoken.iter().map(|&name| name.to_owned()).collect();
-        let (mut answer, _) = handshake::respond(head.clone(), &spoken);
+        let (mut answer, _) = crate::websocket::handshake::respond(head.clone(), &spoken);
         along.iter().for_each(|frame| encode(frame, [0; 4], &mut answer));
         stream.write_all(&answer).await.unwrap();
         Self { stream, decoder: Decoder::new(Role::Server, Limits::default()), head }
@@ -215,7 +215,10 @@ async fn an_endless_refusal_is_cut() {
     })
     .await;
     let events = Client::open(request).rest().await;
-    assert!(matches!(&events[..], [Received::Refused { body, .. }] if body.len() == handshake::BODY), "{events:?}");
+    assert!(
+        matches!(&events[..], [Received::Refused { body, .. }] if body.len() == crate::websocket::handshake::BODY),
+        "{events:?}"
+    );
     joined(hub).await;
 }
 

@@ -28,8 +28,8 @@ use regex::Regex;
 use rstest::rstest;
 use serde_json::Value;
 
-use crate::cli_process::{Serving, hubproof};
-use crate::on_disk;
+use crate::support::disk;
+use crate::support::process::{Serving, hubproof};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_hubproof");
 const ELISION: &str = "...";
@@ -156,7 +156,7 @@ impl Page {
                 assert!(done.status.success(), "$ {}\n{}", command.line, String::from_utf8_lossy(&done.stderr));
             }
             None if words[0].contains('/') => {
-                let script = on_disk::root().join(&words[0]);
+                let script = disk::root().join(&words[0]);
                 assert!(script.is_file(), "$ {}: there is no {}", command.line, script.display());
             }
             None => assert!(matches!(words[0].as_str(), "cargo" | "git" | "export"), "$ {}", command.line),
@@ -440,7 +440,7 @@ fn a_rewritten_block_keeps_its_elisions(
 
 #[test]
 fn the_page_about_fuzzing_names_every_mutation_and_moment() {
-    let page = fs::read_to_string(on_disk::root().join("docs/src/fuzzing.md")).unwrap();
+    let page = fs::read_to_string(disk::root().join("docs/src/fuzzing.md")).unwrap();
     let mut missing = BTreeSet::new();
     let mut known = BTreeSet::new();
     for protocol in ["qi", "emprops"] {
@@ -462,7 +462,7 @@ fn the_page_about_fuzzing_names_every_mutation_and_moment() {
 
 #[test]
 fn the_table_of_protocols_has_their_numbers() {
-    let page = fs::read_to_string(on_disk::root().join("docs/src/evidence.md")).unwrap();
+    let page = fs::read_to_string(disk::root().join("docs/src/evidence.md")).unwrap();
     let packs: Value = serde_json::from_str(&hubproof(["packs", "list", "--format", "json"]).ends_with(0).out).unwrap();
     for pack in packs.as_array().unwrap() {
         let name = pack["name"].as_str().unwrap();

@@ -1,13 +1,13 @@
 //! Between clients and any hub: a relay that changes one thing in what the hub says, and passes everything else on.
 //!
 //! It passes bytes, not messages: what it does not change arrives as it was sent, upgrade, fragments, pings, close codes
-//! and all. [`facts`] says what can be changed, [`head`] and [`texts`] find their way in the bytes, [`pass`] sees one
+//! and all. [`mutations`] says what can be changed, [`upgrade`] and [`frames`] find their way in the bytes, [`connection`] sees one
 //! connection through.
 
-pub mod facts;
-mod head;
-mod pass;
-mod texts;
+mod connection;
+mod frames;
+pub mod mutations;
+mod upgrade;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,8 +21,8 @@ use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::http::Uri;
 
 use crate::fault::Change;
-use crate::mangle::Choice;
-use crate::serve::{Error, MAX_CONNECTIONS, listen};
+use crate::fault::injector::Choice;
+use crate::server::serve::{Error, MAX_CONNECTIONS, listen};
 
 /// How long to wait when the system has no descriptor left for a new connection.
 const EXHAUSTED: Duration = Duration::from_millis(50);
@@ -139,7 +139,7 @@ async fn accept(listener: TcpListener, hub: Arc<Hub>, spoiler: Arc<Spoiler>, mut
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok(_) if connections.len() >= MAX_CONNECTIONS => {}
-                Ok((stream, peer)) => drop(connections.spawn(pass::pass(stream, peer, hub.clone(), spoiler.clone()))),
+                Ok((stream, peer)) => drop(connections.spawn(connection::pass(stream, peer, hub.clone(), spoiler.clone()))),
                 Err(_) => tokio::time::sleep(EXHAUSTED).await,
             },
         }

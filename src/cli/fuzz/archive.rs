@@ -9,15 +9,15 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::ground::Ground;
-use crate::cli::{Trouble, exit, files, print};
+use super::session::Ground;
+use crate::cli::{Trouble, exit, print, protocol_files};
+use crate::config;
 use crate::event::ScenarioReport;
-use crate::fuzz::campaign::{Campaign, Stage};
-use crate::fuzz::replay::{self, Replayed};
-use crate::fuzz::smaller;
+use crate::fuzz::campaign::{Campaign, Stage, shrink_findings};
+use crate::fuzz::regression::replay::{self, Replayed};
 use crate::report::text::count;
-use crate::source::Sources;
-use crate::{target, yaml};
+use crate::syntax::source::Sources;
+use crate::syntax::yaml;
 
 #[derive(Args)]
 pub struct ArchiveArgs {
@@ -31,7 +31,7 @@ pub struct ArchiveArgs {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     plays: u32,
     /// How long new findings are made smaller, all together, before they are saved; 0s: not at all
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = target::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = config::parse_duration)]
     shrink_time: Duration,
 }
 
@@ -98,7 +98,7 @@ fn within(folder: &Path) -> Result<Vec<PathBuf>, Trouble> {
 
 fn read(path: &Path, campaigns: &[Arc<Campaign>], sources: &mut Sources) -> Result<Saved, Trouble> {
     let shown = path.display().to_string();
-    let file = files::read(path, sources)?;
+    let file = protocol_files::read(path, sources)?;
     let stem = stem(path);
     let named = |campaign: &&Arc<Campaign>| stem.starts_with(&format!("{}-", campaign.pack().name));
     // Whoever names one protocol means it.
@@ -187,7 +187,7 @@ async fn played(
     stage: &Stage,
     numbers: &AtomicU64,
 ) -> Vec<ScenarioReport> {
-    let scenario = if stage.hub.is_ours() { smaller::alone(scenario) } else { scenario.clone() };
+    let scenario = if stage.hub.is_ours() { shrink_findings::alone(scenario) } else { scenario.clone() };
     let mut reports = Vec::new();
     for _ in 0..plays {
         let number = numbers.fetch_add(1, Ordering::Relaxed);

@@ -8,10 +8,10 @@ use serde_json::json;
 
 use super::{CASES, FuzzArgs};
 use crate::cli::{Trouble, print};
-use crate::diagnostic::suggest;
-use crate::fuzz::adaptive::Adaptive;
 use crate::fuzz::campaign::Campaign;
 use crate::fuzz::case::Cell;
+use crate::fuzz::feedback::Adaptive;
+use crate::syntax::diagnostic::suggest;
 
 /// What the command line chooses.
 pub struct Choice {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::check::Prepared;
-use crate::exec;
-use crate::hook::{self, HookCall};
+use crate::hub::hook::{self, HookCall};
+use crate::hub::process;
 
 /// The hook of a target that starts its hub again.
 const HOOK: &str = "restart";
@@ -24,7 +24,7 @@ pub async fn restart(hub: &Prepared) -> Option<Result<(), String>> {
     if let Err(error) = hook::run(spec, &call, PATIENCE).await {
         return Some(Err(error.to_string()));
     }
-    let listening = exec::listening(std::slice::from_ref(&site.endpoint));
+    let listening = process::listening(std::slice::from_ref(&site.endpoint));
     let late = |_| format!("the hook `{HOOK}` was called, and nobody listened within {} s", PATIENCE.as_secs());
     Some(tokio::time::timeout(PATIENCE, listening).await.map_err(late))
 }

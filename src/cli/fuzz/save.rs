@@ -10,19 +10,19 @@ use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 
 use super::archive::{Archive, stem};
-use super::ground::Ground;
+use super::session::Ground;
 use crate::check;
 use crate::cli::Trouble;
 use crate::event::Verdict;
+use crate::fuzz::campaign::fingerprint::Cause;
+use crate::fuzz::campaign::results::Outcome;
+use crate::fuzz::campaign::shrink_findings::{self, Bench, Finding, Smaller};
 use crate::fuzz::campaign::{Campaign, Stage};
 use crate::fuzz::case::{Case, Cell};
-use crate::fuzz::cause::Cause;
-use crate::fuzz::outcome::Outcome;
-use crate::fuzz::saved::{self, Found};
+use crate::fuzz::regression::finding_file::{self, Found};
 use crate::fuzz::shrink;
-use crate::fuzz::smaller::{self, Bench, Finding, Smaller};
+use crate::redact::Masker;
 use crate::report::text::count;
-use crate::secret::Masker;
 
 /// What the files of a run say of it.
 pub struct About<'a> {
@@ -127,8 +127,8 @@ fn made_small(
     let finding = |new: &New| {
         let singles = campaign.plan.singles(&campaign.material, new.case.number).into_iter();
         Finding {
-            scenario: smaller::listening(&new.case.scenario, &new.cause.oracle),
-            simpler: singles.map(|single| smaller::listening(&single.scenario, &new.cause.oracle)).collect(),
+            scenario: shrink_findings::listening(&new.case.scenario, &new.cause.oracle),
+            simpler: singles.map(|single| shrink_findings::listening(&single.scenario, &new.cause.oracle)).collect(),
             cell: new.cell,
             cause: new.cause.clone(),
             id: format!("{}/{}", campaign.pack().name, stem(&new.path)),
@@ -190,7 +190,7 @@ fn new(archive: &Archive, campaign: &Campaign, outcome: &Outcome, folder: &Path,
     let mut taken: BTreeSet<PathBuf> = BTreeSet::new();
     let mut all: Vec<New> = Vec::new();
     for (cause, number, check) in outcome.found() {
-        let name = saved::file_name(protocol, &cause.oracle, &cause.message, &cause.oddity);
+        let name = finding_file::file_name(protocol, &cause.oracle, &cause.message, &cause.oddity);
         let path = folder.join(&name);
         let is_new = check.verdict == Verdict::Fail
             && !(about.known)(&cause.scenario(protocol), &cause.oracle)
@@ -230,7 +230,7 @@ fn write(campaign: &Campaign, new: &New, small: &Smaller, about: &About<'_>) -> 
         command: about.command,
         attempts: small.attempts,
     };
-    std::fs::write(&new.path, saved::text(&found, &path, &small.scenario, &about.masker))
+    std::fs::write(&new.path, finding_file::text(&found, &path, &small.scenario, &about.masker))
         .map_err(|error| Trouble::new(format!("failed to write {path}: {error}")))?;
     let what = match small.fails {
         Some(false) => "as it was found: it did not fail again by itself".to_owned(),

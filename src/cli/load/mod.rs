@@ -1,10 +1,10 @@
 //! `hubproof load`: what a hub carries.
 
-mod live;
 mod metrics;
 mod plans;
-mod play;
+mod progress;
 mod reports;
+mod run;
 mod search;
 
 use std::net::{IpAddr, SocketAddr};
@@ -14,10 +14,10 @@ use clap::Args;
 
 use super::hub::HubArgs;
 use super::{Trouble, exit, runtime};
+use crate::config;
 use crate::load::engine::{self, Validate};
 use crate::load::plan::Overrides;
-use crate::source::Sources;
-use crate::target;
+use crate::syntax::source::Sources;
 
 /// Load a hub with thousands of virtual clients; without a URL, the reference server that is built in
 #[derive(Args)]
@@ -46,16 +46,16 @@ pub struct LoadArgs {
     #[arg(long, value_name = "R")]
     rate: Option<f64>,
     /// How long to measure
-    #[arg(long, value_name = "TIME", value_parser = target::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = config::parse_duration)]
     duration: Option<Duration>,
     /// Over how long each population connects
-    #[arg(long, value_name = "TIME", value_parser = target::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = config::parse_duration)]
     ramp: Option<Duration>,
     /// How long everything goes on before it is measured
-    #[arg(long, value_name = "TIME", value_parser = target::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = config::parse_duration)]
     warm_up: Option<Duration>,
     /// How long what is under way may take at the end
-    #[arg(long, value_name = "TIME", value_parser = target::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = config::parse_duration)]
     drain: Option<Duration>,
     /// Local addresses to connect from, in turn: 127.0.0.2-127.0.0.9
     #[arg(long, value_name = "ADDRESSES", value_parser = Addresses::read)]
@@ -76,7 +76,7 @@ pub struct LoadArgs {
     #[arg(long = "report", value_name = "FORMAT=PATH")]
     reports: Vec<String>,
     /// Serve metrics for Prometheus while the run goes on
-    #[arg(long, value_name = "ADDR", value_parser = hubproof_reference::args::address)]
+    #[arg(long, value_name = "ADDR", value_parser = hubproof_reference::server::args::address)]
     metrics: Option<SocketAddr>,
     /// What everything random is drawn from: the same seed, the same schedule
     #[arg(long, value_name = "N")]
@@ -128,12 +128,12 @@ impl LoadArgs {
     }
 
     /// The words that start this run again, without secrets and without where reports go.
-    fn again(&self, protocol: &super::files::Protocol, seed: u64) -> Vec<String> {
+    fn again(&self, protocol: &super::protocol_files::Protocol, seed: u64) -> Vec<String> {
         let mut words = self.hub.again("load", std::slice::from_ref(protocol));
         let mut option = |name: &str, value: Option<String>| {
             words.extend(value.into_iter().flat_map(|value| [name.to_owned(), value]));
         };
-        let time = |time: Option<Duration>| time.map(target::format_duration);
+        let time = |time: Option<Duration>| time.map(config::format_duration);
         let named = self.hub.own.pack.is_none() && self.hub.target.is_none();
         option("--protocol", named.then(|| protocol.pack.name.clone()));
         option("--plan", self.plan.clone());
@@ -198,7 +198,7 @@ pub fn run(arguments: LoadArgs) -> Result<u8, Trouble> {
             Ok(started) => started,
             Err(code) => return Ok(code),
         };
-        let place = play::Place { arguments: &arguments, plan, script, seed, shown };
+        let place = run::Place { arguments: &arguments, plan, script, seed, shown };
         let done = match &arguments.find_max {
             _ if arguments.check => place.check(&started, &sources).map(|told| {
                 super::print(&told);

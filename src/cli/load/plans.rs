@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use super::super::Trouble;
-use super::super::files::{self, Protocol};
-use crate::diagnostic::{has_errors, render_all, suggest};
+use super::super::protocol_files::{self, Protocol};
 use crate::load::plan::{self, Plan, Script};
 use crate::scenario;
-use crate::source::{FileId, Sources};
-use crate::yaml;
+use crate::syntax::diagnostic::{has_errors, render_all, suggest};
+use crate::syntax::source::{FileId, Sources};
+use crate::syntax::yaml;
 
 /// The plan that every protocol has.
 const IDLE: &str = "idle";
@@ -33,7 +33,7 @@ pub fn choose(named: Option<&str>, protocol: &Protocol, sources: &mut Sources) -
     let named = named.or(list.first().copied()).unwrap_or(IDLE);
     let (id, file) = match ready.iter().find(|(name, _)| *name == named) {
         Some((name, file)) => (format!("{}/load/{name}", protocol.pack.name), *file),
-        None if Path::new(named).is_file() => (named.to_owned(), files::read(Path::new(named), sources)?),
+        None if Path::new(named).is_file() => (named.to_owned(), protocol_files::read(Path::new(named), sources)?),
         None => {
             let help = suggest(named, list.iter().copied(), &known);
             return Err(Trouble::new(format!("there is no plan, and no file, `{named}`\n  help: {help}")));

@@ -3,11 +3,11 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use super::super::{Trouble, output, print};
-use crate::diagnostic::suggest;
+use super::super::{Trouble, print, report_sink};
 use crate::load::report::{LoadReport, csv, hlog, json, junit, terminal};
+use crate::syntax::diagnostic::suggest;
 
-pub use super::super::output::Sink;
+pub use super::super::report_sink::Sink;
 
 #[derive(Clone, Copy)]
 pub enum Format {
@@ -39,7 +39,7 @@ pub fn sinks(texts: &[String]) -> Result<Vec<(Format, Sink)>, Trouble> {
         };
         let sink = if path == "-" { Sink::Stdout } else { Sink::File(PathBuf::from(path)) };
         if let Sink::File(path) = &sink {
-            output::writable(path)
+            report_sink::writable(path)
                 .map_err(|error| Trouble::new(format!("a report cannot be written to {}: {error}", path.display())))?;
         }
         sinks.push((*format, sink));

@@ -2,16 +2,16 @@
 
 use super::super::hub::Started;
 use super::super::{Trouble, print};
-use super::play::{Place, Played};
 use super::reports::{self, Format, Sink};
+use super::run::{Place, Played};
 use crate::load::engine::Ending;
-use crate::load::measure::{Layout, Names};
+use crate::load::max_rate::{Pace, Search, Try, fell_behind};
+use crate::load::metrics::{Layout, Names};
+use crate::load::plan::threshold::{self, Standing};
 use crate::load::plan::{Overrides, Plan};
 use crate::load::report::LoadReport;
-use crate::load::search::{Pace, Search, Try, fell_behind};
-use crate::load::threshold::{self, Standing};
-use crate::load::verdict::{Reason, Validity};
-use crate::source::{Sources, Span};
+use crate::load::validity::{Reason, Validity};
+use crate::syntax::source::{Sources, Span};
 
 /// Searches, shows the search, and reports the best run; the exit code.
 ///

@@ -3,18 +3,18 @@
 //! sockets, on a virtual wire and with a pretended judge. The same answers give the same candidates.
 //!
 //! ```text
-//! steps     what a step is for
-//! tree      a text with expressions, taken apart
-//! cuts      what can be left out
-//! tidy      what nobody needs any more
-//! meaning   which candidates may not be played, since their oracle would demand too much
+//! steps        what a step is for
+//! json_text    a text with expressions, taken apart
+//! candidates   what can be left out
+//! cleanup      what nobody needs any more
+//! constraints  which candidates may not be played, since their oracle would demand too much
 //! ```
 
-mod cuts;
-pub mod meaning;
+mod candidates;
+mod cleanup;
+pub mod constraints;
+mod json_text;
 mod steps;
-mod tidy;
-mod tree;
 
 #[cfg(test)]
 mod tests;
@@ -24,7 +24,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::{Map, Value};
 
-use self::cuts::Cut;
+use self::candidates::Cut;
 pub use self::steps::{beyond_opening, control, is_check};
 
 /// How a candidate came out.
@@ -84,7 +84,7 @@ enum Stage {
 impl Shrink {
     /// `check` is what failed, as reports name it, without its number: the steps that ask for it stay as they are.
     pub fn new(finding: Map<String, Value>, check: &str, limits: Limits) -> Self {
-        let cuts = cuts::guesses(&finding, check);
+        let cuts = candidates::guesses(&finding, check);
         Self {
             smallest: finding,
             check: check.to_owned(),
@@ -111,7 +111,7 @@ impl Shrink {
                 self.turn(spent);
                 continue;
             };
-            let candidate = cut.of(&self.smallest).map(tidy::tidied).filter(|candidate| self.makes_sense(candidate));
+            let candidate = cut.of(&self.smallest).map(cleanup::tidied).filter(|candidate| self.makes_sense(candidate));
             self.at += 1;
             if let Some(candidate) = candidate
                 && candidate != self.smallest
@@ -171,10 +171,10 @@ impl Shrink {
 
 fn cuts_of(stage: Stage, scenario: &Map<String, Value>, check: &str) -> Vec<Cut> {
     match stage {
-        Stage::Guesses => cuts::guesses(scenario, check),
-        Stage::Steps => cuts::whole_steps(scenario),
-        Stage::Parts => cuts::parts(scenario),
-        Stage::Texts => cuts::texts(scenario),
+        Stage::Guesses => candidates::guesses(scenario, check),
+        Stage::Steps => candidates::whole_steps(scenario),
+        Stage::Parts => candidates::parts(scenario),
+        Stage::Texts => candidates::texts(scenario),
         Stage::Done => Vec::new(),
     }
 }

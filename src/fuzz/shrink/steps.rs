@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use crate::fuzz::material::head;
-use crate::matcher::escape;
-use crate::scenario::read::verbs::{Head, Verb};
+use crate::fuzz::corpus::head;
+use crate::scenario::parse::verbs::{Head, Verb};
+use crate::syntax::matcher::escape;
 
 /// A step, and where it stands.
 pub struct Place<'a> {

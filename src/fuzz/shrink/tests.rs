@@ -4,7 +4,7 @@ use rstest::rstest;
 use serde_json::{Map, Value, json};
 
 use super::{Answer, Limits, Shrink, beyond_opening, control};
-use crate::fuzz::text;
+use crate::scenario::writer;
 
 /// Shrinks until nothing is left to try; the smallest, and how many candidates were played.
 fn shrunk(finding: &Value, fails: &dyn Fn(&Map<String, Value>) -> bool) -> (Value, usize) {
@@ -62,7 +62,7 @@ steps:
     after: the_odd
     rules: [FUZZ-REJECTS]
 "#;
-    assert_eq!(text::scenario(smallest.as_object().unwrap()), expected);
+    assert_eq!(writer::scenario(smallest.as_object().unwrap()), expected);
     assert!(attempts < 20, "{attempts} attempts");
 }
 
@@ -170,7 +170,7 @@ fn the_same_answers_give_the_same_candidates() {
         );
         let mut asked = Vec::new();
         while let Some(candidate) = shrink.next() {
-            let text = text::scenario(&candidate);
+            let text = writer::scenario(&candidate);
             shrink.told(if text.len().is_multiple_of(3) { Answer::StillFails } else { Answer::Differs });
             asked.push(text);
         }

@@ -7,21 +7,22 @@
 //! A frame goes to the oldest task that waits for it: replies that name nothing belong to their requests in their order.
 //! One that names what only one task knows may come before it is that task's turn, and is kept for it.
 
-mod apart;
-mod hear;
-mod ledger;
+mod disconnect;
+pub mod io;
+mod ledger_marks;
+mod receive;
 mod task;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
+use self::io::{End, Input, Port, Trouble};
 use self::task::{State, Task};
 use super::Nanos;
+use super::compile::message_template::{Hollow, Sight, Texts};
+use super::compile::program::{Fill, Op, Role};
 use super::plan::Reconnect;
 use super::plan::script::Pace;
-use super::port::{End, Input, Port, Trouble};
-use super::program::{Fill, Op, Role};
-use super::template::{Hollow, Sight, Texts};
 
 /// One client of a population.
 #[derive(Debug)]

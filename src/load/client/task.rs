@@ -4,11 +4,11 @@ use rand::RngExt;
 
 use super::{Client, Life};
 use crate::load::Nanos;
+use crate::load::client::io::{Dial, Port, Trouble};
+use crate::load::compile::message_template::{Hollow, Sight, Texts, scratch};
+use crate::load::compile::program::{Captures, Connect, Op, Role, Send, Slot};
+use crate::load::plan::schedule::{exponential, normal};
 use crate::load::plan::script::Think;
-use crate::load::port::{Dial, Port, Trouble};
-use crate::load::program::{Captures, Connect, Op, Role, Send, Slot};
-use crate::load::schedule::{exponential, normal};
-use crate::load::template::{Hollow, Sight, Texts, scratch};
 
 /// Late answers that a client goes on with beside its journeys.
 const MOST_OWED: u32 = 64;

@@ -135,7 +135,7 @@ fn bounds(mut changes: Vec<f64>) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::measure::dense;
+    use crate::load::metrics::dense;
 
     /// Of independent intervals with the same mean, the interval of the change should seldom miss 0.
     #[test]

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{Better, Comparison, Difference, Kind};
-use crate::load::report::text::{grouped, nanos, rate};
+use crate::load::format::{grouped, nanos, rate};
 use crate::report::text::printable;
 
 /// One line per metric, regressions marked; ends with a newline.

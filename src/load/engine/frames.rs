@@ -1,6 +1,6 @@
 //! WebSocket frames for a load: read where they lie, written where they leave.
 //!
-//! [`crate::transport::codec`] exists to show what was wrong with a frame; this one only wants to be done with it. Nothing is
+//! [`crate::websocket::codec`] exists to show what was wrong with a frame; this one only wants to be done with it. Nothing is
 //! copied but a frame that has not come whole.
 
 use std::ops::Range;
@@ -139,9 +139,9 @@ pub fn close_code(payload: &[u8]) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::{Frame, Received};
-    use crate::transport::codec::{self, Decoder};
     use crate::transport::{Limits, Role};
+    use crate::websocket::codec::{self, Decoder};
+    use crate::websocket::frame::{Frame, Received};
     use proptest::prelude::*;
     use rstest::rstest;
 

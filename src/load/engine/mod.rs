@@ -17,24 +17,20 @@
 //! hooks                  what happens outside the sockets
 //! ```
 
-mod check;
-mod cores;
-mod course;
-mod desk;
-mod dial;
-mod fold;
+mod affinity;
+mod aggregator;
+mod connection;
+mod dialer;
 mod frames;
 pub mod hooks;
+mod json_reuse;
+mod phases;
+mod poller;
 pub mod preflight;
-mod renew;
-mod seat;
-mod selfwatch;
+mod self_monitor;
 mod shard;
 mod stream;
-mod tell;
-mod timers;
-mod watch;
-mod wire;
+mod validator;
 
 use std::io;
 use std::net::IpAddr;
@@ -45,17 +41,17 @@ use std::thread::JoinHandle;
 use mio::Poll;
 use rustls::pki_types::ServerName;
 
-pub use check::{Checked, Validate};
-pub use course::Clock;
-pub use dial::{DialError, read_sources};
-pub use fold::{Ending, Live, Order, Outcome};
-pub use selfwatch::resident;
+pub use aggregator::{Ending, Live, Order, Outcome};
+pub use dialer::{DialError, read_sources};
+pub use phases::Clock;
+pub use self_monitor::resident;
+pub use validator::{Checked, Validate};
 
-use crate::load::measure::{Layout, Names, Phases, Recorder, Series};
+use crate::load::compile::program::Prepared;
+use crate::load::metrics::{Layout, Names, Phases, Recorder, Series};
 use crate::load::plan::Plan;
-use crate::load::program::Prepared;
 use crate::load::{SECOND, ledger};
-use crate::pack::Pack;
+use crate::protocol::Pack;
 use crate::transport::Endpoint;
 
 /// One load run.
@@ -98,7 +94,7 @@ pub enum EngineError {
 /// A run that has begun. Dropping it ends it.
 pub struct Run {
     threads: Threads,
-    judge: Option<check::Judge>,
+    judge: Option<validator::Judge>,
     plan: Arc<Plan>,
     series: Series,
     ledger: ledger::Ledger,
@@ -106,15 +102,15 @@ pub struct Run {
 
 /// The shards, which end when this goes.
 struct Threads {
-    course: Arc<course::Course>,
+    course: Arc<phases::Course>,
     wakers: Vec<Arc<mio::Waker>>,
     shards: Vec<JoinHandle<io::Result<()>>>,
-    parcels: Receiver<tell::Parcel>,
+    parcels: Receiver<shard::outbox::Parcel>,
 }
 
 /// Ends a run from another thread.
 #[derive(Clone)]
-pub struct Stopper(Arc<course::Course>);
+pub struct Stopper(Arc<phases::Course>);
 
 impl Stopper {
     /// Nothing new is due from now on; what is under way comes to its end.
@@ -157,8 +153,8 @@ impl Setup {
         self.plan.roles.iter().map(|role| role.population.number as usize).sum()
     }
 
-    fn dialer(&self) -> Result<dial::Dialer, DialError> {
-        dial::Dialer::new(&self.endpoint.host, self.endpoint.port, &self.sources, self.connections())
+    fn dialer(&self) -> Result<dialer::Dialer, DialError> {
+        dialer::Dialer::new(&self.endpoint.host, self.endpoint.port, &self.sources, self.connections())
     }
 }
 
@@ -182,28 +178,28 @@ pub fn start(setup: Setup, calls: tokio::sync::mpsc::Sender<hooks::Call>) -> Res
     let names = Names { messages: prepared.messages.clone(), journeys: prepared.journeys.clone() };
     let layout = Layout::new(names);
     let judge = match pack {
-        Some(pack) if validate != Validate::None => Some(check::Judge::start(pack, &prepared.messages)?),
+        Some(pack) if validate != Validate::None => Some(validator::Judge::start(pack, &prepared.messages)?),
         _ => None,
     };
-    let course = Arc::new(course::Course::new(clock, plan.roles.len()));
-    let (to, parcels) = sync_channel(tell::PARCELS);
+    let course = Arc::new(phases::Course::new(clock, plan.roles.len()));
+    let (to, parcels) = sync_channel(shard::outbox::PARCELS);
     let (endpoint, headers) = (Arc::new(endpoint), Arc::new(headers));
     let mut polls = Vec::new();
     for _ in 0..shards {
         let poll = Poll::new()?;
-        let watch = watch::Watch::new(&poll)?;
-        let waker = Arc::new(mio::Waker::new(poll.registry(), watch::WAKER)?);
+        let watch = poller::Watch::new(&poll)?;
+        let waker = Arc::new(mio::Waker::new(poll.registry(), poller::WAKER)?);
         polls.push((poll, watch, waker));
     }
     let wakers = polls.iter().map(|(.., waker)| Arc::clone(waker)).collect();
     let mut threads = Threads { course: Arc::clone(&course), wakers, shards: Vec::new(), parcels };
     for (number, (poll, watch, waker)) in polls.into_iter().enumerate() {
-        let desk = desk::Desk {
+        let desk = shard::context::Desk {
             recorder: Recorder::new(layout.clone(), Phases { interval: SECOND, measured: u64::MAX..u64::MAX }),
-            timers: timers::Timers::default(),
+            timers: shard::timers::Timers::default(),
             masks: frames::Masks::new(seed ^ (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             course: Arc::clone(&course),
-            tell: tell::Tell::new(number, to.clone()),
+            tell: shard::outbox::Tell::new(number, to.clone()),
             calls: hooks::Calls::new(calls.clone(), waker),
             free: plan.roles.iter().map(|_| std::collections::VecDeque::new()).collect(),
             dials: std::collections::VecDeque::new(),
@@ -222,13 +218,13 @@ pub fn start(setup: Setup, calls: tokio::sync::mpsc::Sender<hooks::Call>) -> Res
             dialer: dialer.for_shard(number),
             seed,
             desk,
-            sampler: judge.as_ref().map_or_else(check::Sampler::blind, |judge| judge.sampler(validate)),
+            sampler: judge.as_ref().map_or_else(validator::Sampler::blind, |judge| judge.sampler(validate)),
             poll,
             watch,
         };
         let thread = std::thread::Builder::new().name(format!("shard-{number}"));
         let run = move || {
-            cores::take(number, shards);
+            affinity::take(number, shards);
             shard::Shard::new(parts).run()
         };
         threads.shards.push(thread.spawn(run)?);

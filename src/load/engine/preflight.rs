@@ -1,7 +1,7 @@
 //! What a run will need of the machine, looked at before it begins, with advice where it will not get it.
 
-use super::dial::PORTS_PER_SOURCE;
-use crate::load::measure::ErrorKind;
+use super::dialer::PORTS_PER_SOURCE;
+use crate::load::metrics::ErrorKind;
 
 /// Bytes that a plain connection takes here, buffers included; a measured figure with some room.
 const CONNECTION: u64 = 4 << 10;

@@ -1,6 +1,6 @@
 //! The histories of all items in one arena: sixteen bytes a step, linked, and given back when an item is forgotten.
 
-use super::account::Step;
+use super::totals::Step;
 use super::{Mark, NOBODY};
 
 /// Steps that are kept of an item: the first ones and the last.

@@ -24,14 +24,14 @@
 //! [`CLOSED_KEPT`] items are remembered so that a repetition is seen as one; later than that it is `unexpected`, which is no
 //! less a violation. Beyond [`MOST_OPEN`] open items, new ones are counted as `unfollowed`.
 
-mod account;
-mod books;
-mod fold;
 mod history;
 mod item;
-mod items;
-mod names;
-mod recent;
+mod item_table;
+mod name_table;
+mod recent_set;
+mod reducer;
+mod state;
+mod totals;
 
 #[cfg(test)]
 mod tests;
@@ -40,9 +40,9 @@ use ahash::RandomState;
 
 use crate::load::{Nanos, SECOND};
 
-pub use account::{Account, Step, Violation, ViolationKind};
-pub use fold::Ledger;
-pub use names::{Called, Names};
+pub use name_table::{Called, Names};
+pub use reducer::Ledger;
+pub use totals::{Account, Step, Violation, ViolationKind};
 
 /// Closed items that are remembered.
 pub const CLOSED_KEPT: usize = 1 << 18;

@@ -1,15 +1,17 @@
 //! What a plan says, as data: who there is, when things begin, how long it takes, and what must be true at the end.
 
 mod overrides;
-mod read;
+mod parse;
+pub mod schedule;
 pub mod script;
+pub mod threshold;
 
 use std::time::Duration;
 
-use crate::source::Span;
+use crate::syntax::source::Span;
 
 pub use overrides::{BadOverride, Overrides};
-pub use read::{Files, read};
+pub use parse::{Files, read};
 pub use script::Script;
 
 /// A plan for any protocol: clients that connect, and stay.

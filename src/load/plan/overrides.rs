@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Plan, Ramp, Stage};
-use crate::diagnostic::suggest;
+use crate::syntax::diagnostic::suggest;
 
 /// What flags say; whatever is absent stays as the plan has it.
 #[derive(Clone, Debug, Default, PartialEq)]

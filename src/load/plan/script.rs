@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::MarkName;
-use crate::pack::Pack;
+use crate::protocol::Pack;
 use crate::scenario::model::{Pattern, Shared, Step};
-use crate::scenario::read::journeys::Parts;
+use crate::scenario::parse::journeys::Parts;
 use crate::scenario::template::Template;
-use crate::source::Span;
+use crate::syntax::source::Span;
 
 /// The journeys of a plan, in the order of its roles.
 pub struct Script {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::LoadReport;
-use crate::load::measure::Gauge;
+use crate::load::metrics::Gauge;
 
 /// `from_s,to_s,phase,metric,value`: RFC 4180 with a header. Times are in milliseconds, counts are of the interval,
 /// levels are its highest. What was never recorded is left out.

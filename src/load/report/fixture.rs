@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use super::{About, LoadReport};
 use crate::load::ledger::{Config, Entry, Ledger, Mark};
-use crate::load::measure::{ErrorKind, Gauge, Layout, Names, Phases, Recorder, Series};
-use crate::load::metric::State;
-use crate::load::threshold::{self, Watch};
-use crate::load::verdict::{Circumstances, judge};
+use crate::load::metrics::selector::State;
+use crate::load::metrics::{ErrorKind, Gauge, Layout, Names, Phases, Recorder, Series};
+use crate::load::plan::threshold::{self, Watch};
+use crate::load::validity::{Circumstances, judge};
 use crate::load::{Nanos, SECOND};
-use crate::source::{Sources, Span};
+use crate::syntax::source::{Sources, Span};
 
 pub const MS: Nanos = 1_000_000;
 pub const JOBS: u64 = 22_000;

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use super::LoadReport;
 use super::terminal::word;
 use crate::load::ledger::{NOBODY, ViolationKind};
-use crate::load::measure::{Compact, Dense, Gauge, Phase};
-use crate::load::metric::{Unit, delivery_ratio, errors, supports};
-use crate::load::threshold::Standing as Stands;
-use crate::load::verdict::Validity as Believed;
+use crate::load::metrics::selector::{Unit, delivery_ratio, errors, supports};
+use crate::load::metrics::{Compact, Dense, Gauge, Phase};
+use crate::load::plan::threshold::Standing as Stands;
+use crate::load::validity::Validity as Believed;
 use crate::report::text::timestamp;
 
 pub const FORMAT: &str = "hubproof-load-report";
@@ -302,7 +302,7 @@ fn believed(validity: Believed) -> Word {
 }
 
 fn thresholds(report: &LoadReport) -> Vec<Threshold> {
-    let threshold = |outcome: &crate::load::threshold::Outcome| {
+    let threshold = |outcome: &crate::load::plan::threshold::Outcome| {
         let unit = if outcome.threshold.metric.unit() == Unit::Time { 1e6 } else { 1.0 };
         Threshold {
             text: outcome.threshold.text.clone(),
@@ -365,7 +365,7 @@ fn intervals(report: &LoadReport) -> Vec<Interval> {
     let layout = &report.layout;
     let timings: Vec<String> = layout.timings().into_iter().map(|timing| layout.timing_name(timing)).collect();
     let counts: Vec<String> = layout.counts().into_iter().map(|count| layout.count_name(count)).collect();
-    let told = |interval: &crate::load::measure::Interval| Interval {
+    let told = |interval: &crate::load::metrics::Interval| Interval {
         from_s: seconds(interval.from),
         to_s: seconds(interval.to),
         phase: match interval.phase {

@@ -3,8 +3,8 @@
 use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite};
 
 use super::LoadReport;
-use crate::load::threshold::{Outcome, Standing};
-use crate::load::verdict::Validity;
+use crate::load::plan::threshold::{Outcome, Standing};
+use crate::load::validity::Validity;
 use crate::report::text::{printable, timestamp};
 
 /// XML 1.0 in UTF-8.

@@ -1,13 +1,12 @@
 //! One line a second, for people who watch.
 
 use crate::load::ledger::{Account, ViolationKind};
-use crate::load::measure::ErrorKind;
-use crate::load::measure::{
-    Count, Gauge, Interval, JourneyCount, Layout, MessageCount, MessageTime, Phase, RunCount, Timing,
+use crate::load::metrics::selector::supports;
+use crate::load::metrics::{
+    Count, ErrorKind, Gauge, Interval, JourneyCount, Layout, MessageCount, MessageTime, Phase, RunCount, Timing,
 };
-use crate::load::metric::supports;
 
-use super::text::{grouped, nanos, percent, rate};
+use crate::load::format::{grouped, nanos, percent, rate};
 
 /// What happened in one interval, in one line without a newline:
 ///
@@ -45,7 +44,7 @@ pub fn line(layout: &Layout, interval: &Interval, account: &Account) -> String {
         ("no client", count(Count::Run(RunCount::NoClient))),
     ];
     parts.extend(troubles.iter().filter(|(_, n)| *n > 0).map(|(name, n)| format!("{name} {}", grouped(*n))));
-    let lag = Timing::Run(crate::load::measure::RunTime::Lag);
+    let lag = Timing::Run(crate::load::metrics::RunTime::Lag);
     if let Some(histogram) = interval.timings[layout.timing(lag)].histogram() {
         parts.push(format!("lag p99 {}", nanos(histogram.value_at_quantile(0.99) as f64)));
     }

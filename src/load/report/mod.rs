@@ -8,7 +8,6 @@ pub mod junit;
 pub mod live;
 pub mod prometheus;
 pub mod terminal;
-pub mod text;
 
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -18,10 +17,10 @@ mod tests;
 use std::time::Duration;
 
 use super::ledger::Account;
-use super::measure::{Interval, Layout, Series, Total};
-use super::metric::State;
-use super::threshold::{Outcome, Standing};
-use super::verdict::{Judgement, Validity};
+use super::metrics::selector::State;
+use super::metrics::{Interval, Layout, Series, Total};
+use super::plan::threshold::{Outcome, Standing};
+use super::validity::{Judgement, Validity};
 
 /// Where and how a run was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

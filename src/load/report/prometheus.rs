@@ -4,8 +4,8 @@
 use std::fmt::Write;
 
 use crate::load::SECOND;
-use crate::load::measure::{Count, Dense, Gauge, Timing};
-use crate::load::metric::State;
+use crate::load::metrics::selector::State;
+use crate::load::metrics::{Count, Dense, Gauge, Timing};
 
 /// Upper bounds of the buckets, in seconds.
 const BUCKETS: [f64; 18] =

@@ -4,14 +4,14 @@
 use std::fmt::Write;
 
 use super::LoadReport;
-use super::text::{grouped, nanos, percent, rate};
+use crate::load::format::{grouped, nanos, percent, rate};
 use crate::load::ledger::{Account, Mark, NOBODY, Violation, ViolationKind};
-use crate::load::measure::{
+use crate::load::metrics::selector::{delivery_ratio, supports};
+use crate::load::metrics::{
     Count, Dense, ErrorKind, Gauge, JourneyCount, MessageCount, MessageTime, RunCount, RunTime, Timing,
 };
-use crate::load::metric::{delivery_ratio, supports};
-use crate::load::threshold::Standing;
-use crate::load::verdict::Validity;
+use crate::load::plan::threshold::Standing;
+use crate::load::validity::Validity;
 use crate::report::text::{printable, time};
 
 const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::fixture::{self, Run};
 use super::*;
-use crate::load::measure::{Count, Dense, MessageCount, MessageTime, Phase, Timing, dense};
+use crate::load::metrics::{Count, Dense, MessageCount, MessageTime, Phase, Timing, dense};
 
 const SCHEMA: &str = include_str!("../../../schemas/hubproof/load-report.schema.json");
 

@@ -2,7 +2,7 @@
 
 use super::{DUE, LONGEST_WAIT, Shard, Stage};
 use crate::load::Nanos;
-use crate::load::port::Input;
+use crate::load::client::io::Input;
 
 impl Shard {
     /// Does what is due; whether more is.

@@ -3,8 +3,12 @@
 //! A turn does what is due, reads what has come, and waits. Nothing in it waits for anything else, locks, or looks at what
 //! other shards do, but for the atomics of the [`Course`].
 
+mod connections;
+pub(super) mod context;
 mod due;
-mod links;
+pub(super) mod outbox;
+pub(super) mod slot;
+pub(super) mod timers;
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,22 +16,22 @@ use std::sync::Arc;
 
 use mio::{Events, Poll};
 
-use super::check::Sampler;
-use super::course::Course;
-use super::desk::{Desk, Hands};
-use super::dial::Dialer;
-use super::seat::Seat;
-use super::selfwatch::Selfwatch;
+use self::context::{Desk, Hands};
+use self::outbox::Parcel;
+use self::slot::Seat;
+use super::connection::SCRATCH;
+use super::dialer::Dialer;
+use super::phases::Course;
+use super::poller::{ALARM, WAKER, Watch};
+use super::self_monitor::Selfwatch;
 use super::stream::Tls;
-use super::tell::Parcel;
-use super::watch::{ALARM, WAKER, Watch};
-use super::wire::SCRATCH;
+use super::validator::Sampler;
 use crate::load::client::Client;
-use crate::load::measure::Gauge;
+use crate::load::client::io::{End, Input};
+use crate::load::compile::program::Prepared;
+use crate::load::metrics::Gauge;
 use crate::load::plan::Plan;
-use crate::load::port::{End, Input};
-use crate::load::program::Prepared;
-use crate::load::schedule::Schedule;
+use crate::load::plan::schedule::Schedule;
 use crate::load::{Nanos, SECOND};
 use crate::transport::Endpoint;
 

@@ -1,0 +1,613 @@
+//! Reads `faults/<protocol>.yaml`, which has the faults of one protocol as data. `faults/README.md` describes its form.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::time::Duration;
+
+use indexmap::IndexMap;
+use jiff::SignedDuration;
+use regex::Regex;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde_json::Value;
+use serde_saphyr::{Error, Options, Spanned};
+
+use super::{Act, Cause, Change, Cond, Effect, Fault, Nth, On, Subject, To};
+use crate::fault::fuzz_only::{FuzzOnly, Reaction, Received};
+
+/// A text that stays as long as the process, as faults do. It has a name of its own so that serde does not try to
+/// borrow it from the file.
+pub(crate) type Str = &'static str;
+
+/// A mistake in a file of faults.
+#[derive(Debug, thiserror::Error)]
+#[error("reference-server/faults/{protocol}.yaml:{line}: {problem}\n  help: {help}")]
+pub struct FaultFileError {
+    protocol: Str,
+    line: u64,
+    problem: String,
+    help: String,
+}
+
+/// Reads the faults of a protocol, whose rules begin with `prefix`.
+///
+/// # Errors
+/// [`FaultFileError`]: the first mistake.
+pub fn faults(protocol: Str, prefix: Str, yaml: &str) -> Result<Vec<Fault>, FaultFileError> {
+    let mut options = Options::default();
+    options.strict_booleans = true;
+    let File(entries) = serde_saphyr::from_str_with_options(yaml, options).map_err(|error| {
+        let error = error.without_snippet();
+        let line = error.location().map_or(0, |at| at.line());
+        let (problem, help) = match error {
+            Error::DuplicateMappingKey { key: Some(key), .. } => {
+                (format!("`{key}` is there twice"), "give one of them another name, or remove it")
+            }
+            other => (other.to_string(), "reference-server/faults/README.md lists all keys, conditions and acts"),
+        };
+        FaultFileError { protocol, line, problem, help: help.to_owned() }
+    })?;
+    let fault = |(id, entry): (Spanned<String>, Entry)| {
+        let line = id.referenced.line();
+        entry.fault(protocol, prefix, id.value).map_err(|Mistake(problem, help)| FaultFileError {
+            protocol,
+            line,
+            problem,
+            help,
+        })
+    };
+    entries.into_iter().map(fault).collect()
+}
+
+/// What is wrong with a fault, and what to do.
+struct Mistake(String, String);
+
+/// All faults of a file, in its order.
+struct File(Vec<(Spanned<String>, Entry)>);
+
+/// A fault as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    text: String,
+    breaks: Vec<String>,
+    #[serde(default)]
+    occasional: bool,
+    when: Option<On>,
+    act: Option<Act>,
+    changes: Option<Vec<Pair>>,
+    received: Option<Vec<Received>>,
+    then: Option<Reaction>,
+    by: Option<By>,
+}
+
+/// One of several changes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pair {
+    when: On,
+    act: Act,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum By {
+    Code,
+}
+
+impl Entry {
+    fn fault(self, protocol: Str, prefix: Str, id: String) -> Result<Fault, Mistake> {
+        let need =
+            |holds: bool, problem: String, help: String| if holds { Ok(()) } else { Err(Mistake(problem, help)) };
+        let small = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
+        need(
+            id.starts_with(&format!("{protocol}-")) && id.chars().all(small),
+            format!("`{id}` cannot be the id of a fault of {protocol}"),
+            format!("begin it with `{protocol}-`, and use small letters, digits, hyphens and dots"),
+        )?;
+        need(
+            self.text.ends_with('.'),
+            format!("the text of `{id}` is not a sentence"),
+            "end it with a full stop".into(),
+        )?;
+        let fuzz = self.breaks.iter().any(|rule| rule.starts_with("FUZZ-"));
+        let mut seen = HashSet::new();
+        for rule in &self.breaks {
+            let own = match rule.split_once('-') {
+                Some(("FUZZ", name)) => !name.is_empty(),
+                Some(("WS", name)) if prefix == "WS" => !fuzz && !name.is_empty(),
+                Some((of, number)) if of == prefix => {
+                    !fuzz && number.len() == 3 && number.bytes().all(|byte| byte.is_ascii_digit())
+                }
+                _ => false,
+            };
+            need(
+                own,
+                format!("`{id}` cannot break {rule}"),
+                format!(
+                    "name rules of {protocol}, which begin with `{prefix}-`, or rules of the fuzzer only (`FUZZ-`)"
+                ),
+            )?;
+            need(seen.insert(rule), format!("`{id}` breaks {rule} twice"), "name each rule once".into())?;
+        }
+        need(!seen.is_empty(), format!("`{id}` breaks no rule"), "name every rule that a client sees broken".into())?;
+        let effect = match (self.when, self.act, self.changes, self.received, self.then, self.by) {
+            (Some(when), Some(act), None, None, None, None) => Effect::Outside(leak(vec![when.does(act)])),
+            (None, None, Some(all), None, None, None) if !all.is_empty() => {
+                Effect::Outside(leak(all.into_iter().map(|Pair { when, act }| when.does(act)).collect()))
+            }
+            (None, None, None, Some(received), Some(then), None) if !received.is_empty() => {
+                Effect::FuzzOnly(FuzzOnly { received: leak(received), then })
+            }
+            (None, None, None, None, None, Some(By::Code)) if fuzz => Effect::FuzzOnlyInside,
+            (None, None, None, None, None, Some(By::Code)) => Effect::Inside,
+            _ => {
+                return Err(Mistake(
+                    format!("what `{id}` does is not clear"),
+                    "write `when` and `act`, or `changes`, or `received` and `then`, or `by: code`; one of these only"
+                        .into(),
+                ));
+            }
+        };
+        need(
+            matches!(effect, Effect::Outside(_) | Effect::Inside) != fuzz,
+            format!("`{id}` breaks the wrong kind of rules for what it does"),
+            "`received` goes with rules of the fuzzer (`FUZZ-`), `when` and `changes` with rules of the protocol"
+                .into(),
+        )?;
+        if let Effect::Outside(changes) = effect {
+            for Change { act, .. } in changes {
+                if let Act::Also(json) | Act::Before(json) = act
+                    && !id.contains("not-json")
+                    && let Err(error) = serde_json::from_str::<IgnoredAny>(json)
+                {
+                    return Err(Mistake(
+                        format!("`{id}` sends a text that is not JSON: {error}"),
+                        "write JSON, or say `not-json` in the id where that is the fault".into(),
+                    ));
+                }
+            }
+        }
+        let rules = leak(self.breaks.into_iter().map(|rule| &*rule.leak()).collect());
+        Ok(Fault { id: id.leak(), protocol, text: self.text.leak(), rules, occasional: self.occasional, effect })
+    }
+}
+
+fn leak<T>(all: Vec<T>) -> &'static [T] {
+    all.leak()
+}
+
+impl<'de> Deserialize<'de> for File {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<File, D::Error> {
+        deserializer.deserialize_map(FileVisitor)
+    }
+}
+
+struct FileVisitor;
+
+impl<'de> Visitor<'de> for FileVisitor {
+    type Value = File;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("faults by their ids")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<File, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(File(entries))
+    }
+}
+
+/// Conditions that all have to hold of a frame.
+struct Conditions(Vec<Cond>);
+
+/// What a condition can be called; members are called by their pointers.
+const CONDITIONS: &[&str] = &["/member", "has", "lacks", "type", "matches", "not"];
+/// What else can be said of the outputs that a change is about.
+const OUTPUTS: &[&str] =
+    &["/member", "has", "lacks", "type", "matches", "not", "close", "upgrade", "after", "to", "only", "every"];
+
+/// Reads the value of the condition called `key`, if there is one of that name.
+fn condition<'de, A: MapAccess<'de>>(key: &str, map: &mut A, all: &mut Vec<Cond>) -> Result<bool, A::Error> {
+    match key {
+        "has" => all.extend(map.next_value::<Vec<Pointer>>()?.into_iter().map(|Pointer(at)| Cond::Has(at))),
+        "lacks" => all.extend(map.next_value::<Vec<Pointer>>()?.into_iter().map(|Pointer(at)| Cond::Lacks(at))),
+        "type" => {
+            let types = map.next_value::<IndexMap<Pointer, JsonType>>()?;
+            all.extend(types.into_iter().map(|(Pointer(at), JsonType(name))| Cond::Type(at, name)));
+        }
+        "matches" => {
+            let patterns = map.next_value::<IndexMap<Pointer, Pattern>>()?;
+            all.extend(patterns.into_iter().map(|(Pointer(at), Pattern(regex))| Cond::Matches(at, regex)));
+        }
+        "not" => all.push(Cond::Not(map.next_value::<Conditions>()?.0.leak())),
+        _ if key.starts_with('/') => {
+            let at = key.to_owned().leak();
+            all.push(match map.next_value()? {
+                Value::String(text) => Cond::Is(at, text.leak()),
+                other => Cond::Equals(at, Box::leak(Box::new(other))),
+            });
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+impl<'de> Deserialize<'de> for Conditions {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Conditions, D::Error> {
+        deserializer.deserialize_map(ConditionsVisitor)
+    }
+}
+
+struct ConditionsVisitor;
+
+impl<'de> Visitor<'de> for ConditionsVisitor {
+    type Value = Conditions;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("conditions on a frame")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Conditions, A::Error> {
+        let mut all = Vec::new();
+        while let Some(key) = map.next_key::<String>()? {
+            if !condition(&key, &mut map, &mut all)? {
+                return Err(A::Error::unknown_field(&key, CONDITIONS));
+            }
+        }
+        Ok(Conditions(all))
+    }
+}
+
+impl<'de> Deserialize<'de> for On {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<On, D::Error> {
+        deserializer.deserialize_map(OnVisitor)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Upgrade {
+    Granted,
+}
+
+struct OnVisitor;
+
+impl<'de> Visitor<'de> for OnVisitor {
+    type Value = On;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("conditions on what the hub sends")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<On, A::Error> {
+        let (mut conditions, mut other) = (Vec::new(), None);
+        let (mut cause, mut to, mut nth) = (Cause::Any, To::Anybody, Nth::Each);
+        while let Some(key) = map.next_key::<String>()? {
+            match &*key {
+                "close" => other = Some(Subject::Close(map.next_value()?)),
+                "upgrade" => {
+                    let Upgrade::Granted = map.next_value()?;
+                    other = Some(Subject::Accept);
+                }
+                "after" => cause = map.next_value()?,
+                "to" => to = map.next_value()?,
+                "only" | "every" if !matches!(nth, Nth::Each) => {
+                    return Err(A::Error::custom("`only` and `every` exclude each other: remove one"));
+                }
+                "only" => nth = Nth::Only(map.next_value::<Ordinal>()?.0),
+                "every" => nth = Nth::Every(map.next_value::<Ordinal>()?.0),
+                _ if condition(&key, &mut map, &mut conditions)? => {}
+                _ => return Err(A::Error::unknown_field(&key, OUTPUTS)),
+            }
+        }
+        let subject = match other {
+            None => Subject::Frame(conditions.leak()),
+            Some(other) if conditions.is_empty() => other,
+            Some(_) => {
+                return Err(A::Error::custom("a close or an upgrade has no members: remove the conditions on members"));
+            }
+        };
+        Ok(On(Change { subject, cause, to, nth, act: Act::Drop }))
+    }
+}
+
+impl<'de> Deserialize<'de> for Cause {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Cause, D::Error> {
+        deserializer.deserialize_any(CauseVisitor)
+    }
+}
+
+struct CauseVisitor;
+
+impl<'de> Visitor<'de> for CauseVisitor {
+    type Value = Cause;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("conditions on the received frame, or `leaving`")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Cause, E> {
+        if name == "leaving" { Ok(Cause::Leaving) } else { Err(E::unknown_variant(name, &["leaving"])) }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Cause, A::Error> {
+        ConditionsVisitor.visit_map(map).map(|Conditions(all)| Cause::Frame(all.leak()))
+    }
+}
+
+/// A place in a frame, as a JSON Pointer.
+#[derive(PartialEq, Eq, Hash, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Pointer(Str);
+
+impl TryFrom<String> for Pointer {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Pointer, String> {
+        if text.starts_with('/') {
+            Ok(Pointer(text.leak()))
+        } else {
+            Err(format!("`{text}` names no member: write `/{text}`"))
+        }
+    }
+}
+
+/// A regular expression.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Pattern(&'static Regex);
+
+impl TryFrom<String> for Pattern {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Pattern, String> {
+        match Regex::new(&text) {
+            Ok(regex) => Ok(Pattern(Box::leak(Box::new(regex)))),
+            Err(error) => Err(format!("`{text}` is not a regular expression: {error}")),
+        }
+    }
+}
+
+/// What JSON Schema calls a JSON type.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct JsonType(Str);
+
+impl TryFrom<String> for JsonType {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<JsonType, String> {
+        let known = ["null", "boolean", "number", "integer", "string", "array", "object"];
+        let found = known.into_iter().find(|known| *known == name);
+        found.map(JsonType).ok_or_else(|| format!("`{name}` is not a JSON type: write one of {}", known.join(", ")))
+    }
+}
+
+/// A number from 1.
+#[derive(Deserialize)]
+#[serde(try_from = "u64")]
+struct Ordinal(u64);
+
+impl TryFrom<u64> for Ordinal {
+    type Error = String;
+
+    fn try_from(number: u64) -> Result<Ordinal, String> {
+        if number > 0 { Ok(Ordinal(number)) } else { Err("outputs are counted from 1".to_owned()) }
+    }
+}
+
+pub(crate) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Str, D::Error> {
+    String::deserialize(deserializer).map(|text| &*text.leak())
+}
+
+pub(crate) fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'static [Str], D::Error> {
+    Vec::<String>::deserialize(deserializer).map(|all| leak(all.into_iter().map(|text| &*text.leak()).collect()))
+}
+
+pub(crate) fn pointer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Str, D::Error> {
+    Pointer::deserialize(deserializer).map(|Pointer(text)| text)
+}
+
+pub(crate) fn pattern<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'static Regex, D::Error> {
+    Pattern::deserialize(deserializer).map(|Pattern(regex)| regex)
+}
+
+pub(crate) fn conditions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'static [Cond], D::Error> {
+    Conditions::deserialize(deserializer).map(|Conditions(all)| leak(all))
+}
+
+/// A JSON value, as its text.
+pub(crate) fn json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Str, D::Error> {
+    Value::deserialize(deserializer).map(|value| &*value.to_string().leak())
+}
+
+/// A time with its unit: `20ms`, `3s`.
+pub(crate) fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let time = text.parse::<SignedDuration>().map_err(|error| error.to_string());
+    time.and_then(|time| Duration::try_from(time).map_err(|error| error.to_string()))
+        .map_err(|error| D::Error::custom(format!("`{text}` is not a time like `20ms` or `3s`: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    const SAMPLE: &str = r#"# Some faults.
+qi-one:
+  { text: "One.", breaks: [QI-001, QI-002], when: { /status: success, lacks: [/id], after: { /n: 1 }, only: 2 },
+    act: { set: [/a/b, { "c": null }] } }
+qi-two:
+  { text: "Two.", breaks: [QI-002], by: code }
+qi-three:
+  { text: "Three.", breaks: [FUZZ-SERVES-NEW],
+    received: [{ text: 'x+' }, ping], then: { slow-down: 20ms } }
+qi-four:
+  { text: "Four.", breaks: [QI-003], occasional: true,
+    changes: [
+      { when: { close: 4000, to: others, after: leaving }, act: { also: '{"a":1}' } },
+      { when: { upgrade: granted, every: 3 }, act: no-subprotocol } ] }
+"#;
+
+    #[test]
+    fn each_kind_of_fault_is_read() {
+        let all: Vec<String> = faults("qi", "QI", SAMPLE)
+            .unwrap()
+            .iter()
+            .map(|fault| {
+                format!("{} {} {:?} {} {:?}", fault.id, fault.text, fault.rules, fault.occasional, fault.effect)
+            })
+            .collect();
+        let n = &Value::from(1);
+        let one = Change {
+            subject: Subject::Frame(&[Cond::Is("/status", "success"), Cond::Lacks("/id")]),
+            cause: Cause::Frame(leak(vec![Cond::Equals("/n", Box::leak(Box::new(n.clone())))])),
+            to: To::Anybody,
+            nth: Nth::Only(2),
+            act: Act::Set("/a/b", r#"{"c":null}"#),
+        };
+        let four = [
+            Change {
+                subject: Subject::Close(4000),
+                cause: Cause::Leaving,
+                to: To::Others,
+                nth: Nth::Each,
+                act: Act::Also(r#"{"a":1}"#),
+            },
+            Change {
+                subject: Subject::Accept,
+                cause: Cause::Any,
+                to: To::Anybody,
+                nth: Nth::Every(3),
+                act: Act::NoSubprotocol,
+            },
+        ];
+        assert_eq!(
+            all,
+            [
+                format!(r#"qi-one One. ["QI-001", "QI-002"] false Outside({:?})"#, [one]),
+                r#"qi-two Two. ["QI-002"] false Inside"#.to_owned(),
+                r#"qi-three Three. ["FUZZ-SERVES-NEW"] false FuzzOnly(FuzzOnly { received: [Text(Regex("x+")), Ping], then: SlowDown(20ms) })"#
+                    .to_owned(),
+                format!(r#"qi-four Four. ["QI-003"] true Outside({four:?})"#),
+            ]
+        );
+    }
+
+    #[test]
+    fn each_condition_and_each_act_is_read() {
+        let yaml = |when: &str, act: &str| {
+            let yaml = format!("qi-x-not-json: {{ text: X., breaks: [QI-001], when: {when}, act: {act} }}\n");
+            let fault = faults("qi", "QI", &yaml).unwrap_or_else(|error| panic!("{yaml}{error}")).remove(0);
+            let Effect::Outside([change]) = fault.effect else { panic!("{fault:?}") };
+            format!("{:?} {:?}", change.subject, change.act)
+        };
+        for (when, want) in [
+            ("{}", "Frame([])"),
+            ("{ /a: text }", r#"Frame([Is("/a", "text")])"#),
+            ("{ /a: no }", r#"Frame([Is("/a", "no")])"#),
+            ("{ /a: false }", r#"Frame([Equals("/a", Bool(false))])"#),
+            ("{ has: [/a, /b] }", r#"Frame([Has("/a"), Has("/b")])"#),
+            ("{ type: { /a: integer } }", r#"Frame([Type("/a", "integer")])"#),
+            ("{ matches: { /a: '^[0-9]+$' } }", r#"Frame([Matches("/a", Regex("^[0-9]+$"))])"#),
+            ("{ not: { /a: 1, lacks: [/b] } }", r#"Frame([Not([Equals("/a", Number(1)), Lacks("/b")])])"#),
+        ] {
+            assert_eq!(yaml(when, "drop"), format!("{want} Drop"));
+        }
+        for (act, want) in [
+            ("double", "Double"),
+            ("swap", "Swap"),
+            ("misroute", "Misroute"),
+            ("as-binary", "AsBinary"),
+            ("{ delay: 1s }", "Delay(1s)"),
+            ("{ before: done }", r#"Before("done")"#),
+            ("{ set: [/a, text] }", r#"Set("/a", "\"text\"")"#),
+            ("{ fill: [/a, 5] }", r#"Fill("/a", 5)"#),
+            ("{ remove: /a }", r#"Remove("/a")"#),
+            ("{ retype: /a }", r#"Retype("/a")"#),
+            ("{ alter: /a }", r#"Alter("/a")"#),
+            ("{ rename: [/a, b] }", r#"Rename("/a", "b")"#),
+            ("{ code: 1000 }", "Code(1000)"),
+            ("{ close-instead: 1000 }", "CloseInstead(1000)"),
+            ("{ then-close: 1000 }", "ThenClose(1000)"),
+        ] {
+            assert_eq!(yaml("{}", act), format!("Frame([]) {want}"));
+        }
+    }
+
+    #[rstest]
+    #[case::fault_key("act: { set", "akt: { set", 4, "unknown field `akt`")]
+    #[case::act("set: [/a", "put: [/a", 4, "unknown variant `put`, expected one of drop, double")]
+    #[case::pointer("set: [/a", "set: [a", 4, "write `/a/b`")]
+    #[case::condition("/status: success", "status: success", 3, "unknown field `status`, expected one of /member, has")]
+    #[case::cause("after: { /n", "after: { n", 3, "unknown field `n`")]
+    #[case::json_type("lacks: [/id]", "type: { /id: text }", 3, "`text` is not a JSON type: write one of null, ")]
+    #[case::regex("lacks: [/id]", "matches: { /id: '(' }", 3, "`(` is not a regular expression")]
+    #[case::ordinal("only: 2", "only: 0", 3, "counted from 1")]
+    #[case::turns("only: 2", "only: 2, every: 2", 3, "remove one")]
+    #[case::member_twice("only: 2", "only: 2, /status: failure", 3, "`/status` is there twice")]
+    #[case::addressee("to: others", "to: both", 13, "unknown variant `both`")]
+    #[case::leaving("after: leaving", "after: joining", 13, "unknown variant `joining`, expected one of leaving")]
+    #[case::close_with_members("close: 4000", "close: 4000, /a: 1", 13, "remove the conditions on members")]
+    #[case::other_protocol("QI-002], by", "CON-002], by", 5, "name rules of qi, which begin with `QI-`")]
+    #[case::short_number("QI-002], by", "QI-2], by", 5, "`qi-two` cannot break QI-2")]
+    #[case::rule_twice("QI-001, QI-002", "QI-001, QI-001", 2, "`qi-one` breaks QI-001 twice")]
+    #[case::no_rule("[QI-001, QI-002]", "[]", 2, "`qi-one` breaks no rule")]
+    #[case::mixed_rules("[FUZZ-SERVES-NEW]", "[FUZZ-SERVES-NEW, QI-001]", 7, "`qi-three` cannot break QI-001")]
+    #[case::id_twice("qi-two", "qi-one", 5, "`qi-one` is there twice")]
+    #[case::id_of_another("qi-two", "gator-two", 5, "begin it with `qi-`")]
+    #[case::id_with_capital("qi-two", "qi-Two", 5, "use small letters")]
+    #[case::no_full_stop("Two.", "Two", 5, "end it with a full stop")]
+    #[case::no_text("text: \"Two.\", ", "", 6, "missing field `text`")]
+    #[case::nothing(", by: code", "", 5, "what `qi-two` does is not clear")]
+    #[case::two_ways("by: code", "by: code, act: drop", 5, "what `qi-two` does is not clear")]
+    #[case::by_what("by: code", "by: magic", 6, "unknown variant `magic`")]
+    #[case::not_json("{\"a\":1}", "{\"a\":", 10, "`qi-four` sends a text that is not JSON")]
+    #[case::received_regex("'x+'", "'x('", 9, "`x(` is not a regular expression")]
+    #[case::received("ping]", "pong]", 9, "unknown variant `pong`")]
+    #[case::time("20ms", "20 parsecs", 9, "`20 parsecs` is not a time like `20ms` or `3s`")]
+    #[case::protocol_rule_for_fuzzing("FUZZ-SERVES-NEW", "QI-001", 7, "wrong kind of rules")]
+    #[case::fuzzer_rule_for_output("[QI-001, QI-002]", "[FUZZ-KEEPS]", 2, "wrong kind of rules")]
+    #[case::bracket("{ /n: 1 }", "{ /n: 1", 3, "help: ")]
+    fn a_mistake_is_refused_at_its_line(#[case] from: &str, #[case] to: &str, #[case] line: usize, #[case] want: &str) {
+        assert_eq!(SAMPLE.matches(from).count(), 1, "{from}");
+        let error = faults("qi", "QI", &SAMPLE.replace(from, to)).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("reference-server/faults/qi.yaml:{line}: ")), "{error}");
+        assert!(error.contains(want) && error.contains("\n  help: "), "{error}");
+    }
+
+    const README: &str = include_str!("../../faults/README.md");
+
+    #[test]
+    fn the_example_of_the_readme_is_right() {
+        let (_, rest) = README.split_once("```yaml\n").unwrap();
+        let (yaml, _) = rest.split_once("```").unwrap();
+        let all = faults("concierge", "CON", yaml).unwrap();
+        assert_eq!(all.iter().map(|fault| fault.id).collect::<Vec<_>>(), ["concierge-subscribed-seq-negative"]);
+    }
+
+    /// The names that an error offers are all that can be written in its place.
+    #[rstest]
+    #[case::fault("when: {}, act: drop, nothing: 1")]
+    #[case::when("when: { nothing: 1 }, act: drop")]
+    #[case::addressee("when: { to: nothing }, act: drop")]
+    #[case::act("when: {}, act: nothing")]
+    #[case::received("received: [nothing], then: hang")]
+    #[case::reaction("received: [ping], then: nothing")]
+    fn the_readme_has_every_name(#[case] entry: &str) {
+        let yaml = format!("qi-x: {{ text: X., breaks: [QI-001], {entry} }}\n");
+        let error = faults("qi", "QI", &yaml).unwrap_err().to_string();
+        let (_, names) = error.split_once("expected one of ").unwrap_or_else(|| panic!("{error}"));
+        let (names, _) = names.split_once(" at line").unwrap();
+        for name in names.split(", ").filter(|name| *name != "/member") {
+            let written = [format!("`{name}"), format!("{name}`"), format!("{{ {name}: ")];
+            assert!(written.iter().any(|text| README.contains(text)), "{name}");
+        }
+    }
+}

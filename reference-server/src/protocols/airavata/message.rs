@@ -1,0 +1,157 @@
+//! Messages: those of clients, read member by member, and those of the hub (lines 118 to 143).
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::topic::Kind;
+use crate::machine::Utf8Bytes;
+use crate::machine::json::{self, Members};
+
+/// The longest id of a resource in bytes; a subscription is kept as long as its connection.
+const MAX_ID: usize = 512;
+
+/// The documented error texts (lines 612 to 660).
+pub mod text {
+    pub const NO_TOKEN: &str = "Authentication required";
+    pub const BAD_TOKEN: &str = "Invalid or expired token";
+    pub const LIMIT: &str = "Rate limit exceeded";
+    pub const FORMAT: &str = "Invalid message format";
+    pub const UNKNOWN: &str = "Unknown message type";
+}
+
+/// What a client may say.
+#[derive(Debug)]
+pub enum Request {
+    Ping,
+    /// The answer to our ping.
+    Pong,
+    /// `subscribe`, or `unsubscribe`.
+    Subscription {
+        subscribe: bool,
+        resource: Resource,
+        has_id: bool,
+    },
+}
+
+/// What a subscription is about.
+#[derive(Debug)]
+pub struct Resource {
+    /// As the client wrote it.
+    pub kind_name: String,
+    /// `None` where there is no such kind.
+    pub kind: Option<Kind>,
+    /// As the client wrote it.
+    pub id: Option<String>,
+}
+
+/// Why a text is no message that a client may send.
+#[derive(Debug)]
+pub enum Unreadable {
+    /// It is no JSON object.
+    Undecodable,
+    /// It has no `type`, or a member of the wrong type.
+    Malformed,
+    /// Clients do not say this.
+    UnknownType,
+}
+
+/// Reads a message. `id` and `timestamp` may be missing, as in the documented subscription (lines 519 to 526).
+pub fn read(text: &str) -> Result<Request, Unreadable> {
+    let members = json::members(text).map_err(|_| Unreadable::Undecodable)?;
+    read_members(&members).map_err(|_| Unreadable::Malformed)?.ok_or(Unreadable::UnknownType)
+}
+
+/// `None` where nothing is called so.
+fn read_members(members: &Members<'_>) -> Result<Option<Request>, String> {
+    let kind: String = json::required(members, "type")?;
+    let id: Option<String> = json::optional(members, "id")?;
+    json::optional::<String>(members, "timestamp")?;
+    let data = members.get("data").map(|data| json::members(data.get())).transpose()?;
+    Ok(Some(match kind.as_str() {
+        "ping" => Request::Ping,
+        "pong" => Request::Pong,
+        "system_status" => {
+            let data = data.ok_or("member \"data\" is missing")?;
+            let subscribe = match json::required::<String>(&data, "action")?.as_str() {
+                "subscribe" => true,
+                "unsubscribe" => false,
+                other => return Err(format!("there is no action {other:?}")),
+            };
+            Request::Subscription { subscribe, resource: resource(&data)?, has_id: id.is_some() }
+        }
+        _ => return Ok(None),
+    }))
+}
+
+fn resource(data: &Members<'_>) -> Result<Resource, String> {
+    let kind_name: String = json::required(data, "resourceType")?;
+    let id: Option<String> = json::optional(data, "resourceId")?;
+    if id.as_ref().is_some_and(|id| id.len() > MAX_ID) || kind_name.len() > MAX_ID {
+        return Err(format!("a resource has at most {MAX_ID} bytes"));
+    }
+    Ok(Resource { kind: Kind::named(&kind_name), kind_name, id })
+}
+
+/// What the hub says.
+#[derive(Serialize)]
+pub struct Message<'a> {
+    pub r#type: &'a str,
+    pub id: &'a str,
+    /// ISO 8601.
+    pub timestamp: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<&'a str>,
+}
+
+impl Message<'_> {
+    /// As it goes out.
+    pub fn text(&self) -> Utf8Bytes {
+        // Strings and JSON values always serialise.
+        serde_json::to_string(self).unwrap_or_default().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("{", "Undecodable")]
+    #[case("[]", "Undecodable")]
+    #[case("7", "Undecodable")]
+    #[case("{}", "Malformed")]
+    #[case(r#"{"type":5}"#, "Malformed")]
+    #[case(r#"{"type":"ping","data":"x"}"#, "Malformed")]
+    #[case(r#"{"type":"ping","data":null}"#, "Malformed")]
+    #[case(r#"{"type":"ping","id":7}"#, "Malformed")]
+    #[case(r#"{"type":"system_status"}"#, "Malformed")]
+    #[case(r#"{"type":"system_status","data":{}}"#, "Malformed")]
+    #[case(r#"{"type":"system_status","data":{"action":"dance","resourceType":"task"}}"#, "Malformed")]
+    #[case(r#"{"type":"system_status","data":{"action":"subscribe"}}"#, "Malformed")]
+    #[case(
+        r#"{"type":"system_status","data":{"action":"subscribe","resourceType":"task","resourceId":7}}"#,
+        "Malformed"
+    )]
+    #[case(r#"{"type":"no_such"}"#, "UnknownType")]
+    #[case(r#"{"type":"error"}"#, "UnknownType")]
+    #[case(r#"{"type":"task_created"}"#, "UnknownType")]
+    fn what_is_no_message_is_told_apart(#[case] text: &str, #[case] want: &str) {
+        assert_eq!(format!("{:?}", read(text).unwrap_err()), want);
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let subscribe = |length: usize| {
+            let id = "x".repeat(length);
+            read(&format!(
+                r#"{{"type":"system_status","data":{{"action":"subscribe","resourceType":"task","resourceId":"{id}"}}}}"#
+            ))
+        };
+        assert!(subscribe(MAX_ID).is_ok());
+        assert!(subscribe(MAX_ID + 1).is_err());
+    }
+}

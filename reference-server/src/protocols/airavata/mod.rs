@@ -1,0 +1,780 @@
+//! The Airavata scheduler's notifications (document 001): clients with tokens, subscriptions, events.
+//!
+//! Events come from the admin side ([`event`]) as if they had just happened: the hub gives them an id and a
+//! timestamp of its own and hands them to the subscribers that the routing table names (lines 587 to 590).
+//!
+//! Where the document is silent or at odds with itself, this hub does the following. A path subscribes by
+//! itself; subscribing twice is subscribing once, and a client that matches several times gets one copy.
+//! Refused connections are upgraded, told why and closed with 1008; an unknown path is 404. Ids of events
+//! carry Unix milliseconds, moved on where two events share one, so that ids stay unique and timestamps never
+//! fall. A token without `exp` does not expire. Users may subscribe to anything; `me` or nothing means oneself.
+//! A resource that nobody can subscribe to is an `Invalid message format`, what only hubs say an `Unknown
+//! message type`. Pings are answered under an id of their own, and clients that answer none are kept.
+
+mod event;
+mod message;
+#[cfg(test)]
+pub mod tests;
+mod token;
+mod topic;
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ring::hmac;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use self::event::Event;
+use self::message::{Message, Request, Resource, Unreadable, text};
+use self::token::Bad;
+use self::topic::{Kind, Subscriptions, Topic};
+use crate::fault::Broken;
+use crate::machine::clock::{self, Clock};
+use crate::machine::settings::{Settings, SettingsError};
+use crate::machine::{Conn, EventError, Handshake, Input, Machine, Output};
+
+/// The name of the protocol.
+pub const PROTOCOL: &str = "airavata";
+/// Policy violation: who is refused is closed with it.
+const REFUSED: u16 = 1008;
+
+/// What can be set.
+#[derive(Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    /// The key of the tokens' signatures.
+    jwt_secret: String,
+    /// The claim that names the user.
+    user_claim: String,
+    /// How often clients are pinged; 0 is never.
+    #[serde(rename = "ping_interval_ms", deserialize_with = "crate::machine::settings::millis")]
+    ping_interval: Duration,
+    /// How many connections a user may have (line 765).
+    max_per_user: usize,
+    /// How many connections an address may have (line 766).
+    max_per_ip: usize,
+    /// How many connections there may be (line 767).
+    max_connections: usize,
+    /// How many subscriptions a connection may have.
+    max_subscriptions: usize,
+    /// How many messages a connection may send in a window; 0 is any number.
+    rate_limit: u32,
+    /// How long a window of the rate limit lasts.
+    #[serde(rename = "rate_window_ms", deserialize_with = "crate::machine::settings::millis")]
+    rate_window: Duration,
+    /// The Unix time of the hub's start in milliseconds; without it, the system's.
+    epoch_ms: Option<u64>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            jwt_secret: "the key of the reference hub".to_owned(),
+            user_claim: "sub".to_owned(),
+            ping_interval: Duration::from_secs(30),
+            max_per_user: 10,
+            max_per_ip: 50,
+            max_connections: 1000,
+            max_subscriptions: 1000,
+            rate_limit: 0,
+            rate_window: Duration::from_secs(1),
+            epoch_ms: None,
+        }
+    }
+}
+
+/// Builds the hub.
+///
+/// # Errors
+/// What is wrong with the settings.
+pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, SettingsError> {
+    let config: Config = settings.read(PROTOCOL)?;
+    Ok(Box::new(Airavata {
+        key: hmac::Key::new(hmac::HMAC_SHA256, config.jwt_secret.as_bytes()),
+        clock: Clock::new(config.epoch_ms),
+        config,
+        broken,
+        clients: BTreeMap::new(),
+        users: BTreeMap::new(),
+        addresses: BTreeMap::new(),
+        subscriptions: Subscriptions::default(),
+        pings: BTreeSet::new(),
+        left_behind: BTreeMap::new(),
+        lingering: BTreeMap::new(),
+        parted: BTreeSet::new(),
+        twice: BTreeSet::new(),
+        progressed: None,
+        stamp: 0,
+        said: 0,
+        events: 0,
+    }))
+}
+
+struct Airavata {
+    config: Config,
+    key: hmac::Key,
+    clock: Clock,
+    broken: Broken,
+    /// Who has been let in.
+    clients: BTreeMap<Conn, Client>,
+    /// Connections by user.
+    users: BTreeMap<Arc<str>, usize>,
+    /// Connections by address.
+    addresses: BTreeMap<IpAddr, usize>,
+    subscriptions: Subscriptions,
+    /// When who is pinged next.
+    pings: BTreeSet<(Duration, Conn)>,
+    /// Only a fault looks at it: what the last connection of a user that ended was subscribed to.
+    left_behind: BTreeMap<Arc<str>, Vec<Topic>>,
+    /// Only a fault looks at it: who has left a topic and gets one more event of it.
+    lingering: BTreeMap<Topic, Conn>,
+    /// Only a fault looks at it: who has left a topic once.
+    parted: BTreeSet<(Conn, Topic)>,
+    /// Only a fault looks at it: who has subscribed again to what they were subscribed to.
+    twice: BTreeSet<(Conn, Topic)>,
+    /// Only a fault looks at it: the experiment whose progress was told last, if nothing was told since.
+    progressed: Option<String>,
+    /// The last time written into a message, in Unix milliseconds; times never fall.
+    stamp: u64,
+    /// How many messages have been given an id.
+    said: u64,
+    events: u64,
+}
+
+struct Client {
+    user: Arc<str>,
+    peer: IpAddr,
+    next_ping: Duration,
+    /// The window of the rate limit: its begin, and the messages in it.
+    window: (Duration, u32),
+    /// Only faults look at these: whether the client came to `/ws/user`, whether it ever subscribed, and when it was
+    /// last heard.
+    at_user: bool,
+    asked: bool,
+    heard: Duration,
+    /// Only a fault looks at it: whether a ping has no pong yet.
+    pinged: bool,
+}
+
+impl Machine for Airavata {
+    fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
+        self.ping(now, out);
+        match input {
+            Input::Open { conn, handshake } => self.open(now, conn, &handshake, out),
+            Input::Text { conn, text } if self.clients.contains_key(&conn) => self.text(now, conn, &text, out),
+            Input::Closed { conn } => {
+                if self.broken.is("airavata-close-takes-others") {
+                    self.hang_up_with(conn, out);
+                }
+                if self.broken.is("airavata-close-unsubscribes-user") {
+                    let others = self.others_of_user(conn);
+                    others.into_iter().for_each(|other| self.subscriptions.leave(other));
+                }
+                if self.broken.is("airavata-close-ends-pings") {
+                    self.pings.pop_last();
+                }
+                self.leave(conn);
+            }
+            // The document knows JSON only, and its pings are messages.
+            _ => {}
+        }
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        self.pings.first().map(|(due, _)| *due)
+    }
+
+    fn state(&self) -> Value {
+        let subscriptions = self.subscriptions.all().map(|(topic, conns)| (topic.show(), json!(conns.len())));
+        json!({
+            "connections": self.clients.len(),
+            "users": self.users.iter().map(|(user, count)| (user.to_string(), json!(count))).collect::<serde_json::Map<_, _>>(),
+            "subscriptions": subscriptions.collect::<serde_json::Map<_, _>>(),
+            "events": self.events,
+        })
+    }
+
+    fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<Output>) -> Result<Value, EventError> {
+        self.ping(now, out);
+        let event = event::read(event)?;
+        Ok(self.publish(now, &event, out))
+    }
+}
+
+/// Connections: who is let in, and for how long.
+impl Airavata {
+    fn open(&mut self, now: Duration, conn: Conn, handshake: &Handshake, out: &mut Vec<Output>) {
+        let Some(place) = self.place(&handshake.path) else {
+            let body = "there is /ws/experiments/ID, /ws/tasks/ID, /ws/projects/ID and /ws/user\n".to_owned();
+            return out.push(Output::Refuse { conn, status: 404, body });
+        };
+        if handshake.headers.iter().any(|(name, _)| name == "authorization")
+            && self.broken.is("airavata-header-token-refused")
+        {
+            return out.push(Output::Refuse { conn, status: 401, body: "no such header, please\n".to_owned() });
+        }
+        out.push(Output::Accept { conn, subprotocol: None });
+        let admitted =
+            if self.turns_away(place.0, handshake) { Err(text::BAD_TOKEN) } else { self.admit(now, handshake) };
+        match admitted {
+            Err(reason) => {
+                if reason == text::BAD_TOKEN
+                    && self.broken.is("airavata-shapeless-token-untold")
+                    && shapeless(handshake)
+                {
+                    return out.push(Output::Close { conn, code: REFUSED, reason: String::new() });
+                }
+                let id = self.own_id("error");
+                out.push(self.message(now, conn, "error", &id, None, Some(reason)));
+                out.push(Output::Close { conn, code: REFUSED, reason: reason.to_owned() });
+            }
+            Ok(user) => self.welcome(now, conn, user, handshake.peer, place, out),
+        }
+    }
+
+    /// The resource of a path (lines 43 to 46); `/ws/user` is the user's own, whose id the token says.
+    fn place(&self, path: &str) -> Option<(Kind, Option<String>)> {
+        const ENDPOINTS: &[(&str, Kind, &str)] = &[
+            ("/ws/experiments/", Kind::Experiment, "airavata-experiments-endpoint-missing"),
+            ("/ws/tasks/", Kind::Task, "airavata-tasks-endpoint-missing"),
+            ("/ws/projects/", Kind::Project, "airavata-projects-endpoint-missing"),
+        ];
+        if path == "/ws/user" && !self.broken.is("airavata-user-endpoint-missing") {
+            return Some((Kind::User, None));
+        }
+        let (id, kind, fault) =
+            ENDPOINTS.iter().find_map(|(start, kind, fault)| Some((path.strip_prefix(start)?, *kind, *fault)))?;
+        let decoded = percent_encoding::percent_decode_str(id).decode_utf8().ok()?;
+        let id = if self.broken.is("airavata-path-not-decoded") { id.into() } else { decoded };
+        let one = !id.is_empty() && id.len() <= 512 && !id.contains('/');
+        (one && !self.broken.is(fault)).then(|| (kind, Some(id.into_owned())))
+    }
+
+    /// Whether a fault lets nobody in at the endpoint for this kind.
+    fn turns_away(&self, kind: Kind, handshake: &Handshake) -> bool {
+        handshake.query.iter().any(|(name, _)| name == "token")
+            && match kind {
+                Kind::Task => self.broken.is("airavata-tasks-endpoint-refuses-all"),
+                Kind::Project => self.broken.is("airavata-projects-endpoint-refuses-all"),
+                Kind::User => self.broken.is("airavata-user-endpoint-refuses-all"),
+                _ => false,
+            }
+    }
+
+    /// The user of a connection that may be, or the documented words for why it may not (lines 97 to 102).
+    fn admit(&mut self, now: Duration, handshake: &Handshake) -> Result<Arc<str>, &'static str> {
+        let query = !self.broken.is("airavata-query-token-ignored");
+        let header = !self.broken.is("airavata-header-token-ignored");
+        let user: Arc<str> = match token::presented(handshake, query, header) {
+            Some(token) => match self.user(now, &token, handshake) {
+                Ok(_) if self.broken.is("airavata-valid-token-refused") => return Err(text::BAD_TOKEN),
+                Ok(user) => user.into(),
+                Err(Bad::Forged) if self.broken.is("airavata-forged-token-accepted") => "nobody".into(),
+                Err(_) => return Err(text::BAD_TOKEN),
+            },
+            None if self.broken.is("airavata-token-optional") => "nobody".into(),
+            None => return Err(text::NO_TOKEN),
+        };
+        let full = |count: usize, limit: usize, fault| count >= limit && !self.broken.is(fault);
+        let (of_user, of_ip) = (self.users.get(&user), self.addresses.get(&handshake.peer));
+        let mut of_user = of_user.copied().unwrap_or(0);
+        if self.broken.is("airavata-user-limit-per-endpoint") {
+            let here = handshake.path == "/ws/user";
+            of_user = self.clients.values().filter(|client| client.user == user && client.at_user == here).count();
+        }
+        if of_user >= self.config.max_per_user && self.broken.is("airavata-refusal-makes-room") {
+            release(&mut self.users, &user);
+        }
+        if full(of_user, self.config.max_per_user, "airavata-user-unlimited")
+            || full(of_ip.copied().unwrap_or(0), self.config.max_per_ip, "airavata-ip-unlimited")
+            || full(self.clients.len(), self.config.max_connections, "airavata-hub-unlimited")
+        {
+            return Err(text::LIMIT);
+        }
+        Ok(user)
+    }
+
+    fn user(&self, now: Duration, token: &str, handshake: &Handshake) -> Result<String, Bad> {
+        let on_trust = self.broken.is("airavata-header-token-unchecked") && in_query(handshake).is_none();
+        let claims = match token::verify(token, &self.key) {
+            Err(_) if on_trust || self.broken.is("airavata-signature-unchecked") => match token::read(token)? {
+                (algorithm, _) if algorithm == "none" => return Err(Bad::Forged),
+                (_, claims) => claims,
+            },
+            verified => verified?,
+        };
+        if !on_trust && !self.broken.is("airavata-expiry-unchecked") {
+            token::check_time(&claims, self.clock.unix_ms(now))?;
+        }
+        token::user(&claims, &self.config.user_claim)
+    }
+
+    fn welcome(
+        &mut self,
+        now: Duration,
+        conn: Conn,
+        user: Arc<str>,
+        peer: IpAddr,
+        (kind, id): (Kind, Option<String>),
+        out: &mut Vec<Output>,
+    ) {
+        *self.users.entry(user.clone()).or_default() += 1;
+        *self.addresses.entry(peer).or_default() += 1;
+        if !self.broken.is("airavata-path-not-subscribed") {
+            self.subscriptions.add(conn, Topic::new(kind, id.as_deref().unwrap_or(&user)));
+        }
+        let next_ping = now + self.config.ping_interval;
+        if !self.config.ping_interval.is_zero() {
+            self.pings.insert((next_ping, conn));
+        }
+        let at_user = kind == Kind::User;
+        self.clients.insert(
+            conn,
+            Client { user, peer, next_ping, window: (now, 0), at_user, asked: false, heard: now, pinged: false },
+        );
+        if self.broken.is("airavata-subscriptions-outlive") {
+            self.inherit(conn);
+        }
+        if self.broken.is("airavata-server-hangs-up") {
+            self.leave(conn);
+            out.push(Output::Close { conn, code: 1000, reason: String::new() });
+        }
+    }
+
+    /// A defect: the subscriptions of a user's last connection go on.
+    fn inherit(&mut self, conn: Conn) {
+        let topics = self.clients.get(&conn).and_then(|client| self.left_behind.remove(&client.user));
+        topics.into_iter().flatten().for_each(|topic| self.subscriptions.add(conn, topic));
+    }
+
+    fn leave(&mut self, conn: Conn) {
+        let Some(client) = self.clients.remove(&conn) else { return };
+        if self.broken.is("airavata-subscriptions-outlive") {
+            let topics = self.subscriptions.all().map(|(topic, _)| topic.clone()).collect::<Vec<_>>();
+            let held = topics.into_iter().filter(|topic| self.subscriptions.of(topic).any(|other| other == conn));
+            self.left_behind.insert(client.user.clone(), held.collect());
+        }
+        self.pings.remove(&(client.next_ping, conn));
+        self.subscriptions.leave(conn);
+        release(&mut self.addresses, &client.peer);
+        if !self.broken.is("airavata-slot-never-freed") {
+            release(&mut self.users, &client.user);
+        }
+    }
+
+    /// A defect: all other connections of its user end with this one.
+    fn hang_up_with(&mut self, conn: Conn, out: &mut Vec<Output>) {
+        for conn in self.others_of_user(conn) {
+            self.leave(conn);
+            out.push(Output::Close { conn, code: 1001, reason: "the user has left".to_owned() });
+        }
+    }
+
+    /// The other connections of a connection's user, the oldest first.
+    fn others_of_user(&self, conn: Conn) -> Vec<Conn> {
+        let Some(user) = self.clients.get(&conn).map(|client| &client.user) else { return Vec::new() };
+        let same = |(other, client): (&Conn, &Client)| (*other != conn && client.user == *user).then_some(*other);
+        self.clients.iter().filter_map(same).collect()
+    }
+
+    /// Pings whose time it is (line 697).
+    fn ping(&mut self, now: Duration, out: &mut Vec<Output>) {
+        while let Some(&(due, conn)) = self.pings.first()
+            && due <= now
+        {
+            self.pings.pop_first();
+            // Pings that were missed because the hub slept are not made up for.
+            let interval = self.config.ping_interval;
+            let next = (due + interval).max(now + interval / 2);
+            let silent = |client: &Client| now.saturating_sub(client.heard) >= 2 * interval;
+            if self.broken.is("airavata-silence-closes") && self.clients.get(&conn).is_some_and(silent) {
+                self.leave(conn);
+                out.push(Output::Close { conn, code: REFUSED, reason: "no pong".to_owned() });
+                continue;
+            }
+            if self.broken.is("airavata-one-ping-until-pong")
+                && self.clients.get(&conn).is_some_and(|client| client.pinged)
+            {
+                continue;
+            }
+            if let Some(client) = self.clients.get_mut(&conn) {
+                client.pinged = true;
+                client.next_ping = next;
+                self.pings.insert((next, conn));
+                let id = self.own_id("ping");
+                out.push(self.message(now, conn, "ping", &id, None, None));
+            }
+        }
+    }
+}
+
+/// The token in the query of an address.
+fn in_query(handshake: &Handshake) -> Option<&str> {
+    handshake.query.iter().find(|(name, _)| name == "token").map(|(_, token)| token.as_str())
+}
+
+/// Whether what came as a token has not even the dots of one.
+fn shapeless(handshake: &Handshake) -> bool {
+    in_query(handshake).is_some_and(|token| !token.contains('.'))
+}
+
+/// Takes one from a count; what counts nothing is forgotten.
+fn release<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}
+
+/// What clients say.
+impl Airavata {
+    fn text(&mut self, now: Duration, conn: Conn, said: &str, out: &mut Vec<Output>) {
+        if let Some(client) = self.clients.get_mut(&conn) {
+            client.heard = now;
+            if self.broken.is("airavata-pings-only-when-idle") && self.pings.remove(&(client.next_ping, conn)) {
+                client.next_ping = now + self.config.ping_interval;
+                self.pings.insert((client.next_ping, conn));
+            }
+        }
+        if self.too_many(now, conn) {
+            return self.error(now, conn, text::LIMIT, out);
+        }
+        match message::read(said) {
+            Ok(Request::Ping) => {
+                let mut id = self.own_id("pong");
+                if self.broken.is("airavata-pong-repeats-id") {
+                    let ping: Value = serde_json::from_str(said).unwrap_or_default();
+                    id = ping["id"].as_str().map_or(id, str::to_owned);
+                }
+                out.push(self.message(now, conn, "pong", &id, None, None));
+            }
+            Ok(Request::Pong) if self.broken.is("airavata-pong-unknown") => self.error(now, conn, text::UNKNOWN, out),
+            Ok(Request::Pong) => self.ponged(now, conn),
+            Ok(Request::Subscription { subscribe, resource, has_id }) => {
+                self.subscription(now, conn, subscribe, &resource, has_id, out);
+            }
+            Err(Unreadable::Undecodable)
+                if self.broken.is("airavata-array-ignored") && said.trim_start().starts_with('[') => {}
+            Err(Unreadable::Undecodable) if self.broken.is("airavata-null-unanswered") && said == "null" => {}
+            Err(Unreadable::Malformed) if self.broken.is("airavata-malformed-ignored") => {}
+            Err(Unreadable::Undecodable | Unreadable::Malformed) => self.error(now, conn, text::FORMAT, out),
+            Err(Unreadable::UnknownType)
+                if self.broken.is("airavata-constructor-unanswered") && said.contains(r#""constructor""#) => {}
+            Err(Unreadable::UnknownType) => self.error(now, conn, text::UNKNOWN, out),
+        }
+    }
+
+    /// A defect: only now the next ping is due.
+    fn ponged(&mut self, now: Duration, conn: Conn) {
+        let interval = self.config.ping_interval;
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        client.pinged = false;
+        if self.broken.is("airavata-one-ping-until-pong") && !self.pings.contains(&(client.next_ping, conn)) {
+            client.next_ping = now + interval;
+            self.pings.insert((client.next_ping, conn));
+        }
+    }
+
+    /// Counts a message; whether it is one too many for its window.
+    fn too_many(&mut self, now: Duration, conn: Conn) -> bool {
+        let limit = self.config.rate_limit;
+        let Some(client) = self.clients.get_mut(&conn).filter(|_| limit > 0) else { return false };
+        let (begin, count) = &mut client.window;
+        if now >= *begin + self.config.rate_window {
+            (*begin, *count) = (now, 0);
+        }
+        *count = count.saturating_add(1);
+        *count > limit && !self.broken.is("airavata-rate-unlimited")
+    }
+
+    /// `subscribe` and `unsubscribe` (lines 515 to 558).
+    fn subscription(
+        &mut self,
+        now: Duration,
+        conn: Conn,
+        subscribe: bool,
+        resource: &Resource,
+        has_id: bool,
+        out: &mut Vec<Output>,
+    ) {
+        if subscribe && self.broken.is("airavata-subscribe-ignored") {
+            return;
+        }
+        let picky = if has_id { "airavata-message-id-refused" } else { "airavata-message-id-demanded" };
+        let unknown = resource.kind.is_some_and(|kind| self.unknown(kind));
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        let user = client.user.clone();
+        let topic = match (resource.kind, resource.id.as_deref().unwrap_or("")) {
+            (None, _) if self.broken.is("airavata-any-resource-type") => None,
+            (Some(Kind::User), "" | "me") => Some(Topic::new(Kind::User, &user)),
+            (Some(kind), id) if !id.is_empty() || kind == Kind::System => Some(Topic::new(kind, id)),
+            _ => return self.error(now, conn, text::FORMAT, out),
+        };
+        if unknown || self.broken.is(picky) {
+            return self.error(now, conn, text::FORMAT, out);
+        }
+        client.asked |= subscribe;
+        if let Some(topic) = topic {
+            if !subscribe {
+                if self.broken.is("airavata-resubscribe-without-effect") {
+                    self.parted.insert((conn, topic.clone()));
+                }
+                if self.broken.is("airavata-unsubscribe-one-late") {
+                    self.lingering.insert(topic.clone(), conn);
+                }
+                if !self.broken.is("airavata-unsubscribe-forgotten") && !self.twice.remove(&(conn, topic.clone())) {
+                    self.subscriptions.remove(conn, &topic);
+                }
+            } else if self.subscriptions.count(conn) >= self.config.max_subscriptions
+                && self.subscriptions.of(&topic).all(|other| other != conn)
+            {
+                return self.error(now, conn, text::LIMIT, out);
+            } else if !self.broken.is("airavata-subscribe-without-effect")
+                && !self.parted.contains(&(conn, topic.clone()))
+            {
+                if self.broken.is("airavata-subscriptions-counted")
+                    && self.subscriptions.of(&topic).any(|other| other == conn)
+                {
+                    self.twice.insert((conn, topic.clone()));
+                }
+                self.subscriptions.add(conn, topic);
+            }
+        }
+        let echoed = match (resource.kind, resource.id.as_deref()) {
+            (_, Some(id)) => id,
+            (Some(Kind::User), None) => &user,
+            (_, None) => "",
+        };
+        let data = json!({
+            "action": if subscribe { "subscribed" } else { "unsubscribed" },
+            "resourceType": resource.kind_name,
+            "resourceId": if self.broken.is("airavata-response-lower-case") { echoed.to_lowercase() } else { echoed.to_owned() },
+            "status": "success",
+        });
+        let id = self.own_id("sub-response");
+        for conn in self.answered(conn) {
+            out.push(self.message(now, conn, "system_status", &id, Some(&data), None));
+        }
+    }
+
+    /// Who gets the answer to a subscription of this connection.
+    fn answered(&self, conn: Conn) -> Vec<Conn> {
+        if self.broken.is("airavata-response-to-newest") {
+            return vec![self.others_of_user(conn).into_iter().fold(conn, Conn::max)];
+        }
+        if self.broken.is("airavata-response-to-all-of-user") {
+            return [vec![conn], self.others_of_user(conn)].concat();
+        }
+        vec![conn]
+    }
+
+    /// Whether a fault keeps the hub from knowing this kind.
+    fn unknown(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Experiment => self.broken.is("airavata-experiment-subscription-refused"),
+            Kind::Task => self.broken.is("airavata-task-subscription-refused"),
+            Kind::Project => self.broken.is("airavata-project-subscription-refused"),
+            Kind::User => self.broken.is("airavata-user-subscription-refused"),
+            Kind::System => self.broken.is("airavata-system-subscription-refused"),
+            Kind::Worker => self.broken.is("airavata-worker-subscription-refused"),
+        }
+    }
+
+    fn error(&mut self, now: Duration, conn: Conn, text: &'static str, out: &mut Vec<Output>) {
+        let mut to = vec![conn];
+        if self.broken.is("airavata-error-to-all-of-user") {
+            to.extend(self.others_of_user(conn));
+        }
+        for conn in to {
+            let id = self.own_id("error");
+            out.push(self.message(now, conn, "error", &id, None, Some(text)));
+        }
+    }
+}
+
+/// What the hub says.
+impl Airavata {
+    /// The time for a message. It never falls, also where the events of a millisecond have run ahead of it.
+    fn time(&mut self, now: Duration) -> u64 {
+        self.stamp = self.stamp.max(self.clock.unix_ms(now));
+        self.stamp
+    }
+
+    /// An id for what is no event; the document leaves its form open.
+    fn own_id(&mut self, kind: &str) -> String {
+        self.said += 1;
+        format!("{kind}-{}", self.said)
+    }
+
+    fn message(
+        &mut self,
+        now: Duration,
+        conn: Conn,
+        kind: &str,
+        id: &str,
+        data: Option<&Value>,
+        error: Option<&str>,
+    ) -> Output {
+        let timestamp = clock::iso(self.time(now));
+        Output::Text { conn, text: Message { r#type: kind, id, timestamp: &timestamp, data, error }.text() }
+    }
+
+    /// Hands an event to whom it concerns, one copy each, and says how many they are.
+    fn publish(&mut self, now: Duration, event: &Event<'_>, out: &mut Vec<Output>) -> Value {
+        // Every event has a millisecond of its own, so that its id is unique (line 138).
+        self.stamp = self.clock.unix_ms(now).max(self.stamp + 1);
+        self.events += 1;
+        let in_id = if self.broken.is("airavata-event-ids-repeat") {
+            self.clock.unix_ms(Duration::ZERO)
+        } else if self.broken.is("airavata-event-ids-count") {
+            self.events
+        } else {
+            self.stamp
+        };
+        let mut id = format!("{}_{in_id}", event.id_prefix());
+        if self.misspelt(event.kind) {
+            id = id.replace('_', ".");
+        }
+        let time = if self.broken.is("airavata-event-times-fall") {
+            self.clock.unix_ms(Duration::ZERO).saturating_sub(self.events * 1000)
+        } else {
+            self.stamp
+        };
+        let timestamp = clock::iso(time);
+        let data = self.bent(event);
+        let message = Message { r#type: event.name, id: &id, timestamp: &timestamp, data: Some(&data), error: None };
+        let text = message.text();
+        let mut recipients = self.recipients(event);
+        let progress = (event.name == "experiment_progress").then(|| event.id.to_owned());
+        if progress.is_some() && progress == self.progressed && self.broken.is("airavata-progress-throttled") {
+            recipients.clear();
+        }
+        self.progressed = progress;
+        out.extend(recipients.iter().map(|&conn| Output::Text { conn, text: text.clone() }));
+        json!({ "id": id, "timestamp": timestamp, "recipients": recipients.len() })
+    }
+
+    /// The data of an event, as some faults have it.
+    fn bent<'a>(&self, event: &Event<'a>) -> Cow<'a, Value> {
+        let bends = ["airavata-percent-whole", "airavata-zeros-left-out", "airavata-name-without-emoji"];
+        if !bends.iter().any(|fault| self.broken.is(fault)) {
+            return Cow::Borrowed(event.data);
+        }
+        let mut data = event.data.clone();
+        if let Some(percent) = data.get("progressPercent").and_then(Value::as_f64)
+            && self.broken.is("airavata-percent-whole")
+        {
+            data["progressPercent"] = json!(percent.round());
+        }
+        if let Some(members) = data.as_object_mut().filter(|_| self.broken.is("airavata-zeros-left-out")) {
+            members.retain(|_, value| value.as_f64() != Some(0.0));
+        }
+        if self.broken.is("airavata-name-without-emoji") {
+            let plain = |c: char| if c > '\u{ffff}' { '?' } else { c };
+            for place in ["/experiment/name", "/summary/name"] {
+                if let Some(Value::String(name)) = data.pointer_mut(place) {
+                    *name = name.chars().map(plain).collect();
+                }
+            }
+        }
+        Cow::Owned(data)
+    }
+
+    fn misspelt(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Experiment => self.broken.is("airavata-experiment-id-format"),
+            Kind::Task => self.broken.is("airavata-task-id-format"),
+            Kind::Worker => self.broken.is("airavata-worker-id-format"),
+            _ => self.broken.is("airavata-system-id-format"),
+        }
+    }
+
+    /// Who gets an event (lines 577 to 590).
+    fn recipients(&mut self, event: &Event<'_>) -> BTreeSet<Conn> {
+        if event.kind == Kind::System {
+            return self.everybody();
+        }
+        if self.broken.is("airavata-events-broadcast") {
+            return self.clients.keys().copied().collect();
+        }
+        let mut topics = event.topics();
+        topics.retain(|topic| !self.misses(event.kind, topic.kind));
+        match event.kind {
+            Kind::Worker if self.broken.is("airavata-worker-events-reach-experiments") => {
+                topics.extend(event.experiment.map(|id| Topic::new(Kind::Experiment, id)));
+            }
+            Kind::Worker if self.broken.is("airavata-worker-events-reach-tasks") => {
+                topics.extend(self.topics_of(&[Kind::Task]));
+            }
+            Kind::Worker if self.broken.is("airavata-worker-events-reach-projects") => {
+                topics.extend(event.project.map(|id| Topic::new(Kind::Project, id)));
+            }
+            Kind::Worker if self.broken.is("airavata-worker-events-reach-users") => {
+                topics.extend(event.user.map(|id| Topic::new(Kind::User, id)));
+            }
+            Kind::Experiment | Kind::Task if self.broken.is("airavata-system-subscribers-hear-everything") => {
+                topics.extend(self.topics_of(&[Kind::System]));
+            }
+            Kind::Experiment if self.broken.is("airavata-experiment-events-reach-tasks") => {
+                topics.extend(self.topics_of(&[Kind::Task, Kind::Worker]));
+            }
+            _ => {}
+        }
+        if self.broken.is("airavata-ids-match-by-prefix") {
+            let begins = |topic: &Topic| topics.iter().any(|of| of.kind == topic.kind && of.id.starts_with(&*topic.id));
+            let alike: Vec<Topic> = self.subscriptions.all().map(|(topic, _)| topic.clone()).filter(begins).collect();
+            topics.extend(alike);
+        }
+        let mut conns: BTreeSet<Conn> = topics.iter().flat_map(|topic| self.subscriptions.of(topic)).collect();
+        if event.kind != Kind::Worker && self.broken.is("airavata-user-endpoint-hears-all-users") {
+            conns.extend(self.clients.iter().filter(|(_, client)| client.at_user).map(|(conn, _)| *conn));
+        }
+        if self.broken.is("airavata-idle-hear-everything") {
+            conns.extend(self.clients.iter().filter(|(_, client)| !client.asked).map(|(conn, _)| *conn));
+        }
+        if self.broken.is("airavata-double-subscriber-skipped") {
+            let fitting = |conn| topics.iter().filter(|topic| self.subscriptions.of(topic).any(|c| c == conn)).count();
+            conns.retain(|conn| fitting(*conn) < 2);
+        }
+        conns.extend(topics.iter().filter_map(|topic| self.lingering.remove(topic)));
+        if self.broken.is("airavata-first-subscriber-only") {
+            conns = conns.into_iter().take(1).collect();
+        }
+        conns
+    }
+
+    /// Every client there is (line 582), subscribed or not.
+    fn everybody(&self) -> BTreeSet<Conn> {
+        if self.broken.is("airavata-system-events-to-system-only") {
+            return self.subscriptions.of(&Topic::new(Kind::System, "")).collect();
+        }
+        let asked_only = self.broken.is("airavata-system-events-to-subscribers-only");
+        self.clients.iter().filter(|(_, client)| client.asked || !asked_only).map(|(conn, _)| *conn).collect()
+    }
+
+    fn topics_of(&self, kinds: &[Kind]) -> Vec<Topic> {
+        self.subscriptions.all().map(|(topic, _)| topic.clone()).filter(|topic| kinds.contains(&topic.kind)).collect()
+    }
+
+    /// Whether a fault keeps events of this kind from these subscribers.
+    fn misses(&self, event: Kind, topic: Kind) -> bool {
+        const MISSED: &[(Kind, Kind, &str)] = &[
+            (Kind::Experiment, Kind::Experiment, "airavata-experiment-events-miss-experiment"),
+            (Kind::Experiment, Kind::Project, "airavata-experiment-events-miss-project"),
+            (Kind::Experiment, Kind::User, "airavata-experiment-events-miss-user"),
+            (Kind::Task, Kind::Task, "airavata-task-events-miss-task"),
+            (Kind::Task, Kind::Experiment, "airavata-task-events-miss-experiment"),
+            (Kind::Task, Kind::Project, "airavata-task-events-miss-project"),
+            (Kind::Task, Kind::User, "airavata-task-events-miss-user"),
+            (Kind::Worker, Kind::System, "airavata-worker-events-miss-system"),
+            (Kind::Worker, Kind::Worker, "airavata-worker-events-miss-worker"),
+        ];
+        MISSED.iter().any(|(from, to, fault)| (*from, *to) == (event, topic) && self.broken.is(fault))
+    }
+}

@@ -1,0 +1,1054 @@
+//! ert-concierge (document 002): clients with names, groups with owners, messages between them.
+//!
+//! Where the document is silent or at odds with itself, this hub does the following. The payload counter
+//! begins with IDENTIFY as 0. Before identification an undecodable payload closes with 4002, any other
+//! with 4003; afterwards both are answered and the connection stays. An IDENTIFY is judged by secret, then
+//! version, then name. A sender gets its own group message if it is subscribed, never its own ALL. Creating
+//! a group does not subscribe to it. A deleted group has no subscribers left, so its last descriptions list
+//! none. Refusals without a code of their own are `BAD`.
+
+mod payload;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use semver::{Version, VersionReq};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use self::payload::{
+    ClientView, GroupView, Identify, Origin, OriginOrForged, Reply, Request, Status, Target, Unreadable,
+};
+use crate::fault::Broken;
+use crate::machine::ids::Ids;
+use crate::machine::settings::{Settings, SettingsError};
+use crate::machine::{Conn, EventError, Input, Machine, Output, Utf8Bytes};
+
+/// The name of the protocol.
+pub const PROTOCOL: &str = "concierge";
+/// The subprotocol that clients should ask for (line 22).
+const SUBPROTOCOL: &str = "ert-concierge";
+
+/// Longer than what scripts say that is no JSON, for faults.
+const BROKEN_OFF: usize = 24;
+/// A relayed message of more bytes is large, for faults.
+const LARGE: usize = 64 * 1024;
+/// A uuid that is nobody's, for faults.
+const NOBODY: &str = "00000000-0000-4000-8000-000000000000";
+
+/// Close codes of a failed identification (lines 27 to 33). 4001 does not exist; 4000 stands for an internal
+/// error, of which this hub has none but as a fault.
+mod close {
+    pub const UNKNOWN: u16 = 4000;
+    pub const FATAL_DECODE: u16 = 4002;
+    pub const NO_AUTH: u16 = 4003;
+    pub const AUTH_FAILED: u16 = 4004;
+    pub const DUPLICATE_AUTH: u16 = 4005;
+    pub const BAD_SECRET: u16 = 4006;
+    pub const BAD_VERSION: u16 = 4007;
+}
+
+/// What can be set.
+#[derive(Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    /// What a client must know; without one, whatever it sends is ignored.
+    #[serde(deserialize_with = "secret")]
+    secret: Option<String>,
+    /// The hub's version; clients must be caret-compatible with it.
+    #[serde(deserialize_with = "crate::machine::settings::version")]
+    version: Version,
+    /// How long a connection may take to identify.
+    #[serde(rename = "identify_timeout_ms", deserialize_with = "crate::machine::settings::millis")]
+    identify_timeout: Duration,
+    /// How many groups there may be; beyond, GROUP_CREATE is answered with BAD.
+    max_groups: usize,
+    /// Makes the ids reproducible.
+    seed: Option<u64>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            secret: None,
+            version: Version::new(0, 1, 0),
+            identify_timeout: Duration::from_secs(5),
+            max_groups: 10_000,
+            seed: None,
+        }
+    }
+}
+
+/// A secret may look like a number in TOML; errors do not repeat it.
+fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    match toml::Value::deserialize(deserializer)? {
+        toml::Value::String(text) => Ok(Some(text)),
+        toml::Value::Integer(number) => Ok(Some(number.to_string())),
+        _ => Err(serde::de::Error::custom("secret is not a string")),
+    }
+}
+
+/// Builds the hub.
+///
+/// # Errors
+/// What is wrong with the settings.
+pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, SettingsError> {
+    let config: Config = settings.read(PROTOCOL)?;
+    Ok(Box::new(Concierge {
+        // A caret requirement of a version is always one that parses.
+        compatible: VersionReq::parse(&format!("^{}", config.version))
+            .map_err(|error| SettingsError::Invalid { protocol: PROTOCOL, reason: error.to_string() })?,
+        version: config.version.to_string(),
+        ids: Ids::new(config.seed),
+        config,
+        broken,
+        waiting: BTreeMap::new(),
+        timers: BTreeSet::new(),
+        clients: BTreeMap::new(),
+        names: HashMap::new(),
+        uuids: HashMap::new(),
+        groups: BTreeMap::new(),
+        total: 0,
+        created: 0,
+        owners_left: 0,
+        remains: BTreeMap::new(),
+        left: BTreeMap::new(),
+        twice: BTreeSet::new(),
+        listed: None,
+        refused: BTreeSet::new(),
+        identified: 0,
+    }))
+}
+
+struct Concierge {
+    config: Config,
+    version: String,
+    compatible: VersionReq,
+    ids: Ids,
+    broken: Broken,
+    /// Connections that have not identified, with the payloads received.
+    waiting: BTreeMap<Conn, Waiting>,
+    /// When who must have identified.
+    timers: BTreeSet<(Duration, Conn)>,
+    clients: BTreeMap<Conn, Client>,
+    names: HashMap<Arc<str>, Conn>,
+    uuids: HashMap<Arc<str>, Conn>,
+    groups: BTreeMap<Arc<str>, Group>,
+    /// Text payloads of all connections; only a fault looks at it.
+    total: u64,
+    /// What it was when a group was created last; only a fault looks at it.
+    created: u64,
+    /// Owners of groups that have left; only a fault looks at it.
+    owners_left: u64,
+    /// What a fault does not let go of: deleted groups, clients that left.
+    remains: BTreeMap<Arc<str>, Remains>,
+    /// The rest is only looked at by faults: names and subscriptions of clients that left, by their uuid;
+    left: BTreeMap<Arc<str>, Former>,
+    /// who subscribed again to what he was subscribed to;
+    twice: BTreeSet<(Conn, Arc<str>)>,
+    /// the list of groups as it was when somebody asked for it;
+    listed: Option<Value>,
+    /// names that were refused to newcomers;
+    refused: BTreeSet<String>,
+    /// how many clients have identified.
+    identified: u64,
+}
+
+struct Waiting {
+    received: u64,
+    until: Duration,
+    /// How many clients had identified by then; only a fault looks at it.
+    after: u64,
+}
+
+struct Client {
+    conn: Conn,
+    uuid: Arc<str>,
+    name: Arc<str>,
+    nickname: Option<String>,
+    tags: Vec<String>,
+    received: u64,
+    /// Which client it is, in the order of identification; only a fault looks at it.
+    number: u64,
+    /// SELF_FETCH payloads in a row; only a fault looks at them.
+    self_fetches: u32,
+    /// The first MESSAGE of those in a row; only a fault looks at it.
+    messages_from: Option<u64>,
+    /// GROUP_CREATE payloads in a row; only a fault looks at them.
+    creations: u32,
+    subscriptions: BTreeSet<Arc<str>>,
+    owned: BTreeSet<Arc<str>>,
+}
+
+struct Group {
+    name: Arc<str>,
+    nickname: Option<String>,
+    owner: Conn,
+    owner_uuid: Arc<str>,
+    subscribers: BTreeMap<Conn, Arc<str>>,
+}
+
+/// What a fault remembers of a client that left.
+struct Former {
+    name: Arc<str>,
+    subscriptions: BTreeSet<Arc<str>>,
+}
+
+enum Remains {
+    Group(Group),
+    Client(Client),
+}
+
+impl Client {
+    fn view(&self) -> ClientView<'_> {
+        ClientView {
+            name: &self.name,
+            nickname: self.nickname.as_deref(),
+            uuid: &self.uuid,
+            tags: self.tags.iter().map(String::as_str).collect(),
+        }
+    }
+}
+
+impl Group {
+    fn view(&self) -> GroupView<'_> {
+        GroupView {
+            name: &self.name,
+            nickname: self.nickname.as_deref(),
+            owner_uuid: &self.owner_uuid,
+            subscribers: self.subscribers.values().map(|uuid| &**uuid).collect(),
+        }
+    }
+}
+
+impl Machine for Concierge {
+    fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
+        self.expire(now, out);
+        match input {
+            Input::Open { conn, handshake } => {
+                let offered = handshake.subprotocols.iter().any(|offer| offer == SUBPROTOCOL);
+                if !offered && self.broken.is("concierge-bare-upgrade-refused") {
+                    return out.push(Output::Refuse { conn, status: 400, body: String::new() });
+                }
+                let subprotocol = match handshake.subprotocols.first() {
+                    Some(first) if self.broken.is("concierge-first-subprotocol-selected") => Some(first.clone()),
+                    _ => offered.then(|| SUBPROTOCOL.to_owned()),
+                };
+                out.push(Output::Accept { conn, subprotocol });
+                let until = now + self.identify_timeout();
+                self.waiting.insert(conn, Waiting { received: 0, until, after: self.identified });
+                self.timers.insert((until, conn));
+            }
+            Input::Text { conn, text } => self.text(conn, &text, out),
+            // Only text payloads count and mean something (line 17).
+            Input::Binary { conn, .. } => {
+                if self.broken.is("concierge-seq-counts-binary") {
+                    self.count(conn);
+                }
+                if self.broken.is("concierge-binary-closes") {
+                    self.stop_waiting(conn);
+                    out.push(end(conn, 1003, "text only"));
+                    self.leave(conn, out);
+                }
+            }
+            Input::Ping { conn } => {
+                if self.broken.is("concierge-seq-counts-pings") {
+                    self.count(conn);
+                }
+                let timeout = self.identify_timeout();
+                if self.broken.is("concierge-ping-restarts-timer")
+                    && let Some(waiting) = self.waiting.get_mut(&conn)
+                {
+                    self.timers.remove(&(waiting.until, conn));
+                    waiting.until = now + timeout;
+                    self.timers.insert((waiting.until, conn));
+                }
+            }
+            Input::Closed { conn } => {
+                self.stop_waiting(conn);
+                self.leave(conn, out);
+            }
+            Input::Tick | Input::Connected { .. } | Input::ConnectFailed { .. } => {}
+        }
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        self.timers.first().map(|(until, _)| *until)
+    }
+
+    fn state(&self) -> Value {
+        json!({
+            "version": self.version,
+            "secret_required": self.config.secret.is_some(),
+            "unidentified": self.waiting.len(),
+            "clients": self.clients.values().map(|client| {
+                let mut view = json!(client.view());
+                view["received"] = json!(client.received);
+                view["subscriptions"] = json!(client.subscriptions.iter().map(|name| &**name).collect::<Vec<_>>());
+                view
+            }).collect::<Vec<_>>(),
+            "groups": self.groups.values().map(|group| json!(group.view())).collect::<Vec<_>>(),
+        })
+    }
+
+    fn event(&mut self, _: Duration, _: &Value, _: &mut Vec<Output>) -> Result<Value, EventError> {
+        Err(EventError::Unsupported(PROTOCOL))
+    }
+}
+
+/// What slips, and only for input that nobody sends on purpose.
+impl Concierge {
+    fn unsubscribe_all_but(&mut self, conn: Conn) {
+        for group in self.groups.values_mut() {
+            group.subscribers.retain(|subscriber, _| *subscriber == conn);
+        }
+        for client in self.clients.values_mut().filter(|client| client.conn != conn) {
+            client.subscriptions.clear();
+        }
+    }
+
+    /// The group of a GROUP_CREATE that was refused.
+    fn found_in_secret(&mut self, conn: Conn, text: &str) {
+        let Ok(payload) = serde_json::from_str::<Value>(text) else { return };
+        if payload["type"] != "GROUP_CREATE" {
+            return;
+        }
+        let name: Arc<str> = payload["name"].as_str().map_or_else(|| payload["name"].to_string(), str::to_owned).into();
+        if self.groups.contains_key(&name) {
+            return;
+        }
+        let Some(owner) = self.clients.get_mut(&conn) else { return };
+        owner.owned.insert(name.clone());
+        let owner_uuid = owner.uuid.clone();
+        let group = Group { name: name.clone(), nickname: None, owner: conn, owner_uuid, subscribers: BTreeMap::new() };
+        self.groups.insert(name, group);
+    }
+}
+
+/// Connections: counting, waiting, coming and going.
+impl Concierge {
+    fn identify_timeout(&self) -> Duration {
+        match self.config.identify_timeout {
+            timeout if self.broken.is("concierge-timeout-early") => timeout * 2 / 5,
+            timeout if self.broken.is("concierge-timeout-late") => timeout * 3,
+            timeout => timeout,
+        }
+    }
+
+    /// Closes what has not identified in time (lines 24 and 30).
+    fn expire(&mut self, now: Duration, out: &mut Vec<Output>) {
+        while let Some(&(until, conn)) = self.timers.first()
+            && until <= now
+        {
+            self.timers.pop_first();
+            let waited = self.waiting.contains_key(&conn);
+            if waited && self.broken.is("concierge-timeout-never") {
+                continue;
+            }
+            self.waiting.remove(&conn);
+            out.push(end(conn, close::AUTH_FAILED, "not identified in time"));
+            self.leave(conn, out);
+        }
+    }
+
+    fn stop_waiting(&mut self, conn: Conn) {
+        if let Some(waiting) = self.waiting.remove(&conn) {
+            self.timers.remove(&(waiting.until, conn));
+        }
+    }
+
+    fn reject(&mut self, conn: Conn, code: u16, reason: &str, out: &mut Vec<Output>) {
+        self.stop_waiting(conn);
+        out.push(end(conn, code, reason));
+    }
+
+    /// Counts a text payload and says which one it is: the n-th of its connection, from 0 (line 17).
+    fn count(&mut self, conn: Conn) -> Option<u64> {
+        let received = match (self.clients.get_mut(&conn), self.waiting.get_mut(&conn)) {
+            (Some(client), _) => &mut client.received,
+            (None, Some(waiting)) => &mut waiting.received,
+            (None, None) => return None,
+        };
+        let seq = *received;
+        *received += if self.broken.is("concierge-seq-steps-two") { 2 } else { 1 };
+        self.total += 1;
+        if self.broken.is("concierge-seq-global") {
+            return Some(self.total - 1);
+        }
+        if self.broken.is("concierge-seq-stuck") {
+            return Some(1);
+        }
+        if self.broken.is("concierge-seq-one-byte") {
+            return Some(seq & 0xff);
+        }
+        Some(if self.broken.is("concierge-seq-skips-identify") { seq.saturating_sub(1) } else { seq })
+    }
+
+    fn text(&mut self, conn: Conn, text: &str, out: &mut Vec<Output>) {
+        let request = payload::read(text);
+        let uncounted = request.is_err() && self.broken.is("concierge-seq-skips-malformed");
+        let counted = match self.clients.get(&conn) {
+            Some(client) if uncounted => Some(client.received),
+            _ => self.count(conn),
+        };
+        let Some(seq) = counted else { return };
+        if matches!(request, Err(Unreadable::Undecodable(_)))
+            && text.len() > BROKEN_OFF
+            && self.broken.is("concierge-fuzz-subscriptions-lost")
+        {
+            self.unsubscribe_all_but(conn);
+        }
+        if matches!(request, Err(Unreadable::Malformed { .. })) && self.broken.is("concierge-fuzz-half-group") {
+            self.found_in_secret(conn, text);
+        }
+        if self.clients.contains_key(&conn) {
+            self.answer(conn, seq, text, request, out);
+        } else {
+            self.introduce(conn, request, out);
+        }
+    }
+
+    /// The first payload of a connection: IDENTIFY or the end (lines 24 to 33).
+    fn introduce(&mut self, conn: Conn, request: Result<Request<'_>, Unreadable>, out: &mut Vec<Output>) {
+        match request {
+            Ok(Request::Identify(identify)) => self.identify(conn, identify, out),
+            Err(Unreadable::Malformed { identify: true, .. }) if self.broken.is("concierge-identify-half-accepted") => {
+                let name = format!("client{conn}");
+                let version = self.version.clone();
+                let identify = Identify { name, version, secret: None, tags: Vec::new(), nickname: None };
+                self.identify(conn, identify, out);
+            }
+            Err(
+                Unreadable::Undecodable(reason)
+                | Unreadable::UnknownType(reason)
+                | Unreadable::Malformed { identify: true, reason },
+            ) => self.reject(conn, close::FATAL_DECODE, &reason, out),
+            _ if self.broken.is("concierge-unidentified-ignored") => {}
+            Err(Unreadable::HubOnly) if self.broken.is("concierge-early-hello-answered") => {
+                status(conn, 0, Status::Unsuported, out);
+            }
+            Ok(Request::GroupFetchAll) if self.broken.is("concierge-unidentified-served") => {
+                let groups = self.groups.values().map(Group::view).collect();
+                out.push(send(conn, &Reply::GroupFetchAllResult { groups, seq: 0 }));
+            }
+            _ => self.reject(conn, close::NO_AUTH, "identify first", out),
+        }
+    }
+
+    fn identify(&mut self, conn: Conn, identify: Identify, out: &mut Vec<Output>) {
+        if !self.secret_fits(identify.secret.as_deref()) {
+            return self.reject(conn, close::BAD_SECRET, "the secret is wrong", out);
+        }
+        if !self.version_fits(&identify.version) {
+            let reason = format!("this hub is version {} and takes clients compatible with it", self.version);
+            return self.reject(conn, close::BAD_VERSION, &reason, out);
+        }
+        let unseen = self.broken.is("concierge-name-looked-up-early");
+        let after = self.waiting.get(&conn).map_or(0, |waiting| waiting.after);
+        if let Some(&holder) = self.names.get(identify.name.as_str())
+            && !(unseen && self.clients.get(&holder).is_some_and(|holder| holder.number >= after))
+            && (!self.broken.is("concierge-name-given-at-second-attempt") || self.refused.insert(identify.name.clone()))
+        {
+            if self.broken.is("concierge-conflict-kicks-holder") {
+                out.push(end(holder, close::DUPLICATE_AUTH, "somebody else takes this name"));
+                self.leave(holder, out);
+            } else if !self.broken.is("concierge-duplicate-name-accepted") {
+                self.reject(conn, close::DUPLICATE_AUTH, "the name is taken", out);
+                if self.broken.is("concierge-conflict-closes-both") {
+                    out.push(end(holder, close::DUPLICATE_AUTH, "somebody else wants this name"));
+                    self.leave(holder, out);
+                }
+                return;
+            }
+        }
+        let received = self.waiting.get(&conn).map_or(0, |waiting| waiting.received);
+        if self.broken.is("concierge-timer-outlives-identify") {
+            self.waiting.remove(&conn);
+        } else {
+            self.stop_waiting(conn);
+        }
+        if self.broken.is("concierge-timer-of-newest-stopped")
+            && let Some((&newest, waiting)) = self.waiting.last_key_value()
+        {
+            self.timers.remove(&(waiting.until, newest));
+        }
+        let uuid: Arc<str> = match self.clients.values().next() {
+            Some(other) if self.broken.is("concierge-uuid-shared") => other.uuid.clone(),
+            _ => self.ids.next_uuid().to_string().into(),
+        };
+        let mut name: Arc<str> = identify.name.into();
+        if self.broken.is("concierge-accents-dropped") {
+            name = name.chars().filter(|char| !('\u{300}'..='\u{36f}').contains(char)).collect::<String>().into();
+        }
+        self.names.insert(name.clone(), conn);
+        self.uuids.insert(uuid.clone(), conn);
+        let mut tags = if self.broken.is("concierge-tags-forgotten") { Vec::new() } else { identify.tags };
+        if tags.is_empty() && self.broken.is("concierge-tags-invented") {
+            tags.push("untagged".to_owned());
+        }
+        let subscriptions = self.resumed(conn, &uuid, &name);
+        let client = Client {
+            conn,
+            uuid,
+            name,
+            nickname: identify.nickname,
+            tags,
+            received,
+            number: self.identified,
+            self_fetches: 0,
+            messages_from: None,
+            creations: 0,
+            subscriptions,
+            owned: BTreeSet::new(),
+        };
+        self.identified += 1;
+        if self.broken.is("concierge-old-name-removed-late") && self.left.values().any(|left| left.name == client.name)
+        {
+            self.names.remove(&client.name);
+        }
+        let echoed = self.broken.is("concierge-hello-version-echoed");
+        let version = if echoed { &identify.version } else { &self.version };
+        out.push(send(conn, &Reply::Hello { uuid: &client.uuid, version }));
+        self.clients.insert(conn, client);
+    }
+
+    /// Nothing, but for a fault: the subscriptions of whoever had this name before.
+    fn resumed(&mut self, conn: Conn, uuid: &Arc<str>, name: &str) -> BTreeSet<Arc<str>> {
+        let former = self.left.values().find(|left| &*left.name == name);
+        let Some(former) = former.filter(|_| self.broken.is("concierge-subscriptions-resumed")) else {
+            return BTreeSet::new();
+        };
+        let subscriptions = former.subscriptions.clone();
+        for name in &subscriptions {
+            if let Some(group) = self.groups.get_mut(name) {
+                group.subscribers.insert(conn, uuid.clone());
+            }
+        }
+        subscriptions
+    }
+
+    fn secret_fits(&self, given: Option<&str>) -> bool {
+        match (self.config.secret.as_deref(), given) {
+            (None, None) => !self.broken.is("concierge-secret-demanded"),
+            (None, Some(_)) => !self.broken.is("concierge-needless-secret-refused"),
+            (Some(_), None) => self.broken.is("concierge-missing-secret-accepted"),
+            (Some(_), Some(_)) if self.broken.is("concierge-secret-unchecked") => true,
+            (Some(_), Some(_)) if self.broken.is("concierge-right-secret-refused") => false,
+            (Some(expected), Some(given)) => expected == given,
+        }
+    }
+
+    /// Whether a client of this version may join: `^` of the hub's version (line 33).
+    fn version_fits(&self, version: &str) -> bool {
+        let Ok(version) = Version::parse(version) else {
+            return self.broken.is("concierge-version-not-semver-accepted");
+        };
+        self.broken.is("concierge-version-unchecked")
+            || (self.broken.is("concierge-version-minor-unchecked") && version.major == self.config.version.major)
+            || (self.broken.is("concierge-older-versions-accepted") && version < self.config.version)
+            || self.compatible.matches(&version)
+            || version == self.config.version
+    }
+
+    /// A client is gone: its name is free, its groups end (line 39).
+    fn leave(&mut self, conn: Conn, out: &mut Vec<Output>) {
+        let Some(client) = self.clients.remove(&conn) else {
+            return;
+        };
+        if self.names.get(&client.name) == Some(&conn) && !self.broken.is("concierge-name-not-freed") {
+            self.names.remove(&client.name);
+        }
+        if self.uuids.get(&client.uuid) == Some(&conn) {
+            self.uuids.remove(&client.uuid);
+        }
+        if !self.broken.is("concierge-left-subscriber-stays") {
+            for name in &client.subscriptions {
+                if let Some(group) = self.groups.get_mut(name) {
+                    group.subscribers.remove(&conn);
+                }
+            }
+        }
+        if self.broken.is("concierge-old-name-removed-late")
+            || self.broken.is("concierge-old-uuid-reaches-heir")
+            || self.broken.is("concierge-subscriptions-resumed")
+        {
+            let former = Former { name: client.name.clone(), subscriptions: client.subscriptions.clone() };
+            self.left.insert(client.uuid.clone(), former);
+        }
+        self.owners_left += u64::from(!client.owned.is_empty());
+        let tired = self.owners_left > 1 && self.broken.is("concierge-second-owner-group-stays");
+        if !self.broken.is("concierge-group-outlives-owner") && !tired {
+            let one_only = self.broken.is("concierge-leaving-ends-one-group");
+            for name in client.owned.iter().take(if one_only { 1 } else { usize::MAX }) {
+                self.delete(name, None, out);
+            }
+        }
+        if !client.owned.is_empty() && self.broken.is("concierge-owner-leaving-announces-all") {
+            for group in self.groups.values() {
+                let told = Reply::Status { status: Status::GroupDeleted(group.view()), seq: None };
+                broadcast(self.clients.keys().copied(), &told, out);
+            }
+        }
+        if self.broken.is("concierge-left-client-listed") {
+            self.remains.insert(client.uuid.clone(), Remains::Client(client));
+        }
+    }
+}
+
+/// Payloads of identified clients.
+impl Concierge {
+    fn answer(
+        &mut self,
+        conn: Conn,
+        seq: u64,
+        text: &str,
+        request: Result<Request<'_>, Unreadable>,
+        out: &mut Vec<Output>,
+    ) {
+        if let Some(client) = self.clients.get_mut(&conn) {
+            client.self_fetches = if matches!(request, Ok(Request::SelfFetch)) { client.self_fetches + 1 } else { 0 };
+            if client.self_fetches == 3 && self.broken.is("concierge-third-self-fetch-ignored") {
+                return;
+            }
+            client.messages_from = match request {
+                Ok(Request::Message { .. }) => client.messages_from.or(Some(seq)),
+                _ => None,
+            };
+            client.creations =
+                if matches!(request, Ok(Request::GroupCreate { .. })) { client.creations + 1 } else { 0 };
+        }
+        if text == "null" && self.broken.is("concierge-null-crashes") {
+            out.push(end(conn, close::UNKNOWN, "null is not an object"));
+            return self.leave(conn, out);
+        }
+        match request {
+            Ok(Request::Identify(identify)) => {
+                if self.broken.is("concierge-second-identify-renames")
+                    && let Some(client) = self.clients.get_mut(&conn)
+                {
+                    self.names.remove(&client.name);
+                    client.name = identify.name.into();
+                    self.names.insert(client.name.clone(), conn);
+                }
+                status(conn, seq, Status::Unsuported, out);
+            }
+            Ok(Request::Message { .. })
+                if self.broken.is("concierge-target-members-refused") && payload::target_has_more(text) =>
+            {
+                status(conn, seq, Status::Protocol { desc: "the target has members that nobody knows" }, out);
+            }
+            Ok(Request::Message { target, data, origin }) => self.message(conn, seq, target, data, origin, out),
+            Ok(Request::SelfSubscribe { name }) => self.subscribe(conn, seq, &name, out),
+            Ok(Request::SelfUnsubscribe { name }) => self.unsubscribe(conn, seq, &name, out),
+            Ok(Request::GroupCreate { name, nickname }) => self.create(conn, seq, name, nickname, out),
+            Ok(Request::GroupDelete { name }) => self.group_delete(conn, seq, &name, out),
+            Ok(Request::GroupFetch { name }) => match self.groups.get(name.as_str()) {
+                Some(group) => out.push(send(conn, &Reply::GroupFetchResult { group: self.view(group), seq })),
+                None => status(conn, seq, Status::NoSuchGroup { group: &name }, out),
+            },
+            Ok(Request::GroupFetchAll) => {
+                let own_only = self.broken.is("concierge-groups-of-others-hidden");
+                let groups = self.groups.values().filter(|group| !own_only || group.owner == conn);
+                let groups: Vec<_> = groups.map(|group| self.view(group)).collect();
+                if self.broken.is("concierge-group-list-kept") {
+                    let groups = json!(groups);
+                    let kept = self.listed.get_or_insert(groups);
+                    let text = json!({ "type": "GROUP_FETCH_ALL_RESULT", "groups": kept, "seq": seq }).to_string();
+                    return out.push(Output::Text { conn, text: text.into() });
+                }
+                out.push(send(conn, &Reply::GroupFetchAllResult { groups, seq }));
+            }
+            Ok(Request::ClientFetchAll) => self.client_fetch_all(conn, seq, out),
+            Ok(Request::SelfFetch) => {
+                let Some(client) = self.clients.get(&conn) else {
+                    return;
+                };
+                let owned = client.owned.iter().filter(|_| self.broken.is("concierge-owned-listed-as-subscribed"));
+                let subscriptions: BTreeSet<&str> =
+                    client.subscriptions.iter().chain(owned).map(|name| &**name).collect();
+                let subscriptions = subscriptions.into_iter().collect();
+                out.push(send(conn, &Reply::SelfFetchResult { client: client.view(), subscriptions, seq }));
+            }
+            Err(Unreadable::HubOnly) => status(conn, seq, Status::Unsuported, out),
+            Err(Unreadable::UnknownType(_)) if self.broken.is("concierge-unknown-type-ignored") => {}
+            Err(
+                Unreadable::Undecodable(reason)
+                | Unreadable::UnknownType(reason)
+                | Unreadable::Malformed { reason, .. },
+            ) => status(conn, seq, Status::Protocol { desc: &reason }, out),
+        }
+    }
+
+    /// Relays a message to its target, with the true origin, and tells the sender (lines 71 to 84).
+    fn message(
+        &mut self,
+        conn: Conn,
+        seq: u64,
+        target: Result<Target, String>,
+        data: &RawValue,
+        claimed: Option<&RawValue>,
+        out: &mut Vec<Output>,
+    ) {
+        let target = match target {
+            Ok(target) => target,
+            Err(_) if self.broken.is("concierge-bad-target-swallowed") => {
+                return status(conn, seq, Status::MessageSent, out);
+            }
+            Err(reason) => return status(conn, seq, Status::Protocol { desc: &reason }, out),
+        };
+        let mut group = None;
+        let recipients: Vec<Conn> = match &target {
+            Target::Name { name } => match self.names.get(name.as_str()) {
+                None if self.broken.is("concierge-unknown-name-broadcast") => {
+                    status(conn, seq, Status::NoSuchName { name }, out);
+                    self.everybody_but(conn, conn).into_iter().filter(|&to| to != conn).collect()
+                }
+                None => return status(conn, seq, Status::NoSuchName { name }, out),
+                Some(&to) if to == conn && self.broken.is("concierge-own-name-unknown") => {
+                    return status(conn, seq, Status::NoSuchName { name }, out);
+                }
+                Some(&to) if to == conn && self.broken.is("concierge-message-to-self-swallowed") => return,
+                Some(&to) if self.broken.is("concierge-name-broadcast") => self.everybody_but(conn, to),
+                Some(&to) if self.broken.is("concierge-name-misdelivered") => self.somebody_but(conn, to),
+                Some(&to) if self.broken.is("concierge-sender-gets-copy") => vec![to, conn],
+                Some(&to) if self.broken.is("concierge-oldest-copied-by-name") => self.and_the_oldest(to),
+                Some(&to) => vec![to],
+            },
+            Target::Uuid { uuid } => match self.by_uuid(uuid) {
+                None => return status(conn, seq, Status::NoSuchUuid { uuid }, out),
+                Some(to) if self.broken.is("concierge-uuid-broadcast") => self.everybody_but(conn, to),
+                Some(to) if self.broken.is("concierge-uuid-misdelivered") => self.somebody_but(conn, to),
+                Some(to) if self.broken.is("concierge-oldest-copied-by-uuid") => self.and_the_oldest(to),
+                Some(to) => vec![to],
+            },
+            Target::Group { group: name } => match self.groups.get(name.as_str()) {
+                None if self.broken.is("concierge-deleted-group-swallows")
+                    && self.remains.contains_key(name.as_str()) =>
+                {
+                    return status(conn, seq, Status::MessageSent, out);
+                }
+                None => return status(conn, seq, Status::NoSuchGroup { group: name }, out),
+                Some(known) if known.subscribers.is_empty() && self.broken.is("concierge-empty-group-unknown") => {
+                    return status(conn, seq, Status::NoSuchGroup { group: name }, out);
+                }
+                Some(known) => {
+                    if !known.subscribers.contains_key(&conn) && self.broken.is("concierge-group-members-only") {
+                        return status(conn, seq, Status::Bad, out);
+                    }
+                    group = Some(known);
+                    if self.broken.is("concierge-group-to-everybody") {
+                        self.clients.keys().copied().collect()
+                    } else if self.broken.is("concierge-group-first-only") {
+                        known.subscribers.keys().copied().filter(|&to| to != conn).take(1).collect()
+                    } else {
+                        known.subscribers.keys().copied().collect()
+                    }
+                }
+            },
+            Target::All => {
+                let others = self.clients.keys().copied().filter(|&to| to != conn);
+                if self.broken.is("concierge-all-first-only") {
+                    others.take(1).collect()
+                } else if self.broken.is("concierge-all-reaches-unidentified") {
+                    others.chain(self.waiting.keys().copied()).collect()
+                } else {
+                    others.collect()
+                }
+            }
+        };
+        let sender = if self.broken.is("concierge-origin-of-newest") {
+            self.clients.values().next_back()
+        } else {
+            self.clients.get(&conn)
+        };
+        let Some(sender) = sender else { return };
+        let origin = match claimed {
+            Some(claimed) if self.broken.is("concierge-origin-forgeable") => OriginOrForged::Forged(claimed),
+            _ => OriginOrForged::Known(Origin { sender: sender.view(), group: group.map(|group| self.view(group)) }),
+        };
+        let lossy = self.broken.is("concierge-data-numbers-rounded").then(|| rounded(data)).flatten();
+        let data = lossy.as_deref().unwrap_or(data);
+        let dropped = data.get() == "null" && self.broken.is("concierge-null-data-dropped");
+        let relayed = text_of(&Reply::Message { origin, target: &target, data: (!dropped).then_some(data) });
+        let lost = relayed.len() > LARGE && self.broken.is("concierge-large-messages-lost");
+        let recipients = if lost { Vec::new() } else { recipients };
+        if group.is_some() && recipients.is_empty() && self.broken.is("concierge-empty-group-silent") {
+            return;
+        }
+        let each = self.broken.is("concierge-message-sent-for-each-recipient");
+        let confirmations = if each { recipients.len().max(1) } else { 1 };
+        let refused = matches!(&target, Target::Name { name } if !self.names.contains_key(name.as_str()));
+        out.extend(recipients.into_iter().map(|conn| Output::Text { conn, text: relayed.clone() }));
+        let first = self.clients.get(&conn).and_then(|client| client.messages_from);
+        let seq = first.filter(|_| self.broken.is("concierge-messages-in-a-row-one-seq")).unwrap_or(seq);
+        if !refused {
+            (0..confirmations).for_each(|_| status(conn, seq, Status::MessageSent, out));
+        }
+    }
+
+    /// The client with this uuid, however it is written.
+    fn by_uuid(&self, uuid: &str) -> Option<Conn> {
+        let known = self.uuids.get(uuid).or_else(|| self.uuids.get(uuid.to_ascii_lowercase().as_str()));
+        let former = self.left.get(uuid).filter(|_| self.broken.is("concierge-old-uuid-reaches-heir"));
+        known.or_else(|| former.and_then(|left| self.names.get(&left.name))).copied()
+    }
+
+    fn everybody_but(&self, sender: Conn, always: Conn) -> Vec<Conn> {
+        self.clients.keys().copied().filter(|&conn| conn != sender || conn == always).collect()
+    }
+
+    fn somebody_but(&self, sender: Conn, never: Conn) -> Vec<Conn> {
+        self.clients.keys().copied().find(|&conn| conn != sender && conn != never).into_iter().collect()
+    }
+
+    /// The addressee, and the client that has been there longest, whom a fault sends copies.
+    fn and_the_oldest(&self, to: Conn) -> Vec<Conn> {
+        self.clients.keys().copied().take(1).filter(|&oldest| oldest != to).chain([to]).collect()
+    }
+
+    fn subscribe(&mut self, conn: Conn, seq: u64, name: &str, out: &mut Vec<Output>) {
+        if !self.groups.contains_key(name) && self.broken.is("concierge-subscribe-creates") {
+            self.create(conn, seq, name.to_owned(), None, &mut Vec::new());
+        }
+        let (Some(client), Some(group)) = (self.clients.get_mut(&conn), self.groups.get_mut(name)) else {
+            return status(conn, seq, Status::NoSuchGroup { group: name }, out);
+        };
+        group.subscribers.insert(conn, client.uuid.clone());
+        if !client.subscriptions.insert(group.name.clone()) && self.broken.is("concierge-subscriptions-counted") {
+            self.twice.insert((conn, group.name.clone()));
+        }
+        let group = &self.groups[name];
+        status(conn, seq, Status::Subscribed(self.view(group)), out);
+    }
+
+    fn unsubscribe(&mut self, conn: Conn, seq: u64, name: &str, out: &mut Vec<Output>) {
+        let (Some(client), Some(group)) = (self.clients.get_mut(&conn), self.groups.get_mut(name)) else {
+            return status(conn, seq, Status::NoSuchGroup { group: name }, out);
+        };
+        if self.twice.remove(&(conn, group.name.clone())) {
+            return status(conn, seq, Status::Unsubscribed(group.view()), out);
+        }
+        if !group.subscribers.contains_key(&conn) && self.broken.is("concierge-needless-unsubscribe-removes-last") {
+            group.subscribers.pop_last();
+        }
+        let kept = self.broken.is("concierge-subscription-stays-listed");
+        if !kept && !client.subscriptions.remove(name) && self.broken.is("concierge-needless-unsubscribe-ignored") {
+            return;
+        }
+        if !self.broken.is("concierge-unsubscribe-forgotten") {
+            group.subscribers.remove(&conn);
+        }
+        let owner = group.owner == conn;
+        let group = &self.groups[name];
+        status(conn, seq, Status::Unsubscribed(self.view(group)), out);
+        if owner && self.broken.is("concierge-owner-unsubscribe-deletes") {
+            self.delete(name, None, out);
+        }
+    }
+
+    /// Creates a group, tells the creator with `seq` and all others without (lines 525 and 526).
+    fn create(&mut self, conn: Conn, seq: u64, name: String, nickname: Option<String>, out: &mut Vec<Output>) {
+        let others = self.clients.keys().copied().filter(|&to| to != conn);
+        if name == "constructor" && self.broken.is("concierge-inherited-names-taken") {
+            let group = GroupView { name: &name, nickname: None, owner_uuid: NOBODY, subscribers: Vec::new() };
+            return status(conn, seq, Status::GroupAlreadyCreated(group), out);
+        }
+        if let Some(group) = self.groups.get(name.as_str()) {
+            if self.broken.is("concierge-refused-creation-announced") {
+                broadcast(others, &Reply::Status { status: Status::GroupCreated(self.view(group)), seq: None }, out);
+            }
+            if self.total == self.created + 1 && self.broken.is("concierge-created-twice-at-once") {
+                return status(conn, seq, Status::GroupCreated(self.view(group)), out);
+            }
+            status(conn, seq, Status::GroupAlreadyCreated(self.view(group)), out);
+            if self.broken.is("concierge-refused-creation-takes-over") {
+                self.take_over(conn, &name, nickname);
+            }
+            return;
+        }
+        let burnt = self.broken.is("concierge-deleted-name-unusable") && self.remains.contains_key(name.as_str());
+        let Some(client) = self.clients.get_mut(&conn) else {
+            return;
+        };
+        if burnt || self.groups.len() >= self.config.max_groups {
+            return status(conn, seq, Status::Bad, out);
+        }
+        let name: Arc<str> = name.into();
+        client.owned.insert(name.clone());
+        let mut owner_uuid = client.uuid.clone();
+        let mut subscribers = match self.remains.remove(&name) {
+            Some(Remains::Group(group)) if self.broken.is("concierge-subscribers-outlive-group") => group.subscribers,
+            Some(Remains::Group(group)) if self.broken.is("concierge-owner-outlives-group") => {
+                owner_uuid = group.owner_uuid;
+                BTreeMap::new()
+            }
+            _ => BTreeMap::new(),
+        };
+        if self.broken.is("concierge-creator-subscribed") {
+            subscribers.insert(conn, client.uuid.clone());
+            client.subscriptions.insert(name.clone());
+        }
+        let group = Group { name: name.clone(), nickname, owner: conn, owner_uuid, subscribers };
+        self.groups.insert(name.clone(), group);
+        self.listed = None;
+        self.created = self.total;
+        let group = &self.groups[&name];
+        status(conn, seq, Status::GroupCreated(self.view(group)), out);
+        let told = Reply::Status { status: Status::GroupCreated(self.view(group)), seq: None };
+        let in_a_row = self.clients.get(&conn).is_some_and(|client| client.creations > 1);
+        if in_a_row && self.broken.is("concierge-creations-in-a-row-unannounced") {
+            return;
+        }
+        let unidentified = self.waiting.keys().copied();
+        if self.broken.is("concierge-creation-reaches-unidentified") {
+            broadcast(unidentified, &told, out);
+        }
+        broadcast(self.clients.keys().copied().filter(|&to| to != conn), &told, out);
+    }
+
+    /// What a fault does to a group whose name somebody else asks for.
+    fn take_over(&mut self, conn: Conn, name: &str, nickname: Option<String>) {
+        if let (Some(client), Some(group)) = (self.clients.get_mut(&conn), self.groups.get_mut(name)) {
+            client.owned.insert(group.name.clone());
+            group.owner = conn;
+            group.owner_uuid = client.uuid.clone();
+            group.nickname = nickname;
+        }
+    }
+
+    fn group_delete(&mut self, conn: Conn, seq: u64, name: &str, out: &mut Vec<Output>) {
+        match self.groups.get(name) {
+            None => status(conn, seq, Status::NoSuchGroup { group: name }, out),
+            // Only the creator may (line 39); the document has no code of its own for the refusal.
+            Some(group) if group.owner != conn && !self.broken.is("concierge-delete-by-anybody") => {
+                if self.broken.is("concierge-refused-deletion-announced") {
+                    let others = self.clients.keys().copied().filter(|&to| to != conn);
+                    broadcast(others, &Reply::Status { status: Status::GroupDeleted(group.view()), seq: None }, out);
+                }
+                status(conn, seq, Status::Bad, out);
+            }
+            Some(_) => self.delete(name, Some((conn, seq)), out),
+        }
+    }
+
+    /// Ends a group: its subscribers are unsubscribed, everybody is told (lines 517 to 519, 532, 533).
+    fn delete(&mut self, name: &str, by: Option<(Conn, u64)>, out: &mut Vec<Output>) {
+        let Some(mut group) = self.groups.remove(name) else {
+            return;
+        };
+        let subscribers = std::mem::take(&mut group.subscribers);
+        if let Some(owner) = self.clients.get_mut(&group.owner) {
+            owner.owned.remove(name);
+        }
+        for conn in subscribers.keys() {
+            if let Some(client) = self.clients.get_mut(conn)
+                && !self.broken.is("concierge-ended-group-stays-subscribed")
+            {
+                client.subscriptions.remove(name);
+            }
+        }
+        let unsubscribed = Reply::Status { status: Status::Unsubscribed(group.view()), seq: None };
+        broadcast(subscribers.keys().copied().filter(|conn| self.clients.contains_key(conn)), &unsubscribed, out);
+        if let Some((conn, seq)) = by {
+            status(conn, seq, Status::GroupDeleted(group.view()), out);
+        }
+        let others = self.clients.keys().copied().filter(|&to| by.is_none_or(|(conn, _)| conn != to));
+        broadcast(others, &Reply::Status { status: Status::GroupDeleted(group.view()), seq: None }, out);
+        if self.broken.is("concierge-deleted-group-swallows")
+            || self.broken.is("concierge-deleted-name-unusable")
+            || self.broken.is("concierge-subscribers-outlive-group")
+            || self.broken.is("concierge-owner-outlives-group")
+        {
+            group.subscribers = subscribers;
+            self.remains.insert(group.name.clone(), Remains::Group(group));
+        }
+    }
+
+    fn client_fetch_all(&self, conn: Conn, seq: u64, out: &mut Vec<Output>) {
+        let left = self.remains.values().filter_map(|remains| match remains {
+            Remains::Client(client) => Some(client),
+            Remains::Group(_) => None,
+        });
+        let skip_self = self.broken.is("concierge-requester-not-listed");
+        let only_self = self.broken.is("concierge-other-clients-hidden");
+        let mut clients: Vec<ClientView<'_>> = (self.clients.values())
+            .filter(|client| if client.conn == conn { !skip_self } else { !only_self })
+            .chain(left)
+            .map(Client::view)
+            .collect();
+        if self.broken.is("concierge-unidentified-listed") {
+            let nobody = ClientView { name: "unidentified", nickname: None, uuid: NOBODY, tags: Vec::new() };
+            clients.extend(self.waiting.keys().map(|_| nobody.clone()));
+        }
+        out.push(send(conn, &Reply::ClientFetchAllResult { clients, seq }));
+    }
+
+    /// A group as clients see it; its subscribers are UUIDs (line 516).
+    fn view<'a>(&'a self, group: &'a Group) -> GroupView<'a> {
+        let mut view = group.view();
+        if self.broken.is("concierge-subscribers-are-names") {
+            view.subscribers = group
+                .subscribers
+                .keys()
+                .filter_map(|conn| self.clients.get(conn))
+                .map(|client| &*client.name)
+                .collect();
+        }
+        if self.broken.is("concierge-subscribers-missing-newest")
+            && let Some(newest) = group.subscribers.values().next_back()
+        {
+            view.subscribers.retain(|uuid| *uuid != &**newest);
+        }
+        view
+    }
+}
+
+/// `data` with every number read as a double, as a careless relay would do.
+fn rounded(data: &RawValue) -> Option<Box<RawValue>> {
+    fn round(value: &mut Value) {
+        match value {
+            // Small whole numbers survive, as they do in every language without integers.
+            Value::Number(number) if number.as_f64().is_some_and(|double| double.abs() >= 9_007_199_254_740_992.0) => {
+                *value = number.as_f64().map_or(Value::Null, Value::from);
+            }
+            Value::Array(elements) => elements.iter_mut().for_each(round),
+            Value::Object(members) => members.values_mut().for_each(round),
+            _ => {}
+        }
+    }
+    let mut value = serde_json::from_str(data.get()).ok()?;
+    round(&mut value);
+    serde_json::value::to_raw_value(&value).ok()
+}
+
+fn end(conn: Conn, code: u16, reason: &str) -> Output {
+    // A close frame holds 125 bytes, two of them the code.
+    let cut = reason.floor_char_boundary(123);
+    Output::Close { conn, code, reason: reason[..cut].to_owned() }
+}
+
+fn text_of(reply: &Reply<'_>) -> Utf8Bytes {
+    // Strings, numbers and raw JSON under string keys always serialise.
+    serde_json::to_string(reply).unwrap_or_default().into()
+}
+
+fn send(conn: Conn, reply: &Reply<'_>) -> Output {
+    Output::Text { conn, text: text_of(reply) }
+}
+
+/// Answers the payload `seq` of `conn`.
+fn status(conn: Conn, seq: u64, status: Status<'_>, out: &mut Vec<Output>) {
+    out.push(send(conn, &Reply::Status { status, seq: Some(seq) }));
+}
+
+fn broadcast(to: impl Iterator<Item = Conn>, reply: &Reply<'_>, out: &mut Vec<Output>) {
+    let mut to = to.peekable();
+    if to.peek().is_some() {
+        let text = text_of(reply);
+        out.extend(to.map(|conn| Output::Text { conn, text: text.clone() }));
+    }
+}

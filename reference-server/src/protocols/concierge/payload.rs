@@ -1,0 +1,274 @@
+//! The concierge's payloads: what a client may send, read member by member, and what the hub sends.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::machine::json::{self, Members};
+
+/// The longest name or nickname in bytes. The document sets no limit; without one, names would let a client
+/// fill the hub's memory.
+const MAX_NAME: usize = 4096;
+/// How much text the tags of one client may hold together, in bytes, for the same reason.
+const MAX_TAGS: usize = 64 * 1024;
+
+/// A payload from a client.
+#[derive(Debug)]
+pub enum Request<'a> {
+    /// Line 55.
+    Identify(Identify),
+    /// Line 87. A target that cannot be understood is the reason why.
+    Message { target: Result<Target, String>, data: &'a RawValue, origin: Option<&'a RawValue> },
+    /// Line 160.
+    SelfSubscribe { name: String },
+    /// Line 182.
+    SelfUnsubscribe { name: String },
+    /// Line 204.
+    GroupCreate { name: String, nickname: Option<String> },
+    /// Line 229.
+    GroupDelete { name: String },
+    /// Line 251.
+    GroupFetch { name: String },
+    /// Line 274.
+    GroupFetchAll,
+    /// Line 287.
+    ClientFetchAll,
+    /// Line 298.
+    SelfFetch,
+}
+
+/// How a client introduces itself. The document has no nickname here, although clients have one.
+#[derive(Debug)]
+pub struct Identify {
+    pub name: String,
+    pub version: String,
+    pub secret: Option<String>,
+    pub tags: Vec<String>,
+    pub nickname: Option<String>,
+}
+
+/// Whom a message is for (lines 103 to 106).
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "UPPERCASE")]
+pub enum Target {
+    Name { name: String },
+    Uuid { uuid: String },
+    Group { group: String },
+    All,
+}
+
+/// Why a text is no payload that a client may send.
+#[derive(Debug)]
+pub enum Unreadable {
+    /// It is no JSON object with a string `type`.
+    Undecodable(String),
+    /// Nothing is called by this type.
+    UnknownType(String),
+    /// Only the hub sends this type.
+    HubOnly,
+    /// The type is known, the rest does not fit it.
+    Malformed { identify: bool, reason: String },
+}
+
+/// Reads a payload. Unknown members are ignored, `null` in an optional member means absent.
+pub fn read(text: &str) -> Result<Request<'_>, Unreadable> {
+    let members = json::members(text).map_err(Unreadable::Undecodable)?;
+    let kind: String = json::required(&members, "type").map_err(Unreadable::Undecodable)?;
+    let request = match kind.as_str() {
+        "IDENTIFY" => identify(&members),
+        "MESSAGE" => message(&members),
+        "SELF_SUBSCRIBE" => json::required(&members, "name").map(|name| Request::SelfSubscribe { name }),
+        "SELF_UNSUBSCRIBE" => json::required(&members, "name").map(|name| Request::SelfUnsubscribe { name }),
+        "GROUP_CREATE" => group_create(&members),
+        "GROUP_DELETE" => json::required(&members, "name").map(|name| Request::GroupDelete { name }),
+        "GROUP_FETCH" => json::required(&members, "name").map(|name| Request::GroupFetch { name }),
+        "GROUP_FETCH_ALL" => Ok(Request::GroupFetchAll),
+        "CLIENT_FETCH_ALL" => Ok(Request::ClientFetchAll),
+        "SELF_FETCH" => Ok(Request::SelfFetch),
+        "HELLO"
+        | "STATUS"
+        | "GROUP_FETCH_RESULT"
+        | "GROUP_FETCH_ALL_RESULT"
+        | "CLIENT_FETCH_ALL_RESULT"
+        | "SELF_FETCH_RESULT" => return Err(Unreadable::HubOnly),
+        _ => {
+            return Err(Unreadable::UnknownType(format!("no payload has the type {:?}", excerpt(&kind))));
+        }
+    };
+    request
+        .map_err(|reason| Unreadable::Malformed { identify: kind == "IDENTIFY", reason: format!("{kind}: {reason}") })
+}
+
+fn identify(members: &Members<'_>) -> Result<Request<'static>, String> {
+    let tags: Vec<String> = json::optional(members, "tags")?.unwrap_or_default();
+    if tags.iter().map(String::len).sum::<usize>() > MAX_TAGS {
+        return Err(format!("tags hold more than {MAX_TAGS} bytes"));
+    }
+    Ok(Request::Identify(Identify {
+        name: name(members)?,
+        version: json::required(members, "version")?,
+        secret: json::optional(members, "secret")?,
+        tags,
+        nickname: nickname(members)?,
+    }))
+}
+
+fn message<'a>(members: &Members<'a>) -> Result<Request<'a>, String> {
+    Ok(Request::Message {
+        target: target(members),
+        data: members.get("data").ok_or("member \"data\" is missing")?,
+        origin: members.get("origin").copied(),
+    })
+}
+
+fn target(members: &Members<'_>) -> Result<Target, String> {
+    let raw = members.get("target").ok_or("member \"target\" is missing")?;
+    let target = json::members(raw.get()).map_err(|reason| format!("member \"target\": {reason}"))?;
+    let kind: String = json::required(&target, "type").map_err(|reason| format!("member \"target\": {reason}"))?;
+    match kind.as_str() {
+        "NAME" => json::required(&target, "name").map(|name| Target::Name { name }),
+        "UUID" => json::required(&target, "uuid").map(|uuid| Target::Uuid { uuid }),
+        "GROUP" => json::required(&target, "group").map(|group| Target::Group { group }),
+        "ALL" => Ok(Target::All),
+        other => Err(format!("a target is a NAME, UUID, GROUP or ALL, not {:?}", excerpt(other))),
+    }
+}
+
+/// Whether a message's target has members that its kind does not document.
+pub fn target_has_more(text: &str) -> bool {
+    let Ok(members) = json::members(text) else {
+        return false;
+    };
+    let Some(Ok(target)) = members.get("target").map(|raw| json::members(raw.get())) else {
+        return false;
+    };
+    target.len() > 2
+}
+
+fn group_create(members: &Members<'_>) -> Result<Request<'static>, String> {
+    Ok(Request::GroupCreate { name: name(members)?, nickname: nickname(members)? })
+}
+
+fn name(members: &Members<'_>) -> Result<String, String> {
+    let name: String = json::required(members, "name")?;
+    match name.len() {
+        0 => Err("member \"name\" is empty".to_owned()),
+        1..=MAX_NAME => Ok(name),
+        _ => Err(format!("member \"name\" is longer than {MAX_NAME} bytes")),
+    }
+}
+
+fn nickname(members: &Members<'_>) -> Result<Option<String>, String> {
+    let nickname: Option<String> = json::optional(members, "nickname")?;
+    match &nickname {
+        Some(text) if text.len() > MAX_NAME => Err(format!("member \"nickname\" is longer than {MAX_NAME} bytes")),
+        _ => Ok(nickname),
+    }
+}
+
+fn excerpt(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
+/// A payload from the hub.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Reply<'a> {
+    /// Line 312.
+    Hello { uuid: &'a str, version: &'a str },
+    /// Line 89, with the origin that the hub adds.
+    Message {
+        origin: OriginOrForged<'a>,
+        target: &'a Target,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        data: Option<&'a RawValue>,
+    },
+    /// Line 336.
+    GroupFetchResult {
+        #[serde(flatten)]
+        group: GroupView<'a>,
+        seq: u64,
+    },
+    /// Line 367.
+    GroupFetchAllResult { groups: Vec<GroupView<'a>>, seq: u64 },
+    /// Line 404.
+    ClientFetchAllResult { clients: Vec<ClientView<'a>>, seq: u64 },
+    /// Line 455.
+    SelfFetchResult {
+        #[serde(flatten)]
+        client: ClientView<'a>,
+        subscriptions: Vec<&'a str>,
+        seq: u64,
+    },
+    /// Line 490.
+    Status {
+        #[serde(flatten)]
+        status: Status<'a>,
+        /// Which payload of the client this answers; absent where somebody else was the cause (line 18).
+        #[serde(skip_serializing_if = "Option::is_none")]
+        seq: Option<u64>,
+    },
+}
+
+/// The statuses (lines 509 to 562). `OK` is documented without a use, so the hub has none for it.
+#[derive(Debug, Serialize)]
+#[serde(tag = "code", rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Status<'a> {
+    MessageSent,
+    Subscribed(GroupView<'a>),
+    Unsubscribed(GroupView<'a>),
+    GroupCreated(GroupView<'a>),
+    GroupDeleted(GroupView<'a>),
+    Bad,
+    /// Spelled as documented.
+    Unsuported,
+    Protocol {
+        desc: &'a str,
+    },
+    GroupAlreadyCreated(GroupView<'a>),
+    NoSuchName {
+        name: &'a str,
+    },
+    NoSuchUuid {
+        uuid: &'a str,
+    },
+    NoSuchGroup {
+        group: &'a str,
+    },
+}
+
+/// A group as clients see it.
+#[derive(Debug, Clone, Serialize)]
+pub struct GroupView<'a> {
+    pub name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nickname: Option<&'a str>,
+    pub owner_uuid: &'a str,
+    pub subscribers: Vec<&'a str>,
+}
+
+/// A client as clients see it.
+#[derive(Debug, Clone, Serialize)]
+pub struct ClientView<'a> {
+    pub name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nickname: Option<&'a str>,
+    pub uuid: &'a str,
+    pub tags: Vec<&'a str>,
+}
+
+/// The origin of a relayed message: the sender, and the group it was sent to.
+#[derive(Debug, Serialize)]
+pub struct Origin<'a> {
+    #[serde(flatten)]
+    pub sender: ClientView<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupView<'a>>,
+}
+
+/// The origin that the hub knows, or (only as a fault) the one that the sender claimed.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum OriginOrForged<'a> {
+    Known(Origin<'a>),
+    Forged(&'a RawValue),
+}

@@ -1,0 +1,129 @@
+//! Long messages in chunks (lines 662 to 686): collected per connection and series, put together when complete.
+//!
+//! The document leaves open what is hashed how. Here the first chunk has index 0, each chunk is the base64 of
+//! its slice of the message's bytes, and the hash is the SHA-256 of all bytes in hex.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::Duration;
+
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use base64::{Engine, alphabet};
+use sha2::{Digest, Sha256};
+
+/// Base64 with or without padding at the end.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// The bytes of a chunk.
+///
+/// # Errors
+/// Why the text is not base64.
+pub fn decode(data: &str) -> Result<Vec<u8>, base64::DecodeError> {
+    BASE64.decode(data)
+}
+
+/// The base64 of bytes.
+pub fn encode(data: &[u8]) -> String {
+    BASE64.encode(data)
+}
+
+/// A message of which some chunks have come.
+#[derive(Debug)]
+pub struct Series {
+    /// `total_chunks`.
+    pub total: usize,
+    /// `data_hash`.
+    pub hash: String,
+    /// When it is given up.
+    pub until: Duration,
+    parts: BTreeMap<usize, Vec<u8>>,
+    bytes: usize,
+}
+
+impl Series {
+    /// A series without chunks.
+    pub fn new(total: usize, hash: String, until: Duration) -> Series {
+        Series { total, hash, until, parts: BTreeMap::new(), bytes: 0 }
+    }
+
+    /// The bytes that have come.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many chunks have come.
+    pub fn count(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// Whether the chunk with this index has come.
+    pub fn has(&self, index: usize) -> bool {
+        self.parts.contains_key(&index)
+    }
+
+    /// Adds a chunk; one that is there already stays as it is.
+    pub fn add(&mut self, index: usize, data: Vec<u8>) {
+        if !self.has(index) {
+            self.bytes += data.len();
+            self.parts.insert(index, data);
+        }
+    }
+
+    /// Whether all chunks have come.
+    pub fn complete(&self) -> bool {
+        self.parts.len() == self.total
+    }
+
+    /// The bytes of all chunks in order.
+    pub fn assemble(self) -> Vec<u8> {
+        let mut whole = Vec::with_capacity(self.bytes);
+        self.parts.into_values().for_each(|part| whole.extend_from_slice(&part));
+        whole
+    }
+}
+
+/// Whether `hash` is the SHA-256 of `data`, in hex of either case.
+pub fn matches(hash: &str, data: &[u8]) -> bool {
+    let mut hex = String::with_capacity(64);
+    for byte in Sha256::digest(data) {
+        // Writing to a String cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+    }
+    hex.eq_ignore_ascii_case(hash.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_in_any_order_make_the_message() {
+        let mut series = Series::new(3, String::new(), Duration::ZERO);
+        for (index, text) in [(2, "c"), (0, "a"), (2, "z")] {
+            series.add(index, text.as_bytes().to_vec());
+        }
+        assert!(!series.complete());
+        series.add(1, b"b".to_vec());
+        assert!(series.complete());
+        assert_eq!(series.bytes(), 3);
+        assert_eq!(series.assemble(), b"abc");
+    }
+
+    #[test]
+    fn the_hash_is_sha_256() {
+        const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert!(matches(ABC, b"abc") && matches(&ABC.to_uppercase(), b"abc"));
+        assert!(!matches(ABC, b"abd") && !matches("", b"abc"));
+    }
+
+    #[test]
+    fn padding_is_optional() {
+        assert_eq!(decode("YQ==").unwrap(), b"a");
+        assert_eq!(decode("YQ").unwrap(), b"a");
+        assert!(decode("Y Q").is_err());
+    }
+}

@@ -1,0 +1,571 @@
+//! What clients, monitors and workers send, read member by member. Unknown members mean nothing (line 26).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Number;
+use serde_json::value::RawValue;
+
+use super::fields::Fields;
+use super::needs::{Amount, GPU_MEMORY, Hardware, Needs, Trait};
+use super::refusal::{Refusal, Wrong};
+use super::watch::Filters;
+use crate::fault::Broken;
+use crate::machine::json;
+
+/// The priority of a job that gives none. The document only shows that higher is more important.
+const PRIORITY: u32 = 50;
+/// The longest time that a claim may keep a job without accepting it.
+const MAX_CLAIM: f64 = 24.0 * 3600.0 * 1000.0;
+/// The longest interval of statistics, in seconds.
+const MAX_INTERVAL: f64 = 24.0 * 3600.0;
+/// The most chunks that one message may come in.
+const MAX_CHUNKS: usize = 65_536;
+
+/// The members of all documented messages from clients, and the token.
+const MEMBERS: &[&str] = &[
+    "type",
+    "timestamp",
+    "id",
+    "source",
+    "job_id",
+    "worker_id",
+    "client_type",
+    "client_id",
+    "version",
+    "capabilities",
+    "permissions",
+    "subscribe_to_jobs",
+    "status",
+    "token",
+    "job_type",
+    "priority",
+    "payload",
+    "customer_id",
+    "requirements",
+    "reason",
+    "max_jobs",
+    "preferred_types",
+    "current_load",
+    "available_resources",
+    "claim_timeout",
+    "estimated_completion",
+    "progress",
+    "message",
+    "current_step",
+    "connector_details",
+    "processing_time",
+    "result",
+    "error",
+    "retry",
+    "error_details",
+    "load",
+    "current_jobs",
+    "system_info",
+    "connector_status",
+    "current_job_id",
+    "available_slots",
+    "enabled",
+    "filters",
+    "interval_seconds",
+    "include_sections",
+    "service_type",
+    "endpoint",
+    "method",
+    "url",
+    "connector_type",
+    "details",
+    "chunk_id",
+    "chunk_index",
+    "total_chunks",
+    "data",
+    "data_hash",
+    "original_type",
+    "total_size",
+    "assembled_message",
+    "cleanup_subscriptions",
+];
+
+/// A message: what all have in common, and the rest still unread.
+pub struct Message<'a> {
+    /// `type`.
+    pub kind: String,
+    /// `id`, for tracking.
+    pub id: Option<String>,
+    fields: Fields<'a>,
+}
+
+/// Who may send a kind of message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sender {
+    /// Anybody who is connected.
+    Anybody,
+    /// Who has registered.
+    Registered,
+    /// Who has registered as a worker.
+    Worker,
+}
+
+/// What a kind of message is to the hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It is asked for something.
+    Request(Sender),
+    /// It is told something that it does nothing about.
+    Ignored,
+    /// Only hubs send this.
+    HubOnly,
+    /// Nothing is called by this type.
+    Unknown,
+}
+
+impl Kind {
+    /// What a `type` is.
+    pub fn of(kind: &str) -> Kind {
+        match kind {
+            "register_client" | "register_worker" | "ping" | "disconnect" => Kind::Request(Sender::Anybody),
+            "submit_job"
+            | "request_job_status"
+            | "cancel_job"
+            | "subscribe_job"
+            | "subscribe_job_notifications"
+            | "subscribe_stats"
+            | "request_stats"
+            | "chunked_message" => Kind::Request(Sender::Registered),
+            "claim_job"
+            | "job_accepted_by_worker"
+            | "update_job_progress"
+            | "complete_job"
+            | "fail_job"
+            | "worker_heartbeat"
+            | "worker_status" => Kind::Request(Sender::Worker),
+            "pong" | "ack" | "error" | "service_request" | "connector_ws_status" | "chunked_message_complete" => {
+                Kind::Ignored
+            }
+            "connection_established"
+            | "client_registered"
+            | "worker_registered"
+            | "job_accepted"
+            | "response_job_status"
+            | "job_cancelled"
+            | "job_assigned"
+            | "job_completed_ack"
+            | "job_failed_ack"
+            | "worker_heartbeat_ack"
+            | "job_notifications_subscribed"
+            | "subscription_confirmed"
+            | "job_available"
+            | "job_update"
+            | "job_completed"
+            | "system_status"
+            | "system_alert"
+            | "unknown"
+            | "server_disconnect" => Kind::HubOnly,
+            _ => Kind::Unknown,
+        }
+    }
+}
+
+/// `register_client` (lines 65 and 91).
+pub struct RegisterClient {
+    pub client_id: String,
+    pub monitor: bool,
+    pub permissions: Vec<String>,
+}
+
+/// `register_worker` (line 104).
+pub struct RegisterWorker {
+    pub worker_id: String,
+    pub capabilities: Changes,
+    pub subscribed: bool,
+    pub idle: bool,
+    /// Where the document has no place for a token, this hub looks here too.
+    pub token: Option<String>,
+}
+
+/// What a worker says of its capabilities; what it does not mention stays as it is.
+#[derive(Default)]
+pub struct Changes {
+    pub services: Option<BTreeSet<Arc<str>>>,
+    pub components: Option<BTreeSet<Arc<str>>>,
+    pub hardware: Option<Hardware>,
+}
+
+/// `submit_job` (line 136).
+pub struct Submit<'a> {
+    pub needs: Needs,
+    pub priority: Number,
+    pub amount: Amount,
+    pub customer: Option<String>,
+    pub payload: &'a RawValue,
+    pub requirements: Option<&'a RawValue>,
+}
+
+/// `claim_job` (line 221).
+pub struct Claim {
+    pub worker_id: String,
+    pub max_jobs: usize,
+    pub preferred: Vec<String>,
+    pub gpu_memory: Option<Amount>,
+    pub slots: Option<usize>,
+    pub timeout: Option<(Number, Duration)>,
+}
+
+/// A worker's word on one of its jobs (lines 254, 267, 287, 330).
+pub struct Report<'a> {
+    pub job_id: String,
+    pub worker_id: String,
+    pub what: Reported<'a>,
+}
+
+/// What a worker says of its job.
+pub enum Reported<'a> {
+    Accepted { estimated_completion: Option<String> },
+    Progress { progress: Number, message: Option<String>, estimated_completion: Option<String> },
+    Completed { processing_time: Option<Number>, result: &'a RawValue },
+    Failed { error: String, retry: bool },
+}
+
+/// `worker_heartbeat` and `worker_status` (lines 367 and 404).
+pub struct WorkerState {
+    pub worker_id: String,
+    pub idle: bool,
+    pub capabilities: Changes,
+}
+
+/// `subscribe_job_notifications` (line 430).
+pub struct Notifications<'a> {
+    pub enabled: bool,
+    pub filters: Filters,
+    /// The filters as they came, of those that exist.
+    pub applied: BTreeMap<&'static str, &'a RawValue>,
+}
+
+/// `subscribe_stats` (line 459).
+pub struct SubscribeStats {
+    pub enabled: bool,
+    pub interval: Option<Duration>,
+    pub sections: Sections,
+}
+
+/// Which parts of the statistics are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sections {
+    pub jobs: bool,
+    pub workers: bool,
+    pub system: bool,
+}
+
+/// `chunked_message` (line 666).
+pub struct Chunk {
+    pub chunk_id: String,
+    pub index: usize,
+    pub total: usize,
+    pub data: String,
+    pub hash: String,
+}
+
+/// A request, read.
+pub enum Request<'a> {
+    RegisterClient(RegisterClient),
+    RegisterWorker(RegisterWorker),
+    Submit(Submit<'a>),
+    Status { job_id: String },
+    Cancel { job_id: String, reason: Option<String> },
+    Claim(Claim),
+    Report(Report<'a>),
+    Heartbeat(WorkerState),
+    WorkerStatus(WorkerState),
+    SubscribeJob { job_id: String },
+    Notifications(Notifications<'a>),
+    SubscribeStats(SubscribeStats),
+    Statistics(Sections),
+    Chunk(Chunk),
+    Ping,
+    Disconnect { keep: bool },
+}
+
+/// Reads what all messages have in common.
+///
+/// # Errors
+/// Why the text is no message at all.
+pub fn read(text: &str) -> Result<Message<'_>, Refusal> {
+    let members = json::members(text).map_err(Refusal::InvalidMessage)?;
+    let kind = json::required(&members, "type").map_err(Refusal::InvalidMessage)?;
+    // Of an id that is no string nothing can be echoed; [`Message::request`] complains.
+    let id = json::optional(&members, "id").unwrap_or_default();
+    Ok(Message { kind, id, fields: Fields::of(members) })
+}
+
+impl<'a> Message<'a> {
+    /// Reads the rest of a request.
+    ///
+    /// # Errors
+    /// What is wrong with which member.
+    pub fn request(&self, broken: Broken) -> Result<Request<'a>, Refusal> {
+        if self.kind == "submit_job" {
+            let submit = self.common().and_then(|()| submit(&self.fields, broken));
+            return submit.map(Request::Submit).map_err(Refusal::InvalidJob);
+        }
+        self.common()?;
+        let fields = &self.fields;
+        let job_id = || fields.required_text("job_id");
+        Ok(match self.kind.as_str() {
+            "register_client" => Request::RegisterClient(register_client(fields)?),
+            "register_worker" => Request::RegisterWorker(register_worker(fields)?),
+            "request_job_status" => Request::Status { job_id: job_id()? },
+            "cancel_job" => Request::Cancel { job_id: job_id()?, reason: fields.text("reason")? },
+            "claim_job" => Request::Claim(claim(fields)?),
+            "job_accepted_by_worker" | "update_job_progress" | "complete_job" | "fail_job" => Request::Report(Report {
+                job_id: job_id()?,
+                worker_id: fields.required_text("worker_id")?,
+                what: reported(&self.kind, fields, broken)?,
+            }),
+            "worker_heartbeat" => Request::Heartbeat(worker_state(fields)?),
+            "worker_status" => Request::WorkerStatus(worker_state(fields)?),
+            "subscribe_job" => Request::SubscribeJob { job_id: job_id()? },
+            "subscribe_job_notifications" => Request::Notifications(notifications(fields)?),
+            "subscribe_stats" => Request::SubscribeStats(subscribe_stats(fields)?),
+            "request_stats" => Request::Statistics(sections(fields)?),
+            "chunked_message" => Request::Chunk(chunk(fields, broken)?),
+            "disconnect" => {
+                fields.text("reason")?;
+                Request::Disconnect { keep: fields.flag("cleanup_subscriptions")? == Some(false) }
+            }
+            _ => Request::Ping,
+        })
+    }
+
+    /// A member that no message of the document has; only faults ask.
+    pub fn stranger(&self) -> Option<&str> {
+        self.fields.iter().map(|(name, _)| name).find(|name| !MEMBERS.contains(name))
+    }
+
+    /// The types of what every message may carry (lines 21 to 25). A missing timestamp is forgiven.
+    fn common(&self) -> Result<(), Wrong> {
+        self.fields.text("id")?;
+        self.fields.text("source")?;
+        self.fields.number("timestamp", "Must be a number of Unix milliseconds", |_| true)?;
+        Ok(())
+    }
+}
+
+fn register_client(fields: &Fields<'_>) -> Result<RegisterClient, Wrong> {
+    let monitor = match fields.required_text("client_type")?.as_str() {
+        "job_client" => false,
+        "monitor" => true,
+        _ => return Err(fields.wrong("client_type", "Must be job_client or monitor")),
+    };
+    fields.text("version")?;
+    fields.object("capabilities")?;
+    Ok(RegisterClient {
+        client_id: fields.required_text("client_id")?,
+        monitor,
+        permissions: fields.texts("permissions")?.unwrap_or_default(),
+    })
+}
+
+fn register_worker(fields: &Fields<'_>) -> Result<RegisterWorker, Wrong> {
+    fields.required_object("capabilities")?;
+    Ok(RegisterWorker {
+        worker_id: fields.required_text("worker_id")?,
+        capabilities: capabilities(fields)?,
+        subscribed: fields.flag("subscribe_to_jobs")?.unwrap_or(true),
+        idle: fields.text("status")?.is_none_or(|status| status == "idle"),
+        token: fields.text("token")?,
+    })
+}
+
+fn capabilities(fields: &Fields<'_>) -> Result<Changes, Wrong> {
+    let Some(fields) = fields.inside("capabilities")? else {
+        return Ok(Changes::default());
+    };
+    let names = |name| -> Result<Option<BTreeSet<Arc<str>>>, Wrong> {
+        Ok(fields.texts(name)?.map(|texts| texts.into_iter().map(Into::into).collect()))
+    };
+    Ok(Changes { services: names("services")?, components: names("components")?, hardware: hardware(&fields)? })
+}
+
+fn hardware(fields: &Fields<'_>) -> Result<Option<Hardware>, Wrong> {
+    const MAX_MEMBERS: usize = 64;
+    let Some(inside) = fields.inside("hardware")? else {
+        return Ok(None);
+    };
+    let mut hardware = Hardware::new();
+    for (name, raw) in inside.iter().filter(|(_, raw)| raw.get() != "null") {
+        let value = if let Some((_, number)) = inside.number(name, "", |_| true).ok().flatten() {
+            Trait::Amount(Amount::new(number))
+        } else if name == GPU_MEMORY {
+            return Err(inside.wrong(name, "Must be a positive number"));
+        } else if raw.get().len() > 4096 || hardware.len() >= MAX_MEMBERS {
+            return Err(inside.wrong(name, "Is too much"));
+        } else {
+            Trait::Other(inside.text(name).ok().flatten().unwrap_or_else(|| raw.get().to_owned()))
+        };
+        hardware.insert(name.to_owned(), value);
+    }
+    Ok(Some(hardware))
+}
+
+fn submit<'a>(fields: &Fields<'a>, broken: Broken) -> Result<Submit<'a>, Wrong> {
+    let (priority, amount) = fields
+        .number("priority", "Must be a number from 0 to 100", |number| (0.0..=100.0).contains(&number))?
+        .filter(|(_, amount)| *amount != 0.0 || !broken.is("emprops-priority-zero-usual"))
+        .unwrap_or_else(|| (PRIORITY.into(), PRIORITY.into()));
+    let job_type = match fields.text("job_type")? {
+        None if broken.is("emprops-job-type-optional") => "anything".to_owned(),
+        _ => fields.required_text("job_type")?,
+    };
+    let mut needs = Needs { job_type: job_type.into(), ..Needs::default() };
+    let requirements = fields.object("requirements")?;
+    if let Some(inside) = fields.inside("requirements")? {
+        needs.service = inside.text("service_type")?.map(Into::into);
+        needs.component = inside.text("component")?.map(Into::into);
+        let unread = inside.inside("hardware")?.is_some_and(|hardware| {
+            hardware.raw(GPU_MEMORY).is_some_and(|raw| raw.get().starts_with('"'))
+                && broken.is("emprops-gpu-string-accepted")
+        });
+        if let Some(hardware) = inside.inside("hardware")?.filter(|_| !unread) {
+            hardware.number(GPU_MEMORY, "Must be a positive number", |number| {
+                number > 0.0
+                    || (number == 0.0 && broken.is("emprops-gpu-zero-accepted"))
+                    || (number < 0.0 && broken.is("emprops-gpu-negative-accepted"))
+            })?;
+        }
+        needs.hardware = if unread { Hardware::new() } else { hardware(&inside)?.unwrap_or_default() };
+    }
+    Ok(Submit {
+        needs,
+        priority,
+        amount: Amount::new(amount),
+        customer: fields.text("customer_id")?,
+        payload: match fields.raw("payload") {
+            None if broken.is("emprops-payload-optional") => RawValue::NULL,
+            _ => fields.required_object("payload")?,
+        },
+        requirements,
+    })
+}
+
+fn claim(fields: &Fields<'_>) -> Result<Claim, Wrong> {
+    fields.number("current_load", "Must be a number", |_| true)?;
+    let (gpu_memory, slots) = match fields.inside("available_resources")? {
+        None => (None, None),
+        Some(inside) => (
+            inside.number("gpu_memory_available", "Must be a number", |_| true)?.map(|(_, number)| Amount::new(number)),
+            inside.whole("concurrent_slots", 0)?,
+        ),
+    };
+    Ok(Claim {
+        worker_id: fields.required_text("worker_id")?,
+        max_jobs: fields.whole("max_jobs", 1)?.unwrap_or(1),
+        preferred: fields.texts("preferred_types")?.unwrap_or_default(),
+        gpu_memory,
+        slots,
+        timeout: fields
+            .number("claim_timeout", "Must be a positive number of milliseconds", |ms| ms > 0.0)?
+            .map(|(number, ms)| (number, Duration::from_secs_f64(ms.min(MAX_CLAIM) / 1000.0))),
+    })
+}
+
+fn reported<'a>(kind: &str, fields: &Fields<'a>, broken: Broken) -> Result<Reported<'a>, Wrong> {
+    Ok(match kind {
+        "job_accepted_by_worker" => Reported::Accepted { estimated_completion: fields.text("estimated_completion")? },
+        "update_job_progress" => {
+            let must = "Must be a number from 0 to 100";
+            let most = if broken.is("emprops-progress-over-range") { f64::MAX } else { 100.0 };
+            fields.text("status")?;
+            Reported::Progress {
+                progress: fields.required_number("progress", must, |number| (0.0..=most).contains(&number))?.0,
+                message: fields.text("message")?,
+                estimated_completion: fields.text("estimated_completion")?,
+            }
+        }
+        "complete_job" => {
+            // It is passed on, so it has to be what clients are promised (523).
+            if let Some(result) = fields.inside("result")? {
+                result.only_flag("success")?;
+                result.only_texts("output_files")?;
+            }
+            Reported::Completed { processing_time: processing_time(fields)?, result: fields.required_object("result")? }
+        }
+        _ => {
+            processing_time(fields)?;
+            Reported::Failed { error: fields.required_text("error")?, retry: fields.flag("retry")?.unwrap_or(false) }
+        }
+    })
+}
+
+fn processing_time(fields: &Fields<'_>) -> Result<Option<Number>, Wrong> {
+    let time = fields.number("processing_time", "Must be a number of seconds", |seconds| seconds >= 0.0)?;
+    Ok(time.map(|(number, _)| number))
+}
+
+fn worker_state(fields: &Fields<'_>) -> Result<WorkerState, Wrong> {
+    Ok(WorkerState {
+        worker_id: fields.required_text("worker_id")?,
+        idle: fields.required_text("status")? == "idle",
+        capabilities: capabilities(fields)?,
+    })
+}
+
+fn notifications<'a>(fields: &Fields<'a>) -> Result<Notifications<'a>, Wrong> {
+    let enabled = fields.required_flag("enabled")?;
+    let mut filters = Filters::default();
+    let mut applied = BTreeMap::new();
+    if let Some(inside) = fields.inside("filters")? {
+        filters = Filters {
+            customer: inside.text("customer_id")?.map(Into::into),
+            job_types: inside.texts("job_types")?.map(|types| types.into_iter().map(Into::into).collect()),
+            priority_min: inside
+                .number("priority_min", "Must be a number", |_| true)?
+                .map(|(_, number)| Amount::new(number)),
+            status: inside.texts("status")?.map(|names| names.into_iter().collect()),
+        };
+        for name in ["customer_id", "job_types", "priority_min", "status"] {
+            applied.extend(inside.raw(name).map(|raw| (name, raw)));
+        }
+    }
+    Ok(Notifications { enabled, filters, applied })
+}
+
+fn subscribe_stats(fields: &Fields<'_>) -> Result<SubscribeStats, Wrong> {
+    Ok(SubscribeStats {
+        enabled: fields.required_flag("enabled")?,
+        interval: fields
+            .number("interval_seconds", "Must be a positive number of seconds", |seconds| seconds > 0.0)?
+            .map(|(_, seconds)| Duration::from_secs_f64(seconds.min(MAX_INTERVAL))),
+        sections: sections(fields)?,
+    })
+}
+
+fn sections(fields: &Fields<'_>) -> Result<Sections, Wrong> {
+    Ok(match fields.texts("include_sections")? {
+        None => Sections { jobs: true, workers: true, system: true },
+        Some(names) => {
+            let named = |name: &str| names.iter().any(|other| other == name);
+            Sections { jobs: named("jobs"), workers: named("workers"), system: named("system") }
+        }
+    })
+}
+
+fn chunk(fields: &Fields<'_>, broken: Broken) -> Result<Chunk, Wrong> {
+    let total = fields.required_whole("total_chunks", 1)?;
+    if total > MAX_CHUNKS {
+        return Err(fields.wrong("total_chunks", format!("Must not be more than {MAX_CHUNKS}")));
+    }
+    let base = usize::from(broken.is("emprops-chunks-count-from-one"));
+    let index = fields.required_whole("chunk_index", base as _)? - base;
+    if index >= total {
+        return Err(fields.wrong("chunk_index", "Must be less than total_chunks; the first is 0"));
+    }
+    fields.text("original_type")?;
+    Ok(Chunk {
+        chunk_id: fields.required_text("chunk_id")?,
+        index,
+        total,
+        data: fields.required_data("data")?,
+        hash: fields.required_text("data_hash")?,
+    })
+}

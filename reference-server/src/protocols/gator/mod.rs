@@ -1,0 +1,672 @@
+//! Gator's tiers and wrappers (document 000): tasks log to the hub and stop it, children register below it,
+//! parents stand above it. Requests travel both ways; `log` goes up, `stop` goes down.
+//!
+//! `/` and any other path is where tasks connect, `/child/NAME` a place that the admin side has registered.
+//! The document does not say how hubs find each other, so the admin side tells:
+//!
+//! | event | answer |
+//! |---|---|
+//! | `{"register_child": {"name": "a"}}` | `{"path": "/child/a"}`, where that child then connects, once |
+//! | `{"connect_up": {"url": "ws://..."}}` | `{"url": ..., "parents": 1}`; the hub connects to a parent, in its own time |
+//! | `{"log_entries": {"message": "m"}}` | `[{"timestamp", "severity", "message"}]`, oldest first; all without `message` |
+//! | `{"start_job": {"name": "j", "tasks": 3, "concurrency": 1}}` | the job, as below |
+//! | `{"finish_task": {"job": "j", "task": 0}}` | the job after that task has ended |
+//! | `{"job": {"name": "j"}}` | `{"name", "stopped", "tasks": ["running", "queued", ...]}` |
+//!
+//! Where the document is silent, this hub does the following. `posted` is false where it is missing. A frame
+//! is undecodable if it is no JSON object or its envelope has a wrong type or no action; that is answered even
+//! if posted, with the id where it could be read. Without `req_id` there is no `rsp_id`; `null` is an id. A
+//! frame with a `result` is a response and never answered. Severities are compared as they are written,
+//! timestamps are numbers of seconds. What goes up has its defaults filled in, is posted, and does not return to where it
+//! came from. A stop goes to every child, under an id of the hub's own, and is answered once it has been
+//! written to all of them, whatever they say. It ends the jobs there are; the hub itself goes on.
+
+mod jobs;
+mod log;
+mod request;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+#[cfg(test)]
+pub mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use serde_json::{Number, Value, json};
+
+use self::jobs::{Defect, Jobs, Start};
+use self::log::{Entry, SEVERITIES, Store};
+use self::request::{Ask, Failure, Frame, Nothing, Request, Success, Undecodable};
+use crate::fault::Broken;
+use crate::machine::clock::Clock;
+use crate::machine::json::Members;
+use crate::machine::settings::{Settings, SettingsError};
+use crate::machine::{Conn, EventError, Input, Machine, OUTGOING, Output, Utf8Bytes};
+
+/// The name of the protocol.
+pub const PROTOCOL: &str = "gator";
+/// How many parents the hub may have.
+const MAX_PARENTS: usize = 100;
+/// How many log entries wait for a parent that is not there yet; beyond, the oldest go.
+const MAX_WAITING: usize = 1000;
+/// The longest name of a child in bytes.
+const MAX_NAME: usize = 128;
+
+/// The faults for which it matters what was said before.
+const REMEMBERING: [&str; 7] = [
+    "gator-used-id-ignored",
+    "gator-posted-persists",
+    "gator-success-names-previous-action",
+    "gator-garbage-after-posted-ignored",
+    "gator-second-garbage-ignored",
+    "gator-third-garbage-ignored",
+    "gator-garbage-takes-previous-id",
+];
+
+/// What can be set.
+#[derive(Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    /// The SQLite file of the log; without one, it is kept in memory.
+    database: Option<PathBuf>,
+    /// The hub above this one, `ws://...`.
+    parent: Option<String>,
+    /// How long to wait before a configured parent that is gone is tried again.
+    #[serde(rename = "reconnect_ms", deserialize_with = "crate::machine::settings::millis")]
+    reconnect: Duration,
+    /// How many children may be registered.
+    max_children: usize,
+    /// The Unix time of the hub's start in milliseconds; without it, the system's.
+    epoch_ms: Option<u64>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config { database: None, parent: None, reconnect: Duration::from_secs(1), max_children: 10_000, epoch_ms: None }
+    }
+}
+
+/// Builds the hub.
+///
+/// # Errors
+/// What is wrong with the settings, a log file that cannot be opened among it.
+pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, SettingsError> {
+    let config: Config = settings.read(PROTOCOL)?;
+    let invalid = |reason| SettingsError::Invalid { protocol: PROTOCOL, reason };
+    if let Some(url) = &config.parent {
+        check_url(url).map_err(invalid)?;
+    }
+    Ok(Box::new(Gator {
+        clock: Clock::new(config.epoch_ms),
+        store: store(config.database.as_ref()).map_err(invalid)?,
+        connect_at: config.parent.is_some().then_some(Duration::ZERO),
+        config,
+        broken,
+        below: BTreeMap::new(),
+        places: BTreeMap::new(),
+        parents: BTreeMap::new(),
+        connects: 0,
+        asked: 0,
+        logged: 0,
+        stops: 0,
+        jobs: Jobs::default(),
+        held: VecDeque::new(),
+        unstopped: Vec::new(),
+        before: BTreeMap::new(),
+    }))
+}
+
+fn store(file: Option<&PathBuf>) -> Result<Box<dyn Store>, String> {
+    match file {
+        None => Ok(Box::new(log::Memory::default())),
+        #[cfg(feature = "sqlite")]
+        Some(file) => match sqlite::Sqlite::open(file) {
+            Ok(store) => Ok(Box::new(store)),
+            Err(error) => Err(error.to_string()),
+        },
+        #[cfg(not(feature = "sqlite"))]
+        Some(_) => Err("database: this program was built without SQLite: build it with `--features sqlite`, or leave the setting out to keep the log in memory".to_owned()),
+    }
+}
+
+struct Gator {
+    config: Config,
+    clock: Clock,
+    broken: Broken,
+    store: Box<dyn Store>,
+    /// Who has connected to the hub.
+    below: BTreeMap<Conn, Peer>,
+    /// Who may connect as a child, and does.
+    places: BTreeMap<Arc<str>, Option<Conn>>,
+    /// Whom the hub has connected to.
+    parents: BTreeMap<Conn, Parent>,
+    /// When the configured parent is connected to.
+    connect_at: Option<Duration>,
+    connects: u64,
+    /// How many requests the hub has made.
+    asked: u64,
+    logged: u64,
+    stops: u64,
+    jobs: Jobs,
+    /// Answers that only a fault holds back, with the time when it lets them go.
+    held: VecDeque<(Duration, Output)>,
+    /// Answers to a stop that only a fault holds back until the children are gone.
+    unstopped: Vec<Output>,
+    /// What only faults remember of each connection.
+    before: BTreeMap<Conn, Before>,
+}
+
+/// What was said on a connection before.
+#[derive(Default)]
+struct Before {
+    ids: BTreeSet<String>,
+    action: Option<String>,
+    id: Option<Box<RawValue>>,
+    posted: bool,
+    undecodable: u32,
+}
+
+/// Who is at the other end of a connection.
+enum Peer {
+    Task,
+    Child(Arc<str>),
+}
+
+struct Parent {
+    url: String,
+    /// Whether it is connected to again when it is gone.
+    configured: bool,
+    /// What it is to be told once it is there; `None` when it is.
+    waiting: Option<VecDeque<Utf8Bytes>>,
+}
+
+impl Machine for Gator {
+    fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
+        self.catch_up(now, out);
+        match input {
+            Input::Open { conn, handshake } => self.open(conn, &handshake.path, out),
+            Input::Text { conn, text } if self.knows(conn) => self.text(now, conn, &text, out),
+            Input::Connected { conn } => {
+                if let Some(parent) = self.parents.get_mut(&conn) {
+                    let waiting = parent.waiting.take().unwrap_or_default();
+                    out.extend(waiting.into_iter().map(|text| Output::Text { conn, text }));
+                }
+            }
+            Input::ConnectFailed { conn, .. } | Input::Closed { conn } => self.leave(now, conn, out),
+            // The document knows JSON only.
+            Input::Text { .. } | Input::Binary { .. } | Input::Ping { .. } | Input::Tick => {}
+        }
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        let held = self.held.front().map(|(due, _)| *due);
+        [held, self.connect_at].into_iter().flatten().min()
+    }
+
+    fn state(&self) -> Value {
+        let parents =
+            self.parents.values().map(|parent| json!({ "url": parent.url, "there": parent.waiting.is_none() }));
+        json!({
+            "connections": self.below.len(),
+            "children": self.places.iter().map(|(name, conn)| (name.to_string(), json!(conn.is_some()))).collect::<serde_json::Map<_, _>>(),
+            "parents": parents.collect::<Vec<_>>(),
+            "store": self.store.show(),
+            "logged": self.logged,
+            "stops": self.stops,
+            "jobs": self.jobs.count(),
+        })
+    }
+
+    fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<Output>) -> Result<Value, EventError> {
+        self.catch_up(now, out);
+        self.tell(event, out).map_err(EventError::Invalid)
+    }
+}
+
+/// Connections.
+impl Gator {
+    fn knows(&self, conn: Conn) -> bool {
+        self.below.contains_key(&conn) || self.parents.contains_key(&conn)
+    }
+
+    fn open(&mut self, conn: Conn, path: &str, out: &mut Vec<Output>) {
+        let refuse = |status, body: String| Output::Refuse { conn, status, body };
+        let peer = match path.strip_prefix("/child/") {
+            None => Peer::Task,
+            Some(name) => match self.places.get_key_value(name) {
+                None => return out.push(refuse(404, "no child of this name is registered\n".to_owned())),
+                Some((_, Some(_))) => return out.push(refuse(409, "this child is connected already\n".to_owned())),
+                Some((name, None)) => Peer::Child(name.clone()),
+            },
+        };
+        if let Peer::Child(name) = &peer {
+            self.places.insert(name.clone(), Some(conn));
+        }
+        self.below.insert(conn, peer);
+        out.push(Output::Accept { conn, subprotocol: None });
+    }
+
+    fn leave(&mut self, now: Duration, conn: Conn, out: &mut Vec<Output>) {
+        self.before.remove(&conn);
+        if let Some(Peer::Child(name)) = self.below.remove(&conn) {
+            self.places.remove(&name);
+            if self.children().next().is_none() {
+                out.append(&mut self.unstopped);
+            }
+        }
+        if self.parents.remove(&conn).is_some_and(|parent| parent.configured) {
+            self.connect_at = Some(now + self.config.reconnect);
+        }
+    }
+
+    /// What the time has brought.
+    fn catch_up(&mut self, now: Duration, out: &mut Vec<Output>) {
+        if self.connect_at.is_some_and(|due| due <= now) {
+            self.connect_at = None;
+            if let Some(url) = self.config.parent.clone() {
+                self.connect(url, true, out);
+            }
+        }
+        while let Some((_, output)) = self.held.pop_front_if(|(due, _)| *due <= now) {
+            out.push(output);
+        }
+    }
+
+    fn connect(&mut self, url: String, configured: bool, out: &mut Vec<Output>) {
+        let conn = OUTGOING + self.connects;
+        self.connects += 1;
+        out.push(Output::Connect { conn, url: url.clone() });
+        self.parents.insert(conn, Parent { url, configured, waiting: Some(VecDeque::new()) });
+    }
+
+    fn children(&self) -> impl Iterator<Item = Conn> {
+        self.places.values().filter_map(|conn| *conn)
+    }
+}
+
+/// Requests.
+impl Gator {
+    fn text(&mut self, now: Duration, conn: Conn, text: &str, out: &mut Vec<Output>) {
+        let outstanding = self.held.iter().any(|(_, output)| output.conn() == conn);
+        if outstanding && self.broken.is("gator-one-outstanding") {
+            return;
+        }
+        match request::read(text) {
+            Ok(Frame::Response) => {}
+            Ok(Frame::Request(request)) => self.request(now, conn, &request, out),
+            Err(Undecodable { .. }) if self.broken.is("gator-garbage-ignored") => {}
+            Err(Undecodable { reason, .. }) if self.broken.is("gator-garbage-closes") => {
+                self.leave(now, conn, out);
+                let reason = reason[..reason.floor_char_boundary(123)].to_owned();
+                out.push(Output::Close { conn, code: 1007, reason });
+            }
+            Err(Undecodable { .. }) if self.ignores_garbage(conn) => {}
+            Err(Undecodable { req_id, reason }) => {
+                let before = self.before.get(&conn).and_then(|before| before.id.as_deref());
+                let req_id = req_id.or(before.filter(|_| self.broken.is("gator-garbage-takes-previous-id")));
+                let reason = format!("failed to decode the message: {reason}");
+                out.push(Output::Text {
+                    conn,
+                    text: request::text(&Failure { result: "error", rsp_id: req_id, reason: &reason }),
+                });
+            }
+        }
+    }
+
+    fn request(&mut self, now: Duration, conn: Conn, request: &Request<'_>, out: &mut Vec<Output>) {
+        let before = self.remember(conn, request);
+        if self.broken.is("gator-used-id-ignored") && before.ids.contains(id_text(request)) {
+            return;
+        }
+        let by_default =
+            self.broken.is("gator-posted-by-default") || (before.posted && self.broken.is("gator-posted-persists"));
+        let posted = request.posted.unwrap_or(by_default);
+        let outcome = match request.action.as_str() {
+            "log" if !self.broken.is("gator-log-unknown") => self.log(now, conn, request.payload.as_ref(), posted, out),
+            "stop" if !self.broken.is("gator-stop-unknown") => self.stop(conn, request.payload.as_ref(), posted, out),
+            _ if self.broken.is("gator-unknown-action-succeeds") => Ok(()),
+            _ if self.broken.is("gator-unknown-action-ignored") => return,
+            other => {
+                let shown: String = other.chars().take(64).collect();
+                Err(format!("there is no action {shown:?}; there is log and stop"))
+            }
+        };
+        if posted && !self.answers_posted(conn, request, outcome.is_ok()) {
+            return;
+        }
+        if request.action == "stop"
+            && self.parents.contains_key(&conn)
+            && self.broken.is("gator-stop-of-parent-unanswered")
+        {
+            return;
+        }
+        if request.req_id.is_none() && self.broken.is("gator-id-demanded") {
+            return;
+        }
+        let anonymous = posted && self.broken.is("gator-posted-answered-anonymously");
+        let lossy = request.req_id.and_then(|id| if anonymous { Some(None) } else { self.misremembered(id) });
+        let rsp_id = match &lossy {
+            None => request.req_id,
+            Some(copy) => copy.as_deref(),
+        };
+        let named = match &before.action {
+            Some(action) if self.broken.is("gator-success-names-previous-action") => action,
+            _ => &request.action,
+        };
+        let text = match &outcome {
+            Ok(()) => request::text(&Success { action: named, rsp_id, result: "success", payload: Nothing {} }),
+            Err(reason) => request::text(&Failure { result: "error", rsp_id, reason }),
+        };
+        let answer = Output::Text { conn, text };
+        if self.broken.is("gator-one-outstanding") {
+            self.held.push_back((now + Duration::from_millis(30), answer));
+        } else if request.action == "stop"
+            && self.broken.is("gator-stop-waits-for-children")
+            && self.children().next().is_some()
+        {
+            self.unstopped.push(answer);
+        } else {
+            out.push(answer);
+        }
+    }
+
+    /// What was said before on this connection, to which this is added.
+    fn remember(&mut self, conn: Conn, request: &Request<'_>) -> Before {
+        if !REMEMBERING.iter().any(|fault| self.broken.is(fault)) {
+            return Before::default();
+        }
+        let now = self.before.entry(conn).or_default();
+        let before =
+            Before { ids: now.ids.clone(), action: now.action.clone(), posted: now.posted, ..Before::default() };
+        now.action = Some(request.action.clone());
+        now.posted = request.posted == Some(true);
+        now.id = request.req_id.map(ToOwned::to_owned);
+        if self.broken.is("gator-used-id-ignored") && request.req_id.is_some() {
+            now.ids.insert(id_text(request).to_owned());
+        }
+        before
+    }
+
+    /// Whether a fault leaves this undecodable text of a connection unanswered.
+    fn ignores_garbage(&mut self, conn: Conn) -> bool {
+        if !REMEMBERING.iter().any(|fault| self.broken.is(fault)) {
+            return false;
+        }
+        let before = self.before.entry(conn).or_default();
+        before.undecodable += 1;
+        (before.undecodable == 2 && self.broken.is("gator-second-garbage-ignored"))
+            || (before.undecodable == 3 && self.broken.is("gator-third-garbage-ignored"))
+            || (before.posted && self.broken.is("gator-garbage-after-posted-ignored"))
+    }
+
+    fn is_child(&self, conn: Conn) -> bool {
+        matches!(self.below.get(&conn), Some(Peer::Child(_)))
+    }
+
+    /// Whether a fault answers what should be consumed in silence (line 33).
+    fn answers_posted(&self, conn: Conn, request: &Request<'_>, succeeded: bool) -> bool {
+        self.broken.is("gator-posted-answered")
+            || self.broken.is("gator-posted-answered-anonymously")
+            || (request.req_id.is_none() && self.broken.is("gator-posted-nameless-answered"))
+            || (self.is_child(conn) && self.broken.is("gator-posted-by-child-answered"))
+            || (!succeeded && self.broken.is("gator-posted-failure-answered"))
+            || (!succeeded && request.action == "log" && self.broken.is("gator-posted-invalid-log-answered"))
+            || (request.action == "stop" && self.broken.is("gator-posted-stop-answered"))
+    }
+
+    /// What a fault makes of an id, if anything.
+    fn misremembered(&self, id: &RawValue) -> Option<Option<Box<RawValue>>> {
+        let number: Option<f64> = id.get().parse().ok();
+        if number.is_none() && self.broken.is("gator-text-id-lost") {
+            return Some(None);
+        }
+        if self.broken.is("gator-digits-taken-for-number") {
+            let digits = id.get().trim_matches('"');
+            let quoted = digits.len() + 2 == id.get().len() && digits.parse::<u32>().is_ok();
+            return quoted.then(|| serde_json::from_str(digits).ok());
+        }
+        if number == Some(0.0) && self.broken.is("gator-zero-id-lost") {
+            return Some(None);
+        }
+        if self.broken.is("gator-large-id-rounded") {
+            let rounded = number.filter(|number| *number >= 9_007_199_254_740_992.0)?;
+            return serde_json::value::to_raw_value(&rounded).ok().map(Some);
+        }
+        None
+    }
+
+    /// Keeps a message and passes it on upwards (lines 71 to 96).
+    fn log(
+        &mut self,
+        now: Duration,
+        conn: Conn,
+        payload: Option<&Members<'_>>,
+        posted: bool,
+        out: &mut Vec<Output>,
+    ) -> Result<(), String> {
+        let said = log::read(payload)?;
+        let message = match said.message {
+            None if self.broken.is("gator-message-optional") => "N/A".to_owned(),
+            message => message.ok_or("a log needs a message in its payload")?,
+        };
+        let severity = match said.severity {
+            None if self.broken.is("gator-severity-demanded") => return Err("a log needs a severity".to_owned()),
+            None if self.broken.is("gator-severity-defaults-to-debug") => "DEBUG".to_owned(),
+            None => "INFO".to_owned(),
+            Some(severity) => severity,
+        };
+        if !SEVERITIES.contains(&severity.as_str()) && !self.broken.is("gator-severity-unchecked")
+            || severity == "CRITICAL" && self.broken.is("gator-critical-refused")
+            || severity == "DEBUG" && self.broken.is("gator-debug-refused")
+        {
+            let shown: String = severity.chars().take(64).collect();
+            return Err(format!("{shown:?} is no severity; there is {}", SEVERITIES.join(", ")));
+        }
+        let current = self.clock.unix_ms(now);
+        let timestamp: Number = match said.timestamp {
+            None if self.broken.is("gator-timestamp-demanded") => return Err("a log needs a timestamp".to_owned()),
+            None if self.broken.is("gator-timestamp-defaults-to-zero") => 0.into(),
+            None if self.broken.is("gator-timestamp-defaults-to-milliseconds") => current.into(),
+            None if self.broken.is("gator-default-time-is-of-start") => {
+                (self.clock.unix_ms(Duration::ZERO) / 1000).into()
+            }
+            Some(_) if self.broken.is("gator-timestamp-replaced") => (current / 1000).into(),
+            Some(number) if number.as_u64() == Some(0) && self.broken.is("gator-epoch-replaced") => {
+                (current / 1000).into()
+            }
+            None => (current / 1000).into(),
+            Some(timestamp) => timestamp,
+        };
+        let message = if self.broken.is("gator-message-trimmed") { message.trim().to_owned() } else { message };
+        let entry = Entry { timestamp, severity, message };
+        let forgotten =
+            self.broken.is("gator-log-not-stored") || (posted && self.broken.is("gator-posted-log-not-stored"));
+        if !forgotten {
+            let stored = if self.broken.is("gator-log-stored-as-warning") {
+                &Entry {
+                    severity: "WARNING".to_owned(),
+                    timestamp: entry.timestamp.clone(),
+                    message: entry.message.clone(),
+                }
+            } else {
+                &entry
+            };
+            self.store.add(stored).map_err(|error| error.to_string())?;
+        }
+        self.logged += 1;
+        if self.is_child(conn) && self.broken.is("gator-child-logs-stay")
+            || entry.message.contains('%') && self.broken.is("gator-percent-stays")
+        {
+            return Ok(());
+        }
+        self.asked += 1;
+        let upwards = request::text(&Ask { action: "log", req_id: self.asked, posted: true, payload: &entry });
+        if self.broken.is("gator-log-to-children") {
+            let children = self.children().filter(|child| *child != conn);
+            out.extend(children.map(|conn| Output::Text { conn, text: upwards.clone() }));
+        }
+        let first_only = self.broken.is("gator-first-parent-only");
+        let told = |parent: Conn| parent != conn && (parent == OUTGOING || !first_only);
+        for (&parent, state) in self.parents.iter_mut().filter(|(parent, _)| told(**parent)) {
+            match &mut state.waiting {
+                None => out.push(Output::Text { conn: parent, text: upwards.clone() }),
+                Some(waiting) => {
+                    if waiting.len() >= MAX_WAITING {
+                        waiting.pop_front();
+                    }
+                    waiting.push_back(upwards.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends all jobs and passes the order on downwards (lines 103 to 120).
+    fn stop(
+        &mut self,
+        conn: Conn,
+        payload: Option<&Members<'_>>,
+        posted: bool,
+        out: &mut Vec<Output>,
+    ) -> Result<(), String> {
+        if payload.is_none() && self.broken.is("gator-stop-payload-demanded") {
+            return Err("a stop needs a payload".to_owned());
+        }
+        if payload.is_some_and(Members::is_empty) && self.broken.is("gator-stop-empty-payload-refused") {
+            return Err("the payload is empty".to_owned());
+        }
+        self.stops += 1;
+        let spared = self.parents.contains_key(&conn) && self.broken.is("gator-stop-of-parent-spares-jobs");
+        self.jobs.stop(if spared || self.broken.is("gator-stop-job-survives") {
+            Defect::Survives
+        } else if self.broken.is("gator-stop-keeps-scheduling") {
+            Defect::Schedules
+        } else {
+            Defect::None
+        });
+        if posted && self.broken.is("gator-posted-stop-kept")
+            || self.is_child(conn) && self.broken.is("gator-stop-of-child-kept")
+        {
+            return Ok(());
+        }
+        let mut children: Vec<Conn> = self.children().collect();
+        if self.broken.is("gator-stop-to-one-child") {
+            children.truncate(1);
+        }
+        if self.broken.is("gator-stop-to-two-children") {
+            children.truncate(2);
+        }
+        for conn in children {
+            self.asked += 1;
+            let ask = Ask { action: "stop", req_id: self.asked, posted: false, payload: Nothing {} };
+            out.push(Output::Text { conn, text: request::text(&ask) });
+        }
+        Ok(())
+    }
+}
+
+/// What the admin side says.
+impl Gator {
+    fn tell(&mut self, event: &Value, out: &mut Vec<Output>) -> Result<Value, String> {
+        const SHAPE: &str = "an event is an object with one member, which is one of \
+            register_child, connect_up, log_entries, start_job, finish_task, job";
+        let members = event.as_object().ok_or(SHAPE)?;
+        let mut members = members.iter();
+        let (Some((name, value)), None) = (members.next(), members.next()) else { return Err(SHAPE.to_owned()) };
+        match name.as_str() {
+            "register_child" => {
+                let Named { name } = arguments(name, value)?;
+                self.register(&name)
+            }
+            "connect_up" => {
+                let Up { url } = arguments(name, value)?;
+                check_url(&url)?;
+                if self.parents.len() >= MAX_PARENTS {
+                    return Err(format!("the hub has {MAX_PARENTS} parents already"));
+                }
+                self.connect(url.clone(), false, out);
+                Ok(json!({ "url": url, "parents": self.parents.len() }))
+            }
+            "log_entries" => {
+                let Sought { message } = arguments(name, value)?;
+                let found = self.store.find(message.as_deref()).map_err(|error| error.to_string())?;
+                Ok(json!(found))
+            }
+            "start_job" => {
+                let start: Start = arguments(name, value)?;
+                self.jobs.start(start).map(|job| json!(job))
+            }
+            "finish_task" => {
+                let Finish { job, task } = arguments(name, value)?;
+                self.jobs.finish(&job, task).map(|job| json!(job))
+            }
+            "job" => {
+                let Named { name } = arguments(name, value)?;
+                self.jobs.job(&name).map(|job| json!(job))
+            }
+            _ => Err(SHAPE.to_owned()),
+        }
+    }
+
+    fn register(&mut self, name: &str) -> Result<Value, String> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(plain) {
+            return Err(format!("a child's name has 1 to {MAX_NAME} letters, digits, '-', '_' or '.'"));
+        }
+        if !self.places.contains_key(name) {
+            if self.places.len() >= self.config.max_children {
+                return Err(format!("there are {} children already", self.places.len()));
+            }
+            self.places.insert(name.into(), None);
+        }
+        Ok(json!({ "path": format!("/child/{name}") }))
+    }
+}
+
+/// The id of a request as it was written; nothing where it has none.
+fn id_text<'a>(request: &Request<'a>) -> &'a str {
+    request.req_id.map_or("", RawValue::get)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Named {
+    name: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Up {
+    url: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sought {
+    #[serde(default)]
+    message: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Finish {
+    job: String,
+    task: usize,
+}
+
+fn arguments<T: DeserializeOwned>(name: &str, value: &Value) -> Result<T, String> {
+    T::deserialize(value).map_err(|error| format!("{name}: {error}"))
+}
+
+fn check_url(url: &str) -> Result<(), String> {
+    if url.starts_with("ws://") && url.len() <= 2048 {
+        Ok(())
+    } else {
+        Err("a parent's url begins with ws:// and has at most 2048 bytes".to_owned())
+    }
+}

@@ -1,0 +1,126 @@
+//! Requests and responses (lines 20 to 60): read member by member, so that an id is copied as it was written.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::machine::Utf8Bytes;
+use crate::machine::json::{self, Members};
+
+/// A frame that could be decoded.
+#[derive(Debug)]
+pub enum Frame<'a> {
+    Request(Request<'a>),
+    /// The answer to a request of ours.
+    Response,
+}
+
+/// A request.
+#[derive(Debug)]
+pub struct Request<'a> {
+    pub action: String,
+    pub req_id: Option<&'a RawValue>,
+    /// `None` where nothing is said.
+    pub posted: Option<bool>,
+    pub payload: Option<Members<'a>>,
+}
+
+/// Why a frame cannot be decoded: it is no JSON object, or a member of the envelope has a wrong type.
+#[derive(Debug)]
+pub struct Undecodable<'a> {
+    /// Where it could be read.
+    pub req_id: Option<&'a RawValue>,
+    pub reason: String,
+}
+
+/// Reads a frame. What has a `result` is a response, whatever else it has.
+///
+/// # Errors
+/// [`Undecodable`]; unknown actions and wrong payloads of known ones are not.
+pub fn read(text: &str) -> Result<Frame<'_>, Undecodable<'_>> {
+    let members = json::members(text).map_err(|reason| Undecodable { req_id: None, reason })?;
+    if members.contains_key("result") {
+        return Ok(Frame::Response);
+    }
+    let req_id = members.get("req_id").copied();
+    let request = || {
+        Ok(Request {
+            action: json::required(&members, "action")?,
+            req_id,
+            posted: json::optional(&members, "posted")?,
+            payload: match members.get("payload").map(|payload| payload.get()) {
+                None | Some("null") => None,
+                Some(payload) => {
+                    Some(json::members(payload).map_err(|reason| format!("member \"payload\": {reason}"))?)
+                }
+            },
+        })
+    };
+    request().map(Frame::Request).map_err(|reason| Undecodable { req_id, reason })
+}
+
+/// A request of ours.
+#[derive(Serialize)]
+pub struct Ask<'a, P> {
+    pub action: &'a str,
+    pub req_id: u64,
+    pub posted: bool,
+    pub payload: P,
+}
+
+/// No payload, which is an empty object.
+#[derive(Serialize)]
+pub struct Nothing {}
+
+/// A response that reports success.
+#[derive(Serialize)]
+pub struct Success<'a> {
+    pub action: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rsp_id: Option<&'a RawValue>,
+    pub result: &'static str,
+    pub payload: Nothing,
+}
+
+/// A response that reports failure.
+#[derive(Serialize)]
+pub struct Failure<'a> {
+    pub result: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rsp_id: Option<&'a RawValue>,
+    pub reason: &'a str,
+}
+
+/// As it goes out.
+pub fn text(frame: &impl Serialize) -> Utf8Bytes {
+    // Strings, numbers and raw JSON under string keys always serialise.
+    serde_json::to_string(frame).unwrap_or_default().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("{", None, "not JSON")]
+    #[case("[]", None, "expected a JSON object")]
+    #[case("{}", None, "\"action\" is missing")]
+    #[case(r#"{"req_id":1.50}"#, Some("1.50"), "\"action\" is missing")]
+    #[case(r#"{"action":7,"req_id":{"a": 1}}"#, Some(r#"{"a": 1}"#), "\"action\"")]
+    #[case(r#"{"action":"log","posted":"yes"}"#, None, "\"posted\"")]
+    #[case(r#"{"action":"log","req_id":null,"payload":[]}"#, Some("null"), "\"payload\"")]
+    fn what_cannot_be_decoded_is_explained(#[case] text: &str, #[case] id: Option<&str>, #[case] why: &str) {
+        let error = read(text).unwrap_err();
+        assert!(error.reason.contains(why), "{}", error.reason);
+        assert_eq!(error.req_id.map(RawValue::get), id);
+    }
+
+    #[rstest]
+    #[case(r#"{"action":"stop"}"#)]
+    #[case(r#"{"action":"stop","posted":null,"payload":null,"more":1}"#)]
+    #[case(r#"{"action":"stop","posted":false,"payload":{}}"#)]
+    fn little_is_demanded(#[case] text: &str) {
+        assert!(matches!(read(text), Ok(Frame::Request(request)) if request.action == "stop"));
+    }
+}

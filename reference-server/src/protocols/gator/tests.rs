@@ -1,0 +1,359 @@
+//! Gator as documented, conversation by conversation; the lines in brackets are the document's.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use crate::machine::test_player::Play;
+use crate::machine::{Conn, Handshake, Input, OUTGOING};
+
+/// The hub's start in Unix seconds, as [`Play`] sets it.
+const START: u64 = 1_705_314_600;
+
+fn hub(sets: &[&str]) -> Play {
+    Play::new("gator", sets, None)
+}
+
+fn open(hub: &mut Play, conn: Conn, path: &str) -> Vec<String> {
+    hub.input(Input::Open { conn, handshake: Handshake { path: path.to_owned(), ..Handshake::default() } });
+    hub.heard(conn)
+}
+
+fn child(hub: &mut Play, conn: Conn, name: &str) {
+    let place = hub.event(&json!({ "register_child": { "name": name } })).unwrap();
+    assert_eq!(open(hub, conn, place["path"].as_str().unwrap()), ["accept "]);
+}
+
+/// A parent at this number, connected.
+fn parent(hub: &mut Play, number: u64) -> Conn {
+    let conn = OUTGOING + number;
+    hub.event(&json!({ "connect_up": { "url": "ws://parent" } })).unwrap();
+    assert_eq!(hub.heard(conn), ["connect ws://parent"]);
+    hub.input(Input::Connected { conn });
+    conn
+}
+
+fn entries(hub: &mut Play, message: &str) -> Value {
+    hub.event(&json!({ "log_entries": { "message": message } })).unwrap()
+}
+
+fn parsed(lines: Vec<String>) -> Vec<Value> {
+    lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// [20 to 64] Ids are copied as they were written, whatever they are.
+#[rstest]
+#[case(Some("0"))]
+#[case(Some("23"))]
+#[case(Some("9007199254740993"))]
+#[case(Some("1.50"))]
+#[case(Some("1e400"))]
+#[case(Some(r#""id-7""#))]
+#[case(Some(r#"{ "a" : [1] }"#))]
+#[case(Some("null"))]
+#[case(None)]
+fn ids_are_copied(#[case] id: Option<&str>) {
+    let mut hub = hub(&[]);
+    open(&mut hub, 1, "/");
+    let member = |name: &str| id.map(|id| format!(r#""{name}":{id},"#)).unwrap_or_default();
+    let ask = |action: &str| format!(r#"{{{}"action":"{action}","payload":{{"message":"m"}}}}"#, member("req_id"));
+    let success = format!(r#"{{"action":"log",{}"result":"success","payload":{{}}}}"#, member("rsp_id"));
+    assert_eq!(hub.ask(1, &ask("log")), [success]);
+    let failure = format!(r#"{{"result":"error",{}"reason":"#, member("rsp_id"));
+    assert!(hub.ask(1, &ask("dance"))[0].starts_with(&failure));
+}
+
+/// [33 to 35] What is posted is consumed in silence, unless it cannot be decoded.
+#[rstest]
+#[case(r#"{"action":"log","req_id":1,"posted":true,"payload":{"message":"m"}}"#, None)]
+#[case(r#"{"action":"log","req_id":1,"posted":true,"payload":{}}"#, None)]
+#[case(r#"{"action":"dance","req_id":1,"posted":true}"#, None)]
+#[case(r#"{"action":"stop","req_id":1,"posted":true}"#, None)]
+#[case(r#"{"action":"log","posted":true,"payload":{"mess"#, Some(json!(null)))]
+#[case("[]", Some(json!(null)))]
+#[case(r#"{"req_id":1,"posted":true}"#, Some(json!(1)))]
+#[case(r#"{"action":7,"req_id":1,"posted":true}"#, Some(json!(1)))]
+#[case(r#"{"action":"log","req_id":1,"posted":"true"}"#, Some(json!(1)))]
+#[case(r#"{"action":"log","req_id":1,"posted":true,"payload":"m"}"#, Some(json!(1)))]
+#[case(r#"{"action":"log","result":"success","rsp_id":1,"payload":{}}"#, None)]
+#[case(r#"{"result":"error","rsp_id":1}"#, None)]
+fn silence_is_kept(#[case] text: &str, #[case] failure: Option<Value>) {
+    let mut hub = hub(&[]);
+    open(&mut hub, 1, "/");
+    let heard = parsed(hub.ask(1, text));
+    match failure {
+        None => assert_eq!(heard, [Value::Null; 0]),
+        Some(id) => {
+            assert_eq!((heard.len(), &heard[0]["result"]), (1, &json!("error")));
+            assert_eq!(heard[0].get("rsp_id").unwrap_or(&Value::Null), &id);
+            assert!(heard[0]["reason"].as_str().is_some_and(|reason| !reason.is_empty()));
+        }
+    }
+    let after = hub.answer(1, r#"{"action":"log","req_id":2,"payload":{"message":"m"}}"#);
+    assert_eq!(after, json!({ "action": "log", "rsp_id": 2, "result": "success", "payload": {} }));
+}
+
+/// [71 to 96]
+#[rstest]
+#[case(json!({ "timestamp": 1684696137, "severity": "WARNING", "message": "m" }), Some((json!(1684696137), "WARNING")))]
+#[case(json!({ "timestamp": 0.5, "severity": "DEBUG", "message": "m" }), Some((json!(0.5), "DEBUG")))]
+#[case(json!({ "severity": "ERROR", "message": "m" }), Some((json!(START + 1), "ERROR")))]
+#[case(json!({ "timestamp": null, "severity": null, "message": "m", "more": 1 }), Some((json!(START + 1), "INFO")))]
+#[case(json!({ "severity": "CRITICAL", "message": "" }), Some((json!(START + 1), "CRITICAL")))]
+#[case(json!({ "severity": "critical", "message": "m" }), None)]
+#[case(json!({ "severity": "FATAL", "message": "m" }), None)]
+#[case(json!({ "severity": 7, "message": "m" }), None)]
+#[case(json!({ "timestamp": "now", "message": "m" }), None)]
+#[case(json!({ "message": 7 }), None)]
+#[case(json!({}), None)]
+#[case(Value::Null, None)]
+fn logs_are_kept_with_their_defaults(#[case] payload: Value, #[case] want: Option<(Value, &str)>) {
+    let mut hub = hub(&[]);
+    open(&mut hub, 1, "/");
+    hub.pass(Duration::from_millis(1700));
+    let answer = hub.answer(1, &json!({ "action": "log", "req_id": 1, "payload": payload }).to_string());
+    assert_eq!(answer["result"], if want.is_some() { "success" } else { "error" });
+    let entries = hub.event(&json!({ "log_entries": {} })).unwrap();
+    let want =
+        want.map(|(time, severity)| json!({ "timestamp": time, "severity": severity, "message": payload["message"] }));
+    assert_eq!(entries, json!(want.into_iter().collect::<Vec<_>>()));
+}
+
+/// [74] Logs go up with their defaults, from tasks and from children, and not back to where they came from.
+#[test]
+fn logs_go_up() {
+    let mut hub = hub(&[]);
+    open(&mut hub, 1, "/");
+    child(&mut hub, 2, "c");
+    let (a, b) = (parent(&mut hub, 0), parent(&mut hub, 1));
+    let up = |id: u64, time: u64, severity: &str, message: &str| json!({ "action": "log", "req_id": id, "posted": true, "payload": { "timestamp": time, "severity": severity, "message": message } });
+    hub.say(1, r#"{"action":"log","posted":true,"payload":{"timestamp":5,"severity":"ERROR","message":"x"}}"#);
+    hub.say(2, r#"{"action":"log","posted":true,"payload":{"message":"y"}}"#);
+    for parent in [a, b] {
+        assert_eq!(parsed(hub.heard(parent)), [up(1, 5, "ERROR", "x"), up(2, START, "INFO", "y")]);
+    }
+    let answer = hub.answer(a, r#"{"action":"log","req_id":9,"payload":{"timestamp":6,"message":"z"}}"#);
+    assert_eq!(answer["rsp_id"], 9);
+    assert_eq!(parsed(hub.heard(b)), [up(3, 6, "INFO", "z")]);
+    hub.input(Input::Closed { conn: a });
+    hub.say(1, r#"{"action":"log","payload":{"message":"z"}}"#);
+    assert_eq!((hub.heard(a).len(), hub.heard(b).len()), (0, 1));
+    assert_eq!(entries(&mut hub, "z").as_array().unwrap().len(), 2);
+    assert_eq!(hub.state()["parents"], json!([{ "url": "ws://parent", "there": true }]));
+}
+
+#[test]
+fn logs_wait_for_a_parent_that_is_not_there_yet() {
+    let mut hub = hub(&[]);
+    open(&mut hub, 1, "/");
+    hub.event(&json!({ "connect_up": { "url": "ws://parent" } })).unwrap();
+    hub.heard(OUTGOING);
+    for number in 0..1100 {
+        hub.say(
+            1,
+            &json!({ "action": "log", "posted": true, "payload": { "message": number.to_string() } }).to_string(),
+        );
+    }
+    assert_eq!(hub.heard(OUTGOING), [""; 0]);
+    hub.input(Input::Connected { conn: OUTGOING });
+    let heard = parsed(hub.heard(OUTGOING));
+    assert_eq!((heard.len(), &heard[0]["payload"]["message"]), (1000, &json!("100")));
+}
+
+#[test]
+fn a_configured_parent_is_tried_again_and_one_told_is_not() {
+    let mut hub = hub(&["parent=ws://above", "reconnect_ms=500"]);
+    hub.pass(Duration::ZERO);
+    assert_eq!(hub.heard(OUTGOING), ["connect ws://above"]);
+    hub.input(Input::ConnectFailed { conn: OUTGOING, reason: "refused".to_owned() });
+    hub.pass(Duration::from_millis(499));
+    assert_eq!(hub.heard(OUTGOING + 1), [""; 0]);
+    hub.pass(Duration::from_millis(1));
+    assert_eq!(hub.heard(OUTGOING + 1), ["connect ws://above"]);
+    hub.input(Input::Connected { conn: OUTGOING + 1 });
+    hub.input(Input::Closed { conn: OUTGOING + 1 });
+    hub.pass(Duration::from_millis(500));
+    assert_eq!(hub.heard(OUTGOING + 2), ["connect ws://above"]);
+    hub.event(&json!({ "connect_up": { "url": "ws://other" } })).unwrap();
+    assert_eq!(hub.heard(OUTGOING + 3), ["connect ws://other"]);
+    hub.input(Input::ConnectFailed { conn: OUTGOING + 3, reason: "refused".to_owned() });
+    hub.pass(Duration::from_secs(60));
+    assert_eq!(hub.said.iter().filter(|line| line.contains("ws://other")).count(), 1);
+}
+
+/// [103 to 120] A stop reaches every child before it is answered, from whomever it comes.
+#[rstest]
+#[case(r#""payload":{}"#)]
+#[case(r#""posted":false"#)]
+#[case(r#""payload":null"#)]
+fn stops_go_down_before_they_are_answered(#[case] member: &str) {
+    let mut hub = hub(&[]);
+    open(&mut hub, 1, "/");
+    child(&mut hub, 2, "a");
+    child(&mut hub, 3, "b");
+    hub.event(&json!({ "register_child": { "name": "never comes" .replace(' ', "-") } })).unwrap();
+    let above = parent(&mut hub, 0);
+    for (conn, id) in [(1, 1), (above, 3)] {
+        let before = hub.said.len();
+        hub.say(conn, &format!(r#"{{"action":"stop","req_id":7,{member}}}"#));
+        let receivers: Vec<&str> = hub.said[before..].iter().map(|line| line.split(' ').nth(1).unwrap()).collect();
+        assert_eq!(receivers, ["2", "3", &conn.to_string()]);
+        for (child, id) in [(2, id), (3, id + 1)] {
+            assert_eq!(
+                parsed(hub.heard(child)),
+                [json!({ "action": "stop", "req_id": id, "posted": false, "payload": {} })]
+            );
+        }
+        assert_eq!(
+            parsed(hub.heard(conn)),
+            [json!({ "action": "stop", "rsp_id": 7, "result": "success", "payload": {} })]
+        );
+    }
+    hub.say(2, r#"{"action":"stop","rsp_id":1,"result":"success","payload":{}}"#);
+    assert_eq!(hub.heard(2), [""; 0], "an answer is not answered");
+    hub.say(1, r#"{"action":"stop","posted":true}"#);
+    assert_eq!((hub.heard(1).len(), hub.heard(2).len(), hub.heard(3).len()), (0, 1, 1));
+}
+
+#[test]
+fn a_childs_place_is_its_own() {
+    let mut hub = hub(&["max_children=2"]);
+    assert_eq!(open(&mut hub, 1, "/child/a"), ["refuse 404"]);
+    child(&mut hub, 2, "a");
+    assert_eq!(open(&mut hub, 3, "/child/a"), ["refuse 409"]);
+    hub.event(&json!({ "register_child": { "name": "b" } })).unwrap();
+    hub.event(&json!({ "register_child": { "name": "b" } })).unwrap();
+    assert!(hub.event(&json!({ "register_child": { "name": "c" } })).is_err());
+    hub.input(Input::Closed { conn: 2 });
+    assert_eq!(hub.state()["children"], json!({ "b": false }));
+    assert_eq!(open(&mut hub, 4, "/child/a"), ["refuse 404"]);
+    child(&mut hub, 5, "c");
+}
+
+#[test]
+fn a_stop_ends_jobs() {
+    let mut hub = hub(&[]);
+    open(&mut hub, 1, "/");
+    let job = |hub: &mut Play, event: Value| hub.event(&event).unwrap()["tasks"].clone();
+    let start = json!({ "start_job": { "name": "j", "tasks": 3 } });
+    assert_eq!(job(&mut hub, start.clone()), json!(["running", "queued", "queued"]));
+    let finish = json!({ "finish_task": { "job": "j", "task": 0 } });
+    assert_eq!(job(&mut hub, finish), json!(["finished", "running", "queued"]));
+    hub.say(1, r#"{"action":"stop","posted":true}"#);
+    assert_eq!(job(&mut hub, json!({ "job": { "name": "j" } })), json!(["finished", "stopped", "cancelled"]));
+    assert!(hub.event(&start).is_err());
+}
+
+#[rstest]
+#[case(json!(7), "one member")]
+#[case(json!({}), "one member")]
+#[case(json!({ "job": {}, "start_job": {} }), "one member")]
+#[case(json!({ "dance": {} }), "register_child")]
+#[case(json!({ "register_child": {} }), "missing field `name`")]
+#[case(json!({ "register_child": { "name": "a/b" } }), "letters")]
+#[case(json!({ "connect_up": { "url": "http://x" } }), "ws://")]
+#[case(json!({ "log_entries": { "text": "x" } }), "unknown field `text`")]
+#[case(json!({ "job": { "name": "x" } }), "no job \"x\"")]
+#[case(json!({ "start_job": { "name": "x", "tasks": 1, "concurrency": 0 } }), "concurrency")]
+#[case(json!({ "finish_task": { "job": "x", "task": 0 } }), "no job \"x\"")]
+fn wrong_events_are_explained(#[case] event: Value, #[case] why: &str) {
+    let error = hub(&[]).event(&event).unwrap_err().to_string();
+    assert!(error.contains(why), "{error}");
+}
+
+#[rstest]
+#[case("parent=tcp://x", "ws://")]
+#[case("database=no/such/folder/x.sqlite", if cfg!(feature = "sqlite") { "no/such/folder" } else { "--features sqlite" })]
+#[case("colour=red", "colour")]
+fn wrong_settings_are_explained(#[case] set: &str, #[case] why: &str) {
+    let mut settings = crate::Settings::default();
+    settings.set_pair(set).unwrap();
+    let error = crate::machine("gator", &settings, None).map(drop).unwrap_err().to_string();
+    assert!(error.contains(why), "{error}");
+}
+
+proptest! {
+    /// Whatever is said, each text has at most one answer, to the one who said it, with its id; posted
+    /// requests that can be decoded have none.
+    #[test]
+    fn whatever_is_said_is_answered_in_form(
+        texts in prop::collection::vec(prop_oneof![
+            ".*".prop_map(|text| (text, None)),
+            (0u64..9, "(log|stop|x)", any::<Option<bool>>(), any::<bool>()).prop_map(|(id, action, posted, full)| {
+                let payload = if full { json!({ "message": action }) } else { json!({}) };
+                let text = json!({ "action": action, "req_id": id, "posted": posted, "payload": payload }).to_string();
+                (text, Some((id, posted == Some(true), full && action == "log" || action == "stop")))
+            }),
+        ], 0..30),
+    ) {
+        let mut hub = hub(&[]);
+        open(&mut hub, 1, "/");
+        child(&mut hub, 2, "c");
+        for (text, known) in texts {
+            let heard = parsed(hub.ask(1, &text));
+            prop_assert!(heard.len() <= 1);
+            if let Some((id, posted, good)) = known {
+                prop_assert_eq!(heard.is_empty(), posted);
+                for answer in &heard {
+                    prop_assert_eq!(&answer["rsp_id"], &json!(id));
+                    prop_assert_eq!(&answer["result"], if good { "success" } else { "error" });
+                }
+            }
+            for stop in parsed(hub.heard(2)) {
+                prop_assert_eq!(&stop["action"], "stop");
+            }
+        }
+    }
+}
+
+/// One long conversation in which every fault shows.
+pub fn conversation(fault: Option<&str>) -> Vec<String> {
+    let mut hub = Play::new("gator", &[], fault);
+    let log = |payload: Value| json!({ "action": "log", "req_id": 5, "payload": payload });
+    open(&mut hub, 1, "/");
+    open(&mut hub, 4, "/");
+    child(&mut hub, 2, "a");
+    child(&mut hub, 3, "b");
+    hub.event(&json!({ "connect_up": { "url": "ws://parent" } })).unwrap();
+    hub.input(Input::Connected { conn: OUTGOING });
+    hub.event(&json!({ "start_job": { "name": "j", "tasks": 3 } })).unwrap();
+    let mut texts = vec![
+        log(json!({ "timestamp": 5, "severity": "DEBUG", "message": "dated" })),
+        log(json!({ "severity": "CRITICAL", "message": "critical" })),
+        log(json!({ "message": "bare" })),
+        log(json!({ "timestamp": 7, "message": "undated" })),
+        log(json!({ "severity": "ERROR" })),
+        log(json!({ "severity": "FATAL", "message": "fatal" })),
+        json!({ "action": "dance", "req_id": 6 }),
+        json!({ "action": "dance", "req_id": 6, "posted": true }),
+        json!({ "action": "log", "posted": true, "req_id": 9, "payload": { "message": "posted" } }),
+        json!({ "action": "log", "payload": { "message": "no id" } }),
+        json!({ "action": "stop", "posted": true }),
+        json!({ "action": "stop", "req_id": 8, "payload": {} }),
+        json!({ "action": "stop", "req_id": 8 }),
+        json!([]),
+        log(json!({ "message": "still there" })),
+    ];
+    for id in [json!(0), json!("text"), json!(9_007_199_254_740_993_u64)] {
+        texts.push(json!({ "action": "log", "req_id": id, "payload": { "message": "id" } }));
+    }
+    for text in &texts {
+        hub.say(1, &text.to_string());
+        // One after the other, so that an answer that takes its time is seen to come.
+        hub.pass(Duration::from_millis(50));
+    }
+    for _ in 0..2 {
+        hub.say(4, &log(json!({ "message": "at once" })).to_string());
+    }
+    hub.say(2, &log(json!({ "message": "from below" })).to_string());
+    let mut told = Vec::new();
+    for event in [json!({ "log_entries": {} }), json!({ "job": { "name": "j" } })] {
+        told.push(hub.event(&event).unwrap().to_string());
+    }
+    hub.input(Input::Closed { conn: 2 });
+    hub.input(Input::Closed { conn: 3 });
+    hub.pass(Duration::from_secs(2));
+    [told, hub.said].concat()
+}

@@ -1,0 +1,448 @@
+//! The messages between systems 2200 and 2300 (document 003): commands, answered one by one, in order.
+//!
+//! The document names no command but `execute`, so the hub has a table: `initialize`, `execute`, `terminate`
+//! and `get_static` are built in, further ones are configured with fixed answers. Its transport is not stated
+//! (at home it is ZeroMQ, REQ and REP); a machine does not know what carries its texts.
+//!
+//! Where the document is silent: a failure's payload is a string; whatever cannot be understood gets a
+//! failure, with the session where it could be read; `session_id: null` means none; another major version, or
+//! before 1.0 another minor one, is refused. `execute` outside a session is a session of one message, so the
+//! documented example succeeds as it stands; `execute_needs_session` makes the hub stricter.
+
+mod memory;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use semver::Version;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use self::memory::Memory;
+use crate::fault::Broken;
+use crate::machine::json::{self, Members};
+use crate::machine::settings::{Settings, SettingsError};
+use crate::machine::{Conn, EventError, Input, Machine, Output, Utf8Bytes};
+
+/// The name of the protocol.
+pub const PROTOCOL: &str = "qi";
+/// The longest session name that is remembered, in bytes; longer ones are still copied into the reply.
+const MAX_SESSION_NAME: usize = 4096;
+
+/// What can be set.
+#[derive(Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    /// The version of the message format that replies carry and requests must be compatible with.
+    #[serde(deserialize_with = "crate::machine::settings::version")]
+    version: Version,
+    /// Whether `execute` fails outside an initialized session.
+    execute_needs_session: bool,
+    /// How many sessions may be open; beyond, `initialize` fails.
+    max_sessions: usize,
+    /// Commands with fixed answers, beside the built-in ones; they add to the default ones.
+    commands: BTreeMap<String, Command>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            version: Version::new(0, 1, 0),
+            execute_needs_session: false,
+            max_sessions: 10_000,
+            commands: BTreeMap::new(),
+        }
+    }
+}
+
+/// A command with a fixed answer.
+#[derive(Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Command {
+    /// Whether it fails without arguments, that is without a payload or with an empty one.
+    needs_arguments: bool,
+    /// The return values of a success.
+    returns: Option<serde_json::Map<String, Value>>,
+    /// The command returns its arguments.
+    echo: bool,
+    /// The command always fails, saying this.
+    fails: Option<String>,
+}
+
+/// The commands with fixed answers that every hub has.
+fn default_commands() -> BTreeMap<String, Command> {
+    BTreeMap::from([
+        ("ping".to_owned(), Command::default()),
+        ("echo".to_owned(), Command { needs_arguments: true, echo: true, ..Command::default() }),
+        ("fail".to_owned(), Command { fails: Some("this command always fails".to_owned()), ..Command::default() }),
+    ])
+}
+
+/// Builds the hub.
+///
+/// # Errors
+/// What is wrong with the settings.
+pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, SettingsError> {
+    let mut config: Config = settings.read(PROTOCOL)?;
+    for name in BUILT_IN {
+        if config.commands.contains_key(*name) {
+            let reason = format!("command {name:?} is built in and cannot be configured");
+            return Err(SettingsError::Invalid { protocol: PROTOCOL, reason });
+        }
+    }
+    let mut commands = default_commands();
+    commands.append(&mut config.commands);
+    config.commands = commands;
+    let version = config.version.to_string();
+    Ok(Box::new(Qi {
+        config,
+        version,
+        broken,
+        open: BTreeSet::new(),
+        sessions: BTreeMap::new(),
+        first_sessions: BTreeMap::new(),
+        failed: BTreeSet::new(),
+        memory: Memory::default(),
+        answered: 0,
+    }))
+}
+
+/// The commands that do something of their own.
+const BUILT_IN: &[&str] = &["initialize", "execute", "terminate", "get_static"];
+
+struct Qi {
+    config: Config,
+    version: String,
+    broken: Broken,
+    open: BTreeSet<Conn>,
+    /// Open sessions with the number of their executions. A session may be used over several connections.
+    sessions: BTreeMap<String, u64>,
+    /// The first session of each connection; only a fault looks at it.
+    first_sessions: BTreeMap<Conn, String>,
+    /// Connections on which something failed; only a fault looks at them.
+    failed: BTreeSet<Conn>,
+    /// What only lapses remember.
+    memory: Memory,
+    answered: u64,
+}
+
+/// What a command returns: nothing, values, or the reason of its failure.
+type Outcome = Result<Option<Box<RawValue>>, String>;
+
+/// A reply (lines 37 to 39, 61 and 78).
+#[derive(Serialize)]
+struct Reply<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_id: Option<&'a str>,
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<&'a RawValue>,
+    version: &'a str,
+}
+
+impl Machine for Qi {
+    fn handle(&mut self, _: Duration, input: Input, out: &mut Vec<Output>) {
+        match input {
+            Input::Open { conn, .. } if self.broken.is("qi-upgrade-refused") => {
+                out.push(Output::Refuse { conn, status: 400, body: String::new() });
+            }
+            Input::Open { conn, .. } => {
+                self.open.insert(conn);
+                out.push(Output::Accept { conn, subprotocol: None });
+            }
+            Input::Text { conn, text } if self.open.contains(&conn) => self.request(conn, &text, out),
+            Input::Closed { conn } => {
+                self.open.remove(&conn);
+                self.first_sessions.remove(&conn);
+                self.failed.remove(&conn);
+            }
+            _ => {}
+        }
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        None
+    }
+
+    fn state(&self) -> Value {
+        json!({
+            "version": self.version,
+            "connections": self.open.len(),
+            "answered": self.answered,
+            "sessions": self.sessions,
+            "commands": self.commands().collect::<Vec<_>>(),
+        })
+    }
+
+    fn event(&mut self, _: Duration, _: &Value, _: &mut Vec<Output>) -> Result<Value, EventError> {
+        Err(EventError::Unsupported(PROTOCOL))
+    }
+}
+
+impl Qi {
+    fn commands(&self) -> impl Iterator<Item = &str> {
+        BUILT_IN.iter().copied().chain(self.config.commands.keys().map(String::as_str))
+    }
+
+    /// One request, one reply (line 13).
+    fn request(&mut self, conn: Conn, text: &str, out: &mut Vec<Output>) {
+        if self.broken.is("qi-deaf-after-failure") && self.failed.contains(&conn) {
+            return;
+        }
+        let mut version = None;
+        let (session, outcome) = match json::members(text) {
+            Ok(members) if self.broken.is("qi-keys-renamed") && members.contains_key("command") => return,
+            Ok(members) => {
+                let session = json::optional::<String>(&members, "session_id");
+                let outcome = session.clone().and_then(|session| self.run(&members, session.as_deref()));
+                if self.broken.is("qi-version-echoed") {
+                    version = json::optional::<String>(&members, "version").ok().flatten();
+                }
+                let outcome = self.relapse(conn, &members, session.as_ref().ok().and_then(Option::as_deref), outcome);
+                (session.ok().flatten(), outcome)
+            }
+            Err(_) if self.broken.is("qi-garbage-succeeds") => (None, Ok(None)),
+            Err(reason) => (None, Err(format!("the request cannot be read: {reason}"))),
+        };
+        let session = self.misremember(conn, session, outcome.is_ok());
+        let (status, payload) = match outcome {
+            Ok(values) => ("success", values),
+            // A string always serialises.
+            Err(reason) => {
+                self.failed.insert(conn);
+                ("failure", serde_json::value::to_raw_value(&reason).ok())
+            }
+        };
+        let version = version.as_deref().unwrap_or(&self.version);
+        let reply = Reply { session_id: session.as_deref(), status, payload: payload.as_deref(), version };
+        // Strings and raw JSON always serialise.
+        let text = Utf8Bytes::from(serde_json::to_string(&reply).unwrap_or_default());
+        self.answered += 1;
+        if self.broken.is("qi-replies-published") {
+            out.extend(self.open.iter().map(|&conn| Output::Text { conn, text: text.clone() }));
+        } else {
+            out.push(Output::Text { conn: self.listener(conn, session), text });
+        }
+    }
+
+    /// Who gets a reply: whoever asked, unless a fault has it otherwise.
+    fn listener(&mut self, conn: Conn, session: Option<String>) -> Conn {
+        match session {
+            Some(session) if self.broken.is("qi-session-kept-by-first") => {
+                *self.memory.owners.entry(session).or_insert(conn)
+            }
+            _ => conn,
+        }
+    }
+
+    /// The outcome, unless what was said before is in its way.
+    fn relapse(&mut self, conn: Conn, members: &Members<'_>, session: Option<&str>, outcome: Outcome) -> Outcome {
+        if self.broken.is("qi-failure-sticks") && self.failed.contains(&conn) && matches!(outcome, Ok(None)) {
+            return Err("the command before this one failed".to_owned());
+        }
+        if self.broken.is("qi-arguments-linger")
+            && let Some(arguments) = members.get("payload")
+            && let Ok(Some(_)) = outcome
+            && json::optional::<String>(members, "command").is_ok_and(|command| command.as_deref() == Some("echo"))
+        {
+            let arguments = serde_json::from_str::<BTreeMap<String, Value>>(arguments.get());
+            self.memory.arguments.extend(arguments.unwrap_or_default());
+            return values(&json!(self.memory.arguments));
+        }
+        let Some(session) = session else { return outcome };
+        if self.broken.is("qi-session-never-freed")
+            && *self.memory.owners.entry(session.to_owned()).or_insert(conn) != conn
+        {
+            return Err("the session is in use".to_owned());
+        }
+        if self.broken.is("qi-session-replayed")
+            && let Ok(values) = outcome
+        {
+            return Ok(self.memory.returned.entry(session.to_owned()).or_insert(values).clone());
+        }
+        outcome
+    }
+
+    /// The session that the reply names: the request's (line 61), unless a fault has it otherwise.
+    fn misremember(&mut self, conn: Conn, session: Option<String>, succeeds: bool) -> Option<String> {
+        if session.is_none() && self.broken.is("qi-session-clings") {
+            return self.first_sessions.get(&conn).cloned();
+        }
+        let session = session?;
+        if self.broken.is("qi-session-clings") {
+            self.first_sessions.entry(conn).or_insert_with(|| session.clone());
+        }
+        if self.broken.is("qi-session-of-the-failure") {
+            if succeeds {
+                return self.memory.doomed.remove(&conn).or(Some(session));
+            }
+            self.memory.doomed.insert(conn, session.clone());
+        }
+        if self.broken.is("qi-session-canonical") {
+            return Some(memory::canonical(session));
+        }
+        if self.broken.is("qi-session-trimmed") {
+            return Some(session.trim().to_owned());
+        }
+        if self.broken.is("qi-session-composed") {
+            return Some(session.replace("e\u{301}", "\u{e9}"));
+        }
+        if self.broken.is("qi-session-stale") {
+            return Some(self.first_sessions.entry(conn).or_insert(session).clone());
+        }
+        if self.broken.is("qi-session-truncated") {
+            return Some(session.chars().take(36).collect());
+        }
+        if self.broken.is("qi-session-ascii") {
+            return Some(session.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect());
+        }
+        if self.broken.is("qi-session-empty-dropped") && session.is_empty() {
+            return None;
+        }
+        Some(session)
+    }
+
+    fn run(&mut self, members: &Members<'_>, session: Option<&str>) -> Outcome {
+        let mut command: String = match json::required(members, "command") {
+            Err(_) if !members.contains_key("command") && self.broken.is("qi-command-optional") => "ping".to_owned(),
+            read => read?,
+        };
+        if self.broken.is("qi-arguments-spread")
+            && let Some(payload) = members.get("payload")
+            && let Ok(arguments) = json::members(payload.get())
+            && let Ok(Some(other)) = json::optional::<String>(&arguments, "command")
+        {
+            command = other;
+        }
+        self.check_version(members)?;
+        let arguments = self.arguments(members)?;
+        let given = members.contains_key("payload");
+        let takes_none = match self.config.commands.get(&command) {
+            Some(command) => !command.needs_arguments,
+            None => command == "get_static",
+        };
+        if takes_none && !given && self.broken.is("qi-payload-demanded") {
+            return Err(format!("command {command:?} needs a payload"));
+        }
+        if given && arguments.is_none() && command == "ping" && self.broken.is("qi-empty-payload-refused") {
+            return Err("the payload is empty".to_owned());
+        }
+        if session.is_none() && self.broken.is("qi-session-demanded") {
+            return Err("a request needs a session_id".to_owned());
+        }
+        let outcome = self.execute(&command, arguments, session);
+        match outcome {
+            Ok(_) if self.broken.is("qi-command-ignored") => self.get_static(),
+            _ if self.broken.is("qi-command-never-read") => self.get_static(),
+            Err(_) if self.broken.is("qi-failure-reported-as-success") => Ok(None),
+            Ok(_) if self.broken.is("qi-success-reported-as-failure") => Err("the command succeeded".to_owned()),
+            outcome => outcome,
+        }
+    }
+
+    /// Refuses requests of an incompatible message format (line 21).
+    fn check_version(&self, members: &Members<'_>) -> Result<(), String> {
+        if !members.contains_key("version") && self.broken.is("qi-version-optional") {
+            return Ok(());
+        }
+        let version: String = json::required(members, "version")?;
+        let parsed =
+            Version::parse(&version).map_err(|error| format!("version {version:?} is no semantic version: {error}"))?;
+        let ours = &self.config.version;
+        let mut compatible = parsed.major == ours.major && (ours.major > 0 || parsed.minor == ours.minor);
+        if self.broken.is("qi-version-unchecked") {
+            compatible = true;
+        }
+        if self.broken.is("qi-version-must-equal") {
+            compatible = parsed == *ours;
+        }
+        if compatible { Ok(()) } else { Err(format!("version {version} is not compatible with {ours}")) }
+    }
+
+    /// The arguments: an object or nothing (line 20).
+    fn arguments<'a>(&self, members: &Members<'a>) -> Result<Option<&'a RawValue>, String> {
+        let Some(payload) = members.get("payload").copied() else {
+            return Ok(None);
+        };
+        match json::members(payload.get()) {
+            Ok(_) if self.broken.is("qi-arguments-lost") => Ok(None),
+            Ok(arguments) => Ok((!arguments.is_empty()).then_some(payload)),
+            Err(_) if self.broken.is("qi-payload-type-unchecked") => Ok(None),
+            Err(reason) => Err(format!("member \"payload\": {reason}")),
+        }
+    }
+
+    fn execute(&mut self, command: &str, arguments: Option<&RawValue>, session: Option<&str>) -> Outcome {
+        match (command, session) {
+            ("initialize", None) => Ok(None),
+            ("initialize", Some(session)) => self.initialize(session),
+            ("execute", session) => self.execute_in(session),
+            ("terminate", None) => Err("terminate needs the session_id of an initialized session".to_owned()),
+            ("terminate", Some(session)) => match self.sessions.remove(session) {
+                Some(_) => Ok(None),
+                None => Err("there is no such session to terminate".to_owned()),
+            },
+            ("get_static", _) => self.get_static(),
+            (other, _) => self.answer_fixed(other, arguments),
+        }
+    }
+
+    fn initialize(&mut self, session: &str) -> Outcome {
+        if self.sessions.contains_key(session) {
+            return Err("the session is initialized already".to_owned());
+        }
+        if self.sessions.len() >= self.config.max_sessions {
+            return Err(format!("there are {} sessions already, terminate one first", self.sessions.len()));
+        }
+        if session.len() > MAX_SESSION_NAME {
+            return Err(format!("a session_id to be remembered has at most {MAX_SESSION_NAME} bytes"));
+        }
+        self.sessions.insert(session.to_owned(), 0);
+        Ok(None)
+    }
+
+    /// Runs once; in an initialized session it says how often it has run there.
+    fn execute_in(&mut self, session: Option<&str>) -> Outcome {
+        match session.and_then(|session| self.sessions.get_mut(session)) {
+            Some(executions) => {
+                *executions += 1;
+                values(&json!({ "executions": *executions }))
+            }
+            None if self.config.execute_needs_session => {
+                Err("execute needs the session_id of an initialized session".to_owned())
+            }
+            None => values(&json!({})),
+        }
+    }
+
+    fn get_static(&self) -> Outcome {
+        let commands: Vec<&str> = self.commands().collect();
+        values(&json!({ "system": "hubproof reference hub", "format": self.version, "commands": commands }))
+    }
+
+    fn answer_fixed(&self, name: &str, arguments: Option<&RawValue>) -> Outcome {
+        let Some(command) = self.config.commands.get(name) else {
+            let private = name.starts_with("__") && self.broken.is("qi-private-commands");
+            if private || self.broken.is("qi-unknown-command-succeeds") {
+                return Ok(None);
+            }
+            let shown: String = name.chars().take(64).collect();
+            return Err(format!("there is no command {shown:?}"));
+        };
+        if let Some(reason) = &command.fails {
+            return Err(reason.clone());
+        }
+        match arguments {
+            None if command.needs_arguments => Err(format!("command {name:?} needs arguments")),
+            Some(arguments) if command.echo => Ok(Some(arguments.to_owned())),
+            _ => command.returns.as_ref().map_or(Ok(None), |returns| values(&Value::Object(returns.clone()))),
+        }
+    }
+}
+
+fn values(values: &Value) -> Outcome {
+    serde_json::value::to_raw_value(values).map(Some).map_err(|error| error.to_string())
+}

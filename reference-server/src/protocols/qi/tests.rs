@@ -1,0 +1,124 @@
+//! The 2200/2300 hub as documented.
+
+use proptest::prelude::*;
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use crate::machine::test_player::Play;
+
+fn ask(sets: &[&str], text: &str) -> Value {
+    let mut hub = Play::new("qi", sets, None);
+    hub.open(1);
+    hub.answer(1, text)
+}
+
+/// The documented requests, as they stand.
+#[rstest]
+#[case(r#"{"command":"execute","payload":{},"version":"0.1.0"}"#, json!({"status":"success","payload":{},"version":"0.1.0"}))]
+#[case(
+    r#"{"session_id":"eb4fdc2c-755b-47d8-af76-bbca2dce554d","command":"execute","payload":{},"version":"0.1.0"}"#,
+    json!({"session_id":"eb4fdc2c-755b-47d8-af76-bbca2dce554d","status":"success","payload":{},"version":"0.1.0"})
+)]
+fn documented_requests_get_documented_replies(#[case] request: &str, #[case] want: Value) {
+    assert_eq!(ask(&[], request), want);
+}
+
+#[rstest]
+#[case(json!({"command":"ping","version":"0.1.0"}), json!({"status":"success","version":"0.1.0"}))]
+#[case(json!({"command":"ping","payload":{},"version":"0.1.5"}), json!({"status":"success","version":"0.1.0"}))]
+#[case(json!({"command":"echo","payload":{"a":[1]},"version":"0.1.0"}), json!({"status":"success","payload":{"a":[1]},"version":"0.1.0"}))]
+#[case(json!({"command":"echo","payload":{},"version":"0.1.0"}), "needs arguments".into())]
+#[case(json!({"command":"fail","version":"0.1.0"}), "always fails".into())]
+#[case(json!({"command":"no_such_command","version":"0.1.0"}), "no command".into())]
+#[case(json!({"command":"terminate","version":"0.1.0"}), "needs the session_id".into())]
+#[case(json!({"command":"ping","payload":[],"version":"0.1.0"}), "payload".into())]
+#[case(json!({"command":"ping","payload":null,"version":"0.1.0"}), "payload".into())]
+#[case(json!({"command":7,"version":"0.1.0"}), "command".into())]
+#[case(json!({"version":"0.1.0"}), "command".into())]
+#[case(json!({"command":"ping"}), "version".into())]
+#[case(json!({"command":"ping","version":"1"}), "semantic version".into())]
+#[case(json!({"command":"ping","version":"0.2.0"}), "not compatible".into())]
+#[case(json!({"command":"ping","version":"999.0.0"}), "not compatible".into())]
+#[case(json!({"command":"ping","version":"0.1.0","session_id":7}), "session_id".into())]
+#[case(json!({"command":"ping","version":"0.1.0","session_id":null}), json!({"status":"success","version":"0.1.0"}))]
+#[case(json!([]), "JSON object".into())]
+fn requests_are_judged(#[case] request: Value, #[case] want: Value) {
+    let got = ask(&[], &request.to_string());
+    match want {
+        Value::String(why) => {
+            assert_eq!((&got["status"], &got["version"]), (&json!("failure"), &json!("0.1.0")));
+            assert!(got["payload"].as_str().unwrap().contains(&why), "{got}");
+            assert!(got.get("session_id").is_none());
+        }
+        want => assert_eq!(got, want),
+    }
+}
+
+/// Line 61: any string, copied.
+#[rstest]
+#[case("x")]
+#[case("")]
+#[case("größe ☃ \"quoted\" \u{1}")]
+#[case(&"s".repeat(10_000))]
+fn a_session_id_is_copied(#[case] session: &str, #[values("ping", "fail", "nope")] command: &str) {
+    let got = ask(&[], &json!({"session_id":session,"command":command,"version":"0.1.0"}).to_string());
+    assert_eq!(got["session_id"], session);
+    assert_eq!(got["status"], if command == "ping" { "success" } else { "failure" });
+}
+
+#[test]
+fn a_session_spans_connections_and_ends_when_terminated() {
+    let mut hub = Play::new("qi", &["execute_needs_session=true", "max_sessions=1"], None);
+    hub.open(1);
+    hub.open(2);
+    let mut run = |conn, command: &str, session: &str| {
+        hub.answer(conn, &json!({"session_id":session,"command":command,"version":"0.1.0"}).to_string())
+    };
+    assert_eq!(run(1, "execute", "s")["status"], "failure");
+    assert_eq!(run(1, "initialize", "s")["status"], "success");
+    assert_eq!(run(1, "initialize", "s")["status"], "failure");
+    assert_eq!(run(2, "initialize", "t")["status"], "failure");
+    assert_eq!(run(1, "execute", "s")["payload"], json!({"executions":1}));
+    assert_eq!(run(2, "execute", "s")["payload"], json!({"executions":2}));
+    assert_eq!(run(2, "terminate", "s")["status"], "success");
+    assert_eq!(run(2, "terminate", "s")["status"], "failure");
+    assert_eq!(run(1, "execute", "s")["status"], "failure");
+}
+
+#[test]
+fn commands_are_configured() {
+    let sets = ["commands.answer.returns={ n = 42 }", "commands.ping.fails=not today", "version=\"1.2.0\""];
+    assert_eq!(ask(&sets, r#"{"command":"answer","version":"1.9.0"}"#)["payload"], json!({"n":42}));
+    assert_eq!(ask(&sets, r#"{"command":"ping","version":"1.2.0"}"#)["payload"], "not today");
+    assert_eq!(ask(&sets, r#"{"command":"fail","version":"1.2.0"}"#)["version"], "1.2.0");
+}
+
+#[rstest]
+#[case("commands.execute.echo=true", "built in")]
+#[case("verison=0.1.0", "verison")]
+#[case("version=one", "semantic version")]
+#[case("commands.x.return=1", "return")]
+fn wrong_settings_are_refused(#[case] set: &str, #[case] why: &str) {
+    let mut settings = crate::Settings::default();
+    settings.set_pair(set).unwrap();
+    let error = crate::machine("qi", &settings, None).map(drop).unwrap_err().to_string();
+    assert!(error.starts_with("settings of qi: ") && error.contains(why), "{error}");
+}
+
+proptest! {
+    /// Every text gets exactly one reply, a documented one.
+    #[test]
+    fn everything_is_answered(texts in prop::collection::vec(prop_oneof![
+        ".{0,40}",
+        prop::sample::select(vec!["initialize", "execute", "terminate", "get_static", "echo", "x"])
+            .prop_map(|command| json!({"session_id":"s","command":command,"payload":{"a":1},"version":"0.1.0"}).to_string()),
+    ], 1..20)) {
+        let mut hub = Play::new("qi", &[], None);
+        hub.open(1);
+        for text in texts {
+            let reply = hub.answer(1, &text);
+            prop_assert!(reply["status"] == "success" || reply["payload"].is_string(), "{}", reply);
+            prop_assert_eq!(&reply["version"], "0.1.0");
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! One connection through the relay, from its first byte to its last.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_rustls::TlsConnector;
+
+use super::frames::{Piece, Texts, frame};
+use super::{Hub, Spoiler, upgrade};
+use crate::fault::Act;
+use crate::fault::injector::{SWAP_TIME, Spoken, edit};
+use crate::machine::Output;
+
+/// How long the hub may take to accept a connection.
+const CONNECT_TIME: Duration = Duration::from_secs(10);
+/// How long one side may go on after the other has said its last.
+const GRACE: Duration = Duration::from_secs(5);
+/// How many bytes are read at a time.
+const READ: usize = 16 * 1024;
+/// How many late frames a connection may have, and bytes in them; what is beyond goes at once.
+const MAX_LATE: (usize, usize) = (1024, 16 << 20);
+
+trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+
+/// Passes a client's connection on to the hub and back until both are done, or either is lost.
+pub(super) async fn pass(mut client: TcpStream, peer: SocketAddr, hub: Arc<Hub>, spoiler: Arc<Spoiler>) {
+    // Small frames must not wait for more; a socket that refuses is gone anyway.
+    let _ = client.set_nodelay(true);
+    let Ok((request, rest)) = upgrade::request(&mut client).await else { return };
+    let connected = timeout(CONNECT_TIME, connect(&hub, peer)).await;
+    let mut server = match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+        Ok(server) => server,
+        Err(error) => return refuse(client, &hub, &error).await,
+    };
+    let mut first = upgrade::redirected(&request, &hub.authority, &hub.path);
+    first.extend(rest);
+    if server.write_all(&first).await.is_ok() && converse(&mut client, server, &spoiler).await.is_err() {
+        // Somebody was cut off, and the client sees it as such.
+        let _ = client.set_zero_linger();
+    }
+}
+
+/// Connects to the hub, from the client's own address where all are on one machine, for hubs that count addresses.
+async fn connect(hub: &Hub, peer: SocketAddr) -> io::Result<Box<dyn Wire>> {
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for addr in tokio::net::lookup_host((hub.host.as_str(), hub.port)).await? {
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        if addr.ip().is_loopback() && peer.ip().is_loopback() && addr.is_ipv4() == peer.is_ipv4() {
+            socket.bind(SocketAddr::new(peer.ip(), 0))?;
+        }
+        match socket.connect(addr).await {
+            Ok(stream) => {
+                let _ = stream.set_nodelay(true);
+                let Some(config) = &hub.tls else { return Ok(Box::new(stream)) };
+                let name = ServerName::try_from(hub.host.clone())
+                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+                return Ok(Box::new(TlsConnector::from(config.clone()).connect(name, stream).await?));
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn refuse(mut client: TcpStream, hub: &Hub, error: &io::Error) {
+    let body = format!("the relay failed to reach the hub at {}: {error}\n", hub.authority);
+    let head = format!(
+        "HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    // Who has gone does not mind.
+    let _ = client.write_all((head + &body).as_bytes()).await;
+    let _ = client.shutdown().await;
+}
+
+/// Both directions until their ends.
+///
+/// # Errors
+/// Either side was cut off.
+async fn converse(client: &mut TcpStream, server: Box<dyn Wire>, spoiler: &Spoiler) -> io::Result<()> {
+    let (from_client, to_client) = client.split();
+    let (from_server, to_server) = tokio::io::split(server);
+    let up = up(from_client, to_server);
+    let down = down(from_server, to_client, spoiler);
+    tokio::pin!(up, down);
+    tokio::select! {
+        done = &mut up => { done?; timeout(GRACE, down).await.unwrap_or(Ok(())) }
+        done = &mut down => { done?; timeout(GRACE, up).await.unwrap_or(Ok(())) }
+    }
+}
+
+async fn up(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
+    tokio::io::copy(&mut from, &mut to).await?;
+    to.shutdown().await
+}
+
+async fn down(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, spoiler: &Spoiler) -> io::Result<()> {
+    let (answer, rest) = upgrade::read(&mut from).await?;
+    to.write_all(&answer).await?;
+    if !upgrade::upgrades(&answer) {
+        to.write_all(&rest).await?;
+        tokio::io::copy(&mut from, &mut to).await?;
+        return to.shutdown().await;
+    }
+    let mut texts = Texts::default();
+    let mut late = Late::default();
+    texts.arrive(&rest);
+    let mut bytes = Vec::with_capacity(READ);
+    let mut out = Vec::new();
+    loop {
+        while let Some(piece) = texts.next() {
+            match piece {
+                Piece::Raw(raw) => out.extend(raw),
+                Piece::Close(raw) => {
+                    // Nothing may follow it.
+                    late.release(None, &mut out);
+                    out.extend(raw);
+                }
+                Piece::Text { text, raw } => spoiler.spoil(text, raw, &mut late, &mut out),
+            }
+        }
+        to.write_all(&out).await?;
+        out.clear();
+        bytes.clear();
+        let due = late.due();
+        tokio::select! {
+            read = from.read_buf(&mut bytes) => match read? {
+                0 => break,
+                _ => texts.arrive(&bytes),
+            },
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                late.release(due, &mut out);
+            }
+        }
+    }
+    late.release(None, &mut out);
+    out.extend(texts.rest());
+    to.write_all(&out).await?;
+    to.shutdown().await
+}
+
+impl Spoiler {
+    /// Puts into `out` what becomes of a text, now, and keeps in `late` what becomes of it later.
+    fn spoil(&self, text: String, raw: Vec<u8>, late: &mut Late, out: &mut Vec<u8>) {
+        let overtaken = late.swapped();
+        let said = Output::Text { conn: 0, text: text.into() };
+        let act = {
+            let mut choice = self.choice.lock().unwrap_or_else(PoisonError::into_inner);
+            choice.act_on(&Spoken::Other(None), &said, &mut None)
+        };
+        let (Output::Text { text, .. }, Some(act)) = (said, act) else {
+            out.extend(raw);
+            out.extend(overtaken.into_iter().flatten());
+            return;
+        };
+        let mut applied = true;
+        match act {
+            Act::Drop => {}
+            Act::Double => {
+                out.extend(&raw);
+                out.extend(raw);
+            }
+            Act::Delay(by) => applied = late.keep(Instant::now() + by, false, raw, out),
+            // The two have changed places already.
+            Act::Swap if !overtaken.is_empty() => {
+                applied = false;
+                out.extend(raw);
+            }
+            Act::Swap => applied = late.keep(Instant::now() + SWAP_TIME, true, raw, out),
+            act => match edit(&text, act) {
+                Some(edited) => out.extend(frame(&edited)),
+                None => {
+                    applied = false;
+                    out.extend(raw);
+                }
+            },
+        }
+        out.extend(overtaken.into_iter().flatten());
+        self.applied.fetch_add(u64::from(applied), Ordering::Relaxed);
+    }
+}
+
+/// Frames of one connection that are sent later, by when and in which order.
+#[derive(Default)]
+struct Late {
+    frames: BTreeMap<(Instant, u64), Waiting>,
+    order: u64,
+    bytes: usize,
+}
+
+struct Waiting {
+    raw: Vec<u8>,
+    /// It follows the next text.
+    swapped: bool,
+}
+
+impl Late {
+    fn due(&self) -> Option<Instant> {
+        self.frames.first_key_value().map(|((due, _), _)| *due)
+    }
+
+    /// Keeps a frame, unless too much waits already; then it goes at once, which is `false`.
+    fn keep(&mut self, due: Instant, swapped: bool, raw: Vec<u8>, out: &mut Vec<u8>) -> bool {
+        if self.frames.len() >= MAX_LATE.0 || self.bytes + raw.len() > MAX_LATE.1 {
+            out.extend(raw);
+            return false;
+        }
+        self.order += 1;
+        self.bytes += raw.len();
+        self.frames.insert((due, self.order), Waiting { raw, swapped });
+        true
+    }
+
+    /// What waits for the next text.
+    fn swapped(&mut self) -> Vec<Vec<u8>> {
+        let keys: Vec<_> = self.frames.iter().filter(|(_, waiting)| waiting.swapped).map(|(key, _)| *key).collect();
+        keys.iter().filter_map(|key| self.take(key)).collect()
+    }
+
+    /// Everything that is due by then; without a time, everything.
+    fn release(&mut self, by: Option<Instant>, out: &mut Vec<u8>) {
+        while let Some((due, order)) = self.frames.first_key_value().map(|(key, _)| *key) {
+            if by.is_some_and(|by| by < due) {
+                break;
+            }
+            out.extend(self.take(&(due, order)).unwrap_or_default());
+        }
+    }
+
+    fn take(&mut self, key: &(Instant, u64)) -> Option<Vec<u8>> {
+        let waiting = self.frames.remove(key)?;
+        self.bytes -= waiting.raw.len();
+        Some(waiting.raw)
+    }
+}

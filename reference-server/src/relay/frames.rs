@@ -1,0 +1,235 @@
+//! Text messages in the bytes that a hub sends. Everything else goes through as it came: control frames, binary messages,
+//! what is too long to be kept, and all that follows a frame that is none.
+
+use std::io::Cursor;
+
+use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+/// The longest message that is looked at, in bytes; longer ones go through.
+const MAX_TEXT: usize = crate::server::serve::MAX_MESSAGE;
+
+/// Some of what a hub sends.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Piece {
+    /// To be passed on.
+    Raw(Vec<u8>),
+    /// A close frame: nothing follows it.
+    Close(Vec<u8>),
+    /// A whole text message, and the frames it came in.
+    Text { text: String, raw: Vec<u8> },
+}
+
+/// Finds the texts in bytes as they arrive.
+#[derive(Default)]
+pub(super) struct Texts {
+    bytes: Vec<u8>,
+    /// So many of them are done with.
+    done: usize,
+    /// Fragments of a text that is not complete.
+    partial: Option<Partial>,
+    /// Bytes of a frame that are not kept.
+    passing: u64,
+    /// The rest of a message is not looked at.
+    unread: bool,
+    /// No frames can be told any more.
+    blind: bool,
+}
+
+#[derive(Default)]
+struct Partial {
+    payload: Vec<u8>,
+    raw: Vec<u8>,
+}
+
+impl Texts {
+    /// More bytes have arrived. Whoever calls takes all pieces before the next bytes.
+    pub fn arrive(&mut self, bytes: &[u8]) {
+        self.bytes.drain(..self.done);
+        self.done = 0;
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// What has arrived and was not passed on, when no more comes.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut rest = self.partial.take().unwrap_or_default().raw;
+        rest.append(&mut self.take(self.bytes.len() - self.done));
+        rest
+    }
+
+    /// The next piece, if one is complete.
+    pub fn next(&mut self) -> Option<Piece> {
+        loop {
+            let bytes = &self.bytes[self.done..];
+            if bytes.is_empty() {
+                return None;
+            }
+            if self.blind {
+                return Some(Piece::Raw(self.rest()));
+            }
+            if self.passing > 0 {
+                let now = usize::try_from(self.passing).unwrap_or(usize::MAX).min(bytes.len());
+                self.passing -= now as u64;
+                return Some(Piece::Raw(self.take(now)));
+            }
+            let mut cursor = Cursor::new(bytes);
+            let (header, length) = match FrameHeader::parse(&mut cursor) {
+                Ok(Some(parsed)) => parsed,
+                Ok(None) => return None,
+                Err(_) => {
+                    self.blind = true;
+                    continue;
+                }
+            };
+            let head = cursor.position() as usize;
+            let held = self.partial.as_ref().map_or(0, |partial| partial.raw.len());
+            let plain = header.mask.is_none() && !(header.rsv1 || header.rsv2 || header.rsv3);
+            let kept = usize::try_from(length).ok().filter(|length| plain && held + length <= MAX_TEXT);
+            let Some(length) = kept else {
+                // Not for us: it goes through as it comes, with what we have kept of its message.
+                self.passing = length;
+                let mut raw = self.partial.take().unwrap_or_default().raw;
+                raw.append(&mut self.take(head));
+                if matches!(header.opcode, OpCode::Data(_)) {
+                    self.unread = !header.is_final;
+                }
+                return Some(Piece::Raw(raw));
+            };
+            if bytes.len() < head + length {
+                return None;
+            }
+            let frame = self.take(head + length);
+            match header.opcode {
+                OpCode::Control(Control::Close) => return Some(Piece::Close(frame)),
+                OpCode::Data(Data::Continue) if self.unread => self.unread = !header.is_final,
+                OpCode::Data(Data::Text) if self.partial.is_none() => {
+                    if let Some(piece) = self.keep(Partial::default(), frame, head, header.is_final) {
+                        return Some(piece);
+                    }
+                    continue;
+                }
+                OpCode::Data(Data::Continue) if self.partial.is_some() => {
+                    let partial = self.partial.take().unwrap_or_default();
+                    if let Some(piece) = self.keep(partial, frame, head, header.is_final) {
+                        return Some(piece);
+                    }
+                    continue;
+                }
+                // A message within a message: whatever it is, it is none of ours.
+                OpCode::Data(_) if self.partial.is_some() => {
+                    self.done -= frame.len();
+                    self.blind = true;
+                    continue;
+                }
+                OpCode::Data(_) => self.unread = !header.is_final,
+                OpCode::Control(_) => {}
+            }
+            return Some(Piece::Raw(frame));
+        }
+    }
+
+    fn keep(&mut self, mut partial: Partial, mut frame: Vec<u8>, head: usize, is_final: bool) -> Option<Piece> {
+        partial.payload.extend_from_slice(&frame[head..]);
+        partial.raw.append(&mut frame);
+        if !is_final {
+            self.partial = Some(partial);
+            return None;
+        }
+        Some(match String::from_utf8(partial.payload) {
+            Ok(text) => Piece::Text { text, raw: partial.raw },
+            Err(_) => Piece::Raw(partial.raw),
+        })
+    }
+
+    fn take(&mut self, length: usize) -> Vec<u8> {
+        let taken = self.bytes[self.done..self.done + length].to_vec();
+        self.done += length;
+        taken
+    }
+}
+
+/// A text as a hub sends it, in one frame.
+pub(super) fn frame(text: &str) -> Vec<u8> {
+    let header = FrameHeader { opcode: OpCode::Data(Data::Text), ..FrameHeader::default() };
+    let mut frame = Vec::with_capacity(text.len() + 10);
+    // Writing to memory does not fail.
+    let _ = header.format(text.len() as u64, &mut frame);
+    frame.extend_from_slice(text.as_bytes());
+    frame
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn of(first: u8, payload: &[u8]) -> Vec<u8> {
+        [&[first, u8::try_from(payload.len()).unwrap()], payload].concat()
+    }
+
+    fn text(text: &str, raw: &[u8]) -> Piece {
+        Piece::Text { text: text.to_owned(), raw: raw.to_vec() }
+    }
+
+    /// However the bytes are cut, the same comes out, and nothing is lost.
+    #[rstest]
+    #[case::text(&[of(0x81, b"a"), of(0x81, b"b")], &[text("a", b"\x81\x01a"), text("b", b"\x81\x01b")])]
+    #[case::fragments(
+        &[of(0x01, b"a"), of(0x89, b"p"), of(0x80, b"b")],
+        &[Piece::Raw(of(0x89, b"p")), text("ab", b"\x01\x01a\x80\x01b")]
+    )]
+    #[case::binary(
+        &[of(0x02, b"a"), of(0x80, b"b"), of(0x81, b"c")],
+        &[Piece::Raw(of(0x02, b"a")), Piece::Raw(of(0x80, b"b")), text("c", b"\x81\x01c")]
+    )]
+    #[case::no_utf8(&[of(0x81, b"\xff")], &[Piece::Raw(of(0x81, b"\xff"))])]
+    #[case::close(&[of(0x88, b"\x03\xe8")], &[Piece::Close(of(0x88, b"\x03\xe8"))])]
+    fn texts_are_found(
+        #[case] frames: &[Vec<u8>],
+        #[case] expected: &[Piece],
+        #[values(1, 2, 3, 100)] at_a_time: usize,
+    ) {
+        let mut texts = Texts::default();
+        let mut found = Vec::new();
+        for bytes in frames.concat().chunks(at_a_time) {
+            texts.arrive(bytes);
+            found.extend(std::iter::from_fn(|| texts.next()));
+        }
+        assert_eq!(found, expected);
+        assert!(texts.rest().is_empty());
+    }
+
+    #[rstest]
+    #[case::reserved_opcode(&[of(0x83, b"a"), of(0x81, b"b")].concat())]
+    #[case::compressed(&of(0xc1, b"abc"))]
+    #[case::masked(b"\x81\x81aaaab")]
+    #[case::text_within_text(&[of(0x01, b"a"), of(0x81, b"b"), of(0x80, b"c")].concat())]
+    #[case::too_long(&[&b"\x81\x7f\0\0\0\0\x10\0\0\0"[..], &[b'x'; 5000]].concat())]
+    #[case::endless(b"\x81\x7f\x7f\xff\xff\xff\xff\xff\xff\xffxxx")]
+    fn what_is_strange_goes_through(#[case] bytes: &[u8], #[values(1, 7, 10_000)] at_a_time: usize) {
+        let mut texts = Texts::default();
+        let mut passed = Vec::new();
+        for some in bytes.chunks(at_a_time) {
+            texts.arrive(some);
+            while let Some(piece) = texts.next() {
+                match piece {
+                    Piece::Raw(raw) => passed.extend(raw),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        passed.extend(texts.rest());
+        assert_eq!(passed, bytes);
+    }
+
+    #[test]
+    fn a_text_is_one_frame() {
+        let long = "x".repeat(70_000);
+        for one in ["", "a", &long] {
+            let mut texts = Texts::default();
+            texts.arrive(&frame(one));
+            assert_eq!(texts.next(), Some(text(one, &frame(one))));
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The admin side: health, state and events over HTTP, on a port of its own.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /health` | `{"status":"ok"}` |
+//! | `GET /state` | the state of every hub, by name |
+//! | `GET /state/NAME` | the state of one hub |
+//! | `POST /events/NAME` with a JSON body | the hub's answer to an event from outside its sockets |
+//!
+//! Errors are `{"error": "..."}` with a matching status.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::{Map, Value, json};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::machine::EventError;
+use crate::server::hub::{Hub, ShutDown};
+use crate::server::serve::Shutdown;
+
+/// The largest event in bytes.
+const MAX_EVENT: usize = 1 << 20;
+/// How many admin connections there may be at once.
+const MAX_CONNECTIONS: usize = 256;
+/// How long a request may take to come in.
+const REQUEST_TIME: Duration = Duration::from_secs(10);
+
+/// The hubs by name.
+type Hubs = Vec<(String, Arc<Hub>)>;
+/// An answer: a status and a JSON body.
+type Answer = (StatusCode, Value);
+
+/// Serves the admin side until shutdown.
+pub(crate) async fn serve(listener: TcpListener, hubs: Hubs, mut shutdown: Shutdown) {
+    let hubs = Arc::new(hubs);
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = shutdown.wait() => break,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => {
+                let Ok((stream, _)) = accepted else {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                };
+                let hubs = hubs.clone();
+                connections.spawn(async move {
+                    let service = service_fn(|request| respond(request, &hubs));
+                    // Whether the client stays to hear the answer is its own business.
+                    let _ = http1::Builder::new()
+                        .timer(TokioTimer::new())
+                        .header_read_timeout(REQUEST_TIME)
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
+                });
+            }
+        }
+    }
+    // Requests are answered within microseconds; what is left are idle keep-alive connections.
+    connections.shutdown().await;
+}
+
+async fn respond(request: Request<Incoming>, hubs: &Hubs) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (status, value) = match route(request, hubs).await {
+        Ok(value) => (StatusCode::OK, value),
+        Err(answer) => answer,
+    };
+    let mut response = Response::new(Full::from(format!("{value}\n")));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+async fn route(request: Request<Incoming>, hubs: &Hubs) -> Result<Value, Answer> {
+    let path = request.uri().path().to_owned();
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    match (request.method(), &*parts) {
+        (&Method::GET, ["health"]) => Ok(json!({ "status": "ok" })),
+        (&Method::GET, ["state"]) => {
+            let mut states = Map::new();
+            for (name, hub) in hubs {
+                states.insert(name.clone(), hub.state().map_err(gone)?);
+            }
+            Ok(Value::Object(states))
+        }
+        (&Method::GET, ["state", name]) => find(hubs, name)?.state().map_err(gone),
+        (&Method::POST, ["events", name]) => {
+            let hub = find(hubs, name)?;
+            event(hub, &body(request).await?)
+        }
+        (_, ["health"] | ["state"] | ["state", _]) => Err(wrong_method("GET")),
+        (_, ["events", _]) => Err(wrong_method("POST")),
+        _ => Err(refusal(
+            StatusCode::NOT_FOUND,
+            "there is GET /health, GET /state, GET /state/NAME and POST /events/NAME",
+        )),
+    }
+}
+
+fn refusal(status: StatusCode, text: impl Into<String>) -> Answer {
+    (status, json!({ "error": text.into() }))
+}
+
+fn wrong_method(right: &str) -> Answer {
+    refusal(StatusCode::METHOD_NOT_ALLOWED, format!("this takes {right}"))
+}
+
+fn find<'a>(hubs: &'a Hubs, name: &str) -> Result<&'a Hub, Answer> {
+    hubs.iter().find(|(known, _)| known == name).map(|(_, hub)| &**hub).ok_or_else(|| {
+        let names: Vec<&str> = hubs.iter().map(|(name, _)| name.as_str()).collect();
+        let shown: String = name.chars().take(64).collect();
+        refusal(StatusCode::NOT_FOUND, format!("no hub here is called {shown:?}; there is {}", names.join(", ")))
+    })
+}
+
+fn gone(_: ShutDown) -> Answer {
+    refusal(StatusCode::SERVICE_UNAVAILABLE, "the hub is shutting down")
+}
+
+fn event(hub: &Hub, event: &Value) -> Result<Value, Answer> {
+    hub.event(event).map_err(gone)?.map_err(|error| {
+        let status = match error {
+            EventError::Unsupported(_) => StatusCode::NOT_FOUND,
+            EventError::Invalid(_) => StatusCode::BAD_REQUEST,
+        };
+        refusal(status, error.to_string())
+    })
+}
+
+async fn body(request: Request<Incoming>) -> Result<Value, Answer> {
+    let body = timeout(REQUEST_TIME, Limited::new(request.into_body(), MAX_EVENT).collect())
+        .await
+        .map_err(|_| refusal(StatusCode::REQUEST_TIMEOUT, "the event did not come in time"))?
+        .map_err(|error| {
+            refusal(StatusCode::PAYLOAD_TOO_LARGE, format!("an event has at most {MAX_EVENT} bytes: {error}"))
+        })?;
+    serde_json::from_slice(&body.to_bytes())
+        .map_err(|error| refusal(StatusCode::BAD_REQUEST, format!("the body is not JSON: {error}")))
+}

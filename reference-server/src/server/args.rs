@@ -1,0 +1,244 @@
+//! The command line of the reference hub, shared by its own binary and by whoever embeds it.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use crate::machine::settings::{SettingsError, SettingsFile, parse_file};
+use crate::server::serve::{Error, HubConfig, Running, ServeConfig, serve};
+use crate::{Fault, Tls, faults, protocols};
+
+/// Serve hubs that do what their documents say.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ServeArgs {
+    /// The protocols to serve, each on a port of its own; all of them if none is named
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// Where to listen; several hubs take successive ports, or free ones for port 0
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", value_parser = address)]
+    pub listen: SocketAddr,
+    /// Where the admin side listens: health, state, events
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    pub admin: Option<SocketAddr>,
+    /// Settings, one TOML table per protocol
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// One setting, such as concierge.secret=hunter2; wins over the file
+    #[arg(long = "set", value_name = "PROTOCOL.KEY=VALUE")]
+    pub sets: Vec<String>,
+    /// One deliberate defect; may be given once per protocol
+    #[arg(long = "fault", value_name = "ID")]
+    pub faults: Vec<String>,
+    /// Speak TLS with this certificate chain (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// The private key of the certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Speak TLS with a certificate made for localhost; the authority's is written to the file, if given
+    #[arg(long, value_name = "CA_OUT_FILE", num_args = 0..=1, require_equals = true, conflicts_with = "tls_cert")]
+    pub tls_self_signed: Option<Option<PathBuf>>,
+    /// The longest message in bytes; longer ones close with 1009
+    #[arg(long, value_name = "BYTES", default_value_t = crate::server::serve::MAX_MESSAGE)]
+    pub max_message: usize,
+    /// List all deliberate defects and exit
+    #[arg(long)]
+    pub list_faults: bool,
+    /// How to list them
+    #[arg(long, value_enum, default_value_t = ListFormat::Text, requires = "list_faults")]
+    pub format: ListFormat,
+}
+
+/// How a list is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ListFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Does what the arguments say: lists faults, or serves until SIGINT or SIGTERM and shuts down cleanly.
+/// `on_ready` is called once every address accepts connections.
+///
+/// # Errors
+/// [`Error`]: nothing of it can happen once `on_ready` has been called, except a CA file that cannot be written.
+pub async fn run(args: ServeArgs, on_ready: impl FnOnce(&Running)) -> Result<(), Error> {
+    if args.list_faults {
+        let list = list_faults(&args.names, args.format)?;
+        return std::io::stdout().write_all(list.as_bytes()).map_err(|source| Error::System { what: "print", source });
+    }
+    let ca_file = args.tls_self_signed.clone().flatten();
+    let signals = Signals::listen()?;
+    let running = serve(config(args)?).await?;
+    if let (Some(path), Some(ca)) = (ca_file, &running.ca)
+        && let Err(source) = std::fs::write(&path, ca)
+    {
+        running.shutdown().await;
+        return Err(Error::File { what: "write", path, source });
+    }
+    on_ready(&running);
+    signals.wait().await;
+    running.shutdown().await;
+    Ok(())
+}
+
+/// What the arguments ask to be served.
+///
+/// # Errors
+/// [`Error`]: unknown names, settings or faults, a file that cannot be read.
+pub fn config(args: ServeArgs) -> Result<ServeConfig, Error> {
+    let names = chosen(&args.names)?;
+    let mut settings = match &args.config {
+        None => SettingsFile::new(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|source| Error::File {
+                what: "read",
+                path: path.clone(),
+                source,
+            })?;
+            parse_file(&text)?
+        }
+    };
+    for set in &args.sets {
+        let (protocol, pair) = set.split_once('.').ok_or_else(|| SettingsError::Pair(set.clone()))?;
+        settings.entry(protocol.to_owned()).or_default().set_pair(pair)?;
+    }
+    if let Some(stranger) = settings.keys().find(|name| !protocols().contains(&name.as_str())) {
+        return Err(crate::MachineError::UnknownProtocol(stranger.clone()).into());
+    }
+    let mut broken = Vec::new();
+    for id in &args.faults {
+        let fault = faults()
+            .find(|fault| fault.id == *id)
+            .ok_or_else(|| Error::Usage(format!("there is no fault {id:?}; --list-faults shows them all")))?;
+        if !names.contains(&fault.protocol) {
+            return Err(Error::Usage(format!("fault {id} belongs to {}, which is not served", fault.protocol)));
+        }
+        if broken.iter().any(|(protocol, _)| *protocol == fault.protocol) {
+            return Err(Error::Usage(format!("{} is to have two faults; one at a time", fault.protocol)));
+        }
+        broken.push((fault.protocol, fault.id));
+    }
+    let tls = match (args.tls_cert, args.tls_key, args.tls_self_signed) {
+        (Some(cert), Some(key), _) => Some(Tls::Files { cert, key }),
+        (_, _, Some(_)) => Some(Tls::SelfSigned),
+        _ => None,
+    };
+    let mut hubs = Vec::new();
+    for (offset, name) in (0..).zip(names) {
+        let port = match args.listen.port() {
+            0 => Some(0),
+            port => port.checked_add(offset),
+        };
+        let port =
+            port.ok_or_else(|| Error::Usage("there are not enough ports after the one of --listen".to_owned()))?;
+        hubs.push(HubConfig {
+            listen: SocketAddr::new(args.listen.ip(), port),
+            settings: settings.remove(name).unwrap_or_default(),
+            fault: broken.iter().find(|(protocol, _)| *protocol == name).map(|(_, id)| (*id).to_owned()),
+            tls: tls.clone(),
+            max_message: args.max_message,
+            ..HubConfig::new(name)
+        });
+    }
+    Ok(ServeConfig { hubs, admin: args.admin })
+}
+
+/// The protocols meant: all, or those named, each once.
+fn chosen(names: &[String]) -> Result<Vec<&'static str>, Error> {
+    if names.is_empty() {
+        return Ok(protocols().to_vec());
+    }
+    let mut seen = BTreeSet::new();
+    names
+        .iter()
+        .map(|name| {
+            let known = protocols().iter().find(|known| *known == name);
+            let known = known.ok_or_else(|| crate::MachineError::UnknownProtocol(name.clone()))?;
+            if !seen.insert(*known) {
+                return Err(Error::Usage(format!("{name} is named twice")));
+            }
+            Ok(*known)
+        })
+        .collect()
+}
+
+fn list_faults(names: &[String], format: ListFormat) -> Result<String, Error> {
+    let names = chosen(names)?;
+    let chosen = faults().filter(|fault| names.contains(&fault.protocol));
+    Ok(match format {
+        ListFormat::Text => {
+            let line = |fault: &Fault| {
+                let only = if fault.is_for_fuzzing() { " (only fuzzing finds it)" } else { "" };
+                format!("{}\n    {} [{}]{only}\n", fault.id, fault.text, fault.rules.join(" "))
+            };
+            chosen.map(line).collect()
+        }
+        ListFormat::Json => {
+            let list: Vec<_> = chosen
+                .map(|fault| {
+                    json!({
+                        "id": fault.id,
+                        "protocol": fault.protocol,
+                        "text": fault.text,
+                        "rules": fault.rules,
+                        "fuzz": fault.is_for_fuzzing(),
+                    })
+                })
+                .collect();
+            format!("{}\n", json!({ "faults": list }))
+        }
+    })
+}
+
+/// `IP:PORT`, `localhost:PORT`, or an IP alone for a free port.
+///
+/// # Errors
+/// A sentence that says what is expected.
+pub fn address(text: &str) -> Result<SocketAddr, String> {
+    if let Some(port) = text.strip_prefix("localhost:") {
+        let port = port.parse().map_err(|error| format!("port {port:?}: {error}"))?;
+        return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    }
+    (text.parse::<SocketAddr>())
+        .or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 0)))
+        .map_err(|_| "expected IP:PORT, for example 127.0.0.1:9000".to_owned())
+}
+
+#[cfg(unix)]
+struct Signals(tokio::signal::unix::Signal, tokio::signal::unix::Signal);
+
+#[cfg(unix)]
+impl Signals {
+    fn listen() -> Result<Signals, Error> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let listen = |kind| signal(kind).map_err(|source| Error::System { what: "wait for signals", source });
+        Ok(Signals(listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?))
+    }
+
+    async fn wait(mut self) {
+        tokio::select! {
+            _ = self.0.recv() => {}
+            _ = self.1.recv() => {}
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn listen() -> Result<Signals, Error> {
+        Ok(Signals)
+    }
+
+    async fn wait(self) {
+        // Without signals to wait for, stopping at once is the best that can be done.
+        let _ = tokio::signal::ctrl_c().await;
+    }
+}

@@ -1,0 +1,44 @@
+//! The io shell of one connection.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{sleep, timeout};
+
+use crate::protocols::websocket::Session;
+use crate::server::serve::Shutdown;
+
+/// How long we listen to a peer that we have hung up on, so that unread bytes do not make the kernel throw our last
+/// words away.
+const CLOSING_TIME: Duration = Duration::from_secs(1);
+/// How long a peer may take to send its upgrade request.
+const UPGRADE_TIME: Duration = Duration::from_secs(10);
+
+/// Serves one connection to its end.
+pub async fn serve<S>(mut stream: S, mut session: Session, mut shutdown: Shutdown)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut buffer = vec![0; 16 * 1024];
+    let mut out = Vec::new();
+    let mut late = std::pin::pin!(sleep(UPGRADE_TIME));
+    let mut asked = false;
+    while !session.is_over() {
+        tokio::select! {
+            () = shutdown.wait() => session.shut_down(&mut out),
+            () = &mut late, if !asked => return,
+            read = stream.read(&mut buffer) => match read {
+                Ok(length @ 1..) => session.receive(&buffer[..length], &mut out),
+                _ => return,
+            },
+        }
+        asked |= !out.is_empty();
+        if stream.write_all(&out).await.is_err() || stream.flush().await.is_err() {
+            return;
+        }
+        out.clear();
+    }
+    // A peer that is gone needs no goodbye.
+    let _ = stream.shutdown().await;
+    let _ = timeout(CLOSING_TIME, async { while let Ok(1..) = stream.read(&mut buffer).await {} }).await;
+}

@@ -1,0 +1,318 @@
+//! One scenario against one hub: the shell of sockets, timers and hooks around a conversation.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::Site;
+use crate::event::{Cause, Event, ScenarioReport, Verdict};
+use crate::hub::hook::{self, HookCall};
+use crate::interpreter::{Config, Conversation, Dial, Input, Output};
+use crate::report::text::time;
+use crate::scenario::Program;
+use crate::scenario::model::{ActorId, setting_value};
+use crate::transport::{self, ConnId, ConnectRequest, Connection, Held, Incoming, Limits, Listener, Outgoing};
+
+/// Events of all connections of a scenario that may wait to be handled; beyond it reading stops.
+const INCOMING: usize = 1024;
+/// Connections that were accepted rather than opened are numbered from here.
+const ACCEPTED: u32 = 1 << 20;
+/// The longest message that is taken, in bytes. The longest that a document here allows has 10 MiB; and a hub that sends
+/// endless ones on every connection must not have memory as it likes.
+pub(super) const LONGEST_MESSAGE: usize = 12 << 20;
+/// The part of the patience that the answer to an upgrade has: less than the step, so that what is reported is the
+/// missing answer and not only that a step waited in vain.
+const UPGRADE: f64 = 0.9;
+/// How long connections may take to say goodbye.
+const FAREWELL: Duration = Duration::from_millis(100);
+
+/// What the driver hears besides the sockets.
+enum Aside {
+    Answer { call: u32, answer: Result<Value, String> },
+    Accepted { actor: ActorId, connection: Connection },
+}
+
+/// Plays a scenario to its end, or to the limit, or until interrupted.
+pub async fn play(
+    program: Arc<Program>,
+    config: Config,
+    site: Arc<Site>,
+    limit: Duration,
+    events: mpsc::Sender<Event>,
+    mut interrupt: watch::Receiver<bool>,
+) -> ScenarioReport {
+    let started = Instant::now();
+    // What `finally` may take once the limit has passed.
+    let tidying = config.patience.mul_f64(config.stretch);
+    let mut driver = Driver::new(&program, site, events, config.patience.mul_f64(config.stretch), &config);
+    let mut conversation = Conversation::new(Arc::clone(&program), config);
+    driver.listen(&mut conversation).await;
+    let outputs = conversation.start(Duration::ZERO);
+    driver.carry(outputs).await;
+    let mut interrupted = false;
+    let mut late = false;
+    // What connections say of which we have not heard yet that the hub made them.
+    let mut early: Vec<Incoming> = Vec::new();
+    let timeout = limit;
+    let mut limit = limit;
+    while !conversation.is_finished() {
+        let wake = conversation.deadline().map_or(limit, |deadline| deadline.min(limit));
+        let input = tokio::select! {
+            // Whoever stops us is heard first, even above a flood. Then, what has arrived comes before what has timed
+            // out: a frame counts from when it was read.
+            biased;
+            changed = interrupt.changed(), if !interrupted => {
+                interrupted = changed.is_err() || *interrupt.borrow();
+                if interrupted { Input::Interrupt } else { Input::Tick }
+            }
+            Some(incoming) = driver.incoming.recv() => {
+                if incoming.conn.0 >= ACCEPTED && !driver.connections.contains_key(&incoming.conn.0) {
+                    early.push(incoming);
+                    // The news is on its way: one aside for every frame that is early, so these are few.
+                    let Some(aside) = driver.asides.recv().await else { continue };
+                    driver.heard(aside)
+                } else {
+                    let at = incoming.at.saturating_duration_since(started);
+                    let input = Input::Received { connection: incoming.conn.0, what: incoming.what };
+                    let outputs = conversation.handle(at, input);
+                    driver.carry(outputs).await;
+                    if started.elapsed() < limit {
+                        continue;
+                    }
+                    (limit, late) = (limit + tidying, true);
+                    Input::Interrupt
+                }
+            }
+            Some(aside) = driver.asides.recv() => driver.heard(aside),
+            () = tokio::time::sleep_until((started + wake).into()) => {
+                if started.elapsed() >= limit {
+                    (limit, late) = (limit + tidying, true);
+                    Input::Interrupt
+                } else {
+                    Input::Tick
+                }
+            }
+        };
+        let accepted = matches!(input, Input::Accepted { .. });
+        let outputs = conversation.handle(started.elapsed(), input);
+        driver.carry(outputs).await;
+        if accepted {
+            let (known, rest): (Vec<_>, Vec<_>) =
+                early.into_iter().partition(|incoming| driver.connections.contains_key(&incoming.conn.0));
+            early = rest;
+            for incoming in known {
+                let at = incoming.at.saturating_duration_since(started);
+                let input = Input::Received { connection: incoming.conn.0, what: incoming.what };
+                let outputs = conversation.handle(at, input);
+                driver.carry(outputs).await;
+            }
+        }
+    }
+    driver.leave().await;
+    let mut report = conversation.into_report();
+    if late {
+        stopped(&mut report, format!("it was not done within {}, the `--timeout`", time(timeout)));
+    } else if interrupted {
+        stopped(&mut report, "the run was interrupted".to_owned());
+    }
+    report
+}
+
+/// Says why a scenario was stopped, once rather than at every check that was never asked.
+fn stopped(report: &mut ScenarioReport, message: String) {
+    if report.cause.is_none() && report.checks.iter().any(|check| check.verdict == Verdict::Inconclusive) {
+        report.cause = Some(Cause { span: None, step: String::new(), message, detail: None, unreachable: false });
+    }
+}
+
+struct Driver {
+    id: String,
+    site: Arc<Site>,
+    patience: Duration,
+    settings: Map<String, Value>,
+    connections: HashMap<u32, Connection>,
+    accepted: u32,
+    sender: mpsc::Sender<Incoming>,
+    incoming: mpsc::Receiver<Incoming>,
+    aside: mpsc::Sender<Aside>,
+    asides: mpsc::Receiver<Aside>,
+    /// Hooks under way and actors that listen; they end with the scenario.
+    tasks: JoinSet<()>,
+    events: mpsc::Sender<Event>,
+}
+
+impl Driver {
+    fn new(
+        program: &Program,
+        site: Arc<Site>,
+        events: mpsc::Sender<Event>,
+        patience: Duration,
+        config: &Config,
+    ) -> Self {
+        let (sender, incoming) = mpsc::channel(INCOMING);
+        let (aside, asides) = mpsc::channel(16);
+        let settings = config.settings.iter().map(|(name, value)| (name.clone(), setting_value(value))).collect();
+        Self {
+            id: program.id.clone(),
+            site,
+            patience,
+            settings,
+            connections: HashMap::new(),
+            accepted: 0,
+            sender,
+            incoming,
+            aside,
+            asides,
+            tasks: JoinSet::new(),
+            events,
+        }
+    }
+
+    async fn listen(&mut self, conversation: &mut Conversation) {
+        for actor in conversation.listeners() {
+            // Loopback with a free port: if even that fails, the actor has no address, and the step that needs it says so.
+            let Ok(listener) = transport::listen(transport::ListenRequest::default()).await else { continue };
+            conversation.listens(actor, listener.url());
+            self.tasks.spawn(accept(listener, actor, self.aside.clone(), self.sender.clone()));
+        }
+    }
+
+    fn heard(&mut self, aside: Aside) -> Input {
+        match aside {
+            Aside::Answer { call, answer } => Input::HookAnswer { call, answer },
+            Aside::Accepted { actor, connection } => self.accepted(actor, connection),
+        }
+    }
+
+    fn accepted(&mut self, actor: ActorId, connection: Connection) -> Input {
+        let number = connection.conn().0;
+        self.accepted += 1;
+        self.connections.insert(number, connection);
+        Input::Accepted { actor, connection: number }
+    }
+
+    async fn carry(&mut self, outputs: Vec<Output>) {
+        for output in outputs {
+            match output {
+                Output::Open { connection, dial } => self.open(connection, dial).await,
+                Output::Send { connection, frames } => self.send(connection, Outgoing::Frames(frames)),
+                Output::SendBytes { connection, bytes } => self.send(connection, Outgoing::Bytes(bytes)),
+                Output::End { connection, reset } => {
+                    self.send(connection, if reset { Outgoing::Reset } else { Outgoing::Fin })
+                }
+                Output::StopReading { connection } => self.send(connection, Outgoing::StopReading),
+                Output::ReadAgain { connection } => self.send(connection, Outgoing::ReadAgain),
+                Output::Hook { call, name, args, message } => self.hook(call, name, args, message),
+                Output::Trace(frame) => {
+                    let _ = self.events.send(Event::Frame { id: self.id.clone(), frame }).await;
+                }
+                Output::Waiting { because, time } => {
+                    let _ = self.events.send(Event::Waiting { id: self.id.clone(), because, time }).await;
+                }
+            }
+        }
+    }
+
+    async fn open(&mut self, connection: u32, dial: Dial) {
+        let mut endpoint = self.site.endpoint.clone();
+        if dial.path.is_some() {
+            // A path of the scenario's stands for the one in the target's URL.
+            endpoint.path = String::new();
+        }
+        let source = match dial.from.as_deref().map(str::parse::<IpAddr>) {
+            None => None,
+            Some(Ok(source)) => Some(source),
+            Some(Err(_)) => {
+                let what = crate::websocket::frame::Received::Unreachable {
+                    reason: format!("`{}` is not a source address", dial.from.unwrap_or_default()),
+                };
+                let (conn, at, held) = (ConnId(connection), Instant::now(), Held::default());
+                let _ = self.sender.send(Incoming { conn, at, what, held }).await;
+                return;
+            }
+        };
+        let request = ConnectRequest {
+            path: dial.path.unwrap_or_default(),
+            query: dial.query,
+            headers: dial.headers,
+            without: dial.without,
+            subprotocols: dial.subprotocols,
+            method: dial.method,
+            http: dial.http,
+            source,
+            tls: self.site.tls.clone(),
+            timeout: self.patience.mul_f64(UPGRADE),
+            limits: Limits {
+                message: LONGEST_MESSAGE,
+                // A step that waits for the end of the stream gives up before we end it ourselves.
+                linger: self.patience.mul_f64(2.0),
+                ..Limits::default()
+            },
+            room: self.site.room.clone(),
+            ..ConnectRequest::new(endpoint)
+        };
+        let opened = transport::open(ConnId(connection), request, self.sender.clone());
+        self.connections.insert(connection, opened);
+    }
+
+    fn send(&self, connection: u32, what: Outgoing) {
+        // A connection that is gone reports its end by itself.
+        let _ = self.connections.get(&connection).map(|connection| connection.send(what));
+    }
+
+    fn hook(&mut self, call: u32, name: String, args: Value, message: Option<Value>) {
+        let Some(spec) = self.site.hooks.get(&name).cloned() else {
+            let answer = Err(format!("the target has no hook `{name}`"));
+            let aside = self.aside.clone();
+            self.tasks.spawn(async move {
+                let _ = aside.send(Aside::Answer { call, answer }).await;
+            });
+            return;
+        };
+        let (aside, settings, patience) = (self.aside.clone(), self.settings.clone(), self.patience);
+        let trust = self.site.trust.clone();
+        self.tasks.spawn(async move {
+            let (message, trust) = (message.as_ref(), trust.as_ref());
+            let asked = HookCall { name: &name, args: &args, message, settings: &settings, trust };
+            let answer = hook::run(&spec, &asked, patience).await;
+            let _ = aside.send(Aside::Answer { call, answer: answer.map_err(|error| error.to_string()) }).await;
+        });
+    }
+
+    /// Waits a moment for the goodbyes, then everything is dropped.
+    async fn leave(mut self) {
+        self.tasks.abort_all();
+        let all = std::mem::take(&mut self.connections).into_values();
+        let mut farewells: JoinSet<()> = all.map(Connection::finish).collect();
+        let incoming = &mut self.incoming;
+        let _ = tokio::time::timeout(FAREWELL, async {
+            loop {
+                tokio::select! {
+                    ended = farewells.join_next() => if ended.is_none() { break },
+                    // Connections that have much to say must not wait for us.
+                    _ = incoming.recv() => {}
+                }
+            }
+        })
+        .await;
+    }
+}
+
+async fn accept(listener: Listener, actor: ActorId, aside: mpsc::Sender<Aside>, sender: mpsc::Sender<Incoming>) {
+    let base = ACCEPTED + (actor as u32) * 0x1000;
+    for number in 0..0x1000 {
+        match listener.accept(ConnId(base + number), sender.clone()).await {
+            Ok(connection) => {
+                if aside.send(Aside::Accepted { actor, connection }).await.is_err() {
+                    return;
+                }
+            }
+            Err(_) => return,
+        }
+    }
+}

@@ -1,0 +1,411 @@
+//! `hubproof fuzz`: says what no script foresees to a hub, and sees whether it stands.
+
+mod archive;
+mod choice;
+mod restart;
+mod save;
+mod session;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use tokio::sync::{mpsc, watch};
+
+use self::archive::{Archive, ArchiveArgs};
+use self::choice::{Choice, print_cases};
+use self::save::About;
+use self::session::Ground;
+use super::baseline::BaselineArgs;
+use super::hub::{self, Heard, HubArgs, Named, Started};
+use super::progress::Progress;
+use super::protocol_files::Protocol;
+use super::{Trouble, report_sink, runtime};
+use crate::baseline::Names;
+use crate::check::{self, Options};
+use crate::config;
+use crate::event::Event;
+use crate::fuzz::campaign::results::Outcome;
+use crate::fuzz::campaign::{self, Campaign, Stage, second_hub, shrink_findings};
+use crate::fuzz::case::Cell;
+use crate::fuzz::feedback::Adaptive;
+use crate::hub::process::GRACE;
+use crate::interpreter::KEPT;
+use crate::report::text::count;
+use crate::report::{self, ProtocolReport, RunOptions, RunReport};
+use crate::syntax::source::Sources;
+use crate::transport::Endpoint;
+
+/// Say what nobody foresees to a hub, and see whether it stands; without a URL, to the reference server that is built in
+#[derive(Args)]
+pub struct FuzzArgs {
+    #[command(flatten)]
+    hub: HubArgs,
+    /// Cases of each protocol (default: 1000, without --time)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    cases: Option<u64>,
+    /// How long new cases are begun, over all protocols: 30s, 5m
+    #[arg(long, value_name = "TIME", value_parser = config::parse_duration)]
+    time: Option<Duration>,
+    /// Begin no more cases of a protocol once so many different things have been found
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    max_findings: Option<u64>,
+    /// What the cases are drawn from: the same seed, the same cases
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Only the case of this number, as findings name it
+    #[arg(long, value_name = "N", conflicts_with_all = ["cases", "time"])]
+    case: Vec<u64>,
+    /// Only cases about this message
+    #[arg(long, value_name = "NAME")]
+    message: Vec<String>,
+    /// Only cases in which this is odd: missing, wrong-type, truncated, fragments, ...
+    #[arg(long, value_name = "NAME")]
+    mutation: Vec<String>,
+    /// Play more cases of a kind where the hub says something that was not heard before
+    #[arg(long, conflicts_with_all = ["case", "print_cases"])]
+    adaptive: bool,
+    /// Print the cases, one JSON object a line, and play none
+    #[arg(long)]
+    print_cases: bool,
+    /// Fuzz a hub on another machine
+    #[arg(long)]
+    yes: bool,
+    /// Cases at a time
+    // With three connections each they stay below fifty, which is what airavata's document allows an address.
+    #[arg(short, long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: u16,
+    /// Warnings fail the run
+    #[arg(long)]
+    strict: bool,
+    /// Write a report: json=PATH or junit=PATH; - is stdout
+    #[arg(long = "report", value_name = "FORMAT=PATH")]
+    reports: Vec<String>,
+    /// Tell another hub the same, case by case, and warn where both differ; without a URL, the reference server
+    #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "")]
+    against: Option<String>,
+    /// One line per frame, on stderr
+    #[arg(long)]
+    trace: bool,
+    /// List what is otherwise only counted
+    #[arg(short, long)]
+    verbose: bool,
+    #[command(flatten)]
+    archive: ArchiveArgs,
+    #[command(flatten)]
+    baseline: BaselineArgs,
+}
+
+/// Cases of each protocol where nothing else is asked for.
+const CASES: u64 = 1000;
+
+pub fn run(arguments: FuzzArgs) -> Result<u8, Trouble> {
+    let mut sources = Sources::default();
+    let sinks = report_sink::sinks(&arguments.reports)?;
+    let named = arguments.hub.read(&mut sources)?;
+    near_or_meant(&arguments, &named)?;
+    let mut protocols = arguments.hub.protocols("fuzz", named.target.as_ref(), arguments.print_cases, &mut sources)?;
+    arguments.hub.own_fault(&protocols)?;
+    let seed = arguments.seed.unwrap_or_else(fresh_seed);
+    let mut campaigns = campaigns(&protocols, seed, &mut sources)?;
+    let choice = Choice::new(&arguments, &mut campaigns)?;
+    let chosen = |protocol: &Protocol| campaigns.iter().any(|campaign| campaign.pack().name == protocol.pack.name);
+    protocols.retain(chosen);
+    if arguments.print_cases {
+        print_cases(&campaigns, &choice);
+        return Ok(0);
+    }
+    let baselines = arguments.baseline.read_with(&mut sources, &|_, _| Ok(names(&campaigns)))?;
+    let mut archive = arguments.archive.read(&campaigns, &mut sources)?;
+    let again_here = arguments.hub.again("fuzz", &protocols);
+    let options = Options {
+        // What one case does shows in the next: both hubs have to hear them in the same order.
+        jobs: if arguments.against.is_some() { 1 } else { usize::from(arguments.jobs) },
+        stretch: arguments.hub.patience,
+        repeat: 1,
+        limit: arguments.hub.timeout.mul_f64(arguments.hub.patience.max(1.0)),
+        stated_only: arguments.hub.stated_only,
+        trace: arguments.trace,
+        kept: if arguments.against.is_some() { second_hub::KEPT } else { KEPT },
+        destructive: false,
+        stamp: hub::stamp(),
+        now_ms: hub::now_ms(),
+    };
+    let mut shown = RunOptions {
+        strict: arguments.strict,
+        stated_only: arguments.hub.stated_only,
+        command: again(&arguments, seed, &protocols),
+        target: arguments.hub.shown(&named),
+    };
+    let runtime = runtime()?;
+    let done = runtime.block_on(async {
+        let started = arguments.hub.start(&named, &protocols, |_| Vec::new(), &mut shown, &mut sources).await?;
+        let mut started = match started {
+            Ok(started) => started,
+            Err(code) => return Ok(Err(code)),
+        };
+        if let Some(url) = &arguments.against {
+            started.beside(&arguments.hub, url, &protocols, &mut sources).await?;
+        }
+        let known = |scenario: &str, check: &str| baselines.knows(scenario, check);
+        let kept = Kept { archive: &mut archive, command: &again_here, known: &known };
+        let report = go(&choice, &campaigns, kept, &mut started, Arc::new(options), shown, &mut sources).await;
+        started.end().await;
+        report.map(Ok)
+    })?;
+    // Cases that run on are cut off here: everything has been said.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    let (mut report, saved) = match done {
+        Ok(done) => done,
+        Err(code) => return Ok(code),
+    };
+    if archive.is_all() {
+        return Ok(archive.code());
+    }
+    baselines.settle(&mut report, &sources)?;
+    let code = report::exit_code(&report);
+    report_sink::write_out(&report, &sources, &sinks, arguments.verbose)?;
+    eprint!("{saved}");
+    Ok(if code == 0 || archive.code() == 1 { archive.code() } else { code })
+}
+
+/// All of them, before anything is played; those that were not named and of which no case can be made are left out.
+fn campaigns(protocols: &[Protocol], seed: u64, sources: &mut Sources) -> Result<Vec<Arc<Campaign>>, Trouble> {
+    let mut campaigns = Vec::new();
+    for protocol in protocols {
+        let campaign = Campaign::new(&protocol.folder, sources, seed)
+            .map_err(|found| Trouble::from_diagnostics(&found, sources))?;
+        if campaign.plan.cells.is_empty() {
+            return Err(Trouble::new(format!(
+                "there is nothing to say to a hub in {}: no message goes to it, or nobody connects to it",
+                protocol.pack.name
+            )));
+        }
+        campaigns.push(Arc::new(campaign));
+    }
+    Ok(campaigns)
+}
+
+/// What a baseline may name: any oddity of any message.
+fn names(campaigns: &[Arc<Campaign>]) -> Names {
+    let mut names = Names::default();
+    for campaign in campaigns {
+        let pack = campaign.pack();
+        let id = |cell: &Cell| format!("{}/{}/{}", pack.name, pack.messages[cell.message].name, cell.oddity.name());
+        names.add_findings(pack, campaign.plan.cells.iter().map(id), &["websocket"]);
+    }
+    names
+}
+
+/// Whoever fuzzes a hub elsewhere has to mean it.
+fn near_or_meant(arguments: &FuzzArgs, named: &Named) -> Result<(), Trouble> {
+    let instances = named.target.iter().flat_map(|target| &target.instances).map(|instance| &instance.url);
+    let far = |url: &&String| url.parse::<Endpoint>().is_ok_and(|endpoint| !endpoint.is_loopback());
+    let other = arguments.against.iter().filter(|url| !url.is_empty());
+    match arguments.hub.url.iter().chain(other).chain(instances).find(far).filter(|_| !arguments.yes) {
+        None => Ok(()),
+        Some(url) => Err(Trouble::new(format!(
+            "{url} is not on this machine, and fuzzing may bring a hub down\n  help: --yes, if it is yours to break"
+        ))),
+    }
+}
+
+/// Findings that outlive the run.
+struct Kept<'a> {
+    archive: &'a mut Archive,
+    /// The words that play them again.
+    command: &'a [String],
+    known: &'a dyn Fn(&str, &str) -> bool,
+}
+
+/// How often a hub that dies is brought back; one that dies again and again is not helped by more cases.
+const RESTARTS: usize = 10;
+
+/// The run itself: one protocol after the other. With its report, the lines that say what was saved.
+async fn go(
+    choice: &Choice,
+    campaigns: &[Arc<Campaign>],
+    kept: Kept<'_>,
+    started: &mut Started,
+    options: Arc<Options>,
+    shown: RunOptions,
+    sources: &mut Sources,
+) -> Result<(RunReport, String), Trouble> {
+    let begun = Instant::now();
+    let begun_ms = u64::try_from(options.now_ms).unwrap_or(0);
+    let subjects = std::mem::take(&mut started.subjects);
+    let others = std::mem::take(&mut started.others);
+    let mut outcomes: Vec<Outcome> = Vec::new();
+    let (mut asked_to_stop, mut saved) = (0, String::new());
+    let numbers = shrink_findings::numbers();
+    for (campaign, subject) in campaigns.iter().zip(&subjects) {
+        let prepare = |subject| check::prepare(subject).map_err(|error| Trouble::new(error.to_string()));
+        let hub = prepare(subject)?;
+        let against = others.iter().find(|other| other.pack.name == subject.pack.name).map(prepare).transpose()?;
+        let mut ground =
+            Ground { hub: &hub, options: &options, signals: &mut started.signals, numbers: Arc::clone(&numbers) };
+        asked_to_stop = kept.archive.replay(campaign, &mut ground).await?;
+        if asked_to_stop > 0 {
+            break;
+        }
+        if kept.archive.is_all() {
+            continue;
+        }
+        let mut watched = Watched::new(campaign, choice);
+        let cases = choice.numbers(campaign, watched.adaptive.as_ref());
+        let end = choice.end(campaigns.len());
+        let cases = Arc::new(Mutex::new(cases));
+        let masker = check::masker(subject);
+        let mut restarts = 0;
+        loop {
+            let (events, inbox) = mpsc::channel(256);
+            let (stop, interrupt) = watch::channel(false);
+            let (against, options) = (against.clone(), Arc::clone(&options));
+            let stage = Stage { hub: Arc::clone(&hub), options, against, events, interrupt };
+            let (playing, cases, enough) = (Arc::clone(campaign), Arc::clone(&cases), Arc::clone(&watched.enough));
+            // Whoever holds the lock takes a number, and does nothing else.
+            let numbers = std::iter::from_fn(move || cases.lock().unwrap_or_else(PoisonError::into_inner).next());
+            let over = move || enough.load(Ordering::Relaxed) || end.is_some_and(|end| Instant::now() >= end);
+            let running = tokio::spawn(async move { Ok(campaign::run(playing, stage, numbers, over).await) });
+            let followed = hub::follow(running, inbox, &stop, ground.signals, |heard| watched.hear(heard)).await;
+            let (signals, left) = followed.inspect_err(|_| watched.progress.finish())?;
+            asked_to_stop = signals;
+            let Some(left) = left else { break };
+            (watched.outcome.stuck, watched.outcome.slower) = (left.stuck, left.slower);
+            let Some(gone) = left.gone else { break };
+            watched.outcome.gone(campaign, gone.report, &gone.under_way);
+            if asked_to_stop > 0 || restarts == RESTARTS || watched.enough.load(Ordering::Relaxed) {
+                break;
+            }
+            watched.progress.note("the hub is gone; it is being restarted".to_owned());
+            let back = tokio::select! {
+                back = restart::restart(&hub) => back,
+                () = ground.signals.next() => {
+                    asked_to_stop += 1;
+                    break;
+                }
+            };
+            match back {
+                Some(Ok(())) => watched.outcome.ended = None,
+                Some(Err(reason)) => {
+                    let reason = masker.mask(&reason).into_owned();
+                    watched.outcome.ended = watched.outcome.ended.map(|ended| format!("{ended}; {reason}"));
+                    break;
+                }
+                None => break,
+            }
+            restarts += 1;
+        }
+        watched.progress.finish();
+        if asked_to_stop < 2 {
+            let about = About { hub: &shown.target, command: kept.command, masker, known: kept.known };
+            let (asked, text) = save::save(kept.archive, campaign, &watched.outcome, &about, &mut ground).await?;
+            asked_to_stop += asked;
+            saved.push_str(&text);
+        }
+        outcomes.push(watched.outcome);
+        if asked_to_stop > 0 {
+            break;
+        }
+    }
+    let grace = if asked_to_stop < 2 { GRACE } else { Duration::ZERO };
+    let mut processes = started.end_processes(grace).await;
+    let mut protocols: Vec<ProtocolReport> = Vec::new();
+    for (outcome, campaign) in outcomes.into_iter().zip(campaigns) {
+        let own = processes.extract_if(.., |(protocol, _)| *protocol == campaign.pack().name);
+        let own = own.map(|(_, process)| process).collect();
+        protocols.push(outcome.finish(campaign, own, sources));
+    }
+    let report = RunReport {
+        tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        started: begun_ms,
+        duration: begun.elapsed(),
+        options: shown,
+        protocols,
+        interrupted: asked_to_stop > 0,
+    };
+    Ok((report, saved))
+}
+
+/// One protocol's run, as it is shown and folded.
+struct Watched<'a> {
+    campaign: &'a Campaign,
+    adaptive: Option<Adaptive>,
+    outcome: Outcome,
+    progress: Progress,
+    begun: Instant,
+    noted: Instant,
+    /// After how many findings nothing more is looked for.
+    most: Option<u64>,
+    /// So many there are.
+    enough: Arc<AtomicBool>,
+}
+
+/// How often progress says how far it is.
+const NOTE_EVERY: Duration = Duration::from_millis(200);
+
+impl<'a> Watched<'a> {
+    fn new(campaign: &'a Campaign, choice: &Choice) -> Self {
+        let now = Instant::now();
+        let progress = Progress::new(choice.count(), "cases");
+        let (adaptive, outcome, most) = (choice.adaptive(), Outcome::default(), choice.most_findings());
+        Self { campaign, adaptive, outcome, progress, begun: now, noted: now, most, enough: Arc::default() }
+    }
+
+    fn hear(&mut self, heard: Heard) {
+        match heard {
+            Heard::Event(Event::Finished(report)) => {
+                self.progress.count();
+                if let Some(adaptive) = &self.adaptive {
+                    adaptive.see(self.campaign, &report);
+                }
+                self.outcome.feed(self.campaign, *report);
+                if self.outcome.is_hopeless() && !self.enough.swap(true, Ordering::Relaxed) {
+                    let why = "the target lacks what every case needs";
+                    self.outcome.ended = Some(why.to_owned());
+                }
+                let enough = self.most.is_some_and(|most| self.outcome.findings() as u64 >= most);
+                if enough && !self.enough.swap(true, Ordering::Relaxed) {
+                    self.progress.line("enough has been found: the cases under way end, and no more are begun");
+                }
+                if self.noted.elapsed() >= NOTE_EVERY {
+                    self.noted = Instant::now();
+                    self.progress.note(self.so_far());
+                }
+            }
+            Heard::Event(Event::Started { .. }) => {}
+            Heard::Event(event) => self.progress.see(&event),
+            Heard::Stopping => {
+                self.progress.line("stopping: the cases under way end first; Ctrl-C again to stop at once");
+            }
+        }
+    }
+
+    fn so_far(&self) -> String {
+        let rate = self.outcome.cases() as f64 / self.begun.elapsed().as_secs_f64().max(0.001);
+        let findings = count(self.outcome.findings(), "finding");
+        let (covered, cells) = (self.outcome.covered(), self.campaign.plan.cells.len());
+        format!("{}: {rate:.0} cases/s, {findings}, {covered} of {cells} cells", self.campaign.pack().name)
+    }
+}
+
+/// The words that start this run again, but for what chooses cases.
+fn again(arguments: &FuzzArgs, seed: u64, protocols: &[Protocol]) -> Vec<String> {
+    let mut words = arguments.hub.again("fuzz", protocols);
+    if arguments.strict {
+        words.push("--strict".to_owned());
+    }
+    words.extend(arguments.baseline.words());
+    words.extend(["--seed".to_owned(), seed.to_string()]);
+    if let Some(url) = &arguments.against {
+        words.push("--against".to_owned());
+        words.extend((!url.is_empty()).then(|| url.clone()));
+    }
+    words
+}
+
+/// Small, so that it can be read out.
+fn fresh_seed() -> u64 {
+    uuid::Uuid::new_v4().as_u64_pair().0 % 1_000_000
+}

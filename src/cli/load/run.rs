@@ -1,0 +1,305 @@
+//! One load run, from the preflight to its report.
+
+use std::sync::Arc;
+
+use super::super::Trouble;
+use super::super::hub::{Started, now_ms, stamp};
+use super::progress::Watcher;
+use super::reports::{self, Sink};
+use super::{LoadArgs, metrics};
+use crate::check::{self, Site};
+use crate::hub::hook;
+use crate::load::compile::program::Prepared;
+use crate::load::compile::{self, lint};
+use crate::load::engine::{self, Clock, Ending, Setup, Validate};
+use crate::load::ledger;
+use crate::load::metrics::{Layout, Names};
+use crate::load::plan::threshold::{self, Threshold};
+use crate::load::plan::{Plan, Script};
+use crate::load::report::{About, LoadReport};
+use crate::load::validity::{self, Circumstances};
+use crate::report::RunOptions;
+use crate::syntax::source::Sources;
+
+/// Where and what: a plan with its final numbers, on a hub that is there.
+pub struct Place<'a> {
+    pub arguments: &'a LoadArgs,
+    pub plan: Plan,
+    pub script: Script,
+    pub seed: u64,
+    pub shown: RunOptions,
+}
+
+/// How a run may end.
+pub enum Played {
+    Report(Box<LoadReport>, Ending),
+    /// It could not begin, and why has been said.
+    Nowhere,
+}
+
+impl Place<'_> {
+    /// Runs the plan and writes its reports; the exit code.
+    ///
+    /// # Errors
+    ///
+    /// What the user has to put right.
+    pub async fn once(
+        &self,
+        started: &mut Started,
+        sources: &mut Sources,
+        sinks: &[(reports::Format, Sink)],
+    ) -> Result<u8, Trouble> {
+        match self.play(&self.plan, started, sources, true).await? {
+            Played::Nowhere => Ok(super::NOWHERE),
+            Played::Report(report, _) => {
+                reports::write_out(&report, sinks)?;
+                Ok(report.exit_code())
+            }
+        }
+    }
+
+    /// What `--check` says of the plan, without a message to the hub: the expressions that are worked out while it runs.
+    ///
+    /// # Errors
+    ///
+    /// What the user has to put right.
+    pub fn check(&self, started: &Started, sources: &Sources) -> Result<String, Trouble> {
+        let Some(subject) = started.subjects.first() else { return Err(Trouble::new("there is no hub to load")) };
+        let target = check::prepare(subject).map_err(|error| Trouble::new(error.to_string()))?;
+        let lines = lint::lint(&self.prepared(&self.plan, target.first(), now_ms(), sources)?, sources);
+        let head = match lines.len() {
+            0 => "the plan can run; everything it says is prepared before it runs\n".to_owned(),
+            _ => "the plan can run; of what it says, this is worked out while it does:\n".to_owned(),
+        };
+        Ok(lines.iter().fold(head, |text, line| text + "  " + line + "\n"))
+    }
+
+    fn prepared(&self, plan: &Plan, site: &Site, epoch_ms: i64, sources: &Sources) -> Result<Prepared, Trouble> {
+        let (stamp, keys) = (stamp(), ledger::Keys::default());
+        let target = compile::Target { settings: site.settings.clone(), stamp, epoch_ms, seed: self.seed, keys };
+        compile::prepare(plan, &self.script, &target).map_err(|found| Trouble::from_diagnostics(&found, sources))
+    }
+
+    /// Runs a plan.
+    ///
+    /// # Errors
+    ///
+    /// What the user has to put right.
+    pub async fn play(
+        &self,
+        plan: &Plan,
+        started: &mut Started,
+        sources: &mut Sources,
+        lines: bool,
+    ) -> Result<Played, Trouble> {
+        let Some(subject) = started.subjects.first() else { return Err(Trouble::new("there is no hub to load")) };
+        let prepared_target = check::prepare(subject).map_err(|error| Trouble::new(error.to_string()))?;
+        let site = Arc::clone(prepared_target.first());
+        let (embedded, pack) = (subject.embedded.is_some(), Arc::clone(&subject.pack));
+        let clock = Clock::start();
+        let epoch_ms = now_ms();
+        let prepared = Arc::new(self.prepared(plan, &site, epoch_ms, sources)?);
+        let layout = Layout::new(Names { messages: prepared.messages.clone(), journeys: prepared.journeys.clone() });
+        let thresholds = self.thresholds(plan, &layout, sources)?;
+        let setup = Setup {
+            plan: Arc::new(plan.clone()),
+            prepared: Arc::clone(&prepared),
+            clock,
+            endpoint: site.endpoint.clone(),
+            headers: Vec::new(),
+            tls: site.tls.clone(),
+            sources: self.arguments.source.as_ref().map(|list| list.0.clone()).unwrap_or_default(),
+            shards: self.shards(),
+            seed: self.seed,
+            validate: self.arguments.validate,
+            pack: Some(pack),
+            ledger: ledger::Config { ordered: plan.ordered, ..ledger::Config::default() },
+        };
+        if self.lacks(&setup, embedded)? {
+            return Ok(Played::Nowhere);
+        }
+        let (to, calls) = engine::hooks::desk();
+        let hooks = tokio::spawn(carry_out(calls, Arc::clone(&prepared), site));
+        let run = engine::start(setup, to).map_err(|error| Trouble::new(error.to_string()))?;
+        let stopper = run.stopper();
+        let served = match self.arguments.metrics {
+            Some(address) => Some(metrics::Served::start(address).await?),
+            None => None,
+        };
+        let mut watcher = Watcher::new(plan, thresholds, lines, served.as_ref().map(metrics::Served::page));
+        let mut folding = tokio::task::spawn_blocking(move || {
+            let outcome = run.fold(|live| watcher.see(live));
+            watcher.finish();
+            (outcome, watcher)
+        });
+        let mut asked = 0;
+        let folded = loop {
+            tokio::select! {
+                folded = &mut folding => break folded,
+                () = started.signals.next() => {
+                    asked += 1;
+                    if asked == 1 {
+                        eprintln!("draining: nothing new is due, what is under way comes to its end; Ctrl-C again to stop at once");
+                        stopper.drain();
+                    } else {
+                        stopper.stop();
+                    }
+                }
+            }
+        };
+        hooks.abort();
+        let (outcome, watcher) =
+            folded.map_err(|error| Trouble::new(format!("hubproof failed: {error}; please report this")))?;
+        let outcome = outcome.map_err(|error| Trouble::new(error.to_string()))?;
+        let circumstances = Circumstances {
+            changing_load: changes(plan),
+            undrained: outcome.undrained,
+            unjoined: outcome.clients - outcome.joined,
+        };
+        let ending = outcome.ending;
+        let about = About {
+            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+            protocol: self.script.pack.name.clone(),
+            plan: plan.id.clone(),
+            title: plan.title.clone(),
+            target: self.shown.target.clone(),
+            command: self.shown.command.clone(),
+            started: u64::try_from(epoch_ms).unwrap_or(0),
+            seed: self.seed,
+            duration: std::time::Duration::from_nanos(outcome.took),
+            interrupted: ending != Ending::Complete,
+            facts: self.facts(plan, embedded, &outcome),
+        };
+        let mut report = LoadReport::new(about, outcome.series, outcome.account, Vec::new(), Default::default());
+        report.thresholds = watcher.outcomes(report.state());
+        report.judgement = validity::judge(report.state(), &report.thresholds, circumstances);
+        Ok(Played::Report(Box::new(report), ending))
+    }
+
+    pub fn shards(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        self.arguments.threads.map_or(cores, usize::from)
+    }
+
+    /// Says what the machine lacks, or that there is no hub; whether the run has to stay away.
+    fn lacks(&self, setup: &Setup, embedded: bool) -> Result<bool, Trouble> {
+        let lacks = engine::lacks(setup, embedded).map_err(|error| Trouble::new(error.to_string()))?;
+        if let Err(error) = engine::probe(setup) {
+            eprintln!("error: {error}\n  help: is the hub running, and is this its address?");
+            return Ok(true);
+        }
+        for lack in &lacks {
+            eprintln!("{}: {}", if self.arguments.force { "warning" } else { "error" }, lack.text);
+        }
+        if !lacks.is_empty() && !self.arguments.force {
+            eprintln!("  help: --force runs all the same");
+        }
+        Ok(!lacks.is_empty() && !self.arguments.force)
+    }
+
+    /// Those of the plan, and those of the command line.
+    fn thresholds(&self, plan: &Plan, layout: &Layout, sources: &mut Sources) -> Result<Vec<Threshold>, Trouble> {
+        let wrong = |found: &[_], sources: &Sources| Trouble::from_diagnostics(found, sources);
+        let mut read = threshold::read_all(&plan.thresholds, layout).map_err(|found| wrong(&found, sources))?;
+        for text in &self.arguments.threshold {
+            let file = sources.add("--threshold", text.clone());
+            let span = crate::syntax::source::Span::new(file, 0..text.len());
+            read.push(threshold::read(text, span, layout).map_err(|found| wrong(&[found], sources))?);
+        }
+        Ok(read)
+    }
+
+    fn facts(&self, plan: &Plan, embedded: bool, outcome: &engine::Outcome) -> Vec<(String, String)> {
+        let roles: Vec<String> =
+            plan.roles.iter().map(|role| format!("{} {}", role.population.number, role.name)).collect();
+        let mut facts = vec![
+            (
+                "populations".to_owned(),
+                format!(
+                    "{}; {} of {} joined before the measured time",
+                    roles.join(", "),
+                    outcome.joined,
+                    outcome.clients
+                ),
+            ),
+            ("threads".to_owned(), format!("{} with connections, one that folds", self.shards())),
+        ];
+        if embedded {
+            facts.push(("hub".to_owned(), "runs in threads of this process".to_owned()));
+        }
+        if let Some(checked) = &outcome.checked {
+            let share = match self.arguments.validate {
+                Validate::Sample(share) => format!("{} % of what came", share * 100.0),
+                _ => "all that came".to_owned(),
+            };
+            let some = |number: u64, what: &str| if number > 0 { format!(", {number} {what}") } else { String::new() };
+            let (skipped, undocumented) =
+                (some(checked.skipped, "skipped"), some(checked.undocumented, "of no kind that the protocol has"));
+            facts.push((
+                "validated".to_owned(),
+                format!("{share}: {} messages, {} invalid{undocumented}{skipped}", checked.checked, checked.invalid),
+            ));
+            if !checked.complaints.is_empty() {
+                let complaints =
+                    checked.complaints.iter().map(|(complaint, count)| format!("{count} times {complaint}"));
+                facts.push(("invalid".to_owned(), complaints.collect::<Vec<_>>().join("; ")));
+            }
+        }
+        if self.arguments.source.is_some() {
+            facts.push(("source addresses".to_owned(), "several, in turn".to_owned()));
+        }
+        facts
+    }
+}
+
+/// Whether the plan changes its load on purpose.
+fn changes(plan: &Plan) -> bool {
+    plan.roles.iter().filter_map(|role| role.arrivals.as_ref()).any(|arrivals| {
+        arrivals.stages.len() > 1
+            || !arrivals.spikes.is_empty()
+            || arrivals.stages.iter().any(|stage| stage.from != stage.to)
+    })
+}
+
+/// Carries out the hooks that clients call, each client's in their order.
+async fn carry_out(
+    mut calls: tokio::sync::mpsc::Receiver<engine::hooks::Call>,
+    prepared: Arc<Prepared>,
+    site: Arc<Site>,
+) {
+    let settings: Arc<serde_json::Map<String, serde_json::Value>> =
+        Arc::new(site.settings.iter().map(|(name, value)| (name.clone(), value.clone())).collect());
+    let at_once = Arc::new(tokio::sync::Semaphore::new(HOOKS));
+    while let Some(call) = calls.recv().await {
+        let Ok(permit) = Arc::clone(&at_once).acquire_owned().await else { return };
+        let (prepared, site, settings) = (Arc::clone(&prepared), Arc::clone(&site), Arc::clone(&settings));
+        tokio::spawn(async move {
+            let _permit = permit;
+            let answer = one(&call, &prepared, &site, &settings).await;
+            call.answer(answer);
+        });
+    }
+}
+
+/// Hooks at a time.
+const HOOKS: usize = 64;
+
+async fn one(
+    call: &engine::hooks::Call,
+    prepared: &Prepared,
+    site: &Site,
+    settings: &serde_json::Map<String, serde_json::Value>,
+) -> Option<Vec<u8>> {
+    let name = prepared.hooks.get(usize::from(call.hook.0))?;
+    let spec = site.hooks.get(name)?;
+    let arguments: serde_json::Value = serde_json::from_slice(&call.arguments).ok()?;
+    let hook_call = hook::HookCall {
+        name,
+        args: &arguments["args"],
+        message: arguments.get("message"),
+        settings,
+        trust: site.trust.as_ref(),
+    };
+    let answer = hook::run(spec, &hook_call, crate::config::DEFAULT_PATIENCE).await.ok()?;
+    serde_json::to_vec(&answer).ok()
+}

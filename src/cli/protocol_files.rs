@@ -1,0 +1,255 @@
+//! Where packs and scenarios come from: built in, a folder of the user's, or a plain AsyncAPI document.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+
+use super::Trouble;
+use crate::import::{self, Library, Perspective};
+use crate::protocol::{Folder, Pack};
+use crate::reference::setup::Setups;
+use crate::scenario::Scenarios;
+use crate::syntax::diagnostic::{Diagnostic, has_errors, render_all, suggest};
+use crate::syntax::source::{FileId, Sources};
+
+include!(concat!(env!("OUT_DIR"), "/embedded_files.rs"));
+
+/// A protocol, loaded, with all that is wrong with it.
+pub struct Loaded {
+    pub folder: Folder,
+    pub pack: Option<Arc<Pack>>,
+    pub scenarios: Option<Scenarios>,
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// A protocol of the user's.
+#[derive(Args)]
+pub struct PackArgs {
+    /// A pack of yours instead of a built-in one: a folder with asyncapi.yaml, messages/, rules.yaml, scenarios/; or a
+    /// plain AsyncAPI document, version 2 or 3
+    #[arg(long, value_name = "PATH")]
+    pub pack: Option<PathBuf>,
+    /// Whom a plain AsyncAPI document describes: the hub, or a client of it
+    #[arg(long, value_name = "WHO", value_enum, default_value_t = Described::Hub)]
+    pub perspective: Described,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Described {
+    Hub,
+    Client,
+}
+
+impl PackArgs {
+    /// The path, or else what was named without the option.
+    pub fn over(&self, named: Option<String>) -> String {
+        self.pack.as_ref().map(|path| path.display().to_string()).or(named).unwrap_or_default()
+    }
+}
+
+/// What lies at a path of the user's.
+pub fn user_pack(path: &Path, described: Described, sources: &mut Sources) -> Result<Loaded, Trouble> {
+    // The document of a pack of ours means that pack.
+    let folder = path.parent().filter(|_| path.is_file() && path.ends_with(DOCUMENTS[0]));
+    let path = folder.filter(|folder| is_ours(folder)).unwrap_or(path);
+    let document = match path.is_dir() {
+        false if path.is_file() => Some(path.to_owned()),
+        true if !is_ours(path) => DOCUMENTS.iter().map(|name| path.join(name)).find(|path| path.is_file()),
+        _ => None,
+    };
+    match document {
+        Some(document) => bare_pack(&document, described, sources),
+        None => Ok(load(user_folder(path, sources)?, sources)),
+    }
+}
+
+/// Names that a plain document has in a folder.
+const DOCUMENTS: [&str; 3] = ["asyncapi.yaml", "asyncapi.yml", "asyncapi.json"];
+
+/// Whether a folder was made for this harness, rather than holding a plain document.
+fn is_ours(folder: &Path) -> bool {
+    let ours = || std::fs::read_to_string(folder.join(DOCUMENTS[0])).is_ok_and(|text| text.contains("x-hubproof"));
+    folder.join("rules.yaml").exists() || folder.join("scenarios").exists() || ours()
+}
+
+fn bare_pack(document: &Path, described: Described, sources: &mut Sources) -> Result<Loaded, Trouble> {
+    let file = read(document, sources)?;
+    let full = document.canonicalize().unwrap_or_else(|_| document.to_owned());
+    let text =
+        |part: Option<&std::ffi::OsStr>| part.map(|part| part.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = match text(full.file_stem()) {
+        stem if stem != "asyncapi" => stem,
+        _ => text(full.parent().and_then(Path::file_name)),
+    };
+    let base = document.parent().unwrap_or(Path::new(""));
+    let mut fetch = |path: &str, sources: &mut Sources| {
+        let path = base.join(path);
+        // A device or a pipe would never end.
+        match std::fs::metadata(&path) {
+            Ok(found) if !found.is_file() => Err(format!("{} is not a file", path.display())),
+            Ok(found) if found.len() > crate::syntax::source::MAX_FILE as u64 => {
+                Err(format!("{} is larger than {} MiB", path.display(), crate::syntax::source::MAX_FILE >> 20))
+            }
+            Ok(_) => read(&path, sources).map_err(|trouble| trouble.0),
+            Err(error) => Err(format!("failed to read {}: {error}", path.display())),
+        }
+    };
+    let root = text(document.file_name());
+    let library = Library::read(&root, file, sources, &mut fetch)
+        .map_err(|diagnostic| Trouble::from_diagnostics(&[diagnostic], sources))?;
+    let perspective = match described {
+        Described::Hub => Perspective::Hub,
+        Described::Client => Perspective::Client,
+    };
+    let name = if name.is_empty() { "pack" } else { &name };
+    let (folder, mut diagnostics) = import::folder(name, &library, perspective, sources);
+    let mut pack = None;
+    if !has_errors(&diagnostics) {
+        let (made, more) = Pack::load(&folder, sources);
+        diagnostics.extend(more);
+        pack = made;
+    }
+    Ok(loaded(folder, pack, diagnostics, sources))
+}
+
+/// Names of the protocols that are built in.
+pub fn built_in() -> Vec<&'static str> {
+    FILES.iter().filter_map(|(path, _)| path.strip_prefix("schemas/")?.strip_suffix("/asyncapi.yaml")).collect()
+}
+
+fn embedded_folder(name: &str, sources: &mut Sources) -> Folder {
+    let mut folder = Folder { name: name.to_owned(), ..Folder::default() };
+    for (path, text) in FILES {
+        let within = |root: &str| path.strip_prefix(root)?.strip_prefix(name)?.strip_prefix('/');
+        if let Some(inner) = within("schemas/") {
+            folder.pack.insert(inner.to_owned(), sources.add(*path, *text));
+        } else if let Some(inner) = within("scenarios/") {
+            folder.scenarios.insert(inner.to_owned(), sources.add(*path, *text));
+        }
+    }
+    folder
+}
+
+/// A pack of the user's: asyncapi.yaml, messages/, rules.yaml, and its scenarios under scenarios/.
+fn user_folder(directory: &Path, sources: &mut Sources) -> Result<Folder, Trouble> {
+    let shown = directory.display();
+    if !directory.is_dir() {
+        return Err(Trouble::new(format!(
+            "{shown} is not a folder\n  help: a pack is a folder with asyncapi.yaml, messages/, rules.yaml and scenarios/"
+        )));
+    }
+    let full = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
+    let name = full.file_name().map_or_else(|| "pack".to_owned(), |name| name.to_string_lossy().into_owned());
+    let mut folder = Folder { name, ..Folder::default() };
+    let mut files = BTreeMap::new();
+    walk(directory, "", sources, &mut files)?;
+    for (path, file) in files {
+        match path.strip_prefix("scenarios/") {
+            Some(inner) => folder.scenarios.insert(inner.to_owned(), file),
+            None => folder.pack.insert(path, file),
+        };
+    }
+    // What else lies in the folder is not ours to judge.
+    folder
+        .pack
+        .retain(|path, _| matches!(path.as_str(), "asyncapi.yaml" | "rules.yaml") || path.ends_with(".schema.json"));
+    Ok(folder)
+}
+
+/// Deepest folder of a pack that is looked into.
+const MAX_DEPTH: usize = 6;
+
+fn walk(
+    directory: &Path,
+    prefix: &str,
+    sources: &mut Sources,
+    files: &mut BTreeMap<String, FileId>,
+) -> Result<(), Trouble> {
+    let trouble = |error: std::io::Error| Trouble::new(format!("failed to read {}: {error}", directory.display()));
+    if prefix.matches('/').count() > MAX_DEPTH {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(directory).map_err(trouble)? {
+        let path = entry.map_err(trouble)?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        if path.is_dir() {
+            walk(&path, &format!("{prefix}{name}/"), sources, files)?;
+        } else if ["yaml", "yml", "json", "toml"].iter().any(|end| name.ends_with(&format!(".{end}"))) {
+            let file = read(&path, sources)?;
+            files.insert(format!("{prefix}{name}"), file);
+        }
+    }
+    Ok(())
+}
+
+/// A file of the user's, as text.
+pub fn read(path: &Path, sources: &mut Sources) -> Result<FileId, Trouble> {
+    let shown = path.display().to_string();
+    let bytes = std::fs::read(path).map_err(|error| Trouble::new(format!("failed to read {shown}: {error}")))?;
+    if bytes.len() > crate::syntax::source::MAX_FILE {
+        return Err(Trouble::new(format!("{shown} is larger than {} MiB", crate::syntax::source::MAX_FILE >> 20)));
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(sources.add(shown, text)),
+        Err(error) => Err(Trouble::new(format!("{shown} is not UTF-8 (byte {})", error.utf8_error().valid_up_to()))),
+    }
+}
+
+pub fn load(folder: Folder, sources: &Sources) -> Loaded {
+    let (pack, diagnostics) = Pack::load(&folder, sources);
+    loaded(folder, pack, diagnostics, sources)
+}
+
+fn loaded(folder: Folder, pack: Option<Pack>, mut diagnostics: Vec<Diagnostic>, sources: &Sources) -> Loaded {
+    let pack = pack.map(Arc::new);
+    let scenarios = pack.as_ref().map(|pack| Scenarios::load(&folder, sources, pack));
+    if let Some(scenarios) = &scenarios {
+        diagnostics.extend(scenarios.diagnostics.iter().cloned());
+    }
+    if let Err(diagnostic) = Setups::read(&folder, sources) {
+        diagnostics.push(diagnostic);
+    }
+    Loaded { folder, pack, scenarios, diagnostics }
+}
+
+/// A protocol that can be used: nothing is wrong with it.
+pub struct Protocol {
+    pub folder: Folder,
+    pub pack: Arc<Pack>,
+    pub scenarios: Scenarios,
+    pub setups: Setups,
+}
+
+impl Loaded {
+    /// Prints warnings; errors end the command.
+    pub fn usable(self, sources: &Sources) -> Result<Protocol, Trouble> {
+        match (self.pack, self.scenarios) {
+            (Some(pack), Some(scenarios)) if !has_errors(&self.diagnostics) => {
+                if !self.diagnostics.is_empty() {
+                    eprintln!("{}", render_all(&self.diagnostics, sources, super::colored()));
+                }
+                let setups =
+                    Setups::read(&self.folder, sources).map_err(|d| Trouble::from_diagnostics(&[d], sources))?;
+                Ok(Protocol { folder: self.folder, pack, scenarios, setups })
+            }
+            _ => Err(Trouble::from_diagnostics(&self.diagnostics, sources)),
+        }
+    }
+}
+
+/// One of the built-in protocols.
+pub fn built_in_protocol(name: &str, sources: &mut Sources) -> Result<Loaded, Trouble> {
+    let known = built_in();
+    if !known.contains(&name) {
+        let help = suggest(
+            name,
+            known.iter().copied(),
+            &format!("built in: {}; a folder of yours, or an AsyncAPI document: --pack PATH", known.join(", ")),
+        );
+        return Err(Trouble::new(format!("there is no protocol `{name}`\n  help: {help}")));
+    }
+    let folder = embedded_folder(name, sources);
+    Ok(load(folder, sources))
+}

@@ -1,0 +1,174 @@
+//! What the harness must know about a hub: where it listens, how it is set up, what it can be made to do.
+//!
+//! It comes from a TOML file, from `--set`, or from a bare URL. Reading it is pure: environment and files are passed
+//! in. The format is published as `schemas/hubproof/target.schema.json`.
+
+mod exec;
+mod hook;
+mod overrides;
+mod parse;
+pub mod template;
+pub(crate) mod tree;
+mod write;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+use std::{fmt, io};
+
+pub use parse::TOP_LEVEL;
+use serde_json::{Map, Value};
+
+pub use crate::syntax::duration::{format_duration, parse_duration};
+pub use exec::Exec;
+pub use hook::HookSpec;
+pub use overrides::{Override, parse_override};
+
+use crate::syntax::diagnostic::Diagnostic;
+use crate::syntax::source::{FileId, Sources};
+
+/// The published JSON Schema of the file, for editors.
+pub const SCHEMA: &str = include_str!("../../schemas/hubproof/target.schema.json");
+
+pub const DEFAULT_CONNECTIONS: usize = 500;
+pub const DEFAULT_PATIENCE: Duration = Duration::from_secs(5);
+pub const DEFAULT_QUIET: Duration = Duration::from_millis(300);
+/// The name of the only instance of a target that lists none.
+pub const ONLY_INSTANCE: &str = "default";
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Target {
+    pub protocol: Option<String>,
+    /// At least one; a scenario runs on the first that meets its needs.
+    pub instances: Vec<Instance>,
+    /// Most connections open at a time, at least one. `None`: what the protocol says, else [`DEFAULT_CONNECTIONS`].
+    pub connections: Option<usize>,
+    /// How long to wait for what must come.
+    pub patience: Duration,
+    /// How long silence is listened to.
+    pub quiet: Duration,
+    /// Whether scenarios may leave the hub unusable.
+    pub restartable: bool,
+    /// Starts the hub behind every instance that has no command of its own.
+    pub exec: Option<Exec>,
+    /// Those of every instance that has none of its own of that name.
+    pub hooks: BTreeMap<String, HookSpec>,
+    pub tls: TlsOptions,
+}
+
+/// One address of the hub and how it is configured there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Instance {
+    pub name: String,
+    /// `ws://` or `wss://`.
+    pub url: String,
+    /// Words that scenarios may need, the target's own included.
+    pub provides: BTreeSet<String>,
+    /// By name, as `hub.NAME` in scenarios; the target's own included.
+    pub settings: BTreeMap<String, Setting>,
+    /// Starts the hub at this address alone.
+    pub exec: Option<Exec>,
+    /// By name; the target's own included.
+    pub hooks: BTreeMap<String, HookSpec>,
+}
+
+/// What the hub is set to. A time is text with a unit. `Debug` does not show a secret.
+#[derive(Clone, PartialEq)]
+pub struct Setting {
+    pub value: Value,
+    pub secret: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsOptions {
+    /// A file of certificates (PEM) to trust besides the system's.
+    pub ca: Option<PathBuf>,
+    /// Trust whatever the hub shows.
+    pub insecure: bool,
+}
+
+/// Reads a target file with `overrides` over it, in their order.
+///
+/// `environment` gives a variable, `read` the text of a file of secrets; both are asked only for what the file names.
+/// Relative paths in the file are taken from its folder, in an override as they are.
+///
+/// # Errors
+///
+/// Everything that is wrong, at once, in the order of the file. No diagnostic and no source they point into shows a
+/// secret.
+pub fn parse(
+    sources: &mut Sources,
+    file: FileId,
+    overrides: &[Override],
+    environment: &dyn Fn(&str) -> Option<String>,
+    read: &dyn Fn(&str) -> io::Result<String>,
+) -> Result<Target, Vec<Diagnostic>> {
+    let mut errors = Vec::new();
+    let (root, complete) = tree::parse(sources, file, &mut errors);
+    parse::target(sources, root, complete, overrides, environment, read, errors)
+}
+
+/// A bare URL is a target too: one instance, everything else at its default or from `overrides`.
+///
+/// # Errors
+///
+/// As [`parse`]; also when `url` is not `ws://` or `wss://` with a host.
+pub fn from_url(
+    sources: &mut Sources,
+    url: &str,
+    overrides: &[Override],
+    environment: &dyn Fn(&str) -> Option<String>,
+    read: &dyn Fn(&str) -> io::Result<String>,
+) -> Result<Target, Vec<Diagnostic>> {
+    let file = sources.add("URL", url);
+    let root = tree::bare_url(file, url);
+    parse::target(sources, root, true, overrides, environment, read, Vec::new())
+}
+
+impl Target {
+    /// Every command that a run has to start, with the places in `instances` of the hubs behind it.
+    pub fn launches(&self) -> Vec<(Exec, Vec<usize>)> {
+        let own = |(place, instance): (usize, &Instance)| Some((instance.exec.clone()?, vec![place]));
+        let mut launches: Vec<_> = self.instances.iter().enumerate().filter_map(own).collect();
+        let shared: Vec<usize> =
+            (0..self.instances.len()).filter(|place| self.instances[*place].exec.is_none()).collect();
+        if let Some(exec) = self.exec.clone().filter(|_| !shared.is_empty()) {
+            launches.insert(0, (exec, shared));
+        }
+        launches
+    }
+
+    /// All secrets of all instances, for a [`Masker`](crate::redact::Masker).
+    pub fn secrets(&self) -> impl Iterator<Item = String> + '_ {
+        let settings = self.instances.iter().flat_map(|instance| instance.settings.values());
+        settings.filter(|s| s.secret).map(|s| match &s.value {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        })
+    }
+
+    /// As [`parse`] reads it back, secrets in plain text included. Paths are written as they are: make them absolute
+    /// where the file will live in another folder. A setting that is null is left out: it is not set.
+    pub fn to_toml(&self) -> String {
+        write::to_toml(self)
+    }
+}
+
+impl Instance {
+    /// The settings as the object `hub` of expressions, secrets included.
+    pub fn hub(&self) -> Map<String, Value> {
+        self.settings.iter().map(|(name, setting)| (name.clone(), setting.value.clone())).collect()
+    }
+}
+
+impl fmt::Debug for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.secret {
+            true => f.write_str("***"),
+            false => self.value.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,144 @@
+//! `--set KEY=VALUE`: one line that goes over the target file.
+
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::tree;
+use crate::syntax::diagnostic::Diagnostic;
+use crate::syntax::source::{FileId, Sources, Span};
+use crate::syntax::yaml::{Key, Kind, Node, Text};
+
+/// A path of the file has five parts at most, one into a setting some more.
+const MAX_PARTS: usize = 32;
+
+/// One `KEY=VALUE`, cut into its parts. Its `Debug` never shows the value.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Override {
+    path: Vec<String>,
+    value: String,
+}
+
+impl std::fmt::Debug for Override {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Override({}=…)", self.path.join("."))
+    }
+}
+
+/// Reads `KEY=VALUE`. A plain name is a key of the file's top level where there is one (`patience`), else a setting;
+/// a dotted name is a path of the file (`settings.url`, `hooks.emit.http.url`, `instance.NAME.url`), and
+/// `secrets.NAME` is never printed. The value is TOML where it can be read as such, else text.
+///
+/// # Errors
+///
+/// A sentence for people when there is no `=` or a part of the key is empty. It does not repeat the value.
+pub fn parse_override(text: &str) -> Result<Override, String> {
+    let Some((key, value)) = text.split_once('=') else {
+        // What was typed may be a secret without its name.
+        return Err("a `=` is missing: write NAME=VALUE, such as identify_timeout=2s".to_owned());
+    };
+    let path: Vec<String> = key.trim().split('.').map(|part| part.trim().to_owned()).collect();
+    if path.iter().any(String::is_empty) || path.len() > MAX_PARTS {
+        return Err(format!(
+            "`{key}` is not a name: write NAME=VALUE, or a path with dots such as hooks.emit.http.url=VALUE"
+        ));
+    }
+    Ok(Override { path, value: value.to_owned() })
+}
+
+/// An override as a place in the target and what to put there.
+pub(super) struct Change {
+    pub path: Vec<Key>,
+    pub value: Node,
+}
+
+impl Override {
+    /// Puts the line among the sources, a secret starred out, so that carets can point at it.
+    ///
+    /// `any` is some file, for spans that are only measured.
+    pub(super) fn change(
+        &self,
+        sources: &mut Sources,
+        any: FileId,
+        top_level: &[&str],
+        errors: &mut Vec<Diagnostic>,
+    ) -> Change {
+        let key = self.path.join(".");
+        let start = key.len() + 1;
+        let secret = self.path.iter().any(|part| part == "secrets");
+        let parsed = DeValue::parse(&self.value).ok().filter(|value| fits(value, secret));
+        let text = format!("{key}={}", self.value);
+        let node = |file, errors: &mut Vec<Diagnostic>| match &parsed {
+            Some(value) => tree::value(file, start, &self.value, value, errors),
+            None => self.as_text(file, start, secret),
+        };
+        let shown = if secret {
+            let mut spans = Vec::new();
+            tree::secret_leaves(&node(any, &mut Vec::new()), &mut spans);
+            tree::hide(&text, &spans)
+        } else {
+            text
+        };
+        let file = sources.add("--set", shown);
+        let value = node(file, errors);
+        Change { path: self.keys(file, top_level), value }
+    }
+
+    fn as_text(&self, file: FileId, start: usize, secret: bool) -> Node {
+        let span = Span::new(file, start..start + self.value.len());
+        let text = Text { value: self.value.clone(), inner: (!secret).then_some(span) };
+        Node { span, kind: Kind::Text(text) }
+    }
+
+    fn keys(&self, file: FileId, top_level: &[&str]) -> Vec<Key> {
+        let mut at = 0;
+        let mut keys: Vec<Key> = Vec::with_capacity(self.path.len() + 1);
+        for part in &self.path {
+            keys.push(Key { name: part.clone(), span: Span::new(file, at..at + part.len()) });
+            at += part.len() + 1;
+        }
+        if let [only] = self.path.as_slice()
+            && !top_level.contains(&only.as_str())
+        {
+            keys.insert(0, Key { name: "settings".to_owned(), span: keys[0].span });
+        }
+        keys
+    }
+}
+
+/// Whether the value is to be read as TOML. Dates, `nan` and numbers beyond 64 bits are words here; a secret is text, however it looks, unless
+/// it is a table that says where to find it.
+fn fits(value: &Spanned<DeValue<'_>>, secret: bool) -> bool {
+    match value.get_ref() {
+        DeValue::Datetime(_) => false,
+        DeValue::Float(n) => !secret && n.as_str().parse().is_ok_and(f64::is_finite),
+        DeValue::Integer(n) => !secret && tree::integer(n.as_str(), n.radix()).is_some(),
+        DeValue::Boolean(_) | DeValue::Array(_) => !secret,
+        DeValue::String(_) | DeValue::Table(_) => true,
+    }
+}
+
+/// Puts a value at the end of a path, making what is missing on the way. An item of a list is found by its `name`.
+pub(super) fn insert(node: &mut Node, path: &[Key], value: Node) {
+    let Some((key, rest)) = path.split_first() else {
+        *node = value;
+        return;
+    };
+    if let Kind::List(items) = &mut node.kind
+        && let Some(item) = items.iter_mut().find(|i| i.get("name").and_then(Node::text) == Some(&key.name))
+    {
+        return insert(item, rest, value);
+    }
+    if !matches!(node.kind, Kind::Map(_)) {
+        *node = Node { span: key.span, kind: Kind::Map(Vec::new()) };
+    }
+    if let Kind::Map(entries) = &mut node.kind {
+        let at = entries.iter().position(|(k, _)| k.name == key.name).unwrap_or_else(|| {
+            entries.push((key.clone(), Node { span: key.span, kind: Kind::Map(Vec::new()) }));
+            entries.len() - 1
+        });
+        if rest.is_empty() {
+            entries[at].0 = key.clone();
+        }
+        insert(&mut entries[at].1, rest, value);
+    }
+}

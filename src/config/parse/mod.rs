@@ -1,0 +1,240 @@
+//! From the tree to a [`Target`]: one reader per table, each of which goes on after an error.
+
+mod hooks;
+mod settings;
+mod value;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use self::settings::Level;
+use super::overrides::{Change, Override, insert};
+use super::{DEFAULT_PATIENCE, DEFAULT_QUIET, HookSpec, Instance, ONLY_INSTANCE, Target, TlsOptions};
+use crate::syntax::diagnostic::{Diagnostic, suggest};
+use crate::syntax::source::{FileId, Sources, Span};
+use crate::syntax::yaml::{Key, Node};
+
+/// Keys of a target file; anything else that `--set` names is a setting.
+pub const TOP_LEVEL: [&str; 13] = [
+    "protocol",
+    "url",
+    "connections",
+    "patience",
+    "quiet",
+    "restartable",
+    "exec",
+    "provides",
+    "settings",
+    "secrets",
+    "tls",
+    "instance",
+    "hooks",
+];
+const INSTANCE: [&str; 7] = ["name", "url", "exec", "provides", "settings", "secrets", "hooks"];
+const TLS: [&str; 2] = ["ca", "insecure"];
+
+/// Instances differ in configuration, and nobody has more configurations than this.
+const MOST_INSTANCES: usize = 1000;
+/// Nobody reads more at once.
+const MOST_ERRORS: usize = 200;
+
+pub(super) fn target(
+    sources: &mut Sources,
+    mut root: Node,
+    complete: bool,
+    overrides: &[Override],
+    environment: &dyn Fn(&str) -> Option<String>,
+    read: &dyn Fn(&str) -> io::Result<String>,
+    mut errors: Vec<Diagnostic>,
+) -> Result<Target, Vec<Diagnostic>> {
+    errors.truncate(MOST_ERRORS);
+    let broken_lines: BTreeSet<_> = errors.iter().filter_map(|e| Some(line(sources, e.span?))).collect();
+    let first = errors.len();
+    let home = root.span;
+    let changes: Vec<Change> =
+        overrides.iter().map(|o| o.change(sources, home.file, &TOP_LEVEL, &mut errors)).collect();
+    let own_settings = apply(&mut root, changes, &mut errors);
+
+    let mut reading = Reading { sources, environment, read, home, complete, errors };
+    let over = own_settings.into_iter().filter_map(|change| reading.overriding(change.path, change.value)).collect();
+    let target = reading.target(&root, over);
+    let Reading { mut errors, .. } = reading;
+    // What the parser could not read was said once; what is odd about the rest of that line is not worth a word.
+    let mut echoes = errors.split_off(first);
+    echoes.truncate(MOST_ERRORS);
+    errors
+        .extend(echoes.into_iter().filter(|e| e.span.is_none_or(|span| !broken_lines.contains(&line(sources, span)))));
+    errors.sort_by_cached_key(|e| (e.span.map(|span| (span.file != home.file, span.start)), e.message.clone()));
+    errors.dedup();
+    match target {
+        Some(target) if errors.is_empty() => Ok(target),
+        _ => Err(errors),
+    }
+}
+
+/// Puts what was overridden into the file's tree. Settings are handed back: they go over those of every instance.
+fn apply(root: &mut Node, changes: Vec<Change>, errors: &mut Vec<Diagnostic>) -> Vec<Change> {
+    let mut own_settings = Vec::new();
+    for change in changes {
+        match change.path[0].name.as_str() {
+            "settings" | "secrets" if change.path.len() > 1 => own_settings.push(change),
+            "instance" => match no_such_instance(root, &change.path) {
+                Some(error) => errors.push(error),
+                None => insert(root, &change.path, change.value),
+            },
+            "url" => {
+                for path in urls_of_instances(root, &change.path[0]) {
+                    insert(root, &path, change.value.clone());
+                }
+                insert(root, &change.path, change.value);
+            }
+            key if TOP_LEVEL.contains(&key) => insert(root, &change.path, change.value),
+            _ => errors.push(no_such_path(&change.path)),
+        }
+    }
+    own_settings
+}
+
+/// Where the URL of each instance stands or could stand.
+fn urls_of_instances(root: &Node, url: &Key) -> Vec<[Key; 3]> {
+    let key = |name: &str| Key { name: name.to_owned(), span: url.span };
+    let instances = root.get("instance").and_then(Node::list).unwrap_or_default();
+    let names = instances.iter().filter_map(|i| i.get("name")?.text());
+    names.map(|name| [key("instance"), key(name), key("url")]).collect()
+}
+
+/// For an override with dots whose first part is no key.
+fn no_such_path(path: &[Key]) -> Diagnostic {
+    let names: Vec<&str> = path.iter().map(|key| key.name.as_str()).collect();
+    let help =
+        suggest(names[0], TOP_LEVEL, &format!("a part of a setting is written settings.{}=VALUE", names.join(".")));
+    Diagnostic::error(path[0].span, format!("a target has no key `{}`", names[0])).help(help)
+}
+
+/// For an override of an instance: whether there is one of that name.
+fn no_such_instance(root: &Node, path: &[Key]) -> Option<Diagnostic> {
+    let items = root.get("instance").and_then(Node::list).unwrap_or_default();
+    let names = items.iter().filter_map(|item| item.get("name")?.text());
+    let key = path.get(1).filter(|_| path.len() > 2).unwrap_or(&path[0]);
+    if path.len() < 3 {
+        let error = Diagnostic::error(key.span, "one key of one instance can be set, not an instance");
+        return Some(error.help("write instance.NAME.KEY=VALUE"));
+    }
+    if names.clone().any(|name| name == key.name) {
+        return None;
+    }
+    let error = Diagnostic::error(key.span, format!("no instance is named `{}`", key.name));
+    Some(error.help(suggest(&key.name, names, "")))
+}
+
+fn line(sources: &Sources, span: Span) -> (FileId, usize) {
+    (span.file, sources.line_column(span).0)
+}
+
+struct Reading<'a> {
+    sources: &'a Sources,
+    environment: &'a dyn Fn(&str) -> Option<String>,
+    read: &'a dyn Fn(&str) -> io::Result<String>,
+    /// The file's root; what stands in other files came from overrides.
+    home: Span,
+    /// Whether all of the file could be read, so that what is not there is missing.
+    complete: bool,
+    errors: Vec<Diagnostic>,
+}
+
+impl Reading<'_> {
+    fn target(&mut self, root: &Node, over: Vec<Level>) -> Option<Target> {
+        let before = self.errors.len();
+        self.known(root, &TOP_LEVEL, "a target");
+        let protocol = root.get("protocol").and_then(|node| self.name(node, "a protocol"));
+        let connections = root.get("connections").and_then(|node| self.count(node));
+        let patience = root.get("patience").and_then(|node| self.time(node));
+        let quiet = root.get("quiet").and_then(|node| self.time(node));
+        let restartable = root.get("restartable").and_then(|node| self.flag(node));
+        let exec = root.get("exec").and_then(|node| self.exec(node));
+        let tls = root.get("tls").map(|node| self.tls(node)).unwrap_or_default();
+        let hooks = root.get("hooks").map(|node| self.hooks(node)).unwrap_or_default();
+        let instances = self.instances(root, &over, &hooks);
+        (self.errors.len() == before).then(|| Target {
+            protocol,
+            instances,
+            connections,
+            patience: patience.unwrap_or(DEFAULT_PATIENCE),
+            quiet: quiet.unwrap_or(DEFAULT_QUIET),
+            restartable: restartable.unwrap_or(false),
+            exec,
+            hooks,
+            tls,
+        })
+    }
+
+    fn instances(&mut self, root: &Node, over: &[Level], hooks: &BTreeMap<String, HookSpec>) -> Vec<Instance> {
+        let url = root.get("url").and_then(|node| self.url(node));
+        let provides = root.get("provides").map(|node| self.words(node)).unwrap_or_default();
+        let levels = self.levels(root);
+        let Some(listed) = root.get("instance") else {
+            if self.complete && root.get("url").is_none() {
+                let error = Diagnostic::error(self.beginning(), "this target has no `url`");
+                self.errors.push(error.help("say where the hub listens: url = \"ws://127.0.0.1:4000\""));
+            }
+            let settings = self.merged(&[&levels, over]);
+            let (name, url, hooks) = (ONLY_INSTANCE.to_owned(), url.unwrap_or_default(), hooks.clone());
+            return vec![Instance { name, url, provides, settings, exec: None, hooks }];
+        };
+        let Some(items) = listed.list().filter(|items| (1..=MOST_INSTANCES).contains(&items.len())) else {
+            self.wrong(
+                listed,
+                "`instance` must be a list of tables, at least one and at most 1000",
+                "begin each with [[instance]]",
+            );
+            return Vec::new();
+        };
+        let mut instances: Vec<Instance> = Vec::new();
+        for item in items {
+            if !self.known(item, &INSTANCE, "an instance") {
+                continue;
+            }
+            let name = item.get("name").and_then(|node| self.name(node, "an instance"));
+            match (&name, item.get("name")) {
+                (_, None) if self.complete => {
+                    self.wrong(item, "this instance has no `name`", "reports name the instance: name = \"with-secret\"")
+                }
+                (Some(name), Some(node)) if instances.iter().any(|i| i.name == *name) => {
+                    self.wrong(node, &format!("there are two instances named `{name}`"), "give each a name of its own");
+                }
+                _ => {}
+            }
+            let own_url = item.get("url").and_then(|node| self.url(node));
+            if self.complete && item.get("url").is_none() && root.get("url").is_none() {
+                self.wrong(
+                    item,
+                    "this instance has no `url`",
+                    "give it one, or the target one for all instances that name none",
+                );
+            }
+            let mut provides = provides.clone();
+            provides.extend(item.get("provides").map(|node| self.words(node)).unwrap_or_default());
+            let own_levels = self.levels(item);
+            let mut hooks = hooks.clone();
+            hooks.extend(item.get("hooks").map(|node| self.hooks(node)).unwrap_or_default());
+            let exec = item.get("exec").and_then(|node| self.exec(node));
+            instances.push(Instance {
+                name: name.unwrap_or_default(),
+                url: own_url.or_else(|| url.clone()).unwrap_or_default(),
+                provides,
+                settings: self.merged(&[&levels, &own_levels, over]),
+                hooks,
+                exec,
+            });
+        }
+        instances
+    }
+
+    fn tls(&mut self, node: &Node) -> TlsOptions {
+        self.known(node, &TLS, "tls");
+        TlsOptions {
+            ca: node.get("ca").and_then(|node| self.path(node)),
+            insecure: node.get("insecure").and_then(|node| self.flag(node)).unwrap_or(false),
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Settings and secrets: what stands in each level, and which level wins.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::Setting;
+use super::super::overrides::insert;
+use super::Reading;
+use crate::syntax::diagnostic::Diagnostic;
+use crate::syntax::yaml::{Key, Kind, Node, Text};
+
+const SECRET: [&str; 2] = ["env", "file"];
+
+/// A setting as it stands in one of the levels, lowest first: the target's, the instance's, the overrides'.
+pub(super) struct Level {
+    /// The name, and for an override the way into its value.
+    path: Vec<Key>,
+    value: Node,
+    secret: bool,
+}
+
+impl Reading<'_> {
+    /// The settings and secrets of the target or of one instance.
+    pub(super) fn levels(&mut self, node: &Node) -> Vec<Level> {
+        let mut levels: Vec<Level> = Vec::new();
+        let plain: BTreeSet<&str> =
+            node.get("settings").and_then(Node::map).into_iter().flatten().map(|(k, _)| k.name.as_str()).collect();
+        for (table, secret) in [("settings", false), ("secrets", true)] {
+            let Some(table) = node.get(table) else {
+                continue;
+            };
+            let Some(entries) = table.map() else {
+                self.wrong(
+                    table,
+                    &format!("this must be a table, not {}", table.what()),
+                    "write NAME = VALUE lines under its header",
+                );
+                continue;
+            };
+            for (key, value) in entries {
+                self.identifier(key, "a setting");
+                if secret && plain.contains(key.name.as_str()) {
+                    let error =
+                        Diagnostic::error(key.span, format!("`{}` stands under settings and under secrets", key.name));
+                    self.errors.push(error.help("keep the one under secrets, which is never printed"));
+                }
+                let value = if secret { self.secret(key, value) } else { Some(value.clone()) };
+                levels.extend(value.map(|value| Level { path: vec![key.clone()], value, secret }));
+            }
+        }
+        levels
+    }
+
+    pub(super) fn overriding(&mut self, mut path: Vec<Key>, value: Node) -> Option<Level> {
+        let table = path.remove(0);
+        self.identifier(&path[0], "a setting");
+        if table.name != "secrets" {
+            return Some(Level { path, value, secret: false });
+        }
+        if path.len() > 1 {
+            let key = path.remove(1);
+            let error = Diagnostic::error(key.span, format!("a secret is one text: `{}` has no parts", path[0].name));
+            self.errors.push(error.help(format!("write secrets.{}=VALUE", path[0].name)));
+            return None;
+        }
+        let value = self.secret(&path[0], &value)?;
+        Some(Level { path, value, secret: true })
+    }
+
+    /// Later levels win; what is secret in one stays secret.
+    pub(super) fn merged(&self, levels: &[&[Level]]) -> BTreeMap<String, Setting> {
+        let mut merged: BTreeMap<String, (Node, bool)> = BTreeMap::new();
+        for level in levels.iter().copied().flatten() {
+            let (name, rest) = (&level.path[0], &level.path[1..]);
+            let empty = || (Node { span: name.span, kind: Kind::Map(Vec::new()) }, false);
+            let (node, secret) = merged.entry(name.name.clone()).or_insert_with(empty);
+            insert(node, rest, level.value.clone());
+            *secret |= level.secret;
+        }
+        let setting =
+            |(name, (node, secret)): (String, (Node, bool))| (name, Setting { value: node.to_json(), secret });
+        merged.into_iter().map(setting).collect()
+    }
+
+    /// The text itself, wherever it is kept.
+    fn secret(&mut self, key: &Key, node: &Node) -> Option<Node> {
+        let text = match &node.kind {
+            Kind::Null => return None,
+            Kind::Text(text) => text.value.clone(),
+            Kind::Map(_) => {
+                if !self.known(node, &SECRET, "a secret") {
+                    return None;
+                }
+                match (node.get("env"), node.get("file")) {
+                    (Some(env), None) => self.environment_text(env)?,
+                    (None, Some(file)) => self.file_text(file)?,
+                    _ => {
+                        let help = "write { env = \"NAME\" } or { file = \"path\" }";
+                        self.wrong(node, &format!("`{}` needs one of env and file", key.name), help);
+                        return None;
+                    }
+                }
+            }
+            _ => {
+                let help = "put it in quotes, or write { env = \"NAME\" } or { file = \"path\" }";
+                self.wrong(node, &format!("the secret `{}` must be text, not {}", key.name, node.what()), help);
+                return None;
+            }
+        };
+        if text.is_empty() {
+            self.wrong(node, &format!("the secret `{}` is empty", key.name), "leave it out where the hub has none");
+            return None;
+        }
+        Some(Node { span: node.span, kind: Kind::Text(Text { value: text, inner: None }) })
+    }
+
+    fn environment_text(&mut self, node: &Node) -> Option<String> {
+        let name = self.text(node)?;
+        let value = (self.environment)(name);
+        if value.is_none() {
+            let help = format!("set it, as in: export {name}=...");
+            self.wrong(node, &format!("the environment has no variable `{name}`"), &help);
+        }
+        value
+    }
+
+    fn file_text(&mut self, node: &Node) -> Option<String> {
+        let path = self.path(node)?;
+        match (self.read)(&path.to_string_lossy()) {
+            // Editors end files with a newline that nobody means.
+            Ok(text) => Some(text.trim_end_matches(['\n', '\r']).to_owned()),
+            Err(error) => {
+                let help = "a path is taken from the folder of the target file";
+                self.wrong(node, &format!("`{}` cannot be read: {error}", path.display()), help);
+                None
+            }
+        }
+    }
+}

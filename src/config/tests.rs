@@ -1,0 +1,819 @@
+use std::io;
+
+use proptest::prelude::*;
+use rstest::rstest;
+use serde_json::json;
+
+use super::*;
+use crate::syntax::diagnostic::render_all;
+
+const FULL: &str = r#"
+protocol = "concierge"
+url = "ws://127.0.0.1:4000"
+connections = 200
+patience = "4s"
+quiet = "250ms"
+restartable = true
+exec = "./hub --name 'two words'"
+provides = ["journal"]
+[settings]
+version = "0.1.0"
+identify_timeout = "5s"
+limits = { groups = 3, names = [1, 2.5] }
+[secrets]
+secret = { env = "HUB_SECRET" }
+[tls]
+ca = "ca.pem"
+insecure = true
+[[instance]]
+name = "plain"
+[[instance]]
+name = "with-secret"
+exec = "hub --secret x"
+url = "wss://127.0.0.1:4001/x?y=z"
+provides = ["tls"]
+[instance.settings]
+version = "0.2.0"
+[instance.secrets]
+secret = { file = "secret.txt" }
+[instance.hooks.stop]
+command = ["./stop-this"]
+[hooks.emit]
+http = { method = "PUT", url = "http://127.0.0.1:4100/${args.kind}", headers = { x = "y" }, body = '{"a": ${json(message)}}', timeout = "2s" }
+[hooks.stop]
+command = ["./stop-hub", "--name", "${args.name}"]
+timeout = "30s"
+"#;
+
+fn environment(name: &str) -> Option<String> {
+    (name == "HUB_SECRET").then(|| "from-environment".to_owned())
+}
+
+fn read(path: &str) -> io::Result<String> {
+    match path {
+        "etc/secret.txt" | "secret.txt" => Ok("from-file\n".to_owned()),
+        _ => Err(io::Error::new(io::ErrorKind::NotFound, "no such file")),
+    }
+}
+
+/// As a file `etc/hub.toml`; errors as people see them.
+fn parsed(text: &str, overrides: &[&str]) -> Result<Target, String> {
+    let mut sources = Sources::default();
+    let file = sources.add("etc/hub.toml", text);
+    let overrides: Vec<_> = overrides.iter().map(|text| parse_override(text).expect("an override")).collect();
+    parse(&mut sources, file, &overrides, &environment, &read).map_err(|errors| {
+        assert!(!errors.is_empty());
+        render_all(&errors, &sources, false)
+    })
+}
+
+fn setting(value: serde_json::Value) -> Setting {
+    Setting { value, secret: false }
+}
+
+fn exec(text: &str) -> Exec {
+    Exec::parse(text).expect("a command")
+}
+
+fn secret(text: &str) -> Setting {
+    Setting { value: text.into(), secret: true }
+}
+
+#[test]
+fn everything_is_read() {
+    let plain = [
+        ("identify_timeout", setting(json!("5s"))),
+        ("limits", setting(json!({ "groups": 3, "names": [1, 2.5] }))),
+        ("secret", secret("from-environment")),
+        ("version", setting(json!("0.1.0"))),
+    ];
+    let mut with_secret = plain.clone();
+    with_secret[2].1 = secret("from-file");
+    with_secret[3].1 = setting(json!("0.2.0"));
+    let settings = |all: [(&str, Setting); 4]| all.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+    let words = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect();
+    let hooks = BTreeMap::from([
+        (
+            "emit".to_owned(),
+            HookSpec::Http {
+                method: "PUT".to_owned(),
+                url: "http://127.0.0.1:4100/${args.kind}".to_owned(),
+                headers: BTreeMap::from([("x".to_owned(), "y".to_owned())]),
+                body: Some(r#"{"a": ${json(message)}}"#.to_owned()),
+                timeout: Some(Duration::from_secs(2)),
+            },
+        ),
+        (
+            "stop".to_owned(),
+            HookSpec::Command {
+                words: ["etc/./stop-hub", "--name", "${args.name}"].map(str::to_owned).to_vec(),
+                timeout: Some(Duration::from_secs(30)),
+            },
+        ),
+    ]);
+    let mut of_one = hooks.clone();
+    of_one.insert("stop".to_owned(), HookSpec::Command { words: vec!["etc/./stop-this".to_owned()], timeout: None });
+    let expected = Target {
+        protocol: Some("concierge".to_owned()),
+        instances: vec![
+            Instance {
+                name: "plain".to_owned(),
+                url: "ws://127.0.0.1:4000".to_owned(),
+                provides: words(&["journal"]),
+                settings: settings(plain),
+                hooks: hooks.clone(),
+                exec: None,
+            },
+            Instance {
+                name: "with-secret".to_owned(),
+                url: "wss://127.0.0.1:4001/x?y=z".to_owned(),
+                provides: words(&["journal", "tls"]),
+                settings: settings(with_secret),
+                hooks: of_one,
+                exec: Some(exec("hub --secret x")),
+            },
+        ],
+        connections: Some(200),
+        patience: Duration::from_secs(4),
+        quiet: Duration::from_millis(250),
+        restartable: true,
+        exec: Some(exec("./hub --name 'two words'").at("etc/./hub")),
+        hooks,
+        tls: TlsOptions { ca: Some("etc/ca.pem".into()), insecure: true },
+    };
+    assert_eq!(parsed(FULL, &[]), Ok(expected.clone()));
+    assert_eq!(expected.secrets().collect::<Vec<_>>(), ["from-environment", "from-file"]);
+}
+
+#[test]
+fn a_url_is_a_target() {
+    let mut sources = Sources::default();
+    let overrides = [parse_override("version=1.2.3").expect("an override")];
+    let target = from_url(&mut sources, "ws://hub.example/ws", &overrides, &environment, &read).expect("a target");
+    assert_eq!(
+        target,
+        Target {
+            protocol: None,
+            instances: vec![Instance {
+                name: "default".to_owned(),
+                url: "ws://hub.example/ws".to_owned(),
+                provides: BTreeSet::new(),
+                settings: BTreeMap::from([("version".to_owned(), setting(json!("1.2.3")))]),
+                hooks: BTreeMap::new(),
+                exec: None,
+            }],
+            connections: None,
+            patience: Duration::from_secs(5),
+            quiet: Duration::from_millis(300),
+            restartable: false,
+            exec: None,
+            hooks: BTreeMap::new(),
+            tls: TlsOptions::default(),
+        }
+    );
+    let errors = from_url(&mut sources, "http://hub.example", &[], &environment, &read).expect_err("no hub");
+    insta::assert_snapshot!(render_all(&errors, &sources, false), @r#"
+    error: `http://hub.example` is not the address of a hub: it begins with ws:// or wss://
+     --> URL:1:1
+      |
+    1 | http://hub.example
+      | ^^^^^^^^^^^^^^^^^^
+      |
+      = help: write ws://hub.example
+    "#);
+}
+
+#[rstest]
+#[case::scenario("mine/seq.yaml", "`check --scenario mine/seq.yaml`")]
+#[case::target("hub.toml", "`--target hub.toml`")]
+#[case::host("hub.example", "ws://hub.example")]
+fn a_file_in_place_of_an_address_is_given_by_an_option(#[case] word: &str, #[case] help: &str) {
+    let mut sources = Sources::default();
+    let errors = from_url(&mut sources, word, &[], &|_| None, &|_| Err(std::io::ErrorKind::NotFound.into()))
+        .expect_err("no hub");
+    let rendered = render_all(&errors, &sources, false);
+    assert!(rendered.contains(help), "{rendered}");
+}
+
+#[rstest]
+#[case("version=0.1.0", json!("0.1.0"))]
+#[case("n=5", json!(5))]
+#[case("n=5s", json!("5s"))]
+#[case("n=-0.5", json!(-0.5))]
+#[case("n=true", json!(true))]
+#[case("n=\"5\"", json!("5"))]
+#[case("n=[1, {a = 2}]", json!([1, {"a": 2}]))]
+#[case("n=a=b", json!("a=b"))]
+#[case("n=", json!(""))]
+#[case("n=2024-01-01", json!("2024-01-01"))]
+#[case("n=nan", json!("nan"))]
+#[case("n=1e999", json!("1e999"))]
+#[case("n=99999999999999999999", json!("99999999999999999999"))]
+#[case("settings.url=x", json!("x"))]
+#[case(" n =x", json!("x"))]
+fn an_override_sets_a_setting(#[case] text: &str, #[case] expected: serde_json::Value) {
+    let target = parsed(FULL, &[text]).expect("a target");
+    let name = text.split('=').next().expect("a name").trim().trim_start_matches("settings.");
+    for instance in target.instances {
+        assert_eq!(instance.settings[name], setting(expected.clone()));
+    }
+}
+
+#[test]
+fn overrides_go_over_every_instance() {
+    let all = [
+        "version=0.9.0",
+        "settings.limits.groups=9",
+        "patience=10s",
+        "url=ws://other:1",
+        "provides=[\"word\"]",
+        "instance.with-secret.settings.own=1",
+        "hooks.emit.http.url=http://127.0.0.1:9/x",
+        "hooks.emit.http.headers.x-key=${hub.secret}",
+        "hooks.more.command=[\"./here\"]",
+        "tls.ca=here.pem",
+        "secrets.number=12345",
+        "secrets.pointed={ file = \"secret.txt\" }",
+        "secret=still-secret",
+        "version=0.9.1",
+    ];
+    let target = parsed(FULL, &all).expect("a target");
+    for instance in &target.instances {
+        assert_eq!(instance.url, "ws://other:1");
+        assert_eq!(instance.settings["version"], setting(json!("0.9.1")));
+        assert_eq!(instance.settings["limits"], setting(json!({ "groups": 9, "names": [1, 2.5] })));
+        assert_eq!(instance.settings["number"], secret("12345"));
+        assert_eq!(instance.settings["pointed"], secret("from-file"));
+        assert_eq!(instance.settings["secret"], secret("still-secret"));
+        assert!(instance.provides.contains("word") && !instance.provides.contains("journal"));
+    }
+    assert!(!target.instances[0].settings.contains_key("own"));
+    assert_eq!(target.instances[1].settings["own"], setting(json!(1)));
+    assert_eq!(target.patience, Duration::from_secs(10));
+    assert_eq!(target.tls.ca, Some("here.pem".into()));
+    assert_eq!(target.hooks["more"], HookSpec::Command { words: vec!["./here".to_owned()], timeout: None });
+    let HookSpec::Http { url, headers, .. } = &target.hooks["emit"] else { panic!("emit is a request") };
+    assert_eq!((url.as_str(), headers["x-key"].as_str()), ("http://127.0.0.1:9/x", "${hub.secret}"));
+}
+
+#[rstest]
+#[case("canary-secret", "a `=` is missing: write NAME=VALUE, such as identify_timeout=2s")]
+#[case("=x", "`` is not a name: write NAME=VALUE, or a path with dots such as hooks.emit.http.url=VALUE")]
+#[case("a..b=x", "`a..b` is not a name: write NAME=VALUE, or a path with dots such as hooks.emit.http.url=VALUE")]
+fn an_override_needs_a_name_and_a_value(#[case] text: &str, #[case] message: &str) {
+    assert_eq!(parse_override(text).expect_err("no override"), message);
+}
+
+#[test]
+fn what_is_wrong_is_said_all_at_once() {
+    let text = r#"
+protocol = "con cierge"
+ulr = "ws://127.0.0.1:4000"
+connections = 0
+patience = 5
+quiet = "5sec"
+restartable = "yes"
+provides = "tls"
+[settings]
+"identify-timeout" = "5s"
+since = 2024-01-01
+[secrets]
+number = 1234567
+nowhere = { env = "NO_SUCH" }
+unread = { file = "gone.txt" }
+both = { env = "HUB_SECRET", file = "secret.txt" }
+[tsl]
+[tls]
+ca = ""
+[[instance]]
+url = "http://127.0.0.1"
+[[instance]]
+name = "low"
+[[instance]]
+name = "low"
+url = "ws://h:99999"
+[hooks.emit]
+http = { methd = "POST", url = "127.0.0.1/${arg.x}", body = "${args.x" }
+[hooks.get]
+http = { method = "get", url = "ftp://x" }
+[hooks.none]
+[hooks.two]
+http = { url = "http://x" }
+command = []
+[hooks.shell]
+command = "ls"
+"#;
+    insta::assert_snapshot!(parsed(text, &["tls.insecure=soon", "limits.a=1", "instance.hihg.url=x", "instance.low=x"]).expect_err("much"), @r#"
+    error: `con cierge` cannot name a protocol
+     --> etc/hub.toml:2:12
+      |
+    2 | protocol = "con cierge"
+      |            ^^^^^^^^^^^^
+      |
+      = help: a letter, then letters, digits, `_` and `-`
+
+    error: a target has no key `ulr`
+     --> etc/hub.toml:3:1
+      |
+    3 | ulr = "ws://127.0.0.1:4000"
+      | ^^^
+      |
+      = help: did you mean `url`?
+
+    error: this must be a whole number from 1 to 1000000
+     --> etc/hub.toml:4:15
+      |
+    4 | connections = 0
+      |               ^
+      |
+      = help: how many connections may be open at a time, such as 500
+
+    error: this time has no unit
+     --> etc/hub.toml:5:12
+      |
+    5 | patience = 5
+      |            ^
+      |
+      = help: write "5s" for seconds or "5ms" for milliseconds
+
+    error: `sec` is not a unit of time
+     --> etc/hub.toml:6:9
+      |
+    6 | quiet = "5sec"
+      |         ^^^^^^
+      |
+      = help: use ms, s, m or h, as in 300ms, 5s or 2m
+
+    error: this must be true or false, not text
+     --> etc/hub.toml:7:15
+      |
+    7 | restartable = "yes"
+      |               ^^^^^
+      |
+      = help: without quotes: true or false
+
+    error: `provides` must be a list of words, not text
+     --> etc/hub.toml:8:12
+      |
+    8 | provides = "tls"
+      |            ^^^^^
+      |
+      = help: write provides = ["tls"]
+
+    error: `identify-timeout` cannot name a setting
+      --> etc/hub.toml:10:1
+       |
+    10 | "identify-timeout" = "5s"
+       | ^^^^^^^^^^^^^^^^^^
+       |
+       = help: a letter, then letters, digits and `_`
+
+    error: JSON has no dates
+      --> etc/hub.toml:11:9
+       |
+    11 | since = 2024-01-01
+       |         ^^^^^^^^^^
+       |
+       = help: write it as text, in quotes
+
+    error: the secret `number` must be text, not a number
+      --> etc/hub.toml:13:10
+       |
+    13 | number = *******
+       |          ^^^^^^^
+       |
+       = help: put it in quotes, or write { env = "NAME" } or { file = "path" }
+
+    error: the environment has no variable `NO_SUCH`
+      --> etc/hub.toml:14:19
+       |
+    14 | nowhere = { env = "NO_SUCH" }
+       |                   ^^^^^^^^^
+       |
+       = help: set it, as in: export NO_SUCH=...
+
+    error: `etc/gone.txt` cannot be read: no such file
+      --> etc/hub.toml:15:19
+       |
+    15 | unread = { file = "gone.txt" }
+       |                   ^^^^^^^^^^
+       |
+       = help: a path is taken from the folder of the target file
+
+    error: `both` needs one of env and file
+      --> etc/hub.toml:16:8
+       |
+    16 | both = { env = "HUB_SECRET", file = "secret.txt" }
+       |        ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+       |
+       = help: write { env = "NAME" } or { file = "path" }
+
+    error: a target has no key `tsl`
+      --> etc/hub.toml:17:2
+       |
+    17 | [tsl]
+       |  ^^^
+       |
+       = help: did you mean `tls`?
+
+    error: this path is empty
+      --> etc/hub.toml:19:6
+       |
+    19 | ca = ""
+       |      ^^
+       |
+       = help: write the path of a file, or leave the key out
+
+    error: this instance has no `name`
+      --> etc/hub.toml:20:1
+       |
+    20 | [[instance]]
+       | ^^^^^^^^^^^^
+       |
+       = help: reports name the instance: name = "with-secret"
+
+    error: `http://127.0.0.1` is not the address of a hub: it begins with ws:// or wss://
+      --> etc/hub.toml:21:7
+       |
+    21 | url = "http://127.0.0.1"
+       |       ^^^^^^^^^^^^^^^^^^
+       |
+       = help: write ws://127.0.0.1
+
+    error: this instance has no `url`
+      --> etc/hub.toml:22:1
+       |
+    22 | [[instance]]
+       | ^^^^^^^^^^^^
+       |
+       = help: give it one, or the target one for all instances that name none
+
+    error: there are two instances named `low`
+      --> etc/hub.toml:25:8
+       |
+    25 | name = "low"
+       |        ^^^^^
+       |
+       = help: give each a name of its own
+
+    error: `99999` is not a port
+      --> etc/hub.toml:26:7
+       |
+    26 | url = "ws://h:99999"
+       |       ^^^^^^^^^^^^^^
+       |
+       = help: a number from 1 to 65535
+
+    error: a request has no key `methd`
+      --> etc/hub.toml:28:10
+       |
+    28 | http = { methd = "POST", url = "127.0.0.1/${arg.x}", body = "${args.x" }
+       |          ^^^^^
+       |
+       = help: did you mean `method`?
+
+    error: `arg` is not known here
+      --> etc/hub.toml:28:45
+       |
+    28 | http = { methd = "POST", url = "127.0.0.1/${arg.x}", body = "${args.x" }
+       |                                             ^^^^^
+       |
+       = help: did you mean `args`? a hook sees args, message and hub (the settings)
+
+    error: this `${` is never closed
+      --> etc/hub.toml:28:62
+       |
+    28 | http = { methd = "POST", url = "127.0.0.1/${arg.x}", body = "${args.x" }
+       |                                                              ^^^^^^^^
+       |
+       = help: an expression ends with `}`; brackets and quotes inside must be closed first
+
+    error: `get` is not a method a hook can use
+      --> etc/hub.toml:30:19
+       |
+    30 | http = { method = "get", url = "ftp://x" }
+       |                   ^^^^^
+       |
+       = help: did you mean `GET`?
+
+    error: `ftp://x` is not the address of a web server
+      --> etc/hub.toml:30:32
+       |
+    30 | http = { method = "get", url = "ftp://x" }
+       |                                ^^^^^^^^^
+       |
+       = help: it begins with http:// or https://
+
+    error: the hook `none` has neither http nor command
+      --> etc/hub.toml:31:8
+       |
+    31 | [hooks.none]
+       |        ^^^^
+       |
+       = help: write http = { url = "..." } for a request, or command = ["program", "word"] for a program
+
+    error: the hook `two` has both http and command
+      --> etc/hub.toml:32:8
+       |
+    32 | [hooks.two]
+       |        ^^^
+       |
+       = help: write http = { url = "..." } for a request, or command = ["program", "word"] for a program
+
+    error: `command` must be a list of words
+      --> etc/hub.toml:36:11
+       |
+    36 | command = "ls"
+       |           ^^^^
+       |
+       = help: write command = ["program", "word"]; no shell reads it
+
+    error: a target has no key `limits`
+     --> --set:1:1
+      |
+    1 | limits.a=1
+      | ^^^^^^
+      |
+      = help: a part of a setting is written settings.limits.a=VALUE
+
+    error: one key of one instance can be set, not an instance
+     --> --set:1:1
+      |
+    1 | instance.low=x
+      | ^^^^^^^^
+      |
+      = help: write instance.NAME.KEY=VALUE
+
+    error: no instance is named `hihg`
+     --> --set:1:10
+      |
+    1 | instance.hihg.url=x
+      |          ^^^^
+      |
+      = help: known here: low, low
+
+    error: this must be true or false, not text
+     --> --set:1:14
+      |
+    1 | tls.insecure=soon
+      |              ^^^^
+      |
+      = help: without quotes: true or false
+    "#);
+}
+
+#[test]
+fn broken_toml_is_said_once_a_line() {
+    let text = "url = ws://127.0.0.1:4000\npatience = 5s\nconections = 5\nquiet = \"300ms\nprovides = [\"a\"]\n";
+    insta::assert_snapshot!(parsed(text, &[]).expect_err("not TOML"), @r#"
+    error: this is not TOML: string values must be quoted, expected literal string
+     --> etc/hub.toml:1:7
+      |
+    1 | url = ws://127.0.0.1:4000
+      |       ^^^^^^^^^^^^^^^^^^^
+      |
+      = help: text needs quotes, a time with its unit too: patience = "5s"
+
+    error: this is not TOML: string values must be quoted, expected literal string
+     --> etc/hub.toml:2:12
+      |
+    2 | patience = 5s
+      |            ^^
+      |
+      = help: text needs quotes, a time with its unit too: patience = "5s"
+
+    error: a target has no key `conections`
+     --> etc/hub.toml:3:1
+      |
+    3 | conections = 5
+      | ^^^^^^^^^^
+      |
+      = help: did you mean `connections`?
+
+    error: this is not TOML: invalid basic string, expected `"`
+     --> etc/hub.toml:4:15
+      |
+    4 | quiet = "300ms
+      |               ^
+    "#);
+}
+
+/// Where a file is wrong right beside its secrets, the carets show the line, and never the secret.
+#[rstest]
+#[case("[secrets]\nkey = \"CANARY\"\n", &[])]
+#[case("secrets = { key = \"CANARY\", bad-name = \"x\" }", &[])]
+#[case("url = \"ws://h\"\nsecrets.key = [\"CANARY\"]", &[])]
+#[case("url = \"ws://h\"\nsecrets.key = { value = \"CANARY\" }", &[])]
+#[case("url = \"ws://h\"\nsecrets = \"CANARY\"", &[])]
+#[case("[[instance]]\nname = \"a\"\nsecrets.key.deep = \"\"\"\nCANARY\n\"\"\"", &[])]
+#[case("[secrets]\nkey = \"CANARY\nurl = 5s", &[])]
+#[case("[secrets]\nkey = CANARY", &[])]
+#[case("[secrets]\nkey = \"\"\"\nCANARY", &[])]
+#[case("secrets.key = \"CANARY", &[])]
+#[case("url = \"ws://h\"", &["secrets.key-x=CANARY"])]
+#[case("url = \"ws://h\"", &["secrets.key.deep=CANARY"])]
+#[case("url = \"ws://h\"", &["secrets=CANARY"])]
+#[case("url = \"ws://h\"", &["secrets.key={ value = \"CANARY\" }"])]
+#[case("url = \"ws://h\"", &["instance.x.secrets.key=CANARY"])]
+fn no_caret_shows_a_secret(#[case] text: &str, #[case] overrides: &[&str]) {
+    let shown = parsed(text, overrides).expect_err("wrong");
+    assert!(!shown.contains("CANARY") && shown.contains("error"), "{shown}");
+}
+
+#[test]
+fn debug_shows_no_secret() {
+    let overrides = [parse_override("secrets.key=CANARY").expect("an override")];
+    let target = parsed("url = \"ws://h\"", &["secrets.key=CANARY"]).expect("a target");
+    let shown = format!("{overrides:?} {target:?}");
+    assert!(!shown.contains("CANARY") && shown.contains("key"), "{shown}");
+}
+
+#[rstest]
+#[case("ws://127.0.0.1:4000", true)]
+#[case("wss://[::1]:4000/a?b=c", true)]
+#[case("ws://[::1]", true)]
+#[case("ws://user:word@h:1", true)]
+#[case("ws://", false)]
+#[case("ws:///path", false)]
+#[case("ws://?q", false)]
+#[case("ws://h:", false)]
+#[case("ws://h:x", false)]
+#[case("ws://h:0", false)]
+#[case("ws://:80", false)]
+#[case("ws://h /x", false)]
+#[case("ws://h/#x", false)]
+#[case("WS://h", false)]
+#[case("h:4000", false)]
+#[case("", false)]
+fn urls(#[case] url: &str, #[case] fine: bool) {
+    let mut sources = Sources::default();
+    assert_eq!(from_url(&mut sources, url, &[], &environment, &read).is_ok(), fine);
+}
+
+#[rstest]
+#[case(FULL)]
+#[case("url = \"ws://h\"")]
+#[case(
+    "url = \"ws://h\"\n[hooks.x]\nhttp = { url = \"${hub.admin}/x\" }\n[settings]\ntext = \"\"\"a\n'\"\\u0000\"\"\""
+)]
+#[case(
+    "url = \"ws://h\"\nquiet = \"0.25ms\"\n[[instance]]\nname = \"one\"\n[instance.settings]\nempty = {}\nlist = []"
+)]
+fn what_is_written_is_read_back(#[case] text: &str) {
+    let mut target = parsed(text, &[]).expect("a target");
+    // Relative to the folder of the first file; a file elsewhere needs them absolute.
+    target.tls.ca = target.tls.ca.map(|ca| PathBuf::from("/").join(ca));
+    target.exec = target.exec.map(|exec| exec.at("/etc/./hub"));
+    let of_instances = target.instances.iter_mut().flat_map(|instance| instance.hooks.values_mut());
+    for hook in target.hooks.values_mut().chain(of_instances) {
+        if let HookSpec::Command { words, .. } = hook {
+            words[0].insert(0, '/');
+        }
+    }
+    let written = target.to_toml();
+    assert_eq!(parsed(&written, &[]), Ok(target), "{written}");
+}
+
+/// What the published schema and the parser must agree on.
+#[rstest]
+#[case(FULL, true)]
+#[case("", false)]
+#[case("url = \"ws://h\"", true)]
+#[case("url = 5", false)]
+#[case("url = \"http://h\"", false)]
+#[case("url = \"ws://\"", false)]
+#[case("url = \"ws://h#x\"", false)]
+#[case("url = \"ws://h\"\nulr = \"\"", false)]
+#[case("url = \"ws://h\"\nprotocol = \"qi\"", true)]
+#[case("url = \"ws://h\"\nprotocol = \"\"", false)]
+#[case("url = \"ws://h\"\nconnections = 1", true)]
+#[case("url = \"ws://h\"\nconnections = 0", false)]
+#[case("url = \"ws://h\"\nconnections = 1000001", false)]
+#[case("url = \"ws://h\"\nconnections = 1.5", false)]
+#[case("url = \"ws://h\"\nconnections = \"1\"", false)]
+#[case("url = \"ws://h\"\npatience = \"1.5s\"", true)]
+#[case("url = \"ws://h\"\npatience = 5", false)]
+#[case("url = \"ws://h\"\npatience = \"5\"", false)]
+#[case("url = \"ws://h\"\npatience = \"5d\"", false)]
+#[case("url = \"ws://h\"\npatience = \"0.0s\"", false)]
+#[case("url = \"ws://h\"\nquiet = \"\"", false)]
+#[case("url = \"ws://h\"\nrestartable = 1", false)]
+#[case("url = \"ws://h\"\nprovides = [\"a\", \"b-c_1\"]", true)]
+#[case("url = \"ws://h\"\nprovides = [\"a b\"]", false)]
+#[case("url = \"ws://h\"\nprovides = [1]", false)]
+#[case("url = \"ws://h\"\nprovides = \"a\"", false)]
+#[case("url = \"ws://h\"\nsettings = { a = [1, true, { b = 1.5 }] }", true)]
+#[case("url = \"ws://h\"\nsettings = { a-b = 1 }", false)]
+#[case("url = \"ws://h\"\nsettings = 1", false)]
+#[case("url = \"ws://h\"\nsecrets = { a = \"x\" }", true)]
+#[case("url = \"ws://h\"\nsecrets = { a = \"\" }", false)]
+#[case("url = \"ws://h\"\nsecrets = { a = 1 }", false)]
+#[case("url = \"ws://h\"\nexec = \"hub\"", true)]
+#[case("url = \"ws://h\"\nexec = \" \"", false)]
+#[case("url = \"ws://h\"\nexec = [\"hub\"]", false)]
+#[case("url = \"ws://h\"\n[[instance]]\nname = \"a\"\nexec = \"hub -p 1\"", true)]
+#[case("url = \"ws://h\"\nsecrets = { a = { env = \"HUB_SECRET\" } }", true)]
+#[case("url = \"ws://h\"\nsecrets = { a = { env = 1 } }", false)]
+#[case("url = \"ws://h\"\nsecrets = { a = { file = \"secret.txt\" } }", true)]
+#[case("url = \"ws://h\"\nsecrets = { a = { file = \"\" } }", false)]
+#[case("url = \"ws://h\"\nsecrets = { a = { env = \"HUB_SECRET\", file = \"secret.txt\" } }", false)]
+#[case("url = \"ws://h\"\nsecrets = { a = {} }", false)]
+#[case("url = \"ws://h\"\nsecrets = { a-b = \"x\" }", false)]
+#[case("url = \"ws://h\"\ntls = {}", true)]
+#[case("url = \"ws://h\"\ntls = { ca = \"\" }", false)]
+#[case("url = \"ws://h\"\ntls = { insecure = \"no\" }", false)]
+#[case("url = \"ws://h\"\ntls = { key = \"x\" }", false)]
+#[case("url = \"ws://h\"\ninstance = []", false)]
+#[case("url = \"ws://h\"\n[[instance]]\nname = \"a\"", true)]
+#[case("url = \"ws://h\"\n[[instance]]\nprovides = []", false)]
+#[case("url = \"ws://h\"\n[[instance]]\nname = \"a b\"", false)]
+#[case("url = \"ws://h\"\n[[instance]]\nname = \"a\"\nprotocol = \"qi\"", false)]
+#[case("url = \"ws://h\"\n[instance]\nname = \"a\"", false)]
+#[case("[[instance]]\nname = \"a\"\nurl = \"ws://h\"", true)]
+#[case("[[instance]]\nname = \"a\"\nurl = \"ws://h\"\n[[instance]]\nname = \"b\"", false)]
+#[case("url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\" }", true)]
+#[case("url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"${hub.admin}/x\" }", true)]
+#[case("url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"h\" }", false)]
+#[case("url = \"ws://h\"\n[hooks.a]\nhttp = {}", false)]
+#[case("url = \"ws://h\"\n[hooks.a]\nhttp = \"http://h\"", false)]
+#[case("url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\", method = \"get\" }", false)]
+#[case("url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\", method = \"GET\", body = \"x\" }", false)]
+#[case("url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\", method = \"DELETE\", body = \"x\" }", true)]
+#[case("url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\", body = 1 }", false)]
+#[case("url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\", headers = { \"a b\" = \"x\" } }", false)]
+#[case("url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\", headers = { a = 1 } }", false)]
+#[case("url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\", timeout = \"0s\" }", false)]
+#[case("url = \"ws://h\"\n[hooks.a]\nhttp = { url = \"http://h\" }\ntimeout = \"5s\"", false)]
+#[case("url = \"ws://h\"\n[hooks.a]\ncommand = [\"x\", \"\"]\ntimeout = \"5s\"", true)]
+#[case("url = \"ws://h\"\n[hooks.a]\ncommand = []", false)]
+#[case("url = \"ws://h\"\n[hooks.a]\ncommand = [\"\"]", false)]
+#[case("url = \"ws://h\"\n[hooks.a]\ncommand = [1]", false)]
+#[case("url = \"ws://h\"\n[hooks.a]\ncommand = \"ls\"", false)]
+#[case("url = \"ws://h\"\n[hooks.a]\ncommand = [\"x\"]\nhttp = { url = \"http://h\" }", false)]
+#[case("url = \"ws://h\"\n[hooks.a]", false)]
+#[case("url = \"ws://h\"\n[[instance]]\nname = \"a\"\n[instance.hooks.a]\ncommand = [\"x\"]", true)]
+#[case("url = \"ws://h\"\n[[instance]]\nname = \"a\"\n[instance.hooks.a]\ncommand = []", false)]
+#[case("url = \"ws://h\"\n[hooks.a-b]\ncommand = [\"x\"]", false)]
+fn schema_and_parser_agree(#[case] text: &str, #[case] fine: bool) {
+    let schema: serde_json::Value = serde_json::from_str(SCHEMA).expect("the schema is JSON");
+    let validator = jsonschema::draft202012::new(&schema).expect("the schema is a schema");
+    let file: toml::Table = text.parse().expect("TOML");
+    let file = serde_json::to_value(&file).expect("JSON");
+    let complaints: Vec<_> = validator.iter_errors(&file).map(|e| e.to_string()).collect();
+    assert_eq!(complaints.is_empty(), fine, "the schema says {complaints:?}");
+    let parsed = parsed(text, &[]);
+    assert_eq!(parsed.is_ok(), fine, "the parser says {parsed:?}");
+}
+
+#[test]
+fn the_schema_is_one() {
+    let schema: serde_json::Value = serde_json::from_str(SCHEMA).expect("the schema is JSON");
+    jsonschema::draft202012::meta::validate(&schema).expect("it follows its own dialect");
+}
+
+/// In a thread of its own with little stack, so that recursion would show.
+#[rstest]
+#[case("x = ".to_owned() + &"[".repeat(100_000))]
+#[case("settings.x = ".to_owned() + &"[".repeat(60) + &"]".repeat(60))]
+#[case("settings.x = ".to_owned() + &"{a=".repeat(100_000))]
+#[case("settings".to_owned() + &".a".repeat(100_000) + " = 1")]
+#[case("[settings".to_owned() + &".a".repeat(100_000) + "]")]
+#[case("é = \u{feff}\0".repeat(10_000))]
+#[case("a = 5s\nb = é\n".repeat(10_000))]
+fn depth_and_length_are_harmless(#[case] text: String) {
+    let read = std::thread::Builder::new().stack_size(2 << 20).spawn(move || parsed(&text, &[]).is_err());
+    assert!(read.expect("a thread").join().expect("no panic"));
+}
+
+proptest! {
+    #[test]
+    fn nothing_panics(text in "[ -~\n]{0,80}|(\\[|\\{|=|\"|'|\n|\\.|a|secrets|instance|hooks|http|url|\\$|#|é){0,40}") {
+        let mut sources = Sources::default();
+        let file = sources.add("hub.toml", text);
+        if let Err(errors) = parse(&mut sources, file, &[], &environment, &read) {
+            render_all(&errors, &sources, false);
+        }
+    }
+
+    #[test]
+    fn no_override_panics(text in "(\\[|\\{|=|\"|'|\\.|a|secrets|instance|hooks|url|\\$|é| ){0,20}") {
+        let Ok(over) = parse_override(&text) else { return Ok(()) };
+        let mut sources = Sources::default();
+        let file = sources.add("hub.toml", FULL);
+        if let Err(errors) = parse(&mut sources, file, &[over], &environment, &read) {
+            render_all(&errors, &sources, false);
+        }
+    }
+}
+
+#[rstest]
+#[case("url = \"ws://h\"", &[])]
+#[case("url = \"ws://h\"\nexec = \"hub\"", &["hub: [0]"])]
+#[case("url = \"ws://h\"\nexec = \"hub\"\n[[instance]]\nname = \"a\"\n[[instance]]\nname = \"b\"", &["hub: [0, 1]"])]
+#[case("url = \"ws://h\"\nexec = \"hub\"\n[[instance]]\nname = \"a\"\nexec = \"own\"\n[[instance]]\nname = \"b\"", &["hub: [1]", "own: [0]"])]
+#[case("url = \"ws://h\"\nexec = \"hub\"\n[[instance]]\nname = \"a\"\nexec = \"own\"", &["own: [0]"])]
+fn every_instance_has_one_command(#[case] text: &str, #[case] expected: &[&str]) {
+    let launches = parsed(text, &[]).expect("a target").launches();
+    let launches: Vec<_> = launches.iter().map(|(exec, places)| format!("{}: {places:?}", exec.text)).collect();
+    assert_eq!(launches, expected);
+}

@@ -1,0 +1,145 @@
+//! What a finding is about. A thousand cases may show one defect: findings are the same where the same oracle was broken
+//! by the same oddity of the same message, with an answer of the same shape.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::event::{CheckReport, ScenarioReport, Verdict};
+use crate::fuzz::case::Cell;
+use crate::protocol::{Pack, Way};
+
+/// The key by which findings are grouped.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cause {
+    /// The check that failed, without its number: a rule such as `FUZZ-REJECTS`, or `schema:MESSAGE`.
+    pub oracle: String,
+    /// Name of the message that was odd.
+    pub message: String,
+    /// Name of the oddity.
+    pub oddity: String,
+    /// The answer, without its values.
+    pub shape: String,
+}
+
+impl Cause {
+    /// `cell` is that of the case to which the check belongs.
+    pub fn of(pack: &Pack, cell: Cell, check: &CheckReport) -> Self {
+        Self {
+            oracle: oracle(check).to_owned(),
+            message: pack.messages.get(cell.message).map_or_else(String::new, |message| message.name.clone()),
+            oddity: cell.oddity.name().to_owned(),
+            shape: answer(pack, check),
+        }
+    }
+
+    /// What baselines and reports call it: `PROTOCOL/MESSAGE/ODDITY`.
+    pub fn scenario(&self, protocol: &str) -> String {
+        format!("{protocol}/{}/{}", self.message, self.oddity)
+    }
+}
+
+/// The checks of a case that show something wrong with the hub, in the order in which they were made.
+pub fn broken(report: &ScenarioReport) -> impl Iterator<Item = &CheckReport> {
+    report.checks.iter().filter(|check| matches!(check.verdict, Verdict::Fail | Verdict::Warn))
+}
+
+/// The name of a check without the number that tells it from others of its rule.
+pub fn oracle(check: &CheckReport) -> &str {
+    match check.name.split_once('#') {
+        Some((name, _)) => name,
+        None => &check.name,
+    }
+}
+
+fn answer(pack: &Pack, check: &CheckReport) -> String {
+    let received = check.detail.as_ref().map_or("", |detail| detail.received.as_str());
+    match serde_json::from_str::<Value>(received) {
+        Ok(payload) if payload.is_object() => match pack.recognise(&payload, Way::FromHub) {
+            Some(message) => format!("{}: {}", message.name, plain(&check.message)),
+            None => skeleton(&payload, 0),
+        },
+        _ => plain(if check.message.is_empty() { received } else { &check.message }),
+    }
+}
+
+/// What a frame says, without its values.
+pub fn shape(pack: &Pack, received: &str) -> String {
+    match serde_json::from_str::<Value>(received) {
+        Ok(payload) if payload.is_object() => {
+            let name = pack.recognise(&payload, Way::FromHub).map_or("", |message| &message.name);
+            format!("{name} {}", skeleton(&payload, 0))
+        }
+        _ => plain(received),
+    }
+}
+
+/// Deepest level at which members count.
+const LEVELS: usize = 2;
+
+/// Names and kinds, without values.
+fn skeleton(value: &Value, level: usize) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(_) => "boolean".to_owned(),
+        Value::Number(_) => "number".to_owned(),
+        Value::String(_) => "text".to_owned(),
+        Value::Array(_) => "list".to_owned(),
+        Value::Object(_) if level == LEVELS => "object".to_owned(),
+        Value::Object(members) => {
+            let members: BTreeMap<&String, String> =
+                members.iter().map(|(name, member)| (name, skeleton(member, level + 1))).collect();
+            let members: Vec<String> = members.iter().map(|(name, kind)| format!("{name}: {kind}")).collect();
+            format!("{{{}}}", members.join(", "))
+        }
+    }
+}
+
+/// Longest shape that tells findings apart.
+const LONGEST: usize = 160;
+
+/// Words without what differs from case to case: numbers, and whatever is quoted.
+fn plain(text: &str) -> String {
+    let mut out = String::new();
+    let mut quoted = false;
+    for letter in text.chars() {
+        match letter {
+            '"' => {
+                quoted = !quoted;
+                out.push('"');
+            }
+            _ if quoted => {}
+            digit if digit.is_ascii_digit() => {
+                if !out.ends_with('#') {
+                    out.push('#');
+                }
+            }
+            other => out.push(other),
+        }
+    }
+    crate::report::text::cut(&out, LONGEST).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+
+    #[rstest]
+    #[case("it did not come in 5.00 s", "it did not come in #.# s")]
+    #[case(r#"/a is "x1 y" here"#, r#"/a is "" here"#)]
+    #[case("", "")]
+    fn what_differs_is_left_out(#[case] text: &str, #[case] expected: &str) {
+        assert_eq!(plain(text), expected);
+    }
+
+    #[test]
+    fn a_shape_has_no_values() {
+        let shape = |value| skeleton(&value, 0);
+        assert_eq!(shape(json!({"b": 1, "a": {"c": {"d": 1}}})), "{a: {c: object}, b: number}");
+        assert_eq!(shape(json!({"a": "x"})), shape(json!({"a": "y"})));
+        assert_ne!(shape(json!({"a": "x"})), shape(json!({"a": 1})));
+    }
+}

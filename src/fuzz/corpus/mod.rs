@@ -1,0 +1,360 @@
+//! What cases are made of: the messages of a pack, and from its scenarios who says them, and when.
+
+pub mod expected_answer;
+pub mod prefix;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use self::expected_answer::{Answer, Input};
+use crate::protocol::{Folder, Level, MessageType, Pack};
+use crate::scenario::compose;
+use crate::scenario::parse::verbs::{self, Head, Verb};
+use crate::syntax::source::Sources;
+use crate::syntax::yaml;
+
+/// The files of one protocol, as far as cases are made from them.
+pub struct Material {
+    pub pack: Arc<Pack>,
+    /// shared.yaml.
+    pub shared: Value,
+    pub scenarios: Vec<Script>,
+    answers: Vec<Answer>,
+    goes_on: Vec<String>,
+}
+
+/// One scenario file.
+pub struct Script {
+    /// `<protocol>/<name>`.
+    pub id: String,
+    pub root: Map<String, Value>,
+    pub steps: Vec<Value>,
+}
+
+/// A moment of a scenario at which somebody says a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// Index into [`Material::scenarios`].
+    pub script: usize,
+    /// Index of its step.
+    pub step: usize,
+}
+
+impl Material {
+    /// Reads the files again that the pack was loaded from; they have been checked.
+    pub fn read(folder: &Folder, sources: &Sources, pack: &Arc<Pack>) -> Self {
+        let parsed = |file| yaml::parse(sources, file).map(|node| node.to_json()).unwrap_or_default();
+        let shared = folder.scenarios.get("shared.yaml").map_or(Value::Null, |file| parsed(*file));
+        let mut scenarios = Vec::new();
+        for (path, file) in &folder.scenarios {
+            let Some(name) = path.strip_suffix(".yaml").filter(|name| *name != "shared" && !name.contains('/')) else {
+                continue;
+            };
+            if let Value::Object(root) = parsed(*file) {
+                let steps = root.get("steps").and_then(Value::as_array).cloned().unwrap_or_default();
+                scenarios.push(Script { id: format!("{}/{name}", folder.name), root, steps });
+            }
+        }
+        let answers = expected_answer::read(&shared);
+        let goes_on = shared.pointer("/fuzz/goes_on").and_then(Value::as_array).into_iter().flatten();
+        let goes_on = goes_on.filter_map(Value::as_str).map(str::to_owned).collect();
+        Self { pack: Arc::clone(pack), shared, scenarios, answers, goes_on }
+    }
+
+    /// Messages that a hub receives, in the order of the pack; envelopes are no message of their own.
+    pub fn messages(&self) -> impl Iterator<Item = &MessageType> {
+        self.pack.messages.iter().filter(|message| message.directions.to_hub && !message.abstract_)
+    }
+
+    /// Names of the roles that connect to the hub, in the order of the file.
+    pub fn roles(&self) -> Vec<&str> {
+        let roles = self.shared.get("roles").and_then(Value::as_object);
+        let clients = |(_, role): &(&String, &Value)| role.get("side").and_then(Value::as_str) != Some("server");
+        roles.into_iter().flatten().filter(clients).map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// Roles that say a message in some scenario, scene or opening; those that have an opening first.
+    pub fn speakers(&self, message: &str) -> Vec<&str> {
+        let mut found = BTreeSet::new();
+        for role in self.roles() {
+            self.said(self.opening(role), &mut |_| Some(role), &mut |who, what| {
+                if what == message {
+                    found.insert(who.to_owned());
+                }
+            });
+        }
+        for script in &self.scenarios {
+            self.said(&script.steps, &mut |who| Some(script.role(who)), &mut |who, what| {
+                if what == message {
+                    found.insert(who.to_owned());
+                }
+            });
+        }
+        let mut roles: Vec<&str> = self.roles().into_iter().filter(|role| found.contains(*role)).collect();
+        roles.sort_by_key(|role| self.opening(role).is_empty());
+        roles
+    }
+
+    /// Moments at which an actor of its own says a message, at the top level of a scenario.
+    pub fn moments(&self, message: &str) -> Vec<Moment> {
+        let mut moments = Vec::new();
+        for (script, text) in self.scenarios.iter().enumerate() {
+            for (step, value) in text.steps.iter().enumerate() {
+                let says = head(value).is_some_and(|(head, what)| {
+                    head.verb == Verb::Sends && what.as_str() == Some(message) && !head.actor.is_empty()
+                });
+                if says && value.get("if").is_none() && value.get("breaks").is_none() {
+                    moments.push(Moment { script, step });
+                }
+            }
+        }
+        moments
+    }
+
+    pub fn opening(&self, role: &str) -> &[Value] {
+        let steps = self.shared.get("roles").and_then(|roles| roles.get(role)).and_then(|role| role.get("opening"));
+        steps.and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether an actor of a role is connected once it has joined.
+    pub fn joins(&self, role: &str) -> bool {
+        self.opening(role).iter().any(|step| head(step).is_some_and(|(head, _)| head.verb == Verb::Connects))
+    }
+
+    /// The example of a message as an actor of a role says it: renewed by `fills`, whose expressions stand in it as texts.
+    pub fn example(&self, message: &MessageType, role: &str, actor: &str) -> Value {
+        let mut example = message.template();
+        let fills =
+            [self.shared.get("fills"), self.shared.get("roles").and_then(|r| r.get(role)).and_then(|r| r.get("fills"))];
+        for (place, value) in fills.into_iter().flatten().filter_map(Value::as_object).flatten() {
+            let pointer = if place.starts_with('/') {
+                place.clone()
+            } else {
+                format!("/{}", crate::syntax::matcher::escape(place))
+            };
+            if example.pointer(&pointer).is_some() {
+                compose::put(&mut example, &pointer, spoken_by(value, actor));
+            }
+        }
+        example
+    }
+
+    /// Takes away what a setting fills that may be unset: a text cannot leave it out by itself.
+    pub fn without_optional(&self, value: &mut Value) {
+        let Value::Object(members) = value else { return };
+        let optional = |value: &Value| {
+            let name = value.as_str()?.strip_prefix("${hub.")?.strip_suffix('}')?;
+            self.shared.get("hub")?.get(name)?.get("optional")?.as_bool()
+        };
+        members.retain(|_, member| optional(member) != Some(true));
+        members.values_mut().for_each(|member| self.without_optional(member));
+    }
+
+    /// Members by which an actor of this role says who it is: those that its role fills with something of its own.
+    pub fn identities(&self, role: &str) -> Vec<String> {
+        let fills = self.shared.get("roles").and_then(|roles| roles.get(role)).and_then(|role| role.get("fills"));
+        let own = |value: &Value| value.as_str().is_some_and(|text| text.starts_with("${self."));
+        fills
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+            .filter(|(_, value)| own(value))
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    /// Calls `see` with role and message for everything that is said in steps, scenes and inner steps included.
+    fn said<'a>(
+        &'a self,
+        steps: &'a [Value],
+        role: &mut dyn FnMut(&str) -> Option<&'a str>,
+        see: &mut dyn FnMut(&str, &str),
+    ) {
+        for step in steps {
+            let Some((head, what)) = head(step) else { continue };
+            match (head.verb, what.as_str(), role(head.actor)) {
+                (Verb::Sends, Some(message), Some(who)) => see(who, message),
+                (Verb::Plays, Some(scene), Some(who)) => {
+                    let inner = self
+                        .shared
+                        .get("scenes")
+                        .and_then(|scenes| scenes.get(scene))
+                        .and_then(|scene| scene.get("steps"));
+                    if let Some(inner) = inner.and_then(Value::as_array) {
+                        self.said(inner, &mut |_| Some(who), see);
+                    }
+                }
+                _ => {}
+            }
+            if let Some(inner) = step.get("do").and_then(Value::as_array) {
+                self.said(inner, role, see);
+            }
+        }
+    }
+}
+
+impl Script {
+    /// The role of an actor: an actor named like its role needs no line. For a group made of others, the first of them.
+    pub fn role(&self, actor: &str) -> &str {
+        let name = actor.split('[').next().unwrap_or(actor);
+        match self.root.get("actors").and_then(|actors| actors.get(name)) {
+            Some(Value::String(role)) => role,
+            Some(Value::Object(crowd)) => crowd.get("role").and_then(Value::as_str).unwrap_or_default(),
+            Some(Value::Array(members)) => members.first().and_then(Value::as_str).map_or("", |first| self.role(first)),
+            // Names of actors live as long as the steps they stand in.
+            _ => self.named(name).unwrap_or_default(),
+        }
+    }
+
+    fn named(&self, name: &str) -> Option<&str> {
+        self.steps.iter().filter_map(head).map(|(head, _)| head.actor).find(|who| *who == name)
+    }
+
+    /// Names of all who act in it.
+    pub fn names(&self) -> BTreeSet<&str> {
+        let declared =
+            self.root.get("actors").and_then(Value::as_object).into_iter().flatten().map(|(name, _)| name.as_str());
+        declared
+            .chain(self.steps.iter().filter_map(head).map(|(head, _)| head.actor))
+            .filter(|name| !name.is_empty())
+            .collect()
+    }
+}
+
+/// The head of a step, and what it is about; `None` for what is no step.
+pub fn head(step: &Value) -> Option<(Head<'_>, &Value)> {
+    let (key, what) = step.as_object()?.iter().next()?;
+    Some((verbs::head(key)?, what))
+}
+
+/// A value with `self` in its expressions replaced by the name of an actor.
+pub fn spoken_by(value: &Value, actor: &str) -> Value {
+    match value {
+        Value::String(text) => Value::String(text.replace("${self.", &format!("${{{actor}."))),
+        other => other.clone(),
+    }
+}
+
+/// What shared.yaml says for fuzzing, under `fuzz`.
+impl Material {
+    fn fuzz(&self, key: &str) -> Option<&Value> {
+        self.shared.get("fuzz")?.get(key)
+    }
+
+    /// What hubs may do differently: messages that are never unexpected, and under `open` further messages, and members
+    /// behind a slash.
+    pub fn open(&self) -> Vec<String> {
+        let lists = [self.shared.get("ignore"), self.fuzz("open")];
+        let names = lists.into_iter().flatten().filter_map(Value::as_array).flatten();
+        names.filter_map(Value::as_str).map(str::to_owned).collect()
+    }
+
+    /// The scene that any bystander can play: a cheap question and its answer.
+    pub fn fence(&self) -> Option<&str> {
+        self.fuzz("fence").and_then(Value::as_str)
+    }
+
+    fn fence_steps(&self) -> Option<&[Value]> {
+        self.shared.get("scenes")?.get(self.fence()?)?.get("steps")?.as_array().map(Vec::as_slice)
+    }
+
+    /// The fence, with the names that it gives to the question and to the answer.
+    pub fn timed_fence(&self) -> Option<(&str, &str, &str)> {
+        let (fence, steps) = (self.fence()?, self.fence_steps()?);
+        let named = |verb: Verb| {
+            let step = steps.iter().find(|step| head(step).is_some_and(|(head, _)| head.verb == verb))?;
+            step.get("as")?.as_str()
+        };
+        Some((fence, named(Verb::Sends)?, named(Verb::Expects)?))
+    }
+
+    /// The steps of the fence, where it is one question and its answer.
+    pub fn question(&self) -> Option<[&Value; 2]> {
+        let is = |step: &Value, verb: Verb| head(step).is_some_and(|(head, _)| head.verb == verb);
+        match self.fence_steps()? {
+            [asks, answer] if is(asks, Verb::Sends) && is(answer, Verb::Expects) => Some([asks, answer]),
+            _ => None,
+        }
+    }
+
+    /// The role of those who look on: the one that is named, else the first that is greeted, else the first.
+    pub fn bystander(&self) -> Option<&str> {
+        let roles = self.roles();
+        let greeted = |role: &&str| {
+            self.opening(role).iter().any(|step| head(step).is_some_and(|(head, _)| head.verb == Verb::Expects))
+        };
+        let first = || roles.iter().copied().find(greeted).or(roles.first().copied());
+        self.fuzz("bystander").and_then(Value::as_str).or_else(first)
+    }
+
+    /// A value of a bystander's own that nobody else has: the first that its role makes with `unique`.
+    pub fn mark(&self) -> Option<&str> {
+        let given = self.shared.get("roles")?.get(self.bystander()?)?.get("given")?.as_object()?;
+        let unique = |value: &Value| value.as_str().is_some_and(|text| text.starts_with("${unique("));
+        given.iter().find(|(_, value)| unique(value)).map(|(name, _)| name.as_str())
+    }
+
+    /// The scene that asks what is somebody's, and the expression that is compared.
+    pub fn state(&self) -> Option<(&str, &str)> {
+        let state = self.fuzz("state")?;
+        Some((state.get("scene")?.as_str()?, state.get("is")?.as_str()?))
+    }
+
+    /// The rules by which a connection is served on after an error.
+    pub fn goes_on(&self) -> &[String] {
+        &self.goes_on
+    }
+
+    /// Whether a hub that does not serve on whoever is told of an error is accused of that.
+    pub fn serves_on(&self) -> bool {
+        let level = |rule: &String| self.pack.rules.get(rule).map(|rule| rule.level);
+        self.goes_on.iter().filter_map(level).any(|level| level > Level::May)
+    }
+
+    /// How a hub says that it refuses something, also where the document does not say that it will.
+    pub fn refusals(&self) -> &[Value] {
+        self.fuzz("refusals").and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    }
+
+    /// Members with which some input is answered that is not without them: one set for each entry.
+    pub fn answered_with(&self) -> impl Iterator<Item = Map<String, Value>> {
+        self.answers.iter().map(Answer::literals)
+    }
+
+    /// How the document says that this input is answered; `None` where it is silent.
+    pub fn answer(&self, input: &Input<'_>) -> Option<&Answer> {
+        self.answers.iter().find(|answer| answer.fits(input))
+    }
+}
+
+/// An expression with a name in it replaced by another.
+pub fn renamed(text: &str, name: &str, by: &str) -> String {
+    let inside = |letter: Option<char>| letter.is_some_and(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.'));
+    let mut renamed = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(name) {
+        let (before, found) = rest.split_at(at);
+        let behind = &found[name.len()..];
+        let last = before.chars().next_back().or(renamed.chars().next_back());
+        let whole = !inside(last) && behind.starts_with('.');
+        renamed.push_str(before);
+        renamed.push_str(if whole { by } else { name });
+        rest = behind;
+    }
+    renamed + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("${[state.me.name, state.all]}", "${[before.me.name, before.all]}")]
+    #[case("${my_state.a + it.state.b + states.c}", "${my_state.a + it.state.b + states.c}")]
+    fn a_name_is_replaced_where_it_stands_for_itself(#[case] text: &str, #[case] expected: &str) {
+        assert_eq!(renamed(text, "state", "before"), expected);
+    }
+}

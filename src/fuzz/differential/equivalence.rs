@@ -1,0 +1,109 @@
+//! Whether two messages of the same kind say the same, but for what a document leaves to a hub.
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+
+use super::transcript::{Names, is_prose};
+use crate::generate::schema_shape::{Branches, Shape};
+use crate::protocol::MessageType;
+
+/// A message, and what had been said when it came.
+#[derive(Clone, Copy)]
+pub struct One<'a> {
+    pub json: &'a Value,
+    pub names: &'a Names,
+}
+
+/// The first place at which they differ, and what stands there.
+pub struct Found {
+    pub pointer: String,
+    pub left: String,
+    pub right: String,
+}
+
+/// Where two messages of one kind differ. `open` are names of members that the document leaves open.
+pub fn differ(message: &MessageType, open: &HashSet<String>, left: One<'_>, right: One<'_>) -> Option<Found> {
+    let broken = |json: &Value| message.schema.judge(json).into_iter().find(|violation| !violation.should);
+    let (one, other) = (broken(left.json), broken(right.json));
+    if one.is_some() != other.is_some() {
+        let pointer = one.or(other).map(|violation| violation.path).unwrap_or_default();
+        let at = |json: &Value| json.pointer(&pointer).unwrap_or(json).to_string();
+        return Some(Found { left: at(left.json), right: at(right.json), pointer });
+    }
+    let shape = Shape::of(&message.schema.source, &mut Branches::All);
+    let template = message.template();
+    let mut twins = Twins { left, right, open, template: &template };
+    twins.differ(&shape, (left.json, right.json), "", "")
+}
+
+/// Greater numbers are times.
+const LARGEST_COUNT: f64 = 1e8;
+
+struct Twins<'a> {
+    left: One<'a>,
+    right: One<'a>,
+    open: &'a HashSet<String>,
+    /// The documented example: what a hub copies from it is nobody's echo.
+    template: &'a Value,
+}
+
+impl Twins<'_> {
+    fn differ(&mut self, shape: &Shape<'_>, both: (&Value, &Value), pointer: &str, member: &str) -> Option<Found> {
+        let (left, right) = both;
+        if left == right {
+            return None;
+        }
+        let here = || Some(Found { pointer: pointer.to_owned(), left: left.to_string(), right: right.to_string() });
+        // What an `enum` fixes. (A number may be written in several ways.)
+        if shape.values().is_some() && left.is_string() && right.is_string() {
+            return here();
+        }
+        let one = self.left.names.origin(left);
+        let other = self.right.names.origin(right);
+        match (left, right) {
+            _ if one.is_some() && one == other => None,
+            (Value::String(_), Value::String(_)) => {
+                let documented = self.template.pointer(pointer);
+                let own = |value: &Value| is_prose(value) || documented == Some(value);
+                if one.is_none() && other.is_none() || own(left) || own(right) { None } else { here() }
+            }
+            (Value::Object(one), Value::Object(other)) if !shape.members().is_empty() => {
+                for name in shape.members().into_iter().filter(|name| !self.open.contains(*name)) {
+                    // Which of its members a message has, its schema judges.
+                    let (Some(left), Some(right)) = (one.get(name), other.get(name)) else { continue };
+                    let pointer = format!("{pointer}/{}", crate::syntax::matcher::escape(name));
+                    let inner = shape.member(name, &mut Branches::All);
+                    let found = self.differ(&inner, (left, right), &pointer, name);
+                    if found.is_some() {
+                        return found;
+                    }
+                }
+                None
+            }
+            (Value::Array(one), Value::Array(other)) if !shape.item(0, &mut Branches::All).is_free() => {
+                if one.len() != other.len() {
+                    return here();
+                }
+                let inner = shape.item(0, &mut Branches::All);
+                let mut free: Vec<&Value> = other.iter().collect();
+                for item in one {
+                    let found = free.iter().position(|twin| self.differ(&inner, (item, twin), "/-", member).is_none());
+                    let Some(found) = found else { return here() };
+                    free.remove(found);
+                }
+                None
+            }
+            (Value::Number(_), Value::Number(_)) => {
+                let repeats = (self.left.names.repeats(member, left), self.right.names.repeats(member, right));
+                let large = |number: &Value| number.as_f64().is_some_and(|number| number.abs() > LARGEST_COUNT);
+                let same = left.as_f64() == right.as_f64() || large(left) && large(right);
+                if same || repeats.0 == repeats.1 { None } else { here() }
+            }
+            (Value::Bool(_), Value::Bool(_)) => here(),
+            // Nothing is known of what stands here, but one hub repeats what was said.
+            _ if one.is_some() != other.is_some() => here(),
+            _ => None,
+        }
+    }
+}

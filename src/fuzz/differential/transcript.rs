@@ -1,0 +1,209 @@
+//! What was said in one play of a case, as far as two hubs can be compared by it: who said which message, and what each
+//! actor heard. Pings, pongs, times and goodbyes are left out.
+
+use std::collections::{HashMap, HashSet};
+
+use serde_json::Value;
+
+use crate::event::{Direction, FrameReport, ScenarioReport};
+use crate::protocol::{MessageType, Pack, Way};
+
+/// One play.
+pub struct Transcript<'p> {
+    pub events: Vec<Event<'p>>,
+    /// Frames are missing, or longer than what was kept of them.
+    pub partial: bool,
+}
+
+pub struct Event<'p> {
+    pub actor: String,
+    pub what: What<'p>,
+    /// The frame as it was.
+    pub text: String,
+}
+
+pub enum What<'p> {
+    /// By the actor. `None` where it is no JSON, or no message.
+    Said(Option<Value>, Option<&'p MessageType>),
+    /// By the hub.
+    Heard(Value, &'p MessageType),
+    /// By the hub, and no message of the document.
+    Unknown,
+    Refused,
+    /// The hub ended the connection.
+    Closed,
+}
+
+impl<'p> Transcript<'p> {
+    pub fn read(pack: &'p Pack, report: &ScenarioReport) -> Self {
+        let mut partial = report.history_dropped > 0;
+        let mut events = Vec::new();
+        // A close that nothing follows may answer the goodbye of whoever is at the end.
+        let ends = |frame: &FrameReport| matches!(frame.kind.as_str(), "close" | "end");
+        let last = report.history.iter().rposition(|frame| !ends(frame)).unwrap_or(0);
+        let mut left: Vec<u32> = Vec::new();
+        for frame in &report.history[..report.history.len().min(last + 1)] {
+            let json = || serde_json::from_str::<Value>(&frame.text).ok();
+            let what = match (frame.direction, frame.kind.as_str()) {
+                (_, "text" | "binary" | "frames") if frame.hash.is_some() => {
+                    partial = true;
+                    continue;
+                }
+                (Direction::Sent, "text") => {
+                    let json = json();
+                    let message = json.as_ref().and_then(|json| pack.recognise(json, Way::ToHub));
+                    What::Said(json, message)
+                }
+                (Direction::Sent, "frames") if frame.text.starts_with(r#"[{"opcode":"ping""#) => continue,
+                (Direction::Sent, "frames" | "binary" | "bytes") => What::Said(None, None),
+                (Direction::Sent, "close" | "reset" | "fin") => {
+                    left.push(frame.connection);
+                    continue;
+                }
+                (Direction::Received, "text") => match json() {
+                    Some(json) => match pack.recognise(&json, Way::FromHub) {
+                        Some(message) => What::Heard(json, message),
+                        None => What::Unknown,
+                    },
+                    None => What::Unknown,
+                },
+                (Direction::Received, "binary" | "broken frame") => What::Unknown,
+                (_, "refused" | "no upgrade") => What::Refused,
+                (_, "close" | "end") if !left.contains(&frame.connection) => {
+                    left.push(frame.connection);
+                    What::Closed
+                }
+                _ => continue,
+            };
+            events.push(Event { actor: frame.actor.clone(), what, text: frame.text.clone() });
+        }
+        Self { events, partial }
+    }
+
+    /// Positions of what was said, in order.
+    pub fn said(&self) -> Vec<usize> {
+        let said = |(at, event): (usize, &Event<'_>)| matches!(event.what, What::Said(..)).then_some(at);
+        self.events.iter().enumerate().filter_map(said).collect()
+    }
+}
+
+/// Names for whatever we said ourselves, ids that we had heard among it: what was said at the same place of two plays has
+/// the same name, whatever it is.
+#[derive(Default)]
+pub struct Names {
+    /// Where a value was said first.
+    said: HashMap<String, String>,
+    /// Numbers that were said, with the name of their member.
+    numbers: HashSet<(String, String)>,
+}
+
+impl Names {
+    pub fn of(events: &[Event<'_>]) -> Self {
+        let mut names = Self::default();
+        let said = events.iter().filter_map(|event| match &event.what {
+            What::Said(Some(json), _) => Some(json),
+            _ => None,
+        });
+        for (number, json) in said.enumerate() {
+            visit(json, "", "", &mut |value, place, member| {
+                if value.is_number() {
+                    names.numbers.insert((member.to_owned(), key(value)));
+                } else if !is_trivial(value) {
+                    names.said.entry(key(value)).or_insert_with(|| format!("said {number}{place}"));
+                }
+            });
+        }
+        names
+    }
+
+    /// Where this very value was said; `None` where it was not.
+    pub fn origin(&self, value: &Value) -> Option<&str> {
+        self.said.get(&key(value)).map(String::as_str)
+    }
+
+    /// Whether a text in it was said by somebody of the case, and is in no example: a document's own words are everybody's.
+    pub fn concerns(&self, value: &Value, examples: &HashSet<String>) -> bool {
+        let mut concerns = false;
+        visit(value, "", "", &mut |inner, _, _| {
+            let said =
+                inner.as_str().is_some_and(|text| !examples.contains(text)) && self.said.contains_key(&key(inner));
+            concerns |= said;
+        });
+        concerns
+    }
+
+    /// Whether this number was said under this name.
+    pub fn repeats(&self, member: &str, number: &Value) -> bool {
+        self.numbers.contains(&(member.to_owned(), key(number)))
+    }
+}
+
+/// A text that is the same for equal values: members in order, numbers and UUIDs in one spelling.
+fn key(value: &Value) -> String {
+    match value {
+        Value::String(text) if text.len() == 36 && text.split('-').count() == 5 => {
+            Value::from(text.to_lowercase()).to_string()
+        }
+        Value::Number(number) => number.as_f64().map_or_else(|| number.to_string(), |number| number.to_string()),
+        Value::Array(items) => format!("[{}]", items.iter().map(key).collect::<Vec<_>>().join(",")),
+        Value::Object(members) => {
+            let mut members: Vec<_> = members.iter().collect();
+            members.sort_unstable_by_key(|(name, _)| *name);
+            // Each name is quoted once: quoting what is quoted already would double it with every level.
+            let members: Vec<_> = members.into_iter().map(|(name, value)| format!("{name:?}:{}", key(value))).collect();
+            format!("{{{}}}", members.join(","))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Texts that stand in the documented examples of a pack.
+pub fn examples(pack: &Pack) -> HashSet<String> {
+    let mut texts = HashSet::new();
+    for message in &pack.messages {
+        visit(&message.template(), "", "", &mut |value, _, _| texts.extend(value.as_str().map(str::to_owned)));
+    }
+    texts
+}
+
+/// Calls `see` with every value inside, its pointer, and the name of the member it is or is an item of.
+fn visit(value: &Value, place: &str, member: &str, see: &mut dyn FnMut(&Value, &str, &str)) {
+    see(value, place, member);
+    match value {
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                visit(item, &format!("{place}/{index}"), member, see);
+            }
+        }
+        Value::Object(members) => {
+            for (name, inner) in members {
+                visit(inner, &format!("{place}/{}", crate::syntax::matcher::escape(name)), name, see);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn is_trivial(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(members) => members.is_empty(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => true,
+    }
+}
+
+/// `2024-01-15T10:30:00Z`, or the beginning of it.
+fn is_time(text: &str) -> bool {
+    let form = "0000-00-00";
+    text.len() >= form.len()
+        && text.chars().zip(form.chars()).all(|(letter, form)| match form {
+            '0' => letter.is_ascii_digit(),
+            other => letter == other,
+        })
+}
+
+/// Prose, or a time: what a hub words as it likes.
+pub fn is_prose(value: &Value) -> bool {
+    value.as_str().is_some_and(|text| text.contains(' ') || is_time(text))
+}

@@ -1,0 +1,140 @@
+//! The same message in frames that are unusual, or wrong: what `sends raw` says below JSON.
+
+use serde_json::{Value, json};
+
+use super::payload::Class;
+use crate::generate::rng::Dice;
+
+/// One way in which a message is put into frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Framing {
+    Fragments,
+    PingBetween,
+    EmptyFragments,
+    Binary,
+    EmptyBinary,
+    InvalidUtf8,
+    Oversize,
+    Unmasked,
+    ReservedOpcode,
+    ReservedBit,
+    LongPing,
+    StrayContinuation,
+    UnfinishedMessage,
+    StrayPong,
+}
+
+impl Framing {
+    pub const ALL: [Self; 14] = [
+        Self::Fragments,
+        Self::PingBetween,
+        Self::EmptyFragments,
+        Self::Binary,
+        Self::EmptyBinary,
+        Self::InvalidUtf8,
+        Self::Oversize,
+        Self::Unmasked,
+        Self::ReservedOpcode,
+        Self::ReservedBit,
+        Self::LongPing,
+        Self::StrayContinuation,
+        Self::UnfinishedMessage,
+        Self::StrayPong,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fragments => "fragments",
+            Self::PingBetween => "ping-between-fragments",
+            Self::EmptyFragments => "empty-fragments",
+            Self::Binary => "binary",
+            Self::EmptyBinary => "empty-binary",
+            Self::InvalidUtf8 => "invalid-utf8",
+            Self::Oversize => "oversize",
+            Self::Unmasked => "unmasked",
+            Self::ReservedOpcode => "reserved-opcode",
+            Self::ReservedBit => "reserved-bit",
+            Self::LongPing => "long-ping",
+            Self::StrayContinuation => "stray-continuation",
+            Self::UnfinishedMessage => "unfinished-message",
+            Self::StrayPong => "stray-pong",
+        }
+    }
+
+    /// What RFC 6455 says about it. In pieces a message is as right as in one; about binary ones documents are silent.
+    pub fn class(self) -> Class {
+        match self {
+            Self::Fragments | Self::PingBetween | Self::EmptyFragments | Self::StrayPong => Class::Valid,
+            Self::Binary | Self::EmptyBinary | Self::Oversize | Self::UnfinishedMessage => Class::Unspecified,
+            Self::InvalidUtf8
+            | Self::Unmasked
+            | Self::ReservedOpcode
+            | Self::ReservedBit
+            | Self::LongPing
+            | Self::StrayContinuation => Class::Broken,
+        }
+    }
+
+    /// The argument of `sends raw`, for a message whose JSON text is `json`. It may hold expressions.
+    pub fn raw(self, json: &str, dice: &mut Dice) -> Value {
+        let frame = |opcode: &str, fin: bool, data: &str| json!({ "opcode": opcode, "fin": fin, "data": data });
+        // Cut where neither a letter nor an expression is torn.
+        let cut = json.find(',').map_or(json.len(), |at| at + 1);
+        let (first, second) = json.split_at(cut);
+        let frames = match self {
+            Self::Fragments => match torn(json) {
+                Some((before, letter, behind)) => {
+                    let bytes = |opcode: &str, bytes: &[u8]| {
+                        let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                        json!({ "opcode": opcode, "fin": false, "hex": hex.join(" ") })
+                    };
+                    let (one, other) = letter.split_at(1 + dice.below(letter.len() - 1));
+                    vec![
+                        frame("text", false, before),
+                        bytes("continuation", one),
+                        bytes("continuation", other),
+                        frame("continuation", true, behind),
+                    ]
+                }
+                None => vec![frame("text", false, first), frame("continuation", true, second)],
+            },
+            Self::PingBetween => {
+                vec![frame("text", false, first), frame("ping", true, "between"), frame("continuation", true, second)]
+            }
+            Self::EmptyFragments => {
+                let mut frames = vec![frame("text", false, "")];
+                frames.extend((0..dice.below(20)).map(|_| frame("continuation", false, "")));
+                frames.extend([frame("continuation", false, json), frame("continuation", true, "")]);
+                frames
+            }
+            // No text, perhaps.
+            Self::Binary if dice.once_in(2) => vec![json!({ "opcode": "binary", "hex": "ff fe 00 80 c1" })],
+            Self::Binary => vec![frame("binary", true, json)],
+            Self::EmptyBinary => vec![frame("binary", true, "")],
+            Self::InvalidUtf8 => {
+                let bytes =
+                    dice.pick(&["ff", "c0 80", "ed a0 80", "f4 90 80 80", "e2 82", "7b ff 7d"]).unwrap_or(&"ff");
+                vec![json!({ "opcode": "text", "hex": bytes })]
+            }
+            Self::Oversize => return json!({ "text": "${repeat('x', 1048576)}" }),
+            Self::Unmasked => vec![json!({ "opcode": "text", "mask": false, "data": json })],
+            Self::ReservedOpcode => {
+                let opcode = *dice.pick(&[3, 4, 5, 6, 7, 11, 12, 13, 14, 15]).unwrap_or(&3);
+                vec![json!({ "opcode": opcode, "data": json })]
+            }
+            Self::ReservedBit => vec![json!({ "opcode": "text", "rsv": 1 + dice.below(7), "data": json })],
+            Self::LongPing => vec![frame("ping", true, &"p".repeat(126 + dice.below(100)))],
+            Self::StrayContinuation => vec![frame("continuation", true, json)],
+            Self::UnfinishedMessage => vec![frame("text", false, json)],
+            Self::StrayPong => vec![frame("pong", true, "nobody asked"), frame("text", true, json)],
+        };
+        json!({ "frames": frames })
+    }
+}
+
+/// A text around its last letter of several bytes, and these.
+fn torn(text: &str) -> Option<(&str, &[u8], &str)> {
+    let (at, letter) = text.char_indices().rfind(|(_, letter)| !letter.is_ascii())?;
+    let end = at + letter.len_utf8();
+    Some((&text[..at], &text.as_bytes()[at..end], &text[end..]))
+}

@@ -1,0 +1,150 @@
+//! Texts that are no JSON, or JSON that parsers disagree about, made from a right message.
+
+use super::payload::Class;
+use crate::generate::rng::Dice;
+
+/// One way in which a text is spoilt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Spoilt {
+    Truncated,
+    TrailingComma,
+    Comment,
+    Nan,
+    ByteOrderMark,
+    SingleQuotes,
+    BareKeys,
+    ControlCharacter,
+    BadEscape,
+    TwoValues,
+    Nothing,
+    NoJson,
+    LeadingZero,
+    Nested,
+    OtherKind,
+}
+
+impl Spoilt {
+    pub const ALL: [Self; 15] = [
+        Self::Truncated,
+        Self::TrailingComma,
+        Self::Comment,
+        Self::Nan,
+        Self::ByteOrderMark,
+        Self::SingleQuotes,
+        Self::BareKeys,
+        Self::ControlCharacter,
+        Self::BadEscape,
+        Self::TwoValues,
+        Self::Nothing,
+        Self::NoJson,
+        Self::LeadingZero,
+        Self::Nested,
+        Self::OtherKind,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Truncated => "truncated",
+            Self::TrailingComma => "trailing-comma",
+            Self::Comment => "comment",
+            Self::Nan => "nan",
+            Self::ByteOrderMark => "byte-order-mark",
+            Self::SingleQuotes => "single-quotes",
+            Self::BareKeys => "bare-keys",
+            Self::ControlCharacter => "control-character",
+            Self::BadEscape => "bad-escape",
+            Self::TwoValues => "two-values",
+            Self::Nothing => "no-text",
+            Self::NoJson => "no-json",
+            Self::LeadingZero => "leading-zero",
+            Self::Nested => "nested-ten-thousand",
+            Self::OtherKind => "no-object",
+        }
+    }
+
+    /// What the documents say about it, as far as that is the same for all: a byte order mark may be skipped (RFC 8259,
+    /// section 8.1), parsers may take more than JSON (section 9), as JSON5 is, or leave what follows a value for later, and
+    /// bound the nesting.
+    pub fn class(self) -> Class {
+        match self {
+            Self::Truncated | Self::Nothing | Self::NoJson => Class::Malformed,
+            Self::TrailingComma
+            | Self::SingleQuotes
+            | Self::BareKeys
+            | Self::TwoValues
+            | Self::BadEscape
+            | Self::Comment
+            | Self::Nan
+            | Self::ByteOrderMark
+            | Self::ControlCharacter
+            | Self::LeadingZero
+            | Self::Nested => Class::Unspecified,
+            Self::OtherKind => Class::Unknown,
+        }
+    }
+
+    /// The text, made from that of a right message, a JSON object.
+    pub fn text(self, json: &str, dice: &mut Dice) -> String {
+        let open = json.strip_suffix('}').unwrap_or(json);
+        let comma = if open.ends_with('{') { "" } else { "," };
+        match self {
+            Self::Truncated => {
+                let mut end = 1 + dice.below(json.len().saturating_sub(2));
+                while !json.is_char_boundary(end) {
+                    end -= 1;
+                }
+                // An expression is whole, or not there.
+                if let Some(open) = json[..end].rfind("${").filter(|open| !json[*open..end].contains('}')) {
+                    end = open;
+                }
+                json[..end].trim_end_matches('$').to_owned()
+            }
+            Self::TrailingComma => format!("{open},}}"),
+            Self::Comment => format!("/* {} */{json}", dice.below(1000)),
+            Self::Nan => {
+                let word = dice.pick(&["NaN", "Infinity", "-Infinity", "undefined"]).copied().unwrap_or("NaN");
+                format!("{open}{comma}\"x_n\":{word}}}")
+            }
+            Self::ByteOrderMark => format!("\u{feff}{json}"),
+            Self::SingleQuotes => json.replace('"', "'"),
+            Self::BareKeys => json.replace("\":", ":").replace(",\"", ",").replace("{\"", "{"),
+            Self::ControlCharacter => format!("{open}{comma}\"x_c\":\"a\u{1}\nb\"}}"),
+            Self::BadEscape => format!("{open}{comma}\"x_e\":\"\\x41\"}}"),
+            Self::TwoValues => format!("{json} {json}"),
+            Self::Nothing => (*dice.pick(&["", " ", "\n\n"]).unwrap_or(&"")).to_owned(),
+            Self::NoJson => {
+                (*dice.pick(&["hello", "<xml/>", "GET / HTTP/1.1", "type=ping", "{", "]", "\u{0}"]).unwrap_or(&"hello"))
+                    .to_owned()
+            }
+            Self::LeadingZero => format!("{open}{comma}\"x_z\":0{}}}", 1 + dice.below(99)),
+            Self::Nested => {
+                let (left, right) = *dice.pick(&[("[", "]"), ("{\"a\":", "}")]).unwrap_or(&("[", "]"));
+                format!("{}1{}", left.repeat(10_000), right.repeat(10_000))
+            }
+            Self::OtherKind => {
+                (*dice.pick(&["null", "true", "0", "\"text\"", "[]", "[{}]", "{}"]).unwrap_or(&"null")).to_owned()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_called_malformed_no_parser_takes() {
+        let json = r#"{"type":"ping","n":1,"text":"ä"}"#;
+        for spoilt in Spoilt::ALL {
+            for number in 0..50 {
+                let text = spoilt.text(json, &mut Dice::of(1, number));
+                let parsed = serde_json::from_str::<serde_json::Value>(&text);
+                match spoilt.class() {
+                    Class::Malformed => assert!(parsed.is_err(), "{}: {text}", spoilt.name()),
+                    Class::Unknown => assert!(parsed.is_ok(), "{}: {text}", spoilt.name()),
+                    _ => {}
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! A finding as a file: an ordinary scenario under a header that says what was found, where, and how to see it again. Who
+//! gets it needs nothing else, and no word of it is a secret.
+
+use serde_json::{Map, Value};
+
+use crate::redact::Masker;
+use crate::report::text::{cut, printable, quoted};
+use crate::scenario::writer;
+
+/// What the header of a saved finding tells.
+#[derive(Clone, Debug)]
+pub struct Found<'a> {
+    pub protocol: &'a str,
+    /// The protocol's version.
+    pub version: &'a str,
+    /// What is broken: `FUZZ-REJECTS`, a rule of the document, `schema:MESSAGE`.
+    pub oracle: &'a str,
+    /// What it demands, in words; empty where nobody has said it.
+    pub demands: &'a str,
+    /// The message that was odd, and the name of the oddity.
+    pub message: &'a str,
+    pub oddity: &'a str,
+    /// The oddity in words.
+    pub odd: &'a str,
+    /// What came instead, in one line.
+    pub came: &'a str,
+    pub seed: u64,
+    /// The number of the case.
+    pub case: u64,
+    /// How the report names the hub.
+    pub hub: &'a str,
+    /// The words that fuzz this hub: `hubproof fuzz URL ...`, without what chooses cases.
+    pub command: &'a [String],
+    /// Candidates that were played to make it small.
+    pub attempts: usize,
+}
+
+/// Longest line of a header that tells what somebody else has said.
+const LINE: usize = 200;
+
+/// The name of its file: `<protocol>-<oracle>-<message>-<oddity>.yaml`, in small letters. The same finding has the same
+/// name in every run.
+pub fn file_name(protocol: &str, oracle: &str, message: &str, oddity: &str) -> String {
+    let oracle = oracle.strip_prefix("FUZZ-").unwrap_or(oracle);
+    let mut name = String::new();
+    for part in [protocol, oracle, message, oddity].into_iter().filter(|part| !part.is_empty()) {
+        if !name.is_empty() {
+            name.push('-');
+        }
+        let plain = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c.to_ascii_lowercase() } else { '-' };
+        name.extend(part.chars().take(60).map(plain));
+    }
+    name + ".yaml"
+}
+
+/// The file. `path` is where it will lie, as the command to play it again names it. What `masker` knows stands nowhere
+/// in it: neither in what a hub has said, nor in what was said to it.
+pub fn text(found: &Found<'_>, path: &str, scenario: &Map<String, Value>, masker: &Masker) -> String {
+    let Found { protocol, version, oracle, message, oddity, seed, case, hub, attempts, .. } = found;
+    let tool = env!("CARGO_PKG_VERSION");
+    let mut header = vec![
+        format!("Found by hubproof {tool} on {hub}, as {protocol} {version}, with seed {seed} in case {case}."),
+        format!("{oracle}{}{}", if found.demands.is_empty() { "" } else { ": " }, found.demands),
+        format!("First seen as: {message}, {oddity}: {}", found.odd),
+        format!("What came: {}", found.came),
+    ];
+    if *attempts > 0 {
+        header.push(format!("Made as small as it is in {attempts} attempts; what the hub needed to fail is left."));
+    }
+    header.push("Play it again:".to_owned());
+    header.push(format!("  {}", command(found, "fuzz", &["--replay", path])));
+    header.push(format!("  {}", command(found, "check", &["--scenario", path])));
+    let line = |line: &String| {
+        let masked = masker.mask(line);
+        let shown = printable(&masked);
+        // A command is of no use in parts.
+        let short = if line.starts_with("  ") { shown } else { cut(&shown, LINE).into_owned().into() };
+        format!("# {short}\n")
+    };
+    let mut text: String = header.iter().map(line).collect();
+    let mut scenario = Value::Object(scenario.clone());
+    scenario["title"] = Value::from(title(found));
+    masker.mask_value(&mut scenario);
+    if let Value::Object(scenario) = &scenario {
+        text.push_str(&writer::scenario(scenario));
+    }
+    text
+}
+
+/// One sentence that is true of a hub that has put it right.
+fn title(found: &Found<'_>) -> String {
+    let what = format!("{} ({})", found.message, found.oddity);
+    match found.demands.trim_end_matches('.') {
+        "" => format!("{what} is handled without breaking {}", found.oracle),
+        demands => format!("{what}: {demands}"),
+    }
+}
+
+/// The command line that plays a saved finding on the same hub.
+fn command(found: &Found<'_>, name: &str, more: &[&str]) -> String {
+    let mut words: Vec<&str> = found.command.iter().map(String::as_str).collect();
+    if let Some(word) = words.get_mut(1) {
+        *word = name;
+    }
+    if !words.contains(&"--protocol") && !words.contains(&"--pack") {
+        words.extend(["--protocol", found.protocol]);
+    }
+    words.extend(more);
+    words.into_iter().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+    use crate::syntax::source::Sources;
+    use crate::syntax::yaml;
+
+    #[rstest]
+    #[case("qi", "FUZZ-SERVES-OLD", "request", "deep", "qi-serves-old-request-deep.yaml")]
+    #[case("emprops", "FUZZ-REJECTS", "submit_job", "out-of-range", "emprops-rejects-submit_job-out-of-range.yaml")]
+    #[case("my api", "schema:a/../b", "x", "", "my-api-schema-a----b-x.yaml")]
+    fn names_speak(
+        #[case] protocol: &str,
+        #[case] oracle: &str,
+        #[case] message: &str,
+        #[case] oddity: &str,
+        #[case] expected: &str,
+    ) {
+        assert_eq!(file_name(protocol, oracle, message, oddity), expected);
+    }
+
+    fn words(text: &str) -> Vec<String> {
+        text.split(' ').map(str::to_owned).collect()
+    }
+
+    fn saved(came: &str, said: &str, secret: &str) -> String {
+        let found = Found {
+            protocol: "qi",
+            version: "1.0",
+            oracle: "FUZZ-REJECTS",
+            demands: "What is no message is answered as the document says.",
+            message: "request",
+            oddity: "null",
+            odd: "/version is null",
+            came,
+            seed: 7,
+            case: 19,
+            hub: "ws://127.0.0.1:1/?token=hunter2",
+            command: &words("hubproof fuzz ws://127.0.0.1:1/?token=hunter2 --set secret=***"),
+            attempts: 12,
+        };
+        let scenario = json!({ "title": "Case 19", "steps": [{ "a sends raw": { "text": said } }] });
+        let masker = Masker::new([secret.to_owned()].into_iter());
+        text(&found, "findings/a b.yaml", scenario.as_object().unwrap(), &masker)
+    }
+
+    #[test]
+    fn a_file_tells_its_story() {
+        let expected = "\
+# Found by hubproof 0.1.0 on ws://127.0.0.1:1/?token=***, as qi 1.0, with seed 7 in case 19.
+# FUZZ-REJECTS: What is no message is answered as the document says.
+# First seen as: request, null: /version is null
+# What came: nothing
+# Made as small as it is in 12 attempts; what the hub needed to fail is left.
+# Play it again:
+#   hubproof fuzz 'ws://127.0.0.1:1/?token=***' --set 'secret=***' --protocol qi --replay 'findings/a b.yaml'
+#   hubproof check 'ws://127.0.0.1:1/?token=***' --set 'secret=***' --protocol qi --scenario 'findings/a b.yaml'
+title: 'request (null): What is no message is answered as the document says'
+steps:
+  - a sends raw: { text: '{}' }
+";
+        assert_eq!(saved("nothing", "{}", "hunter2"), expected.replace("0.1.0", env!("CARGO_PKG_VERSION")));
+    }
+
+    /// Whatever a hub says, it stays in its line, and no secret leaves.
+    #[rstest]
+    fn the_header_is_a_comment(
+        #[values("a\nsteps: []", "a\r\nb", "a\u{85}b: c", "a\u{2028}- x", "hunter2", "\u{1b}[31m")] came: &str,
+    ) {
+        let text = saved(came, "{\"token\":\"hunter2\"}", "hunter2");
+        assert!(!text.contains("hunter2"), "{text}");
+        let mut sources = Sources::default();
+        let file = sources.add("saved.yaml", text.clone());
+        let root = yaml::parse(&sources, file).unwrap_or_else(|error| panic!("{}: {text}", error.message)).to_json();
+        assert_eq!(root["steps"][0]["a sends raw"]["text"], "{\"token\":\"***\"}");
+        assert_eq!(root.as_object().unwrap().len(), 2);
+    }
+}

@@ -1,0 +1,193 @@
+//! A saved finding, played again: does it still fail, has it been put right, or can nobody say? One play is not enough to
+//! tell, since a hub may fail only sometimes, so a finding is played several times, and only what is the same every
+//! time is called so.
+
+use std::fmt;
+
+use crate::event::{CheckReport, ScenarioReport, Verdict};
+
+/// What became of a finding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Replayed {
+    /// In every play.
+    StillFails {
+        /// The check that failed first, and what was wrong.
+        check: String,
+        message: String,
+    },
+    /// It held in every play.
+    Fixed,
+    /// Neither, for this reason.
+    NotReproducible(String),
+}
+
+impl Replayed {
+    /// As it is shown.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::StillFails { .. } => "still fails",
+            Self::Fixed => "fixed",
+            Self::NotReproducible(_) => "not reproducible",
+        }
+    }
+}
+
+impl fmt::Display for Replayed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::StillFails { check, message } => write!(f, "{}: {check}: {message}", self.name()),
+            Self::Fixed => f.write_str(self.name()),
+            Self::NotReproducible(why) => write!(f, "{}: {why}", self.name()),
+        }
+    }
+}
+
+/// One play.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Play {
+    Fails { check: String, message: String },
+    Holds,
+    Undecided(String),
+}
+
+/// What all plays of a finding say together; none of them say nothing.
+pub fn judge(plays: &[ScenarioReport]) -> Replayed {
+    let plays: Vec<Play> = plays.iter().map(play).collect();
+    let of = plays.len();
+    let failed = plays.iter().filter(|play| matches!(play, Play::Fails { .. })).count();
+    let held = plays.iter().filter(|play| **play == Play::Holds).count();
+    let undecided = plays.iter().find_map(|play| match play {
+        Play::Undecided(why) => Some(why.as_str()),
+        _ => None,
+    });
+    match (plays.first(), undecided) {
+        (Some(Play::Fails { check, message }), None) if failed == of => {
+            Replayed::StillFails { check: check.clone(), message: message.clone() }
+        }
+        (Some(_), None) if held == of => Replayed::Fixed,
+        (Some(_), None) => Replayed::NotReproducible(format!("it failed in {failed} of {of} plays")),
+        (Some(_), Some(why)) if failed + held == 0 => Replayed::NotReproducible(why.to_owned()),
+        (Some(_), Some(why)) => {
+            let not = of - failed - held;
+            let sum = format!("it failed in {failed} of {of} plays, and nothing could be decided in {not}: {why}");
+            Replayed::NotReproducible(sum)
+        }
+        (None, _) => Replayed::NotReproducible("it was not played".to_owned()),
+    }
+}
+
+fn play(report: &ScenarioReport) -> Play {
+    if let Some(mistake) = &report.mistake {
+        return Play::Undecided(format!("it can no longer be played: {mistake}"));
+    }
+    if !report.unmet.is_empty() {
+        return Play::Undecided(format!("the target lacks what it needs: {}", report.unmet.join(", ")));
+    }
+    let is = |verdict: Verdict| move |check: &&CheckReport| check.verdict == verdict;
+    if let Some(check) = report.checks.iter().find(is(Verdict::Fail)) {
+        return Play::Fails { check: check.name.clone(), message: check.message.clone() };
+    }
+    if let Some(cause) = &report.cause {
+        let what = if cause.unreachable { "the hub cannot be reached" } else { "it did not get so far" };
+        let step = if cause.step.is_empty() { String::new() } else { format!("{}: ", cause.step) };
+        return Play::Undecided(format!("{what}: {step}{}", cause.message));
+    }
+    if let Some(check) = report.checks.iter().find(is(Verdict::Inconclusive)) {
+        return Play::Undecided(format!("{}: {}", check.name, check.message));
+    }
+    match report.checks.iter().any(|check| is(Verdict::Pass)(&check)) {
+        true => Play::Holds,
+        false => Play::Undecided("none of its checks was reached".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rstest::rstest;
+
+    use super::*;
+    use crate::event::Cause;
+    use crate::syntax::source::{Sources, Span};
+
+    /// A play: its checks by their verdicts, why it came no further, what was wrong with it, what the target lacks.
+    fn played(verdicts: &[Verdict], cause: Option<bool>, mistake: bool, unmet: bool) -> ScenarioReport {
+        let span = Span::new(Sources::default().add("saved.yaml", ""), 0..0);
+        let check = |verdict: &Verdict| CheckReport {
+            name: "FUZZ-REJECTS".to_owned(),
+            rules: Vec::new(),
+            verdict: *verdict,
+            span: None,
+            step: String::new(),
+            asked: 1,
+            message: "nothing came".to_owned(),
+            detail: None,
+        };
+        let cause = cause.map(|unreachable| Cause {
+            span: None,
+            step: "a joins".to_owned(),
+            message: "refused".to_owned(),
+            detail: None,
+            unreachable,
+        });
+        ScenarioReport {
+            protocol: "qi".to_owned(),
+            id: "qi/saved".to_owned(),
+            title: String::new(),
+            span,
+            instance: String::new(),
+            repetition: 1,
+            verdict: Verdict::Pass,
+            checks: verdicts.iter().map(check).collect(),
+            unmet: if unmet { vec!["tls".to_owned()] } else { Vec::new() },
+            cause,
+            mistake: mistake.then(|| "no such name".to_owned()),
+            leftovers: Vec::new(),
+            history: Vec::new(),
+            history_dropped: 0,
+            duration: Duration::ZERO,
+            slimmest: None,
+        }
+    }
+
+    fn one(letter: char) -> ScenarioReport {
+        use Verdict::{Fail, Inconclusive, Info, NotTestable, Pass, Warn};
+        match letter {
+            'f' => played(&[Pass, Fail], None, false, false),
+            'e' => played(&[Fail, Inconclusive], Some(false), false, false),
+            'h' => played(&[Pass, Warn, Info], None, false, false),
+            'u' => played(&[Inconclusive], Some(true), false, false),
+            's' => played(&[Inconclusive], Some(false), false, false),
+            'i' => played(&[Pass, Inconclusive], None, false, false),
+            'n' => played(&[NotTestable], None, false, false),
+            'm' => played(&[], None, true, false),
+            _ => played(&[], None, false, true),
+        }
+    }
+
+    #[rstest]
+    #[case("fff", "still fails: FUZZ-REJECTS: nothing came")]
+    #[case("eff", "still fails: FUZZ-REJECTS: nothing came")]
+    #[case("hhh", "fixed")]
+    #[case("h", "fixed")]
+    #[case("fhf", "not reproducible: it failed in 2 of 3 plays")]
+    #[case(
+        "fuu",
+        "not reproducible: it failed in 1 of 3 plays, and nothing could be decided in 2: the hub cannot be reached: a joins: refused"
+    )]
+    #[case(
+        "hhi",
+        "not reproducible: it failed in 0 of 3 plays, and nothing could be decided in 1: FUZZ-REJECTS: nothing came"
+    )]
+    #[case("uuu", "not reproducible: the hub cannot be reached: a joins: refused")]
+    #[case("sss", "not reproducible: it did not get so far: a joins: refused")]
+    #[case("nnn", "not reproducible: none of its checks was reached")]
+    #[case("mmm", "not reproducible: it can no longer be played: no such name")]
+    #[case("ttt", "not reproducible: the target lacks what it needs: tls")]
+    #[case("", "not reproducible: it was not played")]
+    fn only_what_is_the_same_every_time_counts(#[case] plays: &str, #[case] expected: &str) {
+        let plays: Vec<ScenarioReport> = plays.chars().map(one).collect();
+        assert_eq!(judge(&plays).to_string(), expected);
+    }
+}

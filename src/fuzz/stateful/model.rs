@@ -1,0 +1,219 @@
+//! What walks are made on: which roles say what, which members of messages are names of things, and which messages the
+//! scenarios make of an example. Worked out once for a run.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::fuzz::corpus::{Material, head, prefix};
+use crate::generate::schema_shape::{Branches, Shape};
+use crate::protocol::MessageType;
+use crate::scenario::parse::verbs::Verb;
+
+pub struct Ground {
+    /// Those that walk: clients with an opening.
+    pub roles: Vec<Role>,
+    /// Messages by which a hub refuses anything at all.
+    pub errors: Vec<String>,
+    leaves: BTreeMap<String, Vec<Leaf>>,
+    variants: BTreeMap<String, Vec<Variant>>,
+    asks: BTreeMap<String, String>,
+    /// Messages, by index, whose answer speaks of something that they themselves do not: what comes to be by them.
+    makers: BTreeMap<String, Vec<usize>>,
+}
+
+pub struct Role {
+    pub name: String,
+    /// Indices of messages of the pack.
+    pub says: Vec<usize>,
+}
+
+/// What a scenario puts into an example, and takes out.
+pub type Variant = (Value, Vec<String>);
+
+/// A member that is a text and no choice from a list: perhaps the name of something.
+pub struct Leaf {
+    /// JSON pointer.
+    pub pointer: String,
+    /// The same as a path within an expression, where it can be written as one.
+    pub path: Option<String>,
+    /// Name of the member.
+    pub name: String,
+    /// What the documented example has there. Examples of one document speak of the same things.
+    pub example: String,
+    /// The schema demands it, and everything around it.
+    pub required: bool,
+    /// Other messages speak of such a thing, too.
+    pub shared: bool,
+    /// The schema says how it is written, so that no name of ours will do.
+    pub formed: bool,
+}
+
+impl Ground {
+    pub fn of(material: &Material) -> Self {
+        let pack = &material.pack;
+        let speakers: Vec<(usize, Vec<&str>)> = pack
+            .messages
+            .iter()
+            .enumerate()
+            .filter(|(_, message)| message.directions.to_hub && !message.abstract_)
+            .map(|(index, message)| (index, material.speakers(&message.name)))
+            .collect();
+        let says = |role| speakers.iter().filter(move |(_, roles)| roles.contains(&role)).map(|(index, _)| *index);
+        let roles = material.roles().into_iter().filter(|role| !material.opening(role).is_empty());
+        let roles = roles.map(|role| Role { name: role.to_owned(), says: says(role).collect() });
+        let mut leaves: BTreeMap<String, Vec<Leaf>> =
+            pack.messages.iter().map(|message| (message.name.clone(), leaves(message))).collect();
+        share(&mut leaves);
+        let envelopes = pack.messages.iter().filter(|message| message.abstract_ && message.directions.to_hub);
+        let mut errors: Vec<String> = envelopes.flat_map(|envelope| envelope.replies.clone()).collect();
+        errors.sort();
+        errors.dedup();
+        let is_reply = |name: &str| pack.messages.iter().any(|other| other.replies.iter().any(|reply| reply == name));
+        let asks = pack.messages.iter().filter(|message| !is_reply(&message.name));
+        let asks = asks.filter_map(|message| Some((message.name.clone(), number(message)?))).collect();
+        let makers = makers(material, &leaves);
+        Self { roles: roles.collect(), errors, leaves, variants: variants(material), asks, makers }
+    }
+
+    pub fn leaves(&self, message: &MessageType) -> &[Leaf] {
+        self.leaves.get(&message.name).map_or(&[], Vec::as_slice)
+    }
+
+    pub fn variants(&self, message: &MessageType) -> &[Variant] {
+        self.variants.get(&message.name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Messages after which the hub may tell of the thing that stands in a member.
+    pub fn makers(&self, leaf: &Leaf) -> &[usize] {
+        self.makers.get(&leaf.example).map_or(&[], Vec::as_slice)
+    }
+
+    /// The place of the number by which the answer to a message is known, where it has one. (A text may be the name of
+    /// something, which several messages in turn are about.)
+    pub fn asks(&self, message: &MessageType) -> Option<&str> {
+        self.asks.get(&message.name).map(String::as_str)
+    }
+}
+
+fn number(message: &MessageType) -> Option<String> {
+    let pointer = message.correlation.clone()?;
+    message.template().pointer(&pointer).is_some_and(Value::is_number).then_some(pointer)
+}
+
+fn makers(material: &Material, leaves: &BTreeMap<String, Vec<Leaf>>) -> BTreeMap<String, Vec<usize>> {
+    let mut makers: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    let of = |name: &str| leaves.get(name).map_or(&[][..], Vec::as_slice);
+    for (index, message) in material.pack.messages.iter().enumerate() {
+        let says = |example: &str| of(&message.name).iter().any(|leaf| leaf.example == example);
+        for leaf in message.replies.iter().flat_map(|reply| of(reply)) {
+            let makers = makers.entry(leaf.example.clone()).or_default();
+            if leaf.shared && leaf.required && !says(&leaf.example) && !makers.contains(&index) {
+                makers.push(index);
+            }
+        }
+    }
+    makers
+}
+
+fn leaves(message: &MessageType) -> Vec<Leaf> {
+    let mut found = Vec::new();
+    let shape = Shape::of(&message.schema.source, &mut Branches::All);
+    visit(&message.template(), &shape, &mut Vec::new(), true, &mut found);
+    let fixed = message.matcher.literals();
+    found.retain(|leaf| !fixed.keys().any(|name| leaf.pointer == format!("/{}", crate::syntax::matcher::escape(name))));
+    found
+}
+
+fn visit(example: &Value, shape: &Shape<'_>, path: &mut Vec<String>, required: bool, found: &mut Vec<Leaf>) {
+    match example {
+        Value::String(text) if shape.values().is_none() => {
+            let is_word = |name: &String| name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_');
+            found.push(Leaf {
+                pointer: path.iter().map(|name| format!("/{}", crate::syntax::matcher::escape(name))).collect(),
+                path: path.iter().all(is_word).then(|| path.join(".")),
+                name: path.last().cloned().unwrap_or_default(),
+                example: text.clone(),
+                required,
+                shared: false,
+                formed: ["pattern", "format"].iter().any(|word| shape.text(word).is_some()),
+            });
+        }
+        Value::Object(members) => {
+            let needed = shape.required();
+            for (name, member) in members {
+                path.push(name.clone());
+                let inner = shape.member(name, &mut Branches::All);
+                visit(member, &inner, path, required && needed.contains(name.as_str()), found);
+                path.pop();
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A thing that messages have in common: the same member, or the same text in its place.
+fn share(leaves: &mut BTreeMap<String, Vec<Leaf>>) {
+    let mut users: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (message, leaves) in leaves.iter() {
+        for word in leaves.iter().flat_map(|leaf| [leaf.name.as_str(), leaf.example.as_str()]) {
+            let users = users.entry(word).or_default();
+            if users.last() != Some(&message.as_str()) {
+                users.push(message);
+            }
+        }
+    }
+    let common: std::collections::BTreeSet<String> =
+        users.into_iter().filter(|(_, users)| users.len() > 1).map(|(word, _)| word.to_owned()).collect();
+    for leaf in leaves.values_mut().flatten() {
+        leaf.shared = common.contains(&leaf.name) || common.contains(&leaf.example);
+    }
+}
+
+/// What scenarios, scenes and openings put into messages, as far as it speaks of nothing but settings with a default.
+fn variants(material: &Material) -> BTreeMap<String, Vec<Variant>> {
+    let mut found: BTreeMap<String, Vec<Variant>> = BTreeMap::new();
+    let mut take = |step: &Value| {
+        let Some((head, what)) = head(step) else { return };
+        let Some(message) = what.as_str().filter(|_| head.verb == Verb::Sends) else { return };
+        let (with, without) = prefix::overrides(step, "");
+        let plain = step.get("breaks").is_none() && closed(material, &with);
+        if plain && (!with.is_null() || !without.is_empty()) {
+            let variants = found.entry(message.to_owned()).or_default();
+            if !variants.contains(&(with.clone(), without.clone())) {
+                variants.push((with, without));
+            }
+        }
+    };
+    let scenes = material.shared.get("scenes").and_then(Value::as_object).into_iter().flatten();
+    for (_, scene) in scenes {
+        each(scene.get("steps").and_then(Value::as_array).map_or(&[], Vec::as_slice), &mut take);
+    }
+    for script in &material.scenarios {
+        each(&script.steps, &mut take);
+    }
+    found
+}
+
+fn each(steps: &[Value], take: &mut dyn FnMut(&Value)) {
+    for step in steps {
+        take(step);
+        if let Some(inner) = step.get("do").and_then(Value::as_array) {
+            each(inner, take);
+        }
+    }
+}
+
+/// Whether all expressions in it are settings that every target has.
+fn closed(material: &Material, value: &Value) -> bool {
+    match value {
+        Value::String(text) if text.contains("${") => {
+            let setting = text.strip_prefix("${hub.").and_then(|text| text.strip_suffix('}'));
+            let known = |name: &str| material.shared.get("hub")?.get(name)?.get("default");
+            setting.is_some_and(|name| known(name).is_some())
+        }
+        Value::Array(items) => items.iter().all(|item| closed(material, item)),
+        Value::Object(members) => members.values().all(|member| closed(material, member)),
+        _ => true,
+    }
+}

@@ -1,0 +1,273 @@
+//! What a schema says about one place of a message, with its combinators put together: the types that are allowed
+//! there, its members, its bounds. Values and mutations are made from it, and the validator has the last word on both.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::rng::Dice;
+
+/// All schemas that apply to one place.
+#[derive(Clone, Debug, Default)]
+pub struct Shape<'a> {
+    root: Option<&'a Value>,
+    schemas: Vec<&'a Value>,
+}
+
+/// Combinators and references within each other that are followed.
+const DEPTH: usize = 16;
+
+/// How the parts of a schema that exclude each other are taken.
+pub enum Branches<'d> {
+    /// All that can be: what any form of the message documents.
+    All,
+    /// One of them, by chance: a payload has one form.
+    One(&'d mut Dice),
+}
+
+impl<'a> Shape<'a> {
+    /// The shape of the whole message.
+    pub fn of(root: &'a Value, branches: &mut Branches<'_>) -> Self {
+        let mut shape = Self { root: Some(root), schemas: Vec::new() };
+        shape.add(root, branches, 0);
+        shape
+    }
+
+    fn add(&mut self, schema: &'a Value, branches: &mut Branches<'_>, depth: usize) {
+        // One that is here already says nothing new, and a reference may lead back to itself.
+        let here = self.schemas.iter().any(|before| std::ptr::eq(*before, schema));
+        if depth > DEPTH || here || !schema.is_object() {
+            return;
+        }
+        self.schemas.push(schema);
+        if let Some(target) = schema.get("$ref").and_then(Value::as_str).and_then(|path| self.referred(path)) {
+            self.add(target, branches, depth + 1);
+        }
+        for inner in schema.get("allOf").and_then(Value::as_array).into_iter().flatten() {
+            self.add(inner, branches, depth + 1);
+        }
+        for entry in schema.get("x-should").and_then(Value::as_array).into_iter().flatten() {
+            if let Some(inner) = entry.get("schema") {
+                self.add(inner, branches, depth + 1);
+            }
+        }
+        for name in ["anyOf", "oneOf"] {
+            let forms = schema.get(name).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+            match branches {
+                Branches::All => forms.iter().for_each(|form| self.add(form, branches, depth + 1)),
+                Branches::One(dice) => {
+                    if let Some(form) = dice.pick(forms) {
+                        self.add(form, branches, depth + 1);
+                    }
+                }
+            }
+        }
+        if let Some(condition) = schema.get("if") {
+            let (yes, no) = match branches {
+                Branches::All => (true, true),
+                Branches::One(dice) => {
+                    let yes = dice.once_in(2);
+                    (yes, !yes)
+                }
+            };
+            if yes {
+                self.add(condition, branches, depth + 1);
+                schema.get("then").into_iter().for_each(|then| self.add(then, branches, depth + 1));
+            }
+            if no {
+                schema.get("else").into_iter().for_each(|other| self.add(other, branches, depth + 1));
+            }
+        }
+    }
+
+    /// References within the document: `#`, `#/$defs/name`.
+    fn referred(&self, path: &str) -> Option<&'a Value> {
+        let pointer = path.strip_prefix('#')?;
+        self.root?.pointer(pointer)
+    }
+
+    /// What all of its schemas say under a keyword.
+    fn each(&self, keyword: &'static str) -> impl Iterator<Item = &'a Value> + use<'a, '_> {
+        self.schemas.iter().filter_map(move |schema| schema.get(keyword))
+    }
+
+    fn below(&self, schemas: Vec<&'a Value>, branches: &mut Branches<'_>) -> Self {
+        let mut shape = Self { root: self.root, schemas: Vec::new() };
+        for schema in schemas {
+            shape.add(schema, branches, 0);
+        }
+        shape
+    }
+
+    /// The types that are allowed; empty where nothing is said. A number may be an integer.
+    pub fn types(&self) -> Vec<&'a str> {
+        let mut allowed: Option<Vec<&str>> = None;
+        for value in self.each("type") {
+            let these: Vec<&str> = match value {
+                Value::Array(names) => names.iter().filter_map(Value::as_str).collect(),
+                single => single.as_str().into_iter().collect(),
+            };
+            allowed = Some(match allowed {
+                None => these,
+                Some(before) => {
+                    let integer = before.contains(&"integer") || these.contains(&"integer");
+                    let fits = |name: &&str| {
+                        let within =
+                            |names: &[&str]| names.contains(name) || (*name == "integer" && names.contains(&"number"));
+                        within(&before) && within(&these)
+                    };
+                    let mut both: Vec<&str> = ["null", "boolean", "integer", "number", "string", "array", "object"]
+                        .into_iter()
+                        .filter(fits)
+                        .collect();
+                    if integer {
+                        both.retain(|name| *name != "number");
+                    }
+                    both
+                }
+            });
+        }
+        allowed.unwrap_or_default()
+    }
+
+    /// The values of `const` and `enum`, where there are any: what must be one of them.
+    pub fn values(&self) -> Option<Vec<&'a Value>> {
+        let consts: Vec<&Value> = self.each("const").collect();
+        if !consts.is_empty() {
+            return Some(consts);
+        }
+        let mut lists = self.each("enum").filter_map(Value::as_array);
+        let first: Vec<&Value> = lists.next()?.iter().collect();
+        Some(lists.fold(first, |left, list| left.into_iter().filter(|value| list.contains(value)).collect()))
+    }
+
+    /// The one value that is allowed.
+    pub fn constant(&self) -> Option<&'a Value> {
+        self.each("const").next()
+    }
+
+    /// Names of the members that the schema knows, in their order.
+    pub fn members(&self) -> Vec<&'a str> {
+        let mut names = Vec::new();
+        for properties in self.each("properties").filter_map(Value::as_object) {
+            for name in properties.keys().filter(|name| !names.contains(&name.as_str())).collect::<Vec<_>>() {
+                names.push(name.as_str());
+            }
+        }
+        for name in self.required() {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
+    pub fn required(&self) -> BTreeSet<&'a str> {
+        self.each("required").filter_map(Value::as_array).flatten().filter_map(Value::as_str).collect()
+    }
+
+    /// Whether members beyond those that are named break it.
+    pub fn is_closed(&self) -> bool {
+        self.each("additionalProperties")
+            .chain(self.each("unevaluatedProperties"))
+            .any(|value| *value == Value::Bool(false))
+    }
+
+    /// What is said of a member.
+    pub fn member(&self, name: &str, branches: &mut Branches<'_>) -> Self {
+        let mut schemas = Vec::new();
+        for schema in &self.schemas {
+            let named = schema.get("properties").and_then(|properties| properties.get(name));
+            schemas.extend(named);
+            if named.is_none() {
+                schemas.extend(schema.get("additionalProperties").filter(|value| value.is_object()));
+            }
+        }
+        self.below(schemas, branches)
+    }
+
+    /// What is said of an item of a list.
+    pub fn item(&self, index: usize, branches: &mut Branches<'_>) -> Self {
+        let mut schemas = Vec::new();
+        for schema in &self.schemas {
+            let first = schema.get("prefixItems").and_then(|items| items.get(index));
+            schemas.extend(first.or_else(|| schema.get("items")));
+            schemas.extend(schema.get("contains").filter(|_| index == 0));
+        }
+        self.below(schemas, branches)
+    }
+
+    /// What is said of the names of members and items on a path, from the whole message on.
+    pub fn at(root: &'a Value, path: &[String]) -> Self {
+        path.iter().fold(Self::of(root, &mut Branches::All), |shape, name| match name.parse::<usize>() {
+            Ok(index) if shape.members().iter().all(|member| member != name) => shape.item(index, &mut Branches::All),
+            _ => shape.member(name, &mut Branches::All),
+        })
+    }
+
+    /// The greatest of the lower bounds that a keyword gives.
+    pub fn least(&self, keyword: &'static str) -> Option<f64> {
+        self.each(keyword).filter_map(Value::as_f64).reduce(f64::max)
+    }
+
+    /// The least of the upper bounds that a keyword gives.
+    pub fn most(&self, keyword: &'static str) -> Option<f64> {
+        self.each(keyword).filter_map(Value::as_f64).reduce(f64::min)
+    }
+
+    /// The text of a keyword, of the first schema that has it.
+    pub fn text(&self, keyword: &'static str) -> Option<&'a str> {
+        self.each(keyword).find_map(Value::as_str)
+    }
+
+    pub fn is_true(&self, keyword: &'static str) -> bool {
+        self.each(keyword).any(|value| *value == Value::Bool(true))
+    }
+
+    /// Whether nothing at all is said.
+    pub fn is_free(&self) -> bool {
+        self.schemas.iter().all(|schema| {
+            schema.as_object().is_none_or(|object| {
+                object
+                    .keys()
+                    .all(|key| matches!(key.as_str(), "title" | "description" | "x-rules" | "examples" | "default"))
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::json;
+
+    fn at(schema: &Value, path: &[&str]) -> (Vec<String>, Option<f64>) {
+        let path: Vec<String> = path.iter().map(|name| (*name).to_owned()).collect();
+        let shape = Shape::at(schema, &path);
+        (shape.types().into_iter().map(str::to_owned).collect(), shape.least("minimum"))
+    }
+
+    #[rstest]
+    #[case::plain(json!({"properties": {"a": {"type": "string"}}}), &["a"], &["string"], None)]
+    #[case::all_of(json!({"properties": {"a": {"type": "number"}}, "allOf": [{"properties": {"a": {"type": "integer", "minimum": 3}}}]}), &["a"], &["integer"], Some(3.0))]
+    #[case::should(json!({"properties": {"a": {"x-should": [{"rules": [], "schema": {"type": "string"}}]}}}), &["a"], &["string"], None)]
+    #[case::reference(json!({"properties": {"a": {"$ref": "#/$defs/n"}}, "$defs": {"n": {"type": "null"}}}), &["a"], &["null"], None)]
+    #[case::item(json!({"properties": {"a": {"items": {"type": "boolean"}}}}), &["a", "0"], &["boolean"], None)]
+    #[case::several(json!({"allOf": [{"type": ["string", "null"]}, {"type": "string"}]}), &[], &["string"], None)]
+    #[case::nothing(json!({}), &["a"], &[], None)]
+    fn a_place_is_known_through_combinators(
+        #[case] schema: Value,
+        #[case] path: &[&str],
+        #[case] types: &[&str],
+        #[case] least: Option<f64>,
+    ) {
+        assert_eq!(at(&schema, path), (types.iter().map(|name| (*name).to_owned()).collect(), least));
+    }
+
+    #[test]
+    fn a_reference_to_itself_ends() {
+        let schema = json!({"$ref": "#", "properties": {"next": {"$ref": "#"}}});
+        assert_eq!(Shape::of(&schema, &mut Branches::All).members(), ["next"]);
+    }
+}

@@ -1,0 +1,347 @@
+//! Values that a schema allows: its bounds, its unions, its optional members in all combinations, and, where it allows
+//! anything, what parsers stumble over. Constructed, not searched for; whoever uses one asks the validator.
+
+use serde_json::{Map, Number, Value, json};
+
+use super::rng::Dice;
+use super::schema_shape::{Branches, Shape};
+
+/// Values within each other that are made of free choice.
+const DEPTH: usize = 6;
+/// Members and items of one value that are made of free choice.
+const WIDTH: usize = 5;
+/// Values within each other, and values in all, of any: a schema may require that a value goes on forever.
+const DEEPEST: usize = 32;
+const MOST: usize = 4_000;
+
+/// A value that fits `shape`, as far as can be constructed: `not`, and bounds that contradict each other, are not seen.
+pub fn value(shape: &Shape<'_>, dice: &mut Dice) -> Value {
+    made(shape, dice, 0, &mut MOST.clone())
+}
+
+fn made(shape: &Shape<'_>, dice: &mut Dice, depth: usize, left: &mut usize) -> Value {
+    *left = left.saturating_sub(1);
+    if depth > DEEPEST || *left == 0 {
+        return Value::Null;
+    }
+    if let Some(values) = shape.values() {
+        return dice.pick(&values).map_or(Value::Null, |value| (*value).clone());
+    }
+    let types = shape.types();
+    let kind = match dice.pick(&types) {
+        Some(kind) => *kind,
+        None if !shape.members().is_empty() => "object",
+        None if shape.text("pattern").is_some() || shape.text("format").is_some() => "string",
+        None if shape.least("minimum").is_some() || shape.most("maximum").is_some() => "number",
+        None => return anything(dice, depth),
+    };
+    match kind {
+        "null" => Value::Null,
+        "boolean" => Value::Bool(dice.once_in(2)),
+        "integer" => integer(shape, dice),
+        "number" => number(shape, dice),
+        "string" => Value::String(text(shape, dice)),
+        "array" => list(shape, dice, depth, left),
+        _ => object(shape, dice, depth, left),
+    }
+}
+
+fn object(shape: &Shape<'_>, dice: &mut Dice, depth: usize, left: &mut usize) -> Value {
+    let required = shape.required();
+    let mut members = Map::new();
+    // All, none, or each by its own chance: so that every combination of few comes up.
+    let share = *dice.pick(&[0.0, 0.5, 0.5, 0.8, 1.0]).unwrap_or(&0.5);
+    for name in shape.members() {
+        if *left == 0 {
+            break;
+        }
+        if required.contains(name) || (depth < DEPTH && dice.fraction() < share) {
+            let inner = shape.member(name, &mut Branches::One(dice));
+            members.insert(name.to_owned(), made(&inner, dice, depth + 1, left));
+        }
+    }
+    let least = shape.least("minProperties").unwrap_or(0.0) as usize;
+    let open = !shape.is_closed();
+    let more = if open && dice.once_in(8) { 1 + dice.below(2) } else { 0 };
+    let mut wanted = least.saturating_sub(members.len()).max(more);
+    if !open {
+        wanted = 0;
+    }
+    for _ in 0..wanted.min(64) {
+        let name = format!("x_{}", name(dice));
+        let inner = shape.member(&name, &mut Branches::One(dice));
+        members.insert(name, made(&inner, dice, depth + 1, left));
+    }
+    Value::Object(members)
+}
+
+fn list(shape: &Shape<'_>, dice: &mut Dice, depth: usize, left: &mut usize) -> Value {
+    let least = shape.least("minItems").unwrap_or(0.0) as usize;
+    let most = shape.most("maxItems").map_or(least.saturating_add(WIDTH), |most| most as usize);
+    let more = if depth >= DEPTH { 0 } else { dice.below(most.saturating_sub(least).min(WIDTH) + 1) };
+    let mut items: Vec<Value> = Vec::new();
+    for index in 0..least.saturating_add(more).min(1024) {
+        if *left == 0 {
+            break;
+        }
+        let inner = shape.item(index, &mut Branches::One(dice));
+        let item = made(&inner, dice, depth + 1, left);
+        if !shape.is_true("uniqueItems") || !items.contains(&item) {
+            items.push(item);
+        }
+    }
+    Value::Array(items)
+}
+
+/// Whole numbers: the bounds themselves, their neighbours, and what overflows the usual types.
+fn integer(shape: &Shape<'_>, dice: &mut Dice) -> Value {
+    const WIDE: [i64; 14] = [
+        0,
+        1,
+        -1,
+        2,
+        10,
+        255,
+        256,
+        65_536,
+        i32::MAX as i64,
+        i32::MIN as i64,
+        u32::MAX as i64,
+        9_007_199_254_740_991,
+        -9_007_199_254_740_991,
+        i64::MAX,
+    ];
+    let (low, high) = bounds(shape);
+    let low = low.map(|low| low.ceil() as i64);
+    let high = high.map(|high| high.floor() as i64);
+    let within = |number: &i64| low.is_none_or(|low| *number >= low) && high.is_none_or(|high| *number <= high);
+    let mut edges: Vec<i64> = WIDE.into_iter().filter(within).collect();
+    edges.extend(
+        [low, low.map(|low| low.saturating_add(1)), high, high.map(|high| high.saturating_sub(1))]
+            .into_iter()
+            .flatten()
+            .filter(within),
+    );
+    let step = shape.least("multipleOf").filter(|step| *step >= 1.0).map_or(1, |step| step as i64);
+    let number = if dice.once_in(2) && !edges.is_empty() {
+        *dice.pick(&edges).unwrap_or(&0)
+    } else {
+        dice.between(
+            low.unwrap_or(-1000).max(-1_000_000_000_000_000),
+            high.unwrap_or(low.unwrap_or(0).saturating_add(2000)),
+        )
+    };
+    let rounded = number.saturating_sub(number.rem_euclid(step));
+    json!(if within(&rounded) { rounded } else { rounded.saturating_add(step) })
+}
+
+fn number(shape: &Shape<'_>, dice: &mut Dice) -> Value {
+    const WIDE: [f64; 10] = [0.0, -0.0, 0.5, -1.5, 1e-9, 1e21, -1e21, 1.797e308, 5e-324, 0.1];
+    if shape.least("multipleOf").is_some() || dice.once_in(2) {
+        return integer(shape, dice);
+    }
+    let (least, most) = (shape.least("minimum"), shape.most("maximum"));
+    let (above, below) = (shape.least("exclusiveMinimum"), shape.most("exclusiveMaximum"));
+    let within = |number: &f64| {
+        least.is_none_or(|least| *number >= least)
+            && most.is_none_or(|most| *number <= most)
+            && above.is_none_or(|above| *number > above)
+            && below.is_none_or(|below| *number < below)
+    };
+    let edges: Vec<f64> = WIDE.into_iter().chain(least).chain(most).filter(within).collect();
+    let free = {
+        let low = [least, above].into_iter().flatten().reduce(f64::max).unwrap_or(-1e6);
+        let high = [most, below].into_iter().flatten().reduce(f64::min).unwrap_or(low.abs() * 2.0 + 1e6);
+        // Never the lower bound itself, which may be excluded.
+        high - (high - low) * dice.fraction() * 0.999
+    };
+    let chosen = if dice.once_in(2) { dice.pick(&edges).copied().unwrap_or(free) } else { free };
+    Number::from_f64(if within(&chosen) { chosen } else { free }).map_or(Value::Null, Value::Number)
+}
+
+/// Lower and upper bound, those that exclude themselves moved by one.
+fn bounds(shape: &Shape<'_>) -> (Option<f64>, Option<f64>) {
+    let above = shape.least("exclusiveMinimum").map(|bound| bound.floor() + 1.0);
+    let below = shape.most("exclusiveMaximum").map(|bound| bound.ceil() - 1.0);
+    let low = [shape.least("minimum"), above].into_iter().flatten().reduce(f64::max);
+    let high = [shape.most("maximum"), below].into_iter().flatten().reduce(f64::min);
+    (low, high)
+}
+
+/// Texts that are no trouble to say and often trouble to hear.
+pub const ODD_TEXTS: [&str; 17] = [
+    "",
+    " ",
+    "a",
+    "null",
+    "0",
+    "-1",
+    "true",
+    "\u{0}",
+    "line\nbreak\ttab",
+    "quote\"back\\slash/",
+    "ünïcödé ß 漢字",
+    "😀👩‍👩‍👧",
+    "e\u{301}",
+    "\u{202e}right to left",
+    "\u{feff}\u{fffd}\u{ffff}",
+    "__proto__",
+    "toString",
+];
+
+fn text(shape: &Shape<'_>, dice: &mut Dice) -> String {
+    let least = shape.least("minLength").unwrap_or(0.0) as usize;
+    let most = shape.most("maxLength").map(|most| most as usize);
+    if let Some(pattern) = shape.text("pattern")
+        && let Some(text) = fitting(pattern, dice)
+    {
+        return text;
+    }
+    if let Some(format) = shape.text("format") {
+        return formatted(format, dice);
+    }
+    let mut text = match dice.below(8) {
+        0..=2 => name(dice),
+        // Now and then one that is long, of the size where buffers end.
+        3 if dice.once_in(8) => "x".repeat(*dice.pick(&[127, 128, 255, 256, 1000, 4096]).unwrap_or(&127)),
+        _ => dice.pick(&ODD_TEXTS).copied().unwrap_or_default().to_owned(),
+    };
+    let length = text.chars().count();
+    if length < least {
+        text.extend(std::iter::repeat_n('x', (least - length).min(1 << 20)));
+    }
+    match most {
+        Some(most) if length > most => text.chars().take(most).collect(),
+        _ => text,
+    }
+}
+
+/// Longest text that is made for a regular expression.
+const LONGEST: usize = 1 << 16;
+
+/// A text of the form of a regular expression; `None` where that cannot be had (look-around, back references, a text too long).
+fn fitting(pattern: &str, dice: &mut Dice) -> Option<String> {
+    // A schema's pattern may match anywhere; without anchors of its own it is taken as the whole text.
+    let hir =
+        regex_syntax::ParserBuilder::new().build().parse(pattern.trim_start_matches('^').trim_end_matches('$')).ok()?;
+    if hir.properties().minimum_len().is_some_and(|least| least > LONGEST) || within_bounds(&hir) > LONGEST {
+        return None;
+    }
+    let texts = rand_regex::Regex::with_hir(hir, 8).ok()?;
+    let text: Result<String, _> =
+        rand::distr::Distribution::<Result<String, std::string::FromUtf8Error>>::sample(&texts, dice.source());
+    text.ok()
+}
+
+/// The longest text of a regular expression, where what may go on forever is repeated a few times.
+fn within_bounds(hir: &regex_syntax::hir::Hir) -> usize {
+    use regex_syntax::hir::HirKind;
+    match hir.kind() {
+        HirKind::Empty | HirKind::Look(_) => 0,
+        HirKind::Literal(literal) => literal.0.len(),
+        HirKind::Class(_) => 4,
+        HirKind::Capture(capture) => within_bounds(&capture.sub),
+        HirKind::Concat(parts) => parts.iter().map(within_bounds).fold(0, usize::saturating_add),
+        HirKind::Alternation(parts) => parts.iter().map(within_bounds).max().unwrap_or(0),
+        HirKind::Repetition(repeated) => {
+            let most = repeated.max.unwrap_or_else(|| repeated.min.saturating_add(8)) as usize;
+            within_bounds(&repeated.sub).saturating_mul(most)
+        }
+    }
+}
+
+fn formatted(format: &str, dice: &mut Dice) -> String {
+    let (a, b, c) = (dice.below(28) + 1, dice.below(12) + 1, dice.below(24));
+    match format {
+        "date-time" => match dice.below(4) {
+            0 => format!("20{:02}-{b:02}-{a:02}T{c:02}:00:00Z", dice.below(99)),
+            1 => format!("2024-{b:02}-{a:02}T{c:02}:59:59.999999+02:00"),
+            2 => format!("1970-01-{a:02}T{c:02}:00:00.1Z"),
+            _ => format!("9999-12-{a:02}T{c:02}:00:00-00:30"),
+        },
+        "date" => format!("2024-{b:02}-{a:02}"),
+        "time" => format!("{c:02}:{a:02}:{b:02}Z"),
+        "duration" => format!("P{a}DT{b}H"),
+        "uuid" => uuid::Builder::from_random_bytes(dice.bytes()).into_uuid().to_string(),
+        "email" | "idn-email" => format!("{}@example.com", name(dice)),
+        "hostname" | "idn-hostname" => format!("{}.example.com", name(dice)),
+        "ipv4" => format!("192.0.2.{a}"),
+        "ipv6" => format!("2001:db8::{a:x}"),
+        "uri" | "iri" | "uri-reference" | "iri-reference" | "uri-template" => {
+            format!("https://example.com/{}?a={a}", name(dice))
+        }
+        "json-pointer" => format!("/{}/{a}", name(dice)),
+        "relative-json-pointer" => format!("{a}/{}", name(dice)),
+        "regex" => "^a+$".to_owned(),
+        _ => name(dice),
+    }
+}
+
+/// A plain word that means nothing.
+pub fn name(dice: &mut Dice) -> String {
+    (0..1 + dice.below(8)).map(|_| char::from(b'a' + dice.below(26) as u8)).collect()
+}
+
+/// An object whose members have these names, whatever they mean elsewhere.
+pub fn with<'n>(names: impl Iterator<Item = &'n String>, dice: &mut Dice) -> Value {
+    Value::Object(names.map(|name| (name.clone(), anything(dice, DEPTH))).collect())
+}
+
+/// Whatever JSON can hold, deep or wide.
+pub fn anything(dice: &mut Dice, depth: usize) -> Value {
+    let kinds = if depth >= DEPTH { 5 } else { 9 };
+    match dice.below(kinds) {
+        0 => Value::Null,
+        1 => Value::Bool(dice.once_in(2)),
+        // More than fits into 64 bits with a sign.
+        2 if dice.once_in(6) => json!(u64::MAX),
+        2 => integer(&Shape::default(), dice),
+        3 => number(&Shape::default(), dice),
+        4 => Value::String(text(&Shape::default(), dice)),
+        5 => (0..dice.below(WIDTH + 1)).map(|_| anything(dice, depth + 1)).collect(),
+        6 if dice.once_in(4) => (0..200).map(|number| json!(number)).collect(),
+        7 if dice.once_in(4) => {
+            // Deep, but not so deep that a parser may lawfully give up.
+            (0..40).fold(json!(0), |inner, level| if level % 2 == 0 { json!([inner]) } else { json!({ "d": inner }) })
+        }
+        _ => Value::Object((0..dice.below(WIDTH + 1)).map(|_| (name(dice), anything(dice, depth + 1))).collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::syntax::json_schema;
+    use rstest::rstest;
+
+    /// Of a thousand values most fit, and they are not all the same.
+    #[rstest]
+    #[case::bounds(json!({"type": "integer", "minimum": -3, "maximum": 4}), 6)]
+    #[case::exclusive(json!({"type": "number", "exclusiveMinimum": 0, "maximum": 1}), 20)]
+    #[case::multiple(json!({"type": "integer", "multipleOf": 7, "minimum": 1}), 10)]
+    #[case::text(json!({"type": "string", "minLength": 3, "maxLength": 5}), 20)]
+    #[case::pattern(json!({"type": "string", "pattern": "^[0-9]+\\.[0-9]+$"}), 20)]
+    #[case::format(json!({"type": "string", "format": "date-time"}), 20)]
+    #[case::uuid(json!({"type": "string", "format": "uuid"}), 20)]
+    #[case::members(json!({"type": "object", "required": ["a"], "properties": {"a": {"type": "null"}, "b": {"type": "boolean"}, "c": {"enum": [1, 2]}}}), 12)]
+    #[case::closed(json!({"type": "object", "additionalProperties": false, "properties": {"a": {"type": "null"}}}), 2)]
+    #[case::items(json!({"type": "array", "items": {"type": "integer"}, "minItems": 2, "uniqueItems": true}), 20)]
+    #[case::union(json!({"anyOf": [{"type": "null"}, {"type": "integer", "minimum": 0}]}), 20)]
+    #[case::branches(json!({"type": "object", "properties": {"k": {"enum": ["a", "b"]}, "n": {"type": "integer"}}, "required": ["k"], "if": {"properties": {"k": {"const": "a"}}}, "then": {"required": ["n"]}}), 20)]
+    #[case::anything(json!({}), 100)]
+    fn values_fit_and_differ(#[case] schema: Value, #[case] kinds: usize) {
+        let validator = json_schema::validator(&schema).unwrap();
+        let mut seen = std::collections::BTreeSet::new();
+        let mut fit = 0;
+        for number in 0..1000 {
+            let mut dice = Dice::of(1, number);
+            let shape = Shape::of(&schema, &mut Branches::One(&mut dice));
+            let value = value(&shape, &mut dice);
+            fit += usize::from(validator.is_valid(&value));
+            seen.insert(value.to_string());
+        }
+        // That a condition does not hold cannot be constructed: now and then it does all the same.
+        assert!(fit >= 850, "{fit} of 1000 fit {schema}");
+        assert!(seen.len() >= kinds, "{} different of {schema}", seen.len());
+    }
+}

@@ -1,0 +1,136 @@
+//! A hook that is an HTTP request. No redirects are followed and no proxy is asked: what the file names is what is called.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use ureq::Agent;
+use ureq::http::header::CONTENT_TYPE;
+use ureq::http::{HeaderName, HeaderValue, Method, Uri};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+
+use super::{Filler, HookCall, HookError, MAX_ANSWER, answer};
+use crate::config::TlsOptions;
+use crate::transport::tls::{self, TlsError};
+
+/// Whom hooks trust on an `https://` address: whom the target trusts on `wss://`. Worth sharing, since it reads files.
+#[derive(Clone, Debug)]
+pub struct Trust(TlsConfig);
+
+impl Trust {
+    /// # Errors
+    /// A file of certificates that cannot be used.
+    pub fn new(options: &TlsOptions) -> Result<Self, TlsError> {
+        let builder = TlsConfig::builder().disable_verification(options.insecure);
+        if options.insecure {
+            return Ok(Self(builder.build()));
+        }
+        let roots = tls::trusted(options.ca.as_deref())?;
+        let roots = roots.iter().map(|root| Certificate::from_der(root).to_owned()).collect();
+        Ok(Self(builder.root_certs(RootCerts::Specific(Arc::new(roots))).build()))
+    }
+}
+
+/// A request with everything filled in.
+pub(super) struct Request {
+    trust: Option<Trust>,
+    hook: String,
+    url: String,
+    request: ureq::http::Request<Vec<u8>>,
+}
+
+impl Request {
+    pub(super) fn new(
+        call: &HookCall<'_>,
+        method: &str,
+        url: &str,
+        headers: &BTreeMap<String, String>,
+        body: Option<&str>,
+    ) -> Result<Self, HookError> {
+        let filler = Filler::new(call);
+        let refuse = |reason: String| HookError::Request { hook: call.name.to_owned(), reason };
+        let url = filler.fill("url", url)?;
+        let method: Method = method.parse().map_err(|_| refuse(format!("`{method}` is not a method")))?;
+        let uri: Uri =
+            url.parse().map_err(|e| refuse(format!("`{url}` is not a URL ({e}); `| urlencode` escapes a value")))?;
+        if !matches!(uri.scheme_str(), Some("http" | "https")) {
+            return Err(refuse(format!("`{url}` does not begin with http:// or https://")));
+        }
+        let carries_body = !matches!(method, Method::GET | Method::DELETE);
+        let body = match body {
+            Some(body) => Some(filler.fill("body", body)?),
+            None => carries_body.then(|| call.message.unwrap_or(call.args).to_string()),
+        };
+        let mut request = ureq::http::Request::new(body.unwrap_or_default().into_bytes());
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        if !request.body().is_empty() {
+            request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        for (name, value) in headers {
+            let value = filler.fill("headers", value)?;
+            // Neither says the value, which may be a key.
+            let name: HeaderName = name.parse().map_err(|_| refuse(format!("`{name}` is not the name of a header")))?;
+            let value = HeaderValue::from_str(&value)
+                .map_err(|_| refuse(format!("the value of `{name}` is not that of a header")))?;
+            request.headers_mut().insert(name, value);
+        }
+        Ok(Self { trust: call.trust.cloned(), hook: call.name.to_owned(), url, request })
+    }
+
+    pub(super) async fn send(self, timeout: Duration) -> Result<Value, HookError> {
+        let hook = self.hook.clone();
+        // Every wait in there is bounded by the timeout, so the thread is given back even if nobody waits any more.
+        match tokio::task::spawn_blocking(move || self.send_blocking(timeout)).await {
+            Ok(answer) => answer,
+            Err(error) => Err(HookError::Request { hook, reason: error.to_string() }),
+        }
+    }
+
+    fn send_blocking(self, timeout: Duration) -> Result<Value, HookError> {
+        let Self { trust, hook, url, request } = self;
+        let method = request.method().to_string();
+        let failed = |error| failure(&hook, &url, timeout, error);
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .proxy(None)
+            .timeout_global(Some(timeout))
+            .user_agent(concat!("hubproof/", env!("CARGO_PKG_VERSION")));
+        let agent: Agent = match trust {
+            Some(Trust(config_of_tls)) => config.tls_config(config_of_tls),
+            None => config,
+        }
+        .build()
+        .into();
+        let response = match request.body().is_empty() {
+            true => agent.run(request.map(drop)),
+            false => agent.run(request),
+        };
+        let response = response.map_err(failed)?;
+        let status = response.status();
+        let mut body = Vec::new();
+        let read = response.into_body().into_reader().take(MAX_ANSWER as u64 + 1).read_to_end(&mut body);
+        if !status.is_success() {
+            // Whatever could be read of it.
+            let body = String::from_utf8_lossy(&body).chars().take(super::SHOWN + 1).collect();
+            return Err(HookError::Status { hook, method, url, status: status.as_u16(), body });
+        }
+        read.map_err(|error| failed(ureq::Error::from(error)))?;
+        if body.len() > MAX_ANSWER {
+            return Err(HookError::TooLong { hook });
+        }
+        Ok(answer(&body))
+    }
+}
+
+fn failure(hook: &str, url: &str, timeout: Duration, error: ureq::Error) -> HookError {
+    let hook = hook.to_owned();
+    match error {
+        ureq::Error::Timeout(_) => HookError::TimedOut { hook, after: timeout },
+        error => HookError::Unreachable { hook, url: url.to_owned(), reason: error.to_string() },
+    }
+}

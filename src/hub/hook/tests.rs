@@ -1,0 +1,322 @@
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use rstest::rstest;
+use serde_json::{Map, Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpSocket};
+
+use super::{HookCall, HookError, HookSpec, MAX_ANSWER, Trust, run};
+use crate::config::TlsOptions;
+
+/// Long enough for a busy machine; no test waits for it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Answers one request with `response` and gives back what was asked. A response of `None` never comes.
+async fn server(response: Option<String>) -> (String, tokio::task::JoinHandle<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = format!("http://{}", listener.local_addr().expect("bound"));
+    let asked = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        let mut asked = Vec::new();
+        let mut buffer = [0; 4096];
+        let complete = |asked: &[u8]| {
+            let text = String::from_utf8_lossy(asked).into_owned();
+            let (head, body) = text.split_once("\r\n\r\n")?;
+            let lengths = head
+                .lines()
+                .filter_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse::<usize>().ok());
+            (body.len() >= lengths.sum::<usize>()).then_some(text)
+        };
+        let asked = loop {
+            let n = stream.read(&mut buffer).await.expect("a request");
+            asked.extend(&buffer[..n]);
+            if let Some(text) = complete(&asked) {
+                break text;
+            }
+            assert!(n > 0, "the request ended early: {}", String::from_utf8_lossy(&asked));
+        };
+        match response {
+            // The caller may have seen enough before the end.
+            Some(response) => drop(stream.write_all(response.as_bytes()).await),
+            None => while stream.read(&mut buffer).await.is_ok_and(|n| n > 0) {},
+        }
+        asked
+    });
+    (address, asked)
+}
+
+fn response(status: &str, body: &str) -> Option<String> {
+    Some(format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len()))
+}
+
+fn http(method: &str, url: String, headers: &[(&str, &str)], body: Option<&str>) -> HookSpec {
+    HookSpec::Http {
+        method: method.to_owned(),
+        url,
+        headers: headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        body: body.map(str::to_owned),
+        timeout: None,
+    }
+}
+
+fn command(words: &[&str]) -> HookSpec {
+    HookSpec::Command { words: words.iter().map(|word| (*word).to_owned()).collect(), timeout: None }
+}
+
+fn settings() -> Map<String, Value> {
+    BTreeMap::from([("key".to_owned(), json!("k-1"))]).into_iter().collect()
+}
+
+async fn call(spec: &HookSpec, args: Value, message: Option<Value>, timeout: Duration) -> Result<Value, HookError> {
+    let settings = settings();
+    run(
+        spec,
+        &HookCall { name: "emit", args: &args, message: message.as_ref(), settings: &settings, trust: None },
+        timeout,
+    )
+    .await
+}
+
+#[rstest]
+#[case::the_message("POST", None, Some(json!({"z": 1, "a": 2})), r#"{"z":1,"a":2}"#)]
+#[case::else_the_args("PUT", None, None, r#"{"project":"p 1"}"#)]
+#[case::a_template("PATCH", Some("n=${message.n}"), Some(json!({"n": 7})), "n=7")]
+#[case::none_with_get("GET", None, Some(json!({})), "")]
+#[case::none_with_delete("DELETE", None, None, "")]
+#[case::one_with_delete("DELETE", Some("x"), None, "x")]
+#[tokio::test]
+async fn http_says(
+    #[case] method: &str,
+    #[case] body: Option<&str>,
+    #[case] message: Option<Value>,
+    #[case] expected: &str,
+) {
+    let (address, asked) = server(response("200 OK", "")).await;
+    let spec =
+        http(method, format!("{address}/to/${{args.project | urlencode}}?a=b"), &[("x-key", "${hub.key}")], body);
+    call(&spec, json!({ "project": "p 1" }), message, PATIENCE).await.expect("an answer");
+    let asked = asked.await.expect("asked");
+    let (head, body) = asked.split_once("\r\n\r\n").expect("a head");
+    assert!(head.starts_with(&format!("{method} /to/p%201?a=b HTTP/1.1\r\n")), "{head}");
+    assert!(head.contains("x-key: k-1"), "{head}");
+    assert_eq!(head.contains("content-type: application/json"), !expected.is_empty(), "{head}");
+    assert_eq!(body, expected);
+}
+
+#[rstest]
+#[case(r#"{"path": "/tasks/1"}"#, json!({"path": "/tasks/1"}))]
+#[case("[1, 2]\n", json!([1, 2]))]
+#[case("done\n", json!("done"))]
+#[case("", Value::Null)]
+#[tokio::test]
+async fn http_answers(#[case] body: &str, #[case] expected: Value) {
+    let (address, _asked) = server(response("201 Created", body)).await;
+    let answer = call(&http("POST", address, &[], None), json!({}), None, PATIENCE).await;
+    assert_eq!(answer.expect("an answer"), expected);
+}
+
+#[rstest]
+#[case::refused("500 Oops", "no such project".to_owned(), ": no such project")]
+#[case::long("404 Gone", "ä".repeat(500), &format!(": {}…", "ä".repeat(200)))]
+#[case::redirect("302 Found", String::new(), "")]
+#[tokio::test]
+async fn http_shows_a_refusal(#[case] status: &str, #[case] body: String, #[case] shown: &str) {
+    let (address, _asked) = server(response(status, &body)).await;
+    let error = call(&http("POST", address.clone(), &[], None), json!({}), None, PATIENCE).await.expect_err("refused");
+    let code = &status[..3];
+    assert_eq!(error.to_string(), format!("the hook `emit` was answered with status {code} to POST {address}{shown}"));
+}
+
+#[tokio::test]
+async fn http_reads_no_more_than_a_bound() {
+    let (address, _asked) = server(response("200 OK", &"x".repeat(MAX_ANSWER + 1))).await;
+    let error = call(&http("POST", address, &[], None), json!({}), None, PATIENCE).await.expect_err("too long");
+    assert_eq!(error.to_string(), "the hook `emit` answered more than 1024 KiB");
+    let (address, _asked) = server(response("200 OK", &"x".repeat(MAX_ANSWER))).await;
+    let answer = call(&http("POST", address, &[], None), json!({}), None, PATIENCE).await.expect("just fits");
+    assert_eq!(answer.as_str().map(str::len), Some(MAX_ANSWER));
+}
+
+#[tokio::test]
+async fn http_is_bounded_in_time_and_the_hooks_own_time_wins() {
+    let (address, _asked) = server(None).await;
+    let mut spec = http("POST", address, &[], None);
+    if let HookSpec::Http { timeout, .. } = &mut spec {
+        *timeout = Some(Duration::from_millis(50));
+    }
+    let error = call(&spec, json!({}), None, PATIENCE).await.expect_err("silence");
+    assert_eq!(error.to_string(), "the hook `emit` did not answer within 50ms");
+}
+
+#[tokio::test]
+async fn http_is_bounded_in_time_in_the_middle_of_an_answer() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = format!("http://{}", listener.local_addr().expect("bound"));
+    let hub = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await.ok();
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).await.ok();
+    });
+    let error = call(&http("POST", address, &[], None), json!({}), None, Duration::from_millis(300)).await;
+    assert_eq!(error.expect_err("half an answer").to_string(), "the hook `emit` did not answer within 300ms");
+    hub.await.expect("the connection was given up");
+}
+
+#[tokio::test]
+async fn http_says_that_nobody_is_there() {
+    // Nobody else gets the port while this has it.
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port");
+    let address = format!("http://{}", socket.local_addr().expect("bound"));
+    let error = call(&http("POST", address.clone(), &[], None), json!({}), None, PATIENCE).await.expect_err("closed");
+    assert!(error.to_string().starts_with(&format!("the hook `emit` cannot reach {address}: ")), "{error}");
+}
+
+#[rstest]
+#[case("http://127.0.0.1:1/${args.nothing}", &[], "the url of the hook `emit` cannot be worked out: `args.nothing` is not there")]
+#[case("http://127.0.0.1:1/a b", &[], "is not a URL")]
+#[case("${hub.key}", &[], "`k-1` does not begin with http:// or https://")]
+#[case("http://127.0.0.1:1", &[("x", "${args.line}")], "the value of `x` is not that of a header")]
+#[tokio::test]
+async fn http_refuses_what_cannot_be_sent(#[case] url: &str, #[case] headers: &[(&str, &str)], #[case] message: &str) {
+    let error = call(&http("POST", url.to_owned(), headers, None), json!({ "line": "a\nb" }), None, PATIENCE).await;
+    let error = error.expect_err("not sent").to_string();
+    assert!(error.contains(message), "{error}");
+}
+
+#[cfg(unix)]
+mod unix {
+    use super::*;
+
+    #[tokio::test]
+    async fn command_gets_args_and_message_and_answers_json() {
+        let answer = call(&command(&["cat"]), json!({"project": "p"}), Some(json!({"z": 1, "a": 2})), PATIENCE).await;
+        let answer = answer.expect("an answer");
+        assert_eq!(answer.to_string(), r#"{"args":{"project":"p"},"message":{"z":1,"a":2}}"#);
+    }
+
+    #[tokio::test]
+    async fn command_words_are_templates_that_no_shell_reads() {
+        let spec = command(&["printf", "%s|", "${args.name}", "$HOME", "${hub.key} *"]);
+        let answer = call(&spec, json!({ "name": "a; b" }), None, PATIENCE).await.expect("an answer");
+        assert_eq!(answer, json!("a; b|$HOME|k-1 *|"));
+    }
+
+    #[rstest]
+    #[case::quiet("exit 0", Ok(Value::Null))]
+    #[case::deaf("exec <&-; echo 7", Ok(json!(7)))]
+    #[case::talkative_on_the_side("head -c 1000000 /dev/zero >&2; echo done", Ok(json!("done")))]
+    #[case::refusing("echo no such hub >&2; exit 3", Err("the hook `emit` ended with exit status: 3: no such hub"))]
+    #[case::endless("cat /dev/zero", Err("the hook `emit` answered more than 1024 KiB"))]
+    #[tokio::test]
+    async fn command_answers(#[case] script: &str, #[case] expected: Result<Value, &str>) {
+        let message = Value::from("x".repeat(200_000));
+        let answer = call(&command(&["sh", "-c", script]), json!({}), Some(message), PATIENCE).await;
+        assert_eq!(answer.map_err(|e| e.to_string()), expected.map_err(str::to_owned));
+    }
+
+    #[tokio::test]
+    async fn command_may_leave_a_server_behind() {
+        let begun = Instant::now();
+        let answer = call(&command(&["sh", "-c", "sleep 20 & echo started $!"]), json!({}), None, PATIENCE).await;
+        let answer = answer.expect("an answer");
+        let pid = answer.as_str().and_then(|text| text.strip_prefix("started ")).expect("the pid").to_owned();
+        std::process::Command::new("kill").arg(pid).status().expect("what was left is ended");
+        assert!(begun.elapsed() < Duration::from_secs(15), "the pipe was awaited");
+    }
+
+    #[tokio::test]
+    async fn command_is_bounded_in_time() {
+        let spec = command(&["sleep", "60"]);
+        let error = call(&spec, json!({}), None, Duration::from_millis(50)).await;
+        assert_eq!(error.expect_err("too slow").to_string(), "the hook `emit` did not answer within 50ms");
+    }
+
+    #[tokio::test]
+    async fn command_is_killed_when_nobody_waits_for_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("pid");
+        let script = format!("echo $$ > {}; exec sleep 60", file.display());
+        let spec = command(&["sh", "-c", &script]);
+        let begun = async {
+            loop {
+                match std::fs::read_to_string(&file) {
+                    Ok(pid) if pid.ends_with('\n') => return pid,
+                    _ => tokio::task::yield_now().await,
+                }
+            }
+        };
+        let pid = tokio::select! {
+            answer = call(&spec, json!({}), None, PATIENCE) => panic!("answered {answer:?}"),
+            pid = begun => pid,
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while alive(pid.trim()) {
+            assert!(Instant::now() < deadline, "still running");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// A zombie, killed and not yet reaped, counts as gone.
+    fn alive(pid: &str) -> bool {
+        let output = std::process::Command::new("ps").args(["-o", "stat=", "-p", pid]).output().expect("ps");
+        let state = String::from_utf8_lossy(&output.stdout);
+        !state.trim().is_empty() && !state.trim().starts_with('Z')
+    }
+
+    #[tokio::test]
+    async fn command_says_that_there_is_no_such_program() {
+        let error = call(&command(&["./no-such-program"]), json!({}), None, PATIENCE).await.expect_err("not there");
+        assert!(error.to_string().starts_with("the hook `emit` cannot start `./no-such-program`: "), "{error}");
+    }
+}
+
+/// A web server with a certificate of its own; gives its address, and a file with that certificate.
+async fn tls_server() -> (String, tempfile::NamedTempFile) {
+    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let ca = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(ca.path(), own.cert.pem()).expect("written");
+    let key = rustls::pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).expect("a key");
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.expect("versions").with_no_client_auth();
+    let config = config.with_single_cert(vec![own.cert.der().clone()], key).expect("a configuration");
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = format!("https://localhost:{}", listener.local_addr().expect("bound").port());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut asked = [0; 4096];
+            drop(stream.read(&mut asked).await);
+            drop(stream.write_all(response("200 OK", "1").unwrap_or_default().as_bytes()).await);
+            drop(stream.shutdown().await);
+        }
+    });
+    (address, ca)
+}
+
+#[rstest]
+#[case::nobody_knows_it(false, false, Err("UnknownIssuer"))]
+#[case::by_the_file_of_the_target(true, false, Ok(json!(1)))]
+#[case::anybody(false, true, Ok(json!(1)))]
+#[tokio::test]
+async fn hooks_trust_whom_the_target_trusts(
+    #[case] with_ca: bool,
+    #[case] insecure: bool,
+    #[case] expected: Result<Value, &str>,
+) {
+    let (address, ca) = tls_server().await;
+    let options = TlsOptions { ca: with_ca.then(|| ca.path().to_owned()), insecure };
+    let trust = Trust::new(&options).expect("certificates");
+    let (args, settings) = (json!({}), settings());
+    let asked = HookCall { name: "emit", args: &args, message: None, settings: &settings, trust: Some(&trust) };
+    let answer = run(&http("GET", address, &[], None), &asked, PATIENCE).await.map_err(|error| error.to_string());
+    match expected {
+        Ok(expected) => assert_eq!(answer, Ok(expected)),
+        Err(why) => assert!(answer.as_ref().is_err_and(|error| error.contains(why)), "{answer:?}"),
+    }
+}

@@ -1,0 +1,421 @@
+//! What a document declares, whichever version it is of: its channels with their addresses, and its messages with who
+//! sends them and what answers them.
+
+use std::collections::BTreeMap;
+
+use super::Perspective;
+use super::references::{Library, Place};
+use crate::protocol::Directions;
+use crate::syntax::diagnostic::Diagnostic;
+use crate::syntax::source::Span;
+
+/// Most messages of one document that are looked at.
+const MAX_MESSAGES: usize = 400;
+
+pub struct Outline<'a> {
+    pub title: String,
+    pub version: String,
+    pub description: String,
+    /// Where the document begins.
+    pub span: Span,
+    pub messages: Vec<Message<'a>>,
+    pub channels: Vec<Channel<'a>>,
+    /// There are messages from the hub whose form is not known here.
+    pub unknown_from_hub: bool,
+}
+
+pub struct Message<'a> {
+    pub name: String,
+    pub title: String,
+    pub summary: String,
+    pub span: Span,
+    pub directions: Directions,
+    /// Indexes of the messages that may answer it.
+    pub replies: Vec<usize>,
+    /// JSON pointer into the payload.
+    pub correlation: Option<String>,
+    /// `None` where any JSON will do.
+    pub payload: Option<Place<'a>>,
+    /// The version of JSON Schema, as the document names it; empty is AsyncAPI's own.
+    pub schema_format: String,
+    /// What the document shows, as it stands there.
+    pub examples: Vec<Place<'a>>,
+}
+
+pub struct Channel<'a> {
+    pub name: String,
+    pub address: String,
+    pub place: Place<'a>,
+    /// Indexes of the messages that a client sends here.
+    pub to_hub: Vec<usize>,
+}
+
+/// Everything that the document declares; `None` where it is no document that can be read.
+pub fn read<'a>(
+    library: &'a Library,
+    perspective: Perspective,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Option<Outline<'a>> {
+    let root = library.document()?;
+    let version = match root.node.get("asyncapi") {
+        Some(node) => node.text().map_or_else(|| node.to_json().to_string(), str::to_owned),
+        None => {
+            let other = ["openapi", "swagger"].into_iter().find(|name| root.node.get(name).is_some());
+            let what = other.map_or("not an AsyncAPI document: `asyncapi` is missing".to_owned(), |name| {
+                format!("not an AsyncAPI document: `{name}` describes HTTP")
+            });
+            diagnostics.push(Diagnostic::error(root.node.span, what).help("it begins with `asyncapi: 3.0.0`"));
+            return None;
+        }
+    };
+    let info = |name: &str| {
+        let found = root.get("info").and_then(|info| info.node.get(name).cloned());
+        found.map(|n| n.text().map_or_else(|| n.to_json().to_string(), str::to_owned)).unwrap_or_default()
+    };
+    let outline = Outline {
+        title: info("title"),
+        version: info("version"),
+        description: info("description"),
+        span: root.node.key_at_pointer("/asyncapi"),
+        messages: Vec::new(),
+        channels: Vec::new(),
+        unknown_from_hub: false,
+    };
+    let json = root.text("defaultContentType").unwrap_or("application/json").to_owned();
+    let mut reader = Reader { library, outline, seen: BTreeMap::new(), json, perspective, diagnostics };
+    reader.servers(&root);
+    match version.split('.').next() {
+        Some("2") => reader.version_2(&root),
+        Some("3") => reader.version_3(&root),
+        _ => reader.complain(
+            root.node.at_pointer("/asyncapi").span,
+            format!("AsyncAPI {version} is not read here"),
+            "versions 2 and 3 are",
+        ),
+    }
+    Some(reader.outline)
+}
+
+struct Reader<'a, 'd> {
+    library: &'a Library,
+    outline: Outline<'a>,
+    /// Where a message stands -> its index; `None` for one that is passed over.
+    seen: BTreeMap<(String, String), Option<usize>>,
+    /// The content type of messages that name none.
+    json: String,
+    perspective: Perspective,
+    diagnostics: &'d mut Vec<Diagnostic>,
+}
+
+impl<'a> Reader<'a, '_> {
+    fn complain(&mut self, span: Span, message: String, help: &str) {
+        self.diagnostics.push(Diagnostic::error(span, message).help(help));
+    }
+
+    fn note(&mut self, span: Span, message: String, help: &str) {
+        self.diagnostics.push(Diagnostic::warning(span, message).help(help));
+    }
+
+    /// Where a place leads; complains of what leads nowhere.
+    fn follow(&mut self, place: Place<'a>) -> Option<Place<'a>> {
+        match self.library.follow(place) {
+            Ok(place) => Some(place),
+            Err(diagnostic) => {
+                self.diagnostics.push(diagnostic);
+                None
+            }
+        }
+    }
+
+    // ---- servers
+
+    fn servers(&mut self, root: &Place<'a>) {
+        let Some(servers) = root.get("servers") else { return };
+        let all: Vec<_> = servers.members().filter_map(|(_, server)| self.library.follow(server).ok()).collect();
+        if !all.is_empty() && !all.iter().any(web_socket) {
+            let spoken: Vec<&str> = all.iter().filter_map(|server| server.text("protocol")).collect();
+            self.note(
+                servers.node.span,
+                format!("no server of this document speaks WebSocket, but {}", spoken.join(", ")),
+                "hubproof says its messages over WebSockets all the same",
+            );
+        }
+    }
+
+    /// Whether a channel is only for servers that speak something else.
+    fn elsewhere(&mut self, root: &Place<'a>, channel: &Place<'a>) -> bool {
+        let servers = channel.get("servers");
+        let named = servers.iter().flat_map(Place::items).filter_map(|server| match server.node.text() {
+            Some(name) => root.get("servers")?.get(name),
+            None => Some(server),
+        });
+        let named: Vec<_> = named.filter_map(|server| self.library.follow(server).ok()).collect();
+        !named.is_empty() && !named.iter().any(web_socket)
+    }
+
+    // ---- version 2
+
+    fn version_2(&mut self, root: &Place<'a>) {
+        let channels = root.get("channels");
+        for (key, channel) in channels.iter().flat_map(Place::members) {
+            let Some(channel) = self.follow(channel) else { continue };
+            if self.elsewhere(root, &channel) {
+                self.note(key.span, format!("the channel `{}` is not for WebSockets, and passed over", key.name), "");
+                continue;
+            }
+            let mut to_hub = Vec::new();
+            for (operation, published) in [("publish", true), ("subscribe", false)] {
+                let Some(operation) = channel.get(operation) else { continue };
+                let Some(message) = operation.get("message") else { continue };
+                let here = operation.text("operationId").map_or_else(|| key.name.clone(), str::to_owned);
+                let received = published == (self.perspective == Perspective::Hub);
+                for index in self.messages_of(message, &here) {
+                    self.directed(index, received, true);
+                    if received {
+                        to_hub.push(index);
+                    }
+                }
+            }
+            self.channel(&key.name, key.name.clone(), channel, to_hub);
+        }
+    }
+
+    /// The message of an operation, or all of its `oneOf`.
+    fn messages_of(&mut self, message: Place<'a>, here: &str) -> Vec<usize> {
+        let Some(message) = self.follow(message) else { return Vec::new() };
+        match message.get("oneOf") {
+            Some(list) => {
+                let all: Vec<_> = list.items().filter_map(|one| self.message(one, here)).collect();
+                all
+            }
+            None => self.message(message, here).into_iter().collect(),
+        }
+    }
+
+    // ---- version 3
+
+    fn version_3(&mut self, root: &Place<'a>) {
+        let mut channels: Vec<(String, Place<'a>, Vec<usize>)> = Vec::new();
+        for (key, channel) in root.get("channels").iter().flat_map(Place::members) {
+            if let Some(place) = self.follow(channel) {
+                channels.push((key.name.clone(), place, Vec::new()));
+            }
+        }
+        let operations = root.get("operations");
+        for (key, operation) in operations.iter().flat_map(Place::members) {
+            let Some(operation) = self.follow(operation) else { continue };
+            let received = match operation.text("action") {
+                Some("receive") => self.perspective == Perspective::Hub,
+                Some("send") => self.perspective == Perspective::Client,
+                _ => {
+                    let help = "`action: receive` is what the application receives, `action: send` what it sends";
+                    self.complain(key.span, format!("operation `{}` has no action", key.name), help);
+                    continue;
+                }
+            };
+            let channel = operation.get("channel").and_then(|channel| self.follow(channel));
+            let Some(channel) = channel else {
+                if operation.get("channel").is_none() {
+                    self.complain(
+                        key.span,
+                        format!("operation `{}` has no channel", key.name),
+                        "write `channel: { $ref: '#/channels/NAME' }`",
+                    );
+                }
+                continue;
+            };
+            if self.elsewhere(root, &channel) {
+                self.note(key.span, format!("operation `{}` is not for WebSockets, and passed over", key.name), "");
+                continue;
+            }
+            let asked = self.listed(&operation, &channel);
+            for &index in &asked {
+                self.directed(index, received, true);
+            }
+            if received {
+                said(&mut channels, &channel, &asked);
+            }
+            let Some(reply) = operation.get("reply").and_then(|reply| self.follow(reply)) else { continue };
+            let answered = match reply.get("channel") {
+                Some(place) => self.follow(place),
+                None => Some(channel.clone()),
+            };
+            let Some(answered) = answered else { continue };
+            let answers = self.listed(&reply, &answered);
+            for &index in &answers {
+                self.directed(index, !received, false);
+            }
+            if received {
+                for &index in &asked {
+                    let replies = &mut self.outline.messages[index].replies;
+                    let more: Vec<usize> = answers.iter().copied().filter(|one| !replies.contains(one)).collect();
+                    replies.extend(more);
+                }
+            } else {
+                said(&mut channels, &answered, &answers);
+            }
+        }
+        for (name, place, to_hub) in channels {
+            let address = place.text("address").unwrap_or_default().to_owned();
+            self.channel(&name, address, place, to_hub);
+        }
+    }
+
+    /// The messages that an operation, or its reply, names; without a list, all of the channel.
+    fn listed(&mut self, operation: &Place<'a>, channel: &Place<'a>) -> Vec<usize> {
+        let places: Vec<Place<'a>> = match operation.get("messages") {
+            Some(list) => list.items().collect(),
+            None => channel.get("messages").iter().flat_map(Place::members).map(|(_, message)| message).collect(),
+        };
+        places.into_iter().filter_map(|place| self.message(place, "")).collect()
+    }
+
+    // ---- both
+
+    fn channel(&mut self, name: &str, address: String, place: Place<'a>, to_hub: Vec<usize>) {
+        self.outline.channels.push(Channel { name: name.to_owned(), address, place, to_hub });
+    }
+
+    fn directed(&mut self, index: usize, received: bool, unasked: bool) {
+        let directions = &mut self.outline.messages[index].directions;
+        if received {
+            directions.to_hub = true;
+        } else {
+            directions.from_hub = true;
+            directions.unasked |= unasked;
+        }
+    }
+
+    /// The index of a message; `None` for one that says no JSON, or leads nowhere. `here` names one that has no name.
+    fn message(&mut self, place: Place<'a>, here: &str) -> Option<usize> {
+        let called = place.name();
+        let place = self.follow(place)?;
+        let id = place.id();
+        if let Some(known) = self.seen.get(&id) {
+            return *known;
+        }
+        let index = self.read_message(place, &called, here);
+        self.seen.insert(id, index);
+        index
+    }
+
+    fn read_message(&mut self, place: Place<'a>, called: &str, here: &str) -> Option<usize> {
+        let traits = place.get("traits");
+        let traits: Vec<_> = traits.iter().flat_map(Place::items).filter_map(|one| self.follow(one)).collect();
+        // What the message says itself goes before what its traits say.
+        let said = |name: &str| place.get(name).or_else(|| traits.iter().rev().find_map(|one| one.get(name)));
+        let text = |name: &str| said(name).and_then(|found| found.node.text()).unwrap_or_default().to_owned();
+        let under = place.pointer.rsplit_once('/').is_some_and(|(above, _)| above.ends_with("/messages"));
+        let own = [text("messageId"), text("name")].into_iter().find(|name| !name.is_empty());
+        let stem = place.file.rsplit('/').next().and_then(|file| file.split('.').next()).unwrap_or_default();
+        let name = match own {
+            _ if under => place.name(),
+            Some(own) => own,
+            // An item of a list is called by its number, which says nothing.
+            None if called.parse::<usize>().is_err() && !matches!(called, "message" | "") => called.to_owned(),
+            None if place.pointer.is_empty() => stem.to_owned(),
+            None if !text("title").is_empty() => text("title"),
+            None => here.to_owned(),
+        };
+        let span = place.node.span;
+        let mut payload = match place.get("payload") {
+            Some(payload) => Some(self.follow(payload)?),
+            None => None,
+        };
+        let mut format = text("schemaFormat");
+        if let Some(inner) = payload.as_ref().and_then(|payload| payload.get("schema"))
+            && let Some(named) = payload.as_ref().and_then(|payload| payload.text("schemaFormat"))
+        {
+            format = named.to_owned();
+            payload = Some(self.follow(inner)?);
+        }
+        let content = Some(text("contentType")).filter(|text| !text.is_empty()).unwrap_or_else(|| self.json.clone());
+        let skipped = if !content.to_ascii_lowercase().contains("json") {
+            Some(format!("`{name}` is {content}, and passed over: hubproof says and judges JSON"))
+        } else if !super::schema::is_known(&format) {
+            Some(format!(
+                "the payload of `{name}` is described in {format}, and passed over: hubproof reads JSON Schema"
+            ))
+        } else if self.outline.messages.len() >= MAX_MESSAGES {
+            Some(format!("`{name}` is passed over: hubproof reads {MAX_MESSAGES} messages of a document"))
+        } else {
+            None
+        };
+        if let Some(why) = skipped {
+            self.note(span, why, "");
+            self.outline.unknown_from_hub = true;
+            return None;
+        }
+        let correlation = said("correlationId").and_then(|id| self.follow(id));
+        let correlation =
+            correlation.and_then(|id| id.text("location")?.strip_prefix("$message.payload#").map(str::to_owned));
+        let examples = said("examples").iter().flat_map(Place::items).collect();
+        let (title, summary) = (text("title"), text("summary"));
+        let name = self.free(&name);
+        self.outline.messages.push(Message {
+            name,
+            title,
+            summary,
+            span,
+            directions: Directions::default(),
+            replies: Vec::new(),
+            correlation,
+            payload,
+            schema_format: format,
+            examples,
+        });
+        Some(self.outline.messages.len() - 1)
+    }
+
+    /// A name that scenarios can say and no other message has.
+    fn free(&self, wanted: &str) -> String {
+        let mut name = word(wanted);
+        if matches!(name.as_str(), "" | "any" | "nothing" | "frame" | "close" | "upgrade" | "wire")
+            || name == super::OTHER
+        {
+            name = format!("{name}_message").trim_start_matches('_').to_owned();
+        }
+        let taken = |name: &str| self.outline.messages.iter().any(|message| message.name == name);
+        if !taken(&name) {
+            return name;
+        }
+        (2..).map(|number| format!("{name}_{number}")).find(|name| !taken(name)).unwrap_or(name)
+    }
+}
+
+/// A channel where the client says something; one that only an operation knows is none of the document's.
+fn said<'a>(channels: &mut Vec<(String, Place<'a>, Vec<usize>)>, place: &Place<'a>, messages: &[usize]) {
+    if !channels.iter().any(|(_, known, _)| known.id() == place.id()) {
+        channels.push((place.name(), place.clone(), Vec::new()));
+    }
+    for (_, _, to_hub) in channels.iter_mut().filter(|(_, known, _)| known.id() == place.id()) {
+        to_hub.extend(messages);
+        to_hub.sort_unstable();
+        to_hub.dedup();
+    }
+}
+
+fn web_socket(server: &Place<'_>) -> bool {
+    let protocol = server.text("protocol").unwrap_or_default().to_ascii_lowercase();
+    matches!(protocol.as_str(), "ws" | "wss" | "websocket" | "websockets" | "")
+}
+
+/// Longest name that is made.
+const MAX_NAME: usize = 48;
+
+/// A text as one word: letters, digits, `_`, `-` and `.`, beginning with a letter or digit.
+pub fn word(text: &str) -> String {
+    let mut word = String::new();
+    for letter in text.chars() {
+        let fits = letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-' | '.');
+        if fits {
+            word.push(letter);
+        } else if !word.is_empty() && !word.ends_with('_') {
+            word.push('_');
+        }
+        if word.len() == MAX_NAME {
+            break;
+        }
+    }
+    word.trim_matches(['_', '-', '.']).to_owned()
+}

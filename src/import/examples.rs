@@ -1,0 +1,153 @@
+//! Payloads of a message: those that the document shows, where its schema allows them, and some that are made. A made one
+//! is plain, because findings show it: every member the schema knows, with a word or a number that means nothing.
+
+use std::collections::BTreeSet;
+
+use jsonschema::Validator;
+use serde_json::{Map, Value, json};
+
+use super::document::Message;
+use crate::generate::rng::Dice;
+use crate::generate::schema_shape::{Branches, Shape};
+use crate::generate::value;
+use crate::syntax::source::Span;
+
+/// Chance of the made ones: the same for everybody.
+const SEED: u64 = 0;
+/// Plain ones that are tried, and others where those do not fit.
+const PLAIN: u64 = 24;
+const OTHER: u64 = 60;
+/// Payloads of a message that are kept.
+const ENOUGH: usize = 24;
+/// Values within each other, and values in all, of a plain one.
+const DEPTH: usize = 12;
+const VALUES: usize = 400;
+
+/// Valid payloads, the most telling first, and whether the document shows them; and where it shows one that is not valid.
+pub fn samples(message: &Message<'_>, source: &Value, validator: &Validator) -> (Vec<(Value, bool)>, Vec<Span>) {
+    let mut kept = Kept { validator, samples: Vec::new(), seen: BTreeSet::new() };
+    let mut wrong = Vec::new();
+    for (value, at) in shown(message) {
+        if !validator.is_valid(&value) {
+            wrong.push(at);
+        }
+        kept.add(value, true);
+    }
+    for number in 0..PLAIN {
+        let mut dice = Dice::of(SEED, number);
+        let shape = Shape::of(source, &mut Branches::One(&mut dice));
+        let mut left = VALUES;
+        // With all members first, then with only those that must be there.
+        let all = number < PLAIN / 2;
+        kept.add(plain(&shape, "text", all, 0, &mut left, &mut dice), false);
+    }
+    for number in 0..OTHER {
+        if kept.samples.len() > 1 {
+            break;
+        }
+        let mut dice = Dice::of(SEED, PLAIN + number);
+        let shape = Shape::of(source, &mut Branches::One(&mut dice));
+        kept.add(value::value(&shape, &mut dice), false);
+    }
+    (kept.samples, wrong)
+}
+
+struct Kept<'v> {
+    validator: &'v Validator,
+    samples: Vec<(Value, bool)>,
+    seen: BTreeSet<String>,
+}
+
+impl Kept<'_> {
+    fn add(&mut self, value: Value, shown: bool) {
+        if self.samples.len() < ENOUGH && self.validator.is_valid(&value) && self.seen.insert(value.to_string()) {
+            self.samples.push((value, shown));
+        }
+    }
+}
+
+/// What the document shows, and where: examples of the message, and of its payload.
+fn shown(message: &Message<'_>) -> Vec<(Value, Span)> {
+    let mut found = Vec::new();
+    for place in &message.examples {
+        // Newer versions name the payload, older ones wrote it by itself, or only the headers.
+        match (place.node.get("payload"), place.node.get("headers")) {
+            (Some(payload), _) => found.push(payload),
+            (None, Some(_)) => {}
+            (None, None) => found.push(place.node),
+        }
+    }
+    if let Some(payload) = &message.payload {
+        found.extend(payload.node.get("examples").and_then(|list| list.list()).into_iter().flatten());
+        found.extend(payload.node.get("example"));
+    }
+    found.into_iter().map(|node| (node.to_json(), node.span)).collect()
+}
+
+fn plain(shape: &Shape<'_>, name: &str, all: bool, depth: usize, left: &mut usize, dice: &mut Dice) -> Value {
+    *left = left.saturating_sub(1);
+    if let Some(values) = shape.values() {
+        return dice.pick(&values).map_or(Value::Null, |value| (*value).clone());
+    }
+    let types = shape.types();
+    let kind = match types.iter().find(|kind| **kind != "null").or(types.first()) {
+        Some(kind) => *kind,
+        None if !shape.members().is_empty() => "object",
+        None if shape.least("minItems").is_some() => "array",
+        None if shape.text("pattern").is_some() || shape.text("format").is_some() => "string",
+        None if shape.least("minimum").is_some() || shape.most("maximum").is_some() => "number",
+        None => return json!({}),
+    };
+    // What does not end by itself is no payload that anybody could send.
+    if depth >= DEPTH {
+        return Value::Null;
+    }
+    match kind {
+        "null" => Value::Null,
+        "boolean" => json!(true),
+        "integer" | "number" => number(shape, dice),
+        "array" => {
+            let least = shape.least("minItems").map_or(0, |least| least as usize);
+            let some = usize::from(all && *left > 0 && shape.most("maxItems").is_none_or(|most| most >= 1.0));
+            let wanted = least.max(some).min(VALUES);
+            (0..wanted)
+                .map_while(|index| {
+                    let inner = shape.item(index, &mut Branches::One(dice));
+                    (*left > 0 || index < least).then(|| plain(&inner, name, all, depth + 1, left, dice))
+                })
+                .collect()
+        }
+        "object" => {
+            let required = shape.required();
+            let mut members = Map::new();
+            for member in shape.members() {
+                if required.contains(member) || all && *left > 0 && depth < 4 {
+                    let inner = shape.member(member, &mut Branches::One(dice));
+                    members.insert(member.to_owned(), plain(&inner, member, all, depth + 1, left, dice));
+                }
+                if *left == 0 && members.len() > VALUES {
+                    break;
+                }
+            }
+            Value::Object(members)
+        }
+        _ if shape.text("pattern").is_some() || shape.text("format").is_some() => value::value(shape, dice),
+        _ => json!(word(shape, name)),
+    }
+}
+
+/// The lower bound, one, or what else lies within.
+fn number(shape: &Shape<'_>, dice: &mut Dice) -> Value {
+    let bounds = ["minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "multipleOf"];
+    if bounds.iter().all(|name| shape.least(name).is_none()) { json!(1) } else { value::value(shape, dice) }
+}
+
+/// The name of the member, as long as it may be.
+fn word(shape: &Shape<'_>, name: &str) -> String {
+    let least = shape.least("minLength").map_or(0, |least| least as usize).min(1 << 16);
+    let most = shape.most("maxLength").map_or(usize::MAX, |most| most as usize);
+    let mut word = name.to_owned();
+    let missing = least.saturating_sub(word.chars().count());
+    word.extend(std::iter::repeat_n('x', missing));
+    word.chars().take(most).collect()
+}

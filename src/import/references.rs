@@ -1,0 +1,253 @@
+//! The files of a document, and what its references lead to: JSON pointers into the same file or another local one, as
+//! AsyncAPI writes them. Every way is bounded, because documents of others may lead in circles.
+
+use std::collections::BTreeMap;
+
+use percent_encoding::percent_decode_str;
+
+use crate::syntax::diagnostic::{Diagnostic, suggest};
+use crate::syntax::matcher::{escape, unescape};
+use crate::syntax::source::{FileId, Sources, Span};
+use crate::syntax::yaml::{self, Key, Node};
+
+/// Most files of one document.
+const MAX_FILES: usize = 256;
+/// Most bytes of all files of one document.
+const MAX_BYTES: usize = 32 << 20;
+/// Most references on the way to one place.
+const MAX_HOPS: usize = 64;
+
+/// All files that a document refers to, by their path relative to its folder.
+pub struct Library {
+    /// Path of the document itself.
+    pub root: String,
+    files: BTreeMap<String, File>,
+}
+
+enum File {
+    Read(FileId, Node),
+    /// What is wrong with it, where it stands.
+    Broken(Diagnostic),
+    /// Why it cannot be had.
+    Missing(String),
+}
+
+/// Reads a file, given by its path relative to the folder of the document; an error is a sentence.
+pub type Fetch<'f> = dyn FnMut(&str, &mut Sources) -> Result<FileId, String> + 'f;
+
+/// A node, and where it stands: equal places are the same thing, however one came there.
+#[derive(Clone)]
+pub struct Place<'a> {
+    pub file: &'a str,
+    /// JSON pointer.
+    pub pointer: String,
+    pub node: &'a Node,
+}
+
+impl<'a> Place<'a> {
+    pub fn get(&self, name: &str) -> Option<Self> {
+        let node = self.node.get(name)?;
+        Some(Self { file: self.file, pointer: format!("{}/{}", self.pointer, escape(name)), node })
+    }
+
+    pub fn text(&self, name: &str) -> Option<&'a str> {
+        self.node.get(name)?.text()
+    }
+
+    /// Members with their keys; none of what is no mapping.
+    pub fn members(&self) -> impl Iterator<Item = (&'a Key, Self)> + use<'a> {
+        let (file, pointer) = (self.file, self.pointer.clone());
+        self.node
+            .map()
+            .unwrap_or_default()
+            .iter()
+            .map(move |(key, node)| (key, Self { file, pointer: format!("{pointer}/{}", escape(&key.name)), node }))
+    }
+
+    /// Items; none of what is no list.
+    pub fn items(&self) -> impl Iterator<Item = Self> + use<'a> {
+        let (file, pointer) = (self.file, self.pointer.clone());
+        let items = self.node.list().unwrap_or_default().iter().enumerate();
+        items.map(move |(index, node)| Self { file, pointer: format!("{pointer}/{index}"), node })
+    }
+
+    /// What tells it from every other place.
+    pub fn id(&self) -> (String, String) {
+        (self.file.to_owned(), self.pointer.clone())
+    }
+
+    /// The name under which it stands.
+    pub fn name(&self) -> String {
+        self.pointer.rsplit('/').next().map(unescape).unwrap_or_default()
+    }
+}
+
+impl Library {
+    /// Reads everything that the document in `file`, which is called `root`, refers to.
+    ///
+    /// # Errors
+    /// What is wrong with the document itself; another file is complained about where it is needed.
+    pub fn read(root: &str, file: FileId, sources: &mut Sources, fetch: &mut Fetch<'_>) -> Result<Self, Diagnostic> {
+        let mut files = BTreeMap::new();
+        let node = yaml::parse_foreign(sources, file)?;
+        let mut wanted = files_named(&node, root);
+        let mut bytes = sources.file(file).text.len();
+        files.insert(root.to_owned(), File::Read(file, node));
+        while let Some(path) = wanted.pop() {
+            if files.contains_key(&path) {
+                continue;
+            }
+            let read = if files.len() >= MAX_FILES || bytes > MAX_BYTES {
+                File::Missing(format!("the document needs more than {MAX_FILES} files, or {} MiB", MAX_BYTES >> 20))
+            } else {
+                match fetch(&path, sources) {
+                    Err(why) => File::Missing(why),
+                    Ok(file) => {
+                        bytes += sources.file(file).text.len();
+                        match yaml::parse_foreign(sources, file) {
+                            Ok(node) => {
+                                wanted.extend(files_named(&node, &path));
+                                File::Read(file, node)
+                            }
+                            Err(diagnostic) => File::Broken(diagnostic),
+                        }
+                    }
+                }
+            };
+            files.insert(path, read);
+        }
+        Ok(Self { root: root.to_owned(), files })
+    }
+
+    /// The document.
+    pub fn document(&self) -> Option<Place<'_>> {
+        self.whole(&self.root)
+    }
+
+    /// Paths of the files that could be read.
+    pub fn files(&self) -> impl Iterator<Item = (&str, FileId)> {
+        self.files.iter().filter_map(|(path, file)| match file {
+            File::Read(file, _) => Some((path.as_str(), *file)),
+            _ => None,
+        })
+    }
+
+    fn whole(&self, path: &str) -> Option<Place<'_>> {
+        match self.files.get_key_value(path)? {
+            (file, File::Read(_, node)) => Some(Place { file, pointer: String::new(), node }),
+            _ => None,
+        }
+    }
+
+    /// Where a place leads: itself, or what it refers to.
+    ///
+    /// # Errors
+    /// The reference that leads nowhere, with advice.
+    pub fn follow<'a>(&'a self, place: Place<'a>) -> Result<Place<'a>, Diagnostic> {
+        self.followed(place, &mut MAX_HOPS.clone())
+    }
+
+    fn followed<'a>(&'a self, mut place: Place<'a>, hops: &mut usize) -> Result<Place<'a>, Diagnostic> {
+        while let Some(reference) = place.node.get("$ref") {
+            let Some(text) = reference.text() else {
+                return Err(Diagnostic::error(reference.span, format!("`$ref` is text, not {}", reference.what()))
+                    .help("write `$ref: '#/components/messages/NAME'`, or the path of a file"));
+            };
+            *hops = hops.checked_sub(1).ok_or_else(|| circle(reference.span))?;
+            place = self.target(place.file, text, reference.span, hops)?;
+        }
+        Ok(place)
+    }
+
+    fn target<'a>(&'a self, from: &str, text: &str, span: Span, hops: &mut usize) -> Result<Place<'a>, Diagnostic> {
+        let (path, pointer) = text.split_once('#').unwrap_or((text, ""));
+        let wrong = |message: String, help: &str| Diagnostic::error(span, message).help(help);
+        if is_remote(path) {
+            let help = "put a copy beside the document and refer to that";
+            return Err(wrong(format!("`{text}` is somewhere else, and nothing is fetched from there"), help));
+        }
+        let path = if path.is_empty() { from.to_owned() } else { joined(from, path) };
+        let mut place = match self.files.get(&path) {
+            Some(File::Broken(diagnostic)) => return Err(diagnostic.clone()),
+            Some(File::Missing(why)) => return Err(wrong(why.clone(), "paths are relative to the file they stand in")),
+            _ => match self.whole(&path) {
+                Some(place) => place,
+                None => {
+                    return Err(wrong(
+                        format!("`{text}` leads to no file"),
+                        "paths are relative to the file they stand in",
+                    ));
+                }
+            },
+        };
+        let pointer = percent_decode_str(pointer).decode_utf8_lossy();
+        if !pointer.is_empty() && !pointer.starts_with('/') {
+            return Err(wrong(
+                format!("`{text}` is not a path"),
+                "write `#/components/...`: names of anchors are not followed",
+            ));
+        }
+        for token in pointer.split('/').skip(1).map(unescape) {
+            place = self.followed(place, hops)?;
+            place = match child(&place, &token) {
+                Some(next) => next,
+                None => {
+                    let known: Vec<&str> =
+                        place.node.map().unwrap_or_default().iter().map(|(k, _)| k.name.as_str()).collect();
+                    let found = format!("`{text}` leads nowhere: there is no `{token}`");
+                    return Err(Diagnostic::error(span, found).help(suggest(&token, known, "")));
+                }
+            };
+        }
+        Ok(place)
+    }
+}
+
+fn circle(span: Span) -> Diagnostic {
+    Diagnostic::error(span, "this reference leads back to itself")
+        .help("one of the references on its way has to be the thing itself")
+}
+
+fn child<'a>(place: &Place<'a>, token: &str) -> Option<Place<'a>> {
+    place.get(token).or_else(|| place.items().nth(token.parse().ok()?))
+}
+
+/// Files that any `$ref` of a document names.
+fn files_named(node: &Node, from: &str) -> Vec<String> {
+    let mut named = Vec::new();
+    let mut open = vec![node];
+    while let Some(node) = open.pop() {
+        open.extend(node.list().unwrap_or_default());
+        for (key, inner) in node.map().unwrap_or_default() {
+            open.push(inner);
+            let text = inner.text().filter(|_| key.name == "$ref").unwrap_or_default();
+            let path = text.split('#').next().unwrap_or_default();
+            if !path.is_empty() && !is_remote(path) {
+                named.push(joined(from, path));
+            }
+        }
+    }
+    named.sort();
+    named.dedup();
+    named
+}
+
+/// Another machine, or a place outside of what was named to us.
+fn is_remote(path: &str) -> bool {
+    path.contains(':') || path.starts_with(['/', '\\'])
+}
+
+/// The path of a file that is named in another: `messages/../x.yaml` is `x.yaml`.
+fn joined(from: &str, path: &str) -> String {
+    let folder = from.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let path = percent_decode_str(path).decode_utf8_lossy();
+    let mut parts: Vec<&str> = Vec::new();
+    for part in folder.split('/').chain(path.split('/')) {
+        match part {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|last| *last != "..") => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}

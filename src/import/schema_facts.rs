@@ -1,0 +1,197 @@
+//! What a schema says for sure about places of a payload, whichever of its forms it has: which values may stand there, of
+//! which types, and whether something does. By that messages are told from each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use crate::fuzz::mutate::schema::kind;
+use crate::syntax::matcher::{escape, same};
+
+/// Members within each other that are looked at.
+const LEVELS: usize = 3;
+/// Members of one object, and schemas of one place, that are looked at.
+const WIDTH: usize = 64;
+/// References after one another that are followed.
+const HOPS: usize = 16;
+
+/// By JSON pointer; the whole payload is the empty one.
+pub type Facts = BTreeMap<String, Fact>;
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Fact {
+    /// It is there.
+    pub present: bool,
+    /// It is one of these, where it is there.
+    pub values: Option<Vec<Value>>,
+    /// It is of one of these types, where it is there.
+    pub types: Option<BTreeSet<String>>,
+    /// The only members that may be there.
+    pub only: Option<BTreeSet<String>>,
+}
+
+pub fn of(schema: &Value) -> Facts {
+    let mut facts = Facts::new();
+    place(schema, &[schema], "", true, 0, &mut facts);
+    facts
+}
+
+/// Adds what `schemas`, which all hold, say about a place.
+fn place(root: &Value, schemas: &[&Value], pointer: &str, present: bool, level: usize, facts: &mut Facts) {
+    let mut here = Vec::new();
+    schemas.iter().for_each(|schema| gather(root, schema, HOPS, &mut here));
+    let fact = facts.entry(pointer.to_owned()).or_default();
+    fact.present |= present;
+    for schema in &here {
+        fact.say(schema);
+    }
+    if level < LEVELS {
+        members(root, &here, pointer, present, level, facts);
+    }
+    for schema in &here {
+        for forms in ["anyOf", "oneOf"].into_iter().filter_map(|name| schema.get(name)?.as_array()) {
+            if forms.len() <= WIDTH && level < LEVELS {
+                one_of(root, forms, pointer, level, facts);
+            }
+        }
+    }
+}
+
+/// A schema, and those that hold wherever it does.
+fn gather<'a>(root: &'a Value, schema: &'a Value, hops: usize, here: &mut Vec<&'a Value>) {
+    if here.len() >= WIDTH || here.iter().any(|known| std::ptr::eq(*known, schema)) {
+        return;
+    }
+    here.push(schema);
+    let target = schema.get("$ref").and_then(Value::as_str).and_then(|path| root.pointer(path.strip_prefix('#')?));
+    if let Some(target) = target.filter(|_| hops > 0) {
+        gather(root, target, hops - 1, here);
+    }
+    for inner in schema.get("allOf").and_then(Value::as_array).into_iter().flatten().filter(|_| hops > 0) {
+        gather(root, inner, hops - 1, here);
+    }
+}
+
+fn members(root: &Value, here: &[&Value], pointer: &str, present: bool, level: usize, facts: &mut Facts) {
+    let required: BTreeSet<&str> = here
+        .iter()
+        .filter_map(|schema| schema.get("required")?.as_array())
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    let mut named: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
+    for properties in here.iter().filter_map(|schema| schema.get("properties")?.as_object()) {
+        for (name, schema) in properties.iter().take(WIDTH) {
+            named.entry(name).or_default().push(schema);
+        }
+    }
+    for name in required.iter().take(WIDTH) {
+        named.entry(name).or_default();
+    }
+    for (name, schemas) in named {
+        // Without the object around it a member is not there, whatever the schema of that says.
+        let present = present && required.contains(name);
+        place(root, &schemas, &format!("{pointer}/{}", escape(name)), present, level + 1, facts);
+    }
+    for schema in here {
+        let least = schema.get("minItems").and_then(Value::as_u64).unwrap_or(0);
+        let items = schema.get("prefixItems").and_then(Value::as_array).into_iter().flatten().take(WIDTH);
+        for (index, item) in items.enumerate() {
+            let present = present && (index as u64) < least;
+            place(root, &[item], &format!("{pointer}/{index}"), present, level + 1, facts);
+        }
+    }
+}
+
+/// Of forms one of which holds, what all of them say.
+fn one_of(root: &Value, forms: &[Value], pointer: &str, level: usize, facts: &mut Facts) {
+    let mut each = forms.iter().map(|form| {
+        let mut facts = Facts::new();
+        place(root, &[form], pointer, true, level + 1, &mut facts);
+        facts
+    });
+    let Some(mut common) = each.next() else { return };
+    for form in each {
+        common.retain(|pointer, _| form.contains_key(pointer));
+        for (pointer, fact) in &mut common {
+            fact.or(&form[pointer]);
+        }
+    }
+    let present = facts.get(pointer).is_some_and(|fact| fact.present);
+    for (pointer, mut fact) in common {
+        fact.present &= present;
+        facts.entry(pointer).or_default().and(fact);
+    }
+}
+
+impl Fact {
+    /// What one schema says about its place.
+    fn say(&mut self, schema: &Value) {
+        let values = match (schema.get("const"), schema.get("enum").and_then(Value::as_array)) {
+            (Some(value), _) => Some(vec![value.clone()]),
+            (None, Some(values)) if values.len() <= WIDTH => Some(values.clone()),
+            _ => None,
+        };
+        let types = match schema.get("type") {
+            Some(Value::String(name)) => Some(BTreeSet::from([name.clone()])),
+            Some(Value::Array(names)) => Some(names.iter().filter_map(Value::as_str).map(str::to_owned).collect()),
+            _ => None,
+        };
+        let only = match (schema.get("additionalProperties"), schema.get("patternProperties")) {
+            (Some(Value::Bool(false)), None) => {
+                let properties = schema.get("properties").and_then(Value::as_object);
+                Some(properties.into_iter().flatten().map(|(name, _)| name.clone()).collect())
+            }
+            _ => None,
+        };
+        self.and(Self { present: false, values, types, only });
+    }
+
+    fn and(&mut self, other: Self) {
+        self.present |= other.present;
+        self.values = match (self.values.take(), other.values) {
+            (Some(mine), Some(theirs)) => {
+                Some(mine.into_iter().filter(|value| theirs.iter().any(|other| same(value, other))).collect())
+            }
+            (mine, theirs) => mine.or(theirs),
+        };
+        let both = |mine: Option<BTreeSet<String>>, theirs: Option<BTreeSet<String>>| match (mine, theirs) {
+            (Some(mine), Some(theirs)) => Some(mine.intersection(&theirs).cloned().collect()),
+            (mine, theirs) => mine.or(theirs),
+        };
+        self.types = both(self.types.take(), other.types);
+        self.only = both(self.only.take(), other.only);
+    }
+
+    fn or(&mut self, other: &Self) {
+        self.present &= other.present;
+        self.values = match (self.values.take(), &other.values) {
+            (Some(mut mine), Some(theirs)) => {
+                mine.extend(theirs.iter().cloned());
+                mine.dedup();
+                Some(mine)
+            }
+            _ => None,
+        };
+        let either = |mine: Option<BTreeSet<String>>, theirs: &Option<BTreeSet<String>>| match (mine, theirs) {
+            (Some(mine), Some(theirs)) => Some(mine.union(theirs).cloned().collect()),
+            _ => None,
+        };
+        self.types = either(self.types.take(), &other.types);
+        self.only = either(self.only.take(), &other.only);
+    }
+
+    /// The types of what may stand there; `None` where it may be anything.
+    pub fn kinds(&self) -> Option<BTreeSet<String>> {
+        if let Some(types) = &self.types {
+            let mut types = types.clone();
+            // An integer is a number, and a number may be one.
+            if types.remove("integer") {
+                types.insert("number".to_owned());
+            }
+            return Some(types);
+        }
+        let values = self.values.as_ref()?;
+        Some(values.iter().map(|value| kind(value).to_owned()).collect())
+    }
+}

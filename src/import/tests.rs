@@ -1,0 +1,234 @@
+//! What becomes of single parts of a document: schemas of older drafts, what tells messages apart, what opens a socket.
+
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::protocol::{Pack, Way};
+use crate::scenario::Scenarios;
+use crate::syntax::yaml;
+
+struct Made {
+    sources: Sources,
+    folder: Folder,
+    pack: Pack,
+    notes: Vec<String>,
+}
+
+/// The pack of a document without a mistake; `files` stand beside it.
+fn made(document: &str, perspective: Perspective, files: &[(&str, &str)]) -> Made {
+    let mut sources = Sources::default();
+    let file = sources.add("asyncapi.yaml", document);
+    let mut fetch = |path: &str, sources: &mut Sources| {
+        let found = files.iter().find(|(name, _)| *name == path).ok_or_else(|| format!("there is no {path}"))?;
+        Ok(sources.add(path, found.1))
+    };
+    let library = Library::read("asyncapi.yaml", file, &mut sources, &mut fetch).unwrap();
+    let (folder, mut diagnostics) = super::folder("made", &library, perspective, &mut sources);
+    let (pack, more) = Pack::load(&folder, &sources);
+    diagnostics.extend(more);
+    let told = crate::syntax::diagnostic::render_all(&diagnostics, &sources, false);
+    let pack = pack.unwrap_or_else(|| panic!("{told}"));
+    let notes = diagnostics.into_iter().map(|note| note.message).collect();
+    Made { sources, folder, pack, notes }
+}
+
+fn with_payload(payload: &str) -> String {
+    format!(
+        "asyncapi: 2.6.0\nchannels: {{ /: {{ publish: {{ message: {{ name: m, payload: {payload} }} }} }} }}\ncomponents: {{ schemas: {{ id: {{ type: integer }}, tree: {{ properties: {{ below: {{ items: {{ $ref: '#/components/schemas/tree' }} }} }} }} }} }}\n"
+    )
+}
+
+#[rstest]
+#[case::as_it_is("{ type: object, required: [a], properties: { a: { const: 1 } } }", json!({"type": "object", "required": ["a"], "properties": {"a": {"const": 1}}}))]
+#[case::draft_4_above("{ minimum: 0, exclusiveMinimum: true }", json!({"exclusiveMinimum": 0}))]
+#[case::draft_4_not_above("{ minimum: 0, exclusiveMinimum: false }", json!({"minimum": 0}))]
+#[case::draft_4_below("{ exclusiveMaximum: true, maximum: 9 }", json!({"exclusiveMaximum": 9}))]
+#[case::draft_6("{ minimum: 0, exclusiveMaximum: 9 }", json!({"minimum": 0, "exclusiveMaximum": 9}))]
+#[case::tuple("{ items: [ { type: string }, {} ], additionalItems: false }", json!({"prefixItems": [{"type": "string"}, {}], "items": false}))]
+#[case::list("{ items: { type: string }, additionalItems: false }", json!({"items": {"type": "string"}}))]
+#[case::dependencies("{ dependencies: { a: [b], c: { required: [d] } } }", json!({"dependentRequired": {"a": ["b"]}, "dependentSchemas": {"c": {"required": ["d"]}}}))]
+#[case::reference("{ $ref: '#/components/schemas/id' }", json!({"type": "integer"}))]
+#[case::beside_a_reference_nothing_counts("{ properties: { a: { $ref: '#/components/schemas/id', minimum: 3 } } }", json!({"properties": {"a": {"$ref": "#/$defs/id"}}, "$defs": {"id": {"type": "integer"}}}))]
+#[case::newer_dialects_count_it("{ $schema: 'https://json-schema.org/draft/2020-12/schema', properties: { a: { $ref: '#/components/schemas/id', minimum: 3 } } }", json!({"properties": {"a": {"$ref": "#/$defs/id", "minimum": 3}}, "$defs": {"id": {"type": "integer"}}}))]
+#[case::itself("{ $ref: '#/components/schemas/tree' }", json!({"properties": {"below": {"items": {"$ref": "#/$defs/tree"}}}, "$defs": {"tree": {"properties": {"below": {"items": {"$ref": "#/$defs/tree"}}}}}}))]
+#[case::nullable("{ properties: { a: { type: string, nullable: true } } }", json!({"properties": {"a": {"anyOf": [{"type": "string"}, {"type": "null"}]}}}))]
+#[case::formats_that_say_nothing("{ type: integer, format: int64 }", json!({"type": "integer"}))]
+#[case::formats("{ type: string, format: date-time }", json!({"type": "string", "format": "date-time"}))]
+#[case::words_beside("{ default: 1, readOnly: true, x-y: 1, discriminator: type, externalDocs: {}, type: any }", json!({}))]
+#[case::anything("true", json!({}))]
+#[case::in_a_file("{ $ref: 'sub/x.json#/definitions/a' }", json!({"items": {"$ref": "#/$defs/b"}, "$defs": {"b": {"type": "null"}}}))]
+fn schemas_are_read_as_they_were_meant(#[case] payload: &str, #[case] expected: Value) {
+    let files = [
+        ("sub/x.json", r##"{"definitions": {"a": {"items": {"$ref": "../y.yaml#/b"}}}}"##),
+        ("y.yaml", "b: { type: 'null' }\n"),
+    ];
+    let made = made(&with_payload(payload), Perspective::Hub, &files);
+    let mut schema = made.pack.messages[0].schema.source.clone();
+    for ours in ["examples", "x-example"] {
+        schema.as_object_mut().unwrap().remove(ours);
+    }
+    assert_eq!(schema, expected);
+    assert_eq!(made.notes, Vec::<String>::new());
+}
+
+/// Payloads of messages a, b, ... of the hub, and payloads with the message that each is taken for. `-` is none of them.
+#[rstest]
+#[case::by_a_value(&["{ required: [t], properties: { t: { const: x } } }", "{ required: [t], properties: { t: { const: y } } }"],
+    &[(json!({"t": "x"}), "a"), (json!({"t": "y", "z": 1}), "b"), (json!({"t": "z"}), "-")])]
+#[case::wrong_otherwise(&["{ required: [t, n], properties: { t: { const: x }, n: { type: integer } } }", "{ required: [t], properties: { t: { const: y } } }"],
+    &[(json!({"t": "x", "n": "no"}), "a")])]
+#[case::forgotten_to_be_required(&["{ properties: { t: { const: x }, n: { type: integer } } }", "{ properties: { t: { enum: [y, z] } } }"],
+    &[(json!({"t": "x", "n": "no"}), "a"), (json!({"t": "z"}), "b"), (json!({}), "-")])]
+#[case::deeper(&["{ required: [d], properties: { d: { required: [t], properties: { t: { const: x } } } } }", "{ required: [d], properties: { d: { required: [t], properties: { t: { const: y } } } } }"],
+    &[(json!({"d": {"t": "y"}}), "b")])]
+#[case::by_type(&["{ type: object }", "{ type: array }", "{ type: string }"],
+    &[(json!({}), "a"), (json!([]), "b"), (json!("c"), "c"), (json!(1), "-")])]
+#[case::by_an_item(&["{ type: array, minItems: 2, items: [ {}, { const: x } ] }", "{ type: array, minItems: 2, items: [ {}, { const: y } ] }"],
+    &[(json!([0, "x"]), "a"), (json!([{}, "y", 1]), "b")])]
+#[case::by_what_is_forbidden(&["{ type: object, required: [result] }", "{ type: object, required: [error], additionalProperties: false, properties: { error: {} } }"],
+    &[(json!({"result": 1}), "a"), (json!({"error": 1}), "b")])]
+#[case::through_forms(&["{ oneOf: [ { required: [t], properties: { t: { const: x } } }, { required: [t], properties: { t: { const: w } } } ] }", "{ allOf: [ { required: [t] }, { properties: { t: { const: y } } } ] }"],
+    &[(json!({"t": "w"}), "a"), (json!({"t": "y"}), "b")])]
+#[case::by_validity(&["{ type: object, required: [a], properties: { a: { minimum: 5 } } }", "{ type: object, required: [b] }"],
+    &[(json!({"a": 5}), "a"), (json!({"b": 1}), "b"), (json!({"a": 1}), "-")])]
+#[case::the_most_specific_first(&["{ type: object }", "{ type: object, required: [a] }"],
+    &[(json!({"a": 5}), "b"), (json!({"b": 1}), "a")])]
+fn messages_are_told_apart(#[case] payloads: &[&str], #[case] frames: &[(Value, &str)]) {
+    let list =
+        payloads.iter().zip('a'..).map(|(payload, name)| format!("      - {{ name: {name}, payload: {payload} }}\n"));
+    let list: String = list.collect();
+    let document = format!("asyncapi: 2.0.0\nchannels:\n  /:\n    subscribe:\n     message:\n      oneOf:\n{list}");
+    let made = made(&document, Perspective::Hub, &[]);
+    for (frame, expected) in frames {
+        let found = made.pack.recognise(frame, Way::FromHub).filter(|found| found.name != OTHER);
+        assert_eq!(found.map_or("-", |found| found.name.as_str()), *expected, "{frame}");
+    }
+}
+
+#[test]
+fn what_nothing_tells_apart_is_passed_over_with_a_note() {
+    let made = made(
+        "asyncapi: 2.0.0\nchannels: { /: { publish: { message: { oneOf: [ { name: a, payload: {} }, { name: b, payload: {} } ] } } } }\n",
+        Perspective::Hub,
+        &[],
+    );
+    assert_eq!(made.notes, ["`b` is passed over: nothing tells it from `a`"]);
+    assert_eq!(made.pack.messages.len(), 1);
+}
+
+#[test]
+fn examples_are_taken_as_they_are_shown_if_they_fit() {
+    let example = |examples: &str, payload: &str| {
+        let made = made(
+            &format!(
+                "asyncapi: 2.0.0\nchannels: {{ /: {{ publish: {{ message: {{ name: m, examples: {examples}, payload: {payload} }} }} }} }}\n"
+            ),
+            Perspective::Hub,
+            &[],
+        );
+        (made.pack.messages[0].template(), made.notes.len())
+    };
+    let payload = "{ type: object, required: [a], properties: { a: { type: integer } } }";
+    assert_eq!(example("[ { name: x, payload: { a: 7 } } ]", payload), (json!({"a": 7}), 0));
+    assert_eq!(example("[ { a: 7 } ]", payload), (json!({"a": 7}), 0));
+    assert_eq!(example("[ { headers: {} } ]", payload), (json!({"a": 1}), 0));
+    assert_eq!(example("[ { payload: { a: x } } ]", payload), (json!({"a": 1}), 1));
+    assert_eq!(
+        example("[]", "{ type: object, properties: { a: { const: 3 } }, examples: [ { a: 3, b: 4 } ] }"),
+        (json!({"a": 3, "b": 4}), 0)
+    );
+}
+
+/// The step that opens the socket of a channel, and the defaults of its settings.
+#[rstest]
+#[case::nothing("/: {}", json!({"connects": null, "headers": "${hub.headers}"}), json!({"headers": {}}))]
+#[case::path("/a/b: {}", json!({"connects": "/a/b", "headers": "${hub.headers}"}), json!({"headers": {}}))]
+#[case::parameters("'/a/{x}/{Y-z}': { parameters: { x: { schema: { enum: [one, two] } } } }",
+    json!({"connects": "/a/${hub.x}/${hub.y_z}", "headers": "${hub.headers}"}), json!({"x": "one", "y_z": null, "headers": {}}))]
+#[case::url("'wss://host/a?b=1': {}", json!({"connects": "/a?b=1", "headers": "${hub.headers}"}), json!({"headers": {}}))]
+#[case::query("/: { bindings: { ws: { query: { required: [k], properties: { k: {}, d: { default: 5 }, o: {} } } } } }",
+    json!({"connects": null, "query": {"k": "${hub.k}", "d": "${hub.d}"}, "headers": "${hub.headers}"}), json!({"k": null, "d": 5, "headers": {}}))]
+#[case::headers("/: { bindings: { ws: { headers: { required: [X-Key], properties: { X-Key: {}, Sec-WebSocket-Protocol: { const: v1 } } } } } }",
+    json!({"connects": null, "subprotocols": ["${hub.sec_websocket_protocol}"], "headers": {"X-Key": "${hub.x_key}"}}), json!({"x_key": null, "sec_websocket_protocol": "v1"}))]
+#[case::a_key_of_targets("'/{url}': {}", json!({"connects": "/${hub.url_value}", "headers": "${hub.headers}"}), json!({"url_value": null, "headers": {}}))]
+#[case::no_expression("'/${x}': {}", json!({"connects": "/$${hub.x}", "headers": "${hub.headers}"}), json!({"x": null, "headers": {}}))]
+fn a_channel_says_how_its_socket_is_opened(#[case] channel: &str, #[case] step: Value, #[case] defaults: Value) {
+    let channel = channel.replacen("{}", "{ publish: { message: { payload: {} } } }", 1);
+    let channel = if channel.contains("publish") {
+        channel
+    } else {
+        channel.replacen(": {", ": { publish: { message: { payload: {} } },", 1)
+    };
+    let made = made(&format!("asyncapi: 2.0.0\nchannels:\n  {channel}\n"), Perspective::Hub, &[]);
+    let shared = yaml::parse(&made.sources, made.folder.scenarios["shared.yaml"]).unwrap().to_json();
+    assert_eq!(shared["roles"]["client"]["opening"][0], step);
+    let settings = shared["hub"].as_object().unwrap();
+    let found: Value = settings.iter().map(|(name, setting)| (name.clone(), setting["default"].clone())).collect();
+    assert_eq!(found, defaults);
+    let scenarios = Scenarios::load(&made.folder, &made.sources, &Arc::new(made.pack));
+    assert_eq!(scenarios.diagnostics, []);
+}
+
+const CHANNELS: &str = "asyncapi: 3.0.0
+channels:
+  ask: { address: /ask, messages: { q: { payload: { const: q } }, r: { payload: { const: r } } } }
+  news: { address: '/news/{of}', messages: { n: { payload: { const: n } } } }
+operations:
+  asks:
+    action: receive
+    channel: { $ref: '#/channels/ask' }
+    messages: [ { $ref: '#/channels/ask/messages/q' } ]
+    reply: { channel: { $ref: '#/channels/ask' }, messages: [ { $ref: '#/channels/ask/messages/r' } ] }
+  tells: { action: send, channel: { $ref: '#/channels/news' } }
+";
+
+#[rstest]
+#[case::hub(Perspective::Hub, &[("q", true), ("r", false), ("n", false)], &["on_ask-q", "on_news-hears", "shared"])]
+#[case::client(Perspective::Client, &[("q", false), ("r", true), ("n", true)], &["on_ask-r", "on_news-n", "shared"])]
+fn channels_have_roles_of_their_own(
+    #[case] perspective: Perspective,
+    #[case] to_hub: &[(&str, bool)],
+    #[case] files: &[&str],
+) {
+    let made = made(CHANNELS, perspective, &[]);
+    for (name, to_hub) in to_hub {
+        let message = made.pack.message(name).unwrap();
+        assert_eq!((message.goes(Way::ToHub), message.goes(Way::FromHub)), (*to_hub, !to_hub), "{name}");
+    }
+    let found: Vec<&str> = made.folder.scenarios.keys().map(|path| path.trim_end_matches(".yaml")).collect();
+    assert_eq!(found, files);
+    // An answer is one only to whoever was asked.
+    let replies = &made.pack.message("q").unwrap().replies;
+    assert_eq!(replies.is_empty(), perspective == Perspective::Client);
+}
+
+#[test]
+fn anchors_and_old_words_of_others_are_read() {
+    let document = "x-common: &common { type: object, required: [on] }\nasyncapi: 2.0.0\nchannels:\n  /:\n    publish:\n      message:\n        payload:\n          <<: *common\n          properties: { on: { enum: [yes, no] } }\n";
+    let made = made(document, Perspective::Hub, &[]);
+    let schema = &made.pack.messages[0].schema;
+    assert!(
+        schema.is_valid(&json!({"on": "yes"}))
+            && !schema.is_valid(&json!({}))
+            && !schema.is_valid(&json!({"on": true}))
+    );
+}
+
+/// A few lines that stand for more than any machine holds, a schema that goes on forever, and one that needs all there is.
+#[rstest]
+#[case::laughs(&(0..40).fold("a0: &a0 [x]\n".to_owned(), |text, n| format!("{text}a{}: &a{} [*a{n}, *a{n}, *a{n}]\n", n + 1, n + 1)), "aliases stand for more than")]
+#[case::forever(&with_payload("{ $ref: '#/components/schemas/tree2' }").replace("schemas: {", "schemas: { tree2: { type: object, required: [a, b], properties: { a: { $ref: '#/components/schemas/tree2' }, b: { $ref: '#/components/schemas/tree2' } } },"), "no payload was found")]
+#[case::huge(&with_payload(&format!("{{ allOf: [ {} ] }}", "{}, ".repeat(5000))), "larger than hubproof reads")]
+fn what_would_never_end_is_told(#[case] document: &str, #[case] says: &str) {
+    let mut sources = Sources::default();
+    let file = sources.add("asyncapi.yaml", document);
+    let told = match Library::read("asyncapi.yaml", file, &mut sources, &mut |_, _| Err("none".to_owned())) {
+        Err(diagnostic) => diagnostic.message,
+        Ok(library) => {
+            let (_, diagnostics) = super::folder("made", &library, Perspective::Hub, &mut sources);
+            diagnostics.into_iter().map(|told| told.message).collect::<Vec<_>>().join("\n")
+        }
+    };
+    assert!(told.contains(says), "{told}");
+}

@@ -1,0 +1,682 @@
+//! The blocks a conversation is inside of, and what happens at their ends: rounds, attempts, scenes, openings.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::checks::{Snapshot, unworkable};
+use super::steps::{Active, Failure, Kind as FailureKind};
+use super::{Conversation, Output, Phase};
+use crate::event::{Cause, Outcome};
+use crate::protocol::Level;
+use crate::scenario::model::{Act, ActorId, BlockId, Program, Role, Step, Who};
+use crate::scenario::template::Template;
+use crate::scenario::value::Bound;
+
+/// Pause between two attempts of a `retry`, so that a hub is not flooded with questions.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+pub struct Frame {
+    pub block: BlockId,
+    pub position: usize,
+    pub names: BTreeMap<String, Bound>,
+    pub kind: Kind,
+    /// The first person.
+    pub me: Option<ActorId>,
+    /// Why a step in here was not reached, if one was not: what holds this block has then not been shown.
+    pub missed: Option<String>,
+}
+
+pub enum Kind {
+    Body,
+    Each {
+        name: String,
+        values: Values,
+        round: usize,
+        bodies: Vec<BlockId>,
+        fresh: Vec<ActorId>,
+        collected: BTreeMap<String, Vec<Bound>>,
+    },
+    Either {
+        name: String,
+        values: Vec<Bound>,
+        try_: usize,
+        before: Snapshot,
+    },
+    Retry {
+        since: Duration,
+        until: Duration,
+        before: Snapshot,
+    },
+    Scene {
+        rest: Vec<ActorId>,
+        done: Vec<Bound>,
+        group: bool,
+    },
+    Opening {
+        rest: Vec<ActorId>,
+    },
+}
+
+/// What a loop goes through.
+pub enum Values {
+    Known(Vec<Bound>),
+    /// Written out one by one: each is worked out when its turn comes.
+    Written(Arc<[Template]>),
+}
+
+impl Values {
+    fn len(&self) -> usize {
+        match self {
+            Self::Known(values) => values.len(),
+            Self::Written(items) => items.len(),
+        }
+    }
+}
+
+impl Frame {
+    pub fn body(block: BlockId) -> Self {
+        Self { block, position: 0, names: BTreeMap::new(), kind: Kind::Body, me: None, missed: None }
+    }
+
+    /// Names outside are not in sight.
+    pub fn is_isolated(&self) -> bool {
+        matches!(self.kind, Kind::Scene { .. } | Kind::Opening { .. })
+    }
+}
+
+/// Whether playing goes on by itself.
+enum Flow {
+    On,
+    Waiting,
+}
+
+impl Conversation {
+    pub(super) fn push(&mut self, frame: Frame) {
+        self.stack.push(frame);
+    }
+
+    /// The first person of the innermost frame that has one.
+    pub(super) fn myself(&self) -> Option<ActorId> {
+        self.stack.iter().rev().find_map(|frame| frame.me)
+    }
+
+    pub(super) fn bind(&mut self, name: &str, bound: Bound) {
+        if let Some(frame) = self.stack.last_mut() {
+            frame.names.insert(name.to_owned(), bound);
+        }
+    }
+
+    /// Plays until something has to be waited for.
+    pub(super) fn run(&mut self) {
+        let program = Arc::clone(&self.program);
+        // A scenario cannot loop without waiting, but a mistake of ours could: a bound keeps it finite.
+        for _ in 0..10_000_000u32 {
+            if self.mistake.is_some() && self.phase == Phase::Main {
+                self.stop();
+            }
+            if let Flow::Waiting = self.advance(&program) {
+                return;
+            }
+        }
+        self.mistake = Some("the scenario never waits and never ends".to_owned());
+        self.stop();
+        self.phase = Phase::Done;
+    }
+
+    /// Ends the main part at once; `finally` still has its turn, and is ended by the next call.
+    pub(super) fn stop(&mut self) {
+        if self.phase != Phase::Done {
+            if let Some(outermost) = self.stack.first_mut() {
+                self.lets.append(&mut outermost.names);
+            }
+            self.stack.clear();
+            self.active = None;
+        }
+    }
+
+    fn advance(&mut self, program: &Arc<Program>) -> Flow {
+        let Some(frame) = self.stack.last() else {
+            self.phase = match self.phase {
+                Phase::Main => {
+                    self.push(Frame::body(program.finally));
+                    Phase::Finally
+                }
+                Phase::Finally | Phase::Done => {
+                    self.leave();
+                    Phase::Done
+                }
+            };
+            return if self.phase == Phase::Done { Flow::Waiting } else { Flow::On };
+        };
+        let Some(step) = program.blocks[frame.block].get(frame.position) else {
+            return self.end_of_block(program);
+        };
+        let begun = match self.active.take() {
+            Some(active) => self.poll(step, active),
+            None => self.begin(program, step),
+        };
+        match begun {
+            Ok(Progress::Done(bound)) => {
+                self.complete(step, bound);
+                Flow::On
+            }
+            Ok(Progress::Entered) => Flow::On,
+            Ok(Progress::Waiting(active)) => {
+                self.active = Some(active);
+                Flow::Waiting
+            }
+            Err(failure) => {
+                self.fail(program, step, failure);
+                Flow::On
+            }
+        }
+    }
+
+    /// The step went through: its name is bound, and the next one follows.
+    pub(super) fn complete(&mut self, step: &Step, bound: Option<Bound>) {
+        if let (Some(name), Some(bound)) = (&step.as_, bound) {
+            self.bind(name, bound);
+        }
+        if let Some(frame) = self.stack.last_mut() {
+            frame.position += 1;
+        }
+    }
+
+    fn end_of_block(&mut self, program: &Arc<Program>) -> Flow {
+        let Some(mut frame) = self.stack.pop() else { return Flow::On };
+        // Whatever is around it was not played to its end either.
+        if let (Some(why), Some(outer)) = (&frame.missed, self.stack.last_mut()) {
+            outer.missed.get_or_insert_with(|| why.clone());
+        }
+        match frame.kind {
+            // What was bound is there for `finally`.
+            Kind::Body => self.lets.append(&mut frame.names),
+            Kind::Each { name, values, round, bodies, fresh, mut collected } => {
+                for (bound_name, bound) in frame.names {
+                    if bound_name != name && bound_name != "index" {
+                        collected.entry(bound_name).or_default().push(bound);
+                    }
+                }
+                for id in &fresh {
+                    self.hang_up(*id);
+                }
+                self.round(program, Round { name, values, round: round + 1, bodies, fresh, collected });
+            }
+            Kind::Either { name, values, try_, .. } => {
+                let mut names = frame.names;
+                names.insert(name, values[try_].clone());
+                self.leave_block(program, names, None, frame.missed);
+            }
+            Kind::Retry { since, until, .. } => {
+                if let Some(outer) = self.stack.last() {
+                    let step = &program.blocks[outer.block][outer.position];
+                    self.margin_of(step, self.now.saturating_sub(since), until.saturating_sub(since));
+                }
+                self.leave_block(program, frame.names, None, frame.missed);
+            }
+            Kind::Scene { rest, mut done, group } => {
+                done.push(Bound::Scene(frame.names));
+                self.scene(program, rest, done, group);
+            }
+            Kind::Opening { rest } => {
+                if let Some(id) = frame.me {
+                    self.actors[id].opened = frame.names;
+                }
+                self.opening(program, rest, frame.missed);
+            }
+        }
+        Flow::On
+    }
+
+    /// The step that holds a block is complete; the names bound inside belong to the block around it. It holds unless
+    /// something inside was `missed`: what was not played has shown nothing.
+    fn leave_block(
+        &mut self,
+        program: &Program,
+        names: BTreeMap<String, Bound>,
+        bound: Option<Bound>,
+        missed: Option<String>,
+    ) {
+        let Some(outer) = self.stack.last_mut() else { return };
+        outer.names.extend(names);
+        let (block, position) = (outer.block, outer.position);
+        let step = &program.blocks[block][position];
+        if let Some(check) = step.check {
+            let outcome = missed.map_or(Outcome::Holds, Outcome::NotReached);
+            self.judgement.answer(check, &step.text, outcome, "", None);
+        }
+        self.complete(step, bound);
+    }
+
+    pub(super) fn enter_each(
+        &mut self,
+        program: &Arc<Program>,
+        name: &str,
+        values: Values,
+        bodies: &[BlockId],
+        fresh: &[ActorId],
+    ) {
+        self.round(
+            program,
+            Round {
+                name: name.to_owned(),
+                values,
+                round: 0,
+                bodies: bodies.to_vec(),
+                fresh: fresh.to_vec(),
+                collected: BTreeMap::new(),
+            },
+        );
+    }
+
+    fn round(&mut self, program: &Arc<Program>, round: Round) {
+        let Round { name, values, round, bodies, fresh, collected } = round;
+        if round == values.len() {
+            let lists =
+                collected.into_iter().map(|(name, items)| (name, Bound::Many { items, ordered: true })).collect();
+            self.leave_block(program, lists, None, None);
+            return;
+        }
+        if round > 0 {
+            for id in &fresh {
+                self.equip(*id);
+            }
+        }
+        let value = match &values {
+            Values::Known(values) => values[round].clone(),
+            Values::Written(items) => {
+                let names = self.names(None);
+                match items[round].eval_bound(&names) {
+                    Ok(value) => value,
+                    Err(error) => {
+                        let failure = unworkable(error, &items[round], &names);
+                        let Some(outer) = self.stack.last() else { return };
+                        return self.fail(program, &program.blocks[outer.block][outer.position], failure);
+                    }
+                }
+            }
+        };
+        let block = *bodies.get(round).or(bodies.last()).unwrap_or(&0);
+        let names = [(name.clone(), value), ("index".to_owned(), Bound::plain(Value::from(round)))].into();
+        let kind = Kind::Each { name, values, round, bodies, fresh, collected };
+        self.push(Frame { names, kind, ..Frame::body(block) });
+    }
+
+    pub(super) fn enter_either(&mut self, name: &str, values: Vec<Bound>, body: BlockId) {
+        let names = [(name.to_owned(), values[0].clone())].into();
+        let before = self.judgement.snapshot();
+        let kind = Kind::Either { name: name.to_owned(), values, try_: 0, before };
+        self.push(Frame { names, kind, ..Frame::body(body) });
+    }
+
+    pub(super) fn enter_retry(&mut self, time: Duration, body: BlockId) {
+        let before = self.judgement.snapshot();
+        let until = self.now + time;
+        self.push(Frame { kind: Kind::Retry { since: self.now, until, before }, ..Frame::body(body) });
+    }
+
+    /// Plays a scene for each of these actors, one after another; nobody at all for `play`.
+    pub(super) fn enter_scene(&mut self, program: &Arc<Program>, members: Vec<ActorId>, group: bool) {
+        if members.is_empty() {
+            self.scene_frame(program, None, Vec::new(), Vec::new(), group);
+        } else {
+            self.scene(program, members, Vec::new(), group);
+        }
+    }
+
+    fn scene(&mut self, program: &Arc<Program>, mut rest: Vec<ActorId>, done: Vec<Bound>, group: bool) {
+        if rest.is_empty() {
+            let bound = if group {
+                Bound::Many { items: done, ordered: false }
+            } else {
+                done.into_iter().next().unwrap_or(Bound::Scene(BTreeMap::new()))
+            };
+            self.leave_block(program, BTreeMap::new(), Some(bound), None);
+            return;
+        }
+        let id = rest.remove(0);
+        self.scene_frame(program, Some(id), rest, done, group);
+    }
+
+    fn scene_frame(
+        &mut self,
+        program: &Arc<Program>,
+        me: Option<ActorId>,
+        rest: Vec<ActorId>,
+        done: Vec<Bound>,
+        group: bool,
+    ) {
+        let Some(outer) = self.stack.last() else { return };
+        let step = &program.blocks[outer.block][outer.position];
+        let Act::Play { scene, given, with } = &step.act else { return };
+        let mut names = BTreeMap::new();
+        for (name, template) in given {
+            let overriding = with.iter().find(|(known, _)| known == name);
+            let eval = |c: &Self, template: &Template| {
+                let names = c.names(me);
+                template.eval_bound(&names).map_err(|error| unworkable(error, template, &names))
+            };
+            let value = match overriding {
+                // With its wire: what the hub sent stays what the hub sent.
+                Some((_, template)) => eval(self, template),
+                // What is given sees what was given before it.
+                None => {
+                    let kind = Kind::Scene { rest: Vec::new(), done: Vec::new(), group };
+                    self.push(Frame { names: names.clone(), kind, me, ..Frame::body(*scene) });
+                    let value = eval(self, template);
+                    self.stack.pop();
+                    value
+                }
+            };
+            match value {
+                Ok(value) => {
+                    names.insert(name.clone(), value);
+                }
+                Err(failure) => {
+                    self.fail(program, step, failure);
+                    return;
+                }
+            }
+        }
+        self.push(Frame { names, kind: Kind::Scene { rest, done, group }, me, ..Frame::body(*scene) });
+    }
+
+    /// Plays the openings of these actors, one after another.
+    pub(super) fn opening(&mut self, program: &Arc<Program>, mut rest: Vec<ActorId>, missed: Option<String>) {
+        if rest.is_empty() {
+            self.leave_block(program, BTreeMap::new(), None, missed);
+            return;
+        }
+        let id = rest.remove(0);
+        let Some(outer) = self.stack.last() else { return };
+        let step = &program.blocks[outer.block][outer.position];
+        if let Act::Join { with } = &step.act {
+            let mut overrides = BTreeMap::new();
+            for (name, template) in with {
+                let names = self.names(Some(id));
+                match template.eval_bound(&names).map_err(|error| unworkable(error, template, &names)) {
+                    Ok(value) => {
+                        overrides.insert(name.clone(), value);
+                    }
+                    Err(failure) => {
+                        self.fail(program, step, failure);
+                        return;
+                    }
+                }
+            }
+            if let Err(failure) = self.give(id, &overrides, false) {
+                self.fail(program, step, failure);
+                return;
+            }
+        }
+        let Some(role) = program.roles.get(&program.actors[id].role) else { return };
+        self.push(Frame { kind: Kind::Opening { rest }, me: Some(id), missed, ..Frame::body(role.opening) });
+    }
+
+    /// Works out what is given to an actor: all of it, or what is overridden and whatever stands on it.
+    pub(super) fn give(&mut self, id: ActorId, overrides: &BTreeMap<String, Bound>, all: bool) -> Result<(), Failure> {
+        let program = Arc::clone(&self.program);
+        let Some(Role { given, .. }) = program.roles.get(&program.actors[id].role) else { return Ok(()) };
+        for (name, template) in given {
+            let value = match overrides.get(name) {
+                Some(value) => value.clone(),
+                None if all || leans_on(template, overrides) => {
+                    let names = self.names(Some(id));
+                    template.eval_bound(&names).map_err(|error| {
+                        let failure = unworkable(error, template, &names);
+                        let message = format!("`given: {name}` of `{}`: {}", program.actors[id].name, failure.message);
+                        Failure { message, ..failure }
+                    })?
+                }
+                None => continue,
+            };
+            self.actors[id].given.insert(name.clone(), value);
+        }
+        Ok(())
+    }
+
+    /// What is given to an actor from the beginning, which stands on nothing that the hub said.
+    pub(super) fn equip(&mut self, id: ActorId) {
+        if let Err(failure) = self.give(id, &BTreeMap::new(), true) {
+            self.mistake.get_or_insert(failure.message);
+        }
+    }
+
+    /// An actor of a round is gone after it.
+    fn hang_up(&mut self, id: ActorId) {
+        if self.actors[id].is_open()
+            && let Some(connection) = self.actors[id].connection
+        {
+            self.goodbye(id, connection);
+            self.out.push(Output::End { connection, reset: false });
+        }
+        self.judge_connection(id);
+        self.keep_leftovers(id);
+        self.actors[id] = super::Actor::default();
+    }
+
+    /// All is over: everybody leaves politely.
+    fn leave(&mut self) {
+        for id in 0..self.actors.len() {
+            if self.actors[id].is_open()
+                && let Some(connection) = self.actors[id].connection
+            {
+                self.goodbye(id, connection);
+            }
+        }
+    }
+
+    fn goodbye(&mut self, id: ActorId, connection: u32) {
+        let frame = crate::websocket::frame::Frame::close(Some(1000), "");
+        let frame = if self.is_server(id) { frame.unmasked() } else { frame };
+        self.out.push(Output::Send { connection, frames: vec![frame] });
+    }
+
+    pub(super) fn is_server(&self, id: ActorId) -> bool {
+        self.program.roles.get(&self.program.actors[id].role).is_some_and(|role| role.server)
+    }
+
+    // ---- failures
+
+    /// A step did not go through: its check is answered, and play goes on, tries again, or ends.
+    pub(super) fn fail(&mut self, program: &Arc<Program>, step: &Step, mut failure: Failure) {
+        failure.message = self.shown(&failure.message, 400);
+        match &failure.kind {
+            FailureKind::Mistake => {
+                self.mistake.get_or_insert(format!("{}: {}", step.text, failure.message));
+                self.stop();
+                return;
+            }
+            FailureKind::NotReached => {
+                self.miss(program, step, failure.message);
+                self.complete(step, None);
+                return;
+            }
+            FailureKind::Broken | FailureKind::Undecided => {}
+        }
+        if self.phase == Phase::Finally {
+            // Tidying up judges nothing and stops at nothing.
+            self.complete(step, None);
+            return;
+        }
+        let undecided = matches!(failure.kind, FailureKind::Undecided);
+        let outcome = if undecided { Outcome::Undecided(failure.message.clone()) } else { Outcome::Broken };
+        let mut accuses = false;
+        let mut must = false;
+        if let Some(check) = step.check {
+            accuses = !undecided;
+            must = program.checks[check].rules.iter().any(|rule| rule.level == Level::Must);
+            self.judgement.answer(
+                check,
+                &step.text,
+                outcome,
+                failure.message.clone(),
+                failure.detail.as_deref().cloned(),
+            );
+        }
+        if accuses && !must && !self.is_trying() {
+            self.complete(step, None);
+            return;
+        }
+        self.unwind(program, step, failure);
+    }
+
+    /// Inside an attempt that may be repeated, whatever fails ends the attempt.
+    fn is_trying(&self) -> bool {
+        self.stack.iter().any(|frame| match &frame.kind {
+            Kind::Retry { until, .. } => self.now < *until,
+            Kind::Either { values, try_, .. } => try_ + 1 < values.len(),
+            _ => false,
+        })
+    }
+
+    fn unwind(&mut self, program: &Arc<Program>, step: &Step, failure: Failure) {
+        self.active = None;
+        while let Some(mut frame) = self.stack.pop() {
+            match &mut frame.kind {
+                Kind::Retry { until, before, .. } if self.now < *until => {
+                    self.judgement.restore(before);
+                    let pause = (self.now + RETRY_PAUSE).min(*until);
+                    frame.position = 0;
+                    frame.missed = None;
+                    frame.names.clear();
+                    self.push(frame);
+                    self.active = Some(Active::pause(pause));
+                    return;
+                }
+                Kind::Either { name, values, try_, before } if *try_ + 1 < values.len() => {
+                    *try_ += 1;
+                    self.judgement.restore(before);
+                    let (name, value) = (name.clone(), values[*try_].clone());
+                    frame.position = 0;
+                    frame.missed = None;
+                    frame.names = [(name, value)].into();
+                    self.push(frame);
+                    return;
+                }
+                Kind::Each { fresh, .. } => {
+                    for id in fresh.clone() {
+                        self.hang_up(id);
+                    }
+                }
+                Kind::Body => self.lets.append(&mut frame.names),
+                _ => {}
+            }
+            // The step that holds the block may have rules of its own, or be only noted.
+            let Some(outer) = self.stack.last() else { break };
+            let holder = &program.blocks[outer.block][outer.position];
+            if let Some(check) = holder.check
+                && matches!(frame.kind, Kind::Retry { .. } | Kind::Opening { .. })
+            {
+                let undecided = matches!(failure.kind, FailureKind::Undecided);
+                let outcome = if undecided { Outcome::Undecided(failure.message.clone()) } else { Outcome::Broken };
+                let message = format!("{}: {}", step.text, failure.message);
+                self.judgement.answer(check, &holder.text, outcome, message, failure.detail.as_deref().cloned());
+                let must = program.checks[check].rules.iter().any(|rule| rule.level == Level::Must);
+                if !must && !undecided && !self.is_trying() {
+                    self.complete(holder, None);
+                    return;
+                }
+            }
+        }
+        let who = failure.detail.as_ref().map(|detail| detail.actor.clone()).unwrap_or_default();
+        let message = if who.is_empty() {
+            format!("{}: {}", step.text, failure.message)
+        } else {
+            format!("{who}: {}: {}", step.text, failure.message)
+        };
+        self.cause = Some(Cause {
+            span: Some(step.span),
+            step: step.text.clone(),
+            message,
+            detail: failure.detail.map(|detail| *detail),
+            unreachable: failure.unreachable,
+        });
+    }
+
+    /// A step that is passed over: its own check and all its details.
+    fn answer_all(&mut self, program: &Program, step: &Step, outcome: &Outcome) {
+        let mut checks: Vec<usize> = step.check.into_iter().collect();
+        match &step.act {
+            Act::Expect(expect) => checks.extend(expect.has.iter().map(|has| has.check)),
+            Act::ExpectEnd { has, .. } => checks.extend(has.iter().map(|has| has.check)),
+            Act::Hook(hook) => checks.extend(hook.has.iter().map(|has| has.check)),
+            Act::Each { bodies, .. } => bodies.iter().for_each(|body| checks_of(program, *body, &mut checks)),
+            Act::Either { body, .. } | Act::Retry { body, .. } => checks_of(program, *body, &mut checks),
+            _ => {}
+        }
+        for check in checks {
+            self.judgement.answer(check, &step.text, outcome.clone(), "", None);
+        }
+    }
+
+    /// A step that `if` passes over.
+    pub(super) fn pass_over(&mut self, program: &Program, step: &Step, why: String) {
+        self.answer_all(program, step, &Outcome::NotReached(why));
+    }
+
+    /// A step that uses what was never bound: it is passed over, and the block it stands in proves nothing by itself.
+    pub(super) fn miss(&mut self, program: &Program, step: &Step, why: String) {
+        if let Some(frame) = self.stack.last_mut() {
+            frame.missed.get_or_insert_with(|| why.clone());
+        }
+        self.pass_over(program, step, why);
+    }
+
+    /// The actors a step is about.
+    pub(super) fn members(&self, who: &Who) -> Vec<ActorId> {
+        match who {
+            Who::Nobody => Vec::new(),
+            Who::Myself => self.myself().into_iter().collect(),
+            Who::One(id) => vec![*id],
+            Who::Group { members, .. } => members.clone(),
+        }
+    }
+}
+
+/// What a step may come to at once.
+pub enum Progress {
+    Done(Option<Bound>),
+    /// A frame was pushed; the step completes when it ends.
+    Entered,
+    Waiting(Active),
+}
+
+struct Round {
+    name: String,
+    values: Values,
+    round: usize,
+    bodies: Vec<BlockId>,
+    fresh: Vec<ActorId>,
+    collected: BTreeMap<String, Vec<Bound>>,
+}
+
+fn checks_of(program: &Program, block: BlockId, checks: &mut Vec<usize>) {
+    for step in &program.blocks[block] {
+        checks.extend(step.check);
+        match &step.act {
+            Act::Expect(expect) => checks.extend(expect.has.iter().map(|has| has.check)),
+            Act::ExpectEnd { has, .. } => checks.extend(has.iter().map(|has| has.check)),
+            Act::Hook(hook) => checks.extend(hook.has.iter().map(|has| has.check)),
+            Act::Each { bodies, .. } => bodies.iter().for_each(|body| checks_of(program, *body, checks)),
+            Act::Either { body, .. } | Act::Retry { body, .. } => checks_of(program, *body, checks),
+            _ => {}
+        }
+    }
+}
+
+/// Whether what is given is worked out from something that is overridden.
+fn leans_on(template: &Template, overrides: &BTreeMap<String, Bound>) -> bool {
+    let mut leans = false;
+    template.expressions(&mut |expression| {
+        leans |= expression
+            .uses
+            .iter()
+            .filter_map(|name| name.strip_prefix("self."))
+            .any(|name| overrides.contains_key(name));
+    });
+    leans
+}

@@ -1,0 +1,241 @@
+//! From the text of a frame to JSON, within bounds: what is JSON by its grammar but beyond them is not decoded, and nobody
+//! is to blame for that.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Deserializer as _;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// The most values that a frame may hold: a tree of so many takes some 20 MiB, however short its text is. No documented
+/// message comes near it.
+const MOST_VALUES: usize = 1 << 18;
+/// What a value takes in a tree, names of members aside.
+const VALUE: usize = 80;
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Undecoded {
+    Binary,
+    /// Why, as the parser says it.
+    NotJson(String),
+    /// JSON, but not for us, and what about it.
+    Beyond(String),
+}
+
+/// `no_numbers` are words that stand for a number JSON has not, and are read as null (see [`crate::protocol::Ours`]).
+///
+/// # Errors
+/// [`Undecoded::NotJson`] or [`Undecoded::Beyond`].
+pub fn decode(text: &str, no_numbers: &[String]) -> Result<Value, Undecoded> {
+    let decoded = within_bounds(text);
+    let Err(Undecoded::NotJson(_)) = decoded else { return decoded };
+    match without(text, no_numbers).map(|replaced| within_bounds(&replaced)) {
+        // What is wrong is told of the text as it came.
+        None | Some(Err(Undecoded::NotJson(_))) => decoded,
+        Some(replaced) => replaced,
+    }
+}
+
+fn within_bounds(text: &str) -> Result<Value, Undecoded> {
+    if text.len() > MOST_VALUES && values(text) > MOST_VALUES {
+        let beyond = Undecoded::Beyond(format!("it holds more than {MOST_VALUES} values"));
+        return Err(not_json(text).unwrap_or(beyond));
+    }
+    serde_json::from_str(text).map_err(|error| {
+        not_json(text).unwrap_or_else(|| {
+            let why = error.to_string();
+            Undecoded::Beyond(if why.contains("recursion limit") {
+                "it is nested more than 127 deep".to_owned()
+            } else if why.contains("number out of range") {
+                "it holds a number beyond ±1.8e308".to_owned()
+            } else {
+                // The grammar allows it, Unicode does not (RFC 8259, section 8.2).
+                "it holds half a surrogate pair".to_owned()
+            })
+        })
+    })
+}
+
+/// By the grammar alone: depth, range and surrogates are no part of it, and the stack does not grow.
+fn not_json(text: &str) -> Option<Undecoded> {
+    serde_json::from_str::<IgnoredAny>(text).err().map(|error| Undecoded::NotJson(error.to_string()))
+}
+
+/// The members with these names of what is JSON, but beyond bounds: by them it may be seen which message it is not. `None`
+/// stands for what is no text. Empty for what is no object, as is an object that has none of them.
+///
+/// # Errors
+/// Where its members cannot be told, as a name is half a surrogate pair.
+pub fn texts(text: &str, wanted: &dyn Fn(&str) -> bool) -> serde_json::Result<BTreeMap<String, Option<String>>> {
+    struct Members<'a>(&'a dyn Fn(&str) -> bool);
+    impl<'de> Visitor<'de> for Members<'_> {
+        type Value = BTreeMap<String, Option<String>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+            let mut found = BTreeMap::new();
+            while let Some(name) = members.next_key::<String>()? {
+                if (self.0)(&name) {
+                    let value: &RawValue = members.next_value()?;
+                    found.insert(name, serde_json::from_str(value.get()).ok());
+                } else {
+                    members.next_value::<IgnoredAny>()?;
+                }
+            }
+            Ok(found)
+        }
+    }
+    if !text.trim_start().starts_with('{') {
+        return Ok(BTreeMap::new());
+    }
+    serde_json::Deserializer::from_str(text).deserialize_map(Members(wanted))
+}
+
+/// About as much memory, in bytes, as a text and what it decodes to take.
+pub fn weight(text: &str) -> usize {
+    2 * text.len() + VALUE * values(text)
+}
+
+/// No fewer values than the text holds: each but the first stands behind a comma or an opening bracket, outside strings.
+fn values(text: &str) -> usize {
+    let (mut values, mut inside, mut escaped) = (1, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if inside => escaped = true,
+            b'"' => inside = !inside,
+            b',' | b'[' | b'{' if !inside => values += 1,
+            _ => {}
+        }
+    }
+    values
+}
+
+/// The text with `null` for every such word outside of texts; `None` where there is none.
+fn without(text: &str, words: &[String]) -> Option<String> {
+    let part_of_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '+' | '.' | '_');
+    let mut result = String::new();
+    let (mut copied, mut at) = (0, 0);
+    let (mut quoted, mut escaped) = (false, false);
+    while let Some(c) = text[at..].chars().next() {
+        let next = at + c.len_utf8();
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            _ if quoted || !part_of_word(c) => {}
+            _ => {
+                let rest = &text[at..];
+                let word = &rest[..rest.find(|c: char| !part_of_word(c)).unwrap_or(rest.len())];
+                if words.iter().any(|known| known == word) {
+                    result.push_str(&text[copied..at]);
+                    result.push_str("null");
+                    copied = at + word.len();
+                }
+                at += word.len();
+                continue;
+            }
+        }
+        at = next;
+    }
+    (copied > 0).then(|| result + &text[copied..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::json;
+
+    const DEEP: usize = 100_000;
+
+    fn nested(open: &str, close: &str) -> String {
+        format!("{}{}", open.repeat(DEEP), close.repeat(DEEP))
+    }
+
+    #[rstest]
+    #[case::deep(nested("[", "]"), "it is nested more than 127 deep")]
+    #[case::deep_object(format!("{}1{}", r#"{"a":"#.repeat(DEEP), "}".repeat(DEEP)), "it is nested more than 127 deep")]
+    #[case::long_number("9".repeat(1000), "it holds a number beyond ±1.8e308")]
+    #[case::exponent("[-1e400]".to_owned(), "it holds a number beyond ±1.8e308")]
+    #[case::leading(r#""\ud800""#.to_owned(), "it holds half a surrogate pair")]
+    #[case::leading_then_text(r#"{"a":"\ud800x"}"#.to_owned(), "it holds half a surrogate pair")]
+    #[case::leading_then_escape(r#""\ud800\n""#.to_owned(), "it holds half a surrogate pair")]
+    #[case::trailing(r#""\udc00""#.to_owned(), "it holds half a surrogate pair")]
+    #[case::two_leading(r#""\ud800\ud800""#.to_owned(), "it holds half a surrogate pair")]
+    #[case::leading_then_no_trailing(r#""\ud800\u0041""#.to_owned(), "it holds half a surrogate pair")]
+    #[case::in_a_name(r#"{"\udfff":1}"#.to_owned(), "it holds half a surrogate pair")]
+    #[case::many(format!("[{}0]", "0,".repeat(MOST_VALUES)), "it holds more than 262144 values")]
+    fn what_is_json_but_not_for_us_is_beyond(#[case] text: String, #[case] why: &str) {
+        assert_eq!(decode(&text, &[]), Err(Undecoded::Beyond(why.to_owned())));
+    }
+
+    #[rstest]
+    #[case::other(r#""type":"B","of":1"#, json!({ "type": "B" }))]
+    #[case::last(r#""type":"B","type":"C""#, json!({ "type": "C" }))]
+    #[case::escaped(r#""ty\u0070e":"\u0042""#, json!({ "type": "B" }))]
+    #[case::none(r#""of":"type""#, json!({}))]
+    #[case::no_text(r#""type":{"type":"B"}"#, json!({ "type": null }))]
+    #[case::half(r#""type":"\ud800""#, json!({ "type": null }))]
+    #[case::half_a_name(r#""\ud800":1,"type":"B""#, json!(null))]
+    fn members_of_what_is_beyond_are_seen(#[case] members: &str, #[case] expected: Value) {
+        let text = format!(" {{{members},\"deep\":{}}}", nested("[", "]"));
+        assert_eq!(json!(texts(&text, &|name| name == "type").ok()), expected);
+        assert_eq!(texts(&nested("[", "]"), &|_| true).unwrap(), BTreeMap::new());
+    }
+
+    #[rstest]
+    #[case::open("[".repeat(DEEP))]
+    #[case::closed_wrongly(nested("[", "}"))]
+    #[case::many(format!("[{}]", "0,".repeat(MOST_VALUES)))]
+    #[case::long_number(format!("{}.", "9".repeat(1000)))]
+    #[case::surrogate(r#""\ud800"#.to_owned())]
+    #[case::half_of_half_a_pair(r#""\ud8""#.to_owned())]
+    #[case::cut("{".to_owned())]
+    #[case::no_hex(r#""\ud8zz""#.to_owned())]
+    #[case::nothing(String::new())]
+    fn what_is_no_json_is_none_however_big(#[case] text: String) {
+        assert!(matches!(decode(&text, &[]), Err(Undecoded::NotJson(_))), "{:?}", decode(&text, &[]));
+    }
+
+    #[rstest]
+    #[case::digits(format!("0.{}", "1".repeat(1000)))]
+    #[case::small("1e-1000".to_owned())]
+    #[case::depth(format!("{}{}", "[".repeat(127), "]".repeat(127)))]
+    #[case::pair(r#""\ud83d\ude00""#.to_owned())]
+    #[case::commas(format!("\"{}\\\"{}\"", ",".repeat(MOST_VALUES), "[".repeat(MOST_VALUES)))]
+    fn what_looks_like_too_much_is_decoded(#[case] text: String) {
+        decode(&text, &[]).unwrap();
+    }
+
+    #[rstest]
+    #[case(r#"{"a":NaN,"b":[Infinity,-Infinity ,1]}"#, Some(json!({"a": null, "b": [null, null, 1]})))]
+    #[case("NaN", Some(json!(null)))]
+    #[case(r#"{"a":"\"NaN","NaN":NaN}"#, Some(json!({"a": "\"NaN", "NaN": null})))]
+    #[case(r#"{"é":NaN}"#, Some(json!({"é": null})))]
+    #[case(r#"{"a":NaNa}"#, None)]
+    #[case(r#"{"a":+Infinity}"#, None)]
+    #[case(r#"{"a":NaN"#, None)]
+    #[case(r#"{"a":nan}"#, None)]
+    #[case(r#"{"a":"NaN"#, None)]
+    fn words_for_no_number_are_null(#[case] text: &str, #[case] expected: Option<Value>) {
+        let words = ["NaN", "Infinity", "-Infinity"].map(str::to_owned);
+        assert_eq!(decode(text, &words).ok(), expected);
+        // And without them this is no JSON.
+        assert!(decode(text, &[]).is_err());
+    }
+
+    #[rstest]
+    #[case(r#"{"a":NaN,"b":1e400}"#)]
+    #[case(r#"{"b":1e400,"a":NaN}"#)]
+    fn words_for_no_number_hide_no_bound(#[case] text: &str) {
+        let beyond = Undecoded::Beyond("it holds a number beyond ±1.8e308".to_owned());
+        assert_eq!(decode(text, &["NaN".to_owned()]), Err(beyond));
+        assert!(matches!(decode(text, &[]), Err(Undecoded::NotJson(_))));
+    }
+}

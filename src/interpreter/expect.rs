@@ -1,0 +1,609 @@
+//! What a step expects: frames, silence, the end of a connection, or one of several things.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::Conversation;
+use super::actor::Link;
+use super::blocks::Progress;
+use super::checks::unworkable;
+use super::matching::Wanted;
+use super::steps::{Active, Failure, Frames, Kind, Member, Stepped, Waiting};
+use super::timing_margin::only_may;
+use crate::event::Outcome;
+use crate::scenario::model::{
+    Act, ActorId, Alternative, Codes, Expect, Has, MessageName, Pattern, Program, Quantity, Step, Want, Who,
+};
+use crate::scenario::template::{Names, Template};
+use crate::scenario::value::{Bound, EvalError, Wire};
+
+/// What is wanted cannot be worked out, from one of these.
+fn unwanted<'t>(error: EvalError, from: impl IntoIterator<Item = &'t Template>, names: &dyn Names) -> Failure {
+    let blame = from.into_iter().find(|template| super::checks::from_hub(template, names));
+    blame.map_or_else(|| error.clone().into(), |template| unworkable(error.clone(), template, names))
+}
+
+impl Conversation {
+    pub(super) fn begin_expect(&mut self, step: &Step, expect: &Expect, members: Vec<ActorId>) -> Stepped {
+        let program = Arc::clone(&self.program);
+        let after = self.after(expect.after.as_deref())?;
+        let for_ = self.time(expect.for_.as_ref())?;
+        let within = match self.time(expect.within.as_ref())? {
+            Some(time) => Some(time),
+            // What is merely allowed is not waited for.
+            None => only_may(&program, step).then_some(self.config.quiet),
+        };
+        let time = for_.unwrap_or_else(|| self.stretched(within.unwrap_or(self.config.patience)));
+        let end = self.now + time;
+        let deadline = Some(end);
+        let quantity = match &step.who {
+            Who::Group { quantity, .. } => *quantity,
+            _ => None,
+        };
+        let waiting = match &expect.want {
+            Want::Message { .. } | Want::Control { .. } => {
+                let mut awaiting = Vec::new();
+                for id in members {
+                    let wanted = self.wanted(&program, id, &expect.want, after)?;
+                    let wanted = if for_.is_some() { wanted.until(end) } else { wanted };
+                    awaiting.push(Member { id, wanted, claims: Vec::new() });
+                }
+                Waiting::Frames(Box::new(Frames {
+                    members: awaiting,
+                    count: expect.count,
+                    quantity,
+                    collecting: for_.is_some(),
+                    late: false,
+                }))
+            }
+            Want::Close(codes) => Waiting::End { members, codes: codes.clone(), refusal: false },
+            Want::Refusal(codes) => Waiting::End { members, codes: codes.clone(), refusal: true },
+        };
+        self.poll(step, Active { since: self.now, deadline, waiting })
+    }
+
+    pub(super) fn wanted(&self, program: &Program, id: ActorId, want: &Want, after: u64) -> Result<Wanted, Failure> {
+        match want {
+            Want::Control { pong, pattern } => {
+                let names = self.names(Some(id));
+                Wanted::control(*pong, pattern.as_ref(), after, &names)
+                    .map(|wanted| wanted.of(&self.actors[id]))
+                    .map_err(|error| unwanted(error, pattern.as_ref().map(|pattern| &pattern.template), &names))
+            }
+            Want::Message { message, pattern } => self.wanted_message(program, id, message, pattern.as_ref(), after),
+            Want::Close(_) | Want::Refusal(_) => self.wanted_message(program, id, &MessageName::Any, None, u64::MAX),
+        }
+    }
+
+    pub(super) fn wanted_message(
+        &self,
+        program: &Program,
+        id: ActorId,
+        message: &MessageName,
+        pattern: Option<&Pattern>,
+        after: u64,
+    ) -> Result<Wanted, Failure> {
+        let names = self.names(Some(id));
+        let wanted = Wanted::message(&program.pack, message, pattern, after, &names).map_err(|error| {
+            let name = match message {
+                MessageName::Computed(template) => Some(template),
+                MessageName::Any | MessageName::Named(_) => None,
+            };
+            unwanted(error, name.into_iter().chain(pattern.map(|pattern| &pattern.template)), &names)
+        });
+        wanted.map(|wanted| wanted.of(&self.actors[id]))
+    }
+
+    pub(super) fn poll_frames(&mut self, step: &Step, mut active: Active, over: bool) -> Stepped {
+        let Waiting::Frames(frames) = &mut active.waiting else { return Ok(Progress::Waiting(active)) };
+        let most = match frames.count {
+            Some(count) => count.max.unwrap_or(usize::MAX),
+            None => 1,
+        };
+        // One more than allowed is claimed too, so that "too many" can be seen while collecting.
+        let most = if frames.collecting { most.saturating_add(1) } else { most };
+        for member in &mut frames.members {
+            while member.claims.len() < most {
+                let Some(bound) = self.claim(member.id, &mut member.wanted) else { break };
+                member.claims.push(bound);
+            }
+        }
+        let least = frames.count.map_or(1, |count| count.min);
+        let got = frames.members.iter().filter(|member| member.claims.len() >= least).count();
+        if let Some((quantity, number)) = frames.quantity {
+            // `for` is how long those too many are looked for; whoever is still missing has the patience of the target.
+            let missing = got < number && quantity != Quantity::AtMost;
+            if !over && (missing || !frames.late) {
+                return Ok(Progress::Waiting(active));
+            }
+            if missing && frames.collecting && !frames.late {
+                frames.late = true;
+                frames.members.iter_mut().for_each(|member| member.wanted.whenever());
+                active.deadline = Some(self.now.max(active.since + self.stretched(self.config.patience)));
+                return self.poll(step, active);
+            }
+            let right = match quantity {
+                Quantity::Exactly => got == number,
+                Quantity::AtLeast => got >= number,
+                Quantity::AtMost => got <= number,
+            };
+            let blind = |member: &Member| {
+                (member.claims.len() < least).then(|| member.wanted.blind(&self.actors[member.id], &self.program.pack))
+            };
+            if let Some(why) = frames.members.iter().filter_map(blind).flatten().next() {
+                return Err(Failure::undecided(why, None));
+            }
+            let items: Vec<Bound> = frames.members.iter().filter_map(|member| member.claims.first().cloned()).collect();
+            if !right {
+                let words = match quantity {
+                    Quantity::Exactly => "exactly",
+                    Quantity::AtLeast => "at least",
+                    Quantity::AtMost => "at most",
+                };
+                let waited = Some(self.now.saturating_sub(active.since));
+                let detail =
+                    self.detail(None, format!("{words} {number} of them get it"), format!("{got} got it"), waited);
+                return Err(Failure::broken(format!("{got} of them got it, not {words} {number}"), detail));
+            }
+            self.holds(step);
+            let claimed: Vec<_> = frames.members.drain(..).map(|member| (member.id, member.claims)).collect();
+            self.judge_claims(step, &claimed);
+            return Ok(Progress::Done(Some(Bound::Many { items, ordered: false })));
+        }
+        let collecting = frames.collecting && !over;
+        let everyone = got == frames.members.len();
+        if everyone && !collecting {
+            let counted = frames.count.is_some();
+            let excess = frames.collecting
+                && frames
+                    .count
+                    .and_then(|count| count.max)
+                    .is_some_and(|max| frames.members.iter().any(|m| m.claims.len() > max));
+            if excess {
+                let waited = Some(self.now.saturating_sub(active.since));
+                let detail = self.detail(
+                    frames.members.first().map(|m| m.id),
+                    format!("at most {} of them", most - 1),
+                    format!("{most} or more"),
+                    waited,
+                );
+                return Err(Failure::broken("more came than allowed", detail));
+            }
+            let results: Vec<(ActorId, Vec<Bound>)> =
+                frames.members.drain(..).map(|member| (member.id, member.claims)).collect();
+            if !frames.collecting {
+                self.margin(step, &active);
+            }
+            return self.got(step, results, counted);
+        }
+        // Somebody got nothing yet. If the connection has ended, nothing can come any more.
+        for member in &frames.members {
+            if member.claims.len() >= least {
+                continue;
+            }
+            let ended = match &self.actors[member.id].link {
+                Link::Ended(end) => Some(end.describe()),
+                Link::Idle | Link::Refused { .. } | Link::Unreachable { .. } => {
+                    Some("this actor has no connection".to_owned())
+                }
+                Link::Open { .. } | Link::Connecting => None,
+            };
+            if ended.is_none() && !over {
+                continue;
+            }
+            let id = member.id;
+            let waited = Some(self.now.saturating_sub(active.since));
+            let expected = self.expectation(step);
+            let received = self.instead(id, &member.wanted);
+            let count = member.claims.len();
+            let detail = self.detail(Some(id), expected, received, waited);
+            if let Some(why) = member.wanted.blind(&self.actors[id], &self.program.pack) {
+                return Err(Failure::undecided(why, Some(detail)));
+            }
+            let known = self.actors[id].end_noticed
+                || matches!(self.actors[id].link, Link::Idle | Link::Refused { .. } | Link::Unreachable { .. });
+            return Err(match ended {
+                // Somebody was blamed for this end already, or it was foreseen.
+                Some(how) if known => Failure::undecided(format!("cannot be asked: {how}"), Some(detail)),
+                Some(how) => {
+                    self.actors[id].end_noticed = true;
+                    Failure::broken(format!("it did not come: {how}"), detail)
+                }
+                None if count > 0 => Failure::broken(format!("only {count} of them came"), detail),
+                None => Failure::broken("it did not come", detail),
+            });
+        }
+        Ok(Progress::Waiting(active))
+    }
+
+    /// The details of everything that was claimed, under a number of a group's members as under all of them.
+    fn judge_claims(&mut self, step: &Step, results: &[(ActorId, Vec<Bound>)]) {
+        let has = match &step.act {
+            Act::Expect(expect) => &expect.has,
+            Act::ExpectEnd { has, .. } => has,
+            _ => return,
+        };
+        for (id, claims) in results {
+            for claim in claims {
+                self.judge_has(step, Some(*id), has, claim);
+            }
+        }
+    }
+
+    /// What was awaited has come: the details are judged.
+    pub(super) fn got(&mut self, step: &Step, results: Vec<(ActorId, Vec<Bound>)>, counted: bool) -> Stepped {
+        self.holds(step);
+        let mut items = Vec::new();
+        self.judge_claims(step, &results);
+        for (_, claims) in results {
+            items.push(match (counted, claims.into_iter().collect::<Vec<_>>()) {
+                (true, claims) => Bound::Many { items: claims, ordered: true },
+                (false, claims) => claims.into_iter().next().unwrap_or(Bound::plain(Value::Null)),
+            });
+        }
+        Ok(Progress::Done(Some(self.group(step, items))))
+    }
+
+    pub(super) fn judge_has(&mut self, step: &Step, actor: Option<ActorId>, has: &[Has], bound: &Bound) {
+        let (value, text) = match bound {
+            Bound::One { value, wire } => {
+                (value.clone(), wire.as_ref().map_or_else(|| value.to_string(), |wire| wire.text.to_string()))
+            }
+            other => (other.to_json(), other.to_json().to_string()),
+        };
+        for has in has {
+            let finding = self.compare(&has.pattern, &value, &self.names(actor));
+            self.note(has.check, &step.text, actor, &text, finding);
+        }
+    }
+
+    pub(super) fn claim(&mut self, id: ActorId, wanted: &mut Wanted) -> Option<Bound> {
+        let program = Arc::clone(&self.program);
+        let found = wanted.find(&self.actors[id].inbox, &program.pack, &program.shared.ignore);
+        let (index, value) = found?;
+        let entry = &mut self.actors[id].inbox[index];
+        entry.claimed = true;
+        Some(Bound::One { value, wire: Some(Arc::clone(&entry.wire)) })
+    }
+
+    pub(super) fn poll_end(
+        &mut self,
+        step: &Step,
+        active: Active,
+        members: Vec<ActorId>,
+        codes: Codes,
+        refusal: bool,
+        over: bool,
+    ) -> Stepped {
+        let waited = Some(self.now.saturating_sub(active.since));
+        let mut items = Vec::new();
+        for id in &members {
+            let expected = self.expectation(step);
+            match self.answer_to_close(*id, &codes, refusal, &expected, waited) {
+                Some(Err(failure)) => return Err(failure),
+                Some(Ok(Some(bound))) => {
+                    items.push((*id, bound));
+                    continue;
+                }
+                Some(Ok(None)) if over => {
+                    let detail = self.detail(Some(*id), expected, "nothing".to_owned(), waited);
+                    return Err(Failure::broken("the close was not answered", detail));
+                }
+                Some(Ok(None)) => {
+                    let waiting = Waiting::End { members, codes, refusal };
+                    return Ok(Progress::Waiting(Active { waiting, ..active }));
+                }
+                None => {}
+            }
+            match &self.actors[*id].link {
+                Link::Refused { refusal: answer, text, .. } if refusal => {
+                    let status = answer.get("status").and_then(Value::as_u64).unwrap_or(0) as u16;
+                    if !codes.any && !codes.codes.contains(&status) {
+                        let detail = self.detail(Some(*id), expected, text.clone(), waited);
+                        return Err(Failure::broken(format!("refused, but so: {text}"), detail));
+                    }
+                    items.push((*id, Bound::plain(answer.clone())));
+                }
+                Link::Open { .. } if refusal => {
+                    let detail = self.detail(Some(*id), expected, "the upgrade was accepted".to_owned(), waited);
+                    return Err(Failure::broken("the upgrade was not refused", detail));
+                }
+                Link::Ended(end) if !refusal && !end.by_us => {
+                    let (end, how) = (end.clone(), end.describe());
+                    let right = codes.take(&end);
+                    self.actors[*id].end_noticed = true;
+                    if !right {
+                        let detail = self.detail(Some(*id), expected, how.clone(), waited);
+                        return Err(Failure::broken(format!("{how}, not as expected"), detail));
+                    }
+                    if let Link::Ended(end) = &mut self.actors[*id].link {
+                        end.claimed = true;
+                    }
+                    let wire = self.end_wire(*id, &end);
+                    items.push((*id, Bound::One { value: end.to_json(), wire: Some(wire) }));
+                }
+                // A bound of ours ended it: nobody knows what the hub would have done.
+                Link::Ended(end) if end.by_us && !end.claimed => {
+                    let how = end.describe();
+                    let detail = self.detail(Some(*id), expected, how.clone(), waited);
+                    return Err(Failure::undecided(format!("cannot be seen: {how}"), Some(detail)));
+                }
+                Link::Idle => {
+                    let detail = self.detail(Some(*id), expected, "no connection".to_owned(), None);
+                    return Err(Failure::undecided("cannot be asked: there is no connection", Some(detail)));
+                }
+                Link::Unreachable { reason } => {
+                    let detail = self.detail(Some(*id), expected, reason.clone(), waited);
+                    return Err(Failure {
+                        kind: Kind::Undecided,
+                        message: reason.clone(),
+                        detail: Some(Box::new(detail)),
+                        unreachable: true,
+                    });
+                }
+                Link::Open { .. } | Link::Connecting if !over => {
+                    return Ok(Progress::Waiting(Active {
+                        waiting: Waiting::End { members, codes, refusal },
+                        ..active
+                    }));
+                }
+                _ => {
+                    let wanted =
+                        Wanted::message(&self.program.pack, &MessageName::Any, None, 0, &self.names(Some(*id)))?;
+                    let received = self.instead(*id, &wanted);
+                    let detail = self.detail(Some(*id), expected, received, waited);
+                    let what = if refusal { "the upgrade was not refused" } else { "the connection was not closed" };
+                    return Err(Failure::broken(what, detail));
+                }
+            }
+        }
+        self.margin(step, &active);
+        let results = items.into_iter().map(|(id, bound)| (id, vec![bound])).collect();
+        self.got(step, results, false)
+    }
+
+    pub(super) fn end_wire(&self, id: ActorId, end: &super::End) -> Arc<Wire> {
+        let unix_ms = self.config.epoch_ms as f64 + end.at.as_secs_f64() * 1000.0;
+        let connection = self.actors[id].connection.unwrap_or_default();
+        Arc::new(Wire {
+            sequence: end.sequence,
+            at: end.at,
+            unix_ms,
+            after: end.after,
+            connection,
+            from_hub: true,
+            opcode: "close",
+            text: end.reason.as_str().into(),
+            size: 0,
+        })
+    }
+
+    pub(super) fn poll_silence(&mut self, step: &Step, mut active: Active, over: bool) -> Stepped {
+        let program = Arc::clone(&self.program);
+        let Waiting::Silence { members } = &mut active.waiting else { return Ok(Progress::Waiting(active)) };
+        for (id, wanted) in members.iter_mut() {
+            let inbox = &self.actors[*id].inbox;
+            if let Some((place, _)) = wanted.find(inbox, &program.pack, &program.shared.ignore) {
+                let entry = &inbox[place];
+                let text = self.shown(&entry.wire.text, 400);
+                let waited = Some(self.now.saturating_sub(active.since));
+                let detail = self.detail(Some(*id), self.expectation(step), text, waited);
+                return Err(Failure::broken("it came, though nothing of the kind should", detail));
+            }
+            let ended = match &self.actors[*id].link {
+                Link::Ended(end) if !end.claimed && active.deadline.is_none_or(|over| end.at <= over) => {
+                    Some(end.describe())
+                }
+                Link::Idle | Link::Unreachable { .. } => {
+                    let detail = self.detail(Some(*id), "a connection".to_owned(), "none".to_owned(), None);
+                    return Err(Failure::undecided("silence proves nothing: there is no connection", Some(detail)));
+                }
+                _ => None,
+            };
+            if let Some(how) = ended {
+                let known = std::mem::replace(&mut self.actors[*id].end_noticed, true);
+                let detail = self.detail(Some(*id), "the connection stays open".to_owned(), how.clone(), None);
+                return Err(if known {
+                    Failure::undecided(format!("silence proves nothing: {how}"), Some(detail))
+                } else {
+                    Failure::broken(how, detail)
+                });
+            }
+        }
+        if over {
+            for (id, wanted) in members.iter() {
+                if let Some(why) = wanted.blind(&self.actors[*id], &self.program.pack) {
+                    let detail = self.detail(Some(*id), self.expectation(step), self.instead(*id, wanted), None);
+                    return Err(Failure::undecided(why, Some(detail)));
+                }
+            }
+            self.holds(step);
+            return Ok(Progress::Done(None));
+        }
+        Ok(Progress::Waiting(active))
+    }
+
+    pub(super) fn alternatives(
+        &self,
+        program: &Program,
+        id: ActorId,
+        alternatives: &[Alternative],
+        after: u64,
+    ) -> Result<Vec<Option<Wanted>>, Failure> {
+        alternatives
+            .iter()
+            .map(|alternative| match &alternative.want {
+                Some(want @ (Want::Message { .. } | Want::Control { .. })) => {
+                    self.wanted(program, id, want, after).map(Some)
+                }
+                _ => Ok(None),
+            })
+            .collect()
+    }
+
+    pub(super) fn poll_one_of(&mut self, step: &Step, mut active: Active, over: bool) -> Stepped {
+        let program = Arc::clone(&self.program);
+        let Act::ExpectOneOf { alternatives, .. } = &step.act else { return Ok(Progress::Waiting(active)) };
+        let Waiting::OneOf { members } = &mut active.waiting else { return Ok(Progress::Waiting(active)) };
+        for open in members.iter_mut().filter(|open| open.chosen.is_none()) {
+            open.chosen = self.choose(&program, open.id, alternatives, &mut open.wanted, over);
+        }
+        if members.iter().all(|open| open.chosen.is_some()) {
+            let silent = members
+                .iter()
+                .any(|open| open.chosen.as_ref().is_some_and(|(index, _)| alternatives[*index].want.is_none()));
+            let first = members.first().map(|open| open.id);
+            let waited = Some(self.now.saturating_sub(active.since));
+            let chosen: Vec<(usize, Bound)> = members.iter_mut().filter_map(|open| open.chosen.take()).collect();
+            if !silent {
+                self.margin(step, &active);
+            }
+            let mut items = Vec::new();
+            for (index, bound) in chosen {
+                let alternative = &alternatives[index];
+                if let Some(why) = &alternative.fail {
+                    let text = match &bound {
+                        Bound::One { wire: Some(wire), .. } => format!("{} {}", wire.opcode, wire.text),
+                        other => other.to_json().to_string(),
+                    };
+                    let detail = self.detail(first, self.expectation(step), text, waited);
+                    return Err(Failure::broken(why.clone(), detail));
+                }
+                let outcome = match (&alternative.warn, &alternative.info) {
+                    (Some(warn), _) => Outcome::Tolerated(warn.clone()),
+                    (None, Some(info)) => Outcome::Noted(info.clone()),
+                    (None, None) => Outcome::Holds,
+                };
+                if let Some(check) = step.check {
+                    self.judgement.answer(check, &step.text, outcome, "", None);
+                }
+                if let Some(name) = &alternative.as_ {
+                    self.bind(name, bound.clone());
+                }
+                items.push(bound);
+            }
+            return Ok(Progress::Done(Some(self.group(step, items))));
+        }
+        for open in members.iter().filter(|open| open.chosen.is_none()) {
+            let (id, ended) = match &self.actors[open.id].link {
+                Link::Ended(end) => (open.id, Some(end.describe())),
+                Link::Refused { text, .. } => (open.id, Some(text.clone())),
+                Link::Unreachable { reason } => {
+                    let detail = self.detail(Some(open.id), self.expectation(step), reason.clone(), None);
+                    return Err(Failure {
+                        kind: Kind::Undecided,
+                        message: reason.clone(),
+                        detail: Some(Box::new(detail)),
+                        unreachable: true,
+                    });
+                }
+                _ => (open.id, None),
+            };
+            if ended.is_none() && !over {
+                continue;
+            }
+            let waited = Some(self.now.saturating_sub(active.since));
+            let wanted = open.wanted.iter().flatten().next();
+            let received = match wanted {
+                Some(wanted) => self.instead(id, wanted),
+                None => ended.clone().unwrap_or_else(|| "nothing, connection still open".to_owned()),
+            };
+            let detail = self.detail(Some(id), self.expectation(step), received, waited);
+            if let Some(why) =
+                open.wanted.iter().flatten().find_map(|wanted| wanted.blind(&self.actors[id], &self.program.pack))
+            {
+                return Err(Failure::undecided(why, Some(detail)));
+            }
+            let known = std::mem::replace(&mut self.actors[id].end_noticed, ended.is_some());
+            return Err(match ended {
+                Some(how) if known => Failure::undecided(format!("cannot be asked: {how}"), Some(detail)),
+                Some(how) => Failure::broken(format!("none of these came: {how}"), detail),
+                None => Failure::broken("none of these came", detail),
+            });
+        }
+        Ok(Progress::Waiting(active))
+    }
+
+    /// The alternative that came first, if any has come.
+    pub(super) fn choose(
+        &mut self,
+        program: &Program,
+        id: ActorId,
+        alternatives: &[Alternative],
+        wanted: &mut [Option<Wanted>],
+        over: bool,
+    ) -> Option<(usize, Bound)> {
+        let actor = &self.actors[id];
+        // By order of arrival; of one frame the first alternative listed.
+        let message = wanted
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(index, wanted)| {
+                let (place, value) = wanted.as_mut()?.find(&actor.inbox, &program.pack, &program.shared.ignore)?;
+                Some((actor.inbox[place].wire.sequence, place, index, value))
+            })
+            .min_by_key(|(sequence, _, index, _)| (*sequence, *index));
+        let end =
+            alternatives.iter().enumerate().find_map(|(index, alternative)| match (&alternative.want, &actor.link) {
+                (Some(Want::Close(codes)), Link::Ended(end)) if !end.by_us && !end.claimed => {
+                    codes.take(end).then(|| (end.sequence, index, end.to_json()))
+                }
+                (Some(Want::Refusal(codes)), Link::Refused { sequence, refusal, .. }) => {
+                    let status = refusal.get("status").and_then(Value::as_u64).unwrap_or(0) as u16;
+                    (codes.any || codes.codes.contains(&status)).then(|| (*sequence, index, refusal.clone()))
+                }
+                _ => None,
+            });
+        match (message, end) {
+            (Some((came, position, index, value)), end) if end.as_ref().is_none_or(|(ended, _, _)| came < *ended) => {
+                let entry = &mut self.actors[id].inbox[position];
+                entry.claimed = true;
+                Some((index, Bound::One { value, wire: Some(Arc::clone(&entry.wire)) }))
+            }
+            (_, Some((_, index, value))) => {
+                let mut wire = None;
+                if let Link::Ended(end) = &mut self.actors[id].link {
+                    end.claimed = true;
+                    let end = end.clone();
+                    wire = Some(self.end_wire(id, &end));
+                }
+                self.actors[id].end_noticed = true;
+                Some((index, Bound::One { value, wire }))
+            }
+            // Silence is seen only where everything that came is.
+            _ if over
+                && wanted
+                    .iter()
+                    .flatten()
+                    .all(|wanted| wanted.blind(&self.actors[id], &self.program.pack).is_none()) =>
+            {
+                let index = alternatives.iter().position(|alternative| alternative.want.is_none())?;
+                Some((index, Bound::plain(Value::Null)))
+            }
+            _ => None,
+        }
+    }
+
+    /// A step's head and `where` in words, for "expected".
+    pub(super) fn expectation(&self, step: &Step) -> String {
+        let pattern = match &step.act {
+            Act::Expect(expect) => match &expect.want {
+                Want::Message { pattern, .. } | Want::Control { pattern, .. } => pattern.as_ref(),
+                _ => None,
+            },
+            Act::ExpectNothing(nothing) => nothing.pattern.as_ref(),
+            Act::ExpectOneOf { alternatives, .. } => {
+                let right = alternatives.iter().filter(|alternative| alternative.fail.is_none());
+                let list: Vec<&str> = right.map(|alternative| alternative.text.as_str()).collect();
+                return format!("one of: {}", list.join(", "));
+            }
+            _ => None,
+        };
+        let place = pattern.and_then(|pattern| pattern.template.eval(&self.names(None)).ok());
+        match place {
+            Some(place) => format!("{} where {}", step.text, self.shown(&place.to_string(), 300)),
+            None => step.text.clone(),
+        }
+    }
+}

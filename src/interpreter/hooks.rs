@@ -1,0 +1,88 @@
+//! What happens outside the socket, as far as a conversation sees it: it asks, and is answered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::blocks::Progress;
+use super::checks::{Finding, worked_out};
+use super::steps::{Active, Failure, Stepped, Waiting};
+use super::{Conversation, Output};
+use crate::scenario::model::{Act, Hook, Step};
+use crate::scenario::value::{Bound, Wire};
+
+/// Pause before a hook whose answer does not fit is asked again.
+pub(super) const HOOK_PAUSE: Duration = Duration::from_millis(100);
+
+impl Conversation {
+    /// Asks, and again until `end` while the answer does not fit. Who was asked before the end is heard out.
+    pub(super) fn call_hook(&mut self, hook: &Hook, end: Duration) -> Stepped {
+        let names = self.names(None);
+        let args = hook
+            .args
+            .as_ref()
+            .map(|args| worked_out(args, &names))
+            .transpose()?
+            .unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+        let message = hook.message.as_ref().map(|message| self.compose(None, message)).transpose()?;
+        self.next_call += 1;
+        let call = self.next_call;
+        self.out.push(Output::Hook {
+            call,
+            name: hook.name.clone(),
+            args,
+            message: message.map(|message| message.value),
+        });
+        self.hook_end = Some(end);
+        let deadline = Some(end.max(self.now + self.stretched(self.config.patience)));
+        Ok(Progress::Waiting(Active { since: self.now, deadline, waiting: Waiting::Hook { call } }))
+    }
+
+    pub(super) fn hook_answered(&mut self, step: &Step, active: &Active, answer: Result<Value, String>) -> Stepped {
+        let Act::Hook(hook) = &step.act else { return Ok(Progress::Done(None)) };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => return Err(Failure::undecided(format!("the hook `{}` failed: {error}", hook.name), None)),
+        };
+        match hook.pattern.as_ref().map(|pattern| self.compare(pattern, &answer, &self.names(None))) {
+            Some(Finding::Broken { expected, found, message }) => {
+                let end = self.hook_end.unwrap_or(self.now);
+                if self.now + HOOK_PAUSE >= end {
+                    let detail = self.detail(None, expected, found, Some(self.now.saturating_sub(active.since)));
+                    let what = format!("the answer of `{}` does not fit: {message}", hook.name);
+                    return Err(Failure::broken(what, detail));
+                }
+                return Ok(Progress::Waiting(Active {
+                    since: self.now,
+                    deadline: Some(self.now + HOOK_PAUSE),
+                    waiting: Waiting::HookAgain,
+                }));
+            }
+            Some(Finding::NotReached(why)) => return Err(Failure::not_reached(why)),
+            Some(Finding::Mistake(what)) => return Err(Failure::mistake(what)),
+            Some(Finding::Holds) | None => {}
+        }
+        let sequence = self.next_sequence();
+        let unix_ms = self.config.epoch_ms as f64 + self.now.as_secs_f64() * 1000.0;
+        let text = answer.to_string();
+        let wire = Wire {
+            sequence,
+            at: self.now,
+            unix_ms,
+            after: Duration::ZERO,
+            connection: u32::MAX,
+            from_hub: true,
+            opcode: "hook",
+            size: text.len(),
+            text: text.into(),
+        };
+        let bound = Bound::One { value: answer, wire: Some(Arc::new(wire)) };
+        let most = self.stretched(self.time(hook.within.as_ref())?.unwrap_or(self.config.patience));
+        let left = self.hook_end.unwrap_or(self.now).saturating_sub(self.now);
+        self.margin_of(step, most.saturating_sub(left), most);
+        self.holds(step);
+        self.judge_has(step, None, &hook.has, &bound);
+        Ok(Progress::Done(Some(bound)))
+    }
+}

@@ -1,0 +1,230 @@
+//! What is judged on every frame, whatever the steps ask for: its schema, and what stands under `always`.
+
+use std::sync::{Arc, OnceLock};
+
+use minijinja::value::Value as Engine;
+use serde_json::Value;
+
+use super::Conversation;
+use super::actor::{End, Entry, EntryKind};
+use super::checks::Finding;
+use super::decode::{Undecoded, decode, texts, weight};
+use crate::event::Outcome;
+use crate::protocol::{Level, MessageType, Pack, Violation, Way};
+use crate::scenario::model::{ActorId, Always, RuleUse};
+use crate::scenario::value::{Frame, Wire};
+
+/// Characters of a frame that any report shows.
+const SHOWN: usize = 1000;
+
+impl Conversation {
+    /// A message arrived: it is judged by its schema and under `always`, and waits to be claimed.
+    pub(super) fn take_message(&mut self, id: ActorId, mut wire: Arc<Wire>, binary: bool) {
+        let program = Arc::clone(&self.program);
+        let mut decoded = if binary { Err(Undecoded::Binary) } else { decode(&wire.text, &program.pack.ours.numbers) };
+        if let Err(Undecoded::Beyond(why)) = &decoded {
+            self.judgement.websocket_undecided(
+                &program.actors[id].name,
+                &format!("a frame came that is JSON, but cannot be decoded here: {why}"),
+            );
+        }
+        let json = decoded.as_ref().ok();
+        let way = if self.is_server(id) { Way::ToHub } else { Way::FromHub };
+        // To a listening actor the hub speaks as a client speaks to a hub, or as a hub: whichever the frame is.
+        let message = json.and_then(|json| {
+            program
+                .pack
+                .recognise(json, way)
+                .or_else(|| (way == Way::ToHub).then(|| program.pack.recognise(json, Way::FromHub)).flatten())
+        });
+        let index = message.and_then(|message| program.pack.messages.iter().position(|m| m.name == message.name));
+        if let (Some(json), Some(index)) = (json, index) {
+            self.judge_schema(id, index, json, &wire);
+        }
+        // What the entries for every frame look at.
+        let mut subject = Value::Null;
+        for entry in &program.always {
+            match entry {
+                Always::Message { message: name, check, pattern } => {
+                    let Ok(json) = &decoded else { continue };
+                    if program.pack.message(name).is_some_and(|message| message.is(json, Way::FromHub)) {
+                        let finding = self.compare(pattern, json, &self.names(Some(id)));
+                        self.note(*check, "always", Some(id), &wire.text, finding);
+                    }
+                }
+                Always::Frame { check, pattern } if !matches!(decoded, Err(Undecoded::Beyond(_))) => {
+                    if subject.is_null() {
+                        subject = serde_json::json!({ "opcode": wire.opcode, "size": wire.size, "text": &*wire.text });
+                    }
+                    // It may be large, so it is lent and not copied.
+                    if let Ok(json) = &mut decoded {
+                        subject["json"] = json.take();
+                    }
+                    let finding = self.compare(pattern, &subject, &self.names(Some(id)));
+                    if let Ok(json) = &mut decoded {
+                        *json = subject["json"].take();
+                    }
+                    let finding = match (finding, &decoded) {
+                        (Finding::Broken { expected, message, .. }, Err(Undecoded::NotJson(why))) => Finding::Broken {
+                            expected,
+                            found: format!("no JSON ({why})"),
+                            message: format!("{message}; the frame is not JSON: {why}"),
+                        },
+                        (finding, _) => finding,
+                    };
+                    self.note(*check, "always", Some(id), &wire.text, finding);
+                }
+                _ => {}
+            }
+        }
+        if let Ok(json) = &decoded {
+            self.react(id, json, &wire, way);
+        }
+        let kind = match decoded {
+            Ok(json) => EntryKind::Message { json: Some(json), message: index },
+            Err(Undecoded::Beyond(why)) => {
+                let names = |name: &str| program.pack.messages.iter().any(|message| message.matcher.has_text(name));
+                let texts = texts(&wire.text, &names).ok();
+                // Nobody will read it; what reports show of it is enough.
+                let text = crate::syntax::matcher::cut(&wire.text, SHOWN).into();
+                wire = Arc::new(Wire { text, ..Wire::clone(&wire) });
+                EntryKind::Undecodable { why, texts }
+            }
+            Err(Undecoded::Binary | Undecoded::NotJson(_)) => EntryKind::Message { json: None, message: None },
+        };
+        // What was not decoded is only its text.
+        let decoded = matches!(kind, EntryKind::Message { json: Some(_), .. });
+        let weight = if decoded { weight(&wire.text) } else { wire.text.len() };
+        self.keep(id, Entry { wire, kind, claimed: false, weight });
+    }
+
+    fn judge_schema(&mut self, id: ActorId, index: usize, json: &Value, wire: &Wire) {
+        let program = Arc::clone(&self.program);
+        let message = &program.pack.messages[index];
+        let schema = &message.schema;
+        let violations = schema.judge(json);
+        if violations.is_empty() {
+            self.judgement.valid(index);
+            return;
+        }
+        // Rules whose violation would have been seen hold; each rule stands for itself.
+        let used = |name: &String, should: bool| used(&program.pack, name, should);
+        let broken =
+            |name: &String, should: bool| violations.iter().any(|v| v.should == should && v.rules.contains(name));
+        for (names, should) in [(&schema.rules, false), (&schema.should_rules, true)] {
+            for name in names {
+                if !broken(name, should)
+                    && (should || violations.iter().all(|v| v.should))
+                    && let Some(rule) = used(name, should)
+                {
+                    let label = label(&message.name, std::slice::from_ref(name), should);
+                    self.judgement.stand(&label, vec![rule], Outcome::Holds, String::new(), None);
+                }
+            }
+        }
+        for Violation { path, expected, found, rules, should } in &violations {
+            // Where the must is broken, the should says nothing new.
+            if *should && violations.iter().any(|v| !v.should && v.path == *path) {
+                continue;
+            }
+            let place = if path.is_empty() { "the message" } else { path.as_str() };
+            let found = self.shown(found, 200);
+            let text = format!("`{}` breaks its schema at {place}: expected {expected}, found {found}", message.name);
+            let detail = self.detail(Some(id), format!("{place}: {expected}"), self.shown(&wire.text, 400), None);
+            if rules.is_empty() {
+                self.judgement.stand(
+                    &format!("schema:{}", message.name),
+                    Vec::new(),
+                    Outcome::Broken,
+                    text,
+                    Some(detail),
+                );
+                continue;
+            }
+            for name in rules {
+                let label = label(&message.name, std::slice::from_ref(name), *should);
+                self.judgement.stand(
+                    &label,
+                    used(name, *should).into_iter().collect(),
+                    Outcome::Broken,
+                    text.clone(),
+                    Some(detail.clone()),
+                );
+            }
+        }
+    }
+
+    pub(super) fn judge_close(&mut self, id: ActorId, end: &End) {
+        let program = Arc::clone(&self.program);
+        for entry in &program.always {
+            if let Always::Close { check, pattern } = entry {
+                let finding = self.compare(pattern, &end.to_json(), &self.names(Some(id)));
+                self.note(*check, "always", Some(id), &end.describe(), finding);
+            }
+        }
+    }
+
+    /// The `check` entries of `always`, over all frames of the connection that an actor has now: before it gets another
+    /// one, hangs up, or all is over. Nobody reads its frames any more; what they were is still known.
+    pub(super) fn judge_connection(&mut self, id: ActorId) {
+        let program = Arc::clone(&self.program);
+        if !program.always.iter().any(|entry| matches!(entry, Always::Check { .. })) {
+            return;
+        }
+        let taken = |entry: &mut Entry| match &mut entry.kind {
+            EntryKind::Message { json, .. } => Some((json.take()?, Arc::clone(&entry.wire), OnceLock::new())),
+            _ => None,
+        };
+        let frames: Vec<(Value, Arc<Wire>, OnceLock<Engine>)> =
+            self.actors[id].inbox.iter_mut().filter_map(taken).collect();
+        let unread = self.actors[id].inbox.iter().find_map(Entry::unread);
+        let gone = || "cannot be told: more frames came than are kept here".to_owned();
+        let hidden = unread.or_else(|| self.actors[id].forgetful.then(gone));
+        if frames.is_empty() && hidden.is_none() {
+            return;
+        }
+        let pack = Arc::clone(&program.pack);
+        self.world.set_frames(Box::new(move |name| {
+            let message = pack.message(name)?;
+            let fitting = frames.iter().filter(|(json, ..)| message.is(json, Way::FromHub));
+            // Several entries ask for the same frames.
+            Some(fitting.map(|(json, wire, shown)| shown.get_or_init(|| Frame::engine(json, wire)).clone()).collect())
+        }));
+        for entry in &program.always {
+            let Always::Check { check, value, test, .. } = entry else { continue };
+            if let Some(why) = &hidden {
+                self.judgement.answer(*check, "always", Outcome::Undecided(why.clone()), why.as_str(), None);
+                continue;
+            }
+            let finding = self.compute(value, test, &self.names(Some(id)));
+            self.note(*check, "always", Some(id), "", finding);
+        }
+    }
+}
+
+/// The checks that hold with a frame that keeps the schema of its message, each with its rule.
+pub(super) fn valid_checks(pack: &Pack, message: &MessageType) -> Vec<(String, Vec<RuleUse>)> {
+    let schema = &message.schema;
+    let mut checks = Vec::new();
+    for (names, should) in [(&schema.rules, false), (&schema.should_rules, true)] {
+        for name in names {
+            if let Some(rule) = used(pack, name, should) {
+                checks.push((label(&message.name, std::slice::from_ref(name), should), vec![rule]));
+            }
+        }
+    }
+    if schema.rules.is_empty() {
+        checks.push((format!("schema:{}", message.name), Vec::new()));
+    }
+    checks
+}
+
+fn used(pack: &Pack, name: &String, should: bool) -> Option<RuleUse> {
+    let rule = pack.rules.get(name)?;
+    let level = if should { rule.level.min(Level::Should) } else { rule.level };
+    Some(RuleUse { id: name.clone(), level, basis: rule.basis, lowered: level < rule.level })
+}
+
+fn label(message: &str, rules: &[String], should: bool) -> String {
+    format!("schema:{message}:{}{}", rules.join(","), if should { ":should" } else { "" })
+}

@@ -1,0 +1,555 @@
+//! Runs a program, sans-IO: `(now, input) -> outputs`. The only engine there is: sockets are a shell around it, and the
+//! tests that need none drive it against a state machine in a loop.
+//!
+//! A conversation is a stack of frames over the program's blocks. A step either completes at once or leaves something
+//! to wait for; every input polls what is waited for again. Sending never waits, reading never stops.
+
+mod actor;
+mod blocks;
+mod checks;
+mod close;
+pub mod decode;
+mod expect;
+mod frame_rules;
+mod history;
+mod hooks;
+mod inbox;
+mod invariants;
+mod matching;
+mod order;
+mod scope;
+mod send;
+mod steps;
+mod timing_margin;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::event::{Cause, Direction, FrameReport, Margin, ScenarioReport};
+use crate::redact::Masker;
+use crate::scenario::functions::World;
+use crate::scenario::model::{ActorId, Need, Program};
+use crate::scenario::template::Template;
+use crate::scenario::value::{Bound, Wire};
+use crate::websocket::frame::{Frame, Received};
+use actor::{Actor, Closing, End, Link};
+use checks::Judgement;
+use history::History;
+pub use history::KEPT;
+
+/// What a conversation must know about the target and the run.
+#[derive(Clone)]
+pub struct Config {
+    /// Settings of the hub by name, defaults included, as the target writes them.
+    pub settings: BTreeMap<String, Value>,
+    /// Distinguishes this run, scenario and repetition from all others: letters and digits.
+    pub stamp: String,
+    /// Unix time in milliseconds at time zero.
+    pub epoch_ms: i64,
+    /// How long to wait for what must come, where the document states no time.
+    pub patience: Duration,
+    /// How long silence is listened to.
+    pub quiet: Duration,
+    /// Stretches every wait for something: `--patience N`.
+    pub stretch: f64,
+    pub stated_only: bool,
+    /// Frames are reported as they pass.
+    pub trace: bool,
+    /// Characters of a payload that the history keeps: [`KEPT`], or more for whoever compares what was said.
+    pub kept: usize,
+    /// What the `sends raw` step of this name (its `as`) says, or the list that a loop over this name goes through, whatever
+    /// it was compiled with: so one program serves many conversations that differ in this alone.
+    pub instead: Option<(&'static str, Arc<Template>)>,
+    /// Takes secrets out of whatever is recorded.
+    pub masker: Arc<Masker>,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    Received {
+        connection: u32,
+        what: Received,
+    },
+    /// The answer to an `Output::Hook`.
+    HookAnswer {
+        call: u32,
+        answer: Result<Value, String>,
+    },
+    /// The hub connected to an actor that listens.
+    Accepted {
+        actor: ActorId,
+        connection: u32,
+    },
+    /// Nothing but time.
+    Tick,
+    /// Ctrl-C: what has not been asked stays undecided.
+    Interrupt,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Output {
+    Open {
+        connection: u32,
+        dial: Dial,
+    },
+    Send {
+        connection: u32,
+        frames: Vec<Frame>,
+    },
+    SendBytes {
+        connection: u32,
+        bytes: Vec<u8>,
+    },
+    /// Without a close frame: reset, or end of stream.
+    End {
+        connection: u32,
+        reset: bool,
+    },
+    StopReading {
+        connection: u32,
+    },
+    ReadAgain {
+        connection: u32,
+    },
+    Hook {
+        call: u32,
+        name: String,
+        args: Value,
+        message: Option<Value>,
+    },
+    Trace(FrameReport),
+    Waiting {
+        because: String,
+        time: Duration,
+    },
+}
+
+/// How an actor connects, beyond the target's address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dial {
+    /// `None`: the path of the target's URL.
+    pub path: Option<String>,
+    pub query: Vec<(String, String)>,
+    pub headers: Vec<(String, String)>,
+    pub subprotocols: Vec<String>,
+    pub from: Option<String>,
+    /// Headers of ours that are left out.
+    pub without: Vec<String>,
+    /// Instead of `GET`.
+    pub method: Option<String>,
+    /// Instead of `1.1`.
+    pub http: Option<String>,
+}
+
+/// Needs of a program that these settings, words and hooks do not meet.
+pub fn unmet(
+    program: &Program,
+    settings: &BTreeMap<String, Value>,
+    provides: &dyn Fn(&str) -> bool,
+    hooks: &dyn Fn(&str) -> bool,
+) -> Result<Vec<String>, String> {
+    let names = scope::Settings::new(program, settings);
+    let mut unmet = Vec::new();
+    for need in &program.needs {
+        let met = match need {
+            Need::Word(word) => provides(word),
+            Need::Setting(name) => settings.contains_key(name),
+            Need::Hook(name) => hooks(name),
+            Need::Expression { text, expr } => match expr.eval(&names) {
+                Ok(value) => value == Value::Bool(true),
+                Err(crate::scenario::value::EvalError::Failed(error)) => {
+                    return Err(format!("the need `{text}`: {error}"));
+                }
+                Err(_) => false,
+            },
+        };
+        if !met {
+            unmet.push(need.name());
+        }
+    }
+    Ok(unmet)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Main,
+    Finally,
+    Done,
+}
+
+pub struct Conversation {
+    program: Arc<Program>,
+    config: Config,
+    world: Arc<World>,
+    hub: Bound,
+    now: Duration,
+    phase: Phase,
+    stack: Vec<blocks::Frame>,
+    active: Option<steps::Active>,
+    actors: Vec<Actor>,
+    /// Whose connection it is; those that were replaced stay, so that late frames find their place in the history.
+    connections: BTreeMap<u32, ActorId>,
+    next_call: u32,
+    hook_answers: BTreeMap<u32, Result<Value, String>>,
+    /// When the wait for the current hook is over.
+    hook_end: Option<Duration>,
+    lets: BTreeMap<String, Bound>,
+    judgement: Judgement,
+    cause: Option<Cause>,
+    mistake: Option<String>,
+    interrupted: bool,
+    /// Position of the next event among all of this conversation.
+    sequence: u64,
+    history: History,
+    leftovers: BTreeMap<String, usize>,
+    slimmest: Option<Margin>,
+    out: Vec<Output>,
+}
+
+impl Conversation {
+    pub fn new(program: Arc<Program>, config: Config) -> Self {
+        let world = Arc::new(World::new(config.stamp.clone()));
+        let hub = scope::hub(&config.settings);
+        let actors = program.actors.iter().map(|_| Actor::default()).collect();
+        let judgement = Judgement::new(&program);
+        Self {
+            world,
+            hub,
+            now: Duration::ZERO,
+            phase: Phase::Main,
+            stack: Vec::new(),
+            active: None,
+            actors,
+            connections: BTreeMap::new(),
+            next_call: 0,
+            hook_answers: BTreeMap::new(),
+            hook_end: None,
+            lets: BTreeMap::new(),
+            judgement,
+            cause: None,
+            mistake: None,
+            interrupted: false,
+            sequence: 0,
+            history: History::default(),
+            leftovers: BTreeMap::new(),
+            slimmest: None,
+            out: Vec::new(),
+            program,
+            config,
+        }
+    }
+
+    /// Actors that listen: each needs an address before the conversation starts.
+    pub fn listeners(&self) -> Vec<ActorId> {
+        (0..self.actors.len()).filter(|id| self.is_server(*id)).collect()
+    }
+
+    /// Where an actor listens.
+    pub fn listens(&mut self, actor: ActorId, url: String) {
+        self.actors[actor].url = Some(url);
+    }
+
+    /// Plays the first steps.
+    pub fn start(&mut self, now: Duration) -> Vec<Output> {
+        self.set_now(now);
+        let program = Arc::clone(&self.program);
+        for (name, template) in &program.lets {
+            match template.eval(&self.names(None)) {
+                Ok(value) => {
+                    self.lets.insert(name.clone(), Bound::plain(value));
+                }
+                Err(error) => self.mistake = Some(format!("`let: {name}`: {error}")),
+            }
+        }
+        for id in 0..program.actors.len() {
+            self.equip(id);
+        }
+        self.push(blocks::Frame::body(program.main));
+        self.run();
+        std::mem::take(&mut self.out)
+    }
+
+    /// Takes in what happened, and plays on.
+    pub fn handle(&mut self, now: Duration, input: Input) -> Vec<Output> {
+        self.set_now(now);
+        match input {
+            Input::Received { connection, what } => self.receive(connection, what),
+            Input::HookAnswer { call, answer } => {
+                self.hook_answers.insert(call, answer);
+            }
+            Input::Accepted { actor, connection } => {
+                self.renew(actor, connection);
+            }
+            Input::Tick => {}
+            Input::Interrupt => {
+                self.interrupted = true;
+                self.stop();
+            }
+        }
+        self.run();
+        std::mem::take(&mut self.out)
+    }
+
+    /// When it wants to be called again though nothing happened.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.active.as_ref().and_then(steps::Active::deadline)
+    }
+
+    pub fn is_finished(&self) -> bool {
+        self.phase == Phase::Done
+    }
+
+    /// What came of it. The caller adds the protocol's name, the instance and the repetition.
+    pub fn into_report(mut self) -> ScenarioReport {
+        for id in 0..self.actors.len() {
+            self.judge_connection(id);
+            self.keep_leftovers(id);
+        }
+        let (history, history_dropped) = self.history.finish();
+        let (checks, verdict) =
+            self.judgement.finish(&self.program, self.config.stated_only, self.cause.as_ref(), self.interrupted);
+        ScenarioReport {
+            protocol: self.program.pack.name.clone(),
+            id: self.program.id.clone(),
+            title: self.program.title.clone(),
+            span: self.program.span,
+            instance: String::new(),
+            repetition: 1,
+            verdict,
+            checks,
+            unmet: Vec::new(),
+            cause: self.cause,
+            mistake: self.mistake,
+            leftovers: self.leftovers.into_iter().collect(),
+            history,
+            history_dropped,
+            duration: self.now,
+            slimmest: self.slimmest,
+        }
+    }
+
+    fn set_now(&mut self, now: Duration) {
+        self.now = self.now.max(now);
+        self.world.set_now_ms(self.config.epoch_ms + i64::try_from(self.now.as_millis()).unwrap_or(i64::MAX / 2));
+    }
+
+    fn names(&self, me: Option<ActorId>) -> scope::View<'_> {
+        scope::View { conversation: self, me: me.or_else(|| self.myself()) }
+    }
+
+    fn stretched(&self, time: Duration) -> Duration {
+        time.mul_f64(self.config.stretch)
+    }
+
+    fn next_sequence(&mut self) -> u64 {
+        self.sequence += 1;
+        self.sequence
+    }
+
+    // ---- what comes in
+
+    fn receive(&mut self, connection: u32, what: Received) {
+        let Some(id) = self.connections.get(&connection).copied() else { return };
+        let current = self.actors[id].connection == Some(connection);
+        let sequence = self.next_sequence();
+        match what {
+            Received::Upgraded { status, headers, subprotocol } => {
+                self.record(id, connection, Direction::Neither, "open", &subprotocol.clone().unwrap_or_default(), 0);
+                let upgrade =
+                    serde_json::json!({ "status": status, "headers": members(&headers), "subprotocol": subprotocol });
+                self.judge_wire(id, &upgrade, true);
+                if current {
+                    self.actors[id].opened_at = self.now;
+                    self.actors[id].link = Link::Open { upgrade };
+                }
+            }
+            Received::Refused { status, headers, body, reason } => {
+                self.record(id, connection, Direction::Neither, "refused", &reason, 0);
+                // Any other status is an answer, and one that the document may want.
+                if status == 101 && self.actors[id].asks_plainly {
+                    self.judgement.websocket(
+                        &self.program.actors[id].name,
+                        "an accepted upgrade is complete (RFC 6455, section 4.2.2)",
+                        &reason,
+                    );
+                }
+                if current {
+                    let body = String::from_utf8_lossy(&body);
+                    let refusal = serde_json::json!({ "status": status, "headers": members(&headers), "body": body });
+                    if status == 101 {
+                        let mut upgrade = refusal.clone();
+                        upgrade["wrong"] = Value::from(reason.clone());
+                        self.judge_wire(id, &upgrade, true);
+                    }
+                    // Another address, a busy or a broken server: what the hub would have said is unknown.
+                    let undecided = matches!(status, 300..400 | 429 | 500..600);
+                    self.actors[id].link = Link::Refused { sequence, refusal, text: reason, undecided };
+                }
+            }
+            Received::NoUpgrade { reason, bound } => {
+                self.record(id, connection, Direction::Neither, "no upgrade", &reason, 0);
+                if bound {
+                    self.judgement.websocket_undecided(&self.program.actors[id].name, &reason);
+                } else if !self.judge_wire(id, &serde_json::json!({ "wrong": reason }), true) {
+                    let expected = "a WebSocket server answers the upgrade (RFC 6455, section 4.2.2)";
+                    self.judgement.websocket(&self.program.actors[id].name, expected, &reason);
+                }
+                if current {
+                    let refusal = serde_json::json!({});
+                    self.actors[id].link = Link::Refused { sequence, refusal, text: reason, undecided: bound };
+                }
+            }
+            Received::Unreachable { reason } => {
+                self.record(id, connection, Direction::Neither, "unreachable", &reason, 0);
+                if current {
+                    self.actors[id].link = Link::Unreachable { reason };
+                }
+            }
+            Received::Message(message) => {
+                let size = message.payload.len();
+                let text = if message.binary {
+                    hex(&message.payload)
+                } else {
+                    // It is UTF-8, and may be long.
+                    String::from_utf8(message.payload)
+                        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+                };
+                let kind = if message.binary { "binary" } else { "text" };
+                self.record(id, connection, Direction::Received, kind, &text, size);
+                self.judge_frame(id, kind, size);
+                if current {
+                    let wire = self.wire(id, connection, sequence, kind, &text, size);
+                    drop(text);
+                    self.take_message(id, Arc::new(wire), message.binary);
+                }
+            }
+            Received::Ping(data) => self.take_control(id, connection, sequence, false, &data),
+            Received::Pong(data) => self.take_control(id, connection, sequence, true, &data),
+            Received::Close { code, reason } => {
+                let text = code.map_or_else(String::new, |code| format!("{code} {reason}"));
+                self.record(id, connection, Direction::Received, "close", text.trim_end(), text.len());
+                self.judge_frame(id, "close", code.map_or(0, |_| reason.len() + 2));
+                if current && self.actors[id].is_open() {
+                    self.ended(id, sequence, true, code, reason);
+                } else if current {
+                    self.answered(id, sequence, Some(code), reason, false);
+                }
+            }
+            Received::Violation { what, section, bound } => {
+                self.record(id, connection, Direction::Received, "broken frame", &what, 0);
+                let name = &self.program.actors[id].name;
+                let mut blamed = false;
+                if bound {
+                    self.judgement.websocket_undecided(name, &format!("{what}: more than this harness takes"));
+                } else {
+                    let name = name.clone();
+                    let wire = serde_json::json!({ "kind": "broken", "size": 0, "section": section, "wrong": what });
+                    blamed = self.judge_wire(id, &wire, false);
+                    if !blamed {
+                        self.judgement.websocket(&name, &format!("frames keep RFC 6455, section {section}"), &what);
+                    }
+                }
+                // Who has been blamed for the frame is not blamed again for what we then did not hear.
+                let by_us = bound || blamed;
+                if current && self.actors[id].is_open() {
+                    if by_us {
+                        self.ended_by_us(id, sequence, what, false);
+                    } else {
+                        self.ended(id, sequence, false, None, what);
+                    }
+                } else if current {
+                    self.answered(id, sequence, None, what, by_us);
+                }
+            }
+            Received::End { reset, reason } => {
+                if current {
+                    let after = self.now.saturating_sub(self.actors[id].opened_at).as_secs_f64();
+                    self.actors[id].stream_end =
+                        Some(serde_json::json!({ "reset": reset, "reason": reason, "after": after }));
+                }
+                let text = if reset { format!("reset: {reason}") } else { reason };
+                if current && self.actors[id].is_open() {
+                    self.record(id, connection, Direction::Neither, "end", &text, 0);
+                    self.ended(id, sequence, false, None, text);
+                } else if current {
+                    self.answered(id, sequence, None, text, false);
+                }
+            }
+        }
+    }
+
+    fn ended(&mut self, id: ActorId, sequence: u64, close_frame: bool, code: Option<u16>, reason: String) {
+        let actor = &mut self.actors[id];
+        let after = self.now.saturating_sub(actor.opened_at);
+        let end = End { sequence, at: self.now, after, close_frame, code, reason, claimed: false, by_us: false };
+        self.judge_close(id, &end);
+        self.actors[id].link = Link::Ended(end);
+    }
+
+    /// This side ended the connection. Where a step did (`foreseen`), its end is no news to anybody; where a bound of ours
+    /// did, nobody is to blame, and what was still to come is unknown.
+    fn ended_by_us(&mut self, id: ActorId, sequence: u64, reason: String, foreseen: bool) {
+        let actor = &mut self.actors[id];
+        let after = self.now.saturating_sub(actor.opened_at);
+        actor.end_noticed = true;
+        actor.link = Link::Ended(End {
+            sequence,
+            at: self.now,
+            after,
+            close_frame: false,
+            code: None,
+            reason,
+            claimed: foreseen,
+            by_us: true,
+        });
+    }
+
+    fn wire(&self, id: ActorId, connection: u32, sequence: u64, opcode: &'static str, text: &str, size: usize) -> Wire {
+        let after = self.now.saturating_sub(self.actors[id].opened_at);
+        let unix_ms = self.config.epoch_ms as f64 + self.now.as_secs_f64() * 1000.0;
+        let at = self.now;
+        Wire { sequence, at, unix_ms, after, connection, from_hub: true, opcode, text: text.into(), size }
+    }
+
+    fn record(&mut self, id: ActorId, connection: u32, direction: Direction, kind: &str, text: &str, size: usize) {
+        let masker = Arc::clone(&self.config.masker);
+        let masked = masker.mask(text);
+        self.record_masked(id, connection, direction, kind, &masked, size);
+    }
+
+    /// `masked` has no secrets any more.
+    fn record_masked(
+        &mut self,
+        id: ActorId,
+        connection: u32,
+        direction: Direction,
+        kind: &str,
+        masked: &str,
+        size: usize,
+    ) {
+        let (text, hash) = history::cut(masked, self.config.kept);
+        let actor = self.program.actors[id].name.clone();
+        let frame = FrameReport { at: self.now, actor, connection, direction, kind: kind.to_owned(), text, size, hash };
+        if self.config.trace {
+            self.out.push(Output::Trace(frame.clone()));
+        }
+        self.history.add(frame);
+    }
+}
+
+fn members(headers: &[(String, String)]) -> Value {
+    let mut members = serde_json::Map::new();
+    for (name, value) in headers {
+        members.insert(name.to_ascii_lowercase(), Value::from(value.clone()));
+    }
+    Value::Object(members)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().take(4096).map(|byte| format!("{byte:02x} ")).collect::<String>().trim_end().to_owned()
+}

@@ -1,0 +1,69 @@
+//! In which order things came.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Conversation;
+use super::checks::Finding;
+use super::steps::Failure;
+use crate::scenario::model::{Order, Step};
+use crate::scenario::template::Names;
+use crate::scenario::value::{Bound, Wire};
+
+impl Conversation {
+    pub(super) fn order(&mut self, step: &Step, order: &Order) -> Result<Finding, Failure> {
+        let slack = self.time(order.slack.as_ref())?;
+        let mut last: Option<(String, Vec<Arc<Wire>>)> = None;
+        for name in &order.names {
+            let Some(bound) = self.names(None).lookup(name) else {
+                return Ok(Finding::NotReached(format!("not reached: `{name}` was never bound")));
+            };
+            let wires = bound.wires();
+            if wires.is_empty() {
+                return Ok(Finding::NotReached(format!("`{name}` is an empty list, which is before and after all")));
+            }
+            if let Bound::Many { ordered: true, .. } = bound {
+                for pair in wires.windows(2) {
+                    if !self.before(step, &pair[0], &pair[1], slack) {
+                        return Ok(out_of_order(name, &pair[0], name, &pair[1]));
+                    }
+                }
+            }
+            if let Some((earlier, firsts)) = &last {
+                for first in firsts {
+                    for second in &wires {
+                        if first.connection != second.connection && slack.is_none() {
+                            return Err(Failure::mistake("an order over several connections needs `slack`"));
+                        }
+                        if !self.before(step, first, second, slack) {
+                            return Ok(out_of_order(earlier, first, name, second));
+                        }
+                    }
+                }
+            }
+            last = Some((name.clone(), wires));
+        }
+        Ok(Finding::Holds)
+    }
+
+    /// On one connection the order of arrival counts, across connections the time, with slack.
+    fn before(&mut self, step: &Step, first: &Wire, second: &Wire, slack: Option<Duration>) -> bool {
+        if first.connection == second.connection {
+            return first.sequence < second.sequence;
+        }
+        let (used, slack) = (first.at.saturating_sub(second.at), slack.unwrap_or_default());
+        let right = used <= slack;
+        if right {
+            self.margin_of(step, used, slack);
+        }
+        right
+    }
+}
+
+fn out_of_order(earlier: &str, first: &Wire, later: &str, second: &Wire) -> Finding {
+    Finding::Broken {
+        expected: format!("`{earlier}` before `{later}`"),
+        found: format!("{} at {:?}, {} at {:?}", first.text, first.at, second.text, second.at),
+        message: format!("`{earlier}` came after `{later}`"),
+    }
+}

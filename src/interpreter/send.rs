@@ -1,0 +1,389 @@
+//! What an actor says: connecting, sending, closing, and its reflexes.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::blocks::Progress;
+use super::checks::{Finding, unusable, worked_out};
+use super::steps::{Failure, Kind, Stepped};
+use super::{Conversation, Dial, Output};
+use crate::event::{Direction, Outcome};
+use crate::scenario::compose;
+use crate::scenario::model::{Act, ActorId, Compose, Connect, MessageName, Step};
+use crate::scenario::template::Template;
+use crate::scenario::value::{Bound, Wire};
+use crate::websocket::frame::{Frame, Opcode};
+
+impl Conversation {
+    pub(super) fn dial(&self, id: ActorId, connect: &Connect) -> Result<Dial, Failure> {
+        let names = self.names(Some(id));
+        let text = |template: &Option<Template>| -> Result<Option<String>, Failure> {
+            match template.as_ref().map(|template| worked_out(template, &names)).transpose()? {
+                None | Some(Value::Null) => Ok(None),
+                Some(Value::String(text)) => Ok(Some(text)),
+                Some(other) => Ok(Some(other.to_string())),
+            }
+        };
+        let mut without = Vec::new();
+        let mut pairs = |template: &Option<Template>| -> Result<Vec<(String, String)>, Failure> {
+            match template.as_ref().map(|template| worked_out(template, &names)).transpose()? {
+                None => Ok(Vec::new()),
+                Some(Value::Object(members)) => {
+                    let (gone, members): (Vec<_>, Vec<_>) = members.into_iter().partition(|(_, value)| value.is_null());
+                    without.extend(gone.into_iter().map(|(name, _)| name));
+                    let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                    Ok(members.into_iter().map(|(name, value)| (name, text(value))).collect())
+                }
+                Some(other) => Err(Failure::mistake(format!("a mapping belongs here, not {other}"))),
+            }
+        };
+        let subprotocols =
+            match connect.subprotocols.as_ref().map(|template| worked_out(template, &names)).transpose()? {
+                None => Vec::new(),
+                Some(Value::Array(items)) => items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect(),
+                Some(Value::String(one)) => vec![one],
+                Some(other) => return Err(Failure::mistake(format!("`subprotocols` is a list, not {other}"))),
+            };
+        Ok(Dial {
+            path: text(&connect.path)?,
+            query: pairs(&connect.query)?,
+            headers: pairs(&connect.headers)?,
+            subprotocols,
+            from: text(&connect.from)?,
+            method: text(&connect.method)?,
+            http: text(&connect.http)?,
+            without,
+        })
+    }
+
+    pub(super) fn connect(&mut self, id: ActorId, dial: Dial) {
+        if let (Some(connection), true) = (self.actors[id].connection, self.actors[id].is_open()) {
+            self.out.push(Output::End { connection, reset: false });
+        }
+        let connection = self.connections.len() as u32;
+        self.renew(id, connection);
+        // Whoever asks in a way of its own may get an answer that fits it.
+        let ours = |name: &String| {
+            let name = name.to_ascii_lowercase();
+            ["host", "upgrade", "connection"].contains(&name.as_str()) || name.starts_with("sec-websocket-")
+        };
+        self.actors[id].asks_plainly = dial.method.is_none()
+            && dial.http.is_none()
+            && !dial.headers.iter().map(|(name, _)| name).chain(&dial.without).any(ours);
+        self.out.push(Output::Open { connection, dial });
+    }
+
+    /// An actor gets a new connection: what came on the one before is judged, and counts no more.
+    pub(super) fn renew(&mut self, id: ActorId, connection: u32) {
+        self.judge_connection(id);
+        self.keep_leftovers(id);
+        self.connections.insert(connection, id);
+        self.actors[id].reset_connection(connection);
+    }
+
+    pub(super) fn each_sends(
+        &mut self,
+        members: &[ActorId],
+        step: &Step,
+        mut send: impl FnMut(&mut Self, ActorId) -> Result<Option<Bound>, Failure>,
+    ) -> Stepped {
+        let mut items = Vec::new();
+        for id in members {
+            // Members that are gone are passed over; what they should have said cannot be answered either.
+            if self.actors[*id].is_open() {
+                items.extend(send(self, *id)?);
+            }
+        }
+        if items.is_empty() && step.as_.is_some() {
+            return Ok(Progress::Done(None));
+        }
+        Ok(Progress::Done(Some(self.group(step, items))))
+    }
+
+    pub(super) fn send(&mut self, id: ActorId, compose: &Compose) -> Result<Option<Bound>, Failure> {
+        let Composed { value, wire } = self.compose(Some(id), compose)?;
+        // Quicker than `to_string`.
+        let text = serde_json::to_string(&value).unwrap_or_default();
+        let mut frames = fragments(text.as_bytes(), compose.fragments);
+        if self.is_server(id) {
+            frames = frames.into_iter().map(Frame::unmasked).collect();
+        }
+        let from_hub = wire.is_some_and(|wire| wire.from_hub);
+        let sent = self.transmit(id, frames, "text", &text, text.len(), from_hub);
+        Ok(sent.map(|wire| Bound::One { value, wire: Some(wire) }))
+    }
+
+    pub(super) fn transmit(
+        &mut self,
+        id: ActorId,
+        frames: Vec<Frame>,
+        kind: &'static str,
+        text: &str,
+        size: usize,
+        from_hub: bool,
+    ) -> Option<Arc<Wire>> {
+        let connection = self.actors[id].connection?;
+        let sequence = self.next_sequence();
+        let masker = Arc::clone(&self.config.masker);
+        let masked = masker.mask(text);
+        self.record_masked(id, connection, Direction::Sent, kind, &masked, size);
+        self.actors[id].last_sent = Some(crate::syntax::matcher::cut(&masked, 400));
+        self.out.push(Output::Send { connection, frames });
+        Some(Arc::new(Wire { from_hub, ..self.wire(id, connection, sequence, kind, text, size) }))
+    }
+
+    /// A message of ours: the example, renewed by `fills`, changed by `with`, less what `without` takes away.
+    pub(super) fn compose(&self, id: Option<ActorId>, compose: &Compose) -> Result<Composed, Failure> {
+        let names = self.names(id);
+        let name = match &compose.message {
+            MessageName::Any => return Err(Failure::mistake("`any` cannot be sent")),
+            MessageName::Named(name) => name.clone(),
+            MessageName::Computed(template) => match worked_out(template, &names)? {
+                Value::String(name) => name,
+                other => return Err(unusable(format!("{other} is not the name of a message"), template, &names)),
+            },
+        };
+        let Some(message) = self.program.pack.message(&name) else {
+            return Err(Failure::mistake(format!("{} has no message `{name}`", self.program.pack.name)));
+        };
+        let mut value = message.template();
+        let role = id.or_else(|| self.myself()).and_then(|id| self.program.roles.get(&self.program.actors[id].role));
+        for (place, template) in role.map(|role| role.fills.as_slice()).unwrap_or_default() {
+            let pointer = if place.starts_with('/') {
+                place.clone()
+            } else {
+                format!("/{}", crate::syntax::matcher::escape(place))
+            };
+            if value.pointer(&pointer).is_some() {
+                compose::put(&mut value, &pointer, worked_out(template, &names)?);
+            }
+        }
+        let mut wire = None;
+        if let Some(with) = &compose.with {
+            wire = with.wire(&names);
+            compose::merge(&mut value, &worked_out(with, &names)?);
+        }
+        let from_hub = wire.as_ref().is_some_and(|wire| wire.from_hub);
+        compose::remove(&mut value, &compose.without);
+        let broken = message.schema.judge(&value).into_iter().find(|violation| !violation.should);
+        match (&compose.breaks, broken) {
+            (None, Some(violation)) if from_hub => {
+                let what = format!(
+                    "what the hub sent cannot be used in `{name}`: {}: expected {}, found {}",
+                    violation.place(),
+                    violation.expected,
+                    violation.found
+                );
+                Err(Failure::undecided(what, None))
+            }
+            (None, Some(violation)) => Err(Failure::mistake(format!(
+                "`{name}` as it would be sent breaks its schema at {}: expected {}, found {}; say why with `breaks` if that is meant",
+                violation.place(),
+                violation.expected,
+                violation.found
+            ))),
+            (Some(_), None) if message.directions.to_hub && !id.is_some_and(|id| self.is_server(id)) => {
+                Err(Failure::mistake(format!("`{name}` is right as it would be sent, so `breaks` is wrong")))
+            }
+            _ => Ok(Composed { value, wire }),
+        }
+    }
+
+    pub(super) fn send_raw(&mut self, id: ActorId, template: &Template) -> Result<Option<Bound>, Failure> {
+        let names = self.names(Some(id));
+        let value = worked_out(template, &names)?;
+        let from_hub = super::checks::from_hub(template, &names);
+        let connection = self.actors[id].connection.unwrap_or_default();
+        let Some((kind, content)) = value.as_object().and_then(|members| members.iter().next()) else {
+            return Err(Failure::mistake("`sends raw` takes text, binary, frames or bytes"));
+        };
+        let server = self.is_server(id);
+        let mut shown = String::new();
+        let mut opcode = "text";
+        let mut frames = match (kind.as_str(), content) {
+            ("text", Value::String(text)) => {
+                shown.clone_from(text);
+                vec![Frame::text(text.as_bytes())]
+            }
+            ("binary", Value::String(text)) => {
+                opcode = "binary";
+                shown.clone_from(text);
+                vec![Frame::binary(unhex(text)?)]
+            }
+            ("frames", Value::Array(items)) => {
+                opcode = "frames";
+                shown = content.to_string();
+                items.iter().map(raw_frame).collect::<Result<_, _>>()?
+            }
+            ("bytes", Value::String(text)) => {
+                let bytes = unhex(text)?;
+                self.record(id, connection, Direction::Sent, "bytes", text, bytes.len());
+                self.out.push(Output::SendBytes { connection, bytes });
+                return Ok(None);
+            }
+            _ => return Err(Failure::mistake("`sends raw` takes text, binary, frames or bytes")),
+        };
+        if server && kind != "frames" {
+            frames = frames.into_iter().map(Frame::unmasked).collect();
+        }
+        let size = frames.iter().map(|frame| frame.payload.len()).sum();
+        let wire = self.transmit(id, frames, opcode, &shown, size, from_hub);
+        Ok(wire.map(|wire| Bound::One { value, wire: Some(wire) }))
+    }
+
+    pub(super) fn close(
+        &mut self,
+        id: ActorId,
+        code: &Template,
+        reason: Option<&Template>,
+    ) -> Result<Option<Bound>, Failure> {
+        let names = self.names(Some(id));
+        let code = match worked_out(code, &names)? {
+            Value::Null => None,
+            Value::Number(code) => code.as_u64().and_then(|code| u16::try_from(code).ok()),
+            other => return Err(unusable(format!("{other} is not a close code"), code, &names)),
+        };
+        let reason = match reason.map(|reason| worked_out(reason, &names)).transpose()? {
+            Some(Value::String(reason)) => reason,
+            _ => String::new(),
+        };
+        let frame = Frame::close(code, &reason);
+        let frame = if self.is_server(id) { frame.unmasked() } else { frame };
+        let text = code.map_or_else(String::new, |code| format!("{code} {reason}"));
+        let wire = self.transmit(id, vec![frame], "close", text.trim_end(), text.len(), false);
+        self.gone(id);
+        self.actors[id].closing = super::Closing::Asked;
+        Ok(wire.map(|wire| Bound::One { value: Value::Null, wire: Some(wire) }))
+    }
+
+    pub(super) fn drop_connection(&mut self, id: ActorId, reset: bool) {
+        if let (Some(connection), true) = (self.actors[id].connection, self.actors[id].is_open()) {
+            self.record(id, connection, Direction::Sent, if reset { "reset" } else { "fin" }, "", 0);
+            self.out.push(Output::End { connection, reset });
+            self.gone(id);
+        }
+    }
+
+    /// A step of this actor ended the connection.
+    pub(super) fn gone(&mut self, id: ActorId) {
+        let sequence = self.next_sequence();
+        self.ended_by_us(id, sequence, String::new(), true);
+    }
+
+    /// The reflexes of an actor's role to a message that has come.
+    pub(super) fn react(&mut self, id: ActorId, json: &Value, wire: &Arc<Wire>, way: crate::protocol::Way) {
+        let program = Arc::clone(&self.program);
+        let Some(role) = program.roles.get(&program.actors[id].role) else { return };
+        for reaction in role.reacts.iter().filter_map(|name| program.reactions.get(name)) {
+            let Some(message) = program.pack.message(&reaction.whenever) else { continue };
+            if !(message.is(json, way) || message.is(json, crate::protocol::Way::FromHub)) || !self.actors[id].is_open()
+            {
+                continue;
+            }
+            let came = || Bound::One { value: json.clone(), wire: Some(Arc::clone(wire)) };
+            let names = reaction.as_.iter().map(|name| (name.clone(), came())).collect();
+            let kind = super::blocks::Kind::Opening { rest: Vec::new() };
+            self.push(super::blocks::Frame { names, kind, me: Some(id), ..super::blocks::Frame::body(reaction.block) });
+            let fits = reaction
+                .pattern
+                .as_ref()
+                .is_none_or(|pattern| matches!(self.compare(pattern, json, &self.names(Some(id))), Finding::Holds));
+            let steps = program.blocks[reaction.block].iter().filter(|_| fits);
+            let failure = steps.map(|step| self.reflex(id, step)).find_map(Result::err);
+            self.stack.pop();
+            match failure {
+                None => {}
+                Some(Failure { kind: Kind::Mistake, message, .. }) => {
+                    self.mistake.get_or_insert(format!("reaction to {}: {message}", reaction.whenever));
+                }
+                // The hub said something that cannot be answered, which the schema of the message is about.
+                Some(failure) => {
+                    let why = format!("`{}` could not be answered: {}", reaction.whenever, failure.message);
+                    let label = format!("reaction:{}", reaction.whenever);
+                    self.judgement.stand(&label, Vec::new(), Outcome::Undecided(why.clone()), why, None);
+                }
+            }
+        }
+    }
+
+    fn reflex(&mut self, id: ActorId, step: &Step) -> Result<Option<Bound>, Failure> {
+        match &step.act {
+            Act::Send(compose) => self.send(id, compose),
+            Act::SendRaw(template) => self.send_raw(id, template),
+            Act::Close { code, reason } => self.close(id, code, reason.as_ref()),
+            Act::Drop { reset } => {
+                self.drop_connection(id, *reset);
+                Ok(None)
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+/// A message of ours, and something that crossed the wire and is in it.
+pub(super) struct Composed {
+    pub value: Value,
+    pub wire: Option<Arc<Wire>>,
+}
+
+/// A text over several frames, cut anywhere, even inside a character.
+fn fragments(bytes: &[u8], count: usize) -> Vec<Frame> {
+    if count <= 1 {
+        return vec![Frame::text(bytes)];
+    }
+    (0..count)
+        .map(|i| {
+            let piece = &bytes[bytes.len() * i / count..bytes.len() * (i + 1) / count];
+            let mut frame = Frame::text(piece);
+            frame.fin = i + 1 == count;
+            if i > 0 {
+                frame.opcode = Opcode::Continuation;
+            }
+            frame
+        })
+        .collect()
+}
+
+fn unhex(text: &str) -> Result<Vec<u8>, Failure> {
+    let digits: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    let bad = || {
+        Failure::mistake(format!("`{}` is not a row of bytes in hexadecimal", crate::syntax::matcher::cut(text, 60)))
+    };
+    if !digits.len().is_multiple_of(2) {
+        return Err(bad());
+    }
+    digits
+        .chunks(2)
+        .map(|pair| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok()).ok_or_else(bad))
+        .collect()
+}
+
+fn raw_frame(value: &Value) -> Result<Frame, Failure> {
+    let opcode = match value.get("opcode") {
+        Some(Value::String(name)) => match name.as_str() {
+            "continuation" => Opcode::Continuation,
+            "text" => Opcode::Text,
+            "binary" => Opcode::Binary,
+            "close" => Opcode::Close,
+            "ping" => Opcode::Ping,
+            "pong" => Opcode::Pong,
+            other => return Err(Failure::mistake(format!("`{other}` is not an opcode"))),
+        },
+        Some(Value::Number(n)) => Opcode::from_bits(n.as_u64().unwrap_or(0) as u8),
+        _ => {
+            return Err(Failure::mistake(
+                "a frame has an opcode: text, binary, continuation, close, ping, pong or a number",
+            ));
+        }
+    };
+    let payload = match (value.get("data"), value.get("hex")) {
+        (Some(Value::String(text)), None) => text.clone().into_bytes(),
+        (None, Some(Value::String(text))) => unhex(text)?,
+        (None, None) => Vec::new(),
+        _ => return Err(Failure::mistake("a frame has `data` (text) or `hex`")),
+    };
+    let flag = |name: &str| value.get(name).and_then(Value::as_bool).unwrap_or(true);
+    let rsv = value.get("rsv").and_then(Value::as_u64).unwrap_or(0) as u8;
+    Ok(Frame { fin: flag("fin"), rsv, opcode, masked: flag("mask"), payload })
+}

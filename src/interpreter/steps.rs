@@ -1,0 +1,474 @@
+//! What each step does, and what it waits for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::actor::Link;
+use super::blocks::{Progress, Values};
+use super::checks::{Finding, unusable, unworkable, worked_out};
+use super::hooks::HOOK_PAUSE;
+use super::matching::Wanted;
+use super::timing_margin::only_may;
+use super::{Conversation, Output};
+use crate::event::{Detail, Outcome};
+use crate::scenario::model::{Act, ActorId, Codes, Count, ExpectNothing, Program, Quantity, Step, Who, duration};
+use crate::scenario::template::Template;
+use crate::scenario::value::{Bound, EvalError};
+
+/// Why a step did not go through.
+pub struct Failure {
+    pub kind: Kind,
+    pub message: String,
+    pub detail: Option<Box<Detail>>,
+    pub unreachable: bool,
+}
+
+pub enum Kind {
+    /// The hub did not do what the step says.
+    Broken,
+    /// It cannot be known.
+    Undecided,
+    /// A name that another branch would have bound.
+    NotReached,
+    /// The scenario is wrong.
+    Mistake,
+}
+
+impl Failure {
+    pub(super) fn broken(message: impl Into<String>, detail: Detail) -> Self {
+        Self { kind: Kind::Broken, message: message.into(), detail: Some(Box::new(detail)), unreachable: false }
+    }
+
+    pub(super) fn undecided(message: impl Into<String>, detail: Option<Detail>) -> Self {
+        Self { kind: Kind::Undecided, message: message.into(), detail: detail.map(Box::new), unreachable: false }
+    }
+
+    pub(super) fn mistake(message: impl Into<String>) -> Self {
+        Self { kind: Kind::Mistake, message: message.into(), detail: None, unreachable: false }
+    }
+
+    pub(super) fn not_reached(message: impl Into<String>) -> Self {
+        Self { kind: Kind::NotReached, message: message.into(), detail: None, unreachable: false }
+    }
+
+    pub fn from_eval(error: &EvalError) -> Self {
+        match error {
+            EvalError::Unbound(name) => Self::not_reached(format!("not reached: `{name}` was never bound")),
+            EvalError::Missing(what) => Self::undecided(format!("{what} is not there"), None),
+            EvalError::Failed(what) => Self::mistake(what.clone()),
+        }
+    }
+}
+
+impl From<EvalError> for Failure {
+    fn from(error: EvalError) -> Self {
+        Self::from_eval(&error)
+    }
+}
+
+/// What the current step waits for.
+pub struct Active {
+    pub(super) since: Duration,
+    pub(super) deadline: Option<Duration>,
+    pub(super) waiting: Waiting,
+}
+
+pub(super) enum Waiting {
+    /// Nothing but time; then the step is done.
+    Time,
+    /// Nothing but time; then the step begins.
+    Pause,
+    Upgrade {
+        members: Vec<ActorId>,
+        tries: bool,
+    },
+    Frames(Box<Frames>),
+    End {
+        members: Vec<ActorId>,
+        codes: Codes,
+        refusal: bool,
+    },
+    /// The stream itself to be over.
+    StreamEnd {
+        members: Vec<ActorId>,
+    },
+    Silence {
+        members: Vec<(ActorId, Wanted)>,
+    },
+    OneOf {
+        members: Vec<Open>,
+    },
+    Hook {
+        call: u32,
+    },
+    /// The hook's answer did not fit; it is asked again then.
+    HookAgain,
+}
+
+/// Frames that several actors await.
+pub(super) struct Frames {
+    pub(super) members: Vec<Member>,
+    pub(super) count: Option<Count>,
+    pub(super) quantity: Option<(Quantity, usize)>,
+    /// Collected until the deadline, rather than until there are enough.
+    pub(super) collecting: bool,
+    /// That deadline is over, and some are still missing.
+    pub(super) late: bool,
+}
+
+pub(super) struct Member {
+    pub(super) id: ActorId,
+    pub(super) wanted: Wanted,
+    pub(super) claims: Vec<Bound>,
+}
+
+/// One actor that awaits one of several things.
+pub(super) struct Open {
+    pub(super) id: ActorId,
+    pub(super) wanted: Vec<Option<Wanted>>,
+    pub(super) chosen: Option<(usize, Bound)>,
+}
+
+impl Active {
+    pub fn deadline(&self) -> Option<Duration> {
+        self.deadline
+    }
+
+    pub fn pause(until: Duration) -> Self {
+        Self { since: until, deadline: Some(until), waiting: Waiting::Pause }
+    }
+}
+
+pub(super) type Stepped = Result<Progress, Failure>;
+
+impl Conversation {
+    pub(super) fn begin(&mut self, program: &Arc<Program>, step: &Step) -> Stepped {
+        if let Some(name) = &step.if_ {
+            use crate::scenario::template::Names;
+            if self.names(None).lookup(name).is_none() {
+                self.pass_over(program, step, format!("not reached: `{name}` was not bound"));
+                return Ok(Progress::Done(None));
+            }
+        }
+        let members = self.members(&step.who);
+        match &step.act {
+            Act::Join { .. } => {
+                self.opening(program, members, None);
+                Ok(Progress::Entered)
+            }
+            Act::Connect(connect) => {
+                for id in &members {
+                    let dial = self.dial(*id, connect)?;
+                    self.connect(*id, dial);
+                }
+                self.wait_until(None, Waiting::Upgrade { members, tries: connect.tries })
+            }
+            Act::Accept { within } => {
+                // The hub may have come before it was waited for.
+                let time = self.time(within.as_ref())?.unwrap_or(self.config.patience);
+                let deadline = self.now + self.stretched(time);
+                let waiting = Waiting::Upgrade { members, tries: false };
+                self.poll(step, Active { since: self.now, deadline: Some(deadline), waiting })
+            }
+            Act::Send(compose) => self.each_sends(&members, step, |c, id| c.send(id, compose)),
+            Act::SendRaw(template) => {
+                let instead = step.as_.as_deref().and_then(|name| self.instead_of(name));
+                self.each_sends(&members, step, |c, id| c.send_raw(id, instead.as_deref().unwrap_or(template)))
+            }
+            Act::Close { code, reason } => self.each_sends(&members, step, |c, id| c.close(id, code, reason.as_ref())),
+            Act::Drop { reset } => {
+                for id in members {
+                    self.drop_connection(id, *reset);
+                }
+                Ok(Progress::Done(None))
+            }
+            Act::StopReading | Act::ReadAgain => {
+                for id in members {
+                    if let (Some(connection), true) = (self.actors[id].connection, self.actors[id].is_open()) {
+                        let stops = matches!(step.act, Act::StopReading);
+                        self.out.push(if stops {
+                            Output::StopReading { connection }
+                        } else {
+                            Output::ReadAgain { connection }
+                        });
+                    }
+                }
+                Ok(Progress::Done(None))
+            }
+            Act::Expect(expect) => self.begin_expect(step, expect, members),
+            Act::ExpectEnd { within, .. } => {
+                let time = self.time(within.as_ref())?.unwrap_or(self.config.patience);
+                let deadline = Some(self.now + self.stretched(time));
+                self.poll(step, Active { since: self.now, deadline, waiting: Waiting::StreamEnd { members } })
+            }
+            Act::ExpectNothing(nothing) => {
+                let ExpectNothing { message, pattern, after, for_ } = &**nothing;
+                let after = self.after(after.as_deref())?;
+                let mut wanted = Vec::new();
+                for id in members {
+                    let one = self.wanted_message(program, id, message, pattern.as_ref(), after)?;
+                    wanted.push((id, one.ignoring()));
+                }
+                let end = self.now + self.time(for_.as_ref())?.unwrap_or(self.config.quiet);
+                let members = wanted.into_iter().map(|(id, wanted)| (id, wanted.until(end))).collect();
+                let active = Active { since: self.now, deadline: Some(end), waiting: Waiting::Silence { members } };
+                self.poll(step, active)
+            }
+            Act::ExpectOneOf { alternatives, after, within } => {
+                let after = self.after(after.as_deref())?;
+                let mut open = Vec::new();
+                for id in members {
+                    let wanted = self.alternatives(program, id, alternatives, after)?;
+                    open.push(Open { id, wanted, chosen: None });
+                }
+                let patience =
+                    if only_may(program, step) { self.config.quiet } else { self.stretched(self.config.patience) };
+                let time = self.time(within.as_ref())?.map_or(patience, |time| self.stretched(time));
+                let active = Active {
+                    since: self.now,
+                    deadline: Some(self.now + time),
+                    waiting: Waiting::OneOf { members: open },
+                };
+                self.poll(step, active)
+            }
+            Act::Play { .. } => {
+                let group = matches!(step.who, Who::Group { .. });
+                self.enter_scene(program, members, group);
+                Ok(Progress::Entered)
+            }
+            Act::Compose(compose) => {
+                let composed = self.compose(members.first().copied(), compose)?;
+                Ok(Progress::Done(Some(Bound::One { value: composed.value, wire: composed.wire })))
+            }
+            Act::Hook(hook) => {
+                let time = self.time(hook.within.as_ref())?.unwrap_or(self.config.patience);
+                let deadline = self.now + self.stretched(time);
+                self.call_hook(hook, deadline)
+            }
+            Act::Wait { time } => {
+                let time = self.time(Some(time))?.unwrap_or_default();
+                self.out.push(Output::Waiting { because: step.text.clone(), time });
+                Ok(Progress::Waiting(Active {
+                    since: self.now,
+                    deadline: Some(self.now + time),
+                    waiting: Waiting::Time,
+                }))
+            }
+            Act::Check { value, test } => {
+                let finding = self.compute(value, test, &self.names(None));
+                self.settle(program, step, finding)
+            }
+            Act::Order(order) => {
+                let finding = self.order(step, order)?;
+                self.settle(program, step, finding)
+            }
+            Act::Each { name, values, bodies, fresh } => {
+                let instead = self.instead_of(name);
+                let values = match instead.as_deref().unwrap_or(values) {
+                    Template::List(items) => Values::Written(Arc::clone(items)),
+                    computed => Values::Known(self.values(computed)?),
+                };
+                self.enter_each(program, name, values, bodies, fresh);
+                Ok(Progress::Entered)
+            }
+            Act::Either { name, values, body } => {
+                let values = self.values(values)?;
+                if values.is_empty() {
+                    return Err(Failure::mistake("`either` needs at least one value"));
+                }
+                self.enter_either(name, values, *body);
+                Ok(Progress::Entered)
+            }
+            Act::Retry { time, body } => {
+                let time = self.time(Some(time))?.unwrap_or_default();
+                let time = self.stretched(time);
+                self.enter_retry(time, *body);
+                Ok(Progress::Entered)
+            }
+        }
+    }
+
+    /// A `check` that does not hold is a finding, but never ends the scenario - unless an attempt is being made.
+    pub(super) fn settle(&mut self, program: &Program, step: &Step, finding: Finding) -> Stepped {
+        let Some(check) = step.check else { return Ok(Progress::Done(None)) };
+        let trying = self
+            .stack
+            .iter()
+            .any(|frame| matches!(frame.kind, super::blocks::Kind::Retry { .. } | super::blocks::Kind::Either { .. }));
+        match finding {
+            Finding::Broken { expected, found, message } if trying => {
+                Err(Failure::broken(message, self.detail(None, expected, found, None)))
+            }
+            Finding::NotReached(why) => {
+                self.miss(program, step, why);
+                Ok(Progress::Done(None))
+            }
+            finding => {
+                self.note(check, &step.text, None, "", finding);
+                Ok(Progress::Done(None))
+            }
+        }
+    }
+
+    pub(super) fn wait_until(&mut self, within: Option<Duration>, waiting: Waiting) -> Stepped {
+        let time = self.stretched(within.unwrap_or(self.config.patience));
+        Ok(Progress::Waiting(Active { since: self.now, deadline: Some(self.now + time), waiting }))
+    }
+
+    pub(super) fn poll(&mut self, step: &Step, mut active: Active) -> Stepped {
+        let over = active.deadline.is_some_and(|deadline| self.now >= deadline);
+        let program = Arc::clone(&self.program);
+        match &mut active.waiting {
+            Waiting::Time if over => Ok(Progress::Done(None)),
+            Waiting::Pause if over => self.begin(&program, step),
+            Waiting::Time | Waiting::Pause => Ok(Progress::Waiting(active)),
+            Waiting::Upgrade { members, tries } => {
+                let (members, tries) = (std::mem::take(members), *tries);
+                self.poll_upgrade(step, active, members, tries, over)
+            }
+            Waiting::Frames(_) => self.poll_frames(step, active, over),
+            Waiting::End { members, codes, refusal } => {
+                let (members, codes, refusal) = (std::mem::take(members), std::mem::take(codes), *refusal);
+                self.poll_end(step, active, members, codes, refusal, over)
+            }
+            Waiting::StreamEnd { members } => {
+                let members = std::mem::take(members);
+                self.poll_stream_end(step, active, members, over)
+            }
+            Waiting::Silence { .. } => self.poll_silence(step, active, over),
+            Waiting::OneOf { .. } => self.poll_one_of(step, active, over),
+            Waiting::Hook { call } => match self.hook_answers.remove(call) {
+                Some(answer) => self.hook_answered(step, &active, answer),
+                None if over => Err(Failure::undecided("the hook did not answer in time", None)),
+                None => Ok(Progress::Waiting(active)),
+            },
+            Waiting::HookAgain => match &step.act {
+                Act::Hook(hook) if self.now >= active.since + HOOK_PAUSE => {
+                    let end = self.hook_end.unwrap_or(self.now);
+                    self.call_hook(hook, end)
+                }
+                _ => Ok(Progress::Waiting(active)),
+            },
+        }
+    }
+
+    pub(super) fn poll_upgrade(
+        &mut self,
+        step: &Step,
+        active: Active,
+        members: Vec<ActorId>,
+        tries: bool,
+        over: bool,
+    ) -> Stepped {
+        let mut bound = Vec::new();
+        for id in &members {
+            let waited = Some(self.now.saturating_sub(active.since));
+            match &self.actors[*id].link {
+                Link::Open { upgrade } => bound.push(Bound::plain(upgrade.clone())),
+                Link::Refused { refusal, .. } if tries => bound.push(Bound::plain(refusal.clone())),
+                Link::Refused { text, undecided, .. } => {
+                    let what = format!("the connection was refused: {text}");
+                    let detail =
+                        self.detail(Some(*id), "an accepted upgrade (HTTP 101)".to_owned(), text.clone(), waited);
+                    // What is merely allowed was not done, whatever the reason.
+                    return Err(if *undecided && !only_may(&self.program, step) {
+                        Failure::undecided(what, Some(detail))
+                    } else {
+                        Failure::broken(what, detail)
+                    });
+                }
+                Link::Unreachable { reason } => {
+                    let detail = self.detail(Some(*id), "a connection".to_owned(), reason.clone(), waited);
+                    return Err(Failure {
+                        kind: Kind::Undecided,
+                        message: reason.clone(),
+                        detail: Some(Box::new(detail)),
+                        unreachable: true,
+                    });
+                }
+                Link::Ended(_) => bound.push(Bound::plain(Value::Null)),
+                Link::Idle | Link::Connecting if over => {
+                    let what = if matches!(step.act, Act::Accept { .. }) {
+                        "the hub did not connect"
+                    } else {
+                        "no answer to the upgrade"
+                    };
+                    let detail = self.detail(Some(*id), "an open connection".to_owned(), "nothing".to_owned(), waited);
+                    return Err(Failure::broken(what, detail));
+                }
+                Link::Idle | Link::Connecting => {
+                    return Ok(Progress::Waiting(Active { waiting: Waiting::Upgrade { members, tries }, ..active }));
+                }
+            }
+        }
+        self.margin(step, &active);
+        self.holds(step);
+        Ok(Progress::Done(Some(self.group(step, bound))))
+    }
+
+    pub(super) fn holds(&mut self, step: &Step) {
+        if let Some(check) = step.check {
+            self.judgement.answer(check, &step.text, Outcome::Holds, "", None);
+        }
+    }
+
+    /// One actor binds what it got, a group the list over its members.
+    #[allow(clippy::unused_self)]
+    pub(super) fn group(&self, step: &Step, mut items: Vec<Bound>) -> Bound {
+        match step.who {
+            Who::Group { .. } => Bound::Many { items, ordered: false },
+            _ if items.len() == 1 => items.remove(0),
+            _ => Bound::Many { items, ordered: false },
+        }
+    }
+
+    pub(super) fn time(&self, template: Option<&Template>) -> Result<Option<Duration>, Failure> {
+        let Some(template) = template else { return Ok(None) };
+        let names = self.names(None);
+        let time = match worked_out(template, &names)? {
+            Value::String(text) => duration(&text),
+            other => Err(format!("`{other}` is not a time with a unit")),
+        };
+        time.map(Some).map_err(|what| unusable(what, template, &names))
+    }
+
+    /// What stands for the message of a step that binds this name, or for the list of a loop over it.
+    pub(super) fn instead_of(&self, name: &str) -> Option<Arc<Template>> {
+        let (of, instead) = self.config.instead.as_ref()?;
+        (*of == name).then(|| Arc::clone(instead))
+    }
+
+    /// What an `each` or `either` goes through. What the hub said stays known as that.
+    pub(super) fn values(&self, template: &Template) -> Result<Vec<Bound>, Failure> {
+        let names = self.names(None);
+        let list = template.eval_bound(&names).map_err(|error| unworkable(error, template, &names))?;
+        match list {
+            Bound::Many { items, .. } => Ok(items),
+            Bound::One { value: Value::Array(values), wire } => {
+                Ok(values.into_iter().map(|value| Bound::One { value, wire: wire.clone() }).collect())
+            }
+            Bound::One { value: Value::Number(n), .. } if n.as_u64().is_some_and(|n| n <= 100_000) => {
+                Ok((0..n.as_u64().unwrap_or(0)).map(|n| Bound::plain(Value::from(n))).collect())
+            }
+            other => {
+                let other = crate::syntax::matcher::show(&other.to_json());
+                Err(unusable(format!("`in` takes a list or a number up to 100000, not {other}"), template, &names))
+            }
+        }
+    }
+
+    /// The position after which frames count.
+    pub(super) fn after(&self, name: Option<&str>) -> Result<u64, Failure> {
+        use crate::scenario::template::Names;
+        let Some(name) = name else { return Ok(0) };
+        let bound = self.names(None).lookup(name).ok_or_else(|| EvalError::Unbound(name.to_owned()))?;
+        bound
+            .wires()
+            .iter()
+            .map(|wire| wire.sequence)
+            .min()
+            .ok_or_else(|| Failure::mistake(format!("`after: {name}`: that never crossed a wire")))
+    }
+}

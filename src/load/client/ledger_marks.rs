@@ -1,0 +1,192 @@
+//! What a client knows of the items it deals with, noted for the ledger.
+
+use std::borrow::Cow;
+
+use super::Client;
+use crate::load::Nanos;
+use crate::load::client::io::Port;
+use crate::load::compile::json_scan::{Found, text_of};
+use crate::load::compile::message_template::Source;
+use crate::load::compile::program::{Marking, MessageId, Receivers, Role, Wanted};
+use crate::load::ledger::{Called, Entry, Mark, NOBODY};
+use crate::load::plan::MarkName;
+
+/// What has been noted of the item of a task.
+const ATTEMPTED: u8 = 1;
+const NAMED: u8 = 2;
+/// The hub has said something about it.
+const HEARD: u8 = 4;
+const ASSIGNED: u8 = 8;
+
+impl Client {
+    /// A key for something that the hub has not named.
+    pub(super) fn unnamed_item(&mut self, role: &Role) -> u64 {
+        self.items = self.items.wrapping_add(1);
+        let number = u64::from(self.party) << 32 | u64::from(self.items);
+        let mut name = *b"unnamed ........";
+        name[8..].copy_from_slice(&number.to_be_bytes());
+        role.common.keys.item(&name)
+    }
+
+    fn text(&self, role: &Role, task: usize, source: &Source) -> Option<Cow<'_, [u8]>> {
+        match source {
+            Source::Text(slot) => self.tasks[task].texts.get(*slot).map(Cow::Borrowed),
+            Source::Own(slot) => self.own.get(*slot).map(Cow::Borrowed),
+            Source::Index => Some(Cow::Owned((self.party - role.first).to_string().into_bytes())),
+            _ => None,
+        }
+    }
+
+    /// Whom a mark is about: whom it names, or this client.
+    fn who(&self, role: &Role, task: usize, by: Option<&Source>) -> u32 {
+        let Some(by) = by else { return self.named(role) };
+        match self.text(role, task, by) {
+            Some(text) if &*text != b"null" => role.common.keys.party(&text_of(&text)),
+            _ => NOBODY,
+        }
+    }
+
+    pub(super) fn mark(
+        &mut self,
+        role: &Role,
+        task: usize,
+        marking: &Marking,
+        message: Option<MessageId>,
+        at: Nanos,
+        port: &mut impl Port,
+    ) {
+        let party = self.who(role, task, marking.by.as_ref());
+        let source = marking.item.as_ref().or(role.programs[self.tasks[task].program].item.as_ref());
+        let text = source.and_then(|source| self.text(role, task, source));
+        let key = text.map(|text| {
+            let name = text_of(&text);
+            let key = role.common.keys.item(&name);
+            if self.tasks[task].item != key {
+                port.call(Called::Item(key), &name);
+            }
+            key
+        });
+        let receivers = match &marking.receivers {
+            Some(Receivers::Always(number)) => *number,
+            Some(Receivers::Filled(source)) => {
+                let text = self.text(role, task, source);
+                text.and_then(|text| std::str::from_utf8(&text).ok()?.parse::<f64>().ok()).unwrap_or_default() as u32
+            }
+            None => 0,
+        };
+        let one = &mut self.tasks[task];
+        match key {
+            // What was asked for has got its name.
+            Some(key) if one.noted & (ATTEMPTED | NAMED) == ATTEMPTED => {
+                port.note(Entry { at, item: one.item, party, what: Mark::Named(key) });
+                one.item = key;
+                one.noted |= NAMED;
+            }
+            Some(key) => {
+                one.item = key;
+                one.noted |= NAMED;
+            }
+            None => {}
+        }
+        let named = one.noted & NAMED != 0;
+        let mark = match marking.mark {
+            MarkName::Attempted if !named => Mark::Requested,
+            MarkName::Released => Mark::Released { back_ms: marking.back_ms },
+            other => mark(other, receivers),
+        };
+        match marking.mark {
+            MarkName::Attempted => one.noted |= ATTEMPTED,
+            MarkName::Assigned => one.noted |= ASSIGNED,
+            MarkName::Released | MarkName::Completed | MarkName::Failed => one.noted = (one.noted | HEARD) & !ASSIGNED,
+            _ => one.noted |= HEARD,
+        }
+        if let (Mark::Published { .. }, Some(message)) = (mark, message) {
+            port.published(message, receivers, at);
+        }
+        port.note(Entry { at, item: one.item, party, what: mark });
+    }
+
+    /// Whether a frame that the oldest task would take names an item that another one is about: then it came twice.
+    pub(super) fn is_anothers(&self, role: &Role, task: usize, wanted: &Wanted, found: &Found<'_>) -> bool {
+        let Some(stray) = wanted.stray.as_ref().filter(|_| wanted.equal.is_empty()) else { return false };
+        let Some(text) = found[stray.item] else { return false };
+        let key = role.common.keys.item(&text_of(text));
+        let known = |other: &super::task::Task| other.is_active() && other.noted & NAMED != 0 && other.item == key;
+        self.tasks.iter().enumerate().any(|(place, other)| place != task && known(other))
+    }
+
+    /// Whether a frame names an item that a task is about.
+    pub(super) fn is_known(&self, role: &Role, wanted: &Wanted, found: &Found<'_>) -> bool {
+        self.is_anothers(role, usize::MAX, wanted, found)
+    }
+
+    /// Notes of a frame that nobody waits for what it says of its item.
+    pub(super) fn stray(&self, role: &Role, wanted: &Wanted, found: &Found<'_>, at: Nanos, port: &mut impl Port) {
+        let Some(stray) = &wanted.stray else { return };
+        let Some(text) = found[stray.item] else { return };
+        let party = match stray.by.map(|by| found[by]) {
+            Some(Some(text)) if text != b"null" => role.common.keys.party(&text_of(text)),
+            Some(_) => NOBODY,
+            None => self.named(role),
+        };
+        let item = role.common.keys.item(&text_of(text));
+        port.call(Called::Item(item), &text_of(text));
+        port.note(Entry { at, item, party, what: mark(stray.mark, 0) });
+    }
+
+    /// This client, as the protocol names it.
+    fn named(&self, role: &Role) -> u32 {
+        let own = role.party.as_ref().and_then(|source| match source {
+            Source::Own(slot) => self.own.get(*slot),
+            _ => None,
+        });
+        own.map_or(self.party + 1, |text| role.common.keys.party(&text_of(text)))
+    }
+
+    /// Who this client is, for people.
+    pub(super) fn introduce(&self, role: &Role, port: &mut impl Port) {
+        let party = Called::Party(self.named(role));
+        match role.party.as_ref() {
+            Some(Source::Own(slot)) if let Some(text) = self.own.get(*slot) => port.call(party, &text_of(text)),
+            _ => port.call(party, format!("{} {}", role.name, self.party - role.first).as_bytes()),
+        }
+    }
+
+    /// The hub has answered that it will not do what was asked for.
+    pub(super) fn turned_down(&mut self, role: &Role, task: usize, at: Nanos, port: &mut impl Port) {
+        let one = &self.tasks[task];
+        if one.noted & (ATTEMPTED | HEARD) == ATTEMPTED {
+            port.note(Entry { at, item: one.item, party: self.who(role, task, None), what: Mark::Refused });
+        }
+    }
+
+    /// The connection has ended: nobody knows what became of what was asked for, and what was assigned is given back.
+    pub(super) fn separated(&mut self, role: &Role, task: usize, at: Nanos, port: &mut impl Port) {
+        let one = &self.tasks[task];
+        let (item, noted) = (one.item, one.noted);
+        let party = self.who(role, task, None);
+        if noted & (ATTEMPTED | HEARD) == ATTEMPTED {
+            port.note(Entry { at, item, party, what: Mark::Unsure });
+            self.tasks[task].noted |= HEARD;
+        }
+        if noted & ASSIGNED != 0 {
+            port.note(Entry { at, item, party, what: Mark::Released { back_ms: 0 } });
+            self.tasks[task].noted &= !ASSIGNED;
+        }
+    }
+}
+
+fn mark(name: MarkName, receivers: u32) -> Mark {
+    match name {
+        MarkName::Attempted => Mark::Attempted,
+        MarkName::Published => Mark::Published { receivers },
+        MarkName::Acknowledged => Mark::Acknowledged,
+        MarkName::Refused => Mark::Refused,
+        MarkName::Assigned => Mark::Assigned,
+        MarkName::Released => Mark::Released { back_ms: 0 },
+        MarkName::Cancelled => Mark::Cancelled,
+        MarkName::Delivered => Mark::Delivered,
+        MarkName::Completed => Mark::Completed,
+        MarkName::Failed => Mark::Failed,
+    }
+}

@@ -1,0 +1,267 @@
+//! What a client makes of a frame: an answer, something that was waited for, a reason to react, or nothing in particular.
+
+use super::task::State;
+use super::{Client, Life};
+use crate::load::Nanos;
+use crate::load::client::io::{Port, Trouble};
+use crate::load::compile::classifier::hold;
+use crate::load::compile::json_scan::{Found, NotJson, same};
+use crate::load::compile::message_template::Source;
+use crate::load::compile::program::{Lookup, Measured, MessageId, Op, Role, Slot, Wanted};
+
+impl Client {
+    pub(super) fn hear(&mut self, role: &Role, now: Nanos, bytes: &[u8], port: &mut impl Port) {
+        let recognised = role.common.recogniser.recognise(bytes);
+        port.received(recognised.ok().flatten(), now, bytes.len());
+        let message = match recognised {
+            Ok(Some(message)) => message,
+            // Where the pack has no messages, nothing can be said of any.
+            _ if role.lookups.is_empty() => return,
+            Ok(None) if bytes.trim_ascii_start().starts_with(b"{") => return port.trouble(Trouble::Undocumented, now),
+            Ok(None) | Err(NotJson) => return port.trouble(Trouble::NoObject, now),
+        };
+        if !matches!(self.life, Life::Opening | Life::Joined) {
+            return;
+        }
+        let lookup = &role.lookups[usize::from(message.0)];
+        // Nobody here asks for it, or for anything in it.
+        let Ok(found) = lookup.paths.find(bytes) else { return };
+        self.react(role, now, lookup, &found, port);
+        let oldest = self.oldest(lookup, &found);
+        if let Some((_, wanted)) = oldest.filter(|(task, wanted)| self.is_anothers(role, *task, wanted, &found)) {
+            self.stray(role, wanted, &found, now, port);
+        } else if let Some((task, wanted)) = oldest {
+            self.claim(role, task, wanted, &found, now, port);
+        } else if let Some(wanted) = self.late(role, lookup, &found) {
+            self.take_on(role, wanted, &found, now, port);
+        } else if let Some((task, wanted)) = self.sought(role, lookup, &found) {
+            self.keep_early(role, task, wanted, &found, now, port);
+        } else if !self.refused(role, message, now, port)
+            && let Some(wanted) =
+                lookup.entries.iter().find(|wanted| wanted.stray.is_some() && hold(&wanted.tests, &found))
+        {
+            self.stray(role, wanted, &found, now, port);
+        }
+    }
+
+    fn holds(&self, task: Option<usize>, wanted_equal: &[(usize, Source)], found: &Found<'_>) -> bool {
+        wanted_equal.iter().all(|(number, source)| {
+            let text = match source {
+                Source::Text(slot) => task.and_then(|task| self.tasks[task].texts.get(*slot)),
+                Source::Own(slot) => self.own.get(*slot),
+                _ => None,
+            };
+            matches!((text, found[*number]), (Some(text), Some(member)) if same(text, member))
+        })
+    }
+
+    fn fits(&self, task: usize, wanted: &Wanted, found: &Found<'_>) -> bool {
+        hold(&wanted.tests, found) && self.holds(Some(task), &wanted.equal, found)
+    }
+
+    /// The task that has waited longest for such a frame, or, where none waits, one that has just given up waiting for it.
+    fn oldest<'l>(&self, lookup: &'l Lookup, found: &Found<'_>) -> Option<(usize, &'l Wanted)> {
+        let mut best: Option<(bool, u32, usize, &Wanted)> = None;
+        for wanted in &lookup.entries {
+            for (place, task) in self.tasks.iter().enumerate().filter(|(_, task)| task.program == wanted.program) {
+                let late = match task.state {
+                    State::Waiting if task.at == wanted.op => false,
+                    State::Between if task.late == Some(wanted.op) => true,
+                    _ => continue,
+                };
+                // Orders wrap around, and are never half of all numbers apart.
+                let older = |known: u32| (task.order.wrapping_sub(known) as i32) < 0;
+                let better = best.is_none_or(|(was_late, known, ..)| match (late, was_late) {
+                    (false, true) => true,
+                    (true, false) => false,
+                    _ => older(known),
+                });
+                if better && self.fits(place, wanted, found) {
+                    best = Some((late, task.order, place, wanted));
+                }
+            }
+        }
+        best.map(|(_, _, place, wanted)| (place, wanted))
+    }
+
+    /// A task that will wait for this very frame, and has not come so far.
+    fn sought<'l>(&self, role: &Role, lookup: &'l Lookup, found: &Found<'_>) -> Option<(usize, &'l Wanted)> {
+        for wanted in &lookup.entries {
+            let Some(Op::Expect(expect)) = role.programs[wanted.program].ops.get(wanted.op) else { continue };
+            let Some(bit) = expect.early else { continue };
+            let place = self.tasks.iter().enumerate().find(|(place, task)| {
+                task.program == wanted.program
+                    && task.is_active()
+                    && task.reached() <= wanted.op
+                    && (task.at < wanted.op || task.back.is_some())
+                    && task.early & (1 << bit) == 0
+                    && self.fits(*place, wanted, found)
+            });
+            if let Some((place, _)) = place {
+                return Some((place, wanted));
+            }
+        }
+        None
+    }
+
+    /// A step whose answer had stayed out, where such a frame is that answer: every task has gone on to something else.
+    fn late<'l>(&self, role: &Role, lookup: &'l Lookup, found: &Found<'_>) -> Option<&'l Wanted> {
+        if self.owed == 0 || role.arrivals {
+            return None;
+        }
+        lookup.entries.iter().find(|wanted| {
+            Some(wanted.program) == role.journey
+                && wanted.equal.is_empty()
+                && matches!(role.programs[wanted.program].ops.get(wanted.op), Some(Op::Expect(e)) if e.may_stay_unanswered)
+                && hold(&wanted.tests, found)
+                && !self.is_known(role, wanted, found)
+        })
+    }
+
+    /// The hub has given what was asked for before: it is dealt with beside what is under way, and not left lying.
+    fn take_on(&mut self, role: &Role, wanted: &Wanted, found: &Found<'_>, now: Nanos, port: &mut impl Port) {
+        self.owed -= 1;
+        let asked = self.tasks.iter().position(|task| task.program == wanted.program && task.is_taken());
+        let task = self.spare(role, wanted.program);
+        self.prepare(role, task, now);
+        self.begin_at(role, task, now);
+        if let Some(journey) = role.programs[wanted.program].journey {
+            port.begun(journey, now);
+        }
+        self.tasks[task].extra = true;
+        self.tasks[task].at = wanted.op;
+        if let Some(asked) = asked.filter(|asked| *asked != task) {
+            // What it answers cannot be older than what was asked last.
+            self.tasks[task].times = self.tasks[asked].times.clone();
+        }
+        self.came(role, task, wanted, found, now, port);
+        self.tasks[task].go_on();
+        self.run(role, task, now, port);
+    }
+
+    fn claim(
+        &mut self,
+        role: &Role,
+        task: usize,
+        wanted: &Wanted,
+        found: &Found<'_>,
+        now: Nanos,
+        port: &mut impl Port,
+    ) {
+        if self.tasks[task].state == State::Between {
+            // The journey that was given up goes on where it was.
+            self.tasks[task].at = wanted.op;
+            self.tasks[task].late = None;
+            self.tasks[task].noted = 0;
+            self.owed = self.owed.saturating_sub(1);
+            self.tasks[task].item = self.unnamed_item(role);
+            self.tasks[task].prepared = false;
+        }
+        self.came(role, task, wanted, found, now, port);
+        let one = &mut self.tasks[task];
+        one.due = now;
+        one.go_on();
+        self.run(role, task, now, port);
+    }
+
+    fn keep_early(
+        &mut self,
+        role: &Role,
+        task: usize,
+        wanted: &Wanted,
+        found: &Found<'_>,
+        now: Nanos,
+        port: &mut impl Port,
+    ) {
+        if let Some(Op::Expect(expect)) = role.programs[wanted.program].ops.get(wanted.op)
+            && let Some(bit) = expect.early
+        {
+            self.tasks[task].early |= 1 << bit;
+        }
+        self.came(role, task, wanted, found, now, port);
+    }
+
+    /// What a step waited for is there: it is kept, timed and noted.
+    fn came(&mut self, role: &Role, task: usize, wanted: &Wanted, found: &Found<'_>, now: Nanos, port: &mut impl Port) {
+        for (number, slot) in &wanted.captures {
+            match found[*number] {
+                Some(member) => self.keep(task, *slot, member),
+                None => self.lack(task, *slot),
+            }
+        }
+        let Some(Op::Expect(expect)) = role.programs[wanted.program].ops.get(wanted.op) else { return };
+        if let Some((asked, times)) = expect.answers {
+            let (due, sent) = self.tasks[task].times[times];
+            port.answered(asked, due, sent, now);
+        }
+        self.measured(role, task, &expect.measured, now, port);
+    }
+
+    /// What a frame is for measurement and ledger.
+    fn measured(&mut self, role: &Role, task: usize, measured: &Measured, now: Nanos, port: &mut impl Port) {
+        if let Some((message, source)) = &measured.delivers
+            && let Some(due) = self.number(task, source)
+        {
+            port.delivered(*message, due, now);
+        }
+        if let Some(marking) = &measured.marking {
+            self.mark(role, task, marking, None, now, port);
+        }
+    }
+
+    fn number(&self, task: usize, source: &Source) -> Option<u64> {
+        let text = match source {
+            Source::Text(slot) => self.tasks[task].texts.get(*slot)?,
+            Source::Own(slot) => self.own.get(*slot)?,
+            _ => return None,
+        };
+        std::str::from_utf8(text).ok()?.parse().ok()
+    }
+
+    /// Another documented answer than the one waited for: whoever has waited longest is refused.
+    fn refused(&mut self, role: &Role, message: MessageId, now: Nanos, port: &mut impl Port) -> bool {
+        let waits = |task: &super::task::Task| match role.programs[task.program].ops.get(task.at) {
+            Some(Op::Expect(expect)) => task.state == State::Waiting && expect.refusals.contains(&message),
+            _ => false,
+        };
+        let waiting = self.tasks.iter().enumerate().filter(|(_, task)| waits(task));
+        let oldest = waiting.reduce(|a, b| if (b.1.order.wrapping_sub(a.1.order) as i32) < 0 { b } else { a });
+        let Some((task, _)) = oldest else { return false };
+        port.trouble(Trouble::Refused(message), now);
+        self.turned_down(role, task, now, port);
+        self.fail(role, task, now, port);
+        true
+    }
+
+    fn react(&mut self, role: &Role, now: Nanos, lookup: &Lookup, found: &Found<'_>, port: &mut impl Port) {
+        for reaction in &lookup.reactions {
+            if hold(&reaction.tests, found) && self.holds(None, &reaction.equal, found) {
+                let task = self.spare(role, reaction.program);
+                self.prepare(role, task, now);
+                for (number, slot) in &reaction.captures {
+                    if let (Some(member), Slot::Text(_)) = (found[*number], slot) {
+                        self.keep(task, *slot, member);
+                    }
+                }
+                self.begin_at(role, task, now);
+                self.measured(role, task, &reaction.measured, now, port);
+                self.run(role, task, now, port);
+            }
+        }
+    }
+
+    /// A hook has answered; calls are answered in their order.
+    pub(super) fn answered(&mut self, role: &Role, now: Nanos, answer: Option<&[u8]>, port: &mut impl Port) {
+        let Some(task) = self.tasks.iter().position(|task| task.state == State::Hooking) else { return };
+        let (program, at) = (self.tasks[task].program, self.tasks[task].at);
+        let Some(Op::Hook(hook)) = role.programs[program].ops.get(at) else { return };
+        let Some(answer) = answer else {
+            port.trouble(Trouble::Hook, now);
+            return self.fail(role, task, now, port);
+        };
+        self.capture(task, &hook.captures, answer);
+        self.tasks[task].due = now;
+        self.tasks[task].go_on();
+        self.run(role, task, now, port);
+    }
+}

@@ -1,0 +1,220 @@
+//! Two runs, and whether they differ. The difference of each metric comes with a confidence interval from the runs' own
+//! seconds: their measured intervals are drawn again, in blocks because neighbours resemble each other, and what the metric
+//! would have been is computed from the merged histograms of each draw.
+
+mod bootstrap;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+use super::report::json::{Document, PhaseWord, ReadError, decoded, is_violation};
+use bootstrap::intervals_of;
+
+pub use text::render;
+
+/// How two runs are compared.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Options {
+    /// Of the draws; the same seed gives the same intervals.
+    pub seed: u64,
+    /// A metric that is worse by more than this share, and certainly worse at all, is a regression.
+    pub fail_on_regression: Option<f64>,
+}
+
+/// What a larger value of a metric means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Better {
+    Lower,
+    Higher,
+    /// It speaks of the generator, not of the hub.
+    Neither,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Milliseconds.
+    Time,
+    PerSecond,
+    /// Of the whole run.
+    Count,
+}
+
+/// One metric of both runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Difference {
+    pub metric: String,
+    pub kind: Kind,
+    pub better: Better,
+    pub a: f64,
+    pub b: f64,
+    /// (b - a) / a; `None` where a is 0.
+    pub change: Option<f64>,
+    /// Of the change, 95 %; `None` where there are too few intervals, or it is no matter of chance.
+    pub interval: Option<(f64, f64)>,
+    pub regression: bool,
+}
+
+impl Difference {
+    /// Whether chance alone would seldom make such a difference.
+    pub fn is_significant(&self) -> bool {
+        self.interval.is_some_and(|(low, high)| low > 0.0 || high < 0.0)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Comparison {
+    pub differences: Vec<Difference>,
+    /// What a reader should know before believing them.
+    pub notes: Vec<String>,
+}
+
+impl Comparison {
+    pub fn has_regression(&self) -> bool {
+        self.differences.iter().any(|difference| difference.regression)
+    }
+}
+
+/// Percentiles that are compared, where there are enough samples in both runs.
+const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)];
+/// Counts whose rates are compared.
+const RATES: [(&str, Better); 6] = [
+    ("sent", Better::Neither),
+    ("answered", Better::Higher),
+    ("received", Better::Neither),
+    ("delivered", Better::Higher),
+    ("completed", Better::Higher),
+    ("started", Better::Neither),
+];
+/// Fewer measured intervals say nothing about their spread.
+pub const LEAST_INTERVALS: usize = 8;
+
+/// Compares run `b` with run `a`, the earlier one.
+///
+/// # Errors
+///
+/// [`ReadError::Histogram`] where one of the reports has been spoilt.
+pub fn compare(a: &Document, b: &Document, options: Options) -> Result<Comparison, ReadError> {
+    let mut differences = times(a, b, options)?;
+    differences.extend(rates(a, b, options));
+    differences.extend(counts(a, b, options));
+    Ok(Comparison { differences, notes: notes(a, b) })
+}
+
+fn times(a: &Document, b: &Document, options: Options) -> Result<Vec<Difference>, ReadError> {
+    let mut differences = Vec::new();
+    for (name, before) in &a.times {
+        let Some(after) = b.times.get(name) else { continue };
+        let kind = name.rsplit('.').next().unwrap_or_default();
+        // The reports are read to the end even where an interval has nothing of it.
+        let samples = (intervals_of(a, name)?, intervals_of(b, name)?);
+        let whole = (decoded(name, &before.histogram)?.histogram(), decoded(name, &after.histogram)?.histogram());
+        let (Some(before), Some(after)) = whole else { continue };
+        let supported = |q: f64| super::metrics::selector::supports(before.len().min(after.len()), q);
+        let quantiles: Vec<_> = QUANTILES.iter().filter(|(_, q)| supported(*q)).collect();
+        let quantile_values: Vec<f64> = quantiles.iter().map(|(_, q)| *q).collect();
+        let intervals = bootstrap::quantile_changes(&samples.0, &samples.1, &quantile_values, options.seed);
+        for (at, (word, quantile)) in quantiles.iter().enumerate() {
+            let better = match kind {
+                "send_delay" | "lag" | "stall" => Better::Neither,
+                _ => Better::Lower,
+            };
+            let value = |histogram: &super::metrics::Dense| histogram.value_at_quantile(*quantile) as f64 / 1e6;
+            let interval = intervals.as_ref().and_then(|intervals| intervals.get(at).copied());
+            let metric = format!("{name}.{word}");
+            let (a, b) = (value(&before), value(&after));
+            differences.push(difference(metric, Kind::Time, better, (a, b), interval, options));
+        }
+    }
+    Ok(differences)
+}
+
+fn rates(a: &Document, b: &Document, options: Options) -> Vec<Difference> {
+    let mut differences = Vec::new();
+    for (name, before) in &a.counts {
+        let kind = name.rsplit('.').next().unwrap_or_default();
+        let Some((_, better)) = RATES.iter().find(|(rate, _)| *rate == kind) else { continue };
+        let after = b.counts.get(name).map_or(0.0, |count| count.per_second);
+        let per_second = |document: &Document| -> Vec<f64> {
+            let measured = document.intervals.iter().filter(|interval| interval.phase == PhaseWord::Measured);
+            measured
+                .map(|i| i.counts.get(name).copied().unwrap_or(0) as f64 / (i.to_s - i.from_s).max(f64::MIN_POSITIVE))
+                .collect()
+        };
+        let interval = bootstrap::mean_change(&per_second(a), &per_second(b), options.seed);
+        let metric = format!("{name}.rate");
+        let values = (before.per_second, after);
+        differences.push(difference(metric, Kind::PerSecond, *better, values, interval, options));
+    }
+    differences
+}
+
+/// Errors and the ledger's violations: these are no matter of chance, and one where there was none is a regression.
+fn counts(a: &Document, b: &Document, options: Options) -> Vec<Difference> {
+    let mut differences = Vec::new();
+    let errors = ("errors.total".to_owned(), a.errors, b.errors);
+    let names: BTreeSet<&String> = a.ledger.counts.keys().chain(b.ledger.counts.keys()).collect();
+    let of = |document: &Document, name: &str| document.ledger.counts.get(name).copied().unwrap_or(0);
+    let ledger = names
+        .into_iter()
+        .filter(|name| is_violation(name))
+        .map(|name| (format!("ledger.{name}"), of(a, name), of(b, name)));
+    for (metric, before, after) in std::iter::once(errors).chain(ledger).filter(|(_, a, b)| a + b > 0) {
+        let values = (before as f64, after as f64);
+        let mut found = difference(metric, Kind::Count, Better::Lower, values, None, options);
+        found.regression = options.fail_on_regression.is_some() && before == 0 && after > 0;
+        differences.push(found);
+    }
+    differences
+}
+
+fn difference(
+    metric: String,
+    kind: Kind,
+    better: Better,
+    (a, b): (f64, f64),
+    interval: Option<(f64, f64)>,
+    options: Options,
+) -> Difference {
+    let change = (a > 0.0).then(|| (b - a) / a);
+    let mut difference = Difference { metric, kind, better, a, b, change, interval, regression: false };
+    let worse = match better {
+        Better::Lower => change,
+        Better::Higher => change.map(|change| -change),
+        Better::Neither => None,
+    };
+    if let (Some(most), Some(worse)) = (options.fail_on_regression, worse) {
+        difference.regression = worse > most && difference.is_significant();
+    }
+    difference
+}
+
+fn notes(a: &Document, b: &Document) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (name, of) in [("plan", (&a.run.plan, &b.run.plan)), ("protocol", (&a.run.protocol, &b.run.protocol))] {
+        if of.0 != of.1 {
+            notes.push(format!("the runs have different {name}s: {} and {}", of.0, of.1));
+        }
+    }
+    for (which, document) in [("A", a), ("B", b)] {
+        use super::report::json::Word;
+        let word = match document.validity.verdict {
+            Word::Valid => None,
+            Word::Suspect => Some("suspect"),
+            Word::Invalid => Some("invalid"),
+        };
+        if let Some(word) = word {
+            let reasons: Vec<&str> = document.validity.reasons.iter().map(|reason| reason.text.as_str()).collect();
+            notes.push(format!("{which} is {word}: {}", reasons.join("; ")));
+        }
+        let measured = document.intervals.iter().filter(|interval| interval.phase == PhaseWord::Measured).count();
+        if measured < LEAST_INTERVALS {
+            notes.push(format!(
+                "{which} has {measured} measured intervals; fewer than {LEAST_INTERVALS} give no confidence interval"
+            ));
+        }
+    }
+    notes
+}

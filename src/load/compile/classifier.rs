@@ -1,0 +1,158 @@
+//! Which message a frame is, told from its raw text as a pack's matchers would tell it from its tree.
+//!
+//! Nearly every condition of a pack is a member that equals a constant, mostly `type`, so frames are looked up by the
+//! member that most messages ask for, and the few conditions that need JSON Schema are asked of that one member.
+
+use std::collections::HashMap;
+
+use serde_json::{Value, json};
+
+use super::json_scan::{Found, NotJson, Paths, same};
+use super::program::MessageId;
+use crate::protocol::{Pack, Way};
+use crate::syntax::matcher::{Condition, Matcher};
+
+/// A condition on one member.
+#[derive(Debug)]
+pub enum Test {
+    Is(Box<[u8]>),
+    Absent,
+    Present,
+    /// What JSON Schema says of the member, as a matcher of `/v`.
+    Fits {
+        optional: bool,
+        matcher: Matcher,
+    },
+}
+
+impl Test {
+    pub fn holds(&self, found: Option<&[u8]>) -> bool {
+        match (self, found) {
+            (Self::Absent, found) => found.is_none(),
+            (Self::Fits { optional, .. }, None) => *optional,
+            (_, None) => false,
+            (Self::Present, Some(_)) => true,
+            (Self::Is(want), Some(raw)) => same(want, raw),
+            (Self::Fits { matcher, .. }, Some(raw)) => {
+                serde_json::from_slice::<Value>(raw).is_ok_and(|value| matcher.fits(&json!({ "v": value })))
+            }
+        }
+    }
+
+    fn of(condition: &Condition<'_>) -> (String, Self) {
+        match condition {
+            Condition::Is(pointer, want @ (Value::Array(_) | Value::Object(_))) => {
+                (pointer.clone(), Self::fits(json!({ "like": want }), false))
+            }
+            Condition::Is(pointer, want) => (pointer.clone(), Self::Is(want.to_string().into_bytes().into())),
+            Condition::Absent(pointer) => ((*pointer).to_owned(), Self::Absent),
+            Condition::Present(pointer) => ((*pointer).to_owned(), Self::Present),
+            Condition::Fits { pointer, optional, schema } => {
+                let only = schema.as_object().filter(|members| members.len() == 1);
+                match only.and_then(|members| members.get("const")) {
+                    Some(want) if !optional && !want.is_array() && !want.is_object() => {
+                        ((*pointer).to_owned(), Self::Is(want.to_string().into_bytes().into()))
+                    }
+                    _ => ((*pointer).to_owned(), Self::fits((*schema).clone(), *optional)),
+                }
+            }
+        }
+    }
+
+    fn fits(schema: Value, optional: bool) -> Self {
+        // The schema was compiled when the pack or the plan was read, so it compiles.
+        let matcher = Matcher::compile(&json!({ "/v": schema })).unwrap_or_default();
+        Self::Fits { optional, matcher }
+    }
+}
+
+/// Conditions on members that are found by their numbers in some [`Paths`].
+pub type Tests = Vec<(usize, Test)>;
+
+/// The conditions of a matcher, with their members wanted in `paths`; `None` where those are too many.
+pub fn tests(matcher: &Matcher, paths: &mut Paths) -> Option<Tests> {
+    matcher
+        .conditions_at()
+        .iter()
+        .map(|condition| {
+            let (pointer, test) = Test::of(condition);
+            Some((paths.add(&pointer)?, test))
+        })
+        .collect()
+}
+
+/// Whether all of them hold.
+pub fn hold(tests: &Tests, found: &Found<'_>) -> bool {
+    tests.iter().all(|(number, test)| test.holds(found[*number]))
+}
+
+/// Tells the messages that a hub of a protocol sends from each other.
+#[derive(Debug)]
+pub struct Recogniser {
+    paths: Paths,
+    /// The best first.
+    kinds: Vec<(MessageId, Tests)>,
+    /// The member that most of them ask for, and by its value the kinds that are left.
+    main: usize,
+    by_value: HashMap<Box<[u8]>, Vec<u16>>,
+    /// Kinds that do not ask for it.
+    others: Vec<u16>,
+}
+
+impl Recogniser {
+    /// `id` numbers the pack's messages. `None` where the pack looks at more members than a scan can find.
+    pub fn new(pack: &Pack, id: impl Fn(&str) -> Option<MessageId>) -> Option<Self> {
+        let mut messages: Vec<_> = pack.messages.iter().filter(|message| message.goes(Way::FromHub)).collect();
+        // Stable: of equals the first of the document wins, as in the pack.
+        messages.sort_by_key(|message| std::cmp::Reverse((!message.abstract_, message.matcher.conditions())));
+        let mut paths = Paths::default();
+        let mut kinds = Vec::new();
+        for message in messages {
+            if let Some(id) = id(&message.name) {
+                kinds.push((id, tests(&message.matcher, &mut paths)?));
+            }
+        }
+        let mut asked: HashMap<usize, usize> = HashMap::new();
+        for (number, test) in kinds.iter().flat_map(|(_, tests)| tests) {
+            *asked.entry(*number).or_default() += usize::from(matches!(test, Test::Is(_)));
+        }
+        let main =
+            asked.into_iter().max_by_key(|(number, count)| (*count, std::cmp::Reverse(*number))).map_or(0, |(n, _)| n);
+        let mut by_value: HashMap<Box<[u8]>, Vec<u16>> = HashMap::new();
+        let mut others = Vec::new();
+        for (place, (_, tests)) in kinds.iter().enumerate() {
+            let place = place as u16;
+            let value = tests.iter().find_map(|(number, test)| match test {
+                Test::Is(want) if *number == main => Some(want),
+                _ => None,
+            });
+            match value {
+                Some(value) => by_value.entry(value.clone()).or_default().push(place),
+                None => others.push(place),
+            }
+        }
+        Some(Self { paths, kinds, main, by_value, others })
+    }
+
+    /// The message a frame is; `None` where it is none of them.
+    pub fn recognise(&self, text: &[u8]) -> Result<Option<MessageId>, NotJson> {
+        let found = self.paths.find(text)?;
+        let fits = |place: &&u16| hold(&self.kinds[usize::from(**place)].1, &found);
+        let value = found[self.main].unwrap_or_default();
+        let listed = match self.by_value.get(value) {
+            // Escapes may hide a value that is known.
+            None if value.contains(&b'\\') => {
+                let known = self.by_value.iter().find(|(known, _)| same(known, value));
+                known.map(|(_, places)| places)
+            }
+            listed => listed,
+        };
+        let listed = listed.and_then(|places| places.iter().find(fits));
+        let other = self.others.iter().find(fits);
+        let best = match (listed, other) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        Ok(best.map(|place| self.kinds[usize::from(*place)].0))
+    }
+}

@@ -1,0 +1,404 @@
+//! Finds members of a JSON text by their pointers, without building a tree of it.
+//!
+//! A frame under load is looked at for two or three of its members, so everything else is passed over byte by byte: by
+//! its brackets and quotes, so that neither a nested object nor a text that looks like a member is taken for one. The scan
+//! ends with the last member that is wanted, so of what stands behind it nothing is known; whether a frame is right as a
+//! whole is for its schema. Where a member stands twice the first one counts.
+
+use std::borrow::Cow;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use memchr::memchr2;
+
+use crate::syntax::matcher::unescape;
+
+/// Members that are wanted, each with a number, as a tree of names.
+#[derive(Debug, Default)]
+pub struct Paths {
+    nodes: Vec<Node>,
+    count: usize,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    /// The number of what stands here.
+    found: Option<usize>,
+    children: Vec<(String, usize)>,
+}
+
+/// Most members that are wanted of one frame.
+pub const MOST: usize = 32;
+
+/// What was found, by the number of each pointer: the JSON text of the member as it stood there.
+pub type Found<'a> = [Option<&'a [u8]>; MOST];
+
+/// The text is no JSON, as far as it was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not JSON")]
+pub struct NotJson;
+
+impl Paths {
+    /// The number under which the member at this pointer is found; the same for the same pointer. `None` where there are
+    /// [too many](MOST).
+    pub fn add(&mut self, pointer: &str) -> Option<usize> {
+        if self.nodes.is_empty() {
+            self.nodes.push(Node::default());
+        }
+        let mut place = 0;
+        for token in pointer.split('/').skip(1) {
+            let token = unescape(token);
+            let known = self.nodes[place].children.iter().find(|(name, _)| *name == token).map(|(_, at)| *at);
+            place = known.unwrap_or_else(|| {
+                self.nodes.push(Node::default());
+                let at = self.nodes.len() - 1;
+                self.nodes[place].children.push((token, at));
+                at
+            });
+        }
+        if let Some(number) = self.nodes[place].found {
+            return Some(number);
+        }
+        (self.count < MOST).then(|| {
+            self.nodes[place].found = Some(self.count);
+            self.count += 1;
+            self.count - 1
+        })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The members that are there.
+    pub fn find<'a>(&self, text: &'a [u8]) -> Result<Found<'a>, NotJson> {
+        let mut found = [None; MOST];
+        let mut scan = Scan { text, at: 0, nodes: &self.nodes, left: self.count, found: &mut found };
+        match if self.count == 0 { Ok(()) } else { scan.value(Some(0)) } {
+            Ok(()) | Err(Stop::Done) => Ok(found),
+            Err(Stop::NotJson) => Err(NotJson),
+        }
+    }
+}
+
+enum Stop {
+    /// Everything that is wanted has been found.
+    Done,
+    NotJson,
+}
+
+struct Scan<'a, 'p> {
+    text: &'a [u8],
+    at: usize,
+    nodes: &'p [Node],
+    left: usize,
+    found: &'p mut Found<'a>,
+}
+
+impl<'a> Scan<'a, '_> {
+    fn peek(&mut self) -> Result<u8, Stop> {
+        while let Some(byte) = self.text.get(self.at) {
+            if !matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
+                return Ok(*byte);
+            }
+            self.at += 1;
+        }
+        Err(Stop::NotJson)
+    }
+
+    fn take(&mut self, byte: u8) -> Result<(), Stop> {
+        if self.peek()? != byte {
+            return Err(Stop::NotJson);
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    /// A value, at a place of the tree if it is at one. As deep as the tree, however deep the text is.
+    fn value(&mut self, place: Option<usize>) -> Result<(), Stop> {
+        let first = self.peek()?;
+        let start = self.at;
+        let nodes = self.nodes;
+        let Some(node) = place.map(|place| &nodes[place]) else { return self.pass(first) };
+        match first {
+            b'{' if !node.children.is_empty() => self.object(node)?,
+            b'[' if !node.children.is_empty() => self.array(node)?,
+            _ => self.pass(first)?,
+        }
+        if let Some(number) = node.found.filter(|number| self.found[*number].is_none()) {
+            self.found[number] = Some(&self.text[start..self.at]);
+            self.left -= 1;
+            if self.left == 0 {
+                return Err(Stop::Done);
+            }
+        }
+        Ok(())
+    }
+
+    fn object(&mut self, node: &Node) -> Result<(), Stop> {
+        self.at += 1;
+        if self.peek()? == b'}' {
+            self.at += 1;
+            return Ok(());
+        }
+        loop {
+            if self.peek()? != b'"' {
+                return Err(Stop::NotJson);
+            }
+            let start = self.at;
+            let escaped = self.string()?;
+            let raw = &self.text[start..self.at];
+            let key = if escaped { text_of(raw) } else { Cow::Borrowed(inside(raw)) };
+            let place = node.children.iter().find(|(name, _)| name.as_bytes() == &*key).map(|(_, place)| *place);
+            self.take(b':')?;
+            self.value(place)?;
+            match self.peek()? {
+                b',' => self.at += 1,
+                b'}' => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                _ => return Err(Stop::NotJson),
+            }
+        }
+    }
+
+    fn array(&mut self, node: &Node) -> Result<(), Stop> {
+        self.at += 1;
+        if self.peek()? == b']' {
+            self.at += 1;
+            return Ok(());
+        }
+        for index in 0usize.. {
+            let place = node.children.iter().find(|(name, _)| name.parse() == Ok(index)).map(|(_, place)| *place);
+            self.value(place)?;
+            match self.peek()? {
+                b',' => self.at += 1,
+                b']' => break,
+                _ => return Err(Stop::NotJson),
+            }
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    /// Passes over a value that nobody wants a part of.
+    fn pass(&mut self, first: u8) -> Result<(), Stop> {
+        match first {
+            b'"' => self.string().map(drop),
+            b'{' | b'[' => {
+                let mut depth = 0usize;
+                while let Some(byte) = self.text.get(self.at) {
+                    match byte {
+                        b'"' => {
+                            self.string()?;
+                            continue;
+                        }
+                        b'{' | b'[' => depth += 1,
+                        b'}' | b']' => {
+                            depth -= 1;
+                            if depth == 0 {
+                                self.at += 1;
+                                return Ok(());
+                            }
+                        }
+                        _ => {}
+                    }
+                    self.at += 1;
+                }
+                Err(Stop::NotJson)
+            }
+            b',' | b':' | b'}' | b']' => Err(Stop::NotJson),
+            _ => {
+                let rest = &self.text[self.at..];
+                let end =
+                    rest.iter().position(|byte| matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r'));
+                self.at += end.unwrap_or(rest.len());
+                Ok(())
+            }
+        }
+    }
+
+    /// Passes over a string, from its opening quote to behind its closing one; whether anything in it is escaped.
+    fn string(&mut self) -> Result<bool, Stop> {
+        self.at += 1;
+        let mut escaped = false;
+        while let Some(found) = memchr2(b'"', b'\\', &self.text[self.at..]) {
+            self.at += found + 1;
+            if self.text[self.at - 1] == b'"' {
+                return Ok(escaped);
+            }
+            escaped = true;
+            self.at += 1;
+            if self.at > self.text.len() {
+                break;
+            }
+        }
+        Err(Stop::NotJson)
+    }
+}
+
+/// The inside of a JSON string without its escapes; of anything else the text itself.
+pub fn text_of(raw: &[u8]) -> Cow<'_, [u8]> {
+    match raw {
+        [b'"', inside @ .., b'"'] if !inside.contains(&b'\\') => Cow::Borrowed(inside),
+        [b'"', ..] => match serde_json::from_slice::<String>(raw) {
+            Ok(text) => Cow::Owned(text.into_bytes()),
+            Err(_) => Cow::Borrowed(raw),
+        },
+        _ => Cow::Borrowed(raw),
+    }
+}
+
+/// What stands between the quotes of a JSON string, escapes and all; of anything else the text itself.
+pub fn inside(raw: &[u8]) -> &[u8] {
+    match raw {
+        [b'"', inside @ .., b'"'] => inside,
+        _ => raw,
+    }
+}
+
+/// Whether two JSON texts are the same value, however they are written.
+pub fn same(a: &[u8], b: &[u8]) -> bool {
+    if a == b {
+        return true;
+    }
+    let plain = |text: &[u8]| text.first() == Some(&b'"') && !text.contains(&b'\\');
+    if (plain(a) && plain(b)) || a.is_empty() || b.is_empty() {
+        return false;
+    }
+    match (serde_json::from_slice::<serde_json::Value>(a), serde_json::from_slice::<serde_json::Value>(b)) {
+        (Ok(a), Ok(b)) => crate::syntax::matcher::same(&a, &b),
+        _ => false,
+    }
+}
+
+/// The number of an item by its key: the same for the same text or number, whoever wrote it and with which escapes.
+pub fn item(raw: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text_of(raw).hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    fn find(text: &str, pointers: &[&str]) -> Result<Vec<Option<String>>, NotJson> {
+        let mut paths = Paths::default();
+        let numbers: Vec<usize> = pointers.iter().map(|pointer| paths.add(pointer).expect("room")).collect();
+        let found = paths.find(text.as_bytes())?;
+        Ok(numbers.iter().map(|n| found[*n].map(|raw| String::from_utf8_lossy(raw).into_owned())).collect())
+    }
+
+    #[rstest]
+    #[case(r#"{"type":"a","job_id":"x"}"#, "/job_id", Some(r#""x""#))]
+    #[case(r#" { "type" : "a" , "n" : -1.5e3 } "#, "/n", Some("-1.5e3"))]
+    #[case(r#"{"inner":{"job_id":"no"},"job_id":"yes"}"#, "/job_id", Some(r#""yes""#))]
+    #[case(r#"{"text":"\"job_id\":\"no\",","job_id":"yes"}"#, "/job_id", Some(r#""yes""#))]
+    #[case(r#"{"text":"ends with \\","job_id":"yes"}"#, "/job_id", Some(r#""yes""#))]
+    #[case(r#"{"list":[{"job_id":"no"},"}"],"job_id":"yes"}"#, "/job_id", Some(r#""yes""#))]
+    #[case(r#"{"job_id":"a","job_id":"b"}"#, "/job_id", Some(r#""a""#))]
+    #[case(r#"{"job\u005fid":"escaped"}"#, "/job_id", Some(r#""escaped""#))]
+    #[case(r#"{"job_id":"a\"b\u00e4"}"#, "/job_id", Some(r#""a\"b\u00e4""#))]
+    #[case(r#"{"data":{"list":[1,{"x":null}]}}"#, "/data/list/1/x", Some("null"))]
+    #[case(r#"{"data":{"list":[1,{"x":null}]}}"#, "/data/list", Some(r#"[1,{"x":null}]"#))]
+    #[case(r#"{"data":{"list":[1,{"x":null}]}}"#, "", Some(r#"{"data":{"list":[1,{"x":null}]}}"#))]
+    #[case(r#"{"a/b":{"~":true}}"#, "/a~1b/~0", Some("true"))]
+    #[case(r#"{"a":{}}"#, "/a/b", None)]
+    #[case(r#"{"a":[]}"#, "/a/0", None)]
+    #[case(r#"{"a":"b"}"#, "/a/b", None)]
+    #[case("[]", "/a", None)]
+    #[case("17", "", Some("17"))]
+    fn a_member_is_found_where_it_is(#[case] text: &str, #[case] pointer: &str, #[case] expected: Option<&str>) {
+        assert_eq!(find(text, &[pointer]), Ok(vec![expected.map(str::to_owned)]));
+    }
+
+    #[rstest]
+    #[case("")]
+    #[case("{")]
+    #[case(r#"{"a"#)]
+    #[case(r#"{"a\"#)]
+    #[case(r#"{"a":}"#)]
+    #[case(r#"{"a":{"#)]
+    #[case(r#"{a:1}"#)]
+    #[case(r#"{"a" 1}"#)]
+    #[case(r#"{"a":1 "b":2}"#)]
+    fn what_is_no_json_says_so(#[case] text: &str) {
+        assert_eq!(find(text, &["/b", "/a/c"]), Err(NotJson));
+    }
+
+    #[test]
+    fn a_member_and_a_part_of_it_are_both_found() {
+        let found = find(r#"{"type":"t","a":{"b":1,"c":2}}"#, &["/a", "/a/c", "/type", "/none"]);
+        let expected = [Some(r#"{"b":1,"c":2}"#), Some("2"), Some(r#""t""#), None];
+        assert_eq!(found, Ok(expected.map(|text| text.map(str::to_owned)).to_vec()));
+    }
+
+    #[rstest]
+    #[case(r#""a""#, r#""a""#, true)]
+    #[case(r#""\u0061""#, r#""a""#, true)]
+    #[case(r#""\/""#, r#""/""#, true)]
+    #[case(r#""a""#, r#""b""#, false)]
+    #[case("1", "1.0", true)]
+    #[case("1", r#""1""#, false)]
+    #[case(r#"{"a":1,"b":2}"#, r#"{"b":2,"a":1}"#, true)]
+    #[case("", r#""""#, false)]
+    fn values_are_the_same_however_they_are_written(#[case] a: &str, #[case] b: &str, #[case] expected: bool) {
+        assert_eq!(same(a.as_bytes(), b.as_bytes()), expected);
+    }
+
+    #[test]
+    fn an_item_has_one_number_whatever_the_escapes() {
+        assert_eq!(item(br#""a\u002db""#), item(br#""a-b""#));
+        assert_ne!(item(br#""a-b""#), item(br#""a-c""#));
+    }
+
+    /// JSON with names and texts that have to be escaped.
+    pub fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            "[a-c\"\\\\{}\\[\\]:,é ]{0,6}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 40, 5, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec(("[a-c\"]{1,2}", inner), 0..4)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_scan_finds_what_a_tree_has(value in any_json(), pretty: bool) {
+            let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.expect("JSON");
+            let pointers = ["", "/a", "/b", "/a/a", "/a/0", "/0", "/1/b", "/b/c/a"];
+            let found = find(&text, &pointers).expect("JSON");
+            for (pointer, found) in pointers.iter().zip(found) {
+                let found: Option<Value> = found.map(|text| serde_json::from_str(&text).expect("JSON"));
+                prop_assert_eq!(found.as_ref(), value.pointer(pointer), "{}", pointer);
+            }
+        }
+
+        #[test]
+        fn a_scan_of_anything_ends(bytes in prop::collection::vec(prop::sample::select(b"{}[]\",:\\a1 ".to_vec()), 0..60)) {
+            let mut paths = Paths::default();
+            for pointer in ["/a", "/a/0/a", "/1"] {
+                paths.add(pointer);
+            }
+            let _ = paths.find(&bytes);
+        }
+    }
+
+    #[test]
+    fn the_whole_of_a_frame_is_found_without_its_blanks() {
+        assert_eq!(find(" {\"a\": 1} ", &[""]), Ok(vec![Some("{\"a\": 1}".to_owned())]));
+        assert_eq!(json!({"a": 1}).to_string(), "{\"a\":1}");
+    }
+}

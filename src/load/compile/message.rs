@@ -1,0 +1,162 @@
+//! From a message of a plan to bytes and slots: it is built as `hubproof check` builds it, with a mark wherever something
+//! is not known yet, written as JSON, and cut at the marks.
+
+use serde_json::Value;
+
+use super::Compiler;
+use super::scope::Resolved;
+use crate::load::compile::message_template::{Piece, Source, Template};
+use crate::scenario::compose;
+use crate::scenario::model::{Compose, MessageName};
+use crate::scenario::template::{Part, Template as Written};
+
+/// Marks around the number of a slot: for a whole value, and within a text. Neither stands in a file of ours; a text of a
+/// user's that has one and a number between two of them would be taken for a slot.
+const WHOLE: char = '\u{0}';
+const INSIDE: char = '\u{1}';
+
+pub fn bytes(text: impl Into<Vec<u8>>) -> Piece {
+    Piece::Bytes(text.into().into())
+}
+
+impl Compiler<'_> {
+    /// A message as it is sent, or goes along with a hook.
+    pub fn message(&mut self, compose: &Compose, sources: &mut Vec<Source>) -> (String, Value) {
+        let MessageName::Named(name) = &compose.message else { return (String::new(), Value::Null) };
+        let Some(message) = self.script.pack.message(name) else { return (String::new(), Value::Null) };
+        let mut value = message.template();
+        let fills = &self.script.shared_parts.roles[&self.part.plays].fills;
+        for (place, template) in fills {
+            let pointer = if place.starts_with('/') {
+                place.clone()
+            } else {
+                format!("/{}", crate::syntax::matcher::escape(place))
+            };
+            if value.pointer(&pointer).is_some() {
+                let fill = self.marked(template, sources);
+                compose::put(&mut value, &pointer, fill);
+            }
+        }
+        if let Some(with) = &compose.with {
+            if let Written::Expression(expr) = with {
+                let help = "write `with: { member: value }`";
+                self.mistake(expr.span, "under load it has to be known which members are changed", help);
+            }
+            let with = self.marked(with, sources);
+            compose::merge(&mut value, &with);
+        }
+        compose::remove(&mut value, &compose.without);
+        (name.clone(), value)
+    }
+
+    /// A written value with marks for what is not known yet.
+    pub fn marked(&mut self, written: &Written, sources: &mut Vec<Source>) -> Value {
+        match written {
+            Written::Constant(value) => value.clone(),
+            Written::Expression(expr) => match self.resolve(expr) {
+                Resolved::Value(value) => value,
+                Resolved::Source(source) => Value::String(mark(WHOLE, source, sources)),
+            },
+            Written::Text(parts) => {
+                let mut text = String::new();
+                for part in parts {
+                    match part {
+                        Part::Literal(literal) => text.push_str(literal),
+                        Part::Expression(expr) => match self.resolve(expr) {
+                            Resolved::Value(Value::String(value)) => text.push_str(&value),
+                            Resolved::Value(value) => text.push_str(&value.to_string()),
+                            Resolved::Source(source) => text.push_str(&mark(INSIDE, source, sources)),
+                        },
+                    }
+                }
+                Value::String(text)
+            }
+            Written::List(items) => items.iter().map(|item| self.marked(item, sources)).collect(),
+            Written::Map(members) => {
+                let kept = members.iter().filter(|(_, member)| !self.omits(member));
+                let kept: Vec<_> = kept.map(|(name, member)| (name.clone(), member)).collect();
+                Value::Object(kept.into_iter().map(|(name, member)| (name, self.marked(member, sources))).collect())
+            }
+        }
+    }
+
+    /// An optional setting that is unset leaves its member out.
+    fn omits(&self, member: &Written) -> bool {
+        let Written::Expression(expr) = member else { return false };
+        expr.source.strip_prefix("hub.").is_some_and(|name| {
+            self.script.shared.settings.get(name).is_some_and(|setting| setting.optional)
+                && self.carried.hub.get(name).is_none()
+        })
+    }
+}
+
+fn mark(kind: char, source: Source, sources: &mut Vec<Source>) -> String {
+    sources.push(source);
+    format!("{kind}{}{kind}", sources.len() - 1)
+}
+
+/// Cuts the JSON text of a value at its marks.
+pub fn cut(value: &Value, sources: &[Source]) -> Template {
+    let text = value.to_string();
+    let mut pieces = Vec::new();
+    let mut rest = text.as_str();
+    // Written as JSON, a mark is its escape.
+    let marks = [("\"\\u0000", "\\u0000\"", false), ("\\u0001", "\\u0001", true)];
+    loop {
+        let next = marks.iter().filter_map(|(open, close, inside)| Some((rest.find(open)?, open, close, inside))).min();
+        let Some((at, open, close, inside)) = next else { break };
+        let behind = &rest[at + open.len()..];
+        let slot = behind.find(close).and_then(|end| Some((end, sources.get(behind[..end].parse::<usize>().ok()?)?)));
+        match slot {
+            Some((end, source)) => {
+                pieces.push(bytes(&rest[..at]));
+                pieces.push(Piece::Slot { source: source.clone(), inside: *inside });
+                rest = &behind[end + close.len()..];
+            }
+            None => {
+                pieces.push(bytes(&rest[..at + open.len()]));
+                rest = behind;
+            }
+        }
+    }
+    pieces.push(bytes(rest));
+    // Neighbours become one, so that a message without slots is one piece.
+    let mut joined: Vec<Piece> = Vec::new();
+    for piece in pieces {
+        match (joined.last_mut(), piece) {
+            (_, Piece::Bytes(new)) if new.is_empty() => {}
+            (Some(Piece::Bytes(old)), Piece::Bytes(new)) => *old = [&**old, &*new].concat().into(),
+            (_, piece) => joined.push(piece),
+        }
+    }
+    Template { pieces: joined }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::json;
+
+    #[rstest]
+    #[case(json!({"a": 1}), r#"{"a":1}"#)]
+    #[case(json!({"a": "\u{0}0\u{0}", "b": 2}), r#"{"a":<0>,"b":2}"#)]
+    #[case(json!(["\u{0}1\u{0}", "x \u{1}0\u{1}\u{1}1\u{1}"]), r#"[<1>,"x <0 inside><1 inside>"]"#)]
+    #[case(json!("\u{0}0\u{0}"), "<0>")]
+    #[case(json!({"a": "\u{0}7\u{0}"}), r#"{"a":"\u00007\u0000"}"#)]
+    #[case(json!({"a": "x\u{1}"}), r#"{"a":"x\u0001"}"#)]
+    fn a_message_is_cut_at_its_marks(#[case] value: Value, #[case] expected: &str) {
+        let template = cut(&value, &[Source::Own(0), Source::Own(1)]);
+        let shown: String = template
+            .pieces
+            .iter()
+            .map(|piece| match piece {
+                Piece::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+                Piece::Slot { source: Source::Own(n), inside: false } => format!("<{n}>"),
+                Piece::Slot { source: Source::Own(n), inside: true } => format!("<{n} inside>"),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(shown, expected);
+    }
+}

@@ -1,0 +1,400 @@
+//! A message ready to be sent: constant bytes, and slots between them that are filled by copying.
+//!
+//! What fills a slot is JSON text already, captured from a frame as it stood there or worked out ahead, so that nothing is
+//! parsed, escaped or built when the message is due. Only an expression over something that has just come has to be worked
+//! out then, before the message that needs it; `lint` names these.
+
+use std::cell::Cell;
+use std::io::Write as _;
+use std::sync::Arc;
+
+use rand::RngExt;
+use rand::rngs::SmallRng;
+use serde_json::Value;
+
+use super::json_scan;
+use crate::load::Nanos;
+use crate::scenario::compose;
+use crate::scenario::functions::World;
+use crate::scenario::template::{Expr, Names};
+use crate::scenario::value::Bound;
+
+/// Bytes and slots, in their order.
+#[derive(Debug, Default)]
+pub struct Template {
+    pub pieces: Vec<Piece>,
+}
+
+#[derive(Debug)]
+pub enum Piece {
+    Bytes(Box<[u8]>),
+    Slot {
+        source: Source,
+        /// Within a text: without its quotes.
+        inside: bool,
+    },
+}
+
+/// What fills a slot.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A text of the journey: captured, or worked out when it was prepared.
+    Text(u16),
+    /// A text of the client: its identity, or captured in its opening.
+    Own(u16),
+    /// The number of the client in its role.
+    Index,
+    /// The number of the journey of this client, from 1.
+    Turn,
+    Unique(Arc<str>),
+    Uuid,
+    NowMs,
+    NowS,
+    NowIso,
+    /// When the message is due, in nanoseconds since the origin of the run.
+    DueNs,
+}
+
+/// An expression that the engine has to work out.
+#[derive(Debug)]
+pub struct Computed {
+    pub expr: Expr,
+    /// Names that are the same throughout the run.
+    pub constants: Vec<(String, Value)>,
+    /// Names, the members of them that are used, and where those are found.
+    pub members: Vec<(String, String, Source)>,
+}
+
+/// Texts by the number of their slots, in one piece of memory.
+#[derive(Clone, Debug, Default)]
+pub struct Texts {
+    bytes: Vec<u8>,
+    spans: Box<[(u32, u32)]>,
+}
+
+/// Bytes of texts that have been replaced, from which on it is worth while to look for them.
+const DEAD: usize = 512;
+/// Marks a slot that has no text.
+const EMPTY: (u32, u32) = (u32::MAX, 0);
+
+impl Texts {
+    pub fn new(slots: usize) -> Self {
+        Self { bytes: Vec::new(), spans: vec![EMPTY; slots].into() }
+    }
+
+    pub fn get(&self, slot: u16) -> Option<&[u8]> {
+        let (start, length) = *self.spans.get(usize::from(slot))?;
+        self.bytes.get(start as usize..)?.get(..length as usize)
+    }
+
+    pub fn set(&mut self, slot: u16, text: &[u8]) {
+        self.write(slot, |bytes| bytes.extend_from_slice(text));
+    }
+
+    /// Sets a slot to what is appended to the buffer.
+    pub fn write(&mut self, slot: u16, write: impl FnOnce(&mut Vec<u8>)) {
+        let slot = usize::from(slot);
+        // The last text may grow or shrink in its place, so that one that is renewed again and again takes no more room.
+        if self.spans[slot].0.saturating_add(self.spans[slot].1) as usize == self.bytes.len() {
+            self.bytes.truncate(self.spans[slot].0 as usize);
+        }
+        let start = self.bytes.len();
+        write(&mut self.bytes);
+        self.spans[slot] = (start as u32, (self.bytes.len() - start) as u32);
+        if start > DEAD {
+            self.compact();
+        }
+    }
+
+    /// Gives up what no slot refers to any more, once that is more than what is left.
+    fn compact(&mut self) {
+        let live = |span: &&mut (u32, u32)| **span != EMPTY;
+        let used: usize = self.spans.iter_mut().filter(live).map(|span| span.1 as usize).sum();
+        if self.bytes.len() < 2 * used + DEAD {
+            return;
+        }
+        let mut bytes = Vec::with_capacity(used);
+        for (start, length) in self.spans.iter_mut().filter(live) {
+            let from = *start as usize;
+            *start = bytes.len() as u32;
+            bytes.extend_from_slice(&self.bytes[from..from + *length as usize]);
+        }
+        self.bytes = bytes;
+    }
+
+    pub fn unset(&mut self, slot: u16) {
+        self.spans[usize::from(slot)] = EMPTY;
+    }
+
+    /// Forgets all texts and keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.spans.fill(EMPTY);
+    }
+}
+
+thread_local! {
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Lends an empty buffer, the same one again and again, so that a text that is made on its way to a slot costs no memory
+/// of its own. Within its use another one is made.
+pub fn scratch<T>(make: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    let mut buffer = SCRATCH.take();
+    buffer.clear();
+    let made = make(&mut buffer);
+    SCRATCH.set(buffer);
+    made
+}
+
+/// What slots are filled from, for one client at one time.
+pub struct Sight<'a> {
+    pub own: &'a Texts,
+    pub texts: &'a Texts,
+    pub index: u32,
+    pub turn: u32,
+    pub party: u32,
+    pub due: Nanos,
+    pub now: Nanos,
+    pub run: &'a Run,
+    pub random: &'a mut SmallRng,
+    /// How many unique texts this client has made.
+    pub uniques: &'a mut u32,
+}
+
+/// What all clients of a run share.
+#[derive(Debug)]
+pub struct Run {
+    /// Distinguishes this run from all others; letters and digits.
+    pub stamp: String,
+    /// Unix time of the origin of the run, in milliseconds.
+    pub epoch_ms: i64,
+    pub world: Arc<World>,
+}
+
+impl Run {
+    pub fn new(stamp: &str, epoch_ms: i64) -> Self {
+        Self { stamp: stamp.to_owned(), epoch_ms, world: Arc::new(World::new(stamp)) }
+    }
+
+    fn unix_ms(&self, now: Nanos) -> i64 {
+        self.epoch_ms + (now / 1_000_000) as i64
+    }
+}
+
+/// A slot has nothing in it: what should have filled it did not come, or could not be worked out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a slot has nothing in it")]
+pub struct Hollow;
+
+impl Template {
+    /// Appends the message. What was appended before an error is to be thrown away.
+    pub fn write(&self, sight: &mut Sight<'_>, out: &mut Vec<u8>) -> Result<(), Hollow> {
+        for piece in &self.pieces {
+            match piece {
+                Piece::Bytes(bytes) => out.extend_from_slice(bytes),
+                Piece::Slot { source, inside } => source.write(*inside, sight, out)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The whole of it, where nothing is left to fill.
+    pub fn constant(&self) -> Option<&[u8]> {
+        match self.pieces.as_slice() {
+            [] => Some(b""),
+            [Piece::Bytes(bytes)] => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// Whether everything in it can be filled: nothing that it needs is missing.
+    pub fn is_ready(&self, own: &Texts, texts: &Texts) -> bool {
+        self.pieces.iter().all(|piece| match piece {
+            Piece::Slot { source: Source::Text(slot), .. } => texts.get(*slot).is_some(),
+            Piece::Slot { source: Source::Own(slot), .. } => own.get(*slot).is_some(),
+            _ => true,
+        })
+    }
+}
+
+impl Source {
+    /// Appends its JSON text; within a text, without quotes.
+    pub fn write(&self, inside: bool, sight: &mut Sight<'_>, out: &mut Vec<u8>) -> Result<(), Hollow> {
+        let copied = match self {
+            Self::Text(slot) => Some(sight.texts.get(*slot).ok_or(Hollow)?),
+            Self::Own(slot) => Some(sight.own.get(*slot).ok_or(Hollow)?),
+            _ => None,
+        };
+        if let Some(text) = copied {
+            out.extend_from_slice(if inside { json_scan::inside(text) } else { text });
+            return Ok(());
+        }
+        let quoted = matches!(self, Self::Unique(_) | Self::Uuid | Self::NowIso) && !inside;
+        if quoted {
+            out.push(b'"');
+        }
+        match self {
+            Self::Text(_) | Self::Own(_) => {}
+            Self::Index => digits(sight.index.into(), out),
+            Self::Turn => digits(sight.turn.into(), out),
+            Self::Unique(prefix) => {
+                *sight.uniques += 1;
+                for text in [prefix, "_", &sight.run.stamp, "_"] {
+                    out.extend_from_slice(text.as_bytes());
+                }
+                digits(sight.party.into(), out);
+                out.push(b'x');
+                digits((*sight.uniques).into(), out);
+            }
+            Self::Uuid => {
+                let uuid = uuid::Builder::from_random_bytes(sight.random.random()).into_uuid();
+                out.extend_from_slice(uuid.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()).as_bytes());
+            }
+            Self::NowMs => signed(sight.run.unix_ms(sight.now), out),
+            Self::NowS => signed(sight.run.unix_ms(sight.now) / 1000, out),
+            Self::NowIso => match jiff::Timestamp::from_millisecond(sight.run.unix_ms(sight.now)) {
+                // Writing to memory cannot fail.
+                Ok(time) => drop(write!(out, "{time}")),
+                Err(_) => return Err(Hollow),
+            },
+            Self::DueNs => digits(sight.due, out),
+        }
+        if quoted {
+            out.push(b'"');
+        }
+        Ok(())
+    }
+}
+
+/// Appends a number. The machinery of `write!` takes longer than all the rest of a message.
+fn digits(mut number: u64, out: &mut Vec<u8>) {
+    let mut text = [0; 20];
+    let mut start = text.len();
+    loop {
+        start -= 1;
+        text[start] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return out.extend_from_slice(&text[start..]);
+        }
+    }
+}
+
+fn signed(number: i64, out: &mut Vec<u8>) {
+    if number < 0 {
+        out.push(b'-');
+    }
+    digits(number.unsigned_abs(), out);
+}
+
+impl Computed {
+    /// Works it out. Takes microseconds, not nanoseconds.
+    pub fn eval(&self, sight: &mut Sight<'_>) -> Result<Value, Hollow> {
+        let mut names: Vec<(&str, Value)> = self.constants.iter().map(|(n, v)| (n.as_str(), v.clone())).collect();
+        for (name, pointer, source) in &self.members {
+            let mut text = Vec::new();
+            source.write(false, sight, &mut text)?;
+            let value: Value = serde_json::from_slice(&text).map_err(|_| Hollow)?;
+            let place = names.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
+                names.push((name, Value::Null));
+                names.len() - 1
+            });
+            compose::put(&mut names[place].1, pointer, value);
+        }
+        sight.run.world.set_now_ms(sight.run.unix_ms(sight.now));
+        let names = names.into_iter().map(|(name, value)| (name, Bound::plain(value))).collect();
+        self.expr.eval(&Known { names, world: &sight.run.world }).map_err(|_| Hollow)
+    }
+}
+
+struct Known<'a> {
+    names: Vec<(&'a str, Bound)>,
+    world: &'a Arc<World>,
+}
+
+impl Names for Known<'_> {
+    fn lookup(&self, name: &str) -> Option<Bound> {
+        self.names.iter().find(|(known, _)| *known == name).map(|(_, bound)| bound.clone())
+    }
+
+    fn world(&self) -> &Arc<World> {
+        self.world
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+    use rstest::rstest;
+
+    fn written(source: Source, inside: bool) -> Result<String, Hollow> {
+        let (mut own, mut texts) = (Texts::new(1), Texts::new(3));
+        own.set(0, br#""me \"myself\"""#);
+        texts.set(1, b"[1, 2]");
+        let run = Run::new("run", 1_700_000_000_000);
+        let mut sight = Sight {
+            own: &own,
+            texts: &texts,
+            index: 3,
+            turn: 4,
+            party: 17,
+            due: 5,
+            now: 2_000_000_000,
+            run: &run,
+            random: &mut SmallRng::seed_from_u64(1),
+            uniques: &mut 0,
+        };
+        let mut out = Vec::new();
+        source.write(inside, &mut sight, &mut out)?;
+        Ok(String::from_utf8_lossy(&out).into_owned())
+    }
+
+    #[rstest]
+    #[case(Source::Own(0), false, Ok(r#""me \"myself\"""#))]
+    #[case(Source::Own(0), true, Ok(r#"me \"myself\""#))]
+    #[case(Source::Text(1), false, Ok("[1, 2]"))]
+    #[case(Source::Text(0), false, Err(Hollow))]
+    #[case(Source::Index, false, Ok("3"))]
+    #[case(Source::Unique("job".into()), false, Ok(r#""job_run_17x1""#))]
+    #[case(Source::Unique("job".into()), true, Ok("job_run_17x1"))]
+    #[case(Source::NowMs, false, Ok("1700000002000"))]
+    #[case(Source::NowS, false, Ok("1700000002"))]
+    #[case(Source::NowIso, false, Ok(r#""2023-11-14T22:13:22Z""#))]
+    #[case(Source::DueNs, false, Ok("5"))]
+    fn slots_are_filled(#[case] source: Source, #[case] inside: bool, #[case] expected: Result<&str, Hollow>) {
+        assert_eq!(written(source, inside), expected.map(str::to_owned));
+    }
+
+    #[rstest]
+    #[case(0)]
+    #[case(9)]
+    #[case(10)]
+    #[case(-1_234_567)]
+    #[case(i64::MAX)]
+    #[case(i64::MIN)]
+    fn numbers_are_written_in_full(#[case] number: i64) {
+        let mut out = b"n".to_vec();
+        signed(number, &mut out);
+        assert_eq!(String::from_utf8(out), Ok(format!("n{number}")));
+    }
+
+    #[test]
+    fn a_text_that_is_renewed_takes_no_more_room() {
+        let mut texts = Texts::new(2);
+        texts.set(0, b"first");
+        for n in 0..100 {
+            texts.set(1, format!("\"{n}\"").as_bytes());
+        }
+        assert_eq!((texts.get(0), texts.get(1)), (Some(&b"first"[..]), Some(&b"\"99\""[..])));
+        assert!(texts.bytes.len() < 20);
+        for n in 0..10_000 {
+            texts.set(n % 2, format!("\"text {n}\"").as_bytes());
+        }
+        assert_eq!((texts.get(0), texts.get(1)), (Some(&b"\"text 9998\""[..]), Some(&b"\"text 9999\""[..])));
+        assert!(texts.bytes.len() < 2 * DEAD, "{}", texts.bytes.len());
+        texts.clear();
+        assert_eq!(texts.get(0), None);
+    }
+}

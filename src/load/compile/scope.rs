@@ -1,0 +1,310 @@
+//! Names of a plan while it is prepared, and what becomes of an expression over them: a constant, a slot, or something that
+//! is worked out, as early as what it uses is known.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::Compiler;
+use crate::load::compile::message_template::{Computed, Source, Template};
+use crate::load::compile::program::{Fill, Op, Remark, Slot};
+use crate::scenario::functions;
+use crate::scenario::template::{BUILTIN, Expr};
+
+/// What a name stands for.
+#[derive(Clone, Debug)]
+pub enum Named {
+    Value(Value),
+    /// A text that is there before anything is sent.
+    Source(Source),
+    /// A frame that came or went, by its place among the bindings.
+    Frame(usize),
+    /// What was bound in a scene or an opening.
+    Scene(BTreeMap<String, Named>),
+    Feeder(usize),
+}
+
+/// A frame that a name is bound to, and the members of it that are used anywhere.
+#[derive(Debug, Default)]
+pub struct Binding {
+    /// Kept by the client, not by its journey.
+    pub own: bool,
+    pub members: Vec<(String, Slot)>,
+}
+
+#[derive(Debug, Default)]
+pub struct Scope {
+    pub names: BTreeMap<String, Named>,
+    /// Nothing outside is in sight.
+    pub isolated: bool,
+}
+
+/// What an expression comes to.
+pub enum Resolved {
+    Value(Value),
+    Source(Source),
+}
+
+/// When something can be worked out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum When {
+    /// Once, before the run.
+    Ever,
+    /// When a client begins.
+    Client,
+    /// When a journey is prepared.
+    Ahead,
+    /// When what it uses has come.
+    Late,
+}
+
+impl Compiler<'_> {
+    pub fn lookup(&self, name: &str) -> Option<Named> {
+        for scope in self.scopes.iter().rev() {
+            if let Some(named) = scope.names.get(name) {
+                return Some(named.clone());
+            }
+            if scope.isolated {
+                break;
+            }
+        }
+        match name {
+            "hub" => Some(Named::Value(self.carried.hub.clone())),
+            "self" => Some(Named::Scene(self.myself.clone())),
+            _ => self.carried.globals.get(name).cloned(),
+        }
+    }
+
+    pub fn bind(&mut self, name: &str, named: Named) {
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.names.insert(name.to_owned(), named);
+        }
+    }
+
+    /// A new frame that something is bound to.
+    pub fn binding(&mut self) -> usize {
+        self.bindings.push(Binding { own: self.in_opening, members: Vec::new() });
+        self.bindings.len() - 1
+    }
+
+    /// The slot that a member of a frame goes to.
+    fn member(&mut self, binding: usize, pointer: &str) -> Source {
+        let found = self.bindings[binding].members.iter().find(|(known, _)| known == pointer).map(|(_, slot)| *slot);
+        let slot = found.unwrap_or_else(|| {
+            let slot =
+                if self.bindings[binding].own { Slot::Own(self.own_slot()) } else { Slot::Text(self.text_slot()) };
+            self.bindings[binding].members.push((pointer.to_owned(), slot));
+            slot
+        });
+        match slot {
+            Slot::Text(slot) => Source::Text(slot),
+            Slot::Own(slot) => Source::Own(slot),
+        }
+    }
+
+    pub fn own_slot(&mut self) -> u16 {
+        self.own += 1;
+        (self.own - 1) as u16
+    }
+
+    pub fn text_slot(&mut self) -> u16 {
+        self.program.texts += 1;
+        (self.program.texts - 1) as u16
+    }
+
+    /// What an expression comes to here; a mistake is reported, and gives null.
+    pub fn resolve(&mut self, expr: &Expr) -> Resolved {
+        if let Some(source) = native(&expr.source) {
+            return Resolved::Source(source);
+        }
+        if let Some((root, pointer)) = expr.pointer() {
+            let root = root.to_owned();
+            return match self.lookup(&root).and_then(|named| self.at(named, &pointer)) {
+                Some(resolved) => resolved,
+                None => self.work_out(expr),
+            };
+        }
+        self.work_out(expr)
+    }
+
+    /// Follows a pointer into what a name stands for, as far as that is known.
+    fn at(&mut self, named: Named, pointer: &str) -> Option<Resolved> {
+        Some(match named {
+            Named::Value(value) => Resolved::Value(value.pointer(pointer)?.clone()),
+            Named::Source(source) if pointer.is_empty() => Resolved::Source(source),
+            Named::Source(_) => return None,
+            Named::Frame(binding) => Resolved::Source(self.member(binding, pointer)),
+            Named::Scene(names) => {
+                let (name, rest) = first(pointer)?;
+                return names.get(name).cloned().and_then(|named| self.at(named, rest));
+            }
+            Named::Feeder(feeder) => {
+                let (name, rest) = first(pointer)?;
+                let column = self.script.feeders[feeder].columns.iter().position(|column| column == name)?;
+                return if rest.is_empty() { Some(Resolved::Source(self.column(feeder, column))) } else { None };
+            }
+        })
+    }
+
+    /// The text of a column, in the row of this journey.
+    fn column(&mut self, feeder: usize, column: usize) -> Source {
+        let rows = Arc::clone(&self.carried.rows[feeder]);
+        let same = |fill: &Fill| matches!(fill, Fill::Column { feeder, column: c } if Arc::ptr_eq(feeder, &rows) && *c == column);
+        if let Some((slot, _)) = self.program.ahead.iter().find(|(_, fill)| same(fill)) {
+            return Source::Text(*slot);
+        }
+        let slot = self.text_slot();
+        self.program.ahead.push((slot, Fill::Column { feeder: rows, column }));
+        Source::Text(slot)
+    }
+
+    fn work_out(&mut self, expr: &Expr) -> Resolved {
+        let mut when = When::Ever;
+        let (mut constants, mut members) = (Vec::new(), Vec::new());
+        for used in &expr.uses {
+            let root = used.split('.').next().unwrap_or(used);
+            let pointer: String =
+                used.split('.').skip(1).map(|piece| format!("/{}", crate::syntax::matcher::escape(piece))).collect();
+            match self.lookup(root) {
+                Some(Named::Value(value)) => {
+                    if !constants.iter().any(|(name, _)| name == root) {
+                        constants.push((root.to_owned(), value));
+                    }
+                }
+                Some(named) => match self.part(named, &pointer) {
+                    Some((Resolved::Value(value), at)) => {
+                        // Under its name, beside what else is used of the same root.
+                        let text = self.constant_text(&value);
+                        members.push((root.to_owned(), at, text));
+                        when = when.max(When::Client);
+                    }
+                    Some((Resolved::Source(source), at)) => {
+                        when = when.max(self.when(&source));
+                        members.push((root.to_owned(), at, source));
+                    }
+                    None => {
+                        self.mistake(expr.span, format!("`{used}` is not known under load"), "name a member of it");
+                        return Resolved::Value(Value::Null);
+                    }
+                },
+                None if functions::NAMES.contains(&root) => {
+                    if matches!(root, "unique" | "uuid" | "now_ms" | "now_s" | "now_iso") {
+                        when = when.max(When::Ahead);
+                    }
+                }
+                None if BUILTIN.contains(&root) || expr.source.contains(" defined") => {}
+                None => {
+                    self.mistake(expr.span, format!("nothing here is called `{root}`"), "");
+                    return Resolved::Value(Value::Null);
+                }
+            }
+        }
+        // In what a client is given, everything is worked out when it begins.
+        if self.in_identity && when != When::Ever {
+            when = When::Client;
+        }
+        let copy = match Expr::compile(&expr.source, expr.span, None) {
+            Ok(copy) => copy,
+            Err(diagnostic) => {
+                self.diagnostics.push(diagnostic);
+                return Resolved::Value(Value::Null);
+            }
+        };
+        let computed = Arc::new(Computed { expr: copy, constants, members });
+        if when == When::Ever {
+            return Resolved::Value(self.worked_out(&computed, expr));
+        }
+        let text = match when {
+            When::Ever | When::Client => format!("`{}` is worked out once for each client", expr.source),
+            When::Ahead => format!("`{}` is worked out before each journey, ahead of its time", expr.source),
+            When::Late => {
+                format!("`{}` is worked out when what it uses has come, in the time of the client", expr.source)
+            }
+        };
+        self.carried.remarks.push(Remark { span: expr.span, text });
+        Resolved::Source(match when {
+            When::Ever | When::Client => {
+                let slot = self.own_slot();
+                self.identity.push((slot, Fill::Computed(computed)));
+                Source::Own(slot)
+            }
+            When::Ahead => {
+                let text = self.text_slot();
+                self.program.ahead.push((text, Fill::Computed(computed)));
+                Source::Text(text)
+            }
+            When::Late => {
+                let text = self.text_slot();
+                self.program.ops.push(Op::Work { text, fill: Fill::Computed(computed) });
+                Source::Text(text)
+            }
+        })
+    }
+
+    /// The longest part of a pointer that can be followed, and what is there.
+    fn part(&mut self, named: Named, pointer: &str) -> Option<(Resolved, String)> {
+        let mut pointer = pointer;
+        loop {
+            if let Some(resolved) = self.at(named.clone(), pointer) {
+                return Some((resolved, pointer.to_owned()));
+            }
+            pointer = pointer.rsplit_once('/').map(|(parent, _)| parent)?;
+        }
+    }
+
+    fn when(&self, source: &Source) -> When {
+        match source {
+            Source::Index => When::Client,
+            Source::Turn => When::Ahead,
+            Source::Own(slot) => {
+                let given = self.identity.iter().any(|(known, _)| known == slot);
+                match (given, self.in_opening) {
+                    (true, _) => When::Client,
+                    (false, true) => When::Late,
+                    (false, false) => When::Ahead,
+                }
+            }
+            Source::Text(slot) if self.program.ahead.iter().any(|(known, _)| known == slot) => When::Ahead,
+            Source::Text(_) => When::Late,
+            _ => When::Ahead,
+        }
+    }
+
+    /// A constant as a text of the client.
+    pub fn constant_text(&mut self, value: &Value) -> Source {
+        let slot = self.own_slot();
+        let template = Template { pieces: vec![super::message::bytes(value.to_string())] };
+        self.identity.push((slot, Fill::Template(template)));
+        Source::Own(slot)
+    }
+}
+
+/// The first name of a pointer, and the rest.
+fn first(pointer: &str) -> Option<(&str, &str)> {
+    let inside = pointer.strip_prefix('/')?;
+    Some(match inside.find('/') {
+        Some(at) => (&inside[..at], &inside[at..]),
+        None => (inside, ""),
+    })
+}
+
+/// Functions that are slots of their own.
+fn native(source: &str) -> Option<Source> {
+    let (name, argument) = source.strip_suffix(')')?.split_once('(')?;
+    let argument = argument.trim();
+    Some(match (name.trim(), argument.is_empty()) {
+        ("uuid", true) => Source::Uuid,
+        ("now_ms", true) => Source::NowMs,
+        ("now_s", true) => Source::NowS,
+        ("now_iso", true) => Source::NowIso,
+        ("due_ns", true) => Source::DueNs,
+        ("unique", false) => {
+            let quote = argument.chars().next().filter(|c| matches!(c, '\'' | '"'))?;
+            let text = argument.strip_prefix(quote)?.strip_suffix(quote)?;
+            let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ' '));
+            Source::Unique(plain.then_some(text)?.into())
+        }
+        _ => return None,
+    })
+}

@@ -1,0 +1,380 @@
+//! Lines of a plan as operations, one after another. Scenes and openings are written out where they are played.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::message::cut;
+use super::scope::{Named, Resolved, Scope};
+use super::wanted::{Wait, conditions as conditions_of};
+use super::{Compiler, nanos};
+use crate::load::Nanos;
+use crate::load::client::io::Dial;
+use crate::load::compile::message_template::Source;
+use crate::load::compile::program::{
+    Captures, Connect, Expect, Fill, Hook, HookId, Marking, Measured, MessageId, Op, Receivers, Send,
+};
+use crate::load::plan::MarkName;
+use crate::load::plan::script::{Line, Options};
+use crate::scenario::model::{self, Act, MessageName, Step, Want};
+use crate::scenario::template::Template as Written;
+use crate::syntax::duration::parse_duration;
+use crate::syntax::source::Span;
+
+/// Most operations of one program.
+const MOST_OPS: usize = 20_000;
+/// Steps that may be over before it is their turn.
+const MOST_EARLY: u8 = 64;
+
+/// A message that was sent in the program at hand, and may be answered yet.
+#[derive(Debug)]
+pub struct Sent {
+    name: Option<String>,
+    message: MessageId,
+    op: usize,
+    answered: bool,
+}
+
+/// What `joins` gives over what the role is given, if the line is that.
+pub fn joins(line: &Line) -> Option<&[(String, Written)]> {
+    match line {
+        Line::Step { step, .. } => match &step.act {
+            Act::Join { with } => Some(with),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+impl<'a> Compiler<'a> {
+    pub fn lines(&mut self, lines: &'a [Line]) {
+        for line in lines {
+            self.line(line);
+        }
+    }
+
+    fn line(&mut self, line: &'a Line) {
+        match line {
+            Line::Step { step, options } => {
+                if self.program.ops.len() >= MOST_OPS {
+                    return self.mistake(step.span, format!("a journey has at most {MOST_OPS} steps"), "");
+                }
+                self.step(step, options);
+            }
+            Line::Think { think, .. } => self.program.ops.push(Op::Think(*think)),
+            Line::Repeat { times, steps, .. } => {
+                for _ in 0..*times {
+                    self.block(steps);
+                }
+            }
+            Line::Sometimes { share, steps, otherwise, .. } => {
+                let chance = self.program.ops.len();
+                self.program.ops.push(Op::Chance { share: *share, otherwise: 0 });
+                self.block(steps);
+                let jump = self.program.ops.len();
+                self.program.ops.push(Op::Jump(0));
+                let behind = self.program.ops.len();
+                self.block(otherwise);
+                let end = self.program.ops.len();
+                self.program.ops[chance] = Op::Chance { share: *share, otherwise: behind };
+                self.program.ops[jump] = Op::Jump(end);
+            }
+        }
+    }
+
+    /// Steps whose names are forgotten behind them.
+    fn block(&mut self, lines: &'a [Line]) {
+        self.scopes.push(Scope::default());
+        self.lines(lines);
+        self.scopes.pop();
+    }
+
+    /// Steps of shared.yaml, which know nothing of the plan.
+    fn shared_block(&mut self, block: usize) {
+        let script = self.script;
+        for step in script.shared_parts.blocks.get(block).into_iter().flatten() {
+            self.step(step, &Options::default());
+        }
+    }
+
+    pub fn step(&mut self, step: &'a Step, options: &Options) {
+        match &step.act {
+            Act::Join { .. } => {
+                let opening = self.script.shared_parts.roles[&self.part.plays].opening;
+                self.scopes.push(Scope { isolated: true, ..Scope::default() });
+                self.shared_block(opening);
+                let names = self.scopes.pop().map(|scope| scope.names).unwrap_or_default();
+                self.myself.extend(names);
+            }
+            Act::Connect(connect) => self.connect(connect, step.span),
+            Act::Send(compose) => {
+                let mut sources = Vec::new();
+                let (name, value) = self.message(compose, &mut sources);
+                let message = self.id(&name);
+                let marking = self.marking(options);
+                let op = self.program.ops.len();
+                self.sent.push(Sent { name: step.as_.clone(), message, op, answered: false });
+                let send = Send { message, template: cut(&value, &sources), times: None, captures: None, marking };
+                self.program.ops.push(Op::Send(Box::new(send)));
+                self.bind_kept(step, op);
+            }
+            Act::Expect(expect) => self.expect(step, expect, options),
+            Act::Play { scene, given, with } => {
+                let mut names = std::collections::BTreeMap::new();
+                for (name, written) in given {
+                    let over = with.iter().find(|(over, _)| over == name).map(|(_, written)| written);
+                    names.insert(name.clone(), self.kept_text(over.unwrap_or(written)));
+                }
+                self.scopes.push(Scope { names, isolated: true });
+                self.shared_block(*scene);
+                let names = self.scopes.pop().map(|scope| scope.names).unwrap_or_default();
+                if let Some(name) = &step.as_ {
+                    self.bind(name, Named::Scene(names));
+                }
+            }
+            Act::Hook(hook) => self.hook(step, hook, options),
+            Act::Close { code, .. } => {
+                let code = code.constant().and_then(Value::as_u64).and_then(|code| u16::try_from(code).ok());
+                if code.is_none() {
+                    self.mistake(step.span, "under load the code has to be a number", "write `closes: 1000`");
+                }
+                self.program.ops.push(Op::Close(code.unwrap_or(1000)));
+            }
+            // A scene or an opening of shared.yaml may do more than a plan can.
+            _ => self.mistake(
+                step.span,
+                format!("`{}` cannot be done under load, and a plan plays it", step.text),
+                "write the steps that are needed out in the plan, instead of playing this",
+            ),
+        }
+    }
+
+    /// A value as it is at this step: later uses see the same one.
+    pub fn kept_text(&mut self, written: &Written) -> Named {
+        let mut sources = Vec::new();
+        let value = self.marked(written, &mut sources);
+        self.settled(written, &value, &sources).unwrap_or_else(|| {
+            let text = self.text_slot();
+            let fill = Fill::Template(cut(&value, &sources));
+            let late = sources.iter().any(|source| match source {
+                Source::Text(slot) => !self.program.ahead.iter().any(|(known, _)| known == slot),
+                Source::Own(_) => self.in_opening,
+                _ => false,
+            });
+            if late {
+                self.program.ops.push(Op::Work { text, fill })
+            } else {
+                self.program.ahead.push((text, fill))
+            }
+            Named::Source(Source::Text(text))
+        })
+    }
+
+    /// Binds the name of a step to what it sends, gets or is answered.
+    fn bind_kept(&mut self, step: &Step, op: usize) {
+        if let Some(name) = &step.as_ {
+            let binding = self.binding();
+            self.bind(name, Named::Frame(binding));
+            self.kept.push((self.programs.len(), op, binding));
+        }
+    }
+
+    fn connect(&mut self, connect: &model::Connect, span: Span) {
+        if connect.tries || connect.method.is_some() || connect.http.is_some() {
+            self.mistake(span, "under load a connection is made as it should be", "write `connects:`");
+        }
+        let mut sources = Vec::new();
+        let mut member = |written: &Option<Written>| {
+            written.as_ref().map_or(Value::Null, |written| self.marked(written, &mut sources))
+        };
+        let value = json!({
+            "path": member(&connect.path),
+            "query": member(&connect.query),
+            "headers": member(&connect.headers),
+            "subprotocols": member(&connect.subprotocols),
+            "from": member(&connect.from),
+        });
+        let template = cut(&value, &sources);
+        let connect = match template.constant() {
+            Some(text) => Connect::Ready(Dial::from_json(text).unwrap_or_default()),
+            None => Connect::Filled(template),
+        };
+        self.program.ops.push(Op::Connect(Box::new(connect)));
+    }
+
+    fn expect(&mut self, step: &'a Step, expect: &'a model::Expect, options: &Options) {
+        let Want::Message { message, pattern } = &expect.want else {
+            return self.mistake(
+                step.span,
+                format!("`{}` cannot be done under load", step.text),
+                "a plan expects messages",
+            );
+        };
+        if expect.count.is_some() {
+            return self.mistake(step.span, "nothing is counted under load", "a step claims one frame");
+        }
+        let message = match message {
+            MessageName::Named(name) => Some(self.id(name)),
+            _ => None,
+        };
+        let conditions = pattern.as_ref().map(|pattern| conditions_of(self, pattern)).unwrap_or_default();
+        let correlated = conditions.iter().any(super::wanted::Condition::is_of_a_journey);
+        let bits = self.program.ops.iter().filter(|op| matches!(op, Op::Expect(e) if e.early.is_some())).count() as u8;
+        let answers = self.answered(message, options);
+        let refusals = answers.map(|(asked, _)| self.refusals(asked, message)).unwrap_or_default();
+        let within = self.time(expect.within.as_ref());
+        let op = self.program.ops.len();
+        let binding = step.as_.as_ref().map(|name| {
+            let binding = self.binding();
+            self.bind(name, Named::Frame(binding));
+            binding
+        });
+        // Behind the binding: what is measured stands in what comes.
+        let measured = self.measured(options);
+        self.waits.push(Wait { program: self.programs.len(), op, message, conditions, binding });
+        if let Some((other, pattern)) = &options.or {
+            let conditions = pattern.as_ref().map(|pattern| conditions_of(self, pattern)).unwrap_or_default();
+            let message = Some(self.id(other));
+            self.waits.push(Wait { program: self.programs.len(), op, message, conditions, binding });
+        }
+        self.program.ops.push(Op::Expect(Box::new(Expect {
+            message,
+            within,
+            answers,
+            may_stay_unanswered: options.may_stay_unanswered,
+            refusals,
+            early: (correlated && bits < MOST_EARLY).then_some(bits),
+            measured,
+        })));
+    }
+
+    /// Which message of ours this one answers: as it is said, or the last one whose documented answer it is.
+    fn answered(&mut self, message: Option<MessageId>, options: &Options) -> Option<(MessageId, usize)> {
+        let place = match &options.answers {
+            Some((name, span)) => {
+                let place = self.sent.iter().rposition(|sent| sent.name.as_ref() == Some(name));
+                if place.is_none() {
+                    self.mistake(
+                        *span,
+                        format!("nothing called `{name}` is sent before"),
+                        "`answers` takes the `as` of a `sends`",
+                    );
+                }
+                place?
+            }
+            None => self.sent.iter().rposition(|sent| !sent.answered && self.is_reply(sent.message, message))?,
+        };
+        let sent = &mut self.sent[place];
+        sent.answered = true;
+        let (asked, op) = (sent.message, sent.op);
+        let slot = self.program.times;
+        self.program.times += 1;
+        match &mut self.program.ops[op] {
+            Op::Send(send) => {
+                // The first one that answers has made a slot.
+                let times = *send.times.get_or_insert(slot);
+                Some((asked, times))
+            }
+            _ => None,
+        }
+    }
+
+    fn is_reply(&self, asked: MessageId, message: Option<MessageId>) -> bool {
+        let pack = &self.script.pack;
+        let replies = &pack.messages[usize::from(asked.0)].replies;
+        match message {
+            None => true,
+            Some(message) => replies.iter().any(|reply| {
+                let reply = self.id(reply);
+                reply == message || self.covers(message, reply)
+            }),
+        }
+    }
+
+    /// Other documented answers to what was asked.
+    fn refusals(&self, asked: MessageId, expected: Option<MessageId>) -> Vec<MessageId> {
+        let Some(expected) = expected else { return Vec::new() };
+        let replies = self.script.pack.messages[usize::from(asked.0)].replies.iter().map(|reply| self.id(reply));
+        replies.filter(|reply| *reply != expected && !self.covers(expected, *reply)).collect()
+    }
+
+    fn time(&mut self, written: Option<&Written>) -> Nanos {
+        let Some(written) = written else { return nanos(self.script.patience) };
+        let mut sources = Vec::new();
+        let value = self.marked(written, &mut sources);
+        let time = match &value {
+            _ if !sources.is_empty() => None,
+            Value::String(text) => parse_duration(text).ok(),
+            // A setting that is a time is a number of seconds in expressions.
+            value => value.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+        };
+        if time.is_none() {
+            let mut span = None;
+            written.expressions(&mut |expr| span = span.or(Some(expr.span)));
+            if let Some(span) = span {
+                self.mistake(span, "this is no time that is known before the run", "write 300ms, 5s or 2m");
+            }
+        }
+        nanos(time.unwrap_or(Duration::from_secs(1)))
+    }
+
+    /// What is measured of a frame that comes.
+    pub fn measured(&mut self, options: &Options) -> Measured {
+        let delivers = options.delivers.as_ref().zip(options.sent_at.as_ref());
+        let delivers = delivers.and_then(|((name, _), written)| Some((self.id(name), self.source(written)?)));
+        Measured { marking: self.marking(options), delivers }
+    }
+
+    fn marking(&mut self, options: &Options) -> Option<Marking> {
+        let (mark, _) = options.marks?;
+        let item = options.item.as_ref().and_then(|written| self.source(written));
+        let by = options.by.as_ref().and_then(|written| self.source(written));
+        let receivers = match (&options.to, mark) {
+            (Some(Written::Constant(Value::Number(n))), _) => {
+                Some(Receivers::Always(n.as_u64().and_then(|n| u32::try_from(n).ok()).unwrap_or(u32::MAX)))
+            }
+            (Some(Written::Expression(expr)), MarkName::Published) => match self.resolve(expr) {
+                Resolved::Value(value) => {
+                    let number = value.as_f64().filter(|n| (0.0..4e9).contains(n)).map(|n| n as u32);
+                    if number.is_none() {
+                        self.mistake(expr.span, format!("this is {value}, and a number of receivers belongs here"), "");
+                    }
+                    number.map(Receivers::Always)
+                }
+                Resolved::Source(source) => Some(Receivers::Filled(source)),
+            },
+            _ => None,
+        };
+        let back = options.back_within.as_ref().map_or(0, |written| self.time(Some(written)) / 1_000_000);
+        let back_ms = u32::try_from(back).unwrap_or(u32::MAX);
+        Some(Marking { mark, item, by, back_ms, receivers })
+    }
+
+    fn hook(&mut self, step: &Step, hook: &model::Hook, options: &Options) {
+        if let Some(pattern) = &hook.pattern {
+            self.mistake(pattern.span, "under load a hook is asked once", "leave `where` out");
+        }
+        let place = self.carried.hooks.iter().position(|known| *known == hook.name).unwrap_or_else(|| {
+            self.carried.hooks.push(hook.name.clone());
+            self.carried.hooks.len() - 1
+        });
+        let mut sources = Vec::new();
+        let args = hook.args.as_ref().map_or_else(|| json!({}), |args| self.marked(args, &mut sources));
+        let mut call = json!({ "args": args });
+        if let Some(compose) = &hook.message {
+            call["message"] = self.message(compose, &mut sources).1;
+        }
+        let within = self.time(hook.within.as_ref());
+        let marking = self.marking(options);
+        let op = self.program.ops.len();
+        let template = cut(&call, &sources);
+        self.program.ops.push(Op::Hook(Box::new(Hook {
+            hook: HookId(place as u16),
+            template,
+            captures: Captures::default(),
+            within,
+            marking,
+        })));
+        self.bind_kept(step, op);
+    }
+}

@@ -1,0 +1,141 @@
+//! What items and parties are called, for people: the ledger itself counts with numbers. Names come in passing, are kept
+//! for as long as there is room, and are looked for only where a violation is told.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::recent_set::Mixing;
+use crate::load::buffer_pool::Reused;
+
+/// Bytes of items' names that are kept, if there are as many.
+const KEPT: usize = 8 << 20;
+/// Parties that are known by name.
+const MOST_PARTIES: usize = 1 << 17;
+/// The longest name, in bytes.
+const LONGEST: usize = 200;
+
+/// Who or what is called something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Called {
+    /// By its key.
+    Item(u64),
+    /// By its number.
+    Party(u32),
+}
+
+/// Names on their way to the ledger: those of items end to end, each a key, a length, a name.
+#[derive(Debug, Default)]
+pub struct Names {
+    items: Reused<u8>,
+    parties: Vec<(u32, Box<[u8]>)>,
+}
+
+const HEAD: usize = 9;
+
+impl Names {
+    /// Gives those that are there, and goes on without.
+    pub fn take(&mut self) -> Self {
+        Self { items: self.items.take(), parties: std::mem::take(&mut self.parties) }
+    }
+
+    pub fn push(&mut self, called: Called, name: &[u8]) {
+        let name = &name[..name.len().min(LONGEST)];
+        match called {
+            Called::Item(key) => {
+                self.items.extend_from_slice(&key.to_le_bytes());
+                self.items.push(name.len() as u8);
+                self.items.extend_from_slice(name);
+            }
+            Called::Party(number) => self.parties.push((number, name.into())),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty() && self.parties.is_empty()
+    }
+
+    /// What the item of this key is called in such a list.
+    fn item(items: &[u8], key: u64) -> Option<&[u8]> {
+        let mut rest = items;
+        while let Some((head, behind)) = rest.split_first_chunk::<HEAD>() {
+            let (name, later) = behind.split_at_checked(head[HEAD - 1].into())?;
+            if head[..HEAD - 1] == key.to_le_bytes() {
+                return Some(name);
+            }
+            rest = later;
+        }
+        None
+    }
+}
+
+/// The names that the ledger remembers.
+#[derive(Default)]
+pub(super) struct Known {
+    /// As they came, the latest last.
+    items: VecDeque<Reused<u8>>,
+    /// Bytes that these take.
+    size: usize,
+    parties: HashMap<u32, Box<str>, Mixing>,
+}
+
+impl Known {
+    pub fn learn(&mut self, names: Names) {
+        for (number, name) in names.parties {
+            if self.parties.len() < MOST_PARTIES {
+                self.parties.entry(number).or_insert_with(|| String::from_utf8_lossy(&name).into());
+            }
+        }
+        if !names.items.is_empty() {
+            self.size += names.items.capacity();
+            self.items.push_back(names.items);
+        }
+        while let Some(oldest) =
+            self.items.front().map(|items| items.capacity()).filter(|oldest| self.size - oldest >= KEPT)
+        {
+            self.size -= oldest;
+            self.items.pop_front();
+        }
+    }
+
+    /// What an item is called, if that is still known.
+    pub fn item(&self, key: u64) -> Option<String> {
+        let name = self.items.iter().rev().find_map(|names| Names::item(names, key))?;
+        Some(String::from_utf8_lossy(name).into_owned())
+    }
+
+    pub fn party(&self, number: u32) -> Option<&str> {
+        self.parties.get(&number).map(AsRef::as_ref)
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.size
+            + super::recent_set::table_bytes(self.parties.capacity(), size_of::<(u32, Box<str>)>())
+            + self.parties.values().map(|name| name.len()).sum::<usize>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_known_until_there_is_no_room() {
+        let mut known = Known::default();
+        let mut names = Names::default();
+        names.push(Called::Item(7), b"job-7");
+        names.push(Called::Party(3), b"worker-3");
+        names.push(Called::Item(8), &[b'x'; 1000]);
+        known.learn(names);
+        assert_eq!((known.item(7).as_deref(), known.party(3)), (Some("job-7"), Some("worker-3")));
+        assert_eq!(known.item(8).map(|name| name.len()), Some(LONGEST));
+        assert_eq!((known.item(3), known.party(7)), (None, None));
+        let mut learn = |from: u64| {
+            let mut many = Names::default();
+            (from..from + KEPT as u64 / 200).for_each(|n| many.push(Called::Item(n), &[b'y'; 100]));
+            known.learn(many);
+            (known.item(7).is_some(), known.item(from).is_some(), known.bytes() < 3 * KEPT)
+        };
+        assert_eq!(learn(1_000), (true, true, true));
+        assert_eq!(learn(1_000_000), (false, true, true));
+        assert_eq!(learn(2_000_000), (false, true, true));
+    }
+}

@@ -1,0 +1,242 @@
+//! What the marks of an item make of it, and of the account.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::history::Histories;
+use super::item::{Item, MILLISECOND, Stage};
+use super::name_table::Known;
+use super::recent_set::{self, Mixing, Recent};
+use super::totals::{Account, Violation, ViolationKind};
+use super::{Config, Mark, NOBODY};
+use crate::load::Nanos;
+
+/// Deliveries that are remembered, to see a second one to the same receiver.
+const DELIVERIES_KEPT: usize = 1 << 20;
+/// Pairs of sender and receiver whose order is watched.
+const MOST_PAIRS: usize = 1 << 20;
+
+/// All that a ledger writes down, but for the items themselves.
+pub(super) struct Books {
+    pub config: Config,
+    pub account: Account,
+    pub names: Known,
+    pub histories: Histories,
+    /// When an item last came closer to its end.
+    pub moved: Nanos,
+    /// Requests whose name is not known, with when they were made; some may have got one.
+    pub requests: VecDeque<(Nanos, u64)>,
+    pub nameless: usize,
+    deliveries: Recent,
+    /// How many messages a sender has published.
+    published: HashMap<u32, u32, Mixing>,
+    /// The latest message of a sender that has reached a receiver.
+    order: HashMap<(u32, u32), u32, Mixing>,
+}
+
+impl Books {
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            account: Account::default(),
+            names: Known::default(),
+            histories: Histories::default(),
+            moved: 0,
+            requests: VecDeque::new(),
+            nameless: 0,
+            deliveries: Recent::new(DELIVERIES_KEPT),
+            published: HashMap::default(),
+            order: HashMap::default(),
+        }
+    }
+
+    /// Bytes that are taken now.
+    pub fn bytes(&self) -> usize {
+        let table = recent_set::table_bytes;
+        table(self.published.capacity(), size_of::<(u32, u32)>())
+            + table(self.order.capacity(), size_of::<((u32, u32), u32)>())
+            + self.histories.bytes()
+            + self.names.bytes()
+            + self.requests.capacity() * size_of::<(Nanos, u64)>()
+            + self.deliveries.bytes()
+    }
+
+    /// One mark of an item that is known.
+    pub fn apply(&mut self, key: u64, item: &mut Item, at: Nanos, party: u32, what: Mark) {
+        use ViolationKind as Kind;
+        match what {
+            Mark::Named(_) => {}
+            // Asked for once more, after a connection broke perhaps: it is the same item.
+            _ if what.asks() && item.asked => {}
+            Mark::Attempted | Mark::Requested => {
+                self.account.attempted += 1;
+                (item.asked, item.sender) = (true, party);
+                if what == Mark::Requested {
+                    item.nameless = true;
+                    self.nameless += 1;
+                    self.requests.push_back((at, key));
+                }
+            }
+            Mark::Published { receivers } => {
+                self.account.attempted += 1;
+                self.account.deliveries_due += u64::from(receivers);
+                let number = self.published.entry(party).or_default();
+                *number += 1;
+                item.publish(*number);
+                (item.asked, item.sender, item.receivers) = (true, party, receivers);
+                if receivers == 0 {
+                    self.end(item, at, Stage::Completed);
+                }
+            }
+            // One violation is enough.
+            _ if item.stage == Stage::Unexpected => {}
+            Mark::Acknowledged if item.acknowledged => self.violation(Kind::Duplicated, key, item, at),
+            Mark::Acknowledged => {
+                item.acknowledged = true;
+                self.account.acknowledged += 1;
+                // It was heard of on another connection first.
+                if item.stage == Stage::Completed && !item.published {
+                    self.account.recovered -= 1;
+                }
+            }
+            Mark::Unsure => item.unsure = true,
+            Mark::Refused => self.finish_as(key, item, at, Stage::Refused),
+            Mark::Failed => self.finish_as(key, item, at, Stage::Failed),
+            Mark::Cancelled => {
+                if !item.is_closed() {
+                    item.set_since(at);
+                    self.end(item, at, Stage::Cancelled);
+                }
+            }
+            Mark::Assigned => self.assigned(key, item, at, party),
+            Mark::Released { back_ms } => self.released(key, item, at, party, back_ms),
+            Mark::Delivered => self.delivered(key, item, at, party),
+            Mark::Completed => {
+                let wrong = party != NOBODY && item.holder != NOBODY && party != item.holder;
+                if wrong && !item.is_closed() {
+                    self.violation(Kind::WrongWorker, key, item, at);
+                }
+                self.finish_as(key, item, at, Stage::Completed);
+            }
+        }
+    }
+
+    /// An end, the first or another one.
+    fn finish_as(&mut self, key: u64, item: &mut Item, at: Nanos, stage: Stage) {
+        match item.stage {
+            Stage::Open => self.end(item, at, stage),
+            Stage::Completed | Stage::Failed => self.violation(ViolationKind::Duplicated, key, item, at),
+            Stage::Refused if stage == Stage::Refused => self.violation(ViolationKind::Duplicated, key, item, at),
+            Stage::Refused => self.violation(ViolationKind::Unexpected, key, item, at),
+            // The end may have been on its way when the cancellation was confirmed.
+            Stage::Cancelled | Stage::Unexpected | Stage::Stranger => {}
+        }
+    }
+
+    fn end(&mut self, item: &mut Item, at: Nanos, stage: Stage) {
+        item.stage = stage;
+        self.is_named(item);
+        self.moved = self.moved.max(at);
+        match stage {
+            Stage::Completed => {
+                self.account.completed += 1;
+                self.account.recovered += u64::from(!item.acknowledged && !item.published);
+            }
+            Stage::Failed => self.account.failed += 1,
+            Stage::Refused => self.account.refused += 1,
+            Stage::Cancelled => self.account.cancelled += 1,
+            Stage::Open | Stage::Stranger | Stage::Unexpected => {}
+        }
+    }
+
+    fn assigned(&mut self, key: u64, item: &mut Item, at: Nanos, party: u32) {
+        self.moved = self.moved.max(at);
+        match item.stage {
+            Stage::Cancelled if at > item.since().saturating_add(self.config.slack) => {
+                self.violation(ViolationKind::AssignedAfterCancellation, key, item, at);
+            }
+            // It was done, so somebody has had it.
+            Stage::Completed => self.violation(ViolationKind::AssignedTwice, key, item, at),
+            Stage::Open if item.holder != NOBODY => {
+                self.violation(ViolationKind::AssignedTwice, key, item, at);
+                (item.doubled, item.before) = (true, item.holder);
+                item.set_since(at);
+            }
+            _ => {}
+        }
+        item.holder = party;
+    }
+
+    /// Who has had it may have given it back before another got it, and only be heard of later.
+    fn released(&mut self, key: u64, item: &mut Item, at: Nanos, party: u32, back_ms: u32) {
+        if item.doubled && item.before == party && at <= item.since().saturating_add(self.config.slack) {
+            item.doubled = false;
+            self.account.assigned_twice -= 1;
+            self.take_back(ViolationKind::AssignedTwice, key);
+        } else if item.holder == party {
+            item.holder = NOBODY;
+            item.set_back(at.saturating_add(Nanos::from(back_ms) * MILLISECOND).saturating_add(self.config.slack));
+        }
+    }
+
+    /// What was told of an item has turned out to be right.
+    pub fn take_back(&mut self, kind: ViolationKind, key: u64) {
+        let told = |v: &Violation| v.kind == kind && v.item == key;
+        if let Some(last) = self.account.violations.iter().rposition(told) {
+            self.account.violations.remove(last);
+        }
+    }
+
+    /// A request has got its name, or its end.
+    pub fn is_named(&mut self, item: &mut Item) {
+        self.nameless -= usize::from(std::mem::take(&mut item.nameless));
+    }
+
+    fn delivered(&mut self, key: u64, item: &mut Item, at: Nanos, party: u32) {
+        if item.stage == Stage::Refused {
+            return self.finish_as(key, item, at, Stage::Completed);
+        }
+        if !self.deliveries.insert(recent_set::mixed(key, party)) || item.delivered >= item.receivers {
+            return self.violation(ViolationKind::Duplicated, key, item, at);
+        }
+        item.delivered += 1;
+        self.account.delivered += 1;
+        self.moved = self.moved.max(at);
+        if self.config.ordered {
+            self.ordered(key, item, at, party);
+        }
+        if item.delivered == item.receivers && item.stage == Stage::Open {
+            self.end(item, at, Stage::Completed);
+        }
+    }
+
+    fn ordered(&mut self, key: u64, item: &Item, at: Nanos, receiver: u32) {
+        let pair = (item.sender, receiver);
+        if self.order.len() >= MOST_PAIRS && !self.order.contains_key(&pair) {
+            self.account.unfollowed += 1;
+            return;
+        }
+        let latest = self.order.entry(pair).or_default();
+        if *latest > item.number() {
+            self.violation(ViolationKind::Reordered, key, item, at);
+        } else {
+            *latest = item.number();
+        }
+    }
+
+    pub fn violation(&mut self, kind: ViolationKind, key: u64, item: &Item, at: Nanos) {
+        *self.account.of_mut(kind) += 1;
+        let told = self.account.violations.iter().filter(|violation| violation.kind == kind).count();
+        if told >= self.config.kept {
+            return;
+        }
+        let mut history = self.histories.steps(&item.history);
+        for step in &mut history {
+            if matches!(step.what, Mark::Published { .. }) {
+                step.party = item.sender;
+            }
+        }
+        let omitted = Histories::omitted(&item.history);
+        let name = self.names.item(key);
+        self.account.violations.push(Violation { kind, at, item: key, name, history, omitted });
+    }
+}

@@ -1,0 +1,251 @@
+//! What a run has measured, by name: `submit_job.response.p99`, `jobs.completed.rate`, `errors.timeout`, `ledger.lost`.
+//! Thresholds, reports and comparisons speak of the same things in the same words.
+
+use std::ops::Range;
+
+use super::{
+    Count, Dense, ErrorKind, Gauge, Interval, JourneyCount, Layout, MessageCount, MessageTime, RunCount, RunTime,
+    Timing, Total,
+};
+use crate::load::ledger::Account;
+use crate::syntax::diagnostic::nearest;
+
+/// A run, at its end or on its way.
+#[derive(Clone, Copy)]
+pub struct State<'a> {
+    pub layout: &'a Layout,
+    pub total: &'a Total,
+    pub account: &'a Account,
+    /// Those that are complete.
+    pub intervals: &'a [Interval],
+}
+
+/// One number of a run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Metric {
+    Time(Timing, Stat),
+    /// In the whole run.
+    Count(Count),
+    /// Per second of the measured time.
+    Rate(Count),
+    /// Deliveries of a message, as a share of those that there should have been.
+    DeliveryRatio(usize),
+    /// Errors of all kinds, in the whole run.
+    Errors,
+    /// By its place in [`Account::counts`].
+    Ledger(usize),
+    /// The highest of the run.
+    Level(Gauge),
+}
+
+/// One number of a histogram.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Stat {
+    Count,
+    Min,
+    Mean,
+    Max,
+    /// A quantile between 0 and 1.
+    Quantile(f64),
+}
+
+/// What the numbers of a metric are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Nanoseconds.
+    Time,
+    Number,
+    /// Between 0 and 1.
+    Share,
+}
+
+/// A name that means nothing: where it goes wrong, and what could stand there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownName {
+    pub at: Range<usize>,
+    pub message: String,
+    pub help: String,
+}
+
+/// The subjects beside messages and journeys.
+const SUBJECTS: [&str; 5] = ["schedule", "frames", "errors", "ledger", "levels"];
+const STATS: &str = "p50, p90, p99, p99.9 (any percentile), min, mean, max, count";
+
+impl Metric {
+    /// # Errors
+    ///
+    /// [`UnknownName`], with a list of what exists.
+    pub fn read(name: &str, layout: &Layout) -> Result<Self, UnknownName> {
+        let subjects = || {
+            let names = layout.names.messages.iter().chain(&layout.names.journeys).map(String::as_str);
+            names.chain(SUBJECTS)
+        };
+        // The longest, should one name begin with another.
+        let fits = |subject: &&str| name.strip_prefix(subject).is_some_and(|rest| rest.starts_with('.'));
+        let Some(subject) = subjects().filter(fits).max_by_key(|subject| subject.len()) else {
+            let end = name.find('.').unwrap_or(name.len());
+            if subjects().any(|subject| subject == name) {
+                let help = list(&kinds(name, layout));
+                let message = format!("`{name}` alone is no number");
+                return Err(UnknownName { at: 0..name.len(), message, help: format!("{name} has {help}") });
+            }
+            return Err(unknown("the plan measures no", &name[..end], 0, subjects().collect()));
+        };
+        let rest = &name[subject.len() + 1..];
+        let at = subject.len() + 1;
+        let (kind, stat) = rest.split_once('.').unwrap_or((rest, ""));
+        let kinds = kinds(subject, layout);
+        let Some((_, found)) = kinds.iter().find(|(known, _)| *known == kind) else {
+            let known = kinds.iter().map(|(known, _)| *known).collect();
+            return Err(unknown(&format!("`{subject}` has no"), kind, at, known));
+        };
+        let wrong = |message: String, help: &str| {
+            let from = if stat.is_empty() { 0 } else { at + kind.len() + 1 };
+            Err(UnknownName { at: from..name.len(), message, help: help.to_owned() })
+        };
+        match (*found, stat) {
+            (Self::Time(timing, _), stat) => match Stat::read(stat) {
+                Some(stat) => Ok(Self::Time(timing, stat)),
+                None if stat.is_empty() => wrong(format!("`{name}` is a histogram"), &format!("add one of {STATS}")),
+                None => wrong(format!("`{stat}` is nothing that a histogram has"), &format!("it has {STATS}")),
+            },
+            (Self::Count(count), "rate") => Ok(Self::Rate(count)),
+            (metric, "") => Ok(metric),
+            (Self::Count(_), stat) => wrong(format!("a count has no `{stat}`"), "it has `.rate`, a second"),
+            (_, stat) => wrong(format!("it has no `{stat}`"), "nothing follows here"),
+        }
+    }
+
+    pub fn unit(&self) -> Unit {
+        match self {
+            Self::Time(_, Stat::Count) | Self::Count(_) | Self::Rate(_) => Unit::Number,
+            Self::Errors | Self::Ledger(_) | Self::Level(_) => Unit::Number,
+            Self::Time(..) => Unit::Time,
+            Self::DeliveryRatio(_) => Unit::Share,
+        }
+    }
+
+    /// `None` where there is nothing to say anything about.
+    pub fn of(&self, state: State<'_>) -> Option<f64> {
+        let State { layout, total, account, intervals } = state;
+        match *self {
+            Self::Time(timing, Stat::Count) => Some(total.timing(layout, timing).map_or(0, Dense::len) as f64),
+            Self::Time(timing, stat) => total.timing(layout, timing).map(|histogram| stat.of(histogram)),
+            Self::Count(count) => Some(total.count(layout, count) as f64),
+            Self::Rate(count) => (total.time > 0).then(|| total.rate(layout, count)),
+            Self::DeliveryRatio(message) => delivery_ratio(layout, total, message),
+            Self::Errors => Some(errors(layout, total) as f64),
+            Self::Ledger(place) => account.counts().get(place).map(|(_, count)| *count as f64),
+            Self::Level(gauge) => intervals.iter().map(|i| i.gauges[gauge as usize].highest as f64).reduce(f64::max),
+        }
+    }
+
+    /// Whether there are enough samples to speak of it: ten must lie beyond a percentile.
+    pub fn is_supported(&self, state: State<'_>) -> bool {
+        match self {
+            Self::Time(timing, Stat::Quantile(quantile)) => {
+                supports(state.total.timing(state.layout, *timing).map_or(0, Dense::len), *quantile)
+            }
+            _ => true,
+        }
+    }
+}
+
+/// Whether so many samples say anything about a percentile: ten of them must lie beyond it.
+pub fn supports(samples: u64, quantile: f64) -> bool {
+    // A little less than ten, for 1000 samples and a p99 that is not quite 0.99.
+    samples as f64 * (1.0 - quantile) >= 10.0 - 1e-6
+}
+
+/// Deliveries that were made, of those that should have been; `None` where there should have been none.
+pub fn delivery_ratio(layout: &Layout, total: &Total, message: usize) -> Option<f64> {
+    let count = |count| total.count(layout, Count::Message(message, count)) as f64;
+    let due = count(MessageCount::Due);
+    (due > 0.0).then(|| count(MessageCount::Delivered) / due)
+}
+
+/// Errors of all kinds, in the whole run.
+pub fn errors(layout: &Layout, total: &Total) -> u64 {
+    ErrorKind::ALL.iter().map(|kind| total.count(layout, Count::Error(*kind))).sum()
+}
+
+impl Stat {
+    /// `p50`, `p99.9`; `p999` is p99.9 too.
+    pub fn read(text: &str) -> Option<Self> {
+        match text {
+            "count" => return Some(Self::Count),
+            "min" => return Some(Self::Min),
+            "mean" => return Some(Self::Mean),
+            "max" => return Some(Self::Max),
+            _ => {}
+        }
+        let digits = text.strip_prefix('p')?;
+        if !digits.starts_with(|c: char| c.is_ascii_digit()) || digits.ends_with('.') || digits.len() > 12 {
+            return None;
+        }
+        let written = match digits.split_at_checked(2) {
+            Some(("99", part)) if !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()) => format!("99.{part}"),
+            _ => digits.to_owned(),
+        };
+        let percent: f64 = written.parse().ok()?;
+        (percent > 0.0 && percent <= 100.0).then_some(Self::Quantile(percent / 100.0))
+    }
+
+    pub fn of(self, histogram: &Dense) -> f64 {
+        match self {
+            Self::Count => histogram.len() as f64,
+            Self::Min => histogram.min() as f64,
+            Self::Mean => histogram.mean(),
+            Self::Max => histogram.max() as f64,
+            Self::Quantile(quantile) => histogram.value_at_quantile(quantile) as f64,
+        }
+    }
+}
+
+/// What a subject has, in the order in which it is listed.
+fn kinds(subject: &str, layout: &Layout) -> Vec<(&'static str, Metric)> {
+    let time = |timing| Metric::Time(timing, Stat::Count);
+    let mut kinds = Vec::new();
+    if let Some(message) = layout.names.messages.iter().position(|name| name == subject) {
+        kinds.extend(MessageTime::ALL.iter().map(|kind| (kind.name(), time(Timing::Message(message, *kind)))));
+        let counts = MessageCount::ALL.iter();
+        kinds.extend(counts.map(|kind| (kind.name(), Metric::Count(Count::Message(message, *kind)))));
+        kinds.push(("delivery_ratio", Metric::DeliveryRatio(message)));
+    }
+    if let Some(journey) = layout.names.journeys.iter().position(|name| name == subject) {
+        kinds.push(("duration", time(Timing::Journey(journey))));
+        let counts = JourneyCount::ALL.iter();
+        kinds.extend(counts.map(|kind| (kind.name(), Metric::Count(Count::Journey(journey, *kind)))));
+    }
+    match subject {
+        "schedule" => {
+            kinds.extend(RunTime::ALL.iter().map(|kind| (kind.name(), time(Timing::Run(*kind)))));
+            kinds.extend(RunCount::ALL.iter().map(|kind| (kind.name(), Metric::Count(Count::Run(*kind)))));
+        }
+        "frames" => kinds.push(("undocumented", Metric::Count(Count::Undocumented))),
+        "errors" => {
+            kinds.push(("total", Metric::Errors));
+            kinds.extend(ErrorKind::ALL.iter().map(|kind| (kind.name(), Metric::Count(Count::Error(*kind)))));
+        }
+        "ledger" => {
+            let counts = Account::default().counts();
+            kinds.extend(counts.iter().enumerate().map(|(place, (name, _))| (*name, Metric::Ledger(place))));
+        }
+        "levels" => kinds.extend(Gauge::ALL.iter().map(|gauge| (gauge.name(), Metric::Level(*gauge)))),
+        _ => {}
+    }
+    kinds
+}
+
+fn list(kinds: &[(&str, Metric)]) -> String {
+    kinds.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+}
+
+fn unknown(what: &str, name: &str, at: usize, known: Vec<&str>) -> UnknownName {
+    let meant = nearest(name, known.iter().copied()).map(|name| format!("did you mean `{name}`? "));
+    UnknownName {
+        at: at..at + name.len(),
+        message: format!("{what} `{name}`"),
+        help: format!("{}there is {}", meant.unwrap_or_default(), known.join(", ")),
+    }
+}

@@ -1,0 +1,126 @@
+//! Rows of data: CSV with a line of names, or JSON lines.
+
+use serde_json::Value;
+
+use super::Files;
+use crate::load::plan::script::Feeder;
+use crate::scenario::parse::journeys::Journeys;
+use crate::scenario::parse::shape::keys;
+use crate::syntax::yaml::{Key, Kind, Node};
+
+/// Most rows of one feeder: they are all held.
+const MOST_ROWS: usize = 10_000_000;
+
+/// `NAME: FILE`, or `NAME: { file: FILE, rows: in turn | at random }`.
+pub fn read(key: &Key, node: &Node, journeys: &mut Journeys<'_>, files: Files<'_>) -> Option<Feeder> {
+    journeys.see(&key.name, Some(key.span));
+    let (file, random) = match &node.kind {
+        Kind::Map(_) => {
+            keys(node, &["file", "rows"], "a feeder", journeys.diagnostics());
+            let random = match node.get("rows").map(|node| (node, node.text())) {
+                None | Some((_, Some("in turn"))) => false,
+                Some((_, Some("at random"))) => true,
+                Some((node, _)) => {
+                    journeys.error(node.span, "rows are taken `in turn` or `at random`", "");
+                    false
+                }
+            };
+            (node.get("file"), random)
+        }
+        _ => (Some(node), false),
+    };
+    let Some((file, path)) = file.and_then(|node| Some((node, node.text()?))) else {
+        journeys.error(node.span, "a feeder has a file", format!("write `{}: data.csv`", key.name));
+        return None;
+    };
+    let text = match files(path) {
+        Ok(text) => text,
+        Err(why) => {
+            let help = "the path is relative to the plan; CSV files begin with a line of names";
+            journeys.error(file.span, format!("failed to read {path}: {why}"), help);
+            return None;
+        }
+    };
+    let rows = if path.ends_with(".csv") { csv(&text) } else { json_lines(&text) };
+    let (columns, rows) = match rows {
+        Ok(rows) => rows,
+        Err(why) => {
+            journeys.error(file.span, format!("{path} cannot be used: {why}"), "a feeder is CSV (.csv) or JSON lines");
+            return None;
+        }
+    };
+    Some(Feeder { name: key.name.clone(), span: key.span, columns, rows, random })
+}
+
+type Rows = (Vec<String>, Vec<Vec<Value>>);
+
+fn csv(text: &str) -> Result<Rows, String> {
+    let mut reader = ::csv::Reader::from_reader(text.as_bytes());
+    let columns: Vec<String> = reader.headers().map_err(|error| error.to_string())?.iter().map(str::to_owned).collect();
+    let mut rows = Vec::new();
+    for record in reader.records() {
+        let record = record.map_err(|error| error.to_string())?;
+        rows.push(record.iter().map(Value::from).collect());
+    }
+    some(columns, rows)
+}
+
+/// The members of the first line are the columns; every line has to have them.
+fn json_lines(text: &str) -> Result<Rows, String> {
+    let (mut columns, mut rows) = (Vec::new(), Vec::new());
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let wrong = |what: String| format!("line {}: {what}", number + 1);
+        let row: Value = serde_json::from_str(line).map_err(|error| wrong(error.to_string()))?;
+        let row = row.as_object().ok_or_else(|| wrong("this is no object".to_owned()))?;
+        if rows.is_empty() {
+            columns = row.keys().cloned().collect();
+        }
+        let missing = |name: &String| wrong(format!("there is no `{name}`, which the first line has"));
+        rows.push(
+            columns.iter().map(|name| row.get(name).cloned().ok_or_else(|| missing(name))).collect::<Result<_, _>>()?,
+        );
+    }
+    some(columns, rows)
+}
+
+fn some(columns: Vec<String>, rows: Vec<Vec<Value>>) -> Result<Rows, String> {
+    match rows.len() {
+        0 => Err("there are no rows in it".to_owned()),
+        n if n > MOST_ROWS => Err(format!("it has {n} rows, and at most {MOST_ROWS} are held")),
+        _ => Ok((columns, rows)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::json;
+
+    #[rstest]
+    #[case("a,b\n1,\"x, y\"\n2,ü\n", Ok(vec![vec![json!("1"), json!("x, y")], vec![json!("2"), json!("ü")]]))]
+    #[case("a,b\n1\n", Err("1 fields"))]
+    #[case("a,b\n", Err("no rows"))]
+    fn csv_has_a_line_of_names(#[case] text: &str, #[case] expected: Result<Vec<Vec<Value>>, &str>) {
+        check(csv(text), expected);
+    }
+
+    #[rstest]
+    #[case("{\"a\":1,\"b\":[2]}\n\n{\"b\":null,\"a\":3}\n", Ok(vec![vec![json!(1), json!([2])], vec![json!(3), json!(null)]]))]
+    #[case("{\"a\":1}\n{\"b\":1}\n", Err("line 2: there is no `a`"))]
+    #[case("[1]\n", Err("line 1: this is no object"))]
+    #[case("{\n", Err("line 1: EOF"))]
+    fn json_lines_have_the_members_of_the_first(#[case] text: &str, #[case] expected: Result<Vec<Vec<Value>>, &str>) {
+        check(json_lines(text), expected);
+    }
+
+    fn check(found: Result<Rows, String>, expected: Result<Vec<Vec<Value>>, &str>) {
+        match (found, expected) {
+            (Ok((columns, rows)), Ok(expected)) => {
+                assert_eq!((columns, rows), (vec!["a".to_owned(), "b".to_owned()], expected))
+            }
+            (Err(found), Err(expected)) => assert!(found.contains(expected), "{found}"),
+            (found, expected) => panic!("{found:?}, not {expected:?}"),
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The steps of a journey: those of the scenario language that make sense for thousands of clients, with what is measured
+//! beside them, and the few that only a plan has.
+
+use std::time::Duration;
+
+use super::numbers;
+use crate::load::plan::MarkName;
+use crate::load::plan::script::{Line, Options, Think};
+use crate::protocol::Way;
+use crate::scenario::model::{Act, MessageName, Step, Want, Who};
+use crate::scenario::parse::journeys::Journeys;
+use crate::scenario::parse::shape::{flag, keys, text};
+use crate::syntax::diagnostic::suggest_one;
+use crate::syntax::source::Span;
+use crate::syntax::yaml::{Kind, Node};
+
+/// Most repetitions of a block: its steps are written out.
+const MOST_TIMES: u32 = 1000;
+
+pub fn read(node: &Node, journeys: &mut Journeys<'_>) -> Vec<Line> {
+    let Some(items) = node.list() else {
+        if !node.is_null() {
+            let help = "each step begins with `- `";
+            journeys.error(node.span, format!("steps are a list, not {}", node.what()), help);
+        }
+        return Vec::new();
+    };
+    items.iter().filter_map(|item| line(item, journeys)).collect()
+}
+
+/// A role that shared.yaml has joins; any other only connects.
+pub fn default_opening(known: bool, span: Span, journeys: &mut Journeys<'_>) -> Vec<Line> {
+    use crate::syntax::yaml::Key;
+    let verb = if known { "joins" } else { "connects" };
+    let head = (Key { name: verb.to_owned(), span }, Node { span, kind: Kind::Null });
+    line(&Node { span, kind: Kind::Map(vec![head]) }, journeys).into_iter().collect()
+}
+
+fn line(node: &Node, journeys: &mut Journeys<'_>) -> Option<Line> {
+    let head = node.map().and_then(|entries| entries.first()).map(|(key, value)| (key, key.name.as_str(), value));
+    match head {
+        Some((key, "thinks", value)) => {
+            keys(node, &["thinks"], "`thinks`", journeys.diagnostics());
+            think(value, journeys).map(|think| Line::Think { think, span: key.span })
+        }
+        Some((key, "repeats", value)) => {
+            keys(node, &["repeats", "do"], "`repeats`", journeys.diagnostics());
+            let times = numbers::count(Some(value), "`repeats`", MOST_TIMES, journeys).unwrap_or(1);
+            let steps = body(node, "do", journeys);
+            Some(Line::Repeat { times, steps, span: key.span })
+        }
+        Some((key, "sometimes", value)) => {
+            keys(node, &["sometimes", "do", "otherwise"], "`sometimes`", journeys.diagnostics());
+            let share = numbers::share(Some(value), "`sometimes`", journeys).unwrap_or_default();
+            let steps = body(node, "do", journeys);
+            let otherwise =
+                if node.get("otherwise").is_some() { body(node, "otherwise", journeys) } else { Vec::new() };
+            Some(Line::Sometimes { share, steps, otherwise, span: key.span })
+        }
+        _ => {
+            let step = journeys.step(node)?;
+            let options = options(node, Beside::of(&step), journeys);
+            fits_load(&step, journeys);
+            Some(Line::Step { step: Box::new(step), options: Box::new(options) })
+        }
+    }
+}
+
+/// The steps of a block; names bound in it are its own.
+fn body(node: &Node, name: &str, journeys: &mut Journeys<'_>) -> Vec<Line> {
+    match node.get(name) {
+        Some(steps) => journeys.inside(|journeys| read(steps, journeys)),
+        None => {
+            journeys.error(node.span, "there are no steps in it", format!("the steps stand under `{name}`"));
+            Vec::new()
+        }
+    }
+}
+
+fn think(node: &Node, journeys: &mut Journeys<'_>) -> Option<Think> {
+    let Some(entries) = node.map() else {
+        return numbers::time(Some(node), "`thinks`", journeys).map(Think::Constant);
+    };
+    const KINDS: [&str; 4] = ["constant", "uniform", "exponential", "log_normal"];
+    let [(key, value)] = entries else {
+        journeys.error(node.span, "one kind of time belongs here", "write `thinks: { uniform: [100ms, 300ms] }`");
+        return None;
+    };
+    match key.name.as_str() {
+        "constant" => numbers::time(Some(value), "`constant`", journeys).map(Think::Constant),
+        "exponential" => numbers::time(Some(value), "`exponential`", journeys).map(Think::Exponential),
+        "uniform" => {
+            let [least, most] = value.list().unwrap_or_default() else {
+                journeys.error(value.span, "`uniform` takes two times", "write `uniform: [100ms, 300ms]`");
+                return None;
+            };
+            let least = numbers::time(Some(least), "a bound", journeys)?;
+            let most = numbers::time(Some(most), "a bound", journeys)?;
+            if most < least {
+                journeys.error(value.span, "the second bound is below the first", "write the lower one first");
+            }
+            Some(Think::Uniform(least, most.max(least)))
+        }
+        "log_normal" => {
+            keys(value, &["median", "sigma"], "`log_normal`", journeys.diagnostics());
+            let sigma = match value.get("sigma").map(|node| &node.kind) {
+                Some(Kind::Number(n)) => n.as_f64().filter(|sigma| (0.0..=5.0).contains(sigma)),
+                _ => None,
+            };
+            let median = numbers::time(value.get("median"), "`median`", journeys);
+            if sigma.is_none() || value.get("median").is_none() {
+                let help = "write `log_normal: { median: 200ms, sigma: 0.5 }`, sigma from 0 to 5";
+                journeys.error(value.span, "a log-normal time has `median` and `sigma`", help);
+            }
+            Some(Think::LogNormal { median: median.unwrap_or(Duration::ZERO), sigma: sigma.unwrap_or_default() })
+        }
+        other => {
+            journeys.error(key.span, format!("there is no time `{other}`"), suggest_one(other, KINDS, "there are"));
+            None
+        }
+    }
+}
+
+/// What options stand beside.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Beside {
+    Sends,
+    Expects,
+    /// A reaction, which has the words of what comes but for those about waiting.
+    Whenever,
+    Other,
+}
+
+impl Beside {
+    fn of(step: &Step) -> Self {
+        match step.act {
+            Act::Send(_) | Act::Hook(_) => Self::Sends,
+            Act::Expect(_) => Self::Expects,
+            _ => Self::Other,
+        }
+    }
+}
+
+pub fn options(node: &Node, beside: Beside, journeys: &mut Journeys<'_>) -> Options {
+    let marks = node.get("marks").and_then(|node| {
+        let name = text(Some(node), "`marks`", journeys.diagnostics())?;
+        let known = MarkName::ALL.iter().find(|(known, _)| *known == name).map(|(_, mark)| (*mark, node.span));
+        if known.is_none() {
+            let names: Vec<&str> = MarkName::ALL.iter().map(|(name, _)| *name).collect();
+            let help = suggest_one(name, names, "the marks are");
+            journeys.error(node.span, format!("the ledger has no mark `{name}`"), help);
+        }
+        known
+    });
+    let mut template = |name: &str| node.get(name).map(|node| journeys.template(node));
+    let (item, to, by, sent_at) = (template("item"), template("to"), template("by"), template("sent at"));
+    let back_within = template("back within");
+    let answers = node.get("answers").and_then(|node| match node.text() {
+        Some(name) => Some((name.to_owned(), node.span)),
+        None => {
+            journeys.error(node.span, "`answers` takes a name bound by `as`", "");
+            None
+        }
+    });
+    let delivers =
+        node.get("delivers").and_then(|node| journeys.message(node, Way::ToHub).map(|message| (message, node.span)));
+    let or = node.get("or").and_then(|other| {
+        let message = journeys.message(other, Way::FromHub)?;
+        let pattern = node.get("or where").map(|node| journeys.pattern(node, &message));
+        Some((message, pattern))
+    });
+    let may_stay_unanswered = flag(node.get("may stay unanswered"), "`may stay unanswered`", journeys.diagnostics());
+    let (sends, comes) = (beside == Beside::Sends, matches!(beside, Beside::Expects | Beside::Whenever));
+    for (name, right) in [
+        ("marks", sends || comes),
+        ("item", sends || comes),
+        ("by", sends || comes),
+        ("to", sends),
+        ("back within", sends || comes),
+        ("answers", beside == Beside::Expects),
+        ("or", beside == Beside::Expects),
+        ("or where", beside == Beside::Expects && node.get("or").is_some()),
+        ("delivers", comes),
+        ("sent at", comes),
+        ("may stay unanswered", beside == Beside::Expects),
+    ] {
+        if node.get(name).is_some() && !right {
+            let span = node.key_at_pointer(&format!("/{name}"));
+            let where_ = if name == "to" { "`sends`" } else { "`expects`" };
+            journeys.error(span, format!("`{name}` does not belong to this step"), format!("it belongs to {where_}"));
+        }
+    }
+    match (&marks, node.get("to")) {
+        (Some((MarkName::Published, span)), None) => {
+            journeys.error(
+                *span,
+                "it is not said to how many this goes",
+                "write `to: 10`, or `to: \"${population.NAME}\"`",
+            );
+        }
+        (marks, Some(to)) if marks.is_none_or(|(mark, _)| mark != MarkName::Published) => {
+            journeys.error(to.span, "`to` counts who gets what is published", "write `marks: published`");
+        }
+        _ => {}
+    }
+    if let Some(node) = node.get("back within")
+        && marks.is_none_or(|(mark, _)| mark != MarkName::Released)
+    {
+        journeys.error(node.span, "`back within` is about what is released", "write `marks: released`");
+    }
+    if delivers.is_some() != sent_at.is_some() {
+        let help = "write `delivers: MESSAGE` and `sent at: \"${heard.data.at}\"`, where it was put with `due_ns()`";
+        journeys.error(node.span, "`delivers` and `sent at` belong together", help);
+    }
+    Options { marks, item, to, by, back_within, answers, or, delivers, sent_at, may_stay_unanswered }
+}
+
+/// What a load plan can do: what is left is for `hubproof check`, which looks at every frame for as long as it takes.
+fn fits_load(step: &Step, journeys: &mut Journeys<'_>) {
+    let verb = step.text.split(':').next().unwrap_or_default().to_owned();
+    let refused = match &step.act {
+        Act::Join { .. } | Act::Connect(_) | Act::Play { .. } | Act::Hook(_) | Act::Close { .. } => None,
+        Act::Wait { .. } => Some("write `thinks: 300ms`"),
+        Act::Send(send) if matches!(send.message, MessageName::Computed(_)) => {
+            Some("name the message: it is prepared before anything runs")
+        }
+        Act::Send(send) if send.fragments > 1 || send.breaks.is_some() => Some("`hubproof fuzz` sends what is odd"),
+        Act::Send(_) => None,
+        Act::Expect(expect) => match &expect.want {
+            Want::Message { message: MessageName::Computed(_), .. } => {
+                Some("name the message: it is known before anything runs")
+            }
+            Want::Message { .. } if expect.count.is_some() || expect.for_.is_some() || expect.after.is_some() => {
+                Some("leave `count`, `for` and `after` out: a step claims one frame, the first that fits")
+            }
+            Want::Message { .. } => None,
+            _ => Some("a plan expects messages"),
+        },
+        _ => Some("a plan has joins, connects, sends, expects, plays, hook, closes, thinks, repeats and sometimes"),
+    };
+    if let Some(help) = refused {
+        journeys.error(step.span, format!("`{verb}` cannot be done like this under load"), help);
+    }
+    if step.who == Who::Nobody && !matches!(step.act, Act::Hook(_)) {
+        journeys.error(step.span, format!("`{verb}` has no place in a plan"), "");
+    }
+    if step.if_.is_some() {
+        journeys.error(step.span, "a journey has no `if`", "write `sometimes: 5%` for what happens by chance");
+    }
+}

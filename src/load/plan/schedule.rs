@@ -1,0 +1,233 @@
+//! When things are due: absolute times from a rate and a seed, worked out from the beginning and never from when the last
+//! one was done, so that a slow hub does not slow its own load down.
+
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+use super::{Arrivals, Spacing};
+use crate::load::Nanos;
+
+/// The times at which journeys are due, from the beginning of the warm-up; ends where the drain begins.
+///
+/// Every shard of a run walks the whole schedule and takes the arrivals that are its own, so that the schedule does not
+/// depend on how many shards there are.
+pub struct Schedule {
+    segments: Vec<Segment>,
+    spacing: Spacing,
+    random: SmallRng,
+    /// How many arrivals there ought to have been so far, the next one included.
+    expected: f64,
+    /// The segment of the next arrival, and how many are expected before it.
+    segment: usize,
+    before: f64,
+    /// How many have been passed.
+    count: u64,
+    shard: u64,
+    shards: u64,
+}
+
+/// A time over which the rate goes evenly from one value to another.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Segment {
+    start: f64,
+    length: f64,
+    from: f64,
+    to: f64,
+}
+
+impl Segment {
+    fn arrivals(&self) -> f64 {
+        (self.from + self.to) / 2.0 * self.length
+    }
+
+    /// How long into it so many arrivals are expected.
+    fn time_of(&self, arrivals: f64) -> f64 {
+        if arrivals <= 0.0 {
+            return 0.0;
+        }
+        let slope = (self.to - self.from) / self.length;
+        let root = (self.from * self.from + 2.0 * slope * arrivals).max(0.0).sqrt();
+        (2.0 * arrivals / (self.from + root)).min(self.length)
+    }
+}
+
+impl Schedule {
+    /// The arrivals of one shard of several, from the beginning of the warm-up until `end` behind it.
+    pub fn new(arrivals: &Arrivals, end: Duration, seed: u64, shard: u32, shards: u32) -> Self {
+        let mut schedule = Self {
+            segments: segments(arrivals, end.as_secs_f64()),
+            spacing: arrivals.spacing,
+            random: SmallRng::seed_from_u64(seed),
+            expected: 0.0,
+            segment: 0,
+            before: 0.0,
+            count: 0,
+            shard: u64::from(shard),
+            shards: u64::from(shards.max(1)),
+        };
+        if arrivals.spacing == Spacing::Poisson {
+            schedule.expected = exponential(&mut schedule.random);
+        }
+        schedule
+    }
+
+    /// How many arrivals there are on average, over all shards.
+    pub fn offered(arrivals: &Arrivals, end: Duration) -> f64 {
+        segments(arrivals, end.as_secs_f64()).iter().map(Segment::arrivals).sum()
+    }
+
+    /// The next one, whoever's it is.
+    fn step(&mut self) -> Option<Nanos> {
+        loop {
+            let segment = self.segments.get(self.segment)?;
+            let arrivals = segment.arrivals();
+            // The first one of a constant rate is due at once, so one that falls on an end belongs to what follows.
+            if self.expected - self.before >= arrivals {
+                self.before += arrivals;
+                self.segment += 1;
+                continue;
+            }
+            let due = segment.start + segment.time_of(self.expected - self.before);
+            self.expected += match self.spacing {
+                Spacing::Constant => 1.0,
+                Spacing::Poisson => exponential(&mut self.random),
+            };
+            self.count += 1;
+            return Some((due * 1e9).round() as Nanos);
+        }
+    }
+}
+
+impl Iterator for Schedule {
+    type Item = Nanos;
+
+    fn next(&mut self) -> Option<Nanos> {
+        loop {
+            let number = self.count;
+            let due = self.step()?;
+            if number % self.shards == self.shard {
+                return Some(due);
+            }
+        }
+    }
+}
+
+/// The rate over time as pieces between the places where it bends.
+fn segments(arrivals: &Arrivals, end: f64) -> Vec<Segment> {
+    let mut stages: Vec<Segment> = Vec::new();
+    let mut start = 0.0;
+    for stage in &arrivals.stages {
+        let length = stage.time.as_secs_f64();
+        stages.push(Segment { start, length, from: stage.from, to: stage.to });
+        start += length;
+    }
+    // The last stage goes on as it ended.
+    let last = arrivals.stages.last().map_or(0.0, |stage| stage.to);
+    stages.push(Segment { start, length: (end - start).max(0.0), from: last, to: last });
+    let spikes = arrivals.spikes.iter().map(|spike| (spike.at.as_secs_f64(), spike.time.as_secs_f64(), spike.rate));
+    let spikes: Vec<(f64, f64, f64)> = spikes.map(|(at, time, rate)| (at, at + time, rate)).collect();
+    let mut bends: Vec<f64> = stages.iter().flat_map(|stage| [stage.start, stage.start + stage.length]).collect();
+    bends.extend(spikes.iter().flat_map(|(from, to, _)| [*from, *to]));
+    bends.push(0.0);
+    bends.push(end);
+    bends.retain(|bend| (0.0..=end).contains(bend));
+    bends.sort_by(f64::total_cmp);
+    bends.dedup();
+    let pieces = bends.windows(2).filter_map(|pair| {
+        let (from, to) = (pair[0], pair[1]);
+        let middle = f64::midpoint(from, to);
+        let stage = stages.iter().find(|stage| (stage.start..=stage.start + stage.length).contains(&middle))?;
+        let slope = if stage.length > 0.0 { (stage.to - stage.from) / stage.length } else { 0.0 };
+        let extra: f64 =
+            spikes.iter().filter(|(first, last, _)| (*first..*last).contains(&middle)).map(|(.., rate)| rate).sum();
+        let rate = |at: f64| stage.from + slope * (at - stage.start) + extra;
+        Some(Segment { start: from, length: to - from, from: rate(from), to: rate(to) })
+    });
+    pieces.filter(|piece| piece.arrivals() > 0.0).collect()
+}
+
+/// How long until the next one, where one is expected in a unit of time.
+pub fn exponential(random: &mut SmallRng) -> f64 {
+    -(1.0 - random.random::<f64>()).ln()
+}
+
+/// A number around 0 as often as the bell curve says, with a standard deviation of 1.
+pub fn normal(random: &mut SmallRng) -> f64 {
+    let angle = std::f64::consts::TAU * random.random::<f64>();
+    (2.0 * exponential(random)).sqrt() * angle.cos()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::plan::{Spike, Stage};
+    use rstest::rstest;
+
+    const END: Duration = Duration::from_secs(10);
+
+    fn at(rate: f64) -> Stage {
+        Stage { from: rate, to: rate, time: Duration::ZERO }
+    }
+
+    fn arrivals(spacing: Spacing, stages: &[Stage], spikes: &[Spike]) -> Arrivals {
+        Arrivals { spacing, stages: stages.to_vec(), spikes: spikes.to_vec() }
+    }
+
+    fn all(arrivals: &Arrivals, shards: u32) -> Vec<Nanos> {
+        let mut all: Vec<Nanos> =
+            (0..shards).flat_map(|shard| Schedule::new(arrivals, END, 7, shard, shards)).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// How many are due from one second to another.
+    fn between(dues: &[Nanos], from: f64, to: f64) -> usize {
+        dues.iter().filter(|due| (from..to).contains(&(**due as f64 / 1e9))).count()
+    }
+
+    #[test]
+    fn a_constant_rate_has_the_same_time_between_any_two() {
+        let dues = all(&arrivals(Spacing::Constant, &[at(1000.0)], &[]), 1);
+        assert_eq!(dues.len(), 10_000);
+        assert!(dues.iter().enumerate().all(|(n, due)| *due == n as u64 * 1_000_000), "{:?}", &dues[..3]);
+    }
+
+    #[rstest]
+    #[case(arrivals(Spacing::Constant, &[Stage { from: 0.0, to: 1000.0, time: Duration::from_secs(10) }], &[]), &[(0.0, 5.0, 1250), (5.0, 10.0, 3750)])]
+    #[case(arrivals(Spacing::Constant, &[Stage { from: 100.0, to: 100.0, time: Duration::from_secs(4) }, at(300.0)], &[]), &[(0.0, 4.0, 400), (4.0, 10.0, 1800)])]
+    #[case(arrivals(Spacing::Constant, &[at(100.0)], &[Spike { at: Duration::from_secs(2), time: Duration::from_secs(1), rate: 900.0 }]), &[(0.0, 2.0, 200), (2.0, 3.0, 1000), (3.0, 10.0, 700)])]
+    #[case(arrivals(Spacing::Constant, &[Stage { from: 50.0, to: 50.0, time: Duration::from_secs(60) }], &[]), &[(0.0, 10.0, 500), (10.0, 100.0, 0)])]
+    #[case(arrivals(Spacing::Constant, &[at(0.0)], &[]), &[(0.0, 10.0, 0)])]
+    fn stages_and_spikes_give_their_numbers(#[case] arrivals: Arrivals, #[case] expected: &[(f64, f64, usize)]) {
+        let dues = all(&arrivals, 1);
+        for (from, to, count) in expected {
+            let found = between(&dues, *from, *to);
+            assert!(found.abs_diff(*count) <= 1, "{from} to {to}: {found}, not {count}");
+        }
+    }
+
+    #[test]
+    fn poisson_arrivals_have_their_mean_and_its_square_as_variance() {
+        let dues = all(&arrivals(Spacing::Poisson, &[at(5000.0)], &[]), 1);
+        let gaps: Vec<f64> = dues.windows(2).map(|pair| (pair[1] - pair[0]) as f64).collect();
+        let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
+        let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64;
+        assert!((mean / 200_000.0 - 1.0).abs() < 0.02, "{mean}");
+        assert!((variance / mean.powi(2) - 1.0).abs() < 0.05, "{variance}");
+    }
+
+    #[rstest]
+    #[case(Spacing::Constant)]
+    #[case(Spacing::Poisson)]
+    fn the_schedule_is_the_same_over_any_number_of_shards(#[case] spacing: Spacing) {
+        let stages = [Stage { from: 10.0, to: 500.0, time: Duration::from_secs(3) }, at(200.0)];
+        let arrivals = arrivals(spacing, &stages, &[]);
+        let alone = all(&arrivals, 1);
+        assert_eq!(all(&arrivals, 2), alone);
+        assert_eq!(all(&arrivals, 7), alone);
+        let expected = Schedule::offered(&arrivals, END);
+        assert!((alone.len() as f64 / expected - 1.0).abs() < 0.1, "{} of {expected}", alone.len());
+    }
+}

@@ -1,0 +1,307 @@
+//! What must be true of a run: `submit_job.response.p99 < 50ms`, `ledger.lost == 0`, `jobs.completed.rate > 1000`. A metric, a
+//! comparison and a bound. The expression engine of scenarios knows no times with units, and more than a comparison has
+//! not been missed: several thresholds are all to hold.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::load::metrics::Layout;
+use crate::load::metrics::selector::{Metric, Stat, State, Unit, UnknownName};
+use crate::load::{Nanos, plan};
+use crate::syntax::diagnostic::Diagnostic;
+use crate::syntax::duration::parse_duration;
+use crate::syntax::source::Span;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Threshold {
+    /// As it was written.
+    pub text: String,
+    pub metric: Metric,
+    pub comparison: Comparison,
+    /// Nanoseconds where the metric is a time.
+    pub bound: f64,
+    /// The run ends when it has been broken for this long.
+    pub abort_after: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+    Equal,
+    Unequal,
+}
+
+/// Longer ones first, since others begin like them.
+const COMPARISONS: [(&str, Comparison); 6] = [
+    ("<=", Comparison::LessOrEqual),
+    (">=", Comparison::GreaterOrEqual),
+    ("==", Comparison::Equal),
+    ("!=", Comparison::Unequal),
+    ("<", Comparison::Less),
+    (">", Comparison::Greater),
+];
+
+impl Comparison {
+    pub fn holds(self, value: f64, bound: f64) -> bool {
+        match self {
+            Self::Less => value < bound,
+            Self::LessOrEqual => value <= bound,
+            Self::Greater => value > bound,
+            Self::GreaterOrEqual => value >= bound,
+            Self::Equal => value == bound,
+            Self::Unequal => value != bound,
+        }
+    }
+}
+
+/// What became of a threshold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Holds,
+    Broken,
+    /// There was nothing to measure it by.
+    Undecided,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    pub threshold: Threshold,
+    /// In the unit of the metric.
+    pub observed: Option<f64>,
+    pub standing: Standing,
+    /// Whether there were enough samples for its percentile.
+    pub supported: bool,
+    /// It has ended the run.
+    pub aborted: bool,
+}
+
+/// Reads one threshold. `span` is where it stands: byte for byte, or else (in a quoted scalar with escapes) as a whole.
+///
+/// # Errors
+///
+/// A diagnostic with a caret and a list of what exists.
+pub fn read(text: &str, span: Span, layout: &Layout) -> Result<Threshold, Diagnostic> {
+    let exact = span.range().len() == text.len();
+    let place = |range: Range<usize>| if exact { span.part(range) } else { span };
+    let Some((at, sign, comparison)) = comparison(text) else {
+        return Err(Diagnostic::error(span, "a threshold compares")
+            .label("without a comparison")
+            .help("write `METRIC < VALUE`, as in `submit_job.response.p99 < 50ms`; there is <, <=, >, >=, == and !="));
+    };
+    let left = trimmed(text, 0..at);
+    let right = trimmed(text, at + sign.len()..text.len());
+    let metric = Metric::read(&text[left.clone()], layout).map_err(|unknown| {
+        let UnknownName { at, message, help } = unknown;
+        Diagnostic::error(place(left.start + at.start..left.start + at.end), message).help(help)
+    })?;
+    let bound = bound(&text[right.clone()], metric)
+        .map_err(|(message, help)| Diagnostic::error(place(right), message).help(help))?;
+    Ok(Threshold { text: text.trim().to_owned(), metric, comparison, bound, abort_after: None })
+}
+
+/// Those of a plan, all of which must be readable.
+///
+/// # Errors
+///
+/// A diagnostic for each that is not.
+pub fn read_all(thresholds: &[plan::Threshold], layout: &Layout) -> Result<Vec<Threshold>, Vec<Diagnostic>> {
+    let mut diagnostics = Vec::new();
+    let mut read_ones = Vec::new();
+    for plan::Threshold { text, span, abort_after } in thresholds {
+        match read(text, *span, layout) {
+            Ok(threshold) => read_ones.push(Threshold { abort_after: *abort_after, ..threshold }),
+            Err(diagnostic) => diagnostics.push(diagnostic),
+        }
+    }
+    if diagnostics.is_empty() { Ok(read_ones) } else { Err(diagnostics) }
+}
+
+/// The first comparison: where, how it is written, and which.
+fn comparison(text: &str) -> Option<(usize, &'static str, Comparison)> {
+    let found = COMPARISONS.iter().filter_map(|(sign, comparison)| Some((text.find(sign)?, *sign, *comparison)));
+    // Of two at one place, the longer.
+    found.min_by_key(|(at, sign, _)| (*at, std::cmp::Reverse(sign.len())))
+}
+
+fn trimmed(text: &str, range: Range<usize>) -> Range<usize> {
+    let inside = &text[range.clone()];
+    let start = range.start + (inside.len() - inside.trim_start().len());
+    start..start + inside.trim().len()
+}
+
+fn bound(text: &str, metric: Metric) -> Result<f64, (String, String)> {
+    match metric.unit() {
+        Unit::Time => match parse_duration(text) {
+            Ok(time) => Ok(time.as_nanos() as f64),
+            Err(message) => Err((message, "the metric is a time".to_owned())),
+        },
+        Unit::Share if text.ends_with('%') => Ok(number(text.trim_end_matches('%').trim_end())? / 100.0),
+        Unit::Number | Unit::Share => number(text),
+    }
+}
+
+fn number(text: &str) -> Result<f64, (String, String)> {
+    let plain = text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'_')) && !text.is_empty();
+    let number = text.replace('_', "").parse().ok().filter(|_| plain);
+    number.ok_or_else(|| (format!("`{text}` is not a number"), "the metric is a number, without a unit".to_owned()))
+}
+
+impl Threshold {
+    /// Looks at a run, on its way or at its end.
+    pub fn check(&self, state: State<'_>) -> Outcome {
+        let observed = self.metric.of(state);
+        let standing = match observed {
+            None => Standing::Undecided,
+            Some(value) if self.comparison.holds(value, self.bound) => Standing::Holds,
+            Some(_) => Standing::Broken,
+        };
+        let supported = self.metric.is_supported(state);
+        Outcome { threshold: self.clone(), observed, standing, supported, aborted: false }
+    }
+}
+
+/// Watches the thresholds of a run that is under way.
+pub struct Watch {
+    thresholds: Vec<(Threshold, Option<Nanos>)>,
+}
+
+impl Watch {
+    pub fn new(thresholds: Vec<Threshold>) -> Self {
+        Self { thresholds: thresholds.into_iter().map(|threshold| (threshold, None)).collect() }
+    }
+
+    /// The first threshold that has been broken for as long as it allows: the run should end.
+    pub fn look(&mut self, now: Nanos, state: State<'_>) -> Option<&Threshold> {
+        for (threshold, since) in &mut self.thresholds {
+            *since = match threshold.check(state).standing {
+                Standing::Broken => since.or(Some(now)),
+                _ => None,
+            };
+        }
+        let over = |(threshold, since): &&(Threshold, Option<Nanos>)| match (threshold.abort_after, since) {
+            (Some(delay), Some(since)) => u128::from(now - since) >= delay.as_nanos(),
+            _ => false,
+        };
+        self.thresholds.iter().find(over).map(|(threshold, _)| threshold)
+    }
+
+    /// Where they stand at the end; `aborted_by` is the text of the one that ended the run.
+    pub fn finish(self, state: State<'_>, aborted_by: Option<&str>) -> Vec<Outcome> {
+        let outcome = |(threshold, _): (Threshold, _)| {
+            let aborted = aborted_by == Some(threshold.text.as_str());
+            Outcome { aborted, ..threshold.check(state) }
+        };
+        self.thresholds.into_iter().map(outcome).collect()
+    }
+}
+
+impl Outcome {
+    /// What was observed, as people read it: `12.3 ms`, `1042`, `99.9 %`.
+    pub fn shown(&self) -> String {
+        match (self.observed, self.threshold.metric.unit()) {
+            (None, _) => "nothing to measure it by".to_owned(),
+            (Some(value), Unit::Time) => crate::load::format::nanos(value),
+            (Some(value), Unit::Share) => format!("{:.2} %", value * 100.0),
+            (Some(value), Unit::Number) if matches!(self.threshold.metric, Metric::Rate(_)) => format!("{value:.1}/s"),
+            (Some(value), Unit::Number) => crate::load::format::grouped(value as u64),
+        }
+    }
+
+    /// Whether its percentile has too few samples behind it.
+    pub fn is_thin(&self) -> bool {
+        matches!(self.threshold.metric, Metric::Time(_, Stat::Quantile(_))) && !self.supported
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::load::SECOND;
+    use crate::load::report::fixture::{self, Run, layout};
+    use crate::syntax::source::Sources;
+
+    fn rendered(text: &str) -> String {
+        let mut sources = Sources::default();
+        let file = sources.add("plan.yaml", format!("  - {text}\n"));
+        let span = Span::new(file, 4..4 + text.len());
+        read(text, span, &layout()).unwrap_err().render(&sources, false)
+    }
+
+    /// Against the calm run: 20 000 measured samples of 1.02 ms to 10.02 ms, evenly.
+    #[rstest]
+    #[case("submit_job.response.p99 < 50ms", Standing::Holds)]
+    #[case("submit_job.response.p50 > 5ms", Standing::Holds)]
+    #[case("submit_job.response.p50 > 6ms", Standing::Broken)]
+    #[case("submit_job.response.p99.9 <= 10.1ms", Standing::Holds)]
+    #[case("submit_job.response.p999<=10.1ms", Standing::Holds)]
+    #[case("submit_job.response.count == 20_000", Standing::Holds)]
+    #[case("submit_job.sent == 22000", Standing::Holds)]
+    #[case("submit_job.sent.rate >= 1000", Standing::Holds)]
+    #[case("jobs.completed.rate > 1000", Standing::Broken)]
+    #[case("jobs.duration.max < 31ms", Standing::Holds)]
+    #[case("announce.delivery_ratio >= 100%", Standing::Holds)]
+    #[case("announce.delivery_ratio < 1", Standing::Broken)]
+    #[case("errors.total != 0", Standing::Broken)]
+    #[case("errors.timeout == 0", Standing::Holds)]
+    #[case("schedule.lag.p99 < 1ms", Standing::Holds)]
+    #[case("schedule.missed == 0", Standing::Holds)]
+    #[case("ledger.lost == 0", Standing::Holds)]
+    #[case("levels.connections == 2200", Standing::Holds)]
+    #[case("claim_job.response.p99 < 50ms", Standing::Undecided)]
+    fn thresholds_are_held_against_a_run(#[case] text: &str, #[case] expected: Standing) {
+        let report = Run::default().report();
+        assert_eq!(fixture::read(text).check(report.state()).standing, expected);
+    }
+
+    #[rstest]
+    #[case::subject(
+        "submit_jobb.response.p99 < 50ms",
+        "submit_jobb",
+        "did you mean `submit_job`? there is submit_job, claim_job, announce, jobs, schedule, frames, errors, ledger, levels"
+    )]
+    #[case::kind(
+        "submit_job.reply.p99 < 50ms",
+        "reply",
+        "there is send_delay, response, service, delivery, last_delivery, sent"
+    )]
+    #[case::stat(
+        "submit_job.response.q99 < 50ms",
+        "q99",
+        "it has p50, p90, p99, p99.9 (any percentile), min, mean, max, count"
+    )]
+    #[case::no_stat("submit_job.response < 50ms", "submit_job.response", "add one of p50")]
+    #[case::percentile("submit_job.response.p101 < 50ms", "p101", "it has p50")]
+    #[case::ledger("ledger.lots == 0", "lots", "did you mean `lost`?")]
+    #[case::subject_alone("ledger == 0", "ledger", "ledger has attempted")]
+    #[case::rate_of_a_time("submit_job.response.rate > 5", "rate", "it has p50")]
+    #[case::no_unit("submit_job.response.p99 < 50", "50", "write 50s for seconds or 50ms for milliseconds")]
+    #[case::unit("ledger.lost < 5ms", "5ms", "the metric is a number, without a unit")]
+    #[case::no_comparison("ledger.lost", "ledger.lost", "write `METRIC < VALUE`")]
+    #[case::assignment("ledger.lost = 0", "ledger.lost = 0", "there is <, <=, >, >=, == and !=")]
+    #[case::empty("", "", "write `METRIC < VALUE`")]
+    fn what_cannot_be_read_says_where_and_what_exists(#[case] text: &str, #[case] under: &str, #[case] help: &str) {
+        let shown = rendered(text);
+        assert!(shown.contains(help), "{shown}");
+        assert!(shown.contains(&"^".repeat(under.len())), "{shown}");
+    }
+
+    #[test]
+    fn a_threshold_ends_the_run_when_it_has_been_broken_for_long_enough() {
+        let report = Run::default().report();
+        let abort_after = Some(Duration::from_secs(3));
+        let broken = Threshold { abort_after, ..fixture::read("ledger.attempted < 5") };
+        let patient = fixture::read("ledger.attempted < 6");
+        let mut watch = Watch::new(vec![patient, broken.clone()]);
+        assert_eq!(watch.look(10 * SECOND, report.state()), None);
+        assert_eq!(watch.look(12 * SECOND, report.state()), None);
+        assert_eq!(watch.look(13 * SECOND, report.state()), Some(&broken));
+        let aborted: Vec<bool> =
+            watch.finish(report.state(), Some(&broken.text)).iter().map(|outcome| outcome.aborted).collect();
+        assert_eq!(aborted, [false, true]);
+    }
+}

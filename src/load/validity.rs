@@ -1,0 +1,342 @@
+//! Whether a run can be believed. A generator that was itself too late, too busy or cut short measures itself, not the
+//! hub; this says so, and why.
+
+use super::format::{grouped, nanos, percent};
+use super::ledger::Account;
+use super::metrics::selector::{State, supports};
+use super::metrics::{
+    Count, Dense, ErrorKind, Gauge, Interval, Layout, MessageCount, MessageTime, Phase, RunCount, Timing, Total,
+};
+use super::plan::threshold::Outcome;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Validity {
+    /// The numbers are the hub's.
+    Valid,
+    /// They may be the generator's.
+    Suspect,
+    /// They are not worth reading.
+    Invalid,
+}
+
+impl Validity {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Valid => "valid",
+            Self::Suspect => "suspect",
+            Self::Invalid => "invalid",
+        }
+    }
+}
+
+/// Why a run is not simply valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// One word, the same for the same kind of reason.
+    pub code: &'static str,
+    pub validity: Validity,
+    /// A sentence.
+    pub text: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Judgement {
+    pub reasons: Vec<Reason>,
+}
+
+impl Judgement {
+    pub fn validity(&self) -> Validity {
+        self.reasons.iter().map(|reason| reason.validity).max().unwrap_or(Validity::Valid)
+    }
+
+    fn add(&mut self, validity: Validity, code: &'static str, text: String) {
+        self.reasons.push(Reason { code, validity, text });
+    }
+}
+
+/// What the judgement needs to know beside the measurements.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Circumstances {
+    /// The plan changes its load on purpose (stages, spikes): then it is not asked whether it was stationary.
+    pub changing_load: bool,
+    /// Journeys that were under way when the drain was over.
+    pub undrained: u64,
+    /// Clients that had not joined when the measured time began.
+    pub unjoined: u64,
+}
+
+/// A send delay over this share of the response makes a run suspect; over [`OURS`], invalid.
+const DELAY: f64 = 0.1;
+/// Most of the response is then our own delay.
+const OURS: f64 = 0.5;
+/// A core that was busier than this in more than a tenth of the measured intervals.
+const BUSY: f64 = 0.9;
+const BUSY_INTERVALS: f64 = 0.1;
+/// Errors of ours, as a share of what was sent, from which on nothing counts.
+const OWN_ERRORS: f64 = 0.01;
+
+/// Judges a run by what it says about itself.
+pub fn judge(state: State<'_>, outcomes: &[Outcome], circumstances: Circumstances) -> Judgement {
+    let mut judgement = Judgement::default();
+    let State { layout, total, account, intervals } = state;
+    measured(&mut judgement, layout, total, intervals);
+    send_delays(&mut judgement, layout, total);
+    cores(&mut judgement, intervals);
+    lateness(&mut judgement, layout, total, circumstances);
+    samples(&mut judgement, outcomes);
+    if !circumstances.changing_load {
+        stationary(&mut judgement, layout, intervals);
+    }
+    backlog(&mut judgement, account, intervals, circumstances);
+    own_errors(&mut judgement, layout, total);
+    ledger(&mut judgement, account);
+    judgement
+}
+
+fn sent(layout: &Layout, total: &Total) -> u64 {
+    let messages = 0..layout.names.messages.len();
+    messages.map(|message| total.count(layout, Count::Message(message, MessageCount::Sent))).sum()
+}
+
+fn measured(judgement: &mut Judgement, layout: &Layout, total: &Total, intervals: &[Interval]) {
+    if total.time == 0 {
+        judgement.add(Validity::Invalid, "unmeasured", "the run ended before a whole interval was measured".to_owned());
+    } else if sent(layout, total) == 0
+        && !intervals.iter().any(|one| one.gauges[Gauge::Connections as usize].highest > 0)
+    {
+        // Clients that only stay have nothing to say.
+        judgement.add(Validity::Invalid, "unmeasured", "nothing was sent, and nobody was connected".to_owned());
+    }
+}
+
+fn send_delays(judgement: &mut Judgement, layout: &Layout, total: &Total) {
+    for (message, name) in layout.names.messages.iter().enumerate() {
+        let timing = |kind| total.timing(layout, Timing::Message(message, kind));
+        let (Some(delay), Some(response)) = (timing(MessageTime::SendDelay), timing(MessageTime::Response)) else {
+            continue;
+        };
+        // With fewer samples, a p99 is one bad moment.
+        if !supports(delay.len(), 0.9) || !supports(response.len(), 0.9) {
+            continue;
+        }
+        let (delay, response) = (delay.value_at_quantile(0.99) as f64, response.value_at_quantile(0.99) as f64);
+        let validity = match delay / response.max(1.0) {
+            share if share > OURS => Validity::Invalid,
+            share if share > DELAY => Validity::Suspect,
+            _ => continue,
+        };
+        let text = format!(
+            "{name}: 1 % was sent {} late or more, that is {} of the response's p99 of {}; at most {} is acceptable",
+            nanos(delay),
+            percent(delay / response),
+            nanos(response),
+            percent(DELAY)
+        );
+        judgement.add(validity, "send-delay", text);
+    }
+}
+
+fn cores(judgement: &mut Judgement, intervals: &[Interval]) {
+    let measured: Vec<&Interval> = intervals.iter().filter(|interval| interval.phase == Phase::Measured).collect();
+    let mut known: Vec<usize> = measured.iter().flat_map(|interval| &interval.cores).map(|core| core.core).collect();
+    known.sort_unstable();
+    known.dedup();
+    for core in known {
+        let told = measured.iter().flat_map(|interval| &interval.cores).filter(|told| told.core == core);
+        let busy: Vec<f64> = told.map(|told| told.busy).collect();
+        let over = busy.iter().filter(|busy| **busy > BUSY).count();
+        if over as f64 > busy.len() as f64 * BUSY_INTERVALS {
+            let highest = busy.iter().copied().fold(0.0, f64::max);
+            let text = format!(
+                "core {core} was over {} busy in {over} of {} intervals, up to {}: the generator may be what is measured",
+                percent(BUSY),
+                busy.len(),
+                percent(highest)
+            );
+            judgement.add(Validity::Suspect, "core", text);
+        }
+    }
+}
+
+fn lateness(judgement: &mut Judgement, layout: &Layout, total: &Total, circumstances: Circumstances) {
+    let counts = [
+        (RunCount::Missed, "missed-ticks", "ticks of the schedule could not be served at all"),
+        (RunCount::NoClient, "no-client", "arrivals found no free client, so less was offered than planned"),
+        (RunCount::Clamped, "clamped", "times were longer than the histograms reach"),
+    ];
+    for (count, code, text) in counts {
+        let number = total.count(layout, Count::Run(count));
+        if number > 0 {
+            judgement.add(Validity::Suspect, code, format!("{} {text}", grouped(number)));
+        }
+    }
+    if circumstances.unjoined > 0 {
+        let text = format!("{} clients had not joined when the measured time began", grouped(circumstances.unjoined));
+        judgement.add(Validity::Suspect, "unjoined", text);
+    }
+}
+
+fn samples(judgement: &mut Judgement, outcomes: &[Outcome]) {
+    for outcome in outcomes.iter().filter(|outcome| outcome.is_thin() && outcome.observed.is_some()) {
+        let text = format!("`{}` has fewer than ten samples beyond its percentile", outcome.threshold.text);
+        judgement.add(Validity::Suspect, "samples", text);
+    }
+}
+
+/// Intervals that a trend needs, and samples that an interval needs.
+const TREND_INTERVALS: usize = 10;
+const INTERVAL_SAMPLES: u64 = 10;
+/// Every interval is compared with every other; of more than these, only every second, third and so on is looked at.
+const MOST_COMPARED: usize = 300;
+/// How unlikely a trend must be by chance (in standard deviations of Mann and Kendall's statistic), and how large it must
+/// be over the measured time, as a share of the median.
+const TREND_DEVIATIONS: f64 = 3.0;
+const TREND_SIZE: f64 = 0.25;
+
+/// Mann and Kendall's test for a trend in the intervals' median response, together with the size of Sen's slope: with
+/// many intervals the test alone finds trends that do not matter, and neighbours are not independent.
+fn stationary(judgement: &mut Judgement, layout: &Layout, intervals: &[Interval]) {
+    let measured: Vec<&Interval> = intervals.iter().filter(|interval| interval.phase == Phase::Measured).collect();
+    for (message, name) in layout.names.messages.iter().enumerate() {
+        let place = layout.timing(Timing::Message(message, MessageTime::Response));
+        let histograms = measured.iter().filter_map(|interval| interval.timings[place].histogram());
+        let medians: Vec<f64> = histograms
+            .filter(|histogram: &Dense| histogram.len() >= INTERVAL_SAMPLES)
+            .map(|histogram| histogram.value_at_quantile(0.5) as f64)
+            .collect();
+        let medians: Vec<f64> = medians.iter().step_by(medians.len().div_ceil(MOST_COMPARED).max(1)).copied().collect();
+        if let Some(change) = trend(&medians) {
+            let text = format!(
+                "the median response of {name} went {} by {} over the measured time (Mann-Kendall over {} intervals, z above {TREND_DEVIATIONS:.0}): it was not stationary",
+                if change > 0.0 { "up" } else { "down" },
+                percent(change.abs()),
+                medians.len()
+            );
+            judgement.add(Validity::Suspect, "trend", text);
+        }
+    }
+}
+
+/// How much a series changes from its beginning to its end, as a share of its median, if that is neither chance nor small.
+pub fn trend(series: &[f64]) -> Option<f64> {
+    let n = series.len();
+    if n < TREND_INTERVALS {
+        return None;
+    }
+    let pairs = || (0..n).flat_map(|i| (i + 1..n).map(move |j| (i, j)));
+    let s: f64 = pairs().map(|(i, j)| (series[j] - series[i]).partial_cmp(&0.0).map_or(0, |o| o as i32) as f64).sum();
+    let mut sorted = series.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    // Ties make the statistic vary less.
+    let ties: f64 = sorted.chunk_by(|a, b| a == b).map(|tied| tied.len() as f64).map(spread).sum();
+    let deviation = ((spread(n as f64) - ties) / 18.0).sqrt();
+    if deviation == 0.0 || (s.abs() - 1.0) / deviation < TREND_DEVIATIONS {
+        return None;
+    }
+    let mut slopes: Vec<f64> = pairs().map(|(i, j)| (series[j] - series[i]) / (j - i) as f64).collect();
+    slopes.sort_by(f64::total_cmp);
+    let change = slopes[slopes.len() / 2] * (n - 1) as f64 / sorted[n / 2].max(f64::MIN_POSITIVE);
+    (change.abs() > TREND_SIZE).then_some(change)
+}
+
+fn spread(n: f64) -> f64 {
+    n * (n - 1.0) * (2.0 * n + 5.0)
+}
+
+/// Bytes that have just come, or are a goodbye: no more than this is not behind.
+const UNREAD: u64 = 64 << 10;
+
+fn backlog(judgement: &mut Judgement, account: &Account, intervals: &[Interval], circumstances: Circumstances) {
+    let last = |gauge: Gauge| intervals.last().map_or(0, |interval| interval.gauges[gauge as usize].last);
+    let unread = last(Gauge::Unread);
+    let counts = [
+        (account.unfinished, "items were not at their end when the run was, though the hub was still at work"),
+        (circumstances.undrained, "journeys were still under way when the drain was over"),
+        (if unread > UNREAD { unread } else { 0 }, "bytes had arrived and were not read when the run ended"),
+    ];
+    for (number, text) in counts.iter().filter(|(number, _)| *number > 0) {
+        judgement.add(Validity::Suspect, "backlog", format!("{} {text}", grouped(*number)));
+    }
+}
+
+fn own_errors(judgement: &mut Judgement, layout: &Layout, total: &Total) {
+    let all = sent(layout, total).max(1);
+    for kind in ErrorKind::ALL.iter().filter(|kind| kind.is_ours()) {
+        let number = total.count(layout, Count::Error(*kind));
+        if number == 0 {
+            continue;
+        }
+        let many = number as f64 > all as f64 * OWN_ERRORS;
+        let text = match kind {
+            ErrorKind::Resources => "times this machine had no file descriptor, port or memory left",
+            _ => "errors were our own",
+        };
+        let validity = if many { Validity::Invalid } else { Validity::Suspect };
+        judgement.add(validity, "own-errors", format!("{} {text}", grouped(number)));
+    }
+}
+
+fn ledger(judgement: &mut Judgement, account: &Account) {
+    let counts = [
+        (account.late, "entries came too late to be accounted for in their order"),
+        (account.unfollowed, "entries found no room in the ledger"),
+    ];
+    for (number, text) in counts.iter().filter(|(number, _)| *number > 0) {
+        judgement.add(Validity::Suspect, "ledger", format!("{} {text}", grouped(*number)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::load::report::fixture::{MS, Run};
+
+    fn circumstances(change: impl Fn(&mut Circumstances)) -> Run {
+        let mut run = Run::default();
+        change(&mut run.circumstances);
+        run
+    }
+
+    #[rstest]
+    #[case::calm(Run::calm(), Validity::Valid, &[])]
+    #[case::a_little_late(Run { delay: MS * 9 / 10, ..Run::default() }, Validity::Valid, &[])]
+    #[case::late(Run { delay: 2 * MS, ..Run::default() }, Validity::Suspect, &["send-delay"])]
+    #[case::late_beyond_belief(Run { delay: 30 * MS, ..Run::default() }, Validity::Invalid, &["send-delay"])]
+    #[case::core(Run { busy: 0.95, ..Run::default() }, Validity::Suspect, &["core"])]
+    #[case::missed(Run { missed: 1, ..Run::default() }, Validity::Suspect, &["missed-ticks"])]
+    #[case::no_client(Run { no_client: 1, ..Run::default() }, Validity::Suspect, &["no-client"])]
+    #[case::unread(Run { unread: 70_000, ..Run::default() }, Validity::Suspect, &["backlog"])]
+    #[case::just_come(Run { unread: 700, ..Run::default() }, Validity::Valid, &[])]
+    #[case::own_error(Run { internal: 1, ..Run::default() }, Validity::Suspect, &["own-errors"])]
+    #[case::own_errors(Run { internal: 300, ..Run::default() }, Validity::Invalid, &["own-errors"])]
+    #[case::trend(Run { slower: MS, ..Run::default() }, Validity::Suspect, &["trend"])]
+    #[case::undrained(circumstances(|c| c.undrained = 4), Validity::Suspect, &["backlog"])]
+    #[case::unjoined(circumstances(|c| c.unjoined = 4), Validity::Suspect, &["unjoined"])]
+    #[case::trend_on_purpose(Run { slower: MS, ..circumstances(|c| c.changing_load = true) }, Validity::Valid, &[])]
+    #[case::samples(Run { thresholds: vec!["submit_job.response.p99.99 < 1s"], ..Run::default() }, Validity::Suspect, &["samples"])]
+    #[case::enough_samples(Run { thresholds: vec!["submit_job.response.p99.9 < 1s"], ..Run::default() }, Validity::Valid, &[])]
+    fn a_run_is_judged_by_what_it_says_of_itself(#[case] run: Run, #[case] validity: Validity, #[case] codes: &[&str]) {
+        let judgement = run.report().judgement;
+        assert_eq!(judgement.reasons.iter().map(|reason| reason.code).collect::<Vec<_>>(), codes);
+        assert_eq!(judgement.validity(), validity);
+    }
+
+    #[rstest]
+    #[case::flat(&[5.0; 20], None)]
+    #[case::short(&[1.0, 2.0, 3.0, 4.0, 5.0], None)]
+    #[case::noise(&[5.0, 6.0, 4.0, 5.5, 4.5, 6.5, 3.5, 5.0, 6.0, 4.0, 5.5, 4.5], None)]
+    #[case::certain_but_small(&[100.0, 100.1, 100.2, 100.3, 100.4, 100.5, 100.6, 100.7, 100.8, 100.9, 101.0, 101.1], None)]
+    fn what_is_no_trend(#[case] series: &[f64], #[case] expected: Option<f64>) {
+        assert_eq!(trend(series), expected);
+    }
+
+    #[test]
+    fn a_trend_is_as_large_as_its_line() {
+        let series: Vec<f64> = (0..21).map(|n| 10.0 + f64::from(n)).collect();
+        assert_eq!(trend(&series), Some(1.0));
+        let falling: Vec<f64> = series.iter().rev().copied().collect();
+        assert_eq!(trend(&falling), Some(-1.0));
+    }
+}

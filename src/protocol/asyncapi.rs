@@ -1,0 +1,332 @@
+//! asyncapi.yaml, as far as it matters here: which messages there are, who sends them, what answers them, and how a
+//! frame is recognised. AsyncAPI 3, seen from the hub.
+
+use std::collections::BTreeMap;
+
+use crate::syntax::diagnostic::{Diagnostic, suggest};
+use crate::syntax::matcher::Matcher;
+use crate::syntax::source::Span;
+use crate::syntax::yaml::{Key, Kind, Node};
+
+/// Who sends a message. Both may be true.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Directions {
+    pub to_hub: bool,
+    pub from_hub: bool,
+    /// The hub sends it of itself, not only as a reply.
+    pub unasked: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct Declared {
+    pub name: String,
+    pub span: Span,
+    pub title: String,
+    pub summary: String,
+    pub directions: Directions,
+    /// Path of the schema file relative to the document, or the schema itself.
+    pub payload: Payload,
+    pub matcher: Matcher,
+    pub abstract_: bool,
+    /// Messages that may answer it.
+    pub replies: Vec<String>,
+    /// JSON pointer of the member by which both sides know what the message belongs to.
+    pub correlation: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Payload {
+    File { path: String, span: Span },
+    Inline { node: Node },
+}
+
+#[derive(Clone, Debug)]
+pub struct Document {
+    pub title: String,
+    pub version: String,
+    pub description: String,
+    pub messages: Vec<Declared>,
+    pub ours: Ours,
+    /// Files that any message names, also one that is wrong otherwise.
+    pub files: Vec<String>,
+    /// Every message has a payload, so that no other file is named.
+    pub files_known: bool,
+}
+
+/// What `x-hubproof` of the document says, which AsyncAPI has no words for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ours {
+    /// Most connections that a hub of this protocol has to bear from one machine; a target may say otherwise.
+    pub connections: Option<usize>,
+    /// Words among `NaN`, `Infinity` and `-Infinity` that hubs of this protocol may write where JSON has no number. A
+    /// frame with one of them is read as if `null` stood there; what its text is worth is left to the scenarios.
+    pub numbers: Vec<String>,
+}
+
+const NO_NUMBERS: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
+
+fn ours(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Ours {
+    let mut ours = Ours::default();
+    let mut wrong = |span, message: &str, help: &str| diagnostics.push(Diagnostic::error(span, message).help(help));
+    for (key, node) in root.get("x-hubproof").and_then(Node::map).unwrap_or_default() {
+        match (key.name.as_str(), &node.kind) {
+            ("connections", Kind::Number(n)) if n.as_u64().is_some_and(|n| (1..=1_000_000).contains(&n)) => {
+                ours.connections = n.as_u64().and_then(|n| usize::try_from(n).ok());
+            }
+            ("connections", _) => wrong(node.span, "this is a whole number from 1 to 1000000", "such as 40"),
+            ("numbers", Kind::List(items)) => {
+                for item in items {
+                    match item.text().filter(|word| NO_NUMBERS.contains(word)) {
+                        Some(word) => ours.numbers.push(word.to_owned()),
+                        None => wrong(item.span, "this is a word that JSON has not", "NaN, Infinity or -Infinity"),
+                    }
+                }
+            }
+            ("numbers", _) => wrong(node.span, "`numbers` is a list", "write `numbers: [NaN]`"),
+            (name, _) => wrong(
+                key.span,
+                &format!("`x-hubproof` of the document has no `{name}`"),
+                &suggest(name, ["connections", "numbers"], "it has `connections` and `numbers`"),
+            ),
+        }
+    }
+    ours
+}
+
+pub fn parse(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Document {
+    let info = |name: &str| {
+        root.get("info")
+            .and_then(|i| i.get(name))
+            .map(|n| n.text().map_or_else(|| n.to_json().to_string(), str::to_owned))
+            .unwrap_or_default()
+    };
+    match root.get("asyncapi").and_then(Node::text) {
+        Some(version) if version.starts_with("3.") => {}
+        Some(version) => diagnostics.push(
+            Diagnostic::error(root.at_pointer("/asyncapi").span, format!("AsyncAPI {version} is not read here"))
+                .help("write the document in AsyncAPI 3"),
+        ),
+        None => diagnostics.push(
+            Diagnostic::error(root.span, "not an AsyncAPI document: `asyncapi` is missing")
+                .help("begin it with `asyncapi: 3.0.0`"),
+        ),
+    }
+    let before = diagnostics.len();
+    let (directions, replies) = operations(root, diagnostics);
+    // With a reference that leads nowhere the operations do not say all they were meant to say.
+    let complete = diagnostics.len() == before;
+    let mut messages = Vec::new();
+    let mut files = Vec::new();
+    let entries = root.at("components/messages").and_then(Node::map).unwrap_or_default();
+    for (key, node) in entries {
+        files.extend(node.get("payload").and_then(payload_file).map(|(path, _)| path));
+        match directions.get(&key.name) {
+            None if !complete => {}
+            None => diagnostics.push(
+                Diagnostic::error(key.span, format!("no operation sends or receives `{}`", key.name))
+                    .help("name it under `operations`, so that its direction is known"),
+            ),
+            Some(direction) => {
+                let declared = message(key, node, *direction, &replies, diagnostics);
+                messages.extend(declared.map(|declared| Declared { correlation: correlation(root, node), ..declared }));
+            }
+        }
+    }
+    let files_known = entries.iter().all(|(_, node)| node.get("payload").is_some());
+    // Who writes an empty mapping means it: below messages there are protocols, too.
+    if entries.is_empty() && root.at("components/messages").is_none_or(|node| node.map().is_none()) {
+        diagnostics.push(
+            Diagnostic::error(root.span, "the document declares no message")
+                .help("messages stand under components.messages"),
+        );
+    }
+    Document {
+        title: info("title"),
+        version: info("version"),
+        description: info("description"),
+        messages,
+        ours: ours(root, diagnostics),
+        files,
+        files_known,
+    }
+}
+
+/// The file a payload refers to, relative to the document.
+fn payload_file(payload: &Node) -> Option<(String, Span)> {
+    let reference = payload.get("$ref")?;
+    Some((reference.text()?.trim_start_matches("./").to_owned(), reference.span))
+}
+
+type Replies = BTreeMap<String, Vec<String>>;
+
+fn operations(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> (BTreeMap<String, Directions>, Replies) {
+    let mut directions: BTreeMap<String, Directions> = BTreeMap::new();
+    let mut replies = Replies::new();
+    for (key, operation) in root.get("operations").and_then(Node::map).unwrap_or_default() {
+        let received = match operation.get("action").and_then(Node::text) {
+            Some("receive") => true,
+            Some("send") => false,
+            _ => {
+                diagnostics.push(
+                    Diagnostic::error(key.span, format!("operation `{}` has no action", key.name))
+                        .help("`action: receive` is what the hub receives, `action: send` what it sends"),
+                );
+                continue;
+            }
+        };
+        let asked = named(root, operation, diagnostics);
+        for name in &asked {
+            let entry = directions.entry(name.clone()).or_default();
+            if received { entry.to_hub = true } else { (entry.from_hub, entry.unasked) = (true, true) }
+        }
+        if let Some(reply) = operation.get("reply") {
+            for name in named(root, reply, diagnostics) {
+                let entry = directions.entry(name.clone()).or_default();
+                if received {
+                    entry.from_hub = true
+                } else {
+                    entry.to_hub = true
+                }
+                for asked in &asked {
+                    replies.entry(asked.clone()).or_default().push(name.clone());
+                }
+            }
+        }
+    }
+    (directions, replies)
+}
+
+/// The messages an operation or reply names; without a list, all of its channel.
+fn named(root: &Node, operation: &Node, diagnostics: &mut Vec<Diagnostic>) -> Vec<String> {
+    let references: Vec<&Node> = match operation.get("messages").and_then(Node::list) {
+        Some(list) => list.iter().collect(),
+        None => {
+            let channel = operation
+                .get("channel")
+                .and_then(|c| c.get("$ref"))
+                .and_then(Node::text)
+                .and_then(|r| root.at(r.trim_start_matches("#/")));
+            channel
+                .and_then(|c| c.get("messages"))
+                .and_then(Node::map)
+                .unwrap_or_default()
+                .iter()
+                .map(|(_, node)| node)
+                .collect()
+        }
+    };
+    references.into_iter().filter_map(|node| component(root, node, diagnostics)).collect()
+}
+
+/// Follows references until one under components.messages.
+fn component(root: &Node, node: &Node, diagnostics: &mut Vec<Diagnostic>) -> Option<String> {
+    let mut node = node;
+    for _ in 0..8 {
+        let reference = node.get("$ref")?;
+        let path = reference.text()?.trim_start_matches("#/");
+        if let Some(name) = path.strip_prefix("components/messages/") {
+            if root.at(path).is_none() {
+                let names: Vec<&str> = root
+                    .at("components/messages")
+                    .and_then(Node::map)
+                    .unwrap_or_default()
+                    .iter()
+                    .map(|(k, _)| k.name.as_str())
+                    .collect();
+                diagnostics.push(
+                    Diagnostic::error(reference.span, format!("there is no message `{name}`")).help(suggest(
+                        name,
+                        names,
+                        "messages stand under components.messages",
+                    )),
+                );
+                return None;
+            }
+            return Some(name.to_owned());
+        }
+        match root.at(path) {
+            Some(next) => node = next,
+            None => {
+                let (parent, last) = path.rsplit_once('/').unwrap_or(("", path));
+                let names = root.at(parent).and_then(Node::map).unwrap_or_default();
+                let names: Vec<&str> = names.iter().map(|(key, _)| key.name.as_str()).collect();
+                diagnostics.push(
+                    Diagnostic::error(reference.span, format!("`{path}` is not in this document"))
+                        .help(suggest(last, names, "")),
+                );
+                return None;
+            }
+        }
+    }
+    None
+}
+
+fn message(
+    key: &Key,
+    node: &Node,
+    directions: Directions,
+    replies: &Replies,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Option<Declared> {
+    let name = key.name.clone();
+    let Some(payload) = node.get("payload") else {
+        diagnostics.push(
+            Diagnostic::error(key.span, format!("message `{name}` has no payload"))
+                .help(format!("write `payload: {{ $ref: ./messages/{name}.schema.json }}`")),
+        );
+        return None;
+    };
+    let payload = match payload_file(payload) {
+        Some((path, span)) => Payload::File { path, span },
+        None => Payload::Inline { node: payload.clone() },
+    };
+    let ours = node.get("x-hubproof");
+    for (key, _) in ours.and_then(Node::map).unwrap_or_default() {
+        if !matches!(key.name.as_str(), "match" | "abstract") {
+            diagnostics.push(
+                Diagnostic::error(key.span, format!("`x-hubproof` of a message has no `{}`", key.name))
+                    .help("it has `match` and `abstract`"),
+            );
+        }
+    }
+    let matcher = match ours.and_then(|o| o.get("match")) {
+        None => Matcher::default(),
+        Some(node) => {
+            let source = node.to_json();
+            let mistakes = crate::syntax::matcher::mistakes(&source);
+            diagnostics.extend(mistakes.into_iter().map(|mistake| mistake.within(node)));
+            Matcher::compile(&source).ok()?
+        }
+    };
+    let abstract_ = matches!(ours.and_then(|o| o.get("abstract")).map(|n| &n.kind), Some(Kind::Bool(true)));
+    let text = |name: &str| node.get(name).and_then(Node::text).unwrap_or_default().to_owned();
+    Some(Declared {
+        title: text("title"),
+        summary: text("summary"),
+        span: key.span,
+        directions,
+        payload,
+        matcher,
+        abstract_,
+        replies: replies.get(&name).cloned().unwrap_or_default(),
+        correlation: None,
+        name,
+    })
+}
+
+/// Where a message carries its correlation id, if that is a place in its payload.
+fn correlation(root: &Node, message: &Node) -> Option<String> {
+    let id = message.get("correlationId")?;
+    let id = match id.get("$ref").and_then(Node::text) {
+        Some(reference) => root.at(reference.trim_start_matches("#/"))?,
+        None => id,
+    };
+    Some(id.get("location")?.text()?.strip_prefix("$message.payload#")?.to_owned())
+}
+
+impl Node {
+    /// A place by a path of names: `components/messages`.
+    fn at(&self, path: &str) -> Option<&Node> {
+        path.split('/').try_fold(self, |node, name| node.get(&crate::syntax::matcher::unescape(name)))
+    }
+}

@@ -1,0 +1,330 @@
+//! One protocol as data: its messages with their schemas, and its rules. Loaded from a map of files, embedded or the
+//! user's, so that nothing here touches a disk.
+
+pub mod asyncapi;
+pub mod rules;
+pub mod schema;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+pub use asyncapi::{Directions, Ours};
+pub use rules::{Basis, Level, Place, Rule, Rules};
+pub use schema::{Schema, Violation};
+
+use crate::syntax::diagnostic::{Diagnostic, has_errors, suggest};
+use crate::syntax::json_schema;
+use crate::syntax::matcher::Matcher;
+use crate::syntax::source::{FileId, Sources, Span};
+use crate::syntax::yaml::{self, Node};
+
+/// The files of one protocol, by their path within the pack (`asyncapi.yaml`, `messages/x.schema.json`, `rules.yaml`)
+/// and within its scenarios (`shared.yaml`, `x.yaml`).
+#[derive(Clone, Debug, Default)]
+pub struct Folder {
+    pub name: String,
+    pub pack: BTreeMap<String, FileId>,
+    pub scenarios: BTreeMap<String, FileId>,
+    /// What the document says, where it is not an asyncapi.yaml that was written for us.
+    pub document: Option<Arc<asyncapi::Document>>,
+}
+
+pub struct Pack {
+    pub name: String,
+    pub title: String,
+    pub version: String,
+    pub description: String,
+    /// What the document says to this harness.
+    pub ours: Ours,
+    /// In the order of the document.
+    pub messages: Vec<MessageType>,
+    pub rules: BTreeMap<String, Rule>,
+    /// What the rules' lines refer to.
+    pub document: String,
+    /// SHA-256 over all its files, first twelve digits.
+    pub hash: String,
+}
+
+pub struct MessageType {
+    pub name: String,
+    pub title: String,
+    pub summary: String,
+    pub directions: Directions,
+    pub matcher: Matcher,
+    pub abstract_: bool,
+    pub replies: Vec<String>,
+    /// JSON pointer of the member by which both sides know what the message belongs to.
+    pub correlation: Option<String>,
+    pub schema: Schema,
+    pub span: Span,
+}
+
+/// Which way a frame went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    ToHub,
+    FromHub,
+}
+
+impl Pack {
+    /// Loads what can be loaded and says everything that is wrong. `None` where an error makes it unusable.
+    pub fn load(folder: &Folder, sources: &Sources) -> (Option<Self>, Vec<Diagnostic>) {
+        let mut diagnostics = Vec::new();
+        if let Some(document) = &folder.document {
+            return Self::assemble(folder, asyncapi::Document::clone(document), sources, diagnostics);
+        }
+        let Some(file) = folder.pack.get("asyncapi.yaml") else {
+            diagnostics.push(
+                Diagnostic::without_place(format!("the pack `{}` has no asyncapi.yaml", folder.name))
+                    .help("a pack is a folder with asyncapi.yaml, messages/, rules.yaml and scenarios/"),
+            );
+            return (None, diagnostics);
+        };
+        match yaml::parse(sources, *file) {
+            Ok(root) => {
+                let document = asyncapi::parse(&root, &mut diagnostics);
+                Self::assemble(folder, document, sources, diagnostics)
+            }
+            Err(diagnostic) => {
+                diagnostics.push(diagnostic);
+                (None, diagnostics)
+            }
+        }
+    }
+
+    /// The pack of a document that has been read, with the schemas and rules of its folder. `diagnostics` are those that it
+    /// has already.
+    fn assemble(
+        folder: &Folder,
+        document: asyncapi::Document,
+        sources: &Sources,
+        mut diagnostics: Vec<Diagnostic>,
+    ) -> (Option<Self>, Vec<Diagnostic>) {
+        let rules = match folder.pack.get("rules.yaml").map(|file| yaml::parse(sources, *file)) {
+            None => rules::Rules::default(),
+            Some(Ok(root)) => rules::parse(&root, &mut diagnostics),
+            Some(Err(diagnostic)) => {
+                diagnostics.push(diagnostic);
+                return (None, diagnostics);
+            }
+        };
+        let mut messages = Vec::new();
+        let mut used = document.files;
+        used.extend(["asyncapi.yaml".to_owned(), "rules.yaml".to_owned()]);
+        // A file that is not there is one whose name is wrong on one of both sides; once is enough.
+        let all_there =
+            document.files_known && used.iter().all(|path| folder.pack.contains_key(path) || path == "rules.yaml");
+        for declared in document.messages {
+            let loaded = match &declared.payload {
+                asyncapi::Payload::Inline { node } => {
+                    checked(&declared.name, node.to_json(), node, &rules, &mut diagnostics)
+                }
+                asyncapi::Payload::File { path, span } => match folder.pack.get(path) {
+                    Some(file) => load_schema(&declared.name, *file, sources, &rules, &mut diagnostics),
+                    None => {
+                        let known = folder.pack.keys().map(String::as_str).collect::<Vec<_>>();
+                        diagnostics.push(
+                            Diagnostic::error(*span, format!("there is no file {path} in the pack")).help(suggest(
+                                path,
+                                known,
+                                "paths are relative to asyncapi.yaml",
+                            )),
+                        );
+                        None
+                    }
+                },
+            };
+            let Some(schema) = loaded else { continue };
+            messages.push(MessageType {
+                name: declared.name,
+                title: declared.title,
+                summary: declared.summary,
+                directions: declared.directions,
+                matcher: declared.matcher,
+                abstract_: declared.abstract_,
+                replies: declared.replies,
+                correlation: declared.correlation,
+                schema,
+                span: declared.span,
+            });
+        }
+        for (path, file) in &folder.pack {
+            if all_there && !used.contains(path) {
+                let start = Span::new(*file, 0..0);
+                diagnostics.push(
+                    Diagnostic::error(start, format!("no message of asyncapi.yaml refers to {path}"))
+                        .help("name it under components.messages, or remove the file"),
+                );
+            }
+        }
+        let pack = Self {
+            name: folder.name.clone(),
+            title: document.title,
+            version: document.version,
+            description: document.description,
+            ours: document.ours,
+            messages,
+            rules: rules.rules,
+            document: rules.document,
+            hash: hash(folder, sources),
+        };
+        pack.lint_examples(&mut diagnostics);
+        if has_errors(&diagnostics) { (None, diagnostics) } else { (Some(pack), diagnostics) }
+    }
+
+    pub fn message(&self, name: &str) -> Option<&MessageType> {
+        self.messages.iter().find(|message| message.name == name)
+    }
+
+    /// The message a frame is: of those whose conditions hold, the one with most of them; special forms before envelopes.
+    pub fn recognise(&self, payload: &Value, way: Way) -> Option<&MessageType> {
+        let mut best: Option<&MessageType> = None;
+        for message in self.messages.iter().filter(|m| m.goes(way) && m.matcher.fits(payload)) {
+            let better = best.is_none_or(|b| {
+                (!message.abstract_, message.matcher.conditions()) > (!b.abstract_, b.matcher.conditions())
+            });
+            if better {
+                best = Some(message);
+            }
+        }
+        best
+    }
+
+    /// The documented example has to be what it claims to be.
+    fn lint_examples(&self, diagnostics: &mut Vec<Diagnostic>) {
+        for message in &self.messages {
+            let Some(example) = &message.schema.example else {
+                diagnostics.push(
+                    Diagnostic::error(message.span, format!("the schema of `{}` has no example", message.name)).help(
+                        "under `examples`: the documented one, or one of yours with `\"x-example\": \"composed\"`",
+                    ),
+                );
+                continue;
+            };
+            for (way, goes) in [(Way::ToHub, message.directions.to_hub), (Way::FromHub, message.directions.from_hub)] {
+                let recognised = goes.then(|| self.recognise(example, way)).flatten();
+                let wrong = goes && recognised.is_none_or(|found| found.name != message.name && !message.abstract_);
+                if wrong {
+                    let other = recognised.map_or("no message".to_owned(), |m| format!("`{}`", m.name));
+                    diagnostics.push(
+                        Diagnostic::error(
+                            message.span,
+                            format!("the example of `{}` is recognised as {other}", message.name),
+                        )
+                        .help("make `x-hubproof: match` more specific"),
+                    );
+                }
+            }
+        }
+    }
+}
+
+impl MessageType {
+    pub fn goes(&self, way: Way) -> bool {
+        match way {
+            Way::ToHub => self.directions.to_hub,
+            Way::FromHub => self.directions.from_hub,
+        }
+    }
+
+    /// Whether a frame counts as this message, be it in one of its special forms.
+    pub fn is(&self, payload: &Value, way: Way) -> bool {
+        self.goes(way) && self.matcher.fits(payload)
+    }
+
+    /// What a scenario starts from: the example, or the members by which it is recognised.
+    pub fn template(&self) -> Value {
+        self.schema.example.clone().unwrap_or_else(|| Value::Object(self.matcher.literals()))
+    }
+}
+
+fn load_schema(
+    name: &str,
+    file: FileId,
+    sources: &Sources,
+    rules: &Rules,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Option<Schema> {
+    // serde_json has the exact values, the tree has the places.
+    let text = &sources.file(file).text;
+    let source: Value = match serde_json::from_str(text) {
+        Ok(source) => source,
+        Err(error) => {
+            let line_start =
+                text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum::<usize>();
+            let at = (line_start + error.column().saturating_sub(1)).min(text.len());
+            let what = error.to_string();
+            let what = what.split(" at line ").next().unwrap_or_default();
+            let help =
+                "JSON has no comments and no commas before a closing bracket; its keys and texts are in double quotes";
+            diagnostics.push(Diagnostic::error(Span::new(file, at..at), format!("not valid JSON: {what}")).help(help));
+            return None;
+        }
+    };
+    match yaml::parse(sources, file) {
+        Ok(tree) => checked(name, source, &tree, rules, diagnostics),
+        Err(diagnostic) => {
+            diagnostics.push(diagnostic);
+            None
+        }
+    }
+}
+
+/// The schema of the message `name`, whose source stands at `tree`.
+fn checked(name: &str, source: Value, tree: &Node, rules: &Rules, diagnostics: &mut Vec<Diagnostic>) -> Option<Schema> {
+    let before = diagnostics.len();
+    let mistakes = json_schema::mistakes(&source, &schema::OURS);
+    diagnostics.extend(mistakes.into_iter().map(|mistake| mistake.within(tree)));
+    for named in schema::rules_named(&source) {
+        let at = tree.at_pointer(&named.pointer).span;
+        match rules.rules.get(&named.rule) {
+            None if rules.knows(&named.rule) => {}
+            None => diagnostics.push(Diagnostic::error(at, format!("there is no rule {}", named.rule)).help(suggest(
+                &named.rule,
+                rules.rules.keys().map(String::as_str),
+                "rules stand in rules.yaml",
+            ))),
+            Some(rule) if named.should && rule.level == Level::May => diagnostics.push(
+                Diagnostic::error(at, format!("{} is a may, so `x-should` cannot press it", named.rule))
+                    .help("a scenario may record it: under `has`, or as an alternative with `info`"),
+            ),
+            Some(_) => {}
+        }
+    }
+    let mut schema = None;
+    if diagnostics.len() == before {
+        match Schema::compile(source) {
+            Ok(compiled) => schema = Some(compiled),
+            Err(message) => diagnostics.push(Diagnostic::error(tree.span, message)),
+        }
+    }
+    let broken = schema.as_ref().and_then(|s| s.judge(s.example.as_ref()?).into_iter().find(|v| !v.should));
+    if let Some(broken) = broken {
+        let what = format!(
+            "the example of `{name}` breaks its own schema at {}: expected {}, found {}",
+            broken.place(),
+            broken.expected,
+            broken.found
+        );
+        diagnostics.push(
+            Diagnostic::error(tree.at_pointer(&format!("/examples/0{}", broken.path)).span, what)
+                .help("change whichever of the two differs from the document"),
+        );
+        return None;
+    }
+    schema
+}
+
+fn hash(folder: &Folder, sources: &Sources) -> String {
+    let mut hasher = Sha256::new();
+    for (path, file) in folder.pack.iter().chain(&folder.scenarios) {
+        hasher.update(path.as_bytes());
+        hasher.update([0]);
+        hasher.update(sources.file(*file).text.as_bytes());
+        hasher.update([0]);
+    }
+    hasher.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,344 @@
+//! The schema of one message: what breaks it, what only falls short of it, and which rules that concerns.
+//!
+//! Two validators are compiled: the schema as it is, and one with every `x-should` hoisted into `allOf`. The errors of
+//! the second whose schema path runs through a hoisted member are the warnings, with right paths.
+
+use std::collections::BTreeMap;
+
+use jsonschema::Validator;
+use jsonschema::error::ValidationErrorKind;
+use serde_json::{Map, Value, json};
+
+use crate::syntax::json_schema;
+use crate::syntax::matcher::show;
+
+/// Keywords of ours that a message's schema may hold.
+pub const OURS: [&str; 3] = ["x-rules", "x-should", "x-example"];
+
+pub struct Schema {
+    /// As in the file.
+    pub source: Value,
+    /// The documented example, or one composed by us; `None` without any.
+    pub example: Option<Value>,
+    /// Whether the document shows the example.
+    pub documented: bool,
+    strict: Validator,
+    lenient: Option<Lenient>,
+    /// Rules named anywhere outside `x-should`.
+    pub rules: Vec<String>,
+    /// Rules named by `x-should` entries.
+    pub should_rules: Vec<String>,
+}
+
+struct Lenient {
+    validator: Validator,
+    /// Prefix of a schema path -> rules of the `x-should` entry that was hoisted there.
+    hoisted: BTreeMap<String, Vec<String>>,
+    hoisted_source: Value,
+}
+
+/// One way in which a frame breaks, or falls short of, its schema.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// JSON pointer into the frame.
+    pub path: String,
+    pub expected: String,
+    pub found: String,
+    /// Innermost `x-rules` around the broken keyword, or the rules of the `x-should` entry. May be empty.
+    pub rules: Vec<String>,
+    /// An `x-should` was broken: a warning.
+    pub should: bool,
+}
+
+impl Violation {
+    /// Where, for a sentence: "`/version`", or "the whole message".
+    pub fn place(&self) -> String {
+        if self.path.is_empty() { "the whole message".to_owned() } else { format!("`{}`", self.path) }
+    }
+
+    /// Whether a member of what stands at `path` is not there.
+    pub fn is_absence(&self) -> bool {
+        self.found == NO_SUCH_MEMBER
+    }
+}
+
+const NO_SUCH_MEMBER: &str = "no such member";
+
+/// Violations of one frame that are kept; the rest is noise.
+const MOST_VIOLATIONS: usize = 8;
+
+impl Schema {
+    pub fn compile(source: Value) -> Result<Self, String> {
+        let strict = json_schema::validator(&source)?;
+        let mut hoisted = BTreeMap::new();
+        let hoisted_source = hoist(&source, "", &mut hoisted);
+        let lenient = if hoisted.is_empty() {
+            None
+        } else {
+            Some(Lenient { validator: json_schema::validator(&hoisted_source)?, hoisted, hoisted_source })
+        };
+        let (should, must): (Vec<_>, Vec<_>) = rules_named(&source).into_iter().partition(|named| named.should);
+        let distinct = |named: Vec<RuleNamed>| {
+            let mut seen = std::collections::BTreeSet::new();
+            named.into_iter().map(|named| named.rule).filter(|rule| seen.insert(rule.clone())).collect()
+        };
+        let (rules, should_rules) = (distinct(must), distinct(should));
+        let example = source.get("examples").and_then(|e| e.get(0)).cloned();
+        let documented = source.get("x-example").and_then(Value::as_str) == Some("documented");
+        Ok(Self { source, example, documented, strict, lenient, rules, should_rules })
+    }
+
+    pub fn is_valid(&self, payload: &Value) -> bool {
+        self.strict.is_valid(payload)
+    }
+
+    /// Everything wrong with a payload, errors first.
+    pub fn judge(&self, payload: &Value) -> Vec<Violation> {
+        let mut found: Vec<Violation> = if self.strict.is_valid(payload) {
+            Vec::new()
+        } else {
+            self.strict
+                .iter_errors(payload)
+                .take(MOST_VIOLATIONS)
+                .map(|error| violation(&error, &self.source, None))
+                .collect()
+        };
+        if let Some(lenient) = &self.lenient
+            && !lenient.validator.is_valid(payload)
+        {
+            for error in lenient.validator.iter_errors(payload).take(MOST_VIOLATIONS) {
+                let path = error.schema_path().as_str().to_owned();
+                let entry = lenient.hoisted.iter().find(|(prefix, _)| {
+                    path.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                });
+                if let Some((_, rules)) = entry {
+                    found.push(violation(&error, &lenient.hoisted_source, Some(rules)));
+                }
+            }
+        }
+        found
+    }
+
+    /// Whether any form of the message documents this member path, so that a misspelt override is noticed.
+    pub fn documents(&self, path: &[&str]) -> bool {
+        documents(&self.source, path)
+    }
+
+    /// Member names known at a path, for "did you mean".
+    pub fn members(&self, path: &[&str]) -> Vec<String> {
+        let mut names = Vec::new();
+        for schema in descend(&self.source, path) {
+            names.extend(
+                schema.get("properties").and_then(Value::as_object).into_iter().flatten().map(|(k, _)| k.clone()),
+            );
+        }
+        names
+    }
+}
+
+/// A rule that a schema names.
+pub struct RuleNamed {
+    pub rule: String,
+    /// Where in the schema, as a JSON pointer.
+    pub pointer: String,
+    /// By `x-should`, or by `x-rules` within it.
+    pub should: bool,
+}
+
+/// Every rule that a schema names, under `x-rules` and `x-should`.
+pub fn rules_named(source: &Value) -> Vec<RuleNamed> {
+    let mut found = Vec::new();
+    json_schema::walk(source, "", &mut |schema, pointer| {
+        let mut list = |names: Option<&Value>, pointer: String, should: bool| {
+            for (index, name) in names.and_then(Value::as_array).into_iter().flatten().enumerate() {
+                if let Some(name) = name.as_str() {
+                    found.push(RuleNamed { rule: name.to_owned(), pointer: format!("{pointer}/{index}"), should });
+                }
+            }
+        };
+        list(schema.get("x-rules"), format!("{pointer}/x-rules"), pointer.contains("/x-should/"));
+        for (index, entry) in schema.get("x-should").and_then(Value::as_array).into_iter().flatten().enumerate() {
+            list(entry.get("rules"), format!("{pointer}/x-should/{index}/rules"), true);
+        }
+    });
+    found
+}
+
+fn names(value: Option<&Value>, into: &mut Vec<String>) {
+    for name in value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+        if !into.iter().any(|n| n == name) {
+            into.push(name.to_owned());
+        }
+    }
+}
+
+/// Every schema that speaks about the place a path leads to, through combinators.
+fn descend<'a>(schema: &'a Value, path: &[&str]) -> Vec<&'a Value> {
+    let mut here = vec![schema];
+    for name in ["allOf", "anyOf", "oneOf"] {
+        for inner in schema.get(name).and_then(Value::as_array).into_iter().flatten() {
+            here.extend(descend(inner, &[]));
+        }
+    }
+    for name in ["if", "then", "else"] {
+        if let Some(inner) = schema.get(name) {
+            here.extend(descend(inner, &[]));
+        }
+    }
+    let Some((first, rest)) = path.split_first() else { return here };
+    here.iter()
+        .flat_map(|schema| match first.parse::<usize>() {
+            Ok(index) => [schema.get("items"), schema.get("prefixItems").and_then(|items| items.get(index))],
+            Err(_) => [schema.get("properties").and_then(|p| p.get(*first)), None],
+        })
+        .flatten()
+        .flat_map(|inner| descend(inner, rest))
+        .collect()
+}
+
+fn documents(schema: &Value, path: &[&str]) -> bool {
+    for depth in 0..=path.len() {
+        let here = descend(schema, &path[..depth]);
+        if here.is_empty() {
+            return false;
+        }
+        // A place without any member of its own is free (`data: any`), and so is one whose members have a form, not a name.
+        let closed = here.iter().any(|s| s.get("properties").is_some());
+        let named_by_form =
+            |s: &&Value| s.get("patternProperties").or(s.get("additionalProperties")).is_some_and(Value::is_object);
+        let free = !closed || here.iter().any(named_by_form);
+        if depth < path.len() && free && path[depth].parse::<usize>().is_err() {
+            return true;
+        }
+    }
+    true
+}
+
+fn violation(error: &jsonschema::ValidationError<'_>, source: &Value, should: Option<&Vec<String>>) -> Violation {
+    let schema_path = error.schema_path().as_str();
+    let rules = match should {
+        Some(rules) => rules.clone(),
+        None => attributed(source, schema_path),
+    };
+    let keyword = schema_path.rsplit('/').next().unwrap_or_default();
+    let wanted = source.pointer(schema_path);
+    let (expected, found) = match (keyword, wanted) {
+        ("type", Some(kind)) => (format!("type {}", words(kind)), show(error.instance())),
+        ("const", Some(value)) => (show(value), show(error.instance())),
+        ("enum", Some(values)) => (format!("one of {}", show(values)), show(error.instance())),
+        ("required", _) => {
+            let name = match error.kind() {
+                ValidationErrorKind::Required { property } => property.as_str().unwrap_or_default(),
+                _ => "",
+            };
+            (format!("a member `{name}`"), NO_SUCH_MEMBER.to_owned())
+        }
+        (keyword, Some(wanted)) => (format!("{keyword} {}", show(wanted)), show(error.instance())),
+        _ => (error.to_string(), show(error.instance())),
+    };
+    Violation { path: error.instance_path().as_str().to_owned(), expected, found, rules, should: should.is_some() }
+}
+
+fn words(kind: &Value) -> String {
+    match kind {
+        Value::String(kind) => kind.clone(),
+        Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" or "),
+        other => other.to_string(),
+    }
+}
+
+/// The innermost `x-rules` on the way from the root to the broken keyword.
+fn attributed(source: &Value, schema_path: &str) -> Vec<String> {
+    let mut rules = Vec::new();
+    let mut pointer = String::new();
+    let mut consider = |pointer: &str| {
+        if let Some(found) = source.pointer(pointer).and_then(|s| s.get("x-rules")) {
+            rules = Vec::new();
+            names(Some(found), &mut rules);
+        }
+    };
+    consider("");
+    for token in schema_path.split('/').skip(1) {
+        pointer.push('/');
+        pointer.push_str(token);
+        consider(&pointer);
+    }
+    rules
+}
+
+/// The schema with every `x-should` entry moved into the `allOf` beside it; notes where each went.
+fn hoist(schema: &Value, pointer: &str, hoisted: &mut BTreeMap<String, Vec<String>>) -> Value {
+    let Value::Object(members) = schema else {
+        return match schema {
+            Value::Array(items) => Value::Array(
+                items.iter().enumerate().map(|(i, s)| hoist(s, &format!("{pointer}/{i}"), hoisted)).collect(),
+            ),
+            other => other.clone(),
+        };
+    };
+    let mut copy: Map<String, Value> = Map::new();
+    for (name, value) in members {
+        if matches!(name.as_str(), "x-should" | "examples" | "const" | "enum" | "default") {
+            if name != "x-should" {
+                copy.insert(name.clone(), value.clone());
+            }
+            continue;
+        }
+        copy.insert(
+            name.clone(),
+            hoist(value, &format!("{pointer}/{}", crate::syntax::matcher::escape(name)), hoisted),
+        );
+    }
+    if let Some(entries) = members.get("x-should").and_then(Value::as_array) {
+        let mut all = copy.remove("allOf").and_then(|v| v.as_array().cloned()).unwrap_or_default();
+        for entry in entries {
+            let mut rules = Vec::new();
+            names(entry.get("rules"), &mut rules);
+            hoisted.insert(format!("{pointer}/allOf/{}", all.len()), rules);
+            all.push(entry.get("schema").cloned().unwrap_or(json!(true)));
+        }
+        copy.insert("allOf".to_owned(), Value::Array(all));
+    }
+    Value::Object(copy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schema() -> Schema {
+        Schema::compile(json!({
+            "type": "object",
+            "required": ["type", "uuid"],
+            "x-rules": ["R-1"],
+            "properties": {
+                "type": { "const": "HELLO" },
+                "uuid": { "type": "string", "x-rules": ["R-2"], "x-should": [{ "rules": ["R-3"], "schema": { "format": "uuid" } }] }
+            }
+        }))
+        .expect("compiles")
+    }
+
+    #[test]
+    fn the_innermost_rules_are_named() {
+        let found = schema().judge(&json!({"type": "HELLO", "uuid": 3}));
+        assert_eq!(found[0].rules, ["R-2"]);
+        assert_eq!((found[0].path.as_str(), found[0].should), ("/uuid", false));
+        assert_eq!(schema().judge(&json!({"type": "HELLO"}))[0].rules, ["R-1"]);
+    }
+
+    #[test]
+    fn what_is_only_suggested_warns_with_its_own_rules_and_path() {
+        let found = schema().judge(&json!({"type": "HELLO", "uuid": "x"}));
+        assert_eq!(found.len(), 1);
+        assert!(found[0].should);
+        assert_eq!((found[0].path.as_str(), found[0].rules.as_slice()), ("/uuid", ["R-3".to_owned()].as_slice()));
+        assert!(schema().judge(&json!({"type": "HELLO", "uuid": "73fcc768-d724-47e2-a101-a45298188f47"})).is_empty());
+    }
+
+    #[test]
+    fn members_that_no_form_documents_are_known() {
+        assert!(schema().documents(&["uuid"]));
+        assert!(!schema().documents(&["uid"]));
+    }
+}

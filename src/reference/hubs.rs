@@ -1,0 +1,137 @@
+//! The reference server as the hub that is checked: all instances of a protocol, and more of them for scenarios that
+//! need a hub of their own.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use hubproof_reference as reference;
+use reference::{HubConfig, Running, ServeConfig, Settings, Tls};
+use tokio::sync::Mutex;
+
+use crate::config::HookSpec;
+use crate::reference::setup::{Addresses, Setup, Setups};
+
+#[derive(Debug, thiserror::Error)]
+pub enum HubsError {
+    #[error("failed to start the reference server: {0}")]
+    Serve(#[from] reference::Error),
+    #[error("the reference server's setups: {0}")]
+    Settings(#[from] reference::machine::settings::SettingsError),
+    #[error("failed to write the certificate to trust: {0}")]
+    Certificate(#[from] std::io::Error),
+}
+
+pub struct EmbeddedHubs {
+    protocol: String,
+    setups: Vec<Setup>,
+    fault: Option<String>,
+    running: Mutex<Option<Running>>,
+    addresses: Addresses,
+    /// Holds the certificate while it is trusted.
+    _certificate: Option<tempfile::NamedTempFile>,
+}
+
+/// A hub that one scenario has for itself.
+pub struct OwnHub {
+    running: Running,
+    shared_admin: Option<String>,
+}
+
+fn configs(protocol: &str, setups: &[Setup], fault: Option<&str>) -> Result<Vec<HubConfig>, HubsError> {
+    setups
+        .iter()
+        .map(|setup| {
+            let mut settings = Settings::default();
+            for (name, value) in &setup.serve {
+                settings.set(name, value)?;
+            }
+            Ok(HubConfig {
+                settings,
+                fault: fault.map(str::to_owned),
+                tls: setup.tls.then_some(Tls::SelfSigned),
+                ..HubConfig::new(protocol)
+            })
+        })
+        .collect()
+}
+
+fn loopback() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+}
+
+impl EmbeddedHubs {
+    /// Starts every instance of a protocol on free loopback ports, with an admin side; `fault` makes them break.
+    ///
+    /// # Errors
+    ///
+    /// [`HubsError`]; then nothing runs.
+    pub async fn start(protocol: &str, setups: &Setups, fault: Option<&str>) -> Result<Self, HubsError> {
+        let hubs = configs(protocol, &setups.instances, fault)?;
+        let running = reference::serve(ServeConfig { hubs, admin: Some(loopback()) }).await?;
+        let certificate = match &running.ca {
+            None => None,
+            Some(pem) => {
+                let mut file = tempfile::Builder::new().prefix("hubproof-ca-").suffix(".pem").tempfile()?;
+                file.write_all(pem.as_bytes())?;
+                Some(file)
+            }
+        };
+        let addresses = Addresses {
+            urls: running.hubs.iter().map(|hub| hub.url.clone()).collect(),
+            admin: running.admin.clone(),
+            ca: certificate.as_ref().map(|file| file.path().display().to_string()),
+        };
+        Ok(Self {
+            protocol: protocol.to_owned(),
+            setups: setups.instances.clone(),
+            fault: fault.map(str::to_owned),
+            running: Mutex::new(Some(running)),
+            addresses,
+            _certificate: certificate,
+        })
+    }
+
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Starts a further hub, set up like this instance.
+    ///
+    /// # Errors
+    ///
+    /// [`HubsError`].
+    pub async fn start_one(&self, instance: usize) -> Result<(String, OwnHub), HubsError> {
+        let hubs = configs(&self.protocol, &self.setups[instance..=instance], self.fault.as_deref())?;
+        let running = reference::serve(ServeConfig { hubs, admin: Some(loopback()) }).await?;
+        let url = running.hubs.first().map(|hub| hub.url.clone()).unwrap_or_default();
+        Ok((url, OwnHub { running, shared_admin: self.addresses.admin.clone() }))
+    }
+
+    pub async fn shutdown(&self) {
+        if let Some(running) = self.running.lock().await.take() {
+            running.shutdown().await;
+        }
+    }
+}
+
+impl OwnHub {
+    /// The target's hooks, pointed at this hub's own admin side.
+    pub fn hooks(&self, hooks: &BTreeMap<String, HookSpec>) -> BTreeMap<String, HookSpec> {
+        let (Some(shared), Some(own)) = (&self.shared_admin, &self.running.admin) else { return hooks.clone() };
+        hooks
+            .iter()
+            .map(|(name, spec)| {
+                let mut spec = spec.clone();
+                if let HookSpec::Http { url, .. } = &mut spec {
+                    *url = url.replace(shared.as_str(), own);
+                }
+                (name.clone(), spec)
+            })
+            .collect()
+    }
+
+    pub async fn shutdown(self) {
+        self.running.shutdown().await;
+    }
+}

@@ -1,0 +1,116 @@
+//! The reference server as a target: `reference.toml` of a protocol's scenarios says how it is set up, in which
+//! instances, and what a target file then says of it. Data, so that a further protocol needs no code here.
+
+use toml::{Table, Value};
+
+use crate::protocol::Folder;
+use crate::syntax::diagnostic::Diagnostic;
+use crate::syntax::source::{Sources, Span};
+
+/// The setups of the reference server for one protocol.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Setups {
+    pub instances: Vec<Setup>,
+    /// Checked only where it is named, since it is no protocol of its own.
+    pub on_request: bool,
+    /// The target file, but for the addresses.
+    target: Table,
+}
+
+/// One differently configured hub.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Setup {
+    pub name: String,
+    /// Settings of the reference server: name and value as its `--set` takes them.
+    pub serve: Vec<(String, String)>,
+    pub tls: bool,
+}
+
+/// Where the started hubs can be reached.
+#[derive(Clone, Debug, Default)]
+pub struct Addresses {
+    /// One per instance, in their order.
+    pub urls: Vec<String>,
+    /// `http://` address of the admin side; stands in for `${admin}` in hooks.
+    pub admin: Option<String>,
+    /// The file with the certificate to trust, where an instance speaks TLS.
+    pub ca: Option<String>,
+}
+
+impl Setups {
+    /// A protocol without the file has one instance with the documented settings.
+    ///
+    /// # Errors
+    ///
+    /// The file is not TOML, or an instance has no name.
+    pub fn read(folder: &Folder, sources: &Sources) -> Result<Self, Diagnostic> {
+        let Some(file) = folder.scenarios.get("reference.toml") else {
+            return Ok(Self {
+                instances: vec![Setup { name: "default".to_owned(), serve: Vec::new(), tls: false }],
+                on_request: false,
+                target: Table::new(),
+            });
+        };
+        let mut target: Table = sources.file(*file).text.parse().map_err(|error: toml::de::Error| {
+            let range = error.span().unwrap_or(0..0);
+            Diagnostic::error(Span::new(*file, range), error.message().to_owned())
+        })?;
+        let whole = Span::new(*file, 0..0);
+        let on_request = matches!(target.remove("on_request"), Some(Value::Boolean(true)));
+        let mut instances = Vec::new();
+        match target.get_mut("instance") {
+            Some(Value::Array(list)) => {
+                for instance in list {
+                    instances.push(
+                        setup(instance).ok_or_else(|| {
+                            Diagnostic::error(whole, "an instance has a `name`, and `serve` is a table")
+                        })?,
+                    );
+                }
+            }
+            _ => return Err(Diagnostic::error(whole, "reference.toml has no [[instance]]")),
+        }
+        Ok(Self { instances, on_request, target })
+    }
+
+    /// The text of a target file for hubs started so.
+    pub fn target_file(&self, protocol: &str, addresses: &Addresses) -> String {
+        let mut target = self.target.clone();
+        target.insert("protocol".to_owned(), Value::String(protocol.to_owned()));
+        if let Some(Value::Array(list)) = target.get_mut("instance") {
+            for (instance, url) in list.iter_mut().zip(&addresses.urls) {
+                if let Some(table) = instance.as_table_mut() {
+                    table.insert("url".to_owned(), Value::String(url.clone()));
+                }
+            }
+        } else {
+            target.insert("url".to_owned(), Value::String(addresses.urls.first().cloned().unwrap_or_default()));
+        }
+        if let Some(ca) = &addresses.ca {
+            let tls = Table::from_iter([("ca".to_owned(), Value::String(ca.clone()))]);
+            target.insert("tls".to_owned(), Value::Table(tls));
+        }
+        let text = toml::to_string(&target).unwrap_or_default();
+        text.replace("${admin}", addresses.admin.as_deref().unwrap_or("http://127.0.0.1:0"))
+    }
+}
+
+/// Takes what is the server's out of an instance of the file.
+fn setup(instance: &mut Value) -> Option<Setup> {
+    let table = instance.as_table_mut()?;
+    let name = table.get("name")?.as_str()?.to_owned();
+    let serve = match table.remove("serve") {
+        None => Vec::new(),
+        Some(Value::Table(serve)) => serve.into_iter().map(|(name, value)| (name, plain(value))).collect(),
+        Some(_) => return None,
+    };
+    let tls = matches!(table.remove("tls"), Some(Value::Boolean(true)));
+    Some(Setup { name, serve, tls })
+}
+
+fn plain(value: Value) -> String {
+    match value {
+        Value::String(text) => text,
+        other => other.to_string(),
+    }
+}

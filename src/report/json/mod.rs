@@ -1,0 +1,882 @@
+//! The report for programs. Wire types of its own, so that the domain types can change; what changes here changes
+//! [`FORMAT_VERSION`] and `schemas/hubproof/report.schema.json`. Every member is always there, null where it does not apply.
+
+mod fuzzed;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{CheckResult, ProtocolReport, RuleStatus, RunReport, ScenarioResult, Tally, exit_code, reproduce};
+use crate::event::{self, Direction, ScenarioReport, Verdict};
+use crate::protocol;
+use crate::syntax::source::{Sources, Span};
+
+pub const FORMAT: &str = "hubproof-report";
+/// Grows when a member is removed, renamed or changes its meaning; new members may come without notice.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// The whole report, pretty-printed; ends with a newline. `sources` are those the spans of the report point into.
+pub fn render(report: &RunReport, sources: &Sources) -> String {
+    // Strings, numbers and maps with text as keys: nothing that serde_json could refuse.
+    let mut text = serde_json::to_string_pretty(&document(report, sources)).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// What one run of `hubproof check` found.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(title = "hubproof report"))]
+struct Document<'a> {
+    /// Always `hubproof-report`.
+    #[cfg_attr(test, schemars(extend("const" = FORMAT)))]
+    format: &'static str,
+    /// Grows when a member is removed, renamed or changes its meaning; new members may come without notice.
+    #[cfg_attr(test, schemars(extend("const" = FORMAT_VERSION)))]
+    format_version: u32,
+    tool: Tool<'a>,
+    run: Run<'a>,
+    protocols: Vec<Protocol<'a>>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Tool<'a> {
+    name: &'static str,
+    version: &'a str,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Run<'a> {
+    /// When it began, RFC 3339, UTC.
+    started: String,
+    duration_ms: f64,
+    /// The URL of the hub, or `embedded reference server`.
+    target: &'a str,
+    /// The words of the command, without secrets and without what selects scenarios or report files.
+    command: &'a [String],
+    /// Warnings fail the run.
+    strict: bool,
+    /// Rules that the document only implies warn.
+    stated_only: bool,
+    /// Stopped before everything was played.
+    interrupted: bool,
+    /// 0 pass, 1 the hub failed, 2 a scenario is mistaken, 3 inconclusive.
+    exit_code: u8,
+    /// The slimmest of all scenarios and repetitions; null where nothing was waited for.
+    slimmest: Option<RunMargin<'a>>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Protocol<'a> {
+    name: &'a str,
+    pack: Pack<'a>,
+    /// What this protocol alone would end the run with.
+    exit_code: u8,
+    /// The last line of the summary.
+    summary: String,
+    /// Why the hub may not speak this protocol at all, in one sentence.
+    doubt: Option<String>,
+    /// Preconditions that failed and kept checks from being asked, each once.
+    causes: Vec<SharedCause<'a>>,
+    /// The hubs that were started for this run by a command.
+    processes: Vec<Process<'a>>,
+    /// What became of the entries of the baseline that speak of this protocol.
+    baseline: Vec<Entry<'a>>,
+    scenarios: Scenarios<'a>,
+    checks: Totals,
+    /// Checks that fail, or warn, as the baseline says; they are among the totals.
+    expected: usize,
+    rules: Rules<'a>,
+    /// With `hubproof fuzz`, what was played; null else. The scenarios are then the first cases of the causes found.
+    fuzzed: Option<fuzzed::Fuzzed<'a>>,
+    /// Every check that did not simply pass, in the order of the scenarios: failed, warned, recorded or inconclusive.
+    findings: Vec<Finding<'a>>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Pack<'a> {
+    version: &'a str,
+    /// SHA-256 over all files of the pack and its scenarios, first twelve digits.
+    hash: &'a str,
+    /// What the lines of the rules refer to.
+    document: &'a str,
+}
+
+/// Each counted once, however often it was repeated.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Totals {
+    total: usize,
+    verdicts: Verdicts,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+struct Verdicts {
+    pass: usize,
+    fail: usize,
+    warn: usize,
+    info: usize,
+    not_testable: usize,
+    inconclusive: usize,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+enum Word {
+    Pass,
+    Fail,
+    Warn,
+    Info,
+    NotTestable,
+    Inconclusive,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct SharedCause<'a> {
+    step: &'a str,
+    message: &'a str,
+    /// No connection could be made.
+    unreachable: bool,
+    place: Place<'a>,
+    detail: Option<Detail<'a>>,
+    /// The scenarios that could not start or go on.
+    scenarios: &'a [String],
+}
+
+/// A hub that was started for the run, over all its starts.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Process<'a> {
+    /// Without secrets.
+    command: &'a str,
+    /// Of the target, those that it serves.
+    instances: &'a [String],
+    /// How often it came to listen.
+    starts: usize,
+    /// All of them but the first: after it ended, was destroyed, or had to be fresh for one scenario.
+    restarts: usize,
+    /// Each time that it ended by itself.
+    crashes: Vec<Crash<'a>>,
+    /// Why it was not started any more though scenarios needed it.
+    given_up: Option<&'a str>,
+    log: Excerpt<'a>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Crash<'a> {
+    status: &'a str,
+    /// The scenarios that were being played on it.
+    during: &'a [String],
+    /// The scenario that had ended last before.
+    after: Option<&'a str>,
+    /// The scenario that did it: this process had played nothing else.
+    blamed: Option<&'a str>,
+    log: Excerpt<'a>,
+}
+
+/// The end of what a process said on stdout and stderr, without secrets.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Excerpt<'a> {
+    lines: &'a [String],
+    /// Lines that are not shown.
+    left_out: usize,
+}
+
+/// A failure that was known before.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Entry<'a> {
+    /// `scenario`, or `scenario:check`.
+    failure: &'a str,
+    reason: &'a str,
+    standing: Standing,
+    file: &'a str,
+    /// From 1.
+    first_line: usize,
+    last_line: usize,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+enum Standing {
+    Expected,
+    /// It is said to fail now and then, or did so in this run.
+    Flaky,
+    /// It does not fail any more: the entry has to go, and the run fails.
+    Stale,
+    Undecided,
+    NotPlayed,
+}
+
+/// Where in the files of the pack; null where it is nowhere in particular.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Place<'a> {
+    file: Option<&'a str>,
+    /// From 1.
+    line: Option<usize>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Scenarios<'a> {
+    /// Those that were played.
+    #[serde(flatten)]
+    totals: Totals,
+    /// Selected, but not played before an interruption.
+    unplayed: &'a [String],
+    list: Vec<Scenario<'a>>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Scenario<'a> {
+    id: &'a str,
+    title: &'a str,
+    #[serde(flatten)]
+    place: Place<'a>,
+    verdict: Word,
+    /// What the target lacks; nothing ran.
+    needs: Vec<&'a str>,
+    /// Why the scenario itself is wrong.
+    mistake: Option<&'a str>,
+    repetitions: usize,
+    checks: Vec<Check<'a>>,
+    /// The repetition that all members from here on are about: the first with the verdict of the whole.
+    repetition: usize,
+    /// The target's instance; empty where nothing ran.
+    instance: &'a str,
+    duration_ms: f64,
+    cause: Option<Cause<'a>>,
+    /// Frames that no step wanted, by message.
+    leftovers: BTreeMap<&'a str, usize>,
+    /// Of the waits that were met, the one that took the largest share of its bound.
+    slimmest: Option<Margin<'a>>,
+    history: Vec<Frame<'a>>,
+    /// Frames that the bounded history had no room for.
+    history_dropped: usize,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Check<'a> {
+    /// Unique within its scenario and stable between runs.
+    name: &'a str,
+    verdict: Word,
+    rules: Vec<UsedRule<'a>>,
+    #[serde(flatten)]
+    place: Place<'a>,
+    /// How often it was asked, in the repetition that is shown.
+    asked: usize,
+    /// What was wrong; empty where nothing was.
+    message: &'a str,
+    flaky: Option<Flaky>,
+    /// It fails, or warns, as the baseline says: this does not fail the run.
+    expected: bool,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct UsedRule<'a> {
+    id: &'a str,
+    /// The level at which this check judges it.
+    level: &'static str,
+    basis: &'static str,
+    /// Below the rule's own level: such a check proves nothing.
+    lowered: bool,
+    verdict: Word,
+}
+
+/// Broken in some repetitions and better in others.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Flaky {
+    broken: usize,
+    decided: usize,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Cause<'a> {
+    step: &'a str,
+    message: &'a str,
+    unreachable: bool,
+    #[serde(flatten)]
+    place: Place<'a>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Margin<'a> {
+    step: &'a str,
+    waited_ms: f64,
+    /// How long it would have waited.
+    bound_ms: f64,
+    left_ms: f64,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct RunMargin<'a> {
+    scenario: &'a str,
+    #[serde(flatten)]
+    margin: Margin<'a>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Frame<'a> {
+    /// Since the scenario began.
+    at_ms: f64,
+    actor: &'a str,
+    connection: u32,
+    /// `neither` where a connection opened or ended, or a hook was called.
+    direction: Way,
+    kind: &'a str,
+    /// The payload, perhaps cut.
+    text: &'a str,
+    /// Bytes of the whole payload.
+    size: usize,
+    /// SHA-256 of the whole payload, first twelve digits, where it was cut.
+    hash: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+enum Way {
+    Sent,
+    Received,
+    Neither,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Rules<'a> {
+    /// In the pack.
+    total: usize,
+    /// On this target: some check could run.
+    testable: usize,
+    /// Some check at the rule's own level came to pass, fail, warn or info.
+    proven: usize,
+    by_id: BTreeMap<&'a str, Rule<'a>>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Rule<'a> {
+    level: &'static str,
+    basis: &'static str,
+    /// Of the document; null where that has sections, and for oracles of this tool.
+    line: Option<usize>,
+    /// Of a document that has sections.
+    section: Option<&'a str>,
+    text: &'a str,
+    /// For an implied rule: what it follows from.
+    from: Option<&'a str>,
+    status: Status,
+    proven: bool,
+    /// With `not-testable`: what the target lacks. Empty there: no check of it was reached.
+    needs: Vec<&'a str>,
+    /// With `out-of-scope`: why no hub can break it.
+    reason: Option<&'a str>,
+    /// Those whose checks speak of it.
+    scenarios: Vec<&'a str>,
+}
+
+/// A verdict, or why there is none.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+enum Status {
+    Pass,
+    Fail,
+    Warn,
+    Info,
+    Inconclusive,
+    NotTestable,
+    OutOfScope,
+    /// Not selected, or not played before an interruption.
+    NotAsked,
+    NoCheck,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Finding<'a> {
+    scenario: &'a str,
+    check: &'a str,
+    verdict: Word,
+    /// Those that came to this verdict; empty where the document has none.
+    rules: Vec<&'a str>,
+    /// `stated` where one of them is; null without rules.
+    basis: Option<&'static str>,
+    message: &'a str,
+    #[serde(flatten)]
+    place: Place<'a>,
+    step: &'a str,
+    repetition: usize,
+    flaky: Option<Flaky>,
+    /// It was known: this does not fail the run.
+    expected: bool,
+    /// Why it was expected.
+    reason: Option<&'a str>,
+    detail: Option<Detail<'a>>,
+    /// A command line that plays this scenario alone.
+    reproduce: String,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Detail<'a> {
+    actor: &'a str,
+    /// The last thing that this actor had sent.
+    sent: Option<&'a str>,
+    expected: &'a str,
+    received: &'a str,
+    waited_ms: Option<f64>,
+}
+
+fn document<'a>(report: &'a RunReport, sources: &'a Sources) -> Document<'a> {
+    Document {
+        format: FORMAT,
+        format_version: FORMAT_VERSION,
+        tool: Tool { name: "hubproof", version: &report.tool_version },
+        run: Run {
+            started: super::text::timestamp(report.started),
+            duration_ms: ms(report.duration),
+            target: &report.options.target,
+            command: &report.options.command,
+            strict: report.options.strict,
+            stated_only: report.options.stated_only,
+            interrupted: report.interrupted,
+            exit_code: exit_code(report),
+            slimmest: report.slimmest().map(|(scenario, of)| RunMargin { scenario, margin: margin(of) }),
+        },
+        protocols: report.protocols.iter().map(|protocol| Writer { report, protocol, sources }.protocol()).collect(),
+    }
+}
+
+struct Writer<'a> {
+    report: &'a RunReport,
+    protocol: &'a ProtocolReport,
+    sources: &'a Sources,
+}
+
+impl<'a> Writer<'a> {
+    fn protocol(&self) -> Protocol<'a> {
+        let protocol = self.protocol;
+        let strict = self.report.options.strict;
+        Protocol {
+            name: &protocol.name,
+            pack: Pack { version: &protocol.pack_version, hash: &protocol.pack_hash, document: &protocol.document },
+            exit_code: protocol.exit_code(strict),
+            summary: super::terminal::verdict_line(protocol, strict),
+            doubt: protocol.doubt.map(|doubt| super::terminal::doubt(&protocol.name, doubt)),
+            causes: protocol.causes.iter().map(|cause| self.shared_cause(cause)).collect(),
+            processes: protocol.processes.iter().map(process).collect(),
+            baseline: protocol.baseline.iter().map(|entry| self.entry(entry)).collect(),
+            scenarios: Scenarios {
+                totals: totals(&protocol.scenario_tally()),
+                unplayed: &protocol.unplayed,
+                list: protocol.scenarios.iter().map(|scenario| self.scenario(scenario)).collect(),
+            },
+            checks: totals(&protocol.check_tally()),
+            expected: protocol.known(),
+            rules: self.rules(),
+            fuzzed: protocol.fuzzed.as_ref().map(fuzzed::written),
+            findings: self.findings(),
+        }
+    }
+
+    fn shared_cause(&self, cause: &'a super::SharedCause) -> SharedCause<'a> {
+        SharedCause {
+            step: &cause.step,
+            message: &cause.message,
+            unreachable: cause.unreachable,
+            place: self.place(cause.span),
+            detail: cause.detail.as_ref().map(detail),
+            scenarios: &cause.scenarios,
+        }
+    }
+
+    fn scenario(&self, scenario: &'a ScenarioResult) -> Scenario<'a> {
+        let run: &ScenarioReport = scenario.telling();
+        let mut leftovers = BTreeMap::new();
+        for (message, n) in &run.leftovers {
+            *leftovers.entry(message.as_str()).or_default() += n;
+        }
+        Scenario {
+            id: &scenario.id,
+            title: &scenario.title,
+            place: self.place(Some(scenario.span)),
+            verdict: word(scenario.verdict),
+            needs: scenario.unmet().into_iter().collect(),
+            mistake: scenario.mistake(),
+            repetitions: scenario.runs.len(),
+            checks: scenario.checks.iter().map(|check| self.check(scenario, check)).collect(),
+            repetition: run.repetition,
+            instance: &run.instance,
+            duration_ms: ms(run.duration),
+            cause: run.cause.as_ref().map(|cause| Cause {
+                step: &cause.step,
+                message: &cause.message,
+                unreachable: cause.unreachable,
+                place: self.place(cause.span),
+            }),
+            leftovers,
+            slimmest: run.slimmest.as_ref().map(margin),
+            history: run.history.iter().map(frame).collect(),
+            history_dropped: run.history_dropped,
+        }
+    }
+
+    fn check(&self, scenario: &'a ScenarioResult, check: &'a CheckResult) -> Check<'a> {
+        let report = scenario.report(check);
+        let used = |(used, verdict): &'a (crate::scenario::model::RuleUse, Verdict)| UsedRule {
+            id: &used.id,
+            level: used.level.name(),
+            basis: used.basis.name(),
+            lowered: used.lowered,
+            verdict: word(*verdict),
+        };
+        Check {
+            name: &check.name,
+            verdict: word(check.verdict),
+            rules: report.rules.iter().map(used).collect(),
+            place: self.place(report.span),
+            asked: report.asked,
+            message: &report.message,
+            flaky: flaky(check),
+            expected: check.known.is_some(),
+        }
+    }
+
+    fn entry(&self, entry: &'a super::Entry) -> Entry<'a> {
+        let (first_line, last_line) = self.sources.lines(entry.span);
+        Entry {
+            failure: &entry.failure,
+            reason: &entry.reason,
+            standing: match entry.standing {
+                super::Standing::Expected => Standing::Expected,
+                super::Standing::Flaky => Standing::Flaky,
+                super::Standing::Stale => Standing::Stale,
+                super::Standing::Undecided => Standing::Undecided,
+                super::Standing::NotPlayed => Standing::NotPlayed,
+            },
+            file: &self.sources.file(entry.span.file).path,
+            first_line,
+            last_line,
+        }
+    }
+
+    fn rules(&self) -> Rules<'a> {
+        let totals = self.protocol.rule_totals();
+        let rule = |rule: &'a super::RuleReport| {
+            let (mut proven, mut needs, mut reason, mut scenarios) = (false, Vec::new(), None, Vec::new());
+            let status = match &rule.status {
+                RuleStatus::Judged { verdict, proven: is_proven, scenarios: named_by } => {
+                    proven = *is_proven;
+                    scenarios = named_by.iter().map(String::as_str).collect();
+                    match verdict {
+                        Verdict::Pass => Status::Pass,
+                        Verdict::Fail => Status::Fail,
+                        Verdict::Warn => Status::Warn,
+                        Verdict::Info => Status::Info,
+                        Verdict::Inconclusive => Status::Inconclusive,
+                        Verdict::NotTestable => Status::NotTestable,
+                    }
+                }
+                RuleStatus::NotTestable { needs: unmet } => {
+                    needs = unmet.iter().map(String::as_str).collect();
+                    Status::NotTestable
+                }
+                RuleStatus::OutOfScope(why) => {
+                    reason = Some(why.as_str());
+                    Status::OutOfScope
+                }
+                RuleStatus::NotAsked => Status::NotAsked,
+                RuleStatus::NoCheck => Status::NoCheck,
+            };
+            let (line, section) = match &rule.place {
+                protocol::Place::Line(line) => (Some(*line), None),
+                protocol::Place::Section(section) => (None, Some(section.as_str())),
+                protocol::Place::Oracle => (None, None),
+            };
+            Rule {
+                level: rule.level.name(),
+                basis: rule.basis.name(),
+                line,
+                section,
+                text: &rule.text,
+                from: rule.from.as_deref(),
+                status,
+                proven,
+                needs,
+                reason,
+                scenarios,
+            }
+        };
+        Rules {
+            total: totals.total,
+            testable: totals.testable,
+            proven: totals.proven,
+            by_id: self.protocol.rules.iter().map(|(id, report)| (id.as_str(), rule(report))).collect(),
+        }
+    }
+
+    fn findings(&self) -> Vec<Finding<'a>> {
+        let checks = self
+            .protocol
+            .scenarios
+            .iter()
+            .flat_map(|scenario| scenario.checks.iter().map(move |check| (scenario, check)));
+        checks
+            .filter(|(_, check)| !matches!(check.verdict, Verdict::Pass | Verdict::NotTestable))
+            .map(|(scenario, check)| {
+                let report = scenario.report(check);
+                let rules =
+                    || report.rules.iter().filter(|(_, verdict)| *verdict == check.verdict).map(|(used, _)| used);
+                let repeat = check.flaky.map_or(1, |flaky| flaky.decided);
+                Finding {
+                    scenario: &scenario.id,
+                    check: &check.name,
+                    verdict: word(check.verdict),
+                    rules: rules().map(|used| used.id.as_str()).collect(),
+                    // Stated comes before implied, and implied before silent.
+                    basis: rules()
+                        .map(|used| used.basis)
+                        .min_by_key(|basis| *basis as u8)
+                        .map(crate::protocol::Basis::name),
+                    message: &report.message,
+                    place: self.place(report.span),
+                    step: &report.step,
+                    repetition: scenario.run_of(check).repetition,
+                    flaky: flaky(check),
+                    expected: check.known.is_some(),
+                    reason: check.known.as_ref().map(|known| known.reason.as_str()),
+                    detail: report.detail.as_ref().map(detail),
+                    reproduce: reproduce(&self.report.options, &self.protocol.name, &scenario.again, repeat),
+                }
+            })
+            .collect()
+    }
+
+    fn place(&self, span: Option<Span>) -> Place<'a> {
+        Place {
+            file: span.map(|span| self.sources.file(span.file).path.as_str()),
+            line: span.map(|span| self.sources.line_column(span).0),
+        }
+    }
+}
+
+fn process<'a>(process: &'a event::ProcessReport) -> Process<'a> {
+    let crash = |crash: &'a event::Crash| {
+        let event::Crash { status, during, after, blamed, log } = crash;
+        Crash { status, during, after: after.as_deref(), blamed: blamed.as_deref(), log: excerpt(log) }
+    };
+    Process {
+        command: &process.command,
+        instances: &process.instances,
+        starts: process.starts,
+        restarts: process.starts.saturating_sub(1),
+        crashes: process.crashes.iter().map(crash).collect(),
+        given_up: process.given_up.as_deref(),
+        log: excerpt(&process.log),
+    }
+}
+
+fn excerpt(excerpt: &event::Excerpt) -> Excerpt<'_> {
+    Excerpt { lines: &excerpt.lines, left_out: excerpt.left_out }
+}
+
+fn detail(detail: &event::Detail) -> Detail<'_> {
+    Detail {
+        actor: &detail.actor,
+        sent: detail.sent.as_deref(),
+        expected: &detail.expected,
+        received: &detail.received,
+        waited_ms: detail.waited.map(ms),
+    }
+}
+
+fn margin(margin: &event::Margin) -> Margin<'_> {
+    let event::Margin { step, waited, bound } = margin;
+    Margin { step, waited_ms: ms(*waited), bound_ms: ms(*bound), left_ms: ms(margin.left()) }
+}
+
+fn frame(frame: &event::FrameReport) -> Frame<'_> {
+    Frame {
+        at_ms: ms(frame.at),
+        actor: &frame.actor,
+        connection: frame.connection,
+        direction: match frame.direction {
+            Direction::Sent => Way::Sent,
+            Direction::Received => Way::Received,
+            Direction::Neither => Way::Neither,
+        },
+        kind: &frame.kind,
+        text: &frame.text,
+        size: frame.size,
+        hash: frame.hash.as_deref(),
+    }
+}
+
+fn flaky(check: &CheckResult) -> Option<Flaky> {
+    check.flaky.map(|flaky| Flaky { broken: flaky.broken, decided: flaky.decided })
+}
+
+fn totals(tally: &Tally) -> Totals {
+    Totals {
+        total: tally.total(),
+        verdicts: Verdicts {
+            pass: tally.count(Verdict::Pass),
+            fail: tally.count(Verdict::Fail),
+            warn: tally.count(Verdict::Warn),
+            info: tally.count(Verdict::Info),
+            not_testable: tally.count(Verdict::NotTestable),
+            inconclusive: tally.count(Verdict::Inconclusive),
+        },
+    }
+}
+
+fn word(verdict: Verdict) -> Word {
+    match verdict {
+        Verdict::Pass => Word::Pass,
+        Verdict::Fail => Word::Fail,
+        Verdict::Warn => Word::Warn,
+        Verdict::Info => Word::Info,
+        Verdict::NotTestable => Word::NotTestable,
+        Verdict::Inconclusive => Word::Inconclusive,
+    }
+}
+
+/// Milliseconds, to the microsecond.
+fn ms(time: Duration) -> f64 {
+    time.as_micros() as f64 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    use super::super::fixture::{self, options};
+    use super::*;
+    use crate::report::RunOptions;
+
+    const SCHEMA: &str = include_str!("../../../schemas/hubproof/report.schema.json");
+
+    fn schema() -> Value {
+        serde_json::from_str(SCHEMA).unwrap()
+    }
+
+    fn rendered(run: &fixture::Run) -> Value {
+        serde_json::from_str(&render(&run.report(options()), &run.sources)).unwrap()
+    }
+
+    /// Written anew with `HUBPROOF_WRITE_SCHEMAS=1 cargo test report::json`.
+    #[test]
+    fn the_published_schema_is_that_of_the_types() {
+        let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();
+        let derived = settings.into_generator().into_root_schema_for::<Document<'_>>();
+        let text = serde_json::to_string_pretty(&derived).unwrap() + "\n";
+        if std::env::var_os("HUBPROOF_WRITE_SCHEMAS").is_some() {
+            std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/hubproof/report.schema.json"), &text).unwrap();
+        } else {
+            assert!(
+                SCHEMA == text,
+                "schemas/hubproof/report.schema.json is out of date: HUBPROOF_WRITE_SCHEMAS=1 cargo test report::json"
+            );
+        }
+    }
+
+    #[rstest]
+    #[case(fixture::Run::all_pass())]
+    #[case(fixture::Run::one_failure())]
+    #[case(fixture::Run::warning())]
+    #[case(fixture::Run::flaky())]
+    #[case(fixture::Run::greeting_broken())]
+    #[case(fixture::Run::unreachable())]
+    #[case(fixture::Run::not_testable())]
+    #[case(fixture::Run::other_protocol())]
+    #[case(fixture::Run::interrupted())]
+    #[case(fixture::Run::mistake())]
+    #[case(fixture::Run::nothing_selected())]
+    #[case(fixture::Run::hostile())]
+    #[case(fixture::Run::fallen(Some("greeter/bye")))]
+    fn every_report_fits_the_published_schema(#[case] run: fixture::Run) {
+        let validator = jsonschema::draft202012::new(&schema()).unwrap();
+        let errors: Vec<String> =
+            validator.iter_errors(&rendered(&run)).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        assert!(errors.is_empty(), "{errors:#?}");
+    }
+
+    /// Members of maps with free keys are not among those that must be there.
+    #[test]
+    fn a_report_that_lacks_any_member_does_not_fit() {
+        let validator = jsonschema::draft202012::new(&schema()).unwrap();
+        let whole = rendered(&fixture::Run::flaky());
+        let mut pointers = Vec::new();
+        members(&whole, String::new(), &mut pointers);
+        let mut removed = 0;
+        for (parent, name) in pointers {
+            if parent.ends_with("/by_id") || parent.ends_with("/leftovers") {
+                continue;
+            }
+            let mut mutant = whole.clone();
+            mutant.pointer_mut(&parent).unwrap().as_object_mut().unwrap().remove(&name);
+            assert!(!validator.is_valid(&mutant), "without {parent}/{name}");
+            removed += 1;
+        }
+        assert!(removed > 200, "{removed}");
+    }
+
+    fn members(value: &Value, at: String, into: &mut Vec<(String, String)>) {
+        match value {
+            Value::Object(map) => {
+                for (name, child) in map {
+                    into.push((at.clone(), name.clone()));
+                    members(child, format!("{at}/{name}"), into);
+                }
+            }
+            Value::Array(list) => {
+                list.iter().enumerate().for_each(|(i, child)| members(child, format!("{at}/{i}"), into))
+            }
+            _ => {}
+        }
+    }
+
+    #[rstest]
+    #[case("/format", json!(FORMAT_VERSION))]
+    #[case("/format_version", json!(99))]
+    #[case("/protocols/0/scenarios/list/0/verdict", json!("good"))]
+    #[case("/protocols/0/rules/by_id/GRE-001/status", json!("fine"))]
+    fn a_report_with_a_wrong_word_does_not_fit(#[case] pointer: &str, #[case] wrong: Value) {
+        let validator = jsonschema::draft202012::new(&schema()).unwrap();
+        let mut mutant = rendered(&fixture::Run::all_pass());
+        *mutant.pointer_mut(pointer).unwrap() = wrong;
+        assert!(!validator.is_valid(&mutant));
+    }
+
+    #[test]
+    fn one_failure_as_json() {
+        let run = fixture::Run::one_failure();
+        insta::assert_snapshot!(
+            "one_failure",
+            render(&run.report(RunOptions { strict: true, ..options() }), &run.sources)
+        );
+    }
+}

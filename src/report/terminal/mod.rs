@@ -1,0 +1,821 @@
+//! The summary a person reads: per protocol what stands in the way of everything else, what failed in full, what
+//! warns in brief and how it adds up; at the very end one line per protocol.
+
+mod fuzzed;
+mod known;
+mod process;
+
+use std::fmt::Write;
+
+use annotate_snippets::renderer::DecorStyle;
+use annotate_snippets::{AnnotationKind, Group, Level as Title, Renderer, Snippet};
+use anstyle::{AnsiColor, Style as Paint};
+
+use super::text::{count, cut, printable, quoted, time};
+use super::{
+    CheckResult, Doubt, ProtocolReport, RuleReport, RuleStatus, RunOptions, RunReport, ScenarioResult, SharedCause,
+    Tally, chosen, reproduce,
+};
+use crate::event::{CheckReport, Detail, Direction, FrameReport, ScenarioReport, Verdict};
+use crate::protocol::{Basis, Place};
+use crate::syntax::source::{Sources, Span};
+
+/// How the text may look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Style {
+    pub color: bool,
+    /// Columns; text is wrapped to them, frames are cut.
+    pub width: usize,
+    /// Lists what is only counted otherwise, and cuts no list short.
+    pub verbose: bool,
+}
+
+impl Default for Style {
+    fn default() -> Self {
+        Self { color: false, width: 100, verbose: false }
+    }
+}
+
+/// Frames of a failed scenario that are shown, the last ones.
+const LAST_FRAMES: usize = 8;
+/// Scenarios with failures that are shown in full, causes and warnings in brief; the rest is counted.
+const IN_FULL: usize = 20;
+/// Fewer where all seem to have one reason.
+const ALIKE_IN_FULL: usize = 2;
+/// Scenario names in one list.
+const NAMES: usize = 12;
+/// The least time that a waiting step may have had left before the machine is suspected of being too slow.
+const SLIM: std::time::Duration = std::time::Duration::from_millis(250);
+/// What to do where no connection comes about.
+const NOBODY_THERE: &str = "Is it running, and is this its address? Try the address with any other WebSocket client.";
+/// A text that is shown whole or not at all past this many characters: frames, mostly.
+const LONG: usize = 400;
+
+/// The whole summary; ends with a newline. `sources` are those the spans of the report point into.
+pub fn summary(report: &RunReport, sources: &Sources, style: Style) -> String {
+    let mut page = Page { out: String::new(), style, sources, options: &report.options };
+    let version = format!("hubproof {} against {}", report.tool_version, printable(&report.options.target));
+    page.line(&page.paint(BOLD, &version));
+    for protocol in &report.protocols {
+        page.gap();
+        page.protocol(protocol);
+    }
+    page.gap();
+    if report.protocols.is_empty() {
+        page.line("Nothing was checked: no scenario was selected.");
+    }
+    if report.interrupted {
+        page.line(&format!(
+            "Interrupted after {}: only what was played until then counts here.",
+            time(report.duration)
+        ));
+    }
+    for protocol in &report.protocols {
+        page.verdict_line(protocol);
+    }
+    page.out
+}
+
+/// The last line of a protocol: `FAIL concierge: 2 checks failed, 1 warning; 97 of 112 testable rules proven (119 in
+/// the pack)`.
+pub fn verdict_line(protocol: &ProtocolReport, strict: bool) -> String {
+    if let Some(fuzzed) = &protocol.fuzzed {
+        return fuzzed::verdict_line(protocol, fuzzed, strict);
+    }
+    let checks = protocol.check_tally();
+    let rules = protocol.rule_totals();
+    let mut parts = Vec::new();
+    let mistakes = protocol.scenarios.iter().filter(|scenario| scenario.mistake().is_some()).count();
+    if mistakes > 0 {
+        parts.push(count(mistakes, "mistaken scenario"));
+    }
+    let failed = protocol.unknown(Verdict::Fail);
+    if failed > 0 {
+        let flaky = protocol.scenarios.iter().flat_map(|scenario| &scenario.checks);
+        let flaky = flaky.filter(|check| check.verdict == Verdict::Fail && check.known.is_none());
+        let flaky = flaky.filter(|check| check.flaky.is_some()).count();
+        let flaky = if flaky > 0 { format!(" ({flaky} flaky)") } else { String::new() };
+        parts.push(format!("{} failed{flaky}", count(failed, "check")));
+    } else if checks.count(Verdict::Pass) > 0 {
+        parts.push(format!("{} passed", count(checks.count(Verdict::Pass), "check")));
+    }
+    if protocol.known() > 0 {
+        parts.push(format!("{} as expected", protocol.known()));
+    }
+    parts.extend(process::verdict(protocol));
+    if protocol.stale().next().is_some() {
+        parts.push(format!("{} in the baseline", count(protocol.stale().count(), "stale line")));
+    }
+    if protocol.unknown(Verdict::Warn) > 0 {
+        parts.push(count(protocol.unknown(Verdict::Warn), "warning"));
+    }
+    if checks.decided() == 0 {
+        parts.push("nothing could be checked".to_owned());
+    } else if checks.count(Verdict::Inconclusive) > 0 {
+        parts.push(format!("{} inconclusive", checks.count(Verdict::Inconclusive)));
+    }
+    if !protocol.unplayed.is_empty() {
+        parts.push(format!("{} not played", count(protocol.unplayed.len(), "scenario")));
+    }
+    if parts.is_empty() {
+        parts.push(format!("{} for the record", count(checks.count(Verdict::Info), "check")));
+    }
+    let word = match protocol.exit_code(strict) {
+        0 => "PASS",
+        1 => "FAIL",
+        2 => "MISTAKE",
+        _ => "INCONCLUSIVE",
+    };
+    let of = if rules.testable == 1 { "rule" } else { "rules" };
+    format!(
+        "{word} {}: {}; {} of {} testable {of} proven ({} in the pack)",
+        protocol.name,
+        parts.join(", "),
+        rules.proven,
+        rules.testable,
+        rules.total
+    )
+}
+
+/// Why the hub may not speak the protocol at all, in one line.
+pub fn doubt(protocol: &str, doubt: Doubt) -> String {
+    let why = match doubt {
+        Doubt::Unrecognised { unknown, received } => {
+            format!("Of {} that came, {unknown} fit no message of {protocol}", count(received, "frame"))
+        }
+        Doubt::NothingWorks { broken, played } => {
+            format!("{broken} of {} came to nothing", count(played, "scenario"))
+        }
+    };
+    format!(
+        "Is this really a hub that speaks {protocol}? {why}. It may speak another protocol: `--protocol` chooses what it is checked as."
+    )
+}
+
+const BOLD: Paint = Paint::new().bold();
+const DIM: Paint = Paint::new().dimmed();
+
+fn color_of(code: u8) -> Paint {
+    let color = match code {
+        0 => AnsiColor::Green,
+        3 => AnsiColor::Yellow,
+        _ => AnsiColor::Red,
+    };
+    Paint::new().bold().fg_color(Some(color.into()))
+}
+
+struct Page<'a> {
+    out: String,
+    style: Style,
+    sources: &'a Sources,
+    options: &'a RunOptions,
+}
+
+impl Page<'_> {
+    fn protocol(&mut self, protocol: &ProtocolReport) {
+        let head = format!("{} {}", protocol.name, protocol.pack_version);
+        let document = if protocol.document.is_empty() { String::new() } else { format!("   {}", protocol.document) };
+        self.line(&format!("{}{}", self.paint(BOLD, &head), self.paint(DIM, &document)));
+        if let Some(fuzzed) = &protocol.fuzzed {
+            return self.fuzzed(protocol, fuzzed);
+        }
+        // What explains most leads.
+        let stopped = protocol.causes.first().map_or(0, |cause| cause.scenarios.len());
+        let causes_first = match protocol.doubt {
+            Some(Doubt::NothingWorks { broken, .. }) => stopped * 2 > broken,
+            Some(Doubt::Unrecognised { .. }) | None => false,
+        };
+        if causes_first {
+            self.causes(protocol);
+        }
+        if let Some(doubt) = protocol.doubt {
+            self.gap();
+            self.doubt(protocol, doubt);
+        }
+        if !causes_first {
+            self.causes(protocol);
+        }
+        self.crashes(protocol);
+        let symptom = symptom(protocol);
+        if let Some((message, scenarios, played)) = symptom
+            && protocol.doubt.is_none()
+        {
+            self.gap();
+            let failed = format!("{scenarios} of {} failed in the same way", count(played, "scenario"));
+            self.wrapped("", &format!("{failed}: {}.", printable(message).trim_end_matches('.')));
+        }
+        for scenario in protocol.scenarios.iter().filter(|scenario| scenario.mistake().is_some()) {
+            self.gap();
+            self.mistake(scenario);
+        }
+        let failures = alike(unknown(protocol, Verdict::Fail));
+        let by_scenario: Vec<&[Alike<'_>]> = failures.chunk_by(|a, b| std::ptr::eq(a.scenario, b.scenario)).collect();
+        let one_reason = protocol.doubt.is_some() || symptom.is_some();
+        let in_full =
+            if one_reason { if self.style.verbose { usize::MAX } else { ALIKE_IN_FULL } } else { self.most() };
+        for failures in by_scenario.iter().take(in_full) {
+            self.failures(protocol, failures);
+        }
+        if in_full < self.most() && by_scenario.len() > in_full {
+            self.gap();
+            for one in by_scenario.iter().take(self.most()).skip(in_full).flat_map(|failures| failures.iter()) {
+                self.brief("fail", one);
+            }
+        }
+        self.more(by_scenario.len(), "failed scenario");
+        self.warnings(protocol);
+        self.undecided(protocol);
+        self.known(protocol);
+        if self.style.verbose {
+            self.infos(protocol);
+        }
+        self.log(protocol);
+        self.gap();
+        self.numbers(protocol);
+    }
+
+    // What stands in the way.
+
+    fn causes(&mut self, protocol: &ProtocolReport) {
+        for cause in protocol.causes.iter().take(self.most()) {
+            self.gap();
+            self.cause(protocol, cause);
+        }
+        self.more(protocol.causes.len(), "cause");
+    }
+
+    fn cause(&mut self, protocol: &ProtocolReport, cause: &SharedCause) {
+        let message = printable(&cause.message);
+        let message = message.trim_end_matches('.');
+        // A sentence that ends already needs no other end.
+        let end = if message.ends_with(['?', '!']) { "" } else { "." };
+        let scenarios = count(cause.scenarios.len(), "scenario");
+        if cause.unreachable {
+            let nothing =
+                if protocol.check_tally().decided() == 0 { "nothing was checked" } else { "the hub was there before" };
+            self.wrapped(
+                "",
+                &format!(
+                    "The hub at {} could not be reached: {message}{end} {scenarios} needed a connection; {nothing}.",
+                    printable(&self.options.target)
+                ),
+            );
+            self.wrapped("  ", NOBODY_THERE);
+            return;
+        }
+        let what = if cause.at_once { "could not start" } else { "could not go on" };
+        let place = cause.span.map(|span| format!(" ({})", self.sources.place(span))).unwrap_or_default();
+        let step = if cause.step.is_empty() { String::new() } else { format!("`{}`{place}: ", printable(&cause.step)) };
+        self.wrapped("", &format!("{scenarios} {what}: {step}{message}{end}"));
+        if let Some(detail) = &cause.detail {
+            self.detail(detail);
+        }
+        self.field("stopped", &list(&cause.scenarios, if self.style.verbose { usize::MAX } else { NAMES }));
+        if let Some(first) = cause.scenarios.first() {
+            self.command(&reproduce(self.options, &protocol.name, &chosen(first), 1));
+        }
+    }
+
+    fn doubt(&mut self, protocol: &ProtocolReport, doubt: Doubt) {
+        self.wrapped("", &self::doubt(&protocol.name, doubt));
+    }
+
+    fn mistake(&mut self, scenario: &ScenarioResult) {
+        let mistake = printable(scenario.mistake().unwrap_or_default()).into_owned();
+        self.snippet(
+            Title::ERROR,
+            None,
+            &format!("scenario {} is mistaken: {mistake}", scenario.id),
+            Some(scenario.span),
+        );
+        self.wrapped("  ", "This says nothing about the hub: the scenario has to be mended.");
+    }
+
+    // What is wrong with the hub.
+
+    /// What failed in one scenario; there is something.
+    fn failures(&mut self, protocol: &ProtocolReport, failures: &[Alike<'_>]) {
+        let scenario = failures[0].scenario;
+        let mut shown: Option<&ScenarioReport> = None;
+        for Alike { check, also, .. } in failures {
+            self.gap();
+            let report = scenario.report(check);
+            let title = format!("{}: {}", scenario.id, printable(or_step(report)));
+            self.snippet(Title::ERROR.with_name("fail"), Some(&check.name), &title, report.span);
+            if let Some(flaky) = check.flaky {
+                self.field("flaky", &format!("failed in {} of {}", flaky.broken, count(flaky.decided, "repetition")));
+            }
+            self.rules(protocol, report);
+            if let Some(detail) = &report.detail {
+                self.detail(detail);
+            }
+            self.also(also);
+            let run = scenario.run_of(check);
+            if shown.is_none_or(|shown| shown.history.is_empty() && !run.history.is_empty()) {
+                shown = Some(run);
+            }
+        }
+        let Some(run) = shown else { return };
+        self.frames(scenario, run);
+        self.gap();
+        let repeat = failures.iter().filter_map(|one| one.check.flaky).map(|flaky| flaky.decided).max().unwrap_or(1);
+        self.command(&reproduce(self.options, &protocol.name, &scenario.again, repeat));
+    }
+
+    fn rules(&mut self, protocol: &ProtocolReport, check: &CheckReport) {
+        // Rules that a check names at a lower level may well be whole.
+        for (used, _) in check.rules.iter().filter(|(_, verdict)| *verdict == check.verdict) {
+            let Some(rule) = protocol.rules.get(&used.id) else {
+                self.field("rule", &format!("{} ({})", used.id, used.level.name()));
+                continue;
+            };
+            self.field("rule", &format!("{} {}", used.id, printable(&rule.text)));
+            self.field("", &carried(rule, used.lowered.then_some(used.level.name()), &protocol.document));
+        }
+    }
+
+    fn detail(&mut self, detail: &Detail) {
+        let short = |text: &str| cut(&printable(text), if self.style.verbose { usize::MAX } else { LONG }).into_owned();
+        let (sent, expected, received) =
+            (detail.sent.as_deref().map(short), short(&detail.expected), short(&detail.received));
+        if let Some(sent) = sent {
+            // Several actors take part in most scenarios; this one waited for the answer.
+            let by = if detail.actor.is_empty() { String::new() } else { format!("by {}: ", detail.actor) };
+            self.field("sent", &format!("{by}{sent}"));
+        }
+        if !expected.is_empty() {
+            self.field("expected", &expected);
+        }
+        if !received.is_empty() {
+            self.field("received", &received);
+        }
+        if let Some(waited) = detail.waited {
+            self.field("waited", &time(waited));
+        }
+    }
+
+    fn frames(&mut self, scenario: &ScenarioResult, run: &ScenarioReport) {
+        if run.history.is_empty() {
+            return;
+        }
+        self.gap();
+        let all = run.history.len() + run.history_dropped;
+        let first = run.history.len().saturating_sub(if self.style.verbose { usize::MAX } else { LAST_FRAMES });
+        let shown = run.history.len() - first;
+        let of = if shown < all {
+            format!("last {shown} of {}", count(all, "event"))
+        } else {
+            "all that happened".to_owned()
+        };
+        let repetition =
+            if scenario.runs.len() > 1 { format!(", repetition {}", run.repetition) } else { String::new() };
+        self.line(&format!("  {}{repetition}, {of}:", scenario.id));
+        let actors = run.history[first..].iter().map(|frame| frame.actor.chars().count()).max().unwrap_or(0);
+        for frame in &run.history[first..] {
+            let line = frame_line(frame, actors);
+            let line = cut(line.trim_end(), self.style.width.max(40)).into_owned();
+            self.line(&self.paint(DIM, &line));
+        }
+    }
+
+    fn warnings(&mut self, protocol: &ProtocolReport) {
+        let warned = alike(unknown(protocol, Verdict::Warn));
+        for Alike { scenario, check, also } in warned.iter().take(self.most()) {
+            self.gap();
+            let report = scenario.report(check);
+            let flaky = check
+                .flaky
+                .map(|flaky| format!(" (in {} of {})", flaky.broken, count(flaky.decided, "repetition")))
+                .unwrap_or_default();
+            let yellow = Paint::new().bold().fg_color(Some(AnsiColor::Yellow.into()));
+            let head = self.paint(yellow, &format!("warn[{}]", check.name));
+            let place = self.sources.place(report.span.unwrap_or(scenario.span));
+            self.wrapped("", &format!("{head}: {}: {}{flaky} ({place})", scenario.id, printable(or_step(report))));
+            self.rules(protocol, report);
+            if let Some(detail) = &report.detail {
+                let brief = Detail { sent: None, waited: None, ..detail.clone() };
+                self.detail(&brief);
+            }
+            self.also(also);
+        }
+        self.more(warned.len(), "warning");
+    }
+
+    /// Inconclusive checks that were asked all the same, or that nothing above explains, in a line each.
+    fn undecided(&mut self, protocol: &ProtocolReport) {
+        let explained = |scenario: &ScenarioResult| {
+            scenario.mistake().is_some()
+                || scenario.checks.iter().any(|check| check.verdict == Verdict::Fail)
+                || protocol.causes.iter().any(|cause| cause.scenarios.contains(&scenario.id))
+        };
+        let mut undecided = checks_with(protocol, Verdict::Inconclusive);
+        // What was never asked has no step.
+        undecided.retain(|(scenario, check)| {
+            let report = scenario.report(check);
+            // The very step that a cause above tells of.
+            let told = scenario.run_of(check).cause.as_ref().is_some_and(|cause| {
+                report.step == cause.step || (report.detail.is_some() && report.detail == cause.detail)
+            });
+            !explained(scenario) || !(report.step.is_empty() || told)
+        });
+        let undecided = alike(undecided);
+        if !undecided.is_empty() {
+            self.gap();
+        }
+        for one in undecided.iter().take(self.most()) {
+            self.brief("inconclusive", one);
+        }
+        self.more(undecided.len(), "undecided check");
+    }
+
+    fn infos(&mut self, protocol: &ProtocolReport) {
+        let infos = alike(checks_with(protocol, Verdict::Info));
+        if !infos.is_empty() {
+            self.gap();
+        }
+        for one in &infos {
+            self.brief("info", one);
+        }
+    }
+
+    /// Where else the same was found.
+    fn also(&mut self, scenarios: &[String]) {
+        if !scenarios.is_empty() {
+            self.field("also in", &list(scenarios, if self.style.verbose { usize::MAX } else { NAMES }));
+        }
+    }
+
+    fn brief(&mut self, word: &str, one: &Alike<'_>) {
+        let Alike { scenario, check, also } = one;
+        let report = scenario.report(check);
+        let place = self.sources.place(report.span.unwrap_or(scenario.span));
+        let also = if also.is_empty() { String::new() } else { format!(", also in {}", count(also.len(), "scenario")) };
+        let what = printable(or_step(report));
+        self.wrapped("", &format!("{word}[{}]: {}: {what} ({place}){also}", check.name, scenario.id));
+    }
+
+    // How it adds up.
+
+    fn numbers(&mut self, protocol: &ProtocolReport) {
+        let rules = protocol.rule_totals();
+        let checks = protocol.check_tally();
+        self.field("scenarios", &tally(&protocol.scenario_tally()));
+        self.field("checks", &tally(&checks));
+        self.field(
+            "rules",
+            &format!(
+                "{} of {} testable proven; {} in the pack{}",
+                rules.proven,
+                rules.testable,
+                rules.total,
+                self.other_rules(protocol)
+            ),
+        );
+        for (need, waiting) in protocol.unmet_needs() {
+            let what = [(waiting.scenarios, "scenario"), (waiting.checks, "check"), (waiting.rules, "rule")];
+            let what: Vec<String> = what.iter().filter(|(n, _)| *n > 0).map(|(n, what)| count(*n, what)).collect();
+            self.field("not tested", &format!("{} for want of `{}`", what.join(", "), printable(need)));
+        }
+        if !protocol.unmet_needs().is_empty() {
+            let words = self.options.command.iter().map(String::as_str).chain(["--protocol", &protocol.name, "--list"]);
+            let command = words.map(quoted).collect::<Vec<_>>().join(" ");
+            self.field("", "What `--set` and a target file can tell of a hub:");
+            self.field("", &self.paint(BOLD, &command));
+        }
+        let not_reached = protocol
+            .scenarios
+            .iter()
+            .filter(|scenario| scenario.unmet().is_empty())
+            .flat_map(|scenario| &scenario.checks);
+        let not_reached = not_reached.filter(|check| check.verdict == Verdict::NotTestable).count();
+        if not_reached > 0 {
+            self.field(
+                "not reached",
+                &format!("{}: what they ask about did not happen, lawfully", count(not_reached, "check")),
+            );
+        }
+        for process in &protocol.processes {
+            self.field("hub", &process::starts(process));
+        }
+        if !protocol.unplayed.is_empty() {
+            self.field("not played", &list(&protocol.unplayed, if self.style.verbose { usize::MAX } else { NAMES }));
+        }
+        if self.style.verbose || protocol.exit_code(self.options.strict) != 0 {
+            self.leftovers(protocol);
+        }
+        if let Some((scenario, margin)) = protocol.slimmest() {
+            let slim = margin.left() < SLIM && margin.share() > 0.5;
+            if slim || self.style.verbose {
+                let advice = if slim { "; on a slow machine `--patience` gives more" } else { "" };
+                let (step, waited, bound) = (printable(&margin.step), time(margin.waited), time(margin.bound));
+                self.field("closest", &format!("`{step}` of {scenario} took {waited} of {bound}{advice}"));
+            }
+        }
+    }
+
+    fn other_rules(&self, protocol: &ProtocolReport) -> String {
+        let of = |wanted: fn(&RuleStatus) -> bool| protocol.rules.values().filter(|rule| wanted(&rule.status)).count();
+        let kinds = [
+            (of(|status| matches!(status, RuleStatus::NotTestable { .. })), "not testable here"),
+            (of(|status| matches!(status, RuleStatus::NotAsked)), "not asked"),
+            (of(|status| matches!(status, RuleStatus::OutOfScope(_))), "out of scope"),
+            (of(|status| matches!(status, RuleStatus::NoCheck)), "without a check"),
+        ];
+        let kinds: Vec<String> = kinds.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+        if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) }
+    }
+
+    fn leftovers(&mut self, protocol: &ProtocolReport) {
+        let mut by_message = std::collections::BTreeMap::<&str, usize>::new();
+        for (message, n) in protocol.scenarios.iter().flat_map(|scenario| &scenario.telling().leftovers) {
+            *by_message.entry(message).or_default() += n;
+        }
+        if !by_message.is_empty() {
+            let total = by_message.values().sum();
+            let each: Vec<String> =
+                by_message.iter().map(|(message, n)| format!("{n} {}", printable(message))).collect();
+            self.field("unasked", &format!("{} that no step wanted: {}", count(total, "frame"), list(&each, NAMES)));
+        }
+    }
+
+    fn verdict_line(&mut self, protocol: &ProtocolReport) {
+        let strict = self.options.strict;
+        let line = verdict_line(protocol, strict);
+        let (word, rest) = line.split_once(' ').unwrap_or((&line, ""));
+        self.line(&format!("{} {rest}", self.paint(color_of(protocol.exit_code(strict)), word)));
+    }
+
+    // Lines.
+
+    fn most(&self) -> usize {
+        if self.style.verbose { usize::MAX } else { IN_FULL }
+    }
+
+    fn more(&mut self, all: usize, what: &str) {
+        if all > self.most() {
+            self.gap();
+            self.line(&format!(
+                "... and {} more; --verbose shows all, and so does --report json=FILE",
+                count(all - self.most(), what)
+            ));
+        }
+    }
+
+    fn paint(&self, paint: Paint, text: &str) -> String {
+        if self.style.color && !text.is_empty() { format!("{paint}{text}{paint:#}") } else { text.to_owned() }
+    }
+
+    /// One empty line, never two.
+    fn gap(&mut self) {
+        if !self.out.is_empty() && !self.out.ends_with("\n\n") {
+            self.out.push('\n');
+        }
+    }
+
+    fn line(&mut self, text: &str) {
+        self.out.push_str(text.trim_end());
+        self.out.push('\n');
+    }
+
+    fn wrapped(&mut self, indent: &str, text: &str) {
+        let options = self.wrapping().initial_indent(indent).subsequent_indent("  ");
+        for line in textwrap::wrap(text, options) {
+            self.line(&line);
+        }
+    }
+
+    /// Only at blanks: JSON, names and places can be copied whole.
+    fn wrapping<'a>(&self) -> textwrap::Options<'a> {
+        textwrap::Options::new(self.style.width.max(40))
+            .break_words(false)
+            .word_separator(textwrap::WordSeparator::AsciiSpace)
+            .word_splitter(textwrap::WordSplitter::NoHyphenation)
+    }
+
+    /// `  name       text`, wrapped under itself.
+    fn field(&mut self, name: &str, text: &str) {
+        let head = format!("  {name:<12}");
+        let options = self.wrapping().initial_indent(&head).subsequent_indent("              ");
+        for line in textwrap::wrap(text, options) {
+            self.line(&line);
+        }
+    }
+
+    /// Never wrapped, so that it can be copied.
+    fn command(&mut self, command: &str) {
+        self.line(&format!("  {:<12}{}", "reproduce", self.paint(BOLD, command)));
+    }
+
+    fn snippet(&mut self, level: Title<'_>, id: Option<&str>, title: &str, span: Option<Span>) {
+        let mut heading = level.primary_title(title);
+        if let Some(id) = id {
+            heading = heading.id(id);
+        }
+        let group = match span {
+            None => Group::with_title(heading),
+            Some(span) => {
+                let file = self.sources.file(span.file);
+                let caret = AnnotationKind::Primary.span(first_line(&file.text, span));
+                heading.element(Snippet::source(&file.text).path(&file.path).annotation(caret))
+            }
+        };
+        let renderer = if self.style.color { Renderer::styled() } else { Renderer::plain() };
+        let text = renderer.decor_style(DecorStyle::Ascii).term_width(self.style.width).render(&[group]);
+        // Writing into a String cannot fail.
+        let _ = writeln!(self.out, "{text}");
+    }
+}
+
+/// The words in which at least half of the scenarios failed, three at the least; how many those are, of how many.
+fn symptom(protocol: &ProtocolReport) -> Option<(&str, usize, usize)> {
+    let mut scenarios = std::collections::BTreeMap::<&str, Vec<&str>>::new();
+    for (scenario, check) in unknown(protocol, Verdict::Fail) {
+        let failed = scenarios.entry(or_step(scenario.report(check))).or_default();
+        if failed.last() != Some(&scenario.id.as_str()) {
+            failed.push(&scenario.id);
+        }
+    }
+    let played = protocol.scenarios.iter().filter(|scenario| scenario.verdict != Verdict::NotTestable).count();
+    let (message, failed) = scenarios.into_iter().max_by_key(|(_, failed)| failed.len())?;
+    (failed.len() >= 3 && failed.len() * 2 >= played).then_some((message, failed.len(), played))
+}
+
+/// `must, stated in line 43 of "the document"`.
+fn carried(rule: &RuleReport, lowered: Option<&str>, document: &str) -> String {
+    let of = if document.is_empty() { String::new() } else { format!(" of \"{document}\"") };
+    let level = match lowered {
+        Some(lowered) => format!("{}, here only {lowered}", rule.level.name()),
+        None => rule.level.name().to_owned(),
+    };
+    if rule.place == Place::Oracle {
+        return format!("{level}, an oracle of hubproof: true of any hub");
+    }
+    match (rule.basis, &rule.from) {
+        (Basis::Stated, _) => format!("{level}, stated in {}{of}", rule.place),
+        (Basis::Implied, from) => {
+            let from = from.as_ref().map(|from| format!(", from: {}", printable(from))).unwrap_or_default();
+            format!("{level}, implied by {}{of}{from}", rule.place)
+        }
+        (Basis::Silent, _) => format!("{level}; the document{of} is silent here, see {}", rule.place),
+    }
+}
+
+/// `  0.003 s  anna  <- text   {"say":...`
+fn frame_line(frame: &FrameReport, actors: usize) -> String {
+    let arrow = match frame.direction {
+        Direction::Sent => "->",
+        Direction::Received => "<-",
+        Direction::Neither => "--",
+    };
+    let whole = if frame.hash.is_some() { format!("[{} bytes] ", frame.size) } else { String::new() };
+    format!(
+        "  {:>8.3} s  {:<actors$} {arrow} {:<6} {whole}{}",
+        frame.at.as_secs_f64(),
+        frame.actor,
+        frame.kind,
+        printable(&frame.text)
+    )
+}
+
+fn tally(tally: &Tally) -> String {
+    let parts: Vec<String> = Verdict::ALL
+        .into_iter()
+        .filter(|verdict| tally.count(*verdict) > 0)
+        .map(|verdict| format!("{} {}", tally.count(verdict), verdict.name()))
+        .collect();
+    match parts.len() {
+        0 => "none".to_owned(),
+        1 if tally.total() > 1 => format!("all {}", parts[0]),
+        1 => parts[0].clone(),
+        _ => format!("{}: {}", tally.total(), parts.join(", ")),
+    }
+}
+
+fn list(names: &[String], most: usize) -> String {
+    let shown = names.iter().take(most).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if names.len() > most { format!("{shown} and {} more", names.len() - most) } else { shown }
+}
+
+fn or_step(check: &CheckReport) -> &str {
+    if check.message.is_empty() { &check.step } else { &check.message }
+}
+
+/// A check, and the other scenarios in which the same one came to the same verdict: a schema, or an entry of `always`.
+struct Alike<'a> {
+    scenario: &'a ScenarioResult,
+    check: &'a CheckResult,
+    also: Vec<String>,
+}
+
+fn alike<'a>(checks: Vec<(&'a ScenarioResult, &'a CheckResult)>) -> Vec<Alike<'a>> {
+    let mut places = std::collections::HashMap::new();
+    let mut all: Vec<Alike<'a>> = Vec::new();
+    for (scenario, check) in checks {
+        // A place in a scenario of its own is met once; shared places and names without a place are met again.
+        let span = scenario.report(check).span;
+        let key = (span, span.is_none().then_some(check.name.as_str()));
+        match places.get(&key).and_then(|at: &usize| all.get_mut(*at)) {
+            Some(first) if !std::ptr::eq(first.scenario, scenario) => {
+                if first.also.last() != Some(&scenario.id) {
+                    first.also.push(scenario.id.clone());
+                }
+            }
+            Some(_) => all.push(Alike { scenario, check, also: Vec::new() }),
+            None => {
+                places.insert(key, all.len());
+                all.push(Alike { scenario, check, also: Vec::new() });
+            }
+        }
+    }
+    all
+}
+
+fn checks_with(protocol: &ProtocolReport, verdict: Verdict) -> Vec<(&ScenarioResult, &CheckResult)> {
+    let all = protocol.scenarios.iter().flat_map(|scenario| scenario.checks.iter().map(move |check| (scenario, check)));
+    all.filter(|(_, check)| check.verdict == verdict).collect()
+}
+
+/// Those that no baseline knows.
+fn unknown(protocol: &ProtocolReport, verdict: Verdict) -> Vec<(&ScenarioResult, &CheckResult)> {
+    let mut checks = checks_with(protocol, verdict);
+    checks.retain(|(_, check)| check.known.is_none());
+    checks
+}
+
+/// The first line of a span, so that a caret under a whole block does not draw the block.
+fn first_line(text: &str, span: Span) -> std::ops::Range<usize> {
+    let end = (span.end as usize).min(text.len());
+    let start = (span.start as usize).min(end);
+    let line = text.get(start..end).and_then(|part| part.find('\n')).map_or(end, |at| start + at);
+    start..line
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::super::fixture::{Run, options};
+    use super::*;
+
+    #[rstest]
+    #[case("all_pass", Run::all_pass())]
+    #[case("one_failure", Run::one_failure())]
+    #[case("warning", Run::warning())]
+    #[case("flaky", Run::flaky())]
+    #[case("greeting_broken", Run::greeting_broken())]
+    #[case("inconclusive", Run::inconclusive())]
+    #[case("unreachable", Run::unreachable())]
+    #[case("not_testable", Run::not_testable())]
+    #[case("nothing_testable", Run::nothing_testable())]
+    #[case("other_protocol", Run::other_protocol())]
+    #[case("interrupted", Run::interrupted())]
+    #[case("mistake", Run::mistake())]
+    #[case("selection", Run::selection())]
+    #[case("hostile", Run::hostile())]
+    #[case("schema_broken", Run::schema_broken())]
+    #[case("fallen", Run::fallen(None))]
+    #[case("fallen_blamed", Run::fallen(Some("greeter/hello")))]
+    fn the_summary_of(#[case] name: &str, #[case] run: Run) {
+        let text = summary(&run.report(options()), &run.sources, Style::default());
+        insta::assert_snapshot!(name, text);
+    }
+
+    #[test]
+    fn verbose_lists_infos_too() {
+        let run = Run::warning();
+        let report = run.report(options());
+        let verbose = summary(&report, &run.sources, Style { verbose: true, ..Style::default() });
+        assert!(verbose.contains("info[GRE-001]: greeter/hello: answered late"), "{verbose}");
+        assert!(!summary(&report, &run.sources, Style::default()).contains("answered late"));
+    }
+
+    #[rstest]
+    #[case(Run::greeting_broken())]
+    #[case(Run::warning())]
+    #[case(Run::flaky())]
+    #[case(Run::mistake())]
+    fn color_changes_nothing_but_color(#[case] run: Run) {
+        let report = run.report(options());
+        let colored = summary(&report, &run.sources, Style { color: true, ..Style::default() });
+        let mut parts = colored.split('\u{1b}');
+        let mut plain = parts.next().unwrap_or_default().to_owned();
+        let painted = parts.map(|part| plain.push_str(part.split_once('m').unwrap().1)).count();
+        assert!(painted > 4);
+        assert_eq!(plain, summary(&report, &run.sources, Style::default()));
+    }
+
+    #[test]
+    fn a_narrow_terminal_and_a_span_past_the_end_do_no_harm() {
+        let mut run = Run::hostile();
+        let report = run.report(options());
+        let text = summary(&report, &run.sources, Style { width: 0, ..Style::default() });
+        assert!(text.ends_with("(9 in the pack)\n"), "{text}");
+        // Sources that shrank since: spans point nowhere.
+        let paths: Vec<String> = (0..10).map(|i| format!("file-{i}.yaml")).collect();
+        run.sources = Sources::default();
+        for path in paths {
+            run.sources.add(path, "short");
+        }
+        summary(&report, &run.sources, Style::default());
+    }
+}

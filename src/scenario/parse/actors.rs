@@ -1,0 +1,231 @@
+//! Who plays: the actors of a scenario, their groups, and who a step is about.
+
+use super::shape::{entries, keys, number};
+use super::verbs::{self, Head};
+use super::{Place, Reader};
+use crate::scenario::model::{Actor, ActorId, Who};
+use crate::syntax::diagnostic::{Diagnostic, suggest};
+use crate::syntax::source::Span;
+use crate::syntax::yaml::{Key, Kind, Node};
+
+/// Most members of a group.
+const MOST_MEMBERS: usize = 10_000;
+
+impl Reader<'_> {
+    pub(super) fn read_actors(&mut self, node: Option<&Node>) {
+        let Some(node) = node else { return };
+        let Some(entries) = node.map() else {
+            self.error(
+                node.span,
+                format!("`actors` is a mapping of names and roles, not {}", node.what()),
+                "write `actors: { anna: client }`",
+            );
+            return;
+        };
+        for (key, node) in entries {
+            self.actor_name(key);
+            match &node.kind {
+                Kind::Text(role) => self.actor(&key.name, &role.value, node.span),
+                Kind::Map(_) => self.crowd(key, node),
+                Kind::List(items) => self.group(key, node, items),
+                _ => self.error(
+                    node.span,
+                    format!("an actor takes a role, not {}", node.what()),
+                    "write the name of a role, `{ role: client, count: 10 }`, or a list of actors",
+                ),
+            }
+        }
+    }
+
+    fn crowd(&mut self, key: &Key, node: &Node) {
+        keys(node, &["role", "count"], "an actor", &mut self.diagnostics);
+        let (role, at) = match node.get("role") {
+            None => (key.name.clone(), key.span),
+            Some(role) => (role.text().unwrap_or_default().to_owned(), role.span),
+        };
+        let mut count = 1;
+        if let Some(node) = node.get("count") {
+            match number(node).filter(|n| (1..=MOST_MEMBERS).contains(n)) {
+                Some(n) => count = n,
+                None => self.error(
+                    node.span,
+                    format!("`count` is a number from 1 to {MOST_MEMBERS}"),
+                    "how many actors the group has",
+                ),
+            }
+        }
+        let mut members = Vec::new();
+        for index in 0..count {
+            members.push(self.actors.len());
+            self.actor(&format!("{}[{index}]", key.name), &role, at);
+        }
+        self.groups.insert(key.name.clone(), members);
+    }
+
+    fn group(&mut self, key: &Key, node: &Node, items: &[Node]) {
+        let mut members = Vec::new();
+        for item in items {
+            match item.text().and_then(|name| self.members(name)) {
+                Some(found) => members.extend(found),
+                None => {
+                    let name = item.text().unwrap_or_default();
+                    let known = self.known_actors();
+                    let help = suggest(
+                        name,
+                        known.iter().map(String::as_str).collect::<Vec<_>>(),
+                        "a group is made of actors that stand above it",
+                    );
+                    self.error(item.span, format!("there is no actor `{name}`"), help);
+                }
+            }
+        }
+        if items.is_empty() {
+            self.error(node.span, "a group of nobody", "write a role, or a list of actors that stand above it");
+        }
+        self.groups.insert(key.name.clone(), members);
+    }
+
+    fn actor(&mut self, name: &str, role: &str, role_span: Span) {
+        self.role(role, role_span);
+        self.actors.push(Actor { name: name.to_owned(), role: role.to_owned() });
+    }
+
+    /// The members of an actor's or a group's name.
+    pub(super) fn members(&self, name: &str) -> Option<Vec<ActorId>> {
+        match self.groups.get(name) {
+            Some(members) => Some(members.clone()),
+            None => self.actors.iter().position(|actor| actor.name == name).map(|id| vec![id]),
+        }
+    }
+
+    /// The members of an actor's name, which may first be heard of here: one named like its role needs no line.
+    pub(super) fn cast(&mut self, name: &str, span: Span) -> Option<Vec<ActorId>> {
+        if self.members(name).is_none()
+            && entries(self.file.root.get("roles")).iter().any(|(role, _)| role.name == name)
+        {
+            if let Some(at) = self.bound(name).and_then(|bound| bound.at) {
+                self.diagnostics.push(
+                    Diagnostic::error(span, format!("`{name}` is a name and an actor"))
+                        .also(at, "it is bound here")
+                        .help("choose another name, or declare an actor of another name under `actors`"),
+                );
+            }
+            self.actor(name, name, span);
+        }
+        if self.anybody && self.members(name).is_none() {
+            self.actors.push(Actor { name: name.to_owned(), role: String::new() });
+        }
+        self.members(name)
+    }
+
+    fn known_actors(&self) -> Vec<String> {
+        let roles = entries(self.file.root.get("roles")).iter().map(|(role, _)| role.name.clone());
+        self.actors.iter().map(|actor| actor.name.clone()).chain(self.groups.keys().cloned()).chain(roles).collect()
+    }
+
+    /// Whom a step is about; nothing after an error.
+    pub(super) fn who(&mut self, head: &Head<'_>, key: &Key) -> Option<Who> {
+        if head.word {
+            return Some(Who::Nobody);
+        }
+        if head.actor.is_empty() {
+            if !self.place.in_first_person() {
+                self.error(
+                    key.span,
+                    format!("nobody is said to act: `{}`", key.name),
+                    format!(
+                        "say who: write `anna {}`; only scenes, openings and reactions are in the first person",
+                        key.name
+                    ),
+                );
+                return None;
+            }
+            return Some(Who::Myself);
+        }
+        let span = part_of(key, head.actor);
+        if matches!(self.place, Place::Opening | Place::Reaction | Place::Journey) {
+            let verb = key.name.rsplit_once(head.actor).map_or("", |(_, verb)| verb.trim());
+            self.error(
+                span,
+                format!("{} is in the first person", self.place.name()),
+                format!("write `{verb}` without an actor"),
+            );
+            return None;
+        }
+        let Some(members) = self.cast(head.actor, span) else {
+            let known = self.known_actors();
+            let known: Vec<&str> = known.iter().map(String::as_str).collect();
+            let help = suggest(head.actor, known, "actors stand under `actors`; one named like its role needs no line");
+            self.error(span, format!("there is no actor `{}`", head.actor), help);
+            return None;
+        };
+        if head.quantity.is_some() && !head.verb.can_be_counted() {
+            let help = "only who got something is counted: `exactly 1 of crowd expect: hello`";
+            self.error(key.span, "this is not counted", help);
+        }
+        if self.groups.contains_key(head.actor) {
+            return Some(Who::Group { members, quantity: head.quantity });
+        }
+        if head.quantity.is_some() && head.verb.can_be_counted() {
+            self.error(span, format!("`{}` is one actor", head.actor), "a number counts the members of a group");
+        }
+        members.first().map(|id| Who::One(*id))
+    }
+
+    /// Notes that actors connect here, for `each` and for the connection budget.
+    pub(super) fn connects(&mut self, who: &Who) {
+        let members: Vec<ActorId> = match who {
+            Who::One(id) => vec![*id],
+            Who::Group { members, .. } => members.clone(),
+            _ => Vec::new(),
+        };
+        for id in members {
+            if self.connected.insert(id)
+                && let Some(fresh) = self.fresh.last_mut()
+            {
+                fresh.insert(id);
+            }
+        }
+    }
+}
+
+/// Who acts in steps that name their actors, and where one is in the first person.
+#[derive(Default)]
+pub struct Cast {
+    pub named: Vec<String>,
+    pub first_person: Option<Span>,
+}
+
+impl Cast {
+    pub fn of(steps: Option<&Node>) -> Self {
+        let mut cast = Self::default();
+        cast.add(steps);
+        cast
+    }
+
+    fn add(&mut self, steps: Option<&Node>) {
+        for step in steps.and_then(Node::list).unwrap_or_default() {
+            for (key, value) in entries(Some(step)) {
+                match verbs::head(&key.name) {
+                    _ if key.name == "do" => self.add(Some(value)),
+                    Some(head) if head.word => {}
+                    Some(head) if head.actor.is_empty() => self.first_person = self.first_person.or(Some(key.span)),
+                    Some(head) if !self.named.iter().any(|name| name == head.actor) => {
+                        self.named.push(head.actor.to_owned());
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+/// Where a part of a key stands.
+pub fn part_of(key: &Key, part: &str) -> Span {
+    let quote = match key.span.range().len().checked_sub(key.name.len()) {
+        Some(0) => 0,
+        Some(2) => 1,
+        _ => return key.span,
+    };
+    key.name.find(part).map_or(key.span, |at| key.span.part(quote + at..quote + at + part.len()))
+}

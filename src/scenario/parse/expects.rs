@@ -1,0 +1,305 @@
+//! What must come back: messages, closes, refusals, how many of them, and alternatives.
+
+use std::collections::BTreeSet;
+
+use super::Reader;
+use super::names::Origin;
+use super::rules::Subject;
+use super::shape::{keys, list, number, text};
+use super::shared::unknown_message;
+use super::steps::Options;
+use crate::protocol::Way;
+use crate::scenario::model::{Act, Alternative, Codes, Count, Expect, ExpectNothing, MessageName, Want, Who};
+use crate::syntax::diagnostic::suggest;
+use crate::syntax::yaml::{Kind, Node};
+
+impl Reader<'_> {
+    pub(super) fn expect_message<'n>(&mut self, value: &'n Node, options: &Options<'n>, who: &Who) -> Act {
+        let message = self.message_name(value, Some(Way::FromHub));
+        let subject = Subject::of(&message);
+        let pattern = options.get("where").map(|node| self.pattern(node, &subject));
+        let expect = self.expect(Want::Message { message, pattern }, options, &subject);
+        let counted = options.get("count").is_some() || matches!(who, Who::Group { quantity: Some(_), .. });
+        if let Some(key) = options.key("for").filter(|_| !counted) {
+            self.error(
+                key.span,
+                "nothing is counted during `for`",
+                "write `count: { min: 1 }`, or `within` for how long to wait",
+            );
+        }
+        Act::Expect(Box::new(expect))
+    }
+
+    pub(super) fn expect_control<'n>(&mut self, value: &'n Node, options: &Options<'n>) -> Act {
+        let want = self.control(value, "`expects frame`", options.get("where"));
+        Act::Expect(Box::new(self.expect(want, options, &Subject::CONTROL)))
+    }
+
+    fn control(&mut self, value: &Node, what: &str, place: Option<&Node>) -> Want {
+        let pong = value.text() != Some("ping");
+        if pong && value.text() != Some("pong") {
+            let help = "messages come with `expects`, closes with `expects close`";
+            self.error(value.span, format!("{what} takes ping or pong"), help);
+        }
+        Want::Control { pong, pattern: place.map(|node| self.pattern(node, &Subject::CONTROL)) }
+    }
+
+    pub(super) fn expect_close<'n>(&mut self, value: &'n Node, options: &Options<'n>) -> Act {
+        let codes = self.codes(value, "expects close: [4004, drop]");
+        Act::Expect(Box::new(self.expect(Want::Close(codes), options, &Subject::CLOSE)))
+    }
+
+    pub(super) fn expect_refusal<'n>(&mut self, value: &'n Node, options: &Options<'n>) -> Act {
+        let codes = self.codes(value, "expects refusal: [401, 403]");
+        Act::Expect(Box::new(self.expect(Want::Refusal(codes), options, &Subject::REFUSAL)))
+    }
+
+    pub(super) fn expect_end<'n>(&mut self, options: &Options<'n>) -> Act {
+        let within = options.get("within").map(|node| self.time(node));
+        Act::ExpectEnd { within, has: self.has(options.get("has"), &Subject::END) }
+    }
+
+    pub(super) fn expect_nothing<'n>(&mut self, value: &'n Node, options: &Options<'n>) -> Act {
+        let message = self.message_name(value, Some(Way::FromHub));
+        let subject = Subject::of(&message);
+        let pattern = options.get("where").map(|node| self.pattern(node, &subject));
+        let after = options.get("after").and_then(|node| self.after(node));
+        let for_ = options.get("for").map(|node| self.time(node));
+        Act::ExpectNothing(Box::new(ExpectNothing { message, pattern, after, for_ }))
+    }
+
+    pub(super) fn expect_one_of<'n>(&mut self, value: &'n Node, options: &Options<'n>, who: &Who) -> Act {
+        Act::ExpectOneOf {
+            alternatives: self.alternatives(value, Origin::of(who)),
+            after: options.get("after").and_then(|node| self.after(node)),
+            within: options.get("within").map(|node| self.time(node)),
+        }
+    }
+
+    fn expect<'n>(&mut self, want: Want, options: &Options<'n>, subject: &Subject) -> Expect {
+        Expect {
+            want,
+            after: options.get("after").and_then(|node| self.after(node)),
+            within: options.get("within").map(|node| self.time(node)),
+            count: options.get("count").and_then(|node| self.count(node, options)),
+            for_: options.get("for").map(|node| self.time(node)),
+            has: self.has(options.get("has"), subject),
+        }
+    }
+
+    /// The name of an event, behind which something has to come.
+    fn after(&mut self, node: &Node) -> Option<String> {
+        let name = self.bound_name(node, "after")?;
+        self.must_have_crossed(&name, node);
+        Some(name)
+    }
+
+    /// Complains about a name whose value was never on a wire, so that it has no place in time.
+    pub(super) fn must_have_crossed(&mut self, name: &str, node: &Node) {
+        if let Some(bound) = self.bound(name).filter(|bound| bound.origin == Origin::Computed) {
+            let error = crate::syntax::diagnostic::Diagnostic::error(
+                node.span,
+                format!("`{name}` never crosses a wire, so nothing is before or after it"),
+            )
+            .help("take the name of something that was sent or received");
+            self.diagnostics.push(match bound.at {
+                Some(at) => error.also(at, "it is a value"),
+                None => error,
+            });
+        }
+    }
+
+    fn codes(&mut self, node: &Node, example: &str) -> Codes {
+        let mut codes = Codes::default();
+        let single = std::slice::from_ref(node);
+        let items = node.list().unwrap_or(single);
+        for item in items {
+            match &item.kind {
+                Kind::Number(n) if n.as_u64().is_some_and(|n| n <= 4999) => {
+                    codes.codes.push(n.as_u64().unwrap_or_default() as u16)
+                }
+                Kind::Text(text) if text.value == "any" => codes.any = true,
+                Kind::Text(text) if text.value == "drop" => codes.drop = true,
+                Kind::Text(text) if range(&text.value).is_some() => {
+                    codes.codes.extend(range(&text.value).into_iter().flatten())
+                }
+                Kind::Null => self.error(item.span, "a code is missing", format!("write `{example}`, or `any`")),
+                _ => self.error(
+                    item.span,
+                    "a code is a number up to 4999, a range of them such as 3000-3999, any or drop",
+                    format!("write `{example}`"),
+                ),
+            }
+        }
+        if items.is_empty() {
+            self.error(node.span, "a list of no codes", format!("write `{example}`, or `any`"));
+        }
+        codes
+    }
+
+    fn count(&mut self, node: &Node, options: &Options<'_>) -> Option<Count> {
+        let example = "write `count: 3`, or `count: { min: 2, max: 4 }` and `for: 3s`";
+        if let Some(n) = number(node) {
+            if n == 0 {
+                self.error(node.span, "none is what `expects nothing` expects", "write `expects nothing: MESSAGE`");
+            }
+            return Some(Count { min: n, max: Some(n) });
+        }
+        if node.map().is_none() {
+            self.error(node.span, format!("`count` is a number or a range, not {}", node.what()), example);
+            return None;
+        }
+        let before = self.diagnostics.len();
+        keys(node, &["min", "max"], "`count`", &mut self.diagnostics);
+        let wrong = ["min", "max"].into_iter().filter_map(|name| node.get(name)).find(|bound| number(bound).is_none());
+        if let Some(bound) = wrong {
+            self.error(bound.span, format!("this is a number from 0, not {}", bound.what()), example);
+            return None;
+        }
+        let (min, max) = (node.get("min").and_then(number), node.get("max").and_then(number));
+        // With `min: 0` alone a step takes all that come: to bind them, or to have them out of the way.
+        match (min, max) {
+            (None, None) if self.diagnostics.len() > before => return None,
+            (None, None) => self.error(node.span, "`count` without `min` and `max`", example),
+            (Some(0), None) if options.get("rules").is_some() => {
+                self.error(
+                    node.span,
+                    "any number proves this",
+                    "write `min: 1` or more, or a `max`; or leave `rules` out",
+                );
+            }
+            (_, Some(0)) => {
+                self.error(node.span, "none is what `expects nothing` expects", "write `expects nothing: MESSAGE`");
+            }
+            (Some(min), Some(max)) if min > max => {
+                self.error(node.span, format!("no number is at least {min} and at most {max}"), example);
+            }
+            _ => {}
+        }
+        if options.get("for").is_none() {
+            self.error(node.span, "a range is counted during `for`, which is missing", "write `for: 3s` beside it");
+        }
+        Some(Count { min: min.unwrap_or(0), max })
+    }
+
+    pub(super) fn alternatives(&mut self, node: &Node, origin: Origin) -> Vec<Alternative> {
+        let example = "expects one of: [ { message: hello }, { close: any } ]";
+        let items = list(Some(node), "`expects one of`", example, &mut self.diagnostics);
+        if node.is_null() || node.list().is_some_and(<[_]>::is_empty) {
+            self.error(node.span, "`expects one of` has no alternative", format!("write `{example}`"));
+        }
+        let mut names = BTreeSet::new();
+        items.iter().filter_map(|item| self.alternative(item, origin, &mut names)).collect()
+    }
+
+    fn alternative(&mut self, item: &Node, origin: Origin, names: &mut BTreeSet<String>) -> Option<Alternative> {
+        const KINDS: [&str; 5] = ["message", "frame", "close", "refusal", "nothing"];
+        let help = "write `- message: MESSAGE`, `- frame: pong`, `- close: CODE`, `- refusal: STATUS` or `- nothing:`";
+        if item.map().is_none() {
+            self.error(item.span, format!("an alternative is a mapping, not {}", item.what()), help);
+            return None;
+        }
+        let known = ["message", "frame", "close", "refusal", "nothing", "where", "as", "warn", "info", "fail"];
+        let before = self.diagnostics.len();
+        keys(item, &known, "an alternative", &mut self.diagnostics);
+        let kinds: Vec<&str> = KINDS.into_iter().filter(|kind| item.get(kind).is_some()).collect();
+        let kind = match kinds.as_slice() {
+            [kind] => *kind,
+            [] => {
+                // A misspelt key has been said to be one.
+                if self.diagnostics.len() == before {
+                    self.error(item.span, "an alternative is a message, a frame, a close, a refusal or nothing", help);
+                }
+                return None;
+            }
+            [_, second, ..] => {
+                let at = item.key_at_pointer(&format!("/{second}"));
+                self.error(at, "two alternatives in one", "begin a new one with `- `");
+                return None;
+            }
+        };
+        if !matches!(kind, "message" | "frame") && item.get("where").is_some() {
+            let at = item.key_at_pointer("/where");
+            self.error(
+                at,
+                format!("`where` belongs to `message`, not to `{kind}`"),
+                "a code is told by `close` and `refusal` themselves",
+            );
+        }
+        let value = item.get(kind)?;
+        let (want, text_) = match kind {
+            "message" => {
+                let message = self.message_name(value, Some(Way::FromHub));
+                let subject = Subject::of(&message);
+                let pattern = item.get("where").map(|n| self.pattern(n, &subject));
+                (Some(Want::Message { message, pattern }), format!("message {}", value.text().unwrap_or_default()))
+            }
+            "frame" => {
+                let want = self.control(value, "`frame`", item.get("where"));
+                (Some(want), format!("frame {}", value.text().unwrap_or_default()))
+            }
+            "close" => {
+                (Some(Want::Close(self.codes(value, "close: [1009, drop]"))), format!("close {}", value.to_json()))
+            }
+            "refusal" => {
+                (Some(Want::Refusal(self.codes(value, "refusal: [401, 403]"))), format!("refusal {}", value.to_json()))
+            }
+            _ => {
+                if !value.is_null() {
+                    self.error(value.span, "`nothing` takes no value", "it is silence for the whole of `within`");
+                }
+                (None, "nothing".to_owned())
+            }
+        };
+        let as_ = item.get("as").and_then(|node| match node.text() {
+            // Only one of them comes, so they may share a name.
+            Some(name) if names.contains(name) => Some(name.to_owned()),
+            _ => {
+                let name = self.free_name(node)?;
+                self.see(&name, Some(node.span), if kind == "nothing" { Origin::Unknown } else { origin });
+                names.insert(name.clone());
+                Some(name)
+            }
+        });
+        let said: Vec<&str> = ["warn", "info", "fail"].into_iter().filter(|key| item.get(key).is_some()).collect();
+        if let [first, second, ..] = said[..] {
+            let at = item.key_at_pointer(&format!("/{second}"));
+            let help = "`warn` warns, `info` only records, `fail` is what must not come";
+            self.error(at, format!("`{first}` or `{second}`, not both"), help);
+        }
+        let warn = text(item.get("warn"), "`warn`", &mut self.diagnostics).map(str::to_owned);
+        let info = text(item.get("info"), "`info`", &mut self.diagnostics).map(str::to_owned);
+        let fail = text(item.get("fail"), "`fail`", &mut self.diagnostics).map(str::to_owned);
+        Some(Alternative { want, as_, warn, info, fail, text: text_ })
+    }
+
+    /// A message of the pack by its name; `any` where frames are received.
+    pub(super) fn message_name(&mut self, node: &Node, way: Option<Way>) -> MessageName {
+        match node.text() {
+            Some(name) if name.contains("${") => return MessageName::Computed(self.template(node)),
+            Some("any") if way.is_some() => return MessageName::Any,
+            _ => {}
+        }
+        let pack = self.pack;
+        let Some(message) = node.text().and_then(|name| pack.message(name)) else {
+            self.diagnostics.push(unknown_message(node, pack));
+            return MessageName::Any;
+        };
+        let name = &message.name;
+        let server = self.myself.as_ref().and_then(|role| self.roles.get(role)).is_some_and(|role| role.server);
+        if way == Some(Way::FromHub) && !message.directions.from_hub && !server && !self.anybody {
+            let others: Vec<&str> =
+                pack.messages.iter().filter(|m| m.directions.from_hub).map(|m| m.name.as_str()).collect();
+            let shown = format!("`hubproof packs show {}` says who sends what", pack.name);
+            self.error(node.span, format!("a hub never sends `{name}`"), suggest(name, others, &shown));
+        }
+        MessageName::Named(name.clone())
+    }
+}
+
+/// `3000-4999`.
+fn range(text: &str) -> Option<std::ops::RangeInclusive<u16>> {
+    let (first, last) = text.split_once('-')?;
+    let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+    (first <= last && last <= 4999).then_some(first..=last)
+}

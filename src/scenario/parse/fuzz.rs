@@ -1,0 +1,144 @@
+//! `fuzz` of shared.yaml: what a document says about input that no scenario has, for whoever makes such input up. Here it is
+//! only found to be right; cases are made of it elsewhere.
+
+use super::names::Origin;
+use super::rules::Subject;
+use super::shape::{keys, list, mapping, text};
+use super::shared::unknown_message;
+use super::{Place, Reader};
+use crate::syntax::diagnostic::suggest;
+use crate::syntax::yaml::Node;
+
+const KEYS: [&str; 7] = ["bystander", "fence", "state", "goes_on", "refusals", "answers", "open"];
+const ANSWER: [&str; 9] = ["class", "placement", "roles", "messages", "except", "where", "answer", "never", "rules"];
+
+/// What a document can say of input: it is right, breaks its schema, is no message, no JSON, no frame of WebSocket's.
+pub const CLASSES: [&str; 6] = ["valid", "unusual", "invalid", "unknown", "malformed", "broken"];
+
+/// When it can be said: on a connection that is only open, after the opening, within a conversation, by somebody outside it.
+pub const PLACEMENTS: [&str; 4] = ["first", "joined", "within", "outside"];
+
+impl Reader<'_> {
+    pub(super) fn fuzz(&mut self) {
+        let file = self.file;
+        let Some(node) = file.root.get("fuzz") else { return };
+        mapping(Some(node), "`fuzz`", &mut self.diagnostics);
+        keys(node, &KEYS, "`fuzz`", &mut self.diagnostics);
+        if let Some(name) = text(node.get("bystander"), "`bystander`", &mut self.diagnostics) {
+            let at = node.get("bystander").map_or(node.span, |node| node.span);
+            self.role(name, at);
+            if self.roles.get(name).is_some_and(|role| role.server) {
+                self.error(at, format!("the hub connects to `{name}`"), "a bystander connects to the hub");
+            }
+        }
+        self.own_scene(node.get("fence"), "`fence`");
+        if let Some(state) = node.get("state") {
+            mapping(Some(state), "`state`", &mut self.diagnostics);
+            keys(state, &["scene", "is"], "`state`", &mut self.diagnostics);
+            for name in ["scene", "is"].into_iter().filter(|name| state.get(name).is_none()) {
+                self.error(
+                    state.span,
+                    format!("`state` has no `{name}`"),
+                    "write `{ scene: NAME, is: \"${state...}\" }`",
+                );
+            }
+            self.own_scene(state.get("scene"), "`scene`");
+            self.apart("state", |reader| drop(state.get("is").map(|is| reader.checked_value(is))));
+        }
+        for node in list(node.get("open"), "`open`", "open: [MESSAGE, /member]", &mut self.diagnostics) {
+            let known = |name: &str| name.starts_with('/') || self.pack.message(name).is_some();
+            if !node.text().is_some_and(known) {
+                let error = unknown_message(node, self.pack);
+                self.diagnostics.push(error);
+            }
+        }
+        let place = std::mem::replace(&mut self.place, Place::Always);
+        self.rules(node.get("goes_on"));
+        if let Some(refusals) = node.get("refusals") {
+            self.unnamed(refusals);
+        }
+        for entry in
+            list(node.get("answers"), "`answers`", "answers: [ { class: [invalid], ... } ]", &mut self.diagnostics)
+        {
+            self.apart("said", |reader| reader.answers(entry));
+        }
+        self.place = place;
+    }
+
+    /// Reads with nothing in sight but what `name` stands for.
+    fn apart(&mut self, name: &str, read: impl FnOnce(&mut Self)) {
+        self.sight.push(super::Sight::isolated());
+        self.see(name, None, Origin::Unknown);
+        read(self);
+        self.sight.pop();
+    }
+
+    /// A scene that is played in the first person.
+    fn own_scene(&mut self, node: Option<&Node>, what: &str) {
+        if let (Some(name), Some(node)) = (text(node, what, &mut self.diagnostics), node) {
+            self.scene(name, node.span);
+        }
+    }
+
+    fn answers(&mut self, entry: &Node) {
+        let what = "an entry of `answers`";
+        if entry.map().is_none() {
+            let help = "write `- class: [invalid]` and below it `answer` and `rules`";
+            return self.error(entry.span, format!("{what} is a mapping, not {}", entry.what()), help);
+        }
+        keys(entry, &ANSWER, what, &mut self.diagnostics);
+        self.words(entry.get("class"), "`class`", &CLASSES);
+        self.words(entry.get("placement"), "`placement`", &PLACEMENTS);
+        for node in list(entry.get("roles"), "`roles`", "roles: [ROLE]", &mut self.diagnostics) {
+            if let Some(name) = text(Some(node), "a role", &mut self.diagnostics) {
+                self.role(name, node.span);
+            }
+        }
+        for key in ["messages", "except"] {
+            for node in list(entry.get(key), &format!("`{key}`"), "messages: [MESSAGE]", &mut self.diagnostics) {
+                let known = node.text().and_then(|name| self.pack.message(name)).is_some_and(|m| m.directions.to_hub);
+                if !known {
+                    let error = unknown_message(node, self.pack);
+                    self.diagnostics.push(error);
+                }
+            }
+        }
+        if let Some(node) = entry.get("where") {
+            let _ = self.pattern(node, &Subject::Anything);
+        }
+        for key in ["class", "rules"].into_iter().filter(|key| entry.get(key).is_none()) {
+            let help = "say which input it is about, and which rules of the document say so";
+            self.error(entry.span, format!("{what} has no `{key}`"), help);
+        }
+        if entry.get("answer").is_none() && entry.get("never").is_none() {
+            self.error(
+                entry.span,
+                format!("{what} says nothing"),
+                "write `answer: [ { message: MESSAGE } ]`, or `never`",
+            );
+        }
+        for node in ["answer", "never"].into_iter().filter_map(|key| entry.get(key)) {
+            self.unnamed(node);
+        }
+        self.rules(entry.get("rules"));
+    }
+
+    /// Alternatives to which nobody gives a name.
+    fn unnamed(&mut self, node: &Node) {
+        let alternatives = self.alternatives(node, Origin::Unknown);
+        if let Some(named) = alternatives.iter().find_map(|alternative| alternative.as_.as_ref()) {
+            self.error(node.span, format!("nobody asks for `{named}`"), "leave `as` out");
+        }
+    }
+
+    /// Words of a list, each one of those that are known.
+    fn words(&mut self, node: Option<&Node>, what: &str, known: &[&str]) {
+        for node in list(node, what, "class: [invalid]", &mut self.diagnostics) {
+            let word = node.text().unwrap_or_default();
+            if !known.contains(&word) {
+                let help = suggest(word, known.iter().copied(), &format!("it is one of {}", known.join(", ")));
+                self.error(node.span, format!("{what} knows no `{}`", node.text().unwrap_or(node.what())), help);
+            }
+        }
+    }
+}

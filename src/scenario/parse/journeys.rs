@@ -1,0 +1,164 @@
+//! What a load plan shares with a scenario: its steps, values and roles are read by the same readers, so that they mean
+//! the same and go wrong with the same words. The keys of a plan itself are the business of `load::plan`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::names::{Origin, Sight};
+use super::rules::Subject;
+use super::{Place, Reader, SharedFile, shape};
+use crate::protocol::{Pack, Way};
+use crate::scenario::model::{MessageName, Need, Pattern, Reaction, Role, Step};
+use crate::scenario::template::Template;
+use crate::syntax::diagnostic::Diagnostic;
+use crate::syntax::source::Span;
+use crate::syntax::yaml::{Key, Node};
+
+/// Keys beside a step that only a plan knows; they are read by the plan.
+pub const OPTIONS: [&str; 11] = [
+    "marks",
+    "item",
+    "to",
+    "by",
+    "back within",
+    "answers",
+    "or",
+    "or where",
+    "delivers",
+    "sent at",
+    "may stay unanswered",
+];
+
+/// Reads the parts of one plan.
+pub struct Journeys<'a>(Reader<'a>);
+
+/// What the steps of a plan refer to.
+pub struct Parts {
+    pub blocks: Vec<Vec<Step>>,
+    pub roles: BTreeMap<String, Role>,
+    pub reactions: BTreeMap<String, Reaction>,
+    pub needs: Vec<Need>,
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl<'a> Journeys<'a> {
+    pub fn new(file: &'a SharedFile, pack: &'a Arc<Pack>) -> Self {
+        let mut reader = Reader::new(file, pack);
+        reader.place = Place::Journey;
+        Self(reader)
+    }
+
+    pub fn finish(self) -> Parts {
+        let Reader { blocks, roles, reactions, needs, diagnostics, .. } = self.0;
+        Parts { blocks, roles, reactions, needs, diagnostics: crate::syntax::diagnostic::distinct(diagnostics) }
+    }
+
+    pub fn error(&mut self, span: Span, message: impl Into<String>, help: impl Into<String>) {
+        self.0.error(span, message, help);
+    }
+
+    pub fn diagnostics(&mut self) -> &mut Vec<Diagnostic> {
+        &mut self.0.diagnostics
+    }
+
+    pub fn pack(&self) -> &'a Arc<Pack> {
+        self.0.pack
+    }
+
+    /// Whether shared.yaml has a role of this name.
+    pub fn has_role(&self, name: &str) -> bool {
+        shape::entries(self.0.file.root.get("roles")).iter().any(|(key, _)| key.name == name)
+    }
+
+    /// Reads what clients of a role do, in the first person of this role of shared.yaml; without one, of a client that
+    /// is given nothing. `self.index` and `self.turn` are in sight in any case.
+    pub fn of_role<T>(&mut self, role: Option<(&str, Span)>, read: impl FnOnce(&mut Self) -> T) -> T {
+        // No role of shared.yaml can be called so.
+        let name = role.map_or(" nobody", |(name, _)| name);
+        match role {
+            Some((name, span)) => self.0.role(name, span),
+            None => {
+                self.0.roles.entry(name.to_owned()).or_insert_with(|| Role {
+                    server: false,
+                    given: Vec::new(),
+                    fills: Vec::new(),
+                    opening: usize::MAX,
+                    binds: Vec::new(),
+                    reacts: Vec::new(),
+                });
+            }
+        }
+        if let Some(role) = self.0.roles.get_mut(name) {
+            for own in ["index", "turn"] {
+                if !role.binds.iter().any(|known| known == own) {
+                    role.binds.push(own.to_owned());
+                }
+            }
+        }
+        let outer = self.0.myself.replace(name.to_owned());
+        let value = self.inside(read);
+        self.0.myself = outer;
+        value
+    }
+
+    /// What is read here binds names of its own, which are forgotten afterwards.
+    pub fn inside<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> T {
+        self.0.sight.push(Sight::default());
+        let value = read(self);
+        self.0.sight.pop();
+        value
+    }
+
+    /// A name that a plan gives a value.
+    pub fn see(&mut self, name: &str, at: Option<Span>) {
+        self.0.see(name, at, Origin::Unknown);
+    }
+
+    pub fn free_name(&mut self, node: &Node) -> Option<String> {
+        self.0.free_name(node)
+    }
+
+    /// The names of `let`, worked out from top to bottom.
+    pub fn values(&mut self, entries: &[(Key, Node)]) -> Vec<(String, Template)> {
+        self.0.values(entries)
+    }
+
+    /// Values over what the role in whose person this is read is given.
+    pub fn overrides(&mut self, node: Option<&Node>) -> Vec<(String, Template)> {
+        let role = self.0.myself.as_ref().and_then(|role| self.0.roles.get(role));
+        let given: Vec<String> =
+            role.map(|role| role.given.iter().map(|(name, _)| name.clone()).collect()).unwrap_or_default();
+        self.0.overrides(node, &given, "the role")
+    }
+
+    /// A step of the scenario language.
+    pub fn step(&mut self, node: &Node) -> Option<Step> {
+        self.0.step(node)
+    }
+
+    pub fn template(&mut self, node: &Node) -> Template {
+        self.0.template(node)
+    }
+
+    pub fn time(&mut self, node: &Node) -> Template {
+        self.0.time(node)
+    }
+
+    /// A message that is documented to go this way.
+    pub fn message(&mut self, node: &Node, way: Way) -> Option<String> {
+        match self.0.message_name(node, Some(way).filter(|way| *way == Way::FromHub)) {
+            MessageName::Named(name) => Some(name),
+            _ => {
+                if node.text().is_some_and(|name| name == "any" || name.contains("${")) {
+                    self.error(node.span, "this has to be one message, known before anything runs", "");
+                }
+                None
+            }
+        }
+    }
+
+    /// A `where` about this message.
+    pub fn pattern(&mut self, node: &Node, message: &str) -> Pattern {
+        self.0.pattern(node, &Subject::Message(message.to_owned()))
+    }
+}

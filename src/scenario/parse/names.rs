@@ -1,0 +1,328 @@
+//! Names: which are in sight where, what binds them, and what an expression may use.
+
+use std::collections::BTreeMap;
+
+use super::verbs::is_verb_word;
+use super::{Place, Reader};
+use crate::scenario::functions;
+use crate::scenario::model::{ActorId, Need, Setting, Who};
+use crate::scenario::template::{BUILTIN, Expr, Template};
+use crate::syntax::diagnostic::{Diagnostic, suggest};
+use crate::syntax::source::Span;
+use crate::syntax::yaml::{Key, Node};
+
+/// Where the frames come from that a name is bound to, as far as it is known before anything runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    Unknown,
+    /// Not from a wire: a value of `let`, `given`, `each`.
+    Computed,
+    One(ActorId),
+    /// The connections of several actors.
+    Several,
+}
+
+impl Origin {
+    pub fn of(who: &Who) -> Self {
+        match who {
+            Who::One(id) => Self::One(*id),
+            Who::Group { members, .. } => match members.as_slice() {
+                [id] => Self::One(*id),
+                _ => Self::Several,
+            },
+            Who::Nobody | Who::Myself => Self::Unknown,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Bound {
+    /// Where it is bound; `None` for what has no line of its own, such as `index`.
+    pub at: Option<Span>,
+    pub origin: Origin,
+}
+
+/// Names in sight, innermost last.
+#[derive(Default)]
+pub struct Sight {
+    pub names: BTreeMap<String, Bound>,
+    /// Nothing outside is in sight: a scene or an opening.
+    pub isolated: bool,
+}
+
+impl Sight {
+    pub fn isolated() -> Self {
+        Self { isolated: true, ..Self::default() }
+    }
+}
+
+/// Names with a meaning of their own.
+fn is_reserved(name: &str) -> bool {
+    matches!(name, "hub" | "self" | "index") || functions::NAMES.contains(&name) || BUILTIN.contains(&name)
+}
+
+const IDENTIFIER: &str = "a name is made of letters, digits and _, and begins with a letter";
+
+pub fn is_identifier(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// Every name that a step of these binds, with its place, scenes of shared.yaml left aside.
+pub fn bound_within(node: &Node, found: &mut BTreeMap<String, Span>) {
+    for item in node.list().unwrap_or_default() {
+        for (key, value) in item.map().unwrap_or_default() {
+            match (key.name.as_str(), value.text()) {
+                ("as" | "either", Some(name)) => drop(found.entry(name.to_owned()).or_insert(value.span)),
+                ("do", _) => bound_within(value, found),
+                (name, _) if name.ends_with(" one of") => bound_within(value, found),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn see(&mut self, name: &str, at: Option<Span>, origin: Origin) {
+        if let Some(sight) = self.sight.last_mut() {
+            sight.names.insert(name.to_owned(), Bound { at, origin });
+        }
+    }
+
+    pub(super) fn bound(&self, name: &str) -> Option<Bound> {
+        for sight in self.sight.iter().rev() {
+            if let Some(bound) = sight.names.get(name) {
+                return Some(*bound);
+            }
+            if sight.isolated {
+                return None;
+            }
+        }
+        None
+    }
+
+    pub(super) fn in_sight(&self, name: &str) -> bool {
+        self.bound(name).is_some()
+    }
+
+    /// A name that something may be bound to from here on, or nothing after an error.
+    pub(super) fn free_name(&mut self, node: &Node) -> Option<String> {
+        let Some(name) = node.text().filter(|name| is_identifier(name)) else {
+            self.error(node.span, "this is not a name", IDENTIFIER);
+            return None;
+        };
+        self.must_be_free(name, node.span);
+        Some(name.to_owned())
+    }
+
+    pub(super) fn must_be_free(&mut self, name: &str, span: Span) {
+        if let Some(bound) = self.bound(name) {
+            let error = Diagnostic::error(span, format!("`{name}` is bound already"))
+                .help("a name is bound once; choose another");
+            self.diagnostics.push(match bound.at {
+                Some(at) => error.also(at, "it is bound here first"),
+                None => error,
+            });
+        } else if is_reserved(name) {
+            self.error(span, format!("`{name}` has a meaning of its own"), "choose another name");
+        } else if !self.sight.iter().any(|sight| sight.isolated) && self.members(name).is_some() {
+            self.error(span, format!("`{name}` is an actor already"), "choose another name");
+        }
+    }
+
+    /// What an actor can be called: in heads and in expressions.
+    pub(super) fn actor_name(&mut self, key: &Key) {
+        let name = key.name.as_str();
+        if is_reserved(name) || is_verb_word(name) {
+            self.error(
+                key.span,
+                format!("an actor cannot be called `{name}`"),
+                "that word has a meaning of its own; choose another name",
+            );
+        } else if !is_identifier(name) {
+            self.error(key.span, format!("an actor cannot be called `{name}`"), IDENTIFIER);
+        }
+    }
+
+    /// The names of a mapping of values, worked out from top to bottom: `let`, `given`.
+    pub(super) fn values(&mut self, entries: &[(Key, Node)]) -> Vec<(String, Template)> {
+        let mut values = Vec::new();
+        for (key, node) in entries {
+            let template = self.template(node);
+            if is_identifier(&key.name) {
+                self.must_be_free(&key.name, key.span);
+            } else {
+                self.error(key.span, "this is not a name", IDENTIFIER);
+            }
+            self.see(&key.name, Some(key.span), Origin::Computed);
+            values.push((key.name.clone(), template));
+        }
+        values
+    }
+
+    /// A name bound by `as` that a step refers to.
+    pub(super) fn bound_name(&mut self, node: &Node, option: &str) -> Option<String> {
+        let Some(name) = node.text() else {
+            self.error(node.span, format!("`{option}` takes a name bound by `as`, not {}", node.what()), "");
+            return None;
+        };
+        if self.in_sight(name) {
+            return Some(name.to_owned());
+        }
+        let help = format!("`{option}` takes a name bound by `as`");
+        if self.members(name).is_some() {
+            self.error(node.span, format!("`{name}` is an actor"), help);
+        } else {
+            self.unknown_name(name, node.span, Vec::new(), &help);
+        }
+        None
+    }
+
+    /// Complains about a name that is not in sight; `others` could have been meant, too.
+    fn unknown_name(&mut self, name: &str, span: Span, others: Vec<String>, help: &str) {
+        let outside = matches!(self.place, Place::Scenario | Place::Finally);
+        if let Some(at) = self.later.get(name).filter(|_| outside).copied() {
+            self.diagnostics.push(
+                Diagnostic::error(span, format!("`{name}` is not bound yet"))
+                    .also(at, "it is bound here")
+                    .help("steps and values are worked out from top to bottom; move the one that binds it up"),
+            );
+            return;
+        }
+        let mut known = others;
+        for sight in self.sight.iter().rev() {
+            known.extend(sight.names.keys().cloned());
+            if sight.isolated {
+                break;
+            }
+        }
+        let help = suggest(name, known.iter().map(String::as_str).collect::<Vec<_>>(), help);
+        self.error(span, format!("nothing here is called `{name}`"), help);
+    }
+
+    /// A value of a file, with its names checked.
+    pub(super) fn template(&mut self, node: &Node) -> Template {
+        let mut diagnostics = Vec::new();
+        let template = Template::read(node, &mut diagnostics);
+        self.diagnostics.append(&mut diagnostics);
+        let mut used = Vec::new();
+        template.expressions(&mut |expression| {
+            used.extend(expression.uses.iter().map(|name| Use::of(name, expression)));
+        });
+        for name in used {
+            self.check_name(&name);
+        }
+        template
+    }
+
+    fn check_name(&mut self, used: &Use) {
+        let mut pieces = used.dotted.split('.');
+        let root = pieces.next().unwrap_or_default();
+        let member = pieces.next();
+        if self.in_sight(root) {
+            return;
+        }
+        if functions::NAMES.contains(&root) || BUILTIN.contains(&root) {
+            if used.bare {
+                self.error(used.root, format!("`{root}` is a function"), format!("call it: write `${{{root}(...)}}`"));
+            }
+            return;
+        }
+        match root {
+            "hub" => {
+                if let Some(setting) = self.setting(used)
+                    && !setting.optional
+                    && setting.default.is_none()
+                    && !used.asks
+                {
+                    let name = member.unwrap_or_default();
+                    if !self.needs.iter().any(|need| matches!(need, Need::Setting(known) if known == name)) {
+                        self.needs.push(Need::Setting(name.to_owned()));
+                    }
+                }
+                return;
+            }
+            "self" => {
+                if let (Some(role), Some(member)) = (self.myself.clone(), member) {
+                    self.check_member(&role, member, used);
+                }
+                return;
+            }
+            _ => {}
+        }
+        if let Some(members) = self.members(root) {
+            let role = self.actors.get(members.first().copied().unwrap_or_default()).map(|actor| actor.role.clone());
+            if let (Some(role), Some(member)) = (role, member)
+                && !self.groups.contains_key(root)
+            {
+                self.check_member(&role, member, used);
+            }
+            return;
+        }
+        // Read without the scenario that plays it, a scene cannot tell who else acts in it.
+        if self.anybody && member.is_some() {
+            return;
+        }
+        let actors = self.actors.iter().map(|actor| actor.name.clone());
+        let others = actors.chain(functions::NAMES.iter().map(|name| (*name).to_owned())).collect();
+        self.unknown_name(root, used.root, others, "names come from let, `as`, each, actors, and hub");
+    }
+
+    /// The setting that `hub.NAME` is, if there is one.
+    pub(super) fn setting(&mut self, used: &Use) -> Option<&'a Setting> {
+        let file = self.file;
+        let known: Vec<&str> = file.shared.settings.keys().map(String::as_str).collect();
+        let Some(name) = used.dotted.split('.').nth(1) else {
+            self.error(used.root, "`hub` is all settings; one of them belongs here", "write `hub.NAME`");
+            return None;
+        };
+        let setting = file.shared.settings.get(name);
+        if setting.is_none() {
+            let help = suggest(name, known, "settings are declared under `hub` of shared.yaml");
+            self.error(used.member, format!("{} has no setting `{name}`", self.pack.name), help);
+        }
+        setting
+    }
+
+    fn check_member(&mut self, role: &str, member: &str, used: &Use) {
+        let Some(role) = self.roles.get(role) else { return };
+        let mut known: Vec<String> =
+            role.given.iter().map(|(name, _)| name.clone()).chain(role.binds.iter().cloned()).collect();
+        known.push("url".to_owned());
+        // While its own opening is being read, what it binds is in sight instead.
+        if known.iter().any(|name| name == member) || self.in_sight(member) {
+            return;
+        }
+        let help = suggest(member, known.iter().map(String::as_str).collect::<Vec<_>>(), "");
+        self.error(
+            used.member,
+            format!("`{}`: nothing of that name is given to the role or bound in its opening", used.dotted),
+            help,
+        );
+    }
+}
+
+/// A name that an expression uses.
+pub struct Use {
+    pub dotted: String,
+    /// Where its first piece stands.
+    pub root: Span,
+    /// Where its second stands.
+    member: Span,
+    /// The expression asks whether it is defined, so it need not be.
+    asks: bool,
+    /// The expression is this name, and no more.
+    bare: bool,
+}
+
+impl Use {
+    pub fn of(dotted: &str, expression: &Expr) -> Self {
+        Self {
+            dotted: dotted.to_owned(),
+            root: expression.place(dotted, 0),
+            member: expression.place(dotted, 1),
+            asks: expression.source.contains(" defined"),
+            bare: expression.bare_name().is_some(),
+        }
+    }
+}

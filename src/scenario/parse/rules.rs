@@ -1,0 +1,338 @@
+//! What accuses the hub: rules, the checks that cite them, and the matchers and schemas they judge by.
+
+use std::sync::Arc;
+
+use super::Reader;
+use super::shape::entries;
+use crate::protocol::{Basis, Level};
+use crate::scenario::model::{Check, CheckId, Has, MessageName, Pattern, Ready, RuleUse, Test};
+use crate::scenario::template::Template;
+use crate::syntax::diagnostic::{Diagnostic, suggest};
+use crate::syntax::json_schema;
+use crate::syntax::matcher::{self, Matcher};
+use crate::syntax::source::Span;
+use crate::syntax::yaml::{Key, Kind, Node};
+
+/// What a matcher is about, as far as it is known which members that has.
+pub enum Subject {
+    Anything,
+    /// A message, in any of its forms.
+    Message(String),
+    /// Something of the harness's own: what it is called, and its members.
+    Members(&'static str, &'static [&'static str]),
+}
+
+impl Subject {
+    pub const CLOSE: Self = Self::Members("a close", &["code", "reason", "clean", "after"]);
+    pub const REFUSAL: Self = Self::Members("a refusal", &["status", "headers", "body"]);
+    pub const END: Self = Self::Members("an end", &["reset", "reason", "after"]);
+    pub const UPGRADE: Self = Self::Members("an upgrade", &["status", "headers", "subprotocol", "wrong"]);
+    pub const WIRE: Self = Self::Members("what arrives", &["kind", "size", "section", "wrong"]);
+    pub const CONTROL: Self = Self::Members("a control frame", &["opcode", "data", "hex", "size"]);
+
+    pub fn of(message: &MessageName) -> Self {
+        match message {
+            MessageName::Named(name) => Self::Message(name.clone()),
+            MessageName::Any | MessageName::Computed(_) => Self::Anything,
+        }
+    }
+}
+
+impl Reader<'_> {
+    /// Whether rules may stand here; complains where they may not.
+    fn may_accuse(&mut self, key: &str, span: Span) {
+        if !self.place.accuses() {
+            let place = self.place.name();
+            self.error(
+                span,
+                format!("{place} accuses nobody"),
+                format!("put the `{key}` into the steps of a scenario"),
+            );
+        }
+    }
+
+    pub(super) fn rules(&mut self, node: Option<&Node>) -> Vec<RuleUse> {
+        let Some(node) = node else { return Vec::new() };
+        self.may_accuse("rules", node.span);
+        let Some(items) = node.list() else {
+            let id = node.text().filter(|id| !id.contains(' ')).unwrap_or("ABC-001");
+            self.error(node.span, format!("`rules` is a list, not {}", node.what()), format!("write `rules: [{id}]`"));
+            return Vec::new();
+        };
+        if items.is_empty() {
+            self.error(node.span, "a list of no rules proves nothing", "name a rule, or leave `rules` out");
+        }
+        let mut rules: Vec<RuleUse> = Vec::new();
+        for item in items {
+            if let Some(rule) = self.rule_text(item) {
+                self.another_rule(&mut rules, rule, item.span);
+            }
+        }
+        rules
+    }
+
+    fn another_rule(&mut self, rules: &mut Vec<RuleUse>, rule: RuleUse, span: Span) {
+        if rules.iter().any(|known| known.id == rule.id) {
+            self.error(span, format!("{} stands here twice", rule.id), "keep one of the two");
+        } else {
+            rules.push(rule);
+        }
+    }
+
+    fn rule_text(&mut self, node: &Node) -> Option<RuleUse> {
+        let Some(text) = node.text() else {
+            self.error(
+                node.span,
+                format!("a rule is named by its id, not by {}", node.what()),
+                "write `rules: [ABC-001]`",
+            );
+            return None;
+        };
+        if !text.contains("${") {
+            return self.rule(text, node.span);
+        }
+        let row = text.strip_prefix("${").and_then(|t| t.strip_suffix('}')).and_then(|path| self.row(path));
+        if row.is_none() {
+            self.error(
+                node.span,
+                "a rule id is written out, or stands in a row of a literal `each`",
+                "which rules a scenario proves has to be known before anything runs",
+            );
+        }
+        self.rule(&row?, node.span)
+    }
+
+    /// The text a path leads to in the literal rows around.
+    fn row(&self, path: &str) -> Option<String> {
+        let mut pieces = path.trim().split('.');
+        let root = pieces.next()?;
+        let (_, row) = self.rows.iter().rev().find(|(name, _)| name == root)?;
+        let value = pieces.try_fold(row, |value, name| value.get(name))?;
+        value.as_str().map(str::to_owned)
+    }
+
+    fn rule(&mut self, text: &str, span: Span) -> Option<RuleUse> {
+        let (id, lowered) = match text.split_once(" as ") {
+            Some((id, level)) => match Level::from_name(level.trim()) {
+                Some(level) => (id.trim(), Some(level)),
+                None => {
+                    let help = "`as should` or `as may` lowers a rule for this check";
+                    self.error(span, format!("`{}` is not a level", level.trim()), help);
+                    return None;
+                }
+            },
+            None => (text.trim(), None),
+        };
+        if self.pack.rules.is_empty() {
+            let level = lowered.unwrap_or(Level::Must);
+            return Some(RuleUse { id: id.to_owned(), level, basis: Basis::Stated, lowered: lowered.is_some() });
+        }
+        let Some(rule) = self.pack.rules.get(id) else {
+            let help = suggest(
+                id,
+                self.pack.rules.keys().map(String::as_str).collect::<Vec<_>>(),
+                &format!("`hubproof packs show {} --rules` lists them", self.pack.name),
+            );
+            self.error(span, format!("{} has no rule `{id}`", self.pack.name), help);
+            return None;
+        };
+        let (level, basis) = (rule.level, rule.basis);
+        match lowered {
+            Some(to) if to == level => {
+                self.error(span, format!("{id} is a {} already", level.name()), format!("write `{id}`"));
+                None
+            }
+            Some(to) if to > level => {
+                self.error(
+                    span,
+                    format!("{id} is a {} and cannot be raised to {}", level.name(), to.name()),
+                    "a check may lower its rule, never raise it",
+                );
+                None
+            }
+            Some(to) => Some(RuleUse { id: id.to_owned(), level: to, basis, lowered: true }),
+            None => Some(RuleUse { id: id.to_owned(), level, basis, lowered: false }),
+        }
+    }
+
+    pub(super) fn declare(&mut self, rules: Vec<RuleUse>, span: Span) -> CheckId {
+        let mut name = rules.iter().map(|rule| rule.id.as_str()).collect::<Vec<_>>().join(",");
+        let count = self.check_counts.entry(name.clone()).or_insert(0);
+        *count += 1;
+        if *count > 1 {
+            name = format!("{name}#{count}");
+        }
+        self.checks.push(Check { name, rules, span });
+        self.checks.len() - 1
+    }
+
+    pub(super) fn has(&mut self, node: Option<&Node>, subject: &Subject) -> Vec<Has> {
+        let Some(node) = node else { return Vec::new() };
+        self.may_accuse("has", node.span);
+        let example = "write `has: { ABC-001: { priority: 90 } }`";
+        let Some(entries) = node.map() else {
+            let what = format!("`has` is a mapping of rules and what must be true, not {}", node.what());
+            self.error(node.span, what, example);
+            return Vec::new();
+        };
+        if entries.is_empty() {
+            self.error(node.span, "`has` without a line judges nothing", example);
+        }
+        entries.iter().filter_map(|(key, node)| self.line_of_has(key, node, subject)).collect()
+    }
+
+    fn line_of_has(&mut self, key: &Key, node: &Node, subject: &Subject) -> Option<Has> {
+        if key.name.contains("${") {
+            self.error(
+                key.span,
+                "a key takes no expression",
+                "write the rule out; in `rules` it may stand in a row of a literal `each`",
+            );
+            return None;
+        }
+        // Several rules may share one line: "ABC-001, ABC-002".
+        let mut rules = Vec::new();
+        for text in key.name.split(',') {
+            if let Some(rule) = self.rule(text, super::actors::part_of(key, text.trim())) {
+                self.another_rule(&mut rules, rule, key.span);
+            }
+        }
+        if node.map().is_some_and(<[_]>::is_empty) || node.is_null() {
+            self.error(
+                key.span,
+                format!("nothing is asked of {}", key.name),
+                "say what must be true; `rules` says that it came",
+            );
+            return None;
+        }
+        let pattern = self.pattern(node, subject);
+        let check = self.declare(rules, key.span);
+        Some(Has { check, pattern })
+    }
+
+    /// A matcher: what it takes, and whether its members are documented.
+    pub(super) fn pattern(&mut self, node: &Node, subject: &Subject) -> Pattern {
+        let template = self.template(node);
+        let ready = template.constant().and_then(|value| Matcher::compile(value).ok());
+        // Regular expressions take a while to build, and what could be built has no mistake.
+        let mistakes = if ready.is_some() { Vec::new() } else { matcher::mistakes(&node.to_json()) };
+        if mistakes.is_empty() {
+            self.warn_undocumented(node, subject);
+        }
+        self.diagnostics.extend(mistakes.into_iter().map(|mistake| mistake.within(node)));
+        let ready = ready.map(|matcher| Ready::Matcher(Arc::new(matcher)));
+        Pattern { template, ready, schema: false, span: node.span }
+    }
+
+    /// `equals`, `fits`, or neither.
+    pub(super) fn test(&mut self, equals: Option<&Node>, fits: Option<&Node>) -> Test {
+        let Some(fits) = fits else { return equals.map_or(Test::True, |equals| Test::Equals(self.template(equals))) };
+        if equals.is_some() {
+            self.error(fits.span, "`equals` or `fits`, not both", "put the other one into a `check` of its own");
+            return Test::True;
+        }
+        let template = self.template(fits);
+        let mistakes = json_schema::mistakes(&fits.to_json(), &["like"]);
+        self.diagnostics.extend(mistakes.into_iter().map(|mistake| mistake.within(fits)));
+        let ready = template.constant().and_then(|schema| json_schema::validator(schema).ok());
+        let ready = ready.map(|validator| Ready::Schema(Box::new(validator)));
+        Test::Fits(Pattern { template, ready, schema: true, span: fits.span })
+    }
+
+    /// The value of a `check`, which has to depend on something.
+    pub(super) fn checked_value(&mut self, node: &Node) -> Template {
+        let template = self.template(node);
+        if let Some(constant) = template.constant()
+            && !constant.as_str().is_some_and(|text| text.contains("${"))
+        {
+            let help = match node.text() {
+                Some(text) => format!("names are looked up within `${{}}`: write `check: \"${{{text}}}\"`"),
+                None => "write `check: \"${...}\"`".to_owned(),
+            };
+            self.error(node.span, "this is the same whatever the hub does", help);
+        }
+        template
+    }
+
+    // ---- members that nobody documents
+
+    fn warn_undocumented(&mut self, matcher: &Node, subject: &Subject) {
+        for (path, span) in matched_members(matcher) {
+            if path.iter().any(|name| name.contains("${")) {
+                continue;
+            }
+            match subject {
+                Subject::Anything => {}
+                Subject::Members(what, known) => {
+                    let first = path.first().map_or("", String::as_str);
+                    if !known.contains(&first) {
+                        self.diagnostics.push(
+                            Diagnostic::warning(span, format!("{what} has no member `{first}`")).help(suggest(
+                                first,
+                                known.iter().copied(),
+                                &format!("it has {}", known.join(", ")),
+                            )),
+                        );
+                    }
+                }
+                Subject::Message(name) => self.warn_unless_documented(name, &path, span, true),
+            }
+        }
+    }
+
+    /// Warns where no form of a message documents a member. What is received may also be described by an envelope.
+    pub(super) fn warn_unless_documented(&mut self, name: &str, path: &[String], span: Span, received: bool) {
+        let pack = self.pack;
+        let Some(message) = pack.message(name) else { return };
+        let forms: Vec<_> =
+            pack.messages.iter().filter(|m| m.name == name || message.abstract_ || received && m.abstract_).collect();
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
+        if forms.iter().any(|form| form.schema.documents(&path)) {
+            return;
+        }
+        let (last, parent) = path.split_last().map_or(("", &path[..]), |(last, parent)| (*last, parent));
+        let members: Vec<String> = forms.iter().flat_map(|form| form.schema.members(parent)).collect();
+        let shown = format!("`hubproof packs show {}` lists the messages", pack.name);
+        self.diagnostics.push(
+            Diagnostic::warning(span, format!("no form of `{name}` documents a member `{}`", path.join("/")))
+                .help(suggest(last, members.iter().map(String::as_str).collect::<Vec<_>>(), &shown)),
+        );
+    }
+}
+
+/// The member paths that a `with` or a matcher touches, with where each stands.
+pub fn member_paths(node: &Node) -> Vec<(Vec<String>, Span)> {
+    fn walk(node: &Node, path: &[String], found: &mut Vec<(Vec<String>, Span)>) {
+        for (key, value) in entries(Some(node)) {
+            let mut path = path.to_vec();
+            // A pointer to the whole touches no member.
+            if key.name.is_empty() {
+                continue;
+            }
+            if let Some(pointer) = key.name.strip_prefix('/') {
+                let pointer = pointer.trim_end_matches(" or absent");
+                path.extend(pointer.split('/').map(crate::syntax::matcher::unescape));
+                found.push((path, key.span));
+                continue;
+            }
+            path.push(key.name.clone());
+            match value.map() {
+                Some(inner) if !inner.is_empty() => walk(value, &path, found),
+                _ => found.push((path, key.span)),
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(node, &[], &mut found);
+    found
+}
+
+/// Those a matcher needs to be there: that one must not is no claim that it exists.
+fn matched_members(matcher: &Node) -> Vec<(Vec<String>, Span)> {
+    let denied = |span: Span| {
+        entries(Some(matcher)).iter().any(|(key, value)| {
+            key.span == span && matches!(value.kind, Kind::Bool(false)) && key.name.starts_with('/')
+        })
+    };
+    member_paths(matcher).into_iter().filter(|(_, span)| !denied(*span)).collect()
+}

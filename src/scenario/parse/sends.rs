@@ -1,0 +1,374 @@
+//! What our side says: messages, and what no message can say.
+
+use serde_json::Value;
+
+use super::Reader;
+use super::rules::member_paths;
+use super::shape::{entries, keys, list, may_be, number, text};
+use super::steps::Options;
+use crate::protocol::Violation;
+use crate::scenario::compose;
+use crate::scenario::model::{Act, Compose, Connect, MessageName};
+use crate::scenario::template::Template;
+use crate::syntax::diagnostic::suggest;
+use crate::syntax::matcher::escape;
+use crate::syntax::source::Span;
+use crate::syntax::yaml::{Key, Node};
+
+/// Most frames a message is split into.
+const MOST_FRAGMENTS: usize = 10_000;
+
+/// Which way a message of ours has to be documented to go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Speaker {
+    Client,
+    Server,
+    /// Not known here, or nobody: an event that a hook injects.
+    Anyone,
+}
+
+impl Reader<'_> {
+    fn speaker(&self) -> Speaker {
+        match self.myself.as_ref().and_then(|role| self.roles.get(role)) {
+            None => Speaker::Anyone,
+            Some(role) if role.server => Speaker::Server,
+            Some(_) => Speaker::Client,
+        }
+    }
+
+    pub(super) fn compose<'n>(&mut self, value: &'n Node, options: &Options<'n>) -> Compose {
+        let message = self.message_name(value, None);
+        let breaks = options.get("breaks").map(|node| match node.text().filter(|reason| !reason.is_empty()) {
+            Some(reason) => reason.to_owned(),
+            None => {
+                self.error(node.span, "`breaks` takes a reason", "what is wrong with the message, in words");
+                String::new()
+            }
+        });
+        let fragments = match options.get("fragments").map(|node| (node, number(node))) {
+            None => 1,
+            Some((_, Some(n))) if (1..=MOST_FRAGMENTS).contains(&n) => n,
+            Some((node, _)) => {
+                let help = "over how many frames the message is split";
+                self.error(node.span, format!("`fragments` is a number from 1 to {MOST_FRAGMENTS}"), help);
+                1
+            }
+        };
+        let compose = Compose {
+            message,
+            with: self.with(options.get("with")),
+            without: self.without(options.get("without")),
+            fragments,
+            breaks,
+        };
+        // What is only built is sent by hand later: by a client, where there are no others.
+        let servers = self.roles.values().any(|role| role.server);
+        let speaker = if options.acts() || servers { self.speaker() } else { Speaker::Client };
+        self.check_composed(&compose, value, options, speaker);
+        compose
+    }
+
+    /// A message that goes along with a hook.
+    pub(super) fn event<'n>(&mut self, name: &'n Node, options: &Options<'n>) -> Compose {
+        let compose = Compose {
+            message: self.message_name(name, None),
+            with: self.with(options.get("with")),
+            without: self.without(options.get("without")),
+            fragments: 1,
+            breaks: None,
+        };
+        self.check_composed(&compose, name, options, Speaker::Anyone);
+        compose
+    }
+
+    fn with(&mut self, node: Option<&Node>) -> Option<Template> {
+        let template = self.template(node?);
+        if !may_be(&template, |value| value.is_object() || value.is_null()) {
+            self.error(
+                node?.span,
+                format!("`with` is a mapping of members, not {}", node?.what()),
+                "write `with: { member: value }`",
+            );
+        }
+        Some(template)
+    }
+
+    fn without(&mut self, node: Option<&Node>) -> Vec<String> {
+        let mut pointers = Vec::new();
+        for node in list(node, "`without`", "without: [/member]", &mut self.diagnostics) {
+            match node.text() {
+                Some(pointer) if pointer.starts_with('/') => pointers.push(pointer.to_owned()),
+                other => {
+                    let name = other.unwrap_or("member");
+                    self.error(node.span, "`without` takes pointers", format!("write `without: [/{name}]`"));
+                }
+            }
+        }
+        pointers
+    }
+
+    /// What can be said about a message of ours before it is sent.
+    fn check_composed(&mut self, compose: &Compose, name_node: &Node, options: &Options<'_>, speaker: Speaker) {
+        let MessageName::Named(name) = &compose.message else { return };
+        let pack = self.pack;
+        let Some(message) = pack.message(name) else { return };
+        let wrong_way = match speaker {
+            Speaker::Client => !message.directions.to_hub,
+            Speaker::Server => !message.directions.from_hub,
+            Speaker::Anyone => false,
+        };
+        let on_purpose = "say why with `breaks: ...` if that is meant";
+        if compose.breaks.is_none() {
+            if wrong_way {
+                let who = if speaker == Speaker::Server { "a client" } else { "a hub" };
+                self.error(name_node.span, format!("only {who} sends `{name}`"), on_purpose);
+            }
+            for (path, span) in options.get("with").map(member_paths).unwrap_or_default() {
+                self.warn_unless_documented(name, &path, span, false);
+            }
+        }
+        // Only where nothing is computed; the rest is checked when it is sent.
+        let Some(overrides) = compose.with.as_ref().map_or(Some(Value::Null), |with| with.constant().cloned()) else {
+            return;
+        };
+        let mut built = message.template();
+        compose::merge(&mut built, &overrides);
+        compose::remove(&mut built, &compose.without);
+        let broken = message.schema.judge(&built).into_iter().find(|v| !v.should);
+        match (&compose.breaks, broken) {
+            (None, Some(violation)) => {
+                let at = culprit(&violation, options).unwrap_or(name_node.span);
+                let Violation { expected, found, .. } = &violation;
+                let place = violation.place();
+                let what = format!(
+                    "`{name}` as it would be sent breaks its schema at {place}: expected {expected}, found {found}"
+                );
+                self.error(at, what, on_purpose);
+            }
+            (Some(_), None) if speaker != Speaker::Anyone && !wrong_way => {
+                let at = options.key("breaks").map_or(name_node.span, |key| key.span);
+                self.error(
+                    at,
+                    format!("`{name}` is right as it is, so nothing is broken"),
+                    "remove `breaks`, or break it",
+                );
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn raw(&mut self, value: &Node) -> Act {
+        let template = self.template(value);
+        let example = "write `sends raw: { text: '{' }`";
+        match (&template, value.map()) {
+            (Template::Expression(_), _) => {}
+            (_, Some([(kind, content)])) => self.raw_content(kind, content),
+            (_, Some(_)) => {
+                self.error(value.span, "`sends raw` takes one of text, binary, frames, bytes", example);
+            }
+            (_, None) => {
+                let what = format!("`sends raw` takes a mapping, not {}", value.what());
+                self.error(value.span, what, example);
+            }
+        }
+        Act::SendRaw(template)
+    }
+
+    fn raw_content(&mut self, kind: &Key, content: &Node) {
+        match kind.name.as_str() {
+            "text" if content.text().is_none() => {
+                self.error(
+                    content.span,
+                    format!("this goes out as text, and is {}", content.what()),
+                    "write it in quotes",
+                );
+            }
+            "text" => {}
+            "binary" | "bytes" => self.hexadecimal(content),
+            "frames" if content.text().is_some_and(|text| text.contains("${")) => {}
+            "frames" => {
+                let example = "frames: [ { opcode: ping } ]";
+                if content.is_null() || content.list().is_some_and(<[_]>::is_empty) {
+                    self.error(content.span, "no frames are sent", format!("write `{example}`"));
+                }
+                for frame in list(Some(content), "`frames`", example, &mut self.diagnostics) {
+                    self.frame(frame);
+                }
+            }
+            _ => {
+                let help =
+                    suggest(&kind.name, ["text", "binary", "frames", "bytes"], "it has text, binary, frames or bytes");
+                self.error(kind.span, format!("`sends raw` has no `{}`", kind.name), help);
+            }
+        }
+    }
+
+    fn frame(&mut self, frame: &Node) {
+        if frame.text().is_some_and(|text| text.contains("${")) {
+            return;
+        }
+        if frame.map().is_none() {
+            let help = "write `{ opcode: ping, data: x }`";
+            self.error(frame.span, format!("a frame is a mapping, not {}", frame.what()), help);
+        }
+        let before = self.diagnostics.len();
+        keys(frame, &["opcode", "fin", "rsv", "mask", "data", "hex"], "a frame", &mut self.diagnostics);
+        let misspelt = self.diagnostics.len() > before;
+        const OPCODES: [&str; 6] = ["text", "binary", "continuation", "close", "ping", "pong"];
+        let opcodes = format!("{}, or a number from 0 to 15", OPCODES.join(", "));
+        match frame.get("opcode") {
+            None if frame.map().is_some() && !misspelt => {
+                self.error(frame.span, "a frame has an `opcode`", format!("it is {opcodes}"));
+            }
+            Some(node) if number(node).is_some_and(|n| n <= 15) || computed(node) => {}
+            Some(node) if !node.text().is_some_and(|name| OPCODES.contains(&name)) => {
+                let name = node.text().unwrap_or_default();
+                let help = suggest(name, OPCODES, &format!("it is {opcodes}"));
+                self.error(node.span, "this is not an opcode", help);
+            }
+            _ => {}
+        }
+        for flag in ["fin", "mask"] {
+            if let Some(node) = frame.get(flag).filter(|node| !computed(node)) {
+                super::shape::flag(Some(node), &format!("`{flag}`"), &mut self.diagnostics);
+            }
+        }
+        if let Some(node) = frame.get("rsv").filter(|node| !computed(node) && number(node).is_none_or(|n| n > 7)) {
+            self.error(node.span, "`rsv` is a number from 0 to 7", "the three reserved bits of a frame");
+        }
+        match (frame.get("data"), frame.get("hex")) {
+            (Some(_), Some(hex)) => self.error(hex.span, "`data` or `hex`, not both", "`data` is text, `hex` is bytes"),
+            (Some(data), None) if data.text().is_none() => {
+                self.error(data.span, format!("`data` is text, not {}", data.what()), "quote it");
+            }
+            (None, Some(hex)) => self.hexadecimal(hex),
+            _ => {}
+        }
+    }
+
+    fn hexadecimal(&mut self, node: &Node) {
+        let right = node.text().is_some_and(|text| {
+            let digits = text.bytes().filter(|byte| !byte.is_ascii_whitespace());
+            text.contains("${") || digits.clone().all(|byte| byte.is_ascii_hexdigit()) && digits.count() % 2 == 0
+        });
+        if !right {
+            self.error(
+                node.span,
+                "this is not a row of bytes in hexadecimal",
+                "two digits for each byte, in quotes: write \"00 ff\"",
+            );
+        }
+    }
+
+    pub(super) fn close<'n>(&mut self, value: &'n Node, options: &Options<'n>) -> Act {
+        let code = self.template(value);
+        if !may_be(&code, |code| code.as_u64().is_some_and(|code| code <= 65535)) {
+            let found = if value.is_null() { "a close code is missing" } else { "this is not a close code" };
+            self.error(value.span, found, "a number from 0 to 65535: write `closes: 1000`; `drops` goes without one");
+        }
+        let reason = options.get("reason").map(|node| {
+            let reason = self.template(node);
+            if !may_be(&reason, Value::is_string) {
+                text(Some(node), "`reason`", &mut self.diagnostics);
+            }
+            reason
+        });
+        Act::Close { code, reason }
+    }
+
+    pub(super) fn connect<'n>(&mut self, value: &'n Node, options: &Options<'n>, tries: bool) -> Act {
+        let path = (!value.is_null()).then(|| {
+            let path = self.template(value);
+            if !may_be(&path, Value::is_string) {
+                self.error(
+                    value.span,
+                    format!("a path is text, not {}", value.what()),
+                    "write `connects: /path`; without one it is the target's",
+                );
+            }
+            path
+        });
+        let mut option = |name: &str, is: fn(&Value) -> bool, what: &str, example: &str| {
+            options.get(name).map(|node| {
+                let template = self.template(node);
+                if !may_be(&template, is) {
+                    let found = format!("`{name}` is {what}, not {}", node.what());
+                    self.error(node.span, found, format!("write `{name}: {example}`"));
+                }
+                template
+            })
+        };
+        Act::Connect(Box::new(Connect {
+            path,
+            query: option("query", Value::is_object, "a mapping", "{ token: x }"),
+            headers: option("headers", Value::is_object, "a mapping", "{ Authorization: x }"),
+            subprotocols: option("subprotocols", Value::is_array, "a list", "[name]"),
+            from: option("from", Value::is_string, "an address", "127.0.0.2"),
+            method: option("method", Value::is_string, "text", "POST"),
+            http: option("http", Value::is_string, "text", "\"1.0\""),
+            tries,
+        }))
+    }
+
+    /// Values that go over what a role or a scene is given.
+    pub(super) fn overrides(&mut self, node: Option<&Node>, given: &[String], whose: &str) -> Vec<(String, Template)> {
+        let mut overrides = Vec::new();
+        if let Some(node) = node.filter(|node| node.map().is_none()) {
+            let what = format!("`with` is a mapping of what {whose} is given, not {}", node.what());
+            self.error(node.span, what, "write `with: { name: value }`");
+        }
+        for (key, node) in entries(node) {
+            if !given.contains(&key.name) {
+                let known: Vec<&str> = given.iter().map(String::as_str).collect();
+                let none = if given.is_empty() {
+                    "it is given nothing; values stand under its `given` in shared.yaml"
+                } else {
+                    ""
+                };
+                let help = suggest(&key.name, known, none);
+                self.error(key.span, format!("{whose} is given no `{}`", key.name), help);
+            }
+            overrides.push((key.name.clone(), self.template(node)));
+        }
+        overrides
+    }
+}
+
+fn computed(node: &Node) -> bool {
+    node.text().is_some_and(|text| text.contains("${"))
+}
+
+/// The entry of `with` or `without` that makes a message break its schema, if one does.
+fn culprit(violation: &Violation, options: &Options<'_>) -> Option<Span> {
+    let taken = list(options.get("without"), "", "", &mut Vec::new());
+    let away = |node: &&Node| {
+        let pointer = node.text().unwrap_or_default();
+        pointer.rsplit_once('/').is_some_and(|(parent, _)| parent == violation.path)
+    };
+    if violation.is_absence()
+        && let Some(node) = taken.iter().find(away)
+    {
+        return Some(node.span);
+    }
+    changed(options.get("with")?, "")
+        .into_iter()
+        .filter(|(pointer, ..)| violation.path == *pointer || violation.path.starts_with(&format!("{pointer}/")))
+        .max_by_key(|(pointer, ..)| pointer.len())
+        .map(|(pointer, node)| node.at_pointer(&violation.path[pointer.len()..]).span)
+}
+
+/// The values of a `with`, by the pointer at which each comes to stand.
+fn changed<'n>(with: &'n Node, below: &str) -> Vec<(String, &'n Node)> {
+    let mut found = Vec::new();
+    for (key, value) in entries(Some(with)) {
+        let pointer = match key.name.strip_prefix('/') {
+            Some(pointer) => format!("{below}/{pointer}"),
+            None => format!("{below}/{}", escape(&key.name)),
+        };
+        if !key.name.starts_with('/') {
+            found.extend(changed(value, &pointer));
+        }
+        found.push((pointer, value));
+    }
+    found
+}

@@ -1,0 +1,573 @@
+//! Steps, one after another: the head says who does what, the other keys belong to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::actors::{Cast, part_of};
+use super::names::{Bound, Origin, Sight};
+use super::rules::Subject;
+use super::shape::{entries, may_be};
+use super::verbs::{self, Head, Verb};
+use super::{Place, Reader};
+use crate::protocol::{Basis, Level};
+use crate::scenario::model::{Act, ActorId, BlockId, Hook, Need, Order, RuleUse, Step, Who, duration};
+use crate::scenario::template::Template;
+use crate::syntax::diagnostic::{Diagnostic, suggest, suggest_one};
+use crate::syntax::yaml::{Key, Node};
+
+/// The keys of a step beside its head.
+pub struct Options<'n> {
+    verb: Verb,
+    entries: Vec<(&'n Key, &'n Node)>,
+    /// Somebody does it: the head is no word.
+    acts: bool,
+}
+
+impl<'n> Options<'n> {
+    pub fn get(&self, name: &str) -> Option<&'n Node> {
+        self.entries.iter().find(|(key, _)| key.name == name).map(|(_, node)| *node)
+    }
+
+    pub fn key(&self, name: &str) -> Option<&'n Key> {
+        self.entries.iter().find(|(key, _)| key.name == name).map(|(key, _)| *key)
+    }
+
+    pub fn acts(&self) -> bool {
+        self.acts
+    }
+}
+
+/// Most values that `each` and `either` go through.
+const MOST_VALUES: u64 = 100_000;
+
+impl Reader<'_> {
+    pub(super) fn push_block(&mut self, steps: Vec<Step>) -> BlockId {
+        self.blocks.push(steps);
+        self.blocks.len() - 1
+    }
+
+    pub(super) fn block(&mut self, node: &Node) -> BlockId {
+        let Some(items) = node.list() else {
+            if !node.is_null() {
+                self.error(node.span, format!("steps are a list, not {}", node.what()), "each step begins with `- `");
+            }
+            return self.push_block(Vec::new());
+        };
+        let steps = items.iter().filter_map(|item| self.step(item)).collect();
+        self.push_block(steps)
+    }
+
+    /// A block with names of its own; those it binds are known afterwards.
+    fn inner(&mut self, node: &Node, names: &[&str]) -> BlockId {
+        let own = |name: &&str| ((*name).to_owned(), Bound { at: None, origin: Origin::Computed });
+        self.sight.push(Sight { names: names.iter().map(own).collect(), isolated: false });
+        let block = self.block(node);
+        if let Some(sight) = self.sight.pop() {
+            for (name, bound) in sight.names {
+                if !names.contains(&name.as_str()) {
+                    self.see(&name, bound.at, bound.origin);
+                }
+            }
+        }
+        block
+    }
+
+    pub(super) fn step(&mut self, node: &Node) -> Option<Step> {
+        let Some(all) = node.map().filter(|entries| !entries.is_empty()) else {
+            let help = match node.text() {
+                Some(text) if verbs::head(text).is_some() => format!("a colon is missing: write `- {text}:`"),
+                _ => "write `- anna sends: MESSAGE`".to_owned(),
+            };
+            self.error(
+                node.span,
+                format!("a step is a mapping that begins with who does what, not {}", node.what()),
+                help,
+            );
+            return None;
+        };
+        let Some((position, head)) =
+            all.iter().enumerate().find_map(|(i, (key, _))| verbs::head(&key.name).map(|head| (i, head)))
+        else {
+            self.no_step(&all[0].0);
+            return None;
+        };
+        let (key, value) = &all[position];
+        if position != 0 {
+            self.error(
+                key.span,
+                "the head of a step comes first",
+                format!("begin the step with it: `- {}: ...`", key.name),
+            );
+        }
+        let others = all.iter().enumerate().filter(|(i, _)| *i != position).map(|(_, (key, node))| (key, node));
+        let options = Options { verb: head.verb, entries: others.collect(), acts: !head.word };
+        self.check_options(&head, key, &options);
+        let who = self.who(&head, key)?;
+        let if_ = options.get("if").and_then(|node| self.bound_name(node, "if"));
+        let text = match value.text() {
+            Some(value) => format!("{}: {}", key.name, crate::syntax::matcher::cut(value, 80)),
+            None => key.name.clone(),
+        };
+        let mut rules = self.rules(options.get("rules"));
+        if rules.is_empty() && self.pack.rules.is_empty() && self.place.accuses() && head.verb.expects() {
+            // Without rules.yaml every expectation is a must of its own, named by its text.
+            rules.push(RuleUse { id: text.clone(), level: Level::Must, basis: Basis::Stated, lowered: false });
+        }
+        let act = self.act(key, value, &options, &who);
+        if head.verb.only_judges() && rules.is_empty() {
+            self.must_judge(key, &options);
+        }
+        let check = (!rules.is_empty() && head.verb.accuses()).then(|| self.declare(rules, key.span));
+        let as_ = options.get("as").and_then(|node| {
+            let name = self.free_name(node)?;
+            let origin = match head.verb {
+                Verb::Compose | Verb::Check | Verb::Wait => Origin::Computed,
+                _ => Origin::of(&who),
+            };
+            self.see(&name, Some(node.span), origin);
+            Some(name)
+        });
+        Some(Step { span: key.span, text, who, as_, if_, check, act: act? })
+    }
+
+    /// A first key that is no head.
+    fn no_step(&mut self, key: &Key) {
+        let (first, rest) = key.name.split_once(' ').unwrap_or(("", &key.name));
+        let roles = entries(self.file.root.get("roles"));
+        let actor =
+            !first.is_empty() && (self.members(first).is_some() || roles.iter().any(|(role, _)| role.name == first));
+        let (wrong, span) = if actor { (rest, part_of(key, rest)) } else { (key.name.as_str(), key.span) };
+        let help = if verbs::begins_with_quantity(&key.name) {
+            "write `exactly 1 of crowd expect: MESSAGE`, or `at least`, or `at most`".to_owned()
+        } else {
+            let lists = "a step begins with `ACTOR VERB`; scenarios/README.md lists the verbs";
+            suggest(if first.is_empty() { &key.name } else { rest }, verbs::all(), lists)
+        };
+        let what = if actor { "is not a verb" } else { "is not a step" };
+        self.error(span, format!("`{wrong}` {what}"), help);
+    }
+
+    fn check_options(&mut self, head: &Head<'_>, key: &Key, options: &Options<'_>) {
+        for (option, _) in &options.entries {
+            let name = option.name.as_str();
+            if matches!(name, "as" | "if") || head.verb.options().contains(&name) {
+                continue;
+            }
+            if self.place == Place::Journey && super::journeys::OPTIONS.contains(&name) {
+                continue;
+            }
+            let verb = key.name.rsplit_once(head.actor).map_or(key.name.as_str(), |(_, verb)| verb).trim();
+            let verb = if head.actor.is_empty() { key.name.as_str() } else { verb };
+            let help = if verbs::head(name).is_some() {
+                "begin a new step with `- `".to_owned()
+            } else {
+                let known: Vec<&str> = head.verb.options().iter().copied().chain(["as", "if"]).collect();
+                suggest_one(name, known, "beside it may stand")
+            };
+            self.error(option.span, format!("`{name}` does not belong to `{verb}`"), help);
+        }
+    }
+
+    /// A step that does nothing but judge needs rules, and a place where they may stand.
+    fn must_judge(&mut self, key: &Key, options: &Options<'_>) {
+        if !self.place.accuses() {
+            if options.get("rules").is_none() {
+                let what = format!("`{}` judges, and {} accuses nobody", key.name, self.place.name());
+                self.error(key.span, what, "put it into the steps of a scenario, with `rules`");
+            }
+        } else if options.get("rules").is_none() {
+            let what = format!("`{}` without rules judges nothing", key.name);
+            self.error(key.span, what, "name the rules it proves: write `rules: [ABC-001]`");
+        }
+    }
+
+    fn act<'n>(&mut self, key: &Key, value: &'n Node, options: &Options<'n>, who: &Who) -> Option<Act> {
+        let role = match who {
+            Who::One(id) => self.actors.get(*id).map(|actor| actor.role.clone()),
+            Who::Group { members, .. } => {
+                members.first().and_then(|id| self.actors.get(*id)).map(|actor| actor.role.clone())
+            }
+            Who::Myself => self.myself.clone(),
+            Who::Nobody => None,
+        };
+        let outer = std::mem::replace(&mut self.myself, role);
+        let act = self.act_of(key, value, options, who);
+        self.myself = outer;
+        act
+    }
+
+    fn act_of<'n>(&mut self, key: &Key, value: &'n Node, options: &Options<'n>, who: &Who) -> Option<Act> {
+        Some(match options.verb {
+            Verb::Joins => self.join(key, value, options, who),
+            Verb::Connects | Verb::TriesToConnect => {
+                self.connects(who);
+                self.connect(value, options, options.verb == Verb::TriesToConnect)
+            }
+            Verb::Accepts => self.accept(key, value, options, who),
+            Verb::Sends => Act::Send(Box::new(self.compose(value, options))),
+            Verb::Compose => Act::Compose(Box::new(self.compose(value, options))),
+            Verb::SendsRaw => self.raw(value),
+            Verb::Closes => self.close(value, options),
+            Verb::Drops => Act::Drop { reset: self.drops_by_reset(value) },
+            Verb::StopsReading => {
+                self.empty(value, key);
+                Act::StopReading
+            }
+            Verb::ReadsAgain => {
+                self.empty(value, key);
+                Act::ReadAgain
+            }
+            Verb::Expects => self.expect_message(value, options, who),
+            Verb::ExpectsClose => self.expect_close(value, options),
+            Verb::ExpectsRefusal => self.expect_refusal(value, options),
+            Verb::ExpectsFrame => self.expect_control(value, options),
+            Verb::ExpectsEnd => {
+                self.empty(value, key);
+                self.expect_end(options)
+            }
+            Verb::ExpectsNothing => self.expect_nothing(value, options),
+            Verb::ExpectsOneOf => self.expect_one_of(value, options, who),
+            Verb::Plays | Verb::Play => self.play(value, options)?,
+            Verb::Hook => self.hook(value, options)?,
+            Verb::Wait => {
+                if options.get("because").and_then(Node::text).is_none() {
+                    self.error(key.span, "`wait` needs a reason", "write `because: what the hub is given time for`");
+                }
+                Act::Wait { time: self.time(value) }
+            }
+            Verb::Check => Act::Check {
+                value: self.checked_value(value),
+                test: self.test(options.get("equals"), options.get("fits")),
+            },
+            Verb::Order => self.order(value, options),
+            Verb::Each => self.each(key, value, options)?,
+            Verb::Either => {
+                let name = self.free_name(value)?;
+                let values = self.needed(key, "in", "write `in: [a, b]`", options)?;
+                let values = self.several(values);
+                let steps = self.needed(key, "do", "the steps stand under `do`", options)?;
+                let body = self.inner(steps, &[&name]);
+                self.see(&name, Some(value.span), Origin::Computed);
+                Act::Either { name, values, body }
+            }
+            Verb::Retry => {
+                let time = self.time(value);
+                if time.constant().and_then(Value::as_str).is_some_and(|time| duration(time).is_ok_and(|t| t.is_zero()))
+                {
+                    self.error(
+                        value.span,
+                        "this is no time to try again in",
+                        "write for how long the steps are repeated: `retry: 5s`",
+                    );
+                }
+                let steps = self.needed(key, "do", "the steps stand under `do`", options)?;
+                if steps.list().is_some_and(<[_]>::is_empty) {
+                    self.error(steps.span, "there is nothing to try", "write steps that go through once it is true");
+                }
+                Act::Retry { time, body: self.inner(steps, &[]) }
+            }
+        })
+    }
+
+    fn join<'n>(&mut self, key: &Key, value: &'n Node, options: &Options<'n>, who: &Who) -> Act {
+        self.empty(value, key);
+        if self.place == Place::Opening {
+            self.error(key.span, "an opening is what `joins` plays, so it cannot join", "write `connects:`");
+        }
+        self.connects(who);
+        let role = self.myself.as_ref().and_then(|role| self.roles.get(role));
+        let idle = role.is_some_and(|role| self.blocks.get(role.opening).is_some_and(Vec::is_empty));
+        if let Some(rules) = options.key("rules").filter(|_| idle) {
+            let span = rules.span;
+            self.error(span, "this role has no opening, so it joins whatever the hub does", "leave `rules` out");
+        }
+        let role = self.myself.as_ref().and_then(|role| self.roles.get(role));
+        let given: Vec<String> =
+            role.map(|role| role.given.iter().map(|(name, _)| name.clone()).collect()).unwrap_or_default();
+        Act::Join { with: self.overrides(options.get("with"), &given, "the role") }
+    }
+
+    fn accept<'n>(&mut self, key: &Key, value: &'n Node, options: &Options<'n>, who: &Who) -> Act {
+        self.empty(value, key);
+        self.connects(who);
+        if let Some(name) = self.myself.clone()
+            && self.roles.get(&name).is_some_and(|role| !role.server)
+        {
+            let what = format!("`{name}` is a client, and only a server accepts");
+            self.error(key.span, what, "write `connects:`, or give the role `side: server`");
+        }
+        Act::Accept { within: options.get("within").map(|node| self.time(node)) }
+    }
+
+    fn drops_by_reset(&mut self, value: &Node) -> bool {
+        match value.text() {
+            Some("reset") => true,
+            Some("fin") => false,
+            None if value.is_null() => false,
+            _ => {
+                let help = "reset breaks the connection, fin ends it without a close frame";
+                self.error(value.span, "`drops` takes reset or fin", help);
+                false
+            }
+        }
+    }
+
+    fn play<'n>(&mut self, value: &'n Node, options: &Options<'n>) -> Option<Act> {
+        let Some(name) = value.text() else {
+            let found = if value.is_null() {
+                "a scene is missing".to_owned()
+            } else {
+                format!("a scene is named here, not {}", value.what())
+            };
+            self.error(value.span, found, "scenes are declared in shared.yaml");
+            return None;
+        };
+        let node = self.file.root.get("scenes").and_then(|scenes| scenes.get(name));
+        let cast = Cast::of(node.and_then(|scene| scene.get("steps")));
+        if let (Verb::Play, Some(at)) = (options.verb, cast.first_person) {
+            self.diagnostics.push(
+                Diagnostic::error(value.span, format!("the scene `{name}` is in the first person"))
+                    .also(at, "somebody has to do this")
+                    .help(format!("say who plays it: write `anna plays: {name}`")),
+            );
+            return None;
+        }
+        let (scene, given) = self.scene(name, value.span)?;
+        let names: Vec<String> = given.iter().map(|(name, _)| name.clone()).collect();
+        let with = self.overrides(options.get("with"), &names, &format!("the scene `{name}`"));
+        Some(Act::Play { scene, given, with })
+    }
+
+    fn order<'n>(&mut self, value: &'n Node, options: &Options<'n>) -> Act {
+        let example = "write `order: [first, second]`";
+        let slack = options.get("slack").map(|node| self.time(node));
+        let Some(items) = value.list() else {
+            self.error(value.span, format!("`order` is a list of names, not {}", value.what()), example);
+            return Act::Order(Order { names: Vec::new(), slack });
+        };
+        if items.len() < 2 {
+            self.error(value.span, "an order is one of at least two", example);
+        }
+        let mut names: Vec<String> = Vec::new();
+        for node in items {
+            let Some(name) = self.bound_name(node, "order") else { continue };
+            if names.contains(&name) {
+                self.error(node.span, format!("`{name}` cannot come before itself"), "keep one of the two");
+            }
+            self.must_have_crossed(&name, node);
+            names.push(name);
+        }
+        if slack.is_none() {
+            let origins = |pair: &[String]| (self.origin(&pair[0]), self.origin(&pair[1]));
+            let apart = names.windows(2).map(origins).any(|pair| match pair {
+                (Origin::One(a), Origin::One(b)) => a != b,
+                pair => pair.0 == Origin::Several || pair.1 == Origin::Several,
+            });
+            if apart {
+                self.error(
+                    value.span,
+                    "these come over several connections, and there is no `slack`",
+                    "say how far apart two clocks of arrival may be: write `slack: 100ms`",
+                );
+            }
+        }
+        Act::Order(Order { names, slack })
+    }
+
+    fn origin(&self, name: &str) -> Origin {
+        self.bound(name).map_or(Origin::Unknown, |bound| bound.origin)
+    }
+
+    fn needed<'n>(&mut self, key: &Key, option: &str, help: &str, options: &Options<'n>) -> Option<&'n Node> {
+        let node = options.get(option);
+        if node.is_none() {
+            self.error(key.span, format!("`{}` has no `{option}`", key.name), help);
+        }
+        node
+    }
+
+    fn empty(&mut self, value: &Node, key: &Key) {
+        if !value.is_null() {
+            self.error(
+                value.span,
+                format!("`{}` takes no value", key.name),
+                "options stand under the first letter of the step",
+            );
+        }
+    }
+
+    pub(super) fn time(&mut self, node: &Node) -> Template {
+        let template = self.template(node);
+        if let Some(value) = template.constant() {
+            let problem = match value {
+                Value::Null => Some(("a time is missing".to_owned(), "write 300ms, 5s or 2m")),
+                Value::String(text) => duration(text).err().map(|problem| (problem, "write 300ms, 5s or 2m")),
+                Value::Number(n) => Some((format!("`{n}` has no unit: write {n}s or {n}ms"), "")),
+                _ => Some((format!("a time belongs here, not {}", node.what()), "write 300ms, 5s or 2m")),
+            };
+            if let Some((problem, help)) = problem {
+                let help = if problem.contains("write") { "" } else { help };
+                self.error(node.span, problem, help);
+            }
+        }
+        template
+    }
+
+    /// The values of an `each` or `either`.
+    fn several(&mut self, node: &Node) -> Template {
+        let template = self.template(node);
+        let right = may_be(&template, |value| match value {
+            Value::Array(values) => !values.is_empty() || !template.is_constant(),
+            Value::Number(n) => n.as_u64().is_some_and(|n| (1..=MOST_VALUES).contains(&n)),
+            _ => false,
+        });
+        if !right {
+            let found = match &node.kind {
+                crate::syntax::yaml::Kind::List(_) | crate::syntax::yaml::Kind::Null => {
+                    "there are no values to go through".to_owned()
+                }
+                crate::syntax::yaml::Kind::Number(_) => format!("a number of rounds is from 1 to {MOST_VALUES}"),
+                _ => format!("`in` takes a list or a number, not {}", node.what()),
+            };
+            self.error(node.span, found, "write `in: [a, b]`, `in: 3` or `in: \"${...}\"`");
+        }
+        template
+    }
+
+    fn hook<'n>(&mut self, value: &'n Node, options: &Options<'n>) -> Option<Act> {
+        let name = value.text().unwrap_or_default().to_owned();
+        let file = self.file;
+        let Some(declaration) = file.shared.hooks.get(&name) else {
+            let known: Vec<&str> = file.shared.hooks.keys().map(String::as_str).collect();
+            self.error(
+                value.span,
+                format!("{} has no hook `{name}`", self.pack.name),
+                suggest(&name, known, "hooks are declared in shared.yaml"),
+            );
+            return None;
+        };
+        for (key, _) in entries(options.get("args")) {
+            if !declaration.args.contains(&key.name) {
+                let known: Vec<&str> = declaration.args.iter().map(String::as_str).collect();
+                let takes = if known.is_empty() {
+                    "it takes nothing".to_owned()
+                } else {
+                    format!("it takes {}", known.join(", "))
+                };
+                self.error(
+                    key.span,
+                    format!("the hook `{name}` takes no `{}`", key.name),
+                    suggest(&key.name, known, &takes),
+                );
+            }
+        }
+        if !self.needs.iter().any(|need| matches!(need, Need::Hook(known) if *known == name)) {
+            self.needs.push(Need::Hook(name.clone()));
+        }
+        let args = options.get("args").map(|node| {
+            let args = self.template(node);
+            if !may_be(&args, |args| args.is_object() || args.is_null()) {
+                self.error(
+                    node.span,
+                    format!("`args` is a mapping, not {}", node.what()),
+                    "write `args: { name: value }`",
+                );
+            }
+            args
+        });
+        let message = options.get("message").map(|node| {
+            if !declaration.message {
+                self.error(
+                    node.span,
+                    format!("the hook `{name}` takes no message"),
+                    "it is declared in shared.yaml without `message: true`",
+                );
+            }
+            self.event(node, options)
+        });
+        for option in ["with", "without"] {
+            if let Some(key) = options.key(option).filter(|_| message.is_none()) {
+                self.error(
+                    key.span,
+                    format!("`{option}` changes a message, and there is none"),
+                    "write `message: MESSAGE`, or `args` for what the hook is given",
+                );
+            }
+        }
+        let pattern = options.get("where").map(|node| self.pattern(node, &Subject::Anything));
+        Some(Act::Hook(Box::new(Hook {
+            name,
+            args,
+            message,
+            pattern,
+            within: options.get("within").map(|node| self.time(node)),
+            has: self.has(options.get("has"), &Subject::Anything),
+        })))
+    }
+
+    fn each<'n>(&mut self, key: &Key, value: &'n Node, options: &Options<'n>) -> Option<Act> {
+        let name = self.free_name(value)?;
+        let list = self.needed(key, "in", "write `in: [a, b]`, or `in: 3` for 0, 1, 2", options)?;
+        let values = self.several(list);
+        let steps = self.needed(key, "do", "the steps stand under `do`", options)?;
+        self.fresh.push(BTreeSet::new());
+        let names = [name.as_str(), "index"];
+        let bodies = if uses_rows(steps) {
+            self.unrolled(&name, list, steps, &names)
+        } else {
+            Some(vec![self.inner(steps, &names)])
+        };
+        let fresh: Vec<ActorId> = self.fresh.pop().unwrap_or_default().into_iter().collect();
+        self.connected.extend(fresh.iter().copied());
+        // In each round it is another connection.
+        for bound in self.sight.last_mut().into_iter().flat_map(|sight| sight.names.values_mut()) {
+            if matches!(bound.origin, Origin::One(id) if fresh.contains(&id)) {
+                bound.origin = Origin::Several;
+            }
+        }
+        Some(Act::Each { name, values, bodies: bodies?, fresh })
+    }
+
+    /// One body for each literal row, because the rows name rules.
+    fn unrolled(&mut self, name: &str, list: &Node, steps: &Node, names: &[&str]) -> Option<Vec<BlockId>> {
+        let Some(rows) = list.list() else {
+            self.error(
+                list.span,
+                "rule ids in rows need a literal list",
+                "which rules a scenario proves has to be known before anything runs",
+            );
+            return None;
+        };
+        let mut bodies = Vec::new();
+        // Names bound inside become lists once, however many bodies there are.
+        let seen: BTreeMap<String, Bound> = self.sight.last().map(|sight| sight.names.clone()).unwrap_or_default();
+        for row in rows {
+            if let Some(sight) = self.sight.last_mut() {
+                sight.names.clone_from(&seen);
+            }
+            self.rows.push((name.to_owned(), row.to_json()));
+            bodies.push(self.inner(steps, names));
+            self.rows.pop();
+            // The same actors are fresh in every row.
+            if let Some(fresh) = self.fresh.last() {
+                for id in fresh.clone() {
+                    self.connected.remove(&id);
+                }
+            }
+        }
+        Some(bodies)
+    }
+}
+
+/// Whether any step inside names its rules by a row.
+fn uses_rows(steps: &Node) -> bool {
+    let computed = |item: &Node| item.text().is_some_and(|text| text.contains("${"));
+    steps.list().unwrap_or_default().iter().flat_map(|step| entries(Some(step))).any(|(key, value)| {
+        match key.name.as_str() {
+            "rules" => value.list().unwrap_or_default().iter().any(computed),
+            "do" => uses_rows(value),
+            _ => false,
+        }
+    })
+}

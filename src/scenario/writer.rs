@@ -1,0 +1,131 @@
+//! A case as the text of a scenario file: one line a step, with what YAML cannot hold plainly escaped.
+
+use serde_json::{Map, Value};
+
+/// The file. Equal cases give equal texts.
+pub fn scenario(root: &Map<String, Value>) -> String {
+    let mut text = String::new();
+    for (key, value) in root {
+        match value.as_array().filter(|_| matches!(key.as_str(), "steps" | "finally")) {
+            Some(steps) => {
+                text.push_str(&format!("{key}:\n"));
+                steps.iter().for_each(|one| step(one, &mut text));
+            }
+            None => text.push_str(&format!("{key}: {}\n", flow(value))),
+        }
+    }
+    text
+}
+
+fn step(step: &Value, text: &mut String) {
+    for (index, (key, value)) in step.as_object().into_iter().flatten().enumerate() {
+        text.push_str(if index == 0 { "  - " } else { "    " });
+        text.push_str(key);
+        text.push(':');
+        if !value.is_null() {
+            text.push(' ');
+            text.push_str(&flow(value));
+        }
+        text.push('\n');
+    }
+}
+
+/// A value in flow style: JSON, with everything beyond ASCII escaped as YAML does.
+pub fn flow(value: &Value) -> String {
+    let mut text = String::new();
+    write(value, &mut text);
+    text
+}
+
+fn write(value: &Value, out: &mut String) {
+    match value {
+        Value::String(text) => quoted(text, out),
+        Value::Array(items) => {
+            out.push('[');
+            for (index, item) in items.iter().enumerate() {
+                out.push_str(if index > 0 { ", " } else { "" });
+                write(item, out);
+            }
+            out.push(']');
+        }
+        Value::Object(members) => {
+            out.push_str("{ ");
+            for (index, (name, member)) in members.iter().enumerate() {
+                out.push_str(if index > 0 { ", " } else { "" });
+                if plain(name) {
+                    out.push_str(name)
+                } else {
+                    quoted(name, out)
+                }
+                out.push_str(": ");
+                write(member, out);
+            }
+            out.push_str(" }");
+        }
+        other => out.push_str(&other.to_string()),
+    }
+}
+
+/// Texts that YAML reads back as they are.
+fn plain(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
+        && !matches!(
+            text.to_ascii_lowercase().as_str(),
+            "null" | "true" | "false" | "yes" | "no" | "on" | "off" | "y" | "n"
+        )
+}
+
+fn quoted(text: &str, out: &mut String) {
+    if plain(text) {
+        return out.push_str(text);
+    }
+    // Where nothing needs an escape, single quotes leave the JSON inside legible.
+    if text.chars().all(|c| (' '..='~').contains(&c)) {
+        out.push('\'');
+        out.push_str(&text.replace('\'', "''"));
+        return out.push('\'');
+    }
+    out.push('"');
+    for letter in text.chars() {
+        match letter {
+            '"' | '\\' => out.extend(['\\', letter]),
+            ' '..='~' => out.push(letter),
+            '\n' => out.push_str("\\n"),
+            other if u32::from(other) <= 0xff => out.push_str(&format!("\\x{:02x}", u32::from(other))),
+            other if u32::from(other) <= 0xffff => out.push_str(&format!("\\u{:04x}", u32::from(other))),
+            other => out.push_str(&format!("\\U{:08x}", u32::from(other))),
+        }
+    }
+    out.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::syntax::source::Sources;
+    use crate::syntax::yaml;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn read_back(text: &str) -> Value {
+        let mut sources = Sources::default();
+        let file = sources.add("case.yaml", text);
+        yaml::parse(&sources, file).unwrap_or_else(|error| panic!("{}: {text}", error.message)).to_json()
+    }
+
+    #[test]
+    fn what_is_odd_survives() {
+        for text in crate::generate::value::ODD_TEXTS {
+            let value = json!({ "title": text, "steps": [{ "a sends raw": { "text": text, text: [text] } }] });
+            assert_eq!(read_back(&scenario(value.as_object().unwrap())), value);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_text_survives(text: String) {
+            prop_assert_eq!(read_back(&format!("a: {}\n", flow(&json!({ "k": text })))), json!({ "a": { "k": text } }));
+        }
+    }
+}

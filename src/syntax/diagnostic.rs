@@ -1,0 +1,189 @@
+//! What is wrong with a file of the user's: where, why, and what to do about it.
+
+use std::collections::BTreeSet;
+
+use annotate_snippets::renderer::DecorStyle;
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+
+use crate::syntax::source::{Sources, Span};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    Warning,
+    Error,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    pub severity: Severity,
+    /// `None` where a whole file or folder is missing.
+    pub span: Option<Span>,
+    pub message: String,
+    /// Stands under the caret.
+    pub label: String,
+    /// Another place that has to do with it, and what stands there.
+    pub also: Option<Box<(Span, String)>>,
+    pub help: Option<String>,
+}
+
+impl Diagnostic {
+    pub fn error(span: Span, message: impl Into<String>) -> Self {
+        Self { span: Some(span), ..Self::without_place(message) }
+    }
+
+    pub fn warning(span: Span, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(span, message) }
+    }
+
+    pub fn without_place(message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Error,
+            span: None,
+            message: message.into(),
+            label: String::new(),
+            also: None,
+            help: None,
+        }
+    }
+
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = label.into();
+        self
+    }
+
+    pub fn also(mut self, span: Span, label: impl Into<String>) -> Self {
+        self.also = Some(Box::new((span, label.into())));
+        self
+    }
+
+    /// Advice; an empty one is none.
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        let help = help.into();
+        self.help = (!help.is_empty()).then_some(help);
+        self
+    }
+
+    pub fn maybe_help(mut self, help: Option<String>) -> Self {
+        self.help = help.or(self.help);
+        self
+    }
+
+    /// With the line, a caret and the advice; ends without a newline.
+    pub fn render(&self, sources: &Sources, color: bool) -> String {
+        let level = match self.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let mut group = match self.span {
+            None => Group::with_title(level.primary_title(&self.message)),
+            Some(span) => {
+                let file = sources.file(span.file);
+                let range = visible(&file.text, span);
+                let mut caret = AnnotationKind::Primary.span(range);
+                if !self.label.is_empty() {
+                    caret = caret.label(&self.label);
+                }
+                let mut snippet = Snippet::source(&file.text).path(&file.path).annotation(caret);
+                let mut elsewhere = None;
+                if let Some((also, label)) = self.also.as_deref() {
+                    let other = sources.file(also.file);
+                    let mark = AnnotationKind::Context.span(visible(&other.text, *also)).label(label);
+                    if also.file == span.file {
+                        snippet = snippet.annotation(mark);
+                    } else {
+                        elsewhere = Some(Snippet::source(&other.text).path(&other.path).annotation(mark));
+                    }
+                }
+                let group = level.primary_title(&self.message).element(snippet);
+                match elsewhere {
+                    Some(snippet) => group.element(snippet),
+                    None => group,
+                }
+            }
+        };
+        if let Some(help) = &self.help {
+            group = group.element(Level::HELP.message(help));
+        }
+        let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+        renderer.decor_style(DecorStyle::Ascii).render(&[group])
+    }
+}
+
+/// The first line of a span, so that a caret under a whole block does not draw the block. Parsers that count lines their
+/// own way may point into a character, or behind the end.
+fn visible(text: &str, span: Span) -> std::ops::Range<usize> {
+    let start = text.floor_char_boundary(span.start as usize);
+    let range = start..text.ceil_char_boundary(span.end as usize).max(start);
+    let first_line = text[range.clone()].find('\n').map_or(range.end, |n| range.start + n);
+    range.start..first_line.max(range.start)
+}
+
+pub fn has_errors(diagnostics: &[Diagnostic]) -> bool {
+    diagnostics.iter().any(|d| d.severity == Severity::Error)
+}
+
+/// Each of them once: the same thing said about the same place is found again by every scenario that uses it.
+pub fn distinct(diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    let mut seen = BTreeSet::new();
+    let place = |d: &Diagnostic| d.span.map(|span| (span.file, span.start, span.end));
+    diagnostics.into_iter().filter(|d| seen.insert((place(d), d.message.clone()))).collect()
+}
+
+pub fn render_all(diagnostics: &[Diagnostic], sources: &Sources, color: bool) -> String {
+    diagnostics.iter().map(|d| d.render(sources, color)).collect::<Vec<_>>().join("\n\n")
+}
+
+/// The name most like `wrong`, if any is like it at all: for "did you mean".
+pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    names
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(wrong, name), name))
+        .filter(|(distance, name)| *distance <= (name.len().max(wrong.len()) / 3).max(1))
+        .min()
+        .map(|(_, name)| name)
+}
+
+/// Names that advice lists; who wants more of them asks `hubproof packs show`.
+const MOST_NAMES: usize = 12;
+
+/// "did you mean `x`?" alone, or else all there are, as `known` introduces them: for short lists.
+pub fn suggest_one<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str> + Clone, known: &str) -> String {
+    match nearest(wrong, names.clone()) {
+        Some(name) => format!("did you mean `{name}`?"),
+        None => format!("{known} {}", names.into_iter().collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// "did you mean `x`?", and the fallback.
+pub fn suggest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str> + Clone, otherwise: &str) -> String {
+    match nearest(wrong, names.clone()) {
+        Some(name) => format!("did you mean `{name}`? {otherwise}").trim().to_owned(),
+        None => {
+            let all: Vec<&str> = names.into_iter().collect();
+            if !otherwise.is_empty() || all.is_empty() || all.len() > MOST_NAMES {
+                otherwise.to_owned()
+            } else {
+                format!("known here: {}", all.join(", "))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Parsers count in ways of their own: what they point into must not matter.
+    #[test]
+    fn a_span_may_lie_anywhere() {
+        let mut sources = Sources::default();
+        let text = "é: \u{2028}漢字\nb: 😀";
+        let file = sources.add("t.yaml", text);
+        for start in 0..text.len() + 3 {
+            for end in start..text.len() + 3 {
+                let told = Diagnostic::error(Span::new(file, start..end), "wrong").render(&sources, false);
+                assert!(told.contains("wrong"), "{start}..{end}");
+            }
+        }
+    }
+}

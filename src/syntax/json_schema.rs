@@ -1,0 +1,306 @@
+//! JSON Schema 2020-12 as packs and scenarios write it: unknown keywords are errors, because the validator library
+//! would ignore a misspelt one and accept everything.
+
+use jsonschema::Validator;
+use serde_json::Value;
+
+use crate::syntax::diagnostic::{Diagnostic, suggest};
+use crate::syntax::yaml::Node;
+
+/// How the value of a keyword holds further schemas.
+pub enum Holds {
+    Nothing,
+    Schema,
+    List,
+    Map,
+}
+
+/// What is under a keyword of JSON Schema 2020-12; `None` for what is no keyword.
+pub fn keyword(name: &str) -> Option<Holds> {
+    Some(match name {
+        "not"
+        | "if"
+        | "then"
+        | "else"
+        | "items"
+        | "contains"
+        | "additionalProperties"
+        | "propertyNames"
+        | "unevaluatedItems"
+        | "unevaluatedProperties"
+        | "contentSchema" => Holds::Schema,
+        "allOf" | "anyOf" | "oneOf" | "prefixItems" => Holds::List,
+        "properties" | "patternProperties" | "dependentSchemas" | "$defs" => Holds::Map,
+        "$schema" | "$ref" | "$anchor" | "$comment" | "title" | "description" | "default" | "deprecated"
+        | "readOnly" | "writeOnly" | "examples" | "type" | "enum" | "const" | "multipleOf" | "maximum"
+        | "exclusiveMaximum" | "minimum" | "exclusiveMinimum" | "maxLength" | "minLength" | "pattern" | "maxItems"
+        | "minItems" | "uniqueItems" | "maxContains" | "minContains" | "maxProperties" | "minProperties"
+        | "required" | "dependentRequired" | "format" | "contentEncoding" | "contentMediaType" => Holds::Nothing,
+        _ => return None,
+    })
+}
+
+/// Whether JSON Schema 2020-12 has such a keyword.
+pub fn is_keyword(name: &str) -> bool {
+    keyword(name).is_some()
+}
+
+/// Whether such a format is asserted.
+pub fn is_format(name: &str) -> bool {
+    FORMATS.contains(&name)
+}
+
+/// Names of the keywords, for "did you mean".
+pub const KEYWORDS: &[&str] = &[
+    "not",
+    "if",
+    "then",
+    "else",
+    "items",
+    "contains",
+    "additionalProperties",
+    "propertyNames",
+    "allOf",
+    "anyOf",
+    "oneOf",
+    "prefixItems",
+    "properties",
+    "patternProperties",
+    "$defs",
+    "$ref",
+    "title",
+    "description",
+    "examples",
+    "type",
+    "enum",
+    "const",
+    "multipleOf",
+    "maximum",
+    "exclusiveMaximum",
+    "minimum",
+    "exclusiveMinimum",
+    "maxLength",
+    "minLength",
+    "pattern",
+    "maxItems",
+    "minItems",
+    "uniqueItems",
+    "maxContains",
+    "minContains",
+    "maxProperties",
+    "minProperties",
+    "required",
+    "dependentRequired",
+    "dependentSchemas",
+    "format",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+    "like",
+    "x-rules",
+    "x-should",
+    "x-example",
+];
+
+/// Formats the validator asserts; any other would be accepted silently.
+const FORMATS: &[&str] = &[
+    "date",
+    "date-time",
+    "duration",
+    "email",
+    "hostname",
+    "idn-email",
+    "idn-hostname",
+    "ipv4",
+    "ipv6",
+    "iri",
+    "iri-reference",
+    "json-pointer",
+    "regex",
+    "relative-json-pointer",
+    "time",
+    "uri",
+    "uri-reference",
+    "uri-template",
+    "uuid",
+];
+
+const TYPES: [&str; 7] = ["string", "integer", "number", "boolean", "object", "array", "null"];
+
+/// What is wrong with a schema.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// JSON pointer into the schema.
+    pub pointer: String,
+    /// The key at the pointer is wrong, not the value.
+    pub key: bool,
+    pub message: String,
+    /// What to do about it; may be empty.
+    pub help: String,
+}
+
+impl Mistake {
+    /// As shown to the author of the file in which the schema is `node`.
+    pub fn within(self, node: &Node) -> Diagnostic {
+        let span = if self.key { node.key_at_pointer(&self.pointer) } else { node.at_pointer(&self.pointer).span };
+        Diagnostic::error(span, self.message).help(self.help)
+    }
+
+    /// Of a schema that stands at `pointer` of something larger.
+    pub fn below(self, pointer: &str) -> Self {
+        Self { pointer: format!("{pointer}{}", self.pointer), ..self }
+    }
+}
+
+/// Everything wrong with a schema that may hold keywords of `ours`. Expressions of scenarios, `"${...}"`, stand for
+/// anything.
+pub fn mistakes(schema: &Value, ours: &[&str]) -> Vec<Mistake> {
+    let mut found = unknown_words(schema, ours);
+    if found.is_empty()
+        && !has_holes(schema)
+        && let Err(error) = compile(schema)
+    {
+        let pointer = error.instance_path().as_str().to_owned();
+        let (message, help) = match error.instance().as_ref() {
+            Value::String(text) if pointer.ends_with("/pattern") => (
+                format!("`{text}` is not a regular expression"),
+                "regular expressions are best written in single quotes; a bracket that is meant as such is `\\(`",
+            ),
+            _ if pointer.is_empty() && !schema.is_object() => {
+                (format!("`{schema}` is not a JSON Schema"), "a schema is a mapping of keywords, true or false")
+            }
+            _ => (format!("not a JSON Schema: {error}"), ""),
+        };
+        found.push(Mistake { pointer, key: false, message, help: help.to_owned() });
+    }
+    found
+}
+
+/// Keywords, types and formats, at any depth, that 2020-12 does not have: what the validator would ignore or explain badly.
+pub fn unknown_words(schema: &Value, ours: &[&str]) -> Vec<Mistake> {
+    let mut found = Vec::new();
+    walk(schema, "", &mut |schema, pointer| {
+        for (name, value) in schema.as_object().into_iter().flatten() {
+            let pointer = format!("{pointer}/{}", crate::syntax::matcher::escape(name));
+            if keyword(name).is_none() && !ours.contains(&name.as_str()) {
+                found.push(Mistake {
+                    pointer,
+                    key: true,
+                    message: format!("JSON Schema has no keyword `{name}`"),
+                    help: suggest(name, KEYWORDS.iter().copied(), "an unknown keyword would accept everything"),
+                });
+                continue;
+            }
+            let (known, what): (&[&str], _) = match name.as_str() {
+                "format" => (FORMATS, "format"),
+                "type" => (&TYPES, "type"),
+                _ => continue,
+            };
+            let values: Vec<(String, &Value)> = match value {
+                Value::Array(items) if what == "type" => {
+                    items.iter().enumerate().map(|(i, item)| (format!("{pointer}/{i}"), item)).collect()
+                }
+                single => vec![(pointer, single)],
+            };
+            for (pointer, value) in values {
+                let wrong = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                if !known.contains(&wrong.as_str()) && !has_holes(value) {
+                    let known_ones = format!("known: {}", known.join(", "));
+                    found.push(Mistake {
+                        pointer,
+                        key: false,
+                        message: format!("JSON Schema 2020-12 has no {what} `{wrong}`"),
+                        help: suggest(&wrong, known.iter().copied(), &known_ones),
+                    });
+                }
+            }
+        }
+    });
+    found
+}
+
+/// Whether an expression of a scenario stands anywhere in it.
+pub fn has_holes(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains("${"),
+        Value::Array(items) => items.iter().any(has_holes),
+        Value::Object(members) => members.values().any(has_holes),
+        _ => false,
+    }
+}
+
+/// Calls `visit` for the schema itself and every schema inside it, `x-should` ones included, with its JSON pointer.
+pub fn walk(schema: &Value, pointer: &str, visit: &mut impl FnMut(&Value, &str)) {
+    visit(schema, pointer);
+    for (name, value) in schema.as_object().into_iter().flatten() {
+        let at = format!("{pointer}/{}", crate::syntax::matcher::escape(name));
+        match keyword(name) {
+            Some(Holds::Schema) => walk(value, &at, visit),
+            Some(Holds::List) => value
+                .as_array()
+                .into_iter()
+                .flatten()
+                .enumerate()
+                .for_each(|(i, s)| walk(s, &format!("{at}/{i}"), visit)),
+            Some(Holds::Map) => value
+                .as_object()
+                .into_iter()
+                .flatten()
+                .for_each(|(k, s)| walk(s, &format!("{at}/{}", crate::syntax::matcher::escape(k)), visit)),
+            None if name == "x-should" => {
+                for (i, entry) in value.as_array().into_iter().flatten().enumerate() {
+                    if let Some(schema) = entry.get("schema") {
+                        walk(schema, &format!("{at}/{i}/schema"), visit);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Builds a validator: 2020-12, formats asserted, without network or files.
+pub fn validator(schema: &Value) -> Result<Validator, String> {
+    compile(schema).map_err(|error| format!("not a JSON Schema: {error}"))
+}
+
+fn compile(schema: &Value) -> Result<Validator, jsonschema::ValidationError<'_>> {
+    jsonschema::draft202012::options()
+        .should_validate_formats(true)
+        .with_keyword("like", |_, value, _| Ok(Box::new(crate::syntax::matcher::Like::new(value.clone()))))
+        .build(schema)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::json;
+
+    #[rstest]
+    #[case::keyword(json!({"minimun": 1}), "/minimun", true, "`minimun`")]
+    #[case::member_of_that_name(json!({"properties": {"minimun": {"minimun": 1}}}), "/properties/minimun/minimun", true, "`minimun`")]
+    #[case::suggested(json!({"x-should": [{"rules": [], "schema": {"typo": 1}}]}), "/x-should/0/schema/typo", true, "`typo`")]
+    #[case::format(json!({"format": "semver"}), "/format", false, "format `semver`")]
+    #[case::type_(json!({"type": "sting"}), "/type", false, "type `sting`")]
+    #[case::one_of_the_types(json!({"type": ["null", "int"]}), "/type/1", false, "type `int`")]
+    #[case::value(json!({"not": {"minimum": "x"}}), "/not/minimum", false, "not a JSON Schema")]
+    #[case::pattern(json!({"pattern": "("}), "/pattern", false, "`(` is not a regular expression")]
+    #[case::no_schema(json!(3), "", false, "`3` is not a JSON Schema")]
+    fn a_mistake_is_found_where_it_stands(
+        #[case] schema: Value,
+        #[case] at: &str,
+        #[case] key: bool,
+        #[case] says: &str,
+    ) {
+        let found = mistakes(&schema, &["x-should"]);
+        let [mistake] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!((mistake.pointer.as_str(), mistake.key), (at, key), "{}", mistake.message);
+        assert!(mistake.message.contains(says), "{}", mistake.message);
+    }
+
+    #[test]
+    fn expressions_stand_for_anything() {
+        let schema = json!({"type": "${kind}", "minimum": "${1}", "like": {"a": "${b}"}, "format": "${f}"});
+        assert_eq!(mistakes(&schema, &["like"]), []);
+    }
+}

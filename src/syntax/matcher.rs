@@ -1,0 +1,516 @@
+//! Which frame, and what must be true of it: names take values, pointers take JSON Schema (scenarios/README.md).
+//!
+//! A name holds where the subject has that member with this value: numbers and strings equal, objects with at least
+//! these members, arrays item by item. A `/pointer` holds where its target is there and fits the schema; `false` says
+//! that it must not be there; `/pointer or absent` lets it be missing. The empty pointer `""` leads to the subject itself.
+
+use jsonschema::{Keyword, ValidationError, Validator};
+use serde_json::{Map, Value};
+
+use crate::syntax::json_schema::{self, Mistake};
+
+/// A matcher that could not be built: which key, and why.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{message}")]
+pub struct BadMatcher {
+    /// The key of the matcher at fault; empty where the whole is.
+    pub key: String,
+    pub message: String,
+}
+
+/// The first thing that does not fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// JSON pointer into the subject.
+    pub path: String,
+    pub expected: String,
+    pub found: String,
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let path = if self.path.is_empty() { "the whole" } else { &self.path };
+        write!(f, "{path}: expected {}, found {}", self.expected, self.found)
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Matcher {
+    clauses: Vec<Clause>,
+}
+
+/// One condition of a matcher.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Condition<'a> {
+    /// The member is there and has this value, which has no members of its own.
+    Is(String, &'a Value),
+    Absent(&'a str),
+    Present(&'a str),
+    Fits {
+        pointer: &'a str,
+        optional: bool,
+        schema: &'a Value,
+    },
+}
+
+fn values_at<'a>(pointer: &str, want: &'a Value, found: &mut Vec<Condition<'a>>) {
+    match want {
+        Value::Object(members) if !members.is_empty() => {
+            members.iter().for_each(|(name, want)| values_at(&format!("{pointer}/{}", escape(name)), want, found));
+        }
+        _ => found.push(Condition::Is(pointer.to_owned(), want)),
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Clause {
+    Member { name: String, want: Value },
+    Pointer { pointer: String, steps: Vec<String>, optional: bool, test: Test },
+}
+
+#[derive(Clone, Debug)]
+enum Test {
+    Absent,
+    Present,
+    Schema { validator: Box<Validator>, schema: Value },
+}
+
+impl Matcher {
+    /// From the JSON of a `where` or of a line of `has`: an object of names and pointers.
+    pub fn compile(source: &Value) -> Result<Self, BadMatcher> {
+        let bad = |key: &str, mistake: Mistake| BadMatcher { key: key.to_owned(), message: mistake.message };
+        let Value::Object(members) = source else { return Err(bad("", not_a_mapping())) };
+        let clauses = members
+            .iter()
+            .map(|(key, want)| {
+                let mistakes = match want {
+                    // The rest is found by building its validator, once.
+                    Value::Object(_) if is_pointer(key) => json_schema::unknown_words(want, &["like"]),
+                    _ => clause_mistakes(key, want),
+                };
+                match mistakes.into_iter().next() {
+                    Some(mistake) => Err(bad(key, mistake)),
+                    None => clause(key, want).map_err(|message| BadMatcher { key: key.clone(), message }),
+                }
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self { clauses })
+    }
+
+    /// Whether every clause holds: what [`Matcher::difference`] says, without putting a difference into words, since most
+    /// matchers are asked to find the one among many that fits.
+    pub fn fits(&self, subject: &Value) -> bool {
+        self.clauses.iter().all(|clause| clause.holds(subject))
+    }
+
+    /// The first clause that does not hold, as what was expected and what was found.
+    pub fn difference(&self, subject: &Value) -> Option<Difference> {
+        if self.fits(subject) {
+            return None;
+        }
+        self.clauses.iter().find_map(|clause| clause.difference(subject))
+    }
+
+    /// Its conditions as places and what JSON Schema says of them, for whoever has to recognise a frame by other means.
+    pub fn conditions_at(&self) -> Vec<Condition<'_>> {
+        let mut found = Vec::new();
+        for clause in &self.clauses {
+            match clause {
+                Clause::Member { name, want } => values_at(&format!("/{}", escape(name)), want, &mut found),
+                Clause::Pointer { pointer, optional, test, .. } => found.push(match test {
+                    Test::Absent => Condition::Absent(pointer),
+                    Test::Present => Condition::Present(pointer),
+                    Test::Schema { schema, .. } => Condition::Fits { pointer, optional: *optional, schema },
+                }),
+            }
+        }
+        found
+    }
+
+    /// How many conditions it has: the most specific match wins.
+    pub fn conditions(&self) -> usize {
+        self.clauses
+            .iter()
+            .map(|clause| match clause {
+                Clause::Member { want, .. } => leaves(want),
+                Clause::Pointer { .. } => 1,
+            })
+            .sum()
+    }
+
+    /// The members that must be a certain text.
+    pub fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.clauses.iter().filter_map(|clause| match clause {
+            Clause::Member { name, want: Value::String(text) } => Some((name.as_str(), text.as_str())),
+            _ => None,
+        })
+    }
+
+    /// Whether a member with this name must be a certain text.
+    pub fn has_text(&self, name: &str) -> bool {
+        self.texts().any(|(member, _)| member == name)
+    }
+
+    /// The members a frame must have literally, for building a message that has no example: `{type: STATUS, code: OK}`.
+    pub fn literals(&self) -> Map<String, Value> {
+        self.clauses
+            .iter()
+            .filter_map(|clause| match clause {
+                Clause::Member { name, want } => Some((name.clone(), want.clone())),
+                Clause::Pointer { .. } => None,
+            })
+            .collect()
+    }
+}
+
+/// Everything wrong with the source of a matcher, as places in it. Expressions, `"${...}"`, stand for anything.
+pub fn mistakes(source: &Value) -> Vec<Mistake> {
+    match source {
+        Value::Object(members) => members
+            .iter()
+            .flat_map(|(key, want)| {
+                let at = format!("/{}", escape(key));
+                clause_mistakes(key, want).into_iter().map(move |mistake| mistake.below(&at))
+            })
+            .collect(),
+        Value::String(text) if text.contains("${") => Vec::new(),
+        _ => vec![not_a_mapping()],
+    }
+}
+
+fn not_a_mapping() -> Mistake {
+    Mistake {
+        pointer: String::new(),
+        key: false,
+        message: "a matcher is a mapping of names and /pointers".to_owned(),
+        help: "a name takes a value, a /pointer takes a JSON Schema".to_owned(),
+    }
+}
+
+fn clause_mistakes(key: &str, want: &Value) -> Vec<Mistake> {
+    let mistake = |key: bool, message: &str, help: String| {
+        vec![Mistake { pointer: String::new(), key, message: message.to_owned(), help }]
+    };
+    if !is_pointer(key) {
+        return match key.strip_suffix(" or absent") {
+            Some("") => mistake(true, "the whole is never absent", "write `\"\": { ... }`".to_owned()),
+            Some(name) => {
+                mistake(true, "`or absent` belongs to a /pointer", format!("write `/{name} or absent: {{ ... }}`"))
+            }
+            None => Vec::new(),
+        };
+    }
+    match want {
+        Value::Object(_) => json_schema::mistakes(want, &["like"]),
+        Value::Bool(_) if key.is_empty() => {
+            mistake(false, "the whole is always there", "write a JSON Schema: `\"\": { type: object }`".to_owned())
+        }
+        Value::Bool(_) => Vec::new(),
+        Value::String(text) if text.contains("${") => Vec::new(),
+        _ => {
+            let name = key.trim_start_matches('/').trim_end_matches(" or absent");
+            let simple =
+                if name.contains('/') || key.is_empty() { String::new() } else { format!("`{name}: {want}` or ") };
+            let key = if key.is_empty() { "\"\"" } else { key };
+            let help = format!("for the value itself write {simple}`{key}: {{ const: {want} }}`");
+            mistake(false, "a /pointer takes a JSON Schema, true or false", help)
+        }
+    }
+}
+
+/// Keys that are JSON Pointers rather than names: the empty one leads to the whole. (`/` is the member without a name.)
+fn is_pointer(key: &str) -> bool {
+    key.is_empty() || key.starts_with('/')
+}
+
+/// A clause without mistakes, but for expressions that are still in it.
+fn clause(key: &str, want: &Value) -> Result<Clause, String> {
+    if !is_pointer(key) {
+        return Ok(Clause::Member { name: key.to_owned(), want: want.clone() });
+    }
+    let (pointer, optional) = match key.strip_suffix(" or absent") {
+        Some(pointer) => (pointer.to_owned(), true),
+        None => (key.to_owned(), false),
+    };
+    let test = match want {
+        Value::Bool(true) => Test::Present,
+        Value::Bool(false) => Test::Absent,
+        schema => Test::Schema { validator: Box::new(json_schema::validator(schema)?), schema: schema.clone() },
+    };
+    let steps = pointer.split('/').skip(1).map(unescape).collect();
+    Ok(Clause::Pointer { pointer, steps, optional, test })
+}
+
+pub(crate) struct Like {
+    want: Value,
+}
+
+impl Like {
+    pub(crate) fn new(want: Value) -> Self {
+        Self { want }
+    }
+}
+
+impl<'i> Keyword<'i> for Like {
+    fn validate(&self, instance: &'i Value) -> Result<(), ValidationError<'i>> {
+        match like(&self.want, instance, "") {
+            None => Ok(()),
+            Some(difference) => Err(ValidationError::custom(difference.to_string())),
+        }
+    }
+
+    fn is_valid(&self, instance: &'i Value) -> bool {
+        is_like(&self.want, instance)
+    }
+}
+
+impl Clause {
+    fn holds(&self, subject: &Value) -> bool {
+        match self {
+            Self::Member { name, want } => subject.get(name).is_some_and(|found| is_like(want, found)),
+            Self::Pointer { steps, optional, test, .. } => match (test, at(subject, steps)) {
+                (Test::Absent, found) => found.is_none(),
+                (Test::Present, found) => found.is_some() || *optional,
+                (Test::Schema { .. }, None) => *optional,
+                (Test::Schema { validator, .. }, Some(found)) => validator.is_valid(found),
+            },
+        }
+    }
+
+    fn difference(&self, subject: &Value) -> Option<Difference> {
+        match self {
+            Self::Member { name, want } => {
+                let path = format!("/{}", escape(name));
+                match subject.get(name) {
+                    Some(found) => like(want, found, &path),
+                    None => Some(Difference { path, expected: show(want), found: absent(subject) }),
+                }
+            }
+            Self::Pointer { pointer, steps, optional, test } => {
+                let found = at(subject, steps);
+                match (test, found) {
+                    (Test::Absent, None) | (Test::Present, Some(_)) => None,
+                    (Test::Absent, Some(found)) => Some(Difference {
+                        path: pointer.clone(),
+                        expected: "no such member".to_owned(),
+                        found: show(found),
+                    }),
+                    (_, None) if *optional => None,
+                    (Test::Present, None) => Some(Difference {
+                        path: pointer.clone(),
+                        expected: "any value".to_owned(),
+                        found: absent(subject),
+                    }),
+                    (Test::Schema { schema, .. }, None) => {
+                        Some(Difference { path: pointer.clone(), expected: show(schema), found: absent(subject) })
+                    }
+                    (Test::Schema { validator, schema }, Some(found)) => {
+                        validator.iter_errors(found).next().map(|error| Difference {
+                            path: format!("{pointer}{}", error.instance_path()),
+                            expected: expectation(schema),
+                            found: show(error.instance()),
+                        })
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What a JSON pointer leads to, of which these are the steps: `Value::pointer` would take it apart at each look.
+fn at<'a>(subject: &'a Value, steps: &[String]) -> Option<&'a Value> {
+    steps.iter().try_fold(subject, |value, step| match value {
+        Value::Object(members) => members.get(step),
+        // RFC 6901 has no sign and no leading zero.
+        Value::Array(items) if step == "0" || !step.starts_with(['0', '+']) => items.get(step.parse::<usize>().ok()?),
+        _ => None,
+    })
+}
+
+/// `{const: x}` is better read as x.
+fn expectation(schema: &Value) -> String {
+    match schema.as_object() {
+        Some(members) if members.len() == 1 && members.contains_key("const") => show(&members["const"]),
+        _ => show(schema),
+    }
+}
+
+fn absent(subject: &Value) -> String {
+    if subject.is_object() || subject.is_array() { "nothing there".to_owned() } else { show(subject) }
+}
+
+/// Whether `found` is at least `want`.
+pub fn like(want: &Value, found: &Value, path: &str) -> Option<Difference> {
+    let differs = || Some(Difference { path: path.to_owned(), expected: show(want), found: show(found) });
+    match (want, found) {
+        (Value::Object(want), Value::Object(members)) => want.iter().find_map(|(name, want)| {
+            let path = format!("{path}/{}", escape(name));
+            match members.get(name) {
+                Some(found) => like(want, found, &path),
+                None => Some(Difference { path, expected: show(want), found: "nothing there".to_owned() }),
+            }
+        }),
+        (Value::Array(want), Value::Array(items)) if want.len() == items.len() => {
+            want.iter().zip(items).enumerate().find_map(|(i, (want, found))| like(want, found, &format!("{path}/{i}")))
+        }
+        (Value::Number(a), Value::Number(b)) => {
+            if same_number(a, b) {
+                None
+            } else {
+                differs()
+            }
+        }
+        (want, found) if want == found => None,
+        _ => differs(),
+    }
+}
+
+/// The same in one word.
+fn is_like(want: &Value, found: &Value) -> bool {
+    match (want, found) {
+        (Value::Object(want), Value::Object(members)) => {
+            want.iter().all(|(name, want)| members.get(name).is_some_and(|found| is_like(want, found)))
+        }
+        (Value::Array(want), Value::Array(items)) => {
+            want.len() == items.len() && want.iter().zip(items).all(|(want, found)| is_like(want, found))
+        }
+        (Value::Number(a), Value::Number(b)) => same_number(a, b),
+        (want, found) => want == found,
+    }
+}
+
+/// Exactly the same value: like JSON Schema's `const`, 1 and 1.0 are equal.
+pub fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => same_number(a, b),
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(k, v)| b.get(k).is_some_and(|w| same(v, w)))
+        }
+        _ => a == b,
+    }
+}
+
+/// Numbers are equal by value, however they are written: 1, 1.0 and 1e0. An integer beyond 2^53 is not the float next to it.
+fn same_number(a: &serde_json::Number, b: &serde_json::Number) -> bool {
+    match (a.as_i128(), b.as_i128()) {
+        (Some(a), Some(b)) => a == b,
+        (None, None) => a.as_f64() == b.as_f64(),
+        (Some(integer), None) => b.as_f64().and_then(whole) == Some(integer),
+        (None, Some(integer)) => a.as_f64().and_then(whole) == Some(integer),
+    }
+}
+
+/// The integer that a float is. JSON's integers are read into 64 bits, so a greater one equals none of them.
+fn whole(float: f64) -> Option<i128> {
+    (float.fract() == 0.0 && float.abs() < 2f64.powi(100)).then_some(float as i128)
+}
+
+fn leaves(value: &Value) -> usize {
+    match value {
+        Value::Object(members) if !members.is_empty() => members.values().map(leaves).sum(),
+        _ => 1,
+    }
+}
+
+pub fn escape(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
+
+/// The name that [`escape`] was given.
+pub fn unescape(token: &str) -> String {
+    token.replace("~1", "/").replace("~0", "~")
+}
+
+/// A value as a message shows it: JSON, whole. Whoever prints it cuts it, after secrets have been taken out.
+pub fn show(value: &Value) -> String {
+    value.to_string()
+}
+
+pub fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        None => text.to_owned(),
+        Some((at, _)) => format!("{}... ({} bytes)", &text[..at], text.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::json;
+
+    #[rstest]
+    #[case(json!({"type": "NAME"}), json!({"type": "NAME", "more": 1}), true)]
+    #[case(json!({"type": "NAME"}), json!({"type": "UUID"}), false)]
+    #[case(json!({"target": {"name": "x"}}), json!({"target": {"name": "x", "type": "NAME"}}), true)]
+    #[case(json!({"n": 1}), json!({"n": 1.0}), true)]
+    #[case(json!({"n": 9007199254740993u64}), json!({"n": 9007199254740992u64}), false)]
+    #[case(json!({"n": 9007199254740993u64}), json!({"n": 9007199254740992.0}), false)]
+    #[case(json!({"n": 9007199254740992.0}), json!({"n": 9007199254740993u64}), false)]
+    #[case(json!({"n": 9007199254740992u64}), json!({"n": 9007199254740992.0}), true)]
+    #[case(json!({"n": u64::MAX}), json!({"n": 18446744073709551615.0}), false)]
+    #[case(json!({"n": i64::MIN}), json!({"n": -9223372036854775808.0}), true)]
+    #[case(json!({"n": 1000}), json!({"n": 1e3}), true)]
+    #[case(json!({"n": 0}), json!({"n": -0.0}), true)]
+    #[case(json!({"n": 0}), json!({"n": 1e-300}), false)]
+    #[case(json!({"n": u64::MAX}), json!({"n": 1e308}), false)]
+    #[case(json!({"n": 1e308}), json!({"n": 1e308}), true)]
+    #[case(json!({"n": 1.5}), json!({"n": 1}), false)]
+    #[case(json!({"a": [1, {"b": 2}]}), json!({"a": [1, {"b": 2, "c": 3}]}), true)]
+    #[case(json!({"a": [1]}), json!({"a": [1, 2]}), false)]
+    #[case(json!({"a": null}), json!({}), false)]
+    #[case(json!({"/a": false}), json!({}), true)]
+    #[case(json!({"/a": false}), json!({"a": null}), false)]
+    #[case(json!({"/a": true}), json!({"a": null}), true)]
+    #[case(json!({"/a": {"type": "integer"}}), json!({"a": "1"}), false)]
+    #[case(json!({"/a": {"type": "integer"}}), json!({}), false)]
+    #[case(json!({"/a or absent": {"type": "integer"}}), json!({}), true)]
+    #[case(json!({"/a": {"format": "uuid"}}), json!({"a": "no"}), false)]
+    #[case(json!({"/l": {"contains": {"like": {"name": "x"}}}}), json!({"l": [{"name": "y"}, {"name": "x", "z": 1}]}), true)]
+    #[case(json!({"/l": {"contains": {"like": {"name": "x"}}}}), json!({"l": [{"name": "y"}]}), false)]
+    #[case(json!({"code": 4004}), json!({"code": null}), false)]
+    #[case(json!({"": {"type": "object"}}), json!({}), true)]
+    #[case(json!({"": {"type": "object"}}), json!([1]), false)]
+    #[case(json!({"": {"minProperties": 1}}), json!({"": 2}), true)]
+    #[case(json!({"": {"anyOf": [{"type": "null"}, {"required": ["a"]}]}}), json!({"a": 1}), true)]
+    #[case(json!({"": {"like": [1]}}), json!([1]), true)]
+    #[case(json!({"/": true}), json!({"": 2}), true)]
+    fn names_take_values_and_pointers_take_schemas(#[case] matcher: Value, #[case] subject: Value, #[case] fits: bool) {
+        let matcher = Matcher::compile(&matcher).expect("compiles");
+        assert_eq!(matcher.fits(&subject), fits, "{:?}", matcher.difference(&subject));
+    }
+
+    #[rstest]
+    fn a_pointer_leads_where_serde_says(
+        #[values(
+            "", "/", "/a", "/a/0", "/a/1", "/a/2", "/a/01", "/a/+1", "/a/-", "/a/b", "/0", "/x~1y", "/m~0n", "/~01",
+            "/s/0"
+        )]
+        pointer: &str,
+        #[values(json!({"a": [1, {"b": 2}], "": 3, "0": 4, "x/y": 5, "m~n": 6, "~1": 7, "s": "text"}), json!([8, [9]]), json!(null))]
+        subject: Value,
+    ) {
+        let steps: Vec<String> = pointer.split('/').skip(1).map(unescape).collect();
+        assert_eq!(at(&subject, &steps), subject.pointer(pointer));
+    }
+
+    #[rstest]
+    #[case(json!({"/a": 3}))]
+    #[case(json!({"/a": {"type": "strin"}}))]
+    #[case(json!({"a or absent": 3}))]
+    #[case(json!({"": true}))]
+    #[case(json!({"": 3}))]
+    #[case(json!({" or absent": {"type": "object"}}))]
+    #[case(json!([]))]
+    fn what_is_no_matcher_is_refused(#[case] matcher: Value) {
+        assert!(Matcher::compile(&matcher).is_err());
+    }
+
+    #[test]
+    fn the_first_difference_is_named() {
+        let matcher = Matcher::compile(&json!({"origin": {"name": "anna", "uuid": "u"}})).expect("compiles");
+        let difference = matcher.difference(&json!({"origin": {"name": "anna", "uuid": "v"}})).expect("differs");
+        assert_eq!(difference.to_string(), r#"/origin/uuid: expected "u", found "v""#);
+    }
+}

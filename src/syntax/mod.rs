@@ -1,0 +1,8 @@
+//! Files, places in them, and the small languages that they are written in: YAML, JSON Schema, matchers, durations.
+
+pub mod diagnostic;
+pub mod duration;
+pub mod json_schema;
+pub mod matcher;
+pub mod source;
+pub mod yaml;

@@ -1,0 +1,562 @@
+//! YAML (and JSON) as a tree that remembers where everything stands.
+//!
+//! Read from the parser's events, because a step of a scenario has a free key, serde's derive cannot read it, and its
+//! buffered forms lose their spans. YAML 1.2 only: anchors, aliases, tags, several documents, duplicate keys and the
+//! old words for true and false are refused, each with advice. Documents of others are read as they are written, with
+//! anchors and aliases within a bound, and the old words as text.
+
+use std::collections::{HashMap, HashSet};
+
+use granit_parser::{ErrorKind, Event, Parser, ScalarStyle};
+use serde_json::{Map, Number, Value};
+
+use crate::syntax::diagnostic::Diagnostic;
+use crate::syntax::source::{FileId, Sources, Span};
+
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub span: Span,
+    pub kind: Kind,
+}
+
+#[derive(Clone, Debug)]
+pub enum Kind {
+    Null,
+    Bool(bool),
+    Number(Number),
+    Text(Text),
+    List(Vec<Node>),
+    Map(Vec<(Key, Node)>),
+}
+
+#[derive(Clone, Debug)]
+pub struct Text {
+    pub value: String,
+    /// The text stands in the file byte for byte from here, so that a caret can point into it. `None` with escapes or folding.
+    pub inner: Option<Span>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Key {
+    pub name: String,
+    pub span: Span,
+}
+
+impl Node {
+    pub fn is_null(&self) -> bool {
+        matches!(self.kind, Kind::Null)
+    }
+
+    pub fn text(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Text(text) => Some(&text.value),
+            _ => None,
+        }
+    }
+
+    pub fn list(&self) -> Option<&[Node]> {
+        match &self.kind {
+            Kind::List(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    pub fn map(&self) -> Option<&[(Key, Node)]> {
+        match &self.kind {
+            Kind::Map(entries) => Some(entries),
+            _ => None,
+        }
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Node> {
+        self.map()?.iter().find(|(key, _)| key.name == name).map(|(_, node)| node)
+    }
+
+    /// A value as if it stood in a file, all of it at one place.
+    pub fn of(value: &Value, span: Span) -> Self {
+        let kind = match value {
+            Value::Null => Kind::Null,
+            Value::Bool(value) => Kind::Bool(*value),
+            Value::Number(number) => Kind::Number(number.clone()),
+            Value::String(text) => Kind::Text(Text { value: text.clone(), inner: None }),
+            Value::Array(items) => Kind::List(items.iter().map(|item| Self::of(item, span)).collect()),
+            Value::Object(members) => {
+                let key = |name: &String| Key { name: name.clone(), span };
+                Kind::Map(members.iter().map(|(name, value)| (key(name), Self::of(value, span))).collect())
+            }
+        };
+        Self { span, kind }
+    }
+
+    pub fn to_json(&self) -> Value {
+        match &self.kind {
+            Kind::Null => Value::Null,
+            Kind::Bool(b) => Value::Bool(*b),
+            Kind::Number(n) => Value::Number(n.clone()),
+            Kind::Text(t) => Value::String(t.value.clone()),
+            Kind::List(items) => Value::Array(items.iter().map(Node::to_json).collect()),
+            Kind::Map(entries) => {
+                Value::Object(entries.iter().map(|(k, v)| (k.name.clone(), v.to_json())).collect::<Map<_, _>>())
+            }
+        }
+    }
+
+    /// The node a JSON pointer leads to, or the nearest one above it.
+    pub fn at_pointer(&self, pointer: &str) -> &Node {
+        self.follow(pointer).1
+    }
+
+    /// The key under which a JSON pointer leads somewhere; for an item of a list, which has none, the item.
+    pub fn key_at_pointer(&self, pointer: &str) -> Span {
+        let (key, node) = self.follow(pointer);
+        key.map_or(node.span, |key| key.span)
+    }
+
+    fn follow(&self, pointer: &str) -> (Option<&Key>, &Node) {
+        let mut place = (None, self);
+        for token in pointer.split('/').skip(1) {
+            let token = token.replace("~1", "/").replace("~0", "~");
+            let next = match &place.1.kind {
+                Kind::Map(entries) => entries.iter().find(|(k, _)| k.name == token).map(|(k, n)| (Some(k), n)),
+                Kind::List(items) => token.parse::<usize>().ok().and_then(|i| items.get(i)).map(|n| (None, n)),
+                _ => None,
+            };
+            match next {
+                Some(next) => place = next,
+                None => break,
+            }
+        }
+        place
+    }
+
+    /// What it is, for a message: "a list", "text".
+    pub fn what(&self) -> &'static str {
+        match self.kind {
+            Kind::Null => "nothing",
+            Kind::Bool(_) => "true or false",
+            Kind::Number(_) => "a number",
+            Kind::Text(_) => "text",
+            Kind::List(_) => "a list",
+            Kind::Map(_) => "a mapping",
+        }
+    }
+}
+
+/// Deepest nesting that is read; ours stay below 20.
+const MAX_DEPTH: usize = 128;
+
+/// Most values that aliases of a document of others may stand for, all together: enough for any that people write.
+const MAX_ALIASED: usize = 200_000;
+/// Members of a mapping that are compared one by one; of more, a set is made.
+const FEW_KEYS: usize = 16;
+
+/// Reads one document. An empty file is null.
+///
+/// # Errors
+/// What is wrong first, with its place.
+pub fn parse(sources: &Sources, file: FileId) -> Result<Node, Diagnostic> {
+    parse_text(&sources.file(file).text, file)
+}
+
+/// Reads one document that is the text of `file`, or will be.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_text(text: &str, file: FileId) -> Result<Node, Diagnostic> {
+    read(text, file, None)
+}
+
+/// Reads one document that was not written for us: anchors, aliases and merge keys are written out, and words that older
+/// parsers take for true and false are text.
+///
+/// # Errors
+/// As [`parse`]; also where aliases stand for more than any document needs.
+pub fn parse_foreign(sources: &Sources, file: FileId) -> Result<Node, Diagnostic> {
+    read(&sources.file(file).text, file, Some(Anchors { nodes: HashMap::new(), left: MAX_ALIASED }))
+}
+
+fn read(text: &str, file: FileId, anchors: Option<Anchors>) -> Result<Node, Diagnostic> {
+    let mut reader = Reader { file, text, parser: Parser::new_from_str(text), anchors };
+    let mut root = None;
+    loop {
+        let (event, span) = reader.next()?;
+        match event {
+            Event::StreamStart | Event::DocumentStart(..) if root.is_none() => {}
+            Event::DocumentStart(..) => {
+                return Err(Diagnostic::error(span, "a file holds one document")
+                    .help("put what follows `---` into a file of its own"));
+            }
+            Event::DocumentEnd => {}
+            Event::StreamEnd => break,
+            event => root = Some(reader.node(event, span, 0)?),
+        }
+    }
+    Ok(root.unwrap_or(Node { span: Span::new(file, 0..0), kind: Kind::Null }))
+}
+
+struct Reader<'a> {
+    file: FileId,
+    text: &'a str,
+    parser: Parser<'a, granit_parser::StrInput<'a>>,
+    /// Only where there may be any.
+    anchors: Option<Anchors>,
+}
+
+/// What anchors stand for, and how many more values aliases may stand for.
+struct Anchors {
+    nodes: HashMap<usize, Node>,
+    left: usize,
+}
+
+impl Anchors {
+    fn take(&mut self, node: &Node, span: Span) -> Result<Node, Diagnostic> {
+        match self.left.checked_sub(values(node)) {
+            Some(left) => self.left = left,
+            None => {
+                return Err(Diagnostic::error(span, format!("aliases stand for more than {MAX_ALIASED} values"))
+                    .help("write the document without anchors"));
+            }
+        }
+        Ok(node.clone())
+    }
+}
+
+fn values(node: &Node) -> usize {
+    1 + match &node.kind {
+        Kind::List(items) => items.iter().map(values).sum(),
+        Kind::Map(entries) => entries.iter().map(|(_, node)| values(node)).sum(),
+        _ => 0,
+    }
+}
+
+impl<'a> Reader<'a> {
+    fn next(&mut self) -> Result<(Event<'a>, Span), Diagnostic> {
+        match self.parser.next_event() {
+            Some(Ok((event, span))) => {
+                let range = span.byte_range().unwrap_or(0..0);
+                let span = Span::new(self.file, range);
+                match refused(&event) {
+                    Some(ANCHORS) if self.anchors.is_some() => {}
+                    Some(_) if self.anchors.is_some() => {
+                        return Err(Diagnostic::error(span, "tags (a word after `!`) are not read here")
+                            .help("write the value without its tag; quote it if it is text"));
+                    }
+                    Some(what) => return Err(not_ours(span, what)),
+                    None => {}
+                }
+                Ok((event, span))
+            }
+            Some(Err(error)) => {
+                let start = error.marker().byte_offset().unwrap_or(0).min(self.text.len());
+                let span = Span::new(self.file, start..start);
+                Err(match error.kind() {
+                    ErrorKind::UnknownAnchor if self.anchors.is_none() => not_ours(span, ANCHORS),
+                    kind => Diagnostic::error(span, format!("not valid YAML: {}", error.info()))
+                        .help(advice(kind, self.text, start)),
+                })
+            }
+            None => Ok((Event::StreamEnd, Span::new(self.file, self.text.len()..self.text.len()))),
+        }
+    }
+
+    fn node(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<Node, Diagnostic> {
+        if depth > MAX_DEPTH {
+            return Err(Diagnostic::error(span, format!("nested deeper than {MAX_DEPTH} levels")));
+        }
+        let anchor = match &event {
+            Event::Scalar(_, _, anchor, _) | Event::SequenceStart(_, anchor, _) | Event::MappingStart(_, anchor, _) => {
+                *anchor
+            }
+            _ => 0,
+        };
+        let node = self.value(event, span, depth)?;
+        if let Some(anchors) = self.anchors.as_mut().filter(|_| anchor != 0) {
+            let kept = anchors.take(&node, span)?;
+            anchors.nodes.insert(anchor, kept);
+        }
+        Ok(node)
+    }
+
+    fn value(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<Node, Diagnostic> {
+        match event {
+            Event::Scalar(value, style, ..) => self.scalar(&value, style, span),
+            Event::Alias(id) => {
+                let unknown = || Diagnostic::error(span, "there is no such anchor before it");
+                let anchors = self.anchors.as_mut().ok_or_else(unknown)?;
+                let node = anchors.nodes.remove(&id).ok_or_else(unknown)?;
+                let copy = anchors.take(&node, span);
+                anchors.nodes.insert(id, node);
+                copy
+            }
+            Event::SequenceStart(..) => {
+                let mut items = Vec::new();
+                loop {
+                    let (event, at) = self.next()?;
+                    if matches!(event, Event::SequenceEnd) {
+                        return Ok(Node { span: self.trimmed(span, at), kind: Kind::List(items) });
+                    }
+                    items.push(self.node(event, at, depth + 1)?);
+                }
+            }
+            Event::MappingStart(..) => {
+                let mut entries = Entries::default();
+                let mut merged = Vec::new();
+                loop {
+                    let (event, at) = self.next()?;
+                    let name = match event {
+                        Event::MappingEnd => {
+                            merged.into_iter().for_each(|(key, node)| entries.add(key, node));
+                            return Ok(Node { span: self.trimmed(span, at), kind: Kind::Map(entries.all) });
+                        }
+                        Event::Scalar(name, ..) => name.into_owned(),
+                        _ => return Err(Diagnostic::error(at, "a key must be plain text")),
+                    };
+                    if name == "<<" && self.anchors.is_none() {
+                        return Err(not_ours(at, "merge keys"));
+                    }
+                    if entries.has(&name) {
+                        return Err(
+                            Diagnostic::error(at, format!("`{name}` stands here twice")).help("keep one of the two")
+                        );
+                    }
+                    let (event, value_at) = self.next()?;
+                    let value = self.node(event, value_at, depth + 1)?;
+                    match value.kind {
+                        Kind::Map(inner) if name == "<<" => merged.extend(inner),
+                        Kind::List(items) if name == "<<" => {
+                            let maps = items.into_iter().filter_map(|item| match item.kind {
+                                Kind::Map(inner) => Some(inner),
+                                _ => None,
+                            });
+                            merged.extend(maps.flatten());
+                        }
+                        kind => entries.add(Key { name, span: at }, Node { span: value.span, kind }),
+                    }
+                }
+            }
+            _ => Err(Diagnostic::error(span, "not valid YAML")),
+        }
+    }
+
+    /// From where a collection begins to where it ends, without the blank lines behind it.
+    fn trimmed(&self, start: Span, end: Span) -> Span {
+        let end = (end.end as usize).max(start.start as usize);
+        let body = self.text.get(start.start as usize..end).unwrap_or("");
+        Span::new(self.file, start.start as usize..start.start as usize + body.trim_end().len())
+    }
+
+    fn scalar(&self, value: &str, style: ScalarStyle, span: Span) -> Result<Node, Diagnostic> {
+        let kind = match style {
+            ScalarStyle::Plain => match resolve(value, span) {
+                Ok(kind) => kind,
+                Err(_) if self.anchors.is_some() && !value.starts_with(['.', '-', '+']) => foreign(value),
+                Err(diagnostic) => return Err(diagnostic),
+            },
+            _ => None,
+        };
+        let kind = kind.unwrap_or_else(|| {
+            let quote = usize::from(matches!(style, ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted));
+            let range = span.start as usize + quote..(span.end as usize).saturating_sub(quote);
+            let inner = (self.text.get(range.clone()) == Some(value)).then(|| Span::new(self.file, range));
+            Kind::Text(Text { value: value.to_owned(), inner })
+        });
+        Ok(Node { span, kind })
+    }
+}
+
+/// A plain scalar that is not text, by YAML 1.2's core schema, narrowed to what JSON can hold.
+fn resolve(value: &str, span: Span) -> Result<Option<Kind>, Diagnostic> {
+    match value {
+        "" | "null" | "~" | "Null" | "NULL" => return Ok(Some(Kind::Null)),
+        "true" | "True" | "TRUE" => return Ok(Some(Kind::Bool(true))),
+        "false" | "False" | "FALSE" => return Ok(Some(Kind::Bool(false))),
+        "yes" | "no" | "on" | "off" | "y" | "n" | "Yes" | "No" | "On" | "Off" | "YES" | "NO" | "ON" | "OFF" => {
+            return Err(Diagnostic::error(span, format!("`{value}` means different things to different parsers"))
+                .help(format!("write true or false, or quote it: \"{value}\"")));
+        }
+        ".inf" | "-.inf" | "+.inf" | ".nan" | ".Inf" | ".NaN" | ".NAN" | ".INF" => {
+            return Err(
+                Diagnostic::error(span, format!("`{value}` is not a JSON number")).help("quote it if it is text")
+            );
+        }
+        _ => {}
+    }
+    let digits = value.strip_prefix(['-', '+']).unwrap_or(value);
+    if !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+        return Ok(None);
+    }
+    if let Some(hex) = value.strip_prefix("0x") {
+        return Ok(u64::from_str_radix(hex, 16).ok().map(|n| Kind::Number(n.into())));
+    }
+    let unsigned = value.strip_prefix('+').unwrap_or(value);
+    if digits.bytes().all(|b| b.is_ascii_digit()) {
+        if digits.len() > 1 && digits.starts_with('0') {
+            return Err(Diagnostic::error(span, format!("`{value}` is a number to some parsers and text to others"))
+                .help(format!("quote it: \"{value}\"")));
+        }
+        return match (unsigned.parse::<u64>(), unsigned.parse::<i64>()) {
+            (Ok(n), _) => Ok(Some(Kind::Number(n.into()))),
+            (_, Ok(n)) => Ok(Some(Kind::Number(n.into()))),
+            _ => Err(Diagnostic::error(span, "an integer of more than 64 bits")
+                .help("use `sends raw` to send such a number as text")),
+        };
+    }
+    let float = digits.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'))
+        && digits.bytes().filter(|b| *b == b'.').count() <= 1;
+    if float && let Some(n) = unsigned.parse::<f64>().ok().and_then(Number::from_f64) {
+        return Ok(Some(Kind::Number(n)));
+    }
+    Ok(None)
+}
+
+/// What parsers disagree about, as YAML 1.2 has it: old words for true and false are text, whole numbers may be long.
+fn foreign(value: &str) -> Option<Kind> {
+    let number = value.bytes().all(|b| b.is_ascii_digit()).then(|| value.parse::<f64>().ok()).flatten();
+    number.and_then(Number::from_f64).map(Kind::Number)
+}
+
+/// Members of one mapping, each name once.
+#[derive(Default)]
+struct Entries {
+    all: Vec<(Key, Node)>,
+    /// Their names, as soon as there are many.
+    names: HashSet<String>,
+}
+
+impl Entries {
+    fn has(&self, name: &str) -> bool {
+        if self.all.len() < FEW_KEYS {
+            self.all.iter().any(|(key, _)| key.name == name)
+        } else {
+            self.names.contains(name)
+        }
+    }
+
+    /// What is there already stays.
+    fn add(&mut self, key: Key, node: Node) {
+        if self.has(&key.name) {
+            return;
+        }
+        if self.all.len() + 1 == FEW_KEYS {
+            self.names.extend(self.all.iter().map(|(key, _)| key.name.clone()));
+        }
+        if self.all.len() + 1 >= FEW_KEYS {
+            self.names.insert(key.name.clone());
+        }
+        self.all.push((key, node));
+    }
+}
+
+fn refused(event: &Event<'_>) -> Option<&'static str> {
+    match event {
+        Event::Alias(_) | Event::UnresolvedAlias(_) | Event::Anchor(..) => Some(ANCHORS),
+        Event::Scalar(_, _, anchor, tag) => refused_parts(*anchor, tag.is_some()),
+        Event::SequenceStart(_, anchor, tag) | Event::MappingStart(_, anchor, tag) => {
+            refused_parts(*anchor, tag.is_some())
+        }
+        _ => None,
+    }
+}
+
+fn refused_parts(anchor: usize, tag: bool) -> Option<&'static str> {
+    if anchor != 0 {
+        return Some(ANCHORS);
+    }
+    tag.then_some("tags (a word after `!`)")
+}
+
+const ANCHORS: &str = "anchors and aliases";
+
+fn not_ours(span: Span, what: &str) -> Diagnostic {
+    Diagnostic::error(span, format!("{what} are not part of this format"))
+        .help("write the value out; what scenarios share stands under `let` and `scenes`")
+}
+
+/// What to do about an error of the parser's at this place: it knows YAML, we know what people meant to write.
+fn advice(kind: &ErrorKind, text: &str, at: usize) -> &'static str {
+    let at = text.floor_char_boundary(at);
+    let start = text[..at].rfind('\n').map_or(0, |n| n + 1);
+    let end = text[at..].find('\n').map_or(text.len(), |n| at + n);
+    let line = &text[start..end];
+    let before = text[..start].trim_end().rsplit('\n').next().unwrap_or("");
+    let unquoted = |line: &str| line.contains("${") && !line.contains("\"${") && !line.contains("'${");
+    match kind {
+        ErrorKind::UnclosedFlowCollection { .. } => "close it, and quote text that holds a bracket",
+        ErrorKind::UnclosedQuotedScalar | ErrorKind::InvalidQuotedScalarIndent => {
+            "close the text with the same kind of quote"
+        }
+        ErrorKind::InvalidTrailingSingleQuotedScalar | ErrorKind::InvalidTrailingDoubleQuotedScalar => {
+            "quote the whole text, or none of it"
+        }
+        _ if unquoted(line) || unquoted(before) => "quote expressions: \"${...}\"",
+        ErrorKind::TabNotAllowed
+        | ErrorKind::TabInBlockIndentation
+        | ErrorKind::TabInIndentation
+        | ErrorKind::TabInPlainScalar
+        | ErrorKind::TabAtBlockScalarStart => "indent with spaces",
+        ErrorKind::UnknownQuotedScalarEscape | ErrorKind::InvalidQuotedScalarHexEscape => {
+            "a backslash means something within double quotes; write regular expressions in single quotes"
+        }
+        ErrorKind::UnexpectedCharacter { .. } => "quote text that begins with one of @ ` % & * ! | > { [",
+        ErrorKind::MappingValueNotAllowed if line[..at - start].matches(':').count() > 0 => {
+            "quote text that holds `: ` or ` #`"
+        }
+        _ if line.contains('\t') => "indent with spaces",
+        _ => "options stand under the first letter of the step; quote text that holds `: ` or ` #`",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Value, String> {
+        let mut sources = Sources::default();
+        let file = sources.add("t.yaml", text);
+        parse(&sources, file).map(|n| n.to_json()).map_err(|d| d.message)
+    }
+
+    #[test]
+    fn values_keep_their_kind() {
+        let value = read(
+            "a: 1\nb: -2.5\nc: \"1\"\nd: true\ne: ~\nf: [x, {z: 18446744073709551615}]\ng: 1e3\nh: 5s\ni: 1.2.3\n",
+        )
+        .expect("reads");
+        assert_eq!(
+            value,
+            serde_json::json!({"a":1,"b":-2.5,"c":"1","d":true,"e":null,"f":["x",{"z":18446744073709551615u64}],"g":1000.0,"h":"5s","i":"1.2.3"})
+        );
+    }
+
+    #[test]
+    fn what_is_not_json_is_refused() {
+        for text in [
+            "a: yes",
+            "a: &x 1",
+            "a: *x",
+            "a: !t 1",
+            "a: .nan",
+            "a: 007",
+            "a: 1\na: 2",
+            "<<: {}",
+            "a: 1\n---\nb: 2",
+            "a: 99999999999999999999",
+            "a: [1",
+            "{ a: ${x} }",
+        ] {
+            assert!(read(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn spans_stand_where_the_text_stands() {
+        let mut sources = Sources::default();
+        let file = sources.add("t.yaml", "steps:\n  - anna sends: \"hello\"\n    with: { x: z }\n");
+        let node = parse(&sources, file).expect("reads");
+        let step = &node.get("steps").and_then(Node::list).expect("a list")[0];
+        let (key, value) = &step.map().expect("a map")[0];
+        assert_eq!(sources.text(key.span), "anna sends");
+        assert_eq!(sources.text(value.span), "\"hello\"");
+        assert_eq!(sources.line_column(key.span), (2, 5));
+    }
+}

@@ -1,0 +1,718 @@
+//! RFC 6455's upgrade, both sides of it, on bytes alone: section 4.1 for what a client asks and demands, 4.2 for a server.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
+use sha1::{Digest, Sha1};
+
+use crate::websocket::frame::Received;
+
+/// The most bytes a head may have: twice what common servers take, so no lawful hub meets it.
+pub const HEAD: usize = 16 << 10;
+/// The most header lines in it.
+pub const HEADERS: usize = 100;
+/// What we keep of a refusal's body: enough for an explanation, whatever a hub pours out.
+pub const BODY: usize = 4 << 10;
+
+/// The most characters a reason may have: it is read by people.
+const REASON: usize = 400;
+/// RFC 6455, section 1.3.
+const ACCEPT_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// What cannot stand in a request line and is therefore escaped. Everything else goes out as given, also `..` and `%`.
+const NOT_IN_TARGET: &AsciiSet = &CONTROLS.add(b' ').add(b'#');
+/// RFC 3986's unreserved characters stay as they are in the names and values of a query.
+const NOT_IN_QUERY_PART: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+pub type Headers = Vec<(String, String)>;
+
+/// An upgrade request as a client writes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The `Host` header: without the port where it is the scheme's own.
+    pub host: &'a str,
+    /// Path and query, beginning with `/`; see [`target`].
+    pub target: &'a str,
+    /// Base64 of 16 random bytes.
+    pub key: &'a str,
+    /// Goes out after our own headers. One that has the name of one of ours replaces it.
+    pub headers: &'a [(String, String)],
+    /// Names of headers of ours that are left out.
+    pub without: &'a [String],
+    pub subprotocols: &'a [String],
+    /// `GET`, but for a scenario that wants to be refused.
+    pub method: &'a str,
+    /// `1.1`, but for a scenario that wants to be refused.
+    pub http: &'a str,
+}
+
+impl Default for Request<'_> {
+    /// What RFC 6455 wants, but for host and key, which are the caller's.
+    fn default() -> Self {
+        Self {
+            host: "",
+            target: "/",
+            key: "",
+            headers: &[],
+            without: &[],
+            subprotocols: &[],
+            method: "GET",
+            http: "1.1",
+        }
+    }
+}
+
+/// Why a request cannot be written: it would no longer be the request that was meant.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    #[error("`{0}` is not a header name (letters, digits and !#$%&'*+-.^_`|~)")]
+    HeaderName(String),
+    #[error("the value of header `{0}` holds a line break or another control character")]
+    HeaderValue(String),
+    #[error("`{0}` is not a method, or not a version such as 1.0")]
+    RequestLine(String),
+    #[error("`{0}` is not a subprotocol name (letters, digits and !#$%&'*+-.^_`|~)")]
+    Subprotocol(String),
+}
+
+/// Why the bytes that came are not HTTP as we take it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HeadError {
+    #[error("it is TLS, not plain text: is the address wss:// rather than ws://?")]
+    Tls,
+    #[error("it begins with {0}, which is not HTTP")]
+    NotHttp(String),
+    #[error("its head has more than {HEAD} bytes, the most we take")]
+    TooLong,
+    #[error("its head has more than {HEADERS} lines, the most we take")]
+    TooMany,
+}
+
+impl HeadError {
+    /// Whether it may be right, but is too much for us.
+    pub fn is_bound(&self) -> bool {
+        matches!(self, Self::TooLong | Self::TooMany)
+    }
+}
+
+/// The head of an HTTP answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResponseHead {
+    pub status: u16,
+    pub headers: Headers,
+    /// How many bytes it took.
+    pub length: usize,
+}
+
+/// The head of an upgrade request that a hub has sent to an actor that listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestHead {
+    pub method: String,
+    pub target: String,
+    /// 1 for HTTP/1.1.
+    pub minor_version: u8,
+    pub headers: Headers,
+    pub length: usize,
+}
+
+/// Joins `base` (an endpoint's path) and `path`, their queries and `query`, whose parts are percent-encoded.
+/// Of the rest only what would break the request line is.
+pub fn target(base: &str, path: &str, query: &[(String, String)]) -> String {
+    let (base, base_query) = base.split_once('?').unwrap_or((base, ""));
+    let (path, path_query) = path.split_once('?').unwrap_or((path, ""));
+    let mut target = String::new();
+    if !base.starts_with('/') {
+        target.push('/');
+    }
+    target.push_str(base);
+    if !path.is_empty() {
+        if target.ends_with('/') {
+            target.pop();
+        }
+        if !path.starts_with('/') {
+            target.push('/');
+        }
+        target.push_str(path);
+    }
+    let mut separator = '?';
+    for part in [base_query, path_query].into_iter().filter(|part| !part.is_empty()) {
+        target.push(separator);
+        target.push_str(part);
+        separator = '&';
+    }
+    let mut target = utf8_percent_encode(&target, NOT_IN_TARGET).to_string();
+    for (name, value) in query {
+        target.push(separator);
+        target.extend(utf8_percent_encode(name, NOT_IN_QUERY_PART));
+        target.push('=');
+        target.extend(utf8_percent_encode(value, NOT_IN_QUERY_PART));
+        separator = '&';
+    }
+    target
+}
+
+/// The key a request goes out with: one that is among its headers, or `fresh`.
+pub fn key_of<'a>(headers: &'a [(String, String)], fresh: &'a str) -> &'a str {
+    let given = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Sec-WebSocket-Key"));
+    given.map_or(fresh, |(_, key)| key)
+}
+
+/// A fresh `Sec-WebSocket-Key`.
+pub fn key() -> String {
+    BASE64.encode(rand::random::<[u8; 16]>())
+}
+
+/// What a server must answer to `key` (RFC 6455, section 4.2.2, item 5.4).
+pub fn accept_key(key: &str) -> String {
+    BASE64.encode(Sha1::new().chain_update(key).chain_update(ACCEPT_GUID).finalize())
+}
+
+/// Writes the upgrade request.
+///
+/// # Errors
+/// A header or a subprotocol that would break out of its line.
+pub fn request(request: &Request<'_>) -> Result<Vec<u8>, RequestError> {
+    let mut ours = vec![
+        ("Host", request.host.to_owned()),
+        ("Upgrade", "websocket".to_owned()),
+        ("Connection", "Upgrade".to_owned()),
+        ("Sec-WebSocket-Key", request.key.to_owned()),
+        ("Sec-WebSocket-Version", "13".to_owned()),
+    ];
+    if let Some(bad) = request.subprotocols.iter().find(|name| !is_token(name)) {
+        return Err(RequestError::Subprotocol(bad.clone()));
+    }
+    if !request.subprotocols.is_empty() {
+        ours.push(("Sec-WebSocket-Protocol", request.subprotocols.join(", ")));
+    }
+    let given = || request.headers.iter().map(|(name, _)| name).chain(request.without);
+    ours.retain(|(name, _)| !given().any(|given| given.eq_ignore_ascii_case(name)));
+
+    let version = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    if !is_token(request.method) || !version(request.http) {
+        return Err(RequestError::RequestLine(format!("{} {}", request.method, request.http)));
+    }
+    let mut text = format!("{} {} HTTP/{}\r\n", request.method, request.target, request.http);
+    let ours = ours.iter().map(|(name, value)| (*name, value.as_str()));
+    write_headers(&mut text, ours.chain(pairs(request.headers)))?;
+    Ok(text.into_bytes())
+}
+
+/// Reads the head of an answer, as soon as all of it is there. `None` asks for more bytes.
+///
+/// # Errors
+/// Anything that is not an HTTP/1 head within our bounds.
+pub fn response_head(bytes: &[u8]) -> Result<Option<ResponseHead>, HeadError> {
+    let mut lines = [httparse::EMPTY_HEADER; HEADERS];
+    let mut response = httparse::Response::new(&mut lines);
+    let Some(length) = head_length(bytes, response.parse(bytes))? else { return Ok(None) };
+    let headers = owned(response.headers);
+    Ok(Some(ResponseHead { status: response.code.unwrap_or_default(), headers, length }))
+}
+
+/// Judges an answer to our upgrade request as RFC 6455, section 4.1, tells a client to: either `Upgraded`, or `Refused`
+/// with the first reason there is. The body of a refusal is the caller's to fill in.
+pub fn judge_response(head: ResponseHead, key: &str, offered: &[String]) -> Received {
+    let ResponseHead { status, headers, .. } = head;
+    match refusal(status, &headers, key, offered) {
+        Some(mut reason) => {
+            // It may quote a header of 16 KiB.
+            if let Some((end, _)) = reason.char_indices().nth(REASON) {
+                reason.truncate(end);
+                reason.push_str("...");
+            }
+            Received::Refused { status, headers, body: Vec::new(), reason }
+        }
+        None => {
+            let subprotocol = find(&headers, "Sec-WebSocket-Protocol").map(str::to_owned);
+            Received::Upgraded { status, headers, subprotocol }
+        }
+    }
+}
+
+fn refusal(status: u16, headers: &Headers, key: &str, offered: &[String]) -> Option<String> {
+    if status != 101 {
+        return Some(refusal_by_status(status, headers));
+    }
+    let unlike = |name: &str, value: Option<&str>, wanted: &str| {
+        let section = "RFC 6455, section 4.1";
+        Some(match value {
+            None => format!("101, but without the header `{name}: {wanted}` ({section})"),
+            Some(value) => format!("101, but with `{name}: {value}` instead of `{wanted}` ({section})"),
+        })
+    };
+    let upgrade = joined(headers, "Upgrade");
+    if !upgrade.as_deref().is_some_and(|value| value.eq_ignore_ascii_case("websocket")) {
+        return unlike("Upgrade", upgrade.as_deref(), "websocket");
+    }
+    let connection = joined(headers, "Connection");
+    if !has_token(headers, "Connection", "upgrade") {
+        return unlike("Connection", connection.as_deref(), "Upgrade");
+    }
+    let (accept, wanted) = (joined(headers, "Sec-WebSocket-Accept"), accept_key(key));
+    if accept.as_ref() != Some(&wanted) {
+        return unlike("Sec-WebSocket-Accept", accept.as_deref(), &wanted);
+    }
+    if let Some(extensions) = joined(headers, "Sec-WebSocket-Extensions").filter(|value| !value.is_empty()) {
+        return Some(format!(
+            "101, but with the extension `{extensions}`, and none was offered (RFC 6455, section 4.1)"
+        ));
+    }
+    match all(headers, "Sec-WebSocket-Protocol").collect::<Vec<_>>()[..] {
+        [] => None,
+        [selected] if offered.iter().any(|name| name == selected) => None,
+        [selected] if selected.contains(',') => Some(format!(
+            "101, but with several subprotocols, `{selected}`; a server selects one (RFC 6455, section 4.2.2)"
+        )),
+        [selected] if offered.is_empty() => {
+            Some(format!("101, but with the subprotocol `{selected}`, and none was offered (RFC 6455, section 4.1)"))
+        }
+        [selected] => {
+            let offered = offered.join(", ");
+            Some(format!(
+                "101, but with the subprotocol `{selected}`, and only `{offered}` was offered (RFC 6455, section 4.1)"
+            ))
+        }
+        _ => Some("101, but with more than one Sec-WebSocket-Protocol header (RFC 6455, section 11.3.4)".to_owned()),
+    }
+}
+
+fn refusal_by_status(status: u16, headers: &Headers) -> String {
+    let advice = match status {
+        300..400 => {
+            return match find(headers, "Location") {
+                Some(to) => {
+                    format!("HTTP {status} redirects to {to}, which is not followed: give that address instead")
+                }
+                None => format!("HTTP {status} redirects without saying where (no Location header)"),
+            };
+        }
+        200..300 => "does a WebSocket server listen there?",
+        400 => "does the hub want a header, a query or a subprotocol that was not sent?",
+        401 | 403 => "is a token or a secret missing or wrong?",
+        404 | 405 | 410 => "is the path right?",
+        426 => "does the hub want another subprotocol or WebSocket version?",
+        429 | 503 => "is the hub busy, or are there too many connections?",
+        502 | 504 => "a proxy answers, and not the hub behind it: is the hub running?",
+        500..600 => "the server failed, and its log may say why; is the path right?",
+        _ => return format!("HTTP {status} instead of 101"),
+    };
+    format!("HTTP {status} instead of 101: {advice}")
+}
+
+/// A refusal's body out of the bytes after its head, cut at [`BODY`], and whether it is complete or needs no more.
+pub fn body(head: &ResponseHead, bytes: &[u8]) -> (Vec<u8>, bool) {
+    if matches!(head.status, 101 | 204 | 304) {
+        return (Vec::new(), true);
+    }
+    if has_token(&head.headers, "Transfer-Encoding", "chunked") {
+        return chunked(bytes);
+    }
+    let announced = find(&head.headers, "Content-Length").and_then(|length| length.parse().ok());
+    let wanted = announced.unwrap_or(BODY).min(BODY);
+    (bytes[..bytes.len().min(wanted)].to_vec(), bytes.len() >= wanted)
+}
+
+fn chunked(mut bytes: &[u8]) -> (Vec<u8>, bool) {
+    let mut body = Vec::new();
+    loop {
+        match httparse::parse_chunk_size(bytes) {
+            Ok(httparse::Status::Complete((_, 0))) | Err(_) => return (body, true),
+            Ok(httparse::Status::Partial) => return (body, false),
+            Ok(httparse::Status::Complete((start, size))) => {
+                let rest = &bytes[start..];
+                let size = usize::try_from(size).unwrap_or(usize::MAX);
+                body.extend_from_slice(&rest[..rest.len().min(size).min(BODY - body.len())]);
+                if body.len() == BODY {
+                    return (body, true);
+                }
+                // The line break after the chunk belongs to it.
+                match rest.get(size.saturating_add(2)..) {
+                    Some(next) => bytes = next,
+                    None => return (body, false),
+                }
+            }
+        }
+    }
+}
+
+/// Reads the head of an upgrade request. `None` asks for more bytes.
+///
+/// # Errors
+/// Anything that is not an HTTP/1 head within our bounds.
+pub fn request_head(bytes: &[u8]) -> Result<Option<RequestHead>, HeadError> {
+    let mut lines = [httparse::EMPTY_HEADER; HEADERS];
+    let mut request = httparse::Request::new(&mut lines);
+    let Some(length) = head_length(bytes, request.parse(bytes))? else { return Ok(None) };
+    Ok(Some(RequestHead {
+        method: request.method.unwrap_or_default().to_owned(),
+        target: request.path.unwrap_or_default().to_owned(),
+        minor_version: request.version.unwrap_or_default(),
+        headers: owned(request.headers),
+        length,
+    }))
+}
+
+/// Answers an upgrade request as RFC 6455, section 4.2, tells a server to: the response, and what to report of it.
+/// That is `Upgraded`, or a `Violation` that names the first thing wrong. Of the subprotocols the client offers,
+/// in its order, the first that is `spoken` is selected.
+pub fn respond(head: RequestHead, spoken: &[String]) -> (Vec<u8>, Received) {
+    if let Some(what) = fault_of_request(&head) {
+        let version = if find(&head.headers, "Sec-WebSocket-Version") == Some("13") {
+            ""
+        } else {
+            "Sec-WebSocket-Version: 13\r\n"
+        };
+        let status = if version.is_empty() { "400 Bad Request" } else { "426 Upgrade Required" };
+        let answer =
+            format!("HTTP/1.1 {status}\r\n{version}Connection: close\r\nContent-Length: {}\r\n\r\n{what}", what.len());
+        return (answer.into_bytes(), Received::Violation { what, section: "4.1", bound: false });
+    }
+    let subprotocol =
+        tokens(&head.headers, "Sec-WebSocket-Protocol").find(|offered| spoken.iter().any(|name| name == offered));
+    let subprotocol = subprotocol.map(str::to_owned);
+    let accept = accept_key(find(&head.headers, "Sec-WebSocket-Key").unwrap_or_default());
+    let mut answer = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n"
+    );
+    if let Some(selected) = &subprotocol {
+        answer.push_str(&format!("Sec-WebSocket-Protocol: {selected}\r\n"));
+    }
+    answer.push_str("\r\n");
+    let mut headers = vec![(":path".to_owned(), head.target)];
+    headers.extend(head.headers);
+    (answer.into_bytes(), Received::Upgraded { status: 101, headers, subprotocol })
+}
+
+fn fault_of_request(head: &RequestHead) -> Option<String> {
+    let RequestHead { method, minor_version, headers, .. } = head;
+    let fault = if method != "GET" {
+        format!("the method is {method}, not GET")
+    } else if *minor_version < 1 {
+        "the version is HTTP/1.0, not 1.1".to_owned()
+    } else if find(headers, "Host").is_none() {
+        "there is no Host header".to_owned()
+    } else if !has_token(headers, "Upgrade", "websocket") {
+        "there is no header `Upgrade: websocket`".to_owned()
+    } else if !has_token(headers, "Connection", "upgrade") {
+        "there is no header `Connection: Upgrade`".to_owned()
+    } else if find(headers, "Sec-WebSocket-Version") != Some("13") {
+        "there is no header `Sec-WebSocket-Version: 13`".to_owned()
+    } else if !matches!(all(headers, "Sec-WebSocket-Key").collect::<Vec<_>>()[..], [key] if is_key(key)) {
+        "there is no single Sec-WebSocket-Key of 16 bytes in base64".to_owned()
+    } else {
+        return None;
+    };
+    Some(format!("a wrong upgrade request: {fault}"))
+}
+
+fn is_key(key: &str) -> bool {
+    BASE64.decode(key).is_ok_and(|bytes| bytes.len() == 16)
+}
+
+/// What httparse says of a head, in our words.
+fn head_length(bytes: &[u8], parsed: httparse::Result<usize>) -> Result<Option<usize>, HeadError> {
+    match parsed {
+        Ok(httparse::Status::Complete(length)) if length <= HEAD => Ok(Some(length)),
+        Ok(httparse::Status::Partial) if bytes.len() < HEAD => Ok(None),
+        Ok(_) => Err(HeadError::TooLong),
+        Err(httparse::Error::TooManyHeaders) => Err(HeadError::TooMany),
+        // A TLS record: an alert (0x15) or a handshake (0x16), major version 3.
+        Err(_) if matches!(bytes, [0x15 | 0x16, 3, ..]) => Err(HeadError::Tls),
+        Err(_) => {
+            let start = bytes[..bytes.len().min(24)].escape_ascii();
+            Err(HeadError::NotHttp(format!("\"{start}\"")))
+        }
+    }
+}
+
+fn owned(headers: &[httparse::Header<'_>]) -> Headers {
+    headers
+        .iter()
+        .map(|header| (header.name.to_owned(), String::from_utf8_lossy(header.value).trim().to_owned()))
+        .collect()
+}
+
+fn pairs(headers: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
+    headers.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+}
+
+fn write_headers<'a>(text: &mut String, headers: impl Iterator<Item = (&'a str, &'a str)>) -> Result<(), RequestError> {
+    for (name, value) in headers {
+        if !is_token(name) {
+            return Err(RequestError::HeaderName(name.to_owned()));
+        }
+        if value.chars().any(|c| c.is_control() && c != '\t') {
+            return Err(RequestError::HeaderValue(name.to_owned()));
+        }
+        text.push_str(name);
+        text.push_str(": ");
+        text.push_str(value);
+        text.push_str("\r\n");
+    }
+    text.push_str("\r\n");
+    Ok(())
+}
+
+/// RFC 9110, section 5.6.2.
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+}
+
+fn all<'a>(headers: &'a Headers, name: &str) -> impl Iterator<Item = &'a str> {
+    headers.iter().filter(move |(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+}
+
+fn find<'a>(headers: &'a Headers, name: &str) -> Option<&'a str> {
+    all(headers, name).next()
+}
+
+/// A header that is repeated means the same as one line with its values joined by commas (RFC 9110, section 5.3).
+fn joined(headers: &Headers, name: &str) -> Option<String> {
+    let values: Vec<_> = all(headers, name).collect();
+    (!values.is_empty()).then(|| values.join(", "))
+}
+
+fn tokens<'a>(headers: &'a Headers, name: &str) -> impl Iterator<Item = &'a str> {
+    all(headers, name).flat_map(|value| value.split(',')).map(str::trim)
+}
+
+fn has_token(headers: &Headers, name: &str, wanted: &str) -> bool {
+    tokens(headers, name).any(|token| token.eq_ignore_ascii_case(wanted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+    const GOOD: &str = "Upgrade: WebSocket\r\nConnection: keep-alive, upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
+
+    fn judge(response: &str, offered: &[&str]) -> Received {
+        let head = response_head(response.as_bytes()).unwrap().unwrap();
+        assert_eq!(head.length, response.len());
+        judge_response(head, KEY, &offered.iter().map(|&name| name.to_owned()).collect::<Vec<_>>())
+    }
+
+    fn headers(pairs: &[(&str, &str)]) -> Headers {
+        pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    #[rstest]
+    #[case("/", "", &[], "/")]
+    #[case("", "", &[], "/")]
+    #[case("/", "/ws/user", &[], "/ws/user")]
+    #[case("/base", "/ws", &[], "/base/ws")]
+    #[case("/base/", "ws", &[], "/base/ws")]
+    #[case("/base?a=1", "/ws?b=2", &[("c", "3")], "/base/ws?a=1&b=2&c=3")]
+    #[case("/", "/ws", &[("token", "a b&c=\u{e9}/+~")], "/ws?token=a%20b%26c%3D%C3%A9%2F%2B~")]
+    #[case("/", "/a/../b%20c", &[], "/a/../b%20c")]
+    #[case("/", "/a b\r\nX: y#\u{e9}", &[], "/a%20b%0D%0AX:%20y%23%C3%A9")]
+    fn targets(#[case] base: &str, #[case] path: &str, #[case] query: &[(&str, &str)], #[case] expected: &str) {
+        assert_eq!(target(base, path, &headers(query)), expected);
+    }
+
+    #[test]
+    fn a_request_is_written() {
+        let headers = headers(&[("Authorization", "Bearer x"), ("host", "elsewhere")]);
+        let subprotocols = ["a".to_owned(), "b".to_owned()];
+        let bytes = request(&Request {
+            host: "h:1",
+            target: "/ws?x=1",
+            key: KEY,
+            headers: &headers,
+            subprotocols: &subprotocols,
+            ..Request::default()
+        });
+        let expected = "GET /ws?x=1 HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+            Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: a, b\r\nAuthorization: Bearer x\r\nhost: elsewhere\r\n\r\n";
+        assert_eq!(String::from_utf8(bytes.unwrap()).unwrap(), expected);
+    }
+
+    #[rstest]
+    #[case(("X y", "1"), "p", RequestError::HeaderName("X y".into()))]
+    #[case(("X", "1\r\nY: 2"), "p", RequestError::HeaderValue("X".into()))]
+    #[case(("X", "1"), "a, b", RequestError::Subprotocol("a, b".into()))]
+    fn a_request_is_not_broken_out_of(
+        #[case] header: (&str, &str),
+        #[case] subprotocol: &str,
+        #[case] expected: RequestError,
+    ) {
+        let (headers, subprotocols) = (headers(&[header]), [subprotocol.to_owned()]);
+        let result = request(&Request {
+            host: "h",
+            target: "/",
+            key: KEY,
+            headers: &headers,
+            subprotocols: &subprotocols,
+            ..Request::default()
+        });
+        assert_eq!(result, Err(expected));
+    }
+
+    #[test]
+    fn another_request_than_an_upgrade_is_written() {
+        let (headers, without) = (headers(&[("sec-websocket-key", "AAEC")]), ["Host".to_owned(), "UPGRADE".to_owned()]);
+        let key = key_of(&headers, KEY);
+        let wrong =
+            Request { key, headers: &headers, without: &without, method: "POST", http: "1.0", ..Request::default() };
+        let expected =
+            "POST / HTTP/1.0\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nsec-websocket-key: AAEC\r\n\r\n";
+        assert_eq!(String::from_utf8(request(&wrong).unwrap()).unwrap(), expected);
+        assert_eq!((key, key_of(&[], KEY)), ("AAEC", KEY));
+        for (method, http) in [("GET /x", "1.1"), ("GET", "1.1\r\nX: y"), ("", "1.1")] {
+            let found = request(&Request { method, http, ..wrong });
+            assert_eq!(found, Err(RequestError::RequestLine(format!("{method} {http}"))));
+        }
+    }
+
+    #[rstest]
+    #[case("", &[], None)]
+    #[case("Sec-WebSocket-Protocol: b\r\n", &["a", "b"], Some("b"))]
+    #[case("", &["a"], None)]
+    #[case("Sec-WebSocket-Extensions: \r\n", &[], None)]
+    fn good_answers(#[case] more: &str, #[case] offered: &[&str], #[case] selected: Option<&str>) {
+        let answer = judge(&format!("HTTP/1.1 101 Switching Protocols\r\n{GOOD}{more}\r\n"), offered);
+        let Received::Upgraded { status: 101, subprotocol, .. } = answer else { panic!("{answer:?}") };
+        assert_eq!(subprotocol.as_deref(), selected);
+    }
+
+    #[rstest]
+    #[case("404 Not Found\r\n", "HTTP 404 instead of 101: is the path right?")]
+    #[case("403 Forbidden\r\n", "HTTP 403 instead of 101: is a token or a secret missing or wrong?")]
+    #[case("500 Oops\r\n", "HTTP 500 instead of 101: the server failed, and its log may say why; is the path right?")]
+    #[case(
+        "502 Bad Gateway\r\n",
+        "HTTP 502 instead of 101: a proxy answers, and not the hub behind it: is the hub running?"
+    )]
+    #[case("418 Teapot\r\n", "HTTP 418 instead of 101")]
+    #[case(
+        "302 Found\r\nLocation: ws://b/c\r\n",
+        "HTTP 302 redirects to ws://b/c, which is not followed: give that address instead"
+    )]
+    #[case(
+        "101 X\r\nConnection: Upgrade\r\n",
+        "101, but without the header `Upgrade: websocket` (RFC 6455, section 4.1)"
+    )]
+    #[case("101 X\r\nUpgrade: h2c\r\n", "101, but with `Upgrade: h2c` instead of `websocket` (RFC 6455, section 4.1)")]
+    #[case(
+        "101 X\r\nUpgrade: websocket\r\n",
+        "101, but without the header `Connection: Upgrade` (RFC 6455, section 4.1)"
+    )]
+    #[case(
+        "101 X\r\nUpgrade: websocket\r\nConnection: close\r\n",
+        "101, but with `Connection: close` instead of `Upgrade` (RFC 6455, section 4.1)"
+    )]
+    #[case(
+        "101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
+        "101, but without the header `Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=` (RFC 6455, section 4.1)"
+    )]
+    #[case(
+        "101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: no\r\n",
+        "101, but with `Sec-WebSocket-Accept: no` instead of `s3pPLMBiTxaQ9kYGzzhZRbK+xOo=` (RFC 6455, section 4.1)"
+    )]
+    fn refusals(#[case] answer: &str, #[case] expected: &str) {
+        let answer = judge(&format!("HTTP/1.1 {answer}\r\n"), &[]);
+        let Received::Refused { reason, .. } = answer else { panic!("{answer:?}") };
+        assert_eq!(reason, expected);
+    }
+
+    #[rstest]
+    #[case("Sec-WebSocket-Extensions: permessage-deflate\r\n", &[], "extension `permessage-deflate`")]
+    #[case("Sec-WebSocket-Protocol: b\r\n", &[], "subprotocol `b`, and none was offered")]
+    #[case("Sec-WebSocket-Protocol: B\r\n", &["b"], "subprotocol `B`, and only `b` was offered")]
+    #[case("Sec-WebSocket-Protocol: a, b\r\n", &["a", "b"], "several subprotocols")]
+    #[case("Sec-WebSocket-Protocol: a\r\nSec-WebSocket-Protocol: b\r\n", &["a", "b"], "more than one Sec-WebSocket-Protocol")]
+    #[case("Upgrade: websocket\r\n", &[], "`Upgrade: WebSocket, websocket`")]
+    fn refusals_of_a_wrong_101(#[case] more: &str, #[case] offered: &[&str], #[case] about: &str) {
+        let answer = judge(&format!("HTTP/1.1 101 Switching Protocols\r\n{GOOD}{more}\r\n"), offered);
+        let Received::Refused { reason, .. } = answer else { panic!("{answer:?}") };
+        assert!(reason.contains(about), "{reason}");
+    }
+
+    #[rstest]
+    #[case(b"SSH-2.0-OpenSSH\r\n", "it begins with \"SSH-2.0-OpenSSH\\r\\n\", which is not HTTP")]
+    #[case(b"\x15\x03\x03\x00\x02\x02\x46", "it is TLS, not plain text: is the address wss:// rather than ws://?")]
+    fn not_http(#[case] bytes: &[u8], #[case] expected: &str) {
+        assert_eq!(response_head(bytes).unwrap_err().to_string(), expected);
+    }
+
+    #[test]
+    fn heads_are_bounded() {
+        let endless = format!("HTTP/1.1 200 OK\r\nX: {}", "a".repeat(HEAD));
+        assert_eq!(response_head(endless.as_bytes()), Err(HeadError::TooLong));
+        assert_eq!(response_head(&endless.as_bytes()[..HEAD - 1]), Ok(None));
+        let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: a\r\n".repeat(HEADERS + 1));
+        assert_eq!(response_head(many.as_bytes()), Err(HeadError::TooMany));
+    }
+
+    #[rstest]
+    #[case("Content-Length: 3", "abcdef", "abc", true)]
+    #[case("Content-Length: 9", "abc", "abc", false)]
+    #[case("X: y", "abc", "abc", false)]
+    #[case("Transfer-Encoding: chunked", "3\r\nabc\r\n2;x\r\nde\r\n0\r\n\r\n", "abcde", true)]
+    #[case("Transfer-Encoding: chunked", "3\r\nabc\r\n5\r\nde", "abcde", false)]
+    #[case("Transfer-Encoding: chunked", "ffffffffffffffff\r\nab", "ab", false)]
+    #[case("Transfer-Encoding: chunked", "zz", "", true)]
+    fn bodies(#[case] header: &str, #[case] bytes: &str, #[case] expected: &str, #[case] complete: bool) {
+        let head = response_head(format!("HTTP/1.1 400 Bad\r\n{header}\r\n\r\n").as_bytes()).unwrap().unwrap();
+        assert_eq!(body(&head, bytes.as_bytes()), (expected.into(), complete));
+        assert!(body(&head, &b"1000\r\n".repeat(2000)).0.len() <= BODY);
+    }
+
+    #[test]
+    fn a_request_of_ours_is_accepted_by_our_server() {
+        let subprotocols = ["x".to_owned(), "y".to_owned()];
+        let key = key();
+        let bytes = request(&Request {
+            host: "h",
+            target: "/p?q=1",
+            key: &key,
+            subprotocols: &subprotocols,
+            ..Request::default()
+        })
+        .unwrap();
+        assert_eq!(request_head(&bytes[..bytes.len() - 1]), Ok(None));
+        let (answer, report) = respond(request_head(&bytes).unwrap().unwrap(), &["y".to_owned()]);
+        let Received::Upgraded { headers, subprotocol, .. } = report else { panic!("{report:?}") };
+        assert_eq!((headers[0].1.as_str(), subprotocol.as_deref()), ("/p?q=1", Some("y")));
+        let answer = judge_response(response_head(&answer).unwrap().unwrap(), &key, &subprotocols);
+        assert!(matches!(answer, Received::Upgraded { subprotocol: Some(ref name), .. } if name == "y"), "{answer:?}");
+    }
+
+    #[rstest]
+    #[case("POST / HTTP/1.1", &[], "426", "POST")]
+    #[case("GET / HTTP/1.0", &[], "426", "1.0")]
+    #[case("GET / HTTP/1.1", &[], "426", "Host")]
+    #[case("GET / HTTP/1.1", &["Host: h"], "426", "Upgrade: websocket")]
+    #[case("GET / HTTP/1.1", &["Host: h", "Upgrade: websocket"], "426", "Connection: Upgrade")]
+    #[case("GET / HTTP/1.1", &["Host: h", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 8"], "426", "Version: 13")]
+    #[case("GET / HTTP/1.1", &["Host: h", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"], "400", "Key")]
+    #[case("GET / HTTP/1.1", &["Host: h", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: YQ=="],
+        "400", "Key")]
+    fn wrong_requests(#[case] line: &str, #[case] headers: &[&str], #[case] status: &str, #[case] about: &str) {
+        let lines: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+        let head = request_head(format!("{line}\r\n{lines}\r\n").as_bytes()).unwrap().unwrap();
+        let (answer, report) = respond(head, &[]);
+        assert!(answer.starts_with(format!("HTTP/1.1 {status}").as_bytes()));
+        assert!(
+            matches!(&report, Received::Violation { what, section: "4.1", bound: false } if what.contains(about)),
+            "{report:?}"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), http in any::<bool>()) {
+            let prefix: &[u8] = if http { b"HTTP/1.1 400 Bad\r\nTransfer-Encoding: chunked\r\n\r\n" } else { b"" };
+            let all = [prefix, &bytes].concat();
+            let _ = request_head(&all);
+            if let Ok(Some(head)) = response_head(&all) {
+                let _ = body(&head, &all[head.length..]);
+                let _ = judge_response(head, KEY, &[]);
+            }
+        }
+    }
+}

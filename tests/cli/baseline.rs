@@ -1,0 +1,147 @@
+//! `hubproof check --baseline` and `--write-baseline`: what is known does not fail a run, and what is over does.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::support::process::{Done, hubproof, with_steady_text};
+
+const FAULT: &str = "concierge-name-broadcast";
+
+/// A file for a baseline in a folder of its own.
+struct Known(tempfile::TempDir);
+
+impl Known {
+    fn new(text: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("known.toml"), text).unwrap();
+        Self(folder)
+    }
+
+    fn path(&self) -> String {
+        self.0.path().join("known.toml").display().to_string()
+    }
+
+    fn text(&self) -> String {
+        std::fs::read_to_string(self.0.path().join("known.toml")).unwrap()
+    }
+
+    /// A check of one scenario of the built-in server with this baseline.
+    fn check(&self, more: &[&str]) -> Done {
+        let path = self.path();
+        let base = ["check", "--scenario", "concierge/message-to-one", "--baseline", &path];
+        hubproof(base.iter().chain(more))
+    }
+}
+
+fn json(done: &Done) -> Value {
+    let report: Value = serde_json::from_str(&done.out).unwrap();
+    crate::cli::serve::assert_valid_report(&report);
+    report
+}
+
+#[test]
+fn from_a_failure_to_a_baseline_and_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("known.toml");
+    let text = || std::fs::read_to_string(&path).unwrap();
+    let path = path.to_str().unwrap();
+    let broken = ["check", "--scenario", "concierge/message-to-one", "--fault", FAULT];
+    hubproof(broken.iter().chain(&["--write-baseline", path])).ends_with(1);
+    let written = text();
+    assert!(written.contains("failure = \"concierge/message-to-one:CON-042#3\""), "{written}");
+    assert!(written.contains("reason = \"TODO: why does this fail"), "{written}");
+    // Reasons, comments and what was marked stay when it is written again.
+    let ours = written.replace("TODO: why does this fail, and what will end it?", "names go to everybody until 2.0");
+    std::fs::write(path, format!("# of our hub\n{ours}")).unwrap();
+    hubproof(broken.iter().chain(&["--write-baseline", path])).ends_with(1);
+    assert_eq!(text(), format!("# of our hub\n{ours}"));
+
+    let junit = folder.path().join("report.xml");
+    let reports = ["--baseline", path, "--report", "json=-", "--report", &format!("junit={}", junit.display())];
+    let done = hubproof(broken.iter().chain(&reports)).ends_with(0);
+    assert!(done.err.contains("expected[CON-042#3]: concierge/message-to-one: "), "{}", done.err);
+    assert!(done.err.contains("reason      names go to everybody until 2.0"), "{}", done.err);
+    let report = json(&done);
+    let protocol = &report["protocols"][0];
+    assert_eq!(protocol["expected"], 1);
+    assert_eq!(protocol["baseline"][0]["standing"], "expected");
+    let finding = &protocol["findings"].as_array().unwrap().iter().find(|one| one["verdict"] == "fail").unwrap();
+    assert_eq!(
+        (&finding["expected"], &finding["reason"]),
+        (&Value::from(true), &"names go to everybody until 2.0".into())
+    );
+    let xml = std::fs::read_to_string(junit).unwrap();
+    assert!(!xml.contains("<failure") && !xml.contains("<error type=\"fail\""), "{xml}");
+    assert!(xml.contains("expected: names go to everybody until 2.0"), "{xml}");
+
+    // The hub is mended: the entry has to go, and goes.
+    let mended = ["check", "--scenario", "concierge/message-to-one"];
+    let done = hubproof(mended.iter().chain(&["--baseline", path])).ends_with(1);
+    assert!(done.out.contains("stale: concierge/message-to-one:CON-042#3 does not fail any more"), "{}", done.out);
+    let (at, _) = text().lines().enumerate().find(|(_, line)| *line == "[[known]]").unwrap();
+    assert!(done.out.contains(&format!("delete      lines {} to {} of ", at + 1, at + 3)), "{}", done.out);
+    hubproof(mended.iter().chain(&["--write-baseline", path])).ends_with(0);
+    assert!(!text().contains("[[known]]") && text().starts_with("# of our hub\n"), "{}", text());
+    hubproof(mended.iter().chain(&["--baseline", path])).ends_with(0);
+}
+
+fn entry(failure: &str, more: &str) -> String {
+    format!("[[known]]\nfailure = \"{failure}\"\nreason = \"known\"\n{more}")
+}
+
+#[test]
+fn a_flaky_one_may_fail_and_may_not() {
+    let known = Known::new(&entry("concierge/message-to-one:CON-042#3", "flaky = true\n"));
+    known.check(&[]).ends_with(0);
+    let done = known.check(&["--fault", FAULT]).ends_with(0);
+    assert!(done.out.contains("flaky[CON-042#3]"), "{}", done.out);
+}
+
+#[test]
+fn a_whole_scenario_may_be_known() {
+    let known = Known::new(&entry("concierge/message-to-one", ""));
+    known.check(&["--fault", FAULT]).ends_with(0);
+    let done = known.check(&[]).ends_with(1);
+    assert!(done.last_line().contains("1 stale line in the baseline"), "{}", done.out);
+}
+
+#[test]
+fn what_was_not_played_is_neither_expected_nor_stale() {
+    let known = Known::new(&(entry("concierge/greeting:CON-001", "") + &entry("qi/base", "")));
+    let text = known.text();
+    let done = known.check(&["--write-baseline", &known.path()]);
+    assert!(matches!(done.code, Some(0 | 2)), "{}", done.err);
+    assert_eq!(known.text(), text, "{}", done.err);
+}
+
+#[test]
+fn warnings_that_fail_a_strict_run_can_be_known() {
+    let fault =
+        ["check", "--scenario", "concierge/greeting", "--fault", "concierge-subprotocol-not-selected", "--strict"];
+    let known = Known::new("");
+    let path = known.path();
+    hubproof(fault.iter().chain(&["--write-baseline", &path])).ends_with(1);
+    hubproof(fault.iter().chain(&["--baseline", &path])).ends_with(0);
+}
+
+#[test]
+fn an_entry_for_nothing_is_shown() {
+    let known =
+        Known::new(&(entry("concierge/mesage-to-one:CON-042", "") + &entry("concierge/message-to-one:CON-42#3", "")));
+    let done = known.check(&[]).ends_with(2);
+    with_steady_text(|| insta::assert_snapshot!("unknown", done.err));
+    let folder = Path::new(&known.path()).parent().unwrap().to_owned();
+    let missing = folder.join("no.toml").display().to_string();
+    let done = hubproof(["check", "--scenario", "qi/base", "--baseline", &missing]).ends_with(2);
+    assert!(done.err.contains("failed to read"), "{}", done.err);
+}
+
+/// The reproduce command knows the baseline, so that it shows the run as it was.
+#[test]
+fn what_is_not_known_still_fails() {
+    let known = Known::new(&entry("concierge/message-to-one:CON-051", "flaky = true\n"));
+    let done = known.check(&["--fault", FAULT]).ends_with(1);
+    assert!(done.out.contains("fail[CON-042#3]"), "{}", done.out);
+    assert!(done.out.contains("--baseline"), "{}", done.out);
+}

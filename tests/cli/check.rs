@@ -1,0 +1,181 @@
+//! `hubproof check`: what is chosen, how it is run, and how it ends.
+
+use std::time::Duration;
+
+use rstest::rstest;
+use serde_json::Value;
+
+use crate::support::hostile_servers::{Habit, HostileHub};
+use crate::support::process::{Serving, hubproof, start, with_steady_text};
+
+#[test]
+fn list_names_scenarios_and_what_a_target_can_tell() {
+    let done = hubproof(["check", "--list", "--protocol", "concierge"]).ends_with(0);
+    for expected in ["concierge/greeting", "(needs hub.secret is defined)", "identify_timeout", ", secret", "settings"]
+    {
+        assert!(done.out.contains(expected), "no {expected:?} in {}", done.out);
+    }
+}
+
+/// Ids of what would run.
+fn listed(more: &[&str]) -> Vec<String> {
+    let done = hubproof(["check", "--list"].iter().chain(more)).ends_with(0);
+    let ids = done.out.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    ids.filter(|id| id.contains('/')).map(str::to_owned).collect()
+}
+
+#[test]
+fn scenarios_are_chosen_by_name_and_by_rule() {
+    assert_eq!(listed(&["--scenario", "concierge/greeting"]), ["concierge/greeting"]);
+    assert_eq!(listed(&["--scenario", "identify-deadline"]), ["concierge/identify-deadline"]);
+    let groups = listed(&["--scenario", "group-*", "--protocol", "concierge"]);
+    assert!(groups.len() >= 2 && groups.iter().all(|id| id.starts_with("concierge/group-")), "{groups:?}");
+    assert_eq!(groups, listed(&["--scenario", "concierge/group-*"]));
+    let two = listed(&["--scenario", "qi/base", "--scenario", "concierge/greeting"]);
+    assert_eq!(two, ["concierge/greeting", "qi/base"]);
+    // A rule that only a schema has is judged wherever its message comes.
+    let anywhere = listed(&["--protocol", "qi", "--rule", "QI-018"]);
+    assert_eq!(anywhere, listed(&["--protocol", "qi"]));
+    let ruled = listed(&["--rule", "CON-015"]);
+    assert!(!ruled.is_empty() && ruled.len() < 5, "{ruled:?}");
+    assert!(ruled.iter().all(|id| id.starts_with("concierge/")), "{ruled:?}");
+}
+
+#[test]
+fn what_was_chosen_runs_and_nothing_else() {
+    let done = hubproof(["check", "--scenario", "concierge/greeting", "--report", "json=-"]).ends_with(0);
+    let report: Value = serde_json::from_str(&done.out).unwrap();
+    crate::cli::serve::assert_valid_report(&report);
+    let protocols = report["protocols"].as_array().unwrap();
+    assert_eq!(protocols.len(), 1, "protocols of which nothing was chosen are not in the report");
+    assert_eq!(protocols[0]["scenarios"]["total"], 1);
+    assert!(done.err.contains("PASS concierge"), "the summary gives way to the report: {}", done.err);
+}
+
+#[rstest]
+#[case("nothing_matched", &["--scenario", "no-such-*"])]
+#[case("nothing_matched_both", &["--scenario", "greeting", "--rule", "QI-001"])]
+fn nothing_matched_is_no_pass(#[case] name: &str, #[case] arguments: &[&str]) {
+    let done = hubproof(["check"].iter().chain(arguments)).ends_with(3);
+    with_steady_text(|| insta::assert_snapshot!(name, format!("{}{}", done.out, done.err)));
+}
+
+#[test]
+fn warnings_fail_only_when_strict() {
+    // A fault of a should rule.
+    let fault = |more: &[&str]| hubproof(["check", "--protocol=concierge", "--fault", SHOULD_FAULT].iter().chain(more));
+    let done = fault(&["--scenario", "greeting"]).ends_with(0);
+    assert!(done.out.contains("warn["), "{}", done.out);
+    fault(&["--scenario", "greeting", "--strict"]).ends_with(1);
+}
+
+const SHOULD_FAULT: &str = "concierge-subprotocol-not-selected";
+
+#[test]
+fn implied_musts_warn_when_only_the_stated_counts() {
+    let done = hubproof(["check", "--fault", IMPLIED_FAULT, "--protocol=qi"]).ends_with(1);
+    assert!(done.out.contains("must, implied by"), "{}", done.out);
+    let done = hubproof(["check", "--fault", IMPLIED_FAULT, "--protocol=qi", "--stated-only"]);
+    let (failed, warned) = done.out.split_once("\nwarn[").unwrap();
+    assert!(!failed.contains("must, implied by"), "{failed}");
+    assert!(warned.contains("must, implied by"), "{warned}");
+}
+
+const IMPLIED_FAULT: &str = "qi-base-reply-twice";
+
+/// The finding says that the document only implies the rule, where, and from which words, so that one can argue.
+#[test]
+fn an_implied_rule_says_what_it_follows_from() {
+    let check = |more: &[&str]| {
+        let base = ["check", "--fault", "concierge-bystander-created-seq", "--scenario", "group-creation"];
+        hubproof(base.iter().chain(more))
+    };
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let from =
+        "must, implied by line 18 of \"002, WebSocket payloads of the ert-concierge\", from: a missing seq means";
+    let done = check(&[]).ends_with(1);
+    assert!(words(&done.out).contains(from), "{}", done.out);
+    assert!(done.out.contains("fail[CON-039"), "{}", done.out);
+    let done = check(&["--stated-only"]).ends_with(0);
+    assert!(words(&done.out).contains(from), "{}", done.out);
+    assert!(done.out.contains("warn[CON-039") && !done.out.contains("fail["), "{}", done.out);
+    let done = check(&["--stated-only", "--strict", "--report", "json=-"]).ends_with(1);
+    let report: Value = serde_json::from_str(&done.out).unwrap();
+    let findings = report["protocols"][0]["findings"].as_array().unwrap();
+    let finding = findings.iter().find(|finding| finding["rules"][0] == "CON-039").unwrap();
+    assert_eq!((&finding["basis"], &finding["verdict"]), (&"implied".into(), &"warn".into()));
+    assert!(report["protocols"][0]["rules"]["by_id"]["CON-039"]["from"].as_str().unwrap().contains("seq"));
+}
+
+#[rstest]
+fn as_many_at_a_time_as_asked_for(#[values("1", "64")] jobs: &str) {
+    hubproof(["check", "--protocol", "concierge", "--scenario", "group-*", "-j", jobs]).ends_with(0);
+}
+
+#[test]
+fn a_scenario_has_its_time() {
+    let done = hubproof(["check", "--scenario", "concierge/identify-deadline", "--timeout", "1s"]).ends_with(3);
+    assert!(done.took < Duration::from_secs(10), "{:?}", done.took);
+    with_steady_text(|| insta::assert_snapshot!("timeout", done.out));
+}
+
+#[test]
+fn a_trace_has_a_line_per_frame() {
+    let done = hubproof(["check", "--scenario", "concierge/greeting", "--trace"]).ends_with(0);
+    assert!(done.err.contains(" concierge/greeting anna -> text {\"type\":\"IDENTIFY\""), "{}", done.err);
+    assert!(done.err.contains(" concierge/greeting anna <- text {\"type\":\"HELLO\""), "{}", done.err);
+    assert!(!done.out.contains(" -> text "), "{}", done.out);
+}
+
+#[test]
+fn one_failure_reads_like_this() {
+    let done = hubproof(["check", "--fault", "concierge-origin-uuid-wrong", "--scenario", "concierge/message-to-one"]);
+    let done = done.ends_with(1);
+    // What several connections say crosses in any order, so the last frames are left out.
+    let frame = |line: &&str| [" <- text ", " -> text "].iter().any(|arrow| line.contains(arrow));
+    let page: Vec<&str> = done.out.lines().filter(|line| !frame(line)).collect();
+    assert!(page.len() < done.out.lines().count(), "the last frames are shown");
+    with_steady_text(|| insta::assert_snapshot!("one_failure", page.join("\n")));
+}
+
+#[test]
+fn a_hub_of_another_protocol_is_told_so() {
+    for (speaks, checked) in [("qi", "concierge"), ("concierge", "qi")] {
+        let server = Serving::start([speaks], 1);
+        let arguments = ["check", server.url(speaks), "--protocol", checked, "--patience", "0.2"];
+        let done = hubproof(arguments).ends_with(1);
+        // Before any finding, which a hub of another protocol has no part in.
+        let lead = done.out.split("\nfail[").next().unwrap();
+        assert!(lead.contains(&format!("Is this really a hub that speaks {checked}?")), "{}", done.out);
+        assert!(lead.contains("`--protocol` chooses"), "{lead}");
+    }
+}
+
+/// Ctrl-C in the middle: what was done is told, soon.
+#[test]
+fn interrupted_it_tells_what_was_done() {
+    let hub = HostileHub::start(Habit::Silent, "");
+    let url = hub.url();
+    let running = start(["check", &url, "--protocol", "concierge", "--patience", "20", "--trace"], &[]);
+    hub.wait_for_clients(3);
+    running.signal("INT");
+    let done = running.done();
+    assert!(matches!(done.code, Some(1 | 3)), "{:?}\n{}{}", done.code, done.out, done.err);
+    assert!(done.took < Duration::from_secs(30), "{:?}", done.took);
+    assert!(done.out.contains("Interrupted after "), "{}", done.out);
+    assert!(done.err.contains("stopping"), "{}", done.err);
+    assert!(done.last_line().starts_with("INCONCLUSIVE concierge") || done.code == Some(1), "{}", done.out);
+}
+
+#[test]
+fn interrupted_twice_it_stops_at_once() {
+    let hub = HostileHub::start(Habit::Silent, "");
+    let url = hub.url();
+    let running = start(["check", &url, "--protocol", "concierge", "--patience", "20"], &[]);
+    hub.wait_for_clients(3);
+    running.signal("INT");
+    running.signal("INT");
+    let done = running.done();
+    assert!(matches!(done.code, Some(1 | 3)), "{:?}\n{}{}", done.code, done.out, done.err);
+    assert!(done.took < Duration::from_secs(30), "{:?}", done.took);
+}

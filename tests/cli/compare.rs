@@ -1,0 +1,33 @@
+//! `hubproof compare`: what it says about files that are no load reports, and its arguments.
+
+use rstest::rstest;
+
+use crate::support::process::hubproof;
+
+#[rstest]
+#[case::not_json("{", "it is not JSON")]
+#[case::other_json("{}", "it has no `format: hubproof-load-report`")]
+#[case::check_report(r#"{"format": "hubproof-report", "format_version": 1}"#, "a report of `hubproof check`")]
+#[case::later(r#"{"format": "hubproof-load-report", "format_version": 99}"#, "format version 99")]
+fn a_file_that_is_no_load_report_is_named_with_what_it_is(#[case] text: &str, #[case] expected: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.json");
+    std::fs::write(&file, text).unwrap();
+    let file = file.to_str().unwrap();
+    let done = hubproof(["compare", file, file]).ends_with(2);
+    assert!(done.err.contains(&format!("failed to read {file}: ")), "{}", done.err);
+    assert!(done.err.contains(expected), "{}", done.err);
+    assert!(done.err.contains("--report json="), "{}", done.err);
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let done = hubproof(["compare", "nowhere.json", "nowhere.json"]).ends_with(2);
+    assert!(done.err.contains("failed to read nowhere.json"), "{}", done.err);
+}
+
+#[test]
+fn a_regression_is_a_percentage() {
+    let done = hubproof(["compare", "a", "b", "--fail-on-regression", "0.05"]).ends_with(2);
+    assert!(done.err.contains("write a percentage, such as 5%"), "{}", done.err);
+}

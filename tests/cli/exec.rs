@@ -1,0 +1,372 @@
+//! `hubproof check --exec`: the hub is started, watched, started again and ended, and nothing of it stays behind.
+
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use rstest::rstest;
+use serde_json::Value;
+
+use crate::support::process::{Done, Serving, hubproof, start};
+
+const HUBPROOF: &str = env!("CARGO_BIN_EXE_hubproof");
+
+/// A port that no connection of anybody gets by itself: below those that systems give away. The next [`BLOCK`] are free for
+/// whoever has it.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = 15_000 + (std::process::id() % 400) as u16 * BLOCK;
+    (0..200)
+        .map(|_| base + NEXT.fetch_add(1, Ordering::SeqCst) % 200 * BLOCK)
+        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .expect("a free port")
+}
+
+const BLOCK: u16 = 25;
+
+/// A hub behind a wrapper of ours, in a folder that keeps the numbers of all processes that were started.
+struct Hub {
+    folder: tempfile::TempDir,
+    port: u16,
+}
+
+impl Hub {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), port: free_port() }
+    }
+
+    fn url(&self) -> String {
+        format!("ws://127.0.0.1:{}", self.port)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) -> String {
+        std::fs::write(self.file(name), text).unwrap();
+        self.file(name).display().to_string()
+    }
+
+    /// The reference server itself; its number is written down.
+    fn reference(&self, protocol: &str) -> String {
+        self.reference_with(protocol, "")
+    }
+
+    fn reference_with(&self, protocol: &str, more: &str) -> String {
+        let (pids, port) = (self.file("pids"), self.port);
+        let script = format!(
+            "echo $$ >> {}\necho starting up >&2\nexec {HUBPROOF} serve {protocol} --listen 127.0.0.1:{port} {more}\n",
+            pids.display()
+        );
+        format!("sh {}", self.write("hub.sh", &script))
+    }
+
+    /// The reference server behind a wrapper that falls over as soon as the hub says this: always, or the first time only.
+    fn falling(&self, protocol: &str, word: &str, always: bool) -> String {
+        let (inner, port) = (free_port(), self.port);
+        let script = FALLING
+            .replace("PIDS", &self.file("pids").display().to_string())
+            .replace("SERVE", &format!("'{HUBPROOF}', 'serve', '{protocol}', '--listen', '127.0.0.1:{inner}'"))
+            .replace("INNER", &inner.to_string())
+            .replace("PORT", &port.to_string())
+            .replace("WORD", word)
+            .replace("ALWAYS", if always { "True" } else { "False" })
+            .replace("FELL", &self.file("fell").display().to_string());
+        format!("python3 {}", self.write("hub.py", &script))
+    }
+
+    fn check(&self, protocol: &str, command: &str, more: &[&str]) -> Done {
+        let url = self.url();
+        let arguments = ["check", &url, "--protocol", protocol, "--exec", command];
+        hubproof(arguments.iter().chain(more))
+    }
+
+    /// Nothing listens, and no process that was written down is there any more.
+    #[track_caller]
+    fn assert_gone(&self) {
+        assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err(), "something still listens");
+        let pids = std::fs::read_to_string(self.file("pids")).unwrap_or_default();
+        for pid in pids.lines() {
+            assert!(!runs(pid), "{pid} of {pids:?} is still there");
+        }
+    }
+
+    fn started(&self) -> usize {
+        std::fs::read_to_string(self.file("pids")).unwrap_or_default().lines().count()
+    }
+}
+
+/// Whether a process of this number is there and not only waiting to be taken note of.
+fn runs(id: &str) -> bool {
+    let status = std::fs::read_to_string(Path::new("/proc").join(id).join("stat")).unwrap_or_default();
+    status.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+}
+
+const FALLING: &str = r#"
+import os, socket, subprocess, sys, threading, time
+child = subprocess.Popen([SERVE], stdout=subprocess.DEVNULL)
+with open('PIDS', 'a') as pids:
+    pids.write(f'{os.getpid()}\n{child.pid}\n')
+while True:
+    try:
+        socket.create_connection(('127.0.0.1', INNER)).close()
+        break
+    except OSError:
+        time.sleep(0.01)
+falling = threading.Lock()
+listener = socket.create_server(('127.0.0.1', PORT), backlog=200)
+
+def pump(source, sink, watched):
+    try:
+        while data := source.recv(65536):
+            if watched and b'WORD' in data and (ALWAYS or not os.path.exists('FELL')):
+                with falling:
+                    open('FELL', 'w').close()
+                    print('out of luck', file=sys.stderr, flush=True)
+                    os._exit(3)
+            sink.sendall(data)
+    except OSError:
+        pass
+    for one in (source, sink):
+        try:
+            one.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+while True:
+    client, _ = listener.accept()
+    try:
+        hub = socket.create_connection(('127.0.0.1', INNER))
+    except OSError:
+        client.close()
+        continue
+    threading.Thread(target=pump, args=(client, hub, False), daemon=True).start()
+    threading.Thread(target=pump, args=(hub, client, True), daemon=True).start()
+"#;
+
+fn report(done: &Done) -> Value {
+    let report = serde_json::from_str(&done.out).unwrap_or_else(|error| panic!("{error}\n{}\n{}", done.out, done.err));
+    crate::cli::serve::assert_valid_report(&report);
+    report
+}
+
+/// The verdict of each scenario that was played.
+fn verdicts(report: &Value) -> Vec<(&str, &str)> {
+    let list = report["protocols"][0]["scenarios"]["list"].as_array().unwrap();
+    list.iter().map(|one| (one["id"].as_str().unwrap(), one["verdict"].as_str().unwrap())).collect()
+}
+
+#[test]
+fn a_hub_is_started_checked_and_ended() {
+    let hub = Hub::new();
+    let command = hub.reference("concierge");
+    let log = hub.file("hub.log").display().to_string();
+    let more = ["--scenario", "greeting", "--scenario", "listings", "--report", "json=-", "--exec-log", &log];
+    let done = hub.check("concierge", &command, &more).ends_with(0);
+    let report = report(&done);
+    let process = &report["protocols"][0]["processes"][0];
+    assert_eq!((&process["starts"], &process["restarts"]), (&Value::from(1), &Value::from(0)), "{process}");
+    assert_eq!(process["crashes"], Value::Array(Vec::new()));
+    assert_eq!(process["log"]["lines"][0], "starting up");
+    assert!(std::fs::read_to_string(log).unwrap().starts_with("starting up\n"));
+    assert!(done.err.contains("started once by `sh "), "{}", done.err);
+    hub.assert_gone();
+    assert_eq!(hub.started(), 1);
+}
+
+#[rstest]
+#[case("./no-such-hub", 2, &["`./no-such-hub` cannot be started", "no shell reads it"])]
+#[case("sh -c 'echo no config >&2; exit 7'", 3, &["ended before it listened on 127.0.0.1:", "exit status 7", "| no config"])]
+#[case("sh -c 'exec sleep 100'", 3, &["did not listen on 127.0.0.1:", "300 ms", "It said nothing", "--exec-wait"])]
+#[case("hub 'x", 2, &["--exec: this command has an open quote"])]
+fn a_hub_that_does_not_come_up(#[case] command: &str, #[case] code: i32, #[case] expected: &[&str]) {
+    let hub = Hub::new();
+    let done = hub.check("concierge", command, &["--exec-wait", "300ms"]).ends_with(code);
+    for expected in expected {
+        assert!(done.err.contains(expected), "no {expected:?} in {}", done.err);
+    }
+    assert!(done.took < Duration::from_secs(30), "{:?}", done.took);
+}
+
+#[test]
+fn a_command_needs_an_address() {
+    let done = hubproof(["check", "--exec", "hub"]).ends_with(2);
+    assert!(done.err.contains("where will the hub listen"), "{}", done.err);
+}
+
+#[test]
+fn another_hub_is_not_judged_in_its_place() {
+    let server = Serving::start(["concierge"], 1);
+    let url = server.url("concierge");
+    let done = hubproof(["check", url, "--protocol", "concierge", "--exec", "sleep 100"]).ends_with(2);
+    assert!(done.err.contains("something listens on 127.0.0.1:"), "{}", done.err);
+}
+
+#[test]
+fn destructive_scenarios_are_played_and_the_hub_is_there_again() {
+    let hub = Hub::new();
+    // What the reference server says of itself, in all its setups and with its hooks.
+    let (target, again) = (hub.file("hub.toml").display().to_string(), hub.file("again.toml").display().to_string());
+    let (listen, admin) = (format!("127.0.0.1:{}", hub.port), format!("127.0.0.1:{}", hub.port + BLOCK - 1));
+    let server = Serving::start(["gator", "--listen", &listen, "--admin", &admin, "--target-file", &target], 1);
+    server.end("TERM");
+    let command = hub.reference_with("gator", &format!("--admin {admin} --target-file {again}"));
+    let more = ["--scenario", "stop*", "--scenario", "requests", "--report", "json=-"];
+    let base = ["check", "--target", &target];
+    let done = hubproof(base.iter().chain(&["--exec", &command]).chain(&more)).ends_with(0);
+    let report = report(&done);
+    let verdicts = verdicts(&report);
+    let destroyed = verdicts.iter().filter(|(id, verdict)| id.contains("stop") && *verdict == "pass").count();
+    assert_eq!((destroyed, verdicts.len()), (5, 6), "{verdicts:?}");
+    // After the last one nobody needs it any more.
+    let process = &report["protocols"][0]["processes"][0];
+    assert_eq!(process["starts"], 5, "{process}");
+    assert_eq!(process["crashes"], Value::Array(Vec::new()));
+    assert_eq!(hub.started(), 5);
+    hub.assert_gone();
+}
+
+/// The scenario that brings the hub down fails, with the reason and the last words; those beside it are played again.
+#[rstest]
+fn a_hub_that_falls_is_a_finding(#[values("1", "16")] jobs: &str) {
+    let hub = Hub::new();
+    let command = hub.falling("concierge", "GROUP_DELETED", true);
+    let more = ["--scenario", "greeting", "--scenario", "message-to-one", "--scenario", "group-deletion", "-j", jobs];
+    let done = hub.check("concierge", &command, &[more.as_slice(), &["--report", "json=-"]].concat()).ends_with(1);
+    let report = report(&done);
+    let all = verdicts(&report);
+    for (id, verdict) in &all {
+        let whole = matches!(*verdict, "pass" | "info");
+        assert_eq!(whole, *id != "concierge/group-deletion", "{id}: {verdict}\n{}", done.err);
+    }
+    assert_eq!(all.len(), 3);
+    let process = &report["protocols"][0]["processes"][0];
+    let crashes = process["crashes"].as_array().unwrap();
+    assert!(crashes.iter().any(|crash| crash["blamed"] == "concierge/group-deletion"), "{process}");
+    assert!(crashes.iter().all(|crash| crash["status"] == "exit status 3"), "{process}");
+    assert!(crashes.iter().all(|crash| crash["log"]["lines"] == serde_json::json!(["out of luck"])), "{process}");
+    let findings = report["protocols"][0]["findings"].as_array().unwrap();
+    let finding = findings.iter().find(|finding| finding["check"] == "process").unwrap();
+    assert_eq!(finding["message"], "the hub ended by itself: exit status 3");
+    assert!(finding["detail"]["received"].as_str().unwrap().contains("out of luck"));
+    for expected in ["The hub ended by itself (exit status 3) when concierge/group-deletion", "  | out of luck"] {
+        assert!(done.err.contains(expected), "no {expected:?} in {}", done.err);
+    }
+    hub.assert_gone();
+}
+
+/// Nobody can say which of them did it, and it is not held against any of them; but the hub did fall.
+#[test]
+fn a_hub_that_falls_once_fails_the_run_and_no_scenario() {
+    let hub = Hub::new();
+    let command = hub.falling("concierge", "GROUP_DELETED", false);
+    let more = ["--scenario", "greeting", "--scenario", "group-deletion", "--report", "json=-"];
+    let done = hub.check("concierge", &command, &more).ends_with(1);
+    let report = report(&done);
+    let all = verdicts(&report);
+    assert!(all.iter().all(|(_, verdict)| matches!(*verdict, "pass" | "info")), "{all:?}\n{}", done.err);
+    let crashes = report["protocols"][0]["processes"][0]["crashes"].as_array().unwrap();
+    assert_eq!((crashes.len(), &crashes[0]["blamed"]), (1, &Value::Null));
+    assert!(done.err.contains("the hub ended by itself once"), "{}", done.err);
+    hub.assert_gone();
+}
+
+#[test]
+fn a_hub_that_always_falls_ends_the_run_in_time() {
+    let hub = Hub::new();
+    let command = hub.falling("concierge", "HELLO", true);
+    let more = ["--report", "json=-", "--report"].map(str::to_owned);
+    let junit = format!("junit={}", hub.file("report.xml").display());
+    let more: Vec<&str> = more.iter().map(String::as_str).chain([junit.as_str()]).collect();
+    let done = hub.check("concierge", &command, &more).ends_with(1);
+    assert!(done.took < Duration::from_secs(90), "{:?}", done.took);
+    let report = report(&done);
+    let process = &report["protocols"][0]["processes"][0];
+    assert_eq!(process["crashes"].as_array().unwrap().len(), 10, "{process}");
+    assert!(process["given_up"].as_str().unwrap().contains("10 times"), "{process}");
+    assert!(done.err.contains("The hub was not started any more"), "{}", done.err);
+    assert!(std::fs::read_to_string(hub.file("report.xml")).unwrap().contains("out of luck"));
+    hub.assert_gone();
+}
+
+/// Cases that bring the hub down are findings, those beside them are not; the others are played on a hub that was started again.
+#[test]
+fn a_fuzzed_hub_that_falls_is_started_again() {
+    let hub = Hub::new();
+    // It says so of some of these cases.
+    let (url, command) = (hub.url(), hub.falling("qi", "trailing c", true));
+    let base = ["fuzz", &url, "--protocol", "qi", "--exec", &command, "--seed", "3", "--cases", "60", "-j", "4"];
+    let commands = ["--set", "ok_command=get_static", "--set", "plain_command=ping", "--set", "echo_command=echo"];
+    let done = hubproof(base.iter().chain(&commands).chain(&["--report", "json=-"])).ends_with(1);
+    let report = report(&done);
+    let protocol = &report["protocols"][0];
+    let oracles = &protocol["fuzzed"]["oracles"];
+    let of = |oracle: &str, what: &str| oracles[oracle][what].as_u64().unwrap();
+    let fell = of("FUZZ-LIVES", "broken");
+    assert!(fell > 0, "{oracles}");
+    assert_eq!(of("FUZZ-LIVES", "held"), 60 - fell, "{oracles}");
+    assert!(of("FUZZ-SERVES-OLD", "held") >= 60 - fell, "{oracles}");
+    assert_eq!(of("FUZZ-SERVES-OLD", "broken"), 0, "{oracles}");
+    let crashes = protocol["processes"][0]["crashes"].as_array().unwrap();
+    assert_eq!(crashes.iter().filter(|crash| !crash["blamed"].is_null()).count() as u64, fell, "{crashes:?}");
+    hub.assert_gone();
+}
+
+/// Ctrl-C reaches us, not the hub; we end the hub, once with time for the scenarios and once without.
+#[rstest]
+fn interrupted_it_ends_the_hub(#[values(1, 2)] times: usize) {
+    let hub = Hub::new();
+    let (url, command) = (hub.url(), hub.reference("concierge"));
+    let scenario = ["--scenario", "identify-deadline"];
+    let base = ["check", &url, "--protocol", "concierge", "--exec", &command];
+    let running = start(base.iter().chain(&scenario), &[]);
+    let patience = Instant::now() + Duration::from_secs(60);
+    while TcpStream::connect((Ipv4Addr::LOCALHOST, hub.port)).is_err() {
+        assert!(Instant::now() < patience, "the hub never came up");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    (0..times).for_each(|_| running.signal("INT"));
+    let done = running.done();
+    assert_eq!(done.code, Some(3), "{}{}", done.out, done.err);
+    assert_eq!(hub.started(), 1);
+    hub.assert_gone();
+}
+
+#[test]
+fn what_the_hub_says_has_no_secrets() {
+    let hub = Hub::new();
+    let script = "echo my secret is canary-7; exit 1";
+    let more = ["--set", "secrets.secret=canary-7"];
+    let done = hub.check("concierge", &format!("sh -c '{script}'"), &more).ends_with(3);
+    assert!(done.err.contains("| my secret is ***"), "{}", done.err);
+    assert!(!done.err.contains("canary"), "{}", done.err);
+}
+
+#[test]
+fn a_target_file_names_a_command_for_each_instance() {
+    let (plain, secret) = (Hub::new(), Hub::new());
+    let (first, second) = (plain.reference("concierge"), secret.reference("concierge"));
+    let file = format!(
+        "protocol = \"concierge\"\nexec = \"{first}\"\n[[instance]]\nname = \"plain\"\nurl = \"{}\"\n\
+         [[instance]]\nname = \"other\"\nurl = \"{}\"\nexec = \"{second}\"\n",
+        plain.url(),
+        secret.url()
+    );
+    let file = plain.write("hub.toml", &file);
+    let arguments = ["check", "--target", &file, "--scenario", "greeting", "--report", "json=-"];
+    let done = hubproof(arguments).ends_with(0);
+    let report = report(&done);
+    let processes = report["protocols"][0]["processes"].as_array().unwrap();
+    let instances: Vec<&Value> = processes.iter().map(|process| &process["instances"][0]).collect();
+    assert_eq!(instances, ["plain", "other"]);
+    assert_eq!((plain.started(), secret.started()), (1, 1));
+    plain.assert_gone();
+    secret.assert_gone();
+    // The command line goes over all of them; this one serves only one of the two addresses.
+    let wait = ["--exec", &first, "--exec-wait", "1s"];
+    let done = hubproof(arguments.iter().chain(&wait)).ends_with(3);
+    assert!(done.err.contains(&format!("did not listen on 127.0.0.1:{}", secret.port)), "{}", done.err);
+    plain.assert_gone();
+}

@@ -1,0 +1,367 @@
+//! `hubproof fuzz`: what it finds, what it says about it, and how it ends.
+
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use rstest::rstest;
+use serde_json::Value;
+
+use crate::cli::exec::free_port;
+use crate::support::process::{Serving, hubproof, start};
+
+fn fuzz(arguments: &[&str]) -> crate::support::process::Done {
+    hubproof(std::iter::once("fuzz").chain(arguments.iter().copied()))
+}
+
+#[rstest]
+fn the_reference_server_stands(#[values("qi", "concierge", "airavata", "emprops", "gator")] protocol: &str) {
+    let done = fuzz(&["--protocol", protocol, "--cases", "60", "--seed", "3"]).ends_with(0);
+    assert!(done.last_line().starts_with(&format!("PASS {protocol}: 60 cases of seed 3")), "{}", done.out);
+}
+
+#[rstest]
+#[case::message(&["--protocol", "qi", "--message", "base_reqest"], "there is no message `base_reqest`")]
+#[case::mutation(&["--protocol", "qi", "--mutation", "mising"], "there is no mutation `mising`")]
+#[case::no_protocol(&["ws://127.0.0.1:1"], "which protocol does this hub speak?")]
+#[case::no_messages(&["--protocol", "websocket"], "nothing to say to a hub in websocket")]
+#[case::elsewhere(&["ws://192.0.2.1:80", "--protocol", "qi"], "--yes")]
+#[case::no_cases(&["--protocol", "qi", "--cases", "0"], "invalid value")]
+#[case::whose_case(&["--case", "1"], "name one with --protocol")]
+fn a_mistake_is_told(#[case] arguments: &[&str], #[case] words: &str) {
+    let done = fuzz(arguments).ends_with(2);
+    assert!(done.err.contains(words), "{}", done.err);
+}
+
+/// An emprops hub with somebody's job that any worker can do: the worker of a case gets that one, whatever is said beside it.
+fn with_a_job() -> Serving {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("leaves.yaml");
+    let job = "{ priority: 99, /requirements: {} }";
+    let steps =
+        format!("  - client joins:\n  - client sends: submit_job\n    with: {job}\n  - client expects: job_accepted\n");
+    let text = format!("title: A job is left\nactors: {{ client: client }}\nsteps:\n{steps}    rules: [EMP-028]\n");
+    std::fs::write(&file, text).unwrap();
+    let hub = Serving::start(["emprops"], 1);
+    let url = hub.url("emprops");
+    hubproof(["check", url, "--protocol", "emprops", "--scenario", file.to_str().unwrap()]).ends_with(0);
+    hub
+}
+
+/// One after the other, so that one of them gets it, and a later one does it.
+#[test]
+fn what_others_left_on_a_hub_accuses_nobody() {
+    let run = |cases: &[&str], code: i32| {
+        let hub = with_a_job();
+        let arguments = [hub.url("emprops"), "--protocol", "emprops", "--seed", "7", "-j", "1", "--patience", "0.5"];
+        let done = fuzz(&[&arguments, cases].concat()).ends_with(code);
+        let said = done.out.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(said.contains("warn[FUZZ-UNDISTURBED]"), "{}", done.out);
+        assert!(said.contains("it did not come, and so it is now where nothing odd is said"), "{}", done.out);
+        said
+    };
+    let said = run(&["--message", "job_accepted_by_worker", "--mutation", "invalid-utf8", "--cases", "20"], 0);
+    assert!(!said.contains("At the end"), "{said}");
+    // Where nobody else is there to do it, the hub stays like this.
+    let case = said.split_once("(case-").unwrap().1.split_once(".yaml").unwrap().0;
+    let said = run(&["--case", case], 3);
+    let words = format!("At the end the conversation of case {case} does not go on, though nothing odd is said");
+    assert!(said.contains(&words) && said.contains("INCONCLUSIVE emprops: 1 case"), "{said}");
+}
+
+/// Everybody is on one hub, so that the odd things of others disturb the plays without them, too.
+#[rstest]
+#[case::half_done("concierge-fuzz-half-group", "group_create", "missing")]
+#[case::others("concierge-fuzz-subscriptions-lost", "group_delete", "truncated")]
+fn what_is_said_beside_it_does_not_excuse_a_hub(#[case] fault: &str, #[case] message: &str, #[case] mutation: &str) {
+    let hub = Serving::start(["concierge", "--fault", fault], 1);
+    let odd = ["--message", message, "--mutation", mutation, "--cases", "60", "--seed", "7", "-j", "8"];
+    let arguments: Vec<&str> = [hub.url("concierge"), "--protocol", "concierge"].into_iter().chain(odd).collect();
+    let done = fuzz(&arguments).ends_with(1);
+    assert!(done.out.contains("fail[FUZZ-KEEPS]"), "{}", done.out);
+}
+
+/// Who says one thing shows more than who says dozens, which failed before (the first of seed 1 does).
+#[test]
+fn what_is_shown_says_one_thing() {
+    let base = ["--protocol", "qi", "--seed", "1"];
+    let all = |more: &[&str]| fuzz(&base.iter().chain(more).copied().collect::<Vec<_>>());
+    let done =
+        all(&["--mutation", "wrong-type", "--cases", "100", "--fault", "qi-failure-payload-number"]).ends_with(1);
+    let cases = |words: &str, until: char| -> Vec<String> {
+        let named = done.out.lines().filter_map(|line| line.split_once(words)).map(|(_, rest)| rest);
+        named.map(|rest| rest.split(until).next().unwrap().trim().to_owned()).collect()
+    };
+    let placement = |case: &str| {
+        let printed = all(&["--case", case, "--print-cases"]).ends_with(0).out;
+        serde_json::from_str::<Value>(printed.lines().next().unwrap()).unwrap()["placement"].clone()
+    };
+    let of_many = |case: &String| ["kept", "anew"].iter().any(|name| placement(case) == *name);
+    let (shown, first) = (cases(" --case ", ' '), cases(" cases: ", ','));
+    assert!(!shown.is_empty() && !shown.iter().any(of_many), "{shown:?}");
+    assert!(first.iter().any(of_many), "{first:?}");
+}
+
+/// A table of what was tried would have nothing in it.
+#[test]
+fn a_hub_that_is_not_there_is_told_so() {
+    let done = fuzz(&["ws://127.0.0.1:1", "--protocol", "qi", "--cases", "5"]).ends_with(3);
+    let said = done.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(said.contains("nothing listens at 127.0.0.1:1") && said.contains("is this its address?"), "{}", done.out);
+    assert!(!said.contains("at every moment"), "{}", done.out);
+    // What is not played for want of a setting has met nobody, so that nobody is found to be gone.
+    let done = fuzz(&["ws://127.0.0.1:1", "--protocol", "qi", "--seed", "640126", "--cases", "40"]).ends_with(3);
+    assert!(done.out.contains("`setting echo_command`") && !done.out.contains("FUZZ-LIVES"), "{}", done.out);
+}
+
+/// One JSON object a line, with what the hub will have said still open, and the same whatever `-j`.
+#[rstest]
+fn cases_are_printed_without_a_hub(#[values("qi", "emprops")] protocol: &str) {
+    let print = |jobs: &str, seed: &str| {
+        fuzz(&["--protocol", protocol, "--cases", "150", "--seed", seed, "--print-cases", "-j", jobs]).ends_with(0).out
+    };
+    let cases = print("1", "7");
+    assert_eq!(cases, print("32", "7"));
+    assert_ne!(cases, print("1", "8"));
+    let cases: Vec<Value> = cases.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(cases.len() > 130, "{}", cases.len());
+    assert!(cases.iter().any(|case| case["scenario"].to_string().contains("${")));
+    assert!(cases.iter().all(|case| case["scenario"]["steps"].is_array() && case["seed"] == 7));
+}
+
+/// A case is the same, whatever else is chosen.
+#[test]
+fn a_choice_changes_no_case() {
+    let print = |more: &[&str]| {
+        let all: Vec<&str> = ["--protocol", "qi", "--seed", "7", "--print-cases"].iter().chain(more).copied().collect();
+        fuzz(&all).ends_with(0).out
+    };
+    let chosen = print(&["--mutation", "missing", "--cases", "5"]);
+    assert_eq!(chosen.lines().count(), 5);
+    for line in chosen.lines() {
+        let case: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(case["mutation"], "missing");
+        assert_eq!(print(&["--case", &case["case"].to_string()]).trim(), line);
+    }
+}
+
+/// A fault that scenarios know, too: what fuzzing says of it, in all formats.
+const FAULTY: [&str; 8] = ["--fault", FAULT, "--protocol", "qi", "--seed", "1", "--mutation", "wrong-type"];
+const FAULT: &str = "qi-failure-payload-number";
+
+#[test]
+fn a_faulty_hub_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let (json, known) = (folder.path().join("report.json"), folder.path().join("known.toml"));
+    let (report, known) = (format!("json={}", json.display()), known.display().to_string());
+    let run = |more: &[&str]| fuzz(&FAULTY.iter().chain(&["--cases", "30"]).chain(more).copied().collect::<Vec<_>>());
+    let done = run(&["--report", &report, "--write-baseline", &known]).ends_with(1);
+    assert!(done.last_line().starts_with("FAIL qi: 30 cases of seed 1, "), "{}", done.out);
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    let fuzzed = &report["protocols"][0]["fuzzed"];
+    assert_eq!((&fuzzed["cases"], &fuzzed["seed"]), (&Value::from(30), &Value::from(1)));
+    let finding = &report["protocols"][0]["findings"][0];
+    // The command that it names finds the same again.
+    let command = finding["reproduce"].as_str().unwrap();
+    let words: Vec<&str> = command.split(' ').skip(1).collect();
+    assert!(words.contains(&"--case"), "{command}");
+    hubproof(&words).ends_with(1);
+    // Who knows it all is content.
+    run(&["--baseline", &known]).ends_with(0);
+}
+
+/// What was found until then is said.
+#[test]
+fn an_interruption_reports_what_was_found() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let running = start(["fuzz", &url, "--protocol", "concierge", "--seed", "1", "--time", "100s"], &[]);
+    // It is under way.
+    let _connection = listener.accept().unwrap();
+    running.signal("INT");
+    let done = running.done().ends_with(3);
+    assert!(done.out.contains("Interrupted after"), "{}", done.out);
+}
+
+/// Lets so many connections through to a hub, and is gone then with all of them.
+fn mortal(hub: &str, connections: usize) -> String {
+    // Nobody else gets the port when it is gone.
+    let listener = TcpListener::bind(("127.0.0.1", free_port())).unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let hub = hub.to_owned();
+    thread::spawn(move || lives(listener, &hub, connections));
+    url
+}
+
+/// The same behind a proxy, which stays, and says so.
+fn mortal_behind_a_proxy(hub: &str, connections: usize, status: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let hub = hub.to_owned();
+    thread::spawn(move || {
+        let ends = lets_through(&listener, &hub, connections);
+        // Whoever is in stays, where there are only too many attempts.
+        let gone = status.starts_with('5');
+        ends.iter().filter(|_| gone).for_each(|end| drop(end.shutdown(Shutdown::Both)));
+        listener.incoming().for_each(|asked| refuse(asked.unwrap(), status));
+    });
+    url
+}
+
+fn lives(listener: TcpListener, hub: &str, connections: usize) {
+    let ends = lets_through(&listener, hub, connections);
+    drop(listener);
+    ends.iter().for_each(|end| drop(end.shutdown(Shutdown::Both)));
+}
+
+fn lets_through(listener: &TcpListener, hub: &str, connections: usize) -> Vec<TcpStream> {
+    listener.incoming().take(connections).flat_map(|client| passed_on(client.unwrap(), hub)).collect()
+}
+
+fn passed_on(client: TcpStream, hub: &str) -> [TcpStream; 2] {
+    let server = TcpStream::connect(hub.strip_prefix("ws://").unwrap().trim_end_matches('/')).unwrap();
+    for (from, to) in [(&client, &server), (&server, &client)] {
+        let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+        thread::spawn(move || {
+            let _ = std::io::copy(&mut from, &mut to);
+            let _ = to.shutdown(Shutdown::Both);
+        });
+    }
+    [client, server]
+}
+
+/// Lets so many connections through to a hub at once, and everybody after them a second late.
+fn tired(hub: &str, connections: usize) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let hub = hub.to_owned();
+    thread::spawn(move || {
+        lets_through(&listener, &hub, connections);
+        for client in listener.incoming() {
+            thread::sleep(Duration::from_secs(1));
+            passed_on(client.unwrap(), &hub);
+        }
+    });
+    url
+}
+
+/// Whatever it was: it may be the hub's right, so it is told and no more.
+#[test]
+fn a_hub_that_is_slower_at_the_end_is_told_of() {
+    let hub = Serving::start(["qi"], 1);
+    let run = |url: &str| fuzz(&[url, "--protocol", "qi", "--seed", "1", "--cases", "5", "-j", "1"]).ends_with(0).out;
+    let words = "Somebody new is let in and answered after";
+    let said = run(&tired(hub.url("qi"), 15));
+    assert!(said.contains(words), "{said}");
+    let said = run(hub.url("qi"));
+    assert!(!said.contains(words), "{said}");
+}
+
+/// Answers a request with a status and no more.
+fn refuse(mut asked: TcpStream, status: &str) {
+    let _ = std::io::Read::read(&mut asked, &mut [0; 4096]);
+    let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    let _ = std::io::Write::write_all(&mut asked, answer.as_bytes());
+}
+
+/// Lets its hub live again whenever it is asked to, over HTTP; answers with the status.
+fn restarter(url: &str, hub: &str, status: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, hub) = (url.strip_prefix("ws://").unwrap().to_owned(), hub.to_owned());
+    let hook = format!("hooks.restart.http.url=http://{}/", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for asked in listener.incoming() {
+            if status.starts_with('2') {
+                let (listener, hub) = (TcpListener::bind(&address).unwrap(), hub.clone());
+                thread::spawn(move || lives(listener, &hub, usize::MAX));
+            }
+            refuse(asked.unwrap(), status);
+        }
+    });
+    hook
+}
+
+#[test]
+fn a_hub_that_is_gone_is_restarted_by_the_targets_hook() {
+    let hub = Serving::start(["qi"], 1);
+    let url = mortal(hub.url("qi"), 60);
+    let hook = restarter(&url, hub.url("qi"), "204 No Content");
+    let cases = ["--protocol", "qi", "--seed", "1", "--cases", "200", "-j", "4", "--set", &hook];
+    let done = fuzz(&[&[url.as_str()], &cases[..]].concat()).ends_with(1);
+    assert!(done.out.contains("fail[FUZZ-LIVES]"), "{}", done.out);
+    assert!(!done.out.contains("The run ended early"), "{}", done.out);
+    assert!(done.last_line().starts_with("FAIL qi: 200 cases of seed 1"), "{}", done.out);
+}
+
+#[test]
+fn a_hook_that_fails_ends_the_run() {
+    let hub = Serving::start(["qi"], 1);
+    let url = mortal(hub.url("qi"), 60);
+    let hook = restarter(&url, hub.url("qi"), "500 No");
+    let done =
+        fuzz(&[&url, "--protocol", "qi", "--seed", "1", "--time", "100s", "-j", "4", "--set", &hook]).ends_with(1);
+    let said = done.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(said.contains("the hook `restart` was answered with status 500"), "{}", done.out);
+}
+
+#[test]
+fn a_run_ends_when_enough_has_been_found() {
+    let base = ["--protocol", "qi", "--fault", "qi-fuzz-emoji-leaks", "--seed", "1", "--cases", "100000", "-j", "4"];
+    let done = fuzz(&[&base[..], &["--max-findings", "1", "--report", "json=-"]].concat()).ends_with(1);
+    let report: Value = serde_json::from_str(&done.out).unwrap();
+    let fuzzed = &report["protocols"][0]["fuzzed"];
+    assert!(fuzzed["oracles"]["FUZZ-ISOLATES"]["broken"].as_u64() > Some(0), "{fuzzed}");
+    assert!(fuzzed["cases"].as_u64() < Some(20_000), "{}", fuzzed["cases"]);
+    assert!(done.err.contains("enough has been found"), "{}", done.err);
+}
+
+/// Where the hub says something new, more of the kind is said to it: other cells have fewer cases than without.
+#[test]
+fn new_answers_steer_the_cases() {
+    let of = |more: &[&str]| {
+        let base = ["--protocol", "qi", "--seed", "1", "--cases", "120", "--report", "json=-"];
+        let done = fuzz(&[&base, more].concat()).ends_with(0);
+        let report: Value = serde_json::from_str(&done.out).unwrap();
+        let fuzzed = &report["protocols"][0]["fuzzed"];
+        let cells = fuzzed["cells"].as_array().unwrap().iter().map(|cell| cell["cases"].as_u64().unwrap());
+        (fuzzed["cases"].as_u64().unwrap(), cells.max().unwrap())
+    };
+    assert_eq!(of(&[]), (120, 1));
+    let (cases, most) = of(&["--adaptive"]);
+    assert_eq!(cases, 120);
+    assert!(most > 1, "{most}");
+}
+
+#[test]
+fn a_hub_that_is_gone_ends_the_run() {
+    let hub = Serving::start(["qi"], 1);
+    let url = mortal(hub.url("qi"), 60);
+    let done = fuzz(&[&url, "--protocol", "qi", "--seed", "1", "--time", "100s", "-j", "4"]).ends_with(1);
+    assert!(done.out.contains("fail[FUZZ-LIVES]"), "{}", done.out);
+    assert!(done.out.contains("The run ended early: the hub is gone"), "{}", done.out);
+    assert!(done.took < Duration::from_secs(60), "{:?}", done.took);
+}
+
+/// What stands before a hub answers for it. Whoever is told that there were too many attempts has learnt nothing.
+#[rstest]
+#[case::gone("502 Bad Gateway", 1, "fail[FUZZ-LIVES]")]
+#[case::tired("429 Too Many Requests", 3, "HTTP 429 instead of 101")]
+fn a_hub_that_is_gone_behind_a_proxy_is_gone(#[case] status: &'static str, #[case] code: i32, #[case] said: &str) {
+    let hub = Serving::start(["qi"], 1);
+    let url = mortal_behind_a_proxy(hub.url("qi"), 60, status);
+    let done = fuzz(&[&url, "--protocol", "qi", "--seed", "1", "--time", "14s", "-j", "4"]).ends_with(code);
+    assert!(done.out.split_whitespace().collect::<Vec<_>>().join(" ").contains(said), "{}", done.out);
+    assert_eq!(done.out.contains("The run ended early: the hub is gone"), code == 1, "{}", done.out);
+}
+
+#[test]
+fn another_hub_is_told_the_same() {
+    let done = hubproof(["fuzz", "--protocol", "qi", "--cases", "30", "--seed", "1", "--against"]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(done.out.contains("FUZZ-DIFFERS held in"), "{done:?}");
+    // Some requests are answered twice: no oracle minds what comes when nobody waits for it, but the other hub says it once.
+    let fault =
+        ["fuzz", "--protocol", "qi", "--cases", "30", "--seed", "1", "--against", "--fault", "qi-base-reply-twice"];
+    let done = hubproof(fault);
+    assert!(done.out.contains("warn[FUZZ-DIFFERS]"), "{done:?}");
+}

@@ -1,0 +1,114 @@
+//! Findings that outlive a run: made small, saved, played again.
+
+use std::path::{Path, PathBuf};
+
+use rstest::rstest;
+
+use crate::support::process::{Done, hubproof};
+
+const FAULT: [&str; 2] = ["--fault", "concierge-hello-missing-uuid"];
+
+fn fuzz(more: &[&str]) -> Done {
+    hubproof(["fuzz", "--protocol", "concierge"].iter().chain(more))
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+/// A folder with what a run of one case found, and the only file in it.
+fn found() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let regressions = folder.path().join("regressions");
+    let regressions_ = regressions.display().to_string();
+    let done = fuzz(&["--case", "3", "--seed", "1", "--regressions", &regressions_, FAULT[0], FAULT[1]]).ends_with(1);
+    let files = files(&regressions);
+    assert_eq!(files.len(), 1, "{files:?}\n{}", done.err);
+    assert!(done.err.contains(&format!("saved {}: 0 steps beyond the opening", files[0].display())), "{}", done.err);
+    (folder, files[0].clone())
+}
+
+#[test]
+fn a_finding_is_saved_small_and_played_again_by_fuzz_and_check() {
+    let (folder, path) = found();
+    let name = path.file_name().unwrap().to_str().unwrap();
+    assert!(name.starts_with("concierge-schema-hello-con-025-"), "{name}");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains("with seed 1 in case 3.\n# schema:hello:CON-025\n"), "{text}");
+    assert!(text.ends_with("steps:\n  - sender joins:\n") || text.ends_with("steps:\n  - innocent joins:\n"), "{text}");
+    // The commands of its header do what it says they do.
+    let commands: Vec<Vec<&str>> =
+        text.lines().filter_map(|line| Some(line.strip_prefix("#   hubproof ")?.split(' ').collect())).collect();
+    assert_eq!(commands.iter().map(|words| words[0]).collect::<Vec<_>>(), ["fuzz", "check"]);
+    let broken = hubproof(&commands[0]).ends_with(1);
+    assert!(broken.out.contains(&format!("  still fails        {}\n", path.display())), "{}", broken.out);
+    hubproof(&commands[1]).ends_with(1);
+    // A hub that has put it right.
+    let shown = path.display().to_string();
+    let fixed = fuzz(&["--replay", &shown]).ends_with(0);
+    assert!(fixed.out.contains(&format!("  fixed              {shown}\n")), "{}", fixed.out);
+    hubproof(["check", "--protocol", "concierge", "--scenario", &shown]).ends_with(0);
+    // All of a folder.
+    let all = fuzz(&["--replay", folder.path().join("regressions").to_str().unwrap()]).ends_with(0);
+    assert!(all.out.starts_with("1 saved finding played again\n"), "{}", all.out);
+}
+
+#[test]
+fn regressions_are_played_first_and_not_saved_twice() {
+    let (_folder, path) = found();
+    let regressions = path.parent().unwrap().display().to_string();
+    let before = std::fs::read_to_string(&path).unwrap();
+    let run = ["--case", "3", "--seed", "1", "--regressions", &regressions];
+    let again = fuzz(&[&run[..], &FAULT].concat()).ends_with(1);
+    assert!(again.out.starts_with("1 saved finding played again\n  still fails "), "{}", again.out);
+    assert!(again.out.contains("\nFAIL concierge: "), "{}", again.out);
+    assert_eq!(files(path.parent().unwrap()), std::slice::from_ref(&path));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), before);
+    let fixed = fuzz(&run).ends_with(0);
+    assert!(fixed.out.starts_with("1 saved finding played again\n  fixed "), "{}", fixed.out);
+    assert!(fixed.out.contains("\nPASS concierge: "), "{}", fixed.out);
+}
+
+#[rstest]
+#[case::unreachable(None, &["ws://127.0.0.1:1"], "the hub cannot be reached: ")]
+#[case::no_yaml(Some("title: ["), &[], "it can no longer be read: ")]
+#[case::no_scenario(Some("[]"), &[], "it can no longer be read: it is no scenario")]
+#[case::unknown_step(Some("title: t\nsteps:\n  - sender flies:\n"), &[], "it can no longer be played: ")]
+#[case::nothing_to_judge(Some("title: t\nsteps:\n  - wait: 1ms\n    because: nobody asks anything\n"), &[], "none of its checks was reached")]
+fn what_nobody_can_tell_is_not_reproducible(#[case] text: Option<&str>, #[case] hub: &[&str], #[case] expected: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("concierge-mine.yaml");
+    std::fs::write(&path, text.unwrap_or("title: t\nactors: { a: client }\nsteps:\n  - a joins:\n")).unwrap();
+    let done = fuzz(&[hub, &["--replay", path.to_str().unwrap(), "--plays", "1"]].concat()).ends_with(3);
+    assert!(done.out.contains("  not reproducible   ") && done.out.contains(expected), "{}", done.out);
+}
+
+#[rstest]
+#[case::missing(&["fuzz", "--protocol", "qi", "--replay", "no/such.yaml"], "failed to read no/such.yaml")]
+#[case::whose(&["fuzz", "--replay", "Cargo.toml"], "of which protocol is Cargo.toml?")]
+fn what_is_wrong_is_said(#[case] arguments: &[&str], #[case] expected: &str) {
+    let done = hubproof(arguments).ends_with(2);
+    assert!(done.err.contains(expected), "{}", done.err);
+}
+
+/// An answer that everybody hears is a finding of all cases beside the one that brings it about. Files are written of what
+/// fails by itself, once one is known that does.
+#[test]
+fn what_only_heard_another_case_is_not_saved() {
+    let base = ["fuzz", "--protocol", "qi", "--fault", "qi-fuzz-emoji-leaks"];
+    let folder = tempfile::tempdir().unwrap();
+    let regressions = folder.path().display().to_string();
+    let run = ["--seed", "1", "--cases", "150", "--shrink-time", "30s", "--regressions", &regressions];
+    let found = hubproof(base.iter().chain(&run)).ends_with(1);
+    assert!(found.err.contains("beyond the opening"), "{}", found.err);
+    assert!(found.err.contains("not saved: not seen to fail without other cases beside"), "{}", found.err);
+    let again = hubproof(base.iter().chain(&["--replay", &regressions])).ends_with(1);
+    assert!(
+        !again.out.contains("  fixed ") && !again.out.contains("  not reproducible "),
+        "{}\n{}",
+        again.out,
+        found.err
+    );
+}

@@ -1,0 +1,235 @@
+//! `hubproof load`: mistakes, every ready plan, interruptions, and a hub that goes away.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use openmetrics_parser::PrometheusValue;
+use rstest::rstest;
+use serde_json::Value;
+
+use crate::support::process::{Serving, hubproof, start};
+
+/// Small and short, so that all tests can run beside each other.
+const SMALL: [&str; 10] = ["--warm-up", "1s", "--duration", "2s", "--ramp", "200ms", "--drain", "60s", "--seed", "7"];
+
+#[rstest]
+#[case(&["--protocol", "qi", "--plan", "sesions"], "there is no plan, and no file, `sesions`")]
+#[case(&["--protocol", "qi", "--plan", "sesions"], "did you mean `sessions`")]
+#[case(&[], "which protocol?")]
+#[case(&["ws://127.0.0.1:1"], "which protocol does this hub speak?")]
+#[case(&["--protocol", "qi", "--workers", "5"], "the plan has no role `worker`")]
+#[case(&["--protocol", "qi", "--population", "session"], "write ROLE=N")]
+#[case(&["--protocol", "qi", "--rate", "0"], "a rate is a number above 0")]
+#[case(&["--protocol", "qi", "--plan", "idle", "--rate", "5"], "no role of the plan has arrivals")]
+#[case(&["--protocol", "qi", "--validate", "some"], "write all, sample=0.01 or none")]
+#[case(&["--protocol", "qi", "--source", "127.0.0.9-127.0.0.1"], "no list of source addresses")]
+#[case(&["--protocol", "qi", "--source", "203.0.113.7"], "203.0.113.7 cannot be a source address")]
+#[case(&["--protocol", "qi", "--threshold", "extended_request.respons.p99 < 5ms"], "did you mean `response`")]
+#[case(&["--protocol", "qi", "--find-max", "ledger.lots == 0"], "did you mean `lost`")]
+#[case(&["--protocol", "qi", "--plan", "idle", "--find-max", "ledger.lost == 0"], "there is no rate to search for")]
+#[case(&["--protocol", "qi", "--report", "yaml=x"], "there is no report format `yaml`")]
+#[case(&["--protocol", "qi", "--report", "csv=/nowhere/x"], "a report cannot be written to /nowhere/x")]
+fn mistakes_are_named_before_a_connection_is_made(#[case] arguments: &[&str], #[case] about: &str) {
+    let done = hubproof(["load"].iter().chain(arguments)).ends_with(2);
+    assert!(done.err.contains(about), "{}", done.err);
+}
+
+#[test]
+fn nobody_there_is_inconclusive() {
+    let done = hubproof(["load", "ws://127.0.0.1:1", "--protocol", "qi", "--duration", "1s", "--warm-up", "0s"]);
+    assert_eq!(done.code, Some(3), "{}{}", done.out, done.err);
+    assert!(done.err.contains("nobody can be reached at 127.0.0.1:1"), "{}", done.err);
+    assert!(done.err.contains("help: is the hub running"), "{}", done.err);
+}
+
+#[test]
+fn plans_are_listed() {
+    let done = hubproof(["load", "--list", "--protocol", "emprops"]).ends_with(0);
+    assert!(done.out.contains("  jobs ") && done.out.contains("  idle "), "{}", done.out);
+}
+
+/// Runs with a report on stdout; the report. A slow machine may make a run suspect, and nothing else.
+#[track_caller]
+fn report(arguments: &[&str]) -> Value {
+    let done = hubproof(["load"].iter().chain(arguments).chain(&["--report", "json=-"]));
+    assert!(matches!(done.code, Some(0 | 3)), "{:?}\n{}", done.code, done.err);
+    serde_json::from_str(&done.out).unwrap_or_else(|error| panic!("{error}\n{}\n{}", done.out, done.err))
+}
+
+fn count(report: &Value, name: &str) -> u64 {
+    report["counts"][name]["whole_run"].as_u64().unwrap_or(0)
+}
+
+#[rstest]
+#[case("emprops", "jobs", &["--workers", "20", "--clients", "4", "--rate", "40"])]
+#[case("emprops", "retries", &["--workers", "20", "--clients", "4", "--rate", "10"])]
+#[case("concierge", "groups", &["--rate", "40"])]
+#[case("concierge", "direct", &["--rate", "40"])]
+#[case("airavata", "events", &["--rate", "20"])]
+#[case("gator", "log", &["--rate", "10"])]
+#[case("gator", "requests", &["--rate", "40"])]
+#[case("qi", "sessions", &["--rate", "40"])]
+#[case("qi", "idle", &["--population", "guest=50"])]
+fn every_ready_plan_runs_clean(#[case] protocol: &str, #[case] plan: &str, #[case] more: &[&str]) {
+    let base = ["--protocol", protocol, "--plan", plan, "--validate", "all"];
+    let arguments: Vec<&str> = base.iter().chain(&SMALL).chain(more).copied().collect();
+    let report = report(&arguments);
+    for violation in ["lost", "duplicated", "unexpected", "reordered", "assigned_twice", "wrong_worker", "unfollowed"] {
+        assert_eq!(report["ledger"]["counts"][violation].as_u64().unwrap_or(0), 0, "{violation}: {report}");
+    }
+    let sent: u64 = report["counts"]
+        .as_object()
+        .unwrap()
+        .keys()
+        .filter(|name| name.ends_with(".sent"))
+        .map(|name| count(&report, name))
+        .sum();
+    assert!(sent > 0 || plan == "idle", "{report}");
+    assert_eq!(report["errors"], 0, "{report}");
+    let validated = report["run"]["facts"]["validated"].as_str().unwrap();
+    assert!(validated.contains(", 0 invalid"), "{report}");
+}
+
+#[test]
+#[cfg(unix)]
+fn ctrl_c_once_drains_and_reports() {
+    let run = start(
+        ["load", "--protocol", "qi", "--duration", "10m", "--warm-up", "0s", "--rate", "50", "--report", "json=-"],
+        &[],
+    );
+    run.says("measured\n");
+    run.signal("INT");
+    let done = run.done();
+    let report: Value = serde_json::from_str(&done.out).unwrap();
+    assert_eq!(report["run"]["interrupted"], true);
+    assert!(done.err.contains("draining"), "{}", done.err);
+}
+
+/// The samples of a family that tell of one thing, together.
+fn sum_of(text: &str, family: &str, what: &str) -> f64 {
+    let read = openmetrics_parser::prometheus::parse_prometheus(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let value = |value: &PrometheusValue| match value {
+        PrometheusValue::Counter(counter) => counter.value.as_f64(),
+        PrometheusValue::Gauge(gauge) => gauge.as_f64(),
+        other => panic!("{other:?}"),
+    };
+    let samples = read.families.get(family).into_iter().flat_map(|family| family.iter_samples());
+    let told = samples.filter(|sample| sample.get_labelset().unwrap().get_label_value("what") == Some(what));
+    told.map(|sample| value(&sample.value)).sum()
+}
+
+/// What Prometheus would fetch while the run goes on, read by a strict parser of its format.
+#[test]
+#[cfg(unix)]
+fn metrics_are_served_while_it_goes_on() {
+    let run = start(
+        [
+            "load",
+            "--protocol",
+            "emprops",
+            "--metrics",
+            "127.0.0.1:0",
+            "--duration",
+            "10m",
+            "--warm-up",
+            "0s",
+            "--rate",
+            "50",
+        ],
+        &[],
+    );
+    let said = run.says("measured\n");
+    let url = said.lines().find_map(|line| line.strip_prefix("metrics on ")).unwrap();
+    let begun = Instant::now();
+    // The ledger is told of each second when it is over, and goes on while the run does.
+    let text = loop {
+        let mut answer = ureq::get(url).call().unwrap();
+        assert_eq!(answer.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+        let text = answer.body_mut().read_to_string().unwrap();
+        if sum_of(&text, "hubproof_ledger", "completed") > 0.0 {
+            break text;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{text}");
+        thread::sleep(Duration::from_millis(50));
+    };
+    assert!(sum_of(&text, "hubproof_messages_total", "sent") > 0.0, "{text}");
+    assert!(text.contains("hubproof_message_seconds"), "{text}");
+    let elsewhere = ureq::get(url.replace("/metrics", "/other")).call();
+    assert!(matches!(elsewhere, Err(ureq::Error::StatusCode(404))), "{elsewhere:?}");
+    run.signal("INT");
+    run.done();
+}
+
+#[test]
+#[cfg(unix)]
+fn ctrl_c_twice_stops_and_still_reports() {
+    let run = start(
+        [
+            "load",
+            "--protocol",
+            "emprops",
+            "--duration",
+            "10m",
+            "--drain",
+            "10m",
+            "--warm-up",
+            "0s",
+            "--workers",
+            "0",
+            "--report",
+            "json=-",
+        ],
+        &[],
+    );
+    run.says("measured\n");
+    run.signal("INT");
+    run.says("draining");
+    run.signal("INT");
+    let done = run.done();
+    let report: Value = serde_json::from_str(&done.out).unwrap();
+    assert_eq!(report["run"]["interrupted"], true);
+}
+
+#[test]
+#[cfg(unix)]
+fn a_hub_that_is_killed_is_reconnected_to_and_what_it_lost_is_told() {
+    let serving = Serving::start(["emprops"], 1);
+    let url = serving.url("emprops").to_owned();
+    let address = url.strip_prefix("ws://").unwrap().to_owned();
+    let run = start(
+        [
+            "load",
+            &url,
+            "--protocol",
+            "emprops",
+            "--workers",
+            "10",
+            "--clients",
+            "4",
+            "--rate",
+            "40",
+            "--duration",
+            "12s",
+            "--warm-up",
+            "1s",
+            "--drain",
+            "3s",
+            "--report",
+            "json=-",
+        ],
+        &[],
+    );
+    run.says("measured\n");
+    serving.end("KILL");
+    let again = Serving::start(["emprops", "--listen", &address], 1);
+    let done = run.done();
+    let report: Value = serde_json::from_str(&done.out).unwrap_or_else(|error| panic!("{error}\n{}", done.err));
+    assert!(count(&report, "errors.lost") >= 14, "{report}");
+    // Whoever was connected is again, and the queue goes on.
+    let last = report["intervals"].as_array().unwrap().iter().rfind(|one| one["phase"] == "measured").unwrap();
+    assert!(last["levels"]["connections"].as_u64().unwrap() >= 14, "{last}");
+    assert!(last["counts"]["job.completed"].as_u64().unwrap_or(0) > 0, "{last}");
+    // The hub keeps its jobs in memory: those that were open are gone, and it is told which.
+    assert!(report["ledger"]["counts"]["completed"].as_u64().unwrap() > 0, "{report}");
+    drop(again);
+}

@@ -1,0 +1,17 @@
+//! The program as it is called: arguments, reports, exit codes.
+
+pub mod baseline;
+pub mod check;
+pub mod compare;
+pub mod documents;
+pub mod exec;
+pub mod fuzz;
+pub mod fuzz_saved;
+pub mod load;
+pub mod mistakes;
+pub mod packs;
+pub mod relay;
+pub mod scenario_files;
+pub mod secrets;
+pub mod serve;
+pub mod tls;

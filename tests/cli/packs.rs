@@ -1,0 +1,207 @@
+//! `hubproof packs`, and a protocol of a user's own: a folder, and no Rust.
+
+use std::path::Path;
+
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use crate::support::disk;
+use crate::support::hostile_servers::SmallHub;
+use crate::support::process::{hubproof, hubproof_reading, with_steady_text};
+
+#[test]
+fn list_has_every_folder_of_this_repository() {
+    let done = hubproof(["packs", "list", "--format", "json"]).ends_with(0);
+    let list: Vec<Value> = serde_json::from_str(&done.out).unwrap();
+    let names: Vec<&str> = list.iter().map(|pack| pack["name"].as_str().unwrap()).collect();
+    assert_eq!(names, disk::protocols());
+    let text = hubproof(["packs", "list"]).ends_with(0).out;
+    assert_eq!(text.lines().count(), names.len());
+    for pack in &list {
+        let name = pack["name"].as_str().unwrap();
+        let line = text.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap();
+        assert!(line.contains(&format!("{} rules", pack["rules"])), "{line}");
+        assert_eq!(pack["messages"].as_u64().unwrap() as usize, disk::pack(name).messages.len());
+    }
+}
+
+/// What is embedded is what lies on disk: every file of the two folders, and nothing else.
+#[test]
+fn everything_on_disk_is_embedded() {
+    let embedded = include_str!(concat!(env!("OUT_DIR"), "/embedded_files.rs"));
+    let mut listed: Vec<&str> =
+        embedded.lines().filter_map(|line| line.trim().strip_prefix("(\"")?.split('"').next()).collect();
+    listed.sort_unstable();
+    let mut on_disk: Vec<String> = ["schemas", "scenarios"]
+        .iter()
+        .flat_map(|folder| disk::files_under(&disk::root().join(folder)))
+        .map(|path| path.strip_prefix(disk::root()).unwrap().to_str().unwrap().replace('\\', "/"))
+        .collect();
+    on_disk.sort_unstable();
+    assert_eq!(listed, on_disk);
+}
+
+#[test]
+fn show_reads_like_this() {
+    let text = hubproof(["packs", "show", "qi"]).ends_with(0).out;
+    // The parts, not their contents: those are the pack's affair.
+    let parts: Vec<&str> = text.lines().filter(|line| !line.starts_with(' ') && !line.is_empty()).collect();
+    let value: Value =
+        serde_json::from_str(&hubproof(["packs", "show", "qi", "--format", "json"]).ends_with(0).out).unwrap();
+    let parts = parts.join("\n").replace(value["hash"].as_str().unwrap(), "HASH");
+    insta::assert_snapshot!("show_qi_parts", parts.replace(|c: char| c.is_ascii_digit(), "9"));
+    assert_eq!(value["messages"].as_array().unwrap().len(), 6);
+    assert_eq!(value["rules"].as_object().unwrap().len(), 32);
+    for rule in value["rules"].as_object().unwrap().keys() {
+        assert!(text.contains(&format!("  {rule} ")), "{rule}");
+    }
+    for scenario in value["scenarios"].as_array().unwrap() {
+        assert!(text.contains(scenario["title"].as_str().unwrap()), "{scenario}");
+    }
+    let rules = hubproof(["packs", "show", "qi", "--rules", "--format", "json"]).ends_with(0).out;
+    assert_eq!(serde_json::from_str::<Value>(&rules).unwrap(), value["rules"]);
+}
+
+#[rstest]
+#[case("valid", "qi", "base_reply_success", r#"{"status": "success", "version": "0.1.0"}"#, 0)]
+#[case("invalid", "qi", "base_reply_success", r#"{"status": "success", "version": 1}"#, 1)]
+#[case("another", "concierge", "hello", r#"{"type": "STATUS", "uuid": "x", "version": "0.1.0"}"#, 1)]
+fn validate_judges_one_payload(
+    #[case] name: &str,
+    #[case] pack: &str,
+    #[case] message: &str,
+    #[case] payload: &str,
+    #[case] code: i32,
+) {
+    let done = hubproof_reading(["packs", "validate", pack, message, "-"], payload).ends_with(code);
+    insta::assert_snapshot!(format!("validate_{name}"), done.out);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("payload.json");
+    std::fs::write(&file, payload).unwrap();
+    let read = hubproof(["packs", "validate", pack, message, file.to_str().unwrap()]).ends_with(code);
+    assert_eq!(read.out, done.out);
+}
+
+#[rstest]
+#[case("not_json", "{")]
+#[case("not_text", "\u{0}")]
+fn validate_refuses_what_is_no_json(#[case] name: &str, #[case] payload: &str) {
+    let done = hubproof_reading(["packs", "validate", "qi", "base_reply_success", "-"], payload).ends_with(2);
+    insta::assert_snapshot!(format!("validate_{name}"), done.err);
+}
+
+#[test]
+fn every_built_in_pack_is_without_mistake() {
+    for name in disk::protocols() {
+        let done = hubproof(["packs", "lint", &name]).ends_with(0);
+        assert!(done.out.ends_with(" 0 errors, 0 warnings\n"), "{}", done.out);
+    }
+}
+
+// ---- a protocol of one's own
+
+const ASYNCAPI: &str = r##"asyncapi: 3.1.0
+info: { title: Doubler, version: 0.3.0, description: Doubles numbers. }
+servers: { hub: { host: localhost, protocol: ws } }
+channels:
+  hub:
+    address: /
+    messages:
+      ask: { $ref: '#/components/messages/ask' }
+      answer: { $ref: '#/components/messages/answer' }
+operations:
+  receiveAsk: { action: receive, channel: { $ref: '#/channels/hub' }, messages: [ { $ref: '#/channels/hub/messages/ask' } ] }
+  sendAnswer: { action: send, channel: { $ref: '#/channels/hub' }, messages: [ { $ref: '#/channels/hub/messages/answer' } ] }
+components:
+  messages:
+    ask: { payload: { $ref: ./messages/ask.schema.json }, x-hubproof: { match: { op: ask } } }
+    answer: { payload: { $ref: ./messages/answer.schema.json }, x-hubproof: { match: { op: answer } } }
+"##;
+
+const SCENARIO: &str = "title: A number comes back doubled
+actors: { anna: client }
+steps:
+  - anna connects:
+  - each: number
+    in: [1, 21]
+    do:
+      - anna sends: ask
+        with: { n: \"${number}\" }
+      - anna expects: answer
+        where: { n: \"${number * 2}\" }
+        rules: [DOUBLED]
+";
+
+fn own_pack(folder: &Path, with_rules: bool) {
+    let message = |op: &str| {
+        json!({
+            "type": "object",
+            "properties": { "op": { "const": op }, "n": { "type": "integer" } },
+            "required": ["op", "n"],
+            "examples": [{ "op": op, "n": 1 }]
+        })
+    };
+    std::fs::create_dir_all(folder.join("messages")).unwrap();
+    std::fs::create_dir_all(folder.join("scenarios")).unwrap();
+    let write = |path: &str, text: &str| std::fs::write(folder.join(path), text).unwrap();
+    write("asyncapi.yaml", ASYNCAPI);
+    write("messages/ask.schema.json", &message("ask").to_string());
+    write("messages/answer.schema.json", &message("answer").to_string());
+    write("scenarios/shared.yaml", "roles:\n  client: {}\n");
+    if with_rules {
+        write(
+            "rules.yaml",
+            "document: The doubler\nrules:\n  DOUBLED: { level: must, basis: stated, line: 1, text: A number is answered by its double. }\n",
+        );
+        write("scenarios/double.yaml", SCENARIO);
+    } else {
+        // Without a list of rules, a check names what it demands in words of its own.
+        write("scenarios/double.yaml", &SCENARIO.replace("[DOUBLED]", "[the answer is the double]"));
+    }
+}
+
+/// Multiplies by a factor that may depend on the number of the connection.
+fn doubler(factor: impl Fn(usize) -> i64 + Send + Sync + 'static) -> SmallHub {
+    SmallHub::start(move |connection, _, text| {
+        let ask: Value = serde_json::from_str(text).unwrap();
+        vec![json!({ "op": "answer", "n": ask["n"].as_i64().unwrap() * factor(connection) }).to_string()]
+    })
+}
+
+#[test]
+fn what_fails_every_other_time_is_called_flaky() {
+    let folder = tempfile::tempdir().unwrap();
+    let pack = folder.path().join("doubler");
+    own_pack(&pack, true);
+    let hub = doubler(|connection| 2 + connection as i64 % 2);
+    let (url, pack) = (hub.url(), pack.to_str().unwrap());
+    let done = hubproof(["check", &url, "--pack", pack, "--patience", "0.2", "--repeat", "4", "-j", "1"]).ends_with(1);
+    assert!(done.out.contains("  flaky       failed in 2 of 4 repetitions"), "{}", done.out);
+    assert!(done.last_line().contains("1 check failed (1 flaky)"), "{}", done.out);
+    let reproduce = done.out.lines().find(|line| line.starts_with("  reproduce")).unwrap();
+    assert!(reproduce.ends_with("--repeat 4"), "{reproduce}");
+    // Always wrong is not flaky.
+    let hub = doubler(|_| 3);
+    let done = hubproof(["check", &hub.url(), "--pack", pack, "--patience", "0.2", "--repeat", "2"]).ends_with(1);
+    assert!(!done.out.contains("flaky"), "{}", done.out);
+}
+
+#[rstest]
+fn a_protocol_of_ones_own_is_a_folder(#[values(true, false)] with_rules: bool) {
+    let folder = tempfile::tempdir().unwrap();
+    let pack = folder.path().join("doubler");
+    own_pack(&pack, with_rules);
+    let shown = pack.to_str().unwrap();
+    let lint = hubproof(["packs", "lint", shown]).ends_with(0);
+    assert!(lint.out.contains("2 messages, 1 scenario, 0 errors, 0 warnings"), "{}", lint.out);
+    let check = |hub: &SmallHub| hubproof(["check", &hub.url(), "--pack", shown, "--patience", "0.2"]);
+    let right = check(&doubler(|_| 2)).ends_with(0);
+    let wrong = check(&doubler(|_| 3)).ends_with(1);
+    let name = if with_rules { "with_rules" } else { "without_rules" };
+    with_steady_text(|| {
+        insta::assert_snapshot!(format!("own_{name}_right"), right.out);
+        insta::assert_snapshot!(format!("own_{name}_wrong"), wrong.out);
+    });
+    let list = hubproof(["check", "--list", "--pack", shown]).ends_with(0);
+    assert!(list.out.contains("doubler/double"), "{}", list.out);
+}

@@ -1,0 +1,86 @@
+//! `hubproof relay` between `hubproof serve` and `hubproof check`, over real sockets.
+
+use rstest::rstest;
+use serde_json::Value;
+
+use crate::support::process::{Serving, hubproof};
+
+/// A relay to the concierge at `url`, with further arguments. It says what it changes.
+fn relay(url: &str, arguments: &[&str]) -> Serving {
+    Serving::start_as([&["relay", url, "--protocol", "concierge"], arguments].concat(), 2)
+}
+
+/// How the concierge passes through a relay, and how often the relay did something.
+fn checked(arguments: &[&str]) -> (i32, u64, String) {
+    let hub = Serving::start(["concierge"], 1);
+    let relay = relay(hub.url("concierge"), arguments);
+    let done = hubproof(["check", relay.url("relay"), "--protocol", "concierge"]);
+    let (code, rest) = relay.end("TERM");
+    assert_eq!(code, Some(0));
+    let applied = rest.trim().strip_prefix("applied ").and_then(|rest| rest.strip_suffix(" times")).unwrap();
+    (done.code.unwrap(), applied.parse().unwrap(), done.out)
+}
+
+#[test]
+fn without_a_change_a_relay_is_not_noticed() {
+    let (code, applied, out) = checked(&[]);
+    assert_eq!((code, applied), (0, 0), "{out}");
+}
+
+/// What is removed shows, wherever it is.
+#[rstest]
+#[case::seed(&["--seed", "1", "--change", "remove", "--message", "hello"])]
+#[case::seed(&["--seed", "2", "--change", "remove", "--message", "message_relayed"])]
+#[case::seed(&["--seed", "3", "--change", "retype", "--message", "status_message_sent"])]
+#[case::named(&["--change", "drop", "--message", "status_message_sent"])]
+#[case::named(&["--change", "double", "--message", "group_fetch_result"])]
+fn a_change_is_noticed(#[case] arguments: &[&str]) {
+    let (code, applied, out) = checked(arguments);
+    assert!(applied > 0 && (code == 1 || out.contains("warn[")), "{code}, {applied} times\n{out}");
+}
+
+#[test]
+fn a_hub_behind_tls_is_relayed() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem");
+    let ca = ca.to_str().unwrap();
+    let hub = Serving::start(["concierge", &format!("--tls-self-signed={ca}")], 1);
+    assert!(hub.url("concierge").starts_with("wss://"));
+    let relay =
+        relay(hub.url("concierge"), &["--ca", ca, "--change", "remove", "--message", "hello", "--member", "/uuid"]);
+    let check = ["check", relay.url("relay"), "--protocol", "concierge", "--scenario", "concierge/seq"];
+    let done = hubproof(check).ends_with(1);
+    assert!(done.out.contains("expected a member `uuid`, found no such member"), "{}", done.out);
+}
+
+#[test]
+fn the_same_seed_is_the_same_change() {
+    // Nobody is connected to, so nobody has to be there.
+    let change = |seed: &str| relay("ws://127.0.0.1:1", &["--seed", seed]).url("change").to_owned();
+    let changes: Vec<String> = ["1", "2", "3", "1"].map(change).to_vec();
+    assert_eq!(changes[0], changes[3]);
+    assert!(changes[1] != changes[0] || changes[2] != changes[0], "{changes:?}");
+}
+
+#[test]
+fn what_can_be_changed_is_listed() {
+    let list = ["relay", "--protocol", "concierge", "--message", "hello", "--list"];
+    let text = hubproof(list).ends_with(0).out;
+    for line in ["drop hello", "double hello #2", "remove hello /uuid", "alter hello /type"] {
+        assert!(text.lines().any(|known| known == line), "{text}");
+    }
+    let json = hubproof([&list[..], &["--format", "json"]].concat()).ends_with(0).out;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["changes"].as_array().unwrap().len(), text.lines().count());
+}
+
+#[rstest]
+#[case::no_such_message(&["--message", "helo"], "did you mean `hello`?")]
+#[case::no_such_member(&["--message", "hello", "--member", "/uid"], "did you mean `/uuid`?")]
+#[case::many(&["--message", "hello"], "choose with --seed N")]
+#[case::no_such_kind(&["--change", "spoil"], "expected one of drop, double")]
+#[case::no_address(&["--seed", "1"], "is no address of a hub")]
+fn a_mistake_is_explained(#[case] arguments: &[&str], #[case] expected: &str) {
+    let done = hubproof([&["relay", "127.0.0.1:4000", "--protocol", "concierge"], arguments].concat()).ends_with(2);
+    assert!(done.err.contains(expected), "{}", done.err);
+}

@@ -1,0 +1,59 @@
+//! `hubproof check --scenario FILE`: a scenario that is in no pack.
+
+use rstest::rstest;
+
+use crate::support::process::{Done, hubproof};
+
+/// What fuzzing demands of every hub is no rule of a pack, and a file may accuse of it all the same.
+const SERVES: &str = "\
+title: Whoever connects is served
+steps:
+  - client joins:
+    rules: [FUZZ-SERVES-NEW]
+  - client sends: self_fetch
+  - client expects: self_fetch_result
+    rules: [CON-105]
+";
+
+fn check(text: &str, more: &[&str]) -> (Done, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mine.yaml");
+    std::fs::write(&path, text).unwrap();
+    let path = path.display().to_string();
+    (hubproof(["check", "--scenario", &path].iter().chain(more)), path)
+}
+
+#[test]
+fn a_file_is_played_like_any_scenario() {
+    let done = check(SERVES, &["--protocol", "concierge"]).0.ends_with(0);
+    assert!(done.out.contains("scenarios   1 pass\n"), "{}", done.out);
+    let beside = ["--protocol", "concierge", "--scenario", "message-to-one"];
+    let done = check(SERVES, &beside).0.ends_with(0);
+    assert!(done.out.contains("scenarios   2: 1 pass, 1 info\n"), "{}", done.out);
+}
+
+#[test]
+fn what_fails_is_played_again_by_the_command_that_is_shown() {
+    let fault = ["--protocol", "concierge", "--fault", "concierge-self-fetch-without-seq"];
+    let (done, path) = check(SERVES, &fault);
+    let done = done.ends_with(1);
+    let again = format!("--scenario {path} --protocol concierge --scenario concierge/mine");
+    assert!(done.out.contains(&again), "{}", done.out);
+}
+
+#[rstest]
+#[case::whose(SERVES, &[], "of which protocol is")]
+#[case::whose_of_two(SERVES, &["--protocol", "qi", "--protocol", "concierge"], "of which protocol is")]
+#[case::another_protocol(SERVES, &["--protocol", "qi"], "mine.yaml:5")]
+#[case::no_rule("title: t\nsteps:\n  - client joins:\n    rules: [FUZZ-NOTHING]\n", &["--protocol", "concierge"], "mine.yaml:4")]
+#[case::no_yaml("title: [", &["--protocol", "concierge"], "mine.yaml:")]
+fn what_is_wrong_is_said(#[case] text: &str, #[case] more: &[&str], #[case] expected: &str) {
+    let done = check(text, more).0.ends_with(2);
+    assert!(done.err.contains(expected), "{}", done.err);
+}
+
+#[test]
+fn a_file_that_is_not_there_is_missed() {
+    let done = hubproof(["check", "--protocol", "qi", "--scenario", "no/such.yaml"]).ends_with(2);
+    assert!(done.err.contains("failed to read no/such.yaml"), "{}", done.err);
+}

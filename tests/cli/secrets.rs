@@ -1,0 +1,137 @@
+//! A secret that the harness was told never appears in anything it writes, whatever the hub does with it.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use rstest::rstest;
+
+use crate::support::hostile_servers::{Habit, HostileHub, SmallHub};
+use crate::support::process::{Done, Serving, start};
+
+/// Unlike anything else, and with characters that JSON, XML and URLs escape.
+const CANARY: &str = "canary/\"7&é<x>'+ =end";
+
+/// Where the harness has the secret from.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    TargetFile,
+    Set,
+    SetName,
+    Environment,
+    File,
+}
+
+/// A run against a URL, with the secret from somewhere, and everything it wrote: stdout, stderr, both reports.
+fn everything_written(url: &str, source: Source) -> (Done, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (json, junit, target) = (path("r.json"), path("r.xml"), path("hub.toml"));
+    let literal = toml::Value::from(CANARY).to_string();
+    std::fs::write(path("secret.txt"), CANARY).unwrap();
+    let head = format!("protocol = \"concierge\"\nurl = \"{url}\"\n");
+    let file = toml::Value::from(path("secret.txt")).to_string();
+    let (secrets, mut arguments) = match source {
+        Source::TargetFile => (format!("[secrets]\nsecret = {literal}\n"), vec![]),
+        Source::Environment => ("[secrets]\nsecret = { env = \"HUBPROOF_CANARY\" }\n".to_owned(), vec![]),
+        Source::File => (format!("[secrets]\nsecret = {{ file = {file} }}\n"), vec![]),
+        Source::Set => (String::new(), vec!["--set".to_owned(), format!("secrets.secret={literal}")]),
+        // The protocol says that this setting is secret, however it was set.
+        Source::SetName => (String::new(), vec!["--set".to_owned(), format!("secret={literal}")]),
+    };
+    std::fs::write(&target, head + &secrets).unwrap();
+    arguments.insert(0, "check".to_owned());
+    arguments.extend(["--target", &target, "--patience", "0.2", "--trace", "--verbose"].map(str::to_owned));
+    arguments.extend([format!("--report=json={json}"), format!("--report=junit={junit}")]);
+    let done = start(arguments, &[("HUBPROOF_CANARY", CANARY)]).done();
+    let reports = std::fs::read_to_string(json).unwrap() + &std::fs::read_to_string(junit).unwrap();
+    let written = format!("{}\n{}\n{reports}", done.out, done.err);
+    (done, written)
+}
+
+#[track_caller]
+fn assert_masked(written: &str) {
+    let json = serde_json::to_string(CANARY).unwrap();
+    let json = json[1..json.len() - 1].to_owned();
+    let xml = CANARY.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
+    let twice = serde_json::to_string(&json).unwrap();
+    let mut forms = vec![
+        CANARY.to_owned(),
+        xml.replace('\'', "&apos;"),
+        xml,
+        json.replace('é', "\\u00e9"),
+        json,
+        twice[1..twice.len() - 1].to_owned(),
+        utf8_percent_encode(CANARY, NON_ALPHANUMERIC).to_string(),
+        // What every form above has in common.
+        "canary".to_owned(),
+    ];
+    forms.extend([&STANDARD, &URL_SAFE].map(|engine| engine.encode(CANARY)));
+    forms.extend([&STANDARD_NO_PAD, &URL_SAFE_NO_PAD].map(|engine| engine.encode(CANARY)));
+    for form in forms {
+        if let Some(at) = written.find(&form) {
+            let from = written[..at].char_indices().rev().nth(200).map_or(0, |(at, _)| at);
+            panic!("{form:?} was written: ...{}", &written[from..at + form.len()]);
+        }
+    }
+}
+
+#[rstest]
+fn not_when_the_hub_repeats_it(
+    #[values(Source::TargetFile, Source::Set, Source::SetName, Source::Environment, Source::File)] source: Source,
+) {
+    let hub = HostileHub::start(Habit::Echo, "x");
+    let (done, written) = everything_written(&hub.url(), source);
+    assert_eq!(done.code, Some(1), "{written}");
+    assert!(written.contains("***"), "the secret was never used");
+    assert_masked(&written);
+}
+
+#[test]
+fn not_when_the_hub_says_it_in_another_form() {
+    // Greets, and puts the secret into every field there is, in all the forms in which it may travel.
+    let hub = SmallHub::start(|_, _, _| {
+        let forms = [
+            CANARY.to_owned(),
+            STANDARD.encode(CANARY),
+            URL_SAFE_NO_PAD.encode(CANARY),
+            utf8_percent_encode(CANARY, NON_ALPHANUMERIC).to_string(),
+            serde_json::to_string(CANARY).unwrap(),
+        ];
+        let mut texts: Vec<String> = forms
+            .iter()
+            .map(|form| serde_json::json!({ "type": "HELLO", "uuid": form, "version": form, form: form }).to_string())
+            .collect();
+        texts.push(format!("not json: {CANARY}"));
+        texts
+    });
+    let (done, written) = everything_written(&hub.url(), Source::TargetFile);
+    assert_eq!(done.code, Some(1), "{written}");
+    assert_masked(&written);
+}
+
+/// Reports cut long texts, at several lengths: the secret goes before the cut, or half of it would stay.
+#[rstest]
+fn not_when_a_text_is_cut_in_the_middle_of_it(#[values(120, 160, 200, 400, 600)] length: usize) {
+    let before = "x".repeat(length - 10);
+    let hub = SmallHub::start(move |connection, _, _| match connection % 3 {
+        0 => vec![format!("{before}{CANARY}")],
+        1 => {
+            vec![serde_json::json!({ "type": "HELLO", "uuid": format!("{before}{CANARY}"), "version": 1 }).to_string()]
+        }
+        _ => vec![serde_json::json!({ "type": format!("{before}{CANARY}") }).to_string()],
+    });
+    let (done, written) = everything_written(&hub.url(), Source::TargetFile);
+    assert_eq!(done.code, Some(1), "{written}");
+    assert_masked(&written);
+}
+
+#[test]
+fn not_when_a_faulty_hub_is_taken_to_pieces() {
+    let set = format!("concierge.secret={CANARY}");
+    for fault in ["concierge-right-secret-refused", "concierge-hello-missing-uuid"] {
+        let server = Serving::start(["concierge", "--set", &set, "--fault", fault], 1);
+        let (done, written) = everything_written(server.url("concierge"), Source::TargetFile);
+        assert_eq!(done.code, Some(1), "{written}");
+        assert_masked(&written);
+    }
+}

@@ -1,0 +1,126 @@
+//! `hubproof serve` as a process of its own, and `hubproof check` against it.
+
+use rstest::rstest;
+use serde_json::Value;
+
+use crate::support::disk;
+use crate::support::process::{Serving, hubproof};
+
+/// The protocols that the reference server speaks and that are checked unasked.
+fn spoken() -> Vec<&'static str> {
+    let scenarios = |name: &&&str| **name != hubproof_reference::protocols::websocket::PROTOCOL;
+    let spoken: Vec<&str> = hubproof_reference::protocols().iter().filter(scenarios).copied().collect();
+    assert!(spoken.len() >= 2, "{spoken:?}");
+    spoken
+}
+
+/// All of them at once: they mostly wait.
+fn each_at_once(test: impl Fn(&'static str) + Sync) {
+    std::thread::scope(|scope| {
+        for name in ["qi", "concierge"] {
+            let test = &test;
+            scope.spawn(move || test(name));
+        }
+    });
+}
+
+/// Reads a JUnit file the strict way: well-formed, and its counts are true. The number of test cases.
+fn junit(text: &str) -> usize {
+    let mut reader = quick_xml::Reader::from_str(text);
+    reader.config_mut().check_end_names = true;
+    let (mut cases, mut failures, mut announced) = (0, 0, None);
+    loop {
+        use quick_xml::events::Event;
+        match reader.read_event().expect("well-formed XML") {
+            Event::Eof => break,
+            Event::Start(tag) | Event::Empty(tag) => {
+                for attribute in tag.attributes() {
+                    let attribute = attribute.expect("well-formed attributes");
+                    let value =
+                        attribute.normalized_value(quick_xml::XmlVersion::Implicit1_0).expect("well-formed text");
+                    if tag.name().as_ref() == b"testsuites" && attribute.key.as_ref() == b"tests" {
+                        announced = Some(value.parse::<usize>().unwrap());
+                    }
+                }
+                cases += usize::from(tag.name().as_ref() == b"testcase");
+                failures += usize::from(tag.name().as_ref() == b"failure");
+            }
+            Event::Text(text) => {
+                text.xml10_content().expect("legal text");
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(announced, Some(cases), "{text}");
+    assert_eq!(failures, 0, "{text}");
+    cases
+}
+
+pub fn assert_valid_report(report: &Value) {
+    let schema = std::fs::read_to_string(disk::root().join("schemas/hubproof/report.schema.json")).unwrap();
+    let schema: Value = serde_json::from_str(&schema).unwrap();
+    let validator = jsonschema::draft202012::options().should_validate_formats(true).build(&schema).unwrap();
+    let errors: Vec<String> =
+        validator.iter_errors(report).map(|error| format!("{}: {error}", error.instance_path())).collect();
+    assert!(errors.is_empty(), "{errors:#?}");
+}
+
+#[test]
+fn without_a_url_every_protocol_of_the_embedded_server_passes() {
+    let done = hubproof(["check"]).ends_with(0);
+    for name in spoken() {
+        assert!(done.out.contains(&format!("PASS {name}: ")), "{}", done.out);
+    }
+    assert!(!done.out.contains("fail["), "{}", done.out);
+}
+
+#[test]
+fn with_a_target_file_of_serve_everything_is_testable() {
+    each_at_once(|name| {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("hub.toml");
+        let file = file.to_str().unwrap();
+        let _server = Serving::start([name, "--target-file", file], 1);
+        let done = hubproof(["check", "--target", file]).ends_with(0);
+        assert!(done.last_line().starts_with(&format!("PASS {name}: ")), "{}", done.out);
+        assert!(!done.out.contains("for want of"), "{}", done.out);
+    });
+}
+
+#[test]
+fn with_only_a_url_nothing_fails_and_needs_are_counted_by_name() {
+    each_at_once(|name| {
+        let server = Serving::start([name], 1);
+        let folder = tempfile::tempdir().unwrap();
+        let (json, xml) = (folder.path().join("r.json"), folder.path().join("r.xml"));
+        let done = hubproof([
+            "check".to_owned(),
+            server.url(name).to_owned(),
+            "--protocol".to_owned(),
+            name.to_owned(),
+            format!("--report=json={}", json.display()),
+            format!("--report=junit={}", xml.display()),
+        ])
+        .ends_with(0);
+        let report: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+        assert_valid_report(&report);
+        let cases = junit(&std::fs::read_to_string(xml).unwrap());
+        let protocol = &report["protocols"][0];
+        assert_eq!(protocol["scenarios"]["verdicts"]["fail"], 0, "{protocol:#}");
+        assert!(cases > 0);
+        if name == "concierge" {
+            assert!(done.out.contains("for want of `hub.secret is defined`"), "{}", done.out);
+            assert!(report.to_string().contains("hub.secret is defined"));
+        }
+    });
+}
+
+#[rstest]
+fn serve_ends_cleanly(#[values("TERM", "INT")] signal: &str) {
+    let server = Serving::start(["--admin", "127.0.0.1:0"], hubproof_reference::protocols().len() + 1);
+    assert!(server.url("admin").starts_with("http://127.0.0.1:"));
+    for name in spoken() {
+        assert!(server.url(name).starts_with("ws://127.0.0.1:"));
+    }
+    assert_eq!(server.end(signal), (Some(0), String::new()));
+}

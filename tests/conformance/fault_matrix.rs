@@ -1,0 +1,120 @@
+//! What has to be true of the matrix: every fault is seen, every rule and every check has been seen to fail, and no member
+//! that a document demands can be left out unseen.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use hubproof::event::Verdict;
+use hubproof::protocol::Way;
+use hubproof_reference::fault::injector::holds;
+use hubproof_reference::fault::{Act, Change, Effect, Subject};
+use rstest::rstest;
+use serde_json::Value;
+
+use crate::conformance::payload_mutants;
+use crate::support::fault_matrix::Matrix;
+use crate::support::sim_connection::Protocol;
+
+#[rstest]
+fn a_correct_hub_passes_and_every_check_is_asked(
+    #[values("airavata", "concierge", "emprops", "gator", "qi", "websocket")] name: &str,
+) {
+    let protocol = Protocol::load(name);
+    let mut wrong = String::new();
+    for program in &protocol.scenarios.programs {
+        let Some(report) = protocol.play(program, None) else {
+            let _ = writeln!(wrong, "{}: no instance of reference.toml meets its needs", program.id);
+            continue;
+        };
+        if !matches!(report.verdict, Verdict::Pass | Verdict::Info) || report.mistake.is_some() {
+            let _ = writeln!(wrong, "{}: {} {:?}", report.id, report.verdict.name(), report.mistake);
+        }
+        for check in &report.checks {
+            // What `always` looks for need not come by in every scenario.
+            let own = check.span.is_some_and(|span| span.file == report.span.file);
+            let unasked = check.verdict == Verdict::NotTestable && own;
+            if unasked || !matches!(check.verdict, Verdict::Pass | Verdict::Info | Verdict::NotTestable) {
+                let _ = writeln!(wrong, "{} [{}] {}: {}", report.id, check.verdict.name(), check.name, check.message);
+            }
+        }
+    }
+    assert_eq!(wrong, "");
+}
+
+/// A finding that names many rules says little, and a rule without a check or a reason is forgotten.
+#[rstest]
+fn a_check_names_at_most_three_rules_and_every_rule_has_a_check_or_a_reason(
+    #[values("airavata", "concierge", "emprops", "gator", "qi", "websocket")] name: &str,
+) {
+    let protocol = Protocol::load(name);
+    let mut checked = BTreeSet::new();
+    for program in &protocol.scenarios.programs {
+        for check in &program.checks {
+            assert!(check.rules.len() <= 3, "{}: {}", program.id, check.name);
+        }
+        checked.extend(program.proves());
+    }
+    let schemas = protocol.pack.messages.iter().map(|message| &message.schema);
+    checked.extend(schemas.flat_map(|schema| schema.rules.iter().chain(&schema.should_rules)).map(String::as_str));
+    let rules = protocol.pack.rules.values();
+    let forgotten: Vec<_> = rules
+        .filter(|rule| rule.out_of_scope.is_some() == checked.contains(rule.id.as_str()))
+        .map(|rule| rule.id.as_str())
+        .collect();
+    assert_eq!(forgotten, [""; 0]);
+}
+
+/// Every fault is seen by a check of its own rules and by no other; every rule and every check has been seen to fail.
+#[rstest]
+fn every_fault_is_seen_for_what_it_is(
+    #[values("airavata", "concierge", "emprops", "gator", "qi", "websocket")] name: &str,
+) {
+    let matrix = Matrix::play(name, &|_| true);
+    println!("{}", matrix.numbers());
+    assert_eq!(matrix.complaints(), "");
+    let nothing = BTreeSet::<String>::new();
+    assert_eq!(matrix.unproven(), [""; 0], "rules that no check has been seen to find broken");
+    assert_eq!(matrix.unbroken(), nothing, "checks that no fault breaks: add the fault, or remove the check");
+    assert_eq!(unremoved(&matrix), nothing, "members that a document demands, and no fault leaves out or mistypes");
+    let report = std::fs::read_to_string(crate::support::disk::root().join("reports/matrix.md")).unwrap();
+    assert!(report.contains(&matrix.markdown()), "stale: cargo run --release --example matrix > reports/matrix.md");
+}
+
+/// Members that a document states to be required in a message of the hub, without a fault that was seen and takes the
+/// member away, or without one that gives it another type.
+fn unremoved(matrix: &Matrix) -> BTreeSet<String> {
+    let pack = &matrix.protocol.pack;
+    let mut missing = BTreeSet::new();
+    if pack.messages.is_empty() {
+        return missing;
+    }
+    for facts in payload_mutants::facts(&pack.name) {
+        let Some(message) = pack.message(&facts.name).filter(|message| message.goes(Way::FromHub)) else { continue };
+        let example = message.template();
+        for path in facts.demanded() {
+            let does = |wanted: fn(Act, &str) -> bool| {
+                matrix.cases.iter().filter(|case| case.is_killed()).any(|case| match case.fault.effect {
+                    Effect::Outside(changes) => {
+                        changes.iter().any(|change| wanted(change.act, path) && concerns(change, &example))
+                    }
+                    Effect::Inside | Effect::FuzzOnly(_) | Effect::FuzzOnlyInside => false,
+                })
+            };
+            if !does(|act, path| matches!(act, Act::Remove(at) | Act::Rename(at, _) if at == path)) {
+                missing.insert(format!("{} {path} is never left out", message.name));
+            }
+            if !facts.is_anything(path)
+                && !does(|act, path| matches!(act, Act::Retype(at) | Act::Set(at, _) | Act::Fill(at, _) if at == path))
+            {
+                missing.insert(format!("{} {path} is never of another type", message.name));
+            }
+        }
+    }
+    missing
+}
+
+/// Whether a change would be made to a message like this one.
+fn concerns(change: &Change, example: &Value) -> bool {
+    let Subject::Frame(conditions) = change.subject else { return false };
+    holds(conditions, Some(example))
+}

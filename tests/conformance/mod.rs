@@ -1,0 +1,12 @@
+//! The harness against hubs that are right, wrong in one thing, or hostile.
+
+pub mod fault_matrix;
+pub mod fault_matrix_sockets;
+pub mod hostile;
+pub mod mutation_detection;
+pub mod packs;
+pub mod payload_mutants;
+pub mod permitted_variants;
+pub mod permitted_variants_emprops;
+pub mod third_party_hubs;
+pub mod websocket;

@@ -1,0 +1,165 @@
+//! The packs of the repository: every example is what it claims to be, and every schema is as strict as its document,
+//! neither less (mutants) nor more (what is only suggested warns).
+
+use std::fs;
+
+use hubproof::protocol::Way;
+use hubproof::scenario::compose::{merge, remove};
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use crate::conformance::payload_mutants::{self, Payload};
+use crate::support::disk;
+
+#[test]
+fn every_example_is_valid_and_recognised() {
+    for protocol in disk::protocols_with_messages() {
+        let pack = disk::pack(&protocol);
+        for message in &pack.messages {
+            let example = message.schema.example.as_ref().unwrap();
+            assert_eq!(
+                message.schema.judge(example).into_iter().filter(|v| !v.should).collect::<Vec<_>>(),
+                [],
+                "{protocol}/{}",
+                message.name
+            );
+            let ways: Vec<Way> = [Way::ToHub, Way::FromHub].into_iter().filter(|way| message.goes(*way)).collect();
+            assert!(!ways.is_empty(), "{protocol}/{} goes nowhere", message.name);
+            for way in ways {
+                let found = pack.recognise(example, way).map(|m| m.name.as_str());
+                assert_eq!(found, Some(message.name.as_str()), "{protocol}/{} {way:?}", message.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_facts_know_the_same_messages_and_the_same_documented_examples() {
+    for protocol in disk::protocols_with_messages() {
+        let pack = disk::pack(&protocol);
+        let mut in_pack: Vec<&str> = pack.messages.iter().map(|m| m.name.as_str()).collect();
+        let facts = payload_mutants::facts(&protocol);
+        let mut in_facts: Vec<&str> = facts.iter().map(|f| f.name.as_str()).collect();
+        in_pack.sort_unstable();
+        in_facts.sort_unstable();
+        assert_eq!(in_pack, in_facts, "{protocol}");
+        for facts in &facts {
+            let schema = &pack.message(&facts.name).unwrap().schema;
+            assert_eq!(schema.documented, !facts.example.is_null(), "{protocol}/{}", facts.name);
+            if schema.documented {
+                assert_eq!(schema.example.as_ref(), Some(&facts.example), "{protocol}/{}", facts.name);
+            }
+        }
+    }
+}
+
+/// With `HUBPROOF_MUTANTS=FILE` every payload is written to FILE, for a second validator to judge.
+#[test]
+fn every_mutant_is_rejected() {
+    let mut cases: Vec<Value> = Vec::new();
+    let mut wrong: Vec<String> = Vec::new();
+    for protocol in disk::protocols_with_messages() {
+        let pack = disk::pack(&protocol);
+        let (mut valid_count, mut mutant_count) = (0, 0);
+        for facts in payload_mutants::facts(&protocol) {
+            let message = pack.message(&facts.name).unwrap();
+            let schema = &message.schema;
+            let example = schema.example.as_ref().unwrap();
+            let mut case = |Payload { mutation, payload }: Payload, valid: bool| {
+                let broken: Vec<_> = schema.judge(&payload).into_iter().filter(|violation| !violation.should).collect();
+                if schema.is_valid(&payload) != valid || broken.is_empty() != valid {
+                    let verdict = if valid { "refused" } else { "accepted" };
+                    wrong.push(format!("{protocol}/{} {verdict}: {mutation}: {payload}", facts.name));
+                }
+                // What a hub sends wrongly has to be held against a rule.
+                for violation in
+                    broken.iter().filter(|violation| violation.rules.is_empty() && message.directions.from_hub)
+                {
+                    wrong.push(format!("{protocol}/{} names no rule at {}: {mutation}", facts.name, violation.path));
+                }
+                cases.push(json!({ "protocol": protocol, "message": facts.name, "mutation": mutation, "payload": payload, "valid": valid }));
+            };
+            let valid = facts.valid(example);
+            let mutants = facts.mutants(example);
+            assert!(!mutants.is_empty(), "{protocol}/{} has no mutant", facts.name);
+            valid_count += valid.len();
+            mutant_count += mutants.len();
+            valid.into_iter().for_each(|payload| case(payload, true));
+            mutants.into_iter().for_each(|payload| case(payload, false));
+        }
+        println!("{protocol}: {} messages, {valid_count} valid payloads, {mutant_count} mutants", pack.messages.len());
+        assert!(mutant_count > valid_count, "{protocol}");
+    }
+    if let Some(file) = std::env::var_os("HUBPROOF_MUTANTS") {
+        fs::write(&file, serde_json::to_string(&cases).unwrap()).unwrap();
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn what_an_ambiguity_tolerates_warns() {
+    let mut seen = 0;
+    for protocol in disk::protocols_with_messages() {
+        let pack = disk::pack(&protocol);
+        for facts in payload_mutants::facts(&protocol) {
+            let schema = &pack.message(&facts.name).unwrap().schema;
+            for Payload { mutation, payload } in facts.tolerated(schema.example.as_ref().unwrap()) {
+                let violations = schema.judge(&payload);
+                let warns = !violations.is_empty()
+                    && violations.iter().all(|violation| violation.should && !violation.rules.is_empty());
+                assert!(warns, "{protocol}/{} {mutation}: {violations:?}", facts.name);
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 0);
+}
+
+/// The example of a message, changed by `with` and without the members `without`, breaks nothing, but falls short of these rules.
+#[rstest]
+#[case("qi", "base_reply_failure", json!({}), &[], &[])]
+#[case("qi", "base_reply_failure", json!({ "/payload": { "reason": "no" } }), &[], &["QI-018"])]
+#[case("qi", "base_reply_failure", json!({ "/payload": "" }), &[], &["QI-019"])]
+#[case("qi", "base_reply_failure", json!({ "/payload": {} }), &[], &["QI-018", "QI-019"])]
+#[case("qi", "extended_reply_failure", json!({}), &[], &[])]
+#[case("qi", "extended_reply_failure", json!({ "/payload": { "reason": "no" } }), &[], &["QI-018"])]
+#[case("concierge", "hello", json!({}), &[], &[])]
+#[case("concierge", "hello", json!({ "uuid": "..." }), &[], &["CON-026"])]
+#[case("concierge", "hello", json!({ "version": "1.0" }), &[], &["CON-027"])]
+#[case("concierge", "message_relayed", json!({ "origin": { "uuid": "73fcc768-d724-47e2-a101-a45298188f47", "tags": [] } }), &[], &[])]
+#[case("concierge", "message_relayed", json!({ "origin": { "uuid": "73fcc768-d724-47e2-a101-a45298188f47" } }), &[], &["CON-052"])]
+#[case("concierge", "message_relayed", json!({ "origin": { "tags": [] } }), &[], &["CON-026"])]
+#[case("concierge", "message_relayed", json!({ "origin": { "uuid": "73fcc768-d724-47e2-a101-a45298188f47", "tags": [] } }), &["/target"], &["CON-055"])]
+#[case("concierge", "message_relayed", json!({ "origin": { "uuid": "73fcc768-d724-47e2-a101-a45298188f47", "tags": [] } }), &["/target/name"], &["CON-055"])]
+#[case("concierge", "status_no_such_group", json!({}), &[], &[])]
+#[case("concierge", "status_no_such_group", json!({ "name": "users" }), &["/group"], &["CON-062"])]
+#[case("concierge", "status_no_such_group", json!({}), &["/seq"], &["CON-040"])]
+#[case("concierge", "status_ok", json!({ "seq": null }), &[], &["CON-039"])]
+#[case("concierge", "status_envelope", json!({ "code": "UNSUPPORTED" }), &[], &["CON-107"])]
+#[case("concierge", "status_subscribed", json!({}), &[], &[])]
+#[case("concierge", "status_subscribed", json!({ "subscribers": ["anthony"] }), &[], &["CON-082"])]
+#[case("concierge", "client_fetch_all_result", json!({ "clients": [{ "name": "anthony", "uuid": "anthony", "tags": [] }] }), &[], &["CON-026"])]
+#[case("emprops", "job_assigned", json!({ "/job_type": null, "/priority": "high", "/payload": 5, "/requirements/service_type": null }), &[], &[])]
+#[case("emprops", "job_assigned", json!({}), &["/job_type", "/payload"], &[])]
+#[case("emprops", "job_assigned", json!({}), &["/worker_id"], &["EMP-057"])]
+#[case("emprops", "job_available", json!({ "/job_type": 5, "/priority": null, "/requirements_summary/service_type": 5 }), &[], &[])]
+#[case("emprops", "job_available", json!({ "/requirements_summary": [] }), &[], &["EMP-040"])]
+#[case("emprops", "job_completed", json!({ "/result": "done", "/processing_time": "long" }), &[], &[])]
+fn what_is_only_suggested_warns(
+    #[case] protocol: &str,
+    #[case] message: &str,
+    #[case] with: Value,
+    #[case] without: &[&str],
+    #[case] rules: &[&str],
+) {
+    let pack = disk::pack(protocol);
+    let schema = &pack.message(message).unwrap().schema;
+    let mut payload = schema.example.clone().unwrap();
+    merge(&mut payload, &with);
+    remove(&mut payload, &without.iter().map(|pointer| (*pointer).to_owned()).collect::<Vec<_>>());
+    let violations = schema.judge(&payload);
+    assert!(violations.iter().all(|violation| violation.should), "{violations:?}");
+    let mut named: Vec<&str> = violations.iter().flat_map(|violation| &violation.rules).map(String::as_str).collect();
+    named.sort_unstable();
+    assert_eq!(named, rules, "{violations:?}");
+}

@@ -1,0 +1,307 @@
+//! Payloads that are wrong in exactly one place, made from field facts alone.
+//!
+//! tests/fixtures/facts/<protocol>.json is a frozen copy of what the documents say about each member. It was written apart from
+//! the schemas, so that a schema that forgets something is found out. Every mutant differs from a valid payload in one
+//! place, hence is rejected for that place or not at all.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::support::disk;
+
+/// What the document says about one message.
+#[derive(Deserialize)]
+pub struct Facts {
+    pub name: String,
+    /// By path: a JSON pointer, with `*` for the items of an array.
+    pub field_types: Map<String, Value>,
+    /// As the document shows it; null where it shows none.
+    pub example: Value,
+}
+
+/// What the document says about one member.
+#[derive(Deserialize)]
+struct Field {
+    #[serde(rename = "type")]
+    kinds: Value,
+    #[serde(rename = "const")]
+    constant: Option<Value>,
+    /// One value of a closed `enum`, the only one in this message.
+    expected: Option<Value>,
+    #[serde(rename = "enum", default)]
+    closed: Vec<Value>,
+    format: Option<String>,
+    minimum: Option<Value>,
+    presence: String,
+    basis: String,
+    /// Types that are accepted with a warning, although the document states another: readings of an ambiguity.
+    #[serde(default)]
+    tolerated: Vec<String>,
+}
+
+/// A payload, and what was done to it.
+pub struct Payload {
+    pub mutation: String,
+    pub payload: Value,
+}
+
+/// The facts of one protocol, a message each.
+pub fn facts(protocol: &str) -> Vec<Facts> {
+    let path = disk::root().join(format!("tests/fixtures/facts/{protocol}.json"));
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+impl Facts {
+    /// Paths of the members that the document states to be required.
+    pub fn demanded(&self) -> Vec<&str> {
+        let fields = self
+            .fields()
+            .into_iter()
+            .filter(|(path, field)| field.presence == "stated_required" && !path.ends_with("/*"));
+        fields.map(|(path, _)| path).collect()
+    }
+
+    /// Whether a member may hold whatever there is.
+    pub fn is_anything(&self, path: &str) -> bool {
+        self.fields().iter().any(|(other, field)| *other == path && field.kinds() == ["any"])
+    }
+
+    fn fields(&self) -> Vec<(&str, Field)> {
+        self.field_types
+            .iter()
+            .map(|(path, field)| {
+                (
+                    path.as_str(),
+                    Field::deserialize(field).unwrap_or_else(|error| panic!("{} {path}: {error}", self.name)),
+                )
+            })
+            .collect()
+    }
+
+    /// Payloads the document allows: its example, that of the schema, and one with every member the document knows.
+    pub fn valid(&self, schema_example: &Value) -> Vec<Payload> {
+        let mut found = Vec::new();
+        if !self.example.is_null() {
+            found.push(Payload { mutation: "the documented example".to_owned(), payload: self.example.clone() });
+        }
+        found.push(Payload { mutation: "the example of the schema".to_owned(), payload: schema_example.clone() });
+        found.push(Payload { mutation: "all members".to_owned(), payload: self.full(schema_example) });
+        found
+    }
+
+    fn full(&self, example: &Value) -> Value {
+        let mut payload = example.clone();
+        let mut fields = self.fields();
+        fields.sort_by_key(|(path, _)| path.matches('/').count());
+        for (path, field) in fields {
+            for pointer in places(&payload, path) {
+                let (parent, token) = pointer.rsplit_once('/').unwrap();
+                match payload.pointer_mut(parent) {
+                    Some(Value::Object(members)) if !members.contains_key(token) => {
+                        members.insert(token.to_owned(), field.sample(path));
+                    }
+                    Some(Value::Array(items)) if items.is_empty() => items.push(field.sample(path)),
+                    _ => {}
+                }
+            }
+        }
+        payload
+    }
+
+    /// Payloads that hold a type the document does not state, but an ambiguity allows.
+    pub fn tolerated(&self, schema_example: &Value) -> Vec<Payload> {
+        let full = self.full(schema_example);
+        let mut found = Vec::new();
+        for (path, field) in self.fields() {
+            for pointer in places(&full, path) {
+                for value in kinds().into_iter().filter(|value| field.tolerated.iter().any(|kind| is(value, kind))) {
+                    let mutation = format!("{pointer} is {value}");
+                    let mut payload = full.clone();
+                    *payload.pointer_mut(&pointer).unwrap() = value;
+                    found.push(Payload { mutation, payload });
+                }
+            }
+        }
+        found
+    }
+
+    /// Every stated requirement broken, one at a time, in each of the valid payloads. Where the document states nothing
+    /// of a message and only shows it (gator's three formats), what is inferred to be required counts as stated.
+    pub fn mutants(&self, schema_example: &Value) -> Vec<Payload> {
+        let stated = self.broken(schema_example, |field| field.basis == "stated");
+        if !stated.is_empty() {
+            return stated;
+        }
+        self.broken(schema_example, |field| field.basis == "inferred" && field.presence == "implied_required")
+    }
+
+    fn broken(&self, schema_example: &Value, binding: impl Fn(&Field) -> bool) -> Vec<Payload> {
+        let mut seen = BTreeSet::new();
+        let mut found = Vec::new();
+        for base in self.valid(schema_example) {
+            for (path, field) in self.fields() {
+                for pointer in
+                    places(&base.payload, path).into_iter().filter(|pointer| base.payload.pointer(pointer).is_some())
+                {
+                    if field.presence == "stated_required" && !path.ends_with("/*") {
+                        let mut payload = base.payload.clone();
+                        remove(&mut payload, &pointer);
+                        found.push(Payload { mutation: format!("{pointer} removed"), payload });
+                    }
+                    for wrong in binding(&field).then(|| field.wrong_values()).into_iter().flatten() {
+                        let mutation = format!("{pointer} is {wrong}");
+                        let mut payload = base.payload.clone();
+                        *payload.pointer_mut(&pointer).unwrap() = wrong;
+                        found.push(Payload { mutation, payload });
+                    }
+                }
+            }
+        }
+        found.retain(|mutant| seen.insert(mutant.payload.to_string()));
+        found
+    }
+}
+
+impl Field {
+    fn kinds(&self) -> Vec<&str> {
+        match &self.kinds {
+            Value::String(kind) => vec![kind],
+            Value::Array(kinds) => kinds.iter().map(|kind| kind.as_str().unwrap()).collect(),
+            other => panic!("a type is a word or a list of words, not {other}"),
+        }
+    }
+
+    /// A value that fits.
+    fn sample(&self, path: &str) -> Value {
+        if let Some(value) = self.constant.as_ref().or(self.expected.as_ref()).or(self.closed.first()) {
+            return value.clone();
+        }
+        match (self.kinds()[0], self.format.as_deref()) {
+            // Some facts leave the format to the table of all messages.
+            ("string", None) if path == "/timestamp" => json!("2024-01-15T10:30:00Z"),
+            ("string", Some("date-time")) => json!("2024-01-15T10:30:00Z"),
+            ("string", Some("uri")) => json!("https://example.com/a"),
+            ("string", Some("base64")) => json!("eA=="),
+            ("string", _) => json!("some"),
+            ("integer" | "number", _) => self.minimum.clone().unwrap_or(json!(1)),
+            ("boolean", _) => json!(true),
+            ("array", _) => json!([]),
+            ("object" | "any", _) => json!({}),
+            (other, _) => panic!("no such type: {other}"),
+        }
+    }
+
+    /// Values the document rules out: of every other type, and other than the constant or the closed list.
+    fn wrong_values(&self) -> Vec<Value> {
+        let mut wrong: Vec<Value> = kinds()
+            .into_iter()
+            .filter(|value| {
+                !self.kinds().into_iter().chain(self.tolerated.iter().map(String::as_str)).any(|kind| is(value, kind))
+            })
+            .collect();
+        let only = self.constant.as_ref().or(self.expected.as_ref());
+        let allowed: Vec<&Value> = only.map_or_else(|| self.closed.iter().collect(), |only| vec![only]);
+        let mut others: Vec<Value> = self.closed.clone();
+        for text in allowed.iter().filter_map(|value| value.as_str()) {
+            others.extend([json!(format!("{text}x")), json!(text.to_lowercase()), json!(text.to_uppercase())]);
+        }
+        if !allowed.is_empty() {
+            wrong.extend(others.into_iter().filter(|value| !allowed.contains(&value)));
+        }
+        wrong
+    }
+}
+
+/// One value of each type.
+fn kinds() -> [Value; 7] {
+    [json!(null), json!(true), json!(7), json!(1.5), json!("x"), json!([]), json!({})]
+}
+
+fn is(value: &Value, kind: &str) -> bool {
+    match kind {
+        "any" => true,
+        "null" => value.is_null(),
+        "boolean" => value.is_boolean(),
+        "integer" => value.is_i64() || value.is_u64(),
+        "number" => value.is_number(),
+        "string" => value.is_string(),
+        "array" => value.is_array(),
+        "object" => value.is_object(),
+        other => panic!("no such type: {other}"),
+    }
+}
+
+/// JSON pointers to every place a path denotes whose parent is there; the place itself may be missing. The items of an
+/// empty array have one place, the first.
+fn places(payload: &Value, path: &str) -> Vec<String> {
+    let (parent, last) = path.rsplit_once('/').unwrap();
+    let parents = if parent.is_empty() { vec![String::new()] } else { places(payload, parent) };
+    parents
+        .into_iter()
+        .flat_map(|parent| match (payload.pointer(&parent), last) {
+            (Some(Value::Array(items)), "*") => (0..items.len().max(1)).map(|i| format!("{parent}/{i}")).collect(),
+            (Some(Value::Object(_)), name) if name != "*" => vec![format!("{parent}/{name}")],
+            _ => Vec::new(),
+        })
+        .collect()
+}
+
+fn remove(payload: &mut Value, pointer: &str) {
+    let (parent, name) = pointer.rsplit_once('/').unwrap();
+    payload.pointer_mut(parent).and_then(Value::as_object_mut).unwrap().shift_remove(name).unwrap();
+}
+
+#[test]
+fn every_stated_requirement_is_broken_once() {
+    let field = |kind: &str, presence: &str, basis: &str| json!({ "type": kind, "presence": presence, "basis": basis });
+    let facts: Facts = serde_json::from_value(json!({
+        "name": "list",
+        "field_types": {
+            "/type": { "type": "string", "const": "LIST", "presence": "stated_required", "basis": "stated" },
+            "/items": field("array", "optional", "stated"),
+            "/items/*": field("object", "optional", "example"),
+            "/items/*/id": { "type": ["integer", "null"], "tolerated": ["string"], "presence": "stated_required", "basis": "stated" },
+            "/items/*/note": field("string", "implied_required", "inferred"),
+        },
+        "example": null,
+    }))
+    .unwrap();
+    let example = json!({ "type": "LIST", "items": [] });
+    let made: Vec<String> =
+        facts.mutants(&example).iter().map(|mutant| format!("{}: {}", mutant.mutation, mutant.payload)).collect();
+    insta::assert_snapshot!(made.join("\n"), @r#"
+    /type removed: {"items":[]}
+    /type is null: {"type":null,"items":[]}
+    /type is true: {"type":true,"items":[]}
+    /type is 7: {"type":7,"items":[]}
+    /type is 1.5: {"type":1.5,"items":[]}
+    /type is []: {"type":[],"items":[]}
+    /type is {}: {"type":{},"items":[]}
+    /type is "LISTx": {"type":"LISTx","items":[]}
+    /type is "list": {"type":"list","items":[]}
+    /items is null: {"type":"LIST","items":null}
+    /items is true: {"type":"LIST","items":true}
+    /items is 7: {"type":"LIST","items":7}
+    /items is 1.5: {"type":"LIST","items":1.5}
+    /items is "x": {"type":"LIST","items":"x"}
+    /items is {}: {"type":"LIST","items":{}}
+    /type removed: {"items":[{"id":1,"note":"some"}]}
+    /type is null: {"type":null,"items":[{"id":1,"note":"some"}]}
+    /type is true: {"type":true,"items":[{"id":1,"note":"some"}]}
+    /type is 7: {"type":7,"items":[{"id":1,"note":"some"}]}
+    /type is 1.5: {"type":1.5,"items":[{"id":1,"note":"some"}]}
+    /type is []: {"type":[],"items":[{"id":1,"note":"some"}]}
+    /type is {}: {"type":{},"items":[{"id":1,"note":"some"}]}
+    /type is "LISTx": {"type":"LISTx","items":[{"id":1,"note":"some"}]}
+    /type is "list": {"type":"list","items":[{"id":1,"note":"some"}]}
+    /items/0/id removed: {"type":"LIST","items":[{"note":"some"}]}
+    /items/0/id is true: {"type":"LIST","items":[{"id":true,"note":"some"}]}
+    /items/0/id is 1.5: {"type":"LIST","items":[{"id":1.5,"note":"some"}]}
+    /items/0/id is []: {"type":"LIST","items":[{"id":[],"note":"some"}]}
+    /items/0/id is {}: {"type":"LIST","items":[{"id":{},"note":"some"}]}
+    "#);
+}

@@ -1,0 +1,342 @@
+//! Hubs in other languages, each written from its document alone and with every legal habit its author could think of. The
+//! judge shares no code, no schema and no custom with them: it must have nothing to say against them, and must see their
+//! mistakes all the same.
+
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::process::{Child, Command, Stdio};
+
+use rstest::rstest;
+use serde_json::Value;
+
+use crate::support::process::hubproof;
+
+struct Hub {
+    protocol: &'static str,
+    interpreter: &'static str,
+    script: &'static str,
+    /// What the target file says of the hub as a whole.
+    target: &'static str,
+    /// And of each instance: hooks, with `ADMIN` for the address that a hub says in its second line, and `PROCESS` for the
+    /// number of its process.
+    hooks: &'static str,
+    instances: &'static [Instance],
+    /// How it is checked where nothing may fail: with longer waits where the protocol allows it, for other tests run too.
+    options: &'static [&'static str],
+    /// So many rules are proven at least.
+    proven: u64,
+}
+
+/// One process of the hub: its arguments, and what the target file says of it.
+struct Instance {
+    name: &'static str,
+    arguments: &'static [&'static str],
+    target: &'static str,
+}
+
+const CONCIERGE: Hub = Hub {
+    protocol: "concierge",
+    interpreter: "python3",
+    script: "tests/fixtures/hubs/concierge.py",
+    target: "[settings]\nversion = \"0.1.0\"",
+    hooks: "",
+    instances: &[
+        Instance { name: "open", arguments: &[], target: "" },
+        Instance { name: "closed", arguments: &["--secret", "sesame"], target: "secrets = { secret = \"sesame\" }" },
+    ],
+    options: &["--patience", "3"],
+    proven: 116,
+};
+
+const QI: Hub = Hub {
+    protocol: "qi",
+    interpreter: "node",
+    script: "tests/fixtures/hubs/qi.mjs",
+    target: "[settings]\nok_command = \"execute\"\nplain_command = \"abort\"\nfailing_command = \"calibrate\"",
+    hooks: "",
+    instances: &[Instance { name: "default", arguments: &[], target: "" }],
+    options: &["--patience", "3"],
+    proven: 30,
+};
+
+/// The same, of which nobody has said which commands it knows.
+const QI_UNTOLD: Hub = Hub { target: "", ..QI };
+
+const AIRAVATA: Hub = Hub {
+    protocol: "airavata",
+    interpreter: "python3",
+    script: "tests/fixtures/hubs/airavata.py",
+    target: "[secrets]\njwt_secret = \"sesame\"",
+    hooks: r#"[instance.hooks.emit.http]
+url = "ADMIN/emit"
+body = '{"type": ${json(message.type)}, "data": ${json(message.data)}, "projectId": ${json(args.project | default(none))}, "ownerId": ${json(args.user | default(none))}}'"#,
+    instances: &[
+        Instance {
+            name: "documented",
+            arguments: &[],
+            target: "settings = { ping_interval = \"3s\", rate_limit = 60 }",
+        },
+        Instance {
+            name: "low-limits",
+            arguments: &["--limits", "3,5,8"],
+            target: "provides = [\"addresses\"]\nsettings = { max_per_user = 3, max_per_address = 5, max_connections = 8 }",
+        },
+    ],
+    options: &["--patience", "3"],
+    proven: 100,
+};
+
+/// How it is asked for what its document leaves out: over HTTP, at the address that it prints second.
+const GATOR: Hub = Hub {
+    protocol: "gator",
+    interpreter: "python3",
+    script: "tests/fixtures/hubs/gator.py",
+    target: "restartable = true",
+    hooks: r#"hooks.connect_up.http = { url = "ADMIN", body = '{"connect_up": ${json(args)}}' }
+hooks.register_child.http = { url = "ADMIN", body = '{"register_child": ${json(args)}}' }
+hooks.log_entries.http = { url = "ADMIN", body = '{"log_entries": ${json(args)}}' }
+hooks.start_job.http = { url = "ADMIN", body = '{"start_job": ${json(args)}}' }
+hooks.job.http = { url = "ADMIN", body = '{"job": ${json(args)}}' }"#,
+    instances: &[Instance { name: "tier", arguments: &[], target: "" }],
+    options: &["--patience", "3"],
+    proven: 44,
+};
+
+const EMPROPS: Hub = Hub {
+    protocol: "emprops",
+    interpreter: "node",
+    script: "tests/fixtures/hubs/emprops.mjs",
+    target: "restartable = true\nsettings = { retry_delay = \"400ms\" }",
+    hooks: r#"hooks.stop.command = ["kill", "-TERM", "PROCESS"]
+hooks.alert.command = ["kill", "-USR1", "PROCESS"]"#,
+    instances: &[
+        Instance { name: "main", arguments: &[], target: "" },
+        Instance {
+            name: "beats-fast",
+            arguments: &["--heartbeat-ms", "500"],
+            target: "settings = { heartbeat_interval = \"500ms\" }",
+        },
+        Instance {
+            name: "with-token",
+            arguments: &["--token", "a good worker's token"],
+            target: "secrets = { worker_token = \"a good worker's token\" }",
+        },
+    ],
+    options: &["--destructive", "--patience", "3"],
+    // All but TLS, which it does not speak.
+    proven: 134,
+};
+
+#[rstest]
+#[case::concierge(CONCIERGE, &[])]
+// The bits of its seed are habits that it has for good: 255 has all of them, 256 none.
+#[case::emprops(EMPROPS, &["--seed", "255"])]
+#[case::emprops_plainer(EMPROPS, &["--seed", "256"])]
+#[case::airavata(AIRAVATA, &[])]
+#[case::qi(QI, &["--seed", "1"])]
+// Refuses other versions, hangs up on garbage.
+#[case::qi_strict(QI, &["--seed", "4"])]
+#[case::gator(GATOR, &[])]
+fn whatever_the_document_allows_passes(#[case] hub: Hub, #[case] habits: &[&str]) {
+    let Some((report, code)) = judged(&hub, habits, hub.options) else { return };
+    assert_eq!(accused(&report), Vec::<String>::new());
+    assert_eq!(code, Some(0), "{} {:#}", report["doubt"], report["causes"]);
+    let proven = report["rules"]["proven"].as_u64().unwrap();
+    assert!(proven >= hub.proven, "only {proven} rules are proven");
+    assert_eq!(report["checks"]["verdicts"]["inconclusive"], 0);
+}
+
+/// The document names no command but `execute`, in an example: of one that nobody has named nothing is claimed, whether the
+/// hub knows that one or not.
+#[rstest]
+#[case::knows_the_example(&[], 0)]
+#[case::knows_it_not(&["--without", "execute"], 3)]
+fn of_commands_that_nobody_named_nothing_is_claimed(#[case] habits: &[&str], #[case] expected: i32) {
+    let Some((report, code)) = judged(&QI_UNTOLD, &[&["--seed", "1"], habits].concat(), QI.options) else { return };
+    assert_eq!(accused(&report), Vec::<String>::new());
+    assert_eq!(code, Some(expected), "{} {:#}", report["doubt"], report["causes"]);
+    assert!(report["rules"]["proven"].as_u64().unwrap() >= 10, "{:#}", report["rules"]);
+}
+
+/// Made-up input brings nothing out either.
+#[rstest]
+#[case::concierge(CONCIERGE, &[])]
+#[case::emprops(EMPROPS, &["--seed", "255"])]
+#[case::airavata(AIRAVATA, &[])]
+#[case::qi(QI, &["--seed", "1"])]
+#[case::qi_strict(QI, &["--seed", "4"])]
+#[case::gator(GATOR, &[])]
+fn fuzzing_finds_nothing(#[case] hub: Hub, #[case] habits: &[&str]) {
+    finds_nothing(&hub, habits, &["--cases", "50", "--seed", "3", "-j", "4"]);
+}
+
+/// A `session_id` that is a number is repeated as it came, which is the caller's mistake and not the hub's.
+#[test]
+fn what_is_repeated_as_it_was_said_is_no_finding() {
+    let of_other_types = ["--message", "extended_request", "--mutation", "wrong-type"];
+    finds_nothing(
+        &QI,
+        &["--seed", "1", "--slow", "5"],
+        &[&of_other_types[..], &["--cases", "60", "--seed", "3"]].concat(),
+    );
+}
+
+/// Cases that only differ in what is odd share a program, but not if one of them needs a setting that another does not.
+#[test]
+fn what_needs_a_setting_that_nobody_gave_is_undecided() {
+    let one_after_another = ["--message", "extended_request", "--cases", "200", "--seed", "8", "-j", "1"];
+    finds_nothing(&QI_UNTOLD, &["--plain"], &one_after_another);
+}
+
+#[track_caller]
+fn finds_nothing(hub: &Hub, habits: &[&str], options: &[&str]) {
+    let Some((report, code)) = told("fuzz", hub, habits, options) else { return };
+    assert_eq!(accused(&report), Vec::<String>::new(), "{:#}", report["findings"]);
+    assert_eq!(code, Some(0), "{} {:#}", report["doubt"], report["causes"]);
+    assert!(report["fuzzed"]["decided"].as_u64().unwrap() >= 30, "{:#}", report["fuzzed"]);
+}
+
+/// A should that the document only implies: who does otherwise is warned, and no more.
+#[rstest]
+#[case::concierge_versions(CONCIERGE, &["--odd", "any-minor"], "CON-019")]
+#[case::concierge_ends(CONCIERGE, &["--odd", "quiet-end"], "CON-095")]
+#[case::qi_unknown(QI, &["--bug", "knows-everything"], "QI-005")]
+#[case::airavata_early(AIRAVATA, &["--odd", "early"], "AIR-015")]
+fn what_the_document_advises_against_warns(#[case] hub: Hub, #[case] habit: &[&str], #[case] rule: &str) {
+    let Some((report, code)) = judged(&hub, habit, &["--rule", rule, "--patience", "2"]) else { return };
+    assert_eq!(accused(&report), [format!("warn {rule}")]);
+    assert_eq!(code, Some(0));
+}
+
+#[rstest]
+#[case::concierge(CONCIERGE, "keeps-groups", "CON-093")]
+#[case::concierge(CONCIERGE, "seq-counts-answers", "CON-033")]
+#[case::concierge(CONCIERGE, "wrong-close-code", "CON-011")]
+#[case::concierge(CONCIERGE, "group-to-all", "CON-045")]
+#[case::concierge(CONCIERGE, "anyone-deletes", "CON-087")]
+#[case::concierge(CONCIERGE, "trusts-origin", "CON-049")]
+#[case::concierge(CONCIERGE, "quiet-groups", "CON-076")]
+#[case::concierge(CONCIERGE, "parses-data", "CON-054")]
+#[case::concierge(CONCIERGE, "ignores-secret", "CON-013")]
+#[case::qi(QI, "quiet-failures", "QI-029")]
+#[case::qi(QI, "forgets-session", "QI-024")]
+#[case::qi(QI, "short-ids", "QI-025")]
+#[case::qi(QI, "lists-values", "QI-016")]
+#[case::qi(QI, "short-version", "QI-011")]
+#[case::qi(QI, "answers-twice", "QI-020")]
+#[case::qi(QI, "wants-payload", "QI-007")]
+#[case::emprops(EMPROPS, "double-assign", "EMP-059")]
+#[case::emprops(EMPROPS, "forget-lapsed", "EMP-064")]
+#[case::emprops(EMPROPS, "notify-all", "EMP-091")]
+#[case::emprops(EMPROPS, "lowest-first", "EMP-045")]
+#[case::emprops(EMPROPS, "cancel-in-words", "EMP-053")]
+#[case::emprops(EMPROPS, "silent-cancel", "EMP-090")]
+#[case::emprops(EMPROPS, "any-worker", "EMP-083")]
+#[case::gator(GATOR, "forgetful", "GAT-037")]
+#[case::gator(GATOR, "hasty", "GAT-038")]
+#[case::gator(GATOR, "answers-posted", "GAT-010")]
+#[case::gator(GATOR, "keeps-scheduling", "GAT-043")]
+#[case::gator(GATOR, "own-ids", "GAT-005")]
+fn a_mistake_is_found_behind_all_habits(#[case] hub: Hub, #[case] bug: &str, #[case] rule: &str) {
+    // Some of these break what is only a should.
+    let Some((report, code)) = judged(&hub, &["--bug", bug], &["--rule", rule, "--strict"]) else { return };
+    let accused = accused(&report);
+    assert!(accused.iter().any(|found| found.ends_with(rule)), "{bug}: {accused:?}");
+    assert_eq!(code, Some(1));
+}
+
+/// What `hubproof check` reports of the hub, and its exit code; `None` where there is no interpreter.
+#[track_caller]
+fn judged(hub: &Hub, arguments: &[&str], options: &[&str]) -> Option<(Value, Option<i32>)> {
+    told("check", hub, arguments, options)
+}
+
+/// The same of any command that plays against a target.
+#[track_caller]
+fn told(command: &str, hub: &Hub, arguments: &[&str], options: &[&str]) -> Option<(Value, Option<i32>)> {
+    let mut processes = Vec::new();
+    let mut target = format!("protocol = \"{}\"\n", hub.protocol);
+    let mut instances = String::new();
+    for instance in hub.instances {
+        let process = Process::start(hub, &[instance.arguments, arguments].concat())?;
+        if processes.is_empty() {
+            target += &format!("url = \"{}\"\n{}\n", process.url, hub.target);
+        }
+        let Instance { name, target, .. } = instance;
+        instances += &format!(
+            "[[instance]]\nname = \"{name}\"\nurl = \"{}\"\n{target}\n{}\n",
+            process.url,
+            hub.hooks.replace("ADMIN", &process.admin).replace("PROCESS", &process.child.id().to_string())
+        );
+        processes.push(process);
+    }
+    let mut file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    file.write_all((target + &instances).as_bytes()).unwrap();
+    let place = file.path().to_str().unwrap();
+    let words = [command, "--target", place, "--report", "json=-"];
+    let done = hubproof(words.iter().chain(options));
+    let report: Value = serde_json::from_str(&done.out).unwrap_or_else(|error| panic!("{error}: {done:?}"));
+    Some((report["protocols"][0].clone(), done.code))
+}
+
+/// Verdict and rule of all that failed or warned, each once; the check, where it stands for no rule.
+fn accused(report: &Value) -> Vec<String> {
+    let findings = report["findings"].as_array().unwrap().iter();
+    let mut accused: Vec<String> = findings
+        .filter(|finding| finding["verdict"] == "fail" || finding["verdict"] == "warn")
+        .flat_map(|finding| {
+            let verdict = finding["verdict"].as_str().unwrap();
+            let rules = finding["rules"].as_array().unwrap();
+            let blamed = if rules.is_empty() { std::slice::from_ref(&finding["check"]) } else { rules };
+            blamed.iter().map(move |name| format!("{verdict} {}", name.as_str().unwrap()))
+        })
+        .collect();
+    accused.sort();
+    accused.dedup();
+    accused
+}
+
+/// A hub that is ready to be connected to; it ends with the value.
+struct Process {
+    child: Child,
+    url: String,
+    /// Where it can be made to do things; empty where it has no such place.
+    admin: String,
+}
+
+impl Process {
+    /// `None` where there is no interpreter, which CI does not accept.
+    fn start(hub: &Hub, arguments: &[&str]) -> Option<Self> {
+        let started = Command::new(hub.interpreter)
+            .arg(hub.script)
+            .args(arguments)
+            .current_dir(crate::support::disk::root())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn();
+        let mut child = match started {
+            Ok(child) => child,
+            Err(error) if error.kind() == ErrorKind::NotFound && std::env::var_os("CI").is_none() => {
+                eprintln!("skipped: there is no {} to run {} with", hub.interpreter, hub.script);
+                return None;
+            }
+            Err(error) => panic!("{} {}: {error}", hub.interpreter, hub.script),
+        };
+        let out = child.stdout.take().unwrap();
+        let mut process = Self { child, url: String::new(), admin: String::new() };
+        let mut lines = BufReader::new(out).lines();
+        let mut line = || lines.next().expect("the hub says where it is").unwrap();
+        process.url = line();
+        if hub.hooks.contains("ADMIN") {
+            process.admin = line();
+        }
+        assert!(process.url.starts_with("ws://"), "{} said {:?} instead of its address", hub.script, process.url);
+        Some(process)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

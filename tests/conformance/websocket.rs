@@ -1,0 +1,103 @@
+//! The pack about WebSocket itself: over real sockets, against every hub of the reference server, and against hubs that do
+//! what RFC 6455 allows and the reference server does not.
+
+use hubproof::event::Verdict;
+use rstest::rstest;
+
+use crate::support::hostile_servers::{Habit as Hostile, HostileHub};
+use crate::support::process::{Serving, hubproof};
+use crate::support::sim_connection::Protocol;
+use crate::support::sim_connection::websocket::Habit;
+
+const ALL: &str = "53 of 53 testable rules proven";
+
+#[test]
+fn on_request_it_runs_on_the_embedded_server() {
+    let done = hubproof(["check", "--protocol", "websocket", "--strict"]).ends_with(0);
+    assert!(done.last_line().starts_with("PASS websocket: ") && done.last_line().contains(ALL), "{}", done.out);
+}
+
+/// A token that airavata takes: {"sub":"ws"}, signed with `key`.
+const TOKEN: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ3cyJ9.5YxMHwdSCXSw8fBpMdWyeKN5vhzEPhpMHidVU9XO1G0";
+
+/// What it takes besides the address: a message that the hub does not close on, and what its upgrade needs.
+#[rstest]
+#[case("qi", "", &[])]
+#[case("gator", "", &[])]
+#[case("emprops", "", &[])]
+#[case("concierge", "", &["subprotocols=['ert-concierge']", "text={\"type\":\"IDENTIFY\",\"name\":\"UNIQUE\",\"version\":\"0.1.0\"}"])]
+#[case("airavata", "/ws/user", &["connections=4"])]
+fn every_hub_of_the_reference_server_keeps_it(#[case] name: &str, #[case] path: &str, #[case] sets: &[&str]) {
+    let server = Serving::start([name, "--set", "airavata.jwt_secret=key"], 1);
+    let mut url = format!("{}{path}", server.url(name));
+    if name == "airavata" {
+        url += &format!("?token={TOKEN}");
+    }
+    let mut arguments = vec!["check", url.as_str(), "--protocol", "websocket", "--strict", "--set", "settle=50ms"];
+    arguments.extend(sets.iter().flat_map(|set| ["--set", set]));
+    let done = hubproof(arguments).ends_with(0);
+    assert!(done.last_line().starts_with("PASS websocket: ") && done.last_line().contains(ALL), "{}", done.out);
+}
+
+/// The matrix plays them all, without sockets; these show that sockets change nothing.
+#[rstest]
+#[case("websocket-accept-of-another-key", "WS-4.2.2-accept")]
+#[case("websocket-http-1.0-upgraded", "WS-4.2.1-http")]
+#[case("websocket-unmasked-taken", "WS-5.1-unmasked")]
+#[case("websocket-pongs-as-text", "WS-5.5.3-echo")]
+#[case("websocket-close-unanswered", "WS-5.5.1-answer")]
+#[case("websocket-stream-kept", "WS-5.5.1-stream")]
+#[case("websocket-data-after-close", "WS-5.5.1-last")]
+#[case("websocket-sends-invalid-text-split", "WS-5.6-sent")]
+fn faults_are_seen_over_sockets(#[case] fault: &str, #[case] rule: &str) {
+    let done = hubproof(["check", "--protocol", "websocket", "--fault", fault, "--patience", "0.2"]).ends_with(1);
+    assert!(done.out.contains(&format!("fail[{rule}")) || done.out.contains(&format!(",{rule}")), "{}", done.out);
+}
+
+/// A header that every upgrade needs may be a token.
+#[test]
+fn headers_of_the_target_are_not_shown() {
+    let server = Serving::start(["websocket", "--fault", "websocket-pongs-cut"], 1);
+    let set = "headers={ Authorization = 'Bearer s3cr3t' }";
+    let arguments = ["check", server.url("websocket"), "--protocol", "websocket", "--patience", "0.2", "--set", set];
+    let done = hubproof(arguments.into_iter().chain(["--trace", "--report", "json=-"])).ends_with(1);
+    assert!(done.out.contains("headers=***"), "{}", done.out);
+    assert!(!done.out.contains("s3cr3t") && !done.err.contains("s3cr3t"), "{}{}", done.out, done.err);
+}
+
+/// This one upgrades whatever comes, and closes it: the former is wrong.
+#[test]
+fn a_hub_that_sends_strangers_away_is_blamed_for_its_upgrades_alone() {
+    let hub = HostileHub::start(Hostile::Closes, "{}");
+    let done = hubproof(["check", &hub.url(), "--protocol", "websocket"]).ends_with(1);
+    let findings: Vec<&str> = done.out.lines().filter(|line| line.starts_with("fail[")).collect();
+    assert_eq!(findings, ["fail[WS-4.2.1-method]: websocket/refusals: the upgrade was not refused"], "{}", done.out);
+}
+
+/// Nothing is blamed, and of what can be seen nothing is lost.
+#[rstest]
+#[case(Habit::None, 53)]
+#[case(Habit::Chatty, 53)]
+#[case(Habit::DislikesMessages, 40)]
+#[case(Habit::CutsOnMessages, 40)]
+#[case(Habit::SendsAway, 6)]
+#[case(Habit::Refuses, 0)]
+fn what_the_rfc_allows_is_right(#[case] habit: Habit, #[case] least: usize) {
+    let mut protocol = Protocol::load("websocket");
+    protocol.habit = habit;
+    let mut proven = std::collections::BTreeSet::new();
+    for program in &protocol.scenarios.programs {
+        let report = protocol.play(program, None).unwrap();
+        assert_eq!(report.mistake, None, "{}", report.id);
+        for check in &report.checks {
+            // A connection should not be cut; a must is not broken by it.
+            let warned = check.verdict == Verdict::Warn && habit != Habit::CutsOnMessages;
+            let blamed = check.verdict == Verdict::Fail || warned;
+            assert!(!blamed, "{habit:?}: {} {}: {}", report.id, check.name, check.message);
+            if matches!(check.verdict, Verdict::Pass | Verdict::Info) {
+                proven.extend(check.rules.iter().map(|(rule, _)| rule.id.clone()));
+            }
+        }
+    }
+    assert!(proven.len() >= least, "{habit:?}: {} {proven:?}", proven.len());
+}

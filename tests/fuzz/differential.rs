@@ -1,0 +1,140 @@
+//! Two hubs side by side: a hub does not differ from itself, and a fault makes it differ.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hubproof::event::ScenarioReport;
+use hubproof::fuzz::case::{Cell, Oddity, Placement};
+use hubproof::fuzz::differential::compare::{self, Comparison, Reading};
+use hubproof::fuzz::scheduler::Plan;
+use hubproof::scenario::{self, Program};
+use hubproof_reference::fault::{Act, Effect};
+use rstest::rstest;
+
+use crate::fuzz::cases::{Protocol, protocol};
+use crate::fuzz::random_walk::program;
+use crate::support::sim_connection;
+
+/// Cases that can be played without sockets, with what the reference server said.
+struct Plays {
+    protocol: Protocol,
+    hub: sim_connection::Protocol,
+    open: Vec<String>,
+    played: Vec<(Arc<Program>, ScenarioReport)>,
+}
+
+impl Plays {
+    /// So many cases: two in three say nothing wrong, the others whatever the plan has.
+    fn of(name: &str, many: usize) -> Self {
+        let mut protocol = protocol(name);
+        let hub = sim_connection::Protocol::load(name);
+        let pack = Arc::clone(&protocol.material.pack);
+        let shared = scenario::shared(&protocol.folder, &protocol.sources, &pack, &mut Vec::new());
+        let plan = Plan::new(&protocol.material, 3, &|_| true);
+        // What is said with many of its kind is compared where it is said alone, which takes less time.
+        let short = |cell: Cell| !cell.placement.is_of_many();
+        let right = |cell: Cell| short(cell) && cell.oddity == Oddity::Explored && cell.placement != Placement::First;
+        let odd = |cell: Cell| short(cell) && !matches!(cell.oddity, Oddity::Framed(_));
+        let (mut right, mut odd) = (plan.numbers(&right), plan.numbers(&odd));
+        let mut played = Vec::new();
+        for turn in 0.. {
+            let number = if turn % 3 == 0 { odd.next() } else { right.next() };
+            let Some(case) = number.and_then(|number| plan.case(&protocol.material, number)) else { continue };
+            let program = program(&mut protocol, &shared, name, &case);
+            played.extend(hub.play(&program, None).map(|report| (program, report)));
+            if played.len() == many {
+                break;
+            }
+        }
+        let open = protocol.material.open();
+        Self { protocol, hub, open, played }
+    }
+
+    fn compare(&self, left: &ScenarioReport, right: &ScenarioReport) -> Comparison {
+        let decided = |_, _: Option<&_>, _: Option<&_>| false;
+        let reading = Reading::of(&self.protocol.material.pack, self.open.clone(), &decided);
+        compare::compare(&reading, left, right)
+    }
+}
+
+#[rstest]
+fn a_hub_does_not_differ_from_itself(#[values("qi", "concierge", "airavata", "emprops", "gator")] name: &str) {
+    let plays = Plays::of(name, 30);
+    let (mut compared, mut ended, mut wrong) = (0, BTreeMap::<&str, usize>::new(), String::new());
+    for (program, report) in &plays.played {
+        let again = plays.hub.play(program, None).unwrap();
+        let comparison = plays.compare(report, &again);
+        compared += comparison.compared;
+        *ended.entry(comparison.ended.unwrap_or("to the end")).or_default() += 1;
+        for difference in &comparison.differences {
+            wrong += &format!("{}\n  {difference:?}\n", report.title);
+        }
+    }
+    println!("{name}: {} cases, {compared} messages compared; {ended:?}", plays.played.len());
+    assert_eq!(wrong, "");
+    assert!(compared * 2 > plays.played.len());
+}
+
+/// Faults whose work a comparison should show: something is missing, doubled, or of another kind.
+#[rstest]
+#[case::qi("qi")]
+#[case::concierge("concierge")]
+#[case::airavata("airavata")]
+#[case::emprops("emprops")]
+#[case::gator("gator")]
+fn a_fault_makes_a_difference(#[case] name: &str) {
+    noticed(name, 6, 90, 1);
+}
+
+#[rstest]
+#[case::qi("qi")]
+#[case::concierge("concierge")]
+#[case::airavata("airavata")]
+#[case::emprops("emprops")]
+#[case::gator("gator")]
+#[ignore = "takes minutes: reports/slow-tests"]
+fn fifty_faults_make_a_difference(#[case] name: &str) {
+    noticed(name, 50, 300, 15);
+}
+
+/// Plays so many faults at most in so many cases; at least so many of them make a difference.
+fn noticed(name: &str, most: usize, cases: usize, least: usize) {
+    let plays = Plays::of(name, cases);
+    let shows = |act: &Act| {
+        matches!(
+            act,
+            Act::Drop
+                | Act::Double
+                | Act::Remove(_)
+                | Act::Retype(_)
+                | Act::Misroute
+                | Act::Set(..)
+                | Act::Fill(..)
+                | Act::Rename(..)
+        )
+    };
+    let outside =
+        |effect: &Effect| matches!(effect, Effect::Outside(changes) if changes.iter().all(|change| shows(&change.act)));
+    let all: Vec<_> =
+        hubproof_reference::faults().filter(|fault| fault.protocol == name && outside(&fault.effect)).collect();
+    let step = (all.len() / most).max(1);
+    let (mut tried, mut seen, mut missed, mut first) = (0, 0, Vec::new(), BTreeMap::<String, usize>::new());
+    for fault in all.iter().step_by(step).take(most) {
+        tried += 1;
+        let found = plays.played.iter().enumerate().find_map(|(number, (program, report))| {
+            let broken = plays.hub.play(program, Some(fault.id))?;
+            let difference = plays.compare(&broken, report).differences.into_iter().next()?;
+            Some((number, difference.in_words()))
+        });
+        match found {
+            Some((_, words)) => {
+                seen += 1;
+                *first.entry(words).or_default() += 1;
+            }
+            None => missed.push(fault.id),
+        }
+    }
+    println!("{name}: {seen} of {tried} faults make a difference in {} cases; not {missed:?}", plays.played.len());
+    println!("  {first:#?}");
+    assert!(seen >= least, "only {seen} of {tried}");
+}

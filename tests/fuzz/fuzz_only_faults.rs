@@ -1,0 +1,137 @@
+//! What fuzzing is for: defects that no scenario of `hubproof check` can see, each found by some case, under an oracle that it
+//! breaks.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hubproof::event::{ScenarioReport, Verdict};
+use hubproof_reference::fault::Effect;
+use hubproof_reference::machine::{EventError, Input, Output};
+use hubproof_reference::{Fault, Machine, faults};
+use rstest::rstest;
+use serde_json::Value;
+
+use crate::fuzz::cases::Cases;
+use crate::support::sim_connection::{Manner, Protocol};
+
+/// So many cases are enough to find any of them: less than a minute of a run.
+pub const ENOUGH: u64 = 15_000;
+
+fn fuzz_only(protocol: &str) -> Vec<&'static Fault> {
+    faults().filter(|fault| fault.protocol == protocol && fault.is_for_fuzzing()).collect()
+}
+
+#[test]
+fn there_are_more_than_twenty_of_them_in_all_protocols() {
+    let all: Vec<_> = faults().filter(|fault| fault.is_for_fuzzing()).collect();
+    assert!(all.len() >= 20, "{}", all.len());
+    let protocols: BTreeSet<_> = all.iter().map(|fault| fault.protocol).collect();
+    assert_eq!(protocols.into_iter().collect::<Vec<_>>(), ["airavata", "concierge", "emprops", "gator", "qi"]);
+}
+
+#[rstest]
+fn no_scenario_sees_them(#[values("qi", "concierge", "airavata", "emprops", "gator")] name: &str) {
+    let mut protocol = Protocol::load(name);
+    if name == "emprops" {
+        // Ten megabytes, again and again, would prove no more.
+        protocol.set(Some("max_message_bytes"), "message_limit", 100_000);
+        protocol.set(None, "chunks_above", 10_000);
+    }
+    let mut seen = String::new();
+    for fault in fuzz_only(name) {
+        for program in &protocol.scenarios.programs {
+            let Some(report) = protocol.play(program, Some(fault.id)) else { continue };
+            if !matches!(report.verdict, Verdict::Pass | Verdict::Info) {
+                seen += &format!("{}: {} {}\n", fault.id, report.id, report.verdict.name());
+            }
+        }
+    }
+    assert_eq!(seen, "");
+}
+
+/// Whether defects of a protocol show in cases about a message: those about the others would only take their time.
+pub fn is_concerned(protocol: &str, message: &str) -> bool {
+    let some =
+        ["submit_job", "ping", "request_job_status", "claim_job", "register_worker", "cancel_job", "complete_job"];
+    protocol != "emprops" || some.contains(&message)
+}
+
+#[rstest]
+fn every_one_is_found(
+    #[values("qi", "concierge", "airavata", "emprops", "gator")] name: &str,
+    #[values(1, 2)] seed: u64,
+) {
+    let hub = Protocol::load(name);
+    let mut cases = Cases::new(name, seed, &|message| is_concerned(name, message));
+    let mut hidden = fuzz_only(name);
+    let mut wrong = String::new();
+    for number in 0..ENOUGH {
+        if hidden.is_empty() {
+            break;
+        }
+        let Some((_, program)) = cases.case(number) else { continue };
+        // What a case does not bring out it leaves as it is with a correct hub.
+        let brought_out = Arc::new(Mutex::new(BTreeSet::new()));
+        let around = |inner| -> Box<dyn Machine> {
+            Box::new(Listener { inner, hidden: fuzz_only(name), brought_out: Arc::clone(&brought_out) })
+        };
+        hub.play_on(&program, None, &around, Manner::default());
+        let brought_out = brought_out.lock().unwrap();
+        hidden.retain(|fault| {
+            if !brought_out.contains(fault.id) {
+                return true;
+            }
+            let report = hub.play(&program, Some(fault.id)).unwrap();
+            let blamed = blamed(&report);
+            if blamed.iter().any(|rule| fault.rules.contains(&rule.as_str())) {
+                println!("{}: case {number}, {blamed:?}: {}", fault.id, report.title);
+                return false;
+            }
+            let others: Vec<_> = blamed.iter().filter(|rule| rule.starts_with("FUZZ-")).collect();
+            if !others.is_empty() {
+                wrong += &format!("{} is blamed for {others:?}: {}\n", fault.id, report.title);
+            }
+            true
+        });
+    }
+    let hidden: Vec<_> = hidden.iter().map(|fault| fault.id).collect();
+    assert_eq!((hidden, wrong.as_str()), (Vec::new(), ""), "not found in {ENOUGH} cases, or blamed for something else");
+}
+
+/// The rules that a report finds broken.
+fn blamed(report: &ScenarioReport) -> BTreeSet<String> {
+    let failed = report.checks.iter().flat_map(|check| &check.rules).filter(|(_, verdict)| *verdict == Verdict::Fail);
+    failed.map(|(rule, _)| rule.id.clone()).collect()
+}
+
+/// Records which of them a conversation would bring out.
+struct Listener {
+    inner: Box<dyn Machine>,
+    hidden: Vec<&'static Fault>,
+    brought_out: Arc<Mutex<BTreeSet<&'static str>>>,
+}
+
+impl Machine for Listener {
+    fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
+        let brings_out = |fault: &&&Fault| match fault.effect {
+            Effect::FuzzOnly(fault) => fault.is_brought_out_by(&input),
+            // Nobody can tell from outside.
+            _ => true,
+        };
+        self.brought_out.lock().unwrap().extend(self.hidden.iter().filter(brings_out).map(|fault| fault.id));
+        self.inner.handle(now, input, out);
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        self.inner.deadline()
+    }
+
+    fn state(&self) -> Value {
+        self.inner.state()
+    }
+
+    fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<Output>) -> Result<Value, EventError> {
+        self.inner.event(now, event, out)
+    }
+}

@@ -1,0 +1,7 @@
+//! The fuzzer, case by case and on the reference server.
+
+pub mod cases;
+pub mod differential;
+pub mod fuzz_only_faults;
+pub mod random_walk;
+pub mod shrink;

@@ -1,0 +1,113 @@
+//! Walks: right messages of several actors in any order, and one odd message among them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use hubproof::event::{Direction, ScenarioReport, Verdict};
+use hubproof::fuzz::case::{Case, Placement};
+use hubproof::fuzz::scheduler::Plan;
+use hubproof::protocol::{Pack, Way};
+use hubproof::scenario::{self, Program, SharedFile, writer};
+use hubproof::syntax::yaml;
+use rstest::rstest;
+
+use crate::fuzz::cases::{Protocol, protocol};
+
+/// The walks of a plan, in its order, again and again with other dice.
+fn walks<'a>(protocol: &'a Protocol, plan: &'a Plan) -> impl Iterator<Item = Case> + 'a {
+    let count = plan.cells.len() as u64;
+    let is_walk = move |number: &u64| plan.cells[(number % count) as usize].placement == Placement::Walk;
+    (0..).filter(is_walk).filter_map(|number| plan.case(&protocol.material, number))
+}
+
+pub fn program(protocol: &mut Protocol, shared: &SharedFile, name: &str, case: &Case) -> Arc<Program> {
+    let pack = Arc::clone(&protocol.material.pack);
+    let text = writer::scenario(&case.scenario);
+    let file = protocol.sources.add(format!("case-{}.yaml", case.number), text.clone());
+    let root = yaml::parse(&protocol.sources, file).unwrap_or_else(|error| panic!("{}\n{text}", error.message));
+    let (program, diagnostics) = scenario::parse::read(&format!("{name}/case-{}", case.number), &root, shared, &pack);
+    let shown = hubproof::syntax::diagnostic::render_all(&diagnostics, &protocol.sources, false);
+    assert!(program.is_some() && diagnostics.is_empty(), "{shown}\n{text}");
+    Arc::new(program.unwrap())
+}
+
+/// Messages of a direction that a play has seen, in their order. Bystanders do not count.
+fn seen<'a>(pack: &'a Pack, report: &'a ScenarioReport, direction: Direction) -> Vec<&'a str> {
+    let way = if direction == Direction::Sent { Way::ToHub } else { Way::FromHub };
+    let walks = |actor: &str| !matches!(actor, "innocent" | "newcomer");
+    let frames = report.history.iter().filter(|frame| frame.direction == direction && walks(&frame.actor));
+    frames
+        .filter_map(|frame| pack.recognise(&serde_json::from_str(&frame.text).ok()?, way))
+        .map(|message| message.name.as_str())
+        .collect()
+}
+
+#[rstest]
+#[case::qi("qi")]
+#[case::concierge("concierge")]
+#[case::airavata("airavata")]
+#[case::emprops("emprops")]
+#[case::gator("gator")]
+fn walks_bring_no_finding(#[case] name: &str) {
+    walk(name, 100);
+}
+
+#[rstest]
+#[case::qi("qi")]
+#[case::concierge("concierge")]
+#[case::airavata("airavata")]
+#[case::emprops("emprops")]
+#[case::gator("gator")]
+#[ignore = "takes minutes: reports/slow-tests"]
+fn thousands_of_walks_bring_no_finding(#[case] name: &str) {
+    walk(name, 3000);
+}
+
+fn walk(name: &str, many: usize) {
+    let mut protocol = protocol(name);
+    let hub = crate::support::sim_connection::Protocol::load(name);
+    let pack = Arc::clone(&protocol.material.pack);
+    let plan = Plan::new(&protocol.material, 2, &|_| true);
+    let shared = scenario::shared(&protocol.folder, &protocol.sources, &pack, &mut Vec::new());
+    let cases: Vec<Case> = walks(&protocol, &plan).take(many).collect();
+    let (mut played, mut wrong, mut warned) = (0, String::new(), BTreeMap::<String, usize>::new());
+    let mut kinds = [BTreeSet::new(), BTreeSet::new()];
+    let mut reach: BTreeMap<usize, usize> = BTreeMap::new();
+    let (mut odd, mut undecided) = (0, BTreeMap::<String, usize>::new());
+    for case in &cases {
+        let program = program(&mut protocol, &shared, name, case);
+        let Some(report) = hub.play(&program, None) else { continue };
+        played += 1;
+        let replies: BTreeSet<&str> =
+            pack.messages.iter().flat_map(|message| &message.replies).map(String::as_str).collect();
+        let heard = seen(&pack, &report, Direction::Received);
+        *reach.entry(heard.iter().filter(|name| replies.contains(*name)).count()).or_default() += 1;
+        kinds[0].extend(seen(&pack, &report, Direction::Sent).into_iter().map(str::to_owned));
+        kinds[1].extend(heard.into_iter().map(str::to_owned));
+        odd += usize::from(!report.history.is_empty() && report.cause.is_none());
+        for check in &report.checks {
+            match check.verdict {
+                Verdict::Fail => wrong += &format!("{} {}\n  {}\n", check.name, check.message, report.title),
+                Verdict::Warn => *warned.entry(check.name.clone()).or_default() += 1,
+                Verdict::Inconclusive => *undecided.entry(check.message.clone()).or_default() += 1,
+                _ => {}
+            }
+        }
+        if let Some(mistake) = &report.mistake {
+            wrong += &format!("mistake: {mistake}\n{}\n", writer::scenario(&case.scenario));
+        }
+    }
+    let beyond = |least: usize| reach.iter().filter(|(steps, _)| **steps >= least).map(|(_, n)| n).sum::<usize>();
+    println!("{name}: {played} of {} walks played, {odd} to their end; warned {warned:?}; {undecided:?}", cases.len());
+    println!("  answered messages: >=2 {}, >=4 {}, >=6 {}, >=8 {}", beyond(2), beyond(4), beyond(6), beyond(8));
+    for (kinds, heard) in [(&kinds[0], false), (&kinds[1], true)] {
+        let all = pack.messages.iter().filter(|message| {
+            !message.abstract_ && if heard { message.directions.from_hub } else { message.directions.to_hub }
+        });
+        let missing: Vec<&str> =
+            all.map(|message| message.name.as_str()).filter(|name| !kinds.contains(*name)).collect();
+        println!("  {} kinds {}, never {missing:?}", if heard { "heard" } else { "said" }, kinds.len());
+    }
+    assert_eq!(wrong, "");
+    assert!(played * 10 > cases.len() * 9);
+}

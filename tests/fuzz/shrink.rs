@@ -1,0 +1,209 @@
+//! Findings on the machines of the reference server with faults, made small without a socket.
+
+use std::sync::Arc;
+
+use hubproof::event::Verdict;
+use hubproof::fuzz::case::{Case, Oddity, Placement};
+use hubproof::fuzz::corpus::Material;
+use hubproof::fuzz::oracle;
+use hubproof::fuzz::scheduler::Plan;
+use hubproof::fuzz::shrink::constraints::Meaning;
+use hubproof::fuzz::shrink::{Answer, Limits, Shrink, beyond_opening, control};
+use hubproof::protocol::Pack;
+use hubproof::scenario::{self, Program, writer};
+use hubproof::syntax::source::Sources;
+use hubproof::syntax::yaml;
+use rstest::rstest;
+use serde_json::{Map, Value};
+
+use crate::fuzz::cases::is_carried;
+use crate::fuzz::fuzz_only_faults::{ENOUGH, is_concerned};
+
+struct Hub {
+    sources: Sources,
+    material: Arc<Material>,
+    shared: scenario::SharedFile,
+    wire: crate::support::sim_connection::Protocol,
+    fault: &'static str,
+}
+
+/// The checks that fail, or what else became of it.
+type Failed = Vec<String>;
+
+impl Hub {
+    fn new(fault: &'static str) -> Self {
+        let name = hubproof_reference::faults().find(|known| known.id == fault).unwrap().protocol;
+        let mut sources = Sources::default();
+        let folder = crate::support::disk::folder(name, &mut sources);
+        let mut pack = Pack::load(&folder, &sources).0.unwrap();
+        pack.rules.extend(oracle::rules(&mut sources).into_iter().map(|rule| (rule.id.clone(), rule)));
+        let pack = Arc::new(pack);
+        let shared = scenario::shared(&folder, &sources, &pack, &mut Vec::new());
+        let material = Arc::new(Material::read(&folder, &sources, &pack));
+        Self { sources, material, shared, wire: crate::support::sim_connection::Protocol::load(name), fault }
+    }
+
+    fn program(&mut self, scenario: &Map<String, Value>) -> Option<Arc<Program>> {
+        let file = self.sources.add("case.yaml", writer::scenario(scenario));
+        let root = yaml::parse(&self.sources, file).ok()?;
+        scenario::parse::read("case", &root, &self.shared, &self.material.pack).0.map(Arc::new)
+    }
+
+    fn failed(&self, program: &Arc<Program>, fault: Option<&str>) -> Failed {
+        let Some(report) = self.wire.play(program, fault) else { return Vec::new() };
+        let failed = report.checks.iter().filter(|check| check.verdict == Verdict::Fail);
+        failed.map(|check| check.name.split('#').next().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// The next case that finds the fault, and by which check.
+    fn found(&mut self, numbers: &mut impl Iterator<Item = u64>, plan: &Plan) -> (Case, String) {
+        let known = hubproof_reference::faults().find(|known| known.id == self.fault).unwrap();
+        for number in numbers {
+            let Some(case) = plan.case(&self.material, number) else { continue };
+            if matches!(case.cell.oddity, Oddity::Framed(framing) if !is_carried(framing)) {
+                continue;
+            }
+            let program = self.program(&case.scenario).unwrap();
+            let failed = self.failed(&program, Some(self.fault)).into_iter();
+            let check = failed.into_iter().find(|check| known.rules.iter().any(|rule| check.contains(rule)));
+            if let Some(check) = check.filter(|check| !self.is_idle(&case.scenario, check)) {
+                return (case, check);
+            }
+        }
+        panic!("no case finds {}", self.fault)
+    }
+}
+
+impl Hub {
+    /// The smallest that fails in the same way because of what is odd about it.
+    fn shrunk(&mut self, case: &Case, check: &str) -> Shrink {
+        let material = Arc::clone(&self.material);
+        let meaning = Meaning::of(&material, case.cell.placement, &case.scenario, check);
+        let mut shrink = Shrink::new(case.scenario.clone(), check, Limits::default());
+        while let Some(candidate) = shrink.next() {
+            shrink.told(match self.program(&candidate).filter(|_| meaning.is_kept(&candidate)) {
+                None => Answer::Unplayable,
+                Some(program) if self.fails(&program, check) && !self.is_idle(&candidate, check) => Answer::StillFails,
+                Some(_) => Answer::Differs,
+            });
+        }
+        shrink
+    }
+
+    fn fails(&self, program: &Arc<Program>, check: &str) -> bool {
+        self.failed(program, Some(self.fault)).iter().any(|failed| failed == check)
+    }
+
+    /// Whether what is odd has nothing to do with it.
+    fn is_idle(&mut self, candidate: &Map<String, Value>, check: &str) -> bool {
+        let control = control(candidate, check).filter(|_| check.starts_with("FUZZ-"));
+        control.and_then(|control| self.program(&control)).is_some_and(|program| self.fails(&program, check))
+    }
+}
+
+/// Cases that find a defect and are made small, until one of them has become small enough.
+const TRIES: usize = 6;
+/// Steps beyond the opening of the smallest scenario that shows a defect.
+const FEW: usize = 3;
+/// More than that, where what the oracle asks takes more steps by itself, or somebody has to have begun something first.
+const MORE: [(&str, usize); 5] = [
+    ("qi-fuzz-emoji-leaks", 4),
+    ("gator-fuzz-posted-answered", 4),
+    ("concierge-fuzz-half-group", 5),
+    ("concierge-fuzz-subscriptions-lost", 5),
+    ("emprops-fuzz-unknown-frees-jobs", 7),
+];
+
+/// Each of the defects that only fuzzing finds is shown by few steps and an opening; and a hub that is right is not accused
+/// by them.
+#[rstest]
+fn a_finding_becomes_small(
+    #[values("qi", "concierge", "airavata", "emprops", "gator")] protocol: &str,
+    #[values(0, 1)] half: usize,
+) {
+    let faults = hubproof_reference::faults().filter(|fault| fault.protocol == protocol && fault.is_for_fuzzing());
+    for fault in faults.skip(half).step_by(2) {
+        let most = MORE.iter().find(|(id, _)| *id == fault.id).map_or(FEW, |(_, most)| *most);
+        let mut hub = Hub::new(fault.id);
+        let plan = Plan::new(&hub.material, 1, &|message| is_concerned(protocol, message));
+        let mut numbers = 0..ENOUGH;
+        let mut shown = String::new();
+        let small = (0..TRIES).any(|_| {
+            let (case, check) = hub.found(&mut numbers, &plan);
+            let single = plan.singles(&hub.material, case.number).into_iter().find(|single| {
+                let program = hub.program(&single.scenario);
+                program.is_some_and(|program| hub.fails(&program, &check))
+            });
+            let shrink = hub.shrunk(single.as_ref().unwrap_or(&case), &check);
+            shown = writer::scenario(shrink.smallest());
+            let program = hub.program(shrink.smallest()).unwrap();
+            assert_eq!(hub.failed(&program, None), [""; 0], "{shown}");
+            let (before, after) = (beyond_opening(&case.scenario), beyond_opening(shrink.smallest()));
+            println!("{}: {check}: {before} steps became {after} in {} attempts", fault.id, shrink.attempts());
+            after <= most
+        });
+        assert!(small, "{}: {shown}", fault.id);
+    }
+}
+
+const SUBMITS: &str = r#"{"type":"submit_job","priority":"high","requirements":{"hardware":{"gpu_memory_gb":0}},"timestamp":1705312345000}"#;
+
+/// An oracle goes on to demand what it demanded only of what is wrong in the same way, said at the same moment.
+#[rstest]
+#[case::less(
+    r#"{"type":"submit_job","requirements":{"hardware":{"gpu_memory_gb":0}},"timestamp":1705312345000}"#,
+    true
+)]
+#[case::shorter(
+    r#"{"type":"submit_job","requirements":{"hardware":{"gpu_memory_gb":-1}},"timestamp":1705312345000}"#,
+    true
+)]
+#[case::right(r#"{"type":"submit_job","timestamp":1705312345000}"#, false)]
+#[case::wrong_otherwise(r#"{"type":"submit_job","requirements":{"hardware":{"gpu_memory_gb":0}}}"#, false)]
+#[case::another(r#"{"type":"ping","timestamp":1705312345000}"#, false)]
+#[case::none("{}", false)]
+#[case::no_json("{", false)]
+#[case::twice(r#"{"type":"submit_job","type":"submit_job","requirements":{"hardware":{"gpu_memory_gb":0}},"timestamp":1705312345000}"#, false)]
+fn what_an_oracle_depends_on_stays(#[case] text: &str, #[case] kept: bool) {
+    let hub = Hub::new("emprops-root-refused");
+    let finding = |text: &str, opening: &str| {
+        let steps = serde_json::json!([
+            { "innocent joins": null },
+            { opening: null },
+            { "sender sends raw": { "text": text }, "as": "the_odd" },
+            { "sender expects": "error_general", "rules": ["FUZZ-REJECTS"] },
+        ]);
+        Map::from_iter([("steps".to_owned(), steps)])
+    };
+    let original = finding(SUBMITS, "sender joins");
+    let meaning = |check| Meaning::of(&hub.material, Placement::Joined, &original, check);
+    assert_eq!(meaning("FUZZ-REJECTS,EMP-036").is_kept(&finding(text, "sender joins")), kept);
+    assert!(!meaning("FUZZ-REJECTS").is_kept(&finding(text, "sender connects")));
+    assert!(!meaning("FUZZ-REJECTS").is_kept(&finding(text, "innocent joins")));
+    for whatever_is_said in ["FUZZ-SERVES-OLD", "FUZZ-SERVES-NEW", "schema:error_general", "EMP-036"] {
+        assert!(meaning(whatever_is_said).is_kept(&finding(text, "sender joins")));
+    }
+}
+
+/// What was right and said before is not what is wrong.
+#[test]
+fn what_is_odd_does_not_become_what_somebody_else_said() {
+    let hub = Hub::new("emprops-root-refused");
+    let ping = r#"{"type":"ping","timestamp":1705312345000}"#;
+    let finding = |said: &[(&str, Option<&str>)]| {
+        let mut steps = vec![serde_json::json!({ "sender joins": null })];
+        for (text, name) in said {
+            let mut step = serde_json::json!({ "sender sends raw": { "text": text } });
+            step.as_object_mut().unwrap().extend(name.map(|name| ("as".to_owned(), name.into())));
+            steps.push(step);
+        }
+        steps.push(
+            serde_json::json!({ "sender expects": "error_general", "after": "the_odd", "rules": ["FUZZ-REJECTS"] }),
+        );
+        Map::from_iter([("steps".to_owned(), steps.into())])
+    };
+    let original = finding(&[(ping, None), (SUBMITS, Some("the_odd"))]);
+    let meaning = Meaning::of(&hub.material, Placement::Joined, &original, "FUZZ-REJECTS,EMP-036");
+    assert!(meaning.is_kept(&finding(&[(SUBMITS, Some("the_odd"))])));
+    assert!(!meaning.is_kept(&finding(&[(ping, Some("the_odd"))])));
+}

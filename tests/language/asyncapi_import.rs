@@ -1,0 +1,241 @@
+//! Plain AsyncAPI documents as packs: those of public APIs under tests/fixtures/asyncapi, written from their documented facts, and what
+//! becomes of documents that are wrong. No Rust knows any of these APIs, but for the small hub at the end.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use hubproof::fuzz::case::ODD;
+use hubproof::fuzz::corpus::Material;
+use hubproof::fuzz::mutate::payload::Class;
+use hubproof::fuzz::oracle;
+use hubproof::fuzz::scheduler::Plan;
+use hubproof::import::{self, Library, Perspective};
+use hubproof::protocol::{Folder, Pack, Way};
+use hubproof::scenario::{self, Scenarios, writer};
+use hubproof::syntax::diagnostic::render_all;
+use hubproof::syntax::source::Sources;
+use hubproof::syntax::yaml;
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use crate::support::disk;
+use crate::support::hostile_servers::SmallHub;
+use crate::support::process::{hubproof, with_steady_text};
+
+struct Bare {
+    sources: Sources,
+    folder: Folder,
+    pack: Arc<Pack>,
+}
+
+fn public(name: &str) -> Bare {
+    let folder = disk::root().join("tests/fixtures/asyncapi").join(name);
+    let file = ["asyncapi.yaml", "asyncapi.json"].into_iter().find(|file| folder.join(file).is_file()).unwrap();
+    // The one that describes a client of its hub.
+    let perspective = if name == "coinbase" { Perspective::Client } else { Perspective::Hub };
+    let mut sources = Sources::default();
+    let read = |path: &Path, sources: &mut Sources| {
+        let shown = path.strip_prefix(disk::root()).unwrap().display().to_string();
+        fs::read_to_string(path).map(|text| sources.add(shown, text)).map_err(|error| error.to_string())
+    };
+    let root = read(&folder.join(file), &mut sources).unwrap();
+    let library = Library::read(file, root, &mut sources, &mut |path, sources| read(&folder.join(path), sources));
+    let (folder, mut diagnostics) = import::folder(name, &library.unwrap(), perspective, &mut sources);
+    let (pack, more) = Pack::load(&folder, &sources);
+    diagnostics.extend(more);
+    let told: Vec<_> =
+        diagnostics.iter().filter(|told| !told.message.contains("nobody sends the hub anything")).collect();
+    assert!(told.is_empty(), "{}", render_all(&diagnostics, &sources, false));
+    let mut pack = pack.unwrap();
+    pack.rules.extend(oracle::rules(&mut sources).into_iter().map(|rule| (rule.id.clone(), rule)));
+    Bare { sources, folder, pack: Arc::new(pack) }
+}
+
+#[rstest]
+#[case::version_3_by_reference("kraken", &["ping", "subscribe", "unsubscribe"], &["pong", "subscriptionStatus", "systemStatus", "heartbeat", "ticker", "trade", "spread"])]
+#[case::version_2_of_a_client("coinbase", &["subscribe", "unsubscribe"], &["subscriptions", "error", "heartbeat", "ticker", "snapshot", "l2update", "match"])]
+#[case::version_2_of_many_files("slack", &["acknowledge"], &["hello", "disconnect", "events_api", "interactive", "slash_commands"])]
+#[case::version_3_in_json("gemini", &[], &["marketData"])]
+fn a_plain_document_is_a_pack(#[case] name: &str, #[case] to_hub: &[&str], #[case] from_hub: &[&str]) {
+    let Bare { sources, folder, pack } = public(name);
+    for (way, expected) in [(Way::ToHub, to_hub), (Way::FromHub, from_hub)] {
+        let mut found: Vec<&str> =
+            pack.messages.iter().filter(|one| one.goes(way) && !one.abstract_).map(|one| one.name.as_str()).collect();
+        let mut expected = expected.to_vec();
+        found.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(found, expected, "{name} {way:?}");
+    }
+    let scenarios = Scenarios::load(&folder, &sources, &pack);
+    assert!(scenarios.diagnostics.is_empty(), "{}", render_all(&scenarios.diagnostics, &sources, false));
+    assert_eq!(scenarios.programs.len(), to_hub.len().max(1));
+}
+
+/// With `HUBPROOF_BARE=FILE` what is said to be valid, or not, is written to FILE for a second validator, which reads the
+/// documents by itself.
+#[test]
+fn every_message_to_a_hub_is_fuzzed() {
+    let mut judged: Vec<Value> = Vec::new();
+    for name in ["kraken", "coinbase", "slack"] {
+        let Bare { mut sources, folder, pack } = public(name);
+        let material = Material::read(&folder, &sources, &pack);
+        let shared = scenario::shared(&folder, &sources, &pack, &mut Vec::new());
+        let plan = Plan::new(&material, 1, &|_| true);
+        let (mut valid, mut invalid) = (0, 0);
+        for message in material.messages() {
+            let cells = plan.cells.iter().filter(|cell| pack.messages[cell.message].name == message.name).count();
+            assert!(cells > 50, "{name}/{} has only {cells} cells", message.name);
+        }
+        let cells = plan.cells.len() as u64;
+        for number in 0..4 * cells {
+            let Some(case) = plan.case(&material, number) else { continue };
+            if number < cells {
+                let text = writer::scenario(&case.scenario);
+                let file = sources.add("case.yaml", text.clone());
+                let root = yaml::parse(&sources, file).unwrap();
+                let (program, diagnostics) = scenario::parse::read("case", &root, &shared, &pack);
+                let told = render_all(&diagnostics, &sources, false);
+                assert!(program.is_some() && diagnostics.is_empty(), "{told}\n{text}");
+            }
+            // In a walk more than one thing is made; elsewhere it is the odd one.
+            let odd = |step: &&Value| step.get("as").is_some_and(|name| name == ODD);
+            let said = case.scenario["steps"].as_array().unwrap().iter().filter(odd).find_map(|step| {
+                let raw = step.as_object()?.iter().find(|(key, _)| key.ends_with("sends raw"))?.1;
+                serde_json::from_str::<Value>(raw.get("text")?.as_str().filter(|text| !text.contains("${"))?).ok()
+            });
+            let (Some(payload), Class::Valid | Class::Invalid) = (said, case.class) else { continue };
+            let right = case.class == Class::Valid;
+            *(if right { &mut valid } else { &mut invalid }) += 1;
+            // Another message's discriminator makes it another message.
+            let message = &pack.recognise(&payload, Way::ToHub).unwrap().name;
+            judged
+                .push(json!({ "pack": name, "message": message, "odd": case.odd, "payload": payload, "valid": right }));
+        }
+        assert!(valid > 0 && invalid > 0, "{name}: {valid} valid, {invalid} invalid");
+        for message in pack.messages.iter().filter(|message| !message.abstract_) {
+            let payload = message.schema.example.as_ref().unwrap();
+            judged.push(
+                json!({ "pack": name, "message": message.name, "odd": "example", "payload": payload, "valid": true }),
+            );
+        }
+    }
+    if let Some(file) = std::env::var_os("HUBPROOF_BARE") {
+        fs::write(file, serde_json::to_string(&judged).unwrap()).unwrap();
+    }
+}
+
+/// Kraken's hub, as far as a test needs it. `status` is what it calls a subscription that it took.
+fn kraken(status: &'static str, extra: &'static [&'static str]) -> SmallHub {
+    SmallHub::start(move |_, _, text| {
+        let asked: Value = serde_json::from_str(text).unwrap_or_default();
+        let pair = asked["pair"].get(0).and_then(Value::as_str).unwrap_or("XBT/USD");
+        let mut said: Vec<String> = extra.iter().map(|text| (*text).to_owned()).collect();
+        let answer = match asked["event"].as_str() {
+            Some("ping") => json!({ "event": "pong" }),
+            Some("subscribe" | "unsubscribe") if asked["subscription"]["name"].is_string() => {
+                json!({ "event": "subscriptionStatus", "channelID": 1, "channelName": "ticker", "pair": pair, "status": status, "subscription": { "name": "ticker" } })
+            }
+            _ => json!({ "event": "subscriptionStatus", "status": "error", "errorMessage": "Event not understood" }),
+        };
+        said.push(answer.to_string());
+        said.push(r#"[1,["1.0","2.0","3.0","4.0","5.0"],"spread","XBT/USD"]"#.to_owned());
+        said
+    })
+}
+
+#[rstest]
+#[case::right("subscribed", &[r#"{"event":"heartbeat"}"#], 0, "")]
+#[case::wrong_value("done", &[], 1, "`subscriptionStatus` breaks its schema")]
+#[case::wrong_item("subscribed", &[r#"[7,["1.0"],"spread","XBT/USD"]"#], 1, "`spread` breaks its schema at /1")]
+#[case::not_listed("subscribed", &[r#"{"event":"news","text":"x"}"#], 1, "DOC-LISTED")]
+fn a_hub_is_checked_by_a_plain_document(
+    #[case] status: &'static str,
+    #[case] extra: &'static [&'static str],
+    #[case] code: i32,
+    #[case] says: &str,
+) {
+    let hub = kraken(status, extra);
+    let pack = disk::root().join("tests/fixtures/asyncapi/kraken/asyncapi.yaml");
+    let done = hubproof(["check", &hub.url(), "--pack", pack.to_str().unwrap(), "--patience", "0.5"]).ends_with(code);
+    assert!(done.out.contains(says), "{}", done.out);
+}
+
+/// No scenario, rule or example of ours: what is said, and what must be true of the answers, comes from the document.
+#[rstest]
+#[case::right("subscribed", 0, "PASS kraken")]
+#[case::wrong("subscribed to it", 1, "`subscriptionStatus` breaks its schema")]
+fn a_hub_is_fuzzed_by_a_plain_document(#[case] status: &'static str, #[case] code: i32, #[case] says: &str) {
+    let hub = kraken(status, &[]);
+    let pack = disk::root().join("tests/fixtures/asyncapi/kraken");
+    let arguments = ["fuzz", &hub.url(), "--pack", pack.to_str().unwrap(), "--cases", "150", "--seed", "1"];
+    let done = hubproof(arguments).ends_with(code);
+    assert!(done.out.contains(says), "{}", done.out);
+}
+
+/// A pack that was made for the harness is that pack, whichever way it is named.
+#[test]
+fn the_document_of_a_pack_of_ours_is_that_pack() {
+    let rules = |path: &str| hubproof(["packs", "show", "--pack", path, "--rules"]).ends_with(0).out;
+    assert!(rules("schemas/qi").contains("QI-001"));
+    assert_eq!(rules("schemas/qi/asyncapi.yaml"), rules("schemas/qi"));
+}
+
+/// Slack's address wants a ticket, and no document can know it.
+#[test]
+fn what_a_document_cannot_know_is_asked_for() {
+    let hub = kraken("subscribed", &[]);
+    let pack = disk::root().join("tests/fixtures/asyncapi/slack");
+    let fuzz = ["fuzz", &hub.url(), "--pack", pack.to_str().unwrap(), "--cases", "5", "--seed", "1"];
+    let done = hubproof(fuzz).ends_with(3);
+    assert!(done.out.contains("5 `setting ticket`: the target has none"), "{}", done.out);
+    // More cases would not help.
+    let patient = fuzz.iter().map(|word| if *word == "5" { "100000" } else { *word });
+    let done = hubproof(patient).ends_with(3);
+    assert!(done.out.contains("The run ended early: the target lacks what every case needs"), "{}", done.out);
+    // And then it is heard that this is another's hub.
+    let done = hubproof(fuzz.into_iter().chain(["--set", "ticket=t", "--set", "app_id=a"])).ends_with(1);
+    assert!(done.out.contains(r##"expected anyOf [{"$ref":"#/$defs/hello"},"##), "{}", done.out);
+    let done = hubproof(["check", "--list", "--pack", pack.to_str().unwrap()]).ends_with(0);
+    assert!(done.out.contains("Good for one connection."), "{}", done.out);
+}
+
+/// What is wrong is told with file, line, caret and advice.
+#[rstest]
+#[case::no_document("title: x\n", "no_document")]
+#[case::openapi("openapi: 3.0.0\n", "openapi")]
+#[case::version("asyncapi: 1.2.0\n", "version")]
+#[case::yaml("asyncapi: [\n", "yaml")]
+#[case::nothing("asyncapi: 3.0.0\n", "nothing")]
+#[case::remote(
+    "asyncapi: 2.0.0\nchannels: { /: { publish: { message: { $ref: 'https://example.com/x.yaml' } } } }\n",
+    "remote"
+)]
+#[case::absolute("asyncapi: 2.0.0\nchannels: { /: { publish: { message: { $ref: /etc/passwd } } } }\n", "absolute")]
+#[case::missing("asyncapi: 2.0.0\nchannels: { /: { publish: { message: { $ref: x.yaml#/a } } } }\n", "missing")]
+#[case::nowhere(
+    "asyncapi: 2.0.0\nchannels: { /: { publish: { message: { $ref: '#/components/messages/pin' } } } }\ncomponents: { messages: { ping: {} } }\n",
+    "nowhere"
+)]
+#[case::circle(
+    "asyncapi: 2.0.0\nchannels: { /: { publish: { message: { $ref: '#/components/messages/a' } } } }\ncomponents: { messages: { a: { $ref: '#/components/messages/b' }, b: { $ref: '#/components/messages/a' } } }\n",
+    "circle"
+)]
+#[case::endless(
+    "asyncapi: 2.0.0\nchannels: { /: { publish: { message: { payload: { $ref: '#/components/schemas/a' } } } } }\ncomponents: { schemas: { a: { allOf: [ { $ref: '#/components/schemas/a' } ] } } }\n",
+    "endless"
+)]
+#[case::schema("asyncapi: 2.0.0\nchannels: { /: { publish: { message: { payload: { minLength: x } } } } }\n", "schema")]
+#[case::notes(
+    "asyncapi: 2.0.0\nchannels:\n  /:\n    publish:\n      message:\n        oneOf:\n          - { name: a, schemaFormat: application/vnd.apache.avro+json;version=1.9.0, payload: {} }\n          - { name: b, contentType: text/plain, payload: {} }\n          - { name: c, payload: { minimun: 1, required: true, allOf: [ { type: string }, { type: integer } ] } }\n          - { name: d, payload: { type: object } }\n",
+    "notes"
+)]
+fn what_is_wrong_is_told(#[case] document: &str, #[case] name: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("asyncapi.yaml");
+    fs::write(&file, document).unwrap();
+    let done = hubproof(["packs", "check", "--pack", file.to_str().unwrap()]);
+    let told = format!("exit {:?}\n{}{}", done.code, done.out, done.err).replace(folder.path().to_str().unwrap(), ".");
+    let told = told.replace(folder.path().file_name().unwrap().to_str().unwrap(), "pack");
+    with_steady_text(|| insta::assert_snapshot!(format!("wrong_{name}"), told));
+}

@@ -1,0 +1,191 @@
+//! The interpreter against anything a hub might do: it never panics, always ends, and what it reports adds up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hubproof::event::{ScenarioReport, Verdict};
+use hubproof::interpreter::{Conversation, Input, Output};
+use hubproof::scenario::Program;
+use hubproof::websocket::frame::{Message, Received};
+use proptest::prelude::*;
+use rstest::rstest;
+
+use crate::support::sim_connection::{Protocol, config};
+
+/// What a hub of chance does next on one of its connections.
+#[derive(Clone, Debug)]
+enum Deed {
+    Text(String),
+    Binary(Vec<u8>),
+    Pong(Vec<u8>),
+    Close(Option<u16>),
+    Violation(bool),
+    End,
+    /// Sends what it received last, back.
+    Echo,
+    Pass(u64),
+}
+
+fn deed() -> impl Strategy<Value = Deed> {
+    prop_oneof![
+        4 => proptest::sample::select(FRAMES).prop_map(|text| Deed::Text(text.to_owned())),
+        1 => ".{0,40}".prop_map(Deed::Text),
+        1 => proptest::collection::vec(any::<u8>(), 0..20).prop_map(Deed::Binary),
+        1 => proptest::collection::vec(any::<u8>(), 0..20).prop_map(Deed::Pong),
+        1 => proptest::option::of(any::<u16>()).prop_map(Deed::Close),
+        1 => any::<bool>().prop_map(Deed::Violation),
+        1 => Just(Deed::End),
+        2 => Just(Deed::Echo),
+        3 => (0u64..2000).prop_map(Deed::Pass),
+    ]
+}
+
+/// Frames of the concierge, right and wrong, and what is no frame of anybody.
+const FRAMES: &[&str] = &[
+    r#"{"type":"HELLO","uuid":"73fcc768-d724-47e2-a101-a45298188f47","version":"0.1.0"}"#,
+    r#"{"type":"HELLO"}"#,
+    r#"{"type":"STATUS","code":"OK"}"#,
+    r#"{"type":"STATUS","code":"MESSAGE_SENT","seq":2}"#,
+    r#"{"type":"STATUS","code":"GROUP_CREATED","name":"group_p_0","owner_uuid":"x","subscribers":[],"seq":1}"#,
+    r#"{"type":"STATUS","code":7}"#,
+    r#"{"type":"SELF_FETCH_RESULT","name":"n","uuid":"u","tags":[],"subscriptions":[],"seq":"one"}"#,
+    r#"{"type":"MESSAGE","origin":{},"target":{"type":"ALL"},"data":null}"#,
+    "[]",
+    "null",
+    "{",
+    "1e400",
+    r#""\ud800""#,
+    "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[",
+];
+
+/// Plays a program against a hub that does these deeds, one after another, and then keeps silent.
+fn play(
+    program: &Arc<Program>,
+    settings: std::collections::BTreeMap<String, serde_json::Value>,
+    deeds: &[(u8, Deed)],
+) -> ScenarioReport {
+    let mut conversation = Conversation::new(Arc::clone(program), config(settings));
+    let mut now = Duration::ZERO;
+    let mut open: Vec<u32> = Vec::new();
+    let mut last = String::from("{}");
+    let mut outputs = conversation.start(now);
+    let mut deeds = deeds.iter();
+    for _ in 0..100_000 {
+        let mut inputs = Vec::new();
+        for output in std::mem::take(&mut outputs) {
+            match output {
+                Output::Open { connection, .. } => {
+                    open.push(connection);
+                    let what = Received::Upgraded { status: 101, headers: Vec::new(), subprotocol: None };
+                    inputs.push(Input::Received { connection, what });
+                }
+                Output::Send { frames, .. } => {
+                    if let Some(frame) = frames.last() {
+                        last = String::from_utf8_lossy(&frame.payload).into_owned();
+                    }
+                }
+                Output::Hook { call, .. } => inputs.push(Input::HookAnswer { call, answer: Err("none".to_owned()) }),
+                _ => {}
+            }
+        }
+        if inputs.is_empty() {
+            if conversation.is_finished() {
+                return conversation.into_report();
+            }
+            match deeds.next() {
+                Some((which, deed)) if !open.is_empty() => {
+                    let connection = open[usize::from(*which) % open.len()];
+                    let text = |text: &str| {
+                        Received::Message(Message { binary: false, payload: text.as_bytes().to_vec(), frames: 1 })
+                    };
+                    let what = match deed {
+                        Deed::Text(frame) => text(frame),
+                        Deed::Echo => text(&last),
+                        Deed::Binary(payload) => {
+                            Received::Message(Message { binary: true, payload: payload.clone(), frames: 3 })
+                        }
+                        Deed::Pong(data) => Received::Pong(data.clone()),
+                        Deed::Close(code) => Received::Close { code: *code, reason: "r".to_owned() },
+                        Deed::Violation(bound) => {
+                            Received::Violation { what: "w".to_owned(), section: "5.1", bound: *bound }
+                        }
+                        Deed::End => Received::End { reset: true, reason: "r".to_owned() },
+                        Deed::Pass(milliseconds) => {
+                            now += Duration::from_millis(*milliseconds);
+                            inputs.push(Input::Tick);
+                            outputs = inputs.drain(..).flat_map(|input| conversation.handle(now, input)).collect();
+                            continue;
+                        }
+                    };
+                    inputs.push(Input::Received { connection, what });
+                }
+                _ => {
+                    now = now.max(conversation.deadline().expect("it waits for something, or is finished"));
+                    inputs.push(Input::Tick);
+                }
+            }
+        }
+        outputs = inputs.into_iter().flat_map(|input| conversation.handle(now, input)).collect();
+    }
+    panic!("{} never ends", program.id);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_hub_makes_it_panic_or_hang(deeds in proptest::collection::vec((any::<u8>(), deed()), 0..60), which in any::<prop::sample::Index>()) {
+        let concierge = &*CONCIERGE;
+        let program = which.get(&concierge.scenarios.programs);
+        let settings = concierge.settings(program);
+        let report = play(program, settings, &deeds);
+        prop_assert!(report.mistake.is_none(), "{:?}", report.mistake);
+        // Every check of the scenario is answered for, whatever happened.
+        for check in &program.checks {
+            prop_assert!(report.checks.iter().any(|answered| answered.name == check.name), "{} is lost", check.name);
+        }
+        // What was never asked has not passed.
+        for check in report.checks.iter().filter(|check| check.verdict == Verdict::Pass) {
+            prop_assert!(check.asked > 0, "{} passed unasked", check.name);
+        }
+        // A hub that does not greet cannot come out well.
+        prop_assert!(report.verdict != Verdict::Pass || deeds.len() > 3, "{:?}", report.verdict);
+    }
+}
+
+static CONCIERGE: std::sync::LazyLock<Protocol> = std::sync::LazyLock::new(|| Protocol::load("concierge"));
+
+/// A hub that never says anything: every scenario ends in bounded time, and none passes.
+#[test]
+fn silence_passes_nothing() {
+    for program in &CONCIERGE.scenarios.programs {
+        let report = play(program, CONCIERGE.settings(program), &[]);
+        assert!(matches!(report.verdict, Verdict::Fail | Verdict::Inconclusive), "{} {:?}", report.id, report.verdict);
+        assert!(report.duration < Duration::from_secs(60), "{} took {:?}", report.id, report.duration);
+    }
+}
+
+/// JSON, for all we know, but more than is taken here: the greeting may be in it, so nobody is accused.
+#[rstest]
+#[case::number("1e400".to_owned())]
+#[case::half_a_character(r#""\ud800""#.to_owned())]
+#[case::half_a_character_more(r#""\ud800 and on""#.to_owned())]
+#[case::depth("[".repeat(200) + &"]".repeat(200))]
+fn what_cannot_be_read_accuses_nobody(#[case] member: String) {
+    let program = CONCIERGE.scenarios.programs.iter().find(|program| program.id == "concierge/greeting").unwrap();
+    let greeting = format!(r#"{{"type":"HELLO","uuid":"u","version":"0.1.0","x":{member}}}"#);
+    let report = play(program, CONCIERGE.settings(program), &[(0, Deed::Text(greeting))]);
+    assert_eq!(report.verdict, Verdict::Inconclusive);
+    let accused: Vec<_> = report.checks.iter().filter(|check| check.verdict == Verdict::Fail).collect();
+    assert!(accused.is_empty(), "{accused:?}");
+    assert!(report.cause.is_some_and(|cause| cause.message.contains("cannot be decoded")), "the cause is named");
+}
+
+#[test]
+fn finally_sees_what_the_steps_have_bound() {
+    let protocol = Protocol::load("emprops");
+    let program = protocol.scenarios.programs.iter().find(|program| program.id == "emprops/submission").unwrap();
+    let report = protocol.play(program, None).unwrap();
+    let cancelled = report.history.iter().filter(|frame| frame.text.contains(r#""type":"cancel_job""#)).count();
+    assert_eq!(cancelled, 5, "one for each job that was accepted");
+}

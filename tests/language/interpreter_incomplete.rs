@@ -1,0 +1,212 @@
+//! What the interpreter says where it did not see everything, and how near its waits came to their bounds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hubproof::event::{ScenarioReport, Verdict};
+use hubproof::interpreter::{Config, Conversation, Input, Output};
+use hubproof::syntax::source::Sources;
+use hubproof::websocket::frame::{Message, Received};
+use rstest::rstest;
+use serde_json::json;
+
+use crate::support::disk;
+use crate::support::sim_connection::{Protocol, config};
+
+const OTHER: &str = r#"{"status":"failure","payload":"no","version":"0.1.0"}"#;
+const REPLY: &str = r#"{"status":"success","payload":{},"version":"0.1.0"}"#;
+const UNREAD: &str = r#"{"status":"success","payload":{"n":1e999},"version":"0.1.0"}"#;
+
+/// A conversation of callers that has begun.
+fn begun(steps: &str) -> Conversation {
+    let mut conversation = conversation("qi", "{ caller: caller, other: caller, both: [caller, other] }", steps);
+    conversation.start(Duration::ZERO);
+    conversation
+}
+
+fn conversation(protocol: &str, actors: &str, steps: &str) -> Conversation {
+    let mut sources = Sources::default();
+    let mut folder = disk::folder(protocol, &mut sources);
+    folder.scenarios.retain(|path, _| matches!(path.as_str(), "shared.yaml" | "reference.toml"));
+    let text = format!("title: What comes is seen\nactors: {actors}\nsteps:\n{steps}");
+    let file = sources.add("scenarios/doubt.yaml", text);
+    folder.scenarios.insert("doubt.yaml".to_owned(), file);
+    let protocol = Protocol::of(&folder, sources);
+    let program = &protocol.scenarios.programs[0];
+    let config = Config { patience: Duration::from_secs(4), ..config(protocol.settings(program)) };
+    Conversation::new(Arc::clone(program), config)
+}
+
+/// Plays `steps` on a hub that upgrades at once and says each of these texts so many milliseconds later.
+fn play(steps: &str, says: impl IntoIterator<Item = (u64, String)>) -> ScenarioReport {
+    let mut conversation = begun(steps);
+    let upgraded = || Received::Upgraded { status: 101, headers: Vec::new(), subprotocol: None };
+    for connection in 0..2 {
+        conversation.handle(Duration::ZERO, Input::Received { connection, what: upgraded() });
+    }
+    for (at, text) in says {
+        let at = Duration::from_millis(at);
+        while let Some(deadline) = conversation.deadline().filter(|deadline| *deadline < at) {
+            conversation.handle(deadline, Input::Tick);
+        }
+        let what = Received::Message(Message { binary: false, payload: text.into_bytes(), frames: 1 });
+        conversation.handle(at, Input::Received { connection: 0, what });
+    }
+    while !conversation.is_finished() {
+        let deadline = conversation.deadline().unwrap();
+        conversation.handle(deadline, Input::Tick);
+    }
+    conversation.into_report()
+}
+
+fn verdict(report: &ScenarioReport, name: &str) -> Verdict {
+    report.checks.iter().find(|check| check.name == name).unwrap_or_else(|| panic!("{:?}", report.checks)).verdict
+}
+
+const JOIN: &str = "  - caller joins:\n  - other joins:\n";
+const EXPECTS: &str = "  - caller expects: any\n    where: { status: success }\n    rules: [QI-020]\n";
+const NOTHING: &str = "  - caller expects nothing: base_reply_success\n    rules: [QI-020]\n";
+const ONE_OF: &str =
+    "  - caller expects one of:\n      - message: base_reply_success\n      - nothing:\n    rules: [QI-020]\n";
+const EXACTLY: &str = "  - exactly 1 of both expect: base_reply_success\n    for: 1s\n    rules: [QI-020]\n";
+
+const FAILURE: &str = "  - caller expects: base_reply_failure\n    rules: [QI-020]\n";
+const NO_FAILURE: &str = "  - caller expects nothing: base_reply_failure\n    rules: [QI-020]\n";
+
+/// A frame that cannot be decoded may have been what was awaited, or what must not come, if it does not say that it is
+/// another message.
+#[rstest]
+#[case::came(EXPECTS, &[OTHER, REPLY], Verdict::Pass)]
+#[case::did_not_come(EXPECTS, &[OTHER], Verdict::Fail)]
+#[case::may_have_come(EXPECTS, &[UNREAD], Verdict::Inconclusive)]
+#[case::came_all_the_same(EXPECTS, &[UNREAD, REPLY], Verdict::Pass)]
+#[case::silence(NOTHING, &[OTHER], Verdict::Pass)]
+#[case::no_silence(NOTHING, &[UNREAD, REPLY], Verdict::Fail)]
+#[case::maybe_silence(NOTHING, &[UNREAD], Verdict::Inconclusive)]
+#[case::one_of_two_actors(EXACTLY, &[REPLY], Verdict::Pass)]
+#[case::none_of_two_actors(EXACTLY, &[OTHER], Verdict::Fail)]
+#[case::maybe_one_of_two_actors(EXACTLY, &[UNREAD], Verdict::Inconclusive)]
+#[case::nothing_of_two(ONE_OF, &[OTHER], Verdict::Pass)]
+#[case::maybe_nothing_of_two(ONE_OF, &[UNREAD], Verdict::Inconclusive)]
+#[case::another_came(FAILURE, &[UNREAD], Verdict::Fail)]
+#[case::silence_but_for_another(NO_FAILURE, &[UNREAD], Verdict::Pass)]
+fn what_is_not_decoded_decides_nothing(#[case] step: &str, #[case] says: &[&str], #[case] expected: Verdict) {
+    let report = play(&format!("{JOIN}{step}"), says.iter().map(|text| (50, (*text).to_owned())));
+    assert_eq!(verdict(&report, "QI-020"), expected, "{report:#?}");
+    let unread = says.contains(&UNREAD);
+    assert_eq!(report.checks.iter().any(|check| check.name == "websocket"), unread);
+    assert!(!unread || verdict(&report, "websocket") == Verdict::Inconclusive);
+}
+
+/// Of a flood the inbox keeps the end. A frame that was awaited while it passed was seen; of the others nobody knows.
+#[rstest]
+#[case::seen_as_it_came(format!("{JOIN}{EXPECTS}"), true, Verdict::Pass)]
+#[case::awaited_too_late(format!("{JOIN}  - wait: 1s\n    because: the flood passes\n{EXPECTS}"), true, Verdict::Inconclusive)]
+#[case::not_among_what_was_seen(format!("{JOIN}{EXPECTS}"), false, Verdict::Fail)]
+fn a_flood_hides_only_what_nobody_awaited(#[case] steps: String, #[case] replies: bool, #[case] expected: Verdict) {
+    let reply = replies.then(|| REPLY.to_owned());
+    let flood = std::iter::repeat_n(OTHER.to_owned(), 10_100);
+    let report = play(&steps, reply.into_iter().chain(flood).map(|text| (10, text)));
+    assert_eq!(verdict(&report, "QI-020"), expected, "{:?} {:?}", report.cause, report.leftovers);
+}
+
+/// A wrong 101 breaks RFC 6455, unless we asked in a way of our own; any other answer may come from something before the
+/// hub, or be what the hub means.
+#[rstest]
+#[case::wrong_101("", refused(101), Verdict::Fail, Some(Verdict::Fail))]
+#[case::odd_question("    headers: { Sec-WebSocket-Key: short }\n", refused(101), Verdict::Fail, None)]
+#[case::no_such_path("", refused(404), Verdict::Fail, None)]
+#[case::redirect("", refused(302), Verdict::Inconclusive, None)]
+#[case::busy("", refused(429), Verdict::Inconclusive, None)]
+#[case::broken("", refused(500), Verdict::Inconclusive, None)]
+#[case::no_http("", Received::NoUpgrade { reason: "r".to_owned(), bound: false }, Verdict::Fail, Some(Verdict::Fail))]
+#[case::too_much("", Received::NoUpgrade { reason: "r".to_owned(), bound: true }, Verdict::Inconclusive, Some(Verdict::Inconclusive))]
+fn a_refusal_is_the_hubs_own_or_says_nothing(
+    #[case] how: &str,
+    #[case] answer: Received,
+    #[case] of_the_step: Verdict,
+    #[case] of_the_framing: Option<Verdict>,
+) {
+    let mut conversation = begun(&format!("  - caller connects:\n{how}    rules: [QI-020]\n"));
+    conversation.handle(Duration::ZERO, Input::Received { connection: 0, what: answer });
+    assert!(conversation.is_finished());
+    let report = conversation.into_report();
+    assert_eq!(verdict(&report, "QI-020"), of_the_step);
+    let framing = report.checks.iter().find(|check| check.name == "websocket");
+    assert_eq!(framing.map(|check| check.verdict), of_the_framing);
+}
+
+fn refused(status: u16) -> Received {
+    Received::Refused { status, headers: Vec::new(), body: Vec::new(), reason: "r".to_owned() }
+}
+
+/// The share that counts is the largest of all waits that were met.
+#[rstest]
+#[case::at_once(EXPECTS, 0, Some(("caller expects: any", 0, 4000)))]
+#[case::late(EXPECTS, 3000, Some(("caller expects: any", 3000, 4000)))]
+#[case::in_vain(EXPECTS, 5000, Some(("connects", 0, 4000)))]
+#[case::silence(NOTHING, 5000, Some(("connects", 0, 4000)))]
+fn the_slimmest_wait_is_reported(#[case] step: &str, #[case] at: u64, #[case] expected: Option<(&str, u64, u64)>) {
+    let report = play(&format!("{JOIN}{step}"), [(at, REPLY.to_owned())]);
+    let ms = |time: Duration| time.as_millis() as u64;
+    let found = report.slimmest.as_ref().map(|found| (found.step.as_str(), ms(found.waited), ms(found.bound)));
+    match expected {
+        // Of several that took nothing any may stand there.
+        Some((_, 0, bound)) => assert_eq!(found.map(|(_, waited, bound)| (waited, bound)), Some((0, bound))),
+        expected => assert_eq!(found, expected),
+    }
+}
+
+#[test]
+fn a_retry_is_a_wait_and_what_is_only_allowed_or_looked_up_is_none() {
+    let retry = "  - retry: 2s\n    do:\n      - caller expects: any\n        where: { status: success }\n        within: 100ms\n";
+    let report = play(&format!("{JOIN}{retry}"), [(900, REPLY.to_owned())]);
+    let slimmest = report.slimmest.unwrap();
+    assert_eq!((slimmest.step.as_str(), slimmest.bound), ("retry: 2s", Duration::from_secs(2)));
+    assert_eq!(slimmest.waited, Duration::from_millis(900));
+    let allowed = "  - caller expects: any\n    rules: [QI-031]\n";
+    let report = play(&format!("{JOIN}{allowed}"), [(299, REPLY.to_owned())]);
+    assert_eq!(report.slimmest.unwrap().waited, Duration::ZERO);
+    let looked_up = "  - wait: 1s\n    because: it has come by then\n  - caller expects: any\n    within: 0s\n    rules: [QI-020]\n";
+    let report = play(&format!("{JOIN}{looked_up}"), [(900, REPLY.to_owned())]);
+    assert_eq!((verdict(&report, "QI-020"), report.slimmest.unwrap().bound), (Verdict::Pass, Duration::from_secs(4)));
+}
+
+/// A hook is asked again while its answer does not fit. One that is slow has been asked for the last time just before the end
+/// of the wait, and is heard out.
+#[rstest]
+#[case::fits_never(100, None, Verdict::Fail)]
+#[case::fits_at_last(60, Some(3_700), Verdict::Pass)]
+#[case::answers_never(60_000, None, Verdict::Inconclusive)]
+fn a_hook_that_was_asked_in_time_is_heard(#[case] takes: u64, #[case] fits: Option<u64>, #[case] expected: Verdict) {
+    let step = "  - hook: log_entries\n    args: { message: x }\n    where: { /0: true }\n    rules: [GAT-029]\n";
+    for later in 0..40 {
+        let takes = Duration::from_millis(takes + later);
+        let mut conversation = conversation("gator", "{ task: task }", step);
+        let mut now = Duration::ZERO;
+        let mut asked = None;
+        let mut outputs = conversation.start(now);
+        while !conversation.is_finished() {
+            for output in outputs {
+                if let Output::Hook { call, .. } = output {
+                    asked = Some((now + takes, call));
+                }
+            }
+            let deadline = conversation.deadline().unwrap();
+            let input = match asked.take_if(|(at, _)| *at <= deadline) {
+                Some((at, call)) => {
+                    now = at;
+                    let there = fits.is_some_and(|fits| now >= Duration::from_millis(fits));
+                    let answer = Ok(if there { json!([{}]) } else { json!([]) });
+                    Input::HookAnswer { call, answer }
+                }
+                None => {
+                    now = deadline;
+                    Input::Tick
+                }
+            };
+            outputs = conversation.handle(now, input);
+        }
+        assert_eq!(verdict(&conversation.into_report(), "GAT-029"), expected, "{takes:?}");
+    }
+}

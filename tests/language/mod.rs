@@ -1,0 +1,10 @@
+//! The languages of files: scenarios, packs, schemas for editors; and what the interpreter makes of them.
+
+pub mod asyncapi_import;
+pub mod diagnostics;
+pub mod editor_schema;
+pub mod interpreter;
+pub mod interpreter_incomplete;
+pub mod parser_robustness;
+pub mod reference_examples;
+pub mod verdicts;

@@ -1,0 +1,374 @@
+//! Whatever our parsers are given, they end: without a panic, in bounded time, with something to say. Real files, changed;
+//! a short run each time, and one of ten minutes by `reports/parsers`, which sets HUBPROOF_PARSERS to the seconds that each
+//! parser has.
+
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use hubproof::fuzz::corpus::Material;
+use hubproof::fuzz::scheduler::Plan;
+use hubproof::import::{self, Library, Perspective};
+use hubproof::interpreter::decode::decode;
+use hubproof::protocol::{Folder, Pack};
+use hubproof::reference::setup::Setups;
+use hubproof::scenario::{self, Scenarios, SharedFile};
+use hubproof::syntax::diagnostic::{Diagnostic, render_all};
+use hubproof::syntax::source::Sources;
+use hubproof::syntax::yaml;
+use hubproof::transport::endpoint::Endpoint;
+use hubproof::websocket::codec::{Decoder, Limits, Role};
+use hubproof::websocket::handshake;
+use hubproof::{baseline, config};
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::{Config, RngSeed, TestRunner};
+
+use crate::support::byte_edits::mangled;
+use crate::support::disk;
+
+/// The longest that any parser may take of anything that is made here, on a slow machine under a debug build.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Feeds changed files to `parse` for as long as the run has, or else a number of cases. `parse` says whether it took them.
+fn never_gives_in(name: &str, files: Vec<Vec<u8>>, cases: u32, parse: impl Fn(usize, &[u8]) -> bool) {
+    let seconds =
+        std::env::var("HUBPROOF_PARSERS").ok().and_then(|text| text.parse().ok()).map(Duration::from_secs_f64);
+    let begun = Instant::now();
+    let all = mangled(files);
+    let (mut tried, mut taken, mut slowest, mut round) = (0_u64, 0_u64, Duration::ZERO, 0);
+    loop {
+        // A seed of its own for each round, and the same ones in every run.
+        let config = Config { failure_persistence: None, rng_seed: RngSeed::Fixed(round), ..Config::default() };
+        let mut runner = TestRunner::new(config);
+        for _ in 0..cases {
+            let made = all.new_tree(&mut runner).unwrap().current();
+            let before = Instant::now();
+            let took = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| parse(made.0, &made.1)));
+            let time = before.elapsed();
+            slowest = slowest.max(time);
+            let shown = || format!("file {}: {:?}", made.0, String::from_utf8_lossy(&made.1));
+            match took {
+                Ok(took) => taken += u64::from(took),
+                Err(_) => panic!("{name} panicked at {}", kept(name, &made.1, &shown())),
+            }
+            assert!(time < PATIENCE, "{name} took {time:?} for {}", kept(name, &made.1, &shown()));
+            tried += 1;
+        }
+        round += 1;
+        if seconds.is_none_or(|seconds| begun.elapsed() >= seconds) {
+            break;
+        }
+    }
+    let (slowest, seconds) = (slowest.as_secs_f64() * 1e3, begun.elapsed().as_secs_f64());
+    println!("parsers | {name} | {tried} | {taken} | {slowest:.0} | {seconds:.0} | {}", peak());
+    assert!(taken > 0 && taken < tried, "{name}: {taken} of {tried} were taken, so nothing was tested");
+}
+
+/// Where the input of a failure is kept, or the input itself where it is short.
+fn kept(name: &str, bytes: &[u8], shown: &str) -> String {
+    if shown.len() < 2_000 {
+        return shown.to_owned();
+    }
+    let path = std::env::temp_dir().join(format!("hubproof-parsers-{name}"));
+    fs::write(&path, bytes).map_or_else(|_| shown.to_owned(), |()| path.display().to_string())
+}
+
+/// Complaints are shown, carets and all: that may go wrong, too.
+fn shown(diagnostics: &[Diagnostic], sources: &Sources) -> bool {
+    let few = &diagnostics[..diagnostics.len().min(10)];
+    assert!(few.is_empty() || !render_all(few, sources, false).is_empty());
+    diagnostics.is_empty()
+}
+
+/// As files are read: what is not UTF-8 is refused before.
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn files_of(folder: &str, wanted: impl Fn(&str) -> bool) -> Vec<(String, Vec<u8>)> {
+    let folder = disk::root().join(folder);
+    let mut files: Vec<_> = disk::files_under(&folder)
+        .into_iter()
+        .map(|path| (path.strip_prefix(&folder).unwrap().to_str().unwrap().to_owned(), fs::read(&path).unwrap()))
+        .filter(|(path, _)| wanted(path))
+        .collect();
+    files.sort();
+    assert!(!files.is_empty(), "{}", folder.display());
+    files
+}
+
+fn contents(files: &[(String, Vec<u8>)]) -> Vec<Vec<u8>> {
+    files.iter().map(|(_, bytes)| bytes.clone()).collect()
+}
+
+struct Protocol {
+    sources: Sources,
+    pack: Arc<Pack>,
+    shared: SharedFile,
+}
+
+/// A small protocol, whose scenarios use most of the language.
+static CONCIERGE: LazyLock<Protocol> = LazyLock::new(|| {
+    let mut sources = Sources::default();
+    let folder = disk::folder("concierge", &mut sources);
+    let pack = Arc::new(Pack::load(&folder, &sources).0.unwrap());
+    let shared = scenario::shared(&folder, &sources, &pack, &mut Vec::new());
+    Protocol { sources, pack, shared }
+});
+
+#[test]
+fn scenarios() {
+    let files = files_of("scenarios/concierge", |path| path.ends_with(".yaml") && path != "shared.yaml");
+    never_gives_in("scenarios", contents(&files), 300, |_, bytes| {
+        let Protocol { sources, pack, shared } = &*CONCIERGE;
+        let mut sources = sources.clone();
+        let file = sources.add("mangled.yaml", lossy(bytes));
+        match yaml::parse(&sources, file) {
+            Err(diagnostic) => shown(&[diagnostic], &sources),
+            Ok(root) => {
+                let (program, diagnostics) = scenario::parse::read("concierge/mangled", &root, shared, pack);
+                shown(&diagnostics, &sources) && program.is_some()
+            }
+        }
+    });
+}
+
+#[test]
+fn shared_files() {
+    let files = files_of("scenarios", |path| path.ends_with("shared.yaml"));
+    never_gives_in("shared-files", contents(&files), 100, |_, bytes| {
+        let Protocol { sources, pack, .. } = &*CONCIERGE;
+        let mut sources = sources.clone();
+        let file = sources.add("mangled.yaml", lossy(bytes));
+        let folder = Folder { scenarios: [("shared.yaml".to_owned(), file)].into(), ..Folder::default() };
+        let mut diagnostics = Vec::new();
+        let shared = scenario::shared(&folder, &sources, pack, &mut diagnostics);
+        diagnostics.extend(shared.check(pack));
+        shown(&diagnostics, &sources)
+    });
+}
+
+/// Any file of a pack, with the others beside it as they are.
+#[test]
+fn packs() {
+    let files = files_of("schemas/qi", |_| true);
+    never_gives_in("packs", contents(&files), 100, |index, bytes| {
+        let mut sources = Sources::default();
+        let mut folder = Folder { name: "mangled".to_owned(), ..Folder::default() };
+        for (number, (path, right)) in files.iter().enumerate() {
+            let text = lossy(if number == index { bytes } else { right });
+            folder.pack.insert(path.clone(), sources.add(path.as_str(), text));
+        }
+        let (pack, diagnostics) = Pack::load(&folder, &sources);
+        shown(&diagnostics, &sources) && pack.is_some()
+    });
+}
+
+/// Any file of a plain document; what comes out is planned with, too.
+#[test]
+fn plain_documents() {
+    let files = files_of("tests/fixtures/asyncapi", |_| true);
+    never_gives_in("plain-documents", contents(&files), 60, |index, bytes| {
+        let mut sources = Sources::default();
+        let (mangled, _) = &files[index];
+        let (folder, _) = mangled.split_once('/').unwrap();
+        let root = files.iter().find(|(path, _)| path.starts_with(folder) && path.contains("/asyncapi.")).unwrap();
+        let mut read = |path: &str, sources: &mut Sources| {
+            let full = format!("{folder}/{path}");
+            let right = files.iter().find(|(path, _)| *path == full).ok_or_else(|| format!("there is no {path}"))?;
+            Ok(sources.add(path, lossy(if full == *mangled { bytes } else { &right.1 })))
+        };
+        let name = root.0.rsplit('/').next().unwrap();
+        let file = read(name, &mut sources).unwrap();
+        match Library::read(name, file, &mut sources, &mut read) {
+            Err(diagnostic) => shown(&[diagnostic], &sources),
+            Ok(library) => {
+                let (folder, mut diagnostics) = import::folder("mangled", &library, Perspective::Hub, &mut sources);
+                let mut pack = None;
+                if folder.document.is_some() {
+                    let (made, more) = Pack::load(&folder, &sources);
+                    diagnostics.extend(more);
+                    pack = made.map(Arc::new);
+                }
+                let right = shown(&diagnostics, &sources);
+                if let Some(pack) = pack {
+                    let scenarios = Scenarios::load(&folder, &sources, &pack);
+                    // What is made of a document is right, whatever was wrong with that.
+                    let told = render_all(&scenarios.diagnostics, &sources, false);
+                    assert!(scenarios.diagnostics.is_empty(), "{told}");
+                    let material = Material::read(&folder, &sources, &pack);
+                    let first = pack.messages.first().map_or("", |message| message.name.as_str());
+                    let plan = Plan::new(&material, 1, &|name| name == first);
+                    (0..20).for_each(|number| drop(plan.case(&material, number)));
+                }
+                right
+            }
+        }
+    });
+}
+
+#[test]
+fn targets() {
+    // What the reference server adds when it has started: an address.
+    let mut files = contents(&files_of("scenarios", |path| path.ends_with("reference.toml")));
+    for file in &mut files {
+        file.splice(0..0, *b"protocol = \"qi\"\nurl = \"ws://127.0.0.1:1\"\n");
+    }
+    files.push(TARGET.as_bytes().to_vec());
+    never_gives_in("targets", files, 400, |_, bytes| {
+        let mut sources = Sources::default();
+        let file = sources.add("reference.toml", lossy(bytes));
+        let folder = Folder { scenarios: [("reference.toml".to_owned(), file)].into(), ..Folder::default() };
+        if let Err(diagnostic) = Setups::read(&folder, &sources) {
+            shown(&[diagnostic], &sources);
+        }
+        let lines = lossy(bytes);
+        let overrides: Vec<_> =
+            lines.lines().take(3).filter_map(|line| config::parse_override(&line.replace(' ', "")).ok()).collect();
+        let variable = |_: &str| Some("value".to_owned());
+        let nothing = |_: &str| Err(std::io::Error::other("no file"));
+        if let Err(diagnostics) = config::parse(&mut sources, file, &overrides, &variable, &nothing) {
+            shown(&diagnostics, &sources);
+        }
+        match config::parse(&mut sources, file, &[], &variable, &nothing) {
+            Ok(_) => true,
+            Err(diagnostics) => shown(&diagnostics, &sources),
+        }
+    });
+}
+
+const TARGET: &str = r#"protocol = "concierge"
+url = "ws://127.0.0.1:4000"
+connections = 40
+provides = ["tls"]
+
+[settings]
+identify_timeout = "5s"
+secret_text = { env = "X" }
+
+[secrets]
+secret = { env = "HUB_SECRET" }
+
+[hooks.emit]
+http = { method = "POST", url = "http://127.0.0.1/${args.project}", headers = { a = "b" }, body = "${message}", timeout = "2s" }
+
+[hooks.restart]
+command = ["./restart", "${hub.version}"]
+
+[[instance]]
+name = "open"
+
+[[instance]]
+name = "with-secret"
+url = "ws://127.0.0.1:4001"
+"#;
+
+#[test]
+fn baselines() {
+    const BASELINE: &str = "[[known]]\nfailure = \"concierge/greeting\"\nreason = \"known since May\"\nflaky = true\n\n[[known]]\nfailure = 'qi/failures:QI-001#2'\nreason = '''\nlong\n'''\n";
+    never_gives_in("baselines", vec![BASELINE.as_bytes().to_vec()], 400, |_, bytes| {
+        let mut sources = Sources::default();
+        let file = sources.add("known.toml", lossy(bytes));
+        match baseline::read(&mut sources, file) {
+            Ok(_) => true,
+            Err(diagnostics) => shown(&diagnostics, &sources),
+        }
+    });
+}
+
+/// Frames of each kind, one after another, as a hub and as a client sends them.
+fn frames() -> Vec<Vec<u8>> {
+    let mut unmasked = Vec::new();
+    let mut masked = Vec::new();
+    let long = vec![b'x'; 300];
+    let payloads: [(u8, &[u8]); 8] = [
+        (0x81, b"{\"type\":\"HELLO\"}"),
+        (0x82, &[0, 255, 7]),
+        (0x89, b"ping"),
+        (0x01, b"first"),
+        (0x8a, b""),
+        (0x80, "é rest".as_bytes()),
+        (0x81, &long),
+        (0x88, &[3, 232, b'b', b'y', b'e']),
+    ];
+    for (head, payload) in payloads {
+        let length = |masked: u8| match payload.len() {
+            short @ 0..126 => vec![head, masked | short as u8],
+            longer => [&[head, masked | 126][..], &(longer as u16).to_be_bytes()].concat(),
+        };
+        unmasked.extend([&length(0)[..], payload].concat());
+        let key = [1, 2, 3, 4];
+        masked.extend([&length(0x80)[..], &key].concat());
+        masked.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
+    }
+    vec![unmasked, masked]
+}
+
+#[test]
+fn frames_off_the_wire() {
+    never_gives_in("frames", frames(), 2_000, |index, bytes| {
+        let role = if index == 0 { Role::Client } else { Role::Server };
+        let whole = received(role, bytes, bytes.len().max(1));
+        // However the network cuts it.
+        let cut = received(role, bytes, 3);
+        assert_eq!(whole, cut);
+        !whole.contains("Broken") && !whole.contains("Violation")
+    });
+}
+
+fn received(role: Role, bytes: &[u8], step: usize) -> String {
+    let mut decoder = Decoder::new(role, Limits::default());
+    let mut all = String::new();
+    for mut piece in bytes.chunks(step) {
+        while let Some(received) = decoder.next(&mut piece) {
+            all += &format!("{received:?}\n");
+        }
+    }
+    all
+}
+
+#[test]
+fn handshakes() {
+    let answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: a\r\n\r\n";
+    let refusal = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nlater\r\n0\r\n\r\n";
+    let request = "GET /hub?a=b HTTP/1.1\r\nHost: h:80\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: a, b\r\n\r\n";
+    let files = [answer, refusal, request].map(|text| text.as_bytes().to_vec()).to_vec();
+    never_gives_in("handshakes", files, 2_000, |_, bytes| {
+        let offered = vec!["a".to_owned()];
+        let answered = handshake::response_head(bytes);
+        let taken = matches!(answered, Ok(Some(_)));
+        if let Ok(Some(head)) = answered {
+            handshake::body(&head, bytes.get(head.length..).unwrap_or_default());
+            handshake::judge_response(head, "dGhlIHNhbXBsZSBub25jZQ==", &offered);
+        }
+        if let Ok(Some(head)) = handshake::request_head(bytes) {
+            handshake::respond(head, &offered);
+        }
+        if let Ok(endpoint) = lossy(bytes).lines().next().unwrap_or_default().parse::<Endpoint>() {
+            assert_eq!(endpoint.to_string().parse(), Ok(endpoint));
+        }
+        taken
+    });
+}
+
+#[test]
+fn json() {
+    let mut files = contents(&files_of("schemas/emprops/messages", |_| true));
+    files.push(br#"{"a":[NaN,-Infinity,1e400,"\ud83d\ude00","\ud800"],"b":{"c":null}}"#.to_vec());
+    let words = ["NaN".to_owned(), "-Infinity".to_owned()];
+    never_gives_in("json", files, 2_000, |_, bytes| {
+        let text = lossy(bytes);
+        let plain = decode(&text, &[]);
+        if let Ok(value) = &plain {
+            assert_eq!(decode(&text, &words).as_ref(), Ok(value));
+        }
+        decode(&text, &words).is_ok()
+    });
+}
+
+/// What this process held at most, as the kernel says it.
+fn peak() -> String {
+    let status = fs::read_to_string(Path::new("/proc/self/status")).unwrap_or_default();
+    status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0 kB").trim().to_owned()
+}

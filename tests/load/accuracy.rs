@@ -1,0 +1,307 @@
+//! What a load report says, against what is known to be true: servers of virtual time that stall, take times of a known
+//! distribution, lose, double and reorder. Everything a report shows is exact, times to the histogram's step.
+
+use std::time::Duration;
+
+use hubproof::load::ledger::{Account, Config, Entry, Ledger, Mark};
+use hubproof::load::metrics::selector::State;
+use hubproof::load::metrics::{Layout, Names, Phases, Recorder, Series, dense};
+use hubproof::load::plan::threshold::{Standing, read};
+use hubproof::load::report::{About, LoadReport, json};
+use hubproof::load::validity::{Circumstances, Validity, judge};
+use hubproof::load::{Nanos, SECOND};
+use hubproof::syntax::source::{Sources, Span};
+use rstest::rstest;
+use serde_json::Value;
+
+const MS: Nanos = 1_000_000;
+/// A message every millisecond: 2 s of warm-up, 20 s that are measured.
+const MESSAGES: u64 = 22_000;
+const WARMUP: Nanos = 2 * SECOND;
+const MEASURED: Nanos = 20 * SECOND;
+
+/// One message, as it really went.
+#[derive(Clone, Copy)]
+struct Truth {
+    due: Nanos,
+    sent: Nanos,
+    answered: Nanos,
+}
+
+fn layout() -> Layout {
+    Layout::new(Names { messages: vec!["ask".to_owned()], journeys: Vec::new() })
+}
+
+/// What a generator with two shards makes of it.
+fn reported(truths: &[Truth]) -> LoadReport {
+    reported_by(truths, 0.1)
+}
+
+/// The same, of a generator whose cores are so busy.
+fn reported_by(truths: &[Truth], busy: f64) -> LoadReport {
+    let mut series = Series::new(layout(), 2);
+    let mut shards = Vec::new();
+    for shard in 0..2 {
+        let mut recorder = Recorder::new(layout(), Phases::new(SECOND, WARMUP, Some(MEASURED)));
+        let mut events: Vec<(Nanos, bool, Truth)> = Vec::new();
+        for truth in truths.iter().skip(shard).step_by(2) {
+            events.extend([(truth.sent, false, *truth), (truth.answered, true, *truth)]);
+        }
+        events.sort_by_key(|(at, ..)| *at);
+        let mut told = 0;
+        for (at, answered, truth) in events {
+            if at / SECOND > told {
+                told = at / SECOND;
+                recorder.core(shard, busy, at);
+            }
+            if answered { recorder.answered(0, truth.due, truth.sent, at) } else { recorder.sent(0, truth.due, at) }
+        }
+        shards.push(recorder.finish(40 * SECOND));
+    }
+    shards.into_iter().flatten().for_each(|interval| {
+        series.add(interval);
+    });
+    let account = Account::default();
+    let state =
+        State { layout: &series.layout, total: series.total(), account: &account, intervals: series.intervals() };
+    let judgement = judge(state, &[], Circumstances::default());
+    let about = About { duration: Duration::from_secs(40), ..About::default() };
+    LoadReport::new(about, series, account, Vec::new(), judgement)
+}
+
+/// All figures of a JSON report, against the sorted times.
+fn assert_exact(report: &Value, timing: &str, truths: &[Truth], time: impl Fn(&Truth) -> Nanos) {
+    let measured = truths.iter().filter(|truth| (WARMUP..WARMUP + MEASURED).contains(&truth.due));
+    let mut times: Vec<Nanos> = measured.map(time).collect();
+    times.sort_unstable();
+    let step = dense::<u64>();
+    let told = &report["times"][timing];
+    assert_eq!(told["count"], times.len(), "{timing}");
+    for (figure, quantile) in
+        [("p50_ms", 0.5), ("p90_ms", 0.9), ("p95_ms", 0.95), ("p99_ms", 0.99), ("p999_ms", 0.999), ("max_ms", 1.0)]
+    {
+        let rank = ((quantile * times.len() as f64).ceil() as usize).max(1);
+        let exact = step.highest_equivalent(times[rank - 1]);
+        assert_eq!(told[figure].as_f64(), Some(exact as f64 / 1e6), "{timing}, {figure}");
+        let width = step.equivalent_range(times[rank - 1]);
+        assert!(width <= 512 || width * 1_000 <= times[rank - 1], "{width} at {}", times[rank - 1]);
+    }
+}
+
+/// One connection that waits for each answer, and a server that does nothing for half a second at 10 s.
+fn one_after_another(service: impl Fn(u64) -> Nanos) -> Vec<Truth> {
+    let stall = 10 * SECOND..10 * SECOND + 500 * MS;
+    let mut free = 0;
+    let truths = (0..MESSAGES).map(|n| {
+        let due = n * MS;
+        let sent = due.max(free);
+        let begun = if stall.contains(&sent) { stall.end } else { sent };
+        free = begun + service(n);
+        Truth { due, sent, answered: free }
+    });
+    truths.collect()
+}
+
+/// The stall is in the response of everything that was due while it lasted, though the server itself has answered only one message
+/// late.
+#[test]
+fn a_stall_is_felt_by_everything_that_was_due_in_it() {
+    let truths = one_after_another(|n| MS / 4 + (n % 7) * MS / 50);
+    let report: Value = serde_json::from_str(&json::render(&reported(&truths))).unwrap();
+    assert_exact(&report, "ask.response", &truths, |truth| truth.answered - truth.due);
+    assert_exact(&report, "ask.service", &truths, |truth| truth.answered - truth.sent);
+    assert_exact(&report, "ask.send_delay", &truths, |truth| truth.sent - truth.due);
+    let p99 = |timing: &str| report["times"][timing]["p99_ms"].as_f64().unwrap();
+    assert!(p99("ask.response") > 300.0, "a user sees it");
+    assert!(p99("ask.service") < 0.5, "a loop that waits for each answer would not");
+    assert_eq!(report["validity"]["reasons"][0]["code"], "send-delay", "and says that it waited itself");
+}
+
+/// Times of an exponential distribution with a mean of 5 ms, evenly drawn: the percentiles are the distribution's.
+#[test]
+fn times_of_a_known_distribution_have_its_percentiles() {
+    let golden = 0.618_033_988_749_895;
+    let truths: Vec<Truth> = (0..MESSAGES)
+        .map(|n| {
+            let share = (n as f64 * golden).fract();
+            let took = (-(1.0 - share).ln() * 5e6) as Nanos;
+            Truth { due: n * MS, sent: n * MS, answered: n * MS + took }
+        })
+        .collect();
+    let report = reported(&truths);
+    assert_eq!(report.validity(), Validity::Valid, "{:?}", report.judgement.reasons);
+    let report: Value = serde_json::from_str(&json::render(&report)).unwrap();
+    assert_exact(&report, "ask.response", &truths, |truth| truth.answered - truth.due);
+    for (figure, quantile) in [("p50_ms", 0.5f64), ("p90_ms", 0.9), ("p99_ms", 0.99)] {
+        let expected = -(1.0 - quantile).ln() * 5.0;
+        let told = report["times"]["ask.response"][figure].as_f64().unwrap();
+        assert!((told - expected).abs() < expected * 0.01, "{figure}: {told}, and not {expected}");
+    }
+    assert_eq!(report["counts"]["ask.sent"]["per_second"], 1_000.0);
+}
+
+/// A generator that takes so long for every message, while one is due every millisecond, and a hub that takes two.
+#[rstest]
+#[case::at_ease(MS / 3, Validity::Valid, &[])]
+#[case::with_no_time_to_spare(MS * 97 / 100, Validity::Suspect, &["core"])]
+#[case::overloaded(MS * 12 / 10, Validity::Invalid, &["send-delay", "core", "trend"])]
+fn a_generator_that_is_overloaded_says_so(#[case] cost: Nanos, #[case] validity: Validity, #[case] codes: &[&str]) {
+    let mut free = 0;
+    let truths: Vec<Truth> = (0..MESSAGES)
+        .map(|n| {
+            let due = n * MS;
+            let sent = due.max(free);
+            free = sent + cost;
+            Truth { due, sent, answered: sent + 2 * MS }
+        })
+        .collect();
+    let report = reported_by(&truths, (cost as f64 / MS as f64).min(1.0));
+    let told = &report.judgement.reasons;
+    assert_eq!(report.validity(), validity, "{told:?}");
+    let mut told: Vec<&str> = told.iter().map(|reason| reason.code).collect();
+    told.dedup();
+    assert_eq!(told, codes);
+}
+
+/// What a hub does with every n-th of its jobs or messages.
+#[derive(Clone, Copy, Default)]
+struct Habits {
+    lose: Option<u64>,
+    double: Option<u64>,
+    reorder: Option<u64>,
+}
+
+impl Habits {
+    fn every(n: u64, which: Option<u64>) -> bool {
+        which.is_some_and(|every| n % every == every / 2)
+    }
+}
+
+const JOBS: u64 = 10_000;
+
+/// A job queue with four workers.
+fn queue(habits: Habits) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    for n in 0..JOBS {
+        let entry = |after: Nanos, party, what| Entry { at: n * MS + after, item: n + 1, party, what };
+        let worker = 1 + (n % 4) as u32;
+        entries.extend([
+            entry(0, 100, Mark::Attempted),
+            entry(MS, 100, Mark::Acknowledged),
+            entry(3 * MS, worker, Mark::Assigned),
+        ]);
+        if !Habits::every(n, habits.lose) {
+            entries.push(entry(40 * MS, worker, Mark::Completed));
+        }
+        if Habits::every(n, habits.double) {
+            entries.push(entry(90 * MS, worker, Mark::Completed));
+        }
+    }
+    entries
+}
+
+/// One sender, three receivers; every so often two neighbours change places on their way.
+fn relay(habits: Habits) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    for n in 0..JOBS {
+        let item = n + 1;
+        entries.push(Entry { at: n * MS, item, party: 100, what: Mark::Published { receivers: 3 } });
+        for receiver in 1..=3 {
+            let late = if Habits::every(n, habits.reorder) { 3 * MS / 2 } else { 0 };
+            let at = n * MS + MS / 2 + late + Nanos::from(receiver);
+            if !(receiver == 2 && Habits::every(n, habits.lose)) {
+                entries.push(Entry { at, item, party: receiver, what: Mark::Delivered });
+            }
+            if receiver == 3 && Habits::every(n, habits.double) {
+                entries.push(Entry { at: at + 9, item, party: receiver, what: Mark::Delivered });
+            }
+        }
+    }
+    entries
+}
+
+/// Two shards tell it, in batches of which one is up to a second behind the other.
+fn folded(mut entries: Vec<Entry>) -> Account {
+    entries.sort_by_key(|entry| entry.at);
+    let mut ledger = Ledger::new(Config { ordered: true, ..Config::default() });
+    let (near, far): (Vec<Entry>, Vec<Entry>) = entries.into_iter().partition(|entry| entry.party % 2 == 0);
+    let upto = |all: &[Entry], from: Nanos, to: Nanos| -> Vec<Entry> {
+        all.iter().filter(|entry| (from..to).contains(&entry.at)).copied().collect()
+    };
+    for turn in 0..130 {
+        let now = turn * 100 * MS;
+        ledger.fold(&upto(&near, now, now + 100 * MS));
+        if turn >= 10 {
+            ledger.fold(&upto(&far, now - SECOND, now - SECOND + 100 * MS));
+            ledger.reach(now - SECOND + 100 * MS);
+        }
+    }
+    ledger.finish(30 * SECOND)
+}
+
+#[rstest]
+#[case::clean(Habits::default(), 0, 0)]
+#[case::loses(Habits { lose: Some(40), ..Habits::default() }, 250, 0)]
+#[case::doubles(Habits { double: Some(100), ..Habits::default() }, 0, 100)]
+#[case::both(Habits { lose: Some(50), double: Some(80), ..Habits::default() }, 200, 125)]
+fn jobs_are_counted_exactly(#[case] habits: Habits, #[case] lost: u64, #[case] doubled: u64) {
+    let account = folded(queue(habits));
+    // What is lost first and told of later was not lost: both are then one completion.
+    let told_once =
+        (0..JOBS).filter(|n| Habits::every(*n, habits.lose) && Habits::every(*n, habits.double)).count() as u64;
+    let expected = Account {
+        attempted: JOBS,
+        acknowledged: JOBS,
+        completed: JOBS - lost + told_once,
+        lost: lost - told_once,
+        duplicated: doubled - told_once,
+        ..Account::default()
+    };
+    assert_eq!(Account { violations: Vec::new(), ..account }, expected);
+}
+
+#[rstest]
+#[case::clean(Habits::default(), 0, 0, 0)]
+#[case::loses(Habits { lose: Some(40), ..Habits::default() }, 250, 0, 0)]
+#[case::doubles(Habits { double: Some(100), ..Habits::default() }, 0, 100, 0)]
+#[case::reorders(Habits { reorder: Some(20), ..Habits::default() }, 0, 0, 1_500)]
+#[case::all(Habits { lose: Some(50), double: Some(125), reorder: Some(200) }, 200, 80, 150)]
+fn messages_are_counted_exactly(
+    #[case] habits: Habits,
+    #[case] lost: u64,
+    #[case] doubled: u64,
+    #[case] reordered: u64,
+) {
+    let account = folded(relay(habits));
+    let expected = Account {
+        attempted: JOBS,
+        completed: JOBS - lost,
+        lost,
+        duplicated: doubled,
+        reordered,
+        delivered: 3 * JOBS - lost,
+        deliveries_due: 3 * JOBS,
+        ..Account::default()
+    };
+    assert_eq!(Account { violations: Vec::new(), ..account }, expected);
+}
+
+/// The same truth through thresholds: just below and just above the exact percentile.
+#[test]
+fn thresholds_break_at_the_exact_percentile() {
+    let truths = one_after_another(|n| MS / 4 + (n % 7) * MS / 50);
+    let report = reported(&truths);
+    let p99 = report.total.timing(
+        &report.layout,
+        hubproof::load::metrics::Timing::Message(0, hubproof::load::metrics::MessageTime::Response),
+    );
+    let p99 = p99.unwrap().value_at_quantile(0.99) as f64 / 1e6;
+    let standing = |bound: f64| {
+        let text = format!("ask.response.p99 < {bound:.6}ms");
+        let mut sources = Sources::default();
+        let file = sources.add("--threshold", &text);
+        read(&text, Span::new(file, 0..text.len()), &report.layout).unwrap().check(report.state()).standing
+    };
+    assert_eq!(standing(p99 + 0.001), Standing::Holds);
+    assert_eq!(standing(p99), Standing::Broken);
+}

@@ -1,0 +1,137 @@
+//! Load on servers that are no hub: it ends in bounded time and memory, whatever they pour out.
+
+use std::time::Duration;
+
+use rstest::rstest;
+use serde_json::Value;
+
+use crate::support::hostile_servers::{Habit, HostileHub};
+use crate::support::process::{Serving, hubproof};
+
+/// However busy the machine is; on one that is not it takes some seconds.
+const LONGEST: Duration = Duration::from_secs(110);
+/// MiB that a run may hold: 250 for all that each shard keeps of unfinished messages, 16 for what waits to be validated, the
+/// tree of the longest message, and what the allocator keeps of all that. There is a shard to a core.
+fn most_memory() -> u64 {
+    300 * shards() + 300
+}
+
+fn shards() -> u64 {
+    std::thread::available_parallelism().map_or(1, usize::from) as u64
+}
+
+/// `counted`: what at least one of them is counted as.
+#[rstest]
+#[case::silent(Habit::Silent, "session.failed")]
+#[case::closes(Habit::Closes, "errors.lost")]
+#[case::resets(Habit::Resets, "errors.lost")]
+#[case::garbage_bytes(Habit::GarbageBytes, "errors.protocol")]
+#[case::no_utf8(Habit::NoUtf8, "errors.protocol")]
+#[case::garbage_text(Habit::GarbageText, "errors.invalid")]
+#[case::echo(Habit::Echo, "frames.undocumented")]
+#[case::deep(Habit::Deep, "errors.invalid")]
+#[case::shreds(Habit::Shreds, "session.failed")]
+#[case::flood(Habit::Flood, "session.failed")]
+#[case::giants(Habit::Giants, "errors.invalid")]
+#[case::numerous(Habit::Numerous, "errors.invalid")]
+#[case::giant(Habit::Giant, "errors.protocol")]
+#[case::endless(Habit::Endless, "errors.protocol")]
+#[case::fragments(Habit::Fragments, "errors.protocol")]
+fn whatever_a_hub_pours_out(#[case] habit: Habit, #[case] counted: &str) {
+    let unrelated = r#"{"session_id":"nobody","status":"success","payload":{},"version":"0.1.0"}"#;
+    let hub = HostileHub::start(habit, unrelated);
+    let arguments = ["load", &hub.url(), "--protocol", "qi", "--plan", "sessions"];
+    let numbers = ["--rate", "40", "--warm-up", "0s", "--duration", "2s", "--drain", "2s", "--ramp", "100ms"];
+    let outputs = ["--validate", "all", "--report", "json=-", "--seed", "7"];
+    let done = hubproof(arguments.into_iter().chain(numbers).chain(outputs)).ends_with(3);
+    let report: Value = serde_json::from_str(&done.out).unwrap();
+    assert!(report["counts"][counted]["whole_run"].as_u64() > Some(0), "{}", report["counts"]);
+    assert!(done.took < LONGEST, "{:?}", done.took);
+    assert!(done.peak.map_or(!cfg!(target_os = "linux"), |peak| peak < most_memory()), "{:?} MiB", done.peak);
+}
+
+/// A hub may say more than the document has: that is counted, and no error.
+#[test]
+fn what_the_document_does_not_have_is_no_error() {
+    let hub = HostileHub::start(Habit::Unrelated, r#"{"news":"of nobody"}"#);
+    let arguments = ["load", &hub.url(), "--protocol", "qi", "--plan", "sessions", "--rate", "40", "--validate", "all"];
+    let numbers = ["--warm-up", "0s", "--duration", "2s", "--drain", "1s", "--ramp", "100ms", "--report", "json=-"];
+    let done = hubproof(arguments.into_iter().chain(numbers)).ends_with(3);
+    let report: Value = serde_json::from_str(&done.out).unwrap();
+    let count = |name: &str| report["counts"][name]["whole_run"].as_u64().unwrap_or(0);
+    assert!(count("frames.undocumented") > 0 && count("errors.invalid") == 0, "{}", report["counts"]);
+    let validated = report["run"]["facts"]["validated"].as_str().unwrap();
+    assert!(
+        validated.contains(", 0 invalid, ") && validated.ends_with("of no kind that the protocol has"),
+        "{validated}"
+    );
+}
+
+/// On each of twenty connections less waits than one of them may leave unread, and on all together more than all may.
+const LONG_MESSAGES: &str = r#"
+title: Long messages
+phases: { warm_up: 0s, duration: 8s, drain: 1s }
+roles:
+  session:
+    plays: caller
+    population: 20
+    arrivals: 100
+    at_a_time: 20
+    steps:
+      - sends: extended_request
+        with: { session_id: "${uuid()}", command: "${repeat('x', 1000000)}" }
+        as: asked
+      - expects: extended_reply_success
+        where: { session_id: "${asked.session_id}" }
+"#;
+
+#[test]
+fn a_hub_that_does_not_read() {
+    let hub = HostileHub::start(Habit::Deaf, "");
+    let (report, peak) = loaded(&hub.url(), "qi", LONG_MESSAGES, 3);
+    assert!(report["counts"]["errors.lost"]["whole_run"].as_u64() > Some(0), "{}", report["counts"]);
+    // 64 MiB may wait in each shard. Each session keeps its text until it ends: those whose messages wait, those whose messages
+    // fill the system's buffers (4 MiB to a connection), and the next of each client.
+    assert!(peak < (64 + 64) * shards() + 20 * (4 + 1) + 100 && (peak > 0 || !cfg!(target_os = "linux")), "{peak} MiB");
+}
+
+/// More than any machine can work out in the time.
+const TOO_MUCH: &str = r#"
+title: Requests that take long to make
+phases: { warm_up: 0s, duration: 3s, drain: 1s }
+roles:
+  task:
+    population: 100
+    arrivals: 100000
+    at_a_time: 100
+    journey: line
+    steps:
+      - sends: log_request
+        with: { posted: false, req_id: "${(range(5000) | sum) + self.turn}" }
+        as: asked
+      - expects: log_response
+        where: { rsp_id: "${asked.req_id}" }
+        answers: asked
+"#;
+
+/// What is then late is not the hub's answer, and the run says so.
+#[test]
+fn a_generator_with_too_much_to_do_is_not_believed() {
+    let hub = Serving::start(["gator"], 1);
+    let (report, _) = loaded(hub.url("gator"), "gator", TOO_MUCH, 3);
+    let reasons = report["validity"]["reasons"].as_array().unwrap();
+    let reasons: Vec<&str> = reasons.iter().map(|reason| reason["code"].as_str().unwrap()).collect();
+    assert_ne!(report["validity"]["verdict"], "valid");
+    assert!(reasons.contains(&"send-delay"), "{}", report["validity"]);
+}
+
+/// A run of a plan: its report, and the most memory it had, in MiB; 0 where nobody tells.
+fn loaded(url: &str, protocol: &str, plan: &str, code: i32) -> (Value, u64) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("plan.yaml");
+    std::fs::write(&file, plan).unwrap();
+    let arguments = ["load", url, "--protocol", protocol, "--plan", file.to_str().unwrap()];
+    let numbers = ["--ramp", "100ms", "--seed", "7", "--report", "json=-"];
+    let done = hubproof(arguments.into_iter().chain(numbers)).ends_with(code);
+    (serde_json::from_str(&done.out).unwrap(), done.peak.unwrap_or(0))
+}

@@ -1,0 +1,226 @@
+//! The language of load plans: what it refuses, with which words, what the published schema says of it, and that its page
+//! is right.
+
+use std::fs;
+
+use hubproof::load::compile::lint::lint;
+use hubproof::load::plan::{self, Overrides};
+use hubproof::syntax::diagnostic::{Severity, render_all};
+use hubproof::syntax::source::Sources;
+use hubproof::syntax::yaml;
+use jsonschema::Registry;
+use rstest::rstest;
+use serde_json::Value;
+
+use crate::support::disk::{self, CONCIERGE};
+use crate::support::sim_load::{Ready, Which, read, run};
+
+/// What is wrong with a plan for the concierge, as it is shown.
+fn mistakes(text: &str) -> (Vec<String>, String) {
+    let mut sources = CONCIERGE.sources.clone();
+    let file = sources.add("plan.yaml", text);
+    let diagnostics = match yaml::parse(&sources, file) {
+        Err(diagnostic) => vec![diagnostic],
+        Ok(root) => {
+            let files = |path: &str| match path {
+                "rows.csv" => Ok("name\nanna\n".to_owned()),
+                _ => Err("there is no such file".to_owned()),
+            };
+            plan::read("plan", &root, &CONCIERGE.shared, &CONCIERGE.pack, &files).1
+        }
+    };
+    let shown = render_all(&diagnostics, &sources, false);
+    (diagnostics.into_iter().filter(|d| d.severity == Severity::Error).map(|d| d.message).collect(), shown)
+}
+
+/// A plan with one role.
+fn role(body: &str) -> String {
+    let body: String = body.lines().map(|line| format!("    {line}\n")).collect();
+    format!("title: t\nroles:\n  client:\n{body}")
+}
+
+#[rstest]
+#[case("[]", "a load plan is a mapping")]
+#[case("title: t\n", "has no `roles`")]
+#[case("roles: { client: { population: 1 } }", "has no `title`")]
+#[case("title: t\nspeed: 1\nroles: { client: { population: 1 } }", "a load plan has no key `speed`")]
+#[case("title: t\nphases: { warm_up: 5 }\nroles: { client: { population: 1 } }", "`5` has no unit")]
+#[case("title: t\nroles: { client: {} }", "how many `client` there are")]
+#[case("title: t\nroles: { client: { population: 0 } }", "from 1 to")]
+#[case("title: t\nroles: { client: { population: 1, plays: clint } }", "has no role `clint`")]
+#[case("title: t\nroles: { client: { population: 1, after: client } }", "no such role before this one")]
+#[case("title: t\nfeeders: { f: nowhere.csv }\nroles: { client: { population: 1 } }", "failed to read nowhere.csv")]
+#[case(
+    "title: t\nthresholds: [{ abort_after: 5s }]\nroles: { client: { population: 1 } }",
+    "a threshold has a `check`"
+)]
+#[case(&role("population: 1\nramp: 1s\nrate: 5"), "`ramp` or `rate`, not both")]
+#[case(&role("population: 1\narrivals: 5"), "there are no `steps`")]
+#[case(&role("population: 1\narrivals: fast"), "`arrivals` is a rate")]
+#[case(&role("population: 1\narrivals: { spacing: wide, rate: 1 }\nsteps: [ { sends: self_fetch } ]"), "constant or poisson")]
+#[case(&role("population: 1\narrivals: { stages: [ { to: 5 } ] }\nsteps: [ { sends: self_fetch } ]"), "how long it goes on")]
+#[case(&role("population: 1\narrivals: 5\npace: 1s\nsteps: [ { sends: self_fetch } ]"), "with arrivals journeys begin by schedule")]
+#[case(&role("population: 1\nwith: { nam: x }"), "the role is given no `nam`")]
+#[case(&role("population: 1\nsteps: [ { sends: self_fech } ]"), "has no message `self_fech`")]
+#[case(&role("population: 1\nsteps: [ { expects: self_fetch } ]"), "a hub never sends `self_fetch`")]
+#[case(&role("population: 1\nsteps: [ { sends: group_create, with: { nam: x } } ]"), "")]
+#[case(&role("population: 1\nsteps: [ { sends: group_create, with: { name: \"${groop}\" } } ]"), "nothing here is called `groop`")]
+#[case(&role("population: 1\nsteps: [ { anna sends: self_fetch } ]"), "a load plan is in the first person")]
+#[case(&role("population: 1\nsteps: [ { check: \"${1}\" } ]"), "a load plan accuses nobody")]
+#[case(&role("population: 1\nsteps: [ { wait: 1s, because: x } ]"), "cannot be done like this under load")]
+#[case(&role("population: 1\nsteps: [ { expects: hello, count: 2 } ]"), "cannot be done like this under load")]
+#[case(&role("population: 1\nsteps: [ { thinks: { unifrom: [1s, 2s] } } ]"), "there is no time `unifrom`")]
+#[case(&role("population: 1\nsteps: [ { thinks: { uniform: [2s, 1s] } } ]"), "the second bound is below the first")]
+#[case(&role("population: 1\nsteps: [ { sometimes: 120%, do: [] } ]"), "a share from 0% to 100%")]
+#[case(&role("population: 1\nsteps: [ { repeats: 0, do: [] } ]"), "from 1 to 1000")]
+#[case(&role("population: 1\nsteps: [ { sends: self_fetch, marks: atempted } ]"), "the ledger has no mark `atempted`")]
+#[case(&role("population: 1\nsteps: [ { sends: self_fetch, marks: published } ]"), "to how many this goes")]
+#[case(&role("population: 1\nsteps: [ { sends: self_fetch, may stay unanswered: true } ]"), "does not belong to this step")]
+#[case(&role("population: 1\nsteps: [ { connects: } ]"), "a client connects in its opening")]
+#[case(&role("population: 1\nmeanwhile: [ { every: 1s } ]"), "nothing is done here")]
+#[case(&role("population: 1\nmeanwhile: [ { do: [ { sends: self_fetch } ] } ]"), "`every` or `whenever`")]
+#[case(&role("population: 1\nmeanwhile: [ { whenever: hello, do: [ { expects: hello } ] } ]"), "a reaction waits for nothing")]
+fn a_mistake_is_found_before_anything_runs(#[case] text: &str, #[case] expected: &str) {
+    let (messages, shown) = mistakes(text);
+    if expected.is_empty() {
+        // Unknown members are allowed, and warned of.
+        return assert!(messages.is_empty() && shown.contains("warning"), "{shown}");
+    }
+    assert!(messages.iter().any(|message| message.contains(expected)), "{shown}");
+}
+
+#[test]
+fn a_mistake_is_shown_with_its_place_and_advice() {
+    let (_, shown) = mistakes("title: t\nroles:\n  client:\n    population: 1\n    steps:\n      - sends: self_fech\n");
+    insta::assert_snapshot!(shown, @r"
+    error: concierge has no message `self_fech`
+     --> plan.yaml:6:16
+      |
+    6 |       - sends: self_fech
+      |                ^^^^^^^^^
+      |
+      = help: did you mean `self_fetch`? `hubproof packs show concierge` lists all 34
+    ");
+}
+
+fn fits(text: &str) -> Vec<String> {
+    let schema = |name: &str| -> Value {
+        let text = fs::read_to_string(disk::root().join("schemas/hubproof").join(name)).unwrap();
+        serde_json::from_str(&text).unwrap()
+    };
+    let base = "https://example.com/";
+    let scenario = schema("scenario.schema.json");
+    let registry = Registry::new().add(format!("{base}scenario.schema.json"), &scenario).unwrap().prepare().unwrap();
+    let validator = jsonschema::draft202012::options()
+        .with_registry(&registry)
+        .with_base_uri(format!("{base}plan.schema.json"))
+        .build(&schema("plan.schema.json"))
+        .unwrap();
+    let mut sources = Sources::default();
+    let file = sources.add("plan.yaml", text);
+    let value = yaml::parse(&sources, file).unwrap().to_json();
+    validator.iter_errors(&value).map(|error| format!("{}: {error}", error.instance_path())).collect()
+}
+
+#[test]
+fn every_plan_fits_the_published_schema() {
+    let mut count = 0;
+    for protocol in disk::protocols() {
+        for path in disk::files_under(&disk::root().join("scenarios").join(protocol).join("load")) {
+            assert_eq!(fits(&fs::read_to_string(&path).unwrap()), [""; 0], "{}", path.display());
+            count += 1;
+        }
+    }
+    assert!(count >= 8, "{count}");
+    assert_eq!(fits(plan::IDLE), [""; 0]);
+    for example in examples() {
+        assert_eq!(fits(&example), [""; 0], "{example}");
+    }
+}
+
+#[rstest]
+#[case("title: t\nroles: { client: {} }")]
+#[case("title: t\nroles: { client: { population: 1, ramp: 5 } }")]
+#[case(&role("population: 1\nsteps: [ { anna sends: self_fetch } ]"))]
+#[case(&role("population: 1\nsteps: [ { sends: self_fetch, marks: atempted } ]"))]
+#[case(&role("population: 1\nsteps: [ { thinks: { unifrom: [1s, 2s] } } ]"))]
+#[case(&role("population: 1\nsteps: [ { check: x } ]"))]
+#[case(&role("population: 1\nmeanwhile: [ { every: 1s } ]"))]
+fn what_the_reader_refuses_the_schema_refuses(#[case] text: &str) {
+    assert!(!mistakes(text).0.is_empty());
+    assert!(!fits(text).is_empty(), "{text}");
+}
+
+/// The plans on the page about them.
+fn examples() -> Vec<String> {
+    let page = fs::read_to_string(disk::root().join("docs/src/load-plans.md")).unwrap();
+    let blocks = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split_once("```"));
+    blocks.map(|(block, _)| block.to_owned()).collect()
+}
+
+#[test]
+fn the_examples_of_the_page_run() {
+    let examples = examples();
+    assert!(!examples.is_empty());
+    for example in examples {
+        let protocol = example.split('/').nth(1).unwrap().to_owned();
+        let ready = Ready::new(&protocol, &Which::Text(&example), &Overrides::default());
+        let told = run(&ready, 1_000_000, &mut |now, _, _| vec![now + 1_000_000]);
+        assert_eq!(told.troubles.len(), 0, "{:?}", told.troubles);
+        assert_eq!(told.account.cancelled, told.account.attempted, "{:?}", told.account);
+        assert!(told.account.attempted > 100);
+    }
+}
+
+/// Which expressions are slots, and which are worked out when.
+#[test]
+fn what_is_more_than_a_slot_is_named() {
+    let text = role(concat!(
+        "population: 1\n",
+        "steps:\n",
+        "  - sends: group_create\n",
+        "    with: { name: \"g-${self.turn}\", nickname: \"${unique('a') ~ self.name}\" }\n",
+        "  - expects: status_group_created\n",
+        "    as: created\n",
+        "  - sends: group_delete\n",
+        "    with: { name: \"${created.name | upper}\" }\n",
+        "  - sends: group_fetch\n",
+        "    with: { name: \"${'x' ~ self.index}\" }\n",
+    ));
+    let ready = Ready::new("concierge", &Which::Text(&text), &Overrides::default());
+    let (_, _, mut sources, _) = read("concierge", &Which::Text("title: t\nroles: { client: { population: 1 } }"));
+    sources.add("plan.yaml", text);
+    let told: Vec<&str> = ready.prepared.remarks.iter().map(|remark| remark.text.as_str()).collect();
+    assert_eq!(
+        told,
+        [
+            "`unique('a') ~ self.name` is worked out before each journey, ahead of its time",
+            "`created.name | upper` is worked out when what it uses has come, in the time of the client",
+            "`'x' ~ self.index` is worked out once for each client",
+        ]
+    );
+    assert_eq!(lint(&ready.prepared, &sources).len(), 3);
+}
+
+#[test]
+fn rows_of_a_feeder_are_taken_in_turn() {
+    let text = format!(
+        "{}feeders: {{ rows: rows.csv }}\n",
+        role(
+            "population: 2\ntimes: 3\nsteps:\n  - sends: group_create\n    with: { name: \"${rows.name}-${self.index}-${self.turn}\" }\n    as: asked\n  - expects: status_group_created\n    where: { name: \"${asked.name}\" }"
+        )
+    );
+    let ready = Ready::new("concierge", &Which::Text(&text), &Overrides::default());
+    let mut names = Vec::new();
+    let told = run(&ready, 0, &mut |now, _, text| {
+        let frame: Value = serde_json::from_str(text).unwrap();
+        if frame["code"] == "GROUP_CREATED" {
+            names.push(frame["name"].as_str().unwrap().split('-').next().unwrap().to_owned());
+        }
+        vec![now]
+    });
+    assert_eq!(told.troubles.len(), 0, "{:?}", told.troubles);
+    names.sort();
+    // Each row was used by both clients; whoever was there was told of the group, and the second came when the first was done.
+    assert_eq!(names, ["first", "first", "first", "second", "second", "second", "third", "third", "third"]);
+}

@@ -1,0 +1,102 @@
+//! The plans that come with the protocols run, and their ledgers are clean, against the machines of the reference server.
+
+use std::time::Duration;
+
+use hubproof::load::client::io::Trouble;
+use hubproof::load::compile::classifier::Recogniser;
+use hubproof::load::compile::program::MessageId;
+use hubproof::load::plan::Overrides;
+use hubproof::protocol::Way;
+use rstest::rstest;
+
+use crate::support::disk;
+use crate::support::sim_load::{Ready, Told, Which, run};
+
+const TRAVEL: u64 = 1_000_000;
+
+fn play(protocol: &str, which: &Which<'_>, overrides: &Overrides) -> (Ready, Told) {
+    let ready = Ready::new(protocol, which, overrides);
+    let told = run(&ready, TRAVEL, &mut |now, _, _| vec![now + TRAVEL]);
+    (ready, told)
+}
+
+fn short() -> Overrides {
+    Overrides { warm_up: Some(Duration::from_secs(1)), duration: Some(Duration::from_secs(5)), ..Overrides::default() }
+}
+
+#[rstest]
+#[case("emprops", "jobs")]
+#[case("emprops", "retries")]
+#[case("concierge", "groups")]
+#[case("concierge", "direct")]
+#[case("airavata", "events")]
+#[case("gator", "log")]
+#[case("gator", "requests")]
+#[case("qi", "sessions")]
+fn every_plan_runs_clean(#[case] protocol: &str, #[case] plan: &str) {
+    let (ready, told) = play(protocol, &Which::Named(plan), &short());
+    assert_eq!(told.troubles, std::collections::BTreeMap::new(), "{protocol}/{plan}");
+    let clients: u32 = ready.plan.roles.iter().map(|role| role.population.number).sum();
+    assert_eq!(told.joined, u64::from(clients));
+    assert_eq!((told.failed, told.missed), (0, 0));
+    let journeys: usize = told.journeys.values().map(Vec::len).sum();
+    assert!(journeys > 50, "{journeys} journeys");
+    let account = &told.account;
+    assert_eq!(account.violations, [], "{account:?}");
+    assert_eq!((account.open, account.unanswered, account.late, account.unfinished), (0, 0, 0, 0), "{account:?}");
+    assert_eq!((account.attempted, account.delivered), (account.completed, account.deliveries_due), "{account:?}");
+}
+
+#[test]
+fn every_protocol_has_plans_and_all_of_them_are_tried_here() {
+    let source = include_str!("plans.rs");
+    for protocol in disk::protocols_with_messages() {
+        let folder = disk::root().join("scenarios").join(&protocol).join("load");
+        let plans = disk::files_under(&folder);
+        assert!(!plans.is_empty(), "{protocol}");
+        for plan in plans {
+            let name = plan.file_stem().unwrap().to_str().unwrap();
+            assert!(source.contains(&format!("#[case({protocol:?}, {name:?})]")), "{protocol}/{name}");
+        }
+    }
+}
+
+/// A frame is recognised from its text as it would be from its tree.
+#[test]
+fn a_frame_is_the_message_that_the_pack_says() {
+    for protocol in disk::protocols_with_messages() {
+        let pack = disk::pack(&protocol);
+        let id = |name: &str| pack.messages.iter().position(|m| m.name == name).map(|n| MessageId(n as u16));
+        let recogniser = Recogniser::new(&pack, id).unwrap();
+        for message in pack.messages.iter().filter(|message| message.goes(Way::FromHub)) {
+            let example = message.template();
+            let expected = pack.recognise(&example, Way::FromHub).and_then(|message| id(&message.name));
+            for text in [example.to_string(), serde_json::to_string_pretty(&example).unwrap()] {
+                assert_eq!(recogniser.recognise(text.as_bytes()), Ok(expected), "{protocol}: {text}");
+            }
+        }
+    }
+}
+
+#[rstest]
+#[case("emprops", "jobs")]
+#[case("concierge", "groups")]
+fn a_run_is_the_same_every_time(#[case] protocol: &str, #[case] plan: &str) {
+    let tell = || {
+        let (_, told) = play(protocol, &Which::Named(plan), &short());
+        (told.sent, told.answered, told.journeys, told.delivered, told.entries.len())
+    };
+    assert_eq!(tell(), tell());
+}
+
+#[test]
+fn the_plan_without_a_protocol_connects_and_stays() {
+    let overrides = Overrides { population: vec![("guest".to_owned(), 50)], ..short() };
+    let (ready, told) = play("emprops", &Which::Text(hubproof::load::plan::IDLE), &overrides);
+    assert_eq!((told.joined, told.troubles.len()), (50, 0));
+    assert_eq!(ready.prepared.roles[0].population, 50);
+    // The concierge sends away whoever does not say who it is, and that is counted.
+    let (_, told) = play("concierge", &Which::Text(hubproof::load::plan::IDLE), &overrides);
+    assert!(told.troubles.keys().all(|trouble| matches!(trouble, Trouble::Ended(_))), "{:?}", told.troubles);
+    assert!(told.troubles.values().sum::<u64>() >= 50);
+}

@@ -1,0 +1,68 @@
+//! Which schema checks can fail at all: a frame that breaks too much is not recognised as the message, and judged as
+//! another.
+
+use std::collections::BTreeSet;
+
+use hubproof::protocol::{MessageType, Pack, Way};
+use serde_json::Value;
+
+/// The schema checks that some frame can break and still be recognised as their message, each with its rule.
+pub fn breakable(pack: &Pack) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for message in pack.messages.iter().filter(|message| message.goes(Way::FromHub)) {
+        for mutant in mutants(message) {
+            if pack.recognise(&mutant, Way::FromHub).is_none_or(|found| found.name != message.name) {
+                continue;
+            }
+            for violation in message.schema.judge(&mutant) {
+                let should = if violation.should { ":should" } else { "" };
+                found.extend(
+                    violation.rules.iter().map(|rule| format!("schema:{}:{rule}{should} {rule}", message.name)),
+                );
+            }
+        }
+    }
+    found
+}
+
+/// One value of each type.
+const KINDS: [&str; 8] = ["null", "true", "-7", "1.5", "\"x\"", "\"\"", "[7]", "{}"];
+
+/// Frames that differ from the example of a message in one member: gone, of another type, or there although it is not.
+fn mutants(message: &MessageType) -> Vec<Value> {
+    let example = message.template();
+    let mut places = Vec::new();
+    walk(&example, &mut Vec::new(), &mut |path| places.push(path.to_vec()));
+    let kinds: Vec<Value> = KINDS.iter().map(|kind| serde_json::from_str(kind).unwrap()).collect();
+    let mut mutants = Vec::new();
+    for path in places {
+        let names: Vec<&str> = path.iter().map(String::as_str).collect();
+        let pointer: String = names.iter().map(|name| format!("/{name}")).collect();
+        for known in message.schema.members(&names) {
+            for value in kinds.iter().map(Some).chain([None]) {
+                let mut mutant = example.clone();
+                let Some(Value::Object(members)) = mutant.pointer_mut(&pointer) else { continue };
+                match value {
+                    Some(value) => drop(members.insert(known.clone(), value.clone())),
+                    None => drop(members.shift_remove(&known)),
+                }
+                mutants.push(mutant);
+            }
+        }
+    }
+    mutants
+}
+
+fn walk(value: &Value, path: &mut Vec<String>, visit: &mut impl FnMut(&[String])) {
+    visit(path);
+    let inner: Vec<(String, &Value)> = match value {
+        Value::Object(members) => members.iter().map(|(name, value)| (name.clone(), value)).collect(),
+        Value::Array(items) => items.iter().enumerate().map(|(index, value)| (index.to_string(), value)).collect(),
+        _ => Vec::new(),
+    };
+    for (name, value) in inner {
+        path.push(name);
+        walk(value, path, visit);
+        path.pop();
+    }
+}

@@ -1,0 +1,87 @@
+//! The protocols of this repository as they lie on disk, not as the binary embeds them: a file that was just edited counts.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+
+use hubproof::protocol::{Folder, Pack};
+use hubproof::scenario::{SharedFile, shared};
+use hubproof::syntax::diagnostic::render_all;
+use hubproof::syntax::source::Sources;
+
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Names of all protocols, sorted: folders of schemas/ that hold an asyncapi.yaml.
+pub fn protocols() -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(root().join("schemas"))
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.path().join("asyncapi.yaml").is_file())
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert!(names.len() >= 2, "{names:?}");
+    names
+}
+
+/// Those that say anything: one below messages has no schemas and no facts about them.
+pub fn protocols_with_messages() -> Vec<String> {
+    protocols().into_iter().filter(|name| root().join("schemas").join(name).join("messages").is_dir()).collect()
+}
+
+pub fn folder(protocol: &str, sources: &mut Sources) -> Folder {
+    let mut folder = Folder { name: protocol.to_owned(), ..Folder::default() };
+    for (part, files) in [("schemas", &mut folder.pack), ("scenarios", &mut folder.scenarios)] {
+        let base = Path::new(part).join(protocol);
+        for path in files_under(&root().join(&base)) {
+            let within = path.strip_prefix(root().join(&base)).unwrap().to_str().unwrap().to_owned();
+            let shown = path.strip_prefix(root()).unwrap().to_str().unwrap();
+            files.insert(within, sources.add(shown, fs::read_to_string(&path).unwrap()));
+        }
+    }
+    folder
+}
+
+/// A pack that has to be right.
+pub fn pack(protocol: &str) -> Arc<Pack> {
+    let mut sources = Sources::default();
+    let folder = folder(protocol, &mut sources);
+    let (pack, diagnostics) = Pack::load(&folder, &sources);
+    assert!(diagnostics.is_empty(), "{}", render_all(&diagnostics, &sources, false));
+    Arc::new(pack.unwrap())
+}
+
+/// The concierge, read once: the protocol that the tests of the language use.
+pub struct Concierge {
+    /// A test adds its own file to a copy.
+    pub sources: Sources,
+    pub pack: Arc<Pack>,
+    pub shared: SharedFile,
+}
+
+pub static CONCIERGE: LazyLock<Concierge> = LazyLock::new(|| {
+    let mut sources = Sources::default();
+    let folder = folder("concierge", &mut sources);
+    let pack = pack("concierge");
+    let mut diagnostics = Vec::new();
+    let shared = shared(&folder, &sources, &pack, &mut diagnostics);
+    assert!(diagnostics.is_empty(), "{}", render_all(&diagnostics, &sources, false));
+    Concierge { sources, pack, shared }
+});
+
+/// Every file below a folder; none where the folder is missing.
+pub fn files_under(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let mut found = Vec::new();
+    for path in entries.map(|entry| entry.unwrap().path()) {
+        if path.is_dir() {
+            found.extend(files_under(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}

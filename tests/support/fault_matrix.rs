@@ -1,0 +1,325 @@
+//! The proof of the judge: every scenario against every fault of the reference server, without sockets. A check counts
+//! once it has been seen to fail, and a fault may be blamed on no rule but those that it breaks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use hubproof::event::{CheckReport, ScenarioReport, Verdict};
+use hubproof::protocol::{Basis, Level};
+use hubproof_reference::fault::Effect;
+use hubproof_reference::fault::injector::Rehearsal;
+use hubproof_reference::{Fault, Machine, faults};
+
+use super::breakable_checks::breakable;
+use super::sim_connection::{Manner, Protocol};
+
+/// The scenarios of a protocol, played against a correct hub and against every faulty one.
+pub struct Matrix {
+    pub protocol: Protocol,
+    pub correct: Vec<ScenarioReport>,
+    pub cases: Vec<Case>,
+}
+
+/// What the scenarios say about a hub with one fault.
+pub struct Case {
+    pub fault: &'static Fault,
+    /// Findings under the rules that the fault breaks.
+    pub within: Vec<Seen>,
+    /// Findings under others: somebody is accused of what he has not done.
+    pub outside: Vec<Seen>,
+    /// Scenarios that could not decide, with the reason.
+    pub undecided: Vec<String>,
+}
+
+/// One rule, found to be broken by one check.
+pub struct Seen {
+    pub rule: String,
+    pub verdict: Verdict,
+    /// At the level that the rule has: a check that lowers it proves nothing.
+    pub proves: bool,
+    pub scenario: String,
+    pub check: String,
+    pub step: String,
+    pub message: String,
+}
+
+impl Case {
+    pub fn is_killed(&self) -> bool {
+        !self.within.is_empty()
+    }
+}
+
+impl Matrix {
+    /// Plays everything; `wanted` chooses the faults.
+    pub fn play(protocol: &str, wanted: &(dyn Fn(&Fault) -> bool + Sync)) -> Self {
+        let mut protocol = Protocol::load(protocol);
+        if protocol.pack.name == "emprops" {
+            // Ten megabytes, hundreds of times, would prove no more.
+            protocol.set(Some("max_message_bytes"), "message_limit", 100_000);
+            protocol.set(None, "chunks_above", 10_000);
+        }
+        let correct = all(&protocol, None);
+        for report in &correct {
+            assert!(matches!(report.verdict, Verdict::Pass | Verdict::Info), "{} on a correct hub", report.id);
+        }
+        let expected = Expected::of(&correct, &all(&protocol, None));
+        let chosen: Vec<&'static Fault> = faults()
+            .filter(|fault| fault.protocol == protocol.pack.name && !fault.is_for_fuzzing() && wanted(fault))
+            .collect();
+        let touched = touched(&protocol, &chosen);
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut cases = Vec::new();
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(fault) = chosen.get(index) else { return cases };
+                // A fault that never acts in a conversation leaves it as it is with a correct hub.
+                let programs = protocol.scenarios.programs.iter().zip(&touched);
+                let reports: Vec<_> = programs
+                    .filter(|(_, touched)| touched.contains(&index))
+                    .filter_map(|(program, _)| protocol.play(program, Some(fault.id)))
+                    .collect();
+                cases.push(Case::judge(fault, &reports, &expected));
+            }
+        };
+        let threads = std::thread::available_parallelism().map_or(2, usize::from);
+        let mut cases: Vec<Case> = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+        });
+        cases.sort_by_key(|case| chosen.iter().position(|fault| fault.id == case.fault.id));
+        Self { protocol, correct, cases }
+    }
+
+    /// The rules that a check was seen to find broken, with the faults and the checks.
+    pub fn proofs(&self) -> BTreeMap<&str, Vec<(&'static Fault, &Seen)>> {
+        let mut proofs: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+        for case in &self.cases {
+            for seen in case.within.iter().filter(|seen| seen.proves) {
+                proofs.entry(&*seen.rule).or_default().push((case.fault, seen));
+            }
+        }
+        proofs
+    }
+
+    /// Rules that bind hubs and that nobody has seen broken.
+    pub fn unproven(&self) -> Vec<&str> {
+        let proofs = self.proofs();
+        let rules = self.protocol.pack.rules.values().filter(|rule| rule.out_of_scope.is_none());
+        rules.map(|rule| rule.id.as_str()).filter(|id| !proofs.contains_key(id)).collect()
+    }
+
+    /// Checks, each with one of its rules, that no fault has made come out otherwise than with a correct hub. What
+    /// stands in `shared.yaml` or in a schema is one check, whichever scenario asks it.
+    pub fn unbroken(&self) -> BTreeSet<String> {
+        let broken: BTreeSet<String> = self
+            .cases
+            .iter()
+            .flat_map(|case| &case.within)
+            .map(|seen| self.place(&seen.scenario, &seen.check, &seen.rule))
+            .collect();
+        let asked = self.correct.iter().flat_map(|report| {
+            report
+                .checks
+                .iter()
+                .flat_map(|check| check.rules.iter().map(|(rule, _)| self.place(&report.id, &check.name, &rule.id)))
+        });
+        let schemas = breakable(&self.protocol.pack);
+        asked
+            .filter(|place| !broken.contains(place) && (!place.starts_with("schema:") || schemas.contains(place)))
+            .collect()
+    }
+
+    /// Where a check stands, with one of its rules.
+    fn place(&self, scenario: &str, check: &str, rule: &str) -> String {
+        let program = self.protocol.scenarios.programs.iter().find(|program| program.id == scenario).unwrap();
+        match program.checks.iter().find(|known| known.name == check) {
+            Some(known) => {
+                let shared = known.span.file != program.span.file;
+                let check = if shared { "" } else { check };
+                format!("{} {check} {rule}", self.protocol.sources.place(known.span))
+            }
+            None => format!("{check} {rule}"),
+        }
+    }
+
+    /// Rules, proven, faults, killed: in one line.
+    pub fn numbers(&self) -> String {
+        let rules = &self.protocol.pack.rules;
+        let hard = |id: &str| {
+            rules[id].out_of_scope.is_none() && rules[id].level == Level::Must && rules[id].basis == Basis::Stated
+        };
+        let proofs = self.proofs();
+        format!(
+            "{}: {} scenarios; {} rules, {} of them not testable, {} proven ({} of {} must and stated); \
+             {} faults, {} killed, {} surviving",
+            self.protocol.pack.name,
+            self.correct.len(),
+            rules.len(),
+            rules.values().filter(|rule| rule.out_of_scope.is_some()).count(),
+            proofs.len(),
+            proofs.keys().filter(|id| hard(id)).count(),
+            rules.keys().filter(|id| hard(id)).count(),
+            self.cases.len(),
+            self.cases.iter().filter(|case| case.is_killed()).count(),
+            self.cases.iter().filter(|case| !case.is_killed()).count(),
+        )
+    }
+
+    /// The part of `reports/matrix.md` about this protocol: rule, faults that break it, checks that saw it.
+    pub fn markdown(&self) -> String {
+        let mut text = format!("## {}\n\n{}.\n\n", self.protocol.pack.name, self.numbers());
+        text += "| rule | level | broken by the fault | seen by |\n|---|---|---|---|\n";
+        let proofs = self.proofs();
+        for rule in self.protocol.pack.rules.values() {
+            let seen = proofs.get(rule.id.as_str()).map_or(&[][..], Vec::as_slice);
+            let mut broken: Vec<_> = seen.iter().map(|(fault, _)| format!("`{}`", fault.id)).collect();
+            broken.dedup();
+            let mut places: Vec<_> = seen.iter().map(|(_, seen)| seen.scenario.as_str()).collect();
+            places.sort_unstable();
+            places.dedup();
+            let mut seen_by = places.iter().take(4).copied().collect::<Vec<_>>().join(", ");
+            if places.len() > 4 {
+                let _ = write!(seen_by, " and {} more", places.len() - 4);
+            }
+            let mut broken = broken.join(", ");
+            if broken.is_empty() {
+                broken = rule.out_of_scope.clone().unwrap_or_else(|| "not seen broken yet".to_owned());
+            }
+            let (level, basis) = (rule.level.name(), rule.basis.name());
+            let _ = writeln!(text, "| {} | {level}, {basis} | {broken} | {seen_by} |", rule.id);
+        }
+        for case in self.cases.iter().filter(|case| !case.is_killed()) {
+            let _ = writeln!(text, "\n`{}` survives: {}", case.fault.id, case.fault.text);
+        }
+        text
+    }
+
+    /// Everything that is not as it should be, for a person.
+    pub fn complaints(&self) -> String {
+        let mut text = String::new();
+        for case in &self.cases {
+            let fault = case.fault;
+            if !case.is_killed() {
+                let _ =
+                    writeln!(text, "SURVIVES {} {:?}\n  {}\n  {:?}", fault.id, fault.rules, fault.text, case.undecided);
+            }
+            if !case.outside.is_empty() {
+                let _ = writeln!(text, "ACCUSES OTHERS {} {:?}\n  {}", fault.id, fault.rules, fault.text);
+                for seen in &case.outside {
+                    let _ = writeln!(text, "  {} {}", seen.rule, seen);
+                }
+            }
+        }
+        text
+    }
+}
+
+impl std::fmt::Display for Seen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let message: String = self.message.chars().take(200).collect();
+        write!(f, "[{}] {}: {}: {message}", self.verdict.name(), self.scenario, self.step)
+    }
+}
+
+fn all(protocol: &Protocol, fault: Option<&str>) -> Vec<ScenarioReport> {
+    protocol.scenarios.programs.iter().filter_map(|program| protocol.play(program, fault)).collect()
+}
+
+/// For each scenario, which of the faults do anything in it: those outside the machine whose changes would act on what
+/// a correct one says, and, since nobody can tell, all of those inside.
+fn touched(protocol: &Protocol, faults: &[&'static Fault]) -> Vec<BTreeSet<usize>> {
+    let changes = |fault: &&'static Fault| match fault.effect {
+        Effect::Outside(changes) => changes,
+        Effect::Inside | Effect::FuzzOnly(_) | Effect::FuzzOnlyInside => &[],
+    };
+    let lists: Vec<_> = faults.iter().map(changes).collect();
+    let inside = || (0..faults.len()).filter(|index| lists[*index].is_empty());
+    let programs = protocol.scenarios.programs.iter();
+    programs
+        .map(|program| {
+            let acted = Arc::new(Mutex::new(inside().collect::<BTreeSet<_>>()));
+            let around =
+                |machine| -> Box<dyn Machine> { Box::new(Rehearsal::new(machine, &lists, Arc::clone(&acted))) };
+            protocol.play_on(program, None, &around, Manner::default());
+            let acted = acted.lock().unwrap();
+            acted.clone()
+        })
+        .collect()
+}
+
+/// How each check comes out on a correct hub.
+struct Expected<'a>(BTreeMap<(&'a str, &'a str), (Verdict, Option<&'a str>)>);
+
+impl<'a> Expected<'a> {
+    /// Of two runs, so that messages with random parts are not compared.
+    fn of(one: &'a [ScenarioReport], other: &[ScenarioReport]) -> Self {
+        let mut expected = BTreeMap::new();
+        for (first, second) in one.iter().zip(other) {
+            for check in &first.checks {
+                let again = second.checks.iter().find(|again| again.name == check.name);
+                let steady = again.is_some_and(|again| again.message == check.message);
+                let key = (first.id.as_str(), check.name.as_str());
+                expected.insert(key, (check.verdict, steady.then_some(check.message.as_str())));
+            }
+        }
+        Self(expected)
+    }
+
+    /// Whether a check came out worse than it should, or, where the rule only allows something, otherwise.
+    fn differs(&self, scenario: &str, check: &CheckReport, verdict: Verdict) -> bool {
+        match (verdict, self.0.get(&(scenario, check.name.as_str()))) {
+            (Verdict::Fail | Verdict::Warn, _) => true,
+            (Verdict::Info, Some((Verdict::Info, Some(message)))) => *message != check.message,
+            (Verdict::Info, Some((before, _))) => *before != Verdict::Info,
+            (Verdict::Info, None) => true,
+            (Verdict::Pass, Some((Verdict::Info, _))) => true,
+            _ => false,
+        }
+    }
+}
+
+impl Case {
+    fn judge(fault: &'static Fault, reports: &[ScenarioReport], expected: &Expected<'_>) -> Self {
+        let mut case = Self { fault, within: Vec::new(), outside: Vec::new(), undecided: Vec::new() };
+        for report in reports {
+            assert_eq!(report.mistake, None, "{} with {}", report.id, fault.id);
+            if let (Verdict::Inconclusive, Some(cause)) = (report.verdict, &report.cause) {
+                case.undecided.push(format!("{}: {}: {}", report.id, cause.step, cause.message));
+            }
+            for check in &report.checks {
+                for (rule, verdict) in &check.rules {
+                    if !expected.differs(&report.id, check, *verdict) {
+                        continue;
+                    }
+                    let proves = !rule.lowered
+                        && match rule.level {
+                            Level::Must => *verdict == Verdict::Fail || rule.basis == Basis::Silent,
+                            Level::Should => *verdict == Verdict::Warn,
+                            Level::May => true,
+                        };
+                    let seen = Seen {
+                        rule: rule.id.clone(),
+                        verdict: *verdict,
+                        proves,
+                        scenario: report.id.clone(),
+                        check: check.name.clone(),
+                        step: if check.step.is_empty() { check.name.clone() } else { check.step.clone() },
+                        message: check.message.clone(),
+                    };
+                    if fault.rules.contains(&rule.id.as_str()) {
+                        case.within.push(seen);
+                    } else if matches!(verdict, Verdict::Fail | Verdict::Warn) {
+                        case.outside.push(seen);
+                    }
+                }
+                if check.rules.is_empty() && matches!(check.verdict, Verdict::Fail | Verdict::Warn) {
+                    case.undecided.push(format!("{}: {}: {}", report.id, check.name, check.message));
+                }
+            }
+        }
+        case
+    }
+}

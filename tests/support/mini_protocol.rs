@@ -1,0 +1,201 @@
+//! A protocol as small as can be, and hubs of it that a test scripts: one scenario against one hub, without sockets and
+//! with a clock that is a number, so that a moment is as exact as the test wants it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hubproof::event::{ScenarioReport, Verdict};
+use hubproof::interpreter::{Conversation, Input, Output};
+use hubproof::protocol::{Folder, Pack};
+use hubproof::scenario::{Program, Scenarios};
+use hubproof::syntax::diagnostic::render_all;
+use hubproof::syntax::source::Sources;
+use hubproof::websocket::frame::{Message, Received};
+
+use super::sim_connection::config;
+
+/// `ask` goes to the hub; `answer`, `notice` and `tick` come from it, and nothing is said about their members.
+const ASYNCAPI: &str = r##"asyncapi: 3.1.0
+info: { title: Small talk, version: 0.1.0 }
+channels:
+  hub:
+    address: /
+    messages:
+      ask: { $ref: '#/components/messages/ask' }
+      answer: { $ref: '#/components/messages/answer' }
+      notice: { $ref: '#/components/messages/notice' }
+      tick: { $ref: '#/components/messages/tick' }
+operations:
+  hears: { action: receive, channel: { $ref: '#/channels/hub' }, messages: [ { $ref: '#/channels/hub/messages/ask' } ] }
+  says:
+    action: send
+    channel: { $ref: '#/channels/hub' }
+    messages:
+      - { $ref: '#/channels/hub/messages/answer' }
+      - { $ref: '#/channels/hub/messages/notice' }
+      - { $ref: '#/channels/hub/messages/tick' }
+components:
+  messages:
+    ask: { payload: { examples: [ { type: ask, n: 1 } ] }, x-hubproof: { match: { type: ask } } }
+    answer: { payload: { examples: [ { type: answer } ] }, x-hubproof: { match: { type: answer } } }
+    notice: { payload: { examples: [ { type: notice } ] }, x-hubproof: { match: { type: notice } } }
+    tick: { payload: { examples: [ { type: tick } ] }, x-hubproof: { match: { type: tick } } }
+"##;
+
+const RULES: &str = "document: none
+rules:
+  MUST: { level: must, basis: stated, line: 1, text: A rule. }
+  MUST-2: { level: must, basis: stated, line: 1, text: Another rule. }
+  SHOULD: { level: should, basis: stated, line: 1, text: A recommendation. }
+";
+
+/// What is added to shared.yaml where a test has nothing to add.
+pub const PLAIN: &str = "roles: { client: { opening: [ { connects: } ] } }\n";
+
+/// A client spoke, or (no text) has connected.
+pub struct Heard<'a> {
+    pub connection: u32,
+    pub text: Option<&'a str>,
+}
+
+/// What a hub does, how many milliseconds from now, on which connection.
+pub type Deeds = Vec<(u64, u32, Received)>;
+
+pub fn text(text: impl Into<String>) -> Received {
+    Received::Message(Message { binary: false, payload: text.into().into_bytes(), frames: 1 })
+}
+
+/// Says one thing to whoever speaks.
+pub fn answers(with: &'static str) -> impl FnMut(&Heard<'_>) -> Deeds {
+    move |heard| heard.text.map(|_| (0, heard.connection, text(with))).into_iter().collect()
+}
+
+fn folder(pack: &str, shared: &str, scenario: &str) -> (Sources, Folder) {
+    let mut sources = Sources::default();
+    let mut folder = Folder { name: "small".to_owned(), ..Folder::default() };
+    for (name, text) in [("asyncapi.yaml", pack), ("rules.yaml", RULES)] {
+        folder.pack.insert(name.to_owned(), sources.add(name, text));
+    }
+    for (name, text) in [("shared.yaml", shared), ("talk.yaml", scenario)] {
+        folder.scenarios.insert(name.to_owned(), sources.add(name, text));
+    }
+    (sources, folder)
+}
+
+fn load(pack: &str, shared: &str, scenario: &str) -> (Sources, Arc<Pack>, Scenarios) {
+    let (sources, folder) = folder(pack, shared, scenario);
+    let (pack, diagnostics) = Pack::load(&folder, &sources);
+    assert!(diagnostics.is_empty(), "{}", render_all(&diagnostics, &sources, false));
+    let pack = Arc::new(pack.unwrap());
+    let scenarios = Scenarios::load(&folder, &sources, &pack);
+    (sources, pack, scenarios)
+}
+
+/// What is said about an AsyncAPI document made from [`ASYNCAPI`].
+pub fn complaints_of_pack(change: impl FnOnce(&str) -> String) -> String {
+    let (sources, folder) = folder(&change(ASYNCAPI), PLAIN, "title: T\nsteps: []\n");
+    render_all(&Pack::load(&folder, &sources).1, &sources, false)
+}
+
+/// What is said about a scenario before anything runs.
+pub fn complaints(shared: &str, scenario: &str) -> String {
+    let (sources, _, scenarios) = load(ASYNCAPI, shared, scenario);
+    render_all(&scenarios.diagnostics, &sources, false)
+}
+
+fn program(pack: &str, shared: &str, scenario: &str) -> Arc<Program> {
+    let (sources, _, scenarios) = load(pack, shared, scenario);
+    assert!(scenarios.diagnostics.is_empty(), "{}", render_all(&scenarios.diagnostics, &sources, false));
+    Arc::clone(&scenarios.programs[0])
+}
+
+/// Plays one scenario (its steps, two blanks in) against a hub.
+pub fn play(shared: &str, scenario: &str, hub: impl FnMut(&Heard<'_>) -> Deeds) -> ScenarioReport {
+    play_pack(ASYNCAPI, Duration::ZERO, shared, scenario, hub)
+}
+
+/// The same on a machine whose timers strike late, while frames are read in time.
+pub fn play_late(late: Duration, shared: &str, scenario: &str, hub: impl FnMut(&Heard<'_>) -> Deeds) -> ScenarioReport {
+    play_pack(ASYNCAPI, late, shared, scenario, hub)
+}
+
+/// The same with an AsyncAPI document of the test's own, made from [`ASYNCAPI`].
+pub fn play_changed(
+    change: impl FnOnce(&str) -> String,
+    shared: &str,
+    scenario: &str,
+    hub: impl FnMut(&Heard<'_>) -> Deeds,
+) -> ScenarioReport {
+    play_pack(&change(ASYNCAPI), Duration::ZERO, shared, scenario, hub)
+}
+
+fn play_pack(
+    pack: &str,
+    late: Duration,
+    shared: &str,
+    scenario: &str,
+    mut hub: impl FnMut(&Heard<'_>) -> Deeds,
+) -> ScenarioReport {
+    let mut conversation = Conversation::new(program(pack, shared, scenario), config(BTreeMap::new()));
+    let mut now = Duration::ZERO;
+    let mut due: BTreeMap<(Duration, usize), (u32, Received)> = BTreeMap::new();
+    let mut said = 0;
+    let mut outputs = conversation.start(now);
+    for _ in 0..100_000 {
+        let mut hears = |heard: &Heard<'_>, at: Duration| {
+            for (after, connection, what) in hub(heard) {
+                said += 1;
+                due.insert((at + Duration::from_millis(after), said), (connection, what));
+            }
+        };
+        let mut opened = Vec::new();
+        for output in std::mem::take(&mut outputs) {
+            match output {
+                Output::Open { connection, .. } => {
+                    opened.push(connection);
+                    hears(&Heard { connection, text: None }, now);
+                }
+                Output::Send { connection, frames } => {
+                    for frame in frames.iter().filter(|frame| !frame.opcode.is_control()) {
+                        let text = String::from_utf8_lossy(&frame.payload);
+                        hears(&Heard { connection, text: Some(&text) }, now);
+                    }
+                }
+                Output::Hook { call, .. } => panic!("hook {call}: this protocol has none"),
+                _ => {}
+            }
+        }
+        for connection in opened {
+            let what = Received::Upgraded { status: 101, headers: Vec::new(), subprotocol: None };
+            outputs.extend(conversation.handle(now, Input::Received { connection, what }));
+        }
+        if !outputs.is_empty() {
+            continue;
+        }
+        if conversation.is_finished() {
+            return conversation.into_report();
+        }
+        // What the hub does comes before a clock of ours that strikes at the same moment.
+        let strikes = conversation.deadline().map(|deadline| deadline + late);
+        match due.first_key_value().map(|((at, _), _)| *at) {
+            Some(at) if strikes.is_none_or(|strikes| at <= strikes) => {
+                let (_, (connection, what)) = due.pop_first().unwrap();
+                now = now.max(at);
+                outputs = conversation.handle(now, Input::Received { connection, what });
+            }
+            _ => {
+                now = now.max(strikes.expect("it waits for something, or is finished"));
+                outputs = conversation.handle(now, Input::Tick);
+            }
+        }
+    }
+    panic!("it never ends");
+}
+
+/// The verdict of the checks of one rule: the worst, over all of them.
+pub fn of(report: &ScenarioReport, rule: &str) -> Verdict {
+    assert!(report.mistake.is_none(), "{:?}", report.mistake);
+    let checks = report.checks.iter().filter(|check| check.rules.iter().any(|(used, _)| used.id == rule));
+    checks.map(|check| check.verdict).max().unwrap_or_else(|| panic!("no check of {rule}: {:#?}", report.checks))
+}

@@ -1,0 +1,363 @@
+//! What the judge notices besides the faults made by hand: every computed change to what a correct hub says, without
+//! sockets. What is changed follows from the packs' facts; nobody chooses it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hubproof::event::{ScenarioReport, Verdict};
+use hubproof::reference::relay_facts;
+use hubproof_reference::fault::injector::{self, Mangled};
+use hubproof_reference::machine::{EventError, Input, Machine, Output};
+use hubproof_reference::relay::mutations::{Computed, Kind, Message, Of, changes};
+use serde_json::Value;
+
+use super::sim_connection::{Manner, Protocol};
+
+/// A correct machine of which every text is written down.
+struct Recorded {
+    inner: Box<dyn Machine>,
+    texts: Arc<Mutex<Vec<String>>>,
+}
+
+impl Recorded {
+    fn record(&self, out: &[Output]) {
+        let texts = out.iter().filter_map(|output| match output {
+            Output::Text { text, .. } => Some(text.to_string()),
+            _ => None,
+        });
+        self.texts.lock().unwrap().extend(texts);
+    }
+}
+
+impl Machine for Recorded {
+    fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
+        let before = out.len();
+        self.inner.handle(now, input, out);
+        self.record(&out[before..]);
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        self.inner.deadline()
+    }
+
+    fn state(&self) -> Value {
+        self.inner.state()
+    }
+
+    fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<Output>) -> Result<Value, EventError> {
+        let before = out.len();
+        let answer = self.inner.event(now, event, out);
+        self.record(&out[before..]);
+        answer
+    }
+}
+
+/// What a correct hub says in each scenario: per message how many frames.
+pub struct Said {
+    pub protocol: Protocol,
+    pub messages: Vec<Message>,
+    /// By scenario, in their order.
+    pub counts: Vec<BTreeMap<String, u64>>,
+}
+
+impl Said {
+    pub fn of(name: &str) -> Self {
+        let protocol = Protocol::load(name);
+        let known = relay_facts::of(&protocol.pack);
+        assert_eq!(known.strange, [""; 0], "{name}: the relay cannot tell these messages from others");
+        let mut counts = Vec::new();
+        for program in &protocol.scenarios.programs {
+            let texts = Arc::new(Mutex::new(Vec::new()));
+            let around = |inner| Box::new(Recorded { inner, texts: Arc::clone(&texts) }) as Box<dyn Machine>;
+            protocol.play_on(program, None, &around, Manner::default());
+            let mut count: BTreeMap<String, u64> = BTreeMap::new();
+            for text in texts.lock().unwrap().iter() {
+                let Ok(frame) = serde_json::from_str::<Value>(text) else { continue };
+                let fitting: Vec<&str> = known
+                    .messages
+                    .iter()
+                    .filter(|message| injector::holds(message.when, Some(&frame)))
+                    .map(|message| message.name.as_str())
+                    .collect();
+                let pack = protocol.pack.recognise(&frame, hubproof::protocol::Way::FromHub).map(|m| m.name.as_str());
+                assert_eq!(fitting, pack.into_iter().collect::<Vec<_>>(), "{frame}");
+                *count.entry(fitting[0].to_owned()).or_default() += 1;
+            }
+            counts.push(count);
+        }
+        Self { protocol, messages: known.messages, counts }
+    }
+
+    /// How often a change was applied in one scenario, and what came of it.
+    fn play(&self, scenario: usize, change: &Computed) -> (u64, ScenarioReport) {
+        let changes = vec![change.change()].leak();
+        let applied = Arc::new(AtomicU64::new(0));
+        let around = |inner| Box::new(Mangled::counting(inner, changes, Arc::clone(&applied))) as Box<dyn Machine>;
+        let program = &self.protocol.scenarios.programs[scenario];
+        let report = self.protocol.play_on(program, None, &around, Manner::default()).unwrap();
+        assert_eq!(report.mistake, None, "{} with {change}", report.id);
+        (applied.load(Ordering::Relaxed), report)
+    }
+
+    /// Plays the scenarios in which the message is said, until one of them notices the change.
+    fn outcome(&self, change: &Computed) -> Outcome {
+        let mut outcome = Outcome::NeverApplied;
+        for (scenario, count) in self.counts.iter().enumerate() {
+            if count.get(&change.message).copied().unwrap_or(0) < change.nth.unwrap_or(1) {
+                continue;
+            }
+            let (applied, report) = self.play(scenario, change);
+            if applied > 0 && notices(change, &report) {
+                return Outcome::Noticed;
+            } else if applied > 0 {
+                outcome = Outcome::Survived;
+            }
+        }
+        outcome
+    }
+}
+
+/// What became of one change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    Noticed,
+    Survived,
+    /// No frame of the scenarios has the member, or there is no such frame.
+    NeverApplied,
+}
+
+/// Whether something is found to be wrong: what breaks a must has to fail. Inconclusive does not count.
+fn notices(change: &Computed, report: &ScenarioReport) -> bool {
+    let enough = |verdict| verdict == Verdict::Fail || (verdict == Verdict::Warn && !change.must);
+    report.checks.iter().any(|check| enough(check.verdict))
+}
+
+/// Does `work` for every item, on all processors; results in the order of the items.
+fn on_all<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let some = || {
+        let mut done = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(index) else { return done };
+            done.push((index, work(item)));
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    let mut done: Vec<(usize, R)> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(some)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// Changes that nobody has to notice, with the reason: `tests/fixtures/detection.toml`.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Exemptions {
+    exempt: Vec<Exemption>,
+}
+
+#[derive(Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exemption {
+    protocol: String,
+    reason: String,
+    changes: Vec<String>,
+}
+
+fn exemptions(protocol: &str) -> Vec<Exemption> {
+    let text = std::fs::read_to_string(super::disk::root().join("tests/fixtures/detection.toml")).unwrap();
+    let all: Exemptions = toml::from_str(&text).unwrap();
+    let known = hubproof_reference::protocols();
+    let stranger = all.exempt.iter().find(|exempt| !known.contains(&exempt.protocol.as_str()));
+    assert!(stranger.is_none(), "tests/fixtures/detection.toml: {:?} is no protocol", stranger.unwrap().protocol);
+    all.exempt.into_iter().filter(|exempt| exempt.protocol == protocol).collect()
+}
+
+/// Every change that spoils what a hub says, and whether the scenarios of its protocol notice.
+pub struct Detection {
+    pub said: Said,
+    pub results: Vec<(Computed, Outcome)>,
+    exempt: Vec<Exemption>,
+}
+
+impl Detection {
+    pub fn measure(protocol: &str) -> Self {
+        let said = Said::of(protocol);
+        let all: Vec<Computed> = changes(&said.messages).into_iter().filter(|change| change.kind.spoils()).collect();
+        let outcomes = on_all(&all, |change| said.outcome(change));
+        Self { said, results: all.into_iter().zip(outcomes).collect(), exempt: exemptions(protocol) }
+    }
+
+    fn count(&self, takes: impl Fn(&Computed) -> bool, outcome: Outcome) -> usize {
+        self.results.iter().filter(|(change, became)| takes(change) && *became == outcome).count()
+    }
+
+    fn is_exempt(&self, change: &Computed) -> bool {
+        let name = change.to_string();
+        self.exempt.iter().any(|exempt| exempt.changes.contains(&name))
+    }
+
+    /// Survivors that no exemption excuses.
+    pub fn gaps(&self) -> Vec<String> {
+        let open =
+            self.results.iter().filter(|(change, became)| *became == Outcome::Survived && !self.is_exempt(change));
+        open.map(|(change, _)| change.to_string()).collect()
+    }
+
+    /// Exemptions that excuse nothing: what they name is noticed, never happens or does not exist.
+    pub fn stale(&self) -> Vec<&str> {
+        let survives = |name: &str| {
+            self.results.iter().any(|(change, became)| *became == Outcome::Survived && change.to_string() == name)
+        };
+        self.exempt
+            .iter()
+            .flat_map(|exempt| &exempt.changes)
+            .map(String::as_str)
+            .filter(|name| !survives(name))
+            .collect()
+    }
+
+    /// Of what was applied and is not exempt, what part was noticed, in percent.
+    pub fn share(&self) -> f64 {
+        let noticed = self.count(|_| true, Outcome::Noticed);
+        percent(noticed, noticed + self.gaps().len())
+    }
+
+    pub fn numbers(&self) -> String {
+        let (noticed, survived) = (self.count(|_| true, Outcome::Noticed), self.count(|_| true, Outcome::Survived));
+        let exempt = survived - self.gaps().len();
+        format!(
+            "{}: {} changes computed, {} applied, {noticed} noticed, {exempt} exempt, {} not noticed: {:.1} % \
+             ({:.1} % with the exempt ones)",
+            self.said.protocol.pack.name,
+            self.results.len(),
+            noticed + survived,
+            survived - exempt,
+            self.share(),
+            percent(noticed, noticed + survived),
+        )
+    }
+
+    /// The part of `reports/detection.md` about this protocol.
+    pub fn markdown(&self) -> String {
+        let mut text = format!("## {}\n\n{}.\n\n", self.said.protocol.pack.name, self.numbers());
+        text +=
+            "| change | computed | applied | noticed | exempt | not noticed | share |\n|---|---|---|---|---|---|---|\n";
+        for (title, kind, of) in ROWS {
+            let row = |change: &Computed| change.kind == *kind && change.of == *of;
+            let (noticed, survived) = (self.count(row, Outcome::Noticed), self.count(row, Outcome::Survived));
+            let exempt = self
+                .results
+                .iter()
+                .filter(|(change, became)| row(change) && *became == Outcome::Survived && self.is_exempt(change));
+            let exempt = exempt.count();
+            let never = self.count(row, Outcome::NeverApplied);
+            if noticed + survived + never == 0 {
+                continue;
+            }
+            let _ = writeln!(
+                text,
+                "| {title} | {} | {} | {noticed} | {exempt} | {} | {:.1} % |",
+                noticed + survived + never,
+                noticed + survived,
+                survived - exempt,
+                percent(noticed, noticed + survived - exempt)
+            );
+        }
+        for exempt in &self.exempt {
+            let _ = writeln!(text, "\nExempt: {} ({})", exempt.reason, quoted(&exempt.changes));
+        }
+        let gaps = self.gaps();
+        if !gaps.is_empty() {
+            let _ = writeln!(text, "\nNot noticed: {}.", quoted(&gaps));
+        }
+        let said = |name: &String| self.said.counts.iter().any(|count| count.contains_key(name));
+        let silent: Vec<String> =
+            self.said.messages.iter().map(|message| message.name.clone()).filter(|name| !said(name)).collect();
+        if !silent.is_empty() {
+            let _ = writeln!(text, "\nThe reference server says this in no scenario: {}.", quoted(&silent));
+        }
+        let never =
+            self.results.iter().filter(|(change, became)| *became == Outcome::NeverApplied && said(&change.message));
+        let never: Vec<String> = never.map(|(change, _)| change.to_string()).collect();
+        if !never.is_empty() {
+            let _ = writeln!(text, "\nNo scenario has a frame for this: {}.", quoted(&never));
+        }
+        text
+    }
+}
+
+/// Rows of the table: what is done, and to members of which something is said.
+const ROWS: &[(&str, Kind, Option<Of>)] = &[
+    ("a frame is dropped", Kind::Drop, None),
+    ("a frame is doubled", Kind::Double, None),
+    ("a required member is removed", Kind::Remove, Some(Of::Required)),
+    ("a required constant is removed", Kind::Remove, Some(Of::Constant)),
+    ("a required member with few values is removed", Kind::Remove, Some(Of::Closed)),
+    ("an echoed id is removed", Kind::Remove, Some(Of::Echoed)),
+    ("a required member is retyped", Kind::Retype, Some(Of::Required)),
+    ("a constant is retyped", Kind::Retype, Some(Of::Constant)),
+    ("a member with few values is retyped", Kind::Retype, Some(Of::Closed)),
+    ("an echoed id is retyped", Kind::Retype, Some(Of::Echoed)),
+    ("a required member is altered", Kind::Alter, Some(Of::Required)),
+    ("a constant is altered", Kind::Alter, Some(Of::Constant)),
+    ("a member with few values is altered", Kind::Alter, Some(Of::Closed)),
+    ("an echoed id is altered", Kind::Alter, Some(Of::Echoed)),
+];
+
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn percent(part: usize, whole: usize) -> f64 {
+    if whole == 0 { 100.0 } else { 100.0 * part as f64 / whole as f64 }
+}
+
+/// What only changes when frames come, and what becomes of single frames: measured, and no part of the share.
+pub fn beside(said: &Said) -> String {
+    let mut text = String::new();
+    let all = changes(&said.messages);
+    for kind in [Kind::Delay, Kind::Reorder] {
+        let of_kind: Vec<&Computed> = all.iter().filter(|change| change.kind == kind).collect();
+        let outcomes = on_all(&of_kind, |change| said.outcome(change));
+        let count = |outcome| outcomes.iter().filter(|became| **became == outcome).count();
+        let (noticed, survived) = (count(Outcome::Noticed), count(Outcome::Survived));
+        let _ = writeln!(text, "* {}: noticed for {noticed} of {} messages", kind.name(), noticed + survived);
+    }
+    for kind in [Kind::Drop, Kind::Double] {
+        let mut single = Vec::new();
+        for (scenario, count) in said.counts.iter().enumerate() {
+            for (message, times) in count {
+                let change = all.iter().find(|change| change.kind == kind && change.message == *message).unwrap();
+                single.extend((1..=*times).map(|nth| (scenario, change.only(nth))));
+            }
+        }
+        let verdicts = on_all(&single, |(scenario, change)| {
+            let (_, report) = said.play(*scenario, change);
+            (notices(change, &report), report.verdict == Verdict::Inconclusive)
+        });
+        let noticed = verdicts.iter().filter(|(noticed, _)| *noticed).count();
+        let undecided = verdicts.iter().filter(|(noticed, undecided)| !noticed && *undecided).count();
+        let _ = writeln!(
+            text,
+            "* {} a single frame, of {} in all scenarios: {noticed} noticed, {undecided} left the scenario inconclusive, \
+             {} unseen",
+            kind.name(),
+            single.len(),
+            single.len() - noticed - undecided
+        );
+    }
+    text
+}
+
+/// The protocols with messages of their own: where there are none, no change can be computed.
+pub fn measurable() -> Vec<&'static str> {
+    let names = hubproof_reference::protocols().iter().copied();
+    names.filter(|name| !Protocol::load(name).pack.messages.is_empty()).collect()
+}
