@@ -21,12 +21,16 @@ mod disk;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hubproof::check::{self, EmbeddedHubs, Options, Subject};
+use hubproof::check::Options;
 use hubproof::config;
 use hubproof::event::{Event, Verdict};
+use hubproof::fuzz::actors::{BATCH, ROUND};
 use hubproof::fuzz::campaign::{self, Campaign, Stage};
-use hubproof::fuzz::case::{BATCH, Case, Cell, Oddity, Placement, ROUND};
+use hubproof::fuzz::case::{Case, Cell, MutationKind};
+use hubproof::fuzz::placement::Placement;
+use hubproof::hub::prepare::Subject;
 use hubproof::interpreter::KEPT;
+use hubproof::reference::hubs::EmbeddedHubs;
 use hubproof::reference::setup::Setups;
 use hubproof::scenario::Scenarios;
 use hubproof::syntax::source::Sources;
@@ -74,7 +78,7 @@ fn main() {
                 _ => "alone",
             };
             // Who comes and goes says next to nothing.
-            let is_said = |cell: Cell| !matches!(cell.oddity, Oddity::Gone(_));
+            let is_said = |cell: Cell| !matches!(cell.oddity, MutationKind::Churn(_));
             run(protocol, jobs, conversations, &|cell| is_said(cell) && is_of(cell.placement) == kind);
         }
     }
@@ -107,7 +111,7 @@ fn run(protocol: &str, jobs: usize, conversations: usize, wanted: &dyn Fn(Cell) 
     let hubs = Arc::new(hubs);
     let embedded = Some(Arc::clone(&hubs));
     let subject = Subject { pack, shared, programs: Vec::new(), target, embedded, processes: Vec::new() };
-    let hub = check::prepare(&subject).unwrap();
+    let hub = hubproof::hub::prepare::prepare(&subject).unwrap();
 
     let (began, at) = (Instant::now(), ["fuzz", "hub"].map(cpu));
     ours.block_on(async {

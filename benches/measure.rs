@@ -4,14 +4,17 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use hubproof::load::ledger::{Config, Entry, Ledger, Mark};
-use hubproof::load::metrics::{Layout, Names, Phases, Recorder};
+use hubproof::load::metrics::{MetricRegistry, Names, Phases, Recorder};
 use hubproof::load::{Nanos, SECOND};
 
 const US: Nanos = 1_000;
 
 fn recorder() -> Recorder {
     let messages = (0..8).map(|n| format!("message_{n}")).collect();
-    Recorder::new(Layout::new(Names { messages, journeys: vec!["jobs".to_owned()] }), Phases::new(SECOND, 0, None))
+    Recorder::new(
+        MetricRegistry::new(Names { messages, journeys: vec!["jobs".to_owned()] }),
+        Phases::new(SECOND, 0, None),
+    )
 }
 
 /// Times between 100 µs and 10 ms, spread as answers are.

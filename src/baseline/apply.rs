@@ -1,8 +1,8 @@
 //! What the entries of a baseline mean for a run.
 
 use super::Entry;
-use crate::check::PROCESS_CHECK;
 use crate::event::Verdict;
+use crate::hub::supervisor::PROCESS_CHECK;
 use crate::report::{self, CheckResult, Known, RunReport, ScenarioResult, Standing};
 
 /// Marks the checks that fail, or warn, as the baseline says, and puts down what became of each entry. Entries for

@@ -9,9 +9,10 @@ use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::Site;
 use crate::event::{Cause, Event, ScenarioReport, Verdict};
 use crate::hub::hook::{self, HookCall};
+use crate::hub::prepare::LONGEST_MESSAGE;
+use crate::hub::prepare::Site;
 use crate::interpreter::{Config, Conversation, Dial, Input, Output};
 use crate::report::text::time;
 use crate::scenario::Program;
@@ -22,9 +23,7 @@ use crate::transport::{self, ConnId, ConnectRequest, Connection, Held, Incoming,
 const INCOMING: usize = 1024;
 /// Connections that were accepted rather than opened are numbered from here.
 const ACCEPTED: u32 = 1 << 20;
-/// The longest message that is taken, in bytes. The longest that a document here allows has 10 MiB; and a hub that sends
-/// endless ones on every connection must not have memory as it likes.
-pub(super) const LONGEST_MESSAGE: usize = 12 << 20;
+
 /// The part of the patience that the answer to an upgrade has: less than the step, so that what is reported is the
 /// missing answer and not only that a step waited in vain.
 const UPGRADE: f64 = 0.9;

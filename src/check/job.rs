@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, mpsc, watch};
 
-use super::{Options, Prepared, SetupError, Site, base36, driver};
+use super::{Options, base36, driver};
 use crate::event::{Cause, Event, ScenarioReport, Verdict};
+use crate::hub::prepare::{Prepared, SetupError, Site};
 use crate::hub::supervisor::{self, Visit};
 use crate::interpreter::{Config, unmet};
 use crate::redact::Masker;

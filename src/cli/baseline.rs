@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::Trouble;
+use super::CliError;
 use super::protocol_files::{self, Protocol};
 use crate::baseline::{self, Entry, Names};
-use crate::check::PROCESS_CHECK;
+use crate::hub::supervisor::PROCESS_CHECK;
 use crate::report::RunReport;
 use crate::syntax::source::{FileId, Sources};
 
@@ -22,7 +22,7 @@ pub struct BaselineArgs {
 }
 
 /// Says what entries may name; those of a file are given to it.
-type Naming<'a> = dyn Fn(&[Entry], &mut Sources) -> Result<Names, Trouble> + 'a;
+type Naming<'a> = dyn Fn(&[Entry], &mut Sources) -> Result<Names, CliError> + 'a;
 
 /// Both files, read and without a mistake.
 pub struct Baselines {
@@ -39,19 +39,19 @@ impl BaselineArgs {
     }
 
     /// Reads the files; all their entries name a scenario and a check that exist.
-    pub fn read(&self, protocols: &[Protocol], sources: &mut Sources) -> Result<Baselines, Trouble> {
+    pub fn read(&self, protocols: &[Protocol], sources: &mut Sources) -> Result<Baselines, CliError> {
         self.read_with(sources, &|entries, sources| names(entries, protocols, sources))
     }
 
     /// Reads the files; `names` says what their entries may name.
-    pub fn read_with(&self, sources: &mut Sources, names: &Naming<'_>) -> Result<Baselines, Trouble> {
+    pub fn read_with(&self, sources: &mut Sources, names: &Naming<'_>) -> Result<Baselines, CliError> {
         let mut read = |path: &Path| read(path, names, sources);
         let known = self.read.as_deref().map(&mut read).transpose()?.map(|(_, entries)| entries).unwrap_or_default();
         let before = self.write.as_deref().filter(|path| path.exists()).map(&mut read).transpose()?;
         if let Some(path) = &self.write {
             // Found now rather than after the run.
             super::report_sink::writable(path).map_err(|error| {
-                Trouble::new(format!("a baseline cannot be written to {}: {error}", path.display()))
+                CliError::new(format!("a baseline cannot be written to {}: {error}", path.display()))
             })?;
         }
         Ok(Baselines { known, write: self.write.clone(), before })
@@ -65,25 +65,25 @@ impl Baselines {
     }
 
     /// Marks what was expected, and writes what is to be expected from now on.
-    pub fn settle(&self, report: &mut RunReport, sources: &Sources) -> Result<(), Trouble> {
+    pub fn settle(&self, report: &mut RunReport, sources: &Sources) -> Result<(), CliError> {
         baseline::apply(report, &self.known);
         let Some(path) = &self.write else { return Ok(()) };
         let before =
             self.before.as_ref().map(|(file, entries)| (sources.file(*file).text.as_str(), entries.as_slice()));
         std::fs::write(path, baseline::rewritten(report, before))
-            .map_err(|error| Trouble::new(format!("failed to write {}: {error}", path.display())))
+            .map_err(|error| CliError::new(format!("failed to write {}: {error}", path.display())))
     }
 }
 
-fn read(path: &Path, names: &Naming<'_>, sources: &mut Sources) -> Result<(FileId, Vec<Entry>), Trouble> {
+fn read(path: &Path, names: &Naming<'_>, sources: &mut Sources) -> Result<(FileId, Vec<Entry>), CliError> {
     let file = protocol_files::read(path, sources)?;
-    let entries = baseline::read(sources, file).map_err(|found| Trouble::from_diagnostics(&found, sources))?;
+    let entries = baseline::read(sources, file).map_err(|found| CliError::from_diagnostics(&found, sources))?;
     let unknown = names(&entries, sources)?.unknown(&entries);
-    if unknown.is_empty() { Ok((file, entries)) } else { Err(Trouble::from_diagnostics(&unknown, sources)) }
+    if unknown.is_empty() { Ok((file, entries)) } else { Err(CliError::from_diagnostics(&unknown, sources)) }
 }
 
 /// The scenarios and checks of these protocols, and of others that the entries speak of.
-fn names(entries: &[Entry], protocols: &[Protocol], sources: &mut Sources) -> Result<Names, Trouble> {
+fn names(entries: &[Entry], protocols: &[Protocol], sources: &mut Sources) -> Result<Names, CliError> {
     let mut names = Names::default();
     // `websocket` and `process` are judged in every scenario.
     let mut add = |protocol: &Protocol| {

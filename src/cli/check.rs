@@ -11,7 +11,7 @@ use super::baseline::BaselineArgs;
 use super::hub::{self, Heard, HubArgs, Started};
 use super::progress::Progress;
 use super::protocol_files::Protocol;
-use super::{Trouble, print, report_sink, runtime, scenario_files};
+use super::{CliError, print, report_sink, runtime, scenario_files};
 use crate::check::{self, Options};
 use crate::event::Event;
 use crate::hub::process::GRACE;
@@ -59,7 +59,7 @@ pub struct CheckArgs {
     baseline: BaselineArgs,
 }
 
-pub fn run(arguments: CheckArgs) -> Result<u8, Trouble> {
+pub fn run(arguments: CheckArgs) -> Result<u8, CliError> {
     let mut sources = Sources::default();
     let sinks = report_sink::sinks(&arguments.reports)?;
     let named = arguments.hub.read(&mut sources)?;
@@ -130,7 +130,7 @@ pub fn run(arguments: CheckArgs) -> Result<u8, Trouble> {
 }
 
 /// The run itself: one loop shows progress and folds.
-async fn go(started: &mut Started, options: Options, mut fold: Fold, shown: RunOptions) -> Result<RunReport, Trouble> {
+async fn go(started: &mut Started, options: Options, mut fold: Fold, shown: RunOptions) -> Result<RunReport, CliError> {
     let begun = Instant::now();
     let begun_ms = u64::try_from(options.now_ms).unwrap_or(0);
     let subjects = std::mem::take(&mut started.subjects);
@@ -199,14 +199,14 @@ fn checks(program: &Program) -> impl Iterator<Item = &String> {
 }
 
 impl Selection {
-    fn new(scenarios: &[&String], rules: &[String], protocols: &[Protocol]) -> Result<Self, Trouble> {
+    fn new(scenarios: &[&String], rules: &[String], protocols: &[Protocol]) -> Result<Self, CliError> {
         let globs = if scenarios.is_empty() {
             None
         } else {
             let mut set = GlobSetBuilder::new();
             for text in scenarios {
                 let glob =
-                    Glob::new(text).map_err(|error| Trouble::new(format!("`{text}` is not a pattern: {error}")))?;
+                    Glob::new(text).map_err(|error| CliError::new(format!("`{text}` is not a pattern: {error}")))?;
                 set.add(glob);
                 // A name without its protocol is enough.
                 if !text.contains('/')
@@ -215,13 +215,13 @@ impl Selection {
                     set.add(glob);
                 }
             }
-            Some(set.build().map_err(|error| Trouble::new(error.to_string()))?)
+            Some(set.build().map_err(|error| CliError::new(error.to_string()))?)
         };
         for rule in rules {
             if !protocols.iter().any(|protocol| protocol.pack.rules.contains_key(rule)) {
                 let known: Vec<&str> =
                     protocols.iter().flat_map(|protocol| protocol.pack.rules.keys().map(String::as_str)).collect();
-                return Err(Trouble::new(format!(
+                return Err(CliError::new(format!(
                     "there is no rule `{rule}`\n  help: {}",
                     suggest(rule, known, "`hubproof packs show NAME --rules` lists them")
                 )));

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{Trouble, print};
+use super::{CliError, print};
 use crate::load::compare::{Options, compare, render};
 use crate::load::report::json::{self, Document, Word};
 
@@ -26,10 +26,10 @@ pub struct CompareArgs {
 /// The largest report that is read. A day of seconds with a dozen messages stays far below.
 const MOST_BYTES: u64 = 256 << 20;
 
-pub fn run(arguments: CompareArgs) -> Result<u8, Trouble> {
+pub fn run(arguments: CompareArgs) -> Result<u8, CliError> {
     let (a, b) = (read(&arguments.a)?, read(&arguments.b)?);
     let options = Options { seed: arguments.seed, fail_on_regression: arguments.fail_on_regression };
-    let comparison = compare(&a, &b, options).map_err(|error| Trouble::new(format!("failed to compare: {error}")))?;
+    let comparison = compare(&a, &b, options).map_err(|error| CliError::new(format!("failed to compare: {error}")))?;
     print(&render(&comparison));
     let invalid = [&a, &b].iter().any(|document| document.validity.verdict == Word::Invalid);
     Ok(match (comparison.has_regression(), invalid) {
@@ -39,10 +39,10 @@ pub fn run(arguments: CompareArgs) -> Result<u8, Trouble> {
     })
 }
 
-fn read(path: &Path) -> Result<Document, Trouble> {
+fn read(path: &Path) -> Result<Document, CliError> {
     let shown = path.display();
     let failed = |reason: String| {
-        Trouble::new(format!(
+        CliError::new(format!(
             "failed to read {shown}: {reason}\n  help: `hubproof load ... --report json={shown}` writes a load report"
         ))
     };

@@ -8,10 +8,11 @@ use std::time::Duration;
 use clap::Args;
 
 use super::signals::Signals;
-use super::{Trouble, exit};
-use crate::check::{HubProcess, Subject, masker};
+use super::{CliError, exit};
 use crate::config::{self, Exec, Target};
+use crate::hub::prepare::{Subject, masker};
 use crate::hub::process::{DEFAULT_WAIT, GRACE, Launch, LogFile, StartError};
+use crate::hub::supervisor::HubProcess;
 use crate::report::text::printable;
 
 /// Lines of its log that are shown when a hub does not come up.
@@ -32,7 +33,7 @@ pub struct ExecArgs {
 
 /// Why the run ends before it has begun.
 pub enum Ending {
-    Trouble(Trouble),
+    Trouble(CliError),
     /// What is to be said on stderr; the exit code is 3.
     Inconclusive(String),
 }
@@ -43,14 +44,14 @@ impl ExecArgs {
     /// # Errors
     ///
     /// The command has no words, or there is no address at which the hub will listen.
-    pub fn over(&self, target: Option<&mut Target>) -> Result<(), Trouble> {
+    pub fn over(&self, target: Option<&mut Target>) -> Result<(), CliError> {
         let Some(text) = &self.command else { return Ok(()) };
         let Some(target) = target else {
-            return Err(Trouble::new(
+            return Err(CliError::new(
                 "where will the hub listen that `--exec` starts?\n  help: hubproof check ws://127.0.0.1:4000 --exec ...",
             ));
         };
-        let exec = Exec::parse(text).map_err(|error| Trouble::new(format!("--exec: {error}")))?;
+        let exec = Exec::parse(text).map_err(|error| CliError::new(format!("--exec: {error}")))?;
         target.exec = Some(exec);
         target.instances.iter_mut().for_each(|instance| instance.exec = None);
         Ok(())
@@ -73,7 +74,7 @@ impl ExecArgs {
     /// # Errors
     ///
     /// The log file cannot be written, or an address cannot be read.
-    pub fn prepare(&self, subject: &mut Subject) -> Result<Vec<Arc<HubProcess>>, Trouble> {
+    pub fn prepare(&self, subject: &mut Subject) -> Result<Vec<Arc<HubProcess>>, CliError> {
         let launches = subject.target.launches();
         if launches.is_empty() {
             return Ok(Vec::new());
@@ -83,7 +84,7 @@ impl ExecArgs {
             None => None,
             Some(path) => {
                 let trouble =
-                    |error| Trouble::new(format!("the hub's log cannot be written to {}: {error}", path.display()));
+                    |error| CliError::new(format!("the hub's log cannot be written to {}: {error}", path.display()));
                 Some(LogFile::new(File::create(path).map_err(trouble)?))
             }
         };
@@ -91,9 +92,9 @@ impl ExecArgs {
             let instances = || places.iter().map(|place| &subject.target.instances[*place]);
             let endpoints = instances()
                 .map(|instance| {
-                    instance.url.parse().map_err(|error| Trouble::new(format!("{}: {error}", instance.url)))
+                    instance.url.parse().map_err(|error| CliError::new(format!("{}: {error}", instance.url)))
                 })
-                .collect::<Result<Vec<_>, Trouble>>()?;
+                .collect::<Result<Vec<_>, CliError>>()?;
             let names = instances().map(|instance| instance.name.clone()).collect();
             let command = masker.mask(&exec.text).into_owned();
             let mask = Arc::clone(&masker);
@@ -137,7 +138,7 @@ pub async fn end(processes: &[Arc<HubProcess>], grace: Duration, signals: &mut S
 
 impl Ending {
     /// Says so on stderr; the exit code of the run.
-    pub fn told(self) -> Result<u8, Trouble> {
+    pub fn told(self) -> Result<u8, CliError> {
         match self {
             Self::Trouble(trouble) => Err(trouble),
             Self::Inconclusive(text) => {
@@ -157,7 +158,7 @@ fn ending(error: &StartError) -> Ending {
                 "the command is split into words as a shell does, but no shell reads it; for one: --exec 'sh -c \"...\"'"
             }
         };
-        return Ending::Trouble(Trouble::new(format!("{error}\n  help: {help}")));
+        return Ending::Trouble(CliError::new(format!("{error}\n  help: {help}")));
     };
     let mut text = format!("Nothing was checked: {error}.\n");
     let log = log.tail(SHOWN);

@@ -8,13 +8,16 @@ use clap::Args;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::Trouble;
+use super::CliError;
 use super::exec::{self, ExecArgs};
 use super::protocol_files::{self, Described, PackArgs, Protocol};
 use super::signals::Signals;
-use crate::check::{self, EmbeddedHubs, HubProcess, SetupError, Subject};
+use crate::check;
 use crate::config::{self, Override, Target};
 use crate::event::{Event, ProcessReport};
+use crate::hub::prepare::{SetupError, Subject};
+use crate::hub::supervisor::HubProcess;
+use crate::reference::hubs::EmbeddedHubs;
 use crate::report::RunOptions;
 use crate::scenario::Program;
 use crate::syntax::diagnostic::suggest;
@@ -78,7 +81,7 @@ impl HubArgs {
     /// # Errors
     ///
     /// What is wrong with it, or with what is to be set.
-    pub fn read(&self, sources: &mut Sources) -> Result<Named, Trouble> {
+    pub fn read(&self, sources: &mut Sources) -> Result<Named, CliError> {
         let overrides = self.overrides(true)?;
         let mut target = match &self.target {
             Some(path) => Some(read_target(path, &overrides, sources)?),
@@ -97,7 +100,7 @@ impl HubArgs {
     }
 
     /// `addressed`: with the address of this very hub.
-    fn overrides(&self, addressed: bool) -> Result<Vec<Override>, Trouble> {
+    fn overrides(&self, addressed: bool) -> Result<Vec<Override>, CliError> {
         let mut texts = self.sets.clone();
         if let Some(ca) = &self.ca {
             texts.push(format!("tls.ca='{}'", ca.display()));
@@ -108,7 +111,7 @@ impl HubArgs {
         if let (Some(url), Some(_), true) = (&self.url, &self.target, addressed) {
             texts.push(format!("url='{url}'"));
         }
-        texts.iter().map(|text| config::parse_override(text).map_err(Trouble::new)).collect()
+        texts.iter().map(|text| config::parse_override(text).map_err(CliError::new)).collect()
     }
 
     /// The protocols of the run, loaded and without a mistake. `hubless`: no hub is asked for anything, so none must be there.
@@ -118,14 +121,14 @@ impl HubArgs {
         target: Option<&Target>,
         hubless: bool,
         sources: &mut Sources,
-    ) -> Result<Vec<Protocol>, Trouble> {
+    ) -> Result<Vec<Protocol>, CliError> {
         if let Some(directory) = &self.own.pack {
             let loaded = protocol_files::user_pack(directory, self.own.perspective, sources)?;
             let name = loaded.folder.name.clone();
             let protocol = loaded.usable(sources)?;
             let hub_named = self.url.is_some() || target.is_some() || hubless;
             if !hub_named && !hubproof_reference::protocols().contains(&name.as_str()) {
-                return Err(Trouble::new(format!(
+                return Err(CliError::new(format!(
                     "the reference server does not speak `{name}`\n  help: name the hub: hubproof {command} URL --pack {}",
                     directory.display()
                 )));
@@ -140,7 +143,7 @@ impl HubArgs {
         }
         if names.is_empty() {
             if self.url.is_some() || target.is_some() {
-                return Err(Trouble::new(format!(
+                return Err(CliError::new(format!(
                     "which protocol does this hub speak?\n  help: --protocol {}",
                     protocol_files::built_in().join(" | ")
                 )));
@@ -153,7 +156,7 @@ impl HubArgs {
                 .collect();
         }
         if names.len() > 1 && (self.url.is_some() || target.is_some()) {
-            return Err(Trouble::new(
+            return Err(CliError::new(
                 "one hub is checked as one protocol\n  help: name --protocol once, or leave the URL out to check the built-in reference server",
             ));
         }
@@ -166,18 +169,18 @@ impl HubArgs {
     }
 
     /// The fault must be one that the embedded server has, in a protocol that is checked.
-    pub fn own_fault(&self, protocols: &[Protocol]) -> Result<(), Trouble> {
+    pub fn own_fault(&self, protocols: &[Protocol]) -> Result<(), CliError> {
         let Some(id) = &self.fault else { return Ok(()) };
         match hubproof_reference::faults().find(|fault| fault.id == id) {
             Some(fault) if protocols.iter().any(|protocol| protocol.pack.name == fault.protocol) => Ok(()),
-            Some(fault) => Err(Trouble::new(format!(
+            Some(fault) => Err(CliError::new(format!(
                 "`{id}` is a fault of {}, which is not played here\n  help: --protocol {}",
                 fault.protocol, fault.protocol
             ))),
             None => {
                 let known: Vec<&str> = hubproof_reference::faults().map(|fault| fault.id).collect();
                 let help = suggest(id, known, "`hubproof serve --list-faults` lists them");
-                Err(Trouble::new(format!("there is no fault `{id}`\n  help: {help}")))
+                Err(CliError::new(format!("there is no fault `{id}`\n  help: {help}")))
             }
         }
     }
@@ -234,7 +237,7 @@ impl HubArgs {
         programs: impl Fn(&Protocol) -> Vec<Arc<Program>>,
         shown: &mut RunOptions,
         sources: &mut Sources,
-    ) -> Result<Result<Started, u8>, Trouble> {
+    ) -> Result<Result<Started, u8>, CliError> {
         // Heard from here on: whatever is started has to be ended.
         let mut signals = Signals::listen()?;
         let (mut subjects, mut hubs, mut processes) = (Vec::new(), Vec::new(), Vec::new());
@@ -257,7 +260,7 @@ impl HubArgs {
         }
         // Whatever else a report says was masked when it was recorded: here, words of its own would fall victim to a
         // secret like `pass`.
-        for masker in subjects.iter().map(check::masker) {
+        for masker in subjects.iter().map(crate::hub::prepare::masker) {
             let texts = shown.command.iter_mut().chain([&mut shown.target]);
             texts.for_each(|text| *text = masker.mask(text).into_owned());
         }
@@ -277,12 +280,12 @@ impl HubArgs {
         named: &Named,
         protocol: &Protocol,
         sources: &mut Sources,
-    ) -> Result<(Target, Option<Arc<EmbeddedHubs>>), Trouble> {
+    ) -> Result<(Target, Option<Arc<EmbeddedHubs>>), CliError> {
         let target = match (&named.target, &self.url) {
             (Some(target), _) => target.clone(),
             (None, Some(url)) => {
                 let mut target = config::from_url(sources, url, &named.overrides, &environment, &read_secret)
-                    .map_err(|found| Trouble::from_diagnostics(&found, sources))?;
+                    .map_err(|found| CliError::from_diagnostics(&found, sources))?;
                 self.exec.over(Some(&mut target))?;
                 target
             }
@@ -304,14 +307,14 @@ async fn embedded(
     fault: Option<&str>,
     overrides: &[Override],
     sources: &mut Sources,
-) -> Result<(Target, Arc<EmbeddedHubs>), Trouble> {
+) -> Result<(Target, Arc<EmbeddedHubs>), CliError> {
     let hubs = EmbeddedHubs::start(&protocol.pack.name, &protocol.setups, fault)
         .await
-        .map_err(|error| Trouble::new(error.to_string()))?;
+        .map_err(|error| CliError::new(error.to_string()))?;
     let text = protocol.setups.target_file(&protocol.pack.name, hubs.addresses());
     let file = sources.add("reference server", text);
     let target = config::parse(sources, file, overrides, &environment, &read_secret)
-        .map_err(|found| Trouble::from_diagnostics(&found, sources))?;
+        .map_err(|found| CliError::from_diagnostics(&found, sources))?;
     Ok((target, Arc::new(hubs)))
 }
 
@@ -339,7 +342,7 @@ impl Started {
         url: &str,
         protocols: &[Protocol],
         sources: &mut Sources,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), CliError> {
         self.subjects.iter_mut().for_each(|subject| subject.embedded = None);
         for protocol in protocols {
             let target = if url.is_empty() {
@@ -348,7 +351,7 @@ impl Started {
                 target
             } else {
                 config::from_url(sources, url, &arguments.overrides(false)?, &environment, &read_secret)
-                    .map_err(|found| Trouble::from_diagnostics(&found, sources))?
+                    .map_err(|found| CliError::from_diagnostics(&found, sources))?
             };
             self.others.push(Subject {
                 pack: Arc::clone(&protocol.pack),
@@ -401,7 +404,7 @@ pub async fn follow<T>(
     stop: &watch::Sender<bool>,
     signals: &mut Signals,
     mut hear: impl FnMut(Heard),
-) -> Result<(usize, Option<T>), Trouble> {
+) -> Result<(usize, Option<T>), CliError> {
     let mut asked_to_stop = 0;
     let mut ended = None;
     loop {
@@ -427,9 +430,9 @@ pub async fn follow<T>(
         ended = Some(running.await);
     }
     match ended {
-        Some(Ok(Err(error))) => Err(Trouble::new(error.to_string())),
+        Some(Ok(Err(error))) => Err(CliError::new(error.to_string())),
         Some(Err(error)) if error.is_panic() => {
-            Err(Trouble::new(format!("hubproof failed: {error}; please report this")))
+            Err(CliError::new(format!("hubproof failed: {error}; please report this")))
         }
         Some(Ok(Ok(done))) => Ok((asked_to_stop, Some(done))),
         _ => Ok((asked_to_stop, None)),
@@ -444,14 +447,14 @@ fn read_secret(path: &str) -> std::io::Result<String> {
     std::fs::read_to_string(path)
 }
 
-fn read_target(path: &Path, overrides: &[Override], sources: &mut Sources) -> Result<Target, Trouble> {
+fn read_target(path: &Path, overrides: &[Override], sources: &mut Sources) -> Result<Target, CliError> {
     let file = protocol_files::read(path, sources)?;
     config::parse(sources, file, overrides, &environment, &read_secret)
-        .map_err(|found| Trouble::from_diagnostics(&found, sources))
+        .map_err(|found| CliError::from_diagnostics(&found, sources))
 }
 
 /// A setting that none of the protocols knows changes nothing, which its writer will not have meant.
-fn unknown_settings(target: &Target, protocols: &[Protocol]) -> Result<(), Trouble> {
+fn unknown_settings(target: &Target, protocols: &[Protocol]) -> Result<(), CliError> {
     let known = || protocols.iter().flat_map(|protocol| protocol.scenarios.shared.settings.keys().map(String::as_str));
     let mut set = target.instances.iter().flat_map(|instance| instance.settings.keys());
     let Some(name) = set.find(|name| !known().any(|known| known == *name)) else { return Ok(()) };
@@ -461,7 +464,7 @@ fn unknown_settings(target: &Target, protocols: &[Protocol]) -> Result<(), Troub
         known(),
         &format!("`hubproof check --list --protocol {}` lists them", names.join(" --protocol ")),
     );
-    Err(Trouble::new(format!("{} has no setting `{name}`\n  help: {help}", names.join(", or "))))
+    Err(CliError::new(format!("{} has no setting `{name}`\n  help: {help}", names.join(", or "))))
 }
 
 pub fn now_ms() -> i64 {

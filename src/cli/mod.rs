@@ -64,9 +64,9 @@ const MOST_DIAGNOSTICS: usize = 10;
 
 /// Something the user has to put right; shown on stderr, and the exit code is 2.
 #[derive(Debug)]
-pub struct Trouble(String);
+pub struct CliError(String);
 
-impl Trouble {
+impl CliError {
     fn new(message: impl Into<String>) -> Self {
         Self(message.into())
     }
@@ -81,7 +81,7 @@ impl Trouble {
     }
 }
 
-impl std::fmt::Display for Trouble {
+impl std::fmt::Display for CliError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // What a diagnostic has rendered begins with its own word.
         if self.0.contains("error: ") || self.0.contains("error\u{1b}") || self.0.starts_with("\u{1b}") {
@@ -132,9 +132,9 @@ fn print(text: &str) {
     let _ = out.flush();
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, Trouble> {
+fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| Trouble::new(format!("failed to start: {error}")))
+        .map_err(|error| CliError::new(format!("failed to start: {error}")))
 }

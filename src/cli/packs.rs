@@ -9,7 +9,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::protocol_files::{self, Described, Loaded, PackArgs, Protocol};
-use super::{Trouble, colored, print};
+use super::{CliError, colored, print};
 use crate::protocol::Place;
 use crate::report::text::count;
 use crate::scenario::Need;
@@ -70,7 +70,7 @@ enum Format {
     Json,
 }
 
-pub fn run(arguments: PacksArgs) -> Result<u8, Trouble> {
+pub fn run(arguments: PacksArgs) -> Result<u8, CliError> {
     match arguments.command {
         PacksCommand::List { format } => list(format),
         PacksCommand::Show { name, own, rules, format } => show(&own.over(name), own.perspective, rules, format),
@@ -83,7 +83,7 @@ pub fn run(arguments: PacksArgs) -> Result<u8, Trouble> {
 }
 
 /// A built-in protocol, or what lies at a path.
-fn named(name: &str, described: Described, sources: &mut Sources) -> Result<Loaded, Trouble> {
+fn named(name: &str, described: Described, sources: &mut Sources) -> Result<Loaded, CliError> {
     let path = std::path::Path::new(name);
     if protocol_files::built_in().contains(&name) || !path.exists() && !name.contains(['/', '.']) {
         return protocol_files::built_in_protocol(name, sources);
@@ -91,7 +91,7 @@ fn named(name: &str, described: Described, sources: &mut Sources) -> Result<Load
     protocol_files::user_pack(path, described, sources)
 }
 
-fn list(format: Format) -> Result<u8, Trouble> {
+fn list(format: Format) -> Result<u8, CliError> {
     let mut out = String::new();
     let mut all = Vec::new();
     for name in protocol_files::built_in() {
@@ -111,7 +111,7 @@ fn list(format: Format) -> Result<u8, Trouble> {
     finish(format, out, Value::Array(all))
 }
 
-fn finish(format: Format, text: String, value: Value) -> Result<u8, Trouble> {
+fn finish(format: Format, text: String, value: Value) -> Result<u8, CliError> {
     match format {
         Format::Text => print(&text),
         Format::Json => print(&format!("{value:#}\n")),
@@ -135,7 +135,7 @@ fn provers(protocol: &Protocol) -> BTreeMap<&str, Vec<String>> {
     provers
 }
 
-fn show(name: &str, described: Described, only_rules: bool, format: Format) -> Result<u8, Trouble> {
+fn show(name: &str, described: Described, only_rules: bool, format: Format) -> Result<u8, CliError> {
     let mut sources = Sources::default();
     let protocol = named(name, described, &mut sources)?.usable(&sources)?;
     let pack = &protocol.pack;
@@ -206,7 +206,7 @@ fn show(name: &str, described: Described, only_rules: bool, format: Format) -> R
     finish(format, text, value)
 }
 
-fn lint(directory: &std::path::Path, described: Described) -> Result<u8, Trouble> {
+fn lint(directory: &std::path::Path, described: Described) -> Result<u8, CliError> {
     let mut sources = Sources::default();
     let loaded = match directory.to_str() {
         Some(name) if !directory.is_dir() => named(name, described, &mut sources)?,
@@ -230,12 +230,12 @@ fn lint(directory: &std::path::Path, described: Described) -> Result<u8, Trouble
     Ok(if has_errors(&loaded.diagnostics) { super::exit::USAGE } else { 0 })
 }
 
-fn validate(name: &str, message: &str, file: &std::path::Path, described: Described) -> Result<u8, Trouble> {
+fn validate(name: &str, message: &str, file: &std::path::Path, described: Described) -> Result<u8, CliError> {
     let mut sources = Sources::default();
     let protocol = named(name, described, &mut sources)?.usable(&sources)?;
     let Some(found) = protocol.pack.message(message) else {
         let known: Vec<&str> = protocol.pack.messages.iter().map(|message| message.name.as_str()).collect();
-        return Err(Trouble::new(format!(
+        return Err(CliError::new(format!(
             "{name} has no message `{message}`\n  help: {}",
             suggest(message, known, &format!("`hubproof packs show {name}` lists them"))
         )));
@@ -246,14 +246,14 @@ fn validate(name: &str, message: &str, file: &std::path::Path, described: Descri
         std::io::stdin()
             .take(crate::syntax::source::MAX_FILE as u64)
             .read_to_string(&mut text)
-            .map_err(|error| Trouble::new(format!("failed to read stdin: {error}")))?;
+            .map_err(|error| CliError::new(format!("failed to read stdin: {error}")))?;
         text
     } else {
         let id = protocol_files::read(file, &mut sources)?;
         sources.file(id).text.clone()
     };
     let payload: Value =
-        serde_json::from_str(&text).map_err(|error| Trouble::new(format!("{shown} is not JSON: {error}")))?;
+        serde_json::from_str(&text).map_err(|error| CliError::new(format!("{shown} is not JSON: {error}")))?;
     let violations = found.schema.judge(&payload);
     let mut out = String::new();
     for violation in &violations {

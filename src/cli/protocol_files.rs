@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
-use super::Trouble;
+use super::CliError;
 use crate::import::{self, Library, Perspective};
 use crate::protocol::{Folder, Pack};
 use crate::reference::setup::Setups;
@@ -50,7 +50,7 @@ impl PackArgs {
 }
 
 /// What lies at a path of the user's.
-pub fn user_pack(path: &Path, described: Described, sources: &mut Sources) -> Result<Loaded, Trouble> {
+pub fn user_pack(path: &Path, described: Described, sources: &mut Sources) -> Result<Loaded, CliError> {
     // The document of a pack of ours means that pack.
     let folder = path.parent().filter(|_| path.is_file() && path.ends_with(DOCUMENTS[0]));
     let path = folder.filter(|folder| is_ours(folder)).unwrap_or(path);
@@ -74,7 +74,7 @@ fn is_ours(folder: &Path) -> bool {
     folder.join("rules.yaml").exists() || folder.join("scenarios").exists() || ours()
 }
 
-fn bare_pack(document: &Path, described: Described, sources: &mut Sources) -> Result<Loaded, Trouble> {
+fn bare_pack(document: &Path, described: Described, sources: &mut Sources) -> Result<Loaded, CliError> {
     let file = read(document, sources)?;
     let full = document.canonicalize().unwrap_or_else(|_| document.to_owned());
     let text =
@@ -98,7 +98,7 @@ fn bare_pack(document: &Path, described: Described, sources: &mut Sources) -> Re
     };
     let root = text(document.file_name());
     let library = Library::read(&root, file, sources, &mut fetch)
-        .map_err(|diagnostic| Trouble::from_diagnostics(&[diagnostic], sources))?;
+        .map_err(|diagnostic| CliError::from_diagnostics(&[diagnostic], sources))?;
     let perspective = match described {
         Described::Hub => Perspective::Hub,
         Described::Client => Perspective::Client,
@@ -133,10 +133,10 @@ fn embedded_folder(name: &str, sources: &mut Sources) -> Folder {
 }
 
 /// A pack of the user's: asyncapi.yaml, messages/, rules.yaml, and its scenarios under scenarios/.
-fn user_folder(directory: &Path, sources: &mut Sources) -> Result<Folder, Trouble> {
+fn user_folder(directory: &Path, sources: &mut Sources) -> Result<Folder, CliError> {
     let shown = directory.display();
     if !directory.is_dir() {
-        return Err(Trouble::new(format!(
+        return Err(CliError::new(format!(
             "{shown} is not a folder\n  help: a pack is a folder with asyncapi.yaml, messages/, rules.yaml and scenarios/"
         )));
     }
@@ -166,8 +166,8 @@ fn walk(
     prefix: &str,
     sources: &mut Sources,
     files: &mut BTreeMap<String, FileId>,
-) -> Result<(), Trouble> {
-    let trouble = |error: std::io::Error| Trouble::new(format!("failed to read {}: {error}", directory.display()));
+) -> Result<(), CliError> {
+    let trouble = |error: std::io::Error| CliError::new(format!("failed to read {}: {error}", directory.display()));
     if prefix.matches('/').count() > MAX_DEPTH {
         return Ok(());
     }
@@ -185,15 +185,15 @@ fn walk(
 }
 
 /// A file of the user's, as text.
-pub fn read(path: &Path, sources: &mut Sources) -> Result<FileId, Trouble> {
+pub fn read(path: &Path, sources: &mut Sources) -> Result<FileId, CliError> {
     let shown = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|error| Trouble::new(format!("failed to read {shown}: {error}")))?;
+    let bytes = std::fs::read(path).map_err(|error| CliError::new(format!("failed to read {shown}: {error}")))?;
     if bytes.len() > crate::syntax::source::MAX_FILE {
-        return Err(Trouble::new(format!("{shown} is larger than {} MiB", crate::syntax::source::MAX_FILE >> 20)));
+        return Err(CliError::new(format!("{shown} is larger than {} MiB", crate::syntax::source::MAX_FILE >> 20)));
     }
     match String::from_utf8(bytes) {
         Ok(text) => Ok(sources.add(shown, text)),
-        Err(error) => Err(Trouble::new(format!("{shown} is not UTF-8 (byte {})", error.utf8_error().valid_up_to()))),
+        Err(error) => Err(CliError::new(format!("{shown} is not UTF-8 (byte {})", error.utf8_error().valid_up_to()))),
     }
 }
 
@@ -224,23 +224,23 @@ pub struct Protocol {
 
 impl Loaded {
     /// Prints warnings; errors end the command.
-    pub fn usable(self, sources: &Sources) -> Result<Protocol, Trouble> {
+    pub fn usable(self, sources: &Sources) -> Result<Protocol, CliError> {
         match (self.pack, self.scenarios) {
             (Some(pack), Some(scenarios)) if !has_errors(&self.diagnostics) => {
                 if !self.diagnostics.is_empty() {
                     eprintln!("{}", render_all(&self.diagnostics, sources, super::colored()));
                 }
                 let setups =
-                    Setups::read(&self.folder, sources).map_err(|d| Trouble::from_diagnostics(&[d], sources))?;
+                    Setups::read(&self.folder, sources).map_err(|d| CliError::from_diagnostics(&[d], sources))?;
                 Ok(Protocol { folder: self.folder, pack, scenarios, setups })
             }
-            _ => Err(Trouble::from_diagnostics(&self.diagnostics, sources)),
+            _ => Err(CliError::from_diagnostics(&self.diagnostics, sources)),
         }
     }
 }
 
 /// One of the built-in protocols.
-pub fn built_in_protocol(name: &str, sources: &mut Sources) -> Result<Loaded, Trouble> {
+pub fn built_in_protocol(name: &str, sources: &mut Sources) -> Result<Loaded, CliError> {
     let known = built_in();
     if !known.contains(&name) {
         let help = suggest(
@@ -248,7 +248,7 @@ pub fn built_in_protocol(name: &str, sources: &mut Sources) -> Result<Loaded, Tr
             known.iter().copied(),
             &format!("built in: {}; a folder of yours, or an AsyncAPI document: --pack PATH", known.join(", ")),
         );
-        return Err(Trouble::new(format!("there is no protocol `{name}`\n  help: {help}")));
+        return Err(CliError::new(format!("there is no protocol `{name}`\n  help: {help}")));
     }
     let folder = embedded_folder(name, sources);
     Ok(load(folder, sources))

@@ -11,7 +11,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::json;
 
 use super::signals::Signals;
-use super::{Trouble, print, protocol_files, runtime};
+use super::{CliError, print, protocol_files, runtime};
 use crate::reference::relay_facts;
 use crate::syntax::diagnostic::suggest;
 use crate::syntax::source::Sources;
@@ -64,7 +64,7 @@ pub struct RelayArgs {
     insecure: bool,
 }
 
-pub fn run(arguments: RelayArgs) -> Result<u8, Trouble> {
+pub fn run(arguments: RelayArgs) -> Result<u8, CliError> {
     let all = computed(&arguments)?;
     let named: Vec<Computed> = all.iter().filter(|change| arguments.names(change)).cloned().collect();
     if named.is_empty() {
@@ -80,17 +80,17 @@ pub fn run(arguments: RelayArgs) -> Result<u8, Trouble> {
     let hub = Hub::at(url, || match client_config(arguments.ca.as_deref(), arguments.insecure) {
         Ok(config) => Some(config),
         Err(error) => {
-            trust = Err(Trouble::new(error.to_string()));
+            trust = Err(CliError::new(error.to_string()));
             None
         }
     });
     let _: Option<()> = trust?;
-    let hub = hub.map_err(|error| Trouble::new(error.to_string()))?;
+    let hub = hub.map_err(|error| CliError::new(error.to_string()))?;
     let config = RelayConfig { hub, listen: arguments.listen, change: change.as_ref().map(Computed::change) };
     let what = change.map_or_else(|| "nothing is changed".to_owned(), |change| change.to_string());
     runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
-        let running = relay(config).await.map_err(|error| Trouble::new(error.to_string()))?;
+        let running = relay(config).await.map_err(|error| CliError::new(error.to_string()))?;
         print(&format!("relay {}\nchange {what}\n", running.url));
         signals.next().await;
         print(&format!("applied {} times\n", running.shutdown().await));
@@ -99,7 +99,7 @@ pub fn run(arguments: RelayArgs) -> Result<u8, Trouble> {
 }
 
 /// Everything that can be changed in this protocol.
-fn computed(arguments: &RelayArgs) -> Result<Vec<Computed>, Trouble> {
+fn computed(arguments: &RelayArgs) -> Result<Vec<Computed>, CliError> {
     let mut sources = Sources::default();
     let loaded = match (&arguments.pack.pack, &arguments.protocol) {
         (Some(path), _) => protocol_files::user_pack(path, arguments.pack.perspective, &mut sources)?,
@@ -126,7 +126,7 @@ impl RelayArgs {
     }
 
     /// The one change that is meant, if any is.
-    fn choose(&self, mut named: Vec<Computed>) -> Result<Option<Computed>, Trouble> {
+    fn choose(&self, mut named: Vec<Computed>) -> Result<Option<Computed>, CliError> {
         let chosen = match self.seed {
             Some(seed) => {
                 let index = rand::rngs::StdRng::seed_from_u64(seed).random_range(0..named.len());
@@ -139,7 +139,7 @@ impl RelayArgs {
             None => {
                 let some: Vec<String> = named.iter().take(8).map(Computed::to_string).collect();
                 let more = if named.len() > 8 { ", ..." } else { "" };
-                return Err(Trouble::new(format!(
+                return Err(CliError::new(format!(
                     "{} changes fit: {}{more}\n  help: name one with --change, --message and --member, or choose with --seed N",
                     named.len(),
                     some.join(", ")
@@ -151,7 +151,7 @@ impl RelayArgs {
 }
 
 /// Why nothing can be changed.
-fn nothing(arguments: &RelayArgs, all: &[Computed]) -> Trouble {
+fn nothing(arguments: &RelayArgs, all: &[Computed]) -> CliError {
     let messages = || all.iter().map(|change| change.message.as_str());
     let help = match (&arguments.message, &arguments.member) {
         (Some(message), _) if !messages().any(|name| name == message) => {
@@ -164,7 +164,7 @@ fn nothing(arguments: &RelayArgs, all: &[Computed]) -> Trouble {
         ),
         _ => "--list shows what can be changed".to_owned(),
     };
-    Trouble::new(format!("nothing in this protocol can be changed so\n  help: {help}"))
+    CliError::new(format!("nothing in this protocol can be changed so\n  help: {help}"))
 }
 
 fn listed(changes: &[Computed], format: ListFormat) -> String {

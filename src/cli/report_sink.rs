@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use super::{Trouble, print};
+use super::{CliError, print};
 use crate::report::{RunReport, json, junit, terminal};
 use crate::syntax::diagnostic::suggest;
 use crate::syntax::source::Sources;
@@ -25,17 +25,18 @@ pub enum Format {
 /// # Errors
 ///
 /// What is wrong with one of them.
-pub fn sinks(texts: &[String]) -> Result<Vec<(Format, Sink)>, Trouble> {
+pub fn sinks(texts: &[String]) -> Result<Vec<(Format, Sink)>, CliError> {
     let mut sinks = Vec::new();
     for text in texts {
         let help = "--report json=report.json or --report junit=-";
-        let (format, path) =
-            text.split_once('=').ok_or_else(|| Trouble::new(format!("`{text}` is not FORMAT=PATH\n  help: {help}")))?;
+        let (format, path) = text
+            .split_once('=')
+            .ok_or_else(|| CliError::new(format!("`{text}` is not FORMAT=PATH\n  help: {help}")))?;
         let format = match format {
             "json" => Format::Json,
             "junit" => Format::Junit,
             other => {
-                return Err(Trouble::new(format!(
+                return Err(CliError::new(format!(
                     "there is no report format `{other}`\n  help: {}",
                     suggest(other, ["json", "junit"], help)
                 )));
@@ -45,12 +46,12 @@ pub fn sinks(texts: &[String]) -> Result<Vec<(Format, Sink)>, Trouble> {
         if let Sink::File(path) = &sink {
             // Found now rather than after the run.
             writable(path)
-                .map_err(|error| Trouble::new(format!("a report cannot be written to {}: {error}", path.display())))?;
+                .map_err(|error| CliError::new(format!("a report cannot be written to {}: {error}", path.display())))?;
         }
         sinks.push((format, sink));
     }
     if sinks.iter().filter(|(_, sink)| matches!(sink, Sink::Stdout)).count() > 1 {
-        return Err(Trouble::new("only one report can go to stdout"));
+        return Err(CliError::new("only one report can go to stdout"));
     }
     Ok(sinks)
 }
@@ -74,7 +75,7 @@ pub fn write_out(
     sources: &Sources,
     sinks: &[(Format, Sink)],
     verbose: bool,
-) -> Result<(), Trouble> {
+) -> Result<(), CliError> {
     let to_stdout = sinks.iter().any(|(_, sink)| matches!(sink, Sink::Stdout));
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let color = !plain && if to_stdout { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
@@ -93,7 +94,7 @@ pub fn write_out(
         match sink {
             Sink::Stdout => print(&text),
             Sink::File(path) => std::fs::write(path, text.as_bytes())
-                .map_err(|error| Trouble::new(format!("failed to write {}: {error}", path.display())))?,
+                .map_err(|error| CliError::new(format!("failed to write {}: {error}", path.display())))?,
         }
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Trouble;
+use super::CliError;
 use super::protocol_files::{self, Protocol};
 use crate::fuzz::oracle;
 use crate::protocol::Pack;
@@ -22,13 +22,13 @@ pub fn is_file(text: &str) -> bool {
 /// # Errors
 ///
 /// What is wrong with one of them, or that nobody can tell of which protocol they are.
-pub fn add(protocols: &mut [Protocol], paths: &[&String], sources: &mut Sources) -> Result<Vec<String>, Trouble> {
+pub fn add(protocols: &mut [Protocol], paths: &[&String], sources: &mut Sources) -> Result<Vec<String>, CliError> {
     let Some(first) = paths.first() else { return Ok(Vec::new()) };
     let [protocol] = protocols else {
         let help = format!("--protocol {}", protocol_files::built_in().join(" | "));
-        return Err(Trouble::new(format!("of which protocol is {first}?\n  help: {help}")));
+        return Err(CliError::new(format!("of which protocol is {first}?\n  help: {help}")));
     };
-    let read: Result<Vec<FileId>, Trouble> =
+    let read: Result<Vec<FileId>, CliError> =
         paths.iter().map(|path| protocol_files::read(Path::new(path), sources)).collect();
     let read = read?;
     let (Some(mut pack), _) = Pack::load(&protocol.folder, sources) else { return Ok(Vec::new()) };
@@ -43,9 +43,9 @@ pub fn add(protocols: &mut [Protocol], paths: &[&String], sources: &mut Sources)
     for (path, file) in paths.iter().zip(read) {
         let stem = Path::new(path).file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
         let id = format!("{}/{stem}", pack.name);
-        let root = yaml::parse(sources, file).map_err(|found| Trouble::from_diagnostics(&[found], sources))?;
+        let root = yaml::parse(sources, file).map_err(|found| CliError::from_diagnostics(&[found], sources))?;
         let (program, found) = parse::read(&id, &root, &shared, &pack);
-        let program = program.ok_or_else(|| Trouble::from_diagnostics(&found, sources))?;
+        let program = program.ok_or_else(|| CliError::from_diagnostics(&found, sources))?;
         scenarios.programs.retain(|known| known.id != id);
         scenarios.programs.push(Arc::new(program));
         ids.push(id);

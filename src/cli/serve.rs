@@ -8,7 +8,7 @@ use clap::Args;
 use hubproof_reference as reference;
 
 use super::signals::Signals;
-use super::{Trouble, print, protocol_files, runtime};
+use super::{CliError, print, protocol_files, runtime};
 use crate::reference::setup::Addresses;
 use crate::syntax::diagnostic::suggest;
 use crate::syntax::source::Sources;
@@ -25,12 +25,12 @@ pub struct ServeArgs {
     target_file: Option<PathBuf>,
 }
 
-pub fn run(arguments: ServeArgs) -> Result<u8, Trouble> {
+pub fn run(arguments: ServeArgs) -> Result<u8, CliError> {
     known(&arguments.server)?;
     let runtime = runtime()?;
     let done = runtime.block_on(async {
         match arguments.target_file {
-            None => reference::run(arguments.server, announce).await.map_err(|error| Trouble::new(error.to_string())),
+            None => reference::run(arguments.server, announce).await.map_err(|error| CliError::new(error.to_string())),
             Some(path) => with_target_file(arguments.server, path).await,
         }
     });
@@ -38,16 +38,16 @@ pub fn run(arguments: ServeArgs) -> Result<u8, Trouble> {
 }
 
 /// Names that the server will not know, with what may be meant.
-fn known(server: &reference::ServeArgs) -> Result<(), Trouble> {
+fn known(server: &reference::ServeArgs) -> Result<(), CliError> {
     let protocols = reference::protocols();
     if let Some(name) = server.names.iter().find(|name| !protocols.contains(&name.as_str())) {
         let help = suggest(name, protocols.iter().copied(), &format!("it speaks {}", protocols.join(", ")));
-        return Err(Trouble::new(format!("the reference server does not speak `{name}`\n  help: {help}")));
+        return Err(CliError::new(format!("the reference server does not speak `{name}`\n  help: {help}")));
     }
     let faults: Vec<&str> = reference::faults().map(|fault| fault.id).collect();
     if let Some(id) = server.faults.iter().find(|id| !faults.contains(&id.as_str())) {
         let help = suggest(id, faults, "`hubproof serve --list-faults` lists them");
-        return Err(Trouble::new(format!("there is no fault `{id}`\n  help: {help}")));
+        return Err(CliError::new(format!("there is no fault `{id}`\n  help: {help}")));
     }
     Ok(())
 }
@@ -56,10 +56,10 @@ fn announce(running: &reference::Running) {
     print(&running.lines().iter().map(|line| format!("{line}\n")).collect::<String>());
 }
 
-async fn with_target_file(server: reference::ServeArgs, path: PathBuf) -> Result<(), Trouble> {
+async fn with_target_file(server: reference::ServeArgs, path: PathBuf) -> Result<(), CliError> {
     let mut signals = Signals::listen()?;
     let [name] = server.names.as_slice() else {
-        return Err(Trouble::new(
+        return Err(CliError::new(
             "a target file describes the hub of one protocol\n  help: hubproof serve NAME --target-file FILE",
         ));
     };
@@ -70,13 +70,13 @@ async fn with_target_file(server: reference::ServeArgs, path: PathBuf) -> Result
     let secure = server.tls_self_signed.is_some() || server.tls_cert.is_some();
     let admin = server.admin;
     let first = server.listen;
-    let mut config = reference::server::args::config(server).map_err(|error| Trouble::new(error.to_string()))?;
+    let mut config = reference::server::args::config(server).map_err(|error| CliError::new(error.to_string()))?;
     let model = config.hubs.remove(0);
     config.admin = Some(admin.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0))));
     for (index, setup) in protocol.setups.instances.iter().enumerate() {
         let mut hub = model.clone();
         for (key, value) in &setup.serve {
-            hub.settings.set(key, value).map_err(|error| Trouble::new(error.to_string()))?;
+            hub.settings.set(key, value).map_err(|error| CliError::new(error.to_string()))?;
         }
         if setup.tls && !secure {
             hub.tls = Some(reference::Tls::SelfSigned);
@@ -86,13 +86,13 @@ async fn with_target_file(server: reference::ServeArgs, path: PathBuf) -> Result
         }
         config.hubs.push(hub);
     }
-    let running = reference::serve(config).await.map_err(|error| Trouble::new(error.to_string()))?;
+    let running = reference::serve(config).await.map_err(|error| CliError::new(error.to_string()))?;
     let ca = match (&running.ca, ca) {
         (None, _) => None,
         (Some(pem), given) => {
             let file = given.unwrap_or_else(|| path.with_extension("ca.pem"));
             std::fs::write(&file, pem)
-                .map_err(|error| Trouble::new(format!("failed to write {}: {error}", file.display())))?;
+                .map_err(|error| CliError::new(format!("failed to write {}: {error}", file.display())))?;
             Some(std::path::absolute(&file).unwrap_or(file).display().to_string())
         }
     };
@@ -106,7 +106,7 @@ async fn with_target_file(server: reference::ServeArgs, path: PathBuf) -> Result
 }
 
 /// The file holds secrets: only its owner may read it.
-fn write_private(path: &std::path::Path, text: &str) -> Result<(), Trouble> {
+fn write_private(path: &std::path::Path, text: &str) -> Result<(), CliError> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);
     #[cfg(unix)]
@@ -114,5 +114,5 @@ fn write_private(path: &std::path::Path, text: &str) -> Result<(), Trouble> {
     options
         .open(path)
         .and_then(|mut file| file.write_all(text.as_bytes()))
-        .map_err(|error| Trouble::new(format!("failed to write {}: {error}", path.display())))
+        .map_err(|error| CliError::new(format!("failed to write {}: {error}", path.display())))
 }

@@ -1,6 +1,6 @@
 //! Ctrl-C, and what an init system or a CI runner sends instead.
 
-use super::Trouble;
+use super::CliError;
 
 /// Listens from the beginning, so that no signal falls between two waits.
 pub struct Signals {
@@ -14,29 +14,29 @@ pub struct Signals {
 
 impl Signals {
     #[cfg(unix)]
-    pub fn listen() -> Result<Self, Trouble> {
+    pub fn listen() -> Result<Self, CliError> {
         use tokio::signal::unix::{SignalKind, signal};
-        let listen = |kind| signal(kind).map_err(|error| Trouble::new(format!("failed to wait for signals: {error}")));
+        let listen = |kind| signal(kind).map_err(|error| CliError::new(format!("failed to wait for signals: {error}")));
         let (interrupt, terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
         Ok(Self { interrupt, terminate, hangup: None })
     }
 
     /// The end of the terminal counts too: for those who have started something that must not stay behind.
     #[cfg(unix)]
-    pub fn with_hangup(mut self) -> Result<Self, Trouble> {
+    pub fn with_hangup(mut self) -> Result<Self, CliError> {
         use tokio::signal::unix::{SignalKind, signal};
         let listen = signal(SignalKind::hangup());
-        self.hangup = Some(listen.map_err(|error| Trouble::new(format!("failed to wait for signals: {error}")))?);
+        self.hangup = Some(listen.map_err(|error| CliError::new(format!("failed to wait for signals: {error}")))?);
         Ok(self)
     }
 
     #[cfg(not(unix))]
-    pub fn with_hangup(self) -> Result<Self, Trouble> {
+    pub fn with_hangup(self) -> Result<Self, CliError> {
         Ok(self)
     }
 
     #[cfg(not(unix))]
-    pub fn listen() -> Result<Self, Trouble> {
+    pub fn listen() -> Result<Self, CliError> {
         Ok(Self {})
     }
 

@@ -105,8 +105,8 @@ impl Override {
     }
 }
 
-/// Whether the value is to be read as TOML. Dates, `nan` and numbers beyond 64 bits are words here; a secret is text, however it looks, unless
-/// it is a table that says where to find it.
+/// Whether the value is to be read as TOML. Dates, `nan` and numbers beyond 64 bits are words here; a secret is text,
+/// however it looks, unless it is a table that says where to find it.
 fn fits(value: &Spanned<DeValue<'_>>, secret: bool) -> bool {
     match value.get_ref() {
         DeValue::Datetime(_) => false,

@@ -15,7 +15,7 @@ const ANSWERS: usize = 100_000;
 
 /// Shared by whoever takes numbers and whoever hears what came of them.
 #[derive(Clone, Default)]
-pub struct Adaptive(Arc<Mutex<Steered>>);
+pub struct Feedback(Arc<Mutex<Steered>>);
 
 #[derive(Default)]
 struct Steered {
@@ -28,8 +28,8 @@ struct Steered {
     heard: HashSet<u64>,
 }
 
-impl Adaptive {
-    /// The same numbers, each once, those first that [`Adaptive::see`] asked for.
+impl Feedback {
+    /// The same numbers, each once, those first that [`Feedback::see`] asked for.
     pub fn numbers<I: Iterator<Item = u64> + Send>(&self, numbers: I) -> impl Iterator<Item = u64> + Send + use<I> {
         let steered = self.clone();
         let mut numbers = numbers;

@@ -8,27 +8,22 @@
 //! `hubproof fuzz` plays them against any hub.
 //!
 //! ```text
-//! seed                            chance that can be repeated
-//! shape, value                    what a schema allows at a place, and values of that kind
-//! payload, mutation               a message that differs from its example; one named thing wrong with it
-//! malformed, framing              texts that are no JSON; frames that are unusual
-//! material                        who says what, when: read off the scenarios
-//! answers                         what the document says of input
-//! scene, draft                    what comes before something odd; what is odd about what is said
-//! case, oracle, text              one case of all this: what must be true; as a file
-//! ground, walk                    cases in which several actors say right things by chance
-//! plan                            which case comes when
-//! adaptive                        cases that go where a hub says something new
-//! campaign                        plays cases on a hub, with the machinery of `hubproof check`
-//! control                         whether it is so where nothing is odd, too
-//! pace                            whether a hub is slower at the end
-//! cause, outcome                  what a finding is about; what came of many cases
-//! shrink, smaller                 the smallest scenario that still fails; played on a hub
-//! saved, replay                   a finding as a file of its own; what became of it
-//! transcript, twins, differ       what two hubs said in the same case, side by side
-//! against                         plays cases on two hubs at once
+//! placement, actors   when a case says what is odd; what it calls its own actors and steps
+//! mutate              one thing made wrong: in a payload, in the text of a message, in its frames
+//! corpus              messages and who sends them when, read off the scenarios; expected answers; prefixes of cases
+//! oracle              what must be true of a hub whatever it has received
+//! case                one case of all this; its message, or the churn of its connections
+//! stateful            a model of what actors may send, and random walks through it
+//! scheduler           which case comes when
+//! differential        what two hubs answered in the same case, compared up to what may differ
+//! shrink              the smallest scenario that still fails, proposed step by step
+//! campaign            plays cases on a hub, with the machinery of `hubproof check`: control runs, latency drift, a second
+//!                     hub, fingerprints of findings, shrinking what was found
+//! feedback            cases that go where a hub answers something new
+//! regression          a finding as a file of its own, and playing it again
 //! ```
 
+pub mod actors;
 pub mod campaign;
 pub mod case;
 pub mod corpus;
@@ -36,6 +31,7 @@ pub mod differential;
 pub mod feedback;
 pub mod mutate;
 pub mod oracle;
+pub mod placement;
 pub mod regression;
 pub mod scheduler;
 pub mod shrink;

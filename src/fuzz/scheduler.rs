@@ -3,14 +3,15 @@
 
 use std::collections::BTreeMap;
 
-use super::case::churn::Gone;
-use super::case::{self, Case, Cell, Oddity, Placement};
-use super::corpus::Material;
-use super::corpus::prefix::{self, Scene};
+use super::case::churn::Churn;
+use super::case::{self, Case, Cell, MutationKind};
+use super::corpus::Corpus;
+use super::corpus::prefix::{self, Prefix};
 use super::mutate::frames::Framing;
-use super::mutate::json_text::Spoilt;
+use super::mutate::json_text::JsonCorruption;
 use super::mutate::schema::Mutation;
-use super::stateful::model::Ground;
+use super::placement::Placement;
+use super::stateful::model::Model;
 use super::stateful::random_walk;
 use crate::generate::rng::Dice;
 
@@ -18,20 +19,20 @@ use crate::generate::rng::Dice;
 const CASTS: usize = 64;
 
 /// All cells of a protocol that something can be made of, in the order in which they are played: shuffled by the seed.
-pub struct Plan {
+pub struct Scheduler {
     pub seed: u64,
     pub cells: Vec<Cell>,
     /// Where a message can be said, by its index.
-    scenes: BTreeMap<(usize, Placement), Vec<Scene>>,
-    ground: Ground,
+    scenes: BTreeMap<(usize, Placement), Vec<Prefix>>,
+    ground: Model,
 }
 
-impl Plan {
+impl Scheduler {
     /// The plan of a run. `message` chooses messages by their name.
-    pub fn new(material: &Material, seed: u64, message: &dyn Fn(&str) -> bool) -> Self {
+    pub fn new(material: &Corpus, seed: u64, message: &dyn Fn(&str) -> bool) -> Self {
         let mut cells = Vec::new();
         let mut scenes = BTreeMap::new();
-        let ground = Ground::of(material);
+        let ground = Model::of(material);
         for (index, declared) in material.pack.messages.iter().enumerate() {
             if !declared.directions.to_hub || declared.abstract_ || !message(&declared.name) {
                 continue;
@@ -39,11 +40,11 @@ impl Plan {
             let sites = prefix::sites(material, declared);
             let mutated =
                 Mutation::ALL.into_iter().filter(|mutation| sites.iter().any(|site| site.mutation == *mutation));
-            let oddities = std::iter::once(Oddity::Explored)
-                .chain(mutated.map(Oddity::Mutated))
-                .chain(Spoilt::ALL.into_iter().map(Oddity::Spoilt))
-                .chain(Framing::ALL.into_iter().map(Oddity::Framed))
-                .chain(Gone::ALL.into_iter().map(Oddity::Gone));
+            let oddities = std::iter::once(MutationKind::Explored)
+                .chain(mutated.map(MutationKind::Mutated))
+                .chain(JsonCorruption::ALL.into_iter().map(MutationKind::Corrupted))
+                .chain(Framing::ALL.into_iter().map(MutationKind::Framed))
+                .chain(Churn::ALL.into_iter().map(MutationKind::Churn));
             let here = Placement::ALL.map(|placement| (placement, prefix::scenes(material, declared, placement)));
             for oddity in oddities {
                 for (placement, found) in &here {
@@ -67,7 +68,7 @@ impl Plan {
         // has to do at first: one that somebody says who is like those who look on, as a hub may hang up on a stranger at
         // once, and the longest, as most of it can be wrong.
         let weight = |cell: &Cell| {
-            let scenes: &[Scene] = scenes.get(&(cell.message, cell.placement)).map_or(&[], Vec::as_slice);
+            let scenes: &[Prefix] = scenes.get(&(cell.message, cell.placement)).map_or(&[], Vec::as_slice);
             let is_heard = scenes.iter().all(|scene| scene.role == scene.bystander);
             let message = material.pack.messages.get(cell.message);
             let texts = scenes.iter().filter_map(|scene| Some(scene.base(material, message?).to_string().len()));
@@ -104,7 +105,7 @@ impl Plan {
     }
 
     /// The case of a number. Equal for equal seeds and packs.
-    pub fn case(&self, material: &Material, number: u64) -> Option<Case> {
+    pub fn case(&self, material: &Corpus, number: u64) -> Option<Case> {
         let cell = self.cell(number)?;
         let scenes = self.scenes.get(&(cell.message, cell.placement))?;
         let mut dice = Dice::of(self.seed, number);
@@ -112,7 +113,7 @@ impl Plan {
     }
 
     /// Where the case of a number says many things, each of them as a case of its own.
-    pub fn singles(&self, material: &Material, number: u64) -> Vec<Case> {
+    pub fn singles(&self, material: &Corpus, number: u64) -> Vec<Case> {
         let Some(cell) = self.cell(number) else { return Vec::new() };
         let scenes = self.scenes.get(&(cell.message, cell.placement)).map_or(&[][..], Vec::as_slice);
         let mut dice = Dice::of(self.seed, number);
@@ -122,10 +123,10 @@ impl Plan {
 }
 
 fn made(
-    material: &Material,
+    material: &Corpus,
     cell: Cell,
-    scenes: &[Scene],
-    ground: &Ground,
+    scenes: &[Prefix],
+    ground: &Model,
     number: u64,
     dice: &mut Dice,
 ) -> Option<Case> {

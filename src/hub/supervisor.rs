@@ -16,7 +16,7 @@ use crate::event::{CheckReport, Crash, Detail, Excerpt, ProcessReport, ScenarioR
 use crate::hub::process::{self, GRACE, Gone, Launch, Running, StartError};
 
 /// The name of the check that a hub's process goes on while a scenario is played on it.
-pub const CHECK: &str = "process";
+pub const PROCESS_CHECK: &str = "process";
 /// After so many ends of its own it is not started again in this run: a hub that falls whenever it stands proves no more.
 pub const MOST_CRASHES: usize = 10;
 /// How long the end of a process is awaited after connections went wrong: they may close a moment before.
@@ -277,7 +277,7 @@ impl State {
 /// Adds what is said of the hub's process to a scenario that was played on it: that it went on, or how it ended.
 pub fn judge(report: &mut ScenarioReport, fall: Option<Fall>) {
     let mut check = CheckReport {
-        name: CHECK.to_owned(),
+        name: PROCESS_CHECK.to_owned(),
         rules: Vec::new(),
         verdict: Verdict::Pass,
         span: None,

@@ -4,13 +4,13 @@
 //! knows no difference.
 //!
 //! ```text
-//! library       the files of the document, and what references lead to
-//! outline       channels, operations and messages, whichever version wrote them
-//! schema        draft-07 and its relatives as the 2020-12 that everything else reads
-//! facts         what a schema says for sure about places of a message
-//! recognise     from that, how a frame is recognised
-//! example       a payload where the document shows none
-//! talk          who connects where, and says what
+//! references      the files of the document, and what references lead to
+//! document        channels, operations and messages, whichever version wrote them
+//! schema          draft-07 and its relatives as the 2020-12 that everything else reads
+//! schema_facts    what a schema says for sure about places of a message
+//! discriminator   from that, what tells the messages of a hub apart
+//! examples        a payload where the document shows none
+//! scenarios       who connects where, and sends what
 //! ```
 
 mod discriminator;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use crate::fuzz::mutate::schema::kind;
+use crate::syntax::json_schema::kind;
 use crate::syntax::matcher::{escape, same};
 
 /// Members within each other that are looked at.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::active_step::{Active, Failure, Kind as FailureKind};
 use super::checks::{Snapshot, unworkable};
-use super::steps::{Active, Failure, Kind as FailureKind};
 use super::{Conversation, Output, Phase};
 use crate::event::{Cause, Outcome};
 use crate::protocol::Level;

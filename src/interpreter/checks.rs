@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::Conversation;
+use super::active_step::Failure;
+use super::finding::Finding;
 use super::invariants::valid_checks;
-use super::steps::Failure;
 use crate::event::{Cause, CheckReport, Detail, Outcome, Verdict, verdict};
 use crate::protocol::{Basis, Level, Pack};
 use crate::scenario::model::{ActorId, Always, CheckId, Pattern, Program, Ready, RuleUse, Test};
@@ -47,19 +48,6 @@ pub struct Judgement {
 /// Checks as they stood before an attempt, so that only the last attempt accuses.
 #[derive(Clone)]
 pub struct Snapshot(Vec<State>);
-
-/// What `has`, `check` and `fits` say of a value.
-pub enum Finding {
-    Holds,
-    Broken {
-        expected: String,
-        found: String,
-        message: String,
-    },
-    NotReached(String),
-    /// A mistake in the scenario.
-    Mistake(String),
-}
 
 fn rank(outcome: &Outcome) -> u8 {
     match outcome {

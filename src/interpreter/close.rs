@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use super::Conversation;
+use super::active_step::{Active, Failure, Waiting};
 use super::actor::{Closing, End, Link};
 use super::blocks::Progress;
-use super::steps::{Active, Failure, Stepped, Waiting};
+use super::steps::Stepped;
 use crate::scenario::model::{ActorId, Codes, Step};
 use crate::scenario::value::Bound;
 

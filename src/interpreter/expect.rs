@@ -5,11 +5,12 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::Conversation;
+use super::active_step::{Active, Failure, Frames, Kind, Member, Waiting};
 use super::actor::Link;
 use super::blocks::Progress;
 use super::checks::unworkable;
 use super::matching::Wanted;
-use super::steps::{Active, Failure, Frames, Kind, Member, Stepped, Waiting};
+use super::steps::Stepped;
 use super::timing_margin::only_may;
 use crate::event::Outcome;
 use crate::scenario::model::{

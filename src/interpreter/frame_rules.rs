@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::Conversation;
-use super::checks::Finding;
+use super::finding::Finding;
 use crate::scenario::model::{ActorId, Always};
 
 impl Conversation {

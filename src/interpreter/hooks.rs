@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::active_step::{Active, Failure, Waiting};
 use super::blocks::Progress;
-use super::checks::{Finding, worked_out};
-use super::steps::{Active, Failure, Stepped, Waiting};
+use super::checks::worked_out;
+use super::finding::Finding;
+use super::steps::Stepped;
 use super::{Conversation, Output};
 use crate::scenario::model::{Act, Hook, Step};
 use crate::scenario::value::{Bound, Wire};

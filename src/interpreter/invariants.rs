@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::Conversation;
 use super::actor::{End, Entry, EntryKind};
-use super::checks::Finding;
 use super::decode::{Undecoded, decode, texts, weight};
+use super::finding::Finding;
 use crate::event::Outcome;
 use crate::protocol::{Level, MessageType, Pack, Violation, Way};
 use crate::scenario::model::{ActorId, Always, RuleUse};

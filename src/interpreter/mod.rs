@@ -4,12 +4,14 @@
 //! A conversation is a stack of frames over the program's blocks. A step either completes at once or leaves something
 //! to wait for; every input polls what is waited for again. Sending never waits, reading never stops.
 
+mod active_step;
 mod actor;
 mod blocks;
 mod checks;
 mod close;
 pub mod decode;
 mod expect;
+mod finding;
 mod frame_rules;
 mod history;
 mod hooks;
@@ -190,7 +192,7 @@ pub struct Conversation {
     now: Duration,
     phase: Phase,
     stack: Vec<blocks::Frame>,
-    active: Option<steps::Active>,
+    active: Option<active_step::Active>,
     actors: Vec<Actor>,
     /// Whose connection it is; those that were replaced stay, so that late frames find their place in the history.
     connections: BTreeMap<u32, ActorId>,
@@ -297,7 +299,7 @@ impl Conversation {
 
     /// When it wants to be called again though nothing happened.
     pub fn deadline(&self) -> Option<Duration> {
-        self.active.as_ref().and_then(steps::Active::deadline)
+        self.active.as_ref().and_then(active_step::Active::deadline)
     }
 
     pub fn is_finished(&self) -> bool {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Conversation;
-use super::checks::Finding;
-use super::steps::Failure;
+use super::active_step::Failure;
+use super::finding::Finding;
 use crate::scenario::model::{Order, Step};
 use crate::scenario::template::Names;
 use crate::scenario::value::{Bound, Wire};

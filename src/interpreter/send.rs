@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::active_step::{Failure, Kind};
 use super::blocks::Progress;
-use super::checks::{Finding, unusable, worked_out};
-use super::steps::{Failure, Kind, Stepped};
+use super::checks::{unusable, worked_out};
+use super::finding::Finding;
+use super::steps::Stepped;
 use super::{Conversation, Dial, Output};
 use crate::event::{Direction, Outcome};
 use crate::scenario::compose;

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::Conversation;
-use super::steps::Active;
+use super::active_step::Active;
 use crate::event::Margin;
 use crate::protocol::Level;
 use crate::scenario::model::{Program, Step};

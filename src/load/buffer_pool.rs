@@ -11,19 +11,19 @@ const KEPT_BYTES: usize = 16 << 20;
 
 /// A list that is kept for its like when it is dropped.
 #[derive(Debug)]
-pub struct Reused<T> {
+pub struct PooledVec<T> {
     list: Vec<T>,
     /// Empty ones, with the room that they had.
     spare: Arc<Mutex<Vec<Vec<T>>>>,
 }
 
-impl<T> Default for Reused<T> {
+impl<T> Default for PooledVec<T> {
     fn default() -> Self {
         Self { list: Vec::new(), spare: Arc::default() }
     }
 }
 
-impl<T> Reused<T> {
+impl<T> PooledVec<T> {
     /// Gives what is in it, and goes on with an empty list, which has room for as many.
     pub fn take(&mut self) -> Self {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -32,7 +32,7 @@ impl<T> Reused<T> {
     }
 }
 
-impl<T> Drop for Reused<T> {
+impl<T> Drop for PooledVec<T> {
     fn drop(&mut self) {
         self.list.clear();
         let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
@@ -43,7 +43,7 @@ impl<T> Drop for Reused<T> {
     }
 }
 
-impl<T> Deref for Reused<T> {
+impl<T> Deref for PooledVec<T> {
     type Target = Vec<T>;
 
     fn deref(&self) -> &Vec<T> {
@@ -51,7 +51,7 @@ impl<T> Deref for Reused<T> {
     }
 }
 
-impl<T> DerefMut for Reused<T> {
+impl<T> DerefMut for PooledVec<T> {
     fn deref_mut(&mut self) -> &mut Vec<T> {
         &mut self.list
     }
@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn a_list_that_was_read_is_filled_again() {
-        let mut lists = Reused::default();
+        let mut lists = PooledVec::default();
         lists.extend(0..100);
         let first = lists.take();
         let (room, place) = (first.capacity(), first.as_ptr());
@@ -77,8 +77,8 @@ mod tests {
 
     #[test]
     fn what_waits_is_bounded() {
-        let mut lists = Reused::default();
-        let room = |lists: &Reused<u64>| lists.spare.lock().unwrap().iter().map(Vec::capacity).sum::<usize>();
+        let mut lists = PooledVec::default();
+        let room = |lists: &PooledVec<u64>| lists.spare.lock().unwrap().iter().map(Vec::capacity).sum::<usize>();
         let long = [(); 3].map(|()| {
             lists.reserve(KEPT_BYTES / size_of::<u64>() / 2);
             lists.take()

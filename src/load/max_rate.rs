@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::ledger::Account;
-use super::metrics::{Count, JourneyCount, Layout, RunCount, Total};
+use super::ledger::Totals;
+use super::metrics::{Count, JourneyCount, MetricRegistry, RunCount, Total};
 use super::plan::Plan;
 use super::plan::schedule::Schedule;
 
@@ -113,7 +113,13 @@ pub struct Pace {
 const CHANCE: f64 = 5.0;
 
 /// Why a run did not keep up with what it was offered, if so. `undrained` at its end.
-pub fn fell_behind(layout: &Layout, total: &Total, account: &Account, pace: Pace, undrained: u64) -> Option<String> {
+pub fn fell_behind(
+    layout: &MetricRegistry,
+    total: &Total,
+    account: &Totals,
+    pace: Pace,
+    undrained: u64,
+) -> Option<String> {
     let count = |count| total.measured(layout, count);
     if count(Count::Run(RunCount::NoClient)) > 0 {
         return Some(format!("{} arrivals found no free client", count(Count::Run(RunCount::NoClient))));
@@ -129,7 +135,7 @@ pub fn fell_behind(layout: &Layout, total: &Total, account: &Account, pace: Pace
 
 impl Pace {
     /// Of these journeys, which have a schedule.
-    pub fn of(layout: &Layout, total: &Total, plan: &Plan, scheduled: &[&str]) -> Self {
+    pub fn of(layout: &MetricRegistry, total: &Total, plan: &Plan, scheduled: &[&str]) -> Self {
         let rate = |count| {
             let named = layout.names.journeys.iter().enumerate().filter(|(_, name)| scheduled.contains(&name.as_str()));
             named.map(|(journey, _)| total.rate(layout, Count::Journey(journey, count))).sum()

@@ -7,18 +7,15 @@
 //! recognised by a scan of the raw text, for a small machine of its own, the [`client::Client`].
 //!
 //! ```text
-//! plan        what a plan file says: roles, populations, arrivals, phases, thresholds; flags override its numbers
-//! schedule    when things are due: absolute times from a rate and a seed
+//! buffer_pool, format, ids   lists that are used again; numbers as they are shown; messages and journeys by number
 //! ledger      what became of every item
-//! port        what a virtual client may do, and what happens to it: the seam to sockets, clocks and measurement
-//! measure     histograms, counts and levels by the second;  reused: the lists that they, and the ledger's entries, come in
-//! scan, recognise   members of a frame and the message it is, from its raw text
-//! template    messages as bytes and slots
-//! program     a plan prepared for a target: flat lists of operations;  lint: what of it is more than a slot
-//! metric      all of that by name;  threshold: what must be true of it;  verdict: whether it can be believed
-//! report      the formats a run is told in;  compare: two runs, and whether they differ
-//! client      the machine of one virtual client, sans-IO: (now, input) -> calls of the port
+//! metrics     histograms, counts and levels by the second; all of them by name
+//! plan        what a plan file says: roles, populations, arrivals, phases, thresholds; when things are due
+//! compile     a plan compiled for a target: flat lists of operations, message templates, the classifier of frames
+//! client      the machine of one virtual client, sans-IO: (now, input) -> calls of its `io`
 //! engine      sockets and threads: the only part that is not pure
+//! validity    whether the numbers of a run can be believed;  max_rate: the search for the highest rate that keeps to them
+//! report      the formats a run is shown in;  compare: two runs, and whether they differ
 //! ```
 //!
 //! Times are [`Nanos`] since the origin of the run and are passed in; everything but the engine is pure.
@@ -29,6 +26,7 @@ pub mod compare;
 pub mod compile;
 pub mod engine;
 pub mod format;
+pub mod ids;
 pub mod ledger;
 pub mod max_rate;
 pub mod metrics;

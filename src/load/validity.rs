@@ -2,10 +2,10 @@
 //! hub; this says so, and why.
 
 use super::format::{grouped, nanos, percent};
-use super::ledger::Account;
+use super::ledger::Totals;
 use super::metrics::selector::{State, supports};
 use super::metrics::{
-    Count, Dense, ErrorKind, Gauge, Interval, Layout, MessageCount, MessageTime, Phase, RunCount, Timing, Total,
+    Count, Dense, ErrorKind, Gauge, Interval, MessageCount, MessageTime, MetricRegistry, Phase, RunCount, Timing, Total,
 };
 use super::plan::threshold::Outcome;
 
@@ -93,12 +93,12 @@ pub fn judge(state: State<'_>, outcomes: &[Outcome], circumstances: Circumstance
     judgement
 }
 
-fn sent(layout: &Layout, total: &Total) -> u64 {
+fn sent(layout: &MetricRegistry, total: &Total) -> u64 {
     let messages = 0..layout.names.messages.len();
     messages.map(|message| total.count(layout, Count::Message(message, MessageCount::Sent))).sum()
 }
 
-fn measured(judgement: &mut Judgement, layout: &Layout, total: &Total, intervals: &[Interval]) {
+fn measured(judgement: &mut Judgement, layout: &MetricRegistry, total: &Total, intervals: &[Interval]) {
     if total.time == 0 {
         judgement.add(Validity::Invalid, "unmeasured", "the run ended before a whole interval was measured".to_owned());
     } else if sent(layout, total) == 0
@@ -109,7 +109,7 @@ fn measured(judgement: &mut Judgement, layout: &Layout, total: &Total, intervals
     }
 }
 
-fn send_delays(judgement: &mut Judgement, layout: &Layout, total: &Total) {
+fn send_delays(judgement: &mut Judgement, layout: &MetricRegistry, total: &Total) {
     for (message, name) in layout.names.messages.iter().enumerate() {
         let timing = |kind| total.timing(layout, Timing::Message(message, kind));
         let (Some(delay), Some(response)) = (timing(MessageTime::SendDelay), timing(MessageTime::Response)) else {
@@ -158,7 +158,7 @@ fn cores(judgement: &mut Judgement, intervals: &[Interval]) {
     }
 }
 
-fn lateness(judgement: &mut Judgement, layout: &Layout, total: &Total, circumstances: Circumstances) {
+fn lateness(judgement: &mut Judgement, layout: &MetricRegistry, total: &Total, circumstances: Circumstances) {
     let counts = [
         (RunCount::Missed, "missed-ticks", "ticks of the schedule could not be served at all"),
         (RunCount::NoClient, "no-client", "arrivals found no free client, so less was offered than planned"),
@@ -195,7 +195,7 @@ const TREND_SIZE: f64 = 0.25;
 
 /// Mann and Kendall's test for a trend in the intervals' median response, together with the size of Sen's slope: with
 /// many intervals the test alone finds trends that do not matter, and neighbours are not independent.
-fn stationary(judgement: &mut Judgement, layout: &Layout, intervals: &[Interval]) {
+fn stationary(judgement: &mut Judgement, layout: &MetricRegistry, intervals: &[Interval]) {
     let measured: Vec<&Interval> = intervals.iter().filter(|interval| interval.phase == Phase::Measured).collect();
     for (message, name) in layout.names.messages.iter().enumerate() {
         let place = layout.timing(Timing::Message(message, MessageTime::Response));
@@ -246,7 +246,7 @@ fn spread(n: f64) -> f64 {
 /// Bytes that have just come, or are a goodbye: no more than this is not behind.
 const UNREAD: u64 = 64 << 10;
 
-fn backlog(judgement: &mut Judgement, account: &Account, intervals: &[Interval], circumstances: Circumstances) {
+fn backlog(judgement: &mut Judgement, account: &Totals, intervals: &[Interval], circumstances: Circumstances) {
     let last = |gauge: Gauge| intervals.last().map_or(0, |interval| interval.gauges[gauge as usize].last);
     let unread = last(Gauge::Unread);
     let counts = [
@@ -259,7 +259,7 @@ fn backlog(judgement: &mut Judgement, account: &Account, intervals: &[Interval],
     }
 }
 
-fn own_errors(judgement: &mut Judgement, layout: &Layout, total: &Total) {
+fn own_errors(judgement: &mut Judgement, layout: &MetricRegistry, total: &Total) {
     let all = sent(layout, total).max(1);
     for kind in ErrorKind::ALL.iter().filter(|kind| kind.is_ours()) {
         let number = total.count(layout, Count::Error(*kind));
@@ -276,7 +276,7 @@ fn own_errors(judgement: &mut Judgement, layout: &Layout, total: &Total) {
     }
 }
 
-fn ledger(judgement: &mut Judgement, account: &Account) {
+fn ledger(judgement: &mut Judgement, account: &Totals) {
     let counts = [
         (account.late, "entries came too late to be accounted for in their order"),
         (account.unfollowed, "entries found no room in the ledger"),

@@ -408,8 +408,8 @@ pub fn worst(verdicts: impl IntoIterator<Item = Verdict>) -> Option<Verdict> {
 }
 
 /// The verdict of one scenario, played once: not-testable if a need was unmet; at least inconclusive if a precondition
-/// failed, the scenario itself is mistaken, or it comes in as inconclusive because it was interrupted; else the worst of its checks. One that asserts nothing and went through
-/// is info.
+/// failed, the scenario itself is mistaken, or it comes in as inconclusive because it was interrupted; else the worst of
+/// its checks. One that asserts nothing and went through is info.
 pub fn scenario_verdict(report: &ScenarioReport) -> Verdict {
     if !report.unmet.is_empty() {
         return Verdict::NotTestable;

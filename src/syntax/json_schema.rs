@@ -270,6 +270,18 @@ fn compile(schema: &Value) -> Result<Validator, jsonschema::ValidationError<'_>>
         .build(schema)
 }
 
+/// The JSON type of a value; an integer is a number.
+pub fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

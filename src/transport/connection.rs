@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, sleep_until, timeout};
 
 use super::socket::{Opened, READ_CHUNK, Socket, Upgraded, is_hang_up, seconds};
-use super::{ConnId, Direction, Held, Incoming, Limits, Outgoing, Role, Room, Trace};
+use super::{ConnId, Direction, Held, Incoming, Limits, MemoryBudget, Outgoing, Role, Trace};
 use crate::websocket::codec::{Decoder, encode};
 use crate::websocket::frame::{Frame, Opcode, Received};
 
@@ -184,7 +184,7 @@ pub(super) fn spawn(
     conn: ConnId,
     role: Role,
     limits: Limits,
-    room: Room,
+    room: MemoryBudget,
     trace: Option<Trace>,
     events: mpsc::Sender<Incoming>,
     opening: impl Future<Output = Opened> + Send + 'static,
@@ -212,7 +212,7 @@ async fn dropped(mut watched: watch::Receiver<Outbox>) {
 async fn live(
     opening: impl Future<Output = Opened>,
     role: Role,
-    (limits, room): (Limits, Room),
+    (limits, room): (Limits, MemoryBudget),
     outlet: Outlet,
     mut watched: watch::Receiver<Outbox>,
     reporter: Reporter,
@@ -288,7 +288,7 @@ struct Reading<'a, R> {
     reporter: &'a Reporter,
     /// See [`Limits::linger`].
     linger: Duration,
-    room: Room,
+    room: MemoryBudget,
     /// Of the message under way.
     held: Held,
     /// When we stop waiting for the peer to end the stream.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use super::{ConnId, Connection, Incoming, Limits, Role, Room, Trace, connection, socket};
+use super::{ConnId, Connection, Incoming, Limits, MemoryBudget, Role, Trace, connection, socket};
 
 /// Where an actor listens, and how it answers upgrades.
 #[derive(Clone, Debug)]
@@ -70,6 +70,6 @@ impl Listener {
         stream.set_nodelay(true)?;
         let ListenRequest { subprotocols, timeout, limits, trace, .. } = self.request.clone();
         let opening = async move { socket::accept(stream, &subprotocols, timeout).await };
-        Ok(connection::spawn(conn, Role::Server, limits, Room::of(limits.message), trace, events, opening))
+        Ok(connection::spawn(conn, Role::Server, limits, MemoryBudget::of(limits.message), trace, events, opening))
     }
 }

@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Room for long messages that are being read, or wait to be handled.
 #[derive(Clone, Debug)]
-pub struct Room {
+pub struct MemoryBudget {
     free: Arc<Semaphore>,
     units: u64,
 }
@@ -27,7 +27,7 @@ pub struct Held(Option<OwnedSemaphorePermit>);
 #[derive(Debug, PartialEq, Eq)]
 pub struct Full;
 
-impl Room {
+impl MemoryBudget {
     pub fn of(bytes: usize) -> Self {
         let units = (bytes as u64).div_ceil(UNIT).min(Semaphore::MAX_PERMITS as u64);
         Self { free: Arc::new(Semaphore::new(units as usize)), units }
@@ -56,7 +56,7 @@ impl Room {
     }
 }
 
-impl Default for Room {
+impl Default for MemoryBudget {
     fn default() -> Self {
         Self::of(super::Limits::default().message)
     }
@@ -68,7 +68,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_held_is_missing_until_it_is_dropped() {
-        let room = Room::of(10 << 10);
+        let room = MemoryBudget::of(10 << 10);
         let (mut first, mut second) = (Held::default(), Held::default());
         room.hold(&mut first, 4000).await.unwrap();
         room.hold(&mut first, 6000).await.unwrap();

@@ -1,8 +1,9 @@
 //! The only client network code: connections to a hub, and listening actors, as streams of [`Received`].
 //!
-//! [`crate::websocket::codec`], [`crate::websocket::handshake`] and [`endpoint`] are pure. Around them stands a thin shell on tokio: one task per connection, which
-//! reads all the time unless told otherwise, and writes from a bounded outbox, so that neither direction waits for the other.
-//! A hub may be hostile: every announced length, every head, every wait and every queue has a bound.
+//! [`crate::websocket::codec`], [`crate::websocket::handshake`] and [`endpoint`] are pure. Around them stands a thin shell
+//! on tokio: one task per connection, which reads all the time unless told otherwise, and writes from a bounded outbox, so
+//! that neither direction waits for the other. A hub may be hostile: every announced length, every head, every wait and
+//! every queue has a bound.
 
 mod connection;
 pub mod endpoint;
@@ -26,7 +27,7 @@ pub use crate::websocket::frame::{ConnId, Outgoing, Received};
 pub use connection::{Connection, Gone};
 pub use endpoint::{Endpoint, EndpointError};
 pub use listen::{ListenRequest, Listener, listen};
-pub use memory_budget::{Held, Room};
+pub use memory_budget::{Held, MemoryBudget};
 
 /// What one connection has to say. `at` is when the bytes that tell it were read.
 #[derive(Debug)]
@@ -63,7 +64,7 @@ pub struct ConnectRequest {
     pub timeout: Duration,
     pub limits: Limits,
     /// Shared with other connections; by default nobody shares it.
-    pub room: Room,
+    pub room: MemoryBudget,
     pub trace: Option<Trace>,
 }
 
@@ -83,7 +84,7 @@ impl ConnectRequest {
             tls: None,
             timeout: Duration::from_secs(5),
             limits: Limits::default(),
-            room: Room::default(),
+            room: MemoryBudget::default(),
             trace: None,
         }
     }
@@ -96,7 +97,8 @@ pub enum Direction {
     Out,
 }
 
-/// Sees the header of every frame that is read or queued for writing, our own pongs and close frames included. It must not block.
+/// Sees the header of every frame that is read or queued for writing, our own pongs and close frames included. It must not
+/// block.
 #[derive(Clone)]
 pub struct Trace(pub Arc<dyn Fn(ConnId, Direction, FrameInfo) + Send + Sync>);
 

@@ -164,7 +164,8 @@ async fn upgrade(
     bytes: &[u8],
     deadline: Instant,
 ) -> Result<Opened, NoUpgrade> {
-    // A failed write is not the whole story: a hub may have answered and closed without reading. The answer, or its absence, tells.
+    // A failed write is not the whole story: a hub may have answered and closed without reading. The answer, or its
+    // absence, tells.
     let _ = timeout_at(deadline, async { socket.write_all(bytes).await.and(socket.flush().await) }).await;
 
     let (mut buffer, mut interim) = (Vec::new(), 0);

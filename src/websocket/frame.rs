@@ -160,8 +160,9 @@ pub enum Outgoing {
 
 /// What one connection reports, in the order in which it happened.
 ///
-/// A life is: `Upgraded`, `Refused`, `NoUpgrade` or `Unreachable` first; after `Upgraded` any number of messages, pings and pongs,
-/// at most one `Close`, at most one `Violation`, and `End` last. `Refused`, `NoUpgrade` and `Unreachable` are last by themselves.
+/// A life is: `Upgraded`, `Refused`, `NoUpgrade` or `Unreachable` first; after `Upgraded` any number of messages, pings
+/// and pongs, at most one `Close`, at most one `Violation`, and `End` last. `Refused`, `NoUpgrade` and `Unreachable` are
+/// last by themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Received {
     /// The hub answered the upgrade with 101 and a valid accept key. Where an actor listens, the upgrade that it accepted:

@@ -291,7 +291,8 @@ fn a_hub_that_always_falls_ends_the_run_in_time() {
     hub.assert_gone();
 }
 
-/// Cases that bring the hub down are findings, those beside them are not; the others are played on a hub that was started again.
+/// Cases that bring the hub down are findings, those beside them are not; the others are played on a hub that was started
+/// again.
 #[test]
 fn a_fuzzed_hub_that_falls_is_started_again() {
     let hub = Hub::new();

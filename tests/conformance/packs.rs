@@ -115,7 +115,8 @@ fn what_an_ambiguity_tolerates_warns() {
     assert!(seen > 0);
 }
 
-/// The example of a message, changed by `with` and without the members `without`, breaks nothing, but falls short of these rules.
+/// The example of a message, changed by `with` and without the members `without`, breaks nothing, but falls short of these
+/// rules.
 #[rstest]
 #[case("qi", "base_reply_failure", json!({}), &[], &[])]
 #[case("qi", "base_reply_failure", json!({ "/payload": { "reason": "no" } }), &[], &["QI-018"])]

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hubproof::event::{CheckReport, Verdict};
-use hubproof::fuzz::case::churn::Gone;
-use hubproof::fuzz::case::{Cell, Oddity, Placement};
-use hubproof::fuzz::corpus::Material;
+use hubproof::fuzz::case::churn::Churn;
+use hubproof::fuzz::case::{Cell, MutationKind};
+use hubproof::fuzz::corpus::Corpus;
 use hubproof::fuzz::mutate::frames::Framing;
-use hubproof::fuzz::mutate::json_text::Spoilt;
+use hubproof::fuzz::mutate::json_text::JsonCorruption;
 use hubproof::fuzz::mutate::payload::Class;
 use hubproof::fuzz::mutate::schema::Mutation;
 use hubproof::fuzz::oracle;
-use hubproof::fuzz::scheduler::Plan;
+use hubproof::fuzz::placement::Placement;
+use hubproof::fuzz::scheduler::Scheduler;
 use hubproof::protocol::{Folder, Pack};
 use hubproof::scenario::{self, Program, writer};
 use hubproof::syntax::source::Sources;
@@ -28,7 +29,7 @@ use crate::support::sim_connection::Manner;
 pub struct Protocol {
     pub sources: Sources,
     pub folder: Folder,
-    pub material: Material,
+    pub material: Corpus,
 }
 
 /// Cases, read as scenarios and ready to be played without sockets.
@@ -36,7 +37,7 @@ pub struct Cases {
     name: String,
     protocol: Protocol,
     shared: scenario::SharedFile,
-    plan: Plan,
+    plan: Scheduler,
 }
 
 impl Cases {
@@ -44,7 +45,7 @@ impl Cases {
     pub fn new(name: &str, seed: u64, message: &dyn Fn(&str) -> bool) -> Self {
         let protocol = protocol(name);
         let shared = scenario::shared(&protocol.folder, &protocol.sources, &protocol.material.pack, &mut Vec::new());
-        let plan = Plan::new(&protocol.material, seed, message);
+        let plan = Scheduler::new(&protocol.material, seed, message);
         Self { name: name.to_owned(), protocol, shared, plan }
     }
 
@@ -55,7 +56,7 @@ impl Cases {
     /// The case of a number as text and program; `None` where there is none, or it is odd below what a virtual wire carries.
     pub fn case(&mut self, number: u64) -> Option<(String, Arc<Program>)> {
         let case = self.plan.case(&self.protocol.material, number)?;
-        if matches!(case.cell.oddity, Oddity::Framed(framing) if !is_carried(framing)) {
+        if matches!(case.cell.oddity, MutationKind::Framed(framing) if !is_carried(framing)) {
             return None;
         }
         let text = writer::scenario(&case.scenario);
@@ -82,7 +83,7 @@ pub fn protocol(name: &str) -> Protocol {
     let mut pack = pack.unwrap();
     pack.rules.extend(oracle::rules(&mut sources).into_iter().map(|rule| (rule.id.clone(), rule)));
     let pack = Arc::new(pack);
-    let material = Material::read(&folder, &sources, &pack);
+    let material = Corpus::read(&folder, &sources, &pack);
     Protocol { sources, folder, material }
 }
 
@@ -91,7 +92,7 @@ fn every_case_is_a_scenario(#[values("qi", "concierge", "airavata", "emprops", "
     let mut protocol = protocol(name);
     let pack = Arc::clone(&protocol.material.pack);
     let shared = scenario::shared(&protocol.folder, &protocol.sources, &pack, &mut Vec::new());
-    let plan = Plan::new(&protocol.material, 1, &|_| true);
+    let plan = Scheduler::new(&protocol.material, 1, &|_| true);
     let mut classes: BTreeMap<Class, usize> = BTreeMap::new();
     let mut made = 0;
     for number in 0..plan.cells.len() as u64 {
@@ -113,7 +114,7 @@ fn every_case_is_a_scenario(#[values("qi", "concierge", "airavata", "emprops", "
 fn the_same_seed_gives_the_same_cases(#[values("qi", "emprops")] name: &str) {
     let texts = |seed| {
         let protocol = protocol(name);
-        let plan = Plan::new(&protocol.material, seed, &|_| true);
+        let plan = Scheduler::new(&protocol.material, seed, &|_| true);
         (0..200).filter_map(|n| Some(writer::scenario(&plan.case(&protocol.material, n)?.scenario))).collect::<Vec<_>>()
     };
     assert_eq!(texts(7), texts(7));
@@ -147,7 +148,7 @@ fn the_reference_server_stands_firm(#[values("qi", "concierge", "airavata", "emp
 #[test]
 fn what_is_repeated_and_the_fence_behind_it_use_an_id_once() {
     let protocol = protocol("gator");
-    let plan = Plan::new(&protocol.material, 1, &|_| true);
+    let plan = Scheduler::new(&protocol.material, 1, &|_| true);
     let id = regex::Regex::new(r#""req_id":(-?[0-9]+),"#).unwrap();
     let mut texts = 0;
     for number in plan.numbers(&|cell| cell.placement == Placement::Repeated).take(60) {
@@ -186,7 +187,7 @@ fn a_hub_that_tires_is_seen_by_the_first_cases(#[values("qi", "concierge", "gato
 #[case::asked_for("subscribe_response", "FUZZ-ISOLATES")]
 fn an_open_message_proves_no_leak(#[case] message: &str, #[case] rule: &str) {
     let protocol = protocol("airavata");
-    let plan = Plan::new(&protocol.material, 1, &|_| true);
+    let plan = Scheduler::new(&protocol.material, 1, &|_| true);
     let cases = (0..plan.cells.len() as u64).filter_map(|number| plan.case(&protocol.material, number));
     let steps: Vec<Value> = cases.flat_map(|case| case.scenario["steps"].as_array().unwrap().clone()).collect();
     let nothing = steps.iter().filter(|step| step["innocent expects nothing"] == message);
@@ -255,7 +256,7 @@ fn said_anew(cases: &mut Cases, wanted: impl Fn(&Cell) -> bool) -> Vec<Arc<Progr
 #[test]
 fn what_is_said_anew_is_said_by_somebody_new() {
     let mut cases = Cases::new("emprops", 1, &|name| name == "worker_heartbeat");
-    let programs = said_anew(&mut cases, |cell| cell.oddity == Oddity::Explored);
+    let programs = said_anew(&mut cases, |cell| cell.oddity == MutationKind::Explored);
     let report = crate::support::sim_connection::Protocol::load("emprops").play(&programs[0], None).unwrap();
     assert_eq!(report.verdict, Verdict::Pass);
     let of_sender = || report.history.iter().filter(|frame| frame.actor == "sender");
@@ -341,7 +342,7 @@ fn a_newcomer_may_be_turned_away_for_a_moment() {
         .plan
         .cells
         .iter()
-        .position(|cell| cell.placement == Placement::Joined && !matches!(cell.oddity, Oddity::Framed(_)));
+        .position(|cell| cell.placement == Placement::Joined && !matches!(cell.oddity, MutationKind::Framed(_)));
     let (_, program) = cases.case(joined.unwrap() as u64).unwrap();
     let report = hub.play_on(&program, None, &full, Manner::default()).unwrap();
     let turned_away = report.history.iter().filter(|frame| frame.actor == "newcomer" && frame.kind == "refused");
@@ -365,18 +366,18 @@ fn leaking(inner: Box<dyn Machine>, of_refused: bool) -> Box<dyn Machine> {
 }
 
 #[rstest]
-#[case::gone("qi", Gone::Broken, false, Verdict::Fail)]
-#[case::closed("qi", Gone::OddClose, false, Verdict::Fail)]
-#[case::refused("airavata", Gone::NoPath, true, Verdict::Warn)]
+#[case::gone("qi", Churn::Broken, false, Verdict::Fail)]
+#[case::closed("qi", Churn::OddClose, false, Verdict::Fail)]
+#[case::refused("airavata", Churn::NoPath, true, Verdict::Warn)]
 fn whoever_comes_after_many_must_be_served(
     #[case] name: &str,
-    #[case] gone: Gone,
+    #[case] gone: Churn,
     #[case] of_refused: bool,
     #[case] verdict: Verdict,
 ) {
     let hub = crate::support::sim_connection::Protocol::load(name);
     let mut cases = Cases::new(name, 1, &|_| true);
-    let program = said_anew(&mut cases, |cell| cell.oddity == Oddity::Gone(gone)).remove(0);
+    let program = said_anew(&mut cases, |cell| cell.oddity == MutationKind::Churn(gone)).remove(0);
     assert_eq!(hub.play(&program, None).unwrap().verdict, Verdict::Pass);
     let leaking = |inner| leaking(inner, of_refused);
     let report = hub.play_on(&program, None, &leaking, Manner::default()).unwrap();
@@ -402,8 +403,9 @@ fn deaf(inner: Box<dyn Machine>) -> Box<dyn Machine> {
 fn whoever_is_not_hung_up_on_is_heard(#[values("qi", "gator")] name: &str) {
     let hub = crate::support::sim_connection::Protocol::load(name);
     let mut cases = Cases::new(name, 1, &|_| true);
-    let is_of =
-        |cell: Cell| cell.placement == Placement::Joined && cell.oddity == Oddity::Spoilt(Spoilt::ByteOrderMark);
+    let is_of = |cell: Cell| {
+        cell.placement == Placement::Joined && cell.oddity == MutationKind::Corrupted(JsonCorruption::ByteOrderMark)
+    };
     let (_, program) = cases.case(cases.plan.numbers(&is_of).next().unwrap()).unwrap();
     assert_eq!(hub.play(&program, None).unwrap().verdict, Verdict::Pass);
     let report = hub.play_on(&program, None, &deaf, Manner::default()).unwrap();
@@ -425,7 +427,7 @@ fn hasty(inner: Box<dyn Machine>) -> Box<dyn Machine> {
 fn what_is_said_at_once_is_answered() {
     let hub = crate::support::sim_connection::Protocol::load("gator");
     let mut cases = Cases::new("gator", 1, &|name| name == "log_request");
-    let is_of = |cell: Cell| cell.placement == Placement::Kept && cell.oddity == Oddity::Explored;
+    let is_of = |cell: Cell| cell.placement == Placement::Kept && cell.oddity == MutationKind::Explored;
     let (_, program) = cases.case(cases.plan.numbers(&is_of).next().unwrap()).unwrap();
     assert_eq!(hub.play(&program, None).unwrap().verdict, Verdict::Pass);
     let report = hub.play_on(&program, None, &hasty, Manner::default()).unwrap();
@@ -439,7 +441,7 @@ fn what_is_said_at_once_is_answered() {
 #[test]
 fn what_need_not_be_answered_is_not_waited_for_at_length() {
     let mut cases = Cases::new("airavata", 1, &|name| name == "ping");
-    let is_of = |cell: Cell| cell.placement == Placement::Kept && cell.oddity == Oddity::Mutated(Mutation::Null);
+    let is_of = |cell: Cell| cell.placement == Placement::Kept && cell.oddity == MutationKind::Mutated(Mutation::Null);
     let (text, _) = cases.case(cases.plan.numbers(&is_of).next().unwrap()).unwrap();
     assert!(text.contains("25ms") && !text.contains("AIR-098"), "{text}");
 }
@@ -449,7 +451,8 @@ fn what_need_not_be_answered_is_not_waited_for_at_length() {
 fn a_torn_letter_is_one_letter() {
     let hub = crate::support::sim_connection::Protocol::load("concierge");
     let mut cases = Cases::new("concierge", 1, &|name| name == "group_fetch");
-    let is_of = |cell: Cell| cell.placement == Placement::Joined && cell.oddity == Oddity::Framed(Framing::Fragments);
+    let is_of =
+        |cell: Cell| cell.placement == Placement::Joined && cell.oddity == MutationKind::Framed(Framing::Fragments);
     let (text, program) = cases.case(cases.plan.numbers(&is_of).next().unwrap()).unwrap();
     let report = hub.play(&program, None).unwrap();
     assert_eq!((report.verdict, text.replace('\'', "").contains("hex: f0")), (Verdict::Pass, true), "{text}");
@@ -461,7 +464,7 @@ fn a_torn_letter_is_one_letter() {
 #[rstest]
 fn in_every_case_something_odd_is_said(#[values("qi", "concierge", "airavata", "emprops", "gator")] name: &str) {
     let protocol = protocol(name);
-    let plan = Plan::new(&protocol.material, 1, &|_| true);
+    let plan = Scheduler::new(&protocol.material, 1, &|_| true);
     let mut silent = BTreeSet::new();
     for number in 0..plan.cells.len() as u64 {
         let Some(case) = plan.case(&protocol.material, number) else { continue };

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hubproof::event::ScenarioReport;
-use hubproof::fuzz::case::{Cell, Oddity, Placement};
+use hubproof::fuzz::case::{Cell, MutationKind};
 use hubproof::fuzz::differential::compare::{self, Comparison, Reading};
-use hubproof::fuzz::scheduler::Plan;
+use hubproof::fuzz::placement::Placement;
+use hubproof::fuzz::scheduler::Scheduler;
 use hubproof::scenario::{self, Program};
 use hubproof_reference::fault::{Act, Effect};
 use rstest::rstest;
@@ -30,11 +31,12 @@ impl Plays {
         let hub = sim_connection::Protocol::load(name);
         let pack = Arc::clone(&protocol.material.pack);
         let shared = scenario::shared(&protocol.folder, &protocol.sources, &pack, &mut Vec::new());
-        let plan = Plan::new(&protocol.material, 3, &|_| true);
+        let plan = Scheduler::new(&protocol.material, 3, &|_| true);
         // What is said with many of its kind is compared where it is said alone, which takes less time.
         let short = |cell: Cell| !cell.placement.is_of_many();
-        let right = |cell: Cell| short(cell) && cell.oddity == Oddity::Explored && cell.placement != Placement::First;
-        let odd = |cell: Cell| short(cell) && !matches!(cell.oddity, Oddity::Framed(_));
+        let right =
+            |cell: Cell| short(cell) && cell.oddity == MutationKind::Explored && cell.placement != Placement::First;
+        let odd = |cell: Cell| short(cell) && !matches!(cell.oddity, MutationKind::Framed(_));
         let (mut right, mut odd) = (plan.numbers(&right), plan.numbers(&odd));
         let mut played = Vec::new();
         for turn in 0.. {

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hubproof::event::{Direction, ScenarioReport, Verdict};
-use hubproof::fuzz::case::{Case, Placement};
-use hubproof::fuzz::scheduler::Plan;
+use hubproof::fuzz::case::Case;
+use hubproof::fuzz::placement::Placement;
+use hubproof::fuzz::scheduler::Scheduler;
 use hubproof::protocol::{Pack, Way};
 use hubproof::scenario::{self, Program, SharedFile, writer};
 use hubproof::syntax::yaml;
@@ -14,7 +15,7 @@ use rstest::rstest;
 use crate::fuzz::cases::{Protocol, protocol};
 
 /// The walks of a plan, in its order, again and again with other dice.
-fn walks<'a>(protocol: &'a Protocol, plan: &'a Plan) -> impl Iterator<Item = Case> + 'a {
+fn walks<'a>(protocol: &'a Protocol, plan: &'a Scheduler) -> impl Iterator<Item = Case> + 'a {
     let count = plan.cells.len() as u64;
     let is_walk = move |number: &u64| plan.cells[(number % count) as usize].placement == Placement::Walk;
     (0..).filter(is_walk).filter_map(|number| plan.case(&protocol.material, number))
@@ -67,7 +68,7 @@ fn walk(name: &str, many: usize) {
     let mut protocol = protocol(name);
     let hub = crate::support::sim_connection::Protocol::load(name);
     let pack = Arc::clone(&protocol.material.pack);
-    let plan = Plan::new(&protocol.material, 2, &|_| true);
+    let plan = Scheduler::new(&protocol.material, 2, &|_| true);
     let shared = scenario::shared(&protocol.folder, &protocol.sources, &pack, &mut Vec::new());
     let cases: Vec<Case> = walks(&protocol, &plan).take(many).collect();
     let (mut played, mut wrong, mut warned) = (0, String::new(), BTreeMap::<String, usize>::new());

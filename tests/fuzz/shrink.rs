@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use hubproof::event::Verdict;
-use hubproof::fuzz::case::{Case, Oddity, Placement};
-use hubproof::fuzz::corpus::Material;
+use hubproof::fuzz::case::{Case, MutationKind};
+use hubproof::fuzz::corpus::Corpus;
 use hubproof::fuzz::oracle;
-use hubproof::fuzz::scheduler::Plan;
-use hubproof::fuzz::shrink::constraints::Meaning;
+use hubproof::fuzz::placement::Placement;
+use hubproof::fuzz::scheduler::Scheduler;
+use hubproof::fuzz::shrink::constraints::Constraints;
 use hubproof::fuzz::shrink::{Answer, Limits, Shrink, beyond_opening, control};
 use hubproof::protocol::Pack;
 use hubproof::scenario::{self, Program, writer};
@@ -21,7 +22,7 @@ use crate::fuzz::fuzz_only_faults::{ENOUGH, is_concerned};
 
 struct Hub {
     sources: Sources,
-    material: Arc<Material>,
+    material: Arc<Corpus>,
     shared: scenario::SharedFile,
     wire: crate::support::sim_connection::Protocol,
     fault: &'static str,
@@ -39,7 +40,7 @@ impl Hub {
         pack.rules.extend(oracle::rules(&mut sources).into_iter().map(|rule| (rule.id.clone(), rule)));
         let pack = Arc::new(pack);
         let shared = scenario::shared(&folder, &sources, &pack, &mut Vec::new());
-        let material = Arc::new(Material::read(&folder, &sources, &pack));
+        let material = Arc::new(Corpus::read(&folder, &sources, &pack));
         Self { sources, material, shared, wire: crate::support::sim_connection::Protocol::load(name), fault }
     }
 
@@ -56,11 +57,11 @@ impl Hub {
     }
 
     /// The next case that finds the fault, and by which check.
-    fn found(&mut self, numbers: &mut impl Iterator<Item = u64>, plan: &Plan) -> (Case, String) {
+    fn found(&mut self, numbers: &mut impl Iterator<Item = u64>, plan: &Scheduler) -> (Case, String) {
         let known = hubproof_reference::faults().find(|known| known.id == self.fault).unwrap();
         for number in numbers {
             let Some(case) = plan.case(&self.material, number) else { continue };
-            if matches!(case.cell.oddity, Oddity::Framed(framing) if !is_carried(framing)) {
+            if matches!(case.cell.oddity, MutationKind::Framed(framing) if !is_carried(framing)) {
                 continue;
             }
             let program = self.program(&case.scenario).unwrap();
@@ -78,7 +79,7 @@ impl Hub {
     /// The smallest that fails in the same way because of what is odd about it.
     fn shrunk(&mut self, case: &Case, check: &str) -> Shrink {
         let material = Arc::clone(&self.material);
-        let meaning = Meaning::of(&material, case.cell.placement, &case.scenario, check);
+        let meaning = Constraints::of(&material, case.cell.placement, &case.scenario, check);
         let mut shrink = Shrink::new(case.scenario.clone(), check, Limits::default());
         while let Some(candidate) = shrink.next() {
             shrink.told(match self.program(&candidate).filter(|_| meaning.is_kept(&candidate)) {
@@ -125,7 +126,7 @@ fn a_finding_becomes_small(
     for fault in faults.skip(half).step_by(2) {
         let most = MORE.iter().find(|(id, _)| *id == fault.id).map_or(FEW, |(_, most)| *most);
         let mut hub = Hub::new(fault.id);
-        let plan = Plan::new(&hub.material, 1, &|message| is_concerned(protocol, message));
+        let plan = Scheduler::new(&hub.material, 1, &|message| is_concerned(protocol, message));
         let mut numbers = 0..ENOUGH;
         let mut shown = String::new();
         let small = (0..TRIES).any(|_| {
@@ -176,7 +177,7 @@ fn what_an_oracle_depends_on_stays(#[case] text: &str, #[case] kept: bool) {
         Map::from_iter([("steps".to_owned(), steps)])
     };
     let original = finding(SUBMITS, "sender joins");
-    let meaning = |check| Meaning::of(&hub.material, Placement::Joined, &original, check);
+    let meaning = |check| Constraints::of(&hub.material, Placement::Joined, &original, check);
     assert_eq!(meaning("FUZZ-REJECTS,EMP-036").is_kept(&finding(text, "sender joins")), kept);
     assert!(!meaning("FUZZ-REJECTS").is_kept(&finding(text, "sender connects")));
     assert!(!meaning("FUZZ-REJECTS").is_kept(&finding(text, "innocent joins")));
@@ -203,7 +204,7 @@ fn what_is_odd_does_not_become_what_somebody_else_said() {
         Map::from_iter([("steps".to_owned(), steps.into())])
     };
     let original = finding(&[(ping, None), (SUBMITS, Some("the_odd"))]);
-    let meaning = Meaning::of(&hub.material, Placement::Joined, &original, "FUZZ-REJECTS,EMP-036");
+    let meaning = Constraints::of(&hub.material, Placement::Joined, &original, "FUZZ-REJECTS,EMP-036");
     assert!(meaning.is_kept(&finding(&[(SUBMITS, Some("the_odd"))])));
     assert!(!meaning.is_kept(&finding(&[(ping, Some("the_odd"))])));
 }

@@ -1,15 +1,15 @@
-//! Plain AsyncAPI documents as packs: those of public APIs under tests/fixtures/asyncapi, written from their documented facts, and what
-//! becomes of documents that are wrong. No Rust knows any of these APIs, but for the small hub at the end.
+//! Plain AsyncAPI documents as packs: those of public APIs under tests/fixtures/asyncapi, written from their documented
+//! facts, and what becomes of documents that are wrong. No Rust knows any of these APIs, but for the small hub at the end.
 
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use hubproof::fuzz::case::ODD;
-use hubproof::fuzz::corpus::Material;
+use hubproof::fuzz::actors::ODD;
+use hubproof::fuzz::corpus::Corpus;
 use hubproof::fuzz::mutate::payload::Class;
 use hubproof::fuzz::oracle;
-use hubproof::fuzz::scheduler::Plan;
+use hubproof::fuzz::scheduler::Scheduler;
 use hubproof::import::{self, Library, Perspective};
 use hubproof::protocol::{Folder, Pack, Way};
 use hubproof::scenario::{self, Scenarios, writer};
@@ -79,9 +79,9 @@ fn every_message_to_a_hub_is_fuzzed() {
     let mut judged: Vec<Value> = Vec::new();
     for name in ["kraken", "coinbase", "slack"] {
         let Bare { mut sources, folder, pack } = public(name);
-        let material = Material::read(&folder, &sources, &pack);
+        let material = Corpus::read(&folder, &sources, &pack);
         let shared = scenario::shared(&folder, &sources, &pack, &mut Vec::new());
-        let plan = Plan::new(&material, 1, &|_| true);
+        let plan = Scheduler::new(&material, 1, &|_| true);
         let (mut valid, mut invalid) = (0, 0);
         for message in material.messages() {
             let cells = plan.cells.iter().filter(|cell| pack.messages[cell.message].name == message.name).count();

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use hubproof::fuzz::corpus::Material;
-use hubproof::fuzz::scheduler::Plan;
+use hubproof::fuzz::corpus::Corpus;
+use hubproof::fuzz::scheduler::Scheduler;
 use hubproof::import::{self, Library, Perspective};
 use hubproof::interpreter::decode::decode;
 use hubproof::protocol::{Folder, Pack};
@@ -197,9 +197,9 @@ fn plain_documents() {
                     // What is made of a document is right, whatever was wrong with that.
                     let told = render_all(&scenarios.diagnostics, &sources, false);
                     assert!(scenarios.diagnostics.is_empty(), "{told}");
-                    let material = Material::read(&folder, &sources, &pack);
+                    let material = Corpus::read(&folder, &sources, &pack);
                     let first = pack.messages.first().map_or("", |message| message.name.as_str());
-                    let plan = Plan::new(&material, 1, &|name| name == first);
+                    let plan = Scheduler::new(&material, 1, &|name| name == first);
                     (0..20).for_each(|number| drop(plan.case(&material, number)));
                 }
                 right

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use hubproof::load::ledger::{Account, Config, Entry, Ledger, Mark};
+use hubproof::load::ledger::{Config, Entry, Ledger, Mark, Totals};
 use hubproof::load::metrics::selector::State;
-use hubproof::load::metrics::{Layout, Names, Phases, Recorder, Series, dense};
+use hubproof::load::metrics::{MetricRegistry, Names, Phases, Recorder, Series, dense};
 use hubproof::load::plan::threshold::{Standing, read};
 use hubproof::load::report::{About, LoadReport, json};
 use hubproof::load::validity::{Circumstances, Validity, judge};
@@ -28,8 +28,8 @@ struct Truth {
     answered: Nanos,
 }
 
-fn layout() -> Layout {
-    Layout::new(Names { messages: vec!["ask".to_owned()], journeys: Vec::new() })
+fn layout() -> MetricRegistry {
+    MetricRegistry::new(Names { messages: vec!["ask".to_owned()], journeys: Vec::new() })
 }
 
 /// What a generator with two shards makes of it.
@@ -61,7 +61,7 @@ fn reported_by(truths: &[Truth], busy: f64) -> LoadReport {
     shards.into_iter().flatten().for_each(|interval| {
         series.add(interval);
     });
-    let account = Account::default();
+    let account = Totals::default();
     let state =
         State { layout: &series.layout, total: series.total(), account: &account, intervals: series.intervals() };
     let judgement = judge(state, &[], Circumstances::default());
@@ -102,8 +102,8 @@ fn one_after_another(service: impl Fn(u64) -> Nanos) -> Vec<Truth> {
     truths.collect()
 }
 
-/// The stall is in the response of everything that was due while it lasted, though the server itself has answered only one message
-/// late.
+/// The stall is in the response of everything that was due while it lasted, though the server itself has answered only one
+/// message late.
 #[test]
 fn a_stall_is_felt_by_everything_that_was_due_in_it() {
     let truths = one_after_another(|n| MS / 4 + (n % 7) * MS / 50);
@@ -221,7 +221,7 @@ fn relay(habits: Habits) -> Vec<Entry> {
 }
 
 /// Two shards tell it, in batches of which one is up to a second behind the other.
-fn folded(mut entries: Vec<Entry>) -> Account {
+fn folded(mut entries: Vec<Entry>) -> Totals {
     entries.sort_by_key(|entry| entry.at);
     let mut ledger = Ledger::new(Config { ordered: true, ..Config::default() });
     let (near, far): (Vec<Entry>, Vec<Entry>) = entries.into_iter().partition(|entry| entry.party % 2 == 0);
@@ -249,15 +249,15 @@ fn jobs_are_counted_exactly(#[case] habits: Habits, #[case] lost: u64, #[case] d
     // What is lost first and told of later was not lost: both are then one completion.
     let told_once =
         (0..JOBS).filter(|n| Habits::every(*n, habits.lose) && Habits::every(*n, habits.double)).count() as u64;
-    let expected = Account {
+    let expected = Totals {
         attempted: JOBS,
         acknowledged: JOBS,
         completed: JOBS - lost + told_once,
         lost: lost - told_once,
         duplicated: doubled - told_once,
-        ..Account::default()
+        ..Totals::default()
     };
-    assert_eq!(Account { violations: Vec::new(), ..account }, expected);
+    assert_eq!(Totals { violations: Vec::new(), ..account }, expected);
 }
 
 #[rstest]
@@ -273,7 +273,7 @@ fn messages_are_counted_exactly(
     #[case] reordered: u64,
 ) {
     let account = folded(relay(habits));
-    let expected = Account {
+    let expected = Totals {
         attempted: JOBS,
         completed: JOBS - lost,
         lost,
@@ -281,9 +281,9 @@ fn messages_are_counted_exactly(
         reordered,
         delivered: 3 * JOBS - lost,
         deliveries_due: 3 * JOBS,
-        ..Account::default()
+        ..Totals::default()
     };
-    assert_eq!(Account { violations: Vec::new(), ..account }, expected);
+    assert_eq!(Totals { violations: Vec::new(), ..account }, expected);
 }
 
 /// The same truth through thresholds: just below and just above the exact percentile.

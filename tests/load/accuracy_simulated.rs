@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use hubproof::load::client::Client;
-use hubproof::load::client::io::{End, Trouble};
+use hubproof::load::client::io::{ClientFault, End};
 use hubproof::load::plan::Overrides;
 use hubproof::load::{Nanos, SECOND};
 use rstest::rstest;
@@ -80,7 +80,7 @@ fn what_does_not_come_in_time_is_a_timeout(#[case] lost: Option<u64>) {
         count += 1;
         if lost.is_some_and(|every| count % every == 0) { Vec::new() } else { vec![now + MS] }
     });
-    let timeouts = told.troubles.get(&Trouble::Timeout(ready.message("log_request"))).copied().unwrap_or_default();
+    let timeouts = told.troubles.get(&ClientFault::Timeout(ready.message("log_request"))).copied().unwrap_or_default();
     assert_eq!(timeouts, lost.map_or(0, |every| 400 / every));
     assert_eq!(told.answered[&ready.message("log_request")].len() as u64, 400 - timeouts);
     assert_eq!(told.failed, timeouts);
@@ -93,7 +93,7 @@ fn a_journey_that_finds_nobody_free_is_counted() {
     // Every answer takes 25 ms, and every 10 ms a request is due: one of three is served.
     let told = run(&ready, 0, &mut |now, _, _| vec![now + 25 * MS]);
     let served = told.answered[&ready.message("log_request")].len() as u64;
-    assert_eq!(told.troubles[&Trouble::NoFreeClient] + served, 400);
+    assert_eq!(told.troubles[&ClientFault::NoFreeClient] + served, 400);
     assert_eq!(served, 134);
 }
 
@@ -225,11 +225,11 @@ fn a_client_whose_connection_breaks_connects_again_and_goes_on() {
     let told = run_and_cut(&ready, 0, &mut |now, _, _| vec![now + 50 * MS], Some(cut));
     let answered = told.answered[&ready.message("log_request")].len() as u64;
     assert_eq!(told.joined, 2);
-    assert_eq!(told.troubles[&Trouble::Ended(End::Dropped)], 1);
+    assert_eq!(told.troubles[&ClientFault::Ended(End::Dropped)], 1);
     // These name their request, so they are waited for on the next connection, where a hub does not repeat them.
-    let asked = told.troubles[&Trouble::Timeout(ready.message("log_request"))];
+    let asked = told.troubles[&ClientFault::Timeout(ready.message("log_request"))];
     assert_eq!(asked, 5);
-    let apart = told.troubles[&Trouble::NoFreeClient];
+    let apart = told.troubles[&ClientFault::NoFreeClient];
     assert!((50..=101).contains(&apart), "half a second to a second without a connection: {apart}");
     assert_eq!(answered + asked + apart, 400);
 }
@@ -246,7 +246,7 @@ fn what_was_asked_for_is_followed_over_a_broken_connection() {
     assert!(account.completed > 150 && account.is_clean(), "{account:?}");
     // What was done while its client was away is told by the answer to its question.
     assert!(told.sent[&ready.message("request_job_status")] > 5, "{:?}", told.sent);
-    assert_eq!(told.troubles.keys().filter(|trouble| matches!(trouble, Trouble::Timeout(_))).count(), 0);
+    assert_eq!(told.troubles.keys().filter(|trouble| matches!(trouble, ClientFault::Timeout(_))).count(), 0);
 }
 
 #[test]
@@ -259,7 +259,7 @@ fn what_a_killed_hub_takes_with_it_is_lost_and_nothing_else() {
     assert_eq!(account.attempted, account.completed + account.lost + account.unanswered, "{account:?}");
     assert_eq!(account.acknowledged, account.completed + account.lost, "{account:?}");
     // Each client of a lost job has asked for it, and has been told that there is no such job.
-    let refused = told.troubles.iter().filter(|(trouble, _)| matches!(trouble, Trouble::Refused(_)));
+    let refused = told.troubles.iter().filter(|(trouble, _)| matches!(trouble, ClientFault::Refused(_)));
     assert_eq!(refused.map(|(_, count)| count).sum::<u64>(), account.lost, "{:?}", told.troubles);
     let others = [account.duplicated, account.unexpected, account.assigned_twice, account.wrong_worker];
     assert_eq!(others, [0; 4], "{account:?}");

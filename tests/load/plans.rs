@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use hubproof::load::client::io::Trouble;
-use hubproof::load::compile::classifier::Recogniser;
-use hubproof::load::compile::program::MessageId;
+use hubproof::load::client::io::ClientFault;
+use hubproof::load::compile::classifier::Classifier;
+use hubproof::load::ids::MessageId;
 use hubproof::load::plan::Overrides;
 use hubproof::protocol::Way;
 use rstest::rstest;
@@ -67,7 +67,7 @@ fn a_frame_is_the_message_that_the_pack_says() {
     for protocol in disk::protocols_with_messages() {
         let pack = disk::pack(&protocol);
         let id = |name: &str| pack.messages.iter().position(|m| m.name == name).map(|n| MessageId(n as u16));
-        let recogniser = Recogniser::new(&pack, id).unwrap();
+        let recogniser = Classifier::new(&pack, id).unwrap();
         for message in pack.messages.iter().filter(|message| message.goes(Way::FromHub)) {
             let example = message.template();
             let expected = pack.recognise(&example, Way::FromHub).and_then(|message| id(&message.name));
@@ -97,6 +97,6 @@ fn the_plan_without_a_protocol_connects_and_stays() {
     assert_eq!(ready.prepared.roles[0].population, 50);
     // The concierge sends away whoever does not say who it is, and that is counted.
     let (_, told) = play("concierge", &Which::Text(hubproof::load::plan::IDLE), &overrides);
-    assert!(told.troubles.keys().all(|trouble| matches!(trouble, Trouble::Ended(_))), "{:?}", told.troubles);
+    assert!(told.troubles.keys().all(|trouble| matches!(trouble, ClientFault::Ended(_))), "{:?}", told.troubles);
     assert!(told.troubles.values().sum::<u64>() >= 50);
 }

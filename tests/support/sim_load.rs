@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use hubproof::load::client::Client;
-use hubproof::load::client::io::{Dial, End, Input, Port, Trouble};
-use hubproof::load::compile::program::{HookId, JourneyId, MessageId, Prepared};
+use hubproof::load::client::io::{ClientFault, ClientIo, End, Input};
+use hubproof::load::compile::program::{Dial, Prepared};
 use hubproof::load::compile::{Target, prepare};
-use hubproof::load::ledger::{self, Account, Called, Entry, Ledger, Names};
+use hubproof::load::ids::{HookId, JourneyId, MessageId};
+use hubproof::load::ledger::{self, Called, Entry, Ledger, NameTable, Totals};
 use hubproof::load::plan::schedule::Schedule;
 use hubproof::load::plan::{Overrides, Plan, Script};
 use hubproof::load::{Nanos, SECOND};
@@ -91,9 +92,9 @@ pub type Way<'a> = &'a mut dyn FnMut(Nanos, &str, &str) -> Vec<Nanos>;
 
 /// What was heard of a run.
 pub struct Told {
-    pub account: Account,
+    pub account: Totals,
     /// What went wrong, and how often.
-    pub troubles: BTreeMap<Trouble, u64>,
+    pub troubles: BTreeMap<ClientFault, u64>,
     pub sent: BTreeMap<MessageId, u64>,
     /// Response times from when each was due, by what was asked.
     pub answered: BTreeMap<MessageId, Vec<Nanos>>,
@@ -105,13 +106,13 @@ pub struct Told {
     pub missed: u64,
     pub joined: u64,
     pub entries: Vec<Entry>,
-    pub names: Names,
+    pub names: NameTable,
 }
 
 impl Told {
     fn new() -> Self {
         Self {
-            account: Account::default(),
+            account: Totals::default(),
             troubles: BTreeMap::new(),
             sent: BTreeMap::new(),
             answered: BTreeMap::new(),
@@ -123,7 +124,7 @@ impl Told {
             missed: 0,
             joined: 0,
             entries: Vec::new(),
-            names: Names::default(),
+            names: NameTable::default(),
         }
     }
 }
@@ -348,7 +349,7 @@ impl Virtual<'_> {
                             self.room[role].push_back(client);
                         }
                     }
-                    None => *self.told.troubles.entry(Trouble::NoFreeClient).or_default() += 1,
+                    None => *self.told.troubles.entry(ClientFault::NoFreeClient).or_default() += 1,
                 }
             }
             next = next.min(self.arrivals[place].1.peek().map_or(Nanos::MAX, |due| self.begin + due));
@@ -484,7 +485,7 @@ struct Hands<'a> {
     did: Vec<Deed>,
 }
 
-impl Port for Hands<'_> {
+impl ClientIo for Hands<'_> {
     fn open(&mut self, dial: &Dial) {
         self.did.push(Deed::Open(dial.clone()));
     }
@@ -554,7 +555,7 @@ impl Port for Hands<'_> {
         self.told.missed += times;
     }
 
-    fn trouble(&mut self, trouble: Trouble, _at: Nanos) {
+    fn trouble(&mut self, trouble: ClientFault, _at: Nanos) {
         *self.told.troubles.entry(trouble).or_default() += 1;
     }
 

@@ -2,10 +2,10 @@
 //! that it would notice.
 //!
 //! All of them stand in `faults/<protocol>.yaml`; this module has the words that those files are written in, and
-//! [`mod@parse`] reads them. A fault is data wherever it can be: a list of [`Change`]s that [`crate::fault::injector`] applies to
-//! what leaves a correct machine. Where order, limits or state must be wrong, the machine itself asks for the fault's id
-//! ([`Effect::Inside`]). Each fault names every rule that it breaks, as the defect itself or as a
-//! consequence that a client cannot help seeing.
+//! [`mod@parse`] reads them. A fault is data wherever it can be: a list of [`Change`]s that [`crate::fault::injector`]
+//! applies to what leaves a correct machine. Where order, limits or state must be wrong, the machine itself asks for the
+//! fault's id ([`Effect::Inside`]). Each fault names every rule that it breaks, as the defect itself or as a consequence
+//! that a client cannot help seeing.
 
 pub mod fuzz_only;
 pub mod injector;

@@ -1,5 +1,6 @@
-//! Every fault that is not for some occasions only can be seen: in one long conversation per protocol a hub with the
-//! fault says something else than a correct one. The others need the occasion; the harness's scenarios have them all. And faults stay within what they claim: a machine with one never panics.
+//! Every fault that is not for some occasions only can be seen: in one long conversation per protocol a hub with the fault
+//! says something else than a correct one. The others need the occasion; the harness's scenarios have them all. And faults
+//! stay within what they claim: a machine with one never panics.
 
 use std::time::Duration;
 
@@ -185,11 +186,11 @@ fn concierge(fault: Option<&str>) -> Vec<String> {
 #[test]
 fn every_fault_shows() {
     let mut correct = Vec::new();
-    for protocol in crate::protocols().iter().filter(|name| crate::faults().any(|fault| fault.protocol == **name)) {
+    for protocol in super::protocols().iter().filter(|name| super::faults().any(|fault| fault.protocol == **name)) {
         correct.push((*protocol, conversation(protocol, None)));
         assert_eq!(correct.last().unwrap().1, conversation(protocol, None), "{protocol} is deterministic");
     }
-    let hidden: Vec<&str> = crate::faults()
+    let hidden: Vec<&str> = super::faults()
         .filter(|fault| !fault.is_for_fuzzing() && !fault.occasional)
         .filter(|fault| {
             let (_, said) = correct.iter().find(|(protocol, _)| *protocol == fault.protocol).unwrap();
@@ -220,6 +221,6 @@ fn faults_do_what_they_say(#[case] fault: &str, #[case] want: &str) {
 #[case("qi", "concierge-hello-missing", "it belongs to concierge")]
 #[case("qi", "nothing", "--list-faults")]
 fn unknown_faults_are_refused(#[case] protocol: &str, #[case] id: &str, #[case] why: &str) {
-    let error = crate::machine(protocol, &Default::default(), Some(id)).map(drop).unwrap_err().to_string();
+    let error = super::machine(protocol, &Default::default(), Some(id)).map(drop).unwrap_err().to_string();
     assert!(error.contains(why), "{error}");
 }

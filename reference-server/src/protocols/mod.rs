@@ -8,3 +8,113 @@ pub(crate) mod emprops;
 pub(crate) mod gator;
 pub(crate) mod qi;
 pub mod websocket;
+
+use std::sync::{LazyLock, OnceLock};
+
+use crate::fault::{Broken, Effect, Fault};
+use crate::machine::Machine;
+use crate::machine::settings::{Settings, SettingsError};
+
+/// Builds a protocol's machine.
+type Build = fn(&Settings, Broken) -> Result<Box<dyn Machine>, SettingsError>;
+
+/// A protocol of the hub.
+struct Protocol {
+    name: &'static str,
+    build: Build,
+    /// How the ids of its rules begin.
+    rules: &'static str,
+    /// Its deliberate defects: the file, and what was read from it.
+    file: &'static str,
+    faults: OnceLock<Vec<Fault>>,
+}
+
+/// All protocols: one line each.
+static PROTOCOLS: [Protocol; 6] = [
+    Protocol::new(qi::PROTOCOL, qi::build, "QI", include_str!("../../faults/qi.yaml")),
+    Protocol::new(concierge::PROTOCOL, concierge::build, "CON", include_str!("../../faults/concierge.yaml")),
+    Protocol::new(emprops::PROTOCOL, emprops::build, "EMP", include_str!("../../faults/emprops.yaml")),
+    Protocol::new(airavata::PROTOCOL, airavata::build, "AIR", include_str!("../../faults/airavata.yaml")),
+    Protocol::new(gator::PROTOCOL, gator::build, "GAT", include_str!("../../faults/gator.yaml")),
+    Protocol::new(websocket::PROTOCOL, websocket::build, "WS", include_str!("../../faults/websocket.yaml")),
+];
+
+impl Protocol {
+    const fn new(name: &'static str, build: Build, rules: &'static str, file: &'static str) -> Protocol {
+        Protocol { name, build, rules, file, faults: OnceLock::new() }
+    }
+
+    /// Its faults, read once.
+    fn faults(&'static self) -> &'static [Fault] {
+        // The file is part of the program: a mistake in it is a mistake in the program.
+        let read =
+            || crate::fault::parse::faults(self.name, self.rules, self.file).unwrap_or_else(|error| panic!("{error}"));
+        self.faults.get_or_init(read)
+    }
+
+    /// Its fault of that id, where one is asked for.
+    fn fault(&'static self, id: Option<&str>) -> Result<Option<&'static Fault>, MachineError> {
+        let Some(id) = id else { return Ok(None) };
+        let fault = self.faults().iter().find(|fault| fault.id == id);
+        fault.map(Some).ok_or_else(|| MachineError::UnknownFault { protocol: self.name, id: id.to_owned() })
+    }
+}
+
+/// The protocol of that name.
+fn protocol(name: &str) -> Result<&'static Protocol, MachineError> {
+    let known = PROTOCOLS.iter().find(|known| known.name == name);
+    known.ok_or_else(|| MachineError::UnknownProtocol(name.to_owned()))
+}
+
+static NAMES: LazyLock<Vec<&'static str>> = LazyLock::new(|| PROTOCOLS.iter().map(|protocol| protocol.name).collect());
+
+/// The names of the protocols.
+pub fn protocols() -> &'static [&'static str] {
+    &NAMES
+}
+
+/// All deliberate defects, protocol by protocol.
+pub fn faults() -> impl Iterator<Item = &'static Fault> {
+    PROTOCOLS.iter().flat_map(Protocol::faults)
+}
+
+/// Why a machine cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// No such protocol.
+    #[error("there is no protocol {0:?}; the reference hub speaks {names}", names = protocols().join(", "))]
+    UnknownProtocol(String),
+    /// No such fault in this protocol.
+    #[error("{protocol} has no fault {id:?}{hint}", hint = hint(protocol, id))]
+    UnknownFault {
+        /// The protocol.
+        protocol: &'static str,
+        /// What was asked for.
+        id: String,
+    },
+    /// The protocol does not understand its settings.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+}
+
+fn hint(protocol: &str, id: &str) -> String {
+    match faults().find(|fault| fault.id == id) {
+        Some(fault) => format!(": it belongs to {}", fault.protocol),
+        None => format!("; --list-faults shows all {} of them", faults().filter(|f| f.protocol == protocol).count()),
+    }
+}
+
+/// Builds the state machine of a protocol, correct or with one deliberate defect.
+///
+/// # Errors
+/// [`MachineError`]: an unknown protocol or fault, or settings that the protocol refuses.
+pub fn machine(protocol: &str, settings: &Settings, fault: Option<&str>) -> Result<Box<dyn Machine>, MachineError> {
+    let known = self::protocol(protocol)?;
+    let fault = known.fault(fault)?;
+    let correct = (known.build)(settings, Broken::with(fault))?;
+    Ok(match fault.map(|fault| fault.effect) {
+        Some(Effect::Outside(changes)) => Box::new(crate::fault::injector::Mangled::new(correct, changes)),
+        Some(Effect::FuzzOnly(fault)) => Box::new(crate::fault::fuzz_only::FuzzOnlyMachine::new(correct, fault)),
+        _ => correct,
+    })
+}

@@ -1,8 +1,8 @@
 //! Between clients and any hub: a relay that changes one thing in what the hub says, and passes everything else on.
 //!
 //! It passes bytes, not messages: what it does not change arrives as it was sent, upgrade, fragments, pings, close codes
-//! and all. [`mutations`] says what can be changed, [`upgrade`] and [`frames`] find their way in the bytes, [`connection`] sees one
-//! connection through.
+//! and all. [`mutations`] says what can be changed, [`upgrade`] and [`frames`] find their way in the bytes, [`connection`]
+//! sees one connection through.
 
 mod connection;
 mod frames;

@@ -27,7 +27,7 @@ use tokio::time::timeout;
 
 use crate::machine::EventError;
 use crate::server::hub::{Hub, ShutDown};
-use crate::server::serve::Shutdown;
+use crate::server::shutdown::Shutdown;
 
 /// The largest event in bytes.
 const MAX_EVENT: usize = 1 << 20;

@@ -36,7 +36,7 @@ use crate::machine::{Conn, Handshake, Input};
 use crate::protocols::websocket::Session;
 use crate::server::hub::{Hub, ShutDown};
 use crate::server::outbox::{Cut, Item, Outbox};
-use crate::server::serve::Shutdown;
+use crate::server::shutdown::Shutdown;
 
 /// How long a peer may take to send its upgrade request and receive the answer.
 const UPGRADE_TIME: Duration = Duration::from_secs(10);

@@ -6,5 +6,6 @@ mod connection;
 mod hub;
 mod outbox;
 pub(crate) mod serve;
+mod shutdown;
 pub mod tls;
 pub(crate) mod websocket_io;

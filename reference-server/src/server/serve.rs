@@ -11,13 +11,14 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
+use super::shutdown::Shutdown;
 use crate::machine::Conn;
 use crate::machine::settings::SettingsError;
 use crate::protocols::websocket::{self, Session};
-use crate::server::admin;
 use crate::server::connection::{self, Door};
 use crate::server::hub::{Call, Hub};
 use crate::server::tls::{SelfSigned, Tls, TlsError};
+use crate::server::{admin, websocket_io};
 use crate::{MachineError, Settings};
 
 /// Connections that may wait to be accepted. A storm of thousands in a second must not have to knock twice: whoever finds no
@@ -158,18 +159,6 @@ impl Running {
     pub async fn shutdown(mut self) {
         drop(self.shutdown);
         while self.tasks.join_next().await.is_some() {}
-    }
-}
-
-/// Tells tasks that the hubs shut down, which they do when [`Running`] goes.
-#[derive(Clone)]
-pub(crate) struct Shutdown(watch::Receiver<()>);
-
-impl Shutdown {
-    /// Waits for it.
-    pub async fn wait(&mut self) {
-        // Nothing is ever sent; the sender's end is the message.
-        while self.0.changed().await.is_ok() {}
     }
 }
 
@@ -321,6 +310,6 @@ where
 {
     match door.session.clone() {
         None => connection::serve(stream, peer, conn, door).await,
-        Some(session) => websocket::serve(stream, session, door.shutdown).await,
+        Some(session) => websocket_io::serve(stream, session, door.shutdown).await,
     }
 }

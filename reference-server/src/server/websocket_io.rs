@@ -6,7 +6,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
 use crate::protocols::websocket::Session;
-use crate::server::serve::Shutdown;
+use crate::server::shutdown::Shutdown;
 
 /// How long we listen to a peer that we have hung up on, so that unread bytes do not make the kernel throw our last
 /// words away.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Map, Value};
 
-use super::session::Ground;
-use crate::cli::{Trouble, exit, print, protocol_files};
+use super::session::Session;
+use crate::cli::{CliError, exit, print, protocol_files};
 use crate::config;
 use crate::event::ScenarioReport;
 use crate::fuzz::campaign::{Campaign, Stage, shrink_findings};
@@ -60,16 +60,16 @@ impl ArchiveArgs {
     /// # Errors
     ///
     /// A file or folder is not there, or nobody can tell of which protocol it is.
-    pub fn read(&self, campaigns: &[Arc<Campaign>], sources: &mut Sources) -> Result<Archive, Trouble> {
+    pub fn read(&self, campaigns: &[Arc<Campaign>], sources: &mut Sources) -> Result<Archive, CliError> {
         if let Some(folder) = &self.regressions {
             std::fs::create_dir_all(folder)
-                .map_err(|error| Trouble::new(format!("failed to make the folder {}: {error}", folder.display())))?;
+                .map_err(|error| CliError::new(format!("failed to make the folder {}: {error}", folder.display())))?;
         }
         let mut paths = Vec::new();
         for place in self.replay.iter().chain(&self.regressions) {
             if place.is_dir() { paths.extend(within(place)?) } else { paths.push(place.clone()) }
         }
-        let saved: Result<Vec<Saved>, Trouble> =
+        let saved: Result<Vec<Saved>, CliError> =
             paths.into_iter().map(|path| read(&path, campaigns, sources)).collect();
         Ok(Archive {
             saved: saved?,
@@ -83,8 +83,8 @@ impl ArchiveArgs {
 }
 
 /// The scenario files in a folder, in the order of their names.
-fn within(folder: &Path) -> Result<Vec<PathBuf>, Trouble> {
-    let trouble = |error: std::io::Error| Trouble::new(format!("failed to read {}: {error}", folder.display()));
+fn within(folder: &Path) -> Result<Vec<PathBuf>, CliError> {
+    let trouble = |error: std::io::Error| CliError::new(format!("failed to read {}: {error}", folder.display()));
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(trouble)? {
         let path = entry.map_err(trouble)?.path();
@@ -96,7 +96,7 @@ fn within(folder: &Path) -> Result<Vec<PathBuf>, Trouble> {
     Ok(paths)
 }
 
-fn read(path: &Path, campaigns: &[Arc<Campaign>], sources: &mut Sources) -> Result<Saved, Trouble> {
+fn read(path: &Path, campaigns: &[Arc<Campaign>], sources: &mut Sources) -> Result<Saved, CliError> {
     let shown = path.display().to_string();
     let file = protocol_files::read(path, sources)?;
     let stem = stem(path);
@@ -107,7 +107,7 @@ fn read(path: &Path, campaigns: &[Arc<Campaign>], sources: &mut Sources) -> Resu
         several => several.iter().find(named),
     };
     let Some(campaign) = of else {
-        return Err(Trouble::new(format!("of which protocol is {shown}?\n  help: --protocol NAME")));
+        return Err(CliError::new(format!("of which protocol is {shown}?\n  help: --protocol NAME")));
     };
     let scenario = match yaml::parse(sources, file).map(|root| root.to_json()) {
         Ok(Value::Object(scenario)) => Ok(scenario),
@@ -134,7 +134,7 @@ impl Archive {
     /// # Errors
     ///
     /// A mistake of ours.
-    pub async fn replay(&mut self, campaign: &Arc<Campaign>, ground: &mut Ground<'_>) -> Result<usize, Trouble> {
+    pub async fn replay(&mut self, campaign: &Arc<Campaign>, ground: &mut Session<'_>) -> Result<usize, CliError> {
         let begun = self.told.len();
         let mut asked_to_stop = 0;
         for saved in self.saved.iter().filter(|saved| saved.protocol == campaign.pack().name) {

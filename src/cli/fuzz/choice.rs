@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::{CASES, FuzzArgs};
-use crate::cli::{Trouble, print};
+use crate::cli::{CliError, print};
 use crate::fuzz::campaign::Campaign;
 use crate::fuzz::case::Cell;
-use crate::fuzz::feedback::Adaptive;
+use crate::fuzz::feedback::Feedback;
 use crate::syntax::diagnostic::suggest;
 
 /// What the command line chooses.
@@ -31,7 +31,7 @@ impl Choice {
     /// # Errors
     ///
     /// No protocol has a message, or an oddity, of such a name.
-    pub fn new(arguments: &FuzzArgs, campaigns: &mut Vec<Arc<Campaign>>) -> Result<Self, Trouble> {
+    pub fn new(arguments: &FuzzArgs, campaigns: &mut Vec<Arc<Campaign>>) -> Result<Self, CliError> {
         let (messages, oddities) = (arguments.message.clone(), arguments.mutation.clone());
         let cases = arguments.cases.or(arguments.time.is_none().then_some(CASES));
         let (numbers, time) = (arguments.case.clone(), arguments.time);
@@ -47,7 +47,7 @@ impl Choice {
         is_known(&choice.oddities, &known(&|_, cell| cell.oddity.name().to_owned()), "mutation")?;
         campaigns.retain(|campaign| campaign.plan.cells.iter().any(|cell| choice.takes(campaign, cell)));
         if campaigns.is_empty() {
-            return Err(Trouble::new("nothing of the kind can be done to such a message"));
+            return Err(CliError::new("nothing of the kind can be done to such a message"));
         }
         if choice.numbers.len() > 1 || !choice.numbers.is_empty() && campaigns.len() > 1 {
             one_protocol(campaigns.len())?;
@@ -72,8 +72,8 @@ impl Choice {
     }
 
     /// What steers the cases of a protocol, where something is to.
-    pub fn adaptive(&self) -> Option<Adaptive> {
-        self.adaptive.then(Adaptive::default)
+    pub fn adaptive(&self) -> Option<Feedback> {
+        self.adaptive.then(Feedback::default)
     }
 
     /// When nothing more is to be begun. The time counts from now, and is shared by so many protocols.
@@ -83,7 +83,7 @@ impl Choice {
     }
 
     /// Their numbers, as they are to be played.
-    pub fn numbers(&self, campaign: &Campaign, adaptive: Option<&Adaptive>) -> Box<dyn Iterator<Item = u64> + Send> {
+    pub fn numbers(&self, campaign: &Campaign, adaptive: Option<&Feedback>) -> Box<dyn Iterator<Item = u64> + Send> {
         if !self.numbers.is_empty() {
             return Box::new(self.numbers.clone().into_iter());
         }
@@ -97,10 +97,10 @@ impl Choice {
 }
 
 /// A number is a case of each protocol, and another one.
-fn one_protocol(protocols: usize) -> Result<(), Trouble> {
+fn one_protocol(protocols: usize) -> Result<(), CliError> {
     match protocols {
         1 => Ok(()),
-        _ => Err(Trouble::new("of which protocol is the case?\n  help: name one with --protocol")),
+        _ => Err(CliError::new("of which protocol is the case?\n  help: name one with --protocol")),
     }
 }
 
@@ -108,11 +108,11 @@ fn message(campaign: &Campaign, cell: &Cell) -> String {
     campaign.pack().messages[cell.message].name.clone()
 }
 
-fn is_known(names: &[String], known: &BTreeSet<String>, what: &str) -> Result<(), Trouble> {
+fn is_known(names: &[String], known: &BTreeSet<String>, what: &str) -> Result<(), CliError> {
     let Some(name) = names.iter().find(|name| !known.contains(*name)) else { return Ok(()) };
     let all = known.iter().map(String::as_str).collect::<Vec<_>>();
     let help = suggest(name, all.iter().copied(), &format!("one of {}", all.join(", ")));
-    Err(Trouble::new(format!("there is no {what} `{name}` to make cases of\n  help: {help}")))
+    Err(CliError::new(format!("there is no {what} `{name}` to make cases of\n  help: {help}")))
 }
 
 /// Prints them in their order, each when it is made.

@@ -16,20 +16,21 @@ use tokio::sync::{mpsc, watch};
 use self::archive::{Archive, ArchiveArgs};
 use self::choice::{Choice, print_cases};
 use self::save::About;
-use self::session::Ground;
+use self::session::Session;
 use super::baseline::BaselineArgs;
 use super::hub::{self, Heard, HubArgs, Named, Started};
 use super::progress::Progress;
 use super::protocol_files::Protocol;
-use super::{Trouble, report_sink, runtime};
+use super::{CliError, report_sink, runtime};
 use crate::baseline::Names;
-use crate::check::{self, Options};
+use crate::check::Options;
 use crate::config;
 use crate::event::Event;
 use crate::fuzz::campaign::results::Outcome;
 use crate::fuzz::campaign::{self, Campaign, Stage, second_hub, shrink_findings};
 use crate::fuzz::case::Cell;
-use crate::fuzz::feedback::Adaptive;
+use crate::fuzz::feedback::Feedback;
+use crate::hub::prepare;
 use crate::hub::process::GRACE;
 use crate::interpreter::KEPT;
 use crate::report::text::count;
@@ -100,7 +101,7 @@ pub struct FuzzArgs {
 /// Cases of each protocol where nothing else is asked for.
 const CASES: u64 = 1000;
 
-pub fn run(arguments: FuzzArgs) -> Result<u8, Trouble> {
+pub fn run(arguments: FuzzArgs) -> Result<u8, CliError> {
     let mut sources = Sources::default();
     let sinks = report_sink::sinks(&arguments.reports)?;
     let named = arguments.hub.read(&mut sources)?;
@@ -171,13 +172,13 @@ pub fn run(arguments: FuzzArgs) -> Result<u8, Trouble> {
 }
 
 /// All of them, before anything is played; those that were not named and of which no case can be made are left out.
-fn campaigns(protocols: &[Protocol], seed: u64, sources: &mut Sources) -> Result<Vec<Arc<Campaign>>, Trouble> {
+fn campaigns(protocols: &[Protocol], seed: u64, sources: &mut Sources) -> Result<Vec<Arc<Campaign>>, CliError> {
     let mut campaigns = Vec::new();
     for protocol in protocols {
         let campaign = Campaign::new(&protocol.folder, sources, seed)
-            .map_err(|found| Trouble::from_diagnostics(&found, sources))?;
+            .map_err(|found| CliError::from_diagnostics(&found, sources))?;
         if campaign.plan.cells.is_empty() {
-            return Err(Trouble::new(format!(
+            return Err(CliError::new(format!(
                 "there is nothing to say to a hub in {}: no message goes to it, or nobody connects to it",
                 protocol.pack.name
             )));
@@ -199,13 +200,13 @@ fn names(campaigns: &[Arc<Campaign>]) -> Names {
 }
 
 /// Whoever fuzzes a hub elsewhere has to mean it.
-fn near_or_meant(arguments: &FuzzArgs, named: &Named) -> Result<(), Trouble> {
+fn near_or_meant(arguments: &FuzzArgs, named: &Named) -> Result<(), CliError> {
     let instances = named.target.iter().flat_map(|target| &target.instances).map(|instance| &instance.url);
     let far = |url: &&String| url.parse::<Endpoint>().is_ok_and(|endpoint| !endpoint.is_loopback());
     let other = arguments.against.iter().filter(|url| !url.is_empty());
     match arguments.hub.url.iter().chain(other).chain(instances).find(far).filter(|_| !arguments.yes) {
         None => Ok(()),
-        Some(url) => Err(Trouble::new(format!(
+        Some(url) => Err(CliError::new(format!(
             "{url} is not on this machine, and fuzzing may bring a hub down\n  help: --yes, if it is yours to break"
         ))),
     }
@@ -231,7 +232,7 @@ async fn go(
     options: Arc<Options>,
     shown: RunOptions,
     sources: &mut Sources,
-) -> Result<(RunReport, String), Trouble> {
+) -> Result<(RunReport, String), CliError> {
     let begun = Instant::now();
     let begun_ms = u64::try_from(options.now_ms).unwrap_or(0);
     let subjects = std::mem::take(&mut started.subjects);
@@ -240,11 +241,11 @@ async fn go(
     let (mut asked_to_stop, mut saved) = (0, String::new());
     let numbers = shrink_findings::numbers();
     for (campaign, subject) in campaigns.iter().zip(&subjects) {
-        let prepare = |subject| check::prepare(subject).map_err(|error| Trouble::new(error.to_string()));
+        let prepare = |subject| prepare::prepare(subject).map_err(|error| CliError::new(error.to_string()));
         let hub = prepare(subject)?;
         let against = others.iter().find(|other| other.pack.name == subject.pack.name).map(prepare).transpose()?;
         let mut ground =
-            Ground { hub: &hub, options: &options, signals: &mut started.signals, numbers: Arc::clone(&numbers) };
+            Session { hub: &hub, options: &options, signals: &mut started.signals, numbers: Arc::clone(&numbers) };
         asked_to_stop = kept.archive.replay(campaign, &mut ground).await?;
         if asked_to_stop > 0 {
             break;
@@ -256,7 +257,7 @@ async fn go(
         let cases = choice.numbers(campaign, watched.adaptive.as_ref());
         let end = choice.end(campaigns.len());
         let cases = Arc::new(Mutex::new(cases));
-        let masker = check::masker(subject);
+        let masker = prepare::masker(subject);
         let mut restarts = 0;
         loop {
             let (events, inbox) = mpsc::channel(256);
@@ -331,7 +332,7 @@ async fn go(
 /// One protocol's run, as it is shown and folded.
 struct Watched<'a> {
     campaign: &'a Campaign,
-    adaptive: Option<Adaptive>,
+    adaptive: Option<Feedback>,
     outcome: Outcome,
     progress: Progress,
     begun: Instant,

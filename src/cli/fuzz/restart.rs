@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::check::Prepared;
 use crate::hub::hook::{self, HookCall};
+use crate::hub::prepare::Prepared;
 use crate::hub::process;
 
 /// The hook of a target that starts its hub again.

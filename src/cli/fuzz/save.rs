@@ -10,11 +10,11 @@ use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 
 use super::archive::{Archive, stem};
-use super::session::Ground;
+use super::session::Session;
 use crate::check;
-use crate::cli::Trouble;
+use crate::cli::CliError;
 use crate::event::Verdict;
-use crate::fuzz::campaign::fingerprint::Cause;
+use crate::fuzz::campaign::fingerprint::Fingerprint;
 use crate::fuzz::campaign::results::Outcome;
 use crate::fuzz::campaign::shrink_findings::{self, Bench, Finding, Smaller};
 use crate::fuzz::campaign::{Campaign, Stage};
@@ -37,7 +37,7 @@ pub struct About<'a> {
 
 /// A new finding on its way to its file.
 struct New {
-    cause: Cause,
+    cause: Fingerprint,
     cell: Cell,
     case: Case,
     came: String,
@@ -62,8 +62,8 @@ pub async fn save(
     campaign: &Arc<Campaign>,
     outcome: &Outcome,
     about: &About<'_>,
-    ground: &mut Ground<'_>,
-) -> Result<(usize, String), Trouble> {
+    ground: &mut Session<'_>,
+) -> Result<(usize, String), CliError> {
     let Some(folder) = &archive.folder else { return Ok((0, String::new())) };
     let new = new(archive, campaign, outcome, folder, about);
     let (mut asked_to_stop, mut small) = (0, BTreeMap::new());
@@ -119,7 +119,7 @@ pub async fn save(
 fn made_small(
     campaign: &Arc<Campaign>,
     new: &[New],
-    ground: &Ground<'_>,
+    ground: &Session<'_>,
     half: Instant,
     until: Instant,
 ) -> impl FnOnce(Stage) -> std::pin::Pin<Box<dyn Future<Output = BTreeMap<usize, Smaller>> + Send>> + use<> {
@@ -211,7 +211,7 @@ fn new(archive: &Archive, campaign: &Campaign, outcome: &Outcome, folder: &Path,
 }
 
 /// Writes the file of a finding, and says what is in it.
-fn write(campaign: &Campaign, new: &New, small: &Smaller, about: &About<'_>) -> Result<String, Trouble> {
+fn write(campaign: &Campaign, new: &New, small: &Smaller, about: &About<'_>) -> Result<String, CliError> {
     let pack = campaign.pack();
     let rule = new.cause.oracle.split(',').next().and_then(|id| pack.rules.get(id));
     let path = new.path.display().to_string();
@@ -231,7 +231,7 @@ fn write(campaign: &Campaign, new: &New, small: &Smaller, about: &About<'_>) -> 
         attempts: small.attempts,
     };
     std::fs::write(&new.path, finding_file::text(&found, &path, &small.scenario, &about.masker))
-        .map_err(|error| Trouble::new(format!("failed to write {path}: {error}")))?;
+        .map_err(|error| CliError::new(format!("failed to write {path}: {error}")))?;
     let what = match small.fails {
         Some(false) => "as it was found: it did not fail again by itself".to_owned(),
         _ if small.attempts == 0 => "as it was found: nothing smaller was tried".to_owned(),

@@ -5,15 +5,16 @@ use std::sync::atomic::AtomicU64;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::check::{Options, Prepared};
-use crate::cli::Trouble;
+use crate::check::Options;
+use crate::cli::CliError;
 use crate::cli::hub::{self, Heard};
 use crate::cli::progress::Progress;
 use crate::cli::signals::Signals;
 use crate::event::Event;
 use crate::fuzz::campaign::Stage;
+use crate::hub::prepare::Prepared;
 
-pub struct Ground<'a> {
+pub struct Session<'a> {
     pub hub: &'a Arc<Prepared>,
     pub options: &'a Arc<Options>,
     pub signals: &'a mut Signals,
@@ -21,7 +22,7 @@ pub struct Ground<'a> {
     pub numbers: Arc<AtomicU64>,
 }
 
-impl Ground<'_> {
+impl Session<'_> {
     /// Plays something there, and shows how often so far. How often somebody asked to stop, and what came of it, unless it
     /// was cut off.
     ///
@@ -32,7 +33,7 @@ impl Ground<'_> {
         &mut self,
         what: String,
         work: impl FnOnce(Stage) -> F,
-    ) -> Result<(usize, Option<T>), Trouble> {
+    ) -> Result<(usize, Option<T>), CliError> {
         let (events, inbox) = mpsc::channel(256);
         let (stop, interrupt) = watch::channel(false);
         let stage =

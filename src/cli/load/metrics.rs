@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::super::Trouble;
+use super::super::CliError;
 
 /// How long somebody may take to ask and to listen.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -28,10 +28,10 @@ impl Served {
     /// # Errors
     ///
     /// The address cannot be listened on.
-    pub async fn start(address: SocketAddr) -> Result<Self, Trouble> {
+    pub async fn start(address: SocketAddr) -> Result<Self, CliError> {
         let listener = TcpListener::bind(address)
             .await
-            .map_err(|error| Trouble::new(format!("failed to serve metrics on {address}: {error}")))?;
+            .map_err(|error| CliError::new(format!("failed to serve metrics on {address}: {error}")))?;
         if let Ok(address) = listener.local_addr() {
             eprintln!("metrics on http://{address}/metrics");
         }

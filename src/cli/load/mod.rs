@@ -13,7 +13,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::hub::HubArgs;
-use super::{Trouble, exit, runtime};
+use super::{CliError, exit, runtime};
 use crate::config;
 use crate::load::engine::{self, Validate};
 use crate::load::plan::Overrides;
@@ -167,7 +167,7 @@ impl LoadArgs {
     }
 }
 
-pub fn run(arguments: LoadArgs) -> Result<u8, Trouble> {
+pub fn run(arguments: LoadArgs) -> Result<u8, CliError> {
     let mut sources = Sources::default();
     let sinks = reports::sinks(&arguments.reports)?;
     let named = arguments.hub.read(&mut sources)?;
@@ -178,12 +178,12 @@ pub fn run(arguments: LoadArgs) -> Result<u8, Trouble> {
     }
     let [protocol] = &protocols[..] else {
         let names: Vec<&str> = protocols.iter().map(|protocol| protocol.pack.name.as_str()).collect();
-        return Err(Trouble::new(format!("which protocol?\n  help: --protocol {}", names.join(" | "))));
+        return Err(CliError::new(format!("which protocol?\n  help: --protocol {}", names.join(" | "))));
     };
     arguments.hub.own_fault(&protocols)?;
     let chosen = plans::choose(arguments.plan.as_deref(), protocol, &mut sources)?;
     let (plan, script) = chosen;
-    let plan = plan.with(&arguments.overrides()).map_err(|error| Trouble::new(error.to_string()))?;
+    let plan = plan.with(&arguments.overrides()).map_err(|error| CliError::new(error.to_string()))?;
     let seed = arguments.seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0 >> 16);
     let runtime = runtime()?;
     let code = runtime.block_on(async {

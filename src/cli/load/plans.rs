@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::super::Trouble;
+use super::super::CliError;
 use super::super::protocol_files::{self, Protocol};
 use crate::load::plan::{self, Plan, Script};
 use crate::scenario;
@@ -26,7 +26,7 @@ fn ready<'a>(protocol: &'a Protocol, sources: &mut Sources) -> Vec<(&'a str, Fil
 /// # Errors
 ///
 /// There is none, or something is wrong with it.
-pub fn choose(named: Option<&str>, protocol: &Protocol, sources: &mut Sources) -> Result<(Plan, Script), Trouble> {
+pub fn choose(named: Option<&str>, protocol: &Protocol, sources: &mut Sources) -> Result<(Plan, Script), CliError> {
     let ready = ready(protocol, sources);
     let list: Vec<&str> = ready.iter().map(|(name, _)| *name).collect();
     let known = format!("{} has {}; a file of yours: --plan FILE", protocol.pack.name, list.join(", "));
@@ -36,14 +36,14 @@ pub fn choose(named: Option<&str>, protocol: &Protocol, sources: &mut Sources) -
         None if Path::new(named).is_file() => (named.to_owned(), protocol_files::read(Path::new(named), sources)?),
         None => {
             let help = suggest(named, list.iter().copied(), &known);
-            return Err(Trouble::new(format!("there is no plan, and no file, `{named}`\n  help: {help}")));
+            return Err(CliError::new(format!("there is no plan, and no file, `{named}`\n  help: {help}")));
         }
     };
     read(&id, file, protocol, sources)
 }
 
-fn read(id: &str, file: FileId, protocol: &Protocol, sources: &Sources) -> Result<(Plan, Script), Trouble> {
-    let root = yaml::parse(sources, file).map_err(|found| Trouble::from_diagnostics(&[found], sources))?;
+fn read(id: &str, file: FileId, protocol: &Protocol, sources: &Sources) -> Result<(Plan, Script), CliError> {
+    let root = yaml::parse(sources, file).map_err(|found| CliError::from_diagnostics(&[found], sources))?;
     let mut diagnostics = Vec::new();
     let shared = scenario::shared(&protocol.folder, sources, &protocol.pack, &mut diagnostics);
     // What is wrong with shared.yaml has been said when the scenarios were loaded.
@@ -60,7 +60,7 @@ fn read(id: &str, file: FileId, protocol: &Protocol, sources: &Sources) -> Resul
             }
             Ok(read)
         }
-        _ => Err(Trouble::from_diagnostics(&found, sources)),
+        _ => Err(CliError::from_diagnostics(&found, sources)),
     }
 }
 
@@ -69,7 +69,7 @@ fn read(id: &str, file: FileId, protocol: &Protocol, sources: &Sources) -> Resul
 /// # Errors
 ///
 /// Something is wrong with one of them.
-pub fn list(protocols: &[Protocol], sources: &mut Sources) -> Result<String, Trouble> {
+pub fn list(protocols: &[Protocol], sources: &mut Sources) -> Result<String, CliError> {
     use std::fmt::Write as _;
     let mut out = String::new();
     for protocol in protocols {

@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use super::super::Trouble;
+use super::super::CliError;
 use super::super::hub::{Started, now_ms, stamp};
 use super::progress::Watcher;
 use super::reports::{self, Sink};
 use super::{LoadArgs, metrics};
-use crate::check::{self, Site};
 use crate::hub::hook;
+use crate::hub::prepare::{self, Site};
 use crate::load::compile::program::Prepared;
 use crate::load::compile::{self, lint};
 use crate::load::engine::{self, Clock, Ending, Setup, Validate};
 use crate::load::ledger;
-use crate::load::metrics::{Layout, Names};
+use crate::load::metrics::{MetricRegistry, Names};
 use crate::load::plan::threshold::{self, Threshold};
 use crate::load::plan::{Plan, Script};
 use crate::load::report::{About, LoadReport};
@@ -48,7 +48,7 @@ impl Place<'_> {
         started: &mut Started,
         sources: &mut Sources,
         sinks: &[(reports::Format, Sink)],
-    ) -> Result<u8, Trouble> {
+    ) -> Result<u8, CliError> {
         match self.play(&self.plan, started, sources, true).await? {
             Played::Nowhere => Ok(super::NOWHERE),
             Played::Report(report, _) => {
@@ -63,9 +63,9 @@ impl Place<'_> {
     /// # Errors
     ///
     /// What the user has to put right.
-    pub fn check(&self, started: &Started, sources: &Sources) -> Result<String, Trouble> {
-        let Some(subject) = started.subjects.first() else { return Err(Trouble::new("there is no hub to load")) };
-        let target = check::prepare(subject).map_err(|error| Trouble::new(error.to_string()))?;
+    pub fn check(&self, started: &Started, sources: &Sources) -> Result<String, CliError> {
+        let Some(subject) = started.subjects.first() else { return Err(CliError::new("there is no hub to load")) };
+        let target = prepare::prepare(subject).map_err(|error| CliError::new(error.to_string()))?;
         let lines = lint::lint(&self.prepared(&self.plan, target.first(), now_ms(), sources)?, sources);
         let head = match lines.len() {
             0 => "the plan can run; everything it says is prepared before it runs\n".to_owned(),
@@ -74,10 +74,10 @@ impl Place<'_> {
         Ok(lines.iter().fold(head, |text, line| text + "  " + line + "\n"))
     }
 
-    fn prepared(&self, plan: &Plan, site: &Site, epoch_ms: i64, sources: &Sources) -> Result<Prepared, Trouble> {
+    fn prepared(&self, plan: &Plan, site: &Site, epoch_ms: i64, sources: &Sources) -> Result<Prepared, CliError> {
         let (stamp, keys) = (stamp(), ledger::Keys::default());
         let target = compile::Target { settings: site.settings.clone(), stamp, epoch_ms, seed: self.seed, keys };
-        compile::prepare(plan, &self.script, &target).map_err(|found| Trouble::from_diagnostics(&found, sources))
+        compile::prepare(plan, &self.script, &target).map_err(|found| CliError::from_diagnostics(&found, sources))
     }
 
     /// Runs a plan.
@@ -91,15 +91,16 @@ impl Place<'_> {
         started: &mut Started,
         sources: &mut Sources,
         lines: bool,
-    ) -> Result<Played, Trouble> {
-        let Some(subject) = started.subjects.first() else { return Err(Trouble::new("there is no hub to load")) };
-        let prepared_target = check::prepare(subject).map_err(|error| Trouble::new(error.to_string()))?;
+    ) -> Result<Played, CliError> {
+        let Some(subject) = started.subjects.first() else { return Err(CliError::new("there is no hub to load")) };
+        let prepared_target = prepare::prepare(subject).map_err(|error| CliError::new(error.to_string()))?;
         let site = Arc::clone(prepared_target.first());
         let (embedded, pack) = (subject.embedded.is_some(), Arc::clone(&subject.pack));
         let clock = Clock::start();
         let epoch_ms = now_ms();
         let prepared = Arc::new(self.prepared(plan, &site, epoch_ms, sources)?);
-        let layout = Layout::new(Names { messages: prepared.messages.clone(), journeys: prepared.journeys.clone() });
+        let layout =
+            MetricRegistry::new(Names { messages: prepared.messages.clone(), journeys: prepared.journeys.clone() });
         let thresholds = self.thresholds(plan, &layout, sources)?;
         let setup = Setup {
             plan: Arc::new(plan.clone()),
@@ -120,7 +121,7 @@ impl Place<'_> {
         }
         let (to, calls) = engine::hooks::desk();
         let hooks = tokio::spawn(carry_out(calls, Arc::clone(&prepared), site));
-        let run = engine::start(setup, to).map_err(|error| Trouble::new(error.to_string()))?;
+        let run = engine::start(setup, to).map_err(|error| CliError::new(error.to_string()))?;
         let stopper = run.stopper();
         let served = match self.arguments.metrics {
             Some(address) => Some(metrics::Served::start(address).await?),
@@ -149,8 +150,8 @@ impl Place<'_> {
         };
         hooks.abort();
         let (outcome, watcher) =
-            folded.map_err(|error| Trouble::new(format!("hubproof failed: {error}; please report this")))?;
-        let outcome = outcome.map_err(|error| Trouble::new(error.to_string()))?;
+            folded.map_err(|error| CliError::new(format!("hubproof failed: {error}; please report this")))?;
+        let outcome = outcome.map_err(|error| CliError::new(error.to_string()))?;
         let circumstances = Circumstances {
             changing_load: changes(plan),
             undrained: outcome.undrained,
@@ -182,8 +183,8 @@ impl Place<'_> {
     }
 
     /// Says what the machine lacks, or that there is no hub; whether the run has to stay away.
-    fn lacks(&self, setup: &Setup, embedded: bool) -> Result<bool, Trouble> {
-        let lacks = engine::lacks(setup, embedded).map_err(|error| Trouble::new(error.to_string()))?;
+    fn lacks(&self, setup: &Setup, embedded: bool) -> Result<bool, CliError> {
+        let lacks = engine::lacks(setup, embedded).map_err(|error| CliError::new(error.to_string()))?;
         if let Err(error) = engine::probe(setup) {
             eprintln!("error: {error}\n  help: is the hub running, and is this its address?");
             return Ok(true);
@@ -198,8 +199,13 @@ impl Place<'_> {
     }
 
     /// Those of the plan, and those of the command line.
-    fn thresholds(&self, plan: &Plan, layout: &Layout, sources: &mut Sources) -> Result<Vec<Threshold>, Trouble> {
-        let wrong = |found: &[_], sources: &Sources| Trouble::from_diagnostics(found, sources);
+    fn thresholds(
+        &self,
+        plan: &Plan,
+        layout: &MetricRegistry,
+        sources: &mut Sources,
+    ) -> Result<Vec<Threshold>, CliError> {
+        let wrong = |found: &[_], sources: &Sources| CliError::from_diagnostics(found, sources);
         let mut read = threshold::read_all(&plan.thresholds, layout).map_err(|found| wrong(&found, sources))?;
         for text in &self.arguments.threshold {
             let file = sources.add("--threshold", text.clone());

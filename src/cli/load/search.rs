@@ -1,12 +1,12 @@
 //! `--find-max`: run after run, each at another rate.
 
 use super::super::hub::Started;
-use super::super::{Trouble, print};
+use super::super::{CliError, print};
 use super::reports::{self, Format, Sink};
 use super::run::{Place, Played};
 use crate::load::engine::Ending;
 use crate::load::max_rate::{Pace, Search, Try, fell_behind};
-use crate::load::metrics::{Layout, Names};
+use crate::load::metrics::{MetricRegistry, Names};
 use crate::load::plan::threshold::{self, Standing};
 use crate::load::plan::{Overrides, Plan};
 use crate::load::report::LoadReport;
@@ -24,19 +24,19 @@ pub async fn run(
     started: &mut Started,
     sources: &mut Sources,
     sinks: &[(Format, Sink)],
-) -> Result<u8, Trouble> {
+) -> Result<u8, CliError> {
     let Some(first) = highest(&place.plan) else {
-        return Err(Trouble::new(format!(
+        return Err(CliError::new(format!(
             "{} has no arrivals, so there is no rate to search for\n  help: its journeys begin when a client is done with the last one",
             place.plan.id
         )));
     };
     let names = place.script.pack.messages.iter().map(|message| message.name.clone()).collect();
     let journeys = place.script.parts.iter().map(|part| part.journey_name.clone()).collect();
-    let layout = Layout::new(Names { messages: names, journeys });
+    let layout = MetricRegistry::new(Names { messages: names, journeys });
     let span = Span::new(sources.add("--find-max", text.to_owned()), 0..text.len());
-    let wanted = |layout: &Layout, sources: &Sources| {
-        threshold::read(text, span, layout).map_err(|found| Trouble::from_diagnostics(&[found], sources))
+    let wanted = |layout: &MetricRegistry, sources: &Sources| {
+        threshold::read(text, span, layout).map_err(|found| CliError::from_diagnostics(&[found], sources))
     };
     wanted(&layout, sources)?;
     // Clients that begin their journeys by themselves are no measure of what was offered.
@@ -46,7 +46,7 @@ pub async fn run(
     let mut best: Option<Box<LoadReport>> = None;
     while let Some(rate) = search.next_rate() {
         let plan = place.plan.clone().with(&Overrides { rate: Some(rate), ..Overrides::default() });
-        let plan = plan.map_err(|error| Trouble::new(error.to_string()))?;
+        let plan = plan.map_err(|error| CliError::new(error.to_string()))?;
         eprintln!("trying {rate:.1}/s");
         let Played::Report(report, ending) = place.play(&plan, started, sources, false).await? else {
             return Ok(super::NOWHERE);

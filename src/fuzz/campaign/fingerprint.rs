@@ -11,7 +11,7 @@ use crate::protocol::{Pack, Way};
 
 /// The key by which findings are grouped.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Cause {
+pub struct Fingerprint {
     /// The check that failed, without its number: a rule such as `FUZZ-REJECTS`, or `schema:MESSAGE`.
     pub oracle: String,
     /// Name of the message that was odd.
@@ -22,7 +22,7 @@ pub struct Cause {
     pub shape: String,
 }
 
-impl Cause {
+impl Fingerprint {
     /// `cell` is that of the case to which the check belongs.
     pub fn of(pack: &Pack, cell: Cell, check: &CheckReport) -> Self {
         Self {

@@ -9,13 +9,13 @@ use tokio::time::Instant;
 
 use super::{Campaign, Stage};
 use crate::event::Verdict;
-use crate::fuzz::case::NEWCOMER;
+use crate::fuzz::actors::NEWCOMER;
 use crate::fuzz::oracle::{self, SLOWER};
 use crate::report::fuzzed::Slower;
 use crate::report::scenario_verdict;
 
 /// Somebody new, before anything odd was said.
-pub struct Pace {
+pub struct LatencyDrift {
     scenario: Map<String, Value>,
     before: Duration,
 }
@@ -27,7 +27,7 @@ const LAST: u64 = 1 << 47;
 /// A hub that is busy with its last cases, or a machine with something else, has so long to be quick once.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-impl Pace {
+impl LatencyDrift {
     /// `None` where nobody is let in and answered, so that there is nothing to compare with.
     pub async fn at_the_start(campaign: &Campaign, stage: &Stage) -> Option<Self> {
         let role = campaign.material.bystander()?;

@@ -19,13 +19,15 @@ use tokio::time::Instant;
 
 use self::control_run::{Doubt, Said, Trial};
 use self::exclusive::Lanes;
-use self::latency_drift::Pace;
-use super::case::{BATCH, Case, ODD, ROUND};
-use super::corpus::Material;
+use self::latency_drift::LatencyDrift;
+use super::actors::{BATCH, ODD, ROUND};
+use super::case::Case;
+use super::corpus::Corpus;
 use super::oracle;
-use super::scheduler::Plan;
-use crate::check::{self, Job, Options, Prepared};
+use super::scheduler::Scheduler;
+use crate::check::{self, Job, Options};
 use crate::event::{Event, FrameReport, ScenarioReport, Verdict};
+use crate::hub::prepare::Prepared;
 use crate::protocol::{Folder, Pack, Place};
 use crate::report::fuzzed::Slower;
 use crate::scenario::parse::{SharedFile, read};
@@ -37,8 +39,8 @@ use crate::syntax::yaml::{self, Node};
 
 /// One protocol, with all that its cases are made of.
 pub struct Campaign {
-    pub material: Material,
-    pub plan: Plan,
+    pub material: Corpus,
+    pub plan: Scheduler,
     shared: SharedFile,
     /// Stands for the file of whatever case: places in programs and reports are places in it.
     file: FileId,
@@ -76,8 +78,8 @@ impl Campaign {
         pack.rules.extend(oracle::rules(sources).into_iter().map(|rule| (rule.id.clone(), rule)));
         let pack = Arc::new(pack);
         let shared = scenario::shared(folder, sources, &pack, &mut Vec::new());
-        let material = Material::read(folder, sources, &pack);
-        let plan = Plan::new(&material, seed, &|_| true);
+        let material = Corpus::read(folder, sources, &pack);
+        let plan = Scheduler::new(&material, seed, &|_| true);
         let file = sources.add("case.yaml", "");
         Ok(Self { material, plan, shared, file, programs: Mutex::default(), left: Mutex::default() })
     }
@@ -132,7 +134,7 @@ impl Campaign {
             id.clone_into(&mut report.id);
             report.title = scenario.get("title").and_then(Value::as_str).unwrap_or_default().to_owned();
             // That its process goes on is an oracle here.
-            for check in report.checks.iter_mut().filter(|check| check.name == check::PROCESS_CHECK) {
+            for check in report.checks.iter_mut().filter(|check| check.name == crate::hub::supervisor::PROCESS_CHECK) {
                 let received = check.detail.take().map(|detail| detail.received);
                 *check = results::lives(self, check.verdict, std::mem::take(&mut check.message), received);
             }
@@ -286,7 +288,7 @@ pub async fn run(
             }
         }
     };
-    let pace = Pace::at_the_start(&campaign, &stage).await;
+    let pace = LatencyDrift::at_the_start(&campaign, &stage).await;
     let left = std::mem::take(&mut *campaign.left());
     let mut numbers = left.into_iter().chain(numbers);
     // No number is taken that is not played.

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::Campaign;
-use super::fingerprint::{Cause, broken};
+use super::fingerprint::{Fingerprint, broken};
 use crate::event::{CheckReport, Detail, ProcessReport, ScenarioReport, Verdict};
-use crate::fuzz::case::{Cell, Placement};
+use crate::fuzz::case::Cell;
+use crate::fuzz::placement::Placement;
 use crate::report::fuzzed::{self, Fuzzed, Oracle, Slower};
 use crate::report::{ProtocolReport, fold};
 use crate::scenario::model::RuleUse;
@@ -34,7 +35,7 @@ pub struct Outcome {
     judged: u64,
     oracles: BTreeMap<String, Oracle>,
     cells: HashMap<Cell, u64>,
-    causes: BTreeMap<Cause, Group>,
+    causes: BTreeMap<Fingerprint, Group>,
     obstacles: BTreeMap<(String, String, bool), u64>,
     /// Cases that need something that the target does not have.
     unmet: u64,
@@ -89,8 +90,8 @@ impl Outcome {
         {
             *self.obstacles.entry(obstacle).or_default() += 1;
         }
-        let mut causes: Vec<(Cause, String)> =
-            broken(&report).map(|check| (Cause::of(campaign.pack(), cell, check), check.name.clone())).collect();
+        let mut causes: Vec<(Fingerprint, String)> =
+            broken(&report).map(|check| (Fingerprint::of(campaign.pack(), cell, check), check.name.clone())).collect();
         causes.sort();
         causes.dedup_by(|a, b| a.0 == b.0);
         for (cause, check) in causes {
@@ -98,7 +99,7 @@ impl Outcome {
         }
     }
 
-    fn group(&mut self, cause: Cause, check: &str, order: (bool, u64), report: &ScenarioReport) {
+    fn group(&mut self, cause: Fingerprint, check: &str, order: (bool, u64), report: &ScenarioReport) {
         if self.causes.len() >= CAUSES && !self.causes.contains_key(&cause) {
             return;
         }
@@ -121,7 +122,7 @@ impl Outcome {
     }
 
     /// What was found: the number of the first case of each cause, and its check that failed.
-    pub fn found(&self) -> impl Iterator<Item = (&Cause, u64, &CheckReport)> {
+    pub fn found(&self) -> impl Iterator<Item = (&Fingerprint, u64, &CheckReport)> {
         let first = |(cause, group)| {
             let Group { first, .. }: &Group = group;
             Some((cause, number(&first.id)?, first.checks.first()?))
@@ -141,7 +142,7 @@ impl Outcome {
             None => "nobody can connect any more".to_owned(),
         };
         let check = lives(campaign, Verdict::Fail, "the hub is gone".to_owned(), Some(received));
-        let cause = Cause::of(campaign.pack(), cell, &check);
+        let cause = Fingerprint::of(campaign.pack(), cell, &check);
         report.checks = vec![check];
         let cases = under_way.len() as u64;
         let group = Group { first: report, order: (false, 0), numbers: under_way.to_vec(), cases };

@@ -7,12 +7,13 @@ use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use super::{Campaign, Stage};
-use crate::check::{Options, Prepared};
+use crate::check::Options;
 use crate::event::ScenarioReport;
-use crate::fuzz::case::Placement;
 use crate::fuzz::corpus::expected_answer::Input;
 use crate::fuzz::differential::compare::{self, Comparison, Reading};
 use crate::fuzz::mutate::payload::Class;
+use crate::fuzz::placement::Placement;
+use crate::hub::prepare::Prepared;
 use crate::protocol::MessageType;
 
 /// Characters of a payload that are kept while hubs are compared: longer ones cannot be.

@@ -10,11 +10,11 @@ use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 
-use super::fingerprint::{Cause, broken, oracle};
+use super::fingerprint::{Fingerprint, broken, oracle};
 use super::{Campaign, Stage};
 use crate::event::ScenarioReport;
 use crate::fuzz::case::Cell;
-use crate::fuzz::shrink::constraints::Meaning;
+use crate::fuzz::shrink::constraints::Constraints;
 use crate::fuzz::shrink::{Answer, Limits, Shrink, control, is_check};
 
 /// The share of the patience that a candidate has.
@@ -47,7 +47,7 @@ pub struct Finding {
     /// Other scenarios that may do.
     pub simpler: Vec<Map<String, Value>>,
     pub cell: Cell,
-    pub cause: Cause,
+    pub cause: Fingerprint,
     /// How its plays are called.
     pub id: String,
 }
@@ -87,7 +87,7 @@ impl Bench {
                 break;
             }
         }
-        let meaning = Meaning::of(&self.campaign.material, cell.placement, scenario, &cause.oracle);
+        let meaning = Constraints::of(&self.campaign.material, cell.placement, scenario, &cause.oracle);
         let mut shrink = Shrink::new(scenario.clone(), &cause.oracle, Limits::default());
         while Instant::now() < until
             && !*self.stage.interrupt.borrow()
@@ -116,7 +116,7 @@ impl Bench {
         self.played(scenario, patience).await.is_some_and(|report| {
             broken(&report).any(|check| {
                 oracle(check) == self.finding.cause.oracle
-                    && Cause::of(pack, self.finding.cell, check) == self.finding.cause
+                    && Fingerprint::of(pack, self.finding.cell, check) == self.finding.cause
             })
         })
     }

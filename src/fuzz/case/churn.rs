@@ -3,14 +3,15 @@
 
 use serde_json::{Value, json};
 
-use super::{Cell, Placement};
-use crate::fuzz::corpus::Material;
-use crate::fuzz::corpus::prefix::Scene;
+use super::Cell;
+use crate::fuzz::corpus::Corpus;
+use crate::fuzz::corpus::prefix::Prefix;
 use crate::fuzz::oracle;
+use crate::fuzz::placement::Placement;
 
 /// One way of coming and going.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Gone {
+pub enum Churn {
     /// Lets himself be known, says the message, and breaks the connection without waiting for an answer.
     Broken,
     /// Lets himself be known, and closes with a code that is his own.
@@ -24,7 +25,7 @@ pub enum Gone {
 /// So many come and go.
 pub const VISITS: usize = 70;
 
-impl Gone {
+impl Churn {
     pub const ALL: [Self; 4] = [Self::Broken, Self::OddClose, Self::NoPath, Self::NoUpgrade];
 
     pub fn name(self) -> &'static str {
@@ -38,7 +39,7 @@ impl Gone {
 
     /// What is done over and over; `None` where there is no such case. But for the first way nobody says anything, so that one
     /// message's case is as good as another's.
-    pub(crate) fn visits(self, material: &Material, cell: Cell, scene: &Scene, text: &Value) -> Option<Value> {
+    pub(crate) fn visits(self, material: &Corpus, cell: Cell, scene: &Prefix, text: &Value) -> Option<Value> {
         if cell.placement != Placement::Anew {
             return None;
         }

@@ -2,12 +2,13 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Cell, Oddity, Placement};
-use crate::fuzz::corpus::Material;
+use super::{Cell, MutationKind};
+use crate::fuzz::corpus::Corpus;
 use crate::fuzz::corpus::expected_answer::{Answer, Input};
-use crate::fuzz::corpus::prefix::Scene;
+use crate::fuzz::corpus::prefix::Prefix;
 use crate::fuzz::mutate::payload::{self, Change, Class, Edit};
 use crate::fuzz::mutate::schema::{self, Site};
+use crate::fuzz::placement::Placement;
 use crate::generate::rng::Dice;
 use crate::generate::schema_shape::{Branches, Shape};
 use crate::generate::value;
@@ -19,9 +20,9 @@ const ATTEMPTS: usize = 8;
 
 /// A message as it is said in a scene, and what is to be odd about it.
 pub(crate) struct Draft<'a> {
-    material: &'a Material,
+    material: &'a Corpus,
     pub(crate) message: &'a MessageType,
-    oddity: Oddity,
+    oddity: MutationKind,
     /// The message where nothing is odd, and the same with something in place of expressions.
     base: Value,
     plain: Value,
@@ -35,13 +36,13 @@ pub(crate) struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    pub(crate) fn new(material: &'a Material, cell: Cell, scene: &'a Scene) -> Option<Self> {
+    pub(crate) fn new(material: &'a Corpus, cell: Cell, scene: &'a Prefix) -> Option<Self> {
         let message = material.pack.messages.get(cell.message)?;
         let base = scene.base(material, message);
         let plain = plain(message, &base);
         let id = message.correlation.as_ref().and_then(|pointer| base.pointer(pointer));
         let id = id.filter(|id| id.as_str().is_none_or(|text| !text.contains("${"))).cloned();
-        let is_asked = |site: &&Site| cell.oddity == Oddity::Mutated(site.mutation);
+        let is_asked = |site: &&Site| cell.oddity == MutationKind::Mutated(site.mutation);
         let sites = scene.sites.iter().filter(is_asked).collect();
         // No id is used twice on a connection that is kept, so each is given.
         let short = cell.placement == Placement::Kept;
@@ -49,7 +50,7 @@ impl<'a> Draft<'a> {
         let fixed = given.and_then(|pointer| pointer.strip_prefix('/')).map(crate::syntax::matcher::unescape);
         let fixed = fixed.into_iter().collect();
         let mut draft = Self { material, message, oddity: cell.oddity, base, plain, id, sites, fixed, short };
-        if short && cell.oddity == Oddity::Explored {
+        if short && cell.oddity == MutationKind::Explored {
             draft.lead_to_an_answer(&scene.role);
         }
         Some(draft)
@@ -103,17 +104,17 @@ impl<'a> Draft<'a> {
     }
 
     /// Something odd, and where, if it is one of the message's places.
-    pub(crate) fn said(&self, dice: &mut Dice) -> Option<(Said, Option<&'a Site>)> {
+    pub(crate) fn said(&self, dice: &mut Dice) -> Option<(SentMessage, Option<&'a Site>)> {
         let Self { material, message, base, .. } = self;
         match self.oddity {
-            Oddity::Spoilt(spoilt) => {
+            MutationKind::Corrupted(spoilt) => {
                 let text = spoilt.text(&payload::text(base, &[]), dice);
                 let value: Option<Value> =
                     serde_json::from_str(&text).ok().filter(|_| spoilt.class() != Class::Unspecified);
                 let (raw, odd) = (json!({ "text": text }), Odd::Named(spoilt.name()));
-                Some((Said { raw, class: spoilt.class(), plain: value.clone(), value, odd }, None))
+                Some((SentMessage { raw, class: spoilt.class(), plain: value.clone(), value, odd }, None))
             }
-            Oddity::Framed(framing) => {
+            MutationKind::Framed(framing) => {
                 // In pieces a message is what it is in one.
                 let right = framing.class() == Class::Valid;
                 let whole = if right { self.with_wide_letters(dice) } else { self.edited(Vec::new()) };
@@ -121,15 +122,17 @@ impl<'a> Draft<'a> {
                 let raw = framing.raw(text.as_ref().and_then(Value::as_str).unwrap_or_default(), dice);
                 let class = if right { whole.class } else { framing.class() };
                 let (plain, value) = if right { (whole.plain, whole.value) } else { (None, None) };
-                Some((Said { raw, class, plain, value, odd: Odd::Named(framing.name()) }, None))
+                Some((SentMessage { raw, class, plain, value, odd: Odd::Named(framing.name()) }, None))
             }
-            Oddity::Gone(gone) => Some((Said { odd: Odd::Named(gone.name()), ..self.edited(Vec::new()) }, None)),
-            Oddity::Mutated(_) => (0..ATTEMPTS).find_map(|_| {
+            MutationKind::Churn(gone) => {
+                Some((SentMessage { odd: Odd::Named(gone.name()), ..self.edited(Vec::new()) }, None))
+            }
+            MutationKind::Mutated(_) => (0..ATTEMPTS).find_map(|_| {
                 let site = dice.pick(&self.sites)?;
                 let edits = schema::edits(&material.pack, message, site, self.short, dice)?;
                 Some((self.edited(edits), Some(*site)))
             }),
-            Oddity::Explored => (0..ATTEMPTS).find_map(|_| {
+            MutationKind::Explored => (0..ATTEMPTS).find_map(|_| {
                 let said = self.edited(explored(message, base, &self.fixed, dice));
                 (said.class == Class::Valid).then_some((said, None))
             }),
@@ -137,7 +140,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Nothing is odd about it, but that some text has letters of several bytes, if any may have them.
-    fn with_wide_letters(&self, dice: &mut Dice) -> Said {
+    fn with_wide_letters(&self, dice: &mut Dice) -> SentMessage {
         let plainly = self.edited(Vec::new());
         let mut texts = Vec::new();
         let mut open = vec![(String::new(), &self.base)];
@@ -163,18 +166,18 @@ impl<'a> Draft<'a> {
         widened.unwrap_or(plainly)
     }
 
-    fn edited(&self, edits: Vec<Edit>) -> Said {
+    fn edited(&self, edits: Vec<Edit>) -> SentMessage {
         edited(self.material, self.message, &self.base, self.plain.clone(), edits)
     }
 
     /// From now on only what is likely to be of the kind of `all`, which were odd at these places: where these are odd, or
     /// alike, the rest is, too.
-    pub(crate) fn narrow(&mut self, all: &[Said], sites: &[&Site]) {
+    pub(crate) fn narrow(&mut self, all: &[SentMessage], sites: &[&Site]) {
         self.sites.retain(|site| sites.contains(site));
-        let (Oddity::Explored, Some(first)) = (self.oddity, all.first()) else { return };
+        let (MutationKind::Explored, Some(first)) = (self.oddity, all.first()) else { return };
         let (Some(Value::Object(members)), Some(plain)) = (&first.value, &first.plain) else { return };
         for (name, value) in members {
-            let is_alike = |said: &Said| said.value.as_ref().and_then(|said| said.get(name)) == Some(value);
+            let is_alike = |said: &SentMessage| said.value.as_ref().and_then(|said| said.get(name)) == Some(value);
             let Some(plain) = plain.get(name).filter(|_| all.iter().all(is_alike)) else { continue };
             self.fix(name, value.clone(), plain.clone());
         }
@@ -191,7 +194,7 @@ fn with(message: &Value, members: &Map<String, Value>) -> Value {
 /// Letters of an id that tell how many were before it.
 const INDEX: usize = 4;
 
-pub(crate) struct Said {
+pub(crate) struct SentMessage {
     /// The argument of `sends raw`.
     pub(crate) raw: Value,
     pub(crate) class: Class,
@@ -225,7 +228,7 @@ impl Odd {
     }
 }
 
-impl Said {
+impl SentMessage {
     /// `None` for what is no text message.
     pub(crate) fn text(&self) -> Option<Value> {
         self.raw.get("text").cloned()
@@ -240,16 +243,16 @@ impl Said {
 }
 
 /// The message with these edits.
-pub(crate) fn spoken(material: &Material, message: &MessageType, base: &Value, edits: Vec<Edit>) -> Said {
+pub(crate) fn spoken(material: &Corpus, message: &MessageType, base: &Value, edits: Vec<Edit>) -> SentMessage {
     edited(material, message, base, plain(message, base), edits)
 }
 
 /// The same, where it is known what stands in place of its expressions.
-fn edited(material: &Material, message: &MessageType, base: &Value, plain: Value, edits: Vec<Edit>) -> Said {
+fn edited(material: &Corpus, message: &MessageType, base: &Value, plain: Value, edits: Vec<Edit>) -> SentMessage {
     let applied = payload::applied(plain, &edits);
     let class = payload::class(&material.pack, message, applied.as_ref());
     let (text, value) = payload::said(base, &edits);
-    Said { raw: json!({ "text": text }), class, plain: applied, value, odd: Odd::Edited(edits) }
+    SentMessage { raw: json!({ "text": text }), class, plain: applied, value, odd: Odd::Edited(edits) }
 }
 
 /// Expressions stand for what the example has there.

@@ -8,94 +8,42 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use self::churn::Gone;
-use self::message::{Draft, Said};
-use super::corpus::Material;
+use self::churn::Churn;
+use self::message::{Draft, SentMessage};
+use super::actors::{INNOCENT, NEWCOMER, ODD};
+use super::corpus::Corpus;
 use super::corpus::expected_answer::{Answer, Input};
-use super::corpus::prefix::Scene;
+use super::corpus::prefix::Prefix;
 use super::mutate::frames::Framing;
-use super::mutate::json_text::Spoilt;
+use super::mutate::json_text::JsonCorruption;
 use super::mutate::payload::{self, Class};
 use super::mutate::schema::{Mutation, Site};
 use super::oracle;
+use super::placement::Placement;
 use crate::generate::rng::Dice;
 use crate::protocol::MessageType;
 
 /// What is odd about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Oddity {
+pub enum MutationKind {
     /// Nothing, but that nobody says it like this.
     Explored,
     Mutated(Mutation),
-    Spoilt(Spoilt),
+    Corrupted(JsonCorruption),
     Framed(Framing),
     /// Said by many who come and go.
-    Gone(Gone),
+    Churn(Churn),
 }
 
-impl Oddity {
+impl MutationKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Explored => "explored",
             Self::Mutated(mutation) => mutation.name(),
-            Self::Spoilt(spoilt) => spoilt.name(),
+            Self::Corrupted(corruption) => corruption.name(),
             Self::Framed(framing) => framing.name(),
-            Self::Gone(gone) => gone.name(),
+            Self::Churn(churn) => churn.name(),
         }
-    }
-}
-
-/// When, and by whom, it is said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Placement {
-    /// The connection is open, and nothing has been said.
-    First,
-    /// The opening has been played.
-    Joined,
-    /// In the middle of a conversation of the scenarios, in place of the right message.
-    Within,
-    /// There too, but by somebody else.
-    Outside,
-    /// Within a walk: several actors say right things by chance, about each other's things.
-    Walk,
-    /// The opening has been played, and it is said again and again: what is no message at all.
-    Repeated,
-    /// The opening has been played, and others of the kind are said on the same connection: some at once, others when these
-    /// have been answered.
-    Kept,
-    /// Others of the kind are said, too, each on a connection of its own on which the opening has been played.
-    Anew,
-}
-
-impl Placement {
-    pub const ALL: [Self; 8] =
-        [Self::First, Self::Joined, Self::Within, Self::Outside, Self::Walk, Self::Repeated, Self::Kept, Self::Anew];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::First => "first",
-            Self::Joined => "joined",
-            Self::Within => "within",
-            Self::Outside => "outside",
-            Self::Walk => "walk",
-            Self::Repeated => "repeated",
-            Self::Kept => "kept",
-            Self::Anew => "anew",
-        }
-    }
-
-    /// The moment of the conversation, as shared.yaml names it.
-    pub fn moment(self) -> &'static str {
-        match self {
-            Self::Repeated | Self::Kept | Self::Anew => Self::Joined.name(),
-            Self::Walk => Self::Within.name(),
-            other => other.name(),
-        }
-    }
-
-    /// Whether many of a kind are said, and not one thing alone.
-    pub fn is_of_many(self) -> bool {
-        matches!(self, Self::Kept | Self::Anew)
     }
 }
 
@@ -104,7 +52,7 @@ impl Placement {
 pub struct Cell {
     /// Index into the pack's messages.
     pub message: usize,
-    pub oddity: Oddity,
+    pub oddity: MutationKind,
     pub placement: Placement,
 }
 
@@ -120,26 +68,10 @@ pub struct Case {
     pub scenario: Map<String, Value>,
 }
 
-/// The name of the step that says what is odd.
-pub const ODD: &str = "the_odd";
-/// What a loop over odd things calls each of them.
-pub const ROUND: &str = "round";
-/// And those of them that are said at once.
-pub const BATCH: &str = "batch";
-/// So many are said at once on a connection that is kept: enough that neither side is woken for each of them, and far fewer
-/// than any hub has to hold that serves more than one client.
-pub(super) const AT_ONCE: usize = 10;
-/// Actors of a case besides those of its scenario.
-pub const INNOCENT: &str = "innocent";
-pub const NEWCOMER: &str = "newcomer";
-/// Shows that somebody of the sender's role can join at all.
-pub(super) const FORERUNNER: &str = "forerunner";
-pub(super) const SENDER: &str = "sender";
-
 /// The case of a cell that plays in one of `scenes`; `None` where the protocol gives nothing to make it of.
-pub fn make(material: &Material, cell: Cell, scenes: &[Scene], number: u64, dice: &mut Dice) -> Option<Case> {
+pub fn make(material: &Corpus, cell: Cell, scenes: &[Prefix], number: u64, dice: &mut Dice) -> Option<Case> {
     match cell.oddity {
-        Oddity::Gone(gone) => visited(material, cell, gone, dice.pick(scenes)?.clone(), number, dice),
+        MutationKind::Churn(gone) => visited(material, cell, gone, dice.pick(scenes)?.clone(), number, dice),
         _ if cell.placement.is_of_many() => {
             many_somewhere(material, cell, scenes, number, dice).map(|(_, case, _)| case)
         }
@@ -148,7 +80,7 @@ pub fn make(material: &Material, cell: Cell, scenes: &[Scene], number: u64, dice
 }
 
 /// The case of those who come and go.
-fn visited(material: &Material, cell: Cell, gone: Gone, scene: Scene, number: u64, dice: &mut Dice) -> Option<Case> {
+fn visited(material: &Corpus, cell: Cell, gone: Churn, scene: Prefix, number: u64, dice: &mut Dice) -> Option<Case> {
     let draft = Draft::new(material, cell, &scene)?;
     let (said, _) = draft.said(dice)?;
     let mut steps = scene.steps.clone();
@@ -159,8 +91,8 @@ fn visited(material: &Material, cell: Cell, gone: Gone, scene: Scene, number: u6
 }
 
 /// What a case that says many things says, each in a case of its own; none for other cases.
-pub fn singles(material: &Material, cell: Cell, scenes: &[Scene], number: u64, dice: &mut Dice) -> Vec<Case> {
-    let is_of_many = cell.placement.is_of_many() && !matches!(cell.oddity, Oddity::Gone(_));
+pub fn singles(material: &Corpus, cell: Cell, scenes: &[Prefix], number: u64, dice: &mut Dice) -> Vec<Case> {
+    let is_of_many = cell.placement.is_of_many() && !matches!(cell.oddity, MutationKind::Churn(_));
     let found = is_of_many.then(|| many_somewhere(material, cell, scenes, number, dice));
     let Some((scene, _, all)) = found.flatten() else { return Vec::new() };
     let cell = Cell { placement: Placement::Joined, ..cell };
@@ -170,12 +102,12 @@ pub fn singles(material: &Material, cell: Cell, scenes: &[Scene], number: u64, d
 
 /// The case in which many of a kind are said, in the first of `scenes`, from any of them on, whose sender is answered.
 fn many_somewhere<'a>(
-    material: &Material,
+    material: &Corpus,
     cell: Cell,
-    scenes: &'a [Scene],
+    scenes: &'a [Prefix],
     number: u64,
     dice: &mut Dice,
-) -> Option<(&'a Scene, Case, Vec<Said>)> {
+) -> Option<(&'a Prefix, Case, Vec<SentMessage>)> {
     let from = dice.below(scenes.len().max(1));
     let mut round = scenes.iter().cycle().skip(from).take(scenes.len());
     round.find_map(|scene| {
@@ -186,9 +118,9 @@ fn many_somewhere<'a>(
 
 /// The case of a cell in a scene. `behind` is what others go on saying before the oracles are asked.
 pub(super) fn made(
-    material: &Material,
+    material: &Corpus,
     cell: Cell,
-    scene: Scene,
+    scene: Prefix,
     behind: Vec<Value>,
     number: u64,
     dice: &mut Dice,
@@ -199,7 +131,7 @@ pub(super) fn made(
         return about(material, cell, scene, said, behind, number);
     }
     // What may be taken for a message has an id, perhaps, and no id is used twice: not even in what breaks off behind it.
-    if !matches!(cell.oddity, Oddity::Spoilt(spoilt) if spoilt.class() != Class::Unspecified) {
+    if !matches!(cell.oddity, MutationKind::Corrupted(spoilt) if spoilt.class() != Class::Unspecified) {
         return None;
     }
     // Others of the kind, since a hub may not mind every one of them.
@@ -216,10 +148,10 @@ pub(super) fn made(
 
 /// The case that says this, once.
 fn about(
-    material: &Material,
+    material: &Corpus,
     cell: Cell,
-    mut scene: Scene,
-    said: Said,
+    mut scene: Prefix,
+    said: SentMessage,
     behind: Vec<Value>,
     number: u64,
 ) -> Option<Case> {
@@ -249,7 +181,7 @@ struct Alike<'a> {
     /// `None` where it is silent.
     answer: Option<&'a Answer>,
     mentioned: Vec<String>,
-    all: Vec<Said>,
+    all: Vec<SentMessage>,
     rounds: Vec<Value>,
     ids: BTreeSet<String>,
     /// Where they are odd.
@@ -264,7 +196,13 @@ impl Alike<'_> {
 }
 
 /// The case in which many of a kind are said that the document answers alike, and what these are.
-fn many(material: &Material, cell: Cell, scene: &Scene, number: u64, dice: &mut Dice) -> Option<(Case, Vec<Said>)> {
+fn many(
+    material: &Corpus,
+    cell: Cell,
+    scene: &Prefix,
+    number: u64,
+    dice: &mut Dice,
+) -> Option<(Case, Vec<SentMessage>)> {
     let mut draft = Draft::new(material, cell, scene)?;
     let message = draft.message;
     let anew = cell.placement == Placement::Anew;
@@ -323,11 +261,11 @@ fn many(material: &Material, cell: Cell, scene: &Scene, number: u64, dice: &mut 
 
 /// What is said, as oracles see it.
 fn odd<'a>(
-    material: &'a Material,
+    material: &'a Corpus,
     message: &'a MessageType,
     cell: Cell,
-    scene: &'a Scene,
-    said: &'a Said,
+    scene: &'a Prefix,
+    said: &'a SentMessage,
 ) -> oracle::Odd<'a> {
     let taken_for = said.plain.as_ref().and_then(|plain| payload::taken_for(&material.pack, plain));
     oracle::Odd {
@@ -342,13 +280,13 @@ fn odd<'a>(
         said: said.value.as_ref(),
         sender: &scene.sender,
         size: length(&said.raw),
-        names_another: cell.oddity == Oddity::Mutated(Mutation::ForeignId),
-        is_unfinished: cell.oddity == Oddity::Framed(Framing::UnfinishedMessage),
+        names_another: cell.oddity == MutationKind::Mutated(Mutation::ForeignId),
+        is_unfinished: cell.oddity == MutationKind::Framed(Framing::UnfinishedMessage),
     }
 }
 
 /// The scenario of all this.
-fn case(material: &Material, cell: Cell, scene: Scene, said: &Said, steps: Vec<Value>, number: u64) -> Case {
+fn case(material: &Corpus, cell: Cell, scene: Prefix, said: &SentMessage, steps: Vec<Value>, number: u64) -> Case {
     let mut scenario = Map::new();
     let name = material.pack.messages.get(cell.message).map_or("", |message| &message.name);
     let (oddity, placement) = (cell.oddity.name(), cell.placement.name());

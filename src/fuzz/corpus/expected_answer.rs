@@ -3,8 +3,8 @@
 
 use serde_json::{Map, Value};
 
-use crate::fuzz::case::Placement;
 use crate::fuzz::mutate::payload::Class;
+use crate::fuzz::placement::Placement;
 use crate::syntax::matcher::Matcher;
 
 /// How input of some kind is answered.
@@ -112,7 +112,8 @@ pub fn about(alternative: &Value, said: Option<&Value>) -> Value {
     }
 }
 
-/// What was said that the answer must say, too, or must not: JSON pointers and values, in the order in which the answer has them.
+/// What was said that the answer must say, too, or must not: JSON pointers and values, in the order in which the answer
+/// has them.
 pub fn mentioned(answer: &Answer, said: Option<&Value>) -> Vec<(String, Value)> {
     let mut found: Vec<(String, Value)> = Vec::new();
     let mut open: Vec<&Value> = answer.one_of.iter().chain(&answer.never).rev().collect();

@@ -16,7 +16,7 @@ use crate::syntax::source::Sources;
 use crate::syntax::yaml;
 
 /// The files of one protocol, as far as cases are made from them.
-pub struct Material {
+pub struct Corpus {
     pub pack: Arc<Pack>,
     /// shared.yaml.
     pub shared: Value,
@@ -36,13 +36,13 @@ pub struct Script {
 /// A moment of a scenario at which somebody says a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
-    /// Index into [`Material::scenarios`].
+    /// Index into [`Corpus::scenarios`].
     pub script: usize,
     /// Index of its step.
     pub step: usize,
 }
 
-impl Material {
+impl Corpus {
     /// Reads the files again that the pack was loaded from; they have been checked.
     pub fn read(folder: &Folder, sources: &Sources, pack: &Arc<Pack>) -> Self {
         let parsed = |file| yaml::parse(sources, file).map(|node| node.to_json()).unwrap_or_default();
@@ -238,7 +238,7 @@ pub fn spoken_by(value: &Value, actor: &str) -> Value {
 }
 
 /// What shared.yaml says for fuzzing, under `fuzz`.
-impl Material {
+impl Corpus {
     fn fuzz(&self, key: &str) -> Option<&Value> {
         self.shared.get("fuzz")?.get(key)
     }

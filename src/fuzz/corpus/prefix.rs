@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{Material, Moment, head, spoken_by};
-use crate::fuzz::case::{FORERUNNER, INNOCENT, NEWCOMER, Placement, SENDER};
+use super::{Corpus, Moment, head, spoken_by};
+use crate::fuzz::actors::{FORERUNNER, INNOCENT, NEWCOMER, SENDER};
 use crate::fuzz::mutate::schema::{self, Site};
+use crate::fuzz::placement::Placement;
 use crate::protocol::{Level, MessageType, Pack};
 use crate::scenario::compose;
 use crate::scenario::parse::verbs::Verb;
 
 /// What comes before the odd message, and who says it.
 #[derive(Clone)]
-pub struct Scene {
+pub struct Prefix {
     pub(crate) sender: String,
     pub(crate) role: String,
     /// The role of those who look on.
@@ -40,13 +41,13 @@ pub struct Next {
 }
 
 /// Where a message can be mutated, who it is from being a matter of whoever looks on.
-pub(crate) fn sites(material: &Material, message: &MessageType) -> Arc<[Site]> {
+pub(crate) fn sites(material: &Corpus, message: &MessageType) -> Arc<[Site]> {
     schema::sites(message, &material.identities(material.bystander().unwrap_or_default())).into()
 }
 
-impl Scene {
+impl Prefix {
     /// The message as it is said here where nothing is odd.
-    pub(crate) fn base(&self, material: &Material, message: &MessageType) -> Value {
+    pub(crate) fn base(&self, material: &Corpus, message: &MessageType) -> Value {
         let mut base = material.example(message, &self.role, &self.sender);
         compose::merge(&mut base, &self.with);
         compose::remove(&mut base, &self.without);
@@ -56,7 +57,7 @@ impl Scene {
 }
 
 /// All scenes in which a message can be said at such a moment.
-pub fn scenes(material: &Material, message: &MessageType, placement: Placement) -> Vec<Scene> {
+pub fn scenes(material: &Corpus, message: &MessageType, placement: Placement) -> Vec<Prefix> {
     let sites = sites(material, message);
     match placement {
         Placement::First | Placement::Joined | Placement::Repeated | Placement::Kept | Placement::Anew => {
@@ -80,12 +81,12 @@ pub fn scenes(material: &Material, message: &MessageType, placement: Placement) 
 
 /// A conversation of its own: the socket is opened, or the opening played.
 fn alone(
-    material: &Material,
+    material: &Corpus,
     message: &MessageType,
     placement: Placement,
     role: &str,
     sites: &Arc<[Site]>,
-) -> Option<Scene> {
+) -> Option<Prefix> {
     let role = role.to_owned();
     let mut steps = vec![json!({ "innocent joins": null })];
     let (mut with, mut without) = (Value::Null, Vec::new());
@@ -111,7 +112,7 @@ fn alone(
     if placement == Placement::Anew {
         actors.insert(FORERUNNER.to_owned(), json!(role));
     }
-    Some(Scene {
+    Some(Prefix {
         sender: SENDER.to_owned(),
         bystander: material.bystander()?.to_owned(),
         role,
@@ -127,7 +128,7 @@ fn alone(
 }
 
 /// A scenario up to the moment, without what it judges and without its silences.
-fn within(material: &Material, moment: Moment, placement: Placement, sites: &Arc<[Site]>) -> Option<Scene> {
+fn within(material: &Corpus, moment: Moment, placement: Placement, sites: &Arc<[Site]>) -> Option<Prefix> {
     let script = material.scenarios.get(moment.script)?;
     let step = script.steps.get(moment.step)?;
     let (spoken, _) = head(step)?;
@@ -173,7 +174,7 @@ fn within(material: &Material, moment: Moment, placement: Placement, sites: &Arc
     };
     let keys =
         ["needs", "exclusive"].into_iter().filter_map(|key| Some((key.to_owned(), script.root.get(key)?.clone())));
-    Some(Scene {
+    Some(Prefix {
         sender,
         bystander,
         role,

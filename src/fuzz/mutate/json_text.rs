@@ -5,7 +5,7 @@ use crate::generate::rng::Dice;
 
 /// One way in which a text is spoilt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Spoilt {
+pub enum JsonCorruption {
     Truncated,
     TrailingComma,
     Comment,
@@ -23,7 +23,7 @@ pub enum Spoilt {
     OtherKind,
 }
 
-impl Spoilt {
+impl JsonCorruption {
     pub const ALL: [Self; 15] = [
         Self::Truncated,
         Self::TrailingComma,
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn what_is_called_malformed_no_parser_takes() {
         let json = r#"{"type":"ping","n":1,"text":"ä"}"#;
-        for spoilt in Spoilt::ALL {
+        for spoilt in JsonCorruption::ALL {
             for number in 0..50 {
                 let text = spoilt.text(json, &mut Dice::of(1, number));
                 let parsed = serde_json::from_str::<serde_json::Value>(&text);

@@ -8,6 +8,7 @@ use crate::generate::rng::Dice;
 use crate::generate::schema_shape::{Branches, Shape};
 use crate::generate::value;
 use crate::protocol::{MessageType, Pack};
+use crate::syntax::json_schema::kind;
 
 /// What is done to one place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -302,18 +303,6 @@ fn other_type(shape: &Shape<'_>, now: Option<&Value>, dice: &mut Dice) -> Value 
         })
         .collect();
     dice.pick(&fitting).map_or(Value::Null, |value| (*value).clone())
-}
-
-/// The JSON type of a value; an integer is a number.
-pub fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
 }
 
 fn out_of_range(shape: &Shape<'_>, dice: &mut Dice) -> Option<Value> {

@@ -4,11 +4,12 @@
 
 use serde_json::{Map, Value, json};
 
-use super::case::{AT_ONCE, BATCH, INNOCENT, NEWCOMER, ODD, Placement, ROUND};
+use super::actors::{AT_ONCE, BATCH, INNOCENT, NEWCOMER, ODD, ROUND};
 use super::corpus::expected_answer::{self, Answer, Input};
 use super::corpus::prefix::{self, Next};
-use super::corpus::{Material, renamed};
+use super::corpus::{Corpus, renamed};
 use super::mutate::payload::Class;
+use super::placement::Placement;
 use crate::protocol::{Level, MessageType, Place, Rule, rules};
 use crate::scenario::compose;
 use crate::syntax::source::Sources;
@@ -68,14 +69,14 @@ impl Odd<'_> {
     }
 
     /// Whether the sender can be asked what is his, and nobody else can change it meanwhile.
-    fn has_state(&self, material: &Material) -> bool {
+    fn has_state(&self, material: &Corpus) -> bool {
         let alone = matches!(self.input.placement, Placement::Joined | Placement::Outside);
         self.is_wrong() && alone && Some(self.input.role) == material.bystander()
     }
 }
 
 /// The steps in front of the odd message.
-pub fn before(material: &Material, odd: &Odd<'_>) -> Vec<Value> {
+pub fn before(material: &Corpus, odd: &Odd<'_>) -> Vec<Value> {
     let mut steps = Vec::new();
     if odd.input.placement == Placement::Repeated && material.timed_fence().is_some() {
         steps.push(json!({ format!("{INNOCENT} plays"): material.fence(), "as": BRISK }));
@@ -87,7 +88,7 @@ pub fn before(material: &Material, odd: &Odd<'_>) -> Vec<Value> {
 }
 
 /// The steps behind it. `rest` is how a conversation goes on that nobody may disturb.
-pub fn behind(material: &Material, odd: &Odd<'_>, rest: Vec<Next>) -> Vec<Value> {
+pub fn behind(material: &Corpus, odd: &Odd<'_>, rest: Vec<Next>) -> Vec<Value> {
     let mut steps = Vec::new();
     let repeated = odd.input.placement == Placement::Repeated;
     let many = odd.input.placement.is_of_many();
@@ -168,21 +169,21 @@ fn goes_on(rest: Vec<Next>, most: Level) -> impl Iterator<Item = Value> {
 }
 
 /// What the document says of it.
-fn answer<'a>(material: &'a Material, odd: &Odd<'_>) -> Option<&'a Answer> {
+fn answer<'a>(material: &'a Corpus, odd: &Odd<'_>) -> Option<&'a Answer> {
     let once = odd.input.placement != Placement::Repeated;
     // No document says how long a text may be, so any hub may have enough of a long one.
     material.answer(&odd.input).filter(|_| once && odd.size <= LONG)
 }
 
 /// What the document says of it, and what that answer will speak of, by name.
-pub fn promised<'a>(material: &'a Material, odd: &Odd<'_>) -> (Option<&'a Answer>, Map<String, Value>) {
+pub fn promised<'a>(material: &'a Corpus, odd: &Odd<'_>) -> (Option<&'a Answer>, Map<String, Value>) {
     let answer = answer(material, odd);
     let said = answer.into_iter().flat_map(|answer| expected_answer::mentioned(answer, odd.said));
     (answer, said.map(|(path, value)| (word(&path), value)).collect())
 }
 
 /// Each of `rounds` is said and answered; whatever the first of them is like, the others are.
-pub fn each(material: &Material, first: &Odd<'_>, rounds: Vec<Value>) -> Value {
+pub fn each(material: &Corpus, first: &Odd<'_>, rounds: Vec<Value>) -> Value {
     let answer = answer(material, first);
     let said = said_in_rounds(answer, first);
     if first.input.placement == Placement::Anew {
@@ -193,7 +194,7 @@ pub fn each(material: &Material, first: &Odd<'_>, rounds: Vec<Value>) -> Value {
 }
 
 /// What is said at once on a connection that is kept, when what was said before has been answered.
-fn kept(material: &Material, first: &Odd<'_>, answer: Option<&Answer>, said: &Value) -> Vec<Value> {
+fn kept(material: &Corpus, first: &Odd<'_>, answer: Option<&Answer>, said: &Value) -> Vec<Value> {
     // A hub that has had enough may hang up: what it owes to one alone is asked where nothing else is said.
     let close = json!({ "close": ["any", "drop"] });
     let expects = match answer {
@@ -212,7 +213,7 @@ fn says(sender: &str) -> Value {
 /// What is said on a connection of its own, whatever the one before has said, and how it is answered. Where no answer is
 /// waited for, others are asked, which gives one the time to come: a pong may overtake it, and the next round hangs up.
 /// Otherwise behind all rounds, which take less time together than a hub may take for one question.
-fn anew(material: &Material, first: &Odd<'_>, answer: Option<&Answer>, said: &Value) -> Vec<Value> {
+fn anew(material: &Corpus, first: &Odd<'_>, answer: Option<&Answer>, said: &Value) -> Vec<Value> {
     let mut steps = vec![lets_in(first.sender), says(first.sender)];
     match answer {
         Some(answer) if !answer.one_of.is_empty() => steps.extend(answered_anew(material, first, answer, said)),
@@ -228,13 +229,13 @@ fn anew(material: &Material, first: &Odd<'_>, answer: Option<&Answer>, said: &Va
 }
 
 /// Whoever was there before is there, and is answered.
-fn others_are_served(material: &Material) -> [Value; 2] {
+fn others_are_served(material: &Corpus) -> [Value; 2] {
     [serves(material, INNOCENT, "FUZZ-SERVES-OLD"), stays(INNOCENT, &["FUZZ-SERVES-OLD".to_owned()])]
 }
 
 /// What the document names comes. If it does not, others are served all the same, so that a hub that is gone is called so,
 /// and not one that does not answer.
-fn answered_anew(material: &Material, odd: &Odd<'_>, answer: &Answer, said: &Value) -> [Value; 4] {
+fn answered_anew(material: &Corpus, odd: &Odd<'_>, answer: &Answer, said: &Value) -> [Value; 4] {
     let missing = [json!({ "close": ["any", "drop"], "as": MISSING }), json!({ "nothing": null, "as": MISSING })];
     let comes = one_of(material, odd, answer, said, missing);
     let [serves, stays] = others_are_served(material);
@@ -258,7 +259,7 @@ fn said_in_rounds(answer: Option<&Answer>, odd: &Odd<'_>) -> Value {
 
 /// What the document names comes, or what is allowed besides.
 fn one_of(
-    material: &Material,
+    material: &Corpus,
     odd: &Odd<'_>,
     answer: &Answer,
     said: &Value,
@@ -280,7 +281,7 @@ fn word(path: &str) -> String {
 
 /// What the document names comes; after an error the sender is served on, what is his is as it was, and he is told nothing of
 /// anybody else's. Whether it is known behind it that there was an error.
-fn answered(material: &Material, odd: &Odd<'_>, answer: &Answer, steps: &mut Vec<Value>) -> bool {
+fn answered(material: &Corpus, odd: &Odd<'_>, answer: &Answer, steps: &mut Vec<Value>) -> bool {
     if answer.one_of.is_empty() {
         return false;
     }
@@ -331,7 +332,7 @@ fn answered(material: &Material, odd: &Odd<'_>, answer: &Answer, steps: &mut Vec
 
 /// Whoever said something wrong is served on or hung up on, whatever the document says of it: a connection that is left open
 /// is of some use.
-fn hears(material: &Material, odd: &Odd<'_>) -> Option<[Value; 3]> {
+fn hears(material: &Corpus, odd: &Odd<'_>) -> Option<[Value; 3]> {
     let alone = matches!(odd.input.placement, Placement::Joined | Placement::Repeated);
     let may_ask = odd.is_wrong() || odd.input.class == Class::Unspecified && !odd.is_unfinished && odd.size <= LONG;
     let [asks, answer] = material.question().filter(|_| alone && may_ask)?;
@@ -357,7 +358,7 @@ fn hears(material: &Material, odd: &Odd<'_>) -> Option<[Value; 3]> {
 }
 
 /// What the document rules out has not come to whoever has `said` this.
-fn never(material: &Material, odd: &Odd<'_>, answer: &Answer, said: Option<&Value>, steps: &mut Vec<Value>) {
+fn never(material: &Corpus, odd: &Odd<'_>, answer: &Answer, said: Option<&Value>, steps: &mut Vec<Value>) {
     for (number, alternative) in answer.never.iter().enumerate() {
         let alternative = expected_answer::about(alternative, said);
         let Some(message) = alternative.get("message") else { continue };
@@ -378,7 +379,7 @@ fn never(material: &Material, odd: &Odd<'_>, answer: &Answer, said: Option<&Valu
 }
 
 /// A question takes hardly longer than it did before.
-fn steady(material: &Material, steps: &mut Vec<Value>) {
+fn steady(material: &Corpus, steps: &mut Vec<Value>) {
     let Some((fence, asked, got)) = material.timed_fence() else { return };
     let took = |name: &str| format!("(wire({name}.{got}).at - wire({name}.{asked}).at)");
     let longer = format!("${{{} - {} * {}}}", took(TIRED), SLOWER.0, took(BRISK));
@@ -395,7 +396,7 @@ pub(super) fn lets_in(actor: &str) -> Value {
 }
 
 /// Somebody asks for something cheap and gets it; without a fence of the protocol, a ping of WebSocket's.
-pub(super) fn serves(material: &Material, actor: &str, rule: &str) -> Value {
+pub(super) fn serves(material: &Corpus, actor: &str, rule: &str) -> Value {
     let asks = match material.fence() {
         Some(scene) => vec![json!({ format!("{actor} plays"): scene })],
         None => vec![
@@ -441,7 +442,7 @@ fn stays(actor: &str, rules: &[String]) -> Value {
 }
 
 /// An oracle with the rules it follows from, at most as high as the highest of them.
-fn accused(material: &Material, oracle: &str, rules: &[String]) -> Vec<String> {
+fn accused(material: &Corpus, oracle: &str, rules: &[String]) -> Vec<String> {
     let level = |rule: &String| match rule.split_once(" as ") {
         Some((_, level)) => Level::from_name(level),
         None => material.pack.rules.get(rule).map(|rule| rule.level),
@@ -463,7 +464,7 @@ type Private = (String, Option<Value>, &'static str);
 
 /// Messages that only whoever asked may get, with what they are like: replies to this message, and those by which input of
 /// its kind is refused. Where the hub may send such a message unasked, too, it is only odd that it comes just now.
-fn private(material: &Material, odd: &Odd<'_>, answer: Option<&Answer>) -> Vec<Private> {
+fn private(material: &Corpus, odd: &Odd<'_>, answer: Option<&Answer>) -> Vec<Private> {
     let unasked = |name: &str| material.pack.message(name).is_some_and(|message| message.directions.unasked);
     let open = material.open();
     let rule = |name: &str| {

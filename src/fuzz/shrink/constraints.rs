@@ -8,10 +8,11 @@ use serde_json::{Map, Value, json};
 
 use super::json_text::{self, Kind};
 use super::steps::{self, Place};
-use crate::fuzz::case::{Placement, message};
+use crate::fuzz::case::message;
 use crate::fuzz::corpus::expected_answer::{self, Input};
-use crate::fuzz::corpus::{Material, head};
+use crate::fuzz::corpus::{Corpus, head};
 use crate::fuzz::mutate::payload::{self, Class};
+use crate::fuzz::placement::Placement;
 use crate::protocol::Way;
 use crate::scenario::parse::verbs::Verb;
 
@@ -19,8 +20,8 @@ use crate::scenario::parse::verbs::Verb;
 const WHATEVER_IS_SAID: [&str; 4] = ["FUZZ-LIVES", "FUZZ-SERVES-OLD", "FUZZ-SERVES-NEW", "FUZZ-STEADY"];
 
 /// What a finding must go on to mean while it shrinks.
-pub struct Meaning<'a> {
-    material: &'a Material,
+pub struct Constraints<'a> {
+    material: &'a Corpus,
     /// When what is odd is said.
     placement: Placement,
     /// By an actor of which role.
@@ -48,9 +49,9 @@ enum Said {
     Raw(Value),
 }
 
-impl<'a> Meaning<'a> {
+impl<'a> Constraints<'a> {
     /// `check` is what failed, as reports name it; `placement` is when what is odd is said.
-    pub fn of(material: &'a Material, placement: Placement, finding: &Map<String, Value>, check: &str) -> Self {
+    pub fn of(material: &'a Corpus, placement: Placement, finding: &Map<String, Value>, check: &str) -> Self {
         let mut openings = BTreeSet::new();
         for role in material.roles() {
             for step in material.opening(role) {

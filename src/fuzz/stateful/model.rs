@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::fuzz::corpus::{Material, head, prefix};
+use crate::fuzz::corpus::{Corpus, head, prefix};
 use crate::generate::schema_shape::{Branches, Shape};
 use crate::protocol::MessageType;
 use crate::scenario::parse::verbs::Verb;
 
-pub struct Ground {
+pub struct Model {
     /// Those that walk: clients with an opening.
     pub roles: Vec<Role>,
     /// Messages by which a hub refuses anything at all.
@@ -49,8 +49,8 @@ pub struct Leaf {
     pub formed: bool,
 }
 
-impl Ground {
-    pub fn of(material: &Material) -> Self {
+impl Model {
+    pub fn of(material: &Corpus) -> Self {
         let pack = &material.pack;
         let speakers: Vec<(usize, Vec<&str>)> = pack
             .messages
@@ -101,7 +101,7 @@ fn number(message: &MessageType) -> Option<String> {
     message.template().pointer(&pointer).is_some_and(Value::is_number).then_some(pointer)
 }
 
-fn makers(material: &Material, leaves: &BTreeMap<String, Vec<Leaf>>) -> BTreeMap<String, Vec<usize>> {
+fn makers(material: &Corpus, leaves: &BTreeMap<String, Vec<Leaf>>) -> BTreeMap<String, Vec<usize>> {
     let mut makers: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     let of = |name: &str| leaves.get(name).map_or(&[][..], Vec::as_slice);
     for (index, message) in material.pack.messages.iter().enumerate() {
@@ -171,7 +171,7 @@ fn share(leaves: &mut BTreeMap<String, Vec<Leaf>>) {
 }
 
 /// What scenarios, scenes and openings put into messages, as far as it speaks of nothing but settings with a default.
-fn variants(material: &Material) -> BTreeMap<String, Vec<Variant>> {
+fn variants(material: &Corpus) -> BTreeMap<String, Vec<Variant>> {
     let mut found: BTreeMap<String, Vec<Variant>> = BTreeMap::new();
     let mut take = |step: &Value| {
         let Some((head, what)) = head(step) else { return };
@@ -205,7 +205,7 @@ fn each(steps: &[Value], take: &mut dyn FnMut(&Value)) {
 }
 
 /// Whether all expressions in it are settings that every target has.
-fn closed(material: &Material, value: &Value) -> bool {
+fn closed(material: &Corpus, value: &Value) -> bool {
     match value {
         Value::String(text) if text.contains("${") => {
             let setting = text.strip_prefix("${hub.").and_then(|text| text.strip_suffix('}'));

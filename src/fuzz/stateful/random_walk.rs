@@ -8,10 +8,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::model::{Ground, Leaf, Variant};
-use crate::fuzz::case::{self, Case, Cell, INNOCENT, Oddity, message};
-use crate::fuzz::corpus::prefix::{self, Scene};
-use crate::fuzz::corpus::{Material, head};
+use super::model::{Leaf, Model, Variant};
+use crate::fuzz::actors::INNOCENT;
+use crate::fuzz::case::{self, Case, Cell, MutationKind, message};
+use crate::fuzz::corpus::prefix::{self, Prefix};
+use crate::fuzz::corpus::{Corpus, head};
 use crate::fuzz::mutate::payload::Class;
 use crate::generate::rng::Dice;
 use crate::protocol::MessageType;
@@ -30,8 +31,8 @@ const SILENCE: &str = "300ms";
 const BEHIND_PONG: &str = "20ms";
 
 /// The case of a cell, within a walk; `None` where no role can say the message after an opening.
-pub fn make(material: &Material, ground: &Ground, cell: Cell, number: u64, dice: &mut Dice) -> Option<Case> {
-    if !matches!(cell.oddity, Oddity::Explored | Oddity::Mutated(_)) {
+pub fn make(material: &Corpus, ground: &Model, cell: Cell, number: u64, dice: &mut Dice) -> Option<Case> {
+    if !matches!(cell.oddity, MutationKind::Explored | MutationKind::Mutated(_)) {
         // Texts and frames that are no message leave no state behind; they are said in all other places.
         return None;
     }
@@ -54,7 +55,7 @@ pub fn make(material: &Material, ground: &Ground, cell: Cell, number: u64, dice:
     }
     let sender = &walk.actors[0];
     let joined = walk.actors.iter().filter(|actor| actor.state != State::Away);
-    let scene = Scene {
+    let scene = Prefix {
         sender: sender.name.to_owned(),
         role: sender.role.to_owned(),
         bystander: material.bystander()?.to_owned(),
@@ -97,8 +98,8 @@ struct Known {
 }
 
 struct Walk<'a> {
-    material: &'a Material,
-    ground: &'a Ground,
+    material: &'a Corpus,
+    ground: &'a Model,
     actors: Vec<Actor<'a>>,
     known: Vec<Known>,
     lets: Map<String, Value>,
@@ -109,7 +110,7 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     /// Actors: first the one who says `message`, then one to three others.
-    fn of(material: &'a Material, ground: &'a Ground, message: &MessageType, dice: &mut Dice) -> Option<Self> {
+    fn of(material: &'a Corpus, ground: &'a Model, message: &MessageType, dice: &mut Dice) -> Option<Self> {
         let roles: Vec<&str> = ground.roles.iter().map(|role| role.name.as_str()).collect();
         let speakers: Vec<&str> = ground
             .roles

@@ -1,6 +1,6 @@
 //! The hub's own command: started in a process group of its own, watched, and ended with all that it started.
 //!
-//! What came of it is data for the report; who is to blame when it ends by itself is decided in [`crate::check`].
+//! What came of it is data for the report; who is to blame when it ends by itself is decided in [`crate::hub::supervisor`].
 
 mod log;
 mod ports;

@@ -3,13 +3,13 @@
 use super::Client;
 use super::task::State;
 use crate::load::Nanos;
-use crate::load::client::io::{Port, Trouble};
+use crate::load::client::io::{ClientFault, ClientIo};
 use crate::load::compile::program::{Op, Role};
 use crate::load::plan::Reconnect;
 
 impl Client {
     /// The connection is gone: a task that waits for what only it knows may get that on the next one.
-    pub(super) fn cut_off(&mut self, role: &Role, task: usize, now: Nanos, port: &mut impl Port) {
+    pub(super) fn cut_off(&mut self, role: &Role, task: usize, now: Nanos, port: &mut impl ClientIo) {
         let one = &self.tasks[task];
         let code = &role.programs[one.program];
         let correlated = matches!(code.ops.get(one.reached()), Some(Op::Expect(expect)) if expect.early.is_some());
@@ -32,7 +32,7 @@ impl Client {
             State::Idle => {}
             State::Between => self.tasks[task].rest(),
             _ if journey => {
-                port.trouble(Trouble::Aborted, now);
+                port.trouble(ClientFault::Aborted, now);
                 self.fail(role, task, now, port);
             }
             _ => self.tasks[task].rest(),
@@ -40,7 +40,7 @@ impl Client {
     }
 
     /// There is another connection: what is waited for is asked for once more.
-    pub(super) fn resume(&mut self, role: &Role, task: usize, now: Nanos, port: &mut impl Port) {
+    pub(super) fn resume(&mut self, role: &Role, task: usize, now: Nanos, port: &mut impl ClientIo) {
         let one = &mut self.tasks[task];
         let Some(at) = role.programs[one.program].resumes.filter(|_| one.state == State::Waiting) else { return };
         one.back = Some(one.at);
@@ -56,7 +56,7 @@ impl Client {
     }
 
     /// The run is over.
-    pub(super) fn abandon(&mut self, role: &Role, task: usize, now: Nanos, port: &mut impl Port) {
+    pub(super) fn abandon(&mut self, role: &Role, task: usize, now: Nanos, port: &mut impl ClientIo) {
         let one = &self.tasks[task];
         let code = &role.programs[one.program];
         let optional = matches!(code.ops.get(one.at), Some(Op::Expect(expect)) if expect.may_stay_unanswered);
@@ -64,7 +64,7 @@ impl Client {
             if optional && one.state == State::Waiting {
                 port.idle(journey, now);
             } else {
-                port.trouble(Trouble::Aborted, now);
+                port.trouble(ClientFault::Aborted, now);
                 port.failed(journey, now);
             }
         }

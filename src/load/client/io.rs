@@ -1,12 +1,11 @@
 //! The seam between a virtual client and its surroundings: what happens to it, and what it may do.
 //!
-//! A shell with sockets implements [`Port`] for load; a virtual queue implements it for tests. The port is generic in the
+//! A shell with sockets implements [`ClientIo`] for load; a virtual queue implements it for tests. The port is generic in the
 //! client's code, so a call is a direct call and nothing is allocated to make it.
 
-use serde_json::Value;
-
 use crate::load::Nanos;
-use crate::load::compile::program::{HookId, JourneyId, MessageId};
+use crate::load::compile::program::Dial;
+use crate::load::ids::{HookId, JourneyId, MessageId};
 use crate::load::ledger::{Called, Entry};
 
 /// What happens to a client.
@@ -14,16 +13,16 @@ use crate::load::ledger::{Called, Entry};
 pub enum Input<'a> {
     /// Its turn to connect has come, by the ramp of its population.
     Start,
-    /// The upgrade that it asked for by [`Port::open`] succeeded.
+    /// The upgrade that it asked for by [`ClientIo::open`] succeeded.
     Opened,
     /// A whole text or binary message, as it was on the wire.
     Text(&'a [u8]),
     /// The connection is gone, or never came about.
     Closed(End),
-    /// The time that it named by [`Port::wake`] has come.
+    /// The time that it named by [`ClientIo::wake`] has come.
     Wake,
     /// A journey begins that was due at this time, which may be earlier than now. Only for a client that
-    /// [has room](super::Client::has_room); on any other it is counted as [`Trouble::NoFreeClient`].
+    /// [has room](super::Client::has_room); on any other it is counted as [`ClientFault::NoFreeClient`].
     Arrival { due: Nanos },
     /// A hook that it called has answered, with JSON; `None` where it failed.
     Answer(Option<&'a [u8]>),
@@ -46,41 +45,9 @@ pub enum End {
     Dropped,
 }
 
-/// How a client connects; whatever is not named here is as the target says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Dial {
-    pub path: Option<String>,
-    pub query: Vec<(String, String)>,
-    pub headers: Vec<(String, String)>,
-    pub subprotocols: Vec<String>,
-    pub from: Option<String>,
-}
-
-impl Dial {
-    /// From JSON with the members of a dial; what is null is not there. `None` where it is something else.
-    pub fn from_json(text: &[u8]) -> Option<Self> {
-        let value: Value = serde_json::from_slice(text).ok()?;
-        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let one = |name: &str| value.get(name).filter(|value| !value.is_null()).map(text);
-        let pairs = |name: &str| {
-            let members = value.get(name).and_then(Value::as_object).into_iter().flatten();
-            members.filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.clone(), text(value))).collect()
-        };
-        let subprotocols =
-            value.get("subprotocols").and_then(Value::as_array).into_iter().flatten().map(text).collect();
-        Some(Self {
-            path: one("path"),
-            query: pairs("query"),
-            headers: pairs("headers"),
-            subprotocols,
-            from: one("from"),
-        })
-    }
-}
-
 /// What went wrong for a client, counted by kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Trouble {
+pub enum ClientFault {
     /// The answer to this message did not come in time.
     Timeout(MessageId),
     /// This message was waited for in time and did not come, and is no answer to anything.
@@ -106,7 +73,7 @@ pub enum Trouble {
 }
 
 /// What a client may do.
-pub trait Port {
+pub trait ClientIo {
     /// Opens its connection. Answered by [`Input::Opened`] or [`Input::Closed`].
     fn open(&mut self, dial: &Dial);
 
@@ -161,7 +128,7 @@ pub trait Port {
     /// Something periodic was due this many times while it could not be done.
     fn missed(&mut self, message: MessageId, times: u64, at: Nanos);
 
-    fn trouble(&mut self, trouble: Trouble, at: Nanos);
+    fn trouble(&mut self, trouble: ClientFault, at: Nanos);
 
     fn note(&mut self, entry: Entry);
 

@@ -4,10 +4,11 @@ use std::borrow::Cow;
 
 use super::Client;
 use crate::load::Nanos;
-use crate::load::client::io::Port;
+use crate::load::client::io::ClientIo;
 use crate::load::compile::json_scan::{Found, text_of};
 use crate::load::compile::message_template::Source;
-use crate::load::compile::program::{Marking, MessageId, Receivers, Role, Wanted};
+use crate::load::compile::program::{Marking, Receivers, Role, Wanted};
+use crate::load::ids::MessageId;
 use crate::load::ledger::{Called, Entry, Mark, NOBODY};
 use crate::load::plan::MarkName;
 
@@ -53,7 +54,7 @@ impl Client {
         marking: &Marking,
         message: Option<MessageId>,
         at: Nanos,
-        port: &mut impl Port,
+        port: &mut impl ClientIo,
     ) {
         let party = self.who(role, task, marking.by.as_ref());
         let source = marking.item.as_ref().or(role.programs[self.tasks[task].program].item.as_ref());
@@ -121,7 +122,7 @@ impl Client {
     }
 
     /// Notes of a frame that nobody waits for what it says of its item.
-    pub(super) fn stray(&self, role: &Role, wanted: &Wanted, found: &Found<'_>, at: Nanos, port: &mut impl Port) {
+    pub(super) fn stray(&self, role: &Role, wanted: &Wanted, found: &Found<'_>, at: Nanos, port: &mut impl ClientIo) {
         let Some(stray) = &wanted.stray else { return };
         let Some(text) = found[stray.item] else { return };
         let party = match stray.by.map(|by| found[by]) {
@@ -144,7 +145,7 @@ impl Client {
     }
 
     /// Who this client is, for people.
-    pub(super) fn introduce(&self, role: &Role, port: &mut impl Port) {
+    pub(super) fn introduce(&self, role: &Role, port: &mut impl ClientIo) {
         let party = Called::Party(self.named(role));
         match role.party.as_ref() {
             Some(Source::Own(slot)) if let Some(text) = self.own.get(*slot) => port.call(party, &text_of(text)),
@@ -153,7 +154,7 @@ impl Client {
     }
 
     /// The hub has answered that it will not do what was asked for.
-    pub(super) fn turned_down(&mut self, role: &Role, task: usize, at: Nanos, port: &mut impl Port) {
+    pub(super) fn turned_down(&mut self, role: &Role, task: usize, at: Nanos, port: &mut impl ClientIo) {
         let one = &self.tasks[task];
         if one.noted & (ATTEMPTED | HEARD) == ATTEMPTED {
             port.note(Entry { at, item: one.item, party: self.who(role, task, None), what: Mark::Refused });
@@ -161,7 +162,7 @@ impl Client {
     }
 
     /// The connection has ended: nobody knows what became of what was asked for, and what was assigned is given back.
-    pub(super) fn separated(&mut self, role: &Role, task: usize, at: Nanos, port: &mut impl Port) {
+    pub(super) fn separated(&mut self, role: &Role, task: usize, at: Nanos, port: &mut impl ClientIo) {
         let one = &self.tasks[task];
         let (item, noted) = (one.item, one.noted);
         let party = self.who(role, task, None);

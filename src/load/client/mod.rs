@@ -1,4 +1,4 @@
-//! The machine of one virtual client, sans-IO: what happens to it goes in, what it does comes out through its [`Port`].
+//! The machine of one virtual client, sans-IO: what happens to it goes in, what it does comes out through its [`ClientIo`].
 //!
 //! A client does several things at a time: its opening, its journeys, a heartbeat, a reaction. Each is a task that walks
 //! through one program until it has to wait. There are thousands of clients, so a client holds little; what all of a role
@@ -16,10 +16,10 @@ mod task;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-use self::io::{End, Input, Port, Trouble};
+use self::io::{ClientFault, ClientIo, End, Input};
 use self::task::{State, Task};
 use super::Nanos;
-use super::compile::message_template::{Hollow, Sight, Texts};
+use super::compile::message_template::{EmptySlotError, Sight, Texts};
 use super::compile::program::{Fill, Op, Role};
 use super::plan::Reconnect;
 use super::plan::script::Pace;
@@ -114,7 +114,7 @@ impl Client {
     }
 
     /// One thing happens to it.
-    pub fn handle(&mut self, role: &Role, now: Nanos, input: Input<'_>, port: &mut impl Port) {
+    pub fn handle(&mut self, role: &Role, now: Nanos, input: Input<'_>, port: &mut impl ClientIo) {
         match input {
             Input::Start if self.life == Life::Unborn => self.begin(role, now, port),
             Input::Opened => self.opened(role, now, port),
@@ -137,7 +137,7 @@ impl Client {
     }
 
     /// Says when it wants to be woken, if that has changed.
-    fn ask(&mut self, port: &mut impl Port) {
+    fn ask(&mut self, port: &mut impl ClientIo) {
         let tasks = self.tasks.iter().map(|task| task.wake);
         let ticks = self.periodic.iter().map(|tick| tick.due);
         let wake = tasks.chain(ticks).min().unwrap_or(Nanos::MAX).min(self.retry);
@@ -147,7 +147,7 @@ impl Client {
         }
     }
 
-    fn begin(&mut self, role: &Role, now: Nanos, port: &mut impl Port) {
+    fn begin(&mut self, role: &Role, now: Nanos, port: &mut impl ClientIo) {
         if self.life == Life::Unborn {
             self.own = Texts::new(role.own);
             for (slot, fill) in &role.identity {
@@ -172,7 +172,7 @@ impl Client {
         task: Option<usize>,
         now: Nanos,
         out: &mut Vec<u8>,
-    ) -> Result<(), Hollow> {
+    ) -> Result<(), EmptySlotError> {
         let empty = Texts::new(0);
         let mut sight = Sight {
             own: &self.own,
@@ -206,7 +206,7 @@ impl Client {
     }
 
     /// The opening went through.
-    fn joined(&mut self, role: &Role, now: Nanos, port: &mut impl Port) {
+    fn joined(&mut self, role: &Role, now: Nanos, port: &mut impl ClientIo) {
         self.life = Life::Joined;
         self.attempts = 0;
         port.joined();
@@ -244,7 +244,7 @@ impl Client {
     }
 
     /// A client that makes journeys by itself is to begin the next one.
-    fn again(&mut self, role: &Role, task: usize, now: Nanos, port: &mut impl Port) {
+    fn again(&mut self, role: &Role, task: usize, now: Nanos, port: &mut impl ClientIo) {
         let over = role.times.is_some_and(|times| self.journeys >= times);
         if over || self.life != Life::Joined || (self.draining && !role.drains) {
             self.tasks[task].rest();
@@ -275,9 +275,9 @@ impl Client {
         task.wake = wake;
     }
 
-    fn arrival(&mut self, role: &Role, now: Nanos, due: Nanos, port: &mut impl Port) {
+    fn arrival(&mut self, role: &Role, now: Nanos, due: Nanos, port: &mut impl ClientIo) {
         let Some(journey) = role.journey.filter(|_| self.has_room(role)) else {
-            return port.trouble(Trouble::NoFreeClient, now);
+            return port.trouble(ClientFault::NoFreeClient, now);
         };
         let task = self.spare(role, journey);
         if !self.tasks[task].prepared {
@@ -287,7 +287,7 @@ impl Client {
     }
 
     /// Everything whose time has come.
-    fn wake(&mut self, role: &Role, now: Nanos, port: &mut impl Port) {
+    fn wake(&mut self, role: &Role, now: Nanos, port: &mut impl ClientIo) {
         if self.life == Life::Apart && self.retry <= now {
             self.begin(role, now, port);
         }
@@ -304,7 +304,7 @@ impl Client {
 
     /// A client that makes one journey after the other begins the next one without the detour of an alarm; one only, as
     /// others want their turn.
-    fn go_on_at_once(&mut self, role: &Role, now: Nanos, port: &mut impl Port) {
+    fn go_on_at_once(&mut self, role: &Role, now: Nanos, port: &mut impl ClientIo) {
         if role.arrivals || role.pace != Pace::Again {
             return;
         }
@@ -315,7 +315,7 @@ impl Client {
         }
     }
 
-    fn tick(&mut self, role: &Role, place: usize, now: Nanos, port: &mut impl Port) {
+    fn tick(&mut self, role: &Role, place: usize, now: Nanos, port: &mut impl ClientIo) {
         let Tick { grid, due } = self.periodic[place];
         if due > now {
             return;
@@ -338,7 +338,7 @@ impl Client {
         }
     }
 
-    fn opened(&mut self, role: &Role, now: Nanos, port: &mut impl Port) {
+    fn opened(&mut self, role: &Role, now: Nanos, port: &mut impl ClientIo) {
         if self.life != Life::Opening {
             return;
         }
@@ -349,10 +349,10 @@ impl Client {
         }
     }
 
-    fn closed(&mut self, role: &Role, now: Nanos, end: End, port: &mut impl Port) {
+    fn closed(&mut self, role: &Role, now: Nanos, end: End, port: &mut impl ClientIo) {
         let meant = self.life == Life::Leaving || self.finished;
         if !meant {
-            port.trouble(Trouble::Ended(end), now);
+            port.trouble(ClientFault::Ended(end), now);
         }
         self.life = Life::Apart;
         self.owed = 0;
@@ -382,7 +382,7 @@ impl Client {
         }
     }
 
-    fn finish(&mut self, role: &Role, now: Nanos, port: &mut impl Port) {
+    fn finish(&mut self, role: &Role, now: Nanos, port: &mut impl ClientIo) {
         self.finished = true;
         self.retry = Nanos::MAX;
         self.periodic.fill(Tick { grid: Nanos::MAX, due: Nanos::MAX });

@@ -3,22 +3,25 @@
 use super::task::State;
 use super::{Client, Life};
 use crate::load::Nanos;
-use crate::load::client::io::{Port, Trouble};
+use crate::load::client::io::{ClientFault, ClientIo};
 use crate::load::compile::classifier::hold;
-use crate::load::compile::json_scan::{Found, NotJson, same};
+use crate::load::compile::json_scan::{Found, NotJsonError, same};
 use crate::load::compile::message_template::Source;
-use crate::load::compile::program::{Lookup, Measured, MessageId, Op, Role, Slot, Wanted};
+use crate::load::compile::program::{Lookup, Measured, Op, Role, Slot, Wanted};
+use crate::load::ids::MessageId;
 
 impl Client {
-    pub(super) fn hear(&mut self, role: &Role, now: Nanos, bytes: &[u8], port: &mut impl Port) {
+    pub(super) fn hear(&mut self, role: &Role, now: Nanos, bytes: &[u8], port: &mut impl ClientIo) {
         let recognised = role.common.recogniser.recognise(bytes);
         port.received(recognised.ok().flatten(), now, bytes.len());
         let message = match recognised {
             Ok(Some(message)) => message,
             // Where the pack has no messages, nothing can be said of any.
             _ if role.lookups.is_empty() => return,
-            Ok(None) if bytes.trim_ascii_start().starts_with(b"{") => return port.trouble(Trouble::Undocumented, now),
-            Ok(None) | Err(NotJson) => return port.trouble(Trouble::NoObject, now),
+            Ok(None) if bytes.trim_ascii_start().starts_with(b"{") => {
+                return port.trouble(ClientFault::Undocumented, now);
+            }
+            Ok(None) | Err(NotJsonError) => return port.trouble(ClientFault::NoObject, now),
         };
         if !matches!(self.life, Life::Opening | Life::Joined) {
             return;
@@ -119,7 +122,7 @@ impl Client {
     }
 
     /// The hub has given what was asked for before: it is dealt with beside what is under way, and not left lying.
-    fn take_on(&mut self, role: &Role, wanted: &Wanted, found: &Found<'_>, now: Nanos, port: &mut impl Port) {
+    fn take_on(&mut self, role: &Role, wanted: &Wanted, found: &Found<'_>, now: Nanos, port: &mut impl ClientIo) {
         self.owed -= 1;
         let asked = self.tasks.iter().position(|task| task.program == wanted.program && task.is_taken());
         let task = self.spare(role, wanted.program);
@@ -146,7 +149,7 @@ impl Client {
         wanted: &Wanted,
         found: &Found<'_>,
         now: Nanos,
-        port: &mut impl Port,
+        port: &mut impl ClientIo,
     ) {
         if self.tasks[task].state == State::Between {
             // The journey that was given up goes on where it was.
@@ -171,7 +174,7 @@ impl Client {
         wanted: &Wanted,
         found: &Found<'_>,
         now: Nanos,
-        port: &mut impl Port,
+        port: &mut impl ClientIo,
     ) {
         if let Some(Op::Expect(expect)) = role.programs[wanted.program].ops.get(wanted.op)
             && let Some(bit) = expect.early
@@ -182,7 +185,15 @@ impl Client {
     }
 
     /// What a step waited for is there: it is kept, timed and noted.
-    fn came(&mut self, role: &Role, task: usize, wanted: &Wanted, found: &Found<'_>, now: Nanos, port: &mut impl Port) {
+    fn came(
+        &mut self,
+        role: &Role,
+        task: usize,
+        wanted: &Wanted,
+        found: &Found<'_>,
+        now: Nanos,
+        port: &mut impl ClientIo,
+    ) {
         for (number, slot) in &wanted.captures {
             match found[*number] {
                 Some(member) => self.keep(task, *slot, member),
@@ -198,7 +209,7 @@ impl Client {
     }
 
     /// What a frame is for measurement and ledger.
-    fn measured(&mut self, role: &Role, task: usize, measured: &Measured, now: Nanos, port: &mut impl Port) {
+    fn measured(&mut self, role: &Role, task: usize, measured: &Measured, now: Nanos, port: &mut impl ClientIo) {
         if let Some((message, source)) = &measured.delivers
             && let Some(due) = self.number(task, source)
         {
@@ -219,7 +230,7 @@ impl Client {
     }
 
     /// Another documented answer than the one waited for: whoever has waited longest is refused.
-    fn refused(&mut self, role: &Role, message: MessageId, now: Nanos, port: &mut impl Port) -> bool {
+    fn refused(&mut self, role: &Role, message: MessageId, now: Nanos, port: &mut impl ClientIo) -> bool {
         let waits = |task: &super::task::Task| match role.programs[task.program].ops.get(task.at) {
             Some(Op::Expect(expect)) => task.state == State::Waiting && expect.refusals.contains(&message),
             _ => false,
@@ -227,13 +238,13 @@ impl Client {
         let waiting = self.tasks.iter().enumerate().filter(|(_, task)| waits(task));
         let oldest = waiting.reduce(|a, b| if (b.1.order.wrapping_sub(a.1.order) as i32) < 0 { b } else { a });
         let Some((task, _)) = oldest else { return false };
-        port.trouble(Trouble::Refused(message), now);
+        port.trouble(ClientFault::Refused(message), now);
         self.turned_down(role, task, now, port);
         self.fail(role, task, now, port);
         true
     }
 
-    fn react(&mut self, role: &Role, now: Nanos, lookup: &Lookup, found: &Found<'_>, port: &mut impl Port) {
+    fn react(&mut self, role: &Role, now: Nanos, lookup: &Lookup, found: &Found<'_>, port: &mut impl ClientIo) {
         for reaction in &lookup.reactions {
             if hold(&reaction.tests, found) && self.holds(None, &reaction.equal, found) {
                 let task = self.spare(role, reaction.program);
@@ -251,12 +262,12 @@ impl Client {
     }
 
     /// A hook has answered; calls are answered in their order.
-    pub(super) fn answered(&mut self, role: &Role, now: Nanos, answer: Option<&[u8]>, port: &mut impl Port) {
+    pub(super) fn answered(&mut self, role: &Role, now: Nanos, answer: Option<&[u8]>, port: &mut impl ClientIo) {
         let Some(task) = self.tasks.iter().position(|task| task.state == State::Hooking) else { return };
         let (program, at) = (self.tasks[task].program, self.tasks[task].at);
         let Some(Op::Hook(hook)) = role.programs[program].ops.get(at) else { return };
         let Some(answer) = answer else {
-            port.trouble(Trouble::Hook, now);
+            port.trouble(ClientFault::Hook, now);
             return self.fail(role, task, now, port);
         };
         self.capture(task, &hook.captures, answer);

@@ -4,9 +4,9 @@ use rand::RngExt;
 
 use super::{Client, Life};
 use crate::load::Nanos;
-use crate::load::client::io::{Dial, Port, Trouble};
-use crate::load::compile::message_template::{Hollow, Sight, Texts, scratch};
-use crate::load::compile::program::{Captures, Connect, Op, Role, Send, Slot};
+use crate::load::client::io::{ClientFault, ClientIo};
+use crate::load::compile::message_template::{EmptySlotError, Sight, Texts, scratch};
+use crate::load::compile::program::{Captures, Connect, Dial, Op, Role, Send, Slot};
 use crate::load::plan::schedule::{exponential, normal};
 use crate::load::plan::script::Think;
 
@@ -152,7 +152,7 @@ impl Client {
     }
 
     /// Begins a program that was due at this time.
-    pub(super) fn start(&mut self, role: &Role, task: usize, due: Nanos, now: Nanos, port: &mut impl Port) {
+    pub(super) fn start(&mut self, role: &Role, task: usize, due: Nanos, now: Nanos, port: &mut impl ClientIo) {
         let journey = role.programs[self.tasks[task].program].journey;
         if let Some(journey) = journey {
             port.begun(journey, now);
@@ -174,7 +174,7 @@ impl Client {
     }
 
     /// Walks on until there is something to wait for.
-    pub(super) fn run(&mut self, role: &Role, task: usize, now: Nanos, port: &mut impl Port) {
+    pub(super) fn run(&mut self, role: &Role, task: usize, now: Nanos, port: &mut impl ClientIo) {
         while self.tasks[task].state == State::Running {
             let program = &role.programs[self.tasks[task].program];
             let Some(op) = program.ops.get(self.tasks[task].at) else { return self.done(role, task, now, port) };
@@ -182,7 +182,7 @@ impl Client {
                 Op::Connect(connect) => return self.connect(role, task, connect, now, port),
                 Op::Send(send) => {
                     if self.send(role, task, send, now, port).is_err() {
-                        port.trouble(Trouble::Unusable(send.message), now);
+                        port.trouble(ClientFault::Unusable(send.message), now);
                         return self.fail(role, task, now, port);
                     }
                 }
@@ -202,10 +202,10 @@ impl Client {
                     let made = scratch(|made| {
                         self.fill(role, fill, Some(task), now, made)?;
                         self.tasks[task].texts.set(*text, made);
-                        Ok::<_, Hollow>(())
+                        Ok::<_, EmptySlotError>(())
                     });
                     if made.is_err() {
-                        port.trouble(Trouble::Internal, now);
+                        port.trouble(ClientFault::Internal, now);
                         return self.fail(role, task, now, port);
                     }
                     self.tasks[task].at += 1;
@@ -233,7 +233,7 @@ impl Client {
                     let mut call = Vec::new();
                     let mut sight = self.sight(role, task, now);
                     if hook.template.write(&mut sight, &mut call).is_err() {
-                        port.trouble(Trouble::Hook, now);
+                        port.trouble(ClientFault::Hook, now);
                         return self.fail(role, task, now, port);
                     }
                     port.hook(hook.hook, |out| out.extend_from_slice(&call));
@@ -269,7 +269,7 @@ impl Client {
         }
     }
 
-    fn connect(&mut self, role: &Role, task: usize, connect: &Connect, now: Nanos, port: &mut impl Port) {
+    fn connect(&mut self, role: &Role, task: usize, connect: &Connect, now: Nanos, port: &mut impl ClientIo) {
         self.tasks[task].state = State::Connecting;
         match connect {
             Connect::Ready(dial) => port.open(dial),
@@ -279,7 +279,7 @@ impl Client {
                 match written.ok().and_then(|()| Dial::from_json(&text)) {
                     Some(dial) => port.open(&dial),
                     None => {
-                        port.trouble(Trouble::Internal, now);
+                        port.trouble(ClientFault::Internal, now);
                         self.fail(role, task, now, port);
                     }
                 }
@@ -287,10 +287,17 @@ impl Client {
         }
     }
 
-    fn send(&mut self, role: &Role, task: usize, send: &Send, now: Nanos, port: &mut impl Port) -> Result<(), Hollow> {
+    fn send(
+        &mut self,
+        role: &Role,
+        task: usize,
+        send: &Send,
+        now: Nanos,
+        port: &mut impl ClientIo,
+    ) -> Result<(), EmptySlotError> {
         let connected = matches!(self.life, Life::Opening | Life::Joined);
         if !connected || !send.template.is_ready(&self.own, &self.tasks[task].texts) {
-            return Err(Hollow);
+            return Err(EmptySlotError);
         }
         let due = self.tasks[task].due;
         let sent = match &send.captures {
@@ -304,7 +311,7 @@ impl Client {
             Some(captures) => scratch(|text| {
                 send.template.write(&mut self.sight(role, task, now), text)?;
                 self.capture(task, captures, text);
-                Ok::<_, Hollow>(port.send(send.message, due, |out| out.extend_from_slice(text)))
+                Ok::<_, EmptySlotError>(port.send(send.message, due, |out| out.extend_from_slice(text)))
             })?,
         };
         if let Some(times) = send.times {
@@ -355,7 +362,7 @@ impl Client {
     }
 
     /// The time of a task has come.
-    pub(super) fn expired(&mut self, role: &Role, task: usize, now: Nanos, port: &mut impl Port) {
+    pub(super) fn expired(&mut self, role: &Role, task: usize, now: Nanos, port: &mut impl ClientIo) {
         let one = &mut self.tasks[task];
         match one.state {
             State::Between => {
@@ -369,7 +376,7 @@ impl Client {
             }
             State::Waiting => self.unanswered(role, task, now, port),
             State::Hooking => {
-                port.trouble(Trouble::Hook, now);
+                port.trouble(ClientFault::Hook, now);
                 self.fail(role, task, now, port);
             }
             State::Idle | State::Running | State::Connecting => one.wake = Nanos::MAX,
@@ -377,16 +384,16 @@ impl Client {
     }
 
     /// What was waited for did not come in time.
-    fn unanswered(&mut self, role: &Role, task: usize, now: Nanos, port: &mut impl Port) {
+    fn unanswered(&mut self, role: &Role, task: usize, now: Nanos, port: &mut impl ClientIo) {
         let (program, at) = (self.tasks[task].program, self.tasks[task].at);
         let Some(Op::Expect(expect)) = role.programs[program].ops.get(at) else { return };
         match (expect.answers, expect.may_stay_unanswered) {
             (Some((asked, _)), true) => port.unanswered(asked, now),
             (None, true) => {}
-            (Some((asked, _)), false) => port.trouble(Trouble::Timeout(asked), now),
+            (Some((asked, _)), false) => port.trouble(ClientFault::Timeout(asked), now),
             (None, false) => {
                 if let Some(message) = expect.message {
-                    port.trouble(Trouble::Missing(message), now);
+                    port.trouble(ClientFault::Missing(message), now);
                 }
             }
         }
@@ -404,7 +411,7 @@ impl Client {
     }
 
     /// A program came to its end.
-    fn done(&mut self, role: &Role, task: usize, now: Nanos, port: &mut impl Port) {
+    fn done(&mut self, role: &Role, task: usize, now: Nanos, port: &mut impl ClientIo) {
         let program = self.tasks[task].program;
         if program == role.opening {
             self.tasks[task].rest();
@@ -417,7 +424,7 @@ impl Client {
     }
 
     /// A program came to nothing.
-    pub(super) fn fail(&mut self, role: &Role, task: usize, now: Nanos, port: &mut impl Port) {
+    pub(super) fn fail(&mut self, role: &Role, task: usize, now: Nanos, port: &mut impl ClientIo) {
         let program = self.tasks[task].program;
         if let Some(journey) = role.programs[program].journey {
             port.failed(journey, now);
@@ -434,7 +441,7 @@ impl Client {
     }
 
     /// A journey is over, however it ended: the next one.
-    fn over(&mut self, role: &Role, task: usize, now: Nanos, port: &mut impl Port) {
+    fn over(&mut self, role: &Role, task: usize, now: Nanos, port: &mut impl ClientIo) {
         if Some(self.tasks[task].program) != role.journey {
             return self.tasks[task].rest();
         }

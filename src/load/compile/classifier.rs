@@ -7,8 +7,8 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use super::json_scan::{Found, NotJson, Paths, same};
-use super::program::MessageId;
+use super::json_scan::{Found, NotJsonError, Paths, same};
+use crate::load::ids::MessageId;
 use crate::protocol::{Pack, Way};
 use crate::syntax::matcher::{Condition, Matcher};
 
@@ -88,7 +88,7 @@ pub fn hold(tests: &Tests, found: &Found<'_>) -> bool {
 
 /// Tells the messages that a hub of a protocol sends from each other.
 #[derive(Debug)]
-pub struct Recogniser {
+pub struct Classifier {
     paths: Paths,
     /// The best first.
     kinds: Vec<(MessageId, Tests)>,
@@ -99,7 +99,7 @@ pub struct Recogniser {
     others: Vec<u16>,
 }
 
-impl Recogniser {
+impl Classifier {
     /// `id` numbers the pack's messages. `None` where the pack looks at more members than a scan can find.
     pub fn new(pack: &Pack, id: impl Fn(&str) -> Option<MessageId>) -> Option<Self> {
         let mut messages: Vec<_> = pack.messages.iter().filter(|message| message.goes(Way::FromHub)).collect();
@@ -135,7 +135,7 @@ impl Recogniser {
     }
 
     /// The message a frame is; `None` where it is none of them.
-    pub fn recognise(&self, text: &[u8]) -> Result<Option<MessageId>, NotJson> {
+    pub fn recognise(&self, text: &[u8]) -> Result<Option<MessageId>, NotJsonError> {
         let found = self.paths.find(text)?;
         let fits = |place: &&u16| hold(&self.kinds[usize::from(**place)].1, &found);
         let value = found[self.main].unwrap_or_default();

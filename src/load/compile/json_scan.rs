@@ -35,7 +35,7 @@ pub type Found<'a> = [Option<&'a [u8]>; MOST];
 /// The text is no JSON, as far as it was looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not JSON")]
-pub struct NotJson;
+pub struct NotJsonError;
 
 impl Paths {
     /// The number under which the member at this pointer is found; the same for the same pointer. `None` where there are
@@ -70,12 +70,12 @@ impl Paths {
     }
 
     /// The members that are there.
-    pub fn find<'a>(&self, text: &'a [u8]) -> Result<Found<'a>, NotJson> {
+    pub fn find<'a>(&self, text: &'a [u8]) -> Result<Found<'a>, NotJsonError> {
         let mut found = [None; MOST];
         let mut scan = Scan { text, at: 0, nodes: &self.nodes, left: self.count, found: &mut found };
         match if self.count == 0 { Ok(()) } else { scan.value(Some(0)) } {
             Ok(()) | Err(Stop::Done) => Ok(found),
-            Err(Stop::NotJson) => Err(NotJson),
+            Err(Stop::NotJson) => Err(NotJsonError),
         }
     }
 }
@@ -286,7 +286,7 @@ pub mod tests {
     use rstest::rstest;
     use serde_json::{Value, json};
 
-    fn find(text: &str, pointers: &[&str]) -> Result<Vec<Option<String>>, NotJson> {
+    fn find(text: &str, pointers: &[&str]) -> Result<Vec<Option<String>>, NotJsonError> {
         let mut paths = Paths::default();
         let numbers: Vec<usize> = pointers.iter().map(|pointer| paths.add(pointer).expect("room")).collect();
         let found = paths.find(text.as_bytes())?;
@@ -327,7 +327,7 @@ pub mod tests {
     #[case(r#"{"a" 1}"#)]
     #[case(r#"{"a":1 "b":2}"#)]
     fn what_is_no_json_says_so(#[case] text: &str) {
-        assert_eq!(find(text, &["/b", "/a/c"]), Err(NotJson));
+        assert_eq!(find(text, &["/b", "/a/c"]), Err(NotJsonError));
     }
 
     #[test]

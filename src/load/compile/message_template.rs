@@ -185,11 +185,11 @@ impl Run {
 /// A slot has nothing in it: what should have filled it did not come, or could not be worked out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a slot has nothing in it")]
-pub struct Hollow;
+pub struct EmptySlotError;
 
 impl Template {
     /// Appends the message. What was appended before an error is to be thrown away.
-    pub fn write(&self, sight: &mut Sight<'_>, out: &mut Vec<u8>) -> Result<(), Hollow> {
+    pub fn write(&self, sight: &mut Sight<'_>, out: &mut Vec<u8>) -> Result<(), EmptySlotError> {
         for piece in &self.pieces {
             match piece {
                 Piece::Bytes(bytes) => out.extend_from_slice(bytes),
@@ -220,10 +220,10 @@ impl Template {
 
 impl Source {
     /// Appends its JSON text; within a text, without quotes.
-    pub fn write(&self, inside: bool, sight: &mut Sight<'_>, out: &mut Vec<u8>) -> Result<(), Hollow> {
+    pub fn write(&self, inside: bool, sight: &mut Sight<'_>, out: &mut Vec<u8>) -> Result<(), EmptySlotError> {
         let copied = match self {
-            Self::Text(slot) => Some(sight.texts.get(*slot).ok_or(Hollow)?),
-            Self::Own(slot) => Some(sight.own.get(*slot).ok_or(Hollow)?),
+            Self::Text(slot) => Some(sight.texts.get(*slot).ok_or(EmptySlotError)?),
+            Self::Own(slot) => Some(sight.own.get(*slot).ok_or(EmptySlotError)?),
             _ => None,
         };
         if let Some(text) = copied {
@@ -256,7 +256,7 @@ impl Source {
             Self::NowIso => match jiff::Timestamp::from_millisecond(sight.run.unix_ms(sight.now)) {
                 // Writing to memory cannot fail.
                 Ok(time) => drop(write!(out, "{time}")),
-                Err(_) => return Err(Hollow),
+                Err(_) => return Err(EmptySlotError),
             },
             Self::DueNs => digits(sight.due, out),
         }
@@ -290,12 +290,12 @@ fn signed(number: i64, out: &mut Vec<u8>) {
 
 impl Computed {
     /// Works it out. Takes microseconds, not nanoseconds.
-    pub fn eval(&self, sight: &mut Sight<'_>) -> Result<Value, Hollow> {
+    pub fn eval(&self, sight: &mut Sight<'_>) -> Result<Value, EmptySlotError> {
         let mut names: Vec<(&str, Value)> = self.constants.iter().map(|(n, v)| (n.as_str(), v.clone())).collect();
         for (name, pointer, source) in &self.members {
             let mut text = Vec::new();
             source.write(false, sight, &mut text)?;
-            let value: Value = serde_json::from_slice(&text).map_err(|_| Hollow)?;
+            let value: Value = serde_json::from_slice(&text).map_err(|_| EmptySlotError)?;
             let place = names.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
                 names.push((name, Value::Null));
                 names.len() - 1
@@ -304,7 +304,7 @@ impl Computed {
         }
         sight.run.world.set_now_ms(sight.run.unix_ms(sight.now));
         let names = names.into_iter().map(|(name, value)| (name, Bound::plain(value))).collect();
-        self.expr.eval(&Known { names, world: &sight.run.world }).map_err(|_| Hollow)
+        self.expr.eval(&Known { names, world: &sight.run.world }).map_err(|_| EmptySlotError)
     }
 }
 
@@ -329,7 +329,7 @@ mod tests {
     use rand::SeedableRng;
     use rstest::rstest;
 
-    fn written(source: Source, inside: bool) -> Result<String, Hollow> {
+    fn written(source: Source, inside: bool) -> Result<String, EmptySlotError> {
         let (mut own, mut texts) = (Texts::new(1), Texts::new(3));
         own.set(0, br#""me \"myself\"""#);
         texts.set(1, b"[1, 2]");
@@ -355,7 +355,7 @@ mod tests {
     #[case(Source::Own(0), false, Ok(r#""me \"myself\"""#))]
     #[case(Source::Own(0), true, Ok(r#"me \"myself\""#))]
     #[case(Source::Text(1), false, Ok("[1, 2]"))]
-    #[case(Source::Text(0), false, Err(Hollow))]
+    #[case(Source::Text(0), false, Err(EmptySlotError))]
     #[case(Source::Index, false, Ok("3"))]
     #[case(Source::Unique("job".into()), false, Ok(r#""job_run_17x1""#))]
     #[case(Source::Unique("job".into()), true, Ok("job_run_17x1"))]
@@ -363,7 +363,7 @@ mod tests {
     #[case(Source::NowS, false, Ok("1700000002"))]
     #[case(Source::NowIso, false, Ok(r#""2023-11-14T22:13:22Z""#))]
     #[case(Source::DueNs, false, Ok("5"))]
-    fn slots_are_filled(#[case] source: Source, #[case] inside: bool, #[case] expected: Result<&str, Hollow>) {
+    fn slots_are_filled(#[case] source: Source, #[case] inside: bool, #[case] expected: Result<&str, EmptySlotError>) {
         assert_eq!(written(source, inside), expected.map(str::to_owned));
     }
 

@@ -19,10 +19,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use self::program::{Common, Fill, JourneyId, MessageId, Periodic, Prepared, Program, Remark, Role, Rows};
+use self::program::{Common, Fill, Periodic, Prepared, Program, Remark, Role, Rows};
 use self::scope::{Binding, Named, Resolved, Scope};
+use super::ids::{JourneyId, MessageId};
 use crate::load::Nanos;
-use crate::load::compile::classifier::Recogniser;
+use crate::load::compile::classifier::Classifier;
 use crate::load::compile::message_template::{Computed, Run, Source};
 use crate::load::ledger::Keys;
 use crate::load::plan::script::Part;
@@ -53,7 +54,7 @@ pub struct Target {
 pub fn prepare(plan: &Plan, script: &Script, target: &Target) -> Result<Prepared, Vec<Diagnostic>> {
     let pack = &script.pack;
     let id = |name: &str| pack.messages.iter().position(|message| message.name == name).map(|n| MessageId(n as u16));
-    let Some(recogniser) = Recogniser::new(pack, id) else {
+    let Some(recogniser) = Classifier::new(pack, id) else {
         let what = format!("the messages of {} are told apart by too many members", pack.name);
         return Err(vec![Diagnostic::without_place(what)]);
     };

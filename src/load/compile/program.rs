@@ -1,29 +1,18 @@
 //! A plan prepared: flat programs, one list of operations per thing a client does, that need no look-ups by name, no
 //! parsing and no allocation while they run. [`crate::load::compile`] makes them of a plan and its script, once per target.
 
+use serde_json::Value;
 use std::sync::Arc;
 
-use super::classifier::{Recogniser, Test};
+use super::classifier::{Classifier, Test};
 use super::json_scan::Paths;
 use super::message_template::{Computed, Run, Source, Template};
 use crate::load::Nanos;
-use crate::load::client::io::Dial;
+use crate::load::ids::{HookId, JourneyId, MessageId};
 use crate::load::ledger::Keys;
 use crate::load::plan::script::{Pace, Think};
 use crate::load::plan::{MarkName, Reconnect};
 use crate::syntax::source::Span;
-
-/// A message of the protocol, by its place in [`Prepared::messages`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MessageId(pub u16);
-
-/// A journey, by its place in [`Prepared::journeys`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct JourneyId(pub u16);
-
-/// A hook, by its place in [`Prepared::hooks`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HookId(pub u16);
 
 /// A plan, ready to be run.
 #[derive(Debug)]
@@ -48,7 +37,7 @@ pub struct Remark {
 /// What all clients of a run have in common.
 #[derive(Debug)]
 pub struct Common {
-    pub recogniser: Recogniser,
+    pub recogniser: Classifier,
     pub run: Run,
     pub keys: Keys,
     pub seed: u64,
@@ -265,4 +254,36 @@ pub struct Reaction {
     /// Members that are equal to a text.
     pub equal: Vec<(usize, Source)>,
     pub captures: Vec<(usize, Slot)>,
+}
+
+/// How a client connects; whatever is not named here is as the target says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dial {
+    pub path: Option<String>,
+    pub query: Vec<(String, String)>,
+    pub headers: Vec<(String, String)>,
+    pub subprotocols: Vec<String>,
+    pub from: Option<String>,
+}
+
+impl Dial {
+    /// From JSON with the members of a dial; what is null is not there. `None` where it is something else.
+    pub fn from_json(text: &[u8]) -> Option<Self> {
+        let value: Value = serde_json::from_slice(text).ok()?;
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let one = |name: &str| value.get(name).filter(|value| !value.is_null()).map(text);
+        let pairs = |name: &str| {
+            let members = value.get(name).and_then(Value::as_object).into_iter().flatten();
+            members.filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.clone(), text(value))).collect()
+        };
+        let subprotocols =
+            value.get("subprotocols").and_then(Value::as_array).into_iter().flatten().map(text).collect();
+        Some(Self {
+            path: one("path"),
+            query: pairs("query"),
+            headers: pairs("headers"),
+            subprotocols,
+            from: one("from"),
+        })
+    }
 }

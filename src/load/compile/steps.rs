@@ -9,11 +9,11 @@ use super::scope::{Named, Resolved, Scope};
 use super::wanted::{Wait, conditions as conditions_of};
 use super::{Compiler, nanos};
 use crate::load::Nanos;
-use crate::load::client::io::Dial;
 use crate::load::compile::message_template::Source;
 use crate::load::compile::program::{
-    Captures, Connect, Expect, Fill, Hook, HookId, Marking, Measured, MessageId, Op, Receivers, Send,
+    Captures, Connect, Dial, Expect, Fill, Hook, Marking, Measured, Op, Receivers, Send,
 };
+use crate::load::ids::{HookId, MessageId};
 use crate::load::plan::MarkName;
 use crate::load::plan::script::{Line, Options};
 use crate::scenario::model::{self, Act, MessageName, Step, Want};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::shard::outbox::Parcel;
 use super::validator::Checked;
 use super::{EngineError, Run, Stopper};
-use crate::load::ledger::Account;
+use crate::load::ledger::Totals;
 use crate::load::metrics::{Interval, Series};
 use crate::load::plan::Plan;
 use crate::load::{Nanos, SECOND};
@@ -27,7 +27,7 @@ pub struct Live<'a> {
     /// The second that has just become complete.
     pub interval: &'a Interval,
     pub series: &'a Series,
-    pub account: &'a Account,
+    pub account: &'a Totals,
     /// How many clients have joined, of how many.
     pub joined: u64,
     pub clients: u64,
@@ -59,7 +59,7 @@ pub enum Ending {
 /// What a run has come to.
 pub struct Outcome {
     pub series: Series,
-    pub account: Account,
+    pub account: Totals,
     pub checked: Option<Checked>,
     pub ending: Ending,
     /// How many clients had joined when the measured time began, of how many.

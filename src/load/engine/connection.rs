@@ -54,7 +54,7 @@ pub enum Why {
 }
 
 /// A connection, from when it is dialled.
-pub struct Wire {
+pub struct Connection {
     pub stream: Stream,
     /// Until it is upgraded.
     upgrade: Option<Box<Upgrade>>,
@@ -89,7 +89,7 @@ fn whole(opcode: u8, message: &[u8]) -> Result<&[u8], Useless> {
     Ok(message)
 }
 
-impl Wire {
+impl Connection {
     /// A stream that is about to be connected. The request for the upgrade is the caller's to send.
     pub fn new(stream: Stream, key: String, subprotocols: Vec<String>) -> Self {
         let upgrade = Some(Box::new(Upgrade { key, subprotocols, interim: 0 }));

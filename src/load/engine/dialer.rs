@@ -9,8 +9,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// Ports that a source address gives, with a margin for what else runs on the machine.
 pub const PORTS_PER_SOURCE: usize = 25_000;
 
-/// Linux looks for a port among the even ones first. Once most of those are taken, each connection takes hundreds of microseconds
-/// to find one, so on loopback, where addresses cost nothing, a source gets fewer than half of the ports it has.
+/// Linux looks for a port among the even ones first. Once most of those are taken, each connection takes hundreds of
+/// microseconds to find one, so on loopback, where addresses cost nothing, a source gets fewer than half of the ports it
+/// has.
 const QUICK_SHARE: f64 = 0.4;
 /// Where the system does not say how many ports it has.
 const USUAL_PORTS: u64 = 28_232;

@@ -63,7 +63,8 @@ pub fn front(bytes: &[u8], limit: usize) -> Front {
     if bytes.len() < end { Front::Partial(end) } else { Front::Frame { opcode, fin, payload: start..end } }
 }
 
-/// Mask keys for a load. RFC 6455 wants them unpredictable to protect caches on the way from scripts in browsers, which a load generator is not.
+/// Mask keys for a load. RFC 6455 wants them unpredictable to protect caches on the way from scripts in browsers, which a
+/// load generator is not.
 #[derive(Clone, Debug)]
 pub struct Masks(u64);
 

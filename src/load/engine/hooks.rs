@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use mio::Waker;
 use tokio::sync::mpsc as bounded;
 
-use crate::load::compile::program::HookId;
+use crate::load::ids::HookId;
 
 /// Calls that may wait; more are refused at once, and counted as hooks that failed.
 const WAITING: usize = 4096;

@@ -6,15 +6,15 @@
 //! message, than everything else that is done here (`benches/floor` has the figures).
 //!
 //! ```text
-//! frames, wire, stream   bytes in place: frames, one connection, TLS or none
-//! dial, preflight        where connections come from, and whether the machine can have so many
-//! timers, watch          when whom to wake, to the microsecond
-//! seat, desk, shard      a client with its connection, what it may do, the loop around all of them
-//! check, renew           validation off the timed path, reading into trees that are there already
-//! selfwatch              what the generator itself costs
-//! cores                  which thread gets a core when several want it
-//! course, tell, fold     what the shards are told, what they tell, and what becomes of it
-//! hooks                  what happens outside the sockets
+//! frames, connection, stream   bytes in place: frames, one connection, TLS or none
+//! dialer, preflight            where connections come from, and whether the machine can have so many
+//! poller                       waits for sockets and alarms, to the microsecond
+//! shard                        the loop around the clients of one core: their slots, connections, timers and outbox
+//! validator, json_reuse        validation off the timed path, reading into trees that are there already
+//! self_monitor                 what the generator itself costs
+//! affinity                     which thread gets a core when several want it
+//! phases, aggregator           which phase a run is in; what becomes of what the shards report
+//! hooks                        what happens outside the sockets
 //! ```
 
 mod affinity;
@@ -48,7 +48,7 @@ pub use self_monitor::resident;
 pub use validator::{Checked, Validate};
 
 use crate::load::compile::program::Prepared;
-use crate::load::metrics::{Layout, Names, Phases, Recorder, Series};
+use crate::load::metrics::{MetricRegistry, Names, Phases, Recorder, Series};
 use crate::load::plan::Plan;
 use crate::load::{SECOND, ledger};
 use crate::protocol::Pack;
@@ -176,7 +176,7 @@ pub fn start(setup: Setup, calls: tokio::sync::mpsc::Sender<hooks::Call>) -> Res
         }
     };
     let names = Names { messages: prepared.messages.clone(), journeys: prepared.journeys.clone() };
-    let layout = Layout::new(names);
+    let layout = MetricRegistry::new(names);
     let judge = match pack {
         Some(pack) if validate != Validate::None => Some(validator::Judge::start(pack, &prepared.messages)?),
         _ => None,
@@ -187,19 +187,19 @@ pub fn start(setup: Setup, calls: tokio::sync::mpsc::Sender<hooks::Call>) -> Res
     let mut polls = Vec::new();
     for _ in 0..shards {
         let poll = Poll::new()?;
-        let watch = poller::Watch::new(&poll)?;
+        let watch = poller::Poller::new(&poll)?;
         let waker = Arc::new(mio::Waker::new(poll.registry(), poller::WAKER)?);
         polls.push((poll, watch, waker));
     }
     let wakers = polls.iter().map(|(.., waker)| Arc::clone(waker)).collect();
     let mut threads = Threads { course: Arc::clone(&course), wakers, shards: Vec::new(), parcels };
     for (number, (poll, watch, waker)) in polls.into_iter().enumerate() {
-        let desk = shard::context::Desk {
+        let desk = shard::context::ShardContext {
             recorder: Recorder::new(layout.clone(), Phases { interval: SECOND, measured: u64::MAX..u64::MAX }),
             timers: shard::timers::Timers::default(),
             masks: frames::Masks::new(seed ^ (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             course: Arc::clone(&course),
-            tell: shard::outbox::Tell::new(number, to.clone()),
+            tell: shard::outbox::Outbox::new(number, to.clone()),
             calls: hooks::Calls::new(calls.clone(), waker),
             free: plan.roles.iter().map(|_| std::collections::VecDeque::new()).collect(),
             dials: std::collections::VecDeque::new(),

@@ -14,15 +14,16 @@ pub const WAKER: mio::Token = mio::Token(usize::MAX - 1);
 /// epoll counts milliseconds.
 const MILLISECOND: Nanos = SECOND / 1000;
 
-/// A timer beside the sockets: epoll waits for whole milliseconds only, which would be most of the time that a hub nearby takes to answer.
-pub struct Watch {
+/// A timer beside the sockets: epoll waits for whole milliseconds only, which would be most of the time that a hub nearby
+/// takes to answer.
+pub struct Poller {
     #[cfg(target_os = "linux")]
     timer: rustix::fd::OwnedFd,
     /// What the timer is set to, if it has not gone off.
     armed: Nanos,
 }
 
-impl Watch {
+impl Poller {
     /// # Errors
     /// The system's.
     #[cfg(target_os = "linux")]

@@ -1,13 +1,13 @@
 //! What the generator itself costs, and whether it keeps up: CPU of its threads, memory, bytes that wait unread.
 
-use super::shard::slot::Seat;
+use super::shard::slot::ClientSlot;
 use crate::load::metrics::{Gauge, Recorder};
 use crate::load::{Nanos, SECOND};
 
 /// Connections that are asked for their unread bytes at a time; the sum is estimated from them.
 const ASKED: usize = 256;
 
-pub struct Selfwatch {
+pub struct SelfMonitor {
     shard: usize,
     next: Nanos,
     last: Nanos,
@@ -17,7 +17,7 @@ pub struct Selfwatch {
     from: usize,
 }
 
-impl Selfwatch {
+impl SelfMonitor {
     pub fn new(shard: usize) -> Self {
         Self { shard, next: SECOND, last: 0, spent: cpu_of_thread(), from: 0 }
     }
@@ -32,7 +32,7 @@ impl Selfwatch {
     }
 
     /// How many bytes have arrived and are not read, estimated from some of the connections.
-    pub fn unread(&mut self, seats: &[Seat]) -> u64 {
+    pub fn unread(&mut self, seats: &[ClientSlot]) -> u64 {
         if seats.is_empty() {
             return 0;
         }
@@ -59,13 +59,13 @@ impl Selfwatch {
 }
 
 #[cfg(target_os = "linux")]
-fn unread(wire: &super::connection::Wire) -> u64 {
+fn unread(wire: &super::connection::Connection) -> u64 {
     rustix::io::ioctl_fionread(wire.stream.tcp()).unwrap_or(0)
 }
 
 /// Not told elsewhere.
 #[cfg(not(target_os = "linux"))]
-fn unread(_wire: &super::connection::Wire) -> u64 {
+fn unread(_wire: &super::connection::Connection) -> u64 {
     0
 }
 

@@ -1,4 +1,5 @@
-//! A connection's bytes, in the clear or through TLS, without waiting. Who speaks in the clear pays one comparison for the other.
+//! A connection's bytes, in the clear or through TLS, without waiting. Who speaks in the clear pays one comparison for the
+//! other.
 
 use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;

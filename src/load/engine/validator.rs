@@ -8,8 +8,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use serde_json::Value;
 
 use super::json_reuse::renew;
-use crate::load::buffer_pool::Reused;
-use crate::load::compile::program::MessageId;
+use crate::load::buffer_pool::PooledVec;
+use crate::load::ids::MessageId;
 use crate::protocol::{MessageType, Pack, Way};
 
 /// How much of what comes is validated.
@@ -35,9 +35,9 @@ const COMPLAINTS: usize = 20;
 /// Messages to be judged, end to end.
 #[derive(Default)]
 struct Batch {
-    bytes: Reused<u8>,
+    bytes: PooledVec<u8>,
     /// What each was recognised as, and how long it is.
-    messages: Reused<(Option<MessageId>, usize)>,
+    messages: PooledVec<(Option<MessageId>, usize)>,
     /// How many before them found no place.
     skipped: u64,
 }

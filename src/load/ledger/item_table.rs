@@ -16,7 +16,7 @@ const PARTS: usize = 32;
 const CHUNK: usize = 1 << 12;
 
 #[derive(Default)]
-pub(super) struct Items {
+pub(super) struct ItemTable {
     places: [HashTable<Place>; PARTS],
     chunks: Chunks,
     free: Vec<Place>,
@@ -48,7 +48,7 @@ fn part(hash: u64) -> usize {
     (hash >> 40) as usize % PARTS
 }
 
-impl Items {
+impl ItemTable {
     pub fn find(&self, key: u64) -> Option<Place> {
         let hash = hash(key);
         self.places[part(hash)].find(hash, |place| self.chunks.at(*place).key == key).copied()
@@ -90,7 +90,7 @@ impl Items {
     }
 }
 
-impl Index<Place> for Items {
+impl Index<Place> for ItemTable {
     type Output = Item;
 
     fn index(&self, place: Place) -> &Item {
@@ -98,7 +98,7 @@ impl Index<Place> for Items {
     }
 }
 
-impl IndexMut<Place> for Items {
+impl IndexMut<Place> for ItemTable {
     fn index_mut(&mut self, place: Place) -> &mut Item {
         &mut self.chunks.at_mut(place).item
     }

@@ -1,7 +1,7 @@
 //! What becomes of every job, message and subscription under load.
 //!
 //! Clients note [`Entry`]s: somebody did something about an item at a time. A [`Ledger`] folds them, item by item, into an
-//! [`Account`]: counts, and the first violations of each kind with the item's own history. Its words are Jepsen's and
+//! [`Totals`]: counts, and the first violations of each kind with the item's own history. Its words are Jepsen's and
 //! Maelstrom's: *lost* was acknowledged and never came to its end, *recovered* came to its end though it was never
 //! acknowledged, *unexpected* was never asked for.
 //!
@@ -40,9 +40,9 @@ use ahash::RandomState;
 
 use crate::load::{Nanos, SECOND};
 
-pub use name_table::{Called, Names};
+pub use name_table::{Called, NameTable};
 pub use reducer::Ledger;
-pub use totals::{Account, Step, Violation, ViolationKind};
+pub use totals::{Step, Totals, Violation, ViolationKind};
 
 /// Closed items that are remembered.
 pub const CLOSED_KEPT: usize = 1 << 18;

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::recent_set::Mixing;
-use crate::load::buffer_pool::Reused;
+use crate::load::buffer_pool::PooledVec;
 
 /// Bytes of items' names that are kept, if there are as many.
 const KEPT: usize = 8 << 20;
@@ -24,14 +24,14 @@ pub enum Called {
 
 /// Names on their way to the ledger: those of items end to end, each a key, a length, a name.
 #[derive(Debug, Default)]
-pub struct Names {
-    items: Reused<u8>,
+pub struct NameTable {
+    items: PooledVec<u8>,
     parties: Vec<(u32, Box<[u8]>)>,
 }
 
 const HEAD: usize = 9;
 
-impl Names {
+impl NameTable {
     /// Gives those that are there, and goes on without.
     pub fn take(&mut self) -> Self {
         Self { items: self.items.take(), parties: std::mem::take(&mut self.parties) }
@@ -71,14 +71,14 @@ impl Names {
 #[derive(Default)]
 pub(super) struct Known {
     /// As they came, the latest last.
-    items: VecDeque<Reused<u8>>,
+    items: VecDeque<PooledVec<u8>>,
     /// Bytes that these take.
     size: usize,
     parties: HashMap<u32, Box<str>, Mixing>,
 }
 
 impl Known {
-    pub fn learn(&mut self, names: Names) {
+    pub fn learn(&mut self, names: NameTable) {
         for (number, name) in names.parties {
             if self.parties.len() < MOST_PARTIES {
                 self.parties.entry(number).or_insert_with(|| String::from_utf8_lossy(&name).into());
@@ -98,7 +98,7 @@ impl Known {
 
     /// What an item is called, if that is still known.
     pub fn item(&self, key: u64) -> Option<String> {
-        let name = self.items.iter().rev().find_map(|names| Names::item(names, key))?;
+        let name = self.items.iter().rev().find_map(|names| NameTable::item(names, key))?;
         Some(String::from_utf8_lossy(name).into_owned())
     }
 
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn names_are_known_until_there_is_no_room() {
         let mut known = Known::default();
-        let mut names = Names::default();
+        let mut names = NameTable::default();
         names.push(Called::Item(7), b"job-7");
         names.push(Called::Party(3), b"worker-3");
         names.push(Called::Item(8), &[b'x'; 1000]);
@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(known.item(8).map(|name| name.len()), Some(LONGEST));
         assert_eq!((known.item(3), known.party(7)), (None, None));
         let mut learn = |from: u64| {
-            let mut many = Names::default();
+            let mut many = NameTable::default();
             (from..from + KEPT as u64 / 200).for_each(|n| many.push(Called::Item(n), &[b'y'; 100]));
             known.learn(many);
             (known.item(7).is_some(), known.item(from).is_some(), known.bytes() < 3 * KEPT)

@@ -43,13 +43,13 @@ pub(super) fn table_bytes(capacity: usize, entry: usize) -> usize {
 }
 
 #[derive(Debug)]
-pub(super) struct Recent {
+pub(super) struct RecentSet {
     most: usize,
     members: HashSet<u64, Mixing>,
     order: VecDeque<u64>,
 }
 
-impl Recent {
+impl RecentSet {
     pub fn new(most: usize) -> Self {
         Self { most, members: HashSet::default(), order: VecDeque::new() }
     }

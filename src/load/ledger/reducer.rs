@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 
 use super::item::{Item, Stage};
-use super::item_table::{Items, Place};
-use super::name_table::Names;
-use super::state::Books;
-use super::totals::{Account, Step, ViolationKind};
+use super::item_table::{ItemTable, Place};
+use super::name_table::NameTable;
+use super::state::State;
+use super::totals::{Step, Totals, ViolationKind};
 use super::{CLOSED_KEPT, Config, Entry, MOST_OPEN, Mark, NOBODY};
 use crate::load::Nanos;
 
@@ -19,12 +19,12 @@ const AHEAD: usize = 32;
 
 /// Follows every item to its end.
 pub struct Ledger {
-    books: Books,
+    books: State,
     /// Not accounted for yet.
     pending: Vec<Entry>,
     /// Everything before is accounted for.
     settled: Nanos,
-    items: Items,
+    items: ItemTable,
     /// Closed items in the order in which they are forgotten.
     closed: VecDeque<u64>,
     /// Items that nobody has asked for yet, with when they were first heard of.
@@ -36,10 +36,10 @@ pub struct Ledger {
 impl Ledger {
     pub fn new(config: Config) -> Self {
         Self {
-            books: Books::new(config),
+            books: State::new(config),
             pending: Vec::new(),
             settled: 0,
-            items: Items::default(),
+            items: ItemTable::default(),
             closed: VecDeque::new(),
             strangers: VecDeque::new(),
             unheard_of: 0,
@@ -67,17 +67,17 @@ impl Ledger {
     }
 
     /// What items and parties are called, told before or with the entries about them.
-    pub fn learn(&mut self, names: Names) {
+    pub fn learn(&mut self, names: NameTable) {
         self.books.names.learn(names);
     }
 
     /// Where things stand. Entries that still wait for older ones are not in it.
-    pub fn account(&self) -> &Account {
+    pub fn account(&self) -> &Totals {
         &self.books.account
     }
 
     /// The run has ended at `now`: what is still open is lost, unfinished or unanswered.
-    pub fn finish(mut self, now: Nanos) -> Account {
+    pub fn finish(mut self, now: Nanos) -> Totals {
         self.reach(Nanos::MAX);
         let rested = now.saturating_sub(self.books.moved) >= self.books.config.quiet;
         let mut open: Vec<u64> = self.items.iter().filter(|(_, item)| !item.is_closed()).map(|(key, _)| key).collect();

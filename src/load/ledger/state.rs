@@ -5,8 +5,8 @@ use std::collections::{HashMap, VecDeque};
 use super::history::Histories;
 use super::item::{Item, MILLISECOND, Stage};
 use super::name_table::Known;
-use super::recent_set::{self, Mixing, Recent};
-use super::totals::{Account, Violation, ViolationKind};
+use super::recent_set::{self, Mixing, RecentSet};
+use super::totals::{Totals, Violation, ViolationKind};
 use super::{Config, Mark, NOBODY};
 use crate::load::Nanos;
 
@@ -16,9 +16,9 @@ const DELIVERIES_KEPT: usize = 1 << 20;
 const MOST_PAIRS: usize = 1 << 20;
 
 /// All that a ledger writes down, but for the items themselves.
-pub(super) struct Books {
+pub(super) struct State {
     pub config: Config,
-    pub account: Account,
+    pub account: Totals,
     pub names: Known,
     pub histories: Histories,
     /// When an item last came closer to its end.
@@ -26,24 +26,24 @@ pub(super) struct Books {
     /// Requests whose name is not known, with when they were made; some may have got one.
     pub requests: VecDeque<(Nanos, u64)>,
     pub nameless: usize,
-    deliveries: Recent,
+    deliveries: RecentSet,
     /// How many messages a sender has published.
     published: HashMap<u32, u32, Mixing>,
     /// The latest message of a sender that has reached a receiver.
     order: HashMap<(u32, u32), u32, Mixing>,
 }
 
-impl Books {
+impl State {
     pub fn new(config: Config) -> Self {
         Self {
             config,
-            account: Account::default(),
+            account: Totals::default(),
             names: Known::default(),
             histories: Histories::default(),
             moved: 0,
             requests: VecDeque::new(),
             nameless: 0,
-            deliveries: Recent::new(DELIVERIES_KEPT),
+            deliveries: RecentSet::new(DELIVERIES_KEPT),
             published: HashMap::default(),
             order: HashMap::default(),
         }

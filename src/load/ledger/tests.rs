@@ -13,7 +13,7 @@ fn entries(item: u64, lines: &[Line]) -> Vec<Entry> {
     lines.iter().map(|(at, party, what)| Entry { at: at * MS, item, party: *party, what: *what }).collect()
 }
 
-fn finished(config: Config, entries: &[Entry]) -> Account {
+fn finished(config: Config, entries: &[Entry]) -> Totals {
     let mut ledger = Ledger::new(config);
     ledger.fold(entries);
     ledger.finish(entries.iter().map(|entry| entry.at).max().unwrap_or(0) + 60 * SECOND)
@@ -153,7 +153,7 @@ fn what_waits_for_its_retry_is_not_lost(#[case] end: u64, #[case] lost: u64, #[c
 
 #[test]
 fn a_violation_calls_its_item_and_its_parties_by_their_names() {
-    let mut names = Names::default();
+    let mut names = NameTable::default();
     names.push(Called::Item(7), b"job-7");
     names.push(Called::Party(CLIENT), b"client 0");
     let mut ledger = Ledger::new(Config::default());
@@ -325,7 +325,7 @@ const FATES: [Fate; 13] = [
     Fate::NamedLate,
 ];
 
-fn tell(number: u64, start: u64, fate: Fate, truth: &mut Account) -> Vec<Entry> {
+fn tell(number: u64, start: u64, fate: Fate, truth: &mut Totals) -> Vec<Entry> {
     let item = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let line = |at: u64, party: u32, what: Mark| Entry { at: (start + at) * MS, item, party, what };
     let asked = [line(0, CLIENT, Attempted), line(1, CLIENT, Acknowledged)];
@@ -383,7 +383,7 @@ fn tell(number: u64, start: u64, fate: Fate, truth: &mut Account) -> Vec<Entry> 
 
 /// Deals entries to three shards by party, and gives their batches to the ledger as a run does: every 100 ms, each shard up to
 /// `behind` of such turns late.
-fn play(config: Config, mut all: Vec<Entry>, behind: [u64; 3]) -> Account {
+fn play(config: Config, mut all: Vec<Entry>, behind: [u64; 3]) -> Totals {
     all.sort_by_key(|entry| entry.at);
     let end = all.last().map_or(0, |entry| entry.at);
     let mut ledger = Ledger::new(config);
@@ -408,7 +408,7 @@ proptest! {
         jobs in prop::collection::vec((0..8_000u64, prop::sample::select(&FATES[..])), 0..150),
         behind in [0..15u64, 0..15u64, 0..15u64],
     ) {
-        let mut truth = Account::default();
+        let mut truth = Totals::default();
         let mut all = Vec::new();
         for (number, (start, fate)) in jobs.iter().enumerate() {
             all.extend(tell(number as u64 + 1, *start, *fate, &mut truth));
@@ -416,7 +416,7 @@ proptest! {
         // Counted there, for want of a better place, is what adds nothing more.
         truth.open = 0;
         let account = play(Config::default(), all, behind);
-        prop_assert_eq!(Account { violations: Vec::new(), ..account }, truth);
+        prop_assert_eq!(Totals { violations: Vec::new(), ..account }, truth);
     }
 
     /// Senders publish one after another; every receiver gets what is left of them in an order of its own.
@@ -430,7 +430,7 @@ proptest! {
     ) {
         let key = |sender: u32, message: u64| (u64::from(sender) << 32 | message).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut all = Vec::new();
-        let mut truth = Account { deliveries_due: u64::from(senders * receivers) * messages, ..Account::default() };
+        let mut truth = Totals { deliveries_due: u64::from(senders * receivers) * messages, ..Totals::default() };
         for sender in 0..senders {
             for message in 0..messages {
                 let what = Published { receivers };
@@ -473,6 +473,6 @@ proptest! {
         truth.lost = missed.len() as u64;
         truth.completed = truth.attempted - truth.lost;
         let account = play(Config { ordered: true, ..Config::default() }, all, behind);
-        prop_assert_eq!(Account { violations: Vec::new(), ..account }, truth);
+        prop_assert_eq!(Totals { violations: Vec::new(), ..account }, truth);
     }
 }

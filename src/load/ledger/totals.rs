@@ -66,7 +66,7 @@ pub struct Violation {
 
 /// Counts of items, if nothing else is said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Account {
+pub struct Totals {
     pub attempted: u64,
     pub acknowledged: u64,
     pub refused: u64,
@@ -117,7 +117,7 @@ impl Violation {
     }
 }
 
-impl Account {
+impl Totals {
     /// What a party is called, or its number.
     pub fn party(&self, number: u32) -> String {
         self.parties.get(&number).cloned().unwrap_or_else(|| number.to_string())

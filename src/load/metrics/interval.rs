@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::histogram::{Compact, HIGHEST};
 use super::registry::Gauge;
 use crate::load::Nanos;
-use crate::load::buffer_pool::Reused;
+use crate::load::buffer_pool::PooledVec;
 
 /// What the generator is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,7 +77,7 @@ pub struct Sample(u64);
 const TIME: u32 = 48;
 
 impl Sample {
-    /// `timing` is a place in the [`super::Layout`]; longer than [`HIGHEST`] is as long as that.
+    /// `timing` is a place in the [`super::MetricRegistry`]; longer than [`HIGHEST`] is as long as that.
     pub fn new(timing: usize, took: Nanos) -> Self {
         Self((timing as u64) << TIME | took.min(HIGHEST))
     }
@@ -91,7 +91,7 @@ impl Sample {
     }
 }
 
-/// What happened from `from` until before `to`. Histograms and counts stand where the [`super::Layout`] says.
+/// What happened from `from` until before `to`. Histograms and counts stand where the [`super::MetricRegistry`] says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Interval<T = Vec<Compact>> {
     pub from: Nanos,
@@ -104,7 +104,7 @@ pub struct Interval<T = Vec<Compact>> {
 }
 
 /// What one shard has noted in an interval: its times become histograms when all shards have told theirs.
-pub type Tally = Interval<Reused<Sample>>;
+pub type Tally = Interval<PooledVec<Sample>>;
 
 impl<T> Interval<T> {
     /// How long it is, in seconds.
@@ -134,7 +134,7 @@ impl<T> Interval<T> {
     }
 }
 
-impl Interval<Vec<Reused<Sample>>> {
+impl Interval<Vec<PooledVec<Sample>>> {
     /// Takes in what another shard did in the same time: levels add up, and of a core the higher tale is believed.
     pub fn beside(&mut self, other: Tally) {
         self.sum(&other);

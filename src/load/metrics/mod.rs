@@ -23,6 +23,6 @@ pub use histogram::{Compact, Dense, HIGHEST, LOWEST, SIGNIFICANT_DIGITS, dense};
 pub use interval::{Core, Interval, Level, Phase, Phases, Sample, Tally};
 pub use recorder::Recorder;
 pub use registry::{
-    Count, ErrorKind, Gauge, JourneyCount, Layout, MessageCount, MessageTime, Names, RunCount, RunTime, Timing,
+    Count, ErrorKind, Gauge, JourneyCount, MessageCount, MessageTime, MetricRegistry, Names, RunCount, RunTime, Timing,
 };
 pub use series::{MOST_INTERVALS, Series, Total};

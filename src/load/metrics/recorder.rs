@@ -3,21 +3,21 @@
 use super::histogram::HIGHEST;
 use super::interval::{Core, Level, Phases, Sample, Tally};
 use super::registry::{
-    Count, ErrorKind, Gauge, JourneyCount, Layout, MessageCount, MessageTime, RunCount, RunTime, Timing,
+    Count, ErrorKind, Gauge, JourneyCount, MessageCount, MessageTime, MetricRegistry, RunCount, RunTime, Timing,
 };
 use crate::load::Nanos;
-use crate::load::buffer_pool::Reused;
+use crate::load::buffer_pool::PooledVec;
 
-/// Records of one shard. Messages and journeys are indexes into [`super::Names`]; a wrong one is a panic, since it is a mistake of
-/// the plan's compiler. Times of one recorder come in order; what comes late is counted into the open interval.
+/// Records of one shard. Messages and journeys are indexes into [`super::Names`]; a wrong one is a panic, since it is a
+/// mistake of the plan's compiler. Times of one recorder come in order; what comes late is counted into the open interval.
 pub struct Recorder {
-    layout: Layout,
+    layout: MetricRegistry,
     phases: Phases,
     from: Nanos,
     /// Samples due before are in no total; during the warm-up itself they are shown.
     due_from: Nanos,
     /// Histograms are made of them elsewhere: a second that ends must not hold up what is due in the next.
-    samples: Reused<Sample>,
+    samples: PooledVec<Sample>,
     counts: Vec<u64>,
     gauges: [Level; Gauge::ALL.len()],
     cores: Vec<Core>,
@@ -25,14 +25,14 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    pub fn new(layout: Layout, phases: Phases) -> Self {
+    pub fn new(layout: MetricRegistry, phases: Phases) -> Self {
         let counts = layout.counts().len();
         let mut recorder = Self {
             layout,
             phases,
             from: 0,
             due_from: 0,
-            samples: Reused::default(),
+            samples: PooledVec::default(),
             counts: vec![0; counts],
             gauges: Default::default(),
             cores: Vec::new(),

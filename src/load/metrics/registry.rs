@@ -131,7 +131,7 @@ pub enum Count {
 
 /// Names and the places of what is kept for them; cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Layout {
+pub struct MetricRegistry {
     pub names: Arc<Names>,
 }
 
@@ -163,12 +163,12 @@ impl ErrorKind {
     }
 }
 
-impl Layout {
+impl MetricRegistry {
     pub fn new(names: Names) -> Self {
         Self { names: Arc::new(names) }
     }
 
-    /// Every histogram, in the order of [`Layout::timing`].
+    /// Every histogram, in the order of [`MetricRegistry::timing`].
     pub fn timings(&self) -> Vec<Timing> {
         let messages = 0..self.names.messages.len();
         let of_messages = messages.flat_map(|m| MessageTime::ALL.iter().map(move |time| Timing::Message(m, *time)));
@@ -176,7 +176,7 @@ impl Layout {
         of_messages.chain(of_journeys).chain(RunTime::ALL.iter().map(|time| Timing::Run(*time))).collect()
     }
 
-    /// Every counter, in the order of [`Layout::count`].
+    /// Every counter, in the order of [`MetricRegistry::count`].
     pub fn counts(&self) -> Vec<Count> {
         let messages = 0..self.names.messages.len();
         let of_messages = messages.flat_map(|m| MessageCount::ALL.iter().map(move |count| Count::Message(m, *count)));

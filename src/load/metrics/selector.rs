@@ -4,18 +4,18 @@
 use std::ops::Range;
 
 use super::{
-    Count, Dense, ErrorKind, Gauge, Interval, JourneyCount, Layout, MessageCount, MessageTime, RunCount, RunTime,
-    Timing, Total,
+    Count, Dense, ErrorKind, Gauge, Interval, JourneyCount, MessageCount, MessageTime, MetricRegistry, RunCount,
+    RunTime, Timing, Total,
 };
-use crate::load::ledger::Account;
+use crate::load::ledger::Totals;
 use crate::syntax::diagnostic::nearest;
 
 /// A run, at its end or on its way.
 #[derive(Clone, Copy)]
 pub struct State<'a> {
-    pub layout: &'a Layout,
+    pub layout: &'a MetricRegistry,
     pub total: &'a Total,
-    pub account: &'a Account,
+    pub account: &'a Totals,
     /// Those that are complete.
     pub intervals: &'a [Interval],
 }
@@ -32,7 +32,7 @@ pub enum Metric {
     DeliveryRatio(usize),
     /// Errors of all kinds, in the whole run.
     Errors,
-    /// By its place in [`Account::counts`].
+    /// By its place in [`Totals::counts`].
     Ledger(usize),
     /// The highest of the run.
     Level(Gauge),
@@ -61,7 +61,7 @@ pub enum Unit {
 
 /// A name that means nothing: where it goes wrong, and what could stand there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnknownName {
+pub struct UnknownNameError {
     pub at: Range<usize>,
     pub message: String,
     pub help: String,
@@ -74,8 +74,8 @@ const STATS: &str = "p50, p90, p99, p99.9 (any percentile), min, mean, max, coun
 impl Metric {
     /// # Errors
     ///
-    /// [`UnknownName`], with a list of what exists.
-    pub fn read(name: &str, layout: &Layout) -> Result<Self, UnknownName> {
+    /// [`UnknownNameError`], with a list of what exists.
+    pub fn read(name: &str, layout: &MetricRegistry) -> Result<Self, UnknownNameError> {
         let subjects = || {
             let names = layout.names.messages.iter().chain(&layout.names.journeys).map(String::as_str);
             names.chain(SUBJECTS)
@@ -87,7 +87,7 @@ impl Metric {
             if subjects().any(|subject| subject == name) {
                 let help = list(&kinds(name, layout));
                 let message = format!("`{name}` alone is no number");
-                return Err(UnknownName { at: 0..name.len(), message, help: format!("{name} has {help}") });
+                return Err(UnknownNameError { at: 0..name.len(), message, help: format!("{name} has {help}") });
             }
             return Err(unknown("the plan measures no", &name[..end], 0, subjects().collect()));
         };
@@ -101,7 +101,7 @@ impl Metric {
         };
         let wrong = |message: String, help: &str| {
             let from = if stat.is_empty() { 0 } else { at + kind.len() + 1 };
-            Err(UnknownName { at: from..name.len(), message, help: help.to_owned() })
+            Err(UnknownNameError { at: from..name.len(), message, help: help.to_owned() })
         };
         match (*found, stat) {
             (Self::Time(timing, _), stat) => match Stat::read(stat) {
@@ -158,14 +158,14 @@ pub fn supports(samples: u64, quantile: f64) -> bool {
 }
 
 /// Deliveries that were made, of those that should have been; `None` where there should have been none.
-pub fn delivery_ratio(layout: &Layout, total: &Total, message: usize) -> Option<f64> {
+pub fn delivery_ratio(layout: &MetricRegistry, total: &Total, message: usize) -> Option<f64> {
     let count = |count| total.count(layout, Count::Message(message, count)) as f64;
     let due = count(MessageCount::Due);
     (due > 0.0).then(|| count(MessageCount::Delivered) / due)
 }
 
 /// Errors of all kinds, in the whole run.
-pub fn errors(layout: &Layout, total: &Total) -> u64 {
+pub fn errors(layout: &MetricRegistry, total: &Total) -> u64 {
     ErrorKind::ALL.iter().map(|kind| total.count(layout, Count::Error(*kind))).sum()
 }
 
@@ -203,7 +203,7 @@ impl Stat {
 }
 
 /// What a subject has, in the order in which it is listed.
-fn kinds(subject: &str, layout: &Layout) -> Vec<(&'static str, Metric)> {
+fn kinds(subject: &str, layout: &MetricRegistry) -> Vec<(&'static str, Metric)> {
     let time = |timing| Metric::Time(timing, Stat::Count);
     let mut kinds = Vec::new();
     if let Some(message) = layout.names.messages.iter().position(|name| name == subject) {
@@ -228,7 +228,7 @@ fn kinds(subject: &str, layout: &Layout) -> Vec<(&'static str, Metric)> {
             kinds.extend(ErrorKind::ALL.iter().map(|kind| (kind.name(), Metric::Count(Count::Error(*kind)))));
         }
         "ledger" => {
-            let counts = Account::default().counts();
+            let counts = Totals::default().counts();
             kinds.extend(counts.iter().enumerate().map(|(place, (name, _))| (*name, Metric::Ledger(place))));
         }
         "levels" => kinds.extend(Gauge::ALL.iter().map(|gauge| (gauge.name(), Metric::Level(*gauge)))),
@@ -241,9 +241,9 @@ fn list(kinds: &[(&str, Metric)]) -> String {
     kinds.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
 }
 
-fn unknown(what: &str, name: &str, at: usize, known: Vec<&str>) -> UnknownName {
+fn unknown(what: &str, name: &str, at: usize, known: Vec<&str>) -> UnknownNameError {
     let meant = nearest(name, known.iter().copied()).map(|name| format!("did you mean `{name}`? "));
-    UnknownName {
+    UnknownNameError {
         at: at..at + name.len(),
         message: format!("{what} `{name}`"),
         help: format!("{}there is {}", meant.unwrap_or_default(), known.join(", ")),

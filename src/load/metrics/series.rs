@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use super::histogram::{Compact, Dense, Press, dense};
 use super::interval::{Interval, Phase, Sample, Tally};
-use super::registry::{Count, Layout, Timing};
-use crate::load::buffer_pool::Reused;
+use super::registry::{Count, MetricRegistry, Timing};
+use crate::load::buffer_pool::PooledVec;
 use crate::load::{Nanos, SECOND};
 
 /// More intervals are not kept: each pair becomes one of twice the length, so that a long run has a coarser series rather
@@ -14,10 +14,10 @@ pub const MOST_INTERVALS: usize = 1_200;
 
 /// What a run has measured so far.
 pub struct Series {
-    pub layout: Layout,
+    pub layout: MetricRegistry,
     shards: usize,
     /// Intervals that some shard has still to tell, with the samples of each that has.
-    awaited: VecDeque<Interval<Vec<Reused<Sample>>>>,
+    awaited: VecDeque<Interval<Vec<PooledVec<Sample>>>>,
     intervals: Vec<Interval>,
     total: Total,
     /// Where the times of one interval are sorted, and made compact.
@@ -39,7 +39,7 @@ pub struct Total {
 }
 
 impl Series {
-    pub fn new(layout: Layout, shards: usize) -> Self {
+    pub fn new(layout: MetricRegistry, shards: usize) -> Self {
         let (timings, counts) = (layout.timings().len(), layout.counts().len());
         let total = Total { timings: vec![None; timings], measured: vec![0; counts], counts: vec![0; counts], time: 0 };
         Self {
@@ -89,7 +89,7 @@ impl Series {
     }
 
     /// What is left of a series that has been finished.
-    pub fn into_parts(self) -> (Layout, Vec<Interval>, Total) {
+    pub fn into_parts(self) -> (MetricRegistry, Vec<Interval>, Total) {
         (self.layout, self.intervals, self.total)
     }
 
@@ -160,27 +160,27 @@ impl Total {
     }
 
     /// Everything that was due in the measured time; `None` where there was nothing.
-    pub fn timing(&self, layout: &Layout, timing: Timing) -> Option<&Dense> {
+    pub fn timing(&self, layout: &MetricRegistry, timing: Timing) -> Option<&Dense> {
         self.timings[layout.timing(timing)].as_deref()
     }
 
     /// In the whole run, warm-up and drain included.
-    pub fn count(&self, layout: &Layout, count: Count) -> u64 {
+    pub fn count(&self, layout: &MetricRegistry, count: Count) -> u64 {
         self.counts[layout.count(count)]
     }
 
     /// In the measured intervals.
-    pub fn measured(&self, layout: &Layout, count: Count) -> u64 {
+    pub fn measured(&self, layout: &MetricRegistry, count: Count) -> u64 {
         self.measured[layout.count(count)]
     }
 
     /// Per second of the measured time; 0 before there is any.
-    pub fn rate(&self, layout: &Layout, count: Count) -> f64 {
+    pub fn rate(&self, layout: &MetricRegistry, count: Count) -> f64 {
         if self.time == 0 { 0.0 } else { self.measured(layout, count) as f64 * SECOND as f64 / self.time as f64 }
     }
 
     /// The same histogram, compact.
-    pub fn compact(&self, layout: &Layout, timing: Timing) -> Compact {
+    pub fn compact(&self, layout: &MetricRegistry, timing: Timing) -> Compact {
         self.timing(layout, timing).map(Compact::new).unwrap_or_default()
     }
 }

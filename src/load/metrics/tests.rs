@@ -8,8 +8,11 @@ use crate::load::{Nanos, SECOND};
 
 const MS: Nanos = 1_000_000;
 
-fn layout() -> Layout {
-    Layout::new(Names { messages: vec!["submit".to_owned(), "claim".to_owned()], journeys: vec!["jobs".to_owned()] })
+fn layout() -> MetricRegistry {
+    MetricRegistry::new(Names {
+        messages: vec!["submit".to_owned(), "claim".to_owned()],
+        journeys: vec!["jobs".to_owned()],
+    })
 }
 
 fn recorder(warmup: Nanos, duration: Option<Nanos>) -> Recorder {

@@ -5,8 +5,8 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::load::metrics::Layout;
-use crate::load::metrics::selector::{Metric, Stat, State, Unit, UnknownName};
+use crate::load::metrics::MetricRegistry;
+use crate::load::metrics::selector::{Metric, Stat, State, Unit, UnknownNameError};
 use crate::load::{Nanos, plan};
 use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::duration::parse_duration;
@@ -83,7 +83,7 @@ pub struct Outcome {
 /// # Errors
 ///
 /// A diagnostic with a caret and a list of what exists.
-pub fn read(text: &str, span: Span, layout: &Layout) -> Result<Threshold, Diagnostic> {
+pub fn read(text: &str, span: Span, layout: &MetricRegistry) -> Result<Threshold, Diagnostic> {
     let exact = span.range().len() == text.len();
     let place = |range: Range<usize>| if exact { span.part(range) } else { span };
     let Some((at, sign, comparison)) = comparison(text) else {
@@ -94,7 +94,7 @@ pub fn read(text: &str, span: Span, layout: &Layout) -> Result<Threshold, Diagno
     let left = trimmed(text, 0..at);
     let right = trimmed(text, at + sign.len()..text.len());
     let metric = Metric::read(&text[left.clone()], layout).map_err(|unknown| {
-        let UnknownName { at, message, help } = unknown;
+        let UnknownNameError { at, message, help } = unknown;
         Diagnostic::error(place(left.start + at.start..left.start + at.end), message).help(help)
     })?;
     let bound = bound(&text[right.clone()], metric)
@@ -107,7 +107,7 @@ pub fn read(text: &str, span: Span, layout: &Layout) -> Result<Threshold, Diagno
 /// # Errors
 ///
 /// A diagnostic for each that is not.
-pub fn read_all(thresholds: &[plan::Threshold], layout: &Layout) -> Result<Vec<Threshold>, Vec<Diagnostic>> {
+pub fn read_all(thresholds: &[plan::Threshold], layout: &MetricRegistry) -> Result<Vec<Threshold>, Vec<Diagnostic>> {
     let mut diagnostics = Vec::new();
     let mut read_ones = Vec::new();
     for plan::Threshold { text, span, abort_after } in thresholds {

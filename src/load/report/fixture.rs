@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{About, LoadReport};
 use crate::load::ledger::{Config, Entry, Ledger, Mark};
 use crate::load::metrics::selector::State;
-use crate::load::metrics::{ErrorKind, Gauge, Layout, Names, Phases, Recorder, Series};
+use crate::load::metrics::{ErrorKind, Gauge, MetricRegistry, Names, Phases, Recorder, Series};
 use crate::load::plan::threshold::{self, Watch};
 use crate::load::validity::{Circumstances, judge};
 use crate::load::{Nanos, SECOND};
@@ -52,8 +52,8 @@ impl Default for Run {
     }
 }
 
-pub fn layout() -> Layout {
-    Layout::new(Names {
+pub fn layout() -> MetricRegistry {
+    MetricRegistry::new(Names {
         messages: ["submit_job", "claim_job", "announce"].map(str::to_owned).to_vec(),
         journeys: vec!["jobs".to_owned()],
     })
@@ -165,7 +165,7 @@ impl Run {
         series
     }
 
-    fn account(&self) -> crate::load::ledger::Account {
+    fn account(&self) -> crate::load::ledger::Totals {
         let mut ledger = Ledger::new(Config { kept: 2, ..Config::default() });
         for n in 0..JOBS {
             let entry = |after: Nanos, party, what| Entry { at: n * MS + after, item: n + 1, party, what };

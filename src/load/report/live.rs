@@ -1,9 +1,9 @@
 //! One line a second, for people who watch.
 
-use crate::load::ledger::{Account, ViolationKind};
+use crate::load::ledger::{Totals, ViolationKind};
 use crate::load::metrics::selector::supports;
 use crate::load::metrics::{
-    Count, ErrorKind, Gauge, Interval, JourneyCount, Layout, MessageCount, MessageTime, Phase, RunCount, Timing,
+    Count, ErrorKind, Gauge, Interval, JourneyCount, MessageCount, MessageTime, MetricRegistry, Phase, RunCount, Timing,
 };
 
 use crate::load::format::{grouped, nanos, percent, rate};
@@ -15,7 +15,7 @@ use crate::load::format::{grouped, nanos, percent, rate};
 /// ```
 ///
 /// The messages shown are those with most answers, at most two.
-pub fn line(layout: &Layout, interval: &Interval, account: &Account) -> String {
+pub fn line(layout: &MetricRegistry, interval: &Interval, account: &Totals) -> String {
     let seconds = interval.seconds();
     let count = |count: Count| interval.counts[layout.count(count)];
     let mut parts = vec![format!("{:>5.0} s", interval.to as f64 / 1e9)];
@@ -54,7 +54,7 @@ pub fn line(layout: &Layout, interval: &Interval, account: &Account) -> String {
     parts.join("  ")
 }
 
-fn percentiles(layout: &Layout, interval: &Interval, timing: Timing) -> String {
+fn percentiles(layout: &MetricRegistry, interval: &Interval, timing: Timing) -> String {
     let Some(histogram) = interval.timings[layout.timing(timing)].histogram() else { return String::new() };
     let mut text = format!(" p50 {}", nanos(histogram.value_at_quantile(0.5) as f64));
     // In a second there are seldom enough for ten beyond it; one beyond it is what a live line can show.
@@ -64,7 +64,7 @@ fn percentiles(layout: &Layout, interval: &Interval, timing: Timing) -> String {
     text
 }
 
-fn busiest(layout: &Layout, interval: &Interval) -> Vec<usize> {
+fn busiest(layout: &MetricRegistry, interval: &Interval) -> Vec<usize> {
     let answered = |message: usize| interval.counts[layout.count(Count::Message(message, MessageCount::Answered))];
     let mut messages: Vec<usize> = (0..layout.names.messages.len()).filter(|message| answered(*message) > 0).collect();
     messages.sort_by_key(|message| std::cmp::Reverse(answered(*message)));

@@ -16,9 +16,9 @@ mod tests;
 
 use std::time::Duration;
 
-use super::ledger::Account;
+use super::ledger::Totals;
 use super::metrics::selector::State;
-use super::metrics::{Interval, Layout, Series, Total};
+use super::metrics::{Interval, MetricRegistry, Series, Total};
 use super::plan::threshold::{Outcome, Standing};
 use super::validity::{Judgement, Validity};
 
@@ -48,18 +48,18 @@ pub struct About {
 /// One load run.
 pub struct LoadReport {
     pub about: About,
-    pub layout: Layout,
+    pub layout: MetricRegistry,
     pub total: Total,
     /// In order, warm-up and drain included.
     pub intervals: Vec<Interval>,
-    pub account: Account,
+    pub account: Totals,
     pub thresholds: Vec<Outcome>,
     pub judgement: Judgement,
 }
 
 impl LoadReport {
     /// Of a series that has been finished, and everything that was judged of it.
-    pub fn new(about: About, series: Series, account: Account, thresholds: Vec<Outcome>, judgement: Judgement) -> Self {
+    pub fn new(about: About, series: Series, account: Totals, thresholds: Vec<Outcome>, judgement: Judgement) -> Self {
         let (layout, intervals, total) = series.into_parts();
         Self { about, layout, total, intervals, account, thresholds, judgement }
     }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::LoadReport;
 use crate::load::format::{grouped, nanos, percent, rate};
-use crate::load::ledger::{Account, Mark, NOBODY, Violation, ViolationKind};
+use crate::load::ledger::{Mark, NOBODY, Totals, Violation, ViolationKind};
 use crate::load::metrics::selector::{delivery_ratio, supports};
 use crate::load::metrics::{
     Count, Dense, ErrorKind, Gauge, JourneyCount, MessageCount, MessageTime, RunCount, RunTime, Timing,
@@ -282,7 +282,7 @@ impl Page<'_> {
 }
 
 /// An item and what was noted of it: `job-7c1: 1.204 s attempted by client 9, 1.205 s acknowledged`.
-fn story(violation: &Violation, account: &Account) -> String {
+fn story(violation: &Violation, account: &Totals) -> String {
     let steps: Vec<String> = violation
         .history
         .iter()

@@ -19,7 +19,6 @@ use crate::fault::Broken;
 use crate::machine::settings::{Settings, SettingsError};
 use crate::machine::{EventError, Input, Machine, Output};
 
-pub(crate) use crate::server::websocket_io::serve;
 pub use session::Session;
 
 /// Its name.

@@ -3,8 +3,8 @@
 use super::PROTOCOL;
 use super::frame::{self, BINARY, CLOSE, CONTINUATION, Failed, Frame, MAX_MESSAGE, PING, PONG, TEXT};
 use super::handshake::{self, MAX_HEAD, Request};
-use crate::MachineError;
 use crate::fault::Broken;
+use crate::protocols::MachineError;
 
 /// One connection to this hub, from its upgrade request to its end.
 #[derive(Clone)]
@@ -33,7 +33,7 @@ impl Session {
     /// # Errors
     /// [`MachineError::UnknownFault`].
     pub fn new(fault: Option<&str>) -> Result<Session, MachineError> {
-        let broken = Broken::with(crate::protocol(PROTOCOL)?.fault(fault)?);
+        let broken = Broken::with(crate::protocols::protocol(PROTOCOL)?.fault(fault)?);
         Ok(Session { broken, stage: Stage::Request, bytes: Vec::new(), message: None, last_ping: Vec::new() })
     }
 

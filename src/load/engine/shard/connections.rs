@@ -2,11 +2,12 @@
 
 use std::io;
 
-use super::super::connection::{Heard, Piece, Why, Wire};
+use super::super::connection::{Connection, Heard, Piece, Why};
 use super::super::frames;
 use super::super::stream::Stream;
 use super::{CLOSING, CONNECT, DIALS, HELD, PONGS, Parts, Shard, UNWRITTEN, hand};
-use crate::load::client::io::{Dial, End, Input};
+use crate::load::client::io::{End, Input};
+use crate::load::compile::program::Dial;
 use crate::load::metrics::ErrorKind;
 use crate::websocket::handshake;
 
@@ -46,7 +47,7 @@ impl Shard {
         });
         let seat = &mut self.seats[number as usize];
         seat.line.out = request.map_err(|_| ErrorKind::Internal)?;
-        seat.wire = Some(Box::new(Wire::new(stream, key.to_owned(), dial.subprotocols.clone())));
+        seat.wire = Some(Box::new(Connection::new(stream, key.to_owned(), dial.subprotocols.clone())));
         self.connections += 1;
         self.opening.push_back((self.course.clock.now() + CONNECT, number, seat.serial));
         Ok(())

@@ -1,26 +1,27 @@
-//! What a client may do, done: the [`Port`] of a shard.
+//! What a client may do, done: the [`ClientIo`] of a shard.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::outbox::Tell;
+use super::outbox::Outbox;
 use super::slot::Line;
 use super::timers::{Alarm, Timers};
 use crate::load::Nanos;
-use crate::load::client::io::{Dial, End, Port, Trouble};
-use crate::load::compile::program::{HookId, JourneyId, MessageId};
+use crate::load::client::io::{ClientFault, ClientIo, End};
+use crate::load::compile::program::Dial;
 use crate::load::engine::frames::{self, Masks};
 use crate::load::engine::phases::Course;
+use crate::load::ids::{HookId, JourneyId, MessageId};
 use crate::load::ledger::{Called, Entry};
 use crate::load::metrics::{ErrorKind, Recorder};
 
 /// What the clients of a shard share.
-pub struct Desk {
+pub struct ShardContext {
     pub recorder: Recorder,
     pub timers: Timers,
     pub masks: Masks,
     pub course: Arc<Course>,
-    pub tell: Tell,
+    pub tell: Outbox,
     pub calls: crate::load::engine::hooks::Calls,
     /// Who may have room for a journey, by role.
     pub free: Vec<VecDeque<u32>>,
@@ -34,9 +35,9 @@ pub struct Desk {
     pub under_way: u64,
 }
 
-/// A [`Desk`] in the hands of one client.
+/// A [`ShardContext`] in the hands of one client.
 pub struct Hands<'a> {
-    pub desk: &'a mut Desk,
+    pub desk: &'a mut ShardContext,
     pub seat: u32,
     pub role: u16,
     pub now: Nanos,
@@ -54,7 +55,7 @@ impl Hands<'_> {
     }
 }
 
-impl Port for Hands<'_> {
+impl ClientIo for Hands<'_> {
     fn open(&mut self, dial: &Dial) {
         self.desk.dials.push_back((self.seat, dial.clone()));
     }
@@ -147,21 +148,21 @@ impl Port for Hands<'_> {
         self.desk.recorder.missed(times, at);
     }
 
-    fn trouble(&mut self, trouble: Trouble, at: Nanos) {
+    fn trouble(&mut self, trouble: ClientFault, at: Nanos) {
         let kind = match trouble {
-            Trouble::Timeout(_) | Trouble::Missing(_) => ErrorKind::Timeout,
-            Trouble::Refused(_) => ErrorKind::Refused,
-            Trouble::Ended(end) => self.desk.cause.take().unwrap_or(match end {
+            ClientFault::Timeout(_) | ClientFault::Missing(_) => ErrorKind::Timeout,
+            ClientFault::Refused(_) => ErrorKind::Refused,
+            ClientFault::Ended(end) => self.desk.cause.take().unwrap_or(match end {
                 End::Refused(_) => ErrorKind::Upgrade,
                 End::Unreachable => ErrorKind::Connect,
                 End::Close(_) | End::Dropped => ErrorKind::Lost,
             }),
-            Trouble::NoObject | Trouble::Unusable(_) => ErrorKind::Invalid,
-            Trouble::Hook | Trouble::Internal => ErrorKind::Internal,
-            Trouble::NoFreeClient => return self.desk.recorder.no_client(at),
-            Trouble::Undocumented => return self.desk.recorder.undocumented(at),
+            ClientFault::NoObject | ClientFault::Unusable(_) => ErrorKind::Invalid,
+            ClientFault::Hook | ClientFault::Internal => ErrorKind::Internal,
+            ClientFault::NoFreeClient => return self.desk.recorder.no_client(at),
+            ClientFault::Undocumented => return self.desk.recorder.undocumented(at),
             // It shows as a journey that failed.
-            Trouble::Aborted => return,
+            ClientFault::Aborted => return,
         };
         self.desk.recorder.error(kind, at);
     }

@@ -16,14 +16,14 @@ use std::sync::Arc;
 
 use mio::{Events, Poll};
 
-use self::context::{Desk, Hands};
+use self::context::{Hands, ShardContext};
 use self::outbox::Parcel;
-use self::slot::Seat;
+use self::slot::ClientSlot;
 use super::connection::SCRATCH;
 use super::dialer::Dialer;
 use super::phases::Course;
-use super::poller::{ALARM, WAKER, Watch};
-use super::self_monitor::Selfwatch;
+use super::poller::{ALARM, Poller, WAKER};
+use super::self_monitor::SelfMonitor;
 use super::stream::Tls;
 use super::validator::Sampler;
 use crate::load::client::Client;
@@ -66,16 +66,16 @@ pub struct Parts {
     pub tls: Option<Tls>,
     pub dialer: Dialer,
     pub seed: u64,
-    pub desk: Desk,
+    pub desk: ShardContext,
     pub sampler: Sampler,
     pub poll: Poll,
-    pub watch: Watch,
+    pub watch: Poller,
 }
 
 pub struct Shard {
     parts: Parts,
     course: Arc<Course>,
-    seats: Vec<Seat>,
+    seats: Vec<ClientSlot>,
     populations: Vec<Population>,
     scratch: Vec<u8>,
     /// Connections that may have more to read.
@@ -93,7 +93,7 @@ pub struct Shard {
     stage: Stage,
     /// Arrivals have begun.
     begun: bool,
-    selfwatch: Selfwatch,
+    selfwatch: SelfMonitor,
 }
 
 /// What a shard has of a role.
@@ -123,7 +123,7 @@ impl Shard {
         for (index, (role, planned)) in parts.prepared.roles.iter().zip(&parts.plan.roles).enumerate() {
             let first = seats.len() as u32;
             let own = (0..planned.population.number).skip(parts.number).step_by(parts.shards);
-            seats.extend(own.map(|number| Seat::new(Client::new(role, number), index as u16)));
+            seats.extend(own.map(|number| ClientSlot::new(Client::new(role, number), index as u16)));
             populations.push(Population {
                 seats: first..seats.len() as u32,
                 started: 0,
@@ -147,7 +147,7 @@ impl Shard {
             unwritten: 0,
             stage: Stage::Running,
             begun: false,
-            selfwatch: Selfwatch::new(parts.number),
+            selfwatch: SelfMonitor::new(parts.number),
             parts,
         }
     }
@@ -185,7 +185,7 @@ impl Shard {
         // Nothing more comes.
         self.parts.desk.tell.flush(Nanos::MAX);
         self.parts.sampler.close();
-        let Desk { recorder, tell, .. } = self.parts.desk;
+        let ShardContext { recorder, tell, .. } = self.parts.desk;
         tell.say(Parcel::Intervals(recorder.finish(now)));
         tell.say(Parcel::Ended);
         Ok(())
@@ -297,7 +297,14 @@ impl Shard {
 }
 
 /// Hands one thing that happens to a client.
-fn hand(seat: &mut Seat, number: u32, desk: &mut Desk, prepared: &Prepared, now: Nanos, input: Input<'_>) {
+fn hand(
+    seat: &mut ClientSlot,
+    number: u32,
+    desk: &mut ShardContext,
+    prepared: &Prepared,
+    now: Nanos,
+    input: Input<'_>,
+) {
     let role = &prepared.roles[usize::from(seat.role)];
     let mut hands = Hands {
         desk,

@@ -3,8 +3,8 @@
 use std::sync::mpsc::SyncSender;
 
 use crate::load::Nanos;
-use crate::load::buffer_pool::Reused;
-use crate::load::ledger::{Called, Entry, Names};
+use crate::load::buffer_pool::PooledVec;
+use crate::load::ledger::{Called, Entry, NameTable};
 use crate::load::metrics::Tally;
 
 /// Entries that are told together.
@@ -18,8 +18,8 @@ pub enum Parcel {
     /// What a shard has noted since it told last, and what that is called: now it has told everything before `upto`.
     Entries {
         shard: usize,
-        entries: Reused<Entry>,
-        names: Names,
+        entries: PooledVec<Entry>,
+        names: NameTable,
         upto: Nanos,
     },
     Intervals(Vec<Tally>),
@@ -32,16 +32,16 @@ pub enum Parcel {
     Ended,
 }
 
-pub struct Tell {
+pub struct Outbox {
     shard: usize,
     to: SyncSender<Parcel>,
-    entries: Reused<Entry>,
-    names: Names,
+    entries: PooledVec<Entry>,
+    names: NameTable,
 }
 
-impl Tell {
+impl Outbox {
     pub fn new(shard: usize, to: SyncSender<Parcel>) -> Self {
-        Self { shard, to, entries: Reused::default(), names: Names::default() }
+        Self { shard, to, entries: PooledVec::default(), names: NameTable::default() }
     }
 
     /// Each is as late as those before it, or later.

@@ -2,14 +2,14 @@
 
 use super::timers::Alarm;
 use crate::load::client::Client;
-use crate::load::engine::connection::Wire;
+use crate::load::engine::connection::Connection;
 
 /// Bytes that may wait for a hub that does not read, before we give it up.
 pub const UNWRITTEN: usize = 16 << 20;
 /// A buffer that has been larger is given back once it is empty.
 const KEPT: usize = 4 << 10;
 
-pub struct Seat {
+pub struct ClientSlot {
     pub client: Client,
     /// Its place among the roles.
     pub role: u16,
@@ -18,7 +18,7 @@ pub struct Seat {
     /// It has joined before.
     pub counted: bool,
     pub alarm: Alarm,
-    pub wire: Option<Box<Wire>>,
+    pub wire: Option<Box<Connection>>,
     pub line: Line,
     /// Counts its connections, so that a deadline of an earlier one is known as such.
     pub serial: u32,
@@ -36,7 +36,7 @@ pub struct Line {
     pub closing: bool,
 }
 
-impl Seat {
+impl ClientSlot {
     pub fn new(client: Client, role: u16) -> Self {
         Self {
             client,
