@@ -3,6 +3,7 @@
 
 mod cli;
 mod conformance;
+mod conventions;
 mod fuzz;
 mod language;
 mod load;

@@ -1,0 +1,243 @@
+//! The invariants of the layout (ARCHITECTURE.md): the rooms of `src` use only those above them, no folder outgrows a
+//! reader, and sockets and printing stay where they belong. Read from the text of the files, so a path that a macro makes
+//! is not seen.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+use crate::support::disk;
+
+/// Rooms of `src`, at most.
+const ROOMS: usize = 20;
+/// Rust files in one folder, at most.
+const FILES: usize = 22;
+/// What opens sockets. `cli` serves the metrics of a load run.
+const SOCKETS: [&str; 4] = ["src/transport/", "src/hub/", "src/load/engine/", "src/cli/"];
+/// What prints.
+const PRINTING: [&str; 2] = ["src/cli/", "src/main.rs"];
+/// What names the reference server's crate.
+const REFERENCE: [&str; 2] = ["src/reference/", "src/cli/"];
+
+/// The rooms, in the order in which `lib.rs` declares them.
+fn rooms(lib: &str) -> Vec<&str> {
+    lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).collect()
+}
+
+/// The room that a file of `src` belongs to; empty for those of the crate's root.
+fn room_of<'a>(path: &'a str, rooms: &[&str]) -> &'a str {
+    let name = path.trim_start_matches("src/").split('/').next().unwrap_or_default();
+    let name = name.strip_suffix(".rs").unwrap_or(name);
+    if rooms.contains(&name) { name } else { "" }
+}
+
+/// The text with its comment lines emptied, so that lines keep their numbers.
+fn code(text: &str) -> String {
+    let lines = text.lines().map(|line| if line.trim_start().starts_with("//") { "" } else { line });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The lines of code that a pattern fits, with their numbers.
+fn lines(text: &str, pattern: &Regex) -> Vec<(usize, String)> {
+    let code = code(text);
+    let numbered = code.lines().enumerate().filter(|(_, line)| pattern.is_match(line));
+    numbered.map(|(index, line)| (index + 1, line.trim().to_owned())).collect()
+}
+
+/// How many modules a file of `src` lies below the crate's root.
+fn depth(path: &str) -> usize {
+    let path = path.trim_start_matches("src/").trim_end_matches(".rs");
+    path.split('/').filter(|part| !matches!(*part, "mod" | "lib" | "main")).count()
+}
+
+/// The modules of the crate's root that a file names, each with its line.
+fn used(path: &str, text: &str) -> Vec<(usize, String)> {
+    static ONE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\bcrate::(\w+)").unwrap());
+    static LIST: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\bcrate::\{([^;]*)\};").unwrap());
+    static INNER: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\{[^{}]*\}").unwrap());
+    static ABOVE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\b((?:super::)+)(\w+)").unwrap());
+    let text = code(text);
+    let line = |at: usize| text[..at].matches('\n').count() + 1;
+    let mut used: Vec<(usize, String)> =
+        ONE.captures_iter(&text).map(|found| (line(found.get_match().start()), found[1].to_owned())).collect();
+    for found in LIST.captures_iter(&text) {
+        let mut list = found[1].to_owned();
+        while INNER.is_match(&list) {
+            list = INNER.replace_all(&list, "").into_owned();
+        }
+        let names = list.split(',').map(|part| part.trim().split("::").next().unwrap_or_default().to_owned());
+        used.extend(names.map(|name| (line(found.get_match().start()), name)));
+    }
+    let up = ABOVE.captures_iter(&text).filter(|found| found[1].matches("super").count() >= depth(path));
+    used.extend(up.map(|found| (line(found.get_match().start()), found[2].to_owned())));
+    used
+}
+
+/// Uses of a room that stands below the file's own in `rooms`.
+fn upward(path: &str, text: &str, rooms: &[&str]) -> Vec<String> {
+    let Some(own) = rooms.iter().position(|room| *room == room_of(path, rooms)) else { return Vec::new() };
+    let below = used(path, text).into_iter().filter(|(_, name)| rooms[own + 1..].contains(&name.as_str()));
+    below
+        .map(|(line, name)| {
+            format!(
+                "{path}:{line}: `{}` uses `{name}`, which stands below it in src/lib.rs\n  help: move what both need to a \
+                 room above, or this code to one below",
+                rooms[own]
+            )
+        })
+        .collect()
+}
+
+/// Sockets, printing, and names of the reference server's crate outside the folders that may.
+fn out_of_place(path: &str, text: &str) -> Vec<String> {
+    static SOCKET: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"\b(?:(?:Tcp|Udp|Unix)(?:Stream|Listener|Socket)|tokio::net|mio|socket2)\b").unwrap()
+    });
+    static PRINT: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\be?print(?:ln)?!").unwrap());
+    static CRATE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\bhubproof_reference\b").unwrap());
+    let mut found = Vec::new();
+    for (pattern, allowed, what, help) in [
+        (&SOCKET, &SOCKETS[..], "a socket", "take frames or bytes instead"),
+        (&PRINT, &PRINTING[..], "prints", "return the text"),
+        (&CRATE, &REFERENCE[..], "the reference server", "take what is needed as plain data"),
+    ] {
+        if allowed.iter().any(|folder| path.starts_with(folder)) {
+            continue;
+        }
+        for (number, line) in lines(text, pattern) {
+            found.push(format!("{path}:{number}: {what}: {line}\n  help: {help}; only {} may", allowed.join(", ")));
+        }
+    }
+    found
+}
+
+/// More rooms than a reader keeps in mind.
+fn too_many(rooms: &[&str]) -> Vec<String> {
+    let excess = rooms.len().saturating_sub(ROOMS);
+    let found = (excess > 0).then(|| {
+        format!("src/lib.rs: {} rooms, and {ROOMS} are enough\n  help: make the new one a part of another", rooms.len())
+    });
+    found.into_iter().collect()
+}
+
+/// Folders with more Rust files than a reader keeps in mind.
+fn crowded<'a>(paths: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    let mut folders: BTreeMap<&str, usize> = BTreeMap::new();
+    for path in paths.into_iter().filter(|path| path.ends_with(".rs")) {
+        *folders.entry(path.rsplit_once('/').map_or("", |(folder, _)| folder)).or_default() += 1;
+    }
+    let found = folders.into_iter().filter(|(_, files)| *files > FILES);
+    found
+        .map(|(folder, files)| {
+            format!(
+                "{folder}: {files} Rust files, and {FILES} are enough\n  help: part them into folders by what they do"
+            )
+        })
+        .collect()
+}
+
+/// Path and text of every Rust file under a folder of the repository.
+fn files_of(folder: &str) -> Vec<(String, String)> {
+    let root = disk::root();
+    let mut found = Vec::new();
+    for path in disk::files_under(&root.join(folder)) {
+        let shown = path.strip_prefix(root).unwrap_or(Path::new("")).to_str().unwrap().replace('\\', "/");
+        if shown.ends_with(".rs") {
+            found.push((shown, std::fs::read_to_string(&path).unwrap()));
+        }
+    }
+    found
+}
+
+#[test]
+fn rooms_use_only_those_above_them() {
+    let files = files_of("src");
+    let (_, lib) = files.iter().find(|(path, _)| path == "src/lib.rs").unwrap();
+    let rooms = rooms(lib);
+    let found: Vec<String> = files.iter().flat_map(|(path, text)| upward(path, text, &rooms)).collect();
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    assert_eq!(too_many(&rooms), [""; 0]);
+    // What is not declared is not looked at.
+    let strays: Vec<&str> = (files.iter().map(|(path, _)| path.as_str()))
+        .filter(|path| room_of(path, &rooms).is_empty() && !matches!(*path, "src/lib.rs" | "src/main.rs"))
+        .collect();
+    assert_eq!(strays, [""; 0], "these belong to no room");
+}
+
+#[test]
+fn sockets_printing_and_the_reference_server_stay_where_they_belong() {
+    let files = files_of("src");
+    let found: Vec<String> = files.iter().flat_map(|(path, text)| out_of_place(path, text)).collect();
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn no_folder_is_crowded() {
+    let files: Vec<_> = ["src", "tests", "reference-server/src"].into_iter().flat_map(files_of).collect();
+    let found = crowded(files.iter().map(|(path, _)| path.as_str()));
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+/// Each check finds what it is there for, where it stands, and nothing else.
+mod checks {
+    use rstest::rstest;
+
+    use super::*;
+
+    const LIB: &str = "//! Docs.\n\npub mod syntax;\n\npub mod report;\npub mod cli;\n";
+
+    #[rstest]
+    #[case::right("src/report/json.rs", "use crate::syntax::yaml;\nuse crate::report::text;\n", &[])]
+    #[case::path("src/syntax/yaml.rs", "fn f() {\n    crate::report::fold();\n}\n", &["src/syntax/yaml.rs:2:"])]
+    #[case::import("src/report/mod.rs", "use crate::cli::exit;\n", &["src/report/mod.rs:1:"])]
+    #[case::list("src/syntax/yaml.rs", "use crate::{\n    cli::{self, syntax},\n    syntax::report,\n};\n", &["src/syntax/yaml.rs:1:"])]
+    #[case::inner_list("src/report/json.rs", "use crate::{syntax::{cli, yaml}};\n", &[])]
+    #[case::file_of_one_room("src/report.rs", "use super::cli;\n", &["src/report.rs:1:"])]
+    #[case::up_to_the_root("src/report/json/mod.rs", "use super::super::cli;\n", &["src/report/json/mod.rs:1:"])]
+    #[case::not_so_far_up("src/report/json/mod.rs", "use super::cli;\n", &[])]
+    #[case::comment("src/syntax/yaml.rs", "/// See [`crate::report`].\n// crate::cli\n", &[])]
+    #[case::root("src/main.rs", "use crate::cli::run;\n", &[])]
+    fn what_stands_below(#[case] path: &str, #[case] text: &str, #[case] want: &[&str]) {
+        let found = upward(path, text, &rooms(LIB));
+        assert_eq!(found.len(), want.len(), "{found:?}");
+        assert!(found.iter().zip(want).all(|(found, want)| found.starts_with(want)), "{found:?}");
+    }
+
+    #[rstest]
+    #[case::import("src/report/json.rs", "use std::net::{IpAddr, TcpStream};\n", &["src/report/json.rs:1: a socket"])]
+    #[case::path("src/report/json.rs", "\n\n    tokio::net::lookup_host(host)\n", &["src/report/json.rs:3: a socket"])]
+    #[case::poll("src/load/client/io.rs", "use mio::Poll;\n", &["src/load/client/io.rs:1: a socket"])]
+    #[case::address("src/report/json.rs", "use std::net::IpAddr;\n// TcpStream\n", &[])]
+    #[case::allowed("src/load/engine/mod.rs", "use mio::Poll;\n", &[])]
+    #[case::line("src/report/json.rs", "println!(\"{text}\");\n", &["src/report/json.rs:1: prints"])]
+    #[case::error("src/report/json.rs", "    eprint!(\"{text}\");\n", &["src/report/json.rs:1: prints"])]
+    #[case::another_macro("src/report/json.rs", "// println!\nsprintln!();\n", &[])]
+    #[case::command("src/cli/serve.rs", "println!();\n", &[])]
+    #[case::main("src/main.rs", "eprintln!();\n", &[])]
+    #[case::reference("src/check/job.rs", "use hubproof_reference as r;\n", &["src/check/job.rs:1: the reference"])]
+    #[case::start("src/reference/hubs.rs", "use hubproof_reference as reference;\n", &[])]
+    fn what_is_out_of_place(#[case] path: &str, #[case] text: &str, #[case] want: &[&str]) {
+        let found = out_of_place(path, text);
+        assert_eq!(found.len(), want.len(), "{found:?}");
+        assert!(found.iter().zip(want).all(|(found, want)| found.starts_with(want)), "{found:?}");
+    }
+
+    #[test]
+    fn one_room_too_many() {
+        assert_eq!(rooms(LIB), ["syntax", "report", "cli"]);
+        assert_eq!(too_many(&["a"; ROOMS]), [""; 0]);
+        assert_eq!(too_many(&["a"; ROOMS + 1]).len(), 1);
+    }
+
+    #[test]
+    fn one_file_too_many() {
+        let mut paths: Vec<String> = (0..FILES).map(|number| format!("src/report/f{number}.rs")).collect();
+        paths.extend(["src/report/rules.yaml".to_owned(), "src/report/json/mod.rs".to_owned()]);
+        assert_eq!(crowded(paths.iter().map(String::as_str)), [""; 0]);
+        paths.push("src/report/more.rs".to_owned());
+        let found = crowded(paths.iter().map(String::as_str));
+        assert!(found.len() == 1 && found[0].starts_with("src/report: 23 Rust files"), "{found:?}");
+    }
+}

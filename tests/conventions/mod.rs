@@ -1,0 +1,3 @@
+//! What holds of the repository's files themselves.
+
+pub mod architecture;
