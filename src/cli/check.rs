@@ -11,7 +11,8 @@ use super::baseline::BaselineArgs;
 use super::hub::{self, Heard, HubArgs, Started};
 use super::progress::Progress;
 use super::protocol_files::Protocol;
-use super::{CliError, print, report_sink, runtime, scenario_files};
+use super::report_sink::{self, Sinks};
+use super::{CliError, print, runtime, scenario_files};
 use crate::check::{self, Options};
 use crate::event::Event;
 use crate::hub::process::GRACE;
@@ -40,8 +41,7 @@ pub struct CheckArgs {
     /// Warnings fail the run
     #[arg(long)]
     strict: bool,
-    /// Write a report: json=PATH or junit=PATH; - is stdout
-    #[arg(long = "report", value_name = "FORMAT=PATH")]
+    #[arg(long = "report", value_name = "FORMAT=PATH", help = report_sink::help(report_sink::RUN))]
     reports: Vec<String>,
     /// Play everything N times; what fails only sometimes is called flaky
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -61,7 +61,7 @@ pub struct CheckArgs {
 
 pub fn run(arguments: CheckArgs) -> Result<u8, CliError> {
     let mut sources = Sources::default();
-    let sinks = report_sink::sinks(&arguments.reports)?;
+    let sinks = Sinks::parse(&arguments.reports, report_sink::RUN)?;
     let named = arguments.hub.read(&mut sources)?;
     let mut protocols = arguments.hub.protocols("check", named.target.as_ref(), arguments.list, &mut sources)?;
     let (files, mut chosen): (Vec<_>, Vec<_>) =
@@ -125,7 +125,7 @@ pub fn run(arguments: CheckArgs) -> Result<u8, CliError> {
     };
     baselines.settle(&mut report, &sources)?;
     let code = report::exit_code(&report);
-    report_sink::write_out(&report, &sources, &sinks, arguments.verbose)?;
+    sinks.write(&report, &sources, arguments.verbose)?;
     Ok(code)
 }
 

@@ -9,7 +9,7 @@ mod hub;
 mod load;
 mod packs;
 mod progress;
-mod protocol_files;
+pub mod protocol_files;
 mod relay;
 mod report_sink;
 mod scenario_files;

@@ -61,7 +61,7 @@ pub fn user_pack(path: &Path, described: Described, sources: &mut Sources) -> Re
     };
     match document {
         Some(document) => bare_pack(&document, described, sources),
-        None => Ok(load(user_folder(path, sources)?, sources)),
+        None => Ok(load(folder_on_disk(path, sources)?, sources)),
     }
 }
 
@@ -119,21 +119,29 @@ pub fn built_in() -> Vec<&'static str> {
     FILES.iter().filter_map(|(path, _)| path.strip_prefix("schemas/")?.strip_suffix("/asyncapi.yaml")).collect()
 }
 
+/// Reads a built-in pack out of the binary.
 fn embedded_folder(name: &str, sources: &mut Sources) -> Folder {
-    let mut folder = Folder { name: name.to_owned(), ..Folder::default() };
-    for (path, text) in FILES {
-        let within = |root: &str| path.strip_prefix(root)?.strip_prefix(name)?.strip_prefix('/');
-        if let Some(inner) = within("schemas/") {
-            folder.pack.insert(inner.to_owned(), sources.add(*path, *text));
-        } else if let Some(inner) = within("scenarios/") {
-            folder.scenarios.insert(inner.to_owned(), sources.add(*path, *text));
-        }
-    }
-    folder
+    let within = |path: &str, root: &str| {
+        Some(path.strip_prefix(root)?.strip_prefix('/')?.strip_prefix(name)?.strip_prefix('/')?.to_owned())
+    };
+    let files = FILES.iter().filter_map(|(path, text)| {
+        let inner =
+            within(path, SCHEMAS).or_else(|| within(path, SCENARIOS).map(|inner| format!("{SCENARIOS}/{inner}")))?;
+        Some((inner, sources.add(*path, *text)))
+    });
+    Folder::of(name, files)
 }
 
-/// A pack of the user's: asyncapi.yaml, messages/, rules.yaml, and its scenarios under scenarios/.
-fn user_folder(directory: &Path, sources: &mut Sources) -> Result<Folder, CliError> {
+const SCHEMAS: &str = "schemas";
+const SCENARIOS: &str = "scenarios";
+
+/// Reads a pack from disk: a folder with asyncapi.yaml, messages/, rules.yaml and scenarios/; or `schemas/NAME` of two
+/// trees as in this repository, whose scenarios lie in `scenarios/NAME`.
+///
+/// # Errors
+///
+/// It is no folder, or a file in it cannot be read.
+pub fn folder_on_disk(directory: &Path, sources: &mut Sources) -> Result<Folder, CliError> {
     let shown = directory.display();
     if !directory.is_dir() {
         return Err(CliError::new(format!(
@@ -142,20 +150,13 @@ fn user_folder(directory: &Path, sources: &mut Sources) -> Result<Folder, CliErr
     }
     let full = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
     let name = full.file_name().map_or_else(|| "pack".to_owned(), |name| name.to_string_lossy().into_owned());
-    let mut folder = Folder { name, ..Folder::default() };
     let mut files = BTreeMap::new();
     walk(directory, "", sources, &mut files)?;
-    for (path, file) in files {
-        match path.strip_prefix("scenarios/") {
-            Some(inner) => folder.scenarios.insert(inner.to_owned(), file),
-            None => folder.pack.insert(path, file),
-        };
+    let tree = directory.parent().filter(|tree| tree.ends_with(SCHEMAS));
+    if let Some(scenarios) = tree.map(|tree| tree.with_file_name(SCENARIOS).join(&name)).filter(|path| path.is_dir()) {
+        walk(&scenarios, &format!("{SCENARIOS}/"), sources, &mut files)?;
     }
-    // What else lies in the folder is not ours to judge.
-    folder
-        .pack
-        .retain(|path, _| matches!(path.as_str(), "asyncapi.yaml" | "rules.yaml") || path.ends_with(".schema.json"));
-    Ok(folder)
+    Ok(Folder::of(&name, files))
 }
 
 /// Deepest folder of a pack that is looked into.

@@ -1,101 +1,152 @@
-//! `--report`: where a report goes, found out before the run; and all of them, written after it.
+//! `--report FORMAT=PATH`: one table of formats per kind of report. Destinations are checked before the run and written after it.
 
-use std::io::{IsTerminal, Write};
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::{CliError, print};
+use crate::load::report::{self as load, LoadReport};
 use crate::report::{RunReport, json, junit, terminal};
 use crate::syntax::diagnostic::suggest;
 use crate::syntax::source::Sources;
 
-/// Where a report goes.
-pub enum Sink {
+/// A format of reports of type `R`.
+pub struct Format<R> {
+    /// What stands before the `=`.
+    name: &'static str,
+    /// A path that suits it, for help texts.
+    example: &'static str,
+    render: fn(&R, &Sources) -> String,
+}
+
+/// Formats of the reports of `check` and `fuzz`.
+pub const RUN: &[Format<RunReport>] = &[
+    Format { name: "json", example: "report.json", render: json::render },
+    Format { name: "junit", example: "-", render: junit::render },
+];
+
+/// Formats of the reports of `load`.
+pub const LOAD: &[Format<LoadReport>] = &[
+    Format { name: "json", example: "report.json", render: |report, _| load::json::render(report) },
+    Format { name: "junit", example: "-", render: |report, _| load::junit::render(report) },
+    Format { name: "csv", example: "intervals.csv", render: |report, _| load::csv::render(report) },
+    Format { name: "hlog", example: "report.hlog", render: |report, _| load::hlog::render(report) },
+];
+
+/// Where the reports of a run go.
+pub struct Sinks<R: 'static>(Vec<(&'static Format<R>, Sink)>);
+
+enum Sink {
     Stdout,
     File(PathBuf),
 }
 
-#[derive(Clone, Copy)]
-pub enum Format {
-    Json,
-    Junit,
-}
-
-/// Reads `FORMAT=PATH`, and sees to it that each can be written.
-///
-/// # Errors
-///
-/// What is wrong with one of them.
-pub fn sinks(texts: &[String]) -> Result<Vec<(Format, Sink)>, CliError> {
-    let mut sinks = Vec::new();
-    for text in texts {
-        let help = "--report json=report.json or --report junit=-";
-        let (format, path) = text
-            .split_once('=')
-            .ok_or_else(|| CliError::new(format!("`{text}` is not FORMAT=PATH\n  help: {help}")))?;
-        let format = match format {
-            "json" => Format::Json,
-            "junit" => Format::Junit,
-            other => {
-                return Err(CliError::new(format!(
-                    "there is no report format `{other}`\n  help: {}",
-                    suggest(other, ["json", "junit"], help)
-                )));
+impl<R> Sinks<R> {
+    /// Parses every `FORMAT=PATH`, and checks that each path can be written.
+    ///
+    /// # Errors
+    ///
+    /// An unknown format, a path that cannot be written, or two reports for stdout.
+    pub fn parse(texts: &[String], formats: &'static [Format<R>]) -> Result<Self, CliError> {
+        let help = listed("--report ", formats, |format| format.example);
+        let mut sinks = Vec::new();
+        for text in texts {
+            let (name, path) = text
+                .split_once('=')
+                .ok_or_else(|| CliError::new(format!("`{text}` is not FORMAT=PATH\n  help: {help}")))?;
+            let Some(format) = formats.iter().find(|format| format.name == name) else {
+                let help = suggest(name, formats.iter().map(|format| format.name), &help);
+                return Err(CliError::new(format!("there is no report format `{name}`\n  help: {help}")));
+            };
+            if path == "-" {
+                sinks.push((format, Sink::Stdout));
+                continue;
             }
-        };
-        let sink = if path == "-" { Sink::Stdout } else { Sink::File(PathBuf::from(path)) };
-        if let Sink::File(path) = &sink {
-            // Found now rather than after the run.
-            writable(path)
+            let path = PathBuf::from(path);
+            writable(&path)
                 .map_err(|error| CliError::new(format!("a report cannot be written to {}: {error}", path.display())))?;
+            sinks.push((format, Sink::File(path)));
         }
-        sinks.push((format, sink));
+        let sinks = Self(sinks);
+        if sinks.on_stdout().count() > 1 {
+            return Err(CliError::new("only one report can go to stdout"));
+        }
+        Ok(sinks)
     }
-    if sinks.iter().filter(|(_, sink)| matches!(sink, Sink::Stdout)).count() > 1 {
-        return Err(CliError::new("only one report can go to stdout"));
+
+    fn on_stdout(&self) -> impl Iterator<Item = &Sink> {
+        self.0.iter().map(|(_, sink)| sink).filter(|sink| matches!(sink, Sink::Stdout))
     }
-    Ok(sinks)
+
+    /// Prints the page, on stderr where a report goes to stdout, and writes all reports.
+    fn write_after(&self, report: &R, sources: &Sources, page: impl Fn(bool) -> String) -> Result<(), CliError> {
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        if self.on_stdout().next().is_some() {
+            let _ = std::io::stderr().write_all(page(!plain && std::io::stderr().is_terminal()).as_bytes());
+        } else {
+            print(&page(!plain && std::io::stdout().is_terminal()));
+        }
+        for (format, sink) in &self.0 {
+            let text = (format.render)(report, sources);
+            match sink {
+                Sink::Stdout => print(&text),
+                Sink::File(path) => std::fs::write(path, text)
+                    .map_err(|error| CliError::new(format!("failed to write {}: {error}", path.display())))?,
+            }
+        }
+        Ok(())
+    }
 }
 
-/// Whether the file could be written, without touching it.
+impl Sinks<RunReport> {
+    /// Prints the page of a run and writes its reports.
+    ///
+    /// # Errors
+    ///
+    /// A file could not be written.
+    pub fn write(&self, report: &RunReport, sources: &Sources, verbose: bool) -> Result<(), CliError> {
+        let page = |color| terminal::summary(report, sources, terminal::Style { color, verbose, ..Default::default() });
+        self.write_after(report, sources, page)
+    }
+}
+
+impl Sinks<LoadReport> {
+    /// Prints the page of a load run and writes its reports.
+    ///
+    /// # Errors
+    ///
+    /// A file could not be written.
+    pub fn write(&self, report: &LoadReport, sources: &Sources) -> Result<(), CliError> {
+        self.write_after(report, sources, |_| load::terminal::summary(report))
+    }
+}
+
+/// The help of `--report`.
+pub fn help<R>(formats: &[Format<R>]) -> String {
+    listed("Write a report: ", formats, |_| "PATH") + "; - is stdout"
+}
+
+/// Lists `FORMAT=PATH` of every format: "json=report.json or junit=-".
+fn listed<R>(before: &str, formats: &[Format<R>], path: fn(&Format<R>) -> &str) -> String {
+    let mut text = before.to_owned();
+    for (index, format) in formats.iter().enumerate() {
+        let between = if index == 0 {
+            ""
+        } else if index + 1 == formats.len() {
+            " or "
+        } else {
+            ", "
+        };
+        let _ = write!(text, "{between}{}={}", format.name, path(format));
+    }
+    text
+}
+
+/// Checks whether the file could be written, without touching it.
 pub fn writable(path: &Path) -> std::io::Result<()> {
     if path.exists() {
         return std::fs::OpenOptions::new().append(true).open(path).map(drop);
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     tempfile::tempfile_in(folder).map(drop)
-}
-
-/// Prints the summary and writes all reports.
-///
-/// # Errors
-///
-/// A file could not be written.
-pub fn write_out(
-    report: &RunReport,
-    sources: &Sources,
-    sinks: &[(Format, Sink)],
-    verbose: bool,
-) -> Result<(), CliError> {
-    let to_stdout = sinks.iter().any(|(_, sink)| matches!(sink, Sink::Stdout));
-    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let color = !plain && if to_stdout { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
-    let style = terminal::Style { color, verbose, ..terminal::Style::default() };
-    let summary = terminal::summary(report, sources, style);
-    if to_stdout {
-        let _ = std::io::stderr().write_all(summary.as_bytes());
-    } else {
-        print(&summary);
-    }
-    for (format, sink) in sinks {
-        let text = match format {
-            Format::Json => json::render(report, sources),
-            Format::Junit => junit::render(report, sources),
-        };
-        match sink {
-            Sink::Stdout => print(&text),
-            Sink::File(path) => std::fs::write(path, text.as_bytes())
-                .map_err(|error| CliError::new(format!("failed to write {}: {error}", path.display())))?,
-        }
-    }
-    Ok(())
 }

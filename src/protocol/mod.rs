@@ -32,6 +32,22 @@ pub struct Folder {
     pub document: Option<Arc<asyncapi::Document>>,
 }
 
+impl Folder {
+    /// Sorts the files of a pack by their paths within its folder, wherever they were read from: scenarios lie under
+    /// `scenarios/`. Files that no pack has are left out.
+    pub fn of(name: &str, files: impl IntoIterator<Item = (String, FileId)>) -> Self {
+        let mut folder = Self { name: name.to_owned(), ..Self::default() };
+        for (path, file) in files {
+            if let Some(inner) = path.strip_prefix("scenarios/") {
+                folder.scenarios.insert(inner.to_owned(), file);
+            } else if matches!(path.as_str(), "asyncapi.yaml" | "rules.yaml") || path.ends_with(".schema.json") {
+                folder.pack.insert(path, file);
+            }
+        }
+        folder
+    }
+}
+
 pub struct Pack {
     pub name: String,
     pub title: String,

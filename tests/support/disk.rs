@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
+use hubproof::cli::protocol_files::folder_on_disk;
 use hubproof::protocol::{Folder, Pack};
 use hubproof::scenario::{SharedFile, shared};
 use hubproof::syntax::diagnostic::render_all;
@@ -31,17 +32,10 @@ pub fn protocols_with_messages() -> Vec<String> {
     protocols().into_iter().filter(|name| root().join("schemas").join(name).join("messages").is_dir()).collect()
 }
 
+/// The files of a protocol, read as `--pack schemas/NAME` does.
 pub fn folder(protocol: &str, sources: &mut Sources) -> Folder {
-    let mut folder = Folder { name: protocol.to_owned(), ..Folder::default() };
-    for (part, files) in [("schemas", &mut folder.pack), ("scenarios", &mut folder.scenarios)] {
-        let base = Path::new(part).join(protocol);
-        for path in files_under(&root().join(&base)) {
-            let within = path.strip_prefix(root().join(&base)).unwrap().to_str().unwrap().to_owned();
-            let shown = path.strip_prefix(root()).unwrap().to_str().unwrap();
-            files.insert(within, sources.add(shown, fs::read_to_string(&path).unwrap()));
-        }
-    }
-    folder
+    assert!(std::env::current_dir().unwrap().ends_with(root()), "tests run in the folder of their package");
+    folder_on_disk(&Path::new("schemas").join(protocol), sources).unwrap()
 }
 
 /// A pack that has to be right.

@@ -21,7 +21,8 @@ use super::baseline::BaselineArgs;
 use super::hub::{self, Heard, HubArgs, Named, Started};
 use super::progress::Progress;
 use super::protocol_files::Protocol;
-use super::{CliError, report_sink, runtime};
+use super::report_sink::{self, Sinks};
+use super::{CliError, runtime};
 use crate::baseline::Names;
 use crate::check::Options;
 use crate::config;
@@ -80,8 +81,7 @@ pub struct FuzzArgs {
     /// Warnings fail the run
     #[arg(long)]
     strict: bool,
-    /// Write a report: json=PATH or junit=PATH; - is stdout
-    #[arg(long = "report", value_name = "FORMAT=PATH")]
+    #[arg(long = "report", value_name = "FORMAT=PATH", help = report_sink::help(report_sink::RUN))]
     reports: Vec<String>,
     /// Tell another hub the same, case by case, and warn where both differ; without a URL, the reference server
     #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "")]
@@ -103,7 +103,7 @@ const CASES: u64 = 1000;
 
 pub fn run(arguments: FuzzArgs) -> Result<u8, CliError> {
     let mut sources = Sources::default();
-    let sinks = report_sink::sinks(&arguments.reports)?;
+    let sinks = Sinks::parse(&arguments.reports, report_sink::RUN)?;
     let named = arguments.hub.read(&mut sources)?;
     near_or_meant(&arguments, &named)?;
     let mut protocols = arguments.hub.protocols("fuzz", named.target.as_ref(), arguments.print_cases, &mut sources)?;
@@ -166,7 +166,7 @@ pub fn run(arguments: FuzzArgs) -> Result<u8, CliError> {
     }
     baselines.settle(&mut report, &sources)?;
     let code = report::exit_code(&report);
-    report_sink::write_out(&report, &sources, &sinks, arguments.verbose)?;
+    sinks.write(&report, &sources, arguments.verbose)?;
     eprint!("{saved}");
     Ok(if code == 0 || archive.code() == 1 { archive.code() } else { code })
 }

@@ -3,7 +3,6 @@
 mod metrics;
 mod plans;
 mod progress;
-mod reports;
 mod run;
 mod search;
 
@@ -13,6 +12,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::hub::HubArgs;
+use super::report_sink::{self, Sinks};
 use super::{CliError, exit, runtime};
 use crate::config;
 use crate::load::engine::{self, Validate};
@@ -72,8 +72,7 @@ pub struct LoadArgs {
     /// Find the highest rate at which this is true and completions keep up
     #[arg(long, value_name = "EXPR")]
     find_max: Option<String>,
-    /// Write a report: json=PATH, junit=PATH, csv=PATH or hlog=PATH; - is stdout
-    #[arg(long = "report", value_name = "FORMAT=PATH")]
+    #[arg(long = "report", value_name = "FORMAT=PATH", help = report_sink::help(report_sink::LOAD))]
     reports: Vec<String>,
     /// Serve metrics for Prometheus while the run goes on
     #[arg(long, value_name = "ADDR", value_parser = hubproof_reference::server::args::address)]
@@ -169,7 +168,7 @@ impl LoadArgs {
 
 pub fn run(arguments: LoadArgs) -> Result<u8, CliError> {
     let mut sources = Sources::default();
-    let sinks = reports::sinks(&arguments.reports)?;
+    let sinks = Sinks::parse(&arguments.reports, report_sink::LOAD)?;
     let named = arguments.hub.read(&mut sources)?;
     let protocols = arguments.hub.protocols("load", named.target.as_ref(), arguments.list, &mut sources)?;
     if arguments.list {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::super::CliError;
 use super::super::hub::{Started, now_ms, stamp};
 use super::progress::Watcher;
-use super::reports::{self, Sink};
 use super::{LoadArgs, metrics};
+use crate::cli::report_sink::Sinks;
 use crate::hub::hook;
 use crate::hub::prepare::{self, Site};
 use crate::load::compile::program::Prepared;
@@ -47,12 +47,12 @@ impl Place<'_> {
         &self,
         started: &mut Started,
         sources: &mut Sources,
-        sinks: &[(reports::Format, Sink)],
+        sinks: &Sinks<LoadReport>,
     ) -> Result<u8, CliError> {
         match self.play(&self.plan, started, sources, true).await? {
             Played::Nowhere => Ok(super::NOWHERE),
             Played::Report(report, _) => {
-                reports::write_out(&report, sinks)?;
+                sinks.write(&report, sources)?;
                 Ok(report.exit_code())
             }
         }

@@ -2,8 +2,8 @@
 
 use super::super::hub::Started;
 use super::super::{CliError, print};
-use super::reports::{self, Format, Sink};
 use super::run::{Place, Played};
+use crate::cli::report_sink::Sinks;
 use crate::load::engine::Ending;
 use crate::load::max_rate::{Pace, Search, Try, fell_behind};
 use crate::load::metrics::{MetricRegistry, Names};
@@ -23,7 +23,7 @@ pub async fn run(
     text: &str,
     started: &mut Started,
     sources: &mut Sources,
-    sinks: &[(Format, Sink)],
+    sinks: &Sinks<LoadReport>,
 ) -> Result<u8, CliError> {
     let Some(first) = highest(&place.plan) else {
         return Err(CliError::new(format!(
@@ -81,7 +81,7 @@ pub async fn run(
         return Ok(super::NOWHERE);
     };
     best.about.facts.push(("search".to_owned(), search.shown(text)));
-    reports::write_out(&best, sinks)?;
+    sinks.write(&best, sources)?;
     Ok(best.exit_code())
 }
 
