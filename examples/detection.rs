@@ -1,6 +1,6 @@
 //! How much of what a relay can do to a hub's frames the scenarios notice.
 //!
-//! * `cargo run --release --example detection > reports/detection.md` renders it for all protocols with messages.
+//! * `cargo run --release --example detection` prints it for all protocols with messages.
 //! * `cargo run --example detection concierge` shows what survives, while scenarios are written.
 #![allow(clippy::unwrap_used)]
 
@@ -26,7 +26,7 @@ retyped and altered in each frame of its message; and the frames of each message
 the first on a hub, only the second. Noticed means that a check or a schema finds something wrong, by failing where a must is
 spoiled; inconclusive is not enough. Nobody has to notice what is exempt, with its reason, in `tests/fixtures/detection.toml`;
 `cargo test` holds that no exemption is stale and that at least 95 % of the rest is noticed. `hubproof relay` does the
-same to any hub. Rendered by `cargo run --release --example detection > reports/detection.md`.
+same to any hub.
 ";
 
 const BESIDE: &str = "

@@ -1,6 +1,6 @@
 //! The fault matrix: which rules a check has been seen to find broken, by which faults.
 //!
-//! * `cargo run --example matrix > reports/matrix.md` renders it for all protocols that have scenarios.
+//! * `cargo run --example matrix` prints it for all protocols that have scenarios.
 //! * `cargo run --example matrix concierge` shows what is wrong with it, while scenarios are written: faults that survive,
 //!   rules that are blamed for a fault of another, rules that a fault declares and no check sees, checks that no fault
 //!   breaks.
@@ -27,7 +27,7 @@ const INTRODUCTION: &str = "\
 Every scenario is played against a hub with every one of the reference server's faults, without sockets. A rule counts as
 proven when a check at the rule's own level has been seen to find it broken; a rule that only allows something, when its
 check came out otherwise than with a correct hub. No check may blame a rule that the fault does not break, and every check
-has been seen to fail: `cargo test` holds all of this. Rendered by `cargo run --example matrix > reports/matrix.md`.
+has been seen to fail: `cargo test` holds all of this.
 ";
 
 fn main() {

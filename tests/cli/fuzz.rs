@@ -1,5 +1,6 @@
 //! `hubproof fuzz`: what it finds, what it says about it, and how it ends.
 
+use std::path::PathBuf;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
@@ -9,13 +10,15 @@ use serde_json::Value;
 
 use crate::cli::exec::free_port;
 use crate::support::process::{Serving, hubproof, start};
+use crate::support::disk::protocol_name;
 
 fn fuzz(arguments: &[&str]) -> crate::support::process::Done {
     hubproof(std::iter::once("fuzz").chain(arguments.iter().copied()))
 }
 
 #[rstest]
-fn the_reference_server_stands(#[values("qi", "concierge", "airavata", "emprops", "gator")] protocol: &str) {
+fn the_reference_server_stands(#[dirs] #[files("schemas/*/messages")] protocol: PathBuf) {
+    let protocol = &*protocol_name(&protocol);
     let done = fuzz(&["--protocol", protocol, "--cases", "60", "--seed", "3"]).ends_with(0);
     assert!(done.last_line().starts_with(&format!("PASS {protocol}: 60 cases of seed 3")), "{}", done.out);
 }

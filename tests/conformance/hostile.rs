@@ -1,12 +1,14 @@
 //! What is said about servers that are no hub: in bounded time and memory, with the right exit code, and in words that
 //! a stranger understands.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rstest::rstest;
 
 use crate::support::hostile_servers::{Habit, HostileHub, closed_port};
 use crate::support::process::{Done, hubproof, with_steady_text};
+use crate::support::disk::protocol_name;
 
 /// However busy the machine is; on one that is not it takes some seconds.
 const LONGEST: Duration = Duration::from_secs(110);
@@ -151,7 +153,10 @@ fn it_ends_with_what_is_true(
 /// What is true of one protocol is true of all, but for what their documents say of the address.
 #[rstest]
 fn no_protocol_is_fooled(
-    #[values("airavata", "concierge", "emprops", "gator")] protocol: &str,
+    #[dirs]
+    #[files("schemas/*/messages")]
+    #[exclude("schemas/qi/")]
+    protocol: PathBuf,
     #[values(
         Habit::Echo,
         Habit::Silent,
@@ -168,6 +173,7 @@ fn no_protocol_is_fooled(
     )]
     habit: Habit,
 ) {
+    let protocol = &*protocol_name(&protocol);
     let compared =
         protocol == "concierge" && matches!(habit, Habit::Echo | Habit::Silent | Habit::TcpSilent | Habit::TcpCloses);
     let done = check(habit, protocol, if compared { SHORT } else { SHORTEST }, &[1], "");
@@ -178,9 +184,13 @@ fn no_protocol_is_fooled(
 
 #[rstest]
 fn no_protocol_is_blamed_for_what_is_not_its_hub(
-    #[values("airavata", "concierge", "emprops", "gator")] protocol: &str,
+    #[dirs]
+    #[files("schemas/*/messages")]
+    #[exclude("schemas/qi/")]
+    protocol: PathBuf,
     #[values(Habit::TlsAlert, Habit::ServerError, Habit::Redirect, Habit::EndlessHead, Habit::Giant)] habit: Habit,
 ) {
+    let protocol = &*protocol_name(&protocol);
     check(habit, protocol, USUAL, &[3], "");
 }
 
@@ -212,7 +222,8 @@ fn silence_is_bounded_with_the_usual_patience() {
 }
 
 #[rstest]
-fn a_closed_port_is_no_verdict(#[values("airavata", "concierge", "emprops", "gator", "qi")] protocol: &str) {
+fn a_closed_port_is_no_verdict(#[dirs] #[files("schemas/*/messages")] protocol: PathBuf) {
+    let protocol = &*protocol_name(&protocol);
     let done = hubproof(["check", &closed_port(), "--protocol", protocol]).ends_with(3);
     assert!(done.took < Duration::from_secs(20), "{:?}", done.took);
     assert!(done.out.contains("could not be reached"), "{}", done.out);

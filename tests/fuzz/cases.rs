@@ -1,5 +1,6 @@
 //! Cases of the five protocols: each is a scenario that the reader takes, and the same every time.
 
+use std::path::PathBuf;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,7 @@ use rstest::rstest;
 use serde_json::Value;
 
 use crate::support::sim_connection::Manner;
+use crate::support::disk::protocol_name;
 
 pub struct Protocol {
     pub sources: Sources,
@@ -53,7 +55,8 @@ impl Cases {
         self.plan.cells.len() as u64
     }
 
-    /// The case of a number as text and program; `None` where there is none, or it is odd below what a virtual wire carries.
+    /// The case of a number as text and program; `None` where there is none, or it is odd below what a virtual wire
+    /// carries.
     pub fn case(&mut self, number: u64) -> Option<(String, Arc<Program>)> {
         let case = self.plan.case(&self.protocol.material, number)?;
         if matches!(case.cell.oddity, MutationKind::Framed(framing) if !is_carried(framing)) {
@@ -88,7 +91,8 @@ pub fn protocol(name: &str) -> Protocol {
 }
 
 #[rstest]
-fn every_case_is_a_scenario(#[values("qi", "concierge", "airavata", "emprops", "gator")] name: &str) {
+fn every_case_is_a_scenario(#[dirs] #[files("schemas/*/messages")] name: PathBuf) {
+    let name = &*protocol_name(&name);
     let mut protocol = protocol(name);
     let pack = Arc::clone(&protocol.material.pack);
     let shared = scenario::shared(&protocol.folder, &protocol.sources, &pack, &mut Vec::new());
@@ -123,7 +127,8 @@ fn the_same_seed_gives_the_same_cases(#[values("qi", "emprops")] name: &str) {
 
 /// Without sockets, so without what is odd below messages.
 #[rstest]
-fn the_reference_server_stands_firm(#[values("qi", "concierge", "airavata", "emprops", "gator")] name: &str) {
+fn the_reference_server_stands_firm(#[dirs] #[files("schemas/*/messages")] name: PathBuf) {
+    let name = &*protocol_name(&name);
     let hub = crate::support::sim_connection::Protocol::load(name);
     let mut cases = Cases::new(name, 1, &|_| true);
     let (mut played, mut wrong) = (0, String::new());
@@ -224,8 +229,9 @@ fn what_is_rare_to_make_comes_as_often() {
     }
 }
 
-/// Of a hundred things that are thought of for one connection most are said, though few are answered where all are thought of
-/// alike: half as many were said of these otherwise, and of what has to say that it wants an answer one in eight.
+/// Of a hundred things that are thought of for one connection most are said, though few are answered where all are
+/// thought of alike: half as many were said of these otherwise, and of what has to say that it wants an answer one in
+/// eight.
 #[rstest]
 #[case::places("qi", "extended_request", "missing")]
 #[case::members("gator", "stop_request", "explored")]
@@ -462,7 +468,8 @@ fn a_torn_letter_is_one_letter() {
 
 /// Who has no connection says nothing, and a case in which nothing odd is said shows nothing.
 #[rstest]
-fn in_every_case_something_odd_is_said(#[values("qi", "concierge", "airavata", "emprops", "gator")] name: &str) {
+fn in_every_case_something_odd_is_said(#[dirs] #[files("schemas/*/messages")] name: PathBuf) {
+    let name = &*protocol_name(&name);
     let protocol = protocol(name);
     let plan = Scheduler::new(&protocol.material, 1, &|_| true);
     let mut silent = BTreeSet::new();

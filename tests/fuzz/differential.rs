@@ -1,5 +1,6 @@
 //! Two hubs side by side: a hub does not differ from itself, and a fault makes it differ.
 
+use std::path::PathBuf;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use rstest::rstest;
 use crate::fuzz::cases::{Protocol, protocol};
 use crate::fuzz::random_walk::program;
 use crate::support::sim_connection;
+use crate::support::disk::protocol_name;
 
 /// Cases that can be played without sockets, with what the reference server said.
 struct Plays {
@@ -60,7 +62,8 @@ impl Plays {
 }
 
 #[rstest]
-fn a_hub_does_not_differ_from_itself(#[values("qi", "concierge", "airavata", "emprops", "gator")] name: &str) {
+fn a_hub_does_not_differ_from_itself(#[dirs] #[files("schemas/*/messages")] name: PathBuf) {
+    let name = &*protocol_name(&name);
     let plays = Plays::of(name, 30);
     let (mut compared, mut ended, mut wrong) = (0, BTreeMap::<&str, usize>::new(), String::new());
     for (program, report) in &plays.played {
@@ -79,23 +82,15 @@ fn a_hub_does_not_differ_from_itself(#[values("qi", "concierge", "airavata", "em
 
 /// Faults whose work a comparison should show: something is missing, doubled, or of another kind.
 #[rstest]
-#[case::qi("qi")]
-#[case::concierge("concierge")]
-#[case::airavata("airavata")]
-#[case::emprops("emprops")]
-#[case::gator("gator")]
-fn a_fault_makes_a_difference(#[case] name: &str) {
+fn a_fault_makes_a_difference(#[dirs] #[files("schemas/*/messages")] name: PathBuf) {
+    let name = &*protocol_name(&name);
     noticed(name, 6, 90, 1);
 }
 
 #[rstest]
-#[case::qi("qi")]
-#[case::concierge("concierge")]
-#[case::airavata("airavata")]
-#[case::emprops("emprops")]
-#[case::gator("gator")]
 #[ignore = "takes minutes: reports/slow-tests"]
-fn fifty_faults_make_a_difference(#[case] name: &str) {
+fn fifty_faults_make_a_difference(#[dirs] #[files("schemas/*/messages")] name: PathBuf) {
+    let name = &*protocol_name(&name);
     noticed(name, 50, 300, 15);
 }
 

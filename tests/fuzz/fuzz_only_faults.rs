@@ -1,6 +1,7 @@
-//! What fuzzing is for: defects that no scenario of `hubproof check` can see, each found by some case, under an oracle that it
-//! breaks.
+//! What fuzzing is for: defects that no scenario of `hubproof check` can see, each found by some case, under an oracle
+//! that it breaks.
 
+use std::path::PathBuf;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use serde_json::Value;
 
 use crate::fuzz::cases::Cases;
 use crate::support::sim_connection::{Manner, Protocol};
+use crate::support::disk::{self, protocol_name};
 
 /// So many cases are enough to find any of them: less than a minute of a run.
 pub const ENOUGH: u64 = 15_000;
@@ -27,11 +29,12 @@ fn there_are_more_than_twenty_of_them_in_all_protocols() {
     let all: Vec<_> = faults().filter(|fault| fault.is_for_fuzzing()).collect();
     assert!(all.len() >= 20, "{}", all.len());
     let protocols: BTreeSet<_> = all.iter().map(|fault| fault.protocol).collect();
-    assert_eq!(protocols.into_iter().collect::<Vec<_>>(), ["airavata", "concierge", "emprops", "gator", "qi"]);
+    assert_eq!(protocols.into_iter().collect::<Vec<_>>(), disk::protocols_with_messages());
 }
 
 #[rstest]
-fn no_scenario_sees_them(#[values("qi", "concierge", "airavata", "emprops", "gator")] name: &str) {
+fn no_scenario_sees_them(#[dirs] #[files("schemas/*/messages")] name: PathBuf) {
+    let name = &*protocol_name(&name);
     let mut protocol = Protocol::load(name);
     if name == "emprops" {
         // Ten megabytes, again and again, would prove no more.
@@ -59,9 +62,12 @@ pub fn is_concerned(protocol: &str, message: &str) -> bool {
 
 #[rstest]
 fn every_one_is_found(
-    #[values("qi", "concierge", "airavata", "emprops", "gator")] name: &str,
+    #[dirs]
+    #[files("schemas/*/messages")]
+    name: PathBuf,
     #[values(1, 2)] seed: u64,
 ) {
+    let name = &*protocol_name(&name);
     let hub = Protocol::load(name);
     let mut cases = Cases::new(name, seed, &|message| is_concerned(name, message));
     let mut hidden = fuzz_only(name);

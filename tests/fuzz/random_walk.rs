@@ -1,5 +1,6 @@
 //! Walks: right messages of several actors in any order, and one odd message among them.
 
+use std::path::PathBuf;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use hubproof::syntax::yaml;
 use rstest::rstest;
 
 use crate::fuzz::cases::{Protocol, protocol};
+use crate::support::disk::protocol_name;
 
 /// The walks of a plan, in its order, again and again with other dice.
 fn walks<'a>(protocol: &'a Protocol, plan: &'a Scheduler) -> impl Iterator<Item = Case> + 'a {
@@ -44,23 +46,15 @@ fn seen<'a>(pack: &'a Pack, report: &'a ScenarioReport, direction: Direction) ->
 }
 
 #[rstest]
-#[case::qi("qi")]
-#[case::concierge("concierge")]
-#[case::airavata("airavata")]
-#[case::emprops("emprops")]
-#[case::gator("gator")]
-fn walks_bring_no_finding(#[case] name: &str) {
+fn walks_bring_no_finding(#[dirs] #[files("schemas/*/messages")] name: PathBuf) {
+    let name = &*protocol_name(&name);
     walk(name, 100);
 }
 
 #[rstest]
-#[case::qi("qi")]
-#[case::concierge("concierge")]
-#[case::airavata("airavata")]
-#[case::emprops("emprops")]
-#[case::gator("gator")]
 #[ignore = "takes minutes: reports/slow-tests"]
-fn thousands_of_walks_bring_no_finding(#[case] name: &str) {
+fn thousands_of_walks_bring_no_finding(#[dirs] #[files("schemas/*/messages")] name: PathBuf) {
+    let name = &*protocol_name(&name);
     walk(name, 3000);
 }
 

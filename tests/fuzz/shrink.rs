@@ -1,5 +1,6 @@
 //! Findings on the machines of the reference server with faults, made small without a socket.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use hubproof::event::Verdict;
@@ -19,6 +20,7 @@ use serde_json::{Map, Value};
 
 use crate::fuzz::cases::is_carried;
 use crate::fuzz::fuzz_only_faults::{ENOUGH, is_concerned};
+use crate::support::disk::protocol_name;
 
 struct Hub {
     sources: Sources,
@@ -119,9 +121,12 @@ const MORE: [(&str, usize); 5] = [
 /// by them.
 #[rstest]
 fn a_finding_becomes_small(
-    #[values("qi", "concierge", "airavata", "emprops", "gator")] protocol: &str,
+    #[dirs]
+    #[files("schemas/*/messages")]
+    protocol: PathBuf,
     #[values(0, 1)] half: usize,
 ) {
+    let protocol = &*protocol_name(&protocol);
     let faults = hubproof_reference::faults().filter(|fault| fault.protocol == protocol && fault.is_for_fuzzing());
     for fault in faults.skip(half).step_by(2) {
         let most = MORE.iter().find(|(id, _)| *id == fault.id).map_or(FEW, |(_, most)| *most);

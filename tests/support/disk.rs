@@ -79,3 +79,19 @@ pub fn files_under(folder: &Path) -> Vec<PathBuf> {
     found.sort();
     found
 }
+
+/// The protocol that a file or folder belongs to: `qi` for `schemas/qi/messages`. Tests that hold for every protocol take
+/// their cases from the folders of schemas/, so that a new protocol is in all of them.
+pub fn protocol_name(path: &Path) -> String {
+    let inner = path.strip_prefix(root().join("schemas")).unwrap();
+    inner.iter().next().unwrap().to_str().unwrap().to_owned()
+}
+
+/// The cells of a protocol's row in the table of docs/src/evidence.md, which shows what tests have computed: name, document,
+/// messages, scenarios, rules, not testable, proven, faults, killed, share of the computed changes that is noticed.
+pub fn evidence(protocol: &str) -> Vec<String> {
+    let page = fs::read_to_string(root().join("docs/src/evidence.md")).unwrap();
+    let row = page.lines().find(|line| line.starts_with(&format!("| {protocol} |")));
+    let row = row.unwrap_or_else(|| panic!("docs/src/evidence.md has no row for {protocol}"));
+    row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()
+}

@@ -168,7 +168,7 @@ impl Matrix {
         )
     }
 
-    /// The part of `reports/matrix.md` about this protocol: rule, faults that break it, checks that saw it.
+    /// What `cargo run --example matrix` prints about this protocol: rule, faults that break it, checks that saw it.
     pub fn markdown(&self) -> String {
         let mut text = format!("## {}\n\n{}.\n\n", self.protocol.pack.name, self.numbers());
         text += "| rule | level | broken by the fault | seen by |\n|---|---|---|---|\n";

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use hubproof::event::{ScenarioReport, Verdict};
 use hubproof::reference::relay_facts;
-use hubproof_reference::fault::injector::{self, Mangled};
+use hubproof_reference::fault::injector::{self, Injector};
 use hubproof_reference::machine::{EventError, Input, Machine, Output};
-use hubproof_reference::relay::mutations::{Computed, Kind, Message, Of, changes};
+use hubproof_reference::relay::mutation::{Computed, Kind, Message, Of, changes};
 use serde_json::Value;
 
 use super::sim_connection::{Manner, Protocol};
@@ -95,7 +95,7 @@ impl Said {
     fn play(&self, scenario: usize, change: &Computed) -> (u64, ScenarioReport) {
         let changes = vec![change.change()].leak();
         let applied = Arc::new(AtomicU64::new(0));
-        let around = |inner| Box::new(Mangled::counting(inner, changes, Arc::clone(&applied))) as Box<dyn Machine>;
+        let around = |inner| Box::new(Injector::counting(inner, changes, Arc::clone(&applied))) as Box<dyn Machine>;
         let program = &self.protocol.scenarios.programs[scenario];
         let report = self.protocol.play_on(program, None, &around, Manner::default()).unwrap();
         assert_eq!(report.mistake, None, "{} with {change}", report.id);
@@ -244,7 +244,7 @@ impl Detection {
         )
     }
 
-    /// The part of `reports/detection.md` about this protocol.
+    /// What `cargo run --example detection` prints about this protocol.
     pub fn markdown(&self) -> String {
         let mut text = format!("## {}\n\n{}.\n\n", self.said.protocol.pack.name, self.numbers());
         text +=
