@@ -1,17 +1,16 @@
-//! How many cases a second are played against a hub over TCP loopback, with all oracles, and where the time goes. `fresh`:
-//! each on a connection of its own, on which the opening is played, beside an innocent one that is there all the time.
-//! `kept`: many on one connection, some at once, others when these have been answered. `alone`: each in a conversation of
-//! its own, with all its actors, an innocent one and a newcomer. The hub is the reference server, on threads of its own in this
-//! process, so that both sides' costs are in the numbers and can be told apart.
+//! How many cases per second are played against a hub over TCP loopback, with all oracles, and where the time goes.
+//! `fresh`: each on a connection of its own, after the opening, beside an observer client that stays connected. `kept`:
+//! many on one connection, in batches. `alone`: each in a conversation of its own, with all its actors, an observer
+//! client and a new client. The hub is the reference server on separate threads of this process, so that the figures
+//! contain the costs of both sides and can be divided between them.
 //!
 //! `cargo bench --bench fuzz -- [CASES] [fresh|kept|alone] [PROTOCOL..] [-j JOBS]`; `--test` plays a few.
 //!
-//! How to read a line: `cases/s` is what the clock says, with so many cases at a time (`jobs`), and means little while
-//! others use the machine; `CPU/case` is what all threads of both sides used for a case, kernel included. `could` is how
-//! many that makes on two cores that have nothing else to do. The shares are of that CPU: `making` is what making the same
-//! cases alone takes, `client` the rest of the threads that play and judge (a hub that an exclusive case has for itself
-//! runs there, too), `hub` the threads of the hub; `kernel` is the part of the whole that was spent in system calls, for
-//! sockets almost all of it.
+//! How to read a line: `cases/s` is by the clock, with `jobs` cases at a time, and is unreliable while other programs
+//! use the machine; `CPU/case` is the time of all threads of both sides per case, kernel included. `could` is the rate
+//! at which two otherwise idle cores would play. The shares are of that CPU time: `making` is the time for making the
+//! same cases, `client` that of the other threads that play and judge (with a hub started for an exclusive case), `hub`
+//! that of the hub's threads; `kernel` is the part of the total in system calls, almost all of it for sockets.
 #![allow(clippy::unwrap_used)]
 
 #[allow(dead_code)]
@@ -37,20 +36,20 @@ use hubproof::syntax::source::Sources;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
-/// As in the binary.
+/// The allocator of the binary.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// With the conversations at a time, alone and where connections are kept: enough that nobody waits for one that listens to
-/// silence, and no more where everybody who is connected hears of everybody else.
+/// Protocols, with the conversations at a time for `alone` and for `kept`: enough that waiting for an absent answer
+/// delays no other conversation, and fewer where the hub broadcasts to all connections.
 const PROTOCOLS: [(&str, usize, usize); 5] =
     [("qi", 128, 32), ("concierge", 8, 8), ("airavata", 16, 8), ("emprops", 192, 32), ("gator", 96, 4)];
-/// The cores that both sides have together.
+/// Cores that both sides share.
 const CORES: usize = 2;
 
 fn main() {
     let mut words: Vec<String> = std::env::args().skip(1).collect();
-    let told: Option<usize> = words.iter().position(|word| word == "-j").map(|at| {
+    let jobs_given: Option<usize> = words.iter().position(|word| word == "-j").map(|at| {
         words.remove(at);
         let number = (at < words.len()).then(|| words.remove(at));
         number.and_then(|number| number.parse().ok()).expect("-j takes a number")
@@ -65,27 +64,27 @@ fn main() {
     for kind in KINDS.into_iter().filter(|kind| all || words.iter().any(|asked| asked == kind)) {
         println!("{kind:<10}  jobs  cases  cases/s  CPU/case  could/s  making  client   hub  kernel");
         for (protocol, jobs, kept) in PROTOCOLS.into_iter().filter(|(protocol, ..)| asked(protocol)) {
-            // Where many are said in a conversation, it has some dozens of them.
+            // A conversation with many mutated messages has some dozens of them.
             let (jobs, conversations) = match kind {
                 "alone" => (jobs, cases),
                 "kept" => (kept, cases.div_ceil(10)),
                 _ => (jobs.min(FRESH), cases.div_ceil(10)),
             };
-            let jobs = told.unwrap_or(jobs);
+            let jobs = jobs_given.unwrap_or(jobs);
             let is_of = |placement| match placement {
                 Placement::Anew => "fresh",
                 Placement::Kept => "kept",
                 _ => "alone",
             };
-            // Who comes and goes says next to nothing.
-            let is_said = |cell: Cell| !matches!(cell.oddity, MutationKind::Churn(_));
-            run(protocol, jobs, conversations, &|cell| is_said(cell) && is_of(cell.placement) == kind);
+            // Connection churn sends hardly any message.
+            let sends = |cell: Cell| !matches!(cell.mutation, MutationKind::Churn(_));
+            run(protocol, jobs, conversations, &|cell| sends(cell) && is_of(cell.placement) == kind);
         }
     }
 }
 
 const KINDS: [&str; 3] = ["fresh", "kept", "alone"];
-/// Conversations at a time, at most, where each case has a fresh connection: some wait a moment for what nobody promised.
+/// Most conversations at a time for `fresh`: some wait a moment for an answer that the document does not demand.
 const FRESH: usize = 16;
 
 fn run(protocol: &str, jobs: usize, conversations: usize, wanted: &dyn Fn(Cell) -> bool) {
@@ -93,9 +92,9 @@ fn run(protocol: &str, jobs: usize, conversations: usize, wanted: &dyn Fn(Cell) 
     let folder = disk::folder(protocol, &mut sources);
     let campaign = Arc::new(Campaign::new(&folder, &mut sources, 1).ok().unwrap());
     let before = cpu("");
-    let numbers = || campaign.plan.numbers(wanted).take(conversations);
-    let made = numbers().filter_map(|number| campaign.plan.case(&campaign.material, number));
-    let cases: usize = made.map(|case| said(&case)).sum();
+    let numbers = || campaign.scheduler.numbers(wanted).take(conversations);
+    let made = numbers().filter_map(|number| campaign.scheduler.case(&campaign.corpus, number));
+    let cases: usize = made.map(|case| case_count(&case)).sum();
     let making = cpu("").since(before).all();
 
     let setups = Setups::read(&folder, &sources).ok().unwrap();
@@ -126,7 +125,7 @@ fn run(protocol: &str, jobs: usize, conversations: usize, wanted: &dyn Fn(Cell) 
     let (client, server) = (cpu("fuzz").since(at[0]), cpu("hub").since(at[1]));
     ours.block_on(hubs.shutdown());
     let all = client.all() + server.all();
-    // The clock of the kernel ticks a hundred times a second: of a few cases it knows nothing.
+    // CPU times have a resolution of 10 ms, which is too coarse for a few cases.
     if all < 1.0 {
         println!("{protocol:<10} {jobs:>5} {cases:>6} {:>8.0}", cases as f64 / took.as_secs_f64());
         return;
@@ -164,15 +163,15 @@ fn options(jobs: usize) -> Options {
     }
 }
 
-/// How many cases there are in a conversation.
-fn said(case: &Case) -> usize {
+/// Returns how many cases a conversation contains.
+fn case_count(case: &Case) -> usize {
     let steps = case.scenario["steps"].as_array().into_iter().flatten();
     let each = steps.filter(|step| [ROUND, BATCH].iter().any(|name| step["each"] == *name));
     let rounds = each.filter_map(|step| step["in"].as_array()).flatten();
     rounds.map(|round| round.as_array().map_or(1, Vec::len)).sum::<usize>().max(1)
 }
 
-/// Hears everything to its end; nothing may be found.
+/// Receives all events; no case may fail.
 async fn end(mut inbox: mpsc::Receiver<Event>) {
     while let Some(event) = inbox.recv().await {
         if let Event::Finished(report) = event {
@@ -181,7 +180,7 @@ async fn end(mut inbox: mpsc::Receiver<Event>) {
     }
 }
 
-/// Seconds of all cores.
+/// CPU time in seconds.
 #[derive(Clone, Copy, Default)]
 struct Cpu {
     user: f64,
@@ -198,7 +197,7 @@ impl Cpu {
     }
 }
 
-/// What the threads of this name have used, of those that live; without a name, the process. Zero where nobody tells.
+/// Returns the CPU time of the living threads of this name; without a name, of the process. Zero where it is not known.
 fn cpu(name: &str) -> Cpu {
     if name.is_empty() {
         return stat("/proc/self/stat").map_or_else(Cpu::default, |(_, cpu)| cpu);
@@ -210,7 +209,7 @@ fn cpu(name: &str) -> Cpu {
         .fold(Cpu::default(), |sum, (_, cpu)| Cpu { user: sum.user + cpu.user, kernel: sum.kernel + cpu.kernel })
 }
 
-/// Name and CPU of a process or a thread. In hundredths of a second, on every Linux there is.
+/// Reads name and CPU time of a process or a thread. The unit is 10 ms on every Linux.
 fn stat(path: &str) -> Option<(String, Cpu)> {
     let stat = std::fs::read_to_string(path).ok()?;
     let (head, rest) = stat.rsplit_once(')')?;

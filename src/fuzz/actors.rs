@@ -1,24 +1,25 @@
-//! What cases call their own actors and steps.
+//! Names of a case's own actors and steps.
 
-/// The name of the step that says what is odd.
-pub const ODD: &str = "the_odd";
+/// The step that sends the mutated message.
+pub const MUTATED: &str = "mutated_input";
 
-/// What a loop over odd things calls each of them.
+/// The variable of a loop over mutated messages.
 pub const ROUND: &str = "round";
 
-/// And those of them that are said at once.
+/// The variable of a loop over batches of mutated messages that are sent without waiting for answers in between.
 pub const BATCH: &str = "batch";
 
-/// So many are said at once on a connection that is kept: enough that neither side is woken for each of them, and far fewer
-/// than any hub has to hold that serves more than one client.
+/// Messages of a batch: enough that neither side wakes up for each, and far fewer than a hub for several clients must
+/// buffer.
 pub(super) const AT_ONCE: usize = 10;
 
-/// Actors of a case besides those of its scenario.
-pub const INNOCENT: &str = "innocent";
+/// The observer client.
+pub const OBSERVER: &str = "innocent";
 
-pub const NEWCOMER: &str = "newcomer";
+/// The new client.
+pub const NEW_CLIENT: &str = "newcomer";
 
-/// Shows that somebody of the sender's role can join at all.
-pub(super) const FORERUNNER: &str = "forerunner";
+/// A client of the sender's role that joins first, to show that this role can join at all.
+pub(super) const PROBE: &str = "forerunner";
 
 pub(super) const SENDER: &str = "sender";

@@ -1,5 +1,5 @@
-//! Cases that go where a hub says something new: an answer of a kind that was not heard before promises more behind the
-//! same oddity. Only the order of cases is steered, never what they say, so that a finding is played again by its number.
+//! Prefers cells whose cases got answers of a new shape: further cases of the cell may find more. Only the order of
+//! cases changes, never what they send, so that a finding can be replayed by its number.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -8,28 +8,28 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::campaign::{Campaign, fingerprint, results};
 use crate::event::{Direction, ScenarioReport};
 
-/// Further cases that a new answer is worth.
+/// Further cases of a cell after an answer of a new shape.
 const MORE: u64 = 4;
-/// Answers that are remembered; a hub that says something new each time steers nowhere.
+/// Answers that are remembered; a hub that answers differently each time gives no direction.
 const ANSWERS: usize = 100_000;
 
-/// Shared by whoever takes numbers and whoever hears what came of them.
+/// The order of cases, shared by the workers that take numbers and the reader of their reports.
 #[derive(Clone, Default)]
 pub struct Feedback(Arc<Mutex<Steered>>);
 
 #[derive(Default)]
 struct Steered {
     ahead: VecDeque<u64>,
-    /// Played, or about to be, before their turn.
+    /// Played, or queued in `ahead`, before their turn.
     taken: HashSet<u64>,
     /// The last number that came in its turn.
     reached: Option<u64>,
-    /// Hashes of a message's name and of what was heard.
-    heard: HashSet<u64>,
+    /// Hashes of a message's name and of the shapes of all frames received in a case.
+    shapes: HashSet<u64>,
 }
 
 impl Feedback {
-    /// The same numbers, each once, those first that [`Feedback::see`] asked for.
+    /// Returns the same numbers, each once, but first those that [`Feedback::see`] has queued.
     pub fn numbers<I: Iterator<Item = u64> + Send>(&self, numbers: I) -> impl Iterator<Item = u64> + Send + use<I> {
         let steered = self.clone();
         let mut numbers = numbers;
@@ -37,17 +37,19 @@ impl Feedback {
             if let Some(number) = steered.state().ahead.pop_front() {
                 return Some(number);
             }
-            // One that was played before its turn is not played again.
+            // Skips those that were played before their turn.
             let number = numbers.find(|number| !steered.state().taken.remove(number));
             steered.state().reached = number;
             number
         })
     }
 
-    /// Looks at what came of a case, and asks for more of its kind if nothing like it was heard before.
+    /// Queues further cases of a cell if the answers in this report have a new shape.
     pub fn see(&self, campaign: &Campaign, report: &ScenarioReport) {
-        let plan = &campaign.plan;
-        let Some((number, cell)) = results::number(&report.id).and_then(|n| Some((n, plan.cell(n)?))) else { return };
+        let scheduler = &campaign.scheduler;
+        let Some((number, cell)) = results::number(&report.id).and_then(|n| Some((n, scheduler.cell(n)?))) else {
+            return;
+        };
         let mut hash = DefaultHasher::new();
         cell.message.hash(&mut hash);
         let received = report.history.iter().filter(|frame| frame.direction != Direction::Sent);
@@ -56,10 +58,10 @@ impl Feedback {
             fingerprint::shape(campaign.pack(), &frame.text).hash(&mut hash);
         }
         let mut state = self.state();
-        if state.heard.len() >= ANSWERS || !state.heard.insert(hash.finish()) {
+        if state.shapes.len() >= ANSWERS || !state.shapes.insert(hash.finish()) {
             return;
         }
-        let cells = plan.cells.len() as u64;
+        let cells = scheduler.cells.len() as u64;
         for more in (1..=MORE).filter_map(|step| number.checked_add(step * cells)) {
             if Some(more) > state.reached && state.taken.insert(more) {
                 state.ahead.push_back(more);

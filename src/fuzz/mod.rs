@@ -1,26 +1,44 @@
-//! Finds what no script foresees: odd input, said at every moment of a protocol's conversations, and oracles that say
-//! what must be true all the same.
+//! Sends input that no scenario has to a hub, at every point of a protocol's conversations, and checks what must hold
+//! for any hub. Nothing here knows a protocol: messages and their schemas come from the pack, conversations from its
+//! scenarios. A case is an ordinary scenario, so the engine that plays it, the report that shows it and the file that
+//! reproduces it are those of `hubproof check`. `hubproof fuzz` plays cases against any hub.
 //!
-//! Nothing here knows a protocol. Messages and their schemas come from the pack, conversations from its scenarios; a
-//! [`case`] is an ordinary scenario made of both, so the engine that plays it, the report that shows it, and the file
-//! that reproduces it are those of `hubproof check`.
+//! # Terms
 //!
-//! `hubproof fuzz` plays them against any hub.
+//! - *case*: one fuzz test, determined by seed and number: a prefix, one mutation (many of its kind for the placements
+//!   `repeated`, `kept` and `anew`), and the steps of the oracles that follow.
+//! - *mutation*: what makes a message, its JSON text, its frames or its connection differ from the documented
+//!   example, by a name such as `wrong-type`. What is sent is the *mutated message*.
+//! - *placement*: when and on which connection the mutated message is sent: `first`, `joined`, `within`, ...
+//! - *cell*: a combination of message, mutation and placement. The scheduler covers all cells evenly.
+//! - *prefix*: the actors and steps before the mutated message: an opening, or a scenario up to some step. The client
+//!   that then sends it is the *sender*.
+//! - *observer client*: the actor `innocent`. It connects before the sender, sends nothing wrong, must be served
+//!   throughout, and must not receive what belongs to the sender. Its role is `fuzz.bystander` of shared.yaml.
+//! - *new client*: the actor `newcomer`. It connects after the mutated message, and must be accepted and served.
+//! - *fence*: the scene of shared.yaml with a cheap request and its reply; a client that gets the reply is served.
+//! - *oracle*: a property that must hold for any hub (`FUZZ-...`, see oracles.yaml); reported like a rule.
+//! - *control run*: a replay of a case without its mutated message. If the same check fails there, the mutation is not
+//!   the cause.
+//! - *fingerprint*: failed check, message, mutation and shape of the answer; findings with equal ones are counted as
+//!   one.
+//!
+//! # Modules
 //!
 //! ```text
-//! placement, actors   when a case says what is odd; what it calls its own actors and steps
-//! mutate              one thing made wrong: in a payload, in the text of a message, in its frames
-//! corpus              messages and who sends them when, read off the scenarios; expected answers; prefixes of cases
-//! oracle              what must be true of a hub whatever it has received
-//! case                one case of all this; its message, or the churn of its connections
+//! actors              names of a case's own actors and steps
+//! placement           when and on which connection the mutated message is sent
+//! mutate              mutations of a payload, of the text of a message, of its frames
+//! corpus              messages, roles and conversations of a pack; expected answers; prefixes of cases
+//! oracle              the steps that check what must hold for any hub
+//! case                one case; its mutated message, or its connection churn
 //! stateful            a model of what actors may send, and random walks through it
-//! scheduler           which case comes when
-//! differential        what two hubs answered in the same case, compared up to what may differ
-//! shrink              the smallest scenario that still fails, proposed step by step
-//! campaign            plays cases on a hub, with the machinery of `hubproof check`: control runs, latency drift, a second
-//!                     hub, fingerprints of findings, shrinking what was found
-//! feedback            cases that go where a hub answers something new
-//! regression          a finding as a file of its own, and playing it again
+//! scheduler           which cell and case a number stands for
+//! differential        compares what two hubs answer to the same case
+//! shrink              proposes ever smaller scenarios of a finding
+//! campaign            plays cases on a hub: control runs, latency drift, a second hub, fingerprints, shrinking
+//! feedback            prefers cases whose neighbours got answers of a new shape
+//! regression          findings as files, and their replay
 //! ```
 
 pub mod actors;

@@ -1,24 +1,24 @@
-//! When a case says what is odd, and on which connection.
+//! When a case sends its mutated message, and on which connection.
 
-/// When, and by whom, it is said.
+/// When the mutated message is sent, and by which client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Placement {
-    /// The connection is open, and nothing has been said.
+    /// As the first message after connecting.
     First,
-    /// The opening has been played.
+    /// After the sender's opening.
     Joined,
-    /// In the middle of a conversation of the scenarios, in place of the right message.
+    /// In a conversation of the scenarios, in place of the valid message.
     Within,
-    /// There too, but by somebody else.
+    /// At the same point, but by another client, which takes no part in the conversation.
     Outside,
-    /// Within a walk: several actors say right things by chance, about each other's things.
+    /// In a random walk: several actors send valid messages in random order, about each other's objects.
     Walk,
-    /// The opening has been played, and it is said again and again: what is no message at all.
+    /// After the opening, many texts that are no message, one after the other.
     Repeated,
-    /// The opening has been played, and others of the kind are said on the same connection: some at once, others when these
-    /// have been answered.
+    /// After the opening, many mutated messages of one kind on the same connection, in batches; each batch waits for
+    /// the answers to the one before.
     Kept,
-    /// Others of the kind are said, too, each on a connection of its own on which the opening has been played.
+    /// Many mutated messages of one kind, each on a new connection, after the opening.
     Anew,
 }
 
@@ -39,7 +39,7 @@ impl Placement {
         }
     }
 
-    /// The moment of the conversation, as shared.yaml names it.
+    /// Returns the name that `placement` in shared.yaml uses for this point of the conversation.
     pub fn moment(self) -> &'static str {
         match self {
             Self::Repeated | Self::Kept | Self::Anew => Self::Joined.name(),
@@ -48,7 +48,7 @@ impl Placement {
         }
     }
 
-    /// Whether many of a kind are said, and not one thing alone.
+    /// Whether a case sends many different mutated messages of one kind.
     pub fn is_of_many(self) -> bool {
         matches!(self, Self::Kept | Self::Anew)
     }

@@ -1,5 +1,5 @@
-//! What a schema says about one place of a message, with its combinators put together: the types that are allowed
-//! there, its members, its bounds. Values and mutations are made from it, and the validator has the last word on both.
+//! What a schema demands of one member of a message, with its combinators merged: allowed types, members, bounds.
+//! Generated values and mutations are derived from it; the validator decides whether they are valid.
 
 use std::collections::BTreeSet;
 
@@ -7,26 +7,26 @@ use serde_json::Value;
 
 use super::rng::Dice;
 
-/// All schemas that apply to one place.
+/// All schemas that apply to one member.
 #[derive(Clone, Debug, Default)]
 pub struct Shape<'a> {
     root: Option<&'a Value>,
     schemas: Vec<&'a Value>,
 }
 
-/// Combinators and references within each other that are followed.
+/// Most nested combinators and references that are followed.
 const DEPTH: usize = 16;
 
-/// How the parts of a schema that exclude each other are taken.
+/// How alternatives (`anyOf`, `oneOf`, `if`) are treated.
 pub enum Branches<'d> {
-    /// All that can be: what any form of the message documents.
+    /// All are merged: the members of any form of the message.
     All,
-    /// One of them, by chance: a payload has one form.
+    /// One is drawn: a payload has one form.
     One(&'d mut Dice),
 }
 
 impl<'a> Shape<'a> {
-    /// The shape of the whole message.
+    /// Returns the shape of the whole message.
     pub fn of(root: &'a Value, branches: &mut Branches<'_>) -> Self {
         let mut shape = Self { root: Some(root), schemas: Vec::new() };
         shape.add(root, branches, 0);
@@ -34,7 +34,7 @@ impl<'a> Shape<'a> {
     }
 
     fn add(&mut self, schema: &'a Value, branches: &mut Branches<'_>, depth: usize) {
-        // One that is here already says nothing new, and a reference may lead back to itself.
+        // A reference may lead back to a schema that has been added.
         let here = self.schemas.iter().any(|before| std::ptr::eq(*before, schema));
         if depth > DEPTH || here || !schema.is_object() {
             return;
@@ -80,13 +80,13 @@ impl<'a> Shape<'a> {
         }
     }
 
-    /// References within the document: `#`, `#/$defs/name`.
+    /// Resolves references within the document: `#`, `#/$defs/name`.
     fn referred(&self, path: &str) -> Option<&'a Value> {
         let pointer = path.strip_prefix('#')?;
         self.root?.pointer(pointer)
     }
 
-    /// What all of its schemas say under a keyword.
+    /// Returns the values of a keyword in all schemas.
     fn each(&self, keyword: &'static str) -> impl Iterator<Item = &'a Value> + use<'a, '_> {
         self.schemas.iter().filter_map(move |schema| schema.get(keyword))
     }
@@ -99,7 +99,7 @@ impl<'a> Shape<'a> {
         shape
     }
 
-    /// The types that are allowed; empty where nothing is said. A number may be an integer.
+    /// Returns the allowed types; empty if the schema does not restrict them. An integer also fits `number`.
     pub fn types(&self) -> Vec<&'a str> {
         let mut allowed: Option<Vec<&str>> = None;
         for value in self.each("type") {
@@ -130,7 +130,7 @@ impl<'a> Shape<'a> {
         allowed.unwrap_or_default()
     }
 
-    /// The values of `const` and `enum`, where there are any: what must be one of them.
+    /// Returns the values of `const` and `enum`, if there are any.
     pub fn values(&self) -> Option<Vec<&'a Value>> {
         let consts: Vec<&Value> = self.each("const").collect();
         if !consts.is_empty() {
@@ -141,12 +141,12 @@ impl<'a> Shape<'a> {
         Some(lists.fold(first, |left, list| left.into_iter().filter(|value| list.contains(value)).collect()))
     }
 
-    /// The one value that is allowed.
+    /// Returns the value of `const`.
     pub fn constant(&self) -> Option<&'a Value> {
         self.each("const").next()
     }
 
-    /// Names of the members that the schema knows, in their order.
+    /// Returns the names of the documented members, in order.
     pub fn members(&self) -> Vec<&'a str> {
         let mut names = Vec::new();
         for properties in self.each("properties").filter_map(Value::as_object) {
@@ -166,14 +166,14 @@ impl<'a> Shape<'a> {
         self.each("required").filter_map(Value::as_array).flatten().filter_map(Value::as_str).collect()
     }
 
-    /// Whether members beyond those that are named break it.
+    /// Whether undocumented members break the schema.
     pub fn is_closed(&self) -> bool {
         self.each("additionalProperties")
             .chain(self.each("unevaluatedProperties"))
             .any(|value| *value == Value::Bool(false))
     }
 
-    /// What is said of a member.
+    /// Returns the shape of a member.
     pub fn member(&self, name: &str, branches: &mut Branches<'_>) -> Self {
         let mut schemas = Vec::new();
         for schema in &self.schemas {
@@ -186,7 +186,7 @@ impl<'a> Shape<'a> {
         self.below(schemas, branches)
     }
 
-    /// What is said of an item of a list.
+    /// Returns the shape of an item of an array.
     pub fn item(&self, index: usize, branches: &mut Branches<'_>) -> Self {
         let mut schemas = Vec::new();
         for schema in &self.schemas {
@@ -197,7 +197,7 @@ impl<'a> Shape<'a> {
         self.below(schemas, branches)
     }
 
-    /// What is said of the names of members and items on a path, from the whole message on.
+    /// Returns the shape at a path of member names and indices.
     pub fn at(root: &'a Value, path: &[String]) -> Self {
         path.iter().fold(Self::of(root, &mut Branches::All), |shape, name| match name.parse::<usize>() {
             Ok(index) if shape.members().iter().all(|member| member != name) => shape.item(index, &mut Branches::All),
@@ -205,17 +205,17 @@ impl<'a> Shape<'a> {
         })
     }
 
-    /// The greatest of the lower bounds that a keyword gives.
+    /// Returns the greatest of the lower bounds under a keyword.
     pub fn least(&self, keyword: &'static str) -> Option<f64> {
         self.each(keyword).filter_map(Value::as_f64).reduce(f64::max)
     }
 
-    /// The least of the upper bounds that a keyword gives.
+    /// Returns the least of the upper bounds under a keyword.
     pub fn most(&self, keyword: &'static str) -> Option<f64> {
         self.each(keyword).filter_map(Value::as_f64).reduce(f64::min)
     }
 
-    /// The text of a keyword, of the first schema that has it.
+    /// Returns the text of a keyword in the first schema that has it.
     pub fn text(&self, keyword: &'static str) -> Option<&'a str> {
         self.each(keyword).find_map(Value::as_str)
     }
@@ -224,7 +224,7 @@ impl<'a> Shape<'a> {
         self.each(keyword).any(|value| *value == Value::Bool(true))
     }
 
-    /// Whether nothing at all is said.
+    /// Whether the schema restricts nothing.
     pub fn is_free(&self) -> bool {
         self.schemas.iter().all(|schema| {
             schema.as_object().is_none_or(|object| {
@@ -256,7 +256,7 @@ mod tests {
     #[case::item(json!({"properties": {"a": {"items": {"type": "boolean"}}}}), &["a", "0"], &["boolean"], None)]
     #[case::several(json!({"allOf": [{"type": ["string", "null"]}, {"type": "string"}]}), &[], &["string"], None)]
     #[case::nothing(json!({}), &["a"], &[], None)]
-    fn a_place_is_known_through_combinators(
+    fn combinators_are_merged(
         #[case] schema: Value,
         #[case] path: &[&str],
         #[case] types: &[&str],

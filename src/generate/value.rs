@@ -1,20 +1,20 @@
-//! Values that a schema allows: its bounds, its unions, its optional members in all combinations, and, where it allows
-//! anything, what parsers stumble over. Constructed, not searched for; whoever uses one asks the validator.
+//! Values that a schema allows: its bounds, its unions, all combinations of optional members, and, where anything is
+//! allowed, values on which parsers often fail. The caller has to validate them: `not` and contradictions are ignored.
 
 use serde_json::{Map, Number, Value, json};
 
 use super::rng::Dice;
 use super::schema_shape::{Branches, Shape};
 
-/// Values within each other that are made of free choice.
+/// Levels down to which optional parts are generated.
 const DEPTH: usize = 6;
-/// Members and items of one value that are made of free choice.
+/// Most optional members or items of one value.
 const WIDTH: usize = 5;
-/// Values within each other, and values in all, of any: a schema may require that a value goes on forever.
+/// Most levels, and most values in all: a schema may require an infinite value.
 const DEEPEST: usize = 32;
 const MOST: usize = 4_000;
 
-/// A value that fits `shape`, as far as can be constructed: `not`, and bounds that contradict each other, are not seen.
+/// Returns a value for `shape`. It may be invalid: `not`, and bounds that contradict each other, are ignored.
 pub fn value(shape: &Shape<'_>, dice: &mut Dice) -> Value {
     made(shape, dice, 0, &mut MOST.clone())
 }
@@ -49,7 +49,7 @@ fn made(shape: &Shape<'_>, dice: &mut Dice, depth: usize, left: &mut usize) -> V
 fn object(shape: &Shape<'_>, dice: &mut Dice, depth: usize, left: &mut usize) -> Value {
     let required = shape.required();
     let mut members = Map::new();
-    // All, none, or each by its own chance: so that every combination of few comes up.
+    // All optional members, none, or each with some probability, so that all combinations of a few occur.
     let share = *dice.pick(&[0.0, 0.5, 0.5, 0.8, 1.0]).unwrap_or(&0.5);
     for name in shape.members() {
         if *left == 0 {
@@ -93,7 +93,7 @@ fn list(shape: &Shape<'_>, dice: &mut Dice, depth: usize, left: &mut usize) -> V
     Value::Array(items)
 }
 
-/// Whole numbers: the bounds themselves, their neighbours, and what overflows the usual types.
+/// Draws an integer: a bound, its neighbour, or what overflows the usual types.
 fn integer(shape: &Shape<'_>, dice: &mut Dice) -> Value {
     const WIDE: [i64; 14] = [
         0,
@@ -159,7 +159,7 @@ fn number(shape: &Shape<'_>, dice: &mut Dice) -> Value {
     Number::from_f64(if within(&chosen) { chosen } else { free }).map_or(Value::Null, Value::Number)
 }
 
-/// Lower and upper bound, those that exclude themselves moved by one.
+/// Returns lower and upper bound for integers; exclusive ones are moved by one.
 fn bounds(shape: &Shape<'_>) -> (Option<f64>, Option<f64>) {
     let above = shape.least("exclusiveMinimum").map(|bound| bound.floor() + 1.0);
     let below = shape.most("exclusiveMaximum").map(|bound| bound.ceil() - 1.0);
@@ -168,8 +168,8 @@ fn bounds(shape: &Shape<'_>) -> (Option<f64>, Option<f64>) {
     (low, high)
 }
 
-/// Texts that are no trouble to say and often trouble to hear.
-pub const ODD_TEXTS: [&str; 17] = [
+/// Texts that can always be sent and that receivers often mishandle.
+pub const UNUSUAL_TEXTS: [&str; 17] = [
     "",
     " ",
     "a",
@@ -202,9 +202,9 @@ fn text(shape: &Shape<'_>, dice: &mut Dice) -> String {
     }
     let mut text = match dice.below(8) {
         0..=2 => name(dice),
-        // Now and then one that is long, of the size where buffers end.
+        // Rarely a long one, of the size of common buffers.
         3 if dice.once_in(8) => "x".repeat(*dice.pick(&[127, 128, 255, 256, 1000, 4096]).unwrap_or(&127)),
-        _ => dice.pick(&ODD_TEXTS).copied().unwrap_or_default().to_owned(),
+        _ => dice.pick(&UNUSUAL_TEXTS).copied().unwrap_or_default().to_owned(),
     };
     let length = text.chars().count();
     if length < least {
@@ -216,12 +216,13 @@ fn text(shape: &Shape<'_>, dice: &mut Dice) -> String {
     }
 }
 
-/// Longest text that is made for a regular expression.
+/// Longest text that is generated for a regular expression.
 const LONGEST: usize = 1 << 16;
 
-/// A text of the form of a regular expression; `None` where that cannot be had (look-around, back references, a text too long).
+/// Returns a text that matches a regular expression; `None` where that cannot be generated (look-around, back
+/// references, too long a text).
 fn fitting(pattern: &str, dice: &mut Dice) -> Option<String> {
-    // A schema's pattern may match anywhere; without anchors of its own it is taken as the whole text.
+    // A pattern without anchors may match anywhere; it is treated as one of the whole text.
     let hir =
         regex_syntax::ParserBuilder::new().build().parse(pattern.trim_start_matches('^').trim_end_matches('$')).ok()?;
     if hir.properties().minimum_len().is_some_and(|least| least > LONGEST) || within_bounds(&hir) > LONGEST {
@@ -233,7 +234,7 @@ fn fitting(pattern: &str, dice: &mut Dice) -> Option<String> {
     text.ok()
 }
 
-/// The longest text of a regular expression, where what may go on forever is repeated a few times.
+/// Returns the greatest length of a match, with unbounded repetitions limited to a few.
 fn within_bounds(hir: &regex_syntax::hir::Hir) -> usize {
     use regex_syntax::hir::HirKind;
     match hir.kind() {
@@ -277,23 +278,23 @@ fn formatted(format: &str, dice: &mut Dice) -> String {
     }
 }
 
-/// A plain word that means nothing.
+/// Returns a short random word.
 pub fn name(dice: &mut Dice) -> String {
     (0..1 + dice.below(8)).map(|_| char::from(b'a' + dice.below(26) as u8)).collect()
 }
 
-/// An object whose members have these names, whatever they mean elsewhere.
+/// Returns an object with members of these names and random values.
 pub fn with<'n>(names: impl Iterator<Item = &'n String>, dice: &mut Dice) -> Value {
     Value::Object(names.map(|name| (name.clone(), anything(dice, DEPTH))).collect())
 }
 
-/// Whatever JSON can hold, deep or wide.
+/// Returns a random JSON value, deep or wide.
 pub fn anything(dice: &mut Dice, depth: usize) -> Value {
     let kinds = if depth >= DEPTH { 5 } else { 9 };
     match dice.below(kinds) {
         0 => Value::Null,
         1 => Value::Bool(dice.once_in(2)),
-        // More than fits into 64 bits with a sign.
+        // More than a signed 64-bit integer holds.
         2 if dice.once_in(6) => json!(u64::MAX),
         2 => integer(&Shape::default(), dice),
         3 => number(&Shape::default(), dice),
@@ -301,7 +302,7 @@ pub fn anything(dice: &mut Dice, depth: usize) -> Value {
         5 => (0..dice.below(WIDTH + 1)).map(|_| anything(dice, depth + 1)).collect(),
         6 if dice.once_in(4) => (0..200).map(|number| json!(number)).collect(),
         7 if dice.once_in(4) => {
-            // Deep, but not so deep that a parser may lawfully give up.
+            // Deep, but within limits that parsers commonly have.
             (0..40).fold(json!(0), |inner, level| if level % 2 == 0 { json!([inner]) } else { json!({ "d": inner }) })
         }
         _ => Value::Object((0..dice.below(WIDTH + 1)).map(|_| (name(dice), anything(dice, depth + 1))).collect()),
@@ -314,7 +315,7 @@ mod tests {
     use crate::syntax::json_schema;
     use rstest::rstest;
 
-    /// Of a thousand values most fit, and they are not all the same.
+    /// Most of a thousand values are valid, and they differ.
     #[rstest]
     #[case::bounds(json!({"type": "integer", "minimum": -3, "maximum": 4}), 6)]
     #[case::exclusive(json!({"type": "number", "exclusiveMinimum": 0, "maximum": 1}), 20)]
@@ -340,7 +341,7 @@ mod tests {
             fit += usize::from(validator.is_valid(&value));
             seen.insert(value.to_string());
         }
-        // That a condition does not hold cannot be constructed: now and then it does all the same.
+        // A failing `if` cannot be constructed, so that some values do not fit.
         assert!(fit >= 850, "{fit} of 1000 fit {schema}");
         assert!(seen.len() >= kinds, "{} different of {schema}", seen.len());
     }

@@ -27,7 +27,7 @@ fn the_reference_server_stands(#[dirs] #[files("schemas/*/messages")] protocol: 
 #[case::message(&["--protocol", "qi", "--message", "base_reqest"], "there is no message `base_reqest`")]
 #[case::mutation(&["--protocol", "qi", "--mutation", "mising"], "there is no mutation `mising`")]
 #[case::no_protocol(&["ws://127.0.0.1:1"], "which protocol does this hub speak?")]
-#[case::no_messages(&["--protocol", "websocket"], "nothing to say to a hub in websocket")]
+#[case::no_messages(&["--protocol", "websocket"], "no case can be made for websocket")]
 #[case::elsewhere(&["ws://192.0.2.1:80", "--protocol", "qi"], "--yes")]
 #[case::no_cases(&["--protocol", "qi", "--cases", "0"], "invalid value")]
 #[case::whose_case(&["--case", "1"], "name one with --protocol")]
@@ -60,7 +60,7 @@ fn what_others_left_on_a_hub_accuses_nobody() {
         let done = fuzz(&[&arguments, cases].concat()).ends_with(code);
         let said = done.out.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(said.contains("warn[FUZZ-UNDISTURBED]"), "{}", done.out);
-        assert!(said.contains("it did not come, and so it is now where nothing odd is said"), "{}", done.out);
+        assert!(said.contains("it did not come; it fails without the mutation, too (control run)"), "{}", done.out);
         said
     };
     let said = run(&["--message", "job_accepted_by_worker", "--mutation", "invalid-utf8", "--cases", "20"], 0);
@@ -68,7 +68,7 @@ fn what_others_left_on_a_hub_accuses_nobody() {
     // Where nobody else is there to do it, the hub stays like this.
     let case = said.split_once("(case-").unwrap().1.split_once(".yaml").unwrap().0;
     let said = run(&["--case", case], 3);
-    let words = format!("At the end the conversation of case {case} does not go on, though nothing odd is said");
+    let words = format!("At the end of the run, the conversation of case {case} cannot be completed even without its mutation");
     assert!(said.contains(&words) && said.contains("INCONCLUSIVE emprops: 1 case"), "{said}");
 }
 
@@ -253,7 +253,7 @@ fn tired(hub: &str, connections: usize) -> String {
 fn a_hub_that_is_slower_at_the_end_is_told_of() {
     let hub = Serving::start(["qi"], 1);
     let run = |url: &str| fuzz(&[url, "--protocol", "qi", "--seed", "1", "--cases", "5", "-j", "1"]).ends_with(0).out;
-    let words = "Somebody new is let in and answered after";
+    let words = "A new client is connected and answered after";
     let said = run(&tired(hub.url("qi"), 15));
     assert!(said.contains(words), "{said}");
     let said = run(hub.url("qi"));
@@ -315,7 +315,7 @@ fn a_run_ends_when_enough_has_been_found() {
     let fuzzed = &report["protocols"][0]["fuzzed"];
     assert!(fuzzed["oracles"]["FUZZ-ISOLATES"]["broken"].as_u64() > Some(0), "{fuzzed}");
     assert!(fuzzed["cases"].as_u64() < Some(20_000), "{}", fuzzed["cases"]);
-    assert!(done.err.contains("enough has been found"), "{}", done.err);
+    assert!(done.err.contains("the limit of --max-findings is reached"), "{}", done.err);
 }
 
 /// Where the hub says something new, more of the kind is said to it: other cells have fewer cases than without.

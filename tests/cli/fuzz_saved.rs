@@ -26,7 +26,7 @@ fn found() -> (tempfile::TempDir, PathBuf) {
     let done = fuzz(&["--case", "3", "--seed", "1", "--regressions", &regressions_, FAULT[0], FAULT[1]]).ends_with(1);
     let files = files(&regressions);
     assert_eq!(files.len(), 1, "{files:?}\n{}", done.err);
-    assert!(done.err.contains(&format!("saved {}: 0 steps beyond the opening", files[0].display())), "{}", done.err);
+    assert!(done.err.contains(&format!("saved {}: 0 steps after the opening", files[0].display())), "{}", done.err);
     (folder, files[0].clone())
 }
 
@@ -73,9 +73,9 @@ fn regressions_are_played_first_and_not_saved_twice() {
 
 #[rstest]
 #[case::unreachable(None, &["ws://127.0.0.1:1"], "the hub cannot be reached: ")]
-#[case::no_yaml(Some("title: ["), &[], "it can no longer be read: ")]
-#[case::no_scenario(Some("[]"), &[], "it can no longer be read: it is no scenario")]
-#[case::unknown_step(Some("title: t\nsteps:\n  - sender flies:\n"), &[], "it can no longer be played: ")]
+#[case::no_yaml(Some("title: ["), &[], "it cannot be read any more: ")]
+#[case::no_scenario(Some("[]"), &[], "it cannot be read any more: it is not a scenario")]
+#[case::unknown_step(Some("title: t\nsteps:\n  - sender flies:\n"), &[], "it cannot be played any more: ")]
 #[case::nothing_to_judge(Some("title: t\nsteps:\n  - wait: 1ms\n    because: nobody asks anything\n"), &[], "none of its checks was reached")]
 fn what_nobody_can_tell_is_not_reproducible(#[case] text: Option<&str>, #[case] hub: &[&str], #[case] expected: &str) {
     let folder = tempfile::tempdir().unwrap();
@@ -87,7 +87,7 @@ fn what_nobody_can_tell_is_not_reproducible(#[case] text: Option<&str>, #[case] 
 
 #[rstest]
 #[case::missing(&["fuzz", "--protocol", "qi", "--replay", "no/such.yaml"], "failed to read no/such.yaml")]
-#[case::whose(&["fuzz", "--replay", "Cargo.toml"], "of which protocol is Cargo.toml?")]
+#[case::whose(&["fuzz", "--replay", "Cargo.toml"], "Cargo.toml belongs to no known protocol by its name")]
 fn what_is_wrong_is_said(#[case] arguments: &[&str], #[case] expected: &str) {
     let done = hubproof(arguments).ends_with(2);
     assert!(done.err.contains(expected), "{}", done.err);
@@ -102,8 +102,8 @@ fn what_only_heard_another_case_is_not_saved() {
     let regressions = folder.path().display().to_string();
     let run = ["--seed", "1", "--cases", "150", "--shrink-time", "30s", "--regressions", &regressions];
     let found = hubproof(base.iter().chain(&run)).ends_with(1);
-    assert!(found.err.contains("beyond the opening"), "{}", found.err);
-    assert!(found.err.contains("not saved: not seen to fail without other cases beside"), "{}", found.err);
+    assert!(found.err.contains("after the opening"), "{}", found.err);
+    assert!(found.err.contains("not saved: not seen to fail without other cases at the same time"), "{}", found.err);
     let again = hubproof(base.iter().chain(&["--replay", &regressions])).ends_with(1);
     assert!(
         !again.out.contains("  fixed ") && !again.out.contains("  not reproducible "),

@@ -1,7 +1,7 @@
-//! Cases of the five protocols: each is a scenario that the reader takes, and the same every time.
+//! Cases of all protocols: each is a valid scenario, and the same for the same seed.
 
-use std::path::PathBuf;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,41 +25,41 @@ use hubproof_reference::machine::{EventError, Input, Output};
 use rstest::rstest;
 use serde_json::Value;
 
-use crate::support::sim_connection::Manner;
 use crate::support::disk::protocol_name;
+use crate::support::sim_connection::Manner;
 
 pub struct Protocol {
     pub sources: Sources,
     pub folder: Folder,
-    pub material: Corpus,
+    pub corpus: Corpus,
 }
 
-/// Cases, read as scenarios and ready to be played without sockets.
+/// Cases, parsed as scenarios and ready to be played without sockets.
 pub struct Cases {
     name: String,
     protocol: Protocol,
     shared: scenario::SharedFile,
-    plan: Scheduler,
+    scheduler: Scheduler,
 }
 
 impl Cases {
-    /// The cases about the messages that are wanted.
+    /// Creates the cases that mutate the wanted messages.
     pub fn new(name: &str, seed: u64, message: &dyn Fn(&str) -> bool) -> Self {
         let protocol = protocol(name);
-        let shared = scenario::shared(&protocol.folder, &protocol.sources, &protocol.material.pack, &mut Vec::new());
-        let plan = Scheduler::new(&protocol.material, seed, message);
-        Self { name: name.to_owned(), protocol, shared, plan }
+        let shared = scenario::shared(&protocol.folder, &protocol.sources, &protocol.corpus.pack, &mut Vec::new());
+        let scheduler = Scheduler::new(&protocol.corpus, seed, message);
+        Self { name: name.to_owned(), protocol, shared, scheduler }
     }
 
     pub fn len(&self) -> u64 {
-        self.plan.cells.len() as u64
+        self.scheduler.cells.len() as u64
     }
 
-    /// The case of a number as text and program; `None` where there is none, or it is odd below what a virtual wire
-    /// carries.
+    /// Returns a case as text and program; `None` where there is none, or it needs frames that a simulated connection
+    /// cannot carry.
     pub fn case(&mut self, number: u64) -> Option<(String, Arc<Program>)> {
-        let case = self.plan.case(&self.protocol.material, number)?;
-        if matches!(case.cell.oddity, MutationKind::Framed(framing) if !is_carried(framing)) {
+        let case = self.scheduler.case(&self.protocol.corpus, number)?;
+        if matches!(case.cell.mutation, MutationKind::Framed(framing) if !is_carried(framing)) {
             return None;
         }
         let text = writer::scenario(&case.scenario);
@@ -67,13 +67,13 @@ impl Cases {
         let file = sources.add(format!("case-{number}.yaml"), text.clone());
         let root = yaml::parse(sources, file).unwrap_or_else(|error| panic!("{}\n{text}", error.message));
         let id = format!("{}/case-{number}", self.name);
-        let (program, diagnostics) = scenario::parse::read(&id, &root, &self.shared, &self.protocol.material.pack);
+        let (program, diagnostics) = scenario::parse::read(&id, &root, &self.shared, &self.protocol.corpus.pack);
         let shown = || hubproof::syntax::diagnostic::render_all(&diagnostics, sources, false);
         Some((text.clone(), Arc::new(program.unwrap_or_else(|| panic!("{}\n{text}", shown())))))
     }
 }
 
-/// Whether a virtual wire carries it.
+/// Whether a simulated connection can carry these frames.
 pub fn is_carried(framing: Framing) -> bool {
     framing.class() != Class::Broken && framing != Framing::Oversize
 }
@@ -86,21 +86,25 @@ pub fn protocol(name: &str) -> Protocol {
     let mut pack = pack.unwrap();
     pack.rules.extend(oracle::rules(&mut sources).into_iter().map(|rule| (rule.id.clone(), rule)));
     let pack = Arc::new(pack);
-    let material = Corpus::read(&folder, &sources, &pack);
-    Protocol { sources, folder, material }
+    let corpus = Corpus::read(&folder, &sources, &pack);
+    Protocol { sources, folder, corpus }
 }
 
 #[rstest]
-fn every_case_is_a_scenario(#[dirs] #[files("schemas/*/messages")] name: PathBuf) {
+fn every_case_is_a_scenario(
+    #[dirs]
+    #[files("schemas/*/messages")]
+    name: PathBuf,
+) {
     let name = &*protocol_name(&name);
     let mut protocol = protocol(name);
-    let pack = Arc::clone(&protocol.material.pack);
+    let pack = Arc::clone(&protocol.corpus.pack);
     let shared = scenario::shared(&protocol.folder, &protocol.sources, &pack, &mut Vec::new());
-    let plan = Scheduler::new(&protocol.material, 1, &|_| true);
+    let scheduler = Scheduler::new(&protocol.corpus, 1, &|_| true);
     let mut classes: BTreeMap<Class, usize> = BTreeMap::new();
     let mut made = 0;
-    for number in 0..plan.cells.len() as u64 {
-        let Some(case) = plan.case(&protocol.material, number) else { continue };
+    for number in 0..scheduler.cells.len() as u64 {
+        let Some(case) = scheduler.case(&protocol.corpus, number) else { continue };
         made += 1;
         *classes.entry(case.class).or_default() += 1;
         let text = writer::scenario(&case.scenario);
@@ -110,24 +114,30 @@ fn every_case_is_a_scenario(#[dirs] #[files("schemas/*/messages")] name: PathBuf
         let shown = hubproof::syntax::diagnostic::render_all(&diagnostics, &protocol.sources, false);
         assert!(program.is_some() && diagnostics.is_empty(), "{shown}\n{text}");
     }
-    println!("{name}: {} cells, {made} made, {classes:?}", plan.cells.len());
-    assert!(made * 10 > plan.cells.len() * 9);
+    println!("{name}: {} cells, {made} made, {classes:?}", scheduler.cells.len());
+    assert!(made * 10 > scheduler.cells.len() * 9);
 }
 
 #[rstest]
 fn the_same_seed_gives_the_same_cases(#[values("qi", "emprops")] name: &str) {
     let texts = |seed| {
         let protocol = protocol(name);
-        let plan = Scheduler::new(&protocol.material, seed, &|_| true);
-        (0..200).filter_map(|n| Some(writer::scenario(&plan.case(&protocol.material, n)?.scenario))).collect::<Vec<_>>()
+        let scheduler = Scheduler::new(&protocol.corpus, seed, &|_| true);
+        (0..200)
+            .filter_map(|n| Some(writer::scenario(&scheduler.case(&protocol.corpus, n)?.scenario)))
+            .collect::<Vec<_>>()
     };
     assert_eq!(texts(7), texts(7));
     assert_ne!(texts(7), texts(8));
 }
 
-/// Without sockets, so without what is odd below messages.
+/// Without sockets, so without invalid frames.
 #[rstest]
-fn the_reference_server_stands_firm(#[dirs] #[files("schemas/*/messages")] name: PathBuf) {
+fn the_reference_server_stands_firm(
+    #[dirs]
+    #[files("schemas/*/messages")]
+    name: PathBuf,
+) {
     let name = &*protocol_name(&name);
     let hub = crate::support::sim_connection::Protocol::load(name);
     let mut cases = Cases::new(name, 1, &|_| true);
@@ -149,165 +159,165 @@ fn the_reference_server_stands_firm(#[dirs] #[files("schemas/*/messages")] name:
     assert_eq!(wrong, "");
 }
 
-/// A hub that reads the id off what breaks off answers each of them: no id may come twice.
+/// A hub may read the id of a text that is cut off, and answer it, so no id may occur twice.
 #[test]
-fn what_is_repeated_and_the_fence_behind_it_use_an_id_once() {
+fn repeated_input_and_the_following_fence_use_an_id_once() {
     let protocol = protocol("gator");
-    let plan = Scheduler::new(&protocol.material, 1, &|_| true);
+    let scheduler = Scheduler::new(&protocol.corpus, 1, &|_| true);
     let id = regex::Regex::new(r#""req_id":(-?[0-9]+),"#).unwrap();
     let mut texts = 0;
-    for number in plan.numbers(&|cell| cell.placement == Placement::Repeated).take(60) {
-        let Some(case) = plan.case(&protocol.material, number) else { continue };
+    for number in scheduler.numbers(&|cell| cell.placement == Placement::Repeated).take(60) {
+        let Some(case) = scheduler.case(&protocol.corpus, number) else { continue };
         let rounds =
             case.scenario["steps"].as_array().unwrap().iter().filter_map(|step| step["in"].as_array()).flatten();
-        let said: Vec<&str> = rounds.filter_map(|text| text.as_str()).collect();
-        let ids: Vec<&str> = said.iter().filter_map(|text| Some(id.captures(text)?.get(1)?.as_str())).collect();
+        let sent: Vec<&str> = rounds.filter_map(|text| text.as_str()).collect();
+        let ids: Vec<&str> = sent.iter().filter_map(|text| Some(id.captures(text)?.get(1)?.as_str())).collect();
         texts += ids.len();
         let different: BTreeSet<&str> = ids.iter().copied().collect();
-        assert_eq!(different.len(), ids.len(), "{said:#?}");
-        // Where the ids of the fence begin.
+        assert_eq!(different.len(), ids.len(), "{sent:#?}");
+        // The fence uses ids above this.
         assert!(ids.iter().all(|id| id.parse::<i64>().unwrap() <= 100_000), "{ids:?}");
     }
-    assert!(texts > 50, "only {texts} ids were said");
+    assert!(texts > 50, "only {texts} ids were sent");
 }
 
-/// Before anything else is said: nobody would notice later that a hub has become slower by that. A hub hangs up on a
-/// stranger's first mistake, so that he cannot tire it.
+/// Before other input, which could already have made the hub slower. The sender is no stranger, to whom a hub closes at
+/// the first error.
 #[rstest]
-fn a_hub_that_tires_is_seen_by_the_first_cases(#[values("qi", "concierge", "gator")] name: &str) {
+fn a_hub_that_becomes_slower_is_found_by_the_first_cases(#[values("qi", "concierge", "gator")] name: &str) {
     let hub = crate::support::sim_connection::Protocol::load(name);
     let fault = format!("{name}-fuzz-slower");
     for seed in 1..=12 {
         let mut cases = Cases::new(name, seed, &|_| true);
-        let first = cases.plan.cells.iter().take_while(|cell| cell.placement == Placement::Repeated).count() as u64;
+        let first =
+            cases.scheduler.cells.iter().take_while(|cell| cell.placement == Placement::Repeated).count() as u64;
         let mut played = (0..first).filter_map(|number| hub.play(&cases.case(number)?.1, Some(&fault)));
         let tires = |check: &CheckReport| check.verdict == Verdict::Fail && check.name == "FUZZ-STEADY";
         assert!(played.any(|report| report.checks.iter().any(tires)), "seed {seed}");
     }
 }
 
-/// What the document does not forbid to come unasked proves no leak.
+/// Receiving a message that the document allows unasked is no proof of a leak.
 #[rstest]
 #[case::open("pong", "FUZZ-ISOLATES as should")]
 #[case::asked_for("subscribe_response", "FUZZ-ISOLATES")]
 fn an_open_message_proves_no_leak(#[case] message: &str, #[case] rule: &str) {
     let protocol = protocol("airavata");
-    let plan = Scheduler::new(&protocol.material, 1, &|_| true);
-    let cases = (0..plan.cells.len() as u64).filter_map(|number| plan.case(&protocol.material, number));
+    let scheduler = Scheduler::new(&protocol.corpus, 1, &|_| true);
+    let cases = (0..scheduler.cells.len() as u64).filter_map(|number| scheduler.case(&protocol.corpus, number));
     let steps: Vec<Value> = cases.flat_map(|case| case.scenario["steps"].as_array().unwrap().clone()).collect();
     let nothing = steps.iter().filter(|step| step["innocent expects nothing"] == message);
     let rules: BTreeSet<&str> = nothing.filter_map(|step| step["rules"][0].as_str()).collect();
     assert_eq!(rules, BTreeSet::from([rule]));
 }
 
-/// A made-up name is no time, and a hub may pass on what it is told.
+/// A hub may pass on what it receives, and a generated name would break the format of a time there.
 #[test]
-fn a_walk_puts_no_name_where_a_form_is_asked_for() {
+fn a_walk_puts_no_name_into_a_member_with_a_format() {
     let cases = Cases::new("emprops", 1, &|_| true);
     let name = regex::Regex::new(r#"\\"([a-z_]+)\\":\$\{json\(fresh_"#).unwrap();
     let mut named = BTreeSet::new();
     for number in 0..cases.len() {
-        let Some(case) = cases.plan.case(&cases.protocol.material, number) else { continue };
+        let Some(case) = cases.scheduler.case(&cases.protocol.corpus, number) else { continue };
         let text = serde_json::to_string(&case.scenario).unwrap();
         named.extend(name.captures_iter(&text).map(|found| found[1].to_owned()));
     }
     assert!(named.contains("job_id") && !named.contains("estimated_completion"), "{named:?}");
 }
 
-/// What few dice make a case of, such as the one name of many that is answered, comes as often as what all do.
+/// A cell for which few draws make a case (for instance only with one of many names) is played as often as others.
 #[test]
-fn what_is_rare_to_make_comes_as_often() {
+fn a_cell_with_few_successful_draws_is_played_as_often() {
     let cases = Cases::new("emprops", 1, &|name| ["ping", "submit_job"].contains(&name));
-    let rare = |cell: &Cell| cell.placement == Placement::Kept && cell.oddity.name().starts_with("wrong");
+    let rare = |cell: &Cell| cell.placement == Placement::Kept && cell.mutation.name().starts_with("wrong");
     let rare: Vec<u64> =
-        (0..).zip(&cases.plan.cells).filter(|(_, cell)| rare(cell)).map(|(number, _)| number).collect();
+        (0..).zip(&cases.scheduler.cells).filter(|(_, cell)| rare(cell)).map(|(number, _)| number).collect();
     assert!(rare.len() >= 3, "{rare:?}");
     for cell in rare {
         let numbers = (0..24).map(|round| cell + round * cases.len());
-        let made = numbers.filter(|number| cases.plan.case(&cases.protocol.material, *number).is_some()).count();
-        assert!(made >= 20, "{:?}: {made} of 24", cases.plan.cells[cell as usize]);
+        let made = numbers.filter(|number| cases.scheduler.case(&cases.protocol.corpus, *number).is_some()).count();
+        assert!(made >= 20, "{:?}: {made} of 24", cases.scheduler.cells[cell as usize]);
     }
 }
 
-/// Of a hundred things that are thought of for one connection most are said, though few are answered where all are
-/// thought of alike: half as many were said of these otherwise, and of what has to say that it wants an answer one in
-/// eight.
+/// Most of the hundred messages drawn for a shared connection are sent, though only few of unrestricted draws would be
+/// answered: without `narrow` half as many, and one in eight where only certain members lead to an answer.
 #[rstest]
 #[case::places("qi", "extended_request", "missing")]
 #[case::members("gator", "stop_request", "explored")]
 #[case::answered_with("gator", "log_request", "explored")]
-fn what_is_thought_of_for_a_kept_connection_is_said(
+fn most_messages_drawn_for_a_shared_connection_are_sent(
     #[case] protocol: &str,
     #[case] message: &str,
-    #[case] oddity: &str,
+    #[case] mutation: &str,
 ) {
     let cases = Cases::new(protocol, 1, &|name| name == message);
-    let is_of = |cell: Cell| cell.placement == Placement::Kept && cell.oddity.name() == oddity;
-    let made = cases.plan.numbers(&is_of).take(8).map(|number| {
-        let scenario = cases.plan.case(&cases.protocol.material, number).unwrap().scenario;
+    let is_of = |cell: Cell| cell.placement == Placement::Kept && cell.mutation.name() == mutation;
+    let made = cases.scheduler.numbers(&is_of).take(8).map(|number| {
+        let scenario = cases.scheduler.case(&cases.protocol.corpus, number).unwrap().scenario;
         let batches = scenario["steps"].as_array().unwrap().iter().find_map(|step| step["in"].as_array());
         batches.unwrap().iter().map(|batch| batch.as_array().unwrap().len()).sum::<usize>()
     });
-    let said: Vec<usize> = made.collect();
-    assert!(said.iter().sum::<usize>() > 50 * said.len(), "{said:?}");
+    let sent: Vec<usize> = made.collect();
+    assert!(sent.iter().sum::<usize>() > 50 * sent.len(), "{sent:?}");
 }
 
-/// The first case of each kind in which things are said anew.
-fn said_anew(cases: &mut Cases, wanted: impl Fn(&Cell) -> bool) -> Vec<Arc<Program>> {
+/// Returns the first case with the placement `anew` of each wanted cell.
+fn anew_programs(cases: &mut Cases, wanted: impl Fn(&Cell) -> bool) -> Vec<Arc<Program>> {
     let is_of = |cell: &Cell| cell.placement == Placement::Anew && wanted(cell);
-    let numbers: Vec<u64> = (0..).zip(&cases.plan.cells).filter(|(_, cell)| is_of(cell)).map(|(n, _)| n).collect();
+    let numbers: Vec<u64> = (0..).zip(&cases.scheduler.cells).filter(|(_, cell)| is_of(cell)).map(|(n, _)| n).collect();
     numbers.into_iter().filter_map(|number| Some(cases.case(number)?.1)).collect()
 }
 
 #[test]
-fn what_is_said_anew_is_said_by_somebody_new() {
+fn with_placement_anew_each_message_has_a_new_client() {
     let mut cases = Cases::new("emprops", 1, &|name| name == "worker_heartbeat");
-    let programs = said_anew(&mut cases, |cell| cell.oddity == MutationKind::Explored);
+    let programs = anew_programs(&mut cases, |cell| cell.mutation == MutationKind::Explored);
     let report = crate::support::sim_connection::Protocol::load("emprops").play(&programs[0], None).unwrap();
     assert_eq!(report.verdict, Verdict::Pass);
     let of_sender = || report.history.iter().filter(|frame| frame.actor == "sender");
     let connections = of_sender().filter(|frame| frame.kind == "open").count();
-    let said = of_sender().filter_map(|frame| serde_json::from_str::<Value>(&frame.text).ok());
-    let said = said.filter(|said| said["type"] == "worker_heartbeat");
-    let names: BTreeSet<String> = said.filter_map(|said| Some(said["worker_id"].as_str()?.to_owned())).collect();
+    let sent = of_sender().filter_map(|frame| serde_json::from_str::<Value>(&frame.text).ok());
+    let sent = sent.filter(|sent| sent["type"] == "worker_heartbeat");
+    let names: BTreeSet<String> = sent.filter_map(|sent| Some(sent["worker_id"].as_str()?.to_owned())).collect();
     assert!(connections > 2 && names.len() == connections, "{connections}: {names:?}");
 }
 
-/// Each oracle that is asked in between accuses a hub that breaks it.
+/// Each oracle within the loop finds a hub that breaks it.
 #[rstest]
 #[case::not_refused("airavata-fuzz-garbled-unanswered", "FUZZ-REJECTS")]
 #[case::not_answered("qi-fuzz-more-unanswered", "FUZZ-ANSWERS")]
 #[case::hangs("airavata-fuzz-duplicate-hangs", "FUZZ-SERVES-OLD")]
 #[case::dies("qi-fuzz-nul-kills", "FUZZ-SERVES-OLD")]
-fn what_is_said_anew_finds_defects(#[case] fault: &str, #[case] oracle: &str) {
+fn placement_anew_finds_defects(#[case] fault: &str, #[case] oracle: &str) {
     let name = fault.split('-').next().unwrap();
     let hub = crate::support::sim_connection::Protocol::load(name);
     let mut cases = Cases::new(name, 1, &|_| true);
-    let reports = said_anew(&mut cases, |_| true).into_iter().filter_map(|program| hub.play(&program, Some(fault)));
+    let reports = anew_programs(&mut cases, |_| true).into_iter().filter_map(|program| hub.play(&program, Some(fault)));
     let broken = reports.flat_map(|report| report.checks).filter(|check| check.verdict == Verdict::Fail);
     let broken: BTreeSet<String> = broken.map(|check| check.name).collect();
     assert!(broken.iter().any(|name| name.starts_with(oracle)), "{broken:?}");
 }
 
-/// There is no place for a third.
+/// The hub has no slot for a third connection.
 #[test]
-fn whoever_comes_anew_must_be_served() {
+fn with_placement_anew_each_new_client_must_be_served() {
     let mut hub = crate::support::sim_connection::Protocol::load("airavata");
     hub.set(Some("max_connections"), "max_connections", 2);
     let mut cases = Cases::new("airavata", 1, &|name| name == "ping");
-    let report = hub.play(&said_anew(&mut cases, |_| true)[0], None).unwrap();
+    let report = hub.play(&anew_programs(&mut cases, |_| true)[0], None).unwrap();
     let broken: Vec<&str> =
         report.checks.iter().filter(|check| check.verdict == Verdict::Fail).map(|check| &*check.name).collect();
     assert_eq!(broken, ["FUZZ-SERVES-NEW"]);
 }
 
-/// A hub that deals with what it is told in another way.
-struct Bent<F> {
+/// A hub whose handling of input is changed.
+struct Modified<F> {
     inner: Box<dyn Machine>,
     way: F,
 }
 
-impl<F: FnMut(&mut dyn Machine, Duration, Input, &mut Vec<Output>) + Send> Machine for Bent<F> {
+impl<F: FnMut(&mut dyn Machine, Duration, Input, &mut Vec<Output>) + Send> Machine for Modified<F> {
     fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
         (self.way)(&mut *self.inner, now, input, out);
     }
@@ -325,7 +335,7 @@ impl<F: FnMut(&mut dyn Machine, Duration, Input, &mut Vec<Output>) + Send> Machi
     }
 }
 
-/// A hub with room for two besides, which notices a moment later who has left.
+/// A hub with slots for two more clients, which notices a moment later that one has left.
 fn full(inner: Box<dyn Machine>) -> Box<dyn Machine> {
     let mut came = 0;
     let way = move |inner: &mut dyn Machine, now, input, out: &mut Vec<Output>| {
@@ -337,25 +347,25 @@ fn full(inner: Box<dyn Machine>) -> Box<dyn Machine> {
         }
         inner.handle(now, input, out);
     };
-    Box::new(Bent { inner, way })
+    Box::new(Modified { inner, way })
 }
 
 #[test]
-fn a_newcomer_may_be_turned_away_for_a_moment() {
+fn a_new_client_may_be_refused_for_a_moment() {
     let hub = crate::support::sim_connection::Protocol::load("qi");
     let mut cases = Cases::new("qi", 1, &|_| true);
     let joined = cases
-        .plan
+        .scheduler
         .cells
         .iter()
-        .position(|cell| cell.placement == Placement::Joined && !matches!(cell.oddity, MutationKind::Framed(_)));
+        .position(|cell| cell.placement == Placement::Joined && !matches!(cell.mutation, MutationKind::Framed(_)));
     let (_, program) = cases.case(joined.unwrap() as u64).unwrap();
     let report = hub.play_on(&program, None, &full, Manner::default()).unwrap();
     let turned_away = report.history.iter().filter(|frame| frame.actor == "newcomer" && frame.kind == "refused");
     assert_eq!((report.verdict, turned_away.count()), (Verdict::Pass, 1));
 }
 
-/// A hub that takes the places of whoever leaves, or is refused, from the sixty-four that it has.
+/// A hub with 64 slots that never frees those of clients that leave, or that it refuses.
 fn leaking(inner: Box<dyn Machine>, of_refused: bool) -> Box<dyn Machine> {
     let mut places = 64_usize;
     let way = move |inner: &mut dyn Machine, now, input, out: &mut Vec<Output>| {
@@ -368,22 +378,22 @@ fn leaking(inner: Box<dyn Machine>, of_refused: bool) -> Box<dyn Machine> {
         let refused = out[before..].iter().any(|output| matches!(output, Output::Refuse { .. })) && of_refused;
         places = places.saturating_sub(usize::from(leaves || refused));
     };
-    Box::new(Bent { inner, way })
+    Box::new(Modified { inner, way })
 }
 
 #[rstest]
 #[case::gone("qi", Churn::Broken, false, Verdict::Fail)]
 #[case::closed("qi", Churn::OddClose, false, Verdict::Fail)]
 #[case::refused("airavata", Churn::NoPath, true, Verdict::Warn)]
-fn whoever_comes_after_many_must_be_served(
+fn a_client_after_connection_churn_must_be_served(
     #[case] name: &str,
-    #[case] gone: Churn,
+    #[case] churn: Churn,
     #[case] of_refused: bool,
     #[case] verdict: Verdict,
 ) {
     let hub = crate::support::sim_connection::Protocol::load(name);
     let mut cases = Cases::new(name, 1, &|_| true);
-    let program = said_anew(&mut cases, |cell| cell.oddity == MutationKind::Churn(gone)).remove(0);
+    let program = anew_programs(&mut cases, |cell| cell.mutation == MutationKind::Churn(churn)).remove(0);
     assert_eq!(hub.play(&program, None).unwrap().verdict, Verdict::Pass);
     let leaking = |inner| leaking(inner, of_refused);
     let report = hub.play_on(&program, None, &leaking, Manner::default()).unwrap();
@@ -391,7 +401,7 @@ fn whoever_comes_after_many_must_be_served(
     assert_eq!((report.verdict, broken.collect()), (verdict, vec!["FUZZ-SERVES-NEW"]));
 }
 
-/// A hub that hears nothing more from whoever has begun a text with a byte order mark, and hangs up on nobody.
+/// A hub that ignores a connection after a text with a byte order mark, but keeps it open.
 fn deaf(inner: Box<dyn Machine>) -> Box<dyn Machine> {
     let mut to = BTreeSet::new();
     let way = move |inner: &mut dyn Machine, now, input, out: &mut Vec<Output>| match &input {
@@ -401,83 +411,88 @@ fn deaf(inner: Box<dyn Machine>) -> Box<dyn Machine> {
         }
         _ => inner.handle(now, input, out),
     };
-    Box::new(Bent { inner, way })
+    Box::new(Modified { inner, way })
 }
 
-/// What no document answers is no reason to leave a connection open and be deaf to it.
+/// Even where the document demands no answer, a hub must not keep a connection open and ignore it.
 #[rstest]
-fn whoever_is_not_hung_up_on_is_heard(#[values("qi", "gator")] name: &str) {
+fn a_connection_that_stays_open_must_be_served(#[values("qi", "gator")] name: &str) {
     let hub = crate::support::sim_connection::Protocol::load(name);
     let mut cases = Cases::new(name, 1, &|_| true);
     let is_of = |cell: Cell| {
-        cell.placement == Placement::Joined && cell.oddity == MutationKind::Corrupted(JsonCorruption::ByteOrderMark)
+        cell.placement == Placement::Joined && cell.mutation == MutationKind::Corrupted(JsonCorruption::ByteOrderMark)
     };
-    let (_, program) = cases.case(cases.plan.numbers(&is_of).next().unwrap()).unwrap();
+    let (_, program) = cases.case(cases.scheduler.numbers(&is_of).next().unwrap()).unwrap();
     assert_eq!(hub.play(&program, None).unwrap().verdict, Verdict::Pass);
     let report = hub.play_on(&program, None, &deaf, Manner::default()).unwrap();
     let broken = report.checks.iter().filter(|check| check.verdict == Verdict::Warn).map(|check| &*check.name);
     assert_eq!((report.verdict, broken.collect()), (Verdict::Warn, vec!["FUZZ-GOES-ON"]));
 }
 
-/// A hub that reads one message of all that have come on a connection, and forgets the rest.
+/// A hub that processes one of several messages received at the same time, and drops the others.
 fn hasty(inner: Box<dyn Machine>) -> Box<dyn Machine> {
     let mut last = std::collections::BTreeMap::new();
     let way = move |inner: &mut dyn Machine, now, input, out: &mut Vec<Output>| match &input {
         Input::Text { conn, .. } if last.insert(*conn, now) == Some(now) => {}
         _ => inner.handle(now, input, out),
     };
-    Box::new(Bent { inner, way })
+    Box::new(Modified { inner, way })
 }
 
 #[test]
-fn what_is_said_at_once_is_answered() {
+fn each_message_of_a_batch_must_be_answered() {
     let hub = crate::support::sim_connection::Protocol::load("gator");
     let mut cases = Cases::new("gator", 1, &|name| name == "log_request");
-    let is_of = |cell: Cell| cell.placement == Placement::Kept && cell.oddity == MutationKind::Explored;
-    let (_, program) = cases.case(cases.plan.numbers(&is_of).next().unwrap()).unwrap();
+    let is_of = |cell: Cell| cell.placement == Placement::Kept && cell.mutation == MutationKind::Explored;
+    let (_, program) = cases.case(cases.scheduler.numbers(&is_of).next().unwrap()).unwrap();
     assert_eq!(hub.play(&program, None).unwrap().verdict, Verdict::Pass);
     let report = hub.play_on(&program, None, &hasty, Manner::default()).unwrap();
     let broken = report.checks.iter().filter(|check| check.verdict == Verdict::Fail).map(|check| &*check.name);
-    let said = report.history.iter().filter(|frame| frame.actor == "sender" && frame.text.contains("posted")).count();
+    let sent = report.history.iter().filter(|frame| frame.actor == "sender" && frame.text.contains("posted")).count();
     assert_eq!((report.verdict, broken.collect()), (Verdict::Fail, vec!["FUZZ-ANSWERS,GAT-009,GAT-005"]));
-    assert!(said > 5, "{said}");
+    assert!(sent > 5, "{sent}");
 }
 
-/// An error that only should come would be waited for a hundred times over.
+/// Waiting for an error that is only recommended would add a hundred waits.
 #[test]
 fn what_need_not_be_answered_is_not_waited_for_at_length() {
     let mut cases = Cases::new("airavata", 1, &|name| name == "ping");
-    let is_of = |cell: Cell| cell.placement == Placement::Kept && cell.oddity == MutationKind::Mutated(Mutation::Null);
-    let (text, _) = cases.case(cases.plan.numbers(&is_of).next().unwrap()).unwrap();
+    let is_of =
+        |cell: Cell| cell.placement == Placement::Kept && cell.mutation == MutationKind::Mutated(Mutation::Null);
+    let (text, _) = cases.case(cases.scheduler.numbers(&is_of).next().unwrap()).unwrap();
     assert!(text.contains("25ms") && !text.contains("AIR-098"), "{text}");
 }
 
-/// In pieces a letter may be torn, and is the same.
+/// A multi-byte character split between two fragments is still one character.
 #[test]
-fn a_torn_letter_is_one_letter() {
+fn a_character_split_between_fragments_is_one_character() {
     let hub = crate::support::sim_connection::Protocol::load("concierge");
     let mut cases = Cases::new("concierge", 1, &|name| name == "group_fetch");
     let is_of =
-        |cell: Cell| cell.placement == Placement::Joined && cell.oddity == MutationKind::Framed(Framing::Fragments);
-    let (text, program) = cases.case(cases.plan.numbers(&is_of).next().unwrap()).unwrap();
+        |cell: Cell| cell.placement == Placement::Joined && cell.mutation == MutationKind::Framed(Framing::Fragments);
+    let (text, program) = cases.case(cases.scheduler.numbers(&is_of).next().unwrap()).unwrap();
     let report = hub.play(&program, None).unwrap();
     assert_eq!((report.verdict, text.replace('\'', "").contains("hex: f0")), (Verdict::Pass, true), "{text}");
     let answers = || report.history.iter().filter(|frame| frame.text.contains("NO_SUCH_GROUP"));
     assert!(answers().count() == 1 && answers().all(|frame| frame.text.contains("ß😀")));
 }
 
-/// Who has no connection says nothing, and a case in which nothing odd is said shows nothing.
+/// An actor without a connection cannot send, and a case without mutated input tests nothing.
 #[rstest]
-fn in_every_case_something_odd_is_said(#[dirs] #[files("schemas/*/messages")] name: PathBuf) {
+fn every_case_sends_its_mutated_input(
+    #[dirs]
+    #[files("schemas/*/messages")]
+    name: PathBuf,
+) {
     let name = &*protocol_name(&name);
     let protocol = protocol(name);
-    let plan = Scheduler::new(&protocol.material, 1, &|_| true);
+    let scheduler = Scheduler::new(&protocol.corpus, 1, &|_| true);
     let mut silent = BTreeSet::new();
-    for number in 0..plan.cells.len() as u64 {
-        let Some(case) = plan.case(&protocol.material, number) else { continue };
+    for number in 0..scheduler.cells.len() as u64 {
+        let Some(case) = scheduler.case(&protocol.corpus, number) else { continue };
         let actors = &case.scenario["actors"];
         let joins = case.scenario["steps"].as_array().unwrap().iter().any(|step| step.get("sender joins").is_some());
-        if let Some(role) = actors["sender"].as_str().filter(|role| joins && !protocol.material.joins(role)) {
+        if let Some(role) = actors["sender"].as_str().filter(|role| joins && !protocol.corpus.joins(role)) {
             silent.insert((case.cell.placement.name(), role.to_owned()));
         }
     }

@@ -1,7 +1,7 @@
-//! Two hubs side by side: a hub does not differ from itself, and a fault makes it differ.
+//! Comparing two hubs: a hub does not differ from itself, and a fault makes a difference.
 
-use std::path::PathBuf;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use hubproof::event::ScenarioReport;
@@ -15,10 +15,10 @@ use rstest::rstest;
 
 use crate::fuzz::cases::{Protocol, protocol};
 use crate::fuzz::random_walk::program;
-use crate::support::sim_connection;
 use crate::support::disk::protocol_name;
+use crate::support::sim_connection;
 
-/// Cases that can be played without sockets, with what the reference server said.
+/// Cases that can be played without sockets, with the reports of the reference server.
 struct Plays {
     protocol: Protocol,
     hub: sim_connection::Protocol,
@@ -27,42 +27,46 @@ struct Plays {
 }
 
 impl Plays {
-    /// So many cases: two in three say nothing wrong, the others whatever the plan has.
+    /// Plays `many` cases: two in three send only valid messages, the others any mutation.
     fn of(name: &str, many: usize) -> Self {
         let mut protocol = protocol(name);
         let hub = sim_connection::Protocol::load(name);
-        let pack = Arc::clone(&protocol.material.pack);
+        let pack = Arc::clone(&protocol.corpus.pack);
         let shared = scenario::shared(&protocol.folder, &protocol.sources, &pack, &mut Vec::new());
-        let plan = Scheduler::new(&protocol.material, 3, &|_| true);
-        // What is said with many of its kind is compared where it is said alone, which takes less time.
+        let scheduler = Scheduler::new(&protocol.corpus, 3, &|_| true);
+        // Cases with a single mutated message are faster than those with many of the kind.
         let short = |cell: Cell| !cell.placement.is_of_many();
-        let right =
-            |cell: Cell| short(cell) && cell.oddity == MutationKind::Explored && cell.placement != Placement::First;
-        let odd = |cell: Cell| short(cell) && !matches!(cell.oddity, MutationKind::Framed(_));
-        let (mut right, mut odd) = (plan.numbers(&right), plan.numbers(&odd));
+        let valid =
+            |cell: Cell| short(cell) && cell.mutation == MutationKind::Explored && cell.placement != Placement::First;
+        let any = |cell: Cell| short(cell) && !matches!(cell.mutation, MutationKind::Framed(_));
+        let (mut valid, mut any) = (scheduler.numbers(&valid), scheduler.numbers(&any));
         let mut played = Vec::new();
         for turn in 0.. {
-            let number = if turn % 3 == 0 { odd.next() } else { right.next() };
-            let Some(case) = number.and_then(|number| plan.case(&protocol.material, number)) else { continue };
+            let number = if turn % 3 == 0 { any.next() } else { valid.next() };
+            let Some(case) = number.and_then(|number| scheduler.case(&protocol.corpus, number)) else { continue };
             let program = program(&mut protocol, &shared, name, &case);
             played.extend(hub.play(&program, None).map(|report| (program, report)));
             if played.len() == many {
                 break;
             }
         }
-        let open = protocol.material.open();
+        let open = protocol.corpus.open();
         Self { protocol, hub, open, played }
     }
 
     fn compare(&self, left: &ScenarioReport, right: &ScenarioReport) -> Comparison {
         let decided = |_, _: Option<&_>, _: Option<&_>| false;
-        let reading = Reading::of(&self.protocol.material.pack, self.open.clone(), &decided);
+        let reading = Reading::of(&self.protocol.corpus.pack, self.open.clone(), &decided);
         compare::compare(&reading, left, right)
     }
 }
 
 #[rstest]
-fn a_hub_does_not_differ_from_itself(#[dirs] #[files("schemas/*/messages")] name: PathBuf) {
+fn a_hub_does_not_differ_from_itself(
+    #[dirs]
+    #[files("schemas/*/messages")]
+    name: PathBuf,
+) {
     let name = &*protocol_name(&name);
     let plays = Plays::of(name, 30);
     let (mut compared, mut ended, mut wrong) = (0, BTreeMap::<&str, usize>::new(), String::new());
@@ -80,21 +84,29 @@ fn a_hub_does_not_differ_from_itself(#[dirs] #[files("schemas/*/messages")] name
     assert!(compared * 2 > plays.played.len());
 }
 
-/// Faults whose work a comparison should show: something is missing, doubled, or of another kind.
+/// Faults that a comparison should show: a message is missing, sent twice, or changed.
 #[rstest]
-fn a_fault_makes_a_difference(#[dirs] #[files("schemas/*/messages")] name: PathBuf) {
+fn a_fault_makes_a_difference(
+    #[dirs]
+    #[files("schemas/*/messages")]
+    name: PathBuf,
+) {
     let name = &*protocol_name(&name);
     noticed(name, 6, 90, 1);
 }
 
 #[rstest]
 #[ignore = "takes minutes: reports/slow-tests"]
-fn fifty_faults_make_a_difference(#[dirs] #[files("schemas/*/messages")] name: PathBuf) {
+fn fifty_faults_make_a_difference(
+    #[dirs]
+    #[files("schemas/*/messages")]
+    name: PathBuf,
+) {
     let name = &*protocol_name(&name);
     noticed(name, 50, 300, 15);
 }
 
-/// Plays so many faults at most in so many cases; at least so many of them make a difference.
+/// Plays at most `most` faults in `cases` cases; at least `least` of them must make a difference.
 fn noticed(name: &str, most: usize, cases: usize, least: usize) {
     let plays = Plays::of(name, cases);
     let shows = |act: &Act| {

@@ -1,8 +1,7 @@
-//! What fuzzing is for: defects that no scenario of `hubproof check` can see, each found by some case, under an oracle
-//! that it breaks.
+//! Faults that no scenario of `hubproof check` finds: each is found by some case, under an oracle that it breaks.
 
-use std::path::PathBuf;
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,10 +13,10 @@ use rstest::rstest;
 use serde_json::Value;
 
 use crate::fuzz::cases::Cases;
-use crate::support::sim_connection::{Manner, Protocol};
 use crate::support::disk::{self, protocol_name};
+use crate::support::sim_connection::{Manner, Protocol};
 
-/// So many cases are enough to find any of them: less than a minute of a run.
+/// Cases within which each is found: less than a minute of a run.
 pub const ENOUGH: u64 = 15_000;
 
 fn fuzz_only(protocol: &str) -> Vec<&'static Fault> {
@@ -33,11 +32,15 @@ fn there_are_more_than_twenty_of_them_in_all_protocols() {
 }
 
 #[rstest]
-fn no_scenario_sees_them(#[dirs] #[files("schemas/*/messages")] name: PathBuf) {
+fn no_scenario_sees_them(
+    #[dirs]
+    #[files("schemas/*/messages")]
+    name: PathBuf,
+) {
     let name = &*protocol_name(&name);
     let mut protocol = Protocol::load(name);
     if name == "emprops" {
-        // Ten megabytes, again and again, would prove no more.
+        // Sending ten megabytes many times would prove no more.
         protocol.set(Some("max_message_bytes"), "message_limit", 100_000);
         protocol.set(None, "chunks_above", 10_000);
     }
@@ -53,7 +56,7 @@ fn no_scenario_sees_them(#[dirs] #[files("schemas/*/messages")] name: PathBuf) {
     assert_eq!(seen, "");
 }
 
-/// Whether defects of a protocol show in cases about a message: those about the others would only take their time.
+/// Whether faults of a protocol show in cases that mutate this message; the other messages would only take time.
 pub fn is_concerned(protocol: &str, message: &str) -> bool {
     let some =
         ["submit_job", "ping", "request_job_status", "claim_job", "register_worker", "cancel_job", "complete_job"];
@@ -77,7 +80,7 @@ fn every_one_is_found(
             break;
         }
         let Some((_, program)) = cases.case(number) else { continue };
-        // What a case does not bring out it leaves as it is with a correct hub.
+        // A case that does not trigger a fault has the same result as with a correct hub.
         let brought_out = Arc::new(Mutex::new(BTreeSet::new()));
         let around = |inner| -> Box<dyn Machine> {
             Box::new(Listener { inner, hidden: fuzz_only(name), brought_out: Arc::clone(&brought_out) })
@@ -105,13 +108,13 @@ fn every_one_is_found(
     assert_eq!((hidden, wrong.as_str()), (Vec::new(), ""), "not found in {ENOUGH} cases, or blamed for something else");
 }
 
-/// The rules that a report finds broken.
+/// Returns the rules that a report finds broken.
 fn blamed(report: &ScenarioReport) -> BTreeSet<String> {
     let failed = report.checks.iter().flat_map(|check| &check.rules).filter(|(_, verdict)| *verdict == Verdict::Fail);
     failed.map(|(rule, _)| rule.id.clone()).collect()
 }
 
-/// Records which of them a conversation would bring out.
+/// Records which faults a conversation triggers.
 struct Listener {
     inner: Box<dyn Machine>,
     hidden: Vec<&'static Fault>,
@@ -122,7 +125,7 @@ impl Machine for Listener {
     fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
         let brings_out = |fault: &&&Fault| match fault.effect {
             Effect::FuzzOnly(fault) => fault.is_brought_out_by(&input),
-            // Nobody can tell from outside.
+            // Whether others are triggered is not visible from outside.
             _ => true,
         };
         self.brought_out.lock().unwrap().extend(self.hidden.iter().filter(brings_out).map(|fault| fault.id));

@@ -1,7 +1,7 @@
-//! Walks: right messages of several actors in any order, and one odd message among them.
+//! Random walks: valid messages of several actors in random order, and one mutated message among them.
 
-use std::path::PathBuf;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use hubproof::event::{Direction, ScenarioReport, Verdict};
@@ -16,15 +16,15 @@ use rstest::rstest;
 use crate::fuzz::cases::{Protocol, protocol};
 use crate::support::disk::protocol_name;
 
-/// The walks of a plan, in its order, again and again with other dice.
-fn walks<'a>(protocol: &'a Protocol, plan: &'a Scheduler) -> impl Iterator<Item = Case> + 'a {
-    let count = plan.cells.len() as u64;
-    let is_walk = move |number: &u64| plan.cells[(number % count) as usize].placement == Placement::Walk;
-    (0..).filter(is_walk).filter_map(|number| plan.case(&protocol.material, number))
+/// Returns the walks of a scheduler in order, endlessly, with other draws each time.
+fn walks<'a>(protocol: &'a Protocol, scheduler: &'a Scheduler) -> impl Iterator<Item = Case> + 'a {
+    let count = scheduler.cells.len() as u64;
+    let is_walk = move |number: &u64| scheduler.cells[(number % count) as usize].placement == Placement::Walk;
+    (0..).filter(is_walk).filter_map(|number| scheduler.case(&protocol.corpus, number))
 }
 
 pub fn program(protocol: &mut Protocol, shared: &SharedFile, name: &str, case: &Case) -> Arc<Program> {
-    let pack = Arc::clone(&protocol.material.pack);
+    let pack = Arc::clone(&protocol.corpus.pack);
     let text = writer::scenario(&case.scenario);
     let file = protocol.sources.add(format!("case-{}.yaml", case.number), text.clone());
     let root = yaml::parse(&protocol.sources, file).unwrap_or_else(|error| panic!("{}\n{text}", error.message));
@@ -34,7 +34,7 @@ pub fn program(protocol: &mut Protocol, shared: &SharedFile, name: &str, case: &
     Arc::new(program.unwrap())
 }
 
-/// Messages of a direction that a play has seen, in their order. Bystanders do not count.
+/// Returns the messages of a direction in a play, in order, without those of observer client and new client.
 fn seen<'a>(pack: &'a Pack, report: &'a ScenarioReport, direction: Direction) -> Vec<&'a str> {
     let way = if direction == Direction::Sent { Way::ToHub } else { Way::FromHub };
     let walks = |actor: &str| !matches!(actor, "innocent" | "newcomer");
@@ -46,14 +46,22 @@ fn seen<'a>(pack: &'a Pack, report: &'a ScenarioReport, direction: Direction) ->
 }
 
 #[rstest]
-fn walks_bring_no_finding(#[dirs] #[files("schemas/*/messages")] name: PathBuf) {
+fn walks_bring_no_finding(
+    #[dirs]
+    #[files("schemas/*/messages")]
+    name: PathBuf,
+) {
     let name = &*protocol_name(&name);
     walk(name, 100);
 }
 
 #[rstest]
 #[ignore = "takes minutes: reports/slow-tests"]
-fn thousands_of_walks_bring_no_finding(#[dirs] #[files("schemas/*/messages")] name: PathBuf) {
+fn thousands_of_walks_bring_no_finding(
+    #[dirs]
+    #[files("schemas/*/messages")]
+    name: PathBuf,
+) {
     let name = &*protocol_name(&name);
     walk(name, 3000);
 }
@@ -61,25 +69,25 @@ fn thousands_of_walks_bring_no_finding(#[dirs] #[files("schemas/*/messages")] na
 fn walk(name: &str, many: usize) {
     let mut protocol = protocol(name);
     let hub = crate::support::sim_connection::Protocol::load(name);
-    let pack = Arc::clone(&protocol.material.pack);
-    let plan = Scheduler::new(&protocol.material, 2, &|_| true);
+    let pack = Arc::clone(&protocol.corpus.pack);
+    let scheduler = Scheduler::new(&protocol.corpus, 2, &|_| true);
     let shared = scenario::shared(&protocol.folder, &protocol.sources, &pack, &mut Vec::new());
-    let cases: Vec<Case> = walks(&protocol, &plan).take(many).collect();
+    let cases: Vec<Case> = walks(&protocol, &scheduler).take(many).collect();
     let (mut played, mut wrong, mut warned) = (0, String::new(), BTreeMap::<String, usize>::new());
     let mut kinds = [BTreeSet::new(), BTreeSet::new()];
     let mut reach: BTreeMap<usize, usize> = BTreeMap::new();
-    let (mut odd, mut undecided) = (0, BTreeMap::<String, usize>::new());
+    let (mut finished, mut undecided) = (0, BTreeMap::<String, usize>::new());
     for case in &cases {
         let program = program(&mut protocol, &shared, name, case);
         let Some(report) = hub.play(&program, None) else { continue };
         played += 1;
         let replies: BTreeSet<&str> =
             pack.messages.iter().flat_map(|message| &message.replies).map(String::as_str).collect();
-        let heard = seen(&pack, &report, Direction::Received);
-        *reach.entry(heard.iter().filter(|name| replies.contains(*name)).count()).or_default() += 1;
+        let received = seen(&pack, &report, Direction::Received);
+        *reach.entry(received.iter().filter(|name| replies.contains(*name)).count()).or_default() += 1;
         kinds[0].extend(seen(&pack, &report, Direction::Sent).into_iter().map(str::to_owned));
-        kinds[1].extend(heard.into_iter().map(str::to_owned));
-        odd += usize::from(!report.history.is_empty() && report.cause.is_none());
+        kinds[1].extend(received.into_iter().map(str::to_owned));
+        finished += usize::from(!report.history.is_empty() && report.cause.is_none());
         for check in &report.checks {
             match check.verdict {
                 Verdict::Fail => wrong += &format!("{} {}\n  {}\n", check.name, check.message, report.title),
@@ -93,15 +101,18 @@ fn walk(name: &str, many: usize) {
         }
     }
     let beyond = |least: usize| reach.iter().filter(|(steps, _)| **steps >= least).map(|(_, n)| n).sum::<usize>();
-    println!("{name}: {played} of {} walks played, {odd} to their end; warned {warned:?}; {undecided:?}", cases.len());
+    println!(
+        "{name}: {played} of {} walks played, {finished} to their end; warned {warned:?}; {undecided:?}",
+        cases.len()
+    );
     println!("  answered messages: >=2 {}, >=4 {}, >=6 {}, >=8 {}", beyond(2), beyond(4), beyond(6), beyond(8));
-    for (kinds, heard) in [(&kinds[0], false), (&kinds[1], true)] {
+    for (kinds, received) in [(&kinds[0], false), (&kinds[1], true)] {
         let all = pack.messages.iter().filter(|message| {
-            !message.abstract_ && if heard { message.directions.from_hub } else { message.directions.to_hub }
+            !message.abstract_ && if received { message.directions.from_hub } else { message.directions.to_hub }
         });
         let missing: Vec<&str> =
             all.map(|message| message.name.as_str()).filter(|name| !kinds.contains(*name)).collect();
-        println!("  {} kinds {}, never {missing:?}", if heard { "heard" } else { "said" }, kinds.len());
+        println!("  {} kinds {}, never {missing:?}", if received { "received" } else { "sent" }, kinds.len());
     }
     assert_eq!(wrong, "");
     assert!(played * 10 > cases.len() * 9);

@@ -1,4 +1,4 @@
-//! Findings on the machines of the reference server with faults, made small without a socket.
+//! Shrinks findings on the reference server with faults, without sockets.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,13 +24,13 @@ use crate::support::disk::protocol_name;
 
 struct Hub {
     sources: Sources,
-    material: Arc<Corpus>,
+    corpus: Arc<Corpus>,
     shared: scenario::SharedFile,
     wire: crate::support::sim_connection::Protocol,
     fault: &'static str,
 }
 
-/// The checks that fail, or what else became of it.
+/// The checks that fail.
 type Failed = Vec<String>;
 
 impl Hub {
@@ -42,14 +42,14 @@ impl Hub {
         pack.rules.extend(oracle::rules(&mut sources).into_iter().map(|rule| (rule.id.clone(), rule)));
         let pack = Arc::new(pack);
         let shared = scenario::shared(&folder, &sources, &pack, &mut Vec::new());
-        let material = Arc::new(Corpus::read(&folder, &sources, &pack));
-        Self { sources, material, shared, wire: crate::support::sim_connection::Protocol::load(name), fault }
+        let corpus = Arc::new(Corpus::read(&folder, &sources, &pack));
+        Self { sources, corpus, shared, wire: crate::support::sim_connection::Protocol::load(name), fault }
     }
 
     fn program(&mut self, scenario: &Map<String, Value>) -> Option<Arc<Program>> {
         let file = self.sources.add("case.yaml", writer::scenario(scenario));
         let root = yaml::parse(&self.sources, file).ok()?;
-        scenario::parse::read("case", &root, &self.shared, &self.material.pack).0.map(Arc::new)
+        scenario::parse::read("case", &root, &self.shared, &self.corpus.pack).0.map(Arc::new)
     }
 
     fn failed(&self, program: &Arc<Program>, fault: Option<&str>) -> Failed {
@@ -58,12 +58,12 @@ impl Hub {
         failed.map(|check| check.name.split('#').next().unwrap_or_default().to_owned()).collect()
     }
 
-    /// The next case that finds the fault, and by which check.
-    fn found(&mut self, numbers: &mut impl Iterator<Item = u64>, plan: &Scheduler) -> (Case, String) {
+    /// Returns the next case that finds the fault, and the check that fails.
+    fn found(&mut self, numbers: &mut impl Iterator<Item = u64>, scheduler: &Scheduler) -> (Case, String) {
         let known = hubproof_reference::faults().find(|known| known.id == self.fault).unwrap();
         for number in numbers {
-            let Some(case) = plan.case(&self.material, number) else { continue };
-            if matches!(case.cell.oddity, MutationKind::Framed(framing) if !is_carried(framing)) {
+            let Some(case) = scheduler.case(&self.corpus, number) else { continue };
+            if matches!(case.cell.mutation, MutationKind::Framed(framing) if !is_carried(framing)) {
                 continue;
             }
             let program = self.program(&case.scenario).unwrap();
@@ -78,13 +78,13 @@ impl Hub {
 }
 
 impl Hub {
-    /// The smallest that fails in the same way because of what is odd about it.
+    /// Shrinks a case to the smallest that fails the same check because of its mutation.
     fn shrunk(&mut self, case: &Case, check: &str) -> Shrink {
-        let material = Arc::clone(&self.material);
-        let meaning = Constraints::of(&material, case.cell.placement, &case.scenario, check);
+        let corpus = Arc::clone(&self.corpus);
+        let constraints = Constraints::of(&corpus, case.cell.placement, &case.scenario, check);
         let mut shrink = Shrink::new(case.scenario.clone(), check, Limits::default());
         while let Some(candidate) = shrink.next() {
-            shrink.told(match self.program(&candidate).filter(|_| meaning.is_kept(&candidate)) {
+            shrink.record(match self.program(&candidate).filter(|_| constraints.is_kept(&candidate)) {
                 None => Answer::Unplayable,
                 Some(program) if self.fails(&program, check) && !self.is_idle(&candidate, check) => Answer::StillFails,
                 Some(_) => Answer::Differs,
@@ -97,18 +97,18 @@ impl Hub {
         self.failed(program, Some(self.fault)).iter().any(|failed| failed == check)
     }
 
-    /// Whether what is odd has nothing to do with it.
+    /// Whether the check fails without the mutated input, too.
     fn is_idle(&mut self, candidate: &Map<String, Value>, check: &str) -> bool {
         let control = control(candidate, check).filter(|_| check.starts_with("FUZZ-"));
         control.and_then(|control| self.program(&control)).is_some_and(|program| self.fails(&program, check))
     }
 }
 
-/// Cases that find a defect and are made small, until one of them has become small enough.
+/// Cases that are shrunk until one of them is small enough.
 const TRIES: usize = 6;
-/// Steps beyond the opening of the smallest scenario that shows a defect.
+/// Most steps after the opening of the smallest scenario of a fault.
 const FEW: usize = 3;
-/// More than that, where what the oracle asks takes more steps by itself, or somebody has to have begun something first.
+/// Faults that need more steps: the oracle itself takes more, or a client has to create something first.
 const MORE: [(&str, usize); 5] = [
     ("qi-fuzz-emoji-leaks", 4),
     ("gator-fuzz-posted-answered", 4),
@@ -117,8 +117,7 @@ const MORE: [(&str, usize); 5] = [
     ("emprops-fuzz-unknown-frees-jobs", 7),
 ];
 
-/// Each of the defects that only fuzzing finds is shown by few steps and an opening; and a hub that is right is not accused
-/// by them.
+/// Each fault that only fuzzing finds is shown by few steps after the opening, and a correct hub passes them.
 #[rstest]
 fn a_finding_becomes_small(
     #[dirs]
@@ -131,12 +130,12 @@ fn a_finding_becomes_small(
     for fault in faults.skip(half).step_by(2) {
         let most = MORE.iter().find(|(id, _)| *id == fault.id).map_or(FEW, |(_, most)| *most);
         let mut hub = Hub::new(fault.id);
-        let plan = Scheduler::new(&hub.material, 1, &|message| is_concerned(protocol, message));
+        let scheduler = Scheduler::new(&hub.corpus, 1, &|message| is_concerned(protocol, message));
         let mut numbers = 0..ENOUGH;
         let mut shown = String::new();
         let small = (0..TRIES).any(|_| {
-            let (case, check) = hub.found(&mut numbers, &plan);
-            let single = plan.singles(&hub.material, case.number).into_iter().find(|single| {
+            let (case, check) = hub.found(&mut numbers, &scheduler);
+            let single = scheduler.singles(&hub.corpus, case.number).into_iter().find(|single| {
                 let program = hub.program(&single.scenario);
                 program.is_some_and(|program| hub.fails(&program, &check))
             });
@@ -154,7 +153,7 @@ fn a_finding_becomes_small(
 
 const SUBMITS: &str = r#"{"type":"submit_job","priority":"high","requirements":{"hardware":{"gpu_memory_gb":0}},"timestamp":1705312345000}"#;
 
-/// An oracle goes on to demand what it demanded only of what is wrong in the same way, said at the same moment.
+/// A candidate keeps the violation and the point at which it is sent, or the oracle must not demand the same of it.
 #[rstest]
 #[case::less(
     r#"{"type":"submit_job","requirements":{"hardware":{"gpu_memory_gb":0}},"timestamp":1705312345000}"#,
@@ -170,46 +169,46 @@ const SUBMITS: &str = r#"{"type":"submit_job","priority":"high","requirements":{
 #[case::none("{}", false)]
 #[case::no_json("{", false)]
 #[case::twice(r#"{"type":"submit_job","type":"submit_job","requirements":{"hardware":{"gpu_memory_gb":0}},"timestamp":1705312345000}"#, false)]
-fn what_an_oracle_depends_on_stays(#[case] text: &str, #[case] kept: bool) {
+fn what_an_oracle_depends_on_is_kept(#[case] text: &str, #[case] kept: bool) {
     let hub = Hub::new("emprops-root-refused");
     let finding = |text: &str, opening: &str| {
         let steps = serde_json::json!([
             { "innocent joins": null },
             { opening: null },
-            { "sender sends raw": { "text": text }, "as": "the_odd" },
+            { "sender sends raw": { "text": text }, "as": "mutated_input" },
             { "sender expects": "error_general", "rules": ["FUZZ-REJECTS"] },
         ]);
         Map::from_iter([("steps".to_owned(), steps)])
     };
     let original = finding(SUBMITS, "sender joins");
-    let meaning = |check| Constraints::of(&hub.material, Placement::Joined, &original, check);
-    assert_eq!(meaning("FUZZ-REJECTS,EMP-036").is_kept(&finding(text, "sender joins")), kept);
-    assert!(!meaning("FUZZ-REJECTS").is_kept(&finding(text, "sender connects")));
-    assert!(!meaning("FUZZ-REJECTS").is_kept(&finding(text, "innocent joins")));
+    let constraints = |check| Constraints::of(&hub.corpus, Placement::Joined, &original, check);
+    assert_eq!(constraints("FUZZ-REJECTS,EMP-036").is_kept(&finding(text, "sender joins")), kept);
+    assert!(!constraints("FUZZ-REJECTS").is_kept(&finding(text, "sender connects")));
+    assert!(!constraints("FUZZ-REJECTS").is_kept(&finding(text, "innocent joins")));
     for whatever_is_said in ["FUZZ-SERVES-OLD", "FUZZ-SERVES-NEW", "schema:error_general", "EMP-036"] {
-        assert!(meaning(whatever_is_said).is_kept(&finding(text, "sender joins")));
+        assert!(constraints(whatever_is_said).is_kept(&finding(text, "sender joins")));
     }
 }
 
-/// What was right and said before is not what is wrong.
+/// A valid message that was sent before the mutated one does not become the mutated one.
 #[test]
-fn what_is_odd_does_not_become_what_somebody_else_said() {
+fn a_valid_message_does_not_become_the_mutated_one() {
     let hub = Hub::new("emprops-root-refused");
     let ping = r#"{"type":"ping","timestamp":1705312345000}"#;
-    let finding = |said: &[(&str, Option<&str>)]| {
+    let finding = |sent: &[(&str, Option<&str>)]| {
         let mut steps = vec![serde_json::json!({ "sender joins": null })];
-        for (text, name) in said {
+        for (text, name) in sent {
             let mut step = serde_json::json!({ "sender sends raw": { "text": text } });
             step.as_object_mut().unwrap().extend(name.map(|name| ("as".to_owned(), name.into())));
             steps.push(step);
         }
         steps.push(
-            serde_json::json!({ "sender expects": "error_general", "after": "the_odd", "rules": ["FUZZ-REJECTS"] }),
+            serde_json::json!({ "sender expects": "error_general", "after": "mutated_input", "rules": ["FUZZ-REJECTS"] }),
         );
         Map::from_iter([("steps".to_owned(), steps.into())])
     };
-    let original = finding(&[(ping, None), (SUBMITS, Some("the_odd"))]);
-    let meaning = Constraints::of(&hub.material, Placement::Joined, &original, "FUZZ-REJECTS,EMP-036");
-    assert!(meaning.is_kept(&finding(&[(SUBMITS, Some("the_odd"))])));
-    assert!(!meaning.is_kept(&finding(&[(ping, Some("the_odd"))])));
+    let original = finding(&[(ping, None), (SUBMITS, Some("mutated_input"))]);
+    let constraints = Constraints::of(&hub.corpus, Placement::Joined, &original, "FUZZ-REJECTS,EMP-036");
+    assert!(constraints.is_kept(&finding(&[(SUBMITS, Some("mutated_input"))])));
+    assert!(!constraints.is_kept(&finding(&[(ping, Some("mutated_input"))])));
 }

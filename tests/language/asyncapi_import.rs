@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use hubproof::fuzz::actors::ODD;
+use hubproof::fuzz::actors::MUTATED;
 use hubproof::fuzz::corpus::Corpus;
 use hubproof::fuzz::mutate::payload::Class;
 use hubproof::fuzz::oracle;
@@ -79,17 +79,17 @@ fn every_message_to_a_hub_is_fuzzed() {
     let mut judged: Vec<Value> = Vec::new();
     for name in ["kraken", "coinbase", "slack"] {
         let Bare { mut sources, folder, pack } = public(name);
-        let material = Corpus::read(&folder, &sources, &pack);
+        let corpus = Corpus::read(&folder, &sources, &pack);
         let shared = scenario::shared(&folder, &sources, &pack, &mut Vec::new());
-        let plan = Scheduler::new(&material, 1, &|_| true);
+        let scheduler = Scheduler::new(&corpus, 1, &|_| true);
         let (mut valid, mut invalid) = (0, 0);
-        for message in material.messages() {
-            let cells = plan.cells.iter().filter(|cell| pack.messages[cell.message].name == message.name).count();
+        for message in corpus.messages() {
+            let cells = scheduler.cells.iter().filter(|cell| pack.messages[cell.message].name == message.name).count();
             assert!(cells > 50, "{name}/{} has only {cells} cells", message.name);
         }
-        let cells = plan.cells.len() as u64;
+        let cells = scheduler.cells.len() as u64;
         for number in 0..4 * cells {
-            let Some(case) = plan.case(&material, number) else { continue };
+            let Some(case) = scheduler.case(&corpus, number) else { continue };
             if number < cells {
                 let text = writer::scenario(&case.scenario);
                 let file = sources.add("case.yaml", text.clone());
@@ -98,9 +98,9 @@ fn every_message_to_a_hub_is_fuzzed() {
                 let told = render_all(&diagnostics, &sources, false);
                 assert!(program.is_some() && diagnostics.is_empty(), "{told}\n{text}");
             }
-            // In a walk more than one thing is made; elsewhere it is the odd one.
-            let odd = |step: &&Value| step.get("as").is_some_and(|name| name == ODD);
-            let said = case.scenario["steps"].as_array().unwrap().iter().filter(odd).find_map(|step| {
+            // In a walk more than one thing is made; elsewhere it is the mutated one.
+            let mutated = |step: &&Value| step.get("as").is_some_and(|name| name == MUTATED);
+            let said = case.scenario["steps"].as_array().unwrap().iter().filter(mutated).find_map(|step| {
                 let raw = step.as_object()?.iter().find(|(key, _)| key.ends_with("sends raw"))?.1;
                 serde_json::from_str::<Value>(raw.get("text")?.as_str().filter(|text| !text.contains("${"))?).ok()
             });
@@ -110,13 +110,13 @@ fn every_message_to_a_hub_is_fuzzed() {
             // Another message's discriminator makes it another message.
             let message = &pack.recognise(&payload, Way::ToHub).unwrap().name;
             judged
-                .push(json!({ "pack": name, "message": message, "odd": case.odd, "payload": payload, "valid": right }));
+                .push(json!({ "pack": name, "message": message, "odd": case.description, "payload": payload, "valid": right }));
         }
         assert!(valid > 0 && invalid > 0, "{name}: {valid} valid, {invalid} invalid");
         for message in pack.messages.iter().filter(|message| !message.abstract_) {
             let payload = message.schema.example.as_ref().unwrap();
             judged.push(
-                json!({ "pack": name, "message": message.name, "odd": "example", "payload": payload, "valid": true }),
+                json!({ "pack": name, "message": message.name, "mutated": "example", "payload": payload, "valid": true }),
             );
         }
     }

@@ -197,10 +197,10 @@ fn plain_documents() {
                     // What is made of a document is right, whatever was wrong with that.
                     let told = render_all(&scenarios.diagnostics, &sources, false);
                     assert!(scenarios.diagnostics.is_empty(), "{told}");
-                    let material = Corpus::read(&folder, &sources, &pack);
+                    let corpus = Corpus::read(&folder, &sources, &pack);
                     let first = pack.messages.first().map_or("", |message| message.name.as_str());
-                    let plan = Scheduler::new(&material, 1, &|name| name == first);
-                    (0..20).for_each(|number| drop(plan.case(&material, number)));
+                    let scheduler = Scheduler::new(&corpus, 1, &|name| name == first);
+                    (0..20).for_each(|number| drop(scheduler.case(&corpus, number)));
                 }
                 right
             }

@@ -1,4 +1,4 @@
-//! Findings that outlive a run: saved ones are played again, new ones are saved.
+//! Saved findings: replays those of earlier runs, and knows where new ones are saved.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -21,49 +21,49 @@ use crate::syntax::yaml;
 
 #[derive(Args)]
 pub struct ArchiveArgs {
-    /// Play a saved finding again, and nothing else; of a folder, all of them
+    /// Replay a saved finding, and nothing else; of a folder, all of them
     #[arg(long, value_name = "FILE|DIR", conflicts_with_all = ["cases", "case", "time", "reports", "print_cases"])]
     replay: Vec<PathBuf>,
-    /// A folder of saved findings: they are played first, and what is found anew is saved there
+    /// A folder of saved findings: they are replayed first, and new findings are saved there
     #[arg(long, value_name = "DIR")]
     regressions: Option<PathBuf>,
-    /// Plays of each saved finding; what fails only sometimes is called not reproducible
+    /// How often each saved finding is played; one that fails only sometimes is reported as not reproducible
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     plays: u32,
-    /// How long new findings are made smaller, all together, before they are saved; 0s: not at all
+    /// Total time for shrinking new findings before they are saved; 0s: they are not shrunk
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = config::parse_duration)]
     shrink_time: Duration,
 }
 
-/// Saved findings, and what became of them.
+/// Saved findings, and the results of replaying them.
 pub struct Archive {
     saved: Vec<Saved>,
     plays: u32,
     pub(super) folder: Option<PathBuf>,
     pub(super) shrink_time: Duration,
     only: bool,
-    /// With the path of each.
-    told: Vec<(String, Replayed)>,
+    /// Results, with the path of each finding.
+    replayed: Vec<(String, Replayed)>,
 }
 
 struct Saved {
-    /// As the user would name it.
+    /// The path as the user gave it.
     path: String,
     protocol: String,
-    /// What is wrong with it, where it cannot be read any more.
+    /// Why it cannot be read any more, or its scenario.
     scenario: Result<Map<String, Value>, String>,
 }
 
 impl ArchiveArgs {
-    /// Reads what is to be played again. The folder of regressions is made where there is none.
+    /// Reads the findings to replay, and creates the folder of regressions if it does not exist.
     ///
     /// # Errors
     ///
-    /// A file or folder is not there, or nobody can tell of which protocol it is.
+    /// A file or folder does not exist, or it is not known to which protocol a finding belongs.
     pub fn read(&self, campaigns: &[Arc<Campaign>], sources: &mut Sources) -> Result<Archive, CliError> {
         if let Some(folder) = &self.regressions {
             std::fs::create_dir_all(folder)
-                .map_err(|error| CliError::new(format!("failed to make the folder {}: {error}", folder.display())))?;
+                .map_err(|error| CliError::new(format!("failed to create the folder {}: {error}", folder.display())))?;
         }
         let mut paths = Vec::new();
         for place in self.replay.iter().chain(&self.regressions) {
@@ -77,17 +77,17 @@ impl ArchiveArgs {
             folder: self.regressions.clone(),
             shrink_time: self.shrink_time,
             only: !self.replay.is_empty(),
-            told: Vec::new(),
+            replayed: Vec::new(),
         })
     }
 }
 
-/// The scenario files in a folder, in the order of their names.
+/// Returns the scenario files in a folder, sorted by name.
 fn within(folder: &Path) -> Result<Vec<PathBuf>, CliError> {
-    let trouble = |error: std::io::Error| CliError::new(format!("failed to read {}: {error}", folder.display()));
+    let unreadable = |error: std::io::Error| CliError::new(format!("failed to read {}: {error}", folder.display()));
     let mut paths = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(trouble)? {
-        let path = entry.map_err(trouble)?.path();
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
         if path.extension().is_some_and(|end| end == "yaml") {
             paths.push(path);
         }
@@ -101,74 +101,76 @@ fn read(path: &Path, campaigns: &[Arc<Campaign>], sources: &mut Sources) -> Resu
     let file = protocol_files::read(path, sources)?;
     let stem = stem(path);
     let named = |campaign: &&Arc<Campaign>| stem.starts_with(&format!("{}-", campaign.pack().name));
-    // Whoever names one protocol means it.
+    // With a single protocol, all files belong to it.
     let of = match campaigns {
         [only] => Some(only),
         several => several.iter().find(named),
     };
     let Some(campaign) = of else {
-        return Err(CliError::new(format!("of which protocol is {shown}?\n  help: --protocol NAME")));
+        return Err(CliError::new(format!(
+            "{shown} belongs to no known protocol by its name\n  help: --protocol NAME"
+        )));
     };
     let scenario = match yaml::parse(sources, file).map(|root| root.to_json()) {
         Ok(Value::Object(scenario)) => Ok(scenario),
-        Ok(_) => Err("it is no scenario".to_owned()),
+        Ok(_) => Err("it is not a scenario".to_owned()),
         Err(diagnostic) => Err(diagnostic.message),
     };
     Ok(Saved { path: shown, protocol: campaign.pack().name.clone(), scenario })
 }
 
-/// The name of a file, by which it is called while it is played.
+/// Returns the name of a file without its extension.
 pub fn stem(path: &Path) -> String {
     path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
 }
 
 impl Archive {
-    /// Nothing but saved findings is played.
+    /// Whether the run only replays saved findings.
     pub fn is_all(&self) -> bool {
         self.only
     }
 
-    /// Plays what was saved of one protocol again, one after the other, since each may bring the hub down; and prints what
-    /// became of it. How often somebody asked to stop.
+    /// Replays the findings of one protocol, one after the other, since each may bring the hub down, and prints the
+    /// results. Returns how often the user has interrupted.
     ///
     /// # Errors
     ///
-    /// A mistake of ours.
-    pub async fn replay(&mut self, campaign: &Arc<Campaign>, ground: &mut Session<'_>) -> Result<usize, CliError> {
-        let begun = self.told.len();
+    /// A defect of hubproof.
+    pub async fn replay(&mut self, campaign: &Arc<Campaign>, session: &mut Session<'_>) -> Result<usize, CliError> {
+        let begun = self.replayed.len();
         let mut asked_to_stop = 0;
         for saved in self.saved.iter().filter(|saved| saved.protocol == campaign.pack().name) {
             if asked_to_stop > 0 {
                 break;
             }
             let replayed = match &saved.scenario {
-                Err(why) => Replayed::NotReproducible(format!("it can no longer be read: {why}")),
+                Err(why) => Replayed::NotReproducible(format!("it cannot be read any more: {why}")),
                 Ok(scenario) => {
                     let id = format!("{}/{}", saved.protocol, stem(Path::new(&saved.path)));
                     let (campaign, scenario, plays) = (Arc::clone(campaign), scenario.clone(), self.plays);
-                    let (numbers, what) = (Arc::clone(&ground.numbers), format!("{} again", saved.path));
+                    let (numbers, what) = (Arc::clone(&session.numbers), format!("{} again", saved.path));
                     let work =
                         move |stage| async move { played(&campaign, &id, &scenario, plays, &stage, &numbers).await };
-                    let (asked, reports) = ground.work(what, work).await?;
+                    let (asked, reports) = session.work(what, work).await?;
                     asked_to_stop = asked;
                     replay::judge(&reports.unwrap_or_default())
                 }
             };
-            self.told.push((saved.path.clone(), replayed));
+            self.replayed.push((saved.path.clone(), replayed));
         }
-        tell(&self.told[begun..]);
+        print_results(&self.replayed[begun..]);
         Ok(asked_to_stop)
     }
 
-    /// Whether a saved finding was played again, and still fails.
+    /// Whether a saved finding was replayed, and still fails.
     pub fn still_fails(&self, path: &Path) -> bool {
         let path = path.display().to_string();
-        self.told.iter().any(|(known, replayed)| *known == path && matches!(replayed, Replayed::StillFails { .. }))
+        self.replayed.iter().any(|(known, replayed)| *known == path && matches!(replayed, Replayed::StillFails { .. }))
     }
 
-    /// The exit code that saved findings alone would give.
+    /// Returns the exit code for the saved findings alone.
     pub fn code(&self) -> u8 {
-        let any = |is: &dyn Fn(&Replayed) -> bool| self.told.iter().any(|(_, replayed)| is(replayed));
+        let any = |is: &dyn Fn(&Replayed) -> bool| self.replayed.iter().any(|(_, replayed)| is(replayed));
         if any(&|replayed| matches!(replayed, Replayed::StillFails { .. })) {
             1
         } else if any(&|replayed| matches!(replayed, Replayed::NotReproducible(_))) {
@@ -197,12 +199,12 @@ async fn played(
     reports
 }
 
-fn tell(told: &[(String, Replayed)]) {
-    if told.is_empty() {
+fn print_results(replayed: &[(String, Replayed)]) {
+    if replayed.is_empty() {
         return;
     }
-    let mut text = format!("{} played again\n", count(told.len(), "saved finding"));
-    for (path, replayed) in told {
+    let mut text = format!("{} played again\n", count(replayed.len(), "saved finding"));
+    for (path, replayed) in replayed {
         let what = match replayed {
             Replayed::StillFails { check, message } => format!("\n{:21}{check}: {message}", ""),
             Replayed::Fixed => String::new(),

@@ -1,7 +1,7 @@
-//! `hubproof fuzz`: says what no script foresees to a hub, and sees whether it stands.
+//! `hubproof fuzz`: sends input that no scenario has to a hub, and checks what must hold for any hub.
 
 mod archive;
-mod choice;
+mod case_selection;
 mod restart;
 mod save;
 mod session;
@@ -14,11 +14,11 @@ use clap::Args;
 use tokio::sync::{mpsc, watch};
 
 use self::archive::{Archive, ArchiveArgs};
-use self::choice::{Choice, print_cases};
+use self::case_selection::{CaseSelection, print_cases};
 use self::save::About;
 use self::session::Session;
 use super::baseline::BaselineArgs;
-use super::hub::{self, Heard, HubArgs, Named, Started};
+use super::hub::{self, HubArgs, Named, RunEvent, Started};
 use super::progress::Progress;
 use super::protocol_files::Protocol;
 use super::report_sink::{self, Sinks};
@@ -39,7 +39,7 @@ use crate::report::{self, ProtocolReport, RunOptions, RunReport};
 use crate::syntax::source::Sources;
 use crate::transport::Endpoint;
 
-/// Say what nobody foresees to a hub, and see whether it stands; without a URL, to the reference server that is built in
+/// Send unexpected input to a hub and check that it copes; without a URL, to the built-in reference server
 #[derive(Args)]
 pub struct FuzzArgs {
     #[command(flatten)]
@@ -47,31 +47,31 @@ pub struct FuzzArgs {
     /// Cases of each protocol (default: 1000, without --time)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     cases: Option<u64>,
-    /// How long new cases are begun, over all protocols: 30s, 5m
+    /// How long new cases are started, over all protocols: 30s, 5m
     #[arg(long, value_name = "TIME", value_parser = config::parse_duration)]
     time: Option<Duration>,
-    /// Begin no more cases of a protocol once so many different things have been found
+    /// Start no more cases of a protocol after so many different findings
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_findings: Option<u64>,
-    /// What the cases are drawn from: the same seed, the same cases
+    /// Seed of the random number generator: the same seed gives the same cases
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Only the case of this number, as findings name it
+    /// Only the case of this number, as findings show it
     #[arg(long, value_name = "N", conflicts_with_all = ["cases", "time"])]
     case: Vec<u64>,
-    /// Only cases about this message
+    /// Only cases that mutate this message
     #[arg(long, value_name = "NAME")]
     message: Vec<String>,
-    /// Only cases in which this is odd: missing, wrong-type, truncated, fragments, ...
+    /// Only cases with this mutation: missing, wrong-type, truncated, fragments, ...
     #[arg(long, value_name = "NAME")]
     mutation: Vec<String>,
-    /// Play more cases of a kind where the hub says something that was not heard before
+    /// Play more cases of a cell after an answer of a new shape
     #[arg(long, conflicts_with_all = ["case", "print_cases"])]
     adaptive: bool,
-    /// Print the cases, one JSON object a line, and play none
+    /// Print the cases, one JSON object per line, and play none
     #[arg(long)]
     print_cases: bool,
-    /// Fuzz a hub on another machine
+    /// Allow a hub on another machine
     #[arg(long)]
     yes: bool,
     /// Cases at a time
@@ -83,13 +83,13 @@ pub struct FuzzArgs {
     strict: bool,
     #[arg(long = "report", value_name = "FORMAT=PATH", help = report_sink::help(report_sink::RUN))]
     reports: Vec<String>,
-    /// Tell another hub the same, case by case, and warn where both differ; without a URL, the reference server
+    /// Send the same to a second hub, and warn where the answers differ; without a URL, the reference server
     #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "")]
     against: Option<String>,
     /// One line per frame, on stderr
     #[arg(long)]
     trace: bool,
-    /// List what is otherwise only counted
+    /// Show in full what is otherwise only counted
     #[arg(short, long)]
     verbose: bool,
     #[command(flatten)]
@@ -98,7 +98,7 @@ pub struct FuzzArgs {
     baseline: BaselineArgs,
 }
 
-/// Cases of each protocol where nothing else is asked for.
+/// Cases of each protocol by default.
 const CASES: u64 = 1000;
 
 pub fn run(arguments: FuzzArgs) -> Result<u8, CliError> {
@@ -110,18 +110,18 @@ pub fn run(arguments: FuzzArgs) -> Result<u8, CliError> {
     arguments.hub.own_fault(&protocols)?;
     let seed = arguments.seed.unwrap_or_else(fresh_seed);
     let mut campaigns = campaigns(&protocols, seed, &mut sources)?;
-    let choice = Choice::new(&arguments, &mut campaigns)?;
+    let selection = CaseSelection::new(&arguments, &mut campaigns)?;
     let chosen = |protocol: &Protocol| campaigns.iter().any(|campaign| campaign.pack().name == protocol.pack.name);
     protocols.retain(chosen);
     if arguments.print_cases {
-        print_cases(&campaigns, &choice);
+        print_cases(&campaigns, &selection);
         return Ok(0);
     }
     let baselines = arguments.baseline.read_with(&mut sources, &|_, _| Ok(names(&campaigns)))?;
     let mut archive = arguments.archive.read(&campaigns, &mut sources)?;
     let again_here = arguments.hub.again("fuzz", &protocols);
     let options = Options {
-        // What one case does shows in the next: both hubs have to hear them in the same order.
+        // A case may influence the next, so both hubs have to receive all cases in the same order.
         jobs: if arguments.against.is_some() { 1 } else { usize::from(arguments.jobs) },
         stretch: arguments.hub.patience,
         repeat: 1,
@@ -151,11 +151,11 @@ pub fn run(arguments: FuzzArgs) -> Result<u8, CliError> {
         }
         let known = |scenario: &str, check: &str| baselines.knows(scenario, check);
         let kept = Kept { archive: &mut archive, command: &again_here, known: &known };
-        let report = go(&choice, &campaigns, kept, &mut started, Arc::new(options), shown, &mut sources).await;
+        let report = go(&selection, &campaigns, kept, &mut started, Arc::new(options), shown, &mut sources).await;
         started.end().await;
         report.map(Ok)
     })?;
-    // Cases that run on are cut off here: everything has been said.
+    // Cuts off cases that still run: their results are not needed.
     runtime.shutdown_timeout(Duration::from_millis(200));
     let (mut report, saved) = match done {
         Ok(done) => done,
@@ -171,15 +171,15 @@ pub fn run(arguments: FuzzArgs) -> Result<u8, CliError> {
     Ok(if code == 0 || archive.code() == 1 { archive.code() } else { code })
 }
 
-/// All of them, before anything is played; those that were not named and of which no case can be made are left out.
+/// Loads all protocols before anything is played.
 fn campaigns(protocols: &[Protocol], seed: u64, sources: &mut Sources) -> Result<Vec<Arc<Campaign>>, CliError> {
     let mut campaigns = Vec::new();
     for protocol in protocols {
         let campaign = Campaign::new(&protocol.folder, sources, seed)
             .map_err(|found| CliError::from_diagnostics(&found, sources))?;
-        if campaign.plan.cells.is_empty() {
+        if campaign.scheduler.cells.is_empty() {
             return Err(CliError::new(format!(
-                "there is nothing to say to a hub in {}: no message goes to it, or nobody connects to it",
+                "no case can be made for {}: it has no message to the hub, or no role that connects to it",
                 protocol.pack.name
             )));
         }
@@ -188,18 +188,18 @@ fn campaigns(protocols: &[Protocol], seed: u64, sources: &mut Sources) -> Result
     Ok(campaigns)
 }
 
-/// What a baseline may name: any oddity of any message.
+/// Returns the names that a baseline may use: every mutation of every message.
 fn names(campaigns: &[Arc<Campaign>]) -> Names {
     let mut names = Names::default();
     for campaign in campaigns {
         let pack = campaign.pack();
-        let id = |cell: &Cell| format!("{}/{}/{}", pack.name, pack.messages[cell.message].name, cell.oddity.name());
-        names.add_findings(pack, campaign.plan.cells.iter().map(id), &["websocket"]);
+        let id = |cell: &Cell| format!("{}/{}/{}", pack.name, pack.messages[cell.message].name, cell.mutation.name());
+        names.add_findings(pack, campaign.scheduler.cells.iter().map(id), &["websocket"]);
     }
     names
 }
 
-/// Whoever fuzzes a hub elsewhere has to mean it.
+/// Refuses a hub on another machine without `--yes`.
 fn near_or_meant(arguments: &FuzzArgs, named: &Named) -> Result<(), CliError> {
     let instances = named.target.iter().flat_map(|target| &target.instances).map(|instance| &instance.url);
     let far = |url: &&String| url.parse::<Endpoint>().is_ok_and(|endpoint| !endpoint.is_loopback());
@@ -207,25 +207,25 @@ fn near_or_meant(arguments: &FuzzArgs, named: &Named) -> Result<(), CliError> {
     match arguments.hub.url.iter().chain(other).chain(instances).find(far).filter(|_| !arguments.yes) {
         None => Ok(()),
         Some(url) => Err(CliError::new(format!(
-            "{url} is not on this machine, and fuzzing may bring a hub down\n  help: --yes, if it is yours to break"
+            "{url} is not on this machine, and fuzzing may bring a hub down\n  help: pass --yes if you may break it"
         ))),
     }
 }
 
-/// Findings that outlive the run.
+/// Saved findings, and what is needed to save new ones.
 struct Kept<'a> {
     archive: &'a mut Archive,
-    /// The words that play them again.
+    /// The command line that replays them.
     command: &'a [String],
     known: &'a dyn Fn(&str, &str) -> bool,
 }
 
-/// How often a hub that dies is brought back; one that dies again and again is not helped by more cases.
+/// How often a hub that is gone is restarted; one that keeps exiting gains nothing from more cases.
 const RESTARTS: usize = 10;
 
-/// The run itself: one protocol after the other. With its report, the lines that say what was saved.
+/// Plays the cases of all protocols. Returns the report, and the lines that report what was saved.
 async fn go(
-    choice: &Choice,
+    selection: &CaseSelection,
     campaigns: &[Arc<Campaign>],
     kept: Kept<'_>,
     started: &mut Started,
@@ -244,18 +244,18 @@ async fn go(
         let prepare = |subject| prepare::prepare(subject).map_err(|error| CliError::new(error.to_string()));
         let hub = prepare(subject)?;
         let against = others.iter().find(|other| other.pack.name == subject.pack.name).map(prepare).transpose()?;
-        let mut ground =
+        let mut session =
             Session { hub: &hub, options: &options, signals: &mut started.signals, numbers: Arc::clone(&numbers) };
-        asked_to_stop = kept.archive.replay(campaign, &mut ground).await?;
+        asked_to_stop = kept.archive.replay(campaign, &mut session).await?;
         if asked_to_stop > 0 {
             break;
         }
         if kept.archive.is_all() {
             continue;
         }
-        let mut watched = Watched::new(campaign, choice);
-        let cases = choice.numbers(campaign, watched.adaptive.as_ref());
-        let end = choice.end(campaigns.len());
+        let mut watched = Watched::new(campaign, selection);
+        let cases = selection.numbers(campaign, watched.adaptive.as_ref());
+        let end = selection.end(campaigns.len());
         let cases = Arc::new(Mutex::new(cases));
         let masker = prepare::masker(subject);
         let mut restarts = 0;
@@ -265,11 +265,11 @@ async fn go(
             let (against, options) = (against.clone(), Arc::clone(&options));
             let stage = Stage { hub: Arc::clone(&hub), options, against, events, interrupt };
             let (playing, cases, enough) = (Arc::clone(campaign), Arc::clone(&cases), Arc::clone(&watched.enough));
-            // Whoever holds the lock takes a number, and does nothing else.
+            // Nothing panics while the lock is held.
             let numbers = std::iter::from_fn(move || cases.lock().unwrap_or_else(PoisonError::into_inner).next());
             let over = move || enough.load(Ordering::Relaxed) || end.is_some_and(|end| Instant::now() >= end);
             let running = tokio::spawn(async move { Ok(campaign::run(playing, stage, numbers, over).await) });
-            let followed = hub::follow(running, inbox, &stop, ground.signals, |heard| watched.hear(heard)).await;
+            let followed = hub::follow(running, inbox, &stop, session.signals, |heard| watched.hear(heard)).await;
             let (signals, left) = followed.inspect_err(|_| watched.progress.finish())?;
             asked_to_stop = signals;
             let Some(left) = left else { break };
@@ -282,7 +282,7 @@ async fn go(
             watched.progress.note("the hub is gone; it is being restarted".to_owned());
             let back = tokio::select! {
                 back = restart::restart(&hub) => back,
-                () = ground.signals.next() => {
+                () = session.signals.next() => {
                     asked_to_stop += 1;
                     break;
                 }
@@ -301,7 +301,7 @@ async fn go(
         watched.progress.finish();
         if asked_to_stop < 2 {
             let about = About { hub: &shown.target, command: kept.command, masker, known: kept.known };
-            let (asked, text) = save::save(kept.archive, campaign, &watched.outcome, &about, &mut ground).await?;
+            let (asked, text) = save::save(kept.archive, campaign, &watched.outcome, &about, &mut session).await?;
             asked_to_stop += asked;
             saved.push_str(&text);
         }
@@ -329,7 +329,7 @@ async fn go(
     Ok((report, saved))
 }
 
-/// One protocol's run, as it is shown and folded.
+/// The run of one protocol: its results so far, and their display.
 struct Watched<'a> {
     campaign: &'a Campaign,
     adaptive: Option<Feedback>,
@@ -337,26 +337,26 @@ struct Watched<'a> {
     progress: Progress,
     begun: Instant,
     noted: Instant,
-    /// After how many findings nothing more is looked for.
+    /// Findings after which no further cases start.
     most: Option<u64>,
-    /// So many there are.
+    /// Set when no further cases shall start.
     enough: Arc<AtomicBool>,
 }
 
-/// How often progress says how far it is.
+/// How often the progress display is updated.
 const NOTE_EVERY: Duration = Duration::from_millis(200);
 
 impl<'a> Watched<'a> {
-    fn new(campaign: &'a Campaign, choice: &Choice) -> Self {
+    fn new(campaign: &'a Campaign, selection: &CaseSelection) -> Self {
         let now = Instant::now();
-        let progress = Progress::new(choice.count(), "cases");
-        let (adaptive, outcome, most) = (choice.adaptive(), Outcome::default(), choice.most_findings());
+        let progress = Progress::new(selection.count(), "cases");
+        let (adaptive, outcome, most) = (selection.adaptive(), Outcome::default(), selection.most_findings());
         Self { campaign, adaptive, outcome, progress, begun: now, noted: now, most, enough: Arc::default() }
     }
 
-    fn hear(&mut self, heard: Heard) {
+    fn hear(&mut self, heard: RunEvent) {
         match heard {
-            Heard::Event(Event::Finished(report)) => {
+            RunEvent::Event(Event::Finished(report)) => {
                 self.progress.count();
                 if let Some(adaptive) = &self.adaptive {
                     adaptive.see(self.campaign, &report);
@@ -368,17 +368,18 @@ impl<'a> Watched<'a> {
                 }
                 let enough = self.most.is_some_and(|most| self.outcome.findings() as u64 >= most);
                 if enough && !self.enough.swap(true, Ordering::Relaxed) {
-                    self.progress.line("enough has been found: the cases under way end, and no more are begun");
+                    self.progress
+                        .line("the limit of --max-findings is reached: the running cases end, and no more start");
                 }
                 if self.noted.elapsed() >= NOTE_EVERY {
                     self.noted = Instant::now();
                     self.progress.note(self.so_far());
                 }
             }
-            Heard::Event(Event::Started { .. }) => {}
-            Heard::Event(event) => self.progress.see(&event),
-            Heard::Stopping => {
-                self.progress.line("stopping: the cases under way end first; Ctrl-C again to stop at once");
+            RunEvent::Event(Event::Started { .. }) => {}
+            RunEvent::Event(event) => self.progress.see(&event),
+            RunEvent::Stopping => {
+                self.progress.line("stopping: the running cases end first; Ctrl-C again to stop at once");
             }
         }
     }
@@ -386,12 +387,12 @@ impl<'a> Watched<'a> {
     fn so_far(&self) -> String {
         let rate = self.outcome.cases() as f64 / self.begun.elapsed().as_secs_f64().max(0.001);
         let findings = count(self.outcome.findings(), "finding");
-        let (covered, cells) = (self.outcome.covered(), self.campaign.plan.cells.len());
+        let (covered, cells) = (self.outcome.covered(), self.campaign.scheduler.cells.len());
         format!("{}: {rate:.0} cases/s, {findings}, {covered} of {cells} cells", self.campaign.pack().name)
     }
 }
 
-/// The words that start this run again, but for what chooses cases.
+/// Returns the command line that repeats this run, without options that select cases.
 fn again(arguments: &FuzzArgs, seed: u64, protocols: &[Protocol]) -> Vec<String> {
     let mut words = arguments.hub.again("fuzz", protocols);
     if arguments.strict {
@@ -406,7 +407,7 @@ fn again(arguments: &FuzzArgs, seed: u64, protocols: &[Protocol]) -> Vec<String>
     words
 }
 
-/// Small, so that it can be read out.
+/// Returns a random seed, small enough to be typed.
 fn fresh_seed() -> u64 {
     uuid::Uuid::new_v4().as_u64_pair().0 % 1_000_000
 }

@@ -1,4 +1,4 @@
-//! Brings back a hub that is gone, where its target says how.
+//! Restarts a hub that is gone, with the hook of its target.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use crate::hub::process;
 
 /// The hook of a target that starts its hub again.
 const HOOK: &str = "restart";
-/// How long the hook may take, where it has no `timeout` of its own; and then the hub, until it listens.
+/// How long the hook may take, unless it has a `timeout` of its own, and then the hub, until it accepts connections.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Calls the hook `restart` of the first instance and waits until that listens; `None` where there is no such hook. The
-/// reason why it is not back may hold secrets.
+/// Calls the hook `restart` of the first instance and waits until the hub accepts connections; `None` where there is no
+/// such hook. The error may contain secrets.
 pub async fn restart(hub: &Prepared) -> Option<Result<(), String>> {
     let site = hub.first();
     let spec = site.hooks.get(HOOK)?;
@@ -25,6 +25,6 @@ pub async fn restart(hub: &Prepared) -> Option<Result<(), String>> {
         return Some(Err(error.to_string()));
     }
     let listening = process::listening(std::slice::from_ref(&site.endpoint));
-    let late = |_| format!("the hook `{HOOK}` was called, and nobody listened within {} s", PATIENCE.as_secs());
+    let late = |_| format!("the hook `{HOOK}` was called, but the hub did not listen within {} s", PATIENCE.as_secs());
     Some(tokio::time::timeout(PATIENCE, listening).await.map_err(late))
 }

@@ -1,4 +1,4 @@
-//! What was found, made small and written to files.
+//! Shrinks new findings and saves them as files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -24,18 +24,18 @@ use crate::fuzz::shrink;
 use crate::redact::Masker;
 use crate::report::text::count;
 
-/// What the files of a run say of it.
+/// What the files of a run contain besides the findings.
 pub struct About<'a> {
-    /// As reports name the hub.
+    /// Name of the hub in reports.
     pub hub: &'a str,
-    /// The words that fuzz it, without what chooses cases.
+    /// The command line that fuzzes it, without options that select cases.
     pub command: &'a [String],
     pub masker: Masker,
-    /// Failures that need no file: a scenario and a check, as baselines name them.
+    /// Whether a baseline has a failure of this scenario and check, so that it needs no file.
     pub known: &'a dyn Fn(&str, &str) -> bool,
 }
 
-/// A new finding on its way to its file.
+/// A new finding to be saved.
 struct New {
     cause: Fingerprint,
     cell: Cell,
@@ -44,15 +44,15 @@ struct New {
     path: PathBuf,
 }
 
-/// Findings that are made small at a time, where each has a hub of its own.
+/// Findings that are shrunk at a time, where each has a hub of its own.
 const AT_ONCE: usize = 4;
-/// What a hub that breaks this says to one reaches others.
+/// The oracle that fails if the answer to one client reaches others, whose cases may then fail for no fault of theirs.
 const LEAK: &str = "FUZZ-ISOLATES";
-/// Findings of a run that get files; a hub with more is not helped by more.
+/// Most findings of a run that are saved.
 const MOST: usize = 100;
 
-/// Makes what a protocol's run found small, and saves it, where there is a folder for it. How often somebody asked to
-/// stop, and the lines that say what was saved.
+/// Shrinks and saves the findings of a protocol's run, if there is a folder for them. Returns how often the user has
+/// interrupted, and the lines that report what was saved.
 ///
 /// # Errors
 ///
@@ -62,16 +62,16 @@ pub async fn save(
     campaign: &Arc<Campaign>,
     outcome: &Outcome,
     about: &About<'_>,
-    ground: &mut Session<'_>,
+    session: &mut Session<'_>,
 ) -> Result<(usize, String), CliError> {
     let Some(folder) = &archive.folder else { return Ok((0, String::new())) };
     let new = new(archive, campaign, outcome, folder, about);
     let (mut asked_to_stop, mut small) = (0, BTreeMap::new());
     if !new.is_empty() && !archive.shrink_time.is_zero() {
-        let what = format!("making {} small", count(new.len(), "finding"));
+        let what = format!("shrinking {}", count(new.len(), "finding"));
         let until = Instant::now() + archive.shrink_time;
         let half = until - archive.shrink_time / 2;
-        let (asked, made) = ground.work(what, made_small(campaign, &new, ground, half, until)).await?;
+        let (asked, made) = session.work(what, made_small(campaign, &new, session, half, until)).await?;
         (asked_to_stop, small) = (asked, made.unwrap_or_default());
     }
     let mut text = String::new();
@@ -80,22 +80,22 @@ pub async fn save(
         |(index, small): (&usize, &Smaller)| (small.fails == Some(true)).then(|| new[*index].cause.oracle.clone());
     let failing: BTreeSet<String> = small.iter().filter_map(by_itself).collect();
     let leak = failing.iter().find(|oracle| oracle.starts_with(LEAK));
-    let mut heard: BTreeMap<&String, usize> = BTreeMap::new();
+    let mut unsaved: BTreeMap<&String, usize> = BTreeMap::new();
     for (index, new) in new.iter().enumerate() {
         let as_found = || Smaller { scenario: new.case.scenario.clone(), attempts: 0, fails: None };
         let small = small.remove(&index).unwrap_or_else(as_found);
-        // Cases are played beside each other: what one of them brings about, others may hear, and take for their answer.
+        // Cases run at the same time: one may have received what another caused, and failed for that reason.
         let others = match small.fails {
             Some(true) => None,
             Some(false) => failing.get(&new.cause.oracle).or(leak),
             None => leak.filter(|leak| **leak == new.cause.oracle),
         };
         if let Some(oracle) = others {
-            *heard.entry(oracle).or_default() += 1;
+            *unsaved.entry(oracle).or_default() += 1;
             continue;
         }
         let plain = untitled(&small.scenario);
-        // Made small, two findings may turn out to be one.
+        // Two findings may shrink to the same scenario.
         if let Some((_, path)) = written.iter().find(|(known, _)| *known == plain) {
             let _ = writeln!(text, "  {} is the same as {}", stem(&new.path), stem(path));
             continue;
@@ -103,29 +103,29 @@ pub async fn save(
         text.push_str(&write(campaign, new, &small, about)?);
         written.push((plain, &new.path));
     }
-    for (oracle, more) in heard {
+    for (oracle, more) in unsaved {
         let is = if more == 1 { "is" } else { "are" };
         let _ = writeln!(
             text,
-            "  {} {is} not saved: not seen to fail without other cases beside, as what is saved under {oracle} does",
+            "  {} {is} not saved: not seen to fail without other cases at the same time, unlike what is saved under {oracle}",
             count(more, "more finding")
         );
     }
     Ok((asked_to_stop, text))
 }
 
-/// The work of making findings small: what became of each, by its index. Until `half` of the time is over it is found out which
-/// of them fail by themselves; the rest is for those, the first under each oracle before others.
+/// Returns the work of shrinking findings; its result is by their index. Until `half` it finds out which of them fail
+/// on their own; the rest of the time is for those, the first under each oracle before others.
 fn made_small(
     campaign: &Arc<Campaign>,
     new: &[New],
-    ground: &Session<'_>,
+    session: &Session<'_>,
     half: Instant,
     until: Instant,
 ) -> impl FnOnce(Stage) -> std::pin::Pin<Box<dyn Future<Output = BTreeMap<usize, Smaller>> + Send>> + use<> {
-    let (campaign, numbers) = (Arc::clone(campaign), Arc::clone(&ground.numbers));
+    let (campaign, numbers) = (Arc::clone(campaign), Arc::clone(&session.numbers));
     let finding = |new: &New| {
-        let singles = campaign.plan.singles(&campaign.material, new.case.number).into_iter();
+        let singles = campaign.scheduler.singles(&campaign.corpus, new.case.number).into_iter();
         Finding {
             scenario: shrink_findings::listening(&new.case.scenario, &new.cause.oracle),
             simpler: singles.map(|single| shrink_findings::listening(&single.scenario, &new.cause.oracle)).collect(),
@@ -158,13 +158,13 @@ fn made_small(
     }
 }
 
-/// What becomes of findings that are played again, several at a time, by their indices.
+/// Plays findings, several at a time; returns the results by index.
 async fn of_each<F: Future<Output = Smaller> + Send + 'static>(
     stage: &Stage,
     benches: Vec<(usize, Arc<Bench>)>,
     play: impl Fn(Arc<Bench>) -> F,
 ) -> BTreeMap<usize, Smaller> {
-    // On a hub of somebody else's one at a time: what one does to it must not look like another's doing.
+    // On a hub that hubproof did not start one at a time, since plays might disturb each other.
     let at_once = if stage.hub.is_ours() { stage.options.jobs.min(AT_ONCE) } else { 1 };
     let became = Arc::new(Mutex::new(BTreeMap::new()));
     let one = |(index, bench)| {
@@ -184,18 +184,19 @@ fn untitled(scenario: &Map<String, Value>) -> Map<String, Value> {
     untitled
 }
 
-/// What is worth a file: a failure that is neither known nor shown by a saved finding already, under a name that is free.
+/// Returns the findings to save: failures that neither a baseline nor a saved finding has, each with a file name that
+/// is free.
 fn new(archive: &Archive, campaign: &Campaign, outcome: &Outcome, folder: &Path, about: &About<'_>) -> Vec<New> {
     let protocol = &campaign.pack().name;
     let mut taken: BTreeSet<PathBuf> = BTreeSet::new();
     let mut all: Vec<New> = Vec::new();
     for (cause, number, check) in outcome.found() {
-        let name = finding_file::file_name(protocol, &cause.oracle, &cause.message, &cause.oddity);
+        let name = finding_file::file_name(protocol, &cause.oracle, &cause.message, &cause.mutation);
         let path = folder.join(&name);
         let is_new = check.verdict == Verdict::Fail
             && !(about.known)(&cause.scenario(protocol), &cause.oracle)
             && !archive.still_fails(&path);
-        let case = campaign.plan.cell(number).zip(campaign.plan.case(&campaign.material, number));
+        let case = campaign.scheduler.cell(number).zip(campaign.scheduler.case(&campaign.corpus, number));
         let Some((cell, case)) = case.filter(|_| is_new && all.len() < MOST) else { continue };
         let others = (2..=MOST).map(|n| folder.join(format!("{}-{n}.yaml", name.trim_end_matches(".yaml"))));
         let free = std::iter::once(path).chain(others).find(|path| !taken.contains(path) && !path.exists());
@@ -210,7 +211,7 @@ fn new(archive: &Archive, campaign: &Campaign, outcome: &Outcome, folder: &Path,
     all
 }
 
-/// Writes the file of a finding, and says what is in it.
+/// Writes the file of a finding; returns the line that reports it.
 fn write(campaign: &Campaign, new: &New, small: &Smaller, about: &About<'_>) -> Result<String, CliError> {
     let pack = campaign.pack();
     let rule = new.cause.oracle.split(',').next().and_then(|id| pack.rules.get(id));
@@ -221,10 +222,10 @@ fn write(campaign: &Campaign, new: &New, small: &Smaller, about: &About<'_>) -> 
         oracle: &new.cause.oracle,
         demands: rule.map_or("", |rule| &rule.text),
         message: &new.cause.message,
-        oddity: &new.cause.oddity,
-        odd: &new.case.odd,
+        mutation: &new.cause.mutation,
+        description: &new.case.description,
         came: &new.came,
-        seed: campaign.plan.seed,
+        seed: campaign.scheduler.seed,
         case: new.case.number,
         hub: about.hub,
         command: about.command,
@@ -233,10 +234,10 @@ fn write(campaign: &Campaign, new: &New, small: &Smaller, about: &About<'_>) -> 
     std::fs::write(&new.path, finding_file::text(&found, &path, &small.scenario, &about.masker))
         .map_err(|error| CliError::new(format!("failed to write {path}: {error}")))?;
     let what = match small.fails {
-        Some(false) => "as it was found: it did not fail again by itself".to_owned(),
-        _ if small.attempts == 0 => "as it was found: nothing smaller was tried".to_owned(),
+        Some(false) => "not shrunk: it did not fail again on its own".to_owned(),
+        _ if small.attempts == 0 => "not shrunk: no smaller scenario was tried".to_owned(),
         _ => format!(
-            "{} beyond the opening, after {}",
+            "{} after the opening, shrunk in {}",
             count(shrink::beyond_opening(&small.scenario), "step"),
             count(small.attempts, "attempt")
         ),

@@ -1,4 +1,4 @@
-//! Where saved and new findings are played: a hub, and whoever may interrupt.
+//! The hub on which saved and new findings are played, and the signals that interrupt.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::check::Options;
 use crate::cli::CliError;
-use crate::cli::hub::{self, Heard};
+use crate::cli::hub::{self, RunEvent};
 use crate::cli::progress::Progress;
 use crate::cli::signals::Signals;
 use crate::event::Event;
@@ -18,17 +18,17 @@ pub struct Session<'a> {
     pub hub: &'a Arc<Prepared>,
     pub options: &'a Arc<Options>,
     pub signals: &'a mut Signals,
-    /// Numbers for plays, so that none has that of another.
+    /// The counter from which plays take their numbers.
     pub numbers: Arc<AtomicU64>,
 }
 
 impl Session<'_> {
-    /// Plays something there, and shows how often so far. How often somebody asked to stop, and what came of it, unless it
-    /// was cut off.
+    /// Runs `work` on the hub, and shows the number of plays so far. Returns how often the user has interrupted, and
+    /// the result, unless the work was cut off.
     ///
     /// # Errors
     ///
-    /// A mistake of ours.
+    /// A defect of hubproof.
     pub async fn work<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
         &mut self,
         what: String,
@@ -43,9 +43,9 @@ impl Session<'_> {
         let mut progress = Progress::new(None, "plays");
         progress.note(what);
         let hear = |heard| match heard {
-            Heard::Event(Event::Started { .. }) => progress.count(),
-            Heard::Event(event) => progress.see(&event),
-            Heard::Stopping => progress.line("stopping: what is being played ends first; Ctrl-C again to stop at once"),
+            RunEvent::Event(Event::Started { .. }) => progress.count(),
+            RunEvent::Event(event) => progress.see(&event),
+            RunEvent::Stopping => progress.line("stopping: the current play ends first; Ctrl-C again to stop at once"),
         };
         let followed = hub::follow(running, inbox, &stop, self.signals, hear).await;
         progress.finish();

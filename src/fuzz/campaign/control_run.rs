@@ -1,6 +1,6 @@
-//! Whether it is the odd thing that keeps a conversation from going on. What another client left behind on a hub, such as a
-//! job that fits everybody, can do so as well, and so can what is said beside it: then it does where nothing odd is said, or
-//! does not do it again.
+//! Control runs: whether the mutation is why a conversation fails. State that another client left on the hub (such as a
+//! job that matches every worker), or its messages at the same time, can be the reason, too; then the conversation also
+//! fails without the mutated message, or does not fail again with it.
 
 use serde_json::{Map, Value};
 
@@ -9,77 +9,81 @@ use crate::event::{CheckReport, ScenarioReport, Verdict};
 use crate::fuzz::shrink;
 use crate::report::scenario_verdict;
 
-/// Oracles that a conversation is asked by which goes on.
+/// Oracles that check whether a conversation continues.
 const GOING_ON: [&str; 2] = ["FUZZ-UNDISTURBED", "FUZZ-KEEPS"];
 
 fn is_of_going_on(check: &CheckReport) -> bool {
     check.rules.iter().any(|(rule, _)| GOING_ON.contains(&rule.id.as_str()))
 }
 
-/// The case without what is odd; `None` where nothing was found that it could tell of.
+/// Returns the case without its mutated message; `None` unless an oracle of [`GOING_ON`] has failed.
 pub fn of(scenario: &Map<String, Value>, report: &ScenarioReport) -> Option<Map<String, Value>> {
     let is_found = |check: &&CheckReport| check.verdict == Verdict::Fail && is_of_going_on(check);
     shrink::control(scenario, fingerprint::oracle(report.checks.iter().find(is_found)?))
 }
 
-/// Whether an oracle is broken that a conversation is asked by which goes on; `None` where it did not come that far.
+/// Whether an oracle of [`GOING_ON`] is broken; `None` where the case did not get that far.
 pub fn is_stuck(report: &ScenarioReport) -> Option<bool> {
     let is_stuck = fingerprint::broken(report).any(is_of_going_on);
     (is_stuck || scenario_verdict(report) != Verdict::Inconclusive).then_some(is_stuck)
 }
 
-/// What is said in another play of a case.
+/// What is to be played next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Said {
-    Everything,
-    NothingOdd,
+pub enum Play {
+    /// The case as it is.
+    Case,
+    /// The case without its mutated message.
+    Control,
 }
 
-/// So often the case and its control are played before it is doubted: others of the run disturb the one and the other.
+/// Rounds of control run and case after which a finding only warns: other cases at the same time may disturb both.
 const ROUNDS: usize = 3;
 
-/// The case and its control in turn: the odd thing is accused as soon as its control goes on, and it again does not.
+/// Plays control run and case in turn. The mutation is the cause once the control run passes and the case fails right
+/// after.
 #[derive(Debug, Default)]
 pub struct Trial {
     rounds: usize,
-    /// Its control has just gone on.
-    went_on: bool,
-    accused: bool,
+    /// Whether the control run has just passed.
+    control_passed: bool,
+    is_cause: bool,
     doubt: Option<Doubt>,
 }
 
-/// Why it may not be the odd thing that keeps a case from going on.
+/// Why the mutation may not be the cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Doubt {
-    /// It does not go on without it either.
-    StuckAnyway,
-    /// It does go on with it.
+    /// The control run fails, too.
+    FailsAnyway,
+    /// The case does not fail again.
     NotAgain,
 }
 
 impl Doubt {
     fn words(self) -> &'static str {
         match self {
-            Self::StuckAnyway => ", and so it is now where nothing odd is said",
-            Self::NotAgain => ", but it did not happen again",
+            Self::FailsAnyway => "; it fails without the mutation, too (control run)",
+            Self::NotAgain => "; it did not fail again when replayed",
         }
     }
 }
 
 impl Trial {
-    /// What is to be played now.
-    pub fn next(&self) -> Option<Said> {
-        match self.went_on {
-            true => Some(Said::Everything),
-            false => (self.rounds < ROUNDS && !self.accused).then_some(Said::NothingOdd),
+    /// Returns what to play now; `None` when the result is known.
+    pub fn next(&self) -> Option<Play> {
+        match self.control_passed {
+            true => Some(Play::Case),
+            false => (self.rounds < ROUNDS && !self.is_cause).then_some(Play::Control),
         }
     }
 
-    pub fn told(&mut self, is_stuck: bool) {
-        match (std::mem::take(&mut self.went_on), is_stuck) {
-            (false, false) => self.went_on = true,
-            (true, true) => self.accused = true,
-            (false, true) => self.doubted(Doubt::StuckAnyway),
+    /// Takes the result of what [`next`](Self::next) returned.
+    pub fn record(&mut self, is_stuck: bool) {
+        match (std::mem::take(&mut self.control_passed), is_stuck) {
+            (false, false) => self.control_passed = true,
+            (true, true) => self.is_cause = true,
+            (false, true) => self.doubted(Doubt::FailsAnyway),
             (true, false) => self.doubted(Doubt::NotAgain),
         }
     }
@@ -89,13 +93,13 @@ impl Trial {
         self.doubt = Some(doubt);
     }
 
-    /// A trial that is cut short, by a hub that is gone or the end of the run, casts no doubt.
+    /// Returns the doubt after all rounds. Without them (the hub has died, or the run has ended) there is none.
     pub fn doubt(&self) -> Option<Doubt> {
         self.doubt.filter(|_| self.rounds == ROUNDS)
     }
 }
 
-/// Lets a finding only warn, and says why it may not be the odd thing that is the reason.
+/// Lowers a finding to a warning, and adds to its message why the mutation may not be the cause.
 pub fn doubt(report: &mut ScenarioReport, doubt: Doubt) {
     for check in report.checks.iter_mut().filter(|check| check.verdict == Verdict::Fail && is_of_going_on(check)) {
         check.verdict = Verdict::Warn;
@@ -111,20 +115,20 @@ mod tests {
 
     use super::*;
 
-    /// Plays as their outcomes: `+` goes on, `-` is stuck, and the run ends after the last.
+    /// `plays` are results in order: `+` passes, `-` fails; the run ends after the last.
     #[rstest]
-    #[case::odd("+-", None)]
-    #[case::odd_beside_others("-+++-", None)]
-    #[case::anyway("---", Some(Doubt::StuckAnyway))]
+    #[case::mutation("+-", None)]
+    #[case::mutation_beside_others("-+++-", None)]
+    #[case::anyway("---", Some(Doubt::FailsAnyway))]
     #[case::once("++++++", Some(Doubt::NotAgain))]
     #[case::once_beside_others("++-++", Some(Doubt::NotAgain))]
     #[case::ended("", None)]
     #[case::ended_later("-++", None)]
-    fn only_the_odd_thing_is_accused(#[case] plays: &str, #[case] doubt: Option<Doubt>) {
+    fn only_the_mutation_is_blamed(#[case] plays: &str, #[case] doubt: Option<Doubt>) {
         let mut trial = Trial::default();
         for play in plays.chars() {
             assert!(trial.next().is_some(), "after {trial:?}");
-            trial.told(play == '-');
+            trial.record(play == '-');
         }
         let is_over = trial.next().is_none();
         assert_eq!(is_over, doubt.is_some() || plays.ends_with("+-"), "{trial:?}");

@@ -1,10 +1,10 @@
-//! Cases that need something of the hub for themselves are played one after the other. Whoever finds it taken leaves his
-//! number to whoever has it, so that those that need nothing have their turn meanwhile.
+//! Cases that use the same exclusive resource of a hub are played one after the other. A worker that finds it in use
+//! leaves its case to the worker that uses it, and plays other cases meanwhile.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What is taken, by its word, with the numbers of the cases that wait for it.
+/// The resources in use, by name, with the numbers of the cases that wait for each.
 #[derive(Default)]
 pub struct Lanes(Mutex<HashMap<String, VecDeque<u64>>>);
 
@@ -14,27 +14,28 @@ impl Lanes {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes what is free; a number that finds it taken waits.
-    pub fn enter(&self, word: &str, number: u64) -> bool {
+    /// Takes a resource if it is free; otherwise queues the number, and returns false.
+    pub fn enter(&self, resource: &str, number: u64) -> bool {
         let mut taken = self.taken();
-        match taken.get_mut(word) {
+        match taken.get_mut(resource) {
             Some(waiting) => waiting.push_back(number),
-            None => return taken.insert(word.to_owned(), VecDeque::new()).is_none(),
+            None => return taken.insert(resource.to_owned(), VecDeque::new()).is_none(),
         }
         false
     }
 
-    /// The number that waits longest, which is played by whoever has the word; without one it is free.
-    pub fn next(&self, word: &str) -> Option<u64> {
+    /// Returns the number that has waited longest, for the worker that uses the resource; without one, frees the
+    /// resource.
+    pub fn next(&self, resource: &str) -> Option<u64> {
         let mut taken = self.taken();
-        let next = taken.get_mut(word).and_then(VecDeque::pop_front);
+        let next = taken.get_mut(resource).and_then(VecDeque::pop_front);
         if next.is_none() {
-            taken.remove(word);
+            taken.remove(resource);
         }
         next
     }
 
-    /// All that wait still, once nothing is played any more.
+    /// Takes all numbers that still wait, after the run.
     pub fn left(&self) -> Vec<u64> {
         std::mem::take(&mut *self.taken()).into_values().flatten().collect()
     }
@@ -45,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_finds_it_taken_is_played_by_whoever_has_it() {
+    fn a_waiting_case_is_played_by_the_worker_that_uses_the_resource() {
         let lanes = Lanes::default();
         assert!(lanes.enter("queue", 1));
         assert!(lanes.enter("parent", 2));

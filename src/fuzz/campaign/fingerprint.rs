@@ -1,5 +1,5 @@
-//! What a finding is about. A thousand cases may show one defect: findings are the same where the same oracle was broken
-//! by the same oddity of the same message, with an answer of the same shape.
+//! Fingerprints of findings. A thousand cases may show one defect: findings are the same if the same check failed after
+//! the same mutation of the same message, with an answer of the same shape.
 
 use std::collections::BTreeMap;
 
@@ -14,11 +14,11 @@ use crate::protocol::{Pack, Way};
 pub struct Fingerprint {
     /// The check that failed, without its number: a rule such as `FUZZ-REJECTS`, or `schema:MESSAGE`.
     pub oracle: String,
-    /// Name of the message that was odd.
+    /// Name of the mutated message.
     pub message: String,
-    /// Name of the oddity.
-    pub oddity: String,
-    /// The answer, without its values.
+    /// Name of the mutation.
+    pub mutation: String,
+    /// Shape of the answer: names and types, without values.
     pub shape: String,
 }
 
@@ -28,23 +28,23 @@ impl Fingerprint {
         Self {
             oracle: oracle(check).to_owned(),
             message: pack.messages.get(cell.message).map_or_else(String::new, |message| message.name.clone()),
-            oddity: cell.oddity.name().to_owned(),
+            mutation: cell.mutation.name().to_owned(),
             shape: answer(pack, check),
         }
     }
 
-    /// What baselines and reports call it: `PROTOCOL/MESSAGE/ODDITY`.
+    /// Returns the name for baselines and reports: `PROTOCOL/MESSAGE/MUTATION`.
     pub fn scenario(&self, protocol: &str) -> String {
-        format!("{protocol}/{}/{}", self.message, self.oddity)
+        format!("{protocol}/{}/{}", self.message, self.mutation)
     }
 }
 
-/// The checks of a case that show something wrong with the hub, in the order in which they were made.
+/// Returns the checks of a case that failed or warned, in the order in which they were made.
 pub fn broken(report: &ScenarioReport) -> impl Iterator<Item = &CheckReport> {
     report.checks.iter().filter(|check| matches!(check.verdict, Verdict::Fail | Verdict::Warn))
 }
 
-/// The name of a check without the number that tells it from others of its rule.
+/// Returns the name of a check without its number.
 pub fn oracle(check: &CheckReport) -> &str {
     match check.name.split_once('#') {
         Some((name, _)) => name,
@@ -63,7 +63,7 @@ fn answer(pack: &Pack, check: &CheckReport) -> String {
     }
 }
 
-/// What a frame says, without its values.
+/// Returns the shape of a received frame: names and types, without values.
 pub fn shape(pack: &Pack, received: &str) -> String {
     match serde_json::from_str::<Value>(received) {
         Ok(payload) if payload.is_object() => {
@@ -74,10 +74,10 @@ pub fn shape(pack: &Pack, received: &str) -> String {
     }
 }
 
-/// Deepest level at which members count.
+/// Deepest level of members in a shape.
 const LEVELS: usize = 2;
 
-/// Names and kinds, without values.
+/// Returns names and types of a value.
 fn skeleton(value: &Value, level: usize) -> String {
     match value {
         Value::Null => "null".to_owned(),
@@ -95,10 +95,10 @@ fn skeleton(value: &Value, level: usize) -> String {
     }
 }
 
-/// Longest shape that tells findings apart.
+/// Greatest length of a shape.
 const LONGEST: usize = 160;
 
-/// Words without what differs from case to case: numbers, and whatever is quoted.
+/// Removes what differs from case to case: numbers, and everything in quotes.
 fn plain(text: &str) -> String {
     let mut out = String::new();
     let mut quoted = false;
@@ -131,7 +131,7 @@ mod tests {
     #[case("it did not come in 5.00 s", "it did not come in #.# s")]
     #[case(r#"/a is "x1 y" here"#, r#"/a is "" here"#)]
     #[case("", "")]
-    fn what_differs_is_left_out(#[case] text: &str, #[case] expected: &str) {
+    fn numbers_and_quoted_parts_are_removed(#[case] text: &str, #[case] expected: &str) {
         assert_eq!(plain(text), expected);
     }
 

@@ -1,6 +1,6 @@
-//! Whether a hub is as quick at the end of a run as it was at its start. What makes it slow for good may be anything that was
-//! said in between, and may be its right: it has heard a lot. So this is told, and accuses nobody; that one thing said again
-//! and again makes it slower is an oracle's ([`oracle`]'s `FUZZ-STEADY`).
+//! Whether a hub answers slower at the end of a run than at its start. Any input of the run may be the reason, and a
+//! good one, so this is only reported. Slowing down by repeated input of one kind is checked by the oracle
+//! `FUZZ-STEADY`.
 
 use std::time::Duration;
 
@@ -9,39 +9,39 @@ use tokio::time::Instant;
 
 use super::{Campaign, Stage};
 use crate::event::Verdict;
-use crate::fuzz::actors::NEWCOMER;
+use crate::fuzz::actors::NEW_CLIENT;
 use crate::fuzz::oracle::{self, SLOWER};
 use crate::report::fuzzed::Slower;
 use crate::report::scenario_verdict;
 
-/// Somebody new, before anything odd was said.
+/// A scenario in which a new client connects and is served, and how long it took before the first case.
 pub struct LatencyDrift {
     scenario: Map<String, Value>,
     before: Duration,
 }
 
-/// Added to a number, it is that of a play in front of all cases.
+/// Offset of the play before all cases, so that no other play has its number.
 const FIRST: u64 = 1 << 46;
-/// The same for those behind them.
+/// Offset of the plays after all cases.
 const LAST: u64 = 1 << 47;
-/// A hub that is busy with its last cases, or a machine with something else, has so long to be quick once.
+/// How long the hub has to be as fast as before once: it or the machine may still be busy.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl LatencyDrift {
-    /// `None` where nobody is let in and answered, so that there is nothing to compare with.
+    /// Measures before the first case; `None` where the client is not served, so that there is nothing to compare with.
     pub async fn at_the_start(campaign: &Campaign, stage: &Stage) -> Option<Self> {
-        let role = campaign.material.bystander()?;
+        let role = campaign.corpus.bystander()?;
         let steps = [
-            json!({ format!("{NEWCOMER} joins"): null }),
-            oracle::serves(&campaign.material, NEWCOMER, "FUZZ-SERVES-NEW"),
+            json!({ format!("{NEW_CLIENT} joins"): null }),
+            oracle::serves(&campaign.corpus, NEW_CLIENT, "FUZZ-SERVES-NEW"),
         ];
-        let scenario = json!({ "title": "Somebody new", "actors": { NEWCOMER: role }, "steps": steps });
+        let scenario = json!({ "title": "A new client", "actors": { NEW_CLIENT: role }, "steps": steps });
         let Value::Object(scenario) = scenario else { return None };
         let before = took(campaign, stage, &scenario, FIRST).await?;
         Some(Self { scenario, before })
     }
 
-    /// `None` where it is not slower; whether somebody new is answered at all was asked by the cases.
+    /// Measures after the last case. `None` if the hub is not slower; not serving at all is reported by the cases.
     pub async fn at_the_end(&self, campaign: &Campaign, stage: &Stage) -> Option<Slower> {
         let (times, beyond) = SLOWER;
         let most = self.before * times + Duration::from_millis(beyond.into());
@@ -60,7 +60,7 @@ impl LatencyDrift {
     }
 }
 
-/// Without the time that it waits for its turn, which is ours.
+/// Plays the scenario; returns its duration without the time for which it was queued.
 async fn took(campaign: &Campaign, stage: &Stage, scenario: &Map<String, Value>, number: u64) -> Option<Duration> {
     let played = campaign.play(&campaign.id(number), scenario, number, stage).await?;
     (scenario_verdict(&played) == Verdict::Pass).then_some(played.duration)

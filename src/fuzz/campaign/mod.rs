@@ -1,5 +1,5 @@
-//! Plays cases: each is made when its turn comes, read like any scenario, and played by the machinery of `hubproof
-//! check`. What comes out of it is the report of a scenario, whose id says which case it was.
+//! Plays cases on a hub: each is made when its turn comes, parsed like any scenario, and played by the engine of
+//! `hubproof check`. The result is the report of a scenario whose id contains the number of the case.
 
 pub mod control_run;
 pub mod exclusive;
@@ -17,10 +17,10 @@ use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use self::control_run::{Doubt, Said, Trial};
+use self::control_run::{Doubt, Play, Trial};
 use self::exclusive::Lanes;
 use self::latency_drift::LatencyDrift;
-use super::actors::{BATCH, ODD, ROUND};
+use super::actors::{BATCH, MUTATED, ROUND};
 use super::case::Case;
 use super::corpus::Corpus;
 use super::oracle;
@@ -37,20 +37,20 @@ use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::source::{FileId, Sources, Span};
 use crate::syntax::yaml::{self, Node};
 
-/// One protocol, with all that its cases are made of.
+/// One protocol, with everything that its cases are made of.
 pub struct Campaign {
-    pub material: Corpus,
-    pub plan: Scheduler,
+    pub corpus: Corpus,
+    pub scheduler: Scheduler,
     shared: SharedFile,
-    /// Stands for the file of whatever case: places in programs and reports are places in it.
+    /// The file of spans in programs and reports of cases; see [`Campaign::placed`].
     file: FileId,
-    /// Programs by the text of what is the same in many cases.
+    /// Programs, by the text that several cases share.
     programs: Mutex<HashMap<String, Arc<Program>>>,
-    /// Numbers of cases whose turn had not come when a run ended early; they are played in the next.
+    /// Numbers of cases that still waited for a resource when a run ended; they are played in the next.
     left: Mutex<Vec<u64>>,
 }
 
-/// Programs that are kept; one has some tens of kilobytes.
+/// Most cached programs; each takes some tens of kilobytes.
 const PROGRAMS: usize = 2000;
 
 /// Where and how cases are played.
@@ -58,34 +58,34 @@ const PROGRAMS: usize = 2000;
 pub struct Stage {
     pub hub: Arc<Prepared>,
     pub options: Arc<Options>,
-    /// Another hub that is told the same, and compared.
+    /// A second hub that receives the same input, and whose answers are compared.
     pub against: Option<Arc<Prepared>>,
-    /// Hears what goes on.
+    /// Receives events of the run.
     pub events: mpsc::Sender<Event>,
-    /// True once the run is to end.
+    /// True once the run has to end.
     pub interrupt: watch::Receiver<bool>,
 }
 
 impl Campaign {
-    /// Everything of a folder that has been loaded without a mistake. `seed` decides what the cases say.
+    /// Loads a folder that has been checked. `seed` determines the cases.
     ///
     /// # Errors
     ///
-    /// What is wrong with the pack.
+    /// The diagnostics of the pack.
     pub fn new(folder: &Folder, sources: &mut Sources, seed: u64) -> Result<Self, Vec<Diagnostic>> {
         let (pack, diagnostics) = Pack::load(folder, sources);
         let Some(mut pack) = pack else { return Err(diagnostics) };
         pack.rules.extend(oracle::rules(sources).into_iter().map(|rule| (rule.id.clone(), rule)));
         let pack = Arc::new(pack);
         let shared = scenario::shared(folder, sources, &pack, &mut Vec::new());
-        let material = Corpus::read(folder, sources, &pack);
-        let plan = Scheduler::new(&material, seed, &|_| true);
+        let corpus = Corpus::read(folder, sources, &pack);
+        let scheduler = Scheduler::new(&corpus, seed, &|_| true);
         let file = sources.add("case.yaml", "");
-        Ok(Self { material, plan, shared, file, programs: Mutex::default(), left: Mutex::default() })
+        Ok(Self { corpus, scheduler, shared, file, programs: Mutex::default(), left: Mutex::default() })
     }
 
     pub fn pack(&self) -> &Arc<Pack> {
-        &self.material.pack
+        &self.corpus.pack
     }
 
     /// `<protocol>/case-<number>`.
@@ -93,17 +93,17 @@ impl Campaign {
         format!("{}/case-{number}", self.pack().name)
     }
 
-    /// Whether a rule is one of ours, and not of the document.
+    /// Whether a rule is an oracle, and not one of the document.
     pub fn is_oracle(&self, rule: &str) -> bool {
         self.pack().rules.get(rule).is_some_and(|rule| rule.place == Place::Oracle)
     }
 
-    /// Reads a scenario, be it a case or what was made of one. Its places are in no file of the sources; see
+    /// Parses a scenario: a case, or one derived from a case. Its spans are in no file of the sources; see
     /// [`Campaign::placed`].
     ///
     /// # Errors
     ///
-    /// What is wrong with it, in words.
+    /// The messages of its diagnostics.
     pub fn program(&self, id: &str, scenario: &Map<String, Value>) -> Result<Program, String> {
         let text = writer::scenario(scenario);
         let words = |diagnostics: &[Diagnostic]| {
@@ -114,8 +114,8 @@ impl Campaign {
         program.ok_or_else(|| words(&diagnostics))
     }
 
-    /// Plays a scenario by itself, be it a case or what was made of one. `number` is one that no other of the run has;
-    /// `None` where the run was interrupted before.
+    /// Plays a scenario: a case, or one derived from a case. `number` must differ from all others of the run. Returns
+    /// `None` if the run was interrupted before.
     pub async fn play(
         &self,
         id: &str,
@@ -124,7 +124,7 @@ impl Campaign {
         stage: &Stage,
     ) -> Option<ScenarioReport> {
         let job = self.job(id, scenario, stage);
-        // Only tells cases of one run apart, so that it may begin anew where numbers are small.
+        // Only has to be unique within a run, so that it may be smaller on 32-bit machines.
         let number = usize::try_from(number).unwrap_or(usize::MAX / 2);
         let played = match job {
             Ok(job) => job.play(number, &stage.options, &stage.events, stage.interrupt.clone()).await,
@@ -133,12 +133,12 @@ impl Campaign {
         played.map(|mut report| {
             id.clone_into(&mut report.id);
             report.title = scenario.get("title").and_then(Value::as_str).unwrap_or_default().to_owned();
-            // That its process goes on is an oracle here.
+            // Reports the exit of its process under an oracle.
             for check in report.checks.iter_mut().filter(|check| check.name == crate::hub::supervisor::PROCESS_CHECK) {
                 let received = check.detail.take().map(|detail| detail.received);
                 *check = results::lives(self, check.verdict, std::mem::take(&mut check.message), received);
             }
-            // Whatever else is wrong with a hub that has ended is wrong because it has.
+            // All other failures of a hub that has exited follow from that.
             if report.checks.iter().any(|check| check.verdict == Verdict::Fail && check.name == results::LIVES) {
                 report.checks.retain(|check| check.verdict != Verdict::Fail || check.name == results::LIVES);
             }
@@ -146,22 +146,22 @@ impl Campaign {
         })
     }
 
-    /// The program of a scenario, ready to be played. Cases that differ in their odd message alone share one, since
-    /// reading and checking a scenario takes longer than playing it.
+    /// Returns the program of a scenario, ready to be played. Cases that differ only in the mutated message share one,
+    /// since parsing takes longer than playing.
     fn job(&self, id: &str, scenario: &Map<String, Value>, stage: &Stage) -> Result<Job, String> {
         let job = |program: &Arc<Program>| {
             Job::new(program, 1, &stage.hub, &stage.options).map_err(|error| error.to_string())
         };
-        // What is traced is called by the name of its program.
+        // A trace shows the id of the program, so that with one each case needs its own.
         let shared = parted(scenario).filter(|_| !stage.options.trace);
-        let Some((mut key, name, said)) = shared else { return job(&Arc::new(self.program(id, scenario)?)) };
+        let Some((mut key, name, sent)) = shared else { return job(&Arc::new(self.program(id, scenario)?)) };
         let mut diagnostics = Vec::new();
-        let odd = Template::read(&Node::of(said, Span::new(self.file, 0..0)), &mut diagnostics);
+        let input = Template::read(&Node::of(sent, Span::new(self.file, 0..0)), &mut diagnostics);
         if let Some(diagnostic) = diagnostics.first() {
             return Err(diagnostic.message.clone());
         }
-        // A setting that somebody has to give is a need of the program.
-        odd.expressions(&mut |expression| {
+        // A program needs the settings without default that its expressions use.
+        input.expressions(&mut |expression| {
             let uses = expression.uses.iter().filter_map(|used| used.strip_prefix("hub.")?.split('.').next());
             let settings = &self.shared.shared.settings;
             let given = uses.filter(|name| settings.get(*name).is_some_and(|setting| setting.default.is_none()));
@@ -179,7 +179,7 @@ impl Campaign {
                 Arc::clone(programs.entry(key).or_insert(program))
             }
         };
-        Ok(job(&program)?.saying(id, name, odd))
+        Ok(job(&program)?.saying(id, name, input))
     }
 
     fn programs(&self) -> MutexGuard<'_, HashMap<String, Arc<Program>>> {
@@ -192,11 +192,11 @@ impl Campaign {
         self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Turns the places of a report into places of a file that holds its scenario, which is added to `sources`.
+    /// Converts the spans of a report into ones of a file with its scenario, which is added to `sources`.
     pub fn placed(&self, report: &mut ScenarioReport, scenario: &Map<String, Value>, sources: &mut Sources) {
         let name = report.id.rsplit('/').next().unwrap_or_default();
         let file = sources.add(format!("{name}.yaml"), writer::scenario(scenario));
-        // Programs are shared, so that their places are those of another case of the kind.
+        // The program may come from another case that shares it, with other spans.
         let program = self.program(&report.id, scenario).ok();
         let put = |span: &mut Option<Span>, name: &str| {
             if let Some(place) = span.filter(|span| span.file == self.file) {
@@ -214,7 +214,7 @@ impl Campaign {
         }
     }
 
-    /// A case that is no scenario: a mistake of ours.
+    /// Returns the report of a case that cannot be parsed, which is a defect of hubproof.
     fn mistaken(&self, id: &str, mistake: String) -> ScenarioReport {
         ScenarioReport {
             protocol: self.pack().name.clone(),
@@ -237,26 +237,26 @@ impl Campaign {
     }
 }
 
-/// How a run leaves the hub.
+/// The state of the hub after a run.
 pub struct Left {
-    /// What ended the run before its time.
+    /// Set if the run ended early because the hub cannot be reached any more.
     pub gone: Option<Gone>,
-    /// The case whose conversation does not go on at the end, though nothing odd is said.
+    /// A case whose conversation still fails at the end of the run, without the mutated message.
     pub stuck: Option<u64>,
     pub slower: Option<Slower>,
 }
 
-/// A hub that nobody reaches any more.
+/// A hub that no client reaches any more.
 pub struct Gone {
-    /// Of the first case that found nobody there.
+    /// The report of the first case that could not connect.
     pub report: ScenarioReport,
-    /// Numbers of the cases that were under way then.
+    /// Numbers of the cases that were being played then.
     pub under_way: Vec<u64>,
 }
 
-/// Plays the cases of these numbers, as many at a time as the options say, and reports on the stage's events as
-/// [`check::run`] does; ends early, but in order, when it is interrupted, or when nobody can connect to the hub any more, and
-/// begins nothing more once it is `over`. Cases are made as their turns come, never all at once.
+/// Plays the cases of these numbers, as many at a time as the options say, and reports on the stage's events like
+/// [`check::run`]. Starts no further case once it is interrupted, `over` returns true, or the hub cannot be reached any
+/// more. Each case is made when its turn comes.
 pub async fn run(
     campaign: Arc<Campaign>,
     stage: Stage,
@@ -272,26 +272,26 @@ pub async fn run(
         let (campaign, stage, watch) = (Arc::clone(&campaign), stage.clone(), Arc::clone(&watch));
         let (lanes, is_there) = (Arc::clone(&lanes), Arc::clone(&is_there));
         async move {
-            let Some(mut case) = campaign.plan.case(&campaign.material, number) else { return };
+            let Some(mut case) = campaign.scheduler.case(&campaign.corpus, number) else { return };
             let lane = lane(&case, &stage);
-            if lane.as_ref().is_some_and(|word| !lanes.enter(word, number)) {
+            if lane.as_ref().is_some_and(|resource| !lanes.enter(resource, number)) {
                 return;
             }
             loop {
                 play_one(&campaign, &stage, &watch, &case).await;
-                let Some(word) = lane.as_ref().filter(|_| is_there() && !*stage.interrupt.borrow()) else { return };
-                let next = std::iter::from_fn(|| lanes.next(word));
-                let Some(next) = { next }.find_map(|number| campaign.plan.case(&campaign.material, number)) else {
+                let Some(resource) = lane.as_ref().filter(|_| is_there() && !*stage.interrupt.borrow()) else { return };
+                let next = std::iter::from_fn(|| lanes.next(resource));
+                let Some(next) = { next }.find_map(|number| campaign.scheduler.case(&campaign.corpus, number)) else {
                     return;
                 };
                 case = next;
             }
         }
     };
-    let pace = LatencyDrift::at_the_start(&campaign, &stage).await;
+    let drift = LatencyDrift::at_the_start(&campaign, &stage).await;
     let left = std::mem::take(&mut *campaign.left());
     let mut numbers = left.into_iter().chain(numbers);
-    // No number is taken that is not played.
+    // A number must not be taken without being played.
     let there = std::iter::from_fn(|| if is_there() { numbers.next() } else { None });
     check::in_turn(there, stage.options.jobs, &stage.interrupt, play).await;
     campaign.left().extend(lanes.left());
@@ -301,25 +301,25 @@ pub async fn run(
     };
     let stuck = match stuck {
         Some((number, control)) if gone.is_none() => {
-            // Only what a hub is left with is told.
+            // Only a conversation that still fails now is reported.
             let played = campaign.play(&campaign.id(number), &control, number + LAST, &stage).await;
             let is_stuck = played.as_ref().and_then(control_run::is_stuck) == Some(true);
             is_stuck.then_some(number)
         }
         _ => None,
     };
-    let slower = match pace {
-        Some(pace) if gone.is_none() => pace.at_the_end(&campaign, &stage).await,
+    let slower = match drift {
+        Some(drift) if gone.is_none() => drift.at_the_end(&campaign, &stage).await,
         _ => None,
     };
     Left { gone, stuck, slower }
 }
 
-/// What a case needs for itself that others of the run may need, too. (A hub that is started for the run is started once more
-/// for it, and what needs the whole hub has to wait for everybody else.)
+/// Returns the exclusive resource of a case that other cases may use, too. There is none where the case gets a hub
+/// started for it alone; and for the whole hub, the engine waits until all other cases have ended.
 fn lane(case: &Case, stage: &Stage) -> Option<String> {
-    let word = case.scenario.get("exclusive").and_then(Value::as_str)?;
-    (word != "hub" && stage.hub.embedded.is_none()).then(|| word.to_owned())
+    let resource = case.scenario.get("exclusive").and_then(Value::as_str)?;
+    (resource != "hub" && stage.hub.embedded.is_none()).then(|| resource.to_owned())
 }
 
 async fn play_one(campaign: &Campaign, stage: &Stage, watch: &Watch, case: &Case) {
@@ -332,17 +332,17 @@ async fn play_one(campaign: &Campaign, stage: &Stage, watch: &Watch, case: &Case
     if let Some(mut report) = played {
         if let Some(control) = control_run::of(&case.scenario, &report) {
             let id = campaign.id(number);
-            let (mut trial, mut another) = (Trial::default(), number);
-            while let Some(said) = trial.next() {
-                another += ANOTHER;
-                let scenario = if said == Said::Everything { &case.scenario } else { &control };
-                let played = campaign.play(&id, scenario, another, stage).await;
+            let (mut trial, mut replay) = (Trial::default(), number);
+            while let Some(sent) = trial.next() {
+                replay += REPLAY;
+                let scenario = if sent == Play::Case { &case.scenario } else { &control };
+                let played = campaign.play(&id, scenario, replay, stage).await;
                 let Some(is_stuck) = played.as_ref().and_then(control_run::is_stuck) else { break };
-                trial.told(is_stuck);
+                trial.record(is_stuck);
             }
             if let Some(doubt) = trial.doubt() {
                 control_run::doubt(&mut report, doubt);
-                if doubt == Doubt::StuckAnyway {
+                if doubt == Doubt::FailsAnyway {
                     watch.state().stuck = Some((number, control));
                 }
             }
@@ -352,14 +352,14 @@ async fn play_one(campaign: &Campaign, stage: &Stage, watch: &Watch, case: &Case
     }
 }
 
-/// Added to the number of a case, it is that of another play of it: a hub that remembers the names of the one is not to know
-/// the other.
-const ANOTHER: u64 = 1 << 41;
-/// The same for a play at the end of the run.
+/// Offset of a replay's number from that of its case: ids made from it differ, so a hub that remembers them is not
+/// confused.
+const REPLAY: u64 = 1 << 41;
+/// Offset of the replay at the end of the run.
 const LAST: u64 = 1 << 45;
-/// Cases that find nobody there, one after the other, before the hub is given up.
-const VAIN: usize = 4;
-/// A hub that refuses everybody as if it were busy is given up when nobody has been connected to it for so long.
+/// Consecutive cases without a connection after which the hub is given up.
+const ATTEMPTS: usize = 4;
+/// How long a hub that refuses all connections as if overloaded must have had none of ours before it is given up.
 const BUSY: Duration = Duration::from_secs(5);
 
 /// Watches whether the hub is still there.
@@ -369,13 +369,13 @@ struct Watch(Mutex<Watched>);
 #[derive(Default)]
 struct Watched {
     under_way: BTreeSet<u64>,
-    /// Somebody was there once.
+    /// Whether any case has connected.
     met: bool,
-    /// Cases in a row that could not connect at all, and what was under way when the first of them ended.
-    vain: usize,
+    /// Consecutive cases that could not connect, and what was being played when the first of them ended.
+    attempts: usize,
     first: Option<(Gone, Instant)>,
     gone: Option<Gone>,
-    /// The last case that did not go on where nothing odd was said either, and that conversation.
+    /// The last case whose control run failed, too, and that control run.
     stuck: Option<(u64, Map<String, Value>)>,
 }
 
@@ -392,16 +392,16 @@ impl Watch {
             let under_way = state.under_way.iter().copied().collect();
             state.under_way.remove(&number);
             if !report.unmet.is_empty() {
-                // Nobody was asked.
+                // The case was not played.
                 return;
             }
-            if !unreachable && !is_turned_away(report) {
+            if !unreachable && !is_refused(report) {
                 state.met = true;
-                // Whoever was refused beside others that get through has met a limit, not the end; but who was under way
-                // may have got through before.
+                // A refusal while other cases connect is a limit, not the end; but a case that was already being played
+                // at the first refusal may have connected before it.
                 let was_under_way = |(gone, _): &(Gone, Instant)| gone.under_way.contains(&number);
                 if !state.first.as_ref().is_some_and(was_under_way) {
-                    state.vain = 0;
+                    state.attempts = 0;
                     state.first = None;
                 }
                 return;
@@ -412,9 +412,9 @@ impl Watch {
             if state.first.is_none() {
                 state.first = Some((Gone { report: report.clone(), under_way }, Instant::now()));
             }
-            state.vain += 1;
-            // Those that were begun before do not count as attempts of their own.
-            let enough = state.vain > VAIN + stage.options.jobs;
+            state.attempts += 1;
+            // Cases that were being played at the first refusal do not count as attempts.
+            let enough = state.attempts > ATTEMPTS + stage.options.jobs;
             let free = unreachable || state.is_free();
             if enough && free && state.gone.is_none() {
                 state.gone = state.first.take().map(|(gone, _)| gone);
@@ -425,7 +425,7 @@ impl Watch {
                 (false, true) => LONG_PAUSE,
             }
         };
-        // A hub that is busy with its end, or its beginning.
+        // Gives the hub time to exit, or to start.
         let mut interrupt = stage.interrupt.clone();
         let interrupted = interrupt.wait_for(|interrupted| *interrupted);
         let _ = tokio::time::timeout(pause, interrupted).await;
@@ -433,7 +433,7 @@ impl Watch {
 }
 
 impl Watched {
-    /// Nobody of ours has been connected for so long that a hub cannot be busy with us.
+    /// Whether no client of ours has been connected for so long that the hub cannot be busy with us.
     fn is_free(&self) -> bool {
         self.first.as_ref().is_some_and(|(gone, since)| {
             since.elapsed() >= BUSY && !gone.under_way.iter().any(|number| self.under_way.contains(number))
@@ -441,33 +441,33 @@ impl Watched {
     }
 }
 
-/// Nobody of the case was let in: an error of the server's, or of whatever stands before it. (Where it says that there were
-/// too many attempts, 429, more attempts show nothing.)
-fn is_turned_away(report: &ScenarioReport) -> bool {
+/// Whether all connections of the case were refused with HTTP 5xx, by the server or by a proxy. (429 stands for too
+/// many attempts, so more of them show nothing.)
+fn is_refused(report: &ScenarioReport) -> bool {
     let refused = |frame: &FrameReport| frame.kind == "refused" && frame.text.starts_with("HTTP 5");
     report.history.iter().any(refused) && !report.history.iter().any(|frame| frame.kind == "open")
 }
 
-/// Between attempts to reach a hub that nobody reaches.
+/// Between attempts to reach a hub that does not answer.
 const PAUSE: Duration = Duration::from_millis(250);
-/// And where that has been so for a while.
+/// The same after [`ATTEMPTS`] attempts.
 const LONG_PAUSE: Duration = Duration::from_secs(2);
 
-/// A case without what no other has: its title, and what is odd, which is given beside it, with the name by which its step
-/// is known. `None` for what shares its program with nothing else.
+/// Splits a case into what other cases share with it, and its mutated input with the name of the step that sends it.
+/// The title is left out. `None` where no other case can share its program.
 fn parted(scenario: &Map<String, Value>) -> Option<(String, &'static str, &Value)> {
     let steps = scenario.get("steps")?.as_array()?;
-    let mut odd = None;
+    let mut input = None;
     let mut key = String::new();
     for (name, value) in scenario.iter().filter(|(name, _)| *name != "title" && *name != "steps") {
         key.push_str(&format!("{name}: {value}\n"));
     }
     for step in steps {
-        let Some((name, at)) = said(step) else {
+        let Some((name, at)) = sending(step) else {
             key.push_str(&format!("{step}\n"));
             continue;
         };
-        if odd.replace((name, step.get(at)?)).is_some() {
+        if input.replace((name, step.get(at)?)).is_some() {
             return None;
         }
         for (member, value) in step.as_object()?.iter().filter(|(member, _)| *member != at) {
@@ -475,18 +475,18 @@ fn parted(scenario: &Map<String, Value>) -> Option<(String, &'static str, &Value
         }
         key.push_str(&format!("{at}\n"));
     }
-    let (name, said) = odd?;
-    Some((key, name, said))
+    let (name, sent) = input?;
+    Some((key, name, sent))
 }
 
-/// By which name a step is known that says what is odd, once or in rounds, and the member that has it.
-fn said(step: &Value) -> Option<(&'static str, &str)> {
+/// Returns the name by which a step that sends mutated input is known, and the member that contains the input.
+fn sending(step: &Value) -> Option<(&'static str, &str)> {
     let (head, what) = step.as_object()?.iter().next()?;
     match what.as_str() {
         Some(ROUND) if head == "each" => Some((ROUND, "in")),
-        // Its rounds are in it.
+        // The rounds are inside the batches.
         Some(BATCH) if head == "each" => Some((BATCH, "in")),
-        _ if step.get("as")? == ODD && head.ends_with(" sends raw") => Some((ODD, head)),
+        _ if step.get("as")? == MUTATED && head.ends_with(" sends raw") => Some((MUTATED, head)),
         _ => None,
     }
 }

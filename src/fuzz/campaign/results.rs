@@ -1,5 +1,5 @@
-//! What came of many cases: a fold over their reports, in whatever order they end. It keeps the first case of every cause
-//! and counts the rest, so its size does not grow with the run.
+//! Folds the reports of cases, in whatever order they end. It keeps the first case of each fingerprint and counts the
+//! others, so its size does not grow with the run.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,20 +13,20 @@ use crate::report::{ProtocolReport, fold};
 use crate::scenario::model::RuleUse;
 use crate::syntax::source::Sources;
 
-/// Numbers that are kept of each cause.
+/// Case numbers that are kept of each fingerprint.
 const NUMBERS: usize = 8;
-/// Causes that are kept; a hub with more is not helped by more.
+/// Fingerprints that are kept.
 const CAUSES: usize = 1000;
-/// Cases of which none could be played, when that is no chance any more.
+/// Cases after which a run in which none could be played ends.
 const HOPELESS: u64 = 500;
-/// Steps that are kept of those that could not be passed.
+/// Steps with their errors that are kept of undecided cases.
 const OBSTACLES: usize = 200;
-/// Oracles that ask whether a hub is there, and no more.
+/// Oracles that only check whether the hub is alive and serves.
 const SURVIVAL: [&str; 3] = ["FUZZ-SERVES-OLD", "FUZZ-SERVES-NEW", LIVES];
-/// The oracle that a hub's own process is asked by.
+/// The oracle of a hub's own process.
 pub const LIVES: &str = "FUZZ-LIVES";
 
-/// Cases as they end.
+/// The results of the cases so far.
 #[derive(Default)]
 pub struct Outcome {
     cases: u64,
@@ -37,18 +37,18 @@ pub struct Outcome {
     cells: HashMap<Cell, u64>,
     causes: BTreeMap<Fingerprint, Group>,
     obstacles: BTreeMap<(String, String, bool), u64>,
-    /// Cases that need something that the target does not have.
+    /// Cases that need something that the target lacks.
     unmet: u64,
     mistakes: Vec<ScenarioReport>,
     pub ended: Option<String>,
-    /// The case whose conversation does not go on at the end, though nothing odd is said.
+    /// A case whose conversation still fails at the end of the run, without the mutated message.
     pub stuck: Option<u64>,
     pub slower: Option<Slower>,
 }
 
 struct Group {
-    /// Of a case that says one thing, if there is one, and of these of the lowest number that was seen, so that it is the
-    /// same whichever case ended first.
+    /// The report with the lowest `order`: of a case with a single mutated message if there is one, and with the lowest
+    /// number, so that it does not depend on which case ended first.
     first: ScenarioReport,
     order: (bool, u64),
     numbers: Vec<u64>,
@@ -56,9 +56,11 @@ struct Group {
 }
 
 impl Outcome {
-    /// Takes the report of a case.
+    /// Adds the report of a case.
     pub fn feed(&mut self, campaign: &Campaign, report: ScenarioReport) {
-        let Some((number, cell)) = number(&report.id).and_then(|n| Some((n, campaign.plan.cell(n)?))) else { return };
+        let Some((number, cell)) = number(&report.id).and_then(|n| Some((n, campaign.scheduler.cell(n)?))) else {
+            return;
+        };
         self.cases += 1;
         if report.mistake.is_some() {
             return if self.mistakes.len() < NUMBERS {
@@ -68,7 +70,7 @@ impl Outcome {
         self.unmet += u64::from(!report.unmet.is_empty());
         let is_decided = |verdict: &Verdict| matches!(verdict, Verdict::Pass | Verdict::Fail | Verdict::Warn);
         let mut seen: BTreeMap<&str, Verdict> = BTreeMap::new();
-        // What one step of a case did not come to, as it was not needed, another has seen.
+        // A rule may be not testable in one step of a case and decided in another.
         let asked =
             |(used, verdict): &&(RuleUse, Verdict)| *verdict != Verdict::NotTestable && campaign.is_oracle(&used.id);
         for (used, verdict) in report.checks.iter().flat_map(|check| &check.rules).filter(asked) {
@@ -79,7 +81,7 @@ impl Outcome {
         for (rule, verdict) in &seen {
             self.oracles.entry((*rule).to_owned()).or_default().see(*verdict);
         }
-        // That its process is there says nothing of a case that was never played.
+        // A running process alone does not decide a case that was never played.
         if seen.iter().any(|(rule, verdict)| *rule != LIVES || *verdict != Verdict::Pass) {
             self.decided += 1;
             self.after_opening += u64::from(cell.placement != Placement::First);
@@ -106,7 +108,7 @@ impl Outcome {
         let alone = || {
             let mut alone = report.clone();
             alone.checks.retain(|one| one.name == check);
-            // As the baseline knows it.
+            // Baselines know the check by this name.
             alone.checks.iter_mut().for_each(|check| check.name = cause.oracle.clone());
             alone
         };
@@ -121,7 +123,7 @@ impl Outcome {
         group.numbers.truncate(NUMBERS);
     }
 
-    /// What was found: the number of the first case of each cause, and its check that failed.
+    /// Returns the findings: fingerprint, number of the first case, and the check that failed.
     pub fn found(&self) -> impl Iterator<Item = (&Fingerprint, u64, &CheckReport)> {
         let first = |(cause, group)| {
             let Group { first, .. }: &Group = group;
@@ -130,16 +132,16 @@ impl Outcome {
         self.causes.iter().filter_map(first)
     }
 
-    /// The hub is gone, and cannot be started again: `report` is of the first case that found nobody there. What others
-    /// that were under way then say of its survival is the same finding.
+    /// Adds the finding that the hub is gone; `report` is of the first case that could not connect. Failed survival
+    /// oracles of the cases that were being played then are the same finding.
     pub fn gone(&mut self, campaign: &Campaign, mut report: ScenarioReport, under_way: &[u64]) {
-        let Some(cell) = number(&report.id).and_then(|number| campaign.plan.cell(number)) else { return };
+        let Some(cell) = number(&report.id).and_then(|number| campaign.scheduler.cell(number)) else { return };
         let of_these = |group: &Group| group.numbers.iter().all(|number| under_way.contains(number));
         self.causes.retain(|cause, group| !(SURVIVAL.contains(&cause.oracle.as_str()) && of_these(group)));
         let numbers: Vec<String> = under_way.iter().map(u64::to_string).collect();
         let received = match report.cause.as_ref() {
             Some(cause) => cause.message.clone(),
-            None => "nobody can connect any more".to_owned(),
+            None => "no client can connect any more".to_owned(),
         };
         let check = lives(campaign, Verdict::Fail, "the hub is gone".to_owned(), Some(received));
         let cause = Fingerprint::of(campaign.pack(), cell, &check);
@@ -150,12 +152,12 @@ impl Outcome {
         self.ended = Some(format!("the hub is gone; under way were the cases {}", numbers.join(", ")));
     }
 
-    /// Every case needs something that the target does not have, and more of them would not help.
+    /// Whether every case so far needs something that the target lacks.
     pub fn is_hopeless(&self) -> bool {
         self.cases >= HOPELESS && self.unmet == self.cases
     }
 
-    /// How many causes were found.
+    /// Returns the number of fingerprints found.
     pub fn findings(&self) -> usize {
         self.causes.len()
     }
@@ -164,19 +166,19 @@ impl Outcome {
         self.cases
     }
 
-    /// Cells of which at least one case was decided.
+    /// Returns the number of cells with at least one decided case.
     pub fn covered(&self) -> usize {
         self.cells.len()
     }
 
-    /// What there is to report; the files of the cases that are shown come to `sources`.
+    /// Returns the report of the run; the files of the cases that it shows are added to `sources`.
     pub fn finish(self, campaign: &Campaign, processes: Vec<ProcessReport>, sources: &mut Sources) -> ProtocolReport {
         let pack = campaign.pack();
         let mut findings = Vec::new();
         let mut first = Vec::new();
         let mut add = |mut report: ScenarioReport, name: Option<String>, sources: &mut Sources| {
             let number = number(&report.id).unwrap_or_default();
-            if let Some(case) = campaign.plan.case(&campaign.material, number) {
+            if let Some(case) = campaign.scheduler.case(&campaign.corpus, number) {
                 campaign.placed(&mut report, &case.scenario, sources);
             }
             report.id = name.unwrap_or(report.id);
@@ -191,9 +193,9 @@ impl Outcome {
             add(report, None, sources);
             findings.push(fuzzed::Finding { shape: String::new(), cases: 1, numbers });
         }
-        let cells = campaign.plan.cells.iter().map(|cell| fuzzed::Cell {
+        let cells = campaign.scheduler.cells.iter().map(|cell| fuzzed::Cell {
             message: pack.messages[cell.message].name.clone(),
-            oddity: cell.oddity.name(),
+            oddity: cell.mutation.name(),
             placement: cell.placement.name(),
             cases: self.cells.get(cell).copied().unwrap_or(0),
         });
@@ -205,7 +207,7 @@ impl Outcome {
             cases,
         });
         let mut fuzzed = Fuzzed {
-            seed: campaign.plan.seed,
+            seed: campaign.scheduler.seed,
             cases: self.cases,
             decided: self.decided,
             after_opening: self.after_opening,
@@ -223,7 +225,7 @@ impl Outcome {
     }
 }
 
-/// The check that a hub lives, as it came out.
+/// Returns the check that the hub's process keeps running, with this verdict.
 pub fn lives(campaign: &Campaign, verdict: Verdict, message: String, received: Option<String>) -> CheckReport {
     let used = campaign.pack().rules.get(LIVES).map(|rule| RuleUse {
         id: rule.id.clone(),
@@ -236,23 +238,23 @@ pub fn lives(campaign: &Campaign, verdict: Verdict, message: String, received: O
         rules: used.into_iter().map(|used| (used, verdict)).collect(),
         verdict,
         span: None,
-        step: "the hub goes on".to_owned(),
+        step: "the hub keeps running".to_owned(),
         asked: 1,
         message,
         detail: received.map(|received| Detail {
-            expected: "a hub that goes on, whatever it is told".to_owned(),
+            expected: "a hub that keeps running, whatever input it receives".to_owned(),
             received,
             ..Detail::default()
         }),
     }
 }
 
-/// The number of the case that an id of [`Campaign::id`] names.
+/// Returns the number in an id made by [`Campaign::id`].
 pub fn number(id: &str) -> Option<u64> {
     id.rsplit_once("/case-")?.1.parse().ok()
 }
 
-/// The step that could not be passed, or what the target would have to have for that; and whether nobody was there.
+/// Returns the step that failed and its error, or what the target lacks; and whether the hub could not be reached.
 fn obstacle(report: &ScenarioReport) -> Option<(String, String, bool)> {
     match &report.cause {
         Some(cause) => Some((cause.step.clone(), cause.message.clone(), cause.unreachable)),

@@ -1,5 +1,5 @@
-//! Plays a case on two hubs at once, and compares what they said. What differs warns under FUZZ-DIFFERS, beside whatever
-//! the oracles say of the first hub; the second is not judged.
+//! Plays a case on two hubs at the same time and compares their answers. Differences warn under FUZZ-DIFFERS, in
+//! addition to what the oracles report of the first hub; the second is not judged.
 
 use std::sync::Arc;
 
@@ -16,19 +16,19 @@ use crate::fuzz::placement::Placement;
 use crate::hub::prepare::Prepared;
 use crate::protocol::MessageType;
 
-/// Characters of a payload that are kept while hubs are compared: longer ones cannot be.
+/// Characters of a payload that are kept while hubs are compared; longer payloads are not compared.
 pub const KEPT: usize = 1 << 16;
 
-/// Cases are played again under numbers that no case has.
+/// Bit in the number of a second play, which no case's number has.
 const AGAIN: u64 = 1 << 32;
 
-/// The second time, hubs have so much more time for every answer, and for the last ones this.
+/// Factor for all timeouts of the second play, and the wait at its end.
 const SLOWER: f64 = 10.0;
 const REST: &str = "500ms";
 
-/// Plays a case on the hub of the stage and on another one. What differs is believed where it differs twice, the second
-/// time with patience: a hub that was late, or told others in another order, is like this once. `None` where the run was
-/// interrupted before.
+/// Plays a case on the hub of the stage and on another one. Differences count only if a second play with longer
+/// timeouts shows them again: a late answer or another order of broadcasts usually occurs once. Returns `None` if the
+/// run was interrupted before.
 pub async fn play(
     campaign: &Campaign,
     scenario: &Map<String, Value>,
@@ -37,10 +37,10 @@ pub async fn play(
     other: &Arc<Prepared>,
 ) -> Option<ScenarioReport> {
     let id = campaign.id(number);
-    // Nobody listens to what goes on there.
-    let (unheard, _) = mpsc::channel(1);
+    // Events of the second hub are not reported.
+    let (unread, _) = mpsc::channel(1);
     let both = async |scenario: &Map<String, Value>, number: u64, stage: &Stage| {
-        let there = Stage { hub: Arc::clone(other), events: unheard.clone(), ..stage.clone() };
+        let there = Stage { hub: Arc::clone(other), events: unread.clone(), ..stage.clone() };
         let (left, right) =
             tokio::join!(campaign.play(&id, scenario, number, stage), campaign.play(&id, scenario, number, &there));
         Some((left?, right?))
@@ -62,7 +62,7 @@ pub async fn play(
     Some(report)
 }
 
-/// The scenario with time at its end for whatever a hub still has to say.
+/// Adds a wait to the end of a scenario, for answers that are still to come.
 fn rested(scenario: &Map<String, Value>) -> Map<String, Value> {
     let mut rested = scenario.clone();
     if let Some(Value::Array(steps)) = rested.get_mut("steps") {
@@ -74,15 +74,15 @@ fn rested(scenario: &Map<String, Value>) -> Map<String, Value> {
 fn compare(campaign: &Campaign, left: &ScenarioReport, right: &ScenarioReport) -> Comparison {
     let idle = |report: &ScenarioReport| !report.unmet.is_empty() || report.mistake.is_some();
     if idle(left) || idle(right) {
-        return Comparison { ended: Some("one of both hubs did not play it"), ..Comparison::default() };
+        return Comparison { ended: Some("one of the hubs did not play it"), ..Comparison::default() };
     }
-    let material = &campaign.material;
+    let corpus = &campaign.corpus;
     let decided = |class: Class, message: Option<&MessageType>, payload: Option<&Value>| {
-        // Of whoever has a role of another kind, the two say for themselves whether they answer alike.
-        let role = material.bystander().unwrap_or_default();
+        // The role only matters for entries of `fuzz.answers` that name roles; the observer client's stands for all.
+        let role = corpus.bystander().unwrap_or_default();
         let taken_for = message.map(|message| message.name.as_str());
         let input = Input { class, placement: Placement::Joined, role, taken_for, payload };
-        material.answer(&input).is_some_and(|answer| !answer.one_of.is_empty())
+        corpus.answer(&input).is_some_and(|answer| !answer.one_of.is_empty())
     };
-    compare::compare(&Reading::of(campaign.pack(), material.open(), &decided), left, right)
+    compare::compare(&Reading::of(campaign.pack(), corpus.open(), &decided), left, right)
 }

@@ -1,8 +1,8 @@
-//! Makes a finding small on the hub that it was found on: plays what [`shrink`](crate::fuzz::shrink) proposes.
+//! Shrinks a finding on the hub where it was found: plays the candidates that [`shrink`](crate::fuzz::shrink) proposes.
 //!
-//! Most of the time goes into waiting for what does not come, so candidates have less patience than a run, and only the
-//! smallest is played again with all of it. What holds without the odd message fails because of it: that is asked of
-//! every candidate that fails, so that a hub that has been wedged for good is not blamed for something smaller.
+//! Most of the time is spent waiting for answers that do not come, so candidates have shorter timeouts than a run; only
+//! the smallest is played again with full ones. Each candidate that fails is also played without the mutated message:
+//! it must pass then, or a hub that is permanently broken would be blamed on a smaller cause.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,42 +17,42 @@ use crate::fuzz::case::Cell;
 use crate::fuzz::shrink::constraints::Constraints;
 use crate::fuzz::shrink::{Answer, Limits, Shrink, control, is_check};
 
-/// The share of the patience that a candidate has.
+/// Factor for the timeouts of a candidate.
 const PATIENCE: f64 = 0.2;
-/// So often a finding is played before it is said not to fail by itself.
+/// Plays of a finding before it counts as not failing on its own.
 const AGAIN: usize = 3;
-/// So often the smallest has to fail, one play after the other.
+/// Consecutive plays in which the smallest scenario has to fail.
 const SURE: usize = 3;
-/// Plays are numbered from here, so that no case of the run has the same.
+/// First number of plays, above those of all cases.
 const NUMBERS: u64 = 1 << 40;
 
-/// A finding, and what became of it.
+/// The result of shrinking.
 #[derive(Clone, Debug)]
 pub struct Smaller {
     pub scenario: Map<String, Value>,
     /// Candidates that were played.
     pub attempts: usize,
-    /// Whether it fails when it is played by itself; `None` where nobody has seen.
+    /// Whether it fails on its own, without other cases at the same time; `None` if that was not tried.
     pub fails: Option<bool>,
 }
 
-/// Numbers for all plays of a run.
+/// Returns the counter from which all plays of a run take their numbers.
 pub fn numbers() -> Arc<AtomicU64> {
     Arc::new(AtomicU64::new(NUMBERS))
 }
 
-/// A finding that is to become small.
+/// A finding to shrink.
 pub struct Finding {
     pub scenario: Map<String, Value>,
-    /// Other scenarios that may do.
+    /// Scenarios with one mutated message each, if the finding sends many.
     pub simpler: Vec<Map<String, Value>>,
     pub cell: Cell,
     pub cause: Fingerprint,
-    /// How its plays are called.
+    /// Id of its plays.
     pub id: String,
 }
 
-/// Where a finding is played again.
+/// A finding with the hub on which it is played.
 pub struct Bench {
     pub campaign: Arc<Campaign>,
     pub stage: Stage,
@@ -61,7 +61,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Whether the finding fails when it is played by itself, which it may only sometimes.
+    /// Plays the finding until it fails on its own once, which may be only sometimes.
     pub async fn looked_at(&self, until: Instant) -> Smaller {
         let mut fails = Some(false);
         for _ in 0..AGAIN {
@@ -76,32 +76,33 @@ impl Bench {
         Smaller { scenario: self.finding.scenario.clone(), attempts: 0, fails }
     }
 
-    /// The smallest scenario that fails as the finding does, which fails by itself, found until the time is over.
+    /// Returns the smallest scenario that fails like the finding, found before `until`. The finding must fail on its
+    /// own.
     pub async fn smaller(&self, until: Instant) -> Smaller {
         let Finding { scenario, simpler, cell, cause, id } = &self.finding;
         let mut scenario = scenario;
         for form in simpler {
-            // Little patience sorts out most, and accuses of nothing.
+            // Short timeouts sort out most forms, full ones confirm the failure.
             if Instant::now() < until && self.fails(form, PATIENCE).await && self.fails(form, 1.0).await {
                 scenario = form;
                 break;
             }
         }
-        let meaning = Constraints::of(&self.campaign.material, cell.placement, scenario, &cause.oracle);
+        let constraints = Constraints::of(&self.campaign.corpus, cell.placement, scenario, &cause.oracle);
         let mut shrink = Shrink::new(scenario.clone(), &cause.oracle, Limits::default());
         while Instant::now() < until
             && !*self.stage.interrupt.borrow()
             && let Some(candidate) = shrink.next()
         {
-            let playable = meaning.is_kept(&candidate) && self.campaign.program(id, &candidate).is_ok();
-            shrink.told(match playable {
+            let playable = constraints.is_kept(&candidate) && self.campaign.program(id, &candidate).is_ok();
+            shrink.record(match playable {
                 false => Answer::Unplayable,
                 true if self.fails(&candidate, PATIENCE).await && !self.is_idle(&candidate).await => Answer::StillFails,
                 true => Answer::Differs,
             });
         }
         let attempts = shrink.attempts();
-        // Small is of no use where it fails only sometimes.
+        // A scenario that fails only sometimes is not saved.
         let mut fails = attempts > 0;
         for _ in 0..SURE {
             fails = fails && self.fails(shrink.smallest(), 1.0).await;
@@ -110,7 +111,7 @@ impl Bench {
         Smaller { scenario: smallest.clone(), attempts, fails: Some(true) }
     }
 
-    /// Whether it fails for the cause of the finding.
+    /// Whether a check fails with the fingerprint of the finding.
     async fn fails(&self, scenario: &Map<String, Value>, patience: f64) -> bool {
         let pack = self.campaign.pack();
         self.played(scenario, patience).await.is_some_and(|report| {
@@ -121,7 +122,7 @@ impl Bench {
         })
     }
 
-    /// Whether an oracle is broken though nothing odd is said.
+    /// Whether the same oracle fails without the mutated message.
     async fn is_idle(&self, candidate: &Map<String, Value>) -> bool {
         let ids = self.finding.cause.oracle.split(',');
         let Some(control) = control(candidate, &self.finding.cause.oracle)
@@ -139,7 +140,7 @@ impl Bench {
         options.stretch *= patience;
         let stage = Stage { options: Arc::new(options), ..self.stage.clone() };
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        // On a hub of its own, where that is to be had: others play at the same time.
+        // Other plays run at the same time, so each gets a hub of its own where hubproof starts hubs.
         match self.stage.hub.is_ours() {
             true => self.campaign.play(&self.finding.id, &alone(scenario), number, &stage).await,
             false => self.campaign.play(&self.finding.id, scenario, number, &stage).await,
@@ -147,18 +148,18 @@ impl Bench {
     }
 }
 
-/// A scenario that gets a hub of its own, where hubs are ours to start: what it does to one is no other's business.
+/// Returns the scenario with `exclusive: hub`, so that it gets a hub of its own where hubproof starts hubs.
 pub fn alone(scenario: &Map<String, Value>) -> Map<String, Value> {
     let mut alone = scenario.clone();
     alone.insert("exclusive".to_owned(), json!("hub"));
     alone
 }
 
-/// How long a check listens that hears only what has come already.
+/// How long a check waits that otherwise looks only at what has already been received.
 const LISTENING: &str = "100ms";
 
-/// The same, but that its check listens for a while: a run that asks thousands hears a leak now and then, and one play
-/// should.
+/// Returns the scenario with a wait in its check: among thousands of cases a leak is sometimes received in time, and a
+/// single play should see it, too.
 pub fn listening(scenario: &Map<String, Value>, check: &str) -> Map<String, Value> {
     let mut listening = scenario.clone();
     let steps = listening.get_mut("steps").and_then(Value::as_array_mut).into_iter().flatten();

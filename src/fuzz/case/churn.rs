@@ -1,5 +1,5 @@
-//! Many who come and go in a way that a hub has to clean up after: each in turn, so that no more than a few are there at a
-//! time, and more of them than servers often have places for.
+//! Connection churn: dozens of clients connect one after the other, and each leaves, or is refused, in a way that a hub
+//! has to clean up after. There are more of them than servers often have slots for, but only a few at a time.
 
 use serde_json::{Value, json};
 
@@ -9,21 +9,21 @@ use crate::fuzz::corpus::prefix::Prefix;
 use crate::fuzz::oracle;
 use crate::fuzz::placement::Placement;
 
-/// One way of coming and going.
+/// How each of these clients leaves or is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Churn {
-    /// Lets himself be known, says the message, and breaks the connection without waiting for an answer.
+    /// Joins, sends the message, and resets the connection without waiting for an answer.
     Broken,
-    /// Lets himself be known, and closes with a code that is his own.
+    /// Joins, and closes with an application-defined code.
     OddClose,
-    /// Knocks where nobody lives.
+    /// Requests a path that no document mentions.
     NoPath,
-    /// Asks for a page where WebSockets are.
+    /// Sends an HTTP request without the headers of a WebSocket upgrade.
     NoUpgrade,
 }
 
-/// So many come and go.
-pub const VISITS: usize = 70;
+/// Clients that connect and leave in one case.
+pub const CLIENTS: usize = 70;
 
 impl Churn {
     pub const ALL: [Self; 4] = [Self::Broken, Self::OddClose, Self::NoPath, Self::NoUpgrade];
@@ -37,14 +37,14 @@ impl Churn {
         }
     }
 
-    /// What is done over and over; `None` where there is no such case. But for the first way nobody says anything, so that one
-    /// message's case is as good as another's.
-    pub(crate) fn visits(self, material: &Corpus, cell: Cell, scene: &Prefix, text: &Value) -> Option<Value> {
+    /// Returns the loop over these clients; `None` where there is no such case. Only `Broken` sends the message, so for
+    /// the others the cell of one message is enough.
+    pub(crate) fn steps(self, corpus: &Corpus, cell: Cell, prefix: &Prefix, text: &Value) -> Option<Value> {
         if cell.placement != Placement::Anew {
             return None;
         }
-        let sender = &scene.sender;
-        let first = material.pack.messages.iter().position(|message| message.directions.to_hub && !message.abstract_);
+        let sender = &prefix.sender;
+        let first = corpus.pack.messages.iter().position(|message| message.directions.to_hub && !message.abstract_);
         let is_first = first == Some(cell.message);
         let tries = format!("{sender} tries to connect");
         let refused = json!({
@@ -53,11 +53,11 @@ impl Churn {
         });
         let steps = match self {
             Self::Broken => json!([
-                oracle::lets_in(sender),
-                { format!("{sender} sends raw"): { "text": "${visit}" } },
+                oracle::connects(sender),
+                { format!("{sender} sends raw"): { "text": "${attempt}" } },
                 { format!("{sender} drops"): "reset" },
             ]),
-            Self::OddClose if is_first => json!([oracle::lets_in(sender), { format!("{sender} closes"): 4000 }]),
+            Self::OddClose if is_first => json!([oracle::connects(sender), { format!("{sender} closes"): 4000 }]),
             Self::NoPath if is_first => json!([{ tries: "/no/such/path" }, refused]),
             Self::NoUpgrade if is_first => {
                 let headers = ["Upgrade", "Connection", "Sec-WebSocket-Key", "Sec-WebSocket-Version"];
@@ -66,13 +66,12 @@ impl Churn {
             }
             _ => return None,
         };
-        let visits = std::iter::repeat_n(text.clone(), VISITS).collect::<Value>();
-        Some(json!({ "each": "visit", "in": visits, "do": steps }))
+        let attempts = std::iter::repeat_n(text.clone(), CLIENTS).collect::<Value>();
+        Some(json!({ "each": "attempt", "in": attempts, "do": steps }))
     }
 
-    /// A hub may think its part of whoever has knocked so often at wrong doors, so that what it does to newcomers from there
-    /// only warns.
-    pub(crate) fn judged(self, mut steps: Vec<Value>) -> Vec<Value> {
+    /// Lowers `FUZZ-SERVES-NEW` to a warning after many refused requests: a hub may block an address that sent so many.
+    pub(crate) fn lowered(self, mut steps: Vec<Value>) -> Vec<Value> {
         let rules = steps.iter_mut().filter_map(|step| step.get_mut("rules")?.as_array_mut()).flatten();
         for rule in
             rules.filter(|rule| matches!(self, Self::NoPath | Self::NoUpgrade) && **rule == json!("FUZZ-SERVES-NEW"))

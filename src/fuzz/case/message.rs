@@ -1,4 +1,4 @@
-//! What is said: a message of a scene, and something odd about it.
+//! The mutated message of a case: a valid message as it fits a prefix, with a mutation applied.
 
 use serde_json::{Map, Value, json};
 
@@ -15,65 +15,65 @@ use crate::generate::value;
 use crate::protocol::MessageType;
 use crate::scenario::compose;
 
-/// Tries to find an exploration that is right, or a mutation that its place gives something to work on.
+/// Tries to find a valid `explored` message, or a site of the message that a mutation can work on.
 const ATTEMPTS: usize = 8;
 
-/// A message as it is said in a scene, and what is to be odd about it.
+/// A valid message as it fits a prefix, and the mutation to apply to it.
 pub(crate) struct Draft<'a> {
-    material: &'a Corpus,
+    corpus: &'a Corpus,
     pub(crate) message: &'a MessageType,
-    oddity: MutationKind,
-    /// The message where nothing is odd, and the same with something in place of expressions.
+    mutation: MutationKind,
+    /// The valid message with the expressions of the scenario, and the same with example values in their place.
     base: Value,
     plain: Value,
-    /// Of the base, where it is no expression.
+    /// The correlation id in `base`, unless it is an expression.
     id: Option<Value>,
     sites: Vec<&'a Site>,
-    /// Members that are left alone where it is explored.
+    /// Members that `explored` does not change.
     fixed: Vec<String>,
-    /// It has to be answered, as what is long need not be.
+    /// Whether the message must be answered, so that it may not be long: a hub may ignore or refuse a long one.
     short: bool,
 }
 
 impl<'a> Draft<'a> {
-    pub(crate) fn new(material: &'a Corpus, cell: Cell, scene: &'a Prefix) -> Option<Self> {
-        let message = material.pack.messages.get(cell.message)?;
-        let base = scene.base(material, message);
+    pub(crate) fn new(corpus: &'a Corpus, cell: Cell, prefix: &'a Prefix) -> Option<Self> {
+        let message = corpus.pack.messages.get(cell.message)?;
+        let base = prefix.base(corpus, message);
         let plain = plain(message, &base);
         let id = message.correlation.as_ref().and_then(|pointer| base.pointer(pointer));
         let id = id.filter(|id| id.as_str().is_none_or(|text| !text.contains("${"))).cloned();
-        let is_asked = |site: &&Site| cell.oddity == MutationKind::Mutated(site.mutation);
-        let sites = scene.sites.iter().filter(is_asked).collect();
-        // No id is used twice on a connection that is kept, so each is given.
+        let is_asked = |site: &&Site| cell.mutation == MutationKind::Mutated(site.mutation);
+        let sites = prefix.sites.iter().filter(is_asked).collect();
+        // On one connection no id may be used twice, so `renumbered` sets it.
         let short = cell.placement == Placement::Kept;
         let given = message.correlation.as_ref().filter(|_| short);
         let fixed = given.and_then(|pointer| pointer.strip_prefix('/')).map(crate::syntax::matcher::unescape);
         let fixed = fixed.into_iter().collect();
-        let mut draft = Self { material, message, oddity: cell.oddity, base, plain, id, sites, fixed, short };
-        if short && cell.oddity == MutationKind::Explored {
-            draft.lead_to_an_answer(&scene.role);
+        let mut draft = Self { corpus, message, mutation: cell.mutation, base, plain, id, sites, fixed, short };
+        if short && cell.mutation == MutationKind::Explored {
+            draft.lead_to_an_answer(&prefix.role);
         }
         Some(draft)
     }
 
-    /// What is said on a connection that is kept has to be answered: where the message as it is is not, but would be with
-    /// members that some answer asks for, it has these.
+    /// Adds the members by which some entry of `fuzz.answers` recognises the message, if it is not answered without
+    /// them: the placement `kept` needs an answer to every message.
     fn lead_to_an_answer(&mut self, role: &str) {
         let is_answered = |payload: &Value| {
             let (class, placement, taken_for) = (Class::Valid, Placement::Kept, Some(&*self.message.name));
             let input = Input { class, placement, role, taken_for, payload: Some(payload) };
-            self.material.answer(&input).is_some_and(Answer::lasts)
+            self.corpus.answer(&input).is_some_and(Answer::lasts)
         };
         if is_answered(&self.plain) {
             return;
         }
-        let asked = self.material.answered_with().find(|members| is_answered(&with(&self.plain, members)));
+        let asked = self.corpus.answered_with().find(|members| is_answered(&with(&self.plain, members)));
         for (name, value) in asked.into_iter().flatten() {
             self.fix(&name, value.clone(), value);
         }
     }
 
-    /// A member that has this value from now on; in `plain` it has that.
+    /// Sets a member, to `value` in the message and to `plain` in its form without expressions, and keeps it unchanged.
     fn fix(&mut self, name: &str, value: Value, plain: Value) {
         let pointer = format!("/{}", crate::syntax::matcher::escape(name));
         compose::put(&mut self.base, &pointer, value);
@@ -81,14 +81,14 @@ impl<'a> Draft<'a> {
         self.fixed.push(name.to_owned());
     }
 
-    /// With an id of its own, if it has one by which its answer is known.
+    /// Gives the message a correlation id of its own, if it has one.
     pub(crate) fn renumbered(&mut self, index: usize) -> &Self {
         let id = match self.id.clone() {
             Some(Value::Number(number)) => {
                 Some(json!(number.as_u64().unwrap_or_default().saturating_add(index as u64)))
             }
             Some(Value::String(mut text)) => {
-                // Of the form that it had.
+                // Keeps the length and the beginning.
                 let kept = text.char_indices().nth_back(INDEX - 1).map_or(text.len(), |(at, _)| at);
                 text.replace_range(kept.., &format!("{index:0INDEX$x}"));
                 Some(Value::String(text))
@@ -103,45 +103,45 @@ impl<'a> Draft<'a> {
         self
     }
 
-    /// Something odd, and where, if it is one of the message's places.
-    pub(crate) fn said(&self, dice: &mut Dice) -> Option<(SentMessage, Option<&'a Site>)> {
-        let Self { material, message, base, .. } = self;
-        match self.oddity {
-            MutationKind::Corrupted(spoilt) => {
-                let text = spoilt.text(&payload::text(base, &[]), dice);
+    /// Draws a mutated message, and the site of the mutation if it concerns one.
+    pub(crate) fn mutated(&self, dice: &mut Dice) -> Option<(SentMessage, Option<&'a Site>)> {
+        let Self { corpus, message, base, .. } = self;
+        match self.mutation {
+            MutationKind::Corrupted(corruption) => {
+                let text = corruption.text(&payload::text(base, &[]), dice);
                 let value: Option<Value> =
-                    serde_json::from_str(&text).ok().filter(|_| spoilt.class() != Class::Unspecified);
-                let (raw, odd) = (json!({ "text": text }), Odd::Named(spoilt.name()));
-                Some((SentMessage { raw, class: spoilt.class(), plain: value.clone(), value, odd }, None))
+                    serde_json::from_str(&text).ok().filter(|_| corruption.class() != Class::Unspecified);
+                let (raw, description) = (json!({ "text": text }), Description::Named(corruption.name()));
+                Some((SentMessage { raw, class: corruption.class(), plain: value.clone(), value, description }, None))
             }
             MutationKind::Framed(framing) => {
-                // In pieces a message is what it is in one.
+                // A fragmented message has the same meaning as an unfragmented one.
                 let right = framing.class() == Class::Valid;
                 let whole = if right { self.with_wide_letters(dice) } else { self.edited(Vec::new()) };
                 let text = whole.text();
                 let raw = framing.raw(text.as_ref().and_then(Value::as_str).unwrap_or_default(), dice);
                 let class = if right { whole.class } else { framing.class() };
                 let (plain, value) = if right { (whole.plain, whole.value) } else { (None, None) };
-                Some((SentMessage { raw, class, plain, value, odd: Odd::Named(framing.name()) }, None))
+                Some((SentMessage { raw, class, plain, value, description: Description::Named(framing.name()) }, None))
             }
-            MutationKind::Churn(gone) => {
-                Some((SentMessage { odd: Odd::Named(gone.name()), ..self.edited(Vec::new()) }, None))
+            MutationKind::Churn(churn) => {
+                Some((SentMessage { description: Description::Named(churn.name()), ..self.edited(Vec::new()) }, None))
             }
             MutationKind::Mutated(_) => (0..ATTEMPTS).find_map(|_| {
                 let site = dice.pick(&self.sites)?;
-                let edits = schema::edits(&material.pack, message, site, self.short, dice)?;
+                let edits = schema::edits(&corpus.pack, message, site, self.short, dice)?;
                 Some((self.edited(edits), Some(*site)))
             }),
             MutationKind::Explored => (0..ATTEMPTS).find_map(|_| {
-                let said = self.edited(explored(message, base, &self.fixed, dice));
-                (said.class == Class::Valid).then_some((said, None))
+                let sent = self.edited(explored(message, base, &self.fixed, dice));
+                (sent.class == Class::Valid).then_some((sent, None))
             }),
         }
     }
 
-    /// Nothing is odd about it, but that some text has letters of several bytes, if any may have them.
+    /// Returns the valid message with multi-byte letters appended to some text, if the schema allows that anywhere.
     fn with_wide_letters(&self, dice: &mut Dice) -> SentMessage {
-        let plainly = self.edited(Vec::new());
+        let unchanged = self.edited(Vec::new());
         let mut texts = Vec::new();
         let mut open = vec![(String::new(), &self.base)];
         while let Some((pointer, value)) = open.pop() {
@@ -157,61 +157,61 @@ impl<'a> Draft<'a> {
         let widened = (0..ATTEMPTS).find_map(|_| {
             let (pointer, text) = dice.pick(&texts)?;
             let change = Change::Put(json!(format!("{text}ß😀")));
-            let said = self.edited(vec![Edit { pointer: pointer.clone(), change }]);
-            let taken_for = said.plain.as_ref().and_then(|plain| payload::taken_for(&self.material.pack, plain));
+            let sent = self.edited(vec![Edit { pointer: pointer.clone(), change }]);
+            let taken_for = sent.plain.as_ref().and_then(|plain| payload::taken_for(&self.corpus.pack, plain));
             let is_alike =
-                said.class == plainly.class && taken_for.is_some_and(|found| found.name == self.message.name);
-            is_alike.then_some(said)
+                sent.class == unchanged.class && taken_for.is_some_and(|found| found.name == self.message.name);
+            is_alike.then_some(sent)
         });
-        widened.unwrap_or(plainly)
+        widened.unwrap_or(unchanged)
     }
 
     fn edited(&self, edits: Vec<Edit>) -> SentMessage {
-        edited(self.material, self.message, &self.base, self.plain.clone(), edits)
+        edited(self.corpus, self.message, &self.base, self.plain.clone(), edits)
     }
 
-    /// From now on only what is likely to be of the kind of `all`, which were odd at these places: where these are odd, or
-    /// alike, the rest is, too.
+    /// Restricts further draws to what `all`, mutated at `sites`, have in common, so that the document answers them
+    /// alike: the same sites, and for `explored` the same values of the members that are equal in all of them.
     pub(crate) fn narrow(&mut self, all: &[SentMessage], sites: &[&Site]) {
         self.sites.retain(|site| sites.contains(site));
-        let (MutationKind::Explored, Some(first)) = (self.oddity, all.first()) else { return };
+        let (MutationKind::Explored, Some(first)) = (self.mutation, all.first()) else { return };
         let (Some(Value::Object(members)), Some(plain)) = (&first.value, &first.plain) else { return };
         for (name, value) in members {
-            let is_alike = |said: &SentMessage| said.value.as_ref().and_then(|said| said.get(name)) == Some(value);
+            let is_alike = |sent: &SentMessage| sent.value.as_ref().and_then(|sent| sent.get(name)) == Some(value);
             let Some(plain) = plain.get(name).filter(|_| all.iter().all(is_alike)) else { continue };
             self.fix(name, value.clone(), plain.clone());
         }
     }
 }
 
-/// The message with these members.
+/// Returns the message with these members added.
 fn with(message: &Value, members: &Map<String, Value>) -> Value {
     let mut message = message.clone();
     message.as_object_mut().into_iter().for_each(|message| message.extend(members.clone()));
     message
 }
 
-/// Letters of an id that tell how many were before it.
+/// Characters of an id that hold the number of the message.
 const INDEX: usize = 4;
 
 pub(crate) struct SentMessage {
     /// The argument of `sends raw`.
     pub(crate) raw: Value,
     pub(crate) class: Class,
-    /// Its JSON, with something in place of expressions; `None` where there is none, or no value can say it.
+    /// The payload with example values in place of expressions; `None` where the text has no JSON value.
     pub(crate) plain: Option<Value>,
-    /// The same with its expressions.
+    /// The payload with its expressions.
     pub(crate) value: Option<Value>,
-    pub(crate) odd: Odd,
+    pub(crate) description: Description,
 }
 
-/// What is odd about what is said, as reports tell it.
-pub(crate) enum Odd {
+/// The description of a mutation for reports.
+pub(crate) enum Description {
     Named(&'static str),
     Edited(Vec<Edit>),
 }
 
-impl Odd {
+impl Description {
     pub(crate) fn in_words(&self) -> String {
         match self {
             Self::Named(name) => (*name).to_owned(),
@@ -229,12 +229,12 @@ impl Odd {
 }
 
 impl SentMessage {
-    /// `None` for what is no text message.
+    /// Returns the text; `None` for what is not one text message.
     pub(crate) fn text(&self) -> Option<Value> {
         self.raw.get("text").cloned()
     }
 
-    /// By which its answer is known; `None` where it has nothing of the kind, or what is made anew each time.
+    /// Returns the correlation id; `None` where the message has none, or a function generates it anew for each message.
     pub(crate) fn id(&self, message: &MessageType) -> Option<String> {
         let id = self.value.as_ref()?.pointer(message.correlation.as_ref()?)?;
         let anew = id.as_str().is_some_and(|text| text.contains("${") && text.contains('('));
@@ -242,20 +242,20 @@ impl SentMessage {
     }
 }
 
-/// The message with these edits.
-pub(crate) fn spoken(material: &Corpus, message: &MessageType, base: &Value, edits: Vec<Edit>) -> SentMessage {
-    edited(material, message, base, plain(message, base), edits)
+/// Returns the message with these edits.
+pub(crate) fn with_edits(corpus: &Corpus, message: &MessageType, base: &Value, edits: Vec<Edit>) -> SentMessage {
+    edited(corpus, message, base, plain(message, base), edits)
 }
 
-/// The same, where it is known what stands in place of its expressions.
-fn edited(material: &Corpus, message: &MessageType, base: &Value, plain: Value, edits: Vec<Edit>) -> SentMessage {
+/// Returns the message with these edits; `plain` is `base` with example values in place of expressions.
+fn edited(corpus: &Corpus, message: &MessageType, base: &Value, plain: Value, edits: Vec<Edit>) -> SentMessage {
     let applied = payload::applied(plain, &edits);
-    let class = payload::class(&material.pack, message, applied.as_ref());
-    let (text, value) = payload::said(base, &edits);
-    SentMessage { raw: json!({ "text": text }), class, plain: applied, value, odd: Odd::Edited(edits) }
+    let class = payload::class(&corpus.pack, message, applied.as_ref());
+    let (text, value) = payload::text_and_value(base, &edits);
+    SentMessage { raw: json!({ "text": text }), class, plain: applied, value, description: Description::Edited(edits) }
 }
 
-/// Expressions stand for what the example has there.
+/// Replaces the expressions of a message by the values of its documented example.
 fn plain(message: &MessageType, base: &Value) -> Value {
     match &message.schema.example {
         Some(example) => deep_with(base, example),
@@ -263,7 +263,7 @@ fn plain(message: &MessageType, base: &Value) -> Value {
     }
 }
 
-/// A value whose expressions are replaced by what another has in their place, or by some text.
+/// Replaces the expressions of `base` by what `example` has in their place, or by some text.
 pub(crate) fn deep_with(base: &Value, example: &Value) -> Value {
     match base {
         Value::String(text) if text.contains("${") => match example {
@@ -281,7 +281,8 @@ pub(crate) fn deep_with(base: &Value, example: &Value) -> Value {
     }
 }
 
-/// Members of a right message made anew, or all of them; who says it, by what it is recognised, and what is `fixed` stays.
+/// Draws valid values for some members, or for all. Members that identify the message, members with expressions (such
+/// as the identity of the sender), and `fixed` ones stay.
 pub(crate) fn explored(message: &MessageType, base: &Value, fixed: &[String], dice: &mut Dice) -> Vec<Edit> {
     let shape = Shape::of(&message.schema.source, &mut Branches::One(dice));
     let literals = message.matcher.literals();

@@ -1,5 +1,5 @@
-//! One case: something odd, said at one moment of one conversation, and what must be true all the same. A case is an
-//! ordinary scenario, so whoever wants to see a finding again plays it with `hubproof check`.
+//! One case: a prefix, a mutated message, and the steps of the oracles. A case is an ordinary scenario, so `hubproof
+//! check` can replay a finding.
 
 pub mod churn;
 pub mod message;
@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use self::churn::Churn;
 use self::message::{Draft, SentMessage};
-use super::actors::{INNOCENT, NEWCOMER, ODD};
+use super::actors::{MUTATED, NEW_CLIENT, OBSERVER};
 use super::corpus::Corpus;
 use super::corpus::expected_answer::{Answer, Input};
 use super::corpus::prefix::Prefix;
@@ -23,15 +23,15 @@ use super::placement::Placement;
 use crate::generate::rng::Dice;
 use crate::protocol::MessageType;
 
-/// What is odd about it.
+/// The mutation of a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MutationKind {
-    /// Nothing, but that nobody says it like this.
+    /// Valid, with unusual values and undocumented members.
     Explored,
     Mutated(Mutation),
     Corrupted(JsonCorruption),
     Framed(Framing),
-    /// Said by many who come and go.
+    /// Sent, if at all, by many clients that connect and leave.
     Churn(Churn),
 }
 
@@ -47,144 +47,147 @@ impl MutationKind {
     }
 }
 
-/// What a case is about; what exactly is said is chosen by its dice.
+/// Message, mutation and placement of cases; the random number generator of a case decides what exactly is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cell {
     /// Index into the pack's messages.
     pub message: usize,
-    pub oddity: MutationKind,
+    pub mutation: MutationKind,
     pub placement: Placement,
 }
 
+/// A case, ready to be played.
 pub struct Case {
     pub number: u64,
     pub cell: Cell,
     pub class: Class,
-    /// In words: `/priority is "high"`.
-    pub odd: String,
-    /// JSON pointer of the place that is odd; empty for the whole message.
+    /// The mutation in words: `/priority is "high"`.
+    pub description: String,
+    /// JSON pointer to the mutated member; empty for the whole message.
     pub pointer: String,
     /// The scenario, as its file holds it.
     pub scenario: Map<String, Value>,
 }
 
-/// The case of a cell that plays in one of `scenes`; `None` where the protocol gives nothing to make it of.
-pub fn make(material: &Corpus, cell: Cell, scenes: &[Prefix], number: u64, dice: &mut Dice) -> Option<Case> {
-    match cell.oddity {
-        MutationKind::Churn(gone) => visited(material, cell, gone, dice.pick(scenes)?.clone(), number, dice),
+/// Makes a case of a cell with one of `prefixes`; `None` where the draw gives none.
+pub fn make(corpus: &Corpus, cell: Cell, prefixes: &[Prefix], number: u64, dice: &mut Dice) -> Option<Case> {
+    match cell.mutation {
+        MutationKind::Churn(churn) => churn_case(corpus, cell, churn, dice.pick(prefixes)?.clone(), number, dice),
         _ if cell.placement.is_of_many() => {
-            many_somewhere(material, cell, scenes, number, dice).map(|(_, case, _)| case)
+            many_somewhere(corpus, cell, prefixes, number, dice).map(|(_, case, _)| case)
         }
-        _ => made(material, cell, dice.pick(scenes)?.clone(), Vec::new(), number, dice),
+        _ => made(corpus, cell, dice.pick(prefixes)?.clone(), Vec::new(), number, dice),
     }
 }
 
-/// The case of those who come and go.
-fn visited(material: &Corpus, cell: Cell, gone: Churn, scene: Prefix, number: u64, dice: &mut Dice) -> Option<Case> {
-    let draft = Draft::new(material, cell, &scene)?;
-    let (said, _) = draft.said(dice)?;
-    let mut steps = scene.steps.clone();
-    steps.push(gone.visits(material, cell, &scene, &said.text()?)?);
-    let odd = odd(material, draft.message, cell, &scene, &said);
-    steps.extend(gone.judged(oracle::behind(material, &odd, Vec::new())));
-    Some(case(material, cell, scene, &said, steps, number))
+/// Makes a case of connection churn.
+fn churn_case(corpus: &Corpus, cell: Cell, churn: Churn, prefix: Prefix, number: u64, dice: &mut Dice) -> Option<Case> {
+    let draft = Draft::new(corpus, cell, &prefix)?;
+    let (sent, _) = draft.mutated(dice)?;
+    let mut steps = prefix.steps.clone();
+    steps.push(churn.steps(corpus, cell, &prefix, &sent.text()?)?);
+    let input = as_input(corpus, draft.message, cell, &prefix, &sent);
+    steps.extend(churn.lowered(oracle::behind(corpus, &input, Vec::new())));
+    Some(case(corpus, cell, prefix, &sent, steps, number))
 }
 
-/// What a case that says many things says, each in a case of its own; none for other cases.
-pub fn singles(material: &Corpus, cell: Cell, scenes: &[Prefix], number: u64, dice: &mut Dice) -> Vec<Case> {
-    let is_of_many = cell.placement.is_of_many() && !matches!(cell.oddity, MutationKind::Churn(_));
-    let found = is_of_many.then(|| many_somewhere(material, cell, scenes, number, dice));
-    let Some((scene, _, all)) = found.flatten() else { return Vec::new() };
+/// Returns, for a case with many mutated messages, one case for each of them; empty for other cases.
+pub fn singles(corpus: &Corpus, cell: Cell, prefixes: &[Prefix], number: u64, dice: &mut Dice) -> Vec<Case> {
+    let is_of_many = cell.placement.is_of_many() && !matches!(cell.mutation, MutationKind::Churn(_));
+    let found = is_of_many.then(|| many_somewhere(corpus, cell, prefixes, number, dice));
+    let Some((prefix, _, all)) = found.flatten() else { return Vec::new() };
     let cell = Cell { placement: Placement::Joined, ..cell };
-    let case = |said| about(material, cell, scene.clone(), said, Vec::new(), number);
+    let case = |sent| single(corpus, cell, prefix.clone(), sent, Vec::new(), number);
     all.into_iter().filter_map(case).collect()
 }
 
-/// The case in which many of a kind are said, in the first of `scenes`, from any of them on, whose sender is answered.
+/// Makes the case with many mutated messages, with the first of `prefixes`, from a random one on, whose sender gets
+/// answers.
 fn many_somewhere<'a>(
-    material: &Corpus,
+    corpus: &Corpus,
     cell: Cell,
-    scenes: &'a [Prefix],
+    prefixes: &'a [Prefix],
     number: u64,
     dice: &mut Dice,
 ) -> Option<(&'a Prefix, Case, Vec<SentMessage>)> {
-    let from = dice.below(scenes.len().max(1));
-    let mut round = scenes.iter().cycle().skip(from).take(scenes.len());
-    round.find_map(|scene| {
-        let (case, all) = many(material, cell, scene, number, dice)?;
-        Some((scene, case, all))
+    let from = dice.below(prefixes.len().max(1));
+    let mut round = prefixes.iter().cycle().skip(from).take(prefixes.len());
+    round.find_map(|prefix| {
+        let (case, all) = many(corpus, cell, prefix, number, dice)?;
+        Some((prefix, case, all))
     })
 }
 
-/// The case of a cell in a scene. `behind` is what others go on saying before the oracles are asked.
+/// Makes a case with one mutated message, or its repetition. `behind` are steps of other actors before the oracles.
 pub(super) fn made(
-    material: &Corpus,
+    corpus: &Corpus,
     cell: Cell,
-    scene: Prefix,
+    prefix: Prefix,
     behind: Vec<Value>,
     number: u64,
     dice: &mut Dice,
 ) -> Option<Case> {
-    let mut draft = Draft::new(material, cell, &scene)?;
-    let said = draft.said(dice)?.0;
+    let mut draft = Draft::new(corpus, cell, &prefix)?;
+    let sent = draft.mutated(dice)?.0;
     if cell.placement != Placement::Repeated {
-        return about(material, cell, scene, said, behind, number);
+        return single(corpus, cell, prefix, sent, behind, number);
     }
-    // What may be taken for a message has an id, perhaps, and no id is used twice: not even in what breaks off behind it.
-    if !matches!(cell.oddity, MutationKind::Corrupted(spoilt) if spoilt.class() != Class::Unspecified) {
+    // Only texts that no hub can take for a message: ids would have to differ even in texts that are cut off.
+    if !matches!(cell.mutation, MutationKind::Corrupted(corruption) if corruption.class() != Class::Unspecified) {
         return None;
     }
-    // Others of the kind, since a hub may not mind every one of them.
-    let more = (1..oracle::ROUNDS).filter_map(|round| draft.renumbered(round).said(dice)?.0.text());
-    let texts: Vec<Value> = said.text().into_iter().chain(more).collect();
-    let odd = odd(material, draft.message, cell, &scene, &said);
-    let sends = format!("{} sends raw", scene.sender);
-    let mut steps = scene.steps.clone();
-    steps.extend(oracle::before(material, &odd));
+    // Different texts of the kind, since only some of them may trigger a defect.
+    let more = (1..oracle::ROUNDS).filter_map(|round| draft.renumbered(round).mutated(dice)?.0.text());
+    let texts: Vec<Value> = sent.text().into_iter().chain(more).collect();
+    let input = as_input(corpus, draft.message, cell, &prefix, &sent);
+    let sends = format!("{} sends raw", prefix.sender);
+    let mut steps = prefix.steps.clone();
+    steps.extend(oracle::before(corpus, &input));
     steps.push(json!({ "each": "text", "in": texts, "do": [{ sends: { "text": "${text}" } }] }));
-    steps.extend(oracle::behind(material, &odd, Vec::new()));
-    Some(case(material, cell, scene, &said, steps, number))
+    steps.extend(oracle::behind(corpus, &input, Vec::new()));
+    Some(case(corpus, cell, prefix, &sent, steps, number))
 }
 
-/// The case that says this, once.
-fn about(
-    material: &Corpus,
+/// Makes the case that sends this mutated message once.
+fn single(
+    corpus: &Corpus,
     cell: Cell,
-    mut scene: Prefix,
-    said: SentMessage,
+    mut prefix: Prefix,
+    sent: SentMessage,
     behind: Vec<Value>,
     number: u64,
 ) -> Option<Case> {
-    let message = material.pack.messages.get(cell.message)?;
-    let mut steps = std::mem::take(&mut scene.steps);
-    let rest = std::mem::take(&mut scene.rest);
-    let odd = odd(material, message, cell, &scene, &said);
-    steps.extend(oracle::before(material, &odd));
-    steps.push(json!({ format!("{} sends raw", scene.sender): said.raw, "as": ODD }));
+    let message = corpus.pack.messages.get(cell.message)?;
+    let mut steps = std::mem::take(&mut prefix.steps);
+    let rest = std::mem::take(&mut prefix.rest);
+    let input = as_input(corpus, message, cell, &prefix, &sent);
+    steps.extend(oracle::before(corpus, &input));
+    steps.push(json!({ format!("{} sends raw", prefix.sender): sent.raw, "as": MUTATED }));
     steps.extend(behind);
-    steps.extend(oracle::behind(material, &odd, rest));
-    Some(case(material, cell, scene, &said, steps, number))
+    steps.extend(oracle::behind(corpus, &input, rest));
+    Some(case(corpus, cell, prefix, &sent, steps, number))
 }
 
-/// So many odd things are thought of for one connection.
+/// Mutated messages that are drawn for one connection.
 const MANY: usize = 100;
-/// And so many where each has one of its own.
-const MANY_ANEW: usize = 25;
-/// After so many of which nothing can be said together it is given up.
+/// Mutated messages that are drawn where each has a connection of its own.
+const MANY_CONNECTIONS: usize = 25;
+/// Draws without a usable message after which the case is given up.
 const VAIN: usize = 16;
-/// Once so many are alike, no others are thought of for a connection that is kept.
+/// Messages of one group after which only messages of that group are drawn for a shared connection.
 const ENOUGH: usize = 5;
 
-/// Odd things that the document answers alike, in terms of as much of what was said.
+/// Mutated messages of one class for which the document demands the same answer, with the same members of them in it.
 struct Alike<'a> {
     class: Class,
     /// `None` where it is silent.
+    /// `None` where the document is silent.
     answer: Option<&'a Answer>,
     mentioned: Vec<String>,
     all: Vec<SentMessage>,
     rounds: Vec<Value>,
     ids: BTreeSet<String>,
-    /// Where they are odd.
+    /// Where they are mutated.
     sites: Vec<&'a Site>,
 }
 
@@ -195,54 +198,54 @@ impl Alike<'_> {
     }
 }
 
-/// The case in which many of a kind are said that the document answers alike, and what these are.
+/// Makes the case with many mutated messages that the document answers alike; also returns these.
 fn many(
-    material: &Corpus,
+    corpus: &Corpus,
     cell: Cell,
-    scene: &Prefix,
+    prefix: &Prefix,
     number: u64,
     dice: &mut Dice,
 ) -> Option<(Case, Vec<SentMessage>)> {
-    let mut draft = Draft::new(material, cell, scene)?;
+    let mut draft = Draft::new(corpus, cell, prefix)?;
     let message = draft.message;
     let anew = cell.placement == Placement::Anew;
     let mut kinds: Vec<Alike<'_>> = Vec::new();
     let mut narrowed = anew;
-    for index in 0..if anew { MANY_ANEW } else { MANY } {
+    for index in 0..if anew { MANY_CONNECTIONS } else { MANY } {
         if index == VAIN && kinds.is_empty() {
             return None;
         }
-        let Some((said, site)) = draft.renumbered(index).said(dice) else { continue };
-        // No frame below messages is answered, and whoever breaks the protocol is let go.
-        let text = said.text()?;
-        let (answer, about) = oracle::promised(material, &odd(material, message, cell, scene, &said));
-        // Behind what ends the connection, or is perhaps not answered, nothing can be said on it.
+        let Some((sent, site)) = draft.renumbered(index).mutated(dice) else { continue };
+        // Invalid frames are left out: no message answers them, and the hub closes the connection.
+        let text = sent.text()?;
+        let (answer, about) = oracle::promised(corpus, &as_input(corpus, message, cell, prefix, &sent));
+        // A shared connection needs an answer that comes for certain and does not close it.
         if !anew && !answer.is_some_and(Answer::lasts) {
             continue;
         }
-        let known = kinds.iter().position(|kind| kind.is_of(said.class, answer, &about)).unwrap_or_else(|| {
-            let (class, mentioned) = (said.class, about.keys().cloned().collect());
+        let known = kinds.iter().position(|kind| kind.is_of(sent.class, answer, &about)).unwrap_or_else(|| {
+            let (class, mentioned) = (sent.class, about.keys().cloned().collect());
             let (all, rounds, ids, sites) = (Vec::new(), Vec::new(), BTreeSet::new(), Vec::new());
             kinds.push(Alike { class, answer, mentioned, all, rounds, ids, sites });
             kinds.len() - 1
         });
         let kind = kinds.get_mut(known)?;
-        let round = json!({ "text": text, "said": about });
-        // On a connection that is kept the same may be said again, as a hub may tire of it; but no id is used twice. What says
-        // who the sender is says something else on every new connection.
+        let round = json!({ "text": text, "sent": about });
+        // On a shared connection the same text may be sent again, but no id twice. An id that is made of the sender's
+        // identity differs on every new connection.
         let known = anew && kind.rounds.contains(&round);
-        let id = said.id(message).filter(|id| !anew || !id.contains("${"));
+        let id = sent.id(message).filter(|id| !anew || !id.contains("${"));
         if !known && id.is_none_or(|id| kind.ids.insert(id)) {
             kind.rounds.push(round);
             kind.sites.extend(site);
-            kind.all.push(said);
+            kind.all.push(sent);
             if kind.all.len() == ENOUGH && !narrowed {
                 draft.narrow(&kind.all, &kind.sites);
                 narrowed = true;
             }
         }
     }
-    // Any of those of which the document says something, where each has a connection of its own; else the first of the largest.
+    // With new connections, any group that the document answers; else the first of the largest.
     let told: Vec<usize> =
         (0..kinds.len()).filter(|at| kinds[*at].answer.is_some() && kinds[*at].all.len() > 1).collect();
     let chosen = match dice.pick(&told).filter(|_| anew) {
@@ -251,67 +254,67 @@ fn many(
     };
     let Alike { all, rounds, .. } = chosen?;
     let first = all.first().filter(|_| all.len() > 1)?;
-    let odd = odd(material, message, cell, scene, first);
-    let mut scene = scene.clone();
-    let mut steps = std::mem::take(&mut scene.steps);
-    steps.push(oracle::each(material, &odd, rounds));
-    steps.extend(oracle::behind(material, &odd, Vec::new()));
-    Some((case(material, cell, scene, first, steps, number), all))
+    let input = as_input(corpus, message, cell, prefix, first);
+    let mut prefix = prefix.clone();
+    let mut steps = std::mem::take(&mut prefix.steps);
+    steps.push(oracle::each(corpus, &input, rounds));
+    steps.extend(oracle::behind(corpus, &input, Vec::new()));
+    Some((case(corpus, cell, prefix, first, steps, number), all))
 }
 
-/// What is said, as oracles see it.
-fn odd<'a>(
-    material: &'a Corpus,
+/// Returns the mutated message as the oracles see it.
+fn as_input<'a>(
+    corpus: &'a Corpus,
     message: &'a MessageType,
     cell: Cell,
-    scene: &'a Prefix,
-    said: &'a SentMessage,
-) -> oracle::Odd<'a> {
-    let taken_for = said.plain.as_ref().and_then(|plain| payload::taken_for(&material.pack, plain));
-    oracle::Odd {
+    prefix: &'a Prefix,
+    sent: &'a SentMessage,
+) -> oracle::MutatedInput<'a> {
+    let taken_for = sent.plain.as_ref().and_then(|plain| payload::taken_for(&corpus.pack, plain));
+    oracle::MutatedInput {
         message,
         input: Input {
-            class: said.class,
+            class: sent.class,
             placement: cell.placement,
-            role: &scene.role,
+            role: &prefix.role,
             taken_for: taken_for.map(|message| &*message.name),
-            payload: said.plain.as_ref(),
+            payload: sent.plain.as_ref(),
         },
-        said: said.value.as_ref(),
-        sender: &scene.sender,
-        size: length(&said.raw),
-        names_another: cell.oddity == MutationKind::Mutated(Mutation::ForeignId),
-        is_unfinished: cell.oddity == MutationKind::Framed(Framing::UnfinishedMessage),
+        sent: sent.value.as_ref(),
+        sender: &prefix.sender,
+        size: length(&sent.raw),
+        names_another: cell.mutation == MutationKind::Mutated(Mutation::ForeignId),
+        is_unfinished: cell.mutation == MutationKind::Framed(Framing::UnfinishedMessage),
     }
 }
 
-/// The scenario of all this.
-fn case(material: &Corpus, cell: Cell, scene: Prefix, said: &SentMessage, steps: Vec<Value>, number: u64) -> Case {
+/// Assembles the scenario.
+fn case(corpus: &Corpus, cell: Cell, prefix: Prefix, sent: &SentMessage, steps: Vec<Value>, number: u64) -> Case {
     let mut scenario = Map::new();
-    let name = material.pack.messages.get(cell.message).map_or("", |message| &message.name);
-    let (oddity, placement) = (cell.oddity.name(), cell.placement.name());
-    let odd = said.odd.in_words();
-    let title = format!("Case {number}: {name} {oddity}, said {placement}: {odd}");
+    let name = corpus.pack.messages.get(cell.message).map_or("", |message| &message.name);
+    let (mutation, placement) = (cell.mutation.name(), cell.placement.name());
+    let description = sent.description.in_words();
+    let title = format!("Case {number}: {name}, mutation {mutation}, sent {placement}: {description}");
     scenario.insert("title".to_owned(), json!(title));
-    for (name, value) in scene.keys {
+    for (name, value) in prefix.keys {
         scenario.insert(name, value);
     }
     if cell.placement == Placement::Repeated {
-        // What others say at the same time would count as the hub's being tired, or hide it.
+        // Other cases at the same time would slow the hub down, or hide that it becomes slower.
         scenario.insert("exclusive".to_owned(), json!("hub"));
     }
-    let mut actors = scene.actors;
-    actors.insert(INNOCENT.to_owned(), json!(scene.bystander));
-    actors.insert(NEWCOMER.to_owned(), json!(scene.bystander));
+    let mut actors = prefix.actors;
+    actors.insert(OBSERVER.to_owned(), json!(prefix.bystander));
+    actors.insert(NEW_CLIENT.to_owned(), json!(prefix.bystander));
     scenario.insert("actors".to_owned(), Value::Object(actors));
-    if let Some(lets) = scene.lets {
+    if let Some(lets) = prefix.lets {
         scenario.insert("let".to_owned(), lets);
     }
     scenario.insert("steps".to_owned(), Value::Array(steps));
-    Case { number, cell, class: said.class, odd, pointer: said.odd.pointer(), scenario }
+    Case { number, cell, class: sent.class, description, pointer: sent.description.pointer(), scenario }
 }
 
-/// How long what is said is, at least, in one frame or in several; what repeats something is long.
+/// Returns the least number of bytes in all frames; what `repeat(...)` makes counts as long.
 fn length(raw: &Value) -> usize {
     match raw {
         Value::String(text) if text.contains("repeat(") => usize::MAX,
@@ -332,7 +335,7 @@ mod tests {
     #[case::frames(json!({ "frames": [{ "opcode": "text", "data": "1234" }, { "data": "5678" }] }), 12)]
     #[case::repeated(json!({ "frames": [{ "data": "${repeat('x', 99999)}" }, { "data": "" }] }), usize::MAX)]
     #[case::bytes(json!({ "frames": [{ "rsv": 1, "hex": "ff" }] }), 2)]
-    fn what_is_said_is_as_long_as_all_its_frames(#[case] raw: Value, #[case] expected: usize) {
+    fn the_length_is_that_of_all_frames(#[case] raw: Value, #[case] expected: usize) {
         assert_eq!(length(&raw), expected);
     }
 }

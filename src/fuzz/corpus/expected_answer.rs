@@ -1,5 +1,5 @@
-//! What a document says of input that no scenario has, as `fuzz` in shared.yaml tells it: the first entry that fits counts,
-//! and where none does the document is silent.
+//! How a document answers input that no scenario has: the entries of `fuzz.answers` in shared.yaml. The first entry
+//! that fits counts; where none does, the document is silent.
 
 use serde_json::{Map, Value};
 
@@ -7,7 +7,7 @@ use crate::fuzz::mutate::payload::Class;
 use crate::fuzz::placement::Placement;
 use crate::syntax::matcher::Matcher;
 
-/// How input of some kind is answered.
+/// An entry of `fuzz.answers`: which input it fits, and how that is answered.
 pub struct Answer {
     classes: Vec<String>,
     placements: Vec<String>,
@@ -15,28 +15,28 @@ pub struct Answer {
     messages: Vec<String>,
     except: Vec<String>,
     matcher: Option<Matcher>,
-    /// One of these has to come: alternatives as under `expects one of`.
+    /// One of these must come: alternatives as under `expects one of`.
     pub one_of: Vec<Value>,
     /// None of these may come.
     pub never: Vec<Value>,
-    /// The rules of the document that say so, each perhaps lowered.
+    /// The rules of the document that demand it, some with a lowered level (`RULE as should`).
     pub rules: Vec<String>,
 }
 
-/// What is said, as far as answers depend on it.
+/// Properties of a mutated message on which its answer depends.
 #[derive(Clone, Copy)]
 pub struct Input<'a> {
     pub class: Class,
     pub placement: Placement,
-    /// The role of whoever says it.
+    /// The sender's role.
     pub role: &'a str,
-    /// The message that the pack takes it for; `None` where it takes it for none.
+    /// The message that the pack recognises it as, if any.
     pub taken_for: Option<&'a str>,
-    /// `None` where it is no JSON, or JSON that no value can say.
+    /// `None` where it is no JSON, or JSON that no value can represent (such as a duplicate key).
     pub payload: Option<&'a Value>,
 }
 
-/// The entries of `fuzz.answers`; what the reader would not take is left out.
+/// Reads the entries of `fuzz.answers`; those that the scenario reader refuses are left out.
 pub fn read(shared: &Value) -> Vec<Answer> {
     let entries = shared.pointer("/fuzz/answers").and_then(Value::as_array);
     entries.into_iter().flatten().filter_map(answer).collect()
@@ -63,12 +63,12 @@ fn answer(entry: &Value) -> Option<Answer> {
 }
 
 impl Answer {
-    /// Whether there is more to say on the connection afterwards: what comes is a message.
+    /// Whether the answer is a message for certain, so that the connection stays usable.
     pub fn lasts(&self) -> bool {
         !self.one_of.is_empty() && self.one_of.iter().all(|alternative| alternative.get("close").is_none())
     }
 
-    /// Members that have to be just this.
+    /// Returns the members that input must have, with exactly these values.
     pub fn literals(&self) -> Map<String, Value> {
         self.matcher.as_ref().map(Matcher::literals).unwrap_or_default()
     }
@@ -88,17 +88,17 @@ impl Answer {
     }
 }
 
-/// An alternative with the members of what was said in place of `${said.NAME}`; what was not said is not asked for.
-pub fn about(alternative: &Value, said: Option<&Value>) -> Value {
+/// Replaces the expressions of an alternative on the input by the input's members; where it lacks one, nothing is expected.
+pub fn about(alternative: &Value, sent: Option<&Value>) -> Value {
     match alternative {
         Value::Object(members) => {
             let mut about_it = Map::new();
             for (name, member) in members {
                 match member.as_str().and_then(pointer) {
-                    None => drop(about_it.insert(name.clone(), about(member, said))),
+                    None => drop(about_it.insert(name.clone(), about(member, sent))),
                     Some(pointer) => {
                         if let Some(value) =
-                            said.and_then(|said| said.pointer(&pointer)).filter(|value| is_fixed(value))
+                            sent.and_then(|sent| sent.pointer(&pointer)).filter(|value| is_fixed(value))
                         {
                             about_it.insert(name.clone(), value.clone());
                         }
@@ -107,14 +107,13 @@ pub fn about(alternative: &Value, said: Option<&Value>) -> Value {
             }
             Value::Object(about_it)
         }
-        Value::Array(items) => items.iter().map(|item| about(item, said)).collect(),
+        Value::Array(items) => items.iter().map(|item| about(item, sent)).collect(),
         other => other.clone(),
     }
 }
 
-/// What was said that the answer must say, too, or must not: JSON pointers and values, in the order in which the answer
-/// has them.
-pub fn mentioned(answer: &Answer, said: Option<&Value>) -> Vec<(String, Value)> {
+/// Returns the members of the input that the answer mentions, as JSON pointers and values, in the order of the answer.
+pub fn mentioned(answer: &Answer, sent: Option<&Value>) -> Vec<(String, Value)> {
     let mut found: Vec<(String, Value)> = Vec::new();
     let mut open: Vec<&Value> = answer.one_of.iter().chain(&answer.never).rev().collect();
     while let Some(value) = open.pop() {
@@ -123,7 +122,7 @@ pub fn mentioned(answer: &Answer, said: Option<&Value>) -> Vec<(String, Value)> 
             Value::Object(members) => open.extend(members.values().rev()),
             Value::String(text) => {
                 let pointer = pointer(text).filter(|pointer| !found.iter().any(|(known, _)| known == pointer));
-                let value = |pointer: &String| said?.pointer(pointer).filter(|value| is_fixed(value)).cloned();
+                let value = |pointer: &String| sent?.pointer(pointer).filter(|value| is_fixed(value)).cloned();
                 found.extend(pointer.and_then(|pointer| value(&pointer).map(|value| (pointer, value))));
             }
             _ => {}
@@ -132,7 +131,7 @@ pub fn mentioned(answer: &Answer, said: Option<&Value>) -> Vec<(String, Value)> 
     found
 }
 
-/// Whether a value is the same wherever it is worked out: what a function makes, it makes anew.
+/// Whether a value is the same wherever it is evaluated: functions such as `uuid()` return another value each time.
 fn is_fixed(value: &Value) -> bool {
     match value {
         Value::String(text) => !text.contains("${") || !text.contains('('),
@@ -142,9 +141,9 @@ fn is_fixed(value: &Value) -> bool {
     }
 }
 
-/// The pointer for `${said.a.b}`.
+/// Returns the JSON pointer that an expression on the input stands for.
 fn pointer(text: &str) -> Option<String> {
-    let path = text.strip_prefix("${said.")?.strip_suffix('}')?;
+    let path = text.strip_prefix("${said.")?.strip_suffix('}')?; // style: quoted
     Some(path.trim().split('.').map(|name| format!("/{}", crate::syntax::matcher::escape(name))).collect())
 }
 
@@ -161,7 +160,7 @@ mod tests {
     #[case::another_message(json!({ "a": 1 }), Class::Invalid, Placement::Joined, Some("other"), false)]
     #[case::no_message(json!({ "a": 1 }), Class::Invalid, Placement::Joined, None, false)]
     #[case::another_payload(json!({ "a": 2 }), Class::Invalid, Placement::Joined, Some("m"), false)]
-    fn an_entry_is_about_some_input(
+    fn an_entry_fits_certain_input(
         #[case] payload: Value,
         #[case] class: Class,
         #[case] placement: Placement,
@@ -174,26 +173,26 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_may_mention_what_was_said() {
+    fn an_answer_may_mention_members_of_the_input() {
         let alternative =
-            json!({ "message": "any", "where": { "id": "${said.data.id}", "no": "${said.no}", "new": "${said.new}" } });
-        let said = json!({ "data": { "id": "${self.id}" }, "new": "${uuid()}" });
-        assert_eq!(about(&alternative, Some(&said)), json!({ "message": "any", "where": { "id": "${self.id}" } }));
+            json!({ "message": "any", "where": { "id": "${said.data.id}", "no": "${said.no}", "new": "${said.new}" } }); // style: quoted
+        let sent = json!({ "data": { "id": "${self.id}" }, "new": "${uuid()}" });
+        assert_eq!(about(&alternative, Some(&sent)), json!({ "message": "any", "where": { "id": "${self.id}" } }));
     }
 
     #[test]
-    fn what_an_answer_mentions_is_known_beforehand() {
+    fn mentioned_members_are_known_in_advance() {
         let entry = json!({
             "class": ["valid"], "rules": [],
-            "answer": [{ "where": { "b": "${said.data.b}", "a": "${said.a}" } }, { "where": { "a": "${said.a}", "c": "${said.c}" } }],
+            "answer": [{ "where": { "b": "${said.data.b}", "a": "${said.a}" } }, { "where": { "a": "${said.a}", "c": "${said.c}" } }], // style: quoted
         });
-        let said = json!({ "a": 1, "data": { "b": "${self.id}" }, "c": "${uuid()}" });
+        let sent = json!({ "a": 1, "data": { "b": "${self.id}" }, "c": "${uuid()}" });
         let expected = [("/data/b".to_owned(), json!("${self.id}")), ("/a".to_owned(), json!(1))];
-        assert_eq!(mentioned(&answer(&entry).unwrap(), Some(&said)), expected);
+        assert_eq!(mentioned(&answer(&entry).unwrap(), Some(&sent)), expected);
     }
 
     #[test]
-    fn the_words_are_those_of_the_reader() {
+    fn class_and_placement_names_are_those_of_the_scenario_reader() {
         use crate::scenario::parse::fuzz::{CLASSES, PLACEMENTS};
         let moments: Vec<&str> = Placement::ALL.iter().map(|placement| placement.moment()).collect();
         assert!(PLACEMENTS.iter().all(|name| moments.contains(name)), "{moments:?}");

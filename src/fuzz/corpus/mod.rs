@@ -1,4 +1,4 @@
-//! What cases are made of: the messages of a pack, and from its scenarios who says them, and when.
+//! What cases are made of: the messages of a pack, and which roles send them at which steps of its scenarios.
 
 pub mod expected_answer;
 pub mod prefix;
@@ -15,7 +15,7 @@ use crate::scenario::parse::verbs::{self, Head, Verb};
 use crate::syntax::source::Sources;
 use crate::syntax::yaml;
 
-/// The files of one protocol, as far as cases are made from them.
+/// The files of one protocol, as far as cases are made of them.
 pub struct Corpus {
     pub pack: Arc<Pack>,
     /// shared.yaml.
@@ -33,7 +33,7 @@ pub struct Script {
     pub steps: Vec<Value>,
 }
 
-/// A moment of a scenario at which somebody says a message.
+/// A step of a scenario at which an actor sends a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
     /// Index into [`Corpus::scenarios`].
@@ -43,7 +43,7 @@ pub struct Moment {
 }
 
 impl Corpus {
-    /// Reads the files again that the pack was loaded from; they have been checked.
+    /// Parses again the files that the pack was loaded from, which are known to be correct.
     pub fn read(folder: &Folder, sources: &Sources, pack: &Arc<Pack>) -> Self {
         let parsed = |file| yaml::parse(sources, file).map(|node| node.to_json()).unwrap_or_default();
         let shared = folder.scenarios.get("shared.yaml").map_or(Value::Null, |file| parsed(*file));
@@ -63,30 +63,30 @@ impl Corpus {
         Self { pack: Arc::clone(pack), shared, scenarios, answers, goes_on }
     }
 
-    /// Messages that a hub receives, in the order of the pack; envelopes are no message of their own.
+    /// Returns the messages that a hub receives, in the order of the pack, without envelopes.
     pub fn messages(&self) -> impl Iterator<Item = &MessageType> {
         self.pack.messages.iter().filter(|message| message.directions.to_hub && !message.abstract_)
     }
 
-    /// Names of the roles that connect to the hub, in the order of the file.
+    /// Returns the names of the roles that connect to the hub, in the order of the file.
     pub fn roles(&self) -> Vec<&str> {
         let roles = self.shared.get("roles").and_then(Value::as_object);
         let clients = |(_, role): &(&String, &Value)| role.get("side").and_then(Value::as_str) != Some("server");
         roles.into_iter().flatten().filter(clients).map(|(name, _)| name.as_str()).collect()
     }
 
-    /// Roles that say a message in some scenario, scene or opening; those that have an opening first.
-    pub fn speakers(&self, message: &str) -> Vec<&str> {
+    /// Returns the roles that send a message in some scenario, scene or opening; those with an opening first.
+    pub fn senders(&self, message: &str) -> Vec<&str> {
         let mut found = BTreeSet::new();
         for role in self.roles() {
-            self.said(self.opening(role), &mut |_| Some(role), &mut |who, what| {
+            self.visit_sent(self.opening(role), &mut |_| Some(role), &mut |who, what| {
                 if what == message {
                     found.insert(who.to_owned());
                 }
             });
         }
         for script in &self.scenarios {
-            self.said(&script.steps, &mut |who| Some(script.role(who)), &mut |who, what| {
+            self.visit_sent(&script.steps, &mut |who| Some(script.role(who)), &mut |who, what| {
                 if what == message {
                     found.insert(who.to_owned());
                 }
@@ -97,15 +97,15 @@ impl Corpus {
         roles
     }
 
-    /// Moments at which an actor of its own says a message, at the top level of a scenario.
+    /// Returns the top-level steps of scenarios at which an actor sends a message unconditionally.
     pub fn moments(&self, message: &str) -> Vec<Moment> {
         let mut moments = Vec::new();
         for (script, text) in self.scenarios.iter().enumerate() {
             for (step, value) in text.steps.iter().enumerate() {
-                let says = head(value).is_some_and(|(head, what)| {
+                let sends = head(value).is_some_and(|(head, what)| {
                     head.verb == Verb::Sends && what.as_str() == Some(message) && !head.actor.is_empty()
                 });
-                if says && value.get("if").is_none() && value.get("breaks").is_none() {
+                if sends && value.get("if").is_none() && value.get("breaks").is_none() {
                     moments.push(Moment { script, step });
                 }
             }
@@ -118,12 +118,12 @@ impl Corpus {
         steps.and_then(Value::as_array).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether an actor of a role is connected once it has joined.
+    /// Whether the opening of a role connects.
     pub fn joins(&self, role: &str) -> bool {
         self.opening(role).iter().any(|step| head(step).is_some_and(|(head, _)| head.verb == Verb::Connects))
     }
 
-    /// The example of a message as an actor of a role says it: renewed by `fills`, whose expressions stand in it as texts.
+    /// Returns the example of a message as an actor of a role sends it: with the expressions of `fills`.
     pub fn example(&self, message: &MessageType, role: &str, actor: &str) -> Value {
         let mut example = message.template();
         let fills =
@@ -135,13 +135,13 @@ impl Corpus {
                 format!("/{}", crate::syntax::matcher::escape(place))
             };
             if example.pointer(&pointer).is_some() {
-                compose::put(&mut example, &pointer, spoken_by(value, actor));
+                compose::put(&mut example, &pointer, with_self_as(value, actor));
             }
         }
         example
     }
 
-    /// Takes away what a setting fills that may be unset: a text cannot leave it out by itself.
+    /// Removes members that are filled with an optional setting: a JSON text cannot leave them out by itself.
     pub fn without_optional(&self, value: &mut Value) {
         let Value::Object(members) = value else { return };
         let optional = |value: &Value| {
@@ -152,7 +152,7 @@ impl Corpus {
         members.values_mut().for_each(|member| self.without_optional(member));
     }
 
-    /// Members by which an actor of this role says who it is: those that its role fills with something of its own.
+    /// Returns the members by which a role's actors identify themselves: those that it fills with `${self...}`.
     pub fn identities(&self, role: &str) -> Vec<String> {
         let fills = self.shared.get("roles").and_then(|roles| roles.get(role)).and_then(|role| role.get("fills"));
         let own = |value: &Value| value.as_str().is_some_and(|text| text.starts_with("${self."));
@@ -165,8 +165,8 @@ impl Corpus {
             .collect()
     }
 
-    /// Calls `see` with role and message for everything that is said in steps, scenes and inner steps included.
-    fn said<'a>(
+    /// Calls `see` with role and message for every message that steps send, scenes and inner steps included.
+    fn visit_sent<'a>(
         &'a self,
         steps: &'a [Value],
         role: &mut dyn FnMut(&str) -> Option<&'a str>,
@@ -183,27 +183,28 @@ impl Corpus {
                         .and_then(|scenes| scenes.get(scene))
                         .and_then(|scene| scene.get("steps"));
                     if let Some(inner) = inner.and_then(Value::as_array) {
-                        self.said(inner, &mut |_| Some(who), see);
+                        self.visit_sent(inner, &mut |_| Some(who), see);
                     }
                 }
                 _ => {}
             }
             if let Some(inner) = step.get("do").and_then(Value::as_array) {
-                self.said(inner, role, see);
+                self.visit_sent(inner, role, see);
             }
         }
     }
 }
 
 impl Script {
-    /// The role of an actor: an actor named like its role needs no line. For a group made of others, the first of them.
+    /// Returns the role of an actor; for a group of other actors, that of the first. An undeclared actor is named like
+    /// its role.
     pub fn role(&self, actor: &str) -> &str {
         let name = actor.split('[').next().unwrap_or(actor);
         match self.root.get("actors").and_then(|actors| actors.get(name)) {
             Some(Value::String(role)) => role,
             Some(Value::Object(crowd)) => crowd.get("role").and_then(Value::as_str).unwrap_or_default(),
             Some(Value::Array(members)) => members.first().and_then(Value::as_str).map_or("", |first| self.role(first)),
-            // Names of actors live as long as the steps they stand in.
+            // Returns the name as it stands in the steps, which live long enough.
             _ => self.named(name).unwrap_or_default(),
         }
     }
@@ -212,7 +213,7 @@ impl Script {
         self.steps.iter().filter_map(head).map(|(head, _)| head.actor).find(|who| *who == name)
     }
 
-    /// Names of all who act in it.
+    /// Returns the names of all actors.
     pub fn names(&self) -> BTreeSet<&str> {
         let declared =
             self.root.get("actors").and_then(Value::as_object).into_iter().flatten().map(|(name, _)| name.as_str());
@@ -223,35 +224,35 @@ impl Script {
     }
 }
 
-/// The head of a step, and what it is about; `None` for what is no step.
+/// Returns the head of a step and its argument; `None` for what is no step.
 pub fn head(step: &Value) -> Option<(Head<'_>, &Value)> {
     let (key, what) = step.as_object()?.iter().next()?;
     Some((verbs::head(key)?, what))
 }
 
-/// A value with `self` in its expressions replaced by the name of an actor.
-pub fn spoken_by(value: &Value, actor: &str) -> Value {
+/// Replaces `self` in an expression by the name of an actor.
+pub fn with_self_as(value: &Value, actor: &str) -> Value {
     match value {
         Value::String(text) => Value::String(text.replace("${self.", &format!("${{{actor}."))),
         other => other.clone(),
     }
 }
 
-/// What shared.yaml says for fuzzing, under `fuzz`.
+/// The settings under `fuzz` in shared.yaml.
 impl Corpus {
     fn fuzz(&self, key: &str) -> Option<&Value> {
         self.shared.get("fuzz")?.get(key)
     }
 
-    /// What hubs may do differently: messages that are never unexpected, and under `open` further messages, and members
-    /// behind a slash.
+    /// Returns what hubs may do differently: messages that are never unexpected, and from `open` further messages, and
+    /// members (with a slash in front).
     pub fn open(&self) -> Vec<String> {
         let lists = [self.shared.get("ignore"), self.fuzz("open")];
         let names = lists.into_iter().flatten().filter_map(Value::as_array).flatten();
         names.filter_map(Value::as_str).map(str::to_owned).collect()
     }
 
-    /// The scene that any bystander can play: a cheap question and its answer.
+    /// Returns the name of the fence: the scene with a cheap request and its reply.
     pub fn fence(&self) -> Option<&str> {
         self.fuzz("fence").and_then(Value::as_str)
     }
@@ -260,7 +261,7 @@ impl Corpus {
         self.shared.get("scenes")?.get(self.fence()?)?.get("steps")?.as_array().map(Vec::as_slice)
     }
 
-    /// The fence, with the names that it gives to the question and to the answer.
+    /// Returns the fence, with the names that it gives to the request and to the reply.
     pub fn timed_fence(&self) -> Option<(&str, &str, &str)> {
         let (fence, steps) = (self.fence()?, self.fence_steps()?);
         let named = |verb: Verb| {
@@ -270,7 +271,7 @@ impl Corpus {
         Some((fence, named(Verb::Sends)?, named(Verb::Expects)?))
     }
 
-    /// The steps of the fence, where it is one question and its answer.
+    /// Returns the steps of the fence, if they are one request and its reply.
     pub fn question(&self) -> Option<[&Value; 2]> {
         let is = |step: &Value, verb: Verb| head(step).is_some_and(|(head, _)| head.verb == verb);
         match self.fence_steps()? {
@@ -279,7 +280,7 @@ impl Corpus {
         }
     }
 
-    /// The role of those who look on: the one that is named, else the first that is greeted, else the first.
+    /// Returns the role of the observer client: `fuzz.bystander`, else the first that is greeted, else the first.
     pub fn bystander(&self) -> Option<&str> {
         let roles = self.roles();
         let greeted = |role: &&str| {
@@ -289,47 +290,47 @@ impl Corpus {
         self.fuzz("bystander").and_then(Value::as_str).or_else(first)
     }
 
-    /// A value of a bystander's own that nobody else has: the first that its role makes with `unique`.
+    /// Returns the name of a value that is unique to an observer client: the first that its role makes with `unique`.
     pub fn mark(&self) -> Option<&str> {
         let given = self.shared.get("roles")?.get(self.bystander()?)?.get("given")?.as_object()?;
         let unique = |value: &Value| value.as_str().is_some_and(|text| text.starts_with("${unique("));
         given.iter().find(|(_, value)| unique(value)).map(|(name, _)| name.as_str())
     }
 
-    /// The scene that asks what is somebody's, and the expression that is compared.
+    /// Returns the scene that queries what belongs to a client, and the expression to compare.
     pub fn state(&self) -> Option<(&str, &str)> {
         let state = self.fuzz("state")?;
         Some((state.get("scene")?.as_str()?, state.get("is")?.as_str()?))
     }
 
-    /// The rules by which a connection is served on after an error.
+    /// Returns the rules by which a connection stays usable after an error.
     pub fn goes_on(&self) -> &[String] {
         &self.goes_on
     }
 
-    /// Whether a hub that does not serve on whoever is told of an error is accused of that.
+    /// Whether the document demands or recommends that a connection stays usable after an error.
     pub fn serves_on(&self) -> bool {
         let level = |rule: &String| self.pack.rules.get(rule).map(|rule| rule.level);
         self.goes_on.iter().filter_map(level).any(|level| level > Level::May)
     }
 
-    /// How a hub says that it refuses something, also where the document does not say that it will.
+    /// Returns the messages by which a hub may refuse input, also where the document demands no refusal.
     pub fn refusals(&self) -> &[Value] {
         self.fuzz("refusals").and_then(Value::as_array).map_or(&[], Vec::as_slice)
     }
 
-    /// Members with which some input is answered that is not without them: one set for each entry.
+    /// Returns, for each entry of `fuzz.answers`, the members that its input must have.
     pub fn answered_with(&self) -> impl Iterator<Item = Map<String, Value>> {
         self.answers.iter().map(Answer::literals)
     }
 
-    /// How the document says that this input is answered; `None` where it is silent.
+    /// Returns the answer that the document demands for this input; `None` where it is silent.
     pub fn answer(&self, input: &Input<'_>) -> Option<&Answer> {
         self.answers.iter().find(|answer| answer.fits(input))
     }
 }
 
-/// An expression with a name in it replaced by another.
+/// Replaces a name in an expression by another.
 pub fn renamed(text: &str, name: &str, by: &str) -> String {
     let inside = |letter: Option<char>| letter.is_some_and(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.'));
     let mut renamed = String::new();
@@ -354,7 +355,7 @@ mod tests {
     #[rstest]
     #[case("${[state.me.name, state.all]}", "${[before.me.name, before.all]}")]
     #[case("${my_state.a + it.state.b + states.c}", "${my_state.a + it.state.b + states.c}")]
-    fn a_name_is_replaced_where_it_stands_for_itself(#[case] text: &str, #[case] expected: &str) {
+    fn a_name_is_replaced_only_as_a_whole_word(#[case] text: &str, #[case] expected: &str) {
         assert_eq!(renamed(text, "state", "before"), expected);
     }
 }

@@ -1,87 +1,87 @@
-//! What comes before the odd message, and who says it: an opening, or a conversation of the scenarios up to some moment.
+//! The prefix of a case: an opening, or a scenario up to some step.
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{Corpus, Moment, head, spoken_by};
-use crate::fuzz::actors::{FORERUNNER, INNOCENT, NEWCOMER, SENDER};
+use super::{Corpus, Moment, head, with_self_as};
+use crate::fuzz::actors::{NEW_CLIENT, OBSERVER, PROBE, SENDER};
 use crate::fuzz::mutate::schema::{self, Site};
 use crate::fuzz::placement::Placement;
 use crate::protocol::{Level, MessageType, Pack};
 use crate::scenario::compose;
 use crate::scenario::parse::verbs::Verb;
 
-/// What comes before the odd message, and who says it.
+/// Actors and steps before the mutated message, and how the conversation continues.
 #[derive(Clone)]
 pub struct Prefix {
     pub(crate) sender: String,
     pub(crate) role: String,
-    /// The role of those who look on.
+    /// The role of the observer client and of the new client.
     pub(crate) bystander: String,
     pub(crate) actors: Map<String, Value>,
-    /// Other keys of the scenario: needs, exclusive.
+    /// Other keys of the scenario: `needs`, `exclusive`.
     pub(crate) keys: Map<String, Value>,
     pub(crate) lets: Option<Value>,
     pub(crate) steps: Vec<Value>,
-    /// How it goes on without the odd message.
+    /// The steps after the mutated message, had it not been sent.
     pub(crate) rest: Vec<Next>,
-    /// What the scenario puts into the message.
+    /// Overrides of the scenario's `sends` step.
     pub(crate) with: Value,
     pub(crate) without: Vec<String>,
     /// Where the message can be mutated.
     pub(crate) sites: Arc<[Site]>,
 }
 
-/// A step behind the odd message, and what the document demands of it, if it is judged.
+/// A step after the mutated message, and the highest level of its rules, if it has any.
 #[derive(Clone)]
 pub struct Next {
     pub step: Value,
     pub demand: Option<Level>,
 }
 
-/// Where a message can be mutated, who it is from being a matter of whoever looks on.
-pub(crate) fn sites(material: &Corpus, message: &MessageType) -> Arc<[Site]> {
-    schema::sites(message, &material.identities(material.bystander().unwrap_or_default())).into()
+/// Returns the sites at which a message can be mutated; identities are those of the observer client's role.
+pub(crate) fn sites(corpus: &Corpus, message: &MessageType) -> Arc<[Site]> {
+    schema::sites(message, &corpus.identities(corpus.bystander().unwrap_or_default())).into()
 }
 
 impl Prefix {
-    /// The message as it is said here where nothing is odd.
-    pub(crate) fn base(&self, material: &Corpus, message: &MessageType) -> Value {
-        let mut base = material.example(message, &self.role, &self.sender);
+    /// Returns the valid message that the mutation starts from.
+    pub(crate) fn base(&self, corpus: &Corpus, message: &MessageType) -> Value {
+        let mut base = corpus.example(message, &self.role, &self.sender);
         compose::merge(&mut base, &self.with);
         compose::remove(&mut base, &self.without);
-        material.without_optional(&mut base);
+        corpus.without_optional(&mut base);
         base
     }
 }
 
-/// All scenes in which a message can be said at such a moment.
-pub fn scenes(material: &Corpus, message: &MessageType, placement: Placement) -> Vec<Prefix> {
-    let sites = sites(material, message);
+/// Returns all prefixes with which a message can be sent at this placement.
+pub fn prefixes(corpus: &Corpus, message: &MessageType, placement: Placement) -> Vec<Prefix> {
+    let sites = sites(corpus, message);
     match placement {
         Placement::First | Placement::Joined | Placement::Repeated | Placement::Kept | Placement::Anew => {
-            let mut roles = material.speakers(&message.name);
-            // Whoever connects by hand alone says nothing where nobody's hand is.
-            roles.retain(|role| placement == Placement::First || material.joins(role));
+            let mut roles = corpus.senders(&message.name);
+            // A role without an automatic opening cannot send anything after `joins`.
+            roles.retain(|role| placement == Placement::First || corpus.joins(role));
             if roles.is_empty() {
-                roles.extend(material.bystander());
+                roles.extend(corpus.bystander());
             }
-            roles.into_iter().filter_map(|role| alone(material, message, placement, role, &sites)).collect()
+            roles.into_iter().filter_map(|role| alone(corpus, message, placement, role, &sites)).collect()
         }
-        Placement::Within | Placement::Outside => material
+        Placement::Within | Placement::Outside => corpus
             .moments(&message.name)
             .into_iter()
-            .filter_map(|moment| within(material, moment, placement, &sites))
+            .filter_map(|moment| within(corpus, moment, placement, &sites))
             .collect(),
-        // Every walk is made anew.
+        // `random_walk` makes a new prefix for each case.
         Placement::Walk => Vec::new(),
     }
 }
 
-/// A conversation of its own: the socket is opened, or the opening played.
+/// Returns a prefix that only connects the sender (`first`), or plays its opening.
 fn alone(
-    material: &Corpus,
+    corpus: &Corpus,
     message: &MessageType,
     placement: Placement,
     role: &str,
@@ -90,7 +90,7 @@ fn alone(
     let role = role.to_owned();
     let mut steps = vec![json!({ "innocent joins": null })];
     let (mut with, mut without) = (Value::Null, Vec::new());
-    let opening = material.opening(&role);
+    let opening = corpus.opening(&role);
     let its_own = opening.iter().find(|step| {
         head(step).is_some_and(|(head, what)| head.verb == Verb::Sends && what.as_str() == Some(&message.name))
     });
@@ -110,11 +110,11 @@ fn alone(
     }
     let mut actors = Map::from_iter([(SENDER.to_owned(), json!(role))]);
     if placement == Placement::Anew {
-        actors.insert(FORERUNNER.to_owned(), json!(role));
+        actors.insert(PROBE.to_owned(), json!(role));
     }
     Some(Prefix {
         sender: SENDER.to_owned(),
-        bystander: material.bystander()?.to_owned(),
+        bystander: corpus.bystander()?.to_owned(),
         role,
         actors,
         keys: Map::new(),
@@ -127,13 +127,13 @@ fn alone(
     })
 }
 
-/// A scenario up to the moment, without what it judges and without its silences.
-fn within(material: &Corpus, moment: Moment, placement: Placement, sites: &Arc<[Site]>) -> Option<Prefix> {
-    let script = material.scenarios.get(moment.script)?;
+/// Returns a prefix that plays a scenario up to a step, without its checks.
+fn within(corpus: &Corpus, moment: Moment, placement: Placement, sites: &Arc<[Site]>) -> Option<Prefix> {
+    let script = corpus.scenarios.get(moment.script)?;
     let step = script.steps.get(moment.step)?;
     let (spoken, _) = head(step)?;
     let names = script.names();
-    let taken = [INNOCENT, NEWCOMER, SENDER].iter().any(|name| names.contains(name));
+    let taken = [OBSERVER, NEW_CLIENT, SENDER].iter().any(|name| names.contains(name));
     if taken || script.root.contains_key("destructive") || script.root.get("exclusive") == Some(&json!("hub")) {
         return None;
     }
@@ -141,34 +141,34 @@ fn within(material: &Corpus, moment: Moment, placement: Placement, sites: &Arc<[
     for step in &script.steps[..moment.step] {
         let (head, _) = head(step)?;
         match head.verb {
-            // Time that passes is the scenarios' business.
+            // Cases do not wait for time to pass.
             Verb::Wait | Verb::Retry | Verb::Either => return None,
-            // Whoever may be gone, or is not listening, has nothing to say.
+            // The sender might have no connection any more, or not read from it.
             _ if head.actor == spoken.actor && may_end(step, head.verb) => return None,
             _ => steps.extend(unjudged(step)),
         }
     }
-    let bystander = material.bystander()?.to_owned();
+    let bystander = corpus.bystander()?.to_owned();
     let role = match script.role(spoken.actor) {
-        // Who could not come in by himself has no part in it.
-        role if placement == Placement::Outside && !material.joins(role) => bystander.clone(),
+        // A role that cannot connect by itself is replaced by that of the observer client.
+        role if placement == Placement::Outside && !corpus.joins(role) => bystander.clone(),
         role => role.to_owned(),
     };
     let (with, without) = overrides(step, spoken.actor);
     let mut actors = script.root.get("actors").and_then(Value::as_object).cloned().unwrap_or_default();
     for name in names.iter().filter(|name| !name.contains('[')) {
-        if !actors.contains_key(*name) && material.roles().contains(name) {
+        if !actors.contains_key(*name) && corpus.roles().contains(name) {
             actors.insert((*name).to_owned(), json!(name));
         }
     }
     let sender = match placement {
         Placement::Outside => {
-            // Somebody of the same role, who has no part in it.
+            // Another client of the same role, which takes no part in the conversation.
             actors.insert(SENDER.to_owned(), json!(role));
             steps.push(json!({ "sender joins": null }));
             SENDER.to_owned()
         }
-        // Several at once have no id that one message could name.
+        // A group has no single id that one message could name.
         _ if actors.get(spoken.actor).is_some_and(Value::is_array) => return None,
         _ => spoken.actor.to_owned(),
     };
@@ -182,14 +182,14 @@ fn within(material: &Corpus, moment: Moment, placement: Placement, sites: &Arc<[
         keys: keys.collect(),
         lets: script.root.get("let").cloned(),
         steps,
-        rest: rest(&material.pack, &script.steps[moment.step..]),
+        rest: rest(&corpus.pack, &script.steps[moment.step..]),
         with,
         without,
         sites: Arc::clone(sites),
     })
 }
 
-/// Whether whoever does this step may have no connection afterwards, or does not listen to it.
+/// Whether the actor of this step may have no connection afterwards, or does not read from it.
 fn may_end(step: &Value, verb: Verb) -> bool {
     let ends = |alternative: &Value| alternative.get("close").is_some() || alternative.get("refusal").is_some();
     match verb {
@@ -203,13 +203,13 @@ fn may_end(step: &Value, verb: Verb) -> bool {
     }
 }
 
-/// How long an answer that need not come is waited for before the odd message.
+/// How long a prefix waits for an optional answer.
 const SILENCE: &str = "300ms";
 
-/// So many steps of a conversation are played to its end.
+/// Most steps after the mutated message.
 const REST: usize = 8;
 
-/// How a conversation goes on, as far as that takes no time: what it expects must come.
+/// Returns the steps after the mutated message up to the last with rules, as far as they do not wait for time to pass.
 fn rest(pack: &Pack, steps: &[Value]) -> Vec<Next> {
     let timeless = |step: &&Value| {
         head(step).is_some_and(|(head, _)| {
@@ -222,7 +222,7 @@ fn rest(pack: &Pack, steps: &[Value]) -> Vec<Next> {
         let verb = head(step).map(|(head, _)| head.verb);
         let rules = step.get("rules").filter(|_| matches!(verb, Some(Verb::Expects | Verb::ExpectsOneOf)));
         let demand = match rules.map(|rules| demand(pack, rules)) {
-            // What is only allowed need not come, without anybody's disturbing.
+            // An answer that is only allowed may be absent without a disturbance.
             Some(Level::May) if verb == Some(Verb::ExpectsOneOf) => None,
             Some(Level::May) if step.get("as").is_none() => continue,
             Some(Level::May) => break,
@@ -230,17 +230,17 @@ fn rest(pack: &Pack, steps: &[Value]) -> Vec<Next> {
         };
         rest.push(Next { step: plain, demand });
     }
-    // What follows the last thing that is judged shows nothing.
+    // Steps after the last one with rules check nothing.
     let judged = rest.iter().rposition(|next| next.demand.is_some()).map_or(0, |last| last + 1);
     rest.truncate(judged);
     rest
 }
 
-/// The most that a step's rules demand.
+/// Returns the highest level of a step's rules.
 fn demand(pack: &Pack, rules: &Value) -> Level {
     let names = rules.as_array().into_iter().flatten().filter_map(Value::as_str);
     let of = |name: &str| pack.rules.get(name).map_or(Level::May, |rule| rule.level);
-    // What is lowered has its level behind its name.
+    // A lowered level stands after the rule: `RULE as should`.
     let level = |written: &str| match written.split_once(" as ") {
         Some((name, "should")) => of(name).min(Level::Should),
         Some(_) => Level::May,
@@ -250,7 +250,7 @@ fn demand(pack: &Pack, rules: &Value) -> Level {
 }
 
 pub(crate) fn overrides(step: &Value, actor: &str) -> (Value, Vec<String>) {
-    let with = step.get("with").map_or(Value::Null, |with| deep(with, &|text| spoken_by(text, actor)));
+    let with = step.get("with").map_or(Value::Null, |with| deep(with, &|text| with_self_as(text, actor)));
     let without = step.get("without").and_then(Value::as_array).into_iter().flatten();
     (with, without.filter_map(Value::as_str).map(str::to_owned).collect())
 }
@@ -263,23 +263,23 @@ fn deep(value: &Value, change: &dyn Fn(&Value) -> Value) -> Value {
     }
 }
 
-/// A step in the first person, done by `actor`.
+/// Rewrites a step of an opening, which names no actor, as a step of `actor`.
 pub(crate) fn by(step: &Value, actor: &str) -> Value {
     let Some(members) = step.as_object() else { return step.clone() };
-    let change = |value: &Value| deep(value, &|text| spoken_by(text, actor));
+    let change = |value: &Value| deep(value, &|text| with_self_as(text, actor));
     let acts = head(step).is_some_and(|(head, _)| !head.word);
     let name = |(index, key): (usize, &String)| if index == 0 && acts { format!("{actor} {key}") } else { key.clone() };
     members.iter().enumerate().map(|(index, (key, value))| (name((index, key)), change(value))).collect()
 }
 
-/// A step without what it accuses of: what goes wrong here, the scenarios tell. `None` for one that does nothing else.
+/// Removes the rules of a step, which `hubproof check` covers; `None` for a step that only checks.
 fn unjudged(step: &Value) -> Option<Value> {
     if head(step).is_some_and(|(head, _)| head.verb.only_judges()) {
         return None;
     }
     let mut members = step.as_object()?.clone();
     members.retain(|key, _| !matches!(key.as_str(), "rules" | "has"));
-    // Without its rules, which may only allow it, an answer that need not come would be waited for as one that must.
+    // Without its rules, an optional answer would be waited for as long as a required one.
     let silence = |alternative: &Value| alternative.get("nothing").is_some();
     let optional = head(step).is_some_and(|(head, what)| {
         head.verb == Verb::ExpectsOneOf && what.as_array().is_some_and(|alternatives| alternatives.iter().any(silence))

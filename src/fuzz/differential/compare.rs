@@ -1,21 +1,21 @@
-//! Whether two hubs read their document alike: what they said in the same case, side by side.
+//! Compares what two hubs sent in the same case.
 //!
-//! Neither hub is right because the other says so. A difference proves that at least one of them reads the document
-//! otherwise, or that the document leaves something open that nobody has said is open; so it warns, shows both, and never
-//! fails a hub by itself. What a rule decides, the rule's own check fails.
+//! Neither hub is right because the other answers alike. A difference shows that at least one of them reads the
+//! document differently, or that the document leaves something open that shared.yaml does not list; so it warns, shows
+//! both, and never fails a hub by itself. What a rule decides, the rule's own check fails.
 //!
-//! Not compared, because a document leaves it to the hub:
-//! - names: what echoes something said is the same where it was said at the same place; an id that no client ever says is
-//!   nothing to compare;
+//! Not compared, because documents leave it to the hub:
+//! - names: a value that repeats something a client sent is the same if it was sent at the same place; an id that no
+//!   client sends is not compared;
 //! - times, counts, and texts that no `enum` fixes;
-//! - members that the schema does not know or not demand, where only one of them has them;
-//! - order between connections, of broadcasts, and of the items of lists;
-//! - messages under `ignore` in shared.yaml, and what `open` there says; further replies than those that are documented;
-//!   news that concern nobody of the case, and copies of one that was told before;
-//! - what is answered to input about which the document says nothing. From there on the hubs may be in different states, so
-//!   there the comparison ends.
+//! - members that the schema does not know or not require, if only one of the messages has them;
+//! - order between connections, of broadcasts, and of the items of arrays;
+//! - messages under `ignore` in shared.yaml and what `open` lists there; undocumented further replies; unsolicited
+//!   messages that name nothing a client of the case sent, and repetitions of one;
+//! - answers to input on which the document is silent. After it the hubs may be in different states, so the comparison
+//!   ends there.
 //!
-//! What a hub says only after a case has ended, because it is slow, has not been said.
+//! Messages that a slow hub sends only after the end of a case are missing.
 
 use std::collections::HashSet;
 
@@ -28,27 +28,27 @@ use crate::fuzz::mutate::payload::{self, Class};
 use crate::protocol::{MessageType, Pack};
 use crate::scenario::model::RuleUse;
 
-/// Whether a document says how input is answered: its class, the message it is taken for, and its JSON.
+/// Whether a document demands an answer to input of this class, message and payload.
 pub type Decided<'a> = &'a dyn Fn(Class, Option<&MessageType>, Option<&Value>) -> bool;
 
-/// What must be known of a protocol.
+/// What must be known of a protocol to compare its hubs.
 pub struct Reading<'a> {
     pub pack: &'a Pack,
-    /// Messages that a hub sends or not, as it likes; and messages of clients of which it is open who is answered or told
-    /// what.
+    /// Messages that a hub may or may not send, and messages of clients that a hub may answer, or pass to other
+    /// clients, as it likes.
     pub open: HashSet<String>,
-    /// Members, by name, in which hubs may differ.
+    /// Names of members in which hubs may differ.
     pub open_members: HashSet<String>,
-    /// Whether the document says how such input is answered.
+    /// Whether the document demands an answer to such input.
     pub decided: Decided<'a>,
-    /// Texts of documented examples.
+    /// Texts in documented examples.
     examples: HashSet<String>,
-    /// Messages by which a hub refuses anything at all.
+    /// Messages by which a hub may refuse any input.
     errors: HashSet<String>,
 }
 
 impl<'a> Reading<'a> {
-    /// `open` are names of messages, and of members behind a slash.
+    /// `open` are names of messages, and of members with a slash in front.
     pub fn of(pack: &'a Pack, open: impl IntoIterator<Item = String>, decided: Decided<'a>) -> Self {
         let (members, messages): (HashSet<String>, HashSet<String>) =
             open.into_iter().partition(|name| name.starts_with('/'));
@@ -64,41 +64,41 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// One thing that two hubs did not do alike.
+/// One difference between two hubs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     pub actor: String,
-    /// The message that was answered, or that the actor had said last; empty where it had said none.
+    /// The message that was answered, or that the actor sent last; empty if there is none.
     pub after: String,
     pub kind: Kind,
-    /// JSON pointer; empty where it is not about a member.
+    /// JSON pointer; empty if it does not concern a member.
     pub pointer: String,
-    /// What the one hub said, and the other; empty where it was nothing.
+    /// What each hub sent; empty for nothing.
     pub left: String,
     pub right: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// A message is answered by one hub with these, by the other with those.
+    /// The hubs answer a message with different messages.
     Answer(Vec<String>, Vec<String>),
-    /// Only the first hub tells something that nobody asked for, or tells it more often.
+    /// Only the first hub sends an unsolicited message, or sends it more often.
     OnlyLeft(String),
-    /// Only the second does.
+    /// Only the second hub does.
     OnlyRight(String),
-    /// A message of this kind came from both, and does not say the same.
+    /// Both send a message of this kind, with different content.
     Member(String),
-    /// Only one of the hubs took the connection, or kept it.
+    /// Only one of the hubs accepts the connection, or keeps it.
     Connection,
 }
 
-/// What came of comparing two plays.
+/// The result of comparing two plays.
 #[derive(Debug, Default)]
 pub struct Comparison {
     pub differences: Vec<Difference>,
     /// Messages of the first hub that were compared with one of the second.
     pub compared: usize,
-    /// Why it did not go to the end of the case.
+    /// Why the comparison ended before the end of the case.
     pub ended: Option<&'static str>,
 }
 
@@ -106,7 +106,7 @@ pub struct Comparison {
 pub fn compare(reading: &Reading<'_>, left: &ScenarioReport, right: &ScenarioReport) -> Comparison {
     let (left, right) = (Transcript::read(reading.pack, left), Transcript::read(reading.pack, right));
     if left.partial || right.partial {
-        return Comparison { ended: Some("more was said than is kept"), ..Comparison::default() };
+        return Comparison { ended: Some("more was sent than is kept"), ..Comparison::default() };
     }
     let (ends, ended) = common(reading, &left, &right);
     let mut comparison = Comparison { ended, ..Comparison::default() };
@@ -115,61 +115,62 @@ pub fn compare(reading: &Reading<'_>, left: &ScenarioReport, right: &ScenarioRep
     let mut actors: Vec<&str> = lefts.iter().map(|event| event.actor.as_str()).collect();
     actors.sort_unstable();
     actors.dedup();
-    let mut other_way = Vec::new();
+    let mut diverging = Vec::new();
     let mut left_open = false;
     for actor in &actors {
         let sides = (Side::of(reading, &left, ends.0, actor), Side::of(reading, &right, ends.1, actor));
-        other_way.extend(answers(reading, actor, &sides, &names, &mut comparison));
-        other_way.extend(connection(actor, lefts, rights).filter(|_| !sides.0.left_open));
+        diverging.extend(answers(reading, actor, &sides, &names, &mut comparison));
+        diverging.extend(connection(actor, lefts, rights).filter(|_| !sides.0.left_open));
         left_open |= sides.0.left_open;
     }
-    // From another answer on the hubs go different ways: the first tells why, the others follow from it.
-    other_way.sort_by_key(|(said, _)| *said);
-    match other_way.into_iter().next() {
+    // After the first different answer the hubs are in different states, so only that one is reported.
+    diverging.sort_by_key(|(sent, _)| *sent);
+    match diverging.into_iter().next() {
         Some((_, difference)) => comparison.differences.push(difference),
         None if left_open => {}
         None => {
             for actor in actors {
                 let sides = (Side::of(reading, &left, ends.0, actor), Side::of(reading, &right, ends.1, actor));
-                news(reading, actor, &sides, &names, &mut comparison);
+                unsolicited(reading, actor, &sides, &names, &mut comparison);
             }
         }
     }
     comparison
 }
 
-/// How far both plays are the same case: positions behind the last event of each that is compared.
+/// Returns how far both plays sent the same: the positions after the last comparable event of each.
 fn common(
     reading: &Reading<'_>,
     left: &Transcript<'_>,
     right: &Transcript<'_>,
 ) -> ((usize, usize), Option<&'static str>) {
-    let (lefts, rights) = (left.said(), right.said());
+    let (lefts, rights) = (left.sent(), right.sent());
     let name = |event: &Event<'_>| match &event.what {
-        What::Said(_, message) => message.map(|message| message.name.clone()),
+        What::Sent(_, message) => message.map(|message| message.name.clone()),
         _ => None,
     };
     for number in 0..lefts.len().max(rights.len()) {
         let (Some(at), Some(other)) = (lefts.get(number), rights.get(number)) else {
             let at = lefts.get(number).copied().unwrap_or(left.events.len());
             let other = rights.get(number).copied().unwrap_or(right.events.len());
-            return ((at, other), Some("answers led elsewhere"));
+            return ((at, other), Some("the hubs' answers led to different messages"));
         };
-        let (event, twin) = (&left.events[*at], &right.events[*other]);
-        if event.actor != twin.actor || name(event) != name(twin) {
-            return ((*at, *other), Some("answers led elsewhere"));
+        let (event, counterpart) = (&left.events[*at], &right.events[*other]);
+        if event.actor != counterpart.actor || name(event) != name(counterpart) {
+            return ((*at, *other), Some("the hubs' answers led to different messages"));
         }
         let (class, message, json) = input(reading.pack, event);
         if matches!(class, Class::Valid | Class::Unusual) {
             continue;
         }
         let kinds = |transcript: &Transcript<'_>, at: usize| {
-            let next = |event: &&Event<'_>| !(event.actor == twin.actor && matches!(event.what, What::Said(..)));
-            let behind = transcript.events[at + 1..].iter().take_while(next).filter(|event| event.actor == twin.actor);
+            let next = |event: &&Event<'_>| !(event.actor == counterpart.actor && matches!(event.what, What::Sent(..)));
+            let behind =
+                transcript.events[at + 1..].iter().take_while(next).filter(|event| event.actor == counterpart.actor);
             behind.filter_map(kind).filter(|kind| !reading.open.contains(kind)).collect::<Vec<_>>()
         };
         if !(reading.decided)(class, message, json) || kinds(left, *at) != kinds(right, *other) {
-            return ((*at, *other), Some("the document does not say what becomes of this input"));
+            return ((*at, *other), Some("the document does not say how this input is answered"));
         }
     }
     ((left.events.len(), right.events.len()), None)
@@ -177,17 +178,17 @@ fn common(
 
 fn kind(event: &Event<'_>) -> Option<String> {
     match &event.what {
-        What::Heard(_, message) => Some(message.name.clone()),
+        What::Received(_, message) => Some(message.name.clone()),
         What::Unknown => Some("undocumented".to_owned()),
         What::Closed => Some("closed".to_owned()),
-        What::Said(..) | What::Refused => None,
+        What::Sent(..) | What::Refused => None,
     }
 }
 
-/// What the document says of something that was said.
+/// Returns class, message and payload of something that an actor sent.
 fn input<'e>(pack: &Pack, event: &'e Event<'_>) -> (Class, Option<&'e MessageType>, Option<&'e Value>) {
-    let What::Said(json, message) = &event.what else { return (Class::Valid, None, None) };
-    // What comes twice, or in another form than ours, is not in the value.
+    let What::Sent(json, message) = &event.what else { return (Class::Valid, None, None) };
+    // The payload lacks duplicate keys and unusual notations, so it must give the same text again.
     let written = json.as_ref().map(Value::to_string);
     let faithful = written.as_ref() == Some(&event.text);
     let class = match (json, message) {
@@ -200,53 +201,53 @@ fn input<'e>(pack: &Pack, event: &'e Event<'_>) -> (Class, Option<&'e MessageTyp
     (class, *message, json.as_ref())
 }
 
-/// A message that an actor heard.
-struct Heard<'t> {
+/// A message that an actor received.
+struct Received<'t> {
     json: &'t Value,
     message: &'t MessageType,
     text: &'t str,
 }
 
-/// What one actor said, and what it heard of that.
+/// A message that an actor sent, and the answers to it.
 struct Exchange<'t> {
-    /// Its number among all that was said in the case.
+    /// Its position among all that was sent in the case.
     number: usize,
-    said: &'t str,
+    sent: &'t str,
     replies: &'t [String],
-    heard: Vec<Heard<'t>>,
+    received: Vec<Received<'t>>,
 }
 
-/// What one actor heard from one hub.
+/// The messages between one actor and one hub.
 struct Side<'t> {
     exchanges: Vec<Exchange<'t>>,
-    /// What nobody asked for, with the message said last.
-    news: Vec<(&'t str, Heard<'t>)>,
-    /// Kinds that came when the comparison had ended, and may belong before that.
+    /// Unsolicited messages, with the message that the actor sent last.
+    unsolicited: Vec<(&'t str, Received<'t>)>,
+    /// Kinds of messages that were received after the end of the comparison, and may belong before it.
     late: Vec<&'t str>,
-    /// It said something of which it is open what becomes.
+    /// Whether it sent a message that a hub may answer as it likes.
     left_open: bool,
 }
 
 impl<'t> Side<'t> {
     fn of(reading: &Reading<'_>, transcript: &'t Transcript<'t>, end: usize, actor: &str) -> Self {
-        let mut side = Self { exchanges: Vec::new(), news: Vec::new(), late: Vec::new(), left_open: false };
+        let mut side = Self { exchanges: Vec::new(), unsolicited: Vec::new(), late: Vec::new(), left_open: false };
         let mut number = 0;
         for (at, event) in transcript.events.iter().enumerate() {
-            number += usize::from(matches!(event.what, What::Said(..)));
+            number += usize::from(matches!(event.what, What::Sent(..)));
             if event.actor != actor {
                 continue;
             }
             match &event.what {
-                What::Said(_, message) if at < end => {
+                What::Sent(_, message) if at < end => {
                     let open = message.is_some_and(|message| reading.open.contains(&message.name));
                     side.left_open |= open;
                     let replies = message.filter(|_| !open).map_or(&[][..], |message| message.replies.as_slice());
-                    let said = message.map_or("", |message| &message.name);
-                    side.exchanges.push(Exchange { number, said, replies, heard: Vec::new() });
+                    let sent = message.map_or("", |message| &message.name);
+                    side.exchanges.push(Exchange { number, sent, replies, received: Vec::new() });
                 }
-                What::Heard(_, message) if at >= end => side.late.push(&message.name),
-                What::Heard(json, message) if !reading.open.contains(&message.name) => {
-                    side.take(reading, Heard { json, message, text: &event.text });
+                What::Received(_, message) if at >= end => side.late.push(&message.name),
+                What::Received(json, message) if !reading.open.contains(&message.name) => {
+                    side.take(reading, Received { json, message, text: &event.text });
                 }
                 _ => {}
             }
@@ -254,36 +255,37 @@ impl<'t> Side<'t> {
         side
     }
 
-    /// Puts a message to what it answers: the oldest that waits for such a one, else the last that may be meant.
-    fn take(&mut self, reading: &Reading<'_>, heard: Heard<'t>) {
-        let name = &heard.message.name;
+    /// Assigns a message to what it answers: the oldest request without an answer that it fits, else the last one.
+    fn take(&mut self, reading: &Reading<'_>, received: Received<'t>) {
+        let name = &received.message.name;
         let may = |exchange: &Exchange<'_>| exchange.replies.contains(name);
-        let waits = self.exchanges.iter().position(|exchange| may(exchange) && exchange.heard.is_empty());
-        // A refusal too many may be meant for something that is not answered otherwise.
+        let waits = self.exchanges.iter().position(|exchange| may(exchange) && exchange.received.is_empty());
+        // A further refusal may be meant for another message.
         let again = || self.exchanges.iter().rposition(may).filter(|_| !reading.errors.contains(name));
         match waits.or_else(again) {
-            Some(exchange) => self.exchanges[exchange].heard.push(heard),
-            None if self.is_news(reading, &heard) => {
-                let last = self.exchanges.last().map_or("", |exchange| exchange.said);
-                self.news.push((last, heard));
+            Some(exchange) => self.exchanges[exchange].received.push(received),
+            None if self.is_unsolicited(reading, &received) => {
+                let last = self.exchanges.last().map_or("", |exchange| exchange.sent);
+                self.unsolicited.push((last, received));
             }
-            // Beyond what is documented a hub may say more.
+            // Undocumented further replies are allowed.
             None => {}
         }
     }
 }
 
 impl Side<'_> {
-    /// A documented message that comes unasked, is no refusal, and was not told before.
-    fn is_news(&self, reading: &Reading<'_>, heard: &Heard<'_>) -> bool {
-        heard.message.directions.unasked
-            && !heard.message.abstract_
-            && !reading.errors.contains(&heard.message.name)
-            && !self.news.iter().any(|(_, before)| before.text == heard.text)
+    /// Whether a message is a documented unsolicited one, and no refusal or repetition.
+    fn is_unsolicited(&self, reading: &Reading<'_>, received: &Received<'_>) -> bool {
+        received.message.directions.unasked
+            && !received.message.abstract_
+            && !reading.errors.contains(&received.message.name)
+            && !self.unsolicited.iter().any(|(_, before)| before.text == received.text)
     }
 }
 
-/// Compares what an actor was answered; what leads elsewhere is returned, with the number of what was said.
+/// Compares the answers to an actor. Returns the first difference after which the hubs are in different states, with
+/// the position of the message that was answered.
 fn answers(
     reading: &Reading<'_>,
     actor: &str,
@@ -293,12 +295,14 @@ fn answers(
 ) -> Option<(usize, Difference)> {
     for (one, other) in left.exchanges.iter().zip(&right.exchanges) {
         let kinds = |exchange: &Exchange<'_>| {
-            let mut kinds: Vec<String> = exchange.heard.iter().map(|heard| heard.message.name.clone()).collect();
+            let mut kinds: Vec<String> =
+                exchange.received.iter().map(|received| received.message.name.clone()).collect();
             kinds.sort();
             kinds
         };
-        let texts =
-            |exchange: &Exchange<'_>| exchange.heard.iter().map(|heard| heard.text).collect::<Vec<_>>().join(" ");
+        let texts = |exchange: &Exchange<'_>| {
+            exchange.received.iter().map(|received| received.text).collect::<Vec<_>>().join(" ")
+        };
         let (lefts, rights) = (kinds(one), kinds(other));
         if lefts != rights {
             let late = |side: &Side<'_>| one.replies.iter().any(|reply| side.late.contains(&reply.as_str()));
@@ -306,20 +310,24 @@ fn answers(
                 return None;
             }
             let (left, right) = (texts(one), texts(other));
-            let (after, kind) = (one.said.to_owned(), Kind::Answer(lefts, rights));
+            let (after, kind) = (one.sent.to_owned(), Kind::Answer(lefts, rights));
             let actor = actor.to_owned();
             return Some((one.number, Difference { actor, after, kind, pointer: String::new(), left, right }));
         }
         comparison.compared += lefts.len();
-        let found =
-            matched(reading, names, &one.heard.iter().collect::<Vec<_>>(), &other.heard.iter().collect::<Vec<_>>());
-        comparison.differences.extend(found.map(|(message, found)| member(actor, one.said, message, found)));
+        let found = matched(
+            reading,
+            names,
+            &one.received.iter().collect::<Vec<_>>(),
+            &other.received.iter().collect::<Vec<_>>(),
+        );
+        comparison.differences.extend(found.map(|(message, found)| member(actor, one.sent, message, found)));
     }
     None
 }
 
-/// Compares what an actor was told without asking.
-fn news(
+/// Compares the unsolicited messages to an actor.
+fn unsolicited(
     reading: &Reading<'_>,
     actor: &str,
     (left, right): &(Side<'_>, Side<'_>),
@@ -327,17 +335,19 @@ fn news(
     comparison: &mut Comparison,
 ) {
     let mut kinds: Vec<&str> =
-        left.news.iter().chain(&right.news).map(|(_, heard)| heard.message.name.as_str()).collect();
+        left.unsolicited.iter().chain(&right.unsolicited).map(|(_, received)| received.message.name.as_str()).collect();
     kinds.sort_unstable();
     kinds.dedup();
     for name in kinds {
-        let of_kind = |side: &'_ Side<'_>| side.news.iter().filter(|(_, heard)| heard.message.name == name).count();
+        let of_kind =
+            |side: &'_ Side<'_>| side.unsolicited.iter().filter(|(_, received)| received.message.name == name).count();
         comparison.compared += of_kind(left).min(of_kind(right));
-        let mut lefts: Vec<_> = left.news.iter().filter(|(_, heard)| heard.message.name == name).collect();
-        let mut rights: Vec<_> = right.news.iter().filter(|(_, heard)| heard.message.name == name).collect();
-        // Everything finds its like; then what concerns nobody here is left out.
-        lefts.retain(|(_, heard)| {
-            match rights.iter().position(|(_, other)| differ(reading, names, heard, other).is_none()) {
+        let mut lefts: Vec<_> = left.unsolicited.iter().filter(|(_, received)| received.message.name == name).collect();
+        let mut rights: Vec<_> =
+            right.unsolicited.iter().filter(|(_, received)| received.message.name == name).collect();
+        // Equal messages are paired first; of the others, those that name nothing of this case are left out.
+        lefts.retain(|(_, received)| {
+            match rights.iter().position(|(_, other)| differ(reading, names, received, other).is_none()) {
                 Some(found) => {
                     rights.remove(found);
                     false
@@ -345,8 +355,8 @@ fn news(
                 None => true,
             }
         });
-        lefts.retain(|(_, heard)| names.0.concerns(heard.json, &reading.examples));
-        rights.retain(|(_, heard)| names.1.concerns(heard.json, &reading.examples));
+        lefts.retain(|(_, received)| names.0.concerns(received.json, &reading.examples));
+        rights.retain(|(_, received)| names.1.concerns(received.json, &reading.examples));
         let late = |side: &Side<'_>| side.late.contains(&name);
         let actor = actor.to_owned();
         let difference = match (lefts.first(), rights.first()) {
@@ -355,13 +365,14 @@ fn news(
                 Some(found) => member(&actor, after, name.to_owned(), found),
                 None => continue,
             },
-            (Some((after, heard)), None) if !late(right) => {
-                let (after, kind, left) = ((*after).to_owned(), Kind::OnlyLeft(name.to_owned()), heard.text.to_owned());
+            (Some((after, received)), None) if !late(right) => {
+                let (after, kind, left) =
+                    ((*after).to_owned(), Kind::OnlyLeft(name.to_owned()), received.text.to_owned());
                 Difference { actor, after, kind, pointer: String::new(), left, right: String::new() }
             }
-            (None, Some((after, heard))) if !late(left) => {
+            (None, Some((after, received))) if !late(left) => {
                 let (after, kind, right) =
-                    ((*after).to_owned(), Kind::OnlyRight(name.to_owned()), heard.text.to_owned());
+                    ((*after).to_owned(), Kind::OnlyRight(name.to_owned()), received.text.to_owned());
                 Difference { actor, after, kind, pointer: String::new(), left: String::new(), right }
             }
             _ => continue,
@@ -375,50 +386,51 @@ fn member(actor: &str, after: &str, message: String, found: Found) -> Difference
     Difference { actor: actor.to_owned(), after: after.to_owned(), kind: Kind::Member(message), pointer, left, right }
 }
 
-/// Where two messages of one kind differ.
-fn differ(reading: &Reading<'_>, names: &(Names, Names), one: &Heard<'_>, other: &Heard<'_>) -> Option<Found> {
+/// Returns the first difference between two messages of one kind.
+fn differ(reading: &Reading<'_>, names: &(Names, Names), one: &Received<'_>, other: &Received<'_>) -> Option<Found> {
     let left = One { json: one.json, names: &names.0 };
     let right = One { json: other.json, names: &names.1 };
     equivalence::differ(one.message, &reading.open_members, left, right)
 }
 
-/// Every message of the one finds its like among those of the other; the first that does not is returned.
+/// Pairs equal messages; returns the difference of the first that has no equal one.
 fn matched(
     reading: &Reading<'_>,
     names: &(Names, Names),
-    left: &[&Heard<'_>],
-    right: &[&Heard<'_>],
+    left: &[&Received<'_>],
+    right: &[&Received<'_>],
 ) -> Option<(String, Found)> {
-    let differ = |one: &Heard<'_>, other: &Heard<'_>| differ(reading, names, one, other);
-    let mut free: Vec<&&Heard<'_>> = right.iter().collect();
+    let differ = |one: &Received<'_>, other: &Received<'_>| differ(reading, names, one, other);
+    let mut free: Vec<&&Received<'_>> = right.iter().collect();
     let mut without = None;
-    for heard in left {
-        let same_kind = |other: &&Heard<'_>| other.message.name == heard.message.name;
-        match free.iter().position(|other| same_kind(other) && differ(heard, other).is_none()) {
+    for received in left {
+        let same_kind = |other: &&Received<'_>| other.message.name == received.message.name;
+        match free.iter().position(|other| same_kind(other) && differ(received, other).is_none()) {
             Some(found) => drop(free.remove(found)),
-            None => drop(without.get_or_insert(heard)),
+            None => drop(without.get_or_insert(received)),
         }
     }
-    let heard = without?;
-    let twin = free.iter().find(|other| other.message.name == heard.message.name)?;
-    differ(heard, twin).map(|found| (heard.message.name.clone(), found))
+    let received = without?;
+    let counterpart = free.iter().find(|other| other.message.name == received.message.name)?;
+    differ(received, counterpart).map(|found| (received.message.name.clone(), found))
 }
 
-/// Whether only one of both hubs ended the connection of an actor, and behind which message of the case.
+/// Returns the difference if only one hub closed or refused the connection of an actor, with the position of the last
+/// message.
 fn connection(actor: &str, left: &[Event<'_>], right: &[Event<'_>]) -> Option<(usize, Difference)> {
     let ended = |events: &[Event<'_>]| {
-        let mut said = (0, String::new());
+        let mut sent = (0, String::new());
         for event in events {
             match &event.what {
-                What::Said(_, message) => {
-                    said.0 += 1;
+                What::Sent(_, message) => {
+                    sent.0 += 1;
                     if event.actor == actor {
-                        said.1 = message.map(|message| message.name.clone()).unwrap_or_default();
+                        sent.1 = message.map(|message| message.name.clone()).unwrap_or_default();
                     }
                 }
                 What::Closed | What::Refused if event.actor == actor => {
                     let how = if matches!(event.what, What::Closed) { "closed" } else { "refused" };
-                    return Some((said, format!("{how} {}", event.text)));
+                    return Some((sent, format!("{how} {}", event.text)));
                 }
                 _ => {}
             }
@@ -439,8 +451,8 @@ fn connection(actor: &str, left: &[Event<'_>], right: &[Event<'_>]) -> Option<(u
 /// The rule by which differences are reported.
 pub const RULE: &str = "FUZZ-DIFFERS";
 
-/// A comparison as a check of the case: the first difference in full, with both transcripts. `None` where nothing was
-/// compared.
+/// Returns a comparison as a check of the case: the first difference in full, with both transcripts. `None` if nothing
+/// was compared.
 pub fn check(
     comparison: &Comparison,
     pack: &Pack,
@@ -457,8 +469,8 @@ pub fn check(
     let detail = first.map(|first| Detail {
         actor: first.actor.clone(),
         sent: None,
-        expected: format!("{} | what the other hub said:\n{}", short(&first.right), lines(pack, right)),
-        received: format!("{} | what this hub said:\n{}", short(&first.left), lines(pack, left)),
+        expected: format!("{} | what the other hub sent:\n{}", short(&first.right), lines(pack, right)),
+        received: format!("{} | what this hub sent:\n{}", short(&first.left), lines(pack, left)),
         waited: None,
     });
     Some(CheckReport {
@@ -466,7 +478,7 @@ pub fn check(
         rules: vec![(used, verdict)],
         verdict,
         span: None,
-        step: "the other hub is told the same".to_owned(),
+        step: "the other hub receives the same input".to_owned(),
         asked: 1,
         message: first.map(Difference::in_words).unwrap_or_default(),
         detail,
@@ -478,24 +490,24 @@ fn short(text: &str) -> String {
 }
 
 impl Difference {
-    /// One line, the same for the same cause.
+    /// Returns one line, which is the same for the same cause.
     pub fn in_words(&self) -> String {
         let Self { after, kind, pointer, .. } = self;
         let after = if after.is_empty() { "at first".to_owned() } else { format!("after {after}") };
         let list = |kinds: &[String]| if kinds.is_empty() { "nothing".to_owned() } else { kinds.join(", ") };
         match kind {
             Kind::Answer(left, right) => format!("{after}: this hub answers {}, the other {}", list(left), list(right)),
-            Kind::OnlyLeft(message) => format!("{after}: {message} comes from this hub and not from the other"),
-            Kind::OnlyRight(message) => format!("{after}: {message} comes from the other hub and not from this one"),
+            Kind::OnlyLeft(message) => format!("{after}: only this hub sends {message}"),
+            Kind::OnlyRight(message) => format!("{after}: only the other hub sends {message}"),
             Kind::Member(message) => {
                 format!("{after}: {message} differs at {}", if pointer.is_empty() { "the whole" } else { pointer })
             }
-            Kind::Connection => format!("{after}: the one hub keeps the connection, the other does not"),
+            Kind::Connection => format!("{after}: only one of the hubs keeps the connection open"),
         }
     }
 }
 
-/// Characters of a frame, and frames, that are shown.
+/// Most characters of a frame, and most frames, that are shown.
 const SHOWN: usize = 160;
 const MOST_LINES: usize = 24;
 
@@ -503,7 +515,7 @@ fn lines(pack: &Pack, report: &ScenarioReport) -> String {
     let transcript = Transcript::read(pack, report);
     let skipped = transcript.events.len().saturating_sub(MOST_LINES);
     let line = |event: &Event<'_>| {
-        let way = if matches!(event.what, What::Said(..)) { "->" } else { "<-" };
+        let way = if matches!(event.what, What::Sent(..)) { "->" } else { "<-" };
         format!("{} {way} {}", event.actor, crate::syntax::matcher::cut(&event.text, SHOWN))
     };
     transcript.events.iter().skip(skipped).map(line).collect::<Vec<_>>().join("\n")

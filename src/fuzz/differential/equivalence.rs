@@ -1,4 +1,4 @@
-//! Whether two messages of the same kind say the same, but for what a document leaves to a hub.
+//! Whether two messages of one kind are equal, except for what documents leave to the hub.
 
 use std::collections::HashSet;
 
@@ -8,21 +8,21 @@ use super::transcript::{Names, is_prose};
 use crate::generate::schema_shape::{Branches, Shape};
 use crate::protocol::MessageType;
 
-/// A message, and what had been said when it came.
+/// A message, and the values that clients had sent before it.
 #[derive(Clone, Copy)]
 pub struct One<'a> {
     pub json: &'a Value,
     pub names: &'a Names,
 }
 
-/// The first place at which they differ, and what stands there.
+/// The first place at which two messages differ, and the values there.
 pub struct Found {
     pub pointer: String,
     pub left: String,
     pub right: String,
 }
 
-/// Where two messages of one kind differ. `open` are names of members that the document leaves open.
+/// Returns the first difference of two messages of one kind. `open` are names of members in which hubs may differ.
 pub fn differ(message: &MessageType, open: &HashSet<String>, left: One<'_>, right: One<'_>) -> Option<Found> {
     let broken = |json: &Value| message.schema.judge(json).into_iter().find(|violation| !violation.should);
     let (one, other) = (broken(left.json), broken(right.json));
@@ -33,29 +33,29 @@ pub fn differ(message: &MessageType, open: &HashSet<String>, left: One<'_>, righ
     }
     let shape = Shape::of(&message.schema.source, &mut Branches::All);
     let template = message.template();
-    let mut twins = Twins { left, right, open, template: &template };
-    twins.differ(&shape, (left.json, right.json), "", "")
+    let mut comparer = Comparer { left, right, open, template: &template };
+    comparer.differ(&shape, (left.json, right.json), "", "")
 }
 
-/// Greater numbers are times.
+/// Numbers above this are times.
 const LARGEST_COUNT: f64 = 1e8;
 
-struct Twins<'a> {
+struct Comparer<'a> {
     left: One<'a>,
     right: One<'a>,
     open: &'a HashSet<String>,
-    /// The documented example: what a hub copies from it is nobody's echo.
+    /// The documented example: a hub that copies a value from it does not repeat a client's value.
     template: &'a Value,
 }
 
-impl Twins<'_> {
+impl Comparer<'_> {
     fn differ(&mut self, shape: &Shape<'_>, both: (&Value, &Value), pointer: &str, member: &str) -> Option<Found> {
         let (left, right) = both;
         if left == right {
             return None;
         }
         let here = || Some(Found { pointer: pointer.to_owned(), left: left.to_string(), right: right.to_string() });
-        // What an `enum` fixes. (A number may be written in several ways.)
+        // Numbers of an `enum` are compared below, since one number can be written in several ways.
         if shape.values().is_some() && left.is_string() && right.is_string() {
             return here();
         }
@@ -70,7 +70,7 @@ impl Twins<'_> {
             }
             (Value::Object(one), Value::Object(other)) if !shape.members().is_empty() => {
                 for name in shape.members().into_iter().filter(|name| !self.open.contains(*name)) {
-                    // Which of its members a message has, its schema judges.
+                    // Missing members are covered by the schema.
                     let (Some(left), Some(right)) = (one.get(name), other.get(name)) else { continue };
                     let pointer = format!("{pointer}/{}", crate::syntax::matcher::escape(name));
                     let inner = shape.member(name, &mut Branches::All);
@@ -88,7 +88,9 @@ impl Twins<'_> {
                 let inner = shape.item(0, &mut Branches::All);
                 let mut free: Vec<&Value> = other.iter().collect();
                 for item in one {
-                    let found = free.iter().position(|twin| self.differ(&inner, (item, twin), "/-", member).is_none());
+                    let found = free
+                        .iter()
+                        .position(|counterpart| self.differ(&inner, (item, counterpart), "/-", member).is_none());
                     let Some(found) = found else { return here() };
                     free.remove(found);
                 }
@@ -101,7 +103,7 @@ impl Twins<'_> {
                 if same || repeats.0 == repeats.1 { None } else { here() }
             }
             (Value::Bool(_), Value::Bool(_)) => here(),
-            // Nothing is known of what stands here, but one hub repeats what was said.
+            // The schema says nothing about these values, but one hub repeats a client's value and the other does not.
             _ if one.is_some() != other.is_some() => here(),
             _ => None,
         }

@@ -1,4 +1,4 @@
-//! Differential testing: what two hubs answered to the same input, compared up to what may differ.
+//! Differential testing: compares what two hubs answer to the same input.
 
 pub mod compare;
 pub mod equivalence;

@@ -1,5 +1,5 @@
-//! What was said in one play of a case, as far as two hubs can be compared by it: who said which message, and what each
-//! actor heard. Pings, pongs, times and goodbyes are left out.
+//! What was sent and received in one play of a case, as far as two hubs can be compared by it. Pings, pongs, times and
+//! closes by the client are left out.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,29 +8,29 @@ use serde_json::Value;
 use crate::event::{Direction, FrameReport, ScenarioReport};
 use crate::protocol::{MessageType, Pack, Way};
 
-/// One play.
+/// One play of a case.
 pub struct Transcript<'p> {
     pub events: Vec<Event<'p>>,
-    /// Frames are missing, or longer than what was kept of them.
+    /// Whether frames are missing or cut.
     pub partial: bool,
 }
 
 pub struct Event<'p> {
     pub actor: String,
     pub what: What<'p>,
-    /// The frame as it was.
+    /// The frame.
     pub text: String,
 }
 
 pub enum What<'p> {
-    /// By the actor. `None` where it is no JSON, or no message.
-    Said(Option<Value>, Option<&'p MessageType>),
-    /// By the hub.
-    Heard(Value, &'p MessageType),
-    /// By the hub, and no message of the document.
+    /// The actor sent a message; `None` for what is no JSON, or no message of the document.
+    Sent(Option<Value>, Option<&'p MessageType>),
+    /// The hub sent a message.
+    Received(Value, &'p MessageType),
+    /// The hub sent something that is no message of the document.
     Unknown,
     Refused,
-    /// The hub ended the connection.
+    /// The hub closed the connection.
     Closed,
 }
 
@@ -38,7 +38,7 @@ impl<'p> Transcript<'p> {
     pub fn read(pack: &'p Pack, report: &ScenarioReport) -> Self {
         let mut partial = report.history_dropped > 0;
         let mut events = Vec::new();
-        // A close that nothing follows may answer the goodbye of whoever is at the end.
+        // A close at the very end may be the reply to the client's close.
         let ends = |frame: &FrameReport| matches!(frame.kind.as_str(), "close" | "end");
         let last = report.history.iter().rposition(|frame| !ends(frame)).unwrap_or(0);
         let mut left: Vec<u32> = Vec::new();
@@ -52,17 +52,17 @@ impl<'p> Transcript<'p> {
                 (Direction::Sent, "text") => {
                     let json = json();
                     let message = json.as_ref().and_then(|json| pack.recognise(json, Way::ToHub));
-                    What::Said(json, message)
+                    What::Sent(json, message)
                 }
                 (Direction::Sent, "frames") if frame.text.starts_with(r#"[{"opcode":"ping""#) => continue,
-                (Direction::Sent, "frames" | "binary" | "bytes") => What::Said(None, None),
+                (Direction::Sent, "frames" | "binary" | "bytes") => What::Sent(None, None),
                 (Direction::Sent, "close" | "reset" | "fin") => {
                     left.push(frame.connection);
                     continue;
                 }
                 (Direction::Received, "text") => match json() {
                     Some(json) => match pack.recognise(&json, Way::FromHub) {
-                        Some(message) => What::Heard(json, message),
+                        Some(message) => What::Received(json, message),
                         None => What::Unknown,
                     },
                     None => What::Unknown,
@@ -80,65 +80,65 @@ impl<'p> Transcript<'p> {
         Self { events, partial }
     }
 
-    /// Positions of what was said, in order.
-    pub fn said(&self) -> Vec<usize> {
-        let said = |(at, event): (usize, &Event<'_>)| matches!(event.what, What::Said(..)).then_some(at);
-        self.events.iter().enumerate().filter_map(said).collect()
+    /// Returns the positions of what actors sent, in order.
+    pub fn sent(&self) -> Vec<usize> {
+        let sent = |(at, event): (usize, &Event<'_>)| matches!(event.what, What::Sent(..)).then_some(at);
+        self.events.iter().enumerate().filter_map(sent).collect()
     }
 }
 
-/// Names for whatever we said ourselves, ids that we had heard among it: what was said at the same place of two plays has
-/// the same name, whatever it is.
+/// Names for the values that clients sent, including ids that they had received: a value sent at the same place of two
+/// plays has the same name in both.
 #[derive(Default)]
 pub struct Names {
-    /// Where a value was said first.
-    said: HashMap<String, String>,
-    /// Numbers that were said, with the name of their member.
+    /// Where a value was sent first.
+    sent: HashMap<String, String>,
+    /// Numbers that were sent, with the name of their member.
     numbers: HashSet<(String, String)>,
 }
 
 impl Names {
     pub fn of(events: &[Event<'_>]) -> Self {
         let mut names = Self::default();
-        let said = events.iter().filter_map(|event| match &event.what {
-            What::Said(Some(json), _) => Some(json),
+        let sent = events.iter().filter_map(|event| match &event.what {
+            What::Sent(Some(json), _) => Some(json),
             _ => None,
         });
-        for (number, json) in said.enumerate() {
+        for (number, json) in sent.enumerate() {
             visit(json, "", "", &mut |value, place, member| {
                 if value.is_number() {
                     names.numbers.insert((member.to_owned(), key(value)));
                 } else if !is_trivial(value) {
-                    names.said.entry(key(value)).or_insert_with(|| format!("said {number}{place}"));
+                    names.sent.entry(key(value)).or_insert_with(|| format!("sent {number}{place}"));
                 }
             });
         }
         names
     }
 
-    /// Where this very value was said; `None` where it was not.
+    /// Returns where this value was sent first; `None` if it was not.
     pub fn origin(&self, value: &Value) -> Option<&str> {
-        self.said.get(&key(value)).map(String::as_str)
+        self.sent.get(&key(value)).map(String::as_str)
     }
 
-    /// Whether a text in it was said by somebody of the case, and is in no example: a document's own words are everybody's.
+    /// Whether a client sent some text of it that is in no documented example (a hub may know those from the document).
     pub fn concerns(&self, value: &Value, examples: &HashSet<String>) -> bool {
         let mut concerns = false;
         visit(value, "", "", &mut |inner, _, _| {
-            let said =
-                inner.as_str().is_some_and(|text| !examples.contains(text)) && self.said.contains_key(&key(inner));
-            concerns |= said;
+            let sent =
+                inner.as_str().is_some_and(|text| !examples.contains(text)) && self.sent.contains_key(&key(inner));
+            concerns |= sent;
         });
         concerns
     }
 
-    /// Whether this number was said under this name.
+    /// Whether this number was sent in a member of this name.
     pub fn repeats(&self, member: &str, number: &Value) -> bool {
         self.numbers.contains(&(member.to_owned(), key(number)))
     }
 }
 
-/// A text that is the same for equal values: members in order, numbers and UUIDs in one spelling.
+/// Returns a text that is equal for equal values: members sorted, numbers and UUIDs in one notation.
 fn key(value: &Value) -> String {
     match value {
         Value::String(text) if text.len() == 36 && text.split('-').count() == 5 => {
@@ -149,7 +149,7 @@ fn key(value: &Value) -> String {
         Value::Object(members) => {
             let mut members: Vec<_> = members.iter().collect();
             members.sort_unstable_by_key(|(name, _)| *name);
-            // Each name is quoted once: quoting what is quoted already would double it with every level.
+            // `value` is quoted already: quoting it again would double its length with every level.
             let members: Vec<_> = members.into_iter().map(|(name, value)| format!("{name:?}:{}", key(value))).collect();
             format!("{{{}}}", members.join(","))
         }
@@ -157,7 +157,7 @@ fn key(value: &Value) -> String {
     }
 }
 
-/// Texts that stand in the documented examples of a pack.
+/// Returns the texts in the documented examples of a pack.
 pub fn examples(pack: &Pack) -> HashSet<String> {
     let mut texts = HashSet::new();
     for message in &pack.messages {
@@ -166,7 +166,7 @@ pub fn examples(pack: &Pack) -> HashSet<String> {
     texts
 }
 
-/// Calls `see` with every value inside, its pointer, and the name of the member it is or is an item of.
+/// Calls `see` with every value inside, its pointer, and the name of its member (for an item, of the array's member).
 fn visit(value: &Value, place: &str, member: &str, see: &mut dyn FnMut(&Value, &str, &str)) {
     see(value, place, member);
     match value {
@@ -193,7 +193,7 @@ fn is_trivial(value: &Value) -> bool {
     }
 }
 
-/// `2024-01-15T10:30:00Z`, or the beginning of it.
+/// Whether a text begins like `2024-01-15T10:30:00Z`.
 fn is_time(text: &str) -> bool {
     let form = "0000-00-00";
     text.len() >= form.len()
@@ -203,7 +203,7 @@ fn is_time(text: &str) -> bool {
         })
 }
 
-/// Prose, or a time: what a hub words as it likes.
+/// Whether a text is prose or a time, which hubs may word differently.
 pub fn is_prose(value: &Value) -> bool {
     value.as_str().is_some_and(|text| text.contains(' ') || is_time(text))
 }

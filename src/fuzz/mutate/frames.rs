@@ -1,11 +1,11 @@
-//! The same message in frames that are unusual, or wrong: what `sends raw` says below JSON.
+//! Mutations of the WebSocket frames that carry a message.
 
 use serde_json::{Value, json};
 
 use super::payload::Class;
 use crate::generate::rng::Dice;
 
-/// One way in which a message is put into frames.
+/// How a message is put into frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Framing {
     Fragments,
@@ -61,7 +61,7 @@ impl Framing {
         }
     }
 
-    /// What RFC 6455 says about it. In pieces a message is as right as in one; about binary ones documents are silent.
+    /// Returns the class by RFC 6455: fragmentation is valid; documents are silent about binary messages.
     pub fn class(self) -> Class {
         match self {
             Self::Fragments | Self::PingBetween | Self::EmptyFragments | Self::StrayPong => Class::Valid,
@@ -75,10 +75,10 @@ impl Framing {
         }
     }
 
-    /// The argument of `sends raw`, for a message whose JSON text is `json`. It may hold expressions.
+    /// Returns the argument of `sends raw` for a message with the JSON text `json`, which may hold expressions.
     pub fn raw(self, json: &str, dice: &mut Dice) -> Value {
         let frame = |opcode: &str, fin: bool, data: &str| json!({ "opcode": opcode, "fin": fin, "data": data });
-        // Cut where neither a letter nor an expression is torn.
+        // Splits behind a comma, so that no character and no expression is cut in two.
         let cut = json.find(',').map_or(json.len(), |at| at + 1);
         let (first, second) = json.split_at(cut);
         let frames = match self {
@@ -107,7 +107,7 @@ impl Framing {
                 frames.extend([frame("continuation", false, json), frame("continuation", true, "")]);
                 frames
             }
-            // No text, perhaps.
+            // Bytes that are no UTF-8.
             Self::Binary if dice.once_in(2) => vec![json!({ "opcode": "binary", "hex": "ff fe 00 80 c1" })],
             Self::Binary => vec![frame("binary", true, json)],
             Self::EmptyBinary => vec![frame("binary", true, "")],
@@ -126,13 +126,13 @@ impl Framing {
             Self::LongPing => vec![frame("ping", true, &"p".repeat(126 + dice.below(100)))],
             Self::StrayContinuation => vec![frame("continuation", true, json)],
             Self::UnfinishedMessage => vec![frame("text", false, json)],
-            Self::StrayPong => vec![frame("pong", true, "nobody asked"), frame("text", true, json)],
+            Self::StrayPong => vec![frame("pong", true, "unsolicited"), frame("text", true, json)],
         };
         json!({ "frames": frames })
     }
 }
 
-/// A text around its last letter of several bytes, and these.
+/// Splits a text around its last multi-byte character; the middle part is that character's bytes.
 fn torn(text: &str) -> Option<(&str, &[u8], &str)> {
     let (at, letter) = text.char_indices().rfind(|(_, letter)| !letter.is_ascii())?;
     let end = at + letter.len_utf8();

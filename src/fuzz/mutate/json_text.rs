@@ -1,9 +1,9 @@
-//! Texts that are no JSON, or JSON that parsers disagree about, made from a right message.
+//! Mutations of a message's text into one that is no JSON, or on which parsers disagree.
 
 use super::payload::Class;
 use crate::generate::rng::Dice;
 
-/// One way in which a text is spoilt.
+/// How the text of a message is corrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum JsonCorruption {
     Truncated,
@@ -62,9 +62,8 @@ impl JsonCorruption {
         }
     }
 
-    /// What the documents say about it, as far as that is the same for all: a byte order mark may be skipped (RFC 8259,
-    /// section 8.1), parsers may take more than JSON (section 9), as JSON5 is, or leave what follows a value for later, and
-    /// bound the nesting.
+    /// Returns the class. Parsers may ignore a byte order mark (RFC 8259, section 8.1), accept more than JSON (section
+    /// 9) and limit the nesting, and some leave what follows a value unread; documents are silent about all of these.
     pub fn class(self) -> Class {
         match self {
             Self::Truncated | Self::Nothing | Self::NoJson => Class::Malformed,
@@ -83,7 +82,7 @@ impl JsonCorruption {
         }
     }
 
-    /// The text, made from that of a right message, a JSON object.
+    /// Returns the corrupted text of a valid message, whose text `json` is a JSON object.
     pub fn text(self, json: &str, dice: &mut Dice) -> String {
         let open = json.strip_suffix('}').unwrap_or(json);
         let comma = if open.ends_with('{') { "" } else { "," };
@@ -93,7 +92,7 @@ impl JsonCorruption {
                 while !json.is_char_boundary(end) {
                     end -= 1;
                 }
-                // An expression is whole, or not there.
+                // Drops an expression that was cut in two.
                 if let Some(open) = json[..end].rfind("${").filter(|open| !json[*open..end].contains('}')) {
                     end = open;
                 }
@@ -133,15 +132,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_called_malformed_no_parser_takes() {
+    fn no_parser_accepts_malformed_texts() {
         let json = r#"{"type":"ping","n":1,"text":"ä"}"#;
-        for spoilt in JsonCorruption::ALL {
+        for corruption in JsonCorruption::ALL {
             for number in 0..50 {
-                let text = spoilt.text(json, &mut Dice::of(1, number));
+                let text = corruption.text(json, &mut Dice::of(1, number));
                 let parsed = serde_json::from_str::<serde_json::Value>(&text);
-                match spoilt.class() {
-                    Class::Malformed => assert!(parsed.is_err(), "{}: {text}", spoilt.name()),
-                    Class::Unknown => assert!(parsed.is_ok(), "{}: {text}", spoilt.name()),
+                match corruption.class() {
+                    Class::Malformed => assert!(parsed.is_err(), "{}: {text}", corruption.name()),
+                    Class::Unknown => assert!(parsed.is_ok(), "{}: {text}", corruption.name()),
                     _ => {}
                 }
             }

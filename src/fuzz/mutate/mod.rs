@@ -1,4 +1,4 @@
-//! Mutators: each makes one right thing wrong, in a payload, in the text of a message, in its frames.
+//! Mutations of a valid message: of its payload, its JSON text, its frames.
 
 pub mod frames;
 pub mod json_text;

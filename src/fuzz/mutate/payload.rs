@@ -1,5 +1,5 @@
-//! A payload as it differs from the documented example: the overrides of a `sends` step, and, where JSON as a value is
-//! not enough, edits of its text. Whoever reads a finding sees the oddity, not a page of JSON.
+//! Edits of a payload, as overrides of a `sends` step and, where no JSON value can represent the result, edits of its
+//! text. A finding then shows the mutation instead of a page of JSON.
 
 use serde_json::Value;
 #[cfg(test)]
@@ -11,7 +11,7 @@ use crate::scenario::compose;
 /// One difference from the example.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Edit {
-    /// JSON pointer; empty is the whole message.
+    /// JSON pointer; empty for the whole message.
     pub pointer: String,
     pub change: Change,
 }
@@ -20,32 +20,32 @@ pub struct Edit {
 pub enum Change {
     Put(Value),
     Remove,
-    /// This JSON text stands there as it is: numbers that no machine has, escapes that no text has.
+    /// Replaces the value by this JSON text, for instance a number too large for any machine type.
     Text(String),
-    /// The member stands there twice, the second time with this value.
+    /// Repeats the member, the second time with this value.
     Twice(Value),
-    /// The member has another name.
+    /// Renames the member.
     Rename(String),
-    /// The last member comes first, and so on, on all levels.
+    /// Reverses the order of members, on all levels.
     Backwards,
 }
 
-/// What the documents say about a payload.
+/// What the documents demand of a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
-    /// It is a message, and right.
+    /// A message of the document that fits its schema.
     Valid,
-    /// It is right, and not what the document suggests.
+    /// A valid message that breaks a recommendation of its schema (`x-should`).
     Unusual,
-    /// It breaks its schema.
+    /// A message that breaks its schema.
     Invalid,
-    /// No message of the document.
+    /// JSON that is no message of the document.
     Unknown,
-    /// JSON about which nothing is said: members that come twice, numbers of a thousand digits.
+    /// JSON on which documents are silent: duplicate keys, numbers of a thousand digits.
     Unspecified,
-    /// No JSON.
+    /// Not JSON.
     Malformed,
-    /// No WebSocket message.
+    /// Not a WebSocket message: invalid frames.
     Broken,
 }
 
@@ -63,13 +63,14 @@ impl Class {
     }
 }
 
-/// An example with edits made to it; `None` where no value can say it.
+/// Applies edits to an example; `None` where no value can represent the result.
 pub fn applied(mut example: Value, edits: &[Edit]) -> Option<Value> {
     edits.iter().try_for_each(|edit| apply(&mut example, edit, Value::clone))?;
     Some(example)
 }
 
-/// Makes one edit; `made` is what a value that is put becomes. `None`, and nothing is done, where no value can say it.
+/// Applies one edit; `made` converts a value before it is put. Returns `None`, and changes nothing, where no value can
+/// represent the result.
 fn apply(value: &mut Value, edit: &Edit, made: impl Fn(&Value) -> Value) -> Option<()> {
     match &edit.change {
         Change::Put(new) if edit.pointer.is_empty() => *value = made(new),
@@ -98,14 +99,14 @@ fn backwards(value: &mut Value) {
     }
 }
 
-/// What the pack says of a payload that was made from an example of `message`.
+/// Classifies a payload that was made from an example of `message`.
 pub fn class(pack: &Pack, message: &MessageType, payload: Option<&Value>) -> Class {
     let Some(payload) = payload else { return Class::Unspecified };
     if message.schema.example.as_ref().is_some_and(|example| is_respelt(payload, example)) {
         return Class::Unspecified;
     }
     let Some(found) = pack.recognise(payload, Way::ToHub) else { return Class::Unknown };
-    // What falls to an envelope was meant as one of its special forms, and is none of them.
+    // A payload recognised only as the envelope was made from one of its special forms, and is none of them.
     if found.abstract_ && found.name != message.name {
         return if found.schema.is_valid(payload) { Class::Unknown } else { Class::Invalid };
     }
@@ -117,8 +118,8 @@ pub fn class(pack: &Pack, message: &MessageType, payload: Option<&Value>) -> Cla
     }
 }
 
-/// A member is called as one of the example, but for upper and lower case: many decoders take it for that one, and no document
-/// says what is right.
+/// Whether a member is named like one of the example except for case: many decoders accept it, and documents are
+/// silent.
 fn is_respelt(payload: &Value, example: &Value) -> bool {
     let (Value::Object(payload), Value::Object(example)) = (payload, example) else { return false };
     payload.iter().any(|(name, member)| match example.get(name) {
@@ -127,19 +128,19 @@ fn is_respelt(payload: &Value, example: &Value) -> bool {
     })
 }
 
-/// The message that the pack takes a payload for.
+/// Returns the message that the pack recognises a payload as.
 pub fn taken_for<'a>(pack: &'a Pack, payload: &Value) -> Option<&'a MessageType> {
     pack.recognise(payload, Way::ToHub)
 }
 
-/// The payload as the text of a scenario's `sends raw`: JSON in which expressions of the scenario stand where `base` has
-/// them, and everything else means itself. `base` is the example with what the scenario puts into it.
+/// Returns the payload as the text of a `sends raw` step. `base` is the example with the scenario's overrides; its
+/// expressions stay expressions, and any other `${` is escaped.
 pub fn text(base: &Value, edits: &[Edit]) -> String {
-    said(base, edits).0
+    text_and_value(base, edits).0
 }
 
-/// The same, and the value that it is, expressions and all; `None` where no value can say it.
-pub fn said(base: &Value, edits: &[Edit]) -> (String, Option<Value>) {
+/// Returns that text, and the payload with its expressions; `None` where no value can represent it.
+pub fn text_and_value(base: &Value, edits: &[Edit]) -> (String, Option<Value>) {
     let mut value = base.clone();
     let mut later = Vec::new();
     let mut is_value = true;
@@ -150,7 +151,7 @@ pub fn said(base: &Value, edits: &[Edit]) -> (String, Option<Value>) {
                 later.push(edit);
             }
             Change::Text(_) | Change::Twice(_) => later.push(edit),
-            // What cannot be renamed is said as it is.
+            // A rename that is not possible leaves the text unchanged.
             _ => is_value &= apply(&mut value, edit, meant).is_some(),
         }
     }
@@ -197,27 +198,27 @@ fn write(value: &Value, pointer: &str, edits: &[&Edit], out: &mut String) {
     }
 }
 
-/// As JSON, quicker than `to_string` makes it.
+/// Serializes faster than `to_string` of a `Value` does.
 fn json(value: &(impl serde::Serialize + ?Sized)) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-/// Where a member is; where nothing is edited nobody asks.
+/// Returns the pointer to a member, or an empty one if no edit will be compared with it.
 fn place<N: std::fmt::Display>(pointer: &str, edits: &[&Edit], name: impl FnOnce() -> N) -> String {
     if edits.is_empty() { String::new() } else { format!("{pointer}/{}", name()) }
 }
 
-/// The expression that a text of a scenario consists of.
+/// Returns the expression that a text consists of.
 fn expression(text: &str) -> Option<&str> {
     let inside = text.strip_prefix("${")?;
     let length = crate::scenario::template::closing(inside)?;
     (length + 1 == inside.len()).then(|| inside[..length].trim())
 }
 
-/// What begins a hole that a mutation makes: something of another actor.
+/// The beginning of the expression by which a mutation inserts a value of the observer client.
 pub const HOLE: &str = "${innocent.";
 
-/// A made value as a scenario has to write it, so that it means itself.
+/// Escapes `${` in a generated value, so that it is sent literally.
 fn meant(value: &Value) -> Value {
     match value {
         Value::String(text) if !text.starts_with(HOLE) => Value::String(text.replace("${", "${'${'}")),
@@ -246,7 +247,7 @@ mod tests {
     #[case::backwards(edit("", Change::Backwards), r#"{"b":{"c":1},"a":${json(self.id)}}"#)]
     #[case::meant(edit("/b", Change::Put(json!("${x}"))), r#"{"a":${json(self.id)},"b":"${'${'}x}"}"#)]
     #[case::hole(edit("/b", Change::Put(json!("${innocent.id}"))), r#"{"a":${json(self.id)},"b":${json(innocent.id)}}"#)]
-    fn a_payload_is_written_with_its_oddity(#[case] edit: Edit, #[case] expected: &str) {
+    fn a_payload_is_written_with_its_mutation(#[case] edit: Edit, #[case] expected: &str) {
         assert_eq!(text(&json!({"a": "${self.id}", "b": {"c": 1}}), &[edit]), expected);
     }
 
@@ -257,7 +258,7 @@ mod tests {
     #[case::another(json!({ "x": 1, "b": { "d": 1 } }), false)]
     #[case::in_what_is_not_known(json!({ "x": { "A": 1 } }), false)]
     #[case::less(json!({ "b": 1 }), false)]
-    fn what_differs_in_case_may_be_meant(#[case] payload: Value, #[case] respelt: bool) {
+    fn a_name_that_differs_only_in_case_is_respelt(#[case] payload: Value, #[case] respelt: bool) {
         assert_eq!(is_respelt(&payload, &json!({ "a": 1, "b": { "c": 1 } })), respelt);
     }
 }

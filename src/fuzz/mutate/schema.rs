@@ -1,5 +1,5 @@
-//! One named thing wrong with a message: where a schema gives an opening for it, and how it is done. What comes out is
-//! classed anew by the validator, so that nothing is called invalid that is not.
+//! Mutations of one member of a message: at which sites its schema gives something to violate, and how. The validator
+//! classifies the result, so nothing is called invalid that fits the schema.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use crate::generate::value;
 use crate::protocol::{MessageType, Pack};
 use crate::syntax::json_schema::kind;
 
-/// What is done to one place.
+/// What is done to one member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mutation {
     Missing,
@@ -51,7 +51,7 @@ impl Mutation {
         Self::Surrogate,
     ];
 
-    /// As in reports and `--mutation`.
+    /// Returns the name in reports and for `--mutation`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Missing => "missing",
@@ -74,19 +74,19 @@ impl Mutation {
     }
 }
 
-/// A place of a message at which something can be done.
+/// A member of a message to which a mutation can be applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {
     pub mutation: Mutation,
-    /// JSON pointer to the member; for an extra one, to the object.
+    /// JSON pointer to the member; for `Extra`, to the object that gets one.
     pub pointer: String,
 }
 
-/// Levels of members that are mutated one by one, and places in all.
+/// Levels of members that are mutated one by one, and members in all.
 const LEVELS: usize = 3;
 const PLACES: usize = 4_000;
 
-/// All sites of a message, in the order of its schema. `foreign` are the members that say who the sender is.
+/// Returns all sites of a message, in the order of its schema. `foreign` are members that identify the sender.
 pub fn sites(message: &MessageType, foreign: &[String]) -> Vec<Site> {
     let mut sites = Vec::new();
     let root = Shape::of(&message.schema.source, &mut Branches::All);
@@ -95,7 +95,7 @@ pub fn sites(message: &MessageType, foreign: &[String]) -> Vec<Site> {
         let mut add = |mutation| sites.push(Site { mutation, pointer: pointer.to_owned() });
         let values = shape.values();
         let types = shape.types();
-        let spoken_of = !types.is_empty() || values.is_some();
+        let restricted = !types.is_empty() || values.is_some();
         if pointer.is_empty() {
             if shape.is_closed() {
                 add(Mutation::Extra);
@@ -106,10 +106,10 @@ pub fn sites(message: &MessageType, foreign: &[String]) -> Vec<Site> {
         if required && present {
             add(Mutation::Missing);
         }
-        if spoken_of && !types.contains(&"null") {
+        if restricted && !types.contains(&"null") {
             add(Mutation::Null);
         }
-        if spoken_of {
+        if restricted {
             add(Mutation::WrongType);
         }
         if ["minimum", "exclusiveMinimum"].iter().any(|bound| shape.least(bound).is_some())
@@ -157,8 +157,8 @@ pub fn sites(message: &MessageType, foreign: &[String]) -> Vec<Site> {
     sites
 }
 
-/// Calls `see` for the message itself and its members, with pointer, shape, whether the example has it, and whether it
-/// must be there.
+/// Calls `see` for the message and its members, with pointer, shape, whether the example has it, and whether it is
+/// required.
 fn visit<'a>(
     shape: &Shape<'a>,
     example: &Value,
@@ -185,7 +185,8 @@ fn visit<'a>(
     }
 }
 
-/// What to do at a site; nothing long if it has to be `short`. `None` where its example gives nothing to work on.
+/// Draws the edits of a mutation, none of them long if it must be `short`. `None` where the example gives nothing to
+/// change.
 pub fn edits(pack: &Pack, message: &MessageType, site: &Site, short: bool, dice: &mut Dice) -> Option<Vec<Edit>> {
     let pointer = site.pointer.clone();
     let path: Vec<String> = pointer.split('/').skip(1).map(crate::syntax::matcher::unescape).collect();
@@ -238,7 +239,7 @@ pub fn edits(pack: &Pack, message: &MessageType, site: &Site, short: bool, dice:
             put(match dice.pick(&others) {
                 Some(other) if dice.once_in(2) => other.clone(),
                 _ if dice.once_in(2) => json!(value::name(dice)),
-                _ => json!(dice.pick(&value::ODD_TEXTS)?),
+                _ => json!(dice.pick(&value::UNUSUAL_TEXTS)?),
             })
         }
         Mutation::WrongCase => {
@@ -259,7 +260,7 @@ pub fn edits(pack: &Pack, message: &MessageType, site: &Site, short: bool, dice:
             _ => "-1e-400".to_owned(),
         }),
         Mutation::Deep => {
-            // Where a parser that calls itself runs out of stack, but not often, since it takes a while to make.
+            // Rarely deep enough to overflow the stack of a recursive parser, since that takes long to make.
             let levels = if dice.once_in(16) { 200_000 } else { *dice.pick(&[100, 1000, 10_000])? };
             let (pointer, deep) = (
                 if pointer.is_empty() { "/x_deep".to_owned() } else { pointer.clone() },
@@ -273,7 +274,7 @@ pub fn edits(pack: &Pack, message: &MessageType, site: &Site, short: bool, dice:
     }
 }
 
-/// A value of a type that is not allowed there.
+/// Returns a value of a type that the schema does not allow.
 fn other_type(shape: &Shape<'_>, now: Option<&Value>, dice: &mut Dice) -> Value {
     let mut types: Vec<String> = shape.types().into_iter().map(str::to_owned).collect();
     types.extend(shape.values().into_iter().flatten().map(|value| kind(value).to_owned()));
@@ -297,7 +298,7 @@ fn other_type(shape: &Shape<'_>, now: Option<&Value>, dice: &mut Dice) -> Value 
     let fitting: Vec<&Value> = candidates
         .iter()
         .filter(|value| {
-            // A fraction is of the wrong type where whole numbers are asked for.
+            // A fraction has the wrong type where only integers are allowed.
             let fraction = **value == json!(0.5) && !allows("number");
             !(allows(kind(value)) || numeric && value.is_number() && !fraction)
         })
@@ -307,7 +308,7 @@ fn other_type(shape: &Shape<'_>, now: Option<&Value>, dice: &mut Dice) -> Value 
 
 fn out_of_range(shape: &Shape<'_>, dice: &mut Dice) -> Option<Value> {
     let far = *dice.pick(&[1.0, 1e4, 1e9])?;
-    // What is excluded is out of range itself.
+    // An excluded bound is itself out of range.
     let beyond = *dice.pick(&[0.0, 1.0, 1e4, 1e9])?;
     let whole =
         |number: f64| if number.fract() == 0.0 && number.abs() < 9e15 { json!(number as i64) } else { json!(number) };
@@ -327,8 +328,8 @@ fn out_of_range(shape: &Shape<'_>, dice: &mut Dice) -> Option<Value> {
     dice.pick(&choices).cloned()
 }
 
-/// Large for what it is, and below the limits that documents usually set. Not always as large as that: hubs have limits of
-/// their own, and what is long need not be answered.
+/// Returns a value that is large for its type, but below the limits that documents usually set; sometimes smaller,
+/// since hubs have other limits and may ignore long messages.
 fn huge(shape: &Shape<'_>, now: Option<&Value>, short: bool, dice: &mut Dice) -> Value {
     let types = shape.types();
     let parts: &[usize] = if short { &[16, 64] } else { &[1, 4, 16, 64] };
@@ -339,7 +340,7 @@ fn huge(shape: &Shape<'_>, now: Option<&Value>, short: bool, dice: &mut Dice) ->
         }
         "array" => (0..5000 / part).map(|number| json!(number)).collect(),
         "object" => Value::Object((0..2000 / part).map(|number| (format!("x_{number}"), json!(number))).collect()),
-        // Not long, but forever for an expression that tries all ways in which letters can be grouped.
+        // Short, but takes exponential time in a regular expression with nested repetition.
         "string" if dice.once_in(2) => {
             let (now, run) = (now.and_then(Value::as_str).unwrap_or_default(), *dice.pick(&["a", "1"]).unwrap_or(&"a"));
             let joint = if dice.once_in(2) { "" } else { "-" };
@@ -350,7 +351,7 @@ fn huge(shape: &Shape<'_>, now: Option<&Value>, short: bool, dice: &mut Dice) ->
     }
 }
 
-/// The same letters, some of the other case: `jobId` for `job_id`, `Type` for `type`.
+/// Changes the case of some letters: `jobId` for `job_id`, `Type` for `type`.
 fn swapped(text: &str) -> String {
     let mut swapped = String::new();
     for (index, letter) in text.chars().enumerate() {

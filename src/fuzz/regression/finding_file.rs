@@ -1,5 +1,5 @@
-//! A finding as a file: an ordinary scenario under a header that says what was found, where, and how to see it again. Who
-//! gets it needs nothing else, and no word of it is a secret.
+//! A finding as a file: an ordinary scenario under a header with what was found, where, and how to replay it. It needs
+//! no other file, and contains no secret.
 
 use serde_json::{Map, Value};
 
@@ -7,43 +7,43 @@ use crate::redact::Masker;
 use crate::report::text::{cut, printable, quoted};
 use crate::scenario::writer;
 
-/// What the header of a saved finding tells.
+/// The content of a saved finding's header.
 #[derive(Clone, Debug)]
 pub struct Found<'a> {
     pub protocol: &'a str,
     /// The protocol's version.
     pub version: &'a str,
-    /// What is broken: `FUZZ-REJECTS`, a rule of the document, `schema:MESSAGE`.
+    /// The check that failed: `FUZZ-REJECTS`, a rule of the document, `schema:MESSAGE`.
     pub oracle: &'a str,
-    /// What it demands, in words; empty where nobody has said it.
+    /// The text of the rule; empty if there is none.
     pub demands: &'a str,
-    /// The message that was odd, and the name of the oddity.
+    /// The mutated message, and the name of the mutation.
     pub message: &'a str,
-    pub oddity: &'a str,
-    /// The oddity in words.
-    pub odd: &'a str,
-    /// What came instead, in one line.
+    pub mutation: &'a str,
+    /// The mutation in words.
+    pub description: &'a str,
+    /// What was observed instead, in one line.
     pub came: &'a str,
     pub seed: u64,
     /// The number of the case.
     pub case: u64,
-    /// How the report names the hub.
+    /// Name of the hub in reports.
     pub hub: &'a str,
-    /// The words that fuzz this hub: `hubproof fuzz URL ...`, without what chooses cases.
+    /// The command line that fuzzes this hub: `hubproof fuzz URL ...`, without options that select cases.
     pub command: &'a [String],
-    /// Candidates that were played to make it small.
+    /// Candidates that were played to shrink it.
     pub attempts: usize,
 }
 
-/// Longest line of a header that tells what somebody else has said.
+/// Greatest length of a header line.
 const LINE: usize = 200;
 
-/// The name of its file: `<protocol>-<oracle>-<message>-<oddity>.yaml`, in small letters. The same finding has the same
-/// name in every run.
-pub fn file_name(protocol: &str, oracle: &str, message: &str, oddity: &str) -> String {
+/// Returns the file name: `<protocol>-<oracle>-<message>-<mutation>.yaml`, in lower case. It is the same for the same
+/// finding in every run.
+pub fn file_name(protocol: &str, oracle: &str, message: &str, mutation: &str) -> String {
     let oracle = oracle.strip_prefix("FUZZ-").unwrap_or(oracle);
     let mut name = String::new();
-    for part in [protocol, oracle, message, oddity].into_iter().filter(|part| !part.is_empty()) {
+    for part in [protocol, oracle, message, mutation].into_iter().filter(|part| !part.is_empty()) {
         if !name.is_empty() {
             name.push('-');
         }
@@ -53,27 +53,27 @@ pub fn file_name(protocol: &str, oracle: &str, message: &str, oddity: &str) -> S
     name + ".yaml"
 }
 
-/// The file. `path` is where it will lie, as the command to play it again names it. What `masker` knows stands nowhere
-/// in it: neither in what a hub has said, nor in what was said to it.
+/// Returns the content of the file. `path` is used in the commands that replay it. Secrets known to `masker` are masked
+/// in header and scenario.
 pub fn text(found: &Found<'_>, path: &str, scenario: &Map<String, Value>, masker: &Masker) -> String {
-    let Found { protocol, version, oracle, message, oddity, seed, case, hub, attempts, .. } = found;
+    let Found { protocol, version, oracle, message, mutation, seed, case, hub, attempts, .. } = found;
     let tool = env!("CARGO_PKG_VERSION");
     let mut header = vec![
         format!("Found by hubproof {tool} on {hub}, as {protocol} {version}, with seed {seed} in case {case}."),
         format!("{oracle}{}{}", if found.demands.is_empty() { "" } else { ": " }, found.demands),
-        format!("First seen as: {message}, {oddity}: {}", found.odd),
-        format!("What came: {}", found.came),
+        format!("First seen with: {message}, {mutation}: {}", found.description),
+        format!("Observed: {}", found.came),
     ];
     if *attempts > 0 {
-        header.push(format!("Made as small as it is in {attempts} attempts; what the hub needed to fail is left."));
+        header.push(format!("Shrunk in {attempts} attempts; what is left is needed to make the hub fail."));
     }
-    header.push("Play it again:".to_owned());
+    header.push("Replay it:".to_owned());
     header.push(format!("  {}", command(found, "fuzz", &["--replay", path])));
     header.push(format!("  {}", command(found, "check", &["--scenario", path])));
     let line = |line: &String| {
         let masked = masker.mask(line);
         let shown = printable(&masked);
-        // A command is of no use in parts.
+        // A command must stay complete.
         let short = if line.starts_with("  ") { shown } else { cut(&shown, LINE).into_owned().into() };
         format!("# {short}\n")
     };
@@ -87,16 +87,16 @@ pub fn text(found: &Found<'_>, path: &str, scenario: &Map<String, Value>, masker
     text
 }
 
-/// One sentence that is true of a hub that has put it right.
+/// Returns the title: what holds once the defect is fixed.
 fn title(found: &Found<'_>) -> String {
-    let what = format!("{} ({})", found.message, found.oddity);
+    let what = format!("{} ({})", found.message, found.mutation);
     match found.demands.trim_end_matches('.') {
         "" => format!("{what} is handled without breaking {}", found.oracle),
         demands => format!("{what}: {demands}"),
     }
 }
 
-/// The command line that plays a saved finding on the same hub.
+/// Returns the command line that replays a saved finding on the same hub.
 fn command(found: &Found<'_>, name: &str, more: &[&str]) -> String {
     let mut words: Vec<&str> = found.command.iter().map(String::as_str).collect();
     if let Some(word) = words.get_mut(1) {
@@ -122,14 +122,14 @@ mod tests {
     #[case("qi", "FUZZ-SERVES-OLD", "request", "deep", "qi-serves-old-request-deep.yaml")]
     #[case("emprops", "FUZZ-REJECTS", "submit_job", "out-of-range", "emprops-rejects-submit_job-out-of-range.yaml")]
     #[case("my api", "schema:a/../b", "x", "", "my-api-schema-a----b-x.yaml")]
-    fn names_speak(
+    fn names_contain_what_was_found(
         #[case] protocol: &str,
         #[case] oracle: &str,
         #[case] message: &str,
-        #[case] oddity: &str,
+        #[case] mutation: &str,
         #[case] expected: &str,
     ) {
-        assert_eq!(file_name(protocol, oracle, message, oddity), expected);
+        assert_eq!(file_name(protocol, oracle, message, mutation), expected);
     }
 
     fn words(text: &str) -> Vec<String> {
@@ -141,10 +141,10 @@ mod tests {
             protocol: "qi",
             version: "1.0",
             oracle: "FUZZ-REJECTS",
-            demands: "What is no message is answered as the document says.",
+            demands: "Input that is no message is answered as the document demands.",
             message: "request",
-            oddity: "null",
-            odd: "/version is null",
+            mutation: "null",
+            description: "/version is null",
             came,
             seed: 7,
             case: 19,
@@ -158,24 +158,24 @@ mod tests {
     }
 
     #[test]
-    fn a_file_tells_its_story() {
+    fn a_file_explains_the_finding() {
         let expected = "\
 # Found by hubproof 0.1.0 on ws://127.0.0.1:1/?token=***, as qi 1.0, with seed 7 in case 19.
-# FUZZ-REJECTS: What is no message is answered as the document says.
-# First seen as: request, null: /version is null
-# What came: nothing
-# Made as small as it is in 12 attempts; what the hub needed to fail is left.
-# Play it again:
+# FUZZ-REJECTS: Input that is no message is answered as the document demands.
+# First seen with: request, null: /version is null
+# Observed: nothing
+# Shrunk in 12 attempts; what is left is needed to make the hub fail.
+# Replay it:
 #   hubproof fuzz 'ws://127.0.0.1:1/?token=***' --set 'secret=***' --protocol qi --replay 'findings/a b.yaml'
 #   hubproof check 'ws://127.0.0.1:1/?token=***' --set 'secret=***' --protocol qi --scenario 'findings/a b.yaml'
-title: 'request (null): What is no message is answered as the document says'
+title: 'request (null): Input that is no message is answered as the document demands'
 steps:
   - a sends raw: { text: '{}' }
 ";
         assert_eq!(saved("nothing", "{}", "hunter2"), expected.replace("0.1.0", env!("CARGO_PKG_VERSION")));
     }
 
-    /// Whatever a hub says, it stays in its line, and no secret leaves.
+    /// What a hub sends never ends the comment line, and secrets are masked.
     #[rstest]
     fn the_header_is_a_comment(
         #[values("a\nsteps: []", "a\r\nb", "a\u{85}b: c", "a\u{2028}- x", "hunter2", "\u{1b}[31m")] came: &str,

@@ -1,4 +1,4 @@
-//! Saved findings: their files, and playing them again.
+//! Saved findings: their files and their replay.
 
 pub mod finding_file;
 pub mod replay;

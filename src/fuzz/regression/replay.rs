@@ -1,28 +1,27 @@
-//! A saved finding, played again: does it still fail, has it been put right, or can nobody say? One play is not enough to
-//! tell, since a hub may fail only sometimes, so a finding is played several times, and only what is the same every
-//! time is called so.
+//! The verdict on a replayed finding: still fails, fixed, or not reproducible. A hub may fail only sometimes, so a
+//! finding is played several times, and only equal results of all plays count.
 
 use std::fmt;
 
 use crate::event::{CheckReport, ScenarioReport, Verdict};
 
-/// What became of a finding.
+/// The result of replaying a finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Replayed {
-    /// In every play.
+    /// It fails in every play.
     StillFails {
-        /// The check that failed first, and what was wrong.
+        /// The first check that failed, and its message.
         check: String,
         message: String,
     },
-    /// It held in every play.
+    /// It passes in every play.
     Fixed,
-    /// Neither, for this reason.
+    /// Anything else, with the reason.
     NotReproducible(String),
 }
 
 impl Replayed {
-    /// As it is shown.
+    /// Returns the words for output.
     pub fn name(&self) -> &'static str {
         match self {
             Self::StillFails { .. } => "still fails",
@@ -42,7 +41,7 @@ impl fmt::Display for Replayed {
     }
 }
 
-/// One play.
+/// The result of one play.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Play {
     Fails { check: String, message: String },
@@ -50,7 +49,7 @@ enum Play {
     Undecided(String),
 }
 
-/// What all plays of a finding say together; none of them say nothing.
+/// Returns the verdict on all plays of a finding.
 pub fn judge(plays: &[ScenarioReport]) -> Replayed {
     let plays: Vec<Play> = plays.iter().map(play).collect();
     let of = plays.len();
@@ -69,7 +68,7 @@ pub fn judge(plays: &[ScenarioReport]) -> Replayed {
         (Some(_), Some(why)) if failed + held == 0 => Replayed::NotReproducible(why.to_owned()),
         (Some(_), Some(why)) => {
             let not = of - failed - held;
-            let sum = format!("it failed in {failed} of {of} plays, and nothing could be decided in {not}: {why}");
+            let sum = format!("it failed in {failed} of {of} plays, and was inconclusive in {not}: {why}");
             Replayed::NotReproducible(sum)
         }
         (None, _) => Replayed::NotReproducible("it was not played".to_owned()),
@@ -78,7 +77,7 @@ pub fn judge(plays: &[ScenarioReport]) -> Replayed {
 
 fn play(report: &ScenarioReport) -> Play {
     if let Some(mistake) = &report.mistake {
-        return Play::Undecided(format!("it can no longer be played: {mistake}"));
+        return Play::Undecided(format!("it cannot be played any more: {mistake}"));
     }
     if !report.unmet.is_empty() {
         return Play::Undecided(format!("the target lacks what it needs: {}", report.unmet.join(", ")));
@@ -88,7 +87,7 @@ fn play(report: &ScenarioReport) -> Play {
         return Play::Fails { check: check.name.clone(), message: check.message.clone() };
     }
     if let Some(cause) = &report.cause {
-        let what = if cause.unreachable { "the hub cannot be reached" } else { "it did not get so far" };
+        let what = if cause.unreachable { "the hub cannot be reached" } else { "its checks were not reached" };
         let step = if cause.step.is_empty() { String::new() } else { format!("{}: ", cause.step) };
         return Play::Undecided(format!("{what}: {step}{}", cause.message));
     }
@@ -111,7 +110,7 @@ mod tests {
     use crate::event::Cause;
     use crate::syntax::source::{Sources, Span};
 
-    /// A play: its checks by their verdicts, why it came no further, what was wrong with it, what the target lacks.
+    /// Returns the report of a play with these verdicts.
     fn played(verdicts: &[Verdict], cause: Option<bool>, mistake: bool, unmet: bool) -> ScenarioReport {
         let span = Span::new(Sources::default().add("saved.yaml", ""), 0..0);
         let check = |verdict: &Verdict| CheckReport {
@@ -174,19 +173,16 @@ mod tests {
     #[case("fhf", "not reproducible: it failed in 2 of 3 plays")]
     #[case(
         "fuu",
-        "not reproducible: it failed in 1 of 3 plays, and nothing could be decided in 2: the hub cannot be reached: a joins: refused"
+        "not reproducible: it failed in 1 of 3 plays, and was inconclusive in 2: the hub cannot be reached: a joins: refused"
     )]
-    #[case(
-        "hhi",
-        "not reproducible: it failed in 0 of 3 plays, and nothing could be decided in 1: FUZZ-REJECTS: nothing came"
-    )]
+    #[case("hhi", "not reproducible: it failed in 0 of 3 plays, and was inconclusive in 1: FUZZ-REJECTS: nothing came")]
     #[case("uuu", "not reproducible: the hub cannot be reached: a joins: refused")]
-    #[case("sss", "not reproducible: it did not get so far: a joins: refused")]
+    #[case("sss", "not reproducible: its checks were not reached: a joins: refused")]
     #[case("nnn", "not reproducible: none of its checks was reached")]
-    #[case("mmm", "not reproducible: it can no longer be played: no such name")]
+    #[case("mmm", "not reproducible: it cannot be played any more: no such name")]
     #[case("ttt", "not reproducible: the target lacks what it needs: tls")]
     #[case("", "not reproducible: it was not played")]
-    fn only_what_is_the_same_every_time_counts(#[case] plays: &str, #[case] expected: &str) {
+    fn only_equal_results_of_all_plays_count(#[case] plays: &str, #[case] expected: &str) {
         let plays: Vec<ScenarioReport> = plays.chars().map(one).collect();
         assert_eq!(judge(&plays).to_string(), expected);
     }

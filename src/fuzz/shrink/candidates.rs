@@ -1,5 +1,5 @@
-//! What can be taken out of a scenario: steps, what stands below them, and what is said in them. Bold cuts come first, and
-//! of one kind never more than a few dozen, however long a thing is: the next round finds the rest.
+//! What can be cut from a scenario: steps, parts of steps, and parts of what is sent. Large cuts come first, and of
+//! each size at most a few dozen, whatever the length: the next round finds the rest.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -12,26 +12,26 @@ use crate::fuzz::corpus::head;
 use crate::scenario::parse::verbs::Verb;
 use crate::syntax::matcher::escape;
 
-/// One thing to leave out or to make shorter.
+/// One part to leave out or to shorten.
 #[derive(Debug)]
 pub struct Cut {
-    /// JSON pointer into the scenario, to what the change is made to.
+    /// JSON pointer into the scenario, to what is changed.
     pointer: String,
     change: Change,
 }
 
 #[derive(Debug)]
 enum Change {
-    /// These items of a list go.
+    /// Removes these items of an array.
     Items(Vec<usize>),
     Member(String),
     Put(Value),
-    /// This part of a text becomes another.
+    /// Replaces this part of a text.
     Text(Range<usize>, String),
 }
 
 impl Cut {
-    /// The scenario after it; `None` where it does not fit.
+    /// Returns the scenario after the cut; `None` where the cut does not apply.
     pub fn of(&self, scenario: &Map<String, Value>) -> Option<Map<String, Value>> {
         let mut root = Value::Object(scenario.clone());
         let place = root.pointer_mut(&self.pointer)?;
@@ -43,7 +43,7 @@ impl Cut {
                     !gone.contains(&(index - 1))
                 });
             }
-            // What is left keeps its order: a step begins with its head.
+            // Keeps the order of the other members: the head of a step is its first member.
             Change::Member(name) => drop(place.as_object_mut()?.shift_remove(name)),
             Change::Put(value) => *place = value.clone(),
             Change::Text(range, new) => {
@@ -58,8 +58,8 @@ impl Cut {
     }
 }
 
-/// Neighbours to be taken out of `len`, more of them first, from the end: what comes late depends on what comes early. Of
-/// one size at most `most`.
+/// Returns ranges of neighbours to remove from `len` items, large ones first, and from the end, since later steps
+/// depend on earlier ones. Sizes that give more than `most` ranges are left out.
 fn chunks(len: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
     let sizes = std::iter::successors(Some(len), |size| Some(size / 2)).take_while(|size| *size > 0);
     sizes.filter(move |size| len.div_ceil(*size) <= most).flat_map(move |size| {
@@ -70,32 +70,33 @@ fn chunks(len: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-/// Of one size in a list.
+/// Most cuts of one size in an array.
 const ITEMS: usize = 64;
-/// Of one size in a text: one that is cut by an eighth as often as it can be is short.
+/// Most cuts of one size in a text; after a few rounds that each remove an eighth, it is short.
 const LETTERS: usize = 8;
 
 // ---- steps
 
-/// Good guesses: whatever else is accused goes, and all that is neither an opening, nor what is odd, nor the check that
-/// failed.
+/// Returns cuts that often succeed: without all other checks, and without everything but openings, mutated messages and
+/// the failed check.
 pub fn guesses(scenario: &Map<String, Value>, check: &str) -> Vec<Cut> {
     let all = steps::top(scenario);
-    let odd: BTreeSet<usize> = steps::odd(scenario, check).iter().map(|odd| odd.top).collect();
-    // Any of several may be enough.
-    let each = odd.iter().rev().filter(|_| odd.len() > 1).take(GUESSES).map(|index| BTreeSet::from([*index]));
-    let mut cuts: Vec<Cut> = each.chain([odd.clone()]).flat_map(|odd| guess(scenario, check, &odd)).collect();
-    cuts.extend(without(scenario, &|index| steps::is_check(&all[index], check) || !steps::accuses(&all[index])));
+    let mutated: BTreeSet<usize> = steps::mutated(scenario, check).iter().map(|mutated| mutated.top).collect();
+    // One of several mutated messages may be enough.
+    let each = mutated.iter().rev().filter(|_| mutated.len() > 1).take(GUESSES).map(|index| BTreeSet::from([*index]));
+    let mut cuts: Vec<Cut> =
+        each.chain([mutated.clone()]).flat_map(|mutated| guess(scenario, check, &mutated)).collect();
+    cuts.extend(without(scenario, &|index| steps::is_check(&all[index], check) || !steps::has_rules(&all[index])));
     cuts
 }
 
-/// Of several odd things, so many are tried alone.
+/// Most mutated messages that are tried alone.
 const GUESSES: usize = 12;
 
-/// Without all but the check, these steps, and how those come in who take part in them.
-fn guess(scenario: &Map<String, Value>, check: &str, odd: &BTreeSet<usize>) -> Option<Cut> {
+/// Keeps only the check, these steps, and the openings of the actors that take part in them.
+fn guess(scenario: &Map<String, Value>, check: &str, mutated: &BTreeSet<usize>) -> Option<Cut> {
     let all = steps::top(scenario);
-    let needed = |index: usize| steps::is_check(&all[index], check) || odd.contains(&index);
+    let needed = |index: usize| steps::is_check(&all[index], check) || mutated.contains(&index);
     let mut names = Vec::new();
     all.iter().enumerate().filter(|(index, _)| needed(*index)).for_each(|(_, step)| cleanup::words(step, &mut names));
     let groups = scenario.get("actors").and_then(Value::as_object);
@@ -111,7 +112,7 @@ fn guess(scenario: &Map<String, Value>, check: &str, odd: &BTreeSet<usize>) -> O
     without(scenario, &|index| needed(index) || steps::opens(&all[index]) && takes_part(&all[index]))
 }
 
-/// Only these steps, where that is fewer.
+/// Keeps only some top-level steps; `None` if nothing or everything would be removed.
 fn without(scenario: &Map<String, Value>, keeps: &dyn Fn(usize) -> bool) -> Option<Cut> {
     let len = steps::top(scenario).len();
     let gone: Vec<usize> = (0..len).filter(|index| !keeps(*index)).collect();
@@ -119,7 +120,7 @@ fn without(scenario: &Map<String, Value>, keeps: &dyn Fn(usize) -> bool) -> Opti
     some.then(|| Cut { pointer: "/steps".to_owned(), change: Change::Items(gone) })
 }
 
-/// Steps, the tidying ones at the end first.
+/// Returns cuts of steps, beginning with `finally`.
 pub fn whole_steps(scenario: &Map<String, Value>) -> Vec<Cut> {
     let tidying = scenario
         .contains_key("finally")
@@ -133,9 +134,9 @@ fn items(pointer: &str, gone: Range<usize>) -> Cut {
     Cut { pointer: pointer.to_owned(), change: Change::Items(gone.collect()) }
 }
 
-// ---- what stands below them
+// ---- parts of steps
 
-/// Rounds, steps within steps, frames, overrides, who is of a group, and how many there are of an actor.
+/// Returns cuts of rounds, inner steps, frames, overrides, members of groups, and counts of actors.
 pub fn parts(scenario: &Map<String, Value>) -> Vec<Cut> {
     let mut cuts = Vec::new();
     for (name, actor) in scenario.get("actors").and_then(Value::as_object).into_iter().flatten() {
@@ -145,9 +146,9 @@ pub fn parts(scenario: &Map<String, Value>) -> Vec<Cut> {
     for place in steps::places(scenario) {
         let (pointer, step) = (&place.pointer, place.step);
         let Some((head, about, what)) = place.act() else { continue };
-        // What is asked in one round is asked in any.
+        // A check inside a loop does not depend on the number of rounds.
         fewer(&format!("{pointer}/in"), step.get("in"), &mut cuts);
-        if steps::accuses(step) {
+        if steps::has_rules(step) {
             continue;
         }
         some(&format!("{pointer}/do"), step.get("do"), &mut cuts);
@@ -157,7 +158,7 @@ pub fn parts(scenario: &Map<String, Value>) -> Vec<Cut> {
         if step.get("without").is_some() {
             cuts.push(Cut { pointer: pointer.clone(), change: Change::Member("without".to_owned()) });
         }
-        // With an expression in it, it is what keeps this conversation apart from others.
+        // An override with an expression often separates this conversation from others, so it stays.
         for (name, value) in step.get("with").and_then(Value::as_object).into_iter().flatten() {
             if !value.to_string().contains("${") {
                 cuts.push(Cut { pointer: format!("{pointer}/with"), change: Change::Member(name.clone()) });
@@ -167,7 +168,7 @@ pub fn parts(scenario: &Map<String, Value>) -> Vec<Cut> {
     cuts
 }
 
-/// A number of rounds or actors becomes less; a list keeps some.
+/// Reduces a number of rounds or actors, or an array of them.
 fn fewer(pointer: &str, value: Option<&Value>, cuts: &mut Vec<Cut>) {
     match value.and_then(Value::as_u64) {
         Some(count) if count > 1 => {
@@ -178,15 +179,15 @@ fn fewer(pointer: &str, value: Option<&Value>, cuts: &mut Vec<Cut>) {
     }
 }
 
-/// Items of a list, but not all.
+/// Removes some items of an array, but not all.
 fn some(pointer: &str, value: Option<&Value>, cuts: &mut Vec<Cut>) {
     let len = value.and_then(Value::as_array).map_or(0, Vec::len);
     cuts.extend(chunks(len, ITEMS).filter(|gone| gone.len() < len).map(|gone| items(pointer, gone)));
 }
 
-// ---- what is said
+// ---- parts of what is sent
 
-/// Shorter texts of what is sent raw.
+/// Returns cuts that shorten the texts of `sends raw` steps.
 pub fn texts(scenario: &Map<String, Value>) -> Vec<Cut> {
     let mut cuts = Vec::new();
     for (pointer, text) in raw_texts(scenario) {
@@ -196,12 +197,12 @@ pub fn texts(scenario: &Map<String, Value>) -> Vec<Cut> {
     cuts
 }
 
-/// Every text that is sent raw, with the pointer to it.
+/// Returns every text of `sends raw` steps, with its pointer.
 fn raw_texts(scenario: &Map<String, Value>) -> Vec<(String, &str)> {
     let mut texts = Vec::new();
     for place in steps::places(scenario) {
         let Some((_, at, what)) = place.act().filter(|(head, ..)| head.verb == Verb::SendsRaw) else { continue };
-        // What is said in rounds stands elsewhere.
+        // The text of a loop is an expression, and its values stand in the loop's list.
         let text = what.get("text").and_then(Value::as_str).filter(|text| !is_expression(text));
         texts.extend(text.map(|text| (format!("{at}/text"), text)));
         for (frame, value) in what.get("frames").and_then(Value::as_array).into_iter().flatten().enumerate() {
@@ -213,12 +214,12 @@ fn raw_texts(scenario: &Map<String, Value>) -> Vec<(String, &str)> {
     texts
 }
 
-/// Whether it is one expression and nothing else.
+/// Whether a text is one expression and nothing else.
 fn is_expression(text: &str) -> bool {
     text.starts_with("${") && json_text::atoms(text).len() == 1
 }
 
-/// How a text can be made shorter: this part of it becomes that.
+/// Returns how a text can be shortened: ranges and their replacements.
 fn shorter(text: &str) -> Vec<(Range<usize>, String)> {
     let mut cuts = repeats(text);
     match json_text::nodes(text) {
@@ -244,7 +245,7 @@ fn shorter(text: &str) -> Vec<(Range<usize>, String)> {
     cuts
 }
 
-/// Without some of its letters.
+/// Removes some characters.
 fn letters(text: &str, within: Range<usize>, most: usize) -> Vec<(Range<usize>, String)> {
     let atoms = json_text::atoms(&text[within.clone()]);
     let place = |gone: Range<usize>| {
@@ -254,11 +255,11 @@ fn letters(text: &str, within: Range<usize>, most: usize) -> Vec<(Range<usize>, 
     chunks(atoms.len(), most).filter_map(place).collect()
 }
 
-/// A number that is shorter.
+/// Replaces a number by a shorter one, or an expression by a constant.
 fn simpler(text: &str, range: &Range<usize>) -> Vec<(Range<usize>, String)> {
     let old = &text[range.clone()];
     if old.starts_with("${") {
-        // What somebody had to be asked for may be nothing in particular.
+        // A constant may do instead of a value that another step provides.
         let plain = ["\"x\"", "0", "\"00000000-0000-0000-0000-000000000000\""];
         return plain.into_iter().map(|new| (range.clone(), new.to_owned())).collect();
     }
@@ -272,10 +273,10 @@ fn simpler(text: &str, range: &Range<usize>) -> Vec<(Range<usize>, String)> {
     simple.into_iter().map(|new| (range.clone(), new.to_owned())).collect()
 }
 
-/// Levels that are taken out of the deepest nesting of a text: half of them, a quarter, ... one.
+/// Removes levels of the deepest nesting in a text: half of them, a quarter, ... one.
 fn flatter(text: &str, nodes: &[Node]) -> Vec<(Range<usize>, String)> {
     let mut heights = vec![1usize; nodes.len()];
-    // Children stand behind their parents.
+    // Children follow their parents.
     for index in (0..nodes.len()).rev() {
         heights[index] = 1 + nodes[index].pieces().iter().map(|piece| heights[piece.value]).max().unwrap_or(0);
     }
@@ -299,10 +300,10 @@ fn flatter(text: &str, nodes: &[Node]) -> Vec<(Range<usize>, String)> {
         .collect()
 }
 
-/// Levels from the top at which nesting may begin: the message, its member, what is in it. No more than these is no nesting.
+/// Levels at which the removal may begin: the message, its member, what is in it. Fewer levels are not flattened.
 const TOPS: usize = 4;
 
-/// `${repeat('x', 1048576)}`, less often.
+/// Reduces the count in `${repeat('x', 1048576)}`.
 fn repeats(text: &str) -> Vec<(Range<usize>, String)> {
     let mut cuts = Vec::new();
     for atom in json_text::atoms(text) {
@@ -348,13 +349,13 @@ mod tests {
     }
 
     #[test]
-    fn of_a_long_list_there_are_few_cuts() {
+    fn a_long_list_has_few_cuts() {
         let text = serde_json::to_string(&vec![0; 10_000]).unwrap();
         assert!(shorter(&text).len() < 200);
     }
 
     #[test]
-    fn a_guess_keeps_who_takes_part() {
+    fn a_guess_keeps_the_openings_of_actors_that_take_part() {
         let scenario = json!({
             "actors": { "innocent": "c", "a": "c", "b": "c", "both": ["a", "b"] },
             "steps": [

@@ -1,11 +1,11 @@
-//! What nobody speaks of any more: actors, values of `let`, names bound by `as`.
+//! Removes what no step refers to any more: actors, values of `let`, names bound by `as`.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-/// The scenario without what no step needs. A word counts as needed wherever it stands in a step or a value, so what is
-/// left may still be more than is used, never less.
+/// Returns the scenario without what no step needs. A word counts as needed wherever it occurs in a step or a value, so
+/// too much may stay, but never too little.
 pub fn tidied(mut scenario: Map<String, Value>) -> Map<String, Value> {
     loop {
         let mut words = BTreeMap::new();
@@ -21,7 +21,7 @@ pub fn tidied(mut scenario: Map<String, Value>) -> Map<String, Value> {
         let before = size(&scenario);
         for key in ["actors", "let"] {
             if let Some(Value::Object(members)) = scenario.get_mut(key) {
-                // A value may speak of a word like its own name: `unique('group')`.
+                // A value may contain a word equal to its own name: `unique('group')`.
                 members.retain(|name, value| words.get(name) > counted(value).get(name));
                 if members.is_empty() {
                     scenario.shift_remove(key);
@@ -41,7 +41,7 @@ pub fn tidied(mut scenario: Map<String, Value>) -> Map<String, Value> {
     }
 }
 
-/// Members of it and of its parts.
+/// Returns the number of its members and of their items.
 fn size(scenario: &Map<String, Value>) -> usize {
     let of = |value: &Value| match value {
         Value::Array(items) => items.iter().map(|item| item.as_object().map_or(1, Map::len)).sum(),
@@ -63,7 +63,7 @@ fn count(value: &Value, found: &mut BTreeMap<String, usize>) {
     all.into_iter().for_each(|word| *found.entry(word).or_default() += 1);
 }
 
-/// All words in the names and texts of a value.
+/// Collects all words in the names and texts of a value.
 pub fn words(value: &Value, found: &mut Vec<String>) {
     let mut split = |text: &str| {
         let pieces = text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty());
@@ -86,7 +86,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn what_no_step_needs_goes() {
+    fn what_no_step_needs_is_removed() {
         let scenario = json!({
             "title": "about gone and idle",
             "actors": { "a": "client", "idle": "client", "b": "client", "both": ["b"] },

@@ -1,6 +1,6 @@
-//! An oracle demands what it demands because of what is said: that something invalid is rejected, in such words. Made
-//! smaller, it may become valid, or be wrong in another way, or be said before its time; then the demand is not the
-//! document's any more, and a hub that is right would look wrong. Such candidates are not played.
+//! Which candidates must not be played. An oracle's demand depends on what is sent: that certain invalid input is
+//! refused in a certain way. A smaller input may be valid, invalid in another way, or sent too early; then the document
+//! does not demand this answer, and a correct hub would seem to fail.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,77 +9,77 @@ use serde_json::{Map, Value, json};
 use super::json_text::{self, Kind};
 use super::steps::{self, Place};
 use crate::fuzz::case::message;
-use crate::fuzz::corpus::expected_answer::{self, Input};
+use crate::fuzz::corpus::expected_answer;
 use crate::fuzz::corpus::{Corpus, head};
 use crate::fuzz::mutate::payload::{self, Class};
 use crate::fuzz::placement::Placement;
 use crate::protocol::Way;
 use crate::scenario::parse::verbs::Verb;
 
-/// Oracles that hold whatever was said: whoever has nothing to do with it is served, and as fast as before.
-const WHATEVER_IS_SAID: [&str; 4] = ["FUZZ-LIVES", "FUZZ-SERVES-OLD", "FUZZ-SERVES-NEW", "FUZZ-STEADY"];
+/// Oracles that hold whatever is sent.
+const INDEPENDENT_OF_INPUT: [&str; 4] = ["FUZZ-LIVES", "FUZZ-SERVES-OLD", "FUZZ-SERVES-NEW", "FUZZ-STEADY"];
 
-/// What a finding must go on to mean while it shrinks.
+/// What must stay the same of a finding while it shrinks.
 pub struct Constraints<'a> {
-    material: &'a Corpus,
-    /// When what is odd is said.
+    corpus: &'a Corpus,
+    /// When the mutated message is sent.
     placement: Placement,
-    /// By an actor of which role.
+    /// The sender's role.
     role: String,
-    /// Messages of which openings are made.
+    /// Messages in openings.
     openings: BTreeSet<String>,
     kept: Option<Kept>,
 }
 
-/// What the oracle depends on.
+/// The input and the openings on which an oracle depends.
 struct Kept {
-    /// With the name by which an oracle speaks of it.
-    said: Vec<(Option<String>, Said)>,
-    /// Who says it, with the steps that let him in.
+    /// Each input, with the name that its step binds.
+    sent: Vec<(Option<String>, Input)>,
+    /// The steps that connect each sender.
     opened: BTreeMap<String, Vec<Value>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Said {
-    /// A text that is JSON: which message it is, what is wrong with it, and how it has to be answered.
+enum Input {
+    /// A text that is JSON: its message, class, schema violations, whether a key is duplicate, and the demanded answer.
     Json { message: Option<String>, class: Class, wrong: BTreeSet<(String, String)>, twice: bool, answer: Value },
-    /// Some parsers take more than JSON, and a hub may have one of these.
+    /// A text that is no JSON; whether some lenient parser may accept it.
     NoJson { perhaps: bool },
-    /// Below JSON: as it stands.
-    Raw(Value),
+    /// Frames, or anything else that is no text.
+    Frames(Value),
 }
 
 impl<'a> Constraints<'a> {
-    /// `check` is what failed, as reports name it; `placement` is when what is odd is said.
-    pub fn of(material: &'a Corpus, placement: Placement, finding: &Map<String, Value>, check: &str) -> Self {
+    /// `check` is the failed check as reports name it; `placement` is that of the case.
+    pub fn of(corpus: &'a Corpus, placement: Placement, finding: &Map<String, Value>, check: &str) -> Self {
         let mut openings = BTreeSet::new();
-        for role in material.roles() {
-            for step in material.opening(role) {
+        for role in corpus.roles() {
+            for step in corpus.opening(role) {
                 openings.extend(step.as_object().and_then(|step| step.values().next()?.as_str()).map(str::to_owned));
             }
         }
-        let mut meaning = Self { material, placement, role: role(finding), openings, kept: None };
+        let mut constraints = Self { corpus, placement, role: role(finding), openings, kept: None };
         let oracle = check.split([',', '#']).next().unwrap_or(check);
-        if oracle.starts_with("FUZZ-") && !WHATEVER_IS_SAID.contains(&oracle) {
-            meaning.kept = meaning.read(finding);
+        if oracle.starts_with("FUZZ-") && !INDEPENDENT_OF_INPUT.contains(&oracle) {
+            constraints.kept = constraints.read(finding);
         }
-        meaning
+        constraints
     }
 
-    /// Whether the oracle may still demand what it demands.
+    /// Whether the oracle still demands the same of a candidate.
     pub fn is_kept(&self, candidate: &Map<String, Value>) -> bool {
         let Some(kept) = &self.kept else { return true };
         let Some(now) = self.read(candidate) else { return false };
-        let mut before = kept.said.iter();
-        // What nobody speaks of any more has lost its name.
-        let is = |(name, said): &(Option<String>, Said), (of, old): &(Option<String>, Said)| {
-            (name.is_none() || name == of) && said.is_within(old)
+        let mut before = kept.sent.iter();
+        // `cleanup` has removed names that no step uses any more.
+        let is = |(name, sent): &(Option<String>, Input), (of, old): &(Option<String>, Input)| {
+            (name.is_none() || name == of) && sent.is_within(old)
         };
-        let said = now.said.iter().all(|said| before.by_ref().any(|old| is(said, old)));
+        let sent = now.sent.iter().all(|sent| before.by_ref().any(|old| is(sent, old)));
         let opened = |(actor, steps): (&String, &Vec<Value>)| {
             kept.opened.get(actor).is_some_and(|before| before.iter().all(|step| steps.contains(step)))
         };
-        said && now.opened.iter().all(opened)
+        sent && now.opened.iter().all(opened)
     }
 
     fn read(&self, scenario: &Map<String, Value>) -> Option<Kept> {
@@ -87,13 +87,13 @@ impl<'a> Constraints<'a> {
         let name = |place: &Place<'_>| place.step.get("as").and_then(Value::as_str).map(str::to_owned);
         let raw: Vec<_> = raw.iter().filter_map(|place| Some((name(place), place.act()?))).collect();
         let all = steps::top(scenario);
-        let lets_in = |actor: &str| all.iter().filter(|step| self.opens(step, actor)).map(unnamed).collect();
-        let opened = raw.iter().map(|(_, (head, ..))| (head.actor.to_owned(), lets_in(head.actor))).collect();
-        let said: Vec<_> = raw.into_iter().map(|(name, (_, _, what))| (name, self.said(what))).collect();
-        (!said.is_empty()).then_some(Kept { said, opened })
+        let connects = |actor: &str| all.iter().filter(|step| self.opens(step, actor)).map(unnamed).collect();
+        let opened = raw.iter().map(|(_, (head, ..))| (head.actor.to_owned(), connects(head.actor))).collect();
+        let sent: Vec<_> = raw.into_iter().map(|(name, (_, _, what))| (name, self.sent(what))).collect();
+        (!sent.is_empty()).then_some(Kept { sent, opened })
     }
 
-    /// Whether a step belongs to how an actor comes in, be it written out.
+    /// Whether a step belongs to the opening of an actor, perhaps written out step by step.
     fn opens(&self, step: &Value, actor: &str) -> bool {
         let Some((head, what)) = head(step).filter(|(head, _)| head.actor == actor) else { return false };
         match head.verb {
@@ -103,35 +103,41 @@ impl<'a> Constraints<'a> {
         }
     }
 
-    fn said(&self, what: &Value) -> Said {
-        let Some(text) = what.get("text").and_then(Value::as_str) else { return Said::Raw(what.clone()) };
-        let Some((said, twice)) = value(text) else { return Said::NoJson { perhaps: is_nearly_json(text) } };
-        let Some(message) = self.material.pack.recognise(&said, Way::ToHub) else {
-            let answer = self.answer(Class::Unknown, &said, &said);
-            return Said::Json { message: None, class: Class::Unknown, wrong: BTreeSet::new(), twice, answer };
+    fn sent(&self, what: &Value) -> Input {
+        let Some(text) = what.get("text").and_then(Value::as_str) else { return Input::Frames(what.clone()) };
+        let Some((sent, twice)) = value(text) else { return Input::NoJson { perhaps: is_nearly_json(text) } };
+        let Some(message) = self.corpus.pack.recognise(&sent, Way::ToHub) else {
+            let answer = self.answer(Class::Unknown, &sent, &sent);
+            return Input::Json { message: None, class: Class::Unknown, wrong: BTreeSet::new(), twice, answer };
         };
-        let plain = message::deep_with(&said, &message.template());
-        let class = payload::class(&self.material.pack, message, Some(&plain));
+        let plain = message::deep_with(&sent, &message.template());
+        let class = payload::class(&self.corpus.pack, message, Some(&plain));
         let wrong = message.schema.judge(&plain).into_iter().map(|found| (found.path, found.expected)).collect();
-        let answer = self.answer(class, &plain, &said);
-        Said::Json { message: Some(message.name.clone()), class, wrong, twice, answer }
+        let answer = self.answer(class, &plain, &sent);
+        Input::Json { message: Some(message.name.clone()), class, wrong, twice, answer }
     }
 
-    /// What the document says that must come of it, in terms of what is said.
-    fn answer(&self, class: Class, plain: &Value, said: &Value) -> Value {
-        let taken_for = payload::taken_for(&self.material.pack, plain).map(|message| message.name.as_str());
-        let input = Input { class, placement: self.placement, role: &self.role, taken_for, payload: Some(plain) };
-        self.material.answer(&input).map_or(Value::Null, |answer| {
+    /// Returns the answer that the document demands, with the members of the input that it must mention.
+    fn answer(&self, class: Class, plain: &Value, sent: &Value) -> Value {
+        let taken_for = payload::taken_for(&self.corpus.pack, plain).map(|message| message.name.as_str());
+        let input = expected_answer::Input {
+            class,
+            placement: self.placement,
+            role: &self.role,
+            taken_for,
+            payload: Some(plain),
+        };
+        self.corpus.answer(&input).map_or(Value::Null, |answer| {
             let about = |alternatives: &[Value]| -> Value {
-                alternatives.iter().map(|alternative| expected_answer::about(alternative, Some(said))).collect()
+                alternatives.iter().map(|alternative| expected_answer::about(alternative, Some(sent))).collect()
             };
             json!([about(&answer.one_of), about(&answer.never), answer.rules])
         })
     }
 }
 
-impl Said {
-    /// The same, with nothing wrong that was right.
+impl Input {
+    /// Whether this is the same input, with no violation that the old one lacks.
     fn is_within(&self, old: &Self) -> bool {
         match (self, old) {
             (
@@ -144,28 +150,28 @@ impl Said {
     }
 }
 
-/// The role of whoever says what is odd: an actor named like his role needs no line.
+/// Returns the role of the sender; an undeclared actor is named like its role.
 fn role(finding: &Map<String, Value>) -> String {
     let raw = steps::raw(finding);
-    let actor = raw.last().and_then(|odd| Some(odd.act()?.0.actor.to_owned())).unwrap_or_default();
+    let actor = raw.last().and_then(|mutated| Some(mutated.act()?.0.actor.to_owned())).unwrap_or_default();
     let name = actor.split('[').next().unwrap_or_default();
     let declared = finding.get("actors").and_then(|actors| actors.get(name));
     let role = declared.and_then(|role| role.as_str().or_else(|| role.get("role")?.as_str()));
     role.unwrap_or(name).to_owned()
 }
 
-/// Whether a text that is no JSON may be taken for some: with quotes and commas of other kinds, numbers of other forms.
+/// Whether a lenient parser may accept a text that is no JSON: with other quotes, commas or notations of numbers.
 fn is_nearly_json(text: &str) -> bool {
     let text = text.trim();
     let whole = |open, close| text.starts_with(open) && text.ends_with(close);
-    // An expression becomes some JSON.
+    // The value of an expression may be JSON.
     text.starts_with("${")
         || whole('{', '}')
         || whole('[', ']')
         || text.starts_with(|c: char| c.is_ascii_digit() || "+-.'\"/".contains(c))
 }
 
-/// A step without the name it binds.
+/// Returns a step without the name that it binds.
 fn unnamed(step: &Value) -> Value {
     let mut step = step.clone();
     if let Some(members) = step.as_object_mut() {
@@ -174,7 +180,7 @@ fn unnamed(step: &Value) -> Value {
     step
 }
 
-/// The value of a text in which every expression is some text, and whether a member of it comes twice; `None` for what
+/// Returns the value of a text with a placeholder for each expression, and whether a key is duplicate; `None` for what
 /// is no JSON.
 fn value(text: &str) -> Option<(Value, bool)> {
     let mut filled = String::with_capacity(text.len());

@@ -1,27 +1,27 @@
-//! The text of a `sends raw` step taken apart: JSON in which `${...}` may stand for values and within texts. Numbers that
-//! no machine has, texts that no parser takes and members that come twice stay what they are, so nothing is parsed
-//! into values; and nothing here recurses, since a finding may be nested ten thousand deep.
+//! Parses the text of a `sends raw` step: JSON in which `${...}` may stand for values and within texts. It keeps
+//! positions instead of values, so that huge numbers, invalid escapes and duplicate keys stay as they are; and it does
+//! not recurse, since a finding may be nested ten thousand levels deep.
 
 use std::ops::Range;
 
 use crate::scenario::template::closing;
 
-/// One value of a text, by the place where it stands.
+/// One value of a text, by its position.
 pub struct Node {
     pub range: Range<usize>,
     pub kind: Kind,
 }
 
 pub enum Kind {
-    /// What can be taken out, one piece at a time: members with their names, or items.
+    /// Its members or items, each of which can be removed.
     Object(Vec<Piece>),
     Array(Vec<Piece>),
     Text,
-    /// A number, a word, or an expression.
+    /// A number, a literal, or an expression.
     Other,
 }
 
-/// A member or an item: where it stands, and its value.
+/// A member with its name, or an item: its position, and the index of its value.
 pub struct Piece {
     pub range: Range<usize>,
     pub value: usize,
@@ -36,21 +36,22 @@ impl Node {
     }
 }
 
-/// A container that has been opened.
+/// A container that is not closed yet.
 struct Open {
     node: usize,
-    /// Where its current piece began.
+    /// Where its current piece begins.
     begun: usize,
 }
 
-/// All values of a text, the whole first, those within another behind it; `None` where the text is not built like JSON.
+/// Returns all values of a text, the whole first, inner values after outer ones; `None` where the text is not
+/// structured like JSON.
 pub fn nodes(text: &str) -> Option<Vec<Node>> {
     let bytes = text.as_bytes();
     let mut nodes: Vec<Node> = Vec::new();
     let mut open: Vec<Open> = Vec::new();
     let mut at = blanks(bytes, 0);
     loop {
-        // A value begins here, behind its name where it is a member.
+        // A value begins here, after its name if it is a member.
         let begun = at;
         if let Some(Open { node, .. }) = open.last()
             && matches!(nodes[*node].kind, Kind::Object(_))
@@ -91,7 +92,7 @@ pub fn nodes(text: &str) -> Option<Vec<Node>> {
             open.push(Open { node: value, begun: at });
             continue;
         }
-        // A value has ended, and with it perhaps those around it.
+        // A value ends here, and perhaps containers around it.
         loop {
             let Some(Open { node, begun }) = open.last() else {
                 return (blanks(bytes, at) == bytes.len()).then_some(nodes);
@@ -130,7 +131,7 @@ fn blanks(bytes: &[u8], at: usize) -> usize {
     at + bytes[at..].iter().take_while(|byte| byte.is_ascii_whitespace()).count()
 }
 
-/// Where the text that begins at `at` ends, behind its last quote.
+/// Returns the position after the closing quote of the text that begins at `at`.
 fn texts_end(text: &str, at: usize) -> Option<usize> {
     if text.as_bytes().get(at) != Some(&b'"') {
         return None;
@@ -145,7 +146,7 @@ fn texts_end(text: &str, at: usize) -> Option<usize> {
     }
 }
 
-/// Where a number, a word or an expression ends.
+/// Returns the position after a number, a literal or an expression.
 fn others_end(text: &str, at: usize) -> Option<usize> {
     let mut end = at;
     while let Some(atom) = atom(text, end) {
@@ -158,7 +159,7 @@ fn others_end(text: &str, at: usize) -> Option<usize> {
     (end > at).then_some(end)
 }
 
-/// The least that can be taken out of a text at `at`: a letter, an escape, an expression. `None` at the end.
+/// Returns the smallest removable part of a text at `at`: a character, an escape, an expression. `None` at the end.
 pub fn atom(text: &str, at: usize) -> Option<Range<usize>> {
     let rest = text.get(at..)?;
     if let Some(inside) = rest.strip_prefix("${")
@@ -176,13 +177,13 @@ pub fn atom(text: &str, at: usize) -> Option<Range<usize>> {
     Some(at..at + length)
 }
 
-/// All atoms of a text.
+/// Returns all atoms of a text.
 pub fn atoms(text: &str) -> Vec<Range<usize>> {
     std::iter::successors(atom(text, 0), |last| atom(text, last.end)).collect()
 }
 
-/// What has to go from a text for some neighbouring pieces of a container to go. The comma goes with what stands before it,
-/// or, at the end, behind it.
+/// Returns the range to remove from a text for some neighbouring pieces of a container: with the comma after them, or,
+/// at the end, the one before.
 pub fn span(pieces: &[Piece], gone: Range<usize>) -> Option<Range<usize>> {
     let (first, last) = (pieces.get(gone.start)?, pieces.get(gone.end.checked_sub(1)?)?);
     let before = gone.start.checked_sub(1).and_then(|before| pieces.get(before));
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[rstest]
-    fn what_is_not_built_like_json_is_no_tree(
+    fn other_texts_are_refused(
         #[values("", " ", "{", "[1,]", "{\"a\":1,}", "{a:1}", "[1]]", "{\"a\" 1}", "\"a", "{\"a\":1} {}", "[,]", "}")]
         text: &str,
     ) {
@@ -233,14 +234,14 @@ mod tests {
     #[case(2..3, r#"{"a":1,"b":2}"#)]
     #[case(1..3, r#"{"a":1}"#)]
     #[case(0..3, "{}")]
-    fn pieces_go_with_their_commas(#[case] gone: Range<usize>, #[case] expected: &str) {
+    fn pieces_are_removed_with_their_commas(#[case] gone: Range<usize>, #[case] expected: &str) {
         let text = r#"{"a":1,"b":2,"c":3}"#;
         let range = span(nodes(text).unwrap()[0].pieces(), gone).unwrap();
         assert_eq!(replaced(text, range, ""), expected);
     }
 
     #[test]
-    fn depth_is_no_danger() {
+    fn deep_nesting_does_not_overflow_the_stack() {
         let text = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
         assert_eq!(nodes(&text).unwrap().len(), 100_001);
     }

@@ -1,13 +1,13 @@
-//! Makes a finding small: which steps, and which parts of what is said, does it need to fail as it fails? This proposes
-//! candidates and is told how they came out; who plays them, and where, is not known here, so that it is the same on
-//! sockets, on a virtual wire and with a pretended judge. The same answers give the same candidates.
+//! Shrinks a finding: finds the steps, and the parts of what is sent, that it needs to fail as it does. This module
+//! proposes candidates and takes their results; the caller plays them, on sockets, on a simulated connection or with a
+//! predicate of a test. The same results give the same candidates.
 //!
 //! ```text
 //! steps        what a step is for
-//! json_text    a text with expressions, taken apart
+//! json_text    parses a text with expressions
 //! candidates   what can be left out
-//! cleanup      what nobody needs any more
-//! constraints  which candidates may not be played, since their oracle would demand too much
+//! cleanup      removes what no step refers to any more
+//! constraints  which candidates must not be played, since their oracle would demand too much
 //! ```
 
 mod candidates;
@@ -27,23 +27,23 @@ use serde_json::{Map, Value};
 use self::candidates::Cut;
 pub use self::steps::{beyond_opening, control, is_check};
 
-/// How a candidate came out.
+/// The result of a candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// As the finding does, for the same cause.
+    /// It fails with the fingerprint of the finding.
     StillFails,
-    /// In any other way.
+    /// It passes, or fails in another way.
     Differs,
-    /// It was not played: the reader refuses it, or it means something else. That costs nothing.
+    /// It was not played: it is no valid scenario, or violates a constraint. That does not count as an attempt.
     Unplayable,
 }
 
-/// What it may cost.
+/// Limits of shrinking one finding.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Candidates that are played.
+    /// Most candidates that are played.
     pub attempts: usize,
-    /// Candidates at all.
+    /// Most candidates in all.
     pub candidates: usize,
 }
 
@@ -53,20 +53,20 @@ impl Default for Limits {
     }
 }
 
-/// A finding on its way to its smallest form.
+/// A finding while it is being shrunk.
 pub struct Shrink {
     smallest: Map<String, Value>,
     check: String,
     limits: Limits,
     stage: Stage,
     cuts: Vec<Cut>,
-    /// Which of them comes next.
+    /// Index of the next cut.
     at: usize,
-    /// The candidate that is being judged.
+    /// The candidate whose result is due.
     asked: Option<Map<String, Value>>,
-    /// What has been asked before, so that no round asks it again.
+    /// Hashes of all candidates so far, so that none is proposed twice.
     seen: HashSet<u64>,
-    /// Something has been cut since the last round began.
+    /// Whether a candidate has succeeded in the current round.
     improved: bool,
     attempts: usize,
     candidates: usize,
@@ -82,7 +82,7 @@ enum Stage {
 }
 
 impl Shrink {
-    /// `check` is what failed, as reports name it, without its number: the steps that ask for it stay as they are.
+    /// `check` is the failed check as reports name it, without its number; the steps that make it are not changed.
     pub fn new(finding: Map<String, Value>, check: &str, limits: Limits) -> Self {
         let cuts = candidates::guesses(&finding, check);
         Self {
@@ -100,9 +100,9 @@ impl Shrink {
         }
     }
 
-    /// The next candidate; `None` when it becomes no smaller, or the limits are reached. Each is answered by
-    /// [`told`](Self::told); one that is not counts as unplayable.
-    #[expect(clippy::should_implement_trait, reason = "between two candidates, `told` is due")]
+    /// Returns the next candidate; `None` when nothing more can be cut, or a limit is reached. The caller passes its
+    /// result to [`record`](Self::record); without one the candidate counts as unplayable.
+    #[expect(clippy::should_implement_trait, reason = "between two candidates, `record` is due")]
     pub fn next(&mut self) -> Option<Map<String, Value>> {
         self.asked = None;
         while self.stage != Stage::Done {
@@ -111,7 +111,7 @@ impl Shrink {
                 self.turn(spent);
                 continue;
             };
-            let candidate = cut.of(&self.smallest).map(cleanup::tidied).filter(|candidate| self.makes_sense(candidate));
+            let candidate = cut.of(&self.smallest).map(cleanup::tidied).filter(|candidate| self.is_sound(candidate));
             self.at += 1;
             if let Some(candidate) = candidate
                 && candidate != self.smallest
@@ -125,25 +125,25 @@ impl Shrink {
         None
     }
 
-    /// How the last candidate came out.
-    pub fn told(&mut self, answer: Answer) {
+    /// Takes the result of the last candidate.
+    pub fn record(&mut self, answer: Answer) {
         let Some(candidate) = self.asked.take() else { return };
         self.attempts += usize::from(answer != Answer::Unplayable);
         if answer == Answer::StillFails {
             self.smallest = candidate;
             self.improved = true;
             self.cuts = cuts_of(self.stage, &self.smallest, &self.check);
-            // What stood here is gone, so the same place holds another cut. What is passed over comes in the next round.
+            // The same index now holds another cut. Skipped ones come again in the next round.
             self.at -= 1;
         }
     }
 
-    /// The smallest that fails, so far.
+    /// Returns the smallest scenario so far that fails.
     pub fn smallest(&self) -> &Map<String, Value> {
         &self.smallest
     }
 
-    /// Candidates that have been played.
+    /// Returns the number of candidates that were played.
     pub fn attempts(&self) -> usize {
         self.attempts
     }
@@ -161,11 +161,11 @@ impl Shrink {
         self.at = 0;
     }
 
-    /// Whether the check is still asked, and nobody acts who is not there; if that was so.
-    fn makes_sense(&self, candidate: &Map<String, Value>) -> bool {
+    /// Whether the check is still made, and every actor connects before it acts; if that holds for the smallest so far.
+    fn is_sound(&self, candidate: &Map<String, Value>) -> bool {
         let asks = |scenario| steps::top(scenario).iter().any(|step| steps::is_check(step, &self.check));
         (asks(candidate) || !asks(&self.smallest))
-            && (steps::is_orderly(candidate) || !steps::is_orderly(&self.smallest))
+            && (steps::connects_first(candidate) || !steps::connects_first(&self.smallest))
     }
 }
 

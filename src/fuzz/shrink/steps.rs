@@ -1,4 +1,4 @@
-//! The steps of a scenario, those within others included, and what shrinking has to know of them.
+//! The steps of a scenario, inner ones included, and what shrinking must know of them.
 
 use std::collections::BTreeSet;
 
@@ -8,16 +8,16 @@ use crate::fuzz::corpus::head;
 use crate::scenario::parse::verbs::{Head, Verb};
 use crate::syntax::matcher::escape;
 
-/// A step, and where it stands.
+/// A step with its position.
 pub struct Place<'a> {
     pub pointer: String,
     pub step: &'a Value,
-    /// Index of the step at the top level that it belongs to.
+    /// Index of the top-level step that contains it.
     pub top: usize,
 }
 
 impl<'a> Place<'a> {
-    /// What the step does, with the pointer to what it is about.
+    /// Returns head and argument of the step, with the pointer to the argument.
     pub fn act(&self) -> Option<(Head<'a>, String, &'a Value)> {
         let (head, what) = head(self.step)?;
         let key = self.step.as_object()?.keys().next()?;
@@ -29,13 +29,13 @@ pub fn top(scenario: &Map<String, Value>) -> &[Value] {
     scenario.get("steps").and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-/// All steps but those within one that accuses: what an oracle asks, and how, is its own affair.
+/// Returns all steps except those within a step with rules: how an oracle checks is not changed.
 pub fn places(scenario: &Map<String, Value>) -> Vec<Place<'_>> {
     let mut places: Vec<Place<'_>> = Vec::new();
     for (index, step) in top(scenario).iter().enumerate() {
         let mut open = vec![(format!("/steps/{index}"), step)];
         while let Some((pointer, step)) = open.pop() {
-            if !accuses(step) {
+            if !has_rules(step) {
                 let inner = step.get("do").and_then(Value::as_array).into_iter().flatten().enumerate();
                 open.extend(inner.map(|(at, inner)| (format!("{pointer}/do/{at}"), inner)));
             }
@@ -45,31 +45,32 @@ pub fn places(scenario: &Map<String, Value>) -> Vec<Place<'_>> {
     places
 }
 
-/// What is said raw, in its order.
+/// Returns the `sends raw` steps, in order.
 pub fn raw(scenario: &Map<String, Value>) -> Vec<Place<'_>> {
     let mut raw = places(scenario);
     raw.retain(|place| place.act().is_some_and(|(head, ..)| head.verb == Verb::SendsRaw));
     raw
 }
 
-/// What is odd, as far as a check asks: what it comes after, or else all that is said raw.
-pub fn odd<'a>(scenario: &'a Map<String, Value>, check: &str) -> Vec<Place<'a>> {
-    let mut odd = raw(scenario);
+/// Returns the steps that send mutated input, as far as a check depends on it: those named in its `after`, or else all
+/// `sends raw` steps.
+pub fn mutated<'a>(scenario: &'a Map<String, Value>, check: &str) -> Vec<Place<'a>> {
+    let mut mutated = raw(scenario);
     let asks = top(scenario).iter().filter(|step| is_check(step, check));
     let after: Vec<&Value> = asks.filter_map(|step| step.get("after")).collect();
     let named = |place: &Place<'_>| place.step.get("as").is_some_and(|name| after.contains(&name));
-    if odd.iter().any(named) {
-        odd.retain(named);
+    if mutated.iter().any(named) {
+        mutated.retain(named);
     }
-    odd
+    mutated
 }
 
-/// Whether a step, or one within it, accuses of anything.
-pub fn accuses(step: &Value) -> bool {
-    step.get("rules").is_some() || within(step).any(accuses)
+/// Whether a step, or one within it, has rules.
+pub fn has_rules(step: &Value) -> bool {
+    step.get("rules").is_some() || within(step).any(has_rules)
 }
 
-/// Whether a step, or one within it, is a check of this name, as reports have it.
+/// Whether a step, or one within it, makes the check of this name, as reports have it.
 pub fn is_check(step: &Value, check: &str) -> bool {
     let ids = step.get("rules").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
     let name = ids.map(|id| id.split(" as ").next().unwrap_or(id)).collect::<Vec<_>>().join(",");
@@ -80,14 +81,14 @@ fn within(step: &Value) -> impl Iterator<Item = &Value> {
     step.get("do").and_then(Value::as_array).into_iter().flatten()
 }
 
-/// Whether a step only lets somebody in.
+/// Whether a step only connects an actor.
 pub fn opens(step: &Value) -> bool {
-    let lets_in = |verb| matches!(verb, Verb::Joins | Verb::Connects | Verb::TriesToConnect | Verb::Accepts);
-    head(step).is_some_and(|(head, _)| lets_in(head.verb))
+    let connects = |verb| matches!(verb, Verb::Joins | Verb::Connects | Verb::TriesToConnect | Verb::Accepts);
+    head(step).is_some_and(|(head, _)| connects(head.verb))
 }
 
-/// Whether nobody acts who has not been let in before. Whoever does makes a scenario wait for nothing, and fail.
-pub fn is_orderly(scenario: &Map<String, Value>) -> bool {
+/// Whether every actor connects before it acts. A scenario with an unconnected actor would fail for that reason alone.
+pub fn connects_first(scenario: &Map<String, Value>) -> bool {
     let groups = scenario.get("actors").and_then(Value::as_object);
     let of_group = |name: &str| {
         let members = groups.and_then(|groups| groups.get(name)).and_then(Value::as_array);
@@ -111,16 +112,16 @@ pub fn is_orderly(scenario: &Map<String, Value>) -> bool {
     true
 }
 
-/// Steps beyond those that only let somebody in.
+/// Returns the number of top-level steps that do more than connect an actor.
 pub fn beyond_opening(scenario: &Map<String, Value>) -> usize {
     top(scenario).iter().filter(|step| !opens(step)).count()
 }
 
-/// The same conversation without what is odd: the check has to hold there, or it is not the oddity that breaks it. `None`
-/// where nothing is said raw.
+/// Returns the control run: the scenario without its mutated input, in which the check has to pass. `None` if there is
+/// no such input.
 pub fn control(scenario: &Map<String, Value>, check: &str) -> Option<Map<String, Value>> {
-    let odd: BTreeSet<usize> = odd(scenario, check).iter().map(|place| place.top).collect();
-    if odd.is_empty() {
+    let mutated: BTreeSet<usize> = mutated(scenario, check).iter().map(|place| place.top).collect();
+    if mutated.is_empty() {
         return None;
     }
     let mut control = scenario.clone();
@@ -132,7 +133,7 @@ pub fn control(scenario: &Map<String, Value>, check: &str) -> Option<Map<String,
         let known = |step: &Value, key| {
             step.get(key).and_then(Value::as_str).is_some_and(|name| names.iter().any(|known| known == name))
         };
-        // What is only done once the oddity was answered, but says nothing of that answer, is done anyway.
+        // Steps that wait for an answer to the input only by `if`, without using it, are done unconditionally.
         if known(step, "if") {
             let mut plain = step.clone();
             plain.as_object_mut().and_then(|members| members.shift_remove("if"));
@@ -141,9 +142,9 @@ pub fn control(scenario: &Map<String, Value>, check: &str) -> Option<Map<String,
                 *step = plain;
             }
         }
-        // What is owed to the oddity cannot come without it, and would end the conversation before the check.
+        // An answer to the input cannot come without it, and its step would end the conversation before the check.
         let owed = !is_check(step, check) && (known(step, "after") || known(step, "if"));
-        let goes = owed || odd.contains(&(index - 1));
+        let goes = owed || mutated.contains(&(index - 1));
         if goes {
             let alternatives = head(step).and_then(|(_, what)| what.as_array()).into_iter().flatten();
             let bound = alternatives.chain([&*step]).filter_map(|place| place.get("as")?.as_str());

@@ -1,4 +1,4 @@
-//! Shrinking with a pretended judge: what a finding needs is known, so what must be left is, too.
+//! Shrinking with a predicate instead of a hub: what a finding needs is known, so what must be left is known, too.
 
 use rstest::rstest;
 use serde_json::{Map, Value, json};
@@ -6,13 +6,13 @@ use serde_json::{Map, Value, json};
 use super::{Answer, Limits, Shrink, beyond_opening, control};
 use crate::scenario::writer;
 
-/// Shrinks until nothing is left to try; the smallest, and how many candidates were played.
+/// Shrinks a finding to the end; returns the smallest scenario, and how many candidates were played.
 fn shrunk(finding: &Value, fails: &dyn Fn(&Map<String, Value>) -> bool) -> (Value, usize) {
     let finding = finding.as_object().unwrap().clone();
     assert!(fails(&finding));
     let mut shrink = Shrink::new(finding, "FUZZ-REJECTS", Limits::default());
     while let Some(candidate) = shrink.next() {
-        shrink.told(if fails(&candidate) { Answer::StillFails } else { Answer::Differs });
+        shrink.record(if fails(&candidate) { Answer::StillFails } else { Answer::Differs });
     }
     (Value::Object(shrink.smallest().clone()), shrink.attempts())
 }
@@ -28,16 +28,16 @@ fn finding(text: &str) -> Value {
             { "crowd join": null },
             { "crowd play": "create_group", "with": { "group": "${group}" } },
             { "each": "i", "in": 8, "do": [{ "sender sends": "ping" }, { "sender expects": "pong" }] },
-            { "sender sends raw": { "text": text }, "as": "the_odd" },
-            { "sender expects one of": [{ "message": "error" }], "after": "the_odd", "rules": ["FUZZ-REJECTS"] },
+            { "sender sends raw": { "text": text }, "as": "mutated_input" },
+            { "sender expects one of": [{ "message": "error" }], "after": "mutated_input", "rules": ["FUZZ-REJECTS"] },
             { "retry": "5s", "do": [{ "innocent plays": "fence" }], "rules": ["FUZZ-SERVES-OLD"] },
         ],
         "finally": [{ "sender closes": 1000 }],
     })
 }
 
-/// The text that is sent, if it is.
-fn said(scenario: &Map<String, Value>) -> Option<&str> {
+/// Returns the text that the sender sends, if it does.
+fn sent(scenario: &Map<String, Value>) -> Option<&str> {
     let steps = scenario.get("steps")?.as_array()?;
     steps.iter().find_map(|step| step.get("sender sends raw")?.get("text")?.as_str())
 }
@@ -50,23 +50,23 @@ fn has(scenario: &Map<String, Value>, head: &str) -> bool {
 fn what_the_fault_needs_is_left() {
     let (smallest, attempts) =
         shrunk(&finding(r#"{"type":"job","priority":-42,"note":"ä\u00e4 ${group}","x":[1,{}]}"#), &|s| {
-            has(s, "sender joins") && said(s).is_some_and(|text| text.contains(r#""priority":-"#))
+            has(s, "sender joins") && sent(s).is_some_and(|text| text.contains(r#""priority":-"#))
         });
     let expected = r#"title: 'A finding'
 actors: { sender: client }
 steps:
   - sender joins:
   - sender sends raw: { text: '{"priority":-1}' }
-    as: the_odd
+    as: mutated_input
   - sender expects one of: [{ message: error }]
-    after: the_odd
+    after: mutated_input
     rules: [FUZZ-REJECTS]
 "#;
     assert_eq!(writer::scenario(smallest.as_object().unwrap()), expected);
     assert!(attempts < 20, "{attempts} attempts");
 }
 
-/// Each needs one thing more, and that is all that is left beside the shortest.
+/// Each predicate needs one more property of the text, and only that may be left.
 #[rstest]
 #[case::nothing(r#"{"a":{"b":[1,2,3]}}"#, |_: &str| true, "{}")]
 #[case::depth("[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]]", |text: &str| text.matches('[').count() >= 5, "[[[[[]]]]]")]
@@ -78,8 +78,8 @@ steps:
 #[case::expression(r#"{"type":"x","n":${json(group)}}"#, |text: &str| text.contains("${json(group)}"), r#"{"n":${json(group)}}"#)]
 #[case::often("${repeat('x', 1048576)}", |text: &str| text.strip_prefix("${repeat('x', ").and_then(|t| t.strip_suffix(")}")).and_then(|t| t.parse::<u64>().ok()).is_some_and(|n| n > 1000), "")]
 fn payloads_become_short(#[case] text: &str, #[case] fails: fn(&str) -> bool, #[case] expected: &str) {
-    let (smallest, attempts) = shrunk(&finding(text), &|s| said(s).is_some_and(fails));
-    let left = said(smallest.as_object().unwrap()).unwrap();
+    let (smallest, attempts) = shrunk(&finding(text), &|s| sent(s).is_some_and(fails));
+    let left = sent(smallest.as_object().unwrap()).unwrap();
     assert!(attempts < 120, "{attempts} attempts");
     match expected {
         "" => assert!(left.len() <= 24, "{left}"),
@@ -91,8 +91,8 @@ fn payloads_become_short(#[case] text: &str, #[case] fails: fn(&str) -> bool, #[
 fn ten_thousand_levels_become_as_many_as_it_takes() {
     let deep = format!("{}1{}", "[".repeat(10_000), "]".repeat(10_000));
     let (smallest, attempts) =
-        shrunk(&finding(&deep), &|s| said(s).is_some_and(|text| text.matches('[').count() >= 129));
-    assert_eq!(said(smallest.as_object().unwrap()).unwrap().matches('[').count(), 129);
+        shrunk(&finding(&deep), &|s| sent(s).is_some_and(|text| text.matches('[').count() >= 129));
+    assert_eq!(sent(smallest.as_object().unwrap()).unwrap().matches('[').count(), 129);
     assert!(attempts < 150, "{attempts} attempts");
 }
 
@@ -109,9 +109,9 @@ fn crowds_and_rounds_become_as_few_as_it_takes() {
     assert_eq!(each["do"].as_array().unwrap().len(), 1);
 }
 
-/// What is said again and again is said less often and shorter, and what the oracle asks stays whole.
+/// A loop over mutated input gets fewer rounds and shorter input; the steps of the oracle stay complete.
 #[test]
-fn rounds_of_what_is_odd_become_fewer() {
+fn rounds_of_mutated_input_become_fewer() {
     let finding = json!({
         "title": "Slower",
         "actors": { "innocent": "client", "sender": "client" },
@@ -128,7 +128,7 @@ fn rounds_of_what_is_odd_become_fewer() {
         let asked = steps.iter().find_map(|step| step.get("retry").and(step["do"].as_array())).unwrap();
         assert_eq!(asked.len(), 2, "what the oracle asks is cut");
         let rounds = steps.iter().find_map(|step| step.get("in")?.as_u64()).unwrap_or(1);
-        shrink.told(if rounds >= 6 { Answer::StillFails } else { Answer::Differs });
+        shrink.record(if rounds >= 6 { Answer::StillFails } else { Answer::Differs });
     }
     let smallest = shrink.smallest();
     let each = smallest["steps"].as_array().unwrap().iter().find(|step| step.get("in").is_some()).unwrap();
@@ -140,14 +140,14 @@ fn rounds_of_what_is_odd_become_fewer() {
 }
 
 #[test]
-fn what_is_refused_costs_nothing_and_limits_are_kept() {
+fn unplayable_candidates_do_not_count_as_attempts_and_limits_are_kept() {
     let finding = finding("{}").as_object().unwrap().clone();
     let tried = |limits, answer| {
         let mut shrink = Shrink::new(finding.clone(), "FUZZ-REJECTS", limits);
         let mut candidates = 0;
         while shrink.next().is_some() {
             candidates += 1;
-            shrink.told(answer);
+            shrink.record(answer);
         }
         assert_eq!(*shrink.smallest(), finding);
         (candidates, shrink.attempts())
@@ -161,7 +161,7 @@ fn what_is_refused_costs_nothing_and_limits_are_kept() {
 }
 
 #[test]
-fn the_same_answers_give_the_same_candidates() {
+fn the_same_results_give_the_same_candidates() {
     let ask = || {
         let mut shrink = Shrink::new(
             finding(r#"{"a":1,"b":"text"}"#).as_object().unwrap().clone(),
@@ -171,7 +171,7 @@ fn the_same_answers_give_the_same_candidates() {
         let mut asked = Vec::new();
         while let Some(candidate) = shrink.next() {
             let text = writer::scenario(&candidate);
-            shrink.told(if text.len().is_multiple_of(3) { Answer::StillFails } else { Answer::Differs });
+            shrink.record(if text.len().is_multiple_of(3) { Answer::StillFails } else { Answer::Differs });
             asked.push(text);
         }
         asked

@@ -1,5 +1,5 @@
-//! What walks are made on: which roles say what, which members of messages are names of things, and which messages the
-//! scenarios make of an example. Worked out once for a run.
+//! What random walks need to know of a protocol: which roles send which messages, which members are names of objects,
+//! and how the scenarios vary the examples. Computed once for a run.
 
 use std::collections::BTreeMap;
 
@@ -11,57 +11,57 @@ use crate::protocol::MessageType;
 use crate::scenario::parse::verbs::Verb;
 
 pub struct Model {
-    /// Those that walk: clients with an opening.
+    /// Roles that take part in walks: clients with an opening.
     pub roles: Vec<Role>,
-    /// Messages by which a hub refuses anything at all.
+    /// Messages by which a hub may refuse any input.
     pub errors: Vec<String>,
     leaves: BTreeMap<String, Vec<Leaf>>,
     variants: BTreeMap<String, Vec<Variant>>,
     asks: BTreeMap<String, String>,
-    /// Messages, by index, whose answer speaks of something that they themselves do not: what comes to be by them.
+    /// Messages, by index, that create an object: their reply names it, and they do not.
     makers: BTreeMap<String, Vec<usize>>,
 }
 
 pub struct Role {
     pub name: String,
-    /// Indices of messages of the pack.
-    pub says: Vec<usize>,
+    /// Indices of the messages that the role sends.
+    pub sends: Vec<usize>,
 }
 
-/// What a scenario puts into an example, and takes out.
+/// Members that a scenario puts into an example, and members that it removes.
 pub type Variant = (Value, Vec<String>);
 
-/// A member that is a text and no choice from a list: perhaps the name of something.
+/// A text member without a fixed set of values: perhaps the name of an object.
 pub struct Leaf {
     /// JSON pointer.
     pub pointer: String,
-    /// The same as a path within an expression, where it can be written as one.
+    /// The same as a path for expressions, if it can be written as one.
     pub path: Option<String>,
     /// Name of the member.
     pub name: String,
-    /// What the documented example has there. Examples of one document speak of the same things.
+    /// Its value in the documented example. Equal values in the examples of a document name the same object.
     pub example: String,
-    /// The schema demands it, and everything around it.
+    /// Whether the schema requires it and all members around it.
     pub required: bool,
-    /// Other messages speak of such a thing, too.
+    /// Whether other messages have the same member, or the same value in their example.
     pub shared: bool,
-    /// The schema says how it is written, so that no name of ours will do.
+    /// Whether the schema has a pattern or format for it, so that a generated name may not fit.
     pub formed: bool,
 }
 
 impl Model {
-    pub fn of(material: &Corpus) -> Self {
-        let pack = &material.pack;
-        let speakers: Vec<(usize, Vec<&str>)> = pack
+    pub fn of(corpus: &Corpus) -> Self {
+        let pack = &corpus.pack;
+        let senders: Vec<(usize, Vec<&str>)> = pack
             .messages
             .iter()
             .enumerate()
             .filter(|(_, message)| message.directions.to_hub && !message.abstract_)
-            .map(|(index, message)| (index, material.speakers(&message.name)))
+            .map(|(index, message)| (index, corpus.senders(&message.name)))
             .collect();
-        let says = |role| speakers.iter().filter(move |(_, roles)| roles.contains(&role)).map(|(index, _)| *index);
-        let roles = material.roles().into_iter().filter(|role| !material.opening(role).is_empty());
-        let roles = roles.map(|role| Role { name: role.to_owned(), says: says(role).collect() });
+        let sends = |role| senders.iter().filter(move |(_, roles)| roles.contains(&role)).map(|(index, _)| *index);
+        let roles = corpus.roles().into_iter().filter(|role| !corpus.opening(role).is_empty());
+        let roles = roles.map(|role| Role { name: role.to_owned(), sends: sends(role).collect() });
         let mut leaves: BTreeMap<String, Vec<Leaf>> =
             pack.messages.iter().map(|message| (message.name.clone(), leaves(message))).collect();
         share(&mut leaves);
@@ -72,8 +72,8 @@ impl Model {
         let is_reply = |name: &str| pack.messages.iter().any(|other| other.replies.iter().any(|reply| reply == name));
         let asks = pack.messages.iter().filter(|message| !is_reply(&message.name));
         let asks = asks.filter_map(|message| Some((message.name.clone(), number(message)?))).collect();
-        let makers = makers(material, &leaves);
-        Self { roles: roles.collect(), errors, leaves, variants: variants(material), asks, makers }
+        let makers = makers(corpus, &leaves);
+        Self { roles: roles.collect(), errors, leaves, variants: variants(corpus), asks, makers }
     }
 
     pub fn leaves(&self, message: &MessageType) -> &[Leaf] {
@@ -84,13 +84,13 @@ impl Model {
         self.variants.get(&message.name).map_or(&[], Vec::as_slice)
     }
 
-    /// Messages after which the hub may tell of the thing that stands in a member.
+    /// Returns the messages whose reply may name the object that this member names.
     pub fn makers(&self, leaf: &Leaf) -> &[usize] {
         self.makers.get(&leaf.example).map_or(&[], Vec::as_slice)
     }
 
-    /// The place of the number by which the answer to a message is known, where it has one. (A text may be the name of
-    /// something, which several messages in turn are about.)
+    /// Returns the pointer to the numeric correlation id of a request. (A text may be the name of an object, which
+    /// several messages in turn may contain.)
     pub fn asks(&self, message: &MessageType) -> Option<&str> {
         self.asks.get(&message.name).map(String::as_str)
     }
@@ -101,14 +101,14 @@ fn number(message: &MessageType) -> Option<String> {
     message.template().pointer(&pointer).is_some_and(Value::is_number).then_some(pointer)
 }
 
-fn makers(material: &Corpus, leaves: &BTreeMap<String, Vec<Leaf>>) -> BTreeMap<String, Vec<usize>> {
+fn makers(corpus: &Corpus, leaves: &BTreeMap<String, Vec<Leaf>>) -> BTreeMap<String, Vec<usize>> {
     let mut makers: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     let of = |name: &str| leaves.get(name).map_or(&[][..], Vec::as_slice);
-    for (index, message) in material.pack.messages.iter().enumerate() {
-        let says = |example: &str| of(&message.name).iter().any(|leaf| leaf.example == example);
+    for (index, message) in corpus.pack.messages.iter().enumerate() {
+        let sends = |example: &str| of(&message.name).iter().any(|leaf| leaf.example == example);
         for leaf in message.replies.iter().flat_map(|reply| of(reply)) {
             let makers = makers.entry(leaf.example.clone()).or_default();
-            if leaf.shared && leaf.required && !says(&leaf.example) && !makers.contains(&index) {
+            if leaf.shared && leaf.required && !sends(&leaf.example) && !makers.contains(&index) {
                 makers.push(index);
             }
         }
@@ -152,7 +152,7 @@ fn visit(example: &Value, shape: &Shape<'_>, path: &mut Vec<String>, required: b
     }
 }
 
-/// A thing that messages have in common: the same member, or the same text in its place.
+/// Marks the members that messages have in common: by name, or by the value in the example.
 fn share(leaves: &mut BTreeMap<String, Vec<Leaf>>) {
     let mut users: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (message, leaves) in leaves.iter() {
@@ -170,14 +170,15 @@ fn share(leaves: &mut BTreeMap<String, Vec<Leaf>>) {
     }
 }
 
-/// What scenarios, scenes and openings put into messages, as far as it speaks of nothing but settings with a default.
-fn variants(material: &Corpus) -> BTreeMap<String, Vec<Variant>> {
+/// Returns the overrides of scenarios, scenes and openings, as far as their expressions use only settings with a
+/// default.
+fn variants(corpus: &Corpus) -> BTreeMap<String, Vec<Variant>> {
     let mut found: BTreeMap<String, Vec<Variant>> = BTreeMap::new();
     let mut take = |step: &Value| {
         let Some((head, what)) = head(step) else { return };
         let Some(message) = what.as_str().filter(|_| head.verb == Verb::Sends) else { return };
         let (with, without) = prefix::overrides(step, "");
-        let plain = step.get("breaks").is_none() && closed(material, &with);
+        let plain = step.get("breaks").is_none() && closed(corpus, &with);
         if plain && (!with.is_null() || !without.is_empty()) {
             let variants = found.entry(message.to_owned()).or_default();
             if !variants.contains(&(with.clone(), without.clone())) {
@@ -185,11 +186,11 @@ fn variants(material: &Corpus) -> BTreeMap<String, Vec<Variant>> {
             }
         }
     };
-    let scenes = material.shared.get("scenes").and_then(Value::as_object).into_iter().flatten();
+    let scenes = corpus.shared.get("scenes").and_then(Value::as_object).into_iter().flatten();
     for (_, scene) in scenes {
         each(scene.get("steps").and_then(Value::as_array).map_or(&[], Vec::as_slice), &mut take);
     }
-    for script in &material.scenarios {
+    for script in &corpus.scenarios {
         each(&script.steps, &mut take);
     }
     found
@@ -204,16 +205,16 @@ fn each(steps: &[Value], take: &mut dyn FnMut(&Value)) {
     }
 }
 
-/// Whether all expressions in it are settings that every target has.
-fn closed(material: &Corpus, value: &Value) -> bool {
+/// Whether all expressions are settings that every target has.
+fn closed(corpus: &Corpus, value: &Value) -> bool {
     match value {
         Value::String(text) if text.contains("${") => {
             let setting = text.strip_prefix("${hub.").and_then(|text| text.strip_suffix('}'));
-            let known = |name: &str| material.shared.get("hub")?.get(name)?.get("default");
+            let known = |name: &str| corpus.shared.get("hub")?.get(name)?.get("default");
             setting.is_some_and(|name| known(name).is_some())
         }
-        Value::Array(items) => items.iter().all(|item| closed(material, item)),
-        Value::Object(members) => members.values().all(|member| closed(material, member)),
+        Value::Array(items) => items.iter().all(|item| closed(corpus, item)),
+        Value::Object(members) => members.values().all(|member| closed(corpus, member)),
         _ => true,
     }
 }

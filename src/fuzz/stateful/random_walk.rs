@@ -1,15 +1,14 @@
-//! Random but right: several actors say what their roles may say, in an order that nobody wrote down, about things that
-//! they heard of or made themselves; one message among them is the odd one. Conversations of the scenarios go one way,
-//! these go all ways.
+//! Random walks: several actors send valid messages that their roles may send, in random order, about objects that the
+//! hub named or that they named themselves; one message among them is mutated.
 //!
-//! Answers never steer what is said. A walk names what it hopes to hear (`job_accepted_3`), says later messages with
-//! members of it, and where the answer does not come, those messages are passed over. Nobody but an oracle is judged by
-//! what does not come, so every wait of a walk takes silence, too.
+//! Answers never influence what is sent. A walk binds an expected reply to a name (`job_accepted_3`), later messages
+//! use members of it, and the engine skips these messages if the reply has not come. Only oracles check answers, so
+//! every wait of a walk accepts silence.
 
 use serde_json::{Map, Value, json};
 
 use super::model::{Leaf, Model, Variant};
-use crate::fuzz::actors::INNOCENT;
+use crate::fuzz::actors::OBSERVER;
 use crate::fuzz::case::{self, Case, Cell, MutationKind, message};
 use crate::fuzz::corpus::prefix::{self, Prefix};
 use crate::fuzz::corpus::{Corpus, head};
@@ -19,27 +18,27 @@ use crate::protocol::MessageType;
 use crate::scenario::compose;
 use crate::scenario::parse::verbs::Verb;
 
-/// Those who walk. Four at most: what takes more parties than that, no protocol here knows.
+/// The actors of a walk. Four at most: no protocol here involves more parties.
 const NAMES: [&str; 4] = ["anna", "ben", "carl", "dora"];
-/// Messages before the odd one, and behind it, at most.
+/// Most messages before the mutated one, and after it.
 const BEFORE: usize = 8;
 const BEHIND: usize = 3;
-/// How long an answer is waited for where nothing shows that the message has been dealt with.
+/// How long a walk waits for an answer if no pong shows that the message has been processed.
 const SILENCE: &str = "300ms";
-/// How long it is still waited for when a ping that was sent behind the message has been answered: a hub may answer
-/// pings before it has dealt with what came first.
+/// How long it still waits after the pong to a ping that followed the message: a hub may answer pings before it has
+/// processed earlier messages.
 const BEHIND_PONG: &str = "20ms";
 
-/// The case of a cell, within a walk; `None` where no role can say the message after an opening.
-pub fn make(material: &Corpus, ground: &Model, cell: Cell, number: u64, dice: &mut Dice) -> Option<Case> {
-    if !matches!(cell.oddity, MutationKind::Explored | MutationKind::Mutated(_)) {
-        // Texts and frames that are no message leave no state behind; they are said in all other places.
+/// Makes the case of a cell; `None` where no role with an opening sends the message.
+pub fn make(corpus: &Corpus, model: &Model, cell: Cell, number: u64, dice: &mut Dice) -> Option<Case> {
+    if !matches!(cell.mutation, MutationKind::Explored | MutationKind::Mutated(_)) {
+        // Other mutations leave no state behind; the other placements cover them.
         return None;
     }
-    let message = material.pack.messages.get(cell.message)?;
-    let mut walk = Walk::of(material, ground, message, dice)?;
+    let message = corpus.pack.messages.get(cell.message)?;
+    let mut walk = Walk::of(corpus, model, message, dice)?;
     for _ in 0..=dice.below(BEFORE) {
-        walk.go(None, dice);
+        walk.step(None, dice);
     }
     walk.join(0);
     if !dice.once_in(3) {
@@ -50,15 +49,15 @@ pub fn make(material: &Corpus, ground: &Model, cell: Cell, number: u64, dice: &m
     with.extend(walk.about(message, &mut base, dice));
     let before = std::mem::take(&mut walk.steps);
     for _ in 0..dice.below(BEHIND + 1) {
-        // The sender is silent now: the answer to the odd message is the oracle's.
-        walk.go(Some(0), dice);
+        // The sender sends nothing more, so that the next answer belongs to the mutated message.
+        walk.step(Some(0), dice);
     }
     let sender = &walk.actors[0];
     let joined = walk.actors.iter().filter(|actor| actor.state != State::Away);
-    let scene = Prefix {
+    let prefix = Prefix {
         sender: sender.name.to_owned(),
         role: sender.role.to_owned(),
-        bystander: material.bystander()?.to_owned(),
+        bystander: corpus.bystander()?.to_owned(),
         actors: joined.map(|actor| (actor.name.to_owned(), json!(actor.role))).collect(),
         keys: Map::new(),
         lets: (!walk.lets.is_empty()).then_some(Value::Object(walk.lets)),
@@ -66,16 +65,18 @@ pub fn make(material: &Corpus, ground: &Model, cell: Cell, number: u64, dice: &m
         rest: Vec::new(),
         with: Value::Object(with),
         without,
-        sites: prefix::sites(material, message),
+        sites: prefix::sites(corpus, message),
     };
-    case::made(material, cell, scene, walk.steps, number, dice)
+    case::made(corpus, cell, prefix, walk.steps, number, dice)
 }
 
+/// Whether an actor is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Not yet here.
+    /// Not yet connected.
     Away,
     Here,
+    /// Has closed its connection.
     Gone,
 }
 
@@ -85,50 +86,50 @@ struct Actor<'a> {
     state: State,
 }
 
-/// Something that can be spoken of.
+/// The name of an object that later messages may use.
 struct Known {
-    /// The member that it was.
+    /// The member from which it is known.
     name: String,
-    /// What the documented example has in its place.
+    /// The value of that member in the documented example.
     example: String,
-    /// As a scenario writes it: an expression, or the text itself.
+    /// How a scenario writes it: an expression, or the text itself.
     written: String,
-    /// The hub said it, if it did.
-    heard: bool,
+    /// Whether the hub sent it.
+    received: bool,
 }
 
 struct Walk<'a> {
-    material: &'a Corpus,
-    ground: &'a Model,
+    corpus: &'a Corpus,
+    model: &'a Model,
     actors: Vec<Actor<'a>>,
     known: Vec<Known>,
     lets: Map<String, Value>,
     steps: Vec<Value>,
-    /// Messages said so far.
-    said: usize,
+    /// Number of messages sent.
+    sent: usize,
 }
 
 impl<'a> Walk<'a> {
-    /// Actors: first the one who says `message`, then one to three others.
-    fn of(material: &'a Corpus, ground: &'a Model, message: &MessageType, dice: &mut Dice) -> Option<Self> {
-        let roles: Vec<&str> = ground.roles.iter().map(|role| role.name.as_str()).collect();
-        let speakers: Vec<&str> = ground
+    /// Creates the actors: first the sender of `message`, then one to three others.
+    fn of(corpus: &'a Corpus, model: &'a Model, message: &MessageType, dice: &mut Dice) -> Option<Self> {
+        let roles: Vec<&str> = model.roles.iter().map(|role| role.name.as_str()).collect();
+        let senders: Vec<&str> = model
             .roles
             .iter()
-            .filter(|role| role.says.iter().any(|index| material.pack.messages[*index].name == message.name))
+            .filter(|role| role.sends.iter().any(|index| corpus.pack.messages[*index].name == message.name))
             .map(|role| role.name.as_str())
             .collect();
-        let first = *dice.pick(if speakers.is_empty() { &roles } else { &speakers })?;
+        let first = *dice.pick(if senders.is_empty() { &roles } else { &senders })?;
         let mut actors = vec![Actor { name: NAMES[0], role: first, state: State::Away }];
         for name in &NAMES[1..2 + dice.below(NAMES.len() - 1)] {
             actors.push(Actor { name, role: dice.pick(&roles)?, state: State::Away });
         }
-        let steps = vec![json!({ format!("{INNOCENT} joins"): null })];
-        Some(Self { material, ground, actors, known: Vec::new(), lets: Map::new(), steps, said: 0 })
+        let steps = vec![json!({ format!("{OBSERVER} joins"): null })];
+        Some(Self { corpus, model, actors, known: Vec::new(), lets: Map::new(), steps, sent: 0 })
     }
 
-    /// One more message, or somebody leaves. `but` keeps out of it.
-    fn go(&mut self, but: Option<usize>, dice: &mut Dice) {
+    /// Adds one message, or lets an actor close. The actor `but` does nothing.
+    fn step(&mut self, but: Option<usize>, dice: &mut Dice) {
         let may: Vec<usize> = (0..self.actors.len())
             .filter(|index| Some(*index) != but && self.actors[*index].state != State::Gone)
             .collect();
@@ -138,34 +139,34 @@ impl<'a> Walk<'a> {
             let code = if dice.once_in(4) { json!(1001) } else { json!(1000) };
             return self.steps.push(json!({ format!("{} closes", self.actors[index].name): code }));
         }
-        let Some(message) = dice.pick(self.says(index)).copied() else { return };
-        let supplied = dice.once_in(2) && but.is_none() && self.supply(&self.material.pack.messages[message], dice);
+        let Some(message) = dice.pick(self.sends(index)).copied() else { return };
+        let supplied = dice.once_in(2) && but.is_none() && self.supply(&self.corpus.pack.messages[message], dice);
         if !supplied {
             self.join(index);
-            self.say(index, message, dice);
+            self.send(index, message, dice);
         }
     }
 
-    fn says(&self, actor: usize) -> &'a [usize] {
-        let role = self.ground.roles.iter().find(|role| role.name == self.actors[actor].role);
-        role.map_or(&[], |role| &role.says)
+    fn sends(&self, actor: usize) -> &'a [usize] {
+        let role = self.model.roles.iter().find(|role| role.name == self.actors[actor].role);
+        role.map_or(&[], |role| &role.sends)
     }
 
-    /// Somebody says what brings about a thing that a message is to speak of, where nothing of the kind is known yet.
+    /// Sends a message that creates an object which `message` can name, if none is known yet.
     fn supply(&mut self, message: &MessageType, dice: &mut Dice) -> bool {
-        for leaf in self.ground.leaves(message) {
-            let makers = self.ground.makers(leaf);
-            if makers.is_empty() || self.known.iter().any(|known| known.heard && known.example == leaf.example) {
+        for leaf in self.model.leaves(message) {
+            let makers = self.model.makers(leaf);
+            if makers.is_empty() || self.known.iter().any(|known| known.received && known.example == leaf.example) {
                 continue;
             }
             let here = (0..self.actors.len()).filter(|actor| self.actors[*actor].state != State::Gone);
             let can: Vec<(usize, usize)> = here
                 .flat_map(|actor| makers.iter().map(move |maker| (actor, *maker)))
-                .filter(|(actor, maker)| self.says(*actor).contains(maker))
+                .filter(|(actor, maker)| self.sends(*actor).contains(maker))
                 .collect();
             if let Some((actor, maker)) = dice.pick(&can).copied() {
                 self.join(actor);
-                self.say(actor, maker, dice);
+                self.send(actor, maker, dice);
                 return true;
             }
         }
@@ -179,31 +180,32 @@ impl<'a> Walk<'a> {
         }
         *state = State::Here;
         self.steps.push(json!({ format!("{name} joins"): null }));
-        // What it says of itself in its opening, and what it is told there.
-        for step in self.material.opening(role) {
+        // Its opening makes names known: those that it sends, and those in the replies.
+        for step in self.corpus.opening(role) {
             let Some((head, what)) = head(step) else { continue };
-            let Some(message) = what.as_str().and_then(|what| self.material.pack.message(what)) else { continue };
+            let Some(message) = what.as_str().and_then(|what| self.corpus.pack.message(what)) else { continue };
             match (head.verb, step.get("as").and_then(Value::as_str)) {
                 (Verb::Sends, _) => {
-                    let mut base = self.material.example(message, role, name);
+                    let mut base = self.corpus.example(message, role, name);
                     let (with, without) = prefix::overrides(step, name);
                     compose::merge(&mut base, &with);
                     compose::remove(&mut base, &without);
-                    self.known.extend(spoken_of(self.ground.leaves(message), &base));
+                    self.known.extend(sent_names(self.model.leaves(message), &base));
                 }
                 (Verb::Expects, Some(bound)) => {
-                    self.known.extend(heard(self.ground.leaves(message), &format!("{name}.{bound}")));
+                    self.known.extend(received_names(self.model.leaves(message), &format!("{name}.{bound}")));
                 }
                 _ => {}
             }
         }
     }
 
-    /// A right message as an actor might say it: the example, or what a scenario makes of it; and what that is.
+    /// Returns the valid message before `about` changes it: the example, or a scenario's variant of it; and that
+    /// variant.
     fn base(&self, message: &MessageType, actor: usize, dice: &mut Dice) -> (Value, Variant) {
         let Actor { name, role, .. } = &self.actors[actor];
-        let mut base = self.material.example(message, role, name);
-        let variants = self.ground.variants(message);
+        let mut base = self.corpus.example(message, role, name);
+        let variants = self.model.variants(message);
         let mut variant = (Value::Null, Vec::new());
         if let Some((with, without)) =
             Some(variants).filter(|_| dice.once_in(2)).and_then(|variants| dice.pick(variants))
@@ -211,23 +213,23 @@ impl<'a> Walk<'a> {
             let mut changed = base.clone();
             compose::merge(&mut changed, with);
             compose::remove(&mut changed, without);
-            let said = message::spoken(self.material, message, &changed, Vec::new());
-            if said.class == Class::Valid {
+            let sent = message::with_edits(self.corpus, message, &changed, Vec::new());
+            if sent.class == Class::Valid {
                 (base, variant) = (changed, (with.clone(), without.clone()));
             }
         }
-        self.material.without_optional(&mut base);
+        self.corpus.without_optional(&mut base);
         (base, variant)
     }
 
-    /// Lets a message speak of what is known, or of something new. What was changed, as overrides.
+    /// Puts known or new names of objects into a message, and returns the changes as overrides.
     fn about(&mut self, message: &MessageType, base: &mut Value, dice: &mut Dice) -> Map<String, Value> {
         let mut with = Map::new();
-        for leaf in self.ground.leaves(message) {
+        for leaf in self.model.leaves(message) {
             let Some(now) = base.pointer(&leaf.pointer).and_then(Value::as_str) else { continue };
-            // What is made anew each time names this message and no other: who says it again may hear of it twice.
+            // A generated value identifies this message alone: a repetition would make the hub's answers ambiguous.
             let anew = ["uuid(", "unique("].iter().any(|made| now.contains(made));
-            // Who says it stays, but now and then somebody speaks as another.
+            // The sender's identity stays; in one of twelve cases it is replaced by another name.
             if now.contains("${") && (anew || !dice.once_in(12)) {
                 continue;
             }
@@ -244,52 +246,52 @@ impl<'a> Walk<'a> {
             compose::put(base, &leaf.pointer, json!(written));
             with.insert(leaf.pointer.clone(), json!(written));
         }
-        // An id by which the answer is known is used once on a connection.
-        if let Some(pointer) = self.ground.asks(message)
+        // A correlation id is used once per connection.
+        if let Some(pointer) = self.model.asks(message)
             && base.pointer(pointer).is_some()
         {
-            let id = format!("${{{}}}", 1000 + self.said);
+            let id = format!("${{{}}}", 1000 + self.sent);
             compose::put(base, pointer, json!(id));
             with.insert(pointer.to_owned(), json!(id));
         }
         with
     }
 
-    /// A name that nobody else uses.
+    /// Makes a name that no other object has.
     fn fresh(&mut self, leaf: &Leaf) -> String {
         let name = format!("fresh_{}", self.lets.len() + 1);
         self.lets.insert(name.clone(), json!("${unique('walk')}"));
         let written = format!("${{{name}}}");
         let known =
-            Known { name: leaf.name.clone(), example: leaf.example.clone(), written: written.clone(), heard: false };
+            Known { name: leaf.name.clone(), example: leaf.example.clone(), written: written.clone(), received: false };
         self.known.push(known);
         written
     }
 
-    fn say(&mut self, actor: usize, message: usize, dice: &mut Dice) {
-        let material = self.material;
-        let Some(message) = material.pack.messages.get(message) else { return };
+    fn send(&mut self, actor: usize, message: usize, dice: &mut Dice) {
+        let corpus = self.corpus;
+        let Some(message) = corpus.pack.messages.get(message) else { return };
         let (mut base, _) = self.base(message, actor, dice);
         self.about(message, &mut base, dice);
-        let plain = message::spoken(material, message, &base, Vec::new());
+        let plain = message::with_edits(corpus, message, &base, Vec::new());
         let explored = dice.once_in(4).then(|| message::explored(message, &base, &[], dice));
-        let explored = explored.map(|edits| message::spoken(material, message, &base, edits));
-        let mut right = explored.into_iter().chain([plain]).filter(|said| said.class == Class::Valid);
-        let Some(said) = right.next() else { return };
-        self.said += 1;
-        let (name, number) = (self.actors[actor].name, self.said);
+        let explored = explored.map(|edits| message::with_edits(corpus, message, &base, edits));
+        let mut right = explored.into_iter().chain([plain]).filter(|sent| sent.class == Class::Valid);
+        let Some(sent) = right.next() else { return };
+        self.sent += 1;
+        let (name, number) = (self.actors[actor].name, self.sent);
         let ping = json!({ "frames": [{ "opcode": "ping", "data": number.to_string() }] });
-        self.steps.push(json!({ format!("{name} sends raw"): said.raw, "as": format!("said_{number}") }));
+        self.steps.push(json!({ format!("{name} sends raw"): sent.raw, "as": format!("sent_{number}") }));
         self.steps.push(json!({ format!("{name} sends raw"): ping }));
         self.steps.extend(self.waits(name, number, message));
-        self.known.extend(spoken_of(self.ground.leaves(message), &base));
+        self.known.extend(sent_names(self.model.leaves(message), &base));
         for reply in &message.replies {
-            let leaves = material.pack.message(reply).map(|reply| self.ground.leaves(reply)).unwrap_or_default();
-            self.known.extend(heard(leaves, &format!("{reply}_{number}")));
+            let leaves = corpus.pack.message(reply).map(|reply| self.model.leaves(reply)).unwrap_or_default();
+            self.known.extend(received_names(leaves, &format!("{reply}_{number}")));
         }
     }
 
-    /// The answer is waited for if there may be one, until a ping behind the message shows that none comes.
+    /// Returns the steps that wait for the replies, if there may be any, until a pong shows that none will come.
     fn waits(&self, name: &str, number: usize, message: &MessageType) -> Vec<Value> {
         let pong = |fail: Option<&str>| {
             let mut pong = json!({ "frame": "pong", "where": { "data": number.to_string() } });
@@ -302,15 +304,15 @@ impl<'a> Walk<'a> {
         let expects = format!("{name} expects one of");
         if message.replies.is_empty() {
             let all: Vec<Value> = std::iter::once(pong(None)).chain(ends).collect();
-            return vec![json!({ expects: all, "after": format!("said_{number}"), "within": SILENCE })];
+            return vec![json!({ expects: all, "after": format!("sent_{number}"), "within": SILENCE })];
         }
         let replies =
             message.replies.iter().map(|reply| json!({ "message": reply, "as": format!("{reply}_{number}") }));
-        let errors = self.ground.errors.iter().filter(|error| !message.replies.contains(error));
+        let errors = self.model.errors.iter().filter(|error| !message.replies.contains(error));
         let errors = errors.map(|error| json!({ "message": error }));
         let all: Vec<Value> =
             replies.chain(errors).chain([pong(Some("the answer has not come before the pong"))]).chain(ends).collect();
-        let (pause, after) = (format!("pause_{number}"), format!("said_{number}"));
+        let (pause, after) = (format!("pause_{number}"), format!("sent_{number}"));
         vec![json!({
             "either": pause,
             "in": [SILENCE, BEHIND_PONG],
@@ -319,23 +321,23 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// What a message that we said makes known.
-fn spoken_of(leaves: &[Leaf], said: &Value) -> Vec<Known> {
+/// Returns the names that a message of an actor makes known.
+fn sent_names(leaves: &[Leaf], sent: &Value) -> Vec<Known> {
     let known = |leaf: &Leaf| {
-        let written = said.pointer(&leaf.pointer)?.as_str()?.to_owned();
-        // Each `unique` gives something else.
+        let written = sent.pointer(&leaf.pointer)?.as_str()?.to_owned();
+        // Each evaluation of `unique` gives another value.
         let is_new = written.contains("unique(") || written.contains("uuid()");
-        (!is_new).then(|| Known { name: leaf.name.clone(), example: leaf.example.clone(), written, heard: false })
+        (!is_new).then(|| Known { name: leaf.name.clone(), example: leaf.example.clone(), written, received: false })
     };
     leaves.iter().filter_map(known).collect()
 }
 
-/// What a message of the hub's makes known that is bound to a name: the members that it always has.
-fn heard(leaves: &[Leaf], bound: &str) -> Vec<Known> {
+/// Returns the names that a received message makes known, once it is bound to `bound`: its required members.
+fn received_names(leaves: &[Leaf], bound: &str) -> Vec<Known> {
     let known = |leaf: &Leaf| {
         let path = leaf.path.as_ref().filter(|_| leaf.required)?;
         let written = format!("${{{bound}.{path}}}");
-        Some(Known { name: leaf.name.clone(), example: leaf.example.clone(), written, heard: true })
+        Some(Known { name: leaf.name.clone(), example: leaf.example.clone(), written, received: true })
     };
     leaves.iter().filter_map(known).collect()
 }
