@@ -1,21 +1,20 @@
-//! The reference hub of hubproof: a server that speaks its protocols as their documents say, and breaks
-//! them on demand, one named defect at a time.
+//! The reference server of hubproof: hubs that do what their protocols' documents say, and break them on demand, one named
+//! fault at a time.
 //!
 //! In reading order:
 //!
-//! * [`mod@machine`]: what a protocol hears and says, without sockets or clocks;
+//! * [`mod@machine`]: the inputs and outputs of a protocol's state machine, without sockets or clocks;
 //! * `airavata`, `concierge`, `emprops`, `gator`, `qi`: one state machine per protocol;
-//! * [`protocols::websocket`]: a hub below all of them, bytes in and bytes out;
-//! * [`fault`] and [`fault::injector`]: deliberate defects, read from `faults/`, most of them changes to the outputs of a correct
+//! * [`protocols::websocket`]: a hub that is WebSocket only, bytes in and bytes out;
+//! * [`fault`] and [`fault::injector`]: deliberate faults, read from `faults/`, most of them changes to the outputs of a correct
 //!   machine;
-//! * [`fault::fuzz_only`]: those that only fuzzing brings out;
-//! * [`machine::settings`]: what can be configured;
-//! * [`serve()`], [`server::admin`], [`server::tls`]: the io shell, one task per connection around one machine (`hub`);
-//! * [`relay`]: the same changes made to the frames of any hub, at places computed from facts about its messages;
-//! * [`server::args`]: the command line, shared by this crate's binary and whoever embeds it.
+//! * [`fault::fuzz_only`]: faults that only malformed or undocumented input triggers;
+//! * [`machine::settings`]: the settings of a hub;
+//! * [`serve()`], [`server::admin`], [`server::tls`]: sockets: one task per connection around one machine (`hub`);
+//! * [`relay`]: a proxy that makes the same changes to the frames of any hub, at places computed from facts about its messages;
+//! * [`server::args`]: the command line, shared by this crate's binary and by programs that embed it.
 //!
-//! What is absent: anything of the judge. This crate shares no code, schema or scenario with the harness that
-//! tests it; both read the same documents.
+//! This crate shares no code, schema or scenario with the harness that tests it; both follow the same documents.
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

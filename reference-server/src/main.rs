@@ -1,4 +1,4 @@
-//! The reference hub as a program of its own.
+//! The reference server as a program of its own.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use hubproof_reference::{Running, ServeArgs, run};
 
-/// The reference hub of hubproof: speaks its protocols as documented, and breaks them on demand.
+/// The reference server of hubproof: hubs that do what their documents say, and break them on demand
 #[derive(Parser)]
 #[command(name = "hubproof-reference", version)]
 struct Cli {
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// One line per address, at once; whoever started us may have closed our stdout and still want the hub.
+/// Prints one line per address. A closed stdout is no error: the hubs are still wanted.
 fn announce(running: &Running) {
     let mut stdout = std::io::stdout().lock();
     for line in running.lines() {

@@ -1,5 +1,5 @@
-//! The relay over real sockets: what it does not change arrives byte by byte, what it changes is the one thing, and
-//! whoever leaves or is cut off on one side is gone on the other.
+//! The relay over real sockets: it makes its one change, all other bytes arrive as they were sent, and a disconnect or reset
+//! on one side is one on the other.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,14 +7,14 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use hubproof_reference::fault::{Act, Change, Cond, frame};
-use hubproof_reference::relay::mutations::DELAY;
+use hubproof_reference::relay::mutation::DELAY;
 use hubproof_reference::relay::{Hub, Relay, RelayConfig, relay};
 use rstest::rstest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 
-/// Nothing on one machine takes this long, except what hangs.
+/// Longer than anything takes that does not hang.
 const LONG: Duration = Duration::from_secs(10);
 const REQUEST: &[u8] = b"GET /ws?a=%20b HTTP/1.1\r\nHost: relay\r\nUpgrade: websocket\r\nX-Mine: 1\r\n\r\n";
 const ANSWER: &[u8] = b"HTTP/1.1 101 Odd Words\r\nSec-WebSocket-Protocol: p\r\nX-Theirs: 2\r\n\r\n";
@@ -50,18 +50,18 @@ async fn upgraded(change: Option<Change>) -> Three {
 
 async fn read(stream: &mut TcpStream, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
-    timeout(LONG, stream.read_exact(&mut bytes)).await.expect("it does not come").unwrap();
+    timeout(LONG, stream.read_exact(&mut bytes)).await.expect("the bytes do not come").unwrap();
     bytes
 }
 
-/// Everything up to the end of the stream.
+/// Reads to the end of the stream.
 async fn rest(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    timeout(LONG, stream.read_to_end(&mut bytes)).await.expect("it does not end")?;
+    timeout(LONG, stream.read_to_end(&mut bytes)).await.expect("the stream does not end")?;
     Ok(bytes)
 }
 
-/// What a server sends: FIN and opcode, then the payload.
+/// Builds a frame of a server: FIN and opcode, then the payload.
 fn of(first: u8, payload: &str) -> Vec<u8> {
     [&[first, u8::try_from(payload.len()).unwrap()], payload.as_bytes()].concat()
 }
@@ -75,7 +75,7 @@ const IS_A: &[Cond] = &[Cond::Is("/t", "a")];
 #[case::elsewhere(Some(frame(&[Cond::Has("/absent")]).does(Act::Drop)))]
 #[case::no_such_member(Some(frame(IS_A).does(Act::Remove("/absent"))))]
 #[tokio::test]
-async fn what_is_not_changed_passes_byte_by_byte(#[case] change: Option<Change>) {
+async fn unchanged_bytes_pass_as_they_are(#[case] change: Option<Change>) {
     let mut three = upgraded(change).await;
     let sent = [
         of(0x81, A),
@@ -86,14 +86,14 @@ async fn what_is_not_changed_passes_byte_by_byte(#[case] change: Option<Change>)
         of(0x82, "\0\u{1}"),
         of(0x8a, ""),
         of(0x81, "no JSON"),
-        // 999, which libraries do not show.
+        // The close code 999, which libraries do not send.
         vec![0x88, 4, 0x03, 0xe7, b'o', b'k'],
         b"and what follows".to_vec(),
     ]
     .concat();
     three.hub.write_all(&sent).await.unwrap();
     three.client.write_all(b"\x89\x80abcdmasked").await.unwrap();
-    // A ping within a message comes before it; nothing else moves.
+    // A ping within a message is passed on before it; everything else keeps its order.
     let within = of(0x89, "ping");
     let begun = of(0x01, r#"{"t":"#);
     let mut expected = sent.clone();
@@ -113,18 +113,18 @@ async fn what_is_not_changed_passes_byte_by_byte(#[case] change: Option<Change>)
 #[case::retype(Act::Retype("/n"), &[of(0x81, r#"{"t":"a","n":"1"}"#), of(0x81, B)], 1)]
 #[case::alter(Act::Alter("/n"), &[of(0x81, r#"{"t":"a","n":-2}"#), of(0x81, B)], 1)]
 #[tokio::test]
-async fn one_thing_is_changed(#[case] act: Act, #[case] expected: &[Vec<u8>], #[case] applied: u64) {
+async fn a_change_is_made(#[case] act: Act, #[case] expected: &[Vec<u8>], #[case] applied: u64) {
     let mut three = upgraded(Some(frame(IS_A).does(act))).await;
     three.hub.write_all(&[of(0x81, A), of(0x81, B)].concat()).await.unwrap();
     let expected = expected.concat();
     assert_eq!(read(&mut three.client, expected.len()).await, expected);
     assert_eq!(three.relay.applied(), applied);
-    // Nothing else was kept back.
+    // No other frame was kept.
     three.hub.shutdown().await.unwrap();
     assert_eq!(rest(&mut three.client).await.unwrap(), b"");
 }
 
-/// The count goes over all connections.
+/// Frames are counted over all connections.
 #[tokio::test]
 async fn the_nth_frame_is_that_of_the_hub() {
     let hub = hubproof_reference::serve(hubproof_reference::ServeConfig {
@@ -167,7 +167,7 @@ async fn a_refusal_passes() {
 
 #[tokio::test]
 async fn a_hub_that_is_not_there_is_a_bad_gateway() {
-    // Nobody else gets the port while this has it.
+    // The bound socket keeps other programs from the port.
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let url = format!("ws://{}", socket.local_addr().unwrap());
@@ -180,7 +180,7 @@ async fn a_hub_that_is_not_there_is_a_bad_gateway() {
     assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains("failed to reach the hub"), "{answer}");
 }
 
-/// How one side leaves, in the middle of a frame where it can.
+/// How one side disconnects.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Leaving {
     Ends,
@@ -196,11 +196,11 @@ async fn leave(stream: TcpStream, how: Leaving) {
 
 #[rstest]
 #[tokio::test]
-async fn a_hub_that_leaves_has_left(#[values(Leaving::Ends, Leaving::IsCutOff)] how: Leaving) {
+async fn a_disconnect_of_the_hub_is_passed_on(#[values(Leaving::Ends, Leaving::IsCutOff)] how: Leaving) {
     let mut three = upgraded(None).await;
     three.hub.write_all(b"\x81\x05ha").await.unwrap();
     if how == Leaving::IsCutOff {
-        // What a reset overtakes is lost on any network.
+        // Bytes before a reset may be lost.
         leave(three.hub, how).await;
         assert_eq!(rest(&mut three.client).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
     } else {
@@ -211,17 +211,17 @@ async fn a_hub_that_leaves_has_left(#[values(Leaving::Ends, Leaving::IsCutOff)] 
 
 #[rstest]
 #[tokio::test]
-async fn a_client_that_leaves_has_left(#[values(Leaving::Ends, Leaving::IsCutOff)] how: Leaving) {
+async fn a_disconnect_of_the_client_is_passed_on(#[values(Leaving::Ends, Leaving::IsCutOff)] how: Leaving) {
     let mut three = upgraded(None).await;
     leave(three.client, how).await;
-    // It may be told in either way; that it is told is what counts.
+    // It may be an end or a reset; the hub has to see one of them.
     let _ = rest(&mut three.hub).await;
     assert_eq!(timeout(LONG, three.relay.shutdown()).await.unwrap(), 0);
 }
 
 /// A hub that sends without end to a client that does not read is held back, not stored.
 #[tokio::test]
-async fn who_does_not_read_holds_the_hub_back() {
+async fn a_client_that_does_not_read_slows_the_hub_down() {
     let mut three = upgraded(Some(frame(IS_A).does(Act::Double))).await;
     let many = of(0x81, A).repeat(10_000);
     let mut sent = 0;

@@ -1,4 +1,4 @@
-//! The io shell over real sockets: upgrades, ends, limits, TLS, the admin side, the program itself.
+//! The server over real sockets: upgrades, ends, limits, TLS, the admin side, the program itself.
 
 #![allow(clippy::unwrap_used)]
 
@@ -51,7 +51,7 @@ async fn connect(running: &Running, index: usize) -> Client {
         }
         "emprops" => {
             let mut client = connect_async(running.hubs[index].url.as_str()).await.unwrap().0;
-            hear(&mut client).await;
+            receive(&mut client).await;
             client
         }
         _ => connect_async(running.hubs[index].url.as_str()).await.unwrap().0,
@@ -60,28 +60,28 @@ async fn connect(running: &Running, index: usize) -> Client {
 
 async fn join(running: &Running, name: &str) -> Client {
     let mut client = connect(running, 0).await;
-    say(&mut client, &json!({ "type": "IDENTIFY", "name": name, "version": "0.1.0" }).to_string()).await;
-    assert_eq!(hear(&mut client).await["type"], "HELLO");
+    send(&mut client, &json!({ "type": "IDENTIFY", "name": name, "version": "0.1.0" }).to_string()).await;
+    assert_eq!(receive(&mut client).await["type"], "HELLO");
     client
 }
 
-async fn say<S: AsyncRead + AsyncWrite + Unpin>(client: &mut WebSocketStream<S>, text: &str) {
+async fn send<S: AsyncRead + AsyncWrite + Unpin>(client: &mut WebSocketStream<S>, text: &str) {
     client.send(Message::text(text)).await.unwrap();
 }
 
-/// The next message; none within ten seconds is a failure.
+/// Waits for the next message, at most ten seconds.
 async fn next<S: AsyncRead + AsyncWrite + Unpin>(client: &mut WebSocketStream<S>) -> Option<Result<Message, WsError>> {
-    timeout(Duration::from_secs(10), client.next()).await.expect("the hub says nothing")
+    timeout(Duration::from_secs(10), client.next()).await.expect("the hub sends nothing")
 }
 
-async fn hear<S: AsyncRead + AsyncWrite + Unpin>(client: &mut WebSocketStream<S>) -> Value {
+async fn receive<S: AsyncRead + AsyncWrite + Unpin>(client: &mut WebSocketStream<S>) -> Value {
     match next(client).await {
         Some(Ok(Message::Text(text))) => serde_json::from_str(&text).unwrap(),
         other => panic!("expected a text, got {other:?}"),
     }
 }
 
-/// The close code that comes next; then the hub hangs up.
+/// Receives a close and the end of the stream, and returns the close code.
 async fn closed(client: &mut Client) -> u16 {
     let code = match next(client).await {
         Some(Ok(Message::Close(Some(frame)))) => frame.code.into(),
@@ -112,7 +112,7 @@ async fn admin(running: &Running, method: &str, path: &str, body: &str) -> (u16,
 
 #[tokio::test]
 async fn all_protocols_are_served_and_shut_down() {
-    // An address that no other test uses, so that nobody takes the port when it is free again.
+    // An address that no other test uses, so that no test takes the port when it is free again.
     let ip = if cfg!(target_os = "linux") { [127, 0, 0, 7] } else { [127, 0, 0, 1] };
     let listen = SocketAddr::from((ip, 0));
     let hubs = hubproof_reference::protocols().iter().map(|name| HubConfig { listen, ..HubConfig::new(*name) });
@@ -129,7 +129,7 @@ async fn all_protocols_are_served_and_shut_down() {
         let mut codes = Vec::new();
         for (client, protocol) in &mut clients {
             if *protocol == "emprops" {
-                assert_eq!(hear(client).await["type"], "server_disconnect");
+                assert_eq!(receive(client).await["type"], "server_disconnect");
             }
             codes.push(closed(client).await);
         }
@@ -138,14 +138,14 @@ async fn all_protocols_are_served_and_shut_down() {
     timeout(Duration::from_secs(5), running.shutdown()).await.expect("shutdown ends");
     assert!(codes.await.unwrap().iter().all(|code| *code == 1001));
     if cfg!(target_os = "linux") {
-        // A program that another test is starting holds all of this one's sockets until it is.
+        // A child process that another test starts holds this process's sockets for a moment.
         let refused = async { while TcpStream::connect(addr).await.is_ok() {} };
-        timeout(Duration::from_secs(10), refused).await.expect("nobody listens any more");
+        timeout(Duration::from_secs(10), refused).await.expect("the port is closed");
     }
 }
 
 #[tokio::test]
-async fn dropping_ends_it_too() {
+async fn dropping_ends_the_hubs() {
     let running = hub("concierge", &[]).await;
     let mut client = join(&running, "a").await;
     drop(running);
@@ -153,7 +153,7 @@ async fn dropping_ends_it_too() {
 }
 
 #[tokio::test]
-async fn hubs_are_told_apart_on_the_admin_side() {
+async fn the_admin_side_distinguishes_hubs() {
     let mut secret = HubConfig::new("concierge");
     secret.settings.set_pair("secret=canary").unwrap();
     let running = start(vec![HubConfig::new("concierge"), secret, HubConfig::new("qi")]).await;
@@ -170,7 +170,7 @@ async fn hubs_are_told_apart_on_the_admin_side() {
     client.close(None).await.unwrap();
     while let Some(Ok(_)) = next(&mut client).await {}
     let (_, state) = admin(&running, "GET", "/state/concierge", "").await;
-    assert_eq!(state["clients"], json!([]), "a client is gone before it hears that it may go");
+    assert_eq!(state["clients"], json!([]), "the machine handles the end before the client sees the close");
     running.shutdown().await;
 }
 
@@ -182,7 +182,7 @@ async fn hubs_are_told_apart_on_the_admin_side() {
 #[case("POST", "/events/qi", "{}", 404, "no events")]
 #[case("POST", "/events/qi", "{", 400, "not JSON")]
 #[tokio::test]
-async fn the_admin_side_says_what_is_wrong(
+async fn wrong_admin_requests_are_explained(
     #[case] method: &str,
     #[case] path: &str,
     #[case] body: &str,
@@ -203,7 +203,7 @@ async fn the_admin_side_says_what_is_wrong(
 )]
 #[case::garbage("garbage\r\n\r\n", 400)]
 #[tokio::test]
-async fn what_is_no_upgrade_is_answered_and_hung_up_on(#[case] request: &str, #[case] status: u16) {
+async fn other_requests_are_refused_and_closed(#[case] request: &str, #[case] status: u16) {
     let running = hub("qi", &[]).await;
     assert_eq!(http(&running.hubs[0].url, request).await.0, status);
 }
@@ -214,14 +214,18 @@ async fn what_is_no_upgrade_is_answered_and_hung_up_on(#[case] request: &str, #[
 #[case::not_utf8(frame(0x1, b"\xff\xfe"), 1007)]
 #[case::reserved_opcode(frame(0x3, b"x"), 1002)]
 #[tokio::test]
-async fn what_is_no_message_closes(#[case] message: Message, #[case] code: u16) {
+async fn invalid_messages_close(#[case] message: Message, #[case] code: u16) {
     let running = start(vec![HubConfig { max_message: 1000, ..HubConfig::new("concierge") }]).await;
     let mut other = join(&running, "other").await;
     let mut client = join(&running, "a").await;
     client.send(message).await.unwrap();
     assert_eq!(closed(&mut client).await, code);
-    say(&mut other, r#"{"type":"CLIENT_FETCH_ALL"}"#).await;
-    assert_eq!(hear(&mut other).await["clients"].as_array().unwrap().len(), 1, "the machine has heard of the end");
+    send(&mut other, r#"{"type":"CLIENT_FETCH_ALL"}"#).await;
+    assert_eq!(
+        receive(&mut other).await["clients"].as_array().unwrap().len(),
+        1,
+        "the machine knows that the client has gone"
+    );
 }
 
 fn frame(opcode: u8, payload: &'static [u8]) -> Message {
@@ -235,32 +239,32 @@ fn frame(opcode: u8, payload: &'static [u8]) -> Message {
     Message::Frame(Frame::from_payload(header, payload.into()))
 }
 
-/// emprops has last words, whether it is sent away or shut down; and its limit is the protocol's, not the socket's.
+/// emprops announces its end, by an event or at shutdown; and its limit is the protocol's, not the socket's.
 #[rstest]
 #[case::event(true)]
 #[case::shutdown(false)]
 #[tokio::test]
-async fn a_hub_says_goodbye_before_it_closes(#[case] by_event: bool) {
+async fn a_hub_announces_its_end_before_it_closes(#[case] by_event: bool) {
     let running = hub("emprops", &["epoch_ms=1705312345000"]).await;
     let mut client = connect(&running, 0).await;
-    say(&mut client, &format!(r#"{{"type":"ping","x":"{}"}}"#, "x".repeat(11 << 20))).await;
-    assert_eq!(hear(&mut client).await["error_code"], "MESSAGE_TOO_LARGE");
+    send(&mut client, &format!(r#"{{"type":"ping","x":"{}"}}"#, "x".repeat(11 << 20))).await;
+    assert_eq!(receive(&mut client).await["error_code"], "MESSAGE_TOO_LARGE");
     let down = async {
         if by_event {
-            let (status, told) = admin(&running, "POST", "/events/emprops", r#"{"type":"server_disconnect"}"#).await;
-            assert_eq!((status, told), (200, json!({ "disconnected": 1 })));
+            let (status, answer) = admin(&running, "POST", "/events/emprops", r#"{"type":"server_disconnect"}"#).await;
+            assert_eq!((status, answer), (200, json!({ "disconnected": 1 })));
         }
         running.shutdown().await;
     };
     let goodbye = async {
-        assert_eq!(hear(&mut client).await["type"], "server_disconnect");
+        assert_eq!(receive(&mut client).await["type"], "server_disconnect");
         assert_eq!(closed(&mut client).await, 1001);
     };
     tokio::join!(down, goodbye);
 }
 
 #[tokio::test]
-async fn deadlines_come_by_themselves() {
+async fn deadlines_need_no_input() {
     let running = hub("concierge", &["identify_timeout_ms=20"]).await;
     assert_eq!(closed(&mut connect(&running, 0).await).await, 4004);
 }
@@ -272,12 +276,12 @@ async fn pings_are_answered_and_forwarded() {
     let mut client = join(&running, "a").await;
     client.send(Message::Ping("x".into())).await.unwrap();
     assert!(matches!(next(&mut client).await, Some(Ok(Message::Pong(data))) if data == "x"));
-    say(&mut client, r#"{"type":"SELF_FETCH"}"#).await;
-    assert_eq!(hear(&mut client).await["seq"], 2);
+    send(&mut client, r#"{"type":"SELF_FETCH"}"#).await;
+    assert_eq!(receive(&mut client).await["seq"], 2);
 }
 
 #[tokio::test]
-async fn who_does_not_read_is_cut_off_and_nobody_else_waits() {
+async fn a_client_that_does_not_read_is_cut_off_and_others_do_not_wait() {
     let running = hub("concierge", &[]).await;
     let _deaf = join(&running, "deaf").await;
     let mut client = join(&running, "a").await;
@@ -285,12 +289,12 @@ async fn who_does_not_read_is_cut_off_and_nobody_else_waits() {
     let message = json!({ "type": "MESSAGE", "target": { "type": "NAME", "name": "deaf" }, "data": data }).to_string();
     // The outbox holds 64 MiB, the sockets a few more.
     for _ in 0..200 {
-        say(&mut client, &message).await;
-        if hear(&mut client).await["code"] == "NO_SUCH_NAME" {
+        send(&mut client, &message).await;
+        if receive(&mut client).await["code"] == "NO_SUCH_NAME" {
             return;
         }
     }
-    panic!("200 MiB are kept for a client that does not read");
+    panic!("the hub keeps 200 MiB for a client that does not read");
 }
 
 #[tokio::test]
@@ -303,11 +307,11 @@ async fn requests_sent_at_once_are_answered_in_order() {
     }
     client.flush().await.unwrap();
     for number in 0..1000 {
-        assert_eq!(hear(&mut client).await["session_id"], number.to_string());
+        assert_eq!(receive(&mut client).await["session_id"], number.to_string());
     }
 }
 
-/// Connects by TLS trusting one certificate, if any, and asks something of a qi hub; whether it was let through.
+/// Connects to a qi hub over TLS and sends a request; returns `false` if the certificate is not trusted.
 async fn ask_securely(hub: &RunningHub, trusted: Option<CertificateDer<'static>>) -> bool {
     let mut roots = rustls::RootCertStore::empty();
     if let Some(certificate) = trusted {
@@ -325,22 +329,22 @@ async fn ask_securely(hub: &RunningHub, trusted: Option<CertificateDer<'static>>
     };
     assert!(hub.url.starts_with("wss://127.0.0.1:"));
     let (mut client, _) = tokio_tungstenite::client_async(hub.url.as_str(), stream).await.unwrap();
-    say(&mut client, r#"{"command":"ping","version":"0.1.0"}"#).await;
-    hear(&mut client).await["status"] == "success"
+    send(&mut client, r#"{"command":"ping","version":"0.1.0"}"#).await;
+    receive(&mut client).await["status"] == "success"
 }
 
 #[tokio::test]
-async fn self_signed_hubs_are_vouched_for() {
+async fn self_signed_hubs_have_one_ca() {
     let config = HubConfig { tls: Some(Tls::SelfSigned), ..HubConfig::new("qi") };
     let running = start(vec![config.clone(), config]).await;
     let ca = CertificateDer::from_pem_slice(running.ca.as_deref().unwrap().as_bytes()).unwrap();
     assert!(ask_securely(&running.hubs[0], Some(ca.clone())).await);
-    assert!(ask_securely(&running.hubs[1], Some(ca)).await, "one authority vouches for all");
+    assert!(ask_securely(&running.hubs[1], Some(ca)).await, "all hubs have the same CA");
     assert!(!ask_securely(&running.hubs[0], None).await);
     running.shutdown().await;
 }
 
-/// A path of this test's own.
+/// Returns a path for this test.
 fn scratch(name: &str) -> std::path::PathBuf {
     std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}", std::process::id()))
 }
@@ -357,14 +361,14 @@ async fn certificates_come_from_files() {
     assert!(running.ca.is_none());
     let swapped = Tls::Files { cert: key.clone(), key: cert.clone() };
     let config = ServeConfig { hubs: vec![HubConfig { tls: Some(swapped), ..HubConfig::new("qi") }], admin: None };
-    assert!(serve(config).await.is_err(), "a key is no certificate");
+    assert!(serve(config).await.is_err(), "a key is not a certificate");
     for file in [cert, key] {
         std::fs::remove_file(file).unwrap();
     }
 }
 
 #[tokio::test]
-async fn what_cannot_be_served_is_said() {
+async fn startup_errors_are_explained() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let missing = Tls::Files { cert: "no/such/cert.pem".into(), key: "no/such/key.pem".into() };
     for (config, why) in [

@@ -1,4 +1,4 @@
-//! Gator over real sockets: a tree of hubs, connections that a hub makes itself, a log file that stays.
+//! Gator over real sockets: a tree of hubs, outgoing connections, a log file.
 
 #![allow(clippy::unwrap_used)]
 
@@ -29,12 +29,12 @@ async fn connect(hub: &Running, path: &str) -> Client {
     connect_async(format!("{}{path}", hub.hubs[0].url)).await.unwrap().0
 }
 
-/// The next JSON text; none within ten seconds is a failure.
-async fn hear<S>(stream: &mut WebSocketStream<S>) -> Value
+/// Receives the next JSON text within ten seconds.
+async fn receive<S>(stream: &mut WebSocketStream<S>) -> Value
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
-    match timeout(Duration::from_secs(10), stream.next()).await.expect("nothing comes") {
+    match timeout(Duration::from_secs(10), stream.next()).await.expect("no message comes") {
         Some(Ok(Message::Text(text))) => serde_json::from_str(&text).unwrap(),
         other => panic!("expected a text, got {other:?}"),
     }
@@ -42,7 +42,7 @@ where
 
 async fn ask(client: &mut Client, request: Value) -> Value {
     client.send(Message::text(request.to_string())).await.unwrap();
-    hear(client).await
+    receive(client).await
 }
 
 async fn http(hub: &Running, method: &str, path: &str, body: &str) -> Value {
@@ -61,14 +61,14 @@ async fn event(hub: &Running, event: Value) -> Value {
     http(hub, "POST", "/events/gator", &event.to_string()).await
 }
 
-/// Waits until the hub's state is so.
+/// Waits until the hub's state has this value.
 async fn until(hub: &Running, pointer: &str, want: Value) {
     let wait = async {
         while http(hub, "GET", "/state/gator", "").await.pointer(pointer) != Some(&want) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(Duration::from_secs(10), wait).await.expect("the hub gets there");
+    timeout(Duration::from_secs(10), wait).await.expect("the hub gets to this state");
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn logs_climb_and_stops_descend_a_tree_of_hubs() {
 }
 
 #[tokio::test]
-async fn a_hub_calls_whom_it_is_told_to_and_is_a_client_there() {
+async fn a_hub_connects_to_its_parent_as_a_client() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let hub = hub(&[]).await;
     let url = format!("ws://{}", listener.local_addr().unwrap());
@@ -108,17 +108,17 @@ async fn a_hub_calls_whom_it_is_told_to_and_is_a_client_there() {
     let mut parent = accept_async(listener.accept().await.unwrap().0).await.unwrap();
     let mut task = connect(&hub, "/").await;
     ask(&mut task, json!({ "action": "log", "payload": { "message": "up" } })).await;
-    assert_eq!(hear(&mut parent).await["payload"]["message"], "up");
+    assert_eq!(receive(&mut parent).await["payload"]["message"], "up");
     parent.send(Message::text(r#"{"action":"stop","req_id":1}"#)).await.unwrap();
-    assert_eq!(hear(&mut parent).await["rsp_id"], 1);
+    assert_eq!(receive(&mut parent).await["rsp_id"], 1);
     parent.close(None).await.unwrap();
     until(&hub, "/parents", json!([])).await;
     hub.shutdown().await;
 }
 
 #[tokio::test]
-async fn a_parent_that_is_not_there_does_no_harm() {
-    // A port that nobody listens on.
+async fn a_missing_parent_is_harmless() {
+    // A port without a listener.
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let hub = hub(&[]).await;
     event(&hub, json!({ "connect_up": { "url": format!("ws://{free}") } })).await;

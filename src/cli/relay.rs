@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use hubproof_reference::relay::mutations::{Computed, Kind, changes};
+use hubproof_reference::relay::mutation::{Kind, Mutation, changes};
 use hubproof_reference::relay::{Hub, RelayConfig, relay};
 use hubproof_reference::server::args::{ListFormat, address};
 use rand::{RngExt as _, SeedableRng as _};
@@ -66,7 +66,7 @@ pub struct RelayArgs {
 
 pub fn run(arguments: RelayArgs) -> Result<u8, CliError> {
     let all = computed(&arguments)?;
-    let named: Vec<Computed> = all.iter().filter(|change| arguments.names(change)).cloned().collect();
+    let named: Vec<Mutation> = all.iter().filter(|change| arguments.names(change)).cloned().collect();
     if named.is_empty() {
         return Err(nothing(&arguments, &all));
     }
@@ -86,7 +86,7 @@ pub fn run(arguments: RelayArgs) -> Result<u8, CliError> {
     });
     let _: Option<()> = trust?;
     let hub = hub.map_err(|error| CliError::new(error.to_string()))?;
-    let config = RelayConfig { hub, listen: arguments.listen, change: change.as_ref().map(Computed::change) };
+    let config = RelayConfig { hub, listen: arguments.listen, change: change.as_ref().map(Mutation::change) };
     let what = change.map_or_else(|| "nothing is changed".to_owned(), |change| change.to_string());
     runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
@@ -99,7 +99,7 @@ pub fn run(arguments: RelayArgs) -> Result<u8, CliError> {
 }
 
 /// Everything that can be changed in this protocol.
-fn computed(arguments: &RelayArgs) -> Result<Vec<Computed>, CliError> {
+fn computed(arguments: &RelayArgs) -> Result<Vec<Mutation>, CliError> {
     let mut sources = Sources::default();
     let loaded = match (&arguments.pack.pack, &arguments.protocol) {
         (Some(path), _) => protocol_files::user_pack(path, arguments.pack.perspective, &mut sources)?,
@@ -117,7 +117,7 @@ fn computed(arguments: &RelayArgs) -> Result<Vec<Computed>, CliError> {
 
 impl RelayArgs {
     /// Whether a change is one of those that the arguments name. A frame that is not counted is each of them.
-    fn names(&self, change: &Computed) -> bool {
+    fn names(&self, change: &Mutation) -> bool {
         let is = |named: &Option<String>, value: Option<&String>| named.is_none() || named.as_ref() == value;
         self.change.is_none_or(|kind| kind == change.kind)
             && is(&self.message, Some(&change.message))
@@ -126,7 +126,7 @@ impl RelayArgs {
     }
 
     /// The one change that is meant, if any is.
-    fn choose(&self, mut named: Vec<Computed>) -> Result<Option<Computed>, CliError> {
+    fn choose(&self, mut named: Vec<Mutation>) -> Result<Option<Mutation>, CliError> {
         let chosen = match self.seed {
             Some(seed) => {
                 let index = rand::rngs::StdRng::seed_from_u64(seed).random_range(0..named.len());
@@ -137,7 +137,7 @@ impl RelayArgs {
             }
             None if named.len() == 1 => named.remove(0),
             None => {
-                let some: Vec<String> = named.iter().take(8).map(Computed::to_string).collect();
+                let some: Vec<String> = named.iter().take(8).map(Mutation::to_string).collect();
                 let more = if named.len() > 8 { ", ..." } else { "" };
                 return Err(CliError::new(format!(
                     "{} changes fit: {}{more}\n  help: name one with --change, --message and --member, or choose with --seed N",
@@ -151,7 +151,7 @@ impl RelayArgs {
 }
 
 /// Why nothing can be changed.
-fn nothing(arguments: &RelayArgs, all: &[Computed]) -> CliError {
+fn nothing(arguments: &RelayArgs, all: &[Mutation]) -> CliError {
     let messages = || all.iter().map(|change| change.message.as_str());
     let help = match (&arguments.message, &arguments.member) {
         (Some(message), _) if !messages().any(|name| name == message) => {
@@ -167,7 +167,7 @@ fn nothing(arguments: &RelayArgs, all: &[Computed]) -> CliError {
     CliError::new(format!("nothing in this protocol can be changed so\n  help: {help}"))
 }
 
-fn listed(changes: &[Computed], format: ListFormat) -> String {
+fn listed(changes: &[Mutation], format: ListFormat) -> String {
     match format {
         ListFormat::Text => changes.iter().map(|change| format!("{change}\n")).collect(),
         ListFormat::Json => {

@@ -11,7 +11,7 @@ use hubproof::event::{ScenarioReport, Verdict};
 use hubproof::reference::relay_facts;
 use hubproof_reference::fault::injector::{self, Injector};
 use hubproof_reference::machine::{EventError, Input, Machine, Output};
-use hubproof_reference::relay::mutation::{Computed, Kind, Message, Of, changes};
+use hubproof_reference::relay::mutation::{Mutation, Kind, Message, Of, changes};
 use serde_json::Value;
 
 use super::sim_connection::{Manner, Protocol};
@@ -92,7 +92,7 @@ impl Said {
     }
 
     /// How often a change was applied in one scenario, and what came of it.
-    fn play(&self, scenario: usize, change: &Computed) -> (u64, ScenarioReport) {
+    fn play(&self, scenario: usize, change: &Mutation) -> (u64, ScenarioReport) {
         let changes = vec![change.change()].leak();
         let applied = Arc::new(AtomicU64::new(0));
         let around = |inner| Box::new(Injector::counting(inner, changes, Arc::clone(&applied))) as Box<dyn Machine>;
@@ -103,7 +103,7 @@ impl Said {
     }
 
     /// Plays the scenarios in which the message is said, until one of them notices the change.
-    fn outcome(&self, change: &Computed) -> Outcome {
+    fn outcome(&self, change: &Mutation) -> Outcome {
         let mut outcome = Outcome::NeverApplied;
         for (scenario, count) in self.counts.iter().enumerate() {
             if count.get(&change.message).copied().unwrap_or(0) < change.nth.unwrap_or(1) {
@@ -130,7 +130,7 @@ pub enum Outcome {
 }
 
 /// Whether something is found to be wrong: what breaks a must has to fail. Inconclusive does not count.
-fn notices(change: &Computed, report: &ScenarioReport) -> bool {
+fn notices(change: &Mutation, report: &ScenarioReport) -> bool {
     let enough = |verdict| verdict == Verdict::Fail || (verdict == Verdict::Warn && !change.must);
     report.checks.iter().any(|check| enough(check.verdict))
 }
@@ -182,23 +182,23 @@ fn exemptions(protocol: &str) -> Vec<Exemption> {
 /// Every change that spoils what a hub says, and whether the scenarios of its protocol notice.
 pub struct Detection {
     pub said: Said,
-    pub results: Vec<(Computed, Outcome)>,
+    pub results: Vec<(Mutation, Outcome)>,
     exempt: Vec<Exemption>,
 }
 
 impl Detection {
     pub fn measure(protocol: &str) -> Self {
         let said = Said::of(protocol);
-        let all: Vec<Computed> = changes(&said.messages).into_iter().filter(|change| change.kind.spoils()).collect();
+        let all: Vec<Mutation> = changes(&said.messages).into_iter().filter(|change| change.kind.corrupts()).collect();
         let outcomes = on_all(&all, |change| said.outcome(change));
         Self { said, results: all.into_iter().zip(outcomes).collect(), exempt: exemptions(protocol) }
     }
 
-    fn count(&self, takes: impl Fn(&Computed) -> bool, outcome: Outcome) -> usize {
+    fn count(&self, takes: impl Fn(&Mutation) -> bool, outcome: Outcome) -> usize {
         self.results.iter().filter(|(change, became)| takes(change) && *became == outcome).count()
     }
 
-    fn is_exempt(&self, change: &Computed) -> bool {
+    fn is_exempt(&self, change: &Mutation) -> bool {
         let name = change.to_string();
         self.exempt.iter().any(|exempt| exempt.changes.contains(&name))
     }
@@ -250,7 +250,7 @@ impl Detection {
         text +=
             "| change | computed | applied | noticed | exempt | not noticed | share |\n|---|---|---|---|---|---|---|\n";
         for (title, kind, of) in ROWS {
-            let row = |change: &Computed| change.kind == *kind && change.of == *of;
+            let row = |change: &Mutation| change.kind == *kind && change.of == *of;
             let (noticed, survived) = (self.count(row, Outcome::Noticed), self.count(row, Outcome::Survived));
             let exempt = self
                 .results
@@ -294,21 +294,21 @@ impl Detection {
 }
 
 /// Rows of the table: what is done, and to members of which something is said.
-const ROWS: &[(&str, Kind, Option<Of>)] = &[
+const ROWS: &[(&str, Kind, Option<Property>)] = &[
     ("a frame is dropped", Kind::Drop, None),
     ("a frame is doubled", Kind::Double, None),
-    ("a required member is removed", Kind::Remove, Some(Of::Required)),
-    ("a required constant is removed", Kind::Remove, Some(Of::Constant)),
-    ("a required member with few values is removed", Kind::Remove, Some(Of::Closed)),
-    ("an echoed id is removed", Kind::Remove, Some(Of::Echoed)),
-    ("a required member is retyped", Kind::Retype, Some(Of::Required)),
-    ("a constant is retyped", Kind::Retype, Some(Of::Constant)),
-    ("a member with few values is retyped", Kind::Retype, Some(Of::Closed)),
-    ("an echoed id is retyped", Kind::Retype, Some(Of::Echoed)),
-    ("a required member is altered", Kind::Alter, Some(Of::Required)),
-    ("a constant is altered", Kind::Alter, Some(Of::Constant)),
-    ("a member with few values is altered", Kind::Alter, Some(Of::Closed)),
-    ("an echoed id is altered", Kind::Alter, Some(Of::Echoed)),
+    ("a required member is removed", Kind::Remove, Some(Property::Required)),
+    ("a required constant is removed", Kind::Remove, Some(Property::Constant)),
+    ("a required member with few values is removed", Kind::Remove, Some(Property::Closed)),
+    ("an echoed id is removed", Kind::Remove, Some(Property::Echoed)),
+    ("a required member is retyped", Kind::Retype, Some(Property::Required)),
+    ("a constant is retyped", Kind::Retype, Some(Property::Constant)),
+    ("a member with few values is retyped", Kind::Retype, Some(Property::Closed)),
+    ("an echoed id is retyped", Kind::Retype, Some(Property::Echoed)),
+    ("a required member is altered", Kind::Alter, Some(Property::Required)),
+    ("a constant is altered", Kind::Alter, Some(Property::Constant)),
+    ("a member with few values is altered", Kind::Alter, Some(Property::Closed)),
+    ("an echoed id is altered", Kind::Alter, Some(Property::Echoed)),
 ];
 
 fn quoted(names: &[String]) -> String {
@@ -324,7 +324,7 @@ pub fn beside(said: &Said) -> String {
     let mut text = String::new();
     let all = changes(&said.messages);
     for kind in [Kind::Delay, Kind::Reorder] {
-        let of_kind: Vec<&Computed> = all.iter().filter(|change| change.kind == kind).collect();
+        let of_kind: Vec<&Mutation> = all.iter().filter(|change| change.kind == kind).collect();
         let outcomes = on_all(&of_kind, |change| said.outcome(change));
         let count = |outcome| outcomes.iter().filter(|became| **became == outcome).count();
         let (noticed, survived) = (count(Outcome::Noticed), count(Outcome::Survived));

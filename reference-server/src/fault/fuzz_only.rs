@@ -1,5 +1,5 @@
-//! Faults that only fuzzing brings out: a hub that answers every expected message as it should, and crashes, hangs, leaks or
-//! slows down when it receives what no document describes. A script that sends what a document describes never meets them.
+//! Faults that only fuzzing triggers: a hub that handles every documented message correctly, and crashes, hangs, leaks
+//! data or slows down when it receives a message that no document describes.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::fmt;
@@ -15,18 +15,18 @@ use crate::fault::injector::holds;
 use crate::fault::parse::{Str, conditions, pattern, pointer, text, texts, time};
 use crate::machine::{Conn, EventError, Input, Machine, Output, Utf8Bytes};
 
-/// How such a fault works.
+/// A fault that only fuzzing triggers.
 #[derive(Debug, Clone, Copy)]
 pub struct FuzzOnly {
-    /// What brings it out: input for which all of this holds.
+    /// The trigger: input that meets all of these conditions.
     pub received: &'static [Received],
-    /// What happens then.
+    /// The reaction to it.
     pub then: Reaction,
 }
 
 impl FuzzOnly {
-    /// Whether this input brings it out.
-    pub fn is_brought_out_by(&self, input: &Input) -> bool {
+    /// Whether this input triggers it.
+    pub fn is_triggered_by(&self, input: &Input) -> bool {
         self.received.iter().all(|received| received.holds(input))
     }
 }
@@ -39,21 +39,21 @@ pub enum Received {
     Binary,
     /// A WebSocket ping.
     Ping,
-    /// A text in which this is found.
+    /// A text that contains a match.
     Text(#[serde(deserialize_with = "pattern")] &'static Regex),
-    /// A text that is no JSON, and longer than so many bytes.
+    /// A text that is not JSON and longer than this, in bytes.
     NotJsonOver(usize),
-    /// A text with more brackets and braces open at a time; those within strings count, too.
+    /// A text nested deeper than this; brackets within strings count, too.
     NestedOver(usize),
-    /// A text with more commas.
+    /// A text with more commas than this.
     CommasOver(usize),
-    /// A JSON value of which all of this holds.
+    /// A JSON value that meets all of these conditions.
     Frame(#[serde(deserialize_with = "conditions")] &'static [Cond]),
-    /// An object with a member besides these.
+    /// An object with a member other than these.
     MemberBesides(#[serde(deserialize_with = "texts")] &'static [Str]),
-    /// An object in which a member comes twice.
+    /// An object with a duplicate member.
     MemberTwice,
-    /// One of these at least.
+    /// At least one of these.
     Any(#[serde(deserialize_with = "several")] &'static [Received]),
     /// Not all of these.
     Not(#[serde(deserialize_with = "several")] &'static [Received]),
@@ -92,7 +92,7 @@ impl Received {
     }
 }
 
-/// The most brackets and braces that are open at a time.
+/// Returns the largest number of brackets and braces that are open at once.
 fn depth(text: &str) -> usize {
     let (mut open, mut most) = (0_usize, 0);
     for byte in text.bytes() {
@@ -106,7 +106,7 @@ fn depth(text: &str) -> usize {
     most
 }
 
-/// Whether a member of the outermost object comes twice.
+/// Whether the outermost object has a duplicate member.
 struct Twice(bool);
 
 impl<'de> Deserialize<'de> for Twice {
@@ -134,32 +134,32 @@ impl<'de> Visitor<'de> for Names {
     }
 }
 
-/// What the hub does when such a fault has been brought out.
+/// What a hub does once such a fault has been triggered.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reaction {
-    /// Every connection is cut, and no further one is let in.
+    /// Every connection is cut, and further ones are refused with 503.
     Crash,
-    /// Nothing is ever sent again, on any connection.
+    /// Nothing is sent any more, on any connection.
     Hang,
     /// The replies go to all other connections as well.
     BroadcastReplies,
     /// The replies are not sent.
     DropReplies,
-    /// From now on everything is sent so much later than before.
+    /// From now on everything is sent that much later.
     SlowDown(#[serde(deserialize_with = "time")] Duration),
-    /// This member of the replies quotes what another client sent last.
+    /// This member of the replies quotes the last message of other clients.
     QuoteOthers(#[serde(deserialize_with = "pointer")] Str),
     /// The first match of the pattern is read as this text.
     ReadAs(#[serde(deserialize_with = "pattern")] &'static Regex, #[serde(deserialize_with = "text")] Str),
-    /// The first match of the pattern is read in small letters.
+    /// The first match of the pattern is read in lower case.
     ReadInSmallLetters(#[serde(deserialize_with = "pattern")] &'static Regex),
-    /// Nothing is ever sent again on the connection that brought it out.
+    /// Nothing is sent any more on the connection that triggered it.
     Mute,
 }
 
 impl Reaction {
-    /// What is read instead of a text, where something is.
+    /// Returns the text that is read in place of `text`, if the reaction replaces it.
     pub fn reads(self, text: &str) -> Option<String> {
         let read = match self {
             Reaction::ReadAs(pattern, instead) => pattern.replace(text, instead),
@@ -172,7 +172,7 @@ impl Reaction {
     }
 }
 
-/// How much of what a client sent is kept, to be quoted to others.
+/// How much of a client's last message is kept to be quoted, in bytes.
 const QUOTED: usize = 200;
 
 /// A machine with such a fault.
@@ -180,19 +180,19 @@ pub struct FuzzOnlyMachine {
     inner: Box<dyn Machine>,
     fault: FuzzOnly,
     state: State,
-    /// Connections that have been let in.
+    /// Accepted connections.
     open: BTreeSet<Conn>,
     muted: BTreeSet<Conn>,
-    /// The beginning of what each client sent last.
+    /// The beginning of each client's last message.
     last: BTreeMap<Conn, String>,
-    /// How much later everything is sent, and what is still to be sent, by due time.
+    /// The delay of all outputs, and the delayed outputs by due time.
     later: Duration,
     waiting: VecDeque<(Duration, Output)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    Well,
+    Healthy,
     Dead,
     Hanging,
 }
@@ -203,7 +203,7 @@ impl FuzzOnlyMachine {
         FuzzOnlyMachine {
             inner,
             fault,
-            state: State::Well,
+            state: State::Healthy,
             open: BTreeSet::new(),
             muted: BTreeSet::new(),
             last: BTreeMap::new(),
@@ -218,9 +218,9 @@ impl FuzzOnlyMachine {
         }
     }
 
-    /// Hands on what the inner machine sends, late if that has come to be so.
-    fn pass(&mut self, now: Duration, said: Vec<Output>, out: &mut Vec<Output>) {
-        for output in said {
+    /// Passes on the outputs of the inner machine, delayed if the hub has become slow.
+    fn pass(&mut self, now: Duration, outputs: Vec<Output>, out: &mut Vec<Output>) {
+        for output in outputs {
             match output {
                 Output::Accept { conn, .. } => drop(self.open.insert(conn)),
                 Output::Close { conn, .. } | Output::Drop { conn } => self.forget(conn),
@@ -243,8 +243,8 @@ impl FuzzOnlyMachine {
         self.last.remove(&conn);
     }
 
-    /// What becomes of the answers to what brought it out.
-    fn react(&mut self, conn: Conn, said: Vec<Output>, out: &mut Vec<Output>) -> Vec<Output> {
+    /// Applies the reaction to the outputs for the input that triggered it, and returns those to pass on.
+    fn react(&mut self, conn: Conn, outputs: Vec<Output>, out: &mut Vec<Output>) -> Vec<Output> {
         let answer = |output: &Output| matches!(output, Output::Text { .. }) && output.conn() == conn;
         match self.fault.then {
             Reaction::Crash => {
@@ -258,40 +258,41 @@ impl FuzzOnlyMachine {
             }
             Reaction::Mute => {
                 self.muted.insert(conn);
-                said
+                outputs
             }
             Reaction::SlowDown(by) => {
                 self.later += by;
-                said
+                outputs
             }
-            Reaction::DropReplies => said.into_iter().filter(|output| !answer(output)).collect(),
+            Reaction::DropReplies => outputs.into_iter().filter(|output| !answer(output)).collect(),
             Reaction::BroadcastReplies => {
                 let mut more = Vec::new();
-                for output in said.iter().filter(|output| answer(output)) {
+                for output in outputs.iter().filter(|output| answer(output)) {
                     let Output::Text { text, .. } = output else { continue };
                     let others = self.open.iter().filter(|other| **other != conn);
                     more.extend(others.map(|other| Output::Text { conn: *other, text: text.clone() }));
                 }
-                said.into_iter().chain(more).collect()
+                outputs.into_iter().chain(more).collect()
             }
             Reaction::QuoteOthers(pointer) => {
                 let others = self.last.iter().filter(|(other, _)| **other != conn);
                 let quoted: Vec<&str> = others.map(|(_, text)| text.as_str()).collect();
                 let quoted = quoted.join(" ");
-                said.into_iter()
+                outputs
+                    .into_iter()
                     .map(|output| if answer(&output) { quoting(output, pointer, &quoted) } else { output })
                     .collect()
             }
-            Reaction::ReadAs(..) | Reaction::ReadInSmallLetters(_) => said,
+            Reaction::ReadAs(..) | Reaction::ReadInSmallLetters(_) => outputs,
         }
     }
 }
 
-/// A text whose member at `pointer` quotes something.
+/// Replaces the member at `pointer` by a text that quotes `quoted`.
 fn quoting(output: Output, pointer: &str, quoted: &str) -> Output {
     let Output::Text { conn, text } = output else { return output };
     let edited = serde_json::from_str::<Value>(&text).ok().and_then(|mut value| {
-        *value.pointer_mut(pointer)? = Value::String(format!("not understood; the last thing heard was {quoted}"));
+        *value.pointer_mut(pointer)? = Value::String(format!("not understood; the last message received was {quoted}"));
         Some(Utf8Bytes::from(value.to_string()))
     });
     Output::Text { conn, text: edited.unwrap_or(text) }
@@ -305,11 +306,11 @@ impl Machine for FuzzOnlyMachine {
                 return out.push(Output::Refuse { conn: *conn, status: 503, body: String::new() });
             }
             (State::Dead | State::Hanging, _) => return,
-            (State::Well, Input::Closed { conn }) => self.forget(*conn),
-            (State::Well, _) => {}
+            (State::Healthy, Input::Closed { conn }) => self.forget(*conn),
+            (State::Healthy, _) => {}
         }
-        let brought_out = self.fault.is_brought_out_by(&input);
-        if let (true, Input::Text { text, .. }) = (brought_out, &mut input)
+        let triggered = self.fault.is_triggered_by(&input);
+        if let (true, Input::Text { text, .. }) = (triggered, &mut input)
             && let Some(instead) = self.fault.then.reads(text)
         {
             *text = instead.into();
@@ -319,17 +320,17 @@ impl Machine for FuzzOnlyMachine {
             let cut = text.floor_char_boundary(QUOTED);
             self.last.insert(*conn, text[..cut].to_owned());
         }
-        let mut said = Vec::new();
-        self.inner.handle(now, input, &mut said);
-        if let (true, Some(conn)) = (brought_out, conn) {
-            said = self.react(conn, said, out);
+        let mut outputs = Vec::new();
+        self.inner.handle(now, input, &mut outputs);
+        if let (true, Some(conn)) = (triggered, conn) {
+            outputs = self.react(conn, outputs, out);
         }
-        self.pass(now, said, out);
+        self.pass(now, outputs, out);
     }
 
     fn deadline(&self) -> Option<Duration> {
         let waiting = self.waiting.front().map(|(due, _)| *due);
-        let inner = if self.state == State::Well { self.inner.deadline() } else { None };
+        let inner = if self.state == State::Healthy { self.inner.deadline() } else { None };
         [waiting, inner].into_iter().flatten().min()
     }
 
@@ -339,17 +340,17 @@ impl Machine for FuzzOnlyMachine {
 
     fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<Output>) -> Result<Value, EventError> {
         self.release(now, out);
-        let mut said = Vec::new();
-        let answer = self.inner.event(now, event, &mut said)?;
-        if self.state == State::Well {
-            self.pass(now, said, out);
+        let mut outputs = Vec::new();
+        let answer = self.inner.event(now, event, &mut outputs)?;
+        if self.state == State::Healthy {
+            self.pass(now, outputs, out);
         }
         Ok(answer)
     }
 
     fn shutdown(&mut self, now: Duration, out: &mut Vec<Output>) {
         out.extend(std::mem::take(&mut self.waiting).into_iter().map(|(_, output)| output));
-        if self.state == State::Well {
+        if self.state == State::Healthy {
             self.inner.shutdown(now, out);
         }
     }

@@ -1,11 +1,9 @@
-//! Deliberate defects: one named way each in which the hub breaks its protocol, so that a harness can show
-//! that it would notice.
+//! Faults: named, deliberate ways in which a hub breaks its protocol, so that a harness can show that it detects them.
 //!
-//! All of them stand in `faults/<protocol>.yaml`; this module has the words that those files are written in, and
-//! [`mod@parse`] reads them. A fault is data wherever it can be: a list of [`Change`]s that [`crate::fault::injector`]
-//! applies to what leaves a correct machine. Where order, limits or state must be wrong, the machine itself asks for the
-//! fault's id ([`Effect::Inside`]). Each fault names every rule that it breaks, as the defect itself or as a consequence
-//! that a client cannot help seeing.
+//! All faults are in `faults/<protocol>.yaml`; this module has the types of that format and [`mod@parse`] reads it.
+//! Where possible a fault is data: a list of [`Change`]s that [`crate::fault::injector`] makes to the outputs of a correct
+//! machine. Where order, limits or state must be wrong, the machine itself checks for the fault's id
+//! ([`Effect::Inside`]). Each fault names every rule that it breaks, directly or as a consequence that clients see.
 
 pub mod fuzz_only;
 pub mod injector;
@@ -22,38 +20,38 @@ use serde_json::Value;
 use self::parse::{Str, json, pointer, text, time};
 use crate::fault::fuzz_only::FuzzOnly;
 
-/// One deliberate defect.
+/// A deliberate fault.
 #[derive(Debug)]
 pub struct Fault {
-    /// Its name, beginning with the protocol: `concierge-hello-missing-uuid`.
+    /// Its name, which begins with the protocol: `concierge-hello-missing-uuid`.
     pub id: &'static str,
     /// The protocol it belongs to.
     pub protocol: &'static str,
     /// What the hub does wrong, in one sentence.
     pub text: &'static str,
-    /// Every rule that the defect breaks.
+    /// Every rule that it breaks.
     pub rules: &'static [&'static str],
-    /// Whether only some conversations show it: a second time, a particular value, a crowd.
+    /// Whether only some conversations show it: a repetition, a particular value, many clients.
     pub occasional: bool,
-    /// How it is done.
+    /// How it is implemented.
     pub effect: Effect,
 }
 
-/// How a fault is done.
+/// The implementation of a fault.
 #[derive(Debug, Clone, Copy)]
 pub enum Effect {
-    /// The machine does it itself, by the fault's id.
+    /// The machine checks for the fault's id.
     Inside,
-    /// These changes are made to the outputs of a correct machine, each output by the first that matches.
+    /// Changes to the outputs of a correct machine; the first change that matches an output is made.
     Outside(&'static [Change]),
-    /// A correct machine does this when it receives what no script sends; see [`crate::fault::fuzz_only`].
+    /// A reaction of a correct machine to input that no scenario sends; see [`crate::fault::fuzz_only`].
     FuzzOnly(FuzzOnly),
-    /// The machine does it itself, by the fault's id, when it receives what no script sends.
+    /// The machine checks for the fault's id, and only input that no scenario sends triggers it.
     FuzzOnlyInside,
 }
 
 impl Fault {
-    /// Whether only made-up input brings it out: no script that keeps to the document, or breaks it in the usual ways, can.
+    /// Whether only fuzzing triggers it: no scenario that keeps to the document, or violates it in the usual ways, does.
     pub fn is_for_fuzzing(&self) -> bool {
         matches!(self.effect, Effect::FuzzOnly(_) | Effect::FuzzOnlyInside)
     }
@@ -66,22 +64,22 @@ pub enum Cond {
     Is(&'static str, &'static str),
     /// The member is this JSON value.
     Equals(&'static str, &'static Value),
-    /// The member has this JSON type, by the name that JSON Schema has for it.
+    /// The member has this JSON type, named as in JSON Schema.
     Type(&'static str, &'static str),
-    /// The member is a string in which this is found.
+    /// The member is a string that contains a match.
     Matches(&'static str, &'static Regex),
     /// Not all of these hold.
     Not(&'static [Cond]),
-    /// The member is there.
+    /// The member is present.
     Has(&'static str),
-    /// The member is not there.
+    /// The member is absent.
     Lacks(&'static str),
 }
 
-/// Which outputs a change is about.
+/// The outputs that a change applies to.
 #[derive(Debug, Clone, Copy)]
 pub enum Subject {
-    /// Text frames of which all of this holds.
+    /// Text frames that meet all of these conditions.
     Frame(&'static [Cond]),
     /// Closes with this code.
     Close(u16),
@@ -89,42 +87,42 @@ pub enum Subject {
     Accept,
 }
 
-/// What made the machine speak.
+/// The input that led to an output.
 #[derive(Debug, Clone, Copy)]
 pub enum Cause {
-    /// Anything.
+    /// Any input.
     Any,
-    /// A text frame of which all of this holds.
+    /// A text frame that meets all of these conditions.
     Frame(&'static [Cond]),
-    /// A connection that ended.
+    /// The end of a connection.
     Leaving,
 }
 
-/// Whom the output is for.
+/// The addressees of an output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum To {
-    /// Anybody.
+    /// Any connection.
     #[serde(skip)]
-    Anybody,
+    Any,
     /// The connection whose input caused it.
     Initiator,
     /// Any other connection.
     Others,
 }
 
-/// Which of the matching outputs, counted over the life of the hub from 1.
+/// Which of the matching outputs, counted from 1 over the life of the hub.
 #[derive(Debug, Clone, Copy)]
 pub enum Nth {
     /// All.
     Each,
     /// This one only.
     Only(u64),
-    /// Every so many, beginning with that one.
+    /// Every n-th, starting with the n-th.
     Every(u64),
 }
 
-/// What is done to a matching output.
+/// A change of one matching output.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Act {
@@ -132,14 +130,14 @@ pub enum Act {
     Drop,
     /// It is sent twice.
     Double,
-    /// It is sent so much later; what follows it overtakes it.
+    /// It is sent that much later; later outputs overtake it.
     Delay(#[serde(deserialize_with = "time")] Duration),
-    /// It is sent after the next text to the same connection, or a little later where none follows.
+    /// It is sent after the next text to the same connection, or 200 ms later if none follows.
     Swap,
-    /// It goes to another connection, the oldest that has been spoken to and is neither addressee nor
-    /// initiator; where there is none, to nobody.
+    /// It goes to another connection: the oldest that has been sent a frame and is neither addressee nor initiator. If
+    /// there is none, it is not sent.
     Misroute,
-    /// It goes out as a binary message.
+    /// It is sent as a binary message.
     AsBinary,
     /// This text follows it, to the same connection.
     Also(#[serde(deserialize_with = "text")] Str),
@@ -147,19 +145,18 @@ pub enum Act {
     Before(#[serde(deserialize_with = "text")] Str),
     /// The member becomes this JSON value. `*` in the pointer is every element.
     Set(#[serde(deserialize_with = "pointer")] Str, #[serde(deserialize_with = "json")] Str),
-    /// The member becomes a text of so many letters.
+    /// The member becomes a string of that many letters.
     Fill(#[serde(deserialize_with = "pointer")] Str, usize),
-    /// The member goes away.
+    /// The member is removed.
     Remove(#[serde(deserialize_with = "pointer")] Str),
-    /// The member takes another JSON type: a string becomes an array around it, anything else its JSON text
-    /// as a string.
+    /// The member changes its JSON type: a string becomes an array around it, any other value its JSON text as a string.
     Retype(#[serde(deserialize_with = "pointer")] Str),
-    /// The member takes another value of its JSON type: a text gets one more letter in front, a number n becomes
-    /// -n - 1, true and false change places, arrays and objects lose what is in them. Nothing else is like `null`.
+    /// The member changes its value, not its JSON type: a string gets one more letter in front, a number n becomes -n - 1,
+    /// booleans are negated, arrays and objects are emptied. `null` stays as it is.
     Alter(#[serde(deserialize_with = "pointer")] Str),
-    /// The member takes this name, in the same object.
+    /// The member is renamed, in the same object.
     Rename(#[serde(deserialize_with = "pointer")] Str, #[serde(deserialize_with = "text")] Str),
-    /// A close takes this code instead.
+    /// A close gets this code instead.
     Code(u16),
     /// The connection is closed with this code instead.
     CloseInstead(u16),
@@ -172,86 +169,86 @@ pub enum Act {
 /// One change to the outputs of a machine.
 #[derive(Debug, Clone, Copy)]
 pub struct Change {
-    /// What it is about.
+    /// The outputs it applies to.
     pub subject: Subject,
-    /// What caused the output.
+    /// The input that led to the output.
     pub cause: Cause,
-    /// Whom the output is for.
+    /// The addressees.
     pub to: To,
-    /// Which of those that match.
+    /// Which of the matching outputs.
     pub nth: Nth,
-    /// What is done.
+    /// The change itself.
     pub act: Act,
 }
 
-/// What a [`Change`] is about, still without what is done.
+/// The outputs that a [`Change`] applies to; [`Selector::does`] adds what is done to them.
 #[derive(Debug, Clone, Copy)]
-pub struct On(Change);
+pub struct Selector(Change);
 
-/// Text frames of which all of this holds.
-pub const fn frame(conditions: &'static [Cond]) -> On {
+/// Selects text frames that meet all of these conditions.
+pub const fn frame(conditions: &'static [Cond]) -> Selector {
     on(Subject::Frame(conditions))
 }
 
-/// Closes with this code.
-pub const fn close(code: u16) -> On {
+/// Selects closes with this code.
+pub const fn close(code: u16) -> Selector {
     on(Subject::Close(code))
 }
 
-/// Granted upgrades.
-pub const fn accept() -> On {
+/// Selects granted upgrades.
+pub const fn accept() -> Selector {
     on(Subject::Accept)
 }
 
-const fn on(subject: Subject) -> On {
-    On(Change { subject, cause: Cause::Any, to: To::Anybody, nth: Nth::Each, act: Act::Drop })
+const fn on(subject: Subject) -> Selector {
+    Selector(Change { subject, cause: Cause::Any, to: To::Any, nth: Nth::Each, act: Act::Drop })
 }
 
-impl On {
-    /// Only where a text frame of which all of this holds was the cause.
-    pub const fn after(mut self, conditions: &'static [Cond]) -> On {
+impl Selector {
+    /// Only if a text frame that meets all of these conditions led to it.
+    pub const fn after(mut self, conditions: &'static [Cond]) -> Selector {
         self.0.cause = Cause::Frame(conditions);
         self
     }
 
-    /// Only where somebody's leaving was the cause.
-    pub const fn after_leaving(mut self) -> On {
+    /// Only if the end of a connection led to it.
+    pub const fn after_leaving(mut self) -> Selector {
         self.0.cause = Cause::Leaving;
         self
     }
 
-    /// Only to the connection whose input was the cause.
-    pub const fn to_initiator(mut self) -> On {
+    /// Only to the connection whose input led to it.
+    pub const fn to_initiator(mut self) -> Selector {
         self.0.to = To::Initiator;
         self
     }
 
     /// Only to other connections.
-    pub const fn to_others(mut self) -> On {
+    pub const fn to_others(mut self) -> Selector {
         self.0.to = To::Others;
         self
     }
 
-    /// Only the n-th such output of the hub's life, counted from 1.
-    pub const fn only(mut self, n: u64) -> On {
+    /// Only the n-th such output, counted from 1 over the life of the hub.
+    pub const fn only(mut self, n: u64) -> Selector {
         self.0.nth = Nth::Only(n);
         self
     }
 
     /// Only every n-th such output.
-    pub const fn every(mut self, n: u64) -> On {
+    pub const fn every(mut self, n: u64) -> Selector {
         self.0.nth = Nth::Every(n);
         self
     }
 
-    /// What is done to them.
+    /// Adds what is done to the outputs.
     pub const fn does(mut self, act: Act) -> Change {
         self.0.act = act;
         self.0
     }
 }
 
-/// The ids of all faults done by machines, so that a misspelt one is noticed.
+/// The ids of all faults that machines implement, to detect misspelt ids.
 static INSIDE: LazyLock<HashSet<&str>> =
     LazyLock::new(|| crate::faults().filter(|fault| is_inside(fault)).map(|fault| fault.id).collect());
 
@@ -259,19 +256,19 @@ fn is_inside(fault: &Fault) -> bool {
     matches!(fault.effect, Effect::Inside | Effect::FuzzOnlyInside)
 }
 
-/// The fault that a machine was built with, as the machine sees it.
+/// The fault that a machine was built with, if the machine itself implements it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Broken(Option<&'static Fault>);
 
 impl Broken {
-    /// The machine with this fault.
+    /// Keeps the fault if the machine itself implements it.
     pub fn with(fault: Option<&'static Fault>) -> Broken {
         Broken(fault.filter(|fault| is_inside(fault)))
     }
 
-    /// Whether the machine is to be wrong in the way that `id` names.
+    /// Whether the machine has the fault `id`.
     pub fn is(self, id: &'static str) -> bool {
-        debug_assert!(INSIDE.contains(id), "no fault inside a machine is called {id}");
+        debug_assert!(INSIDE.contains(id), "faults/ has no fault `{id}` with `by: code`");
         self.0.is_some_and(|fault| fault.id == id)
     }
 }
@@ -320,7 +317,7 @@ mod tests {
         }
     }
 
-    /// The code of the machines, without that of tests.
+    /// Collects the code of the machines, without that of tests.
     fn code(folder: &Path, all: &mut String) {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -334,17 +331,17 @@ mod tests {
         }
     }
 
-    /// What machines ask for is written there as a literal.
+    /// Machines check for ids that are literals in their code.
     #[test]
-    fn machines_ask_for_the_faults_that_are_done_by_code_and_for_no_other() {
+    fn machines_implement_exactly_the_faults_by_code() {
         let mut text = String::new();
         code(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut text);
         let ids = Regex::new(&format!(r#""((?:{})-[a-z0-9.-]+)""#, crate::protocols().join("|"))).unwrap();
         let asked: BTreeSet<&str> = ids.captures_iter(&text).map(|found| found.get(1).unwrap().as_str()).collect();
         let done: BTreeSet<&str> = crate::faults().filter(|fault| is_inside(fault)).map(|fault| fault.id).collect();
         let unknown: Vec<_> = asked.difference(&done).collect();
-        assert_eq!(unknown, [&""; 0], "machines ask for them, and faults/ has none with `by: code` of that name");
+        assert_eq!(unknown, [&""; 0], "machines check for them, and faults/ has none with `by: code` of that name");
         let unused: Vec<_> = done.difference(&asked).collect();
-        assert_eq!(unused, [&""; 0], "faults/ says `by: code`, and no machine asks for them");
+        assert_eq!(unused, [&""; 0], "faults/ says `by: code`, and no machine checks for them");
     }
 }

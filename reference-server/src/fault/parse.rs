@@ -1,4 +1,4 @@
-//! Reads `faults/<protocol>.yaml`, which has the faults of one protocol as data. `faults/README.md` describes its form.
+//! Parses `faults/<protocol>.yaml`, the faults of one protocol. `faults/README.md` describes the format.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -12,11 +12,10 @@ use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 use serde_saphyr::{Error, Options, Spanned};
 
-use super::{Act, Cause, Change, Cond, Effect, Fault, Nth, On, Subject, To};
+use super::{Act, Cause, Change, Cond, Effect, Fault, Nth, Selector, Subject, To};
 use crate::fault::fuzz_only::{FuzzOnly, Reaction, Received};
 
-/// A text that stays as long as the process, as faults do. It has a name of its own so that serde does not try to
-/// borrow it from the file.
+/// A text that lives as long as the process, as faults do. The alias keeps serde from borrowing it from the file.
 pub(crate) type Str = &'static str;
 
 /// A mistake in a file of faults.
@@ -29,7 +28,7 @@ pub struct FaultFileError {
     help: String,
 }
 
-/// Reads the faults of a protocol, whose rules begin with `prefix`.
+/// Parses the faults of a protocol, whose rules begin with `prefix`.
 ///
 /// # Errors
 /// [`FaultFileError`]: the first mistake.
@@ -49,7 +48,7 @@ pub fn faults(protocol: Str, prefix: Str, yaml: &str) -> Result<Vec<Fault>, Faul
     })?;
     let fault = |(id, entry): (Spanned<String>, Entry)| {
         let line = id.referenced.line();
-        entry.fault(protocol, prefix, id.value).map_err(|Mistake(problem, help)| FaultFileError {
+        entry.fault(protocol, prefix, id.value).map_err(|EntryError(problem, help)| FaultFileError {
             protocol,
             line,
             problem,
@@ -59,13 +58,13 @@ pub fn faults(protocol: Str, prefix: Str, yaml: &str) -> Result<Vec<Fault>, Faul
     entries.into_iter().map(fault).collect()
 }
 
-/// What is wrong with a fault, and what to do.
-struct Mistake(String, String);
+/// What is wrong with one fault, and how to correct it.
+struct EntryError(String, String);
 
 /// All faults of a file, in its order.
 struct File(Vec<(Spanned<String>, Entry)>);
 
-/// A fault as it is written.
+/// A fault as written in the file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
@@ -73,7 +72,7 @@ struct Entry {
     breaks: Vec<String>,
     #[serde(default)]
     occasional: bool,
-    when: Option<On>,
+    when: Option<Selector>,
     act: Option<Act>,
     changes: Option<Vec<Pair>>,
     received: Option<Vec<Received>>,
@@ -85,7 +84,7 @@ struct Entry {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Pair {
-    when: On,
+    when: Selector,
     act: Act,
 }
 
@@ -96,9 +95,9 @@ enum By {
 }
 
 impl Entry {
-    fn fault(self, protocol: Str, prefix: Str, id: String) -> Result<Fault, Mistake> {
+    fn fault(self, protocol: Str, prefix: Str, id: String) -> Result<Fault, EntryError> {
         let need =
-            |holds: bool, problem: String, help: String| if holds { Ok(()) } else { Err(Mistake(problem, help)) };
+            |holds: bool, problem: String, help: String| if holds { Ok(()) } else { Err(EntryError(problem, help)) };
         let small = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
         need(
             id.starts_with(&format!("{protocol}-")) && id.chars().all(small),
@@ -142,7 +141,7 @@ impl Entry {
             (None, None, None, None, None, Some(By::Code)) if fuzz => Effect::FuzzOnlyInside,
             (None, None, None, None, None, Some(By::Code)) => Effect::Inside,
             _ => {
-                return Err(Mistake(
+                return Err(EntryError(
                     format!("what `{id}` does is not clear"),
                     "write `when` and `act`, or `changes`, or `received` and `then`, or `by: code`; one of these only"
                         .into(),
@@ -161,7 +160,7 @@ impl Entry {
                     && !id.contains("not-json")
                     && let Err(error) = serde_json::from_str::<IgnoredAny>(json)
                 {
-                    return Err(Mistake(
+                    return Err(EntryError(
                         format!("`{id}` sends a text that is not JSON: {error}"),
                         "write JSON, or say `not-json` in the id where that is the fault".into(),
                     ));
@@ -201,12 +200,12 @@ impl<'de> Visitor<'de> for FileVisitor {
     }
 }
 
-/// Conditions that all have to hold of a frame.
+/// Conditions that a frame has to meet all.
 struct Conditions(Vec<Cond>);
 
-/// What a condition can be called; members are called by their pointers.
+/// The keys of conditions; a member is named by its pointer.
 const CONDITIONS: &[&str] = &["/member", "has", "lacks", "type", "matches", "not"];
-/// What else can be said of the outputs that a change is about.
+/// The keys of `when`.
 const OUTPUTS: &[&str] =
     &["/member", "has", "lacks", "type", "matches", "not", "close", "upgrade", "after", "to", "only", "every"];
 
@@ -262,9 +261,9 @@ impl<'de> Visitor<'de> for ConditionsVisitor {
     }
 }
 
-impl<'de> Deserialize<'de> for On {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<On, D::Error> {
-        deserializer.deserialize_map(OnVisitor)
+impl<'de> Deserialize<'de> for Selector {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Selector, D::Error> {
+        deserializer.deserialize_map(SelectorVisitor)
     }
 }
 
@@ -274,18 +273,18 @@ enum Upgrade {
     Granted,
 }
 
-struct OnVisitor;
+struct SelectorVisitor;
 
-impl<'de> Visitor<'de> for OnVisitor {
-    type Value = On;
+impl<'de> Visitor<'de> for SelectorVisitor {
+    type Value = Selector;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("conditions on what the hub sends")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<On, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Selector, A::Error> {
         let (mut conditions, mut other) = (Vec::new(), None);
-        let (mut cause, mut to, mut nth) = (Cause::Any, To::Anybody, Nth::Each);
+        let (mut cause, mut to, mut nth) = (Cause::Any, To::Any, Nth::Each);
         while let Some(key) = map.next_key::<String>()? {
             match &*key {
                 "close" => other = Some(Subject::Close(map.next_value()?)),
@@ -311,7 +310,7 @@ impl<'de> Visitor<'de> for OnVisitor {
                 return Err(A::Error::custom("a close or an upgrade has no members: remove the conditions on members"));
             }
         };
-        Ok(On(Change { subject, cause, to, nth, act: Act::Drop }))
+        Ok(Selector(Change { subject, cause, to, nth, act: Act::Drop }))
     }
 }
 
@@ -339,7 +338,7 @@ impl<'de> Visitor<'de> for CauseVisitor {
     }
 }
 
-/// A place in a frame, as a JSON Pointer.
+/// A JSON Pointer to a member.
 #[derive(PartialEq, Eq, Hash, Deserialize)]
 #[serde(try_from = "String")]
 pub(crate) struct Pointer(Str);
@@ -356,7 +355,6 @@ impl TryFrom<String> for Pointer {
     }
 }
 
-/// A regular expression.
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
 pub(crate) struct Pattern(&'static Regex);
@@ -372,7 +370,7 @@ impl TryFrom<String> for Pattern {
     }
 }
 
-/// What JSON Schema calls a JSON type.
+/// The name of a JSON type in JSON Schema.
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
 struct JsonType(Str);
@@ -420,12 +418,12 @@ pub(crate) fn conditions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&
     Conditions::deserialize(deserializer).map(|Conditions(all)| leak(all))
 }
 
-/// A JSON value, as its text.
+/// Reads a JSON value as its text.
 pub(crate) fn json<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Str, D::Error> {
     Value::deserialize(deserializer).map(|value| &*value.to_string().leak())
 }
 
-/// A time with its unit: `20ms`, `3s`.
+/// Reads a time with its unit: `20ms`, `3s`.
 pub(crate) fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     let time = text.parse::<SignedDuration>().map_err(|error| error.to_string());
@@ -468,7 +466,7 @@ qi-four:
         let one = Change {
             subject: Subject::Frame(&[Cond::Is("/status", "success"), Cond::Lacks("/id")]),
             cause: Cause::Frame(leak(vec![Cond::Equals("/n", Box::leak(Box::new(n.clone())))])),
-            to: To::Anybody,
+            to: To::Any,
             nth: Nth::Only(2),
             act: Act::Set("/a/b", r#"{"c":null}"#),
         };
@@ -483,7 +481,7 @@ qi-four:
             Change {
                 subject: Subject::Accept,
                 cause: Cause::Any,
-                to: To::Anybody,
+                to: To::Any,
                 nth: Nth::Every(3),
                 act: Act::NoSubprotocol,
             },
@@ -585,14 +583,14 @@ qi-four:
     const README: &str = include_str!("../../faults/README.md");
 
     #[test]
-    fn the_example_of_the_readme_is_right() {
+    fn the_example_of_the_readme_is_valid() {
         let (_, rest) = README.split_once("```yaml\n").unwrap();
         let (yaml, _) = rest.split_once("```").unwrap();
         let all = faults("concierge", "CON", yaml).unwrap();
         assert_eq!(all.iter().map(|fault| fault.id).collect::<Vec<_>>(), ["concierge-subscribed-seq-negative"]);
     }
 
-    /// The names that an error offers are all that can be written in its place.
+    /// The README documents every name that an error offers.
     #[rstest]
     #[case::fault("when: {}, act: drop, nothing: 1")]
     #[case::when("when: { nothing: 1 }, act: drop")]

@@ -1,4 +1,4 @@
-//! Wall-clock time: a machine counts from its start, messages speak of Unix time and ISO 8601.
+//! Wall-clock time: machines count from the hub's start, messages carry Unix time or ISO 8601.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,7 +9,7 @@ use jiff::Timestamp;
 pub struct Clock(u64);
 
 impl Clock {
-    /// A hub that started at this time; without one, now.
+    /// The clock of a hub that started at this time; without one, now.
     pub fn new(epoch_ms: Option<u64>) -> Clock {
         Clock(epoch_ms.unwrap_or_else(|| {
             // A system clock before 1970 shows as 1970.
@@ -17,18 +17,18 @@ impl Clock {
         }))
     }
 
-    /// Unix milliseconds of a time since the start.
+    /// Returns the Unix milliseconds of a time since the start.
     pub fn unix_ms(self, at: Duration) -> u64 {
         self.0.saturating_add(millis(at))
     }
 
-    /// ISO 8601 in UTC of a time since the start.
+    /// Formats a time since the start as ISO 8601 in UTC.
     pub fn iso(self, at: Duration) -> String {
         iso(self.unix_ms(at))
     }
 }
 
-/// ISO 8601 in UTC of Unix milliseconds.
+/// Formats Unix milliseconds as ISO 8601 in UTC.
 pub fn iso(unix_ms: u64) -> String {
     let time = i64::try_from(unix_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
     time.unwrap_or(Timestamp::MAX).to_string()

@@ -1,4 +1,4 @@
-//! The only source of chance in the hub: random ids, reproducible from a seed.
+//! Random ids, reproducible from a seed; nothing else in a hub is random.
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -9,7 +9,7 @@ use uuid::Uuid;
 pub struct Ids(StdRng);
 
 impl Ids {
-    /// With a seed the stream is the same every time; without one it is the operating system's chance.
+    /// The same stream for the same seed; without one, random bytes of the operating system seed it.
     pub fn new(seed: Option<u64>) -> Ids {
         Ids(match seed {
             Some(seed) => StdRng::seed_from_u64(seed),
@@ -22,7 +22,6 @@ impl Ids {
         })
     }
 
-    /// The next id.
     pub fn next_uuid(&mut self) -> Uuid {
         let mut bytes = [0; 16];
         self.0.fill_bytes(&mut bytes);

@@ -1,13 +1,13 @@
-//! Reading frames without losing anything: members keep their raw JSON text until somebody needs the value.
+//! Reading frames without loss: members keep their raw JSON text until their value is needed.
 
 use indexmap::IndexMap;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-/// The members of a JSON object, in order, each as the text it came in. Of a name given twice the last wins.
+/// The members of a JSON object, in order, each as its raw text. Of a name that occurs twice the last wins.
 pub type Members<'a> = IndexMap<String, &'a RawValue>;
 
-/// The members of the object that `text` is.
+/// Splits a JSON object into its members.
 ///
 /// # Errors
 /// A sentence that says why `text` is no JSON object.
@@ -18,7 +18,7 @@ pub fn members(text: &str) -> Result<Members<'_>, String> {
     })
 }
 
-/// The member `name` as a `T`; absent and `null` are both `None`.
+/// Reads the member `name` as a `T`; absent and `null` are both `None`.
 ///
 /// # Errors
 /// A sentence that names the member and what is wrong with it.
@@ -29,7 +29,7 @@ pub fn optional<T: DeserializeOwned>(members: &Members<'_>, name: &str) -> Resul
     }
 }
 
-/// The member `name` as a `T`.
+/// Reads the member `name` as a `T`.
 ///
 /// # Errors
 /// A sentence that names the member and what is wrong with it, absence included.
@@ -59,13 +59,13 @@ mod tests {
     #[case("3", "expected a JSON object")]
     #[case("", "not JSON")]
     #[case(r#"{"a":1,}"#, "not JSON")]
-    fn what_is_no_object_says_so(#[case] text: &str, #[case] why: &str) {
+    fn a_text_that_is_no_object_is_an_error(#[case] text: &str, #[case] why: &str) {
         let error = members(text).unwrap_err();
         assert!(error.starts_with(why), "{error}");
     }
 
     #[test]
-    fn deep_nesting_is_carried_without_recursion() {
+    fn deep_nesting_needs_no_recursion() {
         let deep = format!(r#"{{"data":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
         assert_eq!(members(&deep).unwrap()["data"].get().len(), 200_000);
     }

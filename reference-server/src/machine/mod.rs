@@ -1,8 +1,8 @@
-//! The boundary between a protocol and the world: what a state machine hears and what it says.
+//! The interface of a protocol's state machine: its inputs and outputs.
 //!
-//! A [`Machine`] owns no socket, clock or thread. Whoever runs it passes the time in and carries the
-//! outputs away: the io shell ([`crate::serve()`]) over real sockets, a test over a queue. The same inputs at
-//! the same times give the same outputs, ids included when a seed is set.
+//! A [`Machine`] owns no socket, clock or thread. Its caller passes the time in and delivers the outputs:
+//! [`crate::serve()`] over sockets, a test over a queue. The same inputs at the same times give the same
+//! outputs, ids included when a seed is set.
 
 pub(crate) mod clock;
 pub(crate) mod ids;
@@ -18,11 +18,10 @@ use serde_json::Value;
 /// The text of a frame: shared, so that a broadcast to a thousand subscribers copies nothing.
 pub use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-/// One connection of one hub. Numbers rise in the order of arrival and are never used twice.
+/// A connection of a hub. Numbers rise in the order of arrival and are never reused.
 pub type Conn = u64;
 
-/// Numbers from here on belong to the machine: it takes them, each once, for the connections that it asks for
-/// with [`Output::Connect`].
+/// The first number of outgoing connections, which the machine assigns itself, each once, with [`Output::Connect`].
 pub const OUTGOING: Conn = 1 << 63;
 
 /// The upgrade request of a connection, as far as protocols look at it.
@@ -34,9 +33,9 @@ pub struct Handshake {
     pub query: Vec<(String, String)>,
     /// Header names in lower case, in order; values that are not text are left out.
     pub headers: Vec<(String, String)>,
-    /// What the client offers in `Sec-WebSocket-Protocol`, in its order.
+    /// The client's offer in `Sec-WebSocket-Protocol`, in its order.
     pub subprotocols: Vec<String>,
-    /// Where the connection comes from.
+    /// The client's address.
     pub peer: IpAddr,
 }
 
@@ -53,22 +52,22 @@ impl Default for Handshake {
     }
 }
 
-/// What a machine hears.
+/// An input of a machine.
 #[derive(Debug, Clone)]
 pub enum Input {
-    /// Somebody asks for an upgrade. The machine answers with [`Output::Accept`] or [`Output::Refuse`].
+    /// A client requests an upgrade. The machine answers with [`Output::Accept`] or [`Output::Refuse`].
     Open { conn: Conn, handshake: Handshake },
     /// A whole text message.
     Text { conn: Conn, text: Utf8Bytes },
     /// A whole binary message.
     Binary { conn: Conn, data: Vec<u8> },
-    /// A WebSocket ping, already answered by whoever runs the machine. A correct machine ignores it.
+    /// A WebSocket ping, already answered by the caller. A correct machine ignores it.
     Ping { conn: Conn },
-    /// The peer is gone. Not said of a connection that the machine itself refused, closed or dropped.
+    /// The peer has disconnected. Not sent for a connection that the machine itself refused, closed or dropped.
     Closed { conn: Conn },
-    /// A connection that the machine asked for is there.
+    /// An outgoing connection is established.
     Connected { conn: Conn },
-    /// A connection that the machine asked for cannot be had, and why.
+    /// An outgoing connection failed.
     ConnectFailed { conn: Conn, reason: String },
     /// The machine's [`deadline`](Machine::deadline) has come.
     Tick,
@@ -90,23 +89,23 @@ impl Input {
     }
 }
 
-/// What a machine says. After `Refuse`, `Close` or `Drop` the connection is over for it.
+/// An output of a machine. `Refuse`, `Close` and `Drop` end the connection for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// Grant the upgrade, with the subprotocol chosen from the offer.
+    /// Grant the upgrade, with the subprotocol selected from the offer.
     Accept { conn: Conn, subprotocol: Option<String> },
     /// Answer the upgrade request with an HTTP status (400 to 599) and a text.
     Refuse { conn: Conn, status: u16, body: String },
     /// Send a text message.
     Text { conn: Conn, text: Utf8Bytes },
-    /// Send a binary message. No protocol here has any; a fault may.
+    /// Send a binary message; only faults do.
     Binary { conn: Conn, data: Vec<u8> },
-    /// Begin the closing handshake with this code and reason.
+    /// Start the closing handshake with this code and reason.
     Close { conn: Conn, code: u16, reason: String },
     /// Cut the connection without a closing handshake.
     Drop { conn: Conn },
     /// Connect to another hub, under a number from [`OUTGOING`] on. [`Input::Connected`] or
-    /// [`Input::ConnectFailed`] follows; then it is a connection like any other.
+    /// [`Input::ConnectFailed`] follows; once connected it is a connection like any other.
     Connect { conn: Conn, url: String },
 }
 
@@ -125,39 +124,42 @@ impl Output {
     }
 }
 
-/// Why an event from the admin side was not taken.
+/// An event from the admin side was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
     /// The protocol has no events from outside its sockets.
-    #[error("the {0} hub takes no events: everything in this protocol happens over its sockets")]
-    Unsupported(&'static str),
-    /// The event itself is wrong; the text says what and what is right.
+    #[error("this hub takes no events: everything in its protocol happens over its sockets")]
+    Unsupported,
+    /// The event itself is wrong; the text says what is wrong and what is expected.
     #[error("{0}")]
     Invalid(String),
 }
 
 /// One protocol as a state machine.
 ///
-/// Contract for whoever runs it: `now` never goes back; inputs of a connection come between its `Open` and
-/// its end; when [`deadline`](Machine::deadline) has passed, a `Tick` follows. A machine ignores inputs of
-/// connections that it does not know, so a frame that crosses a close does no harm.
+/// Contract for the caller: `now` never goes back; inputs of a connection come between its `Open` and its end; when
+/// [`deadline`](Machine::deadline) has passed, a `Tick` follows. A machine ignores inputs of connections that it does
+/// not know, so a frame that crosses a close is harmless.
 pub trait Machine: Send {
-    /// Takes one input at `now` (time since the hub started) and appends what follows from it to `out`.
+    /// Handles one input at `now` (time since the hub started) and appends the resulting outputs to `out`.
     fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>);
 
-    /// When the machine next wants a [`Input::Tick`], if ever.
-    fn deadline(&self) -> Option<Duration>;
+    /// Returns when the machine next needs an [`Input::Tick`], if ever.
+    fn deadline(&self) -> Option<Duration> {
+        None
+    }
 
-    /// What the hub knows, for the admin side. Holds no secrets.
+    /// Returns the hub's state for the admin side, without secrets.
     fn state(&self) -> Value;
 
-    /// Takes an event from the admin side and answers it.
+    /// Handles an event from the admin side and returns the answer.
     ///
     /// # Errors
     /// [`EventError::Unsupported`] where the protocol has none, [`EventError::Invalid`] for a wrong one.
-    fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<Output>) -> Result<Value, EventError>;
+    fn event(&mut self, _now: Duration, _event: &Value, _out: &mut Vec<Output>) -> Result<Value, EventError> {
+        Err(EventError::Unsupported)
+    }
 
-    /// The hub shuts down: the last words of a protocol that has any. Whoever is still connected afterwards is
-    /// closed with 1001.
+    /// Appends what the protocol sends when its hub shuts down. The caller then closes all connections with 1001.
     fn shutdown(&mut self, _now: Duration, _out: &mut Vec<Output>) {}
 }

@@ -1,7 +1,6 @@
-//! What can be configured about a protocol: one TOML table each, with the documented values as defaults.
+//! Settings: one TOML table per protocol, with the documented values as defaults.
 //!
-//! A protocol's own settings struct lives beside its machine and refuses unknown keys, so a typo is an
-//! error and not a default.
+//! Each machine has a settings struct of its own, which refuses unknown keys, so a misspelt key is an error.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,14 +9,14 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-/// The settings of one hub, not yet read by its protocol.
+/// The settings of one hub, not yet checked by its protocol.
 #[derive(Clone, Default)]
 pub struct Settings(Table);
 
-/// The settings of all hubs of a file: protocol to settings.
+/// The settings of a file by protocol.
 pub type SettingsFile = BTreeMap<String, Settings>;
 
-/// What is wrong with settings.
+/// A mistake in settings.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
     /// The file is not TOML, or a top-level entry is no table.
@@ -26,20 +25,19 @@ pub enum SettingsError {
     /// A `KEY=VALUE` without a key or without `=`.
     #[error("{0:?} is not KEY=VALUE, for example identify_timeout_ms=2000")]
     Pair(String),
-    /// A dotted key runs through something that is no table.
+    /// A part of a dotted key is a value, not a table.
     #[error("cannot set {key:?}: {part:?} is a value, not a table")]
     Path {
         /// The whole key.
         key: String,
-        /// The part that is in the way.
+        /// The part that is a value.
         part: String,
     },
-    /// The protocol does not understand them.
+    /// An unknown key or a wrong value.
     #[error("settings of {protocol}: {reason}")]
     Invalid {
-        /// The protocol.
         protocol: &'static str,
-        /// What it says.
+        /// What is wrong.
         reason: String,
     },
 }
@@ -62,7 +60,7 @@ pub fn parse_file(text: &str) -> Result<SettingsFile, SettingsError> {
 }
 
 impl Settings {
-    /// Sets one key (dots descend into tables). The value is TOML where it reads as such, a string otherwise.
+    /// Sets one key (dots descend into tables). The value is TOML if it parses as TOML, otherwise a string.
     ///
     /// # Errors
     /// [`SettingsError::Path`] when a part of the key is already a plain value.
@@ -92,7 +90,7 @@ impl Settings {
     /// Sets one `KEY=VALUE`, as [`Settings::set`] does.
     ///
     /// # Errors
-    /// [`SettingsError::Pair`] when it is none, and what [`Settings::set`] says.
+    /// [`SettingsError::Pair`] without a key or `=`, and those of [`Settings::set`].
     pub fn set_pair(&mut self, pair: &str) -> Result<(), SettingsError> {
         match pair.split_once('=') {
             Some((key, value)) if !key.trim().is_empty() => self.set(key.trim(), value.trim()),
@@ -100,7 +98,7 @@ impl Settings {
         }
     }
 
-    /// The settings as `protocol` understands them.
+    /// Reads the settings as those of `protocol`.
     ///
     /// # Errors
     /// [`SettingsError::Invalid`] for unknown keys and wrong values.
@@ -123,16 +121,25 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// A semantic version, read from a string.
+/// Reads a semantic version from a string.
 pub(crate) fn version<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<semver::Version, D::Error> {
     let text = String::deserialize(deserializer)?;
     semver::Version::parse(&text)
         .map_err(|error| serde::de::Error::custom(format!("version {text:?} is no semantic version: {error}")))
 }
 
-/// A time given in milliseconds.
+/// Reads a time given in milliseconds.
 pub(crate) fn millis<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<std::time::Duration, D::Error> {
     u64::deserialize(deserializer).map(std::time::Duration::from_millis)
+}
+
+/// Reads a secret, which may look like a number in TOML; errors do not repeat it.
+pub(crate) fn secret<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::String(text) => Ok(Some(text)),
+        Value::Integer(number) => Ok(Some(number.to_string())),
+        _ => Err(serde::de::Error::custom("a secret is a string")),
+    }
 }
 
 #[cfg(test)]
@@ -158,19 +165,19 @@ mod tests {
     #[rstest]
     #[case("novalue")]
     #[case("=3")]
-    fn what_is_no_pair_is_refused(#[case] pair: &str) {
+    fn a_text_that_is_no_pair_is_refused(#[case] pair: &str) {
         assert!(matches!(Settings::default().set_pair(pair), Err(SettingsError::Pair(_))));
     }
 
     #[test]
-    fn a_value_in_the_way_is_named() {
+    fn a_value_where_a_table_is_needed_is_named() {
         let mut settings = Settings::default();
         settings.set_pair("a=1").unwrap();
         assert!(settings.set_pair("a.b=1").unwrap_err().to_string().contains("\"a\" is a value"));
     }
 
     #[test]
-    fn values_do_not_show_in_debug() {
+    fn debug_output_has_no_values() {
         let mut settings = Settings::default();
         settings.set_pair("secret=canary").unwrap();
         assert!(!format!("{settings:?}").contains("canary"));

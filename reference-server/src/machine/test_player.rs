@@ -1,4 +1,4 @@
-//! Conversations with machines for tests: no sockets, no clock, a line per thing said.
+//! Conversations with machines for tests: no sockets, no clock, a line per output.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,18 +8,18 @@ use serde_json::Value;
 use crate::machine::settings::Settings;
 use crate::machine::{Conn, EventError, Handshake, Input, Machine, Output};
 
-/// A machine, the time, and what each connection has heard and not yet looked at.
-pub struct Play {
+/// A machine, the time, and the outputs to each connection that the test has not read yet.
+pub struct TestPlayer {
     machine: Box<dyn Machine>,
     now: Duration,
-    heard: BTreeMap<Conn, Vec<String>>,
-    /// Everything ever said, with its time in milliseconds.
-    pub said: Vec<String>,
+    received: BTreeMap<Conn, Vec<String>>,
+    /// All outputs, with their times in milliseconds.
+    pub sent: Vec<String>,
 }
 
-impl Play {
-    /// A hub with settings (`KEY=VALUE`) and possibly a fault. Ids and times are reproducible.
-    pub fn new(protocol: &str, sets: &[&str], fault: Option<&str>) -> Play {
+impl TestPlayer {
+    /// A hub with settings (`KEY=VALUE`) and possibly a fault, with reproducible ids and times.
+    pub fn new(protocol: &str, sets: &[&str], fault: Option<&str>) -> TestPlayer {
         let mut settings = Settings::default();
         match protocol {
             "concierge" => settings.set("seed", "1").unwrap(),
@@ -31,25 +31,25 @@ impl Play {
             settings.set_pair(set).unwrap();
         }
         let machine = crate::machine(protocol, &settings, fault).unwrap();
-        Play { machine, now: Duration::ZERO, heard: BTreeMap::new(), said: Vec::new() }
+        TestPlayer { machine, now: Duration::ZERO, received: BTreeMap::new(), sent: Vec::new() }
     }
 
     /// Gives the machine an input.
     pub fn input(&mut self, input: Input) {
         let mut out = Vec::new();
         self.machine.handle(self.now, input, &mut out);
-        self.hear(out);
+        self.record(out);
     }
 
     /// Gives the machine an event from the admin side.
     pub fn event(&mut self, event: &Value) -> Result<Value, EventError> {
         let mut out = Vec::new();
         let answer = self.machine.event(self.now, event, &mut out);
-        self.hear(out);
+        self.record(out);
         answer
     }
 
-    fn hear(&mut self, out: Vec<Output>) {
+    fn record(&mut self, out: Vec<Output>) {
         for output in out {
             let conn = output.conn();
             let line = match output {
@@ -63,43 +63,43 @@ impl Play {
                 Output::Drop { .. } => "drop".to_owned(),
                 Output::Connect { url, .. } => format!("connect {url}"),
             };
-            self.said.push(format!("{} {conn} {line}", self.now.as_millis()));
-            self.heard.entry(conn).or_default().push(line);
+            self.sent.push(format!("{} {conn} {line}", self.now.as_millis()));
+            self.received.entry(conn).or_default().push(line);
         }
     }
 
-    /// Opens a connection, offering `ert-concierge`, and forgets that it was accepted.
+    /// Opens a connection, offering `ert-concierge`, and skips its acceptance.
     pub fn open(&mut self, conn: Conn) {
         let handshake = Handshake { subprotocols: vec!["ert-concierge".to_owned()], ..Handshake::default() };
         self.input(Input::Open { conn, handshake });
-        self.heard(conn);
+        self.received(conn);
     }
 
-    /// Says a text.
-    pub fn say(&mut self, conn: Conn, text: &str) {
+    /// Sends a text.
+    pub fn send(&mut self, conn: Conn, text: &str) {
         self.input(Input::Text { conn, text: text.into() });
     }
 
-    /// Says a text and looks at everything heard since.
+    /// Sends a text and returns what the connection receives for it.
     pub fn ask(&mut self, conn: Conn, text: &str) -> Vec<String> {
-        self.heard(conn);
-        self.say(conn, text);
-        self.heard(conn)
+        self.received(conn);
+        self.send(conn, text);
+        self.received(conn)
     }
 
-    /// Says a text that has one answer, JSON.
+    /// Sends a text that has one answer, and returns it parsed.
     pub fn answer(&mut self, conn: Conn, text: &str) -> Value {
-        let heard = self.ask(conn, text);
-        assert_eq!(heard.len(), 1, "{text} is answered by {heard:?}");
-        serde_json::from_str(&heard[0]).unwrap_or_else(|error| panic!("{text} is answered by {heard:?}: {error}"))
+        let received = self.ask(conn, text);
+        assert_eq!(received.len(), 1, "{text} is answered by {received:?}");
+        serde_json::from_str(&received[0]).unwrap_or_else(|error| panic!("{text} is answered by {received:?}: {error}"))
     }
 
-    /// What a connection has heard since it last looked.
-    pub fn heard(&mut self, conn: Conn) -> Vec<String> {
-        self.heard.remove(&conn).unwrap_or_default()
+    /// Returns what a connection has received since the last call.
+    pub fn received(&mut self, conn: Conn) -> Vec<String> {
+        self.received.remove(&conn).unwrap_or_default()
     }
 
-    /// Moves time, ticking the machine whenever it asks for it.
+    /// Lets time pass, with a tick at each of the machine's deadlines.
     pub fn pass(&mut self, by: Duration) {
         let until = self.now + by;
         while let Some(deadline) = self.machine.deadline()
@@ -107,12 +107,12 @@ impl Play {
         {
             self.now = self.now.max(deadline);
             self.input(Input::Tick);
-            assert!(self.machine.deadline() != Some(deadline), "a tick at the deadline settles it");
+            assert!(self.machine.deadline() != Some(deadline), "a tick at the deadline moves the deadline");
         }
         self.now = until;
     }
 
-    /// What the machine shows the admin side.
+    /// Returns what the machine shows the admin side.
     pub fn state(&self) -> Value {
         self.machine.state()
     }

@@ -1,6 +1,6 @@
-//! Every fault that is not for some occasions only can be seen: in one long conversation per protocol a hub with the fault
-//! says something else than a correct one. The others need the occasion; the harness's scenarios have them all. And faults
-//! stay within what they claim: a machine with one never panics.
+//! Every fault that is not `occasional` shows: in one long conversation per protocol, a hub with the fault sends something
+//! else than a correct one. Occasional faults need particular conversations, which the harness's scenarios have. A machine
+//! with a fault must not panic either.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use crate::machine::Input;
-use crate::machine::test_player::Play;
+use crate::machine::test_player::TestPlayer;
 
-/// Everything that a hub says in the course of the protocol's conversation.
+/// Returns everything that a hub sends in the protocol's conversation.
 fn conversation(protocol: &str, fault: Option<&str>) -> Vec<String> {
     match protocol {
         "qi" => qi(fault),
@@ -24,7 +24,7 @@ fn conversation(protocol: &str, fault: Option<&str>) -> Vec<String> {
 }
 
 fn qi(fault: Option<&str>) -> Vec<String> {
-    let mut hub = Play::new("qi", &[], fault);
+    let mut hub = TestPlayer::new("qi", &[], fault);
     hub.open(2);
     hub.open(1);
     let sessions = [None, Some(""), Some("größe"), Some("s"), Some("a string longer than the 36 characters of a UUID")];
@@ -46,28 +46,28 @@ fn qi(fault: Option<&str>) -> Vec<String> {
                     request[name] = value;
                 }
             }
-            hub.say(1, &request.to_string());
+            hub.send(1, &request.to_string());
         }
     }
-    hub.say(1, r#"{"version":"0.1.0"}"#);
-    hub.say(1, r#"{"command":"ping"}"#);
-    hub.say(1, "{");
-    hub.say(1, r#"{"command":"ping","version":"0.1.0"}"#);
-    hub.said
+    hub.send(1, r#"{"version":"0.1.0"}"#);
+    hub.send(1, r#"{"command":"ping"}"#);
+    hub.send(1, "{");
+    hub.send(1, r#"{"command":"ping","version":"0.1.0"}"#);
+    hub.sent
 }
 
 fn secret(fault: Option<&str>) -> Vec<String> {
-    let mut hub = Play::new("concierge", &["secret=right"], fault);
+    let mut hub = TestPlayer::new("concierge", &["secret=right"], fault);
     for (conn, secret) in [(1, json!("right")), (2, json!("wrong")), (3, Value::Null)] {
         hub.open(conn);
         let name = format!("n{conn}");
-        hub.say(conn, &json!({ "type": "IDENTIFY", "name": name, "version": "0.1.0", "secret": secret }).to_string());
+        hub.send(conn, &json!({ "type": "IDENTIFY", "name": name, "version": "0.1.0", "secret": secret }).to_string());
     }
-    hub.said
+    hub.sent
 }
 
 fn concierge(fault: Option<&str>) -> Vec<String> {
-    let mut hub = Play::new("concierge", &[], fault);
+    let mut hub = TestPlayer::new("concierge", &[], fault);
     let offer = vec!["ert-concierge".to_owned()];
     hub.input(Input::Open {
         conn: 1,
@@ -76,7 +76,7 @@ fn concierge(fault: Option<&str>) -> Vec<String> {
     let identify = |name: &str, version: &str| {
         json!({ "type": "IDENTIFY", "name": name, "version": version, "tags": [name] }).to_string()
     };
-    hub.say(1, &identify("a", "0.1.0"));
+    hub.send(1, &identify("a", "0.1.0"));
     hub.pass(Duration::from_millis(10));
     for (conn, first) in [
         (2, identify("b", "0.1.0")),
@@ -90,12 +90,12 @@ fn concierge(fault: Option<&str>) -> Vec<String> {
         (17, r#"{"type":"SELF_FETCH"}"#.to_owned()),
     ] {
         hub.open(conn);
-        hub.say(conn, &first);
+        hub.send(conn, &first);
     }
     hub.open(19);
     hub.input(Input::Open { conn: 21, handshake: Default::default() });
     hub.open(22);
-    hub.say(22, &json!({ "type": "IDENTIFY", "name": "s", "version": "0.1.0", "secret": "needless" }).to_string());
+    hub.send(22, &json!({ "type": "IDENTIFY", "name": "s", "version": "0.1.0", "secret": "needless" }).to_string());
     let message = |target: Value, data: Value| json!({ "type": "MESSAGE", "target": target, "data": data }).to_string();
     hub.input(Input::Binary { conn: 1, data: vec![1] });
     hub.input(Input::Ping { conn: 2 });
@@ -142,7 +142,7 @@ fn concierge(fault: Option<&str>) -> Vec<String> {
         (2, "{".to_owned()),
         (2, group("NOPE", "")),
         (2, json!({ "type": "MESSAGE", "target": { "type": "ALL" } }).to_string()),
-        (2, message(json!({ "type": "NAME", "name": "b" }), json!("to herself"))),
+        (2, message(json!({ "type": "NAME", "name": "b" }), json!("to itself"))),
         (2, group("SELF_FETCH", "")),
         (2, group("SELF_FETCH", "")),
         (2, group("SELF_FETCH", "")),
@@ -153,7 +153,7 @@ fn concierge(fault: Option<&str>) -> Vec<String> {
         (1, group("GROUP_DELETE", "g")),
         (1, message(json!({ "type": "GROUP", "group": "g" }), json!("x"))),
         (1, group("GROUP_CREATE", "g")),
-        (1, message(json!({ "type": "GROUP", "group": "g" }), json!("nobody hears"))),
+        (1, message(json!({ "type": "GROUP", "group": "g" }), json!("no receiver"))),
         (1, group("SELF_SUBSCRIBE", "g")),
         (2, group("SELF_SUBSCRIBE", "g")),
         (3, group("SELF_SUBSCRIBE", "g")),
@@ -164,23 +164,23 @@ fn concierge(fault: Option<&str>) -> Vec<String> {
         (1, group("GROUP_CREATE", "h")),
     ];
     for (conn, text) in &script {
-        hub.say(*conn, text);
+        hub.send(*conn, text);
     }
     for number in 0..12 {
-        hub.say(1, &message(json!({ "type": "NAME", "name": "c" }), json!(number)));
+        hub.send(1, &message(json!({ "type": "NAME", "name": "c" }), json!(number)));
     }
     hub.open(18);
-    hub.say(18, &identify("a", "0.1.0"));
+    hub.send(18, &identify("a", "0.1.0"));
     hub.input(Input::Closed { conn: 3 });
-    hub.say(2, r#"{"type":"CLIENT_FETCH_ALL"}"#);
-    hub.say(2, r#"{"type":"GROUP_FETCH","name":"g"}"#);
+    hub.send(2, r#"{"type":"CLIENT_FETCH_ALL"}"#);
+    hub.send(2, r#"{"type":"GROUP_FETCH","name":"g"}"#);
     hub.open(20);
-    hub.say(20, &identify("c", "0.1.0"));
+    hub.send(20, &identify("c", "0.1.0"));
     hub.input(Input::Closed { conn: 1 });
-    hub.say(2, r#"{"type":"GROUP_FETCH_ALL"}"#);
+    hub.send(2, r#"{"type":"GROUP_FETCH_ALL"}"#);
     hub.pass(Duration::from_secs(30));
-    hub.say(2, r#"{"type":"SELF_FETCH"}"#);
-    hub.said
+    hub.send(2, r#"{"type":"SELF_FETCH"}"#);
+    hub.sent
 }
 
 #[test]
@@ -193,15 +193,15 @@ fn every_fault_shows() {
     let hidden: Vec<&str> = super::faults()
         .filter(|fault| !fault.is_for_fuzzing() && !fault.occasional)
         .filter(|fault| {
-            let (_, said) = correct.iter().find(|(protocol, _)| *protocol == fault.protocol).unwrap();
-            conversation(fault.protocol, Some(fault.id)) == *said
+            let (_, sent) = correct.iter().find(|(protocol, _)| *protocol == fault.protocol).unwrap();
+            conversation(fault.protocol, Some(fault.id)) == *sent
         })
         .map(|fault| fault.id)
         .collect();
-    assert_eq!(hidden, [""; 0], "these change nothing; `occasional: true` where the conversation lacks the occasion");
+    assert_eq!(hidden, [""; 0], "these change nothing; add `occasional: true` if the conversation cannot show them");
 }
 
-/// What a fault is called is what it does, for those whose effect is not plain from a change.
+/// The effect of faults that are not plainly visible from a change.
 #[rstest]
 #[case("concierge-timeout-late", "15010 19 close 4004")]
 #[case("concierge-timeout-early", "2010 19 close 4004")]
@@ -210,10 +210,10 @@ fn every_fault_shows() {
 #[case("concierge-conflict-kicks-holder", "10 1 close 4005")]
 #[case("concierge-unidentified-ignored", "5010 11 close 4004")]
 #[case("concierge-messages-overtake", "160 3 ")]
-fn faults_do_what_they_say(#[case] fault: &str, #[case] want: &str) {
-    let said = concierge(Some(fault));
+fn faults_have_their_effect(#[case] fault: &str, #[case] want: &str) {
+    let sent = concierge(Some(fault));
     let correct = concierge(None);
-    assert!(said.iter().any(|line| line.starts_with(want)), "{fault}: {said:#?}");
+    assert!(sent.iter().any(|line| line.starts_with(want)), "{fault}: {sent:#?}");
     assert!(!correct.iter().any(|line| line.starts_with(want)), "a correct hub does not");
 }
 

@@ -1,4 +1,4 @@
-//! The protocols, one folder each, with their faults.
+//! The protocols, one folder each.
 
 pub(crate) mod airavata;
 pub(crate) mod concierge;
@@ -15,16 +15,14 @@ use crate::fault::{Broken, Effect, Fault};
 use crate::machine::Machine;
 use crate::machine::settings::{Settings, SettingsError};
 
-/// Builds a protocol's machine.
 type Build = fn(&Settings, Broken) -> Result<Box<dyn Machine>, SettingsError>;
 
-/// A protocol of the hub.
 struct Protocol {
     name: &'static str,
     build: Build,
-    /// How the ids of its rules begin.
+    /// The prefix of its rules' ids.
     rules: &'static str,
-    /// Its deliberate defects: the file, and what was read from it.
+    /// The text of its file of faults.
     file: &'static str,
     faults: OnceLock<Vec<Fault>>,
 }
@@ -44,15 +42,15 @@ impl Protocol {
         Protocol { name, build, rules, file, faults: OnceLock::new() }
     }
 
-    /// Its faults, read once.
+    /// Returns its faults, which are read once.
     fn faults(&'static self) -> &'static [Fault] {
-        // The file is part of the program: a mistake in it is a mistake in the program.
+        // The file is compiled in, so a mistake in it is a bug of the program.
         let read =
             || crate::fault::parse::faults(self.name, self.rules, self.file).unwrap_or_else(|error| panic!("{error}"));
         self.faults.get_or_init(read)
     }
 
-    /// Its fault of that id, where one is asked for.
+    /// Returns its fault of that id, if one is given.
     fn fault(&'static self, id: Option<&str>) -> Result<Option<&'static Fault>, MachineError> {
         let Some(id) = id else { return Ok(None) };
         let fault = self.faults().iter().find(|fault| fault.id == id);
@@ -60,7 +58,7 @@ impl Protocol {
     }
 }
 
-/// The protocol of that name.
+/// Finds a protocol by its name.
 fn protocol(name: &str) -> Result<&'static Protocol, MachineError> {
     let known = PROTOCOLS.iter().find(|known| known.name == name);
     known.ok_or_else(|| MachineError::UnknownProtocol(name.to_owned()))
@@ -68,31 +66,30 @@ fn protocol(name: &str) -> Result<&'static Protocol, MachineError> {
 
 static NAMES: LazyLock<Vec<&'static str>> = LazyLock::new(|| PROTOCOLS.iter().map(|protocol| protocol.name).collect());
 
-/// The names of the protocols.
+/// Returns the names of the protocols.
 pub fn protocols() -> &'static [&'static str] {
     &NAMES
 }
 
-/// All deliberate defects, protocol by protocol.
+/// Returns all faults, protocol by protocol.
 pub fn faults() -> impl Iterator<Item = &'static Fault> {
     PROTOCOLS.iter().flat_map(Protocol::faults)
 }
 
-/// Why a machine cannot be built.
+/// A machine cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
-    /// No such protocol.
+    /// There is no such protocol.
     #[error("there is no protocol {0:?}; the reference hub speaks {names}", names = protocols().join(", "))]
     UnknownProtocol(String),
-    /// No such fault in this protocol.
+    /// The protocol has no such fault.
     #[error("{protocol} has no fault {id:?}{hint}", hint = hint(protocol, id))]
     UnknownFault {
-        /// The protocol.
         protocol: &'static str,
-        /// What was asked for.
+        /// The unknown id.
         id: String,
     },
-    /// The protocol does not understand its settings.
+    /// The settings are wrong.
     #[error(transparent)]
     Settings(#[from] SettingsError),
 }
@@ -104,7 +101,7 @@ fn hint(protocol: &str, id: &str) -> String {
     }
 }
 
-/// Builds the state machine of a protocol, correct or with one deliberate defect.
+/// Builds the state machine of a protocol, correct or with one fault.
 ///
 /// # Errors
 /// [`MachineError`]: an unknown protocol or fault, or settings that the protocol refuses.
@@ -113,7 +110,7 @@ pub fn machine(protocol: &str, settings: &Settings, fault: Option<&str>) -> Resu
     let fault = known.fault(fault)?;
     let correct = (known.build)(settings, Broken::with(fault))?;
     Ok(match fault.map(|fault| fault.effect) {
-        Some(Effect::Outside(changes)) => Box::new(crate::fault::injector::Mangled::new(correct, changes)),
+        Some(Effect::Outside(changes)) => Box::new(crate::fault::injector::Injector::new(correct, changes)),
         Some(Effect::FuzzOnly(fault)) => Box::new(crate::fault::fuzz_only::FuzzOnlyMachine::new(correct, fault)),
         _ => correct,
     })

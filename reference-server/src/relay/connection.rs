@@ -1,4 +1,4 @@
-//! One connection through the relay, from its first byte to its last.
+//! One connection through the relay.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,26 +14,26 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::frames::{Piece, Texts, frame};
-use super::{Hub, Spoiler, upgrade};
+use super::{FrameMutator, Hub, upgrade};
 use crate::fault::Act;
-use crate::fault::injector::{SWAP_TIME, Spoken, edit};
+use crate::fault::injector::{SWAP_TIME, Trigger, edit};
 use crate::machine::Output;
 
 /// How long the hub may take to accept a connection.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
-/// How long one side may go on after the other has said its last.
+/// How long one side may stay open after the other has ended.
 const GRACE: Duration = Duration::from_secs(5);
-/// How many bytes are read at a time.
+/// The size of a read in bytes.
 const READ: usize = 16 * 1024;
-/// How many late frames a connection may have, and bytes in them; what is beyond goes at once.
+/// The largest number of delayed frames of a connection, and of their bytes; further frames are sent at once.
 const MAX_LATE: (usize, usize) = (1024, 16 << 20);
 
 trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
-/// Passes a client's connection on to the hub and back until both are done, or either is lost.
-pub(super) async fn pass(mut client: TcpStream, peer: SocketAddr, hub: Arc<Hub>, spoiler: Arc<Spoiler>) {
-    // Small frames must not wait for more; a socket that refuses is gone anyway.
+/// Relays a client's connection in both directions until both sides have ended or one is lost.
+pub(super) async fn pass(mut client: TcpStream, peer: SocketAddr, hub: Arc<Hub>, mutator: Arc<FrameMutator>) {
+    // Without Nagle's algorithm small frames are sent at once; an error shows on the next write.
     let _ = client.set_nodelay(true);
     let Ok((request, rest)) = upgrade::request(&mut client).await else { return };
     let connected = timeout(CONNECT_TIME, connect(&hub, peer)).await;
@@ -43,13 +43,13 @@ pub(super) async fn pass(mut client: TcpStream, peer: SocketAddr, hub: Arc<Hub>,
     };
     let mut first = upgrade::redirected(&request, &hub.authority, &hub.path);
     first.extend(rest);
-    if server.write_all(&first).await.is_ok() && converse(&mut client, server, &spoiler).await.is_err() {
-        // Somebody was cut off, and the client sees it as such.
+    if server.write_all(&first).await.is_ok() && converse(&mut client, server, &mutator).await.is_err() {
+        // A reset on one side is a reset on the other.
         let _ = client.set_zero_linger();
     }
 }
 
-/// Connects to the hub, from the client's own address where all are on one machine, for hubs that count addresses.
+/// Connects to the hub, on one machine from the client's own address, for hubs that limit connections per address.
 async fn connect(hub: &Hub, peer: SocketAddr) -> io::Result<Box<dyn Wire>> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for addr in tokio::net::lookup_host((hub.host.as_str(), hub.port)).await? {
@@ -77,20 +77,20 @@ async fn refuse(mut client: TcpStream, hub: &Hub, error: &io::Error) {
         "HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
     );
-    // Who has gone does not mind.
+    // A client that has disconnected needs no answer.
     let _ = client.write_all((head + &body).as_bytes()).await;
     let _ = client.shutdown().await;
 }
 
-/// Both directions until their ends.
+/// Relays both directions until they end.
 ///
 /// # Errors
-/// Either side was cut off.
-async fn converse(client: &mut TcpStream, server: Box<dyn Wire>, spoiler: &Spoiler) -> io::Result<()> {
+/// A side was reset.
+async fn converse(client: &mut TcpStream, server: Box<dyn Wire>, mutator: &FrameMutator) -> io::Result<()> {
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = tokio::io::split(server);
     let up = up(from_client, to_server);
-    let down = down(from_server, to_client, spoiler);
+    let down = down(from_server, to_client, mutator);
     tokio::pin!(up, down);
     tokio::select! {
         done = &mut up => { done?; timeout(GRACE, down).await.unwrap_or(Ok(())) }
@@ -103,7 +103,11 @@ async fn up(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -
     to.shutdown().await
 }
 
-async fn down(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, spoiler: &Spoiler) -> io::Result<()> {
+async fn down(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    mutator: &FrameMutator,
+) -> io::Result<()> {
     let (answer, rest) = upgrade::read(&mut from).await?;
     to.write_all(&answer).await?;
     if !upgrade::upgrades(&answer) {
@@ -121,11 +125,11 @@ async fn down(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin,
             match piece {
                 Piece::Raw(raw) => out.extend(raw),
                 Piece::Close(raw) => {
-                    // Nothing may follow it.
+                    // No frame may follow a close.
                     late.release(None, &mut out);
                     out.extend(raw);
                 }
-                Piece::Text { text, raw } => spoiler.spoil(text, raw, &mut late, &mut out),
+                Piece::Text { text, raw } => mutator.mutate(text, raw, &mut late, &mut out),
             }
         }
         to.write_all(&out).await?;
@@ -148,16 +152,16 @@ async fn down(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin,
     to.shutdown().await
 }
 
-impl Spoiler {
-    /// Puts into `out` what becomes of a text, now, and keeps in `late` what becomes of it later.
-    fn spoil(&self, text: String, raw: Vec<u8>, late: &mut Late, out: &mut Vec<u8>) {
+impl FrameMutator {
+    /// Appends the changed text to `out`, or keeps it in `late` if it is delayed.
+    fn mutate(&self, text: String, raw: Vec<u8>, late: &mut Late, out: &mut Vec<u8>) {
         let overtaken = late.swapped();
-        let said = Output::Text { conn: 0, text: text.into() };
+        let output = Output::Text { conn: 0, text: text.into() };
         let act = {
             let mut choice = self.choice.lock().unwrap_or_else(PoisonError::into_inner);
-            choice.act_on(&Spoken::Other(None), &said, &mut None)
+            choice.act_on(&Trigger::Other(None), &output, &mut None)
         };
-        let (Output::Text { text, .. }, Some(act)) = (said, act) else {
+        let (Output::Text { text, .. }, Some(act)) = (output, act) else {
             out.extend(raw);
             out.extend(overtaken.into_iter().flatten());
             return;
@@ -170,7 +174,7 @@ impl Spoiler {
                 out.extend(raw);
             }
             Act::Delay(by) => applied = late.keep(Instant::now() + by, false, raw, out),
-            // The two have changed places already.
+            // The two have been swapped already.
             Act::Swap if !overtaken.is_empty() => {
                 applied = false;
                 out.extend(raw);
@@ -189,7 +193,7 @@ impl Spoiler {
     }
 }
 
-/// Frames of one connection that are sent later, by when and in which order.
+/// Delayed frames of one connection, by due time and order.
 #[derive(Default)]
 struct Late {
     frames: BTreeMap<(Instant, u64), Waiting>,
@@ -199,7 +203,7 @@ struct Late {
 
 struct Waiting {
     raw: Vec<u8>,
-    /// It follows the next text.
+    /// Whether it is sent after the next text.
     swapped: bool,
 }
 
@@ -208,7 +212,7 @@ impl Late {
         self.frames.first_key_value().map(|((due, _), _)| *due)
     }
 
-    /// Keeps a frame, unless too much waits already; then it goes at once, which is `false`.
+    /// Keeps a frame and returns `true`, unless too many are kept already: then it is sent at once.
     fn keep(&mut self, due: Instant, swapped: bool, raw: Vec<u8>, out: &mut Vec<u8>) -> bool {
         if self.frames.len() >= MAX_LATE.0 || self.bytes + raw.len() > MAX_LATE.1 {
             out.extend(raw);
@@ -220,13 +224,13 @@ impl Late {
         true
     }
 
-    /// What waits for the next text.
+    /// Takes the frames that follow the next text.
     fn swapped(&mut self) -> Vec<Vec<u8>> {
         let keys: Vec<_> = self.frames.iter().filter(|(_, waiting)| waiting.swapped).map(|(key, _)| *key).collect();
         keys.iter().filter_map(|key| self.take(key)).collect()
     }
 
-    /// Everything that is due by then; without a time, everything.
+    /// Appends the frames that are due by then, or all without a time.
     fn release(&mut self, by: Option<Instant>, out: &mut Vec<u8>) {
         while let Some((due, order)) = self.frames.first_key_value().map(|(key, _)| *key) {
             if by.is_some_and(|by| by < due) {

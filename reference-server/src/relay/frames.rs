@@ -1,38 +1,38 @@
-//! Text messages in the bytes that a hub sends. Everything else goes through as it came: control frames, binary messages,
-//! what is too long to be kept, and all that follows a frame that is none.
+//! Finds text messages in the bytes that a hub sends. All other bytes pass unchanged: control frames, binary messages, long
+//! messages, and everything after an invalid frame.
 
 use std::io::Cursor;
 
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-/// The longest message that is looked at, in bytes; longer ones go through.
+/// The longest message that is parsed, in bytes; longer ones pass unchanged.
 const MAX_TEXT: usize = crate::server::serve::MAX_MESSAGE;
 
-/// Some of what a hub sends.
+/// A piece of what a hub sends.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Piece {
-    /// To be passed on.
+    /// Bytes to pass on unchanged.
     Raw(Vec<u8>),
-    /// A close frame: nothing follows it.
+    /// A close frame.
     Close(Vec<u8>),
-    /// A whole text message, and the frames it came in.
+    /// A whole text message, and the bytes of its frames.
     Text { text: String, raw: Vec<u8> },
 }
 
-/// Finds the texts in bytes as they arrive.
+/// A parser of incoming bytes.
 #[derive(Default)]
 pub(super) struct Texts {
     bytes: Vec<u8>,
-    /// So many of them are done with.
+    /// The number of bytes already returned.
     done: usize,
-    /// Fragments of a text that is not complete.
+    /// The fragments of an incomplete text.
     partial: Option<Partial>,
-    /// Bytes of a frame that are not kept.
+    /// The number of bytes of the current frame that still pass unchanged.
     passing: u64,
-    /// The rest of a message is not looked at.
+    /// Whether the rest of the current message passes unchanged.
     unread: bool,
-    /// No frames can be told any more.
+    /// Whether an invalid frame came, after which all bytes pass unchanged.
     blind: bool,
 }
 
@@ -43,21 +43,21 @@ struct Partial {
 }
 
 impl Texts {
-    /// More bytes have arrived. Whoever calls takes all pieces before the next bytes.
+    /// Adds received bytes. The caller takes all pieces before it adds more.
     pub fn arrive(&mut self, bytes: &[u8]) {
         self.bytes.drain(..self.done);
         self.done = 0;
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// What has arrived and was not passed on, when no more comes.
+    /// Returns the bytes that were not returned yet, at the end of the stream.
     pub fn rest(&mut self) -> Vec<u8> {
         let mut rest = self.partial.take().unwrap_or_default().raw;
         rest.append(&mut self.take(self.bytes.len() - self.done));
         rest
     }
 
-    /// The next piece, if one is complete.
+    /// Returns the next piece, if one is complete.
     pub fn next(&mut self) -> Option<Piece> {
         loop {
             let bytes = &self.bytes[self.done..];
@@ -86,7 +86,7 @@ impl Texts {
             let plain = header.mask.is_none() && !(header.rsv1 || header.rsv2 || header.rsv3);
             let kept = usize::try_from(length).ok().filter(|length| plain && held + length <= MAX_TEXT);
             let Some(length) = kept else {
-                // Not for us: it goes through as it comes, with what we have kept of its message.
+                // This frame passes unchanged, and with it the kept fragments of its message.
                 self.passing = length;
                 let mut raw = self.partial.take().unwrap_or_default().raw;
                 raw.append(&mut self.take(head));
@@ -115,7 +115,7 @@ impl Texts {
                     }
                     continue;
                 }
-                // A message within a message: whatever it is, it is none of ours.
+                // A message within a message is invalid.
                 OpCode::Data(_) if self.partial.is_some() => {
                     self.done -= frame.len();
                     self.blind = true;
@@ -148,11 +148,11 @@ impl Texts {
     }
 }
 
-/// A text as a hub sends it, in one frame.
+/// Builds the frame of a text message from a hub.
 pub(super) fn frame(text: &str) -> Vec<u8> {
     let header = FrameHeader { opcode: OpCode::Data(Data::Text), ..FrameHeader::default() };
     let mut frame = Vec::with_capacity(text.len() + 10);
-    // Writing to memory does not fail.
+    // Writing to memory cannot fail.
     let _ = header.format(text.len() as u64, &mut frame);
     frame.extend_from_slice(text.as_bytes());
     frame
@@ -172,7 +172,7 @@ mod tests {
         Piece::Text { text: text.to_owned(), raw: raw.to_vec() }
     }
 
-    /// However the bytes are cut, the same comes out, and nothing is lost.
+    /// However the bytes are cut, the pieces are the same and no byte is lost.
     #[rstest]
     #[case::text(&[of(0x81, b"a"), of(0x81, b"b")], &[text("a", b"\x81\x01a"), text("b", b"\x81\x01b")])]
     #[case::fragments(
@@ -207,7 +207,7 @@ mod tests {
     #[case::text_within_text(&[of(0x01, b"a"), of(0x81, b"b"), of(0x80, b"c")].concat())]
     #[case::too_long(&[&b"\x81\x7f\0\0\0\0\x10\0\0\0"[..], &[b'x'; 5000]].concat())]
     #[case::endless(b"\x81\x7f\x7f\xff\xff\xff\xff\xff\xff\xffxxx")]
-    fn what_is_strange_goes_through(#[case] bytes: &[u8], #[values(1, 7, 10_000)] at_a_time: usize) {
+    fn invalid_and_long_frames_pass_unchanged(#[case] bytes: &[u8], #[values(1, 7, 10_000)] at_a_time: usize) {
         let mut texts = Texts::default();
         let mut passed = Vec::new();
         for some in bytes.chunks(at_a_time) {

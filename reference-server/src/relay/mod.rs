@@ -1,12 +1,12 @@
-//! Between clients and any hub: a relay that changes one thing in what the hub says, and passes everything else on.
+//! A relay between clients and any hub, which changes one thing in what the hub sends and passes on everything else.
 //!
-//! It passes bytes, not messages: what it does not change arrives as it was sent, upgrade, fragments, pings, close codes
-//! and all. [`mutations`] says what can be changed, [`upgrade`] and [`frames`] find their way in the bytes, [`connection`]
-//! sees one connection through.
+//! It passes on bytes, not messages: what it does not change arrives as it was sent, including fragments, pings and close
+//! codes. [`mutation`] has the possible changes, [`upgrade`] and [`frames`] parse the bytes, [`connection`] handles one
+//! connection.
 
 mod connection;
 mod frames;
-pub mod mutations;
+pub mod mutation;
 mod upgrade;
 
 use std::net::SocketAddr;
@@ -24,56 +24,56 @@ use crate::fault::Change;
 use crate::fault::injector::Choice;
 use crate::server::serve::{Error, MAX_CONNECTIONS, listen};
 
-/// How long to wait when the system has no descriptor left for a new connection.
+/// The delay after a failed accept, for example when no file descriptor is left.
 const EXHAUSTED: Duration = Duration::from_millis(50);
 
-/// What to relay.
+/// The configuration of a relay.
 #[derive(Debug)]
 pub struct RelayConfig {
     /// The hub.
     pub hub: Hub,
-    /// Where clients come; port 0 takes a free one.
+    /// Where it listens; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// What is done to what the hub says; without it, nothing is.
+    /// The change to what the hub sends, if any.
     pub change: Option<Change>,
 }
 
 /// The hub behind a relay.
 #[derive(Debug, Clone)]
 pub struct Hub {
-    /// Host and port, as a `Host` header has them.
+    /// Host and port, as in a `Host` header.
     pub(crate) authority: String,
     pub(crate) host: String,
     pub(crate) port: u16,
-    /// What comes before the path that a client asks for.
+    /// The prefix of the path that a client requests.
     pub(crate) path: String,
     pub(crate) tls: Option<Arc<ClientConfig>>,
 }
 
-/// Why there is no hub at an address.
+/// The address of a hub is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{url:?} is no address of a hub: {why}; expected one like ws://127.0.0.1:4000")]
+#[error("{url:?} is not the address of a hub: {why}; expected one like ws://127.0.0.1:4000")]
 pub struct AddressError {
     url: String,
     why: String,
 }
 
 impl Hub {
-    /// The hub at a `ws://` or `wss://` address. `tls` says whom to trust at the latter.
+    /// The hub at a `ws://` or `wss://` address. `tls` returns the trusted certificates for the latter.
     ///
     /// # Errors
-    /// [`AddressError`], which says what is wrong with the address.
+    /// [`AddressError`] says what is wrong with the address.
     pub fn at(url: &str, tls: impl FnOnce() -> Option<Arc<ClientConfig>>) -> Result<Hub, AddressError> {
         let wrong = |why: String| AddressError { url: url.to_owned(), why };
         let uri: Uri = url.parse().map_err(|error| wrong(format!("{error}")))?;
         let (port, tls) = match uri.scheme_str() {
             Some("ws") => (80, None),
-            Some("wss") => (443, Some(tls().ok_or_else(|| wrong("nobody says whom to trust".to_owned()))?)),
+            Some("wss") => (443, Some(tls().ok_or_else(|| wrong("no certificates say whom to trust".to_owned()))?)),
             _ => return Err(wrong("it does not begin with ws:// or wss://".to_owned())),
         };
         let authority = uri.authority().ok_or_else(|| wrong("it has no host".to_owned()))?;
         if uri.query().is_some() {
-            return Err(wrong("a query belongs to what the client asks for".to_owned()));
+            return Err(wrong("a query belongs to the request of the client".to_owned()));
         }
         Ok(Hub {
             authority: authority.as_str().to_owned(),
@@ -85,37 +85,37 @@ impl Hub {
     }
 }
 
-/// What is done to what the hub says, shared by all connections, so that the n-th frame is the n-th of the hub.
-pub(crate) struct Spoiler {
+/// The change to frames, shared by all connections, so that frames are counted over the life of the hub.
+pub(crate) struct FrameMutator {
     choice: Mutex<Choice>,
-    /// How many frames really changed.
+    /// The number of changed frames.
     applied: AtomicU64,
 }
 
-/// A relay that runs. Dropping it ends it too, without waiting.
+/// A running relay. Dropping it ends it without waiting.
 pub struct Relay {
     /// `ws://` with address and port.
     pub url: String,
-    spoiler: Arc<Spoiler>,
+    mutator: Arc<FrameMutator>,
     shutdown: watch::Sender<()>,
     task: JoinSet<()>,
 }
 
 impl Relay {
-    /// How many frames have been changed so far.
+    /// Returns the number of frames changed so far.
     pub fn applied(&self) -> u64 {
-        self.spoiler.applied.load(Ordering::Relaxed)
+        self.mutator.applied.load(Ordering::Relaxed)
     }
 
-    /// Hangs up on everybody, waits for all tasks, and says how many frames were changed.
+    /// Closes all connections, waits for all tasks, and returns the number of changed frames.
     pub async fn shutdown(mut self) -> u64 {
         drop(self.shutdown);
         while self.task.join_next().await.is_some() {}
-        self.spoiler.applied.load(Ordering::Relaxed)
+        self.mutator.applied.load(Ordering::Relaxed)
     }
 }
 
-/// Starts a relay. When it returns, clients can connect.
+/// Starts a relay; once it returns, clients can connect.
 ///
 /// # Errors
 /// [`Error::Listen`].
@@ -123,23 +123,23 @@ pub async fn relay(config: RelayConfig) -> Result<Relay, Error> {
     let (listener, addr) = listen(config.listen).await?;
     let (shutdown, down) = watch::channel(());
     let changes: &'static [Change] = Vec::from_iter(config.change).leak();
-    let spoiler = Arc::new(Spoiler { choice: Mutex::new(Choice::new(changes)), applied: AtomicU64::new(0) });
+    let mutator = Arc::new(FrameMutator { choice: Mutex::new(Choice::new(changes)), applied: AtomicU64::new(0) });
     let mut task = JoinSet::new();
-    task.spawn(accept(listener, Arc::new(config.hub), spoiler.clone(), down));
-    Ok(Relay { url: format!("ws://{addr}"), spoiler, shutdown, task })
+    task.spawn(accept(listener, Arc::new(config.hub), mutator.clone(), down));
+    Ok(Relay { url: format!("ws://{addr}"), mutator, shutdown, task })
 }
 
-async fn accept(listener: TcpListener, hub: Arc<Hub>, spoiler: Arc<Spoiler>, mut down: watch::Receiver<()>) {
-    // Dropped with everybody in it when the relay shuts down.
+async fn accept(listener: TcpListener, hub: Arc<Hub>, mutator: Arc<FrameMutator>, mut down: watch::Receiver<()>) {
+    // Dropped with all connections when the relay shuts down.
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            // Nothing is ever sent; the sender's end is the message.
+            // Nothing is ever sent; the channel ends with its sender.
             _ = down.changed() => return,
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok(_) if connections.len() >= MAX_CONNECTIONS => {}
-                Ok((stream, peer)) => drop(connections.spawn(connection::pass(stream, peer, hub.clone(), spoiler.clone()))),
+                Ok((stream, peer)) => drop(connections.spawn(connection::pass(stream, peer, hub.clone(), mutator.clone()))),
                 Err(_) => tokio::time::sleep(EXHAUSTED).await,
             },
         }

@@ -1,4 +1,4 @@
-//! The head of the upgrade request on its way through: for the other host, without compression, otherwise as it is.
+//! The head of the upgrade request, which is passed on for the hub's host, without compression, otherwise unchanged.
 
 use std::io;
 use std::time::Duration;
@@ -11,8 +11,8 @@ const MAX_HEAD: usize = 64 * 1024;
 /// How long a client may take to send its request.
 pub(super) const REQUEST_TIME: Duration = Duration::from_secs(10);
 
-/// Reads up to the empty line, and returns the head and what came after it. A stream that ends before, or a head
-/// that is too long, has no head: then all is rest.
+/// Reads up to the empty line, and returns the head and the bytes after it. If the stream ends before, or the head is
+/// too long, the head is empty and all bytes are the rest.
 pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(Vec<u8>, Vec<u8>)> {
     let mut bytes = Vec::new();
     while bytes.len() < MAX_HEAD {
@@ -27,12 +27,12 @@ pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(V
     Ok((Vec::new(), bytes))
 }
 
-/// The same within the time that a client has.
+/// The same, within [`REQUEST_TIME`].
 pub(super) async fn request(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(Vec<u8>, Vec<u8>)> {
     timeout(REQUEST_TIME, read(stream)).await.map_err(|_| io::ErrorKind::TimedOut)?
 }
 
-/// The request for another host, below another path. What is compressed could not be read, so nobody offers that.
+/// Rewrites a request for another host and below another path, without the offer of compression.
 pub(super) fn redirected(head: &[u8], authority: &str, path: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(head.len() + path.len());
     for (index, line) in head.split_inclusive(|byte| *byte == b'\n').enumerate() {
@@ -51,7 +51,7 @@ pub(super) fn redirected(head: &[u8], authority: &str, path: &str) -> Vec<u8> {
     out
 }
 
-/// Whether a hub grants the upgrade, so that frames follow.
+/// Whether a hub grants the upgrade.
 pub(super) fn upgrades(head: &[u8]) -> bool {
     let status = head.split(|byte| *byte == b' ').nth(1);
     status == Some(b"101")

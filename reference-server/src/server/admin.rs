@@ -26,14 +26,14 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::machine::EventError;
-use crate::server::hub::{Hub, ShutDown};
-use crate::server::shutdown::Shutdown;
+use crate::server::hub::{Hub, ShutDownError};
+use crate::server::shutdown_signal::Shutdown;
 
 /// The largest event in bytes.
 const MAX_EVENT: usize = 1 << 20;
 /// How many admin connections there may be at once.
 const MAX_CONNECTIONS: usize = 256;
-/// How long a request may take to come in.
+/// How long a request may take to be received.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 
 /// The hubs by name.
@@ -57,7 +57,7 @@ pub(crate) async fn serve(listener: TcpListener, hubs: Hubs, mut shutdown: Shutd
                 let hubs = hubs.clone();
                 connections.spawn(async move {
                     let service = service_fn(|request| respond(request, &hubs));
-                    // Whether the client stays to hear the answer is its own business.
+                    // A client that does not wait for the answer is no error.
                     let _ = http1::Builder::new()
                         .timer(TokioTimer::new())
                         .header_read_timeout(REQUEST_TIME)
@@ -67,7 +67,7 @@ pub(crate) async fn serve(listener: TcpListener, hubs: Hubs, mut shutdown: Shutd
             }
         }
     }
-    // Requests are answered within microseconds; what is left are idle keep-alive connections.
+    // Requests are answered within microseconds; the remaining connections are idle.
     connections.shutdown().await;
 }
 
@@ -113,25 +113,25 @@ fn refusal(status: StatusCode, text: impl Into<String>) -> Answer {
 }
 
 fn wrong_method(right: &str) -> Answer {
-    refusal(StatusCode::METHOD_NOT_ALLOWED, format!("this takes {right}"))
+    refusal(StatusCode::METHOD_NOT_ALLOWED, format!("this path takes {right}"))
 }
 
 fn find<'a>(hubs: &'a Hubs, name: &str) -> Result<&'a Hub, Answer> {
     hubs.iter().find(|(known, _)| known == name).map(|(_, hub)| &**hub).ok_or_else(|| {
         let names: Vec<&str> = hubs.iter().map(|(name, _)| name.as_str()).collect();
         let shown: String = name.chars().take(64).collect();
-        refusal(StatusCode::NOT_FOUND, format!("no hub here is called {shown:?}; there is {}", names.join(", ")))
+        refusal(StatusCode::NOT_FOUND, format!("there is no hub {shown:?}; there is {}", names.join(", ")))
     })
 }
 
-fn gone(_: ShutDown) -> Answer {
+fn gone(_: ShutDownError) -> Answer {
     refusal(StatusCode::SERVICE_UNAVAILABLE, "the hub is shutting down")
 }
 
 fn event(hub: &Hub, event: &Value) -> Result<Value, Answer> {
     hub.event(event).map_err(gone)?.map_err(|error| {
         let status = match error {
-            EventError::Unsupported(_) => StatusCode::NOT_FOUND,
+            EventError::Unsupported => StatusCode::NOT_FOUND,
             EventError::Invalid(_) => StatusCode::BAD_REQUEST,
         };
         refusal(status, error.to_string())

@@ -1,4 +1,4 @@
-//! The command line of the reference hub, shared by its own binary and by whoever embeds it.
+//! The command line of the reference server, shared by its own binary and by programs that embed it.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -11,7 +11,7 @@ use crate::machine::settings::{SettingsError, SettingsFile, parse_file};
 use crate::server::serve::{Error, HubConfig, Running, ServeConfig, serve};
 use crate::{Fault, Tls, faults, protocols};
 
-/// Serve hubs that do what their documents say.
+/// Serve hubs that do what their documents say
 #[derive(Debug, Clone, clap::Args)]
 pub struct ServeArgs {
     /// The protocols to serve, each on a port of its own; all of them if none is named
@@ -61,11 +61,11 @@ pub enum ListFormat {
     Json,
 }
 
-/// Does what the arguments say: lists faults, or serves until SIGINT or SIGTERM and shuts down cleanly.
-/// `on_ready` is called once every address accepts connections.
+/// Lists faults, or serves until SIGINT or SIGTERM and shuts down cleanly. `on_ready` is called once every address
+/// accepts connections.
 ///
 /// # Errors
-/// [`Error`]: nothing of it can happen once `on_ready` has been called, except a CA file that cannot be written.
+/// [`Error`], always before `on_ready` is called.
 pub async fn run(args: ServeArgs, on_ready: impl FnOnce(&Running)) -> Result<(), Error> {
     if args.list_faults {
         let list = list_faults(&args.names, args.format)?;
@@ -86,7 +86,7 @@ pub async fn run(args: ServeArgs, on_ready: impl FnOnce(&Running)) -> Result<(),
     Ok(())
 }
 
-/// What the arguments ask to be served.
+/// Builds the configuration from the arguments.
 ///
 /// # Errors
 /// [`Error`]: unknown names, settings or faults, a file that cannot be read.
@@ -119,7 +119,10 @@ pub fn config(args: ServeArgs) -> Result<ServeConfig, Error> {
             return Err(Error::Usage(format!("fault {id} belongs to {}, which is not served", fault.protocol)));
         }
         if broken.iter().any(|(protocol, _)| *protocol == fault.protocol) {
-            return Err(Error::Usage(format!("{} is to have two faults; one at a time", fault.protocol)));
+            return Err(Error::Usage(format!(
+                "{} cannot have two faults; give one --fault per protocol",
+                fault.protocol
+            )));
         }
         broken.push((fault.protocol, fault.id));
     }
@@ -148,7 +151,7 @@ pub fn config(args: ServeArgs) -> Result<ServeConfig, Error> {
     Ok(ServeConfig { hubs, admin: args.admin })
 }
 
-/// The protocols meant: all, or those named, each once.
+/// Returns the named protocols, each once, or all if none is named.
 fn chosen(names: &[String]) -> Result<Vec<&'static str>, Error> {
     if names.is_empty() {
         return Ok(protocols().to_vec());
@@ -195,10 +198,10 @@ fn list_faults(names: &[String], format: ListFormat) -> Result<String, Error> {
     })
 }
 
-/// `IP:PORT`, `localhost:PORT`, or an IP alone for a free port.
+/// Parses `IP:PORT`, `localhost:PORT`, or an IP alone for a free port.
 ///
 /// # Errors
-/// A sentence that says what is expected.
+/// What is expected.
 pub fn address(text: &str) -> Result<SocketAddr, String> {
     if let Some(port) = text.strip_prefix("localhost:") {
         let port = port.parse().map_err(|error| format!("port {port:?}: {error}"))?;
@@ -238,7 +241,7 @@ impl Signals {
     }
 
     async fn wait(self) {
-        // Without signals to wait for, stopping at once is the best that can be done.
+        // If this fails, the hubs stop at once.
         let _ = tokio::signal::ctrl_c().await;
     }
 }

@@ -1,8 +1,8 @@
-//! One connection: the upgrade request (hyper), then frames (tungstenite), until either side ends it.
+//! One connection: the upgrade request (hyper), then frames (tungstenite), until one side ends it.
 //!
-//! One task does both directions. While it waits for a slow peer to take what is due it does not read, so a
-//! client that asks without listening is held back by its own socket, and one that others talk to is cut off
-//! when its [`Outbox`] is full. The machine never waits for anybody.
+//! One task does both directions. While it waits for a slow peer to receive, it does not read: a client that sends
+//! without reading is slowed down by its own socket, and a client that does not read what others send it is
+//! disconnected when its [`Outbox`] is full. The machine never waits for a client.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -34,100 +34,100 @@ use tokio_tungstenite::{WebSocketStream, connect_async_with_config};
 
 use crate::machine::{Conn, Handshake, Input};
 use crate::protocols::websocket::Session;
-use crate::server::hub::{Hub, ShutDown};
-use crate::server::outbox::{Cut, Item, Outbox};
-use crate::server::shutdown::Shutdown;
+use crate::server::hub::{Hub, ShutDownError};
+use crate::server::outbox::{CutError, Item, Outbox};
+use crate::server::shutdown_signal::Shutdown;
 
 /// How long a peer may take to send its upgrade request and receive the answer.
 const UPGRADE_TIME: Duration = Duration::from_secs(10);
-/// How long a closing handshake may take, and how long we listen to a peer that we have hung up on, so that
-/// unread bytes do not make the kernel throw our close frame away.
+/// How long a closing handshake may take, and how long bytes of the peer are read after a close: unread bytes would
+/// make the kernel reset the connection, and the peer could lose the close frame.
 const CLOSING_TIME: Duration = Duration::from_secs(1);
 /// The longest head of an upgrade request in bytes.
 const MAX_HEAD: usize = 16 * 1024;
-/// Messages of one connection that are heard in a row before anything is said to it.
-const HEARD: usize = 32;
+/// How many messages of a connection are read before the answers are sent.
+const MAX_READS: usize = 32;
 
-/// What a connection needs of its hub.
+/// What connections share with their hub.
 #[derive(Clone)]
-pub struct Door {
-    /// The protocol, for messages to people.
+pub struct ConnectionContext {
+    /// The protocol, for messages.
     pub protocol: &'static str,
     /// The machine.
     pub hub: Arc<Hub>,
     /// The longest message in bytes; longer ones close with 1009.
     pub max_message: usize,
-    /// For a hub below messages: how each of its connections begins.
+    /// For the `websocket` hub: the initial session of its connections.
     pub session: Option<Session>,
-    /// Tells when the hub shuts down.
+    /// Signals that the hub shuts down.
     pub shutdown: Shutdown,
 }
 
 /// Serves one connection to its end.
-pub async fn serve<S>(stream: S, peer: SocketAddr, conn: Conn, door: Door)
+pub async fn serve<S>(stream: S, peer: SocketAddr, conn: Conn, context: ConnectionContext)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let outbox = Arc::new(Outbox::default());
-    let mut shutdown = door.shutdown.clone();
+    let mut shutdown = context.shutdown.clone();
     let upgraded = tokio::select! {
-        // Boxed, so that a connection does not keep the room that its upgrade took.
-        upgraded = timeout(UPGRADE_TIME, Box::pin(upgrade(stream, peer, conn, &door, outbox.clone()))) => {
+        // Boxed, so that an open connection does not keep the memory of its upgrade.
+        upgraded = timeout(UPGRADE_TIME, Box::pin(upgrade(stream, peer, conn, &context, outbox.clone()))) => {
             upgraded.ok().flatten()
         }
         () = shutdown.wait() => None,
     };
     let Some(ws) = upgraded else {
-        return farewell(&door, conn);
+        return report_closed(&context, conn);
     };
-    attend(ws, conn, door, &outbox).await;
+    attend(ws, conn, context, &outbox).await;
 }
 
 /// Connects to another hub and serves that connection to its end.
-pub async fn call(url: String, conn: Conn, door: Door, outbox: Arc<Outbox>) {
-    let mut shutdown = door.shutdown.clone();
-    let connect = connect_async_with_config(url.as_str(), Some(frames(&door)), true);
+pub async fn call(url: String, conn: Conn, context: ConnectionContext, outbox: Arc<Outbox>) {
+    let mut shutdown = context.shutdown.clone();
+    let connect = connect_async_with_config(url.as_str(), Some(frames(&context)), true);
     let connected = tokio::select! {
         connected = timeout(UPGRADE_TIME, Box::pin(connect)) => connected,
         () = shutdown.wait() => return,
     };
     let reason = match connected {
         Ok(Ok((ws, _))) => {
-            if door.hub.hear(Input::Connected { conn }).is_ok() {
-                attend(ws, conn, door, &outbox).await;
+            if context.hub.handle(Input::Connected { conn }).is_ok() {
+                attend(ws, conn, context, &outbox).await;
             }
             return;
         }
         Ok(Err(error)) => error.to_string(),
         Err(_) => "there was no answer in time".to_owned(),
     };
-    // A hub that shuts down does not mind.
-    let _ = door.hub.hear(Input::ConnectFailed { conn, reason });
+    // A hub that shuts down needs no report.
+    let _ = context.hub.handle(Input::ConnectFailed { conn, reason });
 }
 
 /// Serves an established connection to its end.
-async fn attend<S>(mut ws: WebSocketStream<S>, conn: Conn, door: Door, outbox: &Outbox)
+async fn attend<S>(mut ws: WebSocketStream<S>, conn: Conn, context: ConnectionContext, outbox: &Outbox)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let end = converse(&mut ws, conn, &door, outbox).await;
-    // The machine hears of the end before the peer is done with it.
-    farewell(&door, conn);
+    let end = converse(&mut ws, conn, &context, outbox).await;
+    // The machine handles the end before the peer sees it.
+    report_closed(&context, conn);
     finish(ws, end, outbox).await;
 }
 
-/// Tells the machine that the connection is gone. It does not mind hearing that twice, or of a stranger.
-fn farewell(door: &Door, conn: Conn) {
-    // A hub that shuts down has no machine any more to be told.
-    let _ = door.hub.hear(Input::Closed { conn });
+/// Reports the end of a connection to the machine. The hub ignores repeated reports.
+fn report_closed(context: &ConnectionContext, conn: Conn) {
+    // A hub that shuts down needs no report.
+    let _ = context.hub.handle(Input::Closed { conn });
 }
 
-/// Reads the upgrade request, lets the machine decide and answers; `None` when it comes to nothing.
+/// Reads the upgrade request and answers as the machine decides; `None` if there is no upgrade.
 async fn upgrade<S>(
     stream: S,
     peer: SocketAddr,
     conn: Conn,
-    door: &Door,
+    context: &ConnectionContext,
     outbox: Arc<Outbox>,
 ) -> Option<WebSocketStream<S>>
 where
@@ -137,7 +137,7 @@ where
     let service = service_fn(|request| {
         let (granted, outbox) = (&granted, outbox.clone());
         async move {
-            let (response, upgrade) = answer(request, peer, conn, door, outbox).await;
+            let (response, upgrade) = answer(request, peer, conn, context, outbox).await;
             *granted.lock().unwrap_or_else(PoisonError::into_inner) = upgrade;
             Ok::<_, Infallible>(response)
         }
@@ -153,34 +153,34 @@ where
     let upgrade = granted.into_inner().unwrap_or_else(PoisonError::into_inner)?;
     let parts = upgrade.await.ok()?.downcast::<TokioIo<S>>().ok()?;
     let read = parts.read_buf.to_vec();
-    Some(WebSocketStream::from_partially_read(parts.io.into_inner(), read, Role::Server, Some(frames(door))).await)
+    Some(WebSocketStream::from_partially_read(parts.io.into_inner(), read, Role::Server, Some(frames(context))).await)
 }
 
-/// How frames are read and written.
-fn frames(door: &Door) -> WebSocketConfig {
+/// Returns the limits and buffer sizes for frames.
+fn frames(context: &ConnectionContext) -> WebSocketConfig {
     WebSocketConfig::default()
-        // The defaults clear 128 KiB for every read.
+        // With the default size, every read would clear 128 KiB.
         .read_buffer_size(4096)
         .write_buffer_size(16384)
-        .max_message_size(Some(door.max_message))
-        .max_frame_size(Some(door.max_message))
+        .max_message_size(Some(context.max_message))
+        .max_frame_size(Some(context.max_message))
 }
 
-/// The answer to an HTTP request, and the upgrade if it is one.
+/// Returns the answer to an HTTP request, and the upgrade if it is granted.
 async fn answer(
     mut request: Request<Incoming>,
     peer: SocketAddr,
     conn: Conn,
-    door: &Door,
+    context: &ConnectionContext,
     outbox: Arc<Outbox>,
 ) -> (Response<Full<Bytes>>, Option<OnUpgrade>) {
     let response = create_response_with_body(&request, Full::default).map_err(|error| error.to_string());
-    // tungstenite does not look whether there is one, which RFC 6455, section 4.2.1, demands.
+    // RFC 6455, section 4.2.1, requires Host, which tungstenite does not check.
     let response = if request.headers().contains_key(HOST) { response } else { Err("no Host".to_owned()) };
     let mut response = match response {
         Ok(response) => response,
         Err(error) => {
-            let text = format!("this is the {} hub; it speaks WebSocket only: {error}\n", door.protocol);
+            let text = format!("this is the {} hub; it speaks WebSocket only: {error}\n", context.protocol);
             let mut response = plain(StatusCode::UPGRADE_REQUIRED, text);
             response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
             response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
@@ -188,7 +188,7 @@ async fn answer(
         }
     };
     let handshake = handshake(&request, peer);
-    if door.hub.open(conn, handshake, outbox.clone()).is_err() {
+    if context.hub.open(conn, handshake, outbox.clone()).is_err() {
         return (plain(StatusCode::SERVICE_UNAVAILABLE, "the hub shuts down\n".to_owned()), None);
     }
     match outbox.first().await {
@@ -203,7 +203,7 @@ async fn answer(
             (plain(status, body), None)
         }
         Item::Text(_) | Item::Binary(_) | Item::Close(..) | Item::Drop => {
-            (plain(StatusCode::INTERNAL_SERVER_ERROR, "the hub spoke before it answered\n".to_owned()), None)
+            (plain(StatusCode::INTERNAL_SERVER_ERROR, "the hub sent a message before it answered\n".to_owned()), None)
         }
     }
 }
@@ -213,7 +213,7 @@ fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    // One connection is one upgrade request. A granted one must not say this, or clients refuse it.
+    // A connection is for one upgrade request. (Clients refuse a granted upgrade with this header.)
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
@@ -236,7 +236,7 @@ fn handshake(request: &Request<Incoming>, peer: SocketAddr) -> Handshake {
     }
 }
 
-/// A query string, decoded.
+/// Decodes a query string.
 fn query(text: &str) -> Vec<(String, String)> {
     (text.split('&').filter(|pair| !pair.is_empty()))
         .map(|pair| {
@@ -251,56 +251,56 @@ fn decode(text: &str) -> String {
     percent_encoding::percent_decode_str(&text).decode_utf8_lossy().into_owned()
 }
 
-/// How a conversation ended.
+/// The end of a conversation.
 enum End {
-    /// We close, with a code and a reason.
+    /// The hub closes, with a code and a reason.
     Close(u16, String),
-    /// We close because what came was no valid frame; what follows it cannot be read as frames.
-    Broken(u16, String),
+    /// The hub closes because of an invalid frame; later bytes cannot be read as frames.
+    ProtocolError(u16, String),
     /// The peer closes.
-    Closed,
-    /// There is nobody to say anything to.
-    Gone,
+    PeerClosed,
+    /// The peer is gone or cut off.
+    Disconnected,
 }
 
-async fn converse<S>(ws: &mut WebSocketStream<S>, conn: Conn, door: &Door, outbox: &Outbox) -> End
+async fn converse<S>(ws: &mut WebSocketStream<S>, conn: Conn, context: &ConnectionContext, outbox: &Outbox) -> End
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut batch = VecDeque::new();
-    let mut heard = 0;
+    let mut reads = 0;
     loop {
         let next = poll_fn(|context| {
-            // All that has come is heard before anything is said, so that several answers go out with one write; but
-            // whoever talks on and on is answered, too.
-            if heard < HEARD
+            // Received messages are handled first, so that several answers are sent with one write; after MAX_READS
+            // messages the answers are sent in any case.
+            if reads < MAX_READS
                 && let Poll::Ready(message) = ws.poll_next_unpin(context)
             {
                 outbox.attend();
-                return Poll::Ready(Next::Heard(message));
+                return Poll::Ready(Next::Received(message));
             }
             match outbox.poll_take(context, &mut batch) {
-                Poll::Ready(Ok(())) => Poll::Ready(Next::Say),
-                Poll::Ready(Err(Cut)) => Poll::Ready(Next::Cut),
-                Poll::Pending if heard < HEARD => Poll::Pending,
-                // There is nothing to say.
-                Poll::Pending => Poll::Ready(Next::Say),
+                Poll::Ready(Ok(())) => Poll::Ready(Next::Send),
+                Poll::Ready(Err(CutError)) => Poll::Ready(Next::Cut),
+                Poll::Pending if reads < MAX_READS => Poll::Pending,
+                // No answers are due: reading continues.
+                Poll::Pending => Poll::Ready(Next::Send),
             }
         });
         match next.await {
-            Next::Cut => return End::Gone,
-            Next::Heard(None) => return End::Gone,
-            Next::Heard(Some(Err(error))) => return ending(error),
-            Next::Heard(Some(Ok(Message::Close(_)))) => return End::Closed,
-            Next::Heard(Some(Ok(message))) => {
-                heard += 1;
-                if forward(message, conn, door).is_err() {
+            Next::Cut => return End::Disconnected,
+            Next::Received(None) => return End::Disconnected,
+            Next::Received(Some(Err(error))) => return ending(error),
+            Next::Received(Some(Ok(Message::Close(_)))) => return End::PeerClosed,
+            Next::Received(Some(Ok(message))) => {
+                reads += 1;
+                if forward(message, conn, context).is_err() {
                     return End::Close(1001, "the hub shuts down".to_owned());
                 }
             }
-            Next::Say => {
-                heard = 0;
-                if let Some(end) = said(ws, &mut batch, outbox).await {
+            Next::Send => {
+                reads = 0;
+                if let Some(end) = send_batch(ws, &mut batch, outbox).await {
                     return end;
                 }
             }
@@ -308,27 +308,27 @@ where
     }
 }
 
-/// What a connection does next.
+/// The next event of a connection.
 enum Next {
-    Heard(Option<Result<Message, Error>>),
-    Say,
+    Received(Option<Result<Message, Error>>),
+    Send,
     Cut,
 }
 
-/// Sends all of `batch`, unless the connection is given up meanwhile. Returns how the conversation ends, if it does.
-async fn said<S>(ws: &mut WebSocketStream<S>, batch: &mut VecDeque<Item>, outbox: &Outbox) -> Option<End>
+/// Sends all of `batch`, unless the connection is cut meanwhile. Returns the end of the conversation, if it ends.
+async fn send_batch<S>(ws: &mut WebSocketStream<S>, batch: &mut VecDeque<Item>, outbox: &Outbox) -> Option<End>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut writing = pin!(write(ws, batch));
     poll_fn(|context| match writing.as_mut().poll(context) {
-        Poll::Pending => outbox.poll_cut(context).map(|Cut| Some(End::Gone)),
-        said => said,
+        Poll::Pending => outbox.poll_cut(context).map(|CutError| Some(End::Disconnected)),
+        end => end,
     })
     .await
 }
 
-/// Sends all of `batch` with one flush. Returns how the conversation ends, if it does.
+/// Sends all of `batch` with one flush. Returns the end of the conversation, if it ends.
 async fn write<S>(ws: &mut WebSocketStream<S>, batch: &mut VecDeque<Item>) -> Option<End>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -338,19 +338,19 @@ where
             Item::Text(text) => Message::Text(text),
             Item::Binary(data) => Message::Binary(data.into()),
             Item::Close(code, reason) => return Some(End::Close(code, reason)),
-            Item::Drop => return Some(End::Gone),
-            // Only ever the first item.
+            Item::Drop => return Some(End::Disconnected),
+            // These only come first, before the conversation.
             Item::Accept(_) | Item::Refuse(..) => continue,
         };
         if ws.feed(message).await.is_err() {
-            return Some(End::Gone);
+            return Some(End::Disconnected);
         }
     }
-    ws.flush().await.is_err().then_some(End::Gone)
+    ws.flush().await.is_err().then_some(End::Disconnected)
 }
 
-/// Hands a message to the machine.
-fn forward(message: Message, conn: Conn, door: &Door) -> Result<(), ShutDown> {
+/// Passes a message to the machine.
+fn forward(message: Message, conn: Conn, context: &ConnectionContext) -> Result<(), ShutDownError> {
     let input = match message {
         Message::Text(text) => Input::Text { conn, text },
         Message::Binary(data) => Input::Binary { conn, data: data.into() },
@@ -358,25 +358,25 @@ fn forward(message: Message, conn: Conn, door: &Door) -> Result<(), ShutDown> {
         Message::Ping(_) => Input::Ping { conn },
         Message::Pong(_) | Message::Close(_) | Message::Frame(_) => return Ok(()),
     };
-    door.hub.hear(input)
+    context.hub.handle(input)
 }
 
 fn ending(error: Error) -> End {
     match error {
-        Error::Capacity(error) => End::Broken(1009, error.to_string()),
-        Error::Utf8(error) => End::Broken(1007, error),
-        Error::Protocol(error) => End::Broken(1002, error.to_string()),
-        _ => End::Gone,
+        Error::Capacity(error) => End::ProtocolError(1009, error.to_string()),
+        Error::Utf8(error) => End::ProtocolError(1007, error),
+        Error::Protocol(error) => End::ProtocolError(1002, error.to_string()),
+        _ => End::Disconnected,
     }
 }
 
-/// Sees the connection off: what is still due, the closing handshake, the rest of what the peer sends.
+/// Ends the connection: the closing handshake, and the rest of what the peer sends.
 async fn finish<S>(mut ws: WebSocketStream<S>, end: End, outbox: &Outbox)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let frame = |code: u16, reason: String| CloseFrame { code: CloseCode::from(code), reason: shorten(reason).into() };
-    // A peer that takes longer loses what is left.
+    // A peer that takes longer may lose the close frame.
     let _ = timeout(CLOSING_TIME, async {
         match end {
             End::Close(code, reason) => {
@@ -384,7 +384,7 @@ where
                     while let Some(Ok(_)) = ws.next().await {}
                 }
             }
-            End::Broken(code, reason) => {
+            End::ProtocolError(code, reason) => {
                 if ws.close(Some(frame(code, reason))).await.is_ok() {
                     let mut stream = ws.into_inner();
                     let _ = stream.shutdown().await;
@@ -392,15 +392,15 @@ where
                     while let Ok(1..) = stream.read(&mut rest).await {}
                 }
             }
-            End::Closed => while let Some(Ok(_)) = ws.next().await {},
-            End::Gone => {}
+            End::PeerClosed => while let Some(Ok(_)) = ws.next().await {},
+            End::Disconnected => {}
         }
     })
     .await;
     outbox.cut();
 }
 
-/// A close frame holds 125 bytes, two of them the code.
+/// Shortens a reason: a close frame has at most 125 bytes, two of them the code.
 fn shorten(mut reason: String) -> String {
     reason.truncate(reason.floor_char_boundary(123));
     reason

@@ -1,8 +1,8 @@
-//! A machine and who is connected to it, shared by all tasks that have something to say to it.
+//! A machine and its connections, shared by all tasks.
 //!
-//! Whoever has read a message hands it to the machine itself and goes on: no task in between, no queue, and every core
-//! reads, writes and frames. Only the machine's own step is done by one task at a time, under a lock that is held for
-//! nothing else: outputs go into outboxes, and their owners are woken, and write, once it is free again.
+//! The task that reads a message passes it to the machine itself, without a queue or another task in between, so that all
+//! cores read, parse and write frames. Only the machine's step is exclusive, under a lock: its outputs go into outboxes,
+//! whose tasks are woken once the lock is free.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,45 +16,45 @@ use tokio::time::{Instant, sleep_until};
 use crate::machine::{Conn, EventError, Handshake, Input, Machine, Output};
 use crate::server::outbox::{Item, Outbox};
 
-/// How many connections that the machine has asked for may wait to be made.
+/// The largest number of outgoing connections that wait to be made.
 const MOST_CALLS: usize = 256;
 
-/// The machine has said its last words.
+/// The hub has shut down.
 #[derive(Debug)]
-pub struct ShutDown;
+pub struct ShutDownError;
 
-/// A connection that the machine asks for.
+/// An outgoing connection of the machine.
 pub struct Call {
     pub conn: Conn,
     pub url: String,
     pub outbox: Arc<Outbox>,
 }
 
-/// A machine in company.
+/// A machine with its connections.
 pub struct Hub {
-    owned: Mutex<Owned>,
+    state: Mutex<State>,
     start: Instant,
-    /// The machine wants to be woken earlier than was known.
+    /// Signals an earlier deadline of the machine.
     earlier: Notify,
 }
 
-struct Owned {
+struct State {
     machine: Box<dyn Machine>,
     outboxes: HashMap<Conn, Arc<Outbox>>,
     out: Vec<Output>,
     calls: mpsc::Sender<Call>,
-    /// Who is to be woken once the lock is free.
+    /// The tasks to wake once the lock is free.
     woken: Vec<Waker>,
-    /// When the machine is going to be woken.
+    /// When the machine will be woken.
     alarm: Option<Duration>,
     over: bool,
 }
 
 impl Hub {
-    /// A machine that nobody is connected to, and the connections that it will ask for.
+    /// A hub without connections, and the channel of its outgoing ones.
     pub fn new(machine: Box<dyn Machine>) -> (Arc<Hub>, mpsc::Receiver<Call>) {
         let (calls, wanted) = mpsc::channel(MOST_CALLS);
-        let owned = Owned {
+        let state = State {
             machine,
             outboxes: HashMap::new(),
             out: Vec::new(),
@@ -63,63 +63,51 @@ impl Hub {
             alarm: None,
             over: false,
         };
-        (Arc::new(Hub { owned: Mutex::new(owned), start: Instant::now(), earlier: Notify::new() }), wanted)
+        (Arc::new(Hub { state: Mutex::new(state), start: Instant::now(), earlier: Notify::new() }), wanted)
     }
 
-    /// Somebody asks for an upgrade; answers go to the outbox.
-    ///
-    /// # Errors
-    /// [`ShutDown`]: there is nobody to be asked any more.
-    pub fn open(&self, conn: Conn, handshake: Handshake, outbox: Arc<Outbox>) -> Result<(), ShutDown> {
-        self.with(|owned, now| {
-            owned.outboxes.insert(conn, outbox);
-            owned.hear(now, Input::Open { conn, handshake });
+    /// Passes an upgrade request to the machine; answers go to the outbox.
+    pub fn open(&self, conn: Conn, handshake: Handshake, outbox: Arc<Outbox>) -> Result<(), ShutDownError> {
+        self.with(|state, now| {
+            state.outboxes.insert(conn, outbox);
+            state.handle(now, Input::Open { conn, handshake });
         })
     }
 
-    /// Hands the machine an input. One of a connection that is over is not heard.
-    ///
-    /// # Errors
-    /// [`ShutDown`]: there is nobody to hear it any more.
-    pub fn hear(&self, input: Input) -> Result<(), ShutDown> {
-        self.with(|owned, now| {
+    /// Passes an input to the machine, unless its connection has ended.
+    pub fn handle(&self, input: Input) -> Result<(), ShutDownError> {
+        self.with(|state, now| {
             let known = match &input {
-                Input::Closed { conn } | Input::ConnectFailed { conn, .. } => owned.outboxes.remove(conn).is_some(),
-                other => other.conn().is_none_or(|conn| owned.outboxes.contains_key(&conn)),
+                Input::Closed { conn } | Input::ConnectFailed { conn, .. } => state.outboxes.remove(conn).is_some(),
+                other => other.conn().is_none_or(|conn| state.outboxes.contains_key(&conn)),
             };
             if known {
-                owned.hear(now, input);
+                state.handle(now, input);
             }
         })
     }
 
-    /// What the machine knows.
-    ///
-    /// # Errors
-    /// [`ShutDown`].
-    pub fn state(&self) -> Result<Value, ShutDown> {
-        self.with(|owned, _| owned.machine.state())
+    /// Returns the machine's state.
+    pub fn state(&self) -> Result<Value, ShutDownError> {
+        self.with(|state, _| state.machine.state())
     }
 
-    /// An event from outside the sockets, and the machine's answer.
-    ///
-    /// # Errors
-    /// [`ShutDown`].
-    pub fn event(&self, event: &Value) -> Result<Result<Value, EventError>, ShutDown> {
-        self.with(|owned, now| {
-            let answer = owned.machine.event(now, event, &mut owned.out);
-            owned.deliver(now);
+    /// Passes an event of the admin side to the machine and returns its answer.
+    pub fn event(&self, event: &Value) -> Result<Result<Value, EventError>, ShutDownError> {
+        self.with(|state, now| {
+            let answer = state.machine.event(now, event, &mut state.out);
+            state.deliver(now);
             answer
         })
     }
 
-    /// Wakes the machine whenever it wants to be; does not end by itself.
+    /// Sends the machine a tick at each of its deadlines; never returns.
     pub async fn keep_time(&self) {
         loop {
             let alarm = {
-                let mut owned = self.owned();
-                owned.alarm = if owned.over { None } else { owned.machine.deadline() };
-                owned.alarm
+                let mut state = self.lock();
+                state.alarm = if state.over { None } else { state.machine.deadline() };
+                state.alarm
             };
             let tick = async {
                 match alarm {
@@ -128,49 +116,49 @@ impl Hub {
                 }
             };
             tokio::select! {
-                () = tick => drop(self.hear(Input::Tick)),
+                () = tick => drop(self.handle(Input::Tick)),
                 () = self.earlier.notified() => {}
             }
         }
     }
 
-    /// Lets the machine say goodbye and closes whoever is left. Those who are still there after a while may be
-    /// [cut](Outbox::cut).
-    pub fn last_words(&self) -> Vec<Arc<Outbox>> {
-        let said = self.with(|owned, now| {
-            let listening: Vec<_> = owned.outboxes.values().cloned().collect();
-            owned.machine.shutdown(now, &mut owned.out);
-            owned.deliver(now);
-            for (_, outbox) in owned.outboxes.drain() {
-                // An end always fits.
-                owned.woken.extend(outbox.push(Item::Close(1001, "the hub shuts down".to_owned())).unwrap_or_default());
+    /// Shuts the machine down and closes all connections. Returns their outboxes, to [cut](Outbox::cut) those that do not
+    /// end in time.
+    pub fn shut_down(&self) -> Vec<Arc<Outbox>> {
+        let open = self.with(|state, now| {
+            let listening: Vec<_> = state.outboxes.values().cloned().collect();
+            state.machine.shutdown(now, &mut state.out);
+            state.deliver(now);
+            for (_, outbox) in state.outboxes.drain() {
+                // A close is never refused.
+                state.woken.extend(outbox.push(Item::Close(1001, "the hub shuts down".to_owned())).unwrap_or_default());
             }
-            owned.over = true;
+            state.over = true;
             listening
         });
-        said.unwrap_or_default()
+        open.unwrap_or_default()
     }
 
-    fn owned(&self) -> MutexGuard<'_, Owned> {
-        // A machine that has panicked is a bug whose connection has gone; the others go on.
-        self.owned.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic of the machine only ends the connection that caused it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One step of the machine; wakes whom it concerns once the lock is free.
-    fn with<T>(&self, step: impl FnOnce(&mut Owned, Duration) -> T) -> Result<T, ShutDown> {
+    /// Does one step of the machine, and wakes tasks once the lock is free.
+    fn with<T>(&self, step: impl FnOnce(&mut State, Duration) -> T) -> Result<T, ShutDownError> {
         let (result, woken, earlier) = {
-            let mut owned = self.owned();
-            if owned.over {
-                return Err(ShutDown);
+            let mut state = self.lock();
+            if state.over {
+                return Err(ShutDownError);
             }
-            // Behind the lock, so that time never goes back.
-            let result = step(&mut owned, self.start.elapsed());
-            let wanted = owned.machine.deadline();
-            let earlier = wanted.is_some_and(|wanted| owned.alarm.is_none_or(|alarm| wanted < alarm));
+            // The time is taken under the lock, so that it never goes back.
+            let result = step(&mut state, self.start.elapsed());
+            let wanted = state.machine.deadline();
+            let earlier = wanted.is_some_and(|wanted| state.alarm.is_none_or(|alarm| wanted < alarm));
             if earlier {
-                owned.alarm = wanted;
+                state.alarm = wanted;
             }
-            (result, std::mem::take(&mut owned.woken), earlier)
+            (result, std::mem::take(&mut state.woken), earlier)
         };
         if earlier {
             self.earlier.notify_one();
@@ -180,13 +168,13 @@ impl Hub {
     }
 }
 
-impl Owned {
-    fn hear(&mut self, now: Duration, input: Input) {
+impl State {
+    fn handle(&mut self, now: Duration, input: Input) {
         self.machine.handle(now, input, &mut self.out);
         self.deliver(now);
     }
 
-    /// Puts outputs into outboxes. Whose outbox is full is cut off, which the machine hears of in turn.
+    /// Puts outputs into outboxes. A connection whose outbox is full is cut, and its end is passed to the machine.
     fn deliver(&mut self, now: Duration) {
         let mut lost = VecDeque::new();
         loop {

@@ -1,4 +1,4 @@
-//! The io shell: listeners, one task per connection around one machine, the admin side, the command line.
+//! Sockets: listeners, one task per connection around one machine, the admin side, the command line.
 
 pub mod admin;
 pub mod args;
@@ -6,6 +6,6 @@ mod connection;
 mod hub;
 mod outbox;
 pub(crate) mod serve;
-mod shutdown;
+mod shutdown_signal;
 pub mod tls;
 pub(crate) mod websocket_io;

@@ -1,5 +1,5 @@
-//! What waits to be sent on one connection: filled in a step of the machine, which never waits, emptied by the
-//! connection's task, which waits for its peer. Bounded: who does not read is cut off.
+//! The bounded queue of outputs of one connection: filled in a step of the machine, which never waits, emptied by the
+//! connection's task, which waits for its peer. A peer that does not read is cut off.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -8,44 +8,44 @@ use std::task::{Context, Poll, Waker};
 
 use crate::machine::Utf8Bytes;
 
-/// How many items may wait.
+/// The largest number of items.
 const MAX_ITEMS: usize = 16_384;
-/// How many bytes of text may wait; a single larger text may still wait alone.
+/// The largest number of bytes; a single larger message is allowed.
 const MAX_BYTES: usize = 64 << 20;
 
-/// One thing to do on a connection.
+/// An output for a connection.
 #[derive(Debug)]
 pub enum Item {
     /// Grant the upgrade.
     Accept(Option<String>),
-    /// Answer the upgrade request otherwise.
+    /// Refuse the upgrade, with a status and a text.
     Refuse(u16, String),
     /// Send a text.
     Text(Utf8Bytes),
-    /// Send bytes.
+    /// Send a binary message.
     Binary(Vec<u8>),
     /// Close with a code and a reason.
     Close(u16, String),
-    /// Cut the connection.
+    /// CutError the connection.
     Drop,
 }
 
 /// The peer reads too slowly.
 #[derive(Debug)]
-pub struct Overflow;
+pub struct OverflowError;
 
 #[derive(Default)]
 struct Waiting {
     items: VecDeque<Item>,
     bytes: usize,
-    /// Whom to wake when there is something to do.
+    /// The task to wake when there is an item.
     waker: Option<Waker>,
     cut: bool,
 }
 
-/// The connection has been given up.
+/// The connection has been cut.
 #[derive(Debug)]
-pub struct Cut;
+pub struct CutError;
 
 /// The queue of one connection.
 #[derive(Default)]
@@ -53,15 +53,12 @@ pub struct Outbox(Mutex<Waiting>);
 
 impl Outbox {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        // Nothing in here can be left half done, so a poisoned lock is as good as any.
+        // No operation leaves the queue inconsistent, so poisoning is harmless.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds an item; whom to wake of it, if anybody waits.
-    ///
-    /// # Errors
-    /// [`Overflow`] when too much waits already; the item is gone.
-    pub fn push(&self, item: Item) -> Result<Option<Waker>, Overflow> {
+    /// Adds an item and returns the task to wake, if one waits. If the queue is full the item is dropped.
+    pub fn push(&self, item: Item) -> Result<Option<Waker>, OverflowError> {
         let mut waiting = self.waiting();
         let bytes = match &item {
             Item::Text(text) => Some(text.len()),
@@ -70,7 +67,7 @@ impl Outbox {
         };
         if let Some(bytes) = bytes {
             if waiting.items.len() >= MAX_ITEMS || (waiting.bytes > 0 && waiting.bytes + bytes > MAX_BYTES) {
-                return Err(Overflow);
+                return Err(OverflowError);
             }
             waiting.bytes += bytes;
         }
@@ -78,11 +75,11 @@ impl Outbox {
         Ok(waiting.waker.take())
     }
 
-    /// Moves what waits to `batch`, which is empty; otherwise waits for something.
-    pub fn poll_take(&self, context: &mut Context<'_>, batch: &mut VecDeque<Item>) -> Poll<Result<(), Cut>> {
+    /// Moves all items to `batch`, which must be empty; waits if there are none.
+    pub fn poll_take(&self, context: &mut Context<'_>, batch: &mut VecDeque<Item>) -> Poll<Result<(), CutError>> {
         let mut waiting = self.waiting();
         if waiting.cut {
-            return Poll::Ready(Err(Cut));
+            return Poll::Ready(Err(CutError));
         }
         if waiting.items.is_empty() {
             wait(&mut waiting, context);
@@ -93,12 +90,12 @@ impl Outbox {
         Poll::Ready(Ok(()))
     }
 
-    /// Whoever empties this is at it already, and need not be woken.
+    /// Notes that the task is running and need not be woken.
     pub fn attend(&self) {
         self.waiting().waker = None;
     }
 
-    /// Waits for the first item alone: the answer to the upgrade request.
+    /// Waits for the first item, the answer to the upgrade request.
     pub async fn first(&self) -> Item {
         poll_fn(|context| {
             let mut waiting = self.waiting();
@@ -114,16 +111,16 @@ impl Outbox {
         .await
     }
 
-    /// Gives the connection up: whatever it is waiting for, it ends. Whom to wake of it, if anybody waits.
+    /// Cuts the connection and returns the task to wake, if one waits.
     pub fn cut(&self) -> Option<Waker> {
         std::mem::replace(&mut *self.waiting(), Waiting { cut: true, ..Waiting::default() }).waker
     }
 
-    /// Whether the connection has been given up; otherwise waits until it is, or until there is something to do.
-    pub fn poll_cut(&self, context: &mut Context<'_>) -> Poll<Cut> {
+    /// Waits until the connection is cut, or until there is an item.
+    pub fn poll_cut(&self, context: &mut Context<'_>) -> Poll<CutError> {
         let mut waiting = self.waiting();
         if waiting.cut {
-            return Poll::Ready(Cut);
+            return Poll::Ready(CutError);
         }
         wait(&mut waiting, context);
         Poll::Pending
@@ -148,11 +145,11 @@ mod tests {
             outbox.push(Item::Text("x".into())).unwrap();
         }
         assert!(outbox.push(Item::Text("x".into())).is_err());
-        assert!(outbox.push(Item::Close(1000, String::new())).is_ok(), "an end always fits");
+        assert!(outbox.push(Item::Close(1000, String::new())).is_ok(), "a close is never refused");
     }
 
     #[test]
-    fn too_many_bytes_overflow_but_one_giant_passes() {
+    fn too_many_bytes_overflow_but_one_long_message_is_taken() {
         let outbox = Outbox::default();
         let giant = Utf8Bytes::from("x".repeat(MAX_BYTES + 1));
         assert!(outbox.push(Item::Text(giant.clone())).is_ok());
@@ -160,7 +157,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn first_leaves_the_rest_to_take() {
+    async fn first_takes_one_item_only() {
         let outbox = Outbox::default();
         outbox.push(Item::Accept(None)).unwrap();
         outbox.push(Item::Text("greeting".into())).unwrap();
@@ -171,12 +168,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_that_is_cut_hears_of_it_and_of_nothing_else() {
+    async fn a_cut_connection_takes_no_more_items() {
         let outbox = Outbox::default();
         outbox.push(Item::Text("lost".into())).unwrap();
         outbox.cut();
         let mut batch = VecDeque::new();
         assert!(poll_fn(|context| outbox.poll_take(context, &mut batch)).await.is_err() && batch.is_empty());
-        let Cut = poll_fn(|context| outbox.poll_cut(context)).await;
+        let CutError = poll_fn(|context| outbox.poll_cut(context)).await;
     }
 }

@@ -1,4 +1,4 @@
-//! The io shell: listeners, a task for each connection, and a shutdown that waits.
+//! Listeners, a task for each connection, and a graceful shutdown.
 
 use std::net::SocketAddr;
 use std::task::Waker;
@@ -11,46 +11,46 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use super::shutdown::Shutdown;
+use super::shutdown_signal::Shutdown;
 use crate::machine::Conn;
 use crate::machine::settings::SettingsError;
 use crate::protocols::websocket::{self, Session};
-use crate::server::connection::{self, Door};
+use crate::server::connection::{self, ConnectionContext};
 use crate::server::hub::{Call, Hub};
 use crate::server::tls::{SelfSigned, Tls, TlsError};
 use crate::server::{admin, websocket_io};
 use crate::{MachineError, Settings};
 
-/// Connections that may wait to be accepted. A storm of thousands in a second must not have to knock twice: whoever finds no
-/// place tries again after a second. The system may allow fewer.
+/// The backlog of a listener, for thousands of connections within a second: a client that finds it full retries only
+/// after a second. The system may allow fewer.
 const BACKLOG: u32 = 8192;
 /// How long a TLS handshake may take.
 const TLS_TIME: Duration = Duration::from_secs(10);
-/// How long a connection may take to pass on what the machine says when the hub shuts down.
-const LAST_WORDS_TIME: Duration = Duration::from_millis(500);
-/// How long to wait when the system has no descriptor left for a new connection.
+/// How long a connection may take to send its last messages when the hub shuts down.
+const SHUTDOWN_TIME: Duration = Duration::from_millis(500);
+/// The delay after a failed accept, for example when no file descriptor is left.
 const EXHAUSTED: Duration = Duration::from_millis(50);
-/// The longest message unless configured, in bytes.
+/// The default limit of a message in bytes.
 pub const MAX_MESSAGE: usize = 16 << 20;
-/// How many connections a hub holds unless configured.
+/// The default limit of connections of a hub.
 pub const MAX_CONNECTIONS: usize = 50_000;
 
 /// One hub to serve.
 #[derive(Debug, Clone)]
 pub struct HubConfig {
-    /// The protocol it speaks.
+    /// Its protocol.
     pub protocol: String,
     /// Where it listens; port 0 takes a free one.
     pub listen: SocketAddr,
     /// Its protocol's settings.
     pub settings: Settings,
-    /// The one thing it does wrong.
+    /// Its fault, if any.
     pub fault: Option<String>,
-    /// Whether it speaks TLS.
+    /// Its certificate, if it uses TLS.
     pub tls: Option<Tls>,
     /// The longest message in bytes; longer ones close with 1009.
     pub max_message: usize,
-    /// How many connections it holds; further ones are hung up on.
+    /// The largest number of connections; further ones are closed.
     pub max_connections: usize,
 }
 
@@ -69,7 +69,7 @@ impl HubConfig {
     }
 }
 
-/// What to serve.
+/// The configuration of a server.
 #[derive(Debug, Clone, Default)]
 pub struct ServeConfig {
     /// The hubs, each on a port of its own. One protocol may appear several times.
@@ -78,7 +78,7 @@ pub struct ServeConfig {
     pub admin: Option<SocketAddr>,
 }
 
-/// Why nothing is served.
+/// The server could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A machine cannot be built.
@@ -87,7 +87,7 @@ pub enum Error {
     /// The settings are wrong.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// Certificates cannot be had.
+    /// The certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// An address cannot be listened on.
@@ -95,33 +95,33 @@ pub enum Error {
     Listen {
         /// The address.
         addr: SocketAddr,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
     /// A file cannot be read or written.
     #[error("failed to {what} {}: {source}", path.display())]
     File {
-        /// What was to be done.
+        /// `read` or `write`.
         what: &'static str,
         /// The file.
         path: std::path::PathBuf,
-        /// Why it was not.
+        /// The cause.
         source: std::io::Error,
     },
-    /// The command line makes no sense.
+    /// The command line is wrong.
     #[error("{0}")]
     Usage(String),
-    /// The system does not let us wait for signals, or print.
+    /// An operation of the system failed.
     #[error("failed to {what}: {source}")]
     System {
-        /// What was to be done.
+        /// The operation.
         what: &'static str,
-        /// Why it was not.
+        /// The cause.
         source: std::io::Error,
     },
 }
 
-/// A hub that runs.
+/// A running hub.
 #[derive(Debug, Clone)]
 pub struct RunningHub {
     /// Its name on the admin side: the protocol, with `-2`, `-3` for further hubs of the same protocol.
@@ -134,37 +134,37 @@ pub struct RunningHub {
     pub addr: SocketAddr,
 }
 
-/// Hubs that run. Dropping it ends them too, without waiting.
+/// Running hubs. Dropping it ends them without waiting.
 #[derive(Debug)]
 pub struct Running {
     /// In the order of the configuration.
     pub hubs: Vec<RunningHub>,
     /// `http://` with address and port.
     pub admin: Option<String>,
-    /// The certificate (PEM) of the authority that vouches for self-signed hubs, where there are any.
+    /// The CA certificate (PEM) of self-signed hubs, if there are any.
     pub ca: Option<String>,
     shutdown: watch::Sender<()>,
     tasks: JoinSet<()>,
 }
 
 impl Running {
-    /// One line per address: `concierge ws://127.0.0.1:41234`.
+    /// Returns one line per address: `concierge ws://127.0.0.1:41234`.
     pub fn lines(&self) -> Vec<String> {
         let hubs = self.hubs.iter().map(|hub| format!("{} {}", hub.protocol, hub.url));
         hubs.chain(self.admin.iter().map(|url| format!("admin {url}"))).collect()
     }
 
-    /// Lets every hub say goodbye, closes every connection with 1001, stops listening and waits for all tasks.
-    /// Takes one or two seconds at most, for peers that do not read or do not answer the close.
+    /// Shuts every hub down, closes every connection with 1001, stops listening and waits for all tasks: at most one or
+    /// two seconds, for peers that do not read or do not answer the close.
     pub async fn shutdown(mut self) {
         drop(self.shutdown);
         while self.tasks.join_next().await.is_some() {}
     }
 }
 
-/// Starts hubs and, if wanted, the admin side. When it returns, all of them accept connections.
+/// Starts hubs and, if configured, the admin side; once it returns, all of them accept connections.
 ///
-/// Knows no globals, so it can be called many times in one process.
+/// Uses no global state, so it can be called many times in one process.
 ///
 /// # Errors
 /// [`Error`]; then nothing runs.
@@ -199,8 +199,9 @@ pub async fn serve(config: ServeConfig) -> Result<Running, Error> {
             websocket::PROTOCOL => Some(Session::new(hub.fault.as_deref())?),
             _ => None,
         };
-        let door = Door { protocol, hub: running, max_message: hub.max_message, session, shutdown: down.clone() };
-        starts.push((listener, tls, door, calls, hub.max_connections));
+        let context =
+            ConnectionContext { protocol, hub: running, max_message: hub.max_message, session, shutdown: down.clone() };
+        starts.push((listener, tls, context, calls, hub.max_connections));
     }
     let admin = match config.admin {
         Some(addr) => Some(listen(addr).await?),
@@ -208,8 +209,8 @@ pub async fn serve(config: ServeConfig) -> Result<Running, Error> {
     };
     // Nothing can fail from here on.
     let mut tasks = JoinSet::new();
-    for (listener, tls, door, calls, max_connections) in starts {
-        tasks.spawn(attend_all(listener, tls, door, calls, max_connections));
+    for (listener, tls, context, calls, max_connections) in starts {
+        tasks.spawn(attend_all(listener, tls, context, calls, max_connections));
     }
     let admin = admin.map(|(listener, addr)| {
         tasks.spawn(admin::serve(listener, machines, down));
@@ -232,24 +233,24 @@ pub(crate) async fn listen(addr: SocketAddr) -> Result<(TcpListener, SocketAddr)
     bound.await.map_err(|source| Error::Listen { addr, source })
 }
 
-/// A hub from its first connection to its last words.
+/// Runs a hub until it shuts down.
 async fn attend_all(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
-    door: Door,
+    context: ConnectionContext,
     mut calls: mpsc::Receiver<Call>,
     max_connections: usize,
 ) {
     let mut connections = JoinSet::new();
     tokio::select! {
-        // It ends when the hub shuts down.
-        () = accept(listener, tls, &door, &mut calls, max_connections, &mut connections) => {}
-        () = door.hub.keep_time() => {}
+        // Returns when the hub shuts down.
+        () = accept(listener, tls, &context, &mut calls, max_connections, &mut connections) => {}
+        () = context.hub.keep_time() => {}
     }
-    let listening = door.hub.last_words();
-    // Whoever is slow has some time to hear them.
+    let listening = context.hub.shut_down();
+    // Slow connections have some time to send their last messages.
     let all = async { while connections.join_next().await.is_some() {} };
-    if timeout(LAST_WORDS_TIME, all).await.is_err() {
+    if timeout(SHUTDOWN_TIME, all).await.is_err() {
         for outbox in listening {
             outbox.cut().into_iter().for_each(Waker::wake);
         }
@@ -257,32 +258,32 @@ async fn attend_all(
     while connections.join_next().await.is_some() {}
 }
 
-/// Takes connections in, and makes those that the machine asks for, until the hub shuts down.
+/// Accepts connections and makes outgoing ones until the hub shuts down.
 async fn accept(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
-    door: &Door,
+    context: &ConnectionContext,
     calls: &mut mpsc::Receiver<Call>,
     max_connections: usize,
     connections: &mut JoinSet<()>,
 ) {
-    let mut shutdown = door.shutdown.clone();
+    let mut shutdown = context.shutdown.clone();
     let mut next: Conn = 1;
     loop {
         tokio::select! {
             () = shutdown.wait() => return,
             Some(_) = connections.join_next() => {}
             Some(Call { conn, url, outbox }) = calls.recv() => {
-                connections.spawn(connection::call(url, conn, door.clone(), outbox));
+                connections.spawn(connection::call(url, conn, context.clone(), outbox));
             }
             accepted = listener.accept() => match accepted {
                 Ok(_) if connections.len() >= max_connections => {}
                 Ok((stream, peer)) => {
-                    // Small frames must not wait for more; a socket that refuses is gone anyway.
+                    // Without Nagle's algorithm small frames are sent at once; an error shows on the next write.
                     let _ = stream.set_nodelay(true);
                     match tls.clone() {
-                        None => connections.spawn(attend(stream, peer, next, door.clone())),
-                        Some(tls) => connections.spawn(secure(tls, stream, peer, next, door.clone())),
+                        None => connections.spawn(attend(stream, peer, next, context.clone())),
+                        Some(tls) => connections.spawn(secure(tls, stream, peer, next, context.clone())),
                     };
                     next += 1;
                 }
@@ -292,24 +293,24 @@ async fn accept(
     }
 }
 
-async fn secure(tls: TlsAcceptor, stream: TcpStream, peer: SocketAddr, conn: Conn, door: Door) {
-    let mut shutdown = door.shutdown.clone();
+async fn secure(tls: TlsAcceptor, stream: TcpStream, peer: SocketAddr, conn: Conn, context: ConnectionContext) {
+    let mut shutdown = context.shutdown.clone();
     let stream = tokio::select! {
         stream = timeout(TLS_TIME, tls.accept(stream)) => stream,
         () = shutdown.wait() => return,
     };
     if let Ok(Ok(stream)) = stream {
-        attend(stream, peer, conn, door).await;
+        attend(stream, peer, conn, context).await;
     }
 }
 
-/// Serves a connection whose stream is there.
-async fn attend<S>(stream: S, peer: SocketAddr, conn: Conn, door: Door)
+/// Serves a connection over an established stream.
+async fn attend<S>(stream: S, peer: SocketAddr, conn: Conn, context: ConnectionContext)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    match door.session.clone() {
-        None => connection::serve(stream, peer, conn, door).await,
-        Some(session) => websocket_io::serve(stream, session, door.shutdown).await,
+    match context.session.clone() {
+        None => connection::serve(stream, peer, conn, context).await,
+        Some(session) => websocket_io::serve(stream, session, context.shutdown).await,
     }
 }

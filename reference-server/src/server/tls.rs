@@ -1,4 +1,4 @@
-//! Certificates: from files, or made for the local machine on the spot.
+//! Certificates: from files, or generated for the local machine.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-/// How a hub proves who it is.
+/// The certificate of a hub.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tls {
     /// PEM files: the certificate chain and its private key.
@@ -23,11 +23,11 @@ pub enum Tls {
         /// The key.
         key: PathBuf,
     },
-    /// A certificate for `localhost`, 127.0.0.1 and ::1, made at start under an authority made with it.
+    /// A certificate for `localhost`, 127.0.0.1 and ::1, generated at start together with its CA.
     SelfSigned,
 }
 
-/// Why there are no certificates.
+/// A certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read, or is not PEM.
@@ -37,18 +37,18 @@ pub enum TlsError {
         what: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: rustls::pki_types::pem::Error,
     },
-    /// The certificate and the key do not make a server.
+    /// The certificate does not fit the key.
     #[error("failed to use the certificate with its key: {0}")]
     Rustls(#[from] rustls::Error),
-    /// No certificate could be made.
-    #[error("failed to make a certificate: {0}")]
+    /// A certificate could not be generated.
+    #[error("failed to generate a certificate: {0}")]
     Generate(#[from] rcgen::Error),
 }
 
-/// A certificate from files.
+/// Reads a certificate from files.
 ///
 /// # Errors
 /// [`TlsError`] names the file.
@@ -66,18 +66,18 @@ pub(crate) fn from_files(cert: &Path, key: &Path) -> Result<TlsAcceptor, TlsErro
     acceptor(chain, key)
 }
 
-/// A certificate for the local machine and the authority that vouches for it.
+/// A certificate for the local machine and its CA.
 pub(crate) struct SelfSigned {
     acceptor: TlsAcceptor,
-    /// The authority's certificate, PEM.
+    /// The CA certificate, PEM.
     pub ca_pem: String,
 }
 
 impl SelfSigned {
-    /// Makes both.
+    /// Generates both.
     ///
     /// # Errors
-    /// [`TlsError::Generate`] or [`TlsError::Rustls`], neither of which depends on the caller.
+    /// [`TlsError::Generate`] or [`TlsError::Rustls`].
     pub fn generate() -> Result<SelfSigned, TlsError> {
         let mut authority = CertificateParams::new(Vec::new())?;
         authority.distinguished_name.push(DnType::CommonName, "hubproof reference authority");
@@ -100,14 +100,13 @@ impl SelfSigned {
         Ok(SelfSigned { acceptor: acceptor(vec![cert.der().clone()], key)?, ca_pem })
     }
 
-    /// The acceptor.
     pub fn acceptor(&self) -> TlsAcceptor {
         self.acceptor.clone()
     }
 }
 
 fn acceptor(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<TlsAcceptor, TlsError> {
-    // The provider is named, so that the process need not have a default one.
+    // The provider is explicit, so that the process needs no default one.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?

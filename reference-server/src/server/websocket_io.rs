@@ -1,4 +1,4 @@
-//! The io shell of one connection.
+//! One connection of the `websocket` hub over a stream.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
 use crate::protocols::websocket::Session;
-use crate::server::shutdown::Shutdown;
+use crate::server::shutdown_signal::Shutdown;
 
-/// How long we listen to a peer that we have hung up on, so that unread bytes do not make the kernel throw our last
-/// words away.
+/// How long bytes of the peer are read after the end: unread bytes would make the kernel reset the connection, and the
+/// peer could lose the last frames.
 const CLOSING_TIME: Duration = Duration::from_secs(1);
 /// How long a peer may take to send its upgrade request.
 const UPGRADE_TIME: Duration = Duration::from_secs(10);
@@ -38,7 +38,7 @@ where
         }
         out.clear();
     }
-    // A peer that is gone needs no goodbye.
+    // A peer that has disconnected is no error.
     let _ = stream.shutdown().await;
     let _ = timeout(CLOSING_TIME, async { while let Ok(1..) = stream.read(&mut buffer).await {} }).await;
 }

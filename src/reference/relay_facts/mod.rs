@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use hubproof_reference::fault::Cond;
-use hubproof_reference::relay::mutations::{Fact, Message, Of};
+use hubproof_reference::relay::mutation::{Fact, Message, Property};
 use regex::Regex;
 use serde_json::Value;
 
@@ -110,7 +110,7 @@ fn facts(pack: &Pack, message: &MessageType) -> Vec<Fact> {
     stated(pack, &message.schema.source, "", true, &mut found);
     // Who is asked has chosen no id, and who asks repeats none.
     if let Some(member) = message.correlation.clone().filter(|_| message.replies.is_empty()) {
-        found.insert(Fact { member, of: Of::Echoed, must: false });
+        found.insert(Fact { member, of: Property::Echoed, must: false });
     }
     found.into_iter().collect()
 }
@@ -122,9 +122,9 @@ fn stated(pack: &Pack, schema: &Value, at: &str, outer: bool, found: &mut BTreeS
     let rules = schema.get("x-rules").and_then(Value::as_array);
     let must = rules.map_or(outer, |rules| rules.iter().filter_map(level).any(|must| must));
     for name in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
-        found.insert(Fact { member: format!("{at}/{}", escape(name)), of: Of::Required, must });
+        found.insert(Fact { member: format!("{at}/{}", escape(name)), of: Property::Required, must });
     }
-    for (keyword, of) in [("const", Of::Constant), ("enum", Of::Closed)] {
+    for (keyword, of) in [("const", Property::Constant), ("enum", Property::Closed)] {
         if schema.get(keyword).is_some() && !at.is_empty() {
             found.insert(Fact { member: at.to_owned(), of, must });
         }

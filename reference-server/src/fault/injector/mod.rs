@@ -1,7 +1,6 @@
-//! A machine between a machine and the world that changes what the inner one says, as a fault demands.
+//! A wrapper around a machine that changes its outputs as a fault says.
 //!
-//! Frames keep the raw text of every member that a change does not name, so a fault damages only what it
-//! says it damages.
+//! Members that a change does not name keep their raw text.
 
 mod rehearsal;
 
@@ -19,51 +18,51 @@ use crate::machine::{Conn, EventError, Input, Machine, Output, json};
 
 pub use self::rehearsal::Rehearsal;
 
-/// How long a text waits for another that it can be swapped with.
+/// How long a text waits for the next one, with which it is swapped.
 pub(crate) const SWAP_TIME: Duration = Duration::from_millis(200);
 
 /// A machine whose outputs are changed on their way out.
-pub struct Mangled {
+pub struct Injector {
     inner: Box<dyn Machine>,
     choice: Choice,
     applied: Arc<AtomicU64>,
     /// Delayed outputs by due time, then order.
     delayed: BTreeMap<(Duration, u64), Late>,
     order: u64,
-    /// Connections that have been sent a frame and are still there.
+    /// Open connections that have been sent a frame.
     greeted: BTreeSet<Conn>,
 }
 
-/// An output that is sent later than it was said.
+/// A delayed output.
 struct Late {
     output: Output,
-    /// It follows the next text to its connection.
+    /// Whether it is sent after the next text to its connection.
     swapped: bool,
 }
 
-/// Which outputs are changed, and in which way.
+/// Selects the outputs to change.
 pub(crate) struct Choice {
     changes: &'static [Change],
-    /// How many outputs each change has matched.
+    /// The number of outputs that each change has matched.
     matched: Vec<u64>,
 }
 
-/// What made the inner machine speak, as far as conditions ask.
-pub(crate) enum Spoken {
+/// The input that led to an output, as far as conditions need it.
+pub(crate) enum Trigger {
     Frame(Conn, Option<Value>),
     Leaving,
     Other(Option<Conn>),
 }
 
-impl Mangled {
+impl Injector {
     /// `inner` with `changes` made to its outputs.
-    pub fn new(inner: Box<dyn Machine>, changes: &'static [Change]) -> Mangled {
-        Mangled::counting(inner, changes, Arc::default())
+    pub fn new(inner: Box<dyn Machine>, changes: &'static [Change]) -> Injector {
+        Injector::counting(inner, changes, Arc::default())
     }
 
-    /// The same; `applied` counts the outputs that really changed.
-    pub fn counting(inner: Box<dyn Machine>, changes: &'static [Change], applied: Arc<AtomicU64>) -> Mangled {
-        Mangled {
+    /// The same; `applied` counts the outputs that were in fact changed.
+    pub fn counting(inner: Box<dyn Machine>, changes: &'static [Change], applied: Arc<AtomicU64>) -> Injector {
+        Injector {
             inner,
             choice: Choice::new(changes),
             applied,
@@ -82,23 +81,30 @@ impl Mangled {
         }
     }
 
-    /// Mangles what the inner machine said, and what it says to the closes that mangling adds.
-    fn pass(&mut self, now: Duration, cause: &Spoken, mut said: Vec<Output>, out: &mut Vec<Output>) {
+    /// Changes the outputs of the inner machine, and its outputs to the closes that changes add.
+    fn pass(&mut self, now: Duration, cause: &Trigger, mut outputs: Vec<Output>, out: &mut Vec<Output>) {
         let mut closed = Vec::new();
-        for output in said.drain(..) {
-            self.mangle(now, cause, output, out, &mut closed);
+        for output in outputs.drain(..) {
+            self.inject(now, cause, output, out, &mut closed);
         }
-        // What follows from a close of ours is the inner machine's honest reaction to a leaving client.
+        // To the inner machine, a connection closed by the fault is a client that left.
         while let Some(conn) = closed.pop() {
             self.greeted.remove(&conn);
-            self.inner.handle(now, Input::Closed { conn }, &mut said);
-            for output in said.drain(..) {
-                self.mangle(now, &Spoken::Leaving, output, out, &mut closed);
+            self.inner.handle(now, Input::Closed { conn }, &mut outputs);
+            for output in outputs.drain(..) {
+                self.inject(now, &Trigger::Leaving, output, out, &mut closed);
             }
         }
     }
 
-    fn mangle(&mut self, now: Duration, cause: &Spoken, output: Output, out: &mut Vec<Output>, closed: &mut Vec<Conn>) {
+    fn inject(
+        &mut self,
+        now: Duration,
+        cause: &Trigger,
+        output: Output,
+        out: &mut Vec<Output>,
+        closed: &mut Vec<Conn>,
+    ) {
         let conn = output.conn();
         match output {
             Output::Text { .. } | Output::Binary { .. } => {
@@ -112,14 +118,14 @@ impl Mangled {
         let overtaken = if matches!(output, Output::Text { .. }) { self.swapped(conn) } else { Vec::new() };
         match self.choice.act_on(cause, &output, &mut None) {
             None => out.push(output),
-            // The two have changed places already.
+            // The two have been swapped already.
             Some(Act::Swap) if !overtaken.is_empty() => out.push(output),
             Some(act) => self.act(now, cause, act, output, out, closed),
         }
         out.extend(overtaken);
     }
 
-    /// What waits for the next text to this connection.
+    /// Takes the delayed outputs that follow the next text to this connection.
     fn swapped(&mut self, conn: Conn) -> Vec<Output> {
         let waits = |late: &Late| late.swapped && late.output.conn() == conn;
         let keys: Vec<_> = self.delayed.iter().filter(|(_, late)| waits(late)).map(|(key, _)| *key).collect();
@@ -129,7 +135,7 @@ impl Mangled {
     fn act(
         &mut self,
         now: Duration,
-        cause: &Spoken,
+        cause: &Trigger,
         act: Act,
         output: Output,
         out: &mut Vec<Output>,
@@ -184,14 +190,14 @@ impl Mangled {
 }
 
 impl Choice {
-    /// Nothing has been matched yet.
+    /// A choice that has matched no output yet.
     pub fn new(changes: &'static [Change]) -> Choice {
         Choice { changes, matched: vec![0; changes.len()] }
     }
 
-    /// What is to be done to an output that `cause` has led to.
-    /// `parsed` is the frame, read once and only if a change looks inside.
-    pub fn act_on(&mut self, cause: &Spoken, output: &Output, parsed: &mut Option<Option<Value>>) -> Option<Act> {
+    /// Returns what is to be done to an output that `cause` has led to.
+    /// `parsed` is the frame, parsed once and only if a condition needs it.
+    pub fn act_on(&mut self, cause: &Trigger, output: &Output, parsed: &mut Option<Option<Value>>) -> Option<Act> {
         for (change, matched) in self.changes.iter().zip(&mut self.matched) {
             let subject = match (change.subject, output) {
                 (Subject::Frame(conditions), Output::Text { text, .. }) => {
@@ -203,7 +209,7 @@ impl Choice {
                 _ => false,
             };
             let to = match change.to {
-                To::Anybody => true,
+                To::Any => true,
                 To::Initiator => cause.conn() == Some(output.conn()),
                 To::Others => cause.conn() != Some(output.conn()),
             };
@@ -224,17 +230,17 @@ impl Choice {
     }
 }
 
-impl Machine for Mangled {
+impl Machine for Injector {
     fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
         self.release(now, out);
-        let looks_inside = self.choice.changes.iter().any(|change| matches!(change.cause, Cause::Frame(_)));
-        let cause = Spoken::of(&input, looks_inside);
+        let parse = self.choice.changes.iter().any(|change| matches!(change.cause, Cause::Frame(_)));
+        let cause = Trigger::of(&input, parse);
         if let Input::Closed { conn } = &input {
             self.greeted.remove(conn);
         }
-        let mut said = Vec::new();
-        self.inner.handle(now, input, &mut said);
-        self.pass(now, &cause, said, out);
+        let mut outputs = Vec::new();
+        self.inner.handle(now, input, &mut outputs);
+        self.pass(now, &cause, outputs, out);
     }
 
     fn deadline(&self) -> Option<Duration> {
@@ -248,48 +254,48 @@ impl Machine for Mangled {
 
     fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<Output>) -> Result<Value, EventError> {
         self.release(now, out);
-        let mut said = Vec::new();
-        let answer = self.inner.event(now, event, &mut said)?;
-        self.pass(now, &Spoken::Other(None), said, out);
+        let mut outputs = Vec::new();
+        let answer = self.inner.event(now, event, &mut outputs)?;
+        self.pass(now, &Trigger::Other(None), outputs, out);
         Ok(answer)
     }
 
     fn shutdown(&mut self, now: Duration, out: &mut Vec<Output>) {
-        let mut said = Vec::new();
-        self.inner.shutdown(now, &mut said);
-        self.pass(now, &Spoken::Other(None), said, out);
+        let mut outputs = Vec::new();
+        self.inner.shutdown(now, &mut outputs);
+        self.pass(now, &Trigger::Other(None), outputs, out);
     }
 }
 
-impl Spoken {
-    fn of(input: &Input, looks_inside: bool) -> Spoken {
+impl Trigger {
+    fn of(input: &Input, parse: bool) -> Trigger {
         match input {
             Input::Text { conn, text } => {
-                Spoken::Frame(*conn, if looks_inside { serde_json::from_str(text).ok() } else { None })
+                Trigger::Frame(*conn, if parse { serde_json::from_str(text).ok() } else { None })
             }
-            Input::Closed { .. } => Spoken::Leaving,
-            other => Spoken::Other(other.conn()),
+            Input::Closed { .. } => Trigger::Leaving,
+            other => Trigger::Other(other.conn()),
         }
     }
 
     fn conn(&self) -> Option<Conn> {
         match self {
-            Spoken::Frame(conn, _) => Some(*conn),
-            Spoken::Leaving => None,
-            Spoken::Other(conn) => *conn,
+            Trigger::Frame(conn, _) => Some(*conn),
+            Trigger::Leaving => None,
+            Trigger::Other(conn) => *conn,
         }
     }
 
     fn fits(&self, cause: Cause) -> bool {
         match (cause, self) {
-            (Cause::Any, _) | (Cause::Leaving, Spoken::Leaving) => true,
-            (Cause::Frame(conditions), Spoken::Frame(_, value)) => holds(conditions, value.as_ref()),
+            (Cause::Any, _) | (Cause::Leaving, Trigger::Leaving) => true,
+            (Cause::Frame(conditions), Trigger::Frame(_, value)) => holds(conditions, value.as_ref()),
             _ => false,
         }
     }
 }
 
-/// Whether all conditions hold of a frame; of one that is not JSON none but the empty list does.
+/// Whether a frame meets all conditions; one that is not JSON meets only the empty list.
 pub fn holds(conditions: &[Cond], frame: Option<&Value>) -> bool {
     conditions.iter().all(|condition| {
         frame.is_some_and(|frame| match *condition {
@@ -317,7 +323,7 @@ fn has_type(value: &Value, name: &str) -> bool {
     }
 }
 
-/// The frame after an edit, or `None` where the edit finds nothing to change.
+/// Returns the edited frame, or `None` if there is nothing to edit.
 pub(crate) fn edit(text: &str, act: Act) -> Option<String> {
     let (Act::Set(pointer, _)
     | Act::Fill(pointer, _)
@@ -343,7 +349,7 @@ pub(crate) fn edit(text: &str, act: Act) -> Option<String> {
         members.shift_remove(*first)?;
         return serde_json::to_string(&members).ok();
     }
-    // Only the member that the pointer enters is read as a value; the others keep their text.
+    // Only the first member of the pointer is parsed; the others keep their text.
     let mut value: Value = match members.get(*first) {
         Some(raw) => serde_json::from_str(raw.get()).ok()?,
         None => Value::Null,
@@ -353,7 +359,7 @@ pub(crate) fn edit(text: &str, act: Act) -> Option<String> {
     serde_json::to_string(&members).ok()
 }
 
-/// Edits `value` at `path`; `None` where there is nothing to edit.
+/// Edits `value` at `path`; `None` if there is nothing to edit.
 fn change(value: &mut Value, path: &[&str], act: Act, present: bool) -> Option<()> {
     let Some((name, rest)) = path.split_first() else {
         *value = match act {
@@ -392,7 +398,7 @@ fn change(value: &mut Value, path: &[&str], act: Act, present: bool) -> Option<(
     }
 }
 
-/// Another value of the same JSON type, if there is one that is plainly different.
+/// Returns a different value of the same JSON type, if there is one.
 fn another(value: Value) -> Option<Value> {
     Some(match value {
         Value::Bool(value) => Value::Bool(!value),

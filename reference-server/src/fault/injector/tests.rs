@@ -30,7 +30,7 @@ fn a_star_is_every_element() {
     assert_eq!(edited, r#"{"l":[{"b":2},{"b":3},{}]}"#);
 }
 
-/// Accepts everybody, sends every text on to all, closes with 4000 on binary, and greets nobody.
+/// Accepts every connection, sends each text to all, closes with 4000 on a binary message.
 #[derive(Default)]
 struct Echo(BTreeSet<Conn>);
 
@@ -57,22 +57,16 @@ impl Machine for Echo {
             Input::Ping { .. } | Input::Connected { .. } | Input::ConnectFailed { .. } | Input::Tick => {}
         }
     }
-    fn deadline(&self) -> Option<Duration> {
-        None
-    }
     fn state(&self) -> Value {
         json!(self.0)
-    }
-    fn event(&mut self, _: Duration, _: &Value, _: &mut Vec<Output>) -> Result<Value, EventError> {
-        Err(EventError::Unsupported("echo"))
     }
 }
 
 use crate::machine::Utf8Bytes;
 
-/// What connections 1, 2 and 3 get when 1 says `{"t":"x"}` at time 0 and time reaches one second.
-fn heard(changes: &'static [Change]) -> Vec<String> {
-    let mut machine = Mangled::new(Box::new(Echo::default()), changes);
+/// Returns what connections 1, 2 and 3 receive when 1 sends `{"t":"x"}` at time 0 and one second passes.
+fn received(changes: &'static [Change]) -> Vec<String> {
+    let mut machine = Injector::new(Box::new(Echo::default()), changes);
     let mut out = Vec::new();
     for conn in 1..=3 {
         machine.handle(Duration::ZERO, Input::Open { conn, handshake: Default::default() }, &mut out);
@@ -109,11 +103,11 @@ const STRAY: &[Change] = &[frame(X).only(2).does(Act::Misroute)];
 #[case::only(THIRD, &["1 {\"t\":\"x\"}", "2 {\"t\":\"x\"}", "3 {\"t\":\"x\"}", "3 {\"t\":\"x\"}"])]
 #[case::every(SECOND, &["1 {\"t\":\"x\"}", "3 {\"t\":\"x\"}"])]
 #[case::delay(LATE, &["2 {\"t\":\"x\"}", "3 {\"t\":\"x\"}", "1 {\"t\":\"x\"}"])]
-#[case::swap_with_nobody(SWAPPED, &["2 {\"t\":\"x\"}", "3 {\"t\":\"x\"}", "1 {\"t\":\"x\"}"])]
+#[case::swap_without_partner(SWAPPED, &["2 {\"t\":\"x\"}", "3 {\"t\":\"x\"}", "1 {\"t\":\"x\"}"])]
 #[case::close(CUT, &["1 {\"t\":\"x\"}", "2 close 4009", "3 {\"t\":\"x\"}", "1 {\"left\":2}", "3 {\"left\":2}"])]
-#[case::misroute_to_nobody(STRAY, &["1 {\"t\":\"x\"}", "3 {\"t\":\"x\"}"])]
+#[case::misroute_without_receiver(STRAY, &["1 {\"t\":\"x\"}", "3 {\"t\":\"x\"}"])]
 fn changes_choose_their_outputs(#[case] changes: &'static [Change], #[case] want: &[&str]) {
-    assert_eq!(heard(changes), want);
+    assert_eq!(received(changes), want);
 }
 
 const ONE_SWAPPED: &[Change] = &[frame(&[Cond::Has("/first")]).does(Act::Swap)];
@@ -124,7 +118,7 @@ const EACH_SWAPPED: &[Change] = &[frame(&[]).does(Act::Swap)];
 #[case::each(EACH_SWAPPED)]
 fn two_texts_change_places(#[case] changes: &'static [Change]) {
     let applied = Arc::default();
-    let mut machine = Mangled::counting(Box::new(Echo::default()), changes, Arc::clone(&applied));
+    let mut machine = Injector::counting(Box::new(Echo::default()), changes, Arc::clone(&applied));
     let mut out = Vec::new();
     machine.handle(Duration::ZERO, Input::Open { conn: 1, handshake: Default::default() }, &mut out);
     out.clear();
@@ -152,7 +146,7 @@ fn conditions_look_at_members(#[case] conditions: &[Cond], #[case] want: bool) {
 #[test]
 fn closes_and_upgrades_are_outputs_too() {
     const CHANGES: &[Change] = &[accept().does(Act::NoSubprotocol), close(4000).does(Act::Code(1000))];
-    let mut machine = Mangled::new(Box::new(Echo::default()), CHANGES);
+    let mut machine = Injector::new(Box::new(Echo::default()), CHANGES);
     let mut out = Vec::new();
     machine.handle(Duration::ZERO, Input::Open { conn: 1, handshake: Default::default() }, &mut out);
     machine.handle(Duration::ZERO, Input::Binary { conn: 1, data: Vec::new() }, &mut out);

@@ -1,9 +1,8 @@
-//! Events: what happens to experiments, tasks, workers and the system, told by the admin side.
+//! Events of experiments, tasks, workers and the system, which come from the admin side.
 //!
-//! `{"message": {...}, "args": {"project": P, "user": U, "experiment": E}}`: `message` is an event as the
-//! document shows it, of which `type` and `data` go out as they are and `id` and `timestamp` are the hub's
-//! own; `args` say to what it belongs. Each of them is optional: without it the message's own words count,
-//! `projectId` and `ownerId` of an experiment, `experimentId` of a task.
+//! `{"message": {...}, "args": {"project": P, "user": U, "experiment": E}}`: `message` is a documented event, whose
+//! `type` and `data` are sent unchanged, with `id` and `timestamp` by the hub; `args` name what it belongs to. Each of
+//! them is optional: the defaults are `projectId` and `ownerId` of an experiment and `experimentId` of a task.
 
 use serde_json::Value;
 
@@ -13,14 +12,14 @@ use crate::machine::EventError;
 /// The longest id in bytes.
 const MAX_ID: usize = 512;
 
-/// An event and what it belongs to.
+/// An event and the resources it belongs to.
 #[derive(Debug)]
 pub struct Event<'a> {
     /// The message's type.
     pub name: &'a str,
-    /// What it happened to: an experiment, a task, a worker or the system.
+    /// An experiment, a task, a worker or the system.
     pub kind: Kind,
-    /// To which one; the system has no id.
+    /// The id of that resource; empty for the system.
     pub id: &'a str,
     /// The experiment of a task or worker.
     pub experiment: Option<&'a str>,
@@ -30,7 +29,7 @@ pub struct Event<'a> {
     pub data: &'a Value,
 }
 
-/// What can happen, and to what (lines 202 to 510 and 175).
+/// The types of events and the kinds of their resources (lines 202 to 510 and 175).
 const EVENTS: &[(&str, Kind)] = &[
     ("experiment_created", Kind::Experiment),
     ("experiment_updated", Kind::Experiment),
@@ -53,7 +52,7 @@ const SHAPE: &str = r#"an event is {"message": {"type": ..., "data": {...}}, "ar
 /// Reads an event.
 ///
 /// # Errors
-/// [`EventError::Invalid`] says what is wrong and what would be right.
+/// [`EventError::Invalid`] says what is wrong and what is expected.
 pub fn read(event: &Value) -> Result<Event<'_>, EventError> {
     let members = event.as_object().ok_or_else(|| invalid(SHAPE))?;
     if let Some(stranger) = members.keys().find(|name| !matches!(name.as_str(), "message" | "args")) {
@@ -68,7 +67,7 @@ pub fn read(event: &Value) -> Result<Event<'_>, EventError> {
     })?;
     let data = message.get("data").filter(|data| data.is_object());
     let data = data.ok_or_else(|| invalid(format!("an event {name} has an object under /data")))?;
-    let said = |pointer: &str| data.pointer(pointer).and_then(Value::as_str).filter(|id| !id.is_empty());
+    let member = |pointer: &str| data.pointer(pointer).and_then(Value::as_str).filter(|id| !id.is_empty());
     let args = members.get("args").filter(|args| !args.is_null());
     let arg = |name: &str| match args.and_then(|args| args.get(name)) {
         None | Some(Value::Null) => Ok(None),
@@ -84,12 +83,13 @@ pub fn read(event: &Value) -> Result<Event<'_>, EventError> {
     let flat = name.ends_with("_progress");
     let (place, experiment) = match kind {
         Kind::Experiment => (if flat { "/experimentId" } else { "/experiment/id" }, None),
-        Kind::Task => {
-            (if flat { "/taskId" } else { "/task/id" }, said(if flat { "/experimentId" } else { "/task/experimentId" }))
-        }
-        Kind::Worker => ("/worker/id", said("/worker/experimentId")),
+        Kind::Task => (
+            if flat { "/taskId" } else { "/task/id" },
+            member(if flat { "/experimentId" } else { "/task/experimentId" }),
+        ),
+        Kind::Worker => ("/worker/id", member("/worker/experimentId")),
         _ => {
-            // The same type asks for a subscription or answers that (line 521).
+            // Subscriptions and their answers have the same type (line 521).
             if data.get("action").is_some() {
                 return Err(invalid("a system_status with /data/action is no event"));
             }
@@ -98,7 +98,7 @@ pub fn read(event: &Value) -> Result<Event<'_>, EventError> {
     };
     let id = match place {
         "" => "",
-        place => said(place)
+        place => member(place)
             .filter(|id| id.len() <= MAX_ID)
             .ok_or_else(|| invalid(format!("an event {name} has its id under /data{place}, at most {MAX_ID} bytes")))?,
     };
@@ -107,8 +107,8 @@ pub fn read(event: &Value) -> Result<Event<'_>, EventError> {
         kind,
         id,
         experiment: arg("experiment")?.or(experiment),
-        project: arg("project")?.or_else(|| said("/experiment/projectId")),
-        user: arg("user")?.or_else(|| said("/experiment/ownerId")),
+        project: arg("project")?.or_else(|| member("/experiment/projectId")),
+        user: arg("user")?.or_else(|| member("/experiment/ownerId")),
         data,
     })
 }
@@ -118,7 +118,7 @@ fn invalid(text: impl Into<String>) -> EventError {
 }
 
 impl Event<'_> {
-    /// Whose subscribers get it (lines 587 to 589). A system event goes to everybody (lines 582 and 590).
+    /// Returns the topics whose subscribers get it (lines 587 to 589). A system event goes to all clients (lines 582, 590).
     pub fn topics(&self) -> Vec<Topic> {
         let of = |kind, id: Option<&str>| id.map(|id| Topic::new(kind, id));
         let owners = [of(Kind::Project, self.project), of(Kind::User, self.user)];
@@ -131,7 +131,7 @@ impl Event<'_> {
         }
     }
 
-    /// How ids of its messages begin (lines 147 to 151).
+    /// Returns the prefix of its message's id (lines 147 to 151).
     pub fn id_prefix(&self) -> String {
         match self.kind {
             Kind::Experiment => format!("exp_{}", self.id),

@@ -19,11 +19,11 @@ pub mod text {
     pub const UNKNOWN: &str = "Unknown message type";
 }
 
-/// What a client may say.
+/// A message from a client.
 #[derive(Debug)]
 pub enum Request {
     Ping,
-    /// The answer to our ping.
+    /// The answer to a ping of the hub.
     Pong,
     /// `subscribe`, or `unsubscribe`.
     Subscription {
@@ -33,35 +33,35 @@ pub enum Request {
     },
 }
 
-/// What a subscription is about.
+/// The resource of a subscription.
 #[derive(Debug)]
 pub struct Resource {
     /// As the client wrote it.
     pub kind_name: String,
-    /// `None` where there is no such kind.
+    /// `None` for an unknown kind.
     pub kind: Option<Kind>,
     /// As the client wrote it.
     pub id: Option<String>,
 }
 
-/// Why a text is no message that a client may send.
+/// A text that is no message of a client.
 #[derive(Debug)]
-pub enum Unreadable {
+pub enum MessageError {
     /// It is no JSON object.
     Undecodable,
     /// It has no `type`, or a member of the wrong type.
     Malformed,
-    /// Clients do not say this.
+    /// No message of a client has this type.
     UnknownType,
 }
 
 /// Reads a message. `id` and `timestamp` may be missing, as in the documented subscription (lines 519 to 526).
-pub fn read(text: &str) -> Result<Request, Unreadable> {
-    let members = json::members(text).map_err(|_| Unreadable::Undecodable)?;
-    read_members(&members).map_err(|_| Unreadable::Malformed)?.ok_or(Unreadable::UnknownType)
+pub fn read(text: &str) -> Result<Request, MessageError> {
+    let members = json::members(text).map_err(|_| MessageError::Undecodable)?;
+    read_members(&members).map_err(|_| MessageError::Malformed)?.ok_or(MessageError::UnknownType)
 }
 
-/// `None` where nothing is called so.
+/// Reads a message; `None` for an unknown type.
 fn read_members(members: &Members<'_>) -> Result<Option<Request>, String> {
     let kind: String = json::required(members, "type")?;
     let id: Option<String> = json::optional(members, "id")?;
@@ -92,7 +92,7 @@ fn resource(data: &Members<'_>) -> Result<Resource, String> {
     Ok(Resource { kind: Kind::named(&kind_name), kind_name, id })
 }
 
-/// What the hub says.
+/// A message from the hub.
 #[derive(Serialize)]
 pub struct Message<'a> {
     pub r#type: &'a str,
@@ -106,7 +106,7 @@ pub struct Message<'a> {
 }
 
 impl Message<'_> {
-    /// As it goes out.
+    /// Serialises the message.
     pub fn text(&self) -> Utf8Bytes {
         // Strings and JSON values always serialise.
         serde_json::to_string(self).unwrap_or_default().into()
@@ -139,12 +139,12 @@ mod tests {
     #[case(r#"{"type":"no_such"}"#, "UnknownType")]
     #[case(r#"{"type":"error"}"#, "UnknownType")]
     #[case(r#"{"type":"task_created"}"#, "UnknownType")]
-    fn what_is_no_message_is_told_apart(#[case] text: &str, #[case] want: &str) {
+    fn wrong_messages_have_their_error(#[case] text: &str, #[case] want: &str) {
         assert_eq!(format!("{:?}", read(text).unwrap_err()), want);
     }
 
     #[test]
-    fn what_is_kept_is_bounded() {
+    fn ids_are_bounded() {
         let subscribe = |length: usize| {
             let id = "x".repeat(length);
             read(&format!(

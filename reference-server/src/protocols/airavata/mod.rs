@@ -1,15 +1,15 @@
 //! The Airavata scheduler's notifications (document 001): clients with tokens, subscriptions, events.
 //!
 //! Events come from the admin side ([`event`]) as if they had just happened: the hub gives them an id and a
-//! timestamp of its own and hands them to the subscribers that the routing table names (lines 587 to 590).
+//! timestamp and sends them to the subscribers that the routing table names (lines 587 to 590).
 //!
-//! Where the document is silent or at odds with itself, this hub does the following. A path subscribes by
-//! itself; subscribing twice is subscribing once, and a client that matches several times gets one copy.
-//! Refused connections are upgraded, told why and closed with 1008; an unknown path is 404. Ids of events
-//! carry Unix milliseconds, moved on where two events share one, so that ids stay unique and timestamps never
-//! fall. A token without `exp` does not expire. Users may subscribe to anything; `me` or nothing means oneself.
-//! A resource that nobody can subscribe to is an `Invalid message format`, what only hubs say an `Unknown
-//! message type`. Pings are answered under an id of their own, and clients that answer none are kept.
+//! Where the document is silent or contradicts itself, this hub does the following. A path implies a subscription;
+//! a repeated subscription changes nothing, and a client with several matching subscriptions gets one copy.
+//! Refused connections are upgraded, sent the reason and closed with 1008; an unknown path is 404. Ids of events
+//! contain Unix milliseconds, increased if two events share one, so that ids stay unique and timestamps never
+//! decrease. A token without `exp` does not expire. Users may subscribe to anything; `me` or nothing means the user
+//! itself. An unknown resource type is answered with `Invalid message format`, a type that only hubs send with
+//! `Unknown message type`. Pongs have ids of their own, and clients that do not answer pings stay connected.
 
 mod event;
 mod message;
@@ -29,20 +29,19 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use self::event::Event;
-use self::message::{Message, Request, Resource, Unreadable, text};
-use self::token::Bad;
+use self::message::{Message, MessageError, Request, Resource, text};
+use self::token::TokenError;
 use self::topic::{Kind, Subscriptions, Topic};
 use crate::fault::Broken;
 use crate::machine::clock::{self, Clock};
 use crate::machine::settings::{Settings, SettingsError};
 use crate::machine::{Conn, EventError, Handshake, Input, Machine, Output};
 
-/// The name of the protocol.
+/// The protocol's name.
 pub const PROTOCOL: &str = "airavata";
-/// Policy violation: who is refused is closed with it.
+/// Policy violation: the close code of refused connections.
 const REFUSED: u16 = 1008;
 
-/// What can be set.
 #[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Config {
@@ -61,12 +60,12 @@ struct Config {
     max_connections: usize,
     /// How many subscriptions a connection may have.
     max_subscriptions: usize,
-    /// How many messages a connection may send in a window; 0 is any number.
+    /// How many messages a connection may send in a window; 0 is no limit.
     rate_limit: u32,
     /// How long a window of the rate limit lasts.
     #[serde(rename = "rate_window_ms", deserialize_with = "crate::machine::settings::millis")]
     rate_window: Duration,
-    /// The Unix time of the hub's start in milliseconds; without it, the system's.
+    /// The Unix time of the hub's start in milliseconds; without it, the system's clock.
     epoch_ms: Option<u64>,
 }
 
@@ -87,10 +86,6 @@ impl Default for Config {
     }
 }
 
-/// Builds the hub.
-///
-/// # Errors
-/// What is wrong with the settings.
 pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, SettingsError> {
     let config: Config = settings.read(PROTOCOL)?;
     Ok(Box::new(Airavata {
@@ -109,7 +104,7 @@ pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, Se
         twice: BTreeSet::new(),
         progressed: None,
         stamp: 0,
-        said: 0,
+        ids: 0,
         events: 0,
     }))
 }
@@ -119,29 +114,29 @@ struct Airavata {
     key: hmac::Key,
     clock: Clock,
     broken: Broken,
-    /// Who has been let in.
+    /// Accepted connections.
     clients: BTreeMap<Conn, Client>,
     /// Connections by user.
     users: BTreeMap<Arc<str>, usize>,
     /// Connections by address.
     addresses: BTreeMap<IpAddr, usize>,
     subscriptions: Subscriptions,
-    /// When who is pinged next.
+    /// When each client is pinged next.
     pings: BTreeSet<(Duration, Conn)>,
-    /// Only a fault looks at it: what the last connection of a user that ended was subscribed to.
+    /// For a fault: the subscriptions of each user's last connection that ended.
     left_behind: BTreeMap<Arc<str>, Vec<Topic>>,
-    /// Only a fault looks at it: who has left a topic and gets one more event of it.
+    /// For a fault: clients that have unsubscribed and get one more event.
     lingering: BTreeMap<Topic, Conn>,
-    /// Only a fault looks at it: who has left a topic once.
+    /// For a fault: subscriptions that have been ended once.
     parted: BTreeSet<(Conn, Topic)>,
-    /// Only a fault looks at it: who has subscribed again to what they were subscribed to.
+    /// For a fault: subscriptions that have been repeated.
     twice: BTreeSet<(Conn, Topic)>,
-    /// Only a fault looks at it: the experiment whose progress was told last, if nothing was told since.
+    /// For a fault: the experiment of the last event, if that was about progress.
     progressed: Option<String>,
-    /// The last time written into a message, in Unix milliseconds; times never fall.
+    /// The last timestamp sent, in Unix milliseconds; timestamps never decrease.
     stamp: u64,
-    /// How many messages have been given an id.
-    said: u64,
+    /// The number of ids given to messages that are no events.
+    ids: u64,
     events: u64,
 }
 
@@ -149,14 +144,13 @@ struct Client {
     user: Arc<str>,
     peer: IpAddr,
     next_ping: Duration,
-    /// The window of the rate limit: its begin, and the messages in it.
+    /// The window of the rate limit: its start and the number of messages in it.
     window: (Duration, u32),
-    /// Only faults look at these: whether the client came to `/ws/user`, whether it ever subscribed, and when it was
-    /// last heard.
+    /// For faults: whether the client connected to `/ws/user`, whether it ever subscribed, and when its last message came.
     at_user: bool,
     asked: bool,
-    heard: Duration,
-    /// Only a fault looks at it: whether a ping has no pong yet.
+    last_received: Duration,
+    /// For a fault: whether a ping has no pong yet.
     pinged: bool,
 }
 
@@ -168,7 +162,7 @@ impl Machine for Airavata {
             Input::Text { conn, text } if self.clients.contains_key(&conn) => self.text(now, conn, &text, out),
             Input::Closed { conn } => {
                 if self.broken.is("airavata-close-takes-others") {
-                    self.hang_up_with(conn, out);
+                    self.close_others_with(conn, out);
                 }
                 if self.broken.is("airavata-close-unsubscribes-user") {
                     let others = self.others_of_user(conn);
@@ -179,7 +173,7 @@ impl Machine for Airavata {
                 }
                 self.leave(conn);
             }
-            // The document knows JSON only, and its pings are messages.
+            // The document has JSON messages only; its pings are messages, too.
             _ => {}
         }
     }
@@ -205,7 +199,7 @@ impl Machine for Airavata {
     }
 }
 
-/// Connections: who is let in, and for how long.
+/// Connections.
 impl Airavata {
     fn open(&mut self, now: Duration, conn: Conn, handshake: &Handshake, out: &mut Vec<Output>) {
         let Some(place) = self.place(&handshake.path) else {
@@ -215,11 +209,15 @@ impl Airavata {
         if handshake.headers.iter().any(|(name, _)| name == "authorization")
             && self.broken.is("airavata-header-token-refused")
         {
-            return out.push(Output::Refuse { conn, status: 401, body: "no such header, please\n".to_owned() });
+            return out.push(Output::Refuse {
+                conn,
+                status: 401,
+                body: "tokens in headers are not accepted\n".to_owned(),
+            });
         }
         out.push(Output::Accept { conn, subprotocol: None });
         let admitted =
-            if self.turns_away(place.0, handshake) { Err(text::BAD_TOKEN) } else { self.admit(now, handshake) };
+            if self.refuses_all(place.0, handshake) { Err(text::BAD_TOKEN) } else { self.admit(now, handshake) };
         match admitted {
             Err(reason) => {
                 if reason == text::BAD_TOKEN
@@ -228,7 +226,7 @@ impl Airavata {
                 {
                     return out.push(Output::Close { conn, code: REFUSED, reason: String::new() });
                 }
-                let id = self.own_id("error");
+                let id = self.message_id("error");
                 out.push(self.message(now, conn, "error", &id, None, Some(reason)));
                 out.push(Output::Close { conn, code: REFUSED, reason: reason.to_owned() });
             }
@@ -236,7 +234,7 @@ impl Airavata {
         }
     }
 
-    /// The resource of a path (lines 43 to 46); `/ws/user` is the user's own, whose id the token says.
+    /// Returns the resource of a path (lines 43 to 46); `/ws/user` has no id, since the token names the user.
     fn place(&self, path: &str) -> Option<(Kind, Option<String>)> {
         const ENDPOINTS: &[(&str, Kind, &str)] = &[
             ("/ws/experiments/", Kind::Experiment, "airavata-experiments-endpoint-missing"),
@@ -254,8 +252,8 @@ impl Airavata {
         (one && !self.broken.is(fault)).then(|| (kind, Some(id.into_owned())))
     }
 
-    /// Whether a fault lets nobody in at the endpoint for this kind.
-    fn turns_away(&self, kind: Kind, handshake: &Handshake) -> bool {
+    /// Whether a fault refuses all connections to the endpoint for this kind.
+    fn refuses_all(&self, kind: Kind, handshake: &Handshake) -> bool {
         handshake.query.iter().any(|(name, _)| name == "token")
             && match kind {
                 Kind::Task => self.broken.is("airavata-tasks-endpoint-refuses-all"),
@@ -265,7 +263,7 @@ impl Airavata {
             }
     }
 
-    /// The user of a connection that may be, or the documented words for why it may not (lines 97 to 102).
+    /// Returns the user of an acceptable connection, otherwise the documented error text (lines 97 to 102).
     fn admit(&mut self, now: Duration, handshake: &Handshake) -> Result<Arc<str>, &'static str> {
         let query = !self.broken.is("airavata-query-token-ignored");
         let header = !self.broken.is("airavata-header-token-ignored");
@@ -273,10 +271,10 @@ impl Airavata {
             Some(token) => match self.user(now, &token, handshake) {
                 Ok(_) if self.broken.is("airavata-valid-token-refused") => return Err(text::BAD_TOKEN),
                 Ok(user) => user.into(),
-                Err(Bad::Forged) if self.broken.is("airavata-forged-token-accepted") => "nobody".into(),
+                Err(TokenError::Forged) if self.broken.is("airavata-forged-token-accepted") => "anonymous".into(),
                 Err(_) => return Err(text::BAD_TOKEN),
             },
-            None if self.broken.is("airavata-token-optional") => "nobody".into(),
+            None if self.broken.is("airavata-token-optional") => "anonymous".into(),
             None => return Err(text::NO_TOKEN),
         };
         let full = |count: usize, limit: usize, fault| count >= limit && !self.broken.is(fault);
@@ -298,11 +296,11 @@ impl Airavata {
         Ok(user)
     }
 
-    fn user(&self, now: Duration, token: &str, handshake: &Handshake) -> Result<String, Bad> {
+    fn user(&self, now: Duration, token: &str, handshake: &Handshake) -> Result<String, TokenError> {
         let on_trust = self.broken.is("airavata-header-token-unchecked") && in_query(handshake).is_none();
         let claims = match token::verify(token, &self.key) {
             Err(_) if on_trust || self.broken.is("airavata-signature-unchecked") => match token::read(token)? {
-                (algorithm, _) if algorithm == "none" => return Err(Bad::Forged),
+                (algorithm, _) if algorithm == "none" => return Err(TokenError::Forged),
                 (_, claims) => claims,
             },
             verified => verified?,
@@ -334,7 +332,16 @@ impl Airavata {
         let at_user = kind == Kind::User;
         self.clients.insert(
             conn,
-            Client { user, peer, next_ping, window: (now, 0), at_user, asked: false, heard: now, pinged: false },
+            Client {
+                user,
+                peer,
+                next_ping,
+                window: (now, 0),
+                at_user,
+                asked: false,
+                last_received: now,
+                pinged: false,
+            },
         );
         if self.broken.is("airavata-subscriptions-outlive") {
             self.inherit(conn);
@@ -345,7 +352,7 @@ impl Airavata {
         }
     }
 
-    /// A defect: the subscriptions of a user's last connection go on.
+    /// As a fault: gives a connection the subscriptions of its user's last connection.
     fn inherit(&mut self, conn: Conn) {
         let topics = self.clients.get(&conn).and_then(|client| self.left_behind.remove(&client.user));
         topics.into_iter().flatten().for_each(|topic| self.subscriptions.add(conn, topic));
@@ -366,31 +373,31 @@ impl Airavata {
         }
     }
 
-    /// A defect: all other connections of its user end with this one.
-    fn hang_up_with(&mut self, conn: Conn, out: &mut Vec<Output>) {
+    /// As a fault: closes all other connections of the user of a connection that ended.
+    fn close_others_with(&mut self, conn: Conn, out: &mut Vec<Output>) {
         for conn in self.others_of_user(conn) {
             self.leave(conn);
             out.push(Output::Close { conn, code: 1001, reason: "the user has left".to_owned() });
         }
     }
 
-    /// The other connections of a connection's user, the oldest first.
+    /// Returns the other connections of a connection's user, the oldest first.
     fn others_of_user(&self, conn: Conn) -> Vec<Conn> {
         let Some(user) = self.clients.get(&conn).map(|client| &client.user) else { return Vec::new() };
         let same = |(other, client): (&Conn, &Client)| (*other != conn && client.user == *user).then_some(*other);
         self.clients.iter().filter_map(same).collect()
     }
 
-    /// Pings whose time it is (line 697).
+    /// Sends the pings that are due (line 697).
     fn ping(&mut self, now: Duration, out: &mut Vec<Output>) {
         while let Some(&(due, conn)) = self.pings.first()
             && due <= now
         {
             self.pings.pop_first();
-            // Pings that were missed because the hub slept are not made up for.
+            // Pings that were missed because the hub was suspended are not sent later.
             let interval = self.config.ping_interval;
             let next = (due + interval).max(now + interval / 2);
-            let silent = |client: &Client| now.saturating_sub(client.heard) >= 2 * interval;
+            let silent = |client: &Client| now.saturating_sub(client.last_received) >= 2 * interval;
             if self.broken.is("airavata-silence-closes") && self.clients.get(&conn).is_some_and(silent) {
                 self.leave(conn);
                 out.push(Output::Close { conn, code: REFUSED, reason: "no pong".to_owned() });
@@ -405,24 +412,24 @@ impl Airavata {
                 client.pinged = true;
                 client.next_ping = next;
                 self.pings.insert((next, conn));
-                let id = self.own_id("ping");
+                let id = self.message_id("ping");
                 out.push(self.message(now, conn, "ping", &id, None, None));
             }
         }
     }
 }
 
-/// The token in the query of an address.
+/// Returns the token in the query of a request.
 fn in_query(handshake: &Handshake) -> Option<&str> {
     handshake.query.iter().find(|(name, _)| name == "token").map(|(_, token)| token.as_str())
 }
 
-/// Whether what came as a token has not even the dots of one.
+/// Whether the token in the query has no dot, so that it cannot be one.
 fn shapeless(handshake: &Handshake) -> bool {
     in_query(handshake).is_some_and(|token| !token.contains('.'))
 }
 
-/// Takes one from a count; what counts nothing is forgotten.
+/// Decrements a count and removes it at 0.
 fn release<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
     if let Some(count) = counts.get_mut(key) {
         *count -= 1;
@@ -432,11 +439,11 @@ fn release<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
     }
 }
 
-/// What clients say.
+/// Messages from clients.
 impl Airavata {
-    fn text(&mut self, now: Duration, conn: Conn, said: &str, out: &mut Vec<Output>) {
+    fn text(&mut self, now: Duration, conn: Conn, received: &str, out: &mut Vec<Output>) {
         if let Some(client) = self.clients.get_mut(&conn) {
-            client.heard = now;
+            client.last_received = now;
             if self.broken.is("airavata-pings-only-when-idle") && self.pings.remove(&(client.next_ping, conn)) {
                 client.next_ping = now + self.config.ping_interval;
                 self.pings.insert((client.next_ping, conn));
@@ -445,11 +452,11 @@ impl Airavata {
         if self.too_many(now, conn) {
             return self.error(now, conn, text::LIMIT, out);
         }
-        match message::read(said) {
+        match message::read(received) {
             Ok(Request::Ping) => {
-                let mut id = self.own_id("pong");
+                let mut id = self.message_id("pong");
                 if self.broken.is("airavata-pong-repeats-id") {
-                    let ping: Value = serde_json::from_str(said).unwrap_or_default();
+                    let ping: Value = serde_json::from_str(received).unwrap_or_default();
                     id = ping["id"].as_str().map_or(id, str::to_owned);
                 }
                 out.push(self.message(now, conn, "pong", &id, None, None));
@@ -459,18 +466,18 @@ impl Airavata {
             Ok(Request::Subscription { subscribe, resource, has_id }) => {
                 self.subscription(now, conn, subscribe, &resource, has_id, out);
             }
-            Err(Unreadable::Undecodable)
-                if self.broken.is("airavata-array-ignored") && said.trim_start().starts_with('[') => {}
-            Err(Unreadable::Undecodable) if self.broken.is("airavata-null-unanswered") && said == "null" => {}
-            Err(Unreadable::Malformed) if self.broken.is("airavata-malformed-ignored") => {}
-            Err(Unreadable::Undecodable | Unreadable::Malformed) => self.error(now, conn, text::FORMAT, out),
-            Err(Unreadable::UnknownType)
-                if self.broken.is("airavata-constructor-unanswered") && said.contains(r#""constructor""#) => {}
-            Err(Unreadable::UnknownType) => self.error(now, conn, text::UNKNOWN, out),
+            Err(MessageError::Undecodable)
+                if self.broken.is("airavata-array-ignored") && received.trim_start().starts_with('[') => {}
+            Err(MessageError::Undecodable) if self.broken.is("airavata-null-unanswered") && received == "null" => {}
+            Err(MessageError::Malformed) if self.broken.is("airavata-malformed-ignored") => {}
+            Err(MessageError::Undecodable | MessageError::Malformed) => self.error(now, conn, text::FORMAT, out),
+            Err(MessageError::UnknownType)
+                if self.broken.is("airavata-constructor-unanswered") && received.contains(r#""constructor""#) => {}
+            Err(MessageError::UnknownType) => self.error(now, conn, text::UNKNOWN, out),
         }
     }
 
-    /// A defect: only now the next ping is due.
+    /// Handles a pong. As a fault, only now the next ping is scheduled.
     fn ponged(&mut self, now: Duration, conn: Conn) {
         let interval = self.config.ping_interval;
         let Some(client) = self.clients.get_mut(&conn) else { return };
@@ -481,7 +488,7 @@ impl Airavata {
         }
     }
 
-    /// Counts a message; whether it is one too many for its window.
+    /// Counts a message and returns whether it exceeds the rate limit.
     fn too_many(&mut self, now: Duration, conn: Conn) -> bool {
         let limit = self.config.rate_limit;
         let Some(client) = self.clients.get_mut(&conn).filter(|_| limit > 0) else { return false };
@@ -493,7 +500,7 @@ impl Airavata {
         *count > limit && !self.broken.is("airavata-rate-unlimited")
     }
 
-    /// `subscribe` and `unsubscribe` (lines 515 to 558).
+    /// Handles `subscribe` and `unsubscribe` (lines 515 to 558).
     fn subscription(
         &mut self,
         now: Duration,
@@ -507,7 +514,7 @@ impl Airavata {
             return;
         }
         let picky = if has_id { "airavata-message-id-refused" } else { "airavata-message-id-demanded" };
-        let unknown = resource.kind.is_some_and(|kind| self.unknown(kind));
+        let unknown = resource.kind.is_some_and(|kind| self.refuses_kind(kind));
         let Some(client) = self.clients.get_mut(&conn) else { return };
         let user = client.user.clone();
         let topic = match (resource.kind, resource.id.as_deref().unwrap_or("")) {
@@ -557,14 +564,14 @@ impl Airavata {
             "resourceId": if self.broken.is("airavata-response-lower-case") { echoed.to_lowercase() } else { echoed.to_owned() },
             "status": "success",
         });
-        let id = self.own_id("sub-response");
-        for conn in self.answered(conn) {
+        let id = self.message_id("sub-response");
+        for conn in self.response_recipients(conn) {
             out.push(self.message(now, conn, "system_status", &id, Some(&data), None));
         }
     }
 
-    /// Who gets the answer to a subscription of this connection.
-    fn answered(&self, conn: Conn) -> Vec<Conn> {
+    /// Returns the connections that get the answer to a subscription.
+    fn response_recipients(&self, conn: Conn) -> Vec<Conn> {
         if self.broken.is("airavata-response-to-newest") {
             return vec![self.others_of_user(conn).into_iter().fold(conn, Conn::max)];
         }
@@ -574,8 +581,8 @@ impl Airavata {
         vec![conn]
     }
 
-    /// Whether a fault keeps the hub from knowing this kind.
-    fn unknown(&self, kind: Kind) -> bool {
+    /// Whether a fault refuses subscriptions of this kind.
+    fn refuses_kind(&self, kind: Kind) -> bool {
         match kind {
             Kind::Experiment => self.broken.is("airavata-experiment-subscription-refused"),
             Kind::Task => self.broken.is("airavata-task-subscription-refused"),
@@ -592,24 +599,24 @@ impl Airavata {
             to.extend(self.others_of_user(conn));
         }
         for conn in to {
-            let id = self.own_id("error");
+            let id = self.message_id("error");
             out.push(self.message(now, conn, "error", &id, None, Some(text)));
         }
     }
 }
 
-/// What the hub says.
+/// Messages from the hub.
 impl Airavata {
-    /// The time for a message. It never falls, also where the events of a millisecond have run ahead of it.
+    /// Returns the timestamp for a message, which is never less than that of an event before it.
     fn time(&mut self, now: Duration) -> u64 {
         self.stamp = self.stamp.max(self.clock.unix_ms(now));
         self.stamp
     }
 
-    /// An id for what is no event; the document leaves its form open.
-    fn own_id(&mut self, kind: &str) -> String {
-        self.said += 1;
-        format!("{kind}-{}", self.said)
+    /// Makes an id for a message that is no event; the document leaves its form open.
+    fn message_id(&mut self, kind: &str) -> String {
+        self.ids += 1;
+        format!("{kind}-{}", self.ids)
     }
 
     fn message(
@@ -625,9 +632,9 @@ impl Airavata {
         Output::Text { conn, text: Message { r#type: kind, id, timestamp: &timestamp, data, error }.text() }
     }
 
-    /// Hands an event to whom it concerns, one copy each, and says how many they are.
+    /// Sends an event to its recipients, one copy each, and returns the answer for the admin side.
     fn publish(&mut self, now: Duration, event: &Event<'_>, out: &mut Vec<Output>) -> Value {
-        // Every event has a millisecond of its own, so that its id is unique (line 138).
+        // No two events share a millisecond, so that ids are unique (line 138).
         self.stamp = self.clock.unix_ms(now).max(self.stamp + 1);
         self.events += 1;
         let in_id = if self.broken.is("airavata-event-ids-repeat") {
@@ -638,7 +645,7 @@ impl Airavata {
             self.stamp
         };
         let mut id = format!("{}_{in_id}", event.id_prefix());
-        if self.misspelt(event.kind) {
+        if self.faulty_id_format(event.kind) {
             id = id.replace('_', ".");
         }
         let time = if self.broken.is("airavata-event-times-fall") {
@@ -647,7 +654,7 @@ impl Airavata {
             self.stamp
         };
         let timestamp = clock::iso(time);
-        let data = self.bent(event);
+        let data = self.faulty_data(event);
         let message = Message { r#type: event.name, id: &id, timestamp: &timestamp, data: Some(&data), error: None };
         let text = message.text();
         let mut recipients = self.recipients(event);
@@ -660,10 +667,10 @@ impl Airavata {
         json!({ "id": id, "timestamp": timestamp, "recipients": recipients.len() })
     }
 
-    /// The data of an event, as some faults have it.
-    fn bent<'a>(&self, event: &Event<'a>) -> Cow<'a, Value> {
-        let bends = ["airavata-percent-whole", "airavata-zeros-left-out", "airavata-name-without-emoji"];
-        if !bends.iter().any(|fault| self.broken.is(fault)) {
+    /// Returns the data of an event, as changed by a fault.
+    fn faulty_data<'a>(&self, event: &Event<'a>) -> Cow<'a, Value> {
+        let faults = ["airavata-percent-whole", "airavata-zeros-left-out", "airavata-name-without-emoji"];
+        if !faults.iter().any(|fault| self.broken.is(fault)) {
             return Cow::Borrowed(event.data);
         }
         let mut data = event.data.clone();
@@ -686,7 +693,7 @@ impl Airavata {
         Cow::Owned(data)
     }
 
-    fn misspelt(&self, kind: Kind) -> bool {
+    fn faulty_id_format(&self, kind: Kind) -> bool {
         match kind {
             Kind::Experiment => self.broken.is("airavata-experiment-id-format"),
             Kind::Task => self.broken.is("airavata-task-id-format"),
@@ -695,16 +702,16 @@ impl Airavata {
         }
     }
 
-    /// Who gets an event (lines 577 to 590).
+    /// Returns the recipients of an event (lines 577 to 590).
     fn recipients(&mut self, event: &Event<'_>) -> BTreeSet<Conn> {
         if event.kind == Kind::System {
-            return self.everybody();
+            return self.all_clients();
         }
         if self.broken.is("airavata-events-broadcast") {
             return self.clients.keys().copied().collect();
         }
         let mut topics = event.topics();
-        topics.retain(|topic| !self.misses(event.kind, topic.kind));
+        topics.retain(|topic| !self.faulty_route(event.kind, topic.kind));
         match event.kind {
             Kind::Worker if self.broken.is("airavata-worker-events-reach-experiments") => {
                 topics.extend(event.experiment.map(|id| Topic::new(Kind::Experiment, id)));
@@ -749,8 +756,8 @@ impl Airavata {
         conns
     }
 
-    /// Every client there is (line 582), subscribed or not.
-    fn everybody(&self) -> BTreeSet<Conn> {
+    /// Returns all clients (line 582), subscribed or not.
+    fn all_clients(&self) -> BTreeSet<Conn> {
         if self.broken.is("airavata-system-events-to-system-only") {
             return self.subscriptions.of(&Topic::new(Kind::System, "")).collect();
         }
@@ -762,8 +769,8 @@ impl Airavata {
         self.subscriptions.all().map(|(topic, _)| topic.clone()).filter(|topic| kinds.contains(&topic.kind)).collect()
     }
 
-    /// Whether a fault keeps events of this kind from these subscribers.
-    fn misses(&self, event: Kind, topic: Kind) -> bool {
+    /// Whether a fault withholds events of this kind from these subscribers.
+    fn faulty_route(&self, event: Kind, topic: Kind) -> bool {
         const MISSED: &[(Kind, Kind, &str)] = &[
             (Kind::Experiment, Kind::Experiment, "airavata-experiment-events-miss-experiment"),
             (Kind::Experiment, Kind::Project, "airavata-experiment-events-miss-project"),

@@ -9,15 +9,15 @@ use serde_json::{Value, json};
 
 use super::token::tests::sign;
 
-use crate::machine::test_player::Play;
+use crate::machine::test_player::TestPlayer;
 use crate::machine::{Conn, Handshake, Input};
 
 const KEY: &str = "the key of the reference hub";
-/// The hub's start, as [`Play`] sets it.
+/// The hub's start, as [`TestPlayer`] sets it.
 const START: u64 = 1_705_314_600;
 
-fn hub(sets: &[&str]) -> Play {
-    Play::new("airavata", sets, None)
+fn hub(sets: &[&str]) -> TestPlayer {
+    TestPlayer::new("airavata", sets, None)
 }
 
 fn token(user: &str) -> String {
@@ -29,13 +29,13 @@ fn request(path: &str, token: Option<&str>) -> Handshake {
     Handshake { path: path.to_owned(), query: query.into_iter().collect(), ..Handshake::default() }
 }
 
-/// Opens a connection of a user; what it hears first.
-fn open(hub: &mut Play, conn: Conn, path: &str, user: &str) -> Vec<String> {
+/// Opens a connection of a user and returns what it receives.
+fn open(hub: &mut TestPlayer, conn: Conn, path: &str, user: &str) -> Vec<String> {
     hub.input(Input::Open { conn, handshake: request(path, Some(&token(user))) });
-    hub.heard(conn)
+    hub.received(conn)
 }
 
-fn join(hub: &mut Play, conn: Conn, path: &str, user: &str) {
+fn join(hub: &mut TestPlayer, conn: Conn, path: &str, user: &str) {
     assert_eq!(open(hub, conn, path, user), ["accept "]);
 }
 
@@ -47,7 +47,7 @@ fn subscription(action: &str, kind: &str, id: Option<&str>) -> String {
     json!({ "type": "system_status", "data": data }).to_string()
 }
 
-fn subscribe(hub: &mut Play, conn: Conn, kind: &str, id: &str) {
+fn subscribe(hub: &mut TestPlayer, conn: Conn, kind: &str, id: &str) {
     let answer = hub.answer(conn, &subscription("subscribe", kind, Some(id)));
     assert_eq!(answer["data"]["status"], "success", "{answer}");
 }
@@ -118,16 +118,16 @@ fn there_are_four_endpoints(#[case] path: &str, #[case] want: &[&str]) {
 #[case::unsigned(Some("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.eyJzdWIiOiJ1In0.".to_owned()), "Invalid or expired token")]
 #[case::expired(Some(sign(&json!({ "sub": "u", "exp": START }), KEY, "HS256")), "Invalid or expired token")]
 #[case::nameless(Some(sign(&json!({ "name": "u", "exp": START + 1 }), KEY, "HS256")), "Invalid or expired token")]
-fn who_has_no_valid_token_is_told_and_closed(#[case] token: Option<String>, #[case] want: &str) {
+fn a_connection_without_a_valid_token_is_sent_the_reason_and_closed(#[case] token: Option<String>, #[case] want: &str) {
     let mut hub = hub(&[]);
     hub.input(Input::Open { conn: 1, handshake: request("/ws/user", token.as_deref()) });
-    let heard = hub.heard(1);
-    let error: Value = serde_json::from_str(&heard[1]).unwrap();
+    let received = hub.received(1);
+    let error: Value = serde_json::from_str(&received[1]).unwrap();
     assert_eq!(error, json!({ "type": "error", "id": "error-1", "timestamp": "2024-01-15T10:30:00Z", "error": want }));
-    assert_eq!((heard.len(), &*heard[0], &*heard[2]), (3, "accept ", "close 1008"));
+    assert_eq!((received.len(), &*received[0], &*received[2]), (3, "accept ", "close 1008"));
     assert_eq!(hub.ask(1, r#"{"type":"ping"}"#), [""; 0]);
     hub.event(events().last().unwrap()).unwrap();
-    assert_eq!(hub.heard(1), [""; 0], "events are for others");
+    assert_eq!(hub.received(1), [""; 0], "a refused connection gets no events");
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn tokens_come_by_header_and_name_users_as_configured() {
     let token = sign(&json!({ "name": "u" }), "s", "HS256");
     let headers = vec![("authorization".to_owned(), format!("Bearer {token}"))];
     hub.input(Input::Open { conn: 1, handshake: Handshake { headers, ..request("/ws/user", None) } });
-    assert_eq!(hub.heard(1), ["accept "]);
+    assert_eq!(hub.received(1), ["accept "]);
     assert_eq!(hub.state()["users"], json!({ "u": 1 }));
     assert!(!hub.state().to_string().contains(&token));
 }
@@ -148,16 +148,16 @@ fn a_token_that_expires_later_is_good_until_then() {
     join(&mut hub, 1, "/ws/user", "u");
     hub.pass(Duration::from_secs(1));
     assert_eq!(open(&mut hub, 2, "/ws/user", "u").len(), 3);
-    assert_eq!(hub.answer(1, r#"{"type":"ping"}"#)["type"], "pong", "who is in stays in");
+    assert_eq!(hub.answer(1, r#"{"type":"ping"}"#)["type"], "pong", "an open connection outlives its token");
 }
 
-/// [515 to 571] Who subscribes is answered, with the words that it used.
+/// [515 to 571] The answer repeats the resource as the client wrote it.
 #[rstest]
 #[case("experiment", Some("exp-123"), Some("exp-123"))]
 #[case("task", Some("t"), Some("t"))]
 #[case("project", Some("p"), Some("p"))]
 #[case("user", Some("me"), Some("me"))]
-#[case("user", Some("somebody"), Some("somebody"))]
+#[case("user", Some("another"), Some("another"))]
 #[case("user", None, Some("u"))]
 #[case("system", Some("whatever"), Some("whatever"))]
 #[case("system", None, Some(""))]
@@ -194,7 +194,7 @@ fn subscriptions_are_answered(#[case] kind: &str, #[case] id: Option<&str>, #[ca
 #[case(r#"{"type":"ping","data":"x"}"#, "Invalid message format")]
 #[case(r#"{"type":"no_such","id":"1","timestamp":"2024-01-15T10:30:00Z"}"#, "Unknown message type")]
 #[case(r#"{"type":"experiment_created","data":{}}"#, "Unknown message type")]
-fn message_errors_are_told_and_close_nothing(#[case] text: &str, #[case] want: &str) {
+fn wrong_messages_are_answered_with_errors_and_stay_connected(#[case] text: &str, #[case] want: &str) {
     let mut hub = hub(&[]);
     join(&mut hub, 1, "/ws/user", "u");
     let error = hub.answer(1, text);
@@ -203,21 +203,21 @@ fn message_errors_are_told_and_close_nothing(#[case] text: &str, #[case] want: &
     assert_eq!(pong, json!({ "type": "pong", "id": "pong-2", "timestamp": "2024-01-15T10:30:00Z" }));
     assert_eq!(hub.ask(1, r#"{"type":"pong"}"#), [""; 0]);
     hub.input(Input::Binary { conn: 1, data: b"{}".to_vec() });
-    assert_eq!(hub.heard(1), [""; 0]);
+    assert_eq!(hub.received(1), [""; 0]);
 }
 
 /// [573 to 591] The routing table.
 #[test]
-fn events_go_to_whom_the_table_names() {
+fn events_go_to_the_subscribers_that_the_table_names() {
     let mut hub = hub(&["max_per_user=100"]);
     let subscribers =
         ["experiment e", "task t", "project p", "user u", "system x", "worker w", "experiment f", "user v"];
     for (conn, resource) in (1..).zip(subscribers) {
-        join(&mut hub, conn, "/ws/projects/another", "nobody");
+        join(&mut hub, conn, "/ws/projects/another", "other-user");
         let (kind, id) = resource.split_once(' ').unwrap();
         subscribe(&mut hub, conn, kind, id);
     }
-    join(&mut hub, 9, "/ws/projects/another", "nobody");
+    join(&mut hub, 9, "/ws/projects/another", "other-user");
     for event in events() {
         let answer = hub.event(&event).unwrap();
         let kind = event["message"]["type"].as_str().unwrap();
@@ -229,7 +229,7 @@ fn events_go_to_whom_the_table_names() {
         };
         let mut got = Vec::new();
         for conn in 1..=9 {
-            for message in parsed(hub.heard(conn)) {
+            for message in parsed(hub.received(conn)) {
                 assert_eq!(message["type"], kind);
                 assert_eq!(message["data"], event["message"]["data"]);
                 assert_eq!((&message["id"], &message["timestamp"]), (&answer["id"], &answer["timestamp"]));
@@ -241,9 +241,9 @@ fn events_go_to_whom_the_table_names() {
     }
 }
 
-/// [145 to 151, 595] Ids have their form, are unique, and times do not fall, however fast events come.
+/// [145 to 151, 595] Ids have their form and are unique, and timestamps do not decrease, however fast events come.
 #[test]
-fn ids_are_unique_and_times_do_not_fall() {
+fn ids_are_unique_and_timestamps_do_not_decrease() {
     let mut hub = hub(&[]);
     join(&mut hub, 1, "/ws/experiments/e", "u");
     subscribe(&mut hub, 1, "system", "");
@@ -252,15 +252,15 @@ fn ids_are_unique_and_times_do_not_fall() {
             hub.event(&event).unwrap();
         }
         hub.pass(Duration::from_millis(5));
-        hub.say(1, r#"{"type":"ping"}"#);
+        hub.send(1, r#"{"type":"ping"}"#);
     }
-    let heard = parsed(hub.heard(1));
-    let mut ids: Vec<&str> = heard.iter().map(|message| message["id"].as_str().unwrap()).collect();
-    let times: Vec<&str> = heard.iter().map(|message| message["timestamp"].as_str().unwrap()).collect();
+    let received = parsed(hub.received(1));
+    let mut ids: Vec<&str> = received.iter().map(|message| message["id"].as_str().unwrap()).collect();
+    let times: Vec<&str> = received.iter().map(|message| message["timestamp"].as_str().unwrap()).collect();
     let times: Vec<jiff::Timestamp> = times.iter().map(|time| time.parse().unwrap()).collect();
     assert!(times.is_sorted());
     assert_eq!(ids[0], "exp_e_1705314600001");
-    for (message, id) in heard.iter().zip(&ids) {
+    for (message, id) in received.iter().zip(&ids) {
         let prefix = match message["type"].as_str().unwrap().split_once('_').map_or("pong", |(kind, _)| kind) {
             "experiment" => "exp_e_",
             "task" => "task_t_",
@@ -272,7 +272,7 @@ fn ids_are_unique_and_times_do_not_fall() {
     }
     ids.sort_unstable();
     ids.dedup();
-    assert_eq!(ids.len(), heard.len());
+    assert_eq!(ids.len(), received.len());
 }
 
 #[test]
@@ -280,10 +280,10 @@ fn unsubscribing_ends_what_the_path_began() {
     let mut hub = hub(&[]);
     join(&mut hub, 1, "/ws/experiments/e", "u");
     hub.event(&events()[0]).unwrap();
-    assert_eq!(hub.heard(1).len(), 1);
+    assert_eq!(hub.received(1).len(), 1);
     hub.answer(1, &subscription("unsubscribe", "experiment", Some("e")));
     hub.event(&events()[0]).unwrap();
-    assert_eq!(hub.heard(1), [""; 0]);
+    assert_eq!(hub.received(1), [""; 0]);
 }
 
 #[test]
@@ -292,17 +292,17 @@ fn the_user_endpoint_is_the_users_own() {
     join(&mut hub, 1, "/ws/user", "u");
     join(&mut hub, 2, "/ws/user", "v");
     hub.event(&events()[0]).unwrap();
-    assert_eq!((hub.heard(1).len(), hub.heard(2).len()), (1, 0));
+    assert_eq!((hub.received(1).len(), hub.received(2).len()), (1, 0));
 }
 
 /// [763 to 767]
 #[test]
 fn connections_are_limited_and_slots_freed() {
     let mut hub = hub(&["max_per_user=2", "max_per_ip=3", "max_connections=4"]);
-    let from = |hub: &mut Play, conn: Conn, user: &str, host: u8| {
+    let from = |hub: &mut TestPlayer, conn: Conn, user: &str, host: u8| {
         let peer = IpAddr::V4(Ipv4Addr::new(127, 0, 0, host));
         hub.input(Input::Open { conn, handshake: Handshake { peer, ..request("/ws/user", Some(&token(user))) } });
-        hub.heard(conn).len() == 1
+        hub.received(conn).len() == 1
     };
     assert!(from(&mut hub, 1, "a", 1) && from(&mut hub, 2, "a", 1));
     assert!(!from(&mut hub, 3, "a", 2), "the user has two");
@@ -333,7 +333,7 @@ fn the_documented_limits_are_the_defaults() {
             conn,
             handshake: Handshake { peer: peer(conn), ..request("/ws/user", Some(&token(&user))) },
         });
-        joined += usize::from(hub.heard(conn).len() == 1);
+        joined += usize::from(hub.received(conn).len() == 1);
     }
     assert_eq!(joined, 1000);
     for (limit, users) in [(10, 1), (50, 100)] {
@@ -348,10 +348,11 @@ fn the_rate_is_limited_where_configured() {
     let mut hub = hub(&["rate_limit=3", "rate_window_ms=1000"]);
     join(&mut hub, 1, "/ws/user", "u");
     join(&mut hub, 2, "/ws/user", "u");
-    let ask = |conn: Conn, hub: &mut Play| hub.answer(conn, r#"{"type":"ping"}"#)["type"].as_str().unwrap().to_owned();
+    let ask =
+        |conn: Conn, hub: &mut TestPlayer| hub.answer(conn, r#"{"type":"ping"}"#)["type"].as_str().unwrap().to_owned();
     let four: Vec<String> = (0..4).map(|_| ask(1, &mut hub)).collect();
     assert_eq!(four, ["pong", "pong", "pong", "error"]);
-    assert_eq!(ask(2, &mut hub), "pong", "everybody has a limit of their own");
+    assert_eq!(ask(2, &mut hub), "pong", "each connection has a limit of its own");
     hub.pass(Duration::from_millis(1000));
     assert_eq!(ask(1, &mut hub), "pong");
     assert_eq!(self::hub(&[]).state()["connections"], 0);
@@ -365,18 +366,21 @@ fn clients_are_pinged() {
     hub.pass(Duration::from_millis(10_000));
     join(&mut hub, 2, "/ws/user", "u");
     hub.pass(Duration::from_millis(19_999));
-    assert_eq!(hub.heard(1), [""; 0]);
+    assert_eq!(hub.received(1), [""; 0]);
     hub.pass(Duration::from_millis(1));
-    assert_eq!(parsed(hub.heard(1)), [json!({ "type": "ping", "id": "ping-1", "timestamp": "2024-01-15T10:30:30Z" })]);
+    assert_eq!(
+        parsed(hub.received(1)),
+        [json!({ "type": "ping", "id": "ping-1", "timestamp": "2024-01-15T10:30:30Z" })]
+    );
     hub.pass(Duration::from_secs(300));
-    assert_eq!((hub.heard(1).len(), hub.heard(2).len()), (10, 10), "clients that do not answer are kept");
+    assert_eq!((hub.received(1).len(), hub.received(2).len()), (10, 10), "clients that do not answer are kept");
     hub.input(Input::Closed { conn: 1 });
     hub.pass(Duration::from_secs(60));
-    assert_eq!(hub.heard(1), [""; 0]);
+    assert_eq!(hub.received(1), [""; 0]);
     let mut silent = self::hub(&["ping_interval_ms=0"]);
     join(&mut silent, 1, "/ws/user", "u");
     silent.pass(Duration::from_secs(300));
-    assert_eq!(silent.heard(1), [""; 0]);
+    assert_eq!(silent.received(1), [""; 0]);
 }
 
 #[test]
@@ -389,10 +393,10 @@ fn subscriptions_are_bounded() {
 }
 
 proptest! {
-    /// Whatever clients say, the hub answers each text with at most one message of the documented form, to
-    /// nobody else, and forgets everything when they leave.
+    /// The hub answers any text with at most one message of the documented form, sends it to no other client, and keeps
+    /// no state of clients that have left.
     #[test]
-    fn whatever_is_said_is_answered_in_form(
+    fn any_text_has_at_most_one_answer(
         texts in prop::collection::vec((1u64..4, prop_oneof![
             ".*",
             Just(r#"{"type":"ping"}"#.to_owned()),
@@ -407,21 +411,21 @@ proptest! {
             join(&mut hub, conn, "/ws/tasks/t", "u");
         }
         for (conn, text) in texts {
-            let heard = parsed(hub.ask(conn, &text));
-            prop_assert!(heard.len() <= 1);
-            for message in heard {
+            let received = parsed(hub.ask(conn, &text));
+            prop_assert!(received.len() <= 1);
+            for message in received {
                 prop_assert!(["pong", "system_status", "error"].contains(&message["type"].as_str().unwrap()));
                 prop_assert!(message["id"].is_string() && message["timestamp"].is_string());
                 prop_assert_eq!(message["type"] == "error", message["error"].is_string());
             }
             for other in (1..4).filter(|other| *other != conn) {
-                prop_assert_eq!(hub.heard(other), [""; 0]);
+                prop_assert_eq!(hub.received(other), [""; 0]);
             }
         }
         for index in events {
             let event = &self::events()[index];
             let answer = hub.event(event).unwrap();
-            let copies: Vec<usize> = (1..4).map(|conn| hub.heard(conn).len()).collect();
+            let copies: Vec<usize> = (1..4).map(|conn| hub.received(conn).len()).collect();
             prop_assert!(copies.iter().all(|count| *count <= 1), "one copy each");
             prop_assert_eq!(json!(copies.iter().sum::<usize>()), answer["recipients"].clone());
         }
@@ -435,8 +439,8 @@ proptest! {
 
 /// One long conversation in which every fault shows.
 pub fn conversation(fault: Option<&str>) -> Vec<String> {
-    let mut said = limits(fault);
-    let mut hub = Play::new("airavata", &["max_per_user=100"], fault);
+    let mut sent = limits(fault);
+    let mut hub = TestPlayer::new("airavata", &["max_per_user=100"], fault);
     for (conn, path) in (1..).zip(["/ws/experiments/e", "/ws/tasks/t", "/ws/projects/p", "/ws/user"]) {
         hub.input(Input::Open { conn, handshake: request(path, Some(&token("u"))) });
     }
@@ -448,16 +452,16 @@ pub fn conversation(fault: Option<&str>) -> Vec<String> {
     let headers = vec![("authorization".to_owned(), format!("Bearer {}", token("u")))];
     hub.input(Input::Open { conn: 20, handshake: Handshake { headers, ..request("/ws/user", None) } });
     for (conn, resource) in (21..).zip(["experiment e", "task t", "project p", "user u", "system x", "worker w"]) {
-        hub.input(Input::Open { conn, handshake: request("/ws/projects/another", Some(&token("nobody"))) });
+        hub.input(Input::Open { conn, handshake: request("/ws/projects/another", Some(&token("other-user"))) });
         let (kind, id) = resource.split_once(' ').unwrap();
-        hub.say(conn, &subscription("subscribe", kind, Some(id)));
+        hub.send(conn, &subscription("subscribe", kind, Some(id)));
     }
     hub.input(Input::Open { conn: 27, handshake: request("/ws/user", Some(&token("v"))) });
-    hub.say(
+    hub.send(
         27,
         r#"{"type":"system_status","id":"s","data":{"action":"subscribe","resourceType":"task","resourceId":"z"}}"#,
     );
-    hub.say(27, &subscription("subscribe", "galaxy", Some("x")));
+    hub.send(27, &subscription("subscribe", "galaxy", Some("x")));
     for text in [
         r#"{"type":"ping"}"#,
         r#"{"type":"ping","id":"p"}"#,
@@ -467,43 +471,43 @@ pub fn conversation(fault: Option<&str>) -> Vec<String> {
         r#"{"type":"nope"}"#,
         r#"{"type":"ping"}"#,
     ] {
-        hub.say(27, text);
+        hub.send(27, text);
     }
     for _ in 0..2 {
         for event in events() {
-            // A hub with a fault may refuse nothing here either.
+            // A hub with a fault accepts these events, too.
             hub.event(&event).unwrap();
             hub.pass(Duration::from_millis(2));
         }
-        hub.say(21, &subscription("unsubscribe", "experiment", Some("e")));
+        hub.send(21, &subscription("unsubscribe", "experiment", Some("e")));
     }
     hub.pass(Duration::from_secs(61));
     hub.input(Input::Closed { conn: 27 });
     hub.input(Input::Open { conn: 28, handshake: request("/ws/user", Some(&token("v"))) });
     hub.input(Input::Closed { conn: 22 });
-    hub.input(Input::Open { conn: 29, handshake: request("/ws/projects/another", Some(&token("nobody"))) });
+    hub.input(Input::Open { conn: 29, handshake: request("/ws/projects/another", Some(&token("other-user"))) });
     for event in events() {
         hub.event(&event).unwrap();
     }
     hub.input(Input::Closed { conn: 1 });
-    said.append(&mut hub.said);
-    said
+    sent.append(&mut hub.sent);
+    sent
 }
 
 fn limits(fault: Option<&str>) -> Vec<String> {
-    let mut said = Vec::new();
+    let mut sent = Vec::new();
     for sets in
         [["max_per_user=1", "rate_limit=1"], ["max_per_ip=1", "rate_limit=0"], ["max_connections=1", "rate_limit=0"]]
     {
-        let mut hub = Play::new("airavata", &sets, fault);
+        let mut hub = TestPlayer::new("airavata", &sets, fault);
         for conn in 1..3 {
             hub.input(Input::Open { conn, handshake: request("/ws/user", Some(&token("u"))) });
         }
-        hub.say(1, r#"{"type":"ping"}"#);
-        hub.say(1, r#"{"type":"ping"}"#);
+        hub.send(1, r#"{"type":"ping"}"#);
+        hub.send(1, r#"{"type":"ping"}"#);
         hub.input(Input::Closed { conn: 1 });
         hub.input(Input::Open { conn: 3, handshake: request("/ws/user", Some(&token("u"))) });
-        said.append(&mut hub.said);
+        sent.append(&mut hub.sent);
     }
-    said
+    sent
 }

@@ -1,5 +1,5 @@
-//! Who is there: JSON Web Tokens, signed with HS256 (lines 78 to 102). Time is passed in, so that a token
-//! expires when the hub's clock says so.
+//! Authentication: JSON Web Tokens, signed with HS256 (lines 78 to 102). Tokens expire by the hub's clock, which is
+//! passed in.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -11,21 +11,21 @@ use crate::machine::Handshake;
 /// The longest user name in bytes; names are kept as long as their connections.
 const MAX_USER: usize = 512;
 
-/// What a token says, once its signature has been found right.
+/// The claims of a token.
 pub type Claims = Map<String, Value>;
 
-/// Why a token is none.
+/// A token was refused.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Bad {
-    /// It is no token, or not signed with our key.
+pub enum TokenError {
+    /// It is no token, or not signed with the hub's key.
     Forged,
-    /// Its time is over, or has not begun.
+    /// It has expired, or is not valid yet.
     Expired,
     /// It names no user.
     Nameless,
 }
 
-/// The token that comes with an upgrade request: that of the query, else that of the header (lines 82 to 93).
+/// Returns the token of an upgrade request: that of the query, else that of the header (lines 82 to 93).
 pub fn presented(handshake: &Handshake, query: bool, header: bool) -> Option<String> {
     let queried = handshake.query.iter().filter(|_| query).find(|(name, _)| name == "token");
     let queried = queried.map(|(_, token)| token.as_str()).filter(|token| !token.is_empty());
@@ -39,44 +39,44 @@ fn bearer(handshake: &Handshake) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
-/// The claims of a token signed with `key`.
-pub fn verify(token: &str, key: &hmac::Key) -> Result<Claims, Bad> {
+/// Returns the claims of a token signed with `key`.
+pub fn verify(token: &str, key: &hmac::Key) -> Result<Claims, TokenError> {
     let (algorithm, claims) = read(token)?;
-    let (signed, signature) = token.rsplit_once('.').ok_or(Bad::Forged)?;
-    let signature = BASE64_URL_SAFE_NO_PAD.decode(signature).map_err(|_| Bad::Forged)?;
+    let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Forged)?;
+    let signature = BASE64_URL_SAFE_NO_PAD.decode(signature).map_err(|_| TokenError::Forged)?;
     let signed = hmac::verify(key, signed.as_bytes(), &signature).is_ok();
-    if signed && algorithm == "HS256" { Ok(claims) } else { Err(Bad::Forged) }
+    if signed && algorithm == "HS256" { Ok(claims) } else { Err(TokenError::Forged) }
 }
 
-/// The algorithm and the claims that a token names, whether or not its signature is right.
-pub fn read(token: &str) -> Result<(String, Claims), Bad> {
-    let part = |text: &str| -> Result<Map<String, Value>, Bad> {
-        let json = BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| Bad::Forged)?;
-        serde_json::from_slice(&json).map_err(|_| Bad::Forged)
+/// Returns the algorithm and the claims of a token without checking its signature.
+pub fn read(token: &str) -> Result<(String, Claims), TokenError> {
+    let part = |text: &str| -> Result<Map<String, Value>, TokenError> {
+        let json = BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| TokenError::Forged)?;
+        serde_json::from_slice(&json).map_err(|_| TokenError::Forged)
     };
-    let (signed, _) = token.rsplit_once('.').ok_or(Bad::Forged)?;
-    let (header, claims) = signed.rsplit_once('.').ok_or(Bad::Forged)?;
-    let algorithm = part(header)?.get("alg").and_then(Value::as_str).ok_or(Bad::Forged)?.to_owned();
+    let (signed, _) = token.rsplit_once('.').ok_or(TokenError::Forged)?;
+    let (header, claims) = signed.rsplit_once('.').ok_or(TokenError::Forged)?;
+    let algorithm = part(header)?.get("alg").and_then(Value::as_str).ok_or(TokenError::Forged)?.to_owned();
     Ok((algorithm, part(claims)?))
 }
 
-/// Whether the token is good at this time (Unix milliseconds). One without `exp` does not expire.
-pub fn check_time(claims: &Claims, unix_ms: u64) -> Result<(), Bad> {
+/// Checks that a token is valid at this time (Unix milliseconds). One without `exp` does not expire.
+pub fn check_time(claims: &Claims, unix_ms: u64) -> Result<(), TokenError> {
     let seconds = |name| match claims.get(name) {
         None => Ok(None),
-        Some(value) => value.as_f64().map(Some).ok_or(Bad::Forged),
+        Some(value) => value.as_f64().map(Some).ok_or(TokenError::Forged),
     };
     let now = unix_ms as f64 / 1000.0;
     let over = seconds("exp")?.is_some_and(|exp| exp <= now);
     let early = seconds("nbf")?.is_some_and(|nbf| nbf > now);
-    if over || early { Err(Bad::Expired) } else { Ok(()) }
+    if over || early { Err(TokenError::Expired) } else { Ok(()) }
 }
 
-/// The user that a token names.
-pub fn user(claims: &Claims, claim: &str) -> Result<String, Bad> {
+/// Returns the user that a token names.
+pub fn user(claims: &Claims, claim: &str) -> Result<String, TokenError> {
     match claims.get(claim).and_then(Value::as_str) {
         Some(user) if !user.is_empty() && user.len() <= MAX_USER => Ok(user.to_owned()),
-        _ => Err(Bad::Nameless),
+        _ => Err(TokenError::Nameless),
     }
 }
 
@@ -87,7 +87,7 @@ pub mod tests {
 
     use super::*;
 
-    /// A token over these claims.
+    /// Signs a token with these claims.
     pub fn sign(claims: &Value, key: &str, algorithm: &str) -> String {
         let header = BASE64_URL_SAFE_NO_PAD.encode(json!({ "typ": "JWT", "alg": algorithm }).to_string());
         let signed = format!("{header}.{}", BASE64_URL_SAFE_NO_PAD.encode(claims.to_string()));
@@ -112,7 +112,7 @@ pub mod tests {
         assert_eq!(presented(&handshake, true, true).as_deref(), want);
     }
 
-    /// The example of RFC 7515, A.1, made from it: the token is whole, or one part of it is another.
+    /// The example of RFC 7515, A.1, unchanged or with one part changed.
     #[rstest]
     #[case("eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9", "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk", true)]
     #[case("eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9", "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXl", false)]
@@ -125,18 +125,18 @@ pub mod tests {
         let claims = "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
         let want = json!({ "iss": "joe", "exp": 1_300_819_380, "http://example.com/is_root": true });
         let claims = verify(&format!("{header}.{claims}.{signature}"), &key).map(Value::from);
-        assert_eq!(claims, if good { Ok(want) } else { Err(Bad::Forged) });
+        assert_eq!(claims, if good { Ok(want) } else { Err(TokenError::Forged) });
     }
 
     #[rstest]
     #[case(json!({}), Ok(()))]
     #[case(json!({ "exp": 1001 }), Ok(()))]
     #[case(json!({ "exp": 1000.5 }), Ok(()))]
-    #[case(json!({ "exp": 1000 }), Err(Bad::Expired))]
-    #[case(json!({ "exp": -1 }), Err(Bad::Expired))]
-    #[case(json!({ "exp": "soon" }), Err(Bad::Forged))]
-    #[case(json!({ "exp": 2000, "nbf": 1001 }), Err(Bad::Expired))]
-    fn tokens_have_their_time(#[case] claims: Value, #[case] want: Result<(), Bad>) {
+    #[case(json!({ "exp": 1000 }), Err(TokenError::Expired))]
+    #[case(json!({ "exp": -1 }), Err(TokenError::Expired))]
+    #[case(json!({ "exp": "soon" }), Err(TokenError::Forged))]
+    #[case(json!({ "exp": 2000, "nbf": 1001 }), Err(TokenError::Expired))]
+    fn tokens_have_their_time(#[case] claims: Value, #[case] want: Result<(), TokenError>) {
         assert_eq!(check_time(claims.as_object().unwrap(), 1_000_000), want);
     }
 }

@@ -1,4 +1,4 @@
-//! What can be subscribed to, and who is.
+//! The resources that clients can subscribe to, and their subscribers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ pub enum Kind {
     Worker,
 }
 
-/// All of them, by the names that clients use.
+/// The kinds by the names that clients use.
 pub const KINDS: &[(&str, Kind)] = &[
     ("experiment", Kind::Experiment),
     ("task", Kind::Task),
@@ -28,7 +28,6 @@ pub const KINDS: &[(&str, Kind)] = &[
 ];
 
 impl Kind {
-    /// The kind of this name.
     pub fn named(name: &str) -> Option<Kind> {
         KINDS.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind)
     }
@@ -38,7 +37,7 @@ impl Kind {
     }
 }
 
-/// One resource. There is one system, whatever clients call it.
+/// A resource. The system is one resource, whatever id a client gives it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Topic {
     pub kind: Kind,
@@ -46,18 +45,17 @@ pub struct Topic {
 }
 
 impl Topic {
-    /// The resource of this kind and id.
     pub fn new(kind: Kind, id: &str) -> Topic {
         Topic { kind, id: if kind == Kind::System { "" } else { id }.into() }
     }
 
-    /// For people: `experiment exp-123`.
+    /// Formats it for people: `experiment exp-123`.
     pub fn show(&self) -> String {
         format!("{} {}", self.kind.name(), self.id).trim_end().to_owned()
     }
 }
 
-/// Who is subscribed to what. A subscription made twice is one.
+/// The subscriptions, by topic and by connection.
 #[derive(Debug, Default)]
 pub struct Subscriptions {
     by_topic: BTreeMap<Topic, BTreeSet<Conn>>,
@@ -95,17 +93,17 @@ impl Subscriptions {
         }
     }
 
-    /// How many subscriptions a connection has.
+    /// Counts the subscriptions of a connection.
     pub fn count(&self, conn: Conn) -> usize {
         self.by_conn.get(&conn).map_or(0, BTreeSet::len)
     }
 
-    /// Who is subscribed to a resource.
+    /// Returns the subscribers of a resource.
     pub fn of(&self, topic: &Topic) -> impl Iterator<Item = Conn> {
         self.by_topic.get(topic).into_iter().flatten().copied()
     }
 
-    /// All subscriptions: the resource and its subscribers.
+    /// Returns all resources with their subscribers.
     pub fn all(&self) -> impl Iterator<Item = (&Topic, &BTreeSet<Conn>)> {
         self.by_topic.iter()
     }
@@ -116,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_left_of_who_has_left() {
+    fn a_connection_that_ends_leaves_no_subscription() {
         let mut subscriptions = Subscriptions::default();
         let (a, b) = (Topic::new(Kind::Task, "a"), Topic::new(Kind::System, "b"));
         for topic in [&a, &a, &b] {

@@ -1,11 +1,10 @@
 //! ert-concierge (document 002): clients with names, groups with owners, messages between them.
 //!
-//! Where the document is silent or at odds with itself, this hub does the following. The payload counter
-//! begins with IDENTIFY as 0. Before identification an undecodable payload closes with 4002, any other
-//! with 4003; afterwards both are answered and the connection stays. An IDENTIFY is judged by secret, then
-//! version, then name. A sender gets its own group message if it is subscribed, never its own ALL. Creating
-//! a group does not subscribe to it. A deleted group has no subscribers left, so its last descriptions list
-//! none. Refusals without a code of their own are `BAD`.
+//! Where the document is silent or contradicts itself, this hub does the following. The payload counter starts with
+//! IDENTIFY as 0. Before identification an undecodable payload closes with 4002, any other with 4003; afterwards both
+//! are answered and the connection stays open. IDENTIFY is checked by secret, then version, then name. A sender gets
+//! its own group message if it is subscribed, never its own ALL. Creating a group does not subscribe to it. A deleted
+//! group has no subscribers left, so its last descriptions list none. Refusals without a code of their own are `BAD`.
 
 mod payload;
 #[cfg(test)]
@@ -16,32 +15,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use semver::{Version, VersionReq};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use self::payload::{
-    ClientView, GroupView, Identify, Origin, OriginOrForged, Reply, Request, Status, Target, Unreadable,
+    ClientView, GroupView, Identify, MessageOrigin, Origin, PayloadError, Reply, Request, Status, Target,
 };
 use crate::fault::Broken;
 use crate::machine::ids::Ids;
 use crate::machine::settings::{Settings, SettingsError};
-use crate::machine::{Conn, EventError, Input, Machine, Output, Utf8Bytes};
+use crate::machine::{Conn, Input, Machine, Output, Utf8Bytes};
 
-/// The name of the protocol.
 pub const PROTOCOL: &str = "concierge";
 /// The subprotocol that clients should ask for (line 22).
 const SUBPROTOCOL: &str = "ert-concierge";
 
-/// Longer than what scripts say that is no JSON, for faults.
-const BROKEN_OFF: usize = 24;
-/// A relayed message of more bytes is large, for faults.
+/// For a fault: longer than any text of the scenarios that is not JSON, in bytes.
+const LONG_GARBAGE: usize = 24;
+/// For a fault: a relayed message of more bytes is large.
 const LARGE: usize = 64 * 1024;
-/// A uuid that is nobody's, for faults.
-const NOBODY: &str = "00000000-0000-4000-8000-000000000000";
+/// For faults: a uuid that no client has.
+const UNUSED_UUID: &str = "00000000-0000-4000-8000-000000000000";
 
-/// Close codes of a failed identification (lines 27 to 33). 4001 does not exist; 4000 stands for an internal
-/// error, of which this hub has none but as a fault.
+/// Close codes of a failed identification (lines 27 to 33). 4001 does not exist; 4000 is an internal
+/// error, which only a fault sends.
 mod close {
     pub const UNKNOWN: u16 = 4000;
     pub const FATAL_DECODE: u16 = 4002;
@@ -52,12 +50,11 @@ mod close {
     pub const BAD_VERSION: u16 = 4007;
 }
 
-/// What can be set.
 #[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Config {
-    /// What a client must know; without one, whatever it sends is ignored.
-    #[serde(deserialize_with = "secret")]
+    /// The secret that clients must send; without one, any secret is ignored.
+    #[serde(deserialize_with = "crate::machine::settings::secret")]
     secret: Option<String>,
     /// The hub's version; clients must be caret-compatible with it.
     #[serde(deserialize_with = "crate::machine::settings::version")]
@@ -65,7 +62,7 @@ struct Config {
     /// How long a connection may take to identify.
     #[serde(rename = "identify_timeout_ms", deserialize_with = "crate::machine::settings::millis")]
     identify_timeout: Duration,
-    /// How many groups there may be; beyond, GROUP_CREATE is answered with BAD.
+    /// The largest number of groups; beyond it GROUP_CREATE is answered with BAD.
     max_groups: usize,
     /// Makes the ids reproducible.
     seed: Option<u64>,
@@ -83,23 +80,10 @@ impl Default for Config {
     }
 }
 
-/// A secret may look like a number in TOML; errors do not repeat it.
-fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    match toml::Value::deserialize(deserializer)? {
-        toml::Value::String(text) => Ok(Some(text)),
-        toml::Value::Integer(number) => Ok(Some(number.to_string())),
-        _ => Err(serde::de::Error::custom("secret is not a string")),
-    }
-}
-
-/// Builds the hub.
-///
-/// # Errors
-/// What is wrong with the settings.
 pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, SettingsError> {
     let config: Config = settings.read(PROTOCOL)?;
     Ok(Box::new(Concierge {
-        // A caret requirement of a version is always one that parses.
+        // `^` and a version is always a valid requirement.
         compatible: VersionReq::parse(&format!("^{}", config.version))
             .map_err(|error| SettingsError::Invalid { protocol: PROTOCOL, reason: error.to_string() })?,
         version: config.version.to_string(),
@@ -115,7 +99,7 @@ pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, Se
         total: 0,
         created: 0,
         owners_left: 0,
-        remains: BTreeMap::new(),
+        leftovers: BTreeMap::new(),
         left: BTreeMap::new(),
         twice: BTreeSet::new(),
         listed: None,
@@ -130,38 +114,38 @@ struct Concierge {
     compatible: VersionReq,
     ids: Ids,
     broken: Broken,
-    /// Connections that have not identified, with the payloads received.
+    /// Connections that have not identified.
     waiting: BTreeMap<Conn, Waiting>,
-    /// When who must have identified.
+    /// The deadlines for identification.
     timers: BTreeSet<(Duration, Conn)>,
     clients: BTreeMap<Conn, Client>,
     names: HashMap<Arc<str>, Conn>,
     uuids: HashMap<Arc<str>, Conn>,
     groups: BTreeMap<Arc<str>, Group>,
-    /// Text payloads of all connections; only a fault looks at it.
+    /// For a fault: the number of text payloads of all connections.
     total: u64,
-    /// What it was when a group was created last; only a fault looks at it.
+    /// For a fault: `total` when the last group was created.
     created: u64,
-    /// Owners of groups that have left; only a fault looks at it.
+    /// For a fault: the number of group owners that have left.
     owners_left: u64,
-    /// What a fault does not let go of: deleted groups, clients that left.
-    remains: BTreeMap<Arc<str>, Remains>,
-    /// The rest is only looked at by faults: names and subscriptions of clients that left, by their uuid;
+    /// For faults: deleted groups and clients that left.
+    leftovers: BTreeMap<Arc<str>, Leftover>,
+    /// For faults: names and subscriptions of clients that left, by their uuid.
     left: BTreeMap<Arc<str>, Former>,
-    /// who subscribed again to what he was subscribed to;
+    /// For a fault: repeated subscriptions.
     twice: BTreeSet<(Conn, Arc<str>)>,
-    /// the list of groups as it was when somebody asked for it;
+    /// For a fault: the list of groups as it was first fetched.
     listed: Option<Value>,
-    /// names that were refused to newcomers;
+    /// For a fault: names that were refused once.
     refused: BTreeSet<String>,
-    /// how many clients have identified.
+    /// For faults: the number of clients that have identified.
     identified: u64,
 }
 
 struct Waiting {
     received: u64,
     until: Duration,
-    /// How many clients had identified by then; only a fault looks at it.
+    /// For a fault: the number of clients that had identified when it connected.
     after: u64,
 }
 
@@ -172,13 +156,13 @@ struct Client {
     nickname: Option<String>,
     tags: Vec<String>,
     received: u64,
-    /// Which client it is, in the order of identification; only a fault looks at it.
+    /// For a fault: its number in the order of identification.
     number: u64,
-    /// SELF_FETCH payloads in a row; only a fault looks at them.
+    /// For a fault: the number of SELF_FETCH payloads in a row.
     self_fetches: u32,
-    /// The first MESSAGE of those in a row; only a fault looks at it.
+    /// For a fault: the seq of the first MESSAGE of those in a row.
     messages_from: Option<u64>,
-    /// GROUP_CREATE payloads in a row; only a fault looks at them.
+    /// For a fault: the number of GROUP_CREATE payloads in a row.
     creations: u32,
     subscriptions: BTreeSet<Arc<str>>,
     owned: BTreeSet<Arc<str>>,
@@ -192,13 +176,13 @@ struct Group {
     subscribers: BTreeMap<Conn, Arc<str>>,
 }
 
-/// What a fault remembers of a client that left.
+/// For faults: a client that left.
 struct Former {
     name: Arc<str>,
     subscriptions: BTreeSet<Arc<str>>,
 }
 
-enum Remains {
+enum Leftover {
     Group(Group),
     Client(Client),
 }
@@ -244,7 +228,7 @@ impl Machine for Concierge {
                 self.timers.insert((until, conn));
             }
             Input::Text { conn, text } => self.text(conn, &text, out),
-            // Only text payloads count and mean something (line 17).
+            // Only text payloads are counted and interpreted (line 17).
             Input::Binary { conn, .. } => {
                 if self.broken.is("concierge-seq-counts-binary") {
                     self.count(conn);
@@ -294,13 +278,9 @@ impl Machine for Concierge {
             "groups": self.groups.values().map(|group| json!(group.view())).collect::<Vec<_>>(),
         })
     }
-
-    fn event(&mut self, _: Duration, _: &Value, _: &mut Vec<Output>) -> Result<Value, EventError> {
-        Err(EventError::Unsupported(PROTOCOL))
-    }
 }
 
-/// What slips, and only for input that nobody sends on purpose.
+/// Faults that only malformed payloads trigger.
 impl Concierge {
     fn unsubscribe_all_but(&mut self, conn: Conn) {
         for group in self.groups.values_mut() {
@@ -311,8 +291,8 @@ impl Concierge {
         }
     }
 
-    /// The group of a GROUP_CREATE that was refused.
-    fn found_in_secret(&mut self, conn: Conn, text: &str) {
+    /// Creates the group of a refused GROUP_CREATE.
+    fn create_half_group(&mut self, conn: Conn, text: &str) {
         let Ok(payload) = serde_json::from_str::<Value>(text) else { return };
         if payload["type"] != "GROUP_CREATE" {
             return;
@@ -329,7 +309,7 @@ impl Concierge {
     }
 }
 
-/// Connections: counting, waiting, coming and going.
+/// Connections.
 impl Concierge {
     fn identify_timeout(&self) -> Duration {
         match self.config.identify_timeout {
@@ -339,7 +319,7 @@ impl Concierge {
         }
     }
 
-    /// Closes what has not identified in time (lines 24 and 30).
+    /// Closes connections that have not identified in time (lines 24 and 30).
     fn expire(&mut self, now: Duration, out: &mut Vec<Output>) {
         while let Some(&(until, conn)) = self.timers.first()
             && until <= now
@@ -366,7 +346,7 @@ impl Concierge {
         out.push(end(conn, code, reason));
     }
 
-    /// Counts a text payload and says which one it is: the n-th of its connection, from 0 (line 17).
+    /// Counts a text payload and returns its number on its connection, from 0 (line 17).
     fn count(&mut self, conn: Conn) -> Option<u64> {
         let received = match (self.clients.get_mut(&conn), self.waiting.get_mut(&conn)) {
             (Some(client), _) => &mut client.received,
@@ -396,39 +376,41 @@ impl Concierge {
             _ => self.count(conn),
         };
         let Some(seq) = counted else { return };
-        if matches!(request, Err(Unreadable::Undecodable(_)))
-            && text.len() > BROKEN_OFF
+        if matches!(request, Err(PayloadError::Undecodable(_)))
+            && text.len() > LONG_GARBAGE
             && self.broken.is("concierge-fuzz-subscriptions-lost")
         {
             self.unsubscribe_all_but(conn);
         }
-        if matches!(request, Err(Unreadable::Malformed { .. })) && self.broken.is("concierge-fuzz-half-group") {
-            self.found_in_secret(conn, text);
+        if matches!(request, Err(PayloadError::Malformed { .. })) && self.broken.is("concierge-fuzz-half-group") {
+            self.create_half_group(conn, text);
         }
         if self.clients.contains_key(&conn) {
             self.answer(conn, seq, text, request, out);
         } else {
-            self.introduce(conn, request, out);
+            self.first_payload(conn, request, out);
         }
     }
 
-    /// The first payload of a connection: IDENTIFY or the end (lines 24 to 33).
-    fn introduce(&mut self, conn: Conn, request: Result<Request<'_>, Unreadable>, out: &mut Vec<Output>) {
+    /// Handles the first payload of a connection, which is closed unless it is IDENTIFY (lines 24 to 33).
+    fn first_payload(&mut self, conn: Conn, request: Result<Request<'_>, PayloadError>, out: &mut Vec<Output>) {
         match request {
             Ok(Request::Identify(identify)) => self.identify(conn, identify, out),
-            Err(Unreadable::Malformed { identify: true, .. }) if self.broken.is("concierge-identify-half-accepted") => {
+            Err(PayloadError::Malformed { identify: true, .. })
+                if self.broken.is("concierge-identify-half-accepted") =>
+            {
                 let name = format!("client{conn}");
                 let version = self.version.clone();
                 let identify = Identify { name, version, secret: None, tags: Vec::new(), nickname: None };
                 self.identify(conn, identify, out);
             }
             Err(
-                Unreadable::Undecodable(reason)
-                | Unreadable::UnknownType(reason)
-                | Unreadable::Malformed { identify: true, reason },
+                PayloadError::Undecodable(reason)
+                | PayloadError::UnknownType(reason)
+                | PayloadError::Malformed { identify: true, reason },
             ) => self.reject(conn, close::FATAL_DECODE, &reason, out),
             _ if self.broken.is("concierge-unidentified-ignored") => {}
-            Err(Unreadable::HubOnly) if self.broken.is("concierge-early-hello-answered") => {
+            Err(PayloadError::HubOnly) if self.broken.is("concierge-early-hello-answered") => {
                 status(conn, 0, Status::Unsuported, out);
             }
             Ok(Request::GroupFetchAll) if self.broken.is("concierge-unidentified-served") => {
@@ -454,12 +436,12 @@ impl Concierge {
             && (!self.broken.is("concierge-name-given-at-second-attempt") || self.refused.insert(identify.name.clone()))
         {
             if self.broken.is("concierge-conflict-kicks-holder") {
-                out.push(end(holder, close::DUPLICATE_AUTH, "somebody else takes this name"));
+                out.push(end(holder, close::DUPLICATE_AUTH, "another client takes this name"));
                 self.leave(holder, out);
             } else if !self.broken.is("concierge-duplicate-name-accepted") {
                 self.reject(conn, close::DUPLICATE_AUTH, "the name is taken", out);
                 if self.broken.is("concierge-conflict-closes-both") {
-                    out.push(end(holder, close::DUPLICATE_AUTH, "somebody else wants this name"));
+                    out.push(end(holder, close::DUPLICATE_AUTH, "another client wants this name"));
                     self.leave(holder, out);
                 }
                 return;
@@ -516,7 +498,7 @@ impl Concierge {
         self.clients.insert(conn, client);
     }
 
-    /// Nothing, but for a fault: the subscriptions of whoever had this name before.
+    /// Returns the first subscriptions of a client: none, or as a fault those of an earlier client of this name.
     fn resumed(&mut self, conn: Conn, uuid: &Arc<str>, name: &str) -> BTreeSet<Arc<str>> {
         let former = self.left.values().find(|left| &*left.name == name);
         let Some(former) = former.filter(|_| self.broken.is("concierge-subscriptions-resumed")) else {
@@ -554,7 +536,7 @@ impl Concierge {
             || version == self.config.version
     }
 
-    /// A client is gone: its name is free, its groups end (line 39).
+    /// Removes a client: its name becomes free, its groups end (line 39).
     fn leave(&mut self, conn: Conn, out: &mut Vec<Output>) {
         let Some(client) = self.clients.remove(&conn) else {
             return;
@@ -589,12 +571,12 @@ impl Concierge {
         }
         if !client.owned.is_empty() && self.broken.is("concierge-owner-leaving-announces-all") {
             for group in self.groups.values() {
-                let told = Reply::Status { status: Status::GroupDeleted(group.view()), seq: None };
-                broadcast(self.clients.keys().copied(), &told, out);
+                let announcement = Reply::Status { status: Status::GroupDeleted(group.view()), seq: None };
+                broadcast(self.clients.keys().copied(), &announcement, out);
             }
         }
         if self.broken.is("concierge-left-client-listed") {
-            self.remains.insert(client.uuid.clone(), Remains::Client(client));
+            self.leftovers.insert(client.uuid.clone(), Leftover::Client(client));
         }
     }
 }
@@ -606,7 +588,7 @@ impl Concierge {
         conn: Conn,
         seq: u64,
         text: &str,
-        request: Result<Request<'_>, Unreadable>,
+        request: Result<Request<'_>, PayloadError>,
         out: &mut Vec<Output>,
     ) {
         if let Some(client) = self.clients.get_mut(&conn) {
@@ -639,7 +621,7 @@ impl Concierge {
             Ok(Request::Message { .. })
                 if self.broken.is("concierge-target-members-refused") && payload::target_has_more(text) =>
             {
-                status(conn, seq, Status::Protocol { desc: "the target has members that nobody knows" }, out);
+                status(conn, seq, Status::Protocol { desc: "the target has undocumented members" }, out);
             }
             Ok(Request::Message { target, data, origin }) => self.message(conn, seq, target, data, origin, out),
             Ok(Request::SelfSubscribe { name }) => self.subscribe(conn, seq, &name, out),
@@ -673,17 +655,17 @@ impl Concierge {
                 let subscriptions = subscriptions.into_iter().collect();
                 out.push(send(conn, &Reply::SelfFetchResult { client: client.view(), subscriptions, seq }));
             }
-            Err(Unreadable::HubOnly) => status(conn, seq, Status::Unsuported, out),
-            Err(Unreadable::UnknownType(_)) if self.broken.is("concierge-unknown-type-ignored") => {}
+            Err(PayloadError::HubOnly) => status(conn, seq, Status::Unsuported, out),
+            Err(PayloadError::UnknownType(_)) if self.broken.is("concierge-unknown-type-ignored") => {}
             Err(
-                Unreadable::Undecodable(reason)
-                | Unreadable::UnknownType(reason)
-                | Unreadable::Malformed { reason, .. },
+                PayloadError::Undecodable(reason)
+                | PayloadError::UnknownType(reason)
+                | PayloadError::Malformed { reason, .. },
             ) => status(conn, seq, Status::Protocol { desc: &reason }, out),
         }
     }
 
-    /// Relays a message to its target, with the true origin, and tells the sender (lines 71 to 84).
+    /// Relays a message to its target, with the true origin, and confirms it to the sender (lines 71 to 84).
     fn message(
         &mut self,
         conn: Conn,
@@ -705,29 +687,29 @@ impl Concierge {
             Target::Name { name } => match self.names.get(name.as_str()) {
                 None if self.broken.is("concierge-unknown-name-broadcast") => {
                     status(conn, seq, Status::NoSuchName { name }, out);
-                    self.everybody_but(conn, conn).into_iter().filter(|&to| to != conn).collect()
+                    self.all_but_sender(conn, conn).into_iter().filter(|&to| to != conn).collect()
                 }
                 None => return status(conn, seq, Status::NoSuchName { name }, out),
                 Some(&to) if to == conn && self.broken.is("concierge-own-name-unknown") => {
                     return status(conn, seq, Status::NoSuchName { name }, out);
                 }
                 Some(&to) if to == conn && self.broken.is("concierge-message-to-self-swallowed") => return,
-                Some(&to) if self.broken.is("concierge-name-broadcast") => self.everybody_but(conn, to),
-                Some(&to) if self.broken.is("concierge-name-misdelivered") => self.somebody_but(conn, to),
+                Some(&to) if self.broken.is("concierge-name-broadcast") => self.all_but_sender(conn, to),
+                Some(&to) if self.broken.is("concierge-name-misdelivered") => self.wrong_recipient(conn, to),
                 Some(&to) if self.broken.is("concierge-sender-gets-copy") => vec![to, conn],
-                Some(&to) if self.broken.is("concierge-oldest-copied-by-name") => self.and_the_oldest(to),
+                Some(&to) if self.broken.is("concierge-oldest-copied-by-name") => self.with_oldest(to),
                 Some(&to) => vec![to],
             },
             Target::Uuid { uuid } => match self.by_uuid(uuid) {
                 None => return status(conn, seq, Status::NoSuchUuid { uuid }, out),
-                Some(to) if self.broken.is("concierge-uuid-broadcast") => self.everybody_but(conn, to),
-                Some(to) if self.broken.is("concierge-uuid-misdelivered") => self.somebody_but(conn, to),
-                Some(to) if self.broken.is("concierge-oldest-copied-by-uuid") => self.and_the_oldest(to),
+                Some(to) if self.broken.is("concierge-uuid-broadcast") => self.all_but_sender(conn, to),
+                Some(to) if self.broken.is("concierge-uuid-misdelivered") => self.wrong_recipient(conn, to),
+                Some(to) if self.broken.is("concierge-oldest-copied-by-uuid") => self.with_oldest(to),
                 Some(to) => vec![to],
             },
             Target::Group { group: name } => match self.groups.get(name.as_str()) {
                 None if self.broken.is("concierge-deleted-group-swallows")
-                    && self.remains.contains_key(name.as_str()) =>
+                    && self.leftovers.contains_key(name.as_str()) =>
                 {
                     return status(conn, seq, Status::MessageSent, out);
                 }
@@ -767,8 +749,8 @@ impl Concierge {
         };
         let Some(sender) = sender else { return };
         let origin = match claimed {
-            Some(claimed) if self.broken.is("concierge-origin-forgeable") => OriginOrForged::Forged(claimed),
-            _ => OriginOrForged::Known(Origin { sender: sender.view(), group: group.map(|group| self.view(group)) }),
+            Some(claimed) if self.broken.is("concierge-origin-forgeable") => MessageOrigin::Forged(claimed),
+            _ => MessageOrigin::Known(Origin { sender: sender.view(), group: group.map(|group| self.view(group)) }),
         };
         let lossy = self.broken.is("concierge-data-numbers-rounded").then(|| rounded(data)).flatten();
         let data = lossy.as_deref().unwrap_or(data);
@@ -790,23 +772,23 @@ impl Concierge {
         }
     }
 
-    /// The client with this uuid, however it is written.
+    /// Finds the client with this uuid, in lower or upper case.
     fn by_uuid(&self, uuid: &str) -> Option<Conn> {
         let known = self.uuids.get(uuid).or_else(|| self.uuids.get(uuid.to_ascii_lowercase().as_str()));
         let former = self.left.get(uuid).filter(|_| self.broken.is("concierge-old-uuid-reaches-heir"));
         known.or_else(|| former.and_then(|left| self.names.get(&left.name))).copied()
     }
 
-    fn everybody_but(&self, sender: Conn, always: Conn) -> Vec<Conn> {
+    fn all_but_sender(&self, sender: Conn, always: Conn) -> Vec<Conn> {
         self.clients.keys().copied().filter(|&conn| conn != sender || conn == always).collect()
     }
 
-    fn somebody_but(&self, sender: Conn, never: Conn) -> Vec<Conn> {
+    fn wrong_recipient(&self, sender: Conn, never: Conn) -> Vec<Conn> {
         self.clients.keys().copied().find(|&conn| conn != sender && conn != never).into_iter().collect()
     }
 
-    /// The addressee, and the client that has been there longest, whom a fault sends copies.
-    fn and_the_oldest(&self, to: Conn) -> Vec<Conn> {
+    /// Returns the addressee and, as a fault, the client that has been connected longest.
+    fn with_oldest(&self, to: Conn) -> Vec<Conn> {
         self.clients.keys().copied().take(1).filter(|&oldest| oldest != to).chain([to]).collect()
     }
 
@@ -850,11 +832,11 @@ impl Concierge {
         }
     }
 
-    /// Creates a group, tells the creator with `seq` and all others without (lines 525 and 526).
+    /// Creates a group and announces it, to the creator with `seq` and to all others without (lines 525 and 526).
     fn create(&mut self, conn: Conn, seq: u64, name: String, nickname: Option<String>, out: &mut Vec<Output>) {
         let others = self.clients.keys().copied().filter(|&to| to != conn);
         if name == "constructor" && self.broken.is("concierge-inherited-names-taken") {
-            let group = GroupView { name: &name, nickname: None, owner_uuid: NOBODY, subscribers: Vec::new() };
+            let group = GroupView { name: &name, nickname: None, owner_uuid: UNUSED_UUID, subscribers: Vec::new() };
             return status(conn, seq, Status::GroupAlreadyCreated(group), out);
         }
         if let Some(group) = self.groups.get(name.as_str()) {
@@ -870,7 +852,7 @@ impl Concierge {
             }
             return;
         }
-        let burnt = self.broken.is("concierge-deleted-name-unusable") && self.remains.contains_key(name.as_str());
+        let burnt = self.broken.is("concierge-deleted-name-unusable") && self.leftovers.contains_key(name.as_str());
         let Some(client) = self.clients.get_mut(&conn) else {
             return;
         };
@@ -880,9 +862,9 @@ impl Concierge {
         let name: Arc<str> = name.into();
         client.owned.insert(name.clone());
         let mut owner_uuid = client.uuid.clone();
-        let mut subscribers = match self.remains.remove(&name) {
-            Some(Remains::Group(group)) if self.broken.is("concierge-subscribers-outlive-group") => group.subscribers,
-            Some(Remains::Group(group)) if self.broken.is("concierge-owner-outlives-group") => {
+        let mut subscribers = match self.leftovers.remove(&name) {
+            Some(Leftover::Group(group)) if self.broken.is("concierge-subscribers-outlive-group") => group.subscribers,
+            Some(Leftover::Group(group)) if self.broken.is("concierge-owner-outlives-group") => {
                 owner_uuid = group.owner_uuid;
                 BTreeMap::new()
             }
@@ -898,19 +880,19 @@ impl Concierge {
         self.created = self.total;
         let group = &self.groups[&name];
         status(conn, seq, Status::GroupCreated(self.view(group)), out);
-        let told = Reply::Status { status: Status::GroupCreated(self.view(group)), seq: None };
+        let announcement = Reply::Status { status: Status::GroupCreated(self.view(group)), seq: None };
         let in_a_row = self.clients.get(&conn).is_some_and(|client| client.creations > 1);
         if in_a_row && self.broken.is("concierge-creations-in-a-row-unannounced") {
             return;
         }
         let unidentified = self.waiting.keys().copied();
         if self.broken.is("concierge-creation-reaches-unidentified") {
-            broadcast(unidentified, &told, out);
+            broadcast(unidentified, &announcement, out);
         }
-        broadcast(self.clients.keys().copied().filter(|&to| to != conn), &told, out);
+        broadcast(self.clients.keys().copied().filter(|&to| to != conn), &announcement, out);
     }
 
-    /// What a fault does to a group whose name somebody else asks for.
+    /// As a fault: hands a group over to a client that tried to create it again.
     fn take_over(&mut self, conn: Conn, name: &str, nickname: Option<String>) {
         if let (Some(client), Some(group)) = (self.clients.get_mut(&conn), self.groups.get_mut(name)) {
             client.owned.insert(group.name.clone());
@@ -935,7 +917,7 @@ impl Concierge {
         }
     }
 
-    /// Ends a group: its subscribers are unsubscribed, everybody is told (lines 517 to 519, 532, 533).
+    /// Ends a group: its subscribers are unsubscribed, all clients are notified (lines 517 to 519, 532, 533).
     fn delete(&mut self, name: &str, by: Option<(Conn, u64)>, out: &mut Vec<Output>) {
         let Some(mut group) = self.groups.remove(name) else {
             return;
@@ -964,14 +946,14 @@ impl Concierge {
             || self.broken.is("concierge-owner-outlives-group")
         {
             group.subscribers = subscribers;
-            self.remains.insert(group.name.clone(), Remains::Group(group));
+            self.leftovers.insert(group.name.clone(), Leftover::Group(group));
         }
     }
 
     fn client_fetch_all(&self, conn: Conn, seq: u64, out: &mut Vec<Output>) {
-        let left = self.remains.values().filter_map(|remains| match remains {
-            Remains::Client(client) => Some(client),
-            Remains::Group(_) => None,
+        let left = self.leftovers.values().filter_map(|leftovers| match leftovers {
+            Leftover::Client(client) => Some(client),
+            Leftover::Group(_) => None,
         });
         let skip_self = self.broken.is("concierge-requester-not-listed");
         let only_self = self.broken.is("concierge-other-clients-hidden");
@@ -981,13 +963,13 @@ impl Concierge {
             .map(Client::view)
             .collect();
         if self.broken.is("concierge-unidentified-listed") {
-            let nobody = ClientView { name: "unidentified", nickname: None, uuid: NOBODY, tags: Vec::new() };
-            clients.extend(self.waiting.keys().map(|_| nobody.clone()));
+            let unidentified = ClientView { name: "unidentified", nickname: None, uuid: UNUSED_UUID, tags: Vec::new() };
+            clients.extend(self.waiting.keys().map(|_| unidentified.clone()));
         }
         out.push(send(conn, &Reply::ClientFetchAllResult { clients, seq }));
     }
 
-    /// A group as clients see it; its subscribers are UUIDs (line 516).
+    /// Describes a group to clients; its subscribers are UUIDs (line 516).
     fn view<'a>(&'a self, group: &'a Group) -> GroupView<'a> {
         let mut view = group.view();
         if self.broken.is("concierge-subscribers-are-names") {
@@ -1007,11 +989,11 @@ impl Concierge {
     }
 }
 
-/// `data` with every number read as a double, as a careless relay would do.
+/// As a fault: returns `data` with every number parsed as a double.
 fn rounded(data: &RawValue) -> Option<Box<RawValue>> {
     fn round(value: &mut Value) {
         match value {
-            // Small whole numbers survive, as they do in every language without integers.
+            // Small whole numbers are exact as doubles.
             Value::Number(number) if number.as_f64().is_some_and(|double| double.abs() >= 9_007_199_254_740_992.0) => {
                 *value = number.as_f64().map_or(Value::Null, Value::from);
             }

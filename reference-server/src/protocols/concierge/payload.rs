@@ -1,14 +1,13 @@
-//! The concierge's payloads: what a client may send, read member by member, and what the hub sends.
+//! Payloads: those of clients, read member by member, and those of the hub.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::machine::json::{self, Members};
 
-/// The longest name or nickname in bytes. The document sets no limit; without one, names would let a client
-/// fill the hub's memory.
+/// The longest name or nickname in bytes. The document sets no limit; without one, a client could exhaust memory.
 const MAX_NAME: usize = 4096;
-/// How much text the tags of one client may hold together, in bytes, for the same reason.
+/// The total length of a client's tags in bytes, for the same reason.
 const MAX_TAGS: usize = 64 * 1024;
 
 /// A payload from a client.
@@ -16,7 +15,7 @@ const MAX_TAGS: usize = 64 * 1024;
 pub enum Request<'a> {
     /// Line 55.
     Identify(Identify),
-    /// Line 87. A target that cannot be understood is the reason why.
+    /// Line 87. A wrong target is the reason as text.
     Message { target: Result<Target, String>, data: &'a RawValue, origin: Option<&'a RawValue> },
     /// Line 160.
     SelfSubscribe { name: String },
@@ -36,7 +35,7 @@ pub enum Request<'a> {
     SelfFetch,
 }
 
-/// How a client introduces itself. The document has no nickname here, although clients have one.
+/// The members of IDENTIFY. The document has no nickname here, although clients have one.
 #[derive(Debug)]
 pub struct Identify {
     pub name: String,
@@ -46,7 +45,7 @@ pub struct Identify {
     pub nickname: Option<String>,
 }
 
-/// Whom a message is for (lines 103 to 106).
+/// The target of a message (lines 103 to 106).
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "UPPERCASE")]
 pub enum Target {
@@ -56,23 +55,23 @@ pub enum Target {
     All,
 }
 
-/// Why a text is no payload that a client may send.
+/// A text that is no payload of a client.
 #[derive(Debug)]
-pub enum Unreadable {
+pub enum PayloadError {
     /// It is no JSON object with a string `type`.
     Undecodable(String),
-    /// Nothing is called by this type.
+    /// No payload has this type.
     UnknownType(String),
     /// Only the hub sends this type.
     HubOnly,
-    /// The type is known, the rest does not fit it.
+    /// The members do not fit the type.
     Malformed { identify: bool, reason: String },
 }
 
 /// Reads a payload. Unknown members are ignored, `null` in an optional member means absent.
-pub fn read(text: &str) -> Result<Request<'_>, Unreadable> {
-    let members = json::members(text).map_err(Unreadable::Undecodable)?;
-    let kind: String = json::required(&members, "type").map_err(Unreadable::Undecodable)?;
+pub fn read(text: &str) -> Result<Request<'_>, PayloadError> {
+    let members = json::members(text).map_err(PayloadError::Undecodable)?;
+    let kind: String = json::required(&members, "type").map_err(PayloadError::Undecodable)?;
     let request = match kind.as_str() {
         "IDENTIFY" => identify(&members),
         "MESSAGE" => message(&members),
@@ -89,13 +88,13 @@ pub fn read(text: &str) -> Result<Request<'_>, Unreadable> {
         | "GROUP_FETCH_RESULT"
         | "GROUP_FETCH_ALL_RESULT"
         | "CLIENT_FETCH_ALL_RESULT"
-        | "SELF_FETCH_RESULT" => return Err(Unreadable::HubOnly),
+        | "SELF_FETCH_RESULT" => return Err(PayloadError::HubOnly),
         _ => {
-            return Err(Unreadable::UnknownType(format!("no payload has the type {:?}", excerpt(&kind))));
+            return Err(PayloadError::UnknownType(format!("no payload has the type {:?}", excerpt(&kind))));
         }
     };
     request
-        .map_err(|reason| Unreadable::Malformed { identify: kind == "IDENTIFY", reason: format!("{kind}: {reason}") })
+        .map_err(|reason| PayloadError::Malformed { identify: kind == "IDENTIFY", reason: format!("{kind}: {reason}") })
 }
 
 fn identify(members: &Members<'_>) -> Result<Request<'static>, String> {
@@ -133,7 +132,7 @@ fn target(members: &Members<'_>) -> Result<Target, String> {
     }
 }
 
-/// Whether a message's target has members that its kind does not document.
+/// Whether a message's target has undocumented members.
 pub fn target_has_more(text: &str) -> bool {
     let Ok(members) = json::members(text) else {
         return false;
@@ -177,7 +176,7 @@ pub enum Reply<'a> {
     Hello { uuid: &'a str, version: &'a str },
     /// Line 89, with the origin that the hub adds.
     Message {
-        origin: OriginOrForged<'a>,
+        origin: MessageOrigin<'a>,
         target: &'a Target,
         #[serde(skip_serializing_if = "Option::is_none")]
         data: Option<&'a RawValue>,
@@ -203,7 +202,7 @@ pub enum Reply<'a> {
     Status {
         #[serde(flatten)]
         status: Status<'a>,
-        /// Which payload of the client this answers; absent where somebody else was the cause (line 18).
+        /// The number of the payload that this answers; absent if another client was the cause (line 18).
         #[serde(skip_serializing_if = "Option::is_none")]
         seq: Option<u64>,
     },
@@ -236,7 +235,6 @@ pub enum Status<'a> {
     },
 }
 
-/// A group as clients see it.
 #[derive(Debug, Clone, Serialize)]
 pub struct GroupView<'a> {
     pub name: &'a str,
@@ -246,7 +244,6 @@ pub struct GroupView<'a> {
     pub subscribers: Vec<&'a str>,
 }
 
-/// A client as clients see it.
 #[derive(Debug, Clone, Serialize)]
 pub struct ClientView<'a> {
     pub name: &'a str,
@@ -265,10 +262,10 @@ pub struct Origin<'a> {
     pub group: Option<GroupView<'a>>,
 }
 
-/// The origin that the hub knows, or (only as a fault) the one that the sender claimed.
+/// The sender as the hub knows it, or (as a fault) as the message claims.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
-pub enum OriginOrForged<'a> {
+pub enum MessageOrigin<'a> {
     Known(Origin<'a>),
     Forged(&'a RawValue),
 }

@@ -7,15 +7,15 @@ use proptest::prelude::*;
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::machine::test_player::Play;
+use crate::machine::test_player::TestPlayer;
 use crate::machine::{Conn, Input};
 
-fn hub(sets: &[&str]) -> Play {
-    Play::new("concierge", sets, None)
+fn hub(sets: &[&str]) -> TestPlayer {
+    TestPlayer::new("concierge", sets, None)
 }
 
-/// Opens and identifies; the uuid.
-fn join(hub: &mut Play, conn: Conn, name: &str) -> String {
+/// Opens a connection and identifies; returns the uuid.
+fn join(hub: &mut TestPlayer, conn: Conn, name: &str) -> String {
     hub.open(conn);
     let hello = hub.answer(conn, &json!({ "type": "IDENTIFY", "name": name, "version": "0.1.0" }).to_string());
     assert_eq!(hello["type"], "HELLO");
@@ -36,7 +36,7 @@ fn the_subprotocol_is_selected_if_offered(#[case] offer: &[&str], #[case] want: 
     let mut hub = hub(&[]);
     let subprotocols = offer.iter().map(|offer| (*offer).to_owned()).collect();
     hub.input(Input::Open { conn: 1, handshake: crate::machine::Handshake { subprotocols, ..Default::default() } });
-    assert_eq!(hub.heard(1), [want]);
+    assert_eq!(hub.received(1), [want]);
 }
 
 const IDENTIFY: &str = r#"{"type":"IDENTIFY","name":"a","version":"0.1.0"}"#;
@@ -66,7 +66,7 @@ fn a_failed_identification_closes_at_once(#[case] first: &str, #[case] code: u16
     join(&mut hub, 1, "taken");
     hub.open(2);
     assert_eq!(hub.ask(2, first), [format!("close {code}")]);
-    assert_eq!(hub.ask(2, IDENTIFY), [""; 0], "a closed connection is over");
+    assert_eq!(hub.ask(2, IDENTIFY), [""; 0], "a closed connection gets no answer");
     assert_eq!(hub.answer(1, r#"{"type":"SELF_FETCH"}"#)["name"], "taken", "the others are untouched");
 }
 
@@ -82,11 +82,11 @@ fn a_secret_is_compared(#[case] secret: Option<&str>, #[case] welcome: bool) {
     assert!(!hub.state().to_string().contains("right"));
 }
 
-fn join_with(hub: &mut Play, secret: Option<&str>, welcome: bool, code: u16) {
+fn join_with(hub: &mut TestPlayer, secret: Option<&str>, welcome: bool, code: u16) {
     hub.open(1);
     let text = json!({ "type": "IDENTIFY", "name": "a", "version": "bad if secret is wrong", "secret": secret });
-    let heard = hub.ask(1, &text.to_string());
-    assert_eq!(heard, [format!("close {}", if welcome { 4007 } else { code })], "secret before version");
+    let received = hub.ask(1, &text.to_string());
+    assert_eq!(received, [format!("close {}", if welcome { 4007 } else { code })], "secret before version");
 }
 
 #[rstest]
@@ -100,25 +100,25 @@ fn join_with(hub: &mut Play, secret: Option<&str>, welcome: bool, code: u16) {
 fn versions_are_caret_compatible(#[case] ours: &str, #[case] theirs: &str, #[case] welcome: bool) {
     let mut hub = hub(&[&format!("version=\"{ours}\"")]);
     hub.open(1);
-    let heard = hub.ask(1, &json!({ "type": "IDENTIFY", "name": "a", "version": theirs }).to_string());
-    assert_eq!(heard[0] != "close 4007", welcome, "{heard:?}");
+    let received = hub.ask(1, &json!({ "type": "IDENTIFY", "name": "a", "version": theirs }).to_string());
+    assert_eq!(received[0] != "close 4007", welcome, "{received:?}");
 }
 
 /// [24, 30]
 #[test]
-fn who_does_not_identify_in_time_is_closed() {
+fn a_connection_that_does_not_identify_in_time_is_closed() {
     let mut hub = hub(&[]);
     hub.open(1);
     hub.pass(Duration::from_millis(2000));
     hub.open(2);
     hub.input(Input::Binary { conn: 1, data: vec![1] });
     hub.pass(Duration::from_millis(2999));
-    assert_eq!(hub.heard(1), [""; 0]);
+    assert_eq!(hub.received(1), [""; 0]);
     hub.pass(Duration::from_millis(1));
-    assert_eq!(hub.heard(1), ["close 4004"]);
+    assert_eq!(hub.received(1), ["close 4004"]);
     assert!(hub.ask(2, IDENTIFY)[0].contains("HELLO"));
     hub.pass(Duration::from_secs(100));
-    assert_eq!(hub.answer(2, r#"{"type":"SELF_FETCH"}"#)["seq"], 1, "who identified stays");
+    assert_eq!(hub.answer(2, r#"{"type":"SELF_FETCH"}"#)["seq"], 1, "an identified client stays connected");
 }
 
 /// [17, 18]
@@ -149,7 +149,7 @@ fn the_documented_message_is_relayed() {
         r#"{"type":"MESSAGE","target":{"type":"NAME","name":"brendan","tags":["babylon"]},"data":{"foo":"bar"}}"#;
     assert_eq!(hub.answer(1, sent), json!({"type":"STATUS","code":"MESSAGE_SENT","seq":1}));
     assert_eq!(
-        parsed(hub.heard(2)),
+        parsed(hub.received(2)),
         [json!({
             "type": "MESSAGE",
             "origin": {"name": "anthony", "uuid": anthony, "tags": []},
@@ -157,10 +157,10 @@ fn the_documented_message_is_relayed() {
             "data": {"foo": "bar"},
         })]
     );
-    assert_eq!(hub.heard(3), [""; 0]);
+    assert_eq!(hub.received(3), [""; 0]);
 }
 
-/// [84] Every JSON text arrives as it was sent.
+/// [84] Data arrives byte for byte as it was sent.
 #[rstest]
 #[case("null")]
 #[case("false")]
@@ -173,9 +173,9 @@ fn data_is_relayed_verbatim(#[case] data: &str) {
     let mut hub = hub(&[]);
     join(&mut hub, 1, "a");
     join(&mut hub, 2, "b");
-    hub.say(1, &format!(r#"{{"type":"MESSAGE","data":{data},"target":{{"type":"NAME","name":"b"}}}}"#));
-    let heard = hub.heard(2);
-    assert!(heard[0].ends_with(&format!(r#","data":{data}}}"#)), "{}", heard[0]);
+    hub.send(1, &format!(r#"{{"type":"MESSAGE","data":{data},"target":{{"type":"NAME","name":"b"}}}}"#));
+    let received = hub.received(2);
+    assert!(received[0].ends_with(&format!(r#","data":{data}}}"#)), "{}", received[0]);
 }
 
 /// [37, 80, 82, 106]
@@ -188,34 +188,34 @@ fn data_is_relayed_verbatim(#[case] data: &str) {
 #[case(r#"{"type":"GROUP","group":"other"}"#, &[3])]
 #[case(r#"{"type":"GROUP","group":"empty"}"#, &[])]
 #[case(r#"{"type":"ALL"}"#, &[2, 3])]
-fn targets_reach_whom_they_name(#[case] target: &str, #[case] want: &[Conn]) {
+fn messages_reach_exactly_their_targets(#[case] target: &str, #[case] want: &[Conn]) {
     let mut hub = hub(&[]);
     join(&mut hub, 1, "a");
     let uuid = join(&mut hub, 2, "b");
     join(&mut hub, 3, "c");
     hub.open(4);
     for group in ["g", "other", "empty"] {
-        hub.say(2, &json!({ "type": "GROUP_CREATE", "name": group }).to_string());
+        hub.send(2, &json!({ "type": "GROUP_CREATE", "name": group }).to_string());
     }
     for (conn, group) in [(1, "g"), (3, "g"), (3, "g"), (3, "other")] {
-        hub.say(conn, &json!({ "type": "SELF_SUBSCRIBE", "name": group }).to_string());
+        hub.send(conn, &json!({ "type": "SELF_SUBSCRIBE", "name": group }).to_string());
     }
     for conn in 1..=4 {
-        hub.heard(conn);
+        hub.received(conn);
     }
     let target = target.replace("$b", &uuid).replace("$B", &uuid.to_uppercase());
-    let forged = r#"{"name":"somebody","uuid":"else"}"#;
-    hub.say(1, &format!(r#"{{"type":"MESSAGE","origin":{forged},"target":{target},"data":0}}"#));
+    let forged = r#"{"name":"another","uuid":"else"}"#;
+    hub.send(1, &format!(r#"{{"type":"MESSAGE","origin":{forged},"target":{target},"data":0}}"#));
     let mut got = Vec::new();
     for conn in 1..=4 {
-        for heard in parsed(hub.heard(conn)) {
-            match heard["type"].as_str() {
+        for received in parsed(hub.received(conn)) {
+            match received["type"].as_str() {
                 Some("MESSAGE") => {
-                    assert_eq!(heard["origin"]["name"], "a");
-                    assert_eq!(heard["origin"].get("group").is_some(), target.contains("GROUP"));
+                    assert_eq!(received["origin"]["name"], "a");
+                    assert_eq!(received["origin"].get("group").is_some(), target.contains("GROUP"));
                     got.push(conn);
                 }
-                _ => assert_eq!((conn, &heard["code"]), (1, &json!("MESSAGE_SENT"))),
+                _ => assert_eq!((conn, &received["code"]), (1, &json!("MESSAGE_SENT"))),
             }
         }
     }
@@ -283,11 +283,11 @@ fn a_group_ends_with_its_deletion_or_its_owner(#[case] deleted: bool) {
     };
     let created = hub.answer(1, r#"{"type":"GROUP_CREATE","name":"g","nickname":"G"}"#);
     assert_eq!(created, group("GROUP_CREATED", &[], Some(1)));
-    assert_eq!(parsed(hub.heard(2)), [group("GROUP_CREATED", &[], None)]);
-    assert_eq!(parsed(hub.heard(3)), [group("GROUP_CREATED", &[], None)]);
+    assert_eq!(parsed(hub.received(2)), [group("GROUP_CREATED", &[], None)]);
+    assert_eq!(parsed(hub.received(3)), [group("GROUP_CREATED", &[], None)]);
     let again = hub.answer(2, r#"{"type":"GROUP_CREATE","name":"g","nickname":"H"}"#);
     assert_eq!(again, group("GROUP_ALREADY_CREATED", &[], Some(1)));
-    assert_eq!(hub.heard(3), [""; 0]);
+    assert_eq!(hub.received(3), [""; 0]);
     let subscribed = hub.answer(2, r#"{"type":"SELF_SUBSCRIBE","name":"g"}"#);
     assert_eq!(subscribed, group("SUBSCRIBED", &[&member], Some(2)));
     assert_eq!(hub.answer(2, r#"{"type":"SELF_FETCH"}"#)["subscriptions"], json!(["g"]));
@@ -296,11 +296,11 @@ fn a_group_ends_with_its_deletion_or_its_owner(#[case] deleted: bool) {
         assert_eq!(hub.answer(1, r#"{"type":"GROUP_DELETE","name":"g"}"#), group("GROUP_DELETED", &[], Some(2)));
     } else {
         hub.input(Input::Closed { conn: 1 });
-        assert_eq!(hub.heard(1), [""; 0]);
+        assert_eq!(hub.received(1), [""; 0]);
     }
-    let told = [group("UNSUBSCRIBED", &[], None), group("GROUP_DELETED", &[], None)];
-    assert_eq!(parsed(hub.heard(2)), told);
-    assert_eq!(parsed(hub.heard(3)), told[1..]);
+    let announced = [group("UNSUBSCRIBED", &[], None), group("GROUP_DELETED", &[], None)];
+    assert_eq!(parsed(hub.received(2)), announced);
+    assert_eq!(parsed(hub.received(3)), announced[1..]);
     assert_eq!(hub.answer(2, r#"{"type":"SELF_FETCH"}"#)["subscriptions"], json!([]));
     assert_eq!(hub.answer(2, r#"{"type":"GROUP_CREATE","name":"g"}"#)["code"], "GROUP_CREATED");
     assert_eq!(hub.answer(3, r#"{"type":"GROUP_FETCH","name":"g"}"#)["subscribers"], json!([]));
@@ -311,9 +311,9 @@ fn unsubscribing_and_leaving_shrink_the_group_and_never_end_it() {
     let mut hub = hub(&[]);
     let owner = join(&mut hub, 1, "owner");
     join(&mut hub, 2, "member");
-    hub.say(1, r#"{"type":"GROUP_CREATE","name":"g"}"#);
-    hub.say(1, r#"{"type":"SELF_SUBSCRIBE","name":"g"}"#);
-    hub.say(2, r#"{"type":"SELF_SUBSCRIBE","name":"g"}"#);
+    hub.send(1, r#"{"type":"GROUP_CREATE","name":"g"}"#);
+    hub.send(1, r#"{"type":"SELF_SUBSCRIBE","name":"g"}"#);
+    hub.send(2, r#"{"type":"SELF_SUBSCRIBE","name":"g"}"#);
     hub.input(Input::Closed { conn: 2 });
     assert_eq!(hub.answer(1, r#"{"type":"GROUP_FETCH","name":"g"}"#)["subscribers"], json!([owner]));
     let left = hub.answer(1, r#"{"type":"SELF_UNSUBSCRIBE","name":"g"}"#);
@@ -326,7 +326,7 @@ fn unsubscribing_and_leaving_shrink_the_group_and_never_end_it() {
 fn clients_are_listed_as_they_introduced_themselves() {
     let mut hub = hub(&[]);
     hub.open(1);
-    hub.say(1, r#"{"type":"IDENTIFY","name":"a","version":"0.1.0","tags":["t"],"nickname":"A","secret":null}"#);
+    hub.send(1, r#"{"type":"IDENTIFY","name":"a","version":"0.1.0","tags":["t"],"nickname":"A","secret":null}"#);
     let b = join(&mut hub, 2, "b");
     hub.open(3);
     let clients = hub.answer(2, r#"{"type":"CLIENT_FETCH_ALL"}"#)["clients"].take();
@@ -378,10 +378,10 @@ fn command() -> impl Strategy<Value = (u8, Conn, String)> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever happens, groups belong to somebody who is there, subscriptions agree on both sides, names and
-    /// uuids are unique, and an answer's seq is the number of its payload.
+    /// After any sequence of inputs, the owners of groups are connected, subscriptions of clients and groups agree, names
+    /// and uuids are unique, and a payload has at most one answer with a seq.
     #[test]
-    fn the_books_always_balance(commands in prop::collection::vec(command(), 1..80)) {
+    fn the_state_is_always_consistent(commands in prop::collection::vec(command(), 1..80)) {
         let mut hub = hub(&[]);
         let mut open = BTreeSet::new();
         for (kind, conn, text) in commands {
@@ -395,21 +395,21 @@ proptest! {
                 _ => {
                     if open.insert(conn) {
                         hub.open(conn);
-                        hub.say(conn, &json!({ "type": "IDENTIFY", "name": format!("n{conn}"), "version": "0.1.0" }).to_string());
-                        hub.heard(conn);
+                        hub.send(conn, &json!({ "type": "IDENTIFY", "name": format!("n{conn}"), "version": "0.1.0" }).to_string());
+                        hub.received(conn);
                     }
-                    let heard = hub.ask(conn, &text);
-                    prop_assert!(heard.iter().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{:?}", heard);
-                    let answers = heard.iter().filter(|line| line.contains("\"seq\":")).count();
-                    prop_assert!(answers <= 1, "{:?}", heard);
+                    let received = hub.ask(conn, &text);
+                    prop_assert!(received.iter().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{:?}", received);
+                    let answers = received.iter().filter(|line| line.contains("\"seq\":")).count();
+                    prop_assert!(answers <= 1, "{:?}", received);
                 }
             }
-            balance(&hub.state());
+            check_state(&hub.state());
         }
     }
 }
 
-fn balance(state: &Value) {
+fn check_state(state: &Value) {
     let clients = state["clients"].as_array().unwrap();
     let uuids: BTreeSet<&str> = clients.iter().map(|client| client["uuid"].as_str().unwrap()).collect();
     let names: BTreeSet<&str> = clients.iter().map(|client| client["name"].as_str().unwrap()).collect();

@@ -1,5 +1,4 @@
-//! Coming and going: the greeting, registrations, long messages in chunks, farewells, and what the admin side
-//! makes happen.
+//! Connections: the greeting, registrations, long messages in chunks, disconnects, and events of the admin side.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,39 +7,39 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::chunks::{self, Series};
+use super::chunked_message::{self, Series};
 use super::needs::{Amount, Capabilities};
-use super::refusal::{Refusal, Wrong};
 use super::reply::Reply;
 use super::request::{Chunk, RegisterClient, RegisterWorker};
+use super::request_error::{FieldError, RequestError};
 use super::workers::Worker;
-use super::{Client, Emprops, Kept, Peer, Timer, Turn};
+use super::{Client, Emprops, Peer, SavedSubscriptions, Timer, Turn};
 use crate::machine::{Conn, EventError, Handshake, Output};
 
-/// How many clients' subscriptions are kept for their return.
+/// How many disconnected clients' subscriptions are kept.
 const MAX_KEPT: usize = 10_000;
-/// How long a downtime is expected to take unless the event says so, in seconds (line 723).
+/// The default of `estimated_downtime` in seconds (line 723).
 pub(super) const DOWNTIME: f64 = 60.0;
-/// Why the hub goes away unless the event says so (line 721).
+/// The default reason of a disconnect (line 721).
 pub(super) const MAINTENANCE: &str = "Server maintenance";
 const REGISTERED: &str = "registered";
 
 impl Emprops {
-    /// Greets (line 51).
+    /// Accepts and greets a connection (line 51).
     pub(super) fn open(&mut self, now: Duration, conn: Conn, handshake: &Handshake, out: &mut Vec<Output>) {
         if handshake.path == "/" && self.broken.is("emprops-root-refused") {
-            return out.push(Output::Refuse { conn, status: 404, body: "there is nothing here\n".to_owned() });
+            return out.push(Output::Refuse { conn, status: 404, body: "no hub at this path\n".to_owned() });
         }
-        self.astray.opened += 1;
-        if self.astray.opened == 3 && self.broken.is("emprops-third-connection-refused") {
-            return out.push(Output::Refuse { conn, status: 403, body: "too many\n".to_owned() });
+        self.faults.opened += 1;
+        if self.faults.opened == 3 && self.broken.is("emprops-third-connection-refused") {
+            return out.push(Output::Refuse { conn, status: 403, body: "too many connections\n".to_owned() });
         }
         out.push(Output::Accept { conn, subprotocol: None });
-        let vouched = self.config.worker_token.as_deref().is_some_and(|token| shown(handshake, token));
-        self.peers.insert(conn, Peer { vouched, ..Peer::default() });
+        let authorized = self.config.worker_token.as_deref().is_some_and(|token| shows_token(handshake, token));
+        self.peers.insert(conn, Peer { authorized, ..Peer::default() });
         let message = "Connected to EmProps Job Queue Hub";
         let server_version = &self.config.server_version;
-        self.say(now, [conn].into_iter(), &Reply::ConnectionEstablished { message, server_version }, out);
+        self.send_to(now, [conn].into_iter(), &Reply::ConnectionEstablished { message, server_version }, out);
     }
 
     fn connection_id(&mut self, conn: Conn) -> Arc<str> {
@@ -79,39 +78,39 @@ impl Emprops {
         self.reply(turn, &reply);
     }
 
-    /// Registers a worker (line 104). Whoever had its id, or was it on this connection, is so no longer.
-    pub(super) fn register_worker(&mut self, turn: &mut Turn<'_>, request: RegisterWorker) -> Result<(), Refusal> {
+    /// Registers a worker (line 104). It replaces the worker of the same id and the worker of the same connection.
+    pub(super) fn register_worker(&mut self, turn: &mut Turn<'_>, request: RegisterWorker) -> Result<(), RequestError> {
         if let Some(token) = &self.config.worker_token {
-            let vouched = self.peers.get(&turn.conn).is_some_and(|peer| peer.vouched);
+            let authorized = self.peers.get(&turn.conn).is_some_and(|peer| peer.authorized);
             let begins = self.broken.is("emprops-token-prefix");
             let right = request
                 .token
                 .as_ref()
-                .map_or(vouched, |shown| shown == token || (begins && shown.starts_with(token.as_str())));
+                .map_or(authorized, |shown| shown == token || (begins && shown.starts_with(token.as_str())));
             let once = self.broken.is("emprops-token-once");
             if once && right {
-                self.astray.vouched.insert(request.worker_id.clone());
+                self.faults.authorized.insert(request.worker_id.clone());
             }
-            let right = right || (once && self.astray.vouched.contains(&request.worker_id));
+            let right = right || (once && self.faults.authorized.contains(&request.worker_id));
             if (!right && !self.broken.is("emprops-token-unchecked")) || self.broken.is("emprops-right-token-refused") {
-                return Err(Refusal::AuthFailed { worker_id: request.worker_id });
+                return Err(RequestError::AuthFailed { worker_id: request.worker_id });
             }
         }
         let connection = self.connection_id(turn.conn);
         let id: Arc<str> = request.worker_id.into();
         let again = self.workers.get(turn.conn).is_some_and(|worker| worker.id == id);
-        self.astray.again += usize::from(again);
+        self.faults.again += usize::from(again);
         if !again {
             if self.broken.is("emprops-heartbeats-from-start") {
-                self.astray.registered.insert(turn.conn, turn.now);
+                self.faults.registered.insert(turn.conn, turn.now);
             }
             if let Some(other) = self.workers.named(&id) {
-                self.dismiss(turn.now, other, turn.out);
+                self.remove_worker(turn.now, other, turn.out);
                 if self.broken.is("emprops-late-end-evicts") {
-                    self.astray.replaced.insert(other, id.clone());
+                    self.faults.replaced.insert(other, id.clone());
                 }
             }
-            self.dismiss(turn.now, turn.conn, turn.out);
+            self.remove_worker(turn.now, turn.conn, turn.out);
             self.workers.insert(
                 turn.conn,
                 Worker {
@@ -135,7 +134,7 @@ impl Emprops {
             worker.subscribed = request.subscribed;
             worker.idle = request.idle;
         });
-        self.see(turn.now, turn.conn);
+        self.mark_alive(turn.now, turn.conn);
         let reply = Reply::WorkerRegistered {
             worker_id: &id,
             status: REGISTERED,
@@ -145,25 +144,25 @@ impl Emprops {
         Ok(())
     }
 
-    /// A worker is gone from a connection: its jobs go back into the queue.
-    fn dismiss(&mut self, now: Duration, conn: Conn, out: &mut Vec<Output>) {
+    /// Removes the worker of a connection; its jobs return to the queue.
+    fn remove_worker(&mut self, now: Duration, conn: Conn, out: &mut Vec<Output>) {
         let Some(worker) = self.workers.remove(conn) else {
             return;
         };
         self.timers.remove(&(worker.due, Timer::Worker(conn)));
         for job in worker.held {
-            self.give_back(now, job, out);
+            self.return_to_queue(now, job, out);
         }
     }
 
-    /// A graceful farewell (line 711): the hub closes.
+    /// Handles `disconnect` (line 711): the hub closes the connection.
     pub(super) fn disconnect(&mut self, turn: &mut Turn<'_>, keep: bool) {
         turn.out.push(Output::Close { conn: turn.conn, code: 1000, reason: "goodbye".to_owned() });
         let keep = keep || self.broken.is("emprops-cleanup-ignored");
         self.leave(turn.now, turn.conn, keep, turn.out);
     }
 
-    /// A connection is over. `keep` keeps the client's subscriptions until it is back.
+    /// Removes a connection. `keep` keeps the client's subscriptions until it registers again.
     pub(super) fn leave(&mut self, now: Duration, conn: Conn, keep: bool, out: &mut Vec<Output>) {
         let Some(peer) = self.peers.remove(&conn) else {
             return;
@@ -184,19 +183,19 @@ impl Emprops {
             self.timers.remove(&(series.until, Timer::Series(conn, chunk_id)));
         }
         if let Some(client) = peer.client.filter(|_| keep) {
-            self.keep(client.id, Kept { watching: peer.watching, filters });
+            self.keep(client.id, SavedSubscriptions { watching: peer.watching, filters });
         }
         if !self.broken.is("emprops-departed-worker-stays") {
-            self.dismiss(now, conn, out);
+            self.remove_worker(now, conn, out);
         }
-        if let Some(id) = self.astray.replaced.remove(&conn)
+        if let Some(id) = self.faults.replaced.remove(&conn)
             && let Some(successor) = self.workers.named(&id)
         {
-            self.dismiss(now, successor, out);
+            self.remove_worker(now, successor, out);
         }
     }
 
-    fn keep(&mut self, client: Arc<str>, kept: Kept) {
+    fn keep(&mut self, client: Arc<str>, kept: SavedSubscriptions) {
         if self.kept.insert(client.clone(), kept).is_none() {
             self.kept_order.push_back(client);
         }
@@ -207,7 +206,7 @@ impl Emprops {
         }
     }
 
-    /// Gives a client that is back what it had subscribed to.
+    /// Restores the subscriptions of a client that registers again.
     fn restore(&mut self, conn: Conn, client: &Arc<str>) {
         let (Some(kept), Some(peer)) = (self.kept.remove(client), self.peers.get_mut(&conn)) else {
             return;
@@ -229,7 +228,7 @@ impl Emprops {
 
 /// Long messages (lines 662 to 686).
 impl Emprops {
-    /// What a fault does for messages that are not there yet.
+    /// As a fault: answers an incomplete message.
     pub(super) fn serve_incomplete(&self, turn: &mut Turn<'_>) {
         if self.peers.get(&turn.conn).is_some_and(|peer| !peer.series.is_empty()) {
             let (job_id, estimated_start) = ("job-incomplete", "2024-01-15T10:30:00Z".to_owned());
@@ -240,12 +239,12 @@ impl Emprops {
         }
     }
 
-    /// Takes a chunk; with the last one the message is put together, announced and answered.
-    pub(super) fn chunk(&mut self, turn: &mut Turn<'_>, chunk: Chunk) -> Result<(), Refusal> {
+    /// Handles a chunk; with the last one the message is assembled, confirmed and handled.
+    pub(super) fn chunk(&mut self, turn: &mut Turn<'_>, chunk: Chunk) -> Result<(), RequestError> {
         let data = if self.broken.is("emprops-chunk-data-not-decoded") {
             chunk.data.into_bytes()
         } else {
-            chunks::decode(&chunk.data).map_err(|error| Wrong {
+            chunked_message::decode(&chunk.data).map_err(|error| FieldError {
                 field: "data".to_owned(),
                 message: format!("Must be base64: {error}"),
                 provided: None,
@@ -264,7 +263,7 @@ impl Emprops {
         }
         match peer.series.get(&id) {
             None if peer.series.len() >= self.config.max_incomplete => {
-                return Err(Refusal::Limit("too many incomplete messages"));
+                return Err(RequestError::Limit("too many incomplete messages"));
             }
             None => {
                 let until = turn.now + self.config.chunk_timeout;
@@ -273,7 +272,7 @@ impl Emprops {
             }
             Some(series) if series.total != chunk.total || series.hash != chunk.hash => {
                 let field = if series.total == chunk.total { "data_hash" } else { "total_chunks" };
-                return Err(Refusal::Invalid(Wrong {
+                return Err(RequestError::Invalid(FieldError {
                     field: field.to_owned(),
                     message: "Must be the same in all chunks of a message".to_owned(),
                     provided: None,
@@ -284,14 +283,14 @@ impl Emprops {
         let own: usize = peer.series.values().map(Series::bytes).sum::<usize>() + data.len();
         let all = self.incomplete_bytes + data.len();
         if own > self.config.max_assembled_bytes || all > self.config.max_incomplete_bytes {
-            self.give_up(owner, &id);
-            return Err(Refusal::TooLarge { bytes: own, limit: self.config.max_assembled_bytes });
+            self.drop_incomplete(owner, &id);
+            return Err(RequestError::TooLarge { bytes: own, limit: self.config.max_assembled_bytes });
         }
         let Some(series) = peer.series.get_mut(&id) else {
             return Ok(());
         };
         if chunk.index != series.count() && self.broken.is("emprops-chunks-in-order-only") {
-            return Err(Refusal::Invalid(Wrong {
+            return Err(RequestError::Invalid(FieldError {
                 field: "chunk_index".to_owned(),
                 message: "Must be the next".to_owned(),
                 provided: None,
@@ -315,30 +314,31 @@ impl Emprops {
             }
             return Ok(());
         }
-        let Some(series) = self.give_up(owner, &id) else {
+        let Some(series) = self.drop_incomplete(owner, &id) else {
             return Ok(());
         };
         self.assembled(turn, &id, series)
     }
 
-    fn assembled(&mut self, turn: &mut Turn<'_>, id: &str, series: Series) -> Result<(), Refusal> {
+    fn assembled(&mut self, turn: &mut Turn<'_>, id: &str, series: Series) -> Result<(), RequestError> {
         let hash = series.hash.clone();
         let whole = series.assemble();
         let matches = if self.broken.is("emprops-chunk-hash-of-base64") {
-            chunks::matches(&hash, chunks::encode(&whole).as_bytes())
+            chunked_message::matches(&hash, chunked_message::encode(&whole).as_bytes())
         } else {
             self.broken.is("emprops-chunk-hash-unchecked")
                 || self.broken.is("emprops-chunks-read-one-by-one")
-                || chunks::matches(&hash, &whole)
+                || chunked_message::matches(&hash, &whole)
         };
         if !matches {
-            let refusal = Refusal::HashMismatch { chunk_id: id.to_owned() };
+            let refusal = RequestError::HashMismatch { chunk_id: id.to_owned() };
             if !self.broken.is("emprops-chunk-mismatch-processed") {
                 return Err(refusal);
             }
             self.refuse(turn, &refusal);
         }
-        let unreadable = |error: &dyn std::fmt::Display| Refusal::InvalidMessage(format!("put together: {error}"));
+        let unreadable =
+            |error: &dyn std::fmt::Display| RequestError::InvalidMessage(format!("the assembled message: {error}"));
         let text = String::from_utf8(whole).map_err(|error| unreadable(&error))?;
         let message: &RawValue = serde_json::from_str(&text).map_err(|error| unreadable(&error))?;
         if !message.get().starts_with('{') {
@@ -352,8 +352,8 @@ impl Emprops {
         self.answer(turn, &text, true)
     }
 
-    /// Forgets an incomplete message.
-    pub(super) fn give_up(&mut self, conn: Conn, chunk_id: &Arc<str>) -> Option<Series> {
+    /// Drops an incomplete message and returns it.
+    pub(super) fn drop_incomplete(&mut self, conn: Conn, chunk_id: &Arc<str>) -> Option<Series> {
         let series = self.peers.get_mut(&conn)?.series.remove(chunk_id)?;
         self.incomplete_bytes -= series.bytes();
         self.timers.remove(&(series.until, Timer::Series(conn, chunk_id.clone())));
@@ -361,11 +361,15 @@ impl Emprops {
     }
 }
 
-/// What comes from outside the sockets.
+/// Events of the admin side.
 impl Emprops {
-    /// An event of the admin side: `server_disconnect` sends everybody away, `system_alert` warns those who watch
-    /// the system.
-    pub(super) fn happen(&mut self, now: Duration, event: &Value, out: &mut Vec<Output>) -> Result<Value, EventError> {
+    /// Handles `server_disconnect`, which closes all connections, and `system_alert`, which is sent to monitors.
+    pub(super) fn admin_event(
+        &mut self,
+        now: Duration,
+        event: &Value,
+        out: &mut Vec<Output>,
+    ) -> Result<Value, EventError> {
         let text = |name: &str, default: &'static str| match event.get(name) {
             None => Ok(default.to_owned()),
             Some(Value::String(text)) => Ok(text.clone()),
@@ -376,11 +380,11 @@ impl Emprops {
                 let seconds = match event.get("estimated_downtime") {
                     None => DOWNTIME,
                     Some(value) => value.as_f64().filter(|seconds| (0.0..=1e9).contains(seconds)).ok_or_else(|| {
-                        EventError::Invalid("member \"estimated_downtime\" is no number of seconds".to_owned())
+                        EventError::Invalid("member \"estimated_downtime\" is not a number of seconds".to_owned())
                     })?,
                 };
-                let told = self.send_away(now, &text("reason", MAINTENANCE)?, seconds, out);
-                Ok(json!({ "disconnected": told }))
+                let sent = self.disconnect_all(now, &text("reason", MAINTENANCE)?, seconds, out);
+                Ok(json!({ "disconnected": sent }))
             }
             Some("system_alert") => {
                 let actions = match event.get("actions_recommended") {
@@ -395,7 +399,7 @@ impl Emprops {
                     details: event.get("details").cloned().unwrap_or_else(|| json!({})),
                     actions_recommended: actions.iter().map(String::as_str).collect(),
                 };
-                Ok(json!({ "alerted": self.warn(now, &alert, out) }))
+                Ok(json!({ "alerted": self.send_alert(now, &alert, out) }))
             }
             _ => Err(EventError::Invalid(
                 r#"an event of this hub is {"type":"server_disconnect"} or {"type":"system_alert"}"#.to_owned(),
@@ -403,22 +407,22 @@ impl Emprops {
         }
     }
 
-    /// Tells everybody that the hub goes away, and when to come back (line 719), and closes.
-    pub(super) fn send_away(&mut self, now: Duration, reason: &str, seconds: f64, out: &mut Vec<Output>) -> usize {
+    /// Announces the downtime to all connections (line 719) and closes them; returns how many there were.
+    pub(super) fn disconnect_all(&mut self, now: Duration, reason: &str, seconds: f64, out: &mut Vec<Output>) -> usize {
         let reply = Reply::ServerDisconnect {
             reason,
             reconnect_after: self.clock.unix_ms(now + Duration::from_secs_f64(seconds)),
             estimated_downtime: Amount::new(seconds),
         };
         let all: Vec<Conn> = self.peers.keys().copied().collect();
-        let told = self.say(now, all.iter().copied(), &reply, out);
+        let sent = self.send_to(now, all.iter().copied(), &reply, out);
         out.extend(all.iter().map(|&conn| Output::Close { conn, code: 1001, reason: reason.to_owned() }));
-        // What this leads to would be told to those who go as well.
-        let mut unheard = Vec::new();
+        // The updates that follow would only go to the connections that are being closed.
+        let mut dropped = Vec::new();
         for conn in all {
-            self.leave(now, conn, false, &mut unheard);
+            self.leave(now, conn, false, &mut dropped);
         }
-        told
+        sent
     }
 }
 
@@ -428,8 +432,8 @@ fn empty() -> &'static RawValue {
     serde_json::from_str("{}").unwrap_or(RawValue::NULL)
 }
 
-/// Whether an upgrade request shows the token.
-fn shown(handshake: &Handshake, token: &str) -> bool {
+/// Whether an upgrade request has the token.
+fn shows_token(handshake: &Handshake, token: &str) -> bool {
     let query = handshake.query.iter().any(|(name, value)| name == "token" && value == token);
     let bearer = handshake.headers.iter().any(|(name, value)| {
         let bare = value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));

@@ -1,62 +1,61 @@
-//! Reading members with the reasons that an `error` gives: which field, what it must be, what it was.
+//! Reading members with the details of an `error`: which field, what it must be, what it was.
 
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use serde_json::{Number, Value};
 
-use super::refusal::Wrong;
+use super::request_error::FieldError;
 use crate::machine::json::{self, Members};
 
-/// The longest string that is remembered (ids, names, texts of workers), in bytes. The document sets no limit;
-/// without one a client could fill the hub's memory past all its counts.
+/// The longest string that is kept (ids, names, texts of workers), in bytes. The document sets no limit; without one a
+/// client could exhaust memory.
 const MAX_TEXT: usize = 16 * 1024;
-/// The longest provided value that an error repeats, in bytes.
+/// The longest value that an error repeats, in bytes.
 const MAX_PROVIDED: usize = 1024;
 
-/// The members of an object with the path that leads to it. A member that is `null` counts as absent.
+/// The members of an object, with its path. A member that is `null` counts as absent.
 pub struct Fields<'a> {
     path: String,
     members: Members<'a>,
 }
 
 impl<'a> Fields<'a> {
-    /// The members of a message.
     pub fn of(members: Members<'a>) -> Fields<'a> {
         Fields { path: String::new(), members }
     }
 
-    /// The raw value of a member.
+    /// Returns the raw value of a member.
     pub fn raw(&self, name: &str) -> Option<&'a RawValue> {
         self.members.get(name).copied().filter(|raw| raw.get() != "null")
     }
 
-    /// All members.
+    /// Returns all members.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
         self.members.iter().map(|(name, raw)| (name.as_str(), *raw))
     }
 
-    /// What is wrong with a member.
-    pub fn wrong(&self, name: &str, message: impl Into<String>) -> Wrong {
-        Wrong {
+    /// Makes an error about a member.
+    pub fn wrong(&self, name: &str, message: impl Into<String>) -> FieldError {
+        FieldError {
             field: format!("{}{name}", self.path),
             message: message.into(),
             provided: self.members.get(name).filter(|raw| repeatable(raw)).map(|raw| (*raw).to_owned()),
         }
     }
 
-    fn typed<T: DeserializeOwned>(&self, name: &str, must: &str) -> Result<Option<T>, Wrong> {
+    fn typed<T: DeserializeOwned>(&self, name: &str, must: &str) -> Result<Option<T>, FieldError> {
         match self.raw(name) {
             None => Ok(None),
             Some(raw) => serde_json::from_str(raw.get()).map(Some).map_err(|_| self.wrong(name, must)),
         }
     }
 
-    fn need<T>(&self, name: &str, value: Option<T>) -> Result<T, Wrong> {
+    fn need<T>(&self, name: &str, value: Option<T>) -> Result<T, FieldError> {
         value.ok_or_else(|| self.wrong(name, "Is required"))
     }
 
-    /// A string.
-    pub fn text(&self, name: &str) -> Result<Option<String>, Wrong> {
+    /// Reads a string.
+    pub fn text(&self, name: &str) -> Result<Option<String>, FieldError> {
         let text: Option<String> = self.typed(name, "Must be a string")?;
         match &text {
             Some(text) if text.len() > MAX_TEXT => {
@@ -66,13 +65,13 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A string of any length that must be there.
-    pub fn required_data(&self, name: &str) -> Result<String, Wrong> {
+    /// Reads a required string of any length.
+    pub fn required_data(&self, name: &str) -> Result<String, FieldError> {
         self.need(name, self.typed(name, "Must be a string")?)
     }
 
-    /// A string that must be there and not be empty.
-    pub fn required_text(&self, name: &str) -> Result<String, Wrong> {
+    /// Reads a required string that is not empty.
+    pub fn required_text(&self, name: &str) -> Result<String, FieldError> {
         let text = self.need(name, self.text(name)?)?;
         if text.is_empty() {
             return Err(self.wrong(name, "Must not be empty"));
@@ -80,18 +79,23 @@ impl<'a> Fields<'a> {
         Ok(text)
     }
 
-    /// A boolean.
-    pub fn flag(&self, name: &str) -> Result<Option<bool>, Wrong> {
+    /// Reads a boolean.
+    pub fn flag(&self, name: &str) -> Result<Option<bool>, FieldError> {
         self.typed(name, "Must be a boolean")
     }
 
-    /// A boolean that must be there.
-    pub fn required_flag(&self, name: &str) -> Result<bool, Wrong> {
+    /// Reads a required boolean.
+    pub fn required_flag(&self, name: &str) -> Result<bool, FieldError> {
         self.need(name, self.flag(name)?)
     }
 
-    /// A number for which `holds`, as it was written and as a double.
-    pub fn number(&self, name: &str, must: &str, holds: impl Fn(f64) -> bool) -> Result<Option<(Number, f64)>, Wrong> {
+    /// Reads a number for which `holds`, as it was written and as a double.
+    pub fn number(
+        &self,
+        name: &str,
+        must: &str,
+        holds: impl Fn(f64) -> bool,
+    ) -> Result<Option<(Number, f64)>, FieldError> {
         let number: Option<Number> = self.typed(name, must)?;
         match number {
             None => Ok(None),
@@ -102,26 +106,31 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A number that must be there and for which `holds`.
-    pub fn required_number(&self, name: &str, must: &str, holds: impl Fn(f64) -> bool) -> Result<(Number, f64), Wrong> {
+    /// Reads a required number for which `holds`.
+    pub fn required_number(
+        &self,
+        name: &str,
+        must: &str,
+        holds: impl Fn(f64) -> bool,
+    ) -> Result<(Number, f64), FieldError> {
         self.need(name, self.number(name, must, holds)?)
     }
 
-    /// A whole number of at least `least`.
-    pub fn whole(&self, name: &str, least: usize) -> Result<Option<usize>, Wrong> {
+    /// Reads a whole number of at least `least`.
+    pub fn whole(&self, name: &str, least: usize) -> Result<Option<usize>, FieldError> {
         let must = format!("Must be a whole number, at least {least}");
-        // 1.0 is as whole as 1.
+        // 1.0 is a whole number, too.
         let number = self.number(name, &must, |double| double.fract() == 0.0 && double >= least as f64)?;
         Ok(number.map(|(_, double)| double as usize))
     }
 
-    /// A whole number of at least `least` that must be there.
-    pub fn required_whole(&self, name: &str, least: usize) -> Result<usize, Wrong> {
+    /// Reads a required whole number of at least `least`.
+    pub fn required_whole(&self, name: &str, least: usize) -> Result<usize, FieldError> {
         self.need(name, self.whole(name, least)?)
     }
 
-    /// A list of strings.
-    pub fn texts(&self, name: &str) -> Result<Option<Vec<String>>, Wrong> {
+    /// Reads a list of strings.
+    pub fn texts(&self, name: &str) -> Result<Option<Vec<String>>, FieldError> {
         let must = "Must be a list of strings";
         let texts: Option<Vec<String>> = self.typed(name, must)?;
         match &texts {
@@ -132,40 +141,40 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Strings, where there is anything at all.
-    pub fn only_texts(&self, name: &str) -> Result<(), Wrong> {
+    /// Checks that a member is a list of strings or absent, not `null`.
+    pub fn only_texts(&self, name: &str) -> Result<(), FieldError> {
         self.not_null(name)?;
         self.typed::<Vec<String>>(name, "Must be a list of strings").map(drop)
     }
 
-    /// A boolean, where there is anything at all.
-    pub fn only_flag(&self, name: &str) -> Result<(), Wrong> {
+    /// Checks that a member is a boolean or absent, not `null`.
+    pub fn only_flag(&self, name: &str) -> Result<(), FieldError> {
         self.not_null(name)?;
         self.flag(name).map(drop)
     }
 
-    fn not_null(&self, name: &str) -> Result<(), Wrong> {
+    fn not_null(&self, name: &str) -> Result<(), FieldError> {
         match self.members.get(name) {
             Some(raw) if raw.get() == "null" => Err(self.wrong(name, "Must not be null")),
             _ => Ok(()),
         }
     }
 
-    /// An object, as its text.
-    pub fn object(&self, name: &str) -> Result<Option<&'a RawValue>, Wrong> {
+    /// Reads an object as its text.
+    pub fn object(&self, name: &str) -> Result<Option<&'a RawValue>, FieldError> {
         match self.raw(name) {
             Some(raw) if !raw.get().starts_with('{') => Err(self.wrong(name, "Must be an object")),
             raw => Ok(raw),
         }
     }
 
-    /// An object that must be there, as its text.
-    pub fn required_object(&self, name: &str) -> Result<&'a RawValue, Wrong> {
+    /// Reads a required object as its text.
+    pub fn required_object(&self, name: &str) -> Result<&'a RawValue, FieldError> {
         self.need(name, self.object(name)?)
     }
 
-    /// The members of an object.
-    pub fn inside(&self, name: &str) -> Result<Option<Fields<'a>>, Wrong> {
+    /// Reads the members of an object.
+    pub fn inside(&self, name: &str) -> Result<Option<Fields<'a>>, FieldError> {
         let Some(raw) = self.object(name)? else {
             return Ok(None);
         };
@@ -174,7 +183,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Whether a value can be sent back to whoever sent it: neither long nor beyond what JSON readers take.
+/// Whether an error repeats a value: if it is short and JSON parsers can read it.
 fn repeatable(raw: &RawValue) -> bool {
     raw.get().len() <= MAX_PROVIDED && serde_json::from_str::<Value>(raw.get()).is_ok()
 }
@@ -193,7 +202,7 @@ mod tests {
     #[case("whole", "Must be a whole number, at least 1", "1.5")]
     #[case("texts", "Must be a list of strings", "[1]")]
     #[case("object", "Must be an object", "[]")]
-    fn what_is_wrong_is_told(#[case] name: &str, #[case] message: &str, #[case] provided: &str) {
+    fn errors_name_field_and_value(#[case] name: &str, #[case] message: &str, #[case] provided: &str) {
         let text =
             r#"{"o":{"text":7,"empty":"","flag":"yes","number":-1,"whole":1.5,"texts":[1],"object":[],"null":null}}"#;
         let fields = Fields::of(json::members(text).unwrap());

@@ -1,4 +1,4 @@
-//! A job: what it asks for, what became of it, and the store of all of them.
+//! A job, and the store of all jobs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::needs::{Amount, Needs};
 use super::queue::{JobNo, Rank};
 use crate::machine::Conn;
 
-/// What a job's `status` says. The document never names `failed`, although jobs fail (lines 311 to 344).
+/// The `status` of a job. The document never names `failed`, although jobs fail (lines 311 to 344).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
@@ -25,7 +25,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// The name on the wire.
+    /// Returns the name in messages.
     pub fn name(self) -> &'static str {
         match self {
             Status::Queued => "queued",
@@ -38,25 +38,25 @@ impl Status {
     }
 }
 
-/// Where a job is.
+/// The state of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// In the queue.
     Queued,
-    /// Failed, and back in the queue at that time.
+    /// Failed; it returns to the queue at that time.
     Delayed { until: Duration },
-    /// Assigned; back in the queue at that time unless the worker accepts.
+    /// Assigned; it returns to the queue at that time unless the worker accepts.
     Claimed { worker: Conn, until: Duration },
     /// Accepted by its worker.
     Accepted { worker: Conn },
     /// Being worked on.
     InProgress { worker: Conn },
-    /// At its end.
+    /// Completed, failed or cancelled.
     Ended(Status),
 }
 
 impl State {
-    /// What clients are told.
+    /// Returns the status that clients see.
     pub fn status(self) -> Status {
         match self {
             State::Queued | State::Delayed { .. } => Status::Queued,
@@ -66,7 +66,7 @@ impl State {
         }
     }
 
-    /// The worker that has the job.
+    /// Returns the worker that holds the job.
     pub fn holder(self) -> Option<Conn> {
         match self {
             State::Claimed { worker, .. } | State::Accepted { worker } | State::InProgress { worker } => Some(worker),
@@ -78,29 +78,27 @@ impl State {
 /// A job.
 #[derive(Debug)]
 pub struct Job {
-    /// `job_id`.
     pub id: Arc<str>,
-    /// Its place among the waiting.
+    /// Its place in the queue.
     pub rank: Rank,
-    /// What it needs of a worker.
+
     pub needs: Arc<Needs>,
-    /// `priority` as submitted.
+
     pub priority: Number,
-    /// `priority` as a number to compare.
+    /// `priority` for comparisons.
     pub amount: Amount,
-    /// `customer_id`.
     pub customer: Option<Arc<str>>,
     /// `payload` as submitted, until the job ends.
     pub payload: Option<Box<RawValue>>,
     /// `requirements` as submitted, until the job ends.
     pub requirements: Option<Box<RawValue>>,
-    /// Where it is.
+
     pub state: State,
-    /// What its clients were last told of its state.
-    pub told: Status,
+    /// The status that clients know.
+    pub reported: Status,
     /// How often it has failed.
     pub failures: u32,
-    /// The worker that has or last had it.
+    /// The worker that holds it, or held it last.
     pub worker_id: Option<Arc<str>>,
     /// The worker's last `progress`.
     pub progress: Option<Number>,
@@ -110,66 +108,66 @@ pub struct Job {
     pub estimated_completion: Option<String>,
     /// When a worker accepted it, in Unix milliseconds.
     pub started_at: Option<u64>,
-    /// Who is told of it: the submitter and who subscribed to it.
+    /// The connections that get its updates: the submitter and its subscribers.
     pub watchers: BTreeSet<Conn>,
-    /// The bytes that the submission takes up until the job ends.
+    /// The length of the submission in bytes, until the job ends.
     pub size: usize,
 }
 
-/// All jobs, of those that have ended only the latest.
+/// All jobs; of the ended ones, only the latest.
 #[derive(Debug, Default)]
 pub struct Jobs {
     jobs: BTreeMap<JobNo, Job>,
     names: HashMap<Arc<str>, JobNo>,
     ended: VecDeque<JobNo>,
-    /// How many are assigned or worked on.
+    /// The number of jobs that workers hold.
     active: usize,
-    /// The bytes of all jobs that have not ended.
+    /// The size of all unfinished jobs in bytes.
     bytes: usize,
 }
 
 impl Jobs {
-    /// The job with this id.
+    /// Finds a job by its id.
     pub fn named(&self, id: &str) -> Option<JobNo> {
         self.names.get(id).copied()
     }
 
-    /// A job.
+    /// Returns a job.
     pub fn get(&self, number: JobNo) -> Option<&Job> {
         self.jobs.get(&number)
     }
 
-    /// A job, to change anything but its state.
+    /// Returns a job, to change anything but its state.
     pub fn get_mut(&mut self, number: JobNo) -> Option<&mut Job> {
         self.jobs.get_mut(&number)
     }
 
-    /// All of them, the oldest first.
+    /// Returns all jobs, the oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &Job> {
         self.jobs.values()
     }
 
-    /// How many wait for a worker or for their retry.
+    /// Counts the jobs that wait for a worker or for their retry.
     pub fn pending(&self) -> usize {
         self.unfinished().saturating_sub(self.active)
     }
 
-    /// How many a worker has.
+    /// Counts the jobs that workers hold.
     pub fn active(&self) -> usize {
         self.active
     }
 
-    /// How many have not ended.
+    /// Counts the unfinished jobs.
     pub fn unfinished(&self) -> usize {
         self.jobs.len() - self.ended.len()
     }
 
-    /// The bytes of those that have not ended.
+    /// Returns the size of all unfinished jobs in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Adds a job that has not ended.
+    /// Adds an unfinished job.
     pub fn insert(&mut self, job: Job) {
         self.names.insert(job.id.clone(), job.rank.number);
         self.active += usize::from(job.state.holder().is_some());
@@ -177,7 +175,7 @@ impl Jobs {
         self.jobs.insert(job.rank.number, job);
     }
 
-    /// Moves a job that has not ended to another state, and returns the one it was in.
+    /// Changes the state of an unfinished job and returns the previous one.
     pub fn set_state(&mut self, number: JobNo, state: State) -> Option<State> {
         let job = self.jobs.get_mut(&number)?;
         let before = std::mem::replace(&mut job.state, state);
@@ -186,7 +184,7 @@ impl Jobs {
         Some(before)
     }
 
-    /// A job has ended, in the state it is in. Of those that ended before it only `keep` stay known.
+    /// Marks a job as ended and drops the oldest ended jobs beyond `keep`.
     pub fn end(&mut self, number: JobNo, keep: usize) {
         let Some(job) = self.jobs.get_mut(&number) else {
             return;

@@ -1,4 +1,4 @@
-//! What clients do with jobs: submit, ask, cancel; and how everybody concerned hears of them.
+//! Requests of clients about jobs (submit, status, cancel), and the updates that clients get.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,25 +9,25 @@ use serde_json::json;
 use super::job::{Job, State, Status};
 use super::needs::Amount;
 use super::queue::{JobNo, Rank};
-use super::refusal::Refusal;
 use super::reply::{Reply, Summary};
 use super::request::Submit;
+use super::request_error::RequestError;
 use super::watch::Subject;
 use super::{Emprops, Timer, Turn};
 use crate::machine::{Conn, Output};
 
-/// How long a job is guessed to take.
+/// The estimated duration of a job.
 const USUAL: Duration = Duration::from_secs(10);
 
 impl Emprops {
-    /// Takes a job into the queue (line 136).
-    pub(super) fn submit(&mut self, turn: &mut Turn<'_>, request: Submit<'_>, size: usize) -> Result<(), Refusal> {
+    /// Adds a job to the queue (line 136).
+    pub(super) fn submit(&mut self, turn: &mut Turn<'_>, request: Submit<'_>, size: usize) -> Result<(), RequestError> {
         if self.jobs.unfinished() >= self.config.max_jobs || self.jobs.bytes() + size > self.config.max_job_bytes {
-            return Err(Refusal::QueueFull);
+            return Err(RequestError::QueueFull);
         }
         self.submitted += 1;
         let number = self.submitted;
-        let id: Arc<str> = self.astray.freed.take().unwrap_or_else(|| format!("job-{}", self.ids.next_uuid()).into());
+        let id: Arc<str> = self.faults.freed.take().unwrap_or_else(|| format!("job-{}", self.ids.next_uuid()).into());
         let rank = match request.amount {
             _ if self.broken.is("emprops-priority-ignored") => Rank::new(Amount::new(0.0), number),
             amount if self.broken.is("emprops-priority-reversed") => Rank::new(amount.negated(), number),
@@ -50,7 +50,7 @@ impl Emprops {
             payload: Some(request.payload.to_owned()),
             requirements: request.requirements.map(ToOwned::to_owned),
             state: State::Queued,
-            told: Status::Queued,
+            reported: Status::Queued,
             failures: 0,
             worker_id: None,
             progress: None,
@@ -84,12 +84,12 @@ impl Emprops {
         };
         self.reply(turn, &reply);
         turn.out.append(&mut offers);
-        self.introduce(turn.now, turn.conn, number, turn.out);
-        self.watch_depth(turn.now, turn.out);
+        self.announce(turn.now, turn.conn, number, turn.out);
+        self.check_queue_depth(turn.now, turn.out);
         Ok(())
     }
 
-    /// Makes a connection hear of a job.
+    /// Adds a connection to the watchers of a job.
     pub(super) fn watch(&mut self, conn: Conn, number: JobNo) {
         if let (Some(peer), Some(job)) = (self.peers.get_mut(&conn), self.jobs.get_mut(number)) {
             job.watchers.insert(conn);
@@ -97,7 +97,7 @@ impl Emprops {
         }
     }
 
-    /// Tells workers that could do a job of it (line 491), and says how many.
+    /// Offers a job to the workers that could do it (line 491), and returns how many.
     pub(super) fn offer(&self, now: Duration, number: JobNo, out: &mut Vec<Output>) -> usize {
         let Some(job) = self.jobs.get(number) else {
             return 0;
@@ -112,18 +112,18 @@ impl Emprops {
                 gpu_memory_min: job.needs.gpu_memory(),
             },
         };
-        if let Some(to) = self.misled(job) {
-            return self.say(now, to.into_iter(), &reply, out);
+        if let Some(to) = self.faulty_offer(job) {
+            return self.send_to(now, to.into_iter(), &reply, out);
         }
-        let told = self.say(now, self.workers.listening(&job.needs), &reply, out);
+        let sent = self.send_to(now, self.workers.listening(&job.needs), &reply, out);
         if self.broken.is("emprops-assigned-unclaimed") {
             self.push_unclaimed(now, job, out);
         }
-        told
+        sent
     }
 
-    /// Whom a fault tells of a job instead.
-    fn misled(&self, job: &Job) -> Option<Vec<Conn>> {
+    /// Returns the workers to which a fault offers a job instead.
+    fn faulty_offer(&self, job: &Job) -> Option<Vec<Conn>> {
         if self.broken.is("emprops-available-first-only") {
             return Some(self.workers.listening(&job.needs).take(1).collect());
         }
@@ -150,7 +150,7 @@ impl Emprops {
         })
     }
 
-    /// Assigns a job to everybody who hears of it, as a fault does.
+    /// As a fault: assigns a job to every worker that it is offered to.
     fn push_unclaimed(&self, now: Duration, job: &Job, out: &mut Vec<Output>) {
         for conn in self.workers.listening(&job.needs) {
             let Some(worker) = self.workers.get(conn) else {
@@ -165,12 +165,12 @@ impl Emprops {
                 requirements: job.requirements.as_deref(),
                 claim_timeout: &30_000.into(),
             };
-            self.say(now, [conn].into_iter(), &reply, out);
+            self.send_to(now, [conn].into_iter(), &reply, out);
         }
     }
 
-    /// Answers what became of a job (line 174).
-    pub(super) fn status(&mut self, turn: &mut Turn<'_>, job_id: String) -> Result<(), Refusal> {
+    /// Answers `request_job_status` (line 174).
+    pub(super) fn status(&mut self, turn: &mut Turn<'_>, job_id: String) -> Result<(), RequestError> {
         let known = self.jobs.named(&job_id).and_then(|number| self.jobs.get(number));
         let forgotten =
             |job: &&Job| matches!(job.state, State::Ended(_)) && self.broken.is("emprops-finished-forgotten");
@@ -191,13 +191,13 @@ impl Emprops {
                 );
                 return Ok(());
             }
-            return Err(Refusal::JobNotFound { job_id });
+            return Err(RequestError::JobNotFound { job_id });
         };
         let (mut progress, mut message) = (job.progress.as_ref(), job.message.as_deref());
         if matches!(job.state, State::InProgress { .. }) && self.broken.is("emprops-status-first-asked") {
             let now = || (job.progress.clone(), job.message.clone());
-            self.astray.asked.entry(job.rank.number).or_insert_with(now);
-            if let Some(first) = self.astray.asked.get(&job.rank.number) {
+            self.faults.asked.entry(job.rank.number).or_insert_with(now);
+            if let Some(first) = self.faults.asked.get(&job.rank.number) {
                 (progress, message) = (first.0.as_ref(), first.1.as_deref());
             }
         }
@@ -214,8 +214,13 @@ impl Emprops {
         Ok(())
     }
 
-    /// Ends a job that nobody wants any more (line 196), wherever it is.
-    pub(super) fn cancel(&mut self, turn: &mut Turn<'_>, job_id: String, why: Option<&str>) -> Result<(), Refusal> {
+    /// Cancels a job in any state (line 196).
+    pub(super) fn cancel(
+        &mut self,
+        turn: &mut Turn<'_>,
+        job_id: String,
+        why: Option<&str>,
+    ) -> Result<(), RequestError> {
         let cancelled_at = self.clock.unix_ms(turn.now);
         let Some(number) = self.jobs.named(&job_id) else {
             if self.broken.is("emprops-cancel-unknown-confirmed") {
@@ -223,7 +228,7 @@ impl Emprops {
                 self.reply(turn, &reply);
                 return Ok(());
             }
-            return Err(Refusal::JobNotFound { job_id });
+            return Err(RequestError::JobNotFound { job_id });
         };
         let Some(job) = self.jobs.get(number) else {
             return Ok(());
@@ -243,68 +248,68 @@ impl Emprops {
         {
             self.reply(turn, &reply);
             self.workers.release(worker, number);
-            self.give_back(turn.now, number, turn.out);
+            self.return_to_queue(turn.now, number, turn.out);
             return Ok(());
         }
         let (id, state, rank, needs) = (job.id.clone(), job.state, job.rank, job.needs.clone());
         match state {
-            State::Ended(status) => return Err(Refusal::JobEnded { job_id: id, status: status.name() }),
+            State::Ended(status) => return Err(RequestError::JobEnded { job_id: id, status: status.name() }),
             State::Queued => {
                 self.queue.remove(rank, &needs);
-                self.astray.cancelled += 1;
+                self.faults.cancelled += 1;
             }
             State::Delayed { until } => {
                 self.timers.remove(&(until, Timer::Retry(number)));
                 if self.broken.is("emprops-cancelled-retry-returns") {
                     let last = job.worker_id.as_ref().and_then(|id| self.workers.named(id));
-                    self.astray.ghosts.push((last, number));
+                    self.faults.ghosts.push((last, number));
                 }
             }
             State::Claimed { until, .. } => {
                 self.timers.remove(&(until, Timer::Claim(number)));
-                // Only a fault leaves it there.
+                // Only under a fault it is still in the queue.
                 self.queue.remove(rank, &needs);
             }
             State::Accepted { .. } | State::InProgress { .. } => {}
         }
         self.jobs.set_state(number, State::Ended(Status::Cancelled));
         if self.broken.is("emprops-cancelled-id-again") {
-            self.astray.freed = Some(id.clone());
+            self.faults.freed = Some(id.clone());
         }
         if self.broken.is("emprops-cancelled-job-returns") {
-            self.astray.ghosts.push((None, number));
+            self.faults.ghosts.push((None, number));
         }
         self.reply(turn, &Reply::JobCancelled { job_id: &id, status: Status::Cancelled, cancelled_at });
         if self.broken.is("emprops-cancelled-completed")
             && let Some(job) = self.jobs.get(number)
         {
-            self.astray.told.insert(number, self.concerned(job, Status::Completed));
+            self.faults.completion_recipients.insert(number, self.recipients(job, Status::Completed));
         }
-        let told = Told { message: why, also: state.holder(), except: Some(turn.conn) };
-        self.update(turn.now, number, &told, turn.out);
+        let options = UpdateOptions { message: why, also: state.holder(), except: Some(turn.conn) };
+        self.update(turn.now, number, &options, turn.out);
         if let Some(worker) = state.holder() {
             self.workers.release(worker, number);
         }
         self.finish(number);
-        self.watch_depth(turn.now, turn.out);
+        self.check_queue_depth(turn.now, turn.out);
         Ok(())
     }
 }
 
-/// How a change is told.
+/// Options of an update.
 #[derive(Default)]
-pub(super) struct Told<'a> {
+pub(super) struct UpdateOptions<'a> {
     pub message: Option<&'a str>,
-    /// Who is told although it did not ask.
+    /// An additional recipient.
     pub also: Option<Conn>,
-    /// Who knows already.
+    /// A connection that gets no update.
     pub except: Option<Conn>,
 }
 
-/// Telling.
+/// Updates.
 impl Emprops {
-    /// Who is to hear that a job is in a state: its watchers, subscribers to such jobs, monitors of all jobs.
-    pub(super) fn concerned(&self, job: &Job, status: Status) -> BTreeSet<Conn> {
+    /// Returns the recipients of an update: the job's watchers, matching subscribers, monitors of all jobs.
+    pub(super) fn recipients(&self, job: &Job, status: Status) -> BTreeSet<Conn> {
         let subject =
             Subject { customer: job.customer.as_ref(), job_type: &job.needs.job_type, priority: job.amount, status };
         let mut all = match self.peers.last_key_value() {
@@ -323,43 +328,43 @@ impl Emprops {
         all
     }
 
-    /// Tells of the state that a job is in (line 504), each connection once.
-    pub(super) fn update(&mut self, now: Duration, number: JobNo, told: &Told<'_>, out: &mut Vec<Output>) {
+    /// Sends the current state of a job to its recipients (line 504), once to each.
+    pub(super) fn update(&mut self, now: Duration, number: JobNo, options: &UpdateOptions<'_>, out: &mut Vec<Output>) {
         let Some(job) = self.jobs.get_mut(number) else {
             return;
         };
         let status = job.state.status();
-        let previous = std::mem::replace(&mut job.told, status);
+        let previous = std::mem::replace(&mut job.reported, status);
         let Some(job) = self.jobs.get(number) else {
             return;
         };
-        let judged = if self.broken.is("emprops-filter-status-before") { previous } else { status };
-        let mut to = self.concerned(job, judged);
-        to.extend(told.also);
+        let filtered = if self.broken.is("emprops-filter-status-before") { previous } else { status };
+        let mut to = self.recipients(job, filtered);
+        to.extend(options.also);
         let reply = Reply::JobUpdate {
             job_id: &job.id,
             status,
             previous_status: Some(previous),
             worker_id: job.worker_id.as_deref(),
             progress: job.progress.as_ref(),
-            message: told.message,
+            message: options.message,
         };
-        let to = to.into_iter().filter(|conn| Some(*conn) != told.except);
-        self.say(now, to, &reply, out);
-        self.say(now, self.doubled(number), &reply, out);
+        let to = to.into_iter().filter(|conn| Some(*conn) != options.except);
+        self.send_to(now, to, &reply, out);
+        self.send_to(now, self.double_recipients(number), &reply, out);
     }
 
-    /// Whom a fault tells twice.
-    pub(super) fn doubled(&self, number: JobNo) -> impl Iterator<Item = Conn> + '_ {
-        self.doubled.iter().filter(move |(_, job)| *job == number).map(|(conn, _)| *conn)
+    /// Returns the connections to which a fault sends a second update.
+    pub(super) fn double_recipients(&self, number: JobNo) -> impl Iterator<Item = Conn> + '_ {
+        self.double_recipients.iter().filter(move |(_, job)| *job == number).map(|(conn, _)| *conn)
     }
 
-    /// Tells subscribers of a new job; the submitter knows.
-    fn introduce(&self, now: Duration, submitter: Conn, number: JobNo, out: &mut Vec<Output>) {
+    /// Announces a new job to subscribers other than the submitter.
+    fn announce(&self, now: Duration, submitter: Conn, number: JobNo, out: &mut Vec<Output>) {
         let Some(job) = self.jobs.get(number) else {
             return;
         };
-        let to = self.concerned(job, Status::Queued).into_iter().filter(|conn| *conn != submitter);
+        let to = self.recipients(job, Status::Queued).into_iter().filter(|conn| *conn != submitter);
         let reply = Reply::JobUpdate {
             job_id: &job.id,
             status: Status::Queued,
@@ -368,10 +373,10 @@ impl Emprops {
             progress: None,
             message: None,
         };
-        self.say(now, to, &reply, out);
+        self.send_to(now, to, &reply, out);
     }
 
-    /// A job has ended, and everybody knows: nobody watches it any more.
+    /// Marks a job as ended and removes its watchers.
     pub(super) fn finish(&mut self, number: JobNo) {
         let Some(job) = self.jobs.get_mut(number) else {
             return;
@@ -384,8 +389,8 @@ impl Emprops {
         self.jobs.end(number, self.config.max_finished_jobs);
     }
 
-    /// Warns when too many jobs wait (line 547), once until most of them are gone.
-    pub(super) fn watch_depth(&mut self, now: Duration, out: &mut Vec<Output>) {
+    /// Sends an alert when too many jobs wait (line 547), once until half of them are gone.
+    pub(super) fn check_queue_depth(&mut self, now: Duration, out: &mut Vec<Output>) {
         let (depth, threshold) = (self.jobs.pending(), self.config.alert_queue_depth);
         if self.alert.is_some() {
             if depth <= threshold / 2 {
@@ -405,12 +410,12 @@ impl Emprops {
                 }),
                 actions_recommended: vec!["Consider scaling up workers", "Review job priorities"],
             };
-            self.warn(now, &alert, out);
+            self.send_alert(now, &alert, out);
         }
     }
 
-    /// Sends an alert to the monitors that watch the system.
-    pub(super) fn warn(&self, now: Duration, alert: &Reply<'_>, out: &mut Vec<Output>) -> usize {
-        self.say(now, self.alerted_monitors.iter().copied(), alert, out)
+    /// Sends an alert to monitors and returns how many.
+    pub(super) fn send_alert(&self, now: Duration, alert: &Reply<'_>, out: &mut Vec<Output>) -> usize {
+        self.send_to(now, self.alerted_monitors.iter().copied(), alert, out)
     }
 }

@@ -1,30 +1,29 @@
-//! The EmProps job queue hub (document 004): clients submit jobs, workers claim them, others watch.
+//! The EmProps job queue hub (document 004): clients submit jobs, workers claim them, monitors watch.
 //!
 //! In reading order: [`request`] and [`reply`] are the messages, [`refusal`] the errors; [`job`], [`queue`],
-//! [`needs`], [`workers`], [`watch`], [`chunks`], [`window`] hold what the hub knows, each in a form that lets
-//! a message be handled without looking at everything; `connections`, `jobs`, `work`, `follow` answer.
+//! [`needs`], [`workers`], [`watch`], [`chunked_message`] and [`window`] hold the state, indexed so that no message
+//! needs a scan of all jobs or workers; `connections`, `jobs`, `work` and `subscription_requests` handle messages.
 //!
-//! Where the document is silent or at odds with itself, this hub does the following. Everything but `ping`,
-//! `disconnect` and the registrations needs a registration. A request's `id` comes back as `request_id` or
-//! `message_id`. What has no answer of its own gets an `ack`. A job goes back into the queue, to its old place,
-//! when its claim is not accepted in time, when its worker leaves or misses two heartbeats, and some time after
-//! a failure with `retry`, three attempts in all. Accepting is implied by the first report. The submitter watches
-//! its job; whoever wants to hear of a change for several reasons hears of it once, and whoever caused it by
-//! `cancel_job` not again. A worker that registers under an id in use takes it over. A second subscription to
-//! notifications replaces the first. Priorities go from 0 to 100, among equals preferred types come first, then
-//! the older job.
+//! Where the document is silent or contradicts itself, this hub does the following. Every message but `ping`,
+//! `disconnect` and the registrations needs a registration. A request's `id` is returned as `request_id` or
+//! `message_id`. A request without an answer of its own is answered with `ack`. A job returns to its old place in the
+//! queue when its claim is not accepted in time, when its worker disconnects or misses two heartbeats, and some time
+//! after a failure with `retry`, with three attempts at most. The first report implies acceptance. The submitter is
+//! subscribed to its job; a client with several matching subscriptions gets one update, the sender of `cancel_job`
+//! none. A worker that registers under an id in use takes it over. A second subscription to notifications replaces the
+//! first. Priorities are 0 to 100; of equal ones preferred types come first, then older jobs.
 
-mod chunks;
+mod chunked_message;
 mod connections;
 mod fields;
-mod follow;
 mod job;
 mod jobs;
 mod needs;
 mod queue;
-mod refusal;
 mod reply;
 mod request;
+mod request_error;
+mod subscription_requests;
 #[cfg(test)]
 pub mod test_conversation;
 #[cfg(test)]
@@ -38,15 +37,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::{Number, Value, json};
 
-use self::chunks::Series;
+use self::chunked_message::Series;
 use self::job::Jobs;
 use self::queue::{JobNo, Queue};
-use self::refusal::Refusal;
 use self::reply::Reply;
 use self::request::{Kind, Request, Sections, Sender};
+use self::request_error::RequestError;
 use self::watch::{Filters, Subscriptions};
 use self::window::Window;
 use self::workers::Workers;
@@ -56,71 +55,68 @@ use crate::machine::ids::Ids;
 use crate::machine::settings::{Settings, SettingsError, millis};
 use crate::machine::{Conn, EventError, Input, Machine, Output};
 
-/// The name of the protocol.
 pub const PROTOCOL: &str = "emprops";
-/// How much of an unknown message `unknown` repeats, in bytes.
+/// How much of the original message `unknown` repeats, in bytes.
 const EXCERPT: usize = 4096;
-/// How many jobs the admin side is shown.
+/// How many jobs the state for the admin side has.
 const SHOWN_JOBS: usize = 1000;
 
-/// What can be set.
 #[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Config {
     /// `server_version` of the greeting.
     server_version: String,
-    /// What a worker must know, as `?token=`, `Authorization: Bearer` or member `token`; without one, whatever
-    /// it sends is ignored.
-    #[serde(deserialize_with = "token")]
+    /// The token of workers, as `?token=`, `Authorization: Bearer` or member `token`; without one, any is ignored.
+    #[serde(deserialize_with = "crate::machine::settings::secret")]
     worker_token: Option<String>,
-    /// How long a claim keeps a job without accepting it, unless it says so itself.
+    /// How long a claim holds a job until it is accepted, unless the claim has a `claim_timeout`.
     #[serde(rename = "claim_timeout_ms", deserialize_with = "millis")]
     claim_timeout: Duration,
-    /// How many jobs one claim can get at most.
+    /// The largest number of jobs for one claim.
     max_jobs_per_claim: usize,
     /// How long a failed job waits for its retry.
     #[serde(rename = "retry_delay_ms", deserialize_with = "millis")]
     retry_delay: Duration,
-    /// How often a job is tried before `retry` does not help any more.
+    /// After how many attempts a failure is final in spite of `retry`.
     max_attempts: u32,
-    /// When a worker must be heard of again.
+    /// The interval of a worker's heartbeats.
     #[serde(rename = "heartbeat_interval_ms", deserialize_with = "millis")]
     heartbeat_interval: Duration,
     /// After how many missed heartbeats a worker is lost.
     missed_heartbeats: u32,
-    /// How often statistics are sent to who does not say how often.
+    /// The interval of statistics for subscriptions without one.
     #[serde(rename = "stats_interval_ms", deserialize_with = "millis")]
     stats_interval: Duration,
-    /// The shortest interval of statistics that may be asked for.
+    /// The shortest interval of statistics.
     #[serde(rename = "min_stats_interval_ms", deserialize_with = "millis")]
     min_stats_interval: Duration,
-    /// How often the hub pings who is connected; 0 is never.
+    /// How often the hub pings all connections; 0 is never.
     #[serde(rename = "ping_interval_ms", deserialize_with = "millis")]
     ping_interval: Duration,
     /// Whether messages without an answer of their own are acknowledged.
     acks: bool,
     /// The longest message in bytes.
     max_message_bytes: usize,
-    /// The longest message that may come in chunks, and the most bytes of incomplete ones per connection.
+    /// The longest message in chunks, and the limit of incomplete ones per connection, in bytes.
     max_assembled_bytes: usize,
-    /// The most bytes of incomplete messages of all connections together.
+    /// The limit of incomplete messages of all connections, in bytes.
     max_incomplete_bytes: usize,
-    /// How many incomplete messages a connection may have.
+    /// The largest number of incomplete messages of a connection.
     max_incomplete: usize,
     /// How long an incomplete message is kept.
     #[serde(rename = "chunk_timeout_ms", deserialize_with = "millis")]
     chunk_timeout: Duration,
-    /// How many jobs may be unfinished; beyond, they are refused.
+    /// The largest number of unfinished jobs; beyond it jobs are refused.
     max_jobs: usize,
-    /// How many bytes unfinished jobs may have together.
+    /// The limit of all unfinished jobs in bytes.
     max_job_bytes: usize,
-    /// How many finished jobs are remembered.
+    /// How many finished jobs are kept.
     max_finished_jobs: usize,
-    /// How many jobs a connection may watch.
+    /// The largest number of jobs that a connection may subscribe to.
     max_watched_jobs: usize,
-    /// When more jobs than this wait, an alert is sent.
+    /// An alert is sent when more jobs than this wait.
     alert_queue_depth: usize,
-    /// The wall-clock time at which the hub starts, in Unix milliseconds; otherwise the system's.
+    /// The Unix time of the hub's start in milliseconds; without it, the system's clock.
     epoch_ms: Option<u64>,
     /// Makes the ids reproducible.
     seed: Option<u64>,
@@ -157,19 +153,6 @@ impl Default for Config {
     }
 }
 
-/// A token may look like a number in TOML; errors do not repeat it.
-fn token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    match toml::Value::deserialize(deserializer)? {
-        toml::Value::String(text) => Ok(Some(text)),
-        toml::Value::Integer(number) => Ok(Some(number.to_string())),
-        _ => Err(serde::de::Error::custom("worker_token is not a string")),
-    }
-}
-
-/// Builds the hub.
-///
-/// # Errors
-/// What is wrong with the settings.
 pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, SettingsError> {
     let config: Config = settings.read(PROTOCOL)?;
     for (name, interval) in [
@@ -203,8 +186,8 @@ pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, Se
         incomplete_bytes: 0,
         completed: Window::default(),
         alert: None,
-        doubled: BTreeSet::new(),
-        astray: Astray::default(),
+        double_recipients: BTreeSet::new(),
+        faults: FaultState::default(),
         timers,
     }))
 }
@@ -214,79 +197,78 @@ struct Emprops {
     clock: Clock,
     ids: Ids,
     broken: Broken,
-    /// Everybody who is connected.
+    /// All connections.
     peers: BTreeMap<Conn, Peer>,
     workers: Workers,
     jobs: Jobs,
     queue: Queue,
-    /// How many jobs there have been.
     submitted: JobNo,
     subscriptions: Subscriptions,
-    /// Monitors that see all jobs.
+    /// Monitors with the permission to view all jobs.
     all_jobs: BTreeSet<Conn>,
-    /// Monitors that see the system, its alerts included.
+    /// Monitors that get alerts.
     alerted_monitors: BTreeSet<Conn>,
-    /// What clients left with `cleanup_subscriptions: false`, by client id, the oldest first.
-    kept: HashMap<Arc<str>, Kept>,
+    /// Subscriptions that clients kept with `cleanup_subscriptions: false`, by client id; the order is by age.
+    kept: HashMap<Arc<str>, SavedSubscriptions>,
     kept_order: VecDeque<Arc<str>>,
     /// The bytes of all incomplete messages.
     incomplete_bytes: usize,
     completed: Window,
-    /// What is wrong with the system, while it is.
+    /// The current alert, if any.
     alert: Option<String>,
-    /// Who is told twice of what; only a fault looks at it.
-    doubled: BTreeSet<(Conn, JobNo)>,
-    astray: Astray,
+    /// For a fault: connections that get each update of a job twice.
+    double_recipients: BTreeSet<(Conn, JobNo)>,
+    faults: FaultState,
     timers: BTreeSet<(Duration, Timer)>,
 }
 
-/// What only faults look at.
+/// The state of faults.
 #[derive(Default)]
-struct Astray {
+struct FaultState {
     /// How many connections there have been.
     opened: u64,
-    /// Jobs that are over and will be given to somebody, or to anybody, all the same.
+    /// Ended jobs that will be assigned again, to this worker or to any.
     ghosts: Vec<(Option<Conn>, JobNo)>,
-    /// The id of the job that was cancelled last, until another has it.
+    /// The id of the last cancelled job, until another job gets it.
     freed: Option<Arc<str>>,
-    /// The job that was assigned last, and when.
+    /// The last assigned job, and when it was assigned.
     given: Option<(Duration, JobNo)>,
     /// The id of the last request that had one.
     request: Option<String>,
-    /// Workers that have shown their token.
-    vouched: BTreeSet<String>,
-    /// Connections of workers that have registered on others since.
+    /// Workers that have sent the right token once.
+    authorized: BTreeSet<String>,
+    /// Connections whose workers have registered on another connection since.
     replaced: BTreeMap<Conn, Arc<str>>,
     /// When workers registered.
     registered: BTreeMap<Conn, Duration>,
     /// How often workers have registered again on their connections.
     again: usize,
-    /// Who had a job and let it lapse.
+    /// Workers whose claim of a job timed out.
     former: BTreeSet<(Conn, JobNo)>,
-    /// Who was told that a job is completed.
-    told: BTreeMap<JobNo, BTreeSet<Conn>>,
-    /// What was said of a job's progress when it was first asked for.
+    /// The recipients of each `job_completed`.
+    completion_recipients: BTreeMap<JobNo, BTreeSet<Conn>>,
+    /// The progress and message of each job when its status was first requested.
     asked: BTreeMap<JobNo, (Option<Number>, Option<String>)>,
-    /// Who has subscribed to statistics more than once.
+    /// Connections that have subscribed to statistics more than once.
     twice: BTreeSet<Conn>,
-    /// Jobs that were cancelled in the queue, and those that have failed and are tried again.
+    /// The number of jobs cancelled in the queue, and of failed jobs that are retried.
     cancelled: usize,
     retried: usize,
 }
 
-/// Who is connected.
+/// A connection.
 #[derive(Default)]
 struct Peer {
     /// `assigned_connection_id`, from the first registration on.
     id: Option<Arc<str>>,
     /// The client or monitor that registered here.
     client: Option<Client>,
-    /// It showed the worker token when it connected.
-    vouched: bool,
-    /// The jobs whose watcher it is.
+    /// Whether its upgrade request had the worker token.
+    authorized: bool,
+    /// The jobs it is subscribed to.
     watching: BTreeSet<JobNo>,
     stats: Option<Stats>,
-    /// Messages of which some chunks have come, by chunk id.
+    /// Incomplete messages in chunks, by chunk id.
     series: BTreeMap<Arc<str>, Series>,
 }
 
@@ -303,30 +285,30 @@ struct Stats {
     next: Duration,
 }
 
-/// The subscriptions of a client that will be back.
-struct Kept {
+/// The subscriptions of a disconnected client.
+struct SavedSubscriptions {
     watching: BTreeSet<JobNo>,
     filters: Option<Filters>,
 }
 
-/// What is to happen at a time.
+/// What a timer is for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
-    /// A claim has not been accepted.
+    /// A claim that must be accepted.
     Claim(JobNo),
-    /// A failed job is to be tried again.
+    /// The retry of a failed job.
     Retry(JobNo),
-    /// A worker may be lost.
+    /// The heartbeat of a worker.
     Worker(Conn),
-    /// Statistics are due.
+    /// A subscription to statistics.
     Stats(Conn),
-    /// An incomplete message is given up.
+    /// An incomplete message in chunks.
     Series(Conn, Arc<str>),
-    /// Everybody is pinged.
+    /// Pings to all connections.
     Ping,
 }
 
-/// A message being answered.
+/// A message that is being handled.
 struct Turn<'a> {
     now: Duration,
     conn: Conn,
@@ -343,13 +325,14 @@ impl Machine for Emprops {
             Input::Text { conn, text } if self.peers.contains_key(&conn) => {
                 let mut turn = Turn { now, conn, id: None, out };
                 if let Err(refusal) = self.answer(&mut turn, &text, false)
-                    && !(matches!(refusal, Refusal::InvalidMessage(_)) && self.broken.is("emprops-malformed-ignored"))
+                    && !(matches!(refusal, RequestError::InvalidMessage(_))
+                        && self.broken.is("emprops-malformed-ignored"))
                 {
                     self.refuse(&mut turn, &refusal);
                 }
             }
             Input::Closed { conn } => self.leave(now, conn, false, out),
-            // The document knows no binary messages.
+            // The document has no binary messages.
             Input::Text { .. }
             | Input::Binary { .. }
             | Input::Ping { .. }
@@ -397,16 +380,16 @@ impl Machine for Emprops {
 
     fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<Output>) -> Result<Value, EventError> {
         self.expire(now, out);
-        self.happen(now, event, out)
+        self.admin_event(now, event, out)
     }
 
     fn shutdown(&mut self, now: Duration, out: &mut Vec<Output>) {
-        self.send_away(now, connections::MAINTENANCE, connections::DOWNTIME, out);
+        self.disconnect_all(now, connections::MAINTENANCE, connections::DOWNTIME, out);
     }
 }
 
 impl Emprops {
-    /// Everything that is due.
+    /// Handles all timers that are due.
     fn expire(&mut self, now: Duration, out: &mut Vec<Output>) {
         while let Some((due, _)) = self.timers.first()
             && *due <= now
@@ -416,39 +399,39 @@ impl Emprops {
             };
             match timer {
                 Timer::Claim(job) => self.claim_expired(now, job, out),
-                Timer::Retry(job) => self.retry(now, job, out),
-                Timer::Worker(conn) => self.miss(now, conn, out),
+                Timer::Retry(job) => self.requeue(now, job, out),
+                Timer::Worker(conn) => self.check_heartbeat(now, conn, out),
                 Timer::Stats(conn) => self.broadcast_stats(now, due, conn, out),
-                Timer::Series(conn, chunk_id) => drop(self.give_up(conn, &chunk_id)),
+                Timer::Series(conn, chunk_id) => drop(self.drop_incomplete(conn, &chunk_id)),
                 Timer::Ping => {
                     self.timers.insert((now + self.config.ping_interval, Timer::Ping));
-                    self.say(now, self.peers.keys().copied(), &Reply::Ping {}, out);
+                    self.send_to(now, self.peers.keys().copied(), &Reply::Ping {}, out);
                 }
             }
         }
     }
 
-    /// Answers a message, or says why not. One that came in chunks may not be a chunk itself.
-    fn answer(&mut self, turn: &mut Turn<'_>, text: &str, assembled: bool) -> Result<(), Refusal> {
+    /// Handles a message. An `assembled` one came in chunks and must not be a chunk itself.
+    fn answer(&mut self, turn: &mut Turn<'_>, text: &str, assembled: bool) -> Result<(), RequestError> {
         let limit = match self.config.max_message_bytes {
             _ if self.broken.is("emprops-size-unlimited") => usize::MAX,
             limit if self.broken.is("emprops-size-limit-low") => limit / 10,
             limit => limit,
         };
         if text.len() > limit && !assembled {
-            return Err(Refusal::TooLarge { bytes: text.len(), limit });
+            return Err(RequestError::TooLarge { bytes: text.len(), limit });
         }
         let message = request::read(text)?;
         turn.id = message.id.clone();
         if self.broken.is("emprops-request-id-of-before") {
-            turn.id = message.id.clone().or(self.astray.request.take());
-            self.astray.request.clone_from(&turn.id);
+            turn.id = message.id.clone().or(self.faults.request.take());
+            self.faults.request.clone_from(&turn.id);
         }
         let refused = self.broken.is("emprops-unknown-members-refused");
         if (refused || self.broken.is("emprops-unknown-members-swallow"))
-            && let Some(stranger) = message.stranger()
+            && let Some(undocumented_member) = message.undocumented_member()
         {
-            let refusal = Refusal::InvalidMessage(format!("nobody knows the member {stranger:?}"));
+            let refusal = RequestError::InvalidMessage(format!("undocumented member {undocumented_member:?}"));
             return if refused { Err(refusal) } else { Ok(()) };
         }
         match Kind::of(&message.kind) {
@@ -459,10 +442,10 @@ impl Emprops {
                 return Ok(());
             }
             Kind::Ignored if message.kind == "connector_ws_status" && self.broken.is("emprops-connector-refused") => {
-                return Err(Refusal::InvalidMessage("connectors are none of our business".to_owned()));
+                return Err(RequestError::InvalidMessage("this hub takes no connectors".to_owned()));
             }
             Kind::Ignored => return Ok(()),
-            Kind::HubOnly => return Err(Refusal::InvalidMessage(format!("only the hub sends {}", message.kind))),
+            Kind::HubOnly => return Err(RequestError::InvalidMessage(format!("only the hub sends {}", message.kind))),
             Kind::Unknown => {
                 let end = text.floor_char_boundary(EXCERPT);
                 let content = "Received unrecognized message type";
@@ -470,7 +453,7 @@ impl Emprops {
                 self.reply(turn, &reply);
                 if self.broken.is("emprops-unknown-told-to-all") {
                     let others = self.peers.keys().copied().filter(|conn| *conn != turn.conn);
-                    self.say(turn.now, others, &reply, turn.out);
+                    self.send_to(turn.now, others, &reply, turn.out);
                 }
                 if self.broken.is("emprops-fuzz-unknown-frees-jobs") {
                     let held = self.workers.get(turn.conn).map(|worker| worker.held.clone());
@@ -481,18 +464,18 @@ impl Emprops {
                 }
                 return Ok(());
             }
-            Kind::Request(Sender::Anybody) => {}
+            Kind::Request(Sender::Any) => {}
             Kind::Request(Sender::Registered) => {
                 let client = self.peers.get(&turn.conn).is_some_and(|peer| peer.client.is_some());
                 if !client && self.workers.get(turn.conn).is_none() {
-                    return Err(Refusal::NotRegistered("register_client or register_worker"));
+                    return Err(RequestError::NotRegistered("register_client or register_worker"));
                 }
             }
             Kind::Request(Sender::Worker) => {
                 if self.workers.get(turn.conn).is_none() {
-                    return Err(Refusal::NotRegistered("register_worker"));
+                    return Err(RequestError::NotRegistered("register_worker"));
                 }
-                self.see(turn.now, turn.conn);
+                self.mark_alive(turn.now, turn.conn);
             }
         }
         match message.request(self.broken)? {
@@ -514,7 +497,9 @@ impl Emprops {
                 self.stats(turn.now, turn.conn, sections, turn.out);
             }
             Request::Chunk(_) if assembled => {
-                return Err(Refusal::InvalidMessage("a message in chunks is no chunk".to_owned()));
+                return Err(RequestError::InvalidMessage(
+                    "a message that came in chunks must not be a chunk".to_owned(),
+                ));
             }
             Request::Chunk(chunk) => self.chunk(turn, chunk)?,
             Request::Ping => {
@@ -528,8 +513,14 @@ impl Emprops {
         Ok(())
     }
 
-    /// Says something to some.
-    fn say(&self, now: Duration, to: impl Iterator<Item = Conn>, reply: &Reply<'_>, out: &mut Vec<Output>) -> usize {
+    /// Sends a message to some connections and returns how many.
+    fn send_to(
+        &self,
+        now: Duration,
+        to: impl Iterator<Item = Conn>,
+        reply: &Reply<'_>,
+        out: &mut Vec<Output>,
+    ) -> usize {
         let mut to = to.peekable();
         if to.peek().is_none() {
             return 0;
@@ -545,7 +536,7 @@ impl Emprops {
         turn.out.push(Output::Text { conn: turn.conn, text });
     }
 
-    /// Acknowledges what has no answer of its own (line 637).
+    /// Acknowledges a request without an answer of its own (line 637).
     fn ack(&self, turn: &mut Turn<'_>, kind: &str) {
         if self.config.acks {
             let id = turn.id.take();
@@ -553,7 +544,7 @@ impl Emprops {
         }
     }
 
-    fn refuse(&self, turn: &mut Turn<'_>, refusal: &Refusal) {
+    fn refuse(&self, turn: &mut Turn<'_>, refusal: &RequestError) {
         let id = turn.id.take();
         let reply = Reply::Error {
             error: refusal.to_string(),
@@ -562,9 +553,9 @@ impl Emprops {
             request_id: id.as_deref(),
         };
         self.reply(turn, &reply);
-        if matches!(refusal, Refusal::InvalidJob(_)) && self.broken.is("emprops-refusal-told-to-all") {
+        if matches!(refusal, RequestError::InvalidJob(_)) && self.broken.is("emprops-refusal-told-to-all") {
             let others = self.peers.keys().copied().filter(|conn| *conn != turn.conn);
-            self.say(turn.now, others, &reply, turn.out);
+            self.send_to(turn.now, others, &reply, turn.out);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a job needs of a worker and what a worker has (lines 148 to 154 and 107 to 114).
+//! The requirements of jobs and the capabilities of workers (lines 148 to 154 and 107 to 114).
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,33 +7,33 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-/// The one member of `hardware` that the document gives a meaning: gigabytes of GPU memory.
+/// The one member of `hardware` that the document defines: gigabytes of GPU memory.
 pub const GPU_MEMORY: &str = "gpu_memory_gb";
 
-/// A finite number with an order, so that it can be a key.
+/// A finite number with a total order.
 #[derive(Debug, Clone, Copy)]
 pub struct Amount(f64);
 
 impl Amount {
-    /// The number; what is not finite counts as 0.
+    /// The number, or 0 if it is not finite.
     pub fn new(number: f64) -> Amount {
-        // Adding 0 turns -0 into 0, which must not differ.
+        // Adding 0 turns -0 into 0, so that both are equal.
         Amount(if number.is_finite() { number + 0.0 } else { 0.0 })
     }
 
-    /// The same below zero.
+    /// Returns the number with the opposite sign.
     pub fn negated(self) -> Amount {
         Amount::new(-self.0)
     }
 
-    /// The next larger number.
+    /// Returns the next larger number.
     pub fn next(self) -> Amount {
         Amount::new(self.0.next_up())
     }
 }
 
 impl Serialize for Amount {
-    /// A whole number without a fraction, as people write it.
+    /// Writes whole numbers without a fraction.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         const EXACT: f64 = 9_007_199_254_740_992.0;
         if self.0.fract() == 0.0 && self.0.abs() <= EXACT {
@@ -73,16 +73,16 @@ impl Hash for Amount {
 /// The value of one member of `hardware`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Trait {
-    /// An amount: a worker must have at least as much.
+    /// An amount, which a worker must have at least.
     Amount(Amount),
-    /// Anything else, as JSON text or, for a string, its characters: a worker must have the same.
+    /// Any other value, as its characters if a string, otherwise as JSON text; a worker must have the same.
     Other(String),
 }
 
 /// Members of `hardware` by name.
 pub type Hardware = BTreeMap<String, Trait>;
 
-/// What a job needs, and its kind: jobs that agree in all of this are interchangeable to workers.
+/// The requirements and the type of a job. To workers, jobs with equal needs are interchangeable.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Needs {
     /// `job_type`, by which workers prefer.
@@ -96,13 +96,13 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// The GPU memory that is needed.
+    /// Returns the required GPU memory.
     pub fn gpu_memory(&self) -> Option<Amount> {
         gpu_memory(&self.hardware)
     }
 }
 
-/// What a worker has.
+/// The capabilities of a worker.
 #[derive(Debug, Clone, Default)]
 pub struct Capabilities {
     /// `capabilities.services`.
@@ -114,22 +114,22 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// Whether a worker that has this can do a job that needs that.
+    /// Whether a worker with these capabilities can do a job.
     pub fn meet(&self, needs: &Needs) -> bool {
         self.serve(needs) && self.contain(needs) && self.suffice(needs)
     }
 
-    /// Whether the service is there (line 149).
+    /// Whether it has the required service (line 149).
     pub fn serve(&self, needs: &Needs) -> bool {
         needs.service.as_ref().is_none_or(|service| self.services.contains(service))
     }
 
-    /// Whether the component is there (line 150).
+    /// Whether it has the required component (line 150).
     pub fn contain(&self, needs: &Needs) -> bool {
         needs.component.as_ref().is_none_or(|component| self.components.contains(component))
     }
 
-    /// Whether the hardware is good enough (lines 151 to 153).
+    /// Whether its hardware is sufficient (lines 151 to 153).
     pub fn suffice(&self, needs: &Needs) -> bool {
         needs.hardware.iter().all(|(name, need)| match (self.hardware.get(name), need) {
             (Some(Trait::Amount(have)), Trait::Amount(need)) => have >= need,
@@ -137,7 +137,7 @@ impl Capabilities {
         })
     }
 
-    /// The GPU memory, 0 where nothing is said of it.
+    /// Returns the GPU memory, by default 0.
     pub fn gpu_memory(&self) -> Amount {
         gpu_memory(&self.hardware).unwrap_or(Amount::new(0.0))
     }
@@ -174,7 +174,7 @@ mod tests {
     #[case(None, None, &[("gpu_model", Trait::Other("RTX 4090".into()))], true)]
     #[case(None, None, &[("gpu_model", Trait::Other("T4".into()))], false)]
     #[case(None, None, &[("cpus", gb(1.0))], false)]
-    fn a_worker_fits_if_it_has_everything(
+    fn a_worker_fits_if_it_meets_all_needs(
         #[case] service: Option<&str>,
         #[case] component: Option<&str>,
         #[case] needed: &[(&str, Trait)],

@@ -1,4 +1,4 @@
-//! The queue: waiting jobs by priority, found by what a worker has, without looking at each of them.
+//! The queue: waiting jobs by priority, found by a worker's capabilities without a scan.
 //!
 //! Jobs with the same needs form a class. A claim looks only at the first job of each class that asks for one
 //! of the worker's services, best first, and stops at the first that fits.
@@ -12,39 +12,38 @@ use super::needs::{Amount, Needs};
 /// A job's number, in the order of submission; never used twice.
 pub type JobNo = u64;
 
-/// A job's place: higher priority first, then the older one.
+/// A job's place: by priority, then by age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank {
     priority: Reverse<Amount>,
-    /// Which job it is.
+
     pub number: JobNo,
 }
 
 impl Rank {
-    /// The place of a job of this priority.
+    /// The place of a job with this priority.
     pub fn new(priority: Amount, number: JobNo) -> Rank {
         Rank { priority: Reverse(priority), number }
     }
 
-    /// The priority.
     pub fn priority(self) -> Amount {
         self.priority.0
     }
 }
 
-/// The jobs that wait to be claimed.
+/// The jobs that can be claimed.
 #[derive(Debug, Default)]
 pub struct Queue {
     classes: HashMap<Arc<Needs>, BTreeSet<Rank>>,
-    /// The first job of every class, by the service it asks for.
+    /// The first job of every class, by the service it needs.
     heads: HashMap<Option<Arc<str>>, BTreeMap<Rank, Arc<Needs>>>,
-    /// How many wait with each priority.
+    /// The number of jobs with each priority.
     waiting: BTreeMap<Amount, usize>,
     len: usize,
 }
 
 impl Queue {
-    /// How many jobs wait.
+    /// Counts the jobs.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -67,7 +66,7 @@ impl Queue {
         }
     }
 
-    /// Takes a job out; whether it was there.
+    /// Removes a job and returns whether it was in the queue.
     pub fn remove(&mut self, rank: Rank, needs: &Arc<Needs>) -> bool {
         let Some(class) = self.classes.get_mut(needs) else {
             return false;
@@ -100,19 +99,19 @@ impl Queue {
         true
     }
 
-    /// The first job of all that fits, found by asking each class; only faults do.
+    /// For faults: returns the first job that fits, after a scan of all classes.
     pub fn first(&self, fits: impl Fn(&Needs) -> bool) -> Option<(Rank, Arc<Needs>)> {
         let heads = self.heads.values().flatten().filter(|(_, needs)| fits(needs));
         heads.min_by_key(|(rank, _)| **rank).map(|(rank, needs)| (*rank, needs.clone()))
     }
 
-    /// How many jobs are claimed before a new one of this priority.
+    /// Counts the jobs that are claimed before a new one with this priority.
     pub fn ahead(&self, priority: Amount) -> usize {
         self.waiting.range(priority..).map(|(_, count)| count).sum()
     }
 
-    /// The best job that asks for no service or for one of these and fits: of the highest priority, there a
-    /// preferred one, there the oldest. Who has no preference prefers everything.
+    /// Returns the best job that needs no service or one of these, and fits: of the highest priority, then preferred, then
+    /// the oldest. A worker without preferences prefers every type.
     pub fn best<'a>(
         &self,
         services: impl Iterator<Item = &'a Arc<str>>,
@@ -125,7 +124,7 @@ impl Queue {
                 continue;
             };
             for (&rank, needs) in heads {
-                // Neither this nor what follows is better than what we have.
+                // Neither this nor any later job is better than the best so far.
                 if best.is_some_and(|(found, liked, _)| rank.priority > found.priority || (liked && rank > found)) {
                     break;
                 }
@@ -162,7 +161,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(128))]
 
-        /// What it finds is what looking at every job finds.
+        /// The queue finds the same job as a scan of all jobs.
         #[test]
         fn the_best_is_the_best_of_all(
             jobs in prop::collection::vec((0u8..4, 0u8..3, 0u8..4), 0..60),

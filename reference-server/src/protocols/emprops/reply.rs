@@ -1,4 +1,4 @@
-//! What the hub sends.
+//! The messages of the hub.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use serde_json::{Number, Value};
 
 use super::job::Status;
 use super::needs::Amount;
-use super::refusal::Details;
+use super::request_error::Details;
 use crate::machine::Utf8Bytes;
 
-/// A message from the hub, but for its timestamp.
+/// A message from the hub, without its timestamp.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Reply<'a> {
@@ -100,7 +100,7 @@ pub enum Reply<'a> {
         processing_time: Option<&'a Number>,
         result: &'a RawValue,
     },
-    /// Line 535, of which a subscriber may want only sections.
+    /// Line 535; sections that were not requested are absent.
     SystemStatus {
         #[serde(skip_serializing_if = "Option::is_none")]
         active_workers: Option<usize>,
@@ -151,7 +151,7 @@ pub enum Reply<'a> {
     ServerDisconnect { reason: &'a str, reconnect_after: u64, estimated_downtime: Amount },
 }
 
-/// What a job needs, in short (line 496).
+/// A summary of a job's needs (line 496).
 #[derive(Debug, Serialize)]
 pub struct Summary<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -169,7 +169,7 @@ struct Stamped<'a> {
     timestamp: u64,
 }
 
-/// The text of a message sent at this time.
+/// Serialises a message with its timestamp.
 pub fn text(reply: &Reply<'_>, timestamp: u64) -> Utf8Bytes {
     // Strings, numbers and raw JSON under string keys always serialise.
     serde_json::to_string(&Stamped { reply, timestamp }).unwrap_or_default().into()

@@ -1,4 +1,4 @@
-//! What clients, monitors and workers send, read member by member. Unknown members mean nothing (line 26).
+//! The messages of clients, monitors and workers, read member by member. Unknown members are ignored (line 26).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,18 +9,18 @@ use serde_json::value::RawValue;
 
 use super::fields::Fields;
 use super::needs::{Amount, GPU_MEMORY, Hardware, Needs, Trait};
-use super::refusal::{Refusal, Wrong};
+use super::request_error::{FieldError, RequestError};
 use super::watch::Filters;
 use crate::fault::Broken;
 use crate::machine::json;
 
-/// The priority of a job that gives none. The document only shows that higher is more important.
+/// The default priority of a job. The document only shows that higher is more important.
 const PRIORITY: u32 = 50;
-/// The longest time that a claim may keep a job without accepting it.
+/// The longest `claim_timeout`, in milliseconds.
 const MAX_CLAIM: f64 = 24.0 * 3600.0 * 1000.0;
 /// The longest interval of statistics, in seconds.
 const MAX_INTERVAL: f64 = 24.0 * 3600.0;
-/// The most chunks that one message may come in.
+/// The largest number of chunks of a message.
 const MAX_CHUNKS: usize = 65_536;
 
 /// The members of all documented messages from clients, and the token.
@@ -87,7 +87,7 @@ const MEMBERS: &[&str] = &[
     "cleanup_subscriptions",
 ];
 
-/// A message: what all have in common, and the rest still unread.
+/// A message: the common members, and the others still unread.
 pub struct Message<'a> {
     /// `type`.
     pub kind: String,
@@ -96,35 +96,35 @@ pub struct Message<'a> {
     fields: Fields<'a>,
 }
 
-/// Who may send a kind of message.
+/// The senders that may send a kind of message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sender {
-    /// Anybody who is connected.
-    Anybody,
-    /// Who has registered.
+    /// Any connection.
+    Any,
+    /// A registered client or worker.
     Registered,
-    /// Who has registered as a worker.
+    /// A registered worker.
     Worker,
 }
 
-/// What a kind of message is to the hub.
+/// How the hub treats a kind of message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// It is asked for something.
+    /// A request.
     Request(Sender),
-    /// It is told something that it does nothing about.
+    /// A notice that the hub ignores.
     Ignored,
-    /// Only hubs send this.
+    /// A message that only hubs send.
     HubOnly,
-    /// Nothing is called by this type.
+    /// A message of an unknown type.
     Unknown,
 }
 
 impl Kind {
-    /// What a `type` is.
+    /// Returns how the hub treats a `type`.
     pub fn of(kind: &str) -> Kind {
         match kind {
-            "register_client" | "register_worker" | "ping" | "disconnect" => Kind::Request(Sender::Anybody),
+            "register_client" | "register_worker" | "ping" | "disconnect" => Kind::Request(Sender::Any),
             "submit_job"
             | "request_job_status"
             | "cancel_job"
@@ -180,11 +180,11 @@ pub struct RegisterWorker {
     pub capabilities: Changes,
     pub subscribed: bool,
     pub idle: bool,
-    /// Where the document has no place for a token, this hub looks here too.
+    /// A token in the message, for which the document has no place.
     pub token: Option<String>,
 }
 
-/// What a worker says of its capabilities; what it does not mention stays as it is.
+/// Changed capabilities of a worker; `None` leaves them as they are.
 #[derive(Default)]
 pub struct Changes {
     pub services: Option<BTreeSet<Arc<str>>>,
@@ -212,14 +212,14 @@ pub struct Claim {
     pub timeout: Option<(Number, Duration)>,
 }
 
-/// A worker's word on one of its jobs (lines 254, 267, 287, 330).
+/// A worker's report on one of its jobs (lines 254, 267, 287, 330).
 pub struct Report<'a> {
     pub job_id: String,
     pub worker_id: String,
     pub what: Reported<'a>,
 }
 
-/// What a worker says of its job.
+/// The content of a report.
 pub enum Reported<'a> {
     Accepted { estimated_completion: Option<String> },
     Progress { progress: Number, message: Option<String>, estimated_completion: Option<String> },
@@ -238,7 +238,7 @@ pub struct WorkerState {
 pub struct Notifications<'a> {
     pub enabled: bool,
     pub filters: Filters,
-    /// The filters as they came, of those that exist.
+    /// The known filters as they were sent.
     pub applied: BTreeMap<&'static str, &'a RawValue>,
 }
 
@@ -249,7 +249,7 @@ pub struct SubscribeStats {
     pub sections: Sections,
 }
 
-/// Which parts of the statistics are wanted.
+/// The requested parts of the statistics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sections {
     pub jobs: bool,
@@ -266,7 +266,7 @@ pub struct Chunk {
     pub hash: String,
 }
 
-/// A request, read.
+/// A parsed request.
 pub enum Request<'a> {
     RegisterClient(RegisterClient),
     RegisterWorker(RegisterWorker),
@@ -286,27 +286,21 @@ pub enum Request<'a> {
     Disconnect { keep: bool },
 }
 
-/// Reads what all messages have in common.
-///
-/// # Errors
-/// Why the text is no message at all.
-pub fn read(text: &str) -> Result<Message<'_>, Refusal> {
-    let members = json::members(text).map_err(Refusal::InvalidMessage)?;
-    let kind = json::required(&members, "type").map_err(Refusal::InvalidMessage)?;
-    // Of an id that is no string nothing can be echoed; [`Message::request`] complains.
+/// Reads the members that all messages have.
+pub fn read(text: &str) -> Result<Message<'_>, RequestError> {
+    let members = json::members(text).map_err(RequestError::InvalidMessage)?;
+    let kind = json::required(&members, "type").map_err(RequestError::InvalidMessage)?;
+    // An id that is no string cannot be echoed; [`Message::request`] refuses it.
     let id = json::optional(&members, "id").unwrap_or_default();
     Ok(Message { kind, id, fields: Fields::of(members) })
 }
 
 impl<'a> Message<'a> {
-    /// Reads the rest of a request.
-    ///
-    /// # Errors
-    /// What is wrong with which member.
-    pub fn request(&self, broken: Broken) -> Result<Request<'a>, Refusal> {
+    /// Reads the members of a request.
+    pub fn request(&self, broken: Broken) -> Result<Request<'a>, RequestError> {
         if self.kind == "submit_job" {
             let submit = self.common().and_then(|()| submit(&self.fields, broken));
-            return submit.map(Request::Submit).map_err(Refusal::InvalidJob);
+            return submit.map(Request::Submit).map_err(RequestError::InvalidJob);
         }
         self.common()?;
         let fields = &self.fields;
@@ -337,13 +331,13 @@ impl<'a> Message<'a> {
         })
     }
 
-    /// A member that no message of the document has; only faults ask.
-    pub fn stranger(&self) -> Option<&str> {
+    /// For faults: returns the first member that no message of the document has.
+    pub fn undocumented_member(&self) -> Option<&str> {
         self.fields.iter().map(|(name, _)| name).find(|name| !MEMBERS.contains(name))
     }
 
-    /// The types of what every message may carry (lines 21 to 25). A missing timestamp is forgiven.
-    fn common(&self) -> Result<(), Wrong> {
+    /// Checks the members that every message may have (lines 21 to 25). The timestamp may be missing.
+    fn common(&self) -> Result<(), FieldError> {
         self.fields.text("id")?;
         self.fields.text("source")?;
         self.fields.number("timestamp", "Must be a number of Unix milliseconds", |_| true)?;
@@ -351,7 +345,7 @@ impl<'a> Message<'a> {
     }
 }
 
-fn register_client(fields: &Fields<'_>) -> Result<RegisterClient, Wrong> {
+fn register_client(fields: &Fields<'_>) -> Result<RegisterClient, FieldError> {
     let monitor = match fields.required_text("client_type")?.as_str() {
         "job_client" => false,
         "monitor" => true,
@@ -366,7 +360,7 @@ fn register_client(fields: &Fields<'_>) -> Result<RegisterClient, Wrong> {
     })
 }
 
-fn register_worker(fields: &Fields<'_>) -> Result<RegisterWorker, Wrong> {
+fn register_worker(fields: &Fields<'_>) -> Result<RegisterWorker, FieldError> {
     fields.required_object("capabilities")?;
     Ok(RegisterWorker {
         worker_id: fields.required_text("worker_id")?,
@@ -377,17 +371,17 @@ fn register_worker(fields: &Fields<'_>) -> Result<RegisterWorker, Wrong> {
     })
 }
 
-fn capabilities(fields: &Fields<'_>) -> Result<Changes, Wrong> {
+fn capabilities(fields: &Fields<'_>) -> Result<Changes, FieldError> {
     let Some(fields) = fields.inside("capabilities")? else {
         return Ok(Changes::default());
     };
-    let names = |name| -> Result<Option<BTreeSet<Arc<str>>>, Wrong> {
+    let names = |name| -> Result<Option<BTreeSet<Arc<str>>>, FieldError> {
         Ok(fields.texts(name)?.map(|texts| texts.into_iter().map(Into::into).collect()))
     };
     Ok(Changes { services: names("services")?, components: names("components")?, hardware: hardware(&fields)? })
 }
 
-fn hardware(fields: &Fields<'_>) -> Result<Option<Hardware>, Wrong> {
+fn hardware(fields: &Fields<'_>) -> Result<Option<Hardware>, FieldError> {
     const MAX_MEMBERS: usize = 64;
     let Some(inside) = fields.inside("hardware")? else {
         return Ok(None);
@@ -408,7 +402,7 @@ fn hardware(fields: &Fields<'_>) -> Result<Option<Hardware>, Wrong> {
     Ok(Some(hardware))
 }
 
-fn submit<'a>(fields: &Fields<'a>, broken: Broken) -> Result<Submit<'a>, Wrong> {
+fn submit<'a>(fields: &Fields<'a>, broken: Broken) -> Result<Submit<'a>, FieldError> {
     let (priority, amount) = fields
         .number("priority", "Must be a number from 0 to 100", |number| (0.0..=100.0).contains(&number))?
         .filter(|(_, amount)| *amount != 0.0 || !broken.is("emprops-priority-zero-usual"))
@@ -448,7 +442,7 @@ fn submit<'a>(fields: &Fields<'a>, broken: Broken) -> Result<Submit<'a>, Wrong> 
     })
 }
 
-fn claim(fields: &Fields<'_>) -> Result<Claim, Wrong> {
+fn claim(fields: &Fields<'_>) -> Result<Claim, FieldError> {
     fields.number("current_load", "Must be a number", |_| true)?;
     let (gpu_memory, slots) = match fields.inside("available_resources")? {
         None => (None, None),
@@ -469,7 +463,7 @@ fn claim(fields: &Fields<'_>) -> Result<Claim, Wrong> {
     })
 }
 
-fn reported<'a>(kind: &str, fields: &Fields<'a>, broken: Broken) -> Result<Reported<'a>, Wrong> {
+fn reported<'a>(kind: &str, fields: &Fields<'a>, broken: Broken) -> Result<Reported<'a>, FieldError> {
     Ok(match kind {
         "job_accepted_by_worker" => Reported::Accepted { estimated_completion: fields.text("estimated_completion")? },
         "update_job_progress" => {
@@ -483,7 +477,7 @@ fn reported<'a>(kind: &str, fields: &Fields<'a>, broken: Broken) -> Result<Repor
             }
         }
         "complete_job" => {
-            // It is passed on, so it has to be what clients are promised (523).
+            // It is passed on to clients, so it has to be as documented for them (523).
             if let Some(result) = fields.inside("result")? {
                 result.only_flag("success")?;
                 result.only_texts("output_files")?;
@@ -497,12 +491,12 @@ fn reported<'a>(kind: &str, fields: &Fields<'a>, broken: Broken) -> Result<Repor
     })
 }
 
-fn processing_time(fields: &Fields<'_>) -> Result<Option<Number>, Wrong> {
+fn processing_time(fields: &Fields<'_>) -> Result<Option<Number>, FieldError> {
     let time = fields.number("processing_time", "Must be a number of seconds", |seconds| seconds >= 0.0)?;
     Ok(time.map(|(number, _)| number))
 }
 
-fn worker_state(fields: &Fields<'_>) -> Result<WorkerState, Wrong> {
+fn worker_state(fields: &Fields<'_>) -> Result<WorkerState, FieldError> {
     Ok(WorkerState {
         worker_id: fields.required_text("worker_id")?,
         idle: fields.required_text("status")? == "idle",
@@ -510,7 +504,7 @@ fn worker_state(fields: &Fields<'_>) -> Result<WorkerState, Wrong> {
     })
 }
 
-fn notifications<'a>(fields: &Fields<'a>) -> Result<Notifications<'a>, Wrong> {
+fn notifications<'a>(fields: &Fields<'a>) -> Result<Notifications<'a>, FieldError> {
     let enabled = fields.required_flag("enabled")?;
     let mut filters = Filters::default();
     let mut applied = BTreeMap::new();
@@ -530,7 +524,7 @@ fn notifications<'a>(fields: &Fields<'a>) -> Result<Notifications<'a>, Wrong> {
     Ok(Notifications { enabled, filters, applied })
 }
 
-fn subscribe_stats(fields: &Fields<'_>) -> Result<SubscribeStats, Wrong> {
+fn subscribe_stats(fields: &Fields<'_>) -> Result<SubscribeStats, FieldError> {
     Ok(SubscribeStats {
         enabled: fields.required_flag("enabled")?,
         interval: fields
@@ -540,7 +534,7 @@ fn subscribe_stats(fields: &Fields<'_>) -> Result<SubscribeStats, Wrong> {
     })
 }
 
-fn sections(fields: &Fields<'_>) -> Result<Sections, Wrong> {
+fn sections(fields: &Fields<'_>) -> Result<Sections, FieldError> {
     Ok(match fields.texts("include_sections")? {
         None => Sections { jobs: true, workers: true, system: true },
         Some(names) => {
@@ -550,7 +544,7 @@ fn sections(fields: &Fields<'_>) -> Result<Sections, Wrong> {
     })
 }
 
-fn chunk(fields: &Fields<'_>, broken: Broken) -> Result<Chunk, Wrong> {
+fn chunk(fields: &Fields<'_>, broken: Broken) -> Result<Chunk, FieldError> {
     let total = fields.required_whole("total_chunks", 1)?;
     if total > MAX_CHUNKS {
         return Err(fields.wrong("total_chunks", format!("Must not be more than {MAX_CHUNKS}")));

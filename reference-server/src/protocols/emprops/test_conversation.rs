@@ -1,4 +1,4 @@
-//! One long conversation that every fault must change, and the way tests talk to this hub.
+//! The conversation that every fault must change, and functions for tests of this hub.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::machine::test_player::Play;
+use crate::machine::test_player::TestPlayer;
 use crate::machine::{Conn, Handshake, Input};
 
 /// A hub whose ids and times are reproducible.
-pub fn hub(sets: &[&str], fault: Option<&str>) -> Play {
+pub fn hub(sets: &[&str], fault: Option<&str>) -> TestPlayer {
     let sets = [&["seed=1", "epoch_ms=1705312345000"], sets].concat();
-    Play::new("emprops", &sets, fault)
+    TestPlayer::new("emprops", &sets, fault)
 }
 
 /// A message with a timestamp.
@@ -23,26 +23,26 @@ pub fn message(kind: &str, mut members: Value) -> String {
     members.to_string()
 }
 
-/// What has been heard, as JSON; closes and the like are strings.
-pub fn heard(hub: &mut Play, conn: Conn) -> Vec<Value> {
-    hub.heard(conn).into_iter().map(|line| serde_json::from_str(&line).unwrap_or(line.into())).collect()
+/// Returns what has been received as JSON; closes and the like are strings.
+pub fn received(hub: &mut TestPlayer, conn: Conn) -> Vec<Value> {
+    hub.received(conn).into_iter().map(|line| serde_json::from_str(&line).unwrap_or(line.into())).collect()
 }
 
-/// Says a message and hears what follows.
-pub fn ask(hub: &mut Play, conn: Conn, kind: &str, members: Value) -> Vec<Value> {
-    hub.heard(conn);
-    hub.say(conn, &message(kind, members));
-    heard(hub, conn)
+/// Sends a message and returns what is received for it.
+pub fn ask(hub: &mut TestPlayer, conn: Conn, kind: &str, members: Value) -> Vec<Value> {
+    hub.received(conn);
+    hub.send(conn, &message(kind, members));
+    received(hub, conn)
 }
 
 /// Connects and registers a job client.
-pub fn client(hub: &mut Play, conn: Conn) {
+pub fn client(hub: &mut TestPlayer, conn: Conn) {
     hub.open(conn);
     ask(hub, conn, "register_client", json!({ "client_type": "job_client", "client_id": format!("client-{conn}") }));
 }
 
 /// Connects and registers a worker with these capabilities.
-pub fn worker(hub: &mut Play, conn: Conn, capabilities: &Value) {
+pub fn worker(hub: &mut TestPlayer, conn: Conn, capabilities: &Value) {
     hub.open(conn);
     let members = json!({ "worker_id": format!("worker-{conn}"), "capabilities": capabilities, "subscribe_to_jobs": true, "status": "idle" });
     ask(hub, conn, "register_worker", members);
@@ -77,15 +77,15 @@ pub fn job(changes: Value) -> Value {
     job
 }
 
-/// Submits a job and says its id; what is said of it by a broken hub may be none.
-pub fn submit(hub: &mut Play, conn: Conn, job: Value) -> String {
-    let heard = ask(hub, conn, "submit_job", job);
-    let accepted = heard.iter().find(|message| message["type"] == "job_accepted");
+/// Submits a job and returns its id, or `none` if a faulty hub sends no id.
+pub fn submit(hub: &mut TestPlayer, conn: Conn, job: Value) -> String {
+    let received = ask(hub, conn, "submit_job", job);
+    let accepted = received.iter().find(|message| message["type"] == "job_accepted");
     accepted.and_then(|message| message["job_id"].as_str()).unwrap_or("none").to_owned()
 }
 
-/// Claims as the documented worker does and says the ids of what is assigned.
-pub fn claim(hub: &mut Play, conn: Conn, members: Value) -> Vec<String> {
+/// Claims as the documented worker does and returns the ids of the assigned jobs.
+pub fn claim(hub: &mut TestPlayer, conn: Conn, members: Value) -> Vec<String> {
     let mut claim = json!({ "worker_id": format!("worker-{conn}"), "max_jobs": 1, "claim_timeout": 30_000 });
     if let (Value::Object(claim), Value::Object(members)) = (&mut claim, members) {
         claim.extend(members);
@@ -95,8 +95,8 @@ pub fn claim(hub: &mut Play, conn: Conn, members: Value) -> Vec<String> {
     ids.map(|message| message["job_id"].as_str().unwrap_or("none").to_owned()).collect()
 }
 
-/// A worker reports on a job.
-pub fn report(hub: &mut Play, conn: Conn, kind: &str, job: &str, members: Value) -> Vec<Value> {
+/// Sends a worker's report on a job.
+pub fn report(hub: &mut TestPlayer, conn: Conn, kind: &str, job: &str, members: Value) -> Vec<Value> {
     let mut report = json!({ "job_id": job, "worker_id": format!("worker-{conn}") });
     if let (Value::Object(report), Value::Object(members)) = (&mut report, members) {
         report.extend(members);
@@ -109,7 +109,7 @@ pub fn result() -> Value {
     json!({ "processing_time": 67.5, "result": { "success": true, "output_files": ["https://storage.example.com/image.png"], "metadata": {} } })
 }
 
-/// A text in chunks of `size` bytes.
+/// Splits a text into chunks of `size` bytes.
 pub fn chunks(id: &str, text: &str, size: usize) -> Vec<Value> {
     let hash: String = Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
     let slices: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
@@ -123,9 +123,9 @@ pub fn chunks(id: &str, text: &str, size: usize) -> Vec<Value> {
     slices.iter().enumerate().map(chunk).collect()
 }
 
-/// Everything that a hub says in the course of the conversation.
+/// Returns everything that a hub sends in the conversation.
 pub fn tell(fault: Option<&str>) -> Vec<String> {
-    [registrations(fault), work(fault), queue(fault), following(fault), sizes(fault), tokens(fault)].concat()
+    [registrations(fault), work(fault), queue(fault), subscriptions(fault), sizes(fault), tokens(fault)].concat()
 }
 
 fn registrations(fault: Option<&str>) -> Vec<String> {
@@ -140,8 +140,8 @@ fn registrations(fault: Option<&str>) -> Vec<String> {
         json!({ "client_type": "monitor", "client_id": "m", "permissions": ["view_all_jobs", "view_system_stats"] });
     ask(&mut hub, 1, "register_client", monitor);
     for text in ["x", "[]", "{}", r#"{"type":"invalid_type","id":"q","timestamp":1705312345000}"#] {
-        hub.say(2, text);
-        hub.say(2, &message("ping", json!({ "id": "p" })));
+        hub.send(2, text);
+        hub.send(2, &message("ping", json!({ "id": "p" })));
     }
     for (kind, members) in [
         ("submit_job", job(json!({ "id": "r1", "x_test": 1 }))),
@@ -165,7 +165,7 @@ fn registrations(fault: Option<&str>) -> Vec<String> {
     hub.event(&json!({ "type": "system_alert" })).unwrap();
     hub.event(&json!({ "type": "server_disconnect" })).unwrap();
     hub.pass(Duration::from_secs(60));
-    hub.said
+    hub.sent
 }
 
 fn work(fault: Option<&str>) -> Vec<String> {
@@ -174,7 +174,7 @@ fn work(fault: Option<&str>) -> Vec<String> {
     client(&mut hub, 2);
     worker(&mut hub, 3, &documented_capabilities());
     worker(&mut hub, 4, &documented_capabilities());
-    let all = |hub: &mut Play, members: Value| drop(ask(hub, 2, "subscribe_job_notifications", members));
+    let all = |hub: &mut TestPlayer, members: Value| drop(ask(hub, 2, "subscribe_job_notifications", members));
     all(&mut hub, json!({ "enabled": true, "filters": { "customer_id": "customer-123" } }));
     for round in 0..4 {
         let job = submit(&mut hub, 1, documented_job());
@@ -215,7 +215,7 @@ fn work(fault: Option<&str>) -> Vec<String> {
     }
     hub.pass(Duration::from_secs(100));
     claim(&mut hub, 4, json!({}));
-    hub.said
+    hub.sent
 }
 
 fn queue(fault: Option<&str>) -> Vec<String> {
@@ -240,7 +240,7 @@ fn queue(fault: Option<&str>) -> Vec<String> {
     for priority in [10, 90, 50, 50] {
         let job = submit(&mut hub, 1, job(json!({ "priority": priority })));
         for conn in 2..8 {
-            heard(&mut hub, conn);
+            received(&mut hub, conn);
         }
         if priority == 10 {
             for conn in [3, 4, 5] {
@@ -276,10 +276,10 @@ fn queue(fault: Option<&str>) -> Vec<String> {
     submit(&mut hub, 1, job(json!({ "requirements": { "component": "upscaling" } })));
     hub.pass(Duration::from_secs(60));
     assert!(fault.is_some() || !early.is_empty());
-    hub.said
+    hub.sent
 }
 
-fn following(fault: Option<&str>) -> Vec<String> {
+fn subscriptions(fault: Option<&str>) -> Vec<String> {
     let mut hub = hub(&[], fault);
     client(&mut hub, 1);
     worker(&mut hub, 2, &documented_capabilities());
@@ -313,7 +313,7 @@ fn following(fault: Option<&str>) -> Vec<String> {
     hub.pass(Duration::from_millis(3500));
     ask(&mut hub, 3, "subscribe_stats", json!({ "enabled": false }));
     hub.pass(Duration::from_millis(3500));
-    hub.said
+    hub.sent
 }
 
 fn sizes(fault: Option<&str>) -> Vec<String> {
@@ -333,10 +333,10 @@ fn sizes(fault: Option<&str>) -> Vec<String> {
     for chunk in [&a[0], &b[0], &a[1], &b[1]] {
         ask(&mut hub, 1, "chunked_message", chunk.clone());
     }
-    let mut spoilt = chunks("c", &text, text.len());
-    spoilt[0]["data"] = BASE64_STANDARD.encode(text.replace("75", "76")).into();
-    ask(&mut hub, 1, "chunked_message", spoilt[0].clone());
-    hub.said
+    let mut altered = chunks("c", &text, text.len());
+    altered[0]["data"] = BASE64_STANDARD.encode(text.replace("75", "76")).into();
+    ask(&mut hub, 1, "chunked_message", altered[0].clone());
+    hub.sent
 }
 
 fn tokens(fault: Option<&str>) -> Vec<String> {
@@ -345,5 +345,5 @@ fn tokens(fault: Option<&str>) -> Vec<String> {
         hub.open(conn);
         ask(&mut hub, conn, "register_worker", json!({ "worker_id": "w", "capabilities": {}, "token": token }));
     }
-    hub.said
+    hub.sent
 }

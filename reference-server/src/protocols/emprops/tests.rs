@@ -8,45 +8,45 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::test_conversation::{
-    ask, chunks, claim, client, documented_capabilities, documented_job, heard, hub as any_hub, job, message, report,
-    result, submit, worker,
+    ask, chunks, claim, client, documented_capabilities, documented_job, hub as any_hub, job, message, received,
+    report, result, submit, worker,
 };
-use crate::machine::test_player::Play;
+use crate::machine::test_player::TestPlayer;
 use crate::machine::{Conn, Handshake, Input};
 
 const START: u64 = 1_705_312_345_000;
 
-fn hub(sets: &[&str]) -> Play {
+fn hub(sets: &[&str]) -> TestPlayer {
     any_hub(sets, None)
 }
 
-/// The only message in answer to a request.
-fn answer(hub: &mut Play, conn: Conn, kind: &str, members: Value) -> Value {
-    let mut heard = ask(hub, conn, kind, members);
-    assert_eq!(heard.len(), 1, "{kind} is answered by {heard:?}");
-    heard.remove(0)
+/// Sends a request and returns its only answer.
+fn answer(hub: &mut TestPlayer, conn: Conn, kind: &str, members: Value) -> Value {
+    let mut received = ask(hub, conn, kind, members);
+    assert_eq!(received.len(), 1, "{kind} is answered by {received:?}");
+    received.remove(0)
 }
 
-fn types(heard: &[Value]) -> Vec<&str> {
-    heard.iter().map(|message| message["type"].as_str().unwrap_or("?")).collect()
+fn types(received: &[Value]) -> Vec<&str> {
+    received.iter().map(|message| message["type"].as_str().unwrap_or("?")).collect()
 }
 
 /// [51]
 #[test]
-fn who_connects_is_greeted() {
+fn a_new_connection_is_greeted() {
     let mut hub = hub(&["server_version=2.1.0"]);
     hub.pass(Duration::from_millis(250));
     hub.input(Input::Open { conn: 1, handshake: Handshake::default() });
-    let heard = heard(&mut hub, 1);
-    assert_eq!(heard[0], "accept ");
+    let received = received(&mut hub, 1);
+    assert_eq!(received[0], "accept ");
     assert_eq!(
-        heard[1],
+        received[1],
         json!({
             "type": "connection_established", "message": "Connected to EmProps Job Queue Hub",
             "server_version": "2.1.0", "timestamp": START + 250,
         })
     );
-    assert_eq!(heard.len(), 2);
+    assert_eq!(received.len(), 2);
 }
 
 /// [65 to 130]
@@ -160,7 +160,7 @@ fn registrations_are_confirmed() {
     "INVALID_PARAMETERS",
     Some("data")
 )]
-fn what_is_wrong_is_refused_and_the_connection_stays(
+fn wrong_messages_are_refused_and_the_connection_stays(
     #[case] text: &str,
     #[case] code: &str,
     #[case] field: Option<&str>,
@@ -180,7 +180,7 @@ fn what_is_wrong_is_refused_and_the_connection_stays(
 
 /// [607 to 616]
 #[test]
-fn errors_tell_what_was_provided_and_by_which_request() {
+fn errors_have_the_provided_value_and_the_request_id() {
     let mut hub = hub(&[]);
     client(&mut hub, 1);
     let error = answer(
@@ -236,7 +236,7 @@ fn a_worker_token_is_compared(
     hub.input(Input::Open { conn: 1, handshake });
     let reply =
         answer(&mut hub, 1, "register_worker", json!({ "worker_id": "w", "capabilities": {}, "token": member }));
-    hub.heard(1);
+    hub.received(1);
     if welcome {
         assert_eq!(reply["type"], "worker_registered");
     } else {
@@ -262,7 +262,7 @@ fn a_job_runs_from_submission_to_completion() {
         })
     );
     assert_eq!(
-        heard(&mut hub, 2),
+        received(&mut hub, 2),
         [json!({
             "type": "job_available", "job_id": id, "job_type": "text_to_image", "priority": 75, "timestamp": START,
             "requirements_summary": { "service_type": "comfyui", "component": "text-to-image-xl", "gpu_memory_min": 8 },
@@ -277,7 +277,7 @@ fn a_job_runs_from_submission_to_completion() {
     want["claim_timeout"] = 1000.into();
     want["timestamp"] = START.into();
     assert_eq!(assigned, want);
-    assert_eq!(heard(&mut hub, 1), [Value::Null; 0], "the client hears when the worker accepts");
+    assert_eq!(received(&mut hub, 1), [Value::Null; 0], "the client gets an update when the worker accepts");
     report(&mut hub, 2, "job_accepted_by_worker", &id, json!({ "estimated_completion": "2024-01-15T10:08:30Z" }));
     let update = |status: &str, before: &str, more: Value| {
         let mut update = json!({ "type": "job_update", "job_id": id, "status": status, "previous_status": before, "worker_id": "worker-2" });
@@ -285,12 +285,12 @@ fn a_job_runs_from_submission_to_completion() {
         update["timestamp"] = START.into();
         update
     };
-    assert_eq!(heard(&mut hub, 1), [update("assigned", "queued", json!({}))]);
+    assert_eq!(received(&mut hub, 1), [update("assigned", "queued", json!({}))]);
     for (progress, before) in [(json!(25), "assigned"), (json!(50), "in_progress"), (json!(75.5), "in_progress")] {
         let acked = report(&mut hub, 2, "update_job_progress", &id, json!({ "progress": progress, "message": "step" }));
         assert_eq!(types(&acked), ["ack"]);
         assert_eq!(
-            heard(&mut hub, 1),
+            received(&mut hub, 1),
             [update("in_progress", before, json!({ "progress": progress, "message": "step" }))]
         );
     }
@@ -310,14 +310,14 @@ fn a_job_runs_from_submission_to_completion() {
     let mut completed = json!({ "type": "job_completed", "job_id": id, "status": "completed", "worker_id": "worker-2", "priority": 75 });
     completed.as_object_mut().unwrap().extend(result().as_object().unwrap().clone());
     completed["timestamp"] = START.into();
-    assert_eq!(heard(&mut hub, 1), [completed]);
+    assert_eq!(received(&mut hub, 1), [completed]);
     assert_eq!(answer(&mut hub, 1, "request_job_status", json!({ "job_id": id }))["status"], "completed");
     assert_eq!(answer(&mut hub, 1, "cancel_job", json!({ "job_id": id }))["error_code"], "JOB_ENDED");
     let late = report(&mut hub, 2, "complete_job", &id, result());
     assert_eq!(late[0]["error_code"], "JOB_NOT_HELD");
 }
 
-/// Reporting implies accepting, so clients always hear of the assignment first.
+/// A report implies acceptance, so clients always get the assignment first.
 #[rstest]
 #[case("update_job_progress", json!({ "progress": 1 }), &["job_update", "job_update"])]
 #[case("complete_job", result(), &["job_update", "job_completed"])]
@@ -329,9 +329,9 @@ fn a_report_accepts(#[case] kind: &str, #[case] members: Value, #[case] want: &[
     let id = submit(&mut hub, 1, documented_job());
     claim(&mut hub, 2, json!({}));
     report(&mut hub, 2, kind, &id, members);
-    let heard = heard(&mut hub, 1);
-    assert_eq!(types(&heard), want);
-    assert_eq!(heard[0]["status"], "assigned");
+    let received = received(&mut hub, 1);
+    assert_eq!(types(&received), want);
+    assert_eq!(received[0]["status"], "assigned");
 }
 
 /// [148 to 154, 107 to 114]
@@ -350,13 +350,13 @@ fn jobs_go_to_fit_workers_only(#[case] changes: Value, #[case] fit: bool) {
     worker(&mut hub, 2, &capabilities);
     let accepted = answer(&mut hub, 1, "submit_job", documented_job());
     assert_eq!(accepted["notified_workers"], u32::from(fit));
-    assert_eq!(heard(&mut hub, 2).len(), usize::from(fit));
+    assert_eq!(received(&mut hub, 2).len(), usize::from(fit));
     assert_eq!(claim(&mut hub, 2, json!({})).len(), usize::from(fit));
 }
 
-/// Of a job hear workers that subscribed and have nothing to do [115, 116].
+/// Jobs are offered to workers that are subscribed and idle [115, 116].
 #[test]
-fn only_idle_subscribers_hear_of_jobs() {
+fn only_idle_subscribers_are_offered_jobs() {
     let mut hub = hub(&[]);
     client(&mut hub, 1);
     for (conn, members) in [
@@ -371,18 +371,18 @@ fn only_idle_subscribers_hear_of_jobs() {
         registration.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
         answer(&mut hub, conn, "register_worker", registration);
     }
-    let notified = |hub: &mut Play| {
+    let notified = |hub: &mut TestPlayer| {
         let accepted = answer(hub, 1, "submit_job", documented_job());
-        let heard: Vec<Conn> = (2..6).filter(|&conn| !heard(hub, conn).is_empty()).collect();
-        assert_eq!(accepted["notified_workers"], heard.len());
-        heard
+        let received: Vec<Conn> = (2..6).filter(|&conn| !received(hub, conn).is_empty()).collect();
+        assert_eq!(accepted["notified_workers"], received.len());
+        received
     };
     assert_eq!(notified(&mut hub), [4, 5]);
     claim(&mut hub, 4, json!({}));
-    assert_eq!(notified(&mut hub), [5], "who has a job is busy");
+    assert_eq!(notified(&mut hub), [5], "a worker with a job is busy");
     ask(&mut hub, 4, "worker_status", json!({ "worker_id": "worker-4", "status": "idle", "available_slots": 2 }));
     ask(&mut hub, 3, "worker_heartbeat", json!({ "worker_id": "worker-3", "status": "idle" }));
-    assert_eq!(notified(&mut hub), [3, 4, 5], "unless it says otherwise");
+    assert_eq!(notified(&mut hub), [3, 4, 5], "unless it reports that it is idle");
     hub.input(Input::Closed { conn: 5 });
     assert_eq!(notified(&mut hub), [3, 4]);
     let changed = json!({ "worker_id": "worker-3", "status": "idle", "capabilities": { "services": ["other"] } });
@@ -422,7 +422,7 @@ fn positions_count_from_one() {
 #[case(json!({ "max_jobs": 9, "available_resources": { "concurrent_slots": 1 } }), 1)]
 #[case(json!({ "available_resources": { "gpu_memory_available": 4.5 } }), 0)]
 #[case(json!({ "available_resources": { "gpu_memory_available": 8 } }), 1)]
-fn a_claim_gets_as_much_as_it_asks_for(#[case] members: Value, #[case] count: usize) {
+fn a_claim_gets_as_many_jobs_as_it_asks_for(#[case] members: Value, #[case] count: usize) {
     let mut hub = hub(&[]);
     client(&mut hub, 1);
     worker(&mut hub, 2, &documented_capabilities());
@@ -443,10 +443,10 @@ fn a_claim_that_is_not_accepted_returns_to_its_place() {
     let second = submit(&mut hub, 1, documented_job());
     assert_eq!(claim(&mut hub, 2, json!({ "claim_timeout": 2000 })), [first.as_str()]);
     hub.pass(Duration::from_millis(1999));
-    hub.heard(3);
+    hub.received(3);
     assert_eq!(answer(&mut hub, 1, "request_job_status", json!({ "job_id": first }))["status"], "assigned");
     hub.pass(Duration::from_millis(1));
-    assert_eq!(types(&heard(&mut hub, 3)), ["job_available"]);
+    assert_eq!(types(&received(&mut hub, 3)), ["job_available"]);
     assert_eq!(report(&mut hub, 2, "job_accepted_by_worker", &first, json!({}))[0]["error_code"], "JOB_NOT_HELD");
     assert_eq!(claim(&mut hub, 3, json!({})), [first.as_str()]);
     report(&mut hub, 3, "job_accepted_by_worker", &first, json!({}));
@@ -466,19 +466,19 @@ fn a_failure_is_retried_twice_and_then_final() {
     let id = submit(&mut hub, 1, documented_job());
     for attempt in 1..=3 {
         assert_eq!(claim(&mut hub, 2, json!({})), [id.as_str()], "attempt {attempt}");
-        hub.heard(1);
+        hub.received(1);
         let ack = report(&mut hub, 2, "fail_job", &id, json!({ "error": "gone", "retry": true })).remove(0);
-        let told = heard(&mut hub, 1).pop().unwrap();
+        let update = received(&mut hub, 1).pop().unwrap();
         if attempt < 3 {
             assert_eq!((&ack["retry_scheduled"], &ack["retry_delay"]), (&json!(true), &json!(1.5)));
-            assert_eq!((&told["status"], &told["previous_status"]), (&json!("queued"), &json!("assigned")));
+            assert_eq!((&update["status"], &update["previous_status"]), (&json!("queued"), &json!("assigned")));
             hub.pass(Duration::from_millis(1499));
             assert_eq!(claim(&mut hub, 2, json!({})), [""; 0]);
             assert_eq!(hub.state()["pending_jobs"], 1);
             hub.pass(Duration::from_millis(1));
         } else {
             assert_eq!((&ack["retry_scheduled"], &ack["retry_delay"]), (&json!(false), &Value::Null));
-            assert_eq!((&told["status"], &told["message"]), (&json!("failed"), &json!("gone")));
+            assert_eq!((&update["status"], &update["message"]), (&json!("failed"), &json!("gone")));
         }
     }
     hub.pass(Duration::from_secs(100));
@@ -509,16 +509,23 @@ fn a_cancelled_job_never_comes_back(#[case] steps: u32) {
         _ => {}
     }
     for conn in 1..=2 {
-        hub.heard(conn);
+        hub.received(conn);
     }
     let cancelled = answer(&mut hub, 3, "cancel_job", json!({ "job_id": id, "reason": "enough" }));
     assert_eq!(
         cancelled,
         json!({ "type": "job_cancelled", "job_id": id, "status": "cancelled", "cancelled_at": START, "timestamp": START })
     );
-    let told = heard(&mut hub, 1);
-    assert_eq!((&told[0]["status"], &told[0]["message"], told.len()), (&json!("cancelled"), &json!("enough"), 1));
-    assert_eq!(heard(&mut hub, 2).len(), usize::from((1..4).contains(&steps)), "a worker that has it is told");
+    let updates = received(&mut hub, 1);
+    assert_eq!(
+        (&updates[0]["status"], &updates[0]["message"], updates.len()),
+        (&json!("cancelled"), &json!("enough"), 1)
+    );
+    assert_eq!(
+        received(&mut hub, 2).len(),
+        usize::from((1..4).contains(&steps)),
+        "the worker that holds it gets an update"
+    );
     assert_eq!(hub.state()["workers"][0]["jobs"], json!([]));
     hub.pass(Duration::from_secs(300));
     assert_eq!(claim(&mut hub, 2, json!({})), [""; 0]);
@@ -535,7 +542,7 @@ fn reports_of_others_change_nothing() {
     worker(&mut hub, 3, &documented_capabilities());
     let id = submit(&mut hub, 1, documented_job());
     claim(&mut hub, 2, json!({}));
-    hub.heard(1);
+    hub.received(1);
     for (kind, members) in [
         ("job_accepted_by_worker", json!({})),
         ("update_job_progress", json!({ "progress": 5 })),
@@ -548,13 +555,13 @@ fn reports_of_others_change_nothing() {
         borrowed["worker_id"] = "worker-2".into();
         assert_eq!(report(&mut hub, 3, kind, &id, borrowed)[0]["details"]["field"], "worker_id");
     }
-    assert_eq!(heard(&mut hub, 1), [Value::Null; 0]);
+    assert_eq!(received(&mut hub, 1), [Value::Null; 0]);
     assert_eq!(answer(&mut hub, 1, "request_job_status", json!({ "job_id": id }))["status"], "assigned");
 }
 
 /// [365 to 399]
 #[test]
-fn a_worker_that_is_not_heard_of_is_lost_until_it_is() {
+fn a_silent_worker_is_lost_until_it_sends_a_message() {
     let mut hub = hub(&[]);
     client(&mut hub, 1);
     worker(&mut hub, 2, &documented_capabilities());
@@ -572,12 +579,12 @@ fn a_worker_that_is_not_heard_of_is_lost_until_it_is() {
         })
     );
     hub.pass(Duration::from_millis(119_999));
-    hub.heard(1);
+    hub.received(1);
     assert_eq!(hub.state()["active_workers"], 1);
     hub.pass(Duration::from_millis(1));
     assert_eq!(hub.state()["active_workers"], 0);
-    let told = heard(&mut hub, 1);
-    assert_eq!((&told[0]["status"], &told[0]["previous_status"]), (&json!("queued"), &json!("in_progress")));
+    let updates = received(&mut hub, 1);
+    assert_eq!((&updates[0]["status"], &updates[0]["previous_status"]), (&json!("queued"), &json!("in_progress")));
     assert_eq!(answer(&mut hub, 2, "worker_heartbeat", beat)["type"], "worker_heartbeat_ack");
     assert_eq!(hub.state()["active_workers"], 1);
     assert_eq!(claim(&mut hub, 2, json!({})), [id]);
@@ -585,11 +592,11 @@ fn a_worker_that_is_not_heard_of_is_lost_until_it_is() {
     assert_eq!((&hub.state()["active_workers"], &hub.state()["queued"]), (&json!(0), &json!(1)));
 }
 
-/// A job whose worker goes returns, however it goes.
+/// A job returns to the queue when its worker disconnects in any way.
 #[rstest]
 #[case::closed(false)]
 #[case::disconnect(true)]
-fn a_departed_worker_leaves_its_jobs(#[case] graceful: bool) {
+fn jobs_of_a_disconnected_worker_return_to_the_queue(#[case] graceful: bool) {
     let mut hub = hub(&[]);
     client(&mut hub, 1);
     worker(&mut hub, 2, &documented_capabilities());
@@ -605,7 +612,7 @@ fn a_departed_worker_leaves_its_jobs(#[case] graceful: bool) {
 }
 
 #[test]
-fn a_worker_that_comes_back_takes_its_id_over() {
+fn a_worker_that_registers_again_takes_its_id_over() {
     let mut hub = hub(&[]);
     client(&mut hub, 1);
     worker(&mut hub, 2, &documented_capabilities());
@@ -624,7 +631,7 @@ fn a_worker_that_comes_back_takes_its_id_over() {
 
 /// [422 to 455]
 #[test]
-fn subscribers_hear_once_of_what_they_asked_for() {
+fn subscribers_get_each_matching_update_once() {
     let mut hub = hub(&[]);
     client(&mut hub, 1);
     worker(&mut hub, 2, &documented_capabilities());
@@ -651,14 +658,14 @@ fn subscribers_hear_once_of_what_they_asked_for() {
     }
     let run = ["job_update", "job_update", "job_completed"];
     for (conn, want) in [(1, 6), (3, 3), (4, 3), (5, 6)] {
-        let heard = heard(&mut hub, conn);
-        assert_eq!(types(&heard), run.repeat(want / 3), "{conn}");
+        let received = received(&mut hub, conn);
+        assert_eq!(types(&received), run.repeat(want / 3), "{conn}");
     }
     assert_eq!(hub.state()["jobs"][0]["watchers"], json!([]));
 }
 
 #[test]
-fn a_subscription_ends_when_told_or_left() {
+fn a_subscription_ends_on_request_or_disconnect() {
     let mut hub = hub(&[]);
     client(&mut hub, 1);
     for (conn, cleanup) in [(2, json!(true)), (3, json!(false)), (4, Value::Null)] {
@@ -670,7 +677,7 @@ fn a_subscription_ends_when_told_or_left() {
                 ["ack"]
             );
             submit(&mut hub, 1, documented_job());
-            assert_eq!(heard(&mut hub, conn), [Value::Null; 0]);
+            assert_eq!(received(&mut hub, conn), [Value::Null; 0]);
             answer(&mut hub, conn, "subscribe_job_notifications", json!({ "enabled": true }));
         }
         ask(&mut hub, conn, "disconnect", json!({ "cleanup_subscriptions": cleanup }));
@@ -678,7 +685,7 @@ fn a_subscription_ends_when_told_or_left() {
         let back = json!({ "client_type": "job_client", "client_id": format!("client-{conn}") });
         answer(&mut hub, conn + 10, "register_client", back);
         submit(&mut hub, 1, documented_job());
-        assert_eq!(heard(&mut hub, conn + 10).len(), usize::from(conn == 3), "{cleanup}");
+        assert_eq!(received(&mut hub, conn + 10).len(), usize::from(conn == 3), "{cleanup}");
     }
 }
 
@@ -700,11 +707,11 @@ fn statistics_come_at_their_interval() {
         })
     );
     hub.pass(Duration::from_secs(7));
-    let heard = heard(&mut hub, 1);
-    let times: Vec<u64> = heard.iter().map(|stats| stats["timestamp"].as_u64().unwrap() - START).collect();
+    let received = received(&mut hub, 1);
+    let times: Vec<u64> = received.iter().map(|stats| stats["timestamp"].as_u64().unwrap() - START).collect();
     assert_eq!(times, [2000, 4000, 6000]);
     assert_eq!(
-        heard[0],
+        received[0],
         json!({
             "type": "system_status", "active_workers": 1, "pending_jobs": 1, "active_jobs": 1,
             "completed_jobs_last_hour": 0, "system_health": "healthy", "alerts": [], "timestamp": START + 2000,
@@ -714,12 +721,12 @@ fn statistics_come_at_their_interval() {
     assert_eq!(only, json!({ "type": "system_status", "active_workers": 1, "timestamp": START + 7000 }));
     assert_eq!(types(&ask(&mut hub, 1, "subscribe_stats", json!({ "enabled": false }))), ["ack"]);
     hub.pass(Duration::from_secs(60));
-    assert_eq!(self::heard(&mut hub, 1), [Value::Null; 0]);
+    assert_eq!(self::received(&mut hub, 1), [Value::Null; 0]);
 }
 
 /// [547]
 #[test]
-fn monitors_are_warned_when_too_much_waits() {
+fn monitors_get_an_alert_when_too_many_jobs_wait() {
     let mut hub = hub(&["alert_queue_depth=2"]);
     client(&mut hub, 1);
     hub.open(2);
@@ -728,7 +735,7 @@ fn monitors_are_warned_when_too_much_waits() {
     for _ in 0..4 {
         submit(&mut hub, 1, documented_job());
     }
-    let alert = heard(&mut hub, 2);
+    let alert = received(&mut hub, 2);
     assert_eq!(types(&alert), ["system_alert"]);
     assert_eq!(alert[0]["details"]["current_queue_depth"], 3);
     assert_eq!(answer(&mut hub, 1, "request_stats", json!({}))["system_health"], "degraded");
@@ -736,18 +743,18 @@ fn monitors_are_warned_when_too_much_waits() {
     claim(&mut hub, 3, json!({ "max_jobs": 3 }));
     assert_eq!(answer(&mut hub, 1, "request_stats", json!({}))["system_health"], "healthy");
     assert_eq!(hub.event(&json!({ "type": "system_alert", "message": "look" })).unwrap(), json!({ "alerted": 1 }));
-    assert_eq!(heard(&mut hub, 2)[0]["message"], "look");
+    assert_eq!(received(&mut hub, 2)[0]["message"], "look");
 }
 
 /// [718 to 724]
 #[test]
-fn a_hub_that_goes_says_when_to_come_back() {
+fn a_hub_that_goes_down_announces_its_downtime() {
     let mut hub = hub(&[]);
     client(&mut hub, 1);
     worker(&mut hub, 2, &documented_capabilities());
     submit(&mut hub, 1, documented_job());
     claim(&mut hub, 2, json!({}));
-    hub.heard(1);
+    hub.received(1);
     let event = json!({ "type": "server_disconnect", "reason": "Server maintenance", "estimated_downtime": 30 });
     assert_eq!(hub.event(&event).unwrap(), json!({ "disconnected": 2 }));
     let goodbye = json!({
@@ -755,7 +762,7 @@ fn a_hub_that_goes_says_when_to_come_back() {
         "estimated_downtime": 30, "timestamp": START,
     });
     for conn in 1..=2 {
-        assert_eq!(heard(&mut hub, conn), [goodbye.clone(), json!("close 1001")]);
+        assert_eq!(received(&mut hub, conn), [goodbye.clone(), json!("close 1001")]);
     }
     assert_eq!(hub.state()["queued"], 1);
     assert!(hub.event(&json!({ "type": "nonsense" })).unwrap_err().to_string().contains("server_disconnect"));
@@ -798,7 +805,7 @@ fn chunks_make_a_message(#[case] order: &[usize]) {
 }
 
 #[test]
-fn spoilt_and_incomplete_chunks_do_nothing() {
+fn wrong_and_incomplete_chunks_do_nothing() {
     let mut hub = hub(&["max_incomplete=2", "chunk_timeout_ms=1000"]);
     client(&mut hub, 1);
     let text = message("submit_job", documented_job());
@@ -816,11 +823,11 @@ fn spoilt_and_incomplete_chunks_do_nothing() {
     assert_eq!(answer(&mut hub, 1, "chunked_message", other)["details"]["field"], "total_chunks");
     assert_ne!(hub.state()["incomplete_bytes"], 0);
     hub.pass(Duration::from_secs(1));
-    assert_eq!(hub.state()["incomplete_bytes"], 0, "what stays incomplete is given up");
+    assert_eq!(hub.state()["incomplete_bytes"], 0, "incomplete messages are dropped after their timeout");
     let nested = message("chunked_message", halves("e")[0].clone());
     let nested = chunks("f", &nested, nested.len());
-    let heard = ask(&mut hub, 1, "chunked_message", nested[0].clone());
-    assert_eq!(types(&heard), ["chunked_message_complete", "error"]);
+    let received = ask(&mut hub, 1, "chunked_message", nested[0].clone());
+    assert_eq!(types(&received), ["chunked_message_complete", "error"]);
     assert_eq!(hub.state()["submitted"], 0);
 }
 
@@ -847,23 +854,23 @@ fn memory_has_bounds() {
 }
 
 #[test]
-fn acks_and_pings_can_be_chosen() {
+fn acks_and_pings_are_configurable() {
     let mut hub = hub(&["acks=false", "ping_interval_ms=1000"]);
     client(&mut hub, 1);
     let id = submit(&mut hub, 1, documented_job());
     assert_eq!(ask(&mut hub, 1, "subscribe_job", json!({ "job_id": id })), [Value::Null; 0]);
     hub.pass(Duration::from_millis(2500));
-    assert_eq!(types(&heard(&mut hub, 1)), ["ping", "ping"]);
+    assert_eq!(types(&received(&mut hub, 1)), ["ping", "ping"]);
     assert_eq!(ask(&mut hub, 1, "pong", json!({})), [Value::Null; 0]);
 }
 
-/// What the document gives no answer to gets none [571, 587].
+/// Messages for which the document has no answer get none [571, 587].
 #[rstest]
 #[case("service_request")]
 #[case("connector_ws_status")]
 #[case("ack")]
 #[case("error")]
-fn some_messages_are_only_heard(#[case] kind: &str) {
+fn some_messages_have_no_answer(#[case] kind: &str) {
     let mut hub = hub(&[]);
     client(&mut hub, 1);
     assert_eq!(ask(&mut hub, 1, kind, json!({})), [Value::Null; 0]);
@@ -879,9 +886,9 @@ fn settings_are_checked(#[case] pair: &str, #[case] why: &str) {
     assert!(error.to_string().contains(why), "{error}");
 }
 
-/// What somebody does in a random run.
+/// A step of a random run.
 #[derive(Debug, Clone)]
-enum Deed {
+enum Action {
     Join(Conn, bool, u8),
     Leave(Conn, bool),
     Submit(Conn, u8, u8),
@@ -893,22 +900,22 @@ enum Deed {
     Noise(Conn, String),
 }
 
-fn deed() -> impl Strategy<Value = Deed> {
+fn action() -> impl Strategy<Value = Action> {
     let conn = || 1u64..7;
     prop_oneof![
-        3 => (conn(), any::<bool>(), 0u8..8).prop_map(|(conn, works, can)| Deed::Join(conn, works, can)),
-        1 => (conn(), any::<bool>()).prop_map(|(conn, graceful)| Deed::Leave(conn, graceful)),
-        5 => (conn(), 0u8..8, 0u8..4).prop_map(|(conn, needs, priority)| Deed::Submit(conn, needs, priority)),
-        6 => (conn(), 1u8..4).prop_map(|(conn, most)| Deed::Claim(conn, most)),
-        8 => (conn(), 0u8..5, any::<usize>()).prop_map(|(conn, what, job)| Deed::Report(conn, what, job)),
-        1 => (conn(), any::<usize>()).prop_map(|(conn, job)| Deed::Cancel(conn, job)),
-        2 => (conn(), 0u8..4, any::<usize>()).prop_map(|(conn, what, job)| Deed::Follow(conn, what, job)),
-        3 => (0u16..3000).prop_map(Deed::Pass),
-        1 => (conn(), ".{0,20}").prop_map(|(conn, text)| Deed::Noise(conn, text)),
+        3 => (conn(), any::<bool>(), 0u8..8).prop_map(|(conn, works, can)| Action::Join(conn, works, can)),
+        1 => (conn(), any::<bool>()).prop_map(|(conn, graceful)| Action::Leave(conn, graceful)),
+        5 => (conn(), 0u8..8, 0u8..4).prop_map(|(conn, needs, priority)| Action::Submit(conn, needs, priority)),
+        6 => (conn(), 1u8..4).prop_map(|(conn, most)| Action::Claim(conn, most)),
+        8 => (conn(), 0u8..5, any::<usize>()).prop_map(|(conn, what, job)| Action::Report(conn, what, job)),
+        1 => (conn(), any::<usize>()).prop_map(|(conn, job)| Action::Cancel(conn, job)),
+        2 => (conn(), 0u8..4, any::<usize>()).prop_map(|(conn, what, job)| Action::Follow(conn, what, job)),
+        3 => (0u16..3000).prop_map(Action::Pass),
+        1 => (conn(), ".{0,20}").prop_map(|(conn, text)| Action::Noise(conn, text)),
     ]
 }
 
-/// Bits are what a worker has or a job needs: a service, a component, hardware.
+/// Builds capabilities or requirements from bits: a service, a component, hardware.
 fn kit(bits: u8, worker: bool) -> Value {
     let mut kit = json!({});
     for (bit, has, needs) in [
@@ -924,35 +931,35 @@ fn kit(bits: u8, worker: bool) -> Value {
     kit
 }
 
-/// What the test knows of a hub without asking it.
+/// The expected state of a hub.
 #[derive(Default)]
-struct Books {
-    /// Who works with what, by connection.
+struct Expected {
+    /// The capabilities of workers, by connection.
     workers: BTreeMap<Conn, u8>,
     open: BTreeSet<Conn>,
-    /// What every accepted job needs.
+    /// The requirements of every accepted job.
     jobs: Vec<(String, u8)>,
-    /// The last thing that anybody heard of a job.
-    told: BTreeMap<(Conn, String), String>,
+    /// The last status of a job that each connection received.
+    statuses: BTreeMap<(Conn, String), String>,
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
-    /// A job has one owner at most, who is fit for it; it is waiting, held or at its end, where it stays; every
-    /// request has its answer; what each client hears of a job makes a story.
+    /// A job has at most one worker, which meets its needs; an ended job stays ended; every request has its answer; the
+    /// updates that each client gets about a job are consistent.
     #[test]
-    fn no_job_is_lost_or_shared(deeds in prop::collection::vec(deed(), 1..120)) {
+    fn no_job_is_lost_or_shared(actions in prop::collection::vec(action(), 1..120)) {
         let sets = ["retry_delay_ms=700", "heartbeat_interval_ms=4000", "claim_timeout_ms=900", "alert_queue_depth=2"];
         let mut hub = hub(&sets);
-        let mut books = Books::default();
+        let mut expected = Expected::default();
         let mut ended: BTreeMap<String, String> = BTreeMap::new();
-        for deed in deeds {
-            act(&mut hub, &mut books, deed);
+        for action in actions {
+            act(&mut hub, &mut expected, action);
             for conn in 1..7 {
-                listen(&mut books, conn, heard(&mut hub, conn));
+                check_updates(&mut expected, conn, received(&mut hub, conn));
             }
-            balance(&hub.state(), &books, &mut ended);
+            check_state(&hub.state(), &expected, &mut ended);
         }
         for conn in 1..7 {
             hub.input(Input::Closed { conn });
@@ -966,54 +973,54 @@ proptest! {
     }
 }
 
-fn act(hub: &mut Play, books: &mut Books, deed: Deed) {
-    let pick = |index: usize| match books.jobs.len() {
+fn act(hub: &mut TestPlayer, expected: &mut Expected, action: Action) {
+    let pick = |index: usize| match expected.jobs.len() {
         0 => "no-such-job".to_owned(),
-        len => books.jobs[index % len].0.clone(),
+        len => expected.jobs[index % len].0.clone(),
     };
-    match deed {
-        Deed::Join(conn, works, can) => {
-            if books.open.insert(conn) {
+    match action {
+        Action::Join(conn, works, can) => {
+            if expected.open.insert(conn) {
                 hub.open(conn);
                 client(hub, conn);
             }
             if works {
                 let members = json!({ "worker_id": format!("worker-{conn}"), "capabilities": kit(can, true) });
                 assert_eq!(types(&ask(hub, conn, "register_worker", members)), ["worker_registered"]);
-                books.workers.insert(conn, can);
+                expected.workers.insert(conn, can);
             }
         }
-        Deed::Leave(conn, graceful) => {
-            if graceful && books.open.contains(&conn) {
+        Action::Leave(conn, graceful) => {
+            if graceful && expected.open.contains(&conn) {
                 assert_eq!(ask(hub, conn, "disconnect", json!({})), ["close 1000"]);
             } else {
                 hub.input(Input::Closed { conn });
             }
-            books.open.remove(&conn);
-            books.workers.remove(&conn);
-            books.told.retain(|(other, _), _| *other != conn);
+            expected.open.remove(&conn);
+            expected.workers.remove(&conn);
+            expected.statuses.retain(|(other, _), _| *other != conn);
         }
-        Deed::Submit(conn, needs, priority) => {
+        Action::Submit(conn, needs, priority) => {
             let members = json!({ "job_type": format!("t{priority}"), "priority": priority, "payload": {}, "requirements": kit(needs, false) });
-            let heard = ask(hub, conn, "submit_job", members);
-            if books.open.contains(&conn) {
-                assert_eq!(heard[0]["type"], "job_accepted", "{heard:?}");
-                books.jobs.push((heard[0]["job_id"].as_str().unwrap().to_owned(), needs));
-                listen(books, conn, heard);
+            let received = ask(hub, conn, "submit_job", members);
+            if expected.open.contains(&conn) {
+                assert_eq!(received[0]["type"], "job_accepted", "{received:?}");
+                expected.jobs.push((received[0]["job_id"].as_str().unwrap().to_owned(), needs));
+                check_updates(expected, conn, received);
             }
         }
-        Deed::Claim(conn, most) => {
+        Action::Claim(conn, most) => {
             let members = json!({ "worker_id": format!("worker-{conn}"), "max_jobs": most });
-            let heard = ask(hub, conn, "claim_job", members);
-            let assigned: Vec<&Value> = heard.iter().filter(|message| message["type"] == "job_assigned").collect();
+            let received = ask(hub, conn, "claim_job", members);
+            let assigned: Vec<&Value> = received.iter().filter(|message| message["type"] == "job_assigned").collect();
             assert!(assigned.len() <= usize::from(most));
             for message in assigned {
-                let (_, needs) = books.jobs.iter().find(|(id, _)| message["job_id"] == **id).unwrap();
-                let has = books.workers[&conn];
+                let (_, needs) = expected.jobs.iter().find(|(id, _)| message["job_id"] == **id).unwrap();
+                let has = expected.workers[&conn];
                 assert_eq!(needs & !has, 0, "{message} goes to a worker with {has:b}");
             }
         }
-        Deed::Report(conn, what, job) => {
+        Action::Report(conn, what, job) => {
             let job = pick(job);
             let (kind, members) = match what {
                 0 => ("job_accepted_by_worker", json!({})),
@@ -1022,43 +1029,47 @@ fn act(hub: &mut Play, books: &mut Books, deed: Deed) {
                 3 => ("fail_job", json!({ "error": "x", "retry": true })),
                 _ => ("fail_job", json!({ "error": "x", "retry": false })),
             };
-            let heard = report(hub, conn, kind, &job, members);
-            if books.open.contains(&conn) {
+            let received = report(hub, conn, kind, &job, members);
+            if expected.open.contains(&conn) {
                 let answers = ["ack", "job_completed_ack", "job_failed_ack", "error"];
-                assert_eq!(types(&heard).iter().filter(|kind| answers.contains(kind)).count(), 1, "{heard:?}");
-                listen(books, conn, heard);
+                assert_eq!(types(&received).iter().filter(|kind| answers.contains(kind)).count(), 1, "{received:?}");
+                check_updates(expected, conn, received);
             }
         }
-        Deed::Cancel(conn, job) => {
+        Action::Cancel(conn, job) => {
             let job = pick(job);
-            let heard = ask(hub, conn, "cancel_job", json!({ "job_id": job }));
-            assert!(!books.open.contains(&conn) || ["job_cancelled", "error"].contains(&types(&heard)[0]));
-            if heard.first().is_some_and(|message| message["type"] == "job_cancelled") {
+            let received = ask(hub, conn, "cancel_job", json!({ "job_id": job }));
+            assert!(!expected.open.contains(&conn) || ["job_cancelled", "error"].contains(&types(&received)[0]));
+            if received.first().is_some_and(|message| message["type"] == "job_cancelled") {
                 let state = hub.state();
                 let known = state["jobs"].as_array().unwrap().iter().find(|known| known["job_id"] == *job).unwrap();
                 assert_eq!(known["status"], "cancelled");
             }
         }
-        Deed::Follow(conn, what, job) => {
+        Action::Follow(conn, what, job) => {
             let (kind, members) = match what {
                 0 => ("subscribe_job", json!({ "job_id": pick(job) })),
                 1 => ("subscribe_job_notifications", json!({ "enabled": true })),
                 2 => ("subscribe_job_notifications", json!({ "enabled": false })),
                 _ => ("request_job_status", json!({ "job_id": pick(job) })),
             };
-            assert_eq!(ask(hub, conn, kind, members).len(), usize::from(books.open.contains(&conn)));
+            assert_eq!(ask(hub, conn, kind, members).len(), usize::from(expected.open.contains(&conn)));
         }
-        Deed::Pass(millis) => hub.pass(Duration::from_millis(millis.into())),
-        Deed::Noise(conn, text) => {
-            let heard = hub.ask(conn, &text);
-            assert_eq!(heard.len(), usize::from(books.open.contains(&conn)), "{text:?} is answered by {heard:?}");
+        Action::Pass(millis) => hub.pass(Duration::from_millis(millis.into())),
+        Action::Noise(conn, text) => {
+            let received = hub.ask(conn, &text);
+            assert_eq!(
+                received.len(),
+                usize::from(expected.open.contains(&conn)),
+                "{text:?} is answered by {received:?}"
+            );
         }
     }
 }
 
-/// Reads what a connection heard: a job's previous status is the one that was told, and nothing follows its end.
-fn listen(books: &mut Books, conn: Conn, heard: Vec<Value>) {
-    for message in heard {
+/// Checks what a connection received: a job's previous status is the last one sent, and no update follows its end.
+fn check_updates(expected: &mut Expected, conn: Conn, received: Vec<Value>) {
+    for message in received {
         let (Some(job), Some(kind)) = (message["job_id"].as_str(), message["type"].as_str()) else {
             continue;
         };
@@ -1066,7 +1077,7 @@ fn listen(books: &mut Books, conn: Conn, heard: Vec<Value>) {
             continue;
         }
         let status = message["status"].as_str().unwrap().to_owned();
-        let before = books.told.insert((conn, job.to_owned()), status);
+        let before = expected.statuses.insert((conn, job.to_owned()), status);
         if let Some(before) = before {
             assert!(!["completed", "failed", "cancelled"].contains(&before.as_str()), "{message} after {before}");
             assert!(
@@ -1077,9 +1088,9 @@ fn listen(books: &mut Books, conn: Conn, heard: Vec<Value>) {
     }
 }
 
-fn balance(state: &Value, books: &Books, ended: &mut BTreeMap<String, String>) {
+fn check_state(state: &Value, expected: &Expected, ended: &mut BTreeMap<String, String>) {
     let jobs = state["jobs"].as_array().unwrap();
-    assert_eq!(jobs.len(), books.jobs.len(), "every accepted job is known");
+    assert_eq!(jobs.len(), expected.jobs.len(), "every accepted job is known");
     let mut owners: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
     for worker in state["workers"].as_array().unwrap() {
         for job in worker["jobs"].as_array().unwrap() {

@@ -1,5 +1,4 @@
-//! Who wants to hear of which jobs: notification subscriptions with filters (lines 430 to 455), found by what
-//! they ask for.
+//! Notification subscriptions with filters (lines 430 to 455), indexed by customer and type.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
@@ -9,7 +8,7 @@ use super::job::Status;
 use super::needs::Amount;
 use crate::machine::Conn;
 
-/// What a subscription asks for; whatever is `None` asks for anything.
+/// The filters of a subscription; `None` lets everything pass.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filters {
     /// `customer_id`.
@@ -18,20 +17,19 @@ pub struct Filters {
     pub job_types: Option<BTreeSet<Arc<str>>>,
     /// `priority_min`, inclusive.
     pub priority_min: Option<Amount>,
-    /// `status`: the names of states, of which some may be none of ours.
+    /// `status`: names of states, some of which may be unknown.
     pub status: Option<BTreeSet<String>>,
 }
 
-/// What a notification is about.
+/// The properties of a notification that filters check.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject<'a> {
-    /// The job's customer.
     pub customer: Option<&'a Arc<str>>,
-    /// Its type.
+
     pub job_type: &'a Arc<str>,
-    /// Its priority.
+
     pub priority: Amount,
-    /// The state it is in from now on.
+    /// The new state of the job.
     pub status: Status,
 }
 
@@ -45,8 +43,7 @@ impl Filters {
     }
 }
 
-/// The notification subscriptions, one per connection. A subscription that names customers or types is only
-/// looked at for those.
+/// The notification subscriptions, one per connection. Those with a customer or types are only checked for these.
 #[derive(Debug, Default)]
 pub struct Subscriptions {
     filters: HashMap<Conn, Filters>,
@@ -56,12 +53,12 @@ pub struct Subscriptions {
 }
 
 impl Subscriptions {
-    /// How many there are.
+    /// Counts the subscriptions.
     pub fn len(&self) -> usize {
         self.filters.len()
     }
 
-    /// Subscribes; an earlier subscription of the connection ends.
+    /// Subscribes a connection, in place of its earlier subscription.
     pub fn insert(&mut self, conn: Conn, filters: Filters) {
         self.remove(conn);
         if let Some(customer) = &filters.customer {
@@ -76,7 +73,7 @@ impl Subscriptions {
         self.filters.insert(conn, filters);
     }
 
-    /// Ends a subscription and says what it asked for.
+    /// Ends a subscription and returns its filters.
     pub fn remove(&mut self, conn: Conn) -> Option<Filters> {
         let filters = self.filters.remove(&conn)?;
         if let Some(customer) = &filters.customer {
@@ -91,7 +88,7 @@ impl Subscriptions {
         Some(filters)
     }
 
-    /// The subscribers of more than two filters whose status passes: whom a fault tells besides.
+    /// For a fault: returns the subscribers with several filters, of which only the status must pass.
     pub fn loosely<'a>(&'a self, subject: Subject<'a>) -> impl Iterator<Item = Conn> + 'a {
         let passes = move |filters: &Filters| {
             let others = [filters.customer.is_some(), filters.job_types.is_some(), filters.priority_min.is_some()];
@@ -101,7 +98,7 @@ impl Subscriptions {
         self.filters.iter().filter(move |(_, filters)| passes(filters)).map(|(conn, _)| *conn)
     }
 
-    /// Those who ask for one customer and for nothing else: whom a fault tells of jobs without one.
+    /// For a fault: returns the subscribers whose only filter is a customer.
     pub fn of_customers(&self) -> impl Iterator<Item = Conn> + '_ {
         let only = |filters: &Filters| {
             filters.customer.is_some()
@@ -110,7 +107,7 @@ impl Subscriptions {
         self.filters.iter().filter(move |(_, filters)| only(filters)).map(|(conn, _)| *conn)
     }
 
-    /// The subscribers that a notification is for.
+    /// Returns the subscribers whose filters a notification passes.
     pub fn interested<'a>(&'a self, subject: Subject<'a>) -> impl Iterator<Item = Conn> + 'a {
         let by_customer = subject.customer.and_then(|customer| self.customers.get(customer));
         let by_type = self.types.get(subject.job_type);

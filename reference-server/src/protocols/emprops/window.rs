@@ -1,11 +1,11 @@
-//! How often something happened in the last hour (line 539), in the memory of an hour's seconds.
+//! A count over the last hour (line 539), in memory for 3600 seconds.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 const SPAN: u64 = 3600;
 
-/// Counts per second of the last hour.
+/// Counts per second over the last hour.
 #[derive(Debug, Default)]
 pub struct Window {
     seconds: VecDeque<(u64, u64)>,
@@ -13,7 +13,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// It happened.
+    /// Counts one.
     pub fn count(&mut self, now: Duration) {
         self.forget(now);
         self.sum += 1;
@@ -23,7 +23,7 @@ impl Window {
         }
     }
 
-    /// How often it happened in the hour before `now`.
+    /// Returns the count over the hour before `now`.
     pub fn sum(&mut self, now: Duration) -> u64 {
         self.forget(now);
         self.sum
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_older_than_an_hour_does_not_count() {
+    fn counts_expire_after_an_hour() {
         let mut window = Window::default();
         for second in [0, 0, 10, 3599] {
             window.count(Duration::from_secs(second));

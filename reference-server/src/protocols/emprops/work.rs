@@ -1,4 +1,4 @@
-//! What workers do: claim jobs, report on them, say how they are; and what happens when they do not.
+//! Requests of workers: claims, reports, heartbeats; and their timeouts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,22 +7,22 @@ use serde_json::value::RawValue;
 use serde_json::{Number, Value};
 
 use super::job::{State, Status};
-use super::jobs::Told;
+use super::jobs::UpdateOptions;
 use super::needs::{Amount, Needs};
 use super::queue::JobNo;
-use super::refusal::{Refusal, Wrong};
 use super::reply::Reply;
 use super::request::{Changes, Claim, Report, Reported, WorkerState};
+use super::request_error::{FieldError, RequestError};
 use super::{Emprops, Timer, Turn};
 use crate::machine::{Conn, Output};
 
-/// Claims that come within this time race; only a fault minds.
+/// For a fault: claims within this time count as a race.
 const RACE: Duration = Duration::from_millis(20);
 
 impl Emprops {
-    /// Assigns the best jobs that fit (line 221). Where none does there is no answer.
-    pub(super) fn claim(&mut self, turn: &mut Turn<'_>, claim: &Claim) -> Result<(), Refusal> {
-        let worker_id = self.own(turn.conn, &claim.worker_id)?;
+    /// Assigns the best jobs that fit (line 221). If none does, there is no answer.
+    pub(super) fn claim(&mut self, turn: &mut Turn<'_>, claim: &Claim) -> Result<(), RequestError> {
+        let worker_id = self.own_worker_id(turn.conn, &claim.worker_id)?;
         let max_jobs = match claim.max_jobs {
             _ if self.broken.is("emprops-max-jobs-ignored") => usize::MAX,
             most if self.broken.is("emprops-max-jobs-one-more") => most.saturating_add(1),
@@ -51,53 +51,53 @@ impl Emprops {
             job.worker_id = Some(worker_id.clone());
             self.assign(turn, number, &worker_id, &echo);
             if self.broken.is("emprops-assigned-told-early") {
-                self.update(turn.now, number, &Told::default(), turn.out);
+                self.update(turn.now, number, &UpdateOptions::default(), turn.out);
             }
-            self.astray.given = Some((turn.now, number));
+            self.faults.given = Some((turn.now, number));
         }
         if assigned == 0
-            && let Some(number) = self.stray(turn)
+            && let Some(number) = self.faulty_assignment(turn)
         {
             self.assign(turn, number, &worker_id, &echo);
         }
         if assigned == 0 && self.broken.is("emprops-vain-claim-acknowledged") {
             self.ack(turn, "claim_job");
         }
-        self.watch_depth(turn.now, turn.out);
+        self.check_queue_depth(turn.now, turn.out);
         Ok(())
     }
 
-    /// Tells a worker which job it has (line 236).
+    /// Sends an assignment to a worker (line 236).
     fn assign(&self, turn: &mut Turn<'_>, number: JobNo, worker_id: &str, claim_timeout: &Number) {
         let Some(job) = self.jobs.get(number) else {
             return;
         };
-        let spoilt = job.payload.as_deref().and_then(|payload| self.spoil(payload));
+        let altered = job.payload.as_deref().and_then(|payload| self.faulty_payload(payload));
         let reply = Reply::JobAssigned {
             job_id: &job.id,
             worker_id,
             job_type: &job.needs.job_type,
             priority: &job.priority,
-            payload: spoilt.as_deref().or(job.payload.as_deref()),
+            payload: altered.as_deref().or(job.payload.as_deref()),
             requirements: job.requirements.as_deref(),
             claim_timeout,
         };
         self.reply(turn, &reply);
     }
 
-    /// A job that only a fault gives away, where a claim brings none otherwise.
-    fn stray(&mut self, turn: &Turn<'_>) -> Option<JobNo> {
-        if let Some(index) = self.astray.ghosts.iter().position(|(to, _)| to.is_none_or(|conn| conn == turn.conn)) {
-            return Some(self.astray.ghosts.remove(index).1);
+    /// Returns the job that a fault assigns when a claim finds none.
+    fn faulty_assignment(&mut self, turn: &Turn<'_>) -> Option<JobNo> {
+        if let Some(index) = self.faults.ghosts.iter().position(|(to, _)| to.is_none_or(|conn| conn == turn.conn)) {
+            return Some(self.faults.ghosts.remove(index).1);
         }
-        let (when, number) = self.astray.given?;
+        let (when, number) = self.faults.given?;
         let job = self.jobs.get(number)?;
         let racing = turn.now.saturating_sub(when) < RACE && job.state.holder().is_some_and(|conn| conn != turn.conn);
         let fit = self.workers.get(turn.conn)?.capabilities.meet(&job.needs);
         (racing && fit && self.broken.is("emprops-racing-claims-both-win")).then_some(number)
     }
 
-    /// How long a claim that gives a job this long really keeps it.
+    /// Returns the claim timeout, as changed by a fault.
     fn claim_timeout(&self, timeout: Duration) -> Duration {
         match timeout {
             timeout if self.broken.is("emprops-claim-timeout-late") => timeout * 3,
@@ -107,8 +107,8 @@ impl Emprops {
         }
     }
 
-    /// A payload as a fault passes it on.
-    fn spoil(&self, payload: &RawValue) -> Option<Box<RawValue>> {
+    /// Returns a payload as changed by a fault, if it is.
+    fn faulty_payload(&self, payload: &RawValue) -> Option<Box<RawValue>> {
         if self.broken.is("emprops-payload-basic-plane") {
             let text: String =
                 payload.get().chars().map(|letter| if letter > '\u{ffff}' { '\u{fffd}' } else { letter }).collect();
@@ -136,7 +136,7 @@ impl Emprops {
         serde_json::value::to_raw_value(&value).ok()
     }
 
-    /// Takes the best job for a claim out of the queue.
+    /// Removes the best job for a claim from the queue.
     fn best(&mut self, conn: Conn, claim: &Claim) -> Option<JobNo> {
         let capabilities = &self.workers.get(conn)?.capabilities;
         let fits = |needs: &Needs| {
@@ -168,27 +168,27 @@ impl Emprops {
         Some(rank.number)
     }
 
-    /// The id of the worker on a connection, if it is the one that is claimed to speak.
-    fn own(&self, conn: Conn, claimed: &str) -> Result<Arc<str>, Refusal> {
+    /// Returns the id of the worker on a connection, if it is the claimed one.
+    fn own_worker_id(&self, conn: Conn, claimed: &str) -> Result<Arc<str>, RequestError> {
         match self.workers.get(conn) {
             Some(worker) if *worker.id == *claimed => Ok(worker.id.clone()),
-            Some(worker) => Err(Refusal::Invalid(Wrong {
+            Some(worker) => Err(RequestError::Invalid(FieldError {
                 field: "worker_id".to_owned(),
                 message: format!("Must be {}, as this connection is registered", worker.id),
                 provided: None,
             })),
-            None => Err(Refusal::NotRegistered("register_worker")),
+            None => Err(RequestError::NotRegistered("register_worker")),
         }
     }
 
-    /// A worker's word on a job that it must have.
-    pub(super) fn report(&mut self, turn: &mut Turn<'_>, kind: &str, report: Report<'_>) -> Result<(), Refusal> {
+    /// Handles a worker's report on a job that it must hold.
+    pub(super) fn report(&mut self, turn: &mut Turn<'_>, kind: &str, report: Report<'_>) -> Result<(), RequestError> {
         let worker_id = match self.workers.named(&report.worker_id) {
             Some(_) if self.broken.is("emprops-completion-by-name") => report.worker_id.as_str().into(),
-            _ => self.own(turn.conn, &report.worker_id)?,
+            _ => self.own_worker_id(turn.conn, &report.worker_id)?,
         };
         let Some(number) = self.jobs.named(&report.job_id) else {
-            return Err(Refusal::JobNotFound { job_id: report.job_id });
+            return Err(RequestError::JobNotFound { job_id: report.job_id });
         };
         let Some(job) = self.jobs.get(number) else {
             return Ok(());
@@ -196,7 +196,7 @@ impl Emprops {
         let (id, state) = (job.id.clone(), job.state);
         if state.holder() != Some(turn.conn) {
             let ended = matches!(state, State::Ended(_));
-            if self.believed(turn, number, state, &report) {
+            if self.faulty_report(turn, number, state, &report) {
                 return Ok(());
             }
             if let Reported::Completed { processing_time, result } = &report.what
@@ -206,7 +206,7 @@ impl Emprops {
                 self.completed(turn, number, processing_time.as_ref(), result);
             }
             if ended || !self.broken.is("emprops-foreign-reports-taken") {
-                return Err(Refusal::JobNotHeld { job_id: id, worker_id });
+                return Err(RequestError::JobNotHeld { job_id: id, worker_id });
             }
         }
         match report.what {
@@ -229,11 +229,11 @@ impl Emprops {
                 }
                 self.jobs.set_state(number, State::InProgress { worker: turn.conn });
                 self.ack(turn, kind);
-                if nothing && self.broken.is("emprops-progress-zero-untold") {
+                if nothing && self.broken.is("emprops-progress-zero-unreported") {
                     return Ok(());
                 }
-                let told = Told { message: message.as_deref(), ..Told::default() };
-                self.update(turn.now, number, &told, turn.out);
+                let options = UpdateOptions { message: message.as_deref(), ..UpdateOptions::default() };
+                self.update(turn.now, number, &options, turn.out);
             }
             Reported::Completed { processing_time, result } => {
                 self.accepted(turn, number);
@@ -248,17 +248,17 @@ impl Emprops {
         Ok(())
     }
 
-    /// Whether a fault believes the report of a worker that does not hold the job.
-    fn believed(&mut self, turn: &mut Turn<'_>, number: JobNo, state: State, report: &Report<'_>) -> bool {
+    /// Handles the report of a worker that does not hold the job, if a fault accepts it; returns whether it does.
+    fn faulty_report(&mut self, turn: &mut Turn<'_>, number: JobNo, state: State, report: &Report<'_>) -> bool {
         let Some(job) = self.jobs.get_mut(number) else {
             return false;
         };
         match &report.what {
             Reported::Progress { progress, .. }
-                if state.holder().is_some() && self.astray.former.contains(&(turn.conn, number)) =>
+                if state.holder().is_some() && self.faults.former.contains(&(turn.conn, number)) =>
             {
                 job.progress = Some(progress.clone());
-                self.update(turn.now, number, &Told::default(), turn.out);
+                self.update(turn.now, number, &UpdateOptions::default(), turn.out);
             }
             Reported::Completed { processing_time, result } => {
                 let named = job.worker_id.as_deref() == Some(&*report.worker_id);
@@ -285,15 +285,15 @@ impl Emprops {
                     processing_time: processing_time.as_ref(),
                     result,
                 };
-                let to = self.astray.told.get(&number).cloned().unwrap_or_default();
-                self.say(turn.now, to.into_iter(), &reply, turn.out);
+                let to = self.faults.completion_recipients.get(&number).cloned().unwrap_or_default();
+                self.send_to(turn.now, to.into_iter(), &reply, turn.out);
             }
             _ => return false,
         }
         true
     }
 
-    /// A worker accepts a claimed job (line 254), by saying so or by reporting on it.
+    /// Marks a claimed job as accepted (line 254), by its acceptance or by its first report.
     fn accepted(&mut self, turn: &mut Turn<'_>, number: JobNo) {
         let started_at = self.clock.unix_ms(turn.now);
         let Some(job) = self.jobs.get_mut(number) else {
@@ -303,21 +303,21 @@ impl Emprops {
             return;
         };
         job.started_at = Some(started_at);
-        // Only a fault leaves it in the queue.
+        // Only under a fault it is still in the queue.
         self.queue.remove(job.rank, &job.needs);
         if !self.broken.is("emprops-claim-timeout-outlives-acceptance") {
             self.timers.remove(&(until, Timer::Claim(number)));
         }
         let tried = job.failures > 0;
         self.jobs.set_state(number, State::Accepted { worker: turn.conn });
-        let untold =
+        let unreported =
             self.broken.is("emprops-assigned-told-early") || (tried && self.broken.is("emprops-assigned-told-once"));
-        if !untold {
-            self.update(turn.now, number, &Told::default(), turn.out);
+        if !unreported {
+            self.update(turn.now, number, &UpdateOptions::default(), turn.out);
         }
     }
 
-    /// A job is done (line 287): everybody concerned gets the result (line 516).
+    /// Completes a job (line 287) and sends the result to its recipients (line 516).
     fn completed(&mut self, turn: &mut Turn<'_>, number: JobNo, time: Option<&Number>, result: &RawValue) {
         self.jobs.set_state(number, State::Ended(Status::Completed));
         self.workers.release(turn.conn, number);
@@ -333,28 +333,28 @@ impl Emprops {
             processing_time: time,
             result,
         };
-        let judged = if self.broken.is("emprops-filter-status-before") { job.told } else { Status::Completed };
-        let to = self.concerned(job, judged);
+        let filtered = if self.broken.is("emprops-filter-status-before") { job.reported } else { Status::Completed };
+        let to = self.recipients(job, filtered);
         if self.broken.is("emprops-completion-told-again") {
-            self.astray.told.insert(number, to.clone());
+            self.faults.completion_recipients.insert(number, to.clone());
         }
-        self.say(turn.now, to.iter().copied(), &reply, turn.out);
-        self.say(turn.now, self.doubled(number), &reply, turn.out);
+        self.send_to(turn.now, to.iter().copied(), &reply, turn.out);
+        self.send_to(turn.now, self.double_recipients(number), &reply, turn.out);
         if self.broken.is("emprops-update-after-completed") {
             let late = Reply::JobUpdate {
                 job_id: &job.id,
                 status: Status::InProgress,
-                previous_status: Some(job.told),
+                previous_status: Some(job.reported),
                 worker_id: job.worker_id.as_deref(),
                 progress: job.progress.as_ref(),
                 message: None,
             };
-            self.say(turn.now, to.iter().copied(), &late, turn.out);
+            self.send_to(turn.now, to.iter().copied(), &late, turn.out);
         }
         self.finish(number);
     }
 
-    /// A job has failed (line 330): it is tried again later, or that was it.
+    /// Handles the failure of a job (line 330): it is retried later, or has failed for good.
     fn failed(&mut self, turn: &mut Turn<'_>, number: JobNo, worker_id: &str, error: String, retry: bool) {
         let Some(job) = self.jobs.get_mut(number) else {
             return;
@@ -375,7 +375,7 @@ impl Emprops {
             job.progress = None;
             job.started_at = None;
             job.estimated_completion = None;
-            self.astray.retried += 1;
+            self.faults.retried += 1;
             let never = self.broken.is("emprops-retry-never") || (second && self.broken.is("emprops-retry-only-once"));
             if !never {
                 self.timers.insert((until, Timer::Retry(number)));
@@ -387,7 +387,7 @@ impl Emprops {
                 self.completed.count(turn.now);
             }
             if self.broken.is("emprops-failed-job-returns-to-worker") {
-                self.astray.ghosts.push((Some(turn.conn), number));
+                self.faults.ghosts.push((Some(turn.conn), number));
             }
         }
         self.workers.release(turn.conn, number);
@@ -398,37 +398,31 @@ impl Emprops {
             retry_delay: retry.then(|| Amount::new(delay.as_secs_f64())),
         };
         self.reply(turn, &reply);
-        self.update(turn.now, number, &Told { message: Some(&error), ..Told::default() }, turn.out);
+        self.update(turn.now, number, &UpdateOptions { message: Some(&error), ..UpdateOptions::default() }, turn.out);
         if !retry && !secretly {
             self.finish(number);
         }
-        self.watch_depth(turn.now, turn.out);
+        self.check_queue_depth(turn.now, turn.out);
     }
 }
 
-/// Jobs that come back.
+/// Jobs that return to the queue.
 impl Emprops {
-    /// Nobody accepted a claimed job in time.
+    /// Returns a job to the queue whose claim was not accepted in time.
     pub(super) fn claim_expired(&mut self, now: Duration, number: JobNo, out: &mut Vec<Output>) {
         if let Some(worker) = self.jobs.get(number).and_then(|job| job.state.holder()) {
             self.workers.release(worker, number);
-            if self.broken.is("emprops-former-worker-believed") {
-                self.astray.former.insert((worker, number));
+            if self.broken.is("emprops-former-worker-faulty_report") {
+                self.faults.former.insert((worker, number));
             }
             if !self.broken.is("emprops-claim-timeout-loses-job") {
-                self.give_back(now, number, out);
+                self.return_to_queue(now, number, out);
             }
         }
     }
 
-    /// A failed job is tried again.
-    pub(super) fn retry(&mut self, now: Duration, number: JobNo, out: &mut Vec<Output>) {
-        self.requeue(now, number, out);
-    }
-
-    /// A job's worker does not have it any more: back into the queue, which clients hear of if they had heard
-    /// that it was assigned.
-    pub(super) fn give_back(&mut self, now: Duration, number: JobNo, out: &mut Vec<Output>) {
+    /// Returns a job to the queue after its worker lost it.
+    pub(super) fn return_to_queue(&mut self, now: Duration, number: JobNo, out: &mut Vec<Output>) {
         if let Some(job) = self.jobs.get_mut(number) {
             if let State::Claimed { until, .. } = job.state {
                 self.timers.remove(&(until, Timer::Claim(number)));
@@ -442,8 +436,9 @@ impl Emprops {
         self.requeue(now, number, out);
     }
 
+    /// Queues a job again; clients get an update if they know that it was assigned.
     pub(super) fn requeue(&mut self, now: Duration, number: JobNo, out: &mut Vec<Output>) {
-        // Only under a fault does an ended job come back.
+        // Only under a fault an ended job gets here.
         if self.jobs.get(number).is_none_or(|job| matches!(job.state, State::Ended(_))) {
             return;
         }
@@ -452,21 +447,21 @@ impl Emprops {
             return;
         };
         self.queue.push(job.rank, &job.needs);
-        if job.told != Status::Queued {
-            self.update(now, number, &Told::default(), out);
+        if job.reported != Status::Queued {
+            self.update(now, number, &UpdateOptions::default(), out);
         }
         self.offer(now, number, out);
-        self.watch_depth(now, out);
+        self.check_queue_depth(now, out);
     }
 }
 
-/// How workers are.
+/// States of workers.
 impl Emprops {
-    /// Answers a sign of life (line 367) with when the next one is due.
-    pub(super) fn heartbeat(&mut self, turn: &mut Turn<'_>, state: WorkerState) -> Result<(), Refusal> {
-        let worker_id = self.own(turn.conn, &state.worker_id)?;
+    /// Answers a heartbeat with the time of the next one (line 367).
+    pub(super) fn heartbeat(&mut self, turn: &mut Turn<'_>, state: WorkerState) -> Result<(), RequestError> {
+        let worker_id = self.own_worker_id(turn.conn, &state.worker_id)?;
         self.set_idle(turn.conn, state.idle);
-        let registered = self.astray.registered.get(&turn.conn).copied();
+        let registered = self.faults.registered.get(&turn.conn).copied();
         let from = registered.unwrap_or(turn.now);
         let reply = Reply::WorkerHeartbeatAck {
             worker_id: &worker_id,
@@ -477,9 +472,14 @@ impl Emprops {
         Ok(())
     }
 
-    /// Takes a worker's word on its state and capabilities (line 404).
-    pub(super) fn worker_status(&mut self, turn: &mut Turn<'_>, kind: &str, state: WorkerState) -> Result<(), Refusal> {
-        self.own(turn.conn, &state.worker_id)?;
+    /// Updates a worker's state and capabilities (line 404).
+    pub(super) fn worker_status(
+        &mut self,
+        turn: &mut Turn<'_>,
+        kind: &str,
+        state: WorkerState,
+    ) -> Result<(), RequestError> {
+        self.own_worker_id(turn.conn, &state.worker_id)?;
         self.set_idle(turn.conn, state.idle);
         let Changes { services, components, hardware } = match state.capabilities {
             _ if self.broken.is("emprops-worker-status-ignored") => Changes::default(),
@@ -501,14 +501,14 @@ impl Emprops {
         }
     }
 
-    /// A worker has been heard of; if it had been lost it is found again.
-    pub(super) fn see(&mut self, now: Duration, conn: Conn) {
-        if self.workers.see(conn, now) {
-            self.expect(conn, now + self.patience());
+    /// Notes a message of a worker; one that had been lost counts as active again.
+    pub(super) fn mark_alive(&mut self, now: Duration, conn: Conn) {
+        if self.workers.mark_alive(conn, now) {
+            self.expect(conn, now + self.heartbeat_timeout());
         }
     }
 
-    fn patience(&self) -> Duration {
+    fn heartbeat_timeout(&self) -> Duration {
         self.config.heartbeat_interval * self.config.missed_heartbeats.max(1)
     }
 
@@ -518,12 +518,12 @@ impl Emprops {
         }
     }
 
-    /// Looks whether a worker has been heard of lately. If not it is lost, and its jobs go back into the queue.
-    pub(super) fn miss(&mut self, now: Duration, conn: Conn, out: &mut Vec<Output>) {
+    /// Checks whether a worker has sent a message lately. If not, it is lost and its jobs return to the queue.
+    pub(super) fn check_heartbeat(&mut self, now: Duration, conn: Conn, out: &mut Vec<Output>) {
         let Some(worker) = self.workers.get(conn) else {
             return;
         };
-        let due = worker.seen + self.patience();
+        let due = worker.seen + self.heartbeat_timeout();
         if due > now {
             return self.expect(conn, due);
         }
@@ -535,12 +535,12 @@ impl Emprops {
                 .collect();
             for (other, job) in of_others {
                 self.workers.release(other, job);
-                self.give_back(now, job, out);
+                self.return_to_queue(now, job, out);
             }
         }
         for job in held {
             self.workers.release(conn, job);
-            self.give_back(now, job, out);
+            self.return_to_queue(now, job, out);
         }
     }
 }

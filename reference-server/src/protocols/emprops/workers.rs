@@ -1,4 +1,4 @@
-//! The workers: who they are, what they have and hold, and which of them want to hear of a job.
+//! The registered workers, and the index of those that a job is offered to.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -8,24 +8,22 @@ use super::needs::{Amount, Capabilities, Needs};
 use super::queue::JobNo;
 use crate::machine::Conn;
 
-/// A registered worker. It lives as long as its connection, or until it registers again.
+/// A registered worker, until its connection ends or another worker replaces it.
 #[derive(Debug)]
 pub struct Worker {
-    /// `worker_id`.
     pub id: Arc<str>,
-    /// What it has.
     pub capabilities: Capabilities,
-    /// Whether it wants `job_available` (line 115).
+    /// Whether it gets `job_available` (line 115).
     pub subscribed: bool,
-    /// Whether it says, or its last job ending says, that it has nothing to do.
+    /// Whether it is idle, by its own messages or because its last job has ended.
     pub idle: bool,
-    /// Its assigned jobs.
+
     pub held: BTreeSet<JobNo>,
-    /// When it was last heard of.
+    /// When its last message came.
     pub seen: Duration,
-    /// It has missed its heartbeats and has not been heard of since.
+    /// Whether it has missed its heartbeats and not sent a message since.
     pub lost: bool,
-    /// When it is looked whether it is lost.
+    /// When its heartbeat is checked.
     pub due: Duration,
 }
 
@@ -41,7 +39,7 @@ pub struct Workers {
     workers: BTreeMap<Conn, Worker>,
     names: HashMap<Arc<str>, Conn>,
     lost: usize,
-    /// Who listens, by GPU memory; then the same by service and by component.
+    /// The workers that jobs are offered to, by GPU memory; then the same by service and by component.
     listening: Listening,
     services: HashMap<Arc<str>, Listening>,
     components: HashMap<Arc<str>, Listening>,
@@ -50,27 +48,27 @@ pub struct Workers {
 type Listening = BTreeSet<(Amount, Conn)>;
 
 impl Workers {
-    /// The worker of a connection.
+    /// Returns the worker of a connection.
     pub fn get(&self, conn: Conn) -> Option<&Worker> {
         self.workers.get(&conn)
     }
 
-    /// The connection of the worker with this id.
+    /// Finds the connection of a worker by its id.
     pub fn named(&self, id: &str) -> Option<Conn> {
         self.names.get(id).copied()
     }
 
-    /// How many are there and not lost.
+    /// Counts the workers that are not lost.
     pub fn active(&self) -> usize {
         self.workers.len() - self.lost
     }
 
-    /// All of them.
+    /// Returns all workers.
     pub fn iter(&self) -> impl Iterator<Item = (Conn, &Worker)> {
         self.workers.iter().map(|(conn, worker)| (*conn, worker))
     }
 
-    /// Adds a worker. Whoever had the connection or the id must have been removed before.
+    /// Adds a worker. Its connection and its id must be free.
     pub fn insert(&mut self, conn: Conn, worker: Worker) {
         self.names.insert(worker.id.clone(), conn);
         self.lost += usize::from(worker.lost);
@@ -78,7 +76,6 @@ impl Workers {
         self.index(conn, true);
     }
 
-    /// Removes a worker.
     pub fn remove(&mut self, conn: Conn) -> Option<Worker> {
         self.index(conn, false);
         let worker = self.workers.remove(&conn)?;
@@ -89,7 +86,7 @@ impl Workers {
         Some(worker)
     }
 
-    /// Changes a worker in a way that decides what it hears of or whether it counts.
+    /// Changes a worker and updates the indexes.
     pub fn change<T>(&mut self, conn: Conn, change: impl FnOnce(&mut Worker) -> T) -> Option<T> {
         let listened = self.workers.get(&conn)?.listens();
         if listened {
@@ -103,8 +100,8 @@ impl Workers {
         Some(result)
     }
 
-    /// A sign of life; `true` if the worker had been lost.
-    pub fn see(&mut self, conn: Conn, now: Duration) -> bool {
+    /// Notes that a message of a worker came; returns whether the worker had been lost.
+    pub fn mark_alive(&mut self, conn: Conn, now: Duration) -> bool {
         let Some(worker) = self.workers.get_mut(&conn) else {
             return false;
         };
@@ -112,12 +109,12 @@ impl Workers {
         worker.lost && self.change(conn, |worker| worker.lost = false).is_some()
     }
 
-    /// Notes when to look whether a worker is lost; `false` if there is no such worker.
+    /// Sets when the heartbeat of a worker is checked; `false` if there is no such worker.
     pub fn expect(&mut self, conn: Conn, due: Duration) -> bool {
         self.workers.get_mut(&conn).map(|worker| worker.due = due).is_some()
     }
 
-    /// A worker takes a job.
+    /// Assigns a job to a worker, which is busy from then on.
     pub fn hold(&mut self, conn: Conn, job: JobNo) {
         let Some(worker) = self.workers.get_mut(&conn) else {
             return;
@@ -128,7 +125,7 @@ impl Workers {
         }
     }
 
-    /// A worker is rid of a job; with the last one it has nothing to do.
+    /// Takes a job from a worker, which becomes idle with its last one.
     pub fn release(&mut self, conn: Conn, job: JobNo) {
         let Some(worker) = self.workers.get_mut(&conn) else {
             return;
@@ -138,11 +135,11 @@ impl Workers {
         }
     }
 
-    /// Who wants to hear of a job: subscribed, idle, and fit for it.
+    /// Returns the workers that a job is offered to: subscribed, idle and capable.
     pub fn listening<'a>(&'a self, needs: &'a Needs) -> impl Iterator<Item = Conn> + 'a {
-        static NOBODY: Listening = Listening::new();
-        let by_service = needs.service.as_ref().map(|name| self.services.get(name).unwrap_or(&NOBODY));
-        let by_component = needs.component.as_ref().map(|name| self.components.get(name).unwrap_or(&NOBODY));
+        static NO_WORKERS: Listening = Listening::new();
+        let by_service = needs.service.as_ref().map(|name| self.services.get(name).unwrap_or(&NO_WORKERS));
+        let by_component = needs.component.as_ref().map(|name| self.components.get(name).unwrap_or(&NO_WORKERS));
         let fewest = match (by_service, by_component) {
             (Some(a), Some(b)) if b.len() < a.len() => b,
             (Some(some), _) | (None, Some(some)) => some,
@@ -155,7 +152,7 @@ impl Workers {
             .filter(|conn| self.workers.get(conn).is_some_and(|worker| worker.capabilities.meet(needs)))
     }
 
-    /// Puts a worker that listens into the indexes, or takes it out.
+    /// Adds a worker to the indexes if jobs are offered to it, or removes it.
     fn index(&mut self, conn: Conn, there: bool) {
         let Some(worker) = self.workers.get(&conn).filter(|worker| worker.listens()) else {
             return;
@@ -213,9 +210,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(128))]
 
-        /// The indexes find whom asking everybody finds, whatever happens to the workers.
+        /// After any changes the indexes find the same workers as a scan.
         #[test]
-        fn who_listens_is_found(
+        fn the_indexes_find_the_same_workers_as_a_scan(
             workers in prop::collection::vec(
                 (prop::collection::btree_set(0u8..3, 0..3), prop::collection::btree_set(0u8..3, 0..3), 0u8..4, any::<bool>(), any::<bool>()),
                 0..12,
@@ -235,7 +232,7 @@ mod tests {
                     1 => all.hold(conn, 7),
                     2 => all.release(conn, 7),
                     3 => drop(all.change(conn, |worker| worker.lost = true)),
-                    _ => drop(all.see(conn, Duration::from_secs(1))),
+                    _ => drop(all.mark_alive(conn, Duration::from_secs(1))),
                 }
             }
             let needs = Needs {

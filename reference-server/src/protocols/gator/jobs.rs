@@ -1,13 +1,13 @@
-//! Jobs as far as `stop` concerns them (lines 105 to 107): tasks that run, wait for their turn, or are over.
-//! They run nothing; the admin side starts jobs and ends tasks, and can see what a stop did.
+//! Jobs, for the effect of `stop` (lines 105 to 107). Their tasks execute nothing: the admin side starts jobs, finishes
+//! tasks, and sees what a stop did.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// How many jobs are remembered; beyond, those that are over go, and then none is taken.
+/// The largest number of jobs; beyond it, ended jobs are removed, or the new one is refused.
 const MAX_JOBS: usize = 1000;
-/// How many tasks a job may have.
+/// The largest number of tasks of a job.
 const MAX_TASKS: usize = 1000;
 /// The longest name of a job in bytes.
 const MAX_NAME: usize = 128;
@@ -17,9 +17,8 @@ const MAX_NAME: usize = 128;
 #[serde(deny_unknown_fields)]
 pub struct Start {
     pub name: String,
-    /// How many tasks it has.
     pub tasks: usize,
-    /// How many of them run at the same time.
+    /// How many tasks run at the same time.
     #[serde(default = "one")]
     pub concurrency: usize,
 }
@@ -28,22 +27,22 @@ fn one() -> usize {
     1
 }
 
-/// How a task is doing.
+/// The state of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Task {
-    /// It waits for its turn.
+    /// It waits until a running task ends.
     Queued,
     Running,
-    /// It came to its own end.
+    /// It ended by itself.
     Finished,
-    /// It was ended by a stop.
+    /// A stop ended it while it ran.
     Stopped,
-    /// Its turn will not come.
+    /// A stop ended it while it was queued.
     Cancelled,
 }
 
-/// How a job is doing.
+/// A job and its tasks.
 #[derive(Debug, Serialize)]
 pub struct Job {
     name: String,
@@ -51,21 +50,20 @@ pub struct Job {
     stopped: bool,
     #[serde(skip)]
     concurrency: usize,
-    /// Its tasks, in the order of their turns.
+    /// Its tasks, in the order in which they start.
     tasks: Vec<Task>,
 }
 
-/// All jobs.
 #[derive(Debug, Default)]
 pub struct Jobs(BTreeMap<String, Job>);
 
-/// How a stop goes wrong.
+/// What a faulty stop does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Defect {
+pub enum StopFault {
     None,
-    /// Running tasks run on.
+    /// Running tasks keep running.
     Survives,
-    /// Queued tasks still get their turn.
+    /// Queued tasks still start.
     Schedules,
 }
 
@@ -73,7 +71,7 @@ impl Jobs {
     /// Starts a job, and as many of its tasks as may run.
     ///
     /// # Errors
-    /// A sentence about what is wrong with it.
+    /// What is wrong with it.
     pub fn start(&mut self, start: Start) -> Result<&Job, String> {
         let Start { name, tasks, concurrency } = start;
         if name.is_empty() || name.len() > MAX_NAME || tasks > MAX_TASKS || concurrency == 0 {
@@ -95,10 +93,10 @@ impl Jobs {
         Ok(self.0.entry(name).or_insert(job))
     }
 
-    /// A task comes to its own end, and the next gets its turn.
+    /// Finishes a task and starts the next.
     ///
     /// # Errors
-    /// A sentence where there is no such task that runs.
+    /// There is no such running task.
     pub fn finish(&mut self, name: &str, task: usize) -> Result<&Job, String> {
         let job = self.0.get_mut(name).ok_or_else(|| unknown(name))?;
         match job.tasks.get_mut(task) {
@@ -109,22 +107,22 @@ impl Jobs {
         Ok(job)
     }
 
-    /// How a job is doing.
+    /// Finds a job.
     ///
     /// # Errors
-    /// A sentence where there is no such job.
+    /// There is no such job.
     pub fn job(&self, name: &str) -> Result<&Job, String> {
         self.0.get(name).ok_or_else(|| unknown(name))
     }
 
-    /// Ends all jobs there are; later ones are not concerned.
-    pub fn stop(&mut self, defect: Defect) {
+    /// Ends all current jobs.
+    pub fn stop(&mut self, defect: StopFault) {
         for job in self.0.values_mut() {
             job.stopped = true;
             for task in &mut job.tasks {
                 *task = match *task {
-                    Task::Running if defect != Defect::Survives => Task::Stopped,
-                    Task::Queued if defect != Defect::Schedules => Task::Cancelled,
+                    Task::Running if defect != StopFault::Survives => Task::Stopped,
+                    Task::Queued if defect != StopFault::Schedules => Task::Cancelled,
                     other => other,
                 };
             }
@@ -132,7 +130,7 @@ impl Jobs {
         }
     }
 
-    /// How many jobs are remembered.
+    /// Counts the jobs.
     pub fn count(&self) -> usize {
         self.0.len()
     }
@@ -161,10 +159,10 @@ mod tests {
     use super::*;
 
     #[rstest]
-    #[case(Defect::None, json!(["finished", "stopped", "cancelled", "cancelled"]))]
-    #[case(Defect::Survives, json!(["finished", "running", "cancelled", "cancelled"]))]
-    #[case(Defect::Schedules, json!(["finished", "stopped", "running", "queued"]))]
-    fn a_stop_ends_what_runs_and_what_waits(#[case] defect: Defect, #[case] want: serde_json::Value) {
+    #[case(StopFault::None, json!(["finished", "stopped", "cancelled", "cancelled"]))]
+    #[case(StopFault::Survives, json!(["finished", "running", "cancelled", "cancelled"]))]
+    #[case(StopFault::Schedules, json!(["finished", "stopped", "running", "queued"]))]
+    fn a_stop_ends_running_and_queued_tasks(#[case] defect: StopFault, #[case] want: serde_json::Value) {
         let mut jobs = Jobs::default();
         let job = jobs.start(Start { name: "j".to_owned(), tasks: 4, concurrency: 1 }).unwrap();
         assert_eq!(json!(job.tasks), json!(["running", "queued", "queued", "queued"]));

@@ -1,4 +1,4 @@
-//! Log entries (lines 71 to 96) and where they are kept.
+//! Log entries (lines 71 to 96) and their store.
 
 use std::collections::VecDeque;
 
@@ -7,72 +7,63 @@ use serde_json::{Number, Value};
 
 use crate::machine::json::{self, Members};
 
-/// How much text the store in memory keeps, in bytes; beyond, the oldest entries go.
+/// The capacity of the store in memory in bytes; beyond it the oldest entries are dropped.
 const MAX_BYTES: usize = 64 << 20;
-/// What an entry takes up beside its text, roughly.
+/// The approximate size of an entry besides its text, in bytes.
 const ENTRY_BYTES: usize = 64;
-/// How many entries a question is answered with, the newest.
+/// The largest number of entries in an answer, the newest ones.
 pub const MAX_FOUND: usize = 10_000;
 
 /// The severities (line 95).
 pub const SEVERITIES: [&str; 5] = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
 
-/// What the store keeps and a parent hub is told.
+/// A log entry, as it is stored and sent to parents.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Entry {
-    /// Unix seconds, whole or not, as they were given.
+    /// Unix seconds, whole or not, as they were sent.
     pub timestamp: Number,
     pub severity: String,
     pub message: String,
 }
 
-/// What a `log` request says; what it leaves out is `None`.
+/// The payload of a `log` request.
 #[derive(Debug)]
-pub struct Said {
+pub struct LogPayload {
     pub timestamp: Option<Number>,
     pub severity: Option<String>,
     pub message: Option<String>,
 }
 
 /// Reads the payload of a `log`.
-///
-/// # Errors
-/// A sentence about a member of a wrong type.
-pub fn read(payload: Option<&Members<'_>>) -> Result<Said, String> {
+pub fn read(payload: Option<&Members<'_>>) -> Result<LogPayload, String> {
     let Some(payload) = payload else {
-        return Ok(Said { timestamp: None, severity: None, message: None });
+        return Ok(LogPayload { timestamp: None, severity: None, message: None });
     };
-    Ok(Said {
+    Ok(LogPayload {
         timestamp: json::optional(payload, "timestamp")?,
         severity: json::optional(payload, "severity")?,
         message: json::optional(payload, "message")?,
     })
 }
 
-/// An entry was not kept, or cannot be found again.
+/// An entry could not be stored, or the store could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error("the log store failed: {0}")]
 pub struct StoreError(pub String);
 
-/// Where entries are kept.
+/// A store of log entries.
 pub trait Store: Send {
-    /// Keeps an entry.
-    ///
-    /// # Errors
-    /// [`StoreError`] when it cannot be written; then it is not kept.
+    /// Stores an entry.
     fn add(&mut self, entry: &Entry) -> Result<(), StoreError>;
 
-    /// The entries with this message, or all, oldest first; at most the newest [`MAX_FOUND`].
-    ///
-    /// # Errors
-    /// [`StoreError`] when the store cannot be read.
+    /// Returns the entries with this message, or all, oldest first; at most the newest [`MAX_FOUND`].
     fn find(&self, message: Option<&str>) -> Result<Vec<Entry>, StoreError>;
 
-    /// What it is, for the admin side.
+    /// Describes the store to the admin side.
     fn show(&self) -> Value;
 }
 
-/// A store that ends with the hub.
+/// A store in memory.
 #[derive(Debug, Default)]
 pub struct Memory {
     entries: VecDeque<Entry>,
@@ -107,7 +98,7 @@ impl Store for Memory {
 pub mod tests {
     use super::*;
 
-    /// What every store does.
+    /// Checks what every store must do.
     pub fn check(store: &mut dyn Store) {
         let entry = |timestamp: &str, message: &str| Entry {
             timestamp: serde_json::from_str(timestamp).unwrap(),

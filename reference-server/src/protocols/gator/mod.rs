@@ -1,25 +1,24 @@
-//! Gator's tiers and wrappers (document 000): tasks log to the hub and stop it, children register below it,
-//! parents stand above it. Requests travel both ways; `log` goes up, `stop` goes down.
+//! Gator's tiers and wrappers (document 000): tasks send logs and stops to a hub, which has child hubs and parent hubs.
+//! Requests go both ways; `log` goes to parents, `stop` to children.
 //!
-//! `/` and any other path is where tasks connect, `/child/NAME` a place that the admin side has registered.
-//! The document does not say how hubs find each other, so the admin side tells:
+//! Children connect to `/child/NAME`, once the admin side has registered the name, tasks to any other path.
+//! The document does not say how hubs find each other, so the admin side has events for it:
 //!
 //! | event | answer |
 //! |---|---|
 //! | `{"register_child": {"name": "a"}}` | `{"path": "/child/a"}`, where that child then connects, once |
-//! | `{"connect_up": {"url": "ws://..."}}` | `{"url": ..., "parents": 1}`; the hub connects to a parent, in its own time |
+//! | `{"connect_up": {"url": "ws://..."}}` | `{"url": ..., "parents": 1}`; the hub then connects to this parent |
 //! | `{"log_entries": {"message": "m"}}` | `[{"timestamp", "severity", "message"}]`, oldest first; all without `message` |
-//! | `{"start_job": {"name": "j", "tasks": 3, "concurrency": 1}}` | the job, as below |
+//! | `{"start_job": {"name": "j", "tasks": 3, "concurrency": 1}}` | the job, as for `job` |
 //! | `{"finish_task": {"job": "j", "task": 0}}` | the job after that task has ended |
 //! | `{"job": {"name": "j"}}` | `{"name", "stopped", "tasks": ["running", "queued", ...]}` |
 //!
-//! Where the document is silent, this hub does the following. `posted` is false where it is missing. A frame
-//! is undecodable if it is no JSON object or its envelope has a wrong type or no action; that is answered even
-//! if posted, with the id where it could be read. Without `req_id` there is no `rsp_id`; `null` is an id. A
-//! frame with a `result` is a response and never answered. Severities are compared as they are written,
-//! timestamps are numbers of seconds. What goes up has its defaults filled in, is posted, and does not return to where it
-//! came from. A stop goes to every child, under an id of the hub's own, and is answered once it has been
-//! written to all of them, whatever they say. It ends the jobs there are; the hub itself goes on.
+//! Where the document is silent, this hub does the following. `posted` is false by default. A frame is undecodable if it
+//! is no JSON object or its envelope has a wrong type or no action; that is answered even if posted, with the id if it
+//! could be read. Without `req_id` there is no `rsp_id`; `null` is an id. A frame with a `result` is a response and never
+//! answered. Severities are case-sensitive, timestamps are numbers of seconds. A log goes to parents with its defaults
+//! filled in, posted, and not back to its sender. A stop goes to every child, under an id of the hub's own, and is
+//! answered once it has been sent to all of them, whatever they answer. It ends the current jobs; the hub keeps running.
 
 mod jobs;
 mod log;
@@ -39,25 +38,24 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use serde_json::{Number, Value, json};
 
-use self::jobs::{Defect, Jobs, Start};
+use self::jobs::{Jobs, Start, StopFault};
 use self::log::{Entry, SEVERITIES, Store};
-use self::request::{Ask, Failure, Frame, Nothing, Request, Success, Undecodable};
+use self::request::{DecodeError, Empty, Failure, Frame, OutgoingRequest, Request, Success};
 use crate::fault::Broken;
 use crate::machine::clock::Clock;
 use crate::machine::json::Members;
 use crate::machine::settings::{Settings, SettingsError};
 use crate::machine::{Conn, EventError, Input, Machine, OUTGOING, Output, Utf8Bytes};
 
-/// The name of the protocol.
 pub const PROTOCOL: &str = "gator";
-/// How many parents the hub may have.
+/// The largest number of parents.
 const MAX_PARENTS: usize = 100;
-/// How many log entries wait for a parent that is not there yet; beyond, the oldest go.
+/// How many log entries wait for a parent that is not connected yet; beyond that the oldest are dropped.
 const MAX_WAITING: usize = 1000;
 /// The longest name of a child in bytes.
 const MAX_NAME: usize = 128;
 
-/// The faults for which it matters what was said before.
+/// The faults that depend on earlier messages.
 const REMEMBERING: [&str; 7] = [
     "gator-used-id-ignored",
     "gator-posted-persists",
@@ -68,7 +66,6 @@ const REMEMBERING: [&str; 7] = [
     "gator-garbage-takes-previous-id",
 ];
 
-/// What can be set.
 #[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Config {
@@ -76,12 +73,12 @@ struct Config {
     database: Option<PathBuf>,
     /// The hub above this one, `ws://...`.
     parent: Option<String>,
-    /// How long to wait before a configured parent that is gone is tried again.
+    /// The delay before the hub reconnects to its configured parent.
     #[serde(rename = "reconnect_ms", deserialize_with = "crate::machine::settings::millis")]
     reconnect: Duration,
     /// How many children may be registered.
     max_children: usize,
-    /// The Unix time of the hub's start in milliseconds; without it, the system's.
+    /// The Unix time of the hub's start in milliseconds; without it, the system's clock.
     epoch_ms: Option<u64>,
 }
 
@@ -91,10 +88,6 @@ impl Default for Config {
     }
 }
 
-/// Builds the hub.
-///
-/// # Errors
-/// What is wrong with the settings, a log file that cannot be opened among it.
 pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, SettingsError> {
     let config: Config = settings.read(PROTOCOL)?;
     let invalid = |reason| SettingsError::Invalid { protocol: PROTOCOL, reason };
@@ -108,7 +101,7 @@ pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, Se
         config,
         broken,
         below: BTreeMap::new(),
-        places: BTreeMap::new(),
+        children: BTreeMap::new(),
         parents: BTreeMap::new(),
         connects: 0,
         asked: 0,
@@ -139,31 +132,31 @@ struct Gator {
     clock: Clock,
     broken: Broken,
     store: Box<dyn Store>,
-    /// Who has connected to the hub.
+    /// Connected tasks and children.
     below: BTreeMap<Conn, Peer>,
-    /// Who may connect as a child, and does.
-    places: BTreeMap<Arc<str>, Option<Conn>>,
-    /// Whom the hub has connected to.
+    /// Registered children, with their connections.
+    children: BTreeMap<Arc<str>, Option<Conn>>,
+    /// Outgoing connections.
     parents: BTreeMap<Conn, Parent>,
-    /// When the configured parent is connected to.
+    /// When the hub connects to its configured parent.
     connect_at: Option<Duration>,
     connects: u64,
-    /// How many requests the hub has made.
+    /// The number of requests that the hub has sent.
     asked: u64,
     logged: u64,
     stops: u64,
     jobs: Jobs,
-    /// Answers that only a fault holds back, with the time when it lets them go.
+    /// For a fault: delayed answers, with their due times.
     held: VecDeque<(Duration, Output)>,
-    /// Answers to a stop that only a fault holds back until the children are gone.
+    /// For a fault: answers to stops that wait until the children have disconnected.
     unstopped: Vec<Output>,
-    /// What only faults remember of each connection.
-    before: BTreeMap<Conn, Before>,
+    /// For faults: the earlier messages of each connection.
+    before: BTreeMap<Conn, History>,
 }
 
-/// What was said on a connection before.
+/// The earlier messages of a connection.
 #[derive(Default)]
-struct Before {
+struct History {
     ids: BTreeSet<String>,
     action: Option<String>,
     id: Option<Box<RawValue>>,
@@ -171,7 +164,7 @@ struct Before {
     undecodable: u32,
 }
 
-/// Who is at the other end of a connection.
+/// The peer of an incoming connection.
 enum Peer {
     Task,
     Child(Arc<str>),
@@ -179,15 +172,15 @@ enum Peer {
 
 struct Parent {
     url: String,
-    /// Whether it is connected to again when it is gone.
+    /// Whether the hub reconnects to it.
     configured: bool,
-    /// What it is to be told once it is there; `None` when it is.
+    /// Messages to send once it is connected; `None` when it is.
     waiting: Option<VecDeque<Utf8Bytes>>,
 }
 
 impl Machine for Gator {
     fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
-        self.catch_up(now, out);
+        self.run_due(now, out);
         match input {
             Input::Open { conn, handshake } => self.open(conn, &handshake.path, out),
             Input::Text { conn, text } if self.knows(conn) => self.text(now, conn, &text, out),
@@ -198,7 +191,7 @@ impl Machine for Gator {
                 }
             }
             Input::ConnectFailed { conn, .. } | Input::Closed { conn } => self.leave(now, conn, out),
-            // The document knows JSON only.
+            // The document has JSON messages only.
             Input::Text { .. } | Input::Binary { .. } | Input::Ping { .. } | Input::Tick => {}
         }
     }
@@ -213,7 +206,7 @@ impl Machine for Gator {
             self.parents.values().map(|parent| json!({ "url": parent.url, "there": parent.waiting.is_none() }));
         json!({
             "connections": self.below.len(),
-            "children": self.places.iter().map(|(name, conn)| (name.to_string(), json!(conn.is_some()))).collect::<serde_json::Map<_, _>>(),
+            "children": self.children.iter().map(|(name, conn)| (name.to_string(), json!(conn.is_some()))).collect::<serde_json::Map<_, _>>(),
             "parents": parents.collect::<Vec<_>>(),
             "store": self.store.show(),
             "logged": self.logged,
@@ -223,8 +216,8 @@ impl Machine for Gator {
     }
 
     fn event(&mut self, now: Duration, event: &Value, out: &mut Vec<Output>) -> Result<Value, EventError> {
-        self.catch_up(now, out);
-        self.tell(event, out).map_err(EventError::Invalid)
+        self.run_due(now, out);
+        self.admin_event(event, out).map_err(EventError::Invalid)
     }
 }
 
@@ -238,14 +231,14 @@ impl Gator {
         let refuse = |status, body: String| Output::Refuse { conn, status, body };
         let peer = match path.strip_prefix("/child/") {
             None => Peer::Task,
-            Some(name) => match self.places.get_key_value(name) {
+            Some(name) => match self.children.get_key_value(name) {
                 None => return out.push(refuse(404, "no child of this name is registered\n".to_owned())),
                 Some((_, Some(_))) => return out.push(refuse(409, "this child is connected already\n".to_owned())),
                 Some((name, None)) => Peer::Child(name.clone()),
             },
         };
         if let Peer::Child(name) = &peer {
-            self.places.insert(name.clone(), Some(conn));
+            self.children.insert(name.clone(), Some(conn));
         }
         self.below.insert(conn, peer);
         out.push(Output::Accept { conn, subprotocol: None });
@@ -254,8 +247,8 @@ impl Gator {
     fn leave(&mut self, now: Duration, conn: Conn, out: &mut Vec<Output>) {
         self.before.remove(&conn);
         if let Some(Peer::Child(name)) = self.below.remove(&conn) {
-            self.places.remove(&name);
-            if self.children().next().is_none() {
+            self.children.remove(&name);
+            if self.connected_children().next().is_none() {
                 out.append(&mut self.unstopped);
             }
         }
@@ -264,8 +257,8 @@ impl Gator {
         }
     }
 
-    /// What the time has brought.
-    fn catch_up(&mut self, now: Duration, out: &mut Vec<Output>) {
+    /// Does what is due: connects to the configured parent, sends delayed answers.
+    fn run_due(&mut self, now: Duration, out: &mut Vec<Output>) {
         if self.connect_at.is_some_and(|due| due <= now) {
             self.connect_at = None;
             if let Some(url) = self.config.parent.clone() {
@@ -284,8 +277,8 @@ impl Gator {
         self.parents.insert(conn, Parent { url, configured, waiting: Some(VecDeque::new()) });
     }
 
-    fn children(&self) -> impl Iterator<Item = Conn> {
-        self.places.values().filter_map(|conn| *conn)
+    fn connected_children(&self) -> impl Iterator<Item = Conn> {
+        self.children.values().filter_map(|conn| *conn)
     }
 }
 
@@ -299,14 +292,14 @@ impl Gator {
         match request::read(text) {
             Ok(Frame::Response) => {}
             Ok(Frame::Request(request)) => self.request(now, conn, &request, out),
-            Err(Undecodable { .. }) if self.broken.is("gator-garbage-ignored") => {}
-            Err(Undecodable { reason, .. }) if self.broken.is("gator-garbage-closes") => {
+            Err(DecodeError { .. }) if self.broken.is("gator-garbage-ignored") => {}
+            Err(DecodeError { reason, .. }) if self.broken.is("gator-garbage-closes") => {
                 self.leave(now, conn, out);
                 let reason = reason[..reason.floor_char_boundary(123)].to_owned();
                 out.push(Output::Close { conn, code: 1007, reason });
             }
-            Err(Undecodable { .. }) if self.ignores_garbage(conn) => {}
-            Err(Undecodable { req_id, reason }) => {
+            Err(DecodeError { .. }) if self.ignores_garbage(conn) => {}
+            Err(DecodeError { req_id, reason }) => {
                 let before = self.before.get(&conn).and_then(|before| before.id.as_deref());
                 let req_id = req_id.or(before.filter(|_| self.broken.is("gator-garbage-takes-previous-id")));
                 let reason = format!("failed to decode the message: {reason}");
@@ -349,7 +342,7 @@ impl Gator {
             return;
         }
         let anonymous = posted && self.broken.is("gator-posted-answered-anonymously");
-        let lossy = request.req_id.and_then(|id| if anonymous { Some(None) } else { self.misremembered(id) });
+        let lossy = request.req_id.and_then(|id| if anonymous { Some(None) } else { self.faulty_id(id) });
         let rsp_id = match &lossy {
             None => request.req_id,
             Some(copy) => copy.as_deref(),
@@ -359,7 +352,7 @@ impl Gator {
             _ => &request.action,
         };
         let text = match &outcome {
-            Ok(()) => request::text(&Success { action: named, rsp_id, result: "success", payload: Nothing {} }),
+            Ok(()) => request::text(&Success { action: named, rsp_id, result: "success", payload: Empty {} }),
             Err(reason) => request::text(&Failure { result: "error", rsp_id, reason }),
         };
         let answer = Output::Text { conn, text };
@@ -367,7 +360,7 @@ impl Gator {
             self.held.push_back((now + Duration::from_millis(30), answer));
         } else if request.action == "stop"
             && self.broken.is("gator-stop-waits-for-children")
-            && self.children().next().is_some()
+            && self.connected_children().next().is_some()
         {
             self.unstopped.push(answer);
         } else {
@@ -375,14 +368,14 @@ impl Gator {
         }
     }
 
-    /// What was said before on this connection, to which this is added.
-    fn remember(&mut self, conn: Conn, request: &Request<'_>) -> Before {
+    /// Returns the earlier messages of this connection, and records this one.
+    fn remember(&mut self, conn: Conn, request: &Request<'_>) -> History {
         if !REMEMBERING.iter().any(|fault| self.broken.is(fault)) {
-            return Before::default();
+            return History::default();
         }
         let now = self.before.entry(conn).or_default();
         let before =
-            Before { ids: now.ids.clone(), action: now.action.clone(), posted: now.posted, ..Before::default() };
+            History { ids: now.ids.clone(), action: now.action.clone(), posted: now.posted, ..History::default() };
         now.action = Some(request.action.clone());
         now.posted = request.posted == Some(true);
         now.id = request.req_id.map(ToOwned::to_owned);
@@ -419,8 +412,8 @@ impl Gator {
             || (request.action == "stop" && self.broken.is("gator-posted-stop-answered"))
     }
 
-    /// What a fault makes of an id, if anything.
-    fn misremembered(&self, id: &RawValue) -> Option<Option<Box<RawValue>>> {
+    /// Returns the id as changed by a fault, if it is.
+    fn faulty_id(&self, id: &RawValue) -> Option<Option<Box<RawValue>>> {
         let number: Option<f64> = id.get().parse().ok();
         if number.is_none() && self.broken.is("gator-text-id-lost") {
             return Some(None);
@@ -440,7 +433,7 @@ impl Gator {
         None
     }
 
-    /// Keeps a message and passes it on upwards (lines 71 to 96).
+    /// Stores a log entry and sends it to the parents (lines 71 to 96).
     fn log(
         &mut self,
         now: Duration,
@@ -449,12 +442,12 @@ impl Gator {
         posted: bool,
         out: &mut Vec<Output>,
     ) -> Result<(), String> {
-        let said = log::read(payload)?;
-        let message = match said.message {
+        let given = log::read(payload)?;
+        let message = match given.message {
             None if self.broken.is("gator-message-optional") => "N/A".to_owned(),
             message => message.ok_or("a log needs a message in its payload")?,
         };
-        let severity = match said.severity {
+        let severity = match given.severity {
             None if self.broken.is("gator-severity-demanded") => return Err("a log needs a severity".to_owned()),
             None if self.broken.is("gator-severity-defaults-to-debug") => "DEBUG".to_owned(),
             None => "INFO".to_owned(),
@@ -468,7 +461,7 @@ impl Gator {
             return Err(format!("{shown:?} is no severity; there is {}", SEVERITIES.join(", ")));
         }
         let current = self.clock.unix_ms(now);
-        let timestamp: Number = match said.timestamp {
+        let timestamp: Number = match given.timestamp {
             None if self.broken.is("gator-timestamp-demanded") => return Err("a log needs a timestamp".to_owned()),
             None if self.broken.is("gator-timestamp-defaults-to-zero") => 0.into(),
             None if self.broken.is("gator-timestamp-defaults-to-milliseconds") => current.into(),
@@ -505,14 +498,15 @@ impl Gator {
             return Ok(());
         }
         self.asked += 1;
-        let upwards = request::text(&Ask { action: "log", req_id: self.asked, posted: true, payload: &entry });
+        let upwards =
+            request::text(&OutgoingRequest { action: "log", req_id: self.asked, posted: true, payload: &entry });
         if self.broken.is("gator-log-to-children") {
-            let children = self.children().filter(|child| *child != conn);
+            let children = self.connected_children().filter(|child| *child != conn);
             out.extend(children.map(|conn| Output::Text { conn, text: upwards.clone() }));
         }
         let first_only = self.broken.is("gator-first-parent-only");
-        let told = |parent: Conn| parent != conn && (parent == OUTGOING || !first_only);
-        for (&parent, state) in self.parents.iter_mut().filter(|(parent, _)| told(**parent)) {
+        let receives = |parent: Conn| parent != conn && (parent == OUTGOING || !first_only);
+        for (&parent, state) in self.parents.iter_mut().filter(|(parent, _)| receives(**parent)) {
             match &mut state.waiting {
                 None => out.push(Output::Text { conn: parent, text: upwards.clone() }),
                 Some(waiting) => {
@@ -526,7 +520,7 @@ impl Gator {
         Ok(())
     }
 
-    /// Ends all jobs and passes the order on downwards (lines 103 to 120).
+    /// Ends all jobs and sends the stop to the children (lines 103 to 120).
     fn stop(
         &mut self,
         conn: Conn,
@@ -543,18 +537,18 @@ impl Gator {
         self.stops += 1;
         let spared = self.parents.contains_key(&conn) && self.broken.is("gator-stop-of-parent-spares-jobs");
         self.jobs.stop(if spared || self.broken.is("gator-stop-job-survives") {
-            Defect::Survives
+            StopFault::Survives
         } else if self.broken.is("gator-stop-keeps-scheduling") {
-            Defect::Schedules
+            StopFault::Schedules
         } else {
-            Defect::None
+            StopFault::None
         });
         if posted && self.broken.is("gator-posted-stop-kept")
             || self.is_child(conn) && self.broken.is("gator-stop-of-child-kept")
         {
             return Ok(());
         }
-        let mut children: Vec<Conn> = self.children().collect();
+        let mut children: Vec<Conn> = self.connected_children().collect();
         if self.broken.is("gator-stop-to-one-child") {
             children.truncate(1);
         }
@@ -563,16 +557,16 @@ impl Gator {
         }
         for conn in children {
             self.asked += 1;
-            let ask = Ask { action: "stop", req_id: self.asked, posted: false, payload: Nothing {} };
+            let ask = OutgoingRequest { action: "stop", req_id: self.asked, posted: false, payload: Empty {} };
             out.push(Output::Text { conn, text: request::text(&ask) });
         }
         Ok(())
     }
 }
 
-/// What the admin side says.
+/// Events from the admin side.
 impl Gator {
-    fn tell(&mut self, event: &Value, out: &mut Vec<Output>) -> Result<Value, String> {
+    fn admin_event(&mut self, event: &Value, out: &mut Vec<Output>) -> Result<Value, String> {
         const SHAPE: &str = "an event is an object with one member, which is one of \
             register_child, connect_up, log_entries, start_job, finish_task, job";
         let members = event.as_object().ok_or(SHAPE)?;
@@ -618,17 +612,17 @@ impl Gator {
         if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(plain) {
             return Err(format!("a child's name has 1 to {MAX_NAME} letters, digits, '-', '_' or '.'"));
         }
-        if !self.places.contains_key(name) {
-            if self.places.len() >= self.config.max_children {
-                return Err(format!("there are {} children already", self.places.len()));
+        if !self.children.contains_key(name) {
+            if self.children.len() >= self.config.max_children {
+                return Err(format!("there are {} children already", self.children.len()));
             }
-            self.places.insert(name.into(), None);
+            self.children.insert(name.into(), None);
         }
         Ok(json!({ "path": format!("/child/{name}") }))
     }
 }
 
-/// The id of a request as it was written; nothing where it has none.
+/// Returns the id of a request as it was written; empty if it has none.
 fn id_text<'a>(request: &Request<'a>) -> &'a str {
     request.req_id.map_or("", RawValue::get)
 }

@@ -10,7 +10,7 @@ use crate::machine::json::{self, Members};
 #[derive(Debug)]
 pub enum Frame<'a> {
     Request(Request<'a>),
-    /// The answer to a request of ours.
+    /// The answer to a request of the hub.
     Response,
 }
 
@@ -19,25 +19,23 @@ pub enum Frame<'a> {
 pub struct Request<'a> {
     pub action: String,
     pub req_id: Option<&'a RawValue>,
-    /// `None` where nothing is said.
+    /// `None` if absent or `null`.
     pub posted: Option<bool>,
     pub payload: Option<Members<'a>>,
 }
 
-/// Why a frame cannot be decoded: it is no JSON object, or a member of the envelope has a wrong type.
+/// A frame that is no JSON object, or whose envelope has a member of a wrong type.
 #[derive(Debug)]
-pub struct Undecodable<'a> {
-    /// Where it could be read.
+pub struct DecodeError<'a> {
+    /// The id, if it could be read.
     pub req_id: Option<&'a RawValue>,
     pub reason: String,
 }
 
-/// Reads a frame. What has a `result` is a response, whatever else it has.
-///
-/// # Errors
-/// [`Undecodable`]; unknown actions and wrong payloads of known ones are not.
-pub fn read(text: &str) -> Result<Frame<'_>, Undecodable<'_>> {
-    let members = json::members(text).map_err(|reason| Undecodable { req_id: None, reason })?;
+/// Reads a frame. One with a `result` is a response, whatever else it has. Unknown actions and wrong payloads are no
+/// errors here.
+pub fn read(text: &str) -> Result<Frame<'_>, DecodeError<'_>> {
+    let members = json::members(text).map_err(|reason| DecodeError { req_id: None, reason })?;
     if members.contains_key("result") {
         return Ok(Frame::Response);
     }
@@ -55,21 +53,21 @@ pub fn read(text: &str) -> Result<Frame<'_>, Undecodable<'_>> {
             },
         })
     };
-    request().map(Frame::Request).map_err(|reason| Undecodable { req_id, reason })
+    request().map(Frame::Request).map_err(|reason| DecodeError { req_id, reason })
 }
 
-/// A request of ours.
+/// A request of the hub.
 #[derive(Serialize)]
-pub struct Ask<'a, P> {
+pub struct OutgoingRequest<'a, P> {
     pub action: &'a str,
     pub req_id: u64,
     pub posted: bool,
     pub payload: P,
 }
 
-/// No payload, which is an empty object.
+/// An empty payload: `{}`.
 #[derive(Serialize)]
-pub struct Nothing {}
+pub struct Empty {}
 
 /// A response that reports success.
 #[derive(Serialize)]
@@ -78,7 +76,7 @@ pub struct Success<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rsp_id: Option<&'a RawValue>,
     pub result: &'static str,
-    pub payload: Nothing,
+    pub payload: Empty,
 }
 
 /// A response that reports failure.
@@ -90,7 +88,7 @@ pub struct Failure<'a> {
     pub reason: &'a str,
 }
 
-/// As it goes out.
+/// Serialises a frame.
 pub fn text(frame: &impl Serialize) -> Utf8Bytes {
     // Strings, numbers and raw JSON under string keys always serialise.
     serde_json::to_string(frame).unwrap_or_default().into()
@@ -110,7 +108,7 @@ mod tests {
     #[case(r#"{"action":7,"req_id":{"a": 1}}"#, Some(r#"{"a": 1}"#), "\"action\"")]
     #[case(r#"{"action":"log","posted":"yes"}"#, None, "\"posted\"")]
     #[case(r#"{"action":"log","req_id":null,"payload":[]}"#, Some("null"), "\"payload\"")]
-    fn what_cannot_be_decoded_is_explained(#[case] text: &str, #[case] id: Option<&str>, #[case] why: &str) {
+    fn undecodable_frames_are_explained(#[case] text: &str, #[case] id: Option<&str>, #[case] why: &str) {
         let error = read(text).unwrap_err();
         assert!(error.reason.contains(why), "{}", error.reason);
         assert_eq!(error.req_id.map(RawValue::get), id);
@@ -120,7 +118,7 @@ mod tests {
     #[case(r#"{"action":"stop"}"#)]
     #[case(r#"{"action":"stop","posted":null,"payload":null,"more":1}"#)]
     #[case(r#"{"action":"stop","posted":false,"payload":{}}"#)]
-    fn little_is_demanded(#[case] text: &str) {
+    fn an_action_is_enough(#[case] text: &str) {
         assert!(matches!(read(text), Ok(Frame::Request(request)) if request.action == "stop"));
     }
 }

@@ -1,4 +1,4 @@
-//! The log store in a SQLite file, as a wrapper has it (line 73).
+//! A log store in a SQLite file, as wrappers have it (line 73).
 
 use std::path::{Path, PathBuf};
 
@@ -8,10 +8,10 @@ use serde_json::{Number, Value};
 
 use super::log::{Entry, MAX_FOUND, Store, StoreError};
 
-/// How large the file may become: so many pages of 4 KiB are 1 GiB. Beyond, entries are refused.
+/// The largest size of the file in pages of 4 KiB, which is 1 GiB. Beyond it entries are refused.
 const MAX_PAGES: u32 = 262_144;
 
-/// The whole schema. Timestamps have no declared type, so that SQLite keeps 5.0 and 5 apart.
+/// The schema. Timestamps have no declared type, so that SQLite distinguishes 5.0 and 5.
 const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS log (
     id INTEGER PRIMARY KEY,
     timestamp NOT NULL,
@@ -26,14 +26,11 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    /// Opens the file, or makes it.
-    ///
-    /// # Errors
-    /// [`StoreError`] when that cannot be, or the file is something else.
+    /// Opens or creates the file.
     pub fn open(file: &Path) -> Result<Sqlite, StoreError> {
         let open = || {
             let connection = Connection::open(file)?;
-            // Entries survive the hub's end; that of the whole machine may cost the last ones, and none waits for a disk.
+            // Entries survive a crash of the hub; a crash of the machine may lose the last ones. No entry waits for the disk.
             connection.pragma_update(None, "journal_mode", "WAL")?;
             connection.pragma_update(None, "synchronous", "NORMAL")?;
             connection.pragma_update(None, "max_page_count", MAX_PAGES)?;
@@ -54,7 +51,7 @@ impl Store for Sqlite {
         let timestamp = &entry.timestamp;
         match (timestamp.as_i64(), timestamp.as_u64(), timestamp.as_f64()) {
             (Some(whole), ..) => add.execute(params![whole, severity, message]),
-            // SQLite knows no such integers.
+            // SQLite has no integers beyond i64.
             (None, Some(_), _) => add.execute(params![timestamp.to_string(), severity, message]),
             (None, None, float) => add.execute(params![float, severity, message]),
         }
@@ -100,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_keeps_entries_and_still_has_them_later() {
+    fn entries_survive_reopening_the_file() {
         let file = std::env::temp_dir().join(format!("hubproof-reference-{}.sqlite", std::process::id()));
         let mut store = Sqlite::open(&file).unwrap();
         super::super::log::tests::check(&mut store);
@@ -113,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_opened_is_said() {
+    fn an_error_names_the_file_that_cannot_be_opened() {
         let error = Sqlite::open(Path::new("no/such/folder/log.sqlite")).map(drop).unwrap_err();
         assert!(error.to_string().contains("no/such/folder"), "{error}");
     }

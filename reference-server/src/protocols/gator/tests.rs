@@ -6,36 +6,36 @@ use proptest::prelude::*;
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::machine::test_player::Play;
+use crate::machine::test_player::TestPlayer;
 use crate::machine::{Conn, Handshake, Input, OUTGOING};
 
-/// The hub's start in Unix seconds, as [`Play`] sets it.
+/// The hub's start in Unix seconds, as [`TestPlayer`] sets it.
 const START: u64 = 1_705_314_600;
 
-fn hub(sets: &[&str]) -> Play {
-    Play::new("gator", sets, None)
+fn hub(sets: &[&str]) -> TestPlayer {
+    TestPlayer::new("gator", sets, None)
 }
 
-fn open(hub: &mut Play, conn: Conn, path: &str) -> Vec<String> {
+fn open(hub: &mut TestPlayer, conn: Conn, path: &str) -> Vec<String> {
     hub.input(Input::Open { conn, handshake: Handshake { path: path.to_owned(), ..Handshake::default() } });
-    hub.heard(conn)
+    hub.received(conn)
 }
 
-fn child(hub: &mut Play, conn: Conn, name: &str) {
+fn child(hub: &mut TestPlayer, conn: Conn, name: &str) {
     let place = hub.event(&json!({ "register_child": { "name": name } })).unwrap();
     assert_eq!(open(hub, conn, place["path"].as_str().unwrap()), ["accept "]);
 }
 
-/// A parent at this number, connected.
-fn parent(hub: &mut Play, number: u64) -> Conn {
+/// Connects the hub to its parent of this number.
+fn parent(hub: &mut TestPlayer, number: u64) -> Conn {
     let conn = OUTGOING + number;
     hub.event(&json!({ "connect_up": { "url": "ws://parent" } })).unwrap();
-    assert_eq!(hub.heard(conn), ["connect ws://parent"]);
+    assert_eq!(hub.received(conn), ["connect ws://parent"]);
     hub.input(Input::Connected { conn });
     conn
 }
 
-fn entries(hub: &mut Play, message: &str) -> Value {
+fn entries(hub: &mut TestPlayer, message: &str) -> Value {
     hub.event(&json!({ "log_entries": { "message": message } })).unwrap()
 }
 
@@ -65,7 +65,7 @@ fn ids_are_copied(#[case] id: Option<&str>) {
     assert!(hub.ask(1, &ask("dance"))[0].starts_with(&failure));
 }
 
-/// [33 to 35] What is posted is consumed in silence, unless it cannot be decoded.
+/// [33 to 35] Posted requests have no answer unless they are undecodable.
 #[rstest]
 #[case(r#"{"action":"log","req_id":1,"posted":true,"payload":{"message":"m"}}"#, None)]
 #[case(r#"{"action":"log","req_id":1,"posted":true,"payload":{}}"#, None)]
@@ -79,16 +79,16 @@ fn ids_are_copied(#[case] id: Option<&str>) {
 #[case(r#"{"action":"log","req_id":1,"posted":true,"payload":"m"}"#, Some(json!(1)))]
 #[case(r#"{"action":"log","result":"success","rsp_id":1,"payload":{}}"#, None)]
 #[case(r#"{"result":"error","rsp_id":1}"#, None)]
-fn silence_is_kept(#[case] text: &str, #[case] failure: Option<Value>) {
+fn posted_requests_are_not_answered(#[case] text: &str, #[case] failure: Option<Value>) {
     let mut hub = hub(&[]);
     open(&mut hub, 1, "/");
-    let heard = parsed(hub.ask(1, text));
+    let received = parsed(hub.ask(1, text));
     match failure {
-        None => assert_eq!(heard, [Value::Null; 0]),
+        None => assert_eq!(received, [Value::Null; 0]),
         Some(id) => {
-            assert_eq!((heard.len(), &heard[0]["result"]), (1, &json!("error")));
-            assert_eq!(heard[0].get("rsp_id").unwrap_or(&Value::Null), &id);
-            assert!(heard[0]["reason"].as_str().is_some_and(|reason| !reason.is_empty()));
+            assert_eq!((received.len(), &received[0]["result"]), (1, &json!("error")));
+            assert_eq!(received[0].get("rsp_id").unwrap_or(&Value::Null), &id);
+            assert!(received[0]["reason"].as_str().is_some_and(|reason| !reason.is_empty()));
         }
     }
     let after = hub.answer(1, r#"{"action":"log","req_id":2,"payload":{"message":"m"}}"#);
@@ -121,74 +121,74 @@ fn logs_are_kept_with_their_defaults(#[case] payload: Value, #[case] want: Optio
     assert_eq!(entries, json!(want.into_iter().collect::<Vec<_>>()));
 }
 
-/// [74] Logs go up with their defaults, from tasks and from children, and not back to where they came from.
+/// [74] Logs of tasks and children go to all parents with their defaults filled in, but not back to their sender.
 #[test]
-fn logs_go_up() {
+fn logs_go_to_parents() {
     let mut hub = hub(&[]);
     open(&mut hub, 1, "/");
     child(&mut hub, 2, "c");
     let (a, b) = (parent(&mut hub, 0), parent(&mut hub, 1));
     let up = |id: u64, time: u64, severity: &str, message: &str| json!({ "action": "log", "req_id": id, "posted": true, "payload": { "timestamp": time, "severity": severity, "message": message } });
-    hub.say(1, r#"{"action":"log","posted":true,"payload":{"timestamp":5,"severity":"ERROR","message":"x"}}"#);
-    hub.say(2, r#"{"action":"log","posted":true,"payload":{"message":"y"}}"#);
+    hub.send(1, r#"{"action":"log","posted":true,"payload":{"timestamp":5,"severity":"ERROR","message":"x"}}"#);
+    hub.send(2, r#"{"action":"log","posted":true,"payload":{"message":"y"}}"#);
     for parent in [a, b] {
-        assert_eq!(parsed(hub.heard(parent)), [up(1, 5, "ERROR", "x"), up(2, START, "INFO", "y")]);
+        assert_eq!(parsed(hub.received(parent)), [up(1, 5, "ERROR", "x"), up(2, START, "INFO", "y")]);
     }
     let answer = hub.answer(a, r#"{"action":"log","req_id":9,"payload":{"timestamp":6,"message":"z"}}"#);
     assert_eq!(answer["rsp_id"], 9);
-    assert_eq!(parsed(hub.heard(b)), [up(3, 6, "INFO", "z")]);
+    assert_eq!(parsed(hub.received(b)), [up(3, 6, "INFO", "z")]);
     hub.input(Input::Closed { conn: a });
-    hub.say(1, r#"{"action":"log","payload":{"message":"z"}}"#);
-    assert_eq!((hub.heard(a).len(), hub.heard(b).len()), (0, 1));
+    hub.send(1, r#"{"action":"log","payload":{"message":"z"}}"#);
+    assert_eq!((hub.received(a).len(), hub.received(b).len()), (0, 1));
     assert_eq!(entries(&mut hub, "z").as_array().unwrap().len(), 2);
     assert_eq!(hub.state()["parents"], json!([{ "url": "ws://parent", "there": true }]));
 }
 
 #[test]
-fn logs_wait_for_a_parent_that_is_not_there_yet() {
+fn logs_wait_for_a_parent_that_is_not_connected_yet() {
     let mut hub = hub(&[]);
     open(&mut hub, 1, "/");
     hub.event(&json!({ "connect_up": { "url": "ws://parent" } })).unwrap();
-    hub.heard(OUTGOING);
+    hub.received(OUTGOING);
     for number in 0..1100 {
-        hub.say(
+        hub.send(
             1,
             &json!({ "action": "log", "posted": true, "payload": { "message": number.to_string() } }).to_string(),
         );
     }
-    assert_eq!(hub.heard(OUTGOING), [""; 0]);
+    assert_eq!(hub.received(OUTGOING), [""; 0]);
     hub.input(Input::Connected { conn: OUTGOING });
-    let heard = parsed(hub.heard(OUTGOING));
-    assert_eq!((heard.len(), &heard[0]["payload"]["message"]), (1000, &json!("100")));
+    let received = parsed(hub.received(OUTGOING));
+    assert_eq!((received.len(), &received[0]["payload"]["message"]), (1000, &json!("100")));
 }
 
 #[test]
-fn a_configured_parent_is_tried_again_and_one_told_is_not() {
+fn the_hub_reconnects_to_its_configured_parent_only() {
     let mut hub = hub(&["parent=ws://above", "reconnect_ms=500"]);
     hub.pass(Duration::ZERO);
-    assert_eq!(hub.heard(OUTGOING), ["connect ws://above"]);
+    assert_eq!(hub.received(OUTGOING), ["connect ws://above"]);
     hub.input(Input::ConnectFailed { conn: OUTGOING, reason: "refused".to_owned() });
     hub.pass(Duration::from_millis(499));
-    assert_eq!(hub.heard(OUTGOING + 1), [""; 0]);
+    assert_eq!(hub.received(OUTGOING + 1), [""; 0]);
     hub.pass(Duration::from_millis(1));
-    assert_eq!(hub.heard(OUTGOING + 1), ["connect ws://above"]);
+    assert_eq!(hub.received(OUTGOING + 1), ["connect ws://above"]);
     hub.input(Input::Connected { conn: OUTGOING + 1 });
     hub.input(Input::Closed { conn: OUTGOING + 1 });
     hub.pass(Duration::from_millis(500));
-    assert_eq!(hub.heard(OUTGOING + 2), ["connect ws://above"]);
+    assert_eq!(hub.received(OUTGOING + 2), ["connect ws://above"]);
     hub.event(&json!({ "connect_up": { "url": "ws://other" } })).unwrap();
-    assert_eq!(hub.heard(OUTGOING + 3), ["connect ws://other"]);
+    assert_eq!(hub.received(OUTGOING + 3), ["connect ws://other"]);
     hub.input(Input::ConnectFailed { conn: OUTGOING + 3, reason: "refused".to_owned() });
     hub.pass(Duration::from_secs(60));
-    assert_eq!(hub.said.iter().filter(|line| line.contains("ws://other")).count(), 1);
+    assert_eq!(hub.sent.iter().filter(|line| line.contains("ws://other")).count(), 1);
 }
 
-/// [103 to 120] A stop reaches every child before it is answered, from whomever it comes.
+/// [103 to 120] A stop, of a task or of a parent, is sent to every child before it is answered.
 #[rstest]
 #[case(r#""payload":{}"#)]
 #[case(r#""posted":false"#)]
 #[case(r#""payload":null"#)]
-fn stops_go_down_before_they_are_answered(#[case] member: &str) {
+fn stops_go_to_children_before_they_are_answered(#[case] member: &str) {
     let mut hub = hub(&[]);
     open(&mut hub, 1, "/");
     child(&mut hub, 2, "a");
@@ -196,29 +196,29 @@ fn stops_go_down_before_they_are_answered(#[case] member: &str) {
     hub.event(&json!({ "register_child": { "name": "never comes" .replace(' ', "-") } })).unwrap();
     let above = parent(&mut hub, 0);
     for (conn, id) in [(1, 1), (above, 3)] {
-        let before = hub.said.len();
-        hub.say(conn, &format!(r#"{{"action":"stop","req_id":7,{member}}}"#));
-        let receivers: Vec<&str> = hub.said[before..].iter().map(|line| line.split(' ').nth(1).unwrap()).collect();
+        let before = hub.sent.len();
+        hub.send(conn, &format!(r#"{{"action":"stop","req_id":7,{member}}}"#));
+        let receivers: Vec<&str> = hub.sent[before..].iter().map(|line| line.split(' ').nth(1).unwrap()).collect();
         assert_eq!(receivers, ["2", "3", &conn.to_string()]);
         for (child, id) in [(2, id), (3, id + 1)] {
             assert_eq!(
-                parsed(hub.heard(child)),
+                parsed(hub.received(child)),
                 [json!({ "action": "stop", "req_id": id, "posted": false, "payload": {} })]
             );
         }
         assert_eq!(
-            parsed(hub.heard(conn)),
+            parsed(hub.received(conn)),
             [json!({ "action": "stop", "rsp_id": 7, "result": "success", "payload": {} })]
         );
     }
-    hub.say(2, r#"{"action":"stop","rsp_id":1,"result":"success","payload":{}}"#);
-    assert_eq!(hub.heard(2), [""; 0], "an answer is not answered");
-    hub.say(1, r#"{"action":"stop","posted":true}"#);
-    assert_eq!((hub.heard(1).len(), hub.heard(2).len(), hub.heard(3).len()), (0, 1, 1));
+    hub.send(2, r#"{"action":"stop","rsp_id":1,"result":"success","payload":{}}"#);
+    assert_eq!(hub.received(2), [""; 0], "a response is not answered");
+    hub.send(1, r#"{"action":"stop","posted":true}"#);
+    assert_eq!((hub.received(1).len(), hub.received(2).len(), hub.received(3).len()), (0, 1, 1));
 }
 
 #[test]
-fn a_childs_place_is_its_own() {
+fn only_registered_children_connect_and_once() {
     let mut hub = hub(&["max_children=2"]);
     assert_eq!(open(&mut hub, 1, "/child/a"), ["refuse 404"]);
     child(&mut hub, 2, "a");
@@ -236,12 +236,12 @@ fn a_childs_place_is_its_own() {
 fn a_stop_ends_jobs() {
     let mut hub = hub(&[]);
     open(&mut hub, 1, "/");
-    let job = |hub: &mut Play, event: Value| hub.event(&event).unwrap()["tasks"].clone();
+    let job = |hub: &mut TestPlayer, event: Value| hub.event(&event).unwrap()["tasks"].clone();
     let start = json!({ "start_job": { "name": "j", "tasks": 3 } });
     assert_eq!(job(&mut hub, start.clone()), json!(["running", "queued", "queued"]));
     let finish = json!({ "finish_task": { "job": "j", "task": 0 } });
     assert_eq!(job(&mut hub, finish), json!(["finished", "running", "queued"]));
-    hub.say(1, r#"{"action":"stop","posted":true}"#);
+    hub.send(1, r#"{"action":"stop","posted":true}"#);
     assert_eq!(job(&mut hub, json!({ "job": { "name": "j" } })), json!(["finished", "stopped", "cancelled"]));
     assert!(hub.event(&start).is_err());
 }
@@ -275,10 +275,9 @@ fn wrong_settings_are_explained(#[case] set: &str, #[case] why: &str) {
 }
 
 proptest! {
-    /// Whatever is said, each text has at most one answer, to the one who said it, with its id; posted
-    /// requests that can be decoded have none.
+    /// Any text has at most one answer, sent to its sender with its id; posted requests that can be decoded have none.
     #[test]
-    fn whatever_is_said_is_answered_in_form(
+    fn any_text_has_at_most_one_answer(
         texts in prop::collection::vec(prop_oneof![
             ".*".prop_map(|text| (text, None)),
             (0u64..9, "(log|stop|x)", any::<Option<bool>>(), any::<bool>()).prop_map(|(id, action, posted, full)| {
@@ -292,16 +291,16 @@ proptest! {
         open(&mut hub, 1, "/");
         child(&mut hub, 2, "c");
         for (text, known) in texts {
-            let heard = parsed(hub.ask(1, &text));
-            prop_assert!(heard.len() <= 1);
+            let received = parsed(hub.ask(1, &text));
+            prop_assert!(received.len() <= 1);
             if let Some((id, posted, good)) = known {
-                prop_assert_eq!(heard.is_empty(), posted);
-                for answer in &heard {
+                prop_assert_eq!(received.is_empty(), posted);
+                for answer in &received {
                     prop_assert_eq!(&answer["rsp_id"], &json!(id));
                     prop_assert_eq!(&answer["result"], if good { "success" } else { "error" });
                 }
             }
-            for stop in parsed(hub.heard(2)) {
+            for stop in parsed(hub.received(2)) {
                 prop_assert_eq!(&stop["action"], "stop");
             }
         }
@@ -310,7 +309,7 @@ proptest! {
 
 /// One long conversation in which every fault shows.
 pub fn conversation(fault: Option<&str>) -> Vec<String> {
-    let mut hub = Play::new("gator", &[], fault);
+    let mut hub = TestPlayer::new("gator", &[], fault);
     let log = |payload: Value| json!({ "action": "log", "req_id": 5, "payload": payload });
     open(&mut hub, 1, "/");
     open(&mut hub, 4, "/");
@@ -340,20 +339,20 @@ pub fn conversation(fault: Option<&str>) -> Vec<String> {
         texts.push(json!({ "action": "log", "req_id": id, "payload": { "message": "id" } }));
     }
     for text in &texts {
-        hub.say(1, &text.to_string());
-        // One after the other, so that an answer that takes its time is seen to come.
+        hub.send(1, &text.to_string());
+        // One after the other, so that delayed answers show.
         hub.pass(Duration::from_millis(50));
     }
     for _ in 0..2 {
-        hub.say(4, &log(json!({ "message": "at once" })).to_string());
+        hub.send(4, &log(json!({ "message": "at once" })).to_string());
     }
-    hub.say(2, &log(json!({ "message": "from below" })).to_string());
-    let mut told = Vec::new();
+    hub.send(2, &log(json!({ "message": "from below" })).to_string());
+    let mut answers = Vec::new();
     for event in [json!({ "log_entries": {} }), json!({ "job": { "name": "j" } })] {
-        told.push(hub.event(&event).unwrap().to_string());
+        answers.push(hub.event(&event).unwrap().to_string());
     }
     hub.input(Input::Closed { conn: 2 });
     hub.input(Input::Closed { conn: 3 });
     hub.pass(Duration::from_secs(2));
-    [told, hub.said].concat()
+    [answers, hub.sent].concat()
 }

@@ -1,15 +1,14 @@
-//! The messages between systems 2200 and 2300 (document 003): commands, answered one by one, in order.
+//! The messages between systems 2200 and 2300 (document 003): commands, each answered, in order.
 //!
-//! The document names no command but `execute`, so the hub has a table: `initialize`, `execute`, `terminate`
-//! and `get_static` are built in, further ones are configured with fixed answers. Its transport is not stated
-//! (at home it is ZeroMQ, REQ and REP); a machine does not know what carries its texts.
+//! The document names only the command `execute`. Here `initialize`, `execute`, `terminate` and `get_static` are built
+//! in, and further commands are configured with fixed answers. The document does not name a transport (the original uses
+//! ZeroMQ, REQ and REP).
 //!
-//! Where the document is silent: a failure's payload is a string; whatever cannot be understood gets a
-//! failure, with the session where it could be read; `session_id: null` means none; another major version, or
-//! before 1.0 another minor one, is refused. `execute` outside a session is a session of one message, so the
-//! documented example succeeds as it stands; `execute_needs_session` makes the hub stricter.
+//! Where the document is silent: a failure's payload is a string; a malformed request is answered with a failure, with
+//! the session if it could be read; `session_id: null` means none; another major version, or before 1.0 another minor
+//! one, is refused. `execute` outside a session succeeds, as in the documented example, unless `execute_needs_session`.
 
-mod memory;
+mod fault_state;
 #[cfg(test)]
 mod tests;
 
@@ -21,18 +20,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use self::memory::Memory;
+use self::fault_state::FaultState;
 use crate::fault::Broken;
 use crate::machine::json::{self, Members};
 use crate::machine::settings::{Settings, SettingsError};
-use crate::machine::{Conn, EventError, Input, Machine, Output, Utf8Bytes};
+use crate::machine::{Conn, Input, Machine, Output, Utf8Bytes};
 
-/// The name of the protocol.
 pub const PROTOCOL: &str = "qi";
-/// The longest session name that is remembered, in bytes; longer ones are still copied into the reply.
+/// The longest session id that can be initialized, in bytes; longer ones are still copied into replies.
 const MAX_SESSION_NAME: usize = 4096;
 
-/// What can be set.
 #[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Config {
@@ -41,9 +38,9 @@ struct Config {
     version: Version,
     /// Whether `execute` fails outside an initialized session.
     execute_needs_session: bool,
-    /// How many sessions may be open; beyond, `initialize` fails.
+    /// The largest number of open sessions; beyond it `initialize` fails.
     max_sessions: usize,
-    /// Commands with fixed answers, beside the built-in ones; they add to the default ones.
+    /// Commands with fixed answers, in addition to the built-in and default ones.
     commands: BTreeMap<String, Command>,
 }
 
@@ -62,17 +59,17 @@ impl Default for Config {
 #[derive(Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Command {
-    /// Whether it fails without arguments, that is without a payload or with an empty one.
+    /// Whether it fails without arguments: without a payload or with an empty one.
     needs_arguments: bool,
     /// The return values of a success.
     returns: Option<serde_json::Map<String, Value>>,
-    /// The command returns its arguments.
+    /// Whether the command returns its arguments.
     echo: bool,
-    /// The command always fails, saying this.
+    /// The text with which the command always fails.
     fails: Option<String>,
 }
 
-/// The commands with fixed answers that every hub has.
+/// Returns the default commands with fixed answers.
 fn default_commands() -> BTreeMap<String, Command> {
     BTreeMap::from([
         ("ping".to_owned(), Command::default()),
@@ -81,10 +78,6 @@ fn default_commands() -> BTreeMap<String, Command> {
     ])
 }
 
-/// Builds the hub.
-///
-/// # Errors
-/// What is wrong with the settings.
 pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, SettingsError> {
     let mut config: Config = settings.read(PROTOCOL)?;
     for name in BUILT_IN {
@@ -105,12 +98,12 @@ pub fn build(settings: &Settings, broken: Broken) -> Result<Box<dyn Machine>, Se
         sessions: BTreeMap::new(),
         first_sessions: BTreeMap::new(),
         failed: BTreeSet::new(),
-        memory: Memory::default(),
+        faults: FaultState::default(),
         answered: 0,
     }))
 }
 
-/// The commands that do something of their own.
+/// The built-in commands.
 const BUILT_IN: &[&str] = &["initialize", "execute", "terminate", "get_static"];
 
 struct Qi {
@@ -120,16 +113,16 @@ struct Qi {
     open: BTreeSet<Conn>,
     /// Open sessions with the number of their executions. A session may be used over several connections.
     sessions: BTreeMap<String, u64>,
-    /// The first session of each connection; only a fault looks at it.
+    /// For a fault: the first session of each connection.
     first_sessions: BTreeMap<Conn, String>,
-    /// Connections on which something failed; only a fault looks at them.
+    /// For faults: connections on which a request failed.
     failed: BTreeSet<Conn>,
-    /// What only lapses remember.
-    memory: Memory,
+
+    faults: FaultState,
     answered: u64,
 }
 
-/// What a command returns: nothing, values, or the reason of its failure.
+/// The result of a command: nothing, values, or the reason of its failure.
 type Outcome = Result<Option<Box<RawValue>>, String>;
 
 /// A reply (lines 37 to 39, 61 and 78).
@@ -163,10 +156,6 @@ impl Machine for Qi {
         }
     }
 
-    fn deadline(&self) -> Option<Duration> {
-        None
-    }
-
     fn state(&self) -> Value {
         json!({
             "version": self.version,
@@ -176,10 +165,6 @@ impl Machine for Qi {
             "commands": self.commands().collect::<Vec<_>>(),
         })
     }
-
-    fn event(&mut self, _: Duration, _: &Value, _: &mut Vec<Output>) -> Result<Value, EventError> {
-        Err(EventError::Unsupported(PROTOCOL))
-    }
 }
 
 impl Qi {
@@ -187,7 +172,7 @@ impl Qi {
         BUILT_IN.iter().copied().chain(self.config.commands.keys().map(String::as_str))
     }
 
-    /// One request, one reply (line 13).
+    /// Answers a request (line 13).
     fn request(&mut self, conn: Conn, text: &str, out: &mut Vec<Output>) {
         if self.broken.is("qi-deaf-after-failure") && self.failed.contains(&conn) {
             return;
@@ -201,13 +186,14 @@ impl Qi {
                 if self.broken.is("qi-version-echoed") {
                     version = json::optional::<String>(&members, "version").ok().flatten();
                 }
-                let outcome = self.relapse(conn, &members, session.as_ref().ok().and_then(Option::as_deref), outcome);
+                let outcome =
+                    self.faulty_outcome(conn, &members, session.as_ref().ok().and_then(Option::as_deref), outcome);
                 (session.ok().flatten(), outcome)
             }
             Err(_) if self.broken.is("qi-garbage-succeeds") => (None, Ok(None)),
             Err(reason) => (None, Err(format!("the request cannot be read: {reason}"))),
         };
-        let session = self.misremember(conn, session, outcome.is_ok());
+        let session = self.faulty_session(conn, session, outcome.is_ok());
         let (status, payload) = match outcome {
             Ok(values) => ("success", values),
             // A string always serialises.
@@ -224,22 +210,28 @@ impl Qi {
         if self.broken.is("qi-replies-published") {
             out.extend(self.open.iter().map(|&conn| Output::Text { conn, text: text.clone() }));
         } else {
-            out.push(Output::Text { conn: self.listener(conn, session), text });
+            out.push(Output::Text { conn: self.recipient(conn, session), text });
         }
     }
 
-    /// Who gets a reply: whoever asked, unless a fault has it otherwise.
-    fn listener(&mut self, conn: Conn, session: Option<String>) -> Conn {
+    /// Returns the connection that gets a reply: the requester, except as a fault.
+    fn recipient(&mut self, conn: Conn, session: Option<String>) -> Conn {
         match session {
             Some(session) if self.broken.is("qi-session-kept-by-first") => {
-                *self.memory.owners.entry(session).or_insert(conn)
+                *self.faults.owners.entry(session).or_insert(conn)
             }
             _ => conn,
         }
     }
 
-    /// The outcome, unless what was said before is in its way.
-    fn relapse(&mut self, conn: Conn, members: &Members<'_>, session: Option<&str>, outcome: Outcome) -> Outcome {
+    /// Returns the outcome, as changed by faults that depend on earlier messages.
+    fn faulty_outcome(
+        &mut self,
+        conn: Conn,
+        members: &Members<'_>,
+        session: Option<&str>,
+        outcome: Outcome,
+    ) -> Outcome {
         if self.broken.is("qi-failure-sticks") && self.failed.contains(&conn) && matches!(outcome, Ok(None)) {
             return Err("the command before this one failed".to_owned());
         }
@@ -249,25 +241,25 @@ impl Qi {
             && json::optional::<String>(members, "command").is_ok_and(|command| command.as_deref() == Some("echo"))
         {
             let arguments = serde_json::from_str::<BTreeMap<String, Value>>(arguments.get());
-            self.memory.arguments.extend(arguments.unwrap_or_default());
-            return values(&json!(self.memory.arguments));
+            self.faults.arguments.extend(arguments.unwrap_or_default());
+            return values(&json!(self.faults.arguments));
         }
         let Some(session) = session else { return outcome };
         if self.broken.is("qi-session-never-freed")
-            && *self.memory.owners.entry(session.to_owned()).or_insert(conn) != conn
+            && *self.faults.owners.entry(session.to_owned()).or_insert(conn) != conn
         {
             return Err("the session is in use".to_owned());
         }
         if self.broken.is("qi-session-replayed")
             && let Ok(values) = outcome
         {
-            return Ok(self.memory.returned.entry(session.to_owned()).or_insert(values).clone());
+            return Ok(self.faults.returned.entry(session.to_owned()).or_insert(values).clone());
         }
         outcome
     }
 
-    /// The session that the reply names: the request's (line 61), unless a fault has it otherwise.
-    fn misremember(&mut self, conn: Conn, session: Option<String>, succeeds: bool) -> Option<String> {
+    /// Returns the session of the reply: that of the request (line 61), except as a fault.
+    fn faulty_session(&mut self, conn: Conn, session: Option<String>, succeeds: bool) -> Option<String> {
         if session.is_none() && self.broken.is("qi-session-clings") {
             return self.first_sessions.get(&conn).cloned();
         }
@@ -277,12 +269,12 @@ impl Qi {
         }
         if self.broken.is("qi-session-of-the-failure") {
             if succeeds {
-                return self.memory.doomed.remove(&conn).or(Some(session));
+                return self.faults.failed_sessions.remove(&conn).or(Some(session));
             }
-            self.memory.doomed.insert(conn, session.clone());
+            self.faults.failed_sessions.insert(conn, session.clone());
         }
         if self.broken.is("qi-session-canonical") {
-            return Some(memory::canonical(session));
+            return Some(fault_state::canonical(session));
         }
         if self.broken.is("qi-session-trimmed") {
             return Some(session.trim().to_owned());
@@ -362,7 +354,7 @@ impl Qi {
         if compatible { Ok(()) } else { Err(format!("version {version} is not compatible with {ours}")) }
     }
 
-    /// The arguments: an object or nothing (line 20).
+    /// Returns the arguments: an object or nothing (line 20).
     fn arguments<'a>(&self, members: &Members<'a>) -> Result<Option<&'a RawValue>, String> {
         let Some(payload) = members.get("payload").copied() else {
             return Ok(None);
@@ -404,7 +396,7 @@ impl Qi {
         Ok(None)
     }
 
-    /// Runs once; in an initialized session it says how often it has run there.
+    /// Runs `execute`, which returns its number of executions in an initialized session.
     fn execute_in(&mut self, session: Option<&str>) -> Outcome {
         match session.and_then(|session| self.sessions.get_mut(session)) {
             Some(executions) => {

@@ -4,10 +4,10 @@ use proptest::prelude::*;
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::machine::test_player::Play;
+use crate::machine::test_player::TestPlayer;
 
 fn ask(sets: &[&str], text: &str) -> Value {
-    let mut hub = Play::new("qi", sets, None);
+    let mut hub = TestPlayer::new("qi", sets, None);
     hub.open(1);
     hub.answer(1, text)
 }
@@ -42,7 +42,7 @@ fn documented_requests_get_documented_replies(#[case] request: &str, #[case] wan
 #[case(json!({"command":"ping","version":"0.1.0","session_id":7}), "session_id".into())]
 #[case(json!({"command":"ping","version":"0.1.0","session_id":null}), json!({"status":"success","version":"0.1.0"}))]
 #[case(json!([]), "JSON object".into())]
-fn requests_are_judged(#[case] request: Value, #[case] want: Value) {
+fn requests_are_checked(#[case] request: Value, #[case] want: Value) {
     let got = ask(&[], &request.to_string());
     match want {
         Value::String(why) => {
@@ -54,7 +54,7 @@ fn requests_are_judged(#[case] request: Value, #[case] want: Value) {
     }
 }
 
-/// Line 61: any string, copied.
+/// Line 61: any string is copied.
 #[rstest]
 #[case("x")]
 #[case("")]
@@ -68,7 +68,7 @@ fn a_session_id_is_copied(#[case] session: &str, #[values("ping", "fail", "nope"
 
 #[test]
 fn a_session_spans_connections_and_ends_when_terminated() {
-    let mut hub = Play::new("qi", &["execute_needs_session=true", "max_sessions=1"], None);
+    let mut hub = TestPlayer::new("qi", &["execute_needs_session=true", "max_sessions=1"], None);
     hub.open(1);
     hub.open(2);
     let mut run = |conn, command: &str, session: &str| {
@@ -106,14 +106,14 @@ fn wrong_settings_are_refused(#[case] set: &str, #[case] why: &str) {
 }
 
 proptest! {
-    /// Every text gets exactly one reply, a documented one.
+    /// Every text has exactly one reply of the documented form.
     #[test]
     fn everything_is_answered(texts in prop::collection::vec(prop_oneof![
         ".{0,40}",
         prop::sample::select(vec!["initialize", "execute", "terminate", "get_static", "echo", "x"])
             .prop_map(|command| json!({"session_id":"s","command":command,"payload":{"a":1},"version":"0.1.0"}).to_string()),
     ], 1..20)) {
-        let mut hub = Play::new("qi", &[], None);
+        let mut hub = TestPlayer::new("qi", &[], None);
         hub.open(1);
         for text in texts {
             let reply = hub.answer(1, &text);

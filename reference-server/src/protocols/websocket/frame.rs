@@ -19,14 +19,14 @@ pub struct Frame {
     pub payload: Vec<u8>,
 }
 
-/// Why a connection is failed, as a close code.
+/// A violation of RFC 6455, as a close code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Failed(pub u16);
+pub struct ProtocolError(pub u16);
 
-const PROTOCOL_ERROR: Failed = Failed(1002);
+const PROTOCOL_ERROR: ProtocolError = ProtocolError(1002);
 
-/// Takes the first frame off the front of `bytes`, if it is complete. What its header gives away is judged at once.
-pub fn read(bytes: &mut Vec<u8>, broken: Broken) -> Result<Option<Frame>, Failed> {
+/// Takes the first frame from `bytes`, if it is complete. Errors of its header are returned at once.
+pub fn read(bytes: &mut Vec<u8>, broken: Broken) -> Result<Option<Frame>, ProtocolError> {
     let [first, second, rest @ ..] = bytes.as_slice() else { return Ok(None) };
     let (fin, rsv, opcode) = (first & 0x80 != 0, first >> 4 & 7, first & 0x0f);
     let (masked, short) = (second & 0x80 != 0, second & 0x7f);
@@ -41,12 +41,12 @@ pub fn read(bytes: &mut Vec<u8>, broken: Broken) -> Result<Option<Frame>, Failed
     if rsv != 0 {
         return Err(PROTOCOL_ERROR);
     }
-    let skipped = match opcode {
-        3..=7 => broken.is("websocket-reserved-data-skipped"),
-        11..=15 => broken.is("websocket-reserved-control-skipped"),
+    let accepted = match opcode {
+        3..=7 => broken.is("websocket-reserved-data-accepted"),
+        11..=15 => broken.is("websocket-reserved-control-accepted"),
         _ => true,
     };
-    if !skipped {
+    if !accepted {
         return Err(PROTOCOL_ERROR);
     }
     if !masked && !broken.is("websocket-unmasked-taken") {
@@ -85,11 +85,11 @@ pub fn read(bytes: &mut Vec<u8>, broken: Broken) -> Result<Option<Frame>, Failed
         return Err(PROTOCOL_ERROR);
     }
     if length >> 63 != 0 {
-        // A hub that waits for so much waits forever.
+        // As a fault: the hub waits for more bytes than can ever come.
         return if broken.is("websocket-high-bit-taken") { Ok(None) } else { Err(PROTOCOL_ERROR) };
     }
     if length > MAX_MESSAGE as u64 {
-        return Err(Failed(1009));
+        return Err(ProtocolError(1009));
     }
     let start = 2 + header;
     let end = start + length as usize;
@@ -122,7 +122,7 @@ pub fn write(fin: bool, opcode: u8, payload: &[u8], broken: Broken, out: &mut Ve
         }
     }
     if mask != 0 {
-        // The key 0 changes nothing.
+        // The key 0 leaves the payload as it is.
         out.extend([0; 4]);
     }
     out.extend(payload);

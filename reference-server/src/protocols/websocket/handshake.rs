@@ -17,7 +17,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Reads a head without its last, empty line. Lines that are no headers are passed over.
+    /// Reads a head without its last, empty line. Lines that are no headers are ignored.
     pub fn read(head: &str) -> Request {
         let mut lines = head.split("\r\n");
         let mut words = lines.next().unwrap_or_default().split(' ');
@@ -38,7 +38,7 @@ impl Request {
     }
 }
 
-/// The answer to a request: its bytes, and whether it grants the upgrade.
+/// Returns the bytes of the answer to a request, and whether it grants the upgrade.
 pub fn answer(request: &Request, broken: Broken) -> (Vec<u8>, bool) {
     if broken.is("websocket-answer-not-http") {
         return (b"SSH-2.0-hub\r\n".to_vec(), false);
@@ -52,7 +52,7 @@ pub fn answer(request: &Request, broken: Broken) -> (Vec<u8>, bool) {
     }
 }
 
-/// Why the upgrade is refused: a status, and a header that explains it.
+/// Returns the reason of a refusal, if any: a status, and a header that explains it.
 fn objection(request: &Request, broken: Broken) -> Option<(&'static str, &'static str)> {
     let exact = broken.is("websocket-header-names-case-sensitive");
     let get = |name| request.all(name, exact).next();
@@ -95,8 +95,8 @@ fn objection(request: &Request, broken: Broken) -> Option<(&'static str, &'stati
         Some(version) => version == "13" || broken.is("websocket-version-unread"),
     };
     if !version {
-        let told = if broken.is("websocket-version-untold") { "" } else { "Sec-WebSocket-Version: 13\r\n" };
-        return Some(("426 Upgrade Required", told));
+        let header = if broken.is("websocket-version-untold") { "" } else { "Sec-WebSocket-Version: 13\r\n" };
+        return Some(("426 Upgrade Required", header));
     }
     match get("Sec-WebSocket-Key") {
         None if broken.is("websocket-key-optional") => None,
@@ -130,7 +130,7 @@ fn grant(request: &Request, broken: Broken) -> Vec<u8> {
     } else if broken.is("websocket-subprotocol-all") && !offered.is_empty() {
         Some(offered.join(", "))
     } else {
-        // It says nothing in any of them, so the first is as good as the others.
+        // The hub uses no subprotocol, so the first is as good as the others.
         offered.first().map(|name| (*name).to_owned())
     };
     let mut lines = vec!["HTTP/1.1 101 Switching Protocols".to_owned()];

@@ -1,8 +1,8 @@
-//! A hub that is nothing but WebSocket (RFC 6455): it greets nobody, answers control frames and lets everything else go.
+//! A hub that is WebSocket only (RFC 6455): it sends nothing but answers to control frames, and ignores messages.
 //!
-//! The other protocols leave upgrades and frames to libraries, which cannot be made to break RFC 6455 on purpose. Here
-//! both are our own: [`Session`] takes the bytes of one connection and gives those that answer them, without sockets, so
-//! that every fault below messages can be had, over TCP or in a loop.
+//! For the other protocols, libraries do upgrades and frames and cannot be made to break RFC 6455. Here [`Session`] does
+//! both: it takes the bytes of one connection and returns the bytes of the answer, without sockets, so that faults of
+//! upgrades and frames are possible, over TCP or within a process.
 
 mod frame;
 mod handshake;
@@ -17,14 +17,14 @@ use serde_json::{Value, json};
 
 use crate::fault::Broken;
 use crate::machine::settings::{Settings, SettingsError};
-use crate::machine::{EventError, Input, Machine, Output};
+use crate::machine::{Input, Machine, Output};
 
 pub use session::Session;
 
-/// Its name.
+/// The protocol's name.
 pub const PROTOCOL: &str = "websocket";
 
-/// There is nothing to configure.
+/// The settings: there are none.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Nothing {}
@@ -34,21 +34,13 @@ pub(crate) fn build(settings: &Settings, _broken: Broken) -> Result<Box<dyn Mach
     Ok(Box::new(Idle))
 }
 
-/// The machine of this hub has nothing to do: whatever happens, happens below messages.
+/// A machine that does nothing: [`Session`] handles the connections of this hub.
 struct Idle;
 
 impl Machine for Idle {
     fn handle(&mut self, _now: Duration, _input: Input, _out: &mut Vec<Output>) {}
 
-    fn deadline(&self) -> Option<Duration> {
-        None
-    }
-
     fn state(&self) -> Value {
         json!({})
-    }
-
-    fn event(&mut self, _now: Duration, _event: &Value, _out: &mut Vec<Output>) -> Result<Value, EventError> {
-        Err(EventError::Unsupported(PROTOCOL))
     }
 }

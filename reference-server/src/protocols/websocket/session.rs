@@ -1,19 +1,19 @@
-//! One connection as bytes in and bytes out.
+//! One connection: bytes in, bytes out.
 
 use super::PROTOCOL;
-use super::frame::{self, BINARY, CLOSE, CONTINUATION, Failed, Frame, MAX_MESSAGE, PING, PONG, TEXT};
+use super::frame::{self, BINARY, CLOSE, CONTINUATION, Frame, MAX_MESSAGE, PING, PONG, ProtocolError, TEXT};
 use super::handshake::{self, MAX_HEAD, Request};
 use crate::fault::Broken;
 use crate::protocols::MachineError;
 
-/// One connection to this hub, from its upgrade request to its end.
+/// A connection to this hub, from its upgrade request to its end.
 #[derive(Clone)]
 pub struct Session {
     broken: Broken,
     stage: Stage,
-    /// What has come and is not understood yet.
+    /// Received bytes that are not handled yet.
     bytes: Vec<u8>,
-    /// A message whose last fragment has not come yet: whether it is text, and what there is of it.
+    /// An incomplete message: whether it is text, and its payload so far.
     message: Option<(bool, Vec<u8>)>,
     last_ping: Vec<u8>,
 }
@@ -22,8 +22,8 @@ pub struct Session {
 enum Stage {
     Request,
     Open,
-    /// The stream stays, and nobody listens: only a fault comes to this.
-    Deaf,
+    /// As a fault: the stream stays open, and its bytes are ignored.
+    Unresponsive,
     Over,
 }
 
@@ -37,9 +37,9 @@ impl Session {
         Ok(Session { broken, stage: Stage::Request, bytes: Vec::new(), message: None, last_ping: Vec::new() })
     }
 
-    /// Takes bytes in and appends those that answer them.
+    /// Handles received bytes and appends the bytes of the answer.
     pub fn receive(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        if self.is_over() || self.stage == Stage::Deaf {
+        if self.is_over() || self.stage == Stage::Unresponsive {
             return;
         }
         self.bytes.extend_from_slice(bytes);
@@ -49,21 +49,21 @@ impl Session {
         while self.stage == Stage::Open {
             let done = match frame::read(&mut self.bytes, self.broken) {
                 Ok(None) => return,
-                Ok(Some(frame)) => self.take(frame, out),
+                Ok(Some(frame)) => self.handle_frame(frame, out),
                 Err(failed) => Err(failed),
             };
-            if let Err(Failed(code)) = done {
+            if let Err(ProtocolError(code)) = done {
                 self.fail(code, out);
             }
         }
     }
 
-    /// Whether the hub has ended the connection, and so the stream below it.
+    /// Whether the hub has ended the connection and its stream.
     pub fn is_over(&self) -> bool {
         self.stage == Stage::Over
     }
 
-    /// The hub shuts down.
+    /// Ends the connection because the hub shuts down.
     pub fn shut_down(&mut self, out: &mut Vec<u8>) {
         if self.stage == Stage::Open {
             self.send(CLOSE, &1001u16.to_be_bytes(), out);
@@ -71,7 +71,7 @@ impl Session {
         self.stage = Stage::Over;
     }
 
-    /// Answers the upgrade request once it is there; true once frames may follow.
+    /// Answers the upgrade request once it is complete; returns whether frames may follow.
     fn upgrade(&mut self, out: &mut Vec<u8>) -> bool {
         let Some(end) = self.bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
             if self.bytes.len() > MAX_HEAD {
@@ -91,28 +91,28 @@ impl Session {
         frame::write(true, opcode, payload, self.broken, out);
     }
 
-    fn take(&mut self, frame: Frame, out: &mut Vec<u8>) -> Result<(), Failed> {
+    fn handle_frame(&mut self, frame: Frame, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
         match frame.opcode {
-            CLOSE => self.closed(&frame.payload, out),
-            PING => return self.pinged(frame.payload, out),
-            PONG if self.broken.is("websocket-pong-refused") => return Err(Failed(1002)),
+            CLOSE => self.handle_close(&frame.payload, out),
+            PING => return self.handle_ping(frame.payload, out),
+            PONG if self.broken.is("websocket-pong-refused") => return Err(ProtocolError(1002)),
             PONG if self.broken.is("websocket-pong-answered") => self.send(PONG, &frame.payload, out),
-            CONTINUATION | TEXT | BINARY => return self.fragment(frame),
+            CONTINUATION | TEXT | BINARY => return self.handle_data(frame),
             _ => {}
         }
         Ok(())
     }
 
-    fn pinged(&mut self, data: Vec<u8>, out: &mut Vec<u8>) -> Result<(), Failed> {
+    fn handle_ping(&mut self, data: Vec<u8>, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
         if self.message.is_some() && self.broken.is("websocket-ping-between-fragments-refused") {
-            return Err(Failed(1002));
+            return Err(ProtocolError(1002));
         }
         if self.broken.is("websocket-pings-unanswered")
             || (self.broken.is("websocket-empty-pings-unanswered") && data.is_empty())
         {
             return Ok(());
         }
-        self.speak_wrongly(out);
+        self.send_invalid_frame(out);
         let data = if self.broken.is("websocket-pongs-empty") {
             Vec::new()
         } else if self.broken.is("websocket-pongs-cut") {
@@ -124,7 +124,7 @@ impl Session {
         } else {
             data
         };
-        // Only a fault lets longer ones in, and it is not to break what is sent.
+        // As a fault longer pings are accepted; the pong must be valid all the same.
         let data = &data[..data.len().min(125)];
         if self.broken.is("websocket-sends-long-pong") {
             self.send(PONG, &[b'x'; 126], out);
@@ -134,8 +134,8 @@ impl Session {
         Ok(())
     }
 
-    /// Frames that no server may send, before a pong.
-    fn speak_wrongly(&self, out: &mut Vec<u8>) {
+    /// As a fault: sends an invalid frame before a pong.
+    fn send_invalid_frame(&self, out: &mut Vec<u8>) {
         let is = |id| self.broken.is(id);
         if is("websocket-sends-reserved-data") {
             out.extend(b"\x83\x02{}");
@@ -158,38 +158,38 @@ impl Session {
         }
     }
 
-    fn fragment(&mut self, Frame { fin, opcode, payload }: Frame) -> Result<(), Failed> {
+    fn handle_data(&mut self, Frame { fin, opcode, payload }: Frame) -> Result<(), ProtocolError> {
         let (text, mut whole) = match (opcode, self.message.take()) {
             (CONTINUATION, None) if self.broken.is("websocket-stray-continuation-taken") => (false, Vec::new()),
-            (CONTINUATION, None) => return Err(Failed(1002)),
+            (CONTINUATION, None) => return Err(ProtocolError(1002)),
             (CONTINUATION, Some(message)) => message,
-            (_, Some(_)) if !self.broken.is("websocket-message-in-message-taken") => return Err(Failed(1002)),
+            (_, Some(_)) if !self.broken.is("websocket-message-in-message-taken") => return Err(ProtocolError(1002)),
             (opcode, _) => (opcode == TEXT, Vec::new()),
         };
         if !fin && self.broken.is("websocket-fragments-refused") {
-            return Err(Failed(1003));
+            return Err(ProtocolError(1003));
         }
         if payload.is_empty() && !(fin && opcode != CONTINUATION) && self.broken.is("websocket-empty-fragments-refused")
         {
-            return Err(Failed(1002));
+            return Err(ProtocolError(1002));
         }
         let split = !fin || opcode == CONTINUATION;
         if text && split && self.broken.is("websocket-fragments-validated-alone") && !self.is_text(&payload) {
-            return Err(Failed(1007));
+            return Err(ProtocolError(1007));
         }
         whole.extend(payload);
         if whole.len() > MAX_MESSAGE {
-            return Err(Failed(1009));
+            return Err(ProtocolError(1009));
         }
         if !fin {
             self.message = Some((text, whole));
         } else if text && !(split && self.broken.is("websocket-split-text-unread")) && !self.is_text(&whole) {
-            return Err(Failed(1007));
+            return Err(ProtocolError(1007));
         }
         Ok(())
     }
 
-    /// Whether this is the UTF-8 that a text message holds.
+    /// Whether the payload of a text message is UTF-8.
     fn is_text(&self, bytes: &[u8]) -> bool {
         let Err(error) = std::str::from_utf8(bytes) else { return true };
         let wrong = &bytes[error.valid_up_to()..];
@@ -202,8 +202,8 @@ impl Session {
                 && matches!(wrong, [0xf4, 0x90..=0xbf, ..] | [0xf5..=0xf7, ..]))
     }
 
-    /// A close frame has come.
-    fn closed(&mut self, body: &[u8], out: &mut Vec<u8>) {
+    /// Handles a close frame.
+    fn handle_close(&mut self, body: &[u8], out: &mut Vec<u8>) {
         let is = |id| self.broken.is(id);
         let code = match body {
             [high, low, ..] => Some(u16::from_be_bytes([*high, *low])),
@@ -224,7 +224,7 @@ impl Session {
             || (is("websocket-stream-kept-without-code") && body.is_empty())
             || (is("websocket-stream-kept-after-reason") && body.len() > 2)
             || (is("websocket-stream-kept-in-message") && self.message.is_some());
-        self.stage = if kept { Stage::Deaf } else { Stage::Over };
+        self.stage = if kept { Stage::Unresponsive } else { Stage::Over };
         if is("websocket-close-unanswered")
             || (is("websocket-empty-close-unanswered") && body.is_empty())
             || (is("websocket-long-close-unanswered") && body.len() == 125)
@@ -262,10 +262,10 @@ impl Session {
         }
     }
 
-    /// What came breaks RFC 6455.
+    /// Fails the connection because the client violated RFC 6455.
     fn fail(&mut self, code: u16, out: &mut Vec<u8>) {
         if self.broken.is("websocket-reads-on-after-failing") {
-            // Whatever follows the frame that was wrong; all of them here are short.
+            // Skips the wrong frame, which is short in all tests.
             let skip = self
                 .bytes
                 .get(1)
@@ -285,7 +285,7 @@ impl Session {
     }
 }
 
-/// Close codes that an endpoint may send: RFC 6455, section 7.4, and those that IANA has added.
+/// Whether an endpoint may send a close code: RFC 6455, section 7.4, and those that IANA has added.
 fn may_be_sent(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }

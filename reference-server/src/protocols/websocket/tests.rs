@@ -1,4 +1,4 @@
-//! What this hub says to the bytes of a client, right and wrong ones.
+//! The answers of this hub to valid and invalid bytes of clients.
 
 use rstest::rstest;
 
@@ -7,8 +7,8 @@ use super::Session;
 const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Key: AAECAwQFBgcICQoLDA0ODw==\r\nSec-WebSocket-Version: 13\r\n";
 
-/// What a hub says to these pieces of a stream, and whether it ends the stream.
-fn say(fault: Option<&str>, pieces: &[&[u8]]) -> (Vec<u8>, bool) {
+/// Returns the answer to these pieces of a stream, and whether the hub ends the stream.
+fn exchange(fault: Option<&str>, pieces: &[&[u8]]) -> (Vec<u8>, bool) {
     let mut session = Session::new(fault).unwrap();
     let mut out = Vec::new();
     for piece in pieces {
@@ -17,7 +17,7 @@ fn say(fault: Option<&str>, pieces: &[&[u8]]) -> (Vec<u8>, bool) {
     (out, session.is_over())
 }
 
-/// A frame with this first byte, masked with a key that is not 0.
+/// Builds a frame with this first byte, masked with a key that is not 0.
 fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     let key = [1, 2, 3, 4];
     let mut frame = vec![first];
@@ -31,15 +31,15 @@ fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// What the hub says after the upgrade.
+/// Returns the answer to frames after an upgrade, and whether the hub ends the stream.
 fn frames(fault: Option<&str>, sent: &[Vec<u8>]) -> (Vec<u8>, bool) {
     let head = format!("{UPGRADE}\r\n");
-    let upgrade = say(fault, &[head.as_bytes()]).0;
-    let (said, over) = say(fault, &[&[head.as_bytes(), &sent.concat()].concat()]);
-    (said[upgrade.len()..].to_vec(), over)
+    let upgrade = exchange(fault, &[head.as_bytes()]).0;
+    let (answer, over) = exchange(fault, &[&[head.as_bytes(), &sent.concat()].concat()]);
+    (answer[upgrade.len()..].to_vec(), over)
 }
 
-/// All the connections in which a fault can show, as text.
+/// Returns the answers on all connections in which a fault can show, as text.
 pub(crate) fn conversation(fault: Option<&str>) -> Vec<String> {
     let heads = [
         format!("{UPGRADE}Sec-WebSocket-Protocol: a, b\r\n"),
@@ -96,10 +96,10 @@ pub(crate) fn conversation(fault: Option<&str>) -> Vec<String> {
     let longest = [b"\x03\xe8".as_slice(), &[b'x'; 123]].concat();
     let closes: [&[u8]; 9] =
         [b"", b"\x03", b"\x03\xe8", b"\x03\xe9", b"\x0f\xa0", b"\x03\xed", b"\0\0", reason, &longest];
-    let upgrades = heads.iter().map(|head| say(fault, &[format!("{head}\r\n").as_bytes()]));
+    let upgrades = heads.iter().map(|head| exchange(fault, &[format!("{head}\r\n").as_bytes()]));
     let streams = streams.iter().map(|sent| frames(fault, sent));
     let closes = closes.iter().map(|body| frames(fault, &[masked(0x88, body), ping.clone()]));
-    upgrades.chain(streams).chain(closes).map(|(said, over)| format!("{} {over}", said.escape_ascii())).collect()
+    upgrades.chain(streams).chain(closes).map(|(answer, over)| format!("{} {over}", answer.escape_ascii())).collect()
 }
 
 #[rstest]
@@ -112,32 +112,32 @@ pub(crate) fn conversation(fault: Option<&str>) -> Vec<String> {
 #[case(&[masked(0x01, b"\xc3"), masked(0x89, b""), masked(0x80, b"\xa9"), masked(0x89, b"b")], b"\x8a\x00\x8a\x01b", false)]
 #[case(&[masked(0x81, b"\xff")], b"\x88\x02\x03\xef", true)]
 #[case(&[b"\x82\xff\0\0\0\0\x7f\xff\xff\xff".to_vec(), vec![0; 4]], b"\x88\x02\x03\xf1", true)]
-fn frames_are_answered(#[case] sent: &[Vec<u8>], #[case] said: &[u8], #[case] over: bool) {
-    assert_eq!(frames(None, sent), (said.to_vec(), over));
+fn frames_are_answered(#[case] sent: &[Vec<u8>], #[case] answer: &[u8], #[case] over: bool) {
+    assert_eq!(frames(None, sent), (answer.to_vec(), over));
 }
 
-/// Wherever the stream is cut, the answer is the same.
+/// However the stream is cut into pieces, the answer is the same.
 #[test]
 fn a_stream_may_come_in_pieces() {
     let all =
         [format!("{UPGRADE}\r\n").into_bytes(), masked(0x01, b"{"), masked(0x89, b"x"), masked(0x80, &[b'x'; 300])];
     let all = [all.concat(), masked(0x88, b"\x03\xe8")].concat();
-    let whole = say(None, &[&all]);
+    let whole = exchange(None, &[&all]);
     let bytes: Vec<&[u8]> = all.chunks(1).collect();
-    assert_eq!(say(None, &bytes), whole);
+    assert_eq!(exchange(None, &bytes), whole);
     assert!(whole.0.ends_with(b"\x8a\x01x\x88\x02\x03\xe8") && whole.1);
 }
 
 #[test]
 fn a_head_is_bounded() {
     let endless = vec![b'x'; 20_000];
-    assert_eq!(say(None, &[&endless]), (Vec::new(), true));
+    assert_eq!(exchange(None, &[&endless]), (Vec::new(), true));
 }
 
 proptest::proptest! {
     #[test]
     fn random_bytes_never_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
         frames(None, std::slice::from_ref(&bytes));
-        say(None, &[&bytes]);
+        exchange(None, &[&bytes]);
     }
 }

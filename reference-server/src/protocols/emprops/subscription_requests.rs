@@ -1,25 +1,30 @@
-//! Following: subscriptions to jobs, to notifications and to statistics.
+//! Requests for subscriptions to jobs, to notifications and to statistics.
 
 use std::time::Duration;
 
 use super::job::State;
 use super::needs::Amount;
-use super::refusal::{Refusal, Wrong};
 use super::reply::Reply;
 use super::request::{Notifications, Sections, SubscribeStats};
+use super::request_error::{FieldError, RequestError};
 use super::watch::Filters;
 use super::{Emprops, Stats, Timer, Turn};
 use crate::machine::{Conn, Output};
 
 impl Emprops {
-    /// Makes a connection hear of a job (line 423).
-    pub(super) fn subscribe_job(&mut self, turn: &mut Turn<'_>, kind: &str, job_id: String) -> Result<(), Refusal> {
+    /// Subscribes a connection to a job (line 423).
+    pub(super) fn subscribe_job(
+        &mut self,
+        turn: &mut Turn<'_>,
+        kind: &str,
+        job_id: String,
+    ) -> Result<(), RequestError> {
         let Some(number) = self.jobs.named(&job_id) else {
-            return Err(Refusal::JobNotFound { job_id });
+            return Err(RequestError::JobNotFound { job_id });
         };
         let watching = self.peers.get(&turn.conn).map_or(0, |peer| peer.watching.len());
         if watching >= self.config.max_watched_jobs {
-            return Err(Refusal::Limit("too many jobs are watched"));
+            return Err(RequestError::Limit("too many subscriptions to jobs"));
         }
         if let Some(job) = self.jobs.get_mut(number)
             && !matches!(job.state, State::Ended(_))
@@ -29,7 +34,7 @@ impl Emprops {
                 job.watchers.clear();
             }
             if self.broken.is("emprops-subscribe-job-tells-twice") && job.watchers.contains(&turn.conn) {
-                self.doubled.insert((turn.conn, number));
+                self.double_recipients.insert((turn.conn, number));
             }
             self.watch(turn.conn, number);
         }
@@ -40,7 +45,7 @@ impl Emprops {
         Ok(())
     }
 
-    /// Begins or ends a subscription to all jobs that pass some filters (line 430).
+    /// Starts or ends a subscription to all jobs that pass filters (line 430).
     pub(super) fn subscribe_notifications(&mut self, turn: &mut Turn<'_>, kind: &str, wish: Notifications<'_>) {
         if !wish.enabled {
             if !self.broken.is("emprops-notifications-not-ended") {
@@ -49,15 +54,15 @@ impl Emprops {
             return self.ack(turn, kind);
         }
         if !self.broken.is("emprops-notifications-never") {
-            let filters = self.loosen(wish.filters);
+            let filters = self.faulty_filters(wish.filters);
             self.subscriptions.insert(turn.conn, filters);
         }
         let subscription_id = format!("sub-{}", self.ids.next_uuid());
         self.reply(turn, &Reply::JobNotificationsSubscribed { subscription_id, filters_applied: &wish.applied });
     }
 
-    /// Filters as a fault understands them.
-    fn loosen(&self, mut filters: Filters) -> Filters {
+    /// Returns the filters as changed by a fault.
+    fn faulty_filters(&self, mut filters: Filters) -> Filters {
         if self.broken.is("emprops-filter-customer-ignored") {
             filters.customer = None;
         }
@@ -76,16 +81,16 @@ impl Emprops {
         filters
     }
 
-    /// Begins or ends a subscription to statistics (line 459).
+    /// Starts or ends a subscription to statistics (line 459).
     pub(super) fn subscribe_stats(
         &mut self,
         turn: &mut Turn<'_>,
         kind: &str,
         wish: SubscribeStats,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), RequestError> {
         let least = self.config.min_stats_interval;
         if wish.interval.is_some_and(|interval| interval < least) {
-            return Err(Refusal::Invalid(Wrong {
+            return Err(RequestError::Invalid(FieldError {
                 field: "interval_seconds".to_owned(),
                 message: format!("Must be at least {}", least.as_secs_f64()),
                 provided: None,
@@ -96,9 +101,9 @@ impl Emprops {
         };
         if let Some(stats) = peer.stats.take() {
             self.timers.remove(&(stats.next, Timer::Stats(turn.conn)));
-            let first_stays = self.astray.twice.contains(&turn.conn);
+            let first_stays = self.faults.twice.contains(&turn.conn);
             if wish.enabled && self.broken.is("emprops-stats-first-stays") {
-                self.astray.twice.insert(turn.conn);
+                self.faults.twice.insert(turn.conn);
             }
             if !wish.enabled && (first_stays || self.broken.is("emprops-stats-not-ended")) {
                 self.timers.insert((stats.next, Timer::Stats(turn.conn)));
@@ -130,7 +135,7 @@ impl Emprops {
         Ok(())
     }
 
-    /// Sends the statistics that were due, and arranges the next. What is more than one interval late is left out.
+    /// Sends the statistics that are due and schedules the next. Statistics that are late by an interval are skipped.
     pub(super) fn broadcast_stats(&mut self, now: Duration, due: Duration, conn: Conn, out: &mut Vec<Output>) {
         let Some(stats) = self.peers.get_mut(&conn).and_then(|peer| peer.stats.as_mut()) else {
             return;
@@ -148,9 +153,9 @@ impl Emprops {
     pub(super) fn stats(&mut self, now: Duration, conn: Conn, sections: Sections, out: &mut Vec<Output>) {
         let completed = self.completed.sum(now);
         let drift = |fault, by: usize| if self.broken.is(fault) { by } else { 0 };
-        let workers = drift("emprops-registered-again-counts", self.astray.again);
-        let pending = drift("emprops-cancelled-counts", self.astray.cancelled);
-        let active = drift("emprops-retried-counts", self.astray.retried);
+        let workers = drift("emprops-registered-again-counts", self.faults.again);
+        let pending = drift("emprops-cancelled-counts", self.faults.cancelled);
+        let active = drift("emprops-retried-counts", self.faults.retried);
         let reply = Reply::SystemStatus {
             active_workers: sections.workers.then(|| self.workers.active() + workers),
             pending_jobs: sections.jobs.then(|| self.jobs.pending() + pending),
@@ -159,6 +164,6 @@ impl Emprops {
             system_health: sections.system.then_some(if self.alert.is_some() { "degraded" } else { "healthy" }),
             alerts: sections.system.then(|| self.alert.iter().map(String::as_str).collect()),
         };
-        self.say(now, [conn].into_iter(), &reply, out);
+        self.send_to(now, [conn].into_iter(), &reply, out);
     }
 }

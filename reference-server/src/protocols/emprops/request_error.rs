@@ -1,4 +1,4 @@
-//! Why the hub does not do what it is asked, with the code and details that go into `error` (lines 605 to 630).
+//! Refused requests, with the code and details of `error` (lines 605 to 630).
 //!
 //! The document has two codes, `INVALID_PARAMETERS` and `AUTH_FAILED`; the others are this hub's.
 
@@ -7,26 +7,26 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-/// A parameter that is not as it must be.
+/// A wrong parameter.
 #[derive(Debug)]
-pub struct Wrong {
-    /// The member, its parents before it with dots (line 612).
+pub struct FieldError {
+    /// The member's path, with dots (line 612).
     pub field: String,
     /// What it must be.
     pub message: String,
-    /// What it was; left out where it was nothing, or long.
+    /// The value, unless it is absent or long.
     pub provided: Option<Box<RawValue>>,
 }
 
-/// A refusal.
+/// A request was refused.
 #[derive(Debug, thiserror::Error)]
-pub enum Refusal {
+pub enum RequestError {
     #[error("The message cannot be read: {0}")]
     InvalidMessage(String),
     #[error("Invalid job parameters: {} {}", .0.field, .0.message)]
-    InvalidJob(Wrong),
+    InvalidJob(FieldError),
     #[error("Invalid parameters: {} {}", .0.field, .0.message)]
-    Invalid(Wrong),
+    Invalid(FieldError),
     #[error("Authentication failed")]
     AuthFailed { worker_id: String },
     #[error("Not registered: send {0} first")]
@@ -66,53 +66,53 @@ pub struct Details<'a> {
     pub chunk_id: Option<&'a str>,
 }
 
-impl Refusal {
+impl RequestError {
     /// `error_code`.
     pub fn code(&self) -> &'static str {
         match self {
-            Refusal::InvalidMessage(_) => "INVALID_MESSAGE",
-            Refusal::InvalidJob(_) | Refusal::Invalid(_) => "INVALID_PARAMETERS",
-            Refusal::AuthFailed { .. } => "AUTH_FAILED",
-            Refusal::NotRegistered(_) => "NOT_REGISTERED",
-            Refusal::JobNotFound { .. } => "JOB_NOT_FOUND",
-            Refusal::JobEnded { .. } => "JOB_ENDED",
-            Refusal::JobNotHeld { .. } => "JOB_NOT_HELD",
-            Refusal::QueueFull => "QUEUE_FULL",
-            Refusal::TooLarge { .. } => "MESSAGE_TOO_LARGE",
-            Refusal::Limit(_) => "LIMIT_EXCEEDED",
-            Refusal::HashMismatch { .. } => "HASH_MISMATCH",
+            RequestError::InvalidMessage(_) => "INVALID_MESSAGE",
+            RequestError::InvalidJob(_) | RequestError::Invalid(_) => "INVALID_PARAMETERS",
+            RequestError::AuthFailed { .. } => "AUTH_FAILED",
+            RequestError::NotRegistered(_) => "NOT_REGISTERED",
+            RequestError::JobNotFound { .. } => "JOB_NOT_FOUND",
+            RequestError::JobEnded { .. } => "JOB_ENDED",
+            RequestError::JobNotHeld { .. } => "JOB_NOT_HELD",
+            RequestError::QueueFull => "QUEUE_FULL",
+            RequestError::TooLarge { .. } => "MESSAGE_TOO_LARGE",
+            RequestError::Limit(_) => "LIMIT_EXCEEDED",
+            RequestError::HashMismatch { .. } => "HASH_MISMATCH",
         }
     }
 
     /// `details`.
     pub fn details(&self) -> Option<Details<'_>> {
         Some(match self {
-            Refusal::InvalidJob(wrong) | Refusal::Invalid(wrong) => Details {
+            RequestError::InvalidJob(wrong) | RequestError::Invalid(wrong) => Details {
                 field: Some(&wrong.field),
                 message: Some(&wrong.message),
                 provided_value: wrong.provided.as_deref(),
                 ..Details::default()
             },
-            Refusal::AuthFailed { worker_id } => {
+            RequestError::AuthFailed { worker_id } => {
                 Details { reason: Some("Invalid worker token"), worker_id: Some(worker_id), ..Details::default() }
             }
-            Refusal::JobNotFound { job_id } => Details { job_id: Some(job_id), ..Details::default() },
-            Refusal::JobEnded { job_id, .. } => Details { job_id: Some(job_id), ..Details::default() },
-            Refusal::JobNotHeld { job_id, worker_id } => {
+            RequestError::JobNotFound { job_id } => Details { job_id: Some(job_id), ..Details::default() },
+            RequestError::JobEnded { job_id, .. } => Details { job_id: Some(job_id), ..Details::default() },
+            RequestError::JobNotHeld { job_id, worker_id } => {
                 Details { job_id: Some(job_id), worker_id: Some(worker_id), ..Details::default() }
             }
-            Refusal::HashMismatch { chunk_id } => Details { chunk_id: Some(chunk_id), ..Details::default() },
-            Refusal::InvalidMessage(_)
-            | Refusal::NotRegistered(_)
-            | Refusal::QueueFull
-            | Refusal::TooLarge { .. }
-            | Refusal::Limit(_) => return None,
+            RequestError::HashMismatch { chunk_id } => Details { chunk_id: Some(chunk_id), ..Details::default() },
+            RequestError::InvalidMessage(_)
+            | RequestError::NotRegistered(_)
+            | RequestError::QueueFull
+            | RequestError::TooLarge { .. }
+            | RequestError::Limit(_) => return None,
         })
     }
 }
 
-impl From<Wrong> for Refusal {
-    fn from(wrong: Wrong) -> Refusal {
-        Refusal::Invalid(wrong)
+impl From<FieldError> for RequestError {
+    fn from(wrong: FieldError) -> RequestError {
+        RequestError::Invalid(wrong)
     }
 }

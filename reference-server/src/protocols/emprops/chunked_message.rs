@@ -1,7 +1,7 @@
-//! Long messages in chunks (lines 662 to 686): collected per connection and series, put together when complete.
+//! Long messages in chunks (lines 662 to 686), collected per connection and chunk id.
 //!
-//! The document leaves open what is hashed how. Here the first chunk has index 0, each chunk is the base64 of
-//! its slice of the message's bytes, and the hash is the SHA-256 of all bytes in hex.
+//! The document does not define the hash. Here the first chunk has index 0, each chunk is the base64 of its slice of the
+//! message's bytes, and the hash is the SHA-256 of all bytes in hex.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -18,54 +18,51 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The bytes of a chunk.
-///
-/// # Errors
-/// Why the text is not base64.
+/// Decodes a chunk.
 pub fn decode(data: &str) -> Result<Vec<u8>, base64::DecodeError> {
     BASE64.decode(data)
 }
 
-/// The base64 of bytes.
+/// Encodes bytes as base64.
 pub fn encode(data: &[u8]) -> String {
     BASE64.encode(data)
 }
 
-/// A message of which some chunks have come.
+/// An incomplete message in chunks.
 #[derive(Debug)]
 pub struct Series {
     /// `total_chunks`.
     pub total: usize,
     /// `data_hash`.
     pub hash: String,
-    /// When it is given up.
+    /// When it is dropped.
     pub until: Duration,
     parts: BTreeMap<usize, Vec<u8>>,
     bytes: usize,
 }
 
 impl Series {
-    /// A series without chunks.
+    /// A message without chunks.
     pub fn new(total: usize, hash: String, until: Duration) -> Series {
         Series { total, hash, until, parts: BTreeMap::new(), bytes: 0 }
     }
 
-    /// The bytes that have come.
+    /// The number of bytes received.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// How many chunks have come.
+    /// The number of chunks received.
     pub fn count(&self) -> usize {
         self.parts.len()
     }
 
-    /// Whether the chunk with this index has come.
+    /// Whether the chunk with this index has been received.
     pub fn has(&self, index: usize) -> bool {
         self.parts.contains_key(&index)
     }
 
-    /// Adds a chunk; one that is there already stays as it is.
+    /// Adds a chunk, unless its index has been received already.
     pub fn add(&mut self, index: usize, data: Vec<u8>) {
         if !self.has(index) {
             self.bytes += data.len();
@@ -73,12 +70,12 @@ impl Series {
         }
     }
 
-    /// Whether all chunks have come.
+    /// Whether all chunks have been received.
     pub fn complete(&self) -> bool {
         self.parts.len() == self.total
     }
 
-    /// The bytes of all chunks in order.
+    /// Joins all chunks in order.
     pub fn assemble(self) -> Vec<u8> {
         let mut whole = Vec::with_capacity(self.bytes);
         self.parts.into_values().for_each(|part| whole.extend_from_slice(&part));

@@ -1,5 +1,5 @@
-//! What a relay must know of a protocol, as plain data, and every change that follows from it: so what is changed is
-//! computed, and nobody chooses what would be noticed.
+//! Facts about the messages of a protocol, and all changes computed from them. Because they are computed, they are not
+//! chosen for being easy to detect.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,58 +7,57 @@ use std::time::Duration;
 
 use crate::fault::{Act, Change, Cond, frame};
 
-/// How long a delayed frame is late.
+/// The delay of a delayed frame.
 pub const DELAY: Duration = Duration::from_secs(1);
 
 /// A message that hubs send.
 #[derive(Debug, Clone)]
 pub struct Message {
-    /// Its name, for people.
+    /// Its name.
     pub name: String,
-    /// What holds of this message and of no other. Conditions are constants, as those of faults are; whoever computes
-    /// them keeps them for the life of the process.
+    /// The conditions that this message alone meets. They are constants, as those of faults: the caller leaks them.
     pub when: &'static [Cond],
-    /// What its document says of its members.
+    /// The facts about its members.
     pub facts: Vec<Fact>,
 }
 
-/// One thing that a document says of a member of a message.
+/// One property of a member of a message, according to the document.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fact {
     /// JSON Pointer of the member; `*` is every element of an array.
     pub member: String,
-    /// What is said.
-    pub of: Of,
-    /// Whether the document demands it, rather than recommends it.
+    /// The property.
+    pub of: Property,
+    /// Whether the document requires it, rather than recommends it.
     pub must: bool,
 }
 
-/// What is said of a member, the most telling first.
+/// A property of a member, the most specific first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Of {
-    /// It repeats an id by which both sides know what they talk about.
+pub enum Property {
+    /// It repeats an id of a request.
     Echoed,
     /// It has one value.
     Constant,
     /// It has one of a few values.
     Closed,
-    /// It is there.
+    /// It is required.
     Required,
 }
 
-impl Of {
-    /// The word for it.
+impl Property {
+    /// Returns its name in listings.
     pub fn name(self) -> &'static str {
         match self {
-            Of::Echoed => "echoed id",
-            Of::Constant => "constant",
-            Of::Closed => "closed enum",
-            Of::Required => "required",
+            Property::Echoed => "echoed id",
+            Property::Constant => "constant",
+            Property::Closed => "closed enum",
+            Property::Required => "required",
         }
     }
 }
 
-/// What a relay does.
+/// A kind of change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// A frame is not sent.
@@ -67,22 +66,22 @@ pub enum Kind {
     Double,
     /// A frame is sent [`DELAY`] later.
     Delay,
-    /// A frame and the next one to the same client change places.
+    /// A frame and the next one to the same client are swapped.
     Reorder,
-    /// A member that is required, or repeats an id, goes away.
+    /// A member that is required or an echoed id is removed.
     Remove,
-    /// A member of which something is said takes another JSON type.
+    /// A member with a property changes its JSON type.
     Retype,
-    /// Such a member takes another value of its type.
+    /// Such a member changes its value within its type.
     Alter,
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Kind; 7] =
         [Kind::Drop, Kind::Double, Kind::Delay, Kind::Reorder, Kind::Remove, Kind::Retype, Kind::Alter];
 
-    /// The word for it on a command line.
+    /// Returns its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Drop => "drop",
@@ -95,8 +94,8 @@ impl Kind {
         }
     }
 
-    /// Whether it spoils what a hub says. What comes late or in another order may still be right.
-    pub fn spoils(self) -> bool {
+    /// Whether it makes a hub wrong. Delayed or reordered frames may still be right.
+    pub fn corrupts(self) -> bool {
         !matches!(self, Kind::Delay | Kind::Reorder)
     }
 }
@@ -110,31 +109,30 @@ impl FromStr for Kind {
     }
 }
 
-/// One kind of change at one place.
+/// A change of one kind at one place.
 #[derive(Debug, Clone)]
-pub struct Computed {
-    /// What is done.
+pub struct Mutation {
     pub kind: Kind,
-    /// To which message.
+    /// The message it applies to.
     pub message: String,
-    /// To which of its members, where it is done to one.
+    /// The member it applies to, if it is about one.
     pub member: Option<String>,
-    /// What is said of that member.
-    pub of: Option<Of>,
-    /// Whether the document demands what the change spoils, in a frame that can still be recognised.
+    /// The property of that member.
+    pub of: Option<Property>,
+    /// Whether the document requires what the change violates, in a frame that can still be recognised.
     pub must: bool,
-    /// To which frame only, counted from 1 over the life of the hub; to each of them where it is not said.
+    /// The only frame it applies to, counted from 1 over the life of the hub; without it, all frames.
     pub nth: Option<u64>,
     when: &'static [Cond],
 }
 
-impl Computed {
-    /// The same, to the `nth` frame only, counted from 1.
-    pub fn only(&self, nth: u64) -> Computed {
-        Computed { nth: Some(nth), ..self.clone() }
+impl Mutation {
+    /// Returns the same mutation of the `nth` frame only, counted from 1.
+    pub fn only(&self, nth: u64) -> Mutation {
+        Mutation { nth: Some(nth), ..self.clone() }
     }
 
-    /// The change as a mangler makes it. Its few bytes stay for the life of the process, as those of faults do.
+    /// Returns the change to make. It leaks its few bytes, as faults do.
     pub fn change(&self) -> Change {
         let member = || &*self.member.clone().unwrap_or_default().leak();
         let act = match self.kind {
@@ -153,7 +151,7 @@ impl Computed {
     }
 }
 
-impl fmt::Display for Computed {
+impl fmt::Display for Mutation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.kind.name(), self.message)?;
         self.member.iter().try_for_each(|member| write!(f, " {member}"))?;
@@ -161,12 +159,12 @@ impl fmt::Display for Computed {
     }
 }
 
-/// Every change that the facts allow, in the order of the messages. A frame is dropped or doubled always, or only the
-/// first time, or only the second: a hub may be wrong for once, and right before.
-pub fn changes(messages: &[Message]) -> Vec<Computed> {
+/// Computes every change that the facts allow, in the order of the messages. A frame is dropped or doubled each time, or
+/// only the first or the second time: a hub may be wrong once only.
+pub fn changes(messages: &[Message]) -> Vec<Mutation> {
     let mut all = Vec::new();
     for message in messages {
-        let one = |kind: Kind, fact: Option<(&Fact, bool)>| Computed {
+        let one = |kind: Kind, fact: Option<(&Fact, bool)>| Mutation {
             kind,
             message: message.name.clone(),
             member: fact.map(|(fact, _)| fact.member.clone()),
@@ -176,26 +174,26 @@ pub fn changes(messages: &[Message]) -> Vec<Computed> {
             when: message.when,
         };
         for kind in [Kind::Drop, Kind::Double] {
-            all.extend([None, Some(1), Some(2)].map(|nth| Computed { nth, ..one(kind, None) }));
+            all.extend([None, Some(1), Some(2)].map(|nth| Mutation { nth, ..one(kind, None) }));
         }
         all.extend([Kind::Delay, Kind::Reorder].map(|kind| one(kind, None)));
         let mut facts: Vec<&Fact> = message.facts.iter().collect();
-        // Of one member, the most telling fact leads.
+        // The most specific fact of a member comes first.
         facts.sort_by_key(|fact| (&fact.member, fact.of, !fact.must));
-        for said in facts.chunk_by(|one, other| one.member == other.member) {
-            let must = |of: &[Of]| said.iter().any(|fact| fact.must && of.contains(&fact.of));
-            if said.iter().any(|fact| matches!(fact.of, Of::Required | Of::Echoed)) {
-                all.push(one(Kind::Remove, Some((said[0], must(&[Of::Required])))));
+        for of_member in facts.chunk_by(|one, other| one.member == other.member) {
+            let must = |of: &[Property]| of_member.iter().any(|fact| fact.must && of.contains(&fact.of));
+            if of_member.iter().any(|fact| matches!(fact.of, Property::Required | Property::Echoed)) {
+                all.push(one(Kind::Remove, Some((of_member[0], must(&[Property::Required])))));
             }
             for kind in [Kind::Retype, Kind::Alter] {
-                all.push(one(kind, Some((said[0], must(&[Of::Constant, Of::Closed])))));
+                all.push(one(kind, Some((of_member[0], must(&[Property::Constant, Property::Closed])))));
             }
         }
     }
     all
 }
 
-/// Whether a message is told from others by this member: spoil it, and the message is another one.
+/// Whether a message is recognised by this member, so that a changed one is another message.
 fn recognises(message: &Message, member: &str) -> bool {
     message.when.iter().any(|cond| matches!(cond, Cond::Equals(pointer, _) if *pointer == member))
 }
@@ -205,13 +203,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_said_of_a_member_decides_what_can_be_done_to_it() {
+    fn the_facts_about_a_member_determine_its_changes() {
         let fact = |member: &str, of, must| Fact { member: member.to_owned(), of, must };
         let facts = vec![
-            fact("/type", Of::Required, true),
-            fact("/type", Of::Constant, true),
-            fact("/mode", Of::Closed, false),
-            fact("/id", Of::Echoed, false),
+            fact("/type", Property::Required, true),
+            fact("/type", Property::Constant, true),
+            fact("/mode", Property::Closed, false),
+            fact("/id", Property::Echoed, false),
         ];
         let message = Message { name: "m".to_owned(), when: &[Cond::Has("/type")], facts };
         let all = changes(&[message]);
@@ -236,7 +234,7 @@ mod tests {
             "alter m /type must",
         ];
         assert_eq!(lines, expected);
-        assert_eq!(all.iter().filter(|one| one.of == Some(Of::Constant)).count(), 3);
+        assert_eq!(all.iter().filter(|one| one.of == Some(Property::Constant)).count(), 3);
         assert!(Kind::ALL.into_iter().all(|kind| kind.name().parse() == Ok(kind)));
     }
 }

@@ -1,4 +1,4 @@
-//! What the faults of the 2200/2300 hub need that depend on earlier messages.
+//! The state of the faults that depend on earlier messages.
 
 use std::collections::BTreeMap;
 
@@ -7,20 +7,20 @@ use serde_json::value::RawValue;
 
 use crate::machine::Conn;
 
-/// What a hub remembers that should not.
+/// What a faulty hub remembers of earlier messages.
 #[derive(Default)]
-pub struct Memory {
-    /// The connection that used a session first.
+pub struct FaultState {
+    /// The first connection that used each session.
     pub owners: BTreeMap<String, Conn>,
-    /// What the first command of a session returned.
+    /// What the first command of each session returned.
     pub returned: BTreeMap<String, Option<Box<RawValue>>>,
-    /// All arguments that were ever echoed.
+    /// All echoed arguments.
     pub arguments: BTreeMap<String, Value>,
-    /// The session in which something failed last on a connection.
-    pub doomed: BTreeMap<Conn, String>,
+    /// The session of the last failure on each connection.
+    pub failed_sessions: BTreeMap<Conn, String>,
 }
 
-/// A UUID as most write it: in lower case, with hyphens, without braces. Other texts stay as they are.
+/// Writes a UUID in lower case, with hyphens, without braces. Other texts stay as they are.
 pub fn canonical(text: String) -> String {
     let digits: String = text.chars().filter(|c| !matches!(c, '{' | '}' | '-')).collect::<String>().to_lowercase();
     if digits.len() != 32 || !digits.chars().all(|c| c.is_ascii_hexdigit()) {
