@@ -1,4 +1,4 @@
-//! What a run says while it goes on: verdicts, findings, frames. Everything the reports show is folded from these.
+//! Events and results of a run: verdicts, findings, frames. All reports are made from these.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use crate::protocol::{Basis, Level};
 use crate::scenario::model::RuleUse;
 use crate::syntax::source::Span;
 
-/// What is said about the hub. `Result::Err` would mean that the harness failed.
+/// The verdict of a check or a scenario. A failure of the harness itself is a `Result::Err` instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
     Pass,
     /// Recorded: a may, or a point on which the document is silent.
     Info,
-    /// Nothing can be said here: the target lacks something that the check needs.
+    /// Not checked: the target lacks something that the check needs.
     NotTestable,
     /// A should is broken, or a tolerated form was used.
     Warn,
@@ -37,24 +37,24 @@ impl Verdict {
     }
 }
 
-/// How a check came out, before its level is looked at.
+/// The outcome of a check, before the level of its rule is applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Holds,
-    /// What the document demands was not so.
+    /// The hub broke what the document demands.
     Broken,
     /// Accepted, with a warning in these words.
     Tolerated(String),
     /// Accepted, and recorded in these words.
     Noted(String),
-    /// The check was never asked, or the harness could not decide.
+    /// The check was never evaluated, or the harness could not decide.
     Undecided(String),
-    /// The step it belongs to was not reached lawfully: `if`, or a name that another branch would have bound.
+    /// The step was skipped, as the scenario allows: by its `if`, or because it uses a name that only another branch binds.
     NotReached(String),
 }
 
-/// The one table: a broken must fails, stated or implied, a broken should warns; a may, and anything on which the document
-/// is silent, is recorded and never more. With `stated_only` a must that the document only implies warns.
+/// Returns the verdict on a rule: a broken must fails, stated or implied, a broken should warns; a may, and anything on
+/// which the document is silent, is only recorded. With `stated_only` a must that the document only implies warns.
 pub fn verdict(outcome: &Outcome, level: Level, basis: Basis, stated_only: bool) -> Verdict {
     match outcome {
         Outcome::Holds => Verdict::Pass,
@@ -72,34 +72,34 @@ pub fn verdict(outcome: &Outcome, level: Level, basis: Basis, stated_only: bool)
     }
 }
 
-/// One check of one scenario, judged.
+/// The result of one check of one scenario.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CheckReport {
-    /// Unique within its scenario and stable between runs; `schema:MESSAGE` and `websocket` for what is judged on every frame.
+    /// Unique within its scenario and stable between runs; `schema:MESSAGE` and `websocket` for what is checked on every frame.
     pub name: String,
     /// Its rules, each with the verdict at its own level. Empty where the document has no rule for it.
     pub rules: Vec<(RuleUse, Verdict)>,
-    /// The worst of them.
+    /// The worst verdict of its rules.
     pub verdict: Verdict,
-    /// The line of the scenario that asked.
+    /// Where the scenario has it.
     pub span: Option<Span>,
     /// The step as written.
     pub step: String,
-    /// How often it was asked: in every round of an `each`, for every frame.
+    /// How often it was evaluated: in every round of an `each`, for every frame.
     pub asked: usize,
     /// What was wrong, in one line; empty where nothing was.
     pub message: String,
     pub detail: Option<Detail>,
 }
 
-/// Enough to understand a finding without running anything.
+/// The evidence of a finding.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Detail {
     pub actor: String,
-    /// The last thing this actor had sent, cut.
+    /// The last message this actor sent, shortened.
     pub sent: Option<String>,
     pub expected: String,
-    /// "nothing, connection still open", or the frame, cut.
+    /// "nothing, connection still open", or the frame, shortened.
     pub received: String,
     /// How long the step waited.
     pub waited: Option<Duration>,
@@ -113,7 +113,7 @@ pub enum Direction {
     Neither,
 }
 
-/// One line of the history: a frame as it crossed the wire, or what became of a connection.
+/// A line of the history: a frame that was sent or received, or a change of a connection.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FrameReport {
     /// Since the scenario began.
@@ -123,15 +123,15 @@ pub struct FrameReport {
     pub direction: Direction,
     /// text, binary, ping, pong, close, open, refused, end, hook, ...
     pub kind: String,
-    /// The payload, cut; never a secret.
+    /// The payload, shortened, secrets masked.
     pub text: String,
     /// Bytes of the whole payload.
     pub size: usize,
-    /// SHA-256 of the whole payload, first twelve digits, where it was cut.
+    /// SHA-256 of the whole payload, first twelve digits, where it was shortened.
     pub hash: Option<String>,
 }
 
-/// One scenario, played once.
+/// The report of one scenario, played once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScenarioReport {
     pub protocol: String,
@@ -146,14 +146,14 @@ pub struct ScenarioReport {
     pub checks: Vec<CheckReport>,
     /// The needs the target did not meet: nothing ran.
     pub unmet: Vec<String>,
-    /// Why checks were never asked: the precondition that failed, with the step.
+    /// The precondition that failed, so that checks after it were not evaluated.
     pub cause: Option<Cause>,
     /// A mistake of the scenario that showed only while it ran: exit 2.
     pub mistake: Option<String>,
-    /// Frames nobody asked for, by message.
+    /// Received frames that no step expected, counted by message.
     pub leftovers: Vec<(String, usize)>,
     pub history: Vec<FrameReport>,
-    /// Frames the bounded history has no room for.
+    /// Frames left out of the bounded history.
     pub history_dropped: usize,
     pub duration: Duration,
     /// Of the waits that were met, the one that took the largest share of its bound.
@@ -188,30 +188,30 @@ pub struct ProcessReport {
     pub command: String,
     /// The instances of the target that are served by it.
     pub instances: Vec<String>,
-    /// How often it came to listen: once, and again after each time that it ended, was destroyed, or had to be fresh.
+    /// How often it started: once, and again after each end, each destructive scenario, and where a fresh one was needed.
     pub starts: usize,
     pub crashes: Vec<Crash>,
     /// Why it was not started again though scenarios still needed it.
     pub given_up: Option<String>,
-    /// The end of what the last process said.
+    /// The last lines that the last process printed.
     pub log: Excerpt,
 }
 
-/// A hub's process ended, and nobody had asked for that.
+/// An end of a hub's process that hubproof did not cause.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Crash {
     /// `exit status 3`, `killed by signal 11 (SIGSEGV)`.
     pub status: String,
     /// The scenarios that were being played on it.
     pub during: Vec<String>,
-    /// The one that had ended last before, where there was one.
+    /// The scenario that had ended last before it, where there was one.
     pub after: Option<String>,
-    /// The scenario that did it: this process had played nothing else.
+    /// The scenario that caused it: this process had played no other.
     pub blamed: Option<String>,
     pub log: Excerpt,
 }
 
-/// Some lines of what a hub's process said on stdout and stderr, never with a secret.
+/// Lines of stdout and stderr of a hub's process, secrets masked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Excerpt {
     pub lines: Vec<String>,
@@ -220,7 +220,8 @@ pub struct Excerpt {
 }
 
 impl ProcessReport {
-    /// Crashes that no scenario answers for: neither blamed nor explained by one that was, when played again alone.
+    /// Returns the crashes without a known cause: no scenario is blamed for them, and none that played during them is blamed
+    /// for another crash, played again alone.
     pub fn unexplained(&self) -> impl Iterator<Item = &Crash> {
         let blamed = |id: &String| self.crashes.iter().any(|crash| crash.blamed.as_ref() == Some(id));
         self.crashes.iter().filter(move |crash| crash.blamed.is_none() && !crash.during.iter().any(blamed))
@@ -238,7 +239,7 @@ pub struct Cause {
     pub unreachable: bool,
 }
 
-/// What travels from the runs to the one loop that shows progress and folds.
+/// An event that the runs send to the loop that shows progress and collects reports.
 #[derive(Debug)]
 pub enum Event {
     Started {

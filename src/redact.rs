@@ -10,7 +10,7 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
-/// What stands where a secret was.
+/// The text that replaces a secret.
 pub const MASK: &str = "***";
 
 /// Secrets shorter than this are masked only where they stand alone, as a word: `a1` must not eat into `data1`.
@@ -24,29 +24,28 @@ const SHORT: usize = 4;
 pub struct Masker {
     /// Every form of every secret, so that none is looked for twice.
     known: BTreeSet<String>,
-    /// Each at least twice as large as the next, so that one secret more never costs building all of them anew.
+    /// Each at least twice as large as the next, so that adding a secret does not rebuild all of them.
     batches: Vec<Batch>,
 }
 
-/// Forms that are looked for together.
+/// Forms that are searched for together.
 #[derive(Clone)]
 struct Batch {
     forms: Vec<Form>,
     automaton: AhoCorasick,
-    /// Says of most texts, however long, that they hold none of the forms; where there are too many forms for it, nobody
-    /// does.
+    /// A prefilter that quickly rules out texts without any of the forms; `None` with more forms than it takes.
     quick: Option<packed::Searcher>,
 }
 
 #[derive(Clone)]
 struct Form {
     text: String,
-    /// Counts only where it stands alone.
+    /// Whether it is masked only where it stands alone, as a word.
     only_word: bool,
 }
 
 impl Masker {
-    /// Empty secrets are passed over.
+    /// Creates a masker; empty secrets are ignored.
     pub fn new(secrets: impl Iterator<Item = String>) -> Self {
         let mut masker = Self::default();
         let mut forms = Vec::new();
@@ -57,13 +56,13 @@ impl Masker {
         masker
     }
 
-    /// One more, such as a token made during the run.
+    /// Adds a secret, such as a token made during the run.
     pub fn add(&mut self, secret: &str) {
         let forms = self.unknown_forms(secret);
         self.look_for(forms);
     }
 
-    /// The text with [`MASK`] for every secret in it; borrowed when there is none.
+    /// Returns the text with [`MASK`] for every secret in it; borrowed when there is none.
     ///
     /// For JSON that will be read again, [`mask_value`](Self::mask_value) is safer: in JSON text a secret may begin
     /// with the second half of an escape.
@@ -133,7 +132,7 @@ impl Masker {
         }
         let automaton = AhoCorasick::new(forms.iter().map(|form| &form.text));
         let quick = packed::Searcher::new(forms.iter().map(|form| &form.text));
-        // Fails only beyond two thousand million states, where memory has long ended.
+        // Fails only beyond 2^31 states, which no secrets reach.
         self.batches.extend(automaton.ok().map(|automaton| Batch { forms, automaton, quick }));
     }
 }
@@ -288,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn learns_more_and_tells_nothing() {
+    fn secrets_that_are_added_are_masked_and_debug_shows_none() {
         let mut masker = masker(&["first-secret"]);
         assert_eq!(masker.mask("second-secret"), "second-secret");
         masker.add("second-secret");

@@ -1,7 +1,7 @@
-//! How a frame is recognised, which AsyncAPI does not say. Where two messages differ for sure in a place (the value of
-//! `type`, an array instead of an object, a member that the other forbids), that tells them apart, and a frame that is
-//! wrong otherwise is still known as what it was meant to be. Where nothing does, a frame is the message that it is valid
-//! as, the most specific first.
+//! Finds the matchers by which frames are recognised, which AsyncAPI does not have. Where two messages always differ in a
+//! place (the value of `type`, an array instead of an object, a member that the other forbids), that distinguishes them,
+//! and a frame that is invalid otherwise is still recognised. Where there is no such place, a frame is the message whose
+//! schema it meets, the most specific first.
 
 use jsonschema::Validator;
 use serde_json::{Map, Value, json};
@@ -14,7 +14,7 @@ use crate::syntax::matcher::{Matcher, same, unescape};
 use crate::syntax::source::Span;
 use crate::syntax::yaml::Node;
 
-/// A message with all that is known about it.
+/// A message of the document with its schema, samples and matcher.
 pub struct Candidate {
     /// Index into the outline.
     pub message: usize,
@@ -24,18 +24,18 @@ pub struct Candidate {
     pub from_hub: bool,
     pub payload: Node,
     pub source: Value,
-    /// `None` where the schema is none.
+    /// `None` where the schema is invalid.
     pub validator: Option<Validator>,
-    /// What recognises it, as the source of a matcher.
+    /// The source of its matcher.
     pub matches: Map<String, Value>,
-    /// A payload, and whether the document shows it.
+    /// A payload, and whether it is the document's.
     pub example: Option<(Value, bool)>,
-    /// What the document shows and its schema allows, then what was made.
+    /// Valid examples of the document, then generated payloads.
     samples: Vec<(Value, bool)>,
-    /// Where the document shows what its schema does not allow.
+    /// Invalid examples of the document.
     misfits: Vec<Span>,
     facts: Facts,
-    /// How many others allow whatever this one allows, as far as samples tell.
+    /// How many other schemas allow all samples of this one.
     narrow: usize,
 }
 
@@ -46,7 +46,7 @@ impl Candidate {
         Self { validator: Some(validator), samples, misfits, facts, ..Self::broken(index, message, payload, source) }
     }
 
-    /// One whose schema is none.
+    /// Creates a candidate whose schema is invalid.
     pub fn broken(index: usize, message: &Message<'_>, payload: Node, source: Value) -> Self {
         Self {
             message: index,
@@ -75,17 +75,14 @@ impl Candidate {
     }
 }
 
-/// Gives every message its matcher and its example. Messages that go nowhere, of which there is no payload, or that nothing
-/// tells from another are taken away, each with a note.
+/// Gives every message its matcher and its example. Removes messages without a direction, and, each with a warning, those
+/// without a valid payload and those that cannot be distinguished from another.
 pub fn tell_apart(candidates: &mut Vec<Candidate>, diagnostics: &mut Vec<Diagnostic>) {
     candidates.retain(|one| one.to_hub || one.from_hub);
     for (one, at) in candidates.iter().flat_map(|one| one.misfits.iter().map(move |at| (one, at))) {
         diagnostics.push(
-            Diagnostic::warning(
-                *at,
-                format!("this example of `{}` does not fit its schema, and is passed over", one.name),
-            )
-            .help("change whichever of the two is wrong"),
+            Diagnostic::warning(*at, format!("this example of `{}` does not fit its schema, and is ignored", one.name))
+                .help("change whichever of the two is wrong"),
         );
     }
     candidates.retain(|one| {
@@ -94,9 +91,9 @@ pub fn tell_apart(candidates: &mut Vec<Candidate>, diagnostics: &mut Vec<Diagnos
             diagnostics.push(
                 Diagnostic::warning(
                     one.span,
-                    format!("`{}` is passed over: no payload was found that fits its schema", one.name),
+                    format!("`{}` is ignored: no payload was found that fits its schema", one.name),
                 )
-                .help("give it one under `examples`, or see whether its schema contradicts itself"),
+                .help("add one under `examples`, or check whether its schema contradicts itself"),
             );
         }
         has
@@ -133,13 +130,13 @@ pub fn tell_apart(candidates: &mut Vec<Candidate>, diagnostics: &mut Vec<Diagnos
             candidates[index].matches.insert(String::new(), source);
         }
     }
-    // Of those that a frame is valid as, the first with most conditions counts.
+    // Of the messages that a frame is valid as, the first with most conditions counts.
     candidates.sort_by_key(|one| std::cmp::Reverse(one.narrow));
     choose_examples(candidates, diagnostics);
     candidates.sort_by_key(|one| (std::cmp::Reverse(one.narrow), one.message));
 }
 
-/// Each message gets the first sample that is recognised as it.
+/// Gives each message the first sample that is recognised as it.
 fn choose_examples(candidates: &mut Vec<Candidate>, diagnostics: &mut Vec<Diagnostic>) {
     let matchers: Vec<Matcher> = candidates
         .iter()
@@ -172,9 +169,9 @@ fn choose_examples(candidates: &mut Vec<Candidate>, diagnostics: &mut Vec<Diagno
             diagnostics.push(
                 Diagnostic::warning(
                     one.span,
-                    format!("`{}` is passed over: nothing tells it from `{other}`", one.name),
+                    format!("`{}` is ignored: it cannot be distinguished from `{other}`", one.name),
                 )
-                .help("a member with a `const` of its own in each would"),
+                .help("give each a member with a `const` of its own"),
             );
         }
         chosen.push(example);
@@ -185,7 +182,7 @@ fn choose_examples(candidates: &mut Vec<Candidate>, diagnostics: &mut Vec<Diagno
     candidates.retain(|one| one.example.is_some() || one.validator.is_none());
 }
 
-/// The members of the message that have one value and are always there.
+/// Returns the members of the message that are always present with the same value.
 fn discriminators(facts: &Facts) -> Map<String, Value> {
     let mut matches = Map::new();
     for (pointer, fact) in facts {
@@ -199,7 +196,7 @@ fn discriminators(facts: &Facts) -> Map<String, Value> {
     matches
 }
 
-/// The name of a member of the whole message, where a matcher would take it as such.
+/// Returns the name of a member of the message, where it can be the key of a matcher.
 fn plain_member(pointer: &str) -> Option<String> {
     let name = unescape(pointer.strip_prefix('/').filter(|rest| !rest.contains('/'))?);
     let plain =
@@ -209,7 +206,7 @@ fn plain_member(pointer: &str) -> Option<String> {
 
 type Clause = (String, Value);
 
-/// What both of two messages have to be asked so that no payload is taken for both; `None` where nothing is known.
+/// Returns a clause for each of two messages so that no payload matches both; `None` where there is none.
 fn difference(first: &Facts, second: &Facts) -> Option<(Clause, Clause)> {
     let shared = |weak: bool| {
         let both = first.iter().filter_map(|(pointer, fact)| Some((pointer, fact, second.get(pointer)?)));
@@ -221,8 +218,8 @@ fn difference(first: &Facts, second: &Facts) -> Option<(Clause, Clause)> {
         if let (Some(mine), Some(theirs)) = (&first.values, &second.values)
             && !mine.iter().any(|value| theirs.iter().any(|other| same(value, other)))
         {
-            // Many forget to require what tells their messages apart. A payload without it could be either, and is neither:
-            // of the hub it is judged by all of them.
+            // Many documents forget to require the distinguishing member. A payload without it is recognised as neither:
+            // from the hub it is checked by the schemas of all.
             let forgotten = !first.present && !second.present;
             let clause = |fact: &Fact, values| {
                 if forgotten { (pointer.clone(), values) } else { clause(pointer, fact, values) }
@@ -230,7 +227,7 @@ fn difference(first: &Facts, second: &Facts) -> Option<(Clause, Clause)> {
             return Some((clause(first, values(mine)), clause(second, values(theirs))));
         }
     }
-    // Where neither has to have it, its type tells nothing.
+    // Where the member is required in neither, its type does not distinguish them.
     for (pointer, first, second) in shared(false) {
         if let (Some(mine), Some(theirs)) = (first.kinds(), second.kinds())
             && mine.is_disjoint(&theirs)
@@ -244,7 +241,7 @@ fn difference(first: &Facts, second: &Facts) -> Option<(Clause, Clause)> {
     forbidden(first, second).or_else(|| forbidden(second, first).map(|(there, here)| (here, there)))
 }
 
-/// A member that the first has to have and the second must not have.
+/// Returns the clauses for a member that the first must have and the second must not have.
 fn forbidden(first: &Facts, second: &Facts) -> Option<(Clause, Clause)> {
     first.iter().filter(|(_, fact)| fact.present).find_map(|(pointer, _)| {
         let (parent, name) = pointer.rsplit_once('/')?;
@@ -265,19 +262,19 @@ fn clause(pointer: &str, fact: &Fact, schema: Value) -> Clause {
     if fact.present { (pointer.to_owned(), schema) } else { (format!("{pointer} or absent"), schema) }
 }
 
-/// One more condition, unless the plain member says it already.
+/// Adds a condition, unless the plain member implies it.
 fn add(matches: &mut Map<String, Value>, (pointer, schema): Clause) {
-    let said = plain_member(&pointer)
+    let implied = plain_member(&pointer)
         .and_then(|name| matches.get(&name))
         .is_some_and(|value| schema.get("const") == Some(value));
-    if said {
+    if implied {
         return;
     }
     match matches.get_mut(&pointer) {
         None => drop(matches.insert(pointer, schema)),
         Some(before) if *before != schema => {
             let both = json!({ "allOf": [before.clone(), schema.clone()] });
-            // That something is there, or is not, says less than what it is.
+            // A schema implies that the member is present.
             *before = match (&*before, &schema) {
                 (Value::Bool(true), _) => schema,
                 (_, Value::Bool(_)) => return,

@@ -1,5 +1,5 @@
-//! What a document declares, whichever version it is of: its channels with their addresses, and its messages with who
-//! sends them and what answers them.
+//! Reads the declarations of a document of either version: its channels with their addresses, and its messages with their
+//! directions and replies.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::protocol::Directions;
 use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::source::Span;
 
-/// Most messages of one document that are looked at.
+/// Most messages of one document that are read.
 const MAX_MESSAGES: usize = 400;
 
 pub struct Outline<'a> {
@@ -20,7 +20,7 @@ pub struct Outline<'a> {
     pub span: Span,
     pub messages: Vec<Message<'a>>,
     pub channels: Vec<Channel<'a>>,
-    /// There are messages from the hub whose form is not known here.
+    /// Whether there are messages from the hub that were ignored.
     pub unknown_from_hub: bool,
 }
 
@@ -34,11 +34,11 @@ pub struct Message<'a> {
     pub replies: Vec<usize>,
     /// JSON pointer into the payload.
     pub correlation: Option<String>,
-    /// `None` where any JSON will do.
+    /// `None` where any JSON is valid.
     pub payload: Option<Place<'a>>,
     /// The version of JSON Schema, as the document names it; empty is AsyncAPI's own.
     pub schema_format: String,
-    /// What the document shows, as it stands there.
+    /// The examples of the document, as they stand there.
     pub examples: Vec<Place<'a>>,
 }
 
@@ -50,7 +50,7 @@ pub struct Channel<'a> {
     pub to_hub: Vec<usize>,
 }
 
-/// Everything that the document declares; `None` where it is no document that can be read.
+/// Reads the declarations of the document; `None` where it is not AsyncAPI.
 pub fn read<'a>(
     library: &'a Library,
     perspective: Perspective,
@@ -87,10 +87,10 @@ pub fn read<'a>(
     match version.split('.').next() {
         Some("2") => reader.version_2(&root),
         Some("3") => reader.version_3(&root),
-        _ => reader.complain(
+        _ => reader.error(
             root.node.at_pointer("/asyncapi").span,
-            format!("AsyncAPI {version} is not read here"),
-            "versions 2 and 3 are",
+            format!("AsyncAPI {version} is not supported"),
+            "hubproof reads versions 2 and 3",
         ),
     }
     Some(reader.outline)
@@ -99,7 +99,7 @@ pub fn read<'a>(
 struct Reader<'a, 'd> {
     library: &'a Library,
     outline: Outline<'a>,
-    /// Where a message stands -> its index; `None` for one that is passed over.
+    /// Place of a message -> its index; `None` for one that is ignored.
     seen: BTreeMap<(String, String), Option<usize>>,
     /// The content type of messages that name none.
     json: String,
@@ -108,15 +108,15 @@ struct Reader<'a, 'd> {
 }
 
 impl<'a> Reader<'a, '_> {
-    fn complain(&mut self, span: Span, message: String, help: &str) {
+    fn error(&mut self, span: Span, message: String, help: &str) {
         self.diagnostics.push(Diagnostic::error(span, message).help(help));
     }
 
-    fn note(&mut self, span: Span, message: String, help: &str) {
+    fn warning(&mut self, span: Span, message: String, help: &str) {
         self.diagnostics.push(Diagnostic::warning(span, message).help(help));
     }
 
-    /// Where a place leads; complains of what leads nowhere.
+    /// Follows the reference at a place, if there is one; reports a broken one.
     fn follow(&mut self, place: Place<'a>) -> Option<Place<'a>> {
         match self.library.follow(place) {
             Ok(place) => Some(place),
@@ -133,16 +133,16 @@ impl<'a> Reader<'a, '_> {
         let Some(servers) = root.get("servers") else { return };
         let all: Vec<_> = servers.members().filter_map(|(_, server)| self.library.follow(server).ok()).collect();
         if !all.is_empty() && !all.iter().any(web_socket) {
-            let spoken: Vec<&str> = all.iter().filter_map(|server| server.text("protocol")).collect();
-            self.note(
+            let protocols: Vec<&str> = all.iter().filter_map(|server| server.text("protocol")).collect();
+            self.warning(
                 servers.node.span,
-                format!("no server of this document speaks WebSocket, but {}", spoken.join(", ")),
-                "hubproof says its messages over WebSockets all the same",
+                format!("no server of this document uses WebSocket, only {}", protocols.join(", ")),
+                "hubproof sends its messages over WebSocket anyway",
             );
         }
     }
 
-    /// Whether a channel is only for servers that speak something else.
+    /// Whether a channel is only for servers that do not use WebSocket.
     fn elsewhere(&mut self, root: &Place<'a>, channel: &Place<'a>) -> bool {
         let servers = channel.get("servers");
         let named = servers.iter().flat_map(Place::items).filter_map(|server| match server.node.text() {
@@ -160,7 +160,7 @@ impl<'a> Reader<'a, '_> {
         for (key, channel) in channels.iter().flat_map(Place::members) {
             let Some(channel) = self.follow(channel) else { continue };
             if self.elsewhere(root, &channel) {
-                self.note(key.span, format!("the channel `{}` is not for WebSockets, and passed over", key.name), "");
+                self.warning(key.span, format!("the channel `{}` is not for WebSocket, and ignored", key.name), "");
                 continue;
             }
             let mut to_hub = Vec::new();
@@ -170,7 +170,7 @@ impl<'a> Reader<'a, '_> {
                 let here = operation.text("operationId").map_or_else(|| key.name.clone(), str::to_owned);
                 let received = published == (self.perspective == Perspective::Hub);
                 for index in self.messages_of(message, &here) {
-                    self.directed(index, received, true);
+                    self.add_direction(index, received, true);
                     if received {
                         to_hub.push(index);
                     }
@@ -180,14 +180,11 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    /// The message of an operation, or all of its `oneOf`.
+    /// Returns the message of an operation, or all of its `oneOf`.
     fn messages_of(&mut self, message: Place<'a>, here: &str) -> Vec<usize> {
         let Some(message) = self.follow(message) else { return Vec::new() };
         match message.get("oneOf") {
-            Some(list) => {
-                let all: Vec<_> = list.items().filter_map(|one| self.message(one, here)).collect();
-                all
-            }
+            Some(list) => list.items().filter_map(|one| self.message(one, here)).collect(),
             None => self.message(message, here).into_iter().collect(),
         }
     }
@@ -209,14 +206,14 @@ impl<'a> Reader<'a, '_> {
                 Some("send") => self.perspective == Perspective::Client,
                 _ => {
                     let help = "`action: receive` is what the application receives, `action: send` what it sends";
-                    self.complain(key.span, format!("operation `{}` has no action", key.name), help);
+                    self.error(key.span, format!("operation `{}` has no action", key.name), help);
                     continue;
                 }
             };
             let channel = operation.get("channel").and_then(|channel| self.follow(channel));
             let Some(channel) = channel else {
                 if operation.get("channel").is_none() {
-                    self.complain(
+                    self.error(
                         key.span,
                         format!("operation `{}` has no channel", key.name),
                         "write `channel: { $ref: '#/channels/NAME' }`",
@@ -225,15 +222,15 @@ impl<'a> Reader<'a, '_> {
                 continue;
             };
             if self.elsewhere(root, &channel) {
-                self.note(key.span, format!("operation `{}` is not for WebSockets, and passed over", key.name), "");
+                self.warning(key.span, format!("operation `{}` is not for WebSocket, and ignored", key.name), "");
                 continue;
             }
             let asked = self.listed(&operation, &channel);
             for &index in &asked {
-                self.directed(index, received, true);
+                self.add_direction(index, received, true);
             }
             if received {
-                said(&mut channels, &channel, &asked);
+                add_sent(&mut channels, &channel, &asked);
             }
             let Some(reply) = operation.get("reply").and_then(|reply| self.follow(reply)) else { continue };
             let answered = match reply.get("channel") {
@@ -243,7 +240,7 @@ impl<'a> Reader<'a, '_> {
             let Some(answered) = answered else { continue };
             let answers = self.listed(&reply, &answered);
             for &index in &answers {
-                self.directed(index, !received, false);
+                self.add_direction(index, !received, false);
             }
             if received {
                 for &index in &asked {
@@ -252,7 +249,7 @@ impl<'a> Reader<'a, '_> {
                     replies.extend(more);
                 }
             } else {
-                said(&mut channels, &answered, &answers);
+                add_sent(&mut channels, &answered, &answers);
             }
         }
         for (name, place, to_hub) in channels {
@@ -261,7 +258,7 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    /// The messages that an operation, or its reply, names; without a list, all of the channel.
+    /// Returns the messages of an operation or its reply; without a list, all of the channel.
     fn listed(&mut self, operation: &Place<'a>, channel: &Place<'a>) -> Vec<usize> {
         let places: Vec<Place<'a>> = match operation.get("messages") {
             Some(list) => list.items().collect(),
@@ -276,7 +273,7 @@ impl<'a> Reader<'a, '_> {
         self.outline.channels.push(Channel { name: name.to_owned(), address, place, to_hub });
     }
 
-    fn directed(&mut self, index: usize, received: bool, unasked: bool) {
+    fn add_direction(&mut self, index: usize, received: bool, unasked: bool) {
         let directions = &mut self.outline.messages[index].directions;
         if received {
             directions.to_hub = true;
@@ -286,7 +283,8 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    /// The index of a message; `None` for one that says no JSON, or leads nowhere. `here` names one that has no name.
+    /// Returns the index of a message; `None` for one that is not JSON, or a broken reference. `here` is the name of one
+    /// without a name.
     fn message(&mut self, place: Place<'a>, here: &str) -> Option<usize> {
         let called = place.name();
         let place = self.follow(place)?;
@@ -302,16 +300,16 @@ impl<'a> Reader<'a, '_> {
     fn read_message(&mut self, place: Place<'a>, called: &str, here: &str) -> Option<usize> {
         let traits = place.get("traits");
         let traits: Vec<_> = traits.iter().flat_map(Place::items).filter_map(|one| self.follow(one)).collect();
-        // What the message says itself goes before what its traits say.
-        let said = |name: &str| place.get(name).or_else(|| traits.iter().rev().find_map(|one| one.get(name)));
-        let text = |name: &str| said(name).and_then(|found| found.node.text()).unwrap_or_default().to_owned();
+        // Members of the message itself override those of its traits.
+        let member = |name: &str| place.get(name).or_else(|| traits.iter().rev().find_map(|one| one.get(name)));
+        let text = |name: &str| member(name).and_then(|found| found.node.text()).unwrap_or_default().to_owned();
         let under = place.pointer.rsplit_once('/').is_some_and(|(above, _)| above.ends_with("/messages"));
         let own = [text("messageId"), text("name")].into_iter().find(|name| !name.is_empty());
         let stem = place.file.rsplit('/').next().and_then(|file| file.split('.').next()).unwrap_or_default();
         let name = match own {
             _ if under => place.name(),
             Some(own) => own,
-            // An item of a list is called by its number, which says nothing.
+            // The name of an item of a list is its number, which is of no use.
             None if called.parse::<usize>().is_err() && !matches!(called, "message" | "") => called.to_owned(),
             None if place.pointer.is_empty() => stem.to_owned(),
             None if !text("title").is_empty() => text("title"),
@@ -331,25 +329,25 @@ impl<'a> Reader<'a, '_> {
         }
         let content = Some(text("contentType")).filter(|text| !text.is_empty()).unwrap_or_else(|| self.json.clone());
         let skipped = if !content.to_ascii_lowercase().contains("json") {
-            Some(format!("`{name}` is {content}, and passed over: hubproof says and judges JSON"))
+            Some(format!("`{name}` is {content}, and ignored: hubproof sends and checks only JSON"))
         } else if !super::schema::is_known(&format) {
             Some(format!(
-                "the payload of `{name}` is described in {format}, and passed over: hubproof reads JSON Schema"
+                "the payload of `{name}` is described in {format}, and ignored: hubproof reads only JSON Schema"
             ))
         } else if self.outline.messages.len() >= MAX_MESSAGES {
-            Some(format!("`{name}` is passed over: hubproof reads {MAX_MESSAGES} messages of a document"))
+            Some(format!("`{name}` is ignored: hubproof reads at most {MAX_MESSAGES} messages of a document"))
         } else {
             None
         };
         if let Some(why) = skipped {
-            self.note(span, why, "");
+            self.warning(span, why, "");
             self.outline.unknown_from_hub = true;
             return None;
         }
-        let correlation = said("correlationId").and_then(|id| self.follow(id));
+        let correlation = member("correlationId").and_then(|id| self.follow(id));
         let correlation =
             correlation.and_then(|id| id.text("location")?.strip_prefix("$message.payload#").map(str::to_owned));
-        let examples = said("examples").iter().flat_map(Place::items).collect();
+        let examples = member("examples").iter().flat_map(Place::items).collect();
         let (title, summary) = (text("title"), text("summary"));
         let name = self.free(&name);
         self.outline.messages.push(Message {
@@ -367,7 +365,7 @@ impl<'a> Reader<'a, '_> {
         Some(self.outline.messages.len() - 1)
     }
 
-    /// A name that scenarios can say and no other message has.
+    /// Returns a name that scenarios can use and no other message has.
     fn free(&self, wanted: &str) -> String {
         let mut name = word(wanted);
         if matches!(name.as_str(), "" | "any" | "nothing" | "frame" | "close" | "upgrade" | "wire")
@@ -383,8 +381,8 @@ impl<'a> Reader<'a, '_> {
     }
 }
 
-/// A channel where the client says something; one that only an operation knows is none of the document's.
-fn said<'a>(channels: &mut Vec<(String, Place<'a>, Vec<usize>)>, place: &Place<'a>, messages: &[usize]) {
+/// Adds messages that a client sends on a channel, and the channel where only the operation has it.
+fn add_sent<'a>(channels: &mut Vec<(String, Place<'a>, Vec<usize>)>, place: &Place<'a>, messages: &[usize]) {
     if !channels.iter().any(|(_, known, _)| known.id() == place.id()) {
         channels.push((place.name(), place.clone(), Vec::new()));
     }
@@ -400,10 +398,10 @@ fn web_socket(server: &Place<'_>) -> bool {
     matches!(protocol.as_str(), "ws" | "wss" | "websocket" | "websockets" | "")
 }
 
-/// Longest name that is made.
+/// Most characters of a name.
 const MAX_NAME: usize = 48;
 
-/// A text as one word: letters, digits, `_`, `-` and `.`, beginning with a letter or digit.
+/// Converts a text to one word: letters, digits, `_`, `-` and `.`, beginning with a letter or digit.
 pub fn word(text: &str) -> String {
     let mut word = String::new();
     for letter in text.chars() {

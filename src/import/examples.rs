@@ -1,5 +1,5 @@
-//! Payloads of a message: those that the document shows, where its schema allows them, and some that are made. A made one
-//! is plain, because findings show it: every member the schema knows, with a word or a number that means nothing.
+//! Samples of a message: the valid examples of the document, and generated payloads. These are simple, because findings
+//! show them: every member of the schema, with a word or a number.
 
 use std::collections::BTreeSet;
 
@@ -12,18 +12,18 @@ use crate::generate::schema_shape::{Branches, Shape};
 use crate::generate::value;
 use crate::syntax::source::Span;
 
-/// Chance of the made ones: the same for everybody.
+/// Seed of the generated payloads, so that they are always the same.
 const SEED: u64 = 0;
-/// Plain ones that are tried, and others where those do not fit.
+/// Simple payloads that are tried, and random ones where those are not valid.
 const PLAIN: u64 = 24;
 const OTHER: u64 = 60;
 /// Payloads of a message that are kept.
 const ENOUGH: usize = 24;
-/// Values within each other, and values in all, of a plain one.
+/// Levels and values of a simple payload.
 const DEPTH: usize = 12;
 const VALUES: usize = 400;
 
-/// Valid payloads, the most telling first, and whether the document shows them; and where it shows one that is not valid.
+/// Returns valid payloads, with whether they are the document's, and the places of its invalid examples.
 pub fn samples(message: &Message<'_>, source: &Value, validator: &Validator) -> (Vec<(Value, bool)>, Vec<Span>) {
     let mut kept = Kept { validator, samples: Vec::new(), seen: BTreeSet::new() };
     let mut wrong = Vec::new();
@@ -66,7 +66,7 @@ impl Kept<'_> {
     }
 }
 
-/// What the document shows, and where: examples of the message, and of its payload.
+/// Returns the examples of the message and of its payload, with their places.
 fn shown(message: &Message<'_>) -> Vec<(Value, Span)> {
     let mut found = Vec::new();
     for place in &message.examples {
@@ -98,7 +98,7 @@ fn plain(shape: &Shape<'_>, name: &str, all: bool, depth: usize, left: &mut usiz
         None if shape.least("minimum").is_some() || shape.most("maximum").is_some() => "number",
         None => return json!({}),
     };
-    // What does not end by itself is no payload that anybody could send.
+    // A payload that must be deeper is infinite, and null in its place is invalid.
     if depth >= DEPTH {
         return Value::Null;
     }
@@ -136,13 +136,13 @@ fn plain(shape: &Shape<'_>, name: &str, all: bool, depth: usize, left: &mut usiz
     }
 }
 
-/// The lower bound, one, or what else lies within.
+/// Returns 1, or a number within the bounds of the schema.
 fn number(shape: &Shape<'_>, dice: &mut Dice) -> Value {
     let bounds = ["minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "multipleOf"];
     if bounds.iter().all(|name| shape.least(name).is_none()) { json!(1) } else { value::value(shape, dice) }
 }
 
-/// The name of the member, as long as it may be.
+/// Returns the name of the member, adapted to the allowed length.
 fn word(shape: &Shape<'_>, name: &str) -> String {
     let least = shape.least("minLength").map_or(0, |least| least as usize).min(1 << 16);
     let most = shape.most("maxLength").map_or(usize::MAX, |most| most as usize);

@@ -1,16 +1,15 @@
-//! A plain AsyncAPI document as a pack. Whoever wrote it knew nothing of this harness: it may be of version 2 or 3, its
-//! schemas stand wherever its references lead, nothing says how a frame is recognised, and examples may be missing. What
-//! comes out are the same structures that a pack of ours is read into, and scenarios as files, so that everything after it
-//! knows no difference.
+//! Imports a plain AsyncAPI document as a pack. Such a document may be of version 2 or 3, its schemas may stand in other
+//! files, it does not say how a frame is recognised, and examples may be missing. The result are the same structures that
+//! a pack is parsed into, and scenarios as files, so that the rest of hubproof makes no difference.
 //!
 //! ```text
-//! references      the files of the document, and what references lead to
-//! document        channels, operations and messages, whichever version wrote them
-//! schema          draft-07 and its relatives as the 2020-12 that everything else reads
-//! schema_facts    what a schema says for sure about places of a message
-//! discriminator   from that, what tells the messages of a hub apart
-//! examples        a payload where the document shows none
-//! scenarios       who connects where, and sends what
+//! references      the files of the document, and the targets of references
+//! document        channels, operations and messages, of either version
+//! schema          converts schemas of older drafts to 2020-12
+//! schema_facts    what a schema demands of the values of a message
+//! discriminator   the matchers by which the messages of a hub are recognised
+//! examples        generates a payload where the document shows none
+//! scenarios       generates roles and scenarios
 //! ```
 
 mod discriminator;
@@ -38,7 +37,7 @@ use crate::syntax::source::Sources;
 use crate::syntax::yaml::{Key, Kind, Node, Text};
 use discriminator::Candidate;
 
-/// Whom a document describes. AsyncAPI says what an application sends and receives, and leaves open which one that is.
+/// Whether a document describes the hub or a client: AsyncAPI does not say which application sends and receives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Perspective {
     /// The hub receives what others `publish` (version 2), or what it `receive`s (version 3).
@@ -48,14 +47,14 @@ pub enum Perspective {
     Client,
 }
 
-/// The name of the form that a frame falls to which is no message of the document.
+/// The name of the message that a frame is recognised as which is no message of the document.
 const OTHER: &str = "no_message_of_the_document";
-/// The rules that a plain document makes: what it lists is what the hub may say.
+/// The rules of a plain document: the hub may send only what it lists.
 const FITS: &str = "DOC-FITS";
 const LISTED: &str = "DOC-LISTED";
 
-/// The folder of the pack that a document is, with its scenarios, and everything that is wrong with it. With an error
-/// there is no pack in it.
+/// Imports a document. Returns the folder of its pack, with scenarios, and all diagnostics; with an error the folder has
+/// no pack.
 pub fn folder(
     name: &str,
     library: &Library,
@@ -68,7 +67,7 @@ pub fn folder(
     let Some(outline) = document::read(library, perspective, &mut diagnostics) else {
         return (folder, diagnostics);
     };
-    let mut room = schema::Room::default();
+    let mut room = schema::SchemaBudget::default();
     let mut candidates = candidates(library, &outline, &mut room, &mut diagnostics);
     if has_errors(&diagnostics) {
         return (folder, diagnostics);
@@ -101,20 +100,20 @@ pub fn folder(
 }
 
 fn nothing(outline: &document::Outline<'_>) -> Diagnostic {
-    Diagnostic::error(outline.span, "nothing in this document says who sends which message")
-        .help("version 2 says it under `channels` with `publish` and `subscribe`, version 3 under `operations`")
+    Diagnostic::error(outline.span, "the document does not say who sends which message")
+        .help("in version 2 it stands under `channels` with `publish` and `subscribe`, in version 3 under `operations`")
 }
 
 fn one_way(outline: &document::Outline<'_>) -> Diagnostic {
-    Diagnostic::warning(outline.span, "by this document, nobody sends the hub anything")
-        .help("where it describes a client of the hub, say --perspective client")
+    Diagnostic::warning(outline.span, "by this document, no message is sent to the hub")
+        .help("if it describes a client of the hub, add --perspective client")
 }
 
-/// The messages of the document with schemas and examples; those for which there is none are passed over.
+/// Returns the messages of the document with schemas and examples, without those whose schema cannot be read.
 fn candidates(
     library: &Library,
     outline: &document::Outline<'_>,
-    room: &mut schema::Room,
+    room: &mut schema::SchemaBudget,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Vec<Candidate> {
     let mut found = Vec::new();
@@ -122,7 +121,7 @@ fn candidates(
         let Some(payload) = schema::of(library, message, room, diagnostics) else { continue };
         let source = payload.to_json();
         let Ok(validator) = crate::syntax::json_schema::validator(&source) else {
-            // Told with its place when the pack is put together.
+            // Reported with its place when the pack is assembled.
             found.push(Candidate::broken(index, message, payload, source));
             continue;
         };
@@ -131,12 +130,12 @@ fn candidates(
     found
 }
 
-/// The messages as a pack declares them, and the form for everything else that the hub might say.
+/// Returns the messages as a pack declares them, and one for every other frame that the hub might send.
 fn declared(
     library: &Library,
     outline: &document::Outline<'_>,
     candidates: &[Candidate],
-    room: &mut schema::Room,
+    room: &mut schema::SchemaBudget,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Vec<Declared> {
     let name_of: BTreeMap<usize, &str> = candidates.iter().map(|one| (one.message, one.name.as_str())).collect();
@@ -181,34 +180,34 @@ fn declared(
             correlation: message.correlation.clone(),
         });
     }
-    let spoken: Vec<&Candidate> = candidates.iter().filter(|one| one.from_hub).collect();
-    let all_known = !outline.unknown_from_hub && !spoken.is_empty();
-    if all_known && spoken.iter().all(|one| !one.matches.is_empty()) {
-        messages.extend(other(library, outline, &spoken, room, diagnostics));
+    let from_hub: Vec<&Candidate> = candidates.iter().filter(|one| one.from_hub).collect();
+    let all_known = !outline.unknown_from_hub && !from_hub.is_empty();
+    if all_known && from_hub.iter().all(|one| !one.matches.is_empty()) {
+        messages.extend(other(library, outline, &from_hub, room, diagnostics));
     }
     messages
 }
 
-/// The form of what the hub must not say: it is valid as none of the messages, or would be recognised as one. Messages
-/// that were passed over count, too.
+/// Returns the message for frames that the hub must not send: its schema is met only by frames that are valid as one of the
+/// messages, also of those that were ignored, and those are recognised as such.
 fn other(
     library: &Library,
     outline: &document::Outline<'_>,
-    spoken: &[&Candidate],
-    room: &mut schema::Room,
+    from_hub: &[&Candidate],
+    room: &mut schema::SchemaBudget,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<Declared> {
     let messages: Vec<_> = outline.messages.iter().filter(|message| message.directions.from_hub).collect();
     let mut payload = schema::any_of(library, &messages, room, diagnostics)?;
-    let example = &spoken.iter().find_map(|one| one.example.as_ref())?.0;
+    let example = &from_hub.iter().find_map(|one| one.example.as_ref())?.0;
     put(&mut payload, "examples", &json!([example]), outline.span);
     put(&mut payload, "x-example", &json!("composed"), outline.span);
     put(&mut payload, "x-rules", &json!([LISTED]), outline.span);
     Some(Declared {
         name: OTHER.to_owned(),
         span: outline.span,
-        title: "None of them".to_owned(),
-        summary: "What the document does not list, and no hub of it says.".to_owned(),
+        title: "Unlisted message".to_owned(),
+        summary: "A message that the document does not list, so the hub must not send it.".to_owned(),
         directions: Directions { to_hub: false, from_hub: true, unasked: true },
         payload: Payload::Inline { node: payload },
         matcher: Matcher::default(),
@@ -218,7 +217,7 @@ fn other(
     })
 }
 
-/// Puts a member into a schema that was read from somewhere else.
+/// Adds a member to a schema.
 fn put(schema: &mut Node, name: &str, value: &Value, span: crate::syntax::source::Span) {
     if let Kind::Map(entries) = &mut schema.kind {
         entries.push((Key { name: name.to_owned(), span }, node(value, span)));

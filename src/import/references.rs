@@ -1,5 +1,5 @@
-//! The files of a document, and what its references lead to: JSON pointers into the same file or another local one, as
-//! AsyncAPI writes them. Every way is bounded, because documents of others may lead in circles.
+//! The files of a document, and the targets of its references: JSON pointers into the same file or another local one.
+//! The number of steps is bounded, because references may be circular.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::syntax::yaml::{self, Key, Node};
 const MAX_FILES: usize = 256;
 /// Most bytes of all files of one document.
 const MAX_BYTES: usize = 32 << 20;
-/// Most references on the way to one place.
+/// Most references that are followed to one place.
 const MAX_HOPS: usize = 64;
 
 /// All files that a document refers to, by their path relative to its folder.
@@ -26,16 +26,16 @@ pub struct Library {
 
 enum File {
     Read(FileId, Node),
-    /// What is wrong with it, where it stands.
+    /// The error in it.
     Broken(Diagnostic),
-    /// Why it cannot be had.
+    /// Why it could not be read.
     Missing(String),
 }
 
 /// Reads a file, given by its path relative to the folder of the document; an error is a sentence.
 pub type Fetch<'f> = dyn FnMut(&str, &mut Sources) -> Result<FileId, String> + 'f;
 
-/// A node, and where it stands: equal places are the same thing, however one came there.
+/// A node and its place; equal places are the same node, by whichever reference.
 #[derive(Clone)]
 pub struct Place<'a> {
     pub file: &'a str,
@@ -54,7 +54,7 @@ impl<'a> Place<'a> {
         self.node.get(name)?.text()
     }
 
-    /// Members with their keys; none of what is no mapping.
+    /// Returns members with their keys; none for other values than mappings.
     pub fn members(&self) -> impl Iterator<Item = (&'a Key, Self)> + use<'a> {
         let (file, pointer) = (self.file, self.pointer.clone());
         self.node
@@ -64,29 +64,29 @@ impl<'a> Place<'a> {
             .map(move |(key, node)| (key, Self { file, pointer: format!("{pointer}/{}", escape(&key.name)), node }))
     }
 
-    /// Items; none of what is no list.
+    /// Returns items; none for other values than lists.
     pub fn items(&self) -> impl Iterator<Item = Self> + use<'a> {
         let (file, pointer) = (self.file, self.pointer.clone());
         let items = self.node.list().unwrap_or_default().iter().enumerate();
         items.map(move |(index, node)| Self { file, pointer: format!("{pointer}/{index}"), node })
     }
 
-    /// What tells it from every other place.
+    /// Returns the identity of the place.
     pub fn id(&self) -> (String, String) {
         (self.file.to_owned(), self.pointer.clone())
     }
 
-    /// The name under which it stands.
+    /// Returns the last name of its pointer.
     pub fn name(&self) -> String {
         self.pointer.rsplit('/').next().map(unescape).unwrap_or_default()
     }
 }
 
 impl Library {
-    /// Reads everything that the document in `file`, which is called `root`, refers to.
+    /// Reads all files that the document in `file`, whose path is `root`, refers to.
     ///
     /// # Errors
-    /// What is wrong with the document itself; another file is complained about where it is needed.
+    /// An error in the document itself; errors in other files are reported where these are used.
     pub fn read(root: &str, file: FileId, sources: &mut Sources, fetch: &mut Fetch<'_>) -> Result<Self, Diagnostic> {
         let mut files = BTreeMap::new();
         let node = yaml::parse_foreign(sources, file)?;
@@ -119,12 +119,11 @@ impl Library {
         Ok(Self { root: root.to_owned(), files })
     }
 
-    /// The document.
     pub fn document(&self) -> Option<Place<'_>> {
         self.whole(&self.root)
     }
 
-    /// Paths of the files that could be read.
+    /// Returns the files that could be read, by path.
     pub fn files(&self) -> impl Iterator<Item = (&str, FileId)> {
         self.files.iter().filter_map(|(path, file)| match file {
             File::Read(file, _) => Some((path.as_str(), *file)),
@@ -139,10 +138,10 @@ impl Library {
         }
     }
 
-    /// Where a place leads: itself, or what it refers to.
+    /// Returns the target of the reference at a place, or the place itself.
     ///
     /// # Errors
-    /// The reference that leads nowhere, with advice.
+    /// A broken reference, with advice.
     pub fn follow<'a>(&'a self, place: Place<'a>) -> Result<Place<'a>, Diagnostic> {
         self.followed(place, &mut MAX_HOPS.clone())
     }
@@ -164,7 +163,10 @@ impl Library {
         let wrong = |message: String, help: &str| Diagnostic::error(span, message).help(help);
         if is_remote(path) {
             let help = "put a copy beside the document and refer to that";
-            return Err(wrong(format!("`{text}` is somewhere else, and nothing is fetched from there"), help));
+            return Err(wrong(
+                format!("`{text}` is outside the document's folder, and hubproof does not fetch it"),
+                help,
+            ));
         }
         let path = if path.is_empty() { from.to_owned() } else { joined(from, path) };
         let mut place = match self.files.get(&path) {
@@ -174,7 +176,7 @@ impl Library {
                 Some(place) => place,
                 None => {
                     return Err(wrong(
-                        format!("`{text}` leads to no file"),
+                        format!("`{text}` refers to no file"),
                         "paths are relative to the file they stand in",
                     ));
                 }
@@ -183,8 +185,8 @@ impl Library {
         let pointer = percent_decode_str(pointer).decode_utf8_lossy();
         if !pointer.is_empty() && !pointer.starts_with('/') {
             return Err(wrong(
-                format!("`{text}` is not a path"),
-                "write `#/components/...`: names of anchors are not followed",
+                format!("`{text}` is not a JSON pointer"),
+                "write `#/components/...`: anchors are not supported",
             ));
         }
         for token in pointer.split('/').skip(1).map(unescape) {
@@ -194,7 +196,7 @@ impl Library {
                 None => {
                     let known: Vec<&str> =
                         place.node.map().unwrap_or_default().iter().map(|(k, _)| k.name.as_str()).collect();
-                    let found = format!("`{text}` leads nowhere: there is no `{token}`");
+                    let found = format!("`{text}` has no target: there is no `{token}`");
                     return Err(Diagnostic::error(span, found).help(suggest(&token, known, "")));
                 }
             };
@@ -204,15 +206,15 @@ impl Library {
 }
 
 fn circle(span: Span) -> Diagnostic {
-    Diagnostic::error(span, "this reference leads back to itself")
-        .help("one of the references on its way has to be the thing itself")
+    Diagnostic::error(span, "this reference refers back to itself")
+        .help("replace one of the references in the circle by the object itself")
 }
 
 fn child<'a>(place: &Place<'a>, token: &str) -> Option<Place<'a>> {
     place.get(token).or_else(|| place.items().nth(token.parse().ok()?))
 }
 
-/// Files that any `$ref` of a document names.
+/// Returns the files that any `$ref` of a document names.
 fn files_named(node: &Node, from: &str) -> Vec<String> {
     let mut named = Vec::new();
     let mut open = vec![node];
@@ -232,12 +234,12 @@ fn files_named(node: &Node, from: &str) -> Vec<String> {
     named
 }
 
-/// Another machine, or a place outside of what was named to us.
+/// Whether a path is a URL, or absolute and so outside the document's folder.
 fn is_remote(path: &str) -> bool {
     path.contains(':') || path.starts_with(['/', '\\'])
 }
 
-/// The path of a file that is named in another: `messages/../x.yaml` is `x.yaml`.
+/// Returns the path of a file that is named in another: `messages/../x.yaml` is `x.yaml`.
 fn joined(from: &str, path: &str) -> String {
     let folder = from.rsplit_once('/').map_or("", |(folder, _)| folder);
     let path = percent_decode_str(path).decode_utf8_lossy();

@@ -1,6 +1,6 @@
-//! Who talks to a hub that only a plain document describes: one role for each address, which connects and nothing else, and
-//! for each message that goes to the hub a scenario that says it and hears what comes. The scenarios accuse nobody; what
-//! the hub says is judged by the schemas.
+//! Generates roles and scenarios for a plain document: a role for each address, which only connects, and for each message
+//! to the hub a scenario that sends it and receives what follows. The scenarios have no rules of their own: the schemas
+//! check every frame.
 
 use std::collections::BTreeMap;
 
@@ -10,22 +10,22 @@ use super::document::{Channel, Outline, word};
 use super::references::Place;
 use crate::scenario::writer::{flow, scenario};
 
-/// Most addresses, and most scenarios, that are made.
+/// Most addresses, and most scenarios, that are generated.
 const MAX_ROLES: usize = 32;
 const MAX_SCENARIOS: usize = 200;
-/// How long what comes is listened to: behind something that was said, and where nothing can be.
+/// How long a scenario receives frames: after a message it sent, and where it sends none.
 const LISTEN: &str = "300ms";
 const LISTEN_ONLY: &str = "2s";
 
-/// Files of the scenarios by their path; `to_hub` are the names of the messages that there are to say.
+/// Returns the files of the scenarios by path; `to_hub` are the names of the messages that clients send.
 pub fn files(outline: &Outline<'_>, to_hub: &[&str]) -> BTreeMap<String, String> {
     let mut settings = Map::new();
     let mut roles: Vec<(String, Value, Vec<usize>, String)> = Vec::new();
     for channel in &outline.channels {
         let connects = connects(channel, &mut settings);
-        let said = channel.to_hub.iter().filter(|index| to_hub.contains(&outline.messages[**index].name.as_str()));
+        let sent = channel.to_hub.iter().filter(|index| to_hub.contains(&outline.messages[**index].name.as_str()));
         match roles.iter().position(|(_, known, ..)| *known == connects) {
-            Some(index) => roles[index].2.extend(said),
+            Some(index) => roles[index].2.extend(sent),
             None if roles.len() < MAX_ROLES => {
                 let name = format!("on_{}", identifier(&channel.name));
                 let name = if roles.iter().any(|(other, ..)| *other == name) {
@@ -33,7 +33,7 @@ pub fn files(outline: &Outline<'_>, to_hub: &[&str]) -> BTreeMap<String, String>
                 } else {
                     name
                 };
-                roles.push((name, connects, said.copied().collect(), channel.address.clone()));
+                roles.push((name, connects, sent.copied().collect(), channel.address.clone()));
             }
             None => {}
         }
@@ -62,24 +62,24 @@ pub fn files(outline: &Outline<'_>, to_hub: &[&str]) -> BTreeMap<String, String>
         };
         let joins = json!({ format!("{role} joins"): null });
         if messages.is_empty() {
-            let title = format!("Whoever connects{at} hears only what the document lists");
+            let title = format!("A client that connects{at} receives only what the document lists");
             add(format!("{role}-hears"), title, vec![joins.clone(), listens(LISTEN_ONLY)]);
         }
-        let mut said: Vec<usize> = messages.clone();
-        said.sort_unstable();
-        said.dedup();
-        for index in said {
+        let mut sent: Vec<usize> = messages.clone();
+        sent.sort_unstable();
+        sent.dedup();
+        for index in sent {
             let message = &outline.messages[index].name;
-            let title = format!("Whoever says {message}{at} hears only what the document lists");
-            let says = json!({ format!("{role} sends"): message });
+            let title = format!("A client that sends {message}{at} receives only what the document lists");
+            let sends = json!({ format!("{role} sends"): message });
             let name = if roles.len() > 1 { format!("{role}-{message}") } else { message.clone() };
-            add(name, title, vec![joins.clone(), says, listens(LISTEN)]);
+            add(name, title, vec![joins.clone(), sends, listens(LISTEN)]);
         }
     }
     files
 }
 
-/// The step that opens a channel's socket, and the settings that it needs.
+/// Returns the step that connects to a channel, and adds the settings that it needs.
 fn connects(channel: &Channel<'_>, settings: &mut Map<String, Value>) -> Value {
     let place = &channel.place;
     let parameters: BTreeMap<String, Place<'_>> =
@@ -87,12 +87,12 @@ fn connects(channel: &Channel<'_>, settings: &mut Map<String, Value>) -> Value {
     let mut step = Map::new();
     step.insert("connects".to_owned(), path(&channel.address, &parameters, settings));
     let binding = place.get("bindings").and_then(|bindings| bindings.get("ws"));
-    let asked = |name: &str| binding.as_ref().and_then(|ws| ws.get(name));
-    let query = members(asked("query"), settings);
+    let bound = |name: &str| binding.as_ref().and_then(|ws| ws.get(name));
+    let query = members(bound("query"), settings);
     if !query.is_empty() {
         step.insert("query".to_owned(), Value::Object(query));
     }
-    let mut headers = members(asked("headers"), settings);
+    let mut headers = members(bound("headers"), settings);
     let subprotocol = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Sec-WebSocket-Protocol"));
     if let Some((name, value)) = subprotocol.map(|(name, value)| (name.clone(), value.clone())) {
         headers.remove(&name);
@@ -100,7 +100,7 @@ fn connects(channel: &Channel<'_>, settings: &mut Map<String, Value>) -> Value {
     }
     if headers.is_empty() {
         settings.entry("headers").or_insert_with(|| {
-            json!({ "secret": true, "default": {}, "about": "headers that the hub wants, such as { Authorization = \"Bearer ...\" }" })
+            json!({ "secret": true, "default": {}, "about": "headers that the hub requires, such as { Authorization = \"Bearer ...\" }" })
         });
         step.insert("headers".to_owned(), json!("${hub.headers}"));
     } else {
@@ -109,9 +109,9 @@ fn connects(channel: &Channel<'_>, settings: &mut Map<String, Value>) -> Value {
     Value::Object(step)
 }
 
-/// The address with settings in place of its parameters; null for that of the hub itself.
+/// Returns the address with settings in place of its parameters; null for that of the hub itself.
 fn path(address: &str, parameters: &BTreeMap<String, Place<'_>>, settings: &mut Map<String, Value>) -> Value {
-    // Some write the whole URL; the host is the user's.
+    // Some documents have the whole URL; the user gives the host.
     let address = match address.split_once("://") {
         Some((_, rest)) => rest.split_once('/').map_or(String::new(), |(_, path)| format!("/{path}")),
         None => address.to_owned(),
@@ -129,12 +129,12 @@ fn path(address: &str, parameters: &BTreeMap<String, Place<'_>>, settings: &mut 
     if path.is_empty() || path == "/" { Value::Null } else { json!(path) }
 }
 
-/// A text that means itself in a scenario.
+/// Escapes a text for a scenario.
 fn literal(text: &str) -> String {
     text.replace("${", "${'${'}")
 }
 
-/// What a query or the headers of an upgrade have to hold, by the schema of a binding.
+/// Returns the members of a query or the headers of an upgrade, by the schema of a binding.
 fn members(schema: Option<Place<'_>>, settings: &mut Map<String, Value>) -> Map<String, Value> {
     let mut members = Map::new();
     let Some(schema) = schema else { return members };
@@ -147,26 +147,26 @@ fn members(schema: Option<Place<'_>>, settings: &mut Map<String, Value>) -> Map<
         .filter_map(|one| one.text())
         .collect();
     for (key, member) in schema.get("properties").iter().flat_map(Place::members) {
-        // What is neither asked for nor has a value of its own is left out.
+        // Optional members without a value are left out.
         if !required.contains(&key.name.as_str()) && default(&member).is_none() {
             continue;
         }
-        let setting = setting(&key.name, Some(&member), "wanted when the socket is opened", settings);
+        let setting = setting(&key.name, Some(&member), "required when the socket is opened", settings);
         members.insert(key.name.clone(), json!(format!("${{hub.{setting}}}")));
     }
     members
 }
 
-/// Declares a setting and gives its name.
+/// Declares a setting and returns its name.
 fn setting(name: &str, place: Option<&Place<'_>>, about: &str, settings: &mut Map<String, Value>) -> String {
-    let said = place.and_then(|place| place.text("description")).map(str::trim).filter(|text| !text.is_empty());
-    let about = said.map_or_else(|| about.to_owned(), |text| text.lines().next().unwrap_or_default().to_owned());
+    let described = place.and_then(|place| place.text("description")).map(str::trim).filter(|text| !text.is_empty());
+    let about = described.map_or_else(|| about.to_owned(), |text| text.lines().next().unwrap_or_default().to_owned());
     let mut declared = Map::from_iter([("about".to_owned(), json!(crate::syntax::matcher::cut(&about, 100)))]);
     if let Some(default) = place.and_then(default) {
         declared.insert("default".to_owned(), default);
     }
     let mut name = identifier(name);
-    // Keys of a target file are no settings.
+    // Keys of a target file cannot be settings.
     if crate::config::TOP_LEVEL.contains(&name.as_str()) || name == "headers" {
         name = format!("{name}_value");
     }
@@ -178,7 +178,7 @@ fn setting(name: &str, place: Option<&Place<'_>>, about: &str, settings: &mut Ma
     name
 }
 
-/// The value of a parameter that nobody has to choose.
+/// Returns the value of a parameter for which the document has a default or an example.
 fn default(place: &Place<'_>) -> Option<Value> {
     let schema = place.get("schema");
     [schema.as_ref(), Some(place)].into_iter().flatten().find_map(|place| {
@@ -189,7 +189,7 @@ fn default(place: &Place<'_>) -> Option<Value> {
     })
 }
 
-/// A name that expressions can say: lower case, digits, `_`.
+/// Converts a name to one that expressions can use: lower case, digits, `_`.
 fn identifier(name: &str) -> String {
     let name = word(name).to_ascii_lowercase().replace(['-', '.'], "_");
     if name.starts_with(|c: char| c.is_ascii_alphabetic()) { name } else { format!("p_{name}") }

@@ -1,13 +1,13 @@
-//! A payload's schema as the JSON Schema 2020-12 that everything else reads. AsyncAPI's own is draft-07 with some more;
-//! others write draft 4 or what OpenAPI makes of it. What a reference leads to becomes a `$defs` of the message, so that
-//! its schema stands by itself. What says nothing about validity is left out, what cannot be read is told.
+//! Converts the schema of a payload to JSON Schema 2020-12. AsyncAPI's own is draft-07 with additions; others write draft 4
+//! or OpenAPI's dialect. The target of a reference becomes a `$defs` entry of the message. Keywords without effect on
+//! validity are left out, unknown ones are reported.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::document::Message;
 use super::references::{Library, Place};
 use crate::syntax::diagnostic::{Diagnostic, suggest};
-use crate::syntax::json_schema::{self, Holds};
+use crate::syntax::json_schema::{self, Subschemas};
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{Key, Kind, Node, Text};
 
@@ -15,25 +15,25 @@ use crate::syntax::yaml::{Key, Kind, Node, Text};
 const MAX_OF_MESSAGE: usize = 4_000;
 const MAX_OF_DOCUMENT: usize = 60_000;
 
-/// What is left of what a document may hold.
-pub struct Room {
+/// How many more schemas a document may hold.
+pub struct SchemaBudget {
     schemas: usize,
-    /// Keywords that were told of already.
-    told: BTreeSet<String>,
+    /// Warnings that were reported already.
+    reported: BTreeSet<String>,
 }
 
-impl Default for Room {
+impl Default for SchemaBudget {
     fn default() -> Self {
-        Self { schemas: MAX_OF_DOCUMENT, told: BTreeSet::new() }
+        Self { schemas: MAX_OF_DOCUMENT, reported: BTreeSet::new() }
     }
 }
 
-/// How old the words are.
+/// A dialect of JSON Schema.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Dialect {
-    /// Draft 4 to 7, AsyncAPI and OpenAPI: what stands beside `$ref` counts for nothing.
+    /// Draft 4 to 7, AsyncAPI and OpenAPI: keywords beside `$ref` are ignored.
     Old,
-    /// 2019-09: lists of `items`, but `$ref` is a word like others.
+    /// 2019-09: lists of `items`, but `$ref` is a keyword like others.
     Middle,
     New,
 }
@@ -53,26 +53,26 @@ fn dialect(name: &str) -> Option<Dialect> {
     }
 }
 
-/// Whether a `schemaFormat` is one that is read here.
+/// Whether a `schemaFormat` is supported.
 pub fn is_known(format: &str) -> bool {
     dialect(format).is_some()
 }
 
-/// The schema of a message's payload; `None` where it cannot be read, which is told.
+/// Converts the schema of a message's payload; `None` after an error.
 pub fn of(
     library: &Library,
     message: &Message<'_>,
-    room: &mut Room,
+    room: &mut SchemaBudget,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<Node> {
     any_of(library, &[message], room, diagnostics)
 }
 
-/// A schema that fits what any of the messages fits.
+/// Converts the schemas of several messages to one that a payload of any of them meets.
 pub fn any_of(
     library: &Library,
     messages: &[&Message<'_>],
-    room: &mut Room,
+    room: &mut SchemaBudget,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<Node> {
     let span = messages.first()?.span;
@@ -87,7 +87,7 @@ pub fn any_of(
         open: Vec::new(),
         left,
         full: false,
-        told: &mut room.told,
+        reported: &mut room.reported,
         diagnostics,
     };
     let mut roots = Vec::new();
@@ -109,7 +109,7 @@ pub fn any_of(
         diagnostics.push(
             Diagnostic::error(span, format!("the schema of `{}` is larger than hubproof reads", messages[0].name))
                 .help(format!(
-                    "{MAX_OF_MESSAGE} schemas within each other are read of a message, {MAX_OF_DOCUMENT} of a document"
+                    "at most {MAX_OF_MESSAGE} schemas are read of a message, {MAX_OF_DOCUMENT} of a document"
                 )),
         );
         return None;
@@ -118,7 +118,7 @@ pub fn any_of(
     let mut root = match (roots.len(), roots.pop()) {
         (1, Some(root)) => root,
         (_, last) => {
-            // By their names, so that whoever reads what was expected reads names.
+            // As references to `$defs`, so that findings show their names.
             roots.extend(last);
             let mut forms = Vec::new();
             for (message, schema) in messages.iter().zip(roots) {
@@ -131,10 +131,10 @@ pub fn any_of(
             map(span, vec![(key("anyOf", span), Node { span, kind: Kind::List(forms) })])
         }
     };
-    // So that more can be said about it.
+    // A boolean schema becomes an object, so that keywords can be added.
     if let Kind::Bool(all) = root.kind {
-        let said = (!all).then(|| (key("not", root.span), map(root.span, Vec::new())));
-        root = map(root.span, said.into_iter().collect());
+        let none = (!all).then(|| (key("not", root.span), map(root.span, Vec::new())));
+        root = map(root.span, none.into_iter().collect());
     }
     if let Kind::Map(entries) = &mut root.kind
         && !defs.is_empty()
@@ -143,8 +143,8 @@ pub fn any_of(
     }
     if let Some(at) = endless(&root) {
         diagnostics.push(
-            Diagnostic::error(at, "this schema is defined by itself, so nothing says what fits it")
-                .help("a schema may come back below a member or an item, not at the same place"),
+            Diagnostic::error(at, "this schema refers to itself at the same place, so it defines nothing")
+                .help("a schema may refer to itself only below a member or an item"),
         );
         return None;
     }
@@ -165,12 +165,12 @@ fn text(span: Span, value: String) -> Node {
 
 struct Writer<'l, 'd> {
     library: &'l Library,
-    /// Where a schema stands that was referred to -> its name under `$defs`.
+    /// Place of a schema that was referred to -> its name under `$defs`.
     names: BTreeMap<(String, String), String>,
     open: Vec<(String, Place<'l>, Dialect)>,
     left: usize,
     full: bool,
-    told: &'d mut BTreeSet<String>,
+    reported: &'d mut BTreeSet<String>,
     diagnostics: &'d mut Vec<Diagnostic>,
 }
 
@@ -178,7 +178,7 @@ impl<'l> Writer<'l, '_> {
     fn schema(&mut self, place: &Place<'l>, mut dialect: Dialect) -> Node {
         let node = place.node;
         let Some(entries) = node.map() else {
-            // True, false, or something that is told when the pack is put together.
+            // True, false, or a mistake that is reported when the pack is assembled.
             return node.clone();
         };
         match self.left.checked_sub(1) {
@@ -208,7 +208,7 @@ impl<'l> Writer<'l, '_> {
         made.finish(place)
     }
 
-    /// What a reference leads to gets a name of its own; `None` where it leads nowhere, which is told.
+    /// Gives the target of a reference a name under `$defs`; `None` after an error.
     fn reference(&mut self, place: &Place<'l>, dialect: Dialect) -> Option<Node> {
         let target = match self.library.follow(place.clone()) {
             Ok(target) => target,
@@ -238,7 +238,7 @@ impl<'l> Writer<'l, '_> {
     fn keyword(&mut self, place: &Place<'l>, name: &Key, inner: &Place<'l>, dialect: Dialect, made: &mut Made) {
         let span = name.span;
         match name.name.as_str() {
-            // Where it is, what it is called, and what it is like: nothing that a payload could break.
+            // Keywords that no payload can violate.
             "$ref" | "$schema" | "$id" | "id" | "$anchor" | "$dynamicAnchor" | "$recursiveAnchor" | "$vocabulary"
             | "$comment" | "definitions" | "$defs" | "examples" | "example" | "default" | "deprecated" | "readOnly"
             | "writeOnly" | "contentEncoding" | "contentMediaType" | "contentSchema" | "discriminator"
@@ -258,14 +258,14 @@ impl<'l> Writer<'l, '_> {
                     made.add("format", span, inner.node.clone());
                 }
             }
-            "required" if matches!(inner.node.kind, Kind::Bool(_)) => self.tell(
+            "required" if matches!(inner.node.kind, Kind::Bool(_)) => self.warn_once(
                 span,
-                "`required` of a member is passed over: that is how drafts before 4 wrote it",
+                "`required: true` of a member is ignored: only drafts before 4 have it",
                 "name the member in a list `required` beside `properties`",
             ),
             "required" if inner.node.list().is_some_and(<[Node]>::is_empty) => {}
             "exclusiveMinimum" | "exclusiveMaximum" if matches!(inner.node.kind, Kind::Bool(_)) => {
-                // Draft 4: a word about the bound beside it.
+                // Draft 4: a boolean about the bound beside it.
                 let bound = if name.name == "exclusiveMinimum" { "minimum" } else { "maximum" };
                 if matches!(inner.node.kind, Kind::Bool(true))
                     && let Some(value) = place.get(bound)
@@ -303,16 +303,16 @@ impl<'l> Writer<'l, '_> {
                 }
             }
             "$dynamicRef" | "$recursiveRef" => {
-                self.tell(span, &format!("`{}` is passed over", name.name), "write `$ref` with a path");
+                self.warn_once(span, &format!("`{}` is ignored", name.name), "write `$ref` with a path");
             }
             other if json_schema::is_keyword(other) => {
                 let held = match json_schema::keyword(other) {
-                    Some(Holds::Schema) => self.schema(inner, dialect),
-                    Some(Holds::List) if inner.node.list().is_some() => {
+                    Some(Subschemas::Schema) => self.schema(inner, dialect),
+                    Some(Subschemas::List) if inner.node.list().is_some() => {
                         let items = inner.items().map(|item| self.schema(&item, dialect)).collect();
                         Node { span: inner.node.span, kind: Kind::List(items) }
                     }
-                    Some(Holds::Map) if inner.node.map().is_some() => {
+                    Some(Subschemas::Map) if inner.node.map().is_some() => {
                         let members = inner.members().map(|(key, member)| (key.clone(), self.schema(&member, dialect)));
                         let members = members.collect();
                         map(inner.node.span, members)
@@ -323,19 +323,15 @@ impl<'l> Writer<'l, '_> {
             }
             other if other.starts_with("x-") => {}
             other => {
-                let help = suggest(
-                    other,
-                    json_schema::KEYWORDS.iter().copied(),
-                    "a schema with it fits as if it were not there",
-                );
-                self.tell(span, &format!("JSON Schema has no keyword `{other}`, and it is passed over"), &help);
+                let help = suggest(other, json_schema::KEYWORDS.iter().copied(), "the schema is read without it");
+                self.warn_once(span, &format!("JSON Schema has no keyword `{other}`, and it is ignored"), &help);
             }
         }
     }
 
-    /// Once for each thing: a document that does it once does it everywhere.
-    fn tell(&mut self, span: Span, message: &str, help: &str) {
-        if self.told.insert(message.to_owned()) {
+    /// Reports a warning, once for each message.
+    fn warn_once(&mut self, span: Span, message: &str, help: &str) {
+        if self.reported.insert(message.to_owned()) {
             self.diagnostics.push(Diagnostic::warning(span, message).help(help));
         }
     }
@@ -348,13 +344,13 @@ struct Made {
 
 impl Made {
     fn add(&mut self, name: &str, span: Span, node: Node) {
-        // Said twice in two dialects: the first stays.
+        // Given twice, in two dialects: the first stays.
         if !self.entries.iter().any(|(key, _)| key.name == name) {
             self.entries.push((key(name, span), node));
         }
     }
 
-    /// With what `nullable` adds: null fits, whatever else is said.
+    /// Returns the schema, extended by null for `nullable`.
     fn finish(self, place: &Place<'_>) -> Node {
         let schema = map(self.span, self.entries);
         let nullable = place.node.get("nullable").is_some_and(|node| matches!(node.kind, Kind::Bool(true)));
@@ -367,7 +363,7 @@ impl Made {
     }
 }
 
-/// Where a schema leads back to itself without a step into the payload.
+/// Returns a schema that refers to itself for the same value.
 fn endless(root: &Node) -> Option<Span> {
     let empty = Vec::new();
     let defs: BTreeMap<&str, &Node> = match root.get("$defs").map(|node| &node.kind) {
@@ -377,7 +373,7 @@ fn endless(root: &Node) -> Option<Span> {
     .iter()
     .map(|(key, node)| (key.name.as_str(), node))
     .collect();
-    // Names are taken away from the end of the way: who is left leads, somehow, to a circle.
+    // Names without references are removed, then those that refer only to removed ones: the rest lead to a circle.
     let mut leads: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     let mut led: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (name, node) in &defs {
@@ -401,7 +397,7 @@ fn endless(root: &Node) -> Option<Span> {
     leads.keys().next().and_then(|name| defs.get(name)).map(|node| node.span)
 }
 
-/// Names under `$defs` that a schema refers to for the place it is itself about.
+/// Collects the names under `$defs` that a schema refers to for the same value.
 fn same_place<'a>(schema: &'a Node, found: &mut BTreeSet<&'a str>) {
     for (key, node) in schema.map().unwrap_or_default() {
         match key.name.as_str() {

@@ -1,5 +1,5 @@
-//! What a schema says for sure about places of a payload, whichever of its forms it has: which values may stand there, of
-//! which types, and whether something does. By that messages are told from each other.
+//! Derives what a schema demands of every payload: the values and types at each place, and whether it is always present.
+//! Messages are distinguished by that.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,25 +8,25 @@ use serde_json::Value;
 use crate::syntax::json_schema::kind;
 use crate::syntax::matcher::{escape, same};
 
-/// Members within each other that are looked at.
+/// Levels of members that are analysed.
 const LEVELS: usize = 3;
-/// Members of one object, and schemas of one place, that are looked at.
+/// Members of one object, and schemas of one place, that are analysed.
 const WIDTH: usize = 64;
-/// References after one another that are followed.
+/// References in a row that are followed.
 const HOPS: usize = 16;
 
-/// By JSON pointer; the whole payload is the empty one.
+/// Facts by JSON pointer; the empty one is the whole payload.
 pub type Facts = BTreeMap<String, Fact>;
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Fact {
-    /// It is there.
+    /// Whether it is always present.
     pub present: bool,
-    /// It is one of these, where it is there.
+    /// Its only possible values.
     pub values: Option<Vec<Value>>,
-    /// It is of one of these types, where it is there.
+    /// Its only possible types.
     pub types: Option<BTreeSet<String>>,
-    /// The only members that may be there.
+    /// Its only possible members.
     pub only: Option<BTreeSet<String>>,
 }
 
@@ -36,14 +36,14 @@ pub fn of(schema: &Value) -> Facts {
     facts
 }
 
-/// Adds what `schemas`, which all hold, say about a place.
+/// Adds the facts of a place at which all of `schemas` apply.
 fn place(root: &Value, schemas: &[&Value], pointer: &str, present: bool, level: usize, facts: &mut Facts) {
     let mut here = Vec::new();
     schemas.iter().for_each(|schema| gather(root, schema, HOPS, &mut here));
     let fact = facts.entry(pointer.to_owned()).or_default();
     fact.present |= present;
     for schema in &here {
-        fact.say(schema);
+        fact.add(schema);
     }
     if level < LEVELS {
         members(root, &here, pointer, present, level, facts);
@@ -57,7 +57,7 @@ fn place(root: &Value, schemas: &[&Value], pointer: &str, present: bool, level: 
     }
 }
 
-/// A schema, and those that hold wherever it does.
+/// Collects a schema, and those that apply wherever it does.
 fn gather<'a>(root: &'a Value, schema: &'a Value, hops: usize, here: &mut Vec<&'a Value>) {
     if here.len() >= WIDTH || here.iter().any(|known| std::ptr::eq(*known, schema)) {
         return;
@@ -89,7 +89,7 @@ fn members(root: &Value, here: &[&Value], pointer: &str, present: bool, level: u
         named.entry(name).or_default();
     }
     for (name, schemas) in named {
-        // Without the object around it a member is not there, whatever the schema of that says.
+        // A member is present only if the object around it is.
         let present = present && required.contains(name);
         place(root, &schemas, &format!("{pointer}/{}", escape(name)), present, level + 1, facts);
     }
@@ -103,7 +103,7 @@ fn members(root: &Value, here: &[&Value], pointer: &str, present: bool, level: u
     }
 }
 
-/// Of forms one of which holds, what all of them say.
+/// Adds the facts that all of several alternatives share.
 fn one_of(root: &Value, forms: &[Value], pointer: &str, level: usize, facts: &mut Facts) {
     let mut each = forms.iter().map(|form| {
         let mut facts = Facts::new();
@@ -125,8 +125,8 @@ fn one_of(root: &Value, forms: &[Value], pointer: &str, level: usize, facts: &mu
 }
 
 impl Fact {
-    /// What one schema says about its place.
-    fn say(&mut self, schema: &Value) {
+    /// Adds what one schema demands of its place.
+    fn add(&mut self, schema: &Value) {
         let values = match (schema.get("const"), schema.get("enum").and_then(Value::as_array)) {
             (Some(value), _) => Some(vec![value.clone()]),
             (None, Some(values)) if values.len() <= WIDTH => Some(values.clone()),
@@ -181,11 +181,11 @@ impl Fact {
         self.only = either(self.only.take(), &other.only);
     }
 
-    /// The types of what may stand there; `None` where it may be anything.
+    /// Returns the possible types; `None` for any.
     pub fn kinds(&self) -> Option<BTreeSet<String>> {
         if let Some(types) = &self.types {
             let mut types = types.clone();
-            // An integer is a number, and a number may be one.
+            // An integer is a number, and a number may be an integer.
             if types.remove("integer") {
                 types.insert("number".to_owned());
             }

@@ -1,4 +1,4 @@
-//! What becomes of single parts of a document: schemas of older drafts, what tells messages apart, what opens a socket.
+//! Tests of single parts of a document: schemas of older drafts, discriminators, connection settings.
 
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -27,8 +27,8 @@ fn made(document: &str, perspective: Perspective, files: &[(&str, &str)]) -> Mad
     let (folder, mut diagnostics) = super::folder("made", &library, perspective, &mut sources);
     let (pack, more) = Pack::load(&folder, &sources);
     diagnostics.extend(more);
-    let told = crate::syntax::diagnostic::render_all(&diagnostics, &sources, false);
-    let pack = pack.unwrap_or_else(|| panic!("{told}"));
+    let rendered = crate::syntax::diagnostic::render_all(&diagnostics, &sources, false);
+    let pack = pack.unwrap_or_else(|| panic!("{rendered}"));
     let notes = diagnostics.into_iter().map(|note| note.message).collect();
     Made { sources, folder, pack, notes }
 }
@@ -198,7 +198,7 @@ fn channels_have_roles_of_their_own(
     }
     let found: Vec<&str> = made.folder.scenarios.keys().map(|path| path.trim_end_matches(".yaml")).collect();
     assert_eq!(found, files);
-    // An answer is one only to whoever was asked.
+    // A reply belongs only to messages to the hub.
     let replies = &made.pack.message("q").unwrap().replies;
     assert_eq!(replies.is_empty(), perspective == Perspective::Client);
 }
@@ -215,20 +215,20 @@ fn anchors_and_old_words_of_others_are_read() {
     );
 }
 
-/// A few lines that stand for more than any machine holds, a schema that goes on forever, and one that needs all there is.
+/// Aliases that stand for too many values, an infinite payload, and a schema beyond the limit.
 #[rstest]
 #[case::laughs(&(0..40).fold("a0: &a0 [x]\n".to_owned(), |text, n| format!("{text}a{}: &a{} [*a{n}, *a{n}, *a{n}]\n", n + 1, n + 1)), "aliases stand for more than")]
 #[case::forever(&with_payload("{ $ref: '#/components/schemas/tree2' }").replace("schemas: {", "schemas: { tree2: { type: object, required: [a, b], properties: { a: { $ref: '#/components/schemas/tree2' }, b: { $ref: '#/components/schemas/tree2' } } },"), "no payload was found")]
 #[case::huge(&with_payload(&format!("{{ allOf: [ {} ] }}", "{}, ".repeat(5000))), "larger than hubproof reads")]
-fn what_would_never_end_is_told(#[case] document: &str, #[case] says: &str) {
+fn documents_beyond_a_limit_are_reported(#[case] document: &str, #[case] says: &str) {
     let mut sources = Sources::default();
     let file = sources.add("asyncapi.yaml", document);
-    let told = match Library::read("asyncapi.yaml", file, &mut sources, &mut |_, _| Err("none".to_owned())) {
+    let found = match Library::read("asyncapi.yaml", file, &mut sources, &mut |_, _| Err("none".to_owned())) {
         Err(diagnostic) => diagnostic.message,
         Ok(library) => {
             let (_, diagnostics) = super::folder("made", &library, Perspective::Hub, &mut sources);
-            diagnostics.into_iter().map(|told| told.message).collect::<Vec<_>>().join("\n")
+            diagnostics.into_iter().map(|diagnostic| diagnostic.message).collect::<Vec<_>>().join("\n")
         }
     };
-    assert!(told.contains(says), "{told}");
+    assert!(found.contains(says), "{found}");
 }

@@ -7,7 +7,7 @@ use crate::event::Detail;
 use crate::scenario::model::{ActorId, Codes, Count, Quantity};
 use crate::scenario::value::{Bound, EvalError};
 
-/// Why a step did not go through.
+/// Why a step failed.
 pub struct Failure {
     pub kind: Kind,
     pub message: String,
@@ -18,9 +18,9 @@ pub struct Failure {
 pub enum Kind {
     /// The hub did not do what the step says.
     Broken,
-    /// It cannot be known.
+    /// What the hub did is unknown.
     Undecided,
-    /// A name that another branch would have bound.
+    /// The step uses a name that only another branch binds.
     NotReached,
     /// The scenario is wrong.
     Mistake,
@@ -46,7 +46,7 @@ impl Failure {
     pub fn from_eval(error: &EvalError) -> Self {
         match error {
             EvalError::Unbound(name) => Self::not_reached(format!("not reached: `{name}` was never bound")),
-            EvalError::Missing(what) => Self::undecided(format!("{what} is not there"), None),
+            EvalError::Missing(what) => Self::undecided(format!("{what} is missing"), None),
             EvalError::Failed(what) => Self::mistake(what.clone()),
         }
     }
@@ -66,9 +66,9 @@ pub struct Active {
 }
 
 pub(super) enum Waiting {
-    /// Nothing but time; then the step is done.
+    /// The deadline; then the step is done.
     Time,
-    /// Nothing but time; then the step begins.
+    /// The deadline; then the step begins.
     Pause,
     Upgrade {
         members: Vec<ActorId>,
@@ -80,7 +80,7 @@ pub(super) enum Waiting {
         codes: Codes,
         refusal: bool,
     },
-    /// The stream itself to be over.
+    /// The end of the TCP stream.
     StreamEnd {
         members: Vec<ActorId>,
     },
@@ -93,18 +93,18 @@ pub(super) enum Waiting {
     Hook {
         call: u32,
     },
-    /// The hook's answer did not fit; it is asked again then.
+    /// The pause after a hook's answer that did not match; then the hook is called again.
     HookAgain,
 }
 
-/// Frames that several actors await.
+/// Frames that one or several actors expect.
 pub(super) struct Frames {
     pub(super) members: Vec<Member>,
     pub(super) count: Option<Count>,
     pub(super) quantity: Option<(Quantity, usize)>,
-    /// Collected until the deadline, rather than until there are enough.
+    /// Whether frames are collected until the deadline, rather than until there are enough.
     pub(super) collecting: bool,
-    /// That deadline is over, and some are still missing.
+    /// Whether that deadline has passed and some are still missing.
     pub(super) late: bool,
 }
 
@@ -114,7 +114,7 @@ pub(super) struct Member {
     pub(super) claims: Vec<Bound>,
 }
 
-/// One actor that awaits one of several things.
+/// An actor that expects one of several alternatives.
 pub(super) struct Open {
     pub(super) id: ActorId,
     pub(super) wanted: Vec<Option<Wanted>>,

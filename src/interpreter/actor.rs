@@ -1,4 +1,4 @@
-//! One actor while it plays: its connection, and the frames that nobody has claimed yet.
+//! The state of an actor: its connection, and its inbox of received frames. A frame that a step expected is claimed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::protocol::MessageType;
+use crate::protocol::{MessageType, Pack};
 use crate::scenario::value::{Bound, Wire};
 
-/// Frames of an inbox that are kept; beyond them the oldest unclaimed go, and the report says so.
+/// Most frames of an inbox; beyond them the oldest are dropped, and the report says so.
 const MOST_FRAMES: usize = 10_000;
-/// Bytes, about, that all inboxes of a conversation hold together, unless one frame alone weighs more.
+/// Most bytes, about, of all inboxes of a conversation together, unless one frame alone has more.
 pub const MOST_BYTES: usize = 24 << 20;
 
 #[derive(Default)]
@@ -22,32 +22,32 @@ pub struct Actor {
     pub link: Link,
     /// The latest connection, while it is open and after.
     pub connection: Option<u32>,
-    /// Its upgrade request has no handshake header of the scenario's making.
-    pub asks_plainly: bool,
+    /// Whether its upgrade request is a standard one: the scenario changed no handshake header.
+    pub standard_upgrade: bool,
     pub opened_at: Duration,
     pub inbox: VecDeque<Entry>,
     pub inbox_bytes: usize,
     pub overflowed: usize,
-    /// Position of the latest frame that went though nobody had claimed it.
-    pub lost: u64,
-    /// Frames of this connection are gone, claimed or not.
-    pub forgetful: bool,
+    /// Position of the latest frame that was dropped unclaimed.
+    pub dropped_up_to: u64,
+    /// Whether frames of this connection were dropped, claimed or not.
+    pub dropped_frames: bool,
     pub last_sent: Option<String>,
     /// Where it listens, for a role with `side: server`.
     pub url: Option<String>,
-    /// A step has already blamed the hub for the end of this connection, or expected it.
+    /// Whether a step has already blamed the hub for the end of this connection, or expected it.
     pub end_noticed: bool,
     pub closing: Closing,
     /// How the stream itself ended, below WebSocket.
     pub stream_end: Option<Value>,
 }
 
-/// How far a closing handshake is that a step of this actor began.
+/// The state of a closing handshake that a step of this actor began.
 #[derive(Default)]
 pub enum Closing {
     #[default]
     No,
-    Asked,
+    Sent,
     Answered(End),
 }
 
@@ -63,7 +63,7 @@ pub enum Link {
         sequence: u64,
         refusal: Value,
         text: String,
-        /// It says nothing of the hub: something went wrong before it, or we took no more.
+        /// Whether it says nothing of the hub: a proxy may have answered, or a limit of hubproof was exceeded.
         undecided: bool,
     },
     Unreachable {
@@ -84,7 +84,7 @@ pub struct End {
     pub code: Option<u16>,
     pub reason: String,
     pub claimed: bool,
-    /// We ended it ourselves.
+    /// Whether hubproof ended it.
     pub by_us: bool,
 }
 
@@ -105,7 +105,7 @@ impl End {
         match (self.close_frame, self.code) {
             (true, Some(code)) => format!("the hub closed the connection with {code}{reason}"),
             (true, None) => "the hub closed the connection with an empty close frame".to_owned(),
-            (false, _) if self.by_us => format!("this side ended the connection{reason}"),
+            (false, _) if self.by_us => format!("hubproof ended the connection{reason}"),
             (false, _) => format!("the connection ended without a close frame{reason}"),
         }
     }
@@ -115,18 +115,18 @@ pub struct Entry {
     pub wire: Arc<Wire>,
     pub kind: EntryKind,
     pub claimed: bool,
-    /// About how many bytes it takes.
+    /// Its size in memory, about, in bytes.
     pub weight: usize,
 }
 
 pub enum EntryKind {
-    /// `json` is missing where it is none; `message` is the index in the pack of what it is.
+    /// `json` is `None` for a frame that is not JSON; `message` is the index of the recognised message in the pack.
     Message {
         json: Option<Value>,
         message: Option<usize>,
     },
-    /// JSON, but beyond what is decoded here: it may be any message that the texts by which messages are recognised do not
-    /// rule out, `None` where they cannot be told.
+    /// JSON, but beyond the limits of decoding: it may be any message that `texts`, the members by which messages are
+    /// recognised, do not rule out; they are `None` where they cannot be read.
     Undecodable {
         why: String,
         texts: Option<BTreeMap<String, Option<String>>>,
@@ -138,13 +138,24 @@ pub enum EntryKind {
 }
 
 impl Entry {
-    /// Why it cannot be told what it is, if it cannot.
-    pub fn unread(&self) -> Option<String> {
+    /// Why the frame is unknown, if it could not be decoded.
+    pub fn undecodable(&self) -> Option<String> {
         let EntryKind::Undecodable { why, .. } = &self.kind else { return None };
-        Some(format!("cannot be told: a frame came that is JSON, but cannot be decoded here: {why}"))
+        Some(format!("cannot be decided: a received frame is JSON, but cannot be decoded by hubproof: {why}"))
     }
 
-    /// Whether it is certainly not this message, though it is not decoded.
+    /// The name of the recognised message, or what kind of frame it is.
+    pub fn name<'p>(&self, pack: &'p Pack) -> &'p str {
+        match &self.kind {
+            EntryKind::Message { message: Some(index), .. } => &pack.messages[*index].name,
+            EntryKind::Message { message: None, .. } => "undocumented",
+            EntryKind::Undecodable { .. } => "undecodable",
+            EntryKind::Control { pong: true, .. } => "pong",
+            EntryKind::Control { pong: false, .. } => "ping",
+        }
+    }
+
+    /// Whether a frame that could not be decoded is certainly not this message.
     pub fn is_not(&self, message: &MessageType) -> bool {
         let EntryKind::Undecodable { texts: Some(texts), .. } = &self.kind else { return false };
         message.matcher.texts().any(|(name, text)| texts.get(name).and_then(Option::as_deref) != Some(text))
@@ -156,15 +167,15 @@ impl Actor {
         matches!(self.link, Link::Open { .. })
     }
 
-    /// A new connection: nothing of the old one counts any more.
+    /// Starts with a new connection, without anything of the old one.
     pub fn reset_connection(&mut self, connection: u32) {
         self.connection = Some(connection);
         self.link = Link::Connecting;
         self.inbox.clear();
         self.inbox_bytes = 0;
-        self.lost = 0;
+        self.dropped_up_to = 0;
         self.end_noticed = false;
-        self.forgetful = false;
+        self.dropped_frames = false;
         self.closing = Closing::No;
         self.stream_end = None;
     }
@@ -180,14 +191,14 @@ impl Actor {
     pub fn lose_oldest(&mut self) {
         let Some(oldest) = self.inbox.pop_front() else { return };
         self.inbox_bytes -= oldest.weight;
-        self.forgetful = true;
+        self.dropped_frames = true;
         if !oldest.claimed {
             self.overflowed += 1;
-            self.lost = oldest.wire.sequence;
+            self.dropped_up_to = oldest.wire.sequence;
         }
     }
 
-    /// A member of [`Actor::bound`].
+    /// Returns a member of [`Actor::bound`].
     pub fn member(&self, name: &str) -> Option<Bound> {
         match (&self.url, self.opened.get(name).or_else(|| self.given.get(name))) {
             (Some(url), _) if name == "url" => Some(Bound::plain(Value::from(url.clone()))),
@@ -195,7 +206,7 @@ impl Actor {
         }
     }
 
-    /// What an expression sees under the actor's name.
+    /// Returns what an expression sees under the actor's name.
     pub fn bound(&self) -> Bound {
         let mut names = self.given.clone();
         names.extend(self.opened.iter().map(|(name, bound)| (name.clone(), bound.clone())));

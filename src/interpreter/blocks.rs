@@ -1,4 +1,4 @@
-//! The blocks a conversation is inside of, and what happens at their ends: rounds, attempts, scenes, openings.
+//! The stack of blocks that a conversation plays, and what happens at the end of each: rounds, attempts, scenes, openings.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::active_step::{Active, Failure, Kind as FailureKind};
-use super::checks::{Snapshot, unworkable};
+use super::checks::{Snapshot, eval_failure};
 use super::{Conversation, Output, Phase};
 use crate::event::{Cause, Outcome};
 use crate::protocol::Level;
@@ -15,7 +15,7 @@ use crate::scenario::model::{Act, ActorId, BlockId, Program, Role, Step, Who};
 use crate::scenario::template::Template;
 use crate::scenario::value::Bound;
 
-/// Pause between two attempts of a `retry`, so that a hub is not flooded with questions.
+/// Pause between two attempts of a `retry`, so that the hub is not flooded with requests.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 pub struct Frame {
@@ -23,9 +23,9 @@ pub struct Frame {
     pub position: usize,
     pub names: BTreeMap<String, Bound>,
     pub kind: Kind,
-    /// The first person.
+    /// The actor that steps without an actor are about, and `self`.
     pub me: Option<ActorId>,
-    /// Why a step in here was not reached, if one was not: what holds this block has then not been shown.
+    /// Why a step in here was skipped, if one was: then the check of the step around the block is not decided.
     pub missed: Option<String>,
 }
 
@@ -63,7 +63,7 @@ pub enum Kind {
 /// What a loop goes through.
 pub enum Values {
     Known(Vec<Bound>),
-    /// Written out one by one: each is worked out when its turn comes.
+    /// Templates of a literal list: each is evaluated when its round begins.
     Written(Arc<[Template]>),
 }
 
@@ -81,15 +81,15 @@ impl Frame {
         Self { block, position: 0, names: BTreeMap::new(), kind: Kind::Body, me: None, missed: None }
     }
 
-    /// Names outside are not in sight.
+    /// Whether names of outer blocks are not in scope.
     pub fn is_isolated(&self) -> bool {
         matches!(self.kind, Kind::Scene { .. } | Kind::Opening { .. })
     }
 }
 
-/// Whether playing goes on by itself.
+/// Whether the conversation goes on at once.
 enum Flow {
-    On,
+    Continue,
     Waiting,
 }
 
@@ -98,7 +98,7 @@ impl Conversation {
         self.stack.push(frame);
     }
 
-    /// The first person of the innermost frame that has one.
+    /// Returns the actor of the innermost block that has one.
     pub(super) fn myself(&self) -> Option<ActorId> {
         self.stack.iter().rev().find_map(|frame| frame.me)
     }
@@ -109,10 +109,10 @@ impl Conversation {
         }
     }
 
-    /// Plays until something has to be waited for.
+    /// Plays until a step has to wait.
     pub(super) fn run(&mut self) {
         let program = Arc::clone(&self.program);
-        // A scenario cannot loop without waiting, but a mistake of ours could: a bound keeps it finite.
+        // A scenario cannot loop without waiting; the bound guards against an error of hubproof.
         for _ in 0..10_000_000u32 {
             if self.mistake.is_some() && self.phase == Phase::Main {
                 self.stop();
@@ -126,7 +126,7 @@ impl Conversation {
         self.phase = Phase::Done;
     }
 
-    /// Ends the main part at once; `finally` still has its turn, and is ended by the next call.
+    /// Ends the main part at once; `finally` is still played, and is ended by the next call.
     pub(super) fn stop(&mut self) {
         if self.phase != Phase::Done {
             if let Some(outermost) = self.stack.first_mut() {
@@ -145,11 +145,11 @@ impl Conversation {
                     Phase::Finally
                 }
                 Phase::Finally | Phase::Done => {
-                    self.leave();
+                    self.close_all();
                     Phase::Done
                 }
             };
-            return if self.phase == Phase::Done { Flow::Waiting } else { Flow::On };
+            return if self.phase == Phase::Done { Flow::Waiting } else { Flow::Continue };
         };
         let Some(step) = program.blocks[frame.block].get(frame.position) else {
             return self.end_of_block(program);
@@ -161,21 +161,21 @@ impl Conversation {
         match begun {
             Ok(Progress::Done(bound)) => {
                 self.complete(step, bound);
-                Flow::On
+                Flow::Continue
             }
-            Ok(Progress::Entered) => Flow::On,
+            Ok(Progress::Entered) => Flow::Continue,
             Ok(Progress::Waiting(active)) => {
                 self.active = Some(active);
                 Flow::Waiting
             }
             Err(failure) => {
                 self.fail(program, step, failure);
-                Flow::On
+                Flow::Continue
             }
         }
     }
 
-    /// The step went through: its name is bound, and the next one follows.
+    /// Binds the name of a completed step, and moves on to the next one.
     pub(super) fn complete(&mut self, step: &Step, bound: Option<Bound>) {
         if let (Some(name), Some(bound)) = (&step.as_, bound) {
             self.bind(name, bound);
@@ -186,13 +186,13 @@ impl Conversation {
     }
 
     fn end_of_block(&mut self, program: &Arc<Program>) -> Flow {
-        let Some(mut frame) = self.stack.pop() else { return Flow::On };
-        // Whatever is around it was not played to its end either.
+        let Some(mut frame) = self.stack.pop() else { return Flow::Continue };
+        // Neither was the block around it played completely.
         if let (Some(why), Some(outer)) = (&frame.missed, self.stack.last_mut()) {
             outer.missed.get_or_insert_with(|| why.clone());
         }
         match frame.kind {
-            // What was bound is there for `finally`.
+            // `finally` sees the names that were bound.
             Kind::Body => self.lets.append(&mut frame.names),
             Kind::Each { name, values, round, bodies, fresh, mut collected } => {
                 for (bound_name, bound) in frame.names {
@@ -201,7 +201,7 @@ impl Conversation {
                     }
                 }
                 for id in &fresh {
-                    self.hang_up(*id);
+                    self.disconnect(*id);
                 }
                 self.round(program, Round { name, values, round: round + 1, bodies, fresh, collected });
             }
@@ -228,11 +228,11 @@ impl Conversation {
                 self.opening(program, rest, frame.missed);
             }
         }
-        Flow::On
+        Flow::Continue
     }
 
-    /// The step that holds a block is complete; the names bound inside belong to the block around it. It holds unless
-    /// something inside was `missed`: what was not played has shown nothing.
+    /// Completes the step around a block; the names bound inside belong to the block around it. Its check holds, unless a
+    /// step inside was skipped (`missed`): then it is not decided.
     fn leave_block(
         &mut self,
         program: &Program,
@@ -282,7 +282,7 @@ impl Conversation {
         }
         if round > 0 {
             for id in &fresh {
-                self.equip(*id);
+                self.give_initial(*id);
             }
         }
         let value = match &values {
@@ -292,7 +292,7 @@ impl Conversation {
                 match items[round].eval_bound(&names) {
                     Ok(value) => value,
                     Err(error) => {
-                        let failure = unworkable(error, &items[round], &names);
+                        let failure = eval_failure(error, &items[round], &names);
                         let Some(outer) = self.stack.last() else { return };
                         return self.fail(program, &program.blocks[outer.block][outer.position], failure);
                     }
@@ -318,7 +318,7 @@ impl Conversation {
         self.push(Frame { kind: Kind::Retry { since: self.now, until, before }, ..Frame::body(body) });
     }
 
-    /// Plays a scene for each of these actors, one after another; nobody at all for `play`.
+    /// Plays a scene for each of these actors, one after another; once, without an actor, for `play`.
     pub(super) fn enter_scene(&mut self, program: &Arc<Program>, members: Vec<ActorId>, group: bool) {
         if members.is_empty() {
             self.scene_frame(program, None, Vec::new(), Vec::new(), group);
@@ -357,12 +357,12 @@ impl Conversation {
             let overriding = with.iter().find(|(known, _)| known == name);
             let eval = |c: &Self, template: &Template| {
                 let names = c.names(me);
-                template.eval_bound(&names).map_err(|error| unworkable(error, template, &names))
+                template.eval_bound(&names).map_err(|error| eval_failure(error, template, &names))
             };
             let value = match overriding {
-                // With its wire: what the hub sent stays what the hub sent.
+                // With its wire, so that values from the hub are known as such.
                 Some((_, template)) => eval(self, template),
-                // What is given sees what was given before it.
+                // A given value may use those before it.
                 None => {
                     let kind = Kind::Scene { rest: Vec::new(), done: Vec::new(), group };
                     self.push(Frame { names: names.clone(), kind, me, ..Frame::body(*scene) });
@@ -397,7 +397,7 @@ impl Conversation {
             let mut overrides = BTreeMap::new();
             for (name, template) in with {
                 let names = self.names(Some(id));
-                match template.eval_bound(&names).map_err(|error| unworkable(error, template, &names)) {
+                match template.eval_bound(&names).map_err(|error| eval_failure(error, template, &names)) {
                     Ok(value) => {
                         overrides.insert(name.clone(), value);
                     }
@@ -416,17 +416,17 @@ impl Conversation {
         self.push(Frame { kind: Kind::Opening { rest }, me: Some(id), missed, ..Frame::body(role.opening) });
     }
 
-    /// Works out what is given to an actor: all of it, or what is overridden and whatever stands on it.
+    /// Evaluates the `given` values of an actor: all of them, or those that are overridden and those that use these.
     pub(super) fn give(&mut self, id: ActorId, overrides: &BTreeMap<String, Bound>, all: bool) -> Result<(), Failure> {
         let program = Arc::clone(&self.program);
         let Some(Role { given, .. }) = program.roles.get(&program.actors[id].role) else { return Ok(()) };
         for (name, template) in given {
             let value = match overrides.get(name) {
                 Some(value) => value.clone(),
-                None if all || leans_on(template, overrides) => {
+                None if all || depends_on(template, overrides) => {
                     let names = self.names(Some(id));
                     template.eval_bound(&names).map_err(|error| {
-                        let failure = unworkable(error, template, &names);
+                        let failure = eval_failure(error, template, &names);
                         let message = format!("`given: {name}` of `{}`: {}", program.actors[id].name, failure.message);
                         Failure { message, ..failure }
                     })?
@@ -438,19 +438,19 @@ impl Conversation {
         Ok(())
     }
 
-    /// What is given to an actor from the beginning, which stands on nothing that the hub said.
-    pub(super) fn equip(&mut self, id: ActorId) {
+    /// Evaluates the initial `given` values of an actor, which use nothing that the hub sent.
+    pub(super) fn give_initial(&mut self, id: ActorId) {
         if let Err(failure) = self.give(id, &BTreeMap::new(), true) {
             self.mistake.get_or_insert(failure.message);
         }
     }
 
-    /// An actor of a round is gone after it.
-    fn hang_up(&mut self, id: ActorId) {
+    /// Disconnects an actor that is new in every round, and resets it.
+    fn disconnect(&mut self, id: ActorId) {
         if self.actors[id].is_open()
             && let Some(connection) = self.actors[id].connection
         {
-            self.goodbye(id, connection);
+            self.send_close(id, connection);
             self.out.push(Output::End { connection, reset: false });
         }
         self.judge_connection(id);
@@ -458,18 +458,18 @@ impl Conversation {
         self.actors[id] = super::Actor::default();
     }
 
-    /// All is over: everybody leaves politely.
-    fn leave(&mut self) {
+    /// Closes all open connections with code 1000.
+    fn close_all(&mut self) {
         for id in 0..self.actors.len() {
             if self.actors[id].is_open()
                 && let Some(connection) = self.actors[id].connection
             {
-                self.goodbye(id, connection);
+                self.send_close(id, connection);
             }
         }
     }
 
-    fn goodbye(&mut self, id: ActorId, connection: u32) {
+    fn send_close(&mut self, id: ActorId, connection: u32) {
         let frame = crate::websocket::frame::Frame::close(Some(1000), "");
         let frame = if self.is_server(id) { frame.unmasked() } else { frame };
         self.out.push(Output::Send { connection, frames: vec![frame] });
@@ -481,7 +481,7 @@ impl Conversation {
 
     // ---- failures
 
-    /// A step did not go through: its check is answered, and play goes on, tries again, or ends.
+    /// Handles a failed step: its check is answered, and the conversation goes on, repeats the attempt, or ends.
     pub(super) fn fail(&mut self, program: &Arc<Program>, step: &Step, mut failure: Failure) {
         failure.message = self.shown(&failure.message, 400);
         match &failure.kind {
@@ -498,7 +498,7 @@ impl Conversation {
             FailureKind::Broken | FailureKind::Undecided => {}
         }
         if self.phase == Phase::Finally {
-            // Tidying up judges nothing and stops at nothing.
+            // `finally` has no checks, and goes on after a failure.
             self.complete(step, None);
             return;
         }
@@ -524,7 +524,7 @@ impl Conversation {
         self.unwind(program, step, failure);
     }
 
-    /// Inside an attempt that may be repeated, whatever fails ends the attempt.
+    /// Whether the step is inside an attempt that may be repeated: then any failure ends the attempt.
     fn is_trying(&self) -> bool {
         self.stack.iter().any(|frame| match &frame.kind {
             Kind::Retry { until, .. } => self.now < *until,
@@ -559,13 +559,13 @@ impl Conversation {
                 }
                 Kind::Each { fresh, .. } => {
                     for id in fresh.clone() {
-                        self.hang_up(id);
+                        self.disconnect(id);
                     }
                 }
                 Kind::Body => self.lets.append(&mut frame.names),
                 _ => {}
             }
-            // The step that holds the block may have rules of its own, or be only noted.
+            // The step around the block may have rules of its own, or only ones that cannot fail.
             let Some(outer) = self.stack.last() else { break };
             let holder = &program.blocks[outer.block][outer.position];
             if let Some(check) = holder.check
@@ -597,7 +597,7 @@ impl Conversation {
         });
     }
 
-    /// A step that is passed over: its own check and all its details.
+    /// Answers the check of a skipped step and those of its details.
     fn answer_all(&mut self, program: &Program, step: &Step, outcome: &Outcome) {
         let mut checks: Vec<usize> = step.check.into_iter().collect();
         match &step.act {
@@ -613,23 +613,23 @@ impl Conversation {
         }
     }
 
-    /// A step that `if` passes over.
-    pub(super) fn pass_over(&mut self, program: &Program, step: &Step, why: String) {
+    /// Skips a step, for its `if`.
+    pub(super) fn skip(&mut self, program: &Program, step: &Step, why: String) {
         self.answer_all(program, step, &Outcome::NotReached(why));
     }
 
-    /// A step that uses what was never bound: it is passed over, and the block it stands in proves nothing by itself.
+    /// Skips a step that uses a name never bound; then the check of the step around its block is not decided.
     pub(super) fn miss(&mut self, program: &Program, step: &Step, why: String) {
         if let Some(frame) = self.stack.last_mut() {
             frame.missed.get_or_insert_with(|| why.clone());
         }
-        self.pass_over(program, step, why);
+        self.skip(program, step, why);
     }
 
-    /// The actors a step is about.
+    /// Returns the actors a step is about.
     pub(super) fn members(&self, who: &Who) -> Vec<ActorId> {
         match who {
-            Who::Nobody => Vec::new(),
+            Who::NoActor => Vec::new(),
             Who::Myself => self.myself().into_iter().collect(),
             Who::One(id) => vec![*id],
             Who::Group { members, .. } => members.clone(),
@@ -637,10 +637,10 @@ impl Conversation {
     }
 }
 
-/// What a step may come to at once.
+/// The state of a step that was begun or polled.
 pub enum Progress {
     Done(Option<Bound>),
-    /// A frame was pushed; the step completes when it ends.
+    /// A block was pushed; the step completes when it ends.
     Entered,
     Waiting(Active),
 }
@@ -668,15 +668,15 @@ fn checks_of(program: &Program, block: BlockId, checks: &mut Vec<usize>) {
     }
 }
 
-/// Whether what is given is worked out from something that is overridden.
-fn leans_on(template: &Template, overrides: &BTreeMap<String, Bound>) -> bool {
-    let mut leans = false;
+/// Whether a given value uses one that is overridden.
+fn depends_on(template: &Template, overrides: &BTreeMap<String, Bound>) -> bool {
+    let mut depends = false;
     template.expressions(&mut |expression| {
-        leans |= expression
+        depends |= expression
             .uses
             .iter()
             .filter_map(|name| name.strip_prefix("self."))
             .any(|name| overrides.contains_key(name));
     });
-    leans
+    depends
 }

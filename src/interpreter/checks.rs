@@ -1,4 +1,4 @@
-//! What becomes of the checks: asked, and how they came out. A check may be asked many times; the worst answer counts.
+//! The results of the checks. A check may be evaluated many times; the worst outcome counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,9 +28,9 @@ struct Answer {
     detail: Option<Detail>,
 }
 
-/// A check that no scenario wrote down: a schema, or the framing.
+/// A check that applies to every frame and stands in no scenario: a schema, or WebSocket framing.
 #[derive(Clone, Default)]
-struct Standing {
+struct Invariant {
     rules: Vec<RuleUse>,
     state: State,
 }
@@ -38,14 +38,14 @@ struct Standing {
 #[derive(Default)]
 pub struct Judgement {
     checks: Vec<State>,
-    /// Checks that stand under `always`: what they found on a frame is not undone with the attempt in which it came.
+    /// Checks under `always`: their findings stay when the attempt in which a frame was received is repeated.
     always: BTreeSet<CheckId>,
-    standing: BTreeMap<String, Standing>,
-    /// Frames with nothing wrong, by the message that they are: its schema holds so many times.
+    invariants: BTreeMap<String, Invariant>,
+    /// How many frames kept the schema of each message.
     valid: BTreeMap<usize, usize>,
 }
 
-/// Checks as they stood before an attempt, so that only the last attempt accuses.
+/// The checks before an attempt, so that only the last attempt counts.
 #[derive(Clone)]
 pub struct Snapshot(Vec<State>);
 
@@ -98,13 +98,13 @@ impl Judgement {
         self.checks[check].add(Answer { outcome, message: message.into(), step: step.to_owned(), detail });
     }
 
-    /// A frame keeps the schema of the message of this index, in all that it asks for.
-    pub fn valid(&mut self, message: usize) {
+    /// Records a frame that keeps the schema of the message of this index.
+    pub fn record_valid(&mut self, message: usize) {
         *self.valid.entry(message).or_default() += 1;
     }
 
-    /// The framing was broken.
-    pub fn websocket(&mut self, actor: &str, expected: &str, found: &str) {
+    /// Records a violation of RFC 6455.
+    pub fn websocket_broken(&mut self, actor: &str, expected: &str, found: &str) {
         let detail = Detail {
             actor: actor.to_owned(),
             expected: expected.to_owned(),
@@ -112,15 +112,21 @@ impl Judgement {
             ..Detail::default()
         };
         let message = format!("{expected}: {found}");
-        self.stand("websocket", Vec::new(), Outcome::Broken, message, Some(detail));
+        self.record_invariant("websocket", Vec::new(), Outcome::Broken, message, Some(detail));
     }
 
     pub fn websocket_undecided(&mut self, actor: &str, why: &str) {
         let detail = Detail { actor: actor.to_owned(), received: why.to_owned(), ..Detail::default() };
-        self.stand("websocket", Vec::new(), Outcome::Undecided(why.to_owned()), why.to_owned(), Some(detail));
+        self.record_invariant(
+            "websocket",
+            Vec::new(),
+            Outcome::Undecided(why.to_owned()),
+            why.to_owned(),
+            Some(detail),
+        );
     }
 
-    pub fn stand(
+    pub fn record_invariant(
         &mut self,
         name: &str,
         rules: Vec<RuleUse>,
@@ -128,25 +134,24 @@ impl Judgement {
         message: String,
         detail: Option<Detail>,
     ) {
-        let standing =
-            self.standing.entry(name.to_owned()).or_insert_with(|| Standing { rules, state: State::default() });
-        standing.state.add(Answer { outcome, message, step: name.to_owned(), detail });
+        let invariant =
+            self.invariants.entry(name.to_owned()).or_insert_with(|| Invariant { rules, state: State::default() });
+        invariant.state.add(Answer { outcome, message, step: name.to_owned(), detail });
     }
 
-    /// What was only counted is a check like the others in the end: rules whose violation would have been seen hold, each
-    /// by itself.
-    fn stand_valid(&mut self, pack: &Pack) {
+    /// Turns the counts of valid frames into checks that hold, one for each rule of the schema.
+    fn record_valid_frames(&mut self, pack: &Pack) {
         for (message, times) in std::mem::take(&mut self.valid) {
             for (name, rules) in valid_checks(pack, &pack.messages[message]) {
-                self.stand(&name, rules, Outcome::Holds, String::new(), None);
-                if let Some(standing) = self.standing.get_mut(&name) {
-                    standing.state.asked += times - 1;
+                self.record_invariant(&name, rules, Outcome::Holds, String::new(), None);
+                if let Some(invariant) = self.invariants.get_mut(&name) {
+                    invariant.state.asked += times - 1;
                 }
             }
         }
     }
 
-    /// All checks with their verdicts, and the worst of them.
+    /// Returns all checks with their verdicts, and the worst verdict.
     pub fn finish(
         mut self,
         program: &Program,
@@ -154,13 +159,13 @@ impl Judgement {
         cause: Option<&Cause>,
         interrupted: bool,
     ) -> (Vec<CheckReport>, Verdict) {
-        self.stand_valid(&program.pack);
+        self.record_valid_frames(&program.pack);
         let mut reports = Vec::new();
         for (check, state) in program.checks.iter().zip(self.checks) {
             let unasked = || match cause {
-                Some(cause) => Outcome::Undecided(format!("never asked: {}", cause.message)),
-                None if interrupted => Outcome::Undecided("never asked: the run was interrupted".to_owned()),
-                None => Outcome::NotReached("nothing to judge came by".to_owned()),
+                Some(cause) => Outcome::Undecided(format!("not evaluated: {}", cause.message)),
+                None if interrupted => Outcome::Undecided("not evaluated: the run was interrupted".to_owned()),
+                None => Outcome::NotReached("not evaluated: no frame or step that it is about".to_owned()),
             };
             let answer = state.worst.unwrap_or_else(|| Answer {
                 outcome: unasked(),
@@ -170,16 +175,16 @@ impl Judgement {
             });
             reports.push(report(check.name.clone(), &check.rules, Some(check.span), state.asked, answer, stated_only));
         }
-        for (name, standing) in self.standing {
-            let Some(answer) = standing.state.worst else { continue };
-            reports.push(report(name, &standing.rules, None, standing.state.asked, answer, stated_only));
+        for (name, invariant) in self.invariants {
+            let Some(answer) = invariant.state.worst else { continue };
+            reports.push(report(name, &invariant.rules, None, invariant.state.asked, answer, stated_only));
         }
         let verdict = worst(reports.iter().map(|report| report.verdict), cause.is_some() || interrupted);
         (reports, verdict)
     }
 }
 
-/// Fail before inconclusive before warn; what could not be tested says nothing about the rest.
+/// Returns the worst verdict: fail before inconclusive before warn. Checks that are not testable do not count.
 fn worst(verdicts: impl Iterator<Item = Verdict>, stopped: bool) -> Verdict {
     let floor = if stopped { Verdict::Inconclusive } else { Verdict::Pass };
     verdicts.filter(|verdict| *verdict != Verdict::NotTestable).fold(floor, Verdict::max)
@@ -212,7 +217,7 @@ fn report(
 }
 
 impl Conversation {
-    /// Judges a value against a matcher of the scenario.
+    /// Compares a value with a matcher or schema of the scenario.
     pub(super) fn compare(&self, pattern: &Pattern, subject: &Value, names: &dyn Names) -> Finding {
         let built;
         let ready = match &pattern.ready {
@@ -222,12 +227,12 @@ impl Conversation {
                     built = ready;
                     &built
                 }
-                // What it is compared with comes from another frame, which is judged by itself.
+                // The expected value comes from another frame, which has checks of its own.
                 Err(EvalError::Missing(what)) => {
-                    return Finding::NotReached(format!("nothing to compare with: {what} is not there"));
+                    return Finding::NotReached(format!("no value to compare with: {what} is missing"));
                 }
                 Err(EvalError::Failed(what)) if from_hub(&pattern.template, names) => {
-                    return Finding::NotReached(format!("nothing to compare with: {what}"));
+                    return Finding::NotReached(format!("no value to compare with: {what}"));
                 }
                 Err(error) => return finding(&error),
             },
@@ -262,12 +267,12 @@ impl Conversation {
         }
     }
 
-    /// Judges what a `check` computes.
+    /// Evaluates a `check` and tests its value.
     pub(super) fn compute(&self, value: &Template, test: &Test, names: &dyn Names) -> Finding {
         let evaluated = value.eval(names);
         let value = match evaluated {
             Ok(value) => value,
-            // What the hub sent cannot be computed with: differences of texts, versions that are none.
+            // A value from the hub has the wrong type, such as a text in a difference.
             Err(EvalError::Failed(message)) if from_hub(value, names) => return uncomputable(message),
             Err(error) => return finding(&error),
         };
@@ -276,7 +281,7 @@ impl Conversation {
             Test::True => Finding::Broken {
                 expected: "true".to_owned(),
                 found: crate::syntax::matcher::show(&value),
-                message: format!("it is {}", crate::syntax::matcher::show(&value)),
+                message: format!("expected true, found {}", crate::syntax::matcher::show(&value)),
             },
             Test::Equals(template) => match template.eval(names) {
                 Err(EvalError::Failed(message)) if from_hub(template, names) => uncomputable(message),
@@ -292,7 +297,7 @@ impl Conversation {
         }
     }
 
-    /// Notes how a detail came out, under its check.
+    /// Records a finding under its check.
     pub(super) fn note(&mut self, check: CheckId, step: &str, actor: Option<ActorId>, frame: &str, finding: Finding) {
         let (outcome, message, detail) = match finding {
             Finding::Holds => (Outcome::Holds, String::new(), None),
@@ -326,49 +331,54 @@ impl Conversation {
         }
     }
 
-    /// A text for a report: secrets go before the cut, or half of one would stay.
+    /// Returns a text for a report, masked before it is shortened, so that no half of a secret stays.
     pub(super) fn shown(&self, text: &str, most: usize) -> String {
         crate::syntax::matcher::cut(&self.config.masker.mask(text), most)
     }
 }
 
-/// Whether something in it came from the hub.
+/// Whether a template uses something that the hub sent.
 pub(super) fn from_hub(template: &Template, names: &dyn Names) -> bool {
     let mut frames = false;
     template.expressions(&mut |expression| frames |= expression.uses.iter().any(|used| used == "frames"));
     frames || template.wire(names).is_some_and(|wire| wire.from_hub)
 }
 
-/// A value that a step needs. Where it cannot be worked out from what the hub said, which some other check is about,
-/// nothing can be known here; else the scenario is wrong.
-pub(super) fn worked_out(template: &Template, names: &dyn Names) -> Result<Value, Failure> {
-    template.eval(names).map_err(|error| unworkable(error, template, names))
+/// Evaluates a value that a step needs. Where it fails because of what the hub sent, which other checks are about, the
+/// step is undecided; else the scenario is wrong.
+pub(super) fn evaluate(template: &Template, names: &dyn Names) -> Result<Value, Failure> {
+    template.eval(names).map_err(|error| eval_failure(error, template, names))
 }
 
-pub(super) fn unworkable(error: EvalError, template: &Template, names: &dyn Names) -> Failure {
+pub(super) fn eval_failure(error: EvalError, template: &Template, names: &dyn Names) -> Failure {
     match error {
-        EvalError::Failed(what) => unusable(what, template, names),
+        EvalError::Failed(what) => value_failure(what, template, names),
         error => error.into(),
     }
 }
 
-/// A value that was worked out, and is none that the step can use.
-pub(super) fn unusable(what: impl Into<String>, template: &Template, names: &dyn Names) -> Failure {
+/// Returns the failure of a step that cannot use the value of a template.
+pub(super) fn value_failure(what: impl Into<String>, template: &Template, names: &dyn Names) -> Failure {
     if from_hub(template, names) { Failure::undecided(what, None) } else { Failure::mistake(what) }
 }
 
 fn uncomputable(message: String) -> Finding {
-    Finding::Broken { expected: "values that can be computed with".to_owned(), found: message.clone(), message }
+    Finding::Broken {
+        expected: "values of the types that the expression needs".to_owned(),
+        found: message.clone(),
+        message,
+    }
 }
 
-/// In a check a missing member is what the hub did wrong; a name nobody bound means that the check was not reached.
+/// Returns the finding of a failed evaluation: a missing member is the hub's fault, a name never bound means that the check
+/// was not reached.
 fn finding(error: &EvalError) -> Finding {
     match error {
         EvalError::Unbound(name) => Finding::NotReached(format!("not reached: `{name}` was never bound")),
         EvalError::Missing(what) => Finding::Broken {
-            expected: format!("{what} to be there"),
+            expected: format!("a value of {what}"),
             found: "no such member".to_owned(),
-            message: format!("{what} is not there"),
+            message: format!("{what} is missing"),
         },
         EvalError::Failed(what) => Finding::Mistake(what.clone()),
     }

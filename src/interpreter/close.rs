@@ -1,5 +1,4 @@
-//! How connections end where this side had a part in it: what a hub answers to a close frame of ours, and what becomes of
-//! the stream below.
+//! Closing handshakes that a step began: the hub's answer to the close frame, and the end of the TCP stream.
 
 use std::time::Duration;
 
@@ -7,13 +6,13 @@ use super::Conversation;
 use super::active_step::{Active, Failure, Waiting};
 use super::actor::{Closing, End, Link};
 use super::blocks::Progress;
-use super::steps::Stepped;
+use super::steps::StepResult;
 use crate::scenario::model::{ActorId, Codes, Step};
 use crate::scenario::value::Bound;
 
 impl Conversation {
-    /// What the hub made of a close frame of ours: its own, or the end of the stream without one.
-    pub(super) fn answered(
+    /// Records the answer to an actor's close frame: a close frame of the hub, or the end of the stream without one.
+    pub(super) fn close_answered(
         &mut self,
         id: ActorId,
         sequence: u64,
@@ -21,7 +20,7 @@ impl Conversation {
         reason: String,
         by_us: bool,
     ) {
-        let Closing::Asked = self.actors[id].closing else { return };
+        let Closing::Sent = self.actors[id].closing else { return };
         let after = self.now.saturating_sub(self.actors[id].opened_at);
         let (close_frame, code) = (close.is_some(), close.flatten());
         let end = End { sequence, at: self.now, after, close_frame, code, reason, claimed: false, by_us };
@@ -29,7 +28,8 @@ impl Conversation {
         self.actors[id].closing = Closing::Answered(end);
     }
 
-    /// What came of a closing handshake that a step of this actor began; `Ok(None)` while nothing has. `None` where none did.
+    /// Returns the answer to the close frame that a step of this actor sent; `Ok(None)` before it is received, `None` where
+    /// no step sent one.
     pub(super) fn answer_to_close(
         &self,
         id: ActorId,
@@ -41,17 +41,17 @@ impl Conversation {
         let end = match &self.actors[id].closing {
             _ if refusal => return None,
             Closing::No => return None,
-            Closing::Asked => return Some(Ok(None)),
+            Closing::Sent => return Some(Ok(None)),
             Closing::Answered(end) => end,
         };
         let how = end.describe();
         let detail = || self.detail(Some(id), expected.to_owned(), how.clone(), waited);
         Some(if end.by_us {
-            Err(Failure::undecided(format!("cannot be seen: {how}"), Some(detail())))
-        } else if codes.take(end) {
+            Err(Failure::undecided(format!("the close of the hub is unknown: {how}"), Some(detail())))
+        } else if codes.accept(end) {
             Ok(Some(Bound::One { value: end.to_json(), wire: Some(self.end_wire(id, end)) }))
         } else {
-            Err(Failure::broken(format!("{how}, not as expected"), detail()))
+            Err(Failure::broken(format!("unexpected close: {how}"), detail()))
         })
     }
 
@@ -61,7 +61,7 @@ impl Conversation {
         active: Active,
         members: Vec<ActorId>,
         over: bool,
-    ) -> Stepped {
+    ) -> StepResult {
         let mut results = Vec::new();
         for id in &members {
             let actor = &self.actors[*id];
@@ -72,11 +72,11 @@ impl Conversation {
                 }
                 (None, Link::Open { .. } | Link::Ended(_)) => {
                     let waited = Some(self.now.saturating_sub(active.since));
-                    let found = "the stream is still there".to_owned();
+                    let found = "the TCP connection is still open".to_owned();
                     let detail = self.detail(Some(*id), self.expectation(step), found, waited);
-                    return Err(Failure::broken("the hub did not end the TCP connection", detail));
+                    return Err(Failure::broken("the hub did not end the TCP connection in time", detail));
                 }
-                (None, _) => return Err(Failure::undecided("this actor has no connection", None)),
+                (None, _) => return Err(Failure::undecided("there is no connection", None)),
             }
         }
         self.margin(step, &active);
@@ -85,8 +85,8 @@ impl Conversation {
 }
 
 impl Codes {
-    /// A close frame without a code counts as 1005 (RFC 6455, section 7.1.5).
-    pub(super) fn take(&self, end: &End) -> bool {
+    /// Whether this end is an expected one. A close frame without a code counts as 1005 (RFC 6455, section 7.1.5).
+    pub(super) fn accept(&self, end: &End) -> bool {
         if end.close_frame { self.any || self.codes.contains(&end.code.unwrap_or(1005)) } else { self.drop }
     }
 }

@@ -1,5 +1,5 @@
-//! From the text of a frame to JSON, within bounds: what is JSON by its grammar but beyond them is not decoded, and nobody
-//! is to blame for that.
+//! Decodes the text of a frame to JSON within limits. A frame that is JSON by its grammar but exceeds them is not decoded,
+//! which is not the hub's fault.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,42 +12,44 @@ use serde_json::value::RawValue;
 /// The most values that a frame may hold: a tree of so many takes some 20 MiB, however short its text is. No documented
 /// message comes near it.
 const MOST_VALUES: usize = 1 << 18;
-/// What a value takes in a tree, names of members aside.
+/// Bytes that a value takes in a tree, names of members aside.
 const VALUE: usize = 80;
 
+/// Why a frame could not be decoded.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Undecoded {
+pub enum DecodeError {
     Binary,
-    /// Why, as the parser says it.
+    /// The frame is not JSON: the parser's error.
     NotJson(String),
-    /// JSON, but not for us, and what about it.
+    /// The frame is JSON, but exceeds a limit: which one.
     Beyond(String),
 }
 
-/// `no_numbers` are words that stand for a number JSON has not, and are read as null (see [`crate::protocol::Ours`]).
+/// Decodes a text. `no_numbers` are words for numbers that JSON does not have, such as `NaN`; they are read as null (see
+/// [`crate::protocol::Ours`]).
 ///
 /// # Errors
-/// [`Undecoded::NotJson`] or [`Undecoded::Beyond`].
-pub fn decode(text: &str, no_numbers: &[String]) -> Result<Value, Undecoded> {
+/// [`DecodeError::NotJson`] or [`DecodeError::Beyond`].
+pub fn decode(text: &str, no_numbers: &[String]) -> Result<Value, DecodeError> {
     let decoded = within_bounds(text);
-    let Err(Undecoded::NotJson(_)) = decoded else { return decoded };
+    let Err(DecodeError::NotJson(_)) = decoded else { return decoded };
     match without(text, no_numbers).map(|replaced| within_bounds(&replaced)) {
-        // What is wrong is told of the text as it came.
-        None | Some(Err(Undecoded::NotJson(_))) => decoded,
+        // The error is the one of the text as it was received.
+        None | Some(Err(DecodeError::NotJson(_))) => decoded,
         Some(replaced) => replaced,
     }
 }
 
-fn within_bounds(text: &str) -> Result<Value, Undecoded> {
+fn within_bounds(text: &str) -> Result<Value, DecodeError> {
     if text.len() > MOST_VALUES && values(text) > MOST_VALUES {
-        let beyond = Undecoded::Beyond(format!("it holds more than {MOST_VALUES} values"));
+        let beyond = DecodeError::Beyond(format!("it holds more than {MOST_VALUES} values"));
         return Err(not_json(text).unwrap_or(beyond));
     }
     serde_json::from_str(text).map_err(|error| {
         not_json(text).unwrap_or_else(|| {
             let why = error.to_string();
-            Undecoded::Beyond(if why.contains("recursion limit") {
-                "it is nested more than 127 deep".to_owned()
+            DecodeError::Beyond(if why.contains("recursion limit") {
+                "it is nested deeper than 127 levels".to_owned()
             } else if why.contains("number out of range") {
                 "it holds a number beyond ±1.8e308".to_owned()
             } else {
@@ -58,16 +60,17 @@ fn within_bounds(text: &str) -> Result<Value, Undecoded> {
     })
 }
 
-/// By the grammar alone: depth, range and surrogates are no part of it, and the stack does not grow.
-fn not_json(text: &str) -> Option<Undecoded> {
-    serde_json::from_str::<IgnoredAny>(text).err().map(|error| Undecoded::NotJson(error.to_string()))
+/// Returns the error of a text that is not JSON by the grammar alone: without depth, range and surrogates, and without
+/// recursion.
+fn not_json(text: &str) -> Option<DecodeError> {
+    serde_json::from_str::<IgnoredAny>(text).err().map(|error| DecodeError::NotJson(error.to_string()))
 }
 
-/// The members with these names of what is JSON, but beyond bounds: by them it may be seen which message it is not. `None`
-/// stands for what is no text. Empty for what is no object, as is an object that has none of them.
+/// Returns the texts of the members with these names, `None` for other types, of a JSON text that exceeds the limits: they
+/// show which messages it is not. Empty for JSON that is not an object.
 ///
 /// # Errors
-/// Where its members cannot be told, as a name is half a surrogate pair.
+/// A member's name is half a surrogate pair.
 pub fn texts(text: &str, wanted: &dyn Fn(&str) -> bool) -> serde_json::Result<BTreeMap<String, Option<String>>> {
     struct Members<'a>(&'a dyn Fn(&str) -> bool);
     impl<'de> Visitor<'de> for Members<'_> {
@@ -96,12 +99,13 @@ pub fn texts(text: &str, wanted: &dyn Fn(&str) -> bool) -> serde_json::Result<BT
     serde_json::Deserializer::from_str(text).deserialize_map(Members(wanted))
 }
 
-/// About as much memory, in bytes, as a text and what it decodes to take.
+/// Returns about how many bytes of memory a text and its decoded value take.
 pub fn weight(text: &str) -> usize {
     2 * text.len() + VALUE * values(text)
 }
 
-/// No fewer values than the text holds: each but the first stands behind a comma or an opening bracket, outside strings.
+/// Returns an upper bound of the number of values in a text: each but the first stands behind a comma or an opening
+/// bracket, outside strings.
 fn values(text: &str) -> usize {
     let (mut values, mut inside, mut escaped) = (1, false, false);
     for byte in text.bytes() {
@@ -116,7 +120,7 @@ fn values(text: &str) -> usize {
     values
 }
 
-/// The text with `null` for every such word outside of texts; `None` where there is none.
+/// Returns the text with `null` for each of the words outside of strings; `None` where there is none.
 fn without(text: &str, words: &[String]) -> Option<String> {
     let part_of_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '+' | '.' | '_');
     let mut result = String::new();
@@ -159,8 +163,8 @@ mod tests {
     }
 
     #[rstest]
-    #[case::deep(nested("[", "]"), "it is nested more than 127 deep")]
-    #[case::deep_object(format!("{}1{}", r#"{"a":"#.repeat(DEEP), "}".repeat(DEEP)), "it is nested more than 127 deep")]
+    #[case::deep(nested("[", "]"), "it is nested deeper than 127 levels")]
+    #[case::deep_object(format!("{}1{}", r#"{"a":"#.repeat(DEEP), "}".repeat(DEEP)), "it is nested deeper than 127 levels")]
     #[case::long_number("9".repeat(1000), "it holds a number beyond ±1.8e308")]
     #[case::exponent("[-1e400]".to_owned(), "it holds a number beyond ±1.8e308")]
     #[case::leading(r#""\ud800""#.to_owned(), "it holds half a surrogate pair")]
@@ -171,8 +175,8 @@ mod tests {
     #[case::leading_then_no_trailing(r#""\ud800\u0041""#.to_owned(), "it holds half a surrogate pair")]
     #[case::in_a_name(r#"{"\udfff":1}"#.to_owned(), "it holds half a surrogate pair")]
     #[case::many(format!("[{}0]", "0,".repeat(MOST_VALUES)), "it holds more than 262144 values")]
-    fn what_is_json_but_not_for_us_is_beyond(#[case] text: String, #[case] why: &str) {
-        assert_eq!(decode(&text, &[]), Err(Undecoded::Beyond(why.to_owned())));
+    fn json_beyond_a_limit_is_not_decoded(#[case] text: String, #[case] why: &str) {
+        assert_eq!(decode(&text, &[]), Err(DecodeError::Beyond(why.to_owned())));
     }
 
     #[rstest]
@@ -183,7 +187,7 @@ mod tests {
     #[case::no_text(r#""type":{"type":"B"}"#, json!({ "type": null }))]
     #[case::half(r#""type":"\ud800""#, json!({ "type": null }))]
     #[case::half_a_name(r#""\ud800":1,"type":"B""#, json!(null))]
-    fn members_of_what_is_beyond_are_seen(#[case] members: &str, #[case] expected: Value) {
+    fn members_of_json_beyond_a_limit_are_read(#[case] members: &str, #[case] expected: Value) {
         let text = format!(" {{{members},\"deep\":{}}}", nested("[", "]"));
         assert_eq!(json!(texts(&text, &|name| name == "type").ok()), expected);
         assert_eq!(texts(&nested("[", "]"), &|_| true).unwrap(), BTreeMap::new());
@@ -199,8 +203,8 @@ mod tests {
     #[case::cut("{".to_owned())]
     #[case::no_hex(r#""\ud8zz""#.to_owned())]
     #[case::nothing(String::new())]
-    fn what_is_no_json_is_none_however_big(#[case] text: String) {
-        assert!(matches!(decode(&text, &[]), Err(Undecoded::NotJson(_))), "{:?}", decode(&text, &[]));
+    fn invalid_json_is_not_json_however_large(#[case] text: String) {
+        assert!(matches!(decode(&text, &[]), Err(DecodeError::NotJson(_))), "{:?}", decode(&text, &[]));
     }
 
     #[rstest]
@@ -209,7 +213,7 @@ mod tests {
     #[case::depth(format!("{}{}", "[".repeat(127), "]".repeat(127)))]
     #[case::pair(r#""\ud83d\ude00""#.to_owned())]
     #[case::commas(format!("\"{}\\\"{}\"", ",".repeat(MOST_VALUES), "[".repeat(MOST_VALUES)))]
-    fn what_looks_like_too_much_is_decoded(#[case] text: String) {
+    fn json_just_within_the_limits_is_decoded(#[case] text: String) {
         decode(&text, &[]).unwrap();
     }
 
@@ -234,8 +238,8 @@ mod tests {
     #[case(r#"{"a":NaN,"b":1e400}"#)]
     #[case(r#"{"b":1e400,"a":NaN}"#)]
     fn words_for_no_number_hide_no_bound(#[case] text: &str) {
-        let beyond = Undecoded::Beyond("it holds a number beyond ±1.8e308".to_owned());
+        let beyond = DecodeError::Beyond("it holds a number beyond ±1.8e308".to_owned());
         assert_eq!(decode(text, &["NaN".to_owned()]), Err(beyond));
-        assert!(matches!(decode(text, &[]), Err(Undecoded::NotJson(_))));
+        assert!(matches!(decode(text, &[]), Err(DecodeError::NotJson(_))));
     }
 }

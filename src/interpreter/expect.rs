@@ -1,4 +1,4 @@
-//! What a step expects: frames, silence, the end of a connection, or one of several things.
+//! The steps that expect something: frames, silence, the end of a connection, or one of several alternatives.
 
 use std::sync::Arc;
 
@@ -8,9 +8,9 @@ use super::Conversation;
 use super::active_step::{Active, Failure, Frames, Kind, Member, Waiting};
 use super::actor::Link;
 use super::blocks::Progress;
-use super::checks::unworkable;
+use super::checks::eval_failure;
 use super::matching::Wanted;
-use super::steps::Stepped;
+use super::steps::StepResult;
 use super::timing_margin::only_may;
 use crate::event::Outcome;
 use crate::scenario::model::{
@@ -19,20 +19,24 @@ use crate::scenario::model::{
 use crate::scenario::template::{Names, Template};
 use crate::scenario::value::{Bound, EvalError, Wire};
 
-/// What is wanted cannot be worked out, from one of these.
-fn unwanted<'t>(error: EvalError, from: impl IntoIterator<Item = &'t Template>, names: &dyn Names) -> Failure {
+/// Returns the failure of a step whose expectation cannot be evaluated from one of these templates.
+fn expectation_failure<'t>(
+    error: EvalError,
+    from: impl IntoIterator<Item = &'t Template>,
+    names: &dyn Names,
+) -> Failure {
     let blame = from.into_iter().find(|template| super::checks::from_hub(template, names));
-    blame.map_or_else(|| error.clone().into(), |template| unworkable(error.clone(), template, names))
+    blame.map_or_else(|| error.clone().into(), |template| eval_failure(error.clone(), template, names))
 }
 
 impl Conversation {
-    pub(super) fn begin_expect(&mut self, step: &Step, expect: &Expect, members: Vec<ActorId>) -> Stepped {
+    pub(super) fn begin_expect(&mut self, step: &Step, expect: &Expect, members: Vec<ActorId>) -> StepResult {
         let program = Arc::clone(&self.program);
         let after = self.after(expect.after.as_deref())?;
         let for_ = self.time(expect.for_.as_ref())?;
         let within = match self.time(expect.within.as_ref())? {
             Some(time) => Some(time),
-            // What is merely allowed is not waited for.
+            // A step with only may rules waits only shortly.
             None => only_may(&program, step).then_some(self.config.quiet),
         };
         let time = for_.unwrap_or_else(|| self.stretched(within.unwrap_or(self.config.patience)));
@@ -70,7 +74,9 @@ impl Conversation {
                 let names = self.names(Some(id));
                 Wanted::control(*pong, pattern.as_ref(), after, &names)
                     .map(|wanted| wanted.of(&self.actors[id]))
-                    .map_err(|error| unwanted(error, pattern.as_ref().map(|pattern| &pattern.template), &names))
+                    .map_err(|error| {
+                        expectation_failure(error, pattern.as_ref().map(|pattern| &pattern.template), &names)
+                    })
             }
             Want::Message { message, pattern } => self.wanted_message(program, id, message, pattern.as_ref(), after),
             Want::Close(_) | Want::Refusal(_) => self.wanted_message(program, id, &MessageName::Any, None, u64::MAX),
@@ -91,18 +97,18 @@ impl Conversation {
                 MessageName::Computed(template) => Some(template),
                 MessageName::Any | MessageName::Named(_) => None,
             };
-            unwanted(error, name.into_iter().chain(pattern.map(|pattern| &pattern.template)), &names)
+            expectation_failure(error, name.into_iter().chain(pattern.map(|pattern| &pattern.template)), &names)
         });
         wanted.map(|wanted| wanted.of(&self.actors[id]))
     }
 
-    pub(super) fn poll_frames(&mut self, step: &Step, mut active: Active, over: bool) -> Stepped {
+    pub(super) fn poll_frames(&mut self, step: &Step, mut active: Active, over: bool) -> StepResult {
         let Waiting::Frames(frames) = &mut active.waiting else { return Ok(Progress::Waiting(active)) };
         let most = match frames.count {
             Some(count) => count.max.unwrap_or(usize::MAX),
             None => 1,
         };
-        // One more than allowed is claimed too, so that "too many" can be seen while collecting.
+        // While collecting, one more than allowed is claimed too, to detect too many.
         let most = if frames.collecting { most.saturating_add(1) } else { most };
         for member in &mut frames.members {
             while member.claims.len() < most {
@@ -113,14 +119,14 @@ impl Conversation {
         let least = frames.count.map_or(1, |count| count.min);
         let got = frames.members.iter().filter(|member| member.claims.len() >= least).count();
         if let Some((quantity, number)) = frames.quantity {
-            // `for` is how long those too many are looked for; whoever is still missing has the patience of the target.
+            // `for` is how long too many are looked for; frames still missing then have until the patience of the target.
             let missing = got < number && quantity != Quantity::AtMost;
             if !over && (missing || !frames.late) {
                 return Ok(Progress::Waiting(active));
             }
             if missing && frames.collecting && !frames.late {
                 frames.late = true;
-                frames.members.iter_mut().for_each(|member| member.wanted.whenever());
+                frames.members.iter_mut().for_each(|member| member.wanted.without_end());
                 active.deadline = Some(self.now.max(active.since + self.stretched(self.config.patience)));
                 return self.poll(step, active);
             }
@@ -130,22 +136,25 @@ impl Conversation {
                 Quantity::AtMost => got <= number,
             };
             let blind = |member: &Member| {
-                (member.claims.len() < least).then(|| member.wanted.blind(&self.actors[member.id], &self.program.pack))
+                (member.claims.len() < least)
+                    .then(|| member.wanted.undecidable(&self.actors[member.id], &self.program.pack))
             };
             if let Some(why) = frames.members.iter().filter_map(blind).flatten().next() {
                 return Err(Failure::undecided(why, None));
             }
             let items: Vec<Bound> = frames.members.iter().filter_map(|member| member.claims.first().cloned()).collect();
             if !right {
-                let words = match quantity {
+                let bound = match quantity {
                     Quantity::Exactly => "exactly",
                     Quantity::AtLeast => "at least",
                     Quantity::AtMost => "at most",
                 };
                 let waited = Some(self.now.saturating_sub(active.since));
-                let detail =
-                    self.detail(None, format!("{words} {number} of them get it"), format!("{got} got it"), waited);
-                return Err(Failure::broken(format!("{got} of them got it, not {words} {number}"), detail));
+                let name = frames.members.first().map_or_else(String::new, |m| m.wanted.name(&self.program.pack));
+                let expected = format!("{bound} {number} actors receive it");
+                let detail = self.detail(None, expected, format!("{got} actors received it"), waited);
+                let message = format!("{name} received by {got} actors, expected {bound} {number}");
+                return Err(Failure::broken(message, detail));
             }
             self.holds(step);
             let claimed: Vec<_> = frames.members.drain(..).map(|member| (member.id, member.claims)).collect();
@@ -163,13 +172,16 @@ impl Conversation {
                     .is_some_and(|max| frames.members.iter().any(|m| m.claims.len() > max));
             if excess {
                 let waited = Some(self.now.saturating_sub(active.since));
+                let over = frames.members.iter().find(|m| m.claims.len() >= most);
+                let name = over.map_or_else(String::new, |m| m.wanted.name(&self.program.pack));
+                let expected = format!("at most {}", most - 1);
                 let detail = self.detail(
                     frames.members.first().map(|m| m.id),
-                    format!("at most {} of them", most - 1),
+                    expected.clone(),
                     format!("{most} or more"),
                     waited,
                 );
-                return Err(Failure::broken("more came than allowed", detail));
+                return Err(Failure::broken(format!("too many of {name} received, expected {expected}"), detail));
             }
             let results: Vec<(ActorId, Vec<Bound>)> =
                 frames.members.drain(..).map(|member| (member.id, member.claims)).collect();
@@ -178,16 +190,14 @@ impl Conversation {
             }
             return self.got(step, results, counted);
         }
-        // Somebody got nothing yet. If the connection has ended, nothing can come any more.
+        // A member still lacks frames; if its connection has ended, none can be received any more.
         for member in &frames.members {
             if member.claims.len() >= least {
                 continue;
             }
             let ended = match &self.actors[member.id].link {
                 Link::Ended(end) => Some(end.describe()),
-                Link::Idle | Link::Refused { .. } | Link::Unreachable { .. } => {
-                    Some("this actor has no connection".to_owned())
-                }
+                Link::Idle | Link::Refused { .. } | Link::Unreachable { .. } => Some("no connection".to_owned()),
                 Link::Open { .. } | Link::Connecting => None,
             };
             if ended.is_none() && !over {
@@ -196,29 +206,34 @@ impl Conversation {
             let id = member.id;
             let waited = Some(self.now.saturating_sub(active.since));
             let expected = self.expectation(step);
-            let received = self.instead(id, &member.wanted);
+            let received = self.received_instead(id, &member.wanted);
             let count = member.claims.len();
             let detail = self.detail(Some(id), expected, received, waited);
-            if let Some(why) = member.wanted.blind(&self.actors[id], &self.program.pack) {
+            if let Some(why) = member.wanted.undecidable(&self.actors[id], &self.program.pack) {
                 return Err(Failure::undecided(why, Some(detail)));
             }
             let known = self.actors[id].end_noticed
                 || matches!(self.actors[id].link, Link::Idle | Link::Refused { .. } | Link::Unreachable { .. });
+            let name = member.wanted.name(&self.program.pack);
+            // Without the actor, which is beside it, so that reports can group equal failures.
+            let missing = format!("no {name} received");
             return Err(match ended {
-                // Somebody was blamed for this end already, or it was foreseen.
-                Some(how) if known => Failure::undecided(format!("cannot be asked: {how}"), Some(detail)),
+                // Another check has blamed the hub for this end already, or a step expected it.
+                Some(how) if known => Failure::undecided(format!("{missing}: {how}"), Some(detail)),
                 Some(how) => {
                     self.actors[id].end_noticed = true;
-                    Failure::broken(format!("it did not come: {how}"), detail)
+                    Failure::broken(format!("{missing}: {how}"), detail)
                 }
-                None if count > 0 => Failure::broken(format!("only {count} of them came"), detail),
-                None => Failure::broken("it did not come", detail),
+                None if count > 0 => {
+                    Failure::broken(format!("{count} of {name} received, expected at least {least}"), detail)
+                }
+                None => Failure::broken(missing, detail),
             });
         }
         Ok(Progress::Waiting(active))
     }
 
-    /// The details of everything that was claimed, under a number of a group's members as under all of them.
+    /// Checks the details of all claimed frames.
     fn judge_claims(&mut self, step: &Step, results: &[(ActorId, Vec<Bound>)]) {
         let has = match &step.act {
             Act::Expect(expect) => &expect.has,
@@ -232,8 +247,8 @@ impl Conversation {
         }
     }
 
-    /// What was awaited has come: the details are judged.
-    pub(super) fn got(&mut self, step: &Step, results: Vec<(ActorId, Vec<Bound>)>, counted: bool) -> Stepped {
+    /// Completes a step that received what it expects, and checks the details.
+    pub(super) fn got(&mut self, step: &Step, results: Vec<(ActorId, Vec<Bound>)>, counted: bool) -> StepResult {
         self.holds(step);
         let mut items = Vec::new();
         self.judge_claims(step, &results);
@@ -276,7 +291,7 @@ impl Conversation {
         codes: Codes,
         refusal: bool,
         over: bool,
-    ) -> Stepped {
+    ) -> StepResult {
         let waited = Some(self.now.saturating_sub(active.since));
         let mut items = Vec::new();
         for id in &members {
@@ -289,7 +304,7 @@ impl Conversation {
                 }
                 Some(Ok(None)) if over => {
                     let detail = self.detail(Some(*id), expected, "nothing".to_owned(), waited);
-                    return Err(Failure::broken("the close was not answered", detail));
+                    return Err(Failure::broken("no answer to the close frame in time", detail));
                 }
                 Some(Ok(None)) => {
                     let waiting = Waiting::End { members, codes, refusal };
@@ -302,7 +317,7 @@ impl Conversation {
                     let status = answer.get("status").and_then(Value::as_u64).unwrap_or(0) as u16;
                     if !codes.any && !codes.codes.contains(&status) {
                         let detail = self.detail(Some(*id), expected, text.clone(), waited);
-                        return Err(Failure::broken(format!("refused, but so: {text}"), detail));
+                        return Err(Failure::broken(format!("unexpected refusal: {text}"), detail));
                     }
                     items.push((*id, Bound::plain(answer.clone())));
                 }
@@ -312,11 +327,11 @@ impl Conversation {
                 }
                 Link::Ended(end) if !refusal && !end.by_us => {
                     let (end, how) = (end.clone(), end.describe());
-                    let right = codes.take(&end);
+                    let right = codes.accept(&end);
                     self.actors[*id].end_noticed = true;
                     if !right {
                         let detail = self.detail(Some(*id), expected, how.clone(), waited);
-                        return Err(Failure::broken(format!("{how}, not as expected"), detail));
+                        return Err(Failure::broken(format!("unexpected close: {how}"), detail));
                     }
                     if let Link::Ended(end) = &mut self.actors[*id].link {
                         end.claimed = true;
@@ -324,15 +339,15 @@ impl Conversation {
                     let wire = self.end_wire(*id, &end);
                     items.push((*id, Bound::One { value: end.to_json(), wire: Some(wire) }));
                 }
-                // A bound of ours ended it: nobody knows what the hub would have done.
+                // Ended at a limit of hubproof: what the hub would have done is unknown.
                 Link::Ended(end) if end.by_us && !end.claimed => {
                     let how = end.describe();
                     let detail = self.detail(Some(*id), expected, how.clone(), waited);
-                    return Err(Failure::undecided(format!("cannot be seen: {how}"), Some(detail)));
+                    return Err(Failure::undecided(format!("the close of the hub is unknown: {how}"), Some(detail)));
                 }
                 Link::Idle => {
                     let detail = self.detail(Some(*id), expected, "no connection".to_owned(), None);
-                    return Err(Failure::undecided("cannot be asked: there is no connection", Some(detail)));
+                    return Err(Failure::undecided("there is no connection", Some(detail)));
                 }
                 Link::Unreachable { reason } => {
                     let detail = self.detail(Some(*id), expected, reason.clone(), waited);
@@ -352,7 +367,7 @@ impl Conversation {
                 _ => {
                     let wanted =
                         Wanted::message(&self.program.pack, &MessageName::Any, None, 0, &self.names(Some(*id)))?;
-                    let received = self.instead(*id, &wanted);
+                    let received = self.received_instead(*id, &wanted);
                     let detail = self.detail(Some(*id), expected, received, waited);
                     let what = if refusal { "the upgrade was not refused" } else { "the connection was not closed" };
                     return Err(Failure::broken(what, detail));
@@ -380,7 +395,7 @@ impl Conversation {
         })
     }
 
-    pub(super) fn poll_silence(&mut self, step: &Step, mut active: Active, over: bool) -> Stepped {
+    pub(super) fn poll_silence(&mut self, step: &Step, mut active: Active, over: bool) -> StepResult {
         let program = Arc::clone(&self.program);
         let Waiting::Silence { members } = &mut active.waiting else { return Ok(Progress::Waiting(active)) };
         for (id, wanted) in members.iter_mut() {
@@ -390,7 +405,10 @@ impl Conversation {
                 let text = self.shown(&entry.wire.text, 400);
                 let waited = Some(self.now.saturating_sub(active.since));
                 let detail = self.detail(Some(*id), self.expectation(step), text, waited);
-                return Err(Failure::broken("it came, though nothing of the kind should", detail));
+                let name = entry.name(&program.pack);
+                let frame = if matches!(name, "undocumented" | "undecodable") { " frame" } else { "" };
+                let who = &program.actors[*id].name;
+                return Err(Failure::broken(format!("unexpected {name}{frame} received by {who}"), detail));
             }
             let ended = match &self.actors[*id].link {
                 Link::Ended(end) if !end.claimed && active.deadline.is_none_or(|over| end.at <= over) => {
@@ -414,8 +432,9 @@ impl Conversation {
         }
         if over {
             for (id, wanted) in members.iter() {
-                if let Some(why) = wanted.blind(&self.actors[*id], &self.program.pack) {
-                    let detail = self.detail(Some(*id), self.expectation(step), self.instead(*id, wanted), None);
+                if let Some(why) = wanted.undecidable(&self.actors[*id], &self.program.pack) {
+                    let detail =
+                        self.detail(Some(*id), self.expectation(step), self.received_instead(*id, wanted), None);
                     return Err(Failure::undecided(why, Some(detail)));
                 }
             }
@@ -443,7 +462,7 @@ impl Conversation {
             .collect()
     }
 
-    pub(super) fn poll_one_of(&mut self, step: &Step, mut active: Active, over: bool) -> Stepped {
+    pub(super) fn poll_one_of(&mut self, step: &Step, mut active: Active, over: bool) -> StepResult {
         let program = Arc::clone(&self.program);
         let Act::ExpectOneOf { alternatives, .. } = &step.act else { return Ok(Progress::Waiting(active)) };
         let Waiting::OneOf { members } = &mut active.waiting else { return Ok(Progress::Waiting(active)) };
@@ -507,26 +526,27 @@ impl Conversation {
             let waited = Some(self.now.saturating_sub(active.since));
             let wanted = open.wanted.iter().flatten().next();
             let received = match wanted {
-                Some(wanted) => self.instead(id, wanted),
+                Some(wanted) => self.received_instead(id, wanted),
                 None => ended.clone().unwrap_or_else(|| "nothing, connection still open".to_owned()),
             };
             let detail = self.detail(Some(id), self.expectation(step), received, waited);
             if let Some(why) =
-                open.wanted.iter().flatten().find_map(|wanted| wanted.blind(&self.actors[id], &self.program.pack))
+                open.wanted.iter().flatten().find_map(|wanted| wanted.undecidable(&self.actors[id], &self.program.pack))
             {
                 return Err(Failure::undecided(why, Some(detail)));
             }
             let known = std::mem::replace(&mut self.actors[id].end_noticed, ended.is_some());
+            let missing = "none of the expected alternatives received";
             return Err(match ended {
-                Some(how) if known => Failure::undecided(format!("cannot be asked: {how}"), Some(detail)),
-                Some(how) => Failure::broken(format!("none of these came: {how}"), detail),
-                None => Failure::broken("none of these came", detail),
+                Some(how) if known => Failure::undecided(format!("{missing}: {how}"), Some(detail)),
+                Some(how) => Failure::broken(format!("{missing}: {how}"), detail),
+                None => Failure::broken(missing, detail),
             });
         }
         Ok(Progress::Waiting(active))
     }
 
-    /// The alternative that came first, if any has come.
+    /// Returns the alternative that happened first, if any has.
     pub(super) fn choose(
         &mut self,
         program: &Program,
@@ -536,7 +556,8 @@ impl Conversation {
         over: bool,
     ) -> Option<(usize, Bound)> {
         let actor = &self.actors[id];
-        // By order of arrival; of one frame the first alternative listed.
+        // In order of arrival; for one frame the first matching alternative.
+
         let message = wanted
             .iter_mut()
             .enumerate()
@@ -548,7 +569,7 @@ impl Conversation {
         let end =
             alternatives.iter().enumerate().find_map(|(index, alternative)| match (&alternative.want, &actor.link) {
                 (Some(Want::Close(codes)), Link::Ended(end)) if !end.by_us && !end.claimed => {
-                    codes.take(end).then(|| (end.sequence, index, end.to_json()))
+                    codes.accept(end).then(|| (end.sequence, index, end.to_json()))
                 }
                 (Some(Want::Refusal(codes)), Link::Refused { sequence, refusal, .. }) => {
                     let status = refusal.get("status").and_then(Value::as_u64).unwrap_or(0) as u16;
@@ -572,12 +593,12 @@ impl Conversation {
                 self.actors[id].end_noticed = true;
                 Some((index, Bound::One { value, wire }))
             }
-            // Silence is seen only where everything that came is.
+            // Silence is certain only where all received frames are known.
             _ if over
                 && wanted
                     .iter()
                     .flatten()
-                    .all(|wanted| wanted.blind(&self.actors[id], &self.program.pack).is_none()) =>
+                    .all(|wanted| wanted.undecidable(&self.actors[id], &self.program.pack).is_none()) =>
             {
                 let index = alternatives.iter().position(|alternative| alternative.want.is_none())?;
                 Some((index, Bound::plain(Value::Null)))
@@ -586,7 +607,7 @@ impl Conversation {
         }
     }
 
-    /// A step's head and `where` in words, for "expected".
+    /// Describes what a step expects: its head and `where`.
     pub(super) fn expectation(&self, step: &Step) -> String {
         let pattern = match &step.act {
             Act::Expect(expect) => match &expect.want {

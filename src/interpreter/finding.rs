@@ -1,6 +1,6 @@
-//! What a comparison or a computation found.
+//! The result of a comparison or a computation.
 
-/// What `has`, `check` and `fits` say of a value.
+/// The result of comparing a value with a `has`, `check` or `fits`.
 pub enum Finding {
     Holds,
     Broken {

@@ -1,4 +1,4 @@
-//! Judges what lies below messages, where a protocol has rules about it: upgrades, and every frame, right or wrong.
+//! Checks rules of a protocol about WebSocket itself: upgrades and every frame, valid or broken.
 
 use std::sync::Arc;
 
@@ -9,16 +9,15 @@ use super::finding::Finding;
 use crate::scenario::model::{ActorId, Always};
 
 impl Conversation {
-    /// A frame, or a message of several, that is as RFC 6455 has it; `size` is that of its payload in bytes.
+    /// Checks a valid frame, or an assembled message; `size` is that of its payload in bytes.
     pub(super) fn judge_frame(&mut self, id: ActorId, kind: &str, size: usize) {
-        // Few protocols ask, and there may be a flood of them.
+        // Few protocols have such rules, and frames may be many.
         if self.program.always.iter().any(|entry| matches!(entry, Always::Wire { .. })) {
             self.judge_wire(id, &serde_json::json!({ "kind": kind, "size": size }), false);
         }
     }
 
-    /// An answer to an upgrade, or whatever came after it, under `always`; whether a check of the protocol's own blames
-    /// the hub for it.
+    /// Checks the answer to an upgrade, or a frame after it, by the entries of `always`. Returns whether one of them fails.
     pub(super) fn judge_wire(&mut self, id: ActorId, what: &Value, upgrade: bool) -> bool {
         let program = Arc::clone(&self.program);
         let mut blamed = false;

@@ -1,4 +1,4 @@
-//! The bounded record of a conversation: the first and the last frames of each connection, payloads cut.
+//! The bounded history of a conversation: the first and the last frames of each connection, payloads shortened.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -6,10 +6,10 @@ use sha2::{Digest, Sha256};
 
 use crate::event::FrameReport;
 
-/// Enough to see how a connection began and how it ended.
+/// Frames kept of the beginning and of the end of a connection.
 const FIRST: usize = 16;
 const LAST: usize = 32;
-/// Characters of a payload that are kept for whoever reads a report.
+/// Characters of a payload that are kept for reports.
 pub const KEPT: usize = 600;
 
 #[derive(Default)]
@@ -40,7 +40,7 @@ impl History {
         record.last.push_back((self.sequence, frame));
     }
 
-    /// In the order in which they happened, and how many there was no room for.
+    /// Returns the frames in the order in which they happened, and how many were dropped.
     pub fn finish(self) -> (Vec<FrameReport>, usize) {
         let mut frames: Vec<_> =
             self.connections.into_values().flat_map(|record| record.first.into_iter().chain(record.last)).collect();
@@ -49,7 +49,7 @@ impl History {
     }
 }
 
-/// A payload as the record keeps it: the cut text, and a hash where it was cut.
+/// Returns a payload shortened to `kept` characters, and its hash where it was longer.
 pub fn cut(text: &str, kept: usize) -> (String, Option<String>) {
     match text.char_indices().nth(kept) {
         None => (text.to_owned(), None),

@@ -1,4 +1,4 @@
-//! What happens outside the socket, as far as a conversation sees it: it asks, and is answered.
+//! Calls hooks and checks their answers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,24 +7,24 @@ use serde_json::Value;
 
 use super::active_step::{Active, Failure, Waiting};
 use super::blocks::Progress;
-use super::checks::worked_out;
+use super::checks::evaluate;
 use super::finding::Finding;
-use super::steps::Stepped;
+use super::steps::StepResult;
 use super::{Conversation, Output};
 use crate::scenario::model::{Act, Hook, Step};
 use crate::scenario::value::{Bound, Wire};
 
-/// Pause before a hook whose answer does not fit is asked again.
+/// Pause before a hook whose answer does not match is called again.
 pub(super) const HOOK_PAUSE: Duration = Duration::from_millis(100);
 
 impl Conversation {
-    /// Asks, and again until `end` while the answer does not fit. Who was asked before the end is heard out.
-    pub(super) fn call_hook(&mut self, hook: &Hook, end: Duration) -> Stepped {
+    /// Calls a hook, and again until `end` while its answer does not match. A call begun before `end` may answer after it.
+    pub(super) fn call_hook(&mut self, hook: &Hook, end: Duration) -> StepResult {
         let names = self.names(None);
         let args = hook
             .args
             .as_ref()
-            .map(|args| worked_out(args, &names))
+            .map(|args| evaluate(args, &names))
             .transpose()?
             .unwrap_or_else(|| Value::Object(serde_json::Map::new()));
         let message = hook.message.as_ref().map(|message| self.compose(None, message)).transpose()?;
@@ -41,7 +41,7 @@ impl Conversation {
         Ok(Progress::Waiting(Active { since: self.now, deadline, waiting: Waiting::Hook { call } }))
     }
 
-    pub(super) fn hook_answered(&mut self, step: &Step, active: &Active, answer: Result<Value, String>) -> Stepped {
+    pub(super) fn hook_answered(&mut self, step: &Step, active: &Active, answer: Result<Value, String>) -> StepResult {
         let Act::Hook(hook) = &step.act else { return Ok(Progress::Done(None)) };
         let answer = match answer {
             Ok(answer) => answer,
@@ -52,7 +52,7 @@ impl Conversation {
                 let end = self.hook_end.unwrap_or(self.now);
                 if self.now + HOOK_PAUSE >= end {
                     let detail = self.detail(None, expected, found, Some(self.now.saturating_sub(active.since)));
-                    let what = format!("the answer of `{}` does not fit: {message}", hook.name);
+                    let what = format!("unexpected answer of the hook `{}`: {message}", hook.name);
                     return Err(Failure::broken(what, detail));
                 }
                 return Ok(Progress::Waiting(Active {

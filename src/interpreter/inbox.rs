@@ -1,4 +1,4 @@
-//! Into the inboxes of a conversation, which have a bound together.
+//! Puts frames into the inboxes of a conversation, which have a size limit together.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ impl Conversation {
         }
     }
 
-    /// Puts a frame into an inbox. For want of room the oldest of all inboxes go, but never this one.
+    /// Puts a frame into an inbox. Where all inboxes are full, the oldest frames of any are dropped, but never this one.
     pub(super) fn keep(&mut self, id: ActorId, entry: Entry) {
         let newest = entry.wire.sequence;
         self.actors[id].push(entry);
@@ -33,7 +33,7 @@ impl Conversation {
         }
     }
 
-    /// What nobody claimed of what came on the connection that an actor has now, and what there was no room for.
+    /// Counts the frames of an actor's current connection that no step claimed, and those dropped from a full inbox.
     pub(super) fn keep_leftovers(&mut self, id: ActorId) {
         let actor = &mut self.actors[id];
         let overflowed = std::mem::take(&mut actor.overflowed);
@@ -41,13 +41,9 @@ impl Conversation {
             *self.leftovers.entry("(dropped from a full inbox)".to_owned()).or_default() += overflowed;
         }
         for entry in actor.inbox.iter().filter(|entry| !entry.claimed) {
-            let name = match entry.kind {
-                EntryKind::Message { message: Some(index), .. } => self.program.pack.messages[index].name.as_str(),
-                EntryKind::Message { message: None, .. } => "undocumented",
-                EntryKind::Undecodable { .. } => "undecodable",
-                EntryKind::Control { .. } => continue,
-            };
-            if !self.program.shared.ignore.iter().any(|ignored| ignored == name) {
+            let name = entry.name(&self.program.pack);
+            let control = matches!(entry.kind, EntryKind::Control { .. });
+            if !control && !self.program.shared.ignore.iter().any(|ignored| ignored == name) {
                 *self.leftovers.entry(name.to_owned()).or_default() += 1;
             }
         }

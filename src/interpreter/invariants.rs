@@ -1,4 +1,4 @@
-//! What is judged on every frame, whatever the steps ask for: its schema, and what stands under `always`.
+//! Checks every frame, whatever the steps expect: by its schema, and by the entries of `always`.
 
 use std::sync::{Arc, OnceLock};
 
@@ -7,30 +7,31 @@ use serde_json::Value;
 
 use super::Conversation;
 use super::actor::{End, Entry, EntryKind};
-use super::decode::{Undecoded, decode, texts, weight};
+use super::decode::{DecodeError, decode, texts, weight};
 use super::finding::Finding;
 use crate::event::Outcome;
 use crate::protocol::{Level, MessageType, Pack, Violation, Way};
 use crate::scenario::model::{ActorId, Always, RuleUse};
 use crate::scenario::value::{Frame, Wire};
 
-/// Characters of a frame that any report shows.
+/// Most characters of a frame that any report shows.
 const SHOWN: usize = 1000;
 
 impl Conversation {
-    /// A message arrived: it is judged by its schema and under `always`, and waits to be claimed.
+    /// Checks a received message by its schema and by `always`, plays reactions, and puts it into the inbox.
     pub(super) fn take_message(&mut self, id: ActorId, mut wire: Arc<Wire>, binary: bool) {
         let program = Arc::clone(&self.program);
-        let mut decoded = if binary { Err(Undecoded::Binary) } else { decode(&wire.text, &program.pack.ours.numbers) };
-        if let Err(Undecoded::Beyond(why)) = &decoded {
+        let mut decoded =
+            if binary { Err(DecodeError::Binary) } else { decode(&wire.text, &program.pack.ours.numbers) };
+        if let Err(DecodeError::Beyond(why)) = &decoded {
             self.judgement.websocket_undecided(
                 &program.actors[id].name,
-                &format!("a frame came that is JSON, but cannot be decoded here: {why}"),
+                &format!("a received frame is JSON, but cannot be decoded by hubproof: {why}"),
             );
         }
         let json = decoded.as_ref().ok();
         let way = if self.is_server(id) { Way::ToHub } else { Way::FromHub };
-        // To a listening actor the hub speaks as a client speaks to a hub, or as a hub: whichever the frame is.
+        // To a listening actor the hub sends messages of a client, or of a hub: whichever the frame is.
         let message = json.and_then(|json| {
             program
                 .pack
@@ -41,7 +42,7 @@ impl Conversation {
         if let (Some(json), Some(index)) = (json, index) {
             self.judge_schema(id, index, json, &wire);
         }
-        // What the entries for every frame look at.
+        // The value that entries for every frame check.
         let mut subject = Value::Null;
         for entry in &program.always {
             match entry {
@@ -52,11 +53,11 @@ impl Conversation {
                         self.note(*check, "always", Some(id), &wire.text, finding);
                     }
                 }
-                Always::Frame { check, pattern } if !matches!(decoded, Err(Undecoded::Beyond(_))) => {
+                Always::Frame { check, pattern } if !matches!(decoded, Err(DecodeError::Beyond(_))) => {
                     if subject.is_null() {
                         subject = serde_json::json!({ "opcode": wire.opcode, "size": wire.size, "text": &*wire.text });
                     }
-                    // It may be large, so it is lent and not copied.
+                    // It may be large, so it is moved there and back, not copied.
                     if let Ok(json) = &mut decoded {
                         subject["json"] = json.take();
                     }
@@ -65,11 +66,13 @@ impl Conversation {
                         *json = subject["json"].take();
                     }
                     let finding = match (finding, &decoded) {
-                        (Finding::Broken { expected, message, .. }, Err(Undecoded::NotJson(why))) => Finding::Broken {
-                            expected,
-                            found: format!("no JSON ({why})"),
-                            message: format!("{message}; the frame is not JSON: {why}"),
-                        },
+                        (Finding::Broken { expected, message, .. }, Err(DecodeError::NotJson(why))) => {
+                            Finding::Broken {
+                                expected,
+                                found: format!("not JSON ({why})"),
+                                message: format!("{message}; the frame is not JSON: {why}"),
+                            }
+                        }
                         (finding, _) => finding,
                     };
                     self.note(*check, "always", Some(id), &wire.text, finding);
@@ -82,17 +85,17 @@ impl Conversation {
         }
         let kind = match decoded {
             Ok(json) => EntryKind::Message { json: Some(json), message: index },
-            Err(Undecoded::Beyond(why)) => {
+            Err(DecodeError::Beyond(why)) => {
                 let names = |name: &str| program.pack.messages.iter().any(|message| message.matcher.has_text(name));
                 let texts = texts(&wire.text, &names).ok();
-                // Nobody will read it; what reports show of it is enough.
+                // Only reports show it, shortened.
                 let text = crate::syntax::matcher::cut(&wire.text, SHOWN).into();
                 wire = Arc::new(Wire { text, ..Wire::clone(&wire) });
                 EntryKind::Undecodable { why, texts }
             }
-            Err(Undecoded::Binary | Undecoded::NotJson(_)) => EntryKind::Message { json: None, message: None },
+            Err(DecodeError::Binary | DecodeError::NotJson(_)) => EntryKind::Message { json: None, message: None },
         };
-        // What was not decoded is only its text.
+        // A frame that was not decoded takes only its text.
         let decoded = matches!(kind, EntryKind::Message { json: Some(_), .. });
         let weight = if decoded { weight(&wire.text) } else { wire.text.len() };
         self.keep(id, Entry { wire, kind, claimed: false, weight });
@@ -104,10 +107,10 @@ impl Conversation {
         let schema = &message.schema;
         let violations = schema.judge(json);
         if violations.is_empty() {
-            self.judgement.valid(index);
+            self.judgement.record_valid(index);
             return;
         }
-        // Rules whose violation would have been seen hold; each rule stands for itself.
+        // Rules that are not violated hold, each with a check of its own.
         let used = |name: &String, should: bool| used(&program.pack, name, should);
         let broken =
             |name: &String, should: bool| violations.iter().any(|v| v.should == should && v.rules.contains(name));
@@ -118,12 +121,12 @@ impl Conversation {
                     && let Some(rule) = used(name, should)
                 {
                     let label = label(&message.name, std::slice::from_ref(name), should);
-                    self.judgement.stand(&label, vec![rule], Outcome::Holds, String::new(), None);
+                    self.judgement.record_invariant(&label, vec![rule], Outcome::Holds, String::new(), None);
                 }
             }
         }
         for Violation { path, expected, found, rules, should } in &violations {
-            // Where the must is broken, the should says nothing new.
+            // A broken must at the same place includes the should.
             if *should && violations.iter().any(|v| !v.should && v.path == *path) {
                 continue;
             }
@@ -132,7 +135,7 @@ impl Conversation {
             let text = format!("`{}` breaks its schema at {place}: expected {expected}, found {found}", message.name);
             let detail = self.detail(Some(id), format!("{place}: {expected}"), self.shown(&wire.text, 400), None);
             if rules.is_empty() {
-                self.judgement.stand(
+                self.judgement.record_invariant(
                     &format!("schema:{}", message.name),
                     Vec::new(),
                     Outcome::Broken,
@@ -143,7 +146,7 @@ impl Conversation {
             }
             for name in rules {
                 let label = label(&message.name, std::slice::from_ref(name), *should);
-                self.judgement.stand(
+                self.judgement.record_invariant(
                     &label,
                     used(name, *should).into_iter().collect(),
                     Outcome::Broken,
@@ -164,8 +167,8 @@ impl Conversation {
         }
     }
 
-    /// The `check` entries of `always`, over all frames of the connection that an actor has now: before it gets another
-    /// one, hangs up, or all is over. Nobody reads its frames any more; what they were is still known.
+    /// Evaluates the `check` entries of `always` over all frames of an actor's connection, when that ends or is replaced.
+    /// Takes the decoded frames out of the inbox; their messages are still known.
     pub(super) fn judge_connection(&mut self, id: ActorId) {
         let program = Arc::clone(&self.program);
         if !program.always.iter().any(|entry| matches!(entry, Always::Check { .. })) {
@@ -177,9 +180,8 @@ impl Conversation {
         };
         let frames: Vec<(Value, Arc<Wire>, OnceLock<Engine>)> =
             self.actors[id].inbox.iter_mut().filter_map(taken).collect();
-        let unread = self.actors[id].inbox.iter().find_map(Entry::unread);
-        let gone = || "cannot be told: more frames came than are kept here".to_owned();
-        let hidden = unread.or_else(|| self.actors[id].forgetful.then(gone));
+        let unread = self.actors[id].inbox.iter().find_map(Entry::undecodable);
+        let hidden = unread.or_else(|| self.actors[id].dropped_frames.then(|| super::matching::DROPPED.to_owned()));
         if frames.is_empty() && hidden.is_none() {
             return;
         }
@@ -187,7 +189,7 @@ impl Conversation {
         self.world.set_frames(Box::new(move |name| {
             let message = pack.message(name)?;
             let fitting = frames.iter().filter(|(json, ..)| message.is(json, Way::FromHub));
-            // Several entries ask for the same frames.
+            // Several entries may use the same frames.
             Some(fitting.map(|(json, wire, shown)| shown.get_or_init(|| Frame::engine(json, wire)).clone()).collect())
         }));
         for entry in &program.always {
@@ -202,7 +204,7 @@ impl Conversation {
     }
 }
 
-/// The checks that hold with a frame that keeps the schema of its message, each with its rule.
+/// Returns the checks that hold where a frame keeps the schema of its message, each with its rule.
 pub(super) fn valid_checks(pack: &Pack, message: &MessageType) -> Vec<(String, Vec<RuleUse>)> {
     let schema = &message.schema;
     let mut checks = Vec::new();

@@ -1,4 +1,4 @@
-//! Which frame of an inbox a step wants.
+//! Finds the frame of an inbox that a step expects.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -15,7 +15,7 @@ use crate::scenario::template::Names;
 use crate::scenario::value::EvalError;
 use crate::syntax::matcher::{Difference, Matcher};
 
-/// A pattern with its holes filled.
+/// Compiles a pattern with its expressions evaluated.
 pub fn build(pattern: &Pattern, names: &dyn Names) -> Result<Ready, EvalError> {
     let value = pattern.template.eval(names)?;
     if pattern.schema {
@@ -24,23 +24,26 @@ pub fn build(pattern: &Pattern, names: &dyn Names) -> Result<Ready, EvalError> {
             .map_err(EvalError::Failed)
     } else {
         let compiled = Matcher::compile(&value).map(|matcher| Ready::Matcher(Arc::new(matcher)));
-        compiled.map_err(|bad| EvalError::Failed(format!("`{}`: {bad}", bad.key)))
+        compiled.map_err(|error| EvalError::Failed(format!("`{}`: {error}", error.key)))
     }
 }
 
-/// A message or a control frame, with what must be true of it to be the one.
+/// Why nothing is decided where frames are missing.
+pub const DROPPED: &str = "cannot be decided: more frames were received than hubproof keeps";
+
+/// An expected message or control frame, with its conditions.
 pub struct Wanted {
     kind: Kind,
     matcher: Option<Arc<Matcher>>,
-    /// Only frames behind this position.
+    /// Only frames after this position.
     after: u64,
-    /// Only frames that had come by then: the end of a window that was listened to, however late we look.
+    /// Only frames received by then: the end of the window, however late the timer fires.
     until: Option<Duration>,
-    /// General names do not see the messages on the `ignore` list.
+    /// Whether `any` leaves out the messages on the `ignore` list.
     ignoring: bool,
-    /// Frames up to this position were looked at and did not fit; they never will.
+    /// Frames up to this position were compared and do not match.
     scanned: u64,
-    /// Frames that it might have wanted went before it could look.
+    /// Whether frames that might match were dropped before they were compared.
     missed: bool,
 }
 
@@ -76,9 +79,9 @@ impl Wanted {
         Ok(Self { kind, matcher, after, until: None, ignoring: false, scanned: 0, missed: false })
     }
 
-    /// In whose inbox it will look.
+    /// Sets the actor whose inbox is searched.
     pub fn of(mut self, actor: &Actor) -> Self {
-        self.missed = actor.lost > self.after;
+        self.missed = actor.dropped_up_to > self.after;
         self
     }
 
@@ -87,15 +90,26 @@ impl Wanted {
         self
     }
 
-    pub fn whenever(&mut self) {
+    pub fn without_end(&mut self) {
         self.until = None;
     }
 
-    /// Why it cannot be known that nothing of the kind has come, if it cannot: frames went unseen, or one that is not decoded
-    /// may have been it. (No control frame is.)
-    pub fn blind(&self, actor: &Actor, pack: &Pack) -> Option<String> {
+    /// The expected frame as findings name it: `hello`, `matching hello` with conditions, `message` for any.
+    pub fn name(&self, pack: &Pack) -> String {
+        let name = match self.kind {
+            Kind::Any => "message",
+            Kind::Message(index) => &pack.messages[index].name,
+            Kind::Control { pong: true } => "pong",
+            Kind::Control { pong: false } => "ping",
+        };
+        if self.matcher.is_some() { format!("matching {name}") } else { name.to_owned() }
+    }
+
+    /// Why it is unknown whether the expected frame was received, if it is: frames were dropped, or one that could not be
+    /// decoded may be it.
+    pub fn undecidable(&self, actor: &Actor, pack: &Pack) -> Option<String> {
         if self.missed {
-            return Some("cannot be told: more frames came than are kept here".to_owned());
+            return Some(DROPPED.to_owned());
         }
         let in_question = |entry: &&Entry| {
             !entry.claimed
@@ -107,7 +121,7 @@ impl Wanted {
                     Kind::Control { .. } => false,
                 }
         };
-        actor.inbox.iter().filter(in_question).find_map(Entry::unread)
+        actor.inbox.iter().filter(in_question).find_map(Entry::undecodable)
     }
 
     pub fn ignoring(mut self) -> Self {
@@ -120,8 +134,8 @@ impl Wanted {
         index.map(Kind::Message).ok_or_else(|| EvalError::Failed(format!("{} has no message `{name}`", pack.name)))
     }
 
-    /// The oldest frame of an inbox that fits, with its place. What was looked at once is not looked at again, so that a
-    /// flood of other frames costs no more than its length.
+    /// Returns the oldest frame of an inbox that matches, with its index. No frame is compared twice, so that a flood of
+    /// other frames costs linear time.
     pub fn find(&mut self, inbox: &VecDeque<Entry>, pack: &Pack, ignore: &[String]) -> Option<(usize, Value)> {
         let start = inbox.partition_point(|entry| entry.wire.sequence <= self.scanned.max(self.after));
         for (place, entry) in inbox.iter().enumerate().skip(start) {
@@ -138,12 +152,12 @@ impl Wanted {
         None
     }
 
-    /// How a frame differs that is the message, but that `where` does not fit.
+    /// Returns how a frame of the expected kind differs from `where`.
     fn near(&self, entry: &Entry, pack: &Pack, ignore: &[String]) -> Option<Difference> {
         self.matcher.as_ref()?.difference(&*self.candidate(entry, pack, ignore)?)
     }
 
-    /// The value of a frame that is of the right kind, whatever `where` says of it.
+    /// Returns the value of a frame of the expected kind, whether `where` matches or not.
     fn candidate<'a>(&self, entry: &'a Entry, pack: &Pack, ignore: &[String]) -> Option<Cow<'a, Value>> {
         if entry.claimed || entry.wire.sequence <= self.after {
             return None;
@@ -161,7 +175,7 @@ impl Wanted {
                 }
                 Some(json.as_ref().map_or_else(text, Cow::Borrowed))
             }
-            // It may be one of those on the list.
+            // It may be an ignored message.
             (Kind::Any, EntryKind::Undecodable { .. }) if self.ignoring && !ignore.is_empty() => None,
             (Kind::Any, EntryKind::Undecodable { .. }) => Some(text()),
             (Kind::Message(index), EntryKind::Message { json: Some(json), message }) => {
@@ -177,7 +191,7 @@ impl Wanted {
 }
 
 fn matcher(pattern: Option<&Pattern>, names: &dyn Names) -> Result<Option<Arc<Matcher>>, EvalError> {
-    let no_matcher = || Err(EvalError::Failed("a schema where a matcher belongs".to_owned()));
+    let no_matcher = || Err(EvalError::Failed("expected a matcher, found a schema".to_owned()));
     let Some(pattern) = pattern else { return Ok(None) };
     match &pattern.ready {
         Some(Ready::Matcher(matcher)) => Ok(Some(Arc::clone(matcher))),
@@ -190,8 +204,9 @@ fn matcher(pattern: Option<&Pattern>, names: &dyn Names) -> Result<Option<Arc<Ma
 }
 
 impl Conversation {
-    /// What came instead, for a report: near misses first, else the frames nobody wanted, else the state of the connection.
-    pub(super) fn instead(&self, id: ActorId, wanted: &Wanted) -> String {
+    /// Describes what was received instead of the expected frame: one that nearly matches, else the unclaimed frames, else
+    /// the state of the connection.
+    pub(super) fn received_instead(&self, id: ActorId, wanted: &Wanted) -> String {
         let actor = &self.actors[id];
         let pack = &self.program.pack;
         let near = actor.inbox.iter().rev().find_map(|entry| {

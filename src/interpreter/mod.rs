@@ -1,8 +1,8 @@
-//! Runs a program, sans-IO: `(now, input) -> outputs`. The only engine there is: sockets are a shell around it, and the
-//! tests that need none drive it against a state machine in a loop.
+//! Runs the program of a scenario without I/O: `(now, input) -> outputs`. The caller does the I/O: with sockets in a run,
+//! with a state machine in tests.
 //!
-//! A conversation is a stack of frames over the program's blocks. A step either completes at once or leaves something
-//! to wait for; every input polls what is waited for again. Sending never waits, reading never stops.
+//! A conversation is a stack of the blocks that are being played. A step either completes at once or has something to
+//! wait for, which every input polls again. Sending never waits, reading never stops.
 
 mod active_step;
 mod actor;
@@ -42,7 +42,7 @@ use checks::Judgement;
 use history::History;
 pub use history::KEPT;
 
-/// What a conversation must know about the target and the run.
+/// What a conversation needs to know of the target and the run.
 #[derive(Clone)]
 pub struct Config {
     /// Settings of the hub by name, defaults included, as the target writes them.
@@ -51,25 +51,25 @@ pub struct Config {
     pub stamp: String,
     /// Unix time in milliseconds at time zero.
     pub epoch_ms: i64,
-    /// How long to wait for what must come, where the document states no time.
+    /// How long to wait for an expected frame, where the step states no time.
     pub patience: Duration,
-    /// How long silence is listened to.
+    /// How long `expects nothing` waits, where the step states no time.
     pub quiet: Duration,
-    /// Stretches every wait for something: `--patience N`.
+    /// Factor of every wait for something: `--patience N`.
     pub stretch: f64,
     pub stated_only: bool,
-    /// Frames are reported as they pass.
+    /// Whether frames are reported as they are sent and received.
     pub trace: bool,
-    /// Characters of a payload that the history keeps: [`KEPT`], or more for whoever compares what was said.
+    /// Characters of a payload that the history keeps: [`KEPT`], or more where histories are compared.
     pub kept: usize,
-    /// What the `sends raw` step of this name (its `as`) says, or the list that a loop over this name goes through, whatever
-    /// it was compiled with: so one program serves many conversations that differ in this alone.
+    /// Overrides the payload of the `sends raw` step of this name (its `as`), or the list of the loop over this name, so that
+    /// one compiled program serves many conversations that differ only there.
     pub instead: Option<(&'static str, Arc<Template>)>,
-    /// Takes secrets out of whatever is recorded.
+    /// Masks the secrets in whatever is recorded.
     pub masker: Arc<Masker>,
 }
 
-/// What happened.
+/// An event for a conversation.
 #[derive(Debug)]
 pub enum Input {
     Received {
@@ -86,13 +86,13 @@ pub enum Input {
         actor: ActorId,
         connection: u32,
     },
-    /// Nothing but time.
+    /// Time has passed.
     Tick,
-    /// Ctrl-C: what has not been asked stays undecided.
+    /// Ctrl-C: checks that were not evaluated stay undecided.
     Interrupt,
 }
 
-/// What is to be done.
+/// An action for the caller of a conversation.
 #[derive(Debug)]
 pub enum Output {
     Open {
@@ -140,7 +140,7 @@ pub struct Dial {
     pub headers: Vec<(String, String)>,
     pub subprotocols: Vec<String>,
     pub from: Option<String>,
-    /// Headers of ours that are left out.
+    /// Headers that are left out of the request.
     pub without: Vec<String>,
     /// Instead of `GET`.
     pub method: Option<String>,
@@ -148,7 +148,7 @@ pub struct Dial {
     pub http: Option<String>,
 }
 
-/// Needs of a program that these settings, words and hooks do not meet.
+/// Returns the needs of a program that these settings, words and hooks do not meet.
 pub fn unmet(
     program: &Program,
     settings: &BTreeMap<String, Value>,
@@ -194,7 +194,7 @@ pub struct Conversation {
     stack: Vec<blocks::Frame>,
     active: Option<active_step::Active>,
     actors: Vec<Actor>,
-    /// Whose connection it is; those that were replaced stay, so that late frames find their place in the history.
+    /// The actor of each connection; replaced ones stay, so that late frames are still recorded.
     connections: BTreeMap<u32, ActorId>,
     next_call: u32,
     hook_answers: BTreeMap<u32, Result<Value, String>>,
@@ -205,7 +205,7 @@ pub struct Conversation {
     cause: Option<Cause>,
     mistake: Option<String>,
     interrupted: bool,
-    /// Position of the next event among all of this conversation.
+    /// Position of the latest event among all of this conversation.
     sequence: u64,
     history: History,
     leftovers: BTreeMap<String, usize>,
@@ -246,12 +246,12 @@ impl Conversation {
         }
     }
 
-    /// Actors that listen: each needs an address before the conversation starts.
+    /// Returns the actors that listen: each needs an address before the conversation starts.
     pub fn listeners(&self) -> Vec<ActorId> {
         (0..self.actors.len()).filter(|id| self.is_server(*id)).collect()
     }
 
-    /// Where an actor listens.
+    /// Sets the address at which an actor listens.
     pub fn listens(&mut self, actor: ActorId, url: String) {
         self.actors[actor].url = Some(url);
     }
@@ -269,14 +269,14 @@ impl Conversation {
             }
         }
         for id in 0..program.actors.len() {
-            self.equip(id);
+            self.give_initial(id);
         }
         self.push(blocks::Frame::body(program.main));
         self.run();
         std::mem::take(&mut self.out)
     }
 
-    /// Takes in what happened, and plays on.
+    /// Handles an event, and plays on.
     pub fn handle(&mut self, now: Duration, input: Input) -> Vec<Output> {
         self.set_now(now);
         match input {
@@ -285,7 +285,7 @@ impl Conversation {
                 self.hook_answers.insert(call, answer);
             }
             Input::Accepted { actor, connection } => {
-                self.renew(actor, connection);
+                self.new_connection(actor, connection);
             }
             Input::Tick => {}
             Input::Interrupt => {
@@ -297,7 +297,7 @@ impl Conversation {
         std::mem::take(&mut self.out)
     }
 
-    /// When it wants to be called again though nothing happened.
+    /// Returns when the next [`Input::Tick`] is due.
     pub fn deadline(&self) -> Option<Duration> {
         self.active.as_ref().and_then(active_step::Active::deadline)
     }
@@ -306,7 +306,7 @@ impl Conversation {
         self.phase == Phase::Done
     }
 
-    /// What came of it. The caller adds the protocol's name, the instance and the repetition.
+    /// Returns the report of the conversation. The caller adds the instance and the repetition.
     pub fn into_report(mut self) -> ScenarioReport {
         for id in 0..self.actors.len() {
             self.judge_connection(id);
@@ -372,9 +372,9 @@ impl Conversation {
             }
             Received::Refused { status, headers, body, reason } => {
                 self.record(id, connection, Direction::Neither, "refused", &reason, 0);
-                // Any other status is an answer, and one that the document may want.
-                if status == 101 && self.actors[id].asks_plainly {
-                    self.judgement.websocket(
+                // Any other status is a refusal, which the document may demand.
+                if status == 101 && self.actors[id].standard_upgrade {
+                    self.judgement.websocket_broken(
                         &self.program.actors[id].name,
                         "an accepted upgrade is complete (RFC 6455, section 4.2.2)",
                         &reason,
@@ -388,7 +388,7 @@ impl Conversation {
                         upgrade["wrong"] = Value::from(reason.clone());
                         self.judge_wire(id, &upgrade, true);
                     }
-                    // Another address, a busy or a broken server: what the hub would have said is unknown.
+                    // A redirect, or a busy or broken server: how the hub itself would have answered is unknown.
                     let undecided = matches!(status, 300..400 | 429 | 500..600);
                     self.actors[id].link = Link::Refused { sequence, refusal, text: reason, undecided };
                 }
@@ -399,7 +399,7 @@ impl Conversation {
                     self.judgement.websocket_undecided(&self.program.actors[id].name, &reason);
                 } else if !self.judge_wire(id, &serde_json::json!({ "wrong": reason }), true) {
                     let expected = "a WebSocket server answers the upgrade (RFC 6455, section 4.2.2)";
-                    self.judgement.websocket(&self.program.actors[id].name, expected, &reason);
+                    self.judgement.websocket_broken(&self.program.actors[id].name, expected, &reason);
                 }
                 if current {
                     let refusal = serde_json::json!({});
@@ -439,7 +439,7 @@ impl Conversation {
                 if current && self.actors[id].is_open() {
                     self.ended(id, sequence, true, code, reason);
                 } else if current {
-                    self.answered(id, sequence, Some(code), reason, false);
+                    self.close_answered(id, sequence, Some(code), reason, false);
                 }
             }
             Received::Violation { what, section, bound } => {
@@ -447,16 +447,20 @@ impl Conversation {
                 let name = &self.program.actors[id].name;
                 let mut blamed = false;
                 if bound {
-                    self.judgement.websocket_undecided(name, &format!("{what}: more than this harness takes"));
+                    self.judgement.websocket_undecided(name, &format!("{what}: beyond the limits of hubproof"));
                 } else {
                     let name = name.clone();
                     let wire = serde_json::json!({ "kind": "broken", "size": 0, "section": section, "wrong": what });
                     blamed = self.judge_wire(id, &wire, false);
                     if !blamed {
-                        self.judgement.websocket(&name, &format!("frames keep RFC 6455, section {section}"), &what);
+                        self.judgement.websocket_broken(
+                            &name,
+                            &format!("frames keep RFC 6455, section {section}"),
+                            &what,
+                        );
                     }
                 }
-                // Who has been blamed for the frame is not blamed again for what we then did not hear.
+                // A hub that is blamed for the frame is not blamed again for the frames that were not read after it.
                 let by_us = bound || blamed;
                 if current && self.actors[id].is_open() {
                     if by_us {
@@ -465,7 +469,7 @@ impl Conversation {
                         self.ended(id, sequence, false, None, what);
                     }
                 } else if current {
-                    self.answered(id, sequence, None, what, by_us);
+                    self.close_answered(id, sequence, None, what, by_us);
                 }
             }
             Received::End { reset, reason } => {
@@ -479,7 +483,7 @@ impl Conversation {
                     self.record(id, connection, Direction::Neither, "end", &text, 0);
                     self.ended(id, sequence, false, None, text);
                 } else if current {
-                    self.answered(id, sequence, None, text, false);
+                    self.close_answered(id, sequence, None, text, false);
                 }
             }
         }
@@ -493,8 +497,8 @@ impl Conversation {
         self.actors[id].link = Link::Ended(end);
     }
 
-    /// This side ended the connection. Where a step did (`foreseen`), its end is no news to anybody; where a bound of ours
-    /// did, nobody is to blame, and what was still to come is unknown.
+    /// Records that hubproof ended the connection: in a step (`foreseen`), or because of a limit of its own; then it is
+    /// unknown what the hub would have sent.
     fn ended_by_us(&mut self, id: ActorId, sequence: u64, reason: String, foreseen: bool) {
         let actor = &mut self.actors[id];
         let after = self.now.saturating_sub(actor.opened_at);
@@ -524,7 +528,7 @@ impl Conversation {
         self.record_masked(id, connection, direction, kind, &masked, size);
     }
 
-    /// `masked` has no secrets any more.
+    /// Records a text in which secrets are masked already.
     fn record_masked(
         &mut self,
         id: ActorId,

@@ -1,4 +1,4 @@
-//! In which order things came.
+//! Checks the order in which frames were received.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ impl Conversation {
             };
             let wires = bound.wires();
             if wires.is_empty() {
-                return Ok(Finding::NotReached(format!("`{name}` is an empty list, which is before and after all")));
+                return Ok(Finding::NotReached(format!("`{name}` is an empty list, so there is nothing to order")));
             }
             if let Bound::Many { ordered: true, .. } = bound {
                 for pair in wires.windows(2) {
@@ -64,6 +64,6 @@ fn out_of_order(earlier: &str, first: &Wire, later: &str, second: &Wire) -> Find
     Finding::Broken {
         expected: format!("`{earlier}` before `{later}`"),
         found: format!("{} at {:?}, {} at {:?}", first.text, first.at, second.text, second.at),
-        message: format!("`{earlier}` came after `{later}`"),
+        message: format!("`{earlier}` was received after `{later}`"),
     }
 }

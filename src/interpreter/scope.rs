@@ -1,4 +1,4 @@
-//! What an expression sees while a conversation runs: names bound by steps, `let`, actors, `self` and `hub`.
+//! The names that an expression sees: those bound by steps and `let`, actors, `self` and `hub`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ pub fn hub(settings: &BTreeMap<String, Value>) -> Bound {
 
 pub struct View<'a> {
     pub conversation: &'a Conversation,
-    /// The acting member.
+    /// The actor that `self` is.
     pub me: Option<ActorId>,
 }
 
@@ -76,7 +76,7 @@ impl Names for View<'_> {
 impl View<'_> {
     fn actor_member(&self, name: &str, member: &str) -> Option<Bound> {
         let c = self.conversation;
-        // A group is a list and has none.
+        // A group is a list and has no members of its own.
         if c.program.groups.contains_key(name) {
             return None;
         }
@@ -95,7 +95,7 @@ impl View<'_> {
     }
 }
 
-/// For needs: nothing but the settings.
+/// The names that a need sees: only the settings.
 pub struct Settings {
     hub: Bound,
     world: Arc<World>,

@@ -1,4 +1,4 @@
-//! What an actor says: connecting, sending, closing, and its reflexes.
+//! The steps by which actors connect, send and close, and their reactions.
 
 use std::sync::Arc;
 
@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use super::active_step::{Failure, Kind};
 use super::blocks::Progress;
-use super::checks::{unusable, worked_out};
+use super::checks::{evaluate, value_failure};
 use super::finding::Finding;
-use super::steps::Stepped;
+use super::steps::StepResult;
 use super::{Conversation, Dial, Output};
 use crate::event::{Direction, Outcome};
 use crate::scenario::compose;
@@ -21,7 +21,7 @@ impl Conversation {
     pub(super) fn dial(&self, id: ActorId, connect: &Connect) -> Result<Dial, Failure> {
         let names = self.names(Some(id));
         let text = |template: &Option<Template>| -> Result<Option<String>, Failure> {
-            match template.as_ref().map(|template| worked_out(template, &names)).transpose()? {
+            match template.as_ref().map(|template| evaluate(template, &names)).transpose()? {
                 None | Some(Value::Null) => Ok(None),
                 Some(Value::String(text)) => Ok(Some(text)),
                 Some(other) => Ok(Some(other.to_string())),
@@ -29,7 +29,7 @@ impl Conversation {
         };
         let mut without = Vec::new();
         let mut pairs = |template: &Option<Template>| -> Result<Vec<(String, String)>, Failure> {
-            match template.as_ref().map(|template| worked_out(template, &names)).transpose()? {
+            match template.as_ref().map(|template| evaluate(template, &names)).transpose()? {
                 None => Ok(Vec::new()),
                 Some(Value::Object(members)) => {
                     let (gone, members): (Vec<_>, Vec<_>) = members.into_iter().partition(|(_, value)| value.is_null());
@@ -37,16 +37,15 @@ impl Conversation {
                     let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
                     Ok(members.into_iter().map(|(name, value)| (name, text(value))).collect())
                 }
-                Some(other) => Err(Failure::mistake(format!("a mapping belongs here, not {other}"))),
+                Some(other) => Err(Failure::mistake(format!("expected a mapping, found {other}"))),
             }
         };
-        let subprotocols =
-            match connect.subprotocols.as_ref().map(|template| worked_out(template, &names)).transpose()? {
-                None => Vec::new(),
-                Some(Value::Array(items)) => items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect(),
-                Some(Value::String(one)) => vec![one],
-                Some(other) => return Err(Failure::mistake(format!("`subprotocols` is a list, not {other}"))),
-            };
+        let subprotocols = match connect.subprotocols.as_ref().map(|template| evaluate(template, &names)).transpose()? {
+            None => Vec::new(),
+            Some(Value::Array(items)) => items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect(),
+            Some(Value::String(one)) => vec![one],
+            Some(other) => return Err(Failure::mistake(format!("`subprotocols` must be a list, not {other}"))),
+        };
         Ok(Dial {
             path: text(&connect.path)?,
             query: pairs(&connect.query)?,
@@ -64,20 +63,20 @@ impl Conversation {
             self.out.push(Output::End { connection, reset: false });
         }
         let connection = self.connections.len() as u32;
-        self.renew(id, connection);
-        // Whoever asks in a way of its own may get an answer that fits it.
+        self.new_connection(id, connection);
+        // A request with changed handshake headers may get a different answer.
         let ours = |name: &String| {
             let name = name.to_ascii_lowercase();
             ["host", "upgrade", "connection"].contains(&name.as_str()) || name.starts_with("sec-websocket-")
         };
-        self.actors[id].asks_plainly = dial.method.is_none()
+        self.actors[id].standard_upgrade = dial.method.is_none()
             && dial.http.is_none()
             && !dial.headers.iter().map(|(name, _)| name).chain(&dial.without).any(ours);
         self.out.push(Output::Open { connection, dial });
     }
 
-    /// An actor gets a new connection: what came on the one before is judged, and counts no more.
-    pub(super) fn renew(&mut self, id: ActorId, connection: u32) {
+    /// Gives an actor a new connection, after checking the frames of the one before.
+    pub(super) fn new_connection(&mut self, id: ActorId, connection: u32) {
         self.judge_connection(id);
         self.keep_leftovers(id);
         self.connections.insert(connection, id);
@@ -89,10 +88,10 @@ impl Conversation {
         members: &[ActorId],
         step: &Step,
         mut send: impl FnMut(&mut Self, ActorId) -> Result<Option<Bound>, Failure>,
-    ) -> Stepped {
+    ) -> StepResult {
         let mut items = Vec::new();
         for id in members {
-            // Members that are gone are passed over; what they should have said cannot be answered either.
+            // Members without a connection are skipped.
             if self.actors[*id].is_open() {
                 items.extend(send(self, *id)?);
             }
@@ -135,15 +134,16 @@ impl Conversation {
         Some(Arc::new(Wire { from_hub, ..self.wire(id, connection, sequence, kind, text, size) }))
     }
 
-    /// A message of ours: the example, renewed by `fills`, changed by `with`, less what `without` takes away.
+    /// Builds a message to send: the example, with new values from `fills`, changed by `with`, without the members of
+    /// `without`.
     pub(super) fn compose(&self, id: Option<ActorId>, compose: &Compose) -> Result<Composed, Failure> {
         let names = self.names(id);
         let name = match &compose.message {
             MessageName::Any => return Err(Failure::mistake("`any` cannot be sent")),
             MessageName::Named(name) => name.clone(),
-            MessageName::Computed(template) => match worked_out(template, &names)? {
+            MessageName::Computed(template) => match evaluate(template, &names)? {
                 Value::String(name) => name,
-                other => return Err(unusable(format!("{other} is not the name of a message"), template, &names)),
+                other => return Err(value_failure(format!("{other} is not the name of a message"), template, &names)),
             },
         };
         let Some(message) = self.program.pack.message(&name) else {
@@ -158,13 +158,13 @@ impl Conversation {
                 format!("/{}", crate::syntax::matcher::escape(place))
             };
             if value.pointer(&pointer).is_some() {
-                compose::put(&mut value, &pointer, worked_out(template, &names)?);
+                compose::put(&mut value, &pointer, evaluate(template, &names)?);
             }
         }
         let mut wire = None;
         if let Some(with) = &compose.with {
             wire = with.wire(&names);
-            compose::merge(&mut value, &worked_out(with, &names)?);
+            compose::merge(&mut value, &evaluate(with, &names)?);
         }
         let from_hub = wire.as_ref().is_some_and(|wire| wire.from_hub);
         compose::remove(&mut value, &compose.without);
@@ -172,7 +172,7 @@ impl Conversation {
         match (&compose.breaks, broken) {
             (None, Some(violation)) if from_hub => {
                 let what = format!(
-                    "what the hub sent cannot be used in `{name}`: {}: expected {}, found {}",
+                    "`{name}` cannot be built from what the hub sent: {}: expected {}, found {}",
                     violation.place(),
                     violation.expected,
                     violation.found
@@ -180,13 +180,13 @@ impl Conversation {
                 Err(Failure::undecided(what, None))
             }
             (None, Some(violation)) => Err(Failure::mistake(format!(
-                "`{name}` as it would be sent breaks its schema at {}: expected {}, found {}; say why with `breaks` if that is meant",
+                "`{name}` as it would be sent breaks its schema at {}: expected {}, found {}; add `breaks: REASON` if that is intended",
                 violation.place(),
                 violation.expected,
                 violation.found
             ))),
             (Some(_), None) if message.directions.to_hub && !id.is_some_and(|id| self.is_server(id)) => {
-                Err(Failure::mistake(format!("`{name}` is right as it would be sent, so `breaks` is wrong")))
+                Err(Failure::mistake(format!("`{name}` as it would be sent is valid, so `breaks` is wrong; remove it")))
             }
             _ => Ok(Composed { value, wire }),
         }
@@ -194,11 +194,11 @@ impl Conversation {
 
     pub(super) fn send_raw(&mut self, id: ActorId, template: &Template) -> Result<Option<Bound>, Failure> {
         let names = self.names(Some(id));
-        let value = worked_out(template, &names)?;
+        let value = evaluate(template, &names)?;
         let from_hub = super::checks::from_hub(template, &names);
         let connection = self.actors[id].connection.unwrap_or_default();
         let Some((kind, content)) = value.as_object().and_then(|members| members.iter().next()) else {
-            return Err(Failure::mistake("`sends raw` takes text, binary, frames or bytes"));
+            return Err(Failure::mistake("`sends raw` takes one of text, binary, frames, bytes"));
         };
         let server = self.is_server(id);
         let mut shown = String::new();
@@ -224,7 +224,7 @@ impl Conversation {
                 self.out.push(Output::SendBytes { connection, bytes });
                 return Ok(None);
             }
-            _ => return Err(Failure::mistake("`sends raw` takes text, binary, frames or bytes")),
+            _ => return Err(Failure::mistake("`sends raw` takes one of text, binary, frames, bytes")),
         };
         if server && kind != "frames" {
             frames = frames.into_iter().map(Frame::unmasked).collect();
@@ -241,12 +241,12 @@ impl Conversation {
         reason: Option<&Template>,
     ) -> Result<Option<Bound>, Failure> {
         let names = self.names(Some(id));
-        let code = match worked_out(code, &names)? {
+        let code = match evaluate(code, &names)? {
             Value::Null => None,
             Value::Number(code) => code.as_u64().and_then(|code| u16::try_from(code).ok()),
-            other => return Err(unusable(format!("{other} is not a close code"), code, &names)),
+            other => return Err(value_failure(format!("{other} is not a close code"), code, &names)),
         };
-        let reason = match reason.map(|reason| worked_out(reason, &names)).transpose()? {
+        let reason = match reason.map(|reason| evaluate(reason, &names)).transpose()? {
             Some(Value::String(reason)) => reason,
             _ => String::new(),
         };
@@ -254,8 +254,8 @@ impl Conversation {
         let frame = if self.is_server(id) { frame.unmasked() } else { frame };
         let text = code.map_or_else(String::new, |code| format!("{code} {reason}"));
         let wire = self.transmit(id, vec![frame], "close", text.trim_end(), text.len(), false);
-        self.gone(id);
-        self.actors[id].closing = super::Closing::Asked;
+        self.ended_by_step(id);
+        self.actors[id].closing = super::Closing::Sent;
         Ok(wire.map(|wire| Bound::One { value: Value::Null, wire: Some(wire) }))
     }
 
@@ -263,17 +263,17 @@ impl Conversation {
         if let (Some(connection), true) = (self.actors[id].connection, self.actors[id].is_open()) {
             self.record(id, connection, Direction::Sent, if reset { "reset" } else { "fin" }, "", 0);
             self.out.push(Output::End { connection, reset });
-            self.gone(id);
+            self.ended_by_step(id);
         }
     }
 
-    /// A step of this actor ended the connection.
-    pub(super) fn gone(&mut self, id: ActorId) {
+    /// Records that a step of this actor ended the connection.
+    pub(super) fn ended_by_step(&mut self, id: ActorId) {
         let sequence = self.next_sequence();
         self.ended_by_us(id, sequence, String::new(), true);
     }
 
-    /// The reflexes of an actor's role to a message that has come.
+    /// Plays the reactions of an actor's role to a received message.
     pub(super) fn react(&mut self, id: ActorId, json: &Value, wire: &Arc<Wire>, way: crate::protocol::Way) {
         let program = Arc::clone(&self.program);
         let Some(role) = program.roles.get(&program.actors[id].role) else { return };
@@ -292,24 +292,24 @@ impl Conversation {
                 .as_ref()
                 .is_none_or(|pattern| matches!(self.compare(pattern, json, &self.names(Some(id))), Finding::Holds));
             let steps = program.blocks[reaction.block].iter().filter(|_| fits);
-            let failure = steps.map(|step| self.reflex(id, step)).find_map(Result::err);
+            let failure = steps.map(|step| self.reaction_step(id, step)).find_map(Result::err);
             self.stack.pop();
             match failure {
                 None => {}
                 Some(Failure { kind: Kind::Mistake, message, .. }) => {
                     self.mistake.get_or_insert(format!("reaction to {}: {message}", reaction.whenever));
                 }
-                // The hub said something that cannot be answered, which the schema of the message is about.
+                // A value from the hub cannot be used, which the schema of the message is about.
                 Some(failure) => {
-                    let why = format!("`{}` could not be answered: {}", reaction.whenever, failure.message);
+                    let why = format!("no reaction to `{}`: {}", reaction.whenever, failure.message);
                     let label = format!("reaction:{}", reaction.whenever);
-                    self.judgement.stand(&label, Vec::new(), Outcome::Undecided(why.clone()), why, None);
+                    self.judgement.record_invariant(&label, Vec::new(), Outcome::Undecided(why.clone()), why, None);
                 }
             }
         }
     }
 
-    fn reflex(&mut self, id: ActorId, step: &Step) -> Result<Option<Bound>, Failure> {
+    fn reaction_step(&mut self, id: ActorId, step: &Step) -> Result<Option<Bound>, Failure> {
         match &step.act {
             Act::Send(compose) => self.send(id, compose),
             Act::SendRaw(template) => self.send_raw(id, template),
@@ -323,13 +323,13 @@ impl Conversation {
     }
 }
 
-/// A message of ours, and something that crossed the wire and is in it.
+/// A message to send, and the wire of a frame whose values it uses.
 pub(super) struct Composed {
     pub value: Value,
     pub wire: Option<Arc<Wire>>,
 }
 
-/// A text over several frames, cut anywhere, even inside a character.
+/// Splits a text into frames at any byte, even inside a character.
 fn fragments(bytes: &[u8], count: usize) -> Vec<Frame> {
     if count <= 1 {
         return vec![Frame::text(bytes)];
@@ -349,9 +349,7 @@ fn fragments(bytes: &[u8], count: usize) -> Vec<Frame> {
 
 fn unhex(text: &str) -> Result<Vec<u8>, Failure> {
     let digits: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
-    let bad = || {
-        Failure::mistake(format!("`{}` is not a row of bytes in hexadecimal", crate::syntax::matcher::cut(text, 60)))
-    };
+    let bad = || Failure::mistake(format!("`{}` is not hexadecimal bytes", crate::syntax::matcher::cut(text, 60)));
     if !digits.len().is_multiple_of(2) {
         return Err(bad());
     }
@@ -375,7 +373,7 @@ fn raw_frame(value: &Value) -> Result<Frame, Failure> {
         Some(Value::Number(n)) => Opcode::from_bits(n.as_u64().unwrap_or(0) as u8),
         _ => {
             return Err(Failure::mistake(
-                "a frame has an opcode: text, binary, continuation, close, ping, pong or a number",
+                "a frame needs an `opcode`: text, binary, continuation, close, ping, pong or a number",
             ));
         }
     };
@@ -383,7 +381,7 @@ fn raw_frame(value: &Value) -> Result<Frame, Failure> {
         (Some(Value::String(text)), None) => text.clone().into_bytes(),
         (None, Some(Value::String(text))) => unhex(text)?,
         (None, None) => Vec::new(),
-        _ => return Err(Failure::mistake("a frame has `data` (text) or `hex`")),
+        _ => return Err(Failure::mistake("a frame takes `data` (text) or `hex`, not both")),
     };
     let flag = |name: &str| value.get(name).and_then(Value::as_bool).unwrap_or(true);
     let rsv = value.get("rsv").and_then(Value::as_u64).unwrap_or(0) as u8;

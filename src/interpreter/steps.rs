@@ -1,4 +1,4 @@
-//! What each step does, and what it waits for.
+//! Begins and polls the steps.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::active_step::{Active, Failure, Kind, Open, Waiting};
 use super::actor::Link;
 use super::blocks::{Progress, Values};
-use super::checks::{unusable, unworkable, worked_out};
+use super::checks::{eval_failure, evaluate, value_failure};
 use super::finding::Finding;
 use super::hooks::HOOK_PAUSE;
 use super::timing_margin::only_may;
@@ -18,14 +18,14 @@ use crate::scenario::model::{Act, ActorId, ExpectNothing, Program, Step, Who, du
 use crate::scenario::template::Template;
 use crate::scenario::value::{Bound, EvalError};
 
-pub(super) type Stepped = Result<Progress, Failure>;
+pub(super) type StepResult = Result<Progress, Failure>;
 
 impl Conversation {
-    pub(super) fn begin(&mut self, program: &Arc<Program>, step: &Step) -> Stepped {
+    pub(super) fn begin(&mut self, program: &Arc<Program>, step: &Step) -> StepResult {
         if let Some(name) = &step.if_ {
             use crate::scenario::template::Names;
             if self.names(None).lookup(name).is_none() {
-                self.pass_over(program, step, format!("not reached: `{name}` was not bound"));
+                self.skip(program, step, format!("not reached: `{name}` was not bound"));
                 return Ok(Progress::Done(None));
             }
         }
@@ -43,7 +43,7 @@ impl Conversation {
                 self.wait_until(None, Waiting::Upgrade { members, tries: connect.tries })
             }
             Act::Accept { within } => {
-                // The hub may have come before it was waited for.
+                // The hub may have connected before.
                 let time = self.time(within.as_ref())?.unwrap_or(self.config.patience);
                 let deadline = self.now + self.stretched(time);
                 let waiting = Waiting::Upgrade { members, tries: false };
@@ -135,11 +135,11 @@ impl Conversation {
             }
             Act::Check { value, test } => {
                 let finding = self.compute(value, test, &self.names(None));
-                self.settle(program, step, finding)
+                self.record_check(program, step, finding)
             }
             Act::Order(order) => {
                 let finding = self.order(step, order)?;
-                self.settle(program, step, finding)
+                self.record_check(program, step, finding)
             }
             Act::Each { name, values, bodies, fresh } => {
                 let instead = self.instead_of(name);
@@ -167,8 +167,8 @@ impl Conversation {
         }
     }
 
-    /// A `check` that does not hold is a finding, but never ends the scenario - unless an attempt is being made.
-    pub(super) fn settle(&mut self, program: &Program, step: &Step, finding: Finding) -> Stepped {
+    /// Records a `check` or `order`. One that does not hold is a finding and ends only an attempt, not the scenario.
+    pub(super) fn record_check(&mut self, program: &Program, step: &Step, finding: Finding) -> StepResult {
         let Some(check) = step.check else { return Ok(Progress::Done(None)) };
         let trying = self
             .stack
@@ -189,12 +189,12 @@ impl Conversation {
         }
     }
 
-    pub(super) fn wait_until(&mut self, within: Option<Duration>, waiting: Waiting) -> Stepped {
+    pub(super) fn wait_until(&mut self, within: Option<Duration>, waiting: Waiting) -> StepResult {
         let time = self.stretched(within.unwrap_or(self.config.patience));
         Ok(Progress::Waiting(Active { since: self.now, deadline: Some(self.now + time), waiting }))
     }
 
-    pub(super) fn poll(&mut self, step: &Step, mut active: Active) -> Stepped {
+    pub(super) fn poll(&mut self, step: &Step, mut active: Active) -> StepResult {
         let over = active.deadline.is_some_and(|deadline| self.now >= deadline);
         let program = Arc::clone(&self.program);
         match &mut active.waiting {
@@ -218,7 +218,7 @@ impl Conversation {
             Waiting::OneOf { .. } => self.poll_one_of(step, active, over),
             Waiting::Hook { call } => match self.hook_answers.remove(call) {
                 Some(answer) => self.hook_answered(step, &active, answer),
-                None if over => Err(Failure::undecided("the hook did not answer in time", None)),
+                None if over => Err(Failure::undecided("no answer of the hook in time", None)),
                 None => Ok(Progress::Waiting(active)),
             },
             Waiting::HookAgain => match &step.act {
@@ -238,7 +238,7 @@ impl Conversation {
         members: Vec<ActorId>,
         tries: bool,
         over: bool,
-    ) -> Stepped {
+    ) -> StepResult {
         let mut bound = Vec::new();
         for id in &members {
             let waited = Some(self.now.saturating_sub(active.since));
@@ -246,10 +246,10 @@ impl Conversation {
                 Link::Open { upgrade } => bound.push(Bound::plain(upgrade.clone())),
                 Link::Refused { refusal, .. } if tries => bound.push(Bound::plain(refusal.clone())),
                 Link::Refused { text, undecided, .. } => {
-                    let what = format!("the connection was refused: {text}");
+                    let what = format!("the upgrade was refused: {text}");
                     let detail =
                         self.detail(Some(*id), "an accepted upgrade (HTTP 101)".to_owned(), text.clone(), waited);
-                    // What is merely allowed was not done, whatever the reason.
+                    // A step with only may rules records the refusal, whatever its reason.
                     return Err(if *undecided && !only_may(&self.program, step) {
                         Failure::undecided(what, Some(detail))
                     } else {
@@ -268,9 +268,9 @@ impl Conversation {
                 Link::Ended(_) => bound.push(Bound::plain(Value::Null)),
                 Link::Idle | Link::Connecting if over => {
                     let what = if matches!(step.act, Act::Accept { .. }) {
-                        "the hub did not connect"
+                        "the hub did not connect in time"
                     } else {
-                        "no answer to the upgrade"
+                        "no answer to the upgrade request in time"
                     };
                     let detail = self.detail(Some(*id), "an open connection".to_owned(), "nothing".to_owned(), waited);
                     return Err(Failure::broken(what, detail));
@@ -291,7 +291,7 @@ impl Conversation {
         }
     }
 
-    /// One actor binds what it got, a group the list over its members.
+    /// Returns what a step binds: the value of one actor, or the list over the members of a group.
     #[allow(clippy::unused_self)]
     pub(super) fn group(&self, step: &Step, mut items: Vec<Bound>) -> Bound {
         match step.who {
@@ -304,23 +304,23 @@ impl Conversation {
     pub(super) fn time(&self, template: Option<&Template>) -> Result<Option<Duration>, Failure> {
         let Some(template) = template else { return Ok(None) };
         let names = self.names(None);
-        let time = match worked_out(template, &names)? {
+        let time = match evaluate(template, &names)? {
             Value::String(text) => duration(&text),
-            other => Err(format!("`{other}` is not a time with a unit")),
+            other => Err(format!("`{other}` is not a time with a unit, such as 300ms or 5s")),
         };
-        time.map(Some).map_err(|what| unusable(what, template, &names))
+        time.map(Some).map_err(|what| value_failure(what, template, &names))
     }
 
-    /// What stands for the message of a step that binds this name, or for the list of a loop over it.
+    /// Returns the override of the step or loop with this name (see [`super::Config::instead`]).
     pub(super) fn instead_of(&self, name: &str) -> Option<Arc<Template>> {
         let (of, instead) = self.config.instead.as_ref()?;
         (*of == name).then(|| Arc::clone(instead))
     }
 
-    /// What an `each` or `either` goes through. What the hub said stays known as that.
+    /// Returns the values of an `each` or `either`. Those from the hub keep their wire.
     pub(super) fn values(&self, template: &Template) -> Result<Vec<Bound>, Failure> {
         let names = self.names(None);
-        let list = template.eval_bound(&names).map_err(|error| unworkable(error, template, &names))?;
+        let list = template.eval_bound(&names).map_err(|error| eval_failure(error, template, &names))?;
         match list {
             Bound::Many { items, .. } => Ok(items),
             Bound::One { value: Value::Array(values), wire } => {
@@ -331,12 +331,12 @@ impl Conversation {
             }
             other => {
                 let other = crate::syntax::matcher::show(&other.to_json());
-                Err(unusable(format!("`in` takes a list or a number up to 100000, not {other}"), template, &names))
+                Err(value_failure(format!("`in` takes a list or a number up to 100000, not {other}"), template, &names))
             }
         }
     }
 
-    /// The position after which frames count.
+    /// Returns the position after which frames count.
     pub(super) fn after(&self, name: Option<&str>) -> Result<u64, Failure> {
         use crate::scenario::template::Names;
         let Some(name) = name else { return Ok(0) };
@@ -346,6 +346,6 @@ impl Conversation {
             .iter()
             .map(|wire| wire.sequence)
             .min()
-            .ok_or_else(|| Failure::mistake(format!("`after: {name}`: that never crossed a wire")))
+            .ok_or_else(|| Failure::mistake(format!("`after: {name}`: it was neither sent nor received")))
     }
 }

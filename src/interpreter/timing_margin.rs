@@ -1,7 +1,7 @@
-//! How near the waits of a conversation came to their bounds: how near a slow machine is to a false alarm.
+//! Measures how near the waits of a conversation came to their timeouts: how near a slow machine is to a false finding.
 //!
-//! Measured is what was met in time: frames, ends, upgrades, hooks, `retry`, and how far an `order` used its `slack`.
-//! Not measured is what cannot be late (silence, `wait`, what is merely allowed), and a `check` that compares times.
+//! Measured are waits that ended in time: for frames, ends, upgrades, hooks, `retry`, and the `slack` an `order` used.
+//! Not measured is what cannot be late (silence, `wait`, what is only allowed), and a `check` that compares times.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::protocol::Level;
 use crate::scenario::model::{Program, Step};
 
 impl Conversation {
-    /// What was awaited has come.
+    /// Records the margin of a wait that ended in time.
     pub(super) fn margin(&mut self, step: &Step, active: &Active) {
         let program = std::sync::Arc::clone(&self.program);
         if let Some(deadline) = active.deadline
@@ -22,7 +22,7 @@ impl Conversation {
         }
     }
 
-    /// Kept if nothing took a larger share of its bound so far.
+    /// Keeps the margin if no other wait used a larger share of its bound.
     pub(super) fn margin_of(&mut self, step: &Step, waited: Duration, bound: Duration) {
         if bound.is_zero() {
             return;
@@ -34,7 +34,8 @@ impl Conversation {
     }
 }
 
-/// A step that asserts nothing but what is allowed: it never accuses.
+/// Whether a step has only rules of level may, so that it cannot fail.
+
 pub(super) fn only_may(program: &Program, step: &Step) -> bool {
     step.check.is_some_and(|check| program.checks[check].rules.iter().all(|rule| rule.level == Level::May))
 }

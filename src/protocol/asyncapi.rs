@@ -1,5 +1,5 @@
-//! asyncapi.yaml, as far as it matters here: which messages there are, who sends them, what answers them, and how a
-//! frame is recognised. AsyncAPI 3, seen from the hub.
+//! Parses the asyncapi.yaml of a pack: its messages, who sends them, their replies, and how a frame is recognised.
+//! AsyncAPI 3, from the hub's point of view.
 
 use std::collections::BTreeMap;
 
@@ -8,12 +8,12 @@ use crate::syntax::matcher::Matcher;
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{Key, Kind, Node};
 
-/// Who sends a message. Both may be true.
+/// Who sends a message; it may go both ways.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Directions {
     pub to_hub: bool,
     pub from_hub: bool,
-    /// The hub sends it of itself, not only as a reply.
+    /// Whether the hub sends it unasked, not only as a reply.
     pub unasked: bool,
 }
 
@@ -30,7 +30,7 @@ pub struct Declared {
     pub abstract_: bool,
     /// Messages that may answer it.
     pub replies: Vec<String>,
-    /// JSON pointer of the member by which both sides know what the message belongs to.
+    /// JSON pointer of the correlation id.
     pub correlation: Option<String>,
 }
 
@@ -47,19 +47,19 @@ pub struct Document {
     pub description: String,
     pub messages: Vec<Declared>,
     pub ours: Ours,
-    /// Files that any message names, also one that is wrong otherwise.
+    /// Files that any message refers to, also an invalid one.
     pub files: Vec<String>,
-    /// Every message has a payload, so that no other file is named.
+    /// Whether every message has a payload, so that `files` are all that are used.
     pub files_known: bool,
 }
 
-/// What `x-hubproof` of the document says, which AsyncAPI has no words for.
+/// The `x-hubproof` extension of the document.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ours {
-    /// Most connections that a hub of this protocol has to bear from one machine; a target may say otherwise.
+    /// Most connections that a hub of this protocol must accept from one machine; a target may override it.
     pub connections: Option<usize>,
-    /// Words among `NaN`, `Infinity` and `-Infinity` that hubs of this protocol may write where JSON has no number. A
-    /// frame with one of them is read as if `null` stood there; what its text is worth is left to the scenarios.
+    /// Words among `NaN`, `Infinity` and `-Infinity` that hubs of this protocol may write as numbers, which JSON does not
+    /// allow. They are read as `null`; scenarios check the text.
     pub numbers: Vec<String>,
 }
 
@@ -73,12 +73,18 @@ fn ours(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Ours {
             ("connections", Kind::Number(n)) if n.as_u64().is_some_and(|n| (1..=1_000_000).contains(&n)) => {
                 ours.connections = n.as_u64().and_then(|n| usize::try_from(n).ok());
             }
-            ("connections", _) => wrong(node.span, "this is a whole number from 1 to 1000000", "such as 40"),
+            ("connections", _) => {
+                wrong(node.span, "`connections` must be a whole number from 1 to 1000000", "write `connections: 40`");
+            }
             ("numbers", Kind::List(items)) => {
                 for item in items {
                     match item.text().filter(|word| NO_NUMBERS.contains(word)) {
                         Some(word) => ours.numbers.push(word.to_owned()),
-                        None => wrong(item.span, "this is a word that JSON has not", "NaN, Infinity or -Infinity"),
+                        None => wrong(
+                            item.span,
+                            "`numbers` lists words for numbers that JSON does not have",
+                            "write NaN, Infinity or -Infinity",
+                        ),
                     }
                 }
             }
@@ -103,8 +109,11 @@ pub fn parse(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Document {
     match root.get("asyncapi").and_then(Node::text) {
         Some(version) if version.starts_with("3.") => {}
         Some(version) => diagnostics.push(
-            Diagnostic::error(root.at_pointer("/asyncapi").span, format!("AsyncAPI {version} is not read here"))
-                .help("write the document in AsyncAPI 3"),
+            Diagnostic::error(
+                root.at_pointer("/asyncapi").span,
+                format!("AsyncAPI {version} is not supported in a pack"),
+            )
+            .help("write the document in AsyncAPI 3"),
         ),
         None => diagnostics.push(
             Diagnostic::error(root.span, "not an AsyncAPI document: `asyncapi` is missing")
@@ -113,7 +122,7 @@ pub fn parse(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Document {
     }
     let before = diagnostics.len();
     let (directions, replies) = operations(root, diagnostics);
-    // With a reference that leads nowhere the operations do not say all they were meant to say.
+    // With a broken reference the operations are incomplete.
     let complete = diagnostics.len() == before;
     let mut messages = Vec::new();
     let mut files = Vec::new();
@@ -133,7 +142,7 @@ pub fn parse(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Document {
         }
     }
     let files_known = entries.iter().all(|(_, node)| node.get("payload").is_some());
-    // Who writes an empty mapping means it: below messages there are protocols, too.
+    // An explicitly empty mapping is allowed: a protocol may have no messages.
     if entries.is_empty() && root.at("components/messages").is_none_or(|node| node.map().is_none()) {
         diagnostics.push(
             Diagnostic::error(root.span, "the document declares no message")
@@ -151,7 +160,7 @@ pub fn parse(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Document {
     }
 }
 
-/// The file a payload refers to, relative to the document.
+/// Returns the file a payload refers to, relative to the document.
 fn payload_file(payload: &Node) -> Option<(String, Span)> {
     let reference = payload.get("$ref")?;
     Some((reference.text()?.trim_start_matches("./").to_owned(), reference.span))
@@ -196,7 +205,7 @@ fn operations(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> (BTreeMap<Strin
     (directions, replies)
 }
 
-/// The messages an operation or reply names; without a list, all of its channel.
+/// Returns the messages of an operation or reply; without a list, all of its channel.
 fn named(root: &Node, operation: &Node, diagnostics: &mut Vec<Diagnostic>) -> Vec<String> {
     let references: Vec<&Node> = match operation.get("messages").and_then(Node::list) {
         Some(list) => list.iter().collect(),
@@ -218,7 +227,7 @@ fn named(root: &Node, operation: &Node, diagnostics: &mut Vec<Diagnostic>) -> Ve
     references.into_iter().filter_map(|node| component(root, node, diagnostics)).collect()
 }
 
-/// Follows references until one under components.messages.
+/// Follows references to a message under components.messages, and returns its name.
 fn component(root: &Node, node: &Node, diagnostics: &mut Vec<Diagnostic>) -> Option<String> {
     let mut node = node;
     for _ in 0..8 {
@@ -314,7 +323,7 @@ fn message(
     })
 }
 
-/// Where a message carries its correlation id, if that is a place in its payload.
+/// Returns the JSON pointer of a message's correlation id, if it is in the payload.
 fn correlation(root: &Node, message: &Node) -> Option<String> {
     let id = message.get("correlationId")?;
     let id = match id.get("$ref").and_then(Node::text) {
@@ -325,7 +334,7 @@ fn correlation(root: &Node, message: &Node) -> Option<String> {
 }
 
 impl Node {
-    /// A place by a path of names: `components/messages`.
+    /// Returns the node at a path of names: `components/messages`.
     fn at(&self, path: &str) -> Option<&Node> {
         path.split('/').try_fold(self, |node, name| node.get(&crate::syntax::matcher::unescape(name)))
     }

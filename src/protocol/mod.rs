@@ -21,14 +21,14 @@ use crate::syntax::matcher::Matcher;
 use crate::syntax::source::{FileId, Sources, Span};
 use crate::syntax::yaml::{self, Node};
 
-/// The files of one protocol, by their path within the pack (`asyncapi.yaml`, `messages/x.schema.json`, `rules.yaml`)
+/// The files of one protocol, by path within the pack (`asyncapi.yaml`, `messages/x.schema.json`, `rules.yaml`)
 /// and within its scenarios (`shared.yaml`, `x.yaml`).
 #[derive(Clone, Debug, Default)]
 pub struct Folder {
     pub name: String,
     pub pack: BTreeMap<String, FileId>,
     pub scenarios: BTreeMap<String, FileId>,
-    /// What the document says, where it is not an asyncapi.yaml that was written for us.
+    /// The document, where it is an imported one and no asyncapi.yaml of a pack.
     pub document: Option<Arc<asyncapi::Document>>,
 }
 
@@ -53,12 +53,12 @@ pub struct Pack {
     pub title: String,
     pub version: String,
     pub description: String,
-    /// What the document says to this harness.
+    /// The `x-hubproof` extension of the document.
     pub ours: Ours,
     /// In the order of the document.
     pub messages: Vec<MessageType>,
     pub rules: BTreeMap<String, Rule>,
-    /// What the rules' lines refer to.
+    /// The document to which the lines of the rules refer.
     pub document: String,
     /// SHA-256 over all its files, first twelve digits.
     pub hash: String,
@@ -72,13 +72,13 @@ pub struct MessageType {
     pub matcher: Matcher,
     pub abstract_: bool,
     pub replies: Vec<String>,
-    /// JSON pointer of the member by which both sides know what the message belongs to.
+    /// JSON pointer of the correlation id.
     pub correlation: Option<String>,
     pub schema: Schema,
     pub span: Span,
 }
 
-/// Which way a frame went.
+/// The direction of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     ToHub,
@@ -86,7 +86,7 @@ pub enum Way {
 }
 
 impl Pack {
-    /// Loads what can be loaded and says everything that is wrong. `None` where an error makes it unusable.
+    /// Loads a pack and returns all diagnostics; `None` with an error.
     pub fn load(folder: &Folder, sources: &Sources) -> (Option<Self>, Vec<Diagnostic>) {
         let mut diagnostics = Vec::new();
         if let Some(document) = &folder.document {
@@ -111,8 +111,7 @@ impl Pack {
         }
     }
 
-    /// The pack of a document that has been read, with the schemas and rules of its folder. `diagnostics` are those that it
-    /// has already.
+    /// Makes a pack of a parsed document with the schemas and rules of its folder, and adds to `diagnostics`.
     fn assemble(
         folder: &Folder,
         document: asyncapi::Document,
@@ -130,7 +129,7 @@ impl Pack {
         let mut messages = Vec::new();
         let mut used = document.files;
         used.extend(["asyncapi.yaml".to_owned(), "rules.yaml".to_owned()]);
-        // A file that is not there is one whose name is wrong on one of both sides; once is enough.
+        // With a missing file, unused files are not reported: one of them is likely the missing one, misspelt.
         let all_there =
             document.files_known && used.iter().all(|path| folder.pack.contains_key(path) || path == "rules.yaml");
         for declared in document.messages {
@@ -195,7 +194,8 @@ impl Pack {
         self.messages.iter().find(|message| message.name == name)
     }
 
-    /// The message a frame is: of those whose conditions hold, the one with most of them; special forms before envelopes.
+    /// Returns the message that a frame is: of those that match, the one with most conditions; special forms before
+    /// envelopes.
     pub fn recognise(&self, payload: &Value, way: Way) -> Option<&MessageType> {
         let mut best: Option<&MessageType> = None;
         for message in self.messages.iter().filter(|m| m.goes(way) && m.matcher.fits(payload)) {
@@ -209,7 +209,7 @@ impl Pack {
         best
     }
 
-    /// The documented example has to be what it claims to be.
+    /// Reports examples that are missing or recognised as another message.
     fn lint_examples(&self, diagnostics: &mut Vec<Diagnostic>) {
         for message in &self.messages {
             let Some(example) = &message.schema.example else {
@@ -246,12 +246,12 @@ impl MessageType {
         }
     }
 
-    /// Whether a frame counts as this message, be it in one of its special forms.
+    /// Whether a frame is this message or one of its special forms.
     pub fn is(&self, payload: &Value, way: Way) -> bool {
         self.goes(way) && self.matcher.fits(payload)
     }
 
-    /// What a scenario starts from: the example, or the members by which it is recognised.
+    /// Returns the message from which a scenario starts: the example, or the members by which it is recognised.
     pub fn template(&self) -> Value {
         self.schema.example.clone().unwrap_or_else(|| Value::Object(self.matcher.literals()))
     }
@@ -264,7 +264,7 @@ fn load_schema(
     rules: &Rules,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<Schema> {
-    // serde_json has the exact values, the tree has the places.
+    // serde_json keeps exact values, the tree has the places.
     let text = &sources.file(file).text;
     let source: Value = match serde_json::from_str(text) {
         Ok(source) => source,
@@ -289,7 +289,7 @@ fn load_schema(
     }
 }
 
-/// The schema of the message `name`, whose source stands at `tree`.
+/// Compiles the schema of the message `name`, whose source stands at `tree`, and checks its example.
 fn checked(name: &str, source: Value, tree: &Node, rules: &Rules, diagnostics: &mut Vec<Diagnostic>) -> Option<Schema> {
     let before = diagnostics.len();
     let mistakes = json_schema::mistakes(&source, &schema::OURS);
@@ -304,7 +304,7 @@ fn checked(name: &str, source: Value, tree: &Node, rules: &Rules, diagnostics: &
                 "rules stand in rules.yaml",
             ))),
             Some(rule) if named.should && rule.level == Level::May => diagnostics.push(
-                Diagnostic::error(at, format!("{} is a may, so `x-should` cannot press it", named.rule))
+                Diagnostic::error(at, format!("the level of {} is may, so `x-should` cannot demand it", named.rule))
                     .help("a scenario may record it: under `has`, or as an alternative with `info`"),
             ),
             Some(_) => {}

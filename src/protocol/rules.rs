@@ -1,4 +1,4 @@
-//! rules.yaml: the normative sentences of a document, each with its level and where it stands.
+//! Parses rules.yaml: the normative sentences of a document, each with its level and place.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -33,7 +33,7 @@ impl Level {
 pub enum Basis {
     Stated,
     Implied,
-    /// The document is silent; our reading, never more than a may.
+    /// The document is silent; a guess, never more than a may.
     Silent,
 }
 
@@ -53,7 +53,7 @@ pub enum Place {
     Line(usize),
     /// Of a document that has numbered sections, such as an RFC.
     Section(String),
-    /// In none: this harness asks it of every hub, see [`crate::fuzz::oracle`].
+    /// In none: an oracle, which applies to every hub, see [`crate::fuzz::oracle`].
     Oracle,
 }
 
@@ -76,9 +76,9 @@ pub struct Rule {
     pub text: String,
     /// For an implied rule: the sentence it follows from.
     pub from: Option<String>,
-    /// What a black box needs, and does, to see it.
+    /// How a test from outside can observe it.
     pub sees: String,
-    /// Why no hub can break it: it binds only clients.
+    /// Why no hub can break it: for example, it binds only clients.
     pub out_of_scope: Option<String>,
     pub span: Span,
 }
@@ -87,14 +87,14 @@ pub struct Rule {
 pub struct Rules {
     pub document: String,
     pub rules: BTreeMap<String, Rule>,
-    /// Ids of rules with mistakes: they are there, so nobody who names them is wrong.
+    /// Ids of rules with mistakes, which may be referred to.
     broken: BTreeSet<String>,
-    /// There are rules, but they could not be read at all.
+    /// Whether rules could not be parsed at all.
     unreadable: bool,
 }
 
 impl Rules {
-    /// Whether a rule of this id is there, be it with mistakes.
+    /// Whether there is a rule of this id, even one with mistakes.
     pub fn knows(&self, id: &str) -> bool {
         self.unreadable || self.rules.contains_key(id) || self.broken.contains(id)
     }
@@ -208,8 +208,8 @@ fn rule(id: &str, span: Span, node: &Node, diagnostics: &mut Vec<Diagnostic>) ->
     {
         let at = node.at_pointer("/level").span;
         diagnostics.push(
-            Diagnostic::error(at, format!("{id} is about silence of the document, so it is a may"))
-                .help("write `level: may`; what the document says, or what follows from it, is stated or implied"),
+            Diagnostic::error(at, format!("the basis of {id} is silent-guess, so its level must be may"))
+                .help("write `level: may`; if the document says it, or it follows from the document, write `basis: stated` or implied"),
         );
     }
     if basis == Some(Basis::Implied) && from.is_none() {

@@ -1,7 +1,7 @@
-//! The schema of one message: what breaks it, what only falls short of it, and which rules that concerns.
+//! The schema of one message: its violations, its warnings (`x-should`), and the rules that these concern.
 //!
-//! Two validators are compiled: the schema as it is, and one with every `x-should` hoisted into `allOf`. The errors of
-//! the second whose schema path runs through a hoisted member are the warnings, with right paths.
+//! Two validators are compiled: the schema as it is, and one with every `x-should` moved into `allOf`. The errors of the
+//! second whose schema path goes through a moved entry are the warnings.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +12,13 @@ use serde_json::{Map, Value, json};
 use crate::syntax::json_schema;
 use crate::syntax::matcher::show;
 
-/// Keywords of ours that a message's schema may hold.
+/// Extra keywords that a message's schema may hold.
 pub const OURS: [&str; 3] = ["x-rules", "x-should", "x-example"];
 
 pub struct Schema {
     /// As in the file.
     pub source: Value,
-    /// The documented example, or one composed by us; `None` without any.
+    /// The documented example, or a composed one; `None` without any.
     pub example: Option<Value>,
     /// Whether the document shows the example.
     pub documented: bool,
@@ -32,12 +32,12 @@ pub struct Schema {
 
 struct Lenient {
     validator: Validator,
-    /// Prefix of a schema path -> rules of the `x-should` entry that was hoisted there.
+    /// Prefix of a schema path -> rules of the `x-should` entry that was moved there.
     hoisted: BTreeMap<String, Vec<String>>,
     hoisted_source: Value,
 }
 
-/// One way in which a frame breaks, or falls short of, its schema.
+/// A violation of a schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// JSON pointer into the frame.
@@ -46,17 +46,17 @@ pub struct Violation {
     pub found: String,
     /// Innermost `x-rules` around the broken keyword, or the rules of the `x-should` entry. May be empty.
     pub rules: Vec<String>,
-    /// An `x-should` was broken: a warning.
+    /// Whether it is a violation of an `x-should`: a warning.
     pub should: bool,
 }
 
 impl Violation {
-    /// Where, for a sentence: "`/version`", or "the whole message".
+    /// Returns the place for a sentence: "`/version`", or "the whole message".
     pub fn place(&self) -> String {
         if self.path.is_empty() { "the whole message".to_owned() } else { format!("`{}`", self.path) }
     }
 
-    /// Whether a member of what stands at `path` is not there.
+    /// Whether a required member of the value at `path` is missing.
     pub fn is_absence(&self) -> bool {
         self.found == NO_SUCH_MEMBER
     }
@@ -64,7 +64,7 @@ impl Violation {
 
 const NO_SUCH_MEMBER: &str = "no such member";
 
-/// Violations of one frame that are kept; the rest is noise.
+/// Most violations of one frame that are reported.
 const MOST_VIOLATIONS: usize = 8;
 
 impl Schema {
@@ -92,7 +92,7 @@ impl Schema {
         self.strict.is_valid(payload)
     }
 
-    /// Everything wrong with a payload, errors first.
+    /// Returns the violations of a payload, errors before warnings.
     pub fn judge(&self, payload: &Value) -> Vec<Violation> {
         let mut found: Vec<Violation> = if self.strict.is_valid(payload) {
             Vec::new()
@@ -119,12 +119,12 @@ impl Schema {
         found
     }
 
-    /// Whether any form of the message documents this member path, so that a misspelt override is noticed.
+    /// Whether the schema documents this member path.
     pub fn documents(&self, path: &[&str]) -> bool {
         documents(&self.source, path)
     }
 
-    /// Member names known at a path, for "did you mean".
+    /// Returns the member names at a path, for "did you mean".
     pub fn members(&self, path: &[&str]) -> Vec<String> {
         let mut names = Vec::new();
         for schema in descend(&self.source, path) {
@@ -141,11 +141,11 @@ pub struct RuleNamed {
     pub rule: String,
     /// Where in the schema, as a JSON pointer.
     pub pointer: String,
-    /// By `x-should`, or by `x-rules` within it.
+    /// Whether it is named by `x-should`, or by `x-rules` within it.
     pub should: bool,
 }
 
-/// Every rule that a schema names, under `x-rules` and `x-should`.
+/// Returns every rule that a schema names, under `x-rules` and `x-should`.
 pub fn rules_named(source: &Value) -> Vec<RuleNamed> {
     let mut found = Vec::new();
     json_schema::walk(source, "", &mut |schema, pointer| {
@@ -172,7 +172,7 @@ fn names(value: Option<&Value>, into: &mut Vec<String>) {
     }
 }
 
-/// Every schema that speaks about the place a path leads to, through combinators.
+/// Returns every subschema for the value at a path, through combinators.
 fn descend<'a>(schema: &'a Value, path: &[&str]) -> Vec<&'a Value> {
     let mut here = vec![schema];
     for name in ["allOf", "anyOf", "oneOf"] {
@@ -202,7 +202,7 @@ fn documents(schema: &Value, path: &[&str]) -> bool {
         if here.is_empty() {
             return false;
         }
-        // A place without any member of its own is free (`data: any`), and so is one whose members have a form, not a name.
+        // A value without `properties` may have any members (`data: any`), and so may one with patterns for their names.
         let closed = here.iter().any(|s| s.get("properties").is_some());
         let named_by_form =
             |s: &&Value| s.get("patternProperties").or(s.get("additionalProperties")).is_some_and(Value::is_object);
@@ -247,7 +247,7 @@ fn words(kind: &Value) -> String {
     }
 }
 
-/// The innermost `x-rules` on the way from the root to the broken keyword.
+/// Returns the innermost `x-rules` on the way from the root to the broken keyword.
 fn attributed(source: &Value, schema_path: &str) -> Vec<String> {
     let mut rules = Vec::new();
     let mut pointer = String::new();
@@ -266,7 +266,7 @@ fn attributed(source: &Value, schema_path: &str) -> Vec<String> {
     rules
 }
 
-/// The schema with every `x-should` entry moved into the `allOf` beside it; notes where each went.
+/// Returns the schema with every `x-should` entry moved into the `allOf` beside it, and records where each went.
 fn hoist(schema: &Value, pointer: &str, hoisted: &mut BTreeMap<String, Vec<String>>) -> Value {
     let Value::Object(members) = schema else {
         return match schema {
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_only_suggested_warns_with_its_own_rules_and_path() {
+    fn a_broken_x_should_warns_with_its_own_rules_and_path() {
         let found = schema().judge(&json!({"type": "HELLO", "uuid": "x"}));
         assert_eq!(found.len(), 1);
         assert!(found[0].should);
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn members_that_no_form_documents_are_known() {
+    fn undocumented_members_are_recognised() {
         assert!(schema().documents(&["uuid"]));
         assert!(!schema().documents(&["uid"]));
     }

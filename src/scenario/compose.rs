@@ -1,4 +1,4 @@
-//! Building a message: the documented example, changed. A name is merged into it, a pointer puts this very value there.
+//! Builds messages: the documented example, changed. Under a name a value is merged, under a pointer it replaces.
 
 use serde_json::{Map, Value};
 
@@ -54,7 +54,7 @@ pub fn put(target: &mut Value, pointer: &str, value: Value) {
     *place = value;
 }
 
-/// Takes members away.
+/// Removes members.
 pub fn remove(target: &mut Value, pointers: &[String]) {
     for pointer in pointers {
         let Some((parent, name)) = pointer.rsplit_once('/') else { continue };
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn members_are_taken_away() {
+    fn members_are_removed() {
         let mut value = json!({"a": {"b": 1, "c": 2}, "d": [1, 2]});
         remove(&mut value, &["/a/b".to_owned(), "/d/0".to_owned(), "/x/y".to_owned()]);
         assert_eq!(value, json!({"a": {"c": 2}, "d": [2]}));

@@ -1,11 +1,11 @@
-//! Words of an expression and where they stand, which the engine does not tell: for carets, and for filters and tests
-//! that do not exist, which it would notice only when the conversation runs.
+//! Finds the words of an expression and their places, for carets, and filters and tests that do not exist, which the engine
+//! would notice only when the conversation runs.
 
 use std::ops::Range;
 
 use minijinja::{Environment, ErrorKind};
 
-/// Where a dotted name stands in the source of an expression, outside of texts.
+/// Returns where a dotted name stands in the source of an expression, outside of strings.
 pub fn word(source: &str, name: &str) -> Option<Range<usize>> {
     let code = blanked(source);
     let part = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -16,7 +16,7 @@ pub fn word(source: &str, name: &str) -> Option<Range<usize>> {
     })
 }
 
-/// The first filter or test that the engine does not have: where, which of the two, and those there are.
+/// Returns the first filter or test that the engine does not have: where, which of the two, and those that exist.
 pub fn unknown_word(
     source: &str,
     engine: &Environment<'_>,
@@ -42,7 +42,7 @@ pub fn unknown_word(
     None
 }
 
-/// Whether the engine knows what a probe uses. It has no list to ask, so it is tried: with a wrong argument at worst.
+/// Whether the engine knows the filter or test of a probe. It has no list of them, so the probe is evaluated.
 fn has(engine: &Environment<'_>, probe: &str, unknown: ErrorKind) -> bool {
     match engine.compile_expression(probe).and_then(|probe| probe.eval(())) {
         Err(error) => error.kind() != unknown,
@@ -50,7 +50,7 @@ fn has(engine: &Environment<'_>, probe: &str, unknown: ErrorKind) -> bool {
     }
 }
 
-/// The identifier behind a place; empty where there is none.
+/// Returns the range of the identifier behind a place; empty where there is none.
 fn identifier(code: &str, from: usize) -> Range<usize> {
     let rest = &code[from..];
     let start = from + rest.len() - rest.trim_start().len();
@@ -59,8 +59,8 @@ fn identifier(code: &str, from: usize) -> Range<usize> {
     start..if digit { start } else { start + length }
 }
 
-/// The source with every slice `x[a:b]` written as the look-up `x[[a,b]]`, which uses the same names: the engine tells
-/// those of a look-up, but not what a slice is taken from. `None` where there is no slice.
+/// Returns the source with every slice `x[a:b]` written as the look-up `x[[a,b]]`, which uses the same names: the engine
+/// lists the names of a look-up, but not those of a slice. `None` where there is no slice.
 pub fn without_slices(source: &str) -> Option<String> {
     let code = blanked(source);
     // Open brackets, and where in them the pieces of a slice begin.
@@ -96,7 +96,7 @@ pub fn without_slices(source: &str) -> Option<String> {
     (!edits.is_empty()).then_some(rewritten)
 }
 
-/// The source with the insides of its texts blanked out, byte for byte.
+/// Returns the source with the insides of its strings blanked out, byte for byte.
 fn blanked(source: &str) -> String {
     let mut quote = None;
     let mut escaped = false;

@@ -1,5 +1,5 @@
-//! The functions that `${...}` may call. All are pure but for the [`World`] they find in their context: no clock, no
-//! random source, so that a conversation can be played again exactly.
+//! The functions that `${...}` may call. All are pure but for the [`World`] in their context: no clock, no random source,
+//! so that a conversation can be replayed exactly.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,18 +13,18 @@ use sha2::{Digest, Sha256};
 
 use super::value::{Frame, from_engine};
 
-/// What functions see of the run: its name, the time, and how often they were called.
+/// The state of a run that functions see: its name, the time, and how often they were called.
 pub struct World {
     /// Distinguishes this run, scenario and repetition from all others; letters and digits.
     pub stamp: String,
     calls: AtomicU64,
     /// Unix time in milliseconds, moved by the interpreter.
     now_ms: AtomicI64,
-    /// What `frames(name)` answers, while `always` is judged.
+    /// What `frames(name)` returns, while `always` is evaluated.
     frames: Mutex<Option<Frames>>,
 }
 
-/// The frames of a connection that are the message of this name.
+/// Returns the frames of a connection that are the message of this name.
 pub type Frames = Box<dyn Fn(&str) -> Option<Vec<Engine>> + Send + Sync>;
 
 impl std::fmt::Debug for World {
@@ -60,10 +60,10 @@ impl World {
 
 impl Object for World {}
 
-/// The name under which the world stands in a context; no identifier of a scenario can be that.
+/// The name of the world in a context; scenarios cannot use it.
 pub const WORLD: &str = "__world";
 
-/// Longest text a function makes: larger than every documented limit, small enough for any machine.
+/// Longest text that a function makes, in bytes: more than every documented limit.
 const LONGEST: usize = 64 << 20;
 
 /// Functions by name, for "did you mean".
@@ -96,15 +96,15 @@ fn world(state: &State<'_, '_>) -> Result<Arc<World>, Error> {
     state
         .lookup(WORLD)
         .and_then(|value| value.downcast_object::<World>())
-        .ok_or_else(|| bad("this function is not available here"))
+        .ok_or_else(|| bad("this function is not available in this place"))
 }
 
-/// The one environment all expressions are compiled in.
+/// Returns the environment in which all expressions are compiled.
 pub fn environment() -> Environment<'static> {
     let mut env = Environment::new();
     env.set_undefined_behavior(UndefinedBehavior::Strict);
     env.set_fuel(Some(1_000_000));
-    // Underscores only: hubs may allow nothing else in names.
+    // Underscores only: some hubs allow no other signs in names.
     env.add_function("unique", |state: &State<'_, '_>, prefix: &str| {
         let world = world(state)?;
         Ok::<_, Error>(format!("{prefix}_{}_{}", world.stamp, world.next_call()))
@@ -141,14 +141,16 @@ pub fn environment() -> Environment<'static> {
     env.add_function("frames", |state: &State<'_, '_>, name: &str| {
         let world = world(state)?;
         let frames = world.frames.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let frames = frames.as_ref().ok_or_else(|| bad("frames() belongs under `always`"))?;
+        let frames = frames.as_ref().ok_or_else(|| bad("frames() works only under `always`"))?;
         frames(name).ok_or_else(|| bad(format!("there is no message `{name}`")))
     });
-    env.add_function("due_ns", || Err::<Engine, _>(bad("due_ns() stands alone, in a message of a load plan")));
+    env.add_function("due_ns", || {
+        Err::<Engine, _>(bad("due_ns() works only alone in a value, in a message of a load plan"))
+    });
     env
 }
 
-/// Two digits a byte.
+/// Returns the bytes in hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -157,7 +159,7 @@ fn json(value: Engine) -> Result<String, Error> {
     from_engine(&value, "json()").map(|value| value.to_string()).map_err(|error| bad(error.to_string()))
 }
 
-/// Milliseconds since 1970 of an ISO 8601 time; without an offset it is read as UTC.
+/// Returns the Unix time in milliseconds of an ISO 8601 time; without an offset it is read as UTC.
 fn epoch_ms(text: &str) -> Result<i64, Error> {
     let days = calendar_date(text);
     let time = days.as_deref().unwrap_or(text);
@@ -167,7 +169,7 @@ fn epoch_ms(text: &str) -> Result<i64, Error> {
         .map_err(|_| bad(format!("`{text}` is not an ISO 8601 time")))
 }
 
-/// The same time with year, month and day, where ISO 8601 has counted weeks (2024-W03-1) or days (2024-015), which jiff
+/// Returns the same time with year, month and day for a week date (2024-W03-1) or an ordinal date (2024-015), which jiff
 /// does not read; `None` for others.
 fn calendar_date(text: &str) -> Option<String> {
     let (date, time) = text.split_once('T')?;
@@ -186,7 +188,7 @@ fn calendar_date(text: &str) -> Option<String> {
     Some(format!("{separated}T{time}"))
 }
 
-/// A text cut into `n` pieces of about the same length, at character boundaries.
+/// Splits a text into `n` pieces of about the same length, at character boundaries.
 fn chunks(text: &str, n: usize) -> Result<Vec<String>, Error> {
     if n == 0 {
         return Err(bad("chunks() needs at least one piece"));
@@ -205,12 +207,12 @@ fn chunks(text: &str, n: usize) -> Result<Vec<String>, Error> {
     Ok(pieces)
 }
 
-/// How much each number exceeds the one before it.
+/// Returns how much each number exceeds the one before it.
 fn differences(list: Engine) -> Result<Vec<Engine>, Error> {
     let mut numbers = Vec::new();
     for item in list.try_iter()? {
         if item.is_undefined() {
-            return Err(Error::new(ErrorKind::UndefinedError, "differences() of a list with a missing member"));
+            return Err(Error::new(ErrorKind::UndefinedError, "differences() found a missing member in the list"));
         }
         numbers.push(item);
     }
@@ -226,7 +228,7 @@ fn differences(list: Engine) -> Result<Vec<Engine>, Error> {
         .collect()
 }
 
-/// The version after this one: its `major`, `minor` or `patch` raised by one.
+/// Returns the version with its `major`, `minor` or `patch` part raised by one.
 fn next_version(version: &str, part: &str) -> Result<String, Error> {
     let numbers: Option<Vec<u64>> =
         version.split(['-', '+']).next().unwrap_or_default().split('.').map(|n| n.parse().ok()).collect();
@@ -241,7 +243,7 @@ fn next_version(version: &str, part: &str) -> Result<String, Error> {
     }
 }
 
-/// A JSON Web Token over these claims; `key` is otherwise the target's `jwt_secret`.
+/// Returns a JSON Web Token of these claims; `key` is by default the target's `jwt_secret`.
 fn jwt(state: &State<'_, '_>, claims: Engine, options: Kwargs) -> Result<String, Error> {
     let claims = from_engine(&claims, "jwt()").map_err(|error| bad(error.to_string()))?;
     let algorithm: Option<String> = options.get("alg")?;
@@ -269,10 +271,10 @@ fn jwt(state: &State<'_, '_>, claims: Engine, options: Kwargs) -> Result<String,
     Ok(format!("{unsigned}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature)))
 }
 
-/// When and how a frame crossed the wire: at (Unix ms), after (seconds since the connection was open), size, opcode, text.
+/// Returns the wire of a frame: at (Unix ms), after (seconds since the connection was open), size, opcode, text.
 fn wire(value: Engine) -> Result<Engine, Error> {
     let Some(frame) = value.downcast_object_ref::<Frame>() else {
-        return Err(bad("wire() takes a message that was sent or received"));
+        return Err(bad("wire() needs a message that was sent or received"));
     };
     let wire = &frame.wire;
     Ok(Engine::from_pairs([

@@ -1,4 +1,5 @@
-//! The scenario language: read, checked and compiled before any socket opens. scenarios/README.md is its reference.
+//! The scenario language: scenarios are parsed, checked and compiled before any socket opens. scenarios/README.md is its
+//! reference.
 
 pub mod compose;
 mod expression;
@@ -19,7 +20,7 @@ use crate::syntax::yaml;
 pub use model::{Isolation, Need, Program, Shared};
 pub use parse::SharedFile;
 
-/// All scenarios of a folder, in the order of their names, with everything that is wrong with any of them.
+/// All scenarios of a folder, in the order of their names, with the diagnostics of all.
 pub struct Scenarios {
     pub shared: Arc<Shared>,
     pub programs: Vec<Arc<Program>>,
@@ -45,12 +46,12 @@ impl Scenarios {
                 }
             }
         }
-        // What is wrong in shared.yaml is found again by every scenario that uses it.
+        // Every scenario that uses shared.yaml reports its mistakes again.
         Self { shared: Arc::clone(&shared.shared), programs, diagnostics: distinct(diagnostics) }
     }
 }
 
-/// shared.yaml of a folder; an empty one where there is none.
+/// Reads shared.yaml of a folder; an empty one where there is none.
 pub fn shared(folder: &Folder, sources: &Sources, pack: &Pack, diagnostics: &mut Vec<Diagnostic>) -> SharedFile {
     let root = match folder.scenarios.get("shared.yaml").map(|file| yaml::parse(sources, *file)) {
         Some(Ok(root)) => root,

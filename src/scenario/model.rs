@@ -1,5 +1,5 @@
-//! A compiled scenario: one small program. Blocks of steps refer to each other by index; names were checked when it was
-//! read, so running it needs no look-ups in the files.
+//! A compiled scenario: a small program. Blocks of steps refer to each other by index; names were checked when it was
+//! parsed, so running it needs no look-ups in the files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -41,7 +41,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// Rules some check of it can prove at their full level.
+    /// Returns the rules that some check of it proves at their full level.
     pub fn proves(&self) -> BTreeSet<&str> {
         self.checks
             .iter()
@@ -54,15 +54,15 @@ impl Program {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Isolation {
-    /// Beside any other scenario.
+    /// Runs beside any other scenario.
     Shared,
-    /// Never beside another with the same word; `hub`: beside none at all.
+    /// Never runs beside another with the same word; `hub`: beside none at all.
     Exclusive(String),
-    /// Last, and only on a hub that may be destroyed.
+    /// Runs last, and only on a hub that may be destroyed.
     Destructive,
 }
 
-/// What the target has to offer before a scenario can run.
+/// A requirement on the target, without which a scenario is not testable.
 #[derive(Debug)]
 pub enum Need {
     /// A word of the target's `provides`, or a setting that it sets itself.
@@ -76,7 +76,7 @@ pub enum Need {
 }
 
 impl Need {
-    /// The name under which unmet needs are counted.
+    /// Returns the name under which unmet needs are counted.
     pub fn name(&self) -> String {
         match self {
             Self::Word(word) => word.clone(),
@@ -87,7 +87,7 @@ impl Need {
     }
 }
 
-/// What the scenarios of a protocol share, as far as it is not compiled into each program.
+/// The parts of shared.yaml that are not compiled into each program.
 #[derive(Debug, Default)]
 pub struct Shared {
     pub settings: BTreeMap<String, Setting>,
@@ -120,7 +120,7 @@ pub struct Actor {
 
 #[derive(Debug)]
 pub struct Role {
-    /// The actor listens, and the hub connects to it.
+    /// Whether the actor listens, and the hub connects to it.
     pub server: bool,
     pub given: Vec<(String, Template)>,
     pub fills: Vec<(String, Template)>,
@@ -144,11 +144,11 @@ pub struct RuleUse {
     pub id: String,
     pub level: Level,
     pub basis: Basis,
-    /// Below the level of the rule itself: such a check proves nothing.
+    /// Whether the level is below that of the rule itself: such a check does not prove the rule.
     pub lowered: bool,
 }
 
-/// One thing that is judged.
+/// A check of a scenario.
 #[derive(Debug)]
 pub struct Check {
     /// Unique within the scenario and stable: its rules, numbered where they repeat.
@@ -177,7 +177,7 @@ pub enum Always {
         check: CheckId,
         pattern: Pattern,
     },
-    /// Whatever arrives after it: messages, control frames, and what is no frame at all.
+    /// Whatever is received after it: messages, control frames, and bytes that are no frame.
     Wire {
         check: CheckId,
         pattern: Pattern,
@@ -217,8 +217,8 @@ pub struct Step {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Who {
-    Nobody,
-    /// The first person of a scene, an opening or a reaction.
+    NoActor,
+    /// The actor that plays the scene, opening or reaction.
     Myself,
     One(ActorId),
     Group {
@@ -255,7 +255,7 @@ pub enum Act {
     StopReading,
     ReadAgain,
     Expect(Box<Expect>),
-    /// The stream itself ends, below WebSocket.
+    /// The TCP stream ends.
     ExpectEnd {
         within: Option<Template>,
         has: Vec<Has>,
@@ -317,18 +317,18 @@ pub struct Connect {
     pub method: Option<Template>,
     /// The version of HTTP that the request names: `1.0`.
     pub http: Option<Template>,
-    /// A refusal is an outcome, not a failure.
+    /// Whether a refusal is a result, not a failure.
     pub tries: bool,
 }
 
-/// A message to be built: the example, renewed, changed, with members taken away.
+/// A message to build: the example, with new values, changes and removed members.
 #[derive(Debug)]
 pub struct Compose {
     pub message: MessageName,
     pub with: Option<Template>,
     pub without: Vec<String>,
     pub fragments: usize,
-    /// Why it is wrong on purpose.
+    /// Why it is invalid on purpose.
     pub breaks: Option<String>,
 }
 
@@ -392,7 +392,7 @@ pub struct Alternative {
     pub as_: Option<String>,
     pub warn: Option<String>,
     pub info: Option<String>,
-    /// If this one comes, the step has failed: nothing else is waited for.
+    /// If this one happens, the step fails at once.
     pub fail: Option<String>,
     pub text: String,
 }
@@ -410,7 +410,7 @@ pub struct Hook {
 #[derive(Debug)]
 pub struct Order {
     pub names: Vec<String>,
-    /// Required where the events are of several connections.
+    /// Required where the frames are of several connections.
     pub slack: Option<Template>,
 }
 
@@ -421,11 +421,11 @@ pub enum Test {
     Fits(Pattern),
 }
 
-/// A matcher, or the schema of a `fits` (then under the empty pointer), that may have holes.
+/// A matcher, or the schema of a `fits`, that may hold expressions.
 #[derive(Debug)]
 pub struct Pattern {
     pub template: Template,
-    /// Compiled ahead where there are no holes.
+    /// Compiled ahead where there are no expressions.
     pub ready: Option<Ready>,
     pub schema: bool,
     pub span: Span,
@@ -437,7 +437,7 @@ pub enum Ready {
     Schema(Box<jsonschema::Validator>),
 }
 
-/// A setting that is written as a time is a number of seconds inside an expression.
+/// Returns the value of a setting in expressions: a time is a number of seconds.
 pub fn setting_value(value: &Value) -> Value {
     match value.as_str().map(|text| (text, duration(text))) {
         Some((text, Ok(time))) if text.starts_with(|c: char| c.is_ascii_digit()) => {

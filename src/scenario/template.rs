@@ -1,4 +1,5 @@
-//! JSON with holes: `${...}` alone in a scalar keeps its type, inside text it must give a string or a number.
+//! JSON templates with expressions: `${...}` alone in a scalar keeps its type, inside text it must give a string or a
+//! number.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -16,11 +17,11 @@ use crate::syntax::yaml::{Kind, Node, Text};
 
 static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(functions::environment);
 
-/// What an expression can see: names, and the world its functions live in.
+/// The names that an expression sees, and the state of its functions.
 pub trait Names {
     fn lookup(&self, name: &str) -> Option<Bound>;
 
-    /// A member of what a name is bound to, without the rest of it; `None` where either is missing.
+    /// Returns a member of the value of a name, without copying the rest; `None` where either is missing.
     fn member(&self, name: &str, member: &str) -> Option<Bound> {
         self.lookup(name)?.member(member)
     }
@@ -54,12 +55,12 @@ pub struct Expr {
     pub source: String,
     pub span: Span,
     form: Form,
-    /// Dotted names it uses that are not its own: `hub.version`, `anna.name`, `i`.
+    /// Free names that it uses, dotted: `hub.version`, `anna.name`, `i`.
     pub uses: Vec<String>,
 }
 
 enum Form {
-    /// `a.b[0].c`: looked up without the engine, so that big integers and the order of members survive.
+    /// `a.b[0].c`: looked up without the engine, which would lose large integers and the order of members.
     Path(String, Vec<Segment>),
     Engine(Expression<'static, 'static>),
 }
@@ -92,7 +93,7 @@ impl Template {
                 for (key, value) in entries {
                     if key.name.contains("${") {
                         diagnostics.push(
-                            Diagnostic::error(key.span, "a key takes no expression")
+                            Diagnostic::error(key.span, "a key cannot hold an expression")
                                 .help("only values do; write the key out"),
                         );
                     }
@@ -149,8 +150,8 @@ impl Template {
         }
     }
 
-    /// Like [`Template::eval`], but what a path leads to keeps its wire, and what is worked out from frames that of one
-    /// of them, so that what the hub said stays known as that.
+    /// Like [`Template::eval`], but the value keeps the wire of a frame that it comes from, so that values from the hub are
+    /// known as such.
     pub fn eval_bound(&self, names: &dyn Names) -> Result<Bound, EvalError> {
         match self {
             Self::Expression(expression) => expression.eval_bound(names),
@@ -163,7 +164,7 @@ impl Template {
         }
     }
 
-    /// Something that crossed the wire and is used here: what the hub said before what was said to it.
+    /// Returns the wire of a frame that the template uses: one from the hub if there is any.
     pub fn wire(&self, names: &dyn Names) -> Option<Arc<Wire>> {
         let mut wires = Vec::new();
         self.expressions(&mut |expression| wires.extend(expression.wires(names)));
@@ -184,7 +185,7 @@ impl Template {
                             Value::Number(number) => text.push_str(&number.to_string()),
                             other => {
                                 return Err(EvalError::Failed(format!(
-                                    "`${{{}}}` inside text gives {other}, neither text nor a number",
+                                    "`${{{}}}` inside text gives {other}, which is neither text nor a number",
                                     expression.source
                                 )));
                             }
@@ -206,7 +207,7 @@ impl Template {
 }
 
 impl Expr {
-    /// `at` is where the inside of `${}` stands, if it stands there byte for byte.
+    /// Compiles an expression. `at` is where the inside of `${}` stands, if it stands there byte for byte.
     pub fn compile(source: &str, span: Span, at: Option<Span>) -> Result<Self, Diagnostic> {
         let blank = source.len() - source.trim_start().len();
         let source = source.trim().to_owned();
@@ -242,13 +243,13 @@ impl Expr {
         Ok(Self { source, span, form: Form::Engine(expression), uses })
     }
 
-    /// Whether the source stands byte for byte at the span, so that a caret can point into it: else that is the whole
-    /// scalar, and longer.
+    /// Whether the source stands byte for byte at the span, so that a caret can point into it; else the span is the whole
+    /// scalar.
     fn is_at_span(&self) -> bool {
         self.span.range().len() == self.source.len()
     }
 
-    /// Where one piece of a dotted name that it uses stands: of `anna.helo.uuid`, piece 1 is `helo`.
+    /// Returns where one piece of a dotted name stands: of `anna.helo.uuid`, piece 1 is `helo`.
     pub fn place(&self, dotted: &str, piece: usize) -> Span {
         let wanted: Vec<&str> = dotted.split('.').take(piece + 1).collect();
         let Some(found) = expression::word(&self.source, &wanted.join(".")).filter(|_| self.is_at_span()) else {
@@ -258,7 +259,7 @@ impl Expr {
         self.span.part(found.end - last..found.end)
     }
 
-    /// The name it consists of, if it is no more than that.
+    /// Returns the name, if the expression is nothing else.
     pub fn bare_name(&self) -> Option<&str> {
         match &self.form {
             Form::Path(root, segments) if segments.is_empty() => Some(root),
@@ -266,7 +267,7 @@ impl Expr {
         }
     }
 
-    /// The name and, within what it is bound to, the JSON pointer, if it is no more than a path.
+    /// Returns the name and the JSON pointer into its value, if the expression is only a path.
     pub fn pointer(&self) -> Option<(&str, String)> {
         let Form::Path(root, segments) = &self.form else { return None };
         let pieces = segments.iter().map(|segment| match segment {
@@ -293,14 +294,14 @@ impl Expr {
         }
     }
 
-    /// The wires of all that it uses, as far as names alone tell: of `anna.hello.uuid` that of `hello`.
+    /// Returns the wires of all frames that it uses, as far as names show: of `anna.hello.uuid` that of `hello`.
     fn wires(&self, names: &dyn Names) -> Vec<Arc<Wire>> {
         let mut wires = Vec::new();
         for used in &self.uses {
             let mut pieces = used.split('.');
             let Some(root) = pieces.next() else { continue };
             let Some(mut bound) = pieces.next().and_then(|first| names.member(root, first)) else {
-                // What has no such member counts as a whole.
+                // Without such a member the whole value counts.
                 wires.extend(names.lookup(root).iter().flat_map(Bound::wires));
                 continue;
             };
@@ -342,7 +343,7 @@ impl Expr {
             }
             match names.lookup(root) {
                 Some(bound) => {
-                    // Of an actor it is some member that is asked for, and seldom the frames of its opening.
+                    // Only the members of an actor that are used are converted, as the frames of its opening may be large.
                     let uses = self.uses.iter().map(|used| used.split_once('.').unwrap_or((used, "")));
                     let members: Vec<&str> = uses.filter(|(name, _)| *name == root).map(|(_, member)| member).collect();
                     context.insert(root, bound.to_engine_for(&members));
@@ -357,7 +358,7 @@ impl Expr {
 
     fn failed(&self, error: &minijinja::Error) -> EvalError {
         match error.kind() {
-            minijinja::ErrorKind::UndefinedError => EvalError::Missing(format!("something in `{}`", self.source)),
+            minijinja::ErrorKind::UndefinedError => EvalError::Missing(format!("a value in `{}`", self.source)),
             kind => EvalError::Failed(format!(
                 "`${{{}}}`: {}",
                 self.source,
@@ -368,14 +369,14 @@ impl Expr {
 }
 
 fn one_of(wires: Vec<Arc<Wire>>) -> Option<Arc<Wire>> {
-    let said = wires.iter().position(|wire| wire.from_hub).unwrap_or(0);
-    wires.into_iter().nth(said)
+    let index = wires.iter().position(|wire| wire.from_hub).unwrap_or(0);
+    wires.into_iter().nth(index)
 }
 
 /// Functions of the engine itself that scenarios may use.
 pub const BUILTIN: [&str; 3] = ["range", "dict", "namespace"];
 
-/// A bare path: identifiers joined by dots, with literal indexes.
+/// Parses a path: identifiers joined by dots, with literal indexes.
 fn path(source: &str) -> Option<(String, Vec<Segment>)> {
     let mut segments = Vec::new();
     for piece in source.split('.') {
@@ -403,7 +404,7 @@ fn path(source: &str) -> Option<(String, Vec<Segment>)> {
     }
 }
 
-/// Splits text at `${...}`, brackets and quotes balanced. `None` after an error, which is reported.
+/// Splits text at `${...}`, brackets and quotes balanced. `None` after an error, which is in `diagnostics`.
 fn split(text: &Text, span: Span, diagnostics: &mut Vec<Diagnostic>) -> Option<Vec<Part>> {
     let mut parts = Vec::new();
     let mut rest = text.value.as_str();
@@ -415,7 +416,7 @@ fn split(text: &Text, span: Span, diagnostics: &mut Vec<Diagnostic>) -> Option<V
         let inside = &rest[start + 2..];
         let Some(length) = closing(inside) else {
             let at = text.inner.map_or(span, |inner| inner.part(offset + start..offset + start + 2));
-            diagnostics.push(Diagnostic::error(at, "`${` is never closed").help("write `${name}`"));
+            diagnostics.push(Diagnostic::error(at, "`${` has no closing `}`").help("write `${name}`"));
             return None;
         };
         let at = text.inner.map(|inner| inner.part(offset + start + 2..offset + start + 2 + length));
@@ -521,20 +522,20 @@ mod tests {
     #[case(r#""${'}' ~ hello.uuid}""#, json!("}u"))]
     #[case(r#""${missing is not defined}""#, json!(true))]
     #[case("'{{ kept }} $5'", json!("{{ kept }} $5"))]
-    fn holes_are_filled(#[case] source: &str, #[case] expected: Value) {
+    fn expressions_are_evaluated(#[case] source: &str, #[case] expected: Value) {
         assert_eq!(eval(source), Ok(expected));
     }
 
     #[rstest]
-    #[case(r#""${hello.nothing}""#, "`hello.nothing` is not there")]
-    #[case(r#""${list | map(attribute='seq')}""#, "is not there")]
-    #[case(r#""${nobody.x}""#, "`nobody` was never bound")]
+    #[case(r#""${hello.nothing}""#, "`hello.nothing` is missing")]
+    #[case(r#""${list | map(attribute='seq')}""#, "is missing")]
+    #[case(r#""${unbound.x}""#, "`unbound` was never bound")]
     #[case(r#""${1 +}""#, "not an expression")]
-    #[case(r#""${hello""#, "never closed")]
+    #[case(r#""${hello""#, "no closing")]
     #[case(r#""x ${hello.seqs}""#, "neither text nor a number")]
     #[case(r#""${repeat('xxxxxxxxxx', 100000000)}""#, "at most 64 MiB")]
     #[case(r#""${jwt({}, key='k', alg='RS256')}""#, "cannot sign with \"RS256\": alg is HS256, HS384, HS512 or none")]
-    fn what_cannot_be_filled_says_why(#[case] source: &str, #[case] expected: &str) {
+    fn what_cannot_be_evaluated_says_why(#[case] source: &str, #[case] expected: &str) {
         let error = eval(source).expect_err("fails");
         assert!(error.contains(expected), "{error}");
     }

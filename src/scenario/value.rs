@@ -1,4 +1,4 @@
-//! What a name is bound to while a conversation runs: JSON, together with when and where it crossed a wire.
+//! The values of names while a conversation runs: JSON, with the wire of the frame that it comes from.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use minijinja::value::{Enumerator, Object, ObjectRepr, Value as Engine};
 use serde_json::Value;
 
-/// When and how a frame crossed the wire; what `wire(name)` shows.
+/// When and how a frame was sent or received; `wire(name)` shows it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wire {
     /// Position among all events of the conversation, for `after`.
@@ -19,7 +19,7 @@ pub struct Wire {
     /// Since the connection was open.
     pub after: Duration,
     pub connection: u32,
-    /// Not said by us, or said by us with something of the hub's in it: nobody here answers for what it is.
+    /// Whether the hub sent it, or hubproof sent it with values from the hub: then a wrong value is no mistake of the scenario.
     pub from_hub: bool,
     pub opcode: &'static str,
     pub text: Arc<str>,
@@ -32,7 +32,7 @@ pub enum Bound {
         value: Value,
         wire: Option<Arc<Wire>>,
     },
-    /// By `count`, by `each` or by a group. `ordered` is false for a group's: its members have no order among them.
+    /// A list bound by `count`, `each` or a group. `ordered` is false for a group: its members have no order.
     Many {
         items: Vec<Bound>,
         ordered: bool,
@@ -71,7 +71,7 @@ impl Bound {
         }
     }
 
-    /// Every crossing of the wire in it.
+    /// Returns the wires of all frames in it.
     pub fn wires(&self) -> Vec<Arc<Wire>> {
         match self {
             Self::One { wire, .. } => wire.iter().cloned().collect(),
@@ -80,7 +80,7 @@ impl Bound {
         }
     }
 
-    /// The same for whoever looks only at these members, each perhaps with a path behind it; empty for the whole.
+    /// Like [`Bound::to_engine`], but only with these members, each perhaps with a path behind it; empty for the whole.
     pub fn to_engine_for(&self, members: &[&str]) -> Engine {
         match self {
             Self::Scene(names) if !members.contains(&"") => {
@@ -92,7 +92,7 @@ impl Bound {
         }
     }
 
-    /// As the expression engine sees it: frames keep their wire for `wire()`.
+    /// Converts it for the expression engine; frames keep their wire for `wire()`.
     pub fn to_engine(&self) -> Engine {
         match self {
             Self::One { value, wire: Some(wire) } if value.is_object() || value.is_array() => {
@@ -142,19 +142,19 @@ impl Object for Frame {
     }
 }
 
-/// A name or a member was not there. In a check this is what the hub did wrong, elsewhere the step is not reached.
+/// The error of an evaluation. A missing member is, in a check, the hub's fault; elsewhere the step is undecided.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum EvalError {
     /// The name was never bound: the step that would have bound it was not reached.
     #[error("`{0}` was never bound")]
     Unbound(String),
-    #[error("{0} is not there")]
+    #[error("{0} is missing")]
     Missing(String),
     #[error("{0}")]
     Failed(String),
 }
 
-/// From the engine back to JSON; a hole anywhere in the result counts as missing, not as null.
+/// Converts a value of the engine to JSON; an undefined value anywhere in it counts as missing, not as null.
 pub fn from_engine(value: &Engine, source: &str) -> Result<Value, EvalError> {
     use minijinja::value::ValueKind;
     let failed = |error: minijinja::Error| EvalError::Failed(error.to_string());

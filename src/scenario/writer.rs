@@ -1,8 +1,8 @@
-//! A case as the text of a scenario file: one line a step, with what YAML cannot hold plainly escaped.
+//! Writes a case as a scenario file: one line for each step, escaped where YAML needs it.
 
 use serde_json::{Map, Value};
 
-/// The file. Equal cases give equal texts.
+/// Returns the text of the file. Equal cases give equal texts.
 pub fn scenario(root: &Map<String, Value>) -> String {
     let mut text = String::new();
     for (key, value) in root {
@@ -30,7 +30,7 @@ fn step(step: &Value, text: &mut String) {
     }
 }
 
-/// A value in flow style: JSON, with everything beyond ASCII escaped as YAML does.
+/// Returns a value in YAML's flow style: JSON, with everything beyond ASCII escaped.
 pub fn flow(value: &Value) -> String {
     let mut text = String::new();
     write(value, &mut text);
@@ -66,7 +66,7 @@ fn write(value: &Value, out: &mut String) {
     }
 }
 
-/// Texts that YAML reads back as they are.
+/// Whether YAML reads the text back unquoted.
 fn plain(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
@@ -115,8 +115,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_odd_survives() {
-        for text in crate::generate::value::ODD_TEXTS {
+    fn unusual_texts_survive() {
+        for text in crate::generate::value::UNUSUAL_TEXTS {
             let value = json!({ "title": text, "steps": [{ "a sends raw": { "text": text, text: [text] } }] });
             assert_eq!(read_back(&scenario(value.as_object().unwrap())), value);
         }

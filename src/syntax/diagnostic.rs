@@ -1,4 +1,4 @@
-//! What is wrong with a file of the user's: where, why, and what to do about it.
+//! Diagnostics of the user's files: what is wrong, where, and what to do about it.
 
 use std::collections::BTreeSet;
 
@@ -19,9 +19,9 @@ pub struct Diagnostic {
     /// `None` where a whole file or folder is missing.
     pub span: Option<Span>,
     pub message: String,
-    /// Stands under the caret.
+    /// The text under the caret.
     pub label: String,
-    /// Another place that has to do with it, and what stands there.
+    /// A related place, and the text there.
     pub also: Option<Box<(Span, String)>>,
     pub help: Option<String>,
 }
@@ -56,7 +56,7 @@ impl Diagnostic {
         self
     }
 
-    /// Advice; an empty one is none.
+    /// Sets the advice; an empty text is none.
     pub fn help(mut self, help: impl Into<String>) -> Self {
         let help = help.into();
         self.help = (!help.is_empty()).then_some(help);
@@ -68,7 +68,7 @@ impl Diagnostic {
         self
     }
 
-    /// With the line, a caret and the advice; ends without a newline.
+    /// Renders the message with its line, a caret and the advice; without a newline at the end.
     pub fn render(&self, sources: &Sources, color: bool) -> String {
         let level = match self.severity {
             Severity::Error => Level::ERROR,
@@ -109,8 +109,8 @@ impl Diagnostic {
     }
 }
 
-/// The first line of a span, so that a caret under a whole block does not draw the block. Parsers that count lines their
-/// own way may point into a character, or behind the end.
+/// Returns the first line of a span, so that a caret under a whole block does not show all of it. The span of a parser may
+/// point into a character, or behind the end.
 fn visible(text: &str, span: Span) -> std::ops::Range<usize> {
     let start = text.floor_char_boundary(span.start as usize);
     let range = start..text.ceil_char_boundary(span.end as usize).max(start);
@@ -122,7 +122,7 @@ pub fn has_errors(diagnostics: &[Diagnostic]) -> bool {
     diagnostics.iter().any(|d| d.severity == Severity::Error)
 }
 
-/// Each of them once: the same thing said about the same place is found again by every scenario that uses it.
+/// Removes duplicates: every scenario that uses a place reports the same mistake there.
 pub fn distinct(diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
     let mut seen = BTreeSet::new();
     let place = |d: &Diagnostic| d.span.map(|span| (span.file, span.start, span.end));
@@ -133,7 +133,7 @@ pub fn render_all(diagnostics: &[Diagnostic], sources: &Sources, color: bool) ->
     diagnostics.iter().map(|d| d.render(sources, color)).collect::<Vec<_>>().join("\n\n")
 }
 
-/// The name most like `wrong`, if any is like it at all: for "did you mean".
+/// Returns the name most similar to `wrong`, if any is similar: for "did you mean".
 pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     names
         .into_iter()
@@ -143,10 +143,10 @@ pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Opt
         .map(|(_, name)| name)
 }
 
-/// Names that advice lists; who wants more of them asks `hubproof packs show`.
+/// Most names that advice lists.
 const MOST_NAMES: usize = 12;
 
-/// "did you mean `x`?" alone, or else all there are, as `known` introduces them: for short lists.
+/// Returns "did you mean `x`?", or else all names after the text `known`: for short lists.
 pub fn suggest_one<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str> + Clone, known: &str) -> String {
     match nearest(wrong, names.clone()) {
         Some(name) => format!("did you mean `{name}`?"),
@@ -154,7 +154,7 @@ pub fn suggest_one<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str> + C
     }
 }
 
-/// "did you mean `x`?", and the fallback.
+/// Returns "did you mean `x`?" and the text `otherwise`, or else that text or the names.
 pub fn suggest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str> + Clone, otherwise: &str) -> String {
     match nearest(wrong, names.clone()) {
         Some(name) => format!("did you mean `{name}`? {otherwise}").trim().to_owned(),
@@ -173,7 +173,7 @@ pub fn suggest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str> + Clone
 mod tests {
     use super::*;
 
-    /// Parsers count in ways of their own: what they point into must not matter.
+    /// A parser's span may point anywhere.
     #[test]
     fn a_span_may_lie_anywhere() {
         let mut sources = Sources::default();
@@ -181,8 +181,8 @@ mod tests {
         let file = sources.add("t.yaml", text);
         for start in 0..text.len() + 3 {
             for end in start..text.len() + 3 {
-                let told = Diagnostic::error(Span::new(file, start..end), "wrong").render(&sources, false);
-                assert!(told.contains("wrong"), "{start}..{end}");
+                let rendered = Diagnostic::error(Span::new(file, start..end), "wrong").render(&sources, false);
+                assert!(rendered.contains("wrong"), "{start}..{end}");
             }
         }
     }

@@ -1,18 +1,17 @@
-//! Times as people write them: `300ms`, `5s`, `2m`, `1h`. A bare number is refused, because nobody knows its unit.
+//! Times in files: `300ms`, `5s`, `2m`, `1h`. A number without a unit is an error.
 
 use std::time::Duration;
 
-/// The longest time that is accepted anywhere. More is a slip of the keyboard.
+/// The longest time that is accepted anywhere.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Seconds in one of each.
+/// The units, in seconds.
 const UNITS: [(&str, f64); 4] = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
 
-/// Reads a number, whole or with a decimal point, and its unit (`ms`, `s`, `m` or `h`), at most 24 hours in all.
+/// Parses a number, whole or with a decimal point, and its unit (`ms`, `s`, `m` or `h`), at most 24 hours in all.
 ///
 /// # Errors
-///
-/// A sentence for people, advice included: about a missing or unknown unit, about what is no number, about too much.
+/// The message, advice included: no number, a missing or unknown unit, or too long a time.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);
@@ -36,7 +35,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// As [`parse_duration`] reads it, in seconds where they are whole, else in milliseconds.
+/// Formats a time for [`parse_duration`], in seconds where they are whole, else in milliseconds.
 pub fn format_duration(duration: Duration) -> String {
     if duration.subsec_nanos() == 0 {
         return format!("{}s", duration.as_secs());

@@ -1,5 +1,5 @@
-//! JSON Schema 2020-12 as packs and scenarios write it: unknown keywords are errors, because the validator library
-//! would ignore a misspelt one and accept everything.
+//! JSON Schema 2020-12 in packs and scenarios: unknown keywords are errors, because the validator library would ignore a
+//! misspelt one and accept everything.
 
 use jsonschema::Validator;
 use serde_json::Value;
@@ -7,16 +7,16 @@ use serde_json::Value;
 use crate::syntax::diagnostic::{Diagnostic, suggest};
 use crate::syntax::yaml::Node;
 
-/// How the value of a keyword holds further schemas.
-pub enum Holds {
+/// How the value of a keyword holds subschemas.
+pub enum Subschemas {
     Nothing,
     Schema,
     List,
     Map,
 }
 
-/// What is under a keyword of JSON Schema 2020-12; `None` for what is no keyword.
-pub fn keyword(name: &str) -> Option<Holds> {
+/// Returns how a keyword of JSON Schema 2020-12 holds subschemas; `None` for an unknown keyword.
+pub fn keyword(name: &str) -> Option<Subschemas> {
     Some(match name {
         "not"
         | "if"
@@ -28,24 +28,24 @@ pub fn keyword(name: &str) -> Option<Holds> {
         | "propertyNames"
         | "unevaluatedItems"
         | "unevaluatedProperties"
-        | "contentSchema" => Holds::Schema,
-        "allOf" | "anyOf" | "oneOf" | "prefixItems" => Holds::List,
-        "properties" | "patternProperties" | "dependentSchemas" | "$defs" => Holds::Map,
+        | "contentSchema" => Subschemas::Schema,
+        "allOf" | "anyOf" | "oneOf" | "prefixItems" => Subschemas::List,
+        "properties" | "patternProperties" | "dependentSchemas" | "$defs" => Subschemas::Map,
         "$schema" | "$ref" | "$anchor" | "$comment" | "title" | "description" | "default" | "deprecated"
         | "readOnly" | "writeOnly" | "examples" | "type" | "enum" | "const" | "multipleOf" | "maximum"
         | "exclusiveMaximum" | "minimum" | "exclusiveMinimum" | "maxLength" | "minLength" | "pattern" | "maxItems"
         | "minItems" | "uniqueItems" | "maxContains" | "minContains" | "maxProperties" | "minProperties"
-        | "required" | "dependentRequired" | "format" | "contentEncoding" | "contentMediaType" => Holds::Nothing,
+        | "required" | "dependentRequired" | "format" | "contentEncoding" | "contentMediaType" => Subschemas::Nothing,
         _ => return None,
     })
 }
 
-/// Whether JSON Schema 2020-12 has such a keyword.
+/// Whether JSON Schema 2020-12 has this keyword.
 pub fn is_keyword(name: &str) -> bool {
     keyword(name).is_some()
 }
 
-/// Whether such a format is asserted.
+/// Whether the validator asserts this format.
 pub fn is_format(name: &str) -> bool {
     FORMATS.contains(&name)
 }
@@ -126,12 +126,12 @@ const FORMATS: &[&str] = &[
 
 const TYPES: [&str; 7] = ["string", "integer", "number", "boolean", "object", "array", "null"];
 
-/// What is wrong with a schema.
+/// A mistake in a schema or matcher.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
     /// JSON pointer into the schema.
     pub pointer: String,
-    /// The key at the pointer is wrong, not the value.
+    /// Whether the key at the pointer is wrong, not the value.
     pub key: bool,
     pub message: String,
     /// What to do about it; may be empty.
@@ -139,22 +139,22 @@ pub struct Mistake {
 }
 
 impl Mistake {
-    /// As shown to the author of the file in which the schema is `node`.
+    /// Returns the diagnostic for the file in which the schema is `node`.
     pub fn within(self, node: &Node) -> Diagnostic {
         let span = if self.key { node.key_at_pointer(&self.pointer) } else { node.at_pointer(&self.pointer).span };
         Diagnostic::error(span, self.message).help(self.help)
     }
 
-    /// Of a schema that stands at `pointer` of something larger.
+    /// Moves the mistake to the value around, in which the schema stands at `pointer`.
     pub fn below(self, pointer: &str) -> Self {
         Self { pointer: format!("{pointer}{}", self.pointer), ..self }
     }
 }
 
-/// Everything wrong with a schema that may hold keywords of `ours`. Expressions of scenarios, `"${...}"`, stand for
-/// anything.
-pub fn mistakes(schema: &Value, ours: &[&str]) -> Vec<Mistake> {
-    let mut found = unknown_words(schema, ours);
+/// Returns all mistakes of a schema that may hold `extra` keywords. Expressions of scenarios, `"${...}"`, stand for any
+/// value.
+pub fn mistakes(schema: &Value, extra: &[&str]) -> Vec<Mistake> {
+    let mut found = unknown_words(schema, extra);
     if found.is_empty()
         && !has_holes(schema)
         && let Err(error) = compile(schema)
@@ -163,7 +163,7 @@ pub fn mistakes(schema: &Value, ours: &[&str]) -> Vec<Mistake> {
         let (message, help) = match error.instance().as_ref() {
             Value::String(text) if pointer.ends_with("/pattern") => (
                 format!("`{text}` is not a regular expression"),
-                "regular expressions are best written in single quotes; a bracket that is meant as such is `\\(`",
+                "write regular expressions in single quotes; a literal bracket is `\\(`",
             ),
             _ if pointer.is_empty() && !schema.is_object() => {
                 (format!("`{schema}` is not a JSON Schema"), "a schema is a mapping of keywords, true or false")
@@ -175,18 +175,19 @@ pub fn mistakes(schema: &Value, ours: &[&str]) -> Vec<Mistake> {
     found
 }
 
-/// Keywords, types and formats, at any depth, that 2020-12 does not have: what the validator would ignore or explain badly.
-pub fn unknown_words(schema: &Value, ours: &[&str]) -> Vec<Mistake> {
+/// Returns keywords, types and formats, at any depth, that 2020-12 does not have: the validator would ignore them, or
+/// explain them badly.
+pub fn unknown_words(schema: &Value, extra: &[&str]) -> Vec<Mistake> {
     let mut found = Vec::new();
     walk(schema, "", &mut |schema, pointer| {
         for (name, value) in schema.as_object().into_iter().flatten() {
             let pointer = format!("{pointer}/{}", crate::syntax::matcher::escape(name));
-            if keyword(name).is_none() && !ours.contains(&name.as_str()) {
+            if keyword(name).is_none() && !extra.contains(&name.as_str()) {
                 found.push(Mistake {
                     pointer,
                     key: true,
                     message: format!("JSON Schema has no keyword `{name}`"),
-                    help: suggest(name, KEYWORDS.iter().copied(), "an unknown keyword would accept everything"),
+                    help: suggest(name, KEYWORDS.iter().copied(), "the validator would ignore an unknown keyword"),
                 });
                 continue;
             }
@@ -218,7 +219,7 @@ pub fn unknown_words(schema: &Value, ours: &[&str]) -> Vec<Mistake> {
     found
 }
 
-/// Whether an expression of a scenario stands anywhere in it.
+/// Whether a value holds an expression of a scenario.
 pub fn has_holes(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains("${"),
@@ -234,14 +235,14 @@ pub fn walk(schema: &Value, pointer: &str, visit: &mut impl FnMut(&Value, &str))
     for (name, value) in schema.as_object().into_iter().flatten() {
         let at = format!("{pointer}/{}", crate::syntax::matcher::escape(name));
         match keyword(name) {
-            Some(Holds::Schema) => walk(value, &at, visit),
-            Some(Holds::List) => value
+            Some(Subschemas::Schema) => walk(value, &at, visit),
+            Some(Subschemas::List) => value
                 .as_array()
                 .into_iter()
                 .flatten()
                 .enumerate()
                 .for_each(|(i, s)| walk(s, &format!("{at}/{i}"), visit)),
-            Some(Holds::Map) => value
+            Some(Subschemas::Map) => value
                 .as_object()
                 .into_iter()
                 .flatten()
@@ -270,7 +271,7 @@ fn compile(schema: &Value) -> Result<Validator, jsonschema::ValidationError<'_>>
         .build(schema)
 }
 
-/// The JSON type of a value; an integer is a number.
+/// Returns the JSON type of a value; an integer is a number.
 pub fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

@@ -1,27 +1,27 @@
-//! Which frame, and what must be true of it: names take values, pointers take JSON Schema (scenarios/README.md).
+//! Matchers, which select frames and check them: names take values, pointers take JSON Schema (scenarios/README.md).
 //!
-//! A name holds where the subject has that member with this value: numbers and strings equal, objects with at least
-//! these members, arrays item by item. A `/pointer` holds where its target is there and fits the schema; `false` says
-//! that it must not be there; `/pointer or absent` lets it be missing. The empty pointer `""` leads to the subject itself.
+//! A name matches where the value has that member with this value: numbers and strings equal, objects with at least these
+//! members, arrays item by item. A `/pointer` matches where its target is present and fits the schema; `false` demands
+//! that it is absent; `/pointer or absent` allows that. The empty pointer `""` is the whole value.
 
 use jsonschema::{Keyword, ValidationError, Validator};
 use serde_json::{Map, Value};
 
 use crate::syntax::json_schema::{self, Mistake};
 
-/// A matcher that could not be built: which key, and why.
+/// The error of an invalid matcher.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{message}")]
-pub struct BadMatcher {
-    /// The key of the matcher at fault; empty where the whole is.
+pub struct MatcherError {
+    /// The invalid key; empty where the whole matcher is invalid.
     pub key: String,
     pub message: String,
 }
 
-/// The first thing that does not fit.
+/// The first difference between a value and a matcher.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// JSON pointer into the subject.
+    /// JSON pointer into the value.
     pub path: String,
     pub expected: String,
     pub found: String,
@@ -29,7 +29,7 @@ pub struct Difference {
 
 impl std::fmt::Display for Difference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let path = if self.path.is_empty() { "the whole" } else { &self.path };
+        let path = if self.path.is_empty() { "the value" } else { &self.path };
         write!(f, "{path}: expected {}, found {}", self.expected, self.found)
     }
 }
@@ -42,7 +42,7 @@ pub struct Matcher {
 /// One condition of a matcher.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Condition<'a> {
-    /// The member is there and has this value, which has no members of its own.
+    /// The member is present and has this value, which has no members of its own.
     Is(String, &'a Value),
     Absent(&'a str),
     Present(&'a str),
@@ -76,34 +76,33 @@ enum Test {
 }
 
 impl Matcher {
-    /// From the JSON of a `where` or of a line of `has`: an object of names and pointers.
-    pub fn compile(source: &Value) -> Result<Self, BadMatcher> {
-        let bad = |key: &str, mistake: Mistake| BadMatcher { key: key.to_owned(), message: mistake.message };
+    /// Compiles the JSON of a `where` or of an entry of `has`: an object of names and pointers.
+    pub fn compile(source: &Value) -> Result<Self, MatcherError> {
+        let bad = |key: &str, mistake: Mistake| MatcherError { key: key.to_owned(), message: mistake.message };
         let Value::Object(members) = source else { return Err(bad("", not_a_mapping())) };
         let clauses = members
             .iter()
             .map(|(key, want)| {
                 let mistakes = match want {
-                    // The rest is found by building its validator, once.
+                    // Other mistakes are found by building its validator.
                     Value::Object(_) if is_pointer(key) => json_schema::unknown_words(want, &["like"]),
                     _ => clause_mistakes(key, want),
                 };
                 match mistakes.into_iter().next() {
                     Some(mistake) => Err(bad(key, mistake)),
-                    None => clause(key, want).map_err(|message| BadMatcher { key: key.clone(), message }),
+                    None => clause(key, want).map_err(|message| MatcherError { key: key.clone(), message }),
                 }
             })
             .collect::<Result<_, _>>()?;
         Ok(Self { clauses })
     }
 
-    /// Whether every clause holds: what [`Matcher::difference`] says, without putting a difference into words, since most
-    /// matchers are asked to find the one among many that fits.
+    /// Whether every clause holds: [`Matcher::difference`] without the texts, since most frames that are compared differ.
     pub fn fits(&self, subject: &Value) -> bool {
         self.clauses.iter().all(|clause| clause.holds(subject))
     }
 
-    /// The first clause that does not hold, as what was expected and what was found.
+    /// Returns the first difference.
     pub fn difference(&self, subject: &Value) -> Option<Difference> {
         if self.fits(subject) {
             return None;
@@ -111,7 +110,7 @@ impl Matcher {
         self.clauses.iter().find_map(|clause| clause.difference(subject))
     }
 
-    /// Its conditions as places and what JSON Schema says of them, for whoever has to recognise a frame by other means.
+    /// Returns its conditions by place, for the load engine, which recognises frames without decoding them.
     pub fn conditions_at(&self) -> Vec<Condition<'_>> {
         let mut found = Vec::new();
         for clause in &self.clauses {
@@ -127,7 +126,7 @@ impl Matcher {
         found
     }
 
-    /// How many conditions it has: the most specific match wins.
+    /// Returns how many conditions it has: the most specific match wins.
     pub fn conditions(&self) -> usize {
         self.clauses
             .iter()
@@ -138,7 +137,7 @@ impl Matcher {
             .sum()
     }
 
-    /// The members that must be a certain text.
+    /// Returns the members that must be a certain text.
     pub fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
         self.clauses.iter().filter_map(|clause| match clause {
             Clause::Member { name, want: Value::String(text) } => Some((name.as_str(), text.as_str())),
@@ -151,7 +150,8 @@ impl Matcher {
         self.texts().any(|(member, _)| member == name)
     }
 
-    /// The members a frame must have literally, for building a message that has no example: `{type: STATUS, code: OK}`.
+    /// Returns the members that a frame must have literally, to build a message that has no example:
+    /// `{type: STATUS, code: OK}`.
     pub fn literals(&self) -> Map<String, Value> {
         self.clauses
             .iter()
@@ -163,7 +163,7 @@ impl Matcher {
     }
 }
 
-/// Everything wrong with the source of a matcher, as places in it. Expressions, `"${...}"`, stand for anything.
+/// Returns all mistakes in the source of a matcher. Expressions, `"${...}"`, stand for any value.
 pub fn mistakes(source: &Value) -> Vec<Mistake> {
     match source {
         Value::Object(members) => members
@@ -193,7 +193,7 @@ fn clause_mistakes(key: &str, want: &Value) -> Vec<Mistake> {
     };
     if !is_pointer(key) {
         return match key.strip_suffix(" or absent") {
-            Some("") => mistake(true, "the whole is never absent", "write `\"\": { ... }`".to_owned()),
+            Some("") => mistake(true, "the whole value is never absent", "write `\"\": { ... }`".to_owned()),
             Some(name) => {
                 mistake(true, "`or absent` belongs to a /pointer", format!("write `/{name} or absent: {{ ... }}`"))
             }
@@ -202,9 +202,11 @@ fn clause_mistakes(key: &str, want: &Value) -> Vec<Mistake> {
     }
     match want {
         Value::Object(_) => json_schema::mistakes(want, &["like"]),
-        Value::Bool(_) if key.is_empty() => {
-            mistake(false, "the whole is always there", "write a JSON Schema: `\"\": { type: object }`".to_owned())
-        }
+        Value::Bool(_) if key.is_empty() => mistake(
+            false,
+            "the whole value is always present",
+            "write a JSON Schema: `\"\": { type: object }`".to_owned(),
+        ),
         Value::Bool(_) => Vec::new(),
         Value::String(text) if text.contains("${") => Vec::new(),
         _ => {
@@ -218,12 +220,12 @@ fn clause_mistakes(key: &str, want: &Value) -> Vec<Mistake> {
     }
 }
 
-/// Keys that are JSON Pointers rather than names: the empty one leads to the whole. (`/` is the member without a name.)
+/// Whether a key is a JSON pointer rather than a name: the empty one is the whole value. (`/` is the member without a name.)
 fn is_pointer(key: &str) -> bool {
     key.is_empty() || key.starts_with('/')
 }
 
-/// A clause without mistakes, but for expressions that are still in it.
+/// Compiles a clause that has no mistakes, but may still hold expressions.
 fn clause(key: &str, want: &Value) -> Result<Clause, String> {
     if !is_pointer(key) {
         return Ok(Clause::Member { name: key.to_owned(), want: want.clone() });
@@ -317,7 +319,7 @@ impl Clause {
     }
 }
 
-/// What a JSON pointer leads to, of which these are the steps: `Value::pointer` would take it apart at each look.
+/// Returns the target of a JSON pointer that is split into `steps`: `Value::pointer` would split it each time.
 fn at<'a>(subject: &'a Value, steps: &[String]) -> Option<&'a Value> {
     steps.iter().try_fold(subject, |value, step| match value {
         Value::Object(members) => members.get(step),
@@ -327,7 +329,7 @@ fn at<'a>(subject: &'a Value, steps: &[String]) -> Option<&'a Value> {
     })
 }
 
-/// `{const: x}` is better read as x.
+/// Returns a schema as text; `{const: x}` as x.
 fn expectation(schema: &Value) -> String {
     match schema.as_object() {
         Some(members) if members.len() == 1 && members.contains_key("const") => show(&members["const"]),
@@ -336,10 +338,10 @@ fn expectation(schema: &Value) -> String {
 }
 
 fn absent(subject: &Value) -> String {
-    if subject.is_object() || subject.is_array() { "nothing there".to_owned() } else { show(subject) }
+    if subject.is_object() || subject.is_array() { "no such member".to_owned() } else { show(subject) }
 }
 
-/// Whether `found` is at least `want`.
+/// Returns how `found` differs from `want`, if it does; objects may have more members.
 pub fn like(want: &Value, found: &Value, path: &str) -> Option<Difference> {
     let differs = || Some(Difference { path: path.to_owned(), expected: show(want), found: show(found) });
     match (want, found) {
@@ -347,7 +349,7 @@ pub fn like(want: &Value, found: &Value, path: &str) -> Option<Difference> {
             let path = format!("{path}/{}", escape(name));
             match members.get(name) {
                 Some(found) => like(want, found, &path),
-                None => Some(Difference { path, expected: show(want), found: "nothing there".to_owned() }),
+                None => Some(Difference { path, expected: show(want), found: "no such member".to_owned() }),
             }
         }),
         (Value::Array(want), Value::Array(items)) if want.len() == items.len() => {
@@ -365,7 +367,7 @@ pub fn like(want: &Value, found: &Value, path: &str) -> Option<Difference> {
     }
 }
 
-/// The same in one word.
+/// Whether [`like`] finds no difference.
 fn is_like(want: &Value, found: &Value) -> bool {
     match (want, found) {
         (Value::Object(want), Value::Object(members)) => {
@@ -379,7 +381,7 @@ fn is_like(want: &Value, found: &Value) -> bool {
     }
 }
 
-/// Exactly the same value: like JSON Schema's `const`, 1 and 1.0 are equal.
+/// Whether two values are equal; like in JSON Schema's `const`, 1 and 1.0 are.
 pub fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => same_number(a, b),
@@ -391,7 +393,7 @@ pub fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// Numbers are equal by value, however they are written: 1, 1.0 and 1e0. An integer beyond 2^53 is not the float next to it.
+/// Whether two numbers are equal by value: 1, 1.0 and 1e0 are, an integer beyond 2^53 and the float next to it are not.
 fn same_number(a: &serde_json::Number, b: &serde_json::Number) -> bool {
     match (a.as_i128(), b.as_i128()) {
         (Some(a), Some(b)) => a == b,
@@ -401,7 +403,7 @@ fn same_number(a: &serde_json::Number, b: &serde_json::Number) -> bool {
     }
 }
 
-/// The integer that a float is. JSON's integers are read into 64 bits, so a greater one equals none of them.
+/// Returns the integer that a float is. JSON's integers are parsed into 64 bits, so a greater one equals none of them.
 fn whole(float: f64) -> Option<i128> {
     (float.fract() == 0.0 && float.abs() < 2f64.powi(100)).then_some(float as i128)
 }
@@ -422,7 +424,7 @@ pub fn unescape(token: &str) -> String {
     token.replace("~1", "/").replace("~0", "~")
 }
 
-/// A value as a message shows it: JSON, whole. Whoever prints it cuts it, after secrets have been taken out.
+/// Returns a value as JSON text, whole; it is shortened after secrets are masked.
 pub fn show(value: &Value) -> String {
     value.to_string()
 }
@@ -482,7 +484,7 @@ mod tests {
     }
 
     #[rstest]
-    fn a_pointer_leads_where_serde_says(
+    fn pointers_have_the_same_target_as_in_serde_json(
         #[values(
             "", "/", "/a", "/a/0", "/a/1", "/a/2", "/a/01", "/a/+1", "/a/-", "/a/b", "/0", "/x~1y", "/m~0n", "/~01",
             "/s/0"
@@ -503,7 +505,7 @@ mod tests {
     #[case(json!({"": 3}))]
     #[case(json!({" or absent": {"type": "object"}}))]
     #[case(json!([]))]
-    fn what_is_no_matcher_is_refused(#[case] matcher: Value) {
+    fn invalid_matchers_are_refused(#[case] matcher: Value) {
         assert!(Matcher::compile(&matcher).is_err());
     }
 

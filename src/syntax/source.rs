@@ -1,4 +1,4 @@
-//! Files of the user's and places in them. Everything that complains about a file points at a [`Span`].
+//! The user's files and places in them. A diagnostic of a file points at a [`Span`].
 
 use std::ops::Range;
 
@@ -24,7 +24,7 @@ impl Span {
         self.start as usize..self.end as usize
     }
 
-    /// A part of this span, as offsets from its start; clipped to it.
+    /// Returns a part of this span, by offsets from its start; clipped to it.
     pub fn part(self, range: Range<usize>) -> Self {
         let start = (self.start as usize + range.start).min(self.end as usize);
         let end = (self.start as usize + range.end).min(self.end as usize);
@@ -34,18 +34,18 @@ impl Span {
 
 #[derive(Clone, Debug)]
 pub struct File {
-    /// As the user would name it.
+    /// The path as the user would write it.
     pub path: String,
     pub text: String,
 }
 
-/// All files that were read for a run, so that a span can be shown at any time.
+/// All files that were read for a run, to render spans.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     files: Vec<File>,
 }
 
-/// Longest file that is read. A scenario or schema of this size is a mistake, and spans stay small.
+/// Most bytes of a file that are read.
 pub const MAX_FILE: usize = 16 << 20;
 
 impl Sources {
@@ -71,7 +71,7 @@ impl Sources {
         self.file(span.file).text.get(span.range()).unwrap_or("")
     }
 
-    /// One-based line and column (in characters) of the start of a span.
+    /// Returns the line and column (in characters) of the start of a span, from 1.
     pub fn line_column(&self, span: Span) -> (usize, usize) {
         let text = &self.file(span.file).text;
         let before = text.get(..span.start as usize).unwrap_or(text);
@@ -80,13 +80,13 @@ impl Sources {
         (line, column)
     }
 
-    /// One-based first and last line of a span.
+    /// Returns the first and last line of a span, from 1.
     pub fn lines(&self, span: Span) -> (usize, usize) {
         let first = self.line_column(span).0;
         (first, first + self.text(span).trim_end().matches('\n').count())
     }
 
-    /// `path:line`, as editors understand it.
+    /// Returns `path:line`, as editors understand it.
     pub fn place(&self, span: Span) -> String {
         format!("{}:{}", self.file(span.file).path, self.line_column(span).0)
     }

@@ -1,9 +1,9 @@
-//! YAML (and JSON) as a tree that remembers where everything stands.
+//! Parses YAML (and JSON) into a tree with the place of each value.
 //!
-//! Read from the parser's events, because a step of a scenario has a free key, serde's derive cannot read it, and its
-//! buffered forms lose their spans. YAML 1.2 only: anchors, aliases, tags, several documents, duplicate keys and the
-//! old words for true and false are refused, each with advice. Documents of others are read as they are written, with
-//! anchors and aliases within a bound, and the old words as text.
+//! It is built from the parser's events, because serde's derive cannot read a step of a scenario, whose key is free, and
+//! its buffered forms lose their spans. YAML 1.2 only: anchors, aliases, tags, several documents, duplicate keys and YAML
+//! 1.1's words for true and false (`yes`, `on`) are errors, each with advice. In foreign documents anchors and aliases are
+//! allowed within a limit, and those words are text.
 
 use std::collections::{HashMap, HashSet};
 
@@ -32,7 +32,7 @@ pub enum Kind {
 #[derive(Clone, Debug)]
 pub struct Text {
     pub value: String,
-    /// The text stands in the file byte for byte from here, so that a caret can point into it. `None` with escapes or folding.
+    /// Where the text stands in the file byte for byte, so that a caret can point into it. `None` with escapes or folding.
     pub inner: Option<Span>,
 }
 
@@ -72,7 +72,7 @@ impl Node {
         self.map()?.iter().find(|(key, _)| key.name == name).map(|(_, node)| node)
     }
 
-    /// A value as if it stood in a file, all of it at one place.
+    /// Converts a JSON value to a node, all of it at one place.
     pub fn of(value: &Value, span: Span) -> Self {
         let kind = match value {
             Value::Null => Kind::Null,
@@ -101,12 +101,12 @@ impl Node {
         }
     }
 
-    /// The node a JSON pointer leads to, or the nearest one above it.
+    /// Returns the node at a JSON pointer, or the nearest one above it.
     pub fn at_pointer(&self, pointer: &str) -> &Node {
         self.follow(pointer).1
     }
 
-    /// The key under which a JSON pointer leads somewhere; for an item of a list, which has none, the item.
+    /// Returns the place of the key at a JSON pointer; for an item of a list that of the item.
     pub fn key_at_pointer(&self, pointer: &str) -> Span {
         let (key, node) = self.follow(pointer);
         key.map_or(node.span, |key| key.span)
@@ -129,7 +129,7 @@ impl Node {
         place
     }
 
-    /// What it is, for a message: "a list", "text".
+    /// Returns the kind of value for a message: "a list", "text".
     pub fn what(&self) -> &'static str {
         match self.kind {
             Kind::Null => "nothing",
@@ -142,23 +142,23 @@ impl Node {
     }
 }
 
-/// Deepest nesting that is read; ours stay below 20.
+/// Deepest nesting that is read.
 const MAX_DEPTH: usize = 128;
 
-/// Most values that aliases of a document of others may stand for, all together: enough for any that people write.
+/// Most values that all aliases of a foreign document may stand for together.
 const MAX_ALIASED: usize = 200_000;
-/// Members of a mapping that are compared one by one; of more, a set is made.
+/// From this many keys on a mapping has a set of them to find duplicates.
 const FEW_KEYS: usize = 16;
 
-/// Reads one document. An empty file is null.
+/// Parses one document. An empty file is null.
 ///
 /// # Errors
-/// What is wrong first, with its place.
+/// The first mistake, with its place.
 pub fn parse(sources: &Sources, file: FileId) -> Result<Node, Diagnostic> {
     parse_text(&sources.file(file).text, file)
 }
 
-/// Reads one document that is the text of `file`, or will be.
+/// Parses one document from the text of `file`.
 ///
 /// # Errors
 /// As [`parse`].
@@ -166,11 +166,11 @@ pub fn parse_text(text: &str, file: FileId) -> Result<Node, Diagnostic> {
     read(text, file, None)
 }
 
-/// Reads one document that was not written for us: anchors, aliases and merge keys are written out, and words that older
-/// parsers take for true and false are text.
+/// Parses one foreign document: anchors, aliases and merge keys are resolved, and YAML 1.1's words for true and false are
+/// text.
 ///
 /// # Errors
-/// As [`parse`]; also where aliases stand for more than any document needs.
+/// As [`parse`]; also where aliases stand for too many values.
 pub fn parse_foreign(sources: &Sources, file: FileId) -> Result<Node, Diagnostic> {
     read(&sources.file(file).text, file, Some(Anchors { nodes: HashMap::new(), left: MAX_ALIASED }))
 }
@@ -198,11 +198,11 @@ struct Reader<'a> {
     file: FileId,
     text: &'a str,
     parser: Parser<'a, granit_parser::StrInput<'a>>,
-    /// Only where there may be any.
+    /// `None` where anchors are not allowed.
     anchors: Option<Anchors>,
 }
 
-/// What anchors stand for, and how many more values aliases may stand for.
+/// The nodes of anchors, and how many more values aliases may stand for.
 struct Anchors {
     nodes: HashMap<usize, Node>,
     left: usize,
@@ -238,10 +238,10 @@ impl<'a> Reader<'a> {
                 match refused(&event) {
                     Some(ANCHORS) if self.anchors.is_some() => {}
                     Some(_) if self.anchors.is_some() => {
-                        return Err(Diagnostic::error(span, "tags (a word after `!`) are not read here")
+                        return Err(Diagnostic::error(span, "tags (a word after `!`) are not supported")
                             .help("write the value without its tag; quote it if it is text"));
                     }
-                    Some(what) => return Err(not_ours(span, what)),
+                    Some(what) => return Err(unsupported(span, what)),
                     None => {}
                 }
                 Ok((event, span))
@@ -250,7 +250,7 @@ impl<'a> Reader<'a> {
                 let start = error.marker().byte_offset().unwrap_or(0).min(self.text.len());
                 let span = Span::new(self.file, start..start);
                 Err(match error.kind() {
-                    ErrorKind::UnknownAnchor if self.anchors.is_none() => not_ours(span, ANCHORS),
+                    ErrorKind::UnknownAnchor if self.anchors.is_none() => unsupported(span, ANCHORS),
                     kind => Diagnostic::error(span, format!("not valid YAML: {}", error.info()))
                         .help(advice(kind, self.text, start)),
                 })
@@ -281,7 +281,7 @@ impl<'a> Reader<'a> {
         match event {
             Event::Scalar(value, style, ..) => self.scalar(&value, style, span),
             Event::Alias(id) => {
-                let unknown = || Diagnostic::error(span, "there is no such anchor before it");
+                let unknown = || Diagnostic::error(span, "no anchor of this name stands before it");
                 let anchors = self.anchors.as_mut().ok_or_else(unknown)?;
                 let node = anchors.nodes.remove(&id).ok_or_else(unknown)?;
                 let copy = anchors.take(&node, span);
@@ -312,12 +312,11 @@ impl<'a> Reader<'a> {
                         _ => return Err(Diagnostic::error(at, "a key must be plain text")),
                     };
                     if name == "<<" && self.anchors.is_none() {
-                        return Err(not_ours(at, "merge keys"));
+                        return Err(unsupported(at, "merge keys"));
                     }
                     if entries.has(&name) {
-                        return Err(
-                            Diagnostic::error(at, format!("`{name}` stands here twice")).help("keep one of the two")
-                        );
+                        return Err(Diagnostic::error(at, format!("the key `{name}` stands here twice"))
+                            .help("keep one of the two"));
                     }
                     let (event, value_at) = self.next()?;
                     let value = self.node(event, value_at, depth + 1)?;
@@ -338,7 +337,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// From where a collection begins to where it ends, without the blank lines behind it.
+    /// Returns the span of a collection without the blank lines behind it.
     fn trimmed(&self, start: Span, end: Span) -> Span {
         let end = (end.end as usize).max(start.start as usize);
         let body = self.text.get(start.start as usize..end).unwrap_or("");
@@ -364,15 +363,18 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A plain scalar that is not text, by YAML 1.2's core schema, narrowed to what JSON can hold.
+/// Resolves a plain scalar by YAML 1.2's core schema, as far as JSON can hold it; `None` for text.
 fn resolve(value: &str, span: Span) -> Result<Option<Kind>, Diagnostic> {
     match value {
         "" | "null" | "~" | "Null" | "NULL" => return Ok(Some(Kind::Null)),
         "true" | "True" | "TRUE" => return Ok(Some(Kind::Bool(true))),
         "false" | "False" | "FALSE" => return Ok(Some(Kind::Bool(false))),
         "yes" | "no" | "on" | "off" | "y" | "n" | "Yes" | "No" | "On" | "Off" | "YES" | "NO" | "ON" | "OFF" => {
-            return Err(Diagnostic::error(span, format!("`{value}` means different things to different parsers"))
-                .help(format!("write true or false, or quote it: \"{value}\"")));
+            return Err(Diagnostic::error(
+                span,
+                format!("`{value}` is true or false in YAML 1.1 and text in YAML 1.2"),
+            )
+            .help(format!("write true or false, or quote it: \"{value}\"")));
         }
         ".inf" | "-.inf" | "+.inf" | ".nan" | ".Inf" | ".NaN" | ".NAN" | ".INF" => {
             return Err(
@@ -409,17 +411,18 @@ fn resolve(value: &str, span: Span) -> Result<Option<Kind>, Diagnostic> {
     Ok(None)
 }
 
-/// What parsers disagree about, as YAML 1.2 has it: old words for true and false are text, whole numbers may be long.
+/// Resolves a plain scalar on which parsers disagree, by YAML 1.2: YAML 1.1's words for true and false are text, integers
+/// may be long.
 fn foreign(value: &str) -> Option<Kind> {
     let number = value.bytes().all(|b| b.is_ascii_digit()).then(|| value.parse::<f64>().ok()).flatten();
     number.and_then(Number::from_f64).map(Kind::Number)
 }
 
-/// Members of one mapping, each name once.
+/// The members of one mapping, with distinct names.
 #[derive(Default)]
 struct Entries {
     all: Vec<(Key, Node)>,
-    /// Their names, as soon as there are many.
+    /// Their names, from [`FEW_KEYS`] on.
     names: HashSet<String>,
 }
 
@@ -432,7 +435,7 @@ impl Entries {
         }
     }
 
-    /// What is there already stays.
+    /// Adds a member, unless there is one of that name.
     fn add(&mut self, key: Key, node: Node) {
         if self.has(&key.name) {
             return;
@@ -467,12 +470,12 @@ fn refused_parts(anchor: usize, tag: bool) -> Option<&'static str> {
 
 const ANCHORS: &str = "anchors and aliases";
 
-fn not_ours(span: Span, what: &str) -> Diagnostic {
+fn unsupported(span: Span, what: &str) -> Diagnostic {
     Diagnostic::error(span, format!("{what} are not part of this format"))
         .help("write the value out; what scenarios share stands under `let` and `scenes`")
 }
 
-/// What to do about an error of the parser's at this place: it knows YAML, we know what people meant to write.
+/// Returns advice for an error of the parser at this place.
 fn advice(kind: &ErrorKind, text: &str, at: usize) -> &'static str {
     let at = text.floor_char_boundary(at);
     let start = text[..at].rfind('\n').map_or(0, |n| n + 1);
@@ -497,7 +500,7 @@ fn advice(kind: &ErrorKind, text: &str, at: usize) -> &'static str {
         ErrorKind::UnknownQuotedScalarEscape | ErrorKind::InvalidQuotedScalarHexEscape => {
             "a backslash means something within double quotes; write regular expressions in single quotes"
         }
-        ErrorKind::UnexpectedCharacter { .. } => "quote text that begins with one of @ ` % & * ! | > { [",
+        ErrorKind::UnexpectedCharacter { .. } => "quote text that begins with one of these: @ ` % & * ! | > { [",
         ErrorKind::MappingValueNotAllowed if line[..at - start].matches(':').count() > 0 => {
             "quote text that holds `: ` or ` #`"
         }
@@ -529,7 +532,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_is_refused() {
+    fn yaml_beyond_json_is_refused() {
         for text in [
             "a: yes",
             "a: &x 1",

@@ -1,4 +1,4 @@
-//! Who plays: the actors of a scenario, their groups, and who a step is about.
+//! Parses the actors of a scenario and their groups, and resolves the actors of a step.
 
 use super::shape::{entries, keys, number};
 use super::verbs::{self, Head};
@@ -80,7 +80,7 @@ impl Reader<'_> {
             }
         }
         if items.is_empty() {
-            self.error(node.span, "a group of nobody", "write a role, or a list of actors that stand above it");
+            self.error(node.span, "a group without actors", "write a role, or a list of actors that stand above it");
         }
         self.groups.insert(key.name.clone(), members);
     }
@@ -90,7 +90,7 @@ impl Reader<'_> {
         self.actors.push(Actor { name: name.to_owned(), role: role.to_owned() });
     }
 
-    /// The members of an actor's or a group's name.
+    /// Returns the actors of a name: one actor, or the members of a group.
     pub(super) fn members(&self, name: &str) -> Option<Vec<ActorId>> {
         match self.groups.get(name) {
             Some(members) => Some(members.clone()),
@@ -98,8 +98,8 @@ impl Reader<'_> {
         }
     }
 
-    /// The members of an actor's name, which may first be heard of here: one named like its role needs no line.
-    pub(super) fn cast(&mut self, name: &str, span: Span) -> Option<Vec<ActorId>> {
+    /// Returns the actors of a name, and declares an actor named like its role, which needs no line under `actors`.
+    pub(super) fn actors_named(&mut self, name: &str, span: Span) -> Option<Vec<ActorId>> {
         if self.members(name).is_none()
             && entries(self.file.root.get("roles")).iter().any(|(role, _)| role.name == name)
         {
@@ -112,7 +112,7 @@ impl Reader<'_> {
             }
             self.actor(name, name, span);
         }
-        if self.anybody && self.members(name).is_none() {
+        if self.any_actor && self.members(name).is_none() {
             self.actors.push(Actor { name: name.to_owned(), role: String::new() });
         }
         self.members(name)
@@ -123,18 +123,18 @@ impl Reader<'_> {
         self.actors.iter().map(|actor| actor.name.clone()).chain(self.groups.keys().cloned()).chain(roles).collect()
     }
 
-    /// Whom a step is about; nothing after an error.
+    /// Returns the actors a step is about; `None` after an error.
     pub(super) fn who(&mut self, head: &Head<'_>, key: &Key) -> Option<Who> {
         if head.word {
-            return Some(Who::Nobody);
+            return Some(Who::NoActor);
         }
         if head.actor.is_empty() {
-            if !self.place.in_first_person() {
+            if !self.place.omits_actor() {
                 self.error(
                     key.span,
-                    format!("nobody is said to act: `{}`", key.name),
+                    format!("`{}` names no actor", key.name),
                     format!(
-                        "say who: write `anna {}`; only scenes, openings and reactions are in the first person",
+                        "write `anna {}`; only steps of scenes, openings and reactions may leave the actor out",
                         key.name
                     ),
                 );
@@ -147,12 +147,12 @@ impl Reader<'_> {
             let verb = key.name.rsplit_once(head.actor).map_or("", |(_, verb)| verb.trim());
             self.error(
                 span,
-                format!("{} is in the first person", self.place.name()),
+                format!("the steps of {} name no actor", self.place.name()),
                 format!("write `{verb}` without an actor"),
             );
             return None;
         }
-        let Some(members) = self.cast(head.actor, span) else {
+        let Some(members) = self.actors_named(head.actor, span) else {
             let known = self.known_actors();
             let known: Vec<&str> = known.iter().map(String::as_str).collect();
             let help = suggest(head.actor, known, "actors stand under `actors`; one named like its role needs no line");
@@ -160,8 +160,8 @@ impl Reader<'_> {
             return None;
         };
         if head.quantity.is_some() && !head.verb.can_be_counted() {
-            let help = "only who got something is counted: `exactly 1 of crowd expect: hello`";
-            self.error(key.span, "this is not counted", help);
+            let help = "only actors that receive something are counted: `exactly 1 of crowd expect: hello`";
+            self.error(key.span, "this step takes no number of actors", help);
         }
         if self.groups.contains_key(head.actor) {
             return Some(Who::Group { members, quantity: head.quantity });
@@ -172,7 +172,7 @@ impl Reader<'_> {
         members.first().map(|id| Who::One(*id))
     }
 
-    /// Notes that actors connect here, for `each` and for the connection budget.
+    /// Records that actors connect here, for `each` and for the connection budget.
     pub(super) fn connects(&mut self, who: &Who) {
         let members: Vec<ActorId> = match who {
             Who::One(id) => vec![*id],
@@ -189,18 +189,18 @@ impl Reader<'_> {
     }
 }
 
-/// Who acts in steps that name their actors, and where one is in the first person.
+/// The actors that steps name, and where a step names none.
 #[derive(Default)]
-pub struct Cast {
+pub struct ActorsOfSteps {
     pub named: Vec<String>,
-    pub first_person: Option<Span>,
+    pub without_actor: Option<Span>,
 }
 
-impl Cast {
+impl ActorsOfSteps {
     pub fn of(steps: Option<&Node>) -> Self {
-        let mut cast = Self::default();
-        cast.add(steps);
-        cast
+        let mut actors = Self::default();
+        actors.add(steps);
+        actors
     }
 
     fn add(&mut self, steps: Option<&Node>) {
@@ -209,7 +209,7 @@ impl Cast {
                 match verbs::head(&key.name) {
                     _ if key.name == "do" => self.add(Some(value)),
                     Some(head) if head.word => {}
-                    Some(head) if head.actor.is_empty() => self.first_person = self.first_person.or(Some(key.span)),
+                    Some(head) if head.actor.is_empty() => self.without_actor = self.without_actor.or(Some(key.span)),
                     Some(head) if !self.named.iter().any(|name| name == head.actor) => {
                         self.named.push(head.actor.to_owned());
                     }
@@ -220,7 +220,7 @@ impl Cast {
     }
 }
 
-/// Where a part of a key stands.
+/// Returns where a part of a key stands.
 pub fn part_of(key: &Key, part: &str) -> Span {
     let quote = match key.span.range().len().checked_sub(key.name.len()) {
         Some(0) => 0,

@@ -1,4 +1,4 @@
-//! What must come back: messages, closes, refusals, how many of them, and alternatives.
+//! Parses what a step expects: messages, closes, refusals, how many of them, and alternatives.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ impl Reader<'_> {
         if let Some(key) = options.key("for").filter(|_| !counted) {
             self.error(
                 key.span,
-                "nothing is counted during `for`",
+                "`for` without `count` has nothing to count",
                 "write `count: { min: 1 }`, or `within` for how long to wait",
             );
         }
@@ -38,7 +38,7 @@ impl Reader<'_> {
     fn control(&mut self, value: &Node, what: &str, place: Option<&Node>) -> Want {
         let pong = value.text() != Some("ping");
         if pong && value.text() != Some("pong") {
-            let help = "messages come with `expects`, closes with `expects close`";
+            let help = "for messages write `expects`, for closes `expects close`";
             self.error(value.span, format!("{what} takes ping or pong"), help);
         }
         Want::Control { pong, pattern: place.map(|node| self.pattern(node, &Subject::CONTROL)) }
@@ -87,21 +87,21 @@ impl Reader<'_> {
         }
     }
 
-    /// The name of an event, behind which something has to come.
+    /// Parses the name of a frame after which another is expected.
     fn after(&mut self, node: &Node) -> Option<String> {
         let name = self.bound_name(node, "after")?;
-        self.must_have_crossed(&name, node);
+        self.must_have_wire(&name, node);
         Some(name)
     }
 
-    /// Complains about a name whose value was never on a wire, so that it has no place in time.
-    pub(super) fn must_have_crossed(&mut self, name: &str, node: &Node) {
+    /// Reports a name whose value is neither sent nor received, so that it has no place in an order.
+    pub(super) fn must_have_wire(&mut self, name: &str, node: &Node) {
         if let Some(bound) = self.bound(name).filter(|bound| bound.origin == Origin::Computed) {
             let error = crate::syntax::diagnostic::Diagnostic::error(
                 node.span,
-                format!("`{name}` never crosses a wire, so nothing is before or after it"),
+                format!("`{name}` is neither sent nor received, so nothing is before or after it"),
             )
-            .help("take the name of something that was sent or received");
+            .help("use the name of a message that was sent or received");
             self.diagnostics.push(match bound.at {
                 Some(at) => error.also(at, "it is a value"),
                 None => error,
@@ -132,7 +132,7 @@ impl Reader<'_> {
             }
         }
         if items.is_empty() {
-            self.error(node.span, "a list of no codes", format!("write `{example}`, or `any`"));
+            self.error(node.span, "the list of codes is empty", format!("write `{example}`, or `any`"));
         }
         codes
     }
@@ -141,7 +141,11 @@ impl Reader<'_> {
         let example = "write `count: 3`, or `count: { min: 2, max: 4 }` and `for: 3s`";
         if let Some(n) = number(node) {
             if n == 0 {
-                self.error(node.span, "none is what `expects nothing` expects", "write `expects nothing: MESSAGE`");
+                self.error(
+                    node.span,
+                    "a count of none is written `expects nothing`",
+                    "write `expects nothing: MESSAGE`",
+                );
             }
             return Some(Count { min: n, max: Some(n) });
         }
@@ -153,23 +157,27 @@ impl Reader<'_> {
         keys(node, &["min", "max"], "`count`", &mut self.diagnostics);
         let wrong = ["min", "max"].into_iter().filter_map(|name| node.get(name)).find(|bound| number(bound).is_none());
         if let Some(bound) = wrong {
-            self.error(bound.span, format!("this is a number from 0, not {}", bound.what()), example);
+            self.error(bound.span, format!("a bound of `count` is a number from 0, not {}", bound.what()), example);
             return None;
         }
         let (min, max) = (node.get("min").and_then(number), node.get("max").and_then(number));
-        // With `min: 0` alone a step takes all that come: to bind them, or to have them out of the way.
+        // With `min: 0` alone a step takes all frames that are received: to bind them, or to claim them.
         match (min, max) {
             (None, None) if self.diagnostics.len() > before => return None,
             (None, None) => self.error(node.span, "`count` without `min` and `max`", example),
             (Some(0), None) if options.get("rules").is_some() => {
                 self.error(
                     node.span,
-                    "any number proves this",
+                    "`min: 0` alone holds for any number, so it proves nothing",
                     "write `min: 1` or more, or a `max`; or leave `rules` out",
                 );
             }
             (_, Some(0)) => {
-                self.error(node.span, "none is what `expects nothing` expects", "write `expects nothing: MESSAGE`");
+                self.error(
+                    node.span,
+                    "a count of none is written `expects nothing`",
+                    "write `expects nothing: MESSAGE`",
+                );
             }
             (Some(min), Some(max)) if min > max => {
                 self.error(node.span, format!("no number is at least {min} and at most {max}"), example);
@@ -177,7 +185,7 @@ impl Reader<'_> {
             _ => {}
         }
         if options.get("for").is_none() {
-            self.error(node.span, "a range is counted during `for`, which is missing", "write `for: 3s` beside it");
+            self.error(node.span, "a range of `count` needs `for`", "write `for: 3s` beside it");
         }
         Some(Count { min: min.unwrap_or(0), max })
     }
@@ -206,7 +214,7 @@ impl Reader<'_> {
         let kind = match kinds.as_slice() {
             [kind] => *kind,
             [] => {
-                // A misspelt key has been said to be one.
+                // A misspelt key has been reported already.
                 if self.diagnostics.len() == before {
                     self.error(item.span, "an alternative is a message, a frame, a close, a refusal or nothing", help);
                 }
@@ -214,7 +222,7 @@ impl Reader<'_> {
             }
             [_, second, ..] => {
                 let at = item.key_at_pointer(&format!("/{second}"));
-                self.error(at, "two alternatives in one", "begin a new one with `- `");
+                self.error(at, "this entry has two alternatives", "begin a new one with `- `");
                 return None;
             }
         };
@@ -223,7 +231,7 @@ impl Reader<'_> {
             self.error(
                 at,
                 format!("`where` belongs to `message`, not to `{kind}`"),
-                "a code is told by `close` and `refusal` themselves",
+                "the codes stand under `close` and `refusal` themselves",
             );
         }
         let value = item.get(kind)?;
@@ -252,19 +260,19 @@ impl Reader<'_> {
             }
         };
         let as_ = item.get("as").and_then(|node| match node.text() {
-            // Only one of them comes, so they may share a name.
+            // Only one of them happens, so they may share a name.
             Some(name) if names.contains(name) => Some(name.to_owned()),
             _ => {
                 let name = self.free_name(node)?;
-                self.see(&name, Some(node.span), if kind == "nothing" { Origin::Unknown } else { origin });
+                self.bind_name(&name, Some(node.span), if kind == "nothing" { Origin::Unknown } else { origin });
                 names.insert(name.clone());
                 Some(name)
             }
         });
-        let said: Vec<&str> = ["warn", "info", "fail"].into_iter().filter(|key| item.get(key).is_some()).collect();
-        if let [first, second, ..] = said[..] {
+        let outcomes: Vec<&str> = ["warn", "info", "fail"].into_iter().filter(|key| item.get(key).is_some()).collect();
+        if let [first, second, ..] = outcomes[..] {
             let at = item.key_at_pointer(&format!("/{second}"));
-            let help = "`warn` warns, `info` only records, `fail` is what must not come";
+            let help = "`warn` warns, `info` only records, `fail` is what must not happen";
             self.error(at, format!("`{first}` or `{second}`, not both"), help);
         }
         let warn = text(item.get("warn"), "`warn`", &mut self.diagnostics).map(str::to_owned);
@@ -273,7 +281,7 @@ impl Reader<'_> {
         Some(Alternative { want, as_, warn, info, fail, text: text_ })
     }
 
-    /// A message of the pack by its name; `any` where frames are received.
+    /// Parses the name of a message of the pack; `any` where frames are received.
     pub(super) fn message_name(&mut self, node: &Node, way: Option<Way>) -> MessageName {
         match node.text() {
             Some(name) if name.contains("${") => return MessageName::Computed(self.template(node)),
@@ -287,10 +295,10 @@ impl Reader<'_> {
         };
         let name = &message.name;
         let server = self.myself.as_ref().and_then(|role| self.roles.get(role)).is_some_and(|role| role.server);
-        if way == Some(Way::FromHub) && !message.directions.from_hub && !server && !self.anybody {
+        if way == Some(Way::FromHub) && !message.directions.from_hub && !server && !self.any_actor {
             let others: Vec<&str> =
                 pack.messages.iter().filter(|m| m.directions.from_hub).map(|m| m.name.as_str()).collect();
-            let shown = format!("`hubproof packs show {}` says who sends what", pack.name);
+            let shown = format!("`hubproof packs show {}` lists who sends what", pack.name);
             self.error(node.span, format!("a hub never sends `{name}`"), suggest(name, others, &shown));
         }
         MessageName::Named(name.clone())

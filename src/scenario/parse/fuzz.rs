@@ -1,5 +1,4 @@
-//! `fuzz` of shared.yaml: what a document says about input that no scenario has, for whoever makes such input up. Here it is
-//! only found to be right; cases are made of it elsewhere.
+//! Checks `fuzz` of shared.yaml: what the document says about generated input. The fuzzer makes cases of it elsewhere.
 
 use super::names::Origin;
 use super::rules::Subject;
@@ -12,10 +11,10 @@ use crate::syntax::yaml::Node;
 const KEYS: [&str; 7] = ["bystander", "fence", "state", "goes_on", "refusals", "answers", "open"];
 const ANSWER: [&str; 9] = ["class", "placement", "roles", "messages", "except", "where", "answer", "never", "rules"];
 
-/// What a document can say of input: it is right, breaks its schema, is no message, no JSON, no frame of WebSocket's.
+/// Classes of input: valid, breaking its schema, no message, no JSON, no WebSocket frame.
 pub const CLASSES: [&str; 6] = ["valid", "unusual", "invalid", "unknown", "malformed", "broken"];
 
-/// When it can be said: on a connection that is only open, after the opening, within a conversation, by somebody outside it.
+/// Moments of input: on a connection that is only open, after the opening, within a conversation, by another client.
 pub const PLACEMENTS: [&str; 4] = ["first", "joined", "within", "outside"];
 
 impl Reader<'_> {
@@ -28,7 +27,7 @@ impl Reader<'_> {
             let at = node.get("bystander").map_or(node.span, |node| node.span);
             self.role(name, at);
             if self.roles.get(name).is_some_and(|role| role.server) {
-                self.error(at, format!("the hub connects to `{name}`"), "a bystander connects to the hub");
+                self.error(at, format!("`{name}` is a server, to which the hub connects"), "a bystander is a client");
             }
         }
         self.own_scene(node.get("fence"), "`fence`");
@@ -60,20 +59,20 @@ impl Reader<'_> {
         for entry in
             list(node.get("answers"), "`answers`", "answers: [ { class: [invalid], ... } ]", &mut self.diagnostics)
         {
-            self.apart("said", |reader| reader.answers(entry));
+            self.apart("said", |reader| reader.answers(entry)); // style: quoted
         }
         self.place = place;
     }
 
-    /// Reads with nothing in sight but what `name` stands for.
+    /// Parses with only `name` in scope.
     fn apart(&mut self, name: &str, read: impl FnOnce(&mut Self)) {
-        self.sight.push(super::Sight::isolated());
-        self.see(name, None, Origin::Unknown);
+        self.scopes.push(super::Scope::isolated());
+        self.bind_name(name, None, Origin::Unknown);
         read(self);
-        self.sight.pop();
+        self.scopes.pop();
     }
 
-    /// A scene that is played in the first person.
+    /// Checks the name of a scene that one actor plays.
     fn own_scene(&mut self, node: Option<&Node>, what: &str) {
         if let (Some(name), Some(node)) = (text(node, what, &mut self.diagnostics), node) {
             self.scene(name, node.span);
@@ -113,7 +112,7 @@ impl Reader<'_> {
         if entry.get("answer").is_none() && entry.get("never").is_none() {
             self.error(
                 entry.span,
-                format!("{what} says nothing"),
+                format!("{what} has neither `answer` nor `never`"),
                 "write `answer: [ { message: MESSAGE } ]`, or `never`",
             );
         }
@@ -123,21 +122,21 @@ impl Reader<'_> {
         self.rules(entry.get("rules"));
     }
 
-    /// Alternatives to which nobody gives a name.
+    /// Checks alternatives that bind no name.
     fn unnamed(&mut self, node: &Node) {
         let alternatives = self.alternatives(node, Origin::Unknown);
         if let Some(named) = alternatives.iter().find_map(|alternative| alternative.as_.as_ref()) {
-            self.error(node.span, format!("nobody asks for `{named}`"), "leave `as` out");
+            self.error(node.span, format!("nothing can use the name `{named}`"), "leave `as` out");
         }
     }
 
-    /// Words of a list, each one of those that are known.
+    /// Checks that each word of a list is a known one.
     fn words(&mut self, node: Option<&Node>, what: &str, known: &[&str]) {
         for node in list(node, what, "class: [invalid]", &mut self.diagnostics) {
             let word = node.text().unwrap_or_default();
             if !known.contains(&word) {
                 let help = suggest(word, known.iter().copied(), &format!("it is one of {}", known.join(", ")));
-                self.error(node.span, format!("{what} knows no `{}`", node.text().unwrap_or(node.what())), help);
+                self.error(node.span, format!("{what} has no `{}`", node.text().unwrap_or(node.what())), help);
             }
         }
     }

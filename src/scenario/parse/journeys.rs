@@ -1,10 +1,10 @@
-//! What a load plan shares with a scenario: its steps, values and roles are read by the same readers, so that they mean
-//! the same and go wrong with the same words. The keys of a plan itself are the business of `load::plan`.
+//! Parses the steps, values and roles of a load plan as those of a scenario, with the same errors. `load::plan` parses the
+//! keys of the plan itself.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::names::{Origin, Sight};
+use super::names::{Origin, Scope};
 use super::rules::Subject;
 use super::{Place, Reader, SharedFile, shape};
 use crate::protocol::{Pack, Way};
@@ -14,7 +14,7 @@ use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{Key, Node};
 
-/// Keys beside a step that only a plan knows; they are read by the plan.
+/// Keys beside a step that only a load plan has; the plan parses them.
 pub const OPTIONS: [&str; 11] = [
     "marks",
     "item",
@@ -29,7 +29,7 @@ pub const OPTIONS: [&str; 11] = [
     "may stay unanswered",
 ];
 
-/// Reads the parts of one plan.
+/// A parser of the parts of one load plan.
 pub struct Journeys<'a>(Reader<'a>);
 
 /// What the steps of a plan refer to.
@@ -70,11 +70,11 @@ impl<'a> Journeys<'a> {
         shape::entries(self.0.file.root.get("roles")).iter().any(|(key, _)| key.name == name)
     }
 
-    /// Reads what clients of a role do, in the first person of this role of shared.yaml; without one, of a client that
-    /// is given nothing. `self.index` and `self.turn` are in sight in any case.
+    /// Parses what clients of this role of shared.yaml do; without a role, of a client without `given` values. `self.index`
+    /// and `self.turn` are in scope in any case.
     pub fn of_role<T>(&mut self, role: Option<(&str, Span)>, read: impl FnOnce(&mut Self) -> T) -> T {
-        // No role of shared.yaml can be called so.
-        let name = role.map_or(" nobody", |(name, _)| name);
+        // No role of shared.yaml can have this name.
+        let name = role.map_or(" none", |(name, _)| name);
         match role {
             Some((name, span)) => self.0.role(name, span),
             None => {
@@ -101,29 +101,29 @@ impl<'a> Journeys<'a> {
         value
     }
 
-    /// What is read here binds names of its own, which are forgotten afterwards.
+    /// Parses with a scope of its own, whose names are dropped afterwards.
     pub fn inside<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> T {
-        self.0.sight.push(Sight::default());
+        self.0.scopes.push(Scope::default());
         let value = read(self);
-        self.0.sight.pop();
+        self.0.scopes.pop();
         value
     }
 
-    /// A name that a plan gives a value.
-    pub fn see(&mut self, name: &str, at: Option<Span>) {
-        self.0.see(name, at, Origin::Unknown);
+    /// Declares a name to which a plan gives a value.
+    pub fn bind_name(&mut self, name: &str, at: Option<Span>) {
+        self.0.bind_name(name, at, Origin::Unknown);
     }
 
     pub fn free_name(&mut self, node: &Node) -> Option<String> {
         self.0.free_name(node)
     }
 
-    /// The names of `let`, worked out from top to bottom.
+    /// Parses the values of `let`, which are evaluated from top to bottom.
     pub fn values(&mut self, entries: &[(Key, Node)]) -> Vec<(String, Template)> {
         self.0.values(entries)
     }
 
-    /// Values over what the role in whose person this is read is given.
+    /// Parses overrides of the `given` values of the current role.
     pub fn overrides(&mut self, node: Option<&Node>) -> Vec<(String, Template)> {
         let role = self.0.myself.as_ref().and_then(|role| self.0.roles.get(role));
         let given: Vec<String> =
@@ -131,7 +131,7 @@ impl<'a> Journeys<'a> {
         self.0.overrides(node, &given, "the role")
     }
 
-    /// A step of the scenario language.
+    /// Parses a step of the scenario language.
     pub fn step(&mut self, node: &Node) -> Option<Step> {
         self.0.step(node)
     }
@@ -144,20 +144,24 @@ impl<'a> Journeys<'a> {
         self.0.time(node)
     }
 
-    /// A message that is documented to go this way.
+    /// Parses the name of a message that is documented to go this way.
     pub fn message(&mut self, node: &Node, way: Way) -> Option<String> {
         match self.0.message_name(node, Some(way).filter(|way| *way == Way::FromHub)) {
             MessageName::Named(name) => Some(name),
             _ => {
                 if node.text().is_some_and(|name| name == "any" || name.contains("${")) {
-                    self.error(node.span, "this has to be one message, known before anything runs", "");
+                    self.error(
+                        node.span,
+                        "this must be one message by its name",
+                        "`any` and expressions are not possible in a load plan",
+                    );
                 }
                 None
             }
         }
     }
 
-    /// A `where` about this message.
+    /// Parses a `where` about this message.
     pub fn pattern(&mut self, node: &Node, message: &str) -> Pattern {
         self.0.pattern(node, &Subject::Message(message.to_owned()))
     }

@@ -1,9 +1,8 @@
-//! From the tree of a file to a program: a reader per construct that knows its keys, and says everything that is wrong
-//! before any socket opens.
+//! Parses the tree of a scenario file into a program, and reports everything that is wrong before any socket opens.
 //!
-//! [`verbs`] knows heads, [`steps`] what stands under them, with [`sends`] for what our side says and [`expects`] for
-//! what must come back; [`actors`] who plays, [`names`] what is in sight, [`rules`] whom it accuses; [`shared`] is
-//! shared.yaml, [`fuzz`] its part for made-up input, and [`journeys`] lends all that to load plans.
+//! [`verbs`] parses heads of steps, [`steps`] the rest of a step, [`sends`] what actors send, [`expects`] what they expect,
+//! [`actors`] the actors, [`names`] names and their scopes, [`rules`] the checks; [`shared`] parses shared.yaml, [`fuzz`]
+//! its part for the fuzzer, and [`journeys`] the same constructs in load plans.
 
 mod actors;
 mod expects;
@@ -22,7 +21,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use self::names::{Sight, Use, bound_within};
+use self::names::{Scope, Use, bound_within};
 use self::shape::{flag, keys, mapping, text};
 use super::model::{Actor, ActorId, BlockId, Check, Isolation, Need, Program, Reaction, Role, Step};
 use super::template::Expr;
@@ -33,7 +32,7 @@ use crate::syntax::yaml::{Kind, Node};
 
 pub use shared::SharedFile;
 
-/// Reads one scenario. The program is there only where nothing is wrong with it.
+/// Parses one scenario. There is a program only without errors.
 pub fn read(id: &str, root: &Node, shared: &SharedFile, pack: &Arc<Pack>) -> (Option<Program>, Vec<Diagnostic>) {
     let mut reader = Reader::new(shared, pack);
     let program = reader.scenario(id, root);
@@ -44,7 +43,7 @@ pub fn read(id: &str, root: &Node, shared: &SharedFile, pack: &Arc<Pack>) -> (Op
 const KEYS: [&str; 9] =
     ["title", "needs", "exclusive", "destructive", "actors", "let", "steps", "finally", "description"];
 
-/// Where steps stand: who may act there, and whether they may accuse.
+/// The place of steps: whether they name an actor there, and whether they may have rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Scenario,
@@ -70,11 +69,12 @@ impl Place {
         }
     }
 
-    fn accuses(self) -> bool {
+    fn takes_rules(self) -> bool {
         matches!(self, Self::Scenario | Self::Always)
     }
 
-    fn in_first_person(self) -> bool {
+    /// Whether steps here may leave out their actor: it is the one that plays them.
+    fn omits_actor(self) -> bool {
         matches!(self, Self::Opening | Self::Scene | Self::Reaction | Self::Journey)
     }
 }
@@ -90,12 +90,12 @@ struct Reader<'a> {
     groups: BTreeMap<String, Vec<ActorId>>,
     roles: BTreeMap<String, Role>,
     scenes: BTreeMap<String, BlockId>,
-    /// Scenes that are being read, outermost first.
+    /// Scenes that are being parsed, outermost first.
     playing: Vec<String>,
     reactions: BTreeMap<String, Reaction>,
     needs: Vec<Need>,
-    sight: Vec<Sight>,
-    /// Where the scenario binds its names, those of further down included.
+    scopes: Vec<Scope>,
+    /// Where the scenario binds its names, also those that are not in scope yet.
     later: BTreeMap<String, Span>,
     /// Literal rows of the `each` blocks around, for rule ids in rows.
     rows: Vec<(String, Value)>,
@@ -103,10 +103,10 @@ struct Reader<'a> {
     /// Actors first connected in each of the `each` blocks around.
     fresh: Vec<BTreeSet<ActorId>>,
     place: Place,
-    /// The role of the first person, where steps have one.
+    /// The role of the actor that plays the steps, where it is known.
     myself: Option<String>,
-    /// A scene is read for itself: whoever acts in it is there, and may be of any role.
-    anybody: bool,
+    /// Whether a scene is checked by itself: every actor that it names exists, with any role.
+    any_actor: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -125,14 +125,14 @@ impl<'a> Reader<'a> {
             playing: Vec::new(),
             reactions: BTreeMap::new(),
             needs: Vec::new(),
-            sight: vec![Sight::default()],
+            scopes: vec![Scope::default()],
             later: BTreeMap::new(),
             rows: Vec::new(),
             connected: BTreeSet::new(),
             fresh: Vec::new(),
             place: Place::Scenario,
             myself: None,
-            anybody: false,
+            any_actor: false,
         }
     }
 
@@ -253,7 +253,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Targets may declare any word; but one that is almost a setting is hardly meant.
+    /// Warns of a word that is almost a setting; targets may declare any other.
     fn word(&mut self, word: &str, span: Span) {
         let settings = &self.file.shared.settings;
         let like = crate::syntax::diagnostic::nearest(word, settings.keys().map(String::as_str));
@@ -263,7 +263,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Before anything runs there is nothing but settings.
+    /// Reports names other than settings, which a need cannot use.
     fn only_settings(&mut self, expr: &Expr) {
         for used in &expr.uses {
             let root = used.split('.').next().unwrap_or_default();
@@ -274,7 +274,7 @@ impl<'a> Reader<'a> {
                 self.error(
                     used.root,
                     format!("`{root}` is not a setting"),
-                    "only settings are in sight here: write `hub.NAME`",
+                    "a need can use only settings: write `hub.NAME`",
                 );
             }
         }

@@ -1,4 +1,4 @@
-//! Names: which are in sight where, what binds them, and what an expression may use.
+//! Names: which are in scope where, what binds them, and what an expression may use.
 
 use std::collections::BTreeMap;
 
@@ -11,11 +11,11 @@ use crate::syntax::diagnostic::{Diagnostic, suggest};
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{Key, Node};
 
-/// Where the frames come from that a name is bound to, as far as it is known before anything runs.
+/// The connections on which the frames of a name are sent or received, as far as known before the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     Unknown,
-    /// Not from a wire: a value of `let`, `given`, `each`.
+    /// None: a value of `let`, `given`, `each`.
     Computed,
     One(ActorId),
     /// The connections of several actors.
@@ -30,33 +30,33 @@ impl Origin {
                 [id] => Self::One(*id),
                 _ => Self::Several,
             },
-            Who::Nobody | Who::Myself => Self::Unknown,
+            Who::NoActor | Who::Myself => Self::Unknown,
         }
     }
 }
 
 #[derive(Clone, Copy, Debug)]
 pub struct Bound {
-    /// Where it is bound; `None` for what has no line of its own, such as `index`.
+    /// Where it is bound; `None` for a name without a line, such as `index`.
     pub at: Option<Span>,
     pub origin: Origin,
 }
 
-/// Names in sight, innermost last.
+/// The names of a block.
 #[derive(Default)]
-pub struct Sight {
+pub struct Scope {
     pub names: BTreeMap<String, Bound>,
-    /// Nothing outside is in sight: a scene or an opening.
+    /// Whether outer names are not in scope: in a scene or an opening.
     pub isolated: bool,
 }
 
-impl Sight {
+impl Scope {
     pub fn isolated() -> Self {
         Self { isolated: true, ..Self::default() }
     }
 }
 
-/// Names with a meaning of their own.
+/// Whether a name is reserved.
 fn is_reserved(name: &str) -> bool {
     matches!(name, "hub" | "self" | "index") || functions::NAMES.contains(&name) || BUILTIN.contains(&name)
 }
@@ -68,7 +68,7 @@ pub fn is_identifier(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// Every name that a step of these binds, with its place, scenes of shared.yaml left aside.
+/// Collects the names that these steps bind, with their places, without those in scenes of shared.yaml.
 pub fn bound_within(node: &Node, found: &mut BTreeMap<String, Span>) {
     for item in node.list().unwrap_or_default() {
         for (key, value) in item.map().unwrap_or_default() {
@@ -83,29 +83,29 @@ pub fn bound_within(node: &Node, found: &mut BTreeMap<String, Span>) {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn see(&mut self, name: &str, at: Option<Span>, origin: Origin) {
-        if let Some(sight) = self.sight.last_mut() {
-            sight.names.insert(name.to_owned(), Bound { at, origin });
+    pub(super) fn bind_name(&mut self, name: &str, at: Option<Span>, origin: Origin) {
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.names.insert(name.to_owned(), Bound { at, origin });
         }
     }
 
     pub(super) fn bound(&self, name: &str) -> Option<Bound> {
-        for sight in self.sight.iter().rev() {
-            if let Some(bound) = sight.names.get(name) {
+        for scope in self.scopes.iter().rev() {
+            if let Some(bound) = scope.names.get(name) {
                 return Some(*bound);
             }
-            if sight.isolated {
+            if scope.isolated {
                 return None;
             }
         }
         None
     }
 
-    pub(super) fn in_sight(&self, name: &str) -> bool {
+    pub(super) fn in_scope(&self, name: &str) -> bool {
         self.bound(name).is_some()
     }
 
-    /// A name that something may be bound to from here on, or nothing after an error.
+    /// Parses a name to be bound; `None` after an error.
     pub(super) fn free_name(&mut self, node: &Node) -> Option<String> {
         let Some(name) = node.text().filter(|name| is_identifier(name)) else {
             self.error(node.span, "this is not a name", IDENTIFIER);
@@ -124,27 +124,27 @@ impl<'a> Reader<'a> {
                 None => error,
             });
         } else if is_reserved(name) {
-            self.error(span, format!("`{name}` has a meaning of its own"), "choose another name");
-        } else if !self.sight.iter().any(|sight| sight.isolated) && self.members(name).is_some() {
+            self.error(span, format!("`{name}` is a reserved name"), "choose another name");
+        } else if !self.scopes.iter().any(|scope| scope.isolated) && self.members(name).is_some() {
             self.error(span, format!("`{name}` is an actor already"), "choose another name");
         }
     }
 
-    /// What an actor can be called: in heads and in expressions.
+    /// Checks the name of an actor: it stands in heads and in expressions.
     pub(super) fn actor_name(&mut self, key: &Key) {
         let name = key.name.as_str();
         if is_reserved(name) || is_verb_word(name) {
             self.error(
                 key.span,
                 format!("an actor cannot be called `{name}`"),
-                "that word has a meaning of its own; choose another name",
+                "that word is reserved; choose another name",
             );
         } else if !is_identifier(name) {
             self.error(key.span, format!("an actor cannot be called `{name}`"), IDENTIFIER);
         }
     }
 
-    /// The names of a mapping of values, worked out from top to bottom: `let`, `given`.
+    /// Parses a mapping of values that are evaluated from top to bottom: `let`, `given`.
     pub(super) fn values(&mut self, entries: &[(Key, Node)]) -> Vec<(String, Template)> {
         let mut values = Vec::new();
         for (key, node) in entries {
@@ -154,19 +154,19 @@ impl<'a> Reader<'a> {
             } else {
                 self.error(key.span, "this is not a name", IDENTIFIER);
             }
-            self.see(&key.name, Some(key.span), Origin::Computed);
+            self.bind_name(&key.name, Some(key.span), Origin::Computed);
             values.push((key.name.clone(), template));
         }
         values
     }
 
-    /// A name bound by `as` that a step refers to.
+    /// Parses a reference to a name bound by `as`.
     pub(super) fn bound_name(&mut self, node: &Node, option: &str) -> Option<String> {
         let Some(name) = node.text() else {
             self.error(node.span, format!("`{option}` takes a name bound by `as`, not {}", node.what()), "");
             return None;
         };
-        if self.in_sight(name) {
+        if self.in_scope(name) {
             return Some(name.to_owned());
         }
         let help = format!("`{option}` takes a name bound by `as`");
@@ -178,29 +178,29 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// Complains about a name that is not in sight; `others` could have been meant, too.
+    /// Reports a name that is not in scope; `others` could have been meant, too.
     fn unknown_name(&mut self, name: &str, span: Span, others: Vec<String>, help: &str) {
         let outside = matches!(self.place, Place::Scenario | Place::Finally);
         if let Some(at) = self.later.get(name).filter(|_| outside).copied() {
             self.diagnostics.push(
                 Diagnostic::error(span, format!("`{name}` is not bound yet"))
                     .also(at, "it is bound here")
-                    .help("steps and values are worked out from top to bottom; move the one that binds it up"),
+                    .help("steps and values are evaluated from top to bottom; move the one that binds it up"),
             );
             return;
         }
         let mut known = others;
-        for sight in self.sight.iter().rev() {
-            known.extend(sight.names.keys().cloned());
-            if sight.isolated {
+        for scope in self.scopes.iter().rev() {
+            known.extend(scope.names.keys().cloned());
+            if scope.isolated {
                 break;
             }
         }
         let help = suggest(name, known.iter().map(String::as_str).collect::<Vec<_>>(), help);
-        self.error(span, format!("nothing here is called `{name}`"), help);
+        self.error(span, format!("no name `{name}` is in scope"), help);
     }
 
-    /// A value of a file, with its names checked.
+    /// Parses a value of a file, and checks its names.
     pub(super) fn template(&mut self, node: &Node) -> Template {
         let mut diagnostics = Vec::new();
         let template = Template::read(node, &mut diagnostics);
@@ -219,7 +219,7 @@ impl<'a> Reader<'a> {
         let mut pieces = used.dotted.split('.');
         let root = pieces.next().unwrap_or_default();
         let member = pieces.next();
-        if self.in_sight(root) {
+        if self.in_scope(root) {
             return;
         }
         if functions::NAMES.contains(&root) || BUILTIN.contains(&root) {
@@ -259,8 +259,8 @@ impl<'a> Reader<'a> {
             }
             return;
         }
-        // Read without the scenario that plays it, a scene cannot tell who else acts in it.
-        if self.anybody && member.is_some() {
+        // Without the scenario that plays it, the other actors of a scene are not known.
+        if self.any_actor && member.is_some() {
             return;
         }
         let actors = self.actors.iter().map(|actor| actor.name.clone());
@@ -268,12 +268,12 @@ impl<'a> Reader<'a> {
         self.unknown_name(root, used.root, others, "names come from let, `as`, each, actors, and hub");
     }
 
-    /// The setting that `hub.NAME` is, if there is one.
+    /// Returns the setting that `hub.NAME` refers to.
     pub(super) fn setting(&mut self, used: &Use) -> Option<&'a Setting> {
         let file = self.file;
         let known: Vec<&str> = file.shared.settings.keys().map(String::as_str).collect();
         let Some(name) = used.dotted.split('.').nth(1) else {
-            self.error(used.root, "`hub` is all settings; one of them belongs here", "write `hub.NAME`");
+            self.error(used.root, "`hub` stands for all settings; name one of them", "write `hub.NAME`");
             return None;
         };
         let setting = file.shared.settings.get(name);
@@ -289,14 +289,14 @@ impl<'a> Reader<'a> {
         let mut known: Vec<String> =
             role.given.iter().map(|(name, _)| name.clone()).chain(role.binds.iter().cloned()).collect();
         known.push("url".to_owned());
-        // While its own opening is being read, what it binds is in sight instead.
-        if known.iter().any(|name| name == member) || self.in_sight(member) {
+        // While its own opening is parsed, the names that it binds are in scope instead.
+        if known.iter().any(|name| name == member) || self.in_scope(member) {
             return;
         }
         let help = suggest(member, known.iter().map(String::as_str).collect::<Vec<_>>(), "");
         self.error(
             used.member,
-            format!("`{}`: nothing of that name is given to the role or bound in its opening", used.dotted),
+            format!("`{}`: the name is neither `given` to the role nor bound in its opening", used.dotted),
             help,
         );
     }
@@ -309,9 +309,9 @@ pub struct Use {
     pub root: Span,
     /// Where its second stands.
     member: Span,
-    /// The expression asks whether it is defined, so it need not be.
+    /// Whether the expression tests if it is defined, so it need not be.
     asks: bool,
-    /// The expression is this name, and no more.
+    /// Whether the expression is only this name.
     bare: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What accuses the hub: rules, the checks that cite them, and the matchers and schemas they judge by.
+//! Parses checks: their rules, matchers and schemas.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use crate::syntax::matcher::{self, Matcher};
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{Key, Kind, Node};
 
-/// What a matcher is about, as far as it is known which members that has.
+/// The subject of a matcher, as far as its members are known.
 pub enum Subject {
     Anything,
     /// A message, in any of its forms.
     Message(String),
-    /// Something of the harness's own: what it is called, and its members.
+    /// An object that hubproof makes: its name, and its members.
     Members(&'static str, &'static [&'static str]),
 }
 
@@ -27,7 +27,7 @@ impl Subject {
     pub const REFUSAL: Self = Self::Members("a refusal", &["status", "headers", "body"]);
     pub const END: Self = Self::Members("an end", &["reset", "reason", "after"]);
     pub const UPGRADE: Self = Self::Members("an upgrade", &["status", "headers", "subprotocol", "wrong"]);
-    pub const WIRE: Self = Self::Members("what arrives", &["kind", "size", "section", "wrong"]);
+    pub const WIRE: Self = Self::Members("a received frame", &["kind", "size", "section", "wrong"]);
     pub const CONTROL: Self = Self::Members("a control frame", &["opcode", "data", "hex", "size"]);
 
     pub fn of(message: &MessageName) -> Self {
@@ -39,28 +39,28 @@ impl Subject {
 }
 
 impl Reader<'_> {
-    /// Whether rules may stand here; complains where they may not.
-    fn may_accuse(&mut self, key: &str, span: Span) {
-        if !self.place.accuses() {
-            let place = self.place.name();
-            self.error(
-                span,
-                format!("{place} accuses nobody"),
-                format!("put the `{key}` into the steps of a scenario"),
-            );
+    /// Reports rules in a place that has no checks.
+    fn must_take_rules(&mut self, key: &str, span: Span) {
+        if !self.place.takes_rules() {
+            let what = format!("{} has no checks, so `{key}` does not belong here", self.place.name());
+            self.error(span, what, format!("put the `{key}` into the steps of a scenario"));
         }
     }
 
     pub(super) fn rules(&mut self, node: Option<&Node>) -> Vec<RuleUse> {
         let Some(node) = node else { return Vec::new() };
-        self.may_accuse("rules", node.span);
+        self.must_take_rules("rules", node.span);
         let Some(items) = node.list() else {
             let id = node.text().filter(|id| !id.contains(' ')).unwrap_or("ABC-001");
             self.error(node.span, format!("`rules` is a list, not {}", node.what()), format!("write `rules: [{id}]`"));
             return Vec::new();
         };
         if items.is_empty() {
-            self.error(node.span, "a list of no rules proves nothing", "name a rule, or leave `rules` out");
+            self.error(
+                node.span,
+                "the list of rules is empty, so it proves nothing",
+                "name a rule, or leave `rules` out",
+            );
         }
         let mut rules: Vec<RuleUse> = Vec::new();
         for item in items {
@@ -73,7 +73,7 @@ impl Reader<'_> {
 
     fn another_rule(&mut self, rules: &mut Vec<RuleUse>, rule: RuleUse, span: Span) {
         if rules.iter().any(|known| known.id == rule.id) {
-            self.error(span, format!("{} stands here twice", rule.id), "keep one of the two");
+            self.error(span, format!("{} is listed twice", rule.id), "keep one of the two");
         } else {
             rules.push(rule);
         }
@@ -96,13 +96,13 @@ impl Reader<'_> {
             self.error(
                 node.span,
                 "a rule id is written out, or stands in a row of a literal `each`",
-                "which rules a scenario proves has to be known before anything runs",
+                "which rules a scenario proves must be known before the run",
             );
         }
         self.rule(&row?, node.span)
     }
 
-    /// The text a path leads to in the literal rows around.
+    /// Returns the text at a path in the literal rows around.
     fn row(&self, path: &str) -> Option<String> {
         let mut pieces = path.trim().split('.');
         let root = pieces.next()?;
@@ -168,7 +168,7 @@ impl Reader<'_> {
 
     pub(super) fn has(&mut self, node: Option<&Node>, subject: &Subject) -> Vec<Has> {
         let Some(node) = node else { return Vec::new() };
-        self.may_accuse("has", node.span);
+        self.must_take_rules("has", node.span);
         let example = "write `has: { ABC-001: { priority: 90 } }`";
         let Some(entries) = node.map() else {
             let what = format!("`has` is a mapping of rules and what must be true, not {}", node.what());
@@ -176,7 +176,7 @@ impl Reader<'_> {
             return Vec::new();
         };
         if entries.is_empty() {
-            self.error(node.span, "`has` without a line judges nothing", example);
+            self.error(node.span, "`has` without an entry checks nothing", example);
         }
         entries.iter().filter_map(|(key, node)| self.line_of_has(key, node, subject)).collect()
     }
@@ -185,7 +185,7 @@ impl Reader<'_> {
         if key.name.contains("${") {
             self.error(
                 key.span,
-                "a key takes no expression",
+                "a key cannot hold an expression",
                 "write the rule out; in `rules` it may stand in a row of a literal `each`",
             );
             return None;
@@ -200,8 +200,8 @@ impl Reader<'_> {
         if node.map().is_some_and(<[_]>::is_empty) || node.is_null() {
             self.error(
                 key.span,
-                format!("nothing is asked of {}", key.name),
-                "say what must be true; `rules` says that it came",
+                format!("no condition for {}", key.name),
+                "write what must be true; that it was received is asserted by `rules`",
             );
             return None;
         }
@@ -210,11 +210,11 @@ impl Reader<'_> {
         Some(Has { check, pattern })
     }
 
-    /// A matcher: what it takes, and whether its members are documented.
+    /// Parses a matcher, and warns of members that are not documented.
     pub(super) fn pattern(&mut self, node: &Node, subject: &Subject) -> Pattern {
         let template = self.template(node);
         let ready = template.constant().and_then(|value| Matcher::compile(value).ok());
-        // Regular expressions take a while to build, and what could be built has no mistake.
+        // Looking for mistakes compiles regular expressions again, and a compiled matcher has none.
         let mistakes = if ready.is_some() { Vec::new() } else { matcher::mistakes(&node.to_json()) };
         if mistakes.is_empty() {
             self.warn_undocumented(node, subject);
@@ -224,7 +224,7 @@ impl Reader<'_> {
         Pattern { template, ready, schema: false, span: node.span }
     }
 
-    /// `equals`, `fits`, or neither.
+    /// Parses `equals`, `fits`, or neither.
     pub(super) fn test(&mut self, equals: Option<&Node>, fits: Option<&Node>) -> Test {
         let Some(fits) = fits else { return equals.map_or(Test::True, |equals| Test::Equals(self.template(equals))) };
         if equals.is_some() {
@@ -239,7 +239,7 @@ impl Reader<'_> {
         Test::Fits(Pattern { template, ready, schema: true, span: fits.span })
     }
 
-    /// The value of a `check`, which has to depend on something.
+    /// Parses the value of a `check`, which must not be constant.
     pub(super) fn checked_value(&mut self, node: &Node) -> Template {
         let template = self.template(node);
         if let Some(constant) = template.constant()
@@ -249,12 +249,12 @@ impl Reader<'_> {
                 Some(text) => format!("names are looked up within `${{}}`: write `check: \"${{{text}}}\"`"),
                 None => "write `check: \"${...}\"`".to_owned(),
             };
-            self.error(node.span, "this is the same whatever the hub does", help);
+            self.error(node.span, "this value is constant, so it checks nothing", help);
         }
         template
     }
 
-    // ---- members that nobody documents
+    // ---- undocumented members
 
     fn warn_undocumented(&mut self, matcher: &Node, subject: &Subject) {
         for (path, span) in matched_members(matcher) {
@@ -280,7 +280,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Warns where no form of a message documents a member. What is received may also be described by an envelope.
+    /// Warns where no form of a message documents a member. A received message may also be documented by its envelope.
     pub(super) fn warn_unless_documented(&mut self, name: &str, path: &[String], span: Span, received: bool) {
         let pack = self.pack;
         let Some(message) = pack.message(name) else { return };
@@ -300,12 +300,12 @@ impl Reader<'_> {
     }
 }
 
-/// The member paths that a `with` or a matcher touches, with where each stands.
+/// Returns the member paths of a `with` or a matcher, with their places.
 pub fn member_paths(node: &Node) -> Vec<(Vec<String>, Span)> {
     fn walk(node: &Node, path: &[String], found: &mut Vec<(Vec<String>, Span)>) {
         for (key, value) in entries(Some(node)) {
             let mut path = path.to_vec();
-            // A pointer to the whole touches no member.
+            // The empty pointer is the whole, no member.
             if key.name.is_empty() {
                 continue;
             }
@@ -327,7 +327,7 @@ pub fn member_paths(node: &Node) -> Vec<(Vec<String>, Span)> {
     found
 }
 
-/// Those a matcher needs to be there: that one must not is no claim that it exists.
+/// Returns the paths of a matcher, without members that must be absent.
 fn matched_members(matcher: &Node) -> Vec<(Vec<String>, Span)> {
     let denied = |span: Span| {
         entries(Some(matcher)).iter().any(|(key, value)| {

@@ -1,4 +1,4 @@
-//! What our side says: messages, and what no message can say.
+//! Parses what actors send: messages, raw frames, closes, upgrade requests.
 
 use serde_json::Value;
 
@@ -18,21 +18,21 @@ use crate::syntax::yaml::{Key, Node};
 /// Most frames a message is split into.
 const MOST_FRAGMENTS: usize = 10_000;
 
-/// Which way a message of ours has to be documented to go.
+/// Who sends a message: the document must list it in this direction.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Speaker {
+pub enum Sender {
     Client,
     Server,
-    /// Not known here, or nobody: an event that a hook injects.
-    Anyone,
+    /// Not known here, or an event that a hook injects.
+    Unknown,
 }
 
 impl Reader<'_> {
-    fn speaker(&self) -> Speaker {
+    fn sender(&self) -> Sender {
         match self.myself.as_ref().and_then(|role| self.roles.get(role)) {
-            None => Speaker::Anyone,
-            Some(role) if role.server => Speaker::Server,
-            Some(_) => Speaker::Client,
+            None => Sender::Unknown,
+            Some(role) if role.server => Sender::Server,
+            Some(_) => Sender::Client,
         }
     }
 
@@ -61,14 +61,14 @@ impl Reader<'_> {
             fragments,
             breaks,
         };
-        // What is only built is sent by hand later: by a client, where there are no others.
+        // A composed message is sent raw later: by a client, unless the protocol has servers.
         let servers = self.roles.values().any(|role| role.server);
-        let speaker = if options.acts() || servers { self.speaker() } else { Speaker::Client };
-        self.check_composed(&compose, value, options, speaker);
+        let sender = if options.acts() || servers { self.sender() } else { Sender::Client };
+        self.check_composed(&compose, value, options, sender);
         compose
     }
 
-    /// A message that goes along with a hook.
+    /// Parses the message of a hook.
     pub(super) fn event<'n>(&mut self, name: &'n Node, options: &Options<'n>) -> Compose {
         let compose = Compose {
             message: self.message_name(name, None),
@@ -77,7 +77,7 @@ impl Reader<'_> {
             fragments: 1,
             breaks: None,
         };
-        self.check_composed(&compose, name, options, Speaker::Anyone);
+        self.check_composed(&compose, name, options, Sender::Unknown);
         compose
     }
 
@@ -107,27 +107,27 @@ impl Reader<'_> {
         pointers
     }
 
-    /// What can be said about a message of ours before it is sent.
-    fn check_composed(&mut self, compose: &Compose, name_node: &Node, options: &Options<'_>, speaker: Speaker) {
+    /// Checks a message as far as it is known before the run.
+    fn check_composed(&mut self, compose: &Compose, name_node: &Node, options: &Options<'_>, sender: Sender) {
         let MessageName::Named(name) = &compose.message else { return };
         let pack = self.pack;
         let Some(message) = pack.message(name) else { return };
-        let wrong_way = match speaker {
-            Speaker::Client => !message.directions.to_hub,
-            Speaker::Server => !message.directions.from_hub,
-            Speaker::Anyone => false,
+        let wrong_way = match sender {
+            Sender::Client => !message.directions.to_hub,
+            Sender::Server => !message.directions.from_hub,
+            Sender::Unknown => false,
         };
-        let on_purpose = "say why with `breaks: ...` if that is meant";
+        let on_purpose = "add `breaks: REASON` if that is intended";
         if compose.breaks.is_none() {
             if wrong_way {
-                let who = if speaker == Speaker::Server { "a client" } else { "a hub" };
+                let who = if sender == Sender::Server { "a client" } else { "a hub" };
                 self.error(name_node.span, format!("only {who} sends `{name}`"), on_purpose);
             }
             for (path, span) in options.get("with").map(member_paths).unwrap_or_default() {
                 self.warn_unless_documented(name, &path, span, false);
             }
         }
-        // Only where nothing is computed; the rest is checked when it is sent.
+        // Values with expressions are checked when they are sent.
         let Some(overrides) = compose.with.as_ref().map_or(Some(Value::Null), |with| with.constant().cloned()) else {
             return;
         };
@@ -145,12 +145,12 @@ impl Reader<'_> {
                 );
                 self.error(at, what, on_purpose);
             }
-            (Some(_), None) if speaker != Speaker::Anyone && !wrong_way => {
+            (Some(_), None) if sender != Sender::Unknown && !wrong_way => {
                 let at = options.key("breaks").map_or(name_node.span, |key| key.span);
                 self.error(
                     at,
-                    format!("`{name}` is right as it is, so nothing is broken"),
-                    "remove `breaks`, or break it",
+                    format!("`{name}` as it would be sent is valid, so `breaks` is wrong"),
+                    "remove `breaks`, or make the message invalid",
                 );
             }
             _ => {}
@@ -177,11 +177,7 @@ impl Reader<'_> {
     fn raw_content(&mut self, kind: &Key, content: &Node) {
         match kind.name.as_str() {
             "text" if content.text().is_none() => {
-                self.error(
-                    content.span,
-                    format!("this goes out as text, and is {}", content.what()),
-                    "write it in quotes",
-                );
+                self.error(content.span, format!("`text` must be text, not {}", content.what()), "write it in quotes");
             }
             "text" => {}
             "binary" | "bytes" => self.hexadecimal(content),
@@ -189,15 +185,18 @@ impl Reader<'_> {
             "frames" => {
                 let example = "frames: [ { opcode: ping } ]";
                 if content.is_null() || content.list().is_some_and(<[_]>::is_empty) {
-                    self.error(content.span, "no frames are sent", format!("write `{example}`"));
+                    self.error(content.span, "the list of frames is empty", format!("write `{example}`"));
                 }
                 for frame in list(Some(content), "`frames`", example, &mut self.diagnostics) {
                     self.frame(frame);
                 }
             }
             _ => {
-                let help =
-                    suggest(&kind.name, ["text", "binary", "frames", "bytes"], "it has text, binary, frames or bytes");
+                let help = suggest(
+                    &kind.name,
+                    ["text", "binary", "frames", "bytes"],
+                    "it takes text, binary, frames or bytes",
+                );
                 self.error(kind.span, format!("`sends raw` has no `{}`", kind.name), help);
             }
         }
@@ -218,7 +217,7 @@ impl Reader<'_> {
         let opcodes = format!("{}, or a number from 0 to 15", OPCODES.join(", "));
         match frame.get("opcode") {
             None if frame.map().is_some() && !misspelt => {
-                self.error(frame.span, "a frame has an `opcode`", format!("it is {opcodes}"));
+                self.error(frame.span, "a frame needs an `opcode`", format!("it is {opcodes}"));
             }
             Some(node) if number(node).is_some_and(|n| n <= 15) || computed(node) => {}
             Some(node) if !node.text().is_some_and(|name| OPCODES.contains(&name)) => {
@@ -254,7 +253,7 @@ impl Reader<'_> {
         if !right {
             self.error(
                 node.span,
-                "this is not a row of bytes in hexadecimal",
+                "these are not hexadecimal bytes",
                 "two digits for each byte, in quotes: write \"00 ff\"",
             );
         }
@@ -310,7 +309,7 @@ impl Reader<'_> {
         }))
     }
 
-    /// Values that go over what a role or a scene is given.
+    /// Parses overrides of the `given` values of a role or a scene.
     pub(super) fn overrides(&mut self, node: Option<&Node>, given: &[String], whose: &str) -> Vec<(String, Template)> {
         let mut overrides = Vec::new();
         if let Some(node) = node.filter(|node| node.map().is_none()) {
@@ -320,13 +319,9 @@ impl Reader<'_> {
         for (key, node) in entries(node) {
             if !given.contains(&key.name) {
                 let known: Vec<&str> = given.iter().map(String::as_str).collect();
-                let none = if given.is_empty() {
-                    "it is given nothing; values stand under its `given` in shared.yaml"
-                } else {
-                    ""
-                };
+                let none = if given.is_empty() { "it has no `given` values; they stand in shared.yaml" } else { "" };
                 let help = suggest(&key.name, known, none);
-                self.error(key.span, format!("{whose} is given no `{}`", key.name), help);
+                self.error(key.span, format!("{whose} has no `given` value `{}`", key.name), help);
             }
             overrides.push((key.name.clone(), self.template(node)));
         }
@@ -338,7 +333,7 @@ fn computed(node: &Node) -> bool {
     node.text().is_some_and(|text| text.contains("${"))
 }
 
-/// The entry of `with` or `without` that makes a message break its schema, if one does.
+/// Returns the entry of `with` or `without` that makes a message break its schema, if one does.
 fn culprit(violation: &Violation, options: &Options<'_>) -> Option<Span> {
     let taken = list(options.get("without"), "", "", &mut Vec::new());
     let away = |node: &&Node| {
@@ -357,7 +352,7 @@ fn culprit(violation: &Violation, options: &Options<'_>) -> Option<Span> {
         .map(|(pointer, node)| node.at_pointer(&violation.path[pointer.len()..]).span)
 }
 
-/// The values of a `with`, by the pointer at which each comes to stand.
+/// Returns the values of a `with` by their pointers in the message.
 fn changed<'n>(with: &'n Node, below: &str) -> Vec<(String, &'n Node)> {
     let mut found = Vec::new();
     for (key, value) in entries(Some(with)) {

@@ -1,4 +1,4 @@
-//! The shape of a file: which keys something has, and what kind of value belongs under each.
+//! Checks the shape of a file: which keys a mapping has, and the kind of value of each.
 
 use serde_json::Value;
 
@@ -6,12 +6,12 @@ use crate::scenario::template::Template;
 use crate::syntax::diagnostic::{Diagnostic, suggest_one};
 use crate::syntax::yaml::{Key, Kind, Node};
 
-/// The entries of a mapping; none of anything else, which is somebody else's to report.
+/// Returns the entries of a mapping; none for other values, which the caller reports.
 pub fn entries(node: Option<&Node>) -> &[(Key, Node)] {
     node.and_then(Node::map).unwrap_or_default()
 }
 
-/// The entries of what has to be a mapping, where it is there at all.
+/// Returns the entries of an optional mapping; reports other values.
 pub fn mapping<'n>(node: Option<&'n Node>, what: &str, diagnostics: &mut Vec<Diagnostic>) -> &'n [(Key, Node)] {
     let Some(node) = node.filter(|node| !node.is_null()) else { return &[] };
     node.map().unwrap_or_else(|| {
@@ -23,7 +23,7 @@ pub fn mapping<'n>(node: Option<&'n Node>, what: &str, diagnostics: &mut Vec<Dia
     })
 }
 
-/// The items of what has to be a list, where it is there at all.
+/// Returns the items of an optional list; reports other values.
 pub fn list<'n>(node: Option<&'n Node>, what: &str, example: &str, diagnostics: &mut Vec<Diagnostic>) -> &'n [Node] {
     let Some(node) = node.filter(|node| !node.is_null()) else { return &[] };
     node.list().unwrap_or_else(|| {
@@ -35,7 +35,7 @@ pub fn list<'n>(node: Option<&'n Node>, what: &str, example: &str, diagnostics: 
     })
 }
 
-/// What has to be text, where it is there at all.
+/// Returns an optional text; reports other values.
 pub fn text<'n>(node: Option<&'n Node>, what: &str, diagnostics: &mut Vec<Diagnostic>) -> Option<&'n str> {
     let node = node?;
     let text = node.text().filter(|text| !text.trim().is_empty());
@@ -48,7 +48,7 @@ pub fn text<'n>(node: Option<&'n Node>, what: &str, diagnostics: &mut Vec<Diagno
     text
 }
 
-/// What has to be true or false; false where it is not there.
+/// Returns an optional boolean, false by default; reports other values.
 pub fn flag(node: Option<&Node>, what: &str, diagnostics: &mut Vec<Diagnostic>) -> bool {
     match node.map(|node| (node, &node.kind)) {
         None => false,
@@ -70,7 +70,7 @@ pub fn number(node: &Node) -> Option<usize> {
     }
 }
 
-/// Complains about keys that are not known.
+/// Reports unknown keys.
 pub fn keys(node: &Node, known: &[&str], what: &str, diagnostics: &mut Vec<Diagnostic>) {
     for (key, _) in entries(Some(node)) {
         if !known.contains(&key.name.as_str()) {
@@ -80,7 +80,7 @@ pub fn keys(node: &Node, known: &[&str], what: &str, diagnostics: &mut Vec<Diagn
     }
 }
 
-/// Whether a value may turn out to be of some kind: a constant that is, or anything computed.
+/// Whether a value may be of some kind: a constant that is, or an expression.
 pub fn may_be(template: &Template, is: impl Fn(&Value) -> bool) -> bool {
     match template {
         Template::Constant(value) => is(value),

@@ -1,12 +1,11 @@
-//! shared.yaml: settings and hooks, which are read once, and roles, scenes, reactions and standing checks, which each
-//! scenario compiles for itself.
+//! Parses shared.yaml: settings and hooks once, and roles, scenes, reactions and `always` for each scenario that uses them.
 
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::actors::Cast;
-use super::names::{Origin, Sight};
+use super::actors::ActorsOfSteps;
+use super::names::{Origin, Scope};
 use super::rules::Subject;
 use super::shape::{entries, flag, keys, list, mapping, number, text};
 use super::{Place, Reader};
@@ -20,7 +19,7 @@ use crate::syntax::matcher::escape;
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{Key, Node};
 
-/// shared.yaml: what is read once, and the tree of what each scenario compiles for itself.
+/// shared.yaml: the parts that are parsed once, and the tree of the parts that each scenario compiles.
 pub struct SharedFile {
     pub shared: Arc<Shared>,
     pub(super) root: Node,
@@ -29,7 +28,7 @@ pub struct SharedFile {
 const KEYS: [&str; 9] = ["hub", "hooks", "ignore", "fills", "reactions", "roles", "scenes", "always", "fuzz"];
 
 impl SharedFile {
-    /// Settings, hooks and the list of what is ignored; the rest is only looked at from outside.
+    /// Parses settings, hooks and `ignore`; of the rest only the shape is checked.
     pub fn read(root: Node, pack: &Pack, diagnostics: &mut Vec<Diagnostic>) -> Self {
         let mut shared = Shared::default();
         mapping(Some(&root), "shared.yaml", diagnostics);
@@ -56,7 +55,7 @@ impl SharedFile {
         Self { shared: Arc::new(shared), root }
     }
 
-    /// Everything that is wrong with roles, scenes, reactions and standing checks, whether a scenario uses them or not.
+    /// Returns the diagnostics of roles, scenes, reactions and `always`, whether a scenario uses them or not.
     pub fn check(&self, pack: &Arc<Pack>) -> Vec<Diagnostic> {
         let mut reader = Reader::new(self, pack);
         for (key, _) in entries(self.root.get("roles")) {
@@ -66,8 +65,8 @@ impl SharedFile {
             reader.reaction(&key.name, key.span);
         }
         reader.always();
-        // Who plays a scene is not known here, only that they are there.
-        reader.anybody = true;
+        // The actors of a scene are not known here.
+        reader.any_actor = true;
         for (key, _) in entries(self.root.get("scenes")) {
             reader.scene(&key.name, key.span);
         }
@@ -107,7 +106,7 @@ fn setting(key: &Key, node: &Node, diagnostics: &mut Vec<Diagnostic>) -> Setting
     setting
 }
 
-/// What is wrong with a text that can only be meant as a time: `5 h`, `10 seconds`.
+/// Returns the error of a text that can only be meant as a time: `5 h`, `10 seconds`.
 fn wrong_time(text: &str) -> Option<String> {
     let at = text.find(|c: char| c.is_ascii_alphabetic())?;
     let (amount, unit) = text.split_at(at);
@@ -136,7 +135,7 @@ pub fn unknown_message(node: &Node, pack: &Pack) -> Diagnostic {
         let found = if node.is_null() {
             "a message is missing".to_owned()
         } else {
-            format!("a message is named here, not {}", node.what())
+            format!("expected the name of a message, found {}", node.what())
         };
         return Diagnostic::error(node.span, found).help(lists);
     };
@@ -144,7 +143,7 @@ pub fn unknown_message(node: &Node, pack: &Pack) -> Diagnostic {
     Diagnostic::error(node.span, format!("{} has no message `{name}`", pack.name)).help(suggest(name, known, &lists))
 }
 
-/// Warns of a member to be renewed that no example has, so that nothing would ever be renewed.
+/// Warns of a member under `fills` that no example has.
 fn fills_somewhere(fills: Option<&Node>, pack: &Pack, diagnostics: &mut Vec<Diagnostic>) {
     for (key, _) in mapping(fills, "`fills`", diagnostics) {
         let pointer = if key.name.starts_with('/') { key.name.clone() } else { format!("/{}", escape(&key.name)) };
@@ -155,8 +154,11 @@ fn fills_somewhere(fills: Option<&Node>, pack: &Pack, diagnostics: &mut Vec<Diag
         let known: Vec<&str> =
             templates.iter().filter_map(Value::as_object).flat_map(|t| t.keys()).map(String::as_str).collect();
         diagnostics.push(
-            Diagnostic::warning(key.span, format!("no example has a member `{}`, so nothing is renewed", key.name))
-                .help(suggest(&key.name, known, "members stand in the examples of messages")),
+            Diagnostic::warning(
+                key.span,
+                format!("no example has a member `{}`, so `fills` does not change it", key.name),
+            )
+            .help(suggest(&key.name, known, "members stand in the examples of messages")),
         );
     }
 }
@@ -183,18 +185,18 @@ impl Reader<'_> {
             None | Some((_, Some("client"))) => false,
             Some((_, Some("server"))) => true,
             Some((side, _)) => {
-                self.error(side.span, "a side is client or server", "a server listens, and the hub connects to it");
+                self.error(side.span, "`side` is client or server", "a server listens, and the hub connects to it");
                 false
             }
         };
         let place = std::mem::replace(&mut self.place, Place::Opening);
         let myself = self.myself.replace(name.to_owned());
-        // Declared before its opening is read, so that `self.name` is known there.
+        // Declared before its opening is parsed, so that `self.name` is known there.
         self.roles.insert(
             name.to_owned(),
             Role { server, given: Vec::new(), fills: Vec::new(), opening: 0, binds: Vec::new(), reacts: Vec::new() },
         );
-        self.sight.push(Sight::isolated());
+        self.scopes.push(Scope::isolated());
         let mut given = Vec::new();
         for (key, node) in mapping(node.get("given"), "`given`", &mut self.diagnostics) {
             let template = self.template(node);
@@ -208,7 +210,7 @@ impl Reader<'_> {
             Some(steps) => self.block(steps),
             None => self.push_block(Vec::new()),
         };
-        let binds = self.sight.pop().map(|sight| sight.names.into_keys().collect()).unwrap_or_default();
+        let binds = self.scopes.pop().map(|scope| scope.names.into_keys().collect()).unwrap_or_default();
         self.place = place;
         self.myself = None;
         let mut reacts = Vec::new();
@@ -222,7 +224,7 @@ impl Reader<'_> {
         self.roles.insert(name.to_owned(), Role { server, given, fills, opening, binds, reacts });
     }
 
-    /// The protocol's `fills`, then the role's.
+    /// Parses the protocol's `fills`, then the role's.
     fn fills(&mut self, node: Option<&Node>) -> Vec<(String, Template)> {
         let file = self.file;
         let mut fills = Vec::new();
@@ -260,18 +262,14 @@ impl Reader<'_> {
         };
         let message = self.message_name(whenever, None);
         let MessageName::Named(message_name) = &message else {
-            self.error(
-                whenever.span,
-                "a reaction is to one message, known before anything runs",
-                "write `whenever: MESSAGE`",
-            );
+            self.error(whenever.span, "`whenever` must be one message by its name", "write `whenever: MESSAGE`");
             return;
         };
-        self.sight.push(Sight::isolated());
+        self.scopes.push(Scope::isolated());
         let place = std::mem::replace(&mut self.place, Place::Reaction);
         let as_ = node.get("as").and_then(|node| self.free_name(node).map(|name| (name, node.span)));
         if let Some((name, at)) = &as_ {
-            self.see(name, Some(*at), Origin::Unknown);
+            self.bind_name(name, Some(*at), Origin::Unknown);
         }
         let pattern = node.get("where").map(|n| self.pattern(n, &Subject::of(&message)));
         let block = match node.get("do") {
@@ -279,13 +277,17 @@ impl Reader<'_> {
             None => self.push_block(Vec::new()),
         };
         self.place = place;
-        self.sight.pop();
+        self.scopes.pop();
         if let Some(step) = self.blocks[block]
             .iter()
             .find(|s| !matches!(s.act, Act::Send(_) | Act::SendRaw(_) | Act::Close { .. } | Act::Drop { .. }))
         {
             let at = step.span;
-            self.error(at, "a reaction waits for nothing", "it `sends`, `sends raw`, `closes` or `drops`");
+            self.error(
+                at,
+                "a reaction cannot have this step",
+                "its steps are `sends`, `sends raw`, `closes` or `drops`",
+            );
         }
         self.reactions.insert(
             name.to_owned(),
@@ -293,7 +295,7 @@ impl Reader<'_> {
         );
     }
 
-    /// A scene as it is played at `span`: its steps, read once, and what it is given.
+    /// Parses a scene that is played at `span`: its steps, parsed once, and its `given` values.
     pub(super) fn scene(&mut self, name: &str, span: Span) -> Option<(BlockId, Vec<(String, Template)>)> {
         let file = self.file;
         let scenes = entries(file.root.get("scenes"));
@@ -307,26 +309,22 @@ impl Reader<'_> {
             return None;
         };
         if self.playing.iter().any(|playing| playing == name) {
-            self.error(
-                span,
-                format!("the scene `{name}` would play itself, forever"),
-                "`each` and `retry` repeat steps",
-            );
+            self.error(span, format!("the scene `{name}` plays itself"), "to repeat steps, write `each` or `retry`");
             return None;
         }
         mapping(Some(node), "a scene", &mut self.diagnostics);
         keys(node, &["given", "steps"], "a scene", &mut self.diagnostics);
-        for actor in Cast::of(node.get("steps")).named {
-            if self.cast(&actor, span).is_none() {
+        for actor in ActorsOfSteps::of(node.get("steps")).named {
+            if self.actors_named(&actor, span).is_none() {
                 self.error(
                     span,
-                    format!("the scene `{name}` is played by an actor `{actor}`, who is not there"),
+                    format!("the scene `{name}` needs an actor `{actor}`, which the scenario does not have"),
                     format!("write `actors: {{ {actor}: ROLE }}`"),
                 );
                 return None;
             }
         }
-        self.sight.push(Sight::isolated());
+        self.scopes.push(Scope::isolated());
         let place = std::mem::replace(&mut self.place, Place::Scene);
         self.playing.push(name.to_owned());
         let given = mapping(node.get("given"), "`given`", &mut self.diagnostics);
@@ -338,7 +336,7 @@ impl Reader<'_> {
         };
         self.playing.pop();
         self.place = place;
-        self.sight.pop();
+        self.scopes.pop();
         self.scenes.insert(name.to_owned(), block);
         Some((block, given))
     }
@@ -352,7 +350,7 @@ impl Reader<'_> {
             keys(node, &["every", "has", "check", "equals", "fits", "rules"], what, &mut self.diagnostics);
             match (node.get("every"), node.get("check")) {
                 (Some(every), None) => self.every(every, node, &mut always),
-                (None, Some(check)) => self.standing_check(check, node, &mut always),
+                (None, Some(check)) => self.always_check(check, node, &mut always),
                 (Some(_), Some(check)) => self.error(
                     check.span,
                     format!("{what} has `every` or `check`, not both"),
@@ -360,7 +358,7 @@ impl Reader<'_> {
                 ),
                 (None, None) => self.error(
                     node.span,
-                    format!("{what} has `every` or `check`"),
+                    format!("{what} needs `every` or `check`"),
                     "write `every: MESSAGE`, `every: frame` or `every: close`",
                 ),
             }
@@ -383,7 +381,7 @@ impl Reader<'_> {
         if entry.get("has").is_none() {
             self.error(
                 every.span,
-                "`every` without `has` judges nothing",
+                "`every` without `has` checks nothing",
                 "write `has: { ABC-001: { /member: true } }`",
             );
         }
@@ -410,7 +408,7 @@ impl Reader<'_> {
         }
     }
 
-    fn standing_check(&mut self, value: &Node, entry: &Node, always: &mut Vec<Always>) {
+    fn always_check(&mut self, value: &Node, entry: &Node, always: &mut Vec<Always>) {
         if entry.get("has").is_some() {
             let at = entry.key_at_pointer("/has");
             self.error(at, "`has` belongs to `every`, not to `check`", "write `equals: VALUE` or `fits: { ... }`");
@@ -418,7 +416,7 @@ impl Reader<'_> {
         if entry.get("rules").is_none() {
             self.error(
                 value.span,
-                "`check` without rules judges nothing",
+                "`check` without rules proves nothing",
                 "name the rules it proves: write `rules: [ABC-001]`",
             );
         }

@@ -1,11 +1,11 @@
-//! Steps, one after another: the head says who does what, the other keys belong to it.
+//! Parses steps: the head names actor and verb, the other keys are options of the verb.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::actors::{Cast, part_of};
-use super::names::{Bound, Origin, Sight};
+use super::actors::{ActorsOfSteps, part_of};
+use super::names::{Bound, Origin, Scope};
 use super::rules::Subject;
 use super::shape::{entries, may_be};
 use super::verbs::{self, Head, Verb};
@@ -20,7 +20,7 @@ use crate::syntax::yaml::{Key, Node};
 pub struct Options<'n> {
     verb: Verb,
     entries: Vec<(&'n Key, &'n Node)>,
-    /// Somebody does it: the head is no word.
+    /// Whether an actor does it: the head is no word.
     acts: bool,
 }
 
@@ -58,15 +58,15 @@ impl Reader<'_> {
         self.push_block(steps)
     }
 
-    /// A block with names of its own; those it binds are known afterwards.
+    /// Parses a block with `names` of its own; the names that its steps bind stay in scope.
     fn inner(&mut self, node: &Node, names: &[&str]) -> BlockId {
         let own = |name: &&str| ((*name).to_owned(), Bound { at: None, origin: Origin::Computed });
-        self.sight.push(Sight { names: names.iter().map(own).collect(), isolated: false });
+        self.scopes.push(Scope { names: names.iter().map(own).collect(), isolated: false });
         let block = self.block(node);
-        if let Some(sight) = self.sight.pop() {
-            for (name, bound) in sight.names {
+        if let Some(scope) = self.scopes.pop() {
+            for (name, bound) in scope.names {
                 if !names.contains(&name.as_str()) {
-                    self.see(&name, bound.at, bound.origin);
+                    self.bind_name(&name, bound.at, bound.origin);
                 }
             }
         }
@@ -110,28 +110,28 @@ impl Reader<'_> {
             None => key.name.clone(),
         };
         let mut rules = self.rules(options.get("rules"));
-        if rules.is_empty() && self.pack.rules.is_empty() && self.place.accuses() && head.verb.expects() {
-            // Without rules.yaml every expectation is a must of its own, named by its text.
+        if rules.is_empty() && self.pack.rules.is_empty() && self.place.takes_rules() && head.verb.expects() {
+            // Without rules.yaml every expectation is a must, named by its text.
             rules.push(RuleUse { id: text.clone(), level: Level::Must, basis: Basis::Stated, lowered: false });
         }
         let act = self.act(key, value, &options, &who);
         if head.verb.only_judges() && rules.is_empty() {
             self.must_judge(key, &options);
         }
-        let check = (!rules.is_empty() && head.verb.accuses()).then(|| self.declare(rules, key.span));
+        let check = (!rules.is_empty() && head.verb.takes_rules()).then(|| self.declare(rules, key.span));
         let as_ = options.get("as").and_then(|node| {
             let name = self.free_name(node)?;
             let origin = match head.verb {
                 Verb::Compose | Verb::Check | Verb::Wait => Origin::Computed,
                 _ => Origin::of(&who),
             };
-            self.see(&name, Some(node.span), origin);
+            self.bind_name(&name, Some(node.span), origin);
             Some(name)
         });
         Some(Step { span: key.span, text, who, as_, if_, check, act: act? })
     }
 
-    /// A first key that is no head.
+    /// Reports a first key that is no head.
     fn no_step(&mut self, key: &Key) {
         let (first, rest) = key.name.split_once(' ').unwrap_or(("", &key.name));
         let roles = entries(self.file.root.get("roles"));
@@ -169,15 +169,15 @@ impl Reader<'_> {
         }
     }
 
-    /// A step that does nothing but judge needs rules, and a place where they may stand.
+    /// Reports a step that only checks and has no rules, or stands where there are no checks.
     fn must_judge(&mut self, key: &Key, options: &Options<'_>) {
-        if !self.place.accuses() {
+        if !self.place.takes_rules() {
             if options.get("rules").is_none() {
-                let what = format!("`{}` judges, and {} accuses nobody", key.name, self.place.name());
+                let what = format!("`{}` only checks, and {} has no checks", key.name, self.place.name());
                 self.error(key.span, what, "put it into the steps of a scenario, with `rules`");
             }
         } else if options.get("rules").is_none() {
-            let what = format!("`{}` without rules judges nothing", key.name);
+            let what = format!("`{}` without rules proves nothing", key.name);
             self.error(key.span, what, "name the rules it proves: write `rules: [ABC-001]`");
         }
     }
@@ -189,7 +189,7 @@ impl Reader<'_> {
                 members.first().and_then(|id| self.actors.get(*id)).map(|actor| actor.role.clone())
             }
             Who::Myself => self.myself.clone(),
-            Who::Nobody => None,
+            Who::NoActor => None,
         };
         let outer = std::mem::replace(&mut self.myself, role);
         let act = self.act_of(key, value, options, who);
@@ -248,7 +248,7 @@ impl Reader<'_> {
                 let values = self.several(values);
                 let steps = self.needed(key, "do", "the steps stand under `do`", options)?;
                 let body = self.inner(steps, &[&name]);
-                self.see(&name, Some(value.span), Origin::Computed);
+                self.bind_name(&name, Some(value.span), Origin::Computed);
                 Act::Either { name, values, body }
             }
             Verb::Retry => {
@@ -257,13 +257,17 @@ impl Reader<'_> {
                 {
                     self.error(
                         value.span,
-                        "this is no time to try again in",
+                        "a `retry` of no time repeats nothing",
                         "write for how long the steps are repeated: `retry: 5s`",
                     );
                 }
                 let steps = self.needed(key, "do", "the steps stand under `do`", options)?;
                 if steps.list().is_some_and(<[_]>::is_empty) {
-                    self.error(steps.span, "there is nothing to try", "write steps that go through once it is true");
+                    self.error(
+                        steps.span,
+                        "`retry` has no steps",
+                        "write steps that succeed once the condition is true",
+                    );
                 }
                 Act::Retry { time, body: self.inner(steps, &[]) }
             }
@@ -273,14 +277,14 @@ impl Reader<'_> {
     fn join<'n>(&mut self, key: &Key, value: &'n Node, options: &Options<'n>, who: &Who) -> Act {
         self.empty(value, key);
         if self.place == Place::Opening {
-            self.error(key.span, "an opening is what `joins` plays, so it cannot join", "write `connects:`");
+            self.error(key.span, "`joins` plays an opening, so it cannot stand in one", "write `connects:`");
         }
         self.connects(who);
         let role = self.myself.as_ref().and_then(|role| self.roles.get(role));
         let idle = role.is_some_and(|role| self.blocks.get(role.opening).is_some_and(Vec::is_empty));
         if let Some(rules) = options.key("rules").filter(|_| idle) {
             let span = rules.span;
-            self.error(span, "this role has no opening, so it joins whatever the hub does", "leave `rules` out");
+            self.error(span, "this role has no opening, so `joins` cannot fail", "leave `rules` out");
         }
         let role = self.myself.as_ref().and_then(|role| self.roles.get(role));
         let given: Vec<String> =
@@ -306,7 +310,7 @@ impl Reader<'_> {
             Some("fin") => false,
             None if value.is_null() => false,
             _ => {
-                let help = "reset breaks the connection, fin ends it without a close frame";
+                let help = "reset sends a TCP RST, fin a TCP FIN, both without a close frame";
                 self.error(value.span, "`drops` takes reset or fin", help);
                 false
             }
@@ -318,18 +322,18 @@ impl Reader<'_> {
             let found = if value.is_null() {
                 "a scene is missing".to_owned()
             } else {
-                format!("a scene is named here, not {}", value.what())
+                format!("expected the name of a scene, found {}", value.what())
             };
             self.error(value.span, found, "scenes are declared in shared.yaml");
             return None;
         };
         let node = self.file.root.get("scenes").and_then(|scenes| scenes.get(name));
-        let cast = Cast::of(node.and_then(|scene| scene.get("steps")));
-        if let (Verb::Play, Some(at)) = (options.verb, cast.first_person) {
+        let actors = ActorsOfSteps::of(node.and_then(|scene| scene.get("steps")));
+        if let (Verb::Play, Some(at)) = (options.verb, actors.without_actor) {
             self.diagnostics.push(
-                Diagnostic::error(value.span, format!("the scene `{name}` is in the first person"))
-                    .also(at, "somebody has to do this")
-                    .help(format!("say who plays it: write `anna plays: {name}`")),
+                Diagnostic::error(value.span, format!("the scene `{name}` must be played by an actor"))
+                    .also(at, "this step names none")
+                    .help(format!("write `anna plays: {name}`")),
             );
             return None;
         }
@@ -347,7 +351,7 @@ impl Reader<'_> {
             return Act::Order(Order { names: Vec::new(), slack });
         };
         if items.len() < 2 {
-            self.error(value.span, "an order is one of at least two", example);
+            self.error(value.span, "`order` needs at least two names", example);
         }
         let mut names: Vec<String> = Vec::new();
         for node in items {
@@ -355,7 +359,7 @@ impl Reader<'_> {
             if names.contains(&name) {
                 self.error(node.span, format!("`{name}` cannot come before itself"), "keep one of the two");
             }
-            self.must_have_crossed(&name, node);
+            self.must_have_wire(&name, node);
             names.push(name);
         }
         if slack.is_none() {
@@ -367,8 +371,8 @@ impl Reader<'_> {
             if apart {
                 self.error(
                     value.span,
-                    "these come over several connections, and there is no `slack`",
-                    "say how far apart two clocks of arrival may be: write `slack: 100ms`",
+                    "an order over several connections needs `slack`",
+                    "write by how much times of arrival may be out of order: `slack: 100ms`",
                 );
             }
         }
@@ -404,7 +408,7 @@ impl Reader<'_> {
                 Value::Null => Some(("a time is missing".to_owned(), "write 300ms, 5s or 2m")),
                 Value::String(text) => duration(text).err().map(|problem| (problem, "write 300ms, 5s or 2m")),
                 Value::Number(n) => Some((format!("`{n}` has no unit: write {n}s or {n}ms"), "")),
-                _ => Some((format!("a time belongs here, not {}", node.what()), "write 300ms, 5s or 2m")),
+                _ => Some((format!("expected a time, found {}", node.what()), "write 300ms, 5s or 2m")),
             };
             if let Some((problem, help)) = problem {
                 let help = if problem.contains("write") { "" } else { help };
@@ -414,7 +418,7 @@ impl Reader<'_> {
         template
     }
 
-    /// The values of an `each` or `either`.
+    /// Parses the values of an `each` or `either`.
     fn several(&mut self, node: &Node) -> Template {
         let template = self.template(node);
         let right = may_be(&template, |value| match value {
@@ -424,9 +428,7 @@ impl Reader<'_> {
         });
         if !right {
             let found = match &node.kind {
-                crate::syntax::yaml::Kind::List(_) | crate::syntax::yaml::Kind::Null => {
-                    "there are no values to go through".to_owned()
-                }
+                crate::syntax::yaml::Kind::List(_) | crate::syntax::yaml::Kind::Null => "`in` has no values".to_owned(),
                 crate::syntax::yaml::Kind::Number(_) => format!("a number of rounds is from 1 to {MOST_VALUES}"),
                 _ => format!("`in` takes a list or a number, not {}", node.what()),
             };
@@ -451,7 +453,7 @@ impl Reader<'_> {
             if !declaration.args.contains(&key.name) {
                 let known: Vec<&str> = declaration.args.iter().map(String::as_str).collect();
                 let takes = if known.is_empty() {
-                    "it takes nothing".to_owned()
+                    "it takes no arguments".to_owned()
                 } else {
                     format!("it takes {}", known.join(", "))
                 };
@@ -490,8 +492,8 @@ impl Reader<'_> {
             if let Some(key) = options.key(option).filter(|_| message.is_none()) {
                 self.error(
                     key.span,
-                    format!("`{option}` changes a message, and there is none"),
-                    "write `message: MESSAGE`, or `args` for what the hook is given",
+                    format!("`{option}` changes a message, but the hook has none"),
+                    "write `message: MESSAGE`, or `args` for arguments of the hook",
                 );
             }
         }
@@ -521,7 +523,7 @@ impl Reader<'_> {
         let fresh: Vec<ActorId> = self.fresh.pop().unwrap_or_default().into_iter().collect();
         self.connected.extend(fresh.iter().copied());
         // In each round it is another connection.
-        for bound in self.sight.last_mut().into_iter().flat_map(|sight| sight.names.values_mut()) {
+        for bound in self.scopes.last_mut().into_iter().flat_map(|scope| scope.names.values_mut()) {
             if matches!(bound.origin, Origin::One(id) if fresh.contains(&id)) {
                 bound.origin = Origin::Several;
             }
@@ -529,7 +531,7 @@ impl Reader<'_> {
         Some(Act::Each { name, values, bodies: bodies?, fresh })
     }
 
-    /// One body for each literal row, because the rows name rules.
+    /// Parses one body for each literal row, because the rows name rules.
     fn unrolled(&mut self, name: &str, list: &Node, steps: &Node, names: &[&str]) -> Option<Vec<BlockId>> {
         let Some(rows) = list.list() else {
             self.error(
@@ -541,10 +543,10 @@ impl Reader<'_> {
         };
         let mut bodies = Vec::new();
         // Names bound inside become lists once, however many bodies there are.
-        let seen: BTreeMap<String, Bound> = self.sight.last().map(|sight| sight.names.clone()).unwrap_or_default();
+        let seen: BTreeMap<String, Bound> = self.scopes.last().map(|scope| scope.names.clone()).unwrap_or_default();
         for row in rows {
-            if let Some(sight) = self.sight.last_mut() {
-                sight.names.clone_from(&seen);
+            if let Some(scope) = self.scopes.last_mut() {
+                scope.names.clone_from(&seen);
             }
             self.rows.push((name.to_owned(), row.to_json()));
             bodies.push(self.inner(steps, names));

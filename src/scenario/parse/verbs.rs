@@ -1,4 +1,4 @@
-//! The head of a step: who does what. `[exactly|at least|at most N of] ACTOR VERB`, or a word such as `check`.
+//! Parses the head of a step: `[exactly|at least|at most N of] ACTOR VERB`, or a word such as `check`.
 
 use crate::scenario::model::Quantity;
 
@@ -100,11 +100,11 @@ impl Verb {
         }
     }
 
-    pub fn accuses(self) -> bool {
+    pub fn takes_rules(self) -> bool {
         self.options().contains(&"rules")
     }
 
-    /// Steps that say what the hub does.
+    /// Whether the step expects something of the hub.
     pub fn expects(self) -> bool {
         matches!(
             self,
@@ -118,12 +118,12 @@ impl Verb {
         )
     }
 
-    /// Steps that do nothing but judge: without rules they are void.
+    /// Whether the step only checks, so that without rules it has no effect.
     pub fn only_judges(self) -> bool {
         matches!(self, Self::ExpectsNothing | Self::Check | Self::Order)
     }
 
-    /// A number of a group's members can do it: what is counted is who got something.
+    /// Whether the members of a group that receive something are counted.
     pub fn can_be_counted(self) -> bool {
         matches!(self, Self::Expects | Self::ExpectsFrame)
     }
@@ -132,14 +132,14 @@ impl Verb {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Head<'a> {
     pub verb: Verb,
-    /// Empty in the first person, and for words.
+    /// Empty where it is left out, and for words.
     pub actor: &'a str,
-    /// Has no actor at all: `check`.
+    /// Whether it has no actor at all: `check`.
     pub word: bool,
     pub quantity: Option<(Quantity, usize)>,
 }
 
-/// A key as the head of a step; `None` where it is none.
+/// Parses a key as the head of a step; `None` where it is none.
 pub fn head(key: &str) -> Option<Head<'_>> {
     if let Some((_, verb)) = WORDS.iter().find(|(word, _)| *word == key) {
         return Some(Head { verb: *verb, actor: "", word: true, quantity: None });
@@ -167,12 +167,13 @@ pub fn begins_with_quantity(key: &str) -> bool {
     QUANTITIES.iter().any(|(words, _)| key.starts_with(words))
 }
 
-/// All verbs and words, for "did you mean".
+/// Returns all verbs and words, for "did you mean".
 pub fn all() -> Vec<&'static str> {
     VERBS.iter().map(|verb| verb.0).chain(WORDS.iter().map(|word| word.0)).collect()
 }
 
-/// Words with which a head may begin after its actor, or instead of one: nobody can be called so.
+/// Whether a verb or a head without an actor begins with this word, so that no actor can have it as its name.
+
 pub fn is_verb_word(name: &str) -> bool {
     let first = |form: &str| form.split(' ').next() == Some(name);
     VERBS.iter().any(|(singular, plural, _)| first(singular) || first(plural))
