@@ -1,4 +1,4 @@
-//! What a frame, a load of all scenarios and a whole conversation cost, without sockets.
+//! The cost of a frame, of loading all scenarios and of a conversation, without sockets.
 #![allow(clippy::unwrap_used)]
 
 #[allow(dead_code)]
@@ -17,7 +17,7 @@ use hubproof::scenario::Scenarios;
 use hubproof::syntax::source::Sources;
 use sim_connection::Protocol;
 
-/// Recognising and judging one frame, decoded already and as text.
+/// Recognises and validates one frame, from a decoded value and from text.
 fn frames(c: &mut Criterion) {
     let concierge = Protocol::load("concierge");
     let message = concierge.pack.message("client_fetch_all_result").unwrap();
@@ -40,7 +40,7 @@ fn frames(c: &mut Criterion) {
     group.finish();
 }
 
-/// Reading every file of a protocol: packs, then scenarios.
+/// Parses every file of a protocol: packs, then scenarios.
 fn loading(c: &mut Criterion) {
     let mut group = c.benchmark_group("load");
     group.sample_size(20);
@@ -58,7 +58,7 @@ fn loading(c: &mut Criterion) {
     group.finish();
 }
 
-/// A whole conversation between the interpreter and the reference server's state machine.
+/// Plays a conversation between the interpreter and the reference server's state machine.
 fn conversations(c: &mut Criterion) {
     let mut group = c.benchmark_group("conversation");
     group.sample_size(20);

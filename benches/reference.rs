@@ -1,5 +1,5 @@
-//! What the reference server carries for a second of CPU: jobs of its queue, and messages from client to client; with its
-//! sockets, measured at the server's process, and its state machine alone. `cargo bench --bench reference`.
+//! Throughput of the reference server per second of CPU: jobs of its queue, and messages from client to client; with
+//! sockets, measured at the server's process, and of its state machine alone. `cargo bench --bench reference`.
 //!
 //! The last lines are `reference NAME=... per CPU second`.
 #![allow(clippy::unwrap_used)]
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 const HUBPROOF: &str = env!("CARGO_BIN_EXE_hubproof");
 
 fn main() {
-    // `cargo test --benches` only asks whether it runs.
+    // `cargo test --benches` only tests that it runs.
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
@@ -30,7 +30,7 @@ fn main() {
     lines.iter().for_each(|line| println!("{line}"));
 }
 
-/// A hub in a process of its own, which ends with this.
+/// A hub in a process of its own, killed on drop.
 struct Hub(Child);
 
 impl Drop for Hub {
@@ -40,7 +40,7 @@ impl Drop for Hub {
     }
 }
 
-/// Loads the server at a steady rate, and divides what it did by the CPU that it took, connecting and idling included.
+/// Loads the server at a steady rate, and divides the work by the CPU time, connecting and idling included.
 fn served(protocol: &str, count: &str, what: &str, words: &[&str]) -> String {
     let mut hub = Hub(Command::new(HUBPROOF).args(["serve", protocol]).stdout(Stdio::piped()).spawn().unwrap());
     let mut line = String::new();
@@ -62,22 +62,22 @@ fn served(protocol: &str, count: &str, what: &str, words: &[&str]) -> String {
     format!("reference {protocol} {what}={:.0} per CPU second ({number:.0} in {spent:.1} s)", number / spent)
 }
 
-/// Seconds of CPU, user and system, that a process has taken.
+/// Returns the CPU time of a process in seconds, user and system.
 fn cpu_of(process: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
-    // Behind the name, which may hold anything: the 12th and 13th are ticks of a hundredth of a second.
+    // After the name, which may contain any character: fields 12 and 13 are ticks of a hundredth of a second.
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
     (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
 }
 
-/// A machine that is spoken to, with what it has said.
-struct Spoken {
+/// A state machine with its outputs.
+struct TestHub {
     machine: Box<dyn Machine>,
     now: Duration,
     out: Vec<Output>,
 }
 
-impl Spoken {
+impl TestHub {
     fn new(protocol: &str) -> Self {
         let machine = hubproof_reference::machine(protocol, &Settings::default(), None).unwrap();
         Self { machine, now: Duration::ZERO, out: Vec::new() }
@@ -98,8 +98,8 @@ impl Spoken {
         black_box(&self.out);
     }
 
-    /// A member of the last thing of this type that was said.
-    fn heard(&self, kind: &str, member: &str) -> String {
+    /// Returns a member of the last sent message of this type.
+    fn last(&self, kind: &str, member: &str) -> String {
         let texts = self.out.iter().filter_map(|output| match output {
             Output::Text { text, .. } => serde_json::from_str::<Value>(text.as_str()).ok(),
             _ => None,
@@ -109,9 +109,9 @@ impl Spoken {
     }
 }
 
-/// Jobs in a second that the machine sees from their submission to their completion, a claim in vain beside each.
+/// Returns the jobs per second, from submission to completion, each with a claim that is refused.
 fn emprops(jobs: u32) -> f64 {
-    let mut hub = Spoken::new("emprops");
+    let mut hub = TestHub::new("emprops");
     const WORKERS: Conn = 2_000;
     for worker in 1..=WORKERS {
         hub.open(worker);
@@ -127,7 +127,7 @@ fn emprops(jobs: u32) -> f64 {
         let worker = 1 + Conn::from(n) * 7 % WORKERS;
         let (id, vain) = (format!("worker-{worker}"), 1 + (worker + 1) % WORKERS);
         hub.say(client, &json!({ "type": "submit_job", "timestamp": 1, "job_type": "t", "priority": 50, "payload": { "prompt": "a mountain" }, "customer_id": "c", "requirements": { "service_type": "s" } }));
-        let job = hub.heard("job_accepted", "job_id");
+        let job = hub.last("job_accepted", "job_id");
         hub.say(client, &json!({ "type": "subscribe_job", "timestamp": 1, "job_id": job }));
         hub.say(
             worker,
@@ -143,14 +143,14 @@ fn emprops(jobs: u32) -> f64 {
             &json!({ "type": "update_job_progress", "timestamp": 1, "job_id": job, "worker_id": id, "progress": 50 }),
         );
         hub.say(worker, &json!({ "type": "complete_job", "timestamp": 1, "job_id": job, "worker_id": id, "result": { "output": "x" } }));
-        let _ = hub.heard("job_completed", "job_id");
+        let _ = hub.last("job_completed", "job_id");
     }
     f64::from(jobs) / start.elapsed().as_secs_f64()
 }
 
-/// Messages in a second from one client to another.
+/// Returns the messages per second from one client to another.
 fn concierge(messages: u32) -> f64 {
-    let mut hub = Spoken::new("concierge");
+    let mut hub = TestHub::new("concierge");
     for (conn, name) in [(1, "anna"), (2, "ben")] {
         hub.open(conn);
         hub.say(conn, &json!({ "type": "IDENTIFY", "name": name, "version": "0.1.0", "tags": [] }));

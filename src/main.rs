@@ -1,8 +1,8 @@
-//! The binary: all of it is in the library.
+//! The binary; all code is in the library.
 
 use std::process::ExitCode;
 
-/// Cases of fuzzing are made and dropped on all cores at once, where glibc's allocator waits for itself.
+/// Fuzz cases are allocated and freed on all cores at once, where glibc's allocator has contention.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

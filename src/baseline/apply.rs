@@ -1,16 +1,16 @@
-//! What the entries of a baseline mean for a run.
+//! Applies the entries of a baseline to a report.
 
 use super::Entry;
 use crate::event::Verdict;
 use crate::hub::supervisor::PROCESS_CHECK;
 use crate::report::{self, CheckResult, Known, RunReport, ScenarioResult, Standing};
 
-/// Marks the checks that fail, or warn, as the baseline says, and puts down what became of each entry. Entries for
-/// protocols that are not in the report have no place in it.
+/// Marks failing and warning checks that the baseline expects, and records what became of each entry. Entries for
+/// protocols that are not in the report are left out.
 pub fn apply(report: &mut RunReport, entries: &[Entry]) {
     for protocol in &mut report.protocols {
-        let speaks_of = |entry: &&Entry| entry.scenario().split('/').next() == Some(protocol.name.as_str());
-        let own: Vec<&Entry> = entries.iter().filter(speaks_of).collect();
+        let of_protocol = |entry: &&Entry| entry.scenario().split('/').next() == Some(protocol.name.as_str());
+        let own: Vec<&Entry> = entries.iter().filter(of_protocol).collect();
         let judged = own.iter().map(|entry| {
             let named = protocol.scenarios.iter().filter(|scenario| scenario.id == entry.scenario());
             let standings: Vec<Standing> = named.map(|scenario| standing(entry, Some(scenario))).collect();
@@ -20,7 +20,7 @@ pub fn apply(report: &mut RunReport, entries: &[Entry]) {
                 failure: entry.failure.clone(),
                 reason: entry.reason.clone(),
                 standing: match judged.copied().unwrap_or(Standing::NotPlayed) {
-                    // Chance may not have come by this time.
+                    // Fuzzing is random: the failure may just not have come up.
                     Standing::Stale if protocol.fuzzed.is_some() => Standing::NotPlayed,
                     other => other,
                 },
@@ -32,7 +32,7 @@ pub fn apply(report: &mut RunReport, entries: &[Entry]) {
             let id = scenario.id.clone();
             for check in scenario.checks.iter_mut().filter(|check| fails(check)) {
                 let mut naming: Vec<&&Entry> = own.iter().filter(|entry| entry.names(&id, &check.name)).collect();
-                // Who names the check says more than who names the scenario.
+                // An entry that names the check takes precedence over one that names the scenario.
                 naming.sort_by_key(|entry| entry.check().is_none());
                 check.known = naming
                     .first()
@@ -42,7 +42,7 @@ pub fn apply(report: &mut RunReport, entries: &[Entry]) {
     }
 }
 
-/// What became of an entry; `scenario` is that of which it speaks, where that was played.
+/// Returns what became of an entry; `scenario` is the one it names, if it was played.
 pub fn standing(entry: &Entry, scenario: Option<&ScenarioResult>) -> Standing {
     let Some(scenario) = scenario else { return Standing::NotPlayed };
     let named: Vec<&CheckResult> =
@@ -54,9 +54,9 @@ pub fn standing(entry: &Entry, scenario: Option<&ScenarioResult>) -> Standing {
     }
     let open = |verdict| matches!(verdict, Verdict::Inconclusive | Verdict::NotTestable);
     let undecided = match (entry.check(), named.as_slice()) {
-        // Whatever fails in the scenario: it may have been what was not decided.
+        // The entry covers any check of the scenario, so the failure may be among the undecided ones.
         (None, checks) => open(scenario.verdict) || checks.iter().any(|check| check.verdict == Verdict::Inconclusive),
-        // Frames are judged only where they come, and a process only where it was started for the run.
+        // Frames are checked only when they arrive, and a process only when the run started it.
         (Some(PROCESS_CHECK), []) => true,
         (Some(_), []) => {
             open(scenario.verdict) || scenario.checks.iter().any(|check| check.verdict == Verdict::Inconclusive)

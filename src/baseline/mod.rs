@@ -1,8 +1,7 @@
-//! Failures that the author of a hub knows and keeps in a file of their own: what fails as expected does not fail the
-//! run, what does not fail any more has to leave the file.
+//! Known failures of a hub, listed in a file: an expected failure does not fail the run, and an entry that does not fail
+//! any more must be removed.
 //!
-//! The format is published as `schemas/hubproof/baseline.schema.json`. Everything here is pure: texts come in, a report is
-//! marked, a text goes out.
+//! The format is published as `schemas/hubproof/baseline.schema.json`. Everything here is pure: no file is read or written.
 
 mod apply;
 mod names;
@@ -14,7 +13,7 @@ pub use names::Names;
 pub use parse::read;
 pub use write::{REASON, rewritten};
 
-use crate::report::speaks_of;
+use crate::report::covers;
 use crate::syntax::source::Span;
 
 /// The published JSON Schema of the file, for editors.
@@ -23,13 +22,13 @@ pub const SCHEMA: &str = include_str!("../../schemas/hubproof/baseline.schema.js
 /// One `[[known]]` of the file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    /// `scenario`, for whatever fails in it, or `scenario:check`, as reports name them.
+    /// `scenario`, for any failure in it, or `scenario:check`, as reports name them.
     pub failure: String,
-    /// Where `failure` stands.
+    /// Span of `failure`.
     pub place: Span,
     /// Why it fails; never empty.
     pub reason: String,
-    /// It fails only now and then.
+    /// Whether it fails only sometimes.
     pub flaky: bool,
     /// All lines of the entry.
     pub span: Span,
@@ -44,9 +43,9 @@ impl Entry {
         self.failure.split_once(':').map(|(_, check)| check)
     }
 
-    /// Whether it speaks of a check of a scenario.
+    /// Whether the entry covers this check of this scenario.
     pub fn names(&self, scenario: &str, check: &str) -> bool {
-        speaks_of(&self.failure, scenario, check)
+        covers(&self.failure, scenario, check)
     }
 }
 

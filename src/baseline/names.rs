@@ -1,4 +1,4 @@
-//! Which scenarios and checks there are, so that an entry for something else is found out.
+//! The names of all scenarios and checks, to find entries that name something else.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use crate::protocol::Pack;
 use crate::scenario::Program;
 use crate::syntax::diagnostic::{Diagnostic, suggest};
 
-/// All that can fail in some protocols.
+/// Names of everything that can fail in some protocols.
 #[derive(Default)]
 pub struct Names {
     /// The checks of each scenario.
@@ -15,8 +15,8 @@ pub struct Names {
 }
 
 impl Names {
-    /// Adds the scenarios of a protocol with their own checks and those that are made of every frame; `more` are checks
-    /// that any scenario may have beside them.
+    /// Adds the scenarios of a protocol with their own checks and the checks of every frame; `more` are checks that any
+    /// scenario may have besides.
     pub fn add<'p>(&mut self, pack: &Pack, programs: impl IntoIterator<Item = &'p Program>, more: &[&str]) {
         let everywhere = everywhere(pack, more);
         for program in programs {
@@ -25,15 +25,14 @@ impl Names {
         }
     }
 
-    /// Adds what fuzzing may find: in each of `ids`, a broken rule of the pack, a frame that breaks its schema, or one of
-    /// `more`.
+    /// Adds the possible findings of the fuzzer: for each of `ids`, every rule and schema check of the pack, and `more`.
     pub fn add_findings(&mut self, pack: &Pack, ids: impl IntoIterator<Item = String>, more: &[&str]) {
         let mut checks = everywhere(pack, more);
         checks.extend(pack.rules.keys().cloned());
         self.scenarios.extend(ids.into_iter().map(|id| (id, checks.clone())));
     }
 
-    /// What is wrong with entries that name what does not exist.
+    /// Returns an error for each entry that names a scenario or check that does not exist.
     pub fn unknown(&self, entries: &[Entry]) -> Vec<Diagnostic> {
         entries.iter().filter_map(|entry| self.complaint(entry)).collect()
     }
@@ -47,7 +46,7 @@ impl Names {
             return Some(Diagnostic::error(span, format!("there is no scenario `{scenario}`")).help(help));
         };
         let check = entry.check().filter(|check| !checks.contains(*check))?;
-        // Its own checks are meant far more often than those of every frame.
+        // Suggest the scenario's own checks first: a frame check is rarely meant.
         let own = || checks.iter().map(String::as_str).filter(|name| !name.starts_with("schema:"));
         let all = || checks.iter().map(String::as_str);
         let help = match check.starts_with("schema:") {
@@ -59,7 +58,7 @@ impl Names {
     }
 }
 
-/// Checks that are made of every frame, and `more`.
+/// Returns the checks of every frame, and `more`.
 fn everywhere(pack: &Pack, more: &[&str]) -> BTreeSet<String> {
     let mut everywhere: BTreeSet<String> = more.iter().map(|name| (*name).to_owned()).collect();
     for message in &pack.messages {

@@ -1,4 +1,4 @@
-//! From TOML to entries, with everything that is wrong said at once.
+//! Parses TOML into entries and reports all errors at once.
 
 use super::Entry;
 use crate::config::tree;
@@ -7,7 +7,7 @@ use crate::syntax::source::{FileId, Sources, Span};
 use crate::syntax::yaml::{Kind, Node};
 
 const KEYS: [&str; 3] = ["failure", "reason", "flaky"];
-/// Nobody knows more failures than this, and nobody reads more errors.
+/// The most entries of a baseline, and the most errors that are reported.
 const MOST_ENTRIES: usize = 10_000;
 const MOST_ERRORS: usize = 200;
 const EXAMPLE: &str = "begin each entry with [[known]]";
@@ -16,7 +16,7 @@ const EXAMPLE: &str = "begin each entry with [[known]]";
 ///
 /// # Errors
 ///
-/// Everything that is wrong with the file itself; whether what it names exists is asked of [`Names`](super::Names).
+/// All errors of the file itself; whether the names in it exist is checked by [`Names`](super::Names).
 pub fn read(sources: &mut Sources, file: FileId) -> Result<Vec<Entry>, Vec<Diagnostic>> {
     let mut errors = Vec::new();
     let (root, _) = tree::parse(sources, file, &mut errors);
@@ -82,7 +82,7 @@ impl Reading<'_> {
         Some(Entry { failure, place, reason: reason?.0, flaky, span: self.lines(node) })
     }
 
-    /// A text that must be there and say something, and where it stands.
+    /// Returns a required text that must not be empty, and its span.
     fn text(&mut self, entry: &Node, key: &str, help: &str) -> Option<(String, Span)> {
         let Some(node) = entry.get(key) else {
             self.wrong(entry, &format!("this entry has no `{key}`"), help);
@@ -103,7 +103,7 @@ impl Reading<'_> {
         }
     }
 
-    /// From the header of an entry to the end of its last line.
+    /// Returns the span from the header of an entry to the end of its last line.
     fn lines(&self, node: &Node) -> Span {
         let members = node.map().unwrap_or_default();
         let starts = members.iter().map(|(key, _)| key.span.start).chain([node.span.start]);

@@ -26,7 +26,7 @@ fn entries(text: &str) -> Vec<Entry> {
     parsed(text).map(|(_, entries)| entries).unwrap()
 }
 
-/// A run with a baseline over it.
+/// Applies a baseline to a run.
 fn settled(run: &Run, strict: bool, text: &str) -> RunReport {
     let mut report = run.report(RunOptions { strict, ..options() });
     apply(&mut report, &entries(text));
@@ -51,7 +51,7 @@ fn settled(run: &Run, strict: bool, text: &str) -> RunReport {
 #[case::mistaken(Run::mistake(), false, "greeter/bye", Standing::Undecided, 2)]
 #[case::a_frame_that_did_not_come(Run::all_pass(), false, "greeter/hello:schema:echo:GRE-008", Standing::Stale, 1)]
 #[case::no_process_was_started(Run::all_pass(), false, "greeter/hello:process", Standing::Undecided, 0)]
-fn what_becomes_of_an_entry(
+fn entries_are_matched_with_results(
     #[case] run: Run,
     #[case] strict: bool,
     #[case] failure: &str,
@@ -61,24 +61,24 @@ fn what_becomes_of_an_entry(
     let report = settled(&run, strict, &entry(failure));
     assert_eq!(report.protocols[0].baseline[0].standing, expected);
     assert_eq!(exit_code(&report), code);
-    // Said to be flaky, it is never stale.
+    // A flaky entry is never stale.
     let report = settled(&run, strict, &(entry(failure) + "flaky = true\n"));
     let flaky = if matches!(expected, Standing::Undecided | Standing::NotPlayed) { expected } else { Standing::Flaky };
     assert_eq!(report.protocols[0].baseline[0].standing, flaky);
 }
 
-/// What an expected failure keeps from being asked does not make the run inconclusive.
+/// Checks that are undecided because of an expected failure do not make the run inconclusive.
 #[test]
-fn an_expected_failure_answers_for_what_it_stops() {
+fn checks_that_depend_on_an_expected_failure_are_expected_too() {
     let report = settled(&Run::greeting_broken(), false, &entry("greeter/hello:GRE-001"));
     let hello = report.protocols[0].scenarios.iter().find(|scenario| scenario.id == "greeter/hello").unwrap();
     assert!(hello.checks.iter().any(|check| check.verdict == Verdict::Inconclusive));
-    // Two others are inconclusive of themselves.
+    // Two others are inconclusive for reasons of their own.
     assert_eq!(exit_code(&report), 3);
 }
 
 #[test]
-fn who_names_the_check_gives_the_reason() {
+fn the_entry_that_names_the_check_gives_the_reason() {
     let text = entry("greeter/hello") + &entry("greeter/hello:GRE-002").replace("not done yet", "its own");
     let report = settled(&Run::one_failure(), false, &text);
     let known = report.protocols[0].scenarios.iter().flat_map(|s| &s.checks).find_map(|check| check.known.as_ref());
@@ -110,7 +110,7 @@ fn schema_and_parser_agree(#[case] text: &str, #[case] fine: bool) {
 }
 
 #[test]
-fn mistakes_are_shown_where_they_are() {
+fn errors_point_at_their_place() {
     let text = "[[known]]\nfailure = \"greeter/hello:GRE-001\"\n\n[[known]]\nfailure = \"a/b\"\nreason = \"\"\nflakey = true\n";
     insta::assert_snapshot!("mistakes", parsed(text).err().unwrap());
     let twice = entry("greeter/hello") + &entry("greeter/hello");
@@ -118,7 +118,7 @@ fn mistakes_are_shown_where_they_are() {
 }
 
 #[test]
-fn names_that_do_not_exist_are_found() {
+fn unknown_names_are_reported() {
     let run = Run::all_pass();
     let mut names = Names::default();
     names.add(&run.pack, run.programs.iter().map(AsRef::as_ref), &["process"]);
@@ -149,7 +149,7 @@ fn warnings_are_written_where_they_fail_the_run(#[case] strict: bool, #[case] en
 }
 
 #[test]
-fn what_its_author_wrote_stays() {
+fn reasons_and_comments_of_the_author_are_kept() {
     let before = "# ours\n\n[[known]]\nfailure = \"greeter/bye:GRE-009\" # gone\nreason = \"echo\"\n\n# about names\n[[known]]\n\
                   reason = \"\"\"two\nlines\"\"\"\nfailure = \"greeter/hello:GRE-002\"\n";
     let report = Run::one_failure().report(options());
@@ -164,7 +164,7 @@ fn what_its_author_wrote_stays() {
 }
 
 #[test]
-fn it_is_read_again_as_it_was_written() {
+fn a_written_baseline_is_read_back_equal() {
     let report = Run::one_failure().report(options());
     let once = rewritten(&report, None);
     assert_eq!(rewritten(&report, Some((&once, &entries(&once)))), once);

@@ -1,4 +1,4 @@
-//! A baseline for what fails now, with all that its author has written before.
+//! Writes a baseline for the current failures, keeping what its author wrote.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use super::{Entry, apply::standing};
 use crate::event::Verdict;
 use crate::report::{ProtocolReport, RunReport, Standing};
 
-/// What stands in place of a reason until somebody knows one.
+/// The placeholder reason of a new entry.
 pub const REASON: &str = "TODO: why does this fail, and what will end it?";
 
 const HEAD: &str = "\
@@ -16,13 +16,13 @@ const HEAD: &str = "\
 # fails only now and then.
 ";
 
-/// The file anew: entries that stay are left as they stand, reasons and comments included, those that do not fail any
-/// more are gone, and what fails without an entry has a new one at the end. `before` is the text of the file, with its
-/// entries, where there is one. Warnings are failures where the run is strict.
+/// Returns the updated file: entries that still fail are kept verbatim, with reasons and comments; stale ones are
+/// removed; new failures are appended. `before` is the existing file's text with its entries. Warnings count as
+/// failures if the run is strict.
 pub fn rewritten(report: &RunReport, before: Option<(&str, &[Entry])>) -> String {
     let (text, entries) = before.unwrap_or((HEAD, &[]));
     let scenarios = || report.protocols.iter().flat_map(|protocol| &protocol.scenarios);
-    // What fuzzing does not find this time may be there all the same.
+    // A finding that fuzzing did not reproduce this time may still exist.
     let found = |protocol: &&ProtocolReport| protocol.fuzzed.is_none();
     let played = |entry: &Entry| {
         let mut scenarios = report.protocols.iter().filter(found).flat_map(|protocol| &protocol.scenarios);
@@ -37,7 +37,7 @@ pub fn rewritten(report: &RunReport, before: Option<(&str, &[Entry])>) -> String
             if entries.iter().any(|entry| entry.names(&scenario.id, &check.name)) {
                 continue;
             }
-            // Fuzzing finds one in several ways.
+            // Fuzzing may find the same failure in several cases.
             if !written.insert((&scenario.id, &check.name)) {
                 continue;
             }
@@ -52,14 +52,14 @@ pub fn rewritten(report: &RunReport, before: Option<(&str, &[Entry])>) -> String
     out
 }
 
-/// The text without the lines of some entries.
+/// Returns the text without the lines of some entries.
 fn without(text: &str, entries: &[&Entry]) -> String {
     let mut out = String::with_capacity(text.len());
     let mut at = 0;
     for entry in entries {
         let range = entry.span.range();
         out.push_str(text.get(at..range.start).unwrap_or_default());
-        // With the end of its line and the empty line that parted it from the next.
+        // Also remove the line end and the empty line that separated it from the next entry.
         let rest = text.get(range.end..).unwrap_or_default();
         at = range.end + rest.len().min(rest.len() - rest.trim_start_matches(['\n', '\r']).len()).min(2);
     }

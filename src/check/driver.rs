@@ -1,4 +1,4 @@
-//! One scenario against one hub: the shell of sockets, timers and hooks around a conversation.
+//! Plays one scenario against one hub: carries events between a [`Conversation`] and sockets, timers and hooks.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -19,19 +19,19 @@ use crate::scenario::Program;
 use crate::scenario::model::{ActorId, setting_value};
 use crate::transport::{self, ConnId, ConnectRequest, Connection, Held, Incoming, Limits, Listener, Outgoing};
 
-/// Events of all connections of a scenario that may wait to be handled; beyond it reading stops.
+/// Events of all connections of a scenario that may wait to be handled; when they are full, reading pauses.
 const INCOMING: usize = 1024;
-/// Connections that were accepted rather than opened are numbered from here.
+/// First number of connections that were accepted rather than opened.
 const ACCEPTED: u32 = 1 << 20;
 
-/// The part of the patience that the answer to an upgrade has: less than the step, so that what is reported is the
-/// missing answer and not only that a step waited in vain.
+/// The fraction of the patience that the answer to an upgrade has: less than the step, so that the report names the
+/// missing answer rather than a step that timed out.
 const UPGRADE: f64 = 0.9;
-/// How long connections may take to say goodbye.
-const FAREWELL: Duration = Duration::from_millis(100);
+/// How long connections may take to close at the end of a scenario.
+const CLOSE_WAIT: Duration = Duration::from_millis(100);
 
-/// What the driver hears besides the sockets.
-enum Aside {
+/// An event that does not come from a connection's socket.
+enum SideEvent {
     Answer { call: u32, answer: Result<Value, String> },
     Accepted { actor: ActorId, connection: Connection },
 }
@@ -47,23 +47,23 @@ pub async fn play(
 ) -> ScenarioReport {
     let started = Instant::now();
     // What `finally` may take once the limit has passed.
-    let tidying = config.patience.mul_f64(config.stretch);
+    let cleanup = config.patience.mul_f64(config.stretch);
     let mut driver = Driver::new(&program, site, events, config.patience.mul_f64(config.stretch), &config);
     let mut conversation = Conversation::new(Arc::clone(&program), config);
     driver.listen(&mut conversation).await;
     let outputs = conversation.start(Duration::ZERO);
-    driver.carry(outputs).await;
+    driver.perform(outputs).await;
     let mut interrupted = false;
     let mut late = false;
-    // What connections say of which we have not heard yet that the hub made them.
+    // Frames of accepted connections whose `Accepted` event has not been handled yet.
     let mut early: Vec<Incoming> = Vec::new();
     let timeout = limit;
     let mut limit = limit;
     while !conversation.is_finished() {
         let wake = conversation.deadline().map_or(limit, |deadline| deadline.min(limit));
         let input = tokio::select! {
-            // Whoever stops us is heard first, even above a flood. Then, what has arrived comes before what has timed
-            // out: a frame counts from when it was read.
+            // An interrupt comes first, even during a flood. Then frames come before timeouts: a frame counts from
+            // the moment when it was read.
             biased;
             changed = interrupt.changed(), if !interrupted => {
                 interrupted = changed.is_err() || *interrupt.borrow();
@@ -72,25 +72,25 @@ pub async fn play(
             Some(incoming) = driver.incoming.recv() => {
                 if incoming.conn.0 >= ACCEPTED && !driver.connections.contains_key(&incoming.conn.0) {
                     early.push(incoming);
-                    // The news is on its way: one aside for every frame that is early, so these are few.
-                    let Some(aside) = driver.asides.recv().await else { continue };
-                    driver.heard(aside)
+                    // Its `Accepted` event is about to arrive, so few frames are early.
+                    let Some(side) = driver.side_events.recv().await else { continue };
+                    driver.handle_side(side)
                 } else {
                     let at = incoming.at.saturating_duration_since(started);
                     let input = Input::Received { connection: incoming.conn.0, what: incoming.what };
                     let outputs = conversation.handle(at, input);
-                    driver.carry(outputs).await;
+                    driver.perform(outputs).await;
                     if started.elapsed() < limit {
                         continue;
                     }
-                    (limit, late) = (limit + tidying, true);
+                    (limit, late) = (limit + cleanup, true);
                     Input::Interrupt
                 }
             }
-            Some(aside) = driver.asides.recv() => driver.heard(aside),
+            Some(side) = driver.side_events.recv() => driver.handle_side(side),
             () = tokio::time::sleep_until((started + wake).into()) => {
                 if started.elapsed() >= limit {
-                    (limit, late) = (limit + tidying, true);
+                    (limit, late) = (limit + cleanup, true);
                     Input::Interrupt
                 } else {
                     Input::Tick
@@ -99,7 +99,7 @@ pub async fn play(
         };
         let accepted = matches!(input, Input::Accepted { .. });
         let outputs = conversation.handle(started.elapsed(), input);
-        driver.carry(outputs).await;
+        driver.perform(outputs).await;
         if accepted {
             let (known, rest): (Vec<_>, Vec<_>) =
                 early.into_iter().partition(|incoming| driver.connections.contains_key(&incoming.conn.0));
@@ -108,11 +108,11 @@ pub async fn play(
                 let at = incoming.at.saturating_duration_since(started);
                 let input = Input::Received { connection: incoming.conn.0, what: incoming.what };
                 let outputs = conversation.handle(at, input);
-                driver.carry(outputs).await;
+                driver.perform(outputs).await;
             }
         }
     }
-    driver.leave().await;
+    driver.close().await;
     let mut report = conversation.into_report();
     if late {
         stopped(&mut report, format!("it was not done within {}, the `--timeout`", time(timeout)));
@@ -122,7 +122,7 @@ pub async fn play(
     report
 }
 
-/// Says why a scenario was stopped, once rather than at every check that was never asked.
+/// Records why a scenario was stopped, once rather than at every undecided check.
 fn stopped(report: &mut ScenarioReport, message: String) {
     if report.cause.is_none() && report.checks.iter().any(|check| check.verdict == Verdict::Inconclusive) {
         report.cause = Some(Cause { span: None, step: String::new(), message, detail: None, unreachable: false });
@@ -138,9 +138,9 @@ struct Driver {
     accepted: u32,
     sender: mpsc::Sender<Incoming>,
     incoming: mpsc::Receiver<Incoming>,
-    aside: mpsc::Sender<Aside>,
-    asides: mpsc::Receiver<Aside>,
-    /// Hooks under way and actors that listen; they end with the scenario.
+    side: mpsc::Sender<SideEvent>,
+    side_events: mpsc::Receiver<SideEvent>,
+    /// Running hooks and listening actors; they end with the scenario.
     tasks: JoinSet<()>,
     events: mpsc::Sender<Event>,
 }
@@ -154,7 +154,7 @@ impl Driver {
         config: &Config,
     ) -> Self {
         let (sender, incoming) = mpsc::channel(INCOMING);
-        let (aside, asides) = mpsc::channel(16);
+        let (side, side_events) = mpsc::channel(16);
         let settings = config.settings.iter().map(|(name, value)| (name.clone(), setting_value(value))).collect();
         Self {
             id: program.id.clone(),
@@ -165,8 +165,8 @@ impl Driver {
             accepted: 0,
             sender,
             incoming,
-            aside,
-            asides,
+            side,
+            side_events,
             tasks: JoinSet::new(),
             events,
         }
@@ -174,17 +174,17 @@ impl Driver {
 
     async fn listen(&mut self, conversation: &mut Conversation) {
         for actor in conversation.listeners() {
-            // Loopback with a free port: if even that fails, the actor has no address, and the step that needs it says so.
+            // If a free loopback port cannot be bound, the actor has no address, and the step that needs it reports that.
             let Ok(listener) = transport::listen(transport::ListenRequest::default()).await else { continue };
             conversation.listens(actor, listener.url());
-            self.tasks.spawn(accept(listener, actor, self.aside.clone(), self.sender.clone()));
+            self.tasks.spawn(accept(listener, actor, self.side.clone(), self.sender.clone()));
         }
     }
 
-    fn heard(&mut self, aside: Aside) -> Input {
-        match aside {
-            Aside::Answer { call, answer } => Input::HookAnswer { call, answer },
-            Aside::Accepted { actor, connection } => self.accepted(actor, connection),
+    fn handle_side(&mut self, side: SideEvent) -> Input {
+        match side {
+            SideEvent::Answer { call, answer } => Input::HookAnswer { call, answer },
+            SideEvent::Accepted { actor, connection } => self.accepted(actor, connection),
         }
     }
 
@@ -195,7 +195,7 @@ impl Driver {
         Input::Accepted { actor, connection: number }
     }
 
-    async fn carry(&mut self, outputs: Vec<Output>) {
+    async fn perform(&mut self, outputs: Vec<Output>) {
         for output in outputs {
             match output {
                 Output::Open { connection, dial } => self.open(connection, dial).await,
@@ -220,7 +220,7 @@ impl Driver {
     async fn open(&mut self, connection: u32, dial: Dial) {
         let mut endpoint = self.site.endpoint.clone();
         if dial.path.is_some() {
-            // A path of the scenario's stands for the one in the target's URL.
+            // A path of the scenario replaces the one in the target's URL.
             endpoint.path = String::new();
         }
         let source = match dial.from.as_deref().map(str::parse::<IpAddr>) {
@@ -248,7 +248,7 @@ impl Driver {
             timeout: self.patience.mul_f64(UPGRADE),
             limits: Limits {
                 message: LONGEST_MESSAGE,
-                // A step that waits for the end of the stream gives up before we end it ourselves.
+                // A step that waits for the end of the stream times out before the harness ends it.
                 linger: self.patience.mul_f64(2.0),
                 ..Limits::default()
             },
@@ -260,40 +260,40 @@ impl Driver {
     }
 
     fn send(&self, connection: u32, what: Outgoing) {
-        // A connection that is gone reports its end by itself.
+        // A connection that has ended reports that itself.
         let _ = self.connections.get(&connection).map(|connection| connection.send(what));
     }
 
     fn hook(&mut self, call: u32, name: String, args: Value, message: Option<Value>) {
         let Some(spec) = self.site.hooks.get(&name).cloned() else {
             let answer = Err(format!("the target has no hook `{name}`"));
-            let aside = self.aside.clone();
+            let side = self.side.clone();
             self.tasks.spawn(async move {
-                let _ = aside.send(Aside::Answer { call, answer }).await;
+                let _ = side.send(SideEvent::Answer { call, answer }).await;
             });
             return;
         };
-        let (aside, settings, patience) = (self.aside.clone(), self.settings.clone(), self.patience);
+        let (side, settings, patience) = (self.side.clone(), self.settings.clone(), self.patience);
         let trust = self.site.trust.clone();
         self.tasks.spawn(async move {
             let (message, trust) = (message.as_ref(), trust.as_ref());
             let asked = HookCall { name: &name, args: &args, message, settings: &settings, trust };
             let answer = hook::run(&spec, &asked, patience).await;
-            let _ = aside.send(Aside::Answer { call, answer: answer.map_err(|error| error.to_string()) }).await;
+            let _ = side.send(SideEvent::Answer { call, answer: answer.map_err(|error| error.to_string()) }).await;
         });
     }
 
-    /// Waits a moment for the goodbyes, then everything is dropped.
-    async fn leave(mut self) {
+    /// Closes all connections, waits for that up to [`CLOSE_WAIT`], then drops them.
+    async fn close(mut self) {
         self.tasks.abort_all();
         let all = std::mem::take(&mut self.connections).into_values();
-        let mut farewells: JoinSet<()> = all.map(Connection::finish).collect();
+        let mut closing: JoinSet<()> = all.map(Connection::finish).collect();
         let incoming = &mut self.incoming;
-        let _ = tokio::time::timeout(FAREWELL, async {
+        let _ = tokio::time::timeout(CLOSE_WAIT, async {
             loop {
                 tokio::select! {
-                    ended = farewells.join_next() => if ended.is_none() { break },
-                    // Connections that have much to say must not wait for us.
+                    ended = closing.join_next() => if ended.is_none() { break },
+                    // A full channel must not keep connections from ending.
                     _ = incoming.recv() => {}
                 }
             }
@@ -302,12 +302,12 @@ impl Driver {
     }
 }
 
-async fn accept(listener: Listener, actor: ActorId, aside: mpsc::Sender<Aside>, sender: mpsc::Sender<Incoming>) {
+async fn accept(listener: Listener, actor: ActorId, side: mpsc::Sender<SideEvent>, sender: mpsc::Sender<Incoming>) {
     let base = ACCEPTED + (actor as u32) * 0x1000;
     for number in 0..0x1000 {
         match listener.accept(ConnId(base + number), sender.clone()).await {
             Ok(connection) => {
-                if aside.send(Aside::Accepted { actor, connection }).await.is_err() {
+                if side.send(SideEvent::Accepted { actor, connection }).await.is_err() {
                     return;
                 }
             }

@@ -1,5 +1,5 @@
-//! A scenario and the place where it is played: with nobody else where it asks for that, and again, alone, where the hub
-//! ended by itself under it.
+//! A scenario and the instance on which it is played: alone on the hub if it asks for that, and a second time, alone, if
+//! the hub crashed during the first.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,20 +9,20 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, mpsc, watch};
 use super::{Options, base36, driver};
 use crate::event::{Cause, Event, ScenarioReport, Verdict};
 use crate::hub::prepare::{Prepared, SetupError, Site};
-use crate::hub::supervisor::{self, Visit};
+use crate::hub::supervisor::{self, Play};
 use crate::interpreter::{Config, unmet};
 use crate::redact::Masker;
 use crate::report::scenario_verdict;
 use crate::scenario::template::Template;
 use crate::scenario::{Isolation, Program};
 
-/// A scenario with the place where it will run.
+/// A scenario with the instance on which it will run.
 pub struct Job {
     pub(super) program: Arc<Program>,
     place: Place,
     repetition: usize,
     subject: Arc<Prepared>,
-    /// As reports name it.
+    /// Its id in reports.
     id: String,
     instead: Option<(&'static str, Arc<Template>)>,
 }
@@ -34,7 +34,7 @@ enum Place {
 }
 
 impl Job {
-    /// The scenario on the first instance of a hub that meets its needs. `repetition` counts from 1.
+    /// Places the scenario on the first instance of a hub that meets its needs. `repetition` counts from 1.
     ///
     /// # Errors
     ///
@@ -51,18 +51,18 @@ impl Job {
         Ok(Self { program, place, repetition, subject, id, instead: None })
     }
 
-    /// The same under another name, but that the `sends raw` step of this name says something else, or the loop over it.
+    /// Returns the same job under another id, with `instead` sent by the `sends raw` step (or the loop) named `name`.
     pub fn saying(self, id: &str, name: &'static str, instead: Template) -> Self {
         Self { id: id.to_owned(), instead: Some((name, Arc::new(instead))), ..self }
     }
 
-    /// Whether nobody else may use the hub while it is played.
+    /// Whether it must be the only scenario on the hub while it is played.
     pub(super) fn is_alone(&self) -> bool {
         matches!(&self.program.isolation, Isolation::Exclusive(word) if word == "hub")
             && self.subject.embedded.is_none()
     }
 
-    /// Plays it when its turn has come; `number` is one that no other of the run has. `None` where the run was
+    /// Plays it when its turn has come; `number` is unique within the run. `None` where the run was
     /// interrupted before its turn.
     pub async fn play(
         self,
@@ -85,36 +85,36 @@ impl Job {
             turn.end(&self.subject);
             return Some(report);
         };
-        let usual = if self.program.isolation == Isolation::Destructive { Visit::Destructive } else { Visit::Usual };
+        let first = if self.program.isolation == Isolation::Destructive { Play::Destructive } else { Play::Shared };
         let alone = Isolation::Exclusive("hub".to_owned());
-        for (visit, isolation) in [(usual, &self.program.isolation), (Visit::Alone, &alone)] {
-            let again = visit == Visit::Alone;
-            let entered = async {
+        for (kind, isolation) in [(first, &self.program.isolation), (Play::Alone, &alone)] {
+            let again = kind == Play::Alone;
+            let begun = async {
                 let turn = turn(&self, isolation, &mut interrupt).await?;
-                let entered = tokio::select! {
-                    entered = process.enter(&self.id, visit) => entered,
+                let begun = tokio::select! {
+                begun = process.begin_play(&self.id, kind) => begun,
                     _ = interrupt.wait_for(|stop| *stop) => return None,
                 };
-                Some((turn, entered))
+                Some((turn, begun))
             };
-            let why = match entered.await {
-                Some((turn, Ok(visitor))) => {
-                    // What it was called the first time, a hub with a memory would know. No number begins with a zero.
+            let why = match begun.await {
+                Some((turn, Ok(play))) => {
+                    // A hub that persists data knows the names of the first play. No number begins with a zero.
                     let stamp = if again { format!("{}0{number}", options.stamp) } else { stamp.clone() };
                     let mut report = play_job(&self, index, &stamp, options, events, interrupt.clone()).await;
                     let wrong = matches!(scenario_verdict(&report), Verdict::Fail | Verdict::Inconclusive);
-                    let fell = process.leave(visitor, wrong).await;
+                    let end = process.end_play(play, wrong).await;
                     turn.end(&self.subject);
-                    match fell {
-                        // Others may have done it, and what they broke is not held against this one.
-                        Some(fall) if !fall.alone && !again => continue,
-                        // It fell before it had heard anything of this one.
-                        Some(fall) if !fall.alone => {
-                            "it ended by itself then, too, before anything was played on it".to_owned()
+                    match end {
+                        // Another scenario may have caused the crash, so this one is played again alone.
+                        Some(end) if !end.alone && !again => continue,
+                        // The hub crashed before this scenario sent anything.
+                        Some(end) if !end.alone => {
+                            "it ended by itself again, before anything was played on it".to_owned()
                         }
-                        fall => {
-                            if visit != Visit::Destructive {
-                                supervisor::judge(&mut report, fall);
+                        end => {
+                            if kind != Play::Destructive {
+                                supervisor::add_process_check(&mut report, end);
                             }
                             return Some(report);
                         }
@@ -132,12 +132,12 @@ impl Job {
             };
             return Some(failed(&self.program, message, self.repetition));
         }
-        // The second turn of the loop always returns.
+        // The second iteration always returns.
         None
     }
 }
 
-/// The first instance that meets the needs, or the needs that the nearest one does not meet.
+/// Returns the first instance that meets the needs, or the unmet needs of the nearest one.
 fn place(program: &Program, subject: &Prepared, options: &Options) -> Result<Place, SetupError> {
     let spared = program.isolation == Isolation::Destructive
         && subject.embedded.is_none()
@@ -165,17 +165,17 @@ fn place(program: &Program, subject: &Prepared, options: &Options) -> Result<Pla
     Ok(Place::Nowhere(nearest.unwrap_or_default()))
 }
 
-/// What a scenario holds while it is played.
+/// The locks and permits that a scenario holds while it is played.
 struct Turn {
     connections: Result<OwnedSemaphorePermit, AcquireError>,
     _isolated: Isolated,
 }
 
-/// How long a hub may go on counting a connection that has ended, since no document says that it is gone at once.
+/// How long a hub may still count a connection that has ended: no document demands that it notices at once.
 const COUNTED: Duration = Duration::from_millis(400);
 
 impl Turn {
-    /// Others may have their turn. Where a hub limits connections, those that have ended are not there for others yet.
+    /// Releases the locks. Where a hub limits connections, the permits are released [`COUNTED`] later.
     fn end(self, subject: &Prepared) {
         let Self { connections, _isolated } = self;
         if subject.limited && subject.embedded.is_none() {
@@ -230,7 +230,7 @@ async fn play_job(
     let config = Config {
         settings: site.settings.clone(),
         stamp: stamp.to_owned(),
-        // A conversation counts from its own beginning, which may come late in the run.
+        // A conversation's clock starts at its own beginning, which may come late in the run.
         epoch_ms: options.now_ms + i64::try_from(subject.begun.elapsed().as_millis()).unwrap_or(0),
         patience: subject.target.patience,
         quiet: subject.target.quiet,
@@ -253,7 +253,7 @@ async fn play_job(
     report
 }
 
-/// Whatever keeps others away, until it is dropped.
+/// The locks that keep other scenarios off the hub until they are dropped.
 struct Isolated {
     _reading: Option<tokio::sync::OwnedRwLockReadGuard<()>>,
     _writing: Option<tokio::sync::OwnedRwLockWriteGuard<()>>,
@@ -263,7 +263,7 @@ struct Isolated {
 async fn isolate(isolation: &Isolation, subject: &Prepared) -> Isolated {
     let none = Isolated { _reading: None, _writing: None, _word: None };
     if subject.embedded.is_some() && *isolation != Isolation::Shared {
-        // It gets a hub of its own.
+        // It gets a hub of its own, so no lock is needed.
         return none;
     }
     match isolation {
@@ -309,7 +309,7 @@ fn blank(program: &Program, repetition: usize) -> ScenarioReport {
     }
 }
 
-/// Takes secrets out of every text of a report; frames were masked before they were cut.
+/// Masks secrets in every text of a report; frames were masked before they were cut.
 fn mask(report: &mut ScenarioReport, masker: &Masker) {
     let clean = |text: &mut String| *text = masker.mask(text).into_owned();
     for check in &mut report.checks {

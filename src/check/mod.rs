@@ -1,4 +1,5 @@
-//! Checks a hub: which scenarios run, where, how many at a time. `job` is one of them with its place, `driver` plays it.
+//! Checks a hub: which scenarios run, on which instance, how many at a time. `job` is a scenario with its instance,
+//! `driver` plays it.
 
 mod driver;
 mod job;
@@ -19,14 +20,14 @@ use crate::scenario::Isolation;
 pub struct Options {
     /// Scenarios at a time.
     pub jobs: usize,
-    /// Stretches every wait.
+    /// Factor by which every wait is stretched.
     pub stretch: f64,
     pub repeat: usize,
     /// The longest a scenario may take.
     pub limit: Duration,
     pub stated_only: bool,
     pub trace: bool,
-    /// Characters of a payload that are kept: [`crate::interpreter::KEPT`], or more where what was said is compared.
+    /// Characters of a payload that are kept: [`crate::interpreter::KEPT`], or more where payloads are compared.
     pub kept: usize,
     /// Scenarios that destroy the hub may run though it cannot be restarted.
     pub destructive: bool,
@@ -36,7 +37,7 @@ pub struct Options {
     pub now_ms: i64,
 }
 
-/// How many scenarios there are to run, repetitions included.
+/// Returns the number of scenarios to run, repetitions included.
 pub fn count(subjects: &[Subject], options: &Options) -> usize {
     subjects.iter().map(|subject| subject.programs.len()).sum::<usize>() * options.repeat
 }
@@ -63,7 +64,7 @@ pub async fn run(
             }
         }
     }
-    // What needs the hub for itself comes after what shares it, and what destroys it comes last.
+    // Scenarios that share the hub come first, then those that need it alone, then those that destroy it.
     jobs.sort_by_key(|job| job.is_alone());
     let options = Arc::new(options);
     for jobs in [jobs, last] {
@@ -80,8 +81,8 @@ pub async fn run(
     Ok(())
 }
 
-/// Plays whatever comes, in its order, so many at a time; takes no more once `interrupt` is true, and ends when all that
-/// were begun have ended. Items are asked for as there is room for them, so they may be endless.
+/// Plays items in their order, at most so many at a time. Takes no more once `interrupt` is true, and returns when all
+/// that were started have ended. The iterator is advanced only when a slot is free, so it may be endless.
 pub async fn in_turn<T, F>(
     items: impl Iterator<Item = T>,
     at_once: usize,

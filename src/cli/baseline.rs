@@ -13,43 +13,43 @@ use crate::syntax::source::{FileId, Sources};
 
 #[derive(Args)]
 pub struct BaselineArgs {
-    /// Failures that are known (TOML): they do not fail the run, but those that do not fail any more do
+    /// A file of known failures (TOML): they do not fail the run; an entry that does not fail any more does
     #[arg(long = "baseline", value_name = "FILE")]
     read: Option<PathBuf>,
-    /// Write what fails now as such a file; entries that are there already keep their reasons
+    /// Write the current failures as a baseline; existing entries keep their reasons
     #[arg(long = "write-baseline", value_name = "FILE")]
     write: Option<PathBuf>,
 }
 
-/// Says what entries may name; those of a file are given to it.
+/// Returns the names that entries may use, given the entries of a file.
 type Naming<'a> = dyn Fn(&[Entry], &mut Sources) -> Result<Names, CliError> + 'a;
 
-/// Both files, read and without a mistake.
+/// Both files, read and valid.
 pub struct Baselines {
     known: Vec<Entry>,
     write: Option<PathBuf>,
-    /// What stands in the file that is written anew, where it exists.
+    /// The present content of the file to be written, if it exists.
     before: Option<(FileId, Vec<Entry>)>,
 }
 
 impl BaselineArgs {
-    /// The words that ask for the same again.
+    /// Returns the arguments for a reproduction command.
     pub fn words(&self) -> Vec<String> {
         self.read.iter().flat_map(|path| ["--baseline".to_owned(), path.display().to_string()]).collect()
     }
 
-    /// Reads the files; all their entries name a scenario and a check that exist.
+    /// Reads the files and checks that all entries name existing scenarios and checks.
     pub fn read(&self, protocols: &[Protocol], sources: &mut Sources) -> Result<Baselines, CliError> {
         self.read_with(sources, &|entries, sources| names(entries, protocols, sources))
     }
 
-    /// Reads the files; `names` says what their entries may name.
+    /// Reads the files; `names` returns what their entries may name.
     pub fn read_with(&self, sources: &mut Sources, names: &Naming<'_>) -> Result<Baselines, CliError> {
         let mut read = |path: &Path| read(path, names, sources);
         let known = self.read.as_deref().map(&mut read).transpose()?.map(|(_, entries)| entries).unwrap_or_default();
         let before = self.write.as_deref().filter(|path| path.exists()).map(&mut read).transpose()?;
         if let Some(path) = &self.write {
-            // Found now rather than after the run.
+            // Report this before the run rather than after it.
             super::report_sink::writable(path).map_err(|error| {
                 CliError::new(format!("a baseline cannot be written to {}: {error}", path.display()))
             })?;
@@ -59,12 +59,12 @@ impl BaselineArgs {
 }
 
 impl Baselines {
-    /// Whether a failure is known.
+    /// Whether the baseline has an entry for this check.
     pub fn knows(&self, scenario: &str, check: &str) -> bool {
         self.known.iter().any(|entry| entry.names(scenario, check))
     }
 
-    /// Marks what was expected, and writes what is to be expected from now on.
+    /// Marks expected failures in the report, and writes the new baseline.
     pub fn settle(&self, report: &mut RunReport, sources: &Sources) -> Result<(), CliError> {
         baseline::apply(report, &self.known);
         let Some(path) = &self.write else { return Ok(()) };
@@ -82,16 +82,16 @@ fn read(path: &Path, names: &Naming<'_>, sources: &mut Sources) -> Result<(FileI
     if unknown.is_empty() { Ok((file, entries)) } else { Err(CliError::from_diagnostics(&unknown, sources)) }
 }
 
-/// The scenarios and checks of these protocols, and of others that the entries speak of.
+/// Returns the scenarios and checks of these protocols, and of others that the entries name.
 fn names(entries: &[Entry], protocols: &[Protocol], sources: &mut Sources) -> Result<Names, CliError> {
     let mut names = Names::default();
-    // `websocket` and `process` are judged in every scenario.
+    // `websocket` and `process` are checked in every scenario.
     let mut add = |protocol: &Protocol| {
         let programs = protocol.scenarios.programs.iter().map(AsRef::as_ref);
         names.add(&protocol.pack, programs, &["websocket", PROCESS_CHECK]);
     };
     protocols.iter().for_each(&mut add);
-    // A file may speak of protocols that this run leaves out.
+    // A file may have entries for protocols that this run leaves out.
     let loaded = |name: &str| protocols.iter().any(|protocol| protocol.pack.name == name);
     for name in protocol_files::built_in().into_iter().filter(|name| !loaded(name)) {
         if entries.iter().any(|entry| entry.scenario().split('/').next() == Some(name)) {

@@ -1,4 +1,4 @@
-//! `hubproof check`: proves that a hub speaks its protocol.
+//! `hubproof check`: tests a hub against the scenarios of its protocol.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 use tokio::sync::{mpsc, watch};
 
 use super::baseline::BaselineArgs;
-use super::hub::{self, Heard, HubArgs, Started};
+use super::hub::{self, HubArgs, RunEvent, Started};
 use super::progress::Progress;
 use super::protocol_files::Protocol;
 use super::report_sink::{self, Sinks};
@@ -21,21 +21,21 @@ use crate::scenario::Program;
 use crate::syntax::diagnostic::suggest;
 use crate::syntax::source::Sources;
 
-/// Check a hub; without a URL, the reference server that is built in
+/// Test a hub against its protocol; without a URL, the built-in reference server
 #[derive(Args)]
 pub struct CheckArgs {
     #[command(flatten)]
     hub: HubArgs,
-    /// Only scenarios whose name fits: 'concierge/group-*', or 'seq'; or one that is in no pack: path/to/it.yaml
+    /// Only scenarios whose name matches: 'concierge/group-*', or 'seq'; or a scenario file outside the pack: path/to/it.yaml
     #[arg(long, value_name = "GLOB|FILE")]
     scenario: Vec<String>,
     /// Only scenarios that check this rule
     #[arg(long, value_name = "ID")]
     rule: Vec<String>,
-    /// List what would run, and what the protocol can use: settings, hooks, needs
+    /// List the selected scenarios, and the settings, hooks and needs of the protocol
     #[arg(long)]
     list: bool,
-    /// Scenarios at a time
+    /// Run so many scenarios in parallel
     #[arg(short, long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     jobs: u16,
     /// Warnings fail the run
@@ -43,16 +43,16 @@ pub struct CheckArgs {
     strict: bool,
     #[arg(long = "report", value_name = "FORMAT=PATH", help = report_sink::help(report_sink::RUN))]
     reports: Vec<String>,
-    /// Play everything N times; what fails only sometimes is called flaky
+    /// Play everything N times; checks that fail only sometimes are reported as flaky
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     repeat: u32,
-    /// One line per frame, on stderr
+    /// Print one line per frame on stderr
     #[arg(long)]
     trace: bool,
-    /// List what is otherwise only counted
+    /// List everything, even what is otherwise only counted
     #[arg(short, long)]
     verbose: bool,
-    /// Scenarios that may destroy the hub run too
+    /// Also run scenarios that may destroy the hub
     #[arg(long)]
     destructive: bool,
     #[command(flatten)]
@@ -71,7 +71,7 @@ pub fn run(arguments: CheckArgs) -> Result<u8, CliError> {
     let selection = Selection::new(&chosen, &arguments.rule, &protocols)?;
     arguments.hub.own_fault(&protocols)?;
     let baselines = arguments.baseline.read(&protocols, &mut sources)?;
-    // A choice of scenarios chooses protocols, too.
+    // A selection of scenarios selects protocols too.
     protocols.retain(|protocol| protocol.scenarios.programs.iter().any(|program| selection.takes(program)));
     if protocols.is_empty() {
         return Ok(nothing_chosen(&arguments));
@@ -117,7 +117,7 @@ pub fn run(arguments: CheckArgs) -> Result<u8, CliError> {
         started.end().await;
         report.map(Ok)
     })?;
-    // Scenarios that run on are cut off here: everything has been said.
+    // Scenarios that still run are aborted: the report is complete.
     runtime.shutdown_timeout(Duration::from_millis(200));
     let mut report = match done {
         Ok(report) => report,
@@ -129,7 +129,7 @@ pub fn run(arguments: CheckArgs) -> Result<u8, CliError> {
     Ok(code)
 }
 
-/// The run itself: one loop shows progress and folds.
+/// Runs the scenarios: one loop shows progress and folds the reports.
 async fn go(started: &mut Started, options: Options, mut fold: Fold, shown: RunOptions) -> Result<RunReport, CliError> {
     let begun = Instant::now();
     let begun_ms = u64::try_from(options.now_ms).unwrap_or(0);
@@ -139,14 +139,14 @@ async fn go(started: &mut Started, options: Options, mut fold: Fold, shown: RunO
     let (stop, interrupt) = watch::channel(false);
     let running = tokio::spawn(check::run(subjects, options, events, interrupt));
     let hear = |heard| match heard {
-        Heard::Event(event) => {
+        RunEvent::Event(event) => {
             progress.see(&event);
             if let Event::Finished(report) = event {
                 fold.feed(*report);
             }
         }
-        Heard::Stopping => {
-            progress.line("stopping: the scenarios under way end first; Ctrl-C again to stop at once");
+        RunEvent::Stopping => {
+            progress.line("stopping: waiting for running scenarios; Ctrl-C again to stop at once");
         }
     };
     let followed = hub::follow(running, inbox, &stop, &mut started.signals, hear).await;
@@ -159,11 +159,11 @@ async fn go(started: &mut Started, options: Options, mut fold: Fold, shown: RunO
     Ok(fold.finish(shown, begun_ms, begun.elapsed(), asked_to_stop > 0))
 }
 
-/// The words that start this run again, without secrets and without what selects scenarios or reports.
+/// Returns the command line of this run without secrets and without options that select scenarios or reports.
 fn again(arguments: &CheckArgs, protocols: &[Protocol]) -> Vec<String> {
     let mut words = arguments.hub.again("check", protocols);
     words.extend(arguments.baseline.words());
-    // What is in no pack has to be named again.
+    // A scenario file outside the pack must be named again.
     let files = arguments.scenario.iter().filter(|text| scenario_files::is_file(text));
     words.extend(files.flat_map(|file| ["--scenario".to_owned(), file.clone()]));
     let flags = [("--strict", arguments.strict), ("--destructive", arguments.destructive)];
@@ -171,7 +171,7 @@ fn again(arguments: &CheckArgs, protocols: &[Protocol]) -> Vec<String> {
     words
 }
 
-/// Says that there is nothing to do, and how that may have come; the exit code.
+/// Prints that no scenario is selected, and why; returns the exit code.
 fn nothing_chosen(arguments: &CheckArgs) -> u8 {
     let chosen = [("--scenario", &arguments.scenario), ("--rule", &arguments.rule)];
     let words = chosen.iter().flat_map(|(option, values)| values.iter().map(move |value| format!("{option} {value}")));
@@ -179,21 +179,21 @@ fn nothing_chosen(arguments: &CheckArgs) -> u8 {
     let what = if words.is_empty() {
         "there is no scenario".to_owned()
     } else {
-        format!("no scenario fits {}", words.join(" and "))
+        format!("no scenario matches {}", words.join(" and "))
     };
     print(&format!("Nothing was checked: {what}.\n`hubproof check --list` names all scenarios.\n"));
     super::exit::INCONCLUSIVE
 }
 
-/// Which scenarios are to run.
+/// The selection of scenarios.
 struct Selection {
     globs: Option<GlobSet>,
     rules: Vec<String>,
-    /// Those of them that no scenario names, only schemas: they are judged wherever the hub sends the message.
+    /// Rules of the selection that only schemas name: they are checked wherever the hub sends the message.
     in_schemas: Vec<String>,
 }
 
-/// Ids of the rules that the checks of a scenario name.
+/// Returns the ids of the rules that a scenario checks.
 fn checks(program: &Program) -> impl Iterator<Item = &String> {
     program.checks.iter().flat_map(|check| &check.rules).map(|used| &used.id)
 }
@@ -208,7 +208,7 @@ impl Selection {
                 let glob =
                     Glob::new(text).map_err(|error| CliError::new(format!("`{text}` is not a pattern: {error}")))?;
                 set.add(glob);
-                // A name without its protocol is enough.
+                // A name without its protocol matches too.
                 if !text.contains('/')
                     && let Ok(glob) = Glob::new(&format!("*/{text}"))
                 {

@@ -1,4 +1,4 @@
-//! `hubproof compare`: two load reports, and whether the second is worse.
+//! `hubproof compare`: compares two load reports.
 
 use std::path::{Path, PathBuf};
 
@@ -15,15 +15,15 @@ pub struct CompareArgs {
     a: PathBuf,
     /// The report of the later run
     b: PathBuf,
-    /// Exit with 1 if a metric is worse by more than this, and that is not chance: 5%
+    /// Exit with 1 if a metric is significantly worse by more than this, such as 5%
     #[arg(long, value_name = "PERCENT", value_parser = share)]
     fail_on_regression: Option<f64>,
-    /// Of the draws behind the confidence intervals
+    /// Seed of the bootstrap behind the confidence intervals
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
 
-/// The largest report that is read. A day of seconds with a dozen messages stays far below.
+/// The largest report that is read: far more than a day of seconds with a dozen messages.
 const MOST_BYTES: u64 = 256 << 20;
 
 pub fn run(arguments: CompareArgs) -> Result<u8, CliError> {
@@ -48,13 +48,13 @@ fn read(path: &Path) -> Result<Document, CliError> {
     };
     let length = std::fs::metadata(path).map_err(|error| failed(error.to_string()))?.len();
     if length > MOST_BYTES {
-        return Err(failed(format!("it has {length} bytes, more than any report of ours")));
+        return Err(failed(format!("it has {length} bytes; the limit is {MOST_BYTES}")));
     }
     let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
     json::read(&text).map_err(|error| failed(error.to_string()))
 }
 
-/// `5%` as 0.05. A bare number is refused, because nobody knows whether it is a share or a percentage.
+/// Parses `5%` as 0.05. A bare number is rejected, since it could be a share or a percentage.
 fn share(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix('%').and_then(|number| number.trim_end().parse::<f64>().ok());
     match number {

@@ -1,4 +1,4 @@
-//! `--exec`: the hub that is started for a check, from its command to its end.
+//! `--exec`: starts the hub for a run, and ends it.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -15,31 +15,31 @@ use crate::hub::process::{DEFAULT_WAIT, GRACE, Launch, LogFile, StartError};
 use crate::hub::supervisor::HubProcess;
 use crate::report::text::printable;
 
-/// Lines of its log that are shown when a hub does not come up.
+/// How many lines of its log are shown if a hub does not start.
 const SHOWN: usize = 20;
 
 #[derive(Args)]
 pub struct ExecArgs {
-    /// Start the hub with this command, wait until it listens, end it after the run; without a shell: 'sh -c "..."' for one
+    /// Start the hub with this command, wait until it listens, stop it after the run; no shell is used: 'sh -c "..."' for one
     #[arg(long = "exec", value_name = "CMD", conflicts_with = "fault")]
     command: Option<String>,
-    /// How long the hub may take until it listens
+    /// How long to wait for the hub to listen
     #[arg(long = "exec-wait", value_name = "TIME", default_value = "30s", value_parser = config::parse_duration)]
     wait: Duration,
-    /// Write what the hub says on stdout and stderr to this file
+    /// Write the hub's stdout and stderr to this file
     #[arg(long = "exec-log", value_name = "FILE")]
     log: Option<PathBuf>,
 }
 
-/// Why the run ends before it has begun.
-pub enum Ending {
-    Trouble(CliError),
-    /// What is to be said on stderr; the exit code is 3.
+/// A failed start of the hubs of a run.
+pub enum StartFailure {
+    Error(CliError),
+    /// A message for stderr; the exit code is 3.
     Inconclusive(String),
 }
 
 impl ExecArgs {
-    /// Goes over whatever commands the target names.
+    /// Overrides the commands of the target.
     ///
     /// # Errors
     ///
@@ -57,7 +57,7 @@ impl ExecArgs {
         Ok(())
     }
 
-    /// The words that ask for the same again.
+    /// Returns the arguments for a reproduction command.
     pub fn words(&self) -> Vec<String> {
         let mut words = Vec::new();
         if let Some(command) = &self.command {
@@ -69,7 +69,7 @@ impl ExecArgs {
         words
     }
 
-    /// The processes that the target of a subject needs, not yet started; the subject knows them then.
+    /// Creates the processes that a subject's target needs, without starting them, and adds them to the subject.
     ///
     /// # Errors
     ///
@@ -106,19 +106,19 @@ impl ExecArgs {
     }
 }
 
-/// Starts all of them; those that came up before one that does not are ended.
+/// Starts all of them; if one fails, the others are stopped.
 ///
 /// # Errors
 ///
-/// [`Ending`]; then none of them runs.
-pub async fn start(processes: &[Arc<HubProcess>], signals: &mut Signals) -> Result<(), Ending> {
+/// [`StartFailure`]; then none of them runs.
+pub async fn start(processes: &[Arc<HubProcess>], signals: &mut Signals) -> Result<(), StartFailure> {
     for process in processes {
         let why = tokio::select! {
             started = process.start() => match started {
                 Ok(()) => continue,
-                Err(error) => ending(&error),
+                Err(error) => start_failure(&error),
             },
-            () = signals.next() => Ending::Inconclusive("interrupted before the hub listened; nothing was checked".to_owned()),
+            () = signals.next() => StartFailure::Inconclusive("interrupted before the hub listened; nothing was checked".to_owned()),
         };
         end(processes, GRACE, signals).await;
         return Err(why);
@@ -126,7 +126,7 @@ pub async fn start(processes: &[Arc<HubProcess>], signals: &mut Signals) -> Resu
     Ok(())
 }
 
-/// Ends all of them, at once when one more signal asks for it.
+/// Stops all of them, at once on a further signal.
 pub async fn end(processes: &[Arc<HubProcess>], grace: Duration, signals: &mut Signals) {
     for process in processes {
         tokio::select! {
@@ -136,11 +136,11 @@ pub async fn end(processes: &[Arc<HubProcess>], grace: Duration, signals: &mut S
     }
 }
 
-impl Ending {
-    /// Says so on stderr; the exit code of the run.
-    pub fn told(self) -> Result<u8, CliError> {
+impl StartFailure {
+    /// Prints an inconclusive start on stderr; returns the exit code of the run.
+    pub fn report(self) -> Result<u8, CliError> {
         match self {
-            Self::Trouble(trouble) => Err(trouble),
+            Self::Error(error) => Err(error),
             Self::Inconclusive(text) => {
                 eprintln!("{text}");
                 Ok(exit::INCONCLUSIVE)
@@ -149,23 +149,21 @@ impl Ending {
     }
 }
 
-/// In full sentences, with what the hub said.
-fn ending(error: &StartError) -> Ending {
+/// Explains the failure, with the end of the hub's output.
+fn start_failure(error: &StartError) -> StartFailure {
     let Some(log) = error.log() else {
         let help = match error {
-            StartError::Taken(_) => "end it, or let the hub listen elsewhere",
-            _ => {
-                "the command is split into words as a shell does, but no shell reads it; for one: --exec 'sh -c \"...\"'"
-            }
+            StartError::Taken(_) => "stop it, or use another port",
+            _ => "the command is run without a shell; to use one: --exec 'sh -c \"...\"'",
         };
-        return Ending::Trouble(CliError::new(format!("{error}\n  help: {help}")));
+        return StartFailure::Error(CliError::new(format!("{error}\n  help: {help}")));
     };
     let mut text = format!("Nothing was checked: {error}.\n");
     let log = log.tail(SHOWN);
     text.push_str(match (log.lines.len(), log.left_out) {
-        (0, _) => "It said nothing, neither on stdout nor on stderr.",
-        (_, 0) => "All that it said:",
-        _ => "Its last words:",
+        (0, _) => "It wrote nothing to stdout or stderr.",
+        (_, 0) => "All of its output:",
+        _ => "The end of its output:",
     });
     for line in &log.lines {
         text.push_str(&format!("\n  | {}", printable(line)));
@@ -173,5 +171,5 @@ fn ending(error: &StartError) -> Ending {
     if matches!(error, StartError::Silent { .. }) {
         text.push_str("\n  help: is that the address on which it listens? --exec-wait gives it more time");
     }
-    Ending::Inconclusive(text)
+    StartFailure::Inconclusive(text)
 }

@@ -1,4 +1,4 @@
-//! Which hub, and as which protocol: what every command that plays against a hub asks for in the same words.
+//! Arguments for the hub and its protocol, shared by all commands that play against a hub, and the start of a run.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,10 +28,10 @@ pub struct HubArgs {
     /// The hub: ws:// or wss://
     #[arg(value_name = "URL")]
     pub url: Option<String>,
-    /// What the hub is checked as; without a URL, each of these (default: all)
+    /// The protocol of the hub; without a URL, each of these (default: all)
     #[arg(long, value_name = "NAME")]
     pub protocol: Vec<String>,
-    /// A TOML file that says how the hub is set up: addresses, secrets, hooks
+    /// A target file (TOML) that describes the hub: addresses, settings, secrets, hooks
     #[arg(long, value_name = "FILE")]
     pub target: Option<PathBuf>,
     /// A setting of the hub, or any key of the target file: version=0.2.0, secrets.jwt_secret=..., patience=10s
@@ -39,13 +39,13 @@ pub struct HubArgs {
     pub sets: Vec<String>,
     #[command(flatten)]
     pub own: PackArgs,
-    /// A broken must that the document only implies warns
+    /// Warn, rather than fail, if the broken rule is only implied by the document
     #[arg(long)]
     pub stated_only: bool,
-    /// The longest a scenario may take
+    /// Time limit of a scenario
     #[arg(long, value_name = "TIME", default_value = "2m", value_parser = config::parse_duration)]
     pub timeout: Duration,
-    /// Stretches every wait: 2 for a hub, or a machine, that is twice as slow
+    /// Multiply every wait by this: 2 for a hub, or a machine, that is twice as slow
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = factor)]
     pub patience: f64,
     #[command(flatten)]
@@ -53,10 +53,10 @@ pub struct HubArgs {
     /// Trust the certificates in this file (PEM)
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// Trust whatever certificate the hub shows
+    /// Trust any certificate
     #[arg(long)]
     pub insecure: bool,
-    /// Break the built-in reference server on purpose, to see what a finding looks like: `hubproof serve --list-faults`
+    /// Switch on a fault of the built-in reference server, to see what a finding looks like: `hubproof serve --list-faults`
     #[arg(long, value_name = "ID", conflicts_with_all = ["url", "target"])]
     pub fault: Option<String>,
 }
@@ -68,7 +68,7 @@ fn factor(text: &str) -> Result<f64, String> {
     }
 }
 
-/// What the command line says of the hub, read; nothing is started.
+/// The parsed hub arguments; nothing is started yet.
 pub struct Named {
     overrides: Vec<Override>,
     /// The target file.
@@ -76,11 +76,11 @@ pub struct Named {
 }
 
 impl HubArgs {
-    /// Reads the target file.
+    /// Parses the target file and the overrides.
     ///
     /// # Errors
     ///
-    /// What is wrong with it, or with what is to be set.
+    /// An error in the target file or in a `--set`.
     pub fn read(&self, sources: &mut Sources) -> Result<Named, CliError> {
         let overrides = self.overrides(true)?;
         let mut target = match &self.target {
@@ -93,13 +93,13 @@ impl HubArgs {
         Ok(Named { overrides, target })
     }
 
-    /// How a report names the hub.
+    /// Returns the name of the hub in reports.
     pub fn shown(&self, named: &Named) -> String {
         let of_file = || named.target.as_ref()?.instances.first().map(|instance| instance.url.clone());
         self.url.clone().or_else(of_file).unwrap_or_else(|| "embedded reference server".to_owned())
     }
 
-    /// `addressed`: with the address of this very hub.
+    /// Returns the overrides; `addressed`: including those of addresses.
     fn overrides(&self, addressed: bool) -> Result<Vec<Override>, CliError> {
         let mut texts = self.sets.clone();
         if let Some(ca) = &self.ca {
@@ -114,7 +114,7 @@ impl HubArgs {
         texts.iter().map(|text| config::parse_override(text).map_err(CliError::new)).collect()
     }
 
-    /// The protocols of the run, loaded and without a mistake. `hubless`: no hub is asked for anything, so none must be there.
+    /// Loads the protocols of the run. `hubless`: the command sends nothing to a hub, so none must be given.
     pub fn protocols(
         &self,
         command: &str,
@@ -157,7 +157,7 @@ impl HubArgs {
         }
         if names.len() > 1 && (self.url.is_some() || target.is_some()) {
             return Err(CliError::new(
-                "one hub is checked as one protocol\n  help: name --protocol once, or leave the URL out to check the built-in reference server",
+                "a hub is tested with one protocol\n  help: give --protocol once, or leave the URL out to test the built-in reference server",
             ));
         }
         let loaded: Result<Vec<_>, _> =
@@ -168,7 +168,7 @@ impl HubArgs {
         })
     }
 
-    /// The fault must be one that the embedded server has, in a protocol that is checked.
+    /// Checks that the built-in server has the fault, in a protocol of the run.
     pub fn own_fault(&self, protocols: &[Protocol]) -> Result<(), CliError> {
         let Some(id) = &self.fault else { return Ok(()) };
         match hubproof_reference::faults().find(|fault| fault.id == id) {
@@ -185,7 +185,7 @@ impl HubArgs {
         }
     }
 
-    /// The words that start this run again, without secrets and without what is the command's own.
+    /// Returns the command line of this run without secrets and without the command's own options.
     pub fn again(&self, command: &str, protocols: &[Protocol]) -> Vec<String> {
         let settings = || protocols.iter().flat_map(|protocol| &protocol.scenarios.shared.settings);
         let declared = |key: &str| settings().any(|(name, setting)| setting.secret && key.ends_with(name.as_str()));
@@ -224,12 +224,12 @@ impl HubArgs {
         words
     }
 
-    /// Starts what has to be started, and gets everything ready to be played on; `programs` are the scenarios of a protocol.
-    /// `Err` within: the exit code of a run that ends before it has begun, with the reason said.
+    /// Starts all hubs and prepares them for the run; `programs` are the scenarios of a protocol. The inner `Err` is the exit
+    /// code of a run that could not begin; its reason is printed.
     ///
     /// # Errors
     ///
-    /// What is wrong with the target.
+    /// An error in the target.
     pub async fn start(
         &self,
         named: &Named,
@@ -238,7 +238,7 @@ impl HubArgs {
         shown: &mut RunOptions,
         sources: &mut Sources,
     ) -> Result<Result<Started, u8>, CliError> {
-        // Heard from here on: whatever is started has to be ended.
+        // Before anything is started: an interrupt must stop it.
         let mut signals = Signals::listen()?;
         let (mut subjects, mut hubs, mut processes) = (Vec::new(), Vec::new(), Vec::new());
         for protocol in protocols {
@@ -258,8 +258,8 @@ impl HubArgs {
             }
             subjects.push(subject);
         }
-        // Whatever else a report says was masked when it was recorded: here, words of its own would fall victim to a
-        // secret like `pass`.
+        // Other texts of a report are masked when they are recorded; masking them here would replace words of the report
+        // itself, given a secret such as `pass`.
         for masker in subjects.iter().map(crate::hub::prepare::masker) {
             let texts = shown.command.iter_mut().chain([&mut shown.target]);
             texts.for_each(|text| *text = masker.mask(text).into_owned());
@@ -268,13 +268,13 @@ impl HubArgs {
             signals = signals.with_hangup()?;
         }
         let started: Vec<_> = processes.iter().map(|(_, process)| Arc::clone(process)).collect();
-        if let Err(ending) = exec::start(&started, &mut signals).await {
-            return ending.told().map(Err);
+        if let Err(failure) = exec::start(&started, &mut signals).await {
+            return failure.report().map(Err);
         }
         Ok(Ok(Started { subjects, others: Vec::new(), signals, hubs, processes }))
     }
 
-    /// The target of one protocol: the user's, or the reference server, started for it.
+    /// Returns the target of one protocol: the user's, or the reference server, started for it.
     async fn subject_target(
         &self,
         named: &Named,
@@ -301,7 +301,7 @@ impl HubArgs {
     }
 }
 
-/// The reference server, started for a protocol.
+/// Starts the reference server for a protocol.
 async fn embedded(
     protocol: &Protocol,
     fault: Option<&str>,
@@ -318,24 +318,24 @@ async fn embedded(
     Ok((target, Arc::new(hubs)))
 }
 
-/// Hubs that are there, and what is to be played on them.
+/// Running hubs, and what is to be played on them.
 pub struct Started {
     pub subjects: Vec<Subject>,
-    /// Hubs beside these, one for each protocol, where there are such.
+    /// The second hub of each protocol, if there is one.
     pub others: Vec<Subject>,
     pub signals: Signals,
     hubs: Vec<Arc<EmbeddedHubs>>,
-    /// With the protocol of each.
+    /// Each with its protocol.
     processes: Vec<(String, Arc<HubProcess>)>,
 }
 
 impl Started {
-    /// Makes ready another hub beside this one: at `url`, set as this one is, or where that is empty the reference server.
-    /// Both are shared by all that is played, even where they are ours.
+    /// Prepares a second hub: at `url`, with the settings of the first, or the reference server if `url` is empty. All cases
+    /// share both hubs, even hubs that this run started.
     ///
     /// # Errors
     ///
-    /// What is wrong with its address.
+    /// An error in its address.
     pub async fn beside(
         &mut self,
         arguments: &HubArgs,
@@ -365,7 +365,7 @@ impl Started {
         Ok(())
     }
 
-    /// Ends every process; how each has been, with its protocol. `grace`: what they may take for it.
+    /// Stops every process within `grace`; returns their reports, each with its protocol.
     pub async fn end_processes(&mut self, grace: Duration) -> Vec<(String, ProcessReport)> {
         let mut reports = Vec::new();
         for (protocol, process) in &self.processes {
@@ -375,7 +375,7 @@ impl Started {
         reports
     }
 
-    /// Ends all that still runs, at once.
+    /// Stops all that still runs, at once.
     pub async fn end(mut self) {
         self.end_processes(Duration::ZERO).await;
         for hub in self.hubs {
@@ -384,16 +384,15 @@ impl Started {
     }
 }
 
-/// What the loop of a run hears.
-pub enum Heard {
+/// An input of the loop of a run.
+pub enum RunEvent {
     Event(Event),
-    /// The first Ctrl-C.
+    /// The first Ctrl-C: the run is stopping.
     Stopping,
 }
 
-/// The loop of a run: hears all that is said, and signals, until nobody is left who could say something. The first
-/// signal stops the run in order, the second at once. How many came, and
-/// what the run says at its end, unless that was cut off.
+/// Handles events and signals until all senders of events are dropped. The first signal stops the run in order, the
+/// second at once. Returns the number of signals, and the result of the run unless it was aborted.
 ///
 /// # Errors
 ///
@@ -403,30 +402,30 @@ pub async fn follow<T>(
     mut inbox: mpsc::Receiver<Event>,
     stop: &watch::Sender<bool>,
     signals: &mut Signals,
-    mut hear: impl FnMut(Heard),
+    mut handle: impl FnMut(RunEvent),
 ) -> Result<(usize, Option<T>), CliError> {
-    let mut asked_to_stop = 0;
+    let mut stop_signals = 0;
     let mut ended = None;
     loop {
         tokio::select! {
             event = inbox.recv() => match event {
-                Some(event) => hear(Heard::Event(event)),
-                // Everybody who could report has ended.
+                Some(event) => handle(RunEvent::Event(event)),
+                // All senders of events have ended.
                 None => break,
             },
             result = &mut running, if ended.is_none() => ended = Some(result),
             () = signals.next() => {
-                asked_to_stop += 1;
-                if asked_to_stop > 1 {
+                stop_signals += 1;
+                if stop_signals > 1 {
                     break;
                 }
                 let _ = stop.send(true);
-                hear(Heard::Stopping);
+                handle(RunEvent::Stopping);
             }
         }
     }
-    if ended.is_none() && asked_to_stop < 2 {
-        // It has said all, and is about to end.
+    if ended.is_none() && stop_signals < 2 {
+        // All its events are handled, so it is about to end.
         ended = Some(running.await);
     }
     match ended {
@@ -434,8 +433,8 @@ pub async fn follow<T>(
         Some(Err(error)) if error.is_panic() => {
             Err(CliError::new(format!("hubproof failed: {error}; please report this")))
         }
-        Some(Ok(Ok(done))) => Ok((asked_to_stop, Some(done))),
-        _ => Ok((asked_to_stop, None)),
+        Some(Ok(Ok(done))) => Ok((stop_signals, Some(done))),
+        _ => Ok((stop_signals, None)),
     }
 }
 
@@ -453,7 +452,7 @@ fn read_target(path: &Path, overrides: &[Override], sources: &mut Sources) -> Re
         .map_err(|found| CliError::from_diagnostics(&found, sources))
 }
 
-/// A setting that none of the protocols knows changes nothing, which its writer will not have meant.
+/// Reports a setting that none of the protocols knows: it would have no effect.
 fn unknown_settings(target: &Target, protocols: &[Protocol]) -> Result<(), CliError> {
     let known = || protocols.iter().flat_map(|protocol| protocol.scenarios.shared.settings.keys().map(String::as_str));
     let mut set = target.instances.iter().flat_map(|instance| instance.settings.keys());
@@ -473,7 +472,7 @@ pub fn now_ms() -> i64 {
         .map_or(0, |time| i64::try_from(time.as_millis()).unwrap_or(0))
 }
 
-/// Six letters and digits that no other run will have had.
+/// Returns six letters and digits that are unlikely to be those of another run.
 pub fn stamp() -> String {
     let number = uuid::Uuid::new_v4().as_u64_pair().0;
     check::base36(number).chars().take(6).collect()

@@ -1,4 +1,4 @@
-//! The command line: arguments, what they mean together, progress, and exit codes. Only this module prints.
+//! The command line: arguments, progress and exit codes. Only this module prints.
 
 mod baseline;
 mod check;
@@ -25,7 +25,7 @@ use clap::{Parser, Subcommand};
 use crate::syntax::diagnostic::{Diagnostic, render_all};
 use crate::syntax::source::Sources;
 
-/// Proves that a message hub speaks its protocol, and measures what it can carry.
+/// Conformance tests, fuzzing and load tests for message hubs (JSON over WebSocket).
 #[derive(Parser)]
 #[command(name = "hubproof", version, max_term_width = 100, after_help = EXIT_CODES)]
 struct Arguments {
@@ -37,32 +37,32 @@ const EXIT_CODES: &str = "Exit codes: 0 pass; 1 the hub failed; 2 wrong usage, o
 
 #[derive(Subcommand)]
 enum Command {
-    /// Check a hub; without a URL, the reference server that is built in
+    /// Test a hub against its protocol; without a URL, the built-in reference server
     Check(Box<check::CheckArgs>),
-    /// Say what nobody foresees to a hub, and see whether it stands; without a URL, to the reference server
+    /// Fuzz a hub: send mutated messages and check that it stays correct; without a URL, the reference server
     Fuzz(Box<fuzz::FuzzArgs>),
-    /// Load a hub with thousands of virtual clients; without a URL, the reference server
+    /// Load a hub with many virtual clients and measure it; without a URL, the reference server
     Load(Box<load::LoadArgs>),
     /// Run the reference server
     Serve(Box<serve::ServeArgs>),
     Relay(Box<relay::RelayArgs>),
     Compare(compare::CompareArgs),
-    /// Look at protocols: list, show, lint, validate
+    /// Inspect protocols: list, show, lint, validate
     Packs(packs::PacksArgs),
 }
 
-/// Exit codes, one meaning each.
+/// Exit codes.
 pub mod exit {
-    /// Wrong usage, or a broken file of the user's.
+    /// Wrong usage, or an error in a file of the user.
     pub const USAGE: u8 = 2;
     /// Nothing ran, or nothing could be decided.
     pub const INCONCLUSIVE: u8 = 3;
 }
 
-/// More are of no use at a time; `packs lint` shows all.
+/// Most diagnostics that are printed; `packs lint` shows all.
 const MOST_DIAGNOSTICS: usize = 10;
 
-/// Something the user has to put right; shown on stderr, and the exit code is 2.
+/// An error for the user to fix; printed on stderr, and the exit code is 2.
 #[derive(Debug)]
 pub struct CliError(String);
 
@@ -83,7 +83,7 @@ impl CliError {
 
 impl std::fmt::Display for CliError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // What a diagnostic has rendered begins with its own word.
+        // A rendered diagnostic begins with its own `error:`.
         if self.0.contains("error: ") || self.0.contains("error\u{1b}") || self.0.starts_with("\u{1b}") {
             f.write_str(&self.0)
         } else {
@@ -92,12 +92,12 @@ impl std::fmt::Display for CliError {
     }
 }
 
-/// Runs the command line and says how the process should end.
+/// Runs the command line; returns the exit code of the process.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version are answers, not errors; printing fails only where nobody reads.
+            // Help and version are not errors; printing fails only if the reader is gone.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit::USAGE));
         }
@@ -120,12 +120,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Whether diagnostics may use color: a terminal that nobody has asked to be plain (NO_COLOR).
+/// Whether diagnostics may use color: stderr is a terminal, and NO_COLOR is not set.
 fn colored() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && std::io::stderr().is_terminal()
 }
 
-/// Prints to stdout; a reader that has gone is no error of ours.
+/// Prints to stdout; a reader that is gone is not an error.
 fn print(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes());

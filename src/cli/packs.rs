@@ -1,4 +1,4 @@
-//! `hubproof packs`: what protocols there are, what is in them, what is wrong with them.
+//! `hubproof packs`: lists, shows and validates packs.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -24,12 +24,12 @@ pub struct PacksArgs {
 
 #[derive(Subcommand)]
 enum PacksCommand {
-    /// The protocols that are built in
+    /// List the built-in protocols
     List {
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
     },
-    /// Messages, rules and scenarios of a protocol, and which rules they prove
+    /// Show messages, rules and scenarios of a protocol, and which rules they prove
     Show {
         /// A built-in protocol, the folder of a pack, or a plain AsyncAPI document
         #[arg(required_unless_present = "pack", conflicts_with = "pack")]
@@ -42,7 +42,7 @@ enum PacksCommand {
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
     },
-    /// Everything that is wrong with a pack and its scenarios
+    /// Report all errors in a pack and its scenarios
     #[command(visible_alias = "check")]
     Lint {
         /// The folder of a pack, a plain AsyncAPI document, or the name of a built-in protocol
@@ -51,14 +51,14 @@ enum PacksCommand {
         #[command(flatten)]
         own: PackArgs,
     },
-    /// Judge one payload by the schema of one message
+    /// Validate a payload against the schema of a message
     Validate {
         /// A built-in protocol, the folder of a pack, or a plain AsyncAPI document
         name: String,
         message: String,
         /// A file with JSON; - is stdin
         file: PathBuf,
-        /// Whom a plain AsyncAPI document describes: the hub, or a client of it
+        /// What a plain AsyncAPI document describes: the hub, or a client of it
         #[arg(long, value_name = "WHO", value_enum, default_value_t = Described::Hub)]
         perspective: Described,
     },
@@ -82,7 +82,7 @@ pub fn run(arguments: PacksArgs) -> Result<u8, CliError> {
     }
 }
 
-/// A built-in protocol, or what lies at a path.
+/// Loads a built-in protocol, or the one at a path.
 fn named(name: &str, described: Described, sources: &mut Sources) -> Result<Loaded, CliError> {
     let path = std::path::Path::new(name);
     if protocol_files::built_in().contains(&name) || !path.exists() && !name.contains(['/', '.']) {
@@ -119,7 +119,7 @@ fn finish(format: Format, text: String, value: Value) -> Result<u8, CliError> {
     Ok(0)
 }
 
-/// Scenarios that prove each rule at its full level, schemas included under `schema:MESSAGE`.
+/// Returns the scenarios that prove each rule at its full level, schemas included under `schema:MESSAGE`.
 fn provers(protocol: &Protocol) -> BTreeMap<&str, Vec<String>> {
     let mut provers: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for program in &protocol.scenarios.programs {

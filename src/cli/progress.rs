@@ -1,4 +1,4 @@
-//! What is seen while a run goes on: a bar on a terminal, now and then a line elsewhere.
+//! Progress of a run: a bar on a terminal, occasional lines elsewhere.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::event::{Direction, Event, FrameReport, Verdict};
 
-/// Lines of progress where there is no terminal come no more often than this.
+/// Least time between two lines of progress without a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(3);
 
 pub struct Progress {
@@ -16,11 +16,11 @@ pub struct Progress {
     terminal: bool,
     last_line: Instant,
     done: usize,
-    /// `None`: until somebody ends it.
+    /// `None`: unlimited.
     total: Option<usize>,
-    /// What is counted.
+    /// The name of the counted items.
     unit: &'static str,
-    /// Shown instead of what is being played.
+    /// Shown instead of the running scenarios.
     note: Option<String>,
     failed: usize,
     running: BTreeMap<String, Option<String>>,
@@ -67,13 +67,13 @@ impl Progress {
         self.show();
     }
 
-    /// One more has been done.
+    /// Counts a finished item.
     pub fn count(&mut self) {
         self.done += 1;
         self.bar.set_position(self.done as u64);
     }
 
-    /// Says this instead of what is being played.
+    /// Shows this text instead of the running scenarios.
     pub fn note(&mut self, text: String) {
         self.note = Some(text);
         self.show();
@@ -102,7 +102,7 @@ impl Progress {
         }
     }
 
-    /// A line above the bar.
+    /// Prints a line above the bar.
     pub fn line(&self, text: &str) {
         if self.terminal { self.bar.println(text) } else { eprintln!("{text}") }
     }

@@ -1,4 +1,4 @@
-//! `hubproof relay`: stands between clients and any hub, and spoils one thing that the hub says.
+//! `hubproof relay`: a proxy between clients and a hub that changes one thing in the hub's frames.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,11 +17,11 @@ use crate::syntax::diagnostic::suggest;
 use crate::syntax::source::Sources;
 use crate::transport::tls::client_config;
 
-/// Stand between clients and a hub, and change one thing in what it says
+/// Run a proxy between clients and a hub that changes one thing in what the hub sends
 ///
-/// Everything else passes as it is. With `--seed` the change is chosen among all that the protocol's documents allow to
-/// compute, or among those that `--change`, `--message`, `--member` and `--nth` leave; these alone have to leave one. With
-/// none of them nothing is changed. What was done is printed at the end.
+/// Everything else passes unchanged. With `--seed` the change is chosen among all that follow from the protocol's documents
+/// and match `--change`, `--message`, `--member` and `--nth`. Without `--seed` exactly one change must match them; with no
+/// option at all nothing is changed. The number of changes is printed at the end.
 #[derive(Args)]
 pub struct RelayArgs {
     /// The hub, ws:// or wss://; not needed with --list
@@ -30,30 +30,30 @@ pub struct RelayArgs {
     /// Where to listen
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", value_parser = address)]
     listen: SocketAddr,
-    /// The protocol that the hub speaks
+    /// The protocol of the hub
     #[arg(long, value_name = "NAME", required_unless_present = "pack", conflicts_with = "pack")]
     protocol: Option<String>,
     #[command(flatten)]
     pack: protocol_files::PackArgs,
-    /// Choose by this number: the same number, the same change
+    /// Choose a change at random: the same seed gives the same change
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// drop, double, delay or reorder frames; remove, retype or alter a member
+    /// Kind of change: drop, double, delay or reorder frames; remove, retype or alter a member
     #[arg(long, value_name = "KIND")]
     change: Option<Kind>,
-    /// In frames of this message
+    /// Change frames of this message
     #[arg(long, value_name = "NAME")]
     message: Option<String>,
-    /// At this member, such as /data/id
+    /// Change this member, such as /data/id
     #[arg(long, value_name = "POINTER")]
     member: Option<String>,
-    /// Only in the n-th such frame, counted over all connections
+    /// Change only the n-th such frame, counted over all connections
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     nth: Option<u64>,
-    /// List what can be changed, as far as it is named, and exit
+    /// List the changes that match the options, and exit
     #[arg(long)]
     list: bool,
-    /// How to list it
+    /// Format of the list
     #[arg(long, value_enum, default_value_t = ListFormat::Text, requires = "list")]
     format: ListFormat,
     /// Trust the certificates in this PEM file besides the system's
@@ -98,7 +98,7 @@ pub fn run(arguments: RelayArgs) -> Result<u8, CliError> {
     })
 }
 
-/// Everything that can be changed in this protocol.
+/// Computes all changes for this protocol.
 fn computed(arguments: &RelayArgs) -> Result<Vec<Mutation>, CliError> {
     let mut sources = Sources::default();
     let loaded = match (&arguments.pack.pack, &arguments.protocol) {
@@ -108,15 +108,13 @@ fn computed(arguments: &RelayArgs) -> Result<Vec<Mutation>, CliError> {
     let known = relay_facts::of(&loaded.usable(&sources)?.pack);
     if !known.strange.is_empty() {
         let strange = known.strange.join(", ");
-        eprintln!(
-            "warning: what these are recognised by is too much for the relay, which leaves them alone: {strange}"
-        );
+        eprintln!("warning: the relay cannot recognise these messages and leaves them unchanged: {strange}");
     }
     Ok(changes(&known.messages))
 }
 
 impl RelayArgs {
-    /// Whether a change is one of those that the arguments name. A frame that is not counted is each of them.
+    /// Whether a change matches the arguments. Without `--nth`, changes of any frame match.
     fn names(&self, change: &Mutation) -> bool {
         let is = |named: &Option<String>, value: Option<&String>| named.is_none() || named.as_ref() == value;
         self.change.is_none_or(|kind| kind == change.kind)
@@ -125,7 +123,7 @@ impl RelayArgs {
             && (change.nth.is_none() || (self.seed.is_some() || self.list) && self.nth.is_none())
     }
 
-    /// The one change that is meant, if any is.
+    /// Returns the chosen change, if any is asked for.
     fn choose(&self, mut named: Vec<Mutation>) -> Result<Option<Mutation>, CliError> {
         let chosen = match self.seed {
             Some(seed) => {
@@ -140,7 +138,7 @@ impl RelayArgs {
                 let some: Vec<String> = named.iter().take(8).map(Mutation::to_string).collect();
                 let more = if named.len() > 8 { ", ..." } else { "" };
                 return Err(CliError::new(format!(
-                    "{} changes fit: {}{more}\n  help: name one with --change, --message and --member, or choose with --seed N",
+                    "{} changes match: {}{more}\n  help: name one with --change, --message and --member, or choose with --seed N",
                     named.len(),
                     some.join(", ")
                 )));
@@ -150,7 +148,7 @@ impl RelayArgs {
     }
 }
 
-/// Why nothing can be changed.
+/// The error if no change matches.
 fn nothing(arguments: &RelayArgs, all: &[Mutation]) -> CliError {
     let messages = || all.iter().map(|change| change.message.as_str());
     let help = match (&arguments.message, &arguments.member) {
@@ -164,7 +162,7 @@ fn nothing(arguments: &RelayArgs, all: &[Mutation]) -> CliError {
         ),
         _ => "--list shows what can be changed".to_owned(),
     };
-    CliError::new(format!("nothing in this protocol can be changed so\n  help: {help}"))
+    CliError::new(format!("no change in this protocol matches the options\n  help: {help}"))
 }
 
 fn listed(changes: &[Mutation], format: ListFormat) -> String {

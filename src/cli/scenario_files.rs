@@ -1,4 +1,4 @@
-//! `--scenario FILE`: a scenario that is in no pack, such as a finding that was saved.
+//! `--scenario FILE`: scenarios outside a pack, such as saved findings.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,17 +11,17 @@ use crate::scenario::{self, Scenarios, parse};
 use crate::syntax::source::{FileId, Sources};
 use crate::syntax::yaml;
 
-/// Whether what was given names a file: no scenario's name ends so.
+/// Whether the argument names a file: no scenario's name ends like that.
 pub fn is_file(text: &str) -> bool {
     text.ends_with(".yaml") || text.ends_with(".yml")
 }
 
-/// Adds scenarios of the user's to those of a protocol, and returns their names. One that is named like one of the
-/// protocol's takes its place. They may accuse of what fuzzing demands of every hub, which no pack has as a rule.
+/// Adds scenarios from files to those of a protocol, and returns their names. One with the name of a scenario of the
+/// protocol replaces it. They may check the fuzzer's oracles, which are not rules of a pack.
 ///
 /// # Errors
 ///
-/// What is wrong with one of them, or that nobody can tell of which protocol they are.
+/// An error in one of them, or an unknown protocol.
 pub fn add(protocols: &mut [Protocol], paths: &[&String], sources: &mut Sources) -> Result<Vec<String>, CliError> {
     let Some(first) = paths.first() else { return Ok(Vec::new()) };
     let [protocol] = protocols else {
@@ -33,7 +33,7 @@ pub fn add(protocols: &mut [Protocol], paths: &[&String], sources: &mut Sources)
     let read = read?;
     let (Some(mut pack), _) = Pack::load(&protocol.folder, sources) else { return Ok(Vec::new()) };
     let mut oracles = oracle::rules(sources);
-    // What they do not speak of is not missing from a report.
+    // Oracles that they do not name are left out of the report.
     oracles.retain(|rule| read.iter().any(|file| sources.file(*file).text.contains(&rule.id)));
     pack.rules.extend(oracles.into_iter().map(|rule| (rule.id.clone(), rule)));
     let pack = Arc::new(pack);

@@ -15,12 +15,12 @@ use crate::syntax::source::Sources;
 
 /// Run the reference server
 #[derive(Args)]
-// The server's own arguments, flattened in below, have a group of the type's usual name.
+// The flattened arguments of the server have a group with the default id of this type.
 #[group(id = "Serve")]
 pub struct ServeArgs {
     #[command(flatten)]
     server: reference::ServeArgs,
-    /// Serve every setup of one protocol that its scenarios can use, and write a target file for `hubproof check --target`
+    /// Serve every instance that the scenarios of one protocol use, and write a target file for `hubproof check --target`
     #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "sets"])]
     target_file: Option<PathBuf>,
 }
@@ -37,11 +37,11 @@ pub fn run(arguments: ServeArgs) -> Result<u8, CliError> {
     done.map(|()| 0)
 }
 
-/// Names that the server will not know, with what may be meant.
+/// Reports names that the server does not have, with suggestions.
 fn known(server: &reference::ServeArgs) -> Result<(), CliError> {
     let protocols = reference::protocols();
     if let Some(name) = server.names.iter().find(|name| !protocols.contains(&name.as_str())) {
-        let help = suggest(name, protocols.iter().copied(), &format!("it speaks {}", protocols.join(", ")));
+        let help = suggest(name, protocols.iter().copied(), &format!("it implements {}", protocols.join(", ")));
         return Err(CliError::new(format!("the reference server does not speak `{name}`\n  help: {help}")));
     }
     let faults: Vec<&str> = reference::faults().map(|fault| fault.id).collect();
@@ -105,7 +105,7 @@ async fn with_target_file(server: reference::ServeArgs, path: PathBuf) -> Result
     Ok(())
 }
 
-/// The file holds secrets: only its owner may read it.
+/// Writes the file readable only for its owner, since it holds secrets.
 fn write_private(path: &std::path::Path, text: &str) -> Result<(), CliError> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);

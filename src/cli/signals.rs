@@ -1,8 +1,8 @@
-//! Ctrl-C, and what an init system or a CI runner sends instead.
+//! Ctrl-C, and the signals that an init system or a CI runner sends instead.
 
 use super::CliError;
 
-/// Listens from the beginning, so that no signal falls between two waits.
+/// A listener for signals, active from its creation so that no signal between two waits is lost.
 pub struct Signals {
     #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,
@@ -21,7 +21,7 @@ impl Signals {
         Ok(Self { interrupt, terminate, hangup: None })
     }
 
-    /// The end of the terminal counts too: for those who have started something that must not stay behind.
+    /// Also listens for the end of the terminal: for runs with child processes that must not be left behind.
     #[cfg(unix)]
     pub fn with_hangup(mut self) -> Result<Self, CliError> {
         use tokio::signal::unix::{SignalKind, signal};
@@ -40,7 +40,7 @@ impl Signals {
         Ok(Self {})
     }
 
-    /// Until the next one.
+    /// Waits for the next signal.
     pub async fn next(&mut self) {
         #[cfg(unix)]
         tokio::select! {
@@ -50,7 +50,7 @@ impl Signals {
         }
         #[cfg(not(unix))]
         if tokio::signal::ctrl_c().await.is_err() {
-            // Nothing can be heard here: then there is nothing to wait for.
+            // No signals on this platform.
             std::future::pending::<()>().await;
         }
     }

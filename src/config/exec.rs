@@ -1,11 +1,11 @@
 //! The command that starts a hub, as words.
 
-/// A program with its arguments. It is split as a POSIX shell splits words (quotes, backslashes), but no shell reads it: no
-/// variables, no patterns, no pipes. So signals reach the hub itself and its exit status is its own; who needs more
-/// writes `sh -c '...'`.
+/// A program with its arguments. It is split as a POSIX shell splits words (quotes, backslashes) but run without a shell:
+/// no variables, patterns or pipes. So signals reach the hub itself and its exit status is its own. For more, write
+/// `sh -c '...'`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exec {
-    /// As it was written.
+    /// The command as it was written.
     pub text: String,
     /// The program, then its arguments; never empty.
     pub words: Vec<String>,
@@ -14,7 +14,7 @@ pub struct Exec {
 impl Exec {
     /// # Errors
     ///
-    /// A sentence and, after `: `, advice: about an open quote, or about nothing at all.
+    /// A sentence and, after `: `, advice: a quote is not closed, or the command is empty.
     pub fn parse(text: &str) -> Result<Self, String> {
         let words = shlex::split(text)
             .ok_or_else(|| "this command has an open quote, or ends with a backslash: close it".to_owned())?;
@@ -24,10 +24,10 @@ impl Exec {
         }
     }
 
-    /// With the program at another path.
+    /// Returns the command with the program at another path.
     pub(super) fn at(mut self, program: impl Into<String>) -> Self {
         self.words[0] = program.into();
-        // Only a NUL cannot be quoted, and no program has one in its name.
+        // Only NUL cannot be quoted, and no program name contains one.
         self.text = shlex::try_join(self.words.iter().map(String::as_str)).unwrap_or(self.text);
         self
     }

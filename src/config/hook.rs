@@ -1,12 +1,12 @@
-//! How a target lets the harness make something happen outside the socket, as data.
+//! Hooks of a target: requests or commands by which the harness makes something happen outside the socket.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The methods a hook may use, and whether a body goes along when the file names none.
+/// The HTTP methods that a hook may use.
 pub const METHODS: [&str; 5] = ["POST", "GET", "PUT", "PATCH", "DELETE"];
 
-/// Texts are templates: `${...}` is an expression over `args`, `message` and `hub`.
+/// A hook. Its texts are templates: `${...}` is an expression over `args`, `message` and `hub`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HookSpec {
     Http {
@@ -21,7 +21,7 @@ pub enum HookSpec {
         timeout: Option<Duration>,
     },
     Command {
-        /// The program, then its arguments; no shell reads them.
+        /// The program, then its arguments; run without a shell.
         words: Vec<String>,
         /// `None`: the target's patience.
         timeout: Option<Duration>,

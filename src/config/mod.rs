@@ -1,7 +1,7 @@
-//! What the harness must know about a hub: where it listens, how it is set up, what it can be made to do.
+//! The target: where a hub listens, how it is configured, and which hooks it has.
 //!
-//! It comes from a TOML file, from `--set`, or from a bare URL. Reading it is pure: environment and files are passed
-//! in. The format is published as `schemas/hubproof/target.schema.json`.
+//! It comes from a TOML file, from `--set`, or from a bare URL. Parsing is pure: environment and files are passed in.
+//! The format is published as `schemas/hubproof/target.schema.json`.
 
 mod exec;
 mod hook;
@@ -41,17 +41,17 @@ pub struct Target {
     pub protocol: Option<String>,
     /// At least one; a scenario runs on the first that meets its needs.
     pub instances: Vec<Instance>,
-    /// Most connections open at a time, at least one. `None`: what the protocol says, else [`DEFAULT_CONNECTIONS`].
+    /// Most connections open at a time, at least one. `None`: the protocol's limit, else [`DEFAULT_CONNECTIONS`].
     pub connections: Option<usize>,
-    /// How long to wait for what must come.
+    /// How long to wait for an expected frame.
     pub patience: Duration,
-    /// How long silence is listened to.
+    /// How long to wait before concluding that no frame comes.
     pub quiet: Duration,
     /// Whether scenarios may leave the hub unusable.
     pub restartable: bool,
-    /// Starts the hub behind every instance that has no command of its own.
+    /// Command that starts the hub of every instance without a command of its own.
     pub exec: Option<Exec>,
-    /// Those of every instance that has none of its own of that name.
+    /// Hooks of every instance that does not define one of that name itself.
     pub hooks: BTreeMap<String, HookSpec>,
     pub tls: TlsOptions,
 }
@@ -62,17 +62,17 @@ pub struct Instance {
     pub name: String,
     /// `ws://` or `wss://`.
     pub url: String,
-    /// Words that scenarios may need, the target's own included.
+    /// Names that scenarios may list under `needs`, the target's included.
     pub provides: BTreeSet<String>,
     /// By name, as `hub.NAME` in scenarios; the target's own included.
     pub settings: BTreeMap<String, Setting>,
-    /// Starts the hub at this address alone.
+    /// Command that starts the hub at this address.
     pub exec: Option<Exec>,
     /// By name; the target's own included.
     pub hooks: BTreeMap<String, HookSpec>,
 }
 
-/// What the hub is set to. A time is text with a unit. `Debug` does not show a secret.
+/// The value of a setting. A time is text with a unit. `Debug` does not show a secret.
 #[derive(Clone, PartialEq)]
 pub struct Setting {
     pub value: Value,
@@ -83,19 +83,18 @@ pub struct Setting {
 pub struct TlsOptions {
     /// A file of certificates (PEM) to trust besides the system's.
     pub ca: Option<PathBuf>,
-    /// Trust whatever the hub shows.
+    /// Whether to trust any certificate.
     pub insecure: bool,
 }
 
-/// Reads a target file with `overrides` over it, in their order.
+/// Parses a target file and applies `overrides` in their order.
 ///
-/// `environment` gives a variable, `read` the text of a file of secrets; both are asked only for what the file names.
-/// Relative paths in the file are taken from its folder, in an override as they are.
+/// `environment` returns a variable, `read` the text of a secret's file; both are called only for names in the file.
+/// Relative paths in the file are relative to its folder, in an override to the working directory.
 ///
 /// # Errors
 ///
-/// Everything that is wrong, at once, in the order of the file. No diagnostic and no source they point into shows a
-/// secret.
+/// All errors, in the order of the file. No diagnostic and no source they point into shows a secret.
 pub fn parse(
     sources: &mut Sources,
     file: FileId,
@@ -108,7 +107,7 @@ pub fn parse(
     parse::target(sources, root, complete, overrides, environment, read, errors)
 }
 
-/// A bare URL is a target too: one instance, everything else at its default or from `overrides`.
+/// Makes a target of a bare URL: one instance, everything else at its default or from `overrides`.
 ///
 /// # Errors
 ///
@@ -126,7 +125,7 @@ pub fn from_url(
 }
 
 impl Target {
-    /// Every command that a run has to start, with the places in `instances` of the hubs behind it.
+    /// Returns every command that a run has to start, with the indices in `instances` of the hubs it starts.
     pub fn launches(&self) -> Vec<(Exec, Vec<usize>)> {
         let own = |(place, instance): (usize, &Instance)| Some((instance.exec.clone()?, vec![place]));
         let mut launches: Vec<_> = self.instances.iter().enumerate().filter_map(own).collect();
@@ -138,7 +137,7 @@ impl Target {
         launches
     }
 
-    /// All secrets of all instances, for a [`Masker`](crate::redact::Masker).
+    /// Returns all secrets of all instances, for a [`Masker`](crate::redact::Masker).
     pub fn secrets(&self) -> impl Iterator<Item = String> + '_ {
         let settings = self.instances.iter().flat_map(|instance| instance.settings.values());
         settings.filter(|s| s.secret).map(|s| match &s.value {
@@ -147,15 +146,15 @@ impl Target {
         })
     }
 
-    /// As [`parse`] reads it back, secrets in plain text included. Paths are written as they are: make them absolute
-    /// where the file will live in another folder. A setting that is null is left out: it is not set.
+    /// Returns TOML that [`parse`] reads back, with secrets in plain text. Paths are written unchanged: make them absolute
+    /// if the file will be in another folder. A setting that is null is left out.
     pub fn to_toml(&self) -> String {
         write::to_toml(self)
     }
 }
 
 impl Instance {
-    /// The settings as the object `hub` of expressions, secrets included.
+    /// Returns the settings as the object `hub` of expressions, secrets included.
     pub fn hub(&self) -> Map<String, Value> {
         self.settings.iter().map(|(name, setting)| (name.clone(), setting.value.clone())).collect()
     }

@@ -1,4 +1,4 @@
-//! `--set KEY=VALUE`: one line that goes over the target file.
+//! `--set KEY=VALUE`: an override of the target file.
 
 use toml::Spanned;
 use toml::de::DeValue;
@@ -8,10 +8,10 @@ use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::source::{FileId, Sources, Span};
 use crate::syntax::yaml::{Key, Kind, Node, Text};
 
-/// A path of the file has five parts at most, one into a setting some more.
+/// A path of the file has at most five parts; a path into a setting may have more.
 const MAX_PARTS: usize = 32;
 
-/// One `KEY=VALUE`, cut into its parts. Its `Debug` never shows the value.
+/// A parsed `KEY=VALUE`. Its `Debug` never shows the value.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Override {
     path: Vec<String>,
@@ -30,10 +30,10 @@ impl std::fmt::Debug for Override {
 ///
 /// # Errors
 ///
-/// A sentence for people when there is no `=` or a part of the key is empty. It does not repeat the value.
+/// A sentence for the user if there is no `=` or a part of the key is empty. It does not repeat the value.
 pub fn parse_override(text: &str) -> Result<Override, String> {
     let Some((key, value)) = text.split_once('=') else {
-        // What was typed may be a secret without its name.
+        // The text may be a secret whose name was forgotten, so it is not shown.
         return Err("a `=` is missing: write NAME=VALUE, such as identify_timeout=2s".to_owned());
     };
     let path: Vec<String> = key.trim().split('.').map(|part| part.trim().to_owned()).collect();
@@ -45,16 +45,16 @@ pub fn parse_override(text: &str) -> Result<Override, String> {
     Ok(Override { path, value: value.to_owned() })
 }
 
-/// An override as a place in the target and what to put there.
+/// An override as a path in the target and the value to set.
 pub(super) struct Change {
     pub path: Vec<Key>,
     pub value: Node,
 }
 
 impl Override {
-    /// Puts the line among the sources, a secret starred out, so that carets can point at it.
+    /// Adds the override to the sources, a secret masked, so that diagnostics can point at it.
     ///
-    /// `any` is some file, for spans that are only measured.
+    /// `any` is some file, for spans of which only the range is used.
     pub(super) fn change(
         &self,
         sources: &mut Sources,
@@ -105,8 +105,8 @@ impl Override {
     }
 }
 
-/// Whether the value is to be read as TOML. Dates, `nan` and numbers beyond 64 bits are words here; a secret is text,
-/// however it looks, unless it is a table that says where to find it.
+/// Whether the value is to be read as TOML. Dates, `nan` and numbers beyond 64 bits count as text; so does a secret,
+/// unless it is a table that names a variable or file.
 fn fits(value: &Spanned<DeValue<'_>>, secret: bool) -> bool {
     match value.get_ref() {
         DeValue::Datetime(_) => false,
@@ -117,7 +117,7 @@ fn fits(value: &Spanned<DeValue<'_>>, secret: bool) -> bool {
     }
 }
 
-/// Puts a value at the end of a path, making what is missing on the way. An item of a list is found by its `name`.
+/// Sets the value at a path and creates missing tables. An item of a list is found by its `name`.
 pub(super) fn insert(node: &mut Node, path: &[Key], value: Node) {
     let Some((key, rest)) = path.split_first() else {
         *node = value;

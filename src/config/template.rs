@@ -1,4 +1,4 @@
-//! `${...}` in what a hook sends: minijinja expressions over `args`, `message` and `hub`.
+//! Templates of hooks: `${...}` is a minijinja expression over `args`, `message` and `hub`.
 
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -9,10 +9,10 @@ use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value};
 use crate::scenario::template::closing;
 use crate::syntax::diagnostic::suggest;
 
-/// What an expression may name.
+/// The variables of an expression.
 pub const NAMES: [&str; 3] = ["args", "message", "hub"];
 
-/// What is wrong with one expression, and where in the text it stands.
+/// An error in one expression, with its range in the text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct TemplateError {
@@ -21,7 +21,7 @@ pub struct TemplateError {
     pub help: Option<String>,
 }
 
-/// Everything that can be found out before a value is known.
+/// Returns all errors that can be found without values.
 pub fn check(text: &str) -> Vec<TemplateError> {
     let parts = match split(text) {
         Ok(parts) => parts,
@@ -49,11 +49,11 @@ pub fn check(text: &str) -> Vec<TemplateError> {
     errors
 }
 
-/// The text with every `${...}` worked out against `context`, an object of [`NAMES`].
+/// Returns the text with every `${...}` evaluated; `context` is an object with the members [`NAMES`].
 ///
 /// # Errors
 ///
-/// When an expression does not compile, names what is not there, or gives something other than text or a number.
+/// An expression does not compile, uses an undefined value, or yields something other than text or a number.
 pub fn fill(text: &str, context: &serde_json::Value) -> Result<String, TemplateError> {
     let context = Value::from(minijinja::value::Serde(context));
     let mut filled = String::with_capacity(text.len());
@@ -78,11 +78,11 @@ pub fn fill(text: &str, context: &serde_json::Value) -> Result<String, TemplateE
 
 enum Part {
     Text(Range<usize>),
-    /// What stands between the braces.
+    /// The text between the braces.
     Expression(Range<usize>),
 }
 
-/// Cuts at `${` and the `}` that belongs to it: brackets and quotes inside are balanced.
+/// Splits at `${` and its `}`: brackets and quotes inside are balanced.
 fn split(text: &str) -> Result<Vec<Part>, TemplateError> {
     let mut parts = Vec::new();
     let mut at = 0;
@@ -114,10 +114,10 @@ static ENGINE: LazyLock<Environment<'static>> = LazyLock::new(|| {
     engine
 });
 
-/// JSON text of a value; what is undefined has none.
+/// Returns the JSON text of a value; fails for an undefined one.
 fn json(value: Value) -> Result<String, Error> {
     if value.is_undefined() {
-        return Err(Error::new(ErrorKind::UndefinedError, "json() was given something that is not there"));
+        return Err(Error::new(ErrorKind::UndefinedError, "json() was called with an undefined value"));
     }
     serde_json::to_string(&value).map_err(|e| Error::new(ErrorKind::InvalidOperation, e.to_string()))
 }
@@ -176,7 +176,7 @@ mod tests {
     #[case("${args}", "`args` is map, not text or a number")]
     #[case("${true}", "`true` is bool, not text or a number")]
     #[case("${none}", "`none` is none, not text or a number")]
-    #[case("${json(args.nothing)}", "undefined value: json() was given something that is not there")]
+    #[case("${json(args.nothing)}", "undefined value: json() was called with an undefined value")]
     fn complains_when_filled(#[case] text: &str, #[case] message: &str) {
         assert_eq!(check(text), []);
         let error = fill(text, &json!({ "args": {} })).expect_err("must not be filled");

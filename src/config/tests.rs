@@ -56,7 +56,7 @@ fn read(path: &str) -> io::Result<String> {
     }
 }
 
-/// As a file `etc/hub.toml`; errors as people see them.
+/// Parses a file `etc/hub.toml`; errors as they are printed.
 fn parsed(text: &str, overrides: &[&str]) -> Result<Target, String> {
     let mut sources = Sources::default();
     let file = sources.add("etc/hub.toml", text);
@@ -80,7 +80,7 @@ fn secret(text: &str) -> Setting {
 }
 
 #[test]
-fn everything_is_read() {
+fn all_keys_are_parsed() {
     let plain = [
         ("identify_timeout", setting(json!("5s"))),
         ("limits", setting(json!({ "groups": 3, "names": [1, 2.5] }))),
@@ -265,7 +265,7 @@ fn an_override_needs_a_name_and_a_value(#[case] text: &str, #[case] message: &st
 }
 
 #[test]
-fn what_is_wrong_is_said_all_at_once() {
+fn all_errors_are_reported_at_once() {
     let text = r#"
 protocol = "con cierge"
 ulr = "ws://127.0.0.1:4000"
@@ -563,7 +563,7 @@ command = "ls"
 }
 
 #[test]
-fn broken_toml_is_said_once_a_line() {
+fn a_syntax_error_is_reported_once_per_line() {
     let text = "url = ws://127.0.0.1:4000\npatience = 5s\nconections = 5\nquiet = \"300ms\nprovides = [\"a\"]\n";
     insta::assert_snapshot!(parsed(text, &[]).expect_err("not TOML"), @r#"
     error: this is not TOML: string values must be quoted, expected literal string
@@ -598,7 +598,7 @@ fn broken_toml_is_said_once_a_line() {
     "#);
 }
 
-/// Where a file is wrong right beside its secrets, the carets show the line, and never the secret.
+/// An error beside a secret shows the line without the secret.
 #[rstest]
 #[case("[secrets]\nkey = \"CANARY\"\n", &[])]
 #[case("secrets = { key = \"CANARY\", bad-name = \"x\" }", &[])]
@@ -615,7 +615,7 @@ fn broken_toml_is_said_once_a_line() {
 #[case("url = \"ws://h\"", &["secrets=CANARY"])]
 #[case("url = \"ws://h\"", &["secrets.key={ value = \"CANARY\" }"])]
 #[case("url = \"ws://h\"", &["instance.x.secrets.key=CANARY"])]
-fn no_caret_shows_a_secret(#[case] text: &str, #[case] overrides: &[&str]) {
+fn no_diagnostic_shows_a_secret(#[case] text: &str, #[case] overrides: &[&str]) {
     let shown = parsed(text, overrides).expect_err("wrong");
     assert!(!shown.contains("CANARY") && shown.contains("error"), "{shown}");
 }
@@ -674,7 +674,7 @@ fn what_is_written_is_read_back(#[case] text: &str) {
     assert_eq!(parsed(&written, &[]), Ok(target), "{written}");
 }
 
-/// What the published schema and the parser must agree on.
+/// Texts on which the published schema and the parser must agree.
 #[rstest]
 #[case(FULL, true)]
 #[case("", false)]
@@ -771,7 +771,7 @@ fn the_schema_is_one() {
     jsonschema::draft202012::meta::validate(&schema).expect("it follows its own dialect");
 }
 
-/// In a thread of its own with little stack, so that recursion would show.
+/// In a thread with a small stack, so that unbounded recursion would overflow it.
 #[rstest]
 #[case("x = ".to_owned() + &"[".repeat(100_000))]
 #[case("settings.x = ".to_owned() + &"[".repeat(60) + &"]".repeat(60))]

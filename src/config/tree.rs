@@ -1,4 +1,4 @@
-//! TOML as the tree of [`crate::syntax::yaml`], so that one set of readers and carets serves both, with secrets blotted out.
+//! Parses TOML into the tree of [`crate::syntax::yaml`], so that readers and diagnostics serve both; secrets are masked.
 
 use serde_json::Number;
 use toml::Spanned;
@@ -11,16 +11,16 @@ use crate::syntax::yaml::{Key, Kind, Node, Text};
 /// Deepest nesting that is read; a target needs five.
 const MAX_DEPTH: usize = 64;
 
-/// Reads a whole file as far as it can be read, and says whether that was all of it. What is wrong is said in `errors`.
+/// Parses as much of a file as is valid; the flag is whether that was all of it. Adds errors to `errors`.
 ///
-/// A file with secrets in it gets a twin in `sources`, in which they are starred out, and all spans point there:
-/// so no caret of ours ever shows one.
+/// For a file with secrets, a copy with the secrets masked is added to `sources`, and all spans point into the copy, so
+/// that no diagnostic shows one.
 pub fn parse(sources: &mut Sources, file: FileId, errors: &mut Vec<Diagnostic>) -> (Node, bool) {
     let text = sources.file(file).text.clone();
     let path = sources.file(file).path.clone();
     let (table, syntax) = DeTable::parse_recoverable(&text);
     let root = Spanned::new(0..text.len(), DeValue::Table(table.into_inner()));
-    // Its errors are said again below, with the spans that stay.
+    // Its errors are reported by the second pass below, with the final spans.
     let unhidden = value(file, 0, &text, &root, &mut Vec::new());
     let mut shown = hide(&text, &secret_spans(&unhidden));
     if !syntax.is_empty() {
@@ -36,7 +36,7 @@ pub fn parse(sources: &mut Sources, file: FileId, errors: &mut Vec<Diagnostic>) 
     (value(file, 0, &text, &root, errors), complete)
 }
 
-/// The tree of a file that says nothing but `url = "..."`, for a URL that stands alone in `file`.
+/// Returns the tree of a target file with nothing but `url = "..."`, for a URL that is the whole text of `file`.
 pub fn bare_url(file: FileId, url: &str) -> Node {
     let span = Span::new(file, 0..url.len());
     let text = Node { span, kind: Kind::Text(Text { value: url.to_owned(), inner: Some(span) }) };
@@ -44,7 +44,7 @@ pub fn bare_url(file: FileId, url: &str) -> Node {
     Node { span, kind: Kind::Map(vec![(key, text)]) }
 }
 
-/// A value that stands at `start` of a file whose text there is (or, where it is a secret, was) `text`.
+/// Converts a value that begins at `start` of a file; `text` is its text before masking.
 pub fn value(
     file: FileId,
     start: usize,
@@ -56,7 +56,7 @@ pub fn value(
     converter.node(value, 0)
 }
 
-/// The ranges of a secret's own text in the node that gives it: not those of `{ env = "NAME" }` and `{ file = "path" }`.
+/// Collects the spans of a secret's own text: not those of `{ env = "NAME" }` and `{ file = "path" }`.
 pub fn secret_leaves(node: &Node, spans: &mut Vec<Span>) {
     match &node.kind {
         Kind::Map(entries) => {
@@ -71,7 +71,7 @@ pub fn secret_leaves(node: &Node, spans: &mut Vec<Span>) {
     }
 }
 
-/// The text with the spans starred out, byte for byte, so that all other spans stay right.
+/// Replaces the spans by asterisks, byte for byte, so that all other spans stay valid.
 pub fn hide(text: &str, spans: &[Span]) -> String {
     let mut bytes = text.as_bytes().to_vec();
     for span in spans {
@@ -79,7 +79,7 @@ pub fn hide(text: &str, spans: &[Span]) -> String {
             star(bytes);
         }
     }
-    // Whole values were replaced, never part of a character; if that is wrong, nothing is shown rather than a secret.
+    // Only whole values are replaced, so this is UTF-8; if not, show nothing rather than a secret.
     String::from_utf8(bytes).unwrap_or_default()
 }
 
@@ -98,7 +98,7 @@ fn secret_spans(root: &Node) -> Vec<Span> {
     spans
 }
 
-/// For a file that is not TOML: stars out what stands to the right of `=` wherever secrets may be meant.
+/// Masks, in a file that is not valid TOML, the text right of each `=` that may be a secret's.
 fn hide_by_line(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut among_secrets = false;
@@ -120,7 +120,7 @@ fn hide_by_line(text: &str) -> String {
     shown
 }
 
-/// The usual mistake: a word or a time without quotes.
+/// Returns help for the usual mistake: text or a time without quotes.
 fn advice(text: &str, at: usize) -> Option<String> {
     let start = text.get(..at)?.rfind('\n').map_or(0, |n| n + 1);
     let line = text[start..].lines().next()?;
@@ -141,7 +141,7 @@ impl Converter<'_> {
         Span::new(self.file, self.start + range.start..self.start + range.end)
     }
 
-    /// What JSON has no word for becomes [`Kind::Null`], which TOML has not, and is said in `errors`.
+    /// Converts a value. One that JSON cannot express becomes [`Kind::Null`], with an error in `errors`.
     fn node(&mut self, value: &Spanned<DeValue<'_>>, depth: usize) -> Node {
         let span = self.span(value.span());
         if depth > MAX_DEPTH {
@@ -185,7 +185,7 @@ impl Converter<'_> {
         }
     }
 
-    /// Where the text stands in the file as it is, without its quotes.
+    /// Returns the span of the text without its quotes, if the file has it verbatim.
     fn verbatim(&self, range: std::ops::Range<usize>, value: &str) -> Option<Span> {
         let written = self.text.get(range.clone())?;
         let quotes = written.len().checked_sub(value.len())? / 2;
@@ -194,7 +194,7 @@ impl Converter<'_> {
     }
 }
 
-/// A number that JSON has too, as 64 bits.
+/// Parses an integer of at most 64 bits.
 pub fn integer(digits: &str, radix: u32) -> Option<Number> {
     let signed = i64::from_str_radix(digits, radix).map(Number::from);
     signed.or_else(|_| u64::from_str_radix(digits, radix).map(Number::from)).ok()

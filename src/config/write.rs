@@ -1,4 +1,4 @@
-//! A target as TOML, for `serve --target-file`.
+//! Writes a target as TOML, for `serve --target-file`.
 
 use std::collections::BTreeMap;
 
@@ -50,7 +50,7 @@ pub(super) fn to_toml(target: &Target) -> String {
     file.to_string()
 }
 
-/// Without the hooks that are those `of_all`.
+/// Leaves out the hooks that are equal to those `of_all`.
 fn instance(instance: &Instance, of_all: &BTreeMap<String, HookSpec>) -> Table {
     let mut table = Table::new();
     table.insert("url".to_owned(), instance.url.as_str().into());
@@ -109,7 +109,7 @@ fn hook(spec: &HookSpec) -> Table {
     table
 }
 
-/// `None` for null, which TOML has not.
+/// Converts a value; `None` for null, which TOML does not have.
 fn toml(value: &Value) -> Option<Toml> {
     Some(match value {
         Value::Null => return None,

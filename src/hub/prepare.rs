@@ -1,4 +1,4 @@
-//! A hub made ready for a run: its instances with addresses, TLS, hooks and settings, and what limits its use.
+//! Prepares a hub for a run: its instances with addresses, TLS, hooks and settings, and its limits.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -16,40 +16,40 @@ use crate::reference::hubs::EmbeddedHubs;
 use crate::scenario::{Program, Shared};
 use crate::transport::{Endpoint, MemoryBudget, tls};
 
-/// The longest messages that may be on their way at the same time, over all scenarios; others wait until one is handled.
+/// How many messages of [`LONGEST_MESSAGE`] bytes fit into the memory budget of a hub; further ones wait.
 const LONG_MESSAGES: usize = 4;
 
-/// One protocol and the hub it is checked on.
+/// A protocol and the hub that is tested with it.
 pub struct Subject {
     pub pack: Arc<Pack>,
     pub shared: Arc<Shared>,
     pub programs: Vec<Arc<Program>>,
     pub target: Target,
-    /// The reference server, where the target is ours: exclusive scenarios get a hub of their own.
+    /// The reference server, if it is the target: exclusive scenarios get a hub of their own.
     pub embedded: Option<Arc<EmbeddedHubs>>,
-    /// Hubs that were started for this run, with the instances of the target that are served by each.
+    /// Hubs that the run started, each with the indices of the instances it serves.
     pub processes: Vec<(Arc<HubProcess>, Vec<usize>)>,
 }
 
-/// An instance of a target, ready to be connected to.
+/// An instance of a target with all that is needed to connect.
 #[derive(Clone)]
 pub struct Site {
     pub name: String,
     pub endpoint: Endpoint,
     pub tls: Option<Arc<rustls::ClientConfig>>,
     pub hooks: BTreeMap<String, HookSpec>,
-    /// Whom hooks trust; `None` where none of them speaks TLS.
+    /// Certificates that hooks trust; `None` if no hook uses TLS.
     pub trust: Option<Trust>,
     /// Defaults of the protocol included.
     pub settings: BTreeMap<String, Value>,
     pub provides: BTreeSet<String>,
-    /// The process behind it, where it was started for this run.
+    /// Its process, if the run started it.
     pub process: Option<Arc<HubProcess>>,
-    /// For the long messages of all connections to this hub.
+    /// Memory for the long messages of all connections to this hub.
     pub room: MemoryBudget,
 }
 
-/// Why nothing can be checked.
+/// An error in a target, found before anything has run.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     #[error("the address of instance `{instance}`: {reason}")]
@@ -60,9 +60,9 @@ pub enum SetupError {
     Need(String),
 }
 
-/// A hub that scenarios can be played on.
+/// A hub on which scenarios can be played.
 pub struct Prepared {
-    /// When it was `now_ms` of the options.
+    /// The instant that corresponds to `now_ms` of the options.
     pub(crate) begun: Instant,
     pub(crate) sites: Vec<Arc<Site>>,
     pub(crate) target: Target,
@@ -70,33 +70,32 @@ pub struct Prepared {
     pub(crate) masker: Arc<Masker>,
     /// Most connections at a time, at least one.
     pub(crate) connections: usize,
-    /// Pack or target say so: there may be no more.
+    /// Whether pack or target set this limit, so that no more may be open.
     pub(crate) limited: bool,
     pub(crate) budget: Arc<Semaphore>,
-    /// Read by scenarios that share the hub, written by those that must be alone on it.
+    /// Read-locked by scenarios that share the hub, write-locked by those that must be alone on it.
     pub(crate) hub: Arc<RwLock<()>>,
     pub(crate) words: Arc<Mutex<HashMap<String, Arc<Mutex<()>>>>>,
 }
 
 impl Prepared {
-    /// Whether hubs are ours to start: what is not shared gets one of its own.
+    /// Whether the run can start further hubs: an isolated scenario then gets one of its own.
     pub fn is_ours(&self) -> bool {
         self.embedded.is_some()
     }
 
-    /// Whether a hub that was started for the run is not started any more.
+    /// Whether a hub that the run started has crashed too often to be started again.
     pub fn is_given_up(&self) -> bool {
         self.sites.iter().filter_map(|site| site.process.as_ref()).any(|process| process.is_given_up())
     }
 
-    /// The first instance of the target; there is always one.
+    /// Returns the first instance of the target; there is always one.
     pub fn first(&self) -> &Arc<Site> {
         &self.sites[0]
     }
 }
 
-/// Knows every secret of the target: those it calls so, and those that are secret by the protocol's word, wherever the
-/// target writes them.
+/// Returns a masker for every secret of the target: those under `secrets`, and settings that the protocol declares secret.
 pub fn masker(subject: &Subject) -> Masker {
     let declared = |name: &str| subject.shared.settings.get(name).is_some_and(|setting| setting.secret);
     let settings = subject.target.instances.iter().flat_map(|instance| &instance.settings);
@@ -104,7 +103,7 @@ pub fn masker(subject: &Subject) -> Masker {
     Masker::new(subject.target.secrets().chain(set))
 }
 
-/// Every text in a value: a secret setting may be a mapping of headers.
+/// Returns every text in a value: a secret setting may be a mapping of headers.
 fn texts(value: &Value) -> Vec<String> {
     match value {
         Value::String(text) => vec![text.clone()],
@@ -114,7 +113,7 @@ fn texts(value: &Value) -> Vec<String> {
     }
 }
 
-/// Reads the addresses of a target, and what it takes to connect to them.
+/// Parses the addresses of a target and collects what is needed to connect to them.
 ///
 /// # Errors
 ///
@@ -136,7 +135,7 @@ pub fn prepare(subject: &Subject) -> Result<Arc<Prepared>, SetupError> {
     } else {
         None
     };
-    // A template may turn out to be https.
+    // A template may evaluate to an https URL.
     let https = |spec: &HookSpec| matches!(spec, HookSpec::Http { url, .. } if !url.starts_with("http://"));
     let trust = target.instances.iter().flat_map(|instance| instance.hooks.values()).any(https);
     let trust = trust.then(|| Trust::new(&target.tls)).transpose();
@@ -154,7 +153,7 @@ pub fn prepare(subject: &Subject) -> Result<Arc<Prepared>, SetupError> {
         for (name, setting) in &instance.settings {
             settings.insert(name.clone(), setting.value.clone());
         }
-        // What is told of a hub can be needed by its name; a default is told by nobody.
+        // A setting that the target gives can be named under `needs`; a default cannot.
         let mut provides = instance.provides.clone();
         provides.extend(instance.settings.keys().cloned());
         if endpoint.tls {
@@ -187,6 +186,6 @@ pub fn prepare(subject: &Subject) -> Result<Arc<Prepared>, SetupError> {
     }))
 }
 
-/// The longest message that is taken, in bytes. The longest that a document here allows has 10 MiB; and a hub that sends
-/// endless ones on every connection must not have memory as it likes.
+/// The longest message that is accepted, in bytes. The longest that a built-in protocol allows has 10 MiB; the limit
+/// keeps a hub that sends endless messages from exhausting memory.
 pub(crate) const LONGEST_MESSAGE: usize = 12 << 20;

@@ -1,10 +1,8 @@
-//! The hub that was started for this run: there for every scenario, started again when it is not, and who is to blame
-//! when it ends by itself.
+//! Supervises a hub that the run started: restarts it after a crash, and finds the scenario that caused the crash.
 //!
-//! Several scenarios are played on one hub, so when it ends by itself nobody knows at first which of them did it. All that
-//! were under way are played once more, each alone on a hub that has played nothing else; one that brings such a hub
-//! down answers for it, with a check of its own and with whatever else it found then. The others keep what they find
-//! when played again. A crash that none of them repeats is nobody's in particular and still fails the run.
+//! Several scenarios share a hub, so a crash cannot be attributed at once. All scenarios that were running are played
+//! once more, each alone on a fresh hub. One that crashes it again fails its `process` check; the results of the second
+//! play replace those of the first. A crash that no scenario reproduces is attributed to none and still fails the run.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,49 +11,49 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::event::{CheckReport, Crash, Detail, Excerpt, ProcessReport, ScenarioReport, Verdict};
-use crate::hub::process::{self, GRACE, Gone, Launch, Running, StartError};
+use crate::hub::process::{self, GRACE, Launch, Running, StartError, Terminated};
 
-/// The name of the check that a hub's process goes on while a scenario is played on it.
+/// Name of the check that the hub's process keeps running during a scenario.
 pub const PROCESS_CHECK: &str = "process";
-/// After so many ends of its own it is not started again in this run: a hub that falls whenever it stands proves no more.
+/// After so many crashes the hub is not started again in this run.
 pub const MOST_CRASHES: usize = 10;
-/// How long the end of a process is awaited after connections went wrong: they may close a moment before.
+/// How long to wait for the end of the process after a failure: connections may close a moment before it ends.
 const SETTLE: Duration = Duration::from_millis(250);
-/// Between attempts to start it again: its port may be kept for a while by connections of the one before.
+/// Pause between attempts to start it again: connections of the previous process may keep its port for a while.
 const PAUSE: Duration = Duration::from_millis(250);
-/// Lines of its log that a crash is told with, and a whole run.
+/// Lines of its log in the report of a crash, and of the run.
 const CRASH_LINES: usize = 20;
 const RUN_LINES: usize = 200;
 
-/// A hub that runs as long as the check does.
+/// A hub's process, running for the whole run.
 pub struct HubProcess {
     launch: Launch,
-    /// Held while it is started or ended.
-    turning: tokio::sync::Mutex<()>,
+    /// Held while it is started or stopped.
+    switching: tokio::sync::Mutex<()>,
     state: Mutex<State>,
 }
 
-/// How a scenario is played on it.
+/// How a scenario uses the hub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Visit {
-    /// Beside others, or not; it has played other scenarios before.
-    Usual,
-    /// On one that has played nothing else.
+pub enum Play {
+    /// On a hub that may have played, or be playing, other scenarios.
+    Shared,
+    /// On a fresh hub, alone.
     Alone,
-    /// It may end, and is not used again.
+    /// On a hub that may end and is not used again.
     Destructive,
 }
 
-/// A scenario that is being played on it.
-pub struct Visitor {
+/// A scenario that is being played on the hub.
+pub struct ActivePlay {
     number: usize,
     generation: usize,
-    visit: Visit,
+    kind: Play,
 }
 
-/// It ended by itself while a scenario was played on it.
-pub struct Fall {
-    /// It had played nothing else.
+/// An end of the hub's process during a scenario.
+pub struct ProcessEnd {
+    /// Whether the hub had played no other scenario.
     pub alone: bool,
     status: String,
     log: Excerpt,
@@ -64,52 +62,52 @@ pub struct Fall {
 #[derive(Default)]
 struct State {
     running: Option<Running>,
-    /// Of those that were started and may still be there.
-    leaving: Vec<Gone>,
-    /// Counts starts.
+    /// Started processes that may not be gone yet.
+    terminating: Vec<Terminated>,
+    /// Number of starts.
     generation: usize,
-    /// The running one has ended by itself.
-    fallen: bool,
-    /// Scenarios that the running one has played.
-    visited: usize,
-    /// Scenarios that are being played, with the start on which they are.
-    inside: BTreeMap<usize, (usize, String)>,
+    /// Whether the current process has ended by itself.
+    crashed: bool,
+    /// Scenarios played by the current process.
+    played: usize,
+    /// Scenarios being played, with their generation.
+    playing: BTreeMap<usize, (usize, String)>,
     numbers: usize,
     last: Option<String>,
     lenient: bool,
-    /// Which of the crashes in the report was that of which start.
+    /// Index into the report's crashes, by generation.
     crashes: BTreeMap<usize, usize>,
     report: ProcessReport,
 }
 
 impl HubProcess {
-    /// `command` is how a report names it.
+    /// `command` is its name in reports.
     pub fn new(launch: Launch, command: String, instances: Vec<String>) -> Arc<Self> {
         let report = ProcessReport { command, instances, ..ProcessReport::default() };
         let state = Mutex::new(State { report, ..State::default() });
-        Arc::new(Self { launch, turning: tokio::sync::Mutex::default(), state })
+        Arc::new(Self { launch, switching: tokio::sync::Mutex::default(), state })
     }
 
-    /// Starts it for the first time.
+    /// Starts the process.
     ///
     /// # Errors
     ///
-    /// [`StartError`]; then it does not run.
+    /// [`StartError`]; then nothing of it runs.
     pub async fn start(self: &Arc<Self>) -> Result<(), StartError> {
-        let _turning = self.turning.lock().await;
+        let _switching = self.switching.lock().await;
         self.begin().await
     }
 
-    /// Lets a scenario in, on a hub that listens: it is started again where it has to be.
+    /// Registers a scenario; starts the hub again first if it has crashed or must be fresh.
     ///
     /// # Errors
     ///
-    /// Why it does not run and will not run any more.
-    pub async fn enter(self: &Arc<Self>, id: &str, visit: Visit) -> Result<Visitor, String> {
-        let _turning = self.turning.lock().await;
+    /// The reason why it is not started again.
+    pub async fn begin_play(self: &Arc<Self>, id: &str, kind: Play) -> Result<ActivePlay, String> {
+        let _switching = self.switching.lock().await;
         let stale = {
             let state = self.state();
-            state.running.is_none() || state.fallen || (visit == Visit::Alone && state.visited > 0)
+            state.running.is_none() || state.crashed || (kind == Play::Alone && state.played > 0)
         };
         if stale {
             self.stop(GRACE).await;
@@ -117,54 +115,54 @@ impl HubProcess {
         }
         let mut state = self.state();
         state.numbers += 1;
-        state.visited += 1;
-        state.lenient = visit == Visit::Destructive;
+        state.played += 1;
+        state.lenient = kind == Play::Destructive;
         let number = state.numbers;
         let generation = state.generation;
-        state.inside.insert(number, (generation, id.to_owned()));
-        Ok(Visitor { number, generation, visit })
+        state.playing.insert(number, (generation, id.to_owned()));
+        Ok(ActivePlay { number, generation, kind })
     }
 
-    /// Lets it out again, and says whether the hub ended by itself under it. `wrong`: something did not go as it should.
-    pub async fn leave(&self, visitor: Visitor, wrong: bool) -> Option<Fall> {
+    /// Removes a scenario; returns how the hub ended, if it did during it. `wrong`: a check did not pass.
+    pub async fn end_play(&self, play: ActivePlay, wrong: bool) -> Option<ProcessEnd> {
         let ended = self.state().running.as_ref().map(Running::ended);
-        if let (Some(ended), true) = (ended, wrong || visitor.visit != Visit::Usual) {
+        if let (Some(ended), true) = (ended, wrong || play.kind != Play::Shared) {
             let _ = tokio::time::timeout(SETTLE, ended).await;
         }
-        let words = {
+        let log = {
             let mut state = self.state();
-            state.notice();
-            state.last = state.inside.remove(&visitor.number).map(|(_, id)| id);
-            // Another may run by now; what the fallen one said was written down when it was replaced.
-            let fallen = state.crashes.contains_key(&visitor.generation) && state.generation == visitor.generation;
-            state.running.as_ref().filter(|_| fallen).map(Running::last_words)
+            state.record_crash();
+            state.last = state.playing.remove(&play.number).map(|(_, id)| id);
+            // If another process runs by now, the log of the crashed one was recorded when it was replaced.
+            let crashed = state.crashes.contains_key(&play.generation) && state.generation == play.generation;
+            state.running.as_ref().filter(|_| crashed).map(Running::final_log)
         };
-        if visitor.visit == Visit::Destructive {
-            let _turning = self.turning.lock().await;
+        if play.kind == Play::Destructive {
+            let _switching = self.switching.lock().await;
             self.stop(GRACE).await;
             return None;
         }
-        if let Some(words) = words {
-            let log = words.await.tail(CRASH_LINES);
-            self.state().said(visitor.generation, log);
+        if let Some(log) = log {
+            let log = log.await.tail(CRASH_LINES);
+            self.state().set_log(play.generation, log);
         }
         let state = self.state();
-        let crash = &state.report.crashes[*state.crashes.get(&visitor.generation)?];
-        Some(Fall { alone: crash.blamed.is_some(), status: crash.status.clone(), log: crash.log.clone() })
+        let crash = &state.report.crashes[*state.crashes.get(&play.generation)?];
+        Some(ProcessEnd { alone: crash.blamed.is_some(), status: crash.status.clone(), log: crash.log.clone() })
     }
 
-    /// Ends it for good.
+    /// Stops it for good.
     pub async fn end(&self, grace: Duration) {
-        let _turning = self.turning.lock().await;
+        let _switching = self.switching.lock().await;
         self.stop(grace).await;
-        // What an interrupted start or stop has killed may take a moment to go.
-        let leaving = std::mem::take(&mut self.state().leaving);
-        for mut gone in leaving {
+        // Processes killed by an interrupted start or stop may take a moment to end.
+        let terminating = std::mem::take(&mut self.state().terminating);
+        for mut gone in terminating {
             let _ = tokio::time::timeout(GRACE, gone.wait_for(|gone| *gone)).await;
         }
     }
 
-    /// Whether it is not started any more.
+    /// Whether it will not be started again.
     pub fn is_given_up(&self) -> bool {
         self.state().report.given_up.is_some()
     }
@@ -174,15 +172,15 @@ impl HubProcess {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing in here panics while it holds the lock, and half a change harms nobody.
+        // No code panics while it holds the lock, so a poisoned state is usable.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn begin(self: &Arc<Self>) -> Result<(), StartError> {
         let spawned = |gone| {
             let mut state = self.state();
-            state.leaving.retain(|gone| !*gone.borrow());
-            state.leaving.push(gone);
+            state.terminating.retain(|gone| !*gone.borrow());
+            state.terminating.push(gone);
         };
         let running = process::start(&self.launch, spawned).await?;
         let ended = running.ended();
@@ -190,7 +188,7 @@ impl HubProcess {
             let mut state = self.state();
             state.generation += 1;
             state.report.starts += 1;
-            (state.fallen, state.visited) = (false, 0);
+            (state.crashed, state.played) = (false, 0);
             state.running = Some(running);
             state.generation
         };
@@ -200,7 +198,7 @@ impl HubProcess {
             if let Some(this) = this.upgrade() {
                 let mut state = this.state();
                 if state.generation == generation {
-                    state.notice();
+                    state.record_crash();
                 }
             }
         });
@@ -239,63 +237,63 @@ impl HubProcess {
     async fn stop(&self, grace: Duration) {
         let (running, generation) = {
             let mut state = self.state();
-            state.notice();
+            state.record_crash();
             (state.running.take(), state.generation)
         };
         let Some(running) = running else { return };
         let log = running.end(grace).await;
         let mut state = self.state();
-        state.said(generation, log.tail(CRASH_LINES));
+        state.set_log(generation, log.tail(CRASH_LINES));
         state.report.log = log.tail(RUN_LINES);
     }
 }
 
 impl State {
-    /// Writes it down if the running one has ended by itself, once.
-    fn notice(&mut self) {
+    /// Records a crash if the current process has ended by itself, once per process.
+    fn record_crash(&mut self) {
         let Some(status) = self.running.as_ref().and_then(Running::exited) else { return };
-        if std::mem::replace(&mut self.fallen, true) || self.lenient {
+        if std::mem::replace(&mut self.crashed, true) || self.lenient {
             return;
         }
-        let here = self.inside.values().filter(|(generation, _)| *generation == self.generation);
+        let here = self.playing.values().filter(|(generation, _)| *generation == self.generation);
         let during: Vec<String> = here.map(|(_, id)| id.clone()).collect();
         let blamed = match during.as_slice() {
-            [only] if self.visited == 1 => Some(only.clone()),
+            [only] if self.played == 1 => Some(only.clone()),
             _ => None,
         };
         self.crashes.insert(self.generation, self.report.crashes.len());
         self.report.crashes.push(Crash { status, during, after: self.last.clone(), blamed, log: Excerpt::default() });
     }
 
-    fn said(&mut self, generation: usize, log: Excerpt) {
+    fn set_log(&mut self, generation: usize, log: Excerpt) {
         if let Some(place) = self.crashes.get(&generation) {
             self.report.crashes[*place].log = log;
         }
     }
 }
 
-/// Adds what is said of the hub's process to a scenario that was played on it: that it went on, or how it ended.
-pub fn judge(report: &mut ScenarioReport, fall: Option<Fall>) {
+/// Adds the `process` check to a scenario's report: whether the hub kept running, or how it ended.
+pub fn add_process_check(report: &mut ScenarioReport, end: Option<ProcessEnd>) {
     let mut check = CheckReport {
         name: PROCESS_CHECK.to_owned(),
         rules: Vec::new(),
         verdict: Verdict::Pass,
         span: None,
-        step: "the hub's process goes on".to_owned(),
+        step: "the hub's process keeps running".to_owned(),
         asked: 1,
         message: String::new(),
         detail: None,
     };
-    if let Some(fall) = fall {
+    if let Some(end) = end {
         check.verdict = Verdict::Fail;
-        check.message = format!("the hub ended by itself: {}", fall.status);
-        let said = match fall.log.lines.last() {
-            Some(line) => format!("{}; its last words: {line}", fall.status),
-            None => format!("{}, without a word", fall.status),
+        check.message = format!("the hub ended by itself: {}", end.status);
+        let received = match end.log.lines.last() {
+            Some(line) => format!("{}; the last line of its output: {line}", end.status),
+            None => format!("{}, without any output", end.status),
         };
         check.detail = Some(Detail {
-            expected: "a hub that goes on, whatever it is sent".to_owned(),
-            received: said,
+            expected: "a hub that keeps running, whatever it is sent".to_owned(),
+            received,
             ..Detail::default()
         });
     }

@@ -1,5 +1,5 @@
-//! The reference server as the hub that is checked: all instances of a protocol, and more of them for scenarios that
-//! need a hub of their own.
+//! Runs the reference server as the hub under test: all instances of a protocol, and further hubs for scenarios that need
+//! one of their own.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -28,11 +28,11 @@ pub struct EmbeddedHubs {
     fault: Option<String>,
     running: Mutex<Option<Running>>,
     addresses: Addresses,
-    /// Holds the certificate while it is trusted.
+    /// Keeps the certificate's file while it is trusted.
     _certificate: Option<tempfile::NamedTempFile>,
 }
 
-/// A hub that one scenario has for itself.
+/// A hub that one scenario uses alone.
 pub struct OwnHub {
     running: Running,
     shared_admin: Option<String>,
@@ -61,7 +61,7 @@ fn loopback() -> SocketAddr {
 }
 
 impl EmbeddedHubs {
-    /// Starts every instance of a protocol on free loopback ports, with an admin side; `fault` makes them break.
+    /// Starts every instance of a protocol on free loopback ports, with an admin interface and, if given, a fault.
     ///
     /// # Errors
     ///
@@ -96,7 +96,7 @@ impl EmbeddedHubs {
         &self.addresses
     }
 
-    /// Starts a further hub, set up like this instance.
+    /// Starts a further hub, configured like this instance.
     ///
     /// # Errors
     ///
@@ -116,7 +116,7 @@ impl EmbeddedHubs {
 }
 
 impl OwnHub {
-    /// The target's hooks, pointed at this hub's own admin side.
+    /// Returns the target's hooks, directed to this hub's own admin interface.
     pub fn hooks(&self, hooks: &BTreeMap<String, HookSpec>) -> BTreeMap<String, HookSpec> {
         let (Some(shared), Some(own)) = (&self.shared_admin, &self.running.admin) else { return hooks.clone() };
         hooks

@@ -1,5 +1,5 @@
-//! The reference server as the hub under test: how it is set up, how it is started, and what its relay must know of a
-//! pack. Only this room and the command line name its crate.
+//! The reference server as the hub under test: its configuration, its start, and the facts of a pack for its relay. Only
+//! this module and the command line use its crate.
 
 pub mod hubs;
 pub mod relay_facts;

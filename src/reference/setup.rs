@@ -1,5 +1,5 @@
-//! The reference server as a target: `reference.toml` of a protocol's scenarios says how it is set up, in which
-//! instances, and what a target file then says of it. Data, so that a further protocol needs no code here.
+//! The reference server as a target: `reference.toml` among a protocol's scenarios has its instances, their configuration
+//! and the target file for them. Data, so that a further protocol needs no code here.
 
 use toml::{Table, Value};
 
@@ -7,13 +7,13 @@ use crate::protocol::Folder;
 use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::source::{Sources, Span};
 
-/// The setups of the reference server for one protocol.
+/// The configuration of the reference server for one protocol.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Setups {
     pub instances: Vec<Setup>,
-    /// Checked only where it is named, since it is no protocol of its own.
+    /// Whether it is tested only when named, since it is no protocol of its own.
     pub on_request: bool,
-    /// The target file, but for the addresses.
+    /// The target file without the addresses.
     target: Table,
 }
 
@@ -26,19 +26,19 @@ pub struct Setup {
     pub tls: bool,
 }
 
-/// Where the started hubs can be reached.
+/// Addresses of the started hubs.
 #[derive(Clone, Debug, Default)]
 pub struct Addresses {
     /// One per instance, in their order.
     pub urls: Vec<String>,
-    /// `http://` address of the admin side; stands in for `${admin}` in hooks.
+    /// `http://` address of the admin interface; replaces `${admin}` in hooks.
     pub admin: Option<String>,
-    /// The file with the certificate to trust, where an instance speaks TLS.
+    /// File with the certificate to trust, if an instance uses TLS.
     pub ca: Option<String>,
 }
 
 impl Setups {
-    /// A protocol without the file has one instance with the documented settings.
+    /// Reads the file; a protocol without one has one instance with the documented settings.
     ///
     /// # Errors
     ///
@@ -73,7 +73,7 @@ impl Setups {
         Ok(Self { instances, on_request, target })
     }
 
-    /// The text of a target file for hubs started so.
+    /// Returns the text of a target file for the started hubs.
     pub fn target_file(&self, protocol: &str, addresses: &Addresses) -> String {
         let mut target = self.target.clone();
         target.insert("protocol".to_owned(), Value::String(protocol.to_owned()));
@@ -95,7 +95,7 @@ impl Setups {
     }
 }
 
-/// Takes what is the server's out of an instance of the file.
+/// Removes the server's own keys from an instance of the file and returns them.
 fn setup(instance: &mut Value) -> Option<Setup> {
     let table = instance.as_table_mut()?;
     let name = table.get("name")?.as_str()?.to_owned();

@@ -1,4 +1,4 @@
-//! A protocol small enough to read, and runs against hubs that keep it or break it: what the tests of the formats show.
+//! A small protocol, and runs against hubs that conform or do not: input of the tests of all report formats.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,7 +101,7 @@ pub fn options() -> RunOptions {
     }
 }
 
-/// What came in, and what was asked for.
+/// The scenario reports of a run, and its options.
 pub struct Run {
     pub sources: Sources,
     pub pack: Arc<Pack>,
@@ -143,7 +143,7 @@ impl Run {
         let (pack, diagnostics) = Pack::load(&folder, &sources);
         assert!(diagnostics.is_empty(), "{}", crate::syntax::diagnostic::render_all(&diagnostics, &sources, false));
         let mut pack = pack.unwrap();
-        // Stays the same while the fixture changes, so that snapshots do.
+        // A constant, so that snapshots do not change with the fixture.
         pack.hash = "0123456789ab".to_owned();
         let pack = Arc::new(pack);
         let mut read = Scenarios::load(&folder, &sources, &pack);
@@ -192,7 +192,7 @@ impl Run {
         run.with(chair).with(hello).with(bye)
     }
 
-    /// All is well but for the hub, which ended by itself; `blamed` did it.
+    /// A run without failed checks whose hub ended by itself; `blamed` is the scenario that caused it.
     pub fn fallen(blamed: Option<&str>) -> Self {
         let mut run = Self::all_pass();
         let excerpt = |line: &str| Excerpt { lines: vec!["listening".to_owned(), line.to_owned()], left_out: 3 };
@@ -229,7 +229,7 @@ impl Run {
         run.with(hello).with(bye).with(chair)
     }
 
-    /// What a hostile hub might put into its frames.
+    /// A run with control characters and markup in frames of the hub.
     pub fn hostile() -> Self {
         let mut run = Self::one_failure();
         let check = run.reports[0].checks.iter_mut().find(|check| check.name == "GRE-002").unwrap();
@@ -239,7 +239,7 @@ impl Run {
         run
     }
 
-    /// A message that is wrong wherever it comes.
+    /// A run in which a message breaks its schema in every scenario.
     pub fn schema_broken() -> Self {
         let run = Self::new();
         let mut reports = vec![run.hello(1), run.bye(1), run.chair(1)];
@@ -405,7 +405,7 @@ impl Run {
         self.passed("greeter/chair", repetition)
     }
 
-    /// Everything asked once, and right.
+    /// A report in which every check was evaluated once and passed.
     fn passed(&self, id: &str, repetition: usize) -> ScenarioReport {
         let program = self.programs.iter().find(|program| program.id == id).unwrap();
         let checks = program.checks.iter().map(|check| CheckReport {

@@ -1,4 +1,4 @@
-//! From single scenarios, in whatever order they end, to what is known about each protocol and each of its rules.
+//! Folds the reports of single scenarios, in any order, into the result of each protocol and each of its rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,17 +16,15 @@ use crate::scenario::Program;
 use crate::scenario::model::{Always, CheckId, RuleUse};
 use crate::syntax::source::Span;
 
-/// Repetitions of one scenario whose history is kept beyond the first, because something is wrong in them.
+/// Most further repetitions of a scenario whose history is kept, if they are not clean.
 const KEPT_HISTORIES: usize = 4;
-/// Scenarios that must have been played, and the part of them that must have come to nothing (in percent), before the
-/// protocol itself is doubted.
+/// The protocol is doubted if at least so many scenarios were played and this percentage of them passed no check.
 const DOUBT_PLAYED: usize = 3;
 const DOUBT_BROKEN: usize = 75;
-/// Or else: more than this part (in percent) of the scenarios came to nothing, and of the frames are no message of the
-/// pack.
+/// Or if this percentage of the scenarios passed no check and of the frames match no message of the pack.
 const DOUBT_UNKNOWN: usize = 50;
 
-/// One protocol as it is about to be checked.
+/// A protocol before its scenarios are played.
 #[derive(Clone)]
 pub struct Outline {
     pub pack: Arc<Pack>,
@@ -34,7 +32,7 @@ pub struct Outline {
     pub scenarios: Vec<Planned>,
 }
 
-/// One scenario, before it is played.
+/// A scenario before it is played.
 #[derive(Clone, Debug)]
 pub struct Planned {
     pub id: String,
@@ -47,12 +45,12 @@ pub struct PlannedCheck {
     pub name: String,
     pub rules: Vec<RuleUse>,
     pub span: Span,
-    /// An entry of `always`: it judges frames as they come, so it counts only where some came.
+    /// Whether it is an entry of `always`, which checks frames as they arrive and so counts only if one arrived.
     pub always: bool,
 }
 
 impl Outline {
-    /// Of a protocol of which something was selected; others have no place in a report.
+    /// Creates the outline of a protocol with at least one selected scenario; others are not in a report.
     pub fn new(pack: Arc<Pack>, programs: &[Arc<Program>], selected: impl Fn(&Program) -> bool) -> Self {
         let scenarios = programs
             .iter()
@@ -91,7 +89,7 @@ fn entry_check(entry: &Always) -> CheckId {
     }
 }
 
-/// Takes scenarios as they end; [`Fold::finish`] says what they mean together.
+/// A collector of scenario reports; [`Fold::finish`] returns the report of the run.
 pub struct Fold {
     protocols: Vec<Gathered>,
 }
@@ -99,7 +97,7 @@ pub struct Fold {
 struct Gathered {
     outline: Outline,
     runs: BTreeMap<String, Vec<ScenarioReport>>,
-    /// Frames of the hub that can be judged, and those of them that are no message of the pack.
+    /// Frames of the hub that can be recognised at all, and those of them that match no message of the pack.
     received: usize,
     unknown: usize,
     processes: Vec<ProcessReport>,
@@ -112,7 +110,7 @@ impl Fold {
         Self { protocols: outlines.into_iter().map(gathered).collect() }
     }
 
-    /// A report of a protocol that was not outlined is dropped: nobody asked for it.
+    /// Adds a scenario report; one of a protocol without outline is dropped.
     pub fn feed(&mut self, report: ScenarioReport) {
         if let Some(gathered) = self.protocols.iter_mut().find(|gathered| gathered.outline.pack.name == report.protocol)
         {
@@ -120,14 +118,14 @@ impl Fold {
         }
     }
 
-    /// What is known about a hub that was started for the run, once it has ended.
+    /// Adds the report of a hub that the run started.
     pub fn process(&mut self, protocol: &str, process: ProcessReport) {
         if let Some(gathered) = self.protocols.iter_mut().find(|gathered| gathered.outline.pack.name == protocol) {
             gathered.processes.push(process);
         }
     }
 
-    /// `started` is Unix time in milliseconds.
+    /// Returns the report of the run. `started` is Unix time in milliseconds.
     pub fn finish(self, options: RunOptions, started: u64, duration: Duration, interrupted: bool) -> RunReport {
         RunReport {
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -147,7 +145,7 @@ impl Gathered {
         }
         report.verdict = scenario_verdict(&report);
         for frame in &report.history {
-            // A text that was cut cannot be parsed, so it says nothing here.
+            // A text that was cut cannot be parsed.
             let judgeable = frame.kind == "binary" || (frame.kind == "text" && frame.hash.is_none());
             if frame.direction == Direction::Received && judgeable {
                 self.received += 1;
@@ -184,8 +182,8 @@ impl Gathered {
     }
 }
 
-/// What fuzzing found, as a protocol's report: each scenario is the first case of one cause, with its name and the words
-/// that choose it.
+/// Makes a protocol's report of a fuzz run: each scenario is the first case of one cause, with its id and the command-line
+/// arguments that select it.
 pub fn fuzzed(
     pack: &Arc<Pack>,
     first: Vec<(ScenarioReport, Vec<String>)>,
@@ -201,7 +199,7 @@ pub fn fuzzed(
     ProtocolReport { processes, fuzzed: Some(fuzzed), ..judged(&nothing, scenarios) }
 }
 
-/// What came of scenarios, and what that says of the rules.
+/// Derives the status of all rules from the results of scenarios.
 fn judged(outline: &Outline, scenarios: Vec<ScenarioResult>) -> ProtocolReport {
     let pack = &outline.pack;
     ProtocolReport {
@@ -220,8 +218,8 @@ fn judged(outline: &Outline, scenarios: Vec<ScenarioResult>) -> ProtocolReport {
     }
 }
 
-/// No check of a scenario vanishes: what was never asked is added, with the reason. But what judges frames as they
-/// come was not left out where none came.
+/// Adds the checks of a scenario that were never evaluated, with the reason; not those of `always`, which only apply
+/// to frames that arrived.
 fn complete(report: &mut ScenarioReport, planned: &Planned) {
     let (verdict, message) = if !report.unmet.is_empty() {
         (Verdict::NotTestable, format!("needs {}", report.unmet.join(", ")))
@@ -250,16 +248,16 @@ fn complete(report: &mut ScenarioReport, planned: &Planned) {
     }
 }
 
-/// Whether a text frame is a message that the hub of this pack says. An envelope fits too much to count.
+/// Whether a text frame is a message that the hub of this pack sends. An envelope does not count: it matches too much.
 fn known(pack: &Pack, text: &str) -> bool {
     serde_json::from_str::<Value>(text)
         .is_ok_and(|payload| pack.recognise(&payload, Way::FromHub).is_some_and(|message| !message.abstract_))
 }
 
-/// In which run, at which place in it, with which verdict a check stands.
+/// A check's repetition, its index in that, and its verdict.
 type Seen = (usize, usize, Verdict);
 
-/// All repetitions of one scenario; there is at least one.
+/// Merges all repetitions of a scenario; there is at least one.
 fn merge(mut runs: Vec<ScenarioReport>) -> ScenarioResult {
     runs.sort_by_key(|run| run.repetition);
     let mut places: Vec<(&str, Vec<Seen>)> = Vec::new();
@@ -334,7 +332,7 @@ fn status(rule: &str, outline: &Outline, scenarios: &[ScenarioResult]) -> RuleSt
     }
 }
 
-/// The status of a rule that no check of any played scenario names: judged on frames that never came, or not selected.
+/// Returns the status of a rule without a check in any played scenario: its frames did not arrive, or it was not selected.
 fn unjudged(rule: &str, outline: &Outline, scenarios: &[ScenarioResult]) -> RuleStatus {
     let names = |always: bool| {
         let checks = outline.scenarios.iter().flat_map(|planned| &planned.checks);
@@ -358,7 +356,7 @@ fn unjudged(rule: &str, outline: &Outline, scenarios: &[ScenarioResult]) -> Rule
     if scenarios.is_empty() {
         RuleStatus::NotAsked
     } else if ran.iter().any(|scenario| scenario.runs.iter().any(|run| run.cause.is_some())) {
-        // The frame might have come, had the scenarios gone on.
+        // The frame might have arrived if the scenarios had been completed.
         RuleStatus::Judged { verdict: Verdict::Inconclusive, proven: false, scenarios: BTreeSet::new() }
     } else if ran.is_empty() {
         RuleStatus::NotTestable { needs: scenarios.iter().flat_map(ScenarioResult::unmet).map(str::to_owned).collect() }
@@ -367,7 +365,7 @@ fn unjudged(rule: &str, outline: &Outline, scenarios: &[ScenarioResult]) -> Rule
     }
 }
 
-/// Causes that are the same step (openings and scenes are shared, so the place says it), each once.
+/// Groups causes by their step's place (openings and scenes are shared by scenarios).
 fn causes(scenarios: &[ScenarioResult]) -> Vec<SharedCause> {
     struct Group<'a> {
         first: &'a crate::event::Cause,
@@ -387,8 +385,8 @@ fn causes(scenarios: &[ScenarioResult]) -> Vec<SharedCause> {
         else {
             continue;
         };
-        // A failed check that ended its scenario is reported as the failure it is. It may be that of an outer step, as
-        // of a `joins`: then it has the same detail.
+        // A failed check that ended its scenario is reported as a failure, not as a cause. It may belong to an outer
+        // step such as `joins`: then it has the same detail.
         let judged = |check: &&CheckReport| matches!(check.verdict, Verdict::Fail | Verdict::Warn);
         let accused = run.checks.iter().filter(judged).any(|check| {
             (check.span.is_some() && check.span == cause.span)
@@ -403,7 +401,7 @@ fn causes(scenarios: &[ScenarioResult]) -> Vec<SharedCause> {
             crate::event::Cause { span: Some(span), .. } => Key::Place(*span),
             cause => Key::Step(&cause.step, message),
         };
-        // Schemas and framing are judged without being asked.
+        // Schemas and framing are checked without a step.
         let at_once = !run.checks.iter().any(|check| check.span.is_some() && check.asked > 0);
         match groups.iter_mut().find(|(known, _)| *known == key) {
             None => groups.push((
@@ -441,7 +439,7 @@ fn causes(scenarios: &[ScenarioResult]) -> Vec<SharedCause> {
     causes
 }
 
-/// Adds a cause to the others. Different steps may wait in vain for the same thing, an upgrade above all.
+/// Adds a cause to the others. Different steps may have failed for the same reason, such as a refused upgrade.
 fn join(mut causes: Vec<SharedCause>, cause: SharedCause) -> Vec<SharedCause> {
     let gist = |cause: &SharedCause| {
         let detail = cause.detail.as_ref().map(|detail| (detail.expected.clone(), detail.received.clone()));
@@ -457,7 +455,7 @@ fn join(mut causes: Vec<SharedCause>, cause: SharedCause) -> Vec<SharedCause> {
     causes
 }
 
-/// A cause says `actor: step: message`; together with others only the message matters.
+/// Returns the message of a cause without `actor: step:`, for comparison with others.
 fn without_step(cause: &crate::event::Cause) -> &str {
     match cause.message.split_once(&format!("{}: ", cause.step)) {
         Some((_, message)) => message,
@@ -475,11 +473,11 @@ fn doubt(scenarios: &[ScenarioResult], received: usize, unknown: usize) -> Optio
     let reached: Vec<&ScenarioResult> = scenarios
         .iter()
         .filter(|scenario| {
-            // Where no connection ever opened, what was spoken there is not the question.
+            // Without a connection nothing is known about the hub's protocol.
             scenario.verdict != Verdict::NotTestable && scenario.runs.iter().any(ever_open)
         })
         .collect();
-    let broken = reached.iter().filter(|scenario| came_to_nothing(scenario)).count();
+    let broken = reached.iter().filter(|scenario| no_check_passed(scenario)).count();
     if broken * 100 <= reached.len() * DOUBT_UNKNOWN {
         None
     } else if unknown * 100 > received * DOUBT_UNKNOWN {
@@ -491,9 +489,9 @@ fn doubt(scenarios: &[ScenarioResult], received: usize, unknown: usize) -> Optio
     }
 }
 
-/// None of the checks that it wrote down passed.
-fn came_to_nothing(scenario: &ScenarioResult) -> bool {
-    // Schemas have no place in a scenario, and `always` holds of much that nobody asked for.
+/// Whether none of its own checks passed.
+fn no_check_passed(scenario: &ScenarioResult) -> bool {
+    // Only checks of steps count: schema checks and `always` also apply to frames that no step expects.
     let passed = |check: &CheckReport| check.span.is_some() && check.step != "always" && check.verdict == Verdict::Pass;
     matches!(scenario.verdict, Verdict::Fail | Verdict::Inconclusive) && !scenario.telling().checks.iter().any(passed)
 }
@@ -523,7 +521,7 @@ mod tests {
             (Run::not_testable(), "GRE-006", NotTestable { needs: names(&["hook stop", "setting secret"]) }),
             (Run::interrupted(), "GRE-006", NotAsked),
             (Run::selection(), "GRE-006", NotAsked),
-            // The schema of `echo` names it, and no echo came.
+            // Only the schema of `echo` names it, and no echo arrived.
             (Run::selection(), "GRE-008", NotTestable { needs: BTreeSet::new() }),
             (
                 Run::unreachable(),

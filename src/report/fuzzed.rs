@@ -1,54 +1,54 @@
-//! What fuzzing played, as far as a report shows it: how much, of which kind, judged by which oracle.
+//! The figures of a fuzz run for reports: cases, cells and oracles.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::event::Verdict;
 
-/// One protocol, fuzzed.
+/// The result of fuzzing one protocol.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Fuzzed {
     pub seed: u64,
-    /// That were played.
+    /// Number of cases played.
     pub cases: u64,
-    /// Of these, those in which what was odd was said, and at least one oracle could decide.
+    /// Of these, those in which the mutation was sent and at least one oracle could decide.
     pub decided: u64,
-    /// Of these, those in which it was said after the opening.
+    /// Of these, those in which the mutation was sent after the opening.
     pub after_opening: u64,
-    /// Decided by an oracle that asks for more than survival.
+    /// Decided by an oracle that demands more than survival.
     pub judged: u64,
-    /// By its rule.
+    /// By rule id.
     pub oracles: BTreeMap<String, Oracle>,
     pub cells: Vec<Cell>,
     /// One for each scenario of the report, in the same order.
     pub findings: Vec<Finding>,
-    /// Why cases came to nothing, the most frequent first.
+    /// Why cases could not be decided, the most frequent first.
     pub obstacles: Vec<Obstacle>,
-    /// Why the run ended before all of it was played, and not because somebody asked for it.
+    /// Why the run ended early, unless it was interrupted by the user.
     pub ended: Option<String>,
-    /// The case whose conversation does not go on at the end, though nothing odd is said.
+    /// The case whose conversation cannot be completed at the end of the run, even without its mutation.
     pub stuck: Option<u64>,
-    /// Somebody new takes longer at the end than at the start.
+    /// How much longer a new client waits at the end than at the start.
     pub slower: Option<Slower>,
 }
 
-/// How long somebody new took to come in and be answered.
+/// How long a new client took to connect and be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slower {
     /// At the start of the run.
     pub before: Duration,
-    /// At its end, when nothing else was said any more.
+    /// At its end, when no other client sent anything any more.
     pub after: Duration,
 }
 
-/// In how many cases an oracle decided, and how.
+/// In how many cases an oracle held, and in how many it was broken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Oracle {
     pub held: u64,
     pub broken: u64,
 }
 
-/// Something of a kind, done to a message at a moment.
+/// A message, a mutation of it, and the moment when it is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cell {
     pub message: String,
@@ -57,10 +57,10 @@ pub struct Cell {
     pub cases: u64,
 }
 
-/// All cases in which the same was wrong.
+/// All cases with the same fingerprint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The answer, without its values.
+    /// The structure of the answer, without its values.
     pub shape: String,
     pub cases: u64,
     /// Numbers of the first of them.
@@ -72,14 +72,13 @@ pub struct Finding {
 pub struct Obstacle {
     pub step: String,
     pub message: String,
-    /// Nobody was there.
+    /// Whether the hub could not be reached.
     pub unreachable: bool,
     pub cases: u64,
 }
 
 impl Fuzzed {
-    /// Whether enough was found out: something was played to its end, and no less than what came to nothing, on a hub that
-    /// goes on as it did.
+    /// Whether the run is conclusive: some cases were decided, no fewer than were undecided, and the hub still works.
     pub fn is_decided(&self) -> bool {
         self.decided > 0 && self.decided * 2 >= self.cases && self.ended.is_none() && self.stuck.is_none()
     }

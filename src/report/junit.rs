@@ -1,6 +1,6 @@
-//! The report for build servers: one test suite per protocol, one test case per check. JUnit has neither warnings nor
-//! "inconclusive": a warning passes with a note (with `strict` it fails), what is inconclusive is an error. A failure that
-//! the baseline knows passes with a note; an entry of it that does not fail any more is a failure of its own.
+//! The JUnit report: one test suite per protocol, one test case per check. JUnit has neither warnings nor
+//! "inconclusive": a warning passes with a note (with `strict` it fails), an inconclusive check is an error. A failure that
+//! the baseline expects passes with a note; a stale entry is a failure of its own.
 
 use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite};
 
@@ -9,14 +9,14 @@ use super::{CheckResult, ProtocolReport, RunReport, ScenarioResult, reproduce};
 use crate::event::{CheckReport, Excerpt, Verdict};
 use crate::syntax::source::Sources;
 
-/// XML 1.0 in UTF-8, whatever the hub has said. `sources` are those the spans of the report point into.
+/// Returns XML 1.0 in UTF-8, whatever characters the hub has sent. `sources` has the files of the report's spans.
 pub fn render(report: &RunReport, sources: &Sources) -> String {
     let mut all = Report::new("hubproof");
     all.set_time(report.duration);
     for protocol in &report.protocols {
         all.add_test_suite(Writer { report, protocol, sources }.suite());
     }
-    // Writes into memory, and escapes whatever text it gets.
+    // Cannot fail: it writes into memory and escapes every text.
     all.to_string().unwrap_or_default()
 }
 
@@ -59,9 +59,9 @@ impl Writer<'_> {
     }
 
     fn scenario(&self, scenario: &ScenarioResult, suite: &mut TestSuite) {
-        // What stopped a scenario without checks, or is wrong with the scenario itself, is no check's fault.
+        // A mistake in the scenario, or the cause that stopped one without checks, is a test case of its own.
         let stopped = match (scenario.mistake(), &scenario.telling().cause) {
-            (Some(mistake), _) => Some(format!("the scenario is mistaken: {mistake}")),
+            (Some(mistake), _) => Some(format!("the scenario has a mistake: {mistake}")),
             (None, Some(cause)) if scenario.checks.is_empty() => {
                 Some(format!("`{}` failed: {}", cause.step, cause.message))
             }
@@ -77,7 +77,7 @@ impl Writer<'_> {
         for check in &scenario.checks {
             let report = scenario.report(check);
             let mut case = self.case(&scenario.id, &check.name, self.status(scenario, check, report));
-            // A share each, so that the cases add up to their scenario.
+            // Equal shares, so that the times of the cases add up to that of their scenario.
             case.set_time(time / cases).set_assertions(report.asked);
             if matches!(check.verdict, Verdict::Warn | Verdict::Info) || check.known.is_some() {
                 let known = check.known.as_ref().map(|known| format!("expected: {}\n", printable(&known.reason)));
@@ -100,14 +100,14 @@ impl Writer<'_> {
             let (first, last) = self.sources.lines(entry.span);
             let file = printable(&self.sources.file(entry.span.file).path).into_owned();
             status
-                .set_message("the baseline knows this failure, but it does not fail any more")
+                .set_message("this entry of the baseline does not fail any more: delete it")
                 .set_type("stale")
                 .set_description(format!("delete: lines {first} to {last} of {file}"));
             suite.add_test_case(self.case(&format!("baseline {}", entry.failure), "", status));
         }
     }
 
-    /// Crashes that no scenario answers for; where something is wrong, the end of what each hub said.
+    /// Adds crashes that no scenario reproduced and, if the run failed, the end of each hub's output.
     fn processes(&self, suite: &mut TestSuite) {
         let mut out = String::new();
         for process in &self.protocol.processes {
@@ -211,7 +211,7 @@ mod tests {
         render(&run.report(RunOptions { strict, ..options() }), &run.sources)
     }
 
-    /// Everything that a strict parser looks at: nesting, attributes, entities, and that all characters are allowed.
+    /// Parses strictly: nesting, attributes, entities, and that all characters are allowed.
     fn elements(xml: &str) -> Vec<String> {
         assert!(
             xml.chars().all(

@@ -1,8 +1,8 @@
-//! What a run found, ready to be shown: a pure fold of the events ([`fold`]), and one file per format. Nothing here
-//! reads a clock, a file or a socket; times come in, text goes out.
+//! The report of a run: a pure fold of the events ([`fold`]), and one file per format. Nothing here reads a clock, a file
+//! or a socket.
 //!
-//! How verdicts add up, everywhere in here: the worst counts, in the order fail, inconclusive, warn, info, pass.
-//! Not-testable says nothing about the hub, so it only counts where there is nothing else.
+//! Verdicts are combined by taking the worst, in the order fail, inconclusive, warn, info, pass. Not-testable proves
+//! nothing about the hub, so it counts only if there is no other.
 
 pub mod fold;
 pub mod fuzzed;
@@ -24,15 +24,15 @@ use crate::event::{CheckReport, Detail, Margin, ProcessReport, ScenarioReport, V
 use crate::protocol::{Basis, Level, Place};
 use crate::syntax::source::Span;
 
-/// How the run was asked for, as far as a report shows it.
+/// The options of a run that a report shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunOptions {
-    /// A warning fails the run.
+    /// Whether a warning fails the run.
     pub strict: bool,
-    /// Implied rules only warn. The verdicts that come in know it already.
+    /// Whether implied rules only warn. The verdicts that come in respect it already.
     pub stated_only: bool,
-    /// The words that would start this run again, without secrets and without what selects protocols, scenarios or
-    /// report files: `["hubproof", "check", "ws://..."]`.
+    /// The command line of this run without secrets and without options that select protocols, scenarios or report files:
+    /// `["hubproof", "check", "ws://..."]`.
     pub command: Vec<String>,
     /// The URL, or `embedded reference server`.
     pub target: String,
@@ -46,7 +46,7 @@ pub struct RunReport {
     pub duration: Duration,
     pub options: RunOptions,
     pub protocols: Vec<ProtocolReport>,
-    /// Stopped before all of it was played.
+    /// Whether it was stopped before all scenarios were played.
     pub interrupted: bool,
 }
 
@@ -55,26 +55,26 @@ pub struct ProtocolReport {
     pub name: String,
     pub pack_version: String,
     pub pack_hash: String,
-    /// What the lines of rules refer to.
+    /// The document that the lines of rules refer to.
     pub document: String,
-    /// Those that were played, in the order of the pack.
+    /// The played scenarios, in the order of the pack.
     pub scenarios: Vec<ScenarioResult>,
-    /// Selected, but not played: the run was interrupted.
+    /// Selected scenarios that were not played because the run was interrupted.
     pub unplayed: Vec<String>,
     /// Every rule of the pack.
     pub rules: BTreeMap<String, RuleReport>,
-    /// Why checks were never asked, each cause once, the most frequent first.
+    /// Why checks were never evaluated, each cause once, the most frequent first.
     pub causes: Vec<SharedCause>,
     pub doubt: Option<Doubt>,
-    /// The hubs that were started for this run.
+    /// The hubs that the run started.
     pub processes: Vec<ProcessReport>,
-    /// Entries of the baseline that speak of this protocol.
+    /// Entries of the baseline for this protocol.
     pub baseline: Vec<Entry>,
-    /// With `hubproof fuzz`: what was played. The scenarios are then one case for each cause of a finding.
+    /// Figures of `hubproof fuzz`. The scenarios are then one case for each cause of a finding.
     pub fuzzed: Option<Fuzzed>,
 }
 
-/// A failure that the author of the hub knows, as it stands in a baseline file.
+/// An entry of a baseline: a known failure.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     /// `scenario`, or `scenario:check`.
@@ -85,46 +85,46 @@ pub struct Entry {
     pub span: Span,
 }
 
-/// Whether `scenario` or `scenario:check`, as a baseline names a failure, speaks of a check of a scenario.
-pub fn speaks_of(failure: &str, scenario: &str, check: &str) -> bool {
+/// Whether the `failure` of a baseline entry (`scenario` or `scenario:check`) covers a check of a scenario.
+pub fn covers(failure: &str, scenario: &str, check: &str) -> bool {
     match failure.split_once(':') {
         Some((id, name)) => id == scenario && name == check,
         None => failure == scenario,
     }
 }
 
-/// What became of an entry in a run.
+/// The result of a baseline entry in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It fails, as it says.
+    /// It fails as expected.
     Expected,
-    /// It is said to fail now and then, or did so in this run.
+    /// It is declared flaky, or failed in only some repetitions.
     Flaky,
-    /// It does not fail any more: the entry has to go.
+    /// It does not fail any more: the entry must be deleted.
     Stale,
-    /// It was played, and could not be decided.
+    /// It was played but not decided.
     Undecided,
     /// It was not played in this run.
     NotPlayed,
 }
 
-/// A failed check that a baseline knows.
+/// The baseline's entry for a failed check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
     pub reason: String,
     pub flaky: bool,
 }
 
-/// Why the hub may not speak this protocol at all.
+/// A sign that the hub may implement another protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Doubt {
-    /// Most of what it said is no message of the pack.
+    /// Most of its frames match no message of the pack.
     Unrecognised { unknown: usize, received: usize },
-    /// Hardly any scenario got through.
+    /// In most scenarios no check passed.
     NothingWorks { broken: usize, played: usize },
 }
 
-/// One scenario over all its repetitions.
+/// A scenario with all its repetitions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScenarioResult {
     pub id: String,
@@ -132,22 +132,22 @@ pub struct ScenarioResult {
     pub span: Span,
     pub verdict: Verdict,
     pub checks: Vec<CheckResult>,
-    /// One per repetition; never empty. Later ones keep their history only where something is wrong.
+    /// One per repetition; never empty. Later ones keep their history only if a check did not pass.
     pub runs: Vec<ScenarioReport>,
-    /// The words that choose it on a command line.
+    /// The command-line arguments that select it.
     pub again: Vec<String>,
 }
 
-/// One check over all repetitions of its scenario.
+/// A check over all repetitions of its scenario.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CheckResult {
     pub name: String,
     pub verdict: Verdict,
-    /// Failed, or warned, in some repetitions and came out better in others.
+    /// Failed or warned in some repetitions, with a better verdict in others.
     pub flaky: Option<Flaky>,
-    /// It fails, or warns, as the baseline says.
+    /// It fails or warns as the baseline expects.
     pub known: Option<Known>,
-    /// The first of `runs` that shows the verdict, and the place of the check in it.
+    /// Index of the first of `runs` with this verdict, and of the check in it.
     run: usize,
     place: usize,
 }
@@ -156,21 +156,21 @@ pub struct CheckResult {
 pub struct Flaky {
     /// Repetitions with the verdict of the check.
     pub broken: usize,
-    /// Repetitions in which it was decided at all.
+    /// Repetitions in which it was decided.
     pub decided: usize,
 }
 
-/// A precondition that failed, and all who had to stop there.
+/// A failed precondition with all scenarios that it stopped.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SharedCause {
     pub span: Option<Span>,
     pub step: String,
-    /// In the words of most of them.
+    /// The most frequent message.
     pub message: String,
     pub detail: Option<Detail>,
     pub unreachable: bool,
     pub scenarios: Vec<String>,
-    /// None of them got to ask anything.
+    /// Whether no check of any of them was evaluated.
     pub at_once: bool,
 }
 
@@ -187,25 +187,25 @@ pub struct RuleReport {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RuleStatus {
     Judged {
-        /// The worst of its checks. What could not be decided in one scenario does not count where another decided it
-        /// at the full level.
+        /// The worst of its checks. An inconclusive one does not count if another scenario decided the rule at its full
+        /// level.
         verdict: Verdict,
-        /// Some check at the rule's own level came to pass, fail, warn or info.
+        /// Whether a check at the rule's own level resulted in pass, fail, warn or info.
         proven: bool,
         scenarios: BTreeSet<String>,
     },
-    /// All its checks sat in scenarios with unmet needs; without needs: none of them was reached lawfully, or no frame
-    /// arrived that it speaks of.
+    /// All its checks are in scenarios with unmet needs. With `needs` empty: no check was reached, for reasons the document
+    /// allows, or no frame arrived to which it applies.
     NotTestable { needs: BTreeSet<String> },
-    /// It binds only clients, and this is why.
+    /// It binds only clients, for this reason.
     OutOfScope(String),
-    /// Its scenarios were not selected, or not played before an interruption.
+    /// Its scenarios were not selected, or the run was interrupted before them.
     NotAsked,
     /// No check of the pack names it.
     NoCheck,
 }
 
-/// How many of each verdict.
+/// The number of results of each verdict.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally(BTreeMap<Verdict, usize>);
 
@@ -226,7 +226,7 @@ impl Tally {
         self.0.values().sum()
     }
 
-    /// Those that say something about the hub.
+    /// Returns the number of those that were decided.
     pub fn decided(&self) -> usize {
         [Verdict::Pass, Verdict::Fail, Verdict::Warn, Verdict::Info]
             .into_iter()
@@ -239,13 +239,13 @@ impl Tally {
 pub struct RuleTotals {
     /// In the pack.
     pub total: usize,
-    /// On this target: some check of it could run.
+    /// Those with a check that could run on this target.
     pub testable: usize,
     pub proven: usize,
 }
 
 impl RunReport {
-    /// The wait that took the largest share of its bound, with its scenario.
+    /// Returns the wait that took the largest share of its timeout, with its scenario.
     pub fn slimmest(&self) -> Option<(&str, &Margin)> {
         slimmest(self.protocols.iter().filter_map(ProtocolReport::slimmest))
     }
@@ -256,19 +256,19 @@ fn slimmest<'a>(margins: impl Iterator<Item = (&'a str, &'a Margin)>) -> Option<
 }
 
 impl ProtocolReport {
-    /// As [`RunReport::slimmest`], of this protocol.
+    /// Like [`RunReport::slimmest`], for this protocol.
     pub fn slimmest(&self) -> Option<(&str, &Margin)> {
         slimmest(self.scenarios.iter().flat_map(|scenario| {
             scenario.runs.iter().filter_map(|run| Some((scenario.id.as_str(), run.slimmest.as_ref()?)))
         }))
     }
 
-    /// Each scenario once, however often it was repeated.
+    /// Counts each scenario once, repeated or not.
     pub fn scenario_tally(&self) -> Tally {
         Tally::of(self.scenarios.iter().map(|scenario| scenario.verdict))
     }
 
-    /// Each check of each scenario once.
+    /// Counts each check of each scenario once.
     pub fn check_tally(&self) -> Tally {
         Tally::of(self.scenarios.iter().flat_map(|scenario| &scenario.checks).map(|check| check.verdict))
     }
@@ -284,8 +284,8 @@ impl ProtocolReport {
         totals
     }
 
-    /// What the target lacks, with the number of scenarios, checks and rules that wait for it. Something that waits
-    /// for two needs is counted under both.
+    /// Returns the unmet needs, with the number of scenarios, checks and rules that have them. One with two needs is
+    /// counted under both.
     pub fn unmet_needs(&self) -> BTreeMap<&str, Waiting> {
         let mut needs: BTreeMap<&str, Waiting> = BTreeMap::new();
         for scenario in &self.scenarios {
@@ -305,28 +305,28 @@ impl ProtocolReport {
         needs
     }
 
-    /// Why no connection could be made, where none could.
+    /// Returns the cause if no connection could be made.
     pub fn unreachable(&self) -> Option<&SharedCause> {
         self.causes.iter().find(|cause| cause.unreachable)
     }
 
-    /// Checks of this verdict that no baseline knows.
+    /// Counts checks of this verdict that the baseline does not expect.
     pub fn unknown(&self, verdict: Verdict) -> usize {
         let checks = self.scenarios.iter().flat_map(|scenario| &scenario.checks);
         checks.filter(|check| check.verdict == verdict && check.known.is_none()).count()
     }
 
-    /// Checks that fail, or warn, as the baseline says.
+    /// Counts checks that fail or warn as the baseline expects.
     pub fn known(&self) -> usize {
         self.scenarios.iter().flat_map(|scenario| &scenario.checks).filter(|check| check.known.is_some()).count()
     }
 
-    /// Entries of the baseline that have to go.
+    /// Returns the entries of the baseline that must be deleted.
     pub fn stale(&self) -> impl Iterator<Item = &Entry> {
         self.baseline.iter().filter(|entry| entry.standing == Standing::Stale)
     }
 
-    /// What this protocol alone would end the run with, see [`exit_code`].
+    /// Returns the exit code of a run with this protocol alone, see [`exit_code`].
     pub fn exit_code(&self, strict: bool) -> u8 {
         let scenarios = self.scenario_tally();
         let undecided = match &self.fuzzed {
@@ -349,7 +349,7 @@ impl ProtocolReport {
     }
 }
 
-/// What waits for an unmet need.
+/// Counts of what has an unmet need.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Waiting {
     pub scenarios: usize,
@@ -358,17 +358,17 @@ pub struct Waiting {
 }
 
 impl ScenarioResult {
-    /// A check as it was in the first repetition that shows its verdict.
+    /// Returns the report of a check in the first repetition with its verdict.
     pub fn report(&self, check: &CheckResult) -> &CheckReport {
         &self.runs[check.run].checks[check.place]
     }
 
-    /// The first repetition with the verdict of the whole.
+    /// Returns the first repetition with the verdict of the whole.
     pub fn telling(&self) -> &ScenarioReport {
         self.runs.iter().find(|run| run.verdict == self.verdict).unwrap_or(&self.runs[0])
     }
 
-    /// The repetition that a check is shown from.
+    /// Returns the first repetition with the verdict of the check.
     pub fn run_of(&self, check: &CheckResult) -> &ScenarioReport {
         &self.runs[check.run]
     }
@@ -382,10 +382,10 @@ impl ScenarioResult {
     }
 }
 
-/// 2 if a scenario turned out to be mistaken; else 1 if anything failed, or warned with `strict`, that no baseline knows,
-/// if an entry of the baseline is stale, or if the hub ended by itself and no scenario answers for it; else 3 if a selected
-/// protocol could not be judged (nothing was selected, nothing ran, the hub was unreachable, something is
-/// inconclusive, the run was interrupted); else 0. What is not testable is harmless as long as something else ran.
+/// Returns 2 if a scenario has a mistake; else 1 if a check failed, or warned with `strict`, that no baseline expects, if
+/// an entry of the baseline is stale, or if the hub ended by itself and no scenario reproduced that; else 3 if a selected
+/// protocol was not decided (nothing was selected, nothing ran, the hub was unreachable, a check is inconclusive, the run
+/// was interrupted); else 0. Not-testable checks do not matter as long as another check ran.
 pub fn exit_code(report: &RunReport) -> u8 {
     let codes: BTreeSet<u8> =
         report.protocols.iter().map(|protocol| protocol.exit_code(report.options.strict)).collect();
@@ -396,20 +396,20 @@ pub fn exit_code(report: &RunReport) -> u8 {
     }
 }
 
-/// The words of `hubproof check` that choose a scenario.
+/// Returns the arguments of `hubproof check` that select a scenario.
 pub fn chosen(scenario: &str) -> Vec<String> {
     vec!["--scenario".to_owned(), scenario.to_owned()]
 }
 
-/// The worst of several verdicts; `None` for none.
+/// Returns the worst of several verdicts; `None` for none.
 pub fn worst(verdicts: impl IntoIterator<Item = Verdict>) -> Option<Verdict> {
-    // Not-testable stands between info and warn in `Verdict`'s own order, but gives way to every other.
+    // Not-testable is between info and warn in `Verdict`'s order, but counts only if there is no other.
     verdicts.into_iter().max_by_key(|verdict| (*verdict != Verdict::NotTestable, *verdict))
 }
 
-/// The verdict of one scenario, played once: not-testable if a need was unmet; at least inconclusive if a precondition
-/// failed, the scenario itself is mistaken, or it comes in as inconclusive because it was interrupted; else the worst of
-/// its checks. One that asserts nothing and went through is info.
+/// Returns the verdict of a scenario, played once: not-testable if a need was unmet; at least inconclusive if a precondition
+/// failed, the scenario has a mistake, or was interrupted; else the worst of its checks. A completed one without checks is
+/// info.
 pub fn scenario_verdict(report: &ScenarioReport) -> Verdict {
     if !report.unmet.is_empty() {
         return Verdict::NotTestable;
@@ -419,7 +419,7 @@ pub fn scenario_verdict(report: &ScenarioReport) -> Verdict {
     worst(report.checks.iter().map(|check| check.verdict).chain(stopped)).unwrap_or(Verdict::Info)
 }
 
-/// The command that plays one scenario alone, which `again` chooses, quoted for a shell; `repeat` times where more than
+/// Returns the command that plays only the scenario that `again` selects, quoted for a shell; `repeat` times if more than
 /// once.
 pub fn reproduce(options: &RunOptions, protocol: &str, again: &[String], repeat: usize) -> String {
     let mut words: Vec<String> = options.command.clone();
@@ -465,7 +465,7 @@ mod tests {
     #[case::mistake(Run::mistake(), false, 2)]
     #[case::nothing_selected(Run::nothing_selected(), false, 3)]
     #[case::fell_under_no_one(Run::fallen(None), false, 1)]
-    // Who brought it down answers for it by a check of its own.
+    // The scenario that caused the crash has a failed check of its own.
     #[case::fell_under_one(Run::fallen(Some("greeter/bye")), false, 0)]
     #[case::fell_under_another(Run::fallen(Some("greeter/chair")), false, 1)]
     fn exit_codes(#[case] run: Run, #[case] strict: bool, #[case] expected: u8) {

@@ -1,11 +1,11 @@
-//! Numbers, times and untrusted text as people read them.
+//! Formats numbers, times and untrusted text.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 use std::time::Duration;
 
-/// Text of a hub, made harmless for terminals and legal in XML 1.0: what would steer a terminal, reorder a line or is
-/// no character is written as an escape. Line breaks and tabs become blanks.
+/// Makes text of a hub safe for terminals and legal in XML 1.0: control characters, bidirectional controls and
+/// noncharacters are escaped. Line breaks and tabs become blanks.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.chars().any(steers) {
         return Cow::Borrowed(text);
@@ -32,7 +32,7 @@ fn steers(c: char) -> bool {
     c.is_control() || bidi || line_end || no_character || c == '\u{feff}'
 }
 
-/// The first `most` characters, with an ellipsis in place of the rest.
+/// Returns the first `most` characters, with an ellipsis in place of the rest.
 pub fn cut(text: &str, most: usize) -> Cow<'_, str> {
     match text.char_indices().nth(most) {
         None => Cow::Borrowed(text),
@@ -43,12 +43,12 @@ pub fn cut(text: &str, most: usize) -> Cow<'_, str> {
     }
 }
 
-/// `1 check`, `2 checks`.
+/// Formats `1 check`, `2 checks`.
 pub fn count(n: usize, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
-/// To a precision that one reads: `3 ms`, `1.25 s`, `2 min 5 s`.
+/// Formats a time with few digits: `3 ms`, `1.25 s`, `2 min 5 s`.
 pub fn time(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     if time < Duration::from_millis(1) {
@@ -62,13 +62,13 @@ pub fn time(time: Duration) -> String {
     }
 }
 
-/// Unix time in milliseconds as RFC 3339, UTC.
+/// Formats Unix time in milliseconds as RFC 3339, UTC.
 pub fn timestamp(unix_ms: u64) -> String {
     let time = i64::try_from(unix_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
     time.unwrap_or(jiff::Timestamp::MAX).to_string()
 }
 
-/// A word as a POSIX shell takes it.
+/// Quotes a word for a POSIX shell.
 pub fn quoted(word: &str) -> Cow<'_, str> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
     if !word.is_empty() && word.chars().all(plain) {

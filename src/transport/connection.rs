@@ -1,7 +1,7 @@
-//! One connection's task: it reads and decodes, answers pings and closes, and writes what its outbox holds.
+//! The task of a connection: reads and decodes, answers pings and closes, and writes the contents of its outbox.
 //!
-//! Reading and writing share the task but never wait for each other. Whatever the caller does goes through the outbox, a value
-//! that both halves watch, so that nothing the caller calls can block.
+//! Reading and writing share the task but never wait for each other. All commands of the caller go through the outbox,
+//! a value that both halves watch, so that no call blocks.
 
 use std::mem;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use super::{ConnId, Direction, Held, Incoming, Limits, MemoryBudget, Outgoing, R
 use crate::websocket::codec::{Decoder, encode};
 use crate::websocket::frame::{Frame, Opcode, Received};
 
-/// How long the last bytes may take to reach the kernel when a connection ends from our side.
+/// How long the last bytes may take to reach the kernel when the harness ends a connection.
 const FLUSH: Duration = Duration::from_millis(100);
 
-/// A connection's handle. Dropping it ends the connection within a tenth of a second, and without a close frame: what was sent
-/// is still written as far as the peer takes it, nothing more is read, and no [`Received::End`] is reported.
+/// The handle of a connection. Dropping it ends the connection within a tenth of a second, without a close frame: queued
+/// bytes are still written as far as the peer reads, nothing more is read, and no [`Received::End`] is reported.
 #[derive(Debug)]
 pub struct Connection {
     conn: ConnId,
@@ -29,38 +29,38 @@ pub struct Connection {
     task: Option<JoinHandle<()>>,
 }
 
-/// Nothing can be sent any more.
+/// A failed send: the connection or its sending half has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the connection has ended, or our half of it")]
-pub struct Gone;
+pub struct SendError;
 
 impl Connection {
     pub fn conn(&self) -> ConnId {
         self.conn
     }
 
-    /// Queues `outgoing` and returns at once. What is sent before the upgrade is written right after it.
+    /// Queues `outgoing` and returns at once. What is queued before the upgrade is written right after it.
     ///
     /// # Errors
-    /// [`Gone`] after the end, after `Fin` or `Reset`, or when more than [`Limits::unsent`] bytes already wait.
+    /// [`SendError`] after the end, after `Fin` or `Reset`, or when more than [`Limits::unsent`] bytes already wait.
     /// The last of these ends the connection with a `Violation`, `bound: true`.
-    pub fn send(&self, outgoing: Outgoing) -> Result<(), Gone> {
+    pub fn send(&self, outgoing: Outgoing) -> Result<(), SendError> {
         match outgoing {
             Outgoing::Frames(frames) => self.outlet.frames(&frames),
             Outgoing::Bytes(bytes) => self.outlet.bytes(bytes, false),
             Outgoing::Fin => self.outlet.command(|outbox| outbox.fin = true),
             Outgoing::Reset => self.outlet.command(|outbox| outbox.reset = true),
-            Outgoing::StopReading => self.outlet.command(|outbox| outbox.deaf = true),
-            Outgoing::ReadAgain => self.outlet.command(|outbox| outbox.deaf = false),
+            Outgoing::StopReading => self.outlet.command(|outbox| outbox.paused = true),
+            Outgoing::ReadAgain => self.outlet.command(|outbox| outbox.paused = false),
         }
     }
 
-    /// Ends the connection as dropping it does, and returns when its task is over: for the end of a run.
+    /// Ends the connection as dropping it does, and returns when its task has ended.
     pub async fn finish(mut self) {
         let task = self.task.take();
         drop(self);
         if let Some(task) = task {
-            // It fails only if the runtime goes down or the task has panicked, and either way it is over.
+            // It fails only if the runtime ends or the task has panicked; in both cases the task has ended.
             let _ = task.await;
         }
     }
@@ -72,29 +72,29 @@ impl Drop for Connection {
     }
 }
 
-/// What the caller and the reading half want from the writing half, and the caller from both.
+/// Commands of the caller and the reading half to the writing half, and of the caller to both.
 #[derive(Debug, Default)]
 struct Outbox {
-    /// Waits for the writing half.
+    /// Bytes to write.
     bytes: Vec<u8>,
-    /// How much is not yet in the kernel: `bytes`, and what the writing half has in its hands.
+    /// Bytes that are not yet in the kernel: `bytes`, and those that the writing half has taken.
     unsent: usize,
-    /// More than [`Limits::unsent`] waited when something else was sent.
+    /// Whether something was sent while more than [`Limits::unsent`] bytes waited.
     overflow: bool,
-    /// We have sent a close frame, asked or unasked.
+    /// Whether a close frame was sent, by the caller or as an answer.
     close_sent: bool,
     fin: bool,
-    /// Our half of the stream has ended.
+    /// Whether our half of the stream has ended.
     shut: bool,
-    /// Writing has failed: the peer is gone.
+    /// Whether writing has failed: the peer is gone.
     broken: bool,
     reset: bool,
-    /// Nothing is to be read for the time being.
-    deaf: bool,
+    /// Whether reading is paused.
+    paused: bool,
     dropped: bool,
 }
 
-/// The way into the outbox. The task alone keeps receivers, so a sender without any tells that the task is over.
+/// The sending side of the outbox. Only the task holds receivers: without one, the task has ended.
 #[derive(Clone, Debug)]
 struct Outlet {
     conn: ConnId,
@@ -104,7 +104,7 @@ struct Outlet {
 }
 
 impl Outlet {
-    fn frames(&self, frames: &[Frame]) -> Result<(), Gone> {
+    fn frames(&self, frames: &[Frame]) -> Result<(), SendError> {
         let mut bytes = Vec::new();
         for frame in frames {
             if let Some(Trace(trace)) = &self.trace {
@@ -115,9 +115,9 @@ impl Outlet {
         self.bytes(bytes, frames.iter().any(|frame| frame.opcode == Opcode::Close))
     }
 
-    /// Bytes alone are never refused because they are many: they exist already. What waits before them is what counts.
-    fn bytes(&self, bytes: Vec<u8>, close: bool) -> Result<(), Gone> {
-        let mut result = Err(Gone);
+    /// Queues bytes. The limit counts only the bytes that wait already, not these.
+    fn bytes(&self, bytes: Vec<u8>, close: bool) -> Result<(), SendError> {
+        let mut result = Err(SendError);
         self.command(|outbox| {
             if outbox.fin || outbox.reset || outbox.broken || outbox.overflow {
                 return;
@@ -138,41 +138,41 @@ impl Outlet {
         result
     }
 
-    fn command(&self, change: impl FnOnce(&mut Outbox)) -> Result<(), Gone> {
+    fn command(&self, change: impl FnOnce(&mut Outbox)) -> Result<(), SendError> {
         if self.outbox.is_closed() {
-            return Err(Gone);
+            return Err(SendError);
         }
         self.outbox.send_modify(change);
         Ok(())
     }
 }
 
-/// Where events go. It fails when nobody listens any more.
+/// Sends events to the caller; fails once their receiver is dropped.
 struct Reporter {
     conn: ConnId,
     events: mpsc::Sender<Incoming>,
 }
 
 impl Reporter {
-    async fn report(&self, at: Instant, what: Received) -> Result<(), Gone> {
+    async fn report(&self, at: Instant, what: Received) -> Result<(), SendError> {
         self.report_held(at, what, Held::default()).await
     }
 
-    async fn report_held(&self, at: Instant, what: Received, held: Held) -> Result<(), Gone> {
-        self.events.send(Incoming { conn: self.conn, at, what, held }).await.map_err(|_| Gone)
+    async fn report_held(&self, at: Instant, what: Received, held: Held) -> Result<(), SendError> {
+        self.events.send(Incoming { conn: self.conn, at, what, held }).await.map_err(|_| SendError)
     }
 }
 
-/// How a connection's life ended.
+/// Why a connection ended.
 enum Ending {
-    /// The stream is over, or we gave it up.
+    /// The stream ended, or the harness dropped it.
     Over { reset: bool, reason: String },
     /// The caller asked for a reset.
     Reset,
-    /// Too much waits to be sent.
+    /// More than [`Limits::unsent`] bytes wait to be sent.
     Overflow,
-    /// The caller has dropped the connection, or its events.
-    Unheard,
+    /// The caller has dropped the connection or the receiver of its events.
+    Dropped,
 }
 
 fn over(reset: bool, reason: impl Into<String>) -> Ending {
@@ -202,9 +202,9 @@ pub(super) fn spawn(
     Connection { conn, outlet, task: Some(task) }
 }
 
-/// Comes true when a dropped connection has had the time for its last bytes.
+/// Waits until the connection is dropped and its last bytes have had time to be written.
 async fn dropped(mut watched: watch::Receiver<Outbox>) {
-    // An error means that the outbox is gone, and with it everybody who could want anything.
+    // An error means that all senders of the outbox are gone.
     let _ = watched.wait_for(|outbox| outbox.dropped).await;
     sleep(FLUSH).await;
 }
@@ -251,13 +251,13 @@ async fn live(
     };
 
     let reset = matches!(ending, Ending::Reset);
-    // A peer that takes nothing more is no reason to wait longer than that.
+    // Bounded, since the peer may not read any more.
     let _ = timeout(FLUSH, writing.finish(!reset)).await;
     hang_up(reading.half, writing.half, reset);
     let (reset, reason) = match ending {
         Ending::Over { reset, reason } => (reset, reason),
         Ending::Reset => (true, "we reset the connection".to_owned()),
-        Ending::Unheard => return,
+        Ending::Dropped => return,
         Ending::Overflow => {
             let what = format!("more than {} bytes wait to be sent: the hub does not read", limits.unsent);
             let violation = Received::Violation { what, section: "10.4", bound: true };
@@ -267,14 +267,14 @@ async fn live(
             (true, "dropped, since the hub does not read".to_owned())
         }
     };
-    // Nobody may be there to hear it; then nothing is lost.
+    // The receiver may be dropped already.
     let _ = reporter.report(Instant::now(), Received::End { reset, reason }).await;
 }
 
 fn hang_up(read: ReadHalf<Box<dyn Socket>>, write: WriteHalf<Box<dyn Socket>>, reset: bool) {
     let socket = read.unsplit(write);
     if reset {
-        // It fails only where the connection is already gone.
+        // It fails only if the connection is already gone.
         let _ = socket.tcp().set_zero_linger();
     }
 }
@@ -289,20 +289,20 @@ struct Reading<'a, R> {
     /// See [`Limits::linger`].
     linger: Duration,
     room: MemoryBudget,
-    /// Of the message under way.
+    /// Memory held by the current message.
     held: Held,
-    /// When we stop waiting for the peer to end the stream.
+    /// When to stop waiting for the peer to end the stream.
     until: Option<Instant>,
-    /// The peer has sent its close frame.
+    /// Whether the peer has sent its close frame.
     closed: bool,
 }
 
 impl<R: AsyncRead + Unpin> Reading<'_, R> {
-    /// Reads until the stream ends; `rest` came with the upgrade, `at` that time.
+    /// Reads until the stream ends; `rest` arrived with the upgrade, at `at`.
     async fn run(&mut self, rest: Vec<u8>, at: Instant, mut watched: watch::Receiver<Outbox>) -> Ending {
         if !rest.is_empty() {
-            // Whoever stopped reading before the upgrade does not hear what came along with it.
-            let _ = watched.wait_for(|outbox| !outbox.deaf).await;
+            // If reading was paused before the upgrade, the bytes that came with it wait too.
+            let _ = watched.wait_for(|outbox| !outbox.paused).await;
             if let Err(ending) = self.take_in(&rest, at).await {
                 return ending;
             }
@@ -310,20 +310,20 @@ impl<R: AsyncRead + Unpin> Reading<'_, R> {
         drop(rest);
         let mut buffer = vec![0; READ_CHUNK];
         loop {
-            let (deaf, shut) = {
+            let (paused, shut) = {
                 let outbox = watched.borrow_and_update();
-                (outbox.deaf, outbox.shut)
+                (outbox.paused, outbox.shut)
             };
             if shut && self.until.is_none() {
                 self.until = Some(Instant::now() + self.linger);
             }
             let until = self.until;
             let read = tokio::select! {
-                // In this order, so that neither a flood nor a busy sender can push the others aside.
+                // In this order, so that neither a flood nor a busy sender starves the others.
                 biased;
                 () = wait_until(until) => return self.waited(),
-                read = self.half.read(&mut buffer), if !deaf => read,
-                // The outbox outlives us: we hold a way into it.
+                read = self.half.read(&mut buffer), if !paused => read,
+                // It cannot fail: `outlet` keeps the outbox alive.
                 _ = watched.changed() => continue,
             };
             let at = Instant::now();
@@ -345,14 +345,14 @@ impl<R: AsyncRead + Unpin> Reading<'_, R> {
         }
     }
 
-    /// Decodes, answers and reports what was read.
+    /// Decodes the bytes, answers control frames and reports the events.
     async fn take_in(&mut self, mut bytes: &[u8], at: Instant) -> Result<(), Ending> {
         while let Some(received) = self.decoder.next(&mut bytes) {
             self.answer(&received);
             let violated = matches!(received, Received::Violation { .. });
             let ends = violated || matches!(received, Received::Message(_) | Received::Close { .. });
             let held = if ends { mem::take(&mut self.held) } else { Held::default() };
-            self.reporter.report_held(at, received, held).await.map_err(|Gone| Ending::Unheard)?;
+            self.reporter.report_held(at, received, held).await.map_err(|SendError| Ending::Dropped)?;
             if violated {
                 return Err(over(true, "dropped after the violation"));
             }
@@ -360,33 +360,33 @@ impl<R: AsyncRead + Unpin> Reading<'_, R> {
         self.make_room().await
     }
 
-    /// Before more of a long message is read.
+    /// Reserves memory before more of a long message is read.
     async fn make_room(&mut self) -> Result<(), Ending> {
         let under_way = self.decoder.under_way();
         if under_way <= READ_CHUNK as u64 || self.room.hold(&mut self.held, under_way).await.is_ok() {
             return Ok(());
         }
-        let what = "more unfinished messages than we take at a time".to_owned();
+        let what = "the unfinished messages of all connections exceed the memory limit".to_owned();
         let violation = Received::Violation { what, section: "10.4", bound: true };
         self.answer(&violation);
-        self.reporter.report(Instant::now(), violation).await.map_err(|Gone| Ending::Unheard)?;
-        Err(over(true, "dropped for want of room"))
+        self.reporter.report(Instant::now(), violation).await.map_err(|SendError| Ending::Dropped)?;
+        Err(over(true, "dropped, since no memory was free for its message"))
     }
 
-    /// What RFC 6455 wants answered at once. An answer that can no longer be sent is nobody's loss.
+    /// Answers pings and closes at once, as RFC 6455 demands. An answer that cannot be sent any more is dropped.
     fn answer(&mut self, received: &Received) {
-        let (deaf, close_sent) = {
+        let (paused, close_sent) = {
             let outbox = self.outlet.outbox.borrow();
-            (outbox.deaf, outbox.close_sent)
+            (outbox.paused, outbox.close_sent)
         };
         let frame = match received {
-            Received::Ping(data) if !deaf => Frame::pong(data.clone()),
+            Received::Ping(data) if !paused => Frame::pong(data.clone()),
             Received::Close { code, .. } => {
                 self.closed = true;
                 self.until = Some(Instant::now() + self.linger);
-                // A code that must not be on a wire is not sent back either.
+                // A code that must not be sent is not echoed either.
                 let echo = code.map(|code| if may_be_sent(code) { code } else { 1002 });
-                if !close_sent && !deaf {
+                if !close_sent && !paused {
                     self.reply(Frame::close(echo, ""));
                 }
                 // The server ends the stream first (RFC 6455, section 7.1.1).
@@ -425,7 +425,7 @@ impl<R: AsyncRead + Unpin> Reading<'_, R> {
         }
     }
 
-    /// The peer has ended its half of the stream.
+    /// The ending when the peer has ended its half of the stream.
     fn ended(&self, how: &str) -> Ending {
         let (broken, fin) = {
             let outbox = self.outlet.outbox.borrow();
@@ -433,7 +433,7 @@ impl<R: AsyncRead + Unpin> Reading<'_, R> {
         };
         let moment = self.moment();
         if broken {
-            // The error went to the writing half; the reading half then sees an ordinary end.
+            // The writing half got the error; the reading half then sees an ordinary end.
             over(true, format!("the hub reset the connection{moment}"))
         } else if self.closed {
             over(false, format!("the hub closed the connection{moment}{how}"))
@@ -444,14 +444,14 @@ impl<R: AsyncRead + Unpin> Reading<'_, R> {
         }
     }
 
-    /// The peer has not ended its half, and we have waited long enough.
+    /// The ending when the peer has not ended its half within [`Limits::linger`].
     fn waited(&self) -> Ending {
         let what = if self.closed { "the closing handshake" } else { "we had ended our half of the stream" };
         over(false, format!("the hub kept the connection open for {} after {what}; we ended it", seconds(self.linger)))
     }
 }
 
-/// Close codes that RFC 6455, section 7.4, or IANA's registry let an endpoint send.
+/// Whether RFC 6455, section 7.4, or IANA's registry allow an endpoint to send this close code.
 fn may_be_sent(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
@@ -467,13 +467,13 @@ async fn wait_until(until: Option<Instant>) {
 struct Writing<W> {
     half: W,
     outbox: Arc<watch::Sender<Outbox>>,
-    /// Taken out of the outbox, and how much of it is written.
+    /// Bytes taken out of the outbox, and how many of them are written.
     buffer: Vec<u8>,
     sent: usize,
 }
 
 impl<W: AsyncWrite + Unpin> Writing<W> {
-    /// Writes what comes until there is a reason to stop. A write that fails is not one: there may be more to read.
+    /// Writes until there is a reason to stop. A failed write is none: there may be more to read.
     async fn run(&mut self, mut watched: watch::Receiver<Outbox>) -> Ending {
         let mut interrupt = watched.clone();
         loop {
@@ -492,18 +492,18 @@ impl<W: AsyncWrite + Unpin> Writing<W> {
                 }
             }
             if self.outbox.borrow().dropped {
-                return Ending::Unheard;
+                return Ending::Dropped;
             }
             let news = |outbox: &Outbox| {
                 let more = !outbox.bytes.is_empty() || (outbox.fin && !outbox.shut && !outbox.broken);
                 more || outbox.dropped || outbox.reset || outbox.overflow
             };
-            // The outbox outlives us: we hold a way into it.
+            // It cannot fail: `outlet` keeps the outbox alive.
             let _ = watched.wait_for(news).await;
         }
     }
 
-    /// Writes all there is, and after `Fin` ends our half. Cancel-safe: what is written is counted at once.
+    /// Writes all queued bytes, and after `Fin` ends our half. Cancel-safe: written bytes are counted at once.
     async fn write_pending(&mut self) -> std::io::Result<()> {
         loop {
             if self.sent == self.buffer.len() {
@@ -536,14 +536,14 @@ impl<W: AsyncWrite + Unpin> Writing<W> {
         }
     }
 
-    /// The last bytes, and an orderly end if there is to be one.
+    /// Writes the last bytes, then ends the stream if `orderly`.
     async fn finish(&mut self, orderly: bool) -> std::io::Result<()> {
         self.write_pending().await?;
         if orderly { self.half.shutdown().await } else { Ok(()) }
     }
 }
 
-/// What cannot wait until a peer takes our bytes.
+/// Waits for a command that must not wait until the peer reads: reset, overflow or drop.
 async fn interruption(watched: &mut watch::Receiver<Outbox>) -> Ending {
     match watched.wait_for(|outbox| outbox.reset || outbox.overflow).await {
         Ok(outbox) if outbox.overflow => Ending::Overflow,

@@ -1,4 +1,4 @@
-//! Where a hub is: a `ws://` or `wss://` address, taken apart, with errors that say how to write it.
+//! Parses `ws://` and `wss://` addresses, with errors that say how to write them.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -13,11 +13,11 @@ pub struct Endpoint {
     /// A name, an IPv4 address, or an IPv6 address without brackets.
     pub host: String,
     pub port: u16,
-    /// Path and query as they were written; at least `/`.
+    /// Path and query, unchanged; at least `/`.
     pub path: String,
 }
 
-/// What is wrong with an address.
+/// An error in an address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
     #[error("`{0}` has no scheme; write ws://{0} or, with TLS, wss://{0}")]
@@ -86,24 +86,24 @@ impl FromStr for Endpoint {
 }
 
 impl Endpoint {
-    /// Whether it is on this machine, as far as its name tells.
+    /// Whether it is on this machine, judging by its name.
     pub fn is_loopback(&self) -> bool {
         let host = self.host.trim_matches(['[', ']']);
         host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
     }
 
-    /// Host and port as people write them: `hub:80`, `[::1]:80`.
+    /// Returns host and port: `hub:80`, `[::1]:80`.
     pub fn authority(&self) -> String {
         format!("{}:{}", Bracketed(&self.host), self.port)
     }
 
-    /// The `Host` header: without the port where it is the scheme's own (RFC 6455, section 4.1).
+    /// Returns the `Host` header: without the scheme's default port (RFC 6455, section 4.1).
     pub fn host_header(&self) -> String {
         if self.port == if self.tls { 443 } else { 80 } { Bracketed(&self.host).to_string() } else { self.authority() }
     }
 }
 
-/// The address as it can be read again. Its query may hold a secret.
+/// Writes the address as it can be parsed again. Its query may hold a secret.
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.tls { "wss" } else { "ws" };

@@ -1,4 +1,4 @@
-//! Actors that listen: the harness as the parent of a hub, say. The same connections, seen from the server's side.
+//! Listening actors: the server's side of connections, for hubs that connect to others.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -9,14 +9,14 @@ use tokio::sync::mpsc;
 
 use super::{ConnId, Connection, Incoming, Limits, MemoryBudget, Role, Trace, connection, socket};
 
-/// Where an actor listens, and how it answers upgrades.
+/// The address of a listening actor, and how it answers upgrades.
 #[derive(Clone, Debug)]
 pub struct ListenRequest {
     /// Port 0 takes a free one.
     pub address: SocketAddr,
-    /// Of those that a client offers, in the client's order, the first that stands here is selected.
+    /// Supported subprotocols; the first that the client offers, in its order, is selected.
     pub subprotocols: Vec<String>,
-    /// From the TCP connection to the complete upgrade request.
+    /// Time from the TCP connection to the complete upgrade request.
     pub timeout: Duration,
     pub limits: Limits,
     pub trace: Option<Trace>,
@@ -35,7 +35,7 @@ impl Default for ListenRequest {
     }
 }
 
-/// A listening actor. Connections that nobody accepts wait in the kernel.
+/// A listening actor. Connections that are not accepted yet wait in the kernel.
 #[derive(Debug)]
 pub struct Listener {
     tcp: TcpListener,
@@ -46,19 +46,19 @@ pub struct Listener {
 /// Binds the address.
 ///
 /// # Errors
-/// Those of the operating system: the port is taken, the address is not ours.
+/// Those of the operating system: the port is in use, the address is not local.
 pub async fn listen(request: ListenRequest) -> io::Result<Listener> {
     let tcp = TcpListener::bind(request.address).await?;
     Ok(Listener { address: tcp.local_addr()?, tcp, request })
 }
 
 impl Listener {
-    /// The address to give to a hub, with the real port and without a path: `ws://127.0.0.1:41234`.
+    /// Returns the address for the hub, with the real port and without a path: `ws://127.0.0.1:41234`.
     pub fn url(&self) -> String {
         format!("ws://{}", self.address)
     }
 
-    /// Waits for the next TCP connection. Its upgrade goes on in the connection's own task and is reported on `events`:
+    /// Waits for the next TCP connection. Its upgrade runs in the connection's own task and is reported on `events`:
     /// `Upgraded` with the request's headers, `:path` first, or a `Violation` and the `End`.
     ///
     /// Frames sent on it should be [`unmasked`](crate::websocket::frame::Frame::unmasked). Cancel-safe.

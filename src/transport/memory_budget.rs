@@ -1,5 +1,5 @@
-//! Memory for messages on their way, shared by the connections to a hub: a queue that is bounded by a number of
-//! messages is not bounded in bytes.
+//! A limit in bytes for messages that are being received or queued, shared by all connections to a hub: a queue that is
+//! bounded by a number of messages is not bounded in bytes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,25 +7,25 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// Bytes to a permit. Less than that, and whatever fits into one read, takes no room.
+/// Bytes per permit. Messages of fewer bytes, or within one read, need none.
 const UNIT: u64 = 1 << 10;
-/// How long a message waits for room. Whoever holds it longer has begun messages and does not end them.
+/// How long a message waits for memory. If none is released in that time, it is held by messages that are never finished.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Room for long messages that are being read, or wait to be handled.
+/// A budget for long messages that are being read or wait to be handled.
 #[derive(Clone, Debug)]
 pub struct MemoryBudget {
     free: Arc<Semaphore>,
     units: u64,
 }
 
-/// A part of the room; dropping it gives it back.
+/// A reserved part of the budget; dropping it releases it.
 #[derive(Debug, Default)]
 pub struct Held(Option<OwnedSemaphorePermit>);
 
-/// There is no room, and none has become free.
+/// An exhausted budget: no memory became free in time.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Full;
+pub struct MemoryBudgetError;
 
 impl MemoryBudget {
     pub fn of(bytes: usize) -> Self {
@@ -33,12 +33,11 @@ impl MemoryBudget {
         Self { free: Arc::new(Semaphore::new(units as usize)), units }
     }
 
-    /// Makes `held` as large as a message of so many bytes needs, at most as large as the room. Waits for others to give
-    /// theirs back.
+    /// Extends `held` to a message of so many bytes, at most to the whole budget. Waits for others to release theirs.
     ///
     /// # Errors
-    /// [`Full`] after a second; `held` stays as it was.
-    pub async fn hold(&self, held: &mut Held, bytes: u64) -> Result<(), Full> {
+    /// [`MemoryBudgetError`] after a second; `held` stays as it was.
+    pub async fn hold(&self, held: &mut Held, bytes: u64) -> Result<(), MemoryBudgetError> {
         let has = held.0.as_ref().map_or(0, OwnedSemaphorePermit::num_permits) as u64;
         let more = bytes.div_ceil(UNIT).min(self.units).saturating_sub(has);
         let Ok(more @ 1..) = u32::try_from(more) else { return Ok(()) };
@@ -50,8 +49,8 @@ impl MemoryBudget {
                 }
                 Ok(())
             }
-            // Nobody closes the semaphore.
-            Ok(Err(_)) | Err(_) => Err(Full),
+            // The semaphore is never closed.
+            Ok(Err(_)) | Err(_) => Err(MemoryBudgetError),
         }
     }
 }
@@ -73,9 +72,9 @@ mod tests {
         room.hold(&mut first, 4000).await.unwrap();
         room.hold(&mut first, 6000).await.unwrap();
         room.hold(&mut second, 4096).await.unwrap();
-        assert_eq!(room.hold(&mut second, 4097).await, Err(Full));
+        assert_eq!(room.hold(&mut second, 4097).await, Err(MemoryBudgetError));
         drop(first);
-        // More than there is: all there is.
+        // More than the budget reserves all of it.
         room.hold(&mut second, 1 << 40).await.unwrap();
     }
 }

@@ -1,9 +1,8 @@
-//! The only client network code: connections to a hub, and listening actors, as streams of [`Received`].
+//! Connections to a hub, and listening actors, as streams of [`Received`].
 //!
-//! [`crate::websocket::codec`], [`crate::websocket::handshake`] and [`endpoint`] are pure. Around them stands a thin shell
-//! on tokio: one task per connection, which reads all the time unless told otherwise, and writes from a bounded outbox, so
-//! that neither direction waits for the other. A hub may be hostile: every announced length, every head, every wait and
-//! every queue has a bound.
+//! [`crate::websocket::codec`], [`crate::websocket::handshake`] and [`endpoint`] are pure; this is the I/O around them, on
+//! tokio: one task per connection, which reads continuously unless paused and writes from a bounded outbox, so that
+//! neither direction waits for the other. A hub may be hostile: every length, head, wait and queue is bounded.
 
 mod connection;
 pub mod endpoint;
@@ -24,32 +23,32 @@ use tokio::sync::mpsc;
 pub use crate::websocket::codec::{Limits, Role};
 use crate::websocket::frame::FrameInfo;
 pub use crate::websocket::frame::{ConnId, Outgoing, Received};
-pub use connection::{Connection, Gone};
+pub use connection::{Connection, SendError};
 pub use endpoint::{Endpoint, EndpointError};
 pub use listen::{ListenRequest, Listener, listen};
 pub use memory_budget::{Held, MemoryBudget};
 
-/// What one connection has to say. `at` is when the bytes that tell it were read.
+/// An event of a connection. `at` is when its bytes were read.
 #[derive(Debug)]
 pub struct Incoming {
     pub conn: ConnId,
     pub at: Instant,
     pub what: Received,
-    /// The room that a long message takes, until this is dropped.
+    /// The memory reserved for a long message, until this is dropped.
     pub held: Held,
 }
 
-/// One connection to a hub, as a scenario wants it.
+/// Parameters of a connection to a hub.
 #[derive(Clone, Debug)]
 pub struct ConnectRequest {
     pub endpoint: Endpoint,
-    /// Joined to the endpoint's path; may have a query of its own. Sent as it is, but for what would break the request line.
+    /// Joined to the endpoint's path; may have a query. Only characters that would break the request line are escaped.
     pub path: String,
     /// Added to the query, percent-encoded.
     pub query: Vec<(String, String)>,
-    /// Sent with the upgrade; one with the name of a header of ours, such as `Host`, replaces it.
+    /// Sent with the upgrade; one with the name of a standard header, such as `Host`, replaces it.
     pub headers: Vec<(String, String)>,
-    /// Headers of ours that are left out.
+    /// Standard headers that are left out.
     pub without: Vec<String>,
     pub subprotocols: Vec<String>,
     /// Instead of `GET`.
@@ -58,18 +57,18 @@ pub struct ConnectRequest {
     pub http: Option<String>,
     /// The local address to connect from.
     pub source: Option<IpAddr>,
-    /// Used for `wss://`. Without it the system's roots are read for this connection alone.
+    /// For `wss://`. `None`: the system's roots are read for this connection.
     pub tls: Option<Arc<rustls::ClientConfig>>,
-    /// For TCP connect, TLS and upgrade together.
+    /// Limit for TCP connect, TLS and upgrade together.
     pub timeout: Duration,
     pub limits: Limits,
-    /// Shared with other connections; by default nobody shares it.
+    /// May be shared with other connections; by default it is not.
     pub room: MemoryBudget,
     pub trace: Option<Trace>,
 }
 
 impl ConnectRequest {
-    /// The endpoint as it stands, with nothing added and five seconds of time.
+    /// A request to the endpoint with nothing added and a timeout of five seconds.
     pub fn new(endpoint: Endpoint) -> Self {
         Self {
             endpoint,
@@ -90,15 +89,14 @@ impl ConnectRequest {
     }
 }
 
-/// Which way a frame went.
+/// The direction of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     In,
     Out,
 }
 
-/// Sees the header of every frame that is read or queued for writing, our own pongs and close frames included. It must not
-/// block.
+/// Called with the header of every frame that is read or queued for writing, automatic answers included. Must not block.
 #[derive(Clone)]
 pub struct Trace(pub Arc<dyn Fn(ConnId, Direction, FrameInfo) + Send + Sync>);
 
@@ -108,10 +106,10 @@ impl fmt::Debug for Trace {
     }
 }
 
-/// Connects to a hub in a task of its own and reports on `events`: `Upgraded`, `Refused` or `Unreachable` first.
+/// Connects to a hub in a task of its own and reports on `events`.
 ///
-/// What is sent before the upgrade is written right after it. A full `events` channel stops reading, and with it the hub,
-/// once the kernel's buffers are full too. Must be called inside a tokio runtime.
+/// What is sent before the upgrade is written right after it. A full `events` channel pauses reading, and so, once the
+/// kernel's buffers are full, the hub's writing. Must be called inside a tokio runtime.
 pub fn open(conn: ConnId, request: ConnectRequest, events: mpsc::Sender<Incoming>) -> Connection {
     let (limits, room, trace) = (request.limits, request.room.clone(), request.trace.clone());
     connection::spawn(conn, Role::Client, limits, room, trace, events, async move { socket::connect(&request).await })

@@ -1,4 +1,4 @@
-//! From an endpoint to an upgraded stream: TCP, TLS, upgrade, all before one deadline, each failure in a stranger's words.
+//! Opens an upgraded stream to an endpoint: TCP, TLS and upgrade, under one deadline.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -13,14 +13,14 @@ use tokio_rustls::TlsConnector;
 use super::{ConnectRequest, Received, tls};
 use crate::websocket::handshake;
 
-/// How long we wait for the rest of a refusal's body: it is an explanation, not a proof.
+/// How long to wait for the rest of a refusal's body.
 const BODY_WAIT: Duration = Duration::from_secs(1);
-/// Answers with 100, 102 or 103 before the real one. A hub that floods us with them would never let the deadline in.
+/// Most answers with status 1xx before the final one. While a hub floods with them, the deadline would not be checked.
 const INTERIM_ANSWERS: u32 = 8;
-/// Read at once, while heads and frames arrive.
+/// Bytes per read of heads and frames.
 pub(super) const READ_CHUNK: usize = 16 << 10;
 
-/// A byte stream that knows the TCP stream below it.
+/// A byte stream with access to its TCP stream.
 pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {
     fn tcp(&self) -> &TcpStream;
 }
@@ -37,34 +37,34 @@ impl Socket for tokio_rustls::client::TlsStream<TcpStream> {
     }
 }
 
-/// How an attempt to get a connection ended.
+/// The result of an attempt to open a connection.
 pub(super) struct Opened {
-    /// The first event of the connection, and the last unless there is a stream.
+    /// The first event of the connection; without a stream also the last.
     pub first: Received,
     pub stream: Option<Upgraded>,
 }
 
-/// A stream past its upgrade, and what was read beyond it.
+/// An upgraded stream, and the bytes that were read after the upgrade.
 pub(super) struct Upgraded {
     pub socket: Box<dyn Socket>,
     pub rest: Vec<u8>,
 }
 
-/// Why what came is no answer to the upgrade.
-struct NoUpgrade {
+/// A missing or invalid answer to the upgrade.
+struct UpgradeError {
     reason: String,
-    /// It was too much for us.
+    /// Whether it exceeds a limit.
     bound: bool,
 }
 
-impl From<String> for NoUpgrade {
+impl From<String> for UpgradeError {
     fn from(reason: String) -> Self {
         Self { reason, bound: false }
     }
 }
 
 impl Opened {
-    fn no_upgrade(NoUpgrade { reason, bound }: NoUpgrade) -> Self {
+    fn no_upgrade(UpgradeError { reason, bound }: UpgradeError) -> Self {
         Self { first: Received::NoUpgrade { reason, bound }, stream: None }
     }
 
@@ -125,7 +125,7 @@ async fn reach(request: &ConnectRequest, deadline: Instant) -> Result<Box<dyn So
     }
 }
 
-/// Tries every address that the host has, in the resolver's order.
+/// Tries all addresses of the host, in the resolver's order.
 async fn dial(host: &str, port: u16, source: Option<IpAddr>) -> Result<TcpStream, String> {
     let addresses = lookup_host((host, port))
         .await
@@ -163,9 +163,8 @@ async fn upgrade(
     key: &str,
     bytes: &[u8],
     deadline: Instant,
-) -> Result<Opened, NoUpgrade> {
-    // A failed write is not the whole story: a hub may have answered and closed without reading. The answer, or its
-    // absence, tells.
+) -> Result<Opened, UpgradeError> {
+    // Ignore a failed write: a hub may have answered and closed without reading, so read the answer.
     let _ = timeout_at(deadline, async { socket.write_all(bytes).await.and(socket.flush().await) }).await;
 
     let (mut buffer, mut interim) = (Vec::new(), 0);
@@ -173,15 +172,15 @@ async fn upgrade(
         match handshake::response_head(&buffer) {
             Err(error) => {
                 let reason = format!("the answer to the upgrade cannot be understood: {error}");
-                return Err(NoUpgrade { reason, bound: error.is_bound() });
+                return Err(UpgradeError { reason, bound: error.is_bound() });
             }
-            // The real answer is still to come (RFC 9110, section 15.2).
+            // The final answer follows (RFC 9110, section 15.2).
             Ok(Some(head)) if (100..200).contains(&head.status) && head.status != 101 => {
                 interim += 1;
                 if interim > INTERIM_ANSWERS {
                     let reason =
                         format!("more than {INTERIM_ANSWERS} interim answers (HTTP {}) to the upgrade", head.status);
-                    return Err(NoUpgrade { reason, bound: true });
+                    return Err(UpgradeError { reason, bound: true });
                 }
                 buffer.drain(..head.length);
             }
@@ -219,7 +218,7 @@ async fn upgrade(
             let deadline = deadline.min(Instant::now() + BODY_WAIT);
             let body = loop {
                 let (body, complete) = handshake::body(&head, &rest);
-                // Chunks of one byte have six times their size; what is left out then is left out.
+                // Chunks of one byte take six bytes each; beyond this the body is cut.
                 if complete || rest.len() > 8 * handshake::BODY {
                     break body;
                 }
@@ -253,7 +252,7 @@ pub(super) async fn accept(mut socket: TcpStream, subprotocols: &[String], timeo
     };
     let rest = buffer.split_off(head.length);
     let (answer, first) = handshake::respond(head, subprotocols);
-    // If this fails, reading fails too, and says so.
+    // If this fails, reading fails too and is reported.
     let _ = timeout_at(deadline, socket.write_all(&answer)).await;
     let upgraded = matches!(first, Received::Upgraded { .. });
     Opened { first, stream: upgraded.then(|| Upgraded { socket: Box::new(socket), rest }) }
@@ -265,13 +264,13 @@ async fn read_more(socket: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) 
     socket.take(READ_CHUNK as u64).read_buf(buffer).await
 }
 
-/// Whether the peer, not the network or we, ended the stream the hard way.
+/// Whether the error means that the peer reset the stream.
 pub(super) fn is_hang_up(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), ConnectionReset | ConnectionAborted | BrokenPipe | UnexpectedEof)
 }
 
-/// `5 s`, `200 ms`.
+/// Formats `5 s`, `200 ms`.
 pub(super) fn seconds(duration: Duration) -> String {
     if duration.subsec_millis() == 0 {
         format!("{} s", duration.as_secs())

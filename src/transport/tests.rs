@@ -1,4 +1,4 @@
-//! The shell against small raw TCP hubs, each of which does one thing, right or wrong.
+//! Tests against small raw TCP hubs, each of which does one thing, right or wrong.
 
 use std::io;
 use std::time::Duration;
@@ -14,12 +14,12 @@ use super::*;
 use crate::websocket::codec::{Decoder, encode};
 use crate::websocket::frame::{Frame, Message, Opcode};
 
-/// No test may hang; none comes near it either.
+/// Limit for every wait.
 const GUARD: Duration = Duration::from_secs(20);
-/// Long enough for something that must not happen to happen.
+/// How long to wait for an event that must not come.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// A hub for one connection.
+/// Starts a hub for one connection.
 async fn hub<F, R>(script: impl FnOnce(TcpStream) -> F + Send + 'static) -> (ConnectRequest, JoinHandle<R>)
 where
     F: Future<Output = R> + Send + 'static,
@@ -41,7 +41,7 @@ async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> crate::websocket
     }
 }
 
-/// A hub's side of a connection past a good upgrade.
+/// The hub's side of an upgraded connection.
 struct Peer<S> {
     stream: S,
     decoder: Decoder,
@@ -64,7 +64,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         self.stream.write_all(&bytes).await
     }
 
-    /// The next event of the other side; `None` at an orderly end. It reads byte by byte and so never too much.
+    /// Returns the next event of the other side; `None` at an orderly end. Reads byte by byte, so never too much.
     async fn next(&mut self) -> io::Result<Option<Received>> {
         loop {
             let mut byte = [0];
@@ -118,7 +118,7 @@ impl Client {
         incoming.what
     }
 
-    /// Everything up to the end of the reports.
+    /// Returns all remaining events.
     async fn rest(&mut self) -> Vec<Received> {
         let mut all = Vec::new();
         while let Some(incoming) = timeout(GUARD, self.events.recv()).await.unwrap() {
@@ -145,7 +145,7 @@ async fn joined<T>(hub: JoinHandle<T>) -> T {
 #[tokio::test]
 async fn a_good_upgrade_and_a_conversation() {
     let (mut request, hub) = hub(async |stream| {
-        // One frame comes along with the answer.
+        // One frame arrives together with the answer.
         let mut peer = Peer::upgrade(stream, &["v2"], &[server_text("hello")]).await;
         let echo = peer.next().await.unwrap();
         peer.send(server_text("bye")).await.unwrap();
@@ -170,7 +170,7 @@ async fn a_good_upgrade_and_a_conversation() {
     for (name, value) in [("Host", host.as_str()), ("Authorization", "Bearer t")] {
         assert!(head.headers.contains(&(name.to_owned(), value.to_owned())), "{head:?}");
     }
-    assert_eq!(client.connection.send(Outgoing::Fin), Err(Gone));
+    assert_eq!(client.connection.send(Outgoing::Fin), Err(SendError));
 }
 
 #[rstest]
@@ -207,7 +207,7 @@ async fn an_upgrade_is_refused(
 }
 
 #[tokio::test]
-async fn an_endless_refusal_is_cut() {
+async fn the_body_of_an_endless_refusal_is_cut() {
     let (request, hub) = hub(async move |mut stream| {
         read_request(&mut stream).await;
         stream.write_all(b"HTTP/1.1 400 Bad\r\n\r\n").await.unwrap();
@@ -234,7 +234,7 @@ async fn an_endless_refusal_is_cut() {
     "the answer to the upgrade cannot be understood: it is TLS, not plain text: is the address wss:// rather than ws://?"
 )]
 #[tokio::test]
-async fn no_http_comes(#[case] answer: &'static str, #[case] expected: &str) {
+async fn an_answer_without_http_is_reported(#[case] answer: &'static str, #[case] expected: &str) {
     let (request, _hub) = hub(async move |mut stream| {
         read_request(&mut stream).await;
         stream.write_all(answer.as_bytes()).await.unwrap();
@@ -259,10 +259,10 @@ async fn a_flood_of_interim_answers_ends() {
 #[case("ws", "no answer to the upgrade within 150 ms")]
 #[case("wss", "no TLS handshake with 127.0.0.1:PORT within 150 ms: is the address ws:// rather than wss://?")]
 #[tokio::test]
-async fn silence_has_an_end(#[case] scheme: &str, #[case] expected: &str) {
+async fn an_unanswered_upgrade_times_out(#[case] scheme: &str, #[case] expected: &str) {
     let (mut request, hub) = hub(async |mut stream| {
         let mut all = Vec::new();
-        // Ends when the client gives up.
+        // Ends when the client closes.
         let _ = stream.read_to_end(&mut all).await;
     })
     .await;
@@ -278,7 +278,7 @@ async fn silence_has_an_end(#[case] scheme: &str, #[case] expected: &str) {
 
 #[tokio::test]
 async fn nothing_listens() {
-    // Bound but not listening: nobody else can take the port meanwhile.
+    // Bound but not listening, so that no other process can take the port.
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = socket.local_addr().unwrap();
@@ -317,7 +317,7 @@ async fn a_violation_ends_the_connection(#[case] frame: Frame, #[case] expected:
 }
 
 #[tokio::test]
-async fn too_large_is_a_bound_of_ours() {
+async fn a_message_above_the_limit_is_a_bound_violation() {
     let (mut request, hub) = hub(async |stream| {
         let mut peer = Peer::upgrade(stream, &[], &[]).await;
         peer.send(server_text("12345")).await.unwrap();
@@ -331,7 +331,7 @@ async fn too_large_is_a_bound_of_ours() {
 }
 
 #[tokio::test]
-async fn a_flood_waits_for_the_reader() {
+async fn a_flooding_hub_is_slowed_by_backpressure() {
     const MESSAGES: usize = 30_000;
     let (request, mut hub) = hub(async |stream| {
         let mut peer = Peer::upgrade(stream, &[], &[]).await;
@@ -364,7 +364,7 @@ async fn dropping_a_connection_ends_a_flood() {
 }
 
 #[tokio::test]
-async fn dropping_a_connection_sends_what_was_sent() {
+async fn dropping_a_connection_writes_queued_frames() {
     let (request, hub) = hub(async |stream| {
         let mut peer = Peer::upgrade(stream, &[], &[]).await;
         (peer.next().await.unwrap(), peer.next().await.unwrap())
@@ -429,7 +429,7 @@ async fn we_close() {
 }
 
 #[tokio::test]
-async fn a_hub_that_does_not_hang_up() {
+async fn a_hub_that_does_not_end_the_stream_is_disconnected() {
     let (request, hub) = hub(async |stream| {
         let mut peer = Peer::upgrade(stream, &[], &[Frame::close(Some(1001), "").unmasked()]).await;
         (peer.next().await.unwrap(), peer.next().await.unwrap())
@@ -458,16 +458,16 @@ async fn pings_are_answered_unless_we_stop_reading() {
     let mut client = Client::upgraded(request).await;
     assert_eq!(client.next().await, Received::Ping(b"1".to_vec()));
     client.connection.send(Outgoing::StopReading).unwrap();
-    client.send(Frame::text("deaf"));
+    client.send(Frame::text("paused"));
     telling.await.unwrap();
     client.assert_quiet().await;
-    client.send(Frame::text("still deaf"));
+    client.send(Frame::text("still paused"));
     client.assert_quiet().await;
     client.connection.send(Outgoing::ReadAgain).unwrap();
     assert_eq!(client.next().await, Received::Ping(b"2".to_vec()));
     assert_eq!(client.next().await, message("unheard"));
     let pong = |data: &str| Some(Received::Pong(data.into()));
-    assert_eq!(joined(hub).await, [pong("1"), Some(message("deaf")), Some(message("still deaf")), pong("2")]);
+    assert_eq!(joined(hub).await, [pong("1"), Some(message("paused")), Some(message("still paused")), pong("2")]);
 }
 
 #[tokio::test]
@@ -482,7 +482,7 @@ async fn an_orderly_end_without_a_close_frame() {
     let mut client = Client::upgraded(request).await;
     client.send(Frame::text("x"));
     client.connection.send(Outgoing::Fin).unwrap();
-    assert_eq!(client.connection.send(Outgoing::Bytes(vec![1])), Err(Gone));
+    assert_eq!(client.connection.send(Outgoing::Bytes(vec![1])), Err(SendError));
     let events = client.rest().await;
     assert_eq!(events[0], message("late"));
     assert_end(&events, false, "the hub ended the stream after we had ended ours");
@@ -490,7 +490,7 @@ async fn an_orderly_end_without_a_close_frame() {
 }
 
 #[tokio::test]
-async fn a_reset_of_ours() {
+async fn resetting_a_connection() {
     let (request, hub) = hub(async |stream| {
         let mut peer = Peer::upgrade(stream, &[], &[]).await;
         (peer.next().await.unwrap(), peer.next().await.unwrap_err().kind())
@@ -504,7 +504,7 @@ async fn a_reset_of_ours() {
 }
 
 #[tokio::test]
-async fn frames_and_bytes_go_out_as_they_are() {
+async fn frames_and_bytes_are_written_unchanged() {
     let (request, hub) = hub(async |stream| {
         let mut peer = Peer::upgrade(stream, &[], &[]).await;
         let mut all = Vec::new();
@@ -521,7 +521,7 @@ async fn frames_and_bytes_go_out_as_they_are() {
 }
 
 #[tokio::test]
-async fn a_hub_that_does_not_read_is_still_heard() {
+async fn frames_of_a_hub_that_does_not_read_are_received() {
     let (heard, hearing) = oneshot::channel::<()>();
     let (request, hub) = hub(async |stream| {
         let mut peer = Peer::upgrade(stream, &[], &[]).await;
@@ -542,7 +542,7 @@ async fn a_hub_that_does_not_read_is_still_heard() {
 }
 
 #[tokio::test]
-async fn too_much_unsent_is_a_bound_of_ours() {
+async fn too_many_unsent_bytes_are_a_bound_violation() {
     let (mut request, _hub) = hub(async |stream| {
         let peer = Peer::upgrade(stream, &[], &[]).await;
         std::future::pending::<()>().await;
@@ -553,7 +553,7 @@ async fn too_much_unsent_is_a_bound_of_ours() {
     let mut client = Client::upgraded(request).await;
     let frame = || Outgoing::Frames(vec![Frame::binary(vec![0; 30 << 20])]);
     client.connection.send(frame()).unwrap();
-    assert_eq!(client.connection.send(frame()), Err(Gone));
+    assert_eq!(client.connection.send(frame()), Err(SendError));
     let events = client.rest().await;
     let Received::Violation { what, section: "10.4", bound: true } = &events[0] else { panic!("{events:?}") };
     assert_eq!(what, "more than 1048576 bytes wait to be sent: the hub does not read");
@@ -561,7 +561,7 @@ async fn too_much_unsent_is_a_bound_of_ours() {
 }
 
 #[tokio::test]
-async fn a_trace_sees_our_own_answers_too() {
+async fn a_trace_includes_automatic_answers() {
     let (request, hub) = hub(async |stream| {
         let along = [Frame::ping("1").unmasked(), Frame::close(None, "").unmasked()];
         let mut peer = Peer::upgrade(stream, &[], &along).await;
@@ -608,7 +608,7 @@ async fn a_source_address_is_used() {
     Some("TLS: certificate not trusted: certificate not valid for name \"127.0.0.1\"")
 )]
 #[tokio::test]
-async fn tls_trusts_whom_it_is_told_to(
+async fn tls_trusts_the_configured_certificates(
     #[case] ca: bool,
     #[case] insecure: bool,
     #[case] host: &str,
@@ -658,7 +658,7 @@ async fn tls_trusts_whom_it_is_told_to(
 }
 
 #[tokio::test]
-async fn tls_meets_plain_text() {
+async fn tls_against_a_plain_text_server() {
     let (mut request, _hub) = hub(async |mut stream| stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await).await;
     request.endpoint.tls = true;
     request.tls = Some(tls::client_config(None, true).unwrap());
@@ -718,7 +718,7 @@ async fn either_side_closes(#[values(true, false)] actor_first: bool) {
 #[case("\0\0\0", "the upgrade request cannot be understood: it begins with \"\\x00\\x00\\x00\", which is not HTTP")]
 #[case("GET / HT", "the connection ended before a whole upgrade request had come")]
 #[tokio::test]
-async fn an_actor_refuses_what_is_no_upgrade(#[case] request: &str, #[case] expected: &str) {
+async fn an_actor_refuses_an_invalid_upgrade(#[case] request: &str, #[case] expected: &str) {
     let listener = listen(ListenRequest::default()).await.unwrap();
     let mut stream = TcpStream::connect(listener.url().trim_start_matches("ws://")).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();

@@ -1,4 +1,4 @@
-//! Whom we trust on a `wss://` or `https://` address: the system's roots, what `--ca` adds, or, with `--insecure`, anybody.
+//! Certificates that are trusted on `wss://` and `https://`: the system's roots and those of `--ca`; all with `--insecure`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-/// Why there is no TLS configuration.
+/// A failed TLS configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error("failed to read certificates from {}: {reason}; --ca takes a PEM file", .file.display())]
@@ -22,13 +22,13 @@ pub enum TlsError {
     Setup(#[from] rustls::Error),
 }
 
-/// A configuration for all connections of a run; it is worth sharing, since it reads the system's roots.
+/// Creates a configuration for all connections of a run; share it, since it reads the system's roots.
 ///
 /// `ca` is a PEM file whose certificates are trusted besides the system's. `insecure` accepts any certificate for any name.
 ///
 /// # Errors
-/// A `ca` that cannot be read or holds no usable certificate. System roots that cannot be read are left out:
-/// the error comes where one is needed.
+/// `ca` cannot be read or holds no usable certificate. System roots that cannot be read are left out: the handshake
+/// that needs one fails.
 pub fn client_config(ca: Option<&Path>, insecure: bool) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
@@ -41,10 +41,10 @@ pub fn client_config(ca: Option<&Path>, insecure: bool) -> Result<Arc<ClientConf
     Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
 }
 
-/// The system's roots, as far as they can be read, and the certificates of `ca`.
+/// Returns the system's roots, as far as they can be read, and the certificates of `ca`.
 ///
 /// # Errors
-/// A `ca` that cannot be read or holds no usable certificate.
+/// `ca` cannot be read or holds no usable certificate.
 pub fn trusted(ca: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let mut certificates = rustls_native_certs::load_native_certs().certs;
     if let Some(file) = ca {
@@ -53,7 +53,7 @@ pub fn trusted(ca: Option<&Path>) -> Result<Vec<CertificateDer<'static>>, TlsErr
     Ok(certificates)
 }
 
-/// All certificates of a file, each of which can be a root.
+/// Returns all certificates of a file, each usable as a root.
 fn certificates_in(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let unreadable =
         |error: rustls::pki_types::pem::Error| TlsError::Read { file: file.to_owned(), reason: error.to_string() };
@@ -68,7 +68,7 @@ fn certificates_in(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError
     if certificates.is_empty() { Err(TlsError::Empty(file.to_owned())) } else { Ok(certificates) }
 }
 
-/// What a failed handshake means to somebody who has just typed `wss://`.
+/// Explains a failed TLS handshake to the user.
 pub fn explain(error: &std::io::Error) -> String {
     let Some(cause) = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()) else {
         return format!("TLS: the handshake failed: {error}");
@@ -84,16 +84,16 @@ pub fn explain(error: &std::io::Error) -> String {
             "TLS: the answer is not TLS: is the address ws:// rather than wss://?".to_owned()
         }
         rustls::Error::AlertReceived(alert) => format!(
-            "TLS: the hub broke the handshake off with the alert {alert:?}: does it want another name, another TLS version or a certificate of ours?"
+            "TLS: the hub aborted the handshake with the alert {alert:?}: does it expect another host name, another TLS version or a client certificate?"
         ),
         rustls::Error::PeerIncompatible(why) => {
-            format!("TLS: no common ground ({why:?}): this harness speaks TLS 1.2 and 1.3")
+            format!("TLS: no common version or cipher suite ({why:?}): hubproof supports TLS 1.2 and 1.3")
         }
         other => format!("TLS: the handshake failed: {other}"),
     }
 }
 
-/// Checks that the peer holds the key of the certificate it shows, and nothing about that certificate.
+/// A verifier that accepts any certificate; it checks only that the peer has its private key.
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
 

@@ -1,36 +1,36 @@
-//! RFC 6455's framing, on bytes alone: frames are written as they are, and read into messages without hiding what was wrong.
+//! RFC 6455's framing, on bytes alone: encodes any frame, valid or not, and decodes messages, reporting violations.
 //!
-//! A library would repair, refuse or rename exactly what a judge must see, hence a codec of our own. It believes no
-//! announced length: memory grows only as bytes arrive, and ends at [`Limits`].
+//! A library would repair, refuse or hide invalid frames, which a conformance test must see; hence a codec of our own. It
+//! trusts no announced length: memory grows only as bytes arrive, up to [`Limits`].
 
 use std::time::Duration;
 
 use crate::websocket::frame::{Frame, FrameInfo, Message, Opcode, Received};
 
-/// On which side of the connection we are. A client reads unmasked frames, a server masked ones.
+/// The harness's side of the connection. A client reads unmasked frames, a server masked ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     Client,
     Server,
 }
 
-/// What we take from a peer before we call it too much. To exceed one is a [`Received::Violation`] with `bound: true`.
+/// Limits of what is accepted from a peer. Exceeding one is a [`Received::Violation`] with `bound: true`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The largest message in bytes, over all of its fragments.
     pub message: usize,
     /// The most frames that one message may be split into.
     pub fragments: u32,
-    /// The most bytes that may wait for a peer that does not read, before one more frame is refused.
+    /// The most bytes that may wait for a peer that does not read before a further frame is refused.
     pub unsent: usize,
-    /// How long a peer may take to end the stream once the closing handshake is over, or once we have ended our half.
+    /// How long a peer may take to end the stream after the closing handshake, or after our half has ended.
     pub linger: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            // What tungstenite and most hubs use; no documented message of ours comes near it.
+            // The limit of tungstenite and most hubs; no built-in protocol has messages of nearly that length.
             message: 64 << 20,
             // A message of 64 MiB in pieces of 1 KiB. Empty fragments cost nothing, so only a count ends them.
             fragments: 1 << 16,
@@ -45,7 +45,7 @@ const CONTROL_PAYLOAD: u64 = 125;
 /// Two bytes, eight of extended length, four of mask key.
 const LONGEST_HEADER: usize = 14;
 
-/// Appends `frame` to `out` as it is: any opcode, any reserved bits, any length, masked with `mask_key` only if it says so.
+/// Appends `frame` to `out` unchanged: any opcode, reserved bits and length; masked with `mask_key` only if `masked`.
 pub fn encode(frame: &Frame, mask_key: [u8; 4], out: &mut Vec<u8>) {
     let mask_bit = if frame.masked { 0x80 } else { 0 };
     let length = frame.payload.len();
@@ -81,17 +81,17 @@ fn apply_mask(bytes: &mut [u8], key: [u8; 4], offset: usize) {
 
 /// Reads a byte stream that may be cut anywhere.
 ///
-/// It reports messages, pings, pongs, at most one close and at most one violation. After a violation it reads nothing more;
-/// after a close only a data frame is worth a word, and that is a violation.
+/// It reports messages, pings, pongs, at most one close and at most one violation. After a violation it decodes nothing
+/// more; after a close it reports only a further frame, as a violation.
 pub struct Decoder {
     role: Role,
     limits: Limits,
     stage: Stage,
-    /// The header of the frame under way, as far as it has arrived.
+    /// The header of the current frame, as far as it has arrived.
     header: [u8; LONGEST_HEADER],
     header_length: usize,
     frame: Option<Current>,
-    /// The payload of the control frame under way; it may come between the fragments of a message.
+    /// The payload of the current control frame, which may come between the fragments of a message.
     control: Vec<u8>,
     message: Option<Message>,
     trace: Option<Box<dyn FnMut(FrameInfo) + Send>>,
@@ -111,20 +111,20 @@ struct Current {
     arrived: u64,
 }
 
-/// A broken rule: what was wrong, where RFC 6455 forbids it, and whether it is only a bound of ours.
-struct Broken {
+/// A violation of RFC 6455, with the section that forbids it, or of a limit (`bound`).
+struct CodecError {
     what: String,
     section: &'static str,
     bound: bool,
 }
 
-fn broken<T>(section: &'static str, what: impl Into<String>) -> Result<T, Broken> {
-    Err(Broken { what: what.into(), section, bound: false })
+fn violation<T>(section: &'static str, what: impl Into<String>) -> Result<T, CodecError> {
+    Err(CodecError { what: what.into(), section, bound: false })
 }
 
 /// RFC 6455, section 10.4, allows limits like ours.
-fn too_much<T>(what: String) -> Result<T, Broken> {
-    Err(Broken { what, section: "10.4", bound: true })
+fn too_much<T>(what: String) -> Result<T, CodecError> {
+    Err(CodecError { what, section: "10.4", bound: true })
 }
 
 impl Decoder {
@@ -155,7 +155,7 @@ impl Decoder {
                 Ok(Step::Hungry) => return None,
                 Ok(Step::Silent) => {}
                 Ok(Step::Event(received)) => return Some(received),
-                Err(Broken { what, section, bound }) => {
+                Err(CodecError { what, section, bound }) => {
                     self.stage = Stage::Failed;
                     self.message = None;
                     return Some(Received::Violation { what, section, bound });
@@ -166,12 +166,12 @@ impl Decoder {
         None
     }
 
-    /// Whether the stream, were it to end here, would end inside a frame or inside a fragmented message.
+    /// Whether the stream would end inside a frame or a fragmented message if it ended here.
     pub fn is_unfinished(&self) -> bool {
         self.stage != Stage::Failed && (self.header_length > 0 || self.frame.is_some() || self.message.is_some())
     }
 
-    /// Bytes of the message under way: what has come of it, and what its latest frame still announces.
+    /// Returns the bytes of the current message: those received, and those its latest frame announces.
     pub fn under_way(&self) -> u64 {
         let announced = match &self.frame {
             Some(Current { info, arrived, .. }) if self.stage == Stage::Open => info.size - arrived,
@@ -180,7 +180,7 @@ impl Decoder {
         self.message.as_ref().map_or(0, |message| message.payload.len() as u64) + announced
     }
 
-    fn step(&mut self, input: &mut &[u8]) -> Result<Step, Broken> {
+    fn step(&mut self, input: &mut &[u8]) -> Result<Step, CodecError> {
         if self.frame.is_none() && !self.read_header(input)? {
             return Ok(Step::Hungry);
         }
@@ -192,7 +192,7 @@ impl Decoder {
             Some(message) if !current.info.opcode.is_control() => &mut message.payload,
             _ => &mut self.control,
         };
-        // After a close only the headers matter: nothing is kept, so that nothing can pile up.
+        // After a close only headers are checked, and no payload is kept.
         if self.stage == Stage::Open {
             let start = payload.len();
             payload.extend_from_slice(now);
@@ -209,8 +209,8 @@ impl Decoder {
         if self.stage == Stage::Closed { Ok(Step::Silent) } else { self.finish(info) }
     }
 
-    /// Collects a header and checks it; true once it is complete. What the first two bytes give away is judged at once.
-    fn read_header(&mut self, input: &mut &[u8]) -> Result<bool, Broken> {
+    /// Collects a header and checks it, the first two bytes as soon as they have arrived. Returns whether it is complete.
+    fn read_header(&mut self, input: &mut &[u8]) -> Result<bool, CodecError> {
         if !self.fill_header(2, input) {
             return Ok(false);
         }
@@ -230,11 +230,14 @@ impl Decoder {
         let announced = self.header[2..2 + extended].iter().fold(0, |length, byte| length << 8 | u64::from(*byte));
         match extended {
             2 if announced <= CONTROL_PAYLOAD => {
-                return broken("5.2", format!("a length of {announced} written in 2 extra bytes where none is needed"));
+                return violation(
+                    "5.2",
+                    format!("a length of {announced} written in 2 extra bytes where none is needed"),
+                );
             }
-            8 if announced >> 63 != 0 => return broken("5.2", "a 64-bit length whose highest bit is set"),
+            8 if announced >> 63 != 0 => return violation("5.2", "a 64-bit length whose highest bit is set"),
             8 if announced <= u64::from(u16::MAX) => {
-                return broken(
+                return violation(
                     "5.2",
                     format!("a length of {announced} written in 8 extra bytes where fewer are enough"),
                 );
@@ -264,7 +267,7 @@ impl Decoder {
         Ok(true)
     }
 
-    /// Fills the header up to `wanted` bytes; true once they are there.
+    /// Fills the header up to `wanted` bytes; returns whether they have arrived.
     fn fill_header(&mut self, wanted: usize, input: &mut &[u8]) -> bool {
         let take = wanted.saturating_sub(self.header_length).min(input.len());
         let (now, later) = input.split_at(take);
@@ -274,50 +277,52 @@ impl Decoder {
         self.header_length >= wanted
     }
 
-    /// What the first two bytes of a header must satisfy. Of the length it needs only the seven bits that stand there.
-    fn check_header(&self, info: &FrameInfo) -> Result<(), Broken> {
+    /// Checks the first two bytes of a header, with the seven bits of length in them.
+    fn check_header(&self, info: &FrameInfo) -> Result<(), CodecError> {
         let opcode = info.opcode;
         if info.rsv != 0 {
-            return broken(
+            return violation(
                 "5.2",
                 format!("a {opcode} frame with reserved bits {:03b}, and no extension was agreed", info.rsv),
             );
         }
         if let Opcode::Reserved(bits) = opcode {
-            return broken("5.2", format!("a frame with the reserved opcode {bits:#x}"));
+            return violation("5.2", format!("a frame with the reserved opcode {bits:#x}"));
         }
         match self.role {
             Role::Client if info.masked => {
-                return broken("5.1", format!("a masked {opcode} frame; a server must not mask"));
+                return violation("5.1", format!("a masked {opcode} frame; a server must not mask"));
             }
             Role::Server if !info.masked => {
-                return broken("5.1", format!("an unmasked {opcode} frame; a client must mask"));
+                return violation("5.1", format!("an unmasked {opcode} frame; a client must mask"));
             }
             _ => {}
         }
         if opcode.is_control() {
             if !info.fin {
-                return broken("5.5", format!("a fragmented {opcode} frame; control frames must not be fragmented"));
+                return violation("5.5", format!("a fragmented {opcode} frame; control frames must not be fragmented"));
             }
             if info.size > CONTROL_PAYLOAD {
-                return broken("5.5", format!("a {opcode} frame of more than {CONTROL_PAYLOAD} bytes"));
+                return violation("5.5", format!("a {opcode} frame of more than {CONTROL_PAYLOAD} bytes"));
             }
             return Ok(());
         }
         if self.stage == Stage::Closed {
-            return broken("5.5.1", format!("a {opcode} frame after the close frame"));
+            return violation("5.5.1", format!("a {opcode} frame after the close frame"));
         }
         match (opcode, &self.message) {
-            (Opcode::Continuation, None) => broken("5.4", "a continuation frame, and no fragmented message was begun"),
+            (Opcode::Continuation, None) => {
+                violation("5.4", "a continuation frame, and no fragmented message was begun")
+            }
             (Opcode::Text | Opcode::Binary, Some(_)) => {
-                broken("5.4", format!("a new {opcode} frame before the last fragment of the message before it"))
+                violation("5.4", format!("a new {opcode} frame before the last fragment of the message before it"))
             }
             _ => Ok(()),
         }
     }
 
     /// Opens a message, or counts one more fragment of it.
-    fn begin(&mut self, info: &FrameInfo) -> Result<(), Broken> {
+    fn begin(&mut self, info: &FrameInfo) -> Result<(), CodecError> {
         if info.opcode.is_control() {
             self.control.clear();
             return Ok(());
@@ -331,8 +336,8 @@ impl Decoder {
         Ok(())
     }
 
-    /// What a frame that is complete amounts to.
-    fn finish(&mut self, info: FrameInfo) -> Result<Step, Broken> {
+    /// Handles a complete frame.
+    fn finish(&mut self, info: FrameInfo) -> Result<Step, CodecError> {
         match info.opcode {
             Opcode::Ping => Ok(Step::Event(Received::Ping(std::mem::take(&mut self.control)))),
             Opcode::Pong => Ok(Step::Event(Received::Pong(std::mem::take(&mut self.control)))),
@@ -360,16 +365,16 @@ enum Step {
     Event(Received),
 }
 
-/// Any code is reported as it came, also one that must not be on a wire: to judge it is the rules' affair.
-fn read_close(body: &[u8]) -> Result<Received, Broken> {
+/// Parses a close frame's body. Any code is reported unchanged, even one that must not be sent: rules check it.
+fn read_close(body: &[u8]) -> Result<Received, CodecError> {
     match body {
         [] => Ok(Received::Close { code: None, reason: String::new() }),
-        [_] => broken("5.5.1", "a close frame with a body of 1 byte; a code needs 2"),
+        [_] => violation("5.5.1", "a close frame with a body of 1 byte; a code needs 2"),
         [high, low, reason @ ..] => {
             let code = u16::from_be_bytes([*high, *low]);
             match std::str::from_utf8(reason) {
                 Ok(reason) => Ok(Received::Close { code: Some(code), reason: reason.to_owned() }),
-                Err(error) => broken(
+                Err(error) => violation(
                     "5.5.1",
                     format!("a close frame with code {code} whose reason is not UTF-8 at byte {}", error.valid_up_to()),
                 ),
@@ -378,12 +383,12 @@ fn read_close(body: &[u8]) -> Result<Received, Broken> {
     }
 }
 
-fn check_text(message: &Message) -> Result<(), Broken> {
+fn check_text(message: &Message) -> Result<(), CodecError> {
     match std::str::from_utf8(&message.payload) {
         Ok(_) => Ok(()),
         Err(error) => {
             let (size, at) = (message.payload.len(), error.valid_up_to());
-            broken("8.1", format!("a text message of {size} bytes that is not UTF-8 at byte {at}"))
+            violation("8.1", format!("a text message of {size} bytes that is not UTF-8 at byte {at}"))
         }
     }
 }
@@ -542,7 +547,7 @@ mod tests {
             .prop_map(|(fin, rsv, opcode, masked, payload)| Frame { fin, rsv, opcode, masked, payload })
     }
 
-    /// What the decoder must say about a stream of whole, lawful data messages.
+    /// Generates streams of complete, valid data messages.
     fn any_messages() -> impl Strategy<Value = Vec<(bool, String, usize)>> {
         prop::collection::vec((any::<bool>(), "\\PC{0,60}", 1_usize..5), 0..8)
     }

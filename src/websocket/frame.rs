@@ -1,15 +1,13 @@
-//! What crosses a wire: frames as they are, and what a connection reports, as data.
-//!
-//! Nothing here reads a clock or a socket. The codec in `transport` fills these types, the interpreter reads them,
-//! and the tests that need no network build them by hand.
+//! Frames, and the events of a connection, as data. The codec fills these types, the interpreter reads them, and tests
+//! without a network build them by hand.
 
 use std::fmt;
 
-/// One connection of one run. Whoever opens connections hands the numbers out.
+/// The number of a connection within a run, assigned by the code that opens it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u32);
 
-/// The four bits that name a WebSocket frame (RFC 6455, section 5.2).
+/// The opcode of a WebSocket frame (RFC 6455, section 5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Opcode {
     Continuation,
@@ -66,7 +64,7 @@ impl fmt::Display for Opcode {
     }
 }
 
-/// One WebSocket frame, unmasked payload, with the header bits a well-behaved library would hide.
+/// A WebSocket frame with unmasked payload, including the header bits that libraries hide.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     pub fin: bool,
@@ -79,7 +77,7 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// A whole text message in one masked frame, as a client sends it.
+    /// A text message in one masked frame, as a client sends it.
     pub fn text(text: impl Into<Vec<u8>>) -> Self {
         Self { fin: true, rsv: 0, opcode: Opcode::Text, masked: true, payload: text.into() }
     }
@@ -122,7 +120,7 @@ impl Frame {
     }
 }
 
-/// A frame's header: what a trace shows of it. `size` is the length of its payload in bytes.
+/// A frame's header, for traces. `size` is the length of its payload in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameInfo {
     pub fin: bool,
@@ -132,79 +130,79 @@ pub struct FrameInfo {
     pub size: u64,
 }
 
-/// A message put together from one or more data frames.
+/// A message assembled from one or more data frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     pub binary: bool,
-    /// For a text message these bytes are valid UTF-8: the codec reports anything else as a [`Received::Violation`].
+    /// Valid UTF-8 in a text message: the codec reports anything else as a [`Received::Violation`].
     pub payload: Vec<u8>,
     /// How many frames carried it, at least 1.
     pub frames: u32,
 }
 
-/// What an actor may do to its connection, besides opening it.
+/// A command of an actor to its open connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outgoing {
-    /// Written one after another, exactly as they are, right or wrong. `masked` is obeyed too.
+    /// Writes frames unchanged, valid or not; masked only if `masked`.
     Frames(Vec<Frame>),
-    /// Written below WebSocket.
+    /// Writes bytes to the stream, below WebSocket.
     Bytes(Vec<u8>),
     /// Ends our half of the stream after everything sent so far, without a close frame.
     Fin,
-    /// Tears the connection down (TCP RST), after what the kernel still takes of everything sent so far.
+    /// Resets the connection (TCP RST), after what the kernel still accepts of everything sent so far.
     Reset,
-    /// From now on nothing is read and no ping is answered, until `ReadAgain`.
+    /// Stops reading and answering pings, until `ReadAgain`.
     StopReading,
     ReadAgain,
 }
 
-/// What one connection reports, in the order in which it happened.
+/// An event of a connection.
 ///
-/// A life is: `Upgraded`, `Refused`, `NoUpgrade` or `Unreachable` first; after `Upgraded` any number of messages, pings
-/// and pongs, at most one `Close`, at most one `Violation`, and `End` last. `Refused`, `NoUpgrade` and `Unreachable` are
-/// last by themselves.
+/// The first is `Upgraded`, `Refused`, `NoUpgrade` or `Unreachable`. After `Upgraded` come any number of messages, pings
+/// and pongs, at most one `Close`, at most one `Violation`, and `End` last. Nothing follows `Refused`, `NoUpgrade` and
+/// `Unreachable`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Received {
-    /// The hub answered the upgrade with 101 and a valid accept key. Where an actor listens, the upgrade that it accepted:
-    /// `headers` are then the request's, after a first one named `:path` that holds path and query as they came.
+    /// The hub answered the upgrade with 101 and a valid accept key. For a listening actor, the upgrade that it accepted:
+    /// `headers` are then the request's, after a first one named `:path` with path and query unchanged.
     Upgraded {
         status: u16,
         headers: Vec<(String, String)>,
         subprotocol: Option<String>,
     },
-    /// The hub answered with HTTP, but not with a valid upgrade. `body` is cut at 4 KiB. `reason` says what was wrong with it.
+    /// The hub answered with HTTP, but not with a valid upgrade; `reason` says why. `body` is cut at 4 KiB.
     Refused {
         status: u16,
         headers: Vec<(String, String)>,
         body: Vec<u8>,
         reason: String,
     },
-    /// A TCP connection was made, but what answered the upgrade, if anything, was no HTTP; or, with `bound: true`, more of
-    /// it than we take.
+    /// A TCP connection was made, but the upgrade was not answered, or not with HTTP; or, with `bound: true`, the answer
+    /// exceeds a limit.
     NoUpgrade {
         reason: String,
         bound: bool,
     },
-    /// No connection at all: the address did not resolve, the port was closed, TLS failed.
+    /// No connection: the address did not resolve, the port was closed, or TLS failed.
     Unreachable {
         reason: String,
     },
     Message(Message),
     Ping(Vec<u8>),
     Pong(Vec<u8>),
-    /// A close frame arrived, as it was: no code where the body was empty.
+    /// A close frame arrived; no code if its body was empty.
     Close {
         code: Option<u16>,
         reason: String,
     },
-    /// The peer broke RFC 6455 (or a stated bound of ours, `bound: true`); the connection is dropped right after.
-    /// `section` is that of RFC 6455, such as `5.4`. First of all where an actor listens and the upgrade request was wrong.
+    /// The peer violated RFC 6455 (or exceeded a limit, `bound: true`); the connection is dropped right after. `section`
+    /// is that of RFC 6455, such as `5.4`. For a listening actor it is the first event if the upgrade request was wrong.
     Violation {
         what: String,
         section: &'static str,
         bound: bool,
     },
-    /// The transport has ended; nothing follows. `reset` tells an error from an orderly end of stream.
+    /// The stream has ended; nothing follows. `reset`: by an error rather than an orderly end of stream.
     End {
         reset: bool,
         reason: String,

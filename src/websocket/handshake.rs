@@ -1,4 +1,4 @@
-//! RFC 6455's upgrade, both sides of it, on bytes alone: section 4.1 for what a client asks and demands, 4.2 for a server.
+//! RFC 6455's upgrade, both sides, on bytes alone: section 4.1 for clients, 4.2 for servers.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -7,19 +7,19 @@ use sha1::{Digest, Sha1};
 
 use crate::websocket::frame::Received;
 
-/// The most bytes a head may have: twice what common servers take, so no lawful hub meets it.
+/// The most bytes of a head: twice the limit of common servers, so no correct hub exceeds it.
 pub const HEAD: usize = 16 << 10;
 /// The most header lines in it.
 pub const HEADERS: usize = 100;
-/// What we keep of a refusal's body: enough for an explanation, whatever a hub pours out.
+/// The most bytes of a refusal's body that are kept.
 pub const BODY: usize = 4 << 10;
 
-/// The most characters a reason may have: it is read by people.
+/// The most characters of a reason.
 const REASON: usize = 400;
 /// RFC 6455, section 1.3.
 const ACCEPT_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// What cannot stand in a request line and is therefore escaped. Everything else goes out as given, also `..` and `%`.
+/// Characters that would break the request line and are therefore escaped. All others are sent unchanged, even `%`.
 const NOT_IN_TARGET: &AsciiSet = &CONTROLS.add(b' ').add(b'#');
 /// RFC 3986's unreserved characters stay as they are in the names and values of a query.
 const NOT_IN_QUERY_PART: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -35,19 +35,19 @@ pub struct Request<'a> {
     pub target: &'a str,
     /// Base64 of 16 random bytes.
     pub key: &'a str,
-    /// Goes out after our own headers. One that has the name of one of ours replaces it.
+    /// Sent after the standard headers; one with the name of a standard header replaces it.
     pub headers: &'a [(String, String)],
-    /// Names of headers of ours that are left out.
+    /// Names of standard headers that are left out.
     pub without: &'a [String],
     pub subprotocols: &'a [String],
-    /// `GET`, but for a scenario that wants to be refused.
+    /// `GET`, unless a scenario tests another method.
     pub method: &'a str,
-    /// `1.1`, but for a scenario that wants to be refused.
+    /// `1.1`, unless a scenario tests another version.
     pub http: &'a str,
 }
 
 impl Default for Request<'_> {
-    /// What RFC 6455 wants, but for host and key, which are the caller's.
+    /// A request as RFC 6455 demands, except host and key, which the caller sets.
     fn default() -> Self {
         Self {
             host: "",
@@ -62,7 +62,7 @@ impl Default for Request<'_> {
     }
 }
 
-/// Why a request cannot be written: it would no longer be the request that was meant.
+/// A part of a request that cannot be written without breaking out of its line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
     #[error("`{0}` is not a header name (letters, digits and !#$%&'*+-.^_`|~)")]
@@ -75,7 +75,7 @@ pub enum RequestError {
     Subprotocol(String),
 }
 
-/// Why the bytes that came are not HTTP as we take it.
+/// Received bytes that are not an HTTP head within the limits.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeadError {
     #[error("it is TLS, not plain text: is the address wss:// rather than ws://?")]
@@ -89,7 +89,7 @@ pub enum HeadError {
 }
 
 impl HeadError {
-    /// Whether it may be right, but is too much for us.
+    /// Whether a limit was exceeded by what may be valid HTTP.
     pub fn is_bound(&self) -> bool {
         matches!(self, Self::TooLong | Self::TooMany)
     }
@@ -100,11 +100,11 @@ impl HeadError {
 pub struct ResponseHead {
     pub status: u16,
     pub headers: Headers,
-    /// How many bytes it took.
+    /// Its length in bytes.
     pub length: usize,
 }
 
-/// The head of an upgrade request that a hub has sent to an actor that listens.
+/// The head of an upgrade request that a hub has sent to a listening actor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestHead {
     pub method: String,
@@ -115,8 +115,8 @@ pub struct RequestHead {
     pub length: usize,
 }
 
-/// Joins `base` (an endpoint's path) and `path`, their queries and `query`, whose parts are percent-encoded.
-/// Of the rest only what would break the request line is.
+/// Joins `base` (an endpoint's path) and `path`, their queries and `query`, whose parts are percent-encoded. Elsewhere
+/// only characters that would break the request line are encoded.
 pub fn target(base: &str, path: &str, query: &[(String, String)]) -> String {
     let (base, base_query) = base.split_once('?').unwrap_or((base, ""));
     let (path, path_query) = path.split_once('?').unwrap_or((path, ""));
@@ -151,18 +151,18 @@ pub fn target(base: &str, path: &str, query: &[(String, String)]) -> String {
     target
 }
 
-/// The key a request goes out with: one that is among its headers, or `fresh`.
+/// Returns the key that is sent: the one among `headers`, or `fresh`.
 pub fn key_of<'a>(headers: &'a [(String, String)], fresh: &'a str) -> &'a str {
     let given = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Sec-WebSocket-Key"));
     given.map_or(fresh, |(_, key)| key)
 }
 
-/// A fresh `Sec-WebSocket-Key`.
+/// Generates a `Sec-WebSocket-Key`.
 pub fn key() -> String {
     BASE64.encode(rand::random::<[u8; 16]>())
 }
 
-/// What a server must answer to `key` (RFC 6455, section 4.2.2, item 5.4).
+/// Computes the accept value for `key` (RFC 6455, section 4.2.2, item 5.4).
 pub fn accept_key(key: &str) -> String {
     BASE64.encode(Sha1::new().chain_update(key).chain_update(ACCEPT_GUID).finalize())
 }
@@ -198,10 +198,10 @@ pub fn request(request: &Request<'_>) -> Result<Vec<u8>, RequestError> {
     Ok(text.into_bytes())
 }
 
-/// Reads the head of an answer, as soon as all of it is there. `None` asks for more bytes.
+/// Parses the head of an answer. `None`: more bytes are needed.
 ///
 /// # Errors
-/// Anything that is not an HTTP/1 head within our bounds.
+/// The bytes are not an HTTP/1 head within the limits.
 pub fn response_head(bytes: &[u8]) -> Result<Option<ResponseHead>, HeadError> {
     let mut lines = [httparse::EMPTY_HEADER; HEADERS];
     let mut response = httparse::Response::new(&mut lines);
@@ -210,13 +210,13 @@ pub fn response_head(bytes: &[u8]) -> Result<Option<ResponseHead>, HeadError> {
     Ok(Some(ResponseHead { status: response.code.unwrap_or_default(), headers, length }))
 }
 
-/// Judges an answer to our upgrade request as RFC 6455, section 4.1, tells a client to: either `Upgraded`, or `Refused`
-/// with the first reason there is. The body of a refusal is the caller's to fill in.
+/// Checks an answer to the upgrade request as RFC 6455, section 4.1, demands: returns `Upgraded`, or `Refused` with the
+/// first reason. The caller adds the body of a refusal.
 pub fn judge_response(head: ResponseHead, key: &str, offered: &[String]) -> Received {
     let ResponseHead { status, headers, .. } = head;
     match refusal(status, &headers, key, offered) {
         Some(mut reason) => {
-            // It may quote a header of 16 KiB.
+            // It may quote a header of up to 16 KiB.
             if let Some((end, _)) = reason.char_indices().nth(REASON) {
                 reason.truncate(end);
                 reason.push_str("...");
@@ -300,7 +300,7 @@ fn refusal_by_status(status: u16, headers: &Headers) -> String {
     format!("HTTP {status} instead of 101: {advice}")
 }
 
-/// A refusal's body out of the bytes after its head, cut at [`BODY`], and whether it is complete or needs no more.
+/// Returns a refusal's body from the bytes after its head, cut at [`BODY`], and whether it is complete or long enough.
 pub fn body(head: &ResponseHead, bytes: &[u8]) -> (Vec<u8>, bool) {
     if matches!(head.status, 101 | 204 | 304) {
         return (Vec::new(), true);
@@ -336,10 +336,10 @@ fn chunked(mut bytes: &[u8]) -> (Vec<u8>, bool) {
     }
 }
 
-/// Reads the head of an upgrade request. `None` asks for more bytes.
+/// Parses the head of an upgrade request. `None`: more bytes are needed.
 ///
 /// # Errors
-/// Anything that is not an HTTP/1 head within our bounds.
+/// The bytes are not an HTTP/1 head within the limits.
 pub fn request_head(bytes: &[u8]) -> Result<Option<RequestHead>, HeadError> {
     let mut lines = [httparse::EMPTY_HEADER; HEADERS];
     let mut request = httparse::Request::new(&mut lines);
@@ -353,9 +353,8 @@ pub fn request_head(bytes: &[u8]) -> Result<Option<RequestHead>, HeadError> {
     }))
 }
 
-/// Answers an upgrade request as RFC 6455, section 4.2, tells a server to: the response, and what to report of it.
-/// That is `Upgraded`, or a `Violation` that names the first thing wrong. Of the subprotocols the client offers,
-/// in its order, the first that is `spoken` is selected.
+/// Answers an upgrade request as RFC 6455, section 4.2, demands: returns the response and the event, which is `Upgraded`,
+/// or a `Violation` with the first error. Selects the first subprotocol, in the client's order, that is among `spoken`.
 pub fn respond(head: RequestHead, spoken: &[String]) -> (Vec<u8>, Received) {
     if let Some(what) = fault_of_request(&head) {
         let version = if find(&head.headers, "Sec-WebSocket-Version") == Some("13") {
@@ -410,7 +409,7 @@ fn is_key(key: &str) -> bool {
     BASE64.decode(key).is_ok_and(|bytes| bytes.len() == 16)
 }
 
-/// What httparse says of a head, in our words.
+/// Converts httparse's result for a head.
 fn head_length(bytes: &[u8], parsed: httparse::Result<usize>) -> Result<Option<usize>, HeadError> {
     match parsed {
         Ok(httparse::Status::Complete(length)) if length <= HEAD => Ok(Some(length)),
@@ -467,7 +466,7 @@ fn find<'a>(headers: &'a Headers, name: &str) -> Option<&'a str> {
     all(headers, name).next()
 }
 
-/// A header that is repeated means the same as one line with its values joined by commas (RFC 9110, section 5.3).
+/// Joins the values of repeated headers by commas (RFC 9110, section 5.3).
 fn joined(headers: &Headers, name: &str) -> Option<String> {
     let values: Vec<_> = all(headers, name).collect();
     (!values.is_empty()).then(|| values.join(", "))

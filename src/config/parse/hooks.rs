@@ -1,4 +1,4 @@
-//! `[hooks]`: requests and programs, their templates checked.
+//! Parses `[hooks]`: requests and commands, with their templates checked.
 
 use std::collections::BTreeMap;
 
@@ -147,14 +147,14 @@ impl Reading<'_> {
             self.wrong(&items[0], "a program has a name", "write command = [\"program\", \"word\"]");
             return None;
         }
-        // A name with a slash is a path; one without is looked up as a shell would.
+        // A name with a slash is a path; one without is looked up in PATH.
         if words[0].contains('/') && !words[0].starts_with("${") {
             words[0] = self.at_home(&items[0], &words[0]).to_string_lossy().into_owned();
         }
         Some(words)
     }
 
-    /// Text in which every `${...}` is sound.
+    /// Returns a text in which every `${...}` is valid.
     fn template(&mut self, node: &Node) -> Option<String> {
         let text = self.text(node)?;
         let errors = template::check(text);

@@ -1,4 +1,4 @@
-//! From the tree to a [`Target`]: one reader per table, each of which goes on after an error.
+//! Parses the tree into a [`Target`]: one function per table, each of which continues after an error.
 
 mod hooks;
 mod settings;
@@ -33,9 +33,9 @@ pub const TOP_LEVEL: [&str; 13] = [
 const INSTANCE: [&str; 7] = ["name", "url", "exec", "provides", "settings", "secrets", "hooks"];
 const TLS: [&str; 2] = ["ca", "insecure"];
 
-/// Instances differ in configuration, and nobody has more configurations than this.
+/// Most instances of a target.
 const MOST_INSTANCES: usize = 1000;
-/// Nobody reads more at once.
+/// Most errors that are reported.
 const MOST_ERRORS: usize = 200;
 
 pub(super) fn target(
@@ -59,7 +59,7 @@ pub(super) fn target(
     let over = own_settings.into_iter().filter_map(|change| reading.overriding(change.path, change.value)).collect();
     let target = reading.target(&root, over);
     let Reading { mut errors, .. } = reading;
-    // What the parser could not read was said once; what is odd about the rest of that line is not worth a word.
+    // Report a syntax error once, without further errors from the same line.
     let mut echoes = errors.split_off(first);
     echoes.truncate(MOST_ERRORS);
     errors
@@ -72,7 +72,7 @@ pub(super) fn target(
     }
 }
 
-/// Puts what was overridden into the file's tree. Settings are handed back: they go over those of every instance.
+/// Applies overrides to the file's tree. Returns those of settings, which override the settings of every instance.
 fn apply(root: &mut Node, changes: Vec<Change>, errors: &mut Vec<Diagnostic>) -> Vec<Change> {
     let mut own_settings = Vec::new();
     for change in changes {
@@ -95,7 +95,7 @@ fn apply(root: &mut Node, changes: Vec<Change>, errors: &mut Vec<Diagnostic>) ->
     own_settings
 }
 
-/// Where the URL of each instance stands or could stand.
+/// Returns the path of each instance's URL.
 fn urls_of_instances(root: &Node, url: &Key) -> Vec<[Key; 3]> {
     let key = |name: &str| Key { name: name.to_owned(), span: url.span };
     let instances = root.get("instance").and_then(Node::list).unwrap_or_default();
@@ -103,7 +103,7 @@ fn urls_of_instances(root: &Node, url: &Key) -> Vec<[Key; 3]> {
     names.map(|name| [key("instance"), key(name), key("url")]).collect()
 }
 
-/// For an override with dots whose first part is no key.
+/// Returns the error for an override with dots whose first part is not a key.
 fn no_such_path(path: &[Key]) -> Diagnostic {
     let names: Vec<&str> = path.iter().map(|key| key.name.as_str()).collect();
     let help =
@@ -111,7 +111,7 @@ fn no_such_path(path: &[Key]) -> Diagnostic {
     Diagnostic::error(path[0].span, format!("a target has no key `{}`", names[0])).help(help)
 }
 
-/// For an override of an instance: whether there is one of that name.
+/// Returns an error if an override names an instance that does not exist, or a whole instance.
 fn no_such_instance(root: &Node, path: &[Key]) -> Option<Diagnostic> {
     let items = root.get("instance").and_then(Node::list).unwrap_or_default();
     let names = items.iter().filter_map(|item| item.get("name")?.text());
@@ -135,9 +135,9 @@ struct Reading<'a> {
     sources: &'a Sources,
     environment: &'a dyn Fn(&str) -> Option<String>,
     read: &'a dyn Fn(&str) -> io::Result<String>,
-    /// The file's root; what stands in other files came from overrides.
+    /// The span of the file's root; spans in other files come from overrides.
     home: Span,
-    /// Whether all of the file could be read, so that what is not there is missing.
+    /// Whether all of the file could be parsed, so that an absent key is missing.
     complete: bool,
     errors: Vec<Diagnostic>,
 }

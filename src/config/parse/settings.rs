@@ -1,4 +1,4 @@
-//! Settings and secrets: what stands in each level, and which level wins.
+//! Parses settings and secrets of each level, and merges the levels.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,16 +10,16 @@ use crate::syntax::yaml::{Key, Kind, Node, Text};
 
 const SECRET: [&str; 2] = ["env", "file"];
 
-/// A setting as it stands in one of the levels, lowest first: the target's, the instance's, the overrides'.
+/// A setting of one level; from lowest to highest: target, instance, overrides.
 pub(super) struct Level {
-    /// The name, and for an override the way into its value.
+    /// The name, and for an override the path into its value.
     path: Vec<Key>,
     value: Node,
     secret: bool,
 }
 
 impl Reading<'_> {
-    /// The settings and secrets of the target or of one instance.
+    /// Parses the settings and secrets of the target or of one instance.
     pub(super) fn levels(&mut self, node: &Node) -> Vec<Level> {
         let mut levels: Vec<Level> = Vec::new();
         let plain: BTreeSet<&str> =
@@ -66,7 +66,7 @@ impl Reading<'_> {
         Some(Level { path, value, secret: true })
     }
 
-    /// Later levels win; what is secret in one stays secret.
+    /// Merges levels: later ones win; a setting that is secret in one level stays secret.
     pub(super) fn merged(&self, levels: &[&[Level]]) -> BTreeMap<String, Setting> {
         let mut merged: BTreeMap<String, (Node, bool)> = BTreeMap::new();
         for level in levels.iter().copied().flatten() {
@@ -81,7 +81,7 @@ impl Reading<'_> {
         merged.into_iter().map(setting).collect()
     }
 
-    /// The text itself, wherever it is kept.
+    /// Returns the secret's text, read from environment or file if need be.
     fn secret(&mut self, key: &Key, node: &Node) -> Option<Node> {
         let text = match &node.kind {
             Kind::Null => return None,
@@ -126,7 +126,7 @@ impl Reading<'_> {
     fn file_text(&mut self, node: &Node) -> Option<String> {
         let path = self.path(node)?;
         match (self.read)(&path.to_string_lossy()) {
-            // Editors end files with a newline that nobody means.
+            // Editors add a newline at the end of a file.
             Ok(text) => Some(text.trim_end_matches(['\n', '\r']).to_owned()),
             Err(error) => {
                 let help = "a path is taken from the folder of the target file";

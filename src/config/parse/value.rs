@@ -1,4 +1,4 @@
-//! Single values, each with its own complaint, and the keys a table may have.
+//! Parses single values, and checks the keys of a table.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -10,11 +10,11 @@ use crate::syntax::diagnostic::{Diagnostic, suggest};
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{Key, Kind, Node};
 
-/// More connections than this no machine opens.
+/// The highest value of `connections`.
 const MOST_CONNECTIONS: u64 = 1_000_000;
 
 impl Reading<'_> {
-    /// Whether the node is a table; complains if not, and about keys nobody knows.
+    /// Whether the node is a table; reports an error if not, and for each unknown key.
     pub(super) fn known(&mut self, node: &Node, keys: &[&str], of: &str) -> bool {
         let Some(entries) = node.map() else {
             if !node.is_null() {
@@ -33,7 +33,7 @@ impl Reading<'_> {
         true
     }
 
-    /// A word such as `with-secret`.
+    /// Parses a name such as `with-secret`.
     pub(super) fn name(&mut self, node: &Node, of: &str) -> Option<String> {
         let text = self.text(node)?;
         let fine = text.starts_with(|c: char| c.is_ascii_alphabetic())
@@ -56,7 +56,7 @@ impl Reading<'_> {
         items.iter().filter_map(|item| self.name(item, "a capability")).collect()
     }
 
-    /// A key that expressions and scenarios use as a name.
+    /// Checks a key that expressions and scenarios use as a name.
     pub(super) fn identifier(&mut self, key: &Key, of: &str) {
         let fine = key.name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
             && key.name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
@@ -87,7 +87,7 @@ impl Reading<'_> {
         None
     }
 
-    /// A program with a `/` in its name is taken from the file's folder, one without is looked for in PATH.
+    /// Parses a command. A program with a `/` in its name is relative to the file's folder, one without is found in PATH.
     pub(super) fn exec(&mut self, node: &Node) -> Option<Exec> {
         let text = self.text(node)?;
         match Exec::parse(text) {
@@ -156,7 +156,7 @@ impl Reading<'_> {
     pub(super) fn text<'n>(&mut self, node: &'n Node) -> Option<&'n str> {
         match &node.kind {
             Kind::Text(text) => Some(&text.value),
-            // Was something that JSON has no word for, and is said already.
+            // JSON cannot express it; the error is reported already.
             Kind::Null => None,
             _ => {
                 self.wrong(node, &format!("this must be text, not {}", node.what()), "put it in quotes");
@@ -165,7 +165,7 @@ impl Reading<'_> {
         }
     }
 
-    /// A path of the file is taken from the file's folder, one of an override as it is.
+    /// Resolves a path: in the file it is relative to the file's folder, in an override it is used unchanged.
     pub(super) fn at_home(&self, node: &Node, path: &str) -> PathBuf {
         let home = &self.sources.file(self.home.file).path;
         match Path::new(home).parent() {
@@ -187,7 +187,7 @@ impl Reading<'_> {
     }
 }
 
-/// What is wrong with the URL of a hub, and what to do about it.
+/// Returns what is wrong with the URL of a hub, and what to do about it.
 fn url_problem(url: &str) -> Option<(String, String)> {
     let example = "such as ws://127.0.0.1:4000".to_owned();
     let rest = url.strip_prefix("ws://").or_else(|| url.strip_prefix("wss://"));
@@ -201,7 +201,7 @@ fn url_problem(url: &str) -> Option<(String, String)> {
                 format!("write wss://{rest}")
             }
             Some(_) => example,
-            // A scheme that slipped.
+            // A misspelt scheme.
             None if url.contains("//") => example,
             None if [".yaml", ".yml"].iter().any(|ending| url.ends_with(ending)) => {
                 format!(

@@ -1,4 +1,4 @@
-//! A hook that is a program. It is started without a shell, gets `{"args", "message"}` on stdin and answers on stdout.
+//! Hooks that run a command: started without a shell, with `{"args", "message"}` on stdin and the answer on stdout.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use tokio::process::{ChildStdin, Command};
 
 use super::{Filler, HookCall, HookError, MAX_ANSWER, answer};
 
-/// What is kept of stderr, to be shown when the program fails. The rest is read and dropped, so that it never blocks.
+/// Most bytes of stderr that are kept for the error. The rest is read and dropped, so that the program never blocks.
 const MAX_STDERR: usize = 64 << 10;
 
-/// How long output is awaited after the program has ended: a server it started may hold the pipe open for ever.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+/// How long to read output after the program has ended: a server it started may keep the pipe open for ever.
+const DRAIN: Duration = Duration::from_millis(200);
 
 pub(super) async fn run(call: &HookCall<'_>, words: &[String], timeout: Duration) -> Result<Value, HookError> {
     let filler = Filler::new(call);
@@ -53,7 +53,7 @@ async fn converse(name: &str, words: &[String], input: String) -> Result<Value, 
         }
     };
     let rest = async { tokio::try_join!(stdout.read_all(), stderr.read_all()) };
-    if let Ok(read) = tokio::time::timeout(LAST_WORDS, rest).await {
+    if let Ok(read) = tokio::time::timeout(DRAIN, rest).await {
         read.map_err(pipe)?;
     }
     if stdout.overflowed {
@@ -69,14 +69,14 @@ async fn converse(name: &str, words: &[String], input: String) -> Result<Value, 
     Ok(answer(&stdout.kept))
 }
 
-/// A program need not listen, so what it does not take is no error.
+/// Writes to stdin; a program that does not read it is no error.
 async fn write(stdin: Option<ChildStdin>, input: String) {
     if let Some(mut stdin) = stdin {
         let _ = stdin.write_all(input.as_bytes()).await;
     }
 }
 
-/// One of the program's outputs, kept up to a bound.
+/// An output stream of the program, kept up to a limit.
 struct Output<R> {
     pipe: Option<R>,
     kept: Vec<u8>,
@@ -90,7 +90,7 @@ impl<R: AsyncRead + Unpin> Output<R> {
         Self { open: pipe.is_some(), pipe, kept: Vec::new(), bound, overflowed: false }
     }
 
-    /// Reads once; safe to be dropped while it waits.
+    /// Reads once. Cancel-safe.
     async fn read(&mut self) -> std::io::Result<()> {
         let Some(pipe) = &mut self.pipe else {
             return Ok(());

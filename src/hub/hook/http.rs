@@ -1,4 +1,4 @@
-//! A hook that is an HTTP request. No redirects are followed and no proxy is asked: what the file names is what is called.
+//! Hooks that send an HTTP request. Redirects are not followed and no proxy is used.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -15,13 +15,13 @@ use super::{Filler, HookCall, HookError, MAX_ANSWER, answer};
 use crate::config::TlsOptions;
 use crate::transport::tls::{self, TlsError};
 
-/// Whom hooks trust on an `https://` address: whom the target trusts on `wss://`. Worth sharing, since it reads files.
+/// Certificates that hooks trust on `https://`: the same as for `wss://`. Shared, since creating it reads files.
 #[derive(Clone, Debug)]
 pub struct Trust(TlsConfig);
 
 impl Trust {
     /// # Errors
-    /// A file of certificates that cannot be used.
+    /// A certificate file is not readable or not valid.
     pub fn new(options: &TlsOptions) -> Result<Self, TlsError> {
         let builder = TlsConfig::builder().disable_verification(options.insecure);
         if options.insecure {
@@ -33,7 +33,7 @@ impl Trust {
     }
 }
 
-/// A request with everything filled in.
+/// A request with its templates filled in.
 pub(super) struct Request {
     trust: Option<Trust>,
     hook: String,
@@ -71,7 +71,7 @@ impl Request {
         }
         for (name, value) in headers {
             let value = filler.fill("headers", value)?;
-            // Neither says the value, which may be a key.
+            // Neither message shows the value, which may be a secret.
             let name: HeaderName = name.parse().map_err(|_| refuse(format!("`{name}` is not the name of a header")))?;
             let value = HeaderValue::from_str(&value)
                 .map_err(|_| refuse(format!("the value of `{name}` is not that of a header")))?;
@@ -82,7 +82,7 @@ impl Request {
 
     pub(super) async fn send(self, timeout: Duration) -> Result<Value, HookError> {
         let hook = self.hook.clone();
-        // Every wait in there is bounded by the timeout, so the thread is given back even if nobody waits any more.
+        // Every wait in it is bounded by the timeout, so the thread ends even if this future is dropped.
         match tokio::task::spawn_blocking(move || self.send_blocking(timeout)).await {
             Ok(answer) => answer,
             Err(error) => Err(HookError::Request { hook, reason: error.to_string() }),
@@ -115,7 +115,7 @@ impl Request {
         let mut body = Vec::new();
         let read = response.into_body().into_reader().take(MAX_ANSWER as u64 + 1).read_to_end(&mut body);
         if !status.is_success() {
-            // Whatever could be read of it.
+            // As much of it as could be read.
             let body = String::from_utf8_lossy(&body).chars().take(super::SHOWN + 1).collect();
             return Err(HookError::Status { hook, method, url, status: status.as_u16(), body });
         }

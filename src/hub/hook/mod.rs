@@ -1,4 +1,4 @@
-//! Makes something happen outside the socket: an HTTP request or a program, as the target's `[hooks]` say.
+//! Runs hooks, the HTTP requests or commands of the target's `[hooks]`.
 
 mod command;
 mod http;
@@ -12,31 +12,31 @@ pub use crate::config::HookSpec;
 use crate::config::template::{TemplateError, fill};
 pub use http::Trust;
 
-/// Longest answer that is read.
+/// Longest answer that is read, in bytes.
 pub const MAX_ANSWER: usize = 1 << 20;
-/// How much of a bad answer is shown, in characters.
+/// Most characters of a refusal that an error shows.
 const SHOWN: usize = 200;
 
-/// One use of a hook by a scenario.
+/// A call of a hook by a scenario.
 #[derive(Clone, Copy, Debug)]
 pub struct HookCall<'a> {
     pub name: &'a str,
     /// An object.
     pub args: &'a Value,
-    /// What the step sends along.
+    /// The message of the step.
     pub message: Option<&'a Value>,
     /// The settings of the instance, `hub` in templates.
     pub settings: &'a Map<String, Value>,
-    /// Whom to trust on an `https://` address; `None`: the roots that are built in.
+    /// Certificates to trust on `https://`; `None`: the built-in roots.
     pub trust: Option<&'a Trust>,
 }
 
-/// Why a hook did not answer: the harness could not act, which says nothing about the hub.
+/// A failed hook: the harness could not act, which proves nothing about the hub.
 #[derive(Debug, thiserror::Error)]
 pub enum HookError {
-    #[error("the {part} of the hook `{hook}` cannot be worked out: {source}")]
+    #[error("the {part} of the hook `{hook}` cannot be evaluated: {source}")]
     Template { hook: String, part: &'static str, source: TemplateError },
-    #[error("the hook `{hook}` is no request that can be sent: {reason}")]
+    #[error("the request of the hook `{hook}` cannot be sent: {reason}")]
     Request { hook: String, reason: String },
     #[error("the hook `{hook}` was answered with status {status} to {method} {url}{}", shown(.body))]
     Status { hook: String, method: String, url: String, status: u16, body: String },
@@ -48,21 +48,21 @@ pub enum HookError {
     TooLong { hook: String },
     #[error("the hook `{hook}` cannot start `{program}`: {source}")]
     Start { hook: String, program: String, source: io::Error },
-    #[error("the hook `{hook}` cannot talk to its program: {source}")]
+    #[error("the hook `{hook}` cannot read or write its program's pipes: {source}")]
     Pipe { hook: String, source: io::Error },
     #[error("the hook `{hook}` ended with {status}{}", shown(.stderr))]
     Exit { hook: String, status: std::process::ExitStatus, stderr: String },
 }
 
-/// Does what the hook says and returns its answer: JSON where it is JSON, `null` where it is empty, else text.
+/// Runs a hook and returns its answer: parsed if it is JSON, `null` if it is empty, else text.
 ///
-/// `timeout` is the target's patience; a time in the hook's own table wins. The whole call is bounded by it. A program
-/// that is still running when the future ends is killed.
+/// `timeout` is the target's patience; the hook's own `timeout` takes precedence. It bounds the whole call. A program that
+/// still runs when the future is dropped is killed.
 ///
 /// # Errors
 ///
-/// [`HookError`]: about templates, about reaching the other side, about its refusal (a status that is not 2xx, an exit
-/// code that is not 0), about time and length. Texts may hold secrets and are to be masked.
+/// [`HookError`]: templates, connecting or starting, a refusal (a status other than 2xx, an exit code other than 0), timeout
+/// and length. Its text may hold secrets: mask it.
 pub async fn run(spec: &HookSpec, call: &HookCall<'_>, timeout: Duration) -> Result<Value, HookError> {
     match spec {
         HookSpec::Http { method, url, headers, body, timeout: own } => {
@@ -98,7 +98,7 @@ fn answer(bytes: &[u8]) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| Value::from(text))
 }
 
-/// The beginning of what the other side said, after a colon.
+/// Returns the beginning of a refusal's text, after a colon.
 fn shown(text: &str) -> String {
     let text = text.trim();
     if text.is_empty() {

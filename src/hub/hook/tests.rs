@@ -10,10 +10,10 @@ use tokio::net::{TcpListener, TcpSocket};
 use super::{HookCall, HookError, HookSpec, MAX_ANSWER, Trust, run};
 use crate::config::TlsOptions;
 
-/// Long enough for a busy machine; no test waits for it.
+/// Long enough for a busy machine; no test waits that long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Answers one request with `response` and gives back what was asked. A response of `None` never comes.
+/// Answers one request with `response` and returns the request. With `None` it never answers.
 async fn server(response: Option<String>) -> (String, tokio::task::JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = format!("http://{}", listener.local_addr().expect("bound"));
@@ -38,7 +38,7 @@ async fn server(response: Option<String>) -> (String, tokio::task::JoinHandle<St
             assert!(n > 0, "the request ended early: {}", String::from_utf8_lossy(&asked));
         };
         match response {
-            // The caller may have seen enough before the end.
+            // The client may close before it has read all of it.
             Some(response) => drop(stream.write_all(response.as_bytes()).await),
             None => while stream.read(&mut buffer).await.is_ok_and(|n| n > 0) {},
         }
@@ -87,7 +87,7 @@ async fn call(spec: &HookSpec, args: Value, message: Option<Value>, timeout: Dur
 #[case::none_with_delete("DELETE", None, None, "")]
 #[case::one_with_delete("DELETE", Some("x"), None, "x")]
 #[tokio::test]
-async fn http_says(
+async fn http_sends_the_filled_request(
     #[case] method: &str,
     #[case] body: Option<&str>,
     #[case] message: Option<Value>,
@@ -130,7 +130,7 @@ async fn http_shows_a_refusal(#[case] status: &str, #[case] body: String, #[case
 }
 
 #[tokio::test]
-async fn http_reads_no_more_than_a_bound() {
+async fn http_answers_are_limited_in_length() {
     let (address, _asked) = server(response("200 OK", &"x".repeat(MAX_ANSWER + 1))).await;
     let error = call(&http("POST", address, &[], None), json!({}), None, PATIENCE).await.expect_err("too long");
     assert_eq!(error.to_string(), "the hook `emit` answered more than 1024 KiB");
@@ -166,8 +166,8 @@ async fn http_is_bounded_in_time_in_the_middle_of_an_answer() {
 }
 
 #[tokio::test]
-async fn http_says_that_nobody_is_there() {
-    // Nobody else gets the port while this has it.
+async fn http_reports_a_refused_connection() {
+    // Bound but not listening, so that no other process can take the port.
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port");
     let address = format!("http://{}", socket.local_addr().expect("bound"));
@@ -176,7 +176,7 @@ async fn http_says_that_nobody_is_there() {
 }
 
 #[rstest]
-#[case("http://127.0.0.1:1/${args.nothing}", &[], "the url of the hook `emit` cannot be worked out: `args.nothing` is not there")]
+#[case("http://127.0.0.1:1/${args.nothing}", &[], "the url of the hook `emit` cannot be evaluated: `args.nothing` is not there")]
 #[case("http://127.0.0.1:1/a b", &[], "is not a URL")]
 #[case("${hub.key}", &[], "`k-1` does not begin with http:// or https://")]
 #[case("http://127.0.0.1:1", &[("x", "${args.line}")], "the value of `x` is not that of a header")]
@@ -236,7 +236,7 @@ mod unix {
     }
 
     #[tokio::test]
-    async fn command_is_killed_when_nobody_waits_for_it() {
+    async fn command_is_killed_when_the_call_is_dropped() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("pid");
         let script = format!("echo $$ > {}; exec sleep 60", file.display());
@@ -260,7 +260,7 @@ mod unix {
         }
     }
 
-    /// A zombie, killed and not yet reaped, counts as gone.
+    /// Whether the process runs; a zombie, killed and not yet reaped, does not.
     fn alive(pid: &str) -> bool {
         let output = std::process::Command::new("ps").args(["-o", "stat=", "-p", pid]).output().expect("ps");
         let state = String::from_utf8_lossy(&output.stdout);
@@ -268,13 +268,13 @@ mod unix {
     }
 
     #[tokio::test]
-    async fn command_says_that_there_is_no_such_program() {
+    async fn command_reports_a_program_that_does_not_exist() {
         let error = call(&command(&["./no-such-program"]), json!({}), None, PATIENCE).await.expect_err("not there");
         assert!(error.to_string().starts_with("the hook `emit` cannot start `./no-such-program`: "), "{error}");
     }
 }
 
-/// A web server with a certificate of its own; gives its address, and a file with that certificate.
+/// Starts a web server with a self-signed certificate; returns its address, and a file with that certificate.
 async fn tls_server() -> (String, tempfile::NamedTempFile) {
     let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let ca = tempfile::NamedTempFile::new().expect("a file");
@@ -304,7 +304,7 @@ async fn tls_server() -> (String, tempfile::NamedTempFile) {
 #[case::by_the_file_of_the_target(true, false, Ok(json!(1)))]
 #[case::anybody(false, true, Ok(json!(1)))]
 #[tokio::test]
-async fn hooks_trust_whom_the_target_trusts(
+async fn hooks_trust_the_certificates_of_the_target(
     #[case] with_ca: bool,
     #[case] insecure: bool,
     #[case] expected: Result<Value, &str>,

@@ -1,18 +1,18 @@
-//! What a hub has said on stdout and stderr, bounded: the first and the last lines, and how many fell out between.
+//! The output of a hub, bounded: the first and the last lines, and how many between them were dropped.
 
 use std::collections::VecDeque;
 
 use crate::event::Excerpt;
 
-/// Bytes of the first lines that are kept, and of the last ones.
+/// Most bytes of the first lines that are kept, and of the last ones.
 const FIRST: usize = 16 << 10;
 const LAST: usize = 48 << 10;
-/// Bytes of one line that are kept.
+/// Most bytes of one line that are kept.
 const LINE: usize = 4 << 10;
-/// Bytes of one line that are looked at: what a secret may need to be known as one before the line is cut.
+/// Most bytes of one line that are masked before it is cut: a secret must be seen whole to be masked.
 const LOOKED_AT: usize = 2 * LINE;
 
-/// Lines of both outputs, in the order in which they came.
+/// Lines of stdout and stderr, in the order of their arrival.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Log {
     first: Vec<String>,
@@ -40,11 +40,11 @@ impl Log {
         }
     }
 
-    /// The last lines, so many at most.
+    /// Returns the last lines, at most so many.
     pub fn tail(&self, most: usize) -> Excerpt {
         let held = self.first.len() + self.last.len();
         if held <= most && self.dropped > 0 {
-            // The gap is shown where it is.
+            // Show the gap between the first and the last lines.
             let gap = format!("... {} lines are left out here ...", self.dropped);
             let lines = self.first.iter().chain(std::iter::once(&gap)).chain(&self.last).cloned().collect();
             return Excerpt { lines, left_out: self.dropped };
@@ -55,14 +55,14 @@ impl Log {
     }
 }
 
-/// Cuts output into lines; a line without end takes no more room than others.
+/// Splits output into lines; a line without end takes no more memory than others.
 #[derive(Default)]
 pub struct Lines {
     begun: Vec<u8>,
 }
 
 impl Lines {
-    /// The lines that are complete now, without their ends.
+    /// Returns the lines that are complete now, without their line ends.
     pub fn take(&mut self, bytes: &[u8]) -> Vec<String> {
         let mut complete = Vec::new();
         let mut parts = bytes.split(|byte| *byte == b'\n').peekable();
@@ -76,7 +76,7 @@ impl Lines {
         complete
     }
 
-    /// What stands after the last end of a line.
+    /// Returns the text after the last line end.
     pub fn rest(&mut self) -> Option<String> {
         (!self.begun.is_empty()).then(|| text(&std::mem::take(&mut self.begun)))
     }
@@ -86,7 +86,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes.strip_suffix(b"\r").unwrap_or(bytes)).into_owned()
 }
 
-/// A line, cut to what is kept of one.
+/// Cuts a line to the bytes that are kept.
 pub fn cut(mut line: String) -> String {
     if line.len() > LINE {
         line.truncate(line.floor_char_boundary(LINE));
@@ -133,7 +133,7 @@ mod tests {
         let whole = log.tail(usize::MAX);
         assert_eq!(whole.lines.first().unwrap(), "line 0");
         assert_eq!(whole.lines.last().unwrap(), "line 99999");
-        // One line says what is missing.
+        // One line reports the number of dropped lines.
         assert_eq!(whole.lines.len() - 1 + whole.left_out, many);
         let tail = log.tail(2);
         assert_eq!((tail.lines, tail.left_out), (vec!["line 99998".to_owned(), "line 99999".to_owned()], many - 2));

@@ -1,6 +1,6 @@
-//! The hub's own command: started in a process group of its own, watched, and ended with all that it started.
+//! Runs the command that starts a hub: in a process group of its own, which is ended as a whole.
 //!
-//! What came of it is data for the report; who is to blame when it ends by itself is decided in [`crate::hub::supervisor`].
+//! Restarts and the attribution of crashes are in [`crate::hub::supervisor`].
 
 mod log;
 mod ports;
@@ -26,36 +26,36 @@ use crate::transport::Endpoint;
 use log::Lines;
 use process_group::Group;
 
-/// How long a hub may take to accept connections, unless the user says otherwise.
+/// How long a hub may take to accept connections, by default.
 pub const DEFAULT_WAIT: Duration = Duration::from_secs(30);
-/// How long a hub may take to end when it is asked to, before it is killed.
+/// How long a hub may take to end after SIGTERM before it is killed.
 pub const GRACE: Duration = Duration::from_secs(5);
-/// How long output is awaited after the hub has ended: what it started may hold the pipe open for ever.
-const LAST_WORDS: Duration = Duration::from_millis(200);
-/// Most bytes that are written to a log file. A hub that says more than this in one run is caught in a loop.
+/// How long to read output after the hub has ended: a child of it may keep the pipe open for ever.
+const DRAIN: Duration = Duration::from_millis(200);
+/// Most bytes that are written to a log file.
 const MOST_LOGGED: usize = 64 << 20;
 
-/// What is done to every line of the hub's output before anybody sees it.
+/// Masks a line of the hub's output before it is kept or shown.
 pub type Mask = Arc<dyn Fn(&str) -> String + Send + Sync>;
 
-/// Everything that is needed to start a hub, again and again.
+/// All that is needed to start a hub, any number of times.
 pub struct Launch {
     pub exec: Exec,
-    /// All of them accept connections before the hub counts as started.
+    /// The hub counts as started when all of them accept connections.
     pub endpoints: Vec<Endpoint>,
-    /// How long that may take.
+    /// The limit for that.
     pub wait: Duration,
     pub mask: Mask,
-    /// Gets all that the hub says, up to [`MOST_LOGGED`].
+    /// Receives the hub's output, up to [`MOST_LOGGED`].
     pub log: Option<LogFile>,
 }
 
-/// Why a hub does not run.
+/// A failed start of a hub.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("`{program}` cannot be started: {source}")]
     Spawn { program: String, source: std::io::Error },
-    #[error("something listens on {0} already: it would be judged in place of the hub that `--exec` starts")]
+    #[error("something listens on {0} already and would be tested instead of the hub that `--exec` starts")]
     Taken(String),
     #[error("the hub ended before it listened on {address} ({status})")]
     Ended { address: String, status: String, log: Box<Log> },
@@ -64,7 +64,7 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// What the hub said until then.
+    /// Returns the hub's output until then.
     pub fn log(&self) -> Option<&Log> {
         match self {
             Self::Ended { log, .. } | Self::Silent { log, .. } => Some(log),
@@ -73,17 +73,17 @@ impl StartError {
     }
 }
 
-/// A hub that has been started; it ends with the value at the latest.
+/// A started hub; dropping it kills the process group.
 pub struct Running {
     group: Group,
-    /// How the process that was started ended.
+    /// How the process ended.
     exited: watch::Receiver<Option<String>>,
-    /// Whether all that it started has gone too, and all that it said has been read.
-    gone: Gone,
+    /// Whether its whole process group has ended and its output has been read.
+    gone: Terminated,
     log: Arc<Mutex<Log>>,
 }
 
-/// A file that all starts of a hub write to, in their order.
+/// A log file for the output of all starts of a hub.
 #[derive(Clone)]
 pub struct LogFile(Arc<Mutex<(File, usize)>>);
 
@@ -92,7 +92,7 @@ impl LogFile {
         Self(Arc::new(Mutex::new((file, MOST_LOGGED))))
     }
 
-    /// What cannot be written is no reason to end a run: the report has the log too.
+    /// A failed write does not end the run: the report has the log too.
     fn line(&self, line: &str) {
         let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (file, left) = &mut *guard;
@@ -106,29 +106,29 @@ impl LogFile {
             }
             None => {
                 *left = 0;
-                writeln!(file, "... this log ends here, at {} MiB; the hub said more", MOST_LOGGED >> 20)
+                writeln!(file, "... this log ends here, at {} MiB; the hub wrote more", MOST_LOGGED >> 20)
             }
         };
     }
 }
 
-/// Turns true when nothing of a started hub is left.
-pub type Gone = watch::Receiver<bool>;
+/// Becomes true when no process of a started hub is left.
+pub type Terminated = watch::Receiver<bool>;
 
-/// Starts the hub and waits until it accepts connections on all its addresses. Who drops this while it waits has killed
-/// the hub; `spawned` is told how to know when it is gone.
+/// Starts the hub and waits until it accepts connections on all its addresses. Dropping the future kills the hub;
+/// `spawned` receives what becomes true when it is gone.
 ///
 /// # Errors
 ///
 /// [`StartError`]; then nothing of it runs any more.
-pub async fn start(launch: &Launch, spawned: impl FnOnce(Gone)) -> Result<Running, StartError> {
+pub async fn start(launch: &Launch, spawned: impl FnOnce(Terminated)) -> Result<Running, StartError> {
     if let Some(address) = ports::taken(&launch.endpoints).await {
         return Err(StartError::Taken(address));
     }
     let running = spawn(launch)?;
     spawned(running.gone.clone());
     let waited = tokio::select! {
-        // An end is told as such even where the port answers: then it is not the hub's.
+        // An end comes first even if the port accepts: then it is another process's.
         biased;
         status = running.ended() => Err(Some(status)),
         open = tokio::time::timeout(launch.wait, ports::open(&launch.endpoints)) => open.map_err(|_| None),
@@ -145,7 +145,7 @@ pub async fn start(launch: &Launch, spawned: impl FnOnce(Gone)) -> Result<Runnin
 fn spawn(launch: &Launch) -> Result<Running, StartError> {
     let mut command = Command::new(&launch.exec.words[0]);
     command.args(&launch.exec.words[1..]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    // Ctrl-C on the terminal is for us: we end the hub once the scenarios have ended.
+    // Ctrl-C must reach hubproof alone: it stops the hub when the scenarios have ended.
     #[cfg(unix)]
     command.process_group(0);
     command.kill_on_drop(true);
@@ -166,30 +166,30 @@ fn spawn(launch: &Launch) -> Result<Running, StartError> {
     tokio::spawn(async move {
         let status = child.wait().await;
         let _ = says.send(Some(status.map_or_else(|error| error.to_string(), describe)));
-        // What it started must not hold its port, or speak for it.
+        // Its children must not keep its port or answer on it.
         left.orphaned().await;
         let all = async { while readers.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(LAST_WORDS, all).await;
+        let _ = tokio::time::timeout(DRAIN, all).await;
         let _ = went.send(true);
     });
     Ok(Running { group, exited, gone, log })
 }
 
 impl Running {
-    /// How it ended, once it has.
+    /// Returns how it ended, once it has.
     pub fn exited(&self) -> Option<String> {
         self.exited.borrow().clone()
     }
 
-    /// Waits until it has ended, and says how.
+    /// Waits until it has ended, and returns how.
     pub fn ended(&self) -> impl Future<Output = String> + Send + use<> {
         let mut exited = self.exited.clone();
-        // The sender says so before it goes, unless the runtime ends first: then there is nothing to wait for.
+        // The sender sets it before it is dropped, unless the runtime ends first.
         async move { exited.wait_for(Option::is_some).await.ok().and_then(|status| status.clone()).unwrap_or_default() }
     }
 
-    /// Waits until nothing of it is left, and gives all that it said.
-    pub fn last_words(&self) -> impl Future<Output = Log> + Send + use<> {
+    /// Waits until its process group is gone, and returns its output.
+    pub fn final_log(&self) -> impl Future<Output = Log> + Send + use<> {
         let (mut gone, log) = (self.gone.clone(), Arc::clone(&self.log));
         async move {
             let _ = gone.wait_for(|gone| *gone).await;
@@ -197,12 +197,12 @@ impl Running {
         }
     }
 
-    /// What it has said until now.
+    /// Returns its output until now.
     pub fn log(&self) -> Log {
         snapshot(&self.log)
     }
 
-    /// Asks it to end, and kills it when it has not after `grace`. Nothing of it runs any more afterwards.
+    /// Sends SIGTERM, and SIGKILL after `grace`. Returns when no process of it is left.
     pub async fn end(self, grace: Duration) -> Log {
         if self.exited().is_none() {
             self.group.ask();
@@ -210,7 +210,7 @@ impl Running {
                 self.group.kill();
             }
         }
-        self.last_words().await
+        self.final_log().await
     }
 }
 
@@ -243,7 +243,7 @@ async fn read(mut pipe: impl AsyncRead + Unpin, log: Arc<Mutex<Log>>, mask: Mask
     }
 }
 
-/// `exit status 3`, `killed by signal 11 (SIGSEGV)`.
+/// Formats `exit status 3`, `killed by signal 11 (SIGSEGV)`.
 fn describe(status: ExitStatus) -> String {
     #[cfg(unix)]
     if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {

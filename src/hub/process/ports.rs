@@ -1,4 +1,4 @@
-//! Whether addresses accept TCP connections.
+//! Checks whether addresses accept TCP connections.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use tokio::net::TcpStream;
 
 use crate::transport::Endpoint;
 
-/// Between two attempts at one address.
+/// Pause between two attempts at one address.
 const PAUSE: Duration = Duration::from_millis(25);
-/// The longest that one attempt may take: a listener answers at once, and a firewall never.
+/// Timeout of one attempt: a listener answers at once, a firewall never.
 const ATTEMPT: Duration = Duration::from_secs(1);
 
-/// The first address on which somebody listens.
+/// Returns the first address that accepts connections.
 pub async fn taken(endpoints: &[Endpoint]) -> Option<String> {
     for endpoint in endpoints {
         if accepts(endpoint).await {
@@ -21,7 +21,7 @@ pub async fn taken(endpoints: &[Endpoint]) -> Option<String> {
     None
 }
 
-/// The first address on which nobody listens; the first of all where all do.
+/// Returns the first address that does not accept connections; the first of all if each does.
 pub async fn closed(endpoints: &[Endpoint]) -> String {
     for endpoint in endpoints {
         if !accepts(endpoint).await {
@@ -43,7 +43,7 @@ pub async fn open(endpoints: &[Endpoint]) {
 async fn accepts(endpoint: &Endpoint) -> bool {
     let attempt = TcpStream::connect((endpoint.host.as_str(), endpoint.port));
     match tokio::time::timeout(ATTEMPT, attempt).await {
-        // Where nobody listens, the system may choose the very port that is asked for, and connect it with itself.
+        // If nothing listens, the system may choose the same port as source and connect the socket to itself.
         Ok(Ok(stream)) => stream.local_addr().ok() != stream.peer_addr().ok(),
         Ok(Err(_)) | Err(_) => false,
     }

@@ -1,14 +1,14 @@
-//! A process and all that it started, as far as it stayed in its group.
+//! A process group: a process and its children, unless they left the group.
 
 use std::time::Duration;
 
 use tokio::process::Child;
 
-/// How long those whom the hub started may take to end after it has.
+/// How long children of the hub may take to end after it has.
 #[cfg(unix)]
 const ORPHANS: Duration = Duration::from_secs(2);
 
-/// The group of a started process; what is left of it is killed when the last value goes.
+/// The group of a started process; dropping the last clone kills what is left of it.
 #[derive(Clone)]
 pub struct Group(std::sync::Arc<Inner>);
 
@@ -19,7 +19,7 @@ struct Inner {
 }
 
 impl Group {
-    /// The child leads it: it was started with a group of its own.
+    /// `child` must lead it: started with a group of its own.
     pub fn of(child: &Child) -> Self {
         #[cfg(unix)]
         let id = child.id().and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?));
@@ -32,24 +32,24 @@ impl Group {
         }))
     }
 
-    /// SIGTERM to all of it.
+    /// Sends SIGTERM to the group.
     pub fn ask(&self) {
         #[cfg(unix)]
         self.0.signal(rustix::process::Signal::TERM);
     }
 
-    /// SIGKILL to all of it.
+    /// Sends SIGKILL to the group.
     pub fn kill(&self) {
         #[cfg(unix)]
         self.0.signal(rustix::process::Signal::KILL);
     }
 
-    /// Nothing of it is left: its number may be given to others, who must not be signalled.
+    /// Records that the group is gone: its id may be reused, so it must not be signalled any more.
     pub fn over(&self) {
         self.0.over.store(true, std::sync::atomic::Ordering::SeqCst);
     }
 
-    /// Ends what the leader has left behind: asked first, killed when a moment has passed.
+    /// Ends what the leader has left behind: SIGTERM, then SIGKILL a moment later.
     pub async fn orphaned(&self) {
         #[cfg(unix)]
         {
@@ -66,7 +66,7 @@ impl Group {
 
 #[cfg(unix)]
 impl Inner {
-    /// Errors mean that nobody is there any more.
+    /// An error means that the group is gone.
     fn signal(&self, signal: rustix::process::Signal) {
         if let (Some(id), false) = (self.id, self.over.load(std::sync::atomic::Ordering::SeqCst)) {
             let _ = rustix::process::kill_process_group(id, signal);
@@ -85,7 +85,7 @@ impl Drop for Inner {
     }
 }
 
-/// ` (SIGSEGV)` and the like, for those by which a program ends.
+/// Returns ` (SIGSEGV)` and the like, for signals that end a program.
 #[cfg(unix)]
 pub fn signal_name(signal: i32) -> &'static str {
     match signal {

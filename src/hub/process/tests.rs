@@ -6,8 +6,8 @@ use tokio::net::TcpSocket;
 
 use super::*;
 
-/// A launch of `sh -c` that is expected to listen on a port that nobody else gets while this process runs, as a socket has it
-/// that never listens.
+/// A launch of `sh -c` that should listen on a port that stays free: a socket of this process is bound to it and never
+/// listens.
 fn launch(script: &str) -> Launch {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
@@ -22,14 +22,14 @@ fn launch(script: &str) -> Launch {
     }
 }
 
-/// Whether a process of this number is there and not only waiting to be taken note of.
+/// Whether the process runs; a zombie does not.
 fn runs(id: &str) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
     status.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
 }
 
 #[tokio::test]
-async fn a_program_that_is_not_there() {
+async fn a_program_that_does_not_exist() {
     let mut launch = launch("");
     launch.exec = Exec::parse("./no-such-hub --port 1").unwrap();
     let error = start(&launch, drop).await.err().unwrap();
@@ -53,9 +53,9 @@ async fn a_hub_that_ends_before_it_listens(#[case] script: &str, #[case] expecte
     }
 }
 
-/// The shell waits for what it started and ignores being asked, as far as it can.
+/// The shell waits for its child and ignores SIGTERM.
 #[tokio::test]
-async fn a_hub_that_never_listens_goes_with_all_it_started() {
+async fn a_hub_that_never_listens_is_killed_with_its_children() {
     let mut launch = launch("sleep 100 & echo $!; echo $$; wait");
     let before = Instant::now();
     match start(&launch, drop).await.err().unwrap() {
@@ -79,7 +79,7 @@ async fn a_hub_that_will_not_end_is_killed() {
     let mut launch = launch("trap '' TERM; echo $$; while :; do sleep 0.05; done");
     launch.endpoints.clear();
     let running = start(&launch, drop).await.unwrap();
-    // It has said its number before it can be asked.
+    // Wait for its output, the process id.
     while running.log().tail(1).lines.is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -90,11 +90,11 @@ async fn a_hub_that_will_not_end_is_killed() {
 }
 
 #[tokio::test]
-async fn what_is_dropped_is_ended() {
+async fn a_dropped_hub_is_killed() {
     let mut launch = launch("sleep 100 & echo $!; wait");
     launch.endpoints.clear();
     let running = start(&launch, drop).await.unwrap();
-    let words = running.last_words();
+    let words = running.final_log();
     while running.log().tail(1).lines.is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -104,7 +104,7 @@ async fn what_is_dropped_is_ended() {
 }
 
 #[tokio::test]
-async fn a_port_that_somebody_has_is_not_ours() {
+async fn a_port_in_use_is_an_error() {
     let mut launch = launch("echo started >&2; sleep 100");
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     launch.endpoints = vec![format!("ws://{}", listener.local_addr().unwrap()).parse().unwrap()];

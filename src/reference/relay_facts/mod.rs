@@ -1,6 +1,5 @@
-//! What a relay must know of a protocol, taken from its pack: how each message of the hub is recognised, which of its
-//! members are required, constant or closed, and which repeat an id. The relay (in `reference-server/`) gets this as
-//! plain data and reads no pack.
+//! Derives from a pack what the relay must know: how each message of the hub is recognised, which of its members are
+//! required, constant or closed, and which repeat an id. The relay (in `reference-server/`) gets it as plain data.
 
 use std::collections::BTreeSet;
 
@@ -12,22 +11,21 @@ use serde_json::Value;
 use crate::protocol::{Level, MessageType, Pack};
 use crate::syntax::matcher::{Condition, escape};
 
-/// What is known of the messages that a hub of this protocol sends.
+/// Facts about the messages that a hub of this protocol sends.
 #[derive(Debug, Default)]
 pub struct Known {
     pub messages: Vec<Message>,
-    /// Messages that are told apart by something that a relay does not understand.
+    /// Messages that the relay cannot recognise.
     pub strange: Vec<String>,
 }
 
-/// The facts of a pack. What they need for recognition stays for the life of the process, as the conditions of faults do;
-/// it is a few kilobytes for a pack.
+/// Returns the facts of a pack. The conditions are leaked, as the relay needs them `'static`: a few kilobytes per pack.
 pub fn of(pack: &Pack) -> Known {
     let sent: Vec<(&MessageType, Option<Vec<Cond>>)> =
         (pack.messages.iter()).filter(|message| message.directions.from_hub).map(|m| (m, conditions(m))).collect();
     let mut known = Known::default();
     for (index, (message, own)) in sent.iter().enumerate() {
-        // The most specific wins, the first of equals: as the pack itself recognises a frame.
+        // The most specific matches first, the first of equals: as the pack itself recognises a frame.
         let rank = |message: &MessageType| (!message.abstract_, message.matcher.conditions());
         let before = sent.iter().enumerate().filter(|(other, (candidate, _))| {
             rank(candidate) > rank(message) || (*other < index && rank(candidate) == rank(message))
@@ -50,7 +48,7 @@ pub fn of(pack: &Pack) -> Known {
     known
 }
 
-/// Whether no frame can meet both.
+/// Whether no frame can meet both conditions.
 fn contradict(one: &[Cond], other: &[Cond]) -> bool {
     let constant = |cond: &Cond| if let Cond::Equals(pointer, value) = *cond { Some((pointer, value)) } else { None };
     one.iter().filter_map(constant).any(|(pointer, value)| {
@@ -58,7 +56,7 @@ fn contradict(one: &[Cond], other: &[Cond]) -> bool {
     })
 }
 
-/// How a message is recognised; `None` where that cannot be said in the relay's words.
+/// Returns the conditions that recognise a message; `None` if the relay cannot express them.
 fn conditions(message: &MessageType) -> Option<Vec<Cond>> {
     let mut all = Vec::new();
     for condition in message.matcher.conditions_at() {
@@ -72,7 +70,7 @@ fn conditions(message: &MessageType) -> Option<Vec<Cond>> {
                 fits.extend(fitting(pointer, schema)?);
                 match optional {
                     false => all.extend(fits),
-                    // There, and not fitting: that must not be.
+                    // The member must not exist with a value that does not fit.
                     true => all.push(Cond::Not(vec![Cond::Has(pointer), Cond::Not(fits.leak())].leak())),
                 }
             }
@@ -81,7 +79,7 @@ fn conditions(message: &MessageType) -> Option<Vec<Cond>> {
     Some(all)
 }
 
-/// What a schema says of the member at `pointer`, where it uses no more than `const`, `type`, `pattern` and `not`.
+/// Converts a member's schema that uses only `const`, `type`, `pattern` and `not`; else `None`.
 fn fitting(pointer: &'static str, schema: &Value) -> Option<Vec<Cond>> {
     let mut all = Vec::new();
     for (keyword, value) in schema.as_object()? {
@@ -104,19 +102,18 @@ fn keep_value(value: &Value) -> &'static Value {
     Box::leak(Box::new(value.clone()))
 }
 
-/// What the document says of the members of a message.
+/// Returns the facts of a message's members.
 fn facts(pack: &Pack, message: &MessageType) -> Vec<Fact> {
     let mut found = BTreeSet::new();
     stated(pack, &message.schema.source, "", true, &mut found);
-    // Who is asked has chosen no id, and who asks repeats none.
+    // Only a reply repeats an id; the id of a request is the client's own.
     if let Some(member) = message.correlation.clone().filter(|_| message.replies.is_empty()) {
         found.insert(Fact { member, of: Property::Echoed, must: false });
     }
     found.into_iter().collect()
 }
 
-/// Walks through everything that holds of a message without a condition. What is demanded is so by the innermost rules
-/// that are named, outside `x-should`.
+/// Collects everything that the schema demands unconditionally, outside `x-should`, under the innermost named rules.
 fn stated(pack: &Pack, schema: &Value, at: &str, outer: bool, found: &mut BTreeSet<Fact>) {
     let level = |rule: &Value| pack.rules.get(rule.as_str()?).map(|rule| rule.level == Level::Must);
     let rules = schema.get("x-rules").and_then(Value::as_array);

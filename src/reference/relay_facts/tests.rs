@@ -61,7 +61,7 @@ fn what_a_document_says_of_members_is_known() {
         "/type Required true",
     ];
     assert_eq!(facts, expected);
-    // Who cannot be recognised stands before the envelope, which is then not certain either.
+    // `odd` cannot be recognised and precedes the envelope, which is therefore uncertain too.
     assert_eq!(known.strange, ["any", "odd"]);
 }
 

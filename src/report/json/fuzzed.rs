@@ -1,4 +1,4 @@
-//! What fuzzing played, for programs.
+//! The figures of a fuzz run in the JSON report.
 
 use std::collections::BTreeMap;
 
@@ -7,23 +7,23 @@ use serde::Serialize;
 use super::ms;
 use crate::report::fuzzed;
 
-/// One protocol, fuzzed.
+/// The result of fuzzing one protocol.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Fuzzed<'a> {
     /// The same seed gives the same cases.
     seed: u64,
-    /// That were played.
+    /// Number of cases played.
     cases: u64,
-    /// In which at least one oracle could decide; the shares below are of these.
+    /// Those in which at least one oracle could decide; the shares below are of these.
     decided: u64,
-    /// Percent in which what was odd was said after the opening.
+    /// Percent in which the mutation was sent after the opening.
     after_opening_percent: f64,
-    /// Percent that were judged by an oracle that asks for more than survival.
+    /// Percent that were decided by an oracle that demands more than survival.
     judged_percent: f64,
     /// By rule: in how many cases each oracle decided.
     oracles: BTreeMap<&'a str, Oracle>,
-    /// Every kind of case that there is.
+    /// Every cell: a combination of message, mutation and moment.
     cells: Vec<Cell<'a>>,
     /// One for each scenario, in the same order.
     causes: Vec<Cause<'a>>,
@@ -31,9 +31,9 @@ pub(super) struct Fuzzed<'a> {
     obstacles: Vec<Obstacle<'a>>,
     /// Why the run ended early.
     ended: Option<&'a str>,
-    /// The case whose conversation does not go on at the end, though nothing odd is said.
+    /// The case whose conversation cannot be completed at the end of the run, even without its mutation.
     stuck: Option<u64>,
-    /// Somebody new takes far longer at the end than at the start to come in and be answered.
+    /// A new client takes far longer at the end than at the start to connect and be answered.
     slower: Option<Slower>,
 }
 
@@ -64,9 +64,9 @@ struct Cell<'a> {
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Cause<'a> {
-    /// The answer, without its values.
+    /// The structure of the answer, without its values.
     shape: &'a str,
-    /// In which it was found.
+    /// Number of cases in which it was found.
     cases: u64,
     /// Numbers of the first of them.
     numbers: &'a [u64],

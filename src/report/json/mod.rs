@@ -1,5 +1,5 @@
-//! The report for programs. Wire types of its own, so that the domain types can change; what changes here changes
-//! [`FORMAT_VERSION`] and `schemas/hubproof/report.schema.json`. Every member is always there, null where it does not apply.
+//! The JSON report. It has types of its own, so that the domain types can change; a change here changes
+//! [`FORMAT_VERSION`] and `schemas/hubproof/report.schema.json`. Every member is always present, null if not applicable.
 
 mod fuzzed;
 
@@ -14,25 +14,25 @@ use crate::protocol;
 use crate::syntax::source::{Sources, Span};
 
 pub const FORMAT: &str = "hubproof-report";
-/// Grows when a member is removed, renamed or changes its meaning; new members may come without notice.
+/// Incremented when a member is removed, renamed or changes its meaning; new members may be added without notice.
 pub const FORMAT_VERSION: u32 = 1;
 
-/// The whole report, pretty-printed; ends with a newline. `sources` are those the spans of the report point into.
+/// Returns the whole report, pretty-printed; ends with a newline. `sources` has the files of the report's spans.
 pub fn render(report: &RunReport, sources: &Sources) -> String {
-    // Strings, numbers and maps with text as keys: nothing that serde_json could refuse.
+    // Cannot fail: strings, numbers and maps with text as keys.
     let mut text = serde_json::to_string_pretty(&document(report, sources)).unwrap_or_default();
     text.push('\n');
     text
 }
 
-/// What one run of `hubproof check` found.
+/// The report of a run of `hubproof check` or `hubproof fuzz`.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(title = "hubproof report"))]
 struct Document<'a> {
     /// Always `hubproof-report`.
     #[cfg_attr(test, schemars(extend("const" = FORMAT)))]
     format: &'static str,
-    /// Grows when a member is removed, renamed or changes its meaning; new members may come without notice.
+    /// Incremented when a member is removed, renamed or changes its meaning; new members may be added without notice.
     #[cfg_attr(test, schemars(extend("const" = FORMAT_VERSION)))]
     format_version: u32,
     tool: Tool<'a>,
@@ -55,17 +55,17 @@ struct Run<'a> {
     duration_ms: f64,
     /// The URL of the hub, or `embedded reference server`.
     target: &'a str,
-    /// The words of the command, without secrets and without what selects scenarios or report files.
+    /// The command line, without secrets and without options that select scenarios or report files.
     command: &'a [String],
-    /// Warnings fail the run.
+    /// Whether warnings fail the run.
     strict: bool,
-    /// Rules that the document only implies warn.
+    /// Whether rules that the document only implies warn instead of failing.
     stated_only: bool,
-    /// Stopped before everything was played.
+    /// Whether the run was stopped before everything was played.
     interrupted: bool,
-    /// 0 pass, 1 the hub failed, 2 a scenario is mistaken, 3 inconclusive.
+    /// 0 pass, 1 the hub failed, 2 a scenario has a mistake, 3 inconclusive.
     exit_code: u8,
-    /// The slimmest of all scenarios and repetitions; null where nothing was waited for.
+    /// The met wait that took the largest share of its timeout, over all scenarios and repetitions; null without waits.
     slimmest: Option<RunMargin<'a>>,
 }
 
@@ -74,26 +74,26 @@ struct Run<'a> {
 struct Protocol<'a> {
     name: &'a str,
     pack: Pack<'a>,
-    /// What this protocol alone would end the run with.
+    /// The exit code of a run with this protocol alone.
     exit_code: u8,
     /// The last line of the summary.
     summary: String,
-    /// Why the hub may not speak this protocol at all, in one sentence.
+    /// Why the hub may implement another protocol, in one sentence.
     doubt: Option<String>,
-    /// Preconditions that failed and kept checks from being asked, each once.
+    /// Failed preconditions because of which checks were not evaluated, each once.
     causes: Vec<SharedCause<'a>>,
-    /// The hubs that were started for this run by a command.
+    /// The hubs that the run started by a command.
     processes: Vec<Process<'a>>,
-    /// What became of the entries of the baseline that speak of this protocol.
+    /// The results of the baseline's entries for this protocol.
     baseline: Vec<Entry<'a>>,
     scenarios: Scenarios<'a>,
     checks: Totals,
-    /// Checks that fail, or warn, as the baseline says; they are among the totals.
+    /// Checks that fail or warn as the baseline expects; they are included in the totals.
     expected: usize,
     rules: Rules<'a>,
-    /// With `hubproof fuzz`, what was played; null else. The scenarios are then the first cases of the causes found.
+    /// Figures of `hubproof fuzz`; else null. The scenarios are then the first cases of the causes found.
     fuzzed: Option<fuzzed::Fuzzed<'a>>,
-    /// Every check that did not simply pass, in the order of the scenarios: failed, warned, recorded or inconclusive.
+    /// Every check that did not pass, in the order of the scenarios: failed, warned, recorded or inconclusive.
     findings: Vec<Finding<'a>>,
 }
 
@@ -103,11 +103,11 @@ struct Pack<'a> {
     version: &'a str,
     /// SHA-256 over all files of the pack and its scenarios, first twelve digits.
     hash: &'a str,
-    /// What the lines of the rules refer to.
+    /// The document that the lines of the rules refer to.
     document: &'a str,
 }
 
-/// Each counted once, however often it was repeated.
+/// Counts; a repeated scenario counts once.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Totals {
@@ -148,25 +148,25 @@ struct SharedCause<'a> {
     unreachable: bool,
     place: Place<'a>,
     detail: Option<Detail<'a>>,
-    /// The scenarios that could not start or go on.
+    /// The scenarios that could not start or continue.
     scenarios: &'a [String],
 }
 
-/// A hub that was started for the run, over all its starts.
+/// A hub that the run started, over all its starts.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Process<'a> {
-    /// Without secrets.
+    /// The command, without secrets.
     command: &'a str,
-    /// Of the target, those that it serves.
+    /// The instances of the target that it serves.
     instances: &'a [String],
-    /// How often it came to listen.
+    /// How often it was started and listened.
     starts: usize,
-    /// All of them but the first: after it ended, was destroyed, or had to be fresh for one scenario.
+    /// All starts but the first: after it ended, was destroyed, or had to be fresh for one scenario.
     restarts: usize,
-    /// Each time that it ended by itself.
+    /// The times it ended by itself.
     crashes: Vec<Crash<'a>>,
-    /// Why it was not started any more though scenarios needed it.
+    /// Why it was not started again although scenarios needed it.
     given_up: Option<&'a str>,
     log: Excerpt<'a>,
 }
@@ -177,14 +177,14 @@ struct Crash<'a> {
     status: &'a str,
     /// The scenarios that were being played on it.
     during: &'a [String],
-    /// The scenario that had ended last before.
+    /// The scenario that had ended last before it.
     after: Option<&'a str>,
-    /// The scenario that did it: this process had played nothing else.
+    /// The scenario that caused it: this process had played nothing else.
     blamed: Option<&'a str>,
     log: Excerpt<'a>,
 }
 
-/// The end of what a process said on stdout and stderr, without secrets.
+/// The end of a process's output on stdout and stderr, without secrets.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Excerpt<'a> {
@@ -193,7 +193,7 @@ struct Excerpt<'a> {
     left_out: usize,
 }
 
-/// A failure that was known before.
+/// An entry of the baseline.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Entry<'a> {
@@ -212,15 +212,15 @@ struct Entry<'a> {
 #[serde(rename_all = "kebab-case")]
 enum Standing {
     Expected,
-    /// It is said to fail now and then, or did so in this run.
+    /// It is declared flaky, or failed in only some repetitions.
     Flaky,
-    /// It does not fail any more: the entry has to go, and the run fails.
+    /// It does not fail any more: the entry must be deleted, and the run fails.
     Stale,
     Undecided,
     NotPlayed,
 }
 
-/// Where in the files of the pack; null where it is nowhere in particular.
+/// A place in the files of the pack; null members if there is no particular place.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Place<'a> {
@@ -232,10 +232,10 @@ struct Place<'a> {
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Scenarios<'a> {
-    /// Those that were played.
+    /// The played scenarios.
     #[serde(flatten)]
     totals: Totals,
-    /// Selected, but not played before an interruption.
+    /// Selected scenarios that were not played because of an interruption.
     unplayed: &'a [String],
     list: Vec<Scenario<'a>>,
 }
@@ -248,24 +248,24 @@ struct Scenario<'a> {
     #[serde(flatten)]
     place: Place<'a>,
     verdict: Word,
-    /// What the target lacks; nothing ran.
+    /// Unmet needs; if there are any, it was not played.
     needs: Vec<&'a str>,
-    /// Why the scenario itself is wrong.
+    /// The mistake in the scenario itself.
     mistake: Option<&'a str>,
     repetitions: usize,
     checks: Vec<Check<'a>>,
     /// The repetition that all members from here on are about: the first with the verdict of the whole.
     repetition: usize,
-    /// The target's instance; empty where nothing ran.
+    /// The target's instance; empty if it was not played.
     instance: &'a str,
     duration_ms: f64,
     cause: Option<Cause<'a>>,
-    /// Frames that no step wanted, by message.
+    /// Frames that no step expected, by message.
     leftovers: BTreeMap<&'a str, usize>,
-    /// Of the waits that were met, the one that took the largest share of its bound.
+    /// The met wait that took the largest share of its timeout.
     slimmest: Option<Margin<'a>>,
     history: Vec<Frame<'a>>,
-    /// Frames that the bounded history had no room for.
+    /// Frames that did not fit into the bounded history.
     history_dropped: usize,
 }
 
@@ -278,12 +278,12 @@ struct Check<'a> {
     rules: Vec<UsedRule<'a>>,
     #[serde(flatten)]
     place: Place<'a>,
-    /// How often it was asked, in the repetition that is shown.
+    /// How often it was evaluated in the repetition that is shown.
     asked: usize,
-    /// What was wrong; empty where nothing was.
+    /// What was wrong; empty if it passed.
     message: &'a str,
     flaky: Option<Flaky>,
-    /// It fails, or warns, as the baseline says: this does not fail the run.
+    /// Whether it fails or warns as the baseline expects, and so does not fail the run.
     expected: bool,
 }
 
@@ -291,15 +291,15 @@ struct Check<'a> {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct UsedRule<'a> {
     id: &'a str,
-    /// The level at which this check judges it.
+    /// The level at which this check applies it.
     level: &'static str,
     basis: &'static str,
-    /// Below the rule's own level: such a check proves nothing.
+    /// Whether that is below the rule's own level: such a check does not prove the rule.
     lowered: bool,
     verdict: Word,
 }
 
-/// Broken in some repetitions and better in others.
+/// A check that failed or warned in some repetitions only.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Flaky {
@@ -322,7 +322,7 @@ struct Cause<'a> {
 struct Margin<'a> {
     step: &'a str,
     waited_ms: f64,
-    /// How long it would have waited.
+    /// Its timeout.
     bound_ms: f64,
     left_ms: f64,
 }
@@ -342,14 +342,14 @@ struct Frame<'a> {
     at_ms: f64,
     actor: &'a str,
     connection: u32,
-    /// `neither` where a connection opened or ended, or a hook was called.
+    /// `neither` if a connection opened or ended, or a hook was called.
     direction: Way,
     kind: &'a str,
-    /// The payload, perhaps cut.
+    /// The payload, cut if long.
     text: &'a str,
     /// Bytes of the whole payload.
     size: usize,
-    /// SHA-256 of the whole payload, first twelve digits, where it was cut.
+    /// SHA-256 of the whole payload, first twelve digits, if it was cut.
     hash: Option<&'a str>,
 }
 
@@ -367,9 +367,9 @@ enum Way {
 struct Rules<'a> {
     /// In the pack.
     total: usize,
-    /// On this target: some check could run.
+    /// Those with a check that could run on this target.
     testable: usize,
-    /// Some check at the rule's own level came to pass, fail, warn or info.
+    /// Those with a check at the rule's own level that resulted in pass, fail, warn or info.
     proven: usize,
     by_id: BTreeMap<&'a str, Rule<'a>>,
 }
@@ -379,24 +379,24 @@ struct Rules<'a> {
 struct Rule<'a> {
     level: &'static str,
     basis: &'static str,
-    /// Of the document; null where that has sections, and for oracles of this tool.
+    /// Line of the document; null if that has sections, and for oracles of this tool.
     line: Option<usize>,
-    /// Of a document that has sections.
+    /// Section of a document that has sections.
     section: Option<&'a str>,
     text: &'a str,
-    /// For an implied rule: what it follows from.
+    /// For an implied rule: from what it follows.
     from: Option<&'a str>,
     status: Status,
     proven: bool,
-    /// With `not-testable`: what the target lacks. Empty there: no check of it was reached.
+    /// With `not-testable`: the unmet needs. If empty, no check of it was reached.
     needs: Vec<&'a str>,
     /// With `out-of-scope`: why no hub can break it.
     reason: Option<&'a str>,
-    /// Those whose checks speak of it.
+    /// Scenarios with checks of this rule.
     scenarios: Vec<&'a str>,
 }
 
-/// A verdict, or why there is none.
+/// A verdict, or the reason why there is none.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
@@ -408,7 +408,7 @@ enum Status {
     Inconclusive,
     NotTestable,
     OutOfScope,
-    /// Not selected, or not played before an interruption.
+    /// Not selected, or the run was interrupted before.
     NotAsked,
     NoCheck,
 }
@@ -419,9 +419,9 @@ struct Finding<'a> {
     scenario: &'a str,
     check: &'a str,
     verdict: Word,
-    /// Those that came to this verdict; empty where the document has none.
+    /// The rules with this verdict; empty if the check has none.
     rules: Vec<&'a str>,
-    /// `stated` where one of them is; null without rules.
+    /// `stated` if one of them is; null without rules.
     basis: Option<&'static str>,
     message: &'a str,
     #[serde(flatten)]
@@ -429,7 +429,7 @@ struct Finding<'a> {
     step: &'a str,
     repetition: usize,
     flaky: Option<Flaky>,
-    /// It was known: this does not fail the run.
+    /// Whether the baseline expects it, so that it does not fail the run.
     expected: bool,
     /// Why it was expected.
     reason: Option<&'a str>,
@@ -442,7 +442,7 @@ struct Finding<'a> {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Detail<'a> {
     actor: &'a str,
-    /// The last thing that this actor had sent.
+    /// The last message that this actor had sent.
     sent: Option<&'a str>,
     expected: &'a str,
     received: &'a str,
@@ -763,7 +763,7 @@ fn word(verdict: Verdict) -> Word {
     }
 }
 
-/// Milliseconds, to the microsecond.
+/// Converts to milliseconds, to the microsecond.
 fn ms(time: Duration) -> f64 {
     time.as_micros() as f64 / 1000.0
 }
@@ -787,7 +787,7 @@ mod tests {
         serde_json::from_str(&render(&run.report(options()), &run.sources)).unwrap()
     }
 
-    /// Written anew with `HUBPROOF_WRITE_SCHEMAS=1 cargo test report::json`.
+    /// Rewritten with `HUBPROOF_WRITE_SCHEMAS=1 cargo test report::json`.
     #[test]
     fn the_published_schema_is_that_of_the_types() {
         let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();
@@ -824,7 +824,7 @@ mod tests {
         assert!(errors.is_empty(), "{errors:#?}");
     }
 
-    /// Members of maps with free keys are not among those that must be there.
+    /// All members are required, except those of maps with free keys.
     #[test]
     fn a_report_that_lacks_any_member_does_not_fit() {
         let validator = jsonschema::draft202012::new(&schema()).unwrap();

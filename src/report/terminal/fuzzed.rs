@@ -1,4 +1,4 @@
-//! What fuzzing found: the first case of each cause in full, and how much was tried.
+//! The findings of fuzzing: the first case of each cause in full, then the figures.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use super::super::text::{count, printable};
 use super::{Alike, DIM, Page};
 use crate::event::Verdict;
 
-/// Causes that are shown in full, and then in a line each.
+/// Causes that are shown in full; further ones take a line each.
 const IN_FULL: usize = 10;
 /// Obstacles that are named.
 const OBSTACLES: usize = 5;
@@ -85,9 +85,9 @@ impl Page<'_> {
             self.wrapped(
                 "",
                 &format!(
-                    "At the end the conversation of case {number} does not go on, though nothing odd is said. What was said in \
-                     this run may be the reason, or what was there before: start the hub afresh, and play what is warned \
-                     of alone (`--case {number}`)."
+                    "At the end of the run, the conversation of case {number} cannot be completed even without its mutation. The cause \
+                    may be a message of this run, or the state of the hub before it: restart the hub and play the cases of the \
+                    warnings alone (`--case {number}`)."
                 ),
             );
         }
@@ -96,9 +96,9 @@ impl Page<'_> {
             self.wrapped(
                 "",
                 &format!(
-                    "Somebody new is let in and answered after {:.2} s at the end of this run; at its start it took {:.2} s. \
-                     What was said in this run may be the reason: runs with less in them (`--message`, `--mutation`) tell \
-                     by what. It may be the hub's right, so nothing fails for it.",
+                    "A new client is connected and answered after {:.2} s at the end of this run; at its start it took {:.2} s. \
+                    Messages of this run may be the cause: to find which, narrow the run with `--message` and `--mutation`. A hub \
+                    may become slower, so this is no failure.",
                     slower.after.as_secs_f64(),
                     slower.before.as_secs_f64()
                 ),
@@ -130,7 +130,7 @@ impl Page<'_> {
         }
         let undecided = fuzzed.cases - fuzzed.decided;
         if undecided > 0 {
-            self.field("undecided", &format!("{undecided} cases, for what was to come before could not be played:"));
+            self.field("undecided", &format!("{undecided} cases, whose prefix could not be played:"));
             for obstacle in fuzzed.obstacles.iter().take(if self.style.verbose { usize::MAX } else { OBSTACLES }) {
                 let (step, message) = (printable(&obstacle.step), printable(&obstacle.message));
                 self.field("", &format!("{} `{step}`: {message}", obstacle.cases));
@@ -139,11 +139,11 @@ impl Page<'_> {
         if fuzzed.decided > 0 {
             self.table(fuzzed);
         } else if fuzzed.obstacles.iter().any(|obstacle| obstacle.unreachable) {
-            self.wrapped("  ", super::NOBODY_THERE);
+            self.wrapped("  ", super::UNREACHABLE_HELP);
         }
     }
 
-    /// Messages by oddities: at how many moments each was said.
+    /// Shows messages by mutations: at how many moments each was played.
     fn table(&mut self, fuzzed: &Fuzzed) {
         let mut rows: BTreeMap<&str, BTreeMap<&str, (usize, usize)>> = BTreeMap::new();
         for Cell { message, oddity, cases, .. } in &fuzzed.cells {
@@ -154,7 +154,8 @@ impl Page<'_> {
         let oddities: BTreeSet<&str> = fuzzed.cells.iter().map(|cell| cell.oddity).collect();
         let seen = fuzzed.cells.iter().filter(|cell| cell.cases > 0).count();
         let least = fuzzed.cells.iter().map(|cell| cell.cases).min().unwrap_or(0);
-        let cells = format!("{seen} of {} (message x oddity x moment), each {least} times or more", fuzzed.cells.len());
+        let cells =
+            format!("{seen} of {} (message x mutation x moment), each {least} times or more", fuzzed.cells.len());
         self.field("cells", &cells);
         let names = rows.keys().map(|name| name.chars().count()).max().unwrap_or(0);
         let legend: Vec<String> =
@@ -176,12 +177,12 @@ impl Page<'_> {
             let marks: String = oddities.iter().map(mark).collect();
             self.line(&format!("  {message:<names$}  {marks}"));
         }
-        self.line(&self.paint(DIM, "  # at every moment, - at some, . not yet; blank: there is no such case"));
+        self.line(&self.paint(DIM, "  # at every moment, - at some, . not yet; blank: no such case"));
     }
 }
 
-/// What no baseline knows, the first of each kind: the same oracle, and an answer of the same shape. Other messages and
-/// oddities that show it are named beside it.
+/// Returns unexpected findings, the first of each group with the same oracle and the same structure of the answer; other
+/// cases of the group are listed with it.
 fn alike<'a>(protocol: &'a ProtocolReport, fuzzed: &'a Fuzzed) -> Vec<(Alike<'a>, &'a Finding)> {
     let mut all: Vec<(Alike<'a>, &'a Finding)> = Vec::new();
     let mut places: BTreeMap<(&str, &str), usize> = BTreeMap::new();

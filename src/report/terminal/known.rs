@@ -1,13 +1,13 @@
-//! What a baseline says of a run: failures that were expected, and entries that have to go.
+//! The baseline on the page: expected failures and stale entries.
 
 use annotate_snippets::Level as Title;
 
 use super::super::text::{count, printable};
-use super::super::{CheckResult, ProtocolReport, ScenarioResult, Standing, speaks_of};
+use super::super::{CheckResult, ProtocolReport, ScenarioResult, Standing, covers};
 use super::{Page, or_step};
 
 impl Page<'_> {
-    /// Expected failures in a line each with their reason, stale entries with their place.
+    /// Shows expected failures with their reasons, and stale entries with their places.
     pub(super) fn known(&mut self, protocol: &ProtocolReport) {
         let checks = protocol.scenarios.iter().flat_map(|scenario| scenario.checks.iter().map(move |c| (scenario, c)));
         let known: Vec<(&ScenarioResult, &CheckResult)> = checks.filter(|(_, check)| check.known.is_some()).collect();
@@ -27,13 +27,13 @@ impl Page<'_> {
         }
         self.more(known.len(), "known failure");
         let quiet = protocol.baseline.iter().filter(|entry| {
-            let seen = || known.iter().any(|(scenario, check)| speaks_of(&entry.failure, &scenario.id, &check.name));
+            let seen = || known.iter().any(|(scenario, check)| covers(&entry.failure, &scenario.id, &check.name));
             entry.standing == Standing::Flaky && !seen()
         });
         let quiet: Vec<&str> = quiet.map(|entry| entry.failure.as_str()).collect();
         if !quiet.is_empty() {
             self.gap();
-            self.wrapped("", &format!("Flaky, and not seen to fail this time: {}.", quiet.join(", ")));
+            self.wrapped("", &format!("Flaky, and did not fail in this run: {}.", quiet.join(", ")));
         }
         let stale: Vec<_> = protocol.stale().collect();
         for entry in stale.iter().take(self.most()) {

@@ -1,5 +1,5 @@
-//! The summary a person reads: per protocol what stands in the way of everything else, what failed in full, what
-//! warns in brief and how it adds up; at the very end one line per protocol.
+//! The summary for the terminal: per protocol the failed preconditions, failures in full, warnings in brief and totals; at
+//! the end one line per protocol.
 
 mod fuzzed;
 mod known;
@@ -20,13 +20,13 @@ use crate::event::{CheckReport, Detail, Direction, FrameReport, ScenarioReport, 
 use crate::protocol::{Basis, Place};
 use crate::syntax::source::{Sources, Span};
 
-/// How the text may look.
+/// The style of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Style {
     pub color: bool,
     /// Columns; text is wrapped to them, frames are cut.
     pub width: usize,
-    /// Lists what is only counted otherwise, and cuts no list short.
+    /// Whether to list what is otherwise only counted, and to cut no list.
     pub verbose: bool,
 }
 
@@ -36,22 +36,23 @@ impl Default for Style {
     }
 }
 
-/// Frames of a failed scenario that are shown, the last ones.
+/// How many of the last frames of a failed scenario are shown.
 const LAST_FRAMES: usize = 8;
-/// Scenarios with failures that are shown in full, causes and warnings in brief; the rest is counted.
+/// How many failed scenarios, causes and warnings are shown; the rest is counted.
 const IN_FULL: usize = 20;
-/// Fewer where all seem to have one reason.
+/// Fewer if all seem to have the same cause.
 const ALIKE_IN_FULL: usize = 2;
-/// Scenario names in one list.
+/// Most scenario ids in a list.
 const NAMES: usize = 12;
-/// The least time that a waiting step may have had left before the machine is suspected of being too slow.
+/// If a met wait had less time left than this, the machine may be too slow.
 const SLIM: std::time::Duration = std::time::Duration::from_millis(250);
-/// What to do where no connection comes about.
-const NOBODY_THERE: &str = "Is it running, and is this its address? Try the address with any other WebSocket client.";
-/// A text that is shown whole or not at all past this many characters: frames, mostly.
+/// Advice if no connection can be made.
+const UNREACHABLE_HELP: &str =
+    "Is it running, and is this its address? Try the address with any other WebSocket client.";
+/// Most characters of a frame or another long text.
 const LONG: usize = 400;
 
-/// The whole summary; ends with a newline. `sources` are those the spans of the report point into.
+/// Returns the whole summary; ends with a newline. `sources` has the files of the report's spans.
 pub fn summary(report: &RunReport, sources: &Sources, style: Style) -> String {
     let mut page = Page { out: String::new(), style, sources, options: &report.options };
     let version = format!("hubproof {} against {}", report.tool_version, printable(&report.options.target));
@@ -76,7 +77,7 @@ pub fn summary(report: &RunReport, sources: &Sources, style: Style) -> String {
     page.out
 }
 
-/// The last line of a protocol: `FAIL concierge: 2 checks failed, 1 warning; 97 of 112 testable rules proven (119 in
+/// Returns the last line of a protocol: `FAIL concierge: 2 checks failed, 1 warning; 97 of 112 testable rules proven (119 in
 /// the pack)`.
 pub fn verdict_line(protocol: &ProtocolReport, strict: bool) -> String {
     if let Some(fuzzed) = &protocol.fuzzed {
@@ -118,7 +119,7 @@ pub fn verdict_line(protocol: &ProtocolReport, strict: bool) -> String {
         parts.push(format!("{} not played", count(protocol.unplayed.len(), "scenario")));
     }
     if parts.is_empty() {
-        parts.push(format!("{} for the record", count(checks.count(Verdict::Info), "check")));
+        parts.push(format!("{} recorded", count(checks.count(Verdict::Info), "check")));
     }
     let word = match protocol.exit_code(strict) {
         0 => "PASS",
@@ -137,14 +138,14 @@ pub fn verdict_line(protocol: &ProtocolReport, strict: bool) -> String {
     )
 }
 
-/// Why the hub may not speak the protocol at all, in one line.
+/// Returns why the hub may implement another protocol, in one line.
 pub fn doubt(protocol: &str, doubt: Doubt) -> String {
     let why = match doubt {
         Doubt::Unrecognised { unknown, received } => {
-            format!("Of {} that came, {unknown} fit no message of {protocol}", count(received, "frame"))
+            format!("Of {} received, {unknown} match no message of {protocol}", count(received, "frame"))
         }
         Doubt::NothingWorks { broken, played } => {
-            format!("{broken} of {} came to nothing", count(played, "scenario"))
+            format!("In {broken} of {} no check passed", count(played, "scenario"))
         }
     };
     format!(
@@ -179,7 +180,7 @@ impl Page<'_> {
         if let Some(fuzzed) = &protocol.fuzzed {
             return self.fuzzed(protocol, fuzzed);
         }
-        // What explains most leads.
+        // The cause that explains most comes first.
         let stopped = protocol.causes.first().map_or(0, |cause| cause.scenarios.len());
         let causes_first = match protocol.doubt {
             Some(Doubt::NothingWorks { broken, .. }) => stopped * 2 > broken,
@@ -234,7 +235,7 @@ impl Page<'_> {
         self.numbers(protocol);
     }
 
-    // What stands in the way.
+    // Failed preconditions.
 
     fn causes(&mut self, protocol: &ProtocolReport) {
         for cause in protocol.causes.iter().take(self.most()) {
@@ -247,12 +248,12 @@ impl Page<'_> {
     fn cause(&mut self, protocol: &ProtocolReport, cause: &SharedCause) {
         let message = printable(&cause.message);
         let message = message.trim_end_matches('.');
-        // A sentence that ends already needs no other end.
+        // Do not add a full stop after a question.
         let end = if message.ends_with(['?', '!']) { "" } else { "." };
         let scenarios = count(cause.scenarios.len(), "scenario");
         if cause.unreachable {
             let nothing =
-                if protocol.check_tally().decided() == 0 { "nothing was checked" } else { "the hub was there before" };
+                if protocol.check_tally().decided() == 0 { "nothing was checked" } else { "it was reachable before" };
             self.wrapped(
                 "",
                 &format!(
@@ -260,10 +261,10 @@ impl Page<'_> {
                     printable(&self.options.target)
                 ),
             );
-            self.wrapped("  ", NOBODY_THERE);
+            self.wrapped("  ", UNREACHABLE_HELP);
             return;
         }
-        let what = if cause.at_once { "could not start" } else { "could not go on" };
+        let what = if cause.at_once { "could not start" } else { "could not continue" };
         let place = cause.span.map(|span| format!(" ({})", self.sources.place(span))).unwrap_or_default();
         let step = if cause.step.is_empty() { String::new() } else { format!("`{}`{place}: ", printable(&cause.step)) };
         self.wrapped("", &format!("{scenarios} {what}: {step}{message}{end}"));
@@ -285,15 +286,15 @@ impl Page<'_> {
         self.snippet(
             Title::ERROR,
             None,
-            &format!("scenario {} is mistaken: {mistake}", scenario.id),
+            &format!("scenario {} has a mistake: {mistake}", scenario.id),
             Some(scenario.span),
         );
-        self.wrapped("  ", "This says nothing about the hub: the scenario has to be mended.");
+        self.wrapped("  ", "This proves nothing about the hub: fix the scenario.");
     }
 
-    // What is wrong with the hub.
+    // Failures of the hub.
 
-    /// What failed in one scenario; there is something.
+    /// Shows the failures of one scenario; there is at least one.
     fn failures(&mut self, protocol: &ProtocolReport, failures: &[Alike<'_>]) {
         let scenario = failures[0].scenario;
         let mut shown: Option<&ScenarioReport> = None;
@@ -323,7 +324,7 @@ impl Page<'_> {
     }
 
     fn rules(&mut self, protocol: &ProtocolReport, check: &CheckReport) {
-        // Rules that a check names at a lower level may well be whole.
+        // Only rules with the check's verdict: one that it names at a lower level may hold.
         for (used, _) in check.rules.iter().filter(|(_, verdict)| *verdict == check.verdict) {
             let Some(rule) = protocol.rules.get(&used.id) else {
                 self.field("rule", &format!("{} ({})", used.id, used.level.name()));
@@ -339,7 +340,7 @@ impl Page<'_> {
         let (sent, expected, received) =
             (detail.sent.as_deref().map(short), short(&detail.expected), short(&detail.received));
         if let Some(sent) = sent {
-            // Several actors take part in most scenarios; this one waited for the answer.
+            // Most scenarios have several actors; this one waited for the answer.
             let by = if detail.actor.is_empty() { String::new() } else { format!("by {}: ", detail.actor) };
             self.field("sent", &format!("{by}{sent}"));
         }
@@ -362,11 +363,7 @@ impl Page<'_> {
         let all = run.history.len() + run.history_dropped;
         let first = run.history.len().saturating_sub(if self.style.verbose { usize::MAX } else { LAST_FRAMES });
         let shown = run.history.len() - first;
-        let of = if shown < all {
-            format!("last {shown} of {}", count(all, "event"))
-        } else {
-            "all that happened".to_owned()
-        };
+        let of = if shown < all { format!("last {shown} of {}", count(all, "event")) } else { "all events".to_owned() };
         let repetition =
             if scenario.runs.len() > 1 { format!(", repetition {}", run.repetition) } else { String::new() };
         self.line(&format!("  {}{repetition}, {of}:", scenario.id));
@@ -401,7 +398,7 @@ impl Page<'_> {
         self.more(warned.len(), "warning");
     }
 
-    /// Inconclusive checks that were asked all the same, or that nothing above explains, in a line each.
+    /// Shows inconclusive checks that were evaluated, or that no cause above explains, in a line each.
     fn undecided(&mut self, protocol: &ProtocolReport) {
         let explained = |scenario: &ScenarioResult| {
             scenario.mistake().is_some()
@@ -409,14 +406,14 @@ impl Page<'_> {
                 || protocol.causes.iter().any(|cause| cause.scenarios.contains(&scenario.id))
         };
         let mut undecided = checks_with(protocol, Verdict::Inconclusive);
-        // What was never asked has no step.
+        // A check that was never evaluated has no step.
         undecided.retain(|(scenario, check)| {
             let report = scenario.report(check);
-            // The very step that a cause above tells of.
-            let told = scenario.run_of(check).cause.as_ref().is_some_and(|cause| {
+            // A cause above shows this step already.
+            let shown = scenario.run_of(check).cause.as_ref().is_some_and(|cause| {
                 report.step == cause.step || (report.detail.is_some() && report.detail == cause.detail)
             });
-            !explained(scenario) || !(report.step.is_empty() || told)
+            !explained(scenario) || !(report.step.is_empty() || shown)
         });
         let undecided = alike(undecided);
         if !undecided.is_empty() {
@@ -438,7 +435,7 @@ impl Page<'_> {
         }
     }
 
-    /// Where else the same was found.
+    /// Shows other scenarios with the same failure.
     fn also(&mut self, scenarios: &[String]) {
         if !scenarios.is_empty() {
             self.field("also in", &list(scenarios, if self.style.verbose { usize::MAX } else { NAMES }));
@@ -454,7 +451,7 @@ impl Page<'_> {
         self.wrapped("", &format!("{word}[{}]: {}: {what} ({place}){also}", check.name, scenario.id));
     }
 
-    // How it adds up.
+    // Totals.
 
     fn numbers(&mut self, protocol: &ProtocolReport) {
         let rules = protocol.rule_totals();
@@ -474,12 +471,12 @@ impl Page<'_> {
         for (need, waiting) in protocol.unmet_needs() {
             let what = [(waiting.scenarios, "scenario"), (waiting.checks, "check"), (waiting.rules, "rule")];
             let what: Vec<String> = what.iter().filter(|(n, _)| *n > 0).map(|(n, what)| count(*n, what)).collect();
-            self.field("not tested", &format!("{} for want of `{}`", what.join(", "), printable(need)));
+            self.field("not tested", &format!("{}: unmet need `{}`", what.join(", "), printable(need)));
         }
         if !protocol.unmet_needs().is_empty() {
             let words = self.options.command.iter().map(String::as_str).chain(["--protocol", &protocol.name, "--list"]);
             let command = words.map(quoted).collect::<Vec<_>>().join(" ");
-            self.field("", "What `--set` and a target file can tell of a hub:");
+            self.field("", "To see what `--set` and a target file can provide:");
             self.field("", &self.paint(BOLD, &command));
         }
         let not_reached = protocol
@@ -491,7 +488,10 @@ impl Page<'_> {
         if not_reached > 0 {
             self.field(
                 "not reached",
-                &format!("{}: what they ask about did not happen, lawfully", count(not_reached, "check")),
+                &format!(
+                    "{}: the situation they test did not occur, as the document allows",
+                    count(not_reached, "check")
+                ),
             );
         }
         for process in &protocol.processes {
@@ -506,7 +506,7 @@ impl Page<'_> {
         if let Some((scenario, margin)) = protocol.slimmest() {
             let slim = margin.left() < SLIM && margin.share() > 0.5;
             if slim || self.style.verbose {
-                let advice = if slim { "; on a slow machine `--patience` gives more" } else { "" };
+                let advice = if slim { "; on a slow machine use a longer `--patience`" } else { "" };
                 let (step, waited, bound) = (printable(&margin.step), time(margin.waited), time(margin.bound));
                 self.field("closest", &format!("`{step}` of {scenario} took {waited} of {bound}{advice}"));
             }
@@ -534,7 +534,10 @@ impl Page<'_> {
             let total = by_message.values().sum();
             let each: Vec<String> =
                 by_message.iter().map(|(message, n)| format!("{n} {}", printable(message))).collect();
-            self.field("unasked", &format!("{} that no step wanted: {}", count(total, "frame"), list(&each, NAMES)));
+            self.field(
+                "unmatched",
+                &format!("{} that no step expected: {}", count(total, "frame"), list(&each, NAMES)),
+            );
         }
     }
 
@@ -545,7 +548,7 @@ impl Page<'_> {
         self.line(&format!("{} {rest}", self.paint(color_of(protocol.exit_code(strict)), word)));
     }
 
-    // Lines.
+    // Output.
 
     fn most(&self) -> usize {
         if self.style.verbose { usize::MAX } else { IN_FULL }
@@ -565,7 +568,7 @@ impl Page<'_> {
         if self.style.color && !text.is_empty() { format!("{paint}{text}{paint:#}") } else { text.to_owned() }
     }
 
-    /// One empty line, never two.
+    /// Adds an empty line, never two.
     fn gap(&mut self) {
         if !self.out.is_empty() && !self.out.ends_with("\n\n") {
             self.out.push('\n');
@@ -584,7 +587,7 @@ impl Page<'_> {
         }
     }
 
-    /// Only at blanks: JSON, names and places can be copied whole.
+    /// Wraps only at blanks, so that JSON, names and places can be copied.
     fn wrapping<'a>(&self) -> textwrap::Options<'a> {
         textwrap::Options::new(self.style.width.max(40))
             .break_words(false)
@@ -592,7 +595,7 @@ impl Page<'_> {
             .word_splitter(textwrap::WordSplitter::NoHyphenation)
     }
 
-    /// `  name       text`, wrapped under itself.
+    /// Writes `  name       text`, with the text wrapped in its column.
     fn field(&mut self, name: &str, text: &str) {
         let head = format!("  {name:<12}");
         let options = self.wrapping().initial_indent(&head).subsequent_indent("              ");
@@ -601,7 +604,7 @@ impl Page<'_> {
         }
     }
 
-    /// Never wrapped, so that it can be copied.
+    /// Writes a command, never wrapped, so that it can be copied.
     fn command(&mut self, command: &str) {
         self.line(&format!("  {:<12}{}", "reproduce", self.paint(BOLD, command)));
     }
@@ -626,7 +629,7 @@ impl Page<'_> {
     }
 }
 
-/// The words in which at least half of the scenarios failed, three at the least; how many those are, of how many.
+/// Returns the message with which at least half of the scenarios failed, three at least; how many, of how many.
 fn symptom(protocol: &ProtocolReport) -> Option<(&str, usize, usize)> {
     let mut scenarios = std::collections::BTreeMap::<&str, Vec<&str>>::new();
     for (scenario, check) in unknown(protocol, Verdict::Fail) {
@@ -640,7 +643,7 @@ fn symptom(protocol: &ProtocolReport) -> Option<(&str, usize, usize)> {
     (failed.len() >= 3 && failed.len() * 2 >= played).then_some((message, failed.len(), played))
 }
 
-/// `must, stated in line 43 of "the document"`.
+/// Formats `must, stated in line 43 of "the document"`.
 fn carried(rule: &RuleReport, lowered: Option<&str>, document: &str) -> String {
     let of = if document.is_empty() { String::new() } else { format!(" of \"{document}\"") };
     let level = match lowered {
@@ -660,7 +663,7 @@ fn carried(rule: &RuleReport, lowered: Option<&str>, document: &str) -> String {
     }
 }
 
-/// `  0.003 s  anna  <- text   {"say":...`
+/// Formats `  0.003 s  anna  <- text   {"say":...`
 fn frame_line(frame: &FrameReport, actors: usize) -> String {
     let arrow = match frame.direction {
         Direction::Sent => "->",
@@ -700,7 +703,7 @@ fn or_step(check: &CheckReport) -> &str {
     if check.message.is_empty() { &check.step } else { &check.message }
 }
 
-/// A check, and the other scenarios in which the same one came to the same verdict: a schema, or an entry of `always`.
+/// A check, and the other scenarios in which the same check (a schema, an entry of `always`) has the same verdict.
 struct Alike<'a> {
     scenario: &'a ScenarioResult,
     check: &'a CheckResult,
@@ -711,7 +714,7 @@ fn alike<'a>(checks: Vec<(&'a ScenarioResult, &'a CheckResult)>) -> Vec<Alike<'a
     let mut places = std::collections::HashMap::new();
     let mut all: Vec<Alike<'a>> = Vec::new();
     for (scenario, check) in checks {
-        // A place in a scenario of its own is met once; shared places and names without a place are met again.
+        // Group checks of shared places, and checks without a place, by name.
         let span = scenario.report(check).span;
         let key = (span, span.is_none().then_some(check.name.as_str()));
         match places.get(&key).and_then(|at: &usize| all.get_mut(*at)) {
@@ -735,14 +738,14 @@ fn checks_with(protocol: &ProtocolReport, verdict: Verdict) -> Vec<(&ScenarioRes
     all.filter(|(_, check)| check.verdict == verdict).collect()
 }
 
-/// Those that no baseline knows.
+/// Returns checks of this verdict that no baseline expects.
 fn unknown(protocol: &ProtocolReport, verdict: Verdict) -> Vec<(&ScenarioResult, &CheckResult)> {
     let mut checks = checks_with(protocol, verdict);
     checks.retain(|(_, check)| check.known.is_none());
     checks
 }
 
-/// The first line of a span, so that a caret under a whole block does not draw the block.
+/// Returns the first line of a span, so that a snippet does not draw a whole block.
 fn first_line(text: &str, span: Span) -> std::ops::Range<usize> {
     let end = (span.end as usize).min(text.len());
     let start = (span.start as usize).min(end);
@@ -810,7 +813,7 @@ mod tests {
         let report = run.report(options());
         let text = summary(&report, &run.sources, Style { width: 0, ..Style::default() });
         assert!(text.ends_with("(9 in the pack)\n"), "{text}");
-        // Sources that shrank since: spans point nowhere.
+        // Spans beyond the end of their sources.
         let paths: Vec<String> = (0..10).map(|i| format!("file-{i}.yaml")).collect();
         run.sources = Sources::default();
         for path in paths {

@@ -1,20 +1,20 @@
-//! The hub's own process on the page: how often it was started, how it ended, what it said.
+//! The hub's process on the page: its starts, crashes and output.
 
 use super::super::ProtocolReport;
 use super::super::text::{count, cut, printable};
 use super::{DIM, NAMES, Page, list};
 use crate::event::{Crash, Excerpt, ProcessReport};
 
-/// Lines of a log that are shown, the last ones.
+/// How many of the last lines of a log are shown.
 const LAST_LINES: usize = 10;
 
-/// `the hub ended by itself twice`, where it did and no check says so.
+/// Returns `the hub ended by itself twice`, for crashes that no check reports.
 pub(super) fn verdict(protocol: &ProtocolReport) -> Option<String> {
     let unexplained: usize = protocol.processes.iter().map(|process| process.unexplained().count()).sum();
     (unexplained > 0).then(|| format!("the hub ended by itself {}", times(unexplained)))
 }
 
-/// `started 3 times by ./hub --port 4000, ended by itself once`.
+/// Formats `started 3 times by ./hub --port 4000, ended by itself once`.
 pub(super) fn starts(process: &ProcessReport) -> String {
     let crashes = match process.crashes.len() {
         0 => String::new(),
@@ -36,7 +36,7 @@ impl Page<'_> {
         for process in &protocol.processes {
             let unexplained: Vec<&Crash> = process.unexplained().collect();
             for crash in process.crashes.iter().take(self.most()) {
-                // One that a scenario repeated alone is told there.
+                // One that a scenario reproduced alone is shown there.
                 let open = unexplained.iter().any(|one| std::ptr::eq(*one, crash));
                 if crash.blamed.is_some() || open {
                     self.crash(crash);
@@ -45,7 +45,7 @@ impl Page<'_> {
             self.more(process.crashes.len(), "crash");
             if let Some(why) = &process.given_up {
                 self.gap();
-                self.wrapped("", &format!("The hub was not started any more: {}.", printable(why)));
+                self.wrapped("", &format!("The hub was not started again: {}.", printable(why)));
             }
         }
     }
@@ -58,9 +58,9 @@ impl Page<'_> {
                 Some(id) => format!("after {id} had ended, while nothing was played on it"),
                 None => "before anything was played on it".to_owned(),
             },
-            (None, [only]) => format!("while {only} was played on it, and did not when that was played again"),
+            (None, [only]) => format!("while {only} was played on it, but not when that was played again"),
             (None, several) => format!(
-                "while {} were played on it: {}; played again alone, none of them brought it down",
+                "while {} were played on it: {}; played again alone, none of them crashed it",
                 count(several.len(), "scenario"),
                 list(several, NAMES)
             ),
@@ -69,7 +69,7 @@ impl Page<'_> {
         self.excerpt(&crash.log);
     }
 
-    /// What the hub said last, where something is wrong and no crash has shown it.
+    /// Shows the end of the hub's output if the run failed and no crash has shown it.
     pub(super) fn log(&mut self, protocol: &ProtocolReport) {
         if protocol.exit_code(self.options.strict) == 0 {
             return;
@@ -87,9 +87,9 @@ impl Page<'_> {
         let skipped = log.lines.len().saturating_sub(most);
         let before = log.left_out + skipped;
         let head = match (log.lines.len() - skipped, before) {
-            (0, _) => "It said nothing, neither on stdout nor on stderr.".to_owned(),
-            (shown, 0) => format!("All that the hub said ({}):", count(shown, "line")),
-            (shown, before) => format!("The hub's last words ({}, {before} before them):", count(shown, "line")),
+            (0, _) => "It wrote nothing to stdout or stderr.".to_owned(),
+            (shown, 0) => format!("All output of the hub ({}):", count(shown, "line")),
+            (shown, before) => format!("The end of the hub's output ({}, {before} before):", count(shown, "line")),
         };
         self.line(&format!("  {head}"));
         for line in &log.lines[skipped..] {
