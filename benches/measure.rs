@@ -1,4 +1,4 @@
-//! What measuring costs: a record, the end of an interval, an entry of the ledger. `cargo bench --bench measure`.
+//! The cost of measuring: a sample, the end of an interval, a ledger entry. `cargo bench --bench measure`.
 
 use std::hint::black_box;
 
@@ -17,7 +17,7 @@ fn recorder() -> Recorder {
     )
 }
 
-/// Times between 100 µs and 10 ms, spread as answers are.
+/// Times between 100 µs and 10 ms, distributed like typical answers.
 fn took(n: u64) -> Nanos {
     100 * US + n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % (9_900 * US)
 }
@@ -41,7 +41,7 @@ fn records(c: &mut Criterion) {
     group.finish();
 }
 
-/// Ten thousand answers of eight messages, and then the second is over.
+/// Records ten thousand answers of eight messages, then ends the interval.
 fn intervals(c: &mut Criterion) {
     let (mut recorder, mut second) = (recorder(), 0);
     c.bench_function("interval of 10 000 answers", |b| {
@@ -70,13 +70,13 @@ fn entries(c: &mut Criterion) {
                 let item = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
                 let entry = |n, party, what| Entry { at: n * 100 * US, item: item(n), party, what };
                 batch.extend([entry(n, 900, Mark::Attempted), entry(n, 900, Mark::Acknowledged)]);
-                // Those of ten seconds ago.
+                // The jobs of ten seconds ago.
                 if let Some(before) = n.checked_sub(100_000).filter(|before| *before > 0) {
                     let late = |party, what| Entry { at: n * 100 * US, item: item(before), party, what };
                     batch.extend([late(1, Mark::Assigned), late(1, Mark::Completed)]);
                 }
             }
-            ledger.fold(black_box(&batch));
+            ledger.add(black_box(&batch));
             ledger.reach(n * 100 * US);
         });
     });

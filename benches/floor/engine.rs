@@ -1,4 +1,4 @@
-//! The load engine as a subject: one thread with connections, the thread that folds, and the one that validates.
+//! The load engine as a subject: one thread with connections, one that aggregates, one that validates.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use hubproof::syntax::yaml;
 use crate::subjects::{Task, WARM_UP};
 use crate::wire;
 
-/// Nanoseconds of CPU for the echoes of the task; counted once a second, and brought to their number.
+/// Returns the CPU time in nanoseconds for the echoes of the task: measured per second, scaled to their number.
 pub fn measure(task: &Task, validate: bool) -> u64 {
     let mut sources = Sources::default();
     let folder = folder(&mut sources);
@@ -47,12 +47,12 @@ pub fn measure(task: &Task, validate: bool) -> u64 {
         pack: Some(pack),
         ledger: ledger::Config::default(),
     };
-    let (to, _calls) = engine::hooks::desk();
+    let (to, _calls) = engine::hooks::queue();
     let run = engine::start(setup, to).unwrap();
     let stopper = run.stopper();
     let (mut since, mut cost) = (None, None);
     let outcome = run
-        .fold(|live| {
+        .aggregate(|live| {
             let count = live.series.total().count(&live.series.layout, Count::Message(0, MessageCount::Received));
             match since {
                 None if count >= WARM_UP => since = Some((count, wire::cpu())),
@@ -73,7 +73,7 @@ pub fn measure(task: &Task, validate: bool) -> u64 {
     cost.unwrap()
 }
 
-/// The pack of the echo, as the program holds it.
+/// The pack of the echo protocol, as the program holds it.
 fn folder(sources: &mut Sources) -> Folder {
     let mut folder = Folder { name: "echo".to_owned(), ..Folder::default() };
     for (path, text) in [

@@ -1,10 +1,10 @@
-//! What a round trip costs the side that measures, next to the least that it can cost.
+//! Measures the CPU cost of a round trip for the load generator, compared with minimal clients.
 //!
-//! In one run, alternating: `a0` is a raw TCP echo on epoll, `a` a plain epoll loop that speaks just enough WebSocket, `t` the
-//! usual library for it on tokio, `b` the load engine with everything on (times from when each message was due, ledger, ids
-//! of its own in every message and looked for in every answer), `c` the same with every answer validated. Each is a process of
-//! its own against an echo server in another, with the same messages and the same number of echoes; what is compared is the
-//! CPU time of the measuring process, all of its threads. The last lines are the ratios.
+//! In alternating rounds: `a0` is a raw TCP echo client on epoll, `a` an epoll loop with minimal WebSocket, `t` the
+//! usual WebSocket library on tokio, `b` the load engine with everything on (response times from due times, ledger, a
+//! unique id in every message and matched in every answer), `c` the same with every answer validated. Each is a process
+//! of its own against an echo server in another process, with the same messages and the same number of echoes; the CPU
+//! time of all threads of the measuring process is compared. The last lines are the ratios.
 //!
 //! `cargo bench --bench floor -- [ROUNDS] [ECHOES]`; `reports/floor` keeps the output.
 #![allow(clippy::unwrap_used)]
@@ -24,7 +24,7 @@ mod wire;
 
 #[cfg(not(target_os = "linux"))]
 fn main() {
-    println!("floor: epoll is Linux's; nothing to compare with here");
+    println!("floor: needs epoll, which only Linux has");
 }
 
 #[cfg(target_os = "linux")]
@@ -46,11 +46,11 @@ fn main() {
     }
 }
 
-/// Which ratios are of interest: name, above, below.
+/// The reported ratios: name, numerator, denominator.
 #[cfg(target_os = "linux")]
 const RATIOS: [(&str, &str, &str); 4] = [("a/a0", "a", "a0"), ("t/a", "t", "a"), ("b/a", "b", "a"), ("c/a", "c", "a")];
 
-/// Plays all subjects `rounds` times in turn, each with `echoes` round trips after its warm-up.
+/// Runs all subjects `rounds` times in turn, each with `echoes` round trips after its warm-up.
 #[cfg(target_os = "linux")]
 fn compare(rounds: usize, echoes: u64) {
     use std::collections::BTreeMap;
@@ -59,7 +59,7 @@ fn compare(rounds: usize, echoes: u64) {
     for connections in [100, 1000] {
         let mut costs: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
         for round in 0..rounds {
-            // Each round begins with another, so that none always follows the same.
+            // Rotates the order, so that no subject always follows the same one.
             let order = (0..names.len()).map(|place| names[(place + round) % names.len()]);
             let mut line = format!("conns={connections} round={}", round + 1);
             for subject in order.collect::<Vec<_>>() {
@@ -74,7 +74,7 @@ fn compare(rounds: usize, echoes: u64) {
             println!("cost {subject} conns={connections} median={median:.3}us range={low:.3}..{high:.3}us");
         }
         for (name, above, below) in RATIOS {
-            // Neighbours in time are compared, so that the machine's mood cancels out.
+            // Compares neighbouring measurements, so that slow changes of the machine's speed cancel out.
             let ratios = costs[above].iter().zip(&costs[below]).map(|(above, below)| above / below).collect();
             let (median, low, high) = spread(ratios);
             println!("floor {name} conns={connections} median={median:.3} range={low:.3}..{high:.3}");
@@ -82,14 +82,14 @@ fn compare(rounds: usize, echoes: u64) {
     }
 }
 
-/// Median, least and greatest.
+/// Returns median, minimum and maximum.
 #[cfg(target_os = "linux")]
 fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
     values.sort_by(f64::total_cmp);
     (values[values.len() / 2], values[0], values[values.len() - 1])
 }
 
-/// One subject against a server of its own; nanoseconds of CPU per round trip.
+/// Runs one subject against a new server; returns nanoseconds of CPU per round trip.
 #[cfg(target_os = "linux")]
 fn run(subject: &str, connections: usize, echoes: u64) -> f64 {
     use std::io::{BufRead as _, BufReader};

@@ -1,5 +1,5 @@
-//! The echo server: one thread, epoll, nothing but reading and writing back. It never sleeps: whoever sends pays for waking
-//! a receiver on the same machine, and who is a little slower would do so more often.
+//! The echo server: one thread on epoll that reads and writes back. It never sleeps: otherwise the sending client would
+//! pay for waking it up, and a slower client would do so more often.
 
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
@@ -12,13 +12,13 @@ use crate::wire::{self, Epoll};
 
 struct Peer {
     stream: TcpStream,
-    /// Whether the upgrade is behind it.
+    /// Whether the upgrade has succeeded.
     open: bool,
-    /// What came of a frame or a head that is not complete yet.
+    /// Bytes of an incomplete frame or head.
     rest: Vec<u8>,
 }
 
-/// Echoes until it is killed; says its address first.
+/// Prints its address, then echoes until it is killed.
 pub fn serve(raw: bool) -> ! {
     wire::stay_on(1);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -60,14 +60,14 @@ pub fn serve(raw: bool) -> ! {
     }
 }
 
-/// Answers every complete frame; how many bytes they took.
+/// Echoes every complete frame; returns how many bytes they took.
 fn echo(bytes: &mut [u8], out: &mut Vec<u8>) -> usize {
     let mut used = 0;
     while let Some((start, end, key)) = wire::first(&bytes[used..]) {
         let payload = &mut bytes[used + start..used + end];
         wire::unmask(payload, key.unwrap());
         let payload = used + start..used + end;
-        // A close frame comes back as one, too.
+        // A close frame is echoed as one, too.
         let opcode = bytes[used];
         let frame = out.len();
         wire::frame(&bytes[payload], None, out);

@@ -1,4 +1,4 @@
-//! Who is measured: each keeps one message under way on every connection.
+//! The measured clients: each keeps one message in flight on every connection.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -14,14 +14,14 @@ pub const NAMES: [&str; 5] = ["a0", "a", "t", "b", "c"];
 pub struct Task {
     pub address: SocketAddr,
     pub connections: usize,
-    /// Round trips that count.
+    /// Measured round trips.
     pub echoes: u64,
 }
 
-/// Round trips before those that count: then the ledger remembers as many items as it ever does, and forgets as many as come.
+/// Round trips before the measured ones: then the ledger is full, and forgets as many items as it adds.
 pub const WARM_UP: u64 = hubproof::load::ledger::CLOSED_KEPT as u64;
 
-/// Nanoseconds of CPU per round trip.
+/// Returns nanoseconds of CPU per round trip.
 pub fn measure(subject: &str, task: &Task) -> f64 {
     wire::stay_on(0);
     let spent = match subject {
@@ -35,7 +35,7 @@ pub fn measure(subject: &str, task: &Task) -> f64 {
     spent as f64 / task.echoes as f64
 }
 
-/// Counts round trips, and what they cost once the warm-up is over.
+/// Counts round trips, and their cost after the warm-up.
 struct Meter {
     left: u64,
     counted: u64,
@@ -47,7 +47,7 @@ impl Meter {
         Self { left: WARM_UP + task.echoes, counted: task.echoes, since: 0 }
     }
 
-    /// One more; the cost, once all have been.
+    /// Counts one round trip; returns the cost after the last one.
     fn round_trip(&mut self) -> Option<u64> {
         self.left = self.left.saturating_sub(1);
         if self.left == self.counted {
@@ -57,7 +57,7 @@ impl Meter {
     }
 }
 
-/// An epoll loop, with frames or without.
+/// An epoll loop, with or without frames.
 fn plain(task: &Task, raw: bool) -> u64 {
     let mut epoll = Epoll::new();
     let mut scratch = vec![0; 64 << 10];
@@ -68,7 +68,7 @@ fn plain(task: &Task, raw: bool) -> u64 {
         if !raw {
             let request = handshake::Request { host: "127.0.0.1", key: &handshake::key(), ..Default::default() };
             stream.write_all(&handshake::request(&request).unwrap()).unwrap();
-            // The whole answer comes at once on loopback, and nothing after it.
+            // On loopback the whole answer arrives at once, and nothing follows it.
             assert!(stream.read(&mut scratch).unwrap() > 0);
         }
         epoll.add(&stream, token as u64);
@@ -97,7 +97,7 @@ fn plain(task: &Task, raw: bool) -> u64 {
         epoll.wait(None, |_, token| {
             let stream = &mut streams[token as usize];
             let count = stream.read(&mut scratch).unwrap();
-            // One message of 208 bytes is under way; loopback does not tear it.
+            // One message of 208 bytes is in flight; loopback does not split it.
             if raw {
                 assert_eq!(count, 8 + MESSAGE.len());
             } else {

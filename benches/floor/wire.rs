@@ -1,11 +1,11 @@
-//! What both sides of the comparison need: epoll, CPU time, and the bytes of a frame.
+//! Shared by client and server: epoll, CPU time, and frames.
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-/// 200 bytes of JSON, as job queues say them. The number after `id` is what an answer is known by.
+/// 200 bytes of JSON, typical of a job queue. The number after `id` identifies an answer.
 pub const MESSAGE: &str = r#"{"type":"echo","id":"00000000-0000","priority":50,"payload":{"service":"comfyui","model":"sd15","prompt":"a lighthouse on a cliff in the evening, oil on canvas","steps":20,"seed":123456789,"scale":7.5}}"#;
 
 /// The most events that one wait returns.
@@ -25,7 +25,7 @@ impl Epoll {
         epoll::add(&self.fd, source, EventData::new_u64(token), EventFlags::IN).unwrap();
     }
 
-    /// Waits for readable sources, at most for so long, and hands each one's token on.
+    /// Waits for readable sources, at most for `patience`, and passes on the token of each.
     pub fn wait(&mut self, patience: Option<&Timespec>, mut ready: impl FnMut(&Self, u64)) {
         self.events.clear();
         epoll::wait(&self.fd, rustix::buffer::spare_capacity(&mut self.events), patience).unwrap();
@@ -36,13 +36,13 @@ impl Epoll {
     }
 }
 
-/// CPU time of this process so far, in nanoseconds.
+/// Returns the CPU time of this process so far in nanoseconds.
 pub fn cpu() -> u64 {
     let spent = clock_gettime(ClockId::ProcessCPUTime);
     spent.tv_sec as u64 * 1_000_000_000 + spent.tv_nsec as u64
 }
 
-/// Keeps this process on one core, so that server and client do not share it.
+/// Pins this process to one core, so that server and client do not share it.
 pub fn stay_on(core: usize) {
     if sched_getaffinity(None).is_ok_and(|set| set.is_set(core)) {
         let mut set = CpuSet::new();
@@ -51,7 +51,7 @@ pub fn stay_on(core: usize) {
     }
 }
 
-/// Appends a text frame. A client masks, with a key of its own for each frame.
+/// Appends a text frame, masked with `mask` for a client.
 pub fn frame(payload: &[u8], mask: Option<u32>, out: &mut Vec<u8>) {
     let mask_bit = if mask.is_some() { 0x80 } else { 0 };
     match payload.len() {
@@ -82,12 +82,12 @@ pub fn unmask(bytes: &mut [u8], key: [u8; 4]) {
     }
 }
 
-/// Where the first frame's payload begins and ends, its key if it is masked; `None` while it is incomplete.
+/// Returns the bounds of the first frame's payload, and its mask key; `None` while it is incomplete.
 pub fn first(bytes: &[u8]) -> Option<(usize, usize, Option<[u8; 4]>)> {
     let short = usize::from(bytes.get(1)? & 0x7f);
     let (length, mut start) = match short {
         126 => (usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?])), 4),
-        127 => panic!("no message of ours is so long"),
+        127 => panic!("no echo message is so long"),
         short => (short, 2),
     };
     let mut key = None;

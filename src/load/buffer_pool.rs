@@ -1,19 +1,18 @@
-//! Lists that one thread fills and another reads, over and over: each goes back to where it came from, so that a run does
-//! not ask the system for its memory anew each second, which costs more than what the list is for.
+//! Lists that one thread fills and another reads: each returns to its pool when dropped, so that a run does not
+//! allocate them again every interval.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// More lists than these do not wait to be used again, nor more bytes in all of them: a moment in which there were many, or
-/// long ones, should not cost for ever.
+/// Limits of the pool, in lists and in bytes of all of them: a short peak must not hold memory for the rest of the run.
 const KEPT: usize = 16;
 const KEPT_BYTES: usize = 16 << 20;
 
-/// A list that is kept for its like when it is dropped.
+/// A list that returns to its pool when it is dropped.
 #[derive(Debug)]
 pub struct PooledVec<T> {
     list: Vec<T>,
-    /// Empty ones, with the room that they had.
+    /// Empty lists with their capacity.
     spare: Arc<Mutex<Vec<Vec<T>>>>,
 }
 
@@ -24,7 +23,7 @@ impl<T> Default for PooledVec<T> {
 }
 
 impl<T> PooledVec<T> {
-    /// Gives what is in it, and goes on with an empty list, which has room for as many.
+    /// Takes the contents and leaves an empty list of similar capacity.
     pub fn take(&mut self) -> Self {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let next = spare.unwrap_or_else(|| Vec::with_capacity(self.list.len()));
@@ -62,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_that_was_read_is_filled_again() {
+    fn a_dropped_list_is_reused() {
         let mut lists = PooledVec::default();
         lists.extend(0..100);
         let first = lists.take();
@@ -76,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_bounded() {
+    fn the_pool_is_bounded() {
         let mut lists = PooledVec::default();
         let room = |lists: &PooledVec<u64>| lists.spare.lock().unwrap().iter().map(Vec::capacity).sum::<usize>();
         let long = [(); 3].map(|()| {

@@ -1,6 +1,6 @@
-//! Numbers of a load run as people read them.
+//! Number formats of load reports.
 
-/// Nanoseconds in the unit that suits them, three digits or four: `812 µs`, `12.3 ms`, `1.25 s`.
+/// Formats nanoseconds in a suitable unit with three or four digits: `812 µs`, `12.3 ms`, `1.25 s`.
 pub fn nanos(time: f64) -> String {
     let (value, unit) = match time {
         t if t < 999_500.0 => (t / 1e3, "µs"),
@@ -14,7 +14,7 @@ pub fn nanos(time: f64) -> String {
     }
 }
 
-/// `1 234 567`.
+/// Formats with groups of three digits: `1 234 567`.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
@@ -27,13 +27,13 @@ pub fn grouped(number: u64) -> String {
     out
 }
 
-/// `93 %`, `0.4 %`.
+/// Formats a share: `93 %`, `0.4 %`.
 pub fn percent(share: f64) -> String {
     let percent = share * 100.0;
     if percent != 0.0 && percent.abs() < 9.95 { format!("{percent:.1} %") } else { format!("{percent:.0} %") }
 }
 
-/// Per second: `1 042/s`, `3.2/s`.
+/// Formats a rate per second: `1 042/s`, `3.2/s`.
 pub fn rate(rate: f64) -> String {
     if rate < 99.95 { format!("{rate:.1}/s") } else { format!("{}/s", grouped(rate.round() as u64)) }
 }

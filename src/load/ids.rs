@@ -1,13 +1,13 @@
-//! Messages, journeys and hooks of a prepared plan, by number.
+//! Indexes of the messages, journeys and hooks of a compiled plan.
 
-/// A message of the protocol, by its place in `Prepared::messages`.
+/// An index into `Prepared::messages`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId(pub u16);
 
-/// A journey, by its place in `Prepared::journeys`.
+/// An index into `Prepared::journeys`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JourneyId(pub u16);
 
-/// A hook, by its place in `Prepared::hooks`.
+/// An index into `Prepared::hooks`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HookId(pub u16);

@@ -1,4 +1,4 @@
-//! The search for the highest rate that a hub sustains: doubles until it does not, then halves what lies between.
+//! The search for the highest rate that a hub sustains: doubles the rate until it is not sustained, then bisects.
 
 use std::fmt::Write as _;
 
@@ -7,29 +7,29 @@ use super::metrics::{Count, JourneyCount, MetricRegistry, RunCount, Total};
 use super::plan::Plan;
 use super::plan::schedule::Schedule;
 
-/// A search begins no higher than this: a rate far beyond what a hub carries leaves it with work that takes long to end.
+/// The highest starting rate: a rate far beyond the hub's capacity leaves a backlog that takes long to drain.
 const FIRST: f64 = 500.0;
-/// The search ends when what lies between is smaller than this share of the rate.
+/// The search ends when the interval left is smaller than this share of the rate.
 const CLOSE: f64 = 0.05;
-/// More tries are not made: from any beginning, twelve doublings and five halvings lead a long way.
+/// The most tries: from any starting rate, twelve doublings and five bisections are enough.
 const MOST: usize = 18;
-/// Completions keep up if they are at least this share of what was offered.
+/// Completions keep up if they are at least this share of the offered rate.
 const KEPT_UP: f64 = 0.98;
 
-/// One try.
+/// One run of the search.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Try {
-    /// Journeys that were due in a second.
+    /// Journeys due per second.
     pub rate: f64,
-    /// Why it was not sustained; `None`: it was.
+    /// Why the rate was not sustained; `None` if it was.
     pub failed: Option<String>,
-    /// What the threshold's metric came to, as people read it.
+    /// The value of the threshold's metric, formatted.
     pub observed: String,
-    /// Journeys that came to their end in a second.
+    /// Journeys completed per second.
     pub completed: f64,
 }
 
-/// Decides what to try next.
+/// The state of the search, which decides the next rate.
 #[derive(Clone, Debug)]
 pub struct Search {
     first: f64,
@@ -37,25 +37,25 @@ pub struct Search {
 }
 
 impl Search {
-    /// Begins at this rate, which is above 0, or at [`FIRST`].
+    /// Starts at this rate (above 0), at most [`FIRST`].
     pub fn new(first: f64) -> Self {
         Self { first: first.min(FIRST), tries: Vec::new() }
     }
 
-    /// The highest rate that was sustained.
+    /// The highest sustained rate.
     pub fn found(&self) -> Option<&Try> {
         let sustained = self.tries.iter().filter(|one| one.failed.is_none());
         sustained.max_by(|one, other| one.rate.total_cmp(&other.rate))
     }
 
-    /// The rate to try next; `None`: it is over.
+    /// The rate to try next; `None` when the search is over.
     pub fn next_rate(&self) -> Option<f64> {
         if self.tries.len() >= MOST {
             return None;
         }
         let low = self.found().map(|one| one.rate);
         let failed = self.tries.iter().filter(|one| one.failed.is_some()).map(|one| one.rate);
-        // A rate below one that was sustained failed by bad luck, and bounds nothing.
+        // A failure at a rate below a sustained one was chance and gives no bound.
         let high = failed.filter(|rate| low.is_none_or(|low| *rate > low)).reduce(f64::min);
         match (low, high) {
             (None, None) => Some(self.first),
@@ -67,7 +67,7 @@ impl Search {
         }
     }
 
-    /// The search, line by line, and what it found.
+    /// Formats the tries and the result.
     pub fn shown(&self, threshold: &str) -> String {
         let mut text = format!("Search for the highest rate with {threshold}\n");
         for one in &self.tries {
@@ -92,27 +92,27 @@ impl Search {
     }
 }
 
-/// A rate that is easily said.
+/// Rounds a rate of three digits or more to a whole number.
 fn rounded(rate: f64) -> f64 {
     if rate >= 100.0 { rate.round() } else { rate }
 }
 
-/// Journeys in a second of the measured time.
+/// Journeys per second of the measured time.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// That the plan has due, on average.
+    /// The average rate of the plan's schedule.
     pub offered: f64,
-    /// That really began: where arrivals are by chance, they are never quite as many as on average.
+    /// Journeys that began: with Poisson arrivals this differs from the average.
     pub begun: f64,
     pub completed: f64,
-    /// How long the measured time is.
+    /// The length of the measured time.
     pub seconds: f64,
 }
 
-/// How far chance may take the number of arrivals from their average, in standard deviations of a Poisson process.
+/// The accepted random deviation of the number of arrivals, in standard deviations of a Poisson process.
 const CHANCE: f64 = 5.0;
 
-/// Why a run did not keep up with what it was offered, if so. `undrained` at its end.
+/// Returns why a run did not sustain its offered load, or `None`. `undrained`: journeys unfinished at its end.
 pub fn fell_behind(
     layout: &MetricRegistry,
     total: &Total,
@@ -125,7 +125,7 @@ pub fn fell_behind(
         return Some(format!("{} arrivals found no free client", count(Count::Run(RunCount::NoClient))));
     }
     if undrained > 0 {
-        return Some(format!("{undrained} journeys were still under way after the drain"));
+        return Some(format!("{undrained} journeys were unfinished after the drain"));
     }
     if !account.is_clean() {
         return Some("the ledger is not clean".to_owned());
@@ -134,7 +134,7 @@ pub fn fell_behind(
 }
 
 impl Pace {
-    /// Of these journeys, which have a schedule.
+    /// Computes the rates of these journeys, which have a schedule.
     pub fn of(layout: &MetricRegistry, total: &Total, plan: &Plan, scheduled: &[&str]) -> Self {
         let rate = |count| {
             let named = layout.names.journeys.iter().enumerate().filter(|(_, name)| scheduled.contains(&name.as_str()));
@@ -164,7 +164,7 @@ mod tests {
     use proptest::prelude::*;
     use rstest::rstest;
 
-    /// Searches on a hub that sustains up to `limit`.
+    /// Searches on a simulated hub that sustains up to `limit`.
     fn search(first: f64, limit: f64) -> Search {
         let mut search = Search::new(first);
         while let Some(rate) = search.next_rate() {

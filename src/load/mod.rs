@@ -1,21 +1,22 @@
-//! Load: thousands of virtual clients of a protocol against one hub, honest about latency and about every item's fate.
+//! Load tests: thousands of virtual clients of a protocol against one hub, with response times free of coordinated
+//! omission and a ledger of every item.
 //!
-//! A *plan* says which populations there are and what one of their clients does, in the steps of the scenario language.
-//! It is read by the same reader as scenarios, with the same diagnostics, and then departs from them: the interpreter of
-//! `check` keeps histories, parses every frame into a tree and evaluates expressions as it goes, which a load generator
-//! cannot afford. So a plan is prepared into flat programs, whose messages are bytes with slots and whose frames are
-//! recognised by a scan of the raw text, for a small machine of its own, the [`client::Client`].
+//! A *plan* describes populations and what one client of each does, in the steps of the scenario language. It is read
+//! the parser of scenarios, with the same diagnostics, and then compiled: the interpreter of `check` keeps histories, parses
+//! every frame into a tree and evaluates expressions as it runs, which is too slow for a load generator. A compiled plan
+//! consists of flat programs whose messages are byte templates and whose received frames are classified by a scan of the
+//! raw text; a small state machine, the [`client::Client`], runs them.
 //!
 //! ```text
-//! buffer_pool, format, ids   lists that are used again; numbers as they are shown; messages and journeys by number
-//! ledger      what became of every item
-//! metrics     histograms, counts and levels by the second; all of them by name
-//! plan        what a plan file says: roles, populations, arrivals, phases, thresholds; when things are due
+//! buffer_pool, format, ids   reusable lists; number formats; indexes of messages and journeys
+//! ledger      the record of what became of every item
+//! metrics     histograms, counts and gauges per second, and their names
+//! plan        the plan file: roles, populations, arrivals, phases, thresholds; the schedule of due times
 //! compile     a plan compiled for a target: flat lists of operations, message templates, the classifier of frames
-//! client      the machine of one virtual client, sans-IO: (now, input) -> calls of its `io`
+//! client      the state machine of one virtual client, sans-IO: (now, input) -> calls of its `io`
 //! engine      sockets and threads: the only part that is not pure
-//! validity    whether the numbers of a run can be believed;  max_rate: the search for the highest rate that keeps to them
-//! report      the formats a run is shown in;  compare: two runs, and whether they differ
+//! validity    whether the numbers of a run can be trusted;  max_rate: the search for the highest sustained rate
+//! report      the report formats;  compare: the differences between two runs
 //! ```
 //!
 //! Times are [`Nanos`] since the origin of the run and are passed in; everything but the engine is pure.

@@ -1,5 +1,5 @@
-//! Whether a run can be believed. A generator that was itself too late, too busy or cut short measures itself, not the
-//! hub; this says so, and why.
+//! Whether the numbers of a run can be trusted. A generator that sent too late, used up its CPU or was cut short
+//! measures itself, not the hub; the reasons for that are listed here.
 
 use super::format::{grouped, nanos, percent};
 use super::ledger::Totals;
@@ -11,11 +11,11 @@ use super::plan::threshold::Outcome;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Validity {
-    /// The numbers are the hub's.
+    /// The numbers describe the hub.
     Valid,
-    /// They may be the generator's.
+    /// The numbers may describe the generator instead of the hub.
     Suspect,
-    /// They are not worth reading.
+    /// The numbers must not be used.
     Invalid,
 }
 
@@ -29,13 +29,13 @@ impl Validity {
     }
 }
 
-/// Why a run is not simply valid.
+/// A reason why a run is suspect or invalid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reason {
-    /// One word, the same for the same kind of reason.
+    /// A stable code for this kind of reason, such as `send-delay`.
     pub code: &'static str,
     pub validity: Validity,
-    /// A sentence.
+    /// One sentence for the reader of the report.
     pub text: String,
 }
 
@@ -54,10 +54,11 @@ impl Judgement {
     }
 }
 
-/// What the judgement needs to know beside the measurements.
+/// Facts that the judgement needs beside the measurements.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Circumstances {
-    /// The plan changes its load on purpose (stages, spikes): then it is not asked whether it was stationary.
+    /// Whether the plan changes its load on purpose (stages, spikes); then no test for a stationary response time is
+    /// made.
     pub changing_load: bool,
     /// Journeys that were under way when the drain was over.
     pub undrained: u64,
@@ -65,17 +66,17 @@ pub struct Circumstances {
     pub unjoined: u64,
 }
 
-/// A send delay over this share of the response makes a run suspect; over [`OURS`], invalid.
+/// A p99 send delay over this share of the p99 response makes a run suspect; over [`OURS`], invalid.
 const DELAY: f64 = 0.1;
-/// Most of the response is then our own delay.
+/// Most of the response time is then the generator's own delay.
 const OURS: f64 = 0.5;
-/// A core that was busier than this in more than a tenth of the measured intervals.
+/// A core busier than this in more than a tenth of the measured intervals makes a run suspect.
 const BUSY: f64 = 0.9;
 const BUSY_INTERVALS: f64 = 0.1;
-/// Errors of ours, as a share of what was sent, from which on nothing counts.
+/// Share of sent messages: with more errors of the generator itself, the run is invalid.
 const OWN_ERRORS: f64 = 0.01;
 
-/// Judges a run by what it says about itself.
+/// Judges a run by its own measurements.
 pub fn judge(state: State<'_>, outcomes: &[Outcome], circumstances: Circumstances) -> Judgement {
     let mut judgement = Judgement::default();
     let State { layout, total, account, intervals } = state;
@@ -104,8 +105,8 @@ fn measured(judgement: &mut Judgement, layout: &MetricRegistry, total: &Total, i
     } else if sent(layout, total) == 0
         && !intervals.iter().any(|one| one.gauges[Gauge::Connections as usize].highest > 0)
     {
-        // Clients that only stay have nothing to say.
-        judgement.add(Validity::Invalid, "unmeasured", "nothing was sent, and nobody was connected".to_owned());
+        // Clients that only stay connected send nothing.
+        judgement.add(Validity::Invalid, "unmeasured", "no message was sent and no client was connected".to_owned());
     }
 }
 
@@ -115,7 +116,7 @@ fn send_delays(judgement: &mut Judgement, layout: &MetricRegistry, total: &Total
         let (Some(delay), Some(response)) = (timing(MessageTime::SendDelay), timing(MessageTime::Response)) else {
             continue;
         };
-        // With fewer samples, a p99 is one bad moment.
+        // With fewer samples, a p99 is one outlier.
         if !supports(delay.len(), 0.9) || !supports(response.len(), 0.9) {
             continue;
         }
@@ -126,7 +127,7 @@ fn send_delays(judgement: &mut Judgement, layout: &MetricRegistry, total: &Total
             _ => continue,
         };
         let text = format!(
-            "{name}: 1 % was sent {} late or more, that is {} of the response's p99 of {}; at most {} is acceptable",
+            "{name}: 1 % was sent {} late or more, which is {} of the p99 response time of {}; at most {} is acceptable",
             nanos(delay),
             percent(delay / response),
             nanos(response),
@@ -142,8 +143,8 @@ fn cores(judgement: &mut Judgement, intervals: &[Interval]) {
     known.sort_unstable();
     known.dedup();
     for core in known {
-        let told = measured.iter().flat_map(|interval| &interval.cores).filter(|told| told.core == core);
-        let busy: Vec<f64> = told.map(|told| told.busy).collect();
+        let shares = measured.iter().flat_map(|interval| &interval.cores).filter(|share| share.core == core);
+        let busy: Vec<f64> = shares.map(|core| core.busy).collect();
         let over = busy.iter().filter(|busy| **busy > BUSY).count();
         if over as f64 > busy.len() as f64 * BUSY_INTERVALS {
             let highest = busy.iter().copied().fold(0.0, f64::max);
@@ -160,9 +161,13 @@ fn cores(judgement: &mut Judgement, intervals: &[Interval]) {
 
 fn lateness(judgement: &mut Judgement, layout: &MetricRegistry, total: &Total, circumstances: Circumstances) {
     let counts = [
-        (RunCount::Missed, "missed-ticks", "ticks of the schedule could not be served at all"),
+        (
+            RunCount::Missed,
+            "missed-ticks",
+            "scheduled arrivals or ticks were skipped because the generator was too late",
+        ),
         (RunCount::NoClient, "no-client", "arrivals found no free client, so less was offered than planned"),
-        (RunCount::Clamped, "clamped", "times were longer than the histograms reach"),
+        (RunCount::Clamped, "clamped", "times exceeded the upper bound of the histograms"),
     ];
     for (count, code, text) in counts {
         let number = total.count(layout, Count::Run(count));
@@ -183,18 +188,18 @@ fn samples(judgement: &mut Judgement, outcomes: &[Outcome]) {
     }
 }
 
-/// Intervals that a trend needs, and samples that an interval needs.
+/// Intervals needed for a trend test, and samples needed in each of them.
 const TREND_INTERVALS: usize = 10;
 const INTERVAL_SAMPLES: u64 = 10;
-/// Every interval is compared with every other; of more than these, only every second, third and so on is looked at.
+/// The test compares every pair of intervals; of more intervals than these, it samples every second, third and so on.
 const MOST_COMPARED: usize = 300;
-/// How unlikely a trend must be by chance (in standard deviations of Mann and Kendall's statistic), and how large it must
-/// be over the measured time, as a share of the median.
+/// A trend counts when its Mann-Kendall statistic exceeds this many standard deviations, and when its size over the
+/// measured time exceeds this share of the median.
 const TREND_DEVIATIONS: f64 = 3.0;
 const TREND_SIZE: f64 = 0.25;
 
-/// Mann and Kendall's test for a trend in the intervals' median response, together with the size of Sen's slope: with
-/// many intervals the test alone finds trends that do not matter, and neighbours are not independent.
+/// Applies the Mann-Kendall trend test to the median response of the intervals, together with the size of Sen's slope:
+/// with many intervals the test alone finds trends too small to matter, and neighbouring intervals are not independent.
 fn stationary(judgement: &mut Judgement, layout: &MetricRegistry, intervals: &[Interval]) {
     let measured: Vec<&Interval> = intervals.iter().filter(|interval| interval.phase == Phase::Measured).collect();
     for (message, name) in layout.names.messages.iter().enumerate() {
@@ -217,7 +222,8 @@ fn stationary(judgement: &mut Judgement, layout: &MetricRegistry, intervals: &[I
     }
 }
 
-/// How much a series changes from its beginning to its end, as a share of its median, if that is neither chance nor small.
+/// Returns the change of a series from beginning to end, as a share of its median, if it is significant and large
+/// enough.
 pub fn trend(series: &[f64]) -> Option<f64> {
     let n = series.len();
     if n < TREND_INTERVALS {
@@ -227,7 +233,7 @@ pub fn trend(series: &[f64]) -> Option<f64> {
     let s: f64 = pairs().map(|(i, j)| (series[j] - series[i]).partial_cmp(&0.0).map_or(0, |o| o as i32) as f64).sum();
     let mut sorted = series.to_vec();
     sorted.sort_by(f64::total_cmp);
-    // Ties make the statistic vary less.
+    // Ties reduce the variance of the statistic.
     let ties: f64 = sorted.chunk_by(|a, b| a == b).map(|tied| tied.len() as f64).map(spread).sum();
     let deviation = ((spread(n as f64) - ties) / 18.0).sqrt();
     if deviation == 0.0 || (s.abs() - 1.0) / deviation < TREND_DEVIATIONS {
@@ -243,15 +249,15 @@ fn spread(n: f64) -> f64 {
     n * (n - 1.0) * (2.0 * n + 5.0)
 }
 
-/// Bytes that have just come, or are a goodbye: no more than this is not behind.
+/// Unread bytes up to this count are no backlog: they have just arrived, or are close frames.
 const UNREAD: u64 = 64 << 10;
 
 fn backlog(judgement: &mut Judgement, account: &Totals, intervals: &[Interval], circumstances: Circumstances) {
     let last = |gauge: Gauge| intervals.last().map_or(0, |interval| interval.gauges[gauge as usize].last);
     let unread = last(Gauge::Unread);
     let counts = [
-        (account.unfinished, "items were not at their end when the run was, though the hub was still at work"),
-        (circumstances.undrained, "journeys were still under way when the drain was over"),
+        (account.unfinished, "items were unfinished when the run ended, though the hub was still completing others"),
+        (circumstances.undrained, "journeys were unfinished at the end of the drain"),
         (if unread > UNREAD { unread } else { 0 }, "bytes had arrived and were not read when the run ended"),
     ];
     for (number, text) in counts.iter().filter(|(number, _)| *number > 0) {
@@ -268,8 +274,8 @@ fn own_errors(judgement: &mut Judgement, layout: &MetricRegistry, total: &Total)
         }
         let many = number as f64 > all as f64 * OWN_ERRORS;
         let text = match kind {
-            ErrorKind::Resources => "times this machine had no file descriptor, port or memory left",
-            _ => "errors were our own",
+            ErrorKind::Resources => "times the generator's machine had no file descriptor, port or memory left",
+            _ => "internal errors of the generator",
         };
         let validity = if many { Validity::Invalid } else { Validity::Suspect };
         judgement.add(validity, "own-errors", format!("{} {text}", grouped(number)));
@@ -278,8 +284,8 @@ fn own_errors(judgement: &mut Judgement, layout: &MetricRegistry, total: &Total)
 
 fn ledger(judgement: &mut Judgement, account: &Totals) {
     let counts = [
-        (account.late, "entries came too late to be accounted for in their order"),
-        (account.unfollowed, "entries found no room in the ledger"),
+        (account.late, "ledger entries came too late to be processed in order"),
+        (account.unfollowed, "ledger entries were dropped because the ledger was full"),
     ];
     for (number, text) in counts.iter().filter(|(number, _)| *number > 0) {
         judgement.add(Validity::Suspect, "ledger", format!("{} {text}", grouped(*number)));
@@ -303,7 +309,7 @@ mod tests {
     #[case::calm(Run::calm(), Validity::Valid, &[])]
     #[case::a_little_late(Run { delay: MS * 9 / 10, ..Run::default() }, Validity::Valid, &[])]
     #[case::late(Run { delay: 2 * MS, ..Run::default() }, Validity::Suspect, &["send-delay"])]
-    #[case::late_beyond_belief(Run { delay: 30 * MS, ..Run::default() }, Validity::Invalid, &["send-delay"])]
+    #[case::far_too_late(Run { delay: 30 * MS, ..Run::default() }, Validity::Invalid, &["send-delay"])]
     #[case::core(Run { busy: 0.95, ..Run::default() }, Validity::Suspect, &["core"])]
     #[case::missed(Run { missed: 1, ..Run::default() }, Validity::Suspect, &["missed-ticks"])]
     #[case::no_client(Run { no_client: 1, ..Run::default() }, Validity::Suspect, &["no-client"])]
@@ -317,7 +323,7 @@ mod tests {
     #[case::trend_on_purpose(Run { slower: MS, ..circumstances(|c| c.changing_load = true) }, Validity::Valid, &[])]
     #[case::samples(Run { thresholds: vec!["submit_job.response.p99.99 < 1s"], ..Run::default() }, Validity::Suspect, &["samples"])]
     #[case::enough_samples(Run { thresholds: vec!["submit_job.response.p99.9 < 1s"], ..Run::default() }, Validity::Valid, &[])]
-    fn a_run_is_judged_by_what_it_says_of_itself(#[case] run: Run, #[case] validity: Validity, #[case] codes: &[&str]) {
+    fn measurements_decide_the_validity(#[case] run: Run, #[case] validity: Validity, #[case] codes: &[&str]) {
         let judgement = run.report().judgement;
         assert_eq!(judgement.reasons.iter().map(|reason| reason.code).collect::<Vec<_>>(), codes);
         assert_eq!(judgement.validity(), validity);
@@ -328,12 +334,12 @@ mod tests {
     #[case::short(&[1.0, 2.0, 3.0, 4.0, 5.0], None)]
     #[case::noise(&[5.0, 6.0, 4.0, 5.5, 4.5, 6.5, 3.5, 5.0, 6.0, 4.0, 5.5, 4.5], None)]
     #[case::certain_but_small(&[100.0, 100.1, 100.2, 100.3, 100.4, 100.5, 100.6, 100.7, 100.8, 100.9, 101.0, 101.1], None)]
-    fn what_is_no_trend(#[case] series: &[f64], #[case] expected: Option<f64>) {
+    fn short_noisy_or_small_changes_are_no_trend(#[case] series: &[f64], #[case] expected: Option<f64>) {
         assert_eq!(trend(series), expected);
     }
 
     #[test]
-    fn a_trend_is_as_large_as_its_line() {
+    fn the_size_of_a_trend_is_that_of_its_line() {
         let series: Vec<f64> = (0..21).map(|n| 10.0 + f64::from(n)).collect();
         assert_eq!(trend(&series), Some(1.0));
         let falling: Vec<f64> = series.iter().rev().copied().collect();

@@ -1,5 +1,5 @@
-//! What a load report says, against what is known to be true: servers of virtual time that stall, take times of a known
-//! distribution, lose, double and reorder. Everything a report shows is exact, times to the histogram's step.
+//! Load reports against known truth: simulated servers in virtual time that stall, have service times of a known
+//! distribution, and lose, duplicate and reorder. Counts must be exact, times exact to the histogram's resolution.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ use rstest::rstest;
 use serde_json::Value;
 
 const MS: Nanos = 1_000_000;
-/// A message every millisecond: 2 s of warm-up, 20 s that are measured.
+/// A message every millisecond: 2 s of warm-up, 20 s measured.
 const MESSAGES: u64 = 22_000;
 const WARMUP: Nanos = 2 * SECOND;
 const MEASURED: Nanos = 20 * SECOND;
 
-/// One message, as it really went.
+/// The true times of one message.
 #[derive(Clone, Copy)]
 struct Truth {
     due: Nanos,
@@ -32,12 +32,12 @@ fn layout() -> MetricRegistry {
     MetricRegistry::new(Names { messages: vec!["ask".to_owned()], journeys: Vec::new() })
 }
 
-/// What a generator with two shards makes of it.
+/// The report of a generator with two shards.
 fn reported(truths: &[Truth]) -> LoadReport {
     reported_by(truths, 0.1)
 }
 
-/// The same, of a generator whose cores are so busy.
+/// The report of a generator whose cores have this utilisation.
 fn reported_by(truths: &[Truth], busy: f64) -> LoadReport {
     let mut series = Series::new(layout(), 2);
     let mut shards = Vec::new();
@@ -48,10 +48,10 @@ fn reported_by(truths: &[Truth], busy: f64) -> LoadReport {
             events.extend([(truth.sent, false, *truth), (truth.answered, true, *truth)]);
         }
         events.sort_by_key(|(at, ..)| *at);
-        let mut told = 0;
+        let mut figures = 0;
         for (at, answered, truth) in events {
-            if at / SECOND > told {
-                told = at / SECOND;
+            if at / SECOND > figures {
+                figures = at / SECOND;
                 recorder.core(shard, busy, at);
             }
             if answered { recorder.answered(0, truth.due, truth.sent, at) } else { recorder.sent(0, truth.due, at) }
@@ -69,26 +69,26 @@ fn reported_by(truths: &[Truth], busy: f64) -> LoadReport {
     LoadReport::new(about, series, account, Vec::new(), judgement)
 }
 
-/// All figures of a JSON report, against the sorted times.
+/// Compares all figures of a JSON report with the sorted times.
 fn assert_exact(report: &Value, timing: &str, truths: &[Truth], time: impl Fn(&Truth) -> Nanos) {
     let measured = truths.iter().filter(|truth| (WARMUP..WARMUP + MEASURED).contains(&truth.due));
     let mut times: Vec<Nanos> = measured.map(time).collect();
     times.sort_unstable();
     let step = dense::<u64>();
-    let told = &report["times"][timing];
-    assert_eq!(told["count"], times.len(), "{timing}");
+    let figures = &report["times"][timing];
+    assert_eq!(figures["count"], times.len(), "{timing}");
     for (figure, quantile) in
         [("p50_ms", 0.5), ("p90_ms", 0.9), ("p95_ms", 0.95), ("p99_ms", 0.99), ("p999_ms", 0.999), ("max_ms", 1.0)]
     {
         let rank = ((quantile * times.len() as f64).ceil() as usize).max(1);
         let exact = step.highest_equivalent(times[rank - 1]);
-        assert_eq!(told[figure].as_f64(), Some(exact as f64 / 1e6), "{timing}, {figure}");
+        assert_eq!(figures[figure].as_f64(), Some(exact as f64 / 1e6), "{timing}, {figure}");
         let width = step.equivalent_range(times[rank - 1]);
         assert!(width <= 512 || width * 1_000 <= times[rank - 1], "{width} at {}", times[rank - 1]);
     }
 }
 
-/// One connection that waits for each answer, and a server that does nothing for half a second at 10 s.
+/// One connection that waits for each answer, and a server that stalls for half a second at 10 s.
 fn one_after_another(service: impl Fn(u64) -> Nanos) -> Vec<Truth> {
     let stall = 10 * SECOND..10 * SECOND + 500 * MS;
     let mut free = 0;
@@ -102,22 +102,22 @@ fn one_after_another(service: impl Fn(u64) -> Nanos) -> Vec<Truth> {
     truths.collect()
 }
 
-/// The stall is in the response of everything that was due while it lasted, though the server itself has answered only one
-/// message late.
+/// A stall counts in the response time of every message due while it lasted (no coordinated omission), though the
+/// server itself answered only one message late.
 #[test]
-fn a_stall_is_felt_by_everything_that_was_due_in_it() {
+fn a_stall_counts_in_the_response_of_every_message_due_in_it() {
     let truths = one_after_another(|n| MS / 4 + (n % 7) * MS / 50);
     let report: Value = serde_json::from_str(&json::render(&reported(&truths))).unwrap();
     assert_exact(&report, "ask.response", &truths, |truth| truth.answered - truth.due);
     assert_exact(&report, "ask.service", &truths, |truth| truth.answered - truth.sent);
     assert_exact(&report, "ask.send_delay", &truths, |truth| truth.sent - truth.due);
     let p99 = |timing: &str| report["times"][timing]["p99_ms"].as_f64().unwrap();
-    assert!(p99("ask.response") > 300.0, "a user sees it");
-    assert!(p99("ask.service") < 0.5, "a loop that waits for each answer would not");
-    assert_eq!(report["validity"]["reasons"][0]["code"], "send-delay", "and says that it waited itself");
+    assert!(p99("ask.response") > 300.0, "the response time includes the stall");
+    assert!(p99("ask.service") < 0.5, "the service time of a closed loop does not");
+    assert_eq!(report["validity"]["reasons"][0]["code"], "send-delay", "the generator reports its own delay");
 }
 
-/// Times of an exponential distribution with a mean of 5 ms, evenly drawn: the percentiles are the distribution's.
+/// Exponentially distributed times with a mean of 5 ms, evenly drawn: the percentiles are those of the distribution.
 #[test]
 fn times_of_a_known_distribution_have_its_percentiles() {
     let golden = 0.618_033_988_749_895;
@@ -134,18 +134,19 @@ fn times_of_a_known_distribution_have_its_percentiles() {
     assert_exact(&report, "ask.response", &truths, |truth| truth.answered - truth.due);
     for (figure, quantile) in [("p50_ms", 0.5f64), ("p90_ms", 0.9), ("p99_ms", 0.99)] {
         let expected = -(1.0 - quantile).ln() * 5.0;
-        let told = report["times"]["ask.response"][figure].as_f64().unwrap();
-        assert!((told - expected).abs() < expected * 0.01, "{figure}: {told}, and not {expected}");
+        let figures = report["times"]["ask.response"][figure].as_f64().unwrap();
+        assert!((figures - expected).abs() < expected * 0.01, "{figure}: {figures}, and not {expected}");
     }
     assert_eq!(report["counts"]["ask.sent"]["per_second"], 1_000.0);
 }
 
-/// A generator that takes so long for every message, while one is due every millisecond, and a hub that takes two.
+/// A generator that needs so long per message, while one is due every millisecond, and a hub that needs two
+/// milliseconds.
 #[rstest]
 #[case::at_ease(MS / 3, Validity::Valid, &[])]
 #[case::with_no_time_to_spare(MS * 97 / 100, Validity::Suspect, &["core"])]
 #[case::overloaded(MS * 12 / 10, Validity::Invalid, &["send-delay", "core", "trend"])]
-fn a_generator_that_is_overloaded_says_so(#[case] cost: Nanos, #[case] validity: Validity, #[case] codes: &[&str]) {
+fn an_overloaded_generator_reports_it(#[case] cost: Nanos, #[case] validity: Validity, #[case] codes: &[&str]) {
     let mut free = 0;
     let truths: Vec<Truth> = (0..MESSAGES)
         .map(|n| {
@@ -156,14 +157,14 @@ fn a_generator_that_is_overloaded_says_so(#[case] cost: Nanos, #[case] validity:
         })
         .collect();
     let report = reported_by(&truths, (cost as f64 / MS as f64).min(1.0));
-    let told = &report.judgement.reasons;
-    assert_eq!(report.validity(), validity, "{told:?}");
-    let mut told: Vec<&str> = told.iter().map(|reason| reason.code).collect();
-    told.dedup();
-    assert_eq!(told, codes);
+    let figures = &report.judgement.reasons;
+    assert_eq!(report.validity(), validity, "{figures:?}");
+    let mut figures: Vec<&str> = figures.iter().map(|reason| reason.code).collect();
+    figures.dedup();
+    assert_eq!(figures, codes);
 }
 
-/// What a hub does with every n-th of its jobs or messages.
+/// The faults of a simulated hub, each for every n-th of its jobs or messages.
 #[derive(Clone, Copy, Default)]
 struct Habits {
     lose: Option<u64>,
@@ -179,7 +180,7 @@ impl Habits {
 
 const JOBS: u64 = 10_000;
 
-/// A job queue with four workers.
+/// Simulates a job queue with four workers.
 fn queue(habits: Habits) -> Vec<Entry> {
     let mut entries = Vec::new();
     for n in 0..JOBS {
@@ -200,7 +201,7 @@ fn queue(habits: Habits) -> Vec<Entry> {
     entries
 }
 
-/// One sender, three receivers; every so often two neighbours change places on their way.
+/// Simulates one sender and three receivers; every so often two neighbours change places.
 fn relay(habits: Habits) -> Vec<Entry> {
     let mut entries = Vec::new();
     for n in 0..JOBS {
@@ -220,7 +221,7 @@ fn relay(habits: Habits) -> Vec<Entry> {
     entries
 }
 
-/// Two shards tell it, in batches of which one is up to a second behind the other.
+/// Reduces entries of two shards, in batches of which one is up to a second behind the other.
 fn folded(mut entries: Vec<Entry>) -> Totals {
     entries.sort_by_key(|entry| entry.at);
     let mut ledger = Ledger::new(Config { ordered: true, ..Config::default() });
@@ -230,9 +231,9 @@ fn folded(mut entries: Vec<Entry>) -> Totals {
     };
     for turn in 0..130 {
         let now = turn * 100 * MS;
-        ledger.fold(&upto(&near, now, now + 100 * MS));
+        ledger.add(&upto(&near, now, now + 100 * MS));
         if turn >= 10 {
-            ledger.fold(&upto(&far, now - SECOND, now - SECOND + 100 * MS));
+            ledger.add(&upto(&far, now - SECOND, now - SECOND + 100 * MS));
             ledger.reach(now - SECOND + 100 * MS);
         }
     }
@@ -246,15 +247,15 @@ fn folded(mut entries: Vec<Entry>) -> Totals {
 #[case::both(Habits { lose: Some(50), double: Some(80), ..Habits::default() }, 200, 125)]
 fn jobs_are_counted_exactly(#[case] habits: Habits, #[case] lost: u64, #[case] doubled: u64) {
     let account = folded(queue(habits));
-    // What is lost first and told of later was not lost: both are then one completion.
-    let told_once =
+    // A completion that is both dropped and repeated arrives once.
+    let arriving_once =
         (0..JOBS).filter(|n| Habits::every(*n, habits.lose) && Habits::every(*n, habits.double)).count() as u64;
     let expected = Totals {
         attempted: JOBS,
         acknowledged: JOBS,
-        completed: JOBS - lost + told_once,
-        lost: lost - told_once,
-        duplicated: doubled - told_once,
+        completed: JOBS - lost + arriving_once,
+        lost: lost - arriving_once,
+        duplicated: doubled - arriving_once,
         ..Totals::default()
     };
     assert_eq!(Totals { violations: Vec::new(), ..account }, expected);

@@ -1,4 +1,4 @@
-//! The truth under virtual time: against a hub that does a known thing wrong, percentiles and ledger say exactly that.
+//! Virtual time: against a simulated hub with a known fault, percentiles and ledger are exact.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::support::sim_load::{Ready, Which, run, run_and_cut, run_and_kill};
 
 const MS: Nanos = 1_000_000;
 
-/// A request every ten milliseconds, each known by its number.
+/// A request every ten milliseconds, each identified by its number.
 const REQUESTS: &str = "
 title: t
 phases: { warm_up: 0s, duration: 4s, drain: 5s }
@@ -32,7 +32,7 @@ roles:
         answers: asked
 ";
 
-/// When the first request is due: everybody has joined by then.
+/// When the first request is due: all clients have joined by then.
 const BEGIN: Nanos = 2 * SECOND;
 
 fn sorted(mut times: Vec<Nanos>) -> Vec<Nanos> {
@@ -41,63 +41,64 @@ fn sorted(mut times: Vec<Nanos>) -> Vec<Nanos> {
 }
 
 #[test]
-fn a_hub_that_stalls_is_seen_by_everything_that_was_due_meanwhile() {
+fn a_stall_delays_every_request_due_meanwhile() {
     let ready = Ready::new("gator", &Which::Text(REQUESTS), &Overrides::default());
     let (from, to) = (BEGIN + SECOND, BEGIN + SECOND + 500 * MS);
-    // Nothing leaves the hub while it stalls.
-    let told = run(&ready, MS, &mut |now, _, _| vec![if (from..to).contains(&now) { to + MS } else { now + MS }]);
+    // The hub sends nothing while it stalls.
+    let observed = run(&ready, MS, &mut |now, _, _| vec![if (from..to).contains(&now) { to + MS } else { now + MS }]);
     let expected = (0..400).map(|n| {
         let due = BEGIN + n * 10 * MS;
         let done = due + MS;
         if (from..to).contains(&done) { to + MS - due } else { 2 * MS }
     });
-    let answered = &told.answered[&ready.message("log_request")];
+    let answered = &observed.answered[&ready.message("log_request")];
     assert_eq!(sorted(answered.clone()), sorted(expected.collect()));
-    assert_eq!(told.troubles.len(), 0, "{:?}", told.troubles);
+    assert_eq!(observed.faults.len(), 0, "{:?}", observed.faults);
 }
 
 #[test]
-fn known_delays_are_measured_as_they_are_whatever_the_order_of_answers() {
+fn known_delays_are_measured_exactly_in_any_order_of_answers() {
     let ready = Ready::new("gator", &Which::Text(REQUESTS), &Overrides::default());
     let delay = |n: u64| (n * 7919 % 1000) * MS;
     let mut count = 0;
-    let told = run(&ready, MS, &mut |now, _, _| {
+    let observed = run(&ready, MS, &mut |now, _, _| {
         count += 1;
         vec![now + delay(count)]
     });
-    let answered = &told.answered[&ready.message("log_request")];
+    let answered = &observed.answered[&ready.message("log_request")];
     assert_eq!(sorted(answered.clone()), sorted((1..=400).map(|n| MS + delay(n)).collect()));
 }
 
 #[rstest]
 #[case(None)]
 #[case(Some(3))]
-fn what_does_not_come_in_time_is_a_timeout(#[case] lost: Option<u64>) {
+fn an_answer_that_does_not_come_in_time_is_a_timeout(#[case] lost: Option<u64>) {
     let plan = REQUESTS.replace("title: t", "title: t\npatience: 500ms");
     let ready = Ready::new("gator", &Which::Text(&plan), &Overrides::default());
     let mut count = 0;
-    let told = run(&ready, MS, &mut |now, _, _| {
+    let observed = run(&ready, MS, &mut |now, _, _| {
         count += 1;
         if lost.is_some_and(|every| count % every == 0) { Vec::new() } else { vec![now + MS] }
     });
-    let timeouts = told.troubles.get(&ClientFault::Timeout(ready.message("log_request"))).copied().unwrap_or_default();
+    let timeouts =
+        observed.faults.get(&ClientFault::Timeout(ready.message("log_request"))).copied().unwrap_or_default();
     assert_eq!(timeouts, lost.map_or(0, |every| 400 / every));
-    assert_eq!(told.answered[&ready.message("log_request")].len() as u64, 400 - timeouts);
-    assert_eq!(told.failed, timeouts);
+    assert_eq!(observed.answered[&ready.message("log_request")].len() as u64, 400 - timeouts);
+    assert_eq!(observed.failed, timeouts);
 }
 
 #[test]
-fn a_journey_that_finds_nobody_free_is_counted() {
+fn an_arrival_without_a_free_client_is_counted() {
     let plan = REQUESTS.replace("at_a_time: 200", "at_a_time: 1");
     let ready = Ready::new("gator", &Which::Text(&plan), &Overrides::default());
-    // Every answer takes 25 ms, and every 10 ms a request is due: one of three is served.
-    let told = run(&ready, 0, &mut |now, _, _| vec![now + 25 * MS]);
-    let served = told.answered[&ready.message("log_request")].len() as u64;
-    assert_eq!(told.troubles[&ClientFault::NoFreeClient] + served, 400);
+    // Every answer takes 25 ms, and every 10 ms a request is due: one of three is sent.
+    let observed = run(&ready, 0, &mut |now, _, _| vec![now + 25 * MS]);
+    let served = observed.answered[&ready.message("log_request")].len() as u64;
+    assert_eq!(observed.faults[&ClientFault::NoFreeClient] + served, 400);
     assert_eq!(served, 134);
 }
 
-/// Jobs, with few workers and clients, and nothing left to chance but think times.
+/// Jobs with few workers and clients; only think times are random.
 fn jobs() -> Ready {
     let overrides = Overrides {
         population: vec![("worker".to_owned(), 40), ("client".to_owned(), 4)],
@@ -110,31 +111,32 @@ fn jobs() -> Ready {
     Ready::new("emprops", &Which::Named("jobs"), &overrides)
 }
 
-/// The job that a frame of this type is about.
+/// The job id of a frame of this type.
 fn job(text: &str, kind: &str) -> Option<String> {
     let frame: serde_json::Value = serde_json::from_str(text).unwrap();
     (frame["type"] == kind).then(|| frame["job_id"].as_str().unwrap().to_owned())
 }
 
 #[test]
-fn completions_that_are_lost_and_doubled_are_counted_exactly() {
+fn lost_and_duplicated_completions_are_counted_exactly() {
     let ready = jobs();
     let (mut seen, mut lost, mut doubled) = (BTreeSet::new(), 0, 0);
-    let told = run(&ready, MS, &mut |now, role, text| match job(text, "job_completed").filter(|_| role == "client") {
-        Some(job) if seen.insert(job.clone()) => match seen.len() % 10 {
-            3 => {
-                lost += 1;
-                Vec::new()
-            }
-            6 => {
-                doubled += 1;
-                vec![now + MS, now + 2 * MS]
-            }
+    let observed =
+        run(&ready, MS, &mut |now, role, text| match job(text, "job_completed").filter(|_| role == "client") {
+            Some(job) if seen.insert(job.clone()) => match seen.len() % 10 {
+                3 => {
+                    lost += 1;
+                    Vec::new()
+                }
+                6 => {
+                    doubled += 1;
+                    vec![now + MS, now + 2 * MS]
+                }
+                _ => vec![now + MS],
+            },
             _ => vec![now + MS],
-        },
-        _ => vec![now + MS],
-    });
-    let account = &told.account;
+        });
+    let account = &observed.account;
     assert!(lost > 5 && doubled > 5, "{lost} {doubled}");
     assert_eq!((account.lost, account.duplicated), (lost, doubled), "{account:?}");
     assert_eq!((account.attempted, account.completed), (account.acknowledged, account.attempted - lost));
@@ -142,10 +144,10 @@ fn completions_that_are_lost_and_doubled_are_counted_exactly() {
 }
 
 #[test]
-fn an_assignment_that_goes_out_twice_is_one_too_many() {
+fn an_assignment_sent_twice_is_a_violation() {
     let ready = jobs();
     let (mut seen, mut doubled) = (0, 0);
-    let told = run(&ready, MS, &mut |now, _, text| match job(text, "job_assigned") {
+    let observed = run(&ready, MS, &mut |now, _, text| match job(text, "job_assigned") {
         Some(_) => {
             seen += 1;
             if seen % 5 == 0 {
@@ -158,16 +160,16 @@ fn an_assignment_that_goes_out_twice_is_one_too_many() {
         None => vec![now + MS],
     });
     assert!(doubled > 5);
-    assert_eq!(told.account.completed, told.account.attempted);
-    // Whether the same worker hears it twice is no assignment to another.
-    assert_eq!(told.account.duplicated + told.account.assigned_twice, doubled, "{:?}", told.account);
+    assert_eq!(observed.account.completed, observed.account.attempted);
+    // The same worker receiving it twice is not an assignment to another.
+    assert_eq!(observed.account.duplicated + observed.account.assigned_twice, doubled, "{:?}", observed.account);
 }
 
 #[test]
-fn acknowledgements_that_are_lost_leave_jobs_that_recover_or_stay_unheard_of() {
+fn lost_acknowledgements_leave_recovered_or_unanswered_jobs() {
     let ready = jobs();
     let (mut seen, mut lost) = (0, 0);
-    let told = run(&ready, MS, &mut |now, _, text| match job(text, "job_accepted") {
+    let observed = run(&ready, MS, &mut |now, _, text| match job(text, "job_accepted") {
         Some(_) => {
             seen += 1;
             if seen == 100 {
@@ -180,13 +182,13 @@ fn acknowledgements_that_are_lost_leave_jobs_that_recover_or_stay_unheard_of() {
         None => vec![now + MS],
     });
     assert_eq!(lost, 1);
-    assert_eq!(told.account.acknowledged, told.account.attempted - lost, "{:?}", told.account);
-    assert_eq!(told.troubles.values().sum::<u64>(), 1, "{:?}", told.troubles);
+    assert_eq!(observed.account.acknowledged, observed.account.attempted - lost, "{:?}", observed.account);
+    assert_eq!(observed.faults.values().sum::<u64>(), 1, "{:?}", observed.faults);
 }
 
 /// A message every ten milliseconds from one client to another.
 #[test]
-fn messages_that_overtake_each_other_are_counted_exactly() {
+fn reordered_messages_are_counted_exactly() {
     let overrides = Overrides {
         population: vec![("publisher".to_owned(), 1), ("subscriber".to_owned(), 1)],
         rate: Some(100.0),
@@ -196,7 +198,7 @@ fn messages_that_overtake_each_other_are_counted_exactly() {
     };
     let ready = Ready::new("concierge", &Which::Named("groups"), &overrides);
     let (mut count, mut late) = (0, 0);
-    let told = run(&ready, MS, &mut |now, _, text| {
+    let observed = run(&ready, MS, &mut |now, _, text| {
         if !text.contains("\"MESSAGE\"") {
             return vec![now + MS];
         }
@@ -207,110 +209,110 @@ fn messages_that_overtake_each_other_are_counted_exactly() {
         }
         vec![now + MS]
     });
-    assert_eq!((told.published, told.delivered.len()), (500, 500));
+    assert_eq!((observed.published, observed.delivered.len()), (500, 500));
     assert_eq!(late, 50);
-    // The last one has nobody behind it to be overtaken by.
-    assert_eq!(told.account.reordered, 49, "{:?}", told.account);
+    // No later message follows the last one to overtake it.
+    assert_eq!(observed.account.reordered, 49, "{:?}", observed.account);
     let mut expected: Vec<Nanos> = vec![2 * MS; 450];
     expected.extend([17 * MS; 50]);
-    assert_eq!(sorted(told.delivered), expected);
+    assert_eq!(sorted(observed.delivered), expected);
 }
 
 #[test]
-fn a_client_whose_connection_breaks_connects_again_and_goes_on() {
+fn a_client_whose_connection_breaks_reconnects_and_continues() {
     let plan = REQUESTS.replace("title: t", "title: t\npatience: 500ms");
     let ready = Ready::new("gator", &Which::Text(&plan), &Overrides::default());
-    // What is under way then comes back to nobody: answers take 50 ms.
+    // Answers in flight then have no receiver: answers take 50 ms.
     let cut = BEGIN + 2 * SECOND + 5 * MS;
-    let told = run_and_cut(&ready, 0, &mut |now, _, _| vec![now + 50 * MS], Some(cut));
-    let answered = told.answered[&ready.message("log_request")].len() as u64;
-    assert_eq!(told.joined, 2);
-    assert_eq!(told.troubles[&ClientFault::Ended(End::Dropped)], 1);
-    // These name their request, so they are waited for on the next connection, where a hub does not repeat them.
-    let asked = told.troubles[&ClientFault::Timeout(ready.message("log_request"))];
+    let observed = run_and_cut(&ready, 0, &mut |now, _, _| vec![now + 50 * MS], Some(cut));
+    let answered = observed.answered[&ready.message("log_request")].len() as u64;
+    assert_eq!(observed.joined, 2);
+    assert_eq!(observed.faults[&ClientFault::Ended(End::Dropped)], 1);
+    // These requests have ids, so their answers are expected on the next connection, where a hub does not repeat them.
+    let asked = observed.faults[&ClientFault::Timeout(ready.message("log_request"))];
     assert_eq!(asked, 5);
-    let apart = told.troubles[&ClientFault::NoFreeClient];
+    let apart = observed.faults[&ClientFault::NoFreeClient];
     assert!((50..=101).contains(&apart), "half a second to a second without a connection: {apart}");
     assert_eq!(answered + asked + apart, 400);
 }
 
 #[test]
-fn what_was_asked_for_is_followed_over_a_broken_connection() {
+fn requests_are_tracked_over_a_broken_connection() {
     let ready = jobs();
-    let told = run_and_cut(&ready, MS, &mut |now, _, _| vec![now + MS], Some(6 * SECOND));
-    let account = &told.account;
-    assert_eq!(told.joined, 45 * 2);
-    // Whether a job that was not acknowledged is in the queue, nobody knows; of the others each client hears in the end.
+    let observed = run_and_cut(&ready, MS, &mut |now, _, _| vec![now + MS], Some(6 * SECOND));
+    let account = &observed.account;
+    assert_eq!(observed.joined, 45 * 2);
+    // Whether an unacknowledged job is in the queue is unknown; for all others each client learns the end.
     assert_eq!(account.attempted, account.completed + account.unanswered, "{account:?}");
     assert_eq!(account.acknowledged, account.completed, "{account:?}");
     assert!(account.completed > 150 && account.is_clean(), "{account:?}");
-    // What was done while its client was away is told by the answer to its question.
-    assert!(told.sent[&ready.message("request_job_status")] > 5, "{:?}", told.sent);
-    assert_eq!(told.troubles.keys().filter(|trouble| matches!(trouble, ClientFault::Timeout(_))).count(), 0);
+    // Clients learn of completions during a disconnect by the answer to their status request.
+    assert!(observed.sent[&ready.message("request_job_status")] > 5, "{:?}", observed.sent);
+    assert_eq!(observed.faults.keys().filter(|fault| matches!(fault, ClientFault::Timeout(_))).count(), 0);
 }
 
 #[test]
-fn what_a_killed_hub_takes_with_it_is_lost_and_nothing_else() {
+fn jobs_of_a_killed_hub_are_lost_and_no_others() {
     let ready = jobs();
-    let told = run_and_kill(&ready, MS, &mut |now, _, _| vec![now + MS], 6 * SECOND);
-    let account = &told.account;
-    assert_eq!(told.joined, 45 * 2);
+    let observed = run_and_kill(&ready, MS, &mut |now, _, _| vec![now + MS], 6 * SECOND);
+    let account = &observed.account;
+    assert_eq!(observed.joined, 45 * 2);
     assert!((1..40).contains(&account.lost), "{account:?}");
     assert_eq!(account.attempted, account.completed + account.lost + account.unanswered, "{account:?}");
     assert_eq!(account.acknowledged, account.completed + account.lost, "{account:?}");
-    // Each client of a lost job has asked for it, and has been told that there is no such job.
-    let refused = told.troubles.iter().filter(|(trouble, _)| matches!(trouble, ClientFault::Refused(_)));
-    assert_eq!(refused.map(|(_, count)| count).sum::<u64>(), account.lost, "{:?}", told.troubles);
+    // Each client of a lost job has asked for its status, and got the answer that there is no such job.
+    let refused = observed.faults.iter().filter(|(fault, _)| matches!(fault, ClientFault::Refused(_)));
+    assert_eq!(refused.map(|(_, count)| count).sum::<u64>(), account.lost, "{:?}", observed.faults);
     let others = [account.duplicated, account.unexpected, account.assigned_twice, account.wrong_worker];
     assert_eq!(others, [0; 4], "{account:?}");
-    // And it is said which they are.
+    // The violations name the lost jobs.
     assert!(account.violations.iter().all(|lost| lost.called().starts_with("job-")), "{account:?}");
 }
 
-/// A hub that has more to do than it can: every worker has given a claim up, and made another one, before it is given a job.
+/// An overloaded hub: every worker's claim has timed out, and it has sent another one, before it is assigned a job.
 #[rstest]
 #[case::between_two_claims(450)]
 #[case::behind_the_next_claim(700)]
 #[case::behind_several(2_300)]
-fn jobs_that_are_given_late_are_done_all_the_same(#[case] late: u64) {
+fn jobs_assigned_late_are_completed_all_the_same(#[case] late: u64) {
     let ready = jobs();
-    let told = run(&ready, MS, &mut |now, _, text| match job(text, "job_assigned") {
+    let observed = run(&ready, MS, &mut |now, _, text| match job(text, "job_assigned") {
         Some(_) => vec![now + late * MS],
         None => vec![now + MS],
     });
-    let account = &told.account;
+    let account = &observed.account;
     assert_eq!((account.attempted, account.completed), (account.acknowledged, account.attempted), "{account:?}");
     assert!(account.attempted > 150 && account.is_clean(), "{account:?}");
-    assert_eq!((told.failed, told.troubles.len()), (0, 0), "{:?}", told.troubles);
+    assert_eq!((observed.failed, observed.faults.len()), (0, 0), "{:?}", observed.faults);
 }
 
-/// Workers hear of jobs seconds before those who submitted them hear their names, or these have given up by then.
+/// Workers are assigned jobs seconds before the submitting clients receive the job ids, or after those have timed out.
 #[rstest]
 #[case::a_little(500, true)]
 #[case::by_more_than_the_slack(4_000, true)]
 #[case::beyond_patience(12_000, false)]
-fn answers_that_are_late_accuse_nobody(#[case] late: u64, #[case] answered: bool) {
+fn late_answers_are_no_violations(#[case] late: u64, #[case] answered: bool) {
     let ready = jobs();
     let mut count = 0;
-    let told = run(&ready, MS, &mut |now, _, text| match job(text, "job_accepted") {
+    let observed = run(&ready, MS, &mut |now, _, text| match job(text, "job_accepted") {
         Some(_) => {
             count += 1;
             vec![now + if count % 3 == 0 { late * MS } else { MS }]
         }
         None => vec![now + MS],
     });
-    let account = &told.account;
+    let account = &observed.account;
     let violations = [account.unexpected, account.duplicated, account.assigned_twice, account.wrong_worker];
     assert_eq!(violations, [0; 4], "{account:?}");
     assert_eq!(account.unanswered == 0, answered, "{account:?}");
     assert_eq!(account.attempted, account.acknowledged + account.unanswered, "{account:?}");
 }
 
-/// The run ends while the hub waits before it tries failed jobs again.
+/// The run ends while the hub waits before it retries failed jobs.
 #[rstest]
 #[case::before(Duration::from_secs(6), 0)]
 #[case::after(Duration::from_secs(60), 1)]
-fn what_waits_for_its_retry_when_the_run_ends_is_unfinished(#[case] drain: Duration, #[case] done: usize) {
+fn a_job_waiting_for_its_retry_at_the_end_is_unfinished(#[case] drain: Duration, #[case] done: usize) {
     let overrides = Overrides {
         warm_up: Some(Duration::ZERO),
         duration: Some(Duration::from_secs(8)),
@@ -318,14 +320,14 @@ fn what_waits_for_its_retry_when_the_run_ends_is_unfinished(#[case] drain: Durat
         ..Overrides::default()
     };
     let ready = Ready::new("emprops", &Which::Named("retries"), &overrides);
-    let told = run(&ready, MS, &mut |now, _, _| vec![now + MS]);
-    let account = &told.account;
+    let observed = run(&ready, MS, &mut |now, _, _| vec![now + MS]);
+    let account = &observed.account;
     assert_eq!(account.attempted, account.completed + account.unfinished, "{account:?}");
     assert!(account.is_clean(), "{account:?}");
     assert_eq!(account.unfinished == 0, done == 1, "{account:?}");
 }
 
-/// Eighteen thousand of them have to fit beside their connections.
+/// Eighteen thousand of them have to fit in memory beside their connections.
 #[test]
 fn a_client_is_small() {
     assert!(size_of::<Client>() <= 320, "{}", size_of::<Client>());

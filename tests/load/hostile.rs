@@ -1,4 +1,4 @@
-//! Load on servers that are no hub: it ends in bounded time and memory, whatever they pour out.
+//! Load on hostile servers: the run ends in bounded time and memory, whatever they send.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use serde_json::Value;
 use crate::support::hostile_servers::{Habit, HostileHub};
 use crate::support::process::{Serving, hubproof};
 
-/// However busy the machine is; on one that is not it takes some seconds.
+/// The limit on a busy machine; on an idle one a run takes some seconds.
 const LONGEST: Duration = Duration::from_secs(110);
-/// MiB that a run may hold: 250 for all that each shard keeps of unfinished messages, 16 for what waits to be validated, the
-/// tree of the longest message, and what the allocator keeps of all that. There is a shard to a core.
+/// MiB that a run may use: per shard (one per core) 250 for incomplete messages, 16 for queued validation, the tree of
+/// the longest message, and the allocator's overhead.
 fn most_memory() -> u64 {
     300 * shards() + 300
 }
@@ -20,7 +20,7 @@ fn shards() -> u64 {
     std::thread::available_parallelism().map_or(1, usize::from) as u64
 }
 
-/// `counted`: what at least one of them is counted as.
+/// `counted`: the metric that must be above 0.
 #[rstest]
 #[case::silent(Habit::Silent, "session.failed")]
 #[case::closes(Habit::Closes, "errors.lost")]
@@ -37,7 +37,7 @@ fn shards() -> u64 {
 #[case::giant(Habit::Giant, "errors.protocol")]
 #[case::endless(Habit::Endless, "errors.protocol")]
 #[case::fragments(Habit::Fragments, "errors.protocol")]
-fn whatever_a_hub_pours_out(#[case] habit: Habit, #[case] counted: &str) {
+fn a_run_survives_a_hostile_hub(#[case] habit: Habit, #[case] counted: &str) {
     let unrelated = r#"{"session_id":"nobody","status":"success","payload":{},"version":"0.1.0"}"#;
     let hub = HostileHub::start(habit, unrelated);
     let arguments = ["load", &hub.url(), "--protocol", "qi", "--plan", "sessions"];
@@ -50,10 +50,10 @@ fn whatever_a_hub_pours_out(#[case] habit: Habit, #[case] counted: &str) {
     assert!(done.peak.map_or(!cfg!(target_os = "linux"), |peak| peak < most_memory()), "{:?} MiB", done.peak);
 }
 
-/// A hub may say more than the document has: that is counted, and no error.
+/// A hub may send undocumented messages: they are counted, but are no errors.
 #[test]
-fn what_the_document_does_not_have_is_no_error() {
-    let hub = HostileHub::start(Habit::Unrelated, r#"{"news":"of nobody"}"#);
+fn undocumented_messages_are_no_error() {
+    let hub = HostileHub::start(Habit::Unrelated, r#"{"news":"unrelated"}"#);
     let arguments = ["load", &hub.url(), "--protocol", "qi", "--plan", "sessions", "--rate", "40", "--validate", "all"];
     let numbers = ["--warm-up", "0s", "--duration", "2s", "--drain", "1s", "--ramp", "100ms", "--report", "json=-"];
     let done = hubproof(arguments.into_iter().chain(numbers)).ends_with(3);
@@ -62,12 +62,12 @@ fn what_the_document_does_not_have_is_no_error() {
     assert!(count("frames.undocumented") > 0 && count("errors.invalid") == 0, "{}", report["counts"]);
     let validated = report["run"]["facts"]["validated"].as_str().unwrap();
     assert!(
-        validated.contains(", 0 invalid, ") && validated.ends_with("of no kind that the protocol has"),
+        validated.contains(", 0 invalid, ") && validated.ends_with("that match no message of the protocol"),
         "{validated}"
     );
 }
 
-/// On each of twenty connections less waits than one of them may leave unread, and on all together more than all may.
+/// Twenty connections that each stay below the limit of unwritten bytes, and exceed the limit of all together.
 const LONG_MESSAGES: &str = r#"
 title: Long messages
 phases: { warm_up: 0s, duration: 8s, drain: 1s }
@@ -90,12 +90,12 @@ fn a_hub_that_does_not_read() {
     let hub = HostileHub::start(Habit::Deaf, "");
     let (report, peak) = loaded(&hub.url(), "qi", LONG_MESSAGES, 3);
     assert!(report["counts"]["errors.lost"]["whole_run"].as_u64() > Some(0), "{}", report["counts"]);
-    // 64 MiB may wait in each shard. Each session keeps its text until it ends: those whose messages wait, those whose messages
-    // fill the system's buffers (4 MiB to a connection), and the next of each client.
+    // 64 MiB may be unwritten per shard. Each session keeps its text until it ends: the unwritten messages, those in
+    // the system's buffers (4 MiB per connection), and the next one of each client.
     assert!(peak < (64 + 64) * shards() + 20 * (4 + 1) + 100 && (peak > 0 || !cfg!(target_os = "linux")), "{peak} MiB");
 }
 
-/// More than any machine can work out in the time.
+/// More computation than any machine can do in the time.
 const TOO_MUCH: &str = r#"
 title: Requests that take long to make
 phases: { warm_up: 0s, duration: 3s, drain: 1s }
@@ -114,9 +114,9 @@ roles:
         answers: asked
 "#;
 
-/// What is then late is not the hub's answer, and the run says so.
+/// The lateness is then not the hub's, and the report marks the run.
 #[test]
-fn a_generator_with_too_much_to_do_is_not_believed() {
+fn an_overloaded_generator_is_not_valid() {
     let hub = Serving::start(["gator"], 1);
     let (report, _) = loaded(hub.url("gator"), "gator", TOO_MUCH, 3);
     let reasons = report["validity"]["reasons"].as_array().unwrap();
@@ -125,7 +125,7 @@ fn a_generator_with_too_much_to_do_is_not_believed() {
     assert!(reasons.contains(&"send-delay"), "{}", report["validity"]);
 }
 
-/// A run of a plan: its report, and the most memory it had, in MiB; 0 where nobody tells.
+/// Runs a plan: returns its report, and its peak memory in MiB; 0 where the system does not report it.
 fn loaded(url: &str, protocol: &str, plan: &str, code: i32) -> (Value, u64) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("plan.yaml");

@@ -1,4 +1,4 @@
-//! The load generator: its plans, and whether its numbers are right.
+//! Tests of the load generator: its plans, and the accuracy of its numbers.
 
 pub mod accuracy;
 pub mod accuracy_simulated;

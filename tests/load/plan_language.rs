@@ -1,5 +1,4 @@
-//! The language of load plans: what it refuses, with which words, what the published schema says of it, and that its page
-//! is right.
+//! The language of load plans: rejected plans and their messages, the published schema, and the examples of its page.
 
 use std::fs;
 
@@ -15,7 +14,7 @@ use serde_json::Value;
 use crate::support::disk::{self, CONCIERGE};
 use crate::support::sim_load::{Ready, Which, read, run};
 
-/// What is wrong with a plan for the concierge, as it is shown.
+/// The diagnostics of a plan for the concierge: the messages, and all of them rendered.
 fn mistakes(text: &str) -> (Vec<String>, String) {
     let mut sources = CONCIERGE.sources.clone();
     let file = sources.add("plan.yaml", text);
@@ -45,45 +44,45 @@ fn role(body: &str) -> String {
 #[case("roles: { client: { population: 1 } }", "has no `title`")]
 #[case("title: t\nspeed: 1\nroles: { client: { population: 1 } }", "a load plan has no key `speed`")]
 #[case("title: t\nphases: { warm_up: 5 }\nroles: { client: { population: 1 } }", "`5` has no unit")]
-#[case("title: t\nroles: { client: {} }", "how many `client` there are")]
+#[case("title: t\nroles: { client: {} }", "how many `client`")]
 #[case("title: t\nroles: { client: { population: 0 } }", "from 1 to")]
 #[case("title: t\nroles: { client: { population: 1, plays: clint } }", "has no role `clint`")]
 #[case("title: t\nroles: { client: { population: 1, after: client } }", "no such role before this one")]
 #[case("title: t\nfeeders: { f: nowhere.csv }\nroles: { client: { population: 1 } }", "failed to read nowhere.csv")]
 #[case(
     "title: t\nthresholds: [{ abort_after: 5s }]\nroles: { client: { population: 1 } }",
-    "a threshold has a `check`"
+    "a threshold needs a `check`"
 )]
 #[case(&role("population: 1\nramp: 1s\nrate: 5"), "`ramp` or `rate`, not both")]
-#[case(&role("population: 1\narrivals: 5"), "there are no `steps`")]
-#[case(&role("population: 1\narrivals: fast"), "`arrivals` is a rate")]
+#[case(&role("population: 1\narrivals: 5"), "has `arrivals` but no `steps`")]
+#[case(&role("population: 1\narrivals: fast"), "`arrivals` must be a rate")]
 #[case(&role("population: 1\narrivals: { spacing: wide, rate: 1 }\nsteps: [ { sends: self_fetch } ]"), "constant or poisson")]
-#[case(&role("population: 1\narrivals: { stages: [ { to: 5 } ] }\nsteps: [ { sends: self_fetch } ]"), "how long it goes on")]
+#[case(&role("population: 1\narrivals: { stages: [ { to: 5 } ] }\nsteps: [ { sends: self_fetch } ]"), "a stage needs `for`")]
 #[case(&role("population: 1\narrivals: 5\npace: 1s\nsteps: [ { sends: self_fetch } ]"), "with arrivals journeys begin by schedule")]
-#[case(&role("population: 1\nwith: { nam: x }"), "the role is given no `nam`")]
+#[case(&role("population: 1\nwith: { nam: x }"), "the role has no `given` value `nam`")]
 #[case(&role("population: 1\nsteps: [ { sends: self_fech } ]"), "has no message `self_fech`")]
 #[case(&role("population: 1\nsteps: [ { expects: self_fetch } ]"), "a hub never sends `self_fetch`")]
 #[case(&role("population: 1\nsteps: [ { sends: group_create, with: { nam: x } } ]"), "")]
-#[case(&role("population: 1\nsteps: [ { sends: group_create, with: { name: \"${groop}\" } } ]"), "nothing here is called `groop`")]
-#[case(&role("population: 1\nsteps: [ { anna sends: self_fetch } ]"), "a load plan is in the first person")]
-#[case(&role("population: 1\nsteps: [ { check: \"${1}\" } ]"), "a load plan accuses nobody")]
-#[case(&role("population: 1\nsteps: [ { wait: 1s, because: x } ]"), "cannot be done like this under load")]
-#[case(&role("population: 1\nsteps: [ { expects: hello, count: 2 } ]"), "cannot be done like this under load")]
-#[case(&role("population: 1\nsteps: [ { thinks: { unifrom: [1s, 2s] } } ]"), "there is no time `unifrom`")]
+#[case(&role("population: 1\nsteps: [ { sends: group_create, with: { name: \"${groop}\" } } ]"), "no name `groop` is in scope")]
+#[case(&role("population: 1\nsteps: [ { anna sends: self_fetch } ]"), "the steps of a load plan name no actor")]
+#[case(&role("population: 1\nsteps: [ { check: \"${1}\" } ]"), "a load plan has no checks")]
+#[case(&role("population: 1\nsteps: [ { wait: 1s, because: x } ]"), "is not possible in this form under load")]
+#[case(&role("population: 1\nsteps: [ { expects: hello, count: 2 } ]"), "is not possible in this form under load")]
+#[case(&role("population: 1\nsteps: [ { thinks: { unifrom: [1s, 2s] } } ]"), "there is no distribution `unifrom`")]
 #[case(&role("population: 1\nsteps: [ { thinks: { uniform: [2s, 1s] } } ]"), "the second bound is below the first")]
-#[case(&role("population: 1\nsteps: [ { sometimes: 120%, do: [] } ]"), "a share from 0% to 100%")]
+#[case(&role("population: 1\nsteps: [ { sometimes: 120%, do: [] } ]"), "must be a share from 0% to 100%")]
 #[case(&role("population: 1\nsteps: [ { repeats: 0, do: [] } ]"), "from 1 to 1000")]
 #[case(&role("population: 1\nsteps: [ { sends: self_fetch, marks: atempted } ]"), "the ledger has no mark `atempted`")]
-#[case(&role("population: 1\nsteps: [ { sends: self_fetch, marks: published } ]"), "to how many this goes")]
-#[case(&role("population: 1\nsteps: [ { sends: self_fetch, may stay unanswered: true } ]"), "does not belong to this step")]
+#[case(&role("population: 1\nsteps: [ { sends: self_fetch, marks: published } ]"), "`to` is missing: the number of receivers")]
+#[case(&role("population: 1\nsteps: [ { sends: self_fetch, may stay unanswered: true } ]"), "is not an option of this step")]
 #[case(&role("population: 1\nsteps: [ { connects: } ]"), "a client connects in its opening")]
-#[case(&role("population: 1\nmeanwhile: [ { every: 1s } ]"), "nothing is done here")]
+#[case(&role("population: 1\nmeanwhile: [ { every: 1s } ]"), "this activity has no steps")]
 #[case(&role("population: 1\nmeanwhile: [ { do: [ { sends: self_fetch } ] } ]"), "`every` or `whenever`")]
-#[case(&role("population: 1\nmeanwhile: [ { whenever: hello, do: [ { expects: hello } ] } ]"), "a reaction waits for nothing")]
+#[case(&role("population: 1\nmeanwhile: [ { whenever: hello, do: [ { expects: hello } ] } ]"), "a reaction cannot wait")]
 fn a_mistake_is_found_before_anything_runs(#[case] text: &str, #[case] expected: &str) {
     let (messages, shown) = mistakes(text);
     if expected.is_empty() {
-        // Unknown members are allowed, and warned of.
+        // Unknown members are allowed, with a warning.
         return assert!(messages.is_empty() && shown.contains("warning"), "{shown}");
     }
     assert!(messages.iter().any(|message| message.contains(expected)), "{shown}");
@@ -146,12 +145,12 @@ fn every_plan_fits_the_published_schema() {
 #[case(&role("population: 1\nsteps: [ { thinks: { unifrom: [1s, 2s] } } ]"))]
 #[case(&role("population: 1\nsteps: [ { check: x } ]"))]
 #[case(&role("population: 1\nmeanwhile: [ { every: 1s } ]"))]
-fn what_the_reader_refuses_the_schema_refuses(#[case] text: &str) {
+fn plans_that_the_parser_rejects_the_schema_rejects(#[case] text: &str) {
     assert!(!mistakes(text).0.is_empty());
     assert!(!fits(text).is_empty(), "{text}");
 }
 
-/// The plans on the page about them.
+/// The plans in the examples of the page.
 fn examples() -> Vec<String> {
     let page = fs::read_to_string(disk::root().join("docs/src/load-plans.md")).unwrap();
     let blocks = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split_once("```"));
@@ -165,16 +164,16 @@ fn the_examples_of_the_page_run() {
     for example in examples {
         let protocol = example.split('/').nth(1).unwrap().to_owned();
         let ready = Ready::new(&protocol, &Which::Text(&example), &Overrides::default());
-        let told = run(&ready, 1_000_000, &mut |now, _, _| vec![now + 1_000_000]);
-        assert_eq!(told.troubles.len(), 0, "{:?}", told.troubles);
-        assert_eq!(told.account.cancelled, told.account.attempted, "{:?}", told.account);
-        assert!(told.account.attempted > 100);
+        let observed = run(&ready, 1_000_000, &mut |now, _, _| vec![now + 1_000_000]);
+        assert_eq!(observed.faults.len(), 0, "{:?}", observed.faults);
+        assert_eq!(observed.account.cancelled, observed.account.attempted, "{:?}", observed.account);
+        assert!(observed.account.attempted > 100);
     }
 }
 
-/// Which expressions are slots, and which are worked out when.
+/// Which expressions are slots, and when the others are evaluated.
 #[test]
-fn what_is_more_than_a_slot_is_named() {
+fn expressions_evaluated_during_the_run_are_listed() {
     let text = role(concat!(
         "population: 1\n",
         "steps:\n",
@@ -190,13 +189,13 @@ fn what_is_more_than_a_slot_is_named() {
     let ready = Ready::new("concierge", &Which::Text(&text), &Overrides::default());
     let (_, _, mut sources, _) = read("concierge", &Which::Text("title: t\nroles: { client: { population: 1 } }"));
     sources.add("plan.yaml", text);
-    let told: Vec<&str> = ready.prepared.remarks.iter().map(|remark| remark.text.as_str()).collect();
+    let observed: Vec<&str> = ready.prepared.remarks.iter().map(|remark| remark.text.as_str()).collect();
     assert_eq!(
-        told,
+        observed,
         [
-            "`unique('a') ~ self.name` is worked out before each journey, ahead of its time",
-            "`created.name | upper` is worked out when what it uses has come, in the time of the client",
-            "`'x' ~ self.index` is worked out once for each client",
+            "`unique('a') ~ self.name` is evaluated before each journey is due",
+            "`created.name | upper` is evaluated when the frame it uses has been received, and delays the next message",
+            "`'x' ~ self.index` is evaluated once for each client",
         ]
     );
     assert_eq!(lint(&ready.prepared, &sources).len(), 3);
@@ -212,15 +211,16 @@ fn rows_of_a_feeder_are_taken_in_turn() {
     );
     let ready = Ready::new("concierge", &Which::Text(&text), &Overrides::default());
     let mut names = Vec::new();
-    let told = run(&ready, 0, &mut |now, _, text| {
+    let observed = run(&ready, 0, &mut |now, _, text| {
         let frame: Value = serde_json::from_str(text).unwrap();
         if frame["code"] == "GROUP_CREATED" {
             names.push(frame["name"].as_str().unwrap().split('-').next().unwrap().to_owned());
         }
         vec![now]
     });
-    assert_eq!(told.troubles.len(), 0, "{:?}", told.troubles);
+    assert_eq!(observed.faults.len(), 0, "{:?}", observed.faults);
     names.sort();
-    // Each row was used by both clients; whoever was there was told of the group, and the second came when the first was done.
+    // Each row was used by both clients; every connected client was notified of the group, and the second client began
+    // when the first had finished.
     assert_eq!(names, ["first", "first", "first", "second", "second", "second", "third", "third", "third"]);
 }

@@ -1,4 +1,4 @@
-//! The plans that come with the protocols run, and their ledgers are clean, against the machines of the reference server.
+//! The plans of the built-in protocols run with clean ledgers against the protocol machines of the reference server.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use hubproof::protocol::Way;
 use rstest::rstest;
 
 use crate::support::disk;
-use crate::support::sim_load::{Ready, Told, Which, run};
+use crate::support::sim_load::{Ready, RunResults, Which, run};
 
 const TRAVEL: u64 = 1_000_000;
 
-fn play(protocol: &str, which: &Which<'_>, overrides: &Overrides) -> (Ready, Told) {
+fn play(protocol: &str, which: &Which<'_>, overrides: &Overrides) -> (Ready, RunResults) {
     let ready = Ready::new(protocol, which, overrides);
-    let told = run(&ready, TRAVEL, &mut |now, _, _| vec![now + TRAVEL]);
-    (ready, told)
+    let observed = run(&ready, TRAVEL, &mut |now, _, _| vec![now + TRAVEL]);
+    (ready, observed)
 }
 
 fn short() -> Overrides {
@@ -34,14 +34,14 @@ fn short() -> Overrides {
 #[case("gator", "requests")]
 #[case("qi", "sessions")]
 fn every_plan_runs_clean(#[case] protocol: &str, #[case] plan: &str) {
-    let (ready, told) = play(protocol, &Which::Named(plan), &short());
-    assert_eq!(told.troubles, std::collections::BTreeMap::new(), "{protocol}/{plan}");
+    let (ready, observed) = play(protocol, &Which::Named(plan), &short());
+    assert_eq!(observed.faults, std::collections::BTreeMap::new(), "{protocol}/{plan}");
     let clients: u32 = ready.plan.roles.iter().map(|role| role.population.number).sum();
-    assert_eq!(told.joined, u64::from(clients));
-    assert_eq!((told.failed, told.missed), (0, 0));
-    let journeys: usize = told.journeys.values().map(Vec::len).sum();
+    assert_eq!(observed.joined, u64::from(clients));
+    assert_eq!((observed.failed, observed.missed), (0, 0));
+    let journeys: usize = observed.journeys.values().map(Vec::len).sum();
     assert!(journeys > 50, "{journeys} journeys");
-    let account = &told.account;
+    let account = &observed.account;
     assert_eq!(account.violations, [], "{account:?}");
     assert_eq!((account.open, account.unanswered, account.late, account.unfinished), (0, 0, 0, 0), "{account:?}");
     assert_eq!((account.attempted, account.delivered), (account.completed, account.deliveries_due), "{account:?}");
@@ -61,18 +61,18 @@ fn every_protocol_has_plans_and_all_of_them_are_tried_here() {
     }
 }
 
-/// A frame is recognised from its text as it would be from its tree.
+/// The classifier finds the same message in a frame's text as the pack's matchers in its tree.
 #[test]
 fn a_frame_is_the_message_that_the_pack_says() {
     for protocol in disk::protocols_with_messages() {
         let pack = disk::pack(&protocol);
         let id = |name: &str| pack.messages.iter().position(|m| m.name == name).map(|n| MessageId(n as u16));
-        let recogniser = Classifier::new(&pack, id).unwrap();
+        let classifier = Classifier::new(&pack, id).unwrap();
         for message in pack.messages.iter().filter(|message| message.goes(Way::FromHub)) {
             let example = message.template();
             let expected = pack.recognise(&example, Way::FromHub).and_then(|message| id(&message.name));
             for text in [example.to_string(), serde_json::to_string_pretty(&example).unwrap()] {
-                assert_eq!(recogniser.recognise(text.as_bytes()), Ok(expected), "{protocol}: {text}");
+                assert_eq!(classifier.classify(text.as_bytes()), Ok(expected), "{protocol}: {text}");
             }
         }
     }
@@ -83,8 +83,8 @@ fn a_frame_is_the_message_that_the_pack_says() {
 #[case("concierge", "groups")]
 fn a_run_is_the_same_every_time(#[case] protocol: &str, #[case] plan: &str) {
     let tell = || {
-        let (_, told) = play(protocol, &Which::Named(plan), &short());
-        (told.sent, told.answered, told.journeys, told.delivered, told.entries.len())
+        let (_, observed) = play(protocol, &Which::Named(plan), &short());
+        (observed.sent, observed.answered, observed.journeys, observed.delivered, observed.entries.len())
     };
     assert_eq!(tell(), tell());
 }
@@ -92,11 +92,11 @@ fn a_run_is_the_same_every_time(#[case] protocol: &str, #[case] plan: &str) {
 #[test]
 fn the_plan_without_a_protocol_connects_and_stays() {
     let overrides = Overrides { population: vec![("guest".to_owned(), 50)], ..short() };
-    let (ready, told) = play("emprops", &Which::Text(hubproof::load::plan::IDLE), &overrides);
-    assert_eq!((told.joined, told.troubles.len()), (50, 0));
+    let (ready, observed) = play("emprops", &Which::Text(hubproof::load::plan::IDLE), &overrides);
+    assert_eq!((observed.joined, observed.faults.len()), (50, 0));
     assert_eq!(ready.prepared.roles[0].population, 50);
-    // The concierge sends away whoever does not say who it is, and that is counted.
-    let (_, told) = play("concierge", &Which::Text(hubproof::load::plan::IDLE), &overrides);
-    assert!(told.troubles.keys().all(|trouble| matches!(trouble, ClientFault::Ended(_))), "{:?}", told.troubles);
-    assert!(told.troubles.values().sum::<u64>() >= 50);
+    // The concierge refuses clients that do not identify themselves, and that is counted.
+    let (_, observed) = play("concierge", &Which::Text(hubproof::load::plan::IDLE), &overrides);
+    assert!(observed.faults.keys().all(|fault| matches!(fault, ClientFault::Ended(_))), "{:?}", observed.faults);
+    assert!(observed.faults.values().sum::<u64>() >= 50);
 }

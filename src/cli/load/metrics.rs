@@ -1,4 +1,4 @@
-//! `--metrics ADDR`: the run's numbers for Prometheus, over the least HTTP that it needs.
+//! `--metrics ADDR`: serves the metrics of a running load run to Prometheus over a minimal HTTP server.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,14 +11,14 @@ use tokio::time::timeout;
 
 use super::super::CliError;
 
-/// How long somebody may take to ask and to listen.
+/// The timeout for a request and its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest request that is read.
 const REQUEST: u64 = 8 << 10;
-/// Those who ask at a time.
+/// The most concurrent requests.
 const AT_ONCE: usize = 8;
 
-/// A page that is served until this goes.
+/// A metrics page, served until this is dropped.
 pub struct Served {
     page: Arc<Mutex<String>>,
     task: JoinHandle<()>,
@@ -62,7 +62,7 @@ async fn serve(listener: TcpListener, page: Arc<Mutex<String>>) {
         let page = Arc::clone(&page);
         tokio::spawn(async move {
             let _permit = permit;
-            // Whoever does not ask, or does not listen, gets nothing.
+            // A client that exceeds the timeout or disconnects is dropped.
             let _ = timeout(PATIENCE, answer(stream, &page)).await;
         });
     }

@@ -1,4 +1,4 @@
-//! `hubproof load`: what a hub carries.
+//! `hubproof load`: load tests of a hub.
 
 mod metrics;
 mod plans;
@@ -19,18 +19,18 @@ use crate::load::engine::{self, Validate};
 use crate::load::plan::Overrides;
 use crate::syntax::source::Sources;
 
-/// Load a hub with thousands of virtual clients; without a URL, the reference server that is built in
+/// Load a hub with thousands of virtual clients; without a URL, the built-in reference server
 #[derive(Args)]
 pub struct LoadArgs {
     #[command(flatten)]
     hub: HubArgs,
-    /// A ready plan of the protocol, or a file of yours (default: the first; `--list` names them)
+    /// A plan of the protocol by name, or a file (default: the first; see `--list`)
     #[arg(long, value_name = "NAME|FILE")]
     plan: Option<String>,
     /// List the protocol's plans, their roles and numbers
     #[arg(long)]
     list: bool,
-    /// Read and prepare the plan, say what of it is worked out while it runs, and send nothing
+    /// Compile the plan, list the expressions that are evaluated during the run, and send nothing
     #[arg(long)]
     check: bool,
     /// How many clients the role `worker` has
@@ -42,19 +42,19 @@ pub struct LoadArgs {
     /// How many clients a role of the plan has
     #[arg(long, value_name = "ROLE=N", value_parser = population)]
     population: Vec<(String, u32)>,
-    /// Journeys that are due in a second, at the plan's highest stage
+    /// Journeys due per second at the plan's highest stage
     #[arg(long, value_name = "R")]
     rate: Option<f64>,
     /// How long to measure
     #[arg(long, value_name = "TIME", value_parser = config::parse_duration)]
     duration: Option<Duration>,
-    /// Over how long each population connects
+    /// Ramp: how long each population takes to connect
     #[arg(long, value_name = "TIME", value_parser = config::parse_duration)]
     ramp: Option<Duration>,
-    /// How long everything goes on before it is measured
+    /// Warm-up: how long to run under load before measuring
     #[arg(long, value_name = "TIME", value_parser = config::parse_duration)]
     warm_up: Option<Duration>,
-    /// How long what is under way may take at the end
+    /// Drain: how long running journeys may take to finish at the end
     #[arg(long, value_name = "TIME", value_parser = config::parse_duration)]
     drain: Option<Duration>,
     /// Local addresses to connect from, in turn: 127.0.0.2-127.0.0.9
@@ -66,26 +66,26 @@ pub struct LoadArgs {
     /// Which of the hub's messages are validated: all, sample=0.01, none
     #[arg(long, value_name = "WHICH", default_value = "sample=0.01", value_parser = validate)]
     validate: Validate,
-    /// What must be true, besides what the plan says: 'submit_job.response.p99 < 50ms', 'ledger.lost == 0'
+    /// A threshold beside those of the plan: 'submit_job.response.p99 < 50ms', 'ledger.lost == 0'
     #[arg(long, value_name = "EXPR")]
     threshold: Vec<String>,
-    /// Find the highest rate at which this is true and completions keep up
+    /// Find the highest rate at which this threshold holds and completions keep up
     #[arg(long, value_name = "EXPR")]
     find_max: Option<String>,
     #[arg(long = "report", value_name = "FORMAT=PATH", help = report_sink::help(report_sink::LOAD))]
     reports: Vec<String>,
-    /// Serve metrics for Prometheus while the run goes on
+    /// Serve metrics for Prometheus during the run
     #[arg(long, value_name = "ADDR", value_parser = hubproof_reference::server::args::address)]
     metrics: Option<SocketAddr>,
-    /// What everything random is drawn from: the same seed, the same schedule
+    /// Seed of everything random: the same seed gives the same schedule
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Run though the machine lacks something for it
+    /// Run even if the machine lacks resources for it
     #[arg(long)]
     force: bool,
 }
 
-/// Source addresses, as one argument.
+/// Source addresses as one argument.
 #[derive(Clone, Debug)]
 struct Addresses(Vec<IpAddr>);
 
@@ -126,8 +126,8 @@ impl LoadArgs {
         }
     }
 
-    /// The words that start this run again, without secrets and without where reports go.
-    fn again(&self, protocol: &super::protocol_files::Protocol, seed: u64) -> Vec<String> {
+    /// The arguments that repeat this run, without secrets and report sinks.
+    fn repeat_command(&self, protocol: &super::protocol_files::Protocol, seed: u64) -> Vec<String> {
         let mut words = self.hub.again("load", std::slice::from_ref(protocol));
         let mut option = |name: &str, value: Option<String>| {
             words.extend(value.into_iter().flat_map(|value| [name.to_owned(), value]));
@@ -189,7 +189,7 @@ pub fn run(arguments: LoadArgs) -> Result<u8, CliError> {
         let mut shown = crate::report::RunOptions {
             strict: false,
             stated_only: false,
-            command: arguments.again(protocol, seed),
+            command: arguments.repeat_command(protocol, seed),
             target: arguments.hub.shown(&named),
         };
         let started = arguments.hub.start(&named, &protocols, |_| Vec::new(), &mut shown, &mut sources).await?;
@@ -199,8 +199,8 @@ pub fn run(arguments: LoadArgs) -> Result<u8, CliError> {
         };
         let place = run::Place { arguments: &arguments, plan, script, seed, shown };
         let done = match &arguments.find_max {
-            _ if arguments.check => place.check(&started, &sources).map(|told| {
-                super::print(&told);
+            _ if arguments.check => place.check(&started, &sources).map(|text| {
+                super::print(&text);
                 0
             }),
             None => place.once(&mut started, &mut sources, &sinks).await,
@@ -209,10 +209,10 @@ pub fn run(arguments: LoadArgs) -> Result<u8, CliError> {
         started.end().await;
         done
     });
-    // Hooks that are under way are cut off here.
+    // Aborts running hooks.
     runtime.shutdown_timeout(Duration::from_millis(200));
     code
 }
 
-/// Exit code of a run that could not even begin.
-const NOWHERE: u8 = exit::INCONCLUSIVE;
+/// The exit code of a run that could not begin.
+const NOT_STARTED: u8 = exit::INCONCLUSIVE;

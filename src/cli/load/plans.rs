@@ -1,4 +1,4 @@
-//! Which plan: a ready one of the protocol, or a file of the user's.
+//! Selects a plan: a built-in one of the protocol, or a file.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::syntax::yaml;
 /// The plan that every protocol has.
 const IDLE: &str = "idle";
 
-/// Names of the ready plans of a protocol, with their files.
+/// Returns the names of the protocol's plans, with their files.
 fn ready<'a>(protocol: &'a Protocol, sources: &mut Sources) -> Vec<(&'a str, FileId)> {
     let name = |path: &'_ String| path.strip_prefix("load/")?.strip_suffix(".yaml").map(str::len);
     let files = protocol.folder.scenarios.iter();
@@ -21,11 +21,11 @@ fn ready<'a>(protocol: &'a Protocol, sources: &mut Sources) -> Vec<(&'a str, Fil
     own.chain([(IDLE, sources.add("idle.yaml", plan::IDLE))]).collect()
 }
 
-/// Reads the plan that is meant.
+/// Reads the named or the first plan.
 ///
 /// # Errors
 ///
-/// There is none, or something is wrong with it.
+/// There is no such plan, or it has errors.
 pub fn choose(named: Option<&str>, protocol: &Protocol, sources: &mut Sources) -> Result<(Plan, Script), CliError> {
     let ready = ready(protocol, sources);
     let list: Vec<&str> = ready.iter().map(|(name, _)| *name).collect();
@@ -46,7 +46,7 @@ fn read(id: &str, file: FileId, protocol: &Protocol, sources: &Sources) -> Resul
     let root = yaml::parse(sources, file).map_err(|found| CliError::from_diagnostics(&[found], sources))?;
     let mut diagnostics = Vec::new();
     let shared = scenario::shared(&protocol.folder, sources, &protocol.pack, &mut diagnostics);
-    // What is wrong with shared.yaml has been said when the scenarios were loaded.
+    // Errors of shared.yaml were reported when the scenarios were loaded.
     let folder = Path::new(id).parent().map(Path::to_owned).unwrap_or_default();
     let open = |path: &str| {
         let path = folder.join(path);
@@ -64,11 +64,11 @@ fn read(id: &str, file: FileId, protocol: &Protocol, sources: &Sources) -> Resul
     }
 }
 
-/// What `--list` shows.
+/// Renders the output of `--list`.
 ///
 /// # Errors
 ///
-/// Something is wrong with one of them.
+/// One of the plans has errors.
 pub fn list(protocols: &[Protocol], sources: &mut Sources) -> Result<String, CliError> {
     use std::fmt::Write as _;
     let mut out = String::new();

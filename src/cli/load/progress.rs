@@ -1,5 +1,5 @@
-//! What is seen while a run goes on: a bar and a line per second on a terminal, plain lines elsewhere; and the thresholds
-//! that may end it.
+//! Shows a running load run, a bar and a line per second on a terminal, plain lines elsewhere, and watches its
+//! thresholds.
 
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex};
@@ -15,22 +15,22 @@ use crate::load::plan::Plan;
 use crate::load::plan::threshold::{Outcome, Threshold, Watch};
 use crate::load::report::{live, prometheus};
 
-/// Looks at every second of a run.
+/// Handles every second of a run.
 pub struct Watcher {
     watch: Watch,
-    /// The threshold that has ended the run.
+    /// The threshold that ended the run.
     aborted: Option<String>,
     bar: ProgressBar,
     lines: bool,
     terminal: bool,
     phase: Option<Phase>,
-    /// How long what is measured takes, for the bar.
+    /// The length of the measured time, for the bar.
     duration: Duration,
     page: Option<Arc<Mutex<String>>>,
 }
 
 impl Watcher {
-    /// `lines`: every second is shown. `page`: where metrics are kept for whoever asks.
+    /// `lines`: whether every second is shown. `page`: the page to keep up to date for `--metrics`.
     pub fn new(plan: &Plan, thresholds: Vec<Threshold>, lines: bool, page: Option<Arc<Mutex<String>>>) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
@@ -42,7 +42,7 @@ impl Watcher {
         Self { watch: Watch::new(thresholds), aborted: None, bar, lines, terminal, phase: None, duration, page }
     }
 
-    /// One more second; whether the run is to go on.
+    /// Handles one more second; returns whether the run continues.
     pub fn see(&mut self, seen: &Live<'_>) -> Order {
         let state = State {
             layout: &seen.series.layout,
@@ -51,7 +51,7 @@ impl Watcher {
             intervals: seen.series.intervals(),
         };
         if let Some(page) = &self.page {
-            // Nothing is left half done in there.
+            // The page is replaced as a whole, so it is valid after a panic.
             *page.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = prometheus::render(state);
         }
         self.show(seen);
@@ -93,7 +93,7 @@ impl Watcher {
         self.bar.finish_and_clear();
     }
 
-    /// Where the thresholds stand at the end.
+    /// Returns the final results of the thresholds.
     pub fn outcomes(self, state: State<'_>) -> Vec<Outcome> {
         self.watch.finish(state, self.aborted.as_deref())
     }

@@ -1,4 +1,4 @@
-//! One load run, from the preflight to its report.
+//! One load run, from the preflight checks to its reports.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::load::validity::{self, Circumstances};
 use crate::report::RunOptions;
 use crate::syntax::source::Sources;
 
-/// Where and what: a plan with its final numbers, on a hub that is there.
+/// A plan with its final numbers, and the hub it runs against.
 pub struct Place<'a> {
     pub arguments: &'a LoadArgs,
     pub plan: Plan,
@@ -30,19 +30,19 @@ pub struct Place<'a> {
     pub shown: RunOptions,
 }
 
-/// How a run may end.
-pub enum Played {
+/// The result of an attempt to run.
+pub enum Attempt {
     Report(Box<LoadReport>, Ending),
-    /// It could not begin, and why has been said.
-    Nowhere,
+    /// It could not begin; the reason has been printed.
+    NotStarted,
 }
 
 impl Place<'_> {
-    /// Runs the plan and writes its reports; the exit code.
+    /// Runs the plan and writes its reports; returns the exit code.
     ///
     /// # Errors
     ///
-    /// What the user has to put right.
+    /// Mistakes that the user has to correct.
     pub async fn once(
         &self,
         started: &mut Started,
@@ -50,26 +50,27 @@ impl Place<'_> {
         sinks: &Sinks<LoadReport>,
     ) -> Result<u8, CliError> {
         match self.play(&self.plan, started, sources, true).await? {
-            Played::Nowhere => Ok(super::NOWHERE),
-            Played::Report(report, _) => {
+            Attempt::NotStarted => Ok(super::NOT_STARTED),
+            Attempt::Report(report, _) => {
                 sinks.write(&report, sources)?;
                 Ok(report.exit_code())
             }
         }
     }
 
-    /// What `--check` says of the plan, without a message to the hub: the expressions that are worked out while it runs.
+    /// Compiles the plan for `--check`, without sending a message, and lists the expressions that are evaluated during
+    /// the run.
     ///
     /// # Errors
     ///
-    /// What the user has to put right.
+    /// Mistakes that the user has to correct.
     pub fn check(&self, started: &Started, sources: &Sources) -> Result<String, CliError> {
         let Some(subject) = started.subjects.first() else { return Err(CliError::new("there is no hub to load")) };
         let target = prepare::prepare(subject).map_err(|error| CliError::new(error.to_string()))?;
         let lines = lint::lint(&self.prepared(&self.plan, target.first(), now_ms(), sources)?, sources);
         let head = match lines.len() {
-            0 => "the plan can run; everything it says is prepared before it runs\n".to_owned(),
-            _ => "the plan can run; of what it says, this is worked out while it does:\n".to_owned(),
+            0 => "the plan is valid; no expression is evaluated during the run\n".to_owned(),
+            _ => "the plan is valid; these expressions are evaluated during the run:\n".to_owned(),
         };
         Ok(lines.iter().fold(head, |text, line| text + "  " + line + "\n"))
     }
@@ -84,14 +85,14 @@ impl Place<'_> {
     ///
     /// # Errors
     ///
-    /// What the user has to put right.
+    /// Mistakes that the user has to correct.
     pub async fn play(
         &self,
         plan: &Plan,
         started: &mut Started,
         sources: &mut Sources,
         lines: bool,
-    ) -> Result<Played, CliError> {
+    ) -> Result<Attempt, CliError> {
         let Some(subject) = started.subjects.first() else { return Err(CliError::new("there is no hub to load")) };
         let prepared_target = prepare::prepare(subject).map_err(|error| CliError::new(error.to_string()))?;
         let site = Arc::clone(prepared_target.first());
@@ -117,9 +118,9 @@ impl Place<'_> {
             ledger: ledger::Config { ordered: plan.ordered, ..ledger::Config::default() },
         };
         if self.lacks(&setup, embedded)? {
-            return Ok(Played::Nowhere);
+            return Ok(Attempt::NotStarted);
         }
-        let (to, calls) = engine::hooks::desk();
+        let (to, calls) = engine::hooks::queue();
         let hooks = tokio::spawn(carry_out(calls, Arc::clone(&prepared), site));
         let run = engine::start(setup, to).map_err(|error| CliError::new(error.to_string()))?;
         let stopper = run.stopper();
@@ -129,7 +130,7 @@ impl Place<'_> {
         };
         let mut watcher = Watcher::new(plan, thresholds, lines, served.as_ref().map(metrics::Served::page));
         let mut folding = tokio::task::spawn_blocking(move || {
-            let outcome = run.fold(|live| watcher.see(live));
+            let outcome = run.aggregate(|live| watcher.see(live));
             watcher.finish();
             (outcome, watcher)
         });
@@ -140,7 +141,7 @@ impl Place<'_> {
                 () = started.signals.next() => {
                     asked += 1;
                     if asked == 1 {
-                        eprintln!("draining: nothing new is due, what is under way comes to its end; Ctrl-C again to stop at once");
+                        eprintln!("draining: no new journeys begin, running ones finish; press Ctrl-C again to stop at once");
                         stopper.drain();
                     } else {
                         stopper.stop();
@@ -174,7 +175,7 @@ impl Place<'_> {
         let mut report = LoadReport::new(about, outcome.series, outcome.account, Vec::new(), Default::default());
         report.thresholds = watcher.outcomes(report.state());
         report.judgement = validity::judge(report.state(), &report.thresholds, circumstances);
-        Ok(Played::Report(Box::new(report), ending))
+        Ok(Attempt::Report(Box::new(report), ending))
     }
 
     pub fn shards(&self) -> usize {
@@ -182,7 +183,7 @@ impl Place<'_> {
         self.arguments.threads.map_or(cores, usize::from)
     }
 
-    /// Says what the machine lacks, or that there is no hub; whether the run has to stay away.
+    /// Prints what the machine lacks, or that the hub is unreachable; returns whether the run must not begin.
     fn lacks(&self, setup: &Setup, embedded: bool) -> Result<bool, CliError> {
         let lacks = engine::lacks(setup, embedded).map_err(|error| CliError::new(error.to_string()))?;
         if let Err(error) = engine::probe(setup) {
@@ -193,12 +194,12 @@ impl Place<'_> {
             eprintln!("{}: {}", if self.arguments.force { "warning" } else { "error" }, lack.text);
         }
         if !lacks.is_empty() && !self.arguments.force {
-            eprintln!("  help: --force runs all the same");
+            eprintln!("  help: --force runs the plan anyway");
         }
         Ok(!lacks.is_empty() && !self.arguments.force)
     }
 
-    /// Those of the plan, and those of the command line.
+    /// Parses the thresholds of the plan and of the command line.
     fn thresholds(
         &self,
         plan: &Plan,
@@ -228,19 +229,19 @@ impl Place<'_> {
                     outcome.clients
                 ),
             ),
-            ("threads".to_owned(), format!("{} with connections, one that folds", self.shards())),
+            ("threads".to_owned(), format!("{} with connections, one that aggregates", self.shards())),
         ];
         if embedded {
             facts.push(("hub".to_owned(), "runs in threads of this process".to_owned()));
         }
         if let Some(checked) = &outcome.checked {
             let share = match self.arguments.validate {
-                Validate::Sample(share) => format!("{} % of what came", share * 100.0),
-                _ => "all that came".to_owned(),
+                Validate::Sample(share) => format!("{} % of the received messages", share * 100.0),
+                _ => "all received messages".to_owned(),
             };
             let some = |number: u64, what: &str| if number > 0 { format!(", {number} {what}") } else { String::new() };
             let (skipped, undocumented) =
-                (some(checked.skipped, "skipped"), some(checked.undocumented, "of no kind that the protocol has"));
+                (some(checked.skipped, "skipped"), some(checked.undocumented, "that match no message of the protocol"));
             facts.push((
                 "validated".to_owned(),
                 format!("{share}: {} messages, {} invalid{undocumented}{skipped}", checked.checked, checked.invalid),
@@ -267,7 +268,7 @@ fn changes(plan: &Plan) -> bool {
     })
 }
 
-/// Carries out the hooks that clients call, each client's in their order.
+/// Carries out the hook calls of clients, those of each client in order.
 async fn carry_out(
     mut calls: tokio::sync::mpsc::Receiver<engine::hooks::Call>,
     prepared: Arc<Prepared>,
@@ -287,7 +288,7 @@ async fn carry_out(
     }
 }
 
-/// Hooks at a time.
+/// The most concurrent hooks.
 const HOOKS: usize = 64;
 
 async fn one(

@@ -1,8 +1,8 @@
-//! `--find-max`: run after run, each at another rate.
+//! `--find-max`: runs the plan repeatedly at different rates.
 
 use super::super::hub::Started;
 use super::super::{CliError, print};
-use super::run::{Place, Played};
+use super::run::{Attempt, Place};
 use crate::cli::report_sink::Sinks;
 use crate::load::engine::Ending;
 use crate::load::max_rate::{Pace, Search, Try, fell_behind};
@@ -13,11 +13,11 @@ use crate::load::report::LoadReport;
 use crate::load::validity::{Reason, Validity};
 use crate::syntax::source::{Sources, Span};
 
-/// Searches, shows the search, and reports the best run; the exit code.
+/// Searches, prints the search, and reports the best run; returns the exit code.
 ///
 /// # Errors
 ///
-/// What the user has to put right.
+/// Mistakes that the user has to correct.
 pub async fn run(
     place: &Place<'_>,
     text: &str,
@@ -27,7 +27,7 @@ pub async fn run(
 ) -> Result<u8, CliError> {
     let Some(first) = highest(&place.plan) else {
         return Err(CliError::new(format!(
-            "{} has no arrivals, so there is no rate to search for\n  help: its journeys begin when a client is done with the last one",
+            "{} has no arrivals, so there is no rate to search for\n  help: each client begins its next journey when it has finished the last",
             place.plan.id
         )));
     };
@@ -39,7 +39,7 @@ pub async fn run(
         threshold::read(text, span, layout).map_err(|found| CliError::from_diagnostics(&[found], sources))
     };
     wanted(&layout, sources)?;
-    // Clients that begin their journeys by themselves are no measure of what was offered.
+    // Only roles with arrivals have an offered load.
     let roles = place.plan.roles.iter().zip(&place.script.parts).filter(|(role, _)| role.arrivals.is_some());
     let scheduled: Vec<&str> = roles.map(|(_, part)| part.journey_name.as_str()).collect();
     let mut search = Search::new(first);
@@ -48,8 +48,8 @@ pub async fn run(
         let plan = place.plan.clone().with(&Overrides { rate: Some(rate), ..Overrides::default() });
         let plan = plan.map_err(|error| CliError::new(error.to_string()))?;
         eprintln!("trying {rate:.1}/s");
-        let Played::Report(report, ending) = place.play(&plan, started, sources, false).await? else {
-            return Ok(super::NOWHERE);
+        let Attempt::Report(report, ending) = place.play(&plan, started, sources, false).await? else {
+            return Ok(super::NOT_STARTED);
         };
         if ending != Ending::Complete {
             eprintln!("the search was interrupted");
@@ -57,7 +57,7 @@ pub async fn run(
         }
         let outcome = wanted(&report.layout, sources)?.check(report.state());
         let pace = Pace::of(&report.layout, &report.total, &plan, &scheduled);
-        // What we send late is in the response, too: where that is short enough all the same, the hub's share of it is.
+        // The response time includes the send delay: if it holds the threshold, the hub's share does too.
         let holds = outcome.standing == Standing::Holds;
         let ours = |reason: &&Reason| reason.validity == Validity::Invalid && !(holds && reason.code == "send-delay");
         let failed = match outcome.standing {
@@ -65,7 +65,7 @@ pub async fn run(
                 Some(format!("this machine was the limit: {}", reason.text))
             }
             Standing::Broken => Some("the threshold is broken".to_owned()),
-            Standing::Undecided => Some("there was nothing to measure it by".to_owned()),
+            Standing::Undecided => Some("there were no samples for the threshold".to_owned()),
             Standing::Holds => fell_behind(&report.layout, &report.total, &report.account, pace, undrained(&report)),
         };
         let observed = outcome.shown();
@@ -78,14 +78,14 @@ pub async fn run(
     }
     let Some(mut best) = best else {
         print(&search.shown(text));
-        return Ok(super::NOWHERE);
+        return Ok(super::NOT_STARTED);
     };
     best.about.facts.push(("search".to_owned(), search.shown(text)));
     sinks.write(&best, sources)?;
     Ok(best.exit_code())
 }
 
-/// Journeys that were still under way when a run was over: what the ledger calls so.
+/// Journeys unfinished at the end of a run, as the judgement counts them.
 fn undrained(report: &LoadReport) -> u64 {
     report.account.unfinished
 }

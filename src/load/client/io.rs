@@ -1,43 +1,43 @@
-//! The seam between a virtual client and its surroundings: what happens to it, and what it may do.
+//! The interface between a virtual client and its surroundings: its inputs and its actions.
 //!
-//! A shell with sockets implements [`ClientIo`] for load; a virtual queue implements it for tests. The port is generic in the
-//! client's code, so a call is a direct call and nothing is allocated to make it.
+//! The shards of the engine implement [`ClientIo`] with sockets, tests with a simulated hub. The client's code is
+//! generic over it, so a call is direct and allocates nothing.
 
 use crate::load::Nanos;
 use crate::load::compile::program::Dial;
 use crate::load::ids::{HookId, JourneyId, MessageId};
-use crate::load::ledger::{Called, Entry};
+use crate::load::ledger::{Entry, NameOf};
 
-/// What happens to a client.
+/// An event that a client handles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Input<'a> {
-    /// Its turn to connect has come, by the ramp of its population.
+    /// The client is due to connect, by the ramp of its population.
     Start,
-    /// The upgrade that it asked for by [`ClientIo::open`] succeeded.
+    /// The upgrade requested by [`ClientIo::open`] succeeded.
     Opened,
-    /// A whole text or binary message, as it was on the wire.
+    /// A whole text or binary message as received.
     Text(&'a [u8]),
-    /// The connection is gone, or never came about.
+    /// The connection ended or could not be opened.
     Closed(End),
-    /// The time that it named by [`ClientIo::wake`] has come.
+    /// The time requested by [`ClientIo::wake`] has come.
     Wake,
-    /// A journey begins that was due at this time, which may be earlier than now. Only for a client that
-    /// [has room](super::Client::has_room); on any other it is counted as [`ClientFault::NoFreeClient`].
+    /// A journey begins that was due at this time, which may be earlier than now. Sent only to a client that [has
+    /// room](super::Client::has_room); otherwise it is counted as [`ClientFault::NoFreeClient`].
     Arrival { due: Nanos },
-    /// A hook that it called has answered, with JSON; `None` where it failed.
+    /// The JSON answer of a hook that the client called; `None` if the hook failed.
     Answer(Option<&'a [u8]>),
-    /// The measured time is over: nothing new is begun, what is under way goes on.
+    /// The measured time is over: no new journeys begin, running ones continue.
     Drain,
-    /// The run is over: the connection is closed in good order.
+    /// The run is over: the client closes its connection.
     Finish,
 }
 
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum End {
-    /// The hub answered the upgrade, and did not agree to it.
+    /// The hub answered the upgrade request with this status instead of 101.
     Refused(u16),
-    /// No connection came about at all: refused by the kernel, no free port, TLS, timed out.
+    /// No connection could be opened: refused, no free port, TLS failure or timeout.
     Unreachable,
     /// A close frame with this code.
     Close(u16),
@@ -45,93 +45,96 @@ pub enum End {
     Dropped,
 }
 
-/// What went wrong for a client, counted by kind.
+/// A fault that a client reports, counted by kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ClientFault {
     /// The answer to this message did not come in time.
     Timeout(MessageId),
-    /// This message was waited for in time and did not come, and is no answer to anything.
+    /// This expected message, which answers no request, did not come in time.
     Missing(MessageId),
-    /// This came instead of what was waited for: a documented answer, but not the one of the plan.
+    /// This documented answer came instead of the one that the plan expects.
     Refused(MessageId),
-    /// A connection that was not meant to end.
+    /// A connection ended unexpectedly.
     Ended(End),
-    /// A frame that is no JSON object, and no message of the pack.
+    /// A received frame is neither a JSON object nor a message of the pack.
     NoObject,
-    /// An object of no kind that the pack has, as a hub may send beside what it must.
+    /// A received object is no message of the pack; a hub may send more than is documented.
     Undocumented,
-    /// What came has no member that a later step needs.
+    /// A received message lacks a member that a later step needs.
     Unusable(MessageId),
     /// A hook failed.
     Hook,
-    /// A text that a step needs could not be worked out.
+    /// An expression of a step could not be evaluated.
     Internal,
-    /// A journey was due, and no client was free to begin it.
+    /// A journey was due and no client was free.
     NoFreeClient,
-    /// A journey was under way when the connection ended, or when the run did.
+    /// A journey was unfinished when the connection or the run ended.
     Aborted,
 }
 
-/// What a client may do.
+/// The actions of a client.
 pub trait ClientIo {
-    /// Opens its connection. Answered by [`Input::Opened`] or [`Input::Closed`].
+    /// Opens the connection; [`Input::Opened`] or [`Input::Closed`] follows.
     fn open(&mut self, dial: &Dial);
 
-    /// Closes its connection in good order. Answered by [`Input::Closed`].
+    /// Closes the connection with a close frame; [`Input::Closed`] follows.
     fn close(&mut self, code: u16);
 
-    /// Sends a text message that was due at this time. `write` appends its payload to the buffer of the connection and
-    /// nothing else; it is called once. Gives the time at which it was sent.
+    /// Sends a text message that was due at this time. `write` is called once and must only append its payload to the
+    /// buffer. Returns the time at which it was sent.
     fn send(&mut self, message: MessageId, due: Nanos, write: impl FnOnce(&mut Vec<u8>)) -> Nanos;
 
-    /// Calls for [`Input::Wake`] at this time, or as soon as it has passed. A later call replaces the time;
-    /// [`Nanos::MAX`] wants none.
+    /// Requests [`Input::Wake`] at this time, or at once if it has passed; replaces an earlier request. [`Nanos::MAX`]
+    /// cancels it.
     fn wake(&mut self, at: Nanos);
 
-    /// Makes something happen outside the socket; `write` appends JSON: `args`, and `message` where one goes along.
-    /// Answered by [`Input::Answer`], calls of one client in their order.
+    /// Calls a hook; `write` appends JSON with `args` and, for hooks that take one, `message`. [`Input::Answer`]
+    /// follows, in the order of the client's calls.
     fn hook(&mut self, hook: HookId, write: impl FnOnce(&mut Vec<u8>));
 
-    /// The opening went through, for the first time or again.
+    /// Reports that the opening succeeded, for the first time or after a reconnect.
     fn joined(&mut self);
 
-    /// There is room for another journey.
+    /// Reports that the client can take another journey.
     fn room(&mut self);
 
-    /// A frame came that is this message; `None` where it is none of the protocol, or none that the plan knows.
+    /// Reports a received frame; `message` is `None` if it matches no message of the protocol, or none that the plan
+    /// uses.
     fn received(&mut self, message: Option<MessageId>, at: Nanos, bytes: usize);
 
-    /// What was sent as this message got its answer.
+    /// Reports the answer to a message sent as `message`.
     fn answered(&mut self, message: MessageId, due: Nanos, sent: Nanos, at: Nanos);
 
-    /// What was sent as this message got no answer in time, which the document allows.
+    /// Reports that a message got no answer in time, where the document allows that.
     fn unanswered(&mut self, message: MessageId, at: Nanos);
 
-    /// A message of ours that was published at this time, by the clock of the run, was delivered to this client.
+    /// Reports the delivery of a message that another client published at `due`, by the clock of the run.
     fn delivered(&mut self, message: MessageId, due: Nanos, at: Nanos);
 
-    /// A message of ours went out to so many.
+    /// Reports a message published to so many receivers.
     fn published(&mut self, message: MessageId, receivers: u32, at: Nanos);
 
-    /// A journey began.
+    /// Reports the beginning of a journey.
     fn begun(&mut self, journey: JourneyId, at: Nanos);
 
-    /// A journey came to nothing, and that is all right: what it asked for may stay unanswered.
+    /// Reports a journey that ended early because a request stayed unanswered, where that is allowed.
     fn idle(&mut self, journey: JourneyId, at: Nanos);
 
-    /// A journey came to nothing.
+    /// Reports a failed journey.
     fn failed(&mut self, journey: JourneyId, at: Nanos);
 
-    /// A journey came to its end.
+    /// Reports a completed journey.
     fn journey(&mut self, journey: JourneyId, due: Nanos, at: Nanos);
 
-    /// Something periodic was due this many times while it could not be done.
+    /// Reports that a periodic message was skipped so many times because the client was too late.
     fn missed(&mut self, message: MessageId, times: u64, at: Nanos);
 
-    fn trouble(&mut self, trouble: ClientFault, at: Nanos);
+    /// Reports a fault.
+    fn fault(&mut self, fault: ClientFault, at: Nanos);
 
+    /// Records an entry for the ledger.
     fn note(&mut self, entry: Entry);
 
-    /// What people call an item or a party that entries are about; told before or with them, perhaps several times.
-    fn call(&mut self, called: Called, name: &[u8]);
+    /// Reports the name of an item or party before, or with, entries about it; may be repeated.
+    fn name(&mut self, of: NameOf, name: &[u8]);
 }

@@ -1,4 +1,4 @@
-//! What a client knows of the items it deals with, noted for the ledger.
+//! The ledger entries of a client about its items.
 
 use std::borrow::Cow;
 
@@ -9,18 +9,18 @@ use crate::load::compile::json_scan::{Found, text_of};
 use crate::load::compile::message_template::Source;
 use crate::load::compile::program::{Marking, Receivers, Role, Wanted};
 use crate::load::ids::MessageId;
-use crate::load::ledger::{Called, Entry, Mark, NOBODY};
+use crate::load::ledger::{Entry, Mark, NO_PARTY, NameOf};
 use crate::load::plan::MarkName;
 
-/// What has been noted of the item of a task.
+/// Bits of `Task::noted`: which marks of the item have been recorded.
 const ATTEMPTED: u8 = 1;
 const NAMED: u8 = 2;
-/// The hub has said something about it.
-const HEARD: u8 = 4;
+/// The hub has answered about the item.
+const ANSWERED: u8 = 4;
 const ASSIGNED: u8 = 8;
 
 impl Client {
-    /// A key for something that the hub has not named.
+    /// Returns a unique key for an item that the hub has not named yet.
     pub(super) fn unnamed_item(&mut self, role: &Role) -> u64 {
         self.items = self.items.wrapping_add(1);
         let number = u64::from(self.party) << 32 | u64::from(self.items);
@@ -38,12 +38,12 @@ impl Client {
         }
     }
 
-    /// Whom a mark is about: whom it names, or this client.
-    fn who(&self, role: &Role, task: usize, by: Option<&Source>) -> u32 {
+    /// The party of a mark: the one that the message names, or this client.
+    fn party_of(&self, role: &Role, task: usize, by: Option<&Source>) -> u32 {
         let Some(by) = by else { return self.named(role) };
         match self.text(role, task, by) {
             Some(text) if &*text != b"null" => role.common.keys.party(&text_of(&text)),
-            _ => NOBODY,
+            _ => NO_PARTY,
         }
     }
 
@@ -54,16 +54,16 @@ impl Client {
         marking: &Marking,
         message: Option<MessageId>,
         at: Nanos,
-        port: &mut impl ClientIo,
+        io: &mut impl ClientIo,
     ) {
-        let party = self.who(role, task, marking.by.as_ref());
+        let party = self.party_of(role, task, marking.by.as_ref());
         let source = marking.item.as_ref().or(role.programs[self.tasks[task].program].item.as_ref());
         let text = source.and_then(|source| self.text(role, task, source));
         let key = text.map(|text| {
             let name = text_of(&text);
             let key = role.common.keys.item(&name);
             if self.tasks[task].item != key {
-                port.call(Called::Item(key), &name);
+                io.name(NameOf::Item(key), &name);
             }
             key
         });
@@ -77,9 +77,9 @@ impl Client {
         };
         let one = &mut self.tasks[task];
         match key {
-            // What was asked for has got its name.
+            // The hub has assigned the id of a requested item.
             Some(key) if one.noted & (ATTEMPTED | NAMED) == ATTEMPTED => {
-                port.note(Entry { at, item: one.item, party, what: Mark::Named(key) });
+                io.note(Entry { at, item: one.item, party, what: Mark::Named(key) });
                 one.item = key;
                 one.noted |= NAMED;
             }
@@ -98,17 +98,19 @@ impl Client {
         match marking.mark {
             MarkName::Attempted => one.noted |= ATTEMPTED,
             MarkName::Assigned => one.noted |= ASSIGNED,
-            MarkName::Released | MarkName::Completed | MarkName::Failed => one.noted = (one.noted | HEARD) & !ASSIGNED,
-            _ => one.noted |= HEARD,
+            MarkName::Released | MarkName::Completed | MarkName::Failed => {
+                one.noted = (one.noted | ANSWERED) & !ASSIGNED
+            }
+            _ => one.noted |= ANSWERED,
         }
         if let (Mark::Published { .. }, Some(message)) = (mark, message) {
-            port.published(message, receivers, at);
+            io.published(message, receivers, at);
         }
-        port.note(Entry { at, item: one.item, party, what: mark });
+        io.note(Entry { at, item: one.item, party, what: mark });
     }
 
-    /// Whether a frame that the oldest task would take names an item that another one is about: then it came twice.
-    pub(super) fn is_anothers(&self, role: &Role, task: usize, wanted: &Wanted, found: &Found<'_>) -> bool {
+    /// Whether a frame that the oldest waiting task would take names the item of another task: then it is a repetition.
+    pub(super) fn names_other_item(&self, role: &Role, task: usize, wanted: &Wanted, found: &Found<'_>) -> bool {
         let Some(stray) = wanted.stray.as_ref().filter(|_| wanted.equal.is_empty()) else { return false };
         let Some(text) = found[stray.item] else { return false };
         let key = role.common.keys.item(&text_of(text));
@@ -116,26 +118,26 @@ impl Client {
         self.tasks.iter().enumerate().any(|(place, other)| place != task && known(other))
     }
 
-    /// Whether a frame names an item that a task is about.
+    /// Whether a frame names an item of any task.
     pub(super) fn is_known(&self, role: &Role, wanted: &Wanted, found: &Found<'_>) -> bool {
-        self.is_anothers(role, usize::MAX, wanted, found)
+        self.names_other_item(role, usize::MAX, wanted, found)
     }
 
-    /// Notes of a frame that nobody waits for what it says of its item.
-    pub(super) fn stray(&self, role: &Role, wanted: &Wanted, found: &Found<'_>, at: Nanos, port: &mut impl ClientIo) {
+    /// Records the mark of a frame that no task waits for.
+    pub(super) fn stray(&self, role: &Role, wanted: &Wanted, found: &Found<'_>, at: Nanos, io: &mut impl ClientIo) {
         let Some(stray) = &wanted.stray else { return };
         let Some(text) = found[stray.item] else { return };
         let party = match stray.by.map(|by| found[by]) {
             Some(Some(text)) if text != b"null" => role.common.keys.party(&text_of(text)),
-            Some(_) => NOBODY,
+            Some(_) => NO_PARTY,
             None => self.named(role),
         };
         let item = role.common.keys.item(&text_of(text));
-        port.call(Called::Item(item), &text_of(text));
-        port.note(Entry { at, item, party, what: mark(stray.mark, 0) });
+        io.name(NameOf::Item(item), &text_of(text));
+        io.note(Entry { at, item, party, what: mark(stray.mark, 0) });
     }
 
-    /// This client, as the protocol names it.
+    /// The number of this client as a party, by the name that the protocol gives it.
     fn named(&self, role: &Role) -> u32 {
         let own = role.party.as_ref().and_then(|source| match source {
             Source::Own(slot) => self.own.get(*slot),
@@ -144,34 +146,34 @@ impl Client {
         own.map_or(self.party + 1, |text| role.common.keys.party(&text_of(text)))
     }
 
-    /// Who this client is, for people.
-    pub(super) fn introduce(&self, role: &Role, port: &mut impl ClientIo) {
-        let party = Called::Party(self.named(role));
+    /// Reports the name of this client for the report.
+    pub(super) fn report_name(&self, role: &Role, io: &mut impl ClientIo) {
+        let party = NameOf::Party(self.named(role));
         match role.party.as_ref() {
-            Some(Source::Own(slot)) if let Some(text) = self.own.get(*slot) => port.call(party, &text_of(text)),
-            _ => port.call(party, format!("{} {}", role.name, self.party - role.first).as_bytes()),
+            Some(Source::Own(slot)) if let Some(text) = self.own.get(*slot) => io.name(party, &text_of(text)),
+            _ => io.name(party, format!("{} {}", role.name, self.party - role.first).as_bytes()),
         }
     }
 
-    /// The hub has answered that it will not do what was asked for.
-    pub(super) fn turned_down(&mut self, role: &Role, task: usize, at: Nanos, port: &mut impl ClientIo) {
+    /// Records that the hub refused the item.
+    pub(super) fn note_refusal(&mut self, role: &Role, task: usize, at: Nanos, io: &mut impl ClientIo) {
         let one = &self.tasks[task];
-        if one.noted & (ATTEMPTED | HEARD) == ATTEMPTED {
-            port.note(Entry { at, item: one.item, party: self.who(role, task, None), what: Mark::Refused });
+        if one.noted & (ATTEMPTED | ANSWERED) == ATTEMPTED {
+            io.note(Entry { at, item: one.item, party: self.party_of(role, task, None), what: Mark::Refused });
         }
     }
 
-    /// The connection has ended: nobody knows what became of what was asked for, and what was assigned is given back.
-    pub(super) fn separated(&mut self, role: &Role, task: usize, at: Nanos, port: &mut impl ClientIo) {
+    /// Records the end of the connection: pending requests become unsure, assigned items are released.
+    pub(super) fn note_disconnect(&mut self, role: &Role, task: usize, at: Nanos, io: &mut impl ClientIo) {
         let one = &self.tasks[task];
         let (item, noted) = (one.item, one.noted);
-        let party = self.who(role, task, None);
-        if noted & (ATTEMPTED | HEARD) == ATTEMPTED {
-            port.note(Entry { at, item, party, what: Mark::Unsure });
-            self.tasks[task].noted |= HEARD;
+        let party = self.party_of(role, task, None);
+        if noted & (ATTEMPTED | ANSWERED) == ATTEMPTED {
+            io.note(Entry { at, item, party, what: Mark::Unsure });
+            self.tasks[task].noted |= ANSWERED;
         }
         if noted & ASSIGNED != 0 {
-            port.note(Entry { at, item, party, what: Mark::Released { back_ms: 0 } });
+            io.note(Entry { at, item, party, what: Mark::Released { back_ms: 0 } });
             self.tasks[task].noted &= !ASSIGNED;
         }
     }

@@ -1,11 +1,11 @@
-//! The machine of one virtual client, sans-IO: what happens to it goes in, what it does comes out through its [`ClientIo`].
+//! The state machine of one virtual client, sans-IO: [`Input`]s go in, actions come out through its [`ClientIo`].
 //!
-//! A client does several things at a time: its opening, its journeys, a heartbeat, a reaction. Each is a task that walks
-//! through one program until it has to wait. There are thousands of clients, so a client holds little; what all of a role
-//! have in common stands in their [`Role`]. Every time is absolute: what is due is due, and is timed from then.
+//! A client does several things concurrently: its opening, journeys, heartbeats, reactions. Each is a task that runs a
+//! program until it has to wait. There are thousands of clients, so a client holds little; data common to a role is in
+//! its [`Role`]. All times are absolute: a late message keeps its due time, and its response time counts from it.
 //!
-//! A frame goes to the oldest task that waits for it: replies that name nothing belong to their requests in their order.
-//! One that names what only one task knows may come before it is that task's turn, and is kept for it.
+//! A frame goes to the task that has waited for it longest: replies without an id belong to requests in order. A frame
+//! with a value that only one task knows may come before that task waits for it, and is kept for it.
 
 mod disconnect;
 pub mod io;
@@ -19,7 +19,7 @@ use rand::{RngExt, SeedableRng};
 use self::io::{ClientFault, ClientIo, End, Input};
 use self::task::{State, Task};
 use super::Nanos;
-use super::compile::message_template::{EmptySlotError, Sight, Texts};
+use super::compile::message_template::{EmptySlotError, SlotValues, Texts};
 use super::compile::program::{Fill, Op, Role};
 use super::plan::Reconnect;
 use super::plan::script::Pace;
@@ -27,26 +27,25 @@ use super::plan::script::Pace;
 /// One client of a population.
 #[derive(Debug)]
 pub struct Client {
-    /// Among all clients of the run.
+    /// Its number among all clients of the run.
     party: u32,
     life: Life,
     draining: bool,
     finished: bool,
-    /// Connections in a row that came to nothing.
+    /// Consecutive failed connections.
     attempts: u8,
-    /// How many unique texts it has made, journeys it has prepared, items it has begun to deal with, and times it has
-    /// begun to wait.
+    /// Counts of unique texts generated, journeys prepared, items created, and waits begun.
     uniques: u32,
     journeys: u32,
     items: u32,
     waits: u32,
-    /// Questions whose answer may stay out, and has so far: it may still come.
+    /// Requests that stayed unanswered, whose late answers may still come.
     owed: u32,
     random: SmallRng,
     own: Texts,
     tasks: Vec<Task>,
     periodic: Box<[Tick]>,
-    /// When it connects again.
+    /// When it reconnects.
     retry: Nanos,
     /// The time it has asked to be woken at.
     asked: Nanos,
@@ -54,18 +53,18 @@ pub struct Client {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Life {
-    /// Its turn has not come.
-    Unborn,
-    /// Not connected any more, or not yet again.
-    Apart,
-    /// On the way to being joined.
+    /// Not yet due to connect.
+    Pending,
+    /// Not connected, or waiting to reconnect.
+    Disconnected,
+    /// Connecting or in its opening.
     Opening,
     Joined,
-    /// It has closed its connection, as it meant to.
+    /// It has sent its close frame.
     Leaving,
 }
 
-/// Something periodic: when it is due on its grid, and with its jitter.
+/// A periodic task: its due time on the grid, and with jitter.
 #[derive(Clone, Copy, Debug)]
 struct Tick {
     grid: Nanos,
@@ -73,14 +72,14 @@ struct Tick {
 }
 
 impl Client {
-    /// The client of this number in its role, from 0.
+    /// Creates the client with this number in its role, from 0.
     pub fn new(role: &Role, number: u32) -> Self {
         let party = role.first + number;
-        // Neighbouring seeds would give neighbouring numbers.
+        // Neighbouring seeds would give correlated random numbers.
         let seed = (role.common.seed ^ u64::from(party)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Self {
             party,
-            life: Life::Unborn,
+            life: Life::Pending,
             draining: false,
             finished: false,
             attempts: 0,
@@ -98,57 +97,56 @@ impl Client {
         }
     }
 
-    /// Its number among all clients of the run.
     pub fn party(&self) -> u32 {
         self.party
     }
 
-    /// Whether it would begin another journey now, by schedule.
+    /// Whether it can take another scheduled journey.
     pub fn has_room(&self, role: &Role) -> bool {
         self.life == Life::Joined && role.arrivals && !self.finished && self.under_way(role) < role.at_a_time
     }
 
-    /// Journeys that have begun and are not at their end.
+    /// The number of its running journeys.
     pub fn under_way(&self, role: &Role) -> usize {
         self.tasks.iter().filter(|task| Some(task.program) == role.journey && task.is_active()).count()
     }
 
-    /// One thing happens to it.
-    pub fn handle(&mut self, role: &Role, now: Nanos, input: Input<'_>, port: &mut impl ClientIo) {
+    /// Handles one event.
+    pub fn handle(&mut self, role: &Role, now: Nanos, input: Input<'_>, io: &mut impl ClientIo) {
         match input {
-            Input::Start if self.life == Life::Unborn => self.begin(role, now, port),
-            Input::Opened => self.opened(role, now, port),
+            Input::Start if self.life == Life::Pending => self.begin(role, now, io),
+            Input::Opened => self.opened(role, now, io),
             Input::Text(bytes) => {
-                self.hear(role, now, bytes, port);
-                self.go_on_at_once(role, now, port);
+                self.receive(role, now, bytes, io);
+                self.go_on_at_once(role, now, io);
             }
-            Input::Closed(end) => self.closed(role, now, end, port),
+            Input::Closed(end) => self.closed(role, now, end, io),
             Input::Wake => {
                 self.asked = Nanos::MAX;
-                self.wake(role, now, port);
+                self.wake(role, now, io);
             }
-            Input::Arrival { due } => self.arrival(role, now, due, port),
-            Input::Answer(answer) => self.answered(role, now, answer, port),
+            Input::Arrival { due } => self.arrival(role, now, due, io),
+            Input::Answer(answer) => self.answered(role, now, answer, io),
             Input::Drain => self.drain(role),
-            Input::Finish => self.finish(role, now, port),
+            Input::Finish => self.finish(role, now, io),
             Input::Start => {}
         }
-        self.ask(port);
+        self.ask(io);
     }
 
-    /// Says when it wants to be woken, if that has changed.
-    fn ask(&mut self, port: &mut impl ClientIo) {
+    /// Updates the wake-up time if it has changed.
+    fn ask(&mut self, io: &mut impl ClientIo) {
         let tasks = self.tasks.iter().map(|task| task.wake);
         let ticks = self.periodic.iter().map(|tick| tick.due);
         let wake = tasks.chain(ticks).min().unwrap_or(Nanos::MAX).min(self.retry);
         if wake != self.asked {
             self.asked = wake;
-            port.wake(wake);
+            io.wake(wake);
         }
     }
 
-    fn begin(&mut self, role: &Role, now: Nanos, port: &mut impl ClientIo) {
-        if self.life == Life::Unborn {
+    fn begin(&mut self, role: &Role, now: Nanos, io: &mut impl ClientIo) {
+        if self.life == Life::Pending {
             self.own = Texts::new(role.own);
             for (slot, fill) in &role.identity {
                 let mut text = Vec::new();
@@ -161,10 +159,10 @@ impl Client {
         self.retry = Nanos::MAX;
         let task = self.spare(role, role.opening);
         self.prepare(role, task, now);
-        self.start(role, task, now, now, port);
+        self.start(role, task, now, now, io);
     }
 
-    /// Appends a text that is made ahead of time.
+    /// Appends a value that is computed before the journey is due.
     fn fill(
         &mut self,
         role: &Role,
@@ -174,7 +172,7 @@ impl Client {
         out: &mut Vec<u8>,
     ) -> Result<(), EmptySlotError> {
         let empty = Texts::new(0);
-        let mut sight = Sight {
+        let mut slot_values = SlotValues {
             own: &self.own,
             texts: task.map_or(&empty, |task| &self.tasks[task].texts),
             index: self.party - role.first,
@@ -187,41 +185,41 @@ impl Client {
             uniques: &mut self.uniques,
         };
         match fill {
-            Fill::Template(template) => template.write(&mut sight, out),
+            Fill::Template(template) => template.write(&mut slot_values, out),
             Fill::Computed(computed) => {
-                let value = computed.eval(&mut sight)?;
+                let value = computed.eval(&mut slot_values)?;
                 out.extend_from_slice(value.to_string().as_bytes());
                 Ok(())
             }
             Fill::Column { feeder, column } => {
                 let count = feeder.rows.len();
-                // In turn over all clients of the role, whichever shard they are in: each has rows of its own.
-                let before = sight.turn.saturating_sub(1) as usize;
+                // Rows are assigned in turn over all clients of the role, independent of shards.
+                let before = slot_values.turn.saturating_sub(1) as usize;
                 let turn = before * role.population as usize + (self.party - role.first) as usize;
-                let row = if feeder.random { sight.random.random_range(0..count) } else { turn % count };
+                let row = if feeder.random { slot_values.random.random_range(0..count) } else { turn % count };
                 out.extend_from_slice(&feeder.rows[row][*column]);
                 Ok(())
             }
         }
     }
 
-    /// The opening went through.
-    fn joined(&mut self, role: &Role, now: Nanos, port: &mut impl ClientIo) {
+    /// Handles the end of the opening.
+    fn joined(&mut self, role: &Role, now: Nanos, io: &mut impl ClientIo) {
         self.life = Life::Joined;
         self.attempts = 0;
-        port.joined();
-        self.introduce(role, port);
+        io.joined();
+        self.report_name(role, io);
         for (place, periodic) in role.periodic.iter().enumerate() {
-            // Spread over the interval, so that a population does not beat as one heart.
+            // A random phase, so that the heartbeats of a population are spread over the interval.
             let grid = now + (periodic.every as f64 * self.random.random::<f64>()) as Nanos;
             self.periodic[place] = Tick { grid, due: grid };
         }
         for task in 0..self.tasks.len() {
-            self.resume(role, task, now, port);
+            self.resume(role, task, now, io);
         }
         let Some(journey) = role.journey else { return };
         if role.arrivals {
-            port.room();
+            io.room();
             if self.under_way(role) == 0 {
                 let task = self.spare(role, journey);
                 self.prepare(role, task, now);
@@ -236,15 +234,15 @@ impl Client {
                     now + (interval.as_nanos() as f64 * self.random.random::<f64>()) as Nanos
                 }
             };
-            self.again(role, task, now, port);
+            self.next_journey(role, task, now, io);
             if self.tasks[task].state == State::Idle {
                 break;
             }
         }
     }
 
-    /// A client that makes journeys by itself is to begin the next one.
-    fn again(&mut self, role: &Role, task: usize, now: Nanos, port: &mut impl ClientIo) {
+    /// Starts or schedules the next journey of a client that paces itself.
+    fn next_journey(&mut self, role: &Role, task: usize, now: Nanos, io: &mut impl ClientIo) {
         let over = role.times.is_some_and(|times| self.journeys >= times);
         if over || self.life != Life::Joined || (self.draining && !role.drains) {
             self.tasks[task].rest();
@@ -253,18 +251,19 @@ impl Client {
         self.prepare(role, task, now);
         let waits = matches!(role.programs[self.tasks[task].program].ops.first(), Some(Op::Expect(_)));
         if role.pace == Pace::Again && waits {
-            // At once, since what it waits for may come at any time; it cannot go on by itself.
-            return self.start(role, task, now, now, port);
+            // A journey that begins by waiting starts at once, since its message may come at any time; it cannot
+            // proceed by itself.
+            return self.start(role, task, now, now, io);
         }
         let wake = match role.pace {
             Pace::Again => now,
             Pace::Every { interval, jitter } => {
                 let interval = interval.as_nanos() as Nanos;
                 let base = self.tasks[task].base;
-                // The first tick that is still to come, on a grid that is never moved.
+                // The next tick on a fixed grid.
                 let tick = if base > now { base } else { base + ((now - base) / interval + 1) * interval };
                 let offset = (self.random.random::<f64>() * 2.0 - 1.0) * jitter * interval as f64;
-                // The grid may bring the same tick again where jitter had brought it forward.
+                // Jitter may have moved the last tick forward, so that the grid gives it again.
                 let tick = if tick == self.tasks[task].tick { tick + interval } else { tick };
                 self.tasks[task].tick = tick;
                 (tick as f64 + offset).max(now as f64) as Nanos
@@ -275,58 +274,58 @@ impl Client {
         task.wake = wake;
     }
 
-    fn arrival(&mut self, role: &Role, now: Nanos, due: Nanos, port: &mut impl ClientIo) {
+    fn arrival(&mut self, role: &Role, now: Nanos, due: Nanos, io: &mut impl ClientIo) {
         let Some(journey) = role.journey.filter(|_| self.has_room(role)) else {
-            return port.trouble(ClientFault::NoFreeClient, now);
+            return io.fault(ClientFault::NoFreeClient, now);
         };
         let task = self.spare(role, journey);
         if !self.tasks[task].prepared {
             self.prepare(role, task, now);
         }
-        self.start(role, task, due, now, port);
+        self.start(role, task, due, now, io);
     }
 
-    /// Everything whose time has come.
-    fn wake(&mut self, role: &Role, now: Nanos, port: &mut impl ClientIo) {
-        if self.life == Life::Apart && self.retry <= now {
-            self.begin(role, now, port);
+    /// Runs everything that is due.
+    fn wake(&mut self, role: &Role, now: Nanos, io: &mut impl ClientIo) {
+        if self.life == Life::Disconnected && self.retry <= now {
+            self.begin(role, now, io);
         }
         for place in 0..self.periodic.len() {
-            self.tick(role, place, now, port);
+            self.tick(role, place, now, io);
         }
-        // Tasks that are added meanwhile have just begun.
+        // Tasks added in this loop have just begun.
         for task in 0..self.tasks.len() {
             if self.tasks[task].wake <= now {
-                self.expired(role, task, now, port);
+                self.expired(role, task, now, io);
             }
         }
     }
 
-    /// A client that makes one journey after the other begins the next one without the detour of an alarm; one only, as
-    /// others want their turn.
-    fn go_on_at_once(&mut self, role: &Role, now: Nanos, port: &mut impl ClientIo) {
+    /// Begins the next journey of an unpaced client without a timer; only one per turn, so that other clients get
+    /// theirs.
+    fn go_on_at_once(&mut self, role: &Role, now: Nanos, io: &mut impl ClientIo) {
         if role.arrivals || role.pace != Pace::Again {
             return;
         }
         for task in 0..self.tasks.len() {
             if self.tasks[task].state == State::Between && self.tasks[task].wake <= now {
-                self.expired(role, task, now, port);
+                self.expired(role, task, now, io);
             }
         }
     }
 
-    fn tick(&mut self, role: &Role, place: usize, now: Nanos, port: &mut impl ClientIo) {
+    fn tick(&mut self, role: &Role, place: usize, now: Nanos, io: &mut impl ClientIo) {
         let Tick { grid, due } = self.periodic[place];
         if due > now {
             return;
         }
         let periodic = &role.periodic[place];
-        // What was due since then and could not be done is counted, not made up for.
+        // Missed ticks are counted, not caught up.
         let skipped = now.saturating_sub(due) / periodic.every;
         let busy = self.tasks.iter().any(|task| task.program == periodic.program && task.is_active());
         let missed = skipped + u64::from(busy);
         if missed > 0 {
-            port.missed(periodic.message, missed, now);
+            io.missed(periodic.message, missed, now);
         }
         let next = grid + (skipped + 1) * periodic.every;
         let offset = (self.random.random::<f64>() * 2.0 - 1.0) * periodic.jitter * periodic.every as f64;
@@ -334,35 +333,35 @@ impl Client {
         if !busy {
             let task = self.spare(role, periodic.program);
             self.prepare(role, task, now);
-            self.start(role, task, due + skipped * periodic.every, now, port);
+            self.start(role, task, due + skipped * periodic.every, now, io);
         }
     }
 
-    fn opened(&mut self, role: &Role, now: Nanos, port: &mut impl ClientIo) {
+    fn opened(&mut self, role: &Role, now: Nanos, io: &mut impl ClientIo) {
         if self.life != Life::Opening {
             return;
         }
         if let Some(task) = self.tasks.iter().position(|task| task.state == State::Connecting) {
             self.tasks[task].due = now;
             self.tasks[task].go_on();
-            self.run(role, task, now, port);
+            self.run(role, task, now, io);
         }
     }
 
-    fn closed(&mut self, role: &Role, now: Nanos, end: End, port: &mut impl ClientIo) {
+    fn closed(&mut self, role: &Role, now: Nanos, end: End, io: &mut impl ClientIo) {
         let meant = self.life == Life::Leaving || self.finished;
         if !meant {
-            port.trouble(ClientFault::Ended(end), now);
+            io.fault(ClientFault::Ended(end), now);
         }
-        self.life = Life::Apart;
+        self.life = Life::Disconnected;
         self.owed = 0;
         self.periodic.fill(Tick { grid: Nanos::MAX, due: Nanos::MAX });
         for task in 0..self.tasks.len() {
-            self.cut_off(role, task, now, port);
+            self.disconnected(role, task, now, io);
         }
         self.retry = match role.reconnect {
             _ if self.finished => Nanos::MAX,
-            // It has done what it was there for.
+            // It has made all its journeys.
             _ if meant && role.times.is_some_and(|times| self.journeys >= times) => Nanos::MAX,
             Reconnect::Never => Nanos::MAX,
             Reconnect::After { .. } if meant => now,
@@ -374,7 +373,7 @@ impl Client {
         };
     }
 
-    /// Nothing new is begun.
+    /// Stops new journeys.
     fn drain(&mut self, role: &Role) {
         self.draining = true;
         if !role.drains {
@@ -382,16 +381,16 @@ impl Client {
         }
     }
 
-    fn finish(&mut self, role: &Role, now: Nanos, port: &mut impl ClientIo) {
+    fn finish(&mut self, role: &Role, now: Nanos, io: &mut impl ClientIo) {
         self.finished = true;
         self.retry = Nanos::MAX;
         self.periodic.fill(Tick { grid: Nanos::MAX, due: Nanos::MAX });
         for task in 0..self.tasks.len() {
-            self.abandon(role, task, now, port);
+            self.abort(role, task, now, io);
         }
         if matches!(self.life, Life::Opening | Life::Joined) {
             self.life = Life::Leaving;
-            port.close(1000);
+            io.close(1000);
         }
     }
 }

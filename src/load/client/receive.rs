@@ -1,4 +1,4 @@
-//! What a client makes of a frame: an answer, something that was waited for, a reason to react, or nothing in particular.
+//! Handles a received frame: an answer, an expected message, a trigger of a reaction, or none of these.
 
 use super::task::State;
 use super::{Client, Life};
@@ -11,39 +11,39 @@ use crate::load::compile::program::{Lookup, Measured, Op, Role, Slot, Wanted};
 use crate::load::ids::MessageId;
 
 impl Client {
-    pub(super) fn hear(&mut self, role: &Role, now: Nanos, bytes: &[u8], port: &mut impl ClientIo) {
-        let recognised = role.common.recogniser.recognise(bytes);
-        port.received(recognised.ok().flatten(), now, bytes.len());
+    pub(super) fn receive(&mut self, role: &Role, now: Nanos, bytes: &[u8], io: &mut impl ClientIo) {
+        let recognised = role.common.classifier.classify(bytes);
+        io.received(recognised.ok().flatten(), now, bytes.len());
         let message = match recognised {
             Ok(Some(message)) => message,
-            // Where the pack has no messages, nothing can be said of any.
+            // A pack without messages classifies none.
             _ if role.lookups.is_empty() => return,
             Ok(None) if bytes.trim_ascii_start().starts_with(b"{") => {
-                return port.trouble(ClientFault::Undocumented, now);
+                return io.fault(ClientFault::Undocumented, now);
             }
-            Ok(None) | Err(NotJsonError) => return port.trouble(ClientFault::NoObject, now),
+            Ok(None) | Err(NotJsonError) => return io.fault(ClientFault::NoObject, now),
         };
         if !matches!(self.life, Life::Opening | Life::Joined) {
             return;
         }
         let lookup = &role.lookups[usize::from(message.0)];
-        // Nobody here asks for it, or for anything in it.
+        // No step uses this message or a member of it.
         let Ok(found) = lookup.paths.find(bytes) else { return };
-        self.react(role, now, lookup, &found, port);
+        self.react(role, now, lookup, &found, io);
         let oldest = self.oldest(lookup, &found);
-        if let Some((_, wanted)) = oldest.filter(|(task, wanted)| self.is_anothers(role, *task, wanted, &found)) {
-            self.stray(role, wanted, &found, now, port);
+        if let Some((_, wanted)) = oldest.filter(|(task, wanted)| self.names_other_item(role, *task, wanted, &found)) {
+            self.stray(role, wanted, &found, now, io);
         } else if let Some((task, wanted)) = oldest {
-            self.claim(role, task, wanted, &found, now, port);
+            self.claim(role, task, wanted, &found, now, io);
         } else if let Some(wanted) = self.late(role, lookup, &found) {
-            self.take_on(role, wanted, &found, now, port);
-        } else if let Some((task, wanted)) = self.sought(role, lookup, &found) {
-            self.keep_early(role, task, wanted, &found, now, port);
-        } else if !self.refused(role, message, now, port)
+            self.accept_late(role, wanted, &found, now, io);
+        } else if let Some((task, wanted)) = self.early_waiter(role, lookup, &found) {
+            self.keep_early(role, task, wanted, &found, now, io);
+        } else if !self.refused(role, message, now, io)
             && let Some(wanted) =
                 lookup.entries.iter().find(|wanted| wanted.stray.is_some() && hold(&wanted.tests, &found))
         {
-            self.stray(role, wanted, &found, now, port);
+            self.stray(role, wanted, &found, now, io);
         }
     }
 
@@ -62,7 +62,7 @@ impl Client {
         hold(&wanted.tests, found) && self.holds(Some(task), &wanted.equal, found)
     }
 
-    /// The task that has waited longest for such a frame, or, where none waits, one that has just given up waiting for it.
+    /// The task that has waited longest for such a frame or, if none waits, one whose wait for it has just timed out.
     fn oldest<'l>(&self, lookup: &'l Lookup, found: &Found<'_>) -> Option<(usize, &'l Wanted)> {
         let mut best: Option<(bool, u32, usize, &Wanted)> = None;
         for wanted in &lookup.entries {
@@ -72,7 +72,7 @@ impl Client {
                     State::Between if task.late == Some(wanted.op) => true,
                     _ => continue,
                 };
-                // Orders wrap around, and are never half of all numbers apart.
+                // Order numbers wrap around; they are never more than half the range apart.
                 let older = |known: u32| (task.order.wrapping_sub(known) as i32) < 0;
                 let better = best.is_none_or(|(was_late, known, ..)| match (late, was_late) {
                     (false, true) => true,
@@ -87,8 +87,8 @@ impl Client {
         best.map(|(_, _, place, wanted)| (place, wanted))
     }
 
-    /// A task that will wait for this very frame, and has not come so far.
-    fn sought<'l>(&self, role: &Role, lookup: &'l Lookup, found: &Found<'_>) -> Option<(usize, &'l Wanted)> {
+    /// A task that has a value of this frame and will wait for it at a later step.
+    fn early_waiter<'l>(&self, role: &Role, lookup: &'l Lookup, found: &Found<'_>) -> Option<(usize, &'l Wanted)> {
         for wanted in &lookup.entries {
             let Some(Op::Expect(expect)) = role.programs[wanted.program].ops.get(wanted.op) else { continue };
             let Some(bit) = expect.early else { continue };
@@ -107,7 +107,7 @@ impl Client {
         None
     }
 
-    /// A step whose answer had stayed out, where such a frame is that answer: every task has gone on to something else.
+    /// A step whose request timed out and is answered by this frame, when every task has moved on.
     fn late<'l>(&self, role: &Role, lookup: &'l Lookup, found: &Found<'_>) -> Option<&'l Wanted> {
         if self.owed == 0 || role.arrivals {
             return None;
@@ -121,25 +121,26 @@ impl Client {
         })
     }
 
-    /// The hub has given what was asked for before: it is dealt with beside what is under way, and not left lying.
-    fn take_on(&mut self, role: &Role, wanted: &Wanted, found: &Found<'_>, now: Nanos, port: &mut impl ClientIo) {
+    /// Handles a late answer, such as a job assigned after its claim timed out, in an extra task beside the running
+    /// ones.
+    fn accept_late(&mut self, role: &Role, wanted: &Wanted, found: &Found<'_>, now: Nanos, io: &mut impl ClientIo) {
         self.owed -= 1;
         let asked = self.tasks.iter().position(|task| task.program == wanted.program && task.is_taken());
         let task = self.spare(role, wanted.program);
         self.prepare(role, task, now);
         self.begin_at(role, task, now);
         if let Some(journey) = role.programs[wanted.program].journey {
-            port.begun(journey, now);
+            io.begun(journey, now);
         }
         self.tasks[task].extra = true;
         self.tasks[task].at = wanted.op;
         if let Some(asked) = asked.filter(|asked| *asked != task) {
-            // What it answers cannot be older than what was asked last.
+            // Its request is not older than the latest one.
             self.tasks[task].times = self.tasks[asked].times.clone();
         }
-        self.came(role, task, wanted, found, now, port);
+        self.came(role, task, wanted, found, now, io);
         self.tasks[task].go_on();
-        self.run(role, task, now, port);
+        self.run(role, task, now, io);
     }
 
     fn claim(
@@ -149,10 +150,10 @@ impl Client {
         wanted: &Wanted,
         found: &Found<'_>,
         now: Nanos,
-        port: &mut impl ClientIo,
+        io: &mut impl ClientIo,
     ) {
         if self.tasks[task].state == State::Between {
-            // The journey that was given up goes on where it was.
+            // The journey continues at the step that had timed out.
             self.tasks[task].at = wanted.op;
             self.tasks[task].late = None;
             self.tasks[task].noted = 0;
@@ -160,11 +161,11 @@ impl Client {
             self.tasks[task].item = self.unnamed_item(role);
             self.tasks[task].prepared = false;
         }
-        self.came(role, task, wanted, found, now, port);
+        self.came(role, task, wanted, found, now, io);
         let one = &mut self.tasks[task];
         one.due = now;
         one.go_on();
-        self.run(role, task, now, port);
+        self.run(role, task, now, io);
     }
 
     fn keep_early(
@@ -174,17 +175,17 @@ impl Client {
         wanted: &Wanted,
         found: &Found<'_>,
         now: Nanos,
-        port: &mut impl ClientIo,
+        io: &mut impl ClientIo,
     ) {
         if let Some(Op::Expect(expect)) = role.programs[wanted.program].ops.get(wanted.op)
             && let Some(bit) = expect.early
         {
             self.tasks[task].early |= 1 << bit;
         }
-        self.came(role, task, wanted, found, now, port);
+        self.came(role, task, wanted, found, now, io);
     }
 
-    /// What a step waited for is there: it is kept, timed and noted.
+    /// Completes a step with its frame: captures values, records times and marks.
     fn came(
         &mut self,
         role: &Role,
@@ -192,7 +193,7 @@ impl Client {
         wanted: &Wanted,
         found: &Found<'_>,
         now: Nanos,
-        port: &mut impl ClientIo,
+        io: &mut impl ClientIo,
     ) {
         for (number, slot) in &wanted.captures {
             match found[*number] {
@@ -203,20 +204,20 @@ impl Client {
         let Some(Op::Expect(expect)) = role.programs[wanted.program].ops.get(wanted.op) else { return };
         if let Some((asked, times)) = expect.answers {
             let (due, sent) = self.tasks[task].times[times];
-            port.answered(asked, due, sent, now);
+            io.answered(asked, due, sent, now);
         }
-        self.measured(role, task, &expect.measured, now, port);
+        self.measured(role, task, &expect.measured, now, io);
     }
 
-    /// What a frame is for measurement and ledger.
-    fn measured(&mut self, role: &Role, task: usize, measured: &Measured, now: Nanos, port: &mut impl ClientIo) {
+    /// Records the delivery and the mark of a frame.
+    fn measured(&mut self, role: &Role, task: usize, measured: &Measured, now: Nanos, io: &mut impl ClientIo) {
         if let Some((message, source)) = &measured.delivers
             && let Some(due) = self.number(task, source)
         {
-            port.delivered(*message, due, now);
+            io.delivered(*message, due, now);
         }
         if let Some(marking) = &measured.marking {
-            self.mark(role, task, marking, None, now, port);
+            self.mark(role, task, marking, None, now, io);
         }
     }
 
@@ -229,8 +230,8 @@ impl Client {
         std::str::from_utf8(text).ok()?.parse().ok()
     }
 
-    /// Another documented answer than the one waited for: whoever has waited longest is refused.
-    fn refused(&mut self, role: &Role, message: MessageId, now: Nanos, port: &mut impl ClientIo) -> bool {
+    /// Handles a documented answer other than the expected one: the task that has waited longest is refused.
+    fn refused(&mut self, role: &Role, message: MessageId, now: Nanos, io: &mut impl ClientIo) -> bool {
         let waits = |task: &super::task::Task| match role.programs[task.program].ops.get(task.at) {
             Some(Op::Expect(expect)) => task.state == State::Waiting && expect.refusals.contains(&message),
             _ => false,
@@ -238,13 +239,13 @@ impl Client {
         let waiting = self.tasks.iter().enumerate().filter(|(_, task)| waits(task));
         let oldest = waiting.reduce(|a, b| if (b.1.order.wrapping_sub(a.1.order) as i32) < 0 { b } else { a });
         let Some((task, _)) = oldest else { return false };
-        port.trouble(ClientFault::Refused(message), now);
-        self.turned_down(role, task, now, port);
-        self.fail(role, task, now, port);
+        io.fault(ClientFault::Refused(message), now);
+        self.note_refusal(role, task, now, io);
+        self.fail(role, task, now, io);
         true
     }
 
-    fn react(&mut self, role: &Role, now: Nanos, lookup: &Lookup, found: &Found<'_>, port: &mut impl ClientIo) {
+    fn react(&mut self, role: &Role, now: Nanos, lookup: &Lookup, found: &Found<'_>, io: &mut impl ClientIo) {
         for reaction in &lookup.reactions {
             if hold(&reaction.tests, found) && self.holds(None, &reaction.equal, found) {
                 let task = self.spare(role, reaction.program);
@@ -255,24 +256,24 @@ impl Client {
                     }
                 }
                 self.begin_at(role, task, now);
-                self.measured(role, task, &reaction.measured, now, port);
-                self.run(role, task, now, port);
+                self.measured(role, task, &reaction.measured, now, io);
+                self.run(role, task, now, io);
             }
         }
     }
 
-    /// A hook has answered; calls are answered in their order.
-    pub(super) fn answered(&mut self, role: &Role, now: Nanos, answer: Option<&[u8]>, port: &mut impl ClientIo) {
+    /// Handles the answer of a hook; answers come in the order of the calls.
+    pub(super) fn answered(&mut self, role: &Role, now: Nanos, answer: Option<&[u8]>, io: &mut impl ClientIo) {
         let Some(task) = self.tasks.iter().position(|task| task.state == State::Hooking) else { return };
         let (program, at) = (self.tasks[task].program, self.tasks[task].at);
         let Some(Op::Hook(hook)) = role.programs[program].ops.get(at) else { return };
         let Some(answer) = answer else {
-            port.trouble(ClientFault::Hook, now);
-            return self.fail(role, task, now, port);
+            io.fault(ClientFault::Hook, now);
+            return self.fail(role, task, now, io);
         };
         self.capture(task, &hook.captures, answer);
         self.tasks[task].due = now;
         self.tasks[task].go_on();
-        self.run(role, task, now, port);
+        self.run(role, task, now, io);
     }
 }

@@ -1,58 +1,58 @@
-//! One thing that a client does, and how far it has come in its program.
+//! One concurrent activity of a client, and its position in its program.
 
 use rand::RngExt;
 
 use super::{Client, Life};
 use crate::load::Nanos;
 use crate::load::client::io::{ClientFault, ClientIo};
-use crate::load::compile::message_template::{EmptySlotError, Sight, Texts, scratch};
+use crate::load::compile::message_template::{EmptySlotError, SlotValues, Texts, scratch};
 use crate::load::compile::program::{Captures, Connect, Dial, Op, Role, Send, Slot};
 use crate::load::plan::schedule::{exponential, normal};
 use crate::load::plan::script::Think;
 
-/// Late answers that a client goes on with beside its journeys.
+/// Late answers that a client handles in extra tasks at a time.
 const MOST_OWED: u32 = 64;
 
 #[derive(Debug)]
 pub struct Task {
     pub program: usize,
-    /// The operation that it is at.
+    /// The current operation.
     pub at: usize,
     pub state: State,
-    /// When something happens by itself: the end of a wait, of a thought, the next journey.
+    /// When it continues by itself: a timeout, the end of a pause, the next journey.
     pub wake: Nanos,
-    /// When what it does next is due, and when what it does was due as a whole.
+    /// The due times of the next step and of the whole journey.
     pub due: Nanos,
     pub begun: Nanos,
-    /// The first tick of a client that paces itself, and the one it waits for.
+    /// The first tick of a client that paces itself, and the next one.
     pub base: Nanos,
     pub tick: Nanos,
-    /// Whose turn it is: the one that has waited longest.
+    /// Order of waiting: the lowest number has waited longest.
     pub order: u32,
-    /// Where it waited when its connection ended, while it makes sure that it is still waited for.
+    /// Where it waited when its connection ended, while it runs the steps of `resumes`.
     pub back: Option<usize>,
-    /// It began with an answer that nobody waited for any more, beside the journeys of its client.
+    /// Whether it handles a late answer beside the journeys of its client.
     pub extra: bool,
-    /// Steps whose frame came before it was their turn.
+    /// A bit set of steps whose frame came early.
     pub early: u64,
-    /// A step whose answer may stay out, and came to nothing: a late answer goes on from there.
+    /// A step whose optional answer timed out: a late answer continues there.
     pub late: Option<usize>,
-    /// The item it is about, in the ledger, and what has been noted of it.
+    /// The key of its item in the ledger, and the marks recorded of it.
     pub item: u64,
     pub noted: u8,
-    /// What is made ahead of time is made.
+    /// Whether values computed in advance are ready.
     pub prepared: bool,
-    /// The number of the journey among those of its client, from 1.
+    /// The number of the journey of its client, from 1.
     pub turn: u32,
     pub texts: Texts,
-    /// When messages whose answers are timed were due, and sent.
+    /// Due and send times of messages whose answers are timed.
     pub times: Box<[(Nanos, Nanos)]>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     Idle,
-    /// Until it is time for the next journey.
+    /// Waits for the start of the next journey.
     Between,
     Running,
     Connecting,
@@ -87,12 +87,12 @@ impl Task {
         }
     }
 
-    /// It has begun and is not at its end.
+    /// Whether its program is running.
     pub fn is_active(&self) -> bool {
         !matches!(self.state, State::Idle | State::Between)
     }
 
-    /// It has something to do, now or later.
+    /// Whether it runs or is scheduled.
     pub fn is_taken(&self) -> bool {
         self.state != State::Idle
     }
@@ -104,12 +104,12 @@ impl Task {
         self.late = None;
     }
 
-    /// How far it has come in its journey, whatever it does to go on with it.
+    /// Its position in the journey, also while it runs the steps of `resumes`.
     pub fn reached(&self) -> usize {
         self.back.unwrap_or(self.at)
     }
 
-    /// The operation it waited at is over.
+    /// Continues after the operation it waited at.
     pub fn go_on(&mut self) {
         self.at += 1;
         self.state = State::Running;
@@ -118,7 +118,7 @@ impl Task {
 }
 
 impl Client {
-    /// An idle task for a program: one that has played it before, one that nobody needs any more, or a new one.
+    /// Returns an idle task for a program: one that ran it before, any idle one, or a new one.
     pub(super) fn spare(&mut self, role: &Role, program: usize) -> usize {
         let idle = |task: &Task| task.state == State::Idle;
         if let Some(task) = self.tasks.iter().position(|task| idle(task) && task.program == program) {
@@ -128,13 +128,13 @@ impl Client {
             self.tasks[task] = Task::new(role, program);
             return task;
         }
-        // One at a time: most clients have two or three.
+        // Exactly one more: most clients have two or three tasks.
         self.tasks.reserve_exact(1);
         self.tasks.push(Task::new(role, program));
         self.tasks.len() - 1
     }
 
-    /// Makes what can be made before a program is due.
+    /// Computes the values of a program that can be computed before it is due.
     pub(super) fn prepare(&mut self, role: &Role, task: usize, now: Nanos) {
         if Some(self.tasks[task].program) == role.journey {
             self.journeys += 1;
@@ -151,14 +151,14 @@ impl Client {
         self.tasks[task].prepared = true;
     }
 
-    /// Begins a program that was due at this time.
-    pub(super) fn start(&mut self, role: &Role, task: usize, due: Nanos, now: Nanos, port: &mut impl ClientIo) {
+    /// Starts a program that was due at this time.
+    pub(super) fn start(&mut self, role: &Role, task: usize, due: Nanos, now: Nanos, io: &mut impl ClientIo) {
         let journey = role.programs[self.tasks[task].program].journey;
         if let Some(journey) = journey {
-            port.begun(journey, now);
+            io.begun(journey, now);
         }
         self.begin_at(role, task, due);
-        self.run(role, task, now, port);
+        self.run(role, task, now, io);
     }
 
     pub(super) fn begin_at(&mut self, role: &Role, task: usize, due: Nanos) {
@@ -173,17 +173,17 @@ impl Client {
         task.state = State::Running;
     }
 
-    /// Walks on until there is something to wait for.
-    pub(super) fn run(&mut self, role: &Role, task: usize, now: Nanos, port: &mut impl ClientIo) {
+    /// Runs operations until one has to wait.
+    pub(super) fn run(&mut self, role: &Role, task: usize, now: Nanos, io: &mut impl ClientIo) {
         while self.tasks[task].state == State::Running {
             let program = &role.programs[self.tasks[task].program];
-            let Some(op) = program.ops.get(self.tasks[task].at) else { return self.done(role, task, now, port) };
+            let Some(op) = program.ops.get(self.tasks[task].at) else { return self.done(role, task, now, io) };
             match op {
-                Op::Connect(connect) => return self.connect(role, task, connect, now, port),
+                Op::Connect(connect) => return self.connect(role, task, connect, now, io),
                 Op::Send(send) => {
-                    if self.send(role, task, send, now, port).is_err() {
-                        port.trouble(ClientFault::Unusable(send.message), now);
-                        return self.fail(role, task, now, port);
+                    if self.send(role, task, send, now, io).is_err() {
+                        io.fault(ClientFault::Unusable(send.message), now);
+                        return self.fail(role, task, now, io);
                     }
                 }
                 Op::Expect(expect) => {
@@ -198,15 +198,15 @@ impl Client {
                     one.order = waits;
                     self.waits = waits.wrapping_add(1);
                 }
-                Op::Work { text, fill } => {
+                Op::Evaluate { text, fill } => {
                     let made = scratch(|made| {
                         self.fill(role, fill, Some(task), now, made)?;
                         self.tasks[task].texts.set(*text, made);
                         Ok::<_, EmptySlotError>(())
                     });
                     if made.is_err() {
-                        port.trouble(ClientFault::Internal, now);
-                        return self.fail(role, task, now, port);
+                        io.fault(ClientFault::Internal, now);
+                        return self.fail(role, task, now, io);
                     }
                     self.tasks[task].at += 1;
                 }
@@ -231,14 +231,14 @@ impl Client {
                 }
                 Op::Hook(hook) => {
                     let mut call = Vec::new();
-                    let mut sight = self.sight(role, task, now);
-                    if hook.template.write(&mut sight, &mut call).is_err() {
-                        port.trouble(ClientFault::Hook, now);
-                        return self.fail(role, task, now, port);
+                    let mut slot_values = self.slot_values(role, task, now);
+                    if hook.template.write(&mut slot_values, &mut call).is_err() {
+                        io.fault(ClientFault::Hook, now);
+                        return self.fail(role, task, now, io);
                     }
-                    port.hook(hook.hook, |out| out.extend_from_slice(&call));
+                    io.hook(hook.hook, |out| out.extend_from_slice(&call));
                     if let Some(marking) = &hook.marking {
-                        self.mark(role, task, marking, None, now, port);
+                        self.mark(role, task, marking, None, now, io);
                     }
                     let one = &mut self.tasks[task];
                     one.state = State::Hooking;
@@ -246,16 +246,16 @@ impl Client {
                 }
                 Op::Close(code) => {
                     self.life = Life::Leaving;
-                    port.close(*code);
+                    io.close(*code);
                     self.tasks[task].at += 1;
                 }
             }
         }
     }
 
-    fn sight<'a>(&'a mut self, role: &'a Role, task: usize, now: Nanos) -> Sight<'a> {
+    fn slot_values<'a>(&'a mut self, role: &'a Role, task: usize, now: Nanos) -> SlotValues<'a> {
         let task = &self.tasks[task];
-        Sight {
+        SlotValues {
             own: &self.own,
             texts: &task.texts,
             index: self.party - role.first,
@@ -269,18 +269,18 @@ impl Client {
         }
     }
 
-    fn connect(&mut self, role: &Role, task: usize, connect: &Connect, now: Nanos, port: &mut impl ClientIo) {
+    fn connect(&mut self, role: &Role, task: usize, connect: &Connect, now: Nanos, io: &mut impl ClientIo) {
         self.tasks[task].state = State::Connecting;
         match connect {
-            Connect::Ready(dial) => port.open(dial),
+            Connect::Ready(dial) => io.open(dial),
             Connect::Filled(template) => {
                 let mut text = Vec::new();
-                let written = template.write(&mut self.sight(role, task, now), &mut text);
+                let written = template.write(&mut self.slot_values(role, task, now), &mut text);
                 match written.ok().and_then(|()| Dial::from_json(&text)) {
-                    Some(dial) => port.open(&dial),
+                    Some(dial) => io.open(&dial),
                     None => {
-                        port.trouble(ClientFault::Internal, now);
-                        self.fail(role, task, now, port);
+                        io.fault(ClientFault::Internal, now);
+                        self.fail(role, task, now, io);
                     }
                 }
             }
@@ -293,7 +293,7 @@ impl Client {
         task: usize,
         send: &Send,
         now: Nanos,
-        port: &mut impl ClientIo,
+        io: &mut impl ClientIo,
     ) -> Result<(), EmptySlotError> {
         let connected = matches!(self.life, Life::Opening | Life::Joined);
         if !connected || !send.template.is_ready(&self.own, &self.tasks[task].texts) {
@@ -302,29 +302,29 @@ impl Client {
         let due = self.tasks[task].due;
         let sent = match &send.captures {
             None => {
-                let mut sight = self.sight(role, task, now);
-                port.send(send.message, due, |out| {
-                    // It is ready, so there is nothing that it lacks.
-                    let _ = send.template.write(&mut sight, out);
+                let mut slot_values = self.slot_values(role, task, now);
+                io.send(send.message, due, |out| {
+                    // Readiness was checked, so no slot is empty.
+                    let _ = send.template.write(&mut slot_values, out);
                 })
             }
             Some(captures) => scratch(|text| {
-                send.template.write(&mut self.sight(role, task, now), text)?;
+                send.template.write(&mut self.slot_values(role, task, now), text)?;
                 self.capture(task, captures, text);
-                Ok::<_, EmptySlotError>(port.send(send.message, due, |out| out.extend_from_slice(text)))
+                Ok::<_, EmptySlotError>(io.send(send.message, due, |out| out.extend_from_slice(text)))
             })?,
         };
         if let Some(times) = send.times {
             self.tasks[task].times[times] = (due, sent);
         }
         if let Some(marking) = &send.marking {
-            self.mark(role, task, marking, Some(send.message), sent, port);
+            self.mark(role, task, marking, Some(send.message), sent, io);
         }
         self.tasks[task].at += 1;
         Ok(())
     }
 
-    /// Keeps members of a text.
+    /// Captures members of a frame.
     pub(super) fn capture(&mut self, task: usize, captures: &Captures, text: &[u8]) {
         let Ok(found) = captures.paths.find(text) else { return };
         for (number, slot) in &captures.slots {
@@ -334,7 +334,7 @@ impl Client {
         }
     }
 
-    /// Nothing from before may stand in for what did not come.
+    /// Empties a slot, so that a value of an earlier frame is not used.
     pub(super) fn lack(&mut self, task: usize, slot: Slot) {
         match slot {
             Slot::Text(slot) => self.tasks[task].texts.unset(slot),
@@ -357,96 +357,96 @@ impl Client {
             Think::Exponential(mean) => mean.as_secs_f64() * exponential(random),
             Think::LogNormal { median, sigma } => median.as_secs_f64() * (sigma * normal(random)).exp(),
         };
-        // Casting keeps within bounds whatever is drawn.
+        // The cast saturates.
         (seconds * 1e9) as Nanos
     }
 
-    /// The time of a task has come.
-    pub(super) fn expired(&mut self, role: &Role, task: usize, now: Nanos, port: &mut impl ClientIo) {
+    /// Handles the wake-up time of a task.
+    pub(super) fn expired(&mut self, role: &Role, task: usize, now: Nanos, io: &mut impl ClientIo) {
         let one = &mut self.tasks[task];
         match one.state {
             State::Between => {
                 let due = one.wake;
-                self.start(role, task, due, now, port);
+                self.start(role, task, due, now, io);
             }
             State::Thinking => {
                 one.due = one.wake;
                 one.go_on();
-                self.run(role, task, now, port);
+                self.run(role, task, now, io);
             }
-            State::Waiting => self.unanswered(role, task, now, port),
+            State::Waiting => self.unanswered(role, task, now, io),
             State::Hooking => {
-                port.trouble(ClientFault::Hook, now);
-                self.fail(role, task, now, port);
+                io.fault(ClientFault::Hook, now);
+                self.fail(role, task, now, io);
             }
             State::Idle | State::Running | State::Connecting => one.wake = Nanos::MAX,
         }
     }
 
-    /// What was waited for did not come in time.
-    fn unanswered(&mut self, role: &Role, task: usize, now: Nanos, port: &mut impl ClientIo) {
+    /// Handles a timeout.
+    fn unanswered(&mut self, role: &Role, task: usize, now: Nanos, io: &mut impl ClientIo) {
         let (program, at) = (self.tasks[task].program, self.tasks[task].at);
         let Some(Op::Expect(expect)) = role.programs[program].ops.get(at) else { return };
         match (expect.answers, expect.may_stay_unanswered) {
-            (Some((asked, _)), true) => port.unanswered(asked, now),
+            (Some((asked, _)), true) => io.unanswered(asked, now),
             (None, true) => {}
-            (Some((asked, _)), false) => port.trouble(ClientFault::Timeout(asked), now),
+            (Some((asked, _)), false) => io.fault(ClientFault::Timeout(asked), now),
             (None, false) => {
                 if let Some(message) = expect.message {
-                    port.trouble(ClientFault::Missing(message), now);
+                    io.fault(ClientFault::Missing(message), now);
                 }
             }
         }
         if !expect.may_stay_unanswered {
-            return self.fail(role, task, now, port);
+            return self.fail(role, task, now, io);
         }
         if let Some(journey) = role.programs[program].journey {
-            port.idle(journey, now);
+            io.idle(journey, now);
         }
-        self.over(role, task, now, port);
+        self.over(role, task, now, io);
         self.owed = (self.owed + 1).min(MOST_OWED);
         if self.tasks[task].state == State::Between {
             self.tasks[task].late = Some(at);
         }
     }
 
-    /// A program came to its end.
-    fn done(&mut self, role: &Role, task: usize, now: Nanos, port: &mut impl ClientIo) {
+    /// Handles the end of a program.
+    fn done(&mut self, role: &Role, task: usize, now: Nanos, io: &mut impl ClientIo) {
         let program = self.tasks[task].program;
         if program == role.opening {
             self.tasks[task].rest();
-            return self.joined(role, now, port);
+            return self.joined(role, now, io);
         }
         if let Some(journey) = role.programs[program].journey {
-            port.journey(journey, self.tasks[task].begun, now);
+            io.journey(journey, self.tasks[task].begun, now);
         }
-        self.over(role, task, now, port);
+        self.over(role, task, now, io);
     }
 
-    /// A program came to nothing.
-    pub(super) fn fail(&mut self, role: &Role, task: usize, now: Nanos, port: &mut impl ClientIo) {
+    /// Handles the failure of a program.
+    pub(super) fn fail(&mut self, role: &Role, task: usize, now: Nanos, io: &mut impl ClientIo) {
         let program = self.tasks[task].program;
         if let Some(journey) = role.programs[program].journey {
-            port.failed(journey, now);
+            io.failed(journey, now);
         }
         if program == role.opening {
             self.tasks[task].rest();
             if self.life == Life::Opening {
-                // Tried again when the connection has ended, after a while.
-                port.close(1000);
+                // Tried again after a reconnect with backoff.
+                io.close(1000);
             }
             return;
         }
-        self.over(role, task, now, port);
+        self.over(role, task, now, io);
     }
 
-    /// A journey is over, however it ended: the next one.
-    fn over(&mut self, role: &Role, task: usize, now: Nanos, port: &mut impl ClientIo) {
+    /// Schedules the next journey after one has ended.
+    fn over(&mut self, role: &Role, task: usize, now: Nanos, io: &mut impl ClientIo) {
         if Some(self.tasks[task].program) != role.journey {
             return self.tasks[task].rest();
         }
         if !role.arrivals && !self.tasks[task].extra {
-            return self.again(role, task, now, port);
+            return self.next_journey(role, task, now, io);
         }
         if !role.arrivals {
             return self.tasks[task].rest();
@@ -454,7 +454,7 @@ impl Client {
         self.tasks[task].rest();
         if self.life == Life::Joined && !self.draining {
             self.prepare(role, task, now);
-            port.room();
+            io.room();
         }
     }
 }

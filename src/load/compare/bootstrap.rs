@@ -1,4 +1,5 @@
-//! The circular block bootstrap: how far a metric of two runs might differ by chance, told by the runs' own intervals.
+//! The circular block bootstrap: estimates from the runs' own intervals how far a metric of two runs may differ by
+//! chance.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -6,14 +7,14 @@ use rand::{RngExt, SeedableRng};
 use super::LEAST_INTERVALS;
 use crate::load::report::json::{Document, PhaseWord, ReadError, decoded};
 
-/// Draws per comparison. The bounds of 95 % are then those of the 13th and 13th last.
+/// Draws per comparison. The bounds of 95 % are then the 13th and 13th last draw.
 const DRAWS: usize = 500;
 const TAIL: f64 = 0.025;
 
 /// The times of one interval: values and their counts, in order of value.
 pub type Sample = Vec<(u64, u64)>;
 
-/// What each measured interval of a run has of a timing.
+/// Returns the samples of a timing per measured interval.
 ///
 /// # Errors
 ///
@@ -31,7 +32,7 @@ pub fn intervals_of(document: &Document, name: &str) -> Result<Vec<Sample>, Read
         .collect()
 }
 
-/// For each quantile, between which bounds its relative change lies. `None` where there are too few intervals.
+/// Returns the bounds of the relative change of each quantile; `None` if there are too few intervals.
 pub fn quantile_changes(a: &[Sample], b: &[Sample], quantiles: &[f64], seed: u64) -> Option<Vec<(f64, f64)>> {
     let (mut a, mut b) = (Draws::new(a, seed)?, Draws::new(b, seed.wrapping_add(1))?);
     let mut changes: Vec<Vec<f64>> = vec![Vec::with_capacity(DRAWS); quantiles.len()];
@@ -47,7 +48,7 @@ pub fn quantile_changes(a: &[Sample], b: &[Sample], quantiles: &[f64], seed: u64
     Some(changes.into_iter().map(bounds).collect())
 }
 
-/// Between which bounds the relative change of a mean lies.
+/// Returns the bounds of the relative change of a mean.
 pub fn mean_change(a: &[f64], b: &[f64], seed: u64) -> Option<(f64, f64)> {
     if a.len() < LEAST_INTERVALS || b.len() < LEAST_INTERVALS {
         return None;
@@ -65,14 +66,14 @@ pub fn mean_change(a: &[f64], b: &[f64], seed: u64) -> Option<(f64, f64)> {
     (!changes.is_empty()).then(|| bounds(changes))
 }
 
-/// A run's intervals, and a histogram of those that were drawn.
+/// The intervals of a run, and the histogram of a draw.
 struct Draws<'a> {
     intervals: &'a [Sample],
     dice: StdRng,
-    /// Every value that any interval has, in order, and how often it was drawn.
+    /// Every value of any interval, in order, and its count in the draw.
     values: Vec<u64>,
     counts: Vec<u64>,
-    /// For every interval its values' places in `values`.
+    /// For every interval the indexes of its values in `values`.
     places: Vec<Vec<u32>>,
 }
 
@@ -101,7 +102,7 @@ impl<'a> Draws<'a> {
     }
 
     fn quantile(&self, quantile: f64) -> Option<f64> {
-        // A spoilt report may hold any counts.
+        // A corrupted report may contain any counts.
         let all: u64 = self.counts.iter().fold(0, |all, count| all.saturating_add(*count));
         let rank = ((quantile * all as f64).ceil() as u64).max(1);
         let mut seen = 0u64;
@@ -113,8 +114,8 @@ impl<'a> Draws<'a> {
     }
 }
 
-/// As many indexes as there are intervals, in blocks of neighbours; the end is followed by the beginning. A block is as
-/// long as the cube root of all, the usual choice where nothing is known of how far neighbours resemble each other.
+/// Draws as many indexes as there are intervals, in circular blocks of neighbours. The block length is the cube root of
+/// their number, the usual choice when the correlation of neighbours is unknown.
 fn indexes(all: usize, dice: &mut StdRng) -> Vec<usize> {
     let block = (all as f64).cbrt().ceil() as usize;
     let mut drawn = Vec::with_capacity(all + block);
@@ -137,7 +138,7 @@ mod tests {
     use super::*;
     use crate::load::metrics::dense;
 
-    /// Of independent intervals with the same mean, the interval of the change should seldom miss 0.
+    /// For independent intervals with the same mean, the confidence interval of the change should seldom miss 0.
     #[test]
     fn an_interval_of_95_percent_misses_about_one_in_twenty() {
         let mut dice = StdRng::seed_from_u64(7);

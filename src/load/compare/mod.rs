@@ -1,6 +1,6 @@
-//! Two runs, and whether they differ. The difference of each metric comes with a confidence interval from the runs' own
-//! seconds: their measured intervals are drawn again, in blocks because neighbours resemble each other, and what the metric
-//! would have been is computed from the merged histograms of each draw.
+//! Compares two runs. The difference of each metric comes with a confidence interval from the runs' own intervals: they
+//! are resampled in blocks, because neighbours are correlated, and the metric is computed from the merged histograms of
+//! each draw.
 
 mod bootstrap;
 mod text;
@@ -15,21 +15,21 @@ use bootstrap::intervals_of;
 
 pub use text::render;
 
-/// How two runs are compared.
+/// Options of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Options {
-    /// Of the draws; the same seed gives the same intervals.
+    /// The seed of the draws: the same seed gives the same confidence intervals.
     pub seed: u64,
-    /// A metric that is worse by more than this share, and certainly worse at all, is a regression.
+    /// A metric that is significantly worse, and by more than this share, is a regression.
     pub fail_on_regression: Option<f64>,
 }
 
-/// What a larger value of a metric means.
+/// Whether larger values of a metric are better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Better {
     Lower,
     Higher,
-    /// It speaks of the generator, not of the hub.
+    /// A metric of the generator, not of the hub.
     Neither,
 }
 
@@ -38,7 +38,7 @@ pub enum Kind {
     /// Milliseconds.
     Time,
     PerSecond,
-    /// Of the whole run.
+    /// A count of the whole run.
     Count,
 }
 
@@ -50,15 +50,15 @@ pub struct Difference {
     pub better: Better,
     pub a: f64,
     pub b: f64,
-    /// (b - a) / a; `None` where a is 0.
+    /// (b - a) / a; `None` if a is 0.
     pub change: Option<f64>,
-    /// Of the change, 95 %; `None` where there are too few intervals, or it is no matter of chance.
+    /// The 95 % confidence interval of the change; `None` if there are too few intervals, or the metric is not random.
     pub interval: Option<(f64, f64)>,
     pub regression: bool,
 }
 
 impl Difference {
-    /// Whether chance alone would seldom make such a difference.
+    /// Whether the difference is unlikely to be chance.
     pub fn is_significant(&self) -> bool {
         self.interval.is_some_and(|(low, high)| low > 0.0 || high < 0.0)
     }
@@ -67,7 +67,7 @@ impl Difference {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Comparison {
     pub differences: Vec<Difference>,
-    /// What a reader should know before believing them.
+    /// Caveats for the reader.
     pub notes: Vec<String>,
 }
 
@@ -77,7 +77,7 @@ impl Comparison {
     }
 }
 
-/// Percentiles that are compared, where there are enough samples in both runs.
+/// Percentiles that are compared if both runs have enough samples.
 const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)];
 /// Counts whose rates are compared.
 const RATES: [(&str, Better); 6] = [
@@ -88,14 +88,14 @@ const RATES: [(&str, Better); 6] = [
     ("completed", Better::Higher),
     ("started", Better::Neither),
 ];
-/// Fewer measured intervals say nothing about their spread.
+/// Fewer measured intervals give no confidence interval.
 pub const LEAST_INTERVALS: usize = 8;
 
-/// Compares run `b` with run `a`, the earlier one.
+/// Compares run `b` with the earlier run `a`.
 ///
 /// # Errors
 ///
-/// [`ReadError::Histogram`] where one of the reports has been spoilt.
+/// [`ReadError::Histogram`] if a report is corrupted.
 pub fn compare(a: &Document, b: &Document, options: Options) -> Result<Comparison, ReadError> {
     let mut differences = times(a, b, options)?;
     differences.extend(rates(a, b, options));
@@ -108,7 +108,7 @@ fn times(a: &Document, b: &Document, options: Options) -> Result<Vec<Difference>
     for (name, before) in &a.times {
         let Some(after) = b.times.get(name) else { continue };
         let kind = name.rsplit('.').next().unwrap_or_default();
-        // The reports are read to the end even where an interval has nothing of it.
+        // Decodes all intervals, so that a corrupted report is an error even if they are not compared.
         let samples = (intervals_of(a, name)?, intervals_of(b, name)?);
         let whole = (decoded(name, &before.histogram)?.histogram(), decoded(name, &after.histogram)?.histogram());
         let (Some(before), Some(after)) = whole else { continue };
@@ -151,7 +151,7 @@ fn rates(a: &Document, b: &Document, options: Options) -> Vec<Difference> {
     differences
 }
 
-/// Errors and the ledger's violations: these are no matter of chance, and one where there was none is a regression.
+/// Errors and violations of the ledger: these are not random, and one where there was none is a regression.
 fn counts(a: &Document, b: &Document, options: Options) -> Vec<Difference> {
     let mut differences = Vec::new();
     let errors = ("errors.total".to_owned(), a.errors, b.errors);
@@ -212,7 +212,7 @@ fn notes(a: &Document, b: &Document) -> Vec<String> {
         let measured = document.intervals.iter().filter(|interval| interval.phase == PhaseWord::Measured).count();
         if measured < LEAST_INTERVALS {
             notes.push(format!(
-                "{which} has {measured} measured intervals; fewer than {LEAST_INTERVALS} give no confidence interval"
+                "{which} has {measured} measured intervals; confidence intervals need at least {LEAST_INTERVALS}"
             ));
         }
     }

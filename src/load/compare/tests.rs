@@ -24,7 +24,7 @@ fn a_run_does_not_differ_from_itself() {
     }
 }
 
-/// Every answer takes a quarter of a millisecond more.
+/// Every answer takes a quarter of a millisecond longer.
 #[rstest]
 #[case::more_than_allowed(Some(3.0), true)]
 #[case::as_much_as_is_allowed(Some(30.0), false)]
@@ -38,8 +38,8 @@ fn a_slower_run_is_a_regression_if_it_is_slower_than_allowed(#[case] percent: Op
     assert!(low <= p50.change.unwrap() + 0.01 && high >= p50.change.unwrap() - 0.01, "{p50:?}");
     assert_eq!(p50.regression, expected);
     assert_eq!(comparison.has_regression(), expected);
-    assert!(!find(&comparison, "submit_job.send_delay.p50").regression, "that is the generator's");
-    assert!(!compared(&slower, &Run::calm(), percent).has_regression(), "faster is none");
+    assert!(!find(&comparison, "submit_job.send_delay.p50").regression, "a metric of the generator");
+    assert!(!compared(&slower, &Run::calm(), percent).has_regression(), "faster is no regression");
 }
 
 #[test]
@@ -64,10 +64,10 @@ fn a_comparison_reads_like_this() {
 }
 
 #[test]
-fn a_spoilt_histogram_is_an_error() {
+fn a_corrupted_histogram_is_an_error() {
     let a = document(&Run::calm().report());
     let mut b = document(&Run::calm().report());
     b.times.get_mut("submit_job.response").unwrap().histogram = "AAAA".to_owned();
     let error = compare(&a, &b, Options { seed: 1, fail_on_regression: None }).unwrap_err().to_string();
-    assert!(error.contains("the histogram of submit_job.response is broken"), "{error}");
+    assert!(error.contains("the histogram of submit_job.response is invalid"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! A comparison as a person reads it.
+//! The comparison as text.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use super::{Better, Comparison, Difference, Kind};
 use crate::load::format::{grouped, nanos, rate};
 use crate::report::text::printable;
 
-/// One line per metric, regressions marked; ends with a newline.
+/// Renders one line per metric, regressions marked; ends with a newline.
 pub fn render(comparison: &Comparison) -> String {
     let mut out = String::new();
     for note in &comparison.notes {
@@ -35,7 +35,7 @@ pub fn render(comparison: &Comparison) -> String {
             remark(difference)
         );
     }
-    // Lines end where their text does.
+    // Without trailing spaces.
     out.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 

@@ -1,7 +1,7 @@
-//! Which message a frame is, told from its raw text as a pack's matchers would tell it from its tree.
+//! Classifies frames by their raw text, with the same result as the matchers of the pack have on the parsed frame.
 //!
-//! Nearly every condition of a pack is a member that equals a constant, mostly `type`, so frames are looked up by the
-//! member that most messages ask for, and the few conditions that need JSON Schema are asked of that one member.
+//! Nearly every condition of a pack requires a constant in a member, mostly `type`. So frames are looked up by the
+//! member that most messages use, and the few conditions that need JSON Schema are validated on that member alone.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ pub enum Test {
     Is(Box<[u8]>),
     Absent,
     Present,
-    /// What JSON Schema says of the member, as a matcher of `/v`.
+    /// The member matches a JSON Schema, compiled as a matcher of `/v`.
     Fits {
         optional: bool,
         matcher: Matcher,
@@ -60,16 +60,16 @@ impl Test {
     }
 
     fn fits(schema: Value, optional: bool) -> Self {
-        // The schema was compiled when the pack or the plan was read, so it compiles.
+        // The schema was compiled when the pack or plan was read, so this cannot fail.
         let matcher = Matcher::compile(&json!({ "/v": schema })).unwrap_or_default();
         Self::Fits { optional, matcher }
     }
 }
 
-/// Conditions on members that are found by their numbers in some [`Paths`].
+/// Conditions on members, which are indexes into some [`Paths`].
 pub type Tests = Vec<(usize, Test)>;
 
-/// The conditions of a matcher, with their members wanted in `paths`; `None` where those are too many.
+/// Compiles a matcher and adds its members to `paths`; `None` if there are too many.
 pub fn tests(matcher: &Matcher, paths: &mut Paths) -> Option<Tests> {
     matcher
         .conditions_at()
@@ -81,29 +81,29 @@ pub fn tests(matcher: &Matcher, paths: &mut Paths) -> Option<Tests> {
         .collect()
 }
 
-/// Whether all of them hold.
+/// Whether all conditions hold.
 pub fn hold(tests: &Tests, found: &Found<'_>) -> bool {
     tests.iter().all(|(number, test)| test.holds(found[*number]))
 }
 
-/// Tells the messages that a hub of a protocol sends from each other.
+/// Determines the message of a frame from the hub.
 #[derive(Debug)]
 pub struct Classifier {
     paths: Paths,
-    /// The best first.
+    /// The most specific first.
     kinds: Vec<(MessageId, Tests)>,
-    /// The member that most of them ask for, and by its value the kinds that are left.
+    /// The member that most messages use, and for each of its values the candidate messages.
     main: usize,
     by_value: HashMap<Box<[u8]>, Vec<u16>>,
-    /// Kinds that do not ask for it.
+    /// Messages that do not use it.
     others: Vec<u16>,
 }
 
 impl Classifier {
-    /// `id` numbers the pack's messages. `None` where the pack looks at more members than a scan can find.
+    /// `id` numbers the pack's messages. Returns `None` if the pack uses more members than a scan can find.
     pub fn new(pack: &Pack, id: impl Fn(&str) -> Option<MessageId>) -> Option<Self> {
         let mut messages: Vec<_> = pack.messages.iter().filter(|message| message.goes(Way::FromHub)).collect();
-        // Stable: of equals the first of the document wins, as in the pack.
+        // Stable, so that of equal ones the first in the document wins, as in the pack.
         messages.sort_by_key(|message| std::cmp::Reverse((!message.abstract_, message.matcher.conditions())));
         let mut paths = Paths::default();
         let mut kinds = Vec::new();
@@ -134,13 +134,13 @@ impl Classifier {
         Some(Self { paths, kinds, main, by_value, others })
     }
 
-    /// The message a frame is; `None` where it is none of them.
-    pub fn recognise(&self, text: &[u8]) -> Result<Option<MessageId>, NotJsonError> {
+    /// Returns the message of a frame; `None` if it matches none.
+    pub fn classify(&self, text: &[u8]) -> Result<Option<MessageId>, NotJsonError> {
         let found = self.paths.find(text)?;
         let fits = |place: &&u16| hold(&self.kinds[usize::from(**place)].1, &found);
         let value = found[self.main].unwrap_or_default();
         let listed = match self.by_value.get(value) {
-            // Escapes may hide a value that is known.
+            // An escaped value may equal a known one.
             None if value.contains(&b'\\') => {
                 let known = self.by_value.iter().find(|(known, _)| same(known, value));
                 known.map(|(_, places)| places)

@@ -1,9 +1,9 @@
-//! Finds members of a JSON text by their pointers, without building a tree of it.
+//! Finds members of a JSON text by their pointers without building a tree.
 //!
-//! A frame under load is looked at for two or three of its members, so everything else is passed over byte by byte: by
-//! its brackets and quotes, so that neither a nested object nor a text that looks like a member is taken for one. The scan
-//! ends with the last member that is wanted, so of what stands behind it nothing is known; whether a frame is right as a
-//! whole is for its schema. Where a member stands twice the first one counts.
+//! A load run needs two or three members of a frame; everything else is skipped bytewise, by its brackets and quotes,
+//! so that nested objects and texts that look like members are not mistaken for one. The scan ends with the last wanted
+//! member and does not validate the rest; validation against the schema is a separate step. Of duplicate members the
+//! first counts.
 
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,7 +12,7 @@ use memchr::memchr2;
 
 use crate::syntax::matcher::unescape;
 
-/// Members that are wanted, each with a number, as a tree of names.
+/// The wanted members as a tree of names, each with a number.
 #[derive(Debug, Default)]
 pub struct Paths {
     nodes: Vec<Node>,
@@ -21,25 +21,25 @@ pub struct Paths {
 
 #[derive(Debug, Default)]
 struct Node {
-    /// The number of what stands here.
+    /// The number of the member at this node.
     found: Option<usize>,
     children: Vec<(String, usize)>,
 }
 
-/// Most members that are wanted of one frame.
+/// The most members wanted of one frame.
 pub const MOST: usize = 32;
 
-/// What was found, by the number of each pointer: the JSON text of the member as it stood there.
+/// The raw JSON text of each found member, by the number of its pointer.
 pub type Found<'a> = [Option<&'a [u8]>; MOST];
 
-/// The text is no JSON, as far as it was looked at.
+/// An error: the text is not JSON, as far as it was scanned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not JSON")]
 pub struct NotJsonError;
 
 impl Paths {
-    /// The number under which the member at this pointer is found; the same for the same pointer. `None` where there are
-    /// [too many](MOST).
+    /// Returns the number of the member at this pointer, the same for equal pointers; `None` if there are [too
+    /// many](MOST).
     pub fn add(&mut self, pointer: &str) -> Option<usize> {
         if self.nodes.is_empty() {
             self.nodes.push(Node::default());
@@ -69,19 +69,20 @@ impl Paths {
         self.count == 0
     }
 
-    /// The members that are there.
+    /// Finds the members that are present.
     pub fn find<'a>(&self, text: &'a [u8]) -> Result<Found<'a>, NotJsonError> {
         let mut found = [None; MOST];
         let mut scan = Scan { text, at: 0, nodes: &self.nodes, left: self.count, found: &mut found };
         match if self.count == 0 { Ok(()) } else { scan.value(Some(0)) } {
-            Ok(()) | Err(Stop::Done) => Ok(found),
-            Err(Stop::NotJson) => Err(NotJsonError),
+            Ok(()) | Err(ScanError::Done) => Ok(found),
+            Err(ScanError::NotJson) => Err(NotJsonError),
         }
     }
 }
 
-enum Stop {
-    /// Everything that is wanted has been found.
+/// Why a scan ends before the end of the text.
+enum ScanError {
+    /// Every wanted member has been found.
     Done,
     NotJson,
 }
@@ -95,26 +96,26 @@ struct Scan<'a, 'p> {
 }
 
 impl<'a> Scan<'a, '_> {
-    fn peek(&mut self) -> Result<u8, Stop> {
+    fn peek(&mut self) -> Result<u8, ScanError> {
         while let Some(byte) = self.text.get(self.at) {
             if !matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
                 return Ok(*byte);
             }
             self.at += 1;
         }
-        Err(Stop::NotJson)
+        Err(ScanError::NotJson)
     }
 
-    fn take(&mut self, byte: u8) -> Result<(), Stop> {
+    fn take(&mut self, byte: u8) -> Result<(), ScanError> {
         if self.peek()? != byte {
-            return Err(Stop::NotJson);
+            return Err(ScanError::NotJson);
         }
         self.at += 1;
         Ok(())
     }
 
-    /// A value, at a place of the tree if it is at one. As deep as the tree, however deep the text is.
-    fn value(&mut self, place: Option<usize>) -> Result<(), Stop> {
+    /// Scans a value, which may be at a node of the tree. Recursion is as deep as the tree, however deep the text is.
+    fn value(&mut self, place: Option<usize>) -> Result<(), ScanError> {
         let first = self.peek()?;
         let start = self.at;
         let nodes = self.nodes;
@@ -128,13 +129,13 @@ impl<'a> Scan<'a, '_> {
             self.found[number] = Some(&self.text[start..self.at]);
             self.left -= 1;
             if self.left == 0 {
-                return Err(Stop::Done);
+                return Err(ScanError::Done);
             }
         }
         Ok(())
     }
 
-    fn object(&mut self, node: &Node) -> Result<(), Stop> {
+    fn object(&mut self, node: &Node) -> Result<(), ScanError> {
         self.at += 1;
         if self.peek()? == b'}' {
             self.at += 1;
@@ -142,7 +143,7 @@ impl<'a> Scan<'a, '_> {
         }
         loop {
             if self.peek()? != b'"' {
-                return Err(Stop::NotJson);
+                return Err(ScanError::NotJson);
             }
             let start = self.at;
             let escaped = self.string()?;
@@ -157,12 +158,12 @@ impl<'a> Scan<'a, '_> {
                     self.at += 1;
                     return Ok(());
                 }
-                _ => return Err(Stop::NotJson),
+                _ => return Err(ScanError::NotJson),
             }
         }
     }
 
-    fn array(&mut self, node: &Node) -> Result<(), Stop> {
+    fn array(&mut self, node: &Node) -> Result<(), ScanError> {
         self.at += 1;
         if self.peek()? == b']' {
             self.at += 1;
@@ -174,15 +175,15 @@ impl<'a> Scan<'a, '_> {
             match self.peek()? {
                 b',' => self.at += 1,
                 b']' => break,
-                _ => return Err(Stop::NotJson),
+                _ => return Err(ScanError::NotJson),
             }
         }
         self.at += 1;
         Ok(())
     }
 
-    /// Passes over a value that nobody wants a part of.
-    fn pass(&mut self, first: u8) -> Result<(), Stop> {
+    /// Skips a value without wanted members.
+    fn pass(&mut self, first: u8) -> Result<(), ScanError> {
         match first {
             b'"' => self.string().map(drop),
             b'{' | b'[' => {
@@ -205,9 +206,9 @@ impl<'a> Scan<'a, '_> {
                     }
                     self.at += 1;
                 }
-                Err(Stop::NotJson)
+                Err(ScanError::NotJson)
             }
-            b',' | b':' | b'}' | b']' => Err(Stop::NotJson),
+            b',' | b':' | b'}' | b']' => Err(ScanError::NotJson),
             _ => {
                 let rest = &self.text[self.at..];
                 let end =
@@ -218,8 +219,8 @@ impl<'a> Scan<'a, '_> {
         }
     }
 
-    /// Passes over a string, from its opening quote to behind its closing one; whether anything in it is escaped.
-    fn string(&mut self) -> Result<bool, Stop> {
+    /// Skips a string from its opening to after its closing quote; returns whether it contains escapes.
+    fn string(&mut self) -> Result<bool, ScanError> {
         self.at += 1;
         let mut escaped = false;
         while let Some(found) = memchr2(b'"', b'\\', &self.text[self.at..]) {
@@ -233,11 +234,11 @@ impl<'a> Scan<'a, '_> {
                 break;
             }
         }
-        Err(Stop::NotJson)
+        Err(ScanError::NotJson)
     }
 }
 
-/// The inside of a JSON string without its escapes; of anything else the text itself.
+/// Returns the content of a JSON string without escapes; any other value as it is.
 pub fn text_of(raw: &[u8]) -> Cow<'_, [u8]> {
     match raw {
         [b'"', inside @ .., b'"'] if !inside.contains(&b'\\') => Cow::Borrowed(inside),
@@ -249,7 +250,7 @@ pub fn text_of(raw: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// What stands between the quotes of a JSON string, escapes and all; of anything else the text itself.
+/// Returns the text between the quotes of a JSON string, escapes included; any other value as it is.
 pub fn inside(raw: &[u8]) -> &[u8] {
     match raw {
         [b'"', inside @ .., b'"'] => inside,
@@ -257,7 +258,7 @@ pub fn inside(raw: &[u8]) -> &[u8] {
     }
 }
 
-/// Whether two JSON texts are the same value, however they are written.
+/// Whether two JSON texts have the same value, however they are written.
 pub fn same(a: &[u8], b: &[u8]) -> bool {
     if a == b {
         return true;
@@ -272,7 +273,7 @@ pub fn same(a: &[u8], b: &[u8]) -> bool {
     }
 }
 
-/// The number of an item by its key: the same for the same text or number, whoever wrote it and with which escapes.
+/// Returns the number of an item by its key: equal for equal texts or numbers, whichever escapes they use.
 pub fn item(raw: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     text_of(raw).hash(&mut hasher);
@@ -312,7 +313,7 @@ pub mod tests {
     #[case(r#"{"a":"b"}"#, "/a/b", None)]
     #[case("[]", "/a", None)]
     #[case("17", "", Some("17"))]
-    fn a_member_is_found_where_it_is(#[case] text: &str, #[case] pointer: &str, #[case] expected: Option<&str>) {
+    fn a_member_is_found_by_its_pointer(#[case] text: &str, #[case] pointer: &str, #[case] expected: Option<&str>) {
         assert_eq!(find(text, &[pointer]), Ok(vec![expected.map(str::to_owned)]));
     }
 
@@ -326,7 +327,7 @@ pub mod tests {
     #[case(r#"{a:1}"#)]
     #[case(r#"{"a" 1}"#)]
     #[case(r#"{"a":1 "b":2}"#)]
-    fn what_is_no_json_says_so(#[case] text: &str) {
+    fn invalid_json_is_an_error(#[case] text: &str) {
         assert_eq!(find(text, &["/b", "/a/c"]), Err(NotJsonError));
     }
 
@@ -346,7 +347,7 @@ pub mod tests {
     #[case("1", r#""1""#, false)]
     #[case(r#"{"a":1,"b":2}"#, r#"{"b":2,"a":1}"#, true)]
     #[case("", r#""""#, false)]
-    fn values_are_the_same_however_they_are_written(#[case] a: &str, #[case] b: &str, #[case] expected: bool) {
+    fn equal_values_are_the_same_however_they_are_written(#[case] a: &str, #[case] b: &str, #[case] expected: bool) {
         assert_eq!(same(a.as_bytes(), b.as_bytes()), expected);
     }
 
@@ -356,7 +357,7 @@ pub mod tests {
         assert_ne!(item(br#""a-b""#), item(br#""a-c""#));
     }
 
-    /// JSON with names and texts that have to be escaped.
+    /// Generates JSON with names and texts that need escapes.
     pub fn any_json() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
@@ -397,7 +398,7 @@ pub mod tests {
     }
 
     #[test]
-    fn the_whole_of_a_frame_is_found_without_its_blanks() {
+    fn the_root_is_found_without_surrounding_space() {
         assert_eq!(find(" {\"a\": 1} ", &[""]), Ok(vec![Some("{\"a\": 1}".to_owned())]));
         assert_eq!(json!({"a": 1}).to_string(), "{\"a\":1}");
     }

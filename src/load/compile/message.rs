@@ -1,5 +1,5 @@
-//! From a message of a plan to bytes and slots: it is built as `hubproof check` builds it, with a mark wherever something
-//! is not known yet, written as JSON, and cut at the marks.
+//! Compiles a message of a plan to bytes and slots: it is composed as `hubproof check` does it, with a mark for each
+//! value that is not known yet, written as JSON, and cut at the marks.
 
 use serde_json::Value;
 
@@ -10,8 +10,8 @@ use crate::scenario::compose;
 use crate::scenario::model::{Compose, MessageName};
 use crate::scenario::template::{Part, Template as Written};
 
-/// Marks around the number of a slot: for a whole value, and within a text. Neither stands in a file of ours; a text of a
-/// user's that has one and a number between two of them would be taken for a slot.
+/// Marks around the number of a slot: for a whole value, and within a text. No file of a pack contains them; a text of
+/// a user's plan that contains one with a number would be taken for a slot.
 const WHOLE: char = '\u{0}';
 const INSIDE: char = '\u{1}';
 
@@ -20,7 +20,7 @@ pub fn bytes(text: impl Into<Vec<u8>>) -> Piece {
 }
 
 impl Compiler<'_> {
-    /// A message as it is sent, or goes along with a hook.
+    /// Composes a message to be sent, or to be passed to a hook.
     pub fn message(&mut self, compose: &Compose, sources: &mut Vec<Source>) -> (String, Value) {
         let MessageName::Named(name) = &compose.message else { return (String::new(), Value::Null) };
         let Some(message) = self.script.pack.message(name) else { return (String::new(), Value::Null) };
@@ -40,7 +40,7 @@ impl Compiler<'_> {
         if let Some(with) = &compose.with {
             if let Written::Expression(expr) = with {
                 let help = "write `with: { member: value }`";
-                self.mistake(expr.span, "under load it has to be known which members are changed", help);
+                self.error(expr.span, "under load it has to be known which members are changed", help);
             }
             let with = self.marked(with, sources);
             compose::merge(&mut value, &with);
@@ -49,7 +49,7 @@ impl Compiler<'_> {
         (name.clone(), value)
     }
 
-    /// A written value with marks for what is not known yet.
+    /// Converts a template value, with marks for what is not known yet.
     pub fn marked(&mut self, written: &Written, sources: &mut Vec<Source>) -> Value {
         match written {
             Written::Constant(value) => value.clone(),
@@ -80,7 +80,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// An optional setting that is unset leaves its member out.
+    /// Whether an optional setting without a value omits its member.
     fn omits(&self, member: &Written) -> bool {
         let Written::Expression(expr) = member else { return false };
         expr.source.strip_prefix("hub.").is_some_and(|name| {
@@ -100,7 +100,7 @@ pub fn cut(value: &Value, sources: &[Source]) -> Template {
     let text = value.to_string();
     let mut pieces = Vec::new();
     let mut rest = text.as_str();
-    // Written as JSON, a mark is its escape.
+    // In JSON a mark is written as its escape.
     let marks = [("\"\\u0000", "\\u0000\"", false), ("\\u0001", "\\u0001", true)];
     loop {
         let next = marks.iter().filter_map(|(open, close, inside)| Some((rest.find(open)?, open, close, inside))).min();
@@ -120,7 +120,7 @@ pub fn cut(value: &Value, sources: &[Source]) -> Template {
         }
     }
     pieces.push(bytes(rest));
-    // Neighbours become one, so that a message without slots is one piece.
+    // Joins neighbouring byte pieces, so that a message without slots is one piece.
     let mut joined: Vec<Piece> = Vec::new();
     for piece in pieces {
         match (joined.last_mut(), piece) {

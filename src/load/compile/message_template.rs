@@ -1,8 +1,8 @@
-//! A message ready to be sent: constant bytes, and slots between them that are filled by copying.
+//! A compiled message: constant bytes with slots between them that are filled by copying.
 //!
-//! What fills a slot is JSON text already, captured from a frame as it stood there or worked out ahead, so that nothing is
-//! parsed, escaped or built when the message is due. Only an expression over something that has just come has to be worked
-//! out then, before the message that needs it; `lint` names these.
+//! A slot is filled with JSON text, captured from a frame or computed in advance, so that sending a message parses,
+//! escapes and builds nothing. Only an expression over values of the latest frames is evaluated then, before the
+//! message that needs it; `--check` lists these.
 
 use std::cell::Cell;
 use std::io::Write as _;
@@ -19,7 +19,7 @@ use crate::scenario::functions::World;
 use crate::scenario::template::{Expr, Names};
 use crate::scenario::value::Bound;
 
-/// Bytes and slots, in their order.
+/// Bytes and slots in order.
 #[derive(Debug, Default)]
 pub struct Template {
     pub pieces: Vec<Piece>,
@@ -30,17 +30,17 @@ pub enum Piece {
     Bytes(Box<[u8]>),
     Slot {
         source: Source,
-        /// Within a text: without its quotes.
+        /// Within a string: without its quotes.
         inside: bool,
     },
 }
 
-/// What fills a slot.
+/// The source of a slot's text.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// A text of the journey: captured, or worked out when it was prepared.
+    /// A text of the journey: captured or computed.
     Text(u16),
-    /// A text of the client: its identity, or captured in its opening.
+    /// A text of the client: part of its identity, or captured in its opening.
     Own(u16),
     /// The number of the client in its role.
     Index,
@@ -51,30 +51,30 @@ pub enum Source {
     NowMs,
     NowS,
     NowIso,
-    /// When the message is due, in nanoseconds since the origin of the run.
+    /// The due time of the message in nanoseconds since the origin of the run.
     DueNs,
 }
 
-/// An expression that the engine has to work out.
+/// An expression that is evaluated at run time.
 #[derive(Debug)]
 pub struct Computed {
     pub expr: Expr,
-    /// Names that are the same throughout the run.
+    /// Names that are constant throughout the run.
     pub constants: Vec<(String, Value)>,
-    /// Names, the members of them that are used, and where those are found.
+    /// Names, the members of them that are used, and their sources.
     pub members: Vec<(String, String, Source)>,
 }
 
-/// Texts by the number of their slots, in one piece of memory.
+/// Texts by slot number in one buffer.
 #[derive(Clone, Debug, Default)]
 pub struct Texts {
     bytes: Vec<u8>,
     spans: Box<[(u32, u32)]>,
 }
 
-/// Bytes of texts that have been replaced, from which on it is worth while to look for them.
+/// The number of bytes of replaced texts from which on compaction pays.
 const DEAD: usize = 512;
-/// Marks a slot that has no text.
+/// The span of a slot without text.
 const EMPTY: (u32, u32) = (u32::MAX, 0);
 
 impl Texts {
@@ -91,10 +91,10 @@ impl Texts {
         self.write(slot, |bytes| bytes.extend_from_slice(text));
     }
 
-    /// Sets a slot to what is appended to the buffer.
+    /// Sets a slot to what `write` appends to the buffer.
     pub fn write(&mut self, slot: u16, write: impl FnOnce(&mut Vec<u8>)) {
         let slot = usize::from(slot);
-        // The last text may grow or shrink in its place, so that one that is renewed again and again takes no more room.
+        // The last text may grow or shrink in place, so that one that is replaced repeatedly takes no more space.
         if self.spans[slot].0.saturating_add(self.spans[slot].1) as usize == self.bytes.len() {
             self.bytes.truncate(self.spans[slot].0 as usize);
         }
@@ -106,7 +106,7 @@ impl Texts {
         }
     }
 
-    /// Gives up what no slot refers to any more, once that is more than what is left.
+    /// Drops replaced texts once they are more than the live ones.
     fn compact(&mut self) {
         let live = |span: &&mut (u32, u32)| **span != EMPTY;
         let used: usize = self.spans.iter_mut().filter(live).map(|span| span.1 as usize).sum();
@@ -126,7 +126,7 @@ impl Texts {
         self.spans[usize::from(slot)] = EMPTY;
     }
 
-    /// Forgets all texts and keeps the memory.
+    /// Drops all texts and keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.spans.fill(EMPTY);
@@ -137,8 +137,7 @@ thread_local! {
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Lends an empty buffer, the same one again and again, so that a text that is made on its way to a slot costs no memory
-/// of its own. Within its use another one is made.
+/// Lends an empty reusable buffer, so that computing the text of a slot allocates nothing. A nested call gets a new one.
 pub fn scratch<T>(make: impl FnOnce(&mut Vec<u8>) -> T) -> T {
     let mut buffer = SCRATCH.take();
     buffer.clear();
@@ -147,8 +146,8 @@ pub fn scratch<T>(make: impl FnOnce(&mut Vec<u8>) -> T) -> T {
     made
 }
 
-/// What slots are filled from, for one client at one time.
-pub struct Sight<'a> {
+/// The values that slots are filled from, for one client at one time.
+pub struct SlotValues<'a> {
     pub own: &'a Texts,
     pub texts: &'a Texts,
     pub index: u32,
@@ -158,11 +157,11 @@ pub struct Sight<'a> {
     pub now: Nanos,
     pub run: &'a Run,
     pub random: &'a mut SmallRng,
-    /// How many unique texts this client has made.
+    /// Counter of the unique texts of this client.
     pub uniques: &'a mut u32,
 }
 
-/// What all clients of a run share.
+/// Data shared by all clients of a run.
 #[derive(Debug)]
 pub struct Run {
     /// Distinguishes this run from all others; letters and digits.
@@ -182,24 +181,24 @@ impl Run {
     }
 }
 
-/// A slot has nothing in it: what should have filled it did not come, or could not be worked out.
+/// An error: a slot is empty because the frame for it did not come or its expression failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a slot has nothing in it")]
+#[error("a slot is empty")]
 pub struct EmptySlotError;
 
 impl Template {
-    /// Appends the message. What was appended before an error is to be thrown away.
-    pub fn write(&self, sight: &mut Sight<'_>, out: &mut Vec<u8>) -> Result<(), EmptySlotError> {
+    /// Appends the message. On an error the caller must discard what was appended.
+    pub fn write(&self, slot_values: &mut SlotValues<'_>, out: &mut Vec<u8>) -> Result<(), EmptySlotError> {
         for piece in &self.pieces {
             match piece {
                 Piece::Bytes(bytes) => out.extend_from_slice(bytes),
-                Piece::Slot { source, inside } => source.write(*inside, sight, out)?,
+                Piece::Slot { source, inside } => source.write(*inside, slot_values, out)?,
             }
         }
         Ok(())
     }
 
-    /// The whole of it, where nothing is left to fill.
+    /// The whole message if it has no slots.
     pub fn constant(&self) -> Option<&[u8]> {
         match self.pieces.as_slice() {
             [] => Some(b""),
@@ -208,7 +207,7 @@ impl Template {
         }
     }
 
-    /// Whether everything in it can be filled: nothing that it needs is missing.
+    /// Whether all its slots can be filled.
     pub fn is_ready(&self, own: &Texts, texts: &Texts) -> bool {
         self.pieces.iter().all(|piece| match piece {
             Piece::Slot { source: Source::Text(slot), .. } => texts.get(*slot).is_some(),
@@ -219,11 +218,16 @@ impl Template {
 }
 
 impl Source {
-    /// Appends its JSON text; within a text, without quotes.
-    pub fn write(&self, inside: bool, sight: &mut Sight<'_>, out: &mut Vec<u8>) -> Result<(), EmptySlotError> {
+    /// Appends the JSON text; `inside` a string without quotes.
+    pub fn write(
+        &self,
+        inside: bool,
+        slot_values: &mut SlotValues<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), EmptySlotError> {
         let copied = match self {
-            Self::Text(slot) => Some(sight.texts.get(*slot).ok_or(EmptySlotError)?),
-            Self::Own(slot) => Some(sight.own.get(*slot).ok_or(EmptySlotError)?),
+            Self::Text(slot) => Some(slot_values.texts.get(*slot).ok_or(EmptySlotError)?),
+            Self::Own(slot) => Some(slot_values.own.get(*slot).ok_or(EmptySlotError)?),
             _ => None,
         };
         if let Some(text) = copied {
@@ -236,29 +240,29 @@ impl Source {
         }
         match self {
             Self::Text(_) | Self::Own(_) => {}
-            Self::Index => digits(sight.index.into(), out),
-            Self::Turn => digits(sight.turn.into(), out),
+            Self::Index => digits(slot_values.index.into(), out),
+            Self::Turn => digits(slot_values.turn.into(), out),
             Self::Unique(prefix) => {
-                *sight.uniques += 1;
-                for text in [prefix, "_", &sight.run.stamp, "_"] {
+                *slot_values.uniques += 1;
+                for text in [prefix, "_", &slot_values.run.stamp, "_"] {
                     out.extend_from_slice(text.as_bytes());
                 }
-                digits(sight.party.into(), out);
+                digits(slot_values.party.into(), out);
                 out.push(b'x');
-                digits((*sight.uniques).into(), out);
+                digits((*slot_values.uniques).into(), out);
             }
             Self::Uuid => {
-                let uuid = uuid::Builder::from_random_bytes(sight.random.random()).into_uuid();
+                let uuid = uuid::Builder::from_random_bytes(slot_values.random.random()).into_uuid();
                 out.extend_from_slice(uuid.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()).as_bytes());
             }
-            Self::NowMs => signed(sight.run.unix_ms(sight.now), out),
-            Self::NowS => signed(sight.run.unix_ms(sight.now) / 1000, out),
-            Self::NowIso => match jiff::Timestamp::from_millisecond(sight.run.unix_ms(sight.now)) {
+            Self::NowMs => signed(slot_values.run.unix_ms(slot_values.now), out),
+            Self::NowS => signed(slot_values.run.unix_ms(slot_values.now) / 1000, out),
+            Self::NowIso => match jiff::Timestamp::from_millisecond(slot_values.run.unix_ms(slot_values.now)) {
                 // Writing to memory cannot fail.
                 Ok(time) => drop(write!(out, "{time}")),
                 Err(_) => return Err(EmptySlotError),
             },
-            Self::DueNs => digits(sight.due, out),
+            Self::DueNs => digits(slot_values.due, out),
         }
         if quoted {
             out.push(b'"');
@@ -267,7 +271,7 @@ impl Source {
     }
 }
 
-/// Appends a number. The machinery of `write!` takes longer than all the rest of a message.
+/// Appends a number; `write!` would take longer than the rest of a message.
 fn digits(mut number: u64, out: &mut Vec<u8>) {
     let mut text = [0; 20];
     let mut start = text.len();
@@ -289,12 +293,12 @@ fn signed(number: i64, out: &mut Vec<u8>) {
 }
 
 impl Computed {
-    /// Works it out. Takes microseconds, not nanoseconds.
-    pub fn eval(&self, sight: &mut Sight<'_>) -> Result<Value, EmptySlotError> {
+    /// Evaluates it, which takes microseconds.
+    pub fn eval(&self, slot_values: &mut SlotValues<'_>) -> Result<Value, EmptySlotError> {
         let mut names: Vec<(&str, Value)> = self.constants.iter().map(|(n, v)| (n.as_str(), v.clone())).collect();
         for (name, pointer, source) in &self.members {
             let mut text = Vec::new();
-            source.write(false, sight, &mut text)?;
+            source.write(false, slot_values, &mut text)?;
             let value: Value = serde_json::from_slice(&text).map_err(|_| EmptySlotError)?;
             let place = names.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
                 names.push((name, Value::Null));
@@ -302,18 +306,18 @@ impl Computed {
             });
             compose::put(&mut names[place].1, pointer, value);
         }
-        sight.run.world.set_now_ms(sight.run.unix_ms(sight.now));
+        slot_values.run.world.set_now_ms(slot_values.run.unix_ms(slot_values.now));
         let names = names.into_iter().map(|(name, value)| (name, Bound::plain(value))).collect();
-        self.expr.eval(&Known { names, world: &sight.run.world }).map_err(|_| EmptySlotError)
+        self.expr.eval(&RunNames { names, world: &slot_values.run.world }).map_err(|_| EmptySlotError)
     }
 }
 
-struct Known<'a> {
+struct RunNames<'a> {
     names: Vec<(&'a str, Bound)>,
     world: &'a Arc<World>,
 }
 
-impl Names for Known<'_> {
+impl Names for RunNames<'_> {
     fn lookup(&self, name: &str) -> Option<Bound> {
         self.names.iter().find(|(known, _)| *known == name).map(|(_, bound)| bound.clone())
     }
@@ -334,7 +338,7 @@ mod tests {
         own.set(0, br#""me \"myself\"""#);
         texts.set(1, b"[1, 2]");
         let run = Run::new("run", 1_700_000_000_000);
-        let mut sight = Sight {
+        let mut slot_values = SlotValues {
             own: &own,
             texts: &texts,
             index: 3,
@@ -347,7 +351,7 @@ mod tests {
             uniques: &mut 0,
         };
         let mut out = Vec::new();
-        source.write(inside, &mut sight, &mut out)?;
+        source.write(inside, &mut slot_values, &mut out)?;
         Ok(String::from_utf8_lossy(&out).into_owned())
     }
 
@@ -381,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_renewed_takes_no_more_room() {
+    fn a_text_that_is_replaced_takes_no_more_space() {
         let mut texts = Texts::new(2);
         texts.set(0, b"first");
         for n in 0..100 {

@@ -1,7 +1,8 @@
-//! From a plan and its script to programs, for one target: whatever is the same throughout the run is worked out here.
+//! Compiles a plan and its script to programs for one target; whatever is constant throughout the run is evaluated
+//! here.
 //!
-//! [`scope`] says what names stand for, [`message`] builds messages, [`steps`] turns lines into operations, [`wanted`] what
-//! is looked for in frames.
+//! [`scope`] resolves names, [`message`] composes messages, [`steps`] turns steps into operations, [`wanted`] collects
+//! what is looked for in received frames.
 
 pub mod classifier;
 pub mod json_scan;
@@ -33,7 +34,7 @@ use crate::scenario::template::{Expr, Template as Written};
 use crate::syntax::diagnostic::{Diagnostic, distinct, has_errors};
 use crate::syntax::source::Span;
 
-/// What a plan is prepared for.
+/// The target that a plan is compiled for.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// Settings of the target, with the defaults of shared.yaml.
@@ -46,21 +47,21 @@ pub struct Target {
     pub keys: Keys,
 }
 
-/// Prepares a plan. `plan` is that of the script, perhaps with other numbers.
+/// Compiles a plan. `plan` is that of the script, perhaps with other numbers.
 ///
 /// # Errors
 ///
-/// What only shows once settings and numbers are known, each with its place in the plan.
+/// Diagnostics that need settings and numbers, each with its place in the plan.
 pub fn prepare(plan: &Plan, script: &Script, target: &Target) -> Result<Prepared, Vec<Diagnostic>> {
     let pack = &script.pack;
     let id = |name: &str| pack.messages.iter().position(|message| message.name == name).map(|n| MessageId(n as u16));
-    let Some(recogniser) = Classifier::new(pack, id) else {
-        let what = format!("the messages of {} are told apart by too many members", pack.name);
+    let Some(classifier) = Classifier::new(pack, id) else {
+        let what = format!("the matchers of {} use too many different members", pack.name);
         return Err(vec![Diagnostic::without_place(what)]);
     };
     let run = Run::new(&target.stamp, target.epoch_ms);
     run.world.set_now_ms(target.epoch_ms);
-    let common = Arc::new(Common { recogniser, run, keys: target.keys.clone(), seed: target.seed });
+    let common = Arc::new(Common { classifier, run, keys: target.keys.clone(), seed: target.seed });
     let hub = target.settings.iter().map(|(name, value)| (name.clone(), setting_value(value))).collect();
     let mut shared =
         Carried { globals: globals(plan, script), hub: Value::Object(hub), rows: rows(script), ..Carried::default() };
@@ -85,7 +86,7 @@ pub fn prepare(plan: &Plan, script: &Script, target: &Target) -> Result<Prepared
     Ok(Prepared { messages, journeys: shared.journeys, hooks: shared.hooks, roles, remarks: shared.remarks })
 }
 
-/// What goes from role to role while they are prepared.
+/// State passed from role to role.
 #[derive(Default)]
 struct Carried {
     globals: BTreeMap<String, Named>,
@@ -115,14 +116,14 @@ fn rows(script: &Script) -> Vec<Arc<Rows>> {
         .collect()
 }
 
-/// Prepares one role.
+/// Compiles one role.
 struct Compiler<'a> {
     script: &'a Script,
     part: &'a Part,
     common: &'a Arc<Common>,
     carried: Carried,
     diagnostics: Vec<Diagnostic>,
-    /// What `self` has.
+    /// The members of `self`.
     myself: BTreeMap<String, Named>,
     scopes: Vec<Scope>,
     bindings: Vec<Binding>,
@@ -130,13 +131,13 @@ struct Compiler<'a> {
     identity: Vec<(u16, Fill)>,
     in_identity: bool,
     in_opening: bool,
-    /// The one that is being prepared, and those that are.
+    /// The program under construction, and the finished ones.
     program: Program,
     programs: Vec<Program>,
     sent: Vec<steps::Sent>,
     waits: Vec<wanted::Wait>,
-    reflexes: Vec<wanted::Reflex>,
-    /// Messages and hooks whose text or answer something is bound to: program, operation, binding.
+    pending_reactions: Vec<wanted::PendingReaction>,
+    /// Messages and hooks whose content or answer is bound to a name: program, operation, binding.
     kept: Vec<(usize, usize, usize)>,
 }
 
@@ -162,12 +163,12 @@ impl<'a> Compiler<'a> {
             programs: Vec::new(),
             sent: Vec::new(),
             waits: Vec::new(),
-            reflexes: Vec::new(),
+            pending_reactions: Vec::new(),
             kept: Vec::new(),
         }
     }
 
-    fn mistake(&mut self, span: Span, message: impl Into<String>, help: impl Into<String>) {
+    fn error(&mut self, span: Span, message: impl Into<String>, help: impl Into<String>) {
         self.diagnostics.push(Diagnostic::error(span, message).help(help));
     }
 
@@ -176,7 +177,7 @@ impl<'a> Compiler<'a> {
         MessageId(self.script.pack.messages.iter().position(|m| m.name == name).unwrap_or_default() as u16)
     }
 
-    /// The values of the run, the same for all roles.
+    /// Evaluates the values of the run, the same for all roles.
     fn lets(&mut self) {
         for (name, written) in &self.script.lets {
             let known = Constants { globals: &self.carried.globals, hub: &self.carried.hub, common: self.common };
@@ -187,7 +188,7 @@ impl<'a> Compiler<'a> {
                     written.expressions(&mut |expr| span = span.or(Some(expr.span)));
                     if let Some(span) = span {
                         let help = "values of the whole run use settings, numbers of the plan, and each other";
-                        self.mistake(span, error.to_string(), help);
+                        self.error(span, error.to_string(), help);
                     }
                     Value::Null
                 }
@@ -196,8 +197,8 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// An expression over constants.
-    fn worked_out(&mut self, computed: &Computed, expr: &Expr) -> Value {
+    /// Evaluates an expression over constants.
+    fn evaluate_constant(&mut self, computed: &Computed, expr: &Expr) -> Value {
         let constants = computed.constants.iter().map(|(name, value)| (name.clone(), Named::Value(value.clone())));
         let globals = constants.collect();
         let known = Constants { globals: &globals, hub: &self.carried.hub, common: self.common };
@@ -209,7 +210,7 @@ impl<'a> Compiler<'a> {
                 } else {
                     ""
                 };
-                self.mistake(expr.span, format!("`{}` cannot be worked out: {error}", expr.source), help);
+                self.error(expr.span, format!("`{}` cannot be evaluated: {error}", expr.source), help);
                 Value::Null
             }
         }
@@ -226,7 +227,7 @@ impl<'a> Compiler<'a> {
         self.in_opening = false;
         let journey = (!self.part.journey.is_empty()).then(|| self.journey());
         let periodic = self.part.periodic.iter().map(|periodic| self.periodic(periodic)).collect();
-        self.reflexes();
+        self.pending_reactions();
         self.keep();
         let lookups = self.lookups();
         let prepared = Role {
@@ -252,7 +253,7 @@ impl<'a> Compiler<'a> {
         (prepared, (self.carried, self.diagnostics))
     }
 
-    /// What a client is given: worked out when it begins, once.
+    /// Compiles the values a client is given, which are evaluated once when it starts.
     fn identity(&mut self) {
         self.in_identity = true;
         let script = self.script;
@@ -267,7 +268,7 @@ impl<'a> Compiler<'a> {
         self.in_identity = false;
     }
 
-    /// A value that stays the same from when it is made.
+    /// Compiles a value that is constant from the time it is made.
     fn given(&mut self, written: &Written) -> Named {
         let mut sources = Vec::new();
         let value = self.marked(written, &mut sources);
@@ -281,7 +282,7 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// A value that needs no slot of its own: a constant, or something that is kept already.
+    /// A value that needs no slot of its own: a constant, or an existing slot.
     fn settled(&self, written: &Written, value: &Value, sources: &[Source]) -> Option<Named> {
         match (written, sources) {
             (_, []) => Some(Named::Value(value.clone())),
@@ -292,7 +293,7 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// What a template comes to as one text.
+    /// The single source of a template's text.
     fn source(&mut self, written: &Written) -> Option<Source> {
         if let Written::Expression(expr) = written {
             return match self.resolve(expr) {
@@ -307,7 +308,7 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// The program that has been prepared gets its number.
+    /// Finishes the current program and returns its number.
     fn finish(&mut self, journey: Option<JourneyId>) -> usize {
         let program = std::mem::take(&mut self.program);
         self.programs.push(Program { journey, ..program });
@@ -347,7 +348,7 @@ impl<'a> Compiler<'a> {
             _ => None,
         });
         if message.is_none() {
-            self.mistake(periodic.span, "nothing is sent here", "write `do: [ { sends: MESSAGE } ]`");
+            self.error(periodic.span, "this block sends no message", "write `do: [ { sends: MESSAGE } ]`");
         }
         let program = self.finish(None);
         Periodic {
@@ -363,7 +364,7 @@ fn nanos(time: Duration) -> Nanos {
     u64::try_from(time.as_nanos()).unwrap_or(Nanos::MAX)
 }
 
-/// What is the same throughout the run.
+/// Names with constant values.
 struct Constants<'a> {
     globals: &'a BTreeMap<String, Named>,
     hub: &'a Value,

@@ -1,5 +1,5 @@
-//! A plan prepared: flat programs, one list of operations per thing a client does, that need no look-ups by name, no
-//! parsing and no allocation while they run. [`crate::load::compile`] makes them of a plan and its script, once per target.
+//! A compiled plan: flat programs, one list of operations per activity of a client, that run without look-ups by name,
+//! parsing or allocation. [`crate::load::compile`] makes them of a plan and its script, once per target.
 
 use serde_json::Value;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::load::plan::script::{Pace, Think};
 use crate::load::plan::{MarkName, Reconnect};
 use crate::syntax::source::Span;
 
-/// A plan, ready to be run.
+/// A compiled plan.
 #[derive(Debug)]
 pub struct Prepared {
     /// Names of all messages of the protocol, in its order.
@@ -23,27 +23,27 @@ pub struct Prepared {
     pub hooks: Vec<String>,
     /// In the order of the plan's roles.
     pub roles: Vec<Role>,
-    /// What is worked out while the run goes on.
+    /// Expressions that are evaluated during the run.
     pub remarks: Vec<Remark>,
 }
 
-/// What is to be known of how a plan was prepared: an expression that is worked out while the run goes on.
+/// A remark on an expression that is evaluated during the run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remark {
     pub span: Span,
     pub text: String,
 }
 
-/// What all clients of a run have in common.
+/// Data shared by all clients of a run.
 #[derive(Debug)]
 pub struct Common {
-    pub recogniser: Classifier,
+    pub classifier: Classifier,
     pub run: Run,
     pub keys: Keys,
     pub seed: u64,
 }
 
-/// What every client of a role is and does; shared by all of them.
+/// Data shared by all clients of a role.
 #[derive(Debug)]
 pub struct Role {
     pub name: String,
@@ -51,13 +51,13 @@ pub struct Role {
     pub first: u32,
     pub population: u32,
     pub common: Arc<Common>,
-    /// How many texts a client has of its own, and those that it has from the beginning, in the order in which they are made.
+    /// The number of texts per client; those of its identity, in the order of evaluation, come first.
     pub own: usize,
     pub identity: Vec<(u16, Fill)>,
     pub programs: Vec<Program>,
     pub opening: usize,
     pub journey: Option<usize>,
-    /// Journeys come by schedule.
+    /// Whether journeys are scheduled.
     pub arrivals: bool,
     pub at_a_time: usize,
     pub pace: Pace,
@@ -65,9 +65,9 @@ pub struct Role {
     pub drains: bool,
     pub reconnect: Reconnect,
     pub periodic: Vec<Periodic>,
-    /// What is looked for in a frame, by the message it is.
+    /// What to look for in a frame, by its message.
     pub lookups: Vec<Lookup>,
-    /// Who its clients are in the ledger, where the protocol names them.
+    /// The source of a client's party id, where the protocol has one.
     pub party: Option<Source>,
 }
 
@@ -76,27 +76,27 @@ pub struct Periodic {
     pub program: usize,
     pub every: Nanos,
     pub jitter: f64,
-    /// What is counted as missed.
+    /// The message that is counted as missed.
     pub message: MessageId,
 }
 
-/// Something a client does: its opening, a journey, a heartbeat, a reaction.
+/// An activity of a client: its opening, a journey, a heartbeat, a reaction.
 #[derive(Debug, Default)]
 pub struct Program {
     pub ops: Vec<Op>,
-    /// How many texts it has, and those that are made before it is due.
+    /// The number of its texts; those computed in advance come first.
     pub texts: usize,
     pub ahead: Vec<(u16, Fill)>,
-    /// How many of its messages wait for answers that are timed.
+    /// The number of its messages whose answers are timed.
     pub times: usize,
     pub journey: Option<JourneyId>,
-    /// Where the steps begin with which it goes on after another connection was made.
+    /// The operation at which it continues after a reconnect.
     pub resumes: Option<usize>,
-    /// The key of the item it is about.
+    /// The key of its item.
     pub item: Option<Source>,
 }
 
-/// How a text is made ahead of time.
+/// How a text is computed in advance.
 #[derive(Debug)]
 pub enum Fill {
     Template(Template),
@@ -104,7 +104,7 @@ pub enum Fill {
     Column { feeder: Arc<Rows>, column: usize },
 }
 
-/// The rows of a feeder, as JSON texts.
+/// The rows of a feeder as JSON texts.
 #[derive(Debug)]
 pub struct Rows {
     pub rows: Vec<Box<[Box<[u8]>]>>,
@@ -116,19 +116,19 @@ pub enum Op {
     Connect(Box<Connect>),
     Send(Box<Send>),
     Expect(Box<Expect>),
-    /// Works out a text that needs what has just come.
-    Work {
+    /// Evaluates an expression over received values.
+    Evaluate {
         text: u16,
         fill: Fill,
     },
     Think(Think),
-    /// Goes on at `otherwise` for all but this share.
+    /// Jumps to `otherwise` for all but this share.
     Chance {
         share: f64,
         otherwise: usize,
     },
     Jump(usize),
-    /// A journey that has been resumed waits again where it waited.
+    /// Returns a resumed journey to the operation where it waited.
     Back,
     Hook(Box<Hook>),
     Close(u16),
@@ -145,9 +145,9 @@ pub enum Connect {
 pub struct Send {
     pub message: MessageId,
     pub template: Template,
-    /// Where its times are kept, if an answer is waited for.
+    /// The index of its times, if an answer is timed.
     pub times: Option<usize>,
-    /// What later steps need of the message itself.
+    /// Members of the sent message that later steps use.
     pub captures: Option<Captures>,
     pub marking: Option<Marking>,
 }
@@ -159,7 +159,7 @@ pub struct Captures {
     pub slots: Vec<(usize, Slot)>,
 }
 
-/// Where a captured text is kept.
+/// The slot of a captured text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Slot {
     Text(u16),
@@ -168,24 +168,24 @@ pub enum Slot {
 
 #[derive(Debug)]
 pub struct Expect {
-    /// `None` for any.
+    /// `None` for any message.
     pub message: Option<MessageId>,
     pub within: Nanos,
-    /// What it answers: the message, and where its times are kept.
+    /// The request that it answers, and the index of its times.
     pub answers: Option<(MessageId, usize)>,
     pub may_stay_unanswered: bool,
-    /// Documented answers that mean that the one waited for will not come.
+    /// Documented answers after which the expected one will not come.
     pub refusals: Vec<MessageId>,
-    /// Its bit among steps that may be over before it is their turn, because it is known which frame they wait for.
+    /// Its bit in `Task::early`, if its frame is identified by a value and may come before the step.
     pub early: Option<u8>,
     pub measured: Measured,
 }
 
-/// What a frame that was waited for is for measurement and ledger.
+/// What a matched frame contributes to measurements and ledger.
 #[derive(Debug, Default)]
 pub struct Measured {
     pub marking: Option<Marking>,
-    /// The message of ours that another client sent, and where it says when.
+    /// The message of another client that it delivers, and the source of its due time.
     pub delivers: Option<(MessageId, Source)>,
 }
 
@@ -194,9 +194,9 @@ pub struct Marking {
     pub mark: MarkName,
     pub item: Option<Source>,
     pub by: Option<Source>,
-    /// Of what is released: how long the hub may keep it, in milliseconds.
+    /// For released items: how long the hub may keep it, in milliseconds.
     pub back_ms: u32,
-    /// Of what is published.
+    /// For published items.
     pub receivers: Option<Receivers>,
 }
 
@@ -216,7 +216,7 @@ pub struct Hook {
     pub marking: Option<Marking>,
 }
 
-/// What is looked for in frames that are one message.
+/// What to look for in frames of one message.
 #[derive(Debug, Default)]
 pub struct Lookup {
     pub paths: Paths,
@@ -230,18 +230,18 @@ pub struct Wanted {
     pub program: usize,
     pub op: usize,
     pub tests: Vec<(usize, Test)>,
-    /// Members that are equal to a text.
+    /// Members that must equal a text.
     pub equal: Vec<(usize, Source)>,
     pub captures: Vec<(usize, Slot)>,
     pub stray: Option<Stray>,
 }
 
-/// What is noted of such a frame where nobody waits for it: it names its item, so it came twice, late, or to the wrong
-/// client, and the ledger can tell which.
+/// The mark of such a frame when no task waits for it. It names its item, so it was repeated, late, or sent to the
+/// wrong client, and the ledger can tell which.
 #[derive(Debug)]
 pub struct Stray {
     pub mark: MarkName,
-    /// The member that is the key of the item, and the one that says whom it is about.
+    /// The members that hold the key of the item and the party.
     pub item: usize,
     pub by: Option<usize>,
 }
@@ -251,12 +251,12 @@ pub struct Reaction {
     pub program: usize,
     pub measured: Arc<Measured>,
     pub tests: Vec<(usize, Test)>,
-    /// Members that are equal to a text.
+    /// Members that must equal a text.
     pub equal: Vec<(usize, Source)>,
     pub captures: Vec<(usize, Slot)>,
 }
 
-/// How a client connects; whatever is not named here is as the target says.
+/// How a client connects; what is absent is as in the target file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dial {
     pub path: Option<String>,
@@ -267,7 +267,7 @@ pub struct Dial {
 }
 
 impl Dial {
-    /// From JSON with the members of a dial; what is null is not there. `None` where it is something else.
+    /// Parses JSON with the members of a dial, where null counts as absent; `None` if it is something else.
     pub fn from_json(text: &[u8]) -> Option<Self> {
         let value: Value = serde_json::from_slice(text).ok()?;
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);

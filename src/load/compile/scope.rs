@@ -1,5 +1,5 @@
-//! Names of a plan while it is prepared, and what becomes of an expression over them: a constant, a slot, or something that
-//! is worked out, as early as what it uses is known.
+//! Resolves names and expressions of a plan: to a constant, to a slot, or to an expression that is evaluated at run
+//! time, as early as its values are known.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,23 +12,23 @@ use crate::load::compile::program::{Fill, Op, Remark, Slot};
 use crate::scenario::functions;
 use crate::scenario::template::{BUILTIN, Expr};
 
-/// What a name stands for.
+/// What a name refers to.
 #[derive(Clone, Debug)]
 pub enum Named {
     Value(Value),
-    /// A text that is there before anything is sent.
+    /// A text that is known before anything is sent.
     Source(Source),
-    /// A frame that came or went, by its place among the bindings.
+    /// A sent or received frame, by its index among the bindings.
     Frame(usize),
-    /// What was bound in a scene or an opening.
+    /// Names bound in a scene or an opening.
     Scene(BTreeMap<String, Named>),
     Feeder(usize),
 }
 
-/// A frame that a name is bound to, and the members of it that are used anywhere.
+/// A frame that a name is bound to, and those of its members that are used.
 #[derive(Debug, Default)]
 pub struct Binding {
-    /// Kept by the client, not by its journey.
+    /// Whether the client keeps it, not the journey.
     pub own: bool,
     pub members: Vec<(String, Slot)>,
 }
@@ -36,26 +36,26 @@ pub struct Binding {
 #[derive(Debug, Default)]
 pub struct Scope {
     pub names: BTreeMap<String, Named>,
-    /// Nothing outside is in sight.
+    /// Whether outer scopes are invisible.
     pub isolated: bool,
 }
 
-/// What an expression comes to.
+/// The result of resolving an expression.
 pub enum Resolved {
     Value(Value),
     Source(Source),
 }
 
-/// When something can be worked out.
+/// When an expression can be evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum When {
-    /// Once, before the run.
-    Ever,
-    /// When a client begins.
+    /// Before the run.
+    Constant,
+    /// When a client starts.
     Client,
     /// When a journey is prepared.
     Ahead,
-    /// When what it uses has come.
+    /// When the values it uses have been received.
     Late,
 }
 
@@ -82,13 +82,13 @@ impl Compiler<'_> {
         }
     }
 
-    /// A new frame that something is bound to.
+    /// Adds a frame binding.
     pub fn binding(&mut self) -> usize {
         self.bindings.push(Binding { own: self.in_opening, members: Vec::new() });
         self.bindings.len() - 1
     }
 
-    /// The slot that a member of a frame goes to.
+    /// Returns the slot for a member of a frame.
     fn member(&mut self, binding: usize, pointer: &str) -> Source {
         let found = self.bindings[binding].members.iter().find(|(known, _)| known == pointer).map(|(_, slot)| *slot);
         let slot = found.unwrap_or_else(|| {
@@ -113,7 +113,7 @@ impl Compiler<'_> {
         (self.program.texts - 1) as u16
     }
 
-    /// What an expression comes to here; a mistake is reported, and gives null.
+    /// Resolves an expression; an error is reported and gives null.
     pub fn resolve(&mut self, expr: &Expr) -> Resolved {
         if let Some(source) = native(&expr.source) {
             return Resolved::Source(source);
@@ -122,13 +122,13 @@ impl Compiler<'_> {
             let root = root.to_owned();
             return match self.lookup(&root).and_then(|named| self.at(named, &pointer)) {
                 Some(resolved) => resolved,
-                None => self.work_out(expr),
+                None => self.evaluate(expr),
             };
         }
-        self.work_out(expr)
+        self.evaluate(expr)
     }
 
-    /// Follows a pointer into what a name stands for, as far as that is known.
+    /// Follows a pointer into the value of a name as far as that is known.
     fn at(&mut self, named: Named, pointer: &str) -> Option<Resolved> {
         Some(match named {
             Named::Value(value) => Resolved::Value(value.pointer(pointer)?.clone()),
@@ -147,7 +147,7 @@ impl Compiler<'_> {
         })
     }
 
-    /// The text of a column, in the row of this journey.
+    /// Returns the text of a column in the row of this journey.
     fn column(&mut self, feeder: usize, column: usize) -> Source {
         let rows = Arc::clone(&self.carried.rows[feeder]);
         let same = |fill: &Fill| matches!(fill, Fill::Column { feeder, column: c } if Arc::ptr_eq(feeder, &rows) && *c == column);
@@ -159,8 +159,8 @@ impl Compiler<'_> {
         Source::Text(slot)
     }
 
-    fn work_out(&mut self, expr: &Expr) -> Resolved {
-        let mut when = When::Ever;
+    fn evaluate(&mut self, expr: &Expr) -> Resolved {
+        let mut when = When::Constant;
         let (mut constants, mut members) = (Vec::new(), Vec::new());
         for used in &expr.uses {
             let root = used.split('.').next().unwrap_or(used);
@@ -174,7 +174,7 @@ impl Compiler<'_> {
                 }
                 Some(named) => match self.part(named, &pointer) {
                     Some((Resolved::Value(value), at)) => {
-                        // Under its name, beside what else is used of the same root.
+                        // A constant under its name, beside other members of the same root.
                         let text = self.constant_text(&value);
                         members.push((root.to_owned(), at, text));
                         when = when.max(When::Client);
@@ -184,7 +184,7 @@ impl Compiler<'_> {
                         members.push((root.to_owned(), at, source));
                     }
                     None => {
-                        self.mistake(expr.span, format!("`{used}` is not known under load"), "name a member of it");
+                        self.error(expr.span, format!("`{used}` is not known under load"), "name a member of it");
                         return Resolved::Value(Value::Null);
                     }
                 },
@@ -195,13 +195,13 @@ impl Compiler<'_> {
                 }
                 None if BUILTIN.contains(&root) || expr.source.contains(" defined") => {}
                 None => {
-                    self.mistake(expr.span, format!("nothing here is called `{root}`"), "");
+                    self.error(expr.span, format!("no name `{root}` is in scope"), "");
                     return Resolved::Value(Value::Null);
                 }
             }
         }
-        // In what a client is given, everything is worked out when it begins.
-        if self.in_identity && when != When::Ever {
+        // The identity of a client is evaluated when it starts.
+        if self.in_identity && when != When::Constant {
             when = When::Client;
         }
         let copy = match Expr::compile(&expr.source, expr.span, None) {
@@ -212,19 +212,22 @@ impl Compiler<'_> {
             }
         };
         let computed = Arc::new(Computed { expr: copy, constants, members });
-        if when == When::Ever {
-            return Resolved::Value(self.worked_out(&computed, expr));
+        if when == When::Constant {
+            return Resolved::Value(self.evaluate_constant(&computed, expr));
         }
         let text = match when {
-            When::Ever | When::Client => format!("`{}` is worked out once for each client", expr.source),
-            When::Ahead => format!("`{}` is worked out before each journey, ahead of its time", expr.source),
+            When::Constant | When::Client => format!("`{}` is evaluated once for each client", expr.source),
+            When::Ahead => format!("`{}` is evaluated before each journey is due", expr.source),
             When::Late => {
-                format!("`{}` is worked out when what it uses has come, in the time of the client", expr.source)
+                format!(
+                    "`{}` is evaluated when the frame it uses has been received, and delays the next message",
+                    expr.source
+                )
             }
         };
         self.carried.remarks.push(Remark { span: expr.span, text });
         Resolved::Source(match when {
-            When::Ever | When::Client => {
+            When::Constant | When::Client => {
                 let slot = self.own_slot();
                 self.identity.push((slot, Fill::Computed(computed)));
                 Source::Own(slot)
@@ -236,13 +239,13 @@ impl Compiler<'_> {
             }
             When::Late => {
                 let text = self.text_slot();
-                self.program.ops.push(Op::Work { text, fill: Fill::Computed(computed) });
+                self.program.ops.push(Op::Evaluate { text, fill: Fill::Computed(computed) });
                 Source::Text(text)
             }
         })
     }
 
-    /// The longest part of a pointer that can be followed, and what is there.
+    /// The longest prefix of a pointer that can be resolved, and its value.
     fn part(&mut self, named: Named, pointer: &str) -> Option<(Resolved, String)> {
         let mut pointer = pointer;
         loop {
@@ -271,7 +274,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// A constant as a text of the client.
+    /// Stores a constant as a text of the client.
     pub fn constant_text(&mut self, value: &Value) -> Source {
         let slot = self.own_slot();
         let template = Template { pieces: vec![super::message::bytes(value.to_string())] };
@@ -280,7 +283,7 @@ impl Compiler<'_> {
     }
 }
 
-/// The first name of a pointer, and the rest.
+/// Splits off the first name of a pointer.
 fn first(pointer: &str) -> Option<(&str, &str)> {
     let inside = pointer.strip_prefix('/')?;
     Some(match inside.find('/') {
@@ -289,7 +292,7 @@ fn first(pointer: &str) -> Option<(&str, &str)> {
     })
 }
 
-/// Functions that are slots of their own.
+/// Functions that are sources of their own.
 fn native(source: &str) -> Option<Source> {
     let (name, argument) = source.strip_suffix(')')?.split_once('(')?;
     let argument = argument.trim();

@@ -1,4 +1,4 @@
-//! Lines of a plan as operations, one after another. Scenes and openings are written out where they are played.
+//! Compiles steps to operations, in order. Scenes and openings are expanded where they are played.
 
 use std::time::Duration;
 
@@ -21,12 +21,12 @@ use crate::scenario::template::Template as Written;
 use crate::syntax::duration::parse_duration;
 use crate::syntax::source::Span;
 
-/// Most operations of one program.
+/// The most operations of one program.
 const MOST_OPS: usize = 20_000;
-/// Steps that may be over before it is their turn.
+/// The most steps of a program whose frame may come early.
 const MOST_EARLY: u8 = 64;
 
-/// A message that was sent in the program at hand, and may be answered yet.
+/// A message sent in the current program that may still be answered.
 #[derive(Debug)]
 pub struct Sent {
     name: Option<String>,
@@ -35,7 +35,7 @@ pub struct Sent {
     answered: bool,
 }
 
-/// What `joins` gives over what the role is given, if the line is that.
+/// The values that `joins` passes to the role's opening, if the line is that.
 pub fn joins(line: &Line) -> Option<&[(String, Written)]> {
     match line {
         Line::Step { step, .. } => match &step.act {
@@ -57,7 +57,7 @@ impl<'a> Compiler<'a> {
         match line {
             Line::Step { step, options } => {
                 if self.program.ops.len() >= MOST_OPS {
-                    return self.mistake(step.span, format!("a journey has at most {MOST_OPS} steps"), "");
+                    return self.error(step.span, format!("a journey has at most {MOST_OPS} steps"), "");
                 }
                 self.step(step, options);
             }
@@ -82,14 +82,14 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// Steps whose names are forgotten behind them.
+    /// Compiles steps whose names go out of scope at the end.
     fn block(&mut self, lines: &'a [Line]) {
         self.scopes.push(Scope::default());
         self.lines(lines);
         self.scopes.pop();
     }
 
-    /// Steps of shared.yaml, which know nothing of the plan.
+    /// Compiles steps of shared.yaml, which see no names of the plan.
     fn shared_block(&mut self, block: usize) {
         let script = self.script;
         for step in script.shared_parts.blocks.get(block).into_iter().flatten() {
@@ -136,20 +136,20 @@ impl<'a> Compiler<'a> {
             Act::Close { code, .. } => {
                 let code = code.constant().and_then(Value::as_u64).and_then(|code| u16::try_from(code).ok());
                 if code.is_none() {
-                    self.mistake(step.span, "under load the code has to be a number", "write `closes: 1000`");
+                    self.error(step.span, "under load the code has to be a number", "write `closes: 1000`");
                 }
                 self.program.ops.push(Op::Close(code.unwrap_or(1000)));
             }
-            // A scene or an opening of shared.yaml may do more than a plan can.
-            _ => self.mistake(
+            // A scene or an opening of shared.yaml may use steps that a plan cannot.
+            _ => self.error(
                 step.span,
-                format!("`{}` cannot be done under load, and a plan plays it", step.text),
-                "write the steps that are needed out in the plan, instead of playing this",
+                format!("`{}` is not possible under load, and the plan plays it", step.text),
+                "write the needed steps in the plan instead of playing this",
             ),
         }
     }
 
-    /// A value as it is at this step: later uses see the same one.
+    /// Captures a value at this step, so that later uses see the same one.
     pub fn kept_text(&mut self, written: &Written) -> Named {
         let mut sources = Vec::new();
         let value = self.marked(written, &mut sources);
@@ -162,7 +162,7 @@ impl<'a> Compiler<'a> {
                 _ => false,
             });
             if late {
-                self.program.ops.push(Op::Work { text, fill })
+                self.program.ops.push(Op::Evaluate { text, fill })
             } else {
                 self.program.ahead.push((text, fill))
             }
@@ -170,7 +170,7 @@ impl<'a> Compiler<'a> {
         })
     }
 
-    /// Binds the name of a step to what it sends, gets or is answered.
+    /// Binds the name of a step to the frame it sends or receives, or to the answer of its hook.
     fn bind_kept(&mut self, step: &Step, op: usize) {
         if let Some(name) = &step.as_ {
             let binding = self.binding();
@@ -181,7 +181,7 @@ impl<'a> Compiler<'a> {
 
     fn connect(&mut self, connect: &model::Connect, span: Span) {
         if connect.tries || connect.method.is_some() || connect.http.is_some() {
-            self.mistake(span, "under load a connection is made as it should be", "write `connects:`");
+            self.error(span, "a load plan cannot send a malformed upgrade request", "write `connects:`");
         }
         let mut sources = Vec::new();
         let mut member = |written: &Option<Written>| {
@@ -204,14 +204,18 @@ impl<'a> Compiler<'a> {
 
     fn expect(&mut self, step: &'a Step, expect: &'a model::Expect, options: &Options) {
         let Want::Message { message, pattern } = &expect.want else {
-            return self.mistake(
+            return self.error(
                 step.span,
-                format!("`{}` cannot be done under load", step.text),
+                format!("`{}` is not possible under load", step.text),
                 "a plan expects messages",
             );
         };
         if expect.count.is_some() {
-            return self.mistake(step.span, "nothing is counted under load", "a step claims one frame");
+            return self.error(
+                step.span,
+                "a load plan cannot count frames",
+                "each step consumes one frame; leave `count` out",
+            );
         }
         let message = match message {
             MessageName::Named(name) => Some(self.id(name)),
@@ -229,7 +233,7 @@ impl<'a> Compiler<'a> {
             self.bind(name, Named::Frame(binding));
             binding
         });
-        // Behind the binding: what is measured stands in what comes.
+        // After the binding, since the measured values are in the received frame.
         let measured = self.measured(options);
         self.waits.push(Wait { program: self.programs.len(), op, message, conditions, binding });
         if let Some((other, pattern)) = &options.or {
@@ -248,15 +252,15 @@ impl<'a> Compiler<'a> {
         })));
     }
 
-    /// Which message of ours this one answers: as it is said, or the last one whose documented answer it is.
+    /// The request that a message answers: as `answers` names it, or the latest one with this documented reply.
     fn answered(&mut self, message: Option<MessageId>, options: &Options) -> Option<(MessageId, usize)> {
         let place = match &options.answers {
             Some((name, span)) => {
                 let place = self.sent.iter().rposition(|sent| sent.name.as_ref() == Some(name));
                 if place.is_none() {
-                    self.mistake(
+                    self.error(
                         *span,
-                        format!("nothing called `{name}` is sent before"),
+                        format!("no earlier step sends a message as `{name}`"),
                         "`answers` takes the `as` of a `sends`",
                     );
                 }
@@ -271,7 +275,7 @@ impl<'a> Compiler<'a> {
         self.program.times += 1;
         match &mut self.program.ops[op] {
             Op::Send(send) => {
-                // The first one that answers has made a slot.
+                // The first answer has allocated the index.
                 let times = *send.times.get_or_insert(slot);
                 Some((asked, times))
             }
@@ -291,7 +295,7 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// Other documented answers to what was asked.
+    /// Other documented replies to the request.
     fn refusals(&self, asked: MessageId, expected: Option<MessageId>) -> Vec<MessageId> {
         let Some(expected) = expected else { return Vec::new() };
         let replies = self.script.pack.messages[usize::from(asked.0)].replies.iter().map(|reply| self.id(reply));
@@ -305,20 +309,20 @@ impl<'a> Compiler<'a> {
         let time = match &value {
             _ if !sources.is_empty() => None,
             Value::String(text) => parse_duration(text).ok(),
-            // A setting that is a time is a number of seconds in expressions.
+            // In expressions a setting that is a time is a number of seconds.
             value => value.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
         };
         if time.is_none() {
             let mut span = None;
             written.expressions(&mut |expr| span = span.or(Some(expr.span)));
             if let Some(span) = span {
-                self.mistake(span, "this is no time that is known before the run", "write 300ms, 5s or 2m");
+                self.error(span, "this is not a time that is known before the run", "write 300ms, 5s or 2m");
             }
         }
         nanos(time.unwrap_or(Duration::from_secs(1)))
     }
 
-    /// What is measured of a frame that comes.
+    /// Compiles what is measured of a received frame.
     pub fn measured(&mut self, options: &Options) -> Measured {
         let delivers = options.delivers.as_ref().zip(options.sent_at.as_ref());
         let delivers = delivers.and_then(|((name, _), written)| Some((self.id(name), self.source(written)?)));
@@ -337,7 +341,7 @@ impl<'a> Compiler<'a> {
                 Resolved::Value(value) => {
                     let number = value.as_f64().filter(|n| (0.0..4e9).contains(n)).map(|n| n as u32);
                     if number.is_none() {
-                        self.mistake(expr.span, format!("this is {value}, and a number of receivers belongs here"), "");
+                        self.error(expr.span, format!("`to` must be a number of receivers, not {value}"), "");
                     }
                     number.map(Receivers::Always)
                 }
@@ -352,7 +356,11 @@ impl<'a> Compiler<'a> {
 
     fn hook(&mut self, step: &Step, hook: &model::Hook, options: &Options) {
         if let Some(pattern) = &hook.pattern {
-            self.mistake(pattern.span, "under load a hook is asked once", "leave `where` out");
+            self.error(
+                pattern.span,
+                "a load plan calls a hook once, without waiting for a condition",
+                "leave `where` out",
+            );
         }
         let place = self.carried.hooks.iter().position(|known| *known == hook.name).unwrap_or_else(|| {
             self.carried.hooks.push(hook.name.clone());

@@ -1,5 +1,5 @@
-//! What is looked for in the frames that come: by the message a frame is, so that one scan finds what every step and every
-//! reaction of a role asks of it.
+//! Collects what is looked for in received frames, per message, so that one scan finds what every step and reaction of
+//! a role needs.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::scenario::template::Template as Written;
 use crate::syntax::matcher::{Matcher, escape};
 use crate::syntax::source::Span;
 
-/// A step that waits, before it is known what is kept of its frame.
+/// A step that waits, before the captured members of its frame are known.
 #[derive(Debug)]
 pub struct Wait {
     pub program: usize,
@@ -27,9 +27,9 @@ pub struct Wait {
     pub binding: Option<usize>,
 }
 
-/// A reaction, likewise.
+/// A reaction, before the captured members of its frame are known.
 #[derive(Debug)]
-pub struct Reflex {
+pub struct PendingReaction {
     pub program: usize,
     pub message: MessageId,
     pub conditions: Vec<Condition>,
@@ -37,22 +37,22 @@ pub struct Reflex {
     pub measured: Arc<Measured>,
 }
 
-/// What has to be true of a frame.
+/// A condition on a frame.
 #[derive(Debug)]
 pub enum Condition {
-    /// A matcher, as it is written.
+    /// A matcher as written.
     Written(Value),
     Equal(String, Source),
 }
 
 impl Condition {
-    /// Whether it compares with something that only this journey knows.
+    /// Whether it compares with a value of this journey.
     pub fn is_of_a_journey(&self) -> bool {
         matches!(self, Self::Equal(_, Source::Text(_)))
     }
 }
 
-/// The conditions of a `where`.
+/// Compiles the conditions of a `where`.
 pub fn conditions(compiler: &mut Compiler<'_>, pattern: &Pattern) -> Vec<Condition> {
     let mut found = Vec::new();
     match &pattern.template {
@@ -66,7 +66,7 @@ pub fn conditions(compiler: &mut Compiler<'_>, pattern: &Pattern) -> Vec<Conditi
 impl Compiler<'_> {
     fn unequal(&mut self, span: Span) {
         let help = "write `name: \"${value}\"`, or a /pointer with a schema that has no expression in it";
-        self.mistake(span, "under load a frame is known by members that are equal to something", help);
+        self.error(span, "under load a frame can only be matched by members that equal a value", help);
     }
 
     fn members(&mut self, below: &str, members: &[(String, Written)], span: Span, found: &mut Vec<Condition>) {
@@ -102,7 +102,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// A text to compare with: one that is there when the frame comes.
+    /// Returns a source for a value to compare with, which is known when the frame comes.
     fn comparable(&mut self, source: Source) -> Source {
         if matches!(source, Source::Text(_) | Source::Own(_)) {
             return source;
@@ -113,7 +113,7 @@ impl Compiler<'_> {
         Source::Text(text)
     }
 
-    /// Whether every frame that is the one message counts as the other, too: it is an envelope of it, or the same.
+    /// Whether every frame of one message is also of the other, which is its envelope or the same.
     pub fn covers(&self, envelope: MessageId, message: MessageId) -> bool {
         let messages = &self.script.pack.messages;
         let (envelope, message) = (&messages[usize::from(envelope.0)], &messages[usize::from(message.0)]);
@@ -122,8 +122,8 @@ impl Compiler<'_> {
             || envelope.matcher.conditions_at().iter().all(|condition| special.contains(condition))
     }
 
-    /// What clients do when something comes that they did not wait for: by the plan, and by their role.
-    pub fn reflexes(&mut self) {
+    /// Compiles the reactions of the plan and of its role.
+    pub fn pending_reactions(&mut self) {
         let (script, part) = (self.script, self.part);
         for reaction in &part.reactions {
             self.scopes.push(Scope::default());
@@ -134,7 +134,7 @@ impl Compiler<'_> {
             self.scopes.pop();
             let message = self.id(&reaction.message);
             let program = self.finish(None);
-            self.reflexes.push(Reflex { program, message, conditions, binding, measured });
+            self.pending_reactions.push(PendingReaction { program, message, conditions, binding, measured });
         }
         for name in &script.shared_parts.roles[&part.plays].reacts {
             let Some(reaction) = script.shared_parts.reactions.get(name) else { continue };
@@ -147,7 +147,13 @@ impl Compiler<'_> {
             self.scopes.pop();
             let message = self.id(&reaction.whenever);
             let program = self.finish(None);
-            self.reflexes.push(Reflex { program, message, conditions, binding, measured: Arc::default() });
+            self.pending_reactions.push(PendingReaction {
+                program,
+                message,
+                conditions,
+                binding,
+                measured: Arc::default(),
+            });
         }
     }
 
@@ -157,7 +163,7 @@ impl Compiler<'_> {
         binding
     }
 
-    /// What is kept of messages that were sent, and of the answers of hooks.
+    /// Adds captures for bound messages that were sent and for answers of hooks.
     pub fn keep(&mut self) {
         for (program, op, binding) in std::mem::take(&mut self.kept) {
             let members = &self.bindings[binding].members;
@@ -176,10 +182,10 @@ impl Compiler<'_> {
         }
     }
 
-    /// By message: what is looked for in a frame that is this one.
+    /// Builds the lookups by message.
     pub fn lookups(&mut self) -> Vec<Lookup> {
         let waits = std::mem::take(&mut self.waits);
-        let reflexes = std::mem::take(&mut self.reflexes);
+        let pending_reactions = std::mem::take(&mut self.pending_reactions);
         let count = self.script.pack.messages.len();
         let lookups: Option<Vec<Lookup>> = (0..count)
             .map(|n| {
@@ -200,7 +206,7 @@ impl Compiler<'_> {
                         });
                     }
                 }
-                for reflex in &reflexes {
+                for reflex in &pending_reactions {
                     if self.covers(reflex.message, message) {
                         let (tests, equal) = self.asked(&reflex.conditions, &mut lookup.paths)?;
                         let captures = self.captured(reflex.binding, &mut lookup.paths)?;
@@ -212,13 +218,13 @@ impl Compiler<'_> {
             })
             .collect();
         lookups.unwrap_or_else(|| {
-            let what = "the steps of a role look at too many different members of one message";
+            let what = "the steps of a role use too many different members of one message";
             self.diagnostics.push(crate::syntax::diagnostic::Diagnostic::without_place(what));
             Vec::new()
         })
     }
 
-    /// Where a frame that this step waits for names the item that the step is about, if it does.
+    /// Where a frame that this step waits for names the item of the step.
     fn stray(&self, wait: &Wait, equal: &[(usize, Source)], captures: &[(usize, Slot)]) -> Option<Stray> {
         let program = &self.programs[wait.program];
         let Op::Expect(expect) = &program.ops[wait.op] else { return None };

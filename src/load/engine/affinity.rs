@@ -1,11 +1,12 @@
-//! Which thread gets a core when several want it: the shards, since nobody's message is late when a count is.
+//! CPU affinity and priority of threads: shards come first, since a late shard sends messages late, and a late count
+//! does not matter.
 
-/// How far behind the shards the others stand, in steps of `nice`: each a tenth of the core less.
+/// The `nice` increment of the other threads; each step costs about a tenth of the core.
 #[cfg(target_os = "linux")]
 const BEHIND: i32 = 10;
 
-/// Keeps the calling thread, number `own` of `all`, on a core that no other of them has. The system would put two of them on
-/// one core now and then, with another one idle. Where there are not as many cores as threads the system knows best.
+/// Pins the calling thread, number `own` of `all`, to a core of its own. Otherwise the system would sometimes run two
+/// of them on one core while another is idle. With fewer cores than threads the system decides.
 #[cfg(target_os = "linux")]
 pub fn take(own: usize, all: usize) {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -14,26 +15,26 @@ pub fn take(own: usize, all: usize) {
     if cores.len() == all && all > 1 {
         let mut one = CpuSet::new();
         one.set(cores[own]);
-        // Without it things go on, if less evenly.
+        // On failure the run continues, only less evenly.
         let _ = sched_setaffinity(None, &one);
     }
 }
 
-/// The calling thread stands behind the shards from now on.
+/// Lowers the priority of the calling thread below the shards.
 #[cfg(target_os = "linux")]
 pub fn give_way() {
     use rustix::process::{getpriority_process, setpriority_process};
-    // On Linux every thread has a rank of its own.
+    // On Linux every thread has its own nice value.
     if let Ok(rank) = getpriority_process(None) {
         let _ = setpriority_process(None, rank + BEHIND);
     }
 }
 
-/// Left to the system elsewhere.
+/// Left to the system on other platforms.
 #[cfg(not(target_os = "linux"))]
 pub fn take(_own: usize, _all: usize) {}
 
-/// Left to the system elsewhere.
+/// Left to the system on other platforms.
 #[cfg(not(target_os = "linux"))]
 pub fn give_way() {}
 
@@ -66,6 +67,6 @@ mod tests {
             getpriority_process(None).expect("known")
         });
         assert_eq!(other.join().expect("no panic"), (rank + BEHIND).min(19));
-        assert_eq!(getpriority_process(None).expect("known"), rank, "of the thread alone");
+        assert_eq!(getpriority_process(None).expect("known"), rank, "only the thread's priority changes");
     }
 }

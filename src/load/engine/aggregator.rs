@@ -1,9 +1,9 @@
-//! The thread that is not a shard: decides the course of a run, and folds what the shards tell into its result.
+//! The aggregating thread: controls the phases of a run and combines the shards' reports to its result.
 
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
-use super::shard::outbox::Parcel;
+use super::shard::outbox::ShardReport;
 use super::validator::Checked;
 use super::{EngineError, Run, Stopper};
 use crate::load::ledger::Totals;
@@ -11,37 +11,37 @@ use crate::load::metrics::{Interval, Series};
 use crate::load::plan::Plan;
 use crate::load::{Nanos, SECOND};
 
-/// How often the course is looked at.
+/// How often phases are checked.
 const LOOK: Duration = Duration::from_millis(20);
-/// The ledger goes on in steps of this time at least: what it knows is in the cache while it does.
+/// The ledger processes at least this much time at once, so that its data stays in the cache.
 const STEP: Nanos = SECOND / 10;
-/// How long the populations may take to join beyond their ramps, before the run goes on without the rest.
+/// How long populations may take to join beyond their ramps before the run begins without the rest.
 const JOINING: Nanos = 60 * SECOND;
 /// How long shards have to close their connections.
 const LEAVING: Nanos = 5 * SECOND;
-/// Nothing is under way: we still listen for so long, for what should not come.
+/// With no journey running, the run waits so long for unexpected messages.
 const QUIET: Nanos = 2 * SECOND;
 
-/// Where a run stands, told each second.
+/// The state of a run, passed on every second.
 pub struct Live<'a> {
-    /// The second that has just become complete.
+    /// The latest complete interval.
     pub interval: &'a Interval,
     pub series: &'a Series,
     pub account: &'a Totals,
     /// How many clients have joined, of how many.
     pub joined: u64,
     pub clients: u64,
-    /// Bytes that the ledger takes.
+    /// Memory of the ledger in bytes.
     pub ledger_bytes: usize,
-    /// Where the measured time begins, once that is known.
+    /// The beginning of the measured time, once it is known.
     pub measured: Option<Nanos>,
 }
 
-/// What whoever watches wants.
+/// The reaction of the watcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     GoOn,
-    /// Nothing new from now on.
+    /// Begin the drain.
     Drain,
 }
 
@@ -50,13 +50,13 @@ pub enum Order {
 pub enum Ending {
     /// As planned.
     Complete,
-    /// Its drain was brought forward.
+    /// An interruption brought its drain forward.
     Interrupted,
     /// It was stopped at once.
     Stopped,
 }
 
-/// What a run has come to.
+/// The result of a run.
 pub struct Outcome {
     pub series: Series,
     pub account: Totals,
@@ -65,13 +65,13 @@ pub struct Outcome {
     /// How many clients had joined when the measured time began, of how many.
     pub joined: u64,
     pub clients: u64,
-    /// Journeys that were still under way when the drain was over.
+    /// Journeys unfinished at the end of the drain.
     pub undrained: u64,
-    /// How long it took, from the first connection to the last.
+    /// The time from the origin to the end of the last connection.
     pub took: Nanos,
 }
 
-/// The parts of a run that the fold has to go through.
+/// The stages of a run as the aggregator controls them.
 #[derive(Clone, Copy)]
 enum Part {
     Joining,
@@ -79,7 +79,7 @@ enum Part {
     Running {
         planned_drain: Nanos,
     },
-    /// Until it is over at the latest.
+    /// The latest end.
     Draining {
         until: Nanos,
         quiet_since: Option<Nanos>,
@@ -91,44 +91,45 @@ enum Part {
 
 impl Run {
     pub fn stopper(&self) -> Stopper {
-        Stopper(self.threads.course.clone())
+        Stopper(self.threads.timeline.clone())
     }
 
-    /// Folds until the run is over; `watch` is called for each second. The calling thread stands behind the shards from
-    /// then on.
+    /// Aggregates until the run is over; calls `watch` for every second. Lowers the priority of the calling thread
+    /// below the shards.
     ///
     /// # Errors
-    /// [`EngineError::Thread`], [`EngineError::System`]: a shard could not go on.
-    pub fn fold(mut self, mut watch: impl FnMut(&Live<'_>) -> Order) -> Result<Outcome, EngineError> {
+    ///
+    /// [`EngineError::Thread`], [`EngineError::System`]: a shard failed.
+    pub fn aggregate(mut self, mut watch: impl FnMut(&Live<'_>) -> Order) -> Result<Outcome, EngineError> {
         super::affinity::give_way();
         let clients: u64 = self.plan.roles.iter().map(|role| u64::from(role.population.number)).sum();
         let mut part = Part::Joining;
         let mut under_way = vec![0; self.threads.shards.len()];
-        let mut told = vec![0; self.threads.shards.len()];
+        let mut reported = vec![0; self.threads.shards.len()];
         let mut reached: Nanos = 0;
         let mut running = self.threads.shards.len();
         let mut ending = Ending::Complete;
         let mut joined = 0;
         let mut undrained = 0;
         while running > 0 {
-            match self.threads.parcels.recv_timeout(LOOK) {
-                Ok(Parcel::Entries { shard, entries, names, upto }) => {
-                    self.ledger.learn(names);
-                    self.ledger.fold(&entries);
-                    told[shard] = upto;
-                    let least = told.iter().copied().min().unwrap_or_default();
+            match self.threads.reports.recv_timeout(LOOK) {
+                Ok(ShardReport::Entries { shard, entries, names, upto }) => {
+                    self.ledger.add_names(names);
+                    self.ledger.add(&entries);
+                    reported[shard] = upto;
+                    let least = reported.iter().copied().min().unwrap_or_default();
                     if least >= reached.saturating_add(STEP) {
                         self.ledger.reach(least);
                         reached = least;
                     }
                 }
-                Ok(Parcel::Intervals(tallies)) => {
+                Ok(ShardReport::Intervals(tallies)) => {
                     for tally in tallies {
                         if self.series.add(tally).is_none() {
                             continue;
                         }
                         let Some(interval) = self.series.intervals().last() else { continue };
-                        let measured = Some(self.threads.course.measured()).filter(|at| *at != Nanos::MAX);
+                        let measured = Some(self.threads.timeline.measured()).filter(|at| *at != Nanos::MAX);
                         let live = Live {
                             interval,
                             series: &self.series,
@@ -139,37 +140,37 @@ impl Run {
                             measured,
                         };
                         if watch(&live) == Order::Drain {
-                            self.threads.course.set_drain(self.threads.course.clock.now());
+                            self.threads.timeline.set_drain(self.threads.timeline.clock.now());
                         }
                     }
                 }
-                Ok(Parcel::UnderWay { shard, journeys }) => under_way[shard] = journeys,
-                Ok(Parcel::Ended) => running -= 1,
+                Ok(ShardReport::UnderWay { shard, journeys }) => under_way[shard] = journeys,
+                Ok(ShardReport::Ended) => running -= 1,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            let now = self.threads.course.clock.now();
-            if self.threads.course.stopped() {
+            let now = self.threads.timeline.clock.now();
+            if self.threads.timeline.stopped() {
                 ending = Ending::Stopped;
             }
             part = match part {
                 Part::Joining => {
                     let ready = self.joined() >= clients || now >= ramps(&self.plan) + JOINING;
-                    let interrupted = self.threads.course.drain() != Nanos::MAX;
+                    let interrupted = self.threads.timeline.drain() != Nanos::MAX;
                     if ready || interrupted {
                         joined = self.joined();
                         let (begin, measured, drain) = times(&self.plan, now);
-                        self.threads.course.set_begin(begin, measured, drain);
+                        self.threads.timeline.set_begin(begin, measured, drain);
                         Part::Running { planned_drain: drain }
                     } else {
                         part
                     }
                 }
-                Part::Running { planned_drain } if now >= self.threads.course.drain() => {
-                    if self.threads.course.drain() < planned_drain && ending == Ending::Complete {
+                Part::Running { planned_drain } if now >= self.threads.timeline.drain() => {
+                    if self.threads.timeline.drain() < planned_drain && ending == Ending::Complete {
                         ending = Ending::Interrupted;
                     }
-                    let until = self.threads.course.drain().saturating_add(nanos(self.plan.phases.drain));
+                    let until = self.threads.timeline.drain().saturating_add(nanos(self.plan.phases.drain));
                     Part::Draining { until, quiet_since: None }
                 }
                 Part::Draining { until, quiet_since } => {
@@ -177,14 +178,14 @@ impl Run {
                     let quiet = undrained == 0 && self.ledger.account().open == 0;
                     let quiet_since = if quiet { quiet_since.or(Some(now)) } else { None };
                     if now >= until || quiet_since.is_some_and(|since| now >= since + QUIET) {
-                        self.threads.course.set_finish(now);
+                        self.threads.timeline.set_finish(now);
                         Part::Leaving { until: now + LEAVING }
                     } else {
                         Part::Draining { until, quiet_since }
                     }
                 }
                 Part::Leaving { until } if now >= until => {
-                    self.threads.course.stop();
+                    self.threads.timeline.stop();
                     part
                 }
                 part => part,
@@ -193,8 +194,8 @@ impl Run {
         for shard in self.threads.shards.drain(..) {
             shard.join().map_err(|_| EngineError::Thread)??;
         }
-        let checked = self.judge.take().map(super::validator::Judge::finish);
-        let now = self.threads.course.clock.now();
+        let checked = self.judge.take().map(super::validator::Validator::finish);
+        let now = self.threads.timeline.clock.now();
         self.series.finish();
         Ok(Outcome {
             series: self.series,
@@ -209,20 +210,20 @@ impl Run {
     }
 
     fn joined(&self) -> u64 {
-        (0..self.plan.roles.len()).map(|role| u64::from(self.threads.course.joined(role))).sum()
+        (0..self.plan.roles.len()).map(|role| u64::from(self.threads.timeline.joined(role))).sum()
     }
 }
 
-/// How long all populations take to be told to connect.
+/// The time until the last client is due to connect, at most.
 fn ramps(plan: &Plan) -> Nanos {
-    // Those that wait for others come after them; more than all of them together it cannot be.
+    // Roles with `after` connect one after another, so that the sum is an upper bound.
     plan.roles.iter().map(|role| nanos(role.population.ramp())).fold(0, Nanos::saturating_add)
 }
 
-/// When arrivals begin, what is measured begins, and the drain: the second begins with a whole interval.
+/// Returns when the warm-up, the measured time and the drain begin; the measured time begins with a whole interval.
 fn times(plan: &Plan, now: Nanos) -> (Nanos, Nanos, Nanos) {
     let warm_up = nanos(plan.phases.warm_up);
-    // A little later, so that every shard has heard of it.
+    // A margin, so that every shard learns of it in time.
     let soon = now + SECOND / 10;
     let measured = soon.saturating_add(warm_up).div_ceil(SECOND) * SECOND;
     (measured - warm_up, measured, measured.saturating_add(nanos(plan.phases.duration)))

@@ -1,4 +1,5 @@
-//! One connection: from the first byte of the upgrade to the last frame, without waiting and without keeping what it need not.
+//! One WebSocket connection, from the answer to the upgrade request to the last frame; non-blocking, with minimal
+//! buffers.
 
 use std::io;
 
@@ -9,16 +10,16 @@ use crate::load::client::io::End;
 use crate::websocket::frame::Received;
 use crate::websocket::handshake;
 
-/// Read at once, into memory that all connections of a shard share.
+/// Bytes per read, into a buffer shared by all connections of a shard.
 pub const SCRATCH: usize = 64 << 10;
-/// Reads of one connection in a row, before the others get their turn.
+/// Consecutive reads of one connection before others get their turn.
 const READS: usize = 8;
-/// The longest frame, and the longest message in pieces: what tungstenite takes of a frame.
+/// The longest frame and the longest fragmented message: tungstenite's default for frames.
 const MESSAGE: usize = 16 << 20;
-/// Answers with 100, 102 or 103 before the real one.
+/// The most interim answers (100, 102, 103) before the final one.
 const INTERIM_ANSWERS: u32 = 8;
 
-/// A piece of what the hub says.
+/// An event on a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Piece<'a> {
     /// The upgrade succeeded.
@@ -29,50 +30,50 @@ pub enum Piece<'a> {
     Close(u16),
 }
 
-/// What reading has come to.
+/// The result of a read.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// Nothing more is there.
+pub enum ReadState {
+    /// All available bytes have been read.
     All,
-    /// More may be there; others first.
+    /// More bytes may be available; other connections come first.
     Some,
-    /// The connection is of no use any more.
+    /// The connection has ended or must be dropped.
     Ended(End, Why),
 }
 
-/// What a connection ended of, where that is more than its [`End`] tells.
+/// The cause of an end, as detail of [`End`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// The other side, or the network.
+    /// The peer, or the network.
     Plain,
-    /// The answer to the upgrade was no such answer.
+    /// The answer to the upgrade request is invalid.
     Upgrade,
-    /// The handshake of TLS, or a record.
+    /// The TLS handshake or a TLS record failed.
     Tls,
-    /// What came breaks RFC 6455, or is too much for us.
+    /// The hub sent what RFC 6455 forbids, or exceeded a limit.
     Protocol,
 }
 
-/// A connection, from when it is dialled.
+/// A connection, from the beginning of its TCP handshake.
 pub struct Connection {
     pub stream: Stream,
-    /// Until it is upgraded.
+    /// Present until the upgrade has succeeded.
     upgrade: Option<Box<Upgrade>>,
-    /// A frame, or a head, that has not come whole.
+    /// An incomplete frame or HTTP head.
     rest: Vec<u8>,
-    /// A message in pieces, so far, and what it began as.
+    /// The fragments received of a message, and its opcode.
     message: Vec<u8>,
     in_pieces: Option<u8>,
-    /// Nothing is read after a close.
+    /// Whether a close frame has been received; nothing is read after it.
     closed: bool,
 }
 
-/// Why a connection is of no use.
-struct Useless(End, Why);
+/// An error after which a connection must be dropped.
+struct ConnectionError(End, Why);
 
-const PROTOCOL: Useless = Useless(End::Dropped, Why::Protocol);
-/// What came is no HTTP that we take.
-const NO_UPGRADE: Useless = Useless(End::Unreachable, Why::Upgrade);
+const PROTOCOL: ConnectionError = ConnectionError(End::Dropped, Why::Protocol);
+/// The answer is not a valid HTTP response to the upgrade.
+const NO_UPGRADE: ConnectionError = ConnectionError(End::Unreachable, Why::Upgrade);
 
 struct Upgrade {
     key: String,
@@ -80,9 +81,9 @@ struct Upgrade {
     interim: u32,
 }
 
-/// A whole message, if it may be one: a text must be UTF-8 (RFC 6455, section 8.1). What is captured of it is sent again, so
-/// it is ours to see to that.
-fn whole(opcode: u8, message: &[u8]) -> Result<&[u8], Useless> {
+/// Checks a whole message: a text must be UTF-8 (RFC 6455, section 8.1). Parts of it may be sent again, so invalid text
+/// must not get further.
+fn whole(opcode: u8, message: &[u8]) -> Result<&[u8], ConnectionError> {
     if opcode == frames::TEXT && std::str::from_utf8(message).is_err() {
         return Err(PROTOCOL);
     }
@@ -90,7 +91,7 @@ fn whole(opcode: u8, message: &[u8]) -> Result<&[u8], Useless> {
 }
 
 impl Connection {
-    /// A stream that is about to be connected. The request for the upgrade is the caller's to send.
+    /// Wraps a stream that is connecting. The caller sends the upgrade request.
     pub fn new(stream: Stream, key: String, subprotocols: Vec<String>) -> Self {
         let upgrade = Some(Box::new(Upgrade { key, subprotocols, interim: 0 }));
         Self { stream, upgrade, rest: Vec::new(), message: Vec::new(), in_pieces: None, closed: false }
@@ -100,19 +101,19 @@ impl Connection {
         self.upgrade.is_none()
     }
 
-    /// Bytes that have been read and wait for the rest of their frame.
+    /// Buffered bytes of incomplete frames and messages.
     pub fn held(&self) -> usize {
         self.rest.len() + self.message.len()
     }
 
-    /// Reads what is there and hands it on piece by piece. `to_the_end`: the system has said that the other side is done,
-    /// so that a short read does not mean that nothing more is there.
-    pub fn read(&mut self, scratch: &mut [u8], to_the_end: bool, each: &mut impl FnMut(Piece<'_>)) -> Heard {
+    /// Reads available bytes and passes each event on. `to_the_end`: the peer has closed its side, so a short read does
+    /// not mean that everything has been read.
+    pub fn read(&mut self, scratch: &mut [u8], to_the_end: bool, each: &mut impl FnMut(Piece<'_>)) -> ReadState {
         for _ in 0..READS {
             let count = match self.stream.read(scratch) {
                 Ok(0) => return self.ended(Why::Plain),
                 Ok(count) => count,
-                Err(error) if is_not_now(&error) => return Heard::All,
+                Err(error) if is_not_now(&error) => return ReadState::All,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
                     let of_tls = error.get_ref().is_some_and(|cause| cause.is::<rustls::Error>());
@@ -126,29 +127,29 @@ impl Connection {
                 rest.extend_from_slice(&scratch[..count]);
                 self.take(&rest, each).map(|taken| {
                     rest.drain(..taken);
-                    // An idle connection holds nothing.
+                    // Idle connections hold no buffer.
                     if !rest.is_empty() {
                         self.rest = rest;
                     }
                 })
             };
-            if let Err(Useless(end, why)) = taken {
-                return Heard::Ended(end, why);
+            if let Err(ConnectionError(end, why)) = taken {
+                return ReadState::Ended(end, why);
             }
             if count < scratch.len() && !to_the_end && self.stream.is_drained_by_short_read() {
-                return Heard::All;
+                return ReadState::All;
             }
         }
-        Heard::Some
+        ReadState::Some
     }
 
-    /// What the end of the stream means at this point.
-    fn ended(&self, why: Why) -> Heard {
-        Heard::Ended(if self.is_open() { End::Dropped } else { End::Unreachable }, why)
+    /// Returns what the end of the stream means in the current state.
+    fn ended(&self, why: Why) -> ReadState {
+        ReadState::Ended(if self.is_open() { End::Dropped } else { End::Unreachable }, why)
     }
 
-    /// Takes what is whole off the front of `bytes`; how many bytes that are.
-    fn take(&mut self, bytes: &[u8], each: &mut impl FnMut(Piece<'_>)) -> Result<usize, Useless> {
+    /// Consumes the complete frames at the beginning of `bytes`; returns how many bytes that are.
+    fn take(&mut self, bytes: &[u8], each: &mut impl FnMut(Piece<'_>)) -> Result<usize, ConnectionError> {
         let mut taken = 0;
         if self.upgrade.is_some() {
             taken = self.upgraded(bytes)?;
@@ -177,7 +178,7 @@ impl Connection {
         fin: bool,
         payload: &[u8],
         each: &mut impl FnMut(Piece<'_>),
-    ) -> Result<(), Useless> {
+    ) -> Result<(), ConnectionError> {
         match opcode {
             frames::PING => each(Piece::Ping(payload)),
             frames::CLOSE => {
@@ -199,14 +200,14 @@ impl Connection {
                     each(Piece::Message(whole(began, &message)?));
                 }
             }
-            // A pong is an answer to nothing: we ping nobody.
+            // A pong needs no answer; the client sends no pings.
             _ => {}
         }
         Ok(())
     }
 
-    /// Reads the answer to the upgrade; how many bytes it took so far.
-    fn upgraded(&mut self, bytes: &[u8]) -> Result<usize, Useless> {
+    /// Parses the answer to the upgrade request; returns how many bytes it took so far.
+    fn upgraded(&mut self, bytes: &[u8]) -> Result<usize, ConnectionError> {
         let mut taken = 0;
         while let Some(upgrade) = &mut self.upgrade {
             let Some(head) = handshake::response_head(&bytes[taken..]).map_err(|_| NO_UPGRADE)? else {
@@ -223,7 +224,7 @@ impl Connection {
             let status = head.status;
             match handshake::judge_response(head, &upgrade.key, &upgrade.subprotocols) {
                 Received::Upgraded { .. } => self.upgrade = None,
-                _ => return Err(Useless(End::Refused(status), Why::Upgrade)),
+                _ => return Err(ConnectionError(End::Refused(status), Why::Upgrade)),
             }
         }
         Ok(taken)

@@ -1,4 +1,4 @@
-//! Where connections come from and go to: one resolved address, several source addresses in turn.
+//! Opens TCP connections to one resolved address, from several source addresses in turn.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
@@ -6,39 +6,40 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
 use mio::net::TcpStream;
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Ports that a source address gives, with a margin for what else runs on the machine.
+/// Ports per source address, with a margin for other processes.
 pub const PORTS_PER_SOURCE: usize = 25_000;
 
-/// Linux looks for a port among the even ones first. Once most of those are taken, each connection takes hundreds of
-/// microseconds to find one, so on loopback, where addresses cost nothing, a source gets fewer than half of the ports it
-/// has.
+/// Linux tries even ports first. Once most of them are taken, finding one takes hundreds of microseconds per
+/// connection, so on loopback, where addresses are free, a source address is used for fewer than half of its ports.
 const QUICK_SHARE: f64 = 0.4;
-/// Where the system does not say how many ports it has.
+/// The number of ports where the system does not report it.
 const USUAL_PORTS: u64 = 28_232;
 
-/// Why a run has nowhere to go to, or nothing to come from.
+/// An error of the address of the hub or of the source addresses.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
     #[error("the host name `{host}` does not resolve ({source})")]
     Resolve { host: String, source: io::Error },
     #[error("the host name `{0}` has no address that can be reached from the given source addresses")]
     NoAddress(String),
-    #[error("`{0}` is no list of source addresses; write 127.0.0.2-127.0.0.9, or addresses with commas between them")]
+    #[error(
+        "`{0}` is not a list of source addresses; write 127.0.0.2-127.0.0.9, or addresses with commas between them"
+    )]
     Sources(String),
     #[error("{from} to {to} are more than {MOST_SOURCES} addresses")]
     TooMany { from: IpAddr, to: IpAddr },
-    #[error("nobody can be reached at {address}: {source}")]
+    #[error("failed to connect to {address}: {source}")]
     Unreachable { address: SocketAddr, source: io::Error },
     #[error("{address} cannot be a source address: {source}")]
     Source { address: IpAddr, source: io::Error },
 }
 
-/// How long the first connection of all may take.
+/// The timeout of the probing connection.
 const PROBE: std::time::Duration = std::time::Duration::from_secs(5);
-/// More would be a mistake in writing.
+/// The most source addresses.
 const MOST_SOURCES: u32 = 4096;
 
-/// Reads `127.0.0.2-127.0.0.9,10.0.0.1`.
+/// Parses `127.0.0.2-127.0.0.9,10.0.0.1`.
 ///
 /// # Errors
 /// [`DialError::Sources`], [`DialError::TooMany`].
@@ -65,18 +66,18 @@ pub fn read_sources(text: &str) -> Result<Vec<IpAddr>, DialError> {
     Ok(sources)
 }
 
-/// How every connection of a shard comes about.
+/// The dialer of a shard.
 #[derive(Clone, Debug)]
 pub struct Dialer {
     to: SocketAddr,
-    /// Used in turn; without any the system chooses.
+    /// Used in turn; if empty the system chooses.
     sources: Vec<IpAddr>,
     next: usize,
 }
 
 impl Dialer {
-    /// Looks the host up and tries every source address. On loopback, `connections` get as many sources as they need
-    /// unless some are given.
+    /// Resolves the host and checks every source address. On loopback, `connections` get as many source addresses as
+    /// they need unless some are given.
     ///
     /// # Errors
     /// [`DialError`]
@@ -85,7 +86,7 @@ impl Dialer {
         let found = found.map_err(|source| DialError::Resolve { host: host.to_owned(), source })?;
         let fits = |to: &SocketAddr| given.iter().all(|source| source.is_ipv4() == to.is_ipv4());
         let found: Vec<SocketAddr> = found.filter(fits).collect();
-        // `localhost` has two; the one where somebody listens is meant.
+        // `localhost` may have two addresses; uses the one that accepts connections.
         let wait = std::time::Duration::from_secs(2);
         let heard = found.iter().find(|to| found.len() > 1 && std::net::TcpStream::connect_timeout(to, wait).is_ok());
         let to = heard.or(found.first()).copied().ok_or_else(|| DialError::NoAddress(host.to_owned()))?;
@@ -108,7 +109,7 @@ impl Dialer {
         self.to
     }
 
-    /// Whether anybody listens there.
+    /// Checks whether the hub accepts TCP connections.
     ///
     /// # Errors
     /// [`DialError::Unreachable`].
@@ -117,21 +118,21 @@ impl Dialer {
         tried.map(drop).map_err(|source| DialError::Unreachable { address: self.to, source })
     }
 
-    /// Where connections come from in turn; empty where the system chooses.
+    /// The source addresses; empty where the system chooses.
     pub fn sources(&self) -> &[IpAddr] {
         &self.sources
     }
 
-    /// The same for another shard, which begins with another source.
+    /// Returns a dialer for another shard, which begins with another source address.
     pub fn for_shard(&self, shard: usize) -> Self {
         Self { next: shard, ..self.clone() }
     }
 
-    /// Begins to connect; whether it succeeds shows when the stream becomes writable. `from`: the source address that
-    /// this one wants.
+    /// Starts to connect; the stream becomes writable when the connection is open or has failed. `from`: the source
+    /// address for this one.
     ///
     /// # Errors
-    /// The system's, such as no more descriptors or ports.
+    /// Errors of the system, such as no more descriptors or ports.
     pub fn connect(&mut self, from: Option<IpAddr>) -> io::Result<TcpStream> {
         let socket = Socket::new(Domain::for_address(self.to), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
@@ -162,8 +163,8 @@ fn is_under_way(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
 }
 
-/// Lets the port be chosen when the destination is known, so that ports are counted per destination. Without it, it only
-/// gets tight earlier.
+/// Defers the choice of the port until the destination is known, so that ports are counted per destination. If this
+/// fails, ports only run out earlier.
 #[cfg(target_os = "linux")]
 fn late_port(socket: &Socket) {
     let _ = nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::IpBindAddressNoPort, &true);
@@ -187,17 +188,17 @@ mod tests {
     }
 
     #[rstest]
-    #[case("", "no list of source addresses")]
-    #[case("127.0.0.9-127.0.0.2", "no list of source addresses")]
-    #[case("127.0.0.2-", "no list of source addresses")]
+    #[case("", "is not a list of source addresses")]
+    #[case("127.0.0.9-127.0.0.2", "is not a list of source addresses")]
+    #[case("127.0.0.2-", "is not a list of source addresses")]
     #[case("10.0.0.0-11.0.0.0", "more than 4096")]
-    fn other_words_are_refused(#[case] text: &str, #[case] about: &str) {
+    fn invalid_sources_are_rejected(#[case] text: &str, #[case] about: &str) {
         let error = read_sources(text).unwrap_err().to_string();
         assert!(error.contains(about), "{error}");
     }
 
     #[test]
-    fn a_source_that_is_not_ours_is_named() {
+    fn a_source_address_of_another_machine_is_an_error() {
         let error = Dialer::new("127.0.0.1", 1, &["203.0.113.1".parse().unwrap()], 1).unwrap_err().to_string();
         assert!(error.starts_with("203.0.113.1 cannot be a source address: "), "{error}");
     }

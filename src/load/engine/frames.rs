@@ -1,11 +1,11 @@
-//! WebSocket frames for a load: read where they lie, written where they leave.
+//! Reads and writes WebSocket frames in place.
 //!
-//! [`crate::websocket::codec`] exists to show what was wrong with a frame; this one only wants to be done with it. Nothing is
-//! copied but a frame that has not come whole.
+//! Unlike [`crate::websocket::codec`], which reports what is wrong with a frame, this is made for speed: only
+//! incomplete frames are copied.
 
 use std::ops::Range;
 
-/// Room for the header of a masked frame of 126 to 65,535 bytes, which most are.
+/// The header size of a masked frame of 126 to 65,535 bytes, the most common one.
 const HEADER: usize = 8;
 /// RFC 6455, section 5.5.
 const CONTROL_PAYLOAD: u64 = 125;
@@ -17,18 +17,18 @@ pub const CLOSE: u8 = 8;
 pub const PING: u8 = 9;
 pub const PONG: u8 = 10;
 
-/// What the front of a stream holds.
+/// The result of looking at the beginning of the received bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Front {
-    /// A whole frame with its payload at this place; the frame ends where the payload does.
+    /// A whole frame with its payload at this range; the frame ends with the payload.
     Frame { opcode: u8, fin: bool, payload: Range<usize> },
-    /// Not yet; with at least so many bytes there is more to say.
+    /// An incomplete frame; at least so many bytes are needed to continue.
     Partial(usize),
-    /// What no hub may send, or what is more than we take.
+    /// A protocol error of the hub, or a frame that is too large.
     Wrong(&'static str),
 }
 
-/// Looks at the first frame of `bytes`; a payload may have at most `limit` bytes.
+/// Parses the first frame of `bytes`; a payload may have at most `limit` bytes.
 pub fn front(bytes: &[u8], limit: usize) -> Front {
     let [first, second, ..] = *bytes else { return Front::Partial(2) };
     let opcode = first & 0x0f;
@@ -36,7 +36,7 @@ pub fn front(bytes: &[u8], limit: usize) -> Front {
         return Front::Wrong("reserved bits are set");
     }
     if second & 0x80 != 0 {
-        return Front::Wrong("a frame from the hub is masked");
+        return Front::Wrong("the hub sent a masked frame");
     }
     let (length, start) = match second & 0x7f {
         126 => match bytes.get(2..4) {
@@ -53,18 +53,18 @@ pub fn front(bytes: &[u8], limit: usize) -> Front {
     match opcode {
         CONTINUATION | TEXT | BINARY => {}
         CLOSE | PING | PONG if fin && length <= CONTROL_PAYLOAD => {}
-        CLOSE | PING | PONG => return Front::Wrong("a control frame is too long or in pieces"),
+        CLOSE | PING | PONG => return Front::Wrong("a control frame is too long or fragmented"),
         _ => return Front::Wrong("a reserved opcode"),
     }
     let Some(length) = usize::try_from(length).ok().filter(|length| *length <= limit) else {
-        return Front::Wrong("a frame is longer than we take");
+        return Front::Wrong("a frame exceeds the size limit");
     };
     let end = start + length;
     if bytes.len() < end { Front::Partial(end) } else { Front::Frame { opcode, fin, payload: start..end } }
 }
 
-/// Mask keys for a load. RFC 6455 wants them unpredictable to protect caches on the way from scripts in browsers, which a
-/// load generator is not.
+/// A generator of mask keys. RFC 6455 wants them unpredictable to protect caches from scripts in browsers, which does
+/// not concern a load generator.
 #[derive(Clone, Debug)]
 pub struct Masks(u64);
 
@@ -82,7 +82,7 @@ impl Masks {
     }
 }
 
-/// Appends one masked frame whose payload `write` appends; how many bytes the payload has.
+/// Appends one masked frame whose payload `write` appends; returns the length of the payload.
 pub fn append(out: &mut Vec<u8>, opcode: u8, masks: &mut Masks, write: impl FnOnce(&mut Vec<u8>)) -> usize {
     let begin = out.len();
     out.extend_from_slice(&[0; HEADER]);
@@ -129,7 +129,7 @@ fn mask(bytes: &mut [u8], key: [u8; 4]) {
     }
 }
 
-/// The code that a close frame's payload names; 1005, "none was given", where it names none (RFC 6455, section 7.1.5).
+/// Returns the code in a close frame's payload, or 1005 if there is none (RFC 6455, section 7.1.5).
 pub fn close_code(payload: &[u8]) -> u16 {
     match payload {
         [high, low, ..] => u16::from_be_bytes([*high, *low]),
@@ -154,7 +154,7 @@ mod tests {
     #[case(126)]
     #[case(0xffff)]
     #[case(0x1_0000)]
-    fn what_is_written_is_read_by_the_strict_codec(#[case] length: usize) {
+    fn written_frames_are_read_by_the_strict_codec(#[case] length: usize) {
         let payload: Vec<u8> = (0..length).map(|index| b'a' + (index % 26) as u8).collect();
         let mut out = b"before".to_vec();
         assert_eq!(append(&mut out, TEXT, &mut Masks::new(7), |out| out.extend_from_slice(&payload)), length);
@@ -170,7 +170,7 @@ mod tests {
     #[case(Frame::text("x").unmasked(), TEXT)]
     #[case(Frame::binary("x".repeat(70_000)).unmasked(), BINARY)]
     #[case(Frame::ping("x").unmasked(), PING)]
-    fn what_a_hub_writes_is_found_once_it_is_whole(#[case] frame: Frame, #[case] opcode: u8) {
+    fn a_frame_of_a_hub_is_found_once_it_is_complete(#[case] frame: Frame, #[case] opcode: u8) {
         let mut bytes = Vec::new();
         codec::encode(&frame, [0; 4], &mut bytes);
         for cut in [0, 1, 2, 3, 5, bytes.len() - 1] {
@@ -190,7 +190,7 @@ mod tests {
     #[case(&[0x09, 0])]
     #[case(&[0x89, 126, 0, 126])]
     #[case(&[0x81, 127, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff])]
-    fn what_no_hub_may_send_is_refused(#[case] bytes: &[u8]) {
+    fn protocol_errors_are_rejected(#[case] bytes: &[u8]) {
         assert!(matches!(front(bytes, LIMIT), Front::Wrong(_)));
     }
 
@@ -204,7 +204,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_lead_beyond_their_end(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn parsing_stays_within_the_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             if let Front::Frame { payload, .. } = front(&bytes, LIMIT) {
                 prop_assert!(payload.end <= bytes.len());
             }

@@ -1,17 +1,17 @@
-//! Reads JSON into a tree that is there already. Nearly all that parsing costs is memory for names, texts and tables, and
-//! messages of one kind look alike: what comes as it came the last time is overwritten in its place.
+//! Parses JSON into an existing tree. Most of the cost of parsing is allocating names, texts and tables, and messages
+//! of one kind look alike, so the values of the previous message are overwritten in place.
 //!
-//! The result is the same as that of a fresh tree, whatever the tree held before.
+//! The result equals a fresh parse, whatever the tree held before.
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Deserializer, Map, Number, Value};
 
-/// Makes `tree` what `text` says. After an error it is some tree, as good for the next text as any.
+/// Parses `text` into `tree`. After an error the tree has some value and can be reused.
 ///
 /// # Errors
-/// The text is no JSON, or nested deeper than serde_json goes.
+/// The text is not JSON, or is nested deeper than serde_json allows.
 pub fn renew(tree: &mut Value, text: &[u8]) -> serde_json::Result<()> {
     let mut reader = Deserializer::from_slice(text);
     Place(tree).deserialize(&mut reader)?;
@@ -122,7 +122,7 @@ impl<'de> Visitor<'de> for Place<'_> {
     }
 }
 
-/// The name of a member: `None` where it is this one.
+/// The name of a member: `None` if it equals this one.
 struct Name<'n>(&'n str);
 
 impl<'de> DeserializeSeed<'de> for Name<'_> {
@@ -165,7 +165,7 @@ mod tests {
         }
     }
 
-    /// Compared as text, too: the order of members counts.
+    /// Compares as text, too: the order of members counts.
     fn check(tree: &mut Value, text: &[u8]) {
         let fresh: Option<Value> = serde_json::from_slice(text).ok();
         let renewed = renew(tree, text).ok().map(|()| tree.clone());

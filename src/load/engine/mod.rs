@@ -1,20 +1,19 @@
-//! The engine: real sockets, real time, one thread per core.
+//! The engine: sockets, real time, one thread per core.
 //!
-//! Every shard is a loop over its own epoll (by mio, the layer below tokio) with its own connections, clients, recorder and
-//! alarms; it locks nothing and asks nobody. Not tokio, because its timers count milliseconds, which on a local hub is as
-//! long as an answer takes, and because a task and a codec's buffers per connection cost more memory, and more time per
-//! message, than everything else that is done here (`benches/floor` has the figures).
+//! Every shard is a loop over its own epoll (by mio, the layer below tokio) with its own connections, clients, recorder
+//! and timers; it takes no locks and calls no other thread. Tokio is not used here, because its timers have millisecond
+//! resolution, about the response time of a local hub, and because a task and a codec's buffers per connection cost
+//! more memory, and more time per message, than the rest of the engine (`benches/floor` has the figures).
 //!
 //! ```text
-//! frames, connection, stream   bytes in place: frames, one connection, TLS or none
-//! dialer, preflight            where connections come from, and whether the machine can have so many
-//! poller                       waits for sockets and alarms, to the microsecond
-//! shard                        the loop around the clients of one core: their slots, connections, timers and outbox
-//! validator, json_reuse        validation off the timed path, reading into trees that are there already
-//! self_monitor                 what the generator itself costs
-//! affinity                     which thread gets a core when several want it
-//! phases, aggregator           which phase a run is in; what becomes of what the shards report
-//! hooks                        what happens outside the sockets
+//! frames, connection, stream   frames in place, one connection, plain or TLS byte streams
+//! dialer, preflight            opens connections; checks whether the machine has the resources
+//! poller                       waits for sockets and timers with microsecond precision
+//! shard                        the loop over the clients of one core: slots, connections, timers, outbox
+//! validator, json_reuse        validation off the timed path, parsing into existing trees
+//! self_monitor, affinity       the cost of the generator itself; which thread gets which core
+//! phases, aggregator           the phases of a run; combines the reports of the shards
+//! hooks                        the calls of hooks
 //! ```
 
 mod affinity;
@@ -54,36 +53,36 @@ use crate::load::{SECOND, ledger};
 use crate::protocol::Pack;
 use crate::transport::Endpoint;
 
-/// One load run.
+/// The settings of one load run.
 pub struct Setup {
     pub plan: Arc<Plan>,
     pub prepared: Arc<Prepared>,
-    /// Counts from the origin of the run: what is prepared with it may know its wall-clock time.
+    /// Started at the origin of the run, so that compiled programs can know its wall-clock time.
     pub clock: Clock,
     pub endpoint: Endpoint,
-    /// Sent with every upgrade.
+    /// Headers of every upgrade request.
     pub headers: Vec<(String, String)>,
-    /// For a `wss://` endpoint.
+    /// Required for a `wss://` endpoint.
     pub tls: Option<Arc<rustls::ClientConfig>>,
-    /// Local addresses to connect from; without any, as many of loopback's as are needed, or the system's choice.
+    /// Local source addresses; if empty, loopback addresses as needed, or the system's choice.
     pub sources: Vec<IpAddr>,
-    /// Threads with connections, at least one.
+    /// The number of shards, at least one.
     pub shards: usize,
     pub seed: u64,
     pub validate: Validate,
-    /// Needed to validate.
+    /// Required for validation.
     pub pack: Option<Arc<Pack>>,
     pub ledger: ledger::Config,
 }
 
-/// Why a run cannot begin, or could not go on.
+/// An error that prevents or ends a run.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     #[error(transparent)]
     Dial(#[from] DialError),
-    #[error("TLS: `{0}` is not a name that a certificate can hold")]
+    #[error("TLS: `{0}` is not a valid server name")]
     Name(String),
-    #[error("`{0}` needs TLS, and none is set up")]
+    #[error("`{0}` needs TLS, which is not configured")]
     NoTls(Endpoint),
     #[error("failed to set up a thread of the engine: {0}")]
     System(#[from] io::Error),
@@ -91,51 +90,53 @@ pub enum EngineError {
     Thread,
 }
 
-/// A run that has begun. Dropping it ends it.
+/// A running load run; dropping it ends the run.
 pub struct Run {
     threads: Threads,
-    judge: Option<validator::Judge>,
+    judge: Option<validator::Validator>,
     plan: Arc<Plan>,
     series: Series,
     ledger: ledger::Ledger,
 }
 
-/// The shards, which end when this goes.
+/// The threads of the shards, which end when this is dropped.
 struct Threads {
-    course: Arc<phases::Course>,
+    timeline: Arc<phases::Timeline>,
     wakers: Vec<Arc<mio::Waker>>,
     shards: Vec<JoinHandle<io::Result<()>>>,
-    parcels: Receiver<shard::outbox::Parcel>,
+    reports: Receiver<shard::outbox::ShardReport>,
 }
 
-/// Ends a run from another thread.
+/// A handle to end a run from another thread.
 #[derive(Clone)]
-pub struct Stopper(Arc<phases::Course>);
+pub struct Stopper(Arc<phases::Timeline>);
 
 impl Stopper {
-    /// Nothing new is due from now on; what is under way comes to its end.
+    /// Begins the drain: no new journey is due, running ones finish.
     pub fn drain(&self) {
         self.0.set_drain(self.0.clock.now());
     }
 
-    /// Everything ends at once.
+    /// Ends the run at once.
     pub fn stop(&self) {
         self.0.stop();
     }
 }
 
-/// Whether anybody listens where the run is to go.
+/// Checks whether the hub accepts TCP connections.
 ///
 /// # Errors
-/// [`EngineError::Dial`]: nobody does, or there is nowhere to go to, or nothing to come from.
+///
+/// [`EngineError::Dial`]: it does not, or its address or the source addresses are unusable.
 pub fn probe(setup: &Setup) -> Result<(), EngineError> {
     Ok(setup.dialer()?.probe()?)
 }
 
-/// What the machine lacks for this run, if anything. `embedded`: the hub runs in this process.
+/// Returns what the machine lacks for this run. `embedded`: the hub runs in this process.
 ///
 /// # Errors
-/// [`EngineError::Dial`]: there is nowhere to go to, or nothing to come from.
+///
+/// [`EngineError::Dial`]: the address of the hub or the source addresses are unusable.
 pub fn lacks(setup: &Setup, embedded: bool) -> Result<Vec<preflight::Lack>, EngineError> {
     let dialer = setup.dialer()?;
     let need = preflight::Need {
@@ -158,10 +159,11 @@ impl Setup {
     }
 }
 
-/// Begins a run: threads are started, connections begin to be made. `calls` are the hooks that clients call; whoever holds
-/// the other end carries them out.
+/// Starts a run: starts the threads, which open the connections. `calls` receives the hook calls of clients; the owner
+/// of the receiver carries them out.
 ///
 /// # Errors
+///
 /// [`EngineError`]; then nothing runs.
 pub fn start(setup: Setup, calls: tokio::sync::mpsc::Sender<hooks::Call>) -> Result<Run, EngineError> {
     let dialer = setup.dialer()?;
@@ -178,11 +180,11 @@ pub fn start(setup: Setup, calls: tokio::sync::mpsc::Sender<hooks::Call>) -> Res
     let names = Names { messages: prepared.messages.clone(), journeys: prepared.journeys.clone() };
     let layout = MetricRegistry::new(names);
     let judge = match pack {
-        Some(pack) if validate != Validate::None => Some(validator::Judge::start(pack, &prepared.messages)?),
+        Some(pack) if validate != Validate::None => Some(validator::Validator::start(pack, &prepared.messages)?),
         _ => None,
     };
-    let course = Arc::new(phases::Course::new(clock, plan.roles.len()));
-    let (to, parcels) = sync_channel(shard::outbox::PARCELS);
+    let timeline = Arc::new(phases::Timeline::new(clock, plan.roles.len()));
+    let (to, reports) = sync_channel(shard::outbox::MOST_REPORTS);
     let (endpoint, headers) = (Arc::new(endpoint), Arc::new(headers));
     let mut polls = Vec::new();
     for _ in 0..shards {
@@ -192,18 +194,18 @@ pub fn start(setup: Setup, calls: tokio::sync::mpsc::Sender<hooks::Call>) -> Res
         polls.push((poll, watch, waker));
     }
     let wakers = polls.iter().map(|(.., waker)| Arc::clone(waker)).collect();
-    let mut threads = Threads { course: Arc::clone(&course), wakers, shards: Vec::new(), parcels };
+    let mut threads = Threads { timeline: Arc::clone(&timeline), wakers, shards: Vec::new(), reports };
     for (number, (poll, watch, waker)) in polls.into_iter().enumerate() {
-        let desk = shard::context::ShardContext {
+        let context = shard::context::ShardContext {
             recorder: Recorder::new(layout.clone(), Phases { interval: SECOND, measured: u64::MAX..u64::MAX }),
             timers: shard::timers::Timers::default(),
             masks: frames::Masks::new(seed ^ (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
-            course: Arc::clone(&course),
-            tell: shard::outbox::Outbox::new(number, to.clone()),
+            timeline: Arc::clone(&timeline),
+            outbox: shard::outbox::Outbox::new(number, to.clone()),
             calls: hooks::Calls::new(calls.clone(), waker),
             free: plan.roles.iter().map(|_| std::collections::VecDeque::new()).collect(),
             dials: std::collections::VecDeque::new(),
-            recognised: None,
+            classified: None,
             cause: None,
             under_way: 0,
         };
@@ -217,7 +219,7 @@ pub fn start(setup: Setup, calls: tokio::sync::mpsc::Sender<hooks::Call>) -> Res
             tls: tls.clone(),
             dialer: dialer.for_shard(number),
             seed,
-            desk,
+            context,
             sampler: judge.as_ref().map_or_else(validator::Sampler::blind, |judge| judge.sampler(validate)),
             poll,
             watch,
@@ -234,13 +236,13 @@ pub fn start(setup: Setup, calls: tokio::sync::mpsc::Sender<hooks::Call>) -> Res
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        self.course.stop();
+        self.timeline.stop();
         for waker in &self.wakers {
             drop(waker.wake());
         }
-        // A shard may wait for a place among the parcels.
+        // A shard may be blocked on a full channel.
         while self.shards.iter().any(|shard| !shard.is_finished()) {
-            drop(self.parcels.recv_timeout(std::time::Duration::from_millis(10)));
+            drop(self.reports.recv_timeout(std::time::Duration::from_millis(10)));
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What all threads of a run know of its course: when it began, when its parts begin, who has joined. A few atomics, read
-//! once a turn.
+//! The phases of a run as all threads know them: when each begins, and who has joined. A few atomics, read once per
+//! turn.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
@@ -16,32 +16,32 @@ impl Clock {
     }
 
     pub fn now(self) -> Nanos {
-        // A run does not last 584 years.
+        // 64 bits of nanoseconds are enough for 584 years.
         self.0.elapsed().as_nanos() as Nanos
     }
 }
 
-/// The course of a run, as whoever coordinates it decides. Times that are not decided yet are `Nanos::MAX`.
+/// The beginnings of a run's phases, set by the aggregator; `Nanos::MAX` until they are known.
 ///
-/// Relaxed everywhere: each value means something by itself, and a shard that sees one a turn later is right, too.
+/// Ordering is relaxed: the values are independent, and a shard may learn of one a turn later.
 #[derive(Debug)]
-pub struct Course {
+pub struct Timeline {
     pub clock: Clock,
-    /// Arrivals begin, and with them the warm-up.
+    /// The beginning of arrivals and of the warm-up.
     begin: AtomicU64,
-    /// What is due is measured from here.
+    /// The beginning of the measured time.
     measured: AtomicU64,
-    /// Nothing new is due from here on.
+    /// The beginning of the drain.
     drain: AtomicU64,
-    /// Everybody leaves.
+    /// When all clients close their connections.
     finish: AtomicU64,
-    /// Everybody is gone at once.
+    /// Whether all connections are dropped at once.
     stop: AtomicBool,
-    /// How many clients of each role have joined so far, each once.
+    /// How many clients of each role have joined so far, each counted once.
     joined: Vec<AtomicU32>,
 }
 
-impl Course {
+impl Timeline {
     pub fn new(clock: Clock, roles: usize) -> Self {
         let never = || AtomicU64::new(Nanos::MAX);
         Self {
@@ -75,7 +75,7 @@ impl Course {
         self.stop.load(Relaxed)
     }
 
-    /// Everybody is there.
+    /// Sets the beginnings after the populations have joined.
     pub fn set_begin(&self, begin: Nanos, measured: Nanos, drain: Nanos) {
         self.measured.store(measured, Relaxed);
         // An interruption may have come first.

@@ -1,4 +1,4 @@
-//! Waiting for the hub or for the next due time, whichever comes first, to the microsecond where the system can.
+//! Waits for sockets or the next due time, with microsecond precision where the system supports it.
 
 use std::io;
 use std::time::Duration;
@@ -7,25 +7,25 @@ use mio::{Events, Poll};
 
 use crate::load::{Nanos, SECOND};
 
-/// The token of the alarm; no seat has it.
+/// The token of the timer; no slot has it.
 pub const ALARM: mio::Token = mio::Token(usize::MAX);
-/// The token of a waker: another thread wants something.
+/// The token with which other threads wake a shard.
 pub const WAKER: mio::Token = mio::Token(usize::MAX - 1);
-/// epoll counts milliseconds.
+/// The resolution of epoll's timeout.
 const MILLISECOND: Nanos = SECOND / 1000;
 
-/// A timer beside the sockets: epoll waits for whole milliseconds only, which would be most of the time that a hub nearby
-/// takes to answer.
+/// Waits with epoll and a timerfd: epoll's timeout has whole milliseconds only, about as long as a local hub takes to
+/// answer.
 pub struct Poller {
     #[cfg(target_os = "linux")]
     timer: rustix::fd::OwnedFd,
-    /// What the timer is set to, if it has not gone off.
+    /// The time that the timer is set to, if it has not expired.
     armed: Nanos,
 }
 
 impl Poller {
     /// # Errors
-    /// The system's.
+    /// Errors of the system.
     #[cfg(target_os = "linux")]
     pub fn new(poll: &Poll) -> io::Result<Self> {
         use rustix::fd::AsRawFd as _;
@@ -37,20 +37,20 @@ impl Poller {
     }
 
     /// # Errors
-    /// None here.
+    /// Never fails here.
     #[cfg(not(target_os = "linux"))]
     pub fn new(_poll: &Poll) -> io::Result<Self> {
         Ok(Self { armed: 0 })
     }
 
-    /// Waits for events, until `until` at most.
+    /// Waits for events until `until` at the latest.
     ///
     /// # Errors
-    /// The system's.
+    /// Errors of the system.
     pub fn wait(&mut self, poll: &mut Poll, events: &mut Events, now: Nanos, until: Nanos) -> io::Result<()> {
         let wait = until.saturating_sub(now);
         let whole = wait / MILLISECOND;
-        // What is left of a millisecond is the timer's business; without one, we wake early and look again.
+        // The timer covers the fraction of a millisecond; without it, the wait ends early and is repeated.
         let timer = wait > 0 && whole < 4 && (self.armed == until || self.arm(wait, until));
         let timeout = (!timer).then(|| Duration::from_millis(whole));
         let polled = poll.poll(events, timeout);
@@ -66,7 +66,7 @@ impl Poller {
         }
     }
 
-    /// Whether the timer will end the wait. An expiry that nobody waits for any more wakes us for nothing.
+    /// Whether the timer will end the wait. An expired timer of an earlier wait only causes a spurious wake-up.
     #[cfg(target_os = "linux")]
     fn arm(&mut self, wait: Nanos, until: Nanos) -> bool {
         use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec, timerfd_settime};

@@ -1,28 +1,28 @@
-//! What a run will need of the machine, looked at before it begins, with advice where it will not get it.
+//! Checks before a run whether the machine has the resources that it needs, with advice if not.
 
 use super::dialer::PORTS_PER_SOURCE;
 use crate::load::metrics::ErrorKind;
 
-/// Bytes that a plain connection takes here, buffers included; a measured figure with some room.
+/// Bytes of memory per plain connection, buffers included: a measured figure with a margin.
 const CONNECTION: u64 = 4 << 10;
-/// The same of a TLS connection.
+/// The same per TLS connection.
 const TLS_CONNECTION: u64 = 32 << 10;
-/// Descriptors that are not connections: files, pipes, what the runtime needs.
+/// File descriptors beside connections: files, pipes, the runtime.
 const SPARE: u64 = 100;
 
-/// What a run is going to need.
+/// The resources that a run needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Need {
     pub connections: u64,
     pub sources: u64,
     pub tls: bool,
-    /// The hub runs in this process, too, so that every connection takes two descriptors.
+    /// Whether the hub runs in this process, so that every connection takes two descriptors.
     pub embedded: bool,
-    /// The hub is on this machine, so that ports are the only limit to sources.
+    /// Whether the hub is on this machine, so that source addresses are free to use.
     pub loopback: bool,
 }
 
-/// What the machine has; `None` where it does not say.
+/// The resources of the machine; `None` where the system does not report them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Have {
     pub descriptors: Option<u64>,
@@ -30,19 +30,19 @@ pub struct Have {
     pub memory: Option<u64>,
 }
 
-/// Something that is missing, and what to change.
+/// A lacking resource, with advice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lack {
     pub kind: ErrorKind,
     pub text: String,
 }
 
-/// Looks at the machine. The limit of descriptors is raised to what this process may have.
+/// Reads the machine's resources after raising the limit of descriptors to the maximum for this process.
 pub fn look() -> Have {
     Have { descriptors: descriptors(), ports: ports(), memory: memory() }
 }
 
-/// What is missing, if anything is.
+/// Returns what is lacking.
 pub fn lacks(need: &Need, have: &Have) -> Vec<Lack> {
     let mut lacks = Vec::new();
     let mut lack = |text: String| lacks.push(Lack { kind: ErrorKind::Resources, text });
@@ -50,7 +50,7 @@ pub fn lacks(need: &Need, have: &Have) -> Vec<Lack> {
     if let Some(limit) = have.descriptors.filter(|limit| *limit < descriptors) {
         let beside = if need.embedded { ", or run the hub in a process of its own (`hubproof serve`)" } else { "" };
         lack(format!(
-            "{} connections need {descriptors} file descriptors, and this process may have {limit}: raise the limit (`ulimit -n {descriptors}`, or LimitNOFILE= of the service){beside}",
+            "{} connections need {descriptors} file descriptors, but the limit of this process is {limit}: raise the limit (`ulimit -n {descriptors}`, or LimitNOFILE= of the service){beside}",
             need.connections
         ));
     }
@@ -67,7 +67,7 @@ pub fn lacks(need: &Need, have: &Have) -> Vec<Lack> {
                 )
             };
             lack(format!(
-                "{} connections to one address need as many ports, and {sources} source {} some {}: {advice}",
+                "{} connections to one address need as many ports, but {sources} source {} about {}: {advice}",
                 need.connections,
                 if sources == 1 { "address has" } else { "addresses have" },
                 usable * sources
@@ -77,7 +77,7 @@ pub fn lacks(need: &Need, have: &Have) -> Vec<Lack> {
     let memory = need.connections * if need.tls { TLS_CONNECTION } else { CONNECTION };
     if let Some(free) = have.memory.filter(|free| *free < memory) {
         lack(format!(
-            "{} connections need some {} MiB of memory, and {} MiB are free: use fewer",
+            "{} connections need about {} MiB of memory, but {} MiB are free: use fewer",
             need.connections,
             memory >> 20,
             free >> 20
@@ -86,13 +86,13 @@ pub fn lacks(need: &Need, have: &Have) -> Vec<Lack> {
     lacks
 }
 
-/// Files that may be open at a time, once the limit is as high as we may set it ourselves.
+/// Returns the limit of open files after raising it to the maximum for this process.
 #[cfg(unix)]
 fn descriptors() -> Option<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     if limit.current < limit.maximum {
-        // If it must not be raised after all, the old one stays, and is told.
+        // If raising it fails, the current limit is returned.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     }
     getrlimit(Resource::Nofile).current
@@ -103,7 +103,7 @@ fn descriptors() -> Option<u64> {
     None
 }
 
-/// Ports that the system gives out by itself, per source address.
+/// Returns the number of ephemeral ports per source address.
 pub fn ports() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
     let mut words = text.split_whitespace().map(|word| word.parse::<u64>().ok());
@@ -111,7 +111,7 @@ pub fn ports() -> Option<u64> {
     Some((last + 1).saturating_sub(first))
 }
 
-/// Bytes of memory that are to be had.
+/// Returns the available memory in bytes.
 fn memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
@@ -134,7 +134,7 @@ mod tests {
     #[case(Need { embedded: true, ..NEED }, HAVE, &["hubproof serve"])]
     #[case(Need { tls: true, ..NEED }, Have { memory: Some(100 << 20), ..HAVE }, &["100 MiB are free"])]
     #[case(Need { connections: 1_000_000, ..NEED }, Have::default(), &[])]
-    fn what_is_missing_is_said_with_what_to_change(#[case] need: Need, #[case] have: Have, #[case] about: &[&str]) {
+    fn a_lacking_resource_comes_with_advice(#[case] need: Need, #[case] have: Have, #[case] about: &[&str]) {
         let lacks = lacks(&need, &have);
         assert_eq!(lacks.len(), about.len(), "{lacks:?}");
         for (lack, about) in lacks.iter().zip(about) {
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn the_machine_tells_what_it_has() {
+    fn the_resources_of_the_machine_are_read() {
         let have = look();
         assert!(have.descriptors.is_none_or(|limit| limit > SPARE), "{have:?}");
         assert!(have.ports.is_some_and(|ports| ports > 100) && have.memory.is_some(), "{have:?}");

@@ -1,19 +1,19 @@
-//! What the generator itself costs, and whether it keeps up: CPU of its threads, memory, bytes that wait unread.
+//! Measures the generator itself: CPU of its threads, memory, unread bytes.
 
 use super::shard::slot::ClientSlot;
 use crate::load::metrics::{Gauge, Recorder};
 use crate::load::{Nanos, SECOND};
 
-/// Connections that are asked for their unread bytes at a time; the sum is estimated from them.
+/// Connections sampled at a time for the estimate of unread bytes.
 const ASKED: usize = 256;
 
 pub struct SelfMonitor {
     shard: usize,
     next: Nanos,
     last: Nanos,
-    /// CPU time of this thread when it was last told.
+    /// CPU time of this thread at the last report.
     spent: Nanos,
-    /// Where the next look at the connections begins.
+    /// The first slot of the next sample.
     from: usize,
 }
 
@@ -22,7 +22,7 @@ impl SelfMonitor {
         Self { shard, next: SECOND, last: 0, spent: cpu_of_thread(), from: 0 }
     }
 
-    /// Once a second, whatever became of the seconds before.
+    /// Whether a second has passed since the last report.
     pub fn is_due(&mut self, now: Nanos) -> bool {
         if now < self.next {
             return false;
@@ -31,21 +31,23 @@ impl SelfMonitor {
         true
     }
 
-    /// How many bytes have arrived and are not read, estimated from some of the connections.
-    pub fn unread(&mut self, seats: &[ClientSlot]) -> u64 {
-        if seats.is_empty() {
+    /// Estimates the received and unread bytes from a sample of the connections.
+    pub fn unread(&mut self, slots: &[ClientSlot]) -> u64 {
+        if slots.is_empty() {
             return 0;
         }
-        let asked = seats.len().min(ASKED);
-        let some = (0..asked).map(|step| &seats[(self.from + step) % seats.len()]);
-        let waiting: u64 =
-            some.filter_map(|seat| seat.wire.as_ref()).map(|wire| unread(wire) + wire.held() as u64).sum();
-        self.from = (self.from + asked) % seats.len();
-        waiting * seats.len() as u64 / asked as u64
+        let asked = slots.len().min(ASKED);
+        let some = (0..asked).map(|step| &slots[(self.from + step) % slots.len()]);
+        let waiting: u64 = some
+            .filter_map(|slot| slot.connection.as_ref())
+            .map(|connection| unread(connection) + connection.held() as u64)
+            .sum();
+        self.from = (self.from + asked) % slots.len();
+        waiting * slots.len() as u64 / asked as u64
     }
 
-    /// Writes CPU and memory down.
-    pub fn tell(&mut self, recorder: &mut Recorder, now: Nanos) {
+    /// Records CPU and memory.
+    pub fn outbox(&mut self, recorder: &mut Recorder, now: Nanos) {
         let spent = cpu_of_thread();
         if now > self.last {
             let busy = (spent - self.spent) as f64 / (now - self.last) as f64;
@@ -59,13 +61,13 @@ impl SelfMonitor {
 }
 
 #[cfg(target_os = "linux")]
-fn unread(wire: &super::connection::Connection) -> u64 {
-    rustix::io::ioctl_fionread(wire.stream.tcp()).unwrap_or(0)
+fn unread(connection: &super::connection::Connection) -> u64 {
+    rustix::io::ioctl_fionread(connection.stream.tcp()).unwrap_or(0)
 }
 
-/// Not told elsewhere.
+/// Not available on other platforms.
 #[cfg(not(target_os = "linux"))]
-fn unread(_wire: &super::connection::Connection) -> u64 {
+fn unread(_connection: &super::connection::Connection) -> u64 {
     0
 }
 
@@ -74,7 +76,7 @@ fn unread(_wire: &super::connection::Connection) -> u64 {
 fn cpu_of_thread() -> Nanos {
     use rustix::time::{ClockId, clock_gettime};
     let spent = clock_gettime(ClockId::ThreadCPUTime);
-    // Neither is ever negative.
+    // Both are non-negative.
     spent.tv_sec as Nanos * SECOND + spent.tv_nsec as Nanos
 }
 
@@ -83,7 +85,7 @@ fn cpu_of_thread() -> Nanos {
     0
 }
 
-/// Bytes of memory that this process has; 0 where the system does not say.
+/// Resident memory of this process in bytes; 0 if the system does not report it.
 pub fn resident() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").ok();
     let pages = pages.and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok());

@@ -1,5 +1,4 @@
-//! A connection's bytes, in the clear or through TLS, without waiting. Who speaks in the clear pays one comparison for the
-//! other.
+//! A non-blocking byte stream, plain or with TLS.
 
 use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
@@ -9,7 +8,7 @@ use mio::{Interest, Registry, Token};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 
-/// What a run needs to speak TLS.
+/// The TLS settings of a run.
 #[derive(Clone, Debug)]
 pub struct Tls {
     pub config: Arc<ClientConfig>,
@@ -21,7 +20,7 @@ pub enum Stream {
     Secure(Box<Secure>),
 }
 
-/// TLS over a stream.
+/// A TLS session over a stream.
 pub struct Secure {
     tcp: TcpStream,
     tls: ClientConnection,
@@ -29,7 +28,8 @@ pub struct Secure {
 
 impl Stream {
     /// # Errors
-    /// TLS cannot be set up as it is configured.
+    ///
+    /// The TLS session cannot be created.
     pub fn new(tcp: TcpStream, tls: Option<&Tls>) -> io::Result<Self> {
         Ok(match tls {
             None => Self::Plain(tcp),
@@ -47,25 +47,25 @@ impl Stream {
         }
     }
 
-    /// Listens to it under a number; edges only, as mio has it.
+    /// Registers it with the poller, edge-triggered as mio does.
     ///
     /// # Errors
-    /// The system's.
-    pub fn register(&mut self, registry: &Registry, seat: u32) -> io::Result<()> {
+    /// Errors of the system.
+    pub fn register(&mut self, registry: &Registry, slot: u32) -> io::Result<()> {
         let tcp = match self {
             Self::Plain(tcp) => tcp,
             Self::Secure(secure) => &mut secure.tcp,
         };
-        registry.register(tcp, Token(seat as usize), Interest::READABLE | Interest::WRITABLE)
+        registry.register(tcp, Token(slot as usize), Interest::READABLE | Interest::WRITABLE)
     }
 
-    /// Reads what is there; 0 at the end of the stream.
+    /// Reads available bytes; 0 at the end of the stream.
     ///
     /// # Errors
-    /// `WouldBlock` where nothing is there yet, and what the system or TLS says.
+    /// `WouldBlock` if nothing is available, and errors of the system or of TLS.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            // The C library would prepare for the thread's cancellation around each of them.
+            // The C library's wrapper would add a cancellation point to each call.
             #[cfg(target_os = "linux")]
             Self::Plain(tcp) => Ok(rustix::net::recv(&*tcp, buffer, rustix::net::RecvFlags::empty())?.0),
             #[cfg(not(target_os = "linux"))]
@@ -74,15 +74,15 @@ impl Stream {
         }
     }
 
-    /// Whether a read that did not fill its buffer has emptied the stream. A record of TLS may be followed by another.
+    /// Whether a short read means that everything has been read; after a TLS record another may follow.
     pub fn is_drained_by_short_read(&self) -> bool {
         matches!(self, Self::Plain(_))
     }
 
-    /// Writes as much as goes.
+    /// Writes as many bytes as the socket takes.
     ///
     /// # Errors
-    /// `WouldBlock` where nothing goes now, and what the system says.
+    /// `WouldBlock` if it takes none, and errors of the system.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             #[cfg(target_os = "linux")]
@@ -100,10 +100,10 @@ impl Stream {
         }
     }
 
-    /// Writes what TLS has left to say, its handshake for example.
+    /// Writes pending TLS records, such as those of the handshake.
     ///
     /// # Errors
-    /// What the system says, but for `WouldBlock`.
+    /// Errors of the system, except `WouldBlock`.
     pub fn flush(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(_) => Ok(()),
@@ -126,7 +126,7 @@ impl Secure {
                 return Ok(0);
             }
             let done = self.tls.process_new_packets();
-            // The handshake goes on, or the alert goes out that says why it does not.
+            // Continues the handshake, or sends the alert about its failure.
             let flushed = self.flush();
             done.map_err(io::Error::other)?;
             match flushed {

@@ -1,4 +1,4 @@
-//! Validation of what comes under load, off the timed path: a shard copies, a thread of its own judges.
+//! Validates received messages against their schemas in a thread of its own: a shard only copies them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,69 +12,69 @@ use crate::load::buffer_pool::PooledVec;
 use crate::load::ids::MessageId;
 use crate::protocol::{MessageType, Pack, Way};
 
-/// How much of what comes is validated.
+/// Which received messages are validated.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Validate {
     All,
-    /// This share, from 0 to 1, chosen evenly.
+    /// This share, from 0 to 1, evenly spaced.
     Sample(f64),
     None,
 }
 
-/// Bytes that are handed over together: still in the cache when they are judged.
+/// Bytes per batch: still in the cache when they are validated.
 const BATCH: usize = 32 << 10;
-/// Batches that may wait, and bytes in them, as one message may be as long as all others together; what finds no place is not
-/// validated, and counted.
+/// Limits of queued batches and of their bytes, since one message may be long; what exceeds them is skipped and
+/// counted.
 const BATCHES: usize = 1024;
 const WAITING: usize = 16 << 20;
-/// Longer messages are not kept as the tree for the next one.
+/// Trees of longer messages are not reused.
 const KEPT: usize = 64 << 10;
-/// Different complaints that are kept.
+/// The most distinct complaints that are kept.
 const COMPLAINTS: usize = 20;
 
-/// Messages to be judged, end to end.
+/// Messages to validate, concatenated.
 #[derive(Default)]
 struct Batch {
     bytes: PooledVec<u8>,
-    /// What each was recognised as, and how long it is.
+    /// The classified message and the length of each.
     messages: PooledVec<(Option<MessageId>, usize)>,
-    /// How many before them found no place.
+    /// How many before them were skipped.
     skipped: u64,
 }
 
-/// A shard's side: chooses and copies.
+/// A shard's end: selects and copies messages.
 pub struct Sampler {
     share: f64,
     owed: f64,
     batch: Batch,
     to: Option<SyncSender<Batch>>,
-    /// Bytes that wait, of all shards.
+    /// Queued bytes of all shards.
     waiting: Arc<AtomicUsize>,
 }
 
-/// What validation has come to.
+/// The result of validation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
     pub checked: u64,
     pub invalid: u64,
-    /// Of no kind that the pack has, so nothing says what they should be like.
+    /// Messages of no type in the pack, which cannot be validated.
     pub undocumented: u64,
-    /// Chosen, but the judge could not keep up.
+    /// Selected, but not validated because the queue was full.
     pub skipped: u64,
-    /// What is wrong with how many, by message and place; the first [`COMPLAINTS`] kinds.
+    /// Counts of violations by message and place; the first [`COMPLAINTS`] kinds.
     pub complaints: BTreeMap<String, u64>,
 }
 
-/// The judging thread.
-pub struct Judge {
+/// The validating thread.
+pub struct Validator {
     to: SyncSender<Batch>,
     waiting: Arc<AtomicUsize>,
     thread: std::thread::JoinHandle<Checked>,
 }
 
-impl Judge {
+impl Validator {
     /// # Errors
-    /// No thread can be had.
+    /// The thread cannot be started.
     pub fn start(pack: Arc<Pack>, names: &[String]) -> std::io::Result<Self> {
         let (to, work) = sync_channel(BATCHES);
         let names = names.to_vec();
@@ -98,7 +98,7 @@ impl Judge {
         Sampler { share, owed: 0.0, batch: Batch::default(), to, waiting: Arc::clone(&self.waiting) }
     }
 
-    /// Waits for the judgement of everything that was handed over; the samplers must be gone.
+    /// Waits until everything queued is validated; the samplers must have been dropped.
     pub fn finish(self) -> Checked {
         drop(self.to);
         self.thread.join().unwrap_or_default()
@@ -106,12 +106,12 @@ impl Judge {
 }
 
 impl Sampler {
-    /// One that never looks.
+    /// Returns one that selects nothing.
     pub fn blind() -> Self {
         Self { share: 0.0, owed: 0.0, batch: Batch::default(), to: None, waiting: Arc::default() }
     }
 
-    /// A message has come.
+    /// Passes on a received message.
     pub fn see(&mut self, message: Option<MessageId>, bytes: &[u8]) {
         if self.to.is_none() {
             return;
@@ -131,7 +131,7 @@ impl Sampler {
         self.batch.messages.push((message, bytes.len()));
     }
 
-    /// Hands over what has been chosen so far, if it finds a place; nobody waits for one.
+    /// Queues the selected messages if there is room, without waiting.
     pub fn hand_over(&mut self) {
         let Some(to) = &self.to else { return };
         if self.batch.messages.is_empty() {
@@ -147,18 +147,18 @@ impl Sampler {
         }
     }
 
-    /// The last of it, for which the judge takes its time.
+    /// Queues the rest, waiting for room.
     pub fn close(mut self) {
         self.waiting.fetch_add(self.batch.bytes.len(), Relaxed);
         if let Some(to) = self.to.take() {
-            // A judge that is gone wants to hear nothing.
+            // The thread may have ended.
             drop(to.send(self.batch));
         }
     }
 }
 
 fn judge(pack: &Pack, names: &[String], work: &Receiver<Batch>, waiting: &AtomicUsize) -> Checked {
-    // What each message was like the last time; the last place is for those that were not recognised.
+    // The last tree per message; the last element is for unclassified ones.
     let mut known: Vec<(Option<&MessageType>, Value)> =
         names.iter().map(|name| (pack.message(name), Value::Null)).chain([(None, Value::Null)]).collect();
     let mut checked = Checked::default();
@@ -177,9 +177,9 @@ fn judge(pack: &Pack, names: &[String], work: &Receiver<Batch>, waiting: &Atomic
                 *tree = Value::Null;
             }
             match judged {
-                Judged::Valid => {}
-                Judged::Undocumented => checked.undocumented += 1,
-                Judged::Invalid(complaint) => {
+                Validated::Valid => {}
+                Validated::Undocumented => checked.undocumented += 1,
+                Validated::Invalid(complaint) => {
                     checked.invalid += 1;
                     if checked.complaints.len() < COMPLAINTS || checked.complaints.contains_key(&complaint) {
                         *checked.complaints.entry(complaint).or_default() += 1;
@@ -191,32 +191,32 @@ fn judge(pack: &Pack, names: &[String], work: &Receiver<Batch>, waiting: &Atomic
     checked
 }
 
-enum Judged {
+enum Validated {
     Valid,
     Undocumented,
-    /// With what is wrong.
+    /// With the violation.
     Invalid(String),
 }
 
-/// Judges a message. `tree`: where it is read to.
-fn look(pack: &Pack, message: Option<&MessageType>, bytes: &[u8], tree: &mut Value) -> Judged {
+/// Validates a message, parsing it into `tree`.
+fn look(pack: &Pack, message: Option<&MessageType>, bytes: &[u8], tree: &mut Value) -> Validated {
     if renew(tree, bytes).is_err() {
-        return Judged::Invalid("a frame that is no JSON".to_owned());
+        return Validated::Invalid("a frame that is not JSON".to_owned());
     }
     let Some(message) = message.or_else(|| pack.recognise(tree, Way::FromHub)) else {
         return if tree.is_object() {
-            Judged::Undocumented
+            Validated::Undocumented
         } else {
-            Judged::Invalid("a frame that is no JSON object".to_owned())
+            Validated::Invalid("a frame that is not a JSON object".to_owned())
         };
     };
     if message.schema.is_valid(tree) {
-        return Judged::Valid;
+        return Validated::Valid;
     }
     let violations = message.schema.judge(tree);
     let first = violations.iter().find(|violation| !violation.should);
     let place = first.map_or_else(String::new, |violation| {
         format!(": {}: {}, not {}", violation.place(), violation.expected, violation.found)
     });
-    Judged::Invalid(format!("{}{place}", message.name))
+    Validated::Invalid(format!("{}{place}", message.name))
 }

@@ -1,11 +1,11 @@
-//! The histories of all items in one arena: sixteen bytes a step, linked, and given back when an item is forgotten.
+//! An arena for the histories of all items: sixteen bytes per step, linked lists, freed when an item is forgotten.
 
 use super::totals::Step;
-use super::{Mark, NOBODY};
+use super::{Mark, NO_PARTY};
 
-/// Steps that are kept of an item: the first ones and the last.
+/// Steps kept per item: the first ones and the last.
 const MOST_STEPS: u8 = 12;
-/// Steps that are kept of all items. When it is full, new steps are only counted.
+/// Steps kept for all items together; when the arena is full, new steps are only counted.
 const MOST_IN_ALL: usize = 1 << 22;
 
 const NONE: u32 = u32::MAX;
@@ -16,7 +16,7 @@ pub(super) struct Chain {
     first: u32,
     last: u32,
     kept: u8,
-    /// Stops at its end.
+    /// A saturating count of the steps that were not kept.
     omitted: u16,
 }
 
@@ -26,7 +26,7 @@ impl Default for Chain {
     }
 }
 
-/// Microseconds and the mark share eight bytes.
+/// A stored step; microseconds and the mark share eight bytes.
 #[derive(Clone, Copy, Debug)]
 struct Link {
     at_and_mark: u64,
@@ -54,7 +54,7 @@ impl Histories {
         };
         let link = Link { at_and_mark: (step.at / 1_000) << 8 | u64::from(code(step.what)), party, next: NONE };
         if chain.kept >= MOST_STEPS {
-            // The last is replaced, so that the end of the story is there.
+            // The last step is replaced, so that the history shows how it ended.
             self.links[chain.last as usize] = link;
             chain.omitted = chain.omitted.saturating_add(1);
             return;
@@ -100,7 +100,7 @@ impl Histories {
         chain.omitted.into()
     }
 
-    /// Gives the steps back.
+    /// Frees the steps.
     pub fn forget(&mut self, chain: &mut Chain) {
         if chain.last != NONE {
             self.links[chain.last as usize].next = self.free;
@@ -142,7 +142,7 @@ fn step(link: Link) -> Step {
     let at = (link.at_and_mark >> 8) * 1_000;
     match MARKS.get((link.at_and_mark & 0xff) as usize) {
         Some(what) => Step { at, party: link.party, what: *what },
-        // A published message is the sender's own; the sender stands in the item.
-        None => Step { at, party: NOBODY, what: Mark::Published { receivers: link.party } },
+        // For `Published` the field holds the number of receivers; the sender is in the item.
+        None => Step { at, party: NO_PARTY, what: Mark::Published { receivers: link.party } },
     }
 }

@@ -1,19 +1,19 @@
-//! What is known of one item, as small as it can be: a million of them are open at a time.
+//! The state of one item, kept small: a million of them may be open at a time.
 
 use super::history::Chain;
 use crate::load::Nanos;
 
-/// How far an item has come. The ends are final.
+/// How far an item has come; all but the first two are final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// Something was heard of it, but nobody has asked for it yet.
-    Stranger,
+    /// Some connection reported it, but no client has requested it yet.
+    Unrequested,
     Open,
     Completed,
     Failed,
     Refused,
     Cancelled,
-    /// A stranger that nobody has asked for in time.
+    /// Not requested by any client within the slack.
     Unexpected,
 }
 
@@ -22,24 +22,24 @@ pub(super) struct Item {
     pub stage: Stage,
     pub asked: bool,
     pub acknowledged: bool,
-    /// The hub owes it an end though it acknowledges nothing.
+    /// Whether it is a published message: the hub owes its deliveries without an acknowledgement.
     pub published: bool,
     pub unsure: bool,
-    /// Asked for, and its name is not known.
+    /// Whether it was requested and the hub has not named it yet.
     pub nameless: bool,
-    /// Assigned while another assignment stood, which may yet be explained.
+    /// Whether it was assigned while another assignment was open; a late release may still explain that.
     pub doubled: bool,
     pub sender: u32,
-    /// Of what is published: the how-manieth message of its sender. Of what is not: until when it may wait for somebody, in
-    /// milliseconds. Eight bytes more would be sixteen million for a million items.
+    /// A published message: its number among those of its sender. Any other item: until when the hub may wait before it
+    /// reassigns it, in milliseconds. A field of its own would cost eight megabytes per million items.
     number: u32,
-    /// Who has the job.
+    /// The worker that has the job.
     pub holder: u32,
-    /// Who had it when it was assigned once more.
+    /// The previous holder, when the job was assigned twice.
     pub before: u32,
     pub receivers: u32,
     pub delivered: u32,
-    /// When it was cancelled or assigned once more, in milliseconds.
+    /// When it was cancelled or assigned again, in milliseconds.
     since: u32,
     pub history: Chain,
 }
@@ -67,35 +67,34 @@ impl Item {
         }
     }
 
-    /// A stranger that somebody has asked for after all: nothing but its history is kept.
+    /// Returns a fresh open item that keeps the history of this one, which has now been requested.
     pub fn as_asked(&self) -> Self {
         Self { history: self.history, ..Self::new(Stage::Open) }
     }
 
     pub fn is_closed(&self) -> bool {
-        !matches!(self.stage, Stage::Open | Stage::Stranger)
+        !matches!(self.stage, Stage::Open | Stage::Unrequested)
     }
 
     pub fn since(&self) -> Nanos {
         Nanos::from(self.since) * MILLISECOND
     }
 
-    /// Rounded up, so that nothing counts as longer ago than it is.
+    /// Rounds up, so that no event counts as longer ago than it is.
     pub fn set_since(&mut self, at: Nanos) {
         self.since = millis(at);
     }
 
-    /// The how-manieth message of its sender it is.
+    /// The number of a message among those of its sender; 0 for other items.
     pub fn number(&self) -> u32 {
         if self.published { self.number } else { 0 }
     }
 
-    /// It is a message, and the how-manieth of its sender.
     pub fn publish(&mut self, number: u32) {
         (self.published, self.number) = (true, number);
     }
 
-    /// Until when it may wait for somebody.
+    /// Until when the hub may wait before it reassigns a released job.
     pub fn back(&self) -> Nanos {
         if self.published { 0 } else { Nanos::from(self.number) * MILLISECOND }
     }

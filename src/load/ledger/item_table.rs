@@ -1,6 +1,7 @@
-//! The items themselves, and the table that finds them by their keys. Both in parts: what grows as one needs its old and its
-//! new size at once. The table holds places only, since most of a ledger's time goes into waiting for memory; an item stays
-//! in its place until it is forgotten, and whoever comes next gets that place, which is still in the cache.
+//! The items, and the hash table that finds them by key. Both are split into parts, since growing one large allocation
+//! needs the old and the new size at once. The table holds indexes only, because most of the ledger's time goes into
+//! cache misses; an item stays in its slot until it is removed, and the next item reuses that slot, which is still in
+//! the cache.
 
 use std::hash::Hasher as _;
 use std::ops::{Index, IndexMut};
@@ -10,9 +11,9 @@ use hashbrown::HashTable;
 use super::item::Item;
 use super::recent_set::Mixed;
 
-/// Of the table.
+/// Parts of the table.
 const PARTS: usize = 32;
-/// Items in a part of the others.
+/// Slots per chunk.
 const CHUNK: usize = 1 << 12;
 
 #[derive(Default)]
@@ -25,25 +26,25 @@ pub(super) struct ItemTable {
 #[derive(Default)]
 struct Chunks(Vec<Vec<Slot>>);
 
-/// An item with its key, in a cache line of its own.
+/// An item with its key; one cache line.
 #[repr(align(64))]
 struct Slot {
     key: u64,
     item: Item,
 }
 
-/// Where an item is, until it is removed.
+/// The slot of an item, valid until the item is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place(u32);
 
-/// Keys are hashes, but those of tests are small numbers.
+/// Spreads keys: they are hashes in a run, but small numbers in tests.
 fn hash(key: u64) -> u64 {
     let mut hash = Mixed::default();
     hash.write_u64(key);
     hash.finish()
 }
 
-/// By bits in the middle: the table looks at the lowest and the highest.
+/// Takes bits from the middle: the hash table uses the lowest and the highest.
 fn part(hash: u64) -> usize {
     (hash >> 40) as usize % PARTS
 }
@@ -58,7 +59,7 @@ impl ItemTable {
         self.find(key).map(|place| self[place])
     }
 
-    /// Puts an item where there was none of this key.
+    /// Inserts an item whose key is not in the table.
     pub fn insert(&mut self, key: u64, item: Item) -> Place {
         let place = match self.free.pop() {
             Some(place) => {
@@ -121,7 +122,7 @@ impl Chunks {
                 Vec::with_capacity(CHUNK)
             }
         };
-        // As many as are followed and remembered at most are far fewer than four thousand million.
+        // MOST_OPEN + CLOSED_KEPT is far below 2^32.
         let place = Place((self.0.len() * CHUNK + last.len()) as u32);
         self.0.push(last);
         self.0[place.0 as usize / CHUNK].push(slot);

@@ -1,28 +1,28 @@
-//! What becomes of every job, message and subscription under load.
+//! Tracks every job, message and subscription of a load run.
 //!
-//! Clients note [`Entry`]s: somebody did something about an item at a time. A [`Ledger`] folds them, item by item, into an
-//! [`Totals`]: counts, and the first violations of each kind with the item's own history. Its words are Jepsen's and
-//! Maelstrom's: *lost* was acknowledged and never came to its end, *recovered* came to its end though it was never
-//! acknowledged, *unexpected* was never asked for.
+//! Clients record [`Entry`]s: which party did what to an item, and when. A [`Ledger`] reduces them, item by item, to
+//! [`Totals`]: counts, and the first violations of each kind with the item's history. The terms are those of Jepsen and
+//! Maelstrom: a *lost* item was acknowledged and never completed, a *recovered* one completed without an
+//! acknowledgement, an *unexpected* one was never requested.
 //!
-//! **An answer that is late is no item that nobody asked for.** A hub under load may give a job to a worker long before whoever
-//! submitted it hears its name, or after that client has given up. So something unheard-of is held against the hub only if
-//! there are more of its kind than requests whose name is still not known.
+//! **A late answer does not make an item unexpected.** A hub under load may assign a job to a worker long before the
+//! client that submitted it receives the job's id, or after that client timed out. So unrequested items count against
+//! the hub only if there are more of them than requests whose id is still unknown.
 //!
-//! **Order.** Entries come from several shards, and one shard's batch may be behind another's. They are sorted by time, and
-//! accounted for once every shard has [told](Ledger::reach) what is older. What waits is bounded, so a shard that is far
-//! behind the others may come too late: that is counted as `late`, and makes the account doubtful. Within one batch, equal
-//! times keep their order.
+//! **Order.** Entries come from several shards, and the batch of one may lag behind another's. They are sorted by time
+//! and processed once every shard has [reported](Ledger::reach) everything older. The queue is bounded, so entries of a
+//! shard that lags far behind may come too late: they are counted as `late` and make the totals suspect. Within one
+//! batch, entries of equal time keep their order.
 //!
-//! **Cross-connection order is not proof.** What two connections hear of one hub may cross on its way, so nothing is held against the
-//! hub that could be explained by [`Config::slack`] of difference between them.
+//! **Order across connections is not proof.** Frames on two connections may overtake each other, so nothing counts
+//! against the hub that a time difference of [`Config::slack`] can explain.
 //!
-//! **Items are 64-bit hashes** of what the protocol calls them ([`Keys`]). Two ids with the same hash would be one item, and
-//! look like a duplicate; with a million items remembered, one in some eighteen million million new ids does.
+//! **Items are 64-bit hashes** of their ids ([`Keys`]). Two ids with the same hash would be one item and look like a
+//! duplicate; with a million items remembered, that happens to one in about 18 million million new ids.
 //!
-//! **Bounds.** An open item with three steps takes some 160 bytes, see [`Ledger::bytes`]. Of what is closed, the latest
-//! [`CLOSED_KEPT`] items are remembered so that a repetition is seen as one; later than that it is `unexpected`, which is no
-//! less a violation. Beyond [`MOST_OPEN`] open items, new ones are counted as `unfollowed`.
+//! **Bounds.** An open item with three steps takes about 160 bytes, see [`Ledger::bytes`]. The latest [`CLOSED_KEPT`]
+//! closed items are remembered, so that a repetition counts as duplicated; later it counts as `unexpected`, which is a
+//! violation too. Beyond [`MOST_OPEN`] open items, new ones are counted as `unfollowed`.
 
 mod history;
 mod item;
@@ -40,81 +40,83 @@ use ahash::RandomState;
 
 use crate::load::{Nanos, SECOND};
 
-pub use name_table::{Called, NameTable};
+pub use name_table::{NameOf, NameTable};
 pub use reducer::Ledger;
 pub use totals::{Step, Totals, Violation, ViolationKind};
 
 /// Closed items that are remembered.
 pub const CLOSED_KEPT: usize = 1 << 18;
-/// Open items that are followed at most.
+/// The most open items that are tracked.
 pub const MOST_OPEN: usize = 1 << 22;
 
-/// No party in particular, or one that a message does not name.
-pub const NOBODY: u32 = 0;
+/// No particular party, or one that the message does not name.
+pub const NO_PARTY: u32 = 0;
 
-/// One fact about one item.
+/// A record of one event of one item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// When it was seen or done.
+    /// When the frame was sent or received.
     pub at: Nanos,
     /// The item's key, see [`Keys`].
     pub item: u64,
-    /// Who: the sender, the worker, the receiver; [`NOBODY`] where that is not told. Any number that means the same party
-    /// throughout the run, such as [`Keys::party`] of a worker's id.
+    /// The sender, worker or receiver, or [`NO_PARTY`] where the message does not name it: any number that stands for
+    /// the same party throughout the run, such as [`Keys::party`] of a worker's id.
     pub party: u32,
     pub what: Mark,
 }
 
-/// What can be noted about an item.
+/// The kind of event that an [`Entry`] records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
-    /// A job, or a subscription, was asked for by `party`. It has to be acknowledged and then to come to its end.
+    /// `party` requested a job or a subscription, which the hub has to acknowledge and complete.
     Attempted,
-    /// The same, and the hub has yet to name it: until it does, the item goes by a key that nobody else knows.
+    /// As `Attempted`, but the hub has yet to assign the id: until then the item has a key that only its client knows.
     Requested,
-    /// A message was sent by `party` and should reach so many receivers. It needs no acknowledgement.
+    /// `party` sent a message that should reach so many receivers; it needs no acknowledgement.
     Published { receivers: u32 },
-    /// The hub has named an item that was attempted: `item` is from now on this key. What other connections
-    /// have already heard under it is taken over.
+    /// The hub assigned the id of a requested item: from now on its key is this one. Entries of other connections under
+    /// that key are merged into it.
     Named(u64),
-    /// The hub has said that it has it.
+    /// The hub confirmed that it has the item.
     Acknowledged,
-    /// The hub has said that it will not do it: the item's end.
+    /// The hub rejected the item, which ends it.
     Refused,
-    /// The connection it was sent on has ended before an answer came: the hub may have it, or not.
+    /// The connection ended before the answer came: the hub may have the item or not.
     Unsure,
-    /// `party` was given the job.
+    /// The hub gave the job to `party`.
     Assigned,
-    /// `party` no longer has it: it failed so that it may be tried again, gave it back, or has gone. Noted when it is sent,
-    /// or when the connection is seen to end. The hub may take so many milliseconds until it gives it to somebody again.
+    /// `party` no longer has the job: it reported a failure that may be retried, returned it, or disconnected. Recorded
+    /// when that is sent, or when the connection ends. The hub may take so many milliseconds before it assigns the job
+    /// again.
     Released { back_ms: u32 },
-    /// The hub has confirmed a cancellation: the item's end.
+    /// The hub confirmed a cancellation, which ends the item.
     Cancelled,
     /// `party`, a receiver, got the message.
     Delivered,
-    /// Whoever asked was told that it is done, by `party` if it says so: the item's end.
+    /// The client that made the request was notified of the completion, by `party` if the message names it; ends the
+    /// item.
     Completed,
-    /// Whoever asked was told that it has failed for good: the item's end.
+    /// The client that made the request was notified of a final failure, which ends the item.
     Failed,
 }
 
 impl Mark {
-    /// Whether somebody asks for something that the hub then owes.
+    /// Whether the hub owes an answer or deliveries after it.
     pub(crate) fn asks(self) -> bool {
         matches!(self, Self::Attempted | Self::Requested | Self::Published { .. })
     }
 }
 
-/// How a ledger judges.
+/// The settings of a ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// How far apart two connections may hear of the same thing.
+    /// The largest time difference between reports of one event on two connections.
     pub slack: Nanos,
-    /// At the end: if nothing has moved for so long, what is still open is lost, else only unfinished.
+    /// At the end of the run: if no item progressed for so long, open items are lost, else only unfinished.
     pub quiet: Nanos,
-    /// Whether messages of one sender must reach a receiver in the order they were sent in.
+    /// Whether messages of one sender must reach a receiver in the order in which they were sent.
     pub ordered: bool,
-    /// How many violations of each kind are kept with their history.
+    /// Violations of each kind that are kept with their history.
     pub kept: usize,
 }
 
@@ -124,18 +126,19 @@ impl Default for Config {
     }
 }
 
-/// Makes keys of ids. Keyed at random, so that no hub can choose ids that collide; all shards share one by cloning it.
+/// Derives keys from ids. The hash is randomly keyed, so that a hub cannot choose colliding ids; shards clone one
+/// instance.
 #[derive(Clone, Debug, Default)]
 pub struct Keys(RandomState);
 
 impl Keys {
-    /// The key of an item by the bytes of its id.
+    /// Returns the key of an item with this id.
     pub fn item(&self, id: &[u8]) -> u64 {
         self.0.hash_one(id)
     }
 
-    /// The number of a party by the bytes of its id; never [`NOBODY`]. With a thousand parties, one run in some ten
-    /// thousand has two with the same number; a violation between just these two would not be seen.
+    /// Returns the number of the party with this id; never [`NO_PARTY`]. With a thousand parties, in one run of about
+    /// ten thousand two of them share a number; a violation between just those two would be missed.
     pub fn party(&self, id: &[u8]) -> u32 {
         (self.0.hash_one(id) as u32).max(1)
     }

@@ -1,28 +1,28 @@
-//! What items and parties are called, for people: the ledger itself counts with numbers. Names come in passing, are kept
-//! for as long as there is room, and are looked for only where a violation is told.
+//! The ids of items and parties as text: the ledger itself uses numbers. They are stored while there is room and looked
+//! up only for the report of a violation.
 
 use std::collections::{HashMap, VecDeque};
 
 use super::recent_set::Mixing;
 use crate::load::buffer_pool::PooledVec;
 
-/// Bytes of items' names that are kept, if there are as many.
+/// Bytes of item names that are kept.
 const KEPT: usize = 8 << 20;
-/// Parties that are known by name.
+/// Parties whose names are kept.
 const MOST_PARTIES: usize = 1 << 17;
 /// The longest name, in bytes.
 const LONGEST: usize = 200;
 
-/// Who or what is called something.
+/// The item or party that a name belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Called {
+pub enum NameOf {
     /// By its key.
     Item(u64),
     /// By its number.
     Party(u32),
 }
 
-/// Names on their way to the ledger: those of items end to end, each a key, a length, a name.
+/// Names on their way to the ledger; those of items are concatenated as key, length, name.
 #[derive(Debug, Default)]
 pub struct NameTable {
     items: PooledVec<u8>,
@@ -32,20 +32,20 @@ pub struct NameTable {
 const HEAD: usize = 9;
 
 impl NameTable {
-    /// Gives those that are there, and goes on without.
+    /// Takes the names collected so far and leaves the table empty.
     pub fn take(&mut self) -> Self {
         Self { items: self.items.take(), parties: std::mem::take(&mut self.parties) }
     }
 
-    pub fn push(&mut self, called: Called, name: &[u8]) {
+    pub fn push(&mut self, of: NameOf, name: &[u8]) {
         let name = &name[..name.len().min(LONGEST)];
-        match called {
-            Called::Item(key) => {
+        match of {
+            NameOf::Item(key) => {
                 self.items.extend_from_slice(&key.to_le_bytes());
                 self.items.push(name.len() as u8);
                 self.items.extend_from_slice(name);
             }
-            Called::Party(number) => self.parties.push((number, name.into())),
+            NameOf::Party(number) => self.parties.push((number, name.into())),
         }
     }
 
@@ -53,7 +53,7 @@ impl NameTable {
         self.items.is_empty() && self.parties.is_empty()
     }
 
-    /// What the item of this key is called in such a list.
+    /// Finds the name of an item in such a concatenation.
     fn item(items: &[u8], key: u64) -> Option<&[u8]> {
         let mut rest = items;
         while let Some((head, behind)) = rest.split_first_chunk::<HEAD>() {
@@ -69,16 +69,16 @@ impl NameTable {
 
 /// The names that the ledger remembers.
 #[derive(Default)]
-pub(super) struct Known {
-    /// As they came, the latest last.
+pub(super) struct KnownNames {
+    /// In order of arrival, the latest last.
     items: VecDeque<PooledVec<u8>>,
-    /// Bytes that these take.
+    /// The size of `items` in bytes.
     size: usize,
     parties: HashMap<u32, Box<str>, Mixing>,
 }
 
-impl Known {
-    pub fn learn(&mut self, names: NameTable) {
+impl KnownNames {
+    pub fn add_names(&mut self, names: NameTable) {
         for (number, name) in names.parties {
             if self.parties.len() < MOST_PARTIES {
                 self.parties.entry(number).or_insert_with(|| String::from_utf8_lossy(&name).into());
@@ -96,7 +96,7 @@ impl Known {
         }
     }
 
-    /// What an item is called, if that is still known.
+    /// Returns the name of an item if it is still known.
     pub fn item(&self, key: u64) -> Option<String> {
         let name = self.items.iter().rev().find_map(|names| NameTable::item(names, key))?;
         Some(String::from_utf8_lossy(name).into_owned())
@@ -119,19 +119,19 @@ mod tests {
 
     #[test]
     fn names_are_known_until_there_is_no_room() {
-        let mut known = Known::default();
+        let mut known = KnownNames::default();
         let mut names = NameTable::default();
-        names.push(Called::Item(7), b"job-7");
-        names.push(Called::Party(3), b"worker-3");
-        names.push(Called::Item(8), &[b'x'; 1000]);
-        known.learn(names);
+        names.push(NameOf::Item(7), b"job-7");
+        names.push(NameOf::Party(3), b"worker-3");
+        names.push(NameOf::Item(8), &[b'x'; 1000]);
+        known.add_names(names);
         assert_eq!((known.item(7).as_deref(), known.party(3)), (Some("job-7"), Some("worker-3")));
         assert_eq!(known.item(8).map(|name| name.len()), Some(LONGEST));
         assert_eq!((known.item(3), known.party(7)), (None, None));
         let mut learn = |from: u64| {
             let mut many = NameTable::default();
-            (from..from + KEPT as u64 / 200).for_each(|n| many.push(Called::Item(n), &[b'y'; 100]));
-            known.learn(many);
+            (from..from + KEPT as u64 / 200).for_each(|n| many.push(NameOf::Item(n), &[b'y'; 100]));
+            known.add_names(many);
             (known.item(7).is_some(), known.item(from).is_some(), known.bytes() < 3 * KEPT)
         };
         assert_eq!(learn(1_000), (true, true, true));

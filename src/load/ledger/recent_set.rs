@@ -1,9 +1,9 @@
-//! A set that forgets: the latest so many members.
+//! A bounded set that keeps its latest members.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// For keys that are hashes already.
+/// A hasher for keys that are hashes already.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Mixed(u64);
 
@@ -19,7 +19,7 @@ impl Hasher for Mixed {
     }
 
     fn write_u64(&mut self, key: u64) {
-        // An odd factor spreads keys of tests, which are small numbers, to the high bits too.
+        // The odd factor spreads small keys, as in tests, to the high bits too.
         self.0 = (self.0.rotate_left(5) ^ key).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
     }
 
@@ -30,14 +30,14 @@ impl Hasher for Mixed {
 
 pub(super) type Mixing = BuildHasherDefault<Mixed>;
 
-/// One key for both.
+/// Combines an item's key and a party into one key.
 pub(super) fn mixed(key: u64, party: u32) -> u64 {
     let mut both = Mixed(key);
     both.write_u32(party);
     both.finish()
 }
 
-/// What a hash table takes: it is at most seven eighths full, and has a byte of its own per place.
+/// Estimates the bytes of a hash table: at most seven eighths full, with one control byte per slot.
 pub(super) fn table_bytes(capacity: usize, entry: usize) -> usize {
     capacity * 8 / 7 * (entry + 1)
 }
@@ -54,7 +54,7 @@ impl RecentSet {
         Self { most, members: HashSet::default(), order: VecDeque::new() }
     }
 
-    /// Whether it was not there yet.
+    /// Whether the member was new.
     pub fn insert(&mut self, member: u64) -> bool {
         if !self.members.insert(member) {
             return false;

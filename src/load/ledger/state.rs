@@ -1,33 +1,33 @@
-//! What the marks of an item make of it, and of the account.
+//! Applies marks to an item and to the totals.
 
 use std::collections::{HashMap, VecDeque};
 
 use super::history::Histories;
 use super::item::{Item, MILLISECOND, Stage};
-use super::name_table::Known;
+use super::name_table::KnownNames;
 use super::recent_set::{self, Mixing, RecentSet};
 use super::totals::{Totals, Violation, ViolationKind};
-use super::{Config, Mark, NOBODY};
+use super::{Config, Mark, NO_PARTY};
 use crate::load::Nanos;
 
-/// Deliveries that are remembered, to see a second one to the same receiver.
+/// Deliveries remembered to detect a second one to the same receiver.
 const DELIVERIES_KEPT: usize = 1 << 20;
-/// Pairs of sender and receiver whose order is watched.
+/// Pairs of sender and receiver whose order is checked.
 const MOST_PAIRS: usize = 1 << 20;
 
-/// All that a ledger writes down, but for the items themselves.
+/// The ledger's state beside the items.
 pub(super) struct State {
     pub config: Config,
     pub account: Totals,
-    pub names: Known,
+    pub names: KnownNames,
     pub histories: Histories,
-    /// When an item last came closer to its end.
+    /// When an item last progressed.
     pub moved: Nanos,
-    /// Requests whose name is not known, with when they were made; some may have got one.
+    /// Requests in order of time; some may have been named since.
     pub requests: VecDeque<(Nanos, u64)>,
     pub nameless: usize,
     deliveries: RecentSet,
-    /// How many messages a sender has published.
+    /// Messages published per sender.
     published: HashMap<u32, u32, Mixing>,
     /// The latest message of a sender that has reached a receiver.
     order: HashMap<(u32, u32), u32, Mixing>,
@@ -38,7 +38,7 @@ impl State {
         Self {
             config,
             account: Totals::default(),
-            names: Known::default(),
+            names: KnownNames::default(),
             histories: Histories::default(),
             moved: 0,
             requests: VecDeque::new(),
@@ -49,7 +49,7 @@ impl State {
         }
     }
 
-    /// Bytes that are taken now.
+    /// The bytes allocated now.
     pub fn bytes(&self) -> usize {
         let table = recent_set::table_bytes;
         table(self.published.capacity(), size_of::<(u32, u32)>())
@@ -60,12 +60,12 @@ impl State {
             + self.deliveries.bytes()
     }
 
-    /// One mark of an item that is known.
+    /// Applies one mark to a known item.
     pub fn apply(&mut self, key: u64, item: &mut Item, at: Nanos, party: u32, what: Mark) {
         use ViolationKind as Kind;
         match what {
             Mark::Named(_) => {}
-            // Asked for once more, after a connection broke perhaps: it is the same item.
+            // Requested again, perhaps after a reconnect: it is the same item.
             _ if what.asks() && item.asked => {}
             Mark::Attempted | Mark::Requested => {
                 self.account.attempted += 1;
@@ -87,13 +87,13 @@ impl State {
                     self.end(item, at, Stage::Completed);
                 }
             }
-            // One violation is enough.
+            // One violation per item is enough.
             _ if item.stage == Stage::Unexpected => {}
             Mark::Acknowledged if item.acknowledged => self.violation(Kind::Duplicated, key, item, at),
             Mark::Acknowledged => {
                 item.acknowledged = true;
                 self.account.acknowledged += 1;
-                // It was heard of on another connection first.
+                // The completion arrived first, on another connection.
                 if item.stage == Stage::Completed && !item.published {
                     self.account.recovered -= 1;
                 }
@@ -111,7 +111,7 @@ impl State {
             Mark::Released { back_ms } => self.released(key, item, at, party, back_ms),
             Mark::Delivered => self.delivered(key, item, at, party),
             Mark::Completed => {
-                let wrong = party != NOBODY && item.holder != NOBODY && party != item.holder;
+                let wrong = party != NO_PARTY && item.holder != NO_PARTY && party != item.holder;
                 if wrong && !item.is_closed() {
                     self.violation(Kind::WrongWorker, key, item, at);
                 }
@@ -120,15 +120,15 @@ impl State {
         }
     }
 
-    /// An end, the first or another one.
+    /// Ends an item, or reports a second end.
     fn finish_as(&mut self, key: u64, item: &mut Item, at: Nanos, stage: Stage) {
         match item.stage {
             Stage::Open => self.end(item, at, stage),
             Stage::Completed | Stage::Failed => self.violation(ViolationKind::Duplicated, key, item, at),
             Stage::Refused if stage == Stage::Refused => self.violation(ViolationKind::Duplicated, key, item, at),
             Stage::Refused => self.violation(ViolationKind::Unexpected, key, item, at),
-            // The end may have been on its way when the cancellation was confirmed.
-            Stage::Cancelled | Stage::Unexpected | Stage::Stranger => {}
+            // The end may have crossed the confirmation of the cancellation.
+            Stage::Cancelled | Stage::Unexpected | Stage::Unrequested => {}
         }
     }
 
@@ -144,7 +144,7 @@ impl State {
             Stage::Failed => self.account.failed += 1,
             Stage::Refused => self.account.refused += 1,
             Stage::Cancelled => self.account.cancelled += 1,
-            Stage::Open | Stage::Stranger | Stage::Unexpected => {}
+            Stage::Open | Stage::Unrequested | Stage::Unexpected => {}
         }
     }
 
@@ -154,9 +154,9 @@ impl State {
             Stage::Cancelled if at > item.since().saturating_add(self.config.slack) => {
                 self.violation(ViolationKind::AssignedAfterCancellation, key, item, at);
             }
-            // It was done, so somebody has had it.
+            // Assigned again after its completion.
             Stage::Completed => self.violation(ViolationKind::AssignedTwice, key, item, at),
-            Stage::Open if item.holder != NOBODY => {
+            Stage::Open if item.holder != NO_PARTY => {
                 self.violation(ViolationKind::AssignedTwice, key, item, at);
                 (item.doubled, item.before) = (true, item.holder);
                 item.set_since(at);
@@ -166,27 +166,27 @@ impl State {
         item.holder = party;
     }
 
-    /// Who has had it may have given it back before another got it, and only be heard of later.
+    /// Applies a release. The previous worker may have released the job before its reassignment, reported later.
     fn released(&mut self, key: u64, item: &mut Item, at: Nanos, party: u32, back_ms: u32) {
         if item.doubled && item.before == party && at <= item.since().saturating_add(self.config.slack) {
             item.doubled = false;
             self.account.assigned_twice -= 1;
             self.take_back(ViolationKind::AssignedTwice, key);
         } else if item.holder == party {
-            item.holder = NOBODY;
+            item.holder = NO_PARTY;
             item.set_back(at.saturating_add(Nanos::from(back_ms) * MILLISECOND).saturating_add(self.config.slack));
         }
     }
 
-    /// What was told of an item has turned out to be right.
+    /// Withdraws a violation that a later entry has explained.
     pub fn take_back(&mut self, kind: ViolationKind, key: u64) {
-        let told = |v: &Violation| v.kind == kind && v.item == key;
-        if let Some(last) = self.account.violations.iter().rposition(told) {
+        let matches = |v: &Violation| v.kind == kind && v.item == key;
+        if let Some(last) = self.account.violations.iter().rposition(matches) {
             self.account.violations.remove(last);
         }
     }
 
-    /// A request has got its name, or its end.
+    /// Ends the wait for a request's id.
     pub fn is_named(&mut self, item: &mut Item) {
         self.nameless -= usize::from(std::mem::take(&mut item.nameless));
     }
@@ -225,8 +225,8 @@ impl State {
 
     pub fn violation(&mut self, kind: ViolationKind, key: u64, item: &Item, at: Nanos) {
         *self.account.of_mut(kind) += 1;
-        let told = self.account.violations.iter().filter(|violation| violation.kind == kind).count();
-        if told >= self.config.kept {
+        let kept = self.account.violations.iter().filter(|violation| violation.kind == kind).count();
+        if kept >= self.config.kept {
             return;
         }
         let mut history = self.histories.steps(&item.history);

@@ -6,7 +6,7 @@ use super::*;
 const MS: Nanos = 1_000_000;
 const CLIENT: u32 = 900;
 
-/// A moment in milliseconds, who, and what.
+/// A time in milliseconds, a party, and a mark.
 type Line = (u64, u32, Mark);
 
 fn entries(item: u64, lines: &[Line]) -> Vec<Entry> {
@@ -15,7 +15,7 @@ fn entries(item: u64, lines: &[Line]) -> Vec<Entry> {
 
 fn finished(config: Config, entries: &[Entry]) -> Totals {
     let mut ledger = Ledger::new(config);
-    ledger.fold(entries);
+    ledger.add(entries);
     ledger.finish(entries.iter().map(|entry| entry.at).max().unwrap_or(0) + 60 * SECOND)
 }
 
@@ -24,21 +24,21 @@ use Mark::{
     Unsure,
 };
 
-/// Given back, to be given to somebody again at once.
+/// Released, to be assigned again at once.
 const RELEASED: Mark = Mark::Released { back_ms: 0 };
 
 #[rstest]
 #[case::done(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (9, 1, Completed)], &["attempted", "acknowledged", "completed"])]
-#[case::done_by_whom_is_not_said(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (9, NOBODY, Completed)], &["attempted", "acknowledged", "completed"])]
-#[case::told_twice(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (9, 1, Completed), (10, 1, Completed)], &["attempted", "acknowledged", "completed", "duplicated"])]
+#[case::completed_by_an_unnamed_worker(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (9, NO_PARTY, Completed)], &["attempted", "acknowledged", "completed"])]
+#[case::completed_twice(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (9, 1, Completed), (10, 1, Completed)], &["attempted", "acknowledged", "completed", "duplicated"])]
 #[case::acknowledged_twice(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, CLIENT, Acknowledged), (9, 1, Completed)], &["attempted", "acknowledged", "completed", "duplicated"])]
 #[case::lost(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned)], &["attempted", "acknowledged", "lost"])]
 #[case::unanswered(&[(0, CLIENT, Attempted)], &["attempted", "unanswered"])]
 #[case::unsure(&[(0, CLIENT, Attempted), (1, CLIENT, Unsure)], &["attempted", "unanswered"])]
 #[case::recovered(&[(0, CLIENT, Attempted), (1, CLIENT, Unsure), (9, 1, Completed)], &["attempted", "completed", "recovered"])]
 #[case::acknowledgement_was_behind(&[(0, CLIENT, Attempted), (9, 1, Completed), (10, CLIENT, Acknowledged)], &["attempted", "acknowledged", "completed"])]
-#[case::never_asked_for(&[(0, 1, Assigned), (9, 1, Completed)], &["unexpected"])]
-#[case::asked_for_after_all(&[(5, 1, Assigned), (6, 1, Completed), (7, CLIENT, Attempted), (8, CLIENT, Acknowledged)], &["attempted", "acknowledged", "completed"])]
+#[case::never_requested(&[(0, 1, Assigned), (9, 1, Completed)], &["unexpected"])]
+#[case::requested_late(&[(5, 1, Assigned), (6, 1, Completed), (7, CLIENT, Attempted), (8, CLIENT, Acknowledged)], &["attempted", "acknowledged", "completed"])]
 #[case::refused(&[(0, CLIENT, Attempted), (1, CLIENT, Refused)], &["attempted", "refused"])]
 #[case::refused_and_done(&[(0, CLIENT, Attempted), (1, CLIENT, Refused), (9, 1, Completed)], &["attempted", "refused", "unexpected"])]
 #[case::failed(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (9, 1, Failed)], &["attempted", "acknowledged", "failed"])]
@@ -48,64 +48,65 @@ const RELEASED: Mark = Mark::Released { back_ms: 0 };
 #[case::assignment_crossed_the_cancellation(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, CLIENT, Cancelled), (900, 1, Assigned), (901, 1, Completed)], &["attempted", "acknowledged", "cancelled"])]
 #[case::assigned_twice(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (3, 2, Assigned), (9, 2, Completed)], &["attempted", "acknowledged", "assigned_twice", "completed"])]
 #[case::given_back_before(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (3, 1, RELEASED), (4, 2, Assigned), (9, 2, Completed)], &["attempted", "acknowledged", "completed"])]
-#[case::gone_and_heard_of_later(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (3, 2, Assigned), (900, 1, RELEASED), (901, 2, Completed)], &["attempted", "acknowledged", "completed"])]
-#[case::gone_much_later(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (3, 2, Assigned), (1_500, 1, RELEASED), (1_501, 2, Completed)], &["attempted", "acknowledged", "assigned_twice", "completed"])]
+#[case::release_arrives_late(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (3, 2, Assigned), (900, 1, RELEASED), (901, 2, Completed)], &["attempted", "acknowledged", "completed"])]
+#[case::release_arrives_too_late(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (3, 2, Assigned), (1_500, 1, RELEASED), (1_501, 2, Completed)], &["attempted", "acknowledged", "assigned_twice", "completed"])]
 #[case::assigned_when_done(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (9, 1, Completed), (10, 2, Assigned)], &["attempted", "acknowledged", "assigned_twice", "completed"])]
-#[case::asked_for_again(&[(0, CLIENT, Attempted), (1, CLIENT, Unsure), (5, CLIENT, Attempted), (6, CLIENT, Acknowledged), (9, 1, Completed)], &["attempted", "acknowledged", "completed"])]
-#[case::a_strangers_story_goes_on(&[(0, 1, Assigned), (2_000, 1, Completed), (2_001, CLIENT, Acknowledged), (2_002, 1, Completed)], &["unexpected"])]
+#[case::requested_again(&[(0, CLIENT, Attempted), (1, CLIENT, Unsure), (5, CLIENT, Attempted), (6, CLIENT, Acknowledged), (9, 1, Completed)], &["attempted", "acknowledged", "completed"])]
+#[case::later_marks_of_an_unexpected_item(&[(0, 1, Assigned), (2_000, 1, Completed), (2_001, CLIENT, Acknowledged), (2_002, 1, Completed)], &["unexpected"])]
 #[case::wrong_worker(&[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (9, 2, Completed)], &["attempted", "acknowledged", "wrong_worker", "completed"])]
-fn a_story_of_one_job_is_accounted_for(#[case] story: &[Line], #[case] expected: &[&str]) {
-    let account = finished(Config::default(), &entries(7, story));
+fn the_history_of_one_job_gives_its_totals(#[case] marks: &[Line], #[case] expected: &[&str]) {
+    let account = finished(Config::default(), &entries(7, marks));
     for (name, count) in account.counts() {
         assert_eq!(count, u64::from(expected.contains(&name)), "{name}");
     }
 }
 
 #[test]
-fn a_violation_tells_the_story_of_its_item() {
-    let story = [(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (9, 2, Completed)];
-    let mut all = entries(7, &story);
-    all.extend(entries(8, &story[..3]));
+fn a_violation_has_the_history_of_its_item() {
+    let marks = [(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (9, 2, Completed)];
+    let mut all = entries(7, &marks);
+    all.extend(entries(8, &marks[..3]));
     let account = finished(Config { kept: 1, ..Config::default() }, &all);
     let kinds: Vec<(ViolationKind, u64)> = account.violations.iter().map(|v| (v.kind, v.item)).collect();
     assert_eq!(kinds, [(ViolationKind::Lost, 8), (ViolationKind::WrongWorker, 7)]);
-    let told: Vec<Line> = account.violations[1].history.iter().map(|s| (s.at / MS, s.party, s.what)).collect();
-    assert_eq!(told, story);
+    let history: Vec<Line> = account.violations[1].history.iter().map(|s| (s.at / MS, s.party, s.what)).collect();
+    assert_eq!(history, marks);
 }
 
 #[test]
-fn a_long_story_keeps_its_beginning_and_its_end() {
-    let mut story = vec![(0, CLIENT, Attempted), (1, CLIENT, Acknowledged)];
+fn a_long_history_keeps_its_beginning_and_its_end() {
+    let mut marks = vec![(0, CLIENT, Attempted), (1, CLIENT, Acknowledged)];
     for n in 0..50u64 {
-        story.extend([(2 + 2 * n, 1, Assigned), (3 + 2 * n, 1, RELEASED)]);
+        marks.extend([(2 + 2 * n, 1, Assigned), (3 + 2 * n, 1, RELEASED)]);
     }
-    story.extend([(200, 3, Assigned), (201, 4, Completed)]);
-    let account = finished(Config::default(), &entries(7, &story));
+    marks.extend([(200, 3, Assigned), (201, 4, Completed)]);
+    let account = finished(Config::default(), &entries(7, &marks));
     let [violation] = &account.violations[..] else { panic!("{:?}", account.violations) };
     assert_eq!(violation.kind, ViolationKind::WrongWorker);
-    assert_eq!(violation.history.len() as u64 + violation.omitted, story.len() as u64);
+    assert_eq!(violation.history.len() as u64 + violation.omitted, marks.len() as u64);
     assert_eq!(violation.history[0].what, Attempted);
     assert_eq!(violation.history.last().map(|step| step.what), Some(Completed));
 }
 
 #[test]
-fn an_item_is_followed_under_the_name_that_the_hub_gives_it() {
+fn an_item_is_tracked_under_the_id_that_the_hub_assigns() {
     let mut all = entries(1, &[(0, CLIENT, Attempted), (5, CLIENT, Named(77))]);
     all.extend(entries(77, &[(3, 1, Assigned), (5, CLIENT, Acknowledged), (9, 2, Completed)]));
     let account = finished(Config::default(), &all);
     assert_eq!((account.attempted, account.acknowledged, account.completed, account.unexpected), (1, 1, 1, 0));
-    assert_eq!(account.wrong_worker, 1, "the assignment that was heard of first is known");
+    assert_eq!(account.wrong_worker, 1, "the assignment that arrived first is included");
     assert_eq!(account.open, 0);
 }
 
-/// Workers may hear of a job long before its client hears its name, or its client never does: the hub has been asked for it.
+/// A worker may receive a job long before its client receives the job's id, or its client never does: the job was
+/// requested all the same.
 #[rstest]
-#[case::heard_of_before(1, &[10], Some(5_000), 0, 0)]
-#[case::heard_of_and_never_named(1, &[10], None, 0, 1)]
-#[case::one_more_than_was_asked_for(1, &[10, 11], None, 1, 1)]
+#[case::assigned_before(1, &[10], Some(5_000), 0, 0)]
+#[case::assigned_and_never_named(1, &[10], None, 0, 1)]
+#[case::one_more_than_requested(1, &[10, 11], None, 1, 1)]
 #[case::one_more_and_the_name_is_late(1, &[10, 11], Some(5_000), 1, 0)]
-#[case::as_many_as_were_asked_for(3, &[10, 11], None, 0, 3)]
-#[case::asked_for_much_later(1, &[0], None, 1, 1)]
+#[case::as_many_as_requested(3, &[10, 11], None, 0, 3)]
+#[case::requested_much_later(1, &[0], None, 1, 1)]
 fn a_late_answer_makes_nothing_unexpected(
     #[case] requests: u64,
     #[case] heard: &[u64],
@@ -125,12 +126,12 @@ fn a_late_answer_makes_nothing_unexpected(
         all.extend(entries(1, &[(at, CLIENT, Named(70))]));
         all.extend(entries(70, &[(at, CLIENT, Acknowledged), (at + 1, 1, Completed)]));
     }
-    // Time goes on between them, and what is heard is accounted for.
+    // Time passes between them, and the entries are processed.
     let mut ledger = Ledger::new(Config::default());
     all.sort_by_key(|entry| entry.at);
     for entry in &all {
         ledger.reach(entry.at);
-        ledger.fold(&[*entry]);
+        ledger.add(&[*entry]);
     }
     let account = ledger.finish(60 * SECOND);
     assert_eq!((account.unexpected, account.unanswered), (unexpected, unanswered));
@@ -138,34 +139,34 @@ fn a_late_answer_makes_nothing_unexpected(
     assert_eq!((account.completed, account.open), (u64::from(named.is_some()), 0));
 }
 
-/// A job that has failed waits for its next try: that is not lost yet, and some time later it is.
+/// A failed job waits for its retry: it is not lost yet, but some time later it is.
 #[rstest]
-#[case::not_yet(20_000, 0, 1)]
-#[case::not_any_more(27_000, 1, 0)]
-fn what_waits_for_its_retry_is_not_lost(#[case] end: u64, #[case] lost: u64, #[case] unfinished: u64) {
+#[case::before_the_retry(20_000, 0, 1)]
+#[case::long_after_the_retry(27_000, 1, 0)]
+fn a_job_that_waits_for_its_retry_is_not_lost(#[case] end: u64, #[case] lost: u64, #[case] unfinished: u64) {
     let back = Mark::Released { back_ms: 15_000 };
-    let story = [(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (10_000, 1, back)];
+    let marks = [(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (10_000, 1, back)];
     let mut ledger = Ledger::new(Config::default());
-    ledger.fold(&entries(7, &story));
+    ledger.add(&entries(7, &marks));
     let account = ledger.finish(end * MS);
     assert_eq!((account.lost, account.unfinished), (lost, unfinished));
 }
 
 #[test]
-fn a_violation_calls_its_item_and_its_parties_by_their_names() {
+fn a_violation_names_its_item_and_its_parties() {
     let mut names = NameTable::default();
-    names.push(Called::Item(7), b"job-7");
-    names.push(Called::Party(CLIENT), b"client 0");
+    names.push(NameOf::Item(7), b"job-7");
+    names.push(NameOf::Party(CLIENT), b"client 0");
     let mut ledger = Ledger::new(Config::default());
-    ledger.learn(names);
-    ledger.fold(&entries(7, &[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned)]));
+    ledger.add_names(names);
+    ledger.add(&entries(7, &[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned)]));
     let account = ledger.finish(60 * SECOND);
     assert_eq!(account.violations[0].called(), "job-7");
     assert_eq!((account.party(CLIENT).as_str(), account.party(1).as_str()), ("client 0", "1"));
 }
 
 #[test]
-fn a_name_that_is_given_twice_is_unexpected() {
+fn an_id_assigned_twice_is_unexpected() {
     let mut all = entries(1, &[(0, CLIENT, Attempted), (5, CLIENT, Named(77))]);
     all.extend(entries(2, &[(0, CLIENT, Attempted), (6, CLIENT, Named(77))]));
     let account = finished(Config::default(), &all);
@@ -175,60 +176,65 @@ fn a_name_that_is_given_twice_is_unexpected() {
 #[rstest]
 #[case::at_rest(60 * SECOND, 1, 0)]
 #[case::at_work(500 * MS, 0, 1)]
-fn what_is_open_at_the_end_is_lost_only_if_the_hub_has_come_to_rest(
+fn an_open_item_is_lost_only_if_the_hub_is_idle_at_the_end(
     #[case] later: Nanos,
     #[case] lost: u64,
     #[case] unfinished: u64,
 ) {
     let mut ledger = Ledger::new(Config::default());
-    ledger.fold(&entries(1, &[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged)]));
-    ledger.fold(&entries(2, &[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (90, 1, Completed)]));
+    ledger.add(&entries(1, &[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged)]));
+    ledger.add(&entries(2, &[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (90, 1, Completed)]));
     let account = ledger.finish(90 * MS + later);
     assert_eq!((account.lost, account.unfinished), (lost, unfinished));
 }
 
 #[test]
-fn what_comes_when_later_things_are_accounted_for_is_counted_as_late() {
+fn entries_after_later_ones_were_processed_count_as_late() {
     let mut ledger = Ledger::new(Config::default());
-    ledger.fold(&entries(1, &[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged)]));
-    ledger.fold(&entries(2, &[(10_000, CLIENT, Attempted), (10_001, CLIENT, Acknowledged)]));
+    ledger.add(&entries(1, &[(0, CLIENT, Attempted), (1, CLIENT, Acknowledged)]));
+    ledger.add(&entries(2, &[(10_000, CLIENT, Attempted), (10_001, CLIENT, Acknowledged)]));
     ledger.reach(10_001 * MS);
-    assert_eq!((ledger.account().attempted, ledger.account().acknowledged), (2, 1), "the last may have company");
-    ledger.fold(&entries(1, &[(5, 1, Completed)]));
-    ledger.fold(&entries(2, &[(20_000, 1, Completed)]));
+    assert_eq!(
+        (ledger.account().attempted, ledger.account().acknowledged),
+        (2, 1),
+        "the last entry waits for older ones"
+    );
+    ledger.add(&entries(1, &[(5, 1, Completed)]));
+    ledger.add(&entries(2, &[(20_000, 1, Completed)]));
     let account = ledger.finish(60 * SECOND);
     assert_eq!((account.late, account.completed), (1, 2));
 }
 
-/// A shard that tells nothing for long: the others' entries wait for it, but not for ever.
+/// A shard reports nothing for long: the others' entries are queued, but only up to a limit.
 #[rstest]
 #[case::one_after_the_other(MS / 100)]
 #[case::all_at_once(0)]
-fn what_waits_is_bounded(#[case] apart: Nanos) {
+fn the_queue_is_bounded(#[case] apart: Nanos) {
     let mut ledger = Ledger::new(Config::default());
     for n in 0..1_000_000u64 {
-        ledger.fold(&[Entry { at: MS + n * apart, item: n, party: CLIENT, what: Attempted }]);
+        ledger.add(&[Entry { at: MS + n * apart, item: n, party: CLIENT, what: Attempted }]);
     }
     let attempted = ledger.account().attempted;
     assert!((400_000..1_000_000).contains(&attempted), "{attempted}");
-    ledger.fold(&[Entry { at: 1, item: 5, party: 1, what: Completed }]);
+    ledger.add(&[Entry { at: 1, item: 5, party: 1, what: Completed }]);
     let account = ledger.finish(60 * SECOND);
     assert_eq!((account.attempted, account.late, account.completed), (1_000_000, 1, 1));
 }
 
 #[test]
-fn an_item_that_nobody_asked_for_is_told_of_once_the_slack_is_over() {
+fn an_unrequested_item_is_reported_after_the_slack() {
     let mut ledger = Ledger::new(Config::default());
-    ledger.fold(&entries(1, &[(0, 1, Assigned)]));
+    ledger.add(&entries(1, &[(0, 1, Assigned)]));
     ledger.reach(SECOND);
     assert_eq!((ledger.account().unexpected, ledger.account().open), (0, 1));
     ledger.reach(SECOND + MS);
     assert_eq!((ledger.account().unexpected, ledger.account().open), (1, 0));
 }
 
-/// A message that reaches everybody, one that misses a receiver, one that reaches a receiver twice, and one out of order.
+/// A message that reaches all receivers, one that misses a receiver, one that reaches a receiver twice, and one out of
+/// order.
 #[test]
-fn messages_are_followed_to_every_receiver() {
+fn messages_are_tracked_to_every_receiver() {
     let mut all = entries(1, &[(0, CLIENT, Published { receivers: 2 }), (3, 1, Delivered), (4, 2, Delivered)]);
     all.extend(entries(2, &[(1, CLIENT, Published { receivers: 2 }), (5, 1, Delivered)]));
     all.extend(entries(3, &[(2, CLIENT, Published { receivers: 1 }), (9, 2, Delivered), (10, 2, Delivered)]));
@@ -241,23 +247,23 @@ fn messages_are_followed_to_every_receiver() {
     assert_eq!(unordered.reordered, 0);
 }
 
-/// A million open items with three steps each, and as many closed ones as are remembered, at ten thousand a second.
+/// A million open items with three steps each, and all remembered closed ones, at ten thousand per second.
 #[test]
 fn a_million_open_items_take_less_than_200_megabytes() {
     let mut ledger = Ledger::new(Config::default());
     let batch = 1_000u64;
     let highest = std::cell::Cell::new(0);
     let mut fold = |entries: &[Entry]| {
-        ledger.fold(entries);
+        ledger.add(entries);
         ledger.reach(entries.iter().map(|entry| entry.at).max().unwrap_or_default());
         highest.set(highest.get().max(ledger.bytes()));
     };
-    let story = [(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (3, 1, Completed)];
+    let marks = [(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Assigned), (3, 1, Completed)];
     for start in (0..1_300_000u64).step_by(batch as usize) {
         let steps = if start < 300_000 { 4 } else { 3 };
         let mut all = Vec::new();
         for item in start..start + batch {
-            all.extend(story[..steps].iter().map(|(at, party, what)| Entry {
+            all.extend(marks[..steps].iter().map(|(at, party, what)| Entry {
                 at: (item * 4 + at) * MS / 40,
                 item: item.wrapping_mul(0x9e37_79b9_7f4a_7c15),
                 party: *party,
@@ -273,25 +279,25 @@ fn a_million_open_items_take_less_than_200_megabytes() {
 }
 
 #[test]
-fn what_is_closed_is_forgotten_but_for_the_latest() {
+fn only_the_latest_closed_items_are_remembered() {
     let mut ledger = Ledger::new(Config::default());
-    let story = [(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Completed)];
+    let marks = [(0, CLIENT, Attempted), (1, CLIENT, Acknowledged), (2, 1, Completed)];
     let jobs = CLOSED_KEPT as u64 + 50_000;
     for item in 0..jobs {
         let at = |ms: u64| (item + ms) * MS / 10;
-        let lines = story.map(|(ms, party, what)| Entry { at: at(ms), item, party, what });
-        ledger.fold(&lines);
+        let lines = marks.map(|(ms, party, what)| Entry { at: at(ms), item, party, what });
+        ledger.add(&lines);
         ledger.reach(at(0));
     }
     let end = jobs / 10 + 60_000;
     ledger.reach(end * MS);
-    ledger.fold(&entries(jobs - 1, &[(end, 1, Completed)]));
-    ledger.fold(&entries(5, &[(end, 1, Completed)]));
+    ledger.add(&entries(jobs - 1, &[(end, 1, Completed)]));
+    ledger.add(&entries(5, &[(end, 1, Completed)]));
     let account = ledger.finish(end * MS + 60 * SECOND);
     assert_eq!((account.completed, account.duplicated, account.unexpected), (jobs, 1, 1));
 }
 
-/// How a generated job goes, and what it adds to the account.
+/// The course of a generated job, and its contribution to the totals.
 #[derive(Clone, Copy, Debug)]
 enum Fate {
     Done,
@@ -299,7 +305,7 @@ enum Fate {
     Lost,
     Unanswered,
     Recovered,
-    Stranger,
+    Unrequested,
     Refused,
     Failed,
     CancelledAndAssigned,
@@ -315,7 +321,7 @@ const FATES: [Fate; 13] = [
     Fate::Lost,
     Fate::Unanswered,
     Fate::Recovered,
-    Fate::Stranger,
+    Fate::Unrequested,
     Fate::Refused,
     Fate::Failed,
     Fate::CancelledAndAssigned,
@@ -325,16 +331,16 @@ const FATES: [Fate; 13] = [
     Fate::NamedLate,
 ];
 
-fn tell(number: u64, start: u64, fate: Fate, truth: &mut Totals) -> Vec<Entry> {
+fn job(number: u64, start: u64, fate: Fate, truth: &mut Totals) -> Vec<Entry> {
     let item = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let line = |at: u64, party: u32, what: Mark| Entry { at: (start + at) * MS, item, party, what };
     let asked = [line(0, CLIENT, Attempted), line(1, CLIENT, Acknowledged)];
     let (done, assigned) = (line(50, 1, Completed), line(10, 1, Assigned));
-    let known = !matches!(fate, Fate::Stranger);
+    let known = !matches!(fate, Fate::Unrequested);
     truth.attempted += u64::from(known);
     let acknowledged = known && !matches!(fate, Fate::Unanswered | Fate::Recovered | Fate::Refused);
     truth.acknowledged += u64::from(acknowledged);
-    let mut told = if acknowledged {
+    let mut entries = if acknowledged {
         asked.to_vec()
     } else if known {
         asked[..1].to_vec()
@@ -343,7 +349,7 @@ fn tell(number: u64, start: u64, fate: Fate, truth: &mut Totals) -> Vec<Entry> {
     };
     truth.completed += u64::from(!matches!(
         fate,
-        Fate::Lost | Fate::Unanswered | Fate::Stranger | Fate::Refused | Fate::Failed | Fate::CancelledAndAssigned
+        Fate::Lost | Fate::Unanswered | Fate::Unrequested | Fate::Refused | Fate::Failed | Fate::CancelledAndAssigned
     ));
     let (rest, count): (Vec<Entry>, &mut u64) = match fate {
         Fate::Done => (vec![assigned, done], &mut truth.open),
@@ -351,7 +357,7 @@ fn tell(number: u64, start: u64, fate: Fate, truth: &mut Totals) -> Vec<Entry> {
         Fate::Lost => (vec![assigned], &mut truth.lost),
         Fate::Unanswered => (Vec::new(), &mut truth.unanswered),
         Fate::Recovered => (vec![line(5, CLIENT, Unsure), assigned, done], &mut truth.recovered),
-        Fate::Stranger => (vec![assigned, done], &mut truth.unexpected),
+        Fate::Unrequested => (vec![assigned, done], &mut truth.unexpected),
         Fate::Refused => (vec![line(1, CLIENT, Refused)], &mut truth.refused),
         Fate::Failed => (vec![assigned, line(50, 1, Failed)], &mut truth.failed),
         Fate::CancelledAndAssigned => {
@@ -371,18 +377,18 @@ fn tell(number: u64, start: u64, fate: Fate, truth: &mut Totals) -> Vec<Entry> {
                 entry.item = named;
                 entry
             };
-            told =
+            entries =
                 vec![line(0, CLIENT, Requested), line(15, CLIENT, Named(named)), under(line(15, CLIENT, Acknowledged))];
             (vec![under(assigned), under(done)], &mut truth.open)
         }
     };
     *count += 1;
-    told.extend(rest);
-    told
+    entries.extend(rest);
+    entries
 }
 
-/// Deals entries to three shards by party, and gives their batches to the ledger as a run does: every 100 ms, each shard up to
-/// `behind` of such turns late.
+/// Distributes entries to three shards by party, and passes their batches on as a run does: every 100 ms, each shard up
+/// to `behind` of such turns late.
 fn play(config: Config, mut all: Vec<Entry>, behind: [u64; 3]) -> Totals {
     all.sort_by_key(|entry| entry.at);
     let end = all.last().map_or(0, |entry| entry.at);
@@ -390,9 +396,9 @@ fn play(config: Config, mut all: Vec<Entry>, behind: [u64; 3]) -> Totals {
     let turn = 100 * MS;
     for now in 0..=(end / turn + 20) {
         for (shard, behind) in behind.iter().enumerate() {
-            let told = |entry: &&Entry| entry.party as usize % 3 == shard && entry.at / turn + behind == now;
-            let batch: Vec<Entry> = all.iter().filter(told).copied().collect();
-            ledger.fold(&batch);
+            let reported = |entry: &&Entry| entry.party as usize % 3 == shard && entry.at / turn + behind == now;
+            let batch: Vec<Entry> = all.iter().filter(reported).copied().collect();
+            ledger.add(&batch);
         }
         let upto = behind.iter().map(|behind| (now + 1).saturating_sub(*behind) * turn).min();
         ledger.reach(upto.unwrap_or_default());
@@ -411,15 +417,15 @@ proptest! {
         let mut truth = Totals::default();
         let mut all = Vec::new();
         for (number, (start, fate)) in jobs.iter().enumerate() {
-            all.extend(tell(number as u64 + 1, *start, *fate, &mut truth));
+            all.extend(job(number as u64 + 1, *start, *fate, &mut truth));
         }
-        // Counted there, for want of a better place, is what adds nothing more.
+        // These jobs are counted as `open` while they add nothing else.
         truth.open = 0;
         let account = play(Config::default(), all, behind);
         prop_assert_eq!(Totals { violations: Vec::new(), ..account }, truth);
     }
 
-    /// Senders publish one after another; every receiver gets what is left of them in an order of its own.
+    /// Senders publish in order; every receiver gets the undropped messages in an order of its own.
     #[test]
     fn generated_deliveries_are_counted_exactly(
         senders in 1..4u32,
@@ -445,7 +451,7 @@ proptest! {
                 let mut got: Vec<(u64, u64)> = Vec::new();
                 for message in 0..messages {
                     let (delay, luck) = *deal.next().unwrap();
-                    // A nanosecond each, so that no two are at the same time.
+                    // One nanosecond more per message, so that all times differ.
                     let at = (message * 20 + 1 + delay) * MS + message;
                     match luck {
                         0 => { missed.insert((sender, message)); }

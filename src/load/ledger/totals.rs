@@ -1,11 +1,11 @@
-//! What a ledger says in the end, and at any time before.
+//! The totals of a ledger, during a run and at its end.
 
 use std::collections::BTreeMap;
 
 use super::Mark;
 use crate::load::Nanos;
 
-/// What a hub may do wrong with an item.
+/// The kinds of violations that a hub can commit on an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ViolationKind {
     Lost,
@@ -28,7 +28,7 @@ impl ViolationKind {
         Self::WrongWorker,
     ];
 
-    /// As thresholds and reports spell it.
+    /// The name in thresholds and reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Lost => "lost",
@@ -42,10 +42,10 @@ impl ViolationKind {
     }
 }
 
-/// One line of an item's history.
+/// One entry of an item's history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// To the microsecond.
+    /// With microsecond precision.
     pub at: Nanos,
     pub party: u32,
     pub what: Mark,
@@ -56,69 +56,69 @@ pub struct Violation {
     pub kind: ViolationKind,
     pub at: Nanos,
     pub item: u64,
-    /// What the protocol calls the item, where that is still known.
+    /// The item's id if it is still known.
     pub name: Option<String>,
-    /// What was noted about the item until then, the first and the last of it.
+    /// The item's history until then: its first and its last steps.
     pub history: Vec<Step>,
     /// Steps between them that were not kept.
     pub omitted: u64,
 }
 
-/// Counts of items, if nothing else is said.
+/// Counts of items, unless noted otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     pub attempted: u64,
     pub acknowledged: u64,
     pub refused: u64,
-    /// Came to the end that was asked for.
+    /// Completed as requested.
     pub completed: u64,
     pub failed: u64,
     pub cancelled: u64,
-    /// Completed though never acknowledged; among the completed.
+    /// Completed without an acknowledgement; included in `completed`.
     pub recovered: u64,
-    /// Acknowledged (or published) and never completed, though the hub had come to rest.
+    /// Acknowledged (or published) and never completed, though the hub was idle at the end.
     pub lost: u64,
-    /// The same, but the hub was still at work when the run ended.
+    /// As `lost`, but the hub was still completing others when the run ended.
     pub unfinished: u64,
-    /// Attempted, and nothing was ever heard of it.
+    /// Attempted, without any answer.
     pub unanswered: u64,
-    /// Not at their end yet.
+    /// Not ended yet.
     pub open: u64,
-    /// Events: ends, acknowledgements and deliveries that came once more.
+    /// Events: repeated ends, acknowledgements and deliveries.
     pub duplicated: u64,
-    /// Items that nobody had asked for, and ends of what had been refused.
+    /// Items that no client requested, and completions of refused items.
     pub unexpected: u64,
-    /// Deliveries of a message after a later one of the same sender had reached the same receiver.
+    /// Deliveries after a later message of the same sender had reached the same receiver.
     pub reordered: u64,
-    /// Assignments while another was standing, or after the job was done.
+    /// Assignments while another was open, or after the job was completed.
     pub assigned_twice: u64,
     /// Assignments after a confirmed cancellation.
     pub assigned_after_cancellation: u64,
-    /// Completed by a worker other than the one it was assigned to.
+    /// Completed by a worker other than the assigned one.
     pub wrong_worker: u64,
-    /// Deliveries, each receiver once.
+    /// Deliveries, each receiver counted once.
     pub delivered: u64,
-    /// Deliveries that published messages should have had.
+    /// Deliveries due for the published messages.
     pub deliveries_due: u64,
-    /// Entries that came when later ones had been accounted for: the account is doubtful.
+    /// Entries that came after later ones had been processed: the totals may be wrong.
     pub late: u64,
-    /// Entries about items that there was no room for: the account is incomplete.
+    /// Entries dropped because the ledger was full: the totals are incomplete.
     pub unfollowed: u64,
-    /// Sorted by kind, then as they were found; at most [`super::Config::kept`] of a kind.
+    /// Sorted by kind, then by detection; at most [`super::Config::kept`] of a kind.
     pub violations: Vec<Violation>,
-    /// What the parties in their histories are called.
+    /// The names of the parties in their histories.
     pub parties: BTreeMap<u32, String>,
 }
 
 impl Violation {
-    /// The item's name, or the hash of it where it is not known any more.
+    /// The item's id, or its hash if the id is no longer known.
     pub fn called(&self) -> String {
         self.name.clone().unwrap_or_else(|| format!("{:016x}", self.item))
     }
 }
 
 impl Totals {
-    /// What a party is called, or its number.
+    /// The name of a party, or its number.
     pub fn party(&self, number: u32) -> String {
         self.parties.get(&number).cloned().unwrap_or_else(|| number.to_string())
     }
@@ -147,7 +147,7 @@ impl Totals {
         }
     }
 
-    /// All counts under the names that thresholds and reports use.
+    /// All counts by their names in thresholds and reports.
     pub fn counts(&self) -> [(&'static str, u64); 21] {
         [
             ("attempted", self.attempted),
@@ -174,7 +174,7 @@ impl Totals {
         ]
     }
 
-    /// Whether the hub has done nothing wrong.
+    /// Whether there are no violations.
     pub fn is_clean(&self) -> bool {
         ViolationKind::ALL.iter().all(|kind| self.of(*kind) == 0)
     }

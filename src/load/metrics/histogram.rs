@@ -1,52 +1,52 @@
-//! Histograms of times: bounds and precision in one place, and a compact form that a series of seconds can afford.
+//! Histograms of times with fixed bounds and precision, and a compact form for a series of intervals.
 
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 
 use crate::load::{Nanos, SECOND};
 
-/// Times below are told apart in steps of half of this at most; above 1 ms the step is a thousandth of the time.
+/// The lower bound: the resolution is at most half of this; above 1 ms it is a thousandth of the time.
 pub const LOWEST: Nanos = 1_000;
-/// Longer times are recorded as this, and counted as clamped.
+/// The upper bound: longer times are recorded as this and counted as clamped.
 pub const HIGHEST: Nanos = 3_600 * SECOND;
 pub const SIGNIFICANT_DIGITS: u8 = 3;
 
-/// Counts of a whole run.
+/// A histogram of a whole run.
 pub type Dense = Histogram<u64>;
 
-/// An empty histogram with our bounds.
+/// Creates an empty histogram with the bounds above.
 pub fn dense<C: hdrhistogram::Counter>() -> Histogram<C> {
-    // The bounds are constants that the library accepts: low >= 1, high >= 2 * low, at most five digits.
+    // These constant bounds are valid: low >= 1, high >= 2 * low, at most five digits.
     #[allow(clippy::unwrap_used)]
     Histogram::new_with_bounds(LOWEST, HIGHEST, SIGNIFICANT_DIGITS).unwrap()
 }
 
-/// A histogram in HdrHistogram's V2 encoding: some two bytes per distinct time. Empty where nothing was recorded.
+/// A histogram in HdrHistogram's V2 encoding: about two bytes per distinct time; empty if it has no samples.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Compact(Box<[u8]>);
 
-/// Why bytes are no histogram of ours.
+/// An error of [`Compact::decode`].
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum DecodeError {
-    #[error("it is not in HdrHistogram's V2 encoding")]
+    #[error("the bytes are not in HdrHistogram's V2 encoding")]
     Encoding,
-    #[error("its bounds or its precision differ from ours")]
+    #[error("the histogram's bounds or precision differ from those of hubproof")]
     Bounds,
 }
 
-/// Bytes of the encoding that stand before the counts.
+/// Bytes of the encoding before the counts.
 const HEADER: usize = 40;
 
-/// Makes histograms compact, one after the other, in the same room.
-pub struct Press(V2Serializer);
+/// Encodes histograms, reusing one buffer.
+pub struct HistogramEncoder(V2Serializer);
 
-impl Default for Press {
+impl Default for HistogramEncoder {
     fn default() -> Self {
         Self(V2Serializer::new())
     }
 }
 
-impl Press {
+impl HistogramEncoder {
     pub fn compact<C: hdrhistogram::Counter>(&mut self, histogram: &Histogram<C>) -> Compact {
         if histogram.is_empty() {
             return Compact::default();
@@ -54,7 +54,7 @@ impl Press {
         let mut bytes = Vec::new();
         match self.0.serialize(histogram, &mut bytes) {
             Ok(_) => Compact(bytes.into_boxed_slice()),
-            // Only writing can fail, and a vector takes everything.
+            // Only writing can fail, and a vector accepts everything.
             Err(_) => Compact::default(),
         }
     }
@@ -62,19 +62,20 @@ impl Press {
 
 impl Compact {
     pub fn new<C: hdrhistogram::Counter>(histogram: &Histogram<C>) -> Self {
-        Press::default().compact(histogram)
+        HistogramEncoder::default().compact(histogram)
     }
 
-    /// Reads what [`Compact::bytes`] gave, perhaps from a file: the bounds are checked before anything is allocated.
+    /// Decodes what [`Compact::bytes`] returned, perhaps from a file: the bounds are checked before anything is
+    /// allocated.
     ///
     /// # Errors
     ///
-    /// [`DecodeError`] where the bytes are no histogram with our bounds.
+    /// [`DecodeError`] if the bytes are not a histogram with these bounds.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         if bytes.is_empty() {
             return Ok(Self::default());
         }
-        // The length of the counts stands behind the cookie; the library would make room for whatever it says.
+        // The length of the counts follows the cookie; the library would allocate whatever it states.
         if bytes.len() < HEADER || bytes[4..8] != u32::try_from(bytes.len() - HEADER).unwrap_or(0).to_be_bytes() {
             return Err(DecodeError::Encoding);
         }
@@ -83,7 +84,7 @@ impl Compact {
             one.saturating_record(0);
             one
         });
-        // Significant digits, lowest and highest time stand there.
+        // Significant digits, lowest and highest time.
         if bytes[12..32] != ours.0[12..32] {
             return Err(DecodeError::Bounds);
         }
@@ -99,9 +100,9 @@ impl Compact {
         &self.0
     }
 
-    /// `None` where nothing was recorded.
+    /// Decodes it; `None` if it has no samples.
     pub fn histogram(&self) -> Option<Dense> {
-        // Made by `new`, so it can be read.
+        // `new` or `decode` has made sure that it can be decoded.
         if self.is_empty() { None } else { Deserializer::new().deserialize(&mut &self.0[..]).ok() }
     }
 
@@ -112,7 +113,7 @@ impl Compact {
         }
     }
 
-    /// Both together.
+    /// Returns the sum of both.
     #[must_use]
     pub fn merged(&self, other: &Self) -> Self {
         match (self.histogram(), other.histogram()) {

@@ -1,4 +1,4 @@
-//! A second of a run: what was timed, counted and observed in it, in a form that hours of them can be kept in.
+//! One interval (a second) of a run: times, counts and gauges, compact enough for hours of them.
 
 use std::ops::Range;
 
@@ -7,14 +7,14 @@ use super::registry::Gauge;
 use crate::load::Nanos;
 use crate::load::buffer_pool::PooledVec;
 
-/// What the generator is doing.
+/// What the generator is doing in an interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// Populations come up; nothing of it is in any total.
+    /// Populations connect; not part of any total.
     Warmup,
-    /// What the report is about.
+    /// The time that the report is about.
     Measured,
-    /// Nothing new is due; what is under way comes to its end.
+    /// No new journey is due; running ones finish.
     Drain,
 }
 
@@ -28,24 +28,25 @@ impl Phase {
     }
 }
 
-/// How time is cut.
+/// The division of a run into intervals and phases.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Phases {
     /// How long an interval is.
     pub interval: Nanos,
-    /// What is due in it is measured.
+    /// Samples due in this range are measured.
     pub measured: Range<Nanos>,
 }
 
 impl Phases {
-    /// The warm-up is rounded up to whole intervals, so that none is half of each. `duration`: `None` until told.
+    /// Rounds the warm-up up to whole intervals. `duration` is `None` until it is known.
     pub fn new(interval: Nanos, warmup: Nanos, duration: Option<Nanos>) -> Self {
         let interval = interval.max(1);
         let from = warmup.div_ceil(interval).saturating_mul(interval);
         Self { interval, measured: from..duration.map_or(Nanos::MAX, |duration| from.saturating_add(duration)) }
     }
 
-    /// Of an interval: one that the end of the measured time cuts is part of the drain, since its rates are half rates.
+    /// Returns the phase of an interval: one cut by the end of the measured time belongs to the drain, since it is
+    /// incomplete.
     pub fn of(&self, from: Nanos, to: Nanos) -> Phase {
         match () {
             () if from < self.measured.start => Phase::Warmup,
@@ -55,29 +56,29 @@ impl Phases {
     }
 }
 
-/// A level: where it was last, and its highest.
+/// A gauge: its last and its highest value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Level {
     pub last: u64,
     pub highest: u64,
 }
 
-/// How busy one of the machine's cores was: 0 idle, 1 all the time.
+/// The utilisation of one CPU core, from 0 (idle) to 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Core {
     pub core: usize,
     pub busy: f64,
 }
 
-/// How long something took, and which histogram it belongs into.
+/// A duration and the histogram it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample(u64);
 
-/// Bits of a sample that are its nanoseconds: more than an hour, the longest that a histogram holds.
+/// Bits of a sample for its nanoseconds: enough for [`HIGHEST`].
 const TIME: u32 = 48;
 
 impl Sample {
-    /// `timing` is a place in the [`super::MetricRegistry`]; longer than [`HIGHEST`] is as long as that.
+    /// Makes a sample for a place in the [`super::MetricRegistry`]; times above [`HIGHEST`] are cut to it.
     pub fn new(timing: usize, took: Nanos) -> Self {
         Self((timing as u64) << TIME | took.min(HIGHEST))
     }
@@ -91,7 +92,7 @@ impl Sample {
     }
 }
 
-/// What happened from `from` until before `to`. Histograms and counts stand where the [`super::MetricRegistry`] says.
+/// What happened from `from` until before `to`. [`super::MetricRegistry`] defines the places of histograms and counts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Interval<T = Vec<Compact>> {
     pub from: Nanos,
@@ -103,16 +104,16 @@ pub struct Interval<T = Vec<Compact>> {
     pub cores: Vec<Core>,
 }
 
-/// What one shard has noted in an interval: its times become histograms when all shards have told theirs.
+/// What one shard recorded in an interval; samples become histograms when all shards have reported theirs.
 pub type Tally = Interval<PooledVec<Sample>>;
 
 impl<T> Interval<T> {
-    /// How long it is, in seconds.
+    /// The length in seconds.
     pub fn seconds(&self) -> f64 {
         (self.to - self.from) as f64 / crate::load::SECOND as f64
     }
 
-    /// The same with other times, and its own.
+    /// Replaces the times and returns the old ones.
     pub fn with<U>(self, timings: U) -> (Interval<U>, T) {
         let Self { from, to, phase, timings: own, counts, gauges, cores } = self;
         (Interval { from, to, phase, timings, counts, gauges, cores }, own)
@@ -135,8 +136,9 @@ impl<T> Interval<T> {
 }
 
 impl Interval<Vec<PooledVec<Sample>>> {
-    /// Takes in what another shard did in the same time: levels add up, and of a core the higher tale is believed.
-    pub fn beside(&mut self, other: Tally) {
+    /// Merges the tally of another shard for the same interval: gauges add up, and of a core the higher utilisation
+    /// counts.
+    pub fn add_shard(&mut self, other: Tally) {
         self.sum(&other);
         for (level, other) in self.gauges.iter_mut().zip(&other.gauges) {
             level.last += other.last;
@@ -147,8 +149,8 @@ impl Interval<Vec<PooledVec<Sample>>> {
 }
 
 impl Interval {
-    /// Takes in the interval behind it.
-    pub fn behind(&mut self, next: &Self) {
+    /// Merges the interval that follows.
+    pub fn add_next(&mut self, next: &Self) {
         self.sum(next);
         for (timing, next) in self.timings.iter_mut().zip(&next.timings) {
             if !next.is_empty() {

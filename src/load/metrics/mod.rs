@@ -1,13 +1,13 @@
-//! What a run measures, from the single record to the series of its seconds.
+//! The measurements of a run, from single samples to the series of intervals.
 //!
-//! A [`Recorder`] belongs to one shard and costs nanoseconds a record. It cuts time into seconds, each a [`Tally`]; a
-//! [`Series`] makes histograms of them, merges those of all shards to [`Interval`]s, and these to the run's [`Total`].
-//! Percentiles come from merged histograms only, never from an average of percentiles.
+//! A [`Recorder`] belongs to one shard and takes nanoseconds per sample. It divides time into intervals of a second,
+//! each a [`Tally`]; a [`Series`] turns them into histograms, merges those of all shards to [`Interval`]s, and these to
+//! the run's [`Total`]. Percentiles come from merged histograms only, never from an average of percentiles.
 //!
-//! Three times are told apart, all in nanoseconds: *send delay* (due to sent: ours), *service* (sent to answer: the hub's)
-//! and *response* (due to answer: what a user waits). A sample belongs to the time it was due at, so a hub that stalls
-//! cannot hide what it delayed: the total holds exactly the samples that were due in the measured time, whenever their
-//! answers came. Counts, unlike times, belong to the interval in which the thing really happened.
+//! Three times are distinguished, all in nanoseconds: *send delay* (due to sent: the generator's), *service time* (sent
+//! to answer: the hub's) and *response time* (due to answer: what a user waits). A sample belongs to its due time, so a
+//! stalled hub cannot hide delayed messages (coordinated omission): the total holds exactly the samples that were due
+//! in the measured time, whenever their answers came. Counts belong to the interval in which the event happened.
 
 mod histogram;
 mod interval;

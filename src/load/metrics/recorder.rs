@@ -1,4 +1,4 @@
-//! One shard's notebook. Owned by the shard, so nothing is locked; a record is an addition, or a number at the end of a list.
+//! The recorder of one shard. No locks: a record is an addition, or a push onto a list.
 
 use super::histogram::HIGHEST;
 use super::interval::{Core, Level, Phases, Sample, Tally};
@@ -8,15 +8,15 @@ use super::registry::{
 use crate::load::Nanos;
 use crate::load::buffer_pool::PooledVec;
 
-/// Records of one shard. Messages and journeys are indexes into [`super::Names`]; a wrong one is a panic, since it is a
-/// mistake of the plan's compiler. Times of one recorder come in order; what comes late is counted into the open interval.
+/// Records the events of one shard. Messages and journeys are indexes into [`super::Names`]; a wrong index is a bug of
+/// the plan's compiler and panics. Times must be passed in order; a late one is counted into the open interval.
 pub struct Recorder {
     layout: MetricRegistry,
     phases: Phases,
     from: Nanos,
-    /// Samples due before are in no total; during the warm-up itself they are shown.
+    /// Samples due earlier are in no total; during the warm-up they are shown.
     due_from: Nanos,
-    /// Histograms are made of them elsewhere: a second that ends must not hold up what is due in the next.
+    /// Histograms are made of them on another thread, so that the end of an interval delays no message.
     samples: PooledVec<Sample>,
     counts: Vec<u64>,
     gauges: [Level; Gauge::ALL.len()],
@@ -42,14 +42,14 @@ impl Recorder {
         recorder
     }
 
-    /// Handed to the socket at `at`.
+    /// Records that a message was handed to the socket at `at`.
     pub fn sent(&mut self, message: usize, due: Nanos, at: Nanos) {
         self.upto(at);
         self.time(Timing::Message(message, MessageTime::SendDelay), due, due, at);
         self.add(Count::Message(message, MessageCount::Sent), 1);
     }
 
-    /// The answer to a message that was due and sent earlier. `message` is what was asked, not the answer.
+    /// Records the answer to `message`, which was due and sent earlier.
     pub fn answered(&mut self, message: usize, due: Nanos, sent: Nanos, at: Nanos) {
         self.upto(at);
         self.time(Timing::Message(message, MessageTime::Response), due, due, at);
@@ -57,7 +57,7 @@ impl Recorder {
         self.add(Count::Message(message, MessageCount::Answered), 1);
     }
 
-    /// It was not answered, and need not be: a claim without a match.
+    /// Records that no answer came where none is required, such as to a claim without a match.
     pub fn unanswered(&mut self, message: usize, at: Nanos) {
         self.upto(at);
         self.add(Count::Message(message, MessageCount::Unanswered), 1);
@@ -69,20 +69,20 @@ impl Recorder {
         self.add(Count::Message(message, MessageCount::Bytes), bytes as u64);
     }
 
-    /// A message was published to so many subscribers.
+    /// Records that a message was published to so many subscribers.
     pub fn published(&mut self, message: usize, subscribers: u64, at: Nanos) {
         self.upto(at);
         self.add(Count::Message(message, MessageCount::Due), subscribers);
     }
 
-    /// One subscriber got a message that was published (that is: due) at `published`.
+    /// Records that one subscriber received a message published (which is its due time) at `published`.
     pub fn delivered(&mut self, message: usize, published: Nanos, at: Nanos) {
         self.upto(at);
         self.time(Timing::Message(message, MessageTime::Delivery), published, published, at);
         self.add(Count::Message(message, MessageCount::Delivered), 1);
     }
 
-    /// The last subscriber got it.
+    /// Records the delivery to the last subscriber.
     pub fn delivered_to_all(&mut self, message: usize, published: Nanos, at: Nanos) {
         self.upto(at);
         self.time(Timing::Message(message, MessageTime::LastDelivery), published, published, at);
@@ -93,7 +93,7 @@ impl Recorder {
         self.add(Count::Journey(journey, JourneyCount::Started), 1);
     }
 
-    /// A journey came to its end; `due` is when its first message was.
+    /// Records a completed journey; `due` is the due time of its first message.
     pub fn journey(&mut self, journey: usize, due: Nanos, at: Nanos) {
         self.upto(at);
         self.time(Timing::Journey(journey), due, due, at);
@@ -110,31 +110,31 @@ impl Recorder {
         self.add(Count::Error(kind), 1);
     }
 
-    /// A frame of no kind that the pack has.
+    /// Records a frame that is no message of the pack.
     pub fn undocumented(&mut self, at: Nanos) {
         self.upto(at);
         self.add(Count::Undocumented, 1);
     }
 
-    /// A timer fired so much later than it should have.
+    /// Records how late a timer fired.
     pub fn lag(&mut self, lag: Nanos, at: Nanos) {
         self.upto(at);
         self.time(Timing::Run(RunTime::Lag), at, at, at.saturating_add(lag));
     }
 
-    /// The runtime was held up for so long.
+    /// Records that the event loop was blocked for so long.
     pub fn stall(&mut self, stall: Nanos, at: Nanos) {
         self.upto(at);
         self.time(Timing::Run(RunTime::Stall), at, at, at.saturating_add(stall));
     }
 
-    /// So many arrivals or ticks could not be served at all.
+    /// Records arrivals or ticks that were skipped.
     pub fn missed(&mut self, count: u64, at: Nanos) {
         self.upto(at);
         self.add(Count::Run(RunCount::Missed), count);
     }
 
-    /// An arrival found no free client.
+    /// Records an arrival that found no free client.
     pub fn no_client(&mut self, at: Nanos) {
         self.upto(at);
         self.add(Count::Run(RunCount::NoClient), 1);
@@ -146,7 +146,7 @@ impl Recorder {
         *level = Level { last: value, highest: level.highest.max(value) };
     }
 
-    /// How busy a core of the machine was since it was asked last: 0 to 1. One shard tells it of each core.
+    /// Records the utilisation (0 to 1) of a core since the last call; one shard reports each core.
     pub fn core(&mut self, core: usize, busy: f64, at: Nanos) {
         self.upto(at);
         match self.cores.iter_mut().find(|known| known.core == core) {
@@ -155,23 +155,23 @@ impl Recorder {
         }
     }
 
-    /// What is due in this time is measured; told while it is still to come.
+    /// Sets the measured time; called before it begins.
     pub fn measured(&mut self, measured: std::ops::Range<Nanos>) {
         self.phases.measured = measured;
     }
 
-    /// Nothing new is due from now on, though more was planned: an interruption, or a broken threshold.
+    /// Ends the measured time early: after an interruption or a broken threshold.
     pub fn drain_from(&mut self, at: Nanos) {
         self.phases.measured.end = self.phases.measured.end.min(at.max(self.phases.measured.start));
     }
 
-    /// The intervals that have ended by `now`, empty ones included, each once.
+    /// Returns the intervals that have ended by `now`, empty ones included, each once.
     pub fn intervals(&mut self, now: Nanos) -> Vec<Tally> {
         self.upto(now);
         std::mem::take(&mut self.ended)
     }
 
-    /// Those that are left, with the open one, which ends at `now`.
+    /// Returns the remaining intervals; the open one ends at `now`.
     pub fn finish(mut self, now: Nanos) -> Vec<Tally> {
         self.upto(now);
         if now > self.from {
@@ -180,7 +180,7 @@ impl Recorder {
         self.ended
     }
 
-    /// What was due at `due`, from `begin` to `end`.
+    /// Records a time from `begin` to `end` for what was due at `due`.
     fn time(&mut self, timing: Timing, due: Nanos, begin: Nanos, end: Nanos) {
         if due < self.due_from || due >= self.phases.measured.end {
             self.add(Count::Run(RunCount::Outside), 1);
@@ -198,7 +198,7 @@ impl Recorder {
         self.counts[index] += more;
     }
 
-    /// Ends every interval that is over at `at`.
+    /// Closes every interval that has ended by `at`.
     fn upto(&mut self, at: Nanos) {
         while at >= self.from.saturating_add(self.phases.interval) {
             self.close(self.from.saturating_add(self.phases.interval));
@@ -207,7 +207,7 @@ impl Recorder {
 
     fn close(&mut self, to: Nanos) {
         let counts = vec![0; self.counts.len()];
-        // A level stays where it is until it is told anew.
+        // A gauge keeps its value until it is set again.
         let kept = self.gauges.map(|level| Level { last: level.last, highest: level.last });
         self.ended.push(Tally {
             from: self.from,

@@ -1,135 +1,135 @@
-//! Which times and counts a run keeps, what they are called, and where they stand: names become indexes once, so that a
-//! record needs no look-up.
+//! The times and counts of a run, with their names and their places in arrays: names are resolved once, so that
+//! recording needs no look-up.
 
 use std::sync::Arc;
 
-/// What the plan measures. An index into these lists is how everybody speaks of a message or a journey.
+/// The messages and journeys of a plan; an index into these lists identifies one everywhere else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {
     pub messages: Vec<String>,
     pub journeys: Vec<String>,
 }
 
-/// What is timed per message.
+/// The times measured per message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageTime {
-    /// Due to sent: what the generator itself has added.
+    /// Due to sent: the delay of the generator itself.
     SendDelay,
     /// Due to answer.
     Response,
     /// Sent to answer.
     Service,
-    /// Published to received, for each subscriber.
+    /// Published to received, per subscriber.
     Delivery,
     /// Published to received by the last subscriber.
     LastDelivery,
 }
 
-/// What is counted per message.
+/// The counts per message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageCount {
     Sent,
     Answered,
-    /// Stayed without an answer where that is legal.
+    /// Not answered where that is allowed.
     Unanswered,
     Received,
-    /// Payload bytes of what was received.
+    /// Payload bytes received.
     Bytes,
     Delivered,
-    /// Deliveries that there should have been.
+    /// Deliveries that should have been made.
     Due,
 }
 
-/// What is counted per journey.
+/// The counts per journey.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JourneyCount {
     Started,
     Completed,
-    /// Ended without getting to its end.
+    /// Ended early.
     Failed,
 }
 
-/// How late the generator itself is.
+/// The lateness of the generator itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunTime {
-    /// A timer was to fire, and fired.
+    /// From the time a timer was set for until it fired.
     Lag,
-    /// The runtime did nothing but one thing.
+    /// How long one turn of the event loop took.
     Stall,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunCount {
-    /// Arrivals and ticks that could not be served at all.
+    /// Arrivals and ticks that were skipped.
     Missed,
     /// Arrivals that found no free client.
     NoClient,
-    /// Times that were longer than the histograms reach, and are recorded as their upper bound.
+    /// Times above the upper bound of the histograms, recorded as that bound.
     Clamped,
-    /// Times of what was due outside the measured time, and is in no total.
+    /// Samples that were due outside the measured time and are in no total.
     Outside,
 }
 
-/// What went wrong, as a user would sort it.
+/// The kinds of errors in the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ErrorKind {
-    /// No connection came about.
+    /// No connection could be opened.
     Connect,
-    /// The upgrade was refused, or wrong.
+    /// The upgrade was refused or malformed.
     Upgrade,
     Tls,
-    /// A connection ended unasked.
+    /// A connection ended unexpectedly.
     Lost,
-    /// An answer that had to come did not come in time.
+    /// A required answer did not come in time.
     Timeout,
     /// The hub answered with an error.
     Refused,
-    /// What came breaks RFC 6455.
+    /// The hub sent what RFC 6455 forbids.
     Protocol,
-    /// What came is no JSON object, or lacks what a later step needs.
+    /// The hub sent a frame that is no JSON object, or one that lacks a value a later step needs.
     Invalid,
-    /// We had no more file descriptors, ports or memory.
+    /// The generator had no file descriptors, ports or memory left.
     Resources,
-    /// Anything else that is our own fault.
+    /// Any other fault of the generator.
     Internal,
 }
 
-/// What has a level rather than a sum: each shard tells its own, and they add up.
+/// A metric with a current value; the values of all shards add up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gauge {
     /// Open connections.
     Connections,
-    /// Bytes that have arrived and are not handled yet.
+    /// Bytes received and not processed yet.
     Unread,
-    /// Bytes that wait to be written.
+    /// Bytes waiting to be written.
     Unwritten,
-    /// Journeys under way.
+    /// Running journeys.
     Journeys,
-    /// Resident bytes of this process. One shard tells it.
+    /// Resident memory of this process in bytes; one shard reports it.
     Memory,
 }
 
-/// A histogram of a run.
+/// The identifier of a histogram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Timing {
     Message(usize, MessageTime),
-    /// Due of the first message to the journey's end.
+    /// From the due time of the first message to the journey's end.
     Journey(usize),
     Run(RunTime),
 }
 
-/// A counter of a run.
+/// The identifier of a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
     Message(usize, MessageCount),
     Journey(usize, JourneyCount),
     Error(ErrorKind),
     Run(RunCount),
-    /// Objects of no kind that the pack has. No error: a hub may say more than it must.
+    /// Objects that are no message of the pack. Not an error: a hub may send more than is documented.
     Undocumented,
 }
 
-/// Names and the places of what is kept for them; cheap to clone.
+/// The names and the places of their metrics; cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetricRegistry {
     pub names: Arc<Names>,
@@ -140,7 +140,7 @@ macro_rules! listed {
         impl $type {
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// As thresholds and reports spell it.
+            /// The name in thresholds and reports.
             pub fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name),+ }
             }
@@ -157,7 +157,7 @@ listed!(ErrorKind: Connect = "connect", Upgrade = "upgrade", Tls = "tls", Lost =
 listed!(Gauge: Connections = "connections", Unread = "unread", Unwritten = "unwritten", Journeys = "journeys", Memory = "memory");
 
 impl ErrorKind {
-    /// Whether it is the generator that failed, not the hub.
+    /// Whether the generator failed, not the hub.
     pub fn is_ours(self) -> bool {
         matches!(self, Self::Resources | Self::Internal)
     }
@@ -191,7 +191,7 @@ impl MetricRegistry {
             .collect()
     }
 
-    /// Where a histogram stands.
+    /// The place of a histogram.
     pub fn timing(&self, timing: Timing) -> usize {
         let messages = self.names.messages.len() * MessageTime::ALL.len();
         match timing {
@@ -201,7 +201,7 @@ impl MetricRegistry {
         }
     }
 
-    /// Where a counter stands.
+    /// The place of a counter.
     pub fn count(&self, count: Count) -> usize {
         let messages = self.names.messages.len() * MessageCount::ALL.len();
         let journeys = messages + self.names.journeys.len() * JourneyCount::ALL.len();

@@ -1,5 +1,5 @@
-//! What a run has measured, by name: `submit_job.response.p99`, `jobs.completed.rate`, `errors.timeout`, `ledger.lost`.
-//! Thresholds, reports and comparisons speak of the same things in the same words.
+//! Metrics by name: `submit_job.response.p99`, `jobs.completed.rate`, `errors.timeout`, `ledger.lost`. Thresholds,
+//! reports and comparisons use the same names.
 
 use std::ops::Range;
 
@@ -10,13 +10,13 @@ use super::{
 use crate::load::ledger::Totals;
 use crate::syntax::diagnostic::nearest;
 
-/// A run, at its end or on its way.
+/// The measurements of a run, finished or running.
 #[derive(Clone, Copy)]
 pub struct State<'a> {
     pub layout: &'a MetricRegistry,
     pub total: &'a Total,
     pub account: &'a Totals,
-    /// Those that are complete.
+    /// Complete intervals only.
     pub intervals: &'a [Interval],
 }
 
@@ -28,13 +28,13 @@ pub enum Metric {
     Count(Count),
     /// Per second of the measured time.
     Rate(Count),
-    /// Deliveries of a message, as a share of those that there should have been.
+    /// Deliveries of a message as a share of those due.
     DeliveryRatio(usize),
     /// Errors of all kinds, in the whole run.
     Errors,
-    /// By its place in [`Totals::counts`].
+    /// A place in [`Totals::counts`].
     Ledger(usize),
-    /// The highest of the run.
+    /// The highest value in the run.
     Level(Gauge),
 }
 
@@ -49,7 +49,7 @@ pub enum Stat {
     Quantile(f64),
 }
 
-/// What the numbers of a metric are.
+/// The unit of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// Nanoseconds.
@@ -59,7 +59,7 @@ pub enum Unit {
     Share,
 }
 
-/// A name that means nothing: where it goes wrong, and what could stand there.
+/// An unknown metric name: where the error is, and which names exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownNameError {
     pub at: Range<usize>,
@@ -80,13 +80,13 @@ impl Metric {
             let names = layout.names.messages.iter().chain(&layout.names.journeys).map(String::as_str);
             names.chain(SUBJECTS)
         };
-        // The longest, should one name begin with another.
+        // The longest, in case one name is a prefix of another.
         let fits = |subject: &&str| name.strip_prefix(subject).is_some_and(|rest| rest.starts_with('.'));
         let Some(subject) = subjects().filter(fits).max_by_key(|subject| subject.len()) else {
             let end = name.find('.').unwrap_or(name.len());
             if subjects().any(|subject| subject == name) {
                 let help = list(&kinds(name, layout));
-                let message = format!("`{name}` alone is no number");
+                let message = format!("`{name}` alone is not a metric");
                 return Err(UnknownNameError { at: 0..name.len(), message, help: format!("{name} has {help}") });
             }
             return Err(unknown("the plan measures no", &name[..end], 0, subjects().collect()));
@@ -107,11 +107,11 @@ impl Metric {
             (Self::Time(timing, _), stat) => match Stat::read(stat) {
                 Some(stat) => Ok(Self::Time(timing, stat)),
                 None if stat.is_empty() => wrong(format!("`{name}` is a histogram"), &format!("add one of {STATS}")),
-                None => wrong(format!("`{stat}` is nothing that a histogram has"), &format!("it has {STATS}")),
+                None => wrong(format!("a histogram has no `{stat}`"), &format!("it has {STATS}")),
             },
             (Self::Count(count), "rate") => Ok(Self::Rate(count)),
             (metric, "") => Ok(metric),
-            (Self::Count(_), stat) => wrong(format!("a count has no `{stat}`"), "it has `.rate`, a second"),
+            (Self::Count(_), stat) => wrong(format!("a count has no `{stat}`"), "it has `.rate`, per second"),
             (_, stat) => wrong(format!("it has no `{stat}`"), "nothing follows here"),
         }
     }
@@ -125,7 +125,7 @@ impl Metric {
         }
     }
 
-    /// `None` where there is nothing to say anything about.
+    /// The value; `None` if there are no samples.
     pub fn of(&self, state: State<'_>) -> Option<f64> {
         let State { layout, total, account, intervals } = state;
         match *self {
@@ -140,7 +140,7 @@ impl Metric {
         }
     }
 
-    /// Whether there are enough samples to speak of it: ten must lie beyond a percentile.
+    /// Whether there are enough samples: ten must lie beyond a percentile.
     pub fn is_supported(&self, state: State<'_>) -> bool {
         match self {
             Self::Time(timing, Stat::Quantile(quantile)) => {
@@ -151,13 +151,13 @@ impl Metric {
     }
 }
 
-/// Whether so many samples say anything about a percentile: ten of them must lie beyond it.
+/// Whether so many samples suffice for a percentile: ten of them must lie beyond it.
 pub fn supports(samples: u64, quantile: f64) -> bool {
-    // A little less than ten, for 1000 samples and a p99 that is not quite 0.99.
+    // A little less than ten, for 1000 samples and a p99 that is not exactly 0.99 in floating point.
     samples as f64 * (1.0 - quantile) >= 10.0 - 1e-6
 }
 
-/// Deliveries that were made, of those that should have been; `None` where there should have been none.
+/// Deliveries made as a share of those due; `None` if none were due.
 pub fn delivery_ratio(layout: &MetricRegistry, total: &Total, message: usize) -> Option<f64> {
     let count = |count| total.count(layout, Count::Message(message, count)) as f64;
     let due = count(MessageCount::Due);
@@ -170,7 +170,7 @@ pub fn errors(layout: &MetricRegistry, total: &Total) -> u64 {
 }
 
 impl Stat {
-    /// `p50`, `p99.9`; `p999` is p99.9 too.
+    /// Parses `p50`, `p99.9` and also `p999`.
     pub fn read(text: &str) -> Option<Self> {
         match text {
             "count" => return Some(Self::Count),
@@ -202,7 +202,7 @@ impl Stat {
     }
 }
 
-/// What a subject has, in the order in which it is listed.
+/// The metrics of a subject, in the order in which help lists them.
 fn kinds(subject: &str, layout: &MetricRegistry) -> Vec<(&'static str, Metric)> {
     let time = |timing| Metric::Time(timing, Stat::Count);
     let mut kinds = Vec::new();

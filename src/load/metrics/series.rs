@@ -1,40 +1,41 @@
-//! The seconds of a run, of all shards together, and their merge.
+//! The intervals of a run, merged over all shards.
 
 use std::collections::VecDeque;
 
-use super::histogram::{Compact, Dense, Press, dense};
+use super::histogram::{Compact, Dense, HistogramEncoder, dense};
 use super::interval::{Interval, Phase, Sample, Tally};
 use super::registry::{Count, MetricRegistry, Timing};
 use crate::load::buffer_pool::PooledVec;
 use crate::load::{Nanos, SECOND};
 
-/// More intervals are not kept: each pair becomes one of twice the length, so that a long run has a coarser series rather
-/// than an unbounded one.
+/// The most intervals kept: beyond this, each pair is merged into one of twice the length, so that a long run has a
+/// coarser series instead of an unbounded one.
 pub const MOST_INTERVALS: usize = 1_200;
 
-/// What a run has measured so far.
+/// The measurements of a run so far.
 pub struct Series {
     pub layout: MetricRegistry,
     shards: usize,
-    /// Intervals that some shard has still to tell, with the samples of each that has.
+    /// Intervals that some shard has still to report, with the samples received so far.
     awaited: VecDeque<Interval<Vec<PooledVec<Sample>>>>,
     intervals: Vec<Interval>,
     total: Total,
-    /// Where the times of one interval are sorted, and made compact.
+    /// Scratch histograms in which the samples of one interval are collected.
     timings: Vec<Option<Box<Dense>>>,
-    press: Press,
+    press: HistogramEncoder,
 }
 
-/// The merge of the intervals.
+/// The sum of all intervals.
 #[derive(Clone)]
+/// The sum of all intervals.
 pub struct Total {
-    /// What was due in the measured time; empty histograms are `None`.
+    /// Samples due in the measured time; `None` if there are none.
     timings: Vec<Option<Box<Dense>>>,
-    /// In measured intervals only: for rates.
+    /// Counts of the measured intervals: for rates.
     measured: Vec<u64>,
-    /// In the whole run.
+    /// Counts of the whole run.
     counts: Vec<u64>,
-    /// How long the measured intervals are together.
+    /// The total length of the measured intervals.
     pub time: Nanos,
 }
 
@@ -49,15 +50,15 @@ impl Series {
             intervals: Vec::new(),
             total,
             timings: vec![None; timings],
-            press: Press::default(),
+            press: HistogramEncoder::default(),
         }
     }
 
-    /// Takes an interval of one shard, and gives the merged one that it completes. Every shard gives all of its intervals,
-    /// in order, and in step with the others.
+    /// Adds an interval of one shard and returns the merged interval that it completes. Every shard must add all of its
+    /// intervals in order.
     pub fn add(&mut self, tally: Tally) -> Option<&Interval> {
         match self.awaited.iter_mut().find(|awaited| awaited.from == tally.from) {
-            Some(awaited) => awaited.beside(tally),
+            Some(awaited) => awaited.add_shard(tally),
             None => {
                 let (mut awaited, samples) = tally.with(Vec::new());
                 awaited.timings.push(samples);
@@ -71,7 +72,7 @@ impl Series {
         self.intervals.last()
     }
 
-    /// Takes what some shard has not told as told: it has ended.
+    /// Completes the intervals that some shard has not reported: it has ended.
     pub fn finish(&mut self) {
         self.awaited.make_contiguous().sort_by_key(|awaited| awaited.from);
         while !self.awaited.is_empty() {
@@ -88,7 +89,7 @@ impl Series {
         &self.total
     }
 
-    /// What is left of a series that has been finished.
+    /// Splits a finished series.
     pub fn into_parts(self) -> (MetricRegistry, Vec<Interval>, Total) {
         (self.layout, self.intervals, self.total)
     }
@@ -114,14 +115,14 @@ impl Series {
         self.intervals.push(interval);
     }
 
-    /// Joins neighbours of the same phase two by two.
+    /// Merges neighbours of the same phase in pairs.
     fn halve(&mut self) {
         let mut joined: Vec<Interval> = Vec::with_capacity(MOST_INTERVALS);
         let mut pending: Option<Interval> = None;
         for interval in self.intervals.drain(..) {
             pending = match pending.take() {
                 Some(mut first) if first.phase == interval.phase => {
-                    first.behind(&interval);
+                    first.add_next(&interval);
                     joined.push(first);
                     None
                 }
@@ -159,27 +160,27 @@ impl Total {
         }
     }
 
-    /// Everything that was due in the measured time; `None` where there was nothing.
+    /// Returns all samples due in the measured time; `None` if there are none.
     pub fn timing(&self, layout: &MetricRegistry, timing: Timing) -> Option<&Dense> {
         self.timings[layout.timing(timing)].as_deref()
     }
 
-    /// In the whole run, warm-up and drain included.
+    /// The count of the whole run, warm-up and drain included.
     pub fn count(&self, layout: &MetricRegistry, count: Count) -> u64 {
         self.counts[layout.count(count)]
     }
 
-    /// In the measured intervals.
+    /// The count of the measured intervals.
     pub fn measured(&self, layout: &MetricRegistry, count: Count) -> u64 {
         self.measured[layout.count(count)]
     }
 
-    /// Per second of the measured time; 0 before there is any.
+    /// Per second of the measured time; 0 before it begins.
     pub fn rate(&self, layout: &MetricRegistry, count: Count) -> f64 {
         if self.time == 0 { 0.0 } else { self.measured(layout, count) as f64 * SECOND as f64 / self.time as f64 }
     }
 
-    /// The same histogram, compact.
+    /// Returns the same histogram in compact form.
     pub fn compact(&self, layout: &MetricRegistry, timing: Timing) -> Compact {
         self.timing(layout, timing).map(Compact::new).unwrap_or_default()
     }

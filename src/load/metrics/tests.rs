@@ -49,7 +49,7 @@ fn intervals_end_on_time_and_none_is_left_out() {
     let ends: Vec<(Nanos, Nanos)> = intervals.iter().map(|interval| (interval.from, interval.to)).collect();
     assert_eq!(ends, (0..4).map(|n| (n * SECOND, (n + 1) * SECOND)).collect::<Vec<_>>());
     let sent: Vec<u64> = intervals.iter().map(|interval| interval.counts[layout().count(SENT)]).collect();
-    assert_eq!(sent, [1, 0, 1, 1], "by the time it was really sent");
+    assert_eq!(sent, [1, 0, 1, 1], "counted when it was sent");
     assert!(recorder.intervals(4 * SECOND).is_empty());
     let last = recorder.finish(4 * SECOND + 5);
     assert_eq!(
@@ -58,7 +58,7 @@ fn intervals_end_on_time_and_none_is_left_out() {
     );
 }
 
-/// A sample belongs to the total if it was due in the measured time: 2 s to 4 s, and it is answered 300 ms later.
+/// A sample belongs to the total if it was due in the measured time, 2 s to 4 s; it is answered 300 ms later.
 #[rstest]
 #[case::warmup(1_500 * MS, 0)]
 #[case::answered_in_it_but_due_before(1_900 * MS, 0)]
@@ -97,7 +97,7 @@ fn an_interruption_ends_the_measured_time_with_its_last_whole_interval() {
 }
 
 #[test]
-fn what_is_longer_than_the_histogram_reaches_is_counted_as_clamped() {
+fn times_above_the_upper_bound_are_counted_as_clamped() {
     let mut recorder = recorder(0, None);
     recorder.answered(0, 0, 10, HIGHEST + SECOND);
     let mut series = Series::new(layout(), 1);
@@ -110,7 +110,7 @@ fn what_is_longer_than_the_histogram_reaches_is_counted_as_clamped() {
 }
 
 #[test]
-fn a_level_stays_until_it_is_told_anew_and_shards_add_up() {
+fn a_gauge_keeps_its_value_until_it_is_set_again_and_shards_add_up() {
     let shard = |levels: &[(Nanos, u64)]| {
         let mut recorder = recorder(0, None);
         levels.iter().for_each(|(at, level)| recorder.gauge(Gauge::Connections, *level, *at));
@@ -128,7 +128,7 @@ fn a_level_stays_until_it_is_told_anew_and_shards_add_up() {
 }
 
 #[test]
-fn an_interval_is_complete_when_every_shard_has_told_it() {
+fn an_interval_is_complete_when_every_shard_has_reported_it() {
     let mut series = Series::new(layout(), 2);
     let (mut one, mut other) = (recorder(0, None), recorder(0, None));
     let ahead = one.intervals(3 * SECOND);
@@ -195,7 +195,7 @@ proptest! {
     }
 
     #[test]
-    fn bytes_that_are_no_histogram_of_ours_are_refused(bytes in prop::collection::vec(any::<u8>(), 1..200), flip in 0usize..200) {
+    fn bytes_that_are_not_such_a_histogram_are_rejected(bytes in prop::collection::vec(any::<u8>(), 1..200), flip in 0usize..200) {
         prop_assert!(Compact::decode(&bytes).is_err());
         let mut one = dense::<u64>();
         one.record_n(5 * MS, 7).unwrap();
@@ -203,7 +203,7 @@ proptest! {
         let mut spoilt = Compact::new(&one).bytes().to_vec();
         let at = flip % spoilt.len();
         spoilt[at] ^= 0x55;
-        // Whatever it says now, reading ends, and what is read can be used.
+        // Whatever the bytes encode now, decoding returns, and a decoded histogram is usable.
         if let Ok(read) = Compact::decode(&spoilt) {
             read.histogram().map(|histogram| histogram.max());
         }

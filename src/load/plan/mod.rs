@@ -1,4 +1,4 @@
-//! What a plan says, as data: who there is, when things begin, how long it takes, and what must be true at the end.
+//! A plan as data: populations, schedules, phases and thresholds.
 
 mod overrides;
 mod parse;
@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use crate::syntax::source::Span;
 
-pub use overrides::{BadOverride, Overrides};
+pub use overrides::{OverrideError, Overrides};
 pub use parse::{Files, read};
 pub use script::Script;
 
-/// A plan for any protocol: clients that connect, and stay.
+/// A plan for any protocol: clients that connect and stay.
 pub const IDLE: &str = include_str!("idle.yaml");
 
-/// A load run, as its file says or as flags have changed it.
+/// A plan as read from its file, with overrides from flags.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// `<protocol>/load/<name>`, or the file's path.
@@ -25,19 +25,19 @@ pub struct Plan {
     pub title: String,
     pub phases: Phases,
     pub roles: Vec<Role>,
-    /// Messages of one sender must reach each receiver in the order they were published in.
+    /// Whether messages of one sender must reach each receiver in the order of publication.
     pub ordered: bool,
     pub thresholds: Vec<Threshold>,
 }
 
-/// The parts of a run, one after another, behind the ramps of its populations.
+/// The phases of a run, after the ramps of its populations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Phases {
-    /// Everything goes on as it will, and is not counted.
+    /// Runs the full load without measuring.
     pub warm_up: Duration,
-    /// What is measured.
+    /// The measured time.
     pub duration: Duration,
-    /// Nothing new is begun: at most this long for what is under way.
+    /// The longest time for running journeys to finish; no new ones begin.
     pub drain: Duration,
 }
 
@@ -46,13 +46,13 @@ pub struct Phases {
 pub struct Role {
     pub name: String,
     pub population: Population,
-    /// Connects only when every client of this role has joined: its place in [`Plan::roles`].
+    /// Connects only after every client of this role, an index into [`Plan::roles`], has joined.
     pub after: Option<usize>,
-    /// Journeys by schedule; without them a client begins the next one when it is done with the last.
+    /// The schedule of journeys; without one, a client begins the next journey when it has finished the last.
     pub arrivals: Option<Arrivals>,
-    /// Most journeys of one client that are under way at a time.
+    /// The most concurrent journeys per client.
     pub at_a_time: u32,
-    /// Goes on with journeys of its own in the drain, because others wait for what it does.
+    /// Whether its own journeys continue in the drain, because other roles depend on them.
     pub drains: bool,
     pub reconnect: Reconnect,
 }
@@ -63,17 +63,17 @@ pub struct Population {
     pub ramp: Ramp,
 }
 
-/// How fast a population connects.
+/// The rate at which a population connects.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Ramp {
-    /// Evenly, the last one at the end of this time.
+    /// Evenly over this time.
     Over(Duration),
-    /// So many in a second.
+    /// So many per second.
     Rate(f64),
 }
 
 impl Population {
-    /// When one of its clients is to connect, from when the first one does.
+    /// When a client is due to connect, counted from the first one.
     pub fn start(&self, client: u32) -> Duration {
         let client = f64::from(client.min(self.number));
         match self.ramp {
@@ -82,31 +82,31 @@ impl Population {
         }
     }
 
-    /// Until the last one is to connect.
+    /// When the last client is due to connect.
     pub fn ramp(&self) -> Duration {
         self.start(self.number.saturating_sub(1))
     }
 }
 
-/// An open schedule: what is due is due, whether anybody is free or not.
+/// An open-model schedule: journeys are due whether clients are free or not.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Arrivals {
     pub spacing: Spacing,
-    /// One after another from the beginning of the warm-up; the last one goes on until the drain.
+    /// In order from the beginning of the warm-up; the last one continues until the drain.
     pub stages: Vec<Stage>,
-    /// On top of the stages.
+    /// Added to the stages.
     pub spikes: Vec<Spike>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spacing {
-    /// The same time between any two at one rate.
+    /// Equal times between arrivals at one rate.
     Constant,
-    /// As if they knew nothing of each other.
+    /// Independent arrivals, with exponentially distributed times between them.
     Poisson,
 }
 
-/// A rate in a second that goes evenly from one value to another.
+/// A rate per second that changes linearly.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stage {
     pub from: f64,
@@ -114,7 +114,7 @@ pub struct Stage {
     pub time: Duration,
 }
 
-/// A rate in a second that is added for a while.
+/// An additional rate for a while.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spike {
     pub at: Duration,
@@ -122,18 +122,18 @@ pub struct Spike {
     pub rate: f64,
 }
 
-/// What a client does when its connection ends and was not meant to.
+/// The reaction of a client to an unexpected end of its connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Reconnect {
     Never,
-    /// Again after this time, twice as long after every failure up to `most`; half of it at random.
+    /// Reconnects after this time, doubled after every failure up to `most`, half of it random.
     After {
         first: Duration,
         most: Duration,
     },
 }
 
-/// What a step notes about an item in the ledger, by its name in plans.
+/// A mark by its name in plans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MarkName {
     Attempted,
@@ -163,11 +163,11 @@ impl MarkName {
     ];
 }
 
-/// Something that must be true of what was measured; [text](Threshold::text) is the business of who measures.
+/// A condition on a metric as text; [`threshold`] parses it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Threshold {
     pub text: String,
     pub span: Span,
-    /// The run ends when it has been broken for this long.
+    /// Ends the run when the threshold has been broken for so long.
     pub abort_after: Option<Duration>,
 }

@@ -1,32 +1,32 @@
-//! Flags that change the numbers of a plan: how many, how fast, how long.
+//! Overrides of a plan's numbers by flags.
 
 use std::time::Duration;
 
 use super::{Plan, Ramp, Stage};
 use crate::syntax::diagnostic::suggest;
 
-/// What flags say; whatever is absent stays as the plan has it.
+/// The given flags; absent values stay as in the plan.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Overrides {
-    /// How many clients a role has. Each role may stand here by its plural, too: `workers`.
+    /// Clients per role; the plural of a role's name is accepted: `workers`.
     pub population: Vec<(String, u32)>,
-    /// Journeys that are due in a second, for every role with arrivals. Their shape stays: it is stretched so that its
+    /// Journeys per second for every role with arrivals. The shape of the schedule stays: it is scaled so that its
     /// highest stage has this rate.
     pub rate: Option<f64>,
     pub warm_up: Option<Duration>,
     pub duration: Option<Duration>,
     pub drain: Option<Duration>,
-    /// Until every population is connected.
+    /// The time over which every population connects.
     pub ramp: Option<Duration>,
 }
 
 /// A flag that does not fit the plan.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-pub enum BadOverride {
+pub enum OverrideError {
     #[error("the plan has no role `{name}`: {advice}")]
     NoRole { name: String, advice: String },
     #[error(
-        "no role of the plan has arrivals, so there is no rate to change: its journeys begin when a client is done with the last one"
+        "no role of the plan has arrivals, so there is no rate to change: each client begins its next journey when it has finished the last"
     )]
     NoArrivals,
     #[error("a rate is a number above 0, not {0}")]
@@ -34,14 +34,14 @@ pub enum BadOverride {
 }
 
 impl Plan {
-    /// The plan with other numbers.
-    pub fn with(mut self, overrides: &Overrides) -> Result<Self, BadOverride> {
+    /// Returns the plan with these numbers.
+    pub fn with(mut self, overrides: &Overrides) -> Result<Self, OverrideError> {
         for (name, number) in &overrides.population {
             let place = self.roles.iter().position(|role| role.name == *name || plural(&role.name) == *name);
             let Some(place) = place else {
                 let names: Vec<&str> = self.roles.iter().map(|role| role.name.as_str()).collect();
                 let list = format!("its roles are {}", names.join(", "));
-                return Err(BadOverride::NoRole { name: name.clone(), advice: suggest(name, names, &list) });
+                return Err(OverrideError::NoRole { name: name.clone(), advice: suggest(name, names, &list) });
             };
             self.roles[place].population.number = *number;
         }
@@ -57,9 +57,9 @@ impl Plan {
         Ok(self)
     }
 
-    fn offer(&mut self, rate: f64) -> Result<(), BadOverride> {
+    fn offer(&mut self, rate: f64) -> Result<(), OverrideError> {
         if !(rate.is_finite() && rate > 0.0) {
-            return Err(BadOverride::BadRate(rate.to_string()));
+            return Err(OverrideError::BadRate(rate.to_string()));
         }
         let mut some = false;
         for arrivals in self.roles.iter_mut().filter_map(|role| role.arrivals.as_mut()) {
@@ -74,7 +74,7 @@ impl Plan {
                 arrivals.stages = vec![Stage { from: rate, to: rate, time: Duration::ZERO }];
             }
         }
-        if some { Ok(()) } else { Err(BadOverride::NoArrivals) }
+        if some { Ok(()) } else { Err(OverrideError::NoArrivals) }
     }
 }
 
@@ -135,7 +135,7 @@ mod tests {
     #[rstest]
     #[case(Overrides { population: vec![("wroker".to_owned(), 1)], ..Overrides::default() }, "did you mean `worker`")]
     #[case(Overrides { rate: Some(0.0), ..Overrides::default() }, "above 0")]
-    fn flags_that_do_not_fit_say_so(#[case] overrides: Overrides, #[case] expected: &str) {
+    fn flags_that_do_not_fit_are_errors(#[case] overrides: Overrides, #[case] expected: &str) {
         let error = plan().with(&overrides).expect_err("does not fit").to_string();
         assert!(error.contains(expected), "{error}");
     }
@@ -144,6 +144,6 @@ mod tests {
     fn a_rate_needs_arrivals() {
         let mut plan = plan();
         plan.roles.pop();
-        assert_eq!(plan.with(&Overrides { rate: Some(5.0), ..Overrides::default() }), Err(BadOverride::NoArrivals));
+        assert_eq!(plan.with(&Overrides { rate: Some(5.0), ..Overrides::default() }), Err(OverrideError::NoArrivals));
     }
 }

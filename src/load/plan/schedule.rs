@@ -1,5 +1,5 @@
-//! When things are due: absolute times from a rate and a seed, worked out from the beginning and never from when the last
-//! one was done, so that a slow hub does not slow its own load down.
+//! The open-model schedule: absolute due times computed from a rate and a seed, never from when the last journey
+//! finished, so that a slow hub does not reduce its own load (no coordinated omission).
 
 use std::time::Duration;
 
@@ -9,17 +9,17 @@ use rand::{RngExt, SeedableRng};
 use super::{Arrivals, Spacing};
 use crate::load::Nanos;
 
-/// The times at which journeys are due, from the beginning of the warm-up; ends where the drain begins.
+/// The due times of journeys from the beginning of the warm-up to that of the drain.
 ///
-/// Every shard of a run walks the whole schedule and takes the arrivals that are its own, so that the schedule does not
-/// depend on how many shards there are.
+/// Every shard iterates over the whole schedule and takes its share of the arrivals, so that the schedule does not
+/// depend on the number of shards.
 pub struct Schedule {
     segments: Vec<Segment>,
     spacing: Spacing,
     random: SmallRng,
-    /// How many arrivals there ought to have been so far, the next one included.
+    /// The expected number of arrivals so far, the next one included.
     expected: f64,
-    /// The segment of the next arrival, and how many are expected before it.
+    /// The segment of the next arrival, and the expected arrivals before it.
     segment: usize,
     before: f64,
     /// How many have been passed.
@@ -28,7 +28,7 @@ pub struct Schedule {
     shards: u64,
 }
 
-/// A time over which the rate goes evenly from one value to another.
+/// A time over which the rate changes linearly.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Segment {
     start: f64,
@@ -42,7 +42,7 @@ impl Segment {
         (self.from + self.to) / 2.0 * self.length
     }
 
-    /// How long into it so many arrivals are expected.
+    /// The time by which so many arrivals are expected.
     fn time_of(&self, arrivals: f64) -> f64 {
         if arrivals <= 0.0 {
             return 0.0;
@@ -54,7 +54,7 @@ impl Segment {
 }
 
 impl Schedule {
-    /// The arrivals of one shard of several, from the beginning of the warm-up until `end` behind it.
+    /// The arrivals of one of several shards, from the beginning of the warm-up until `end` after it.
     pub fn new(arrivals: &Arrivals, end: Duration, seed: u64, shard: u32, shards: u32) -> Self {
         let mut schedule = Self {
             segments: segments(arrivals, end.as_secs_f64()),
@@ -73,17 +73,17 @@ impl Schedule {
         schedule
     }
 
-    /// How many arrivals there are on average, over all shards.
+    /// The expected arrivals of all shards.
     pub fn offered(arrivals: &Arrivals, end: Duration) -> f64 {
         segments(arrivals, end.as_secs_f64()).iter().map(Segment::arrivals).sum()
     }
 
-    /// The next one, whoever's it is.
+    /// The next arrival of any shard.
     fn step(&mut self) -> Option<Nanos> {
         loop {
             let segment = self.segments.get(self.segment)?;
             let arrivals = segment.arrivals();
-            // The first one of a constant rate is due at once, so one that falls on an end belongs to what follows.
+            // The first arrival of a constant rate is due at once, so one at the end of a segment belongs to the next.
             if self.expected - self.before >= arrivals {
                 self.before += arrivals;
                 self.segment += 1;
@@ -114,7 +114,7 @@ impl Iterator for Schedule {
     }
 }
 
-/// The rate over time as pieces between the places where it bends.
+/// Splits the rate over time into linear segments.
 fn segments(arrivals: &Arrivals, end: f64) -> Vec<Segment> {
     let mut stages: Vec<Segment> = Vec::new();
     let mut start = 0.0;
@@ -123,7 +123,7 @@ fn segments(arrivals: &Arrivals, end: f64) -> Vec<Segment> {
         stages.push(Segment { start, length, from: stage.from, to: stage.to });
         start += length;
     }
-    // The last stage goes on as it ended.
+    // The last stage continues at its final rate.
     let last = arrivals.stages.last().map_or(0.0, |stage| stage.to);
     stages.push(Segment { start, length: (end - start).max(0.0), from: last, to: last });
     let spikes = arrivals.spikes.iter().map(|spike| (spike.at.as_secs_f64(), spike.time.as_secs_f64(), spike.rate));
@@ -148,12 +148,12 @@ fn segments(arrivals: &Arrivals, end: f64) -> Vec<Segment> {
     pieces.filter(|piece| piece.arrivals() > 0.0).collect()
 }
 
-/// How long until the next one, where one is expected in a unit of time.
+/// Draws from the exponential distribution with mean 1.
 pub fn exponential(random: &mut SmallRng) -> f64 {
     -(1.0 - random.random::<f64>()).ln()
 }
 
-/// A number around 0 as often as the bell curve says, with a standard deviation of 1.
+/// Draws from the standard normal distribution.
 pub fn normal(random: &mut SmallRng) -> f64 {
     let angle = std::f64::consts::TAU * random.random::<f64>();
     (2.0 * exponential(random)).sqrt() * angle.cos()
@@ -182,7 +182,7 @@ mod tests {
         all
     }
 
-    /// How many are due from one second to another.
+    /// The number of arrivals due between two seconds.
     fn between(dues: &[Nanos], from: f64, to: f64) -> usize {
         dues.iter().filter(|due| (from..to).contains(&(**due as f64 / 1e9))).count()
     }

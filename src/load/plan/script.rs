@@ -1,4 +1,4 @@
-//! What the clients of a plan do, as it was read: steps and templates, before they are prepared for a target.
+//! What the clients of a plan do: parsed steps and templates, before they are compiled for a target.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,51 +10,51 @@ use crate::scenario::parse::journeys::Parts;
 use crate::scenario::template::Template;
 use crate::syntax::source::Span;
 
-/// The journeys of a plan, in the order of its roles.
+/// The parsed steps of a plan, by role.
 pub struct Script {
     pub pack: Arc<Pack>,
     pub shared: Arc<Shared>,
     /// Values of the whole run.
     pub lets: Vec<(String, Template)>,
     pub feeders: Vec<Feeder>,
-    /// How long an answer is waited for, where nothing else is said.
+    /// The default timeout for answers.
     pub patience: Duration,
     pub parts: Vec<Part>,
-    /// What the steps refer to: scenes, roles and reactions of shared.yaml.
+    /// The scenes, roles and reactions of shared.yaml that steps refer to.
     pub shared_parts: Parts,
 }
 
-/// Rows of data from a file, a row for each journey.
+/// Rows of data from a file, one for each journey.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Feeder {
     pub name: String,
     pub span: Span,
     pub columns: Vec<String>,
-    /// JSON values, as many as there are columns.
+    /// JSON values, one per column.
     pub rows: Vec<Vec<serde_json::Value>>,
-    /// Rows are taken at random, and not one after another.
+    /// Whether rows are taken at random instead of in turn.
     pub random: bool,
 }
 
-/// What a client of one role does.
+/// The parsed steps of one role.
 pub struct Part {
     /// The role of shared.yaml that it plays, by its name in [`Parts::roles`].
     pub plays: String,
     pub with: Vec<(String, Template)>,
     pub opening: Vec<Line>,
-    /// Values of each journey, the same wherever it uses them.
+    /// Values of each journey, evaluated once per journey.
     pub lets: Vec<(String, Template)>,
     pub journey: Vec<Line>,
-    /// What a journey does that waits while its client gets another connection, before it waits again.
+    /// Steps of a waiting journey after its client has reconnected, before it waits again.
     pub resumes: Vec<Line>,
     pub journey_name: String,
-    /// The key of the item that a journey is about.
+    /// The key of the journey's item.
     pub item: Option<Template>,
-    /// Who a client is in the ledger, where messages name it: else a number.
+    /// The party id of a client in the ledger, where messages name it; otherwise a number.
     pub party: Option<Template>,
-    /// When a client begins its journeys by itself; meaningless with arrivals.
+    /// When a client begins its journeys; ignored with arrivals.
     pub pace: Pace,
-    /// How many journeys a client makes; without a number until the drain.
+    /// The number of journeys per client; `None` for no limit.
     pub times: Option<u32>,
     pub periodic: Vec<Periodic>,
     pub reactions: Vec<Whenever>,
@@ -62,13 +62,13 @@ pub struct Part {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Pace {
-    /// The next one when the last one is done.
+    /// The next one when the last one has finished.
     Again,
-    /// On ticks that are this far apart, each earlier or later by up to `jitter` of that at random.
+    /// On ticks this far apart, each moved by up to `jitter` of that at random.
     Every { interval: Duration, jitter: f64 },
 }
 
-/// Something a client does beside its journeys.
+/// A periodic activity beside the journeys.
 pub struct Periodic {
     pub span: Span,
     pub every: Duration,
@@ -76,13 +76,13 @@ pub struct Periodic {
     pub steps: Vec<Line>,
 }
 
-/// What a client does when something comes that it did not wait for.
+/// A reaction to a message that no step waits for.
 pub struct Whenever {
     pub span: Span,
     pub message: String,
     pub pattern: Option<Pattern>,
     pub as_: Option<String>,
-    /// What is measured of what comes.
+    /// Measurements of the message.
     pub options: Box<Options>,
     pub steps: Vec<Line>,
 }
@@ -102,7 +102,7 @@ pub enum Line {
         steps: Vec<Line>,
         span: Span,
     },
-    /// Steps for a share of the journeys, by chance, and others for the rest.
+    /// Steps for a random share of the journeys, and others for the rest.
     Sometimes {
         share: f64,
         steps: Vec<Line>,
@@ -111,34 +111,34 @@ pub enum Line {
     },
 }
 
-/// Time that a client takes before it goes on.
+/// A pause before the next step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Think {
     Constant(Duration),
     Uniform(Duration, Duration),
     /// By its mean.
     Exponential(Duration),
-    /// By its median, and by the standard deviation of its logarithm.
+    /// By its median, and the standard deviation of its logarithm.
     LogNormal {
         median: Duration,
         sigma: f64,
     },
 }
 
-/// What stands beside a step and concerns what is measured.
+/// Options of a step that concern measurement and the ledger.
 #[derive(Default)]
 pub struct Options {
     pub marks: Option<(MarkName, Span)>,
     pub item: Option<Template>,
     pub to: Option<Template>,
     pub by: Option<Template>,
-    /// How long the hub may keep what is released until it gives it to somebody again.
+    /// How long the hub may wait before it reassigns a released item.
     pub back_within: Option<Template>,
-    /// The name, bound by `as`, of what this is the answer to.
+    /// The name, bound by `as`, of the request that this answers.
     pub answers: Option<(String, Span)>,
-    /// Another message that will do as well.
+    /// An alternative message.
     pub or: Option<(String, Option<Pattern>)>,
-    /// The message of ours that another client sent and this one gets.
+    /// The message of another client that this frame delivers.
     pub delivers: Option<(String, Span)>,
     pub sent_at: Option<Template>,
     pub may_stay_unanswered: bool,

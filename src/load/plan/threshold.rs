@@ -1,6 +1,6 @@
-//! What must be true of a run: `submit_job.response.p99 < 50ms`, `ledger.lost == 0`, `jobs.completed.rate > 1000`. A metric, a
-//! comparison and a bound. The expression engine of scenarios knows no times with units, and more than a comparison has
-//! not been missed: several thresholds are all to hold.
+//! Thresholds: `submit_job.response.p99 < 50ms`, `ledger.lost == 0`, `jobs.completed.rate > 1000`. Each is a metric, a
+//! comparison and a bound; all thresholds of a plan must hold. The expressions of scenarios are not used, because they
+//! have no times with units.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -14,13 +14,13 @@ use crate::syntax::source::Span;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Threshold {
-    /// As it was written.
+    /// The source text.
     pub text: String,
     pub metric: Metric,
     pub comparison: Comparison,
-    /// Nanoseconds where the metric is a time.
+    /// In nanoseconds if the metric is a time.
     pub bound: f64,
-    /// The run ends when it has been broken for this long.
+    /// Ends the run when the threshold has been broken for so long.
     pub abort_after: Option<Duration>,
 }
 
@@ -34,7 +34,7 @@ pub enum Comparison {
     Unequal,
 }
 
-/// Longer ones first, since others begin like them.
+/// Longer ones first, since shorter ones are prefixes of them.
 const COMPARISONS: [(&str, Comparison); 6] = [
     ("<=", Comparison::LessOrEqual),
     (">=", Comparison::GreaterOrEqual),
@@ -57,12 +57,12 @@ impl Comparison {
     }
 }
 
-/// What became of a threshold.
+/// The result of a threshold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     Holds,
     Broken,
-    /// There was nothing to measure it by.
+    /// There were no samples.
     Undecided,
 }
 
@@ -74,11 +74,11 @@ pub struct Outcome {
     pub standing: Standing,
     /// Whether there were enough samples for its percentile.
     pub supported: bool,
-    /// It has ended the run.
+    /// Whether it ended the run.
     pub aborted: bool,
 }
 
-/// Reads one threshold. `span` is where it stands: byte for byte, or else (in a quoted scalar with escapes) as a whole.
+/// Parses one threshold. `span` is its place: byte for byte, or as a whole in a quoted scalar with escapes.
 ///
 /// # Errors
 ///
@@ -102,11 +102,11 @@ pub fn read(text: &str, span: Span, layout: &MetricRegistry) -> Result<Threshold
     Ok(Threshold { text: text.trim().to_owned(), metric, comparison, bound, abort_after: None })
 }
 
-/// Those of a plan, all of which must be readable.
+/// Parses the thresholds of a plan.
 ///
 /// # Errors
 ///
-/// A diagnostic for each that is not.
+/// A diagnostic for each that is invalid.
 pub fn read_all(thresholds: &[plan::Threshold], layout: &MetricRegistry) -> Result<Vec<Threshold>, Vec<Diagnostic>> {
     let mut diagnostics = Vec::new();
     let mut read_ones = Vec::new();
@@ -119,10 +119,10 @@ pub fn read_all(thresholds: &[plan::Threshold], layout: &MetricRegistry) -> Resu
     if diagnostics.is_empty() { Ok(read_ones) } else { Err(diagnostics) }
 }
 
-/// The first comparison: where, how it is written, and which.
+/// Finds the first comparison: its offset, its text, and its kind.
 fn comparison(text: &str) -> Option<(usize, &'static str, Comparison)> {
     let found = COMPARISONS.iter().filter_map(|(sign, comparison)| Some((text.find(sign)?, *sign, *comparison)));
-    // Of two at one place, the longer.
+    // Of two at one offset, the longer.
     found.min_by_key(|(at, sign, _)| (*at, std::cmp::Reverse(sign.len())))
 }
 
@@ -150,7 +150,7 @@ fn number(text: &str) -> Result<f64, (String, String)> {
 }
 
 impl Threshold {
-    /// Looks at a run, on its way or at its end.
+    /// Evaluates it for a finished or running run.
     pub fn check(&self, state: State<'_>) -> Outcome {
         let observed = self.metric.of(state);
         let standing = match observed {
@@ -163,7 +163,7 @@ impl Threshold {
     }
 }
 
-/// Watches the thresholds of a run that is under way.
+/// The thresholds of a running run.
 pub struct Watch {
     thresholds: Vec<(Threshold, Option<Nanos>)>,
 }
@@ -173,7 +173,7 @@ impl Watch {
         Self { thresholds: thresholds.into_iter().map(|threshold| (threshold, None)).collect() }
     }
 
-    /// The first threshold that has been broken for as long as it allows: the run should end.
+    /// Returns the first threshold that has been broken for longer than it allows, which ends the run.
     pub fn look(&mut self, now: Nanos, state: State<'_>) -> Option<&Threshold> {
         for (threshold, since) in &mut self.thresholds {
             *since = match threshold.check(state).standing {
@@ -188,7 +188,7 @@ impl Watch {
         self.thresholds.iter().find(over).map(|(threshold, _)| threshold)
     }
 
-    /// Where they stand at the end; `aborted_by` is the text of the one that ended the run.
+    /// Returns the final results; `aborted_by` is the text of the threshold that ended the run.
     pub fn finish(self, state: State<'_>, aborted_by: Option<&str>) -> Vec<Outcome> {
         let outcome = |(threshold, _): (Threshold, _)| {
             let aborted = aborted_by == Some(threshold.text.as_str());
@@ -199,10 +199,10 @@ impl Watch {
 }
 
 impl Outcome {
-    /// What was observed, as people read it: `12.3 ms`, `1042`, `99.9 %`.
+    /// Formats the observed value: `12.3 ms`, `1042`, `99.9 %`.
     pub fn shown(&self) -> String {
         match (self.observed, self.threshold.metric.unit()) {
-            (None, _) => "nothing to measure it by".to_owned(),
+            (None, _) => "no samples".to_owned(),
             (Some(value), Unit::Time) => crate::load::format::nanos(value),
             (Some(value), Unit::Share) => format!("{:.2} %", value * 100.0),
             (Some(value), Unit::Number) if matches!(self.threshold.metric, Metric::Rate(_)) => format!("{value:.1}/s"),
@@ -210,7 +210,7 @@ impl Outcome {
         }
     }
 
-    /// Whether its percentile has too few samples behind it.
+    /// Whether its percentile has too few samples.
     pub fn is_thin(&self) -> bool {
         matches!(self.threshold.metric, Metric::Time(_, Stat::Quantile(_))) && !self.supported
     }
@@ -232,7 +232,7 @@ mod tests {
         read(text, span, &layout()).unwrap_err().render(&sources, false)
     }
 
-    /// Against the calm run: 20 000 measured samples of 1.02 ms to 10.02 ms, evenly.
+    /// Against the calm run: 20 000 measured samples, evenly from 1.02 ms to 10.02 ms.
     #[rstest]
     #[case("submit_job.response.p99 < 50ms", Standing::Holds)]
     #[case("submit_job.response.p50 > 5ms", Standing::Holds)]
@@ -253,7 +253,7 @@ mod tests {
     #[case("ledger.lost == 0", Standing::Holds)]
     #[case("levels.connections == 2200", Standing::Holds)]
     #[case("claim_job.response.p99 < 50ms", Standing::Undecided)]
-    fn thresholds_are_held_against_a_run(#[case] text: &str, #[case] expected: Standing) {
+    fn thresholds_are_evaluated_for_a_run(#[case] text: &str, #[case] expected: Standing) {
         let report = Run::default().report();
         assert_eq!(fixture::read(text).check(report.state()).standing, expected);
     }
@@ -284,7 +284,11 @@ mod tests {
     #[case::no_comparison("ledger.lost", "ledger.lost", "write `METRIC < VALUE`")]
     #[case::assignment("ledger.lost = 0", "ledger.lost = 0", "there is <, <=, >, >=, == and !=")]
     #[case::empty("", "", "write `METRIC < VALUE`")]
-    fn what_cannot_be_read_says_where_and_what_exists(#[case] text: &str, #[case] under: &str, #[case] help: &str) {
+    fn an_invalid_threshold_is_an_error_with_place_and_list(
+        #[case] text: &str,
+        #[case] under: &str,
+        #[case] help: &str,
+    ) {
         let shown = rendered(text);
         assert!(shown.contains(help), "{shown}");
         assert!(shown.contains(&"^".repeat(under.len())), "{shown}");

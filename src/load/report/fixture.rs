@@ -1,5 +1,5 @@
-//! Runs of no hub at all, for tests of what judges and renders them: 2 s of warm-up and 20 s measured, a job every
-//! millisecond, answered after 1 to 10 ms.
+//! Synthetic runs for tests of judgement and reports: 2 s of warm-up and 20 s measured, a job every millisecond,
+//! answered after 1 to 10 ms.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ use crate::syntax::source::{Sources, Span};
 pub const MS: Nanos = 1_000_000;
 pub const JOBS: u64 = 22_000;
 
-/// What a run is like.
+/// The properties of a synthetic run.
 #[derive(Clone)]
 pub struct Run {
-    /// How long after a message is due it is sent.
+    /// The send delay of every message.
     pub delay: Nanos,
-    /// Is added to the service, so much more each second.
+    /// Growth of the service time per second.
     pub slower: Nanos,
     pub busy: f64,
     pub missed: u64,
@@ -28,7 +28,7 @@ pub struct Run {
     pub internal: u64,
     pub unread: u64,
     pub circumstances: Circumstances,
-    /// Every hundredth job is not completed, every thousandth is twice.
+    /// Whether every hundredth job is not completed and every thousandth is completed twice.
     pub faulty: bool,
     pub thresholds: Vec<&'static str>,
     pub interrupted: bool,
@@ -70,12 +70,12 @@ enum Event {
 }
 
 impl Run {
-    /// A run in which nothing is wrong, with thresholds that hold.
+    /// A run without problems, with thresholds that hold.
     pub fn calm() -> Self {
         Self { thresholds: vec!["submit_job.response.p99 < 50ms", "ledger.lost == 0"], ..Self::default() }
     }
 
-    /// A run in which everything is.
+    /// A run with every problem.
     pub fn troubled() -> Self {
         Self {
             delay: 3 * MS,
@@ -180,13 +180,13 @@ impl Run {
             if self.faulty && n % 1_000 == 1 {
                 story.push(entry(21 * MS, 1 + n as u32 % 7, Mark::Completed));
             }
-            ledger.fold(&story);
+            ledger.add(&story);
         }
         ledger.finish(25 * SECOND)
     }
 }
 
-/// A threshold of the fixture's plan.
+/// Parses a threshold for the fixture's plan.
 pub fn read(text: &str) -> threshold::Threshold {
     let mut sources = Sources::default();
     let file = sources.add("--threshold", text);

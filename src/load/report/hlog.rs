@@ -1,4 +1,4 @@
-//! The interval log of HdrHistogram, which its own tools read: one tag per message and kind, such as `submit_job.response`.
+//! The interval log of HdrHistogram for its own tools: one tag per message and kind, such as `submit_job.response`.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,11 +7,11 @@ use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
 use super::LoadReport;
 
-/// Everything from the warm-up to the drain. Values are nanoseconds; the maximum of a line is in milliseconds, as those tools
-/// expect it.
+/// Renders all intervals from the warm-up to the drain. Values are nanoseconds; the maximum of a line is in
+/// milliseconds, as those tools expect.
 pub fn render(report: &LoadReport) -> String {
     let mut out = Vec::new();
-    // Writing into a vector cannot fail, and the histograms are ours.
+    // Writing into a vector cannot fail, and the histograms are valid.
     let _ = write(report, &mut out);
     String::from_utf8(out).unwrap_or_default()
 }
@@ -38,7 +38,7 @@ fn write(report: &LoadReport, out: &mut Vec<u8>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Commas, blanks and line ends would end a tag.
+/// A tag must not contain commas, spaces or line ends.
 fn tag(name: &str) -> String {
     name.replace(|c: char| c == ',' || c.is_whitespace() || c.is_control(), "_")
 }

@@ -1,6 +1,6 @@
-//! The report for programs, and the one that `hubproof compare` reads again. Wire types of its own; what changes here changes
-//! [`FORMAT_VERSION`] and `schemas/hubproof/load-report.schema.json`. Maps have an entry for whatever was recorded at all; all
-//! other members are always there, null where they do not apply.
+//! The JSON report, which `hubproof compare` reads. Its types are separate from those of a run; a change of them
+//! changes [`FORMAT_VERSION`] and `schemas/hubproof/load-report.schema.json`. Maps have an entry for each metric with
+//! samples; all other members are always present, null where they do not apply.
 
 use std::collections::BTreeMap;
 
@@ -10,15 +10,15 @@ use serde::{Deserialize, Serialize};
 
 use super::LoadReport;
 use super::terminal::word;
-use crate::load::ledger::{NOBODY, ViolationKind};
+use crate::load::ledger::{NO_PARTY, ViolationKind};
 use crate::load::metrics::selector::{Unit, delivery_ratio, errors, supports};
 use crate::load::metrics::{Compact, Dense, Gauge, Phase};
 use crate::load::plan::threshold::Standing as Stands;
-use crate::load::validity::Validity as Believed;
+use crate::load::validity::Validity as RunValidity;
 use crate::report::text::timestamp;
 
 pub const FORMAT: &str = "hubproof-load-report";
-/// Grows when a member is removed, renamed or changes its meaning; new members may come without notice.
+/// Grows when a member is removed, renamed or changes its meaning; new members may be added without notice.
 pub const FORMAT_VERSION: u32 = 1;
 
 /// What one run of `hubproof load` measured.
@@ -28,23 +28,23 @@ pub struct Document {
     /// Always `hubproof-load-report`.
     #[cfg_attr(test, schemars(extend("const" = FORMAT)))]
     pub format: String,
-    /// Grows when a member is removed, renamed or changes its meaning; new members may come without notice.
+    /// Grows when a member is removed, renamed or changes its meaning; new members may be added without notice.
     #[cfg_attr(test, schemars(extend("const" = FORMAT_VERSION)))]
     pub format_version: u32,
     pub tool: Tool,
     pub run: Run,
     pub validity: Validity,
     pub thresholds: Vec<Threshold>,
-    /// By name, such as `submit_job.response`: what was due in the measured time, whenever it was answered.
+    /// By name, such as `submit_job.response`: the samples due in the measured time, whenever the answer came.
     pub times: BTreeMap<String, Times>,
-    /// By name, such as `submit_job.sent`, `jobs.completed`, `errors.timeout` or `schedule.missed`; those above 0.
+    /// By name, such as `submit_job.sent`, `jobs.completed`, `errors.timeout` or `schedule.missed`; only those above 0.
     pub counts: BTreeMap<String, Counted>,
-    /// Of messages that fan out: deliveries made, as a share of those that there should have been.
+    /// By message that fans out: deliveries made, as a share of those due.
     pub delivery_ratios: BTreeMap<String, f64>,
-    /// Of all kinds.
+    /// Errors of all kinds.
     pub errors: u64,
     pub ledger: Ledger,
-    /// In order; those of long runs are longer.
+    /// In order; a long run has longer intervals.
     pub intervals: Vec<Interval>,
 }
 
@@ -58,24 +58,24 @@ pub struct Tool {
 #[derive(Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Run {
-    /// When it began, RFC 3339, UTC.
+    /// The start time: RFC 3339, UTC.
     pub started: String,
     pub duration_s: f64,
-    /// How much of it was measured.
+    /// The length of the measured time.
     pub measured_s: f64,
     pub protocol: String,
     pub plan: String,
     pub title: String,
     /// The URL of the hub, or `embedded reference server`.
     pub target: String,
-    /// The words of the command, without secrets.
+    /// The arguments of the command, without secrets.
     pub command: Vec<String>,
     pub seed: u64,
-    /// Stopped before it was meant to end.
+    /// Whether the run was interrupted.
     pub interrupted: bool,
-    /// 0 everything holds, 1 a threshold is broken, 3 the run cannot be vouched for.
+    /// 0 every threshold holds, 1 a threshold is broken, 3 the run is not valid or a threshold is undecided.
     pub exit_code: u8,
-    /// What else a reader should know, by name.
+    /// Further facts for the reader, by name.
     pub facts: BTreeMap<String, String>,
 }
 
@@ -98,7 +98,7 @@ pub enum Word {
 #[derive(Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Reason {
-    /// The same for the same kind of reason.
+    /// A stable code for this kind of reason.
     pub code: String,
     pub verdict: Word,
     pub text: String,
@@ -109,13 +109,13 @@ pub struct Reason {
 pub struct Threshold {
     pub text: String,
     pub standing: Standing,
-    /// Milliseconds where the metric is a time; null where there was nothing to measure it by.
+    /// Milliseconds if the metric is a time; null if there were no samples.
     pub observed: Option<f64>,
-    /// In the same unit.
+    /// In the unit of `observed`.
     pub bound: f64,
-    /// There are at least ten samples beyond its percentile.
+    /// Whether at least ten samples lie beyond its percentile.
     pub supported: bool,
-    /// It has ended the run.
+    /// Whether it ended the run.
     pub aborted: bool,
 }
 
@@ -138,11 +138,11 @@ pub struct Times {
     pub p50_ms: f64,
     pub p90_ms: f64,
     pub p95_ms: f64,
-    /// Null where fewer than ten samples lie beyond it, and so for all further ones.
+    /// Null if fewer than ten samples lie beyond it; likewise for the higher percentiles.
     pub p99_ms: Option<f64>,
     pub p999_ms: Option<f64>,
     pub max_ms: f64,
-    /// All of it: HdrHistogram's V2 encoding, not compressed, in base64. Values are nanoseconds.
+    /// The whole histogram: HdrHistogram's V2 encoding, not compressed, in base64. Values are nanoseconds.
     pub histogram: String,
 }
 
@@ -152,7 +152,7 @@ pub struct Counted {
     /// Warm-up and drain included.
     pub whole_run: u64,
     pub measured: u64,
-    /// Of the measured ones.
+    /// In the measured time.
     pub per_second: f64,
 }
 
@@ -161,7 +161,7 @@ pub struct Counted {
 pub struct Ledger {
     /// By name: attempted, acknowledged, completed, lost, duplicated and so on.
     pub counts: BTreeMap<String, u64>,
-    /// The first of each kind.
+    /// The first violations of each kind.
     pub violations: Vec<Violation>,
 }
 
@@ -170,10 +170,10 @@ pub struct Ledger {
 pub struct Violation {
     pub kind: String,
     pub at_s: f64,
-    /// What the protocol calls it; where that is not known any more, a hash of it with 16 hexadecimal digits.
+    /// The item's id; if it is no longer known, its hash with 16 hexadecimal digits.
     pub item: String,
     pub history: Vec<Step>,
-    /// Steps that were not kept, before the last one.
+    /// The number of steps that were not kept, before the last one.
     pub omitted: u64,
 }
 
@@ -182,7 +182,7 @@ pub struct Violation {
 pub struct Step {
     pub at_s: f64,
     pub what: String,
-    /// What the protocol calls it, or its role and number. Null where nobody is named.
+    /// The party's id, or its role and number; null if no party is known.
     pub party: Option<String>,
 }
 
@@ -193,11 +193,11 @@ pub struct Interval {
     pub to_s: f64,
     pub phase: PhaseWord,
     pub times: BTreeMap<String, IntervalTimes>,
-    /// Those above 0.
+    /// Only those above 0.
     pub counts: BTreeMap<String, u64>,
-    /// The highest of each level.
+    /// The highest value of each gauge.
     pub levels: BTreeMap<String, u64>,
-    /// How busy each core was, 0 to 1.
+    /// Utilisation of each core, 0 to 1.
     pub cores: BTreeMap<String, f64>,
 }
 
@@ -217,19 +217,19 @@ pub struct IntervalTimes {
     pub p50_ms: f64,
     pub p99_ms: f64,
     pub max_ms: f64,
-    /// As in the whole run's times.
+    /// Encoded as in the times of the whole run.
     pub histogram: String,
 }
 
-/// The whole report in one line, since most of it is histograms; ends with a newline.
+/// Renders the report in one line, since most of it is histograms; ends with a newline.
 pub fn render(report: &LoadReport) -> String {
-    // Strings, finite numbers and maps with text as keys: nothing that serde_json could refuse.
+    // Only strings, finite numbers and maps with text keys, which serde_json always accepts.
     let mut text = serde_json::to_string(&document(report)).unwrap_or_default();
     text.push('\n');
     text
 }
 
-/// The report as it is written.
+/// Builds the JSON document of a report.
 pub fn document(report: &LoadReport) -> Document {
     let about = &report.about;
     let (layout, total) = (&report.layout, &report.total);
@@ -287,17 +287,17 @@ fn ms(nanos: u64) -> f64 {
 fn validity(report: &LoadReport) -> Validity {
     let reasons = report.judgement.reasons.iter().map(|reason| Reason {
         code: reason.code.to_owned(),
-        verdict: believed(reason.validity),
+        verdict: verdict_word(reason.validity),
         text: reason.text.clone(),
     });
-    Validity { verdict: believed(report.validity()), reasons: reasons.collect() }
+    Validity { verdict: verdict_word(report.validity()), reasons: reasons.collect() }
 }
 
-fn believed(validity: Believed) -> Word {
+fn verdict_word(validity: RunValidity) -> Word {
     match validity {
-        Believed::Valid => Word::Valid,
-        Believed::Suspect => Word::Suspect,
-        Believed::Invalid => Word::Invalid,
+        RunValidity::Valid => Word::Valid,
+        RunValidity::Suspect => Word::Suspect,
+        RunValidity::Invalid => Word::Invalid,
     }
 }
 
@@ -352,7 +352,7 @@ fn ledger(report: &LoadReport) -> Ledger {
             .map(|step| Step {
                 at_s: seconds(step.at),
                 what: word(step.what).to_owned(),
-                party: Some(step.party).filter(|party| *party != NOBODY).map(|party| report.account.party(party)),
+                party: Some(step.party).filter(|party| *party != NO_PARTY).map(|party| report.account.party(party)),
             })
             .collect(),
         omitted: violation.omitted,
@@ -365,7 +365,7 @@ fn intervals(report: &LoadReport) -> Vec<Interval> {
     let layout = &report.layout;
     let timings: Vec<String> = layout.timings().into_iter().map(|timing| layout.timing_name(timing)).collect();
     let counts: Vec<String> = layout.counts().into_iter().map(|count| layout.count_name(count)).collect();
-    let told = |interval: &crate::load::metrics::Interval| Interval {
+    let interval = |interval: &crate::load::metrics::Interval| Interval {
         from_s: seconds(interval.from),
         to_s: seconds(interval.to),
         phase: match interval.phase {
@@ -390,7 +390,7 @@ fn intervals(report: &LoadReport) -> Vec<Interval> {
             .collect(),
         cores: interval.cores.iter().map(|core| (core.core.to_string(), core.busy)).collect(),
     };
-    report.intervals.iter().map(told).collect()
+    report.intervals.iter().map(interval).collect()
 }
 
 fn interval_times(histogram: &Dense, compact: &Compact) -> IntervalTimes {
@@ -403,28 +403,28 @@ fn interval_times(histogram: &Dense, compact: &Compact) -> IntervalTimes {
     }
 }
 
-/// Why a text is no load report.
+/// An error of [`read`].
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error("it is not JSON: {0}")]
     Syntax(serde_json::Error),
     #[error("it is a report of `hubproof check`; only reports of `hubproof load` can be compared")]
     CheckReport,
-    #[error("it is JSON, but no report of `hubproof load`: it has no `format: {FORMAT}`")]
+    #[error("it is JSON, but not a report of `hubproof load`: it has no `format: {FORMAT}`")]
     OtherFormat,
-    #[error("it is a report of format version {0}, and this hubproof reads {FORMAT_VERSION}")]
+    #[error("it is a report of format version {0}, but this hubproof reads version {FORMAT_VERSION}")]
     OtherVersion(String),
-    #[error("it is a load report, but not one that hubproof has written: {0}")]
+    #[error("it is a load report, but hubproof has not written it: {0}")]
     Shape(serde_json::Error),
-    #[error("the histogram of {name} is broken: {reason}")]
+    #[error("the histogram of {name} is invalid: {reason}")]
     Histogram { name: String, reason: String },
 }
 
-/// Reads what [`render`] wrote.
+/// Parses what [`render`] wrote.
 ///
 /// # Errors
 ///
-/// [`ReadError`], fitting "failed to read FILE: ...".
+/// [`ReadError`], worded to follow "failed to read FILE: ".
 pub fn read(text: &str) -> Result<Document, ReadError> {
     let head: Head = serde_json::from_str(text).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => ReadError::OtherFormat,
@@ -441,14 +441,14 @@ pub fn read(text: &str) -> Result<Document, ReadError> {
     serde_json::from_str(text).map_err(ReadError::Shape)
 }
 
-/// What any report of ours begins with.
+/// The first members of any hubproof report.
 #[derive(Deserialize)]
 struct Head {
     format: String,
     format_version: serde_json::Value,
 }
 
-/// A histogram of a report; `name` is for the error.
+/// Decodes a histogram of a report; `name` is for the error.
 ///
 /// # Errors
 ///
@@ -459,7 +459,7 @@ pub fn decoded(name: &str, histogram: &str) -> Result<Compact, ReadError> {
     Compact::decode(&bytes).map_err(|error| broken(error.to_string()))
 }
 
-/// Names of ledger counts that are violations.
+/// Whether a ledger count with this name counts violations.
 pub fn is_violation(name: &str) -> bool {
     ViolationKind::ALL.iter().any(|kind| kind.name() == name)
 }

@@ -1,4 +1,4 @@
-//! The report for build servers: one test case per threshold, and one for whether the run can be believed.
+//! The JUnit report for CI servers: one test case per threshold, and one for the validity of the run.
 
 use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite};
 
@@ -7,7 +7,7 @@ use crate::load::plan::threshold::{Outcome, Standing};
 use crate::load::validity::Validity;
 use crate::report::text::{printable, timestamp};
 
-/// XML 1.0 in UTF-8.
+/// Renders XML 1.0 in UTF-8.
 pub fn render(report: &LoadReport) -> String {
     let about = &report.about;
     let mut suite = TestSuite::new(printable(&about.plan).into_owned());
@@ -22,12 +22,12 @@ pub fn render(report: &LoadReport) -> String {
     for outcome in &report.thresholds {
         suite.add_test_case(case(report, &outcome.threshold.text, threshold(outcome)));
     }
-    suite.add_test_case(case(report, "the run can be believed", belief(report)));
+    suite.add_test_case(case(report, "the run is valid", validity_case(report)));
     suite.set_time(about.duration);
     let mut all = Report::new("hubproof load");
     all.set_time(about.duration);
     all.add_test_suite(suite);
-    // Writes into memory, and escapes whatever text it gets.
+    // Writes into memory, and escapes any text.
     all.to_string().unwrap_or_default()
 }
 
@@ -44,12 +44,12 @@ fn threshold(outcome: &Outcome) -> TestCaseStatus {
         Standing::Undecided => (NonSuccessKind::Error, "undecided"),
     };
     let mut status = TestCaseStatus::non_success(kind);
-    let ended = if outcome.aborted { "; it has ended the run" } else { "" };
+    let ended = if outcome.aborted { "; it ended the run" } else { "" };
     status.set_message(format!("observed: {}{ended}", outcome.shown())).set_type(word);
     status
 }
 
-fn belief(report: &LoadReport) -> TestCaseStatus {
+fn validity_case(report: &LoadReport) -> TestCaseStatus {
     if report.validity() == Validity::Valid {
         return TestCaseStatus::success();
     }

@@ -1,4 +1,4 @@
-//! One line a second, for people who watch.
+//! One line per second for the terminal.
 
 use crate::load::ledger::{Totals, ViolationKind};
 use crate::load::metrics::selector::supports;
@@ -8,13 +8,13 @@ use crate::load::metrics::{
 
 use crate::load::format::{grouped, nanos, percent, rate};
 
-/// What happened in one interval, in one line without a newline:
+/// Renders one interval as one line without a newline:
 ///
 /// ```text
 ///    12 s  measured  2 200 conns  submit_job 1 667/s p50 1.20 ms p99 4.31 ms  jobs 1 660/s  open 312  lag p99 80 µs  cpu 61 %
 /// ```
 ///
-/// The messages shown are those with most answers, at most two.
+/// At most two messages are shown, those with the most answers.
 pub fn line(layout: &MetricRegistry, interval: &Interval, account: &Totals) -> String {
     let seconds = interval.seconds();
     let count = |count: Count| interval.counts[layout.count(count)];
@@ -38,12 +38,12 @@ pub fn line(layout: &MetricRegistry, interval: &Interval, account: &Totals) -> S
         parts.push(format!("{} {}", kind.name().to_uppercase(), grouped(account.of(kind))));
     }
     let errors: u64 = ErrorKind::ALL.iter().map(|kind| count(Count::Error(*kind))).sum();
-    let troubles = [
+    let faults = [
         ("errors", errors),
         ("missed", count(Count::Run(RunCount::Missed))),
         ("no client", count(Count::Run(RunCount::NoClient))),
     ];
-    parts.extend(troubles.iter().filter(|(_, n)| *n > 0).map(|(name, n)| format!("{name} {}", grouped(*n))));
+    parts.extend(faults.iter().filter(|(_, n)| *n > 0).map(|(name, n)| format!("{name} {}", grouped(*n))));
     let lag = Timing::Run(crate::load::metrics::RunTime::Lag);
     if let Some(histogram) = interval.timings[layout.timing(lag)].histogram() {
         parts.push(format!("lag p99 {}", nanos(histogram.value_at_quantile(0.99) as f64)));
@@ -57,7 +57,7 @@ pub fn line(layout: &MetricRegistry, interval: &Interval, account: &Totals) -> S
 fn percentiles(layout: &MetricRegistry, interval: &Interval, timing: Timing) -> String {
     let Some(histogram) = interval.timings[layout.timing(timing)].histogram() else { return String::new() };
     let mut text = format!(" p50 {}", nanos(histogram.value_at_quantile(0.5) as f64));
-    // In a second there are seldom enough for ten beyond it; one beyond it is what a live line can show.
+    // An interval seldom has ten samples beyond the p99; a live line shows it from one sample beyond.
     if supports(histogram.len() * 10, 0.99) {
         text.push_str(&format!(" p99 {}", nanos(histogram.value_at_quantile(0.99) as f64)));
     }
@@ -72,10 +72,10 @@ fn busiest(layout: &MetricRegistry, interval: &Interval) -> Vec<usize> {
     messages
 }
 
-/// The heading of a phase, where one begins.
+/// The heading at the beginning of a phase.
 pub fn phase(phase: Phase) -> &'static str {
     match phase {
-        Phase::Warmup => "warm-up, which counts in no total",
+        Phase::Warmup => "warm-up, not part of any total",
         Phase::Measured => "measured",
         Phase::Drain => "drain: nothing new is due",
     }

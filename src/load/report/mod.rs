@@ -1,5 +1,5 @@
-//! What a load run has come to, and the formats it is told in. Every format is a pure function of one [`LoadReport`];
-//! [`live`] and [`prometheus`] tell of a run that is under way.
+//! The results of a load run and their formats. Every format is a pure function of one [`LoadReport`]; [`live`] and
+//! [`prometheus`] render a running one.
 
 pub mod csv;
 pub mod hlog;
@@ -27,25 +27,25 @@ use super::validity::{Judgement, Validity};
 pub struct About {
     pub tool_version: String,
     pub protocol: String,
-    /// The plan's id, and its title.
+    /// The plan's id, followed by its title.
     pub plan: String,
     pub title: String,
     /// The URL of the hub, or `embedded reference server`; without secrets.
     pub target: String,
-    /// The words of the command, without secrets.
+    /// The arguments of the command, without secrets.
     pub command: Vec<String>,
     /// Unix time in milliseconds at the run's origin.
     pub started: u64,
     pub seed: u64,
-    /// From the origin to the last connection's end.
+    /// From the origin to the end of the last connection.
     pub duration: Duration,
-    /// It ended before it was meant to.
+    /// Whether the run was interrupted.
     pub interrupted: bool,
-    /// What else a reader should know, as names and sentences: populations, threads, source addresses, what was validated.
+    /// Further facts for the reader, by name: populations, threads, source addresses, validation.
     pub facts: Vec<(String, String)>,
 }
 
-/// One load run.
+/// The results of one load run.
 pub struct LoadReport {
     pub about: About,
     pub layout: MetricRegistry,
@@ -58,7 +58,7 @@ pub struct LoadReport {
 }
 
 impl LoadReport {
-    /// Of a series that has been finished, and everything that was judged of it.
+    /// Builds the report from a finished series, the ledger's totals and the judgement.
     pub fn new(about: About, series: Series, account: Totals, thresholds: Vec<Outcome>, judgement: Judgement) -> Self {
         let (layout, intervals, total) = series.into_parts();
         Self { about, layout, total, intervals, account, thresholds, judgement }
@@ -72,8 +72,8 @@ impl LoadReport {
         self.judgement.validity()
     }
 
-    /// 0 everything holds; 1 a threshold is broken; 3 the run cannot be vouched for, or a threshold has nothing to be
-    /// measured by. A run that is invalid breaks no threshold: what it measured is not the hub.
+    /// The exit code: 0 every threshold holds; 1 a threshold is broken; 3 the run is not valid, or a threshold is
+    /// undecided. An invalid run breaks no threshold, since its measurements do not describe the hub.
     pub fn exit_code(&self) -> u8 {
         let any = |standing| self.thresholds.iter().any(|outcome| outcome.standing == standing);
         match self.validity() {

@@ -1,5 +1,5 @@
-//! A run that is under way, in the text format of Prometheus. Times are native summaries' poor relation, classic histograms,
-//! whose buckets add up over several generators; their bounds are a coarse choice out of our finer ones.
+//! A running load run in Prometheus' text format. Times are classic histograms, which can be added over several
+//! generators; their buckets are coarser than the run's histograms.
 
 use std::fmt::Write;
 
@@ -7,32 +7,32 @@ use crate::load::SECOND;
 use crate::load::metrics::selector::State;
 use crate::load::metrics::{Count, Dense, Gauge, Timing};
 
-/// Upper bounds of the buckets, in seconds.
+/// Upper bounds of the buckets in seconds.
 const BUCKETS: [f64; 18] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
-/// What is timed, and what it means.
+/// The families of times, with help.
 const TIMES: [(&str, &str); 3] = [
-    ("message", "Times of messages that were due in the measured time."),
-    ("journey", "From when a journey was due to its end."),
-    ("schedule", "How far the generator was behind its own schedule."),
+    ("message", "Times of messages due in the measured time."),
+    ("journey", "Times of journeys, from due to end."),
+    ("schedule", "Lag and stalls of the generator."),
 ];
 
-/// What is counted, and what it means.
+/// The families of counts, with help.
 const COUNTERS: [(&str, &str); 5] = [
-    ("messages", "Messages by what became of them, in the whole run."),
-    ("journeys", "Journeys by what became of them."),
+    ("messages", "Messages by outcome, in the whole run."),
+    ("journeys", "Journeys by outcome."),
     ("errors", "Errors by kind."),
-    ("schedule", "What the schedule could not keep."),
-    ("frames", "Frames of no kind that the protocol has."),
+    ("schedule", "Deviations from the schedule."),
+    ("frames", "Frames that match no message of the protocol."),
 ];
 
-/// The exposition, version 0.0.4: counters and histograms since the run's origin, levels of the latest interval.
+/// Renders exposition format 0.0.4: counters and histograms since the run's origin, gauges of the latest interval.
 pub fn render(state: State<'_>) -> String {
     let mut out = String::new();
     let (layout, total) = (state.layout, state.total);
     let names = &layout.names;
-    // The format wants each family in one piece, and labels of one family are the same.
+    // The format requires each family in one block with the same label names.
     for (family_name, help) in TIMES {
         family(&mut out, &format!("hubproof_{family_name}_seconds"), "histogram", help);
         for timing in layout.timings() {
@@ -68,17 +68,17 @@ pub fn render(state: State<'_>) -> String {
             }
         }
     }
-    family(&mut out, "hubproof_ledger", "gauge", "Items by what became of them.");
+    family(&mut out, "hubproof_ledger", "gauge", "Items and events of the ledger by kind.");
     for (name, count) in state.account.counts() {
         line(&mut out, &format!("hubproof_ledger{{what=\"{name}\"}}"), count as f64);
     }
     if let Some(latest) = state.intervals.last() {
-        family(&mut out, "hubproof_level", "gauge", "Levels at the end of the latest interval.");
+        family(&mut out, "hubproof_level", "gauge", "Gauges at the end of the latest interval.");
         for gauge in Gauge::ALL {
             let level = latest.gauges[*gauge as usize].last as f64;
             line(&mut out, &format!("hubproof_level{{what=\"{}\"}}", gauge.name()), level);
         }
-        family(&mut out, "hubproof_core_busy_ratio", "gauge", "How busy a core was.");
+        family(&mut out, "hubproof_core_busy_ratio", "gauge", "Utilisation of a core.");
         for core in &latest.cores {
             line(&mut out, &format!("hubproof_core_busy_ratio{{core=\"{}\"}}", core.core), core.busy);
         }

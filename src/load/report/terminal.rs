@@ -1,11 +1,10 @@
-//! The summary a person reads: whether the run can be believed, what it measured, what became of every item, which
-//! thresholds hold.
+//! The terminal summary: validity, measurements, ledger, thresholds.
 
 use std::fmt::Write;
 
 use super::LoadReport;
 use crate::load::format::{grouped, nanos, percent, rate};
-use crate::load::ledger::{Mark, NOBODY, Totals, Violation, ViolationKind};
+use crate::load::ledger::{Mark, NO_PARTY, Totals, Violation, ViolationKind};
 use crate::load::metrics::selector::{delivery_ratio, supports};
 use crate::load::metrics::{
     Count, Dense, ErrorKind, Gauge, JourneyCount, MessageCount, MessageTime, RunCount, RunTime, Timing,
@@ -15,10 +14,10 @@ use crate::load::validity::Validity;
 use crate::report::text::{printable, time};
 
 const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
-/// Violations whose story is told; the JSON report has more.
-const STORIES: usize = 3;
+/// Violations whose history is shown; the JSON report has more.
+const SHOWN_HISTORIES: usize = 3;
 
-/// The whole summary; ends with a newline.
+/// Renders the whole summary; ends with a newline.
 pub fn summary(report: &LoadReport) -> String {
     let mut page = Page { report, out: String::new() };
     page.head();
@@ -61,7 +60,7 @@ impl Page<'_> {
         ];
         lines.iter().for_each(|line| self.line(line));
         let measured = std::time::Duration::from_nanos(self.report.total.time);
-        self.line(&format!("  {:<11} {}, {} of it measured", "duration", time(about.duration), time(measured)));
+        self.line(&format!("  {:<11} {}, of which {} measured", "duration", time(about.duration), time(measured)));
         for (name, fact) in &self.report.about.facts {
             let mut name = printable(name);
             for line in fact.lines() {
@@ -70,7 +69,7 @@ impl Page<'_> {
             }
         }
         if self.report.about.interrupted {
-            self.line("  interrupted: what follows is what was measured until then");
+            self.line("  interrupted: the figures cover the time until then");
         }
     }
 
@@ -156,10 +155,10 @@ impl Page<'_> {
     }
 
     fn errors(&mut self) {
-        let told = |kind: &ErrorKind| (kind.name(), self.count(Count::Error(*kind)));
+        let counted = |kind: &ErrorKind| (kind.name(), self.count(Count::Error(*kind)));
         let errors: Vec<String> = ErrorKind::ALL
             .iter()
-            .map(told)
+            .map(counted)
             .filter(|(_, count)| *count > 0)
             .map(|(name, count)| format!("{} {name}", grouped(count)))
             .collect();
@@ -167,7 +166,7 @@ impl Page<'_> {
         self.line(&format!("  errors      {}", if errors.is_empty() { "none".to_owned() } else { errors.join(", ") }));
         let undocumented = self.count(Count::Undocumented);
         if undocumented > 0 {
-            self.line(&format!("  beside      {} frames of no kind that the protocol has", grouped(undocumented)));
+            self.line(&format!("  beside      {} frames that match no message of the protocol", grouped(undocumented)));
         }
         let unanswered: Vec<String> = (0..self.report.layout.names.messages.len())
             .map(|message| (message, self.count(Count::Message(message, MessageCount::Unanswered))))
@@ -175,7 +174,7 @@ impl Page<'_> {
             .map(|(message, count)| format!("{} {}", grouped(count), self.report.layout.names.messages[message]))
             .collect();
         if !unanswered.is_empty() {
-            self.line(&format!("  unanswered  {}, which need no answer", unanswered.join(", ")));
+            self.line(&format!("  unanswered  {}, for which no answer is required", unanswered.join(", ")));
         }
     }
 
@@ -200,8 +199,9 @@ impl Page<'_> {
                 grouped(account.of(kind)),
                 kind.name().to_uppercase().replace('_', " ")
             ));
-            for violation in account.violations.iter().filter(|violation| violation.kind == kind).take(STORIES) {
-                self.line(&format!("                {}", story(violation, &account)));
+            for violation in account.violations.iter().filter(|violation| violation.kind == kind).take(SHOWN_HISTORIES)
+            {
+                self.line(&format!("                {}", item_history(violation, &account)));
             }
         }
     }
@@ -250,7 +250,7 @@ impl Page<'_> {
                 Standing::Broken => "BROKEN",
                 Standing::Undecided => "undecided",
             };
-            let ended = if outcome.aborted { "; it has ended the run" } else { "" };
+            let ended = if outcome.aborted { "; it ended the run" } else { "" };
             self.line(&format!("  {word:<11} {}   observed: {}{ended}", outcome.threshold.text, outcome.shown()));
         }
     }
@@ -281,14 +281,14 @@ impl Page<'_> {
     }
 }
 
-/// An item and what was noted of it: `job-7c1: 1.204 s attempted by client 9, 1.205 s acknowledged`.
-fn story(violation: &Violation, account: &Totals) -> String {
+/// Renders an item and its history: `job-7c1: 1.204 s attempted by client 9, 1.205 s acknowledged`.
+fn item_history(violation: &Violation, account: &Totals) -> String {
     let steps: Vec<String> = violation
         .history
         .iter()
         .map(|step| {
             let who = match step.what {
-                _ if step.party == NOBODY => String::new(),
+                _ if step.party == NO_PARTY => String::new(),
                 Mark::Assigned | Mark::Delivered => format!(" to {}", printable(&account.party(step.party))),
                 Mark::Acknowledged | Mark::Refused | Mark::Named(_) => String::new(),
                 _ => format!(" by {}", printable(&account.party(step.party))),
@@ -300,7 +300,7 @@ fn story(violation: &Violation, account: &Totals) -> String {
     format!("{}: {}{omitted}", printable(&violation.called()), steps.join(", "))
 }
 
-/// A mark in one word.
+/// The word for a mark.
 pub fn word(mark: Mark) -> &'static str {
     match mark {
         Mark::Attempted | Mark::Requested => "attempted",

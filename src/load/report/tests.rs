@@ -16,7 +16,7 @@ fn schema() -> Value {
     serde_json::from_str(SCHEMA).unwrap()
 }
 
-/// Written anew with `HUBPROOF_WRITE_SCHEMAS=1 cargo test load::report`.
+/// Rewritten with `HUBPROOF_WRITE_SCHEMAS=1 cargo test load::report`.
 #[test]
 fn the_published_schema_is_that_of_the_types() {
     let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();
@@ -36,7 +36,7 @@ fn the_published_schema_is_that_of_the_types() {
 #[rstest]
 #[case(Run::calm())]
 #[case(Run::troubled())]
-fn every_report_fits_the_published_schema_and_is_read_again(#[case] run: Run) {
+fn every_report_fits_the_published_schema_and_can_be_read(#[case] run: Run) {
     let text = json::render(&run.report());
     let value: Value = serde_json::from_str(&text).unwrap();
     let validator = jsonschema::draft202012::new(&schema()).unwrap();
@@ -47,7 +47,7 @@ fn every_report_fits_the_published_schema_and_is_read_again(#[case] run: Run) {
     assert_eq!(serde_json::to_value(&again).unwrap(), value);
 }
 
-/// What the whole run says is the merge of what its intervals say.
+/// The totals of a run are the merge of its intervals.
 #[test]
 fn the_intervals_of_a_json_report_add_up_to_its_totals() {
     let document = json::document(&Run::calm().report());
@@ -69,12 +69,15 @@ fn the_intervals_of_a_json_report_add_up_to_its_totals() {
 #[case("{", "it is not JSON")]
 #[case("[]", "it has no `format: hubproof-load-report`")]
 #[case(r#"{"format": "hubproof-report", "format_version": 1}"#, "a report of `hubproof check`")]
-#[case(r#"{"format": "hubproof-load-report", "format_version": 2}"#, "format version 2, and this hubproof reads 1")]
+#[case(
+    r#"{"format": "hubproof-load-report", "format_version": 2}"#,
+    "format version 2, but this hubproof reads version 1"
+)]
 #[case(
     r#"{"format": "hubproof-load-report", "format_version": 1}"#,
-    "not one that hubproof has written: missing field `tool`"
+    "hubproof has not written it: missing field `tool`"
 )]
-fn what_is_no_load_report_says_why(#[case] text: &str, #[case] expected: &str) {
+fn other_files_are_errors_with_a_reason(#[case] text: &str, #[case] expected: &str) {
     let error = json::read(text).err().unwrap().to_string();
     assert!(error.contains(expected), "{error}");
 }
@@ -156,7 +159,7 @@ fn the_interval_log_holds_every_histogram() {
         let bytes = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, interval.encoded_histogram());
         let histogram: Dense = Deserializer::new().deserialize(&mut &bytes.unwrap()[..]).unwrap();
         starts.push(interval.start_timestamp());
-        // The warm-up is in the log, and in no total.
+        // The warm-up is in the log, but in no total.
         if interval.start_timestamp().as_secs() >= 2 {
             let tag = interval.tag().unwrap().as_str().to_owned();
             merged.entry(tag).or_insert_with(dense).add(histogram).unwrap();
@@ -173,7 +176,7 @@ fn the_interval_log_holds_every_histogram() {
     }
 }
 
-/// Read by a strict parser: families in one piece, types, escapes, buckets that grow up to the count.
+/// Read by a strict parser: contiguous families, types, escapes, buckets that increase up to the count.
 #[test]
 fn the_exposition_is_well_formed() {
     let report = Run::troubled().report();

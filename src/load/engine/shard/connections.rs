@@ -1,31 +1,31 @@
-//! The connections of a shard: begun, read, ended.
+//! Opens, reads, writes and ends the connections of a shard.
 
 use std::io;
 
-use super::super::connection::{Connection, Heard, Piece, Why};
+use super::super::connection::{Connection, Piece, ReadState, Why};
 use super::super::frames;
 use super::super::stream::Stream;
-use super::{CLOSING, CONNECT, DIALS, HELD, PONGS, Parts, Shard, UNWRITTEN, hand};
+use super::{CLOSING, CONNECT, DIALS, HELD, PONGS, Parts, Shard, UNWRITTEN, handle_input};
 use crate::load::client::io::{End, Input};
 use crate::load::compile::program::Dial;
 use crate::load::metrics::ErrorKind;
 use crate::websocket::handshake;
 
 impl Shard {
-    /// Begins to connect whoever wants to.
+    /// Opens requested connections.
     pub(super) fn dial(&mut self) {
         for _ in 0..DIALS {
-            let Some((number, dial)) = self.parts.desk.dials.pop_front() else { return };
+            let Some((number, dial)) = self.parts.context.dials.pop_front() else { return };
             if let Err(kind) = self.connect(number, &dial) {
-                self.parts.desk.cause = Some(kind);
+                self.parts.context.cause = Some(kind);
                 self.drive(number, Input::Closed(End::Unreachable));
-                self.parts.desk.cause = None;
+                self.parts.context.cause = None;
             }
         }
     }
 
     pub(super) fn connect(&mut self, number: u32, dial: &Dial) -> Result<(), ErrorKind> {
-        self.hang_up(number);
+        self.disconnect(number);
         let Parts { endpoint, headers, dialer, tls, poll, .. } = &mut self.parts;
         let from = dial.from.as_deref().map(str::parse).transpose().map_err(|_| ErrorKind::Internal)?;
         let tcp = dialer
@@ -45,65 +45,66 @@ impl Shard {
             subprotocols: &dial.subprotocols,
             ..handshake::Request::default()
         });
-        let seat = &mut self.seats[number as usize];
-        seat.line.out = request.map_err(|_| ErrorKind::Internal)?;
-        seat.wire = Some(Box::new(Connection::new(stream, key.to_owned(), dial.subprotocols.clone())));
+        let slot = &mut self.slots[number as usize];
+        slot.output.out = request.map_err(|_| ErrorKind::Internal)?;
+        slot.connection = Some(Box::new(Connection::new(stream, key.to_owned(), dial.subprotocols.clone())));
         self.connections += 1;
-        self.opening.push_back((self.course.clock.now() + CONNECT, number, seat.serial));
+        self.opening.push_back((self.timeline.clock.now() + CONNECT, number, slot.serial));
         Ok(())
     }
 
-    /// Something has happened to a connection.
+    /// Handles an event of a socket.
     pub(super) fn ready(&mut self, number: u32, to_the_end: bool) {
-        let connected = self.seats.get(number as usize).is_some_and(|seat| seat.wire.is_some());
+        let connected = self.slots.get(number as usize).is_some_and(|slot| slot.connection.is_some());
         if connected && self.read(number, to_the_end) {
             self.hot.push_back(number);
         }
     }
 
-    /// Those whose turn to read ended before there was nothing more; whether any is left.
+    /// Continues reads that were cut short for other connections; returns whether any is left.
     pub(super) fn read_hot(&mut self) -> bool {
         for _ in 0..self.hot.len() {
             let Some(number) = self.hot.pop_front() else { break };
-            if self.seats[number as usize].wire.is_some() && self.read(number, true) {
+            if self.slots[number as usize].connection.is_some() && self.read(number, true) {
                 self.hot.push_back(number);
             }
         }
         !self.hot.is_empty()
     }
 
-    /// Reads what has come on a connection and writes what follows from it; whether more may be there.
+    /// Reads a connection and writes the resulting frames; returns whether more may be available.
     pub(super) fn read(&mut self, number: u32, to_the_end: bool) -> bool {
         self.flush_last();
-        let course = &self.course;
-        let Parts { desk, prepared, sampler, .. } = &mut self.parts;
-        let seat = &mut self.seats[number as usize];
-        let Some(mut wire) = seat.wire.take() else { return false };
-        let held = wire.held();
-        let (mut closed, was_closing) = (None, seat.line.closing);
-        let heard = wire.read(&mut self.scratch, to_the_end, &mut |piece| {
-            let now = course.clock.now();
+        let timeline = &self.timeline;
+        let Parts { context, prepared, sampler, .. } = &mut self.parts;
+        let slot = &mut self.slots[number as usize];
+        let Some(mut connection) = slot.connection.take() else { return false };
+        let held = connection.held();
+        let (mut closed, was_closing) = (None, slot.output.closing);
+        let heard = connection.read(&mut self.scratch, to_the_end, &mut |piece| {
+            let now = timeline.clock.now();
             match piece {
                 Piece::Opened => {
-                    seat.line.open = true;
-                    hand(seat, number, desk, prepared, now, Input::Opened);
+                    slot.output.open = true;
+                    handle_input(slot, number, context, prepared, now, Input::Opened);
                 }
                 Piece::Message(bytes) => {
-                    desk.recognised = None;
-                    hand(seat, number, desk, prepared, now, Input::Text(bytes));
-                    sampler.see(desk.recognised, bytes);
+                    context.classified = None;
+                    handle_input(slot, number, context, prepared, now, Input::Text(bytes));
+                    sampler.see(context.classified, bytes);
                 }
-                // Who pours pings out and reads no pong gets the latest of what finds a place (RFC 6455, section 5.5.3).
-                Piece::Ping(_) if seat.line.out.len() > PONGS => {}
+                // While a hub sends pings and does not read, only the latest that fit are answered (RFC 6455, section
+                // 5.5.3).
+                Piece::Ping(_) if slot.output.out.len() > PONGS => {}
                 Piece::Ping(bytes) => {
-                    frames::append(&mut seat.line.out, frames::PONG, &mut desk.masks, |out| {
+                    frames::append(&mut slot.output.out, frames::PONG, &mut context.masks, |out| {
                         out.extend_from_slice(bytes)
                     });
                 }
                 Piece::Close(code) => {
-                    if !seat.line.closing {
-                        frames::append(&mut seat.line.out, frames::CLOSE, &mut desk.masks, |out| {
-                            // 1005 is how we say that none was given; it must not be sent.
+                    if !slot.output.closing {
+                        frames::append(&mut slot.output.out, frames::CLOSE, &mut context.masks, |out| {
+                            // 1005 stands for "no code" and must not be sent.
                             if code != 1005 {
                                 out.extend_from_slice(&code.to_be_bytes());
                             }
@@ -113,10 +114,10 @@ impl Shard {
                 }
             }
         });
-        self.held = self.held + wire.held() - held;
-        seat.wire = Some(wire);
-        if seat.line.closing && !was_closing {
-            self.closing.push_back((course.clock.now() + CLOSING, number, seat.serial));
+        self.held = self.held + connection.held() - held;
+        slot.connection = Some(connection);
+        if slot.output.closing && !was_closing {
+            self.closing.push_back((timeline.clock.now() + CLOSING, number, slot.serial));
         }
         match (closed, heard) {
             (Some(code), _) => {
@@ -124,7 +125,7 @@ impl Shard {
                 self.ended(number, End::Close(code), None);
                 false
             }
-            (None, Heard::Ended(end, why)) => {
+            (None, ReadState::Ended(end, why)) => {
                 let cause = match why {
                     Why::Plain => None,
                     Why::Upgrade => Some(ErrorKind::Upgrade),
@@ -140,68 +141,68 @@ impl Shard {
             }
             (None, heard) => {
                 self.flush(number);
-                heard == Heard::Some
+                heard == ReadState::Some
             }
         }
     }
 
-    /// Writes as much as goes of what is to be said on a connection.
+    /// Writes as much as the socket takes.
     ///
     /// # Errors
-    /// What ends the connection: the system's error, or a hub that reads so slowly that too much waits for it.
+    /// The connection must end: an error of the system, or too many unwritten bytes.
     pub(super) fn write(&mut self, number: u32) -> io::Result<()> {
-        let seat = &mut self.seats[number as usize];
-        let before = seat.line.left;
-        let written = seat.flush();
-        self.unwritten = self.unwritten - before + seat.line.left;
-        // Who leaves nothing behind has no part in it.
-        let too_much = seat.line.left > 0 && self.unwritten > UNWRITTEN;
+        let slot = &mut self.slots[number as usize];
+        let before = slot.output.left;
+        let written = slot.flush();
+        self.unwritten = self.unwritten - before + slot.output.left;
+        // A connection without unwritten bytes is not at fault.
+        let too_much = slot.output.left > 0 && self.unwritten > UNWRITTEN;
         if too_much { written.and(Err(io::ErrorKind::StorageFull.into())) } else { written }
     }
 
-    /// A connection is over.
+    /// Handles the end of a connection.
     pub(super) fn ended(&mut self, number: u32, end: End, cause: Option<ErrorKind>) {
-        let seat = &mut self.seats[number as usize];
-        if seat.wire.is_none() {
+        let slot = &mut self.slots[number as usize];
+        if slot.connection.is_none() {
             return;
         }
-        self.hang_up(number);
-        self.parts.desk.cause = cause;
+        self.disconnect(number);
+        self.parts.context.cause = cause;
         self.drive(number, Input::Closed(end));
-        self.parts.desk.cause = None;
+        self.parts.context.cause = None;
     }
 
-    /// A connection goes, with what was held for it.
-    pub(super) fn hang_up(&mut self, number: u32) {
-        let seat = &mut self.seats[number as usize];
-        if let Some(wire) = &seat.wire {
-            self.held -= wire.held();
-            self.unwritten -= seat.line.left;
+    /// Drops a connection and its buffers.
+    pub(super) fn disconnect(&mut self, number: u32) {
+        let slot = &mut self.slots[number as usize];
+        if let Some(connection) = &slot.connection {
+            self.held -= connection.held();
+            self.unwritten -= slot.output.left;
             self.connections -= 1;
         }
-        seat.hang_up();
+        slot.disconnect();
     }
 
-    /// Connections that have not come about, or not ended, in time.
+    /// Drops connections that were not opened or closed in time.
     pub(super) fn overdue(&mut self) {
-        let now = self.course.clock.now();
+        let now = self.timeline.clock.now();
         while let Some((at, number, serial)) = self.opening.front().copied().filter(|(at, ..)| *at <= now) {
             self.opening.pop_front();
-            let seat = &self.seats[number as usize];
-            if at <= now && seat.serial == serial && seat.wire.is_some() && !seat.line.open {
+            let slot = &self.slots[number as usize];
+            if at <= now && slot.serial == serial && slot.connection.is_some() && !slot.output.open {
                 self.ended(number, End::Unreachable, None);
             }
         }
         while let Some((_, number, serial)) = self.closing.front().copied().filter(|(at, ..)| *at <= now) {
             self.closing.pop_front();
-            if self.seats[number as usize].serial == serial {
+            if self.slots[number as usize].serial == serial {
                 self.ended(number, End::Dropped, None);
             }
         }
     }
 }
 
-/// Whether it is our side that has run out of something: descriptors, ports, memory.
+/// Whether this machine has run out of descriptors, ports or memory.
 fn is_ours(error: &io::Error) -> bool {
     #[cfg(unix)]
     {

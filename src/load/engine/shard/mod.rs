@@ -1,7 +1,7 @@
-//! One thread, its connections and its clients: the loop that everything of a load run goes through.
+//! A shard: one thread with its connections and clients.
 //!
-//! A turn does what is due, reads what has come, and waits. Nothing in it waits for anything else, locks, or looks at what
-//! other shards do, but for the atomics of the [`Course`].
+//! A turn of its loop does what is due, reads what has arrived, and waits. It never blocks on another thread, takes no
+//! locks, and shares only the atomics of the [`Timeline`] with other shards.
 
 mod connections;
 pub(super) mod context;
@@ -16,12 +16,12 @@ use std::sync::Arc;
 
 use mio::{Events, Poll};
 
-use self::context::{Hands, ShardContext};
-use self::outbox::Parcel;
+use self::context::{ClientActions, ShardContext};
+use self::outbox::ShardReport;
 use self::slot::ClientSlot;
 use super::connection::SCRATCH;
 use super::dialer::Dialer;
-use super::phases::Course;
+use super::phases::Timeline;
 use super::poller::{ALARM, Poller, WAKER};
 use super::self_monitor::SelfMonitor;
 use super::stream::Tls;
@@ -35,38 +35,38 @@ use crate::load::plan::schedule::Schedule;
 use crate::load::{Nanos, SECOND};
 use crate::transport::Endpoint;
 
-/// How long a connection may take to be there: TCP, TLS and upgrade.
+/// The timeout for TCP, TLS and upgrade.
 const CONNECT: Nanos = 10 * SECOND;
-/// How long a closing handshake may take.
+/// The timeout of a closing handshake.
 const CLOSING: Nanos = 2 * SECOND;
-/// Things that are due, done in one turn; then it is the hub's turn again.
+/// The most due events handled per turn, before sockets are read.
 const DUE: usize = 256;
-/// Connections begun in one turn.
+/// Connections started per turn.
 const DIALS: usize = 64;
-/// At least so often we look around.
+/// The longest wait of a turn.
 const LONGEST_WAIT: Nanos = SECOND / 20;
-/// Bytes of unfinished messages that are kept, of all connections of a shard; who has one more is hung up on.
+/// The limit of buffered bytes of incomplete messages per shard; a connection that exceeds it is dropped.
 const HELD: usize = 256 << 20;
-/// Bytes that wait for a hub that does not read, of all connections of a shard; who has one more is hung up on.
+/// The limit of unwritten bytes per shard; a connection that adds more is dropped.
 const UNWRITTEN: usize = 64 << 20;
-/// Bytes that wait to be written beside which no pong is due.
+/// With more unwritten bytes than these, pings are not answered.
 const PONGS: usize = 64 << 10;
-/// A turn that takes longer is a stall: somebody else's message waited for it.
+/// A longer turn counts as a stall: it delayed other clients' messages.
 const STALL: Nanos = SECOND / 100;
 
-/// Everything that a shard is made of.
+/// The parts of which a shard is made.
 pub struct Parts {
     pub number: usize,
     pub shards: usize,
     pub plan: Arc<Plan>,
     pub prepared: Arc<Prepared>,
     pub endpoint: Arc<Endpoint>,
-    /// Sent with every upgrade.
+    /// Headers of every upgrade request.
     pub headers: Arc<Vec<(String, String)>>,
     pub tls: Option<Tls>,
     pub dialer: Dialer,
     pub seed: u64,
-    pub desk: ShardContext,
+    pub context: ShardContext,
     pub sampler: Sampler,
     pub poll: Poll,
     pub watch: Poller,
@@ -74,37 +74,37 @@ pub struct Parts {
 
 pub struct Shard {
     parts: Parts,
-    course: Arc<Course>,
-    seats: Vec<ClientSlot>,
+    timeline: Arc<Timeline>,
+    slots: Vec<ClientSlot>,
     populations: Vec<Population>,
     scratch: Vec<u8>,
     /// Connections that may have more to read.
     hot: VecDeque<u32>,
-    /// When connections have to be open, or closed: each queue in the order of time.
+    /// Deadlines of connections that are opening, and closing; each queue in order of time.
     opening: VecDeque<(Nanos, u32, u32)>,
     closing: VecDeque<(Nanos, u32, u32)>,
-    /// A seat whose bytes are not written yet, because more may follow.
+    /// A slot whose bytes are not written yet, because more may follow.
     unflushed: Option<u32>,
     connections: u64,
-    /// Bytes that wait for the rest of their frames, of all connections.
+    /// Buffered bytes of incomplete frames, of all connections.
     held: usize,
-    /// Bytes that wait to be written, of all connections.
+    /// Unwritten bytes of all connections.
     unwritten: usize,
     stage: Stage,
-    /// Arrivals have begun.
+    /// Whether arrivals have begun.
     begun: bool,
-    selfwatch: SelfMonitor,
+    self_monitor: SelfMonitor,
 }
 
-/// What a shard has of a role.
+/// The state of a role in a shard.
 struct Population {
-    /// Its seats, in the order in which they connect.
-    seats: std::ops::Range<u32>,
-    /// How many of them have been told to.
+    /// Its slots, in the order in which they connect.
+    slots: std::ops::Range<u32>,
+    /// How many of them have been started.
     started: u32,
-    /// Since when the role connects.
+    /// When the role began to connect.
     since: Option<Nanos>,
-    /// When journeys are due, from the beginning on, and when the next one is.
+    /// The schedule of journeys, and the next due time.
     arrivals: Option<Schedule>,
     coming: Option<Nanos>,
 }
@@ -118,24 +118,24 @@ enum Stage {
 
 impl Shard {
     pub fn new(parts: Parts) -> Self {
-        let mut seats = Vec::new();
+        let mut slots = Vec::new();
         let mut populations = Vec::new();
         for (index, (role, planned)) in parts.prepared.roles.iter().zip(&parts.plan.roles).enumerate() {
-            let first = seats.len() as u32;
+            let first = slots.len() as u32;
             let own = (0..planned.population.number).skip(parts.number).step_by(parts.shards);
-            seats.extend(own.map(|number| ClientSlot::new(Client::new(role, number), index as u16)));
+            slots.extend(own.map(|number| ClientSlot::new(Client::new(role, number), index as u16)));
             populations.push(Population {
-                seats: first..seats.len() as u32,
+                slots: first..slots.len() as u32,
                 started: 0,
                 since: None,
                 arrivals: None,
                 coming: None,
             });
         }
-        let course = Arc::clone(&parts.desk.course);
+        let timeline = Arc::clone(&parts.context.timeline);
         Self {
-            course,
-            seats,
+            timeline,
+            slots,
             populations,
             scratch: vec![0; SCRATCH],
             hot: VecDeque::new(),
@@ -147,66 +147,66 @@ impl Shard {
             unwritten: 0,
             stage: Stage::Running,
             begun: false,
-            selfwatch: SelfMonitor::new(parts.number),
+            self_monitor: SelfMonitor::new(parts.number),
             parts,
         }
     }
 
-    /// Runs until everybody has left.
+    /// Runs until every client has disconnected.
     ///
     /// # Errors
-    /// The system does not let us wait.
+    /// Errors of the poller.
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
-        let mut now = self.course.clock.now();
+        let mut now = self.timeline.clock.now();
         while !self.is_done(now) {
             self.follow(now);
             let more = self.due() | self.read_hot();
             self.overdue();
             self.flush_last();
-            self.look_around(self.course.clock.now());
+            self.report_state(self.timeline.clock.now());
 
-            let begun = self.course.clock.now();
+            let begun = self.timeline.clock.now();
             if begun - now > STALL {
-                self.parts.desk.recorder.stall(begun - now, begun);
+                self.parts.context.recorder.stall(begun - now, begun);
             }
             let until = if more { begun } else { self.next_due(begun) };
             self.parts.watch.wait(&mut self.parts.poll, &mut events, begun, until)?;
-            now = self.course.clock.now();
+            now = self.timeline.clock.now();
             for event in &events {
                 match event.token() {
                     ALARM => {}
                     WAKER => self.answers(),
-                    seat => self.ready(seat.0 as u32, event.is_read_closed() || event.is_error()),
+                    slot => self.ready(slot.0 as u32, event.is_read_closed() || event.is_error()),
                 }
             }
         }
-        let now = self.course.clock.now();
-        // Nothing more comes.
-        self.parts.desk.tell.flush(Nanos::MAX);
+        let now = self.timeline.clock.now();
+        // Nothing follows.
+        self.parts.context.outbox.flush(Nanos::MAX);
         self.parts.sampler.close();
-        let ShardContext { recorder, tell, .. } = self.parts.desk;
-        tell.say(Parcel::Intervals(recorder.finish(now)));
-        tell.say(Parcel::Ended);
+        let ShardContext { recorder, outbox, .. } = self.parts.context;
+        outbox.send(ShardReport::Intervals(recorder.finish(now)));
+        outbox.send(ShardReport::Ended);
         Ok(())
     }
 
     fn is_done(&self, now: Nanos) -> bool {
-        if self.course.stopped() {
+        if self.timeline.stopped() {
             return true;
         }
-        let gone = self.connections == 0 && self.parts.desk.dials.is_empty();
-        self.stage == Stage::Leaving && (gone || now > self.course.finish().saturating_add(CLOSING))
+        let gone = self.connections == 0 && self.parts.context.dials.is_empty();
+        self.stage == Stage::Leaving && (gone || now > self.timeline.finish().saturating_add(CLOSING))
     }
 
-    /// Goes where the course has gone.
+    /// Follows the phases of the run.
     fn follow(&mut self, now: Nanos) {
-        let begin = self.course.begin();
+        let begin = self.timeline.begin();
         if begin != Nanos::MAX && !std::mem::replace(&mut self.begun, true) {
-            self.parts.desk.recorder.measured(self.course.measured()..self.course.drain());
-            let end = std::time::Duration::from_nanos(self.course.drain().saturating_sub(begin));
+            self.parts.context.recorder.measured(self.timeline.measured()..self.timeline.drain());
+            let end = std::time::Duration::from_nanos(self.timeline.drain().saturating_sub(begin));
             for (index, (population, role)) in self.populations.iter_mut().zip(&self.parts.plan.roles).enumerate() {
-                // Roles have arrivals of their own.
+                // Every role has its own arrivals.
                 let seed = self.parts.seed.wrapping_add(index as u64);
                 let Some(arrivals) = &role.arrivals else { continue };
                 let (shard, shards) = (self.parts.number as u32, self.parts.shards as u32);
@@ -215,45 +215,45 @@ impl Shard {
                 population.arrivals = Some(schedule);
             }
         }
-        if self.stage < Stage::Draining && now >= self.course.drain() {
+        if self.stage < Stage::Draining && now >= self.timeline.drain() {
             self.stage = Stage::Draining;
-            self.parts.desk.recorder.drain_from(self.course.drain());
-            for seat in 0..self.seats.len() as u32 {
-                self.drive(seat, Input::Drain);
+            self.parts.context.recorder.drain_from(self.timeline.drain());
+            for slot in 0..self.slots.len() as u32 {
+                self.drive(slot, Input::Drain);
             }
         }
-        if self.stage < Stage::Leaving && now >= self.course.finish() {
+        if self.stage < Stage::Leaving && now >= self.timeline.finish() {
             self.stage = Stage::Leaving;
-            self.parts.desk.dials.clear();
-            for seat in 0..self.seats.len() as u32 {
-                self.drive(seat, Input::Finish);
-                if !self.seats[seat as usize].line.open {
-                    self.hang_up(seat);
+            self.parts.context.dials.clear();
+            for slot in 0..self.slots.len() as u32 {
+                self.drive(slot, Input::Finish);
+                if !self.slots[slot as usize].output.open {
+                    self.disconnect(slot);
                 }
             }
         }
     }
 
-    /// Answers to hooks.
+    /// Passes the answers of hooks to clients.
     fn answers(&mut self) {
-        while let Some((seat, answer)) = self.parts.desk.calls.answered() {
-            self.drive(seat, Input::Answer(answer.as_deref()));
+        while let Some((slot, answer)) = self.parts.context.calls.answered() {
+            self.drive(slot, Input::Answer(answer.as_deref()));
         }
     }
 
-    /// Hands one thing that happens to a client, and what follows from it to the socket.
+    /// Passes an event to a client and writes its frames.
     ///
-    /// Several messages of one seat that are due together go out with one write.
+    /// Consecutive frames of one slot are written together.
     fn drive(&mut self, number: u32, input: Input<'_>) {
         if self.unflushed != Some(number) {
             self.flush_last();
         }
-        let now = self.course.clock.now();
-        let seat = &mut self.seats[number as usize];
-        let was_closing = seat.line.closing;
-        hand(seat, number, &mut self.parts.desk, &self.parts.prepared, now, input);
-        if seat.line.closing && !was_closing {
-            self.closing.push_back((now + CLOSING, number, seat.serial));
+        let now = self.timeline.clock.now();
+        let slot = &mut self.slots[number as usize];
+        let was_closing = slot.output.closing;
+        handle_input(slot, number, &mut self.parts.context, &self.parts.prepared, now, input);
+        if slot.output.closing && !was_closing {
+            self.closing.push_back((now + CLOSING, number, slot.serial));
         }
         self.unflushed = Some(number);
     }
@@ -265,57 +265,57 @@ impl Shard {
     }
 
     fn flush(&mut self, number: u32) {
-        let seat = &self.seats[number as usize];
-        let speaks = seat.wire.is_some() && (seat.line.open || !seat.line.out.is_empty());
-        if speaks && self.write(number).is_err() {
-            let end = if self.seats[number as usize].line.open { End::Dropped } else { End::Unreachable };
+        let slot = &self.slots[number as usize];
+        let has_output = slot.connection.is_some() && (slot.output.open || !slot.output.out.is_empty());
+        if has_output && self.write(number).is_err() {
+            let end = if self.slots[number as usize].output.open { End::Dropped } else { End::Unreachable };
             self.ended(number, end, None);
         }
     }
 
-    /// Once a second: how we are.
-    fn look_around(&mut self, now: Nanos) {
-        if !self.selfwatch.is_due(now) {
+    /// Reports gauges and intervals once a second.
+    fn report_state(&mut self, now: Nanos) {
+        if !self.self_monitor.is_due(now) {
             return;
         }
         let unwritten = self.unwritten as u64;
-        let unread = self.selfwatch.unread(&self.seats);
-        let desk = &mut self.parts.desk;
-        desk.recorder.gauge(Gauge::Connections, self.connections, now);
-        desk.recorder.gauge(Gauge::Unwritten, unwritten, now);
-        desk.recorder.gauge(Gauge::Unread, unread, now);
-        desk.recorder.gauge(Gauge::Journeys, desk.under_way, now);
-        self.selfwatch.tell(&mut desk.recorder, now);
-        let intervals = desk.recorder.intervals(now);
-        desk.tell.flush(now);
+        let unread = self.self_monitor.unread(&self.slots);
+        let context = &mut self.parts.context;
+        context.recorder.gauge(Gauge::Connections, self.connections, now);
+        context.recorder.gauge(Gauge::Unwritten, unwritten, now);
+        context.recorder.gauge(Gauge::Unread, unread, now);
+        context.recorder.gauge(Gauge::Journeys, context.under_way, now);
+        self.self_monitor.outbox(&mut context.recorder, now);
+        let intervals = context.recorder.intervals(now);
+        context.outbox.flush(now);
         self.parts.sampler.hand_over();
-        desk.tell.say(Parcel::UnderWay { shard: self.parts.number, journeys: desk.under_way });
+        context.outbox.send(ShardReport::UnderWay { shard: self.parts.number, journeys: context.under_way });
         if !intervals.is_empty() {
-            desk.tell.say(Parcel::Intervals(intervals));
+            context.outbox.send(ShardReport::Intervals(intervals));
         }
     }
 }
 
-/// Hands one thing that happens to a client.
-fn hand(
-    seat: &mut ClientSlot,
+/// Passes an event to a client.
+fn handle_input(
+    slot: &mut ClientSlot,
     number: u32,
-    desk: &mut ShardContext,
+    context: &mut ShardContext,
     prepared: &Prepared,
     now: Nanos,
     input: Input<'_>,
 ) {
-    let role = &prepared.roles[usize::from(seat.role)];
-    let mut hands = Hands {
-        desk,
-        seat: number,
-        role: seat.role,
+    let role = &prepared.roles[usize::from(slot.role)];
+    let mut hands = ClientActions {
+        context,
+        slot: number,
+        role: slot.role,
         now,
-        line: &mut seat.line,
-        alarm: &mut seat.alarm,
-        queued: &mut seat.queued,
+        output: &mut slot.output,
+        alarm: &mut slot.alarm,
+        queued: &mut slot.queued,
         drains: role.drains,
-        counted: &mut seat.counted,
+        counted: &mut slot.counted,
     };
-    seat.client.handle(role, now, input, &mut hands);
+    slot.client.handle(role, now, input, &mut hands);
 }

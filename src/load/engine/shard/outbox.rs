@@ -1,21 +1,21 @@
-//! What a shard tells the thread that folds: ledger entries by the batch, intervals by the second.
+//! The reports of a shard to the aggregator: batches of ledger entries, and intervals.
 
 use std::sync::mpsc::SyncSender;
 
 use crate::load::Nanos;
 use crate::load::buffer_pool::PooledVec;
-use crate::load::ledger::{Called, Entry, NameTable};
+use crate::load::ledger::{Entry, NameOf, NameTable};
 use crate::load::metrics::Tally;
 
-/// Entries that are told together.
+/// Entries per batch.
 const BATCH: usize = 1024;
-/// How many parcels may wait for the fold, of all shards. A shard that finds no place waits, which shows as a stall.
-pub const PARCELS: usize = 1024;
+/// The most queued reports of all shards. A shard that finds the queue full waits, which is recorded as a stall.
+pub const MOST_REPORTS: usize = 1024;
 
-/// One letter to the fold.
+/// A report to the aggregator.
 #[derive(Debug)]
-pub enum Parcel {
-    /// What a shard has noted since it told last, and what that is called: now it has told everything before `upto`.
+pub enum ShardReport {
+    /// The entries since the last batch, with names; the shard has now reported everything before `upto`.
     Entries {
         shard: usize,
         entries: PooledVec<Entry>,
@@ -23,28 +23,28 @@ pub enum Parcel {
         upto: Nanos,
     },
     Intervals(Vec<Tally>),
-    /// Journeys that are under way in a shard, and are waited for at the end.
+    /// The number of running journeys of a shard that the drain waits for.
     UnderWay {
         shard: usize,
         journeys: u64,
     },
-    /// A shard is done.
+    /// The shard has ended.
     Ended,
 }
 
 pub struct Outbox {
     shard: usize,
-    to: SyncSender<Parcel>,
+    to: SyncSender<ShardReport>,
     entries: PooledVec<Entry>,
     names: NameTable,
 }
 
 impl Outbox {
-    pub fn new(shard: usize, to: SyncSender<Parcel>) -> Self {
+    pub fn new(shard: usize, to: SyncSender<ShardReport>) -> Self {
         Self { shard, to, entries: PooledVec::default(), names: NameTable::default() }
     }
 
-    /// Each is as late as those before it, or later.
+    /// Adds an entry; times must not decrease.
     pub fn note(&mut self, entry: Entry) {
         self.entries.push(entry);
         if self.entries.len() >= BATCH {
@@ -52,18 +52,18 @@ impl Outbox {
         }
     }
 
-    pub fn call(&mut self, called: Called, name: &[u8]) {
-        self.names.push(called, name);
+    pub fn name(&mut self, of: NameOf, name: &[u8]) {
+        self.names.push(of, name);
     }
 
-    /// Tells what has been noted so far, of the time before `upto` and perhaps of that moment.
+    /// Sends the entries so far; they are older than `upto` or of that time.
     pub fn flush(&mut self, upto: Nanos) {
         let (entries, names) = (self.entries.take(), self.names.take());
-        self.say(Parcel::Entries { shard: self.shard, entries, names, upto });
+        self.send(ShardReport::Entries { shard: self.shard, entries, names, upto });
     }
 
-    /// A fold that is gone has been told to be: nobody wants to know.
-    pub fn say(&self, parcel: Parcel) {
-        drop(self.to.send(parcel));
+    /// If the aggregator has ended, the report is dropped.
+    pub fn send(&self, report: ShardReport) {
+        drop(self.to.send(report));
     }
 }

@@ -1,38 +1,38 @@
-//! The place of one client in its shard: the client itself, its connection, its alarm.
+//! The slot of one client in its shard: the client, its connection, its timer.
 
 use super::timers::Alarm;
 use crate::load::client::Client;
 use crate::load::engine::connection::Connection;
 
-/// Bytes that may wait for a hub that does not read, before we give it up.
+/// Unwritten bytes after which a hub that does not read is disconnected.
 pub const UNWRITTEN: usize = 16 << 20;
-/// A buffer that has been larger is given back once it is empty.
+/// A larger buffer is freed once it is empty.
 const KEPT: usize = 4 << 10;
 
 pub struct ClientSlot {
     pub client: Client,
-    /// Its place among the roles.
+    /// The index of its role.
     pub role: u16,
-    /// It stands in the queue of those that have room for a journey.
+    /// Whether it is queued among those that can take a journey.
     pub queued: bool,
-    /// It has joined before.
+    /// Whether it has joined before.
     pub counted: bool,
     pub alarm: Alarm,
-    pub wire: Option<Box<Connection>>,
-    pub line: Line,
-    /// Counts its connections, so that a deadline of an earlier one is known as such.
+    pub connection: Option<Box<Connection>>,
+    pub output: Output,
+    /// Counts its connections, so that a deadline of an earlier one can be classified.
     pub serial: u32,
 }
 
-/// What goes out on a connection.
+/// The outgoing bytes of a connection.
 #[derive(Default)]
-pub struct Line {
+pub struct Output {
     pub out: Vec<u8>,
-    /// How much of it was left when it was last written.
+    /// Bytes left after the last write.
     pub left: usize,
-    /// Frames may be sent.
+    /// Whether frames may be sent.
     pub open: bool,
-    /// We have said goodbye.
+    /// Whether a close frame has been sent.
     pub closing: bool,
 }
 
@@ -44,21 +44,21 @@ impl ClientSlot {
             queued: false,
             counted: false,
             alarm: Alarm::default(),
-            wire: None,
-            line: Line::default(),
+            connection: None,
+            output: Output::default(),
             serial: 0,
         }
     }
 
-    /// Writes as much as goes.
+    /// Writes as many bytes as the socket takes.
     ///
     /// # Errors
-    /// What ends the connection.
+    /// The error that ends the connection.
     pub fn flush(&mut self) -> std::io::Result<()> {
-        let Some(wire) = &mut self.wire else { return Ok(()) };
+        let Some(connection) = &mut self.connection else { return Ok(()) };
         let mut done = 0;
-        while done < self.line.out.len() {
-            match wire.stream.write(&self.line.out[done..]) {
+        while done < self.output.out.len() {
+            match connection.stream.write(&self.output.out[done..]) {
                 Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
                 Ok(count) => done += count,
                 Err(error) if is_not_now(&error) => break,
@@ -66,28 +66,28 @@ impl ClientSlot {
                 Err(error) => return Err(error),
             }
         }
-        self.line.written(done);
-        self.line.left = self.line.out.len();
-        if self.line.out.len() > UNWRITTEN {
+        self.output.written(done);
+        self.output.left = self.output.out.len();
+        if self.output.out.len() > UNWRITTEN {
             return Err(std::io::ErrorKind::StorageFull.into());
         }
-        wire.stream.flush()
+        connection.stream.flush()
     }
 
-    /// The connection is no more.
-    pub fn hang_up(&mut self) {
-        self.wire = None;
-        self.line = Line::default();
+    /// Drops the connection.
+    pub fn disconnect(&mut self) {
+        self.connection = None;
+        self.output = Output::default();
         self.serial = self.serial.wrapping_add(1);
     }
 }
 
-/// Nothing is wrong, it is only too early: some systems have a word of their own for a connection that is on its way.
+/// Whether a connection is only not ready yet: some systems use an error code of their own while connecting.
 pub fn is_not_now(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::NotConnected)
 }
 
-impl Line {
+impl Output {
     fn written(&mut self, count: usize) {
         if count < self.out.len() {
             self.out.drain(..count);

@@ -1,19 +1,19 @@
-//! When which seat wants to be woken: a heap with two entries per seat that count, and few that have fallen behind.
+//! The timers of a shard: a heap with at most two live entries per slot and few stale ones.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::load::Nanos;
 
-/// What a seat keeps of its alarm.
+/// The timer state of a slot.
 #[derive(Clone, Copy, Debug)]
 pub struct Alarm {
-    /// When it wants to be woken.
+    /// When the slot wants to be woken.
     wanted: Nanos,
-    /// Its earliest entry in the heap; a later wish waits for that one to come up.
+    /// Its earliest entry in the heap; a later time waits for that entry to come up.
     queued: Nanos,
-    /// The next entry behind that, for a client that now wants to be woken soon and now, while it waits for an answer, late:
-    /// without it every change from soon to late would leave another entry behind.
+    /// Its second entry, for a client that alternates between an early and a late time while it waits for an answer:
+    /// without it every change from early to late would leave a stale entry.
     behind: Nanos,
 }
 
@@ -23,44 +23,44 @@ impl Default for Alarm {
     }
 }
 
-/// The alarms of a shard.
+/// The timers of a shard.
 ///
-/// A client that waits for answers moves its alarm with every message, mostly to later; that costs nothing here: the heap
-/// is touched only for an earlier time, or when the earlier entry comes up.
+/// A waiting client moves its timer with every message, mostly to a later time. That costs nothing here: the heap
+/// changes only for an earlier time, or when the earlier entry comes up.
 #[derive(Debug, Default)]
 pub struct Timers {
     heap: BinaryHeap<Reverse<(Nanos, u32)>>,
 }
 
 impl Timers {
-    /// Wakes `seat` at this time and at no other.
-    pub fn set(&mut self, seat: u32, alarm: &mut Alarm, at: Nanos) {
+    /// Sets the timer of `slot`, replacing an earlier setting.
+    pub fn set(&mut self, slot: u32, alarm: &mut Alarm, at: Nanos) {
         alarm.wanted = at;
         if at < alarm.queued {
-            // Of three, the one farthest away falls behind: it was made seldom.
+            // Of three entries the latest one becomes stale: late times are set seldom.
             alarm.behind = std::mem::replace(&mut alarm.queued, at);
-            self.heap.push(Reverse((at, seat)));
+            self.heap.push(Reverse((at, slot)));
         }
     }
 
-    /// The next entry, which may turn out to be stale.
+    /// The time of the next entry, which may be stale.
     pub fn next(&self) -> Option<Nanos> {
         self.heap.peek().map(|Reverse((at, _))| *at)
     }
 
-    /// Takes an entry that has come up by `now`: its seat, to be asked by [`Timers::fires`].
+    /// Takes an entry that is due by `now`; [`Timers::fires`] tells whether it is live.
     pub fn pop(&mut self, now: Nanos) -> Option<(u32, Nanos)> {
-        let Reverse((at, seat)) = *self.heap.peek()?;
+        let Reverse((at, slot)) = *self.heap.peek()?;
         (at <= now).then(|| {
             self.heap.pop();
-            (seat, at)
+            (slot, at)
         })
     }
 
-    /// Whether the seat of an entry that was taken wants to be woken by now; since when.
-    pub fn fires(&mut self, seat: u32, alarm: &mut Alarm, entry: Nanos, now: Nanos) -> Option<Nanos> {
+    /// Returns the time that the slot wanted to be woken at, if the entry is live and that time has come.
+    pub fn fires(&mut self, slot: u32, alarm: &mut Alarm, entry: Nanos, now: Nanos) -> Option<Nanos> {
         if entry != alarm.queued {
-            // An earlier entry has taken its place.
+            // An earlier entry has replaced it.
             return None;
         }
         alarm.queued = std::mem::replace(&mut alarm.behind, Nanos::MAX);
@@ -68,7 +68,7 @@ impl Timers {
             return Some(std::mem::replace(&mut alarm.wanted, Nanos::MAX));
         }
         if alarm.wanted != Nanos::MAX {
-            self.set(seat, alarm, alarm.wanted);
+            self.set(slot, alarm, alarm.wanted);
         }
         None
     }
@@ -79,18 +79,18 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// All that fires until `now`: seat and time.
+    /// Everything that fires until `now`: slot and time.
     fn due(timers: &mut Timers, alarms: &mut [Alarm], now: Nanos) -> Vec<(u32, Nanos)> {
         let mut fired = Vec::new();
-        while let Some((seat, entry)) = timers.pop(now) {
-            let since = timers.fires(seat, &mut alarms[seat as usize], entry, now);
-            fired.extend(since.map(|since| (seat, since)));
+        while let Some((slot, entry)) = timers.pop(now) {
+            let since = timers.fires(slot, &mut alarms[slot as usize], entry, now);
+            fired.extend(since.map(|since| (slot, since)));
         }
         fired
     }
 
     #[test]
-    fn a_later_wish_costs_no_entry() {
+    fn a_later_time_adds_no_entry() {
         let (mut timers, mut alarms) = (Timers::default(), [Alarm::default()]);
         for at in 10..100_000 {
             timers.set(0, &mut alarms[0], at);
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn soon_and_late_in_turn_leave_nothing_behind() {
+    fn alternating_times_leave_no_stale_entries() {
         let (mut timers, mut alarms) = (Timers::default(), [Alarm::default()]);
         for now in 0..10_000 {
             timers.set(0, &mut alarms[0], now);
@@ -117,18 +117,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_seat_fires_once_when_it_last_wished(wishes in proptest::collection::vec((0..4_u32, 1..50_u64), 0..40), step in 1..20_u64) {
+        fn every_slot_fires_once_at_its_latest_time(wishes in proptest::collection::vec((0..4_u32, 1..50_u64), 0..40), step in 1..20_u64) {
             let (mut timers, mut alarms) = (Timers::default(), [Alarm::default(); 4]);
             let mut last = std::collections::BTreeMap::new();
-            for (seat, at) in wishes {
-                timers.set(seat, &mut alarms[seat as usize], at);
-                last.insert(seat, at);
+            for (slot, at) in wishes {
+                timers.set(slot, &mut alarms[slot as usize], at);
+                last.insert(slot, at);
             }
             let mut fired = Vec::new();
             for now in (0..=60).step_by(step as usize) {
-                for (seat, since) in due(&mut timers, &mut alarms, now) {
+                for (slot, since) in due(&mut timers, &mut alarms, now) {
                     prop_assert!(since <= now && since + step > now);
-                    fired.push((seat, since));
+                    fired.push((slot, since));
                 }
             }
             fired.sort_unstable();

@@ -1,4 +1,4 @@
-//! Rows of data: CSV with a line of names, or JSON lines.
+//! Reads rows of data: CSV with a header line, or JSON lines.
 
 use serde_json::Value;
 
@@ -8,12 +8,12 @@ use crate::scenario::parse::journeys::Journeys;
 use crate::scenario::parse::shape::keys;
 use crate::syntax::yaml::{Key, Kind, Node};
 
-/// Most rows of one feeder: they are all held.
+/// The most rows of one feeder, all of which are kept in memory.
 const MOST_ROWS: usize = 10_000_000;
 
-/// `NAME: FILE`, or `NAME: { file: FILE, rows: in turn | at random }`.
+/// Reads `NAME: FILE`, or `NAME: { file: FILE, rows: in turn | at random }`.
 pub fn read(key: &Key, node: &Node, journeys: &mut Journeys<'_>, files: Files<'_>) -> Option<Feeder> {
-    journeys.see(&key.name, Some(key.span));
+    journeys.bind_name(&key.name, Some(key.span));
     let (file, random) = match &node.kind {
         Kind::Map(_) => {
             keys(node, &["file", "rows"], "a feeder", journeys.diagnostics());
@@ -30,13 +30,13 @@ pub fn read(key: &Key, node: &Node, journeys: &mut Journeys<'_>, files: Files<'_
         _ => (Some(node), false),
     };
     let Some((file, path)) = file.and_then(|node| Some((node, node.text()?))) else {
-        journeys.error(node.span, "a feeder has a file", format!("write `{}: data.csv`", key.name));
+        journeys.error(node.span, "a feeder needs a file", format!("write `{}: data.csv`", key.name));
         return None;
     };
     let text = match files(path) {
         Ok(text) => text,
         Err(why) => {
-            let help = "the path is relative to the plan; CSV files begin with a line of names";
+            let help = "the path is relative to the plan; CSV files begin with a header line";
             journeys.error(file.span, format!("failed to read {path}: {why}"), help);
             return None;
         }
@@ -65,17 +65,17 @@ fn csv(text: &str) -> Result<Rows, String> {
     some(columns, rows)
 }
 
-/// The members of the first line are the columns; every line has to have them.
+/// The members of the first line are the columns; every line must have them.
 fn json_lines(text: &str) -> Result<Rows, String> {
     let (mut columns, mut rows) = (Vec::new(), Vec::new());
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let wrong = |what: String| format!("line {}: {what}", number + 1);
         let row: Value = serde_json::from_str(line).map_err(|error| wrong(error.to_string()))?;
-        let row = row.as_object().ok_or_else(|| wrong("this is no object".to_owned()))?;
+        let row = row.as_object().ok_or_else(|| wrong("this is not a JSON object".to_owned()))?;
         if rows.is_empty() {
             columns = row.keys().cloned().collect();
         }
-        let missing = |name: &String| wrong(format!("there is no `{name}`, which the first line has"));
+        let missing = |name: &String| wrong(format!("the member `{name}` of the first line is missing"));
         rows.push(
             columns.iter().map(|name| row.get(name).cloned().ok_or_else(|| missing(name))).collect::<Result<_, _>>()?,
         );
@@ -85,8 +85,8 @@ fn json_lines(text: &str) -> Result<Rows, String> {
 
 fn some(columns: Vec<String>, rows: Vec<Vec<Value>>) -> Result<Rows, String> {
     match rows.len() {
-        0 => Err("there are no rows in it".to_owned()),
-        n if n > MOST_ROWS => Err(format!("it has {n} rows, and at most {MOST_ROWS} are held")),
+        0 => Err("it has no rows".to_owned()),
+        n if n > MOST_ROWS => Err(format!("it has {n} rows; the limit is {MOST_ROWS}")),
         _ => Ok((columns, rows)),
     }
 }
@@ -101,14 +101,14 @@ mod tests {
     #[case("a,b\n1,\"x, y\"\n2,ü\n", Ok(vec![vec![json!("1"), json!("x, y")], vec![json!("2"), json!("ü")]]))]
     #[case("a,b\n1\n", Err("1 fields"))]
     #[case("a,b\n", Err("no rows"))]
-    fn csv_has_a_line_of_names(#[case] text: &str, #[case] expected: Result<Vec<Vec<Value>>, &str>) {
+    fn csv_has_a_header_line(#[case] text: &str, #[case] expected: Result<Vec<Vec<Value>>, &str>) {
         check(csv(text), expected);
     }
 
     #[rstest]
     #[case("{\"a\":1,\"b\":[2]}\n\n{\"b\":null,\"a\":3}\n", Ok(vec![vec![json!(1), json!([2])], vec![json!(3), json!(null)]]))]
-    #[case("{\"a\":1}\n{\"b\":1}\n", Err("line 2: there is no `a`"))]
-    #[case("[1]\n", Err("line 1: this is no object"))]
+    #[case("{\"a\":1}\n{\"b\":1}\n", Err("line 2: the member `a`"))]
+    #[case("[1]\n", Err("line 1: this is not a JSON object"))]
     #[case("{\n", Err("line 1: EOF"))]
     fn json_lines_have_the_members_of_the_first(#[case] text: &str, #[case] expected: Result<Vec<Vec<Value>>, &str>) {
         check(json_lines(text), expected);

@@ -1,5 +1,5 @@
-//! The steps of a journey: those of the scenario language that make sense for thousands of clients, with what is measured
-//! beside them, and the few that only a plan has.
+//! Parses the steps of a journey: those of the scenario language that are possible for thousands of clients, options of
+//! measurement, and the few steps that only plans have.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::syntax::diagnostic::suggest_one;
 use crate::syntax::source::Span;
 use crate::syntax::yaml::{Kind, Node};
 
-/// Most repetitions of a block: its steps are written out.
+/// The most repetitions of a block: its steps are expanded.
 const MOST_TIMES: u32 = 1000;
 
 pub fn read(node: &Node, journeys: &mut Journeys<'_>) -> Vec<Line> {
@@ -28,7 +28,7 @@ pub fn read(node: &Node, journeys: &mut Journeys<'_>) -> Vec<Line> {
     items.iter().filter_map(|item| line(item, journeys)).collect()
 }
 
-/// A role that shared.yaml has joins; any other only connects.
+/// Returns the default opening: `joins` for a role of shared.yaml, otherwise `connects`.
 pub fn default_opening(known: bool, span: Span, journeys: &mut Journeys<'_>) -> Vec<Line> {
     use crate::syntax::yaml::Key;
     let verb = if known { "joins" } else { "connects" };
@@ -66,12 +66,12 @@ fn line(node: &Node, journeys: &mut Journeys<'_>) -> Option<Line> {
     }
 }
 
-/// The steps of a block; names bound in it are its own.
+/// Parses the steps of a block; names bound in it are local.
 fn body(node: &Node, name: &str, journeys: &mut Journeys<'_>) -> Vec<Line> {
     match node.get(name) {
         Some(steps) => journeys.inside(|journeys| read(steps, journeys)),
         None => {
-            journeys.error(node.span, "there are no steps in it", format!("the steps stand under `{name}`"));
+            journeys.error(node.span, "this block has no steps", format!("write the steps under `{name}`"));
             Vec::new()
         }
     }
@@ -83,7 +83,7 @@ fn think(node: &Node, journeys: &mut Journeys<'_>) -> Option<Think> {
     };
     const KINDS: [&str; 4] = ["constant", "uniform", "exponential", "log_normal"];
     let [(key, value)] = entries else {
-        journeys.error(node.span, "one kind of time belongs here", "write `thinks: { uniform: [100ms, 300ms] }`");
+        journeys.error(node.span, "`thinks` takes one distribution", "write `thinks: { uniform: [100ms, 300ms] }`");
         return None;
     };
     match key.name.as_str() {
@@ -115,18 +115,22 @@ fn think(node: &Node, journeys: &mut Journeys<'_>) -> Option<Think> {
             Some(Think::LogNormal { median: median.unwrap_or(Duration::ZERO), sigma: sigma.unwrap_or_default() })
         }
         other => {
-            journeys.error(key.span, format!("there is no time `{other}`"), suggest_one(other, KINDS, "there are"));
+            journeys.error(
+                key.span,
+                format!("there is no distribution `{other}`"),
+                suggest_one(other, KINDS, "there are"),
+            );
             None
         }
     }
 }
 
-/// What options stand beside.
+/// The kind of step that options belong to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Beside {
     Sends,
     Expects,
-    /// A reaction, which has the words of what comes but for those about waiting.
+    /// A reaction, which has the options of `expects` except those about waiting.
     Whenever,
     Other,
 }
@@ -158,7 +162,7 @@ pub fn options(node: &Node, beside: Beside, journeys: &mut Journeys<'_>) -> Opti
     let answers = node.get("answers").and_then(|node| match node.text() {
         Some(name) => Some((name.to_owned(), node.span)),
         None => {
-            journeys.error(node.span, "`answers` takes a name bound by `as`", "");
+            journeys.error(node.span, "`answers` must be a name bound by `as`", "");
             None
         }
     });
@@ -187,51 +191,57 @@ pub fn options(node: &Node, beside: Beside, journeys: &mut Journeys<'_>) -> Opti
         if node.get(name).is_some() && !right {
             let span = node.key_at_pointer(&format!("/{name}"));
             let where_ = if name == "to" { "`sends`" } else { "`expects`" };
-            journeys.error(span, format!("`{name}` does not belong to this step"), format!("it belongs to {where_}"));
+            journeys.error(span, format!("`{name}` is not an option of this step"), format!("it belongs to {where_}"));
         }
     }
     match (&marks, node.get("to")) {
         (Some((MarkName::Published, span)), None) => {
             journeys.error(
                 *span,
-                "it is not said to how many this goes",
+                "`to` is missing: the number of receivers",
                 "write `to: 10`, or `to: \"${population.NAME}\"`",
             );
         }
         (marks, Some(to)) if marks.is_none_or(|(mark, _)| mark != MarkName::Published) => {
-            journeys.error(to.span, "`to` counts who gets what is published", "write `marks: published`");
+            journeys.error(
+                to.span,
+                "`to` is the number of receivers of a published message",
+                "write `marks: published`",
+            );
         }
         _ => {}
     }
     if let Some(node) = node.get("back within")
         && marks.is_none_or(|(mark, _)| mark != MarkName::Released)
     {
-        journeys.error(node.span, "`back within` is about what is released", "write `marks: released`");
+        journeys.error(node.span, "`back within` applies to released items only", "write `marks: released`");
     }
     if delivers.is_some() != sent_at.is_some() {
-        let help = "write `delivers: MESSAGE` and `sent at: \"${heard.data.at}\"`, where it was put with `due_ns()`";
-        journeys.error(node.span, "`delivers` and `sent at` belong together", help);
+        let help = "write `delivers: MESSAGE` and `sent at: \"${NAME.data.at}\"`, where the sender put `due_ns()`";
+        journeys.error(node.span, "`sent at` needs `delivers`", help);
     }
     Options { marks, item, to, by, back_within, answers, or, delivers, sent_at, may_stay_unanswered }
 }
 
-/// What a load plan can do: what is left is for `hubproof check`, which looks at every frame for as long as it takes.
+/// Reports steps that a load plan cannot have.
 fn fits_load(step: &Step, journeys: &mut Journeys<'_>) {
     let verb = step.text.split(':').next().unwrap_or_default().to_owned();
     let refused = match &step.act {
         Act::Join { .. } | Act::Connect(_) | Act::Play { .. } | Act::Hook(_) | Act::Close { .. } => None,
         Act::Wait { .. } => Some("write `thinks: 300ms`"),
         Act::Send(send) if matches!(send.message, MessageName::Computed(_)) => {
-            Some("name the message: it is prepared before anything runs")
+            Some("name the message, since messages are compiled before the run")
         }
-        Act::Send(send) if send.fragments > 1 || send.breaks.is_some() => Some("`hubproof fuzz` sends what is odd"),
+        Act::Send(send) if send.fragments > 1 || send.breaks.is_some() => {
+            Some("`hubproof fuzz` sends malformed messages")
+        }
         Act::Send(_) => None,
         Act::Expect(expect) => match &expect.want {
             Want::Message { message: MessageName::Computed(_), .. } => {
-                Some("name the message: it is known before anything runs")
+                Some("name the message, since messages are compiled before the run")
             }
             Want::Message { .. } if expect.count.is_some() || expect.for_.is_some() || expect.after.is_some() => {
-                Some("leave `count`, `for` and `after` out: a step claims one frame, the first that fits")
+                Some("leave out `count`, `for` and `after`: a step takes one frame, the first that matches")
             }
             Want::Message { .. } => None,
             _ => Some("a plan expects messages"),
@@ -239,12 +249,12 @@ fn fits_load(step: &Step, journeys: &mut Journeys<'_>) {
         _ => Some("a plan has joins, connects, sends, expects, plays, hook, closes, thinks, repeats and sometimes"),
     };
     if let Some(help) = refused {
-        journeys.error(step.span, format!("`{verb}` cannot be done like this under load"), help);
+        journeys.error(step.span, format!("`{verb}` is not possible in this form under load"), help);
     }
-    if step.who == Who::Nobody && !matches!(step.act, Act::Hook(_)) {
-        journeys.error(step.span, format!("`{verb}` has no place in a plan"), "");
+    if step.who == Who::NoActor && !matches!(step.act, Act::Hook(_)) {
+        journeys.error(step.span, format!("`{verb}` is not a step of load plans"), "");
     }
     if step.if_.is_some() {
-        journeys.error(step.span, "a journey has no `if`", "write `sometimes: 5%` for what happens by chance");
+        journeys.error(step.span, "a journey has no `if`", "write `sometimes: 5%` for a random share of the journeys");
     }
 }

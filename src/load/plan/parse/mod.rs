@@ -1,7 +1,7 @@
-//! From the tree of a plan file to a plan, with everything that is wrong with it said before a socket opens.
+//! Parses a plan file, with all its errors reported before a socket opens.
 //!
-//! [`roles`] reads populations and what their clients do, [`numbers`] what is a number, a time or a rate, [`lines`] steps,
-//! and [`feeders`] rows of data from other files.
+//! [`roles`] parses populations and their activities, [`numbers`] numbers, times and rates, [`lines`] steps, and
+//! [`feeders`] rows of data from other files.
 
 mod feeders;
 mod lines;
@@ -20,13 +20,13 @@ use crate::scenario::parse::shape::{entries, flag, keys, list, mapping, text};
 use crate::syntax::diagnostic::{Diagnostic, has_errors};
 use crate::syntax::yaml::{Kind, Node};
 
-/// Opens a file that a plan names, by its path as it stands in the plan; says why it cannot.
+/// Reads a file that a plan names, by its path in the plan; an error says why that failed.
 pub type Files<'a> = &'a dyn Fn(&str) -> Result<String, String>;
 
 const KEYS: [&str; 9] =
     ["title", "description", "let", "phases", "patience", "feeders", "roles", "ordered", "thresholds"];
 
-/// Reads a plan. It is there only where nothing is wrong with it.
+/// Parses a plan; `None` if it has errors.
 pub fn read(
     id: &str,
     root: &Node,
@@ -79,7 +79,7 @@ fn plan(id: &str, root: &Node, journeys: &mut Journeys<'_>, files: Files<'_>) ->
     }
     let phases = phases(root.get("phases"), journeys);
     let patience = numbers::time(root.get("patience"), "`patience`", journeys).unwrap_or(Duration::from_secs(10));
-    journeys.see("population", None);
+    journeys.bind_name("population", None);
     let feeders: Vec<_> = mapping(root.get("feeders"), "`feeders`", journeys.diagnostics())
         .iter()
         .filter_map(|(key, node)| feeders::read(key, node, journeys, files))
@@ -119,7 +119,7 @@ fn phases(node: Option<&Node>, journeys: &mut Journeys<'_>) -> Phases {
     Phases { warm_up: time("warm_up", 2), duration: time("duration", 10), drain: time("drain", 10) }
 }
 
-/// A text, or a mapping of it and of when to give up.
+/// Parses a threshold: a text, or a mapping with `check` and `abort_after`.
 fn threshold(node: &Node, journeys: &mut Journeys<'_>) -> Option<Threshold> {
     let (text, abort_after) = match &node.kind {
         Kind::Map(_) => {
@@ -129,7 +129,7 @@ fn threshold(node: &Node, journeys: &mut Journeys<'_>) -> Option<Threshold> {
                 Some(check) => (check, abort),
                 None => {
                     let help = "write `{ check: \"ledger.lost == 0\", abort_after: 5s }`";
-                    journeys.error(node.span, "a threshold has a `check`", help);
+                    journeys.error(node.span, "a threshold needs a `check`", help);
                     return None;
                 }
             }

@@ -1,4 +1,4 @@
-//! What is a number, a time, a share or a rate, and how a rate changes.
+//! Parses numbers, times, shares and rates, and how a rate changes.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::scenario::parse::shape::{keys, list};
 use crate::syntax::duration::parse_duration;
 use crate::syntax::yaml::{Kind, Node};
 
-/// A time with its unit, where it is there at all.
+/// Parses a time with its unit, if there is one.
 pub fn time(node: Option<&Node>, what: &str, journeys: &mut Journeys<'_>) -> Option<Duration> {
     let node = node?;
     let problem = match &node.kind {
@@ -17,25 +17,25 @@ pub fn time(node: Option<&Node>, what: &str, journeys: &mut Journeys<'_>) -> Opt
             Err(problem) => problem,
         },
         Kind::Number(n) => format!("`{n}` has no unit: write {n}s or {n}ms"),
-        _ => format!("{what} is a time, not {}", node.what()),
+        _ => format!("{what} must be a time, not {}", node.what()),
     };
     let help = if problem.contains("write") { "" } else { "write 300ms, 5s or 2m" };
     journeys.error(node.span, problem, help);
     None
 }
 
-/// A time above zero.
+/// Parses a time above 0.
 pub fn interval(node: Option<&Node>, what: &str, journeys: &mut Journeys<'_>) -> Option<Duration> {
     let time = time(node, what, journeys)?;
     if time.is_zero() {
         let span = node?.span;
-        journeys.error(span, format!("{what} is a time above 0"), "write 300ms, 5s or 2m");
+        journeys.error(span, format!("{what} must be a time above 0"), "write 300ms, 5s or 2m");
         return None;
     }
     Some(time)
 }
 
-/// A whole number in these bounds.
+/// Parses a whole number from 1 to `most`.
 pub fn count(node: Option<&Node>, what: &str, most: u32, journeys: &mut Journeys<'_>) -> Option<u32> {
     let node = node?;
     match &node.kind {
@@ -43,13 +43,13 @@ pub fn count(node: Option<&Node>, what: &str, most: u32, journeys: &mut Journeys
             n.as_u64().and_then(|n| u32::try_from(n).ok())
         }
         _ => {
-            journeys.error(node.span, format!("{what} is a whole number from 1 to {most}"), "");
+            journeys.error(node.span, format!("{what} must be a whole number from 1 to {most}"), "");
             None
         }
     }
 }
 
-/// A share, as `5%` or as a number from 0 to 1.
+/// Parses a share, as `5%` or as a number from 0 to 1.
 pub fn share(node: Option<&Node>, what: &str, journeys: &mut Journeys<'_>) -> Option<f64> {
     let node = node?;
     let share = match &node.kind {
@@ -61,12 +61,12 @@ pub fn share(node: Option<&Node>, what: &str, journeys: &mut Journeys<'_>) -> Op
     };
     let share = share.filter(|share| (0.0..=1.0).contains(share));
     if share.is_none() {
-        journeys.error(node.span, format!("{what} is a share from 0% to 100%"), "write 5% or 0.05");
+        journeys.error(node.span, format!("{what} must be a share from 0% to 100%"), "write 5% or 0.05");
     }
     share
 }
 
-/// So many in a second: a number, or a number and its unit.
+/// Parses a rate per second: a number, or a number with its unit.
 pub fn rate(node: Option<&Node>, what: &str, journeys: &mut Journeys<'_>) -> Option<f64> {
     let node = node?;
     let rate = match &node.kind {
@@ -78,12 +78,16 @@ pub fn rate(node: Option<&Node>, what: &str, journeys: &mut Journeys<'_>) -> Opt
     };
     let rate = rate.filter(|rate| rate.is_finite() && (0.0..=10_000_000.0).contains(rate));
     if rate.is_none() {
-        journeys.error(node.span, format!("{what} is a rate"), "write 2000 for so many in a second, or 2000/s, 300/m");
+        journeys.error(
+            node.span,
+            format!("{what} must be a rate"),
+            "write 2000 or 2000/s for a rate per second, or 300/m",
+        );
     }
     rate
 }
 
-/// `arrivals`: a rate, or a mapping of how it changes and how they are spaced.
+/// Parses `arrivals`: a rate, or a mapping of its changes and spacing.
 pub fn arrivals(node: &Node, journeys: &mut Journeys<'_>) -> Arrivals {
     let constant = |rate: f64| vec![Stage { from: rate, to: rate, time: Duration::ZERO }];
     if node.map().is_none() {
@@ -95,7 +99,7 @@ pub fn arrivals(node: &Node, journeys: &mut Journeys<'_>) -> Arrivals {
         None | Some((_, Some("constant"))) => Spacing::Constant,
         Some((_, Some("poisson"))) => Spacing::Poisson,
         Some((node, _)) => {
-            journeys.error(node.span, "arrivals are spaced constant or poisson", "");
+            journeys.error(node.span, "`spacing` must be constant or poisson", "");
             Spacing::Constant
         }
     };
@@ -106,7 +110,7 @@ pub fn arrivals(node: &Node, journeys: &mut Journeys<'_>) -> Arrivals {
         _ => {
             journeys.error(
                 node.span,
-                "arrivals have one of rate, stages and steps",
+                "arrivals need exactly one of rate, stages and steps",
                 "write `arrivals: { rate: 2000 }`",
             );
             constant(0.0)
@@ -116,7 +120,7 @@ pub fn arrivals(node: &Node, journeys: &mut Journeys<'_>) -> Arrivals {
     let spikes = list(node.get("spikes"), "`spikes`", example, journeys.diagnostics()).iter().filter_map(|node| {
         keys(node, &["at", "rate", "for"], "a spike", journeys.diagnostics());
         if ["at", "rate", "for"].iter().any(|key| node.get(key).is_none()) {
-            journeys.error(node.span, "a spike has `at`, `rate` and `for`", format!("write `{example}`"));
+            journeys.error(node.span, "a spike needs `at`, `rate` and `for`", format!("write `{example}`"));
         }
         Some(Spike {
             at: time(node.get("at"), "`at`", journeys)?,
@@ -127,7 +131,7 @@ pub fn arrivals(node: &Node, journeys: &mut Journeys<'_>) -> Arrivals {
     Arrivals { spacing, stages, spikes: spikes.collect() }
 }
 
-/// Rates one after another; where one does not say where it begins, it begins where the one before ended.
+/// Parses stages; one without `from` begins at the rate at which the one before ended.
 fn stages(node: &Node, journeys: &mut Journeys<'_>) -> Vec<Stage> {
     let example = "stages: [{ from: 0, to: 2000, for: 30s }, { rate: 2000, for: 60s }]";
     let mut stages: Vec<Stage> = Vec::new();
@@ -135,7 +139,7 @@ fn stages(node: &Node, journeys: &mut Journeys<'_>) -> Vec<Stage> {
         keys(node, &["from", "to", "rate", "for"], "a stage", journeys.diagnostics());
         let time = interval(node.get("for"), "`for`", journeys);
         if node.get("for").is_none() {
-            journeys.error(node.span, "a stage says how long it goes on", "write `for: 30s`");
+            journeys.error(node.span, "a stage needs `for`, its duration", "write `for: 30s`");
         }
         let before = stages.last().map_or(0.0, |stage| stage.to);
         let (from, to) = match (node.get("rate"), node.get("to")) {
@@ -150,7 +154,7 @@ fn stages(node: &Node, journeys: &mut Journeys<'_>) -> Vec<Stage> {
             _ => {
                 journeys.error(
                     node.span,
-                    "a stage has `rate`, or `to` and perhaps `from`",
+                    "a stage needs `rate`, or `to` and optionally `from`",
                     format!("write `{example}`"),
                 );
                 (0.0, 0.0)
@@ -164,15 +168,15 @@ fn stages(node: &Node, journeys: &mut Journeys<'_>) -> Vec<Stage> {
     stages
 }
 
-/// Most steps of a stair.
+/// The most steps of `steps`.
 const MOST_STEPS: usize = 10_000;
 
-/// A stair: constant rates, each higher than the last by the same.
+/// Parses `steps`: constant rates that increase by equal amounts.
 fn steps(node: &Node, journeys: &mut Journeys<'_>) -> Vec<Stage> {
     let example = "write `steps: { from: 100, by: 100, up_to: 1000, every: 10s }`";
     keys(node, &["from", "by", "up_to", "every"], "`steps`", journeys.diagnostics());
     if ["from", "by", "up_to", "every"].iter().any(|key| node.get(key).is_none()) {
-        journeys.error(node.span, "steps have from, by, up_to and every", example);
+        journeys.error(node.span, "steps need from, by, up_to and every", example);
         return Vec::new();
     }
     let mut number = |key: &str| rate(node.get(key), &format!("`{key}`"), journeys);
@@ -181,7 +185,7 @@ fn steps(node: &Node, journeys: &mut Journeys<'_>) -> Vec<Stage> {
     let (Some(from), Some(by), Some(up_to), Some(time)) = (from, by, up_to, every) else { return Vec::new() };
     let count = ((up_to - from) / by).floor() + 1.0;
     if !(1.0..=MOST_STEPS as f64).contains(&count) {
-        journeys.error(node.span, format!("these are no steps, or more than {MOST_STEPS}"), example);
+        journeys.error(node.span, format!("these numbers give no steps, or more than {MOST_STEPS}"), example);
         return Vec::new();
     }
     (0..count as usize).map(|n| from + by * n as f64).map(|rate| Stage { from: rate, to: rate, time }).collect()

@@ -1,4 +1,4 @@
-//! A role: how many there are, when they come, and what one of them does.
+//! Parses a role: its population, its schedule and its steps.
 
 use std::time::Duration;
 
@@ -36,9 +36,9 @@ const KEYS: [&str; 20] = [
     "resumes",
 ];
 
-/// Most clients of one role: more than any machine has ports for.
+/// The most clients of one role: more than any machine has ports for.
 const MOST_CLIENTS: u32 = 1_000_000;
-/// Most journeys of one client at a time.
+/// The most concurrent journeys of one client.
 const MOST_AT_A_TIME: u32 = 10_000;
 
 pub fn read(key: &Key, node: &Node, names: &[String], journeys: &mut Journeys<'_>) -> (Role, Part) {
@@ -53,7 +53,7 @@ pub fn read(key: &Key, node: &Node, names: &[String], journeys: &mut Journeys<'_
     };
     let part = journeys.of_role(plays, |journeys| part(key, node, plays, journeys));
     if role.arrivals.is_some() && part.journey.is_empty() {
-        journeys.error(key.span, "journeys arrive here, and there are no `steps` for them", "write `steps:`");
+        journeys.error(key.span, "the role has `arrivals` but no `steps`", "write `steps:`");
     }
     for (name, what) in [("pace", "begin by schedule"), ("times", "come as often as the schedule says")] {
         if let Some(node) = node.get(name).filter(|_| role.arrivals.is_some()) {
@@ -70,7 +70,11 @@ pub fn read(key: &Key, node: &Node, names: &[String], journeys: &mut Journeys<'_
 fn numbers_of(key: &Key, node: &Node, names: &[String], journeys: &mut Journeys<'_>) -> Role {
     let number = numbers::count(node.get("population"), "`population`", MOST_CLIENTS, journeys);
     if node.get("population").is_none() {
-        journeys.error(key.span, format!("it is not said how many `{}` there are", key.name), "write `population: 10`");
+        journeys.error(
+            key.span,
+            format!("`population` is missing: how many `{}` there are", key.name),
+            "write `population: 10`",
+        );
     }
     let ramp = match (node.get("ramp"), node.get("rate")) {
         (Some(_), Some(rate)) => {
@@ -81,7 +85,7 @@ fn numbers_of(key: &Key, node: &Node, names: &[String], journeys: &mut Journeys<
         (None, Some(node)) => {
             let rate = numbers::rate(Some(node), "`rate`", journeys);
             if rate == Some(0.0) {
-                journeys.error(node.span, "at this rate nobody ever connects", "write `rate: 500`");
+                journeys.error(node.span, "the rate is too low: no client would ever connect", "write `rate: 500`");
             }
             rate.filter(|rate| *rate > 0.0).map(Ramp::Rate)
         }
@@ -92,7 +96,7 @@ fn numbers_of(key: &Key, node: &Node, names: &[String], journeys: &mut Journeys<
         let place = node.text().and_then(|name| before.iter().position(|known| known == name));
         if place.is_none() {
             let known: Vec<&str> = before.iter().map(String::as_str).collect();
-            let help = suggest(node.text().unwrap_or_default(), known, "`after` takes a role that stands further up");
+            let help = suggest(node.text().unwrap_or_default(), known, "`after` takes a role defined before this one");
             journeys.error(node.span, "there is no such role before this one", help);
         }
         place
@@ -111,7 +115,7 @@ fn numbers_of(key: &Key, node: &Node, names: &[String], journeys: &mut Journeys<
     }
 }
 
-/// `never`, or `{ after: 1s, up_to: 30s }`.
+/// Parses `never`, or `{ after: 1s, up_to: 30s }`.
 fn reconnect(node: Option<&Node>, journeys: &mut Journeys<'_>) -> Reconnect {
     const FIRST: Duration = Duration::from_secs(1);
     const MOST: Duration = Duration::from_secs(30);
@@ -120,7 +124,11 @@ fn reconnect(node: Option<&Node>, journeys: &mut Journeys<'_>) -> Reconnect {
         return Reconnect::Never;
     }
     if node.map().is_none() {
-        journeys.error(node.span, "`reconnect` is never, or a mapping", "write `reconnect: { after: 1s, up_to: 30s }`");
+        journeys.error(
+            node.span,
+            "`reconnect` must be `never` or a mapping",
+            "write `reconnect: { after: 1s, up_to: 30s }`",
+        );
     }
     keys(node, &["after", "up_to"], "`reconnect`", journeys.diagnostics());
     let first = numbers::interval(node.get("after"), "`after`", journeys).unwrap_or(FIRST);
@@ -133,7 +141,7 @@ fn reconnect(node: Option<&Node>, journeys: &mut Journeys<'_>) -> Reconnect {
 fn part(key: &Key, node: &Node, plays: Option<(&str, Span)>, journeys: &mut Journeys<'_>) -> Part {
     let with = journeys.overrides(node.get("with"));
     let party = node.get("party").map(|node| journeys.template(node));
-    // Names bound in the opening stay in sight: it comes before everything else.
+    // Names bound in the opening stay in scope: it precedes everything else.
     let opening = match node.get("opening") {
         Some(steps) => lines::read(steps, journeys),
         None => lines::default_opening(plays.is_some(), key.span, journeys),
@@ -147,7 +155,7 @@ fn part(key: &Key, node: &Node, plays: Option<(&str, Span)>, journeys: &mut Jour
         let lets = journeys.values(entries);
         let steps = node.get("steps").map_or_else(Vec::new, |steps| lines::read(steps, journeys));
         let resumes = node.get("resumes").map_or_else(Vec::new, |steps| lines::read(steps, journeys));
-        // Behind the steps: the key is bound by one of them.
+        // After the steps, since one of them binds the key.
         (lets, steps, resumes, node.get("item").map(|item| journeys.template(item)))
     });
     for line in journey.iter().chain(&resumes).chain(periodic.iter().flat_map(|periodic| &periodic.steps)) {
@@ -160,7 +168,7 @@ fn part(key: &Key, node: &Node, plays: Option<(&str, Span)>, journeys: &mut Jour
         }
     }
     Part {
-        plays: plays.map_or(" nobody", |(name, _)| name).to_owned(),
+        plays: plays.map_or(" none", |(name, _)| name).to_owned(),
         with,
         opening,
         lets,
@@ -184,22 +192,22 @@ fn pace(node: Option<&Node>, journeys: &mut Journeys<'_>) -> Pace {
     }
     keys(node, &["every", "jitter"], "`pace`", journeys.diagnostics());
     if node.get("every").is_none() {
-        journeys.error(node.span, "`pace` has `every`", "write `pace: { every: 500ms, jitter: 20% }`");
+        journeys.error(node.span, "`pace` needs `every`", "write `pace: { every: 500ms, jitter: 20% }`");
     }
     let jitter = numbers::share(node.get("jitter"), "`jitter`", journeys).unwrap_or_default();
     numbers::interval(node.get("every"), "`every`", journeys)
         .map_or(Pace::Again, |interval| Pace::Every { interval, jitter })
 }
 
-/// What a client does beside its journeys: again and again, or whenever something comes.
+/// Parses an activity beside the journeys: periodic, or a reaction to a message.
 fn meanwhile(node: &Node, periodic: &mut Vec<Periodic>, reactions: &mut Vec<Whenever>, journeys: &mut Journeys<'_>) {
     let steps = node.get("do");
     if steps.is_none() && ["marks", "delivers"].iter().all(|key| node.get(key).is_none()) {
-        journeys.error(node.span, "nothing is done here", "the steps stand under `do`");
+        journeys.error(node.span, "this activity has no steps", "write the steps under `do`");
     }
     match (node.get("every"), node.get("whenever")) {
         (Some(every), None) => {
-            keys(node, &["every", "jitter", "do"], "something periodic", journeys.diagnostics());
+            keys(node, &["every", "jitter", "do"], "a periodic activity", journeys.diagnostics());
             let interval = numbers::interval(Some(every), "`every`", journeys);
             let jitter = numbers::share(node.get("jitter"), "`jitter`", journeys).unwrap_or_default();
             let steps = steps.map_or_else(Vec::new, |steps| lines::read(steps, journeys));
@@ -211,14 +219,14 @@ fn meanwhile(node: &Node, periodic: &mut Vec<Periodic>, reactions: &mut Vec<When
             let Some(message) = journeys.message(whenever, Way::FromHub) else { return };
             let as_ = node.get("as").and_then(|node| {
                 let name = journeys.free_name(node)?;
-                journeys.see(&name, Some(node.span));
+                journeys.bind_name(&name, Some(node.span));
                 Some(name)
             });
             let pattern = node.get("where").map(|node| journeys.pattern(node, &message));
             let steps = steps.map_or_else(Vec::new, |steps| lines::read(steps, journeys));
             for line in &steps {
                 if let Some(span) = waits(line) {
-                    journeys.error(span, "a reaction waits for nothing", "it `sends`; what waits is a journey");
+                    journeys.error(span, "a reaction cannot wait", "use `sends` here, and a journey for what waits");
                 }
             }
             let options = Box::new(lines::options(node, lines::Beside::Whenever, journeys));
@@ -227,13 +235,17 @@ fn meanwhile(node: &Node, periodic: &mut Vec<Periodic>, reactions: &mut Vec<When
         _ => {
             let example = "write `every: 30s`, or `whenever: MESSAGE`";
             let known = matches!(node.kind, Kind::Map(_));
-            let what = if known { "`every` or `whenever`, one of them" } else { "this is a mapping" };
+            let what = if known {
+                "`meanwhile` needs either `every` or `whenever`"
+            } else {
+                "an entry of `meanwhile` must be a mapping"
+            };
             journeys.error(node.span, what, example);
         }
     }
 }
 
-/// Where a line connects, if it does.
+/// The place where a line connects, if it does.
 fn connects(line: &Line) -> Option<Span> {
     match line {
         Line::Step { step, .. } => matches!(step.act, Act::Connect(_) | Act::Join { .. }).then_some(step.span),
@@ -243,7 +255,7 @@ fn connects(line: &Line) -> Option<Span> {
     }
 }
 
-/// Where a line takes time, if it does.
+/// The place where a line takes time, if it does.
 fn waits(line: &Line) -> Option<Span> {
     match line {
         Line::Step { step, .. } => (!matches!(step.act, Act::Send(_))).then_some(step.span),
