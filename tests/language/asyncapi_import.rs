@@ -1,5 +1,5 @@
-//! Plain AsyncAPI documents as packs: those of public APIs under tests/fixtures/asyncapi, written from their documented
-//! facts, and what becomes of documents that are wrong. No Rust knows any of these APIs, but for the small hub at the end.
+//! Imports plain AsyncAPI documents: those of public APIs under tests/fixtures/asyncapi, written from their documented
+//! facts, and invalid ones. No Rust knows any of these APIs, but for the small hub at the end.
 
 use std::fs;
 use std::path::Path;
@@ -32,7 +32,7 @@ struct Bare {
 fn public(name: &str) -> Bare {
     let folder = disk::root().join("tests/fixtures/asyncapi").join(name);
     let file = ["asyncapi.yaml", "asyncapi.json"].into_iter().find(|file| folder.join(file).is_file()).unwrap();
-    // The one that describes a client of its hub.
+    // This document describes a client of its hub.
     let perspective = if name == "coinbase" { Perspective::Client } else { Perspective::Hub };
     let mut sources = Sources::default();
     let read = |path: &Path, sources: &mut Sources| {
@@ -44,9 +44,9 @@ fn public(name: &str) -> Bare {
     let (folder, mut diagnostics) = import::folder(name, &library.unwrap(), perspective, &mut sources);
     let (pack, more) = Pack::load(&folder, &sources);
     diagnostics.extend(more);
-    let told: Vec<_> =
-        diagnostics.iter().filter(|told| !told.message.contains("nobody sends the hub anything")).collect();
-    assert!(told.is_empty(), "{}", render_all(&diagnostics, &sources, false));
+    let one_way = "no message is sent to the hub";
+    let others: Vec<_> = diagnostics.iter().filter(|diagnostic| !diagnostic.message.contains(one_way)).collect();
+    assert!(others.is_empty(), "{}", render_all(&diagnostics, &sources, false));
     let mut pack = pack.unwrap();
     pack.rules.extend(oracle::rules(&mut sources).into_iter().map(|rule| (rule.id.clone(), rule)));
     Bare { sources, folder, pack: Arc::new(pack) }
@@ -72,8 +72,8 @@ fn a_plain_document_is_a_pack(#[case] name: &str, #[case] to_hub: &[&str], #[cas
     assert_eq!(scenarios.programs.len(), to_hub.len().max(1));
 }
 
-/// With `HUBPROOF_BARE=FILE` what is said to be valid, or not, is written to FILE for a second validator, which reads the
-/// documents by itself.
+/// With `HUBPROOF_BARE=FILE` the payloads and whether they are valid are written to FILE for a second validator, which reads
+/// the documents by itself.
 #[test]
 fn every_message_to_a_hub_is_fuzzed() {
     let mut judged: Vec<Value> = Vec::new();
@@ -95,16 +95,16 @@ fn every_message_to_a_hub_is_fuzzed() {
                 let file = sources.add("case.yaml", text.clone());
                 let root = yaml::parse(&sources, file).unwrap();
                 let (program, diagnostics) = scenario::parse::read("case", &root, &shared, &pack);
-                let told = render_all(&diagnostics, &sources, false);
-                assert!(program.is_some() && diagnostics.is_empty(), "{told}\n{text}");
+                let rendered = render_all(&diagnostics, &sources, false);
+                assert!(program.is_some() && diagnostics.is_empty(), "{rendered}\n{text}");
             }
             // In a walk more than one thing is made; elsewhere it is the mutated one.
             let mutated = |step: &&Value| step.get("as").is_some_and(|name| name == MUTATED);
-            let said = case.scenario["steps"].as_array().unwrap().iter().filter(mutated).find_map(|step| {
+            let sent = case.scenario["steps"].as_array().unwrap().iter().filter(mutated).find_map(|step| {
                 let raw = step.as_object()?.iter().find(|(key, _)| key.ends_with("sends raw"))?.1;
                 serde_json::from_str::<Value>(raw.get("text")?.as_str().filter(|text| !text.contains("${"))?).ok()
             });
-            let (Some(payload), Class::Valid | Class::Invalid) = (said, case.class) else { continue };
+            let (Some(payload), Class::Valid | Class::Invalid) = (sent, case.class) else { continue };
             let right = case.class == Class::Valid;
             *(if right { &mut valid } else { &mut invalid }) += 1;
             // Another message's discriminator makes it another message.
@@ -125,12 +125,12 @@ fn every_message_to_a_hub_is_fuzzed() {
     }
 }
 
-/// Kraken's hub, as far as a test needs it. `status` is what it calls a subscription that it took.
+/// Starts a small Kraken hub. `status` is the status of an accepted subscription.
 fn kraken(status: &'static str, extra: &'static [&'static str]) -> SmallHub {
     SmallHub::start(move |_, _, text| {
         let asked: Value = serde_json::from_str(text).unwrap_or_default();
         let pair = asked["pair"].get(0).and_then(Value::as_str).unwrap_or("XBT/USD");
-        let mut said: Vec<String> = extra.iter().map(|text| (*text).to_owned()).collect();
+        let mut answers: Vec<String> = extra.iter().map(|text| (*text).to_owned()).collect();
         let answer = match asked["event"].as_str() {
             Some("ping") => json!({ "event": "pong" }),
             Some("subscribe" | "unsubscribe") if asked["subscription"]["name"].is_string() => {
@@ -138,9 +138,9 @@ fn kraken(status: &'static str, extra: &'static [&'static str]) -> SmallHub {
             }
             _ => json!({ "event": "subscriptionStatus", "status": "error", "errorMessage": "Event not understood" }),
         };
-        said.push(answer.to_string());
-        said.push(r#"[1,["1.0","2.0","3.0","4.0","5.0"],"spread","XBT/USD"]"#.to_owned());
-        said
+        answers.push(answer.to_string());
+        answers.push(r#"[1,["1.0","2.0","3.0","4.0","5.0"],"spread","XBT/USD"]"#.to_owned());
+        answers
     })
 }
 
@@ -161,7 +161,7 @@ fn a_hub_is_checked_by_a_plain_document(
     assert!(done.out.contains(says), "{}", done.out);
 }
 
-/// No scenario, rule or example of ours: what is said, and what must be true of the answers, comes from the document.
+/// Messages and the conditions for replies come from the document alone, without scenarios or rules of a pack.
 #[rstest]
 #[case::right("subscribed", 0, "PASS kraken")]
 #[case::wrong("subscribed to it", 1, "`subscriptionStatus` breaks its schema")]
@@ -173,17 +173,17 @@ fn a_hub_is_fuzzed_by_a_plain_document(#[case] status: &'static str, #[case] cod
     assert!(done.out.contains(says), "{}", done.out);
 }
 
-/// A pack that was made for the harness is that pack, whichever way it is named.
+/// A pack may be named by its folder or by its asyncapi.yaml.
 #[test]
-fn the_document_of_a_pack_of_ours_is_that_pack() {
+fn a_pack_may_be_named_by_its_document() {
     let rules = |path: &str| hubproof(["packs", "show", "--pack", path, "--rules"]).ends_with(0).out;
     assert!(rules("schemas/qi").contains("QI-001"));
     assert_eq!(rules("schemas/qi/asyncapi.yaml"), rules("schemas/qi"));
 }
 
-/// Slack's address wants a ticket, and no document can know it.
+/// Slack's address requires a ticket, which the document does not have.
 #[test]
-fn what_a_document_cannot_know_is_asked_for() {
+fn a_missing_setting_of_the_address_is_reported() {
     let hub = kraken("subscribed", &[]);
     let pack = disk::root().join("tests/fixtures/asyncapi/slack");
     let fuzz = ["fuzz", &hub.url(), "--pack", pack.to_str().unwrap(), "--cases", "5", "--seed", "1"];
@@ -193,14 +193,14 @@ fn what_a_document_cannot_know_is_asked_for() {
     let patient = fuzz.iter().map(|word| if *word == "5" { "100000" } else { *word });
     let done = hubproof(patient).ends_with(3);
     assert!(done.out.contains("The run ended early: the target lacks what every case needs"), "{}", done.out);
-    // And then it is heard that this is another's hub.
+    // With the settings, it shows that this hub is not Slack's.
     let done = hubproof(fuzz.into_iter().chain(["--set", "ticket=t", "--set", "app_id=a"])).ends_with(1);
     assert!(done.out.contains(r##"expected anyOf [{"$ref":"#/$defs/hello"},"##), "{}", done.out);
     let done = hubproof(["check", "--list", "--pack", pack.to_str().unwrap()]).ends_with(0);
     assert!(done.out.contains("Good for one connection."), "{}", done.out);
 }
 
-/// What is wrong is told with file, line, caret and advice.
+/// Errors are reported with file, line, caret and advice.
 #[rstest]
 #[case::no_document("title: x\n", "no_document")]
 #[case::openapi("openapi: 3.0.0\n", "openapi")]
@@ -230,12 +230,13 @@ fn what_a_document_cannot_know_is_asked_for() {
     "asyncapi: 2.0.0\nchannels:\n  /:\n    publish:\n      message:\n        oneOf:\n          - { name: a, schemaFormat: application/vnd.apache.avro+json;version=1.9.0, payload: {} }\n          - { name: b, contentType: text/plain, payload: {} }\n          - { name: c, payload: { minimun: 1, required: true, allOf: [ { type: string }, { type: integer } ] } }\n          - { name: d, payload: { type: object } }\n",
     "notes"
 )]
-fn what_is_wrong_is_told(#[case] document: &str, #[case] name: &str) {
+fn errors_of_a_document_are_reported(#[case] document: &str, #[case] name: &str) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("asyncapi.yaml");
     fs::write(&file, document).unwrap();
     let done = hubproof(["packs", "check", "--pack", file.to_str().unwrap()]);
-    let told = format!("exit {:?}\n{}{}", done.code, done.out, done.err).replace(folder.path().to_str().unwrap(), ".");
-    let told = told.replace(folder.path().file_name().unwrap().to_str().unwrap(), "pack");
-    with_steady_text(|| insta::assert_snapshot!(format!("wrong_{name}"), told));
+    let report =
+        format!("exit {:?}\n{}{}", done.code, done.out, done.err).replace(folder.path().to_str().unwrap(), ".");
+    let report = report.replace(folder.path().file_name().unwrap().to_str().unwrap(), "pack");
+    with_steady_text(|| insta::assert_snapshot!(format!("wrong_{name}"), report));
 }

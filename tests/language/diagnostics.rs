@@ -1,4 +1,4 @@
-//! What a newcomer reads who got something wrong: each mistake with its place and advice, as snapshots to look at.
+//! Snapshots of the diagnostics of mistakes in scenarios and packs, each with its place and advice.
 
 use hubproof::protocol::{Folder, Pack};
 use hubproof::scenario::{Scenarios, SharedFile, parse};
@@ -8,14 +8,14 @@ use hubproof::syntax::yaml;
 
 use crate::support::disk::CONCIERGE;
 
-/// Every mistake of a table, with what is said about it. `says` renders the diagnostics of one text.
-fn told(mistakes: &[(&str, &str)], says: impl Fn(&str) -> String) -> String {
-    let told = |(what, text): &(&str, &str)| {
-        let said = says(text);
-        assert!(!said.is_empty(), "nobody notices: {what}");
-        format!("## {what}\n\n{said}")
+/// Returns the diagnostics of every mistake of a table. `diagnose` renders those of one text.
+fn diagnostics_of(mistakes: &[(&str, &str)], diagnose: impl Fn(&str) -> String) -> String {
+    let one = |(what, text): &(&str, &str)| {
+        let diagnostics = diagnose(text);
+        assert!(!diagnostics.is_empty(), "not noticed: {what}");
+        format!("## {what}\n\n{diagnostics}")
     };
-    mistakes.iter().map(told).collect::<Vec<_>>().join("\n\n\n")
+    mistakes.iter().map(one).collect::<Vec<_>>().join("\n\n\n")
 }
 
 /// A scenario file of the concierge.
@@ -73,13 +73,13 @@ fn names() {
             "  - each: i\n    in: 2\n    do:\n      - client joins:\n        with: { nmae: x }\n",
         ),
         ("a hook that does not exist", "  - hook: emit\n"),
-        ("nobody acts", "  - sends: self_fetch\n"),
-        ("nobody acts, within `each`", "  - each: i\n    in: 2\n    do:\n      - expects close: 4004\n"),
+        ("a step without an actor", "  - sends: self_fetch\n"),
+        ("a step without an actor, within `each`", "  - each: i\n    in: 2\n    do:\n      - expects close: 4004\n"),
         ("a member of a crowd that does not exist", "  - crowd[0] sends: self_fetch\n"),
-        ("a scene in the first person that nobody plays", "  - play: fence\n"),
+        ("a scene without actors that no actor plays", "  - play: fence\n"),
         ("a scene between actors that are not there", "  - play: greets\n"),
         ("a scene without a name", "  - anna plays:\n"),
-        ("`any` is no message of ours", "  - anna sends: any\n"),
+        ("`any` cannot be sent", "  - anna sends: any\n"),
         ("a message instead of its name", "  - anna sends: { type: SELF_FETCH }\n"),
         ("no message", "  - anna expects:\n"),
         ("a message that only a hub sends, composed", "  - compose: hello\n    as: x\n"),
@@ -90,7 +90,7 @@ fn names() {
             "  - check: \"${answer.seq}\"\n    fits: { minimum: 1 }\n    rules: [CON-040]\n  - anna expects: hello\n    as: answer\n",
         ),
         ("a name bound twice", "  - anna expects: hello\n    as: hello\n  - ben expects: hello\n    as: hello\n"),
-        ("a name with a meaning of its own", "  - anna expects: hello\n    as: unique\n"),
+        ("a reserved name", "  - anna expects: hello\n    as: unique\n"),
         ("a name that is an actor", "  - anna expects: hello\n    as: ben\n"),
         ("an actor that is a name", "  - anna expects: hello\n    as: client\n  - client joins:\n"),
         ("a name without a letter", "  - anna expects: hello\n    as: \"\"\n"),
@@ -120,8 +120,8 @@ fn names() {
             "  - anna sends: self_subscribe\n    with: { name: \"${uniqe('group')}\" }\n",
         ),
         ("a setting that does not exist", "  - anna sends: identify\n    with: { version: \"${hub.versoin}\" }\n"),
-        ("`if` of a name nobody binds", "  - anna sends: self_fetch\n    if: answer\n"),
-        ("`after` a name nobody binds", "  - anna expects: hello\n    after: claim\n"),
+        ("`if` of an unbound name", "  - anna sends: self_fetch\n    if: answer\n"),
+        ("`after` an unbound name", "  - anna expects: hello\n    after: claim\n"),
         ("`after` an actor", "  - anna expects: hello\n    after: anna\n"),
         (
             "`after` a value",
@@ -139,11 +139,11 @@ fn names() {
         ("an order of one thing", "  - anna expects: hello\n    as: a\n  - order: [a, a]\n    rules: [CON-058]\n"),
         ("an order of one", "  - anna expects: hello\n    as: first\n  - order: [first]\n    rules: [CON-058]\n"),
         (
-            "an order of a name nobody binds",
+            "an order of an unbound name",
             "  - anna expects: hello\n    as: first\n  - order: [first, second]\n    rules: [CON-058]\n",
         ),
     ];
-    insta::assert_snapshot!(told(&mistakes, steps));
+    insta::assert_snapshot!(diagnostics_of(&mistakes, steps));
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn keys() {
         ("a second head of the first person", "  - anna sends: self_fetch\n    expects: self_fetch_result\n"),
         ("a list without a name", "  - each: [a, b]\n    do: []\n"),
     ];
-    insta::assert_snapshot!(told(&mistakes, steps));
+    insta::assert_snapshot!(diagnostics_of(&mistakes, steps));
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn kinds() {
         ("`has` is a list", "  - anna expects: hello\n    has: [CON-025]\n"),
         ("`warn` is a number", "  - anna expects one of:\n      - { message: hello, warn: 3 }\n"),
     ];
-    insta::assert_snapshot!(told(&mistakes, steps));
+    insta::assert_snapshot!(diagnostics_of(&mistakes, steps));
 }
 
 #[test]
@@ -266,9 +266,9 @@ fn values() {
         ("a pointer that breaks the schema", "  - anna sends: identify\n    with: { /tags: [a, 2] }\n"),
         ("`breaks` that breaks nothing", "  - anna sends: self_fetch\n    breaks: it is unexpected\n"),
         ("`breaks` without a reason", "  - anna sends: hello\n    breaks:\n"),
-        ("a member that nobody documents", "  - anna sends: self_subscribe\n    with: { nam: x }\n"),
+        ("an undocumented member", "  - anna sends: self_subscribe\n    with: { nam: x }\n"),
         (
-            "a member within that nobody documents",
+            "an undocumented member within a member",
             "  - anna sends: message_to_name\n    with: { target: { nmae: x } }\n",
         ),
         ("`without` of a name", "  - anna sends: self_subscribe\n    without: [name]\n"),
@@ -287,9 +287,9 @@ fn values() {
             "  - anna expects: hello\n    where: { /version: { enum: [\"${hub.version}\"], minLenght: 1 } }\n",
         ),
         ("a matcher that is text", "  - anna expects: hello\n    where: version\n"),
-        ("a member to match that nobody documents", "  - anna expects: hello\n    where: { verson: x }\n"),
+        ("an undocumented member to match", "  - anna expects: hello\n    where: { verson: x }\n"),
         (
-            "a member to judge that nobody documents",
+            "an undocumented member to check",
             "  - anna expects: hello\n    has: { CON-025: { /verson: true, /uid or absent: { format: uuid }, /secret: false } }\n",
         ),
         (
@@ -321,7 +321,7 @@ fn values() {
         ("an expression in a key", "  - anna expects: hello\n    where: { \"${anna.name}\": x }\n"),
         ("an expression as a rule of `has`", "  - anna expects: hello\n    has: { \"${rule}\": {} }\n"),
     ];
-    insta::assert_snapshot!(told(&mistakes, steps));
+    insta::assert_snapshot!(diagnostics_of(&mistakes, steps));
 }
 
 #[test]
@@ -347,7 +347,7 @@ fn yaml_itself() {
         ("a bracket that is never closed", "  - anna expects: hello\n    rules: [CON-024\n"),
         ("a second document", "  - anna sends: self_fetch\n---\ntitle: Another\n"),
     ];
-    insta::assert_snapshot!(told(&mistakes, steps));
+    insta::assert_snapshot!(diagnostics_of(&mistakes, steps));
 }
 
 #[test]
@@ -362,7 +362,7 @@ fn the_file() {
             "an actor with a key too many",
             "title: A mistake\nactors: { crowd: { role: client, number: 3 } }\nsteps: []\n",
         ),
-        ("a group of nobody", "title: A mistake\nactors: { all: [anna, ben] }\nsteps: []\n"),
+        ("a group without actors", "title: A mistake\nactors: { all: [anna, ben] }\nsteps: []\n"),
         ("an actor called like a word", "title: A mistake\nactors: { check: client }\nsteps: []\n"),
         ("an actor called like a verb", "title: A mistake\nactors: { expects: client }\nsteps: []\n"),
         ("an actor with a blank", "title: A mistake\nactors: { old anna: client }\nsteps: []\n"),
@@ -387,7 +387,7 @@ fn the_file() {
         ("rules in `finally`", "title: A mistake\nsteps: []\nfinally:\n  - client joins:\n    rules: [CON-024]\n"),
         ("steps that are no list", "title: A mistake\nsteps:\n  client joins:\n"),
     ];
-    insta::assert_snapshot!(told(&mistakes, scenario));
+    insta::assert_snapshot!(diagnostics_of(&mistakes, scenario));
 }
 
 #[test]
@@ -410,7 +410,7 @@ fn the_shared_file() {
         ),
         ("a side that does not exist", "roles: { client: { side: upper } }\nscenes: { scene: }\n"),
         (
-            "an opening that uses what nobody gives",
+            "an opening that uses a value that is not given",
             "roles:\n  client:\n    opening:\n      - connects:\n      - sends: identify\n        with: { name: \"${self.name}\" }\nscenes: { scene: }\n",
         ),
         (
@@ -434,7 +434,7 @@ fn the_shared_file() {
             "roles:\n  client:\n    opening:\n      - connects:\n      - expects close: 4004\n      - expect close: any\n      - sends: selffetch\nscenes: { scene: }\n",
         ),
         (
-            "an opening of somebody",
+            "an opening that names an actor",
             "roles:\n  client:\n    opening:\n      - connects:\n      - client sends: self_fetch\nscenes: { scene: }\n",
         ),
         ("an opening that joins", "roles:\n  client:\n    opening:\n      - joins:\nscenes: { scene: }\n"),
@@ -489,11 +489,11 @@ fn the_shared_file() {
             "roles: { client: }\nscenes: { scene: }\nalways:\n  - has: { CON-025: { /version: true } }\n",
         ),
     ];
-    insta::assert_snapshot!(told(&mistakes, shared));
+    insta::assert_snapshot!(diagnostics_of(&mistakes, shared));
 }
 
 #[test]
-fn what_is_wrong_with_the_shared_file_is_said_once_however_often_it_is_used() {
+fn mistakes_of_the_shared_file_are_reported_once() {
     let shared = "\
 roles: { client: }
 scenes:
@@ -507,10 +507,10 @@ scenes:
     for (name, text) in [("shared.yaml", shared), ("one.yaml", user), ("two.yaml", user)] {
         folder.scenarios.insert(name.to_owned(), sources.add(name, text));
     }
-    let said = Scenarios::load(&folder, &sources, &CONCIERGE.pack).diagnostics;
-    let said: Vec<&str> = said.iter().map(|diagnostic| diagnostic.message.as_str()).collect();
-    let expected = ["nothing here is called `b`", "concierge has no message `selffetch`", "`shouts` is not a step"];
-    assert_eq!(said, expected);
+    let diagnostics = Scenarios::load(&folder, &sources, &CONCIERGE.pack).diagnostics;
+    let messages: Vec<&str> = diagnostics.iter().map(|diagnostic| diagnostic.message.as_str()).collect();
+    let expected = ["no name `b` is in scope", "concierge has no message `selffetch`", "`shouts` is not a step"];
+    assert_eq!(messages, expected);
 }
 
 const ASYNCAPI: &str = "\
@@ -665,6 +665,6 @@ fn packs() {
     ]);
     insta::assert_snapshot!(format!(
         "{}\n\n\n## no asyncapi.yaml\n\n{missing}\n\n\n## a schema of no message\n\n{unused}",
-        told(&mistakes, pack)
+        diagnostics_of(&mistakes, pack)
     ));
 }

@@ -1,5 +1,5 @@
-//! The published schemas of scenario files (schemas/hubproof/) say what the reader says: editors that follow them accept
-//! what is right, and refuse what the reader refuses, as far as a schema can see it.
+//! The published schemas of scenario files (schemas/hubproof/) agree with the parser: they accept valid files, and refuse
+//! what the parser refuses, as far as a schema can.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -37,7 +37,7 @@ fn json_of(text: &str) -> Value {
     yaml::parse(&sources, file).unwrap_or_else(|diagnostic| panic!("{}", diagnostic.render(&sources, false))).to_json()
 }
 
-/// What is wrong with a scenario of the concierge, by the reader.
+/// Returns the parser's errors of a scenario of the concierge.
 fn errors(text: &str) -> Vec<String> {
     let mut sources = CONCIERGE.sources.clone();
     let file = sources.add("inline.yaml", text);
@@ -48,7 +48,7 @@ fn errors(text: &str) -> Vec<String> {
     diagnostics.into_iter().filter(|d| d.severity == Severity::Error).map(|d| d.message).collect()
 }
 
-/// What is wrong with a shared.yaml of the concierge, and with a scenario in which its role `client` joins.
+/// Returns the parser's errors of a shared.yaml of the concierge, and of a scenario in which its role `client` joins.
 fn errors_of_shared(text: &str) -> Vec<String> {
     let mut sources = Sources::default();
     let pack = &CONCIERGE.pack;
@@ -121,7 +121,7 @@ fn every_scenario_and_every_example_of_the_reference_fits() {
     }
 }
 
-/// The verbs with a value, and what has to stand beside them. `client` is an actor.
+/// Returns the verbs with a value, and the options that they need. `client` is an actor.
 fn heads() -> Vec<(&'static str, Value, Value)> {
     let rules = json!({ "rules": ["CON-024"] });
     vec![

@@ -1,4 +1,4 @@
-//! The interpreter against anything a hub might do: it never panics, always ends, and what it reports adds up.
+//! The interpreter against random behaviour of a hub: it never panics, always ends, and reports every check.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use rstest::rstest;
 
 use crate::support::sim_connection::{Protocol, config};
 
-/// What a hub of chance does next on one of its connections.
+/// A random action of a hub on one of its connections.
 #[derive(Clone, Debug)]
 enum Deed {
     Text(String),
@@ -21,7 +21,7 @@ enum Deed {
     Close(Option<u16>),
     Violation(bool),
     End,
-    /// Sends what it received last, back.
+    /// Sends its last received text back.
     Echo,
     Pass(u64),
 }
@@ -40,7 +40,7 @@ fn deed() -> impl Strategy<Value = Deed> {
     ]
 }
 
-/// Frames of the concierge, right and wrong, and what is no frame of anybody.
+/// Valid and invalid frames of the concierge, and texts that are no messages.
 const FRAMES: &[&str] = &[
     r#"{"type":"HELLO","uuid":"73fcc768-d724-47e2-a101-a45298188f47","version":"0.1.0"}"#,
     r#"{"type":"HELLO"}"#,
@@ -58,7 +58,7 @@ const FRAMES: &[&str] = &[
     "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[",
 ];
 
-/// Plays a program against a hub that does these deeds, one after another, and then keeps silent.
+/// Plays a program against a hub that does these actions, one after another, and then sends nothing.
 fn play(
     program: &Arc<Program>,
     settings: std::collections::BTreeMap<String, serde_json::Value>,
@@ -155,7 +155,7 @@ proptest! {
 
 static CONCIERGE: std::sync::LazyLock<Protocol> = std::sync::LazyLock::new(|| Protocol::load("concierge"));
 
-/// A hub that never says anything: every scenario ends in bounded time, and none passes.
+/// Against a hub that never sends anything every scenario ends in bounded time, and none passes.
 #[test]
 fn silence_passes_nothing() {
     for program in &CONCIERGE.scenarios.programs {
@@ -165,13 +165,13 @@ fn silence_passes_nothing() {
     }
 }
 
-/// JSON, for all we know, but more than is taken here: the greeting may be in it, so nobody is accused.
+/// A frame beyond the limits of decoding may be the greeting, so no check fails.
 #[rstest]
 #[case::number("1e400".to_owned())]
 #[case::half_a_character(r#""\ud800""#.to_owned())]
 #[case::half_a_character_more(r#""\ud800 and on""#.to_owned())]
 #[case::depth("[".repeat(200) + &"]".repeat(200))]
-fn what_cannot_be_read_accuses_nobody(#[case] member: String) {
+fn an_undecodable_frame_fails_no_check(#[case] member: String) {
     let program = CONCIERGE.scenarios.programs.iter().find(|program| program.id == "concierge/greeting").unwrap();
     let greeting = format!(r#"{{"type":"HELLO","uuid":"u","version":"0.1.0","x":{member}}}"#);
     let report = play(program, CONCIERGE.settings(program), &[(0, Deed::Text(greeting))]);

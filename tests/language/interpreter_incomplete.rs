@@ -1,4 +1,4 @@
-//! What the interpreter says where it did not see everything, and how near its waits came to their bounds.
+//! Verdicts where frames are unknown or dropped, and how near waits come to their timeouts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const OTHER: &str = r#"{"status":"failure","payload":"no","version":"0.1.0"}"#;
 const REPLY: &str = r#"{"status":"success","payload":{},"version":"0.1.0"}"#;
 const UNREAD: &str = r#"{"status":"success","payload":{"n":1e999},"version":"0.1.0"}"#;
 
-/// A conversation of callers that has begun.
+/// Starts a conversation of callers.
 fn begun(steps: &str) -> Conversation {
     let mut conversation = conversation("qi", "{ caller: caller, other: caller, both: [caller, other] }", steps);
     conversation.start(Duration::ZERO);
@@ -28,7 +28,7 @@ fn conversation(protocol: &str, actors: &str, steps: &str) -> Conversation {
     let mut sources = Sources::default();
     let mut folder = disk::folder(protocol, &mut sources);
     folder.scenarios.retain(|path, _| matches!(path.as_str(), "shared.yaml" | "reference.toml"));
-    let text = format!("title: What comes is seen\nactors: {actors}\nsteps:\n{steps}");
+    let text = format!("title: Received frames are seen\nactors: {actors}\nsteps:\n{steps}");
     let file = sources.add("scenarios/doubt.yaml", text);
     folder.scenarios.insert("doubt.yaml".to_owned(), file);
     let protocol = Protocol::of(&folder, sources);
@@ -37,7 +37,7 @@ fn conversation(protocol: &str, actors: &str, steps: &str) -> Conversation {
     Conversation::new(Arc::clone(program), config)
 }
 
-/// Plays `steps` on a hub that upgrades at once and says each of these texts so many milliseconds later.
+/// Plays `steps` on a hub that upgrades at once and sends each of these texts after its milliseconds.
 fn play(steps: &str, says: impl IntoIterator<Item = (u64, String)>) -> ScenarioReport {
     let mut conversation = begun(steps);
     let upgraded = || Received::Upgraded { status: 101, headers: Vec::new(), subprotocol: None };
@@ -73,8 +73,8 @@ const EXACTLY: &str = "  - exactly 1 of both expect: base_reply_success\n    for
 const FAILURE: &str = "  - caller expects: base_reply_failure\n    rules: [QI-020]\n";
 const NO_FAILURE: &str = "  - caller expects nothing: base_reply_failure\n    rules: [QI-020]\n";
 
-/// A frame that cannot be decoded may have been what was awaited, or what must not come, if it does not say that it is
-/// another message.
+/// A frame that cannot be decoded may be the expected or the forbidden one, unless its members show that it is another
+/// message.
 #[rstest]
 #[case::came(EXPECTS, &[OTHER, REPLY], Verdict::Pass)]
 #[case::did_not_come(EXPECTS, &[OTHER], Verdict::Fail)]
@@ -90,7 +90,7 @@ const NO_FAILURE: &str = "  - caller expects nothing: base_reply_failure\n    ru
 #[case::maybe_nothing_of_two(ONE_OF, &[UNREAD], Verdict::Inconclusive)]
 #[case::another_came(FAILURE, &[UNREAD], Verdict::Fail)]
 #[case::silence_but_for_another(NO_FAILURE, &[UNREAD], Verdict::Pass)]
-fn what_is_not_decoded_decides_nothing(#[case] step: &str, #[case] says: &[&str], #[case] expected: Verdict) {
+fn an_undecodable_frame_decides_nothing(#[case] step: &str, #[case] says: &[&str], #[case] expected: Verdict) {
     let report = play(&format!("{JOIN}{step}"), says.iter().map(|text| (50, (*text).to_owned())));
     assert_eq!(verdict(&report, "QI-020"), expected, "{report:#?}");
     let unread = says.contains(&UNREAD);
@@ -98,30 +98,34 @@ fn what_is_not_decoded_decides_nothing(#[case] step: &str, #[case] says: &[&str]
     assert!(!unread || verdict(&report, "websocket") == Verdict::Inconclusive);
 }
 
-/// Of a flood the inbox keeps the end. A frame that was awaited while it passed was seen; of the others nobody knows.
+/// Of a flood the inbox keeps the end. A frame that was expected in the meantime was seen; of the others it is unknown.
 #[rstest]
 #[case::seen_as_it_came(format!("{JOIN}{EXPECTS}"), true, Verdict::Pass)]
 #[case::awaited_too_late(format!("{JOIN}  - wait: 1s\n    because: the flood passes\n{EXPECTS}"), true, Verdict::Inconclusive)]
 #[case::not_among_what_was_seen(format!("{JOIN}{EXPECTS}"), false, Verdict::Fail)]
-fn a_flood_hides_only_what_nobody_awaited(#[case] steps: String, #[case] replies: bool, #[case] expected: Verdict) {
+fn a_flood_hides_only_frames_that_no_step_awaited(
+    #[case] steps: String,
+    #[case] replies: bool,
+    #[case] expected: Verdict,
+) {
     let reply = replies.then(|| REPLY.to_owned());
     let flood = std::iter::repeat_n(OTHER.to_owned(), 10_100);
     let report = play(&steps, reply.into_iter().chain(flood).map(|text| (10, text)));
     assert_eq!(verdict(&report, "QI-020"), expected, "{:?} {:?}", report.cause, report.leftovers);
 }
 
-/// A wrong 101 breaks RFC 6455, unless we asked in a way of our own; any other answer may come from something before the
-/// hub, or be what the hub means.
+/// A wrong 101 breaks RFC 6455, unless the request had changed headers; any other answer may come from a proxy, or be a
+/// refusal of the hub.
 #[rstest]
 #[case::wrong_101("", refused(101), Verdict::Fail, Some(Verdict::Fail))]
-#[case::odd_question("    headers: { Sec-WebSocket-Key: short }\n", refused(101), Verdict::Fail, None)]
+#[case::changed_header("    headers: { Sec-WebSocket-Key: short }\n", refused(101), Verdict::Fail, None)]
 #[case::no_such_path("", refused(404), Verdict::Fail, None)]
 #[case::redirect("", refused(302), Verdict::Inconclusive, None)]
 #[case::busy("", refused(429), Verdict::Inconclusive, None)]
 #[case::broken("", refused(500), Verdict::Inconclusive, None)]
 #[case::no_http("", Received::NoUpgrade { reason: "r".to_owned(), bound: false }, Verdict::Fail, Some(Verdict::Fail))]
 #[case::too_much("", Received::NoUpgrade { reason: "r".to_owned(), bound: true }, Verdict::Inconclusive, Some(Verdict::Inconclusive))]
-fn a_refusal_is_the_hubs_own_or_says_nothing(
+fn a_refusal_is_the_hubs_or_undecided(
     #[case] how: &str,
     #[case] answer: Received,
     #[case] of_the_step: Verdict,
@@ -140,7 +144,7 @@ fn refused(status: u16) -> Received {
     Received::Refused { status, headers: Vec::new(), body: Vec::new(), reason: "r".to_owned() }
 }
 
-/// The share that counts is the largest of all waits that were met.
+/// The reported share is the largest of all waits that ended in time.
 #[rstest]
 #[case::at_once(EXPECTS, 0, Some(("caller expects: any", 0, 4000)))]
 #[case::late(EXPECTS, 3000, Some(("caller expects: any", 3000, 4000)))]
@@ -151,14 +155,14 @@ fn the_slimmest_wait_is_reported(#[case] step: &str, #[case] at: u64, #[case] ex
     let ms = |time: Duration| time.as_millis() as u64;
     let found = report.slimmest.as_ref().map(|found| (found.step.as_str(), ms(found.waited), ms(found.bound)));
     match expected {
-        // Of several that took nothing any may stand there.
+        // Of several with a share of zero any may be reported.
         Some((_, 0, bound)) => assert_eq!(found.map(|(_, waited, bound)| (waited, bound)), Some((0, bound))),
         expected => assert_eq!(found, expected),
     }
 }
 
 #[test]
-fn a_retry_is_a_wait_and_what_is_only_allowed_or_looked_up_is_none() {
+fn a_retry_is_a_wait_but_a_may_or_a_look_up_is_none() {
     let retry = "  - retry: 2s\n    do:\n      - caller expects: any\n        where: { status: success }\n        within: 100ms\n";
     let report = play(&format!("{JOIN}{retry}"), [(900, REPLY.to_owned())]);
     let slimmest = report.slimmest.unwrap();
@@ -172,13 +176,13 @@ fn a_retry_is_a_wait_and_what_is_only_allowed_or_looked_up_is_none() {
     assert_eq!((verdict(&report, "QI-020"), report.slimmest.unwrap().bound), (Verdict::Pass, Duration::from_secs(4)));
 }
 
-/// A hook is asked again while its answer does not fit. One that is slow has been asked for the last time just before the end
-/// of the wait, and is heard out.
+/// A hook is called again while its answer does not match. A slow one is called for the last time just before the end of
+/// the wait, and its answer still counts.
 #[rstest]
 #[case::fits_never(100, None, Verdict::Fail)]
 #[case::fits_at_last(60, Some(3_700), Verdict::Pass)]
 #[case::answers_never(60_000, None, Verdict::Inconclusive)]
-fn a_hook_that_was_asked_in_time_is_heard(#[case] takes: u64, #[case] fits: Option<u64>, #[case] expected: Verdict) {
+fn a_hook_called_in_time_may_answer_later(#[case] takes: u64, #[case] fits: Option<u64>, #[case] expected: Verdict) {
     let step = "  - hook: log_entries\n    args: { message: x }\n    where: { /0: true }\n    rules: [GAT-029]\n";
     for later in 0..40 {
         let takes = Duration::from_millis(takes + later);

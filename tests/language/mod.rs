@@ -1,4 +1,4 @@
-//! The languages of files: scenarios, packs, schemas for editors; and what the interpreter makes of them.
+//! The languages of files: scenarios, packs, schemas for editors; and the interpreter.
 
 pub mod asyncapi_import;
 pub mod diagnostics;

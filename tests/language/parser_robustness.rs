@@ -1,6 +1,5 @@
-//! Whatever our parsers are given, they end: without a panic, in bounded time, with something to say. Real files, changed;
-//! a short run each time, and one of ten minutes by `reports/parsers`, which sets HUBPROOF_PARSERS to the seconds that each
-//! parser has.
+//! Mutated real files for all parsers: each ends without a panic, in bounded time, with a value or an error. A short run
+//! each time, and one of ten minutes by `reports/parsers`, which sets HUBPROOF_PARSERS to the seconds that each parser has.
 
 use std::fs;
 use std::path::Path;
@@ -27,10 +26,10 @@ use proptest::test_runner::{Config, RngSeed, TestRunner};
 use crate::support::byte_edits::mangled;
 use crate::support::disk;
 
-/// The longest that any parser may take of anything that is made here, on a slow machine under a debug build.
+/// The longest time that a parser may take for an input, on a slow machine under a debug build.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Feeds changed files to `parse` for as long as the run has, or else a number of cases. `parse` says whether it took them.
+/// Feeds mutated files to `parse` for the time of the run, or else a number of cases. `parse` returns whether they are valid.
 fn never_gives_in(name: &str, files: Vec<Vec<u8>>, cases: u32, parse: impl Fn(usize, &[u8]) -> bool) {
     let seconds =
         std::env::var("HUBPROOF_PARSERS").ok().and_then(|text| text.parse().ok()).map(Duration::from_secs_f64);
@@ -38,7 +37,7 @@ fn never_gives_in(name: &str, files: Vec<Vec<u8>>, cases: u32, parse: impl Fn(us
     let all = mangled(files);
     let (mut tried, mut taken, mut slowest, mut round) = (0_u64, 0_u64, Duration::ZERO, 0);
     loop {
-        // A seed of its own for each round, and the same ones in every run.
+        // Each round has its own seed, which is the same in every run.
         let config = Config { failure_persistence: None, rng_seed: RngSeed::Fixed(round), ..Config::default() };
         let mut runner = TestRunner::new(config);
         for _ in 0..cases {
@@ -65,7 +64,7 @@ fn never_gives_in(name: &str, files: Vec<Vec<u8>>, cases: u32, parse: impl Fn(us
     assert!(taken > 0 && taken < tried, "{name}: {taken} of {tried} were taken, so nothing was tested");
 }
 
-/// Where the input of a failure is kept, or the input itself where it is short.
+/// Returns the file with the input of a failure, or the input itself where it is short.
 fn kept(name: &str, bytes: &[u8], shown: &str) -> String {
     if shown.len() < 2_000 {
         return shown.to_owned();
@@ -74,14 +73,14 @@ fn kept(name: &str, bytes: &[u8], shown: &str) -> String {
     fs::write(&path, bytes).map_or_else(|_| shown.to_owned(), |()| path.display().to_string())
 }
 
-/// Complaints are shown, carets and all: that may go wrong, too.
+/// Renders diagnostics, with carets, to test that as well.
 fn shown(diagnostics: &[Diagnostic], sources: &Sources) -> bool {
     let few = &diagnostics[..diagnostics.len().min(10)];
     assert!(few.is_empty() || !render_all(few, sources, false).is_empty());
     diagnostics.is_empty()
 }
 
-/// As files are read: what is not UTF-8 is refused before.
+/// Converts bytes to text: files that are not UTF-8 are refused before parsing.
 fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -195,8 +194,8 @@ fn plain_documents() {
                 if let Some(pack) = pack {
                     let scenarios = Scenarios::load(&folder, &sources, &pack);
                     // What is made of a document is right, whatever was wrong with that.
-                    let told = render_all(&scenarios.diagnostics, &sources, false);
-                    assert!(scenarios.diagnostics.is_empty(), "{told}");
+                    let rendered = render_all(&scenarios.diagnostics, &sources, false);
+                    assert!(scenarios.diagnostics.is_empty(), "{rendered}");
                     let corpus = Corpus::read(&folder, &sources, &pack);
                     let first = pack.messages.first().map_or("", |message| message.name.as_str());
                     let scheduler = Scheduler::new(&corpus, 1, &|name| name == first);
@@ -310,7 +309,7 @@ fn frames_off_the_wire() {
     never_gives_in("frames", frames(), 2_000, |index, bytes| {
         let role = if index == 0 { Role::Client } else { Role::Server };
         let whole = received(role, bytes, bytes.len().max(1));
-        // However the network cuts it.
+        // The same in pieces.
         let cut = received(role, bytes, 3);
         assert_eq!(whole, cut);
         !whole.contains("Broken") && !whole.contains("Violation")
@@ -367,7 +366,7 @@ fn json() {
     });
 }
 
-/// What this process held at most, as the kernel says it.
+/// Returns the peak memory of this process.
 fn peak() -> String {
     let status = fs::read_to_string(Path::new("/proc/self/status")).unwrap_or_default();
     status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0 kB").trim().to_owned()

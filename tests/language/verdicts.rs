@@ -1,4 +1,4 @@
-//! What the judge makes of what a hub does: each case is a scenario of a few lines, a hub of a few more, and a verdict.
+//! Verdicts of the interpreter: each case is a short scenario, a scripted hub, and the expected verdict.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use hubproof::websocket::frame::Received;
 use rstest::rstest;
 
 use crate::support::mini_protocol::{
-    Deeds, Heard, PLAIN, answers, complaints, complaints_of_pack, of, play, play_changed, play_late, text,
+    HubActions, HubInput, PLAIN, answers, complaints, complaints_of_pack, of, play, play_changed, play_late, text,
 };
 
-/// Every connection is told the same number, twice.
-fn repeats_itself(heard: &Heard<'_>) -> Deeds {
+/// Sends every connection the same number, twice.
+fn repeats_itself(heard: &HubInput<'_>) -> HubActions {
     let notice = || text(r#"{"type":"notice","n":1}"#);
     match heard.text {
         None => vec![(1, heard.connection, notice()), (1, heard.connection, notice())],
@@ -34,21 +34,21 @@ fn always_judges_every_connection_an_actor_ever_had(#[case] steps: &str) {
     let mut times = 0;
     let report = play(&shared, &scenario, |heard| {
         times += 1;
-        // The last connection is told nothing at all: it must not hide what the first was told.
+        // The last connection receives no number: that must not hide the numbers of the first.
         if times == 1 { repeats_itself(heard) } else { answers(r#"{"type":"notice"}"#)(heard) }
     });
     assert_eq!(of(&report, "MUST"), Verdict::Fail, "{:#?}", report.checks);
 }
 
-/// Steps for anna and a crowd of three that have joined, in a shared.yaml with nothing in it.
+/// Returns a scenario with these steps, in which anna and a crowd of three have joined.
 fn crowd(steps: &str) -> String {
     format!(
         "title: T\nactors: {{ anna: client, crowd: {{ role: client, count: 3 }} }}\nsteps:\n  - anna joins:\n  - crowd join:\n{steps}"
     )
 }
 
-/// Members of the crowd (connections 1 to 3) are told a number, each after its time.
-fn tells(times: [Option<u64>; 3]) -> impl FnMut(&Heard<'_>) -> Deeds {
+/// Sends each member of the crowd (connections 1 to 3) a number, after its time.
+fn tells(times: [Option<u64>; 3]) -> impl FnMut(&HubInput<'_>) -> HubActions {
     move |heard| match (heard.text, heard.connection) {
         (None, c @ 1..=3) => {
             let notice = text(format!(r#"{{"type":"notice","n":{c}}}"#));
@@ -66,7 +66,7 @@ fn tells(times: [Option<u64>; 3]) -> impl FnMut(&Heard<'_>) -> Deeds {
 #[case::nothing_to_judge("at most 2", [None, None, None], Verdict::Pass, Verdict::NotTestable)]
 #[case::too_many("exactly 1", [Some(1), Some(2), None], Verdict::Fail, Verdict::Inconclusive)]
 #[case::too_few("at least 2", [Some(1), None, None], Verdict::Fail, Verdict::Inconclusive)]
-#[case::whoever_is_missing_has_patience("at least 1", [Some(3000), None, None], Verdict::Pass, Verdict::Pass)]
+#[case::missing_members_have_the_patience("at least 1", [Some(3000), None, None], Verdict::Pass, Verdict::Pass)]
 #[case::under_exactly_as_well("exactly 1", [Some(3000), None, None], Verdict::Pass, Verdict::Pass)]
 #[case::but_not_for_ever("at least 1", [Some(6000), None, None], Verdict::Fail, Verdict::Inconclusive)]
 fn a_number_of_a_group(
@@ -100,7 +100,7 @@ fn a_retry_holds_when_its_steps_were_played(#[case] inside: &str, #[case] expect
 
 const NO_NUMBER: &str = r#"{"type":"answer","n":"seven","list":["a","b"]}"#;
 
-/// What the hub said is no number where the scenario computes with one. That is never a mistake of the scenario.
+/// A text of the hub in an expression that needs a number is never a mistake of the scenario.
 #[rstest]
 #[case::in_a_check("  - check: \"${came.n + 1}\"\n    fits: true\n    rules: [MUST]\n", Verdict::Fail)]
 #[case::in_what_it_equals("  - check: \"${1}\"\n    equals: \"${came.n + 1}\"\n    rules: [MUST]\n", Verdict::Fail)]
@@ -140,32 +140,32 @@ const NO_NUMBER: &str = r#"{"type":"answer","n":"seven","list":["a","b"]}"#;
     "  - wait: \"${came.n + 1}s\"\n    because: b\n  - anna expects: answer\n    rules: [MUST]\n",
     Verdict::Inconclusive
 )]
-#[case::said_again_by_us(
+#[case::sent_back_by_the_client(
     "  - anna sends: ask\n    with: { n: \"${came.n}\" }\n    as: sent\n  - check: \"${sent.n + 1}\"\n    fits: true\n    rules: [MUST]\n",
     Verdict::Fail
 )]
-fn what_the_hub_said_cannot_be_computed_with(#[case] steps: &str, #[case] expected: Verdict) {
+fn a_wrong_type_from_the_hub_is_no_mistake_of_the_scenario(#[case] steps: &str, #[case] expected: Verdict) {
     let scenario = format!(
         "title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna expects: answer\n    as: came\n{steps}"
     );
-    let mut said = false;
+    let mut answered = false;
     let report = play(PLAIN, &scenario, |heard| {
-        let first = heard.text.is_some() && !std::mem::replace(&mut said, heard.text.is_some());
+        let first = heard.text.is_some() && !std::mem::replace(&mut answered, heard.text.is_some());
         first.then(|| (0, heard.connection, text(NO_NUMBER))).into_iter().collect()
     });
     assert_eq!(of(&report, "MUST"), expected, "{:#?}", report.checks);
 }
 
-/// And what we said ourselves is none of the hub's faults.
+/// A wrong type that the scenario itself sent is a mistake of the scenario.
 #[test]
-fn what_we_said_cannot_be_computed_with() {
+fn a_wrong_type_from_the_scenario_is_its_mistake() {
     let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna sends: ask\n    with: { n: seven }\n    as: sent\n  - check: \"${sent.n + 1}\"\n    fits: true\n    rules: [MUST]\n";
     let report = play(PLAIN, scenario, |_| Vec::new());
     assert!(report.mistake.is_some(), "{:#?}", report.checks);
 }
 
 #[test]
-fn a_reflex_that_cannot_be_done_is_nobodys_mistake() {
+fn a_reaction_that_cannot_be_evaluated_is_inconclusive() {
     let shared = "reactions:\n  echo: { whenever: notice, as: came, do: [ { sends: ask, with: { n: \"${came.n + 1}\" } } ] }\nroles: { client: { opening: [ { connects: } ], reacts: [echo] } }\n";
     let scenario =
         "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna expects: notice\n    rules: [MUST]\n";
@@ -177,50 +177,50 @@ fn a_reflex_that_cannot_be_done_is_nobodys_mistake() {
     assert_eq!(report.verdict, Verdict::Inconclusive, "{:#?}", report.checks);
 }
 
-/// `expects nothing` sees what is on the ignore list only under its own name.
+/// `expects nothing` sees messages on the ignore list only under their own names.
 #[rstest]
 #[case("any", "tick", Verdict::Pass)]
 #[case("any", "notice", Verdict::Fail)]
 #[case("notice", "tick", Verdict::Pass)]
 #[case("tick", "tick", Verdict::Fail)]
-fn what_is_ignored_is_never_unexpected(#[case] unwanted: &str, #[case] said: &str, #[case] expected: Verdict) {
+fn what_is_ignored_is_never_unexpected(#[case] unwanted: &str, #[case] sent: &str, #[case] expected: Verdict) {
     let shared = format!("ignore: [tick]\n{PLAIN}");
     let scenario = format!(
         "title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n  - anna expects nothing: {unwanted}\n    rules: [MUST]\n"
     );
     let report =
-        play(&shared, &scenario, |heard| vec![(100, heard.connection, text(format!(r#"{{"type":"{said}"}}"#)))]);
+        play(&shared, &scenario, |heard| vec![(100, heard.connection, text(format!(r#"{{"type":"{sent}"}}"#)))]);
     assert_eq!(of(&report, "MUST"), expected, "{:#?}", report.checks);
 }
 
 #[rstest]
-#[case("${unkown[:4]}", "nothing here is called `unkown`")]
-#[case("${sha256(unkown)[:4]}", "nothing here is called `unkown`")]
-#[case("${'abc'[unkown:]}", "nothing here is called `unkown`")]
+#[case("${unkown[:4]}", "no name `unkown` is in scope")]
+#[case("${sha256(unkown)[:4]}", "no name `unkown` is in scope")]
+#[case("${'abc'[unkown:]}", "no name `unkown` is in scope")]
 #[case("${known[:4]}", "")]
 fn names_that_are_sliced_are_looked_for(#[case] expression: &str, #[case] complaint: &str) {
     let scenario = format!(
         "title: T\nactors: {{ anna: client }}\nlet: {{ known: abcdef, cut: \"{expression}\" }}\nsteps:\n  - anna joins:\n"
     );
-    let said = complaints(PLAIN, &scenario);
-    assert!(if complaint.is_empty() { said.is_empty() } else { said.contains(complaint) }, "{said}");
+    let found = complaints(PLAIN, &scenario);
+    assert!(if complaint.is_empty() { found.is_empty() } else { found.contains(complaint) }, "{found}");
 }
 
 #[rstest]
 #[case(r#"{"type":"answer","n":1}"#, Verdict::Pass)]
 #[case(r#"{"type":"answer","n":1,"m":2}"#, Verdict::Fail)]
-fn the_whole_has_a_pointer(#[case] said: &'static str, #[case] expected: Verdict) {
+fn the_whole_has_a_pointer(#[case] sent: &'static str, #[case] expected: Verdict) {
     let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna expects: answer\n    where: { \"\": { type: object } }\n    has: { MUST: { \"\": { maxProperties: 2 } } }\n";
-    assert_eq!(of(&play(PLAIN, scenario, answers(said)), "MUST"), expected);
+    assert_eq!(of(&play(PLAIN, scenario, answers(sent)), "MUST"), expected);
 }
 
 #[test]
 fn ends_of_connections_are_not_counted() {
-    let said = complaints(PLAIN, &crowd("  - at least 1 of crowd expect close: any\n    rules: [MUST]\n"));
-    assert!(said.contains("this is not counted"), "{said}");
+    let found = complaints(PLAIN, &crowd("  - at least 1 of crowd expect close: any\n    rules: [MUST]\n"));
+    assert!(found.contains("this step takes no number of actors"), "{found}");
 }
 
-/// A frame that cannot be decoded within our bounds may be anything: nobody is accused of what it may have been.
+/// A frame beyond the limits of decoding may be any message, so nothing is decided.
 #[rstest]
 #[case::awaited("  - anna expects: answer\n    rules: [MUST]\n")]
 #[case::not_to_come("  - anna expects nothing: answer\n    rules: [MUST]\n")]
@@ -228,7 +228,7 @@ fn ends_of_connections_are_not_counted() {
 #[case::one_of_others(
     "  - anna expects one of:\n      - message: answer\n      - message: notice\n    rules: [MUST]\n"
 )]
-fn what_cannot_be_decoded_may_be_anything(#[case] steps: &str) {
+fn an_undecodable_frame_may_be_any_message(#[case] steps: &str) {
     let scenario =
         format!("title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n  - anna sends: ask\n{steps}");
     let report = play(PLAIN, &scenario, answers(r#"{"type":"answer","n":1e400}"#));
@@ -236,7 +236,7 @@ fn what_cannot_be_decoded_may_be_anything(#[case] steps: &str) {
 }
 
 #[test]
-fn always_cannot_say_more_than_could_be_decoded() {
+fn checks_of_always_are_undecided_with_an_undecodable_frame() {
     let shared =
         format!("{PLAIN}always:\n  - check: \"${{frames('answer') | length}}\"\n    equals: 1\n    rules: [MUST]\n");
     let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - wait: 1s\n    because: b\n";
@@ -244,13 +244,13 @@ fn always_cannot_say_more_than_could_be_decoded() {
     assert_eq!(of(&report, "MUST"), Verdict::Inconclusive, "{:#?}", report.checks);
 }
 
-/// Nor does it break a silence that it may be no part of: it may be what may always come, or it came when that was over.
+/// It does not break a silence if it may be an ignored message, or was received after the window.
 #[rstest]
 #[case::perhaps_ignored("ignore: [notice]\n", 100, Verdict::Inconclusive)]
 #[case::nothing_is_ignored("", 100, Verdict::Fail)]
 #[case::too_late("", 600, Verdict::Pass)]
 #[case::too_late_to_be_ignored("ignore: [notice]\n", 600, Verdict::Pass)]
-fn what_cannot_be_decoded_in_a_silence(#[case] ignore: &str, #[case] time: u64, #[case] expected: Verdict) {
+fn an_undecodable_frame_in_a_silence(#[case] ignore: &str, #[case] time: u64, #[case] expected: Verdict) {
     let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna expects nothing: any\n    for: 500ms\n    rules: [MUST]\n";
     let report =
         play_late(Duration::from_millis(300), &format!("{PLAIN}{ignore}"), scenario, |heard| match heard.text {
@@ -260,22 +260,21 @@ fn what_cannot_be_decoded_in_a_silence(#[case] ignore: &str, #[case] time: u64, 
     assert_eq!(of(&report, "MUST"), expected, "{:#?}", report.checks);
 }
 
-/// Where the protocol says that hubs write NaN, it is read, and what it is worth is the scenarios' affair; elsewhere it
-/// is no JSON.
+/// Where the pack allows NaN, it is read as null; elsewhere it is not JSON.
 #[rstest]
 #[case("numbers: [NaN]", Verdict::Pass)]
 #[case("numbers: [Infinity]", Verdict::Fail)]
 #[case("connections: 3", Verdict::Fail)]
-fn words_that_are_no_json(#[case] ours: &str, #[case] expected: Verdict) {
+fn words_for_numbers_beyond_json(#[case] ours: &str, #[case] expected: Verdict) {
     let shared = format!("{PLAIN}always:\n  - every: frame\n    has: {{ MUST: {{ /json: {{ type: object }} }} }}\n");
     let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna expects: any\n    rules: [MUST-2]\n";
     let hub = answers(r#"{"type":"answer","n":NaN}"#);
     let report = play_changed(|pack| format!("{pack}x-hubproof: {{ {ours} }}\n"), &shared, scenario, hub);
     assert_eq!(of(&report, "MUST"), expected, "{:#?}", report.checks);
-    assert_eq!(of(&report, "MUST-2"), Verdict::Pass, "it came, whatever it is");
+    assert_eq!(of(&report, "MUST-2"), Verdict::Pass, "a frame was received");
 }
 
-/// What comes after a window was not within it, however late the timer of this machine strikes.
+/// A frame received after the window does not count, however late the timer fires.
 #[rstest]
 #[case::silence("expects nothing: notice\n    for: 500ms", &[600], Verdict::Pass)]
 #[case::no_silence("expects nothing: notice\n    for: 500ms", &[500], Verdict::Fail)]
@@ -297,7 +296,7 @@ fn a_window_ends_when_it_ends(#[case] step: &str, #[case] times: &[u64], #[case]
 #[rstest]
 #[case(400, Verdict::Fail)]
 #[case(600, Verdict::Pass)]
-fn so_does_the_time_for_which_a_connection_stays_open(#[case] time: u64, #[case] expected: Verdict) {
+fn a_close_after_the_window_does_not_count(#[case] time: u64, #[case] expected: Verdict) {
     let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna expects nothing: notice\n    for: 500ms\n    rules: [MUST]\n";
     let report = play_late(Duration::from_millis(300), PLAIN, scenario, |heard| {
         vec![(time, heard.connection, Received::Close { code: Some(1000), reason: String::new() })]
@@ -305,39 +304,39 @@ fn so_does_the_time_for_which_a_connection_stays_open(#[case] time: u64, #[case]
     assert_eq!(of(&report, "MUST"), expected, "{:#?}", report.checks);
 }
 
-/// An attempt that is made again does not undo what a frame was found to be in the meantime.
+/// Repeating an attempt does not undo findings of `always` on frames received in it.
 #[test]
-fn what_stands_for_every_frame_outlives_an_attempt() {
+fn findings_of_always_outlive_an_attempt() {
     let shared = format!("{PLAIN}always:\n  - every: notice\n    has: {{ MUST: {{ n: 1 }} }}\n");
     let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - retry: 3s\n    do:\n      - anna sends: ask\n      - anna expects: answer\n        within: 500ms\n    rules: [MUST-2]\n";
     let mut asked = 0;
     let report = play(&shared, scenario, |heard| {
         asked += usize::from(heard.text.is_some());
-        let said = match (heard.text, asked) {
+        let sent = match (heard.text, asked) {
             (None, _) => return Vec::new(),
             (_, 1) => r#"{"type":"notice","n":2}"#,
             _ => r#"{"type":"answer"}"#,
         };
-        vec![(0, heard.connection, text(said))]
+        vec![(0, heard.connection, text(sent))]
     });
     assert_eq!((of(&report, "MUST-2"), of(&report, "MUST")), (Verdict::Pass, Verdict::Fail), "{:#?}", report.checks);
 }
 
-/// Who never had a connection cannot be silent, nor be sent away.
+/// Without a connection neither silence nor a close is decided.
 #[rstest]
 #[case("expects nothing: notice")]
 #[case("expects close: any")]
-fn nobody_is_asked_without_a_connection(#[case] step: &str) {
+fn an_expectation_without_a_connection_is_inconclusive(#[case] step: &str) {
     let scenario = format!("title: T\nactors: {{ anna: client }}\nsteps:\n  - anna {step}\n    rules: [MUST]\n");
     let report = play(PLAIN, &scenario, |_| Vec::new());
     assert_eq!(of(&report, "MUST"), Verdict::Inconclusive, "{:#?}", report.checks);
 }
 
-/// `after` a group's frames is after the first of them that came, whoever got it.
+/// `after` a group's frames is after the first of them, whichever actor received it.
 #[test]
 fn after_a_group_is_after_its_first() {
     let steps =
-        "  - crowd expect: notice\n    as: told\n  - anna expects: answer\n    after: told\n    rules: [MUST]\n";
+        "  - crowd expect: notice\n    as: notices\n  - anna expects: answer\n    after: notices\n    rules: [MUST]\n";
     let report = play(PLAIN, &crowd(steps), |heard| match (heard.text, heard.connection) {
         (None, 0) => vec![(200, 0, text(r#"{"type":"answer"}"#))],
         (None, c) => vec![(400 - 100 * u64::from(c), c, text(r#"{"type":"notice"}"#))],
@@ -346,14 +345,14 @@ fn after_a_group_is_after_its_first() {
     assert_eq!(of(&report, "MUST"), Verdict::Pass, "{:#?}", report.checks);
 }
 
-/// Frames that this harness does not keep are no reason to accuse anybody of not having sent them.
+/// Where frames were dropped from a full inbox, a missing one is not decided.
 #[test]
-fn what_was_not_kept_may_be_anything() {
+fn dropped_frames_may_be_any_message() {
     let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - wait: 1s\n    because: b\n  - anna expects: answer\n    rules: [MUST]\n";
     let report = play(PLAIN, scenario, |heard| {
         let notices = std::iter::repeat_n(r#"{"type":"notice"}"#, 10_000);
-        let said = std::iter::once(r#"{"type":"answer"}"#).chain(notices);
-        if heard.text.is_some() { Vec::new() } else { said.map(|said| (1, heard.connection, text(said))).collect() }
+        let sent = std::iter::once(r#"{"type":"answer"}"#).chain(notices);
+        if heard.text.is_some() { Vec::new() } else { sent.map(|sent| (1, heard.connection, text(sent))).collect() }
     });
     assert_eq!(of(&report, "MUST"), Verdict::Inconclusive, "{:#?}", report.checks);
 }
@@ -361,7 +360,7 @@ fn what_was_not_kept_may_be_anything() {
 #[rstest]
 #[case::of_something("count: { min: 1 }\n    for: 500ms", Verdict::Pass)]
 #[case::of_nothing("where: { n: 7 }\n    count: { min: 0 }\n    for: 500ms", Verdict::NotTestable)]
-fn an_order_is_of_what_came(#[case] which: &str, #[case] expected: Verdict) {
+fn an_order_is_over_received_frames(#[case] which: &str, #[case] expected: Verdict) {
     let scenario = format!(
         "title: T\nactors: {{ anna: client }}\nsteps:\n  - anna joins:\n  - anna sends: ask\n    as: first\n  - anna expects: answer\n    {which}\n    as: second\n  - order: [first, second]\n    rules: [MUST]\n"
     );
@@ -370,22 +369,22 @@ fn an_order_is_of_what_came(#[case] which: &str, #[case] expected: Verdict) {
 }
 
 #[rstest]
-#[case::nothing_to_try("  - retry: 5s\n    do: []\n    rules: [MUST]\n", "there is nothing to try")]
+#[case::nothing_to_try("  - retry: 5s\n    do: []\n    rules: [MUST]\n", "`retry` has no steps")]
 #[case::nothing_to_open("  - idler joins:\n    rules: [MUST]\n", "this role has no opening")]
-fn what_holds_whatever_the_hub_does_is_refused(#[case] steps: &str, #[case] complaint: &str) {
+fn a_check_that_cannot_fail_is_refused(#[case] steps: &str, #[case] complaint: &str) {
     let shared = "roles: { client: { opening: [ { connects: } ] }, idler: {} }\n";
-    let said = complaints(
+    let found = complaints(
         shared,
         &format!("title: T\nactors: {{ anna: client, idler: idler }}\nsteps:\n  - anna joins:\n{steps}"),
     );
-    assert!(said.contains(complaint), "{said}");
+    assert!(found.contains(complaint), "{found}");
 }
 
-/// `within` is how long a listening actor waits to be connected to.
+/// `within` is how long a listening actor waits for the hub to connect.
 #[rstest]
 #[case("", 5)]
 #[case("    within: 2s\n", 2)]
-fn an_actor_that_listens_waits_as_long_as_it_says(#[case] within: &str, #[case] seconds: u64) {
+fn a_listening_actor_waits_for_its_time(#[case] within: &str, #[case] seconds: u64) {
     let shared = "roles: { parent: { side: server } }\n";
     let scenario =
         format!("title: T\nactors: {{ anna: parent }}\nsteps:\n  - anna accepts:\n{within}    rules: [MUST]\n");
@@ -393,13 +392,13 @@ fn an_actor_that_listens_waits_as_long_as_it_says(#[case] within: &str, #[case] 
     assert_eq!((of(&report, "MUST"), report.duration), (Verdict::Fail, Duration::from_secs(seconds)));
 }
 
-/// What a document says to this harness beside AsyncAPI is checked like the rest of it.
+/// The `x-hubproof` extension of a document is checked.
 #[rstest]
-#[case("connections: 0", "this is a whole number from 1 to 1000000")]
+#[case("connections: 0", "`connections` must be a whole number from 1 to 1000000")]
 #[case("connection: 5", "`x-hubproof` of the document has no `connection`")]
-#[case("numbers: [nan]", "this is a word that JSON has not")]
+#[case("numbers: [nan]", "`numbers` lists words for numbers that JSON does not have")]
 #[case("connections: 40", "")]
-fn what_a_document_says_to_us(#[case] ours: &str, #[case] complaint: &str) {
-    let said = complaints_of_pack(|pack| format!("{pack}x-hubproof: {{ {ours} }}\n"));
-    assert!(if complaint.is_empty() { said.is_empty() } else { said.contains(complaint) }, "{said}");
+fn the_extension_of_a_document_is_checked(#[case] ours: &str, #[case] complaint: &str) {
+    let found = complaints_of_pack(|pack| format!("{pack}x-hubproof: {{ {ours} }}\n"));
+    assert!(if complaint.is_empty() { found.is_empty() } else { found.contains(complaint) }, "{found}");
 }
