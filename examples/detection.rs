@@ -1,7 +1,7 @@
-//! How much of what a relay can do to a hub's frames the scenarios notice.
+//! Measures how many changes of a hub's frames the scenarios detect.
 //!
 //! * `cargo run --release --example detection` prints it for all protocols with messages.
-//! * `cargo run --example detection concierge` shows what survives, while scenarios are written.
+//! * `cargo run --example detection concierge` lists the undetected changes, for work on scenarios.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../tests/support/disk.rs"]
@@ -46,7 +46,7 @@ fn main() {
     for name in measurable() {
         let detection = Detection::measure(name);
         print!("\n{}", detection.markdown());
-        rest += &format!("\n{name}:\n\n{}", beside(&detection.said));
+        rest += &format!("\n{name}:\n\n{}", beside(&detection.sent));
     }
     print!("{rest}");
 }

@@ -1,10 +1,9 @@
-//! The fault matrix: which rules a check has been seen to find broken, by which faults.
+//! The fault matrix: which faults break which rules, as found by a check.
 //!
 //! * `cargo run --example matrix` prints it for all protocols that have scenarios.
-//! * `cargo run --example matrix concierge` shows what is wrong with it, while scenarios are written: faults that survive,
-//!   rules that are blamed for a fault of another, rules that a fault declares and no check sees, checks that no fault
-//!   breaks.
-//! * `cargo run --example matrix concierge seq` also everything that was found of the faults whose names contain `seq`.
+//! * `cargo run --example matrix concierge` lists its gaps, for work on scenarios: undetected faults, rules that fail
+//!   because of a fault of another rule, declared rules that no check finds broken, checks that no fault breaks.
+//! * `cargo run --example matrix concierge seq` also lists all findings for faults whose ids contain `seq`.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../tests/support/breakable_checks.rs"]

@@ -1,4 +1,4 @@
-//! `hubproof check --baseline` and `--write-baseline`: what is known does not fail a run, and what is over does.
+//! `hubproof check --baseline` and `--write-baseline`: known failures do not fail a run, stale entries do.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::support::process::{Done, hubproof, with_steady_text};
 
 const FAULT: &str = "concierge-name-broadcast";
 
-/// A file for a baseline in a folder of its own.
+/// A baseline file in a temporary folder.
 struct Known(tempfile::TempDir);
 
 impl Known {
@@ -26,7 +26,7 @@ impl Known {
         std::fs::read_to_string(self.0.path().join("known.toml")).unwrap()
     }
 
-    /// A check of one scenario of the built-in server with this baseline.
+    /// Checks one scenario of the built-in server with this baseline.
     fn check(&self, more: &[&str]) -> Done {
         let path = self.path();
         let base = ["check", "--scenario", "concierge/message-to-one", "--baseline", &path];
@@ -51,8 +51,8 @@ fn from_a_failure_to_a_baseline_and_back() {
     let written = text();
     assert!(written.contains("failure = \"concierge/message-to-one:CON-042#3\""), "{written}");
     assert!(written.contains("reason = \"TODO: why does this fail"), "{written}");
-    // Reasons, comments and what was marked stay when it is written again.
-    let ours = written.replace("TODO: why does this fail, and what will end it?", "names go to everybody until 2.0");
+    // Reasons, comments and flags are kept when it is written again.
+    let ours = written.replace("TODO: why does this fail, and what will end it?", "names are broadcast until 2.0");
     std::fs::write(path, format!("# of our hub\n{ours}")).unwrap();
     hubproof(broken.iter().chain(&["--write-baseline", path])).ends_with(1);
     assert_eq!(text(), format!("# of our hub\n{ours}"));
@@ -61,7 +61,7 @@ fn from_a_failure_to_a_baseline_and_back() {
     let reports = ["--baseline", path, "--report", "json=-", "--report", &format!("junit={}", junit.display())];
     let done = hubproof(broken.iter().chain(&reports)).ends_with(0);
     assert!(done.err.contains("expected[CON-042#3]: concierge/message-to-one: "), "{}", done.err);
-    assert!(done.err.contains("reason      names go to everybody until 2.0"), "{}", done.err);
+    assert!(done.err.contains("reason      names are broadcast until 2.0"), "{}", done.err);
     let report = json(&done);
     let protocol = &report["protocols"][0];
     assert_eq!(protocol["expected"], 1);
@@ -69,13 +69,13 @@ fn from_a_failure_to_a_baseline_and_back() {
     let finding = &protocol["findings"].as_array().unwrap().iter().find(|one| one["verdict"] == "fail").unwrap();
     assert_eq!(
         (&finding["expected"], &finding["reason"]),
-        (&Value::from(true), &"names go to everybody until 2.0".into())
+        (&Value::from(true), &"names are broadcast until 2.0".into())
     );
     let xml = std::fs::read_to_string(junit).unwrap();
     assert!(!xml.contains("<failure") && !xml.contains("<error type=\"fail\""), "{xml}");
-    assert!(xml.contains("expected: names go to everybody until 2.0"), "{xml}");
+    assert!(xml.contains("expected: names are broadcast until 2.0"), "{xml}");
 
-    // The hub is mended: the entry has to go, and goes.
+    // The hub is fixed: the entry is stale, and removed by a rewrite.
     let mended = ["check", "--scenario", "concierge/message-to-one"];
     let done = hubproof(mended.iter().chain(&["--baseline", path])).ends_with(1);
     assert!(done.out.contains("stale: concierge/message-to-one:CON-042#3 does not fail any more"), "{}", done.out);
@@ -91,7 +91,7 @@ fn entry(failure: &str, more: &str) -> String {
 }
 
 #[test]
-fn a_flaky_one_may_fail_and_may_not() {
+fn a_flaky_entry_may_fail_or_pass() {
     let known = Known::new(&entry("concierge/message-to-one:CON-042#3", "flaky = true\n"));
     known.check(&[]).ends_with(0);
     let done = known.check(&["--fault", FAULT]).ends_with(0);
@@ -99,7 +99,7 @@ fn a_flaky_one_may_fail_and_may_not() {
 }
 
 #[test]
-fn a_whole_scenario_may_be_known() {
+fn an_entry_may_cover_a_whole_scenario() {
     let known = Known::new(&entry("concierge/message-to-one", ""));
     known.check(&["--fault", FAULT]).ends_with(0);
     let done = known.check(&[]).ends_with(1);
@@ -107,7 +107,7 @@ fn a_whole_scenario_may_be_known() {
 }
 
 #[test]
-fn what_was_not_played_is_neither_expected_nor_stale() {
+fn entries_of_unplayed_scenarios_are_neither_expected_nor_stale() {
     let known = Known::new(&(entry("concierge/greeting:CON-001", "") + &entry("qi/base", "")));
     let text = known.text();
     let done = known.check(&["--write-baseline", &known.path()]);
@@ -116,7 +116,7 @@ fn what_was_not_played_is_neither_expected_nor_stale() {
 }
 
 #[test]
-fn warnings_that_fail_a_strict_run_can_be_known() {
+fn warnings_that_fail_a_strict_run_can_be_expected() {
     let fault =
         ["check", "--scenario", "concierge/greeting", "--fault", "concierge-subprotocol-not-selected", "--strict"];
     let known = Known::new("");
@@ -126,7 +126,7 @@ fn warnings_that_fail_a_strict_run_can_be_known() {
 }
 
 #[test]
-fn an_entry_for_nothing_is_shown() {
+fn an_entry_with_an_unknown_name_is_an_error() {
     let known =
         Known::new(&(entry("concierge/mesage-to-one:CON-042", "") + &entry("concierge/message-to-one:CON-42#3", "")));
     let done = known.check(&[]).ends_with(2);
@@ -137,9 +137,9 @@ fn an_entry_for_nothing_is_shown() {
     assert!(done.err.contains("failed to read"), "{}", done.err);
 }
 
-/// The reproduce command knows the baseline, so that it shows the run as it was.
+/// The reproduction command has the baseline too, so that it repeats the same result.
 #[test]
-fn what_is_not_known_still_fails() {
+fn failures_without_an_entry_still_fail() {
     let known = Known::new(&entry("concierge/message-to-one:CON-051", "flaky = true\n"));
     let done = known.check(&["--fault", FAULT]).ends_with(1);
     assert!(done.out.contains("fail[CON-042#3]"), "{}", done.out);

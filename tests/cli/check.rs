@@ -1,4 +1,4 @@
-//! `hubproof check`: what is chosen, how it is run, and how it ends.
+//! `hubproof check`: selection of scenarios, options, output and exit codes.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::support::hostile_servers::{Habit, HostileHub};
 use crate::support::process::{Serving, hubproof, start, with_steady_text};
 
 #[test]
-fn list_names_scenarios_and_what_a_target_can_tell() {
+fn list_shows_scenarios_settings_and_needs() {
     let done = hubproof(["check", "--list", "--protocol", "concierge"]).ends_with(0);
     for expected in ["concierge/greeting", "(needs hub.secret is defined)", "identify_timeout", ", secret", "settings"]
     {
@@ -17,7 +17,7 @@ fn list_names_scenarios_and_what_a_target_can_tell() {
     }
 }
 
-/// Ids of what would run.
+/// Returns the ids of the selected scenarios.
 fn listed(more: &[&str]) -> Vec<String> {
     let done = hubproof(["check", "--list"].iter().chain(more)).ends_with(0);
     let ids = done.out.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
@@ -25,7 +25,7 @@ fn listed(more: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn scenarios_are_chosen_by_name_and_by_rule() {
+fn scenarios_are_selected_by_name_and_by_rule() {
     assert_eq!(listed(&["--scenario", "concierge/greeting"]), ["concierge/greeting"]);
     assert_eq!(listed(&["--scenario", "identify-deadline"]), ["concierge/identify-deadline"]);
     let groups = listed(&["--scenario", "group-*", "--protocol", "concierge"]);
@@ -33,7 +33,7 @@ fn scenarios_are_chosen_by_name_and_by_rule() {
     assert_eq!(groups, listed(&["--scenario", "concierge/group-*"]));
     let two = listed(&["--scenario", "qi/base", "--scenario", "concierge/greeting"]);
     assert_eq!(two, ["concierge/greeting", "qi/base"]);
-    // A rule that only a schema has is judged wherever its message comes.
+    // A rule that only a schema names is checked in every scenario with its message.
     let anywhere = listed(&["--protocol", "qi", "--rule", "QI-018"]);
     assert_eq!(anywhere, listed(&["--protocol", "qi"]));
     let ruled = listed(&["--rule", "CON-015"]);
@@ -42,7 +42,7 @@ fn scenarios_are_chosen_by_name_and_by_rule() {
 }
 
 #[test]
-fn what_was_chosen_runs_and_nothing_else() {
+fn only_the_selection_runs() {
     let done = hubproof(["check", "--scenario", "concierge/greeting", "--report", "json=-"]).ends_with(0);
     let report: Value = serde_json::from_str(&done.out).unwrap();
     crate::cli::serve::assert_valid_report(&report);
@@ -55,7 +55,7 @@ fn what_was_chosen_runs_and_nothing_else() {
 #[rstest]
 #[case("nothing_matched", &["--scenario", "no-such-*"])]
 #[case("nothing_matched_both", &["--scenario", "greeting", "--rule", "QI-001"])]
-fn nothing_matched_is_no_pass(#[case] name: &str, #[case] arguments: &[&str]) {
+fn an_empty_selection_is_inconclusive(#[case] name: &str, #[case] arguments: &[&str]) {
     let done = hubproof(["check"].iter().chain(arguments)).ends_with(3);
     with_steady_text(|| insta::assert_snapshot!(name, format!("{}{}", done.out, done.err)));
 }
@@ -72,7 +72,7 @@ fn warnings_fail_only_when_strict() {
 const SHOULD_FAULT: &str = "concierge-subprotocol-not-selected";
 
 #[test]
-fn implied_musts_warn_when_only_the_stated_counts() {
+fn implied_musts_warn_with_stated_only() {
     let done = hubproof(["check", "--fault", IMPLIED_FAULT, "--protocol=qi"]).ends_with(1);
     assert!(done.out.contains("must, implied by"), "{}", done.out);
     let done = hubproof(["check", "--fault", IMPLIED_FAULT, "--protocol=qi", "--stated-only"]);
@@ -83,9 +83,9 @@ fn implied_musts_warn_when_only_the_stated_counts() {
 
 const IMPLIED_FAULT: &str = "qi-base-reply-twice";
 
-/// The finding says that the document only implies the rule, where, and from which words, so that one can argue.
+/// The finding shows that the document only implies the rule, and the line and words it follows from.
 #[test]
-fn an_implied_rule_says_what_it_follows_from() {
+fn a_finding_of_an_implied_rule_quotes_the_document() {
     let check = |more: &[&str]| {
         let base = ["check", "--fault", "concierge-bystander-created-seq", "--scenario", "group-creation"];
         hubproof(base.iter().chain(more))
@@ -108,19 +108,19 @@ fn an_implied_rule_says_what_it_follows_from() {
 }
 
 #[rstest]
-fn as_many_at_a_time_as_asked_for(#[values("1", "64")] jobs: &str) {
+fn scenarios_pass_with_any_number_of_jobs(#[values("1", "64")] jobs: &str) {
     hubproof(["check", "--protocol", "concierge", "--scenario", "group-*", "-j", jobs]).ends_with(0);
 }
 
 #[test]
-fn a_scenario_has_its_time() {
+fn a_scenario_is_stopped_at_the_timeout() {
     let done = hubproof(["check", "--scenario", "concierge/identify-deadline", "--timeout", "1s"]).ends_with(3);
     assert!(done.took < Duration::from_secs(10), "{:?}", done.took);
     with_steady_text(|| insta::assert_snapshot!("timeout", done.out));
 }
 
 #[test]
-fn a_trace_has_a_line_per_frame() {
+fn trace_prints_a_line_per_frame() {
     let done = hubproof(["check", "--scenario", "concierge/greeting", "--trace"]).ends_with(0);
     assert!(done.err.contains(" concierge/greeting anna -> text {\"type\":\"IDENTIFY\""), "{}", done.err);
     assert!(done.err.contains(" concierge/greeting anna <- text {\"type\":\"HELLO\""), "{}", done.err);
@@ -128,10 +128,10 @@ fn a_trace_has_a_line_per_frame() {
 }
 
 #[test]
-fn one_failure_reads_like_this() {
+fn the_page_of_one_failure() {
     let done = hubproof(["check", "--fault", "concierge-origin-uuid-wrong", "--scenario", "concierge/message-to-one"]);
     let done = done.ends_with(1);
-    // What several connections say crosses in any order, so the last frames are left out.
+    // Frames of several connections arrive in any order, so the last frames are left out.
     let frame = |line: &&str| [" <- text ", " -> text "].iter().any(|arrow| line.contains(arrow));
     let page: Vec<&str> = done.out.lines().filter(|line| !frame(line)).collect();
     assert!(page.len() < done.out.lines().count(), "the last frames are shown");
@@ -139,21 +139,21 @@ fn one_failure_reads_like_this() {
 }
 
 #[test]
-fn a_hub_of_another_protocol_is_told_so() {
+fn a_hub_of_another_protocol_is_doubted() {
     for (speaks, checked) in [("qi", "concierge"), ("concierge", "qi")] {
         let server = Serving::start([speaks], 1);
         let arguments = ["check", server.url(speaks), "--protocol", checked, "--patience", "0.2"];
         let done = hubproof(arguments).ends_with(1);
-        // Before any finding, which a hub of another protocol has no part in.
+        // The doubt is printed before any finding, since those may not apply.
         let lead = done.out.split("\nfail[").next().unwrap();
         assert!(lead.contains(&format!("Is this really a hub that speaks {checked}?")), "{}", done.out);
         assert!(lead.contains("`--protocol` chooses"), "{lead}");
     }
 }
 
-/// Ctrl-C in the middle: what was done is told, soon.
+/// Ctrl-C during a run: it ends soon, with a report of what was played.
 #[test]
-fn interrupted_it_tells_what_was_done() {
+fn an_interrupted_run_reports_what_was_played() {
     let hub = HostileHub::start(Habit::Silent, "");
     let url = hub.url();
     let running = start(["check", &url, "--protocol", "concierge", "--patience", "20", "--trace"], &[]);
@@ -168,7 +168,7 @@ fn interrupted_it_tells_what_was_done() {
 }
 
 #[test]
-fn interrupted_twice_it_stops_at_once() {
+fn a_second_interrupt_stops_at_once() {
     let hub = HostileHub::start(Habit::Silent, "");
     let url = hub.url();
     let running = start(["check", &url, "--protocol", "concierge", "--patience", "20"], &[]);

@@ -1,4 +1,4 @@
-//! `hubproof compare`: what it says about files that are no load reports, and its arguments.
+//! `hubproof compare`: errors about files that are not load reports, and its arguments.
 
 use rstest::rstest;
 
@@ -9,7 +9,7 @@ use crate::support::process::hubproof;
 #[case::other_json("{}", "it has no `format: hubproof-load-report`")]
 #[case::check_report(r#"{"format": "hubproof-report", "format_version": 1}"#, "a report of `hubproof check`")]
 #[case::later(r#"{"format": "hubproof-load-report", "format_version": 99}"#, "format version 99")]
-fn a_file_that_is_no_load_report_is_named_with_what_it_is(#[case] text: &str, #[case] expected: &str) {
+fn a_file_that_is_not_a_load_report_is_an_error(#[case] text: &str, #[case] expected: &str) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.json");
     std::fs::write(&file, text).unwrap();
@@ -21,13 +21,13 @@ fn a_file_that_is_no_load_report_is_named_with_what_it_is(#[case] text: &str, #[
 }
 
 #[test]
-fn a_file_that_is_not_there_is_named() {
+fn a_missing_file_is_an_error() {
     let done = hubproof(["compare", "nowhere.json", "nowhere.json"]).ends_with(2);
     assert!(done.err.contains("failed to read nowhere.json"), "{}", done.err);
 }
 
 #[test]
-fn a_regression_is_a_percentage() {
+fn the_regression_limit_is_a_percentage() {
     let done = hubproof(["compare", "a", "b", "--fail-on-regression", "0.05"]).ends_with(2);
     assert!(done.err.contains("write a percentage, such as 5%"), "{}", done.err);
 }

@@ -1,4 +1,4 @@
-//! `hubproof check --exec`: the hub is started, watched, started again and ended, and nothing of it stays behind.
+//! `hubproof check --exec`: the hub is started, restarted after a crash and stopped, without leaving processes behind.
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -12,8 +12,8 @@ use crate::support::process::{Done, Serving, hubproof, start};
 
 const HUBPROOF: &str = env!("CARGO_BIN_EXE_hubproof");
 
-/// A port that no connection of anybody gets by itself: below those that systems give away. The next [`BLOCK`] are free for
-/// whoever has it.
+/// Returns a free port below the ephemeral range, so that no other connection gets it. The next [`BLOCK`] ports are
+/// reserved for the same test.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let base = 15_000 + (std::process::id() % 400) as u16 * BLOCK;
@@ -25,7 +25,7 @@ pub fn free_port() -> u16 {
 
 const BLOCK: u16 = 25;
 
-/// A hub behind a wrapper of ours, in a folder that keeps the numbers of all processes that were started.
+/// A hub behind a wrapper script, in a folder with the ids of all started processes.
 struct Hub {
     folder: tempfile::TempDir,
     port: u16,
@@ -49,7 +49,7 @@ impl Hub {
         self.file(name).display().to_string()
     }
 
-    /// The reference server itself; its number is written down.
+    /// Returns a command for the reference server that records its process id.
     fn reference(&self, protocol: &str) -> String {
         self.reference_with(protocol, "")
     }
@@ -63,8 +63,8 @@ impl Hub {
         format!("sh {}", self.write("hub.sh", &script))
     }
 
-    /// The reference server behind a wrapper that falls over as soon as the hub says this: always, or the first time only.
-    fn falling(&self, protocol: &str, word: &str, always: bool) -> String {
+    /// Returns a command for the reference server that crashes as soon as the hub sends this word: always, or once.
+    fn crashing(&self, protocol: &str, word: &str, always: bool) -> String {
         let (inner, port) = (free_port(), self.port);
         let script = FALLING
             .replace("PIDS", &self.file("pids").display().to_string())
@@ -83,7 +83,7 @@ impl Hub {
         hubproof(arguments.iter().chain(more))
     }
 
-    /// Nothing listens, and no process that was written down is there any more.
+    /// Asserts that the port is closed and no recorded process runs.
     #[track_caller]
     fn assert_gone(&self) {
         assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err(), "something still listens");
@@ -98,7 +98,7 @@ impl Hub {
     }
 }
 
-/// Whether a process of this number is there and not only waiting to be taken note of.
+/// Whether the process runs; a zombie does not.
 fn runs(id: &str) -> bool {
     let status = std::fs::read_to_string(Path::new("/proc").join(id).join("stat")).unwrap_or_default();
     status.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
@@ -152,14 +152,14 @@ fn report(done: &Done) -> Value {
     report
 }
 
-/// The verdict of each scenario that was played.
+/// Returns the verdict of each played scenario.
 fn verdicts(report: &Value) -> Vec<(&str, &str)> {
     let list = report["protocols"][0]["scenarios"]["list"].as_array().unwrap();
     list.iter().map(|one| (one["id"].as_str().unwrap(), one["verdict"].as_str().unwrap())).collect()
 }
 
 #[test]
-fn a_hub_is_started_checked_and_ended() {
+fn a_hub_is_started_checked_and_stopped() {
     let hub = Hub::new();
     let command = hub.reference("concierge");
     let log = hub.file("hub.log").display().to_string();
@@ -177,11 +177,11 @@ fn a_hub_is_started_checked_and_ended() {
 }
 
 #[rstest]
-#[case("./no-such-hub", 2, &["`./no-such-hub` cannot be started", "no shell reads it"])]
+#[case("./no-such-hub", 2, &["`./no-such-hub` cannot be started", "without a shell"])]
 #[case("sh -c 'echo no config >&2; exit 7'", 3, &["ended before it listened on 127.0.0.1:", "exit status 7", "| no config"])]
-#[case("sh -c 'exec sleep 100'", 3, &["did not listen on 127.0.0.1:", "300 ms", "It said nothing", "--exec-wait"])]
+#[case("sh -c 'exec sleep 100'", 3, &["did not listen on 127.0.0.1:", "300 ms", "It wrote nothing to stdout or stderr", "--exec-wait"])]
 #[case("hub 'x", 2, &["--exec: this command has an open quote"])]
-fn a_hub_that_does_not_come_up(#[case] command: &str, #[case] code: i32, #[case] expected: &[&str]) {
+fn a_hub_that_does_not_start_is_reported(#[case] command: &str, #[case] code: i32, #[case] expected: &[&str]) {
     let hub = Hub::new();
     let done = hub.check("concierge", command, &["--exec-wait", "300ms"]).ends_with(code);
     for expected in expected {
@@ -197,7 +197,7 @@ fn a_command_needs_an_address() {
 }
 
 #[test]
-fn another_hub_is_not_judged_in_its_place() {
+fn another_hub_on_the_port_is_not_tested_instead() {
     let server = Serving::start(["concierge"], 1);
     let url = server.url("concierge");
     let done = hubproof(["check", url, "--protocol", "concierge", "--exec", "sleep 100"]).ends_with(2);
@@ -205,9 +205,9 @@ fn another_hub_is_not_judged_in_its_place() {
 }
 
 #[test]
-fn destructive_scenarios_are_played_and_the_hub_is_there_again() {
+fn the_hub_is_restarted_after_destructive_scenarios() {
     let hub = Hub::new();
-    // What the reference server says of itself, in all its setups and with its hooks.
+    // The reference server's own target file, with all instances and hooks.
     let (target, again) = (hub.file("hub.toml").display().to_string(), hub.file("again.toml").display().to_string());
     let (listen, admin) = (format!("127.0.0.1:{}", hub.port), format!("127.0.0.1:{}", hub.port + BLOCK - 1));
     let server = Serving::start(["gator", "--listen", &listen, "--admin", &admin, "--target-file", &target], 1);
@@ -220,7 +220,7 @@ fn destructive_scenarios_are_played_and_the_hub_is_there_again() {
     let verdicts = verdicts(&report);
     let destroyed = verdicts.iter().filter(|(id, verdict)| id.contains("stop") && *verdict == "pass").count();
     assert_eq!((destroyed, verdicts.len()), (5, 6), "{verdicts:?}");
-    // After the last one nobody needs it any more.
+    // It is not restarted after the last one.
     let process = &report["protocols"][0]["processes"][0];
     assert_eq!(process["starts"], 5, "{process}");
     assert_eq!(process["crashes"], Value::Array(Vec::new()));
@@ -228,11 +228,11 @@ fn destructive_scenarios_are_played_and_the_hub_is_there_again() {
     hub.assert_gone();
 }
 
-/// The scenario that brings the hub down fails, with the reason and the last words; those beside it are played again.
+/// The scenario that crashes the hub fails, with status and last output; those that ran beside it are played again.
 #[rstest]
-fn a_hub_that_falls_is_a_finding(#[values("1", "16")] jobs: &str) {
+fn a_crash_is_a_finding_of_the_scenario_that_causes_it(#[values("1", "16")] jobs: &str) {
     let hub = Hub::new();
-    let command = hub.falling("concierge", "GROUP_DELETED", true);
+    let command = hub.crashing("concierge", "GROUP_DELETED", true);
     let more = ["--scenario", "greeting", "--scenario", "message-to-one", "--scenario", "group-deletion", "-j", jobs];
     let done = hub.check("concierge", &command, &[more.as_slice(), &["--report", "json=-"]].concat()).ends_with(1);
     let report = report(&done);
@@ -257,11 +257,11 @@ fn a_hub_that_falls_is_a_finding(#[values("1", "16")] jobs: &str) {
     hub.assert_gone();
 }
 
-/// Nobody can say which of them did it, and it is not held against any of them; but the hub did fall.
+/// A crash that no scenario reproduces is attributed to none, but fails the run.
 #[test]
-fn a_hub_that_falls_once_fails_the_run_and_no_scenario() {
+fn a_crash_that_is_not_reproduced_fails_the_run_and_no_scenario() {
     let hub = Hub::new();
-    let command = hub.falling("concierge", "GROUP_DELETED", false);
+    let command = hub.crashing("concierge", "GROUP_DELETED", false);
     let more = ["--scenario", "greeting", "--scenario", "group-deletion", "--report", "json=-"];
     let done = hub.check("concierge", &command, &more).ends_with(1);
     let report = report(&done);
@@ -274,9 +274,9 @@ fn a_hub_that_falls_once_fails_the_run_and_no_scenario() {
 }
 
 #[test]
-fn a_hub_that_always_falls_ends_the_run_in_time() {
+fn a_hub_that_always_crashes_ends_the_run_in_time() {
     let hub = Hub::new();
-    let command = hub.falling("concierge", "HELLO", true);
+    let command = hub.crashing("concierge", "HELLO", true);
     let more = ["--report", "json=-", "--report"].map(str::to_owned);
     let junit = format!("junit={}", hub.file("report.xml").display());
     let more: Vec<&str> = more.iter().map(String::as_str).chain([junit.as_str()]).collect();
@@ -286,18 +286,17 @@ fn a_hub_that_always_falls_ends_the_run_in_time() {
     let process = &report["protocols"][0]["processes"][0];
     assert_eq!(process["crashes"].as_array().unwrap().len(), 10, "{process}");
     assert!(process["given_up"].as_str().unwrap().contains("10 times"), "{process}");
-    assert!(done.err.contains("The hub was not started any more"), "{}", done.err);
+    assert!(done.err.contains("The hub was not started again"), "{}", done.err);
     assert!(std::fs::read_to_string(hub.file("report.xml")).unwrap().contains("out of luck"));
     hub.assert_gone();
 }
 
-/// Cases that bring the hub down are findings, those beside them are not; the others are played on a hub that was started
-/// again.
+/// Cases that crash the hub are findings, those that run beside them are not; the others are played on a restarted hub.
 #[test]
-fn a_fuzzed_hub_that_falls_is_started_again() {
+fn a_fuzzed_hub_that_crashes_is_restarted() {
     let hub = Hub::new();
-    // It says so of some of these cases.
-    let (url, command) = (hub.url(), hub.falling("qi", "trailing c", true));
+    // The hub sends this word in some of these cases.
+    let (url, command) = (hub.url(), hub.crashing("qi", "trailing c", true));
     let base = ["fuzz", &url, "--protocol", "qi", "--exec", &command, "--seed", "3", "--cases", "60", "-j", "4"];
     let commands = ["--set", "ok_command=get_static", "--set", "plain_command=ping", "--set", "echo_command=echo"];
     let done = hubproof(base.iter().chain(&commands).chain(&["--report", "json=-"])).ends_with(1);
@@ -315,9 +314,9 @@ fn a_fuzzed_hub_that_falls_is_started_again() {
     hub.assert_gone();
 }
 
-/// Ctrl-C reaches us, not the hub; we end the hub, once with time for the scenarios and once without.
+/// Ctrl-C reaches hubproof, not the hub. The hub is stopped after the running scenarios, or at once by a second Ctrl-C.
 #[rstest]
-fn interrupted_it_ends_the_hub(#[values(1, 2)] times: usize) {
+fn an_interrupt_stops_the_hub(#[values(1, 2)] times: usize) {
     let hub = Hub::new();
     let (url, command) = (hub.url(), hub.reference("concierge"));
     let scenario = ["--scenario", "identify-deadline"];
@@ -336,7 +335,7 @@ fn interrupted_it_ends_the_hub(#[values(1, 2)] times: usize) {
 }
 
 #[test]
-fn what_the_hub_says_has_no_secrets() {
+fn secrets_are_masked_in_the_hubs_output() {
     let hub = Hub::new();
     let script = "echo my secret is canary-7; exit 1";
     let more = ["--set", "secrets.secret=canary-7"];
@@ -365,7 +364,7 @@ fn a_target_file_names_a_command_for_each_instance() {
     assert_eq!((plain.started(), secret.started()), (1, 1));
     plain.assert_gone();
     secret.assert_gone();
-    // The command line goes over all of them; this one serves only one of the two addresses.
+    // --exec overrides all of them; this command serves only one of the two addresses.
     let wait = ["--exec", &first, "--exec-wait", "1s"];
     let done = hubproof(arguments.iter().chain(&wait)).ends_with(3);
     assert!(done.err.contains(&format!("did not listen on 127.0.0.1:{}", secret.port)), "{}", done.err);

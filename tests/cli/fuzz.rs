@@ -1,7 +1,7 @@
-//! `hubproof fuzz`: what it finds, what it says about it, and how it ends.
+//! `hubproof fuzz`: findings, output and exit codes.
 
-use std::path::PathBuf;
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -9,15 +9,19 @@ use rstest::rstest;
 use serde_json::Value;
 
 use crate::cli::exec::free_port;
-use crate::support::process::{Serving, hubproof, start};
 use crate::support::disk::protocol_name;
+use crate::support::process::{Serving, hubproof, start};
 
 fn fuzz(arguments: &[&str]) -> crate::support::process::Done {
     hubproof(std::iter::once("fuzz").chain(arguments.iter().copied()))
 }
 
 #[rstest]
-fn the_reference_server_stands(#[dirs] #[files("schemas/*/messages")] protocol: PathBuf) {
+fn fuzzing_the_reference_server_finds_nothing(
+    #[dirs]
+    #[files("schemas/*/messages")]
+    protocol: PathBuf,
+) {
     let protocol = &*protocol_name(&protocol);
     let done = fuzz(&["--protocol", protocol, "--cases", "60", "--seed", "3"]).ends_with(0);
     assert!(done.last_line().starts_with(&format!("PASS {protocol}: 60 cases of seed 3")), "{}", done.out);
@@ -31,12 +35,12 @@ fn the_reference_server_stands(#[dirs] #[files("schemas/*/messages")] protocol: 
 #[case::elsewhere(&["ws://192.0.2.1:80", "--protocol", "qi"], "--yes")]
 #[case::no_cases(&["--protocol", "qi", "--cases", "0"], "invalid value")]
 #[case::whose_case(&["--case", "1"], "name one with --protocol")]
-fn a_mistake_is_told(#[case] arguments: &[&str], #[case] words: &str) {
+fn a_wrong_argument_is_an_error(#[case] arguments: &[&str], #[case] words: &str) {
     let done = fuzz(arguments).ends_with(2);
     assert!(done.err.contains(words), "{}", done.err);
 }
 
-/// An emprops hub with somebody's job that any worker can do: the worker of a case gets that one, whatever is said beside it.
+/// An emprops hub with a pending job of another client: the worker of every case is assigned that one.
 fn with_a_job() -> Serving {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("leaves.yaml");
@@ -51,32 +55,33 @@ fn with_a_job() -> Serving {
     hub
 }
 
-/// One after the other, so that one of them gets it, and a later one does it.
+/// Cases run one after the other, so that one of them is assigned the job, and a later one completes it.
 #[test]
-fn what_others_left_on_a_hub_accuses_nobody() {
+fn existing_state_of_the_hub_is_not_a_finding() {
     let run = |cases: &[&str], code: i32| {
         let hub = with_a_job();
         let arguments = [hub.url("emprops"), "--protocol", "emprops", "--seed", "7", "-j", "1", "--patience", "0.5"];
         let done = fuzz(&[&arguments, cases].concat()).ends_with(code);
-        let said = done.out.split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(said.contains("warn[FUZZ-UNDISTURBED]"), "{}", done.out);
-        assert!(said.contains("it did not come; it fails without the mutation, too (control run)"), "{}", done.out);
-        said
+        let output = done.out.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(output.contains("warn[FUZZ-UNDISTURBED]"), "{}", done.out);
+        assert!(output.contains("received; it fails without the mutation, too (control run)"), "{}", done.out);
+        output
     };
-    let said = run(&["--message", "job_accepted_by_worker", "--mutation", "invalid-utf8", "--cases", "20"], 0);
-    assert!(!said.contains("At the end"), "{said}");
-    // Where nobody else is there to do it, the hub stays like this.
-    let case = said.split_once("(case-").unwrap().1.split_once(".yaml").unwrap().0;
-    let said = run(&["--case", case], 3);
-    let words = format!("At the end of the run, the conversation of case {case} cannot be completed even without its mutation");
-    assert!(said.contains(&words) && said.contains("INCONCLUSIVE emprops: 1 case"), "{said}");
+    let output = run(&["--message", "job_accepted_by_worker", "--mutation", "invalid-utf8", "--cases", "20"], 0);
+    assert!(!output.contains("At the end"), "{output}");
+    // No other case completes the job, so the state of the hub stays.
+    let case = output.split_once("(case-").unwrap().1.split_once(".yaml").unwrap().0;
+    let output = run(&["--case", case], 3);
+    let words =
+        format!("At the end of the run, the conversation of case {case} cannot be completed even without its mutation");
+    assert!(output.contains(&words) && output.contains("INCONCLUSIVE emprops: 1 case"), "{output}");
 }
 
-/// Everybody is on one hub, so that the odd things of others disturb the plays without them, too.
+/// All cases share one hub, so that mutations of other cases also disturb the control runs.
 #[rstest]
 #[case::half_done("concierge-fuzz-half-group", "group_create", "missing")]
 #[case::others("concierge-fuzz-subscriptions-lost", "group_delete", "truncated")]
-fn what_is_said_beside_it_does_not_excuse_a_hub(#[case] fault: &str, #[case] message: &str, #[case] mutation: &str) {
+fn concurrent_cases_do_not_hide_a_finding(#[case] fault: &str, #[case] message: &str, #[case] mutation: &str) {
     let hub = Serving::start(["concierge", "--fault", fault], 1);
     let odd = ["--message", message, "--mutation", mutation, "--cases", "60", "--seed", "7", "-j", "8"];
     let arguments: Vec<&str> = [hub.url("concierge"), "--protocol", "concierge"].into_iter().chain(odd).collect();
@@ -84,9 +89,9 @@ fn what_is_said_beside_it_does_not_excuse_a_hub(#[case] fault: &str, #[case] mes
     assert!(done.out.contains("fail[FUZZ-KEEPS]"), "{}", done.out);
 }
 
-/// Who says one thing shows more than who says dozens, which failed before (the first of seed 1 does).
+/// A case with one mutated message is shown rather than one with dozens, even if that failed first (as in seed 1).
 #[test]
-fn what_is_shown_says_one_thing() {
+fn the_shown_case_has_one_mutated_message() {
     let base = ["--protocol", "qi", "--seed", "1"];
     let all = |more: &[&str]| fuzz(&base.iter().chain(more).copied().collect::<Vec<_>>());
     let done =
@@ -105,19 +110,23 @@ fn what_is_shown_says_one_thing() {
     assert!(first.iter().any(of_many), "{first:?}");
 }
 
-/// A table of what was tried would have nothing in it.
+/// Without a reachable hub there is no table of cells.
 #[test]
-fn a_hub_that_is_not_there_is_told_so() {
+fn an_unreachable_hub_is_inconclusive() {
     let done = fuzz(&["ws://127.0.0.1:1", "--protocol", "qi", "--cases", "5"]).ends_with(3);
-    let said = done.out.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(said.contains("nothing listens at 127.0.0.1:1") && said.contains("is this its address?"), "{}", done.out);
-    assert!(!said.contains("at every moment"), "{}", done.out);
-    // What is not played for want of a setting has met nobody, so that nobody is found to be gone.
+    let output = done.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        output.contains("nothing listens at 127.0.0.1:1") && output.contains("is this its address?"),
+        "{}",
+        done.out
+    );
+    assert!(!output.contains("at every moment"), "{}", done.out);
+    // Cases with an unmet need do not connect, so they do not find the hub gone.
     let done = fuzz(&["ws://127.0.0.1:1", "--protocol", "qi", "--seed", "640126", "--cases", "40"]).ends_with(3);
     assert!(done.out.contains("`setting echo_command`") && !done.out.contains("FUZZ-LIVES"), "{}", done.out);
 }
 
-/// One JSON object a line, with what the hub will have said still open, and the same whatever `-j`.
+/// One JSON object per line, with values of the hub left as expressions, and the same for every `-j`.
 #[rstest]
 fn cases_are_printed_without_a_hub(#[values("qi", "emprops")] protocol: &str) {
     let print = |jobs: &str, seed: &str| {
@@ -132,9 +141,9 @@ fn cases_are_printed_without_a_hub(#[values("qi", "emprops")] protocol: &str) {
     assert!(cases.iter().all(|case| case["scenario"]["steps"].is_array() && case["seed"] == 7));
 }
 
-/// A case is the same, whatever else is chosen.
+/// A case depends only on seed and number, not on the selection.
 #[test]
-fn a_choice_changes_no_case() {
+fn a_selection_does_not_change_cases() {
     let print = |more: &[&str]| {
         let all: Vec<&str> = ["--protocol", "qi", "--seed", "7", "--print-cases"].iter().chain(more).copied().collect();
         fuzz(&all).ends_with(0).out
@@ -148,12 +157,12 @@ fn a_choice_changes_no_case() {
     }
 }
 
-/// A fault that scenarios know, too: what fuzzing says of it, in all formats.
+/// A fault that scenarios find too: its finding in all report formats.
 const FAULTY: [&str; 8] = ["--fault", FAULT, "--protocol", "qi", "--seed", "1", "--mutation", "wrong-type"];
 const FAULT: &str = "qi-failure-payload-number";
 
 #[test]
-fn a_faulty_hub_is_found() {
+fn a_fault_is_found_and_reported_in_all_formats() {
     let folder = tempfile::tempdir().unwrap();
     let (json, known) = (folder.path().join("report.json"), folder.path().join("known.toml"));
     let (report, known) = (format!("json={}", json.display()), known.display().to_string());
@@ -164,31 +173,31 @@ fn a_faulty_hub_is_found() {
     let fuzzed = &report["protocols"][0]["fuzzed"];
     assert_eq!((&fuzzed["cases"], &fuzzed["seed"]), (&Value::from(30), &Value::from(1)));
     let finding = &report["protocols"][0]["findings"][0];
-    // The command that it names finds the same again.
+    // The reproduction command finds the same again.
     let command = finding["reproduce"].as_str().unwrap();
     let words: Vec<&str> = command.split(' ').skip(1).collect();
     assert!(words.contains(&"--case"), "{command}");
     hubproof(&words).ends_with(1);
-    // Who knows it all is content.
+    // With a baseline of all findings it passes.
     run(&["--baseline", &known]).ends_with(0);
 }
 
-/// What was found until then is said.
+/// The report has the findings until then.
 #[test]
 fn an_interruption_reports_what_was_found() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
     let running = start(["fuzz", &url, "--protocol", "concierge", "--seed", "1", "--time", "100s"], &[]);
-    // It is under way.
+    // Wait until it runs.
     let _connection = listener.accept().unwrap();
     running.signal("INT");
     let done = running.done().ends_with(3);
     assert!(done.out.contains("Interrupted after"), "{}", done.out);
 }
 
-/// Lets so many connections through to a hub, and is gone then with all of them.
+/// Starts a proxy to a hub that ends, with all its connections, after so many connections.
 fn mortal(hub: &str, connections: usize) -> String {
-    // Nobody else gets the port when it is gone.
+    // Keeps the port bound, so that no other process gets it.
     let listener = TcpListener::bind(("127.0.0.1", free_port())).unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
     let hub = hub.to_owned();
@@ -196,14 +205,14 @@ fn mortal(hub: &str, connections: usize) -> String {
     url
 }
 
-/// The same behind a proxy, which stays, and says so.
+/// The same behind a proxy that stays and answers with this status.
 fn mortal_behind_a_proxy(hub: &str, connections: usize, status: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
     let hub = hub.to_owned();
     thread::spawn(move || {
         let ends = lets_through(&listener, &hub, connections);
-        // Whoever is in stays, where there are only too many attempts.
+        // With 429, existing connections stay open.
         let gone = status.starts_with('5');
         ends.iter().filter(|_| gone).for_each(|end| drop(end.shutdown(Shutdown::Both)));
         listener.incoming().for_each(|asked| refuse(asked.unwrap(), status));
@@ -233,7 +242,7 @@ fn passed_on(client: TcpStream, hub: &str) -> [TcpStream; 2] {
     [client, server]
 }
 
-/// Lets so many connections through to a hub at once, and everybody after them a second late.
+/// Starts a proxy that passes so many connections to a hub at once, and delays all later ones by a second.
 fn tired(hub: &str, connections: usize) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}", listener.local_addr().unwrap());
@@ -248,26 +257,26 @@ fn tired(hub: &str, connections: usize) -> String {
     url
 }
 
-/// Whatever it was: it may be the hub's right, so it is told and no more.
+/// A slower hub is reported, but is not a failure.
 #[test]
-fn a_hub_that_is_slower_at_the_end_is_told_of() {
+fn a_hub_that_is_slower_at_the_end_is_reported() {
     let hub = Serving::start(["qi"], 1);
     let run = |url: &str| fuzz(&[url, "--protocol", "qi", "--seed", "1", "--cases", "5", "-j", "1"]).ends_with(0).out;
     let words = "A new client is connected and answered after";
-    let said = run(&tired(hub.url("qi"), 15));
-    assert!(said.contains(words), "{said}");
-    let said = run(hub.url("qi"));
-    assert!(!said.contains(words), "{said}");
+    let output = run(&tired(hub.url("qi"), 15));
+    assert!(output.contains(words), "{output}");
+    let output = run(hub.url("qi"));
+    assert!(!output.contains(words), "{output}");
 }
 
-/// Answers a request with a status and no more.
+/// Answers a request with a status.
 fn refuse(mut asked: TcpStream, status: &str) {
     let _ = std::io::Read::read(&mut asked, &mut [0; 4096]);
     let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     let _ = std::io::Write::write_all(&mut asked, answer.as_bytes());
 }
 
-/// Lets its hub live again whenever it is asked to, over HTTP; answers with the status.
+/// Starts an HTTP server that restarts the hub for each request and answers with the status.
 fn restarter(url: &str, hub: &str, status: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (address, hub) = (url.strip_prefix("ws://").unwrap().to_owned(), hub.to_owned());
@@ -303,8 +312,8 @@ fn a_hook_that_fails_ends_the_run() {
     let hook = restarter(&url, hub.url("qi"), "500 No");
     let done =
         fuzz(&[&url, "--protocol", "qi", "--seed", "1", "--time", "100s", "-j", "4", "--set", &hook]).ends_with(1);
-    let said = done.out.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(said.contains("the hook `restart` was answered with status 500"), "{}", done.out);
+    let output = done.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(output.contains("the hook `restart` was answered with status 500"), "{}", done.out);
 }
 
 #[test]
@@ -318,7 +327,7 @@ fn a_run_ends_when_enough_has_been_found() {
     assert!(done.err.contains("the limit of --max-findings is reached"), "{}", done.err);
 }
 
-/// Where the hub says something new, more of the kind is said to it: other cells have fewer cases than without.
+/// Cells with new kinds of answers get more cases, other cells fewer than without.
 #[test]
 fn new_answers_steer_the_cases() {
     let of = |more: &[&str]| {
@@ -345,24 +354,24 @@ fn a_hub_that_is_gone_ends_the_run() {
     assert!(done.took < Duration::from_secs(60), "{:?}", done.took);
 }
 
-/// What stands before a hub answers for it. Whoever is told that there were too many attempts has learnt nothing.
+/// A proxy answers when the hub behind it is gone. HTTP 429 only means too many attempts, so it is inconclusive.
 #[rstest]
 #[case::gone("502 Bad Gateway", 1, "fail[FUZZ-LIVES]")]
 #[case::tired("429 Too Many Requests", 3, "HTTP 429 instead of 101")]
-fn a_hub_that_is_gone_behind_a_proxy_is_gone(#[case] status: &'static str, #[case] code: i32, #[case] said: &str) {
+fn a_hub_that_is_gone_behind_a_proxy_is_gone(#[case] status: &'static str, #[case] code: i32, #[case] output: &str) {
     let hub = Serving::start(["qi"], 1);
     let url = mortal_behind_a_proxy(hub.url("qi"), 60, status);
     let done = fuzz(&[&url, "--protocol", "qi", "--seed", "1", "--time", "14s", "-j", "4"]).ends_with(code);
-    assert!(done.out.split_whitespace().collect::<Vec<_>>().join(" ").contains(said), "{}", done.out);
+    assert!(done.out.split_whitespace().collect::<Vec<_>>().join(" ").contains(output), "{}", done.out);
     assert_eq!(done.out.contains("The run ended early: the hub is gone"), code == 1, "{}", done.out);
 }
 
 #[test]
-fn another_hub_is_told_the_same() {
+fn answers_are_compared_with_those_of_another_hub() {
     let done = hubproof(["fuzz", "--protocol", "qi", "--cases", "30", "--seed", "1", "--against"]);
     assert_eq!(done.code, Some(0), "{done:?}");
     assert!(done.out.contains("FUZZ-DIFFERS held in"), "{done:?}");
-    // Some requests are answered twice: no oracle minds what comes when nobody waits for it, but the other hub says it once.
+    // Some requests are answered twice: no oracle checks further frames, but the other hub sends one.
     let fault =
         ["fuzz", "--protocol", "qi", "--cases", "30", "--seed", "1", "--against", "--fault", "qi-base-reply-twice"];
     let done = hubproof(fault);

@@ -1,4 +1,4 @@
-//! Findings that outlive a run: made small, saved, played again.
+//! Findings of the fuzzer: shrunk, saved, and replayed.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// A folder with what a run of one case found, and the only file in it.
+/// Runs one case and returns the folder with its saved finding, and that file.
 fn found() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let regressions = folder.path().join("regressions");
@@ -38,19 +38,19 @@ fn a_finding_is_saved_small_and_played_again_by_fuzz_and_check() {
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(text.contains("with seed 1 in case 3.\n# schema:hello:CON-025\n"), "{text}");
     assert!(text.ends_with("steps:\n  - sender joins:\n") || text.ends_with("steps:\n  - innocent joins:\n"), "{text}");
-    // The commands of its header do what it says they do.
+    // The commands in its header work.
     let commands: Vec<Vec<&str>> =
         text.lines().filter_map(|line| Some(line.strip_prefix("#   hubproof ")?.split(' ').collect())).collect();
     assert_eq!(commands.iter().map(|words| words[0]).collect::<Vec<_>>(), ["fuzz", "check"]);
     let broken = hubproof(&commands[0]).ends_with(1);
     assert!(broken.out.contains(&format!("  still fails        {}\n", path.display())), "{}", broken.out);
     hubproof(&commands[1]).ends_with(1);
-    // A hub that has put it right.
+    // A hub without the fault.
     let shown = path.display().to_string();
     let fixed = fuzz(&["--replay", &shown]).ends_with(0);
     assert!(fixed.out.contains(&format!("  fixed              {shown}\n")), "{}", fixed.out);
     hubproof(["check", "--protocol", "concierge", "--scenario", &shown]).ends_with(0);
-    // All of a folder.
+    // All files of a folder.
     let all = fuzz(&["--replay", folder.path().join("regressions").to_str().unwrap()]).ends_with(0);
     assert!(all.out.starts_with("1 saved finding played again\n"), "{}", all.out);
 }
@@ -76,8 +76,8 @@ fn regressions_are_played_first_and_not_saved_twice() {
 #[case::no_yaml(Some("title: ["), &[], "it cannot be read any more: ")]
 #[case::no_scenario(Some("[]"), &[], "it cannot be read any more: it is not a scenario")]
 #[case::unknown_step(Some("title: t\nsteps:\n  - sender flies:\n"), &[], "it cannot be played any more: ")]
-#[case::nothing_to_judge(Some("title: t\nsteps:\n  - wait: 1ms\n    because: nobody asks anything\n"), &[], "none of its checks was reached")]
-fn what_nobody_can_tell_is_not_reproducible(#[case] text: Option<&str>, #[case] hub: &[&str], #[case] expected: &str) {
+#[case::nothing_to_judge(Some("title: t\nsteps:\n  - wait: 1ms\n    because: no check\n"), &[], "none of its checks was reached")]
+fn an_undecided_replay_is_inconclusive(#[case] text: Option<&str>, #[case] hub: &[&str], #[case] expected: &str) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("concierge-mine.yaml");
     std::fs::write(&path, text.unwrap_or("title: t\nactors: { a: client }\nsteps:\n  - a joins:\n")).unwrap();
@@ -88,15 +88,15 @@ fn what_nobody_can_tell_is_not_reproducible(#[case] text: Option<&str>, #[case] 
 #[rstest]
 #[case::missing(&["fuzz", "--protocol", "qi", "--replay", "no/such.yaml"], "failed to read no/such.yaml")]
 #[case::whose(&["fuzz", "--replay", "Cargo.toml"], "Cargo.toml belongs to no known protocol by its name")]
-fn what_is_wrong_is_said(#[case] arguments: &[&str], #[case] expected: &str) {
+fn a_wrong_file_is_an_error(#[case] arguments: &[&str], #[case] expected: &str) {
     let done = hubproof(arguments).ends_with(2);
     assert!(done.err.contains(expected), "{}", done.err);
 }
 
-/// An answer that everybody hears is a finding of all cases beside the one that brings it about. Files are written of what
-/// fails by itself, once one is known that does.
+/// A wrong broadcast is a finding of all cases that run beside the one that causes it. Only findings that fail alone are
+/// saved, once there is one.
 #[test]
-fn what_only_heard_another_case_is_not_saved() {
+fn findings_caused_by_another_case_are_not_saved() {
     let base = ["fuzz", "--protocol", "qi", "--fault", "qi-fuzz-emoji-leaks"];
     let folder = tempfile::tempdir().unwrap();
     let regressions = folder.path().display().to_string();

@@ -1,4 +1,4 @@
-//! `hubproof load`: mistakes, every ready plan, interruptions, and a hub that goes away.
+//! `hubproof load`: wrong arguments, every built-in plan, interrupts, and a hub that is killed.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::support::process::{Serving, hubproof, start};
 
-/// Small and short, so that all tests can run beside each other.
+/// Small and short, so that all tests can run in parallel.
 const SMALL: [&str; 10] = ["--warm-up", "1s", "--duration", "2s", "--ramp", "200ms", "--drain", "60s", "--seed", "7"];
 
 #[rstest]
@@ -22,23 +22,23 @@ const SMALL: [&str; 10] = ["--warm-up", "1s", "--duration", "2s", "--ramp", "200
 #[case(&["--protocol", "qi", "--rate", "0"], "a rate is a number above 0")]
 #[case(&["--protocol", "qi", "--plan", "idle", "--rate", "5"], "no role of the plan has arrivals")]
 #[case(&["--protocol", "qi", "--validate", "some"], "write all, sample=0.01 or none")]
-#[case(&["--protocol", "qi", "--source", "127.0.0.9-127.0.0.1"], "no list of source addresses")]
+#[case(&["--protocol", "qi", "--source", "127.0.0.9-127.0.0.1"], "is not a list of source addresses")]
 #[case(&["--protocol", "qi", "--source", "203.0.113.7"], "203.0.113.7 cannot be a source address")]
 #[case(&["--protocol", "qi", "--threshold", "extended_request.respons.p99 < 5ms"], "did you mean `response`")]
 #[case(&["--protocol", "qi", "--find-max", "ledger.lots == 0"], "did you mean `lost`")]
 #[case(&["--protocol", "qi", "--plan", "idle", "--find-max", "ledger.lost == 0"], "there is no rate to search for")]
 #[case(&["--protocol", "qi", "--report", "yaml=x"], "there is no report format `yaml`")]
 #[case(&["--protocol", "qi", "--report", "csv=/nowhere/x"], "a report cannot be written to /nowhere/x")]
-fn mistakes_are_named_before_a_connection_is_made(#[case] arguments: &[&str], #[case] about: &str) {
+fn wrong_arguments_are_reported_before_connecting(#[case] arguments: &[&str], #[case] about: &str) {
     let done = hubproof(["load"].iter().chain(arguments)).ends_with(2);
     assert!(done.err.contains(about), "{}", done.err);
 }
 
 #[test]
-fn nobody_there_is_inconclusive() {
+fn an_unreachable_hub_is_inconclusive() {
     let done = hubproof(["load", "ws://127.0.0.1:1", "--protocol", "qi", "--duration", "1s", "--warm-up", "0s"]);
     assert_eq!(done.code, Some(3), "{}{}", done.out, done.err);
-    assert!(done.err.contains("nobody can be reached at 127.0.0.1:1"), "{}", done.err);
+    assert!(done.err.contains("failed to connect to 127.0.0.1:1"), "{}", done.err);
     assert!(done.err.contains("help: is the hub running"), "{}", done.err);
 }
 
@@ -48,7 +48,7 @@ fn plans_are_listed() {
     assert!(done.out.contains("  jobs ") && done.out.contains("  idle "), "{}", done.out);
 }
 
-/// Runs with a report on stdout; the report. A slow machine may make a run suspect, and nothing else.
+/// Runs and returns the report from stdout. A slow machine may make a run suspect, nothing else.
 #[track_caller]
 fn report(arguments: &[&str]) -> Value {
     let done = hubproof(["load"].iter().chain(arguments).chain(&["--report", "json=-"]));
@@ -70,7 +70,7 @@ fn count(report: &Value, name: &str) -> u64 {
 #[case("gator", "requests", &["--rate", "40"])]
 #[case("qi", "sessions", &["--rate", "40"])]
 #[case("qi", "idle", &["--population", "guest=50"])]
-fn every_ready_plan_runs_clean(#[case] protocol: &str, #[case] plan: &str, #[case] more: &[&str]) {
+fn every_built_in_plan_runs_without_errors(#[case] protocol: &str, #[case] plan: &str, #[case] more: &[&str]) {
     let base = ["--protocol", protocol, "--plan", plan, "--validate", "all"];
     let arguments: Vec<&str> = base.iter().chain(&SMALL).chain(more).copied().collect();
     let report = report(&arguments);
@@ -97,7 +97,7 @@ fn ctrl_c_once_drains_and_reports() {
         ["load", "--protocol", "qi", "--duration", "10m", "--warm-up", "0s", "--rate", "50", "--report", "json=-"],
         &[],
     );
-    run.says("measured\n");
+    run.wait_for_stderr("measured\n");
     run.signal("INT");
     let done = run.done();
     let report: Value = serde_json::from_str(&done.out).unwrap();
@@ -105,7 +105,7 @@ fn ctrl_c_once_drains_and_reports() {
     assert!(done.err.contains("draining"), "{}", done.err);
 }
 
-/// The samples of a family that tell of one thing, together.
+/// Returns the sum of the samples of a metric with this label.
 fn sum_of(text: &str, family: &str, what: &str) -> f64 {
     let read = openmetrics_parser::prometheus::parse_prometheus(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     let value = |value: &PrometheusValue| match value {
@@ -118,10 +118,10 @@ fn sum_of(text: &str, family: &str, what: &str) -> f64 {
     told.map(|sample| value(&sample.value)).sum()
 }
 
-/// What Prometheus would fetch while the run goes on, read by a strict parser of its format.
+/// Fetches the Prometheus metrics during the run and parses them strictly.
 #[test]
 #[cfg(unix)]
-fn metrics_are_served_while_it_goes_on() {
+fn metrics_are_served_during_the_run() {
     let run = start(
         [
             "load",
@@ -138,10 +138,10 @@ fn metrics_are_served_while_it_goes_on() {
         ],
         &[],
     );
-    let said = run.says("measured\n");
+    let said = run.wait_for_stderr("measured\n");
     let url = said.lines().find_map(|line| line.strip_prefix("metrics on ")).unwrap();
     let begun = Instant::now();
-    // The ledger is told of each second when it is over, and goes on while the run does.
+    // The ledger is updated at the end of each second of the run.
     let text = loop {
         let mut answer = ureq::get(url).call().unwrap();
         assert_eq!(answer.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
@@ -181,9 +181,9 @@ fn ctrl_c_twice_stops_and_still_reports() {
         ],
         &[],
     );
-    run.says("measured\n");
+    run.wait_for_stderr("measured\n");
     run.signal("INT");
-    run.says("draining");
+    run.wait_for_stderr("draining");
     run.signal("INT");
     let done = run.done();
     let report: Value = serde_json::from_str(&done.out).unwrap();
@@ -192,7 +192,7 @@ fn ctrl_c_twice_stops_and_still_reports() {
 
 #[test]
 #[cfg(unix)]
-fn a_hub_that_is_killed_is_reconnected_to_and_what_it_lost_is_told() {
+fn clients_reconnect_to_a_killed_hub_and_lost_jobs_are_reported() {
     let serving = Serving::start(["emprops"], 1);
     let url = serving.url("emprops").to_owned();
     let address = url.strip_prefix("ws://").unwrap().to_owned();
@@ -219,17 +219,17 @@ fn a_hub_that_is_killed_is_reconnected_to_and_what_it_lost_is_told() {
         ],
         &[],
     );
-    run.says("measured\n");
+    run.wait_for_stderr("measured\n");
     serving.end("KILL");
     let again = Serving::start(["emprops", "--listen", &address], 1);
     let done = run.done();
     let report: Value = serde_json::from_str(&done.out).unwrap_or_else(|error| panic!("{error}\n{}", done.err));
     assert!(count(&report, "errors.lost") >= 14, "{report}");
-    // Whoever was connected is again, and the queue goes on.
+    // All clients are connected again, and jobs are completed.
     let last = report["intervals"].as_array().unwrap().iter().rfind(|one| one["phase"] == "measured").unwrap();
     assert!(last["levels"]["connections"].as_u64().unwrap() >= 14, "{last}");
     assert!(last["counts"]["job.completed"].as_u64().unwrap_or(0) > 0, "{last}");
-    // The hub keeps its jobs in memory: those that were open are gone, and it is told which.
+    // The hub keeps its jobs in memory: open ones are lost, and reported.
     assert!(report["ledger"]["counts"]["completed"].as_u64().unwrap() > 0, "{report}");
     drop(again);
 }

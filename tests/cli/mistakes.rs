@@ -1,4 +1,4 @@
-//! What somebody reads who mistyped: exit code 2, what is wrong, where, and what to do; and no socket was opened.
+//! Wrong arguments and files: exit code 2, what is wrong, where, and what to do, before any socket is opened.
 
 use rstest::rstest;
 
@@ -35,14 +35,14 @@ use crate::support::process::{hubproof, start, with_steady_text};
 #[case("target_not_toml", &["check", "--target", "LICENSE-MIT"])]
 #[case("pack_missing", &["check", "--pack", "no-such-folder"])]
 #[case("pack_none", &["check", "--pack", "src"])]
-#[case("pack_without_url", &["check", "--pack", "schemas/nobody"])]
+#[case("pack_without_url", &["check", "--pack", "schemas/no-such-pack"])]
 #[case("serve_protocol", &["serve", "concirge"])]
 #[case("serve_fault", &["serve", "--fault", "qi-extra-aray"])]
 #[case("serve_setting", &["serve", "--set", "concierge.sercet=x"])]
 #[case("serve_target_file", &["serve", "--target-file", "x.toml"])]
 #[case("packs_protocol", &["packs", "show", "concirge"])]
 #[case("packs_message", &["packs", "validate", "concierge", "identfy", "-"])]
-fn is_told(#[case] name: &str, #[case] arguments: &[&str]) {
+fn a_wrong_argument_is_reported_with_help(#[case] name: &str, #[case] arguments: &[&str]) {
     let done = hubproof(arguments);
     let done = done.ends_with(2);
     assert_eq!(done.out, "", "mistakes belong on stderr");
@@ -51,7 +51,7 @@ fn is_told(#[case] name: &str, #[case] arguments: &[&str]) {
 
 #[cfg(unix)]
 #[test]
-fn a_report_that_cannot_be_written_is_found_before_the_run() {
+fn an_unwritable_report_is_reported_before_the_run() {
     let hub = HostileHub::start(Habit::Silent, "");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("r.json");
@@ -59,13 +59,13 @@ fn a_report_that_cannot_be_written_is_found_before_the_run() {
     let path = format!("json={}/r.json/r.json", folder.path().display());
     let done = hubproof(["check", &hub.url(), "--protocol", "qi", "--report", &path]).ends_with(2);
     assert_eq!(hub.clients(), 0, "{}", done.err);
-    // Another mistake leaves an existing report alone.
+    // Another error leaves an existing report unchanged.
     let path = format!("json={}", file.display());
-    hubproof(["check", &hub.url(), "--protocol", "nobody", "--report", &path]).ends_with(2);
+    hubproof(["check", &hub.url(), "--protocol", "no-such-protocol", "--report", &path]).ends_with(2);
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "the report of yesterday");
 }
 
-/// A copy of a built-in protocol, as a user's folder.
+/// Copies a built-in protocol into a user's folder.
 fn copied_pack(folder: &std::path::Path, protocol: &str) {
     for (from, to) in [(format!("schemas/{protocol}"), ""), (format!("scenarios/{protocol}"), "scenarios")] {
         let from = crate::support::disk::root().join(from);
@@ -78,7 +78,7 @@ fn copied_pack(folder: &std::path::Path, protocol: &str) {
 }
 
 #[test]
-fn a_broken_scenario_is_shown_with_carets_before_any_socket_opens() {
+fn an_invalid_scenario_is_reported_before_any_socket_opens() {
     let hub = HostileHub::start(Habit::Silent, "");
     let folder = tempfile::tempdir().unwrap();
     let pack = folder.path().join("qi");
@@ -99,7 +99,7 @@ fn a_broken_scenario_is_shown_with_carets_before_any_socket_opens() {
 }
 
 #[test]
-fn a_broken_target_file_is_shown_with_carets() {
+fn an_invalid_target_file_is_reported_with_its_place() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("hub.toml");
     std::fs::write(

@@ -1,4 +1,4 @@
-//! The program as it is called: arguments, reports, exit codes.
+//! The command line: arguments, reports, exit codes.
 
 pub mod baseline;
 pub mod check;

@@ -1,4 +1,4 @@
-//! `hubproof packs`, and a protocol of a user's own: a folder, and no Rust.
+//! `hubproof packs`, and a user's own pack.
 
 use std::path::Path;
 
@@ -25,7 +25,7 @@ fn list_has_every_folder_of_this_repository() {
     }
 }
 
-/// What is embedded is what lies on disk: every file of the two folders, and nothing else.
+/// The embedded files are exactly those of the two folders on disk.
 #[test]
 fn everything_on_disk_is_embedded() {
     let embedded = include_str!(concat!(env!("OUT_DIR"), "/embedded_files.rs"));
@@ -42,9 +42,9 @@ fn everything_on_disk_is_embedded() {
 }
 
 #[test]
-fn show_reads_like_this() {
+fn show_prints_all_parts_of_a_pack() {
     let text = hubproof(["packs", "show", "qi"]).ends_with(0).out;
-    // The parts, not their contents: those are the pack's affair.
+    // Only the structure, not the content of the pack.
     let parts: Vec<&str> = text.lines().filter(|line| !line.starts_with(' ') && !line.is_empty()).collect();
     let value: Value =
         serde_json::from_str(&hubproof(["packs", "show", "qi", "--format", "json"]).ends_with(0).out).unwrap();
@@ -66,7 +66,7 @@ fn show_reads_like_this() {
 #[case("valid", "qi", "base_reply_success", r#"{"status": "success", "version": "0.1.0"}"#, 0)]
 #[case("invalid", "qi", "base_reply_success", r#"{"status": "success", "version": 1}"#, 1)]
 #[case("another", "concierge", "hello", r#"{"type": "STATUS", "uuid": "x", "version": "0.1.0"}"#, 1)]
-fn validate_judges_one_payload(
+fn validate_checks_one_payload(
     #[case] name: &str,
     #[case] pack: &str,
     #[case] message: &str,
@@ -85,20 +85,20 @@ fn validate_judges_one_payload(
 #[rstest]
 #[case("not_json", "{")]
 #[case("not_text", "\u{0}")]
-fn validate_refuses_what_is_no_json(#[case] name: &str, #[case] payload: &str) {
+fn validate_rejects_text_that_is_not_json(#[case] name: &str, #[case] payload: &str) {
     let done = hubproof_reading(["packs", "validate", "qi", "base_reply_success", "-"], payload).ends_with(2);
     insta::assert_snapshot!(format!("validate_{name}"), done.err);
 }
 
 #[test]
-fn every_built_in_pack_is_without_mistake() {
+fn every_built_in_pack_has_no_error() {
     for name in disk::protocols() {
         let done = hubproof(["packs", "lint", &name]).ends_with(0);
         assert!(done.out.ends_with(" 0 errors, 0 warnings\n"), "{}", done.out);
     }
 }
 
-// ---- a protocol of one's own
+// ---- a user's own pack
 
 const ASYNCAPI: &str = r##"asyncapi: 3.1.0
 info: { title: Doubler, version: 0.3.0, description: Doubles numbers. }
@@ -155,12 +155,12 @@ fn own_pack(folder: &Path, with_rules: bool) {
         );
         write("scenarios/double.yaml", SCENARIO);
     } else {
-        // Without a list of rules, a check names what it demands in words of its own.
+        // Without rules.yaml, a check is named by its step.
         write("scenarios/double.yaml", &SCENARIO.replace("[DOUBLED]", "[the answer is the double]"));
     }
 }
 
-/// Multiplies by a factor that may depend on the number of the connection.
+/// Starts a hub that multiplies by a factor that may depend on the connection's number.
 fn doubler(factor: impl Fn(usize) -> i64 + Send + Sync + 'static) -> SmallHub {
     SmallHub::start(move |connection, _, text| {
         let ask: Value = serde_json::from_str(text).unwrap();
@@ -169,7 +169,7 @@ fn doubler(factor: impl Fn(usize) -> i64 + Send + Sync + 'static) -> SmallHub {
 }
 
 #[test]
-fn what_fails_every_other_time_is_called_flaky() {
+fn a_check_that_fails_every_other_time_is_flaky() {
     let folder = tempfile::tempdir().unwrap();
     let pack = folder.path().join("doubler");
     own_pack(&pack, true);
@@ -187,7 +187,7 @@ fn what_fails_every_other_time_is_called_flaky() {
 }
 
 #[rstest]
-fn a_protocol_of_ones_own_is_a_folder(#[values(true, false)] with_rules: bool) {
+fn a_user_pack_is_a_folder(#[values(true, false)] with_rules: bool) {
     let folder = tempfile::tempdir().unwrap();
     let pack = folder.path().join("doubler");
     own_pack(&pack, with_rules);

@@ -5,12 +5,12 @@ use serde_json::Value;
 
 use crate::support::process::{Serving, hubproof};
 
-/// A relay to the concierge at `url`, with further arguments. It says what it changes.
+/// Starts a relay to the concierge at `url`, with further arguments.
 fn relay(url: &str, arguments: &[&str]) -> Serving {
     Serving::start_as([&["relay", url, "--protocol", "concierge"], arguments].concat(), 2)
 }
 
-/// How the concierge passes through a relay, and how often the relay did something.
+/// Checks the concierge through a relay: exit code, number of changes, and output.
 fn checked(arguments: &[&str]) -> (i32, u64, String) {
     let hub = Serving::start(["concierge"], 1);
     let relay = relay(hub.url("concierge"), arguments);
@@ -22,19 +22,19 @@ fn checked(arguments: &[&str]) -> (i32, u64, String) {
 }
 
 #[test]
-fn without_a_change_a_relay_is_not_noticed() {
+fn a_relay_without_a_change_is_transparent() {
     let (code, applied, out) = checked(&[]);
     assert_eq!((code, applied), (0, 0), "{out}");
 }
 
-/// What is removed shows, wherever it is.
+/// Each of these changes is detected by a scenario.
 #[rstest]
 #[case::seed(&["--seed", "1", "--change", "remove", "--message", "hello"])]
 #[case::seed(&["--seed", "2", "--change", "remove", "--message", "message_relayed"])]
 #[case::seed(&["--seed", "3", "--change", "retype", "--message", "status_message_sent"])]
 #[case::named(&["--change", "drop", "--message", "status_message_sent"])]
 #[case::named(&["--change", "double", "--message", "group_fetch_result"])]
-fn a_change_is_noticed(#[case] arguments: &[&str]) {
+fn a_change_is_detected(#[case] arguments: &[&str]) {
     let (code, applied, out) = checked(arguments);
     assert!(applied > 0 && (code == 1 || out.contains("warn[")), "{code}, {applied} times\n{out}");
 }
@@ -54,8 +54,8 @@ fn a_hub_behind_tls_is_relayed() {
 }
 
 #[test]
-fn the_same_seed_is_the_same_change() {
-    // Nobody is connected to, so nobody has to be there.
+fn the_same_seed_gives_the_same_change() {
+    // The relay does not connect before a client does, so no hub is needed.
     let change = |seed: &str| relay("ws://127.0.0.1:1", &["--seed", seed]).url("change").to_owned();
     let changes: Vec<String> = ["1", "2", "3", "1"].map(change).to_vec();
     assert_eq!(changes[0], changes[3]);
@@ -63,7 +63,7 @@ fn the_same_seed_is_the_same_change() {
 }
 
 #[test]
-fn what_can_be_changed_is_listed() {
+fn list_shows_all_changes() {
     let list = ["relay", "--protocol", "concierge", "--message", "hello", "--list"];
     let text = hubproof(list).ends_with(0).out;
     for line in ["drop hello", "double hello #2", "remove hello /uuid", "alter hello /type"] {
@@ -80,7 +80,7 @@ fn what_can_be_changed_is_listed() {
 #[case::many(&["--message", "hello"], "choose with --seed N")]
 #[case::no_such_kind(&["--change", "spoil"], "expected one of drop, double")]
 #[case::no_address(&["--seed", "1"], "is no address of a hub")]
-fn a_mistake_is_explained(#[case] arguments: &[&str], #[case] expected: &str) {
+fn a_wrong_argument_is_an_error(#[case] arguments: &[&str], #[case] expected: &str) {
     let done = hubproof([&["relay", "127.0.0.1:4000", "--protocol", "concierge"], arguments].concat()).ends_with(2);
     assert!(done.err.contains(expected), "{}", done.err);
 }

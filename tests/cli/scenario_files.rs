@@ -1,10 +1,10 @@
-//! `hubproof check --scenario FILE`: a scenario that is in no pack.
+//! `hubproof check --scenario FILE`: scenario files outside a pack.
 
 use rstest::rstest;
 
 use crate::support::process::{Done, hubproof};
 
-/// What fuzzing demands of every hub is no rule of a pack, and a file may accuse of it all the same.
+/// A scenario that checks an oracle of the fuzzer, which is not a rule of the pack.
 const SERVES: &str = "\
 title: Whoever connects is served
 steps:
@@ -33,7 +33,7 @@ fn a_file_is_played_like_any_scenario() {
 }
 
 #[test]
-fn what_fails_is_played_again_by_the_command_that_is_shown() {
+fn the_reproduction_command_plays_the_file_again() {
     let fault = ["--protocol", "concierge", "--fault", "concierge-self-fetch-without-seq"];
     let (done, path) = check(SERVES, &fault);
     let done = done.ends_with(1);
@@ -47,13 +47,13 @@ fn what_fails_is_played_again_by_the_command_that_is_shown() {
 #[case::another_protocol(SERVES, &["--protocol", "qi"], "mine.yaml:5")]
 #[case::no_rule("title: t\nsteps:\n  - client joins:\n    rules: [FUZZ-NOTHING]\n", &["--protocol", "concierge"], "mine.yaml:4")]
 #[case::no_yaml("title: [", &["--protocol", "concierge"], "mine.yaml:")]
-fn what_is_wrong_is_said(#[case] text: &str, #[case] more: &[&str], #[case] expected: &str) {
+fn an_invalid_file_is_an_error(#[case] text: &str, #[case] more: &[&str], #[case] expected: &str) {
     let done = check(text, more).0.ends_with(2);
     assert!(done.err.contains(expected), "{}", done.err);
 }
 
 #[test]
-fn a_file_that_is_not_there_is_missed() {
+fn a_missing_file_is_an_error() {
     let done = hubproof(["check", "--protocol", "qi", "--scenario", "no/such.yaml"]).ends_with(2);
     assert!(done.err.contains("failed to read no/such.yaml"), "{}", done.err);
 }

@@ -1,4 +1,4 @@
-//! A secret that the harness was told never appears in anything it writes, whatever the hub does with it.
+//! A secret of the target never appears in any output, whatever the hub does with it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
@@ -8,10 +8,10 @@ use rstest::rstest;
 use crate::support::hostile_servers::{Habit, HostileHub, SmallHub};
 use crate::support::process::{Done, Serving, start};
 
-/// Unlike anything else, and with characters that JSON, XML and URLs escape.
+/// Unique, and with characters that JSON, XML and URLs escape.
 const CANARY: &str = "canary/\"7&é<x>'+ =end";
 
-/// Where the harness has the secret from.
+/// How the secret is given to hubproof.
 #[derive(Clone, Copy, Debug)]
 enum Source {
     TargetFile,
@@ -21,7 +21,7 @@ enum Source {
     File,
 }
 
-/// A run against a URL, with the secret from somewhere, and everything it wrote: stdout, stderr, both reports.
+/// Runs against a URL with the secret; returns all output: stdout, stderr, both reports.
 fn everything_written(url: &str, source: Source) -> (Done, String) {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
@@ -35,7 +35,7 @@ fn everything_written(url: &str, source: Source) -> (Done, String) {
         Source::Environment => ("[secrets]\nsecret = { env = \"HUBPROOF_CANARY\" }\n".to_owned(), vec![]),
         Source::File => (format!("[secrets]\nsecret = {{ file = {file} }}\n"), vec![]),
         Source::Set => (String::new(), vec!["--set".to_owned(), format!("secrets.secret={literal}")]),
-        // The protocol says that this setting is secret, however it was set.
+        // The protocol declares this setting secret, so `--set` masks it too.
         Source::SetName => (String::new(), vec!["--set".to_owned(), format!("secret={literal}")]),
     };
     std::fs::write(&target, head + &secrets).unwrap();
@@ -62,7 +62,7 @@ fn assert_masked(written: &str) {
         json,
         twice[1..twice.len() - 1].to_owned(),
         utf8_percent_encode(CANARY, NON_ALPHANUMERIC).to_string(),
-        // What every form above has in common.
+        // The part that all forms above have in common.
         "canary".to_owned(),
     ];
     forms.extend([&STANDARD, &URL_SAFE].map(|engine| engine.encode(CANARY)));
@@ -76,7 +76,7 @@ fn assert_masked(written: &str) {
 }
 
 #[rstest]
-fn not_when_the_hub_repeats_it(
+fn is_masked_when_the_hub_repeats_it(
     #[values(Source::TargetFile, Source::Set, Source::SetName, Source::Environment, Source::File)] source: Source,
 ) {
     let hub = HostileHub::start(Habit::Echo, "x");
@@ -87,8 +87,8 @@ fn not_when_the_hub_repeats_it(
 }
 
 #[test]
-fn not_when_the_hub_says_it_in_another_form() {
-    // Greets, and puts the secret into every field there is, in all the forms in which it may travel.
+fn is_masked_in_every_encoding() {
+    // Greets, and puts the secret into every member, in all encodings.
     let hub = SmallHub::start(|_, _, _| {
         let forms = [
             CANARY.to_owned(),
@@ -109,9 +109,9 @@ fn not_when_the_hub_says_it_in_another_form() {
     assert_masked(&written);
 }
 
-/// Reports cut long texts, at several lengths: the secret goes before the cut, or half of it would stay.
+/// Reports cut long texts at several lengths: the secret must be masked before the cut, or half of it would remain.
 #[rstest]
-fn not_when_a_text_is_cut_in_the_middle_of_it(#[values(120, 160, 200, 400, 600)] length: usize) {
+fn is_masked_when_a_text_is_cut_inside_it(#[values(120, 160, 200, 400, 600)] length: usize) {
     let before = "x".repeat(length - 10);
     let hub = SmallHub::start(move |connection, _, _| match connection % 3 {
         0 => vec![format!("{before}{CANARY}")],
@@ -126,7 +126,7 @@ fn not_when_a_text_is_cut_in_the_middle_of_it(#[values(120, 160, 200, 400, 600)]
 }
 
 #[test]
-fn not_when_a_faulty_hub_is_taken_to_pieces() {
+fn is_masked_in_the_report_of_a_faulty_hub() {
     let set = format!("concierge.secret={CANARY}");
     for fault in ["concierge-right-secret-refused", "concierge-hello-missing-uuid"] {
         let server = Serving::start(["concierge", "--set", &set, "--fault", fault], 1);

@@ -6,15 +6,15 @@ use serde_json::Value;
 use crate::support::disk;
 use crate::support::process::{Serving, hubproof};
 
-/// The protocols that the reference server speaks and that are checked unasked.
-fn spoken() -> Vec<&'static str> {
+/// Returns the protocols of the reference server that are tested by default.
+fn default_protocols() -> Vec<&'static str> {
     let scenarios = |name: &&&str| **name != hubproof_reference::protocols::websocket::PROTOCOL;
     let spoken: Vec<&str> = hubproof_reference::protocols().iter().filter(scenarios).copied().collect();
     assert!(spoken.len() >= 2, "{spoken:?}");
     spoken
 }
 
-/// All of them at once: they mostly wait.
+/// Runs the test for all of them in parallel: they mostly wait.
 fn each_at_once(test: impl Fn(&'static str) + Sync) {
     std::thread::scope(|scope| {
         for name in ["qi", "concierge"] {
@@ -24,7 +24,7 @@ fn each_at_once(test: impl Fn(&'static str) + Sync) {
     });
 }
 
-/// Reads a JUnit file the strict way: well-formed, and its counts are true. The number of test cases.
+/// Parses a JUnit file strictly and checks its counts; returns the number of test cases.
 fn junit(text: &str) -> usize {
     let mut reader = quick_xml::Reader::from_str(text);
     reader.config_mut().check_end_names = true;
@@ -68,14 +68,14 @@ pub fn assert_valid_report(report: &Value) {
 #[test]
 fn without_a_url_every_protocol_of_the_embedded_server_passes() {
     let done = hubproof(["check"]).ends_with(0);
-    for name in spoken() {
+    for name in default_protocols() {
         assert!(done.out.contains(&format!("PASS {name}: ")), "{}", done.out);
     }
     assert!(!done.out.contains("fail["), "{}", done.out);
 }
 
 #[test]
-fn with_a_target_file_of_serve_everything_is_testable() {
+fn with_the_target_file_of_serve_everything_is_testable() {
     each_at_once(|name| {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("hub.toml");
@@ -83,12 +83,12 @@ fn with_a_target_file_of_serve_everything_is_testable() {
         let _server = Serving::start([name, "--target-file", file], 1);
         let done = hubproof(["check", "--target", file]).ends_with(0);
         assert!(done.last_line().starts_with(&format!("PASS {name}: ")), "{}", done.out);
-        assert!(!done.out.contains("for want of"), "{}", done.out);
+        assert!(!done.out.contains("unmet need"), "{}", done.out);
     });
 }
 
 #[test]
-fn with_only_a_url_nothing_fails_and_needs_are_counted_by_name() {
+fn with_only_a_url_nothing_fails_and_unmet_needs_are_listed() {
     each_at_once(|name| {
         let server = Serving::start([name], 1);
         let folder = tempfile::tempdir().unwrap();
@@ -109,7 +109,7 @@ fn with_only_a_url_nothing_fails_and_needs_are_counted_by_name() {
         assert_eq!(protocol["scenarios"]["verdicts"]["fail"], 0, "{protocol:#}");
         assert!(cases > 0);
         if name == "concierge" {
-            assert!(done.out.contains("for want of `hub.secret is defined`"), "{}", done.out);
+            assert!(done.out.contains("unmet need `hub.secret is defined`"), "{}", done.out);
             assert!(report.to_string().contains("hub.secret is defined"));
         }
     });
@@ -119,7 +119,7 @@ fn with_only_a_url_nothing_fails_and_needs_are_counted_by_name() {
 fn serve_ends_cleanly(#[values("TERM", "INT")] signal: &str) {
     let server = Serving::start(["--admin", "127.0.0.1:0"], hubproof_reference::protocols().len() + 1);
     assert!(server.url("admin").starts_with("http://127.0.0.1:"));
-    for name in spoken() {
+    for name in default_protocols() {
         assert!(server.url(name).starts_with("ws://127.0.0.1:"));
     }
     assert_eq!(server.end(signal), (Some(0), String::new()));

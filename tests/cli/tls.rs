@@ -1,4 +1,4 @@
-//! `wss://`: whom the harness trusts, and what it says when it does not.
+//! `wss://`: trusted certificates, and errors about others.
 
 use crate::support::process::{Serving, hubproof, with_steady_text};
 
@@ -14,7 +14,7 @@ fn a_certificate_is_trusted_by_its_authority_only() {
         let arguments = ["check", url, "--protocol", "concierge", "--scenario", "greeting"];
         hubproof(arguments.iter().chain(more))
     };
-    // The greeting scenario asks for the subprotocol, so an upgrade over TLS carries it.
+    // The greeting scenario offers the subprotocol, so the upgrade over TLS has it.
     check(&["--ca", ca]).ends_with(0);
     check(&["--insecure"]).ends_with(0);
     let done = check(&[]).ends_with(3);
@@ -25,7 +25,7 @@ fn a_certificate_is_trusted_by_its_authority_only() {
 }
 
 #[test]
-fn a_target_file_of_serve_says_whom_to_trust() {
+fn the_target_file_of_serve_has_the_certificate() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (file, ca) = (path("hub.toml"), path("ca.pem"));
@@ -37,7 +37,7 @@ fn a_target_file_of_serve_says_whom_to_trust() {
 }
 
 #[test]
-fn plain_text_to_a_tls_port_and_tls_to_a_plain_one_are_explained() {
+fn plain_text_to_a_tls_port_and_tls_to_a_plain_port_are_explained() {
     let secure = Serving::start(["qi", "--tls-self-signed"], 1);
     let plain = Serving::start(["qi"], 1);
     let wrong = |url: String| hubproof(["check".to_owned(), url, "--protocol=qi".to_owned()]);

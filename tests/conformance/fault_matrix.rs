@@ -1,9 +1,9 @@
-//! What has to be true of the matrix: every fault is seen, every rule and every check has been seen to fail, and no member
-//! that a document demands can be left out unseen.
+//! The fault matrix is complete: every fault is detected, every rule and every check fails for some fault, and a missing
+//! required member is always detected.
 
-use std::path::PathBuf;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use hubproof::event::Verdict;
 use hubproof::protocol::Way;
@@ -13,12 +13,12 @@ use rstest::rstest;
 use serde_json::Value;
 
 use crate::conformance::payload_mutants;
+use crate::support::disk::protocol_name;
 use crate::support::fault_matrix::Matrix;
 use crate::support::sim_connection::Protocol;
-use crate::support::disk::protocol_name;
 
 #[rstest]
-fn a_correct_hub_passes_and_every_check_is_asked(#[files("schemas/*/asyncapi.yaml")] name: PathBuf) {
+fn a_correct_hub_passes_and_every_check_is_evaluated(#[files("schemas/*/asyncapi.yaml")] name: PathBuf) {
     let name = &*protocol_name(&name);
     let protocol = Protocol::load(name);
     let mut wrong = String::new();
@@ -31,7 +31,7 @@ fn a_correct_hub_passes_and_every_check_is_asked(#[files("schemas/*/asyncapi.yam
             let _ = writeln!(wrong, "{}: {} {:?}", report.id, report.verdict.name(), report.mistake);
         }
         for check in &report.checks {
-            // What `always` looks for need not come by in every scenario.
+            // Checks of `always` apply only if their frames arrive.
             let own = check.span.is_some_and(|span| span.file == report.span.file);
             let unasked = check.verdict == Verdict::NotTestable && own;
             if unasked || !matches!(check.verdict, Verdict::Pass | Verdict::Info | Verdict::NotTestable) {
@@ -42,9 +42,11 @@ fn a_correct_hub_passes_and_every_check_is_asked(#[files("schemas/*/asyncapi.yam
     assert_eq!(wrong, "");
 }
 
-/// A finding that names many rules says little, and a rule without a check or a reason is forgotten.
+/// A finding that names many rules is vague, and a rule without check or reason was forgotten.
 #[rstest]
-fn a_check_names_at_most_three_rules_and_every_rule_has_a_check_or_a_reason(#[files("schemas/*/asyncapi.yaml")] name: PathBuf) {
+fn a_check_names_at_most_three_rules_and_every_rule_has_a_check_or_a_reason(
+    #[files("schemas/*/asyncapi.yaml")] name: PathBuf,
+) {
     let name = &*protocol_name(&name);
     let protocol = Protocol::load(name);
     let mut checked = BTreeSet::new();
@@ -64,9 +66,9 @@ fn a_check_names_at_most_three_rules_and_every_rule_has_a_check_or_a_reason(#[fi
     assert_eq!(forgotten, [""; 0]);
 }
 
-/// Every fault is seen by a check of its own rules and by no other; every rule and every check has been seen to fail.
+/// Every fault fails checks of its own rules and no others; every rule and every check fails for some fault.
 #[rstest]
-fn every_fault_is_seen_for_what_it_is(#[files("schemas/*/asyncapi.yaml")] name: PathBuf) {
+fn every_fault_fails_exactly_its_own_rules(#[files("schemas/*/asyncapi.yaml")] name: PathBuf) {
     let name = &*protocol_name(&name);
     let matrix = Matrix::play(name, &|_| true);
     println!("{}", matrix.numbers());
@@ -82,8 +84,8 @@ fn every_fault_is_seen_for_what_it_is(#[files("schemas/*/asyncapi.yaml")] name: 
     assert_eq!(*shown, computed, "not testable, proven, faults, killed; see `cargo run --example matrix {name}`");
 }
 
-/// Members that a document states to be required in a message of the hub, without a fault that was seen and takes the
-/// member away, or without one that gives it another type.
+/// Returns required members of the hub's messages for which no detected fault removes the member, or none changes its
+/// type.
 fn unremoved(matrix: &Matrix) -> BTreeSet<String> {
     let pack = &matrix.protocol.pack;
     let mut missing = BTreeSet::new();
@@ -115,7 +117,7 @@ fn unremoved(matrix: &Matrix) -> BTreeSet<String> {
     missing
 }
 
-/// Whether a change would be made to a message like this one.
+/// Whether a change applies to a message like this one.
 fn concerns(change: &Change, example: &Value) -> bool {
     let Subject::Frame(conditions) = change.subject else { return false };
     holds(conditions, Some(example))

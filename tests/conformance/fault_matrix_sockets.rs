@@ -1,11 +1,11 @@
-//! A sample of the matrix over real sockets: what is seen without them is seen with them, by the program that a user runs.
+//! A sample of the fault matrix over real sockets, with the binary: faults are detected as in the simulation.
 
 use rstest::rstest;
 use serde_json::Value;
 
 use crate::support::process::start;
 
-/// Faults of different kinds, each with a scenario that sees it.
+/// Faults of different kinds, each with a scenario that detects it.
 #[rstest]
 #[case::qi(&[
     ("qi-failure-silent", "qi/failures"),
@@ -44,8 +44,8 @@ use crate::support::process::start;
     ("emprops-chunks-complete-early", "emprops/chunked-upload"),
     ("emprops-farewell-stays", "emprops/shutdown"),
 ])]
-fn faults_are_seen_over_sockets(#[case] faults: &[(&str, &str)]) {
-    // They wait more than they work, so all at once.
+fn faults_are_detected_over_sockets(#[case] faults: &[(&str, &str)]) {
+    // In parallel, since they mostly wait.
     let running: Vec<_> = faults
         .iter()
         .map(|(fault, scenario)| {

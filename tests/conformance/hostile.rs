@@ -1,24 +1,23 @@
-//! What is said about servers that are no hub: in bounded time and memory, with the right exit code, and in words that
-//! a stranger understands.
+//! Hostile servers: a check ends in bounded time and memory, with the right exit code and an understandable message.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use rstest::rstest;
 
+use crate::support::disk::protocol_name;
 use crate::support::hostile_servers::{Habit, HostileHub, closed_port};
 use crate::support::process::{Done, hubproof, with_steady_text};
-use crate::support::disk::protocol_name;
 
-/// However busy the machine is; on one that is not it takes some seconds.
+/// Time limit on a busy machine; on an idle one it takes seconds.
 const LONGEST: Duration = Duration::from_secs(110);
-/// MiB that a check may hold, whatever the hub sends.
+/// Memory limit of a check in MiB.
 const MOST_MEMORY: u64 = 250;
-/// The same where every message is as long as messages may be: sixteen scenarios at a time, each with inboxes of 24 MiB,
-/// 48 MiB on their way to them, copies of what is handled just now, and what the allocator has not given back yet.
+/// The limit with messages of maximal length: sixteen scenarios in parallel with inboxes of 24 MiB each, 48 MiB queued for
+/// them, copies of the frames being handled, and memory that the allocator has not released.
 const MOST_MEMORY_OF_GIANTS: u64 = 700;
 
-/// A message of each protocol that its hub may say, but that nobody asked for.
+/// A message of each protocol that its hub may send, but that no step expects.
 fn unrelated(protocol: &str) -> &'static str {
     match protocol {
         "qi" => r#"{"session_id":"nobody","status":"success","payload":{},"version":"0.1.0"}"#,
@@ -30,8 +29,8 @@ fn unrelated(protocol: &str) -> &'static str {
     }
 }
 
-/// The beginning, as far as it says what stands in the way of everything, the headings of the findings, and the last
-/// line; without numbers, so that a scenario more or less changes nothing.
+/// Returns the failed preconditions, the headings of the findings, and the last line; without numbers, so that it does not
+/// change with the number of scenarios.
 fn gist(done: &Done) -> String {
     let mut gist = String::new();
     let lead = done.out.split("\nfail[").next().unwrap().split("\n  scenarios  ").next().unwrap();
@@ -61,8 +60,8 @@ fn assert_snapshot(name: &str, done: &Done) {
     });
 }
 
-/// Checks it with little patience: the waits are as many as with much. It ends in bounded time and memory, and says what
-/// is true, in one of these ways and with these words, wherever they are broken into lines.
+/// Checks the server. Asserts bounded time and memory, one of these exit codes, and these words in the output, ignoring
+/// line breaks.
 #[track_caller]
 fn check(habit: Habit, protocol: &str, patience: &[&str], codes: &[i32], words: &str) -> Done {
     let hub = HostileHub::start(habit, unrelated(protocol));
@@ -70,54 +69,54 @@ fn check(habit: Habit, protocol: &str, patience: &[&str], codes: &[i32], words: 
     let mut arguments = vec!["check", &url, "--protocol", protocol];
     arguments.extend(patience);
     if protocol == "airavata" {
-        // Who has no token may lawfully be sent away at once; with the key every hub has to let us in.
+        // A client without a token may be refused; with the key every hub must accept the client.
         arguments.extend(["--set", "secrets.jwt_secret=the key of this hub"]);
     }
     let done = hubproof(arguments);
-    let said = done.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    let words_of_output = done.out.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(done.code.is_some_and(|code| codes.contains(&code)), "{:?}\n{}{}", done.code, done.out, done.err);
-    assert!(said.contains(words), "no word of {words:?} in\n{}", done.out);
+    assert!(words_of_output.contains(words), "{words:?} is missing in\n{}", done.out);
     assert!(done.took < LONGEST, "{:?}", done.took);
     let pours = matches!(habit, Habit::Giants | Habit::Numerous | Habit::Flood | Habit::Fragments);
     let most = if matches!(habit, Habit::Giants | Habit::Numerous) { MOST_MEMORY_OF_GIANTS } else { MOST_MEMORY };
     assert!(done.peak.is_none_or(|peak| peak < most), "{:?} MiB", done.peak);
-    // Only Linux tells, and who ends at once may have ended before anybody looked.
-    assert!(done.peak.is_some() || !pours || !cfg!(target_os = "linux"), "nobody looked at its memory");
+    // Memory is known only on Linux, and not if the process ended before the first sample.
+    assert!(done.peak.is_some() || !pours || !cfg!(target_os = "linux"), "no sample of its memory");
     let verdict = if done.code == Some(1) { "FAIL" } else { "INCONCLUSIVE" };
     assert!(done.last_line().starts_with(&format!("{verdict} {protocol}: ")), "{}", done.out);
     done
 }
 
-/// For what comes at once, or nobody knows when.
+/// The default patience.
 const USUAL: &[&str] = &[];
-/// A second for what must come.
+/// A patience of one second.
 const SHORT: &[&str] = &["--patience", "0.2"];
-/// A tenth: for what never comes.
+/// A patience of a tenth of a second, for servers that never answer.
 const SHORTEST: &[&str] = &["--set", "patience=500ms", "--patience", "0.2"];
-/// What comes, comes in time.
+/// A long patience, so that answers arrive in time.
 const LONG: &[&str] = &["--patience", "0.6"];
 
 #[rstest]
-// No hub could be seen: nothing is said about the protocol.
-#[case::tls_alert(Habit::TlsAlert, USUAL, &[3], "the hub broke the handshake off with the alert HandshakeFailure: does it want")]
+// No hub was reached, so nothing is reported about the protocol.
+#[case::tls_alert(Habit::TlsAlert, USUAL, &[3], "the hub aborted the handshake with the alert HandshakeFailure: does it expect")]
 #[case::tls_garbage(Habit::TlsGarbage, USUAL, &[3], "the answer is not TLS: is the address ws:// rather than wss://?")]
 #[case::tls_closes(Habit::TlsCloses, USUAL, &[3], "closed the connection during the handshake: is the address ws:// rather than wss://?")]
 #[case::tls_silent(Habit::TlsSilent, SHORT, &[3], "is the address ws:// rather than wss://?")]
-// Most likely it is the address that is wrong, or something before the hub.
+// Most likely the address is wrong, or a proxy answers.
 #[case::not_found(Habit::NotFound, USUAL, &[3], "HTTP 404 instead of 101: is the path right?")]
 #[case::server_error(Habit::ServerError, USUAL, &[3], "HTTP 500 instead of 101: the server failed, and its log may say why; is the path right?")]
 #[case::redirect(Habit::Redirect, USUAL, &[3], "HTTP 302 redirects to https://elsewhere.example/ws, which is not followed: give that address instead")]
-// It may be right, but is more than we take.
+// It may be valid, but exceeds a limit.
 #[case::endless_head(Habit::EndlessHead, USUAL, &[3], "its head has more than 100 lines, the most we take")]
 #[case::giant(Habit::Giant, USUAL, &[3], "a message of more than 12582912 bytes, the most we take")]
 #[case::endless(Habit::Endless, USUAL, &[3], "a message of more than 12582912 bytes, the most we take")]
-#[case::deep(Habit::Deep, LONG, &[3], "a frame came that is JSON, but cannot be decoded here: it is nested more than 127 deep")]
-#[case::digits(Habit::Digits, LONG, &[3], "a frame came that is JSON, but cannot be decoded here: it holds a number beyond ±1.8e308")]
-#[case::surrogate(Habit::Surrogate, LONG, &[3], "a frame came that is JSON, but cannot be decoded here: it holds half a surrogate pair")]
-// The same, but it depends on the machine whether the patience ends before the message is too much.
+#[case::deep(Habit::Deep, LONG, &[3], "a received frame is JSON, but cannot be decoded by hubproof: it is nested deeper than 127 levels")]
+#[case::digits(Habit::Digits, LONG, &[3], "a received frame is JSON, but cannot be decoded by hubproof: it holds a number beyond ±1.8e308")]
+#[case::surrogate(Habit::Surrogate, LONG, &[3], "a received frame is JSON, but cannot be decoded by hubproof: it holds half a surrogate pair")]
+// The same, but it depends on the machine whether the patience ends before the limit is exceeded.
 #[case::fragments(Habit::Fragments, SHORT, &[1, 3], "")]
 #[case::numerous(Habit::Numerous, LONG, &[1, 3], "")]
-// No hub does that.
+// No hub does this.
 #[case::tcp_silent(Habit::TcpSilent, SHORT, &[1], "no answer to the upgrade within")]
 #[case::tcp_closes(Habit::TcpCloses, SHORT, &[1], "the hub closed the connection before answering the upgrade")]
 #[case::slow_head(Habit::SlowHead, SHORT, &[1], "no complete answer to the upgrade within")]
@@ -126,33 +125,33 @@ const LONG: &[&str] = &["--patience", "0.6"];
 #[case::closes_and_hangs_up(Habit::ClosesAndHangsUp, SHORT, &[1], "the hub closed the connection with 1011 (out of order)")]
 #[case::hangs(Habit::Hangs, SHORT, &[1], "without a close frame")]
 #[case::resets(Habit::Resets, SHORT, &[1], "the hub reset the connection in the middle of a message")]
-#[case::echo(Habit::Echo, SHORT, &[1], "it did not come")]
-#[case::silent(Habit::Silent, SHORT, &[1], "it did not come")]
-#[case::slow(Habit::Slow, SHORT, &[1], "it did not come")]
-#[case::unrelated(Habit::Unrelated, SHORT, &[1], "it did not come")]
-#[case::shreds(Habit::Shreds, SHORT, &[1], "it did not come")]
-#[case::flood(Habit::Flood, SHORT, &[1], "it did not come")]
+#[case::echo(Habit::Echo, SHORT, &[1], "no matching message received")]
+#[case::silent(Habit::Silent, SHORT, &[1], "no matching message received")]
+#[case::slow(Habit::Slow, SHORT, &[1], "no matching message received")]
+#[case::unrelated(Habit::Unrelated, SHORT, &[1], "no matching message received")]
+#[case::shreds(Habit::Shreds, SHORT, &[1], "no matching message received")]
+#[case::flood(Habit::Flood, SHORT, &[1], "no matching message received")]
 #[case::giants(Habit::Giants, SHORT, &[1, 3], "")]
 #[case::garbage_text(Habit::GarbageText, SHORT, &[1], "huh?!")]
 #[case::garbage_bytes(Habit::GarbageBytes, SHORT, &[1], "reserved bits 111, and no extension was agreed")]
 #[case::no_utf8(Habit::NoUtf8, SHORT, &[1], "that is not UTF-8 at byte 9")]
-fn it_ends_with_what_is_true(
+fn a_hostile_server_is_reported_as_what_it_is(
     #[case] habit: Habit,
     #[case] patience: &[&str],
     #[case] codes: &[i32],
     #[case] words: &str,
 ) {
     let done = check(habit, "qi", patience, codes, words);
-    // Where the hub talks or hangs up at once, it depends on the machine which of its deeds is met first: how it ends
-    // is the same, and the words of the others are compared.
+    // For servers that send or close at once, the first failure depends on timing; snapshots are compared for the
+    // others only.
     if matches!(habit, Habit::Echo | Habit::Silent | Habit::TcpSilent | Habit::TcpCloses | Habit::NotFound) {
         assert_snapshot(&format!("qi_{habit:?}"), &done);
     }
 }
 
-/// What is true of one protocol is true of all, but for what their documents say of the address.
+/// The same for the other protocols, except what their documents state about the address.
 #[rstest]
-fn no_protocol_is_fooled(
+fn a_hostile_server_fails_every_protocol(
     #[dirs]
     #[files("schemas/*/messages")]
     #[exclude("schemas/qi/")]
@@ -183,7 +182,7 @@ fn no_protocol_is_fooled(
 }
 
 #[rstest]
-fn no_protocol_is_blamed_for_what_is_not_its_hub(
+fn a_server_that_is_not_a_hub_is_inconclusive_in_every_protocol(
     #[dirs]
     #[files("schemas/*/messages")]
     #[exclude("schemas/qi/")]
@@ -194,35 +193,39 @@ fn no_protocol_is_blamed_for_what_is_not_its_hub(
     check(habit, protocol, USUAL, &[3], "");
 }
 
-/// Where the document names the path, a server without it is no such hub.
+/// If the document names the path, a server without it fails.
 #[rstest]
 #[case("airavata", 1)]
 #[case("emprops", 1)]
 #[case("gator", 3)]
 #[case("concierge", 3)]
-fn a_path_that_is_not_there_is_blamed_where_the_document_names_it(#[case] protocol: &str, #[case] code: i32) {
+fn a_missing_path_fails_if_the_document_names_it(#[case] protocol: &str, #[case] code: i32) {
     let done = check(Habit::NotFound, protocol, USUAL, &[code], "HTTP 404 instead of 101: is the path right?");
     if protocol == "concierge" {
         assert_snapshot("concierge_NotFound", &done);
     }
 }
 
-/// With the documented patience, too, in which more can come.
+/// With the default patience, in which more frames arrive.
 #[rstest]
 fn memory_is_bounded_with_the_usual_patience(#[values(Habit::Giants, Habit::Numerous)] habit: Habit) {
     check(habit, "qi", USUAL, &[1, 3], "");
 }
 
-/// With the documented patience, too: a silent hub costs one patience per scenario, many at a time.
+/// With the default patience: a silent hub costs one patience per scenario, many in parallel.
 #[test]
-fn silence_is_bounded_with_the_usual_patience() {
+fn time_with_a_silent_hub_is_bounded_with_the_usual_patience() {
     let hub = HostileHub::start(Habit::Silent, "");
     let done = hubproof(["check", &hub.url(), "--protocol", "qi"]).ends_with(1);
     assert!(done.took < Duration::from_secs(45), "{:?}", done.took);
 }
 
 #[rstest]
-fn a_closed_port_is_no_verdict(#[dirs] #[files("schemas/*/messages")] protocol: PathBuf) {
+fn a_closed_port_is_inconclusive(
+    #[dirs]
+    #[files("schemas/*/messages")]
+    protocol: PathBuf,
+) {
     let protocol = &*protocol_name(&protocol);
     let done = hubproof(["check", &closed_port(), "--protocol", protocol]).ends_with(3);
     assert!(done.took < Duration::from_secs(20), "{:?}", done.took);

@@ -1,4 +1,4 @@
-//! The harness against hubs that are right, wrong in one thing, or hostile.
+//! The harness against correct, faulty and hostile hubs.
 
 pub mod fault_matrix;
 pub mod fault_matrix_sockets;

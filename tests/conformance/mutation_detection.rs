@@ -1,17 +1,21 @@
-//! At least 95 % of the computed changes are noticed, and no exemption is stale.
+//! At least 95 % of the computed changes are detected, and no exemption is stale.
 
-use std::path::PathBuf;
 use rstest::rstest;
+use std::path::PathBuf;
 
 use crate::support::disk;
-use crate::support::mutation_detection::{Detection, measurable};
 use crate::support::disk::protocol_name;
+use crate::support::mutation_detection::{Detection, measurable};
 
-/// In percent. What is missing from the whole is listed in the report.
+/// In percent. The report lists the undetected changes.
 const ENOUGH: f64 = 95.0;
 
 #[rstest]
-fn computed_changes_are_noticed(#[dirs] #[files("schemas/*/messages")] name: PathBuf) {
+fn computed_changes_are_detected(
+    #[dirs]
+    #[files("schemas/*/messages")]
+    name: PathBuf,
+) {
     let name = &*protocol_name(&name);
     let detection = Detection::measure(name);
     println!("{}", detection.numbers());

@@ -1,5 +1,5 @@
-//! The packs of the repository: every example is what it claims to be, and every schema is as strict as its document,
-//! neither less (mutants) nor more (what is only suggested warns).
+//! The packs of the repository: every example is valid, and every schema is exactly as strict as its document: it rejects
+//! all mutants, and only warns of what is merely suggested.
 
 use std::fs;
 
@@ -34,7 +34,7 @@ fn every_example_is_valid_and_recognised() {
 }
 
 #[test]
-fn the_facts_know_the_same_messages_and_the_same_documented_examples() {
+fn facts_and_packs_have_the_same_messages_and_examples() {
     for protocol in disk::protocols_with_messages() {
         let pack = disk::pack(&protocol);
         let mut in_pack: Vec<&str> = pack.messages.iter().map(|m| m.name.as_str()).collect();
@@ -53,7 +53,7 @@ fn the_facts_know_the_same_messages_and_the_same_documented_examples() {
     }
 }
 
-/// With `HUBPROOF_MUTANTS=FILE` every payload is written to FILE, for a second validator to judge.
+/// With `HUBPROOF_MUTANTS=FILE` every payload is written to FILE, for a second validator.
 #[test]
 fn every_mutant_is_rejected() {
     let mut cases: Vec<Value> = Vec::new();
@@ -71,7 +71,7 @@ fn every_mutant_is_rejected() {
                     let verdict = if valid { "refused" } else { "accepted" };
                     wrong.push(format!("{protocol}/{} {verdict}: {mutation}: {payload}", facts.name));
                 }
-                // What a hub sends wrongly has to be held against a rule.
+                // An invalid message of a hub must break a rule.
                 for violation in
                     broken.iter().filter(|violation| violation.rules.is_empty() && message.directions.from_hub)
                 {
@@ -97,7 +97,7 @@ fn every_mutant_is_rejected() {
 }
 
 #[test]
-fn what_an_ambiguity_tolerates_warns() {
+fn tolerated_readings_of_an_ambiguity_warn() {
     let mut seen = 0;
     for protocol in disk::protocols_with_messages() {
         let pack = disk::pack(&protocol);
@@ -115,8 +115,7 @@ fn what_an_ambiguity_tolerates_warns() {
     assert!(seen > 0);
 }
 
-/// The example of a message, changed by `with` and without the members `without`, breaks nothing, but falls short of these
-/// rules.
+/// The example of a message, changed by `with` and without the members `without`, is valid, but warns under these rules.
 #[rstest]
 #[case("qi", "base_reply_failure", json!({}), &[], &[])]
 #[case("qi", "base_reply_failure", json!({ "/payload": { "reason": "no" } }), &[], &["QI-018"])]
@@ -146,7 +145,7 @@ fn what_an_ambiguity_tolerates_warns() {
 #[case("emprops", "job_available", json!({ "/job_type": 5, "/priority": null, "/requirements_summary/service_type": 5 }), &[], &[])]
 #[case("emprops", "job_available", json!({ "/requirements_summary": [] }), &[], &["EMP-040"])]
 #[case("emprops", "job_completed", json!({ "/result": "done", "/processing_time": "long" }), &[], &[])]
-fn what_is_only_suggested_warns(
+fn disregarded_suggestions_warn(
     #[case] protocol: &str,
     #[case] message: &str,
     #[case] with: Value,

@@ -1,8 +1,8 @@
-//! Payloads that are wrong in exactly one place, made from field facts alone.
+//! Payloads with exactly one error, generated from facts about the fields.
 //!
-//! tests/fixtures/facts/<protocol>.json is a frozen copy of what the documents say about each member. It was written apart from
-//! the schemas, so that a schema that forgets something is found out. Every mutant differs from a valid payload in one
-//! place, hence is rejected for that place or not at all.
+//! tests/fixtures/facts/<protocol>.json has what the documents state about each member. It was written independently of the
+//! schemas, so that a gap in a schema is detected. Every mutant differs from a valid payload in one place, so a validator
+//! rejects it for that place or not at all.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,17 +12,17 @@ use serde_json::{Map, Value, json};
 
 use crate::support::disk;
 
-/// What the document says about one message.
+/// What the document states about a message.
 #[derive(Deserialize)]
 pub struct Facts {
     pub name: String,
     /// By path: a JSON pointer, with `*` for the items of an array.
     pub field_types: Map<String, Value>,
-    /// As the document shows it; null where it shows none.
+    /// The document's example; null if it has none.
     pub example: Value,
 }
 
-/// What the document says about one member.
+/// What the document states about a member.
 #[derive(Deserialize)]
 struct Field {
     #[serde(rename = "type")]
@@ -37,18 +37,18 @@ struct Field {
     minimum: Option<Value>,
     presence: String,
     basis: String,
-    /// Types that are accepted with a warning, although the document states another: readings of an ambiguity.
+    /// Types accepted with a warning although the document states another: readings of an ambiguity.
     #[serde(default)]
     tolerated: Vec<String>,
 }
 
-/// A payload, and what was done to it.
+/// A payload, and the change that was made.
 pub struct Payload {
     pub mutation: String,
     pub payload: Value,
 }
 
-/// The facts of one protocol, a message each.
+/// Reads the facts of a protocol, one entry per message.
 pub fn facts(protocol: &str) -> Vec<Facts> {
     let path = disk::root().join(format!("tests/fixtures/facts/{protocol}.json"));
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -56,7 +56,7 @@ pub fn facts(protocol: &str) -> Vec<Facts> {
 }
 
 impl Facts {
-    /// Paths of the members that the document states to be required.
+    /// Returns the paths of members that the document states to be required.
     pub fn demanded(&self) -> Vec<&str> {
         let fields = self
             .fields()
@@ -65,7 +65,7 @@ impl Facts {
         fields.map(|(path, _)| path).collect()
     }
 
-    /// Whether a member may hold whatever there is.
+    /// Whether a member may have any value.
     pub fn is_anything(&self, path: &str) -> bool {
         self.fields().iter().any(|(other, field)| *other == path && field.kinds() == ["any"])
     }
@@ -82,7 +82,7 @@ impl Facts {
             .collect()
     }
 
-    /// Payloads the document allows: its example, that of the schema, and one with every member the document knows.
+    /// Returns payloads that the document allows: its example, the schema's, and one with every documented member.
     pub fn valid(&self, schema_example: &Value) -> Vec<Payload> {
         let mut found = Vec::new();
         if !self.example.is_null() {
@@ -112,7 +112,7 @@ impl Facts {
         payload
     }
 
-    /// Payloads that hold a type the document does not state, but an ambiguity allows.
+    /// Returns payloads with a type that the document does not state, but an ambiguity allows.
     pub fn tolerated(&self, schema_example: &Value) -> Vec<Payload> {
         let full = self.full(schema_example);
         let mut found = Vec::new();
@@ -129,8 +129,8 @@ impl Facts {
         found
     }
 
-    /// Every stated requirement broken, one at a time, in each of the valid payloads. Where the document states nothing
-    /// of a message and only shows it (gator's three formats), what is inferred to be required counts as stated.
+    /// Returns each valid payload with each stated requirement broken, one at a time. If the document only shows a message
+    /// (gator's three formats), inferred requirements count as stated.
     pub fn mutants(&self, schema_example: &Value) -> Vec<Payload> {
         let stated = self.broken(schema_example, |field| field.basis == "stated");
         if !stated.is_empty() {
@@ -175,7 +175,7 @@ impl Field {
         }
     }
 
-    /// A value that fits.
+    /// Returns a valid value.
     fn sample(&self, path: &str) -> Value {
         if let Some(value) = self.constant.as_ref().or(self.expected.as_ref()).or(self.closed.first()) {
             return value.clone();

@@ -1,5 +1,4 @@
-//! EmProps hubs that do what the document allows, each in a way of its own: what it leaves open must not be held
-//! against them.
+//! EmProps hubs that differ from the reference server in one thing that the document permits.
 
 use std::time::Duration;
 
@@ -7,42 +6,44 @@ use hubproof_reference::machine::{Conn, Output};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::conformance::permitted_variants::{Heard, Hub, PLAIN, Slow, backwards, check, edited, escaped, fault, with};
+use crate::conformance::permitted_variants::{
+    Delay, Hub, Trigger, UNCHANGED, check, edited, escaped_as_ascii, fault, members_reversed, with,
+};
 use crate::support::sim_connection::{Manner, Protocol};
 
 #[rstest]
-#[case::slow(Hub { slow: Slow::Always(Duration::from_secs(2)), finishes: true, ..PLAIN }, &[])]
-#[case::slow_for_others(Hub { slow: Slow::Others(Duration::from_secs(2)), finishes: true, ..PLAIN }, &[])]
-#[case::slow_to_answer(Hub { slow: Slow::Initiator(Duration::from_secs(2)), finishes: true, ..PLAIN }, &[])]
-#[case::pings(Hub { manner: Manner { pings: true, fragments: false }, ..PLAIN }, &[])]
-#[case::fragments(Hub { manner: Manner { pings: false, fragments: true }, ..PLAIN }, &[])]
-#[case::escaped(with(escaped), &[])]
-#[case::backwards(with(backwards), &[])]
-#[case::further_members(with(further_members), &[])]
-#[case::fractions(with(fractions), &[])]
+#[case::slow(Hub { delay: Delay::Always(Duration::from_secs(2)), close_waits: true, ..UNCHANGED }, &[])]
+#[case::slow_to_observers(Hub { delay: Delay::Others(Duration::from_secs(2)), close_waits: true, ..UNCHANGED }, &[])]
+#[case::slow_answers(Hub { delay: Delay::Initiator(Duration::from_secs(2)), close_waits: true, ..UNCHANGED }, &[])]
+#[case::pings(Hub { manner: Manner { pings: true, fragments: false }, ..UNCHANGED }, &[])]
+#[case::fragments(Hub { manner: Manner { pings: false, fragments: true }, ..UNCHANGED }, &[])]
+#[case::escaped_as_ascii(with(escaped_as_ascii), &[])]
+#[case::members_reversed(with(members_reversed), &[])]
+#[case::unknown_members(with(unknown_members), &[])]
+#[case::fractional_timestamps(with(fractional_timestamps), &[])]
 #[case::other_texts(with(other_texts), &[])]
 #[case::other_ids(with(other_ids), &[])]
-#[case::chatty(with(chatty), &[])]
-#[case::busy(with(busy), &[])]
+#[case::unrelated_messages(with(unrelated_messages), &[])]
+#[case::other_clients_active(with(other_clients_active), &[])]
 #[case::no_acks(with(no_acks), &[])]
 #[case::acks_of_everything(with(acks_of_everything), &[])]
 #[case::job_subscription_confirmed(with(job_subscription_confirmed), &[])]
-#[case::terse(with(terse), &["EMP-018", "EMP-030", "EMP-037", "EMP-049", "EMP-052", "EMP-058", "EMP-075"])]
+#[case::example_members_left_out(with(example_members_left_out), &["EMP-018", "EMP-030", "EMP-037", "EMP-049", "EMP-052", "EMP-058", "EMP-075"])]
 #[case::no_heartbeat_times(fault("emprops-next-heartbeat-missing"), &[])]
 #[case::no_interval(fault("emprops-update-interval-missing"), &[])]
-#[case::assigned_twice_told(with(assigned_twice_told), &[])]
-#[case::vain_claims_refused(with(vain_claims_refused), &[])]
-#[case::job_failed(with(job_failed), &[])]
-#[case::workers_not_told(with(workers_not_told), &[])]
+#[case::assigned_update_twice(with(assigned_update_twice), &[])]
+#[case::failed_claims_answered(with(failed_claims_answered), &[])]
+#[case::job_failed_message(with(job_failed_message), &[])]
+#[case::cancellations_only_to_the_sender(with(cancellations_only_to_the_sender), &[])]
 #[case::unknown_as_error(with(unknown_as_error), &["EMP-113"])]
 #[case::client_closes(with(client_closes), &[])]
 #[case::other_statistics(with(other_statistics), &[])]
-#[case::statistics_at_once(with(statistics_at_once), &[])]
+#[case::status_after_subscribing(with(status_after_subscribing), &[])]
 #[case::filters_as_in_the_example(with(filters_as_in_the_example), &[])]
-#[case::nothing_echoed(with(nothing_echoed), &[])]
+#[case::assembled_message_empty(with(assembled_message_empty), &[])]
 #[case::hash_of_base64(fault("emprops-chunk-hash-of-base64"), &[])]
 #[case::payload_as_in_the_example(with(payload_as_in_the_example), &["EMP-058"])]
-fn an_emprops_of_another_school(#[case] hub: Hub, #[case] tolerated: &[&str]) {
+fn an_emprops_hub_with_a_permitted_variant_passes(#[case] hub: Hub, #[case] tolerated: &[&str]) {
     check(Protocol::load("emprops"), hub, tolerated);
 }
 
@@ -50,13 +51,14 @@ fn text(conn: Conn, json: &Value) -> Output {
     Output::Text { conn, text: json.to_string().into() }
 }
 
-/// Texts as JSON, with what follows each.
-fn followed(said: Vec<Output>, after: impl Fn(Conn, &Value) -> Vec<Value>) -> Vec<Output> {
-    said.into_iter()
+/// Adds the messages that `after` returns behind each text.
+fn followed(outputs: Vec<Output>, after: impl Fn(Conn, &Value) -> Vec<Value>) -> Vec<Output> {
+    outputs
+        .into_iter()
         .flat_map(|output| {
             let more = match &output {
-                Output::Text { conn, text: said } => {
-                    let json: Value = serde_json::from_str(said).unwrap();
+                Output::Text { conn, text: outputs } => {
+                    let json: Value = serde_json::from_str(outputs).unwrap();
                     after(*conn, &json).iter().map(|json| text(*conn, json)).collect()
                 }
                 _ => Vec::new(),
@@ -66,8 +68,8 @@ fn followed(said: Vec<Output>, after: impl Fn(Conn, &Value) -> Vec<Value>) -> Ve
         .collect()
 }
 
-fn further_members(_: &Heard, said: Vec<Output>) -> Vec<Output> {
-    edited(said, |_, json| {
+fn unknown_members(_: &Trigger, outputs: Vec<Output>) -> Vec<Output> {
+    edited(outputs, |_, json| {
         let members = json.as_object_mut().unwrap();
         for name in ["x_trace", "queue", "details_url", "retry_count"] {
             members.insert(name.to_owned(), json!([{ "of": "no concern", "status": "running" }]));
@@ -77,13 +79,13 @@ fn further_members(_: &Heard, said: Vec<Output>) -> Vec<Output> {
     })
 }
 
-/// Line 21: a number.
-fn fractions(_: &Heard, said: Vec<Output>) -> Vec<Output> {
-    edited(said, |_, json| json["timestamp"] = json!(json["timestamp"].as_f64().unwrap() + 0.25))
+/// Line 21: a number, here with a fraction.
+fn fractional_timestamps(_: &Trigger, outputs: Vec<Output>) -> Vec<Output> {
+    edited(outputs, |_, json| json["timestamp"] = json!(json["timestamp"].as_f64().unwrap() + 0.25))
 }
 
-fn other_texts(_: &Heard, said: Vec<Output>) -> Vec<Output> {
-    edited(said, |_, json| {
+fn other_texts(_: &Trigger, outputs: Vec<Output>) -> Vec<Output> {
+    edited(outputs, |_, json| {
         if json["type"] == "error" {
             json["error"] = json!("Größerer Fehler");
             if json["error_code"] != "INVALID_PARAMETERS" && json["error_code"] != "AUTH_FAILED" {
@@ -102,8 +104,8 @@ fn other_texts(_: &Heard, said: Vec<Output>) -> Vec<Output> {
     })
 }
 
-fn other_ids(_: &Heard, said: Vec<Output>) -> Vec<Output> {
-    edited(said, |_, json| {
+fn other_ids(_: &Trigger, outputs: Vec<Output>) -> Vec<Output> {
+    edited(outputs, |_, json| {
         for name in ["assigned_connection_id", "subscription_id"] {
             if let Some(id) = json.get(name).and_then(Value::as_str) {
                 json[name] = json!(format!("{{{id}}} Nº"));
@@ -116,11 +118,11 @@ fn other_ids(_: &Heard, said: Vec<Output>) -> Vec<Output> {
 }
 
 /// Pings, statistics, alerts and acks may come at any time.
-fn chatty(heard: &Heard, said: Vec<Output>) -> Vec<Output> {
-    if !heard.json.is_object() {
-        return said;
+fn unrelated_messages(trigger: &Trigger, outputs: Vec<Output>) -> Vec<Output> {
+    if !trigger.json.is_object() {
+        return outputs;
     }
-    followed(said, |_, json| {
+    followed(outputs, |_, json| {
         let at = &json["timestamp"];
         vec![
             json!({ "type": "ping", "timestamp": at }),
@@ -131,50 +133,51 @@ fn chatty(heard: &Heard, said: Vec<Output>) -> Vec<Output> {
     })
 }
 
-/// Others are about: workers are told of their jobs, and who has turned notifications on hears of them.
-fn busy(heard: &Heard, said: Vec<Output>) -> Vec<Output> {
+/// Other clients are active: their jobs are announced to workers and to subscribers of notifications.
+fn other_clients_active(trigger: &Trigger, outputs: Vec<Output>) -> Vec<Output> {
     let fits = |json: &Value| json["type"] == "job_available" || json["type"] == "job_update";
-    if !heard.json.is_object() {
-        return said;
+    if !trigger.json.is_object() {
+        return outputs;
     }
-    followed(said, |_, json| {
+    followed(outputs, |_, json| {
         if !fits(json) {
             return Vec::new();
         }
         let mut other = json.clone();
-        other["job_id"] = json!("somebody-else's");
+        other["job_id"] = json!("job-of-another-client");
         vec![other]
     })
 }
 
-fn no_acks(_: &Heard, said: Vec<Output>) -> Vec<Output> {
-    said.into_iter()
+fn no_acks(_: &Trigger, outputs: Vec<Output>) -> Vec<Output> {
+    outputs
+        .into_iter()
         .filter(|output| !matches!(output, Output::Text { text, .. } if text.starts_with(r#"{"type":"ack""#)))
         .collect()
 }
 
-/// Line 640: even submit_job.
-fn acks_of_everything(heard: &Heard, said: Vec<Output>) -> Vec<Output> {
-    let Some(conn) = heard.conn else { return said };
-    if !heard.json["type"].is_string() || said.iter().any(|output| matches!(output, Output::Close { .. })) {
-        return said;
+/// Line 640: an ack for every message, even submit_job.
+fn acks_of_everything(trigger: &Trigger, outputs: Vec<Output>) -> Vec<Output> {
+    let Some(conn) = trigger.conn else { return outputs };
+    if !trigger.json["type"].is_string() || outputs.iter().any(|output| matches!(output, Output::Close { .. })) {
+        return outputs;
     }
-    let ack = json!({ "type": "ack", "original_type": heard.json["type"], "status": "processed", "timestamp": 1_700_000_000_000_u64 });
-    [text(conn, &ack)].into_iter().chain(said).collect()
+    let ack = json!({ "type": "ack", "original_type": trigger.json["type"], "status": "processed", "timestamp": 1_700_000_000_000_u64 });
+    [text(conn, &ack)].into_iter().chain(outputs).collect()
 }
 
-fn job_subscription_confirmed(heard: &Heard, said: Vec<Output>) -> Vec<Output> {
-    edited(said, |_, json| {
-        if heard.is("subscribe_job") && json["type"] == "ack" {
+fn job_subscription_confirmed(trigger: &Trigger, outputs: Vec<Output>) -> Vec<Output> {
+    edited(outputs, |_, json| {
+        if trigger.is("subscribe_job") && json["type"] == "ack" {
             *json =
                 json!({ "type": "subscription_confirmed", "subscription_type": "job", "timestamp": json["timestamp"] });
         }
     })
 }
 
-/// Without what the document only shows.
-fn terse(_: &Heard, said: Vec<Output>) -> Vec<Output> {
-    edited(said, |_, json| {
+/// Without members that appear only in examples.
+fn example_members_left_out(_: &Trigger, outputs: Vec<Output>) -> Vec<Output> {
+    edited(outputs, |_, json| {
         let members = json.as_object_mut().unwrap();
         let worker = members["type"] == "worker_registered"
             || members["type"] == "job_assigned"
@@ -212,68 +215,69 @@ fn terse(_: &Heard, said: Vec<Output>) -> Vec<Output> {
     })
 }
 
-/// E14: when it is assigned, and when that is accepted. The submitter is the first that was spoken to.
-fn assigned_twice_told(_: &Heard, said: Vec<Output>) -> Vec<Output> {
-    followed(said, |_, json| {
+/// E14: one update when it is assigned, and one when that is accepted. The submitter gets the first text.
+fn assigned_update_twice(_: &Trigger, outputs: Vec<Output>) -> Vec<Output> {
+    followed(outputs, |_, json| {
         let assigned = json["type"] == "job_update" && json["status"] == "assigned";
         if assigned { vec![json.clone()] } else { Vec::new() }
     })
 }
 
-fn vain_claims_refused(heard: &Heard, said: Vec<Output>) -> Vec<Output> {
-    match heard.conn {
-        Some(conn) if heard.is("claim_job") && said.iter().all(|output| output.conn() != conn) => {
+fn failed_claims_answered(trigger: &Trigger, outputs: Vec<Output>) -> Vec<Output> {
+    match trigger.conn {
+        Some(conn) if trigger.is("claim_job") && outputs.iter().all(|output| output.conn() != conn) => {
             let error = json!({ "type": "error", "error": "No job", "error_code": "NO_JOB", "timestamp": 1_700_000_000_000_u64 });
-            said.into_iter().chain([text(conn, &error)]).collect()
+            outputs.into_iter().chain([text(conn, &error)]).collect()
         }
-        _ => said,
+        _ => outputs,
     }
 }
 
-fn job_failed(_: &Heard, said: Vec<Output>) -> Vec<Output> {
-    edited(said, |_, json| {
+fn job_failed_message(_: &Trigger, outputs: Vec<Output>) -> Vec<Output> {
+    edited(outputs, |_, json| {
         if json["type"] == "job_update" && json["status"] == "failed" {
             *json = json!({ "type": "job_failed", "job_id": json["job_id"], "error": "why", "timestamp": json["timestamp"] });
         }
     })
 }
 
-/// E20: of a cancellation only who asked for it hears.
-fn workers_not_told(heard: &Heard, said: Vec<Output>) -> Vec<Output> {
-    let conn = heard.conn;
-    said.into_iter()
+/// E20: only the client that cancels a job is notified.
+fn cancellations_only_to_the_sender(trigger: &Trigger, outputs: Vec<Output>) -> Vec<Output> {
+    let conn = trigger.conn;
+    outputs
+        .into_iter()
         .filter(|output| {
-            !heard.is("cancel_job")
+            !trigger.is("cancel_job")
                 || Some(output.conn()) == conn
                 || !matches!(output, Output::Text { text, .. } if text.contains("worker_test"))
         })
         .collect()
 }
 
-fn unknown_as_error(_: &Heard, said: Vec<Output>) -> Vec<Output> {
-    edited(said, |_, json| {
+fn unknown_as_error(_: &Trigger, outputs: Vec<Output>) -> Vec<Output> {
+    edited(outputs, |_, json| {
         if json["type"] == "unknown" {
             *json = json!({ "type": "error", "error": "Unknown type", "error_code": "UNKNOWN_TYPE", "timestamp": json["timestamp"] });
         }
     })
 }
 
-/// E28: it is the client that closes.
-fn client_closes(heard: &Heard, said: Vec<Output>) -> Vec<Output> {
-    said.into_iter().filter(|output| !(heard.is("disconnect") && matches!(output, Output::Close { .. }))).collect()
+/// E28: the client closes, not the hub.
+fn client_closes(trigger: &Trigger, outputs: Vec<Output>) -> Vec<Output> {
+    outputs.into_iter().filter(|output| !(trigger.is("disconnect") && matches!(output, Output::Close { .. }))).collect()
 }
 
 /// E18: no message is documented for statistics.
-fn other_statistics(_: &Heard, said: Vec<Output>) -> Vec<Output> {
-    edited(said, |_, json| {
+fn other_statistics(_: &Trigger, outputs: Vec<Output>) -> Vec<Output> {
+    edited(outputs, |_, json| {
         if json["type"] == "system_status" {
             *json = json!({ "type": "stats_update", "jobs": { "pending": json["pending_jobs"] }, "timestamp": json["timestamp"] });
         }
     })
 }
 
-fn statistics_at_once(_: &Heard, said: Vec<Output>) -> Vec<Output> {
-    followed(said, |_, json| {
+fn status_after_subscribing(_: &Trigger, outputs: Vec<Output>) -> Vec<Output> {
+    followed(outputs, |_, json| {
         if json["type"] == "subscription_confirmed" {
             vec![json!({ "type": "system_status", "active_workers": 0, "timestamp": json["timestamp"] })]
         } else {
@@ -282,9 +286,9 @@ fn statistics_at_once(_: &Heard, said: Vec<Output>) -> Vec<Output> {
     })
 }
 
-/// Lines 448-451: two of four.
-fn filters_as_in_the_example(_: &Heard, said: Vec<Output>) -> Vec<Output> {
-    edited(said, |_, json| {
+/// Lines 448-451: two of four members.
+fn filters_as_in_the_example(_: &Trigger, outputs: Vec<Output>) -> Vec<Output> {
+    edited(outputs, |_, json| {
         if let Some(filters) = json.get_mut("filters_applied").and_then(Value::as_object_mut) {
             filters.retain(|name, _| name == "customer_id" || name == "job_types");
         }
@@ -292,8 +296,8 @@ fn filters_as_in_the_example(_: &Heard, said: Vec<Output>) -> Vec<Output> {
 }
 
 /// E24: the whole message would be too large.
-fn nothing_echoed(_: &Heard, said: Vec<Output>) -> Vec<Output> {
-    edited(said, |_, json| {
+fn assembled_message_empty(_: &Trigger, outputs: Vec<Output>) -> Vec<Output> {
+    edited(outputs, |_, json| {
         if json.get("assembled_message").is_some() {
             json["assembled_message"] = json!({});
         }
@@ -301,8 +305,8 @@ fn nothing_echoed(_: &Heard, said: Vec<Output>) -> Vec<Output> {
 }
 
 /// Lines 242-248: two members of the payload, one of the requirements.
-fn payload_as_in_the_example(_: &Heard, said: Vec<Output>) -> Vec<Output> {
-    edited(said, |_, json| {
+fn payload_as_in_the_example(_: &Trigger, outputs: Vec<Output>) -> Vec<Output> {
+    edited(outputs, |_, json| {
         if json["type"] == "job_assigned" {
             for (name, kept) in [("payload", ["prompt", "steps"]), ("requirements", ["service_type", ""])] {
                 if let Some(members) = json.get_mut(name).and_then(Value::as_object_mut) {

@@ -1,6 +1,5 @@
-//! Hubs in other languages, each written from its document alone and with every legal habit its author could think of. The
-//! judge shares no code, no schema and no custom with them: it must have nothing to say against them, and must see their
-//! mistakes all the same.
+//! Hubs in other languages, each written from its document alone and with as many permitted variants as possible. They
+//! share no code or schema with the harness, which must find nothing in them, and must find their switchable bugs.
 
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::process::{Child, Command, Stdio};
@@ -14,19 +13,19 @@ struct Hub {
     protocol: &'static str,
     interpreter: &'static str,
     script: &'static str,
-    /// What the target file says of the hub as a whole.
+    /// The target file's top level.
     target: &'static str,
-    /// And of each instance: hooks, with `ADMIN` for the address that a hub says in its second line, and `PROCESS` for the
-    /// number of its process.
+    /// Hooks of each instance, with `ADMIN` for the address in the second line of the hub's output, and `PROCESS` for its
+    /// process id.
     hooks: &'static str,
     instances: &'static [Instance],
-    /// How it is checked where nothing may fail: with longer waits where the protocol allows it, for other tests run too.
+    /// Options if nothing may fail: longer waits if the protocol allows them, since other tests run in parallel.
     options: &'static [&'static str],
-    /// So many rules are proven at least.
+    /// Least number of proven rules.
     proven: u64,
 }
 
-/// One process of the hub: its arguments, and what the target file says of it.
+/// A process of the hub: its arguments, and its part of the target file.
 struct Instance {
     name: &'static str,
     arguments: &'static [&'static str],
@@ -58,8 +57,8 @@ const QI: Hub = Hub {
     proven: 30,
 };
 
-/// The same, of which nobody has said which commands it knows.
-const QI_UNTOLD: Hub = Hub { target: "", ..QI };
+/// The same, without settings that name its commands.
+const QI_WITHOUT_COMMANDS: Hub = Hub { target: "", ..QI };
 
 const AIRAVATA: Hub = Hub {
     protocol: "airavata",
@@ -85,7 +84,7 @@ body = '{"type": ${json(message.type)}, "data": ${json(message.data)}, "projectI
     proven: 100,
 };
 
-/// How it is asked for what its document leaves out: over HTTP, at the address that it prints second.
+/// Hooks for events that its document leaves open: over HTTP, at the second address of its output.
 const GATOR: Hub = Hub {
     protocol: "gator",
     interpreter: "python3",
@@ -122,42 +121,44 @@ hooks.alert.command = ["kill", "-USR1", "PROCESS"]"#,
         },
     ],
     options: &["--destructive", "--patience", "3"],
-    // All but TLS, which it does not speak.
+    // All but TLS, which it does not support.
     proven: 134,
 };
 
 #[rstest]
 #[case::concierge(CONCIERGE, &[])]
-// The bits of its seed are habits that it has for good: 255 has all of them, 256 none.
+// Each bit of its seed is a variant: 255 has all of them, 256 none.
 #[case::emprops(EMPROPS, &["--seed", "255"])]
 #[case::emprops_plainer(EMPROPS, &["--seed", "256"])]
 #[case::airavata(AIRAVATA, &[])]
 #[case::qi(QI, &["--seed", "1"])]
-// Refuses other versions, hangs up on garbage.
+// Refuses other versions, disconnects on invalid text.
 #[case::qi_strict(QI, &["--seed", "4"])]
 #[case::gator(GATOR, &[])]
-fn whatever_the_document_allows_passes(#[case] hub: Hub, #[case] habits: &[&str]) {
-    let Some((report, code)) = judged(&hub, habits, hub.options) else { return };
-    assert_eq!(accused(&report), Vec::<String>::new());
+fn third_party_hubs_pass(#[case] hub: Hub, #[case] variants: &[&str]) {
+    let Some((report, code)) = check(&hub, variants, hub.options) else { return };
+    assert_eq!(findings(&report), Vec::<String>::new());
     assert_eq!(code, Some(0), "{} {:#}", report["doubt"], report["causes"]);
     let proven = report["rules"]["proven"].as_u64().unwrap();
     assert!(proven >= hub.proven, "only {proven} rules are proven");
     assert_eq!(report["checks"]["verdicts"]["inconclusive"], 0);
 }
 
-/// The document names no command but `execute`, in an example: of one that nobody has named nothing is claimed, whether the
-/// hub knows that one or not.
+/// The document names only the command `execute`, in an example. Without settings that name commands, nothing is demanded
+/// of a hub, whether it has that command or not.
 #[rstest]
-#[case::knows_the_example(&[], 0)]
-#[case::knows_it_not(&["--without", "execute"], 3)]
-fn of_commands_that_nobody_named_nothing_is_claimed(#[case] habits: &[&str], #[case] expected: i32) {
-    let Some((report, code)) = judged(&QI_UNTOLD, &[&["--seed", "1"], habits].concat(), QI.options) else { return };
-    assert_eq!(accused(&report), Vec::<String>::new());
+#[case::with_the_example_command(&[], 0)]
+#[case::without_it(&["--without", "execute"], 3)]
+fn unnamed_commands_are_not_demanded(#[case] variants: &[&str], #[case] expected: i32) {
+    let Some((report, code)) = check(&QI_WITHOUT_COMMANDS, &[&["--seed", "1"], variants].concat(), QI.options) else {
+        return;
+    };
+    assert_eq!(findings(&report), Vec::<String>::new());
     assert_eq!(code, Some(expected), "{} {:#}", report["doubt"], report["causes"]);
     assert!(report["rules"]["proven"].as_u64().unwrap() >= 10, "{:#}", report["rules"]);
 }
 
-/// Made-up input brings nothing out either.
+/// The fuzzer finds nothing in them either.
 #[rstest]
 #[case::concierge(CONCIERGE, &[])]
 #[case::emprops(EMPROPS, &["--seed", "255"])]
@@ -165,13 +166,13 @@ fn of_commands_that_nobody_named_nothing_is_claimed(#[case] habits: &[&str], #[c
 #[case::qi(QI, &["--seed", "1"])]
 #[case::qi_strict(QI, &["--seed", "4"])]
 #[case::gator(GATOR, &[])]
-fn fuzzing_finds_nothing(#[case] hub: Hub, #[case] habits: &[&str]) {
-    finds_nothing(&hub, habits, &["--cases", "50", "--seed", "3", "-j", "4"]);
+fn fuzzing_finds_nothing(#[case] hub: Hub, #[case] variants: &[&str]) {
+    finds_nothing(&hub, variants, &["--cases", "50", "--seed", "3", "-j", "4"]);
 }
 
-/// A `session_id` that is a number is repeated as it came, which is the caller's mistake and not the hub's.
+/// A numeric `session_id` is repeated unchanged: the client's error, not the hub's.
 #[test]
-fn what_is_repeated_as_it_was_said_is_no_finding() {
+fn an_invalid_id_that_is_repeated_is_not_a_finding() {
     let of_other_types = ["--message", "extended_request", "--mutation", "wrong-type"];
     finds_nothing(
         &QI,
@@ -180,30 +181,30 @@ fn what_is_repeated_as_it_was_said_is_no_finding() {
     );
 }
 
-/// Cases that only differ in what is odd share a program, but not if one of them needs a setting that another does not.
+/// Cases that differ only in their mutation share a program, but not if only one of them needs a setting.
 #[test]
-fn what_needs_a_setting_that_nobody_gave_is_undecided() {
+fn cases_with_an_unmet_need_are_undecided() {
     let one_after_another = ["--message", "extended_request", "--cases", "200", "--seed", "8", "-j", "1"];
-    finds_nothing(&QI_UNTOLD, &["--plain"], &one_after_another);
+    finds_nothing(&QI_WITHOUT_COMMANDS, &["--plain"], &one_after_another);
 }
 
 #[track_caller]
-fn finds_nothing(hub: &Hub, habits: &[&str], options: &[&str]) {
-    let Some((report, code)) = told("fuzz", hub, habits, options) else { return };
-    assert_eq!(accused(&report), Vec::<String>::new(), "{:#}", report["findings"]);
+fn finds_nothing(hub: &Hub, variants: &[&str], options: &[&str]) {
+    let Some((report, code)) = run("fuzz", hub, variants, options) else { return };
+    assert_eq!(findings(&report), Vec::<String>::new(), "{:#}", report["findings"]);
     assert_eq!(code, Some(0), "{} {:#}", report["doubt"], report["causes"]);
     assert!(report["fuzzed"]["decided"].as_u64().unwrap() >= 30, "{:#}", report["fuzzed"]);
 }
 
-/// A should that the document only implies: who does otherwise is warned, and no more.
+/// A hub that disregards an implied should gets a warning only.
 #[rstest]
 #[case::concierge_versions(CONCIERGE, &["--odd", "any-minor"], "CON-019")]
 #[case::concierge_ends(CONCIERGE, &["--odd", "quiet-end"], "CON-095")]
 #[case::qi_unknown(QI, &["--bug", "knows-everything"], "QI-005")]
 #[case::airavata_early(AIRAVATA, &["--odd", "early"], "AIR-015")]
-fn what_the_document_advises_against_warns(#[case] hub: Hub, #[case] habit: &[&str], #[case] rule: &str) {
-    let Some((report, code)) = judged(&hub, habit, &["--rule", rule, "--patience", "2"]) else { return };
-    assert_eq!(accused(&report), [format!("warn {rule}")]);
+fn disregarding_a_should_warns(#[case] hub: Hub, #[case] habit: &[&str], #[case] rule: &str) {
+    let Some((report, code)) = check(&hub, habit, &["--rule", rule, "--patience", "2"]) else { return };
+    assert_eq!(findings(&report), [format!("warn {rule}")]);
     assert_eq!(code, Some(0));
 }
 
@@ -236,23 +237,23 @@ fn what_the_document_advises_against_warns(#[case] hub: Hub, #[case] habit: &[&s
 #[case::gator(GATOR, "answers-posted", "GAT-010")]
 #[case::gator(GATOR, "keeps-scheduling", "GAT-043")]
 #[case::gator(GATOR, "own-ids", "GAT-005")]
-fn a_mistake_is_found_behind_all_habits(#[case] hub: Hub, #[case] bug: &str, #[case] rule: &str) {
-    // Some of these break what is only a should.
-    let Some((report, code)) = judged(&hub, &["--bug", bug], &["--rule", rule, "--strict"]) else { return };
-    let accused = accused(&report);
+fn a_bug_is_found_despite_all_variants(#[case] hub: Hub, #[case] bug: &str, #[case] rule: &str) {
+    // Some of these break only a should.
+    let Some((report, code)) = check(&hub, &["--bug", bug], &["--rule", rule, "--strict"]) else { return };
+    let accused = findings(&report);
     assert!(accused.iter().any(|found| found.ends_with(rule)), "{bug}: {accused:?}");
     assert_eq!(code, Some(1));
 }
 
-/// What `hubproof check` reports of the hub, and its exit code; `None` where there is no interpreter.
+/// Runs `hubproof check` on the hub: returns report and exit code; `None` without an interpreter.
 #[track_caller]
-fn judged(hub: &Hub, arguments: &[&str], options: &[&str]) -> Option<(Value, Option<i32>)> {
-    told("check", hub, arguments, options)
+fn check(hub: &Hub, arguments: &[&str], options: &[&str]) -> Option<(Value, Option<i32>)> {
+    run("check", hub, arguments, options)
 }
 
-/// The same of any command that plays against a target.
+/// Runs any command that plays against a target.
 #[track_caller]
-fn told(command: &str, hub: &Hub, arguments: &[&str], options: &[&str]) -> Option<(Value, Option<i32>)> {
+fn run(command: &str, hub: &Hub, arguments: &[&str], options: &[&str]) -> Option<(Value, Option<i32>)> {
     let mut processes = Vec::new();
     let mut target = format!("protocol = \"{}\"\n", hub.protocol);
     let mut instances = String::new();
@@ -278,8 +279,8 @@ fn told(command: &str, hub: &Hub, arguments: &[&str], options: &[&str]) -> Optio
     Some((report["protocols"][0].clone(), done.code))
 }
 
-/// Verdict and rule of all that failed or warned, each once; the check, where it stands for no rule.
-fn accused(report: &Value) -> Vec<String> {
+/// Returns verdict and rule of each failed or warned check once; the check's name if it has no rule.
+fn findings(report: &Value) -> Vec<String> {
     let findings = report["findings"].as_array().unwrap().iter();
     let mut accused: Vec<String> = findings
         .filter(|finding| finding["verdict"] == "fail" || finding["verdict"] == "warn")
@@ -295,16 +296,16 @@ fn accused(report: &Value) -> Vec<String> {
     accused
 }
 
-/// A hub that is ready to be connected to; it ends with the value.
+/// A started hub; killed on drop.
 struct Process {
     child: Child,
     url: String,
-    /// Where it can be made to do things; empty where it has no such place.
+    /// Address of its admin interface; empty without one.
     admin: String,
 }
 
 impl Process {
-    /// `None` where there is no interpreter, which CI does not accept.
+    /// Starts the hub; `None` without an interpreter, which fails in CI.
     fn start(hub: &Hub, arguments: &[&str]) -> Option<Self> {
         let started = Command::new(hub.interpreter)
             .arg(hub.script)
@@ -324,12 +325,12 @@ impl Process {
         let out = child.stdout.take().unwrap();
         let mut process = Self { child, url: String::new(), admin: String::new() };
         let mut lines = BufReader::new(out).lines();
-        let mut line = || lines.next().expect("the hub says where it is").unwrap();
+        let mut line = || lines.next().expect("the hub prints its address").unwrap();
         process.url = line();
         if hub.hooks.contains("ADMIN") {
             process.admin = line();
         }
-        assert!(process.url.starts_with("ws://"), "{} said {:?} instead of its address", hub.script, process.url);
+        assert!(process.url.starts_with("ws://"), "{} printed {:?} instead of its address", hub.script, process.url);
         Some(process)
     }
 }

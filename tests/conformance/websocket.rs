@@ -1,5 +1,5 @@
-//! The pack about WebSocket itself: over real sockets, against every hub of the reference server, and against hubs that do
-//! what RFC 6455 allows and the reference server does not.
+//! The pack of WebSocket itself: over real sockets against every hub of the reference server, and simulated against hubs
+//! that use permissions of RFC 6455 which the reference server does not.
 
 use hubproof::event::Verdict;
 use rstest::rstest;
@@ -17,17 +17,17 @@ fn on_request_it_runs_on_the_embedded_server() {
     assert!(done.last_line().starts_with("PASS websocket: ") && done.last_line().contains(ALL), "{}", done.out);
 }
 
-/// A token that airavata takes: {"sub":"ws"}, signed with `key`.
+/// A token for airavata: {"sub":"ws"}, signed with `key`.
 const TOKEN: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ3cyJ9.5YxMHwdSCXSw8fBpMdWyeKN5vhzEPhpMHidVU9XO1G0";
 
-/// What it takes besides the address: a message that the hub does not close on, and what its upgrade needs.
+/// Settings besides the address: a message after which the hub does not close, and what its upgrade needs.
 #[rstest]
 #[case("qi", "", &[])]
 #[case("gator", "", &[])]
 #[case("emprops", "", &[])]
 #[case("concierge", "", &["subprotocols=['ert-concierge']", "text={\"type\":\"IDENTIFY\",\"name\":\"UNIQUE\",\"version\":\"0.1.0\"}"])]
 #[case("airavata", "/ws/user", &["connections=4"])]
-fn every_hub_of_the_reference_server_keeps_it(#[case] name: &str, #[case] path: &str, #[case] sets: &[&str]) {
+fn every_hub_of_the_reference_server_passes(#[case] name: &str, #[case] path: &str, #[case] sets: &[&str]) {
     let server = Serving::start([name, "--set", "airavata.jwt_secret=key"], 1);
     let mut url = format!("{}{path}", server.url(name));
     if name == "airavata" {
@@ -39,7 +39,7 @@ fn every_hub_of_the_reference_server_keeps_it(#[case] name: &str, #[case] path: 
     assert!(done.last_line().starts_with("PASS websocket: ") && done.last_line().contains(ALL), "{}", done.out);
 }
 
-/// The matrix plays them all, without sockets; these show that sockets change nothing.
+/// A sample over sockets; the matrix plays all faults in the simulation.
 #[rstest]
 #[case("websocket-accept-of-another-key", "WS-4.2.2-accept")]
 #[case("websocket-http-1.0-upgraded", "WS-4.2.1-http")]
@@ -49,14 +49,14 @@ fn every_hub_of_the_reference_server_keeps_it(#[case] name: &str, #[case] path: 
 #[case("websocket-stream-kept", "WS-5.5.1-stream")]
 #[case("websocket-data-after-close", "WS-5.5.1-last")]
 #[case("websocket-sends-invalid-text-split", "WS-5.6-sent")]
-fn faults_are_seen_over_sockets(#[case] fault: &str, #[case] rule: &str) {
+fn faults_are_detected_over_sockets(#[case] fault: &str, #[case] rule: &str) {
     let done = hubproof(["check", "--protocol", "websocket", "--fault", fault, "--patience", "0.2"]).ends_with(1);
     assert!(done.out.contains(&format!("fail[{rule}")) || done.out.contains(&format!(",{rule}")), "{}", done.out);
 }
 
-/// A header that every upgrade needs may be a token.
+/// Headers of the target may be tokens.
 #[test]
-fn headers_of_the_target_are_not_shown() {
+fn headers_of_the_target_are_masked() {
     let server = Serving::start(["websocket", "--fault", "websocket-pongs-cut"], 1);
     let set = "headers={ Authorization = 'Bearer s3cr3t' }";
     let arguments = ["check", server.url("websocket"), "--protocol", "websocket", "--patience", "0.2", "--set", set];
@@ -65,16 +65,16 @@ fn headers_of_the_target_are_not_shown() {
     assert!(!done.out.contains("s3cr3t") && !done.err.contains("s3cr3t"), "{}{}", done.out, done.err);
 }
 
-/// This one upgrades whatever comes, and closes it: the former is wrong.
+/// This hub upgrades every connection, which is wrong, and closes it, which is allowed.
 #[test]
-fn a_hub_that_sends_strangers_away_is_blamed_for_its_upgrades_alone() {
+fn a_hub_that_closes_every_connection_fails_only_for_its_upgrades() {
     let hub = HostileHub::start(Hostile::Closes, "{}");
     let done = hubproof(["check", &hub.url(), "--protocol", "websocket"]).ends_with(1);
     let findings: Vec<&str> = done.out.lines().filter(|line| line.starts_with("fail[")).collect();
     assert_eq!(findings, ["fail[WS-4.2.1-method]: websocket/refusals: the upgrade was not refused"], "{}", done.out);
 }
 
-/// Nothing is blamed, and of what can be seen nothing is lost.
+/// No rule fails, and at least so many are proven.
 #[rstest]
 #[case(Habit::None, 53)]
 #[case(Habit::Chatty, 53)]
@@ -82,7 +82,7 @@ fn a_hub_that_sends_strangers_away_is_blamed_for_its_upgrades_alone() {
 #[case(Habit::CutsOnMessages, 40)]
 #[case(Habit::SendsAway, 6)]
 #[case(Habit::Refuses, 0)]
-fn what_the_rfc_allows_is_right(#[case] habit: Habit, #[case] least: usize) {
+fn behaviour_that_the_rfc_permits_passes(#[case] habit: Habit, #[case] least: usize) {
     let mut protocol = Protocol::load("websocket");
     protocol.habit = habit;
     let mut proven = std::collections::BTreeSet::new();

@@ -1,6 +1,5 @@
-//! The invariants of the layout (ARCHITECTURE.md): the rooms of `src` use only those above them, no folder outgrows a
-//! reader, and sockets and printing stay where they belong. Read from the text of the files, so a path that a macro makes
-//! is not seen.
+//! The invariants of the layout (ARCHITECTURE.md): modules of `src` use only those above them, folders stay small, and
+//! sockets and printing are confined to some modules. Tested on the text of the files, without macro expansion.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,45 +13,45 @@ use crate::support::disk;
 const ROOMS: usize = 20;
 /// Rust files in one folder, at most.
 const FILES: usize = 22;
-/// What opens sockets. `cli` serves the metrics of a load run.
+/// Folders that may open sockets. `cli` serves the metrics of a load run.
 const SOCKETS: [&str; 4] = ["src/transport/", "src/hub/", "src/load/engine/", "src/cli/"];
-/// What prints.
+/// Folders that may print.
 const PRINTING: [&str; 2] = ["src/cli/", "src/main.rs"];
-/// What names the reference server's crate.
+/// Folders that may use the reference server's crate.
 const REFERENCE: [&str; 2] = ["src/reference/", "src/cli/"];
 
-/// The rooms, in the order in which `lib.rs` declares them.
+/// Returns the top-level modules ("rooms"), in the order of their declaration in `lib.rs`.
 fn rooms(lib: &str) -> Vec<&str> {
     lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).collect()
 }
 
-/// The room that a file of `src` belongs to; empty for those of the crate's root.
+/// Returns the room of a file of `src`; empty for those of the crate's root.
 fn room_of<'a>(path: &'a str, rooms: &[&str]) -> &'a str {
     let name = path.trim_start_matches("src/").split('/').next().unwrap_or_default();
     let name = name.strip_suffix(".rs").unwrap_or(name);
     if rooms.contains(&name) { name } else { "" }
 }
 
-/// The text with its comment lines emptied, so that lines keep their numbers.
+/// Returns the text with comment lines emptied, so that line numbers stay.
 fn code(text: &str) -> String {
     let lines = text.lines().map(|line| if line.trim_start().starts_with("//") { "" } else { line });
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The lines of code that a pattern fits, with their numbers.
+/// Returns the lines of code that match a pattern, with their numbers.
 fn lines(text: &str, pattern: &Regex) -> Vec<(usize, String)> {
     let code = code(text);
     let numbered = code.lines().enumerate().filter(|(_, line)| pattern.is_match(line));
     numbered.map(|(index, line)| (index + 1, line.trim().to_owned())).collect()
 }
 
-/// How many modules a file of `src` lies below the crate's root.
+/// Returns the module depth of a file of `src` below the crate's root.
 fn depth(path: &str) -> usize {
     let path = path.trim_start_matches("src/").trim_end_matches(".rs");
     path.split('/').filter(|part| !matches!(*part, "mod" | "lib" | "main")).count()
 }
 
-/// The modules of the crate's root that a file names, each with its line.
+/// Returns the modules of the crate's root that a file uses, each with its line.
 fn used(path: &str, text: &str) -> Vec<(usize, String)> {
     static ONE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\bcrate::(\w+)").unwrap());
     static LIST: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\bcrate::\{([^;]*)\};").unwrap());
@@ -75,7 +74,7 @@ fn used(path: &str, text: &str) -> Vec<(usize, String)> {
     used
 }
 
-/// Uses of a room that stands below the file's own in `rooms`.
+/// Returns uses of rooms that come after the file's own in `rooms`.
 fn upward(path: &str, text: &str, rooms: &[&str]) -> Vec<String> {
     let Some(own) = rooms.iter().position(|room| *room == room_of(path, rooms)) else { return Vec::new() };
     let below = used(path, text).into_iter().filter(|(_, name)| rooms[own + 1..].contains(&name.as_str()));
@@ -90,7 +89,7 @@ fn upward(path: &str, text: &str, rooms: &[&str]) -> Vec<String> {
         .collect()
 }
 
-/// Sockets, printing, and names of the reference server's crate outside the folders that may.
+/// Returns sockets, printing and uses of the reference server's crate outside the permitted folders.
 fn out_of_place(path: &str, text: &str) -> Vec<String> {
     static SOCKET: LazyLock<Regex> = LazyLock::new(|| {
         Regex::new(r"\b(?:(?:Tcp|Udp|Unix)(?:Stream|Listener|Socket)|tokio::net|mio|socket2)\b").unwrap()
@@ -113,7 +112,7 @@ fn out_of_place(path: &str, text: &str) -> Vec<String> {
     found
 }
 
-/// More rooms than a reader keeps in mind.
+/// Returns an error if there are too many rooms.
 fn too_many(rooms: &[&str]) -> Vec<String> {
     let excess = rooms.len().saturating_sub(ROOMS);
     let found = (excess > 0).then(|| {
@@ -122,7 +121,7 @@ fn too_many(rooms: &[&str]) -> Vec<String> {
     found.into_iter().collect()
 }
 
-/// Folders with more Rust files than a reader keeps in mind.
+/// Returns folders with too many Rust files.
 fn crowded<'a>(paths: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let mut folders: BTreeMap<&str, usize> = BTreeMap::new();
     for path in paths.into_iter().filter(|path| path.ends_with(".rs")) {
@@ -138,7 +137,7 @@ fn crowded<'a>(paths: impl IntoIterator<Item = &'a str>) -> Vec<String> {
         .collect()
 }
 
-/// Path and text of every Rust file under a folder of the repository.
+/// Returns path and text of every Rust file under a folder of the repository.
 fn files_of(folder: &str) -> Vec<(String, String)> {
     let root = disk::root();
     let mut found = Vec::new();
@@ -159,7 +158,7 @@ fn rooms_use_only_those_above_them() {
     let found: Vec<String> = files.iter().flat_map(|(path, text)| upward(path, text, &rooms)).collect();
     assert!(found.is_empty(), "{}", found.join("\n"));
     assert_eq!(too_many(&rooms), [""; 0]);
-    // What is not declared is not looked at.
+    // Undeclared modules would not be checked.
     let strays: Vec<&str> = (files.iter().map(|(path, _)| path.as_str()))
         .filter(|path| room_of(path, &rooms).is_empty() && !matches!(*path, "src/lib.rs" | "src/main.rs"))
         .collect();
@@ -180,7 +179,7 @@ fn no_folder_is_crowded() {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
-/// Each check finds what it is there for, where it stands, and nothing else.
+/// Tests of the checks above.
 mod checks {
     use rstest::rstest;
 
@@ -199,7 +198,7 @@ mod checks {
     #[case::not_so_far_up("src/report/json/mod.rs", "use super::cli;\n", &[])]
     #[case::comment("src/syntax/yaml.rs", "/// See [`crate::report`].\n// crate::cli\n", &[])]
     #[case::root("src/main.rs", "use crate::cli::run;\n", &[])]
-    fn what_stands_below(#[case] path: &str, #[case] text: &str, #[case] want: &[&str]) {
+    fn upward_uses_are_found(#[case] path: &str, #[case] text: &str, #[case] want: &[&str]) {
         let found = upward(path, text, &rooms(LIB));
         assert_eq!(found.len(), want.len(), "{found:?}");
         assert!(found.iter().zip(want).all(|(found, want)| found.starts_with(want)), "{found:?}");
@@ -218,7 +217,7 @@ mod checks {
     #[case::main("src/main.rs", "eprintln!();\n", &[])]
     #[case::reference("src/check/job.rs", "use hubproof_reference as r;\n", &["src/check/job.rs:1: the reference"])]
     #[case::start("src/reference/hubs.rs", "use hubproof_reference as reference;\n", &[])]
-    fn what_is_out_of_place(#[case] path: &str, #[case] text: &str, #[case] want: &[&str]) {
+    fn misplaced_code_is_found(#[case] path: &str, #[case] text: &str, #[case] want: &[&str]) {
         let found = out_of_place(path, text);
         assert_eq!(found.len(), want.len(), "{found:?}");
         assert!(found.iter().zip(want).all(|(found, want)| found.starts_with(want)), "{found:?}");

@@ -1,3 +1,3 @@
-//! What holds of the repository's files themselves.
+//! Conventions of the repository's files.
 
 pub mod architecture;

@@ -1,12 +1,11 @@
-//! Which schema checks can fail at all: a frame that breaks too much is not recognised as the message, and judged as
-//! another.
+//! Schema checks that can fail at all: a frame with too many errors is not recognised as the message.
 
 use std::collections::BTreeSet;
 
 use hubproof::protocol::{MessageType, Pack, Way};
 use serde_json::Value;
 
-/// The schema checks that some frame can break and still be recognised as their message, each with its rule.
+/// Returns the schema checks that some frame breaks while it is still recognised as the message, each with its rule.
 pub fn breakable(pack: &Pack) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for message in pack.messages.iter().filter(|message| message.goes(Way::FromHub)) {
@@ -28,7 +27,7 @@ pub fn breakable(pack: &Pack) -> BTreeSet<String> {
 /// One value of each type.
 const KINDS: [&str; 8] = ["null", "true", "-7", "1.5", "\"x\"", "\"\"", "[7]", "{}"];
 
-/// Frames that differ from the example of a message in one member: gone, of another type, or there although it is not.
+/// Returns frames that differ from a message's example in one member: removed, of another type, or added.
 fn mutants(message: &MessageType) -> Vec<Value> {
     let example = message.template();
     let mut places = Vec::new();

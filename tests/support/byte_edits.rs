@@ -1,10 +1,10 @@
-//! What the world does to files and frames before our parsers get them: real bytes, cut, doubled, moved and spliced with
-//! pieces that mean something to one of the parsers. That goes far deeper than chance alone.
+//! Generates inputs for parsers: real files, cut, duplicated, moved and spliced with tokens of the parsers' languages, which
+//! reach deeper than random bytes.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// Pieces that some parser stumbles over, or takes for something else.
+/// Tokens that are special to some parser.
 const PIECES: &[&str] = &[
     "\0",
     "\u{feff}",
@@ -123,7 +123,7 @@ const PIECES: &[&str] = &[
     "Transfer-Encoding: chunked\r\n",
 ];
 
-/// Bytes that mean something to a WebSocket.
+/// Bytes that are special to the WebSocket codec.
 const BYTES: &[&[u8]] = &[
     &[0x81, 0x00],
     &[0x81, 0x7e],
@@ -143,29 +143,29 @@ const BYTES: &[&[u8]] = &[
     &[0xf4, 0x90, 0x80, 0x80],
 ];
 
-/// Where something is done: as shares of the length, so that it fits any file.
+/// A position as a share of the length, so that it applies to any file.
 type Share = u16;
 
 #[derive(Clone, Debug)]
 enum Edit {
     Delete(Share, u8),
     Double(Share, u8),
-    /// Bytes from here go there.
+    /// Moves bytes.
     Move(Share, u8, Share),
     Insert(Share, u8),
     InsertBytes(Share, u8),
     Overwrite(Share, u8),
     Flip(Share, u8),
-    /// Bytes of another file.
+    /// Inserts bytes of another file.
     Splice(Share, u8, Share, u8),
     DeleteLine(Share),
     DoubleLine(Share),
     MoveLine(Share, Share),
     Indent(Share, i8),
-    /// One line, many times.
+    /// Repeats a line many times.
     RepeatLine(Share, u8),
     Cut(Share),
-    /// What stands in brackets, within itself.
+    /// Nests a bracketed part within itself.
     Nest(Share, u8),
 }
 
@@ -190,7 +190,7 @@ fn edit() -> impl Strategy<Value = Edit> {
     ]
 }
 
-/// One of the `files`, changed in a few ways; now and then bytes that were never a file. With the number of the file.
+/// Generates one of the `files` with a few edits, sometimes random bytes, and the index of the file.
 pub fn mangled(files: Vec<Vec<u8>>) -> impl Strategy<Value = (usize, Vec<u8>)> {
     let count = files.len();
     prop_oneof![
@@ -206,7 +206,7 @@ pub fn mangled(files: Vec<Vec<u8>>) -> impl Strategy<Value = (usize, Vec<u8>)> {
     ]
 }
 
-/// Longest that anything grows by edits.
+/// Most bytes after edits.
 const LONGEST: usize = 1 << 20;
 
 fn place(share: Share, length: usize) -> usize {
@@ -293,7 +293,7 @@ fn apply(edit: &Edit, bytes: &mut Vec<u8>, files: &[Vec<u8>]) {
     }
 }
 
-/// The line around a place, with its end.
+/// Returns the range of the line at a position, with its line end.
 fn line(at: Share, bytes: &[u8]) -> std::ops::Range<usize> {
     let at = place(at, bytes.len());
     let start = bytes[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);

@@ -1,4 +1,4 @@
-//! The protocols of this repository as they lie on disk, not as the binary embeds them: a file that was just edited counts.
+//! Reads the protocols of this repository from disk, not from the binary, so that edits count at once.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Names of all protocols, sorted: folders of schemas/ that hold an asyncapi.yaml.
+/// Returns the names of all protocols, sorted: folders of schemas/ with an asyncapi.yaml.
 pub fn protocols() -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(root().join("schemas"))
         .unwrap()
@@ -27,18 +27,18 @@ pub fn protocols() -> Vec<String> {
     names
 }
 
-/// Those that say anything: one below messages has no schemas and no facts about them.
+/// Returns the protocols with messages; that of WebSocket itself has none.
 pub fn protocols_with_messages() -> Vec<String> {
     protocols().into_iter().filter(|name| root().join("schemas").join(name).join("messages").is_dir()).collect()
 }
 
-/// The files of a protocol, read as `--pack schemas/NAME` does.
+/// Reads the files of a protocol, as `--pack schemas/NAME` does.
 pub fn folder(protocol: &str, sources: &mut Sources) -> Folder {
     assert!(std::env::current_dir().unwrap().ends_with(root()), "tests run in the folder of their package");
     folder_on_disk(&Path::new("schemas").join(protocol), sources).unwrap()
 }
 
-/// A pack that has to be right.
+/// Parses a pack that must be valid.
 pub fn pack(protocol: &str) -> Arc<Pack> {
     let mut sources = Sources::default();
     let folder = folder(protocol, &mut sources);
@@ -47,9 +47,9 @@ pub fn pack(protocol: &str) -> Arc<Pack> {
     Arc::new(pack.unwrap())
 }
 
-/// The concierge, read once: the protocol that the tests of the language use.
+/// The concierge pack, read once for the tests of the language.
 pub struct Concierge {
-    /// A test adds its own file to a copy.
+    /// Returns a copy, to which a test adds its own file.
     pub sources: Sources,
     pub pack: Arc<Pack>,
     pub shared: SharedFile,
@@ -65,7 +65,7 @@ pub static CONCIERGE: LazyLock<Concierge> = LazyLock::new(|| {
     Concierge { sources, pack, shared }
 });
 
-/// Every file below a folder; none where the folder is missing.
+/// Returns every file below a folder; none if the folder is missing.
 pub fn files_under(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let mut found = Vec::new();

@@ -1,5 +1,5 @@
-//! The proof of the judge: every scenario against every fault of the reference server, without sockets. A check counts
-//! once it has been seen to fail, and a fault may be blamed on no rule but those that it breaks.
+//! The fault matrix: every scenario against every fault of the reference server, without sockets. A check counts as proven
+//! once it has failed for a fault, and a fault may fail only the rules that it breaks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -15,29 +15,29 @@ use hubproof_reference::{Fault, Machine, faults};
 use super::breakable_checks::breakable;
 use super::sim_connection::{Manner, Protocol};
 
-/// The scenarios of a protocol, played against a correct hub and against every faulty one.
+/// The results of a protocol's scenarios against a correct hub and every faulty one.
 pub struct Matrix {
     pub protocol: Protocol,
     pub correct: Vec<ScenarioReport>,
     pub cases: Vec<Case>,
 }
 
-/// What the scenarios say about a hub with one fault.
+/// The results for a hub with one fault.
 pub struct Case {
     pub fault: &'static Fault,
     /// Findings under the rules that the fault breaks.
     pub within: Vec<Seen>,
-    /// Findings under others: somebody is accused of what he has not done.
+    /// Findings under other rules: false positives.
     pub outside: Vec<Seen>,
-    /// Scenarios that could not decide, with the reason.
+    /// Undecided scenarios, with the reason.
     pub undecided: Vec<String>,
 }
 
-/// One rule, found to be broken by one check.
+/// A rule that a check found broken.
 pub struct Seen {
     pub rule: String,
     pub verdict: Verdict,
-    /// At the level that the rule has: a check that lowers it proves nothing.
+    /// Whether at the rule's own level: a check that lowers it does not prove it.
     pub proves: bool,
     pub scenario: String,
     pub check: String,
@@ -52,11 +52,11 @@ impl Case {
 }
 
 impl Matrix {
-    /// Plays everything; `wanted` chooses the faults.
+    /// Plays all scenarios against all faults that `wanted` selects.
     pub fn play(protocol: &str, wanted: &(dyn Fn(&Fault) -> bool + Sync)) -> Self {
         let mut protocol = Protocol::load(protocol);
         if protocol.pack.name == "emprops" {
-            // Ten megabytes, hundreds of times, would prove no more.
+            // Ten megabytes, hundreds of times, would take too long.
             protocol.set(Some("max_message_bytes"), "message_limit", 100_000);
             protocol.set(None, "chunks_above", 10_000);
         }
@@ -75,7 +75,7 @@ impl Matrix {
             loop {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 let Some(fault) = chosen.get(index) else { return cases };
-                // A fault that never acts in a conversation leaves it as it is with a correct hub.
+                // If a fault does nothing in a conversation, the result is that of a correct hub.
                 let programs = protocol.scenarios.programs.iter().zip(&touched);
                 let reports: Vec<_> = programs
                     .filter(|(_, touched)| touched.contains(&index))
@@ -93,7 +93,7 @@ impl Matrix {
         Self { protocol, correct, cases }
     }
 
-    /// The rules that a check was seen to find broken, with the faults and the checks.
+    /// Returns the rules that some check found broken, with the faults and the checks.
     pub fn proofs(&self) -> BTreeMap<&str, Vec<(&'static Fault, &Seen)>> {
         let mut proofs: BTreeMap<&str, Vec<_>> = BTreeMap::new();
         for case in &self.cases {
@@ -104,15 +104,15 @@ impl Matrix {
         proofs
     }
 
-    /// Rules that bind hubs and that nobody has seen broken.
+    /// Returns the rules for hubs that no fault breaks.
     pub fn unproven(&self) -> Vec<&str> {
         let proofs = self.proofs();
         let rules = self.protocol.pack.rules.values().filter(|rule| rule.out_of_scope.is_none());
         rules.map(|rule| rule.id.as_str()).filter(|id| !proofs.contains_key(id)).collect()
     }
 
-    /// Checks, each with one of its rules, that no fault has made come out otherwise than with a correct hub. What
-    /// stands in `shared.yaml` or in a schema is one check, whichever scenario asks it.
+    /// Returns the checks, each with one of its rules, whose verdict is the same for every fault as for a correct hub. A
+    /// check of `shared.yaml` or a schema counts once for all scenarios.
     pub fn unbroken(&self) -> BTreeSet<String> {
         let broken: BTreeSet<String> = self
             .cases
@@ -132,7 +132,7 @@ impl Matrix {
             .collect()
     }
 
-    /// Where a check stands, with one of its rules.
+    /// Returns the place of a check, with one of its rules.
     fn place(&self, scenario: &str, check: &str, rule: &str) -> String {
         let program = self.protocol.scenarios.programs.iter().find(|program| program.id == scenario).unwrap();
         match program.checks.iter().find(|known| known.name == check) {
@@ -145,7 +145,7 @@ impl Matrix {
         }
     }
 
-    /// Rules, proven, faults, killed: in one line.
+    /// Formats rules, proven, faults and killed in one line.
     pub fn numbers(&self) -> String {
         let rules = &self.protocol.pack.rules;
         let hard = |id: &str| {
@@ -168,7 +168,7 @@ impl Matrix {
         )
     }
 
-    /// What `cargo run --example matrix` prints about this protocol: rule, faults that break it, checks that saw it.
+    /// Formats the output of `cargo run --example matrix`: rule, faults that break it, checks that detect it.
     pub fn markdown(&self) -> String {
         let mut text = format!("## {}\n\n{}.\n\n", self.protocol.pack.name, self.numbers());
         text += "| rule | level | broken by the fault | seen by |\n|---|---|---|---|\n";
@@ -197,7 +197,7 @@ impl Matrix {
         text
     }
 
-    /// Everything that is not as it should be, for a person.
+    /// Formats all gaps of the matrix.
     pub fn complaints(&self) -> String {
         let mut text = String::new();
         for case in &self.cases {
@@ -228,8 +228,8 @@ fn all(protocol: &Protocol, fault: Option<&str>) -> Vec<ScenarioReport> {
     protocol.scenarios.programs.iter().filter_map(|program| protocol.play(program, fault)).collect()
 }
 
-/// For each scenario, which of the faults do anything in it: those outside the machine whose changes would act on what
-/// a correct one says, and, since nobody can tell, all of those inside.
+/// Returns for each scenario the faults that may have an effect in it: those outside the machine whose changes apply to
+/// a correct hub's outputs, and all of those inside, for which it cannot be known.
 fn touched(protocol: &Protocol, faults: &[&'static Fault]) -> Vec<BTreeSet<usize>> {
     let changes = |fault: &&'static Fault| match fault.effect {
         Effect::Outside(changes) => changes,
@@ -250,11 +250,11 @@ fn touched(protocol: &Protocol, faults: &[&'static Fault]) -> Vec<BTreeSet<usize
         .collect()
 }
 
-/// How each check comes out on a correct hub.
+/// The verdict of each check on a correct hub.
 struct Expected<'a>(BTreeMap<(&'a str, &'a str), (Verdict, Option<&'a str>)>);
 
 impl<'a> Expected<'a> {
-    /// Of two runs, so that messages with random parts are not compared.
+    /// Takes two runs, so that messages with random parts are not compared.
     fn of(one: &'a [ScenarioReport], other: &[ScenarioReport]) -> Self {
         let mut expected = BTreeMap::new();
         for (first, second) in one.iter().zip(other) {
@@ -268,7 +268,7 @@ impl<'a> Expected<'a> {
         Self(expected)
     }
 
-    /// Whether a check came out worse than it should, or, where the rule only allows something, otherwise.
+    /// Whether a verdict is worse than on a correct hub, or, for a may rule, different.
     fn differs(&self, scenario: &str, check: &CheckReport, verdict: Verdict) -> bool {
         match (verdict, self.0.get(&(scenario, check.name.as_str()))) {
             (Verdict::Fail | Verdict::Warn, _) => true,

@@ -1,4 +1,4 @@
-//! Servers that are no hub at all: small, on loopback, each wrong in a way of its own. They end with the value.
+//! Hostile servers on loopback, each wrong in one way. Dropping the value stops the server.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -8,29 +8,29 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
 
-/// What is wrong with it.
+/// How the server misbehaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Habit {
     // Below HTTP.
-    /// Accepts the TCP connection, and says nothing ever.
+    /// Accepts the TCP connection and never sends anything.
     TcpSilent,
     /// Ends the TCP connection before the upgrade.
     TcpCloses,
-    /// Breaks the TLS handshake off with an alert.
+    /// Aborts the TLS handshake with an alert.
     TlsAlert,
-    /// Answers the TLS handshake with bytes that are no TLS.
+    /// Answers the TLS handshake with bytes that are not TLS.
     TlsGarbage,
     /// Ends the TCP connection in the TLS handshake.
     TlsCloses,
-    /// Says nothing in the TLS handshake.
+    /// Sends nothing in the TLS handshake.
     TlsSilent,
 
     // Instead of the upgrade.
-    /// A web server that knows nothing of WebSockets.
+    /// A web server without WebSockets: HTTP 404.
     NotFound,
-    /// A web server that is broken.
+    /// A web server that fails: HTTP 500.
     ServerError,
-    /// A web server that sends everybody elsewhere.
+    /// A web server that redirects every request.
     Redirect,
     /// Answers the upgrade with header lines that never end.
     EndlessHead,
@@ -42,39 +42,39 @@ pub enum Habit {
     // After the upgrade.
     /// Sends every text back.
     Echo,
-    /// Says nothing ever.
+    /// Never sends anything.
     Silent,
-    /// Neither says nor reads anything.
+    /// Neither sends nor reads anything.
     Deaf,
     /// Closes with 1011.
     Closes,
-    /// Closes with 1011 and hangs up, without a word from us.
+    /// Closes with 1011 and ends the TCP connection, without waiting for the client's close frame.
     ClosesAndHangsUp,
     /// Ends the TCP connection.
     Hangs,
-    /// Answers every text by text that is no JSON.
+    /// Answers every text with text that is not JSON.
     GarbageText,
-    /// Sends bytes that are no frames.
+    /// Sends bytes that are not frames.
     GarbageBytes,
-    /// Answers every text by one that is no UTF-8.
+    /// Answers every text with one that is not UTF-8.
     NoUtf8,
-    /// Answers every text by half a frame, and resets the TCP connection.
+    /// Answers every text with half a frame, and resets the TCP connection.
     Resets,
-    /// Answers every text by a message of the protocol that nobody asked for.
+    /// Answers every text with a message of the protocol that no step expects.
     Unrelated,
     /// The same, at one byte a second.
     Slow,
-    /// The same, blown up to ten thousand fragments of one byte.
+    /// The same, in ten thousand fragments of one byte.
     Shreds,
-    /// The same, unasked and as fast as it goes.
+    /// The same, unsolicited and as fast as possible.
     Flood,
-    /// Text messages of 11 MiB, JSON of one string, as fast as they go.
+    /// Text messages of 11 MiB, JSON of one string, as fast as possible.
     Giants,
-    /// Text messages of 4 MiB, JSON of two million numbers, as fast as they go.
+    /// Text messages of 4 MiB, JSON of two million numbers, as fast as possible.
     Numerous,
     /// A frame of 100 MB.
     Giant,
-    /// Announces a message longer than any memory, and begins it.
+    /// Announces a message of 2^62 bytes, and begins it.
     Endless,
     /// A message in fragments that never end.
     Fragments,
@@ -90,12 +90,12 @@ pub struct HostileHub {
     address: SocketAddr,
     habit: Habit,
     clients: tokio::sync::watch::Receiver<usize>,
-    // Dropped: its tasks end with it.
+    // Dropping it ends its tasks.
     runtime: Runtime,
 }
 
 impl HostileHub {
-    /// `unrelated`: a message of the protocol that nobody asked for, for the habits that need one.
+    /// `unrelated`: a message of the protocol that no step expects, for the variants that send one.
     pub fn start(habit: Habit, unrelated: &str) -> Self {
         let unrelated: Arc<str> = unrelated.into();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -107,7 +107,7 @@ impl HostileHub {
                 count.send_modify(|count| *count += 1);
                 let unrelated = Arc::clone(&unrelated);
                 tokio::spawn(async move {
-                    // A client that is gone is what ends a conversation here.
+                    // A conversation ends when the client is gone.
                     let _ = behave(stream, habit, &unrelated).await;
                 });
             }
@@ -120,19 +120,19 @@ impl HostileHub {
         format!("{}://{}", if tls { "wss" } else { "ws" }, self.address)
     }
 
-    /// How many have connected so far.
+    /// Returns the number of connections so far.
     pub fn clients(&self) -> usize {
         *self.clients.borrow()
     }
 
-    /// Until so many have connected.
+    /// Waits for so many connections.
     pub fn wait_for_clients(&self, many: usize) {
         let mut clients = self.clients.clone();
         self.runtime.block_on(async { clients.wait_for(|count| *count >= many).await.map(drop) }).unwrap();
     }
 }
 
-/// An address at which nothing listens, and nobody else will while this process runs: a socket has it that never listens.
+/// Returns an address that refuses connections while this process runs: a socket is bound to it and never listens.
 pub fn closed_port() -> String {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
@@ -189,7 +189,7 @@ async fn converse_badly(mut stream: TcpStream, habit: Habit, unrelated: &str) ->
             pour(stream, &[b'"'; 16_384]).await
         }
         Habit::Endless => {
-            // A text of 2^62 bytes, it says.
+            // The header of a text of 2^62 bytes.
             stream.write_all(&[0x81, 127, 0x40, 0, 0, 0, 0, 0, 0, 0]).await?;
             pour(stream, &[b'"'; 16_384]).await
         }
@@ -215,7 +215,7 @@ async fn converse_badly(mut stream: TcpStream, habit: Habit, unrelated: &str) ->
             match opcode {
                 0x8 => return stream.write_all(&frame(0x88, &payload)).await,
                 0x9 if payload.len() <= 125 => stream.write_all(&frame(0x8a, &payload)).await?,
-                // No ping has that much to say.
+                // No ping is that long.
                 0x9 => return stream.write_all(&frame(0x88, &1002_u16.to_be_bytes())).await,
                 0x0..=0x2 => stream.write_all(&frame(0x80 | opcode, &payload)).await?,
                 _ => {}
@@ -226,7 +226,7 @@ async fn converse_badly(mut stream: TcpStream, habit: Habit, unrelated: &str) ->
     }
 }
 
-/// Answers texts by these bytes, and pings and closes as one should; with `greets` it says them first, too.
+/// Answers texts with these bytes, and pings and closes correctly; with `greets` it also sends them first.
 async fn answer(mut stream: TcpStream, bytes: &[u8], greets: bool) -> std::io::Result<()> {
     if greets {
         stream.write_all(bytes).await?;
@@ -237,14 +237,14 @@ async fn answer(mut stream: TcpStream, bytes: &[u8], greets: bool) -> std::io::R
             0x1 => stream.write_all(bytes).await?,
             0x8 => return stream.write_all(&frame(0x88, &payload)).await,
             0x9 if payload.len() <= 125 => stream.write_all(&frame(0x8a, &payload)).await?,
-            // No ping has that much to say.
+            // No ping is that long.
             0x9 => return stream.write_all(&frame(0x88, &1002_u16.to_be_bytes())).await,
             _ => {}
         }
     }
 }
 
-/// A message in ten thousand frames, with blanks behind it.
+/// Returns a message in ten thousand frames, padded with blanks.
 fn shreds(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (place, byte) in format!("{text:10000}").bytes().enumerate() {
@@ -254,13 +254,13 @@ fn shreds(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// Says this, and then nothing more.
+/// Sends this, and then nothing more.
 async fn say(mut stream: TcpStream, bytes: &[u8]) -> std::io::Result<()> {
     stream.write_all(bytes).await?;
     linger(&mut stream).await
 }
 
-/// Says this again and again, as fast as it goes, and hears nothing.
+/// Sends this repeatedly, as fast as possible, and reads nothing.
 async fn pour(mut stream: TcpStream, bytes: &[u8]) -> std::io::Result<()> {
     let (mut reader, mut writer) = stream.split();
     tokio::select! {
@@ -269,7 +269,7 @@ async fn pour(mut stream: TcpStream, bytes: &[u8]) -> std::io::Result<()> {
     }
 }
 
-/// Says this at one byte a second.
+/// Sends this at one byte per second.
 async fn trickle(mut stream: TcpStream, bytes: &[u8]) -> std::io::Result<()> {
     let (mut reader, mut writer) = stream.split();
     let mut second = tokio::time::interval(Duration::from_secs(1));
@@ -292,7 +292,7 @@ async fn respond(mut stream: TcpStream, status: &str, headers: &str) -> std::io:
     say(stream, answer.as_bytes()).await
 }
 
-/// Reads and drops whatever comes, until the client is gone.
+/// Reads and drops everything until the client is gone.
 async fn linger(stream: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<()> {
     let mut waste = [0; 4096];
     while stream.read(&mut waste).await? > 0 {}
@@ -334,7 +334,7 @@ fn header(head: &str, wanted: &str) -> Option<String> {
     })
 }
 
-/// A frame as a server sends it: not masked. `first` is the first byte, FIN and opcode.
+/// Encodes a frame as a server sends it: not masked. `first` is the first byte, FIN and opcode.
 pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     match payload.len() {
@@ -352,7 +352,7 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Opcode and payload of the client's next frame.
+/// Reads the client's next frame: opcode and payload.
 pub async fn read_frame(stream: &mut TcpStream) -> std::io::Result<(u8, Vec<u8>)> {
     let first = stream.read_u8().await?;
     let length = match stream.read_u8().await? & 0x7f {
@@ -369,8 +369,8 @@ pub async fn read_frame(stream: &mut TcpStream) -> std::io::Result<(u8, Vec<u8>)
     Ok((first & 0x0f, payload))
 }
 
-/// A hub of one's own making: `answer` gets every text of a connection with its number among them, and says what to
-/// send back. It is handed the connection's number, too.
+/// A scripted hub: `answer` gets the connection's number, the number of the text on it, and the text, and returns the
+/// texts to send back.
 pub struct SmallHub {
     address: SocketAddr,
     _runtime: Runtime,
@@ -416,12 +416,12 @@ async fn converse(
             }
             0x8 => {
                 stream.write_all(&frame(0x88, &payload)).await?;
-                // The client hangs up; whoever does it first leaves the other with a reset.
+                // Wait for the client to end the stream; ending it first could reset the client's side.
                 let _ = tokio::time::timeout(Duration::from_secs(1), linger(&mut stream)).await;
                 return Ok(());
             }
             0x9 if payload.len() <= 125 => stream.write_all(&frame(0x8a, &payload)).await?,
-            // No ping has that much to say.
+            // No ping is that long.
             0x9 => return stream.write_all(&frame(0x88, &1002_u16.to_be_bytes())).await,
             _ => {}
         }

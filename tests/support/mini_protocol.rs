@@ -1,5 +1,5 @@
-//! A protocol as small as can be, and hubs of it that a test scripts: one scenario against one hub, without sockets and
-//! with a clock that is a number, so that a moment is as exact as the test wants it.
+//! A minimal protocol with scripted hubs: plays one scenario against one hub, without sockets and with a simulated clock, so
+//! that times are exact.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use hubproof::websocket::frame::{Message, Received};
 
 use super::sim_connection::config;
 
-/// `ask` goes to the hub; `answer`, `notice` and `tick` come from it, and nothing is said about their members.
+/// `ask` goes to the hub; `answer`, `notice` and `tick` come from it, with any members.
 const ASYNCAPI: &str = r##"asyncapi: 3.1.0
 info: { title: Small talk, version: 0.1.0 }
 channels:
@@ -50,24 +50,24 @@ rules:
   SHOULD: { level: should, basis: stated, line: 1, text: A recommendation. }
 ";
 
-/// What is added to shared.yaml where a test has nothing to add.
+/// Default addition to shared.yaml.
 pub const PLAIN: &str = "roles: { client: { opening: [ { connects: } ] } }\n";
 
-/// A client spoke, or (no text) has connected.
-pub struct Heard<'a> {
+/// A text of a client or, without text, a new connection.
+pub struct HubInput<'a> {
     pub connection: u32,
     pub text: Option<&'a str>,
 }
 
-/// What a hub does, how many milliseconds from now, on which connection.
-pub type Deeds = Vec<(u64, u32, Received)>;
+/// Actions of a hub: in how many milliseconds, on which connection, what.
+pub type HubActions = Vec<(u64, u32, Received)>;
 
 pub fn text(text: impl Into<String>) -> Received {
     Received::Message(Message { binary: false, payload: text.into().into_bytes(), frames: 1 })
 }
 
-/// Says one thing to whoever speaks.
-pub fn answers(with: &'static str) -> impl FnMut(&Heard<'_>) -> Deeds {
+/// Answers every text with the same text.
+pub fn answers(with: &'static str) -> impl FnMut(&HubInput<'_>) -> HubActions {
     move |heard| heard.text.map(|_| (0, heard.connection, text(with))).into_iter().collect()
 }
 
@@ -92,13 +92,13 @@ fn load(pack: &str, shared: &str, scenario: &str) -> (Sources, Arc<Pack>, Scenar
     (sources, pack, scenarios)
 }
 
-/// What is said about an AsyncAPI document made from [`ASYNCAPI`].
+/// Returns the diagnostics of an AsyncAPI document made from [`ASYNCAPI`].
 pub fn complaints_of_pack(change: impl FnOnce(&str) -> String) -> String {
     let (sources, folder) = folder(&change(ASYNCAPI), PLAIN, "title: T\nsteps: []\n");
     render_all(&Pack::load(&folder, &sources).1, &sources, false)
 }
 
-/// What is said about a scenario before anything runs.
+/// Returns the diagnostics of a scenario before it runs.
 pub fn complaints(shared: &str, scenario: &str) -> String {
     let (sources, _, scenarios) = load(ASYNCAPI, shared, scenario);
     render_all(&scenarios.diagnostics, &sources, false)
@@ -110,22 +110,27 @@ fn program(pack: &str, shared: &str, scenario: &str) -> Arc<Program> {
     Arc::clone(&scenarios.programs[0])
 }
 
-/// Plays one scenario (its steps, two blanks in) against a hub.
-pub fn play(shared: &str, scenario: &str, hub: impl FnMut(&Heard<'_>) -> Deeds) -> ScenarioReport {
+/// Plays a scenario (its steps, indented by two blanks) against a hub.
+pub fn play(shared: &str, scenario: &str, hub: impl FnMut(&HubInput<'_>) -> HubActions) -> ScenarioReport {
     play_pack(ASYNCAPI, Duration::ZERO, shared, scenario, hub)
 }
 
-/// The same on a machine whose timers strike late, while frames are read in time.
-pub fn play_late(late: Duration, shared: &str, scenario: &str, hub: impl FnMut(&Heard<'_>) -> Deeds) -> ScenarioReport {
+/// Like [`play`], on a machine whose timers fire late while frames are read in time.
+pub fn play_late(
+    late: Duration,
+    shared: &str,
+    scenario: &str,
+    hub: impl FnMut(&HubInput<'_>) -> HubActions,
+) -> ScenarioReport {
     play_pack(ASYNCAPI, late, shared, scenario, hub)
 }
 
-/// The same with an AsyncAPI document of the test's own, made from [`ASYNCAPI`].
+/// Like [`play`], with an AsyncAPI document made from [`ASYNCAPI`].
 pub fn play_changed(
     change: impl FnOnce(&str) -> String,
     shared: &str,
     scenario: &str,
-    hub: impl FnMut(&Heard<'_>) -> Deeds,
+    hub: impl FnMut(&HubInput<'_>) -> HubActions,
 ) -> ScenarioReport {
     play_pack(&change(ASYNCAPI), Duration::ZERO, shared, scenario, hub)
 }
@@ -135,18 +140,18 @@ fn play_pack(
     late: Duration,
     shared: &str,
     scenario: &str,
-    mut hub: impl FnMut(&Heard<'_>) -> Deeds,
+    mut hub: impl FnMut(&HubInput<'_>) -> HubActions,
 ) -> ScenarioReport {
     let mut conversation = Conversation::new(program(pack, shared, scenario), config(BTreeMap::new()));
     let mut now = Duration::ZERO;
     let mut due: BTreeMap<(Duration, usize), (u32, Received)> = BTreeMap::new();
-    let mut said = 0;
+    let mut number = 0;
     let mut outputs = conversation.start(now);
     for _ in 0..100_000 {
-        let mut hears = |heard: &Heard<'_>, at: Duration| {
+        let mut hears = |heard: &HubInput<'_>, at: Duration| {
             for (after, connection, what) in hub(heard) {
-                said += 1;
-                due.insert((at + Duration::from_millis(after), said), (connection, what));
+                number += 1;
+                due.insert((at + Duration::from_millis(after), number), (connection, what));
             }
         };
         let mut opened = Vec::new();
@@ -154,12 +159,12 @@ fn play_pack(
             match output {
                 Output::Open { connection, .. } => {
                     opened.push(connection);
-                    hears(&Heard { connection, text: None }, now);
+                    hears(&HubInput { connection, text: None }, now);
                 }
                 Output::Send { connection, frames } => {
                     for frame in frames.iter().filter(|frame| !frame.opcode.is_control()) {
                         let text = String::from_utf8_lossy(&frame.payload);
-                        hears(&Heard { connection, text: Some(&text) }, now);
+                        hears(&HubInput { connection, text: Some(&text) }, now);
                     }
                 }
                 Output::Hook { call, .. } => panic!("hook {call}: this protocol has none"),
@@ -176,7 +181,7 @@ fn play_pack(
         if conversation.is_finished() {
             return conversation.into_report();
         }
-        // What the hub does comes before a clock of ours that strikes at the same moment.
+        // Actions of the hub come before timers at the same time.
         let strikes = conversation.deadline().map(|deadline| deadline + late);
         match due.first_key_value().map(|((at, _), _)| *at) {
             Some(at) if strikes.is_none_or(|strikes| at <= strikes) => {
@@ -193,7 +198,7 @@ fn play_pack(
     panic!("it never ends");
 }
 
-/// The verdict of the checks of one rule: the worst, over all of them.
+/// Returns the worst verdict of the checks of a rule.
 pub fn of(report: &ScenarioReport, rule: &str) -> Verdict {
     assert!(report.mistake.is_none(), "{:?}", report.mistake);
     let checks = report.checks.iter().filter(|check| check.rules.iter().any(|(used, _)| used.id == rule));

@@ -1,4 +1,4 @@
-//! What several test modules share: processes, servers, simulated connections. No tests here.
+//! Helpers of several test modules: processes, servers, simulated connections. No tests here.
 
 pub mod breakable_checks;
 pub mod byte_edits;

@@ -1,5 +1,5 @@
-//! What the judge notices besides the faults made by hand: every computed change to what a correct hub says, without
-//! sockets. What is changed follows from the packs' facts; nobody chooses it.
+//! Mutation detection: applies every computed change of the frames of a correct hub, without sockets, and measures which
+//! ones the scenarios detect. The changes follow from the packs' facts, not from a choice.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,12 +11,12 @@ use hubproof::event::{ScenarioReport, Verdict};
 use hubproof::reference::relay_facts;
 use hubproof_reference::fault::injector::{self, Injector};
 use hubproof_reference::machine::{EventError, Input, Machine, Output};
-use hubproof_reference::relay::mutation::{Mutation, Kind, Message, Of, changes};
+use hubproof_reference::relay::mutation::{Kind, Message, Mutation, Property, changes};
 use serde_json::Value;
 
 use super::sim_connection::{Manner, Protocol};
 
-/// A correct machine of which every text is written down.
+/// A correct state machine that records every text.
 struct Recorded {
     inner: Box<dyn Machine>,
     texts: Arc<Mutex<Vec<String>>>,
@@ -55,15 +55,15 @@ impl Machine for Recorded {
     }
 }
 
-/// What a correct hub says in each scenario: per message how many frames.
-pub struct Said {
+/// The frames of a correct hub in each scenario: per message how many.
+pub struct SentFrames {
     pub protocol: Protocol,
     pub messages: Vec<Message>,
-    /// By scenario, in their order.
+    /// Per scenario, in their order.
     pub counts: Vec<BTreeMap<String, u64>>,
 }
 
-impl Said {
+impl SentFrames {
     pub fn of(name: &str) -> Self {
         let protocol = Protocol::load(name);
         let known = relay_facts::of(&protocol.pack);
@@ -91,7 +91,7 @@ impl Said {
         Self { protocol, messages: known.messages, counts }
     }
 
-    /// How often a change was applied in one scenario, and what came of it.
+    /// Plays one scenario with a change; returns how often it was applied, and the report.
     fn play(&self, scenario: usize, change: &Mutation) -> (u64, ScenarioReport) {
         let changes = vec![change.change()].leak();
         let applied = Arc::new(AtomicU64::new(0));
@@ -102,7 +102,7 @@ impl Said {
         (applied.load(Ordering::Relaxed), report)
     }
 
-    /// Plays the scenarios in which the message is said, until one of them notices the change.
+    /// Plays the scenarios with the message until one of them detects the change.
     fn outcome(&self, change: &Mutation) -> Outcome {
         let mut outcome = Outcome::NeverApplied;
         for (scenario, count) in self.counts.iter().enumerate() {
@@ -120,22 +120,22 @@ impl Said {
     }
 }
 
-/// What became of one change.
+/// The outcome of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
     Noticed,
     Survived,
-    /// No frame of the scenarios has the member, or there is no such frame.
+    /// No scenario has such a frame, or no frame has the member.
     NeverApplied,
 }
 
-/// Whether something is found to be wrong: what breaks a must has to fail. Inconclusive does not count.
+/// Whether the change is detected: one that breaks a must has to fail. Inconclusive does not count.
 fn notices(change: &Mutation, report: &ScenarioReport) -> bool {
     let enough = |verdict| verdict == Verdict::Fail || (verdict == Verdict::Warn && !change.must);
     report.checks.iter().any(|check| enough(check.verdict))
 }
 
-/// Does `work` for every item, on all processors; results in the order of the items.
+/// Calls `work` for every item on all processors; returns the results in order.
 fn on_all<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let next = AtomicUsize::new(0);
     let some = || {
@@ -155,7 +155,7 @@ fn on_all<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R
     done.into_iter().map(|(_, result)| result).collect()
 }
 
-/// Changes that nobody has to notice, with the reason: `tests/fixtures/detection.toml`.
+/// Changes that need not be detected, with the reason: `tests/fixtures/detection.toml`.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Exemptions {
@@ -179,19 +179,19 @@ fn exemptions(protocol: &str) -> Vec<Exemption> {
     all.exempt.into_iter().filter(|exempt| exempt.protocol == protocol).collect()
 }
 
-/// Every change that spoils what a hub says, and whether the scenarios of its protocol notice.
+/// All changes of a protocol with their outcomes.
 pub struct Detection {
-    pub said: Said,
+    pub sent: SentFrames,
     pub results: Vec<(Mutation, Outcome)>,
     exempt: Vec<Exemption>,
 }
 
 impl Detection {
     pub fn measure(protocol: &str) -> Self {
-        let said = Said::of(protocol);
-        let all: Vec<Mutation> = changes(&said.messages).into_iter().filter(|change| change.kind.corrupts()).collect();
-        let outcomes = on_all(&all, |change| said.outcome(change));
-        Self { said, results: all.into_iter().zip(outcomes).collect(), exempt: exemptions(protocol) }
+        let sent = SentFrames::of(protocol);
+        let all: Vec<Mutation> = changes(&sent.messages).into_iter().filter(|change| change.kind.corrupts()).collect();
+        let outcomes = on_all(&all, |change| sent.outcome(change));
+        Self { sent, results: all.into_iter().zip(outcomes).collect(), exempt: exemptions(protocol) }
     }
 
     fn count(&self, takes: impl Fn(&Mutation) -> bool, outcome: Outcome) -> usize {
@@ -203,14 +203,14 @@ impl Detection {
         self.exempt.iter().any(|exempt| exempt.changes.contains(&name))
     }
 
-    /// Survivors that no exemption excuses.
+    /// Returns undetected changes without exemption.
     pub fn gaps(&self) -> Vec<String> {
         let open =
             self.results.iter().filter(|(change, became)| *became == Outcome::Survived && !self.is_exempt(change));
         open.map(|(change, _)| change.to_string()).collect()
     }
 
-    /// Exemptions that excuse nothing: what they name is noticed, never happens or does not exist.
+    /// Returns stale exemptions: the change is detected, never applied or does not exist.
     pub fn stale(&self) -> Vec<&str> {
         let survives = |name: &str| {
             self.results.iter().any(|(change, became)| *became == Outcome::Survived && change.to_string() == name)
@@ -223,7 +223,7 @@ impl Detection {
             .collect()
     }
 
-    /// Of what was applied and is not exempt, what part was noticed, in percent.
+    /// Returns the share of applied, non-exempt changes that was detected, in percent.
     pub fn share(&self) -> f64 {
         let noticed = self.count(|_| true, Outcome::Noticed);
         percent(noticed, noticed + self.gaps().len())
@@ -235,7 +235,7 @@ impl Detection {
         format!(
             "{}: {} changes computed, {} applied, {noticed} noticed, {exempt} exempt, {} not noticed: {:.1} % \
              ({:.1} % with the exempt ones)",
-            self.said.protocol.pack.name,
+            self.sent.protocol.pack.name,
             self.results.len(),
             noticed + survived,
             survived - exempt,
@@ -244,9 +244,9 @@ impl Detection {
         )
     }
 
-    /// What `cargo run --example detection` prints about this protocol.
+    /// Formats the output of `cargo run --example detection` for this protocol.
     pub fn markdown(&self) -> String {
-        let mut text = format!("## {}\n\n{}.\n\n", self.said.protocol.pack.name, self.numbers());
+        let mut text = format!("## {}\n\n{}.\n\n", self.sent.protocol.pack.name, self.numbers());
         text +=
             "| change | computed | applied | noticed | exempt | not noticed | share |\n|---|---|---|---|---|---|---|\n";
         for (title, kind, of) in ROWS {
@@ -277,14 +277,14 @@ impl Detection {
         if !gaps.is_empty() {
             let _ = writeln!(text, "\nNot noticed: {}.", quoted(&gaps));
         }
-        let said = |name: &String| self.said.counts.iter().any(|count| count.contains_key(name));
+        let sent = |name: &String| self.sent.counts.iter().any(|count| count.contains_key(name));
         let silent: Vec<String> =
-            self.said.messages.iter().map(|message| message.name.clone()).filter(|name| !said(name)).collect();
+            self.sent.messages.iter().map(|message| message.name.clone()).filter(|name| !sent(name)).collect();
         if !silent.is_empty() {
             let _ = writeln!(text, "\nThe reference server says this in no scenario: {}.", quoted(&silent));
         }
         let never =
-            self.results.iter().filter(|(change, became)| *became == Outcome::NeverApplied && said(&change.message));
+            self.results.iter().filter(|(change, became)| *became == Outcome::NeverApplied && sent(&change.message));
         let never: Vec<String> = never.map(|(change, _)| change.to_string()).collect();
         if !never.is_empty() {
             let _ = writeln!(text, "\nNo scenario has a frame for this: {}.", quoted(&never));
@@ -293,7 +293,7 @@ impl Detection {
     }
 }
 
-/// Rows of the table: what is done, and to members of which something is said.
+/// Rows of the table: the change, and the facts of the changed members.
 const ROWS: &[(&str, Kind, Option<Property>)] = &[
     ("a frame is dropped", Kind::Drop, None),
     ("a frame is doubled", Kind::Double, None),
@@ -319,27 +319,27 @@ fn percent(part: usize, whole: usize) -> f64 {
     if whole == 0 { 100.0 } else { 100.0 * part as f64 / whole as f64 }
 }
 
-/// What only changes when frames come, and what becomes of single frames: measured, and no part of the share.
-pub fn beside(said: &Said) -> String {
+/// Measures changes of timing and of single frames, which are not part of the share.
+pub fn beside(sent: &SentFrames) -> String {
     let mut text = String::new();
-    let all = changes(&said.messages);
+    let all = changes(&sent.messages);
     for kind in [Kind::Delay, Kind::Reorder] {
         let of_kind: Vec<&Mutation> = all.iter().filter(|change| change.kind == kind).collect();
-        let outcomes = on_all(&of_kind, |change| said.outcome(change));
+        let outcomes = on_all(&of_kind, |change| sent.outcome(change));
         let count = |outcome| outcomes.iter().filter(|became| **became == outcome).count();
         let (noticed, survived) = (count(Outcome::Noticed), count(Outcome::Survived));
         let _ = writeln!(text, "* {}: noticed for {noticed} of {} messages", kind.name(), noticed + survived);
     }
     for kind in [Kind::Drop, Kind::Double] {
         let mut single = Vec::new();
-        for (scenario, count) in said.counts.iter().enumerate() {
+        for (scenario, count) in sent.counts.iter().enumerate() {
             for (message, times) in count {
                 let change = all.iter().find(|change| change.kind == kind && change.message == *message).unwrap();
                 single.extend((1..=*times).map(|nth| (scenario, change.only(nth))));
             }
         }
         let verdicts = on_all(&single, |(scenario, change)| {
-            let (_, report) = said.play(*scenario, change);
+            let (_, report) = sent.play(*scenario, change);
             (notices(change, &report), report.verdict == Verdict::Inconclusive)
         });
         let noticed = verdicts.iter().filter(|(noticed, _)| *noticed).count();
@@ -356,7 +356,7 @@ pub fn beside(said: &Said) -> String {
     text
 }
 
-/// The protocols with messages of their own: where there are none, no change can be computed.
+/// Returns the protocols with messages; for others no change can be computed.
 pub fn measurable() -> Vec<&'static str> {
     let names = hubproof_reference::protocols().iter().copied();
     names.filter(|name| !Protocol::load(name).pack.messages.is_empty()).collect()

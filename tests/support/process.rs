@@ -1,4 +1,4 @@
-//! How tests run the binary: as a process of its own, never longer than a stated time, and never left behind.
+//! Runs the binary in tests, as a process with a time limit that is never left behind.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
@@ -6,44 +6,43 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// No test needs its process for longer; one that hangs is ended and fails its test.
+/// Time limit; a process that hangs is killed and fails its test.
 const LONGEST: Duration = Duration::from_secs(120);
 
-/// What a process left behind.
+/// The result of a process.
 #[derive(Debug)]
 pub struct Done {
-    /// `None` where a signal ended it.
+    /// `None` if a signal ended it.
     pub code: Option<i32>,
     pub out: String,
     pub err: String,
     pub took: Duration,
-    /// The most memory it held, in MiB, as far as it was seen; `None` where it had ended before anybody looked, or nobody
-    /// tells.
+    /// The highest sampled memory in MiB; `None` if it ended before the first sample, or the system does not report it.
     pub peak: Option<u64>,
 }
 
 impl Done {
-    /// Fails the test, with all that was said, unless the exit code is this.
+    /// Fails the test, with all output, unless this is the exit code.
     #[track_caller]
     pub fn ends_with(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "after {:?}\n--- stdout\n{}\n--- stderr\n{}", self.took, self.out, self.err);
         self
     }
 
-    /// The last line of stdout.
+    /// Returns the last line of stdout.
     pub fn last_line(&self) -> &str {
         self.out.lines().last().unwrap_or_default()
     }
 }
 
-/// A process of this binary that is under way; it ends with the value.
+/// A running process of the binary; killed on drop.
 pub struct Running {
     child: Child,
     started: Instant,
     out: Option<thread::JoinHandle<String>>,
     err: Option<thread::JoinHandle<String>>,
-    /// What has come on stderr so far.
-    said: Arc<Mutex<Vec<u8>>>,
+    /// Its stderr so far.
+    stderr: Arc<Mutex<Vec<u8>>>,
 }
 
 /// Runs the binary to its end.
@@ -59,17 +58,17 @@ pub fn start<S: AsRef<std::ffi::OsStr>>(
 ) -> Running {
     let mut child = command(arguments, environment).stdin(Stdio::null()).spawn().unwrap();
     let (out, _) = collect(child.stdout.take().unwrap());
-    let (err, said) = collect(child.stderr.take().unwrap());
-    Running { child, started: Instant::now(), out: Some(out), err: Some(err), said }
+    let (err, stderr) = collect(child.stderr.take().unwrap());
+    Running { child, started: Instant::now(), out: Some(out), err: Some(err), stderr }
 }
 
-/// Runs the binary with something to read on stdin.
+/// Runs the binary with this stdin.
 pub fn hubproof_reading<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>, input: &str) -> Done {
     let mut child = command(arguments, &[]).stdin(Stdio::piped()).spawn().unwrap();
     let (out, _) = collect(child.stdout.take().unwrap());
-    let (err, said) = collect(child.stderr.take().unwrap());
+    let (err, stderr) = collect(child.stderr.take().unwrap());
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    Running { child, started: Instant::now(), out: Some(out), err: Some(err), said }.done()
+    Running { child, started: Instant::now(), out: Some(out), err: Some(err), stderr }.done()
 }
 
 fn command<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>, environment: &[(&str, &str)]) -> Command {
@@ -85,17 +84,17 @@ fn command<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>, en
 }
 
 fn collect(mut pipe: impl Read + Send + 'static) -> (thread::JoinHandle<String>, Arc<Mutex<Vec<u8>>>) {
-    let said = Arc::new(Mutex::new(Vec::new()));
-    let heard = Arc::clone(&said);
+    let bytes = Arc::new(Mutex::new(Vec::new()));
+    let shared = Arc::clone(&bytes);
     let all = thread::spawn(move || {
         let mut chunk = [0; 4096];
         while let Ok(count @ 1..) = pipe.read(&mut chunk) {
-            heard.lock().unwrap().extend_from_slice(&chunk[..count]);
+            shared.lock().unwrap().extend_from_slice(&chunk[..count]);
         }
-        let bytes = heard.lock().unwrap().clone();
+        let bytes = shared.lock().unwrap().clone();
         String::from_utf8(bytes).expect("what is printed is UTF-8")
     });
-    (all, said)
+    (all, bytes)
 }
 
 impl Running {
@@ -129,21 +128,21 @@ impl Running {
         }
     }
 
-    /// Waits until it has said this on stderr; everything that it has said so far.
+    /// Waits for this text on stderr; returns all of stderr so far.
     #[track_caller]
-    pub fn says(&self, text: &str) -> String {
+    pub fn wait_for_stderr(&self, text: &str) -> String {
         loop {
-            let ended = self.said_all();
-            let heard = String::from_utf8_lossy(&self.said.lock().unwrap()).into_owned();
-            if heard.contains(text) {
-                return heard;
+            let ended = self.stderr_ended();
+            let stderr = String::from_utf8_lossy(&self.stderr.lock().unwrap()).into_owned();
+            if stderr.contains(text) {
+                return stderr;
             }
-            assert!(self.started.elapsed() < LONGEST && !ended, "it has not said {text:?}\n{heard}");
+            assert!(self.started.elapsed() < LONGEST && !ended, "its stderr does not have {text:?}\n{stderr}");
             thread::sleep(Duration::from_millis(10));
         }
     }
 
-    fn said_all(&self) -> bool {
+    fn stderr_ended(&self) -> bool {
         self.err.as_ref().is_none_or(thread::JoinHandle::is_finished)
     }
 
@@ -152,10 +151,10 @@ impl Running {
         signal(&self.child, name);
     }
 
-    /// MiB; only Linux tells.
+    /// Returns its memory in MiB; only on Linux.
     fn peak_memory(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
-        // For a moment a new process has the memory of the one that started it, and its name.
+        // Until exec, a new process has the memory and the name of the one that started it.
         if !status.starts_with("Name:\thubproof\n") {
             return None;
         }
@@ -176,23 +175,23 @@ fn signal(child: &Child, name: &str) {
     assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success(), "{command}");
 }
 
-/// `hubproof serve`, ready to be connected to; it ends with the value.
+/// A running `hubproof serve`; killed on drop.
 pub struct Serving {
     child: Child,
     out: BufReader<std::process::ChildStdout>,
-    /// The lines it announced: name and address.
+    /// Name and address of its first lines.
     pub addresses: Vec<(String, String)>,
 }
 
 impl Serving {
-    /// Waits until so many addresses were announced.
+    /// Waits for so many addresses on its stdout.
     #[track_caller]
     pub fn start<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>, addresses: usize) -> Self {
         let arguments = arguments.into_iter().map(|one| one.as_ref().to_owned());
         Self::start_as(std::iter::once("serve".into()).chain(arguments), addresses)
     }
 
-    /// The same with any subcommand that announces a word and something in each of its first lines.
+    /// Starts any subcommand that prints a name and a value in each of its first lines.
     #[track_caller]
     pub fn start_as<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>, addresses: usize) -> Self {
         let mut child =
@@ -208,14 +207,14 @@ impl Serving {
         serving
     }
 
-    /// The first address of this name.
+    /// Returns the first address of this name.
     #[track_caller]
     pub fn url(&self, name: &str) -> &str {
         let found = self.addresses.iter().find(|(known, _)| known == name);
         &found.unwrap_or_else(|| panic!("{:?}", self.addresses)).1
     }
 
-    /// Ends it by a signal: its exit code, and what it still said on stdout.
+    /// Ends it by a signal; returns its exit code and the rest of stdout.
     pub fn end(mut self, name: &str) -> (Option<i32>, String) {
         signal(&self.child, name);
         let mut rest = String::new();
@@ -231,7 +230,7 @@ impl Drop for Serving {
     }
 }
 
-/// Runs the assertions of a snapshot with everything replaced that differs from run to run.
+/// Runs the assertions of a snapshot with filters for everything that differs between runs.
 pub fn with_steady_text(assert: impl FnOnce()) {
     insta::with_settings!({
         filters => vec![

@@ -1,5 +1,5 @@
-//! A load run against a state machine of the reference server, without sockets, timers or threads: everything that happens
-//! has a time, and happens in the order of the times. What is measured is measured by the recorder and the ledger of real runs.
+//! A simulated load run against a state machine of the reference server: a queue of timed events instead of sockets, timers
+//! and threads. Measured by the same recorder and ledger as real runs.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -10,7 +10,7 @@ use hubproof::load::client::io::{ClientFault, ClientIo, End, Input};
 use hubproof::load::compile::program::{Dial, Prepared};
 use hubproof::load::compile::{Target, prepare};
 use hubproof::load::ids::{HookId, JourneyId, MessageId};
-use hubproof::load::ledger::{self, Called, Entry, Ledger, NameTable, Totals};
+use hubproof::load::ledger::{self, Entry, Ledger, NameOf, NameTable, Totals};
 use hubproof::load::plan::schedule::Schedule;
 use hubproof::load::plan::{Overrides, Plan, Script};
 use hubproof::load::{Nanos, SECOND};
@@ -20,7 +20,7 @@ use hubproof_reference as reference;
 use reference::machine;
 use serde_json::Value;
 
-/// A plan of the repository, read and prepared.
+/// A parsed and compiled plan.
 pub struct Ready {
     pub plan: Plan,
     pub prepared: Prepared,
@@ -28,13 +28,13 @@ pub struct Ready {
     hooks: BTreeMap<String, hubproof::config::HookSpec>,
 }
 
-/// The plan of a protocol's folder by its name, or a text.
+/// A plan of a protocol's folder by its name, or a text.
 pub enum Which<'a> {
     Named(&'a str),
     Text(&'a str),
 }
 
-/// Reads a plan that has to be right.
+/// Parses a plan that must be valid.
 pub fn read(protocol: &str, which: &Which<'_>) -> (Plan, Script, Sources, Folder) {
     let mut sources = Sources::default();
     let folder = super::disk::folder(protocol, &mut sources);
@@ -87,16 +87,16 @@ impl Ready {
 
 const EPOCH_MS: i64 = 1_700_000_000_000;
 
-/// What becomes of what a hub says to a client of a role, on its way: when it arrives, each copy of it.
+/// The network from hub to client: returns the arrival time of each copy of a frame to a client of a role.
 pub type Way<'a> = &'a mut dyn FnMut(Nanos, &str, &str) -> Vec<Nanos>;
 
-/// What was heard of a run.
-pub struct Told {
+/// The results of a run.
+pub struct RunResults {
     pub account: Totals,
-    /// What went wrong, and how often.
-    pub troubles: BTreeMap<ClientFault, u64>,
+    /// Client faults, with their counts.
+    pub faults: BTreeMap<ClientFault, u64>,
     pub sent: BTreeMap<MessageId, u64>,
-    /// Response times from when each was due, by what was asked.
+    /// Response times since the due time, by request.
     pub answered: BTreeMap<MessageId, Vec<Nanos>>,
     pub unanswered: BTreeMap<MessageId, u64>,
     pub delivered: Vec<Nanos>,
@@ -109,11 +109,11 @@ pub struct Told {
     pub names: NameTable,
 }
 
-impl Told {
+impl RunResults {
     fn new() -> Self {
         Self {
             account: Totals::default(),
-            troubles: BTreeMap::new(),
+            faults: BTreeMap::new(),
             sent: BTreeMap::new(),
             answered: BTreeMap::new(),
             unanswered: BTreeMap::new(),
@@ -136,9 +136,9 @@ enum Event {
     ToHub(machine::Input),
     ToClient(usize, What),
     Tick,
-    /// Every connection is gone, without a word.
+    /// All connections are cut without a close frame.
     Cut,
-    /// The hub ends, and another one begins.
+    /// The hub is killed and started again.
     Kill,
     Drain,
     Finish,
@@ -152,14 +152,14 @@ enum What {
     Answer(Option<Vec<u8>>),
 }
 
-/// A run in which it takes `travel` from a client to the hub, and `way` decides about what the hub says.
+/// A simulated run: frames take `travel` from a client to the hub, and `way` is the network back.
 pub struct Virtual<'a> {
     ready: &'a Ready,
     machine: Box<dyn reference::Machine>,
     travel: Nanos,
     way: Way<'a>,
     now: Nanos,
-    /// The number makes the order of equal times that of their making.
+    /// The number orders events with equal times by creation.
     queue: BinaryHeap<Reverse<(Nanos, u64, usize)>>,
     events: Vec<Option<Event>>,
     clients: Vec<(usize, Client)>,
@@ -171,27 +171,27 @@ pub struct Virtual<'a> {
     begin: Nanos,
     conns: machine::Conn,
     ticked: Option<Duration>,
-    told: Told,
+    results: RunResults,
 }
 
-/// When everybody has joined, at the latest: nobody here is slower.
+/// The latest time by which all clients have joined.
 const SETTLED: Nanos = 2 * SECOND;
 
-pub fn run(ready: &Ready, travel: Nanos, way: Way<'_>) -> Told {
+pub fn run(ready: &Ready, travel: Nanos, way: Way<'_>) -> RunResults {
     run_and_cut(ready, travel, way, None)
 }
 
-/// The same, and at a time all connections are cut.
-pub fn run_and_cut(ready: &Ready, travel: Nanos, way: Way<'_>, cut: Option<Nanos>) -> Told {
+/// Like [`run`]; at a time all connections are cut.
+pub fn run_and_cut(ready: &Ready, travel: Nanos, way: Way<'_>, cut: Option<Nanos>) -> RunResults {
     run_and(ready, travel, way, cut.map(|cut| (cut, Event::Cut)))
 }
 
-/// The same, and at a time the hub is killed, with all that it knew, and started again.
-pub fn run_and_kill(ready: &Ready, travel: Nanos, way: Way<'_>, kill: Nanos) -> Told {
+/// Like [`run`]; at a time the hub is killed, with all its state, and started again.
+pub fn run_and_kill(ready: &Ready, travel: Nanos, way: Way<'_>, kill: Nanos) -> RunResults {
     run_and(ready, travel, way, Some((kill, Event::Kill)))
 }
 
-fn run_and(ready: &Ready, travel: Nanos, way: Way<'_>, accident: Option<(Nanos, Event)>) -> Told {
+fn run_and(ready: &Ready, travel: Nanos, way: Way<'_>, accident: Option<(Nanos, Event)>) -> RunResults {
     let machine = hub_of(&ready.protocol, 1);
     let roles = ready.plan.roles.len();
     let mut this = Virtual {
@@ -211,7 +211,7 @@ fn run_and(ready: &Ready, travel: Nanos, way: Way<'_>, accident: Option<(Nanos, 
         begin: 0,
         conns: 0,
         ticked: None,
-        told: Told::new(),
+        results: RunResults::new(),
     };
     if let Some((at, accident)) = accident {
         this.at(at, accident);
@@ -221,14 +221,14 @@ fn run_and(ready: &Ready, travel: Nanos, way: Way<'_>, accident: Option<(Nanos, 
         ordered: ready.plan.roles.iter().any(|r| r.name == "publisher"),
         ..ledger::Config::default()
     });
-    this.told.entries.sort_by_key(|entry| entry.at);
-    ledger.learn(std::mem::take(&mut this.told.names));
-    ledger.fold(&this.told.entries);
-    this.told.account = ledger.finish(this.now);
-    this.told
+    this.results.entries.sort_by_key(|entry| entry.at);
+    ledger.add_names(std::mem::take(&mut this.results.names));
+    ledger.add(&this.results.entries);
+    this.results.account = ledger.finish(this.now);
+    this.results
 }
 
-/// The hub of a protocol, which begins at the time of the run where it knows the time, and always makes the same ids.
+/// Creates the hub of a protocol, with the clock of the run, if it has one, and deterministic ids.
 fn hub_of(protocol: &str, seed: u32) -> Box<dyn reference::Machine> {
     let (epoch, seed) = (EPOCH_MS.to_string(), seed.to_string());
     let both = [("seed", seed.as_str()), ("epoch_ms", epoch.as_str())];
@@ -320,7 +320,7 @@ impl Virtual<'_> {
                 }
             }
             Event::Kill => {
-                // What it would still have said dies with it, and its successor makes other ids.
+                // Its queued frames are lost, and the new hub makes other ids.
                 self.machine = hub_of(&self.ready.protocol, 2);
                 self.ticked = None;
                 self.happens(Event::Cut);
@@ -349,7 +349,7 @@ impl Virtual<'_> {
                             self.room[role].push_back(client);
                         }
                     }
-                    None => *self.told.troubles.entry(ClientFault::NoFreeClient).or_default() += 1,
+                    None => *self.results.faults.entry(ClientFault::NoFreeClient).or_default() += 1,
                 }
             }
             next = next.min(self.arrivals[place].1.peek().map_or(Nanos::MAX, |due| self.begin + due));
@@ -364,7 +364,7 @@ impl Virtual<'_> {
             self.clients[client].0,
             std::mem::replace(&mut self.clients[client].1, Client::new(&self.ready.prepared.roles[0], 0)),
         );
-        let mut hands = Hands { now: self.now, told: &mut self.told, did: Vec::new() };
+        let mut hands = Hands { now: self.now, results: &mut self.results, did: Vec::new() };
         machine.handle(&self.ready.prepared.roles[place], self.now, input, &mut hands);
         let did = hands.did;
         self.clients[client].1 = machine;
@@ -427,15 +427,15 @@ impl Virtual<'_> {
         };
         let mut out = Vec::new();
         let answer = self.machine.event(Duration::from_nanos(self.now), &event, &mut out).ok();
-        self.hear(out);
+        self.handle_output(out);
         answer.map(|answer| answer.to_string().into_bytes())
     }
 
     fn ask(&mut self, input: machine::Input) {
         let mut out = Vec::new();
         self.machine.handle(Duration::from_nanos(self.now), input, &mut out);
-        self.hear(out);
-        // One tick under way at a time, and another where an earlier one is wanted.
+        self.handle_output(out);
+        // One pending tick at a time, or a further one if it is earlier.
         let next = self.machine.deadline();
         if let Some(deadline) = next
             && self.ticked.is_none_or(|ticked| deadline < ticked || ticked.as_nanos() as Nanos <= self.now)
@@ -445,7 +445,7 @@ impl Virtual<'_> {
         }
     }
 
-    fn hear(&mut self, out: Vec<machine::Output>) {
+    fn handle_output(&mut self, out: Vec<machine::Output>) {
         for output in out {
             let Some(client) = self.owners.get(&output.conn()).copied() else { continue };
             if self.lines[client] != Some(output.conn()) {
@@ -481,7 +481,7 @@ enum Deed {
 
 struct Hands<'a> {
     now: Nanos,
-    told: &'a mut Told,
+    results: &'a mut RunResults,
     did: Vec<Deed>,
 }
 
@@ -495,7 +495,7 @@ impl ClientIo for Hands<'_> {
     }
 
     fn send(&mut self, message: MessageId, _due: Nanos, write: impl FnOnce(&mut Vec<u8>)) -> Nanos {
-        *self.told.sent.entry(message).or_default() += 1;
+        *self.results.sent.entry(message).or_default() += 1;
         let mut text = Vec::new();
         write(&mut text);
         self.did.push(Deed::Send(text));
@@ -513,7 +513,7 @@ impl ClientIo for Hands<'_> {
     }
 
     fn joined(&mut self) {
-        self.told.joined += 1;
+        self.results.joined += 1;
     }
 
     fn room(&mut self) {
@@ -524,19 +524,19 @@ impl ClientIo for Hands<'_> {
 
     fn answered(&mut self, message: MessageId, due: Nanos, sent: Nanos, at: Nanos) {
         assert!(due <= sent && sent <= at, "{due} {sent} {at}");
-        self.told.answered.entry(message).or_default().push(at - due);
+        self.results.answered.entry(message).or_default().push(at - due);
     }
 
     fn unanswered(&mut self, message: MessageId, _at: Nanos) {
-        *self.told.unanswered.entry(message).or_default() += 1;
+        *self.results.unanswered.entry(message).or_default() += 1;
     }
 
     fn delivered(&mut self, _message: MessageId, due: Nanos, at: Nanos) {
-        self.told.delivered.push(at - due);
+        self.results.delivered.push(at - due);
     }
 
     fn published(&mut self, _message: MessageId, receivers: u32, _at: Nanos) {
-        self.told.published += u64::from(receivers);
+        self.results.published += u64::from(receivers);
     }
 
     fn begun(&mut self, _journey: JourneyId, _at: Nanos) {}
@@ -544,26 +544,26 @@ impl ClientIo for Hands<'_> {
     fn idle(&mut self, _journey: JourneyId, _at: Nanos) {}
 
     fn failed(&mut self, _journey: JourneyId, _at: Nanos) {
-        self.told.failed += 1;
+        self.results.failed += 1;
     }
 
     fn journey(&mut self, journey: JourneyId, due: Nanos, at: Nanos) {
-        self.told.journeys.entry(journey).or_default().push(at - due);
+        self.results.journeys.entry(journey).or_default().push(at - due);
     }
 
     fn missed(&mut self, _message: MessageId, times: u64, _at: Nanos) {
-        self.told.missed += times;
+        self.results.missed += times;
     }
 
-    fn trouble(&mut self, trouble: ClientFault, _at: Nanos) {
-        *self.told.troubles.entry(trouble).or_default() += 1;
+    fn fault(&mut self, fault: ClientFault, _at: Nanos) {
+        *self.results.faults.entry(fault).or_default() += 1;
     }
 
     fn note(&mut self, entry: Entry) {
-        self.told.entries.push(entry);
+        self.results.entries.push(entry);
     }
 
-    fn call(&mut self, called: Called, name: &[u8]) {
-        self.told.names.push(called, name);
+    fn name(&mut self, of: NameOf, name: &[u8]) {
+        self.results.names.push(of, name);
     }
 }

@@ -1,5 +1,5 @@
-//! A conversation against a state machine of the reference server, without sockets, timers or threads: a queue, and a
-//! clock that is a number. Deterministic, so that every scenario can be played against every fault in seconds.
+//! A simulated connection between a conversation and a state machine of the reference server: a queue and a simulated clock
+//! instead of sockets, timers and threads. Deterministic, and fast enough to play every scenario against every fault.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
@@ -26,7 +26,7 @@ pub struct Protocol {
     pub pack: Arc<Pack>,
     pub scenarios: Scenarios,
     pub setups: Setups,
-    /// Of the hub that is nothing but WebSocket.
+    /// Whether it is the protocol of WebSocket itself.
     pub habit: websocket::Habit,
     targets: Vec<Instance>,
     hooks: BTreeMap<String, HookSpec>,
@@ -83,7 +83,7 @@ impl Protocol {
         Self { sources, pack, scenarios, setups, habit: websocket::Habit::None, targets, hooks: target.hooks }
     }
 
-    /// Settings of the first instance that meets the needs of a scenario; of the first of all where none does.
+    /// Returns the settings of the first instance that meets the needs of a scenario; else of the first instance.
     pub fn settings(&self, program: &Program) -> BTreeMap<String, Value> {
         self.targets[self.instance(program).unwrap_or(0)].settings.clone()
     }
@@ -96,7 +96,7 @@ impl Protocol {
         })
     }
 
-    /// What the hub is told with `serve`, if anything, and what its target then says of it, in every instance.
+    /// Sets a setting in every instance: of the server (`serve`), if given, and of its target.
     pub fn set(&mut self, serve: Option<&str>, setting: &str, value: impl Into<Value>) {
         let value = value.into();
         let told = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -106,12 +106,12 @@ impl Protocol {
         }
     }
 
-    /// Plays one scenario on the first instance that meets its needs; `None` where none does.
+    /// Plays a scenario on the first instance that meets its needs; `None` if none does.
     pub fn play(&self, program: &Arc<Program>, fault: Option<&str>) -> Option<ScenarioReport> {
         self.play_on(program, fault, &|machine| machine, Manner::default())
     }
 
-    /// The same with something around the machine, and frames that travel in their own manner.
+    /// Like [`Self::play`], with a wrapper around the machine, and a manner of sending frames.
     pub fn play_on(
         &self,
         program: &Arc<Program>,
@@ -124,7 +124,7 @@ impl Protocol {
         for (name, value) in &self.setups.instances[index].serve {
             settings.set(name, value).unwrap();
         }
-        // A hub that knows the time begins at that of the conversation; the others do not have this setting.
+        // A hub with a clock starts at the time of the conversation; the others do not have this setting.
         let mut timed = settings.clone();
         timed.set("epoch_ms", &EPOCH_MS.to_string()).unwrap();
         let machine = reference::machine(&self.pack.name, &timed, fault)
@@ -147,7 +147,7 @@ impl Protocol {
     }
 }
 
-/// How conversations are held where nothing is said of it.
+/// Returns the default configuration of a conversation.
 pub fn config(settings: BTreeMap<String, Value>) -> Config {
     Config {
         settings,
@@ -164,15 +164,15 @@ pub fn config(settings: BTreeMap<String, Value>) -> Config {
     }
 }
 
-/// How a hub's frames travel, where RFC 6455 leaves it open.
+/// How a hub sends frames, where RFC 6455 leaves it open.
 #[derive(Clone, Copy, Default)]
 pub struct Manner {
-    /// A ping goes before every message.
+    /// A ping is sent before every message.
     pub pings: bool,
-    /// Every message comes in three frames.
+    /// Every message is sent in three frames.
     pub fragments: bool,
 }
-/// When every conversation takes place, in Unix milliseconds.
+/// The start of every conversation, in Unix milliseconds.
 const EPOCH_MS: i64 = 1_700_000_000_000;
 
 struct Wire {
@@ -184,20 +184,20 @@ struct Wire {
     to_conversation: VecDeque<Input>,
     to_machine: VecDeque<ToMachine>,
     connections: BTreeMap<u32, Connection>,
-    /// How the conversation numbers the connections of the machine.
+    /// The conversation's numbers of the machine's connections.
     numbers: BTreeMap<machine::Conn, u32>,
 }
 
 enum ToMachine {
     Input(machine::Input),
-    /// What a hook posts to the admin side.
+    /// An event that a hook posts to the admin interface.
     Event {
         call: u32,
         event: Value,
     },
 }
 
-/// The admin side as the hooks of the target see it: whatever they post to `/events/PROTOCOL` is an event.
+/// The admin interface for hooks: a post to `/events/PROTOCOL` is an event.
 struct Admin {
     protocol: String,
     hooks: BTreeMap<String, HookSpec>,
@@ -223,7 +223,7 @@ impl Admin {
     }
 }
 
-/// Connections that the hub makes are numbered from here.
+/// First number of connections that the hub opens.
 const ACCEPTED: u32 = 1 << 20;
 
 #[derive(Default)]
@@ -232,11 +232,11 @@ struct Connection {
     open: bool,
     /// Frames of a message that is not complete yet.
     partial: Option<(bool, Vec<u8>, u32)>,
-    /// While the actor does not read.
+    /// Frames received while the actor does not read.
     held: Option<Vec<Received>>,
 }
 
-/// No conversation takes this many turns; one that does hangs.
+/// A conversation with more turns than this hangs.
 const MOST_TURNS: usize = 1_000_000;
 
 impl Wire {
@@ -266,12 +266,12 @@ impl Wire {
                 match next {
                     ToMachine::Input(input) => {
                         self.machine.handle(self.now, input, &mut out);
-                        out.into_iter().for_each(|output| self.hear(output));
+                        out.into_iter().for_each(|output| self.handle_output(output));
                     }
                     ToMachine::Event { call, event } => {
                         let answer = self.machine.event(self.now, &event, &mut out).map_err(|error| error.to_string());
-                        // Frames may overtake the answer, so they do.
-                        out.into_iter().for_each(|output| self.hear(output));
+                        // Frames may overtake the hook's answer, so let them.
+                        out.into_iter().for_each(|output| self.handle_output(output));
                         self.to_conversation.push_back(Input::HookAnswer { call, answer });
                     }
                 }
@@ -287,7 +287,7 @@ impl Wire {
         panic!("the conversation never ends");
     }
 
-    /// Nothing is under way: time passes until somebody wants it.
+    /// Advances the clock to the next deadline: nothing is queued.
     fn wait(&mut self) {
         let next = [self.conversation.deadline(), self.machine.deadline()].into_iter().flatten().min();
         self.now = self.now.max(next.expect("something is waited for"));
@@ -352,7 +352,7 @@ impl Wire {
         }
     }
 
-    /// What a server's WebSocket layer makes of a frame.
+    /// Handles a frame as a server's WebSocket layer does.
     fn frame(&mut self, connection: u32, frame: Frame) {
         let Some(state) = self.connections.get_mut(&connection).filter(|state| state.open) else { return };
         let conn = state.conn;
@@ -401,7 +401,7 @@ impl Wire {
         }
     }
 
-    fn hear(&mut self, output: machine::Output) {
+    fn handle_output(&mut self, output: machine::Output) {
         if let machine::Output::Connect { conn, url } = output {
             return self.connect(conn, &url);
         }
@@ -441,10 +441,10 @@ impl Wire {
         }
     }
 
-    /// The hub calls an actor that listens.
+    /// Connects the hub to a listening actor.
     fn connect(&mut self, conn: machine::Conn, url: &str) {
         let Some(actor) = self.conversation.listeners().into_iter().find(|actor| address(*actor) == url) else {
-            return self.ask(machine::Input::ConnectFailed { conn, reason: format!("nobody listens at {url}") });
+            return self.ask(machine::Input::ConnectFailed { conn, reason: format!("nothing listens at {url}") });
         };
         let number = ACCEPTED + u32::try_from(self.numbers.len()).unwrap();
         self.numbers.insert(conn, number);
@@ -462,7 +462,7 @@ impl Wire {
     }
 }
 
-/// Where an actor listens.
+/// Returns the address of a listening actor.
 fn address(actor: usize) -> String {
     format!("ws://virtual/actors/{actor}")
 }

@@ -1,6 +1,5 @@
-//! A conversation against the hub that is nothing but WebSocket, byte by byte: the harness's own upgrade and codec on one
-//! side, the hub's on the other, and between them a queue instead of sockets. So faults below messages are played as fast
-//! and as surely as those above.
+//! A simulated connection to the hub of the WebSocket protocol itself, on bytes: the harness's upgrade and codec on one side,
+//! the hub's on the other, with a queue instead of sockets, so that faults in framing are deterministic and fast too.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -13,18 +12,18 @@ use hubproof::websocket::frame::{Frame, Received};
 use hubproof::websocket::handshake;
 use hubproof_reference::protocols::websocket::Session;
 
-/// No conversation takes this many turns; one that does hangs.
+/// A conversation with more turns than this hangs.
 const MOST_TURNS: usize = 100_000;
-/// 16 bytes, as every key; it changes with the connection.
+/// A key of 16 bytes, different for each connection.
 const KEYS: [&str; 3] = ["MDEyMzQ1Njc4OWFiY2RlZg==", "ZmVkY2JhOTg3NjU0MzIxMA==", "YWFhYWFhYWFhYWFhYWFhYQ=="];
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// What a hub may do that the reference hub does not: RFC 6455 allows all of it.
+/// Behaviour that RFC 6455 permits and the reference hub does not have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Habit {
     #[default]
     None,
-    /// Speaks all the time: messages, in fragments too, with pings between them, and pongs that nobody asked for.
+    /// Sends continuously: messages, also fragmented, with pings between them, and unsolicited pongs.
     Chatty,
     /// Closes every connection at once, with a code of its own.
     SendsAway,
@@ -58,7 +57,7 @@ struct Connection {
     session: Session,
     decoder: Decoder,
     close_sent: bool,
-    /// Nothing more is said of it.
+    /// Whether its end was reported.
     over: bool,
 }
 
@@ -73,7 +72,7 @@ impl Wire<'_> {
             } else if self.conversation.is_finished() {
                 return self.conversation.into_report();
             } else {
-                // Nothing is under way: time passes until somebody wants it.
+                // Nothing is queued: advance the clock to the next deadline.
                 self.now = self.now.max(self.conversation.deadline().expect("something is waited for"));
                 self.inputs.push_back(Input::Tick);
             }
@@ -167,7 +166,7 @@ impl Wire<'_> {
         }
     }
 
-    /// Bytes go to the hub, and its answer comes back.
+    /// Passes bytes to the hub, and its answer back.
     fn pass(&mut self, number: u32, bytes: &[u8]) {
         let Some(connection) = self.connections.get_mut(&number).filter(|connection| !connection.over) else { return };
         let speaks = self.habit == Habit::Chatty && !connection.session.is_over();
