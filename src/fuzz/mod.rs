@@ -33,7 +33,7 @@
 //! oracle              the steps that check what must hold for any hub
 //! case                one case; its mutated message, or its connection churn
 //! stateful            a model of what actors may send, and random walks through it
-//! scheduler           which cell and case a number stands for
+//! scheduler           the cell and the case of a number, and the order of cases
 //! differential        compares what two hubs answer to the same case
 //! shrink              proposes ever smaller scenarios of a finding
 //! campaign            plays cases on a hub: control runs, latency drift, a second hub, fingerprints, shrinking

@@ -204,7 +204,7 @@ impl Script {
             Some(Value::String(role)) => role,
             Some(Value::Object(crowd)) => crowd.get("role").and_then(Value::as_str).unwrap_or_default(),
             Some(Value::Array(members)) => members.first().and_then(Value::as_str).map_or("", |first| self.role(first)),
-            // Returns the name as it stands in the steps, which live long enough.
+            // Borrows the name from the steps, which outlive `actor`.
             _ => self.named(name).unwrap_or_default(),
         }
     }
