@@ -2,10 +2,10 @@
 //! omission and a ledger of every item.
 //!
 //! A *plan* describes populations and what one client of each does, in the steps of the scenario language. It is read
-//! the parser of scenarios, with the same diagnostics, and then compiled: the interpreter of `check` keeps histories, parses
-//! every frame into a tree and evaluates expressions as it runs, which is too slow for a load generator. A compiled plan
-//! consists of flat programs whose messages are byte templates and whose received frames are classified by a scan of the
-//! raw text; a small state machine, the [`client::Client`], runs them.
+//! by the parser of scenarios, with the same diagnostics, and then compiled: the interpreter of `check` keeps
+//! histories, parses every frame into a tree and evaluates expressions as it runs, which is too slow for a load
+//! generator. A compiled plan consists of flat programs whose messages are byte templates and whose received frames are
+//! classified by a scan of the raw text; a small state machine, the [`client::Client`], runs them.
 //!
 //! ```text
 //! buffer_pool, format, ids   reusable lists; number formats; indexes of messages and journeys

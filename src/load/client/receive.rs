@@ -12,9 +12,9 @@ use crate::load::ids::MessageId;
 
 impl Client {
     pub(super) fn receive(&mut self, role: &Role, now: Nanos, bytes: &[u8], io: &mut impl ClientIo) {
-        let recognised = role.common.classifier.classify(bytes);
-        io.received(recognised.ok().flatten(), now, bytes.len());
-        let message = match recognised {
+        let classified = role.common.classifier.classify(bytes);
+        io.received(classified.ok().flatten(), now, bytes.len());
+        let message = match classified {
             Ok(Some(message)) => message,
             // A pack without messages classifies none.
             _ if role.lookups.is_empty() => return,

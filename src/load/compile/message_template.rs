@@ -137,7 +137,8 @@ thread_local! {
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Lends an empty reusable buffer, so that computing the text of a slot allocates nothing. A nested call gets a new one.
+/// Lends an empty reusable buffer, so that computing the text of a slot allocates nothing. A nested call gets a new
+/// one.
 pub fn scratch<T>(make: impl FnOnce(&mut Vec<u8>) -> T) -> T {
     let mut buffer = SCRATCH.take();
     buffer.clear();

@@ -166,7 +166,7 @@ fn a_long_run_has_a_coarser_series_and_the_same_total() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
 
-    /// The merge of intervals and shards is the histogram of all samples: its percentiles are those of the sorted samples,
+    /// The merge of intervals and shards is the histogram of all samples: its percentiles are those of the samples,
     /// to the histogram's step.
     #[test]
     fn percentiles_are_those_of_the_samples(
