@@ -140,7 +140,7 @@ pub fn prepare(subject: &Subject) -> Result<Arc<Prepared>, SetupError> {
     let trust = target.instances.iter().flat_map(|instance| instance.hooks.values()).any(https);
     let trust = trust.then(|| Trust::new(&target.tls)).transpose();
     let trust = trust.map_err(|error| SetupError::Tls(error.to_string()))?;
-    let limit = target.connections.or(subject.pack.ours.connections);
+    let limit = target.connections.or(subject.pack.extension.connections);
     let connections = limit.unwrap_or(DEFAULT_CONNECTIONS).max(1);
     let room = MemoryBudget::of(LONG_MESSAGES * crate::hub::prepare::LONGEST_MESSAGE);
     let mut sites = Vec::new();

@@ -30,11 +30,11 @@ use serde_json::{Value, json};
 pub use references::{Fetch, Library};
 
 use crate::protocol::asyncapi::{Declared, Document, Payload};
-use crate::protocol::{Directions, Folder, Ours};
+use crate::protocol::{Directions, Extension, Folder};
 use crate::syntax::diagnostic::{Diagnostic, has_errors};
 use crate::syntax::matcher::Matcher;
 use crate::syntax::source::Sources;
-use crate::syntax::yaml::{Key, Kind, Node, Text};
+use crate::syntax::yaml::{Key, Kind, Node};
 use discriminator::Candidate;
 
 /// Whether a document describes the hub or a client: AsyncAPI does not say which application sends and receives.
@@ -91,7 +91,7 @@ pub fn folder(
         version: outline.version,
         description: outline.description,
         messages,
-        ours: Ours::default(),
+        extension: Extension::default(),
         files: Vec::new(),
         files_known: false,
     };
@@ -220,21 +220,6 @@ fn other(
 /// Adds a member to a schema.
 fn put(schema: &mut Node, name: &str, value: &Value, span: crate::syntax::source::Span) {
     if let Kind::Map(entries) = &mut schema.kind {
-        entries.push((Key { name: name.to_owned(), span }, node(value, span)));
+        entries.push((Key { name: name.to_owned(), span }, Node::of(value, span)));
     }
-}
-
-/// A value as a node that stands at `span`.
-fn node(value: &Value, span: crate::syntax::source::Span) -> Node {
-    let kind = match value {
-        Value::Null => Kind::Null,
-        Value::Bool(value) => Kind::Bool(*value),
-        Value::Number(number) => Kind::Number(number.clone()),
-        Value::String(text) => Kind::Text(Text { value: text.clone(), inner: None }),
-        Value::Array(items) => Kind::List(items.iter().map(|item| node(item, span)).collect()),
-        Value::Object(members) => Kind::Map(
-            members.iter().map(|(name, member)| (Key { name: name.clone(), span }, node(member, span))).collect(),
-        ),
-    };
-    Node { span, kind }
 }

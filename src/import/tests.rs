@@ -65,8 +65,8 @@ fn schemas_are_read_as_they_were_meant(#[case] payload: &str, #[case] expected: 
     ];
     let made = made(&with_payload(payload), Perspective::Hub, &files);
     let mut schema = made.pack.messages[0].schema.source.clone();
-    for ours in ["examples", "x-example"] {
-        schema.as_object_mut().unwrap().remove(ours);
+    for added in ["examples", "x-example"] {
+        schema.as_object_mut().unwrap().remove(added);
     }
     assert_eq!(schema, expected);
     assert_eq!(made.notes, Vec::<String>::new());

@@ -35,6 +35,11 @@ impl Failure {
         Self { kind: Kind::Undecided, message: message.into(), detail: detail.map(Box::new), unreachable: false }
     }
 
+    /// The failure of a step without a connection to the hub.
+    pub(super) fn unreachable(reason: &str, detail: Detail) -> Self {
+        Self { unreachable: true, ..Self::undecided(reason, Some(detail)) }
+    }
+
     pub(super) fn mistake(message: impl Into<String>) -> Self {
         Self { kind: Kind::Mistake, message: message.into(), detail: None, unreachable: false }
     }

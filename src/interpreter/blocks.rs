@@ -599,15 +599,8 @@ impl Conversation {
 
     /// Answers the check of a skipped step and those of its details.
     fn answer_all(&mut self, program: &Program, step: &Step, outcome: &Outcome) {
-        let mut checks: Vec<usize> = step.check.into_iter().collect();
-        match &step.act {
-            Act::Expect(expect) => checks.extend(expect.has.iter().map(|has| has.check)),
-            Act::ExpectEnd { has, .. } => checks.extend(has.iter().map(|has| has.check)),
-            Act::Hook(hook) => checks.extend(hook.has.iter().map(|has| has.check)),
-            Act::Each { bodies, .. } => bodies.iter().for_each(|body| checks_of(program, *body, &mut checks)),
-            Act::Either { body, .. } | Act::Retry { body, .. } => checks_of(program, *body, &mut checks),
-            _ => {}
-        }
+        let mut checks = Vec::new();
+        checks_of(program, step, &mut checks);
         for check in checks {
             self.judgement.answer(check, &step.text, outcome.clone(), "", None);
         }
@@ -654,18 +647,23 @@ struct Round {
     collected: BTreeMap<String, Vec<Bound>>,
 }
 
-fn checks_of(program: &Program, block: BlockId, checks: &mut Vec<usize>) {
-    for step in &program.blocks[block] {
-        checks.extend(step.check);
-        match &step.act {
-            Act::Expect(expect) => checks.extend(expect.has.iter().map(|has| has.check)),
-            Act::ExpectEnd { has, .. } => checks.extend(has.iter().map(|has| has.check)),
-            Act::Hook(hook) => checks.extend(hook.has.iter().map(|has| has.check)),
-            Act::Each { bodies, .. } => bodies.iter().for_each(|body| checks_of(program, *body, checks)),
-            Act::Either { body, .. } | Act::Retry { body, .. } => checks_of(program, *body, checks),
-            _ => {}
+/// Collects the checks of a step, of its details, and of the blocks in it.
+fn checks_of(program: &Program, step: &Step, checks: &mut Vec<usize>) {
+    checks.extend(step.check);
+    let bodies = match &step.act {
+        Act::Each { bodies, .. } => bodies.as_slice(),
+        Act::Either { body, .. } | Act::Retry { body, .. } => std::slice::from_ref(body),
+        act => {
+            let has = match act {
+                Act::Expect(expect) => expect.has.as_slice(),
+                Act::ExpectEnd { has, .. } => has,
+                Act::Hook(hook) => &hook.has,
+                _ => &[],
+            };
+            return checks.extend(has.iter().map(|has| has.check));
         }
-    }
+    };
+    bodies.iter().flat_map(|body| &program.blocks[*body]).for_each(|step| checks_of(program, step, checks));
 }
 
 /// Whether a given value uses one that is overridden.

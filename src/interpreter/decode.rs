@@ -26,7 +26,7 @@ pub enum DecodeError {
 }
 
 /// Decodes a text. `no_numbers` are words for numbers that JSON does not have, such as `NaN`; they are read as null (see
-/// [`crate::protocol::Ours`]).
+/// [`crate::protocol::Extension`]).
 ///
 /// # Errors
 /// [`DecodeError::NotJson`] or [`DecodeError::Beyond`].

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::Conversation;
-use super::active_step::{Active, Failure, Frames, Kind, Member, Waiting};
+use super::active_step::{Active, Failure, Frames, Member, Waiting};
 use super::actor::Link;
 use super::blocks::Progress;
 use super::checks::eval_failure;
@@ -351,12 +351,7 @@ impl Conversation {
                 }
                 Link::Unreachable { reason } => {
                     let detail = self.detail(Some(*id), expected, reason.clone(), waited);
-                    return Err(Failure {
-                        kind: Kind::Undecided,
-                        message: reason.clone(),
-                        detail: Some(Box::new(detail)),
-                        unreachable: true,
-                    });
+                    return Err(Failure::unreachable(reason, detail));
                 }
                 Link::Open { .. } | Link::Connecting if !over => {
                     return Ok(Progress::Waiting(Active {
@@ -511,12 +506,7 @@ impl Conversation {
                 Link::Refused { text, .. } => (open.id, Some(text.clone())),
                 Link::Unreachable { reason } => {
                     let detail = self.detail(Some(open.id), self.expectation(step), reason.clone(), None);
-                    return Err(Failure {
-                        kind: Kind::Undecided,
-                        message: reason.clone(),
-                        detail: Some(Box::new(detail)),
-                        unreachable: true,
-                    });
+                    return Err(Failure::unreachable(reason, detail));
                 }
                 _ => (open.id, None),
             };
@@ -557,7 +547,6 @@ impl Conversation {
     ) -> Option<(usize, Bound)> {
         let actor = &self.actors[id];
         // In order of arrival; for one frame the first matching alternative.
-
         let message = wanted
             .iter_mut()
             .enumerate()

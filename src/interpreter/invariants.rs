@@ -22,7 +22,7 @@ impl Conversation {
     pub(super) fn take_message(&mut self, id: ActorId, mut wire: Arc<Wire>, binary: bool) {
         let program = Arc::clone(&self.program);
         let mut decoded =
-            if binary { Err(DecodeError::Binary) } else { decode(&wire.text, &program.pack.ours.numbers) };
+            if binary { Err(DecodeError::Binary) } else { decode(&wire.text, &program.pack.extension.numbers) };
         if let Err(DecodeError::Beyond(why)) = &decoded {
             self.judgement.websocket_undecided(
                 &program.actors[id].name,

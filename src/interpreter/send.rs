@@ -65,13 +65,13 @@ impl Conversation {
         let connection = self.connections.len() as u32;
         self.new_connection(id, connection);
         // A request with changed handshake headers may get a different answer.
-        let ours = |name: &String| {
+        let is_handshake = |name: &String| {
             let name = name.to_ascii_lowercase();
             ["host", "upgrade", "connection"].contains(&name.as_str()) || name.starts_with("sec-websocket-")
         };
         self.actors[id].standard_upgrade = dial.method.is_none()
             && dial.http.is_none()
-            && !dial.headers.iter().map(|(name, _)| name).chain(&dial.without).any(ours);
+            && !dial.headers.iter().map(|(name, _)| name).chain(&dial.without).any(is_handshake);
         self.out.push(Output::Open { connection, dial });
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::active_step::{Active, Failure, Kind, Open, Waiting};
+use super::active_step::{Active, Failure, Open, Waiting};
 use super::actor::Link;
 use super::blocks::{Progress, Values};
 use super::checks::{eval_failure, evaluate, value_failure};
@@ -246,7 +246,7 @@ impl Conversation {
                 Link::Open { upgrade } => bound.push(Bound::plain(upgrade.clone())),
                 Link::Refused { refusal, .. } if tries => bound.push(Bound::plain(refusal.clone())),
                 Link::Refused { text, undecided, .. } => {
-                    let what = format!("the upgrade was refused: {text}");
+                    let what = format!("the connection was refused: {text}");
                     let detail =
                         self.detail(Some(*id), "an accepted upgrade (HTTP 101)".to_owned(), text.clone(), waited);
                     // A step with only may rules records the refusal, whatever its reason.
@@ -258,12 +258,7 @@ impl Conversation {
                 }
                 Link::Unreachable { reason } => {
                     let detail = self.detail(Some(*id), "a connection".to_owned(), reason.clone(), waited);
-                    return Err(Failure {
-                        kind: Kind::Undecided,
-                        message: reason.clone(),
-                        detail: Some(Box::new(detail)),
-                        unreachable: true,
-                    });
+                    return Err(Failure::unreachable(reason, detail));
                 }
                 Link::Ended(_) => bound.push(Bound::plain(Value::Null)),
                 Link::Idle | Link::Connecting if over => {

@@ -35,7 +35,6 @@ impl Conversation {
 }
 
 /// Whether a step has only rules of level may, so that it cannot fail.
-
 pub(super) fn only_may(program: &Program, step: &Step) -> bool {
     step.check.is_some_and(|check| program.checks[check].rules.iter().all(|rule| rule.level == Level::May))
 }

@@ -46,7 +46,7 @@ pub struct Document {
     pub version: String,
     pub description: String,
     pub messages: Vec<Declared>,
-    pub ours: Ours,
+    pub extension: Extension,
     /// Files that any message refers to, also an invalid one.
     pub files: Vec<String>,
     /// Whether every message has a payload, so that `files` are all that are used.
@@ -55,7 +55,7 @@ pub struct Document {
 
 /// The `x-hubproof` extension of the document.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ours {
+pub struct Extension {
     /// Most connections that a hub of this protocol must accept from one machine; a target may override it.
     pub connections: Option<usize>,
     /// Words among `NaN`, `Infinity` and `-Infinity` that hubs of this protocol may write as numbers, which JSON does not
@@ -65,26 +65,22 @@ pub struct Ours {
 
 const NO_NUMBERS: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
 
-fn ours(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Ours {
-    let mut ours = Ours::default();
+fn extension(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Extension {
+    let mut extension = Extension::default();
     let mut wrong = |span, message: &str, help: &str| diagnostics.push(Diagnostic::error(span, message).help(help));
     for (key, node) in root.get("x-hubproof").and_then(Node::map).unwrap_or_default() {
         match (key.name.as_str(), &node.kind) {
             ("connections", Kind::Number(n)) if n.as_u64().is_some_and(|n| (1..=1_000_000).contains(&n)) => {
-                ours.connections = n.as_u64().and_then(|n| usize::try_from(n).ok());
+                extension.connections = n.as_u64().and_then(|n| usize::try_from(n).ok());
             }
-            ("connections", _) => {
-                wrong(node.span, "`connections` must be a whole number from 1 to 1000000", "write `connections: 40`");
-            }
+            ("connections", _) => wrong(node.span, "`connections` is a whole number from 1 to 1000000", "such as 40"),
             ("numbers", Kind::List(items)) => {
                 for item in items {
                     match item.text().filter(|word| NO_NUMBERS.contains(word)) {
-                        Some(word) => ours.numbers.push(word.to_owned()),
-                        None => wrong(
-                            item.span,
-                            "`numbers` lists words for numbers that JSON does not have",
-                            "write NaN, Infinity or -Infinity",
-                        ),
+                        Some(word) => extension.numbers.push(word.to_owned()),
+                        None => {
+                            wrong(item.span, "`numbers` takes NaN, Infinity and -Infinity", "write `numbers: [NaN]`")
+                        }
                     }
                 }
             }
@@ -96,7 +92,7 @@ fn ours(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Ours {
             ),
         }
     }
-    ours
+    extension
 }
 
 pub fn parse(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Document {
@@ -154,7 +150,7 @@ pub fn parse(root: &Node, diagnostics: &mut Vec<Diagnostic>) -> Document {
         version: info("version"),
         description: info("description"),
         messages,
-        ours: ours(root, diagnostics),
+        extension: extension(root, diagnostics),
         files,
         files_known,
     }
@@ -289,8 +285,8 @@ fn message(
         Some((path, span)) => Payload::File { path, span },
         None => Payload::Inline { node: payload.clone() },
     };
-    let ours = node.get("x-hubproof");
-    for (key, _) in ours.and_then(Node::map).unwrap_or_default() {
+    let extension = node.get("x-hubproof");
+    for (key, _) in extension.and_then(Node::map).unwrap_or_default() {
         if !matches!(key.name.as_str(), "match" | "abstract") {
             diagnostics.push(
                 Diagnostic::error(key.span, format!("`x-hubproof` of a message has no `{}`", key.name))
@@ -298,7 +294,7 @@ fn message(
             );
         }
     }
-    let matcher = match ours.and_then(|o| o.get("match")) {
+    let matcher = match extension.and_then(|o| o.get("match")) {
         None => Matcher::default(),
         Some(node) => {
             let source = node.to_json();
@@ -307,7 +303,7 @@ fn message(
             Matcher::compile(&source).ok()?
         }
     };
-    let abstract_ = matches!(ours.and_then(|o| o.get("abstract")).map(|n| &n.kind), Some(Kind::Bool(true)));
+    let abstract_ = matches!(extension.and_then(|o| o.get("abstract")).map(|n| &n.kind), Some(Kind::Bool(true)));
     let text = |name: &str| node.get(name).and_then(Node::text).unwrap_or_default().to_owned();
     Some(Declared {
         title: text("title"),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-pub use asyncapi::{Directions, Ours};
+pub use asyncapi::{Directions, Extension};
 pub use rules::{Basis, Level, Place, Rule, Rules};
 pub use schema::{Schema, Violation};
 
@@ -54,7 +54,7 @@ pub struct Pack {
     pub version: String,
     pub description: String,
     /// The `x-hubproof` extension of the document.
-    pub ours: Ours,
+    pub extension: Extension,
     /// In the order of the document.
     pub messages: Vec<MessageType>,
     pub rules: BTreeMap<String, Rule>,
@@ -180,7 +180,7 @@ impl Pack {
             title: document.title,
             version: document.version,
             description: document.description,
-            ours: document.ours,
+            extension: document.extension,
             messages,
             rules: rules.rules,
             document: rules.document,
@@ -292,7 +292,7 @@ fn load_schema(
 /// Compiles the schema of the message `name`, whose source stands at `tree`, and checks its example.
 fn checked(name: &str, source: Value, tree: &Node, rules: &Rules, diagnostics: &mut Vec<Diagnostic>) -> Option<Schema> {
     let before = diagnostics.len();
-    let mistakes = json_schema::mistakes(&source, &schema::OURS);
+    let mistakes = json_schema::mistakes(&source, &schema::EXTRA_KEYWORDS);
     diagnostics.extend(mistakes.into_iter().map(|mistake| mistake.within(tree)));
     for named in schema::rules_named(&source) {
         let at = tree.at_pointer(&named.pointer).span;

@@ -13,7 +13,7 @@ use crate::syntax::json_schema;
 use crate::syntax::matcher::show;
 
 /// Extra keywords that a message's schema may hold.
-pub const OURS: [&str; 3] = ["x-rules", "x-should", "x-example"];
+pub const EXTRA_KEYWORDS: [&str; 3] = ["x-rules", "x-should", "x-example"];
 
 pub struct Schema {
     /// As in the file.

@@ -265,11 +265,11 @@ fn an_undecodable_frame_in_a_silence(#[case] ignore: &str, #[case] time: u64, #[
 #[case("numbers: [NaN]", Verdict::Pass)]
 #[case("numbers: [Infinity]", Verdict::Fail)]
 #[case("connections: 3", Verdict::Fail)]
-fn words_for_numbers_beyond_json(#[case] ours: &str, #[case] expected: Verdict) {
+fn words_for_numbers_beyond_json(#[case] extension: &str, #[case] expected: Verdict) {
     let shared = format!("{PLAIN}always:\n  - every: frame\n    has: {{ MUST: {{ /json: {{ type: object }} }} }}\n");
     let scenario = "title: T\nactors: { anna: client }\nsteps:\n  - anna joins:\n  - anna sends: ask\n  - anna expects: any\n    rules: [MUST-2]\n";
     let hub = answers(r#"{"type":"answer","n":NaN}"#);
-    let report = play_changed(|pack| format!("{pack}x-hubproof: {{ {ours} }}\n"), &shared, scenario, hub);
+    let report = play_changed(|pack| format!("{pack}x-hubproof: {{ {extension} }}\n"), &shared, scenario, hub);
     assert_eq!(of(&report, "MUST"), expected, "{:#?}", report.checks);
     assert_eq!(of(&report, "MUST-2"), Verdict::Pass, "a frame was received");
 }
@@ -394,11 +394,11 @@ fn a_listening_actor_waits_for_its_time(#[case] within: &str, #[case] seconds: u
 
 /// The `x-hubproof` extension of a document is checked.
 #[rstest]
-#[case("connections: 0", "`connections` must be a whole number from 1 to 1000000")]
+#[case("connections: 0", "`connections` is a whole number from 1 to 1000000")]
 #[case("connection: 5", "`x-hubproof` of the document has no `connection`")]
-#[case("numbers: [nan]", "`numbers` lists words for numbers that JSON does not have")]
+#[case("numbers: [nan]", "`numbers` takes NaN, Infinity and -Infinity")]
 #[case("connections: 40", "")]
-fn the_extension_of_a_document_is_checked(#[case] ours: &str, #[case] complaint: &str) {
-    let found = complaints_of_pack(|pack| format!("{pack}x-hubproof: {{ {ours} }}\n"));
+fn the_extension_of_a_document_is_checked(#[case] extension: &str, #[case] complaint: &str) {
+    let found = complaints_of_pack(|pack| format!("{pack}x-hubproof: {{ {extension} }}\n"));
     assert!(if complaint.is_empty() { found.is_empty() } else { found.contains(complaint) }, "{found}");
 }

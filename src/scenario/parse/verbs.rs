@@ -173,7 +173,6 @@ pub fn all() -> Vec<&'static str> {
 }
 
 /// Whether a verb or a head without an actor begins with this word, so that no actor can have it as its name.
-
 pub fn is_verb_word(name: &str) -> bool {
     let first = |form: &str| form.split(' ').next() == Some(name);
     VERBS.iter().any(|(singular, plural, _)| first(singular) || first(plural))
