@@ -2,17 +2,16 @@
 //! data or slows down when it receives a message that no document describes.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
-use std::fmt;
 use std::time::Duration;
 
 use regex::{Captures, Regex};
-use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::fault::Cond;
 use crate::fault::injector::holds;
-use crate::fault::parse::{Str, conditions, pattern, pointer, text, texts, time};
+use crate::fault::parse::{Entries, Str, conditions, pattern, pointer, text, texts, time};
 use crate::machine::{Conn, EventError, Input, Machine, Output, Utf8Bytes};
 
 /// A fault that only fuzzing triggers.
@@ -85,7 +84,10 @@ impl Received {
                 !members.keys().all(|name| known.contains(&name.as_str()))
             }
             (Received::MemberTwice, Input::Text { text, .. }) => {
-                serde_json::from_str::<Twice>(text).is_ok_and(|Twice(twice)| twice)
+                serde_json::from_str::<Entries<String, IgnoredAny>>(text).is_ok_and(|Entries(members)| {
+                    let names: HashSet<_> = members.iter().map(|(name, _)| name).collect();
+                    names.len() < members.len()
+                })
             }
             _ => false,
         }
@@ -104,34 +106,6 @@ fn depth(text: &str) -> usize {
         most = most.max(open);
     }
     most
-}
-
-/// Whether the outermost object has a duplicate member.
-struct Twice(bool);
-
-impl<'de> Deserialize<'de> for Twice {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Twice, D::Error> {
-        deserializer.deserialize_map(Names)
-    }
-}
-
-struct Names;
-
-impl<'de> Visitor<'de> for Names {
-    type Value = Twice;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Twice, A::Error> {
-        let mut names = HashSet::new();
-        let mut twice = false;
-        while let Some((name, IgnoredAny)) = members.next_entry::<String, IgnoredAny>()? {
-            twice |= !names.insert(name);
-        }
-        Ok(Twice(twice))
-    }
 }
 
 /// What a hub does once such a fault has been triggered.

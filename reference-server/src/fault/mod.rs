@@ -187,57 +187,14 @@ pub struct Selector(Change);
 
 /// Selects text frames that meet all of these conditions.
 pub const fn frame(conditions: &'static [Cond]) -> Selector {
-    on(Subject::Frame(conditions))
-}
-
-/// Selects closes with this code.
-pub const fn close(code: u16) -> Selector {
-    on(Subject::Close(code))
-}
-
-/// Selects granted upgrades.
-pub const fn accept() -> Selector {
-    on(Subject::Accept)
-}
-
-const fn on(subject: Subject) -> Selector {
+    let subject = Subject::Frame(conditions);
     Selector(Change { subject, cause: Cause::Any, to: To::Any, nth: Nth::Each, act: Act::Drop })
 }
 
 impl Selector {
-    /// Only if a text frame that meets all of these conditions led to it.
-    pub const fn after(mut self, conditions: &'static [Cond]) -> Selector {
-        self.0.cause = Cause::Frame(conditions);
-        self
-    }
-
-    /// Only if the end of a connection led to it.
-    pub const fn after_leaving(mut self) -> Selector {
-        self.0.cause = Cause::Leaving;
-        self
-    }
-
-    /// Only to the connection whose input led to it.
-    pub const fn to_initiator(mut self) -> Selector {
-        self.0.to = To::Initiator;
-        self
-    }
-
-    /// Only to other connections.
-    pub const fn to_others(mut self) -> Selector {
-        self.0.to = To::Others;
-        self
-    }
-
     /// Only the n-th such output, counted from 1 over the life of the hub.
     pub const fn only(mut self, n: u64) -> Selector {
         self.0.nth = Nth::Only(n);
-        self
-    }
-
-    /// Only every n-th such output.
-    pub const fn every(mut self, n: u64) -> Selector {
-        self.0.nth = Nth::Every(n);
         self
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use indexmap::IndexMap;
@@ -35,7 +36,7 @@ pub struct FaultFileError {
 pub fn faults(protocol: Str, prefix: Str, yaml: &str) -> Result<Vec<Fault>, FaultFileError> {
     let mut options = Options::default();
     options.strict_booleans = true;
-    let File(entries) = serde_saphyr::from_str_with_options(yaml, options).map_err(|error| {
+    let Entries(entries) = serde_saphyr::from_str_with_options(yaml, options).map_err(|error| {
         let error = error.without_snippet();
         let line = error.location().map_or(0, |at| at.line());
         let (problem, help) = match error {
@@ -61,8 +62,8 @@ pub fn faults(protocol: Str, prefix: Str, yaml: &str) -> Result<Vec<Fault>, Faul
 /// What is wrong with one fault, and how to correct it.
 struct EntryError(String, String);
 
-/// All faults of a file, in its order.
-struct File(Vec<(Spanned<String>, Entry)>);
+/// The entries of a map, in its order, duplicate keys included.
+pub(crate) struct Entries<K, V>(pub Vec<(K, V)>);
 
 /// A fault as written in the file.
 #[derive(Deserialize)]
@@ -176,27 +177,27 @@ fn leak<T>(all: Vec<T>) -> &'static [T] {
     all.leak()
 }
 
-impl<'de> Deserialize<'de> for File {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<File, D::Error> {
-        deserializer.deserialize_map(FileVisitor)
+impl<'de, K: Deserialize<'de>, V: Deserialize<'de>> Deserialize<'de> for Entries<K, V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Entries<K, V>, D::Error> {
+        deserializer.deserialize_map(EntriesVisitor(PhantomData))
     }
 }
 
-struct FileVisitor;
+struct EntriesVisitor<K, V>(PhantomData<(K, V)>);
 
-impl<'de> Visitor<'de> for FileVisitor {
-    type Value = File;
+impl<'de, K: Deserialize<'de>, V: Deserialize<'de>> Visitor<'de> for EntriesVisitor<K, V> {
+    type Value = Entries<K, V>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("faults by their ids")
+        f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<File, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries<K, V>, A::Error> {
         let mut entries = Vec::new();
         while let Some(entry) = map.next_entry()? {
             entries.push(entry);
         }
-        Ok(File(entries))
+        Ok(Entries(entries))
     }
 }
 

@@ -8,9 +8,6 @@ use serde_json::value::RawValue;
 pub type Members<'a> = IndexMap<String, &'a RawValue>;
 
 /// Splits a JSON object into its members.
-///
-/// # Errors
-/// A sentence that says why `text` is no JSON object.
 pub fn members(text: &str) -> Result<Members<'_>, String> {
     serde_json::from_str(text).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => format!("expected a JSON object: {error}"),
@@ -19,9 +16,6 @@ pub fn members(text: &str) -> Result<Members<'_>, String> {
 }
 
 /// Reads the member `name` as a `T`; absent and `null` are both `None`.
-///
-/// # Errors
-/// A sentence that names the member and what is wrong with it.
 pub fn optional<T: DeserializeOwned>(members: &Members<'_>, name: &str) -> Result<Option<T>, String> {
     match members.get(name) {
         None => Ok(None),
@@ -30,9 +24,6 @@ pub fn optional<T: DeserializeOwned>(members: &Members<'_>, name: &str) -> Resul
 }
 
 /// Reads the member `name` as a `T`.
-///
-/// # Errors
-/// A sentence that names the member and what is wrong with it, absence included.
 pub fn required<T: DeserializeOwned>(members: &Members<'_>, name: &str) -> Result<T, String> {
     match members.get(name) {
         None => Err(format!("member {name:?} is missing")),

@@ -19,27 +19,14 @@ pub type SettingsFile = BTreeMap<String, Settings>;
 /// A mistake in settings.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// The file is not TOML, or a top-level entry is no table.
     #[error("failed to read the settings file: {0}")]
     File(String),
-    /// A `KEY=VALUE` without a key or without `=`.
     #[error("{0:?} is not KEY=VALUE, for example identify_timeout_ms=2000")]
     Pair(String),
-    /// A part of a dotted key is a value, not a table.
     #[error("cannot set {key:?}: {part:?} is a value, not a table")]
-    Path {
-        /// The whole key.
-        key: String,
-        /// The part that is a value.
-        part: String,
-    },
-    /// An unknown key or a wrong value.
+    Path { key: String, part: String },
     #[error("settings of {protocol}: {reason}")]
-    Invalid {
-        protocol: &'static str,
-        /// What is wrong.
-        reason: String,
-    },
+    Invalid { protocol: &'static str, reason: String },
 }
 
 /// Reads a settings file: one table per protocol, `[concierge]`, `[qi]`.
@@ -138,7 +125,7 @@ pub(crate) fn secret<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Resul
     match Value::deserialize(deserializer)? {
         Value::String(text) => Ok(Some(text)),
         Value::Integer(number) => Ok(Some(number.to_string())),
-        _ => Err(serde::de::Error::custom("a secret is a string")),
+        _ => Err(serde::de::Error::custom("a secret must be a string")),
     }
 }
 
@@ -181,5 +168,22 @@ mod tests {
         let mut settings = Settings::default();
         settings.set_pair("secret=canary").unwrap();
         assert!(!format!("{settings:?}").contains("canary"));
+    }
+
+    #[rstest]
+    #[case("qi", "commands.execute.echo=true", "built in")]
+    #[case("qi", "verison=0.1.0", "verison")]
+    #[case("qi", "version=one", "semantic version")]
+    #[case("qi", "commands.x.return=1", "return")]
+    #[case("gator", "parent=tcp://x", "ws://")]
+    #[case("gator", "database=no/such/folder/x.sqlite", if cfg!(feature = "sqlite") { "no/such/folder" } else { "--features sqlite" })]
+    #[case("gator", "colour=red", "colour")]
+    #[case("emprops", "heartbeat_interval_ms=0", "must not be 0")]
+    #[case("emprops", "nothing=1", "unknown field")]
+    fn wrong_settings_are_explained(#[case] protocol: &str, #[case] pair: &str, #[case] why: &str) {
+        let mut settings = Settings::default();
+        settings.set_pair(pair).unwrap();
+        let error = crate::machine(protocol, &settings, None).map(drop).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("settings of {protocol}: ")) && error.contains(why), "{error}");
     }
 }

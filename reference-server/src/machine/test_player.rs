@@ -99,6 +99,18 @@ impl TestPlayer {
         self.received.remove(&conn).unwrap_or_default()
     }
 
+    /// Returns the JSON texts that a connection has received since the last call.
+    pub fn received_json(&mut self, conn: Conn) -> Vec<Value> {
+        self.received(conn).iter().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Sends a text and returns the JSON texts that the connection receives for it.
+    pub fn ask_json(&mut self, conn: Conn, text: &str) -> Vec<Value> {
+        self.received(conn);
+        self.send(conn, text);
+        self.received_json(conn)
+    }
+
     /// Lets time pass, with a tick at each of the machine's deadlines.
     pub fn pass(&mut self, by: Duration) {
         let until = self.now + by;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::machine::Input;
 use crate::machine::test_player::TestPlayer;
+use crate::machine::{Handshake, Input};
 
 /// Returns everything that a hub sends in the protocol's conversation.
 fn conversation(protocol: &str, fault: Option<&str>) -> Vec<String> {
@@ -68,11 +68,8 @@ fn secret(fault: Option<&str>) -> Vec<String> {
 
 fn concierge(fault: Option<&str>) -> Vec<String> {
     let mut hub = TestPlayer::new("concierge", &[], fault);
-    let offer = vec!["ert-concierge".to_owned()];
-    hub.input(Input::Open {
-        conn: 1,
-        handshake: crate::machine::Handshake { subprotocols: offer, ..Default::default() },
-    });
+    let subprotocols = vec!["ert-concierge".to_owned()];
+    hub.input(Input::Open { conn: 1, handshake: Handshake { subprotocols, ..Handshake::default() } });
     let identify = |name: &str, version: &str| {
         json!({ "type": "IDENTIFY", "name": name, "version": version, "tags": [name] }).to_string()
     };

@@ -79,17 +79,10 @@ pub fn faults() -> impl Iterator<Item = &'static Fault> {
 /// A machine cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
-    /// There is no such protocol.
     #[error("there is no protocol {0:?}; the reference hub speaks {names}", names = protocols().join(", "))]
     UnknownProtocol(String),
-    /// The protocol has no such fault.
     #[error("{protocol} has no fault {id:?}{hint}", hint = hint(protocol, id))]
-    UnknownFault {
-        protocol: &'static str,
-        /// The unknown id.
-        id: String,
-    },
-    /// The settings are wrong.
+    UnknownFault { protocol: &'static str, id: String },
     #[error(transparent)]
     Settings(#[from] SettingsError),
 }

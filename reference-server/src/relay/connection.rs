@@ -83,9 +83,6 @@ async fn refuse(mut client: TcpStream, hub: &Hub, error: &io::Error) {
 }
 
 /// Relays both directions until they end.
-///
-/// # Errors
-/// A side was reset.
 async fn converse(client: &mut TcpStream, server: Box<dyn Wire>, mutator: &FrameMutator) -> io::Result<()> {
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = tokio::io::split(server);

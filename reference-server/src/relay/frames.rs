@@ -102,13 +102,9 @@ impl Texts {
             match header.opcode {
                 OpCode::Control(Control::Close) => return Some(Piece::Close(frame)),
                 OpCode::Data(Data::Continue) if self.unread => self.unread = !header.is_final,
-                OpCode::Data(Data::Text) if self.partial.is_none() => {
-                    if let Some(piece) = self.keep(Partial::default(), frame, head, header.is_final) {
-                        return Some(piece);
-                    }
-                    continue;
-                }
-                OpCode::Data(Data::Continue) if self.partial.is_some() => {
+                OpCode::Data(data @ (Data::Text | Data::Continue))
+                    if (data == Data::Text) == self.partial.is_none() =>
+                {
                     let partial = self.partial.take().unwrap_or_default();
                     if let Some(piece) = self.keep(partial, frame, head, header.is_final) {
                         return Some(piece);

@@ -1,11 +1,4 @@
-//! The admin side: health, state and events over HTTP, on a port of its own.
-//!
-//! | request | answer |
-//! |---|---|
-//! | `GET /health` | `{"status":"ok"}` |
-//! | `GET /state` | the state of every hub, by name |
-//! | `GET /state/NAME` | the state of one hub |
-//! | `POST /events/NAME` with a JSON body | the hub's answer to an event from outside its sockets |
+//! The admin side: health, state and events over HTTP, on a port of its own (README.md).
 //!
 //! Errors are `{"error": "..."}` with a matching status.
 
@@ -26,8 +19,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::machine::EventError;
+use crate::server::Shutdown;
 use crate::server::hub::{Hub, ShutDownError};
-use crate::server::shutdown_signal::Shutdown;
 
 /// The largest event in bytes.
 const MAX_EVENT: usize = 1 << 20;

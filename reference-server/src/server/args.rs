@@ -133,10 +133,8 @@ pub fn config(args: ServeArgs) -> Result<ServeConfig, Error> {
     };
     let mut hubs = Vec::new();
     for (offset, name) in (0..).zip(names) {
-        let port = match args.listen.port() {
-            0 => Some(0),
-            port => port.checked_add(offset),
-        };
+        let base = args.listen.port();
+        let port = if base == 0 { Some(0) } else { base.checked_add(offset) };
         let port =
             port.ok_or_else(|| Error::Usage("there are not enough ports after the one of --listen".to_owned()))?;
         hubs.push(HubConfig {

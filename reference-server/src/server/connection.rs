@@ -34,9 +34,9 @@ use tokio_tungstenite::{WebSocketStream, connect_async_with_config};
 
 use crate::machine::{Conn, Handshake, Input};
 use crate::protocols::websocket::Session;
+use crate::server::Shutdown;
 use crate::server::hub::{Hub, ShutDownError};
 use crate::server::outbox::{CutError, Item, Outbox};
-use crate::server::shutdown_signal::Shutdown;
 
 /// How long a peer may take to send its upgrade request and receive the answer.
 const UPGRADE_TIME: Duration = Duration::from_secs(10);

@@ -199,9 +199,7 @@ impl State {
                         continue;
                     }
                 };
-                let Some(outbox) = self.outboxes.get(&conn) else {
-                    continue;
-                };
+                let Some(outbox) = self.outboxes.get(&conn) else { continue };
                 match outbox.push(item) {
                     Ok(waker) => {
                         self.woken.extend(waker);

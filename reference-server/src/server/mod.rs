@@ -6,6 +6,19 @@ mod connection;
 mod hub;
 mod outbox;
 pub(crate) mod serve;
-mod shutdown_signal;
 pub mod tls;
 pub(crate) mod websocket_io;
+
+use tokio::sync::watch;
+
+/// A receiver of the signal, which is sent when `Running` is dropped.
+#[derive(Clone)]
+pub(crate) struct Shutdown(watch::Receiver<()>);
+
+impl Shutdown {
+    /// Waits for the signal.
+    pub async fn wait(&mut self) {
+        // Nothing is ever sent; the channel ends with its sender.
+        while self.0.changed().await.is_ok() {}
+    }
+}

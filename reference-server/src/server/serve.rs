@@ -11,10 +11,10 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use super::shutdown_signal::Shutdown;
 use crate::machine::Conn;
 use crate::machine::settings::SettingsError;
 use crate::protocols::websocket::{self, Session};
+use crate::server::Shutdown;
 use crate::server::connection::{self, ConnectionContext};
 use crate::server::hub::{Call, Hub};
 use crate::server::tls::{SelfSigned, Tls, TlsError};
@@ -38,7 +38,6 @@ pub const MAX_CONNECTIONS: usize = 50_000;
 /// One hub to serve.
 #[derive(Debug, Clone)]
 pub struct HubConfig {
-    /// Its protocol.
     pub protocol: String,
     /// Where it listens; port 0 takes a free one.
     pub listen: SocketAddr,
@@ -81,44 +80,20 @@ pub struct ServeConfig {
 /// The server could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A machine cannot be built.
     #[error(transparent)]
     Machine(#[from] MachineError),
-    /// The settings are wrong.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// The certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// An address cannot be listened on.
     #[error("failed to listen on {addr}: {source}")]
-    Listen {
-        /// The address.
-        addr: SocketAddr,
-        /// The cause.
-        source: std::io::Error,
-    },
-    /// A file cannot be read or written.
+    Listen { addr: SocketAddr, source: std::io::Error },
     #[error("failed to {what} {}: {source}", path.display())]
-    File {
-        /// `read` or `write`.
-        what: &'static str,
-        /// The file.
-        path: std::path::PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
-    /// The command line is wrong.
+    File { what: &'static str, path: std::path::PathBuf, source: std::io::Error },
     #[error("{0}")]
     Usage(String),
-    /// An operation of the system failed.
     #[error("failed to {what}: {source}")]
-    System {
-        /// The operation.
-        what: &'static str,
-        /// The cause.
-        source: std::io::Error,
-    },
+    System { what: &'static str, source: std::io::Error },
 }
 
 /// A running hub.
@@ -126,7 +101,6 @@ pub enum Error {
 pub struct RunningHub {
     /// Its name on the admin side: the protocol, with `-2`, `-3` for further hubs of the same protocol.
     pub name: String,
-    /// Its protocol.
     pub protocol: String,
     /// `ws://` or `wss://` with address and port.
     pub url: String,

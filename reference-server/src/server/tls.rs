@@ -20,7 +20,6 @@ pub enum Tls {
     Files {
         /// The chain, the hub's own certificate first.
         cert: PathBuf,
-        /// The key.
         key: PathBuf,
     },
     /// A certificate for `localhost`, 127.0.0.1 and ::1, generated at start together with its CA.
@@ -30,28 +29,15 @@ pub enum Tls {
 /// A certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file cannot be read, or is not PEM.
     #[error("failed to read {what} from {}: {source}", path.display())]
-    Pem {
-        /// Certificate or key.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: rustls::pki_types::pem::Error,
-    },
-    /// The certificate does not fit the key.
+    Pem { what: &'static str, path: PathBuf, source: rustls::pki_types::pem::Error },
     #[error("failed to use the certificate with its key: {0}")]
     Rustls(#[from] rustls::Error),
-    /// A certificate could not be generated.
     #[error("failed to generate a certificate: {0}")]
     Generate(#[from] rcgen::Error),
 }
 
 /// Reads a certificate from files.
-///
-/// # Errors
-/// [`TlsError`] names the file.
 pub(crate) fn from_files(cert: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
     let chain = CertificateDer::pem_file_iter(cert).and_then(Iterator::collect).map_err(|source| TlsError::Pem {
         what: "a certificate",
@@ -75,9 +61,6 @@ pub(crate) struct SelfSigned {
 
 impl SelfSigned {
     /// Generates both.
-    ///
-    /// # Errors
-    /// [`TlsError::Generate`] or [`TlsError::Rustls`].
     pub fn generate() -> Result<SelfSigned, TlsError> {
         let mut authority = CertificateParams::new(Vec::new())?;
         authority.distinguished_name.push(DnType::CommonName, "hubproof reference authority");

@@ -6,7 +6,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
 use crate::protocols::websocket::Session;
-use crate::server::shutdown_signal::Shutdown;
+use crate::server::Shutdown;
 
 /// How long bytes of the peer are read after the end: unread bytes would make the kernel reset the connection, and the
 /// peer could lose the last frames.

@@ -2,7 +2,7 @@ use rstest::rstest;
 use serde_json::json;
 
 use super::*;
-use crate::fault::{accept, close, frame};
+use crate::fault::{Effect, parse};
 
 #[rstest]
 #[case(Act::Set("/a", "1"), r#"{"a":1,"big":9007199254740993.5}"#)]
@@ -85,40 +85,34 @@ fn received(changes: &'static [Change]) -> Vec<String> {
         .collect()
 }
 
-const X: &[Cond] = &[Cond::Is("/t", "x")];
-const DROP: &[Change] = &[frame(X).to_initiator().does(Act::Drop)];
-const OTHERS: &[Change] = &[frame(X).to_others().does(Act::Drop)];
-const CAUSED: &[Change] = &[frame(&[]).after(&[Cond::Lacks("/t")]).does(Act::Drop)];
-const THIRD: &[Change] = &[frame(X).only(3).does(Act::Double)];
-const SECOND: &[Change] = &[frame(X).every(2).does(Act::Drop)];
-const LATE: &[Change] = &[frame(X).only(1).does(Act::Delay(Duration::from_millis(500)))];
-const CUT: &[Change] = &[frame(X).only(2).does(Act::CloseInstead(4009))];
-const SWAPPED: &[Change] = &[frame(X).only(1).does(Act::Swap)];
-const STRAY: &[Change] = &[frame(X).only(2).does(Act::Misroute)];
-
-#[rstest]
-#[case::initiator(DROP, &["2 {\"t\":\"x\"}", "3 {\"t\":\"x\"}"])]
-#[case::others(OTHERS, &["1 {\"t\":\"x\"}"])]
-#[case::other_cause(CAUSED, &["1 {\"t\":\"x\"}", "2 {\"t\":\"x\"}", "3 {\"t\":\"x\"}"])]
-#[case::only(THIRD, &["1 {\"t\":\"x\"}", "2 {\"t\":\"x\"}", "3 {\"t\":\"x\"}", "3 {\"t\":\"x\"}"])]
-#[case::every(SECOND, &["1 {\"t\":\"x\"}", "3 {\"t\":\"x\"}"])]
-#[case::delay(LATE, &["2 {\"t\":\"x\"}", "3 {\"t\":\"x\"}", "1 {\"t\":\"x\"}"])]
-#[case::swap_without_partner(SWAPPED, &["2 {\"t\":\"x\"}", "3 {\"t\":\"x\"}", "1 {\"t\":\"x\"}"])]
-#[case::close(CUT, &["1 {\"t\":\"x\"}", "2 close 4009", "3 {\"t\":\"x\"}", "1 {\"left\":2}", "3 {\"left\":2}"])]
-#[case::misroute_without_receiver(STRAY, &["1 {\"t\":\"x\"}", "3 {\"t\":\"x\"}"])]
-fn changes_choose_their_outputs(#[case] changes: &'static [Change], #[case] want: &[&str]) {
-    assert_eq!(received(changes), want);
+/// Parses changes as a file of faults has them.
+fn changes(yaml: &str) -> &'static [Change] {
+    let yaml = format!("qi-x: {{ text: X., breaks: [QI-001], {yaml} }}");
+    let fault = parse::faults("qi", "QI", &yaml).unwrap().remove(0);
+    let Effect::Outside(changes) = fault.effect else { panic!("{fault:?}") };
+    changes
 }
 
-const ONE_SWAPPED: &[Change] = &[frame(&[Cond::Has("/first")]).does(Act::Swap)];
-const EACH_SWAPPED: &[Change] = &[frame(&[]).does(Act::Swap)];
+#[rstest]
+#[case::initiator("when: { /t: x, to: initiator }, act: drop", &["2 {\"t\":\"x\"}", "3 {\"t\":\"x\"}"])]
+#[case::others("when: { /t: x, to: others }, act: drop", &["1 {\"t\":\"x\"}"])]
+#[case::other_cause("when: { after: { lacks: [/t] } }, act: drop", &["1 {\"t\":\"x\"}", "2 {\"t\":\"x\"}", "3 {\"t\":\"x\"}"])]
+#[case::only("when: { /t: x, only: 3 }, act: double", &["1 {\"t\":\"x\"}", "2 {\"t\":\"x\"}", "3 {\"t\":\"x\"}", "3 {\"t\":\"x\"}"])]
+#[case::every("when: { /t: x, every: 2 }, act: drop", &["1 {\"t\":\"x\"}", "3 {\"t\":\"x\"}"])]
+#[case::delay("when: { /t: x, only: 1 }, act: { delay: 500ms }", &["2 {\"t\":\"x\"}", "3 {\"t\":\"x\"}", "1 {\"t\":\"x\"}"])]
+#[case::swap_without_partner("when: { /t: x, only: 1 }, act: swap", &["2 {\"t\":\"x\"}", "3 {\"t\":\"x\"}", "1 {\"t\":\"x\"}"])]
+#[case::close("when: { /t: x, only: 2 }, act: { close-instead: 4009 }", &["1 {\"t\":\"x\"}", "2 close 4009", "3 {\"t\":\"x\"}", "1 {\"left\":2}", "3 {\"left\":2}"])]
+#[case::misroute_without_receiver("when: { /t: x, only: 2 }, act: misroute", &["1 {\"t\":\"x\"}", "3 {\"t\":\"x\"}"])]
+fn changes_choose_their_outputs(#[case] yaml: &str, #[case] want: &[&str]) {
+    assert_eq!(received(changes(yaml)), want);
+}
 
 #[rstest]
-#[case::one(ONE_SWAPPED)]
-#[case::each(EACH_SWAPPED)]
-fn two_texts_change_places(#[case] changes: &'static [Change]) {
+#[case::one("when: { has: [/first] }, act: swap")]
+#[case::each("when: {}, act: swap")]
+fn two_texts_are_swapped(#[case] yaml: &str) {
     let applied = Arc::default();
-    let mut machine = Injector::counting(Box::new(Echo::default()), changes, Arc::clone(&applied));
+    let mut machine = Injector::counting(Box::new(Echo::default()), changes(yaml), Arc::clone(&applied));
     let mut out = Vec::new();
     machine.handle(Duration::ZERO, Input::Open { conn: 1, handshake: Default::default() }, &mut out);
     out.clear();
@@ -145,8 +139,10 @@ fn conditions_look_at_members(#[case] conditions: &[Cond], #[case] want: bool) {
 
 #[test]
 fn closes_and_upgrades_are_outputs_too() {
-    const CHANGES: &[Change] = &[accept().does(Act::NoSubprotocol), close(4000).does(Act::Code(1000))];
-    let mut machine = Injector::new(Box::new(Echo::default()), CHANGES);
+    let changes = changes(
+        "changes: [{ when: { upgrade: granted }, act: no-subprotocol }, { when: { close: 4000 }, act: { code: 1000 } }]",
+    );
+    let mut machine = Injector::new(Box::new(Echo::default()), changes);
     let mut out = Vec::new();
     machine.handle(Duration::ZERO, Input::Open { conn: 1, handshake: Default::default() }, &mut out);
     machine.handle(Duration::ZERO, Input::Binary { conn: 1, data: Vec::new() }, &mut out);

@@ -50,9 +50,6 @@ const EVENTS: &[(&str, Kind)] = &[
 const SHAPE: &str = r#"an event is {"message": {"type": ..., "data": {...}}, "args": {"project": ..., "user": ..., "experiment": ...}}"#;
 
 /// Reads an event.
-///
-/// # Errors
-/// [`EventError::Invalid`] says what is wrong and what is expected.
 pub fn read(event: &Value) -> Result<Event<'_>, EventError> {
     let members = event.as_object().ok_or_else(|| invalid(SHAPE))?;
     if let Some(stranger) = members.keys().find(|name| !matches!(name.as_str(), "message" | "args")) {

@@ -88,10 +88,6 @@ pub fn events() -> Vec<Value> {
     events
 }
 
-fn parsed(lines: Vec<String>) -> Vec<Value> {
-    lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
 /// [43 to 65]
 #[rstest]
 #[case("/ws/experiments/exp-123", &["accept "])]
@@ -229,7 +225,7 @@ fn events_go_to_the_subscribers_that_the_table_names() {
         };
         let mut got = Vec::new();
         for conn in 1..=9 {
-            for message in parsed(hub.received(conn)) {
+            for message in hub.received_json(conn) {
                 assert_eq!(message["type"], kind);
                 assert_eq!(message["data"], event["message"]["data"]);
                 assert_eq!((&message["id"], &message["timestamp"]), (&answer["id"], &answer["timestamp"]));
@@ -254,7 +250,7 @@ fn ids_are_unique_and_timestamps_do_not_decrease() {
         hub.pass(Duration::from_millis(5));
         hub.send(1, r#"{"type":"ping"}"#);
     }
-    let received = parsed(hub.received(1));
+    let received = hub.received_json(1);
     let mut ids: Vec<&str> = received.iter().map(|message| message["id"].as_str().unwrap()).collect();
     let times: Vec<&str> = received.iter().map(|message| message["timestamp"].as_str().unwrap()).collect();
     let times: Vec<jiff::Timestamp> = times.iter().map(|time| time.parse().unwrap()).collect();
@@ -368,10 +364,7 @@ fn clients_are_pinged() {
     hub.pass(Duration::from_millis(19_999));
     assert_eq!(hub.received(1), [""; 0]);
     hub.pass(Duration::from_millis(1));
-    assert_eq!(
-        parsed(hub.received(1)),
-        [json!({ "type": "ping", "id": "ping-1", "timestamp": "2024-01-15T10:30:30Z" })]
-    );
+    assert_eq!(hub.received_json(1), [json!({ "type": "ping", "id": "ping-1", "timestamp": "2024-01-15T10:30:30Z" })]);
     hub.pass(Duration::from_secs(300));
     assert_eq!((hub.received(1).len(), hub.received(2).len()), (10, 10), "clients that do not answer are kept");
     hub.input(Input::Closed { conn: 1 });
@@ -411,7 +404,7 @@ proptest! {
             join(&mut hub, conn, "/ws/tasks/t", "u");
         }
         for (conn, text) in texts {
-            let received = parsed(hub.ask(conn, &text));
+            let received = hub.ask_json(conn, &text);
             prop_assert!(received.len() <= 1);
             for message in received {
                 prop_assert!(["pong", "system_status", "error"].contains(&message["type"].as_str().unwrap()));

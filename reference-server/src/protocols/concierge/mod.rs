@@ -538,9 +538,7 @@ impl Concierge {
 
     /// Removes a client: its name becomes free, its groups end (line 39).
     fn leave(&mut self, conn: Conn, out: &mut Vec<Output>) {
-        let Some(client) = self.clients.remove(&conn) else {
-            return;
-        };
+        let Some(client) = self.clients.remove(&conn) else { return };
         if self.names.get(&client.name) == Some(&conn) && !self.broken.is("concierge-name-not-freed") {
             self.names.remove(&client.name);
         }
@@ -646,9 +644,7 @@ impl Concierge {
             }
             Ok(Request::ClientFetchAll) => self.client_fetch_all(conn, seq, out),
             Ok(Request::SelfFetch) => {
-                let Some(client) = self.clients.get(&conn) else {
-                    return;
-                };
+                let Some(client) = self.clients.get(&conn) else { return };
                 let owned = client.owned.iter().filter(|_| self.broken.is("concierge-owned-listed-as-subscribed"));
                 let subscriptions: BTreeSet<&str> =
                     client.subscriptions.iter().chain(owned).map(|name| &**name).collect();
@@ -853,9 +849,7 @@ impl Concierge {
             return;
         }
         let burnt = self.broken.is("concierge-deleted-name-unusable") && self.leftovers.contains_key(name.as_str());
-        let Some(client) = self.clients.get_mut(&conn) else {
-            return;
-        };
+        let Some(client) = self.clients.get_mut(&conn) else { return };
         if burnt || self.groups.len() >= self.config.max_groups {
             return status(conn, seq, Status::Bad, out);
         }
@@ -919,9 +913,7 @@ impl Concierge {
 
     /// Ends a group: its subscribers are unsubscribed, all clients are notified (lines 517 to 519, 532, 533).
     fn delete(&mut self, name: &str, by: Option<(Conn, u64)>, out: &mut Vec<Output>) {
-        let Some(mut group) = self.groups.remove(name) else {
-            return;
-        };
+        let Some(mut group) = self.groups.remove(name) else { return };
         let subscribers = std::mem::take(&mut group.subscribers);
         if let Some(owner) = self.clients.get_mut(&group.owner) {
             owner.owned.remove(name);

@@ -134,13 +134,8 @@ fn target(members: &Members<'_>) -> Result<Target, String> {
 
 /// Whether a message's target has undocumented members.
 pub fn target_has_more(text: &str) -> bool {
-    let Ok(members) = json::members(text) else {
-        return false;
-    };
-    let Some(Ok(target)) = members.get("target").map(|raw| json::members(raw.get())) else {
-        return false;
-    };
-    target.len() > 2
+    let target = json::members(text).ok().and_then(|members| json::members(members.get("target")?.get()).ok());
+    target.is_some_and(|target| target.len() > 2)
 }
 
 fn group_create(members: &Members<'_>) -> Result<Request<'static>, String> {

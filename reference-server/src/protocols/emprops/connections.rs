@@ -43,18 +43,14 @@ impl Emprops {
     }
 
     fn connection_id(&mut self, conn: Conn) -> Arc<str> {
-        let Some(peer) = self.peers.get_mut(&conn) else {
-            return "".into();
-        };
+        let Some(peer) = self.peers.get_mut(&conn) else { return "".into() };
         peer.id.get_or_insert_with(|| format!("conn-{}", self.ids.next_uuid()).into()).clone()
     }
 
     /// Registers a client or a monitor (lines 65 and 91).
     pub(super) fn register_client(&mut self, turn: &mut Turn<'_>, request: RegisterClient) {
         let connection = self.connection_id(turn.conn);
-        let Some(peer) = self.peers.get_mut(&turn.conn) else {
-            return;
-        };
+        let Some(peer) = self.peers.get_mut(&turn.conn) else { return };
         let id: Arc<str> = request.client_id.into();
         peer.client = Some(Client { id: id.clone(), monitor: request.monitor });
         let ignored = self.broken.is("emprops-permissions-ignored");
@@ -146,9 +142,7 @@ impl Emprops {
 
     /// Removes the worker of a connection; its jobs return to the queue.
     fn remove_worker(&mut self, now: Duration, conn: Conn, out: &mut Vec<Output>) {
-        let Some(worker) = self.workers.remove(conn) else {
-            return;
-        };
+        let Some(worker) = self.workers.remove(conn) else { return };
         self.timers.remove(&(worker.due, Timer::Worker(conn)));
         for job in worker.held {
             self.return_to_queue(now, job, out);
@@ -164,9 +158,7 @@ impl Emprops {
 
     /// Removes a connection. `keep` keeps the client's subscriptions until it registers again.
     pub(super) fn leave(&mut self, now: Duration, conn: Conn, keep: bool, out: &mut Vec<Output>) {
-        let Some(peer) = self.peers.remove(&conn) else {
-            return;
-        };
+        let Some(peer) = self.peers.remove(&conn) else { return };
         self.all_jobs.remove(&conn);
         self.alerted_monitors.remove(&conn);
         let filters = self.subscriptions.remove(conn);
@@ -208,9 +200,7 @@ impl Emprops {
 
     /// Restores the subscriptions of a client that registers again.
     fn restore(&mut self, conn: Conn, client: &Arc<str>) {
-        let (Some(kept), Some(peer)) = (self.kept.remove(client), self.peers.get_mut(&conn)) else {
-            return;
-        };
+        let (Some(kept), Some(peer)) = (self.kept.remove(client), self.peers.get_mut(&conn)) else { return };
         self.kept_order.retain(|other| other != client);
         for number in kept.watching {
             if let Some(job) = self.jobs.get_mut(number)
@@ -244,20 +234,15 @@ impl Emprops {
         let data = if self.broken.is("emprops-chunk-data-not-decoded") {
             chunk.data.into_bytes()
         } else {
-            chunked_message::decode(&chunk.data).map_err(|error| FieldError {
-                field: "data".to_owned(),
-                message: format!("Must be base64: {error}"),
-                provided: None,
-            })?
+            chunked_message::decode(&chunk.data)
+                .map_err(|error| FieldError::new("data", format!("Must be base64: {error}")))?
         };
         let mut id: Arc<str> = chunk.chunk_id.into();
         let begun = |(_, peer): &(&Conn, &Peer)| peer.series.contains_key(&id);
         let shared = self.broken.is("emprops-chunk-ids-for-all");
         let first = shared.then(|| self.peers.iter().find(begun)).flatten();
         let owner = first.map_or(turn.conn, |(conn, _)| *conn);
-        let Some(peer) = self.peers.get_mut(&owner) else {
-            return Ok(());
-        };
+        let Some(peer) = self.peers.get_mut(&owner) else { return Ok(()) };
         if self.broken.is("emprops-chunk-id-ignored") {
             id = peer.series.keys().next().cloned().unwrap_or(id);
         }
@@ -272,11 +257,10 @@ impl Emprops {
             }
             Some(series) if series.total != chunk.total || series.hash != chunk.hash => {
                 let field = if series.total == chunk.total { "data_hash" } else { "total_chunks" };
-                return Err(RequestError::Invalid(FieldError {
-                    field: field.to_owned(),
-                    message: "Must be the same in all chunks of a message".to_owned(),
-                    provided: None,
-                }));
+                return Err(RequestError::Invalid(FieldError::new(
+                    field,
+                    "Must be the same in all chunks of a message",
+                )));
             }
             Some(_) => {}
         }
@@ -286,15 +270,9 @@ impl Emprops {
             self.drop_incomplete(owner, &id);
             return Err(RequestError::TooLarge { bytes: own, limit: self.config.max_assembled_bytes });
         }
-        let Some(series) = peer.series.get_mut(&id) else {
-            return Ok(());
-        };
+        let Some(series) = peer.series.get_mut(&id) else { return Ok(()) };
         if chunk.index != series.count() && self.broken.is("emprops-chunks-in-order-only") {
-            return Err(RequestError::Invalid(FieldError {
-                field: "chunk_index".to_owned(),
-                message: "Must be the next".to_owned(),
-                provided: None,
-            }));
+            return Err(RequestError::Invalid(FieldError::new("chunk_index", "Must be the next")));
         }
         let index = if self.broken.is("emprops-chunks-as-they-come") { series.count() } else { chunk.index };
         let repeated = series.has(index) && self.broken.is("emprops-chunk-counts-again");
@@ -314,9 +292,7 @@ impl Emprops {
             }
             return Ok(());
         }
-        let Some(series) = self.drop_incomplete(owner, &id) else {
-            return Ok(());
-        };
+        let Some(series) = self.drop_incomplete(owner, &id) else { return Ok(()) };
         self.assembled(turn, &id, series)
     }
 

@@ -175,9 +175,7 @@ impl<'a> Fields<'a> {
 
     /// Reads the members of an object.
     pub fn inside(&self, name: &str) -> Result<Option<Fields<'a>>, FieldError> {
-        let Some(raw) = self.object(name)? else {
-            return Ok(None);
-        };
+        let Some(raw) = self.object(name)? else { return Ok(None) };
         let members = json::members(raw.get()).map_err(|_| self.wrong(name, "Must be an object"))?;
         Ok(Some(Fields { path: format!("{}{name}.", self.path), members }))
     }

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use super::needs::{Amount, Needs};
 use super::queue::{JobNo, Rank};
+use super::reply::Reply;
 use crate::machine::Conn;
 
 /// The `status` of a job. The document never names `failed`, although jobs fail (lines 311 to 344).
@@ -114,6 +115,25 @@ pub struct Job {
     pub size: usize,
 }
 
+impl Job {
+    /// Makes an update about this job.
+    pub fn update<'a>(
+        &'a self,
+        status: Status,
+        previous_status: Option<Status>,
+        message: Option<&'a str>,
+    ) -> Reply<'a> {
+        Reply::JobUpdate {
+            job_id: &self.id,
+            status,
+            previous_status,
+            worker_id: self.worker_id.as_deref(),
+            progress: self.progress.as_ref(),
+            message,
+        }
+    }
+}
+
 /// All jobs; of the ended ones, only the latest.
 #[derive(Debug, Default)]
 pub struct Jobs {
@@ -186,9 +206,7 @@ impl Jobs {
 
     /// Marks a job as ended and drops the oldest ended jobs beyond `keep`.
     pub fn end(&mut self, number: JobNo, keep: usize) {
-        let Some(job) = self.jobs.get_mut(&number) else {
-            return;
-        };
+        let Some(job) = self.jobs.get_mut(&number) else { return };
         self.bytes -= job.size;
         job.size = 0;
         job.payload = None;

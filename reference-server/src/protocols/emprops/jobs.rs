@@ -99,9 +99,7 @@ impl Emprops {
 
     /// Offers a job to the workers that could do it (line 491), and returns how many.
     pub(super) fn offer(&self, now: Duration, number: JobNo, out: &mut Vec<Output>) -> usize {
-        let Some(job) = self.jobs.get(number) else {
-            return 0;
-        };
+        let Some(job) = self.jobs.get(number) else { return 0 };
         let reply = Reply::JobAvailable {
             job_id: &job.id,
             job_type: &job.needs.job_type,
@@ -153,9 +151,7 @@ impl Emprops {
     /// As a fault: assigns a job to every worker that it is offered to.
     fn push_unclaimed(&self, now: Duration, job: &Job, out: &mut Vec<Output>) {
         for conn in self.workers.listening(&job.needs) {
-            let Some(worker) = self.workers.get(conn) else {
-                continue;
-            };
+            let Some(worker) = self.workers.get(conn) else { continue };
             let reply = Reply::JobAssigned {
                 job_id: &job.id,
                 worker_id: &worker.id,
@@ -230,9 +226,7 @@ impl Emprops {
             }
             return Err(RequestError::JobNotFound { job_id });
         };
-        let Some(job) = self.jobs.get(number) else {
-            return Ok(());
-        };
+        let Some(job) = self.jobs.get(number) else { return Ok(()) };
         let reply = Reply::JobCancelled { job_id: &job.id, status: Status::Cancelled, cancelled_at };
         let confirmed = match job.state {
             State::Ended(_) => self.broken.is("emprops-cancel-ended-confirmed"),
@@ -330,25 +324,14 @@ impl Emprops {
 
     /// Sends the current state of a job to its recipients (line 504), once to each.
     pub(super) fn update(&mut self, now: Duration, number: JobNo, options: &UpdateOptions<'_>, out: &mut Vec<Output>) {
-        let Some(job) = self.jobs.get_mut(number) else {
-            return;
-        };
+        let Some(job) = self.jobs.get_mut(number) else { return };
         let status = job.state.status();
         let previous = std::mem::replace(&mut job.reported, status);
-        let Some(job) = self.jobs.get(number) else {
-            return;
-        };
+        let Some(job) = self.jobs.get(number) else { return };
         let filtered = if self.broken.is("emprops-filter-status-before") { previous } else { status };
         let mut to = self.recipients(job, filtered);
         to.extend(options.also);
-        let reply = Reply::JobUpdate {
-            job_id: &job.id,
-            status,
-            previous_status: Some(previous),
-            worker_id: job.worker_id.as_deref(),
-            progress: job.progress.as_ref(),
-            message: options.message,
-        };
+        let reply = job.update(status, Some(previous), options.message);
         let to = to.into_iter().filter(|conn| Some(*conn) != options.except);
         self.send_to(now, to, &reply, out);
         self.send_to(now, self.double_recipients(number), &reply, out);
@@ -361,26 +344,14 @@ impl Emprops {
 
     /// Announces a new job to subscribers other than the submitter.
     fn announce(&self, now: Duration, submitter: Conn, number: JobNo, out: &mut Vec<Output>) {
-        let Some(job) = self.jobs.get(number) else {
-            return;
-        };
+        let Some(job) = self.jobs.get(number) else { return };
         let to = self.recipients(job, Status::Queued).into_iter().filter(|conn| *conn != submitter);
-        let reply = Reply::JobUpdate {
-            job_id: &job.id,
-            status: Status::Queued,
-            previous_status: None,
-            worker_id: None,
-            progress: None,
-            message: None,
-        };
-        self.send_to(now, to, &reply, out);
+        self.send_to(now, to, &job.update(Status::Queued, None, None), out);
     }
 
     /// Marks a job as ended and removes its watchers.
     pub(super) fn finish(&mut self, number: JobNo) {
-        let Some(job) = self.jobs.get_mut(number) else {
-            return;
-        };
+        let Some(job) = self.jobs.get_mut(number) else { return };
         for conn in std::mem::take(&mut job.watchers) {
             if let Some(peer) = self.peers.get_mut(&conn) {
                 peer.watching.remove(&number);

@@ -394,9 +394,7 @@ impl Emprops {
         while let Some((due, _)) = self.timers.first()
             && *due <= now
         {
-            let Some((due, timer)) = self.timers.pop_first() else {
-                break;
-            };
+            let Some((due, timer)) = self.timers.pop_first() else { break };
             match timer {
                 Timer::Claim(job) => self.claim_expired(now, job, out),
                 Timer::Retry(job) => self.requeue(now, job, out),

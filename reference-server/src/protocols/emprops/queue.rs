@@ -68,9 +68,7 @@ impl Queue {
 
     /// Removes a job and returns whether it was in the queue.
     pub fn remove(&mut self, rank: Rank, needs: &Arc<Needs>) -> bool {
-        let Some(class) = self.classes.get_mut(needs) else {
-            return false;
-        };
+        let Some(class) = self.classes.get_mut(needs) else { return false };
         let head = class.first().copied();
         if !class.remove(&rank) {
             return false;
@@ -120,9 +118,7 @@ impl Queue {
     ) -> Option<(Rank, Arc<Needs>)> {
         let mut best: Option<(Rank, bool, &Arc<Needs>)> = None;
         for service in std::iter::once(None).chain(services.map(|service| Some(service.clone()))) {
-            let Some(heads) = self.heads.get(&service) else {
-                continue;
-            };
+            let Some(heads) = self.heads.get(&service) else { continue };
             for (&rank, needs) in heads {
                 // Neither this nor any later job is better than the best so far.
                 if best.is_some_and(|(found, liked, _)| rank.priority > found.priority || (liked && rank > found)) {

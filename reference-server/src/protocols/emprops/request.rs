@@ -24,68 +24,13 @@ const MAX_INTERVAL: f64 = 24.0 * 3600.0;
 const MAX_CHUNKS: usize = 65_536;
 
 /// The members of all documented messages from clients, and the token.
-const MEMBERS: &[&str] = &[
-    "type",
-    "timestamp",
-    "id",
-    "source",
-    "job_id",
-    "worker_id",
-    "client_type",
-    "client_id",
-    "version",
-    "capabilities",
-    "permissions",
-    "subscribe_to_jobs",
-    "status",
-    "token",
-    "job_type",
-    "priority",
-    "payload",
-    "customer_id",
-    "requirements",
-    "reason",
-    "max_jobs",
-    "preferred_types",
-    "current_load",
-    "available_resources",
-    "claim_timeout",
-    "estimated_completion",
-    "progress",
-    "message",
-    "current_step",
-    "connector_details",
-    "processing_time",
-    "result",
-    "error",
-    "retry",
-    "error_details",
-    "load",
-    "current_jobs",
-    "system_info",
-    "connector_status",
-    "current_job_id",
-    "available_slots",
-    "enabled",
-    "filters",
-    "interval_seconds",
-    "include_sections",
-    "service_type",
-    "endpoint",
-    "method",
-    "url",
-    "connector_type",
-    "details",
-    "chunk_id",
-    "chunk_index",
-    "total_chunks",
-    "data",
-    "data_hash",
-    "original_type",
-    "total_size",
-    "assembled_message",
-    "cleanup_subscriptions",
-];
+const MEMBERS: &str = "type timestamp id source job_id worker_id client_type client_id version capabilities permissions \
+    subscribe_to_jobs status token job_type priority payload customer_id requirements reason max_jobs \
+    preferred_types current_load available_resources claim_timeout estimated_completion progress message \
+    current_step connector_details processing_time result error retry error_details load current_jobs \
+    system_info connector_status current_job_id available_slots enabled filters interval_seconds \
+    include_sections service_type endpoint method url connector_type details chunk_id chunk_index \
+    total_chunks data data_hash original_type total_size assembled_message cleanup_subscriptions";
 
 /// A message: the common members, and the others still unread.
 pub struct Message<'a> {
@@ -120,50 +65,34 @@ pub enum Kind {
     Unknown,
 }
 
+/// The documented types of messages, separated by spaces.
+const KINDS: &[(&str, Kind)] = &[
+    ("register_client register_worker ping disconnect", Kind::Request(Sender::Any)),
+    (
+        "submit_job request_job_status cancel_job subscribe_job subscribe_job_notifications \
+      subscribe_stats request_stats chunked_message",
+        Kind::Request(Sender::Registered),
+    ),
+    (
+        "claim_job job_accepted_by_worker update_job_progress complete_job fail_job \
+      worker_heartbeat worker_status",
+        Kind::Request(Sender::Worker),
+    ),
+    ("pong ack error service_request connector_ws_status chunked_message_complete", Kind::Ignored),
+    (
+        "connection_established client_registered worker_registered job_accepted \
+      response_job_status job_cancelled job_assigned job_completed_ack job_failed_ack \
+      worker_heartbeat_ack job_notifications_subscribed subscription_confirmed job_available \
+      job_update job_completed system_status system_alert unknown server_disconnect",
+        Kind::HubOnly,
+    ),
+];
+
 impl Kind {
     /// Returns how the hub treats a `type`.
     pub fn of(kind: &str) -> Kind {
-        match kind {
-            "register_client" | "register_worker" | "ping" | "disconnect" => Kind::Request(Sender::Any),
-            "submit_job"
-            | "request_job_status"
-            | "cancel_job"
-            | "subscribe_job"
-            | "subscribe_job_notifications"
-            | "subscribe_stats"
-            | "request_stats"
-            | "chunked_message" => Kind::Request(Sender::Registered),
-            "claim_job"
-            | "job_accepted_by_worker"
-            | "update_job_progress"
-            | "complete_job"
-            | "fail_job"
-            | "worker_heartbeat"
-            | "worker_status" => Kind::Request(Sender::Worker),
-            "pong" | "ack" | "error" | "service_request" | "connector_ws_status" | "chunked_message_complete" => {
-                Kind::Ignored
-            }
-            "connection_established"
-            | "client_registered"
-            | "worker_registered"
-            | "job_accepted"
-            | "response_job_status"
-            | "job_cancelled"
-            | "job_assigned"
-            | "job_completed_ack"
-            | "job_failed_ack"
-            | "worker_heartbeat_ack"
-            | "job_notifications_subscribed"
-            | "subscription_confirmed"
-            | "job_available"
-            | "job_update"
-            | "job_completed"
-            | "system_status"
-            | "system_alert"
-            | "unknown"
-            | "server_disconnect" => Kind::HubOnly,
-            _ => Kind::Unknown,
-        }
+        let found = KINDS.iter().find(|(names, _)| names.split(' ').any(|name| name == kind));
+        found.map_or(Kind::Unknown, |(_, kind)| *kind)
     }
 }
 
@@ -333,7 +262,7 @@ impl<'a> Message<'a> {
 
     /// For faults: returns the first member that no message of the document has.
     pub fn undocumented_member(&self) -> Option<&str> {
-        self.fields.iter().map(|(name, _)| name).find(|name| !MEMBERS.contains(name))
+        self.fields.iter().map(|(name, _)| name).find(|name| !MEMBERS.split(' ').any(|known| known == *name))
     }
 
     /// Checks the members that every message may have (lines 21 to 25). The timestamp may be missing.
@@ -372,9 +301,7 @@ fn register_worker(fields: &Fields<'_>) -> Result<RegisterWorker, FieldError> {
 }
 
 fn capabilities(fields: &Fields<'_>) -> Result<Changes, FieldError> {
-    let Some(fields) = fields.inside("capabilities")? else {
-        return Ok(Changes::default());
-    };
+    let Some(fields) = fields.inside("capabilities")? else { return Ok(Changes::default()) };
     let names = |name| -> Result<Option<BTreeSet<Arc<str>>>, FieldError> {
         Ok(fields.texts(name)?.map(|texts| texts.into_iter().map(Into::into).collect()))
     };
@@ -383,9 +310,7 @@ fn capabilities(fields: &Fields<'_>) -> Result<Changes, FieldError> {
 
 fn hardware(fields: &Fields<'_>) -> Result<Option<Hardware>, FieldError> {
     const MAX_MEMBERS: usize = 64;
-    let Some(inside) = fields.inside("hardware")? else {
-        return Ok(None);
-    };
+    let Some(inside) = fields.inside("hardware")? else { return Ok(None) };
     let mut hardware = Hardware::new();
     for (name, raw) in inside.iter().filter(|(_, raw)| raw.get() != "null") {
         let value = if let Some((_, number)) = inside.number(name, "", |_| true).ok().flatten() {

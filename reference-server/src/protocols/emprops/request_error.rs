@@ -18,6 +18,13 @@ pub struct FieldError {
     pub provided: Option<Box<RawValue>>,
 }
 
+impl FieldError {
+    /// An error about a field, without the value.
+    pub fn new(field: &str, message: impl Into<String>) -> FieldError {
+        FieldError { field: field.to_owned(), message: message.into(), provided: None }
+    }
+}
+
 /// A request was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {

@@ -19,9 +19,7 @@ impl Emprops {
         kind: &str,
         job_id: String,
     ) -> Result<(), RequestError> {
-        let Some(number) = self.jobs.named(&job_id) else {
-            return Err(RequestError::JobNotFound { job_id });
-        };
+        let Some(number) = self.jobs.named(&job_id) else { return Err(RequestError::JobNotFound { job_id }) };
         let watching = self.peers.get(&turn.conn).map_or(0, |peer| peer.watching.len());
         if watching >= self.config.max_watched_jobs {
             return Err(RequestError::Limit("too many subscriptions to jobs"));
@@ -90,15 +88,12 @@ impl Emprops {
     ) -> Result<(), RequestError> {
         let least = self.config.min_stats_interval;
         if wish.interval.is_some_and(|interval| interval < least) {
-            return Err(RequestError::Invalid(FieldError {
-                field: "interval_seconds".to_owned(),
-                message: format!("Must be at least {}", least.as_secs_f64()),
-                provided: None,
-            }));
+            return Err(RequestError::Invalid(FieldError::new(
+                "interval_seconds",
+                format!("Must be at least {}", least.as_secs_f64()),
+            )));
         }
-        let Some(peer) = self.peers.get_mut(&turn.conn) else {
-            return Ok(());
-        };
+        let Some(peer) = self.peers.get_mut(&turn.conn) else { return Ok(()) };
         if let Some(stats) = peer.stats.take() {
             self.timers.remove(&(stats.next, Timer::Stats(turn.conn)));
             let first_stays = self.faults.twice.contains(&turn.conn);
@@ -137,9 +132,7 @@ impl Emprops {
 
     /// Sends the statistics that are due and schedules the next. Statistics that are late by an interval are skipped.
     pub(super) fn broadcast_stats(&mut self, now: Duration, due: Duration, conn: Conn, out: &mut Vec<Output>) {
-        let Some(stats) = self.peers.get_mut(&conn).and_then(|peer| peer.stats.as_mut()) else {
-            return;
-        };
+        let Some(stats) = self.peers.get_mut(&conn).and_then(|peer| peer.stats.as_mut()) else { return };
         let next = due + stats.interval;
         stats.next = if next > now { next } else { now + stats.interval };
         if !self.broken.is("emprops-stats-once") {

@@ -70,11 +70,13 @@ pub fn documented_job() -> Value {
 
 /// The documented submission with some members changed.
 pub fn job(changes: Value) -> Value {
-    let mut job = documented_job();
-    if let (Value::Object(job), Value::Object(changes)) = (&mut job, changes) {
-        job.extend(changes);
-    }
-    job
+    with(documented_job(), changes)
+}
+
+/// An object with some members changed.
+fn with(mut object: Value, changes: Value) -> Value {
+    object.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    object
 }
 
 /// Submits a job and returns its id, or `none` if a faulty hub sends no id.
@@ -86,22 +88,16 @@ pub fn submit(hub: &mut TestPlayer, conn: Conn, job: Value) -> String {
 
 /// Claims as the documented worker does and returns the ids of the assigned jobs.
 pub fn claim(hub: &mut TestPlayer, conn: Conn, members: Value) -> Vec<String> {
-    let mut claim = json!({ "worker_id": format!("worker-{conn}"), "max_jobs": 1, "claim_timeout": 30_000 });
-    if let (Value::Object(claim), Value::Object(members)) = (&mut claim, members) {
-        claim.extend(members);
-    }
-    let assigned = ask(hub, conn, "claim_job", claim);
+    let claim = json!({ "worker_id": format!("worker-{conn}"), "max_jobs": 1, "claim_timeout": 30_000 });
+    let assigned = ask(hub, conn, "claim_job", with(claim, members));
     let ids = assigned.iter().filter(|message| message["type"] == "job_assigned");
     ids.map(|message| message["job_id"].as_str().unwrap_or("none").to_owned()).collect()
 }
 
 /// Sends a worker's report on a job.
 pub fn report(hub: &mut TestPlayer, conn: Conn, kind: &str, job: &str, members: Value) -> Vec<Value> {
-    let mut report = json!({ "job_id": job, "worker_id": format!("worker-{conn}") });
-    if let (Value::Object(report), Value::Object(members)) = (&mut report, members) {
-        report.extend(members);
-    }
-    ask(hub, conn, kind, report)
+    let report = json!({ "job_id": job, "worker_id": format!("worker-{conn}") });
+    ask(hub, conn, kind, with(report, members))
 }
 
 /// The documented result.
@@ -221,13 +217,7 @@ fn work(fault: Option<&str>) -> Vec<String> {
 fn queue(fault: Option<&str>) -> Vec<String> {
     let mut hub = hub(&[], fault);
     client(&mut hub, 1);
-    let with = |changes: Value| {
-        let mut capabilities = documented_capabilities();
-        if let (Value::Object(all), Value::Object(changes)) = (&mut capabilities, changes) {
-            all.extend(changes);
-        }
-        capabilities
-    };
+    let with = |changes: Value| with(documented_capabilities(), changes);
     worker(&mut hub, 2, &documented_capabilities());
     worker(&mut hub, 3, &with(json!({ "services": ["other"] })));
     worker(&mut hub, 4, &with(json!({ "components": [] })));

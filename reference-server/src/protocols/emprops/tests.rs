@@ -20,6 +20,14 @@ fn hub(sets: &[&str]) -> TestPlayer {
     any_hub(sets, None)
 }
 
+/// A hub with the client 1 and the documented worker 2.
+fn staffed(sets: &[&str]) -> TestPlayer {
+    let mut hub = hub(sets);
+    client(&mut hub, 1);
+    worker(&mut hub, 2, &documented_capabilities());
+    hub
+}
+
 /// Sends a request and returns its only answer.
 fn answer(hub: &mut TestPlayer, conn: Conn, kind: &str, members: Value) -> Value {
     let mut received = ask(hub, conn, kind, members);
@@ -54,128 +62,92 @@ fn a_new_connection_is_greeted() {
 fn registrations_are_confirmed() {
     let mut hub = hub(&[]);
     let mut ids = BTreeSet::new();
-    for (conn, kind, members, confirmed, id) in [
-        (
-            1,
-            "register_client",
-            json!({ "client_type": "job_client", "client_id": "a", "version": "1.0.0" }),
-            "client_registered",
-            "client_id",
-        ),
-        (
-            2,
-            "register_client",
-            json!({ "client_type": "monitor", "client_id": "a", "permissions": [] }),
-            "client_registered",
-            "client_id",
-        ),
-        (3, "register_worker", json!({ "worker_id": "a", "capabilities": {} }), "worker_registered", "worker_id"),
+    for (conn, role, members) in [
+        (1, "client", json!({ "client_type": "job_client", "client_id": "a", "version": "1.0.0" })),
+        (2, "client", json!({ "client_type": "monitor", "client_id": "a", "permissions": [] })),
+        (3, "worker", json!({ "worker_id": "a", "capabilities": {} })),
     ] {
         hub.open(conn);
-        let reply = answer(&mut hub, conn, kind, members);
-        assert_eq!(
-            (&reply["type"], &reply[id], &reply["status"]),
-            (&json!(confirmed), &json!("a"), &json!("registered"))
-        );
+        let reply = answer(&mut hub, conn, &format!("register_{role}"), members);
+        assert_eq!(reply["type"], format!("{role}_registered"));
+        assert_eq!((&reply[format!("{role}_id")], &reply["status"]), (&json!("a"), &json!("registered")));
         assert_eq!(reply["timestamp"], START);
         assert!(ids.insert(reply["assigned_connection_id"].to_string()));
     }
 }
 
-#[rstest]
-#[case("x", "INVALID_MESSAGE", None)]
-#[case("[]", "INVALID_MESSAGE", None)]
-#[case("{}", "INVALID_MESSAGE", None)]
-#[case(r#"{"type":7}"#, "INVALID_MESSAGE", None)]
-#[case(r#"{"type":"job_accepted"}"#, "INVALID_MESSAGE", None)]
-#[case(r#"{"type":"submit_job"}"#, "INVALID_PARAMETERS", Some("job_type"))]
-#[case(r#"{"type":"submit_job","job_type":"x"}"#, "INVALID_PARAMETERS", Some("payload"))]
-#[case(r#"{"type":"submit_job","job_type":"x","payload":[]}"#, "INVALID_PARAMETERS", Some("payload"))]
-#[case(r#"{"type":"submit_job","job_type":"x","payload":{},"priority":101}"#, "INVALID_PARAMETERS", Some("priority"))]
-#[case(r#"{"type":"submit_job","job_type":"x","payload":{},"id":7}"#, "INVALID_PARAMETERS", Some("id"))]
-#[case(
-    r#"{"type":"submit_job","job_type":"x","payload":{},"timestamp":"now"}"#,
-    "INVALID_PARAMETERS",
-    Some("timestamp")
-)]
-#[case(
-    r#"{"type":"submit_job","job_type":"x","payload":{},"requirements":{"service_type":1}}"#,
-    "INVALID_PARAMETERS",
-    Some("requirements.service_type")
-)]
-#[case(
-    r#"{"type":"submit_job","job_type":"x","payload":{},"requirements":{"hardware":{"gpu_memory_gb":-1}}}"#,
-    "INVALID_PARAMETERS",
-    Some("requirements.hardware.gpu_memory_gb")
-)]
-#[case(
-    r#"{"type":"submit_job","job_type":"x","payload":{},"requirements":{"hardware":{"gpu_memory_gb":0}}}"#,
-    "INVALID_PARAMETERS",
-    Some("requirements.hardware.gpu_memory_gb")
-)]
-#[case(
-    r#"{"type":"submit_job","job_type":"x","payload":{},"requirements":{"hardware":{"gpu_memory_gb":"8"}}}"#,
-    "INVALID_PARAMETERS",
-    Some("requirements.hardware.gpu_memory_gb")
-)]
-#[case(
-    r#"{"type":"submit_job","job_type":"x","payload":{},"requirements":{"hardware":{"gpu_memory_gb":1e400}}}"#,
-    "INVALID_PARAMETERS",
-    Some("requirements.hardware.gpu_memory_gb")
-)]
-#[case(
-    r#"{"type":"register_client","client_type":"robot","client_id":"a"}"#,
-    "INVALID_PARAMETERS",
-    Some("client_type")
-)]
-#[case(r#"{"type":"register_client","client_type":"job_client"}"#, "INVALID_PARAMETERS", Some("client_id"))]
-#[case(r#"{"type":"register_worker","worker_id":"a"}"#, "INVALID_PARAMETERS", Some("capabilities"))]
-#[case(r#"{"type":"request_job_status","job_id":"no"}"#, "JOB_NOT_FOUND", None)]
-#[case(r#"{"type":"cancel_job","job_id":"no"}"#, "JOB_NOT_FOUND", None)]
-#[case(r#"{"type":"subscribe_job","job_id":"no"}"#, "JOB_NOT_FOUND", None)]
-#[case(r#"{"type":"subscribe_job_notifications"}"#, "INVALID_PARAMETERS", Some("enabled"))]
-#[case(
-    r#"{"type":"subscribe_job_notifications","enabled":true,"filters":{"job_types":"x"}}"#,
-    "INVALID_PARAMETERS",
-    Some("filters.job_types")
-)]
-#[case(
-    r#"{"type":"subscribe_stats","enabled":true,"interval_seconds":0}"#,
-    "INVALID_PARAMETERS",
-    Some("interval_seconds")
-)]
-#[case(
-    r#"{"type":"subscribe_stats","enabled":true,"interval_seconds":0.001}"#,
-    "INVALID_PARAMETERS",
-    Some("interval_seconds")
-)]
-#[case(r#"{"type":"claim_job","worker_id":"a"}"#, "NOT_REGISTERED", None)]
-#[case(
-    r#"{"type":"chunked_message","chunk_id":"a","chunk_index":2,"total_chunks":2,"data":"","data_hash":"x"}"#,
-    "INVALID_PARAMETERS",
-    Some("chunk_index")
-)]
-#[case(
-    r#"{"type":"chunked_message","chunk_id":"a","chunk_index":0,"total_chunks":2,"data":"?","data_hash":"x"}"#,
-    "INVALID_PARAMETERS",
-    Some("data")
-)]
-fn wrong_messages_are_refused_and_the_connection_stays(
-    #[case] text: &str,
-    #[case] code: &str,
-    #[case] field: Option<&str>,
-) {
+/// Sends a wrong message and returns the error; the connection must stay open.
+fn refused(text: &str, code: &str) -> Value {
     let mut hub = hub(&[]);
     client(&mut hub, 1);
     let error = hub.answer(1, text);
     assert_eq!((&error["type"], &error["error_code"]), (&json!("error"), &json!(code)), "{error}");
     assert!(error["error"].is_string());
-    if let Some(field) = field {
-        assert_eq!(error["details"]["field"], field);
-        assert!(error["details"]["message"].is_string());
-    }
     assert_eq!(answer(&mut hub, 1, "ping", json!({}))["type"], "pong");
     assert_eq!(hub.state()["submitted"], 0);
+    error
+}
+
+#[rstest]
+#[case("x", "INVALID_MESSAGE")]
+#[case("[]", "INVALID_MESSAGE")]
+#[case("{}", "INVALID_MESSAGE")]
+#[case(r#"{"type":7}"#, "INVALID_MESSAGE")]
+#[case(r#"{"type":"job_accepted"}"#, "INVALID_MESSAGE")]
+#[case(r#"{"type":"request_job_status","job_id":"no"}"#, "JOB_NOT_FOUND")]
+#[case(r#"{"type":"cancel_job","job_id":"no"}"#, "JOB_NOT_FOUND")]
+#[case(r#"{"type":"subscribe_job","job_id":"no"}"#, "JOB_NOT_FOUND")]
+#[case(r#"{"type":"claim_job","worker_id":"a"}"#, "NOT_REGISTERED")]
+fn wrong_messages_are_refused_and_the_connection_stays(#[case] text: &str, #[case] code: &str) {
+    refused(text, code);
+}
+
+#[rstest]
+#[case(r#"{"type":"submit_job"}"#, "job_type")]
+#[case(r#"{"type":"submit_job","job_type":"x"}"#, "payload")]
+#[case(r#"{"type":"submit_job","job_type":"x","payload":[]}"#, "payload")]
+#[case(r#"{"type":"submit_job","job_type":"x","payload":{},"priority":101}"#, "priority")]
+#[case(r#"{"type":"submit_job","job_type":"x","payload":{},"id":7}"#, "id")]
+#[case(r#"{"type":"submit_job","job_type":"x","payload":{},"timestamp":"now"}"#, "timestamp")]
+#[case(
+    r#"{"type":"submit_job","job_type":"x","payload":{},"requirements":{"service_type":1}}"#,
+    "requirements.service_type"
+)]
+#[case(
+    r#"{"type":"submit_job","job_type":"x","payload":{},"requirements":{"hardware":{"gpu_memory_gb":-1}}}"#,
+    "requirements.hardware.gpu_memory_gb"
+)]
+#[case(
+    r#"{"type":"submit_job","job_type":"x","payload":{},"requirements":{"hardware":{"gpu_memory_gb":0}}}"#,
+    "requirements.hardware.gpu_memory_gb"
+)]
+#[case(
+    r#"{"type":"submit_job","job_type":"x","payload":{},"requirements":{"hardware":{"gpu_memory_gb":"8"}}}"#,
+    "requirements.hardware.gpu_memory_gb"
+)]
+#[case(
+    r#"{"type":"submit_job","job_type":"x","payload":{},"requirements":{"hardware":{"gpu_memory_gb":1e400}}}"#,
+    "requirements.hardware.gpu_memory_gb"
+)]
+#[case(r#"{"type":"register_client","client_type":"robot","client_id":"a"}"#, "client_type")]
+#[case(r#"{"type":"register_client","client_type":"job_client"}"#, "client_id")]
+#[case(r#"{"type":"register_worker","worker_id":"a"}"#, "capabilities")]
+#[case(r#"{"type":"subscribe_job_notifications"}"#, "enabled")]
+#[case(r#"{"type":"subscribe_job_notifications","enabled":true,"filters":{"job_types":"x"}}"#, "filters.job_types")]
+#[case(r#"{"type":"subscribe_stats","enabled":true,"interval_seconds":0}"#, "interval_seconds")]
+#[case(r#"{"type":"subscribe_stats","enabled":true,"interval_seconds":0.001}"#, "interval_seconds")]
+#[case(
+    r#"{"type":"chunked_message","chunk_id":"a","chunk_index":2,"total_chunks":2,"data":"","data_hash":"x"}"#,
+    "chunk_index"
+)]
+#[case(
+    r#"{"type":"chunked_message","chunk_id":"a","chunk_index":0,"total_chunks":2,"data":"?","data_hash":"x"}"#,
+    "data"
+)]
+fn wrong_parameters_are_named(#[case] text: &str, #[case] field: &str) {
+    let error = refused(text, "INVALID_PARAMETERS");
+    assert_eq!(error["details"]["field"], field);
+    assert!(error["details"]["message"].is_string());
 }
 
 /// [607 to 616]
@@ -183,12 +155,8 @@ fn wrong_messages_are_refused_and_the_connection_stays(
 fn errors_have_the_provided_value_and_the_request_id() {
     let mut hub = hub(&[]);
     client(&mut hub, 1);
-    let error = answer(
-        &mut hub,
-        1,
-        "submit_job",
-        job(json!({ "id": "req-1", "requirements": { "hardware": { "gpu_memory_gb": -1 } } })),
-    );
+    let wrong = job(json!({ "id": "req-1", "requirements": { "hardware": { "gpu_memory_gb": -1 } } }));
+    let error = answer(&mut hub, 1, "submit_job", wrong);
     assert_eq!(error["request_id"], "req-1");
     assert_eq!(error["details"]["provided_value"], -1);
 }
@@ -249,9 +217,7 @@ fn a_worker_token_is_compared(
 /// [735 to 762]
 #[test]
 fn a_job_runs_from_submission_to_completion() {
-    let mut hub = hub(&[]);
-    client(&mut hub, 1);
-    worker(&mut hub, 2, &documented_capabilities());
+    let mut hub = staffed(&[]);
     let accepted = answer(&mut hub, 1, "submit_job", job(json!({ "id": "r" })));
     let id = accepted["job_id"].as_str().unwrap().to_owned();
     assert_eq!(
@@ -323,9 +289,7 @@ fn a_job_runs_from_submission_to_completion() {
 #[case("complete_job", result(), &["job_update", "job_completed"])]
 #[case("fail_job", json!({ "error": "no" }), &["job_update", "job_update"])]
 fn a_report_accepts(#[case] kind: &str, #[case] members: Value, #[case] want: &[&str]) {
-    let mut hub = hub(&[]);
-    client(&mut hub, 1);
-    worker(&mut hub, 2, &documented_capabilities());
+    let mut hub = staffed(&[]);
     let id = submit(&mut hub, 1, documented_job());
     claim(&mut hub, 2, json!({}));
     report(&mut hub, 2, kind, &id, members);
@@ -393,9 +357,7 @@ fn only_idle_subscribers_are_offered_jobs() {
 /// Priority, then preference, then age.
 #[test]
 fn the_best_job_is_claimed_first() {
-    let mut hub = hub(&[]);
-    client(&mut hub, 1);
-    worker(&mut hub, 2, &documented_capabilities());
+    let mut hub = staffed(&[]);
     let mut ids = Vec::new();
     for (priority, kind) in [(10, "a"), (90, "a"), (50, "a"), (50, "b"), (50, "b"), (90, "b")] {
         ids.push(submit(&mut hub, 1, job(json!({ "priority": priority, "job_type": kind }))));
@@ -423,9 +385,7 @@ fn positions_count_from_one() {
 #[case(json!({ "available_resources": { "gpu_memory_available": 4.5 } }), 0)]
 #[case(json!({ "available_resources": { "gpu_memory_available": 8 } }), 1)]
 fn a_claim_gets_as_many_jobs_as_it_asks_for(#[case] members: Value, #[case] count: usize) {
-    let mut hub = hub(&[]);
-    client(&mut hub, 1);
-    worker(&mut hub, 2, &documented_capabilities());
+    let mut hub = staffed(&[]);
     for _ in 0..3 {
         submit(&mut hub, 1, documented_job());
     }
@@ -435,9 +395,7 @@ fn a_claim_gets_as_many_jobs_as_it_asks_for(#[case] members: Value, #[case] coun
 /// [231, 246]
 #[test]
 fn a_claim_that_is_not_accepted_returns_to_its_place() {
-    let mut hub = hub(&[]);
-    client(&mut hub, 1);
-    worker(&mut hub, 2, &documented_capabilities());
+    let mut hub = staffed(&[]);
     worker(&mut hub, 3, &documented_capabilities());
     let first = submit(&mut hub, 1, documented_job());
     let second = submit(&mut hub, 1, documented_job());
@@ -460,9 +418,7 @@ fn a_claim_that_is_not_accepted_returns_to_its_place() {
 /// [330 to 357]
 #[test]
 fn a_failure_is_retried_twice_and_then_final() {
-    let mut hub = hub(&["retry_delay_ms=1500"]);
-    client(&mut hub, 1);
-    worker(&mut hub, 2, &documented_capabilities());
+    let mut hub = staffed(&["retry_delay_ms=1500"]);
     let id = submit(&mut hub, 1, documented_job());
     for attempt in 1..=3 {
         assert_eq!(claim(&mut hub, 2, json!({})), [id.as_str()], "attempt {attempt}");
@@ -536,9 +492,7 @@ fn a_cancelled_job_never_comes_back(#[case] steps: u32) {
 
 #[test]
 fn reports_of_others_change_nothing() {
-    let mut hub = hub(&[]);
-    client(&mut hub, 1);
-    worker(&mut hub, 2, &documented_capabilities());
+    let mut hub = staffed(&[]);
     worker(&mut hub, 3, &documented_capabilities());
     let id = submit(&mut hub, 1, documented_job());
     claim(&mut hub, 2, json!({}));
@@ -562,9 +516,7 @@ fn reports_of_others_change_nothing() {
 /// [365 to 399]
 #[test]
 fn a_silent_worker_is_lost_until_it_sends_a_message() {
-    let mut hub = hub(&[]);
-    client(&mut hub, 1);
-    worker(&mut hub, 2, &documented_capabilities());
+    let mut hub = staffed(&[]);
     let id = submit(&mut hub, 1, documented_job());
     claim(&mut hub, 2, json!({}));
     report(&mut hub, 2, "update_job_progress", &id, json!({ "progress": 5 }));
@@ -597,9 +549,7 @@ fn a_silent_worker_is_lost_until_it_sends_a_message() {
 #[case::closed(false)]
 #[case::disconnect(true)]
 fn jobs_of_a_disconnected_worker_return_to_the_queue(#[case] graceful: bool) {
-    let mut hub = hub(&[]);
-    client(&mut hub, 1);
-    worker(&mut hub, 2, &documented_capabilities());
+    let mut hub = staffed(&[]);
     let id = submit(&mut hub, 1, documented_job());
     claim(&mut hub, 2, json!({}));
     if graceful {
@@ -613,9 +563,7 @@ fn jobs_of_a_disconnected_worker_return_to_the_queue(#[case] graceful: bool) {
 
 #[test]
 fn a_worker_that_registers_again_takes_its_id_over() {
-    let mut hub = hub(&[]);
-    client(&mut hub, 1);
-    worker(&mut hub, 2, &documented_capabilities());
+    let mut hub = staffed(&[]);
     let id = submit(&mut hub, 1, documented_job());
     claim(&mut hub, 2, json!({}));
     hub.open(3);
@@ -632,9 +580,7 @@ fn a_worker_that_registers_again_takes_its_id_over() {
 /// [422 to 455]
 #[test]
 fn subscribers_get_each_matching_update_once() {
-    let mut hub = hub(&[]);
-    client(&mut hub, 1);
-    worker(&mut hub, 2, &documented_capabilities());
+    let mut hub = staffed(&[]);
     client(&mut hub, 3);
     client(&mut hub, 4);
     hub.open(5);
@@ -692,9 +638,7 @@ fn a_subscription_ends_on_request_or_disconnect() {
 /// [459 to 485, 535]
 #[test]
 fn statistics_come_at_their_interval() {
-    let mut hub = hub(&[]);
-    client(&mut hub, 1);
-    worker(&mut hub, 2, &documented_capabilities());
+    let mut hub = staffed(&[]);
     submit(&mut hub, 1, documented_job());
     submit(&mut hub, 1, documented_job());
     claim(&mut hub, 2, json!({}));
@@ -749,9 +693,7 @@ fn monitors_get_an_alert_when_too_many_jobs_wait() {
 /// [718 to 724]
 #[test]
 fn a_hub_that_goes_down_announces_its_downtime() {
-    let mut hub = hub(&[]);
-    client(&mut hub, 1);
-    worker(&mut hub, 2, &documented_capabilities());
+    let mut hub = staffed(&[]);
     submit(&mut hub, 1, documented_job());
     claim(&mut hub, 2, json!({}));
     hub.received(1);
@@ -874,16 +816,6 @@ fn some_messages_have_no_answer(#[case] kind: &str) {
     let mut hub = hub(&[]);
     client(&mut hub, 1);
     assert_eq!(ask(&mut hub, 1, kind, json!({})), [Value::Null; 0]);
-}
-
-#[rstest]
-#[case("heartbeat_interval_ms=0", "must not be 0")]
-#[case("nothing=1", "unknown field")]
-fn settings_are_checked(#[case] pair: &str, #[case] why: &str) {
-    let mut settings = crate::Settings::default();
-    settings.set_pair(pair).unwrap();
-    let error = crate::machine("emprops", &settings, None).map(drop).unwrap_err();
-    assert!(error.to_string().contains(why), "{error}");
 }
 
 /// A step of a random run.
@@ -1070,9 +1002,7 @@ fn act(hub: &mut TestPlayer, expected: &mut Expected, action: Action) {
 /// Checks what a connection received: a job's previous status is the last one sent, and no update follows its end.
 fn check_updates(expected: &mut Expected, conn: Conn, received: Vec<Value>) {
     for message in received {
-        let (Some(job), Some(kind)) = (message["job_id"].as_str(), message["type"].as_str()) else {
-            continue;
-        };
+        let (Some(job), Some(kind)) = (message["job_id"].as_str(), message["type"].as_str()) else { continue };
         if !["job_accepted", "job_update", "job_completed"].contains(&kind) {
             continue;
         }

@@ -35,9 +35,7 @@ impl Emprops {
         });
         let mut assigned = 0;
         for _ in 0..most {
-            let Some(number) = self.best(turn.conn, claim) else {
-                break;
-            };
+            let Some(number) = self.best(turn.conn, claim) else { break };
             assigned += 1;
             let until = turn.now + self.claim_timeout(timeout);
             self.jobs.set_state(number, State::Claimed { worker: turn.conn, until });
@@ -45,9 +43,7 @@ impl Emprops {
                 self.timers.insert((until, Timer::Claim(number)));
             }
             self.workers.hold(turn.conn, number);
-            let Some(job) = self.jobs.get_mut(number) else {
-                break;
-            };
+            let Some(job) = self.jobs.get_mut(number) else { break };
             job.worker_id = Some(worker_id.clone());
             self.assign(turn, number, &worker_id, &echo);
             if self.broken.is("emprops-assigned-told-early") {
@@ -69,9 +65,7 @@ impl Emprops {
 
     /// Sends an assignment to a worker (line 236).
     fn assign(&self, turn: &mut Turn<'_>, number: JobNo, worker_id: &str, claim_timeout: &Number) {
-        let Some(job) = self.jobs.get(number) else {
-            return;
-        };
+        let Some(job) = self.jobs.get(number) else { return };
         let altered = job.payload.as_deref().and_then(|payload| self.faulty_payload(payload));
         let reply = Reply::JobAssigned {
             job_id: &job.id,
@@ -172,11 +166,10 @@ impl Emprops {
     fn own_worker_id(&self, conn: Conn, claimed: &str) -> Result<Arc<str>, RequestError> {
         match self.workers.get(conn) {
             Some(worker) if *worker.id == *claimed => Ok(worker.id.clone()),
-            Some(worker) => Err(RequestError::Invalid(FieldError {
-                field: "worker_id".to_owned(),
-                message: format!("Must be {}, as this connection is registered", worker.id),
-                provided: None,
-            })),
+            Some(worker) => Err(RequestError::Invalid(FieldError::new(
+                "worker_id",
+                format!("Must be {}, as this connection is registered", worker.id),
+            ))),
             None => Err(RequestError::NotRegistered("register_worker")),
         }
     }
@@ -190,9 +183,7 @@ impl Emprops {
         let Some(number) = self.jobs.named(&report.job_id) else {
             return Err(RequestError::JobNotFound { job_id: report.job_id });
         };
-        let Some(job) = self.jobs.get(number) else {
-            return Ok(());
-        };
+        let Some(job) = self.jobs.get(number) else { return Ok(()) };
         let (id, state) = (job.id.clone(), job.state);
         if state.holder() != Some(turn.conn) {
             let ended = matches!(state, State::Ended(_));
@@ -229,7 +220,7 @@ impl Emprops {
                 }
                 self.jobs.set_state(number, State::InProgress { worker: turn.conn });
                 self.ack(turn, kind);
-                if nothing && self.broken.is("emprops-progress-zero-unreported") {
+                if nothing && self.broken.is("emprops-progress-zero-untold") {
                     return Ok(());
                 }
                 let options = UpdateOptions { message: message.as_deref(), ..UpdateOptions::default() };
@@ -250,9 +241,7 @@ impl Emprops {
 
     /// Handles the report of a worker that does not hold the job, if a fault accepts it; returns whether it does.
     fn faulty_report(&mut self, turn: &mut Turn<'_>, number: JobNo, state: State, report: &Report<'_>) -> bool {
-        let Some(job) = self.jobs.get_mut(number) else {
-            return false;
-        };
+        let Some(job) = self.jobs.get_mut(number) else { return false };
         match &report.what {
             Reported::Progress { progress, .. }
                 if state.holder().is_some() && self.faults.former.contains(&(turn.conn, number)) =>
@@ -296,12 +285,8 @@ impl Emprops {
     /// Marks a claimed job as accepted (line 254), by its acceptance or by its first report.
     fn accepted(&mut self, turn: &mut Turn<'_>, number: JobNo) {
         let started_at = self.clock.unix_ms(turn.now);
-        let Some(job) = self.jobs.get_mut(number) else {
-            return;
-        };
-        let State::Claimed { until, .. } = job.state else {
-            return;
-        };
+        let Some(job) = self.jobs.get_mut(number) else { return };
+        let State::Claimed { until, .. } = job.state else { return };
         job.started_at = Some(started_at);
         // Only under a fault it is still in the queue.
         self.queue.remove(job.rank, &job.needs);
@@ -322,9 +307,7 @@ impl Emprops {
         self.jobs.set_state(number, State::Ended(Status::Completed));
         self.workers.release(turn.conn, number);
         self.completed.count(turn.now);
-        let Some(job) = self.jobs.get(number) else {
-            return;
-        };
+        let Some(job) = self.jobs.get(number) else { return };
         let reply = Reply::JobCompleted {
             job_id: &job.id,
             status: Status::Completed,
@@ -341,14 +324,7 @@ impl Emprops {
         self.send_to(turn.now, to.iter().copied(), &reply, turn.out);
         self.send_to(turn.now, self.double_recipients(number), &reply, turn.out);
         if self.broken.is("emprops-update-after-completed") {
-            let late = Reply::JobUpdate {
-                job_id: &job.id,
-                status: Status::InProgress,
-                previous_status: Some(job.reported),
-                worker_id: job.worker_id.as_deref(),
-                progress: job.progress.as_ref(),
-                message: None,
-            };
+            let late = job.update(Status::InProgress, Some(job.reported), None);
             self.send_to(turn.now, to.iter().copied(), &late, turn.out);
         }
         self.finish(number);
@@ -356,9 +332,7 @@ impl Emprops {
 
     /// Handles the failure of a job (line 330): it is retried later, or has failed for good.
     fn failed(&mut self, turn: &mut Turn<'_>, number: JobNo, worker_id: &str, error: String, retry: bool) {
-        let Some(job) = self.jobs.get_mut(number) else {
-            return;
-        };
+        let Some(job) = self.jobs.get_mut(number) else { return };
         job.failures += 1;
         let secretly = !retry && self.broken.is("emprops-no-retry-retried");
         let retry = retry && job.failures < self.config.max_attempts;
@@ -412,7 +386,7 @@ impl Emprops {
     pub(super) fn claim_expired(&mut self, now: Duration, number: JobNo, out: &mut Vec<Output>) {
         if let Some(worker) = self.jobs.get(number).and_then(|job| job.state.holder()) {
             self.workers.release(worker, number);
-            if self.broken.is("emprops-former-worker-faulty_report") {
+            if self.broken.is("emprops-former-worker-believed") {
                 self.faults.former.insert((worker, number));
             }
             if !self.broken.is("emprops-claim-timeout-loses-job") {
@@ -443,9 +417,7 @@ impl Emprops {
             return;
         }
         self.jobs.set_state(number, State::Queued);
-        let Some(job) = self.jobs.get(number) else {
-            return;
-        };
+        let Some(job) = self.jobs.get(number) else { return };
         self.queue.push(job.rank, &job.needs);
         if job.reported != Status::Queued {
             self.update(now, number, &UpdateOptions::default(), out);
@@ -520,9 +492,7 @@ impl Emprops {
 
     /// Checks whether a worker has sent a message lately. If not, it is lost and its jobs return to the queue.
     pub(super) fn check_heartbeat(&mut self, now: Duration, conn: Conn, out: &mut Vec<Output>) {
-        let Some(worker) = self.workers.get(conn) else {
-            return;
-        };
+        let Some(worker) = self.workers.get(conn) else { return };
         let due = worker.seen + self.heartbeat_timeout();
         if due > now {
             return self.expect(conn, due);

@@ -102,9 +102,7 @@ impl Workers {
 
     /// Notes that a message of a worker came; returns whether the worker had been lost.
     pub fn mark_alive(&mut self, conn: Conn, now: Duration) -> bool {
-        let Some(worker) = self.workers.get_mut(&conn) else {
-            return false;
-        };
+        let Some(worker) = self.workers.get_mut(&conn) else { return false };
         worker.seen = now;
         worker.lost && self.change(conn, |worker| worker.lost = false).is_some()
     }
@@ -116,9 +114,7 @@ impl Workers {
 
     /// Assigns a job to a worker, which is busy from then on.
     pub fn hold(&mut self, conn: Conn, job: JobNo) {
-        let Some(worker) = self.workers.get_mut(&conn) else {
-            return;
-        };
+        let Some(worker) = self.workers.get_mut(&conn) else { return };
         worker.held.insert(job);
         if worker.idle {
             self.change(conn, |worker| worker.idle = false);
@@ -127,9 +123,7 @@ impl Workers {
 
     /// Takes a job from a worker, which becomes idle with its last one.
     pub fn release(&mut self, conn: Conn, job: JobNo) {
-        let Some(worker) = self.workers.get_mut(&conn) else {
-            return;
-        };
+        let Some(worker) = self.workers.get_mut(&conn) else { return };
         if worker.held.remove(&job) && worker.held.is_empty() && !worker.idle {
             self.change(conn, |worker| worker.idle = true);
         }
@@ -154,9 +148,7 @@ impl Workers {
 
     /// Adds a worker to the indexes if jobs are offered to it, or removes it.
     fn index(&mut self, conn: Conn, there: bool) {
-        let Some(worker) = self.workers.get(&conn).filter(|worker| worker.listens()) else {
-            return;
-        };
+        let Some(worker) = self.workers.get(&conn).filter(|worker| worker.listens()) else { return };
         let key = (worker.capabilities.gpu_memory(), conn);
         let named = [
             (&mut self.services, &worker.capabilities.services),

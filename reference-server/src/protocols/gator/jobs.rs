@@ -69,9 +69,6 @@ pub enum StopFault {
 
 impl Jobs {
     /// Starts a job, and as many of its tasks as may run.
-    ///
-    /// # Errors
-    /// What is wrong with it.
     pub fn start(&mut self, start: Start) -> Result<&Job, String> {
         let Start { name, tasks, concurrency } = start;
         if name.is_empty() || name.len() > MAX_NAME || tasks > MAX_TASKS || concurrency == 0 {
@@ -94,9 +91,6 @@ impl Jobs {
     }
 
     /// Finishes a task and starts the next.
-    ///
-    /// # Errors
-    /// There is no such running task.
     pub fn finish(&mut self, name: &str, task: usize) -> Result<&Job, String> {
         let job = self.0.get_mut(name).ok_or_else(|| unknown(name))?;
         match job.tasks.get_mut(task) {
@@ -108,9 +102,6 @@ impl Jobs {
     }
 
     /// Finds a job.
-    ///
-    /// # Errors
-    /// There is no such job.
     pub fn job(&self, name: &str) -> Result<&Job, String> {
         self.0.get(name).ok_or_else(|| unknown(name))
     }

@@ -36,9 +36,7 @@ pub struct LogPayload {
 
 /// Reads the payload of a `log`.
 pub fn read(payload: Option<&Members<'_>>) -> Result<LogPayload, String> {
-    let Some(payload) = payload else {
-        return Ok(LogPayload { timestamp: None, severity: None, message: None });
-    };
+    let Some(payload) = payload else { return Ok(LogPayload { timestamp: None, severity: None, message: None }) };
     Ok(LogPayload {
         timestamp: json::optional(payload, "timestamp")?,
         severity: json::optional(payload, "severity")?,

@@ -2,16 +2,7 @@
 //! Requests go both ways; `log` goes to parents, `stop` to children.
 //!
 //! Children connect to `/child/NAME`, once the admin side has registered the name, tasks to any other path.
-//! The document does not say how hubs find each other, so the admin side has events for it:
-//!
-//! | event | answer |
-//! |---|---|
-//! | `{"register_child": {"name": "a"}}` | `{"path": "/child/a"}`, where that child then connects, once |
-//! | `{"connect_up": {"url": "ws://..."}}` | `{"url": ..., "parents": 1}`; the hub then connects to this parent |
-//! | `{"log_entries": {"message": "m"}}` | `[{"timestamp", "severity", "message"}]`, oldest first; all without `message` |
-//! | `{"start_job": {"name": "j", "tasks": 3, "concurrency": 1}}` | the job, as for `job` |
-//! | `{"finish_task": {"job": "j", "task": 0}}` | the job after that task has ended |
-//! | `{"job": {"name": "j"}}` | `{"name", "stopped", "tasks": ["running", "queued", ...]}` |
+//! The document does not say how hubs find each other, so the admin side has events for it (README.md).
 //!
 //! Where the document is silent, this hub does the following. `posted` is false by default. A frame is undecodable if it
 //! is no JSON object or its envelope has a wrong type or no action; that is answered even if posted, with the id if it
@@ -34,7 +25,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use serde_json::{Number, Value, json};
 
@@ -567,18 +557,14 @@ impl Gator {
 /// Events from the admin side.
 impl Gator {
     fn admin_event(&mut self, event: &Value, out: &mut Vec<Output>) -> Result<Value, String> {
-        const SHAPE: &str = "an event is an object with one member, which is one of \
-            register_child, connect_up, log_entries, start_job, finish_task, job";
-        let members = event.as_object().ok_or(SHAPE)?;
-        let mut members = members.iter();
-        let (Some((name, value)), None) = (members.next(), members.next()) else { return Err(SHAPE.to_owned()) };
-        match name.as_str() {
-            "register_child" => {
-                let Named { name } = arguments(name, value)?;
-                self.register(&name)
-            }
-            "connect_up" => {
-                let Up { url } = arguments(name, value)?;
+        if event.as_object().is_none_or(|members| members.len() != 1) {
+            return Err("an event is an object with one member, which is one of \
+                register_child, connect_up, log_entries, start_job, finish_task, job"
+                .to_owned());
+        }
+        match Event::deserialize(event).map_err(|error| error.to_string())? {
+            Event::RegisterChild { name } => self.register(&name),
+            Event::ConnectUp { url } => {
                 check_url(&url)?;
                 if self.parents.len() >= MAX_PARENTS {
                     return Err(format!("the hub has {MAX_PARENTS} parents already"));
@@ -586,24 +572,13 @@ impl Gator {
                 self.connect(url.clone(), false, out);
                 Ok(json!({ "url": url, "parents": self.parents.len() }))
             }
-            "log_entries" => {
-                let Sought { message } = arguments(name, value)?;
+            Event::LogEntries { message } => {
                 let found = self.store.find(message.as_deref()).map_err(|error| error.to_string())?;
                 Ok(json!(found))
             }
-            "start_job" => {
-                let start: Start = arguments(name, value)?;
-                self.jobs.start(start).map(|job| json!(job))
-            }
-            "finish_task" => {
-                let Finish { job, task } = arguments(name, value)?;
-                self.jobs.finish(&job, task).map(|job| json!(job))
-            }
-            "job" => {
-                let Named { name } = arguments(name, value)?;
-                self.jobs.job(&name).map(|job| json!(job))
-            }
-            _ => Err(SHAPE.to_owned()),
+            Event::StartJob(start) => self.jobs.start(start).map(|job| json!(job)),
+            Event::FinishTask { job, task } => self.jobs.finish(&job, task).map(|job| json!(job)),
+            Event::Job { name } => self.jobs.job(&name).map(|job| json!(job)),
         }
     }
 
@@ -627,34 +602,16 @@ fn id_text<'a>(request: &Request<'a>) -> &'a str {
     request.req_id.map_or("", RawValue::get)
 }
 
+/// An event from the admin side.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Named {
-    name: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Up {
-    url: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Sought {
-    #[serde(default)]
-    message: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Finish {
-    job: String,
-    task: usize,
-}
-
-fn arguments<T: DeserializeOwned>(name: &str, value: &Value) -> Result<T, String> {
-    T::deserialize(value).map_err(|error| format!("{name}: {error}"))
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum Event {
+    RegisterChild { name: String },
+    ConnectUp { url: String },
+    LogEntries { message: Option<String> },
+    StartJob(Start),
+    FinishTask { job: String, task: usize },
+    Job { name: String },
 }
 
 fn check_url(url: &str) -> Result<(), String> {

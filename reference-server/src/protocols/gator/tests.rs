@@ -39,10 +39,6 @@ fn entries(hub: &mut TestPlayer, message: &str) -> Value {
     hub.event(&json!({ "log_entries": { "message": message } })).unwrap()
 }
 
-fn parsed(lines: Vec<String>) -> Vec<Value> {
-    lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
 /// [20 to 64] Ids are copied as they were written, whatever they are.
 #[rstest]
 #[case(Some("0"))]
@@ -82,7 +78,7 @@ fn ids_are_copied(#[case] id: Option<&str>) {
 fn posted_requests_are_not_answered(#[case] text: &str, #[case] failure: Option<Value>) {
     let mut hub = hub(&[]);
     open(&mut hub, 1, "/");
-    let received = parsed(hub.ask(1, text));
+    let received = hub.ask_json(1, text);
     match failure {
         None => assert_eq!(received, [Value::Null; 0]),
         Some(id) => {
@@ -132,11 +128,11 @@ fn logs_go_to_parents() {
     hub.send(1, r#"{"action":"log","posted":true,"payload":{"timestamp":5,"severity":"ERROR","message":"x"}}"#);
     hub.send(2, r#"{"action":"log","posted":true,"payload":{"message":"y"}}"#);
     for parent in [a, b] {
-        assert_eq!(parsed(hub.received(parent)), [up(1, 5, "ERROR", "x"), up(2, START, "INFO", "y")]);
+        assert_eq!(hub.received_json(parent), [up(1, 5, "ERROR", "x"), up(2, START, "INFO", "y")]);
     }
     let answer = hub.answer(a, r#"{"action":"log","req_id":9,"payload":{"timestamp":6,"message":"z"}}"#);
     assert_eq!(answer["rsp_id"], 9);
-    assert_eq!(parsed(hub.received(b)), [up(3, 6, "INFO", "z")]);
+    assert_eq!(hub.received_json(b), [up(3, 6, "INFO", "z")]);
     hub.input(Input::Closed { conn: a });
     hub.send(1, r#"{"action":"log","payload":{"message":"z"}}"#);
     assert_eq!((hub.received(a).len(), hub.received(b).len()), (0, 1));
@@ -158,7 +154,7 @@ fn logs_wait_for_a_parent_that_is_not_connected_yet() {
     }
     assert_eq!(hub.received(OUTGOING), [""; 0]);
     hub.input(Input::Connected { conn: OUTGOING });
-    let received = parsed(hub.received(OUTGOING));
+    let received = hub.received_json(OUTGOING);
     assert_eq!((received.len(), &received[0]["payload"]["message"]), (1000, &json!("100")));
 }
 
@@ -202,12 +198,12 @@ fn stops_go_to_children_before_they_are_answered(#[case] member: &str) {
         assert_eq!(receivers, ["2", "3", &conn.to_string()]);
         for (child, id) in [(2, id), (3, id + 1)] {
             assert_eq!(
-                parsed(hub.received(child)),
+                hub.received_json(child),
                 [json!({ "action": "stop", "req_id": id, "posted": false, "payload": {} })]
             );
         }
         assert_eq!(
-            parsed(hub.received(conn)),
+            hub.received_json(conn),
             [json!({ "action": "stop", "rsp_id": 7, "result": "success", "payload": {} })]
         );
     }
@@ -263,17 +259,6 @@ fn wrong_events_are_explained(#[case] event: Value, #[case] why: &str) {
     assert!(error.contains(why), "{error}");
 }
 
-#[rstest]
-#[case("parent=tcp://x", "ws://")]
-#[case("database=no/such/folder/x.sqlite", if cfg!(feature = "sqlite") { "no/such/folder" } else { "--features sqlite" })]
-#[case("colour=red", "colour")]
-fn wrong_settings_are_explained(#[case] set: &str, #[case] why: &str) {
-    let mut settings = crate::Settings::default();
-    settings.set_pair(set).unwrap();
-    let error = crate::machine("gator", &settings, None).map(drop).unwrap_err().to_string();
-    assert!(error.contains(why), "{error}");
-}
-
 proptest! {
     /// Any text has at most one answer, sent to its sender with its id; posted requests that can be decoded have none.
     #[test]
@@ -291,7 +276,7 @@ proptest! {
         open(&mut hub, 1, "/");
         child(&mut hub, 2, "c");
         for (text, known) in texts {
-            let received = parsed(hub.ask(1, &text));
+            let received = hub.ask_json(1, &text);
             prop_assert!(received.len() <= 1);
             if let Some((id, posted, good)) = known {
                 prop_assert_eq!(received.is_empty(), posted);
@@ -300,7 +285,7 @@ proptest! {
                     prop_assert_eq!(&answer["result"], if good { "success" } else { "error" });
                 }
             }
-            for stop in parsed(hub.received(2)) {
+            for stop in hub.received_json(2) {
                 prop_assert_eq!(&stop["action"], "stop");
             }
         }

@@ -356,9 +356,7 @@ impl Qi {
 
     /// Returns the arguments: an object or nothing (line 20).
     fn arguments<'a>(&self, members: &Members<'a>) -> Result<Option<&'a RawValue>, String> {
-        let Some(payload) = members.get("payload").copied() else {
-            return Ok(None);
-        };
+        let Some(payload) = members.get("payload").copied() else { return Ok(None) };
         match json::members(payload.get()) {
             Ok(_) if self.broken.is("qi-arguments-lost") => Ok(None),
             Ok(arguments) => Ok((!arguments.is_empty()).then_some(payload)),

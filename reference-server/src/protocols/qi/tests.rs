@@ -93,18 +93,6 @@ fn commands_are_configured() {
     assert_eq!(ask(&sets, r#"{"command":"fail","version":"1.2.0"}"#)["version"], "1.2.0");
 }
 
-#[rstest]
-#[case("commands.execute.echo=true", "built in")]
-#[case("verison=0.1.0", "verison")]
-#[case("version=one", "semantic version")]
-#[case("commands.x.return=1", "return")]
-fn wrong_settings_are_refused(#[case] set: &str, #[case] why: &str) {
-    let mut settings = crate::Settings::default();
-    settings.set_pair(set).unwrap();
-    let error = crate::machine("qi", &settings, None).map(drop).unwrap_err().to_string();
-    assert!(error.starts_with("settings of qi: ") && error.contains(why), "{error}");
-}
-
 proptest! {
     /// Every text has exactly one reply of the documented form.
     #[test]

@@ -42,8 +42,8 @@ pub fn read(bytes: &mut Vec<u8>, broken: Broken) -> Result<Option<Frame>, Protoc
         return Err(PROTOCOL_ERROR);
     }
     let accepted = match opcode {
-        3..=7 => broken.is("websocket-reserved-data-accepted"),
-        11..=15 => broken.is("websocket-reserved-control-accepted"),
+        3..=7 => broken.is("websocket-reserved-data-skipped"),
+        11..=15 => broken.is("websocket-reserved-control-skipped"),
         _ => true,
     };
     if !accepted {

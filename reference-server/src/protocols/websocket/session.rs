@@ -136,26 +136,18 @@ impl Session {
 
     /// As a fault: sends an invalid frame before a pong.
     fn send_invalid_frame(&self, out: &mut Vec<u8>) {
-        let is = |id| self.broken.is(id);
-        if is("websocket-sends-reserved-data") {
-            out.extend(b"\x83\x02{}");
-        } else if is("websocket-sends-reserved-control") {
-            out.extend(b"\x8b\x00");
-        } else if is("websocket-sends-padded-length") {
-            out.extend(b"\x81\x7e\x00\x02{}");
-        } else if is("websocket-sends-padded-long-length") {
-            out.extend(b"\x81\x7f\x00\x00\x00\x00\x00\x00\x00\x02{}");
-        } else if is("websocket-sends-high-bit") {
-            out.extend(b"\x81\x7f\x80\x00\x00\x00\x00\x00\x00\x02{}");
-        } else if is("websocket-sends-continuation") {
-            out.extend(b"\x80\x02{}");
-        } else if is("websocket-sends-message-in-message") {
-            out.extend(b"\x01\x01{\x81\x01}");
-        } else if is("websocket-sends-invalid-text") {
-            out.extend(b"\x81\x04\"\xc3(\"");
-        } else if is("websocket-sends-invalid-text-split") {
-            out.extend(b"\x01\x02\"\xc3\x80\x02(\"");
-        }
+        const FRAMES: &[(&str, &[u8])] = &[
+            ("websocket-sends-reserved-data", b"\x83\x02{}"),
+            ("websocket-sends-reserved-control", b"\x8b\x00"),
+            ("websocket-sends-padded-length", b"\x81\x7e\x00\x02{}"),
+            ("websocket-sends-padded-long-length", b"\x81\x7f\x00\x00\x00\x00\x00\x00\x00\x02{}"),
+            ("websocket-sends-high-bit", b"\x81\x7f\x80\x00\x00\x00\x00\x00\x00\x02{}"),
+            ("websocket-sends-continuation", b"\x80\x02{}"),
+            ("websocket-sends-message-in-message", b"\x01\x01{\x81\x01}"),
+            ("websocket-sends-invalid-text", b"\x81\x04\"\xc3(\""),
+            ("websocket-sends-invalid-text-split", b"\x01\x02\"\xc3\x80\x02(\""),
+        ];
+        out.extend(FRAMES.iter().filter(|(fault, _)| self.broken.is(fault)).flat_map(|(_, frame)| *frame));
     }
 
     fn handle_data(&mut self, Frame { fin, opcode, payload }: Frame) -> Result<(), ProtocolError> {

@@ -1,70 +1,32 @@
 //! Gator over real sockets: a tree of hubs, outgoing connections, a log file.
 
-#![allow(clippy::unwrap_used)]
-
-use std::net::SocketAddr;
-use std::time::Duration;
-
-use futures_util::{SinkExt, StreamExt};
-use hubproof_reference::{HubConfig, Running, ServeConfig, serve};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, accept_async, connect_async};
+use tokio::net::TcpListener;
+use tokio_tungstenite::{accept_async, connect_async};
 
-type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
+use super::*;
 
 async fn hub(sets: &[&str]) -> Running {
-    let mut config = HubConfig::new("gator");
-    for set in sets {
-        config.settings.set_pair(set).unwrap();
-    }
-    let admin = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
-    serve(ServeConfig { hubs: vec![config], admin }).await.unwrap()
+    super::hub("gator", sets).await
 }
 
 async fn connect(hub: &Running, path: &str) -> Client {
     connect_async(format!("{}{path}", hub.hubs[0].url)).await.unwrap().0
 }
 
-/// Receives the next JSON text within ten seconds.
-async fn receive<S>(stream: &mut WebSocketStream<S>) -> Value
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-{
-    match timeout(Duration::from_secs(10), stream.next()).await.expect("no message comes") {
-        Some(Ok(Message::Text(text))) => serde_json::from_str(&text).unwrap(),
-        other => panic!("expected a text, got {other:?}"),
-    }
-}
-
 async fn ask(client: &mut Client, request: Value) -> Value {
-    client.send(Message::text(request.to_string())).await.unwrap();
+    send(client, &request.to_string()).await;
     receive(client).await
 }
 
-async fn http(hub: &Running, method: &str, path: &str, body: &str) -> Value {
-    let address = hub.admin.as_deref().unwrap().strip_prefix("http://").unwrap().to_owned();
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    let length = body.len();
-    let request =
-        format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
-}
-
 async fn event(hub: &Running, event: Value) -> Value {
-    http(hub, "POST", "/events/gator", &event.to_string()).await
+    admin(hub, "POST", "/events/gator", &event.to_string()).await.1
 }
 
 /// Waits until the hub's state has this value.
 async fn until(hub: &Running, pointer: &str, want: Value) {
     let wait = async {
-        while http(hub, "GET", "/state/gator", "").await.pointer(pointer) != Some(&want) {
+        while admin(hub, "GET", "/state/gator", "").await.1.pointer(pointer) != Some(&want) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
@@ -109,7 +71,7 @@ async fn a_hub_connects_to_its_parent_as_a_client() {
     let mut task = connect(&hub, "/").await;
     ask(&mut task, json!({ "action": "log", "payload": { "message": "up" } })).await;
     assert_eq!(receive(&mut parent).await["payload"]["message"], "up");
-    parent.send(Message::text(r#"{"action":"stop","req_id":1}"#)).await.unwrap();
+    send(&mut parent, r#"{"action":"stop","req_id":1}"#).await;
     assert_eq!(receive(&mut parent).await["rsp_id"], 1);
     parent.close(None).await.unwrap();
     until(&hub, "/parents", json!([])).await;

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod tree;
+
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
