@@ -28,17 +28,19 @@ struct Protocol {
 }
 
 /// All protocols: one line each.
-static PROTOCOLS: [Protocol; 6] = [
-    Protocol::new(qi::PROTOCOL, qi::build, "QI", include_str!("../../faults/qi.yaml")),
-    Protocol::new(concierge::PROTOCOL, concierge::build, "CON", include_str!("../../faults/concierge.yaml")),
-    Protocol::new(emprops::PROTOCOL, emprops::build, "EMP", include_str!("../../faults/emprops.yaml")),
-    Protocol::new(airavata::PROTOCOL, airavata::build, "AIR", include_str!("../../faults/airavata.yaml")),
-    Protocol::new(gator::PROTOCOL, gator::build, "GAT", include_str!("../../faults/gator.yaml")),
-    Protocol::new(websocket::PROTOCOL, websocket::build, "WS", include_str!("../../faults/websocket.yaml")),
-];
+static PROTOCOLS: LazyLock<Vec<Protocol>> = LazyLock::new(|| {
+    vec![
+        Protocol::new(qi::PROTOCOL, qi::build, "QI", include_str!("../../faults/qi.yaml")),
+        Protocol::new(concierge::PROTOCOL, concierge::build, "CON", include_str!("../../faults/concierge.yaml")),
+        Protocol::new(emprops::PROTOCOL, emprops::build, "EMP", include_str!("../../faults/emprops.yaml")),
+        Protocol::new(airavata::PROTOCOL, airavata::build, "AIR", include_str!("../../faults/airavata.yaml")),
+        Protocol::new(gator::PROTOCOL, gator::build, "GAT", include_str!("../../faults/gator.yaml")),
+        Protocol::new(websocket::PROTOCOL, websocket::build, "WS", include_str!("../../faults/websocket.yaml")),
+    ]
+});
 
 impl Protocol {
-    const fn new(name: &'static str, build: Build, rules: &'static str, file: &'static str) -> Protocol {
+    fn new(name: &'static str, build: Build, rules: &'static str, file: &'static str) -> Protocol {
         Protocol { name, build, rules, file, faults: OnceLock::new() }
     }
 
