@@ -3,12 +3,12 @@
 //!
 //! The format is published as `schemas/hubproof/baseline.schema.json`. Everything here is pure: no file is read or written.
 
-mod apply;
+mod matching;
 mod names;
 mod parse;
 mod write;
 
-pub use apply::{apply, standing};
+pub use matching::{apply, standing};
 pub use names::Names;
 pub use parse::read;
 pub use write::{REASON, rewritten};

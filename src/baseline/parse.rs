@@ -49,7 +49,7 @@ impl Reading<'_> {
             let Some(entry) = self.entry(item) else { continue };
             match entries.iter().find(|known| known.failure == entry.failure) {
                 Some(first) => {
-                    let error = Diagnostic::error(entry.place, format!("`{}` stands here twice", entry.failure));
+                    let error = Diagnostic::error(entry.place, format!("`{}` is listed twice", entry.failure));
                     self.errors.push(error.also(first.place, "the first").help("keep one of them"));
                 }
                 None => entries.push(entry),
@@ -93,7 +93,7 @@ impl Reading<'_> {
                 Some((text.value.clone(), text.inner.unwrap_or(node.span)))
             }
             Kind::Text(_) => {
-                self.wrong(node, &format!("this `{key}` says nothing"), help);
+                self.wrong(node, &format!("this `{key}` is empty"), help);
                 None
             }
             _ => {

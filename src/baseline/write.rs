@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Entry, apply::standing};
+use super::{Entry, matching::standing};
 use crate::event::Verdict;
 use crate::report::{ProtocolReport, RunReport, Standing};
 

@@ -16,7 +16,7 @@ use super::{CliError, print, runtime, scenario_files};
 use crate::check::{self, Options};
 use crate::event::Event;
 use crate::hub::process::GRACE;
-use crate::report::{self, Fold, Outline, RunOptions, RunReport};
+use crate::report::{self, Aggregator, Outline, RunOptions, RunReport};
 use crate::scenario::Program;
 use crate::syntax::diagnostic::suggest;
 use crate::syntax::source::Sources;
@@ -113,7 +113,7 @@ pub fn run(arguments: CheckArgs) -> Result<u8, CliError> {
             Ok(started) => started,
             Err(code) => return Ok(Err(code)),
         };
-        let report = go(&mut started, options, Fold::new(outlines), shown).await;
+        let report = go(&mut started, options, Aggregator::new(outlines), shown).await;
         started.end().await;
         report.map(Ok)
     })?;
@@ -129,8 +129,13 @@ pub fn run(arguments: CheckArgs) -> Result<u8, CliError> {
     Ok(code)
 }
 
-/// Runs the scenarios: one loop shows progress and folds the reports.
-async fn go(started: &mut Started, options: Options, mut fold: Fold, shown: RunOptions) -> Result<RunReport, CliError> {
+/// Runs the scenarios: one loop shows progress and aggregates the reports.
+async fn go(
+    started: &mut Started,
+    options: Options,
+    mut reports: Aggregator,
+    shown: RunOptions,
+) -> Result<RunReport, CliError> {
     let begun = Instant::now();
     let begun_ms = u64::try_from(options.now_ms).unwrap_or(0);
     let subjects = std::mem::take(&mut started.subjects);
@@ -138,25 +143,25 @@ async fn go(started: &mut Started, options: Options, mut fold: Fold, shown: RunO
     let (events, inbox) = mpsc::channel(256);
     let (stop, interrupt) = watch::channel(false);
     let running = tokio::spawn(check::run(subjects, options, events, interrupt));
-    let hear = |heard| match heard {
+    let handle = |event| match event {
         RunEvent::Event(event) => {
             progress.see(&event);
             if let Event::Finished(report) = event {
-                fold.feed(*report);
+                reports.add(*report);
             }
         }
         RunEvent::Stopping => {
             progress.line("stopping: waiting for running scenarios; Ctrl-C again to stop at once");
         }
     };
-    let followed = hub::follow(running, inbox, &stop, &mut started.signals, hear).await;
+    let followed = hub::follow(running, inbox, &stop, &mut started.signals, handle).await;
     progress.finish();
-    let (asked_to_stop, _) = followed?;
-    let grace = if asked_to_stop < 2 { GRACE } else { Duration::ZERO };
+    let (stop_signals, _) = followed?;
+    let grace = if stop_signals < 2 { GRACE } else { Duration::ZERO };
     for (protocol, process) in started.end_processes(grace).await {
-        fold.process(&protocol, process);
+        reports.process(&protocol, process);
     }
-    Ok(fold.finish(shown, begun_ms, begun.elapsed(), asked_to_stop > 0))
+    Ok(reports.finish(shown, begun_ms, begun.elapsed(), stop_signals > 0))
 }
 
 /// Returns the command line of this run without secrets and without options that select scenarios or reports.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Fold, Outline, RunOptions, RunReport};
+use super::{Aggregator, Outline, RunOptions, RunReport};
 use crate::event::{
     Cause, CheckReport, Crash, Detail, Direction, Excerpt, FrameReport, Margin, ProcessReport, ScenarioReport, Verdict,
 };
@@ -170,8 +170,8 @@ impl Run {
         let outline = Outline::new(Arc::clone(&self.pack), &self.programs, |program| {
             self.selected.contains(&program.id.as_str())
         });
-        let mut fold = Fold::new(vec![outline]);
-        self.reports.iter().cloned().for_each(|report| fold.feed(report));
+        let mut fold = Aggregator::new(vec![outline]);
+        self.reports.iter().cloned().for_each(|report| fold.add(report));
         self.processes.iter().for_each(|process| fold.process("greeter", process.clone()));
         fold.finish(options, 1_790_000_000_123, Duration::from_millis(5_250), self.interrupted)
     }

@@ -116,13 +116,17 @@ impl Writer<'_> {
                 status
                     .set_message(format!("the hub ended by itself: {}", printable(&crash.status)))
                     .set_type("crash")
-                    .set_description(said(&crash.log));
+                    .set_description(output_of(&crash.log));
                 suite.add_test_case(self.case(&format!("process {}", process.command), "", status));
             }
             for crash in &process.crashes {
-                out.push_str(&format!("the hub ended by itself: {}\n{}", printable(&crash.status), said(&crash.log)));
+                out.push_str(&format!(
+                    "the hub ended by itself: {}\n{}",
+                    printable(&crash.status),
+                    output_of(&crash.log)
+                ));
             }
-            out.push_str(&said(&process.log));
+            out.push_str(&output_of(&process.log));
         }
         if !out.is_empty() && self.protocol.exit_code(self.report.options.strict) != 0 {
             suite.set_system_out(out);
@@ -186,7 +190,7 @@ impl Writer<'_> {
     }
 }
 
-fn said(log: &Excerpt) -> String {
+fn output_of(log: &Excerpt) -> String {
     log.lines.iter().map(|line| format!("{}\n", printable(line))).collect()
 }
 

@@ -1,11 +1,11 @@
-//! The report of a run: a pure fold of the events ([`fold`]), and one file per format. Nothing here reads a clock, a file
+//! The report of a run: a pure function of the events ([`aggregator`]), and one file per format. Nothing here reads a clock, a file
 //! or a socket.
 //!
 //! Verdicts are combined by taking the worst, in the order fail, inconclusive, warn, info, pass. Not-testable proves
 //! nothing about the hub, so it counts only if there is no other.
 
-pub mod fold;
-pub mod fuzzed;
+pub mod aggregator;
+pub mod fuzz;
 pub mod json;
 pub mod junit;
 pub mod terminal;
@@ -17,8 +17,8 @@ pub(crate) mod fixture;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-pub use fold::{Fold, Outline, Planned};
-pub use fuzzed::Fuzzed;
+pub use aggregator::{Aggregator, Outline, Planned};
+pub use fuzz::Fuzzed;
 
 use crate::event::{CheckReport, Detail, Margin, ProcessReport, ScenarioReport, Verdict};
 use crate::protocol::{Basis, Level, Place};
@@ -475,7 +475,7 @@ mod tests {
 
     #[test]
     fn a_run_of_no_protocol_is_inconclusive() {
-        let report = Fold::new(Vec::new()).finish(options(), 0, Duration::ZERO, false);
+        let report = Aggregator::new(Vec::new()).finish(options(), 0, Duration::ZERO, false);
         assert_eq!(exit_code(&report), 3);
     }
 

@@ -28,7 +28,7 @@ pub enum EndpointError {
     NoHost,
     #[error("`{0}` is not a port; write a number from 1 to 65535")]
     Port(String),
-    #[error("user and password in an address are not sent; remove what stands before the @ and use a header")]
+    #[error("user and password in an address are not sent; remove the part before the @ and use a header")]
     UserInfo,
     #[error("a fragment (what follows the #) is not allowed in a WebSocket address (RFC 6455, section 3)")]
     Fragment,
@@ -156,7 +156,7 @@ mod tests {
     #[case("ws://h:/x", "`` is not a port; write a number from 1 to 65535")]
     #[case(
         "ws://u:p@h/",
-        "user and password in an address are not sent; remove what stands before the @ and use a header"
+        "user and password in an address are not sent; remove the part before the @ and use a header"
     )]
     #[case("ws://h/#x", "a fragment (what follows the #) is not allowed in a WebSocket address (RFC 6455, section 3)")]
     #[case("ws://[zz]/", "the address is not well-formed: [zz] is not an IPv6 address")]

@@ -245,7 +245,9 @@ pub(super) async fn accept(mut socket: TcpStream, subprotocols: &[String], timeo
             Ok(Some(head)) => break head,
             Ok(None) => match timeout_at(deadline, read_more(&mut socket, &mut buffer)).await {
                 Ok(Ok(1..)) => {}
-                Ok(_) => return violation("the connection ended before a whole upgrade request had come".to_owned()),
+                Ok(_) => {
+                    return violation("the connection ended before a complete upgrade request was received".to_owned());
+                }
                 Err(_) => return violation(format!("no upgrade request within {}", seconds(timeout))),
             },
         }

@@ -474,9 +474,9 @@ async fn pings_are_answered_unless_we_stop_reading() {
 async fn an_orderly_end_without_a_close_frame() {
     let (request, hub) = hub(async |stream| {
         let mut peer = Peer::upgrade(stream, &[], &[]).await;
-        let heard = (peer.next().await.unwrap(), peer.next().await.unwrap());
+        let received = (peer.next().await.unwrap(), peer.next().await.unwrap());
         peer.send(server_text("late")).await.unwrap();
-        heard
+        received
     })
     .await;
     let mut client = Client::upgraded(request).await;
@@ -522,11 +522,11 @@ async fn frames_and_bytes_are_written_unchanged() {
 
 #[tokio::test]
 async fn frames_of_a_hub_that_does_not_read_are_received() {
-    let (heard, hearing) = oneshot::channel::<()>();
+    let (received, waiting) = oneshot::channel::<()>();
     let (request, hub) = hub(async |stream| {
         let mut peer = Peer::upgrade(stream, &[], &[]).await;
         peer.send(server_text("I do not read")).await.unwrap();
-        hearing.await.unwrap();
+        waiting.await.unwrap();
         let mut all = Vec::new();
         peer.stream.read_to_end(&mut all).await.unwrap();
         all.len()
@@ -536,7 +536,7 @@ async fn frames_of_a_hub_that_does_not_read_are_received() {
     // More than both kernel buffers hold.
     client.send(Frame::binary(vec![0; 30 << 20]));
     assert_eq!(client.next().await, message("I do not read"));
-    heard.send(()).unwrap();
+    received.send(()).unwrap();
     client.connection.send(Outgoing::Fin).unwrap();
     assert_eq!(joined(hub).await, 14 + (30 << 20));
 }
@@ -630,9 +630,9 @@ async fn tls_trusts_the_configured_certificates(
     let (mut request, hub) = hub(async move |stream| {
         let Ok(stream) = tokio_rustls::TlsAcceptor::from(Arc::new(server)).accept(stream).await else { return None };
         let mut peer = Peer::upgrade(stream, &[], &[]).await;
-        let heard = peer.next().await.unwrap();
+        let received = peer.next().await.unwrap();
         peer.send(server_text("over TLS")).await.unwrap();
-        heard
+        received
     })
     .await;
 
@@ -716,7 +716,7 @@ async fn either_side_closes(#[values(true, false)] actor_first: bool) {
 #[rstest]
 #[case("GET / HTTP/1.1\r\nHost: h\r\n\r\n", "a wrong upgrade request: there is no header `Upgrade: websocket`")]
 #[case("\0\0\0", "the upgrade request cannot be understood: it begins with \"\\x00\\x00\\x00\", which is not HTTP")]
-#[case("GET / HT", "the connection ended before a whole upgrade request had come")]
+#[case("GET / HT", "the connection ended before a complete upgrade request was received")]
 #[tokio::test]
 async fn an_actor_refuses_an_invalid_upgrade(#[case] request: &str, #[case] expected: &str) {
     let listener = listen(ListenRequest::default()).await.unwrap();

@@ -41,7 +41,7 @@ impl Reading<'_> {
                 if let Some(timeout) = node.get("timeout") {
                     self.wrong(
                         timeout,
-                        "the timeout of a request stands inside `http`",
+                        "the timeout of a request belongs inside `http`",
                         "write http = { ..., timeout = \"5s\" }",
                     );
                 }

@@ -39,8 +39,10 @@ impl Reading<'_> {
             for (key, value) in entries {
                 self.identifier(key, "a setting");
                 if secret && plain.contains(key.name.as_str()) {
-                    let error =
-                        Diagnostic::error(key.span, format!("`{}` stands under settings and under secrets", key.name));
+                    let error = Diagnostic::error(
+                        key.span,
+                        format!("`{}` is listed under settings and under secrets", key.name),
+                    );
                     self.errors.push(error.help("keep the one under secrets, which is never printed"));
                 }
                 let value = if secret { self.secret(key, value) } else { Some(value.clone()) };

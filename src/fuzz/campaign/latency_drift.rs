@@ -11,7 +11,7 @@ use super::{Campaign, Stage};
 use crate::event::Verdict;
 use crate::fuzz::actors::NEW_CLIENT;
 use crate::fuzz::oracle::{self, SLOWER};
-use crate::report::fuzzed::Slower;
+use crate::report::fuzz::Slower;
 use crate::report::scenario_verdict;
 
 /// A scenario in which a new client connects and is served, and how long it took before the first case.

@@ -29,7 +29,7 @@ use crate::check::{self, Job, Options};
 use crate::event::{Event, FrameReport, ScenarioReport, Verdict};
 use crate::hub::prepare::Prepared;
 use crate::protocol::{Folder, Pack, Place};
-use crate::report::fuzzed::Slower;
+use crate::report::fuzz::Slower;
 use crate::scenario::parse::{SharedFile, read};
 use crate::scenario::template::Template;
 use crate::scenario::{self, Program, writer};

@@ -8,8 +8,8 @@ use super::fingerprint::{Fingerprint, broken};
 use crate::event::{CheckReport, Detail, ProcessReport, ScenarioReport, Verdict};
 use crate::fuzz::case::Cell;
 use crate::fuzz::placement::Placement;
-use crate::report::fuzzed::{self, Fuzzed, Oracle, Slower};
-use crate::report::{ProtocolReport, fold};
+use crate::report::fuzz::{self, Fuzzed, Oracle, Slower};
+use crate::report::{ProtocolReport, aggregator};
 use crate::scenario::model::RuleUse;
 use crate::syntax::source::Sources;
 
@@ -186,21 +186,21 @@ impl Outcome {
         };
         for (cause, group) in self.causes {
             add(group.first, Some(cause.scenario(&pack.name)), sources);
-            findings.push(fuzzed::Finding { shape: cause.shape, cases: group.cases, numbers: group.numbers });
+            findings.push(fuzz::Finding { shape: cause.shape, cases: group.cases, numbers: group.numbers });
         }
         for report in self.mistakes {
             let numbers = number(&report.id).into_iter().collect();
             add(report, None, sources);
-            findings.push(fuzzed::Finding { shape: String::new(), cases: 1, numbers });
+            findings.push(fuzz::Finding { shape: String::new(), cases: 1, numbers });
         }
-        let cells = campaign.scheduler.cells.iter().map(|cell| fuzzed::Cell {
+        let cells = campaign.scheduler.cells.iter().map(|cell| fuzz::Cell {
             message: pack.messages[cell.message].name.clone(),
             oddity: cell.mutation.name(),
             placement: cell.placement.name(),
             cases: self.cells.get(cell).copied().unwrap_or(0),
         });
         let obstacles = self.obstacles.into_iter();
-        let obstacles = obstacles.map(|((step, message, unreachable), cases)| fuzzed::Obstacle {
+        let obstacles = obstacles.map(|((step, message, unreachable), cases)| fuzz::Obstacle {
             step,
             message,
             unreachable,
@@ -221,7 +221,7 @@ impl Outcome {
             slower: self.slower,
         };
         fuzzed.obstacles.sort_by_key(|obstacle| std::cmp::Reverse(obstacle.cases));
-        fold::fuzzed(pack, first, processes, fuzzed)
+        aggregator::fuzzed(pack, first, processes, fuzzed)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The JSON report. It has types of its own, so that the domain types can change; a change here changes
 //! [`FORMAT_VERSION`] and `schemas/hubproof/report.schema.json`. Every member is always present, null if not applicable.
 
-mod fuzzed;
+mod fuzz;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -92,7 +92,7 @@ struct Protocol<'a> {
     expected: usize,
     rules: Rules<'a>,
     /// Figures of `hubproof fuzz`; else null. The scenarios are then the first cases of the causes found.
-    fuzzed: Option<fuzzed::Fuzzed<'a>>,
+    fuzzed: Option<fuzz::Fuzzed<'a>>,
     /// Every check that did not pass, in the order of the scenarios: failed, warned, recorded or inconclusive.
     findings: Vec<Finding<'a>>,
 }
@@ -496,7 +496,7 @@ impl<'a> Writer<'a> {
             checks: totals(&protocol.check_tally()),
             expected: protocol.known(),
             rules: self.rules(),
-            fuzzed: protocol.fuzzed.as_ref().map(fuzzed::written),
+            fuzzed: protocol.fuzzed.as_ref().map(fuzz::written),
             findings: self.findings(),
         }
     }

@@ -1,7 +1,7 @@
 //! The summary for the terminal: per protocol the failed preconditions, failures in full, warnings in brief and totals; at
 //! the end one line per protocol.
 
-mod fuzzed;
+mod fuzz;
 mod known;
 mod process;
 
@@ -81,7 +81,7 @@ pub fn summary(report: &RunReport, sources: &Sources, style: Style) -> String {
 /// the pack)`.
 pub fn verdict_line(protocol: &ProtocolReport, strict: bool) -> String {
     if let Some(fuzzed) = &protocol.fuzzed {
-        return fuzzed::verdict_line(protocol, fuzzed, strict);
+        return fuzz::verdict_line(protocol, fuzzed, strict);
     }
     let checks = protocol.check_tally();
     let rules = protocol.rule_totals();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::ms;
-use crate::report::fuzzed;
+use crate::report::fuzz;
 
 /// The result of fuzzing one protocol.
 #[derive(Serialize)]
@@ -80,7 +80,7 @@ struct Obstacle<'a> {
     cases: u64,
 }
 
-pub(super) fn written(of: &fuzzed::Fuzzed) -> Fuzzed<'_> {
+pub(super) fn written(of: &fuzz::Fuzzed) -> Fuzzed<'_> {
     Fuzzed {
         seed: of.seed,
         cases: of.cases,
@@ -101,14 +101,14 @@ pub(super) fn written(of: &fuzzed::Fuzzed) -> Fuzzed<'_> {
     }
 }
 
-fn cell(of: &fuzzed::Cell) -> Cell<'_> {
+fn cell(of: &fuzz::Cell) -> Cell<'_> {
     Cell { message: &of.message, mutation: of.oddity, placement: of.placement, cases: of.cases }
 }
 
-fn cause(of: &fuzzed::Finding) -> Cause<'_> {
+fn cause(of: &fuzz::Finding) -> Cause<'_> {
     Cause { shape: &of.shape, cases: of.cases, numbers: &of.numbers }
 }
 
-fn obstacle(of: &fuzzed::Obstacle) -> Obstacle<'_> {
+fn obstacle(of: &fuzz::Obstacle) -> Obstacle<'_> {
     Obstacle { step: &of.step, message: &of.message, cases: of.cases }
 }

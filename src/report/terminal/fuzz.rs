@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::ProtocolReport;
-use super::super::fuzzed::{Cell, Finding, Fuzzed};
+use super::super::fuzz::{Cell, Finding, Fuzzed};
 use super::super::text::{count, printable};
 use super::{Alike, DIM, Page};
 use crate::event::Verdict;

@@ -1,4 +1,4 @@
-//! Folds the reports of single scenarios, in any order, into the result of each protocol and each of its rules.
+//! Aggregates the reports of single scenarios, in any order, into the result of each protocol and each of its rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -89,8 +89,8 @@ fn entry_check(entry: &Always) -> CheckId {
     }
 }
 
-/// A collector of scenario reports; [`Fold::finish`] returns the report of the run.
-pub struct Fold {
+/// A collector of scenario reports; [`Aggregator::finish`] returns the report of the run.
+pub struct Aggregator {
     protocols: Vec<Gathered>,
 }
 
@@ -103,7 +103,7 @@ struct Gathered {
     processes: Vec<ProcessReport>,
 }
 
-impl Fold {
+impl Aggregator {
     pub fn new(outlines: Vec<Outline>) -> Self {
         let gathered =
             |outline| Gathered { outline, runs: BTreeMap::new(), received: 0, unknown: 0, processes: Vec::new() };
@@ -111,10 +111,10 @@ impl Fold {
     }
 
     /// Adds a scenario report; one of a protocol without outline is dropped.
-    pub fn feed(&mut self, report: ScenarioReport) {
+    pub fn add(&mut self, report: ScenarioReport) {
         if let Some(gathered) = self.protocols.iter_mut().find(|gathered| gathered.outline.pack.name == report.protocol)
         {
-            gathered.feed(report);
+            gathered.add(report);
         }
     }
 
@@ -139,7 +139,7 @@ impl Fold {
 }
 
 impl Gathered {
-    fn feed(&mut self, mut report: ScenarioReport) {
+    fn add(&mut self, mut report: ScenarioReport) {
         if let Some(planned) = self.outline.planned(&report.id) {
             complete(&mut report, planned);
         }
