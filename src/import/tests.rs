@@ -113,7 +113,7 @@ fn what_nothing_tells_apart_is_passed_over_with_a_note() {
         Perspective::Hub,
         &[],
     );
-    assert_eq!(made.notes, ["`b` is passed over: nothing tells it from `a`"]);
+    assert_eq!(made.notes, ["`b` is ignored: it cannot be distinguished from `a`"]);
     assert_eq!(made.pack.messages.len(), 1);
 }
 

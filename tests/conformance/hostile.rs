@@ -52,7 +52,7 @@ fn assert_snapshot(name: &str, done: &Done) {
         settings.add_filter(r"\b\d+ (scenario|frame|check|warning|cause)s?\b", "N $1(s)");
         settings.add_filter(r"\b\d+ (inconclusive|of|testable|in the pack)\b", "N $1");
         settings.add_filter(r"\bof \d+\b", "of N");
-        settings.add_filter(r"came, \d+ fit", "came, N fit");
+        settings.add_filter(r"received, \d+ match", "received, N match");
         settings.add_filter(r"(\.yaml):\d+", "$1:LINE");
         settings.add_filter(r"  stopped     (.|\n)*?\n  reproduce ", "  stopped     SCENARIOS\n  reproduce ");
         settings.add_filter(r"--scenario \S+", "--scenario NAME");

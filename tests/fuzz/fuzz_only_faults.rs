@@ -124,7 +124,7 @@ struct Listener {
 impl Machine for Listener {
     fn handle(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
         let brings_out = |fault: &&&Fault| match fault.effect {
-            Effect::FuzzOnly(fault) => fault.is_brought_out_by(&input),
+            Effect::FuzzOnly(fault) => fault.is_triggered_by(&input),
             // Whether others are triggered is not visible from outside.
             _ => true,
         };

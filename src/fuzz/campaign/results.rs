@@ -200,12 +200,8 @@ impl Outcome {
             cases: self.cells.get(cell).copied().unwrap_or(0),
         });
         let obstacles = self.obstacles.into_iter();
-        let obstacles = obstacles.map(|((step, message, unreachable), cases)| fuzz::Obstacle {
-            step,
-            message,
-            unreachable,
-            cases,
-        });
+        let obstacles =
+            obstacles.map(|((step, message, unreachable), cases)| fuzz::Obstacle { step, message, unreachable, cases });
         let mut fuzzed = Fuzzed {
             seed: campaign.scheduler.seed,
             cases: self.cases,
