@@ -161,7 +161,7 @@ mod tests {
     #[case(r#"{"n": ${args.n + 1}}"#, r#"{"n": 4}"#)]
     #[case("größe ${args.n} ü", "größe 3 ü")]
     #[case("$ {x} $", "$ {x} $")]
-    fn fills(#[case] text: &str, #[case] expected: &str) {
+    fn placeholders_of_a_template_are_replaced(#[case] text: &str, #[case] expected: &str) {
         let context = json!({
             "args": { "project": "p 1", "n": 3 },
             "message": { "z": 1, "a": ["<b>", null, u64::MAX] },
@@ -177,7 +177,7 @@ mod tests {
     #[case("${true}", "`true` is bool, not text or a number")]
     #[case("${none}", "`none` is none, not text or a number")]
     #[case("${json(args.nothing)}", "undefined value: json() was called with an undefined value")]
-    fn complains_when_filled(#[case] text: &str, #[case] message: &str) {
+    fn a_template_with_missing_or_structured_values_is_an_error(#[case] text: &str, #[case] message: &str) {
         assert_eq!(check(text), []);
         let error = fill(text, &json!({ "args": {} })).expect_err("must not be filled");
         assert_eq!(error.message, message);

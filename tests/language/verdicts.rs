@@ -215,7 +215,7 @@ fn the_whole_has_a_pointer(#[case] sent: &'static str, #[case] expected: Verdict
 }
 
 #[test]
-fn ends_of_connections_are_not_counted() {
+fn a_step_that_expects_a_close_takes_no_count_of_actors() {
     let found = complaints(PLAIN, &crowd("  - at least 1 of crowd expect close: any\n    rules: [MUST]\n"));
     assert!(found.contains("this step takes no number of actors"), "{found}");
 }
