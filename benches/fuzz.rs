@@ -109,7 +109,15 @@ fn run(protocol: &str, jobs: usize, conversations: usize, wanted: &dyn Fn(Cell) 
     let (pack, shared) = (Arc::clone(campaign.pack()), Arc::clone(&scenarios.shared));
     let hubs = Arc::new(hubs);
     let embedded = Some(Arc::clone(&hubs));
-    let subject = Subject { pack, shared, programs: Vec::new(), target, embedded, processes: Vec::new() };
+    let subject = Subject {
+        pack,
+        shared,
+        programs: Vec::new(),
+        target,
+        embedded,
+        processes: Vec::new(),
+        deviations: Arc::default(),
+    };
     let hub = hubproof::hub::prepare::prepare(&subject).unwrap();
 
     let (began, at) = (Instant::now(), ["fuzz", "hub"].map(cpu));
@@ -157,6 +165,7 @@ fn options(jobs: usize) -> Options {
         stated_only: false,
         trace: false,
         kept: KEPT,
+        persistent: false,
         destructive: false,
         stamp: "bench".to_owned(),
         now_ms: 1_700_000_000_000,

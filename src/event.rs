@@ -1,7 +1,10 @@
 //! Events and results of a run: verdicts, findings, frames. All reports are made from these.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::deviation::Seen;
+use crate::deviation::propose::Missed;
 use crate::protocol::{Basis, Level};
 use crate::scenario::model::RuleUse;
 use crate::syntax::source::Span;
@@ -90,6 +93,8 @@ pub struct CheckReport {
     /// What was wrong, in one line; empty where nothing was.
     pub message: String,
     pub detail: Option<Detail>,
+    /// The reason of the declared deviation that breaks it: then it is known.
+    pub deviation: Option<String>,
 }
 
 /// The evidence of a finding.
@@ -158,6 +163,12 @@ pub struct ScenarioReport {
     pub duration: Duration,
     /// Of the waits that were met, the one that took the largest share of its bound.
     pub slimmest: Option<Margin>,
+    /// The declared deviations that applied.
+    pub deviations: Seen,
+    /// What was expected and did not come, though the hub could be reached; the first may have caused the others.
+    pub missed: Vec<Missed>,
+    /// The messages that were received, by their indices in the pack, whether expected or not.
+    pub received: BTreeSet<usize>,
 }
 
 /// How near a wait that was met came to its bound: how near a slow machine is to a false alarm.

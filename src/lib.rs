@@ -14,6 +14,7 @@
 //! generate     values from JSON Schemas, made by a seeded random number generator
 //! protocol     one protocol's pack: messages with their schemas, and rules
 //! scenario     scenarios: from YAML to programs, with every mistake found before a socket opens
+//! deviation    how a hub departs from its document, as its user declares: translates messages in both directions
 //! event        verdicts, and what a run reports while it goes on
 //! report       folds the events of a run into a report; one file per format
 //! config       the target file: what the harness must know about a hub
@@ -47,6 +48,8 @@ pub mod generate;
 pub mod protocol;
 
 pub mod scenario;
+
+pub mod deviation;
 
 pub mod event;
 

@@ -34,9 +34,11 @@ pub fn apply(report: &mut RunReport, entries: &[Entry]) {
                 let mut naming: Vec<&&Entry> = own.iter().filter(|entry| entry.names(&id, &check.name)).collect();
                 // An entry that names the check takes precedence over one that names the scenario.
                 naming.sort_by_key(|entry| entry.check().is_none());
-                check.known = naming
+                let known = naming
                     .first()
                     .map(|entry| Known { reason: entry.reason.clone(), flaky: entry.flaky || check.flaky.is_some() });
+                // A declared deviation is known without an entry.
+                check.known = known.or(check.known.take());
             }
         }
     }

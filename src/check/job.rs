@@ -240,6 +240,8 @@ async fn play_job(
         kept: options.kept,
         instead: job.instead.clone(),
         masker: Arc::clone(&subject.masker),
+        deviations: Arc::clone(&subject.deviations),
+        persistent: options.persistent,
     };
     let name = site.name.clone();
     let mut report =
@@ -306,6 +308,9 @@ fn blank(program: &Program, repetition: usize) -> ScenarioReport {
         history_dropped: 0,
         duration: Duration::ZERO,
         slimmest: None,
+        deviations: crate::deviation::Seen::new(),
+        missed: Vec::new(),
+        received: std::collections::BTreeSet::new(),
     }
 }
 

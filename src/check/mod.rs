@@ -29,6 +29,8 @@ pub struct Options {
     pub trace: bool,
     /// Characters of a payload that are kept: [`crate::interpreter::KEPT`], or more where payloads are compared.
     pub kept: usize,
+    /// Whether a conversation goes on behind every expected frame that does not come, see [`crate::interpreter::Config`].
+    pub persistent: bool,
     /// Scenarios that destroy the hub may run though it cannot be restarted.
     pub destructive: bool,
     /// Distinguishes this run from all others.

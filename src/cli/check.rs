@@ -1,10 +1,13 @@
 //! `hubproof check`: tests a hub against the scenarios of its protocol.
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use globset::{Glob, GlobSet, GlobSetBuilder};
+use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
 use super::baseline::BaselineArgs;
@@ -14,7 +17,9 @@ use super::protocol_files::Protocol;
 use super::report_sink::{self, Sinks};
 use super::{CliError, print, runtime, scenario_files};
 use crate::check::{self, Options};
-use crate::event::Event;
+use crate::deviation::propose::to_toml;
+use crate::event::{Event, ScenarioReport};
+use crate::hub::prepare::Subject;
 use crate::hub::process::GRACE;
 use crate::report::{self, Aggregator, Outline, RunOptions, RunReport};
 use crate::scenario::Program;
@@ -55,6 +60,12 @@ pub struct CheckArgs {
     /// Also run scenarios that may destroy the hub
     #[arg(long)]
     destructive: bool,
+    /// Go on in the same run as if the proposed deviations were declared; each stays a failure
+    #[arg(long)]
+    explore: bool,
+    /// Write the proposed deviations as entries for a target file, with reasons to fill in
+    #[arg(long, value_name = "FILE")]
+    write_deviations: Option<PathBuf>,
     #[command(flatten)]
     baseline: BaselineArgs,
 }
@@ -88,6 +99,7 @@ pub fn run(arguments: CheckArgs) -> Result<u8, CliError> {
         stated_only: arguments.hub.stated_only,
         trace: arguments.trace,
         kept: crate::interpreter::KEPT,
+        persistent: true,
         destructive: arguments.destructive,
         stamp: hub::stamp(),
         now_ms: hub::now_ms(),
@@ -113,7 +125,7 @@ pub fn run(arguments: CheckArgs) -> Result<u8, CliError> {
             Ok(started) => started,
             Err(code) => return Ok(Err(code)),
         };
-        let report = go(&mut started, options, Aggregator::new(outlines), shown).await;
+        let report = go(&mut started, options, outlines, shown, arguments.explore, &mut sources).await;
         started.end().await;
         report.map(Ok)
     })?;
@@ -123,22 +135,103 @@ pub fn run(arguments: CheckArgs) -> Result<u8, CliError> {
         Ok(report) => report,
         Err(code) => return Ok(code),
     };
+    if let Some(path) = &arguments.write_deviations {
+        write_deviations(path, &report)?;
+    }
     baselines.settle(&mut report, &sources)?;
     let code = report::exit_code(&report);
     sinks.write(&report, &sources, arguments.verbose)?;
     Ok(code)
 }
 
-/// Runs the scenarios: one loop shows progress and aggregates the reports.
+/// Rounds in which `--explore` assumes further deviations, at most.
+const EXPLORED: usize = 8;
+
+/// Runs the scenarios; with `explore` again, with the deviations that each round proposes, until none is new.
 async fn go(
     started: &mut Started,
     options: Options,
-    mut reports: Aggregator,
+    outlines: Vec<Outline>,
     shown: RunOptions,
+    explore: bool,
+    sources: &mut Sources,
 ) -> Result<RunReport, CliError> {
     let begun = Instant::now();
     let begun_ms = u64::try_from(options.now_ms).unwrap_or(0);
-    let subjects = std::mem::take(&mut started.subjects);
+    let mut subjects = std::mem::take(&mut started.subjects);
+    let mut reports: BTreeMap<(String, usize), ScenarioReport> = BTreeMap::new();
+    let mut stop_signals = round(started, subjects.clone(), options.clone(), &mut reports).await?;
+    let all: Vec<_> = subjects.iter().map(|subject| subject.programs.clone()).collect();
+    for _ in 0..EXPLORED {
+        if !explore || stop_signals > 0 {
+            break;
+        }
+        let so_far = aggregated(outlines.clone(), &subjects, reports.values().cloned());
+        let so_far = so_far.finish(shown.clone(), begun_ms, begun.elapsed(), false);
+        let mut again = false;
+        for ((subject, programs), protocol) in subjects.iter_mut().zip(&all).zip(&so_far.protocols) {
+            let found = protocol.proposals.iter().filter(|proposed| proposed.proposal.complete);
+            let entries: Vec<Value> = found.map(|proposed| proposed.proposal.entry.clone()).collect();
+            let stuck = |program: &&Arc<Program>| {
+                let key = |repetition| (program.id.clone(), repetition);
+                let missed = |report: &ScenarioReport| !report.missed.is_empty();
+                (1..=options.repeat).any(|repetition| reports.get(&key(repetition)).is_some_and(missed))
+            };
+            subject.programs = programs.iter().filter(stuck).cloned().collect();
+            if entries.is_empty() || subject.programs.is_empty() {
+                subject.programs.clear();
+                continue;
+            }
+            again = true;
+            hub::assume(subject, &entries, sources)?;
+        }
+        if !again {
+            break;
+        }
+        // A hub may keep the names of the rounds before.
+        let options = Options { stamp: hub::stamp(), ..options.clone() };
+        stop_signals += round(started, subjects.clone(), options, &mut reports).await?;
+    }
+    let mut aggregator = aggregated(outlines, &subjects, reports.into_values());
+    let grace = if stop_signals < 2 { GRACE } else { Duration::ZERO };
+    for (protocol, process) in started.end_processes(grace).await {
+        aggregator.process(&protocol, process);
+    }
+    Ok(aggregator.finish(shown, begun_ms, begun.elapsed(), stop_signals > 0))
+}
+
+fn aggregated(
+    outlines: Vec<Outline>,
+    subjects: &[Subject],
+    reports: impl Iterator<Item = ScenarioReport>,
+) -> Aggregator {
+    let mut aggregator = Aggregator::new(outlines);
+    for subject in subjects {
+        aggregator.deviations(&subject.pack.name, Arc::clone(&subject.deviations));
+    }
+    reports.for_each(|report| aggregator.add(report));
+    aggregator
+}
+
+/// Writes the proposed deviations of a report as entries of a target file.
+fn write_deviations(path: &Path, report: &RunReport) -> Result<(), CliError> {
+    let proposals = report.protocols.iter().flat_map(|protocol| &protocol.proposals);
+    let assumed = report.protocols.iter().flat_map(|protocol| &protocol.deviations).filter(|one| one.span.is_none());
+    let entries: Vec<&Value> =
+        assumed.filter_map(|one| one.entry.as_ref()).chain(proposals.map(|one| &one.proposal.entry)).collect();
+    std::fs::write(path, to_toml(&entries)).map_err(|error| {
+        CliError::new(format!("deviations cannot be written to {}: {error}\n  help: name a file", path.display()))
+    })
+}
+
+/// Runs the scenarios once: one loop shows progress and collects the reports, by scenario and repetition. Returns the
+/// number of signals to stop.
+async fn round(
+    started: &mut Started,
+    subjects: Vec<Subject>,
+    options: Options,
+    reports: &mut BTreeMap<(String, usize), ScenarioReport>,
+) -> Result<usize, CliError> {
     let mut progress = Progress::new(Some(check::count(&subjects, &options)), "scenarios");
     let (events, inbox) = mpsc::channel(256);
     let (stop, interrupt) = watch::channel(false);
@@ -147,7 +240,7 @@ async fn go(
         RunEvent::Event(event) => {
             progress.see(&event);
             if let Event::Finished(report) = event {
-                reports.add(*report);
+                reports.insert((report.id.clone(), report.repetition), *report);
             }
         }
         RunEvent::Stopping => {
@@ -157,11 +250,7 @@ async fn go(
     let followed = hub::follow(running, inbox, &stop, &mut started.signals, handle).await;
     progress.finish();
     let (stop_signals, _) = followed?;
-    let grace = if stop_signals < 2 { GRACE } else { Duration::ZERO };
-    for (protocol, process) in started.end_processes(grace).await {
-        reports.process(&protocol, process);
-    }
-    Ok(reports.finish(shown, begun_ms, begun.elapsed(), stop_signals > 0))
+    Ok(stop_signals)
 }
 
 /// Returns the command line of this run without secrets and without options that select scenarios or reports.
@@ -171,7 +260,8 @@ fn again(arguments: &CheckArgs, protocols: &[Protocol]) -> Vec<String> {
     // A scenario file outside the pack must be named again.
     let files = arguments.scenario.iter().filter(|text| scenario_files::is_file(text));
     words.extend(files.flat_map(|file| ["--scenario".to_owned(), file.clone()]));
-    let flags = [("--strict", arguments.strict), ("--destructive", arguments.destructive)];
+    let flags =
+        [("--strict", arguments.strict), ("--destructive", arguments.destructive), ("--explore", arguments.explore)];
     words.extend(flags.into_iter().filter(|(_, set)| *set).map(|(name, _)| name.to_owned()));
     words
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
+use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -14,6 +15,7 @@ use super::protocol_files::{self, Described, PackArgs, Protocol};
 use super::signals::Signals;
 use crate::check;
 use crate::config::{self, Override, Target};
+use crate::deviation::Deviations;
 use crate::event::{Event, ProcessReport};
 use crate::hub::prepare::{SetupError, Subject};
 use crate::hub::supervisor::HubProcess;
@@ -21,7 +23,8 @@ use crate::reference::hubs::EmbeddedHubs;
 use crate::report::RunOptions;
 use crate::scenario::Program;
 use crate::syntax::diagnostic::suggest;
-use crate::syntax::source::Sources;
+use crate::syntax::source::{Sources, Span};
+use crate::syntax::yaml::Node;
 
 #[derive(Args)]
 pub struct HubArgs {
@@ -245,6 +248,7 @@ impl HubArgs {
             let (target, embedded) = self.subject_target(named, protocol, sources).await?;
             unknown_settings(&target, protocols)?;
             hubs.extend(embedded.clone());
+            let deviations = deviations(&target, protocol, sources)?;
             let mut subject = Subject {
                 pack: Arc::clone(&protocol.pack),
                 shared: Arc::clone(&protocol.scenarios.shared),
@@ -252,6 +256,7 @@ impl HubArgs {
                 target,
                 embedded,
                 processes: Vec::new(),
+                deviations,
             };
             for process in self.exec.prepare(&mut subject)? {
                 processes.push((protocol.pack.name.clone(), process));
@@ -353,6 +358,7 @@ impl Started {
                 config::from_url(sources, url, &arguments.overrides(false)?, &environment, &read_secret)
                     .map_err(|found| CliError::from_diagnostics(&found, sources))?
             };
+            let deviations = deviations(&target, protocol, sources)?;
             self.others.push(Subject {
                 pack: Arc::clone(&protocol.pack),
                 shared: Arc::clone(&protocol.scenarios.shared),
@@ -360,6 +366,7 @@ impl Started {
                 target,
                 embedded: None,
                 processes: Vec::new(),
+                deviations,
             });
         }
         Ok(())
@@ -449,6 +456,24 @@ fn read_secret(path: &str) -> std::io::Result<String> {
 fn read_target(path: &Path, overrides: &[Override], sources: &mut Sources) -> Result<Target, CliError> {
     let file = protocol_files::read(path, sources)?;
     config::parse(sources, file, overrides, &environment, &read_secret)
+        .map_err(|found| CliError::from_diagnostics(&found, sources))
+}
+
+/// Adds deviations to those of a hub, as assumed.
+pub fn assume(subject: &mut Subject, entries: &[Value], sources: &mut Sources) -> Result<(), CliError> {
+    let file = sources.add("assumed deviations", "");
+    let nodes: Vec<Node> = entries.iter().map(|entry| Node::of(entry, Span::new(file, 0..0))).collect();
+    let assumed = Deviations::read(&nodes, &subject.pack, &subject.shared, true)
+        .map_err(|found| CliError::from_diagnostics(&found, sources))?;
+    subject.deviations = Arc::new(subject.deviations.and(assumed));
+    Ok(())
+}
+
+/// Reads the deviations that a target declares, with the pack of its protocol.
+fn deviations(target: &Target, protocol: &Protocol, sources: &Sources) -> Result<Arc<Deviations>, CliError> {
+    let nodes: Vec<_> = target.deviations.iter().map(|declared| declared.0.clone()).collect();
+    Deviations::read(&nodes, &protocol.pack, &protocol.scenarios.shared, false)
+        .map(Arc::new)
         .map_err(|found| CliError::from_diagnostics(&found, sources))
 }
 

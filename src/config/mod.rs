@@ -26,6 +26,7 @@ pub use overrides::{Override, parse_override};
 
 use crate::syntax::diagnostic::Diagnostic;
 use crate::syntax::source::{FileId, Sources};
+use crate::syntax::yaml::Node;
 
 /// The published JSON Schema of the file, for editors.
 pub const SCHEMA: &str = include_str!("../../schemas/hubproof/target.schema.json");
@@ -54,6 +55,20 @@ pub struct Target {
     /// Hooks of every instance that does not define one of that name itself.
     pub hooks: BTreeMap<String, HookSpec>,
     pub tls: TlsOptions,
+    /// How the hub departs from its document; they are checked together with its pack.
+    pub deviations: Vec<Declared>,
+    /// The secrets in them.
+    pub deviation_secrets: Vec<String>,
+}
+
+/// An entry `[[deviation]]` as it was written, with secrets in place of their names.
+#[derive(Clone, Debug)]
+pub struct Declared(pub Node);
+
+impl PartialEq for Declared {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.to_json() == other.0.to_json()
+    }
 }
 
 /// One address of the hub and how it is configured there.
@@ -140,10 +155,11 @@ impl Target {
     /// Returns all secrets of all instances, for a [`Masker`](crate::redact::Masker).
     pub fn secrets(&self) -> impl Iterator<Item = String> + '_ {
         let settings = self.instances.iter().flat_map(|instance| instance.settings.values());
-        settings.filter(|s| s.secret).map(|s| match &s.value {
+        let secret = settings.filter(|s| s.secret).map(|s| match &s.value {
             Value::String(text) => text.clone(),
             other => other.to_string(),
-        })
+        });
+        secret.chain(self.deviation_secrets.iter().cloned())
     }
 
     /// Returns TOML that [`parse`] reads back, with secrets in plain text. Paths are written unchanged: make them absolute

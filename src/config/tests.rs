@@ -140,6 +140,8 @@ fn all_keys_are_parsed() {
         exec: Some(exec("./hub --name 'two words'").at("etc/./hub")),
         hooks,
         tls: TlsOptions { ca: Some("etc/ca.pem".into()), insecure: true },
+        deviations: Vec::new(),
+        deviation_secrets: Vec::new(),
     };
     assert_eq!(parsed(FULL, &[]), Ok(expected.clone()));
     assert_eq!(expected.secrets().collect::<Vec<_>>(), ["from-environment", "from-file"]);
@@ -169,6 +171,8 @@ fn a_url_is_a_target() {
             exec: None,
             hooks: BTreeMap::new(),
             tls: TlsOptions::default(),
+            deviations: Vec::new(),
+            deviation_secrets: Vec::new(),
         }
     );
     let errors = from_url(&mut sources, "http://hub.example", &[], &environment, &read).expect_err("no hub");

@@ -47,6 +47,10 @@ pub(super) fn to_toml(target: &Target) -> String {
     if !target.hooks.is_empty() {
         file.insert("hooks".to_owned(), hooks(target.hooks.iter()));
     }
+    if !target.deviations.is_empty() {
+        let declared = target.deviations.iter().filter_map(|declared| toml(&declared.0.to_json()));
+        file.insert("deviation".to_owned(), Toml::Array(declared.collect()));
+    }
     file.to_string()
 }
 

@@ -9,6 +9,7 @@ use tokio::sync::{Mutex, RwLock, Semaphore};
 
 use super::supervisor::HubProcess;
 use crate::config::{DEFAULT_CONNECTIONS, HookSpec, Target};
+use crate::deviation::Deviations;
 use crate::hub::hook::Trust;
 use crate::protocol::Pack;
 use crate::redact::Masker;
@@ -20,6 +21,7 @@ use crate::transport::{Endpoint, MemoryBudget, tls};
 const LONG_MESSAGES: usize = 4;
 
 /// A protocol and the hub that is tested with it.
+#[derive(Clone)]
 pub struct Subject {
     pub pack: Arc<Pack>,
     pub shared: Arc<Shared>,
@@ -29,6 +31,8 @@ pub struct Subject {
     pub embedded: Option<Arc<EmbeddedHubs>>,
     /// Hubs that the run started, each with the indices of the instances it serves.
     pub processes: Vec<(Arc<HubProcess>, Vec<usize>)>,
+    /// How the hub departs from its document.
+    pub deviations: Arc<Deviations>,
 }
 
 /// An instance of a target with all that is needed to connect.
@@ -76,6 +80,7 @@ pub struct Prepared {
     /// Read-locked by scenarios that share the hub, write-locked by those that must be alone on it.
     pub(crate) hub: Arc<RwLock<()>>,
     pub(crate) words: Arc<Mutex<HashMap<String, Arc<Mutex<()>>>>>,
+    pub(crate) deviations: Arc<Deviations>,
 }
 
 impl Prepared {
@@ -150,6 +155,8 @@ pub fn prepare(subject: &Subject) -> Result<Arc<Prepared>, SetupError> {
             .parse()
             .map_err(|error| SetupError::Endpoint { instance: instance.name.clone(), reason: format!("{error}") })?;
         let mut settings = defaults.clone();
+        let deviating = subject.deviations.settings().map(|(name, value)| (name.to_owned(), value.clone()));
+        settings.extend(deviating);
         for (name, setting) in &instance.settings {
             settings.insert(name.clone(), setting.value.clone());
         }
@@ -183,6 +190,7 @@ pub fn prepare(subject: &Subject) -> Result<Arc<Prepared>, SetupError> {
         budget: Arc::new(Semaphore::new(connections)),
         hub: Arc::default(),
         words: Arc::default(),
+        deviations: Arc::clone(&subject.deviations),
     }))
 }
 

@@ -283,6 +283,7 @@ pub fn add_process_check(report: &mut ScenarioReport, end: Option<ProcessEnd>) {
         asked: 1,
         message: String::new(),
         detail: None,
+        deviation: None,
     };
     if let Some(end) = end {
         check.verdict = Verdict::Fail;

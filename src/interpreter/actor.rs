@@ -33,6 +33,8 @@ pub struct Actor {
     /// Whether frames of this connection were dropped, claimed or not.
     pub dropped_frames: bool,
     pub last_sent: Option<String>,
+    /// The message that was sent last on this connection, by its index in the pack.
+    pub last_message: Option<usize>,
     /// Where it listens, for a role with `side: server`.
     pub url: Option<String>,
     /// Whether a step has already blamed the hub for the end of this connection, or expected it.
@@ -178,6 +180,7 @@ impl Actor {
         self.dropped_frames = false;
         self.closing = Closing::No;
         self.stream_end = None;
+        self.last_message = None;
     }
 
     pub fn push(&mut self, entry: Entry) {

@@ -7,14 +7,18 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::active_step::{Active, Failure, Kind as FailureKind};
+use super::actor::{Entry, EntryKind, Link};
 use super::checks::{Snapshot, eval_failure};
 use super::{Conversation, Output, Phase};
+use crate::deviation::propose::{Missed, MissedKind};
 use crate::event::{Cause, Outcome};
 use crate::protocol::Level;
-use crate::scenario::model::{Act, ActorId, BlockId, Program, Role, Step, Who};
+use crate::scenario::model::{Act, ActorId, BlockId, MessageName, Program, Role, Step, Want, Who};
 use crate::scenario::template::Template;
 use crate::scenario::value::Bound;
 
+/// Most messages of an actor that are noted as having come in the place of an expected one.
+const MOST_INSTEAD: usize = 8;
 /// Pause between two attempts of a `retry`, so that the hub is not flooded with requests.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -245,8 +249,8 @@ impl Conversation {
         let (block, position) = (outer.block, outer.position);
         let step = &program.blocks[block][position];
         if let Some(check) = step.check {
-            let outcome = missed.map_or(Outcome::Holds, Outcome::NotReached);
-            self.judgement.answer(check, &step.text, outcome, "", None);
+            let missed = missed.map(|why| self.judgement.doubted().unwrap_or(Outcome::NotReached(why)));
+            self.judgement.answer(check, &step.text, missed.unwrap_or(Outcome::Holds), "", None);
         }
         self.complete(step, bound);
     }
@@ -502,8 +506,7 @@ impl Conversation {
             self.complete(step, None);
             return;
         }
-        let undecided = matches!(failure.kind, FailureKind::Undecided);
-        let outcome = if undecided { Outcome::Undecided(failure.message.clone()) } else { Outcome::Broken };
+        let (undecided, outcome) = self.outcome_of(&failure);
         let mut accuses = false;
         let mut must = false;
         if let Some(check) = step.check {
@@ -521,7 +524,115 @@ impl Conversation {
             self.complete(step, None);
             return;
         }
-        self.unwind(program, step, failure);
+        self.note_missed(program, step);
+        if self.goes_on(program, step) {
+            self.go_on(program, step, failure);
+        } else {
+            self.unwind(program, step, failure);
+        }
+    }
+
+    /// Returns the outcome of a check whose step failed, and whether it is undecided.
+    fn outcome_of(&self, failure: &Failure) -> (bool, Outcome) {
+        match (&failure.kind, self.judgement.doubted()) {
+            (FailureKind::Undecided, _) => (true, Outcome::Undecided(failure.message.clone())),
+            (_, Some(doubted)) => (true, doubted),
+            _ => (false, Outcome::Broken),
+        }
+    }
+
+    /// Whether the conversation goes on behind a failed step: what was expected did not come, but the connection is open.
+    /// A hub may serve a client all the same, whose greeting or confirmation is another than documented.
+    fn goes_on(&self, program: &Program, step: &Step) -> bool {
+        let awaits = match &step.act {
+            Act::Expect(expect) => matches!(expect.want, Want::Message { .. } | Want::Control { .. }),
+            Act::ExpectOneOf { .. } => true,
+            _ => false,
+        };
+        let opening = || self.stack.iter().any(|frame| matches!(frame.kind, Kind::Opening { .. }));
+        let may = self.config.persistent || (step.check.is_none() && opening());
+        let is_open = |id: &ActorId| self.actors[*id].is_open();
+        // A hub that sends nothing at all serves no client, and one that stays silent costs no more than this.
+        let in_time = self.doubted_since.is_none_or(|since| self.now < since + self.stretched(self.config.patience));
+        let serves = self.actors.iter().any(|actor| !actor.inbox.is_empty());
+        awaits && may && serves && in_time && !self.is_attempt(program) && self.members(&step.who).iter().all(is_open)
+    }
+
+    /// Whether a failure ends an attempt, or a block whose rules may be broken.
+    fn is_attempt(&self, program: &Program) -> bool {
+        self.stack.windows(2).any(|pair| match pair[1].kind {
+            Kind::Retry { .. } | Kind::Either { .. } => true,
+            Kind::Opening { .. } => {
+                let check = program.blocks[pair[0].block][pair[0].position].check;
+                check.is_some_and(|check| program.checks[check].rules.iter().all(|rule| rule.level != Level::Must))
+            }
+            _ => false,
+        })
+    }
+
+    /// Notes what a failed step expected and did not get, and what came in its place.
+    fn note_missed(&mut self, program: &Program, step: &Step) {
+        let rules = || step.check.iter().flat_map(|check| &program.checks[*check].rules).map(|used| used.id.clone());
+        for id in self.members(&step.who) {
+            let what = match (&step.act, &self.actors[id].link) {
+                (Act::Expect(expect), Link::Open { .. }) => {
+                    let Want::Message { message: MessageName::Named(name), .. } = &expect.want else { continue };
+                    let Some(message) = program.pack.messages.iter().position(|m| m.name == *name) else { continue };
+                    let unknown = |entry: &Entry| match &entry.kind {
+                        EntryKind::Message { json: Some(json), message: None } if !entry.claimed => Some(json.clone()),
+                        _ => None,
+                    };
+                    let actor = &self.actors[id];
+                    let instead = actor.inbox.iter().filter_map(unknown).take(MOST_INSTEAD).collect();
+                    MissedKind::Message { message, after: actor.last_message, instead }
+                }
+                (Act::Connect(_), Link::Refused { refusal, text, .. }) => {
+                    let status = refusal.get("status").and_then(Value::as_u64).unwrap_or(0);
+                    let answer = self.shown(&format!("{text} {refusal}"), 1000);
+                    MissedKind::Upgrade { status, answer }
+                }
+                _ => continue,
+            };
+            self.missed.push(Missed { what, rules: rules().collect() });
+        }
+    }
+
+    /// Goes on behind a failed step. From now on, only what comes proves something.
+    fn go_on(&mut self, program: &Arc<Program>, step: &Step, failure: Failure) {
+        let message = format!("{}: {}", step.text, failure.message);
+        let (_, outcome) = self.outcome_of(&failure);
+        for inner in (1..self.stack.len()).rev() {
+            let outer = &self.stack[inner - 1];
+            let holder = &program.blocks[outer.block][outer.position];
+            if let (Some(check), Kind::Opening { .. }) = (holder.check, &self.stack[inner].kind) {
+                let detail = failure.detail.as_deref().cloned();
+                self.judgement.answer(check, &holder.text, outcome.clone(), message.clone(), detail);
+            }
+        }
+        for frame in &mut self.stack {
+            frame.missed.get_or_insert_with(|| message.clone());
+        }
+        self.judgement.doubt(&message);
+        self.doubted_since.get_or_insert(self.now);
+        self.set_cause(step, failure);
+        self.complete(step, None);
+    }
+
+    /// Records why checks after this step are not decided; the first such failure counts.
+    fn set_cause(&mut self, step: &Step, failure: Failure) {
+        let who = failure.detail.as_ref().map(|detail| detail.actor.clone()).unwrap_or_default();
+        let message = if who.is_empty() {
+            format!("{}: {}", step.text, failure.message)
+        } else {
+            format!("{who}: {}: {}", step.text, failure.message)
+        };
+        self.cause.get_or_insert(Cause {
+            span: Some(step.span),
+            step: step.text.clone(),
+            message,
+            detail: failure.detail.map(|detail| *detail),
+            unreachable: failure.unreachable,
+        });
     }
 
     /// Whether the step is inside an attempt that may be repeated: then any failure ends the attempt.
@@ -571,8 +682,7 @@ impl Conversation {
             if let Some(check) = holder.check
                 && matches!(frame.kind, Kind::Retry { .. } | Kind::Opening { .. })
             {
-                let undecided = matches!(failure.kind, FailureKind::Undecided);
-                let outcome = if undecided { Outcome::Undecided(failure.message.clone()) } else { Outcome::Broken };
+                let (undecided, outcome) = self.outcome_of(&failure);
                 let message = format!("{}: {}", step.text, failure.message);
                 self.judgement.answer(check, &holder.text, outcome, message, failure.detail.as_deref().cloned());
                 let must = program.checks[check].rules.iter().any(|rule| rule.level == Level::Must);
@@ -582,19 +692,7 @@ impl Conversation {
                 }
             }
         }
-        let who = failure.detail.as_ref().map(|detail| detail.actor.clone()).unwrap_or_default();
-        let message = if who.is_empty() {
-            format!("{}: {}", step.text, failure.message)
-        } else {
-            format!("{who}: {}: {}", step.text, failure.message)
-        };
-        self.cause = Some(Cause {
-            span: Some(step.span),
-            step: step.text.clone(),
-            message,
-            detail: failure.detail.map(|detail| *detail),
-            unreachable: failure.unreachable,
-        });
+        self.set_cause(step, failure);
     }
 
     /// Answers the check of a skipped step and those of its details.
@@ -616,7 +714,8 @@ impl Conversation {
         if let Some(frame) = self.stack.last_mut() {
             frame.missed.get_or_insert_with(|| why.clone());
         }
-        self.skip(program, step, why);
+        let outcome = self.judgement.doubted().unwrap_or(Outcome::NotReached(why));
+        self.answer_all(program, step, &outcome);
     }
 
     /// Returns the actors a step is about.

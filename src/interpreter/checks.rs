@@ -8,6 +8,7 @@ use super::Conversation;
 use super::active_step::Failure;
 use super::finding::Finding;
 use super::invariants::valid_checks;
+use crate::deviation::Deviations;
 use crate::event::{Cause, CheckReport, Detail, Outcome, Verdict, verdict};
 use crate::protocol::{Basis, Level, Pack};
 use crate::scenario::model::{ActorId, Always, CheckId, Pattern, Program, Ready, RuleUse, Test};
@@ -26,6 +27,8 @@ struct Answer {
     message: String,
     step: String,
     detail: Option<Detail>,
+    /// The declared deviation by which it is broken.
+    deviation: Option<usize>,
 }
 
 /// A check that applies to every frame and stands in no scenario: a schema, or WebSocket framing.
@@ -43,27 +46,31 @@ pub struct Judgement {
     invariants: BTreeMap<String, Invariant>,
     /// How many frames kept the schema of each message.
     valid: BTreeMap<usize, usize>,
+    /// The failure behind which the conversation went on: since then only what came proves something.
+    doubt: Option<String>,
 }
 
 /// The checks before an attempt, so that only the last attempt counts.
 #[derive(Clone)]
 pub struct Snapshot(Vec<State>);
 
-fn rank(outcome: &Outcome) -> u8 {
-    match outcome {
+fn rank(answer: &Answer) -> u8 {
+    match &answer.outcome {
         Outcome::NotReached(_) => 0,
         Outcome::Holds => 1,
         Outcome::Noted(_) => 2,
         Outcome::Tolerated(_) => 3,
         Outcome::Undecided(_) => 4,
-        Outcome::Broken => 5,
+        // What the user knows hides nothing else.
+        Outcome::Broken if answer.deviation.is_some() => 5,
+        Outcome::Broken => 6,
     }
 }
 
 impl State {
     fn add(&mut self, answer: Answer) {
         self.asked += usize::from(!matches!(answer.outcome, Outcome::NotReached(_) | Outcome::Undecided(_)));
-        if self.worst.as_ref().is_none_or(|worst| rank(&answer.outcome) > rank(&worst.outcome)) {
+        if self.worst.as_ref().is_none_or(|worst| rank(&answer) > rank(worst)) {
             self.worst = Some(answer);
         }
     }
@@ -95,7 +102,37 @@ impl Judgement {
         message: impl Into<String>,
         detail: Option<Detail>,
     ) {
-        self.checks[check].add(Answer { outcome, message: message.into(), step: step.to_owned(), detail });
+        self.checks[check].add(Answer {
+            outcome,
+            message: message.into(),
+            step: step.to_owned(),
+            detail,
+            deviation: None,
+        });
+    }
+
+    /// Records that a check is broken by a declared deviation.
+    pub fn deviates(&mut self, check: CheckId, step: &str, message: String, detail: Option<Detail>, index: usize) {
+        let (outcome, step) = (Outcome::Broken, step.to_owned());
+        self.checks[check].add(Answer { outcome, message, step, detail, deviation: Some(index) });
+    }
+
+    /// Records that a check of all frames is broken by a declared deviation.
+    pub fn deviates_everywhere(&mut self, name: &str, rules: Vec<RuleUse>, message: String, index: usize) {
+        let invariant =
+            self.invariants.entry(name.to_owned()).or_insert_with(|| Invariant { rules, state: State::default() });
+        let (outcome, step) = (Outcome::Broken, name.to_owned());
+        invariant.state.add(Answer { outcome, message, step, detail: None, deviation: Some(index) });
+    }
+
+    /// Goes on behind a failure: what does not come from now on may be missing because of it.
+    pub fn doubt(&mut self, failure: &str) {
+        self.doubt.get_or_insert_with(|| failure.to_owned());
+    }
+
+    /// Returns why nothing is proven by what does not come; `None` before any failure.
+    pub fn doubted(&self) -> Option<Outcome> {
+        self.doubt.as_ref().map(|failure| Outcome::Undecided(format!("behind another failure: {failure}")))
     }
 
     /// Records a frame that keeps the schema of the message of this index.
@@ -136,7 +173,7 @@ impl Judgement {
     ) {
         let invariant =
             self.invariants.entry(name.to_owned()).or_insert_with(|| Invariant { rules, state: State::default() });
-        invariant.state.add(Answer { outcome, message, step: name.to_owned(), detail });
+        invariant.state.add(Answer { outcome, message, step: name.to_owned(), detail, deviation: None });
     }
 
     /// Turns the counts of valid frames into checks that hold, one for each rule of the schema.
@@ -158,6 +195,7 @@ impl Judgement {
         stated_only: bool,
         cause: Option<&Cause>,
         interrupted: bool,
+        deviations: &Deviations,
     ) -> (Vec<CheckReport>, Verdict) {
         self.record_valid_frames(&program.pack);
         let mut reports = Vec::new();
@@ -172,14 +210,20 @@ impl Judgement {
                 message: String::new(),
                 step: String::new(),
                 detail: None,
+                deviation: None,
             });
-            reports.push(report(check.name.clone(), &check.rules, Some(check.span), state.asked, answer, stated_only));
+            let known = known(deviations, &answer);
+            let report = report(check.name.clone(), &check.rules, Some(check.span), state.asked, answer, stated_only);
+            reports.push(CheckReport { deviation: known, ..report });
         }
         for (name, invariant) in self.invariants {
             let Some(answer) = invariant.state.worst else { continue };
-            reports.push(report(name, &invariant.rules, None, invariant.state.asked, answer, stated_only));
+            let known = known(deviations, &answer);
+            let report = report(name, &invariant.rules, None, invariant.state.asked, answer, stated_only);
+            reports.push(CheckReport { deviation: known, ..report });
         }
-        let verdict = worst(reports.iter().map(|report| report.verdict), cause.is_some() || interrupted);
+        let unknown = reports.iter().filter(|report| report.deviation.is_none());
+        let verdict = worst(unknown.map(|report| report.verdict), cause.is_some() || interrupted);
         (reports, verdict)
     }
 }
@@ -213,8 +257,18 @@ fn report(
             text.clone()
         }
     };
-    CheckReport { name, rules: judged, verdict: whole, span, step: answer.step, asked, message, detail: answer.detail }
+    let (step, detail) = (answer.step, answer.detail);
+    CheckReport { name, rules: judged, verdict: whole, span, step, asked, message, detail, deviation: None }
 }
+
+/// Returns the reason of the declared deviation that breaks a check; `None` for one that the tool assumes.
+fn known(deviations: &Deviations, answer: &Answer) -> Option<String> {
+    let entry = deviations.entries().get(answer.deviation?)?;
+    (!entry.is_assumed()).then(|| entry.reason.clone())
+}
+
+/// The step of the checks that apply to all frames, whatever the scenario does.
+pub(super) const ALWAYS: &str = "always";
 
 impl Conversation {
     /// Compares a value with a matcher or schema of the scenario.
@@ -301,6 +355,9 @@ impl Conversation {
     pub(super) fn note(&mut self, check: CheckId, step: &str, actor: Option<ActorId>, frame: &str, finding: Finding) {
         let (outcome, message, detail) = match finding {
             Finding::Holds => (Outcome::Holds, String::new(), None),
+            Finding::NotReached(why) if step != ALWAYS => {
+                (self.judgement.doubted().unwrap_or(Outcome::NotReached(why)), String::new(), None)
+            }
             Finding::NotReached(why) => (Outcome::NotReached(why), String::new(), None),
             Finding::Mistake(what) => {
                 self.mistake.get_or_insert(format!("{step}: {what}"));
@@ -309,7 +366,8 @@ impl Conversation {
             Finding::Broken { expected, found, message } => {
                 let found = self.shown(&found, 200);
                 let received = if frame.is_empty() { found } else { format!("{found} in {}", self.shown(frame, 400)) };
-                (Outcome::Broken, self.shown(&message, 400), Some(self.detail(actor, expected, received, None)))
+                let outcome = self.judgement.doubted().filter(|_| step != ALWAYS).unwrap_or(Outcome::Broken);
+                (outcome, self.shown(&message, 400), Some(self.detail(actor, expected, received, None)))
             }
         };
         self.judgement.answer(check, step, outcome, message, detail);

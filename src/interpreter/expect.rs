@@ -9,6 +9,7 @@ use super::active_step::{Active, Failure, Frames, Member, Waiting};
 use super::actor::Link;
 use super::blocks::Progress;
 use super::checks::eval_failure;
+use super::finding::Finding;
 use super::matching::Wanted;
 use super::steps::StepResult;
 use super::timing_margin::only_may;
@@ -17,7 +18,7 @@ use crate::scenario::model::{
     Act, ActorId, Alternative, Codes, Expect, Has, MessageName, Pattern, Program, Quantity, Step, Want, Who,
 };
 use crate::scenario::template::{Names, Template};
-use crate::scenario::value::{Bound, EvalError, Wire};
+use crate::scenario::value::{Bound, Deviating, EvalError, Wire};
 
 /// Returns the failure of a step whose expectation cannot be evaluated from one of these templates.
 fn expectation_failure<'t>(
@@ -29,7 +30,16 @@ fn expectation_failure<'t>(
     blame.map_or_else(|| error.clone().into(), |template| eval_failure(error.clone(), template, names))
 }
 
+/// The share of the patience that a frame has behind a failure, where it may well never come.
+const IN_DOUBT: f64 = 0.2;
+
 impl Conversation {
+    /// Returns how long an expected frame is waited for, where the step states no time.
+    pub(super) fn patience(&self) -> std::time::Duration {
+        let share = if self.judgement.doubted().is_some() { IN_DOUBT } else { 1.0 };
+        self.config.patience.mul_f64(share)
+    }
+
     pub(super) fn begin_expect(&mut self, step: &Step, expect: &Expect, members: Vec<ActorId>) -> StepResult {
         let program = Arc::clone(&self.program);
         let after = self.after(expect.after.as_deref())?;
@@ -39,7 +49,8 @@ impl Conversation {
             // A step with only may rules waits only shortly.
             None => only_may(&program, step).then_some(self.config.quiet),
         };
-        let time = for_.unwrap_or_else(|| self.stretched(within.unwrap_or(self.config.patience)));
+        let patience = self.patience();
+        let time = for_.unwrap_or_else(|| self.stretched(within.unwrap_or(patience)));
         let end = self.now + time;
         let deadline = Some(end);
         let quantity = match &step.who {
@@ -156,8 +167,8 @@ impl Conversation {
                 let message = format!("{name} received by {got} actors, expected {bound} {number}");
                 return Err(Failure::broken(message, detail));
             }
-            self.holds(step);
             let claimed: Vec<_> = frames.members.drain(..).map(|member| (member.id, member.claims)).collect();
+            self.holds_by(step, claimed.iter().flat_map(|(_, claims)| claims));
             self.judge_claims(step, &claimed);
             return Ok(Progress::Done(Some(Bound::Many { items, ordered: false })));
         }
@@ -249,7 +260,7 @@ impl Conversation {
 
     /// Completes a step that received what it expects, and checks the details.
     pub(super) fn got(&mut self, step: &Step, results: Vec<(ActorId, Vec<Bound>)>, counted: bool) -> StepResult {
-        self.holds(step);
+        self.holds_by(step, results.iter().flat_map(|(_, claims)| claims));
         let mut items = Vec::new();
         self.judge_claims(step, &results);
         for (_, claims) in results {
@@ -268,8 +279,24 @@ impl Conversation {
             }
             other => (other.to_json(), other.to_json().to_string()),
         };
+        let deviating = match bound {
+            Bound::One { wire: Some(wire), .. } => wire.deviation.clone(),
+            _ => None,
+        };
         for has in has {
-            let finding = self.compare(&has.pattern, &value, &self.names(actor));
+            let finding = match deviating.as_deref() {
+                Some(Deviating { raw: None, .. }) => {
+                    Finding::NotReached("the message is assumed, by a declared deviation".to_owned())
+                }
+                _ => self.compare(&has.pattern, &value, &self.names(actor)),
+            };
+            // A pattern of constants is compared with what the hub really sent, too.
+            if let (Finding::Holds, Some(Deviating { index, raw: Some(raw) }), Some(_)) =
+                (&finding, deviating.as_deref(), &has.pattern.ready)
+            {
+                let of_hub = self.compare(&has.pattern, raw, &self.names(actor));
+                self.note_deviating(has.check, &step.text, actor, &text, of_hub, *index);
+            }
             self.note(has.check, &step.text, actor, &text, finding);
         }
     }
@@ -387,6 +414,7 @@ impl Conversation {
             opcode: "close",
             text: end.reason.as_str().into(),
             size: 0,
+            deviation: None,
         })
     }
 
@@ -433,7 +461,7 @@ impl Conversation {
                     return Err(Failure::undecided(why, Some(detail)));
                 }
             }
-            self.holds(step);
+            self.holds_silent(step);
             return Ok(Progress::Done(None));
         }
         Ok(Progress::Waiting(active))
@@ -490,7 +518,12 @@ impl Conversation {
                     (None, Some(info)) => Outcome::Noted(info.clone()),
                     (None, None) => Outcome::Holds,
                 };
-                if let Some(check) = step.check {
+                if let Some(check) = step.check
+                    && !self.deviates(check, &step.text, std::iter::once(&bound))
+                {
+                    // Behind a failure, only a frame proves something.
+                    let came = bound.wires().iter().any(|wire| wire.opcode != "close");
+                    let outcome = self.judgement.doubted().filter(|_| !came).unwrap_or(outcome);
                     self.judgement.answer(check, &step.text, outcome, "", None);
                 }
                 if let Some(name) = &alternative.as_ {

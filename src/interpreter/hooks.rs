@@ -78,6 +78,7 @@ impl Conversation {
             opcode: "hook",
             size: text.len(),
             text: text.into(),
+            deviation: None,
         };
         let bound = Bound::One { value: answer, wire: Some(Arc::new(wire)) };
         let most = self.stretched(self.time(hook.within.as_ref())?.unwrap_or(self.config.patience));

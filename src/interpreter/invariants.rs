@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::Conversation;
 use super::actor::{End, Entry, EntryKind};
+use super::checks::ALWAYS;
 use super::decode::{DecodeError, decode, texts, weight};
 use super::finding::Finding;
 use crate::event::Outcome;
@@ -29,6 +30,15 @@ impl Conversation {
                 &format!("a received frame is JSON, but cannot be decoded by hubproof: {why}"),
             );
         }
+        if let Ok(json) = &mut decoded {
+            let (documented, deviating) = self.documented(json.take());
+            *json = documented;
+            if deviating.is_some() {
+                wire = Arc::new(Wire { deviation: deviating.map(Arc::new), ..Wire::clone(&wire) });
+            }
+        }
+        let deviation = wire.deviation.clone();
+        let of_hub = deviation.as_deref().and_then(|deviating| Some((deviating.raw.as_ref()?, deviating.index)));
         let json = decoded.as_ref().ok();
         let way = if self.is_server(id) { Way::ToHub } else { Way::FromHub };
         // To a listening actor the hub sends messages of a client, or of a hub: whichever the frame is.
@@ -39,8 +49,12 @@ impl Conversation {
                 .or_else(|| (way == Way::ToHub).then(|| program.pack.recognise(json, Way::FromHub)).flatten())
         });
         let index = message.and_then(|message| program.pack.messages.iter().position(|m| m.name == message.name));
+        self.received.extend(index);
         if let (Some(json), Some(index)) = (json, index) {
             self.judge_schema(id, index, json, &wire);
+            if let Some((raw, deviation)) = of_hub {
+                self.judge_schema_of_hub(index, json, raw, deviation);
+            }
         }
         // The value that entries for every frame check.
         let mut subject = Value::Null;
@@ -50,7 +64,11 @@ impl Conversation {
                     let Ok(json) = &decoded else { continue };
                     if program.pack.message(name).is_some_and(|message| message.is(json, Way::FromHub)) {
                         let finding = self.compare(pattern, json, &self.names(Some(id)));
-                        self.note(*check, "always", Some(id), &wire.text, finding);
+                        if let (Finding::Holds, Some((raw, index))) = (&finding, of_hub) {
+                            let of_hub = self.compare(pattern, raw, &self.names(Some(id)));
+                            self.note_deviating(*check, ALWAYS, Some(id), &wire.text, of_hub, index);
+                        }
+                        self.note(*check, ALWAYS, Some(id), &wire.text, finding);
                     }
                 }
                 Always::Frame { check, pattern } if !matches!(decoded, Err(DecodeError::Beyond(_))) => {
@@ -75,7 +93,12 @@ impl Conversation {
                         }
                         (finding, _) => finding,
                     };
-                    self.note(*check, "always", Some(id), &wire.text, finding);
+                    if let (Finding::Holds, Some((raw, index))) = (&finding, of_hub) {
+                        subject["json"] = raw.clone();
+                        let of_hub = self.compare(pattern, &subject, &self.names(Some(id)));
+                        self.note_deviating(*check, ALWAYS, Some(id), &wire.text, of_hub, index);
+                    }
+                    self.note(*check, ALWAYS, Some(id), &wire.text, finding);
                 }
                 _ => {}
             }
@@ -157,12 +180,37 @@ impl Conversation {
         }
     }
 
+    /// Records where a message breaks its schema only as the hub sent it, and not in its documented form.
+    fn judge_schema_of_hub(&mut self, index: usize, documented: &Value, raw: &Value, deviation: usize) {
+        let program = Arc::clone(&self.program);
+        let message = &program.pack.messages[index];
+        let known = message.schema.judge(documented);
+        for Violation { path, expected, found, rules, should } in message.schema.judge(raw) {
+            if known.iter().any(|other| other.path == path && other.should == should) {
+                continue;
+            }
+            let place = if path.is_empty() { "the message" } else { path.as_str() };
+            let found = self.shown(&found, 200);
+            let text = format!("`{}` breaks its schema at {place}: expected {expected}, found {found}", message.name);
+            let used: Vec<Vec<RuleUse>> =
+                rules.iter().map(|name| used(&program.pack, name, should).into_iter().collect()).collect();
+            let used = if used.is_empty() { vec![Vec::new()] } else { used };
+            for (place, rules_of_check) in used.into_iter().enumerate() {
+                let name = match rules.get(place) {
+                    Some(name) => label(&message.name, std::slice::from_ref(name), should),
+                    None => format!("schema:{}", message.name),
+                };
+                self.judgement.deviates_everywhere(&name, rules_of_check, text.clone(), deviation);
+            }
+        }
+    }
+
     pub(super) fn judge_close(&mut self, id: ActorId, end: &End) {
         let program = Arc::clone(&self.program);
         for entry in &program.always {
             if let Always::Close { check, pattern } = entry {
                 let finding = self.compare(pattern, &end.to_json(), &self.names(Some(id)));
-                self.note(*check, "always", Some(id), &end.describe(), finding);
+                self.note(*check, ALWAYS, Some(id), &end.describe(), finding);
             }
         }
     }
@@ -175,7 +223,9 @@ impl Conversation {
             return;
         }
         let taken = |entry: &mut Entry| match &mut entry.kind {
-            EntryKind::Message { json, .. } => Some((json.take()?, Arc::clone(&entry.wire), OnceLock::new())),
+            EntryKind::Message { json, .. } if entry.wire.assumed().is_none() => {
+                Some((json.take()?, Arc::clone(&entry.wire), OnceLock::new()))
+            }
             _ => None,
         };
         let frames: Vec<(Value, Arc<Wire>, OnceLock<Engine>)> =
@@ -195,11 +245,11 @@ impl Conversation {
         for entry in &program.always {
             let Always::Check { check, value, test, .. } = entry else { continue };
             if let Some(why) = &hidden {
-                self.judgement.answer(*check, "always", Outcome::Undecided(why.clone()), why.as_str(), None);
+                self.judgement.answer(*check, ALWAYS, Outcome::Undecided(why.clone()), why.as_str(), None);
                 continue;
             }
             let finding = self.compute(value, test, &self.names(Some(id)));
-            self.note(*check, "always", Some(id), "", finding);
+            self.note(*check, ALWAYS, Some(id), "", finding);
         }
     }
 }

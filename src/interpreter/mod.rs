@@ -10,6 +10,7 @@ mod blocks;
 mod checks;
 mod close;
 pub mod decode;
+mod deviations;
 mod expect;
 mod finding;
 mod frame_rules;
@@ -24,12 +25,14 @@ mod send;
 mod steps;
 mod timing_margin;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::deviation::Deviations;
+use crate::deviation::propose::Missed;
 use crate::event::{Cause, Direction, FrameReport, Margin, ScenarioReport};
 use crate::redact::Masker;
 use crate::scenario::functions::World;
@@ -67,6 +70,10 @@ pub struct Config {
     pub instead: Option<(&'static str, Arc<Template>)>,
     /// Masks the secrets in whatever is recorded.
     pub masker: Arc<Masker>,
+    /// How the hub departs from its document.
+    pub deviations: Arc<Deviations>,
+    /// Whether to go on behind every expected frame that does not come, and not only behind those of openings.
+    pub persistent: bool,
 }
 
 /// An event for a conversation.
@@ -210,6 +217,12 @@ pub struct Conversation {
     history: History,
     leftovers: BTreeMap<String, usize>,
     slimmest: Option<Margin>,
+    deviations: crate::deviation::Seen,
+    missed: Vec<Missed>,
+    /// When the conversation first went on behind a failure.
+    doubted_since: Option<Duration>,
+    /// The messages that were received, by their indices in the pack.
+    received: BTreeSet<usize>,
     out: Vec<Output>,
 }
 
@@ -240,6 +253,10 @@ impl Conversation {
             history: History::default(),
             leftovers: BTreeMap::new(),
             slimmest: None,
+            deviations: crate::deviation::Seen::new(),
+            missed: Vec::new(),
+            doubted_since: None,
+            received: BTreeSet::new(),
             out: Vec::new(),
             program,
             config,
@@ -312,9 +329,16 @@ impl Conversation {
             self.judge_connection(id);
             self.keep_leftovers(id);
         }
+        self.record_deviations();
         let (history, history_dropped) = self.history.finish();
-        let (checks, verdict) =
-            self.judgement.finish(&self.program, self.config.stated_only, self.cause.as_ref(), self.interrupted);
+        let deviations = &self.config.deviations;
+        let (checks, verdict) = self.judgement.finish(
+            &self.program,
+            self.config.stated_only,
+            self.cause.as_ref(),
+            self.interrupted,
+            deviations,
+        );
         ScenarioReport {
             protocol: self.program.pack.name.clone(),
             id: self.program.id.clone(),
@@ -332,6 +356,9 @@ impl Conversation {
             history_dropped,
             duration: self.now,
             slimmest: self.slimmest,
+            deviations: self.deviations,
+            missed: self.missed,
+            received: self.received,
         }
     }
 
@@ -368,6 +395,7 @@ impl Conversation {
                 if current {
                     self.actors[id].opened_at = self.now;
                     self.actors[id].link = Link::Open { upgrade };
+                    self.assume_after_connection(id, connection);
                 }
             }
             Received::Refused { status, headers, body, reason } => {
@@ -519,7 +547,8 @@ impl Conversation {
         let after = self.now.saturating_sub(self.actors[id].opened_at);
         let unix_ms = self.config.epoch_ms as f64 + self.now.as_secs_f64() * 1000.0;
         let at = self.now;
-        Wire { sequence, at, unix_ms, after, connection, from_hub: true, opcode, text: text.into(), size }
+        let text = text.into();
+        Wire { sequence, at, unix_ms, after, connection, from_hub: true, opcode, text, size, deviation: None }
     }
 
     fn record(&mut self, id: ActorId, connection: u32, direction: Direction, kind: &str, text: &str, size: usize) {

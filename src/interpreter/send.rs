@@ -56,6 +56,7 @@ impl Conversation {
             http: text(&connect.http)?,
             without,
         })
+        .map(|dial| self.with_upgrade(dial))
     }
 
     pub(super) fn connect(&mut self, id: ActorId, dial: Dial) {
@@ -104,14 +105,20 @@ impl Conversation {
 
     pub(super) fn send(&mut self, id: ActorId, compose: &Compose) -> Result<Option<Bound>, Failure> {
         let Composed { value, wire } = self.compose(Some(id), compose)?;
+        let of_hub = self.of_hub(&value);
         // Quicker than `to_string`.
-        let text = serde_json::to_string(&value).unwrap_or_default();
+        let text = serde_json::to_string(of_hub.as_ref().unwrap_or(&value)).unwrap_or_default();
         let mut frames = fragments(text.as_bytes(), compose.fragments);
         if self.is_server(id) {
             frames = frames.into_iter().map(Frame::unmasked).collect();
         }
         let from_hub = wire.is_some_and(|wire| wire.from_hub);
         let sent = self.transmit(id, frames, "text", &text, text.len(), from_hub);
+        let sent_message =
+            self.program.pack.recognise(&value, crate::protocol::Way::ToHub).map(|message| &message.name);
+        let index = sent_message.and_then(|name| self.program.pack.messages.iter().position(|m| m.name == *name));
+        self.actors[id].last_message = index;
+        self.assume_after(id, &value);
         Ok(sent.map(|wire| Bound::One { value, wire: Some(wire) }))
     }
 
@@ -205,8 +212,8 @@ impl Conversation {
         let mut opcode = "text";
         let mut frames = match (kind.as_str(), content) {
             ("text", Value::String(text)) => {
-                shown.clone_from(text);
-                vec![Frame::text(text.as_bytes())]
+                shown = self.text_of_hub(text);
+                vec![Frame::text(shown.as_bytes())]
             }
             ("binary", Value::String(text)) => {
                 opcode = "binary";
@@ -231,7 +238,10 @@ impl Conversation {
         }
         let size = frames.iter().map(|frame| frame.payload.len()).sum();
         let wire = self.transmit(id, frames, opcode, &shown, size, from_hub);
-        Ok(wire.map(|wire| Bound::One { value, wire: Some(wire) }))
+        if let ("text", Some(text)) = (kind.as_str(), content.as_str()) {
+            self.assume_after_text(id, text);
+        }
+        Ok(wire.map(|wire| Bound::One { value: value.clone(), wire: Some(wire) }))
     }
 
     pub(super) fn close(

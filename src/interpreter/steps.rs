@@ -101,7 +101,7 @@ impl Conversation {
                     open.push(Open { id, wanted, chosen: None });
                 }
                 let patience =
-                    if only_may(program, step) { self.config.quiet } else { self.stretched(self.config.patience) };
+                    if only_may(program, step) { self.config.quiet } else { self.stretched(self.patience()) };
                 let time = self.time(within.as_ref())?.map_or(patience, |time| self.stretched(time));
                 let active = Active {
                     since: self.now,

@@ -7,9 +7,11 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{
-    CheckResult, Doubt, Flaky, Fuzzed, ProtocolReport, RuleReport, RuleStatus, RunOptions, RunReport, ScenarioResult,
-    SharedCause, scenario_verdict, worst,
+    CheckResult, Deviating, Doubt, Flaky, Fuzzed, Known, Proposed, ProtocolReport, RuleReport, RuleStatus, RunOptions,
+    RunReport, ScenarioResult, SharedCause, Standing, scenario_verdict, worst,
 };
+use crate::deviation::propose::{Missed, MissedKind, Proposal, propose};
+use crate::deviation::{Change, Deviations, Sightings, name};
 use crate::event::{CheckReport, Direction, FrameReport, ProcessReport, ScenarioReport, Verdict};
 use crate::protocol::{Pack, Rule, Way};
 use crate::scenario::Program;
@@ -101,12 +103,19 @@ struct Gathered {
     received: usize,
     unknown: usize,
     processes: Vec<ProcessReport>,
+    deviations: Arc<Deviations>,
 }
 
 impl Aggregator {
     pub fn new(outlines: Vec<Outline>) -> Self {
-        let gathered =
-            |outline| Gathered { outline, runs: BTreeMap::new(), received: 0, unknown: 0, processes: Vec::new() };
+        let gathered = |outline| Gathered {
+            outline,
+            runs: BTreeMap::new(),
+            received: 0,
+            unknown: 0,
+            processes: Vec::new(),
+            deviations: Arc::default(),
+        };
         Self { protocols: outlines.into_iter().map(gathered).collect() }
     }
 
@@ -122,6 +131,13 @@ impl Aggregator {
     pub fn process(&mut self, protocol: &str, process: ProcessReport) {
         if let Some(gathered) = self.protocols.iter_mut().find(|gathered| gathered.outline.pack.name == protocol) {
             gathered.processes.push(process);
+        }
+    }
+
+    /// Sets the deviations of the hub of a protocol.
+    pub fn deviations(&mut self, protocol: &str, deviations: Arc<Deviations>) {
+        if let Some(gathered) = self.protocols.iter_mut().find(|gathered| gathered.outline.pack.name == protocol) {
+            gathered.deviations = deviations;
         }
     }
 
@@ -178,7 +194,11 @@ impl Gathered {
         let scenarios: Vec<ScenarioResult> = played.into_iter().map(merge).collect();
         let causes = causes(&scenarios);
         let doubt = doubt(&scenarios, self.received, self.unknown);
-        ProtocolReport { unplayed, causes, doubt, processes: self.processes, ..judged(&self.outline, scenarios) }
+        let deviations = deviating(&self.deviations, &self.outline.pack, &scenarios);
+        let processes = self.processes;
+        let report = judged(&self.outline, scenarios);
+        let proposals = proposed(&self.outline.pack, &report);
+        ProtocolReport { unplayed, causes, doubt, processes, deviations, proposals, ..report }
     }
 }
 
@@ -199,6 +219,64 @@ pub fn fuzzed(
     ProtocolReport { processes, fuzzed: Some(fuzzed), ..judged(&nothing, scenarios) }
 }
 
+/// Returns what the scenarios saw of each deviation.
+fn deviating(deviations: &Deviations, pack: &Pack, scenarios: &[ScenarioResult]) -> Vec<Deviating> {
+    let runs = || scenarios.iter().flat_map(|scenario| &scenario.runs);
+    let one = |(index, entry): (usize, &Arc<crate::deviation::Deviation>)| {
+        let mut seen = Sightings::default();
+        runs().filter_map(|run| run.deviations.get(&index)).for_each(|sightings| seen.add(*sightings));
+        let Sightings { observed, contradicted } = seen;
+        let name = name(index);
+        let broken = runs().flat_map(|run| &run.checks).filter(|check| check.deviation.as_ref() == Some(&entry.reason));
+        let rules = broken.flat_map(|check| &check.rules).map(|(used, _)| used.id.clone()).collect();
+        // That a message does not come is assumed before it can be seen.
+        let mostly = match entry.change {
+            Change::Absent { .. } => contradicted > 0 && contradicted * 2 >= observed,
+            _ => contradicted > 0 && observed == 0,
+        };
+        let standing = match (mostly, observed, contradicted) {
+            (true, ..) => Standing::Stale,
+            (_, 0, _) => Standing::NotPlayed,
+            (_, _, 0) => Standing::Expected,
+            _ => Standing::Flaky,
+        };
+        let (text, reason) = (entry.describe(pack), entry.reason.clone());
+        let source = entry.is_assumed().then(|| entry.entry.clone());
+        Deviating { name, text, reason, rules, standing, observed, contradicted, span: entry.span, entry: source }
+    };
+    deviations.entries().iter().enumerate().map(one).collect()
+}
+
+/// Returns the deviations that would let more rules be judged.
+fn proposed(pack: &Pack, report: &ProtocolReport) -> Vec<Proposed> {
+    let runs = || report.scenarios.iter().flat_map(|scenario| &scenario.runs);
+    let missed: Vec<&Missed> = runs().flat_map(|run| &run.missed).collect();
+    let received = runs().flat_map(|run| run.received.iter().copied()).collect();
+    let open: BTreeSet<&String> = report
+        .rules
+        .iter()
+        .filter(|(_, rule)| matches!(rule.status, RuleStatus::Judged { proven: false, .. }))
+        .map(|(id, _)| id)
+        .collect();
+    let about = |proposal: &Proposal, missed: &Missed| match (&missed.what, proposal.message) {
+        (MissedKind::Message { message, .. }, Some(other)) => *message == other,
+        (MissedKind::Upgrade { .. }, None) => true,
+        _ => false,
+    };
+    let mut proposals: Vec<Proposed> = propose(pack, &missed, &received)
+        .into_iter()
+        .map(|proposal| {
+            let blocked = runs().filter(|run| run.missed.first().is_some_and(|missed| about(&proposal, missed)));
+            let checks = blocked.flat_map(|run| &run.checks).filter(|check| check.verdict == Verdict::Inconclusive);
+            let rules = checks.flat_map(|check| &check.rules).map(|(used, _)| &used.id);
+            let unblocks = rules.filter(|id| open.contains(id)).cloned().collect();
+            Proposed { proposal, unblocks }
+        })
+        .collect();
+    proposals.sort_by_key(|proposed| std::cmp::Reverse(proposed.unblocks.len()));
+    proposals
+}
+
 /// Derives the status of all rules from the results of scenarios.
 fn judged(outline: &Outline, scenarios: Vec<ScenarioResult>) -> ProtocolReport {
     let pack = &outline.pack;
@@ -214,6 +292,8 @@ fn judged(outline: &Outline, scenarios: Vec<ScenarioResult>) -> ProtocolReport {
         doubt: None,
         processes: Vec::new(),
         baseline: Vec::new(),
+        deviations: Vec::new(),
+        proposals: Vec::new(),
         fuzzed: None,
     }
 }
@@ -243,6 +323,7 @@ fn complete(report: &mut ScenarioReport, planned: &Planned) {
                 asked: 0,
                 message: message.clone(),
                 detail: None,
+                deviation: None,
             });
         }
     }
@@ -274,13 +355,18 @@ fn merge(mut runs: Vec<ScenarioReport>) -> ScenarioResult {
         .into_iter()
         .map(|(name, seen)| {
             let verdict = worst(seen.iter().map(|(_, _, verdict)| *verdict)).unwrap_or(Verdict::NotTestable);
-            let (run, place, _) = seen.iter().find(|(_, _, v)| *v == verdict).copied().unwrap_or(seen[0]);
+            // What is not known comes first.
+            let known = |(run, place, _): &Seen| runs[*run].checks[*place].deviation.clone();
+            let mut telling = seen.iter().filter(|(_, _, v)| *v == verdict);
+            let first = telling.clone().next();
+            let (run, place, _) = telling.find(|seen| known(seen).is_none()).or(first).copied().unwrap_or(seen[0]);
+            let known = known(&(run, place, verdict)).map(|reason| Known { reason, flaky: false });
             let broken = seen.iter().filter(|(_, _, v)| *v == verdict).count();
             let decided =
                 seen.iter().filter(|(_, _, v)| !matches!(v, Verdict::NotTestable | Verdict::Inconclusive)).count();
             let flaky = (matches!(verdict, Verdict::Fail | Verdict::Warn) && broken < decided)
                 .then_some(Flaky { broken, decided });
-            CheckResult { name: name.to_owned(), verdict, flaky, known: None, run, place }
+            CheckResult { name: name.to_owned(), verdict, flaky, known, run, place }
         })
         .collect();
     ScenarioResult {

@@ -417,6 +417,7 @@ impl Run {
             asked: 1,
             message: String::new(),
             detail: None,
+            deviation: None,
         });
         ScenarioReport {
             protocol: "greeter".to_owned(),
@@ -435,6 +436,9 @@ impl Run {
             history_dropped: 0,
             duration: Duration::from_millis(12),
             slimmest: None,
+            deviations: crate::deviation::Seen::new(),
+            missed: Vec::new(),
+            received: std::collections::BTreeSet::new(),
         }
     }
 

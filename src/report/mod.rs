@@ -20,6 +20,7 @@ use std::time::Duration;
 pub use aggregator::{Aggregator, Outline, Planned};
 pub use fuzz::Fuzzed;
 
+use crate::deviation::propose::Proposal;
 use crate::event::{CheckReport, Detail, Margin, ProcessReport, ScenarioReport, Verdict};
 use crate::protocol::{Basis, Level, Place};
 use crate::syntax::source::Span;
@@ -70,6 +71,10 @@ pub struct ProtocolReport {
     pub processes: Vec<ProcessReport>,
     /// Entries of the baseline for this protocol.
     pub baseline: Vec<Entry>,
+    /// The deviations that the target declares, or that the run assumed.
+    pub deviations: Vec<Deviating>,
+    /// Deviations behind which the run would have gone on, the one that would let most rules be judged first.
+    pub proposals: Vec<Proposed>,
     /// Figures of `hubproof fuzz`. The scenarios are then one case for each cause of a finding.
     pub fuzzed: Option<Fuzzed>,
 }
@@ -83,6 +88,35 @@ pub struct Entry {
     pub standing: Standing,
     /// All lines of the entry.
     pub span: Span,
+}
+
+/// A deviation of the hub from its document, with what the run saw of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Deviating {
+    /// `deviation:1`, as its finding is named.
+    pub name: String,
+    /// What is different, in one line.
+    pub text: String,
+    pub reason: String,
+    /// The rules that it breaks, by its entry and by what frames showed.
+    pub rules: BTreeSet<String>,
+    pub standing: Standing,
+    /// How often it applied.
+    pub observed: usize,
+    /// How often the documented form was seen instead.
+    pub contradicted: usize,
+    /// Where it is declared; `None` for one that the run assumed.
+    pub span: Option<Span>,
+    /// The entry for a target file, if the run assumed it.
+    pub entry: Option<serde_json::Value>,
+}
+
+/// A deviation that would let more rules be judged, if the target declared it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Proposed {
+    pub proposal: Proposal,
+    /// Rules that could not be judged, and might be behind it.
+    pub unblocks: BTreeSet<String>,
 }
 
 /// Whether the `failure` of a baseline entry (`scenario` or `scenario:check`) covers a check of a scenario.
@@ -326,6 +360,12 @@ impl ProtocolReport {
         self.baseline.iter().filter(|entry| entry.standing == Standing::Stale)
     }
 
+    /// Returns the declared deviations that the hub does not show any more.
+    pub fn stale_deviations(&self) -> impl Iterator<Item = &Deviating> {
+        let stale = |deviating: &&Deviating| deviating.standing == Standing::Stale && deviating.span.is_some();
+        self.deviations.iter().filter(stale)
+    }
+
     /// Returns the exit code of a run with this protocol alone, see [`exit_code`].
     pub fn exit_code(&self, strict: bool) -> u8 {
         let scenarios = self.scenario_tally();
@@ -338,6 +378,7 @@ impl ProtocolReport {
         } else if self.unknown(Verdict::Fail) > 0
             || (strict && self.unknown(Verdict::Warn) > 0)
             || self.stale().next().is_some()
+            || self.stale_deviations().next().is_some()
             || self.processes.iter().any(|process| process.unexplained().next().is_some())
         {
             1
@@ -416,7 +457,9 @@ pub fn scenario_verdict(report: &ScenarioReport) -> Verdict {
     }
     let stopped = report.cause.is_some() || report.mistake.is_some() || report.verdict == Verdict::Inconclusive;
     let stopped = stopped.then_some(Verdict::Inconclusive);
-    worst(report.checks.iter().map(|check| check.verdict).chain(stopped)).unwrap_or(Verdict::Info)
+    // A check that a declared deviation breaks is known.
+    let verdict = |check: &CheckReport| if check.deviation.is_some() { Verdict::Info } else { check.verdict };
+    worst(report.checks.iter().map(verdict).chain(stopped)).unwrap_or(Verdict::Info)
 }
 
 /// Returns the command that plays only the scenario that `again` selects, quoted for a shell; `repeat` times if more than

@@ -24,6 +24,24 @@ pub struct Wire {
     pub opcode: &'static str,
     pub text: Arc<str>,
     pub size: usize,
+    /// Set where a declared deviation applied to the frame.
+    pub deviation: Option<Arc<Deviating>>,
+}
+
+/// A frame to which a declared deviation applied.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Deviating {
+    /// Index of the first entry that applied.
+    pub index: usize,
+    /// The message as the hub sent it; `None` for one that never came and is assumed.
+    pub raw: Option<Value>,
+}
+
+impl Wire {
+    /// Returns the index of the deviation by which this frame is only assumed.
+    pub fn assumed(&self) -> Option<usize> {
+        self.deviation.as_ref().filter(|deviating| deviating.raw.is_none()).map(|deviating| deviating.index)
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -1,7 +1,8 @@
 //! The languages of files: scenarios, packs, schemas for editors; and the interpreter.
 
 pub mod asyncapi_import;
-pub mod diagnostics;
+pub mod deviations;
+mod diagnostics;
 pub mod editor_schema;
 pub mod interpreter;
 pub mod interpreter_incomplete;

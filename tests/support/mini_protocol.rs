@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hubproof::deviation::Deviations;
 use hubproof::event::{ScenarioReport, Verdict};
-use hubproof::interpreter::{Conversation, Input, Output};
+use hubproof::interpreter::{Config, Conversation, Input, Output};
 use hubproof::protocol::{Folder, Pack};
 use hubproof::scenario::{Program, Scenarios};
 use hubproof::syntax::diagnostic::render_all;
 use hubproof::syntax::source::Sources;
+use hubproof::syntax::yaml;
 use hubproof::websocket::frame::{Message, Received};
 
 use super::sim_connection::config;
@@ -112,7 +114,26 @@ fn program(pack: &str, shared: &str, scenario: &str) -> Arc<Program> {
 
 /// Plays a scenario (its steps, indented by two blanks) against a hub.
 pub fn play(shared: &str, scenario: &str, hub: impl FnMut(&HubInput<'_>) -> HubActions) -> ScenarioReport {
-    play_pack(ASYNCAPI, Duration::ZERO, shared, scenario, hub)
+    play_pack(ASYNCAPI, Duration::ZERO, "[]", shared, scenario, hub)
+}
+
+/// Like [`play`], with the deviations of a YAML list declared, from which mistakes are returned.
+pub fn play_deviating(
+    deviations: &str,
+    shared: &str,
+    scenario: &str,
+    hub: impl FnMut(&HubInput<'_>) -> HubActions,
+) -> ScenarioReport {
+    play_pack(ASYNCAPI, Duration::ZERO, deviations, shared, scenario, hub)
+}
+
+/// Returns the diagnostics of a YAML list of deviations.
+pub fn complaints_of_deviations(deviations: &str) -> String {
+    let (mut sources, pack, scenarios) = load(ASYNCAPI, PLAIN, "title: T\nsteps: []\n");
+    let file = sources.add("hub.yaml", deviations);
+    let nodes = yaml::parse(&sources, file).unwrap();
+    let read = Deviations::read(nodes.list().unwrap(), &pack, &scenarios.shared, false);
+    read.map_or_else(|found| render_all(&found, &sources, false), |_| String::new())
 }
 
 /// Like [`play`], on a machine whose timers fire late while frames are read in time.
@@ -122,7 +143,7 @@ pub fn play_late(
     scenario: &str,
     hub: impl FnMut(&HubInput<'_>) -> HubActions,
 ) -> ScenarioReport {
-    play_pack(ASYNCAPI, late, shared, scenario, hub)
+    play_pack(ASYNCAPI, late, "[]", shared, scenario, hub)
 }
 
 /// Like [`play`], with an AsyncAPI document made from [`ASYNCAPI`].
@@ -132,17 +153,25 @@ pub fn play_changed(
     scenario: &str,
     hub: impl FnMut(&HubInput<'_>) -> HubActions,
 ) -> ScenarioReport {
-    play_pack(&change(ASYNCAPI), Duration::ZERO, shared, scenario, hub)
+    play_pack(&change(ASYNCAPI), Duration::ZERO, "[]", shared, scenario, hub)
 }
 
 fn play_pack(
     pack: &str,
     late: Duration,
+    deviations: &str,
     shared: &str,
     scenario: &str,
     mut hub: impl FnMut(&HubInput<'_>) -> HubActions,
 ) -> ScenarioReport {
-    let mut conversation = Conversation::new(program(pack, shared, scenario), config(BTreeMap::new()));
+    let program = program(pack, shared, scenario);
+    let mut sources = Sources::default();
+    let file = sources.add("hub.yaml", deviations);
+    let nodes = yaml::parse(&sources, file).unwrap();
+    let deviations = Deviations::read(nodes.list().unwrap(), &program.pack, &program.shared, false);
+    let deviations = deviations.unwrap_or_else(|found| panic!("{}", render_all(&found, &sources, false)));
+    let config = Config { deviations: Arc::new(deviations), ..config(BTreeMap::new()) };
+    let mut conversation = Conversation::new(program, config);
     let mut now = Duration::ZERO;
     let mut due: BTreeMap<(Duration, usize), (u32, Received)> = BTreeMap::new();
     let mut number = 0;

@@ -129,6 +129,7 @@ pub fn run(arguments: FuzzArgs) -> Result<u8, CliError> {
         stated_only: arguments.hub.stated_only,
         trace: arguments.trace,
         kept: if arguments.against.is_some() { second_hub::KEPT } else { KEPT },
+        persistent: false,
         destructive: false,
         stamp: hub::stamp(),
         now_ms: hub::now_ms(),

@@ -9,13 +9,13 @@ use std::io;
 
 use self::settings::Level;
 use super::overrides::{Change, Override, insert};
-use super::{DEFAULT_PATIENCE, DEFAULT_QUIET, HookSpec, Instance, ONLY_INSTANCE, Target, TlsOptions};
+use super::{DEFAULT_PATIENCE, DEFAULT_QUIET, Declared, HookSpec, Instance, ONLY_INSTANCE, Target, TlsOptions};
 use crate::syntax::diagnostic::{Diagnostic, suggest};
 use crate::syntax::source::{FileId, Sources, Span};
 use crate::syntax::yaml::{Key, Node};
 
 /// Keys of a target file; anything else that `--set` names is a setting.
-pub const TOP_LEVEL: [&str; 13] = [
+pub const TOP_LEVEL: [&str; 14] = [
     "protocol",
     "url",
     "connections",
@@ -29,6 +29,7 @@ pub const TOP_LEVEL: [&str; 13] = [
     "tls",
     "instance",
     "hooks",
+    "deviation",
 ];
 const INSTANCE: [&str; 7] = ["name", "url", "exec", "provides", "settings", "secrets", "hooks"];
 const TLS: [&str; 2] = ["ca", "insecure"];
@@ -155,6 +156,7 @@ impl Reading<'_> {
         let tls = root.get("tls").map(|node| self.tls(node)).unwrap_or_default();
         let hooks = root.get("hooks").map(|node| self.hooks(node)).unwrap_or_default();
         let instances = self.instances(root, &over, &hooks);
+        let (deviations, deviation_secrets) = self.deviations(root);
         (self.errors.len() == before).then(|| Target {
             protocol,
             instances,
@@ -165,7 +167,35 @@ impl Reading<'_> {
             exec,
             hooks,
             tls,
+            deviations,
+            deviation_secrets,
         })
+    }
+
+    /// Returns the entries `[[deviation]]`, and the secrets in what their upgrades send.
+    fn deviations(&mut self, root: &Node) -> (Vec<Declared>, Vec<String>) {
+        let Some(listed) = root.get("deviation") else { return (Vec::new(), Vec::new()) };
+        let Some(items) = listed.list() else {
+            self.wrong(listed, "`deviation` must be a list of tables", "begin each with [[deviation]]");
+            return (Vec::new(), Vec::new());
+        };
+        let (mut declared, mut secrets) = (Vec::new(), Vec::new());
+        for item in items {
+            let mut item = item.clone();
+            for part in ["headers", "query"] {
+                let Some(pairs) = item.get("upgrade").and_then(|upgrade| upgrade.get(part)).and_then(Node::map) else {
+                    continue;
+                };
+                for (key, value) in pairs.to_vec().iter().filter(|(_, value)| value.map().is_some()) {
+                    let Some(value) = self.secret(key, value) else { continue };
+                    secrets.extend(value.text().map(str::to_owned));
+                    let named = |name: &str| Key { name: name.to_owned(), span: key.span };
+                    insert(&mut item, &[named("upgrade"), named(part), key.clone()], value);
+                }
+            }
+            declared.push(Declared(item));
+        }
+        (declared, secrets)
     }
 
     fn instances(&mut self, root: &Node, over: &[Level], hooks: &BTreeMap<String, HookSpec>) -> Vec<Instance> {

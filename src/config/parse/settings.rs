@@ -84,7 +84,7 @@ impl Reading<'_> {
     }
 
     /// Returns the secret's text, read from environment or file if need be.
-    fn secret(&mut self, key: &Key, node: &Node) -> Option<Node> {
+    pub(super) fn secret(&mut self, key: &Key, node: &Node) -> Option<Node> {
         let text = match &node.kind {
             Kind::Null => return None,
             Kind::Text(text) => text.value.clone(),

@@ -132,6 +132,8 @@ impl Campaign {
         };
         played.map(|mut report| {
             id.clone_into(&mut report.id);
+            // Declared deviations are known, and findings of `hubproof check`.
+            report.checks.retain(|check| check.deviation.is_none());
             report.title = scenario.get("title").and_then(Value::as_str).unwrap_or_default().to_owned();
             // Reports the exit of its process under an oracle.
             for check in report.checks.iter_mut().filter(|check| check.name == crate::hub::supervisor::PROCESS_CHECK) {
@@ -233,6 +235,9 @@ impl Campaign {
             history_dropped: 0,
             duration: Duration::ZERO,
             slimmest: None,
+            deviations: crate::deviation::Seen::new(),
+            missed: Vec::new(),
+            received: std::collections::BTreeSet::new(),
         }
     }
 }

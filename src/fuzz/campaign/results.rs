@@ -242,6 +242,7 @@ pub fn lives(campaign: &Campaign, verdict: Verdict, message: String, received: O
             received,
             ..Detail::default()
         }),
+        deviation: None,
     }
 }
 

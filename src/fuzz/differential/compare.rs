@@ -482,6 +482,7 @@ pub fn check(
         asked: 1,
         message: first.map(Difference::in_words).unwrap_or_default(),
         detail,
+        deviation: None,
     })
 }
 

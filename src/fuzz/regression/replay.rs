@@ -122,6 +122,7 @@ mod tests {
             asked: 1,
             message: "nothing came".to_owned(),
             detail: None,
+            deviation: None,
         };
         let cause = cause.map(|unreachable| Cause {
             span: None,
@@ -147,6 +148,9 @@ mod tests {
             history_dropped: 0,
             duration: Duration::ZERO,
             slimmest: None,
+            deviations: crate::deviation::Seen::new(),
+            missed: Vec::new(),
+            received: std::collections::BTreeSet::new(),
         }
     }
 

@@ -86,6 +86,10 @@ struct Protocol<'a> {
     processes: Vec<Process<'a>>,
     /// The results of the baseline's entries for this protocol.
     baseline: Vec<Entry<'a>>,
+    /// The deviations of the hub that the target declares.
+    deviations: Vec<Deviating<'a>>,
+    /// Deviations behind which the run would have gone on, the one that would let most rules be judged first.
+    proposals: Vec<Proposed<'a>>,
     scenarios: Scenarios<'a>,
     checks: Totals,
     /// Checks that fail or warn as the baseline expects; they are included in the totals.
@@ -205,6 +209,41 @@ struct Entry<'a> {
     /// From 1.
     first_line: usize,
     last_line: usize,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Proposed<'a> {
+    /// The entry `[[deviation]]` of a target file, as JSON, with a reason to fill in.
+    entry: &'a serde_json::Value,
+    /// Whether it has no value that only the user knows.
+    complete: bool,
+    /// Rules that were not judged, and might be with it.
+    unblocks: Vec<&'a str>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Deviating<'a> {
+    /// The name of its finding, such as `deviation:1`.
+    name: &'a str,
+    /// What is different, in one line.
+    text: &'a str,
+    reason: &'a str,
+    /// The rules that it breaks.
+    rules: Vec<&'a str>,
+    /// `stale`: the hub does as documented, so that the entry must be deleted, and the run fails.
+    standing: Standing,
+    /// How often it applied.
+    observed: usize,
+    /// How often the documented form was seen instead.
+    contradicted: usize,
+    /// Whether the run assumed it, rather than the target declared it.
+    assumed: bool,
+    /// Where it is declared; null for one that is assumed.
+    file: Option<&'a str>,
+    /// From 1.
+    line: Option<usize>,
 }
 
 #[derive(Serialize)]
@@ -488,6 +527,8 @@ impl<'a> Writer<'a> {
             causes: protocol.causes.iter().map(|cause| self.shared_cause(cause)).collect(),
             processes: protocol.processes.iter().map(process).collect(),
             baseline: protocol.baseline.iter().map(|entry| self.entry(entry)).collect(),
+            deviations: protocol.deviations.iter().map(|one| self.deviating(one)).collect(),
+            proposals: protocol.proposals.iter().map(proposed).collect(),
             scenarios: Scenarios {
                 totals: totals(&protocol.scenario_tally()),
                 unplayed: &protocol.unplayed,
@@ -564,18 +605,27 @@ impl<'a> Writer<'a> {
         }
     }
 
+    fn deviating(&self, one: &'a super::Deviating) -> Deviating<'a> {
+        Deviating {
+            name: &one.name,
+            text: &one.text,
+            reason: &one.reason,
+            rules: one.rules.iter().map(String::as_str).collect(),
+            standing: written_standing(one.standing),
+            observed: one.observed,
+            contradicted: one.contradicted,
+            assumed: one.span.is_none(),
+            file: one.span.map(|span| self.sources.file(span.file).path.as_str()),
+            line: one.span.map(|span| self.sources.lines(span).0),
+        }
+    }
+
     fn entry(&self, entry: &'a super::Entry) -> Entry<'a> {
         let (first_line, last_line) = self.sources.lines(entry.span);
         Entry {
             failure: &entry.failure,
             reason: &entry.reason,
-            standing: match entry.standing {
-                super::Standing::Expected => Standing::Expected,
-                super::Standing::Flaky => Standing::Flaky,
-                super::Standing::Stale => Standing::Stale,
-                super::Standing::Undecided => Standing::Undecided,
-                super::Standing::NotPlayed => Standing::NotPlayed,
-            },
+            standing: written_standing(entry.standing),
             file: &self.sources.file(entry.span.file).path,
             first_line,
             last_line,
@@ -766,6 +816,24 @@ fn word(verdict: Verdict) -> Word {
 /// Converts to milliseconds, to the microsecond.
 fn ms(time: Duration) -> f64 {
     time.as_micros() as f64 / 1000.0
+}
+
+fn proposed(proposed: &super::Proposed) -> Proposed<'_> {
+    Proposed {
+        entry: &proposed.proposal.entry,
+        complete: proposed.proposal.complete,
+        unblocks: proposed.unblocks.iter().map(String::as_str).collect(),
+    }
+}
+
+fn written_standing(standing: super::Standing) -> Standing {
+    match standing {
+        super::Standing::Expected => Standing::Expected,
+        super::Standing::Flaky => Standing::Flaky,
+        super::Standing::Stale => Standing::Stale,
+        super::Standing::Undecided => Standing::Undecided,
+        super::Standing::NotPlayed => Standing::NotPlayed,
+    }
 }
 
 #[cfg(test)]

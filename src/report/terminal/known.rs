@@ -5,12 +5,69 @@ use annotate_snippets::Level as Title;
 use super::super::text::{count, printable};
 use super::super::{CheckResult, ProtocolReport, ScenarioResult, Standing, covers};
 use super::{Page, or_step};
+use crate::deviation::propose::to_toml;
 
 impl Page<'_> {
+    /// Shows the deviations of the hub, with what was seen of each.
+    pub(super) fn deviations(&mut self, protocol: &ProtocolReport) {
+        for one in &protocol.deviations {
+            self.gap();
+            let text = printable(&one.text);
+            if one.standing == Standing::Stale {
+                let title = format!("{text}: the hub does as documented");
+                self.snippet(Title::ERROR.with_name("stale"), Some(&one.name), &title, one.span);
+                let times = count(one.contradicted, "message");
+                self.field("received", &format!("{times} as documented; {} as declared", one.observed));
+                self.field("delete", "this entry");
+                continue;
+            }
+            let place = one.span.map(|span| format!(" ({})", self.sources.place(span))).unwrap_or_default();
+            let word = if one.span.is_some() { "known" } else { "assumed" };
+            self.wrapped("", &format!("{word}[{}]: {text}{place}", one.name));
+            self.field("reason", &printable(&one.reason));
+            if !one.rules.is_empty() {
+                self.field("breaks", &one.rules.iter().map(String::as_str).collect::<Vec<_>>().join(", "));
+            }
+            let seen = match (one.observed, one.contradicted) {
+                (0, 0) => "not in this run".to_owned(),
+                (times, 0) => format!("{times} times"),
+                (times, other) => format!("{times} times; the documented form {other} times"),
+            };
+            self.field("seen", &seen);
+        }
+    }
+
+    /// Shows the entries that would let more rules be judged, if the target file had them.
+    pub(super) fn proposals(&mut self, protocol: &ProtocolReport) {
+        for proposed in protocol.proposals.iter().take(self.most()) {
+            self.gap();
+            let rules = count(proposed.unblocks.len(), "more rule");
+            let may = if proposed.unblocks.is_empty() {
+                "The run would go on behind this entry of a target file".to_owned()
+            } else {
+                format!("{rules} might be judged with this entry of a target file")
+            };
+            self.wrapped("", &format!("{may}, if the hub departs from its document here on purpose:"));
+            for line in to_toml(&[&proposed.proposal.entry]).trim_end().lines() {
+                self.line(&format!("  {}", printable(line)));
+            }
+        }
+        self.more(protocol.proposals.len(), "proposal");
+        if !protocol.proposals.is_empty() {
+            self.gap();
+            self.wrapped(
+                "",
+                "--write-deviations FILE writes these entries; --explore goes on with them in the same run.",
+            );
+        }
+    }
+
     /// Shows expected failures with their reasons, and stale entries with their places.
     pub(super) fn known(&mut self, protocol: &ProtocolReport) {
         let checks = protocol.scenarios.iter().flat_map(|scenario| scenario.checks.iter().map(move |c| (scenario, c)));
-        let known: Vec<(&ScenarioResult, &CheckResult)> = checks.filter(|(_, check)| check.known.is_some()).collect();
+        let known: Vec<(&ScenarioResult, &CheckResult)> = checks
+            .filter(|(scenario, check)| check.known.is_some() && scenario.report(check).deviation.is_none())
+            .collect();
         for (scenario, check) in known.iter().take(self.most()) {
             let Some(known) = &check.known else { continue };
             self.gap();

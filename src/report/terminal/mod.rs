@@ -107,6 +107,10 @@ pub fn verdict_line(protocol: &ProtocolReport, strict: bool) -> String {
     if protocol.stale().next().is_some() {
         parts.push(format!("{} in the baseline", count(protocol.stale().count(), "stale line")));
     }
+    let stale = protocol.stale_deviations().count();
+    if stale > 0 {
+        parts.push(format!("{} in the target file", count(stale, "stale deviation")));
+    }
     if protocol.unknown(Verdict::Warn) > 0 {
         parts.push(count(protocol.unknown(Verdict::Warn), "warning"));
     }
@@ -196,6 +200,7 @@ impl Page<'_> {
         if !causes_first {
             self.causes(protocol);
         }
+        self.deviations(protocol);
         self.crashes(protocol);
         let symptom = symptom(protocol);
         if let Some((message, scenarios, played)) = symptom
@@ -227,6 +232,7 @@ impl Page<'_> {
         self.warnings(protocol);
         self.undecided(protocol);
         self.known(protocol);
+        self.proposals(protocol);
         if self.style.verbose {
             self.infos(protocol);
         }

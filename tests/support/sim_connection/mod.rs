@@ -161,6 +161,8 @@ pub fn config(settings: BTreeMap<String, Value>) -> Config {
         kept: 1 << 16,
         instead: None,
         masker: Arc::default(),
+        deviations: Arc::default(),
+        persistent: true,
     }
 }
 

@@ -1,0 +1,133 @@
+//! Declared deviations: how a hub departs from its document, so that a run can go on behind each of them.
+//!
+//! An entry translates frames in both directions: what was received is read as the document has it, and what is sent is
+//! written as the hub wants it. Every entry that applies to a frame is a finding of its own, against the rules it breaks.
+//! Pure data between the sockets and whoever plays a conversation; nothing here knows a protocol.
+
+mod parse;
+pub mod propose;
+mod translate;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+pub use translate::Translated;
+
+use crate::scenario::model::RuleUse;
+use crate::scenario::template::Template;
+use crate::syntax::matcher::Matcher;
+use crate::syntax::source::Span;
+
+/// All deviations of a hub, checked against its pack.
+#[derive(Debug, Default)]
+pub struct Deviations {
+    entries: Vec<Arc<Deviation>>,
+}
+
+#[derive(Debug)]
+pub struct Deviation {
+    /// Why the hub departs, in the words of the user.
+    pub reason: String,
+    /// The rules that it breaks beside those that frames show.
+    pub rules: Vec<RuleUse>,
+    /// Where it is declared; `None` for one that the tool assumes.
+    pub span: Option<Span>,
+    /// The entry as JSON.
+    pub entry: Value,
+    pub change: Change,
+    way: Directions,
+}
+
+/// The directions in which a deviation translates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Directions {
+    to_hub: bool,
+    from_hub: bool,
+}
+
+/// What is different. `message` is the index of a message in the pack; without one, every message is meant.
+#[derive(Debug)]
+pub enum Change {
+    /// The message is recognised by these members instead of the documented ones.
+    Instead { message: usize, like: Map<String, Value> },
+    /// A member has another value where the document has `value`.
+    Spelled { message: Option<usize>, member: String, value: Value, spelled: Value },
+    /// A member is at another place.
+    Renamed { message: Option<usize>, member: String, renamed: String },
+    /// A documented member does not exist; conversations go on with `assume`.
+    Missing { message: Option<usize>, member: String, assume: Option<Value> },
+    /// A member exists that is not documented.
+    Added { message: Option<usize>, member: String, added: Value },
+    /// A member is of another type; each expression converts `value`.
+    Converted { message: Option<usize>, member: String, from_hub: Option<Arc<Template>>, to_hub: Option<Arc<Template>> },
+    /// A documented message never comes, or not where the request fits `when`; conversations go on as if it had, with
+    /// these members.
+    Absent { message: usize, after: After, when: Option<Matcher>, assume: Arc<Template> },
+    /// The upgrade needs more than is documented.
+    Upgrade { headers: Vec<(String, String)>, query: Vec<(String, String)>, subprotocols: Vec<String> },
+    /// A limit or timeout has another size than documented.
+    Setting { setting: String, value: Value },
+}
+
+/// What an absent message would have followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    Connection,
+    /// The message of this index, sent to the hub.
+    Message(usize),
+}
+
+/// How often an entry applied in a conversation, and how often the documented form was seen instead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sightings {
+    pub observed: usize,
+    pub contradicted: usize,
+}
+
+impl Sightings {
+    pub fn add(&mut self, other: Self) {
+        self.observed += other.observed;
+        self.contradicted += other.contradicted;
+    }
+}
+
+/// [`Sightings`] by index of the entry.
+pub type Seen = BTreeMap<usize, Sightings>;
+
+impl Deviations {
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub fn entries(&self) -> &[Arc<Deviation>] {
+        &self.entries
+    }
+
+    /// Returns the settings that have another value than documented.
+    pub fn settings(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.entries.iter().filter_map(|entry| match &entry.change {
+            Change::Setting { setting, value } => Some((setting.as_str(), value)),
+            _ => None,
+        })
+    }
+
+    /// Returns the entries that the upgrade needs, with their indices.
+    pub fn upgrades(&self) -> impl Iterator<Item = (usize, &Change)> {
+        let upgrades = |entry: &Arc<Deviation>| matches!(entry.change, Change::Upgrade { .. });
+        self.entries.iter().enumerate().filter(move |(_, entry)| upgrades(entry)).map(|(index, e)| (index, &e.change))
+    }
+}
+
+impl Deviation {
+    /// Whether the tool assumes it, so that it is a failure like any other.
+    pub fn is_assumed(&self) -> bool {
+        self.span.is_none()
+    }
+}
+
+/// Returns the name of an entry in reports: they are counted from 1.
+pub fn name(index: usize) -> String {
+    format!("deviation:{}", index + 1)
+}

@@ -1,0 +1,330 @@
+//! Translates messages between the form of the document and that of the hub.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{After, Change, Deviation, Deviations, Seen};
+use crate::protocol::{Pack, Way};
+use crate::scenario::compose::{merge, put, remove};
+use crate::scenario::functions::World;
+use crate::scenario::template::{Names, Template};
+use crate::scenario::value::Bound;
+
+/// A message in another form, and the indices of the entries that applied.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Translated {
+    pub json: Value,
+    pub by: Vec<usize>,
+}
+
+/// The names that an expression of an entry sees.
+struct Scope<'a> {
+    names: &'a [(&'a str, &'a Value)],
+    world: &'a Arc<World>,
+}
+
+impl Names for Scope<'_> {
+    fn lookup(&self, name: &str) -> Option<Bound> {
+        let found = self.names.iter().find(|(known, _)| *known == name)?;
+        Some(Bound::plain(found.1.clone()))
+    }
+
+    fn world(&self) -> &Arc<World> {
+        self.world
+    }
+}
+
+impl Deviations {
+    /// Translates a received message to the form of the document; `None` where no entry applies.
+    pub fn received(&self, pack: &Pack, raw: &Value, world: &Arc<World>) -> Option<Translated> {
+        let mut done = Translated { json: Value::Null, by: Vec::new() };
+        // One entry may make the message recognisable for another, whatever their order.
+        loop {
+            let json = if done.by.is_empty() { raw } else { &done.json };
+            let open = self.entries.iter().enumerate().filter(|(index, _)| !done.by.contains(index));
+            let Some((index, json)) = open.filter(|(_, entry)| entry.way.from_hub).find_map(|(index, entry)| {
+                let documented = entry.documented(pack, json, world)?;
+                let is_it = entry.message().is_none_or(|message| pack.messages[message].matcher.fits(&documented));
+                is_it.then_some((index, documented))
+            }) else {
+                break;
+            };
+            done.json = json;
+            done.by.push(index);
+        }
+        (!done.by.is_empty()).then_some(done)
+    }
+
+    /// Translates a message to be sent to the form of the hub; `None` where no entry applies.
+    pub fn sent(&self, pack: &Pack, documented: &Value, world: &Arc<World>) -> Option<Translated> {
+        let mut done = Translated { json: Value::Null, by: Vec::new() };
+        for (index, entry) in self.entries.iter().enumerate().filter(|(_, entry)| entry.way.to_hub) {
+            if !entry.message().is_none_or(|message| pack.messages[message].matcher.fits(documented)) {
+                continue;
+            }
+            let json = if done.by.is_empty() { documented } else { &done.json };
+            if let Some(json) = entry.of_hub(pack, json, world) {
+                done.json = json;
+                done.by.push(index);
+            }
+        }
+        (!done.by.is_empty()).then_some(done)
+    }
+
+    /// Translates the text of a message to be sent. A text with a member twice is left as it is: it has no other form.
+    pub fn sent_text(&self, pack: &Pack, text: &str, world: &Arc<World>) -> Option<Translated> {
+        if self.is_empty() {
+            return None;
+        }
+        let json: Value = serde_json::from_str(text).ok()?;
+        // With a member twice, there are more in the text than in its value.
+        if members_in(text) != members_of(&json) {
+            return None;
+        }
+        self.sent(pack, &json, world)
+    }
+
+    /// Whether an entry is only about what is sent to the hub, so that no frame of the hub can show it.
+    pub fn is_only_sent(&self, pack: &Pack, index: usize) -> bool {
+        let entry = &self.entries[index];
+        !entry.way.from_hub || entry.message().is_some_and(|message| !pack.messages[message].directions.from_hub)
+    }
+
+    /// Counts in `seen` which entries applied to a received message, and which it contradicts, as it has the documented
+    /// form. `json` is the message as the document has it, `by` are the entries that were needed for that.
+    pub fn count(&self, pack: &Pack, json: &Value, by: &[usize], world: &Arc<World>, seen: &mut Seen) {
+        for (index, entry) in self.entries.iter().enumerate().filter(|(_, entry)| entry.way.from_hub) {
+            if by.contains(&index) {
+                seen.entry(index).or_default().observed += 1;
+            } else if entry.message().is_none_or(|message| pack.messages[message].matcher.fits(json))
+                && entry.contradicted(json, world)
+            {
+                seen.entry(index).or_default().contradicted += 1;
+            }
+        }
+    }
+
+    /// Returns the messages that never come after a connection has opened, each with the index of its entry.
+    pub fn absent_after_connection(&self, pack: &Pack, world: &Arc<World>) -> Vec<(usize, Value)> {
+        self.absent(pack, &Value::Null, world, |after| after == After::Connection)
+    }
+
+    /// Returns the messages that never come after this one, each with the index of its entry.
+    pub fn absent_after(&self, pack: &Pack, request: &Value, world: &Arc<World>) -> Vec<(usize, Value)> {
+        self.absent(pack, request, world, |after| match after {
+            After::Connection => false,
+            After::Message(message) => pack.messages[message].matcher.fits(request),
+        })
+    }
+
+    fn absent(
+        &self,
+        pack: &Pack,
+        request: &Value,
+        world: &Arc<World>,
+        follows: impl Fn(After) -> bool,
+    ) -> Vec<(usize, Value)> {
+        let absent = |(index, entry): (usize, &Arc<Deviation>)| {
+            let Change::Absent { message, after, when, assume } = &entry.change else { return None };
+            if !follows(*after) || !when.as_ref().is_none_or(|when| when.fits(request)) {
+                return None;
+            }
+            let mut value = pack.messages[*message].template();
+            // An expression that fails leaves the example as it is.
+            let assumed = assume.eval(&Scope { names: &[("request", request)], world }).unwrap_or(Value::Null);
+            merge(&mut value, &assumed);
+            Some((index, value))
+        };
+        self.entries.iter().enumerate().filter_map(absent).collect()
+    }
+}
+
+impl Deviation {
+    /// The message that it is about; `None` for all of them.
+    pub fn message(&self) -> Option<usize> {
+        match &self.change {
+            Change::Instead { message, .. } | Change::Absent { message, .. } => Some(*message),
+            Change::Spelled { message, .. }
+            | Change::Missing { message, .. }
+            | Change::Renamed { message, .. }
+            | Change::Added { message, .. }
+            | Change::Converted { message, .. } => *message,
+            Change::Upgrade { .. } | Change::Setting { .. } => None,
+        }
+    }
+
+    /// Returns the documented form of a message of the hub; `None` where this entry does not apply.
+    fn documented(&self, pack: &Pack, json: &Value, world: &Arc<World>) -> Option<Value> {
+        match &self.change {
+            Change::Instead { message, like } => {
+                let fits = like.iter().all(|(name, want)| json.get(name) == Some(want));
+                let literals = pack.messages[*message].matcher.literals();
+                let differs = literals.iter().any(|(name, want)| json.get(name) != Some(want));
+                (fits && differs).then(|| {
+                    let others = like.keys().filter(|name| !literals.contains_key(*name));
+                    let others: Vec<String> = others.map(|name| pointer(name)).collect();
+                    let mut json = json.clone();
+                    remove(&mut json, &others);
+                    merge(&mut json, &Value::Object(literals));
+                    json
+                })
+            }
+            Change::Spelled { member, value, spelled, .. } => {
+                (json.pointer(member)? == spelled && spelled != value).then(|| with(json, member, value.clone()))
+            }
+            Change::Renamed { member, renamed, .. } => moved(json, renamed, member),
+            Change::Missing { message, member, assume } => {
+                if !json.is_object() || json.pointer(member).is_some() {
+                    return None;
+                }
+                let documented = match message {
+                    Some(message) => &pack.messages[*message],
+                    None => pack.recognise(json, Way::FromHub)?,
+                };
+                let example = documented.template().pointer(member).cloned();
+                // Only messages that have it in the document lack it.
+                if message.is_none() && example.is_none() {
+                    return None;
+                }
+                let assume = assume.clone().or(example);
+                Some(with(json, member, assume.unwrap_or(Value::Null)))
+            }
+            Change::Added { member, .. } => json.pointer(member).is_some().then(|| without(json, member)),
+            Change::Converted { member, from_hub, .. } => converted(json, member, from_hub.as_deref()?, world),
+            Change::Absent { .. } | Change::Upgrade { .. } | Change::Setting { .. } => None,
+        }
+    }
+
+    /// Returns the hub's form of a documented message; `None` where this entry does not apply.
+    fn of_hub(&self, pack: &Pack, json: &Value, world: &Arc<World>) -> Option<Value> {
+        match &self.change {
+            Change::Instead { message, like } => {
+                let mut json = json.clone();
+                let documented = pack.messages[*message].matcher.literals();
+                let gone: Vec<String> =
+                    documented.keys().filter(|name| !like.contains_key(*name)).map(|name| pointer(name)).collect();
+                remove(&mut json, &gone);
+                merge(&mut json, &Value::Object(like.clone()));
+                Some(json)
+            }
+            // The two change places: what is not documented must stay unknown to the hub.
+            Change::Spelled { member, value, spelled, .. } => match json.pointer(member)? {
+                found if found == value => Some(with(json, member, spelled.clone())),
+                found if found == spelled => Some(with(json, member, value.clone())),
+                _ => None,
+            },
+            Change::Renamed { member, renamed, .. } => moved(json, member, renamed),
+            Change::Missing { member, .. } => json.pointer(member).is_some().then(|| without(json, member)),
+            Change::Added { member, added, .. } => json.is_object().then(|| with(json, member, added.clone())),
+            Change::Converted { member, to_hub, .. } => converted(json, member, to_hub.as_deref()?, world),
+            Change::Absent { .. } | Change::Upgrade { .. } | Change::Setting { .. } => None,
+        }
+    }
+
+    /// Whether a message to which it did not apply shows that the hub does as documented.
+    fn contradicted(&self, json: &Value, world: &Arc<World>) -> bool {
+        match &self.change {
+            Change::Instead { .. } | Change::Absent { .. } => true,
+            Change::Spelled { member, value, .. } => json.pointer(member) == Some(value),
+            Change::Renamed { member, .. } | Change::Missing { member, .. } => json.pointer(member).is_some(),
+            Change::Added { message, .. } => message.is_some(),
+            Change::Converted { member, from_hub: Some(from_hub), .. } => {
+                json.pointer(member).is_some() && converted(json, member, from_hub, world).is_none()
+            }
+            Change::Converted { .. } | Change::Upgrade { .. } | Change::Setting { .. } => false,
+        }
+    }
+
+    /// Returns what is different, in one line.
+    pub fn describe(&self, pack: &Pack) -> String {
+        let of = |message: &Option<usize>| match message {
+            Some(message) => format!("`{}`", pack.messages[*message].name),
+            None => "all messages".to_owned(),
+        };
+        match &self.change {
+            Change::Instead { message, like } => {
+                format!("{} is recognised by {}", of(&Some(*message)), Value::Object(like.clone()))
+            }
+            Change::Spelled { message, member, value, spelled } => {
+                format!("{member} of {}: {spelled} in place of {value}", of(message))
+            }
+            Change::Renamed { message, member, renamed } => format!("{member} of {} is {renamed}", of(message)),
+            Change::Missing { message, member, .. } => format!("{member} of {} is missing", of(message)),
+            Change::Added { message, member, .. } => format!("{member} of {} is not documented", of(message)),
+            Change::Converted { message, member, .. } => format!("{member} of {} is of another type", of(message)),
+            Change::Absent { message, after, .. } => {
+                let after = match after {
+                    After::Connection => "a connection".to_owned(),
+                    After::Message(message) => of(&Some(*message)),
+                };
+                format!("{} does not follow {after}", of(&Some(*message)))
+            }
+            Change::Upgrade { headers, query, subprotocols } => {
+                let names = |pairs: &[(String, String)]| pairs.iter().map(|(n, _)| n.clone()).collect::<Vec<_>>();
+                let parts =
+                    [("header", names(headers)), ("query", names(query)), ("subprotocol", subprotocols.clone())];
+                let parts: Vec<String> = parts
+                    .iter()
+                    .filter(|(_, names)| !names.is_empty())
+                    .map(|(what, names)| format!("{what} {}", names.join(", ")))
+                    .collect();
+                format!("the upgrade needs {}", parts.join(" and "))
+            }
+            Change::Setting { setting, value } => format!("{setting} is {value}"),
+        }
+    }
+}
+
+/// Returns how many members a JSON text has, in all its objects.
+fn members_in(text: &str) -> usize {
+    let (mut members, mut inside, mut escaped) = (0, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if inside => escaped = true,
+            b'"' => inside = !inside,
+            b':' if !inside => members += 1,
+            _ => {}
+        }
+    }
+    members
+}
+
+/// Returns how many members a value has, in all its objects.
+fn members_of(json: &Value) -> usize {
+    match json {
+        Value::Object(members) => members.len() + members.values().map(members_of).sum::<usize>(),
+        Value::Array(items) => items.iter().map(members_of).sum(),
+        _ => 0,
+    }
+}
+
+fn pointer(name: &str) -> String {
+    format!("/{}", crate::syntax::matcher::escape(name))
+}
+
+fn with(json: &Value, member: &str, value: Value) -> Value {
+    let mut json = json.clone();
+    put(&mut json, member, value);
+    json
+}
+
+fn without(json: &Value, member: &str) -> Value {
+    let mut json = json.clone();
+    remove(&mut json, &[member.to_owned()]);
+    json
+}
+
+/// Moves a member; `None` where it is not there, or another is at its new place.
+fn moved(json: &Value, from: &str, to: &str) -> Option<Value> {
+    let value = json.pointer(from)?.clone();
+    json.pointer(to).is_none().then(|| with(&without(json, from), to, value))
+}
+
+/// Converts a member; `None` where it is absent, cannot be converted, or stays the same.
+fn converted(json: &Value, member: &str, by: &Template, world: &Arc<World>) -> Option<Value> {
+    let value = json.pointer(member)?;
+    let converted = by.eval(&Scope { names: &[("value", value), ("message", json)], world }).ok()?;
+    (converted != *value).then(|| with(json, member, converted))
+}

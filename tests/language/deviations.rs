@@ -1,0 +1,193 @@
+//! Declared deviations: a hub that departs from its document is judged behind them, and they are known, never passed.
+
+use hubproof::event::{ScenarioReport, Verdict};
+use rstest::rstest;
+
+use crate::support::mini_protocol::{HubActions, HubInput, PLAIN, complaints_of_deviations, of, play_deviating, text};
+
+/// Expects an answer to a question, by the rule MUST, with its number, by MUST-2.
+const ASKS: &str = "title: T
+actors: { anna: client }
+steps:
+  - anna joins:
+  - anna sends: ask
+    with: { n: 7 }
+    as: asked
+  - anna expects: answer
+    after: asked
+    rules: [MUST]
+    has: { MUST-2: { /n: { type: integer } } }
+";
+
+/// A hub that understands only `wants` and answers with `answers`; without the former, it answers anything.
+fn hub<'h>(wants: Option<&'h str>, answers: &'h str) -> impl FnMut(&HubInput<'_>) -> HubActions + 'h {
+    move |input| match input.text {
+        Some(sent) if wants.is_none_or(|wants| wants == sent) => vec![(1, input.connection, text(answers))],
+        _ => Vec::new(),
+    }
+}
+
+/// Returns the reason of the deviation by which the check of a rule is known to fail.
+fn known(report: &ScenarioReport, rule: &str) -> Option<String> {
+    let mut checks = report.checks.iter().filter(|check| check.rules.iter().any(|(used, _)| used.id == rule));
+    checks.find_map(|check| check.deviation.clone().filter(|_| check.verdict == Verdict::Fail))
+}
+
+#[rstest]
+#[case::message(
+    "{ message: answer, instead: { type: reply } }",
+    None,
+    r#"{"type":"reply","n":7}"#,
+    r#"{"type":"answer","n":7}"#
+)]
+#[case::message_under_another_member(
+    "{ message: answer, instead: { kind: reply } }",
+    None,
+    r#"{"kind":"reply","n":7}"#,
+    r#"{"type":"answer","n":7}"#
+)]
+#[case::value(
+    "{ member: /type, value: answer, spelled: ANSWER }",
+    None,
+    r#"{"type":"ANSWER","n":7}"#,
+    r#"{"type":"answer","n":7}"#
+)]
+#[case::member(
+    "{ message: answer, member: /n, renamed: /number }",
+    None,
+    r#"{"type":"answer","number":7}"#,
+    r#"{"type":"answer","n":7}"#
+)]
+#[case::discriminator(
+    "{ member: /type, renamed: /kind }",
+    Some(r#"{"n":7,"kind":"ask"}"#),
+    r#"{"kind":"answer","n":7}"#,
+    r#"{"type":"answer","n":7}"#
+)]
+#[case::missing(
+    "{ message: answer, member: /n, missing: true, assume: 1 }",
+    None,
+    r#"{"type":"answer"}"#,
+    r#"{"type":"answer","n":7}"#
+)]
+#[case::converted(
+    "{ message: answer, member: /n, from_hub: \"${value | int}\" }",
+    None,
+    r#"{"type":"answer","n":"7"}"#,
+    r#"{"type":"answer","n":7}"#
+)]
+fn what_is_received_is_read_as_documented(
+    #[case] entry: &str,
+    #[case] wants: Option<&str>,
+    #[case] answers: &str,
+    #[case] documented: &str,
+) {
+    let entry = entry.replacen('{', "[{ reason: as it is,", 1) + "]";
+    let report = play_deviating(&entry, PLAIN, ASKS, hub(wants, answers));
+    assert_eq!(of(&report, "MUST"), Verdict::Pass, "{:#?}", report.checks);
+    let own = report.checks.iter().find(|check| check.name == "deviation:1").unwrap();
+    assert_eq!((own.verdict, own.deviation.as_deref()), (Verdict::Fail, Some("as it is")));
+    let seen = report.deviations[&0];
+    assert!((seen.observed, seen.contradicted) == (1, 0), "{seen:?}");
+    // A hub that does as documented makes the entry stale.
+    let report = play_deviating(&entry, PLAIN, ASKS, hub(None, documented));
+    let seen = report.deviations[&0];
+    assert!((seen.observed, seen.contradicted) == (0, 1), "{seen:?}");
+    assert!(report.checks.iter().all(|check| check.deviation.is_none()), "{:#?}", report.checks);
+}
+
+#[rstest]
+#[case::member("{ message: ask, member: /n, renamed: /number }", r#"{"type":"ask","number":7}"#)]
+#[case::message("{ message: ask, instead: { type: question } }", r#"{"type":"question","n":7}"#)]
+#[case::value("{ member: /type, value: ask, spelled: ASK }", r#"{"type":"ASK","n":7}"#)]
+#[case::missing("{ message: ask, member: /n, missing: true }", r#"{"type":"ask"}"#)]
+#[case::added("{ message: ask, member: /trace, added: x }", r#"{"type":"ask","n":7,"trace":"x"}"#)]
+#[case::converted("{ message: ask, member: /n, to_hub: \"${value | string}\" }", r#"{"type":"ask","n":"7"}"#)]
+#[case::undocumented_value("{ member: /n, value: 8, spelled: 7 }", r#"{"type":"ask","n":8}"#)]
+#[case::only_received("{ member: /n, value: 7, spelled: 8, direction: from-hub }", r#"{"type":"ask","n":7}"#)]
+fn what_is_sent_is_written_as_the_hub_wants_it(#[case] entry: &str, #[case] wants: &str) {
+    let entry = entry.replacen('{', "[{ reason: as it is,", 1) + "]";
+    let report = play_deviating(&entry, PLAIN, ASKS, hub(Some(wants), r#"{"type":"answer","n":1}"#));
+    assert_eq!(of(&report, "MUST"), Verdict::Pass, "{:#?}", report.history);
+    // Raw texts are sent in this form, too, unless they have a member twice.
+    let raw = |text: &str| ASKS.replace("sends: ask\n    with: { n: 7 }", &format!("sends raw: {{ text: '{text}' }}"));
+    let report =
+        play_deviating(&entry, PLAIN, &raw(r#"{"type":"ask","n":7}"#), hub(Some(wants), r#"{"type":"answer","n":1}"#));
+    assert_eq!(of(&report, "MUST"), Verdict::Pass, "{:#?}", report.history);
+    let twice = r#"{"type":"ask","n":7,"n":7}"#;
+    let report = play_deviating(&entry, PLAIN, &raw(twice), hub(Some(twice), r#"{"type":"answer","n":1}"#));
+    assert_eq!(of(&report, "MUST"), Verdict::Pass, "{:#?}", report.history);
+}
+
+#[test]
+fn what_the_hub_really_sent_breaks_rules_as_known() {
+    // The type of a member is the rule MUST-2.
+    let entry = "[{ reason: a text, message: answer, member: /n, from_hub: \"${value | int}\" }]";
+    let report = play_deviating(entry, PLAIN, ASKS, hub(None, r#"{"type":"answer","n":"7"}"#));
+    assert_eq!(known(&report, "MUST-2").as_deref(), Some("a text"), "{:#?}", report.checks);
+    // What is wrong beside it is no part of it.
+    let scenario = ASKS.replace("/n: { type: integer }", "/n: { type: integer }, /m: true");
+    let report = play_deviating(entry, PLAIN, &scenario, hub(None, r#"{"type":"answer","n":"7"}"#));
+    assert_eq!((of(&report, "MUST-2"), known(&report, "MUST-2")), (Verdict::Fail, None), "{:#?}", report.checks);
+    // An entry may name further rules.
+    let entry = "[{ reason: a reply, rules: [MUST], message: answer, instead: { type: reply } }]";
+    let report = play_deviating(entry, PLAIN, ASKS, hub(None, r#"{"type":"reply","n":7}"#));
+    assert_eq!(known(&report, "MUST").as_deref(), Some("a reply"), "{:#?}", report.checks);
+}
+
+#[test]
+fn always_compares_what_the_hub_really_sent_too() {
+    let shared = format!("{PLAIN}always:\n  - every: answer\n    has: {{ MUST-2: {{ /kind: false }} }}\n");
+    let scenario = ASKS.replace("    has: { MUST-2: { /n: { type: integer } } }\n", "");
+    let entry = "[{ reason: more, message: answer, member: /kind, added: x }]";
+    let report = play_deviating(entry, &shared, &scenario, hub(None, r#"{"type":"answer","kind":"x"}"#));
+    assert_eq!(known(&report, "MUST-2").as_deref(), Some("more"), "{:#?}", report.checks);
+    assert_eq!(of(&report, "MUST"), Verdict::Pass);
+}
+
+#[test]
+fn an_absent_message_is_assumed_and_its_rule_is_broken() {
+    let scenario = format!("{ASKS}  - anna sends: ask\n    with: {{ n: \"${{came.n}}\" }}\n    as: again\n  - anna expects: notice\n    after: again\n    rules: [SHOULD]\n")
+        .replace("    has: { MUST-2: { /n: { type: integer } } }", "    as: came\n    has: { MUST-2: { /n: { type: integer } } }");
+    let entry = "[{ reason: never, message: answer, absent: true, after: ask, assume: { n: \"${request.n}\" } }]";
+    let mut asked = 0;
+    let report = play_deviating(entry, PLAIN, &scenario, |input| {
+        asked += usize::from(input.text.is_some());
+        let notice = || vec![(1, input.connection, text(r#"{"type":"notice"}"#))];
+        if asked == 2 { notice() } else { Vec::new() }
+    });
+    assert_eq!(known(&report, "MUST").as_deref(), Some("never"), "{:#?}", report.checks);
+    assert_eq!(of(&report, "MUST-2"), Verdict::NotTestable, "{:#?}", report.checks);
+    assert_eq!(of(&report, "SHOULD"), Verdict::Pass, "{:#?}", report.checks);
+    let sent = report.history.iter().filter(|frame| frame.text.contains(r#""ask","n":7"#)).count();
+    assert_eq!(sent, 2, "{:#?}", report.history);
+    // Only where the request fits.
+    let entry = "[{ reason: never, message: answer, absent: true, after: ask, where: { n: 8 } }]";
+    let report = play_deviating(entry, PLAIN, ASKS, |_| Vec::new());
+    assert_eq!((of(&report, "MUST"), known(&report, "MUST")), (Verdict::Fail, None), "{:#?}", report.checks);
+    // A greeting.
+    let scenario = ASKS.replace("  - anna sends", "  - anna expects: notice\n  - anna sends");
+    let entry = "[{ reason: no greeting, message: notice, absent: true, after: connection }]";
+    let report = play_deviating(entry, PLAIN, &scenario, hub(None, r#"{"type":"answer","n":7}"#));
+    assert_eq!(of(&report, "MUST"), Verdict::Pass, "{:#?}", report.checks);
+}
+
+#[rstest]
+#[case::nothing("[{ reason: x }]", "this deviation does not say what is different")]
+#[case::no_reason("[{ message: answer, absent: true, after: ask }]", "this deviation has no `reason`")]
+#[case::two(
+    "[{ reason: x, message: answer, instead: { type: x }, renamed: /y }]",
+    "`renamed` does not go with `instead`"
+)]
+#[case::message("[{ reason: x, message: anser, instead: { type: x } }]", "has no message `anser`")]
+#[case::rule("[{ reason: x, rules: [MUTS], message: answer, instead: { type: x } }]", "there is no rule MUTS")]
+#[case::member("[{ reason: x, member: type, renamed: /x }]", "`type` is not the place of a member")]
+#[case::key("[{ reason: x, mesage: answer, instead: { type: x } }]", "a deviation has no key `mesage`")]
+#[case::direction("[{ reason: x, member: /a, renamed: /x, direction: both }]", "this is not a direction")]
+#[case::to_a_hub("[{ reason: x, message: ask, absent: true, after: connection }]", "`ask` is not sent by a hub")]
+#[case::expression("[{ reason: x, member: /a, from_hub: \"${valeu + 1}\" }]", "`valeu` is not known here")]
+#[case::setting("[{ reason: x, setting: size, value: 3 }]", "there is no setting `size`")]
+fn mistakes_have_a_place_and_a_way_out(#[case] entries: &str, #[case] message: &str) {
+    let found = complaints_of_deviations(entries);
+    assert!(found.contains(message) && found.contains("hub.yaml:1:") && found.contains("help: "), "{found}");
+}
