@@ -287,7 +287,7 @@ mod tests {
     #[case(TOLERATED, Level::Must, Basis::Silent, Verdict::Info, Verdict::Info)]
     #[case(TOLERATED, Level::Should, Basis::Stated, Verdict::Warn, Verdict::Warn)]
     #[case(TOLERATED, Level::May, Basis::Stated, Verdict::Info, Verdict::Info)]
-    fn the_table_of_verdicts(
+    fn outcome_level_and_basis_determine_the_verdict(
         #[case] outcome: fn() -> Outcome,
         #[case] level: Level,
         #[case] basis: Basis,
@@ -303,7 +303,7 @@ mod tests {
     #[case(NOTED, Verdict::Info)]
     #[case(UNDECIDED, Verdict::Inconclusive)]
     #[case(NOT_REACHED, Verdict::NotTestable)]
-    fn what_is_not_broken_has_one_verdict_for_all(
+    fn outcomes_other_than_broken_have_the_same_verdict_at_every_level(
         #[case] outcome: fn() -> Outcome,
         #[case] expected: Verdict,
         #[values(Level::Must, Level::Should, Level::May)] level: Level,

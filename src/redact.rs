@@ -256,14 +256,17 @@ mod tests {
     #[case::base64(STANDARD.encode(SECRET))]
     #[case::base64_url(URL_SAFE.encode(SECRET))]
     #[case::base64_bare(URL_SAFE_NO_PAD.encode(SECRET))]
-    fn masks(#[case] form: String) {
+    fn a_secret_is_masked_in_every_encoding(#[case] form: String) {
         let masker = masker(&["other secret", SECRET]);
         assert_eq!(masker.mask(&form), MASK);
         assert_eq!(masker.mask(&format!("a={form}&b={form};")), "a=***&b=***;");
     }
 
     #[rstest]
-    fn masks_inside_what_was_encoded(#[values(0, 1, 2, 3)] before: usize, #[values(0, 1, 2)] after: usize) {
+    fn a_secret_is_masked_inside_a_longer_text_in_base64(
+        #[values(0, 1, 2, 3)] before: usize,
+        #[values(0, 1, 2)] after: usize,
+    ) {
         let text = format!("{}canary-secret{}", "u".repeat(before), "v".repeat(after));
         let masker = masker(&["canary-secret"]);
         for encoded in [STANDARD.encode(&text), URL_SAFE_NO_PAD.encode(&text)] {
@@ -282,7 +285,11 @@ mod tests {
     #[case(&["äö"], "xäö äö.", "xäö ***.")]
     #[case(&[""], "nothing", "nothing")]
     #[case(&[], "nothing", "nothing")]
-    fn replaces(#[case] secrets: &[&str], #[case] text: &str, #[case] expected: &str) {
+    fn overlapping_and_repeated_secrets_are_masked(
+        #[case] secrets: &[&str],
+        #[case] text: &str,
+        #[case] expected: &str,
+    ) {
         assert_eq!(masker(secrets).mask(text), expected);
     }
 
@@ -297,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn masks_values_by_their_texts() {
+    fn secrets_are_masked_in_all_texts_of_a_json_value() {
         // In JSON text the `n` of the escape and the secret would be taken for each other.
         let mut value = json!({ "a": "\nn123", "n123": [1, true, null, "x n123"] });
         masker(&["n123"]).mask_value(&mut value);
@@ -305,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_stay_few_and_forget_nothing() {
+    fn two_hundred_added_secrets_are_all_masked_with_few_batches() {
         let mut masker = Masker::default();
         let secrets: Vec<String> = (0..200).map(|n| format!("secret-{n:04}")).collect();
         secrets.iter().for_each(|secret| masker.add(secret));
@@ -318,7 +325,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_secret_survives(secret in "\\PC{4,12}", before in "\\PC{0,12}", after in "\\PC{0,12}") {
+        fn no_secret_remains_in_a_masked_text(secret in "\\PC{4,12}", before in "\\PC{0,12}", after in "\\PC{0,12}") {
             // The mask itself could become part of one.
             prop_assume!(!secret.contains('*'));
             let masker = masker(&[&secret]);

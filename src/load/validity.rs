@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn the_size_of_a_trend_is_that_of_its_line() {
+    fn the_size_of_a_trend_is_the_change_along_its_line() {
         let series: Vec<f64> = (0..21).map(|n| 10.0 + f64::from(n)).collect();
         assert_eq!(trend(&series), Some(1.0));
         let falling: Vec<f64> = series.iter().rev().copied().collect();

@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn the_innermost_rules_are_named() {
+    fn a_violation_names_the_innermost_rules_of_the_schema() {
         let found = schema().judge(&json!({"type": "HELLO", "uuid": 3}));
         assert_eq!(found[0].rules, ["R-2"]);
         assert_eq!((found[0].path.as_str(), found[0].should), ("/uuid", false));

@@ -510,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn each_rule_has_its_status() {
+    fn each_rule_has_the_status_of_its_checks() {
         use RuleStatus::*;
         let hello = || names(&["greeter/hello"]);
         let cases = [
@@ -540,14 +540,14 @@ mod tests {
     }
 
     #[test]
-    fn a_lowered_check_proves_nothing_but_can_warn() {
+    fn a_check_below_the_rules_level_proves_nothing_but_can_warn() {
         let report = Run::warning().report(options());
         let RuleStatus::Judged { verdict, proven, .. } = &report.protocols[0].rules["GRE-004"].status else { panic!() };
         assert_eq!((*verdict, *proven), (Verdict::Warn, false));
     }
 
     #[test]
-    fn repetitions_count_once_and_only_the_telling_keep_their_history() {
+    fn a_repeated_scenario_counts_once_and_only_first_and_failed_runs_keep_their_history() {
         let report = Run::flaky().report(options());
         let protocol = &report.protocols[0];
         let hello = &protocol.scenarios[0];
@@ -560,7 +560,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hub_of_another_protocol_is_doubted_and_a_broken_detail_is_not() {
+    fn a_hub_of_another_protocol_is_doubted_but_not_one_with_a_single_defect() {
         let doubt = |run: Run| run.report(options()).protocols[0].doubt;
         assert_eq!(doubt(Run::other_protocol()), Some(Doubt::Unrecognised { unknown: 3, received: 3 }));
         assert_eq!(doubt(Run::greeting_broken()), Some(Doubt::NothingWorks { broken: 3, played: 3 }));

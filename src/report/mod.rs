@@ -446,7 +446,7 @@ mod tests {
     #[case(&[NotTestable], Some(NotTestable))]
     #[case(&[Warn, NotTestable, Inconclusive], Some(Inconclusive))]
     #[case(&[Fail, Inconclusive, Warn], Some(Fail))]
-    fn the_worst_counts(#[case] verdicts: &[Verdict], #[case] expected: Option<Verdict>) {
+    fn the_worst_verdict_counts(#[case] verdicts: &[Verdict], #[case] expected: Option<Verdict>) {
         assert_eq!(worst(verdicts.iter().copied()), expected);
     }
 
@@ -468,7 +468,7 @@ mod tests {
     // The scenario that caused the crash has a failed check of its own.
     #[case::fell_under_one(Run::fallen(Some("greeter/bye")), false, 0)]
     #[case::fell_under_another(Run::fallen(Some("greeter/chair")), false, 1)]
-    fn exit_codes(#[case] run: Run, #[case] strict: bool, #[case] expected: u8) {
+    fn verdicts_determine_the_exit_code(#[case] run: Run, #[case] strict: bool, #[case] expected: u8) {
         let report = run.report(RunOptions { strict, ..options() });
         assert_eq!(exit_code(&report), expected);
     }
@@ -484,7 +484,10 @@ mod tests {
     #[case(&[(1, 10), (3, 4), (5, 9)], Some((3, 4)))]
     // The share counts, not the time that was left.
     #[case(&[(0, 1), (5000, 6000)], Some((5000, 6000)))]
-    fn the_slimmest_wait_took_the_largest_share(#[case] waits: &[(u64, u64)], #[case] expected: Option<(u64, u64)>) {
+    fn the_slimmest_wait_is_the_one_that_took_the_largest_share_of_its_timeout(
+        #[case] waits: &[(u64, u64)],
+        #[case] expected: Option<(u64, u64)>,
+    ) {
         let margins: Vec<Margin> = waits
             .iter()
             .map(|(waited, bound)| Margin {
@@ -499,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_are_quoted_for_a_shell() {
+    fn reproduction_commands_are_quoted_for_a_shell() {
         let mut options = options();
         options.command.extend(["--set".to_owned(), "name=a b'c".to_owned()]);
         assert_eq!(

@@ -522,7 +522,7 @@ mod tests {
     #[case(r#""${'}' ~ hello.uuid}""#, json!("}u"))]
     #[case(r#""${missing is not defined}""#, json!(true))]
     #[case("'{{ kept }} $5'", json!("{{ kept }} $5"))]
-    fn expressions_are_evaluated(#[case] source: &str, #[case] expected: Value) {
+    fn templates_are_evaluated_to_values(#[case] source: &str, #[case] expected: Value) {
         assert_eq!(eval(source), Ok(expected));
     }
 
@@ -535,7 +535,7 @@ mod tests {
     #[case(r#""x ${hello.seqs}""#, "neither text nor a number")]
     #[case(r#""${repeat('xxxxxxxxxx', 100000000)}""#, "at most 64 MiB")]
     #[case(r#""${jwt({}, key='k', alg='RS256')}""#, "cannot sign with \"RS256\": alg is HS256, HS384, HS512 or none")]
-    fn what_cannot_be_evaluated_says_why(#[case] source: &str, #[case] expected: &str) {
+    fn the_error_of_a_failed_evaluation_says_why(#[case] source: &str, #[case] expected: &str) {
         let error = eval(source).expect_err("fails");
         assert!(error.contains(expected), "{error}");
     }

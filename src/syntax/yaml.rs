@@ -520,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn values_keep_their_kind() {
+    fn yaml_values_are_read_with_their_json_types() {
         let value = read(
             "a: 1\nb: -2.5\nc: \"1\"\nd: true\ne: ~\nf: [x, {z: 18446744073709551615}]\ng: 1e3\nh: 5s\ni: 1.2.3\n",
         )
@@ -552,7 +552,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_stand_where_the_text_stands() {
+    fn spans_of_keys_and_values_cover_their_text_in_the_file() {
         let mut sources = Sources::default();
         let file = sources.add("t.yaml", "steps:\n  - anna sends: \"hello\"\n    with: { x: z }\n");
         let node = parse(&sources, file).expect("reads");

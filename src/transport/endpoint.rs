@@ -131,7 +131,7 @@ mod tests {
     #[case("ws://hub:443/../x", false, "hub", 443, "/../x", "hub:443")]
     #[case("wss://[::1]:9/ws", true, "::1", 9, "/ws", "[::1]:9")]
     #[case("wss://[::1]", true, "::1", 443, "/", "[::1]")]
-    fn reads(
+    fn websocket_addresses_are_parsed(
         #[case] text: &str,
         #[case] tls: bool,
         #[case] host: &str,

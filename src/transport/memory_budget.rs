@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_held_is_missing_until_it_is_dropped() {
+    async fn reserved_memory_is_unavailable_until_it_is_released() {
         let room = MemoryBudget::of(10 << 10);
         let (mut first, mut second) = (Held::default(), Held::default());
         room.hold(&mut first, 4000).await.unwrap();

@@ -133,7 +133,7 @@ fn the_same_seed_gives_the_same_cases(#[values("qi", "emprops")] name: &str) {
 
 /// Without sockets, so without invalid frames.
 #[rstest]
-fn the_reference_server_stands_firm(
+fn fuzz_cases_find_nothing_wrong_with_the_reference_server(
     #[dirs]
     #[files("schemas/*/messages")]
     name: PathBuf,
@@ -455,7 +455,7 @@ fn each_message_of_a_batch_must_be_answered() {
 
 /// Waiting for an error that is only recommended would add a hundred waits.
 #[test]
-fn what_need_not_be_answered_is_not_waited_for_at_length() {
+fn answers_that_are_not_demanded_are_waited_for_only_briefly() {
     let mut cases = Cases::new("airavata", 1, &|name| name == "ping");
     let is_of =
         |cell: Cell| cell.placement == Placement::Kept && cell.mutation == MutationKind::Mutated(Mutation::Null);

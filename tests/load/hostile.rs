@@ -52,7 +52,7 @@ fn a_run_survives_a_hostile_hub(#[case] habit: Habit, #[case] counted: &str) {
 
 /// A hub may send undocumented messages: they are counted, but are no errors.
 #[test]
-fn undocumented_messages_are_no_error() {
+fn undocumented_messages_of_the_hub_are_no_error() {
     let hub = HostileHub::start(Habit::Unrelated, r#"{"news":"unrelated"}"#);
     let arguments = ["load", &hub.url(), "--protocol", "qi", "--plan", "sessions", "--rate", "40", "--validate", "all"];
     let numbers = ["--warm-up", "0s", "--duration", "2s", "--drain", "1s", "--ramp", "100ms", "--report", "json=-"];
@@ -86,7 +86,7 @@ roles:
 "#;
 
 #[test]
-fn a_hub_that_does_not_read() {
+fn connections_to_a_hub_that_does_not_read_are_lost_and_memory_is_limited() {
     let hub = HostileHub::start(Habit::Deaf, "");
     let (report, peak) = loaded(&hub.url(), "qi", LONG_MESSAGES, 3);
     assert!(report["counts"]["errors.lost"]["whole_run"].as_u64() > Some(0), "{}", report["counts"]);

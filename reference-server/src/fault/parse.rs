@@ -599,7 +599,7 @@ qi-four:
     #[case::act("when: {}, act: nothing")]
     #[case::received("received: [nothing], then: hang")]
     #[case::reaction("received: [ping], then: nothing")]
-    fn the_readme_has_every_name(#[case] entry: &str) {
+    fn the_readme_documents_every_key_of_a_fault_file(#[case] entry: &str) {
         let yaml = format!("qi-x: {{ text: X., breaks: [QI-001], {entry} }}\n");
         let error = faults("qi", "QI", &yaml).unwrap_err().to_string();
         let (_, names) = error.split_once("expected one of ").unwrap_or_else(|| panic!("{error}"));

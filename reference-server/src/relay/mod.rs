@@ -156,7 +156,7 @@ mod tests {
     #[case("ws://127.0.0.1:4000", "127.0.0.1:4000", "127.0.0.1", 4000, "")]
     #[case("ws://hub/api/", "hub", "hub", 80, "/api")]
     #[case("ws://[::1]:9", "[::1]:9", "::1", 9, "")]
-    fn a_hub_has_an_address(
+    fn the_address_of_a_hub_is_split_into_host_port_and_path(
         #[case] url: &str,
         #[case] authority: &str,
         #[case] host: &str,
@@ -173,7 +173,7 @@ mod tests {
     #[case("ws://", "")]
     #[case("ws://hub/?token=x", "a query belongs to")]
     #[case("wss://hub", "whom to trust")]
-    fn other_addresses_are_refused(#[case] url: &str, #[case] why: &str) {
+    fn addresses_that_are_no_websocket_urls_are_refused(#[case] url: &str, #[case] why: &str) {
         let error = Hub::at(url, || None).unwrap_err().to_string();
         assert!(error.contains(why), "{error}");
     }

@@ -203,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_facts_about_a_member_determine_its_changes() {
+    fn the_documented_properties_of_a_member_determine_its_possible_changes() {
         let fact = |member: &str, of, must| Fact { member: member.to_owned(), of, must };
         let facts = vec![
             fact("/type", Property::Required, true),

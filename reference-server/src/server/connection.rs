@@ -416,7 +416,7 @@ mod tests {
     #[case("", &[])]
     #[case("token=a%20b&x", &[("token", "a b"), ("x", "")])]
     #[case("a=1&a=2&&b=c=d+e", &[("a", "1"), ("a", "2"), ("b", "c=d e")])]
-    fn queries_are_decoded(#[case] text: &str, #[case] want: &[(&str, &str)]) {
+    fn query_parameters_are_percent_decoded(#[case] text: &str, #[case] want: &[(&str, &str)]) {
         let got = query(text);
         let got: Vec<(&str, &str)> = got.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert_eq!(got, want);

@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_waiting_case_is_played_by_the_worker_that_uses_the_resource() {
+    fn a_case_that_waits_for_a_resource_is_played_by_the_worker_that_uses_it() {
         let lanes = Lanes::default();
         assert!(lanes.enter("queue", 1));
         assert!(lanes.enter("parent", 2));

@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_check_that_failed_listens() {
+    fn only_the_check_that_failed_is_given_time_to_receive_frames() {
         let nothing = |rule: &str, time: &str| json!({"expects nothing": "pong", "for": time, "rules": [rule]});
         let steps = |times: [&str; 3]| {
             json!([

@@ -335,7 +335,7 @@ mod tests {
     #[case::frames(json!({ "frames": [{ "opcode": "text", "data": "1234" }, { "data": "5678" }] }), 12)]
     #[case::repeated(json!({ "frames": [{ "data": "${repeat('x', 99999)}" }, { "data": "" }] }), usize::MAX)]
     #[case::bytes(json!({ "frames": [{ "rsv": 1, "hex": "ff" }] }), 2)]
-    fn the_length_is_that_of_all_frames(#[case] raw: Value, #[case] expected: usize) {
+    fn the_length_of_input_counts_the_bytes_of_all_its_frames(#[case] raw: Value, #[case] expected: usize) {
         assert_eq!(length(&raw), expected);
     }
 }

@@ -160,7 +160,7 @@ mod tests {
     #[case::another_message(json!({ "a": 1 }), Class::Invalid, Placement::Joined, Some("other"), false)]
     #[case::no_message(json!({ "a": 1 }), Class::Invalid, Placement::Joined, None, false)]
     #[case::another_payload(json!({ "a": 2 }), Class::Invalid, Placement::Joined, Some("m"), false)]
-    fn an_entry_fits_certain_input(
+    fn an_entry_of_answers_applies_only_to_input_that_meets_its_conditions(
         #[case] payload: Value,
         #[case] class: Class,
         #[case] placement: Placement,
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_may_mention_members_of_the_input() {
+    fn members_of_the_input_replace_expressions_in_the_expected_answer() {
         let alternative =
             json!({ "message": "any", "where": { "id": "${said.data.id}", "no": "${said.no}", "new": "${said.new}" } }); // style: quoted
         let sent = json!({ "data": { "id": "${self.id}" }, "new": "${uuid()}" });
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn mentioned_members_are_known_in_advance() {
+    fn members_that_the_answer_must_mention_are_found_before_the_run() {
         let entry = json!({
             "class": ["valid"], "rules": [],
             "answer": [{ "where": { "b": "${said.data.b}", "a": "${said.a}" } }, { "where": { "a": "${said.a}", "c": "${said.c}" } }], // style: quoted
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn class_and_placement_names_are_those_of_the_scenario_reader() {
+    fn names_of_classes_and_placements_are_those_of_the_scenario_parser() {
         use crate::scenario::parse::fuzz::{CLASSES, PLACEMENTS};
         let moments: Vec<&str> = Placement::ALL.iter().map(|placement| placement.moment()).collect();
         assert!(PLACEMENTS.iter().all(|name| moments.contains(name)), "{moments:?}");

@@ -355,7 +355,7 @@ mod tests {
     #[rstest]
     #[case("${[state.me.name, state.all]}", "${[before.me.name, before.all]}")]
     #[case("${my_state.a + it.state.b + states.c}", "${my_state.a + it.state.b + states.c}")]
-    fn a_name_is_replaced_only_as_a_whole_word(#[case] text: &str, #[case] expected: &str) {
+    fn a_name_in_an_expression_is_replaced_only_as_a_whole_word(#[case] text: &str, #[case] expected: &str) {
         assert_eq!(renamed(text, "state", "before"), expected);
     }
 }

@@ -86,7 +86,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn what_no_step_needs_is_removed() {
+    fn actors_and_names_that_no_step_needs_are_removed() {
         let scenario = json!({
             "title": "about gone and idle",
             "actors": { "a": "client", "idle": "client", "b": "client", "both": ["b"] },

@@ -134,7 +134,7 @@ mod tests {
     #[case(Need { embedded: true, ..NEED }, HAVE, &["hubproof serve"])]
     #[case(Need { tls: true, ..NEED }, Have { memory: Some(100 << 20), ..HAVE }, &["100 MiB are free"])]
     #[case(Need { connections: 1_000_000, ..NEED }, Have::default(), &[])]
-    fn a_lacking_resource_comes_with_advice(#[case] need: Need, #[case] have: Have, #[case] about: &[&str]) {
+    fn a_lacking_resource_is_reported_with_advice(#[case] need: Need, #[case] have: Have, #[case] about: &[&str]) {
         let lacks = lacks(&need, &have);
         assert_eq!(lacks.len(), about.len(), "{lacks:?}");
         for (lack, about) in lacks.iter().zip(about) {

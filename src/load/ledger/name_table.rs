@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_known_until_there_is_no_room() {
+    fn the_oldest_names_are_forgotten_when_the_table_is_full() {
         let mut known = KnownNames::default();
         let mut names = NameTable::default();
         names.push(NameOf::Item(7), b"job-7");

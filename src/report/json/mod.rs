@@ -789,7 +789,7 @@ mod tests {
 
     /// Rewritten with `HUBPROOF_WRITE_SCHEMAS=1 cargo test report::json`.
     #[test]
-    fn the_published_schema_is_that_of_the_types() {
+    fn the_published_schema_is_derived_from_the_types_of_the_report() {
         let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();
         let derived = settings.into_generator().into_root_schema_for::<Document<'_>>();
         let text = serde_json::to_string_pretty(&derived).unwrap() + "\n";
@@ -826,7 +826,7 @@ mod tests {
 
     /// All members are required, except those of maps with free keys.
     #[test]
-    fn a_report_that_lacks_any_member_does_not_fit() {
+    fn a_report_that_lacks_any_member_violates_the_published_schema() {
         let validator = jsonschema::draft202012::new(&schema()).unwrap();
         let whole = rendered(&fixture::Run::flaky());
         let mut pointers = Vec::new();
@@ -864,7 +864,7 @@ mod tests {
     #[case("/format_version", json!(99))]
     #[case("/protocols/0/scenarios/list/0/verdict", json!("good"))]
     #[case("/protocols/0/rules/by_id/GRE-001/status", json!("fine"))]
-    fn a_report_with_a_wrong_word_does_not_fit(#[case] pointer: &str, #[case] wrong: Value) {
+    fn a_report_with_a_wrong_value_violates_the_published_schema(#[case] pointer: &str, #[case] wrong: Value) {
         let validator = jsonschema::draft202012::new(&schema()).unwrap();
         let mut mutant = rendered(&fixture::Run::all_pass());
         *mutant.pointer_mut(pointer).unwrap() = wrong;
@@ -872,7 +872,7 @@ mod tests {
     }
 
     #[test]
-    fn one_failure_as_json() {
+    fn the_json_report_of_one_failure_is_as_in_the_snapshot() {
         let run = fixture::Run::one_failure();
         insta::assert_snapshot!(
             "one_failure",

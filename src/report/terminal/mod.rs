@@ -778,7 +778,7 @@ mod tests {
     #[case("schema_broken", Run::schema_broken())]
     #[case("fallen", Run::fallen(None))]
     #[case("fallen_blamed", Run::fallen(Some("greeter/hello")))]
-    fn the_summary_of(#[case] name: &str, #[case] run: Run) {
+    fn the_summary_of_each_fixture_run_is_as_in_the_snapshot(#[case] name: &str, #[case] run: Run) {
         let text = summary(&run.report(options()), &run.sources, Style::default());
         insta::assert_snapshot!(name, text);
     }
@@ -808,7 +808,7 @@ mod tests {
     }
 
     #[test]
-    fn a_narrow_terminal_and_a_span_past_the_end_do_no_harm() {
+    fn a_narrow_terminal_or_a_span_past_the_end_does_not_panic() {
         let mut run = Run::hostile();
         let report = run.report(options());
         let text = summary(&report, &run.sources, Style { width: 0, ..Style::default() });

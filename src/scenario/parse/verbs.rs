@@ -201,7 +201,7 @@ mod tests {
     #[case("anna and ben send", None)]
     #[case("exactly three of crowd expect", None)]
     #[case("resends", None)]
-    fn a_head_is_an_actor_and_a_verb(#[case] key: &str, #[case] expected: Option<(Verb, &str)>) {
+    fn the_head_of_a_step_is_split_into_actor_and_verb(#[case] key: &str, #[case] expected: Option<(Verb, &str)>) {
         assert_eq!(head(key).map(|head| (head.verb, head.actor)), expected);
     }
 }

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_bounded() {
+    fn a_subscription_with_too_long_a_resource_id_is_refused() {
         let subscribe = |length: usize| {
             let id = "x".repeat(length);
             read(&format!(

@@ -111,14 +111,14 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_is_sha_256() {
+    fn the_hash_of_a_chunked_message_is_sha_256_in_hex() {
         const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert!(matches(ABC, b"abc") && matches(&ABC.to_uppercase(), b"abc"));
         assert!(!matches(ABC, b"abd") && !matches("", b"abc"));
     }
 
     #[test]
-    fn padding_is_optional() {
+    fn base64_padding_of_a_chunk_is_optional() {
         assert_eq!(decode("YQ==").unwrap(), b"a");
         assert_eq!(decode("YQ").unwrap(), b"a");
         assert!(decode("Y Q").is_err());

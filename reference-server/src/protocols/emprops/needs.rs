@@ -174,7 +174,7 @@ mod tests {
     #[case(None, None, &[("gpu_model", Trait::Other("RTX 4090".into()))], true)]
     #[case(None, None, &[("gpu_model", Trait::Other("T4".into()))], false)]
     #[case(None, None, &[("cpus", gb(1.0))], false)]
-    fn a_worker_fits_if_it_meets_all_needs(
+    fn a_worker_fits_a_job_if_it_meets_all_its_needs(
         #[case] service: Option<&str>,
         #[case] component: Option<&str>,
         #[case] needed: &[(&str, Trait)],
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn amounts_have_an_order_and_one_zero() {
+    fn amounts_have_a_total_order_and_zero_equals_negative_zero() {
         assert!(Amount::new(-1.0) < Amount::new(0.0) && Amount::new(2.0) > Amount::new(1.5));
         assert_eq!(Amount::new(-0.0), Amount::new(0.0));
         assert_eq!(Amount::new(f64::NAN), Amount::new(0.0));

@@ -159,7 +159,7 @@ mod tests {
 
         /// The queue finds the same job as a scan of all jobs.
         #[test]
-        fn the_best_is_the_best_of_all(
+        fn the_queue_finds_the_same_best_job_as_a_scan_of_all_jobs(
             jobs in prop::collection::vec((0u8..4, 0u8..3, 0u8..4), 0..60),
             removed in prop::collection::vec(0usize..60, 0..30),
             offered in prop::collection::btree_set(1u8..4, 0..3),

@@ -147,7 +147,7 @@ mod tests {
     #[case(Filters { status: names(&["queued", "in_progress"]), ..Filters::default() }, true)]
     #[case(Filters { status: names(&["completed"]), ..Filters::default() }, false)]
     #[case(Filters { customer: Some("c".into()), job_types: names(&["x"]), ..Filters::default() }, false)]
-    fn every_filter_limits(#[case] filters: Filters, #[case] passes: bool) {
+    fn every_filter_of_a_subscription_holds_back_what_does_not_pass(#[case] filters: Filters, #[case] passes: bool) {
         let (customer, job_type) = ("c".into(), "t".into());
         let subject = Subject {
             customer: Some(&customer),

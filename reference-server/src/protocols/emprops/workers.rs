@@ -204,7 +204,7 @@ mod tests {
 
         /// After any changes the indexes find the same workers as a scan.
         #[test]
-        fn the_indexes_find_the_same_workers_as_a_scan(
+        fn the_indexes_find_the_same_workers_as_a_scan_of_all(
             workers in prop::collection::vec(
                 (prop::collection::btree_set(0u8..3, 0..3), prop::collection::btree_set(0u8..3, 0..3), 0u8..4, any::<bool>(), any::<bool>()),
                 0..12,

@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_time_adds_no_entry() {
+    fn moving_a_timer_to_a_later_time_adds_no_entry_to_the_heap() {
         let (mut timers, mut alarms) = (Timers::default(), [Alarm::default()]);
         for at in 10..100_000 {
             timers.set(0, &mut alarms[0], at);
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn alternating_times_leave_no_stale_entries() {
+    fn a_timer_that_alternates_between_early_and_late_leaves_no_stale_entries() {
         let (mut timers, mut alarms) = (Timers::default(), [Alarm::default()]);
         for now in 0..10_000 {
             timers.set(0, &mut alarms[0], now);
@@ -117,7 +117,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_slot_fires_once_at_its_latest_time(wishes in proptest::collection::vec((0..4_u32, 1..50_u64), 0..40), step in 1..20_u64) {
+        fn every_timer_fires_once_at_the_time_set_last(wishes in proptest::collection::vec((0..4_u32, 1..50_u64), 0..40), step in 1..20_u64) {
             let (mut timers, mut alarms) = (Timers::default(), [Alarm::default(); 4]);
             let mut last = std::collections::BTreeMap::new();
             for (slot, at) in wishes {
