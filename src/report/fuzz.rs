@@ -17,7 +17,7 @@ pub struct Fuzzed {
     pub after_opening: u64,
     /// Decided by an oracle that demands more than survival.
     pub judged: u64,
-    /// By rule id.
+    /// In how many cases each oracle held and was broken, by the oracle's rule id.
     pub oracles: BTreeMap<String, Oracle>,
     pub cells: Vec<Cell>,
     /// One for each scenario of the report, in the same order.

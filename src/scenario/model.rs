@@ -177,7 +177,7 @@ pub enum Always {
         check: CheckId,
         pattern: Pattern,
     },
-    /// Whatever is received after it: messages, control frames, and bytes that are no frame.
+    /// Everything that is received after the upgrade: messages, control frames, and bytes that are no frame.
     Wire {
         check: CheckId,
         pattern: Pattern,

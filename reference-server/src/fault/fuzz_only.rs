@@ -19,12 +19,12 @@ use crate::machine::{Conn, EventError, Input, Machine, Output, Utf8Bytes};
 pub struct FuzzOnly {
     /// The trigger: input that meets all of these conditions.
     pub received: &'static [Received],
-    /// The reaction to it.
+    /// The hub's reaction to the trigger.
     pub then: Reaction,
 }
 
 impl FuzzOnly {
-    /// Whether this input triggers it.
+    /// Whether this input triggers the fault.
     pub fn is_triggered_by(&self, input: &Input) -> bool {
         self.received.iter().all(|received| received.holds(input))
     }
@@ -108,7 +108,7 @@ fn depth(text: &str) -> usize {
     most
 }
 
-/// What a hub does once such a fault has been triggered.
+/// What a hub does once its fuzz-only fault has been triggered.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reaction {
@@ -120,7 +120,7 @@ pub enum Reaction {
     BroadcastReplies,
     /// The replies are not sent.
     DropReplies,
-    /// From now on everything is sent that much later.
+    /// From now on the hub sends everything later by this time.
     SlowDown(#[serde(deserialize_with = "time")] Duration),
     /// This member of the replies quotes the last message of other clients.
     QuoteOthers(#[serde(deserialize_with = "pointer")] Str),
@@ -149,7 +149,7 @@ impl Reaction {
 /// How much of a client's last message is kept to be quoted, in bytes.
 const QUOTED: usize = 200;
 
-/// A machine with such a fault.
+/// A state machine with a fault that only fuzzing triggers.
 pub struct FuzzOnlyMachine {
     inner: Box<dyn Machine>,
     fault: FuzzOnly,

@@ -81,7 +81,7 @@ struct Entry {
     by: Option<By>,
 }
 
-/// One of several changes.
+/// One of several changes of a fault: the outputs to change, and what is done to them.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Pair {
@@ -201,16 +201,16 @@ impl<'de, K: Deserialize<'de>, V: Deserialize<'de>> Visitor<'de> for EntriesVisi
     }
 }
 
-/// Conditions that a frame has to meet all.
+/// Conditions, all of which a frame has to meet.
 struct Conditions(Vec<Cond>);
 
 /// The keys of conditions; a member is named by its pointer.
 const CONDITIONS: &[&str] = &["/member", "has", "lacks", "type", "matches", "not"];
-/// The keys of `when`.
+/// The keys of `when`, which selects outputs.
 const OUTPUTS: &[&str] =
     &["/member", "has", "lacks", "type", "matches", "not", "close", "upgrade", "after", "to", "only", "every"];
 
-/// Reads the value of the condition called `key`, if there is one of that name.
+/// Reads the value of the condition `key` into `all`; returns whether there is a condition of that name.
 fn condition<'de, A: MapAccess<'de>>(key: &str, map: &mut A, all: &mut Vec<Cond>) -> Result<bool, A::Error> {
     match key {
         "has" => all.extend(map.next_value::<Vec<Pointer>>()?.into_iter().map(|Pointer(at)| Cond::Has(at))),

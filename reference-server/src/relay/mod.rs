@@ -30,9 +30,9 @@ const EXHAUSTED: Duration = Duration::from_millis(50);
 /// The configuration of a relay.
 #[derive(Debug)]
 pub struct RelayConfig {
-    /// The hub.
+    /// The hub that is relayed.
     pub hub: Hub,
-    /// Where it listens; port 0 takes a free one.
+    /// The address at which the relay listens; port 0 takes a free one.
     pub listen: SocketAddr,
     /// The change to what the hub sends, if any.
     pub change: Option<Change>,
@@ -45,7 +45,7 @@ pub struct Hub {
     pub(crate) authority: String,
     pub(crate) host: String,
     pub(crate) port: u16,
-    /// The prefix of the path that a client requests.
+    /// The path of the hub's address, which precedes the path that a client requests.
     pub(crate) path: String,
     pub(crate) tls: Option<Arc<ClientConfig>>,
 }

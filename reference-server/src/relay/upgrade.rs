@@ -27,7 +27,7 @@ pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(V
     Ok((Vec::new(), bytes))
 }
 
-/// The same, within [`REQUEST_TIME`].
+/// Reads the head of a request like [`read`], within [`REQUEST_TIME`].
 pub(super) async fn request(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(Vec<u8>, Vec<u8>)> {
     timeout(REQUEST_TIME, read(stream)).await.map_err(|_| io::ErrorKind::TimedOut)?
 }

@@ -51,9 +51,9 @@ const MAX_READS: usize = 32;
 /// What connections share with their hub.
 #[derive(Clone)]
 pub struct ConnectionContext {
-    /// The protocol, for messages.
+    /// The name of the protocol, for error messages.
     pub protocol: &'static str,
-    /// The machine.
+    /// The hub that the connection belongs to.
     pub hub: Arc<Hub>,
     /// The longest message in bytes; longer ones close with 1009.
     pub max_message: usize,

@@ -26,7 +26,7 @@ pub enum Item {
     Binary(Vec<u8>),
     /// Close with a code and a reason.
     Close(u16, String),
-    /// CutError the connection.
+    /// Cut the connection.
     Drop,
 }
 

@@ -15,7 +15,7 @@ use crate::syntax::diagnostic::suggest;
 
 /// The selection of the command line.
 pub struct CaseSelection {
-    /// Only these cases, if there are any.
+    /// The numbers of the only cases to play; empty for no restriction.
     numbers: Vec<u64>,
     cases: Option<u64>,
     time: Option<Duration>,

@@ -32,7 +32,7 @@ pub struct Smaller {
     pub scenario: Map<String, Value>,
     /// Candidates that were played.
     pub attempts: usize,
-    /// Whether it fails on its own, without other cases at the same time; `None` if that was not tried.
+    /// Whether the finding fails on its own, without other cases at the same time; `None` if that was not tried.
     pub fails: Option<bool>,
 }
 
@@ -48,7 +48,7 @@ pub struct Finding {
     pub simpler: Vec<Map<String, Value>>,
     pub cell: Cell,
     pub cause: Fingerprint,
-    /// Id of its plays.
+    /// The id under which the finding is played.
     pub id: String,
 }
 

@@ -26,12 +26,12 @@ use crate::protocol::MessageType;
 /// The mutation of a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MutationKind {
-    /// Valid, with unusual values and undocumented members.
+    /// The message stays valid, with unusual values and undocumented members.
     Explored,
     Mutated(Mutation),
     Corrupted(JsonCorruption),
     Framed(Framing),
-    /// Sent, if at all, by many clients that connect and leave.
+    /// The message is sent, if at all, by many clients that connect and leave.
     Churn(Churn),
 }
 
@@ -174,20 +174,19 @@ const MANY: usize = 100;
 const MANY_CONNECTIONS: usize = 25;
 /// Draws without a usable message after which the case is given up.
 const VAIN: usize = 16;
-/// Messages of one group after which only messages of that group are drawn for a shared connection.
+/// Number of messages of one group after which only messages of that group are drawn for a shared connection.
 const ENOUGH: usize = 5;
 
 /// Mutated messages of one class for which the document demands the same answer, with the same members of them in it.
 struct Alike<'a> {
     class: Class,
-    /// `None` where it is silent.
-    /// `None` where the document is silent.
+    /// The answer that the document demands; `None` where it is silent.
     answer: Option<&'a Answer>,
     mentioned: Vec<String>,
     all: Vec<SentMessage>,
     rounds: Vec<Value>,
     ids: BTreeSet<String>,
-    /// Where they are mutated.
+    /// Where the messages are mutated.
     sites: Vec<&'a Site>,
 }
 

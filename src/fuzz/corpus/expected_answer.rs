@@ -30,9 +30,10 @@ pub struct Input<'a> {
     pub placement: Placement,
     /// The sender's role.
     pub role: &'a str,
-    /// The message that the pack recognises it as, if any.
+    /// The message that the pack recognises the input as, if any.
     pub taken_for: Option<&'a str>,
-    /// `None` where it is no JSON, or JSON that no value can represent (such as a duplicate key).
+    /// The input's JSON value; `None` where it is no JSON, or JSON that no value can represent (such as a duplicate
+    /// key).
     pub payload: Option<&'a Value>,
 }
 

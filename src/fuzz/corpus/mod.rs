@@ -18,7 +18,7 @@ use crate::syntax::yaml;
 /// The files of one protocol, as far as cases are made of them.
 pub struct Corpus {
     pub pack: Arc<Pack>,
-    /// shared.yaml.
+    /// The content of shared.yaml.
     pub shared: Value,
     pub scenarios: Vec<Script>,
     answers: Vec<Answer>,
@@ -38,7 +38,7 @@ pub struct Script {
 pub struct Moment {
     /// Index into [`Corpus::scenarios`].
     pub script: usize,
-    /// Index of its step.
+    /// Index of the step in the scenario.
     pub step: usize,
 }
 
@@ -244,8 +244,8 @@ impl Corpus {
         self.shared.get("fuzz")?.get(key)
     }
 
-    /// Returns what hubs may do differently: messages that are never unexpected, and from `open` further messages, and
-    /// members (with a slash in front).
+    /// Returns the names of what may differ between hubs: messages that are never unexpected, and the messages and
+    /// members (with a slash in front) under `open`.
     pub fn open(&self) -> Vec<String> {
         let lists = [self.shared.get("ignore"), self.fuzz("open")];
         let names = lists.into_iter().flatten().filter_map(Value::as_array).flatten();

@@ -139,7 +139,8 @@ pub fn text(base: &Value, edits: &[Edit]) -> String {
     text_and_value(base, edits).0
 }
 
-/// Returns that text, and the payload with its expressions; `None` where no value can represent it.
+/// Returns the text of a `sends raw` step, as [`text`] does, and the payload with its expressions; `None` where no
+/// value can represent it.
 pub fn text_and_value(base: &Value, edits: &[Edit]) -> (String, Option<Value>) {
     let mut value = base.clone();
     let mut later = Vec::new();

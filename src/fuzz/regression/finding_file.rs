@@ -22,7 +22,7 @@ pub struct Found<'a> {
     pub mutation: &'a str,
     /// The mutation in words.
     pub description: &'a str,
-    /// What was observed instead, in one line.
+    /// What the hub did instead of what the rule demands, in one line.
     pub came: &'a str,
     pub seed: u64,
     /// The number of the case.
@@ -31,7 +31,7 @@ pub struct Found<'a> {
     pub hub: &'a str,
     /// The command line that fuzzes this hub: `hubproof fuzz URL ...`, without options that select cases.
     pub command: &'a [String],
-    /// Candidates that were played to shrink it.
+    /// How many candidates were played to shrink the finding.
     pub attempts: usize,
 }
 

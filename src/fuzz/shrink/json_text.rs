@@ -13,7 +13,7 @@ pub struct Node {
 }
 
 pub enum Kind {
-    /// Its members or items, each of which can be removed.
+    /// An object with its members, each of which can be removed.
     Object(Vec<Piece>),
     Array(Vec<Piece>),
     Text,
@@ -39,7 +39,7 @@ impl Node {
 /// A container that is not closed yet.
 struct Open {
     node: usize,
-    /// Where its current piece begins.
+    /// Where the current member or item of the container begins.
     begun: usize,
 }
 

@@ -17,7 +17,7 @@ const LOOKED_AT: usize = 2 * LINE;
 pub struct Log {
     first: Vec<String>,
     last: VecDeque<String>,
-    /// Bytes in either.
+    /// Bytes of the first lines, and of the last lines.
     kept: (usize, usize),
     dropped: usize,
 }
@@ -40,7 +40,7 @@ impl Log {
         }
     }
 
-    /// Returns the last lines, at most so many.
+    /// Returns the last lines, at most `most`.
     pub fn tail(&self, most: usize) -> Excerpt {
         let held = self.first.len() + self.last.len();
         if held <= most && self.dropped > 0 {

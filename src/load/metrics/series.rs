@@ -27,7 +27,6 @@ pub struct Series {
 
 /// The sum of all intervals.
 #[derive(Clone)]
-/// The sum of all intervals.
 pub struct Total {
     /// Samples due in the measured time; `None` if there are none.
     timings: Vec<Option<Box<Dense>>>,

@@ -21,7 +21,7 @@ pub(super) struct Fuzzed<'a> {
     after_opening_percent: f64,
     /// Percent that were decided by an oracle that demands more than survival.
     judged_percent: f64,
-    /// By rule: in how many cases each oracle decided.
+    /// In how many cases each oracle held and was broken, by the oracle's rule id, such as `FUZZ-ISOLATES`.
     oracles: BTreeMap<&'a str, Oracle>,
     /// Every cell: a combination of message, mutation and moment.
     cells: Vec<Cell<'a>>,

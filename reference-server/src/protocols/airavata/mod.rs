@@ -424,7 +424,7 @@ fn in_query(handshake: &Handshake) -> Option<&str> {
     handshake.query.iter().find(|(name, _)| name == "token").map(|(_, token)| token.as_str())
 }
 
-/// Whether the token in the query has no dot, so that it cannot be one.
+/// Whether the token in the query has no dot, so that it cannot be a token.
 fn shapeless(handshake: &Handshake) -> bool {
     in_query(handshake).is_some_and(|token| !token.contains('.'))
 }
@@ -769,7 +769,7 @@ impl Airavata {
         self.subscriptions.all().map(|(topic, _)| topic.clone()).filter(|topic| kinds.contains(&topic.kind)).collect()
     }
 
-    /// Whether a fault withholds events of this kind from these subscribers.
+    /// Whether a fault withholds events of this kind from the subscribers of this kind of topic.
     fn faulty_route(&self, event: Kind, topic: Kind) -> bool {
         const MISSED: &[(Kind, Kind, &str)] = &[
             (Kind::Experiment, Kind::Experiment, "airavata-experiment-events-miss-experiment"),

@@ -35,14 +35,14 @@ pub struct Series {
     pub total: usize,
     /// `data_hash`.
     pub hash: String,
-    /// When it is dropped.
+    /// When the message is dropped if it is still incomplete, in time since the start of the hub.
     pub until: Duration,
     parts: BTreeMap<usize, Vec<u8>>,
     bytes: usize,
 }
 
 impl Series {
-    /// A message without chunks.
+    /// A message of which no chunk has been received.
     pub fn new(total: usize, hash: String, until: Duration) -> Series {
         Series { total, hash, until, parts: BTreeMap::new(), bytes: 0 }
     }

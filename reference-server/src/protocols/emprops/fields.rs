@@ -89,7 +89,7 @@ impl<'a> Fields<'a> {
         self.need(name, self.flag(name)?)
     }
 
-    /// Reads a number for which `holds`, as it was written and as a double.
+    /// Reads a number for which the condition `holds` is true; returns it as it was written and as a double.
     pub fn number(
         &self,
         name: &str,
@@ -106,7 +106,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Reads a required number for which `holds`.
+    /// Reads a required number for which the condition `holds` is true.
     pub fn required_number(
         &self,
         name: &str,

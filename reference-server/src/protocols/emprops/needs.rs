@@ -85,7 +85,7 @@ pub type Hardware = BTreeMap<String, Trait>;
 /// The requirements and the type of a job. To workers, jobs with equal needs are interchangeable.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Needs {
-    /// `job_type`, by which workers prefer.
+    /// `job_type`, for which workers can have preferences.
     pub job_type: Arc<str>,
     /// `requirements.service_type`.
     pub service: Option<Arc<str>>,
@@ -119,17 +119,17 @@ impl Capabilities {
         self.serve(needs) && self.contain(needs) && self.suffice(needs)
     }
 
-    /// Whether it has the required service (line 149).
+    /// Whether the worker has the required service (line 149).
     pub fn serve(&self, needs: &Needs) -> bool {
         needs.service.as_ref().is_none_or(|service| self.services.contains(service))
     }
 
-    /// Whether it has the required component (line 150).
+    /// Whether the worker has the required component (line 150).
     pub fn contain(&self, needs: &Needs) -> bool {
         needs.component.as_ref().is_none_or(|component| self.components.contains(component))
     }
 
-    /// Whether its hardware is sufficient (lines 151 to 153).
+    /// Whether the worker's hardware is sufficient (lines 151 to 153).
     pub fn suffice(&self, needs: &Needs) -> bool {
         needs.hardware.iter().all(|(name, need)| match (self.hardware.get(name), need) {
             (Some(Trait::Amount(have)), Trait::Amount(need)) => have >= need,

@@ -43,7 +43,8 @@ impl Filters {
     }
 }
 
-/// The notification subscriptions, one per connection. Those with a customer or types are only checked for these.
+/// The notification subscriptions, one per connection. Subscriptions to a customer or to job types are looked at only
+/// for notifications about these.
 #[derive(Debug, Default)]
 pub struct Subscriptions {
     filters: HashMap<Conn, Filters>,

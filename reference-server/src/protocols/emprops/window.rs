@@ -13,7 +13,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// Counts one.
+    /// Adds one to the count of the second of `now`.
     pub fn count(&mut self, now: Duration) {
         self.forget(now);
         self.sum += 1;

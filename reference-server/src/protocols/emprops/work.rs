@@ -101,7 +101,7 @@ impl Emprops {
         }
     }
 
-    /// Returns a payload as changed by a fault, if it is.
+    /// Returns a payload as changed by a fault; `None` if no fault changes it.
     fn faulty_payload(&self, payload: &RawValue) -> Option<Box<RawValue>> {
         if self.broken.is("emprops-payload-basic-plane") {
             let text: String =

@@ -13,17 +13,17 @@ use crate::machine::Conn;
 pub struct Worker {
     pub id: Arc<str>,
     pub capabilities: Capabilities,
-    /// Whether it gets `job_available` (line 115).
+    /// Whether the worker gets `job_available` (line 115).
     pub subscribed: bool,
-    /// Whether it is idle, by its own messages or because its last job has ended.
+    /// Whether the worker is idle, by its own messages or because its last job has ended.
     pub idle: bool,
 
     pub held: BTreeSet<JobNo>,
-    /// When its last message came.
+    /// When the worker's last message came.
     pub seen: Duration,
-    /// Whether it has missed its heartbeats and not sent a message since.
+    /// Whether the worker has missed its heartbeats and not sent a message since.
     pub lost: bool,
-    /// When its heartbeat is checked.
+    /// When the worker's heartbeat is checked.
     pub due: Duration,
 }
 

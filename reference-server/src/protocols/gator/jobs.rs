@@ -46,11 +46,11 @@ pub enum Task {
 #[derive(Debug, Serialize)]
 pub struct Job {
     name: String,
-    /// Whether a stop has ended it.
+    /// Whether a stop has ended the job.
     stopped: bool,
     #[serde(skip)]
     concurrency: usize,
-    /// Its tasks, in the order in which they start.
+    /// The job's tasks, in the order in which they start.
     tasks: Vec<Task>,
 }
 

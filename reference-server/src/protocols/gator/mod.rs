@@ -162,9 +162,9 @@ enum Peer {
 
 struct Parent {
     url: String,
-    /// Whether the hub reconnects to it.
+    /// Whether this is the configured parent, to which the hub reconnects.
     configured: bool,
-    /// Messages to send once it is connected; `None` when it is.
+    /// Messages to send once the parent is connected; `None` when it is.
     waiting: Option<VecDeque<Utf8Bytes>>,
 }
 
@@ -358,7 +358,7 @@ impl Gator {
         }
     }
 
-    /// Returns the earlier messages of this connection, and records this one.
+    /// Returns the earlier messages of this connection, and records this request.
     fn remember(&mut self, conn: Conn, request: &Request<'_>) -> History {
         if !REMEMBERING.iter().any(|fault| self.broken.is(fault)) {
             return History::default();
@@ -402,7 +402,7 @@ impl Gator {
             || (request.action == "stop" && self.broken.is("gator-posted-stop-answered"))
     }
 
-    /// Returns the id as changed by a fault, if it is.
+    /// Returns the id as changed by a fault; `None` if no fault changes it.
     fn faulty_id(&self, id: &RawValue) -> Option<Option<Box<RawValue>>> {
         let number: Option<f64> = id.get().parse().ok();
         if number.is_none() && self.broken.is("gator-text-id-lost") {

@@ -19,7 +19,7 @@ pub enum Frame<'a> {
 pub struct Request<'a> {
     pub action: String,
     pub req_id: Option<&'a RawValue>,
-    /// `None` if absent or `null`.
+    /// The member `posted`; `None` if absent or `null`.
     pub posted: Option<bool>,
     pub payload: Option<Members<'a>>,
 }
