@@ -24,7 +24,8 @@ const SHORT: usize = 4;
 pub struct Masker {
     /// Every form of every secret, so that none is looked for twice.
     known: BTreeSet<String>,
-    /// Each at least twice as large as the next, so that adding a secret does not rebuild all of them.
+    /// Batches of forms, each at least twice as large as the next, so that adding a secret does not rebuild all of
+    /// them.
     batches: Vec<Batch>,
 }
 
@@ -40,7 +41,7 @@ struct Batch {
 #[derive(Clone)]
 struct Form {
     text: String,
-    /// Whether it is masked only where it stands alone, as a word.
+    /// Whether the form is masked only where it stands alone, as a word.
     only_word: bool,
 }
 
@@ -174,7 +175,7 @@ fn forms(secret: &str) -> Vec<String> {
     forms
 }
 
-/// `%2F` as `%2f`.
+/// Returns a percent-encoded text with its digits in lower case: `%2f` for `%2F`.
 fn lower_hex(encoded: &str) -> String {
     let mut parts = encoded.split('%');
     let mut lower = parts.next().unwrap_or_default().to_owned();
@@ -203,8 +204,8 @@ fn ascii_escaped(json: &str) -> String {
     escaped
 }
 
-/// Base64 of the secret, and the digits that only depend on it wherever it stands in what was encoded: a group of
-/// three bytes may begin one or two bytes before it and end after it.
+/// Returns base64 of the secret, and the digits that only depend on the secret wherever it stands in what was encoded:
+/// a group of three bytes may begin one or two bytes before it and end after it.
 fn base64_forms(secret: &str) -> Vec<String> {
     let mut forms = Vec::new();
     for engine in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {

@@ -17,7 +17,7 @@ pub const MOST_BYTES: usize = 24 << 20;
 #[derive(Default)]
 pub struct Actor {
     pub given: BTreeMap<String, Bound>,
-    /// Names its opening bound.
+    /// Names that the actor's opening bound.
     pub opened: BTreeMap<String, Bound>,
     pub link: Link,
     /// The latest connection, while it is open and after.
@@ -33,7 +33,7 @@ pub struct Actor {
     /// Whether frames of this connection were dropped, claimed or not.
     pub dropped_frames: bool,
     pub last_sent: Option<String>,
-    /// Where it listens, for a role with `side: server`.
+    /// The URL at which the actor listens, for a role with `side: server`.
     pub url: Option<String>,
     /// Whether a step has already blamed the hub for the end of this connection, or expected it.
     pub end_noticed: bool,
@@ -63,7 +63,7 @@ pub enum Link {
         sequence: u64,
         refusal: Value,
         text: String,
-        /// Whether it says nothing of the hub: a proxy may have answered, or a limit of hubproof was exceeded.
+        /// Whether the refusal says nothing of the hub: a proxy may have answered, or a limit of hubproof was exceeded.
         undecided: bool,
     },
     Unreachable {
@@ -77,14 +77,14 @@ pub enum Link {
 pub struct End {
     pub sequence: u64,
     pub at: Duration,
-    /// Since it was open.
+    /// The time since the connection was open.
     pub after: Duration,
     /// A close frame arrived.
     pub close_frame: bool,
     pub code: Option<u16>,
     pub reason: String,
     pub claimed: bool,
-    /// Whether hubproof ended it.
+    /// Whether hubproof ended the connection.
     pub by_us: bool,
 }
 
@@ -115,7 +115,7 @@ pub struct Entry {
     pub wire: Arc<Wire>,
     pub kind: EntryKind,
     pub claimed: bool,
-    /// Its size in memory, about, in bytes.
+    /// The frame's size in memory, about, in bytes.
     pub weight: usize,
 }
 

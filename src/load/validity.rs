@@ -68,7 +68,8 @@ pub struct Circumstances {
 
 /// A p99 send delay over this share of the p99 response makes a run suspect; over [`OURS`], invalid.
 const DELAY: f64 = 0.1;
-/// Most of the response time is then the generator's own delay.
+/// With a p99 send delay over this share of the p99 response a run is invalid: most of the response time is the
+/// generator's own delay.
 const OURS: f64 = 0.5;
 /// A core busier than this in more than a tenth of the measured intervals makes a run suspect.
 const BUSY: f64 = 0.9;

@@ -21,7 +21,8 @@ const KEPT_HISTORIES: usize = 4;
 /// The protocol is doubted if at least so many scenarios were played and this percentage of them passed no check.
 const DOUBT_PLAYED: usize = 3;
 const DOUBT_BROKEN: usize = 75;
-/// Or if this percentage of the scenarios passed no check and of the frames match no message of the pack.
+/// The protocol is also doubted if this percentage of the scenarios passed no check, and this percentage of the frames
+/// match no message of the pack.
 const DOUBT_UNKNOWN: usize = 50;
 
 /// A protocol before its scenarios are played.
@@ -45,7 +46,7 @@ pub struct PlannedCheck {
     pub name: String,
     pub rules: Vec<RuleUse>,
     pub span: Span,
-    /// Whether it is an entry of `always`, which checks frames as they arrive and so counts only if one arrived.
+    /// Whether the check is an entry of `always`, which checks frames as they arrive and so counts only if one arrived.
     pub always: bool,
 }
 
@@ -439,7 +440,8 @@ fn causes(scenarios: &[ScenarioResult]) -> Vec<SharedCause> {
     causes
 }
 
-/// Adds a cause to the others. Different steps may have failed for the same reason, such as a refused upgrade.
+/// Adds a cause to `causes`, or merges it with an equal one: different steps may have failed for the same reason, such
+/// as a refused upgrade.
 fn join(mut causes: Vec<SharedCause>, cause: SharedCause) -> Vec<SharedCause> {
     let gist = |cause: &SharedCause| {
         let detail = cause.detail.as_ref().map(|detail| (detail.expected.clone(), detail.received.clone()));
@@ -489,7 +491,7 @@ fn doubt(scenarios: &[ScenarioResult], received: usize, unknown: usize) -> Optio
     }
 }
 
-/// Whether none of its own checks passed.
+/// Whether none of the scenario's own checks passed.
 fn no_check_passed(scenario: &ScenarioResult) -> bool {
     // Only checks of steps count: schema checks and `always` also apply to frames that no step expects.
     let passed = |check: &CheckReport| check.span.is_some() && check.step != "always" && check.verdict == Verdict::Pass;

@@ -161,7 +161,7 @@ impl Writer<'_> {
         status
     }
 
-    /// One fact per line.
+    /// Returns the explanation of a check, one fact per line.
     fn explanation(&self, scenario: &ScenarioResult, check: &CheckResult, report: &CheckReport) -> String {
         let mut facts: Vec<(&str, String)> = Vec::new();
         facts.push(("at", self.sources.place(report.span.unwrap_or(scenario.span))));

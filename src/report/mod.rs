@@ -29,7 +29,7 @@ use crate::syntax::source::Span;
 pub struct RunOptions {
     /// Whether a warning fails the run.
     pub strict: bool,
-    /// Whether implied rules only warn. The verdicts that come in respect it already.
+    /// Whether implied rules only warn. The verdicts of the scenario reports respect this already.
     pub stated_only: bool,
     /// The command line of this run without secrets and without options that select protocols, scenarios or report files:
     /// `["hubproof", "check", "ws://..."]`.
@@ -46,7 +46,7 @@ pub struct RunReport {
     pub duration: Duration,
     pub options: RunOptions,
     pub protocols: Vec<ProtocolReport>,
-    /// Whether it was stopped before all scenarios were played.
+    /// Whether the run was stopped before all scenarios were played.
     pub interrupted: bool,
 }
 
@@ -96,15 +96,15 @@ pub fn covers(failure: &str, scenario: &str, check: &str) -> bool {
 /// The result of a baseline entry in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It fails as expected.
+    /// What the entry names fails as expected.
     Expected,
-    /// It is declared flaky, or failed in only some repetitions.
+    /// The entry is declared flaky, or its check failed in only some repetitions.
     Flaky,
-    /// It does not fail any more: the entry must be deleted.
+    /// What the entry names does not fail any more: the entry must be deleted.
     Stale,
-    /// It was played but not decided.
+    /// What the entry names was played but not decided.
     Undecided,
-    /// It was not played in this run.
+    /// What the entry names was not played in this run.
     NotPlayed,
 }
 
@@ -134,7 +134,7 @@ pub struct ScenarioResult {
     pub checks: Vec<CheckResult>,
     /// One per repetition; never empty. Later ones keep their history only if a check did not pass.
     pub runs: Vec<ScenarioReport>,
-    /// The command-line arguments that select it.
+    /// The command-line arguments that select the scenario.
     pub again: Vec<String>,
 }
 
@@ -145,7 +145,7 @@ pub struct CheckResult {
     pub verdict: Verdict,
     /// Failed or warned in some repetitions, with a better verdict in others.
     pub flaky: Option<Flaky>,
-    /// It fails or warns as the baseline expects.
+    /// The baseline's entry, if the check fails or warns as the baseline expects.
     pub known: Option<Known>,
     /// Index of the first of `runs` with this verdict, and of the check in it.
     run: usize,
@@ -156,7 +156,7 @@ pub struct CheckResult {
 pub struct Flaky {
     /// Repetitions with the verdict of the check.
     pub broken: usize,
-    /// Repetitions in which it was decided.
+    /// Repetitions in which the check was decided.
     pub decided: usize,
 }
 
@@ -170,7 +170,7 @@ pub struct SharedCause {
     pub detail: Option<Detail>,
     pub unreachable: bool,
     pub scenarios: Vec<String>,
-    /// Whether no check of any of them was evaluated.
+    /// Whether no check of any of these scenarios was evaluated.
     pub at_once: bool,
 }
 
@@ -187,21 +187,21 @@ pub struct RuleReport {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RuleStatus {
     Judged {
-        /// The worst of its checks. An inconclusive one does not count if another scenario decided the rule at its full
-        /// level.
+        /// The worst verdict of the rule's checks. An inconclusive one does not count if another scenario decided the
+        /// rule at its full level.
         verdict: Verdict,
         /// Whether a check at the rule's own level resulted in pass, fail, warn or info.
         proven: bool,
         scenarios: BTreeSet<String>,
     },
-    /// All its checks are in scenarios with unmet needs. With `needs` empty: no check was reached, for reasons the document
-    /// allows, or no frame arrived to which it applies.
+    /// All checks of the rule are in scenarios with unmet needs. With `needs` empty: no check was reached, for reasons
+    /// the document allows, or no frame arrived to which it applies.
     NotTestable { needs: BTreeSet<String> },
-    /// It binds only clients, for this reason.
+    /// No hub can break the rule, for this reason.
     OutOfScope(String),
-    /// Its scenarios were not selected, or the run was interrupted before them.
+    /// The scenarios of the rule were not selected, or the run was interrupted before them.
     NotAsked,
-    /// No check of the pack names it.
+    /// No check of the pack names the rule.
     NoCheck,
 }
 
@@ -226,7 +226,7 @@ impl Tally {
         self.0.values().sum()
     }
 
-    /// Returns the number of those that were decided.
+    /// Returns the number of results that are decided.
     pub fn decided(&self) -> usize {
         [Verdict::Pass, Verdict::Fail, Verdict::Warn, Verdict::Info]
             .into_iter()
@@ -237,9 +237,9 @@ impl Tally {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RuleTotals {
-    /// In the pack.
+    /// Number of rules in the pack.
     pub total: usize,
-    /// Those with a check that could run on this target.
+    /// Number of rules with a check that could run on this target.
     pub testable: usize,
     pub proven: usize,
 }

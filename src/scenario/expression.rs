@@ -122,7 +122,7 @@ fn blanked(source: &str) -> String {
         .collect()
 }
 
-/// For "did you mean".
+/// The filters that expressions can use, for "did you mean".
 const FILTERS: &[&str] = &[
     "abs",
     "attr",

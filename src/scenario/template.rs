@@ -55,7 +55,7 @@ pub struct Expr {
     pub source: String,
     pub span: Span,
     form: Form,
-    /// Free names that it uses, dotted: `hub.version`, `anna.name`, `i`.
+    /// Free names that the expression uses, dotted: `hub.version`, `anna.name`, `i`.
     pub uses: Vec<String>,
 }
 
@@ -135,7 +135,7 @@ impl Template {
         }
     }
 
-    /// Calls `visit` for every expression in it.
+    /// Calls `visit` for every expression in the template.
     pub fn expressions<'a>(&'a self, visit: &mut dyn FnMut(&'a Expr)) {
         match self {
             Self::Constant(_) => {}
@@ -294,7 +294,8 @@ impl Expr {
         }
     }
 
-    /// Returns the wires of all frames that it uses, as far as names show: of `anna.hello.uuid` that of `hello`.
+    /// Returns the wires of all frames that the expression uses, as far as names show: of `anna.hello.uuid` that of
+    /// `hello`.
     fn wires(&self, names: &dyn Names) -> Vec<Arc<Wire>> {
         let mut wires = Vec::new();
         for used in &self.uses {

@@ -16,7 +16,7 @@ pub enum Severity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     pub severity: Severity,
-    /// `None` where a whole file or folder is missing.
+    /// The place of the mistake; `None` where a whole file or folder is missing.
     pub span: Option<Span>,
     pub message: String,
     /// The text under the caret.

@@ -134,7 +134,7 @@ pub struct Mistake {
     /// Whether the key at the pointer is wrong, not the value.
     pub key: bool,
     pub message: String,
-    /// What to do about it; may be empty.
+    /// What to do about the mistake; may be empty.
     pub help: String,
 }
 

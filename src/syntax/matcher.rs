@@ -110,7 +110,7 @@ impl Matcher {
         self.clauses.iter().find_map(|clause| clause.difference(subject))
     }
 
-    /// Returns its conditions by place, for the load engine, which recognises frames without decoding them.
+    /// Returns the matcher's conditions by member, for the load engine, which recognises frames without decoding them.
     pub fn conditions_at(&self) -> Vec<Condition<'_>> {
         let mut found = Vec::new();
         for clause in &self.clauses {
@@ -126,7 +126,7 @@ impl Matcher {
         found
     }
 
-    /// Returns how many conditions it has: the most specific match wins.
+    /// Returns how many conditions the matcher has: the most specific match wins.
     pub fn conditions(&self) -> usize {
         self.clauses
             .iter()

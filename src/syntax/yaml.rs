@@ -422,7 +422,7 @@ fn foreign(value: &str) -> Option<Kind> {
 #[derive(Default)]
 struct Entries {
     all: Vec<(Key, Node)>,
-    /// Their names, from [`FEW_KEYS`] on.
+    /// The names of the members, kept from [`FEW_KEYS`] members on to find duplicates.
     names: HashSet<String>,
 }
 

@@ -86,7 +86,7 @@ impl FromStr for Endpoint {
 }
 
 impl Endpoint {
-    /// Whether it is on this machine, judging by its name.
+    /// Whether the hub is on this machine, judging by its name.
     pub fn is_loopback(&self) -> bool {
         let host = self.host.trim_matches(['[', ']']);
         host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())

@@ -42,7 +42,7 @@ impl Default for Limits {
 
 /// RFC 6455, section 5.5: control frames carry at most so many bytes.
 const CONTROL_PAYLOAD: u64 = 125;
-/// Two bytes, eight of extended length, four of mask key.
+/// The longest header of a frame: two bytes, eight of extended length, four of mask key.
 const LONGEST_HEADER: usize = 14;
 
 /// Appends `frame` to `out` unchanged: any opcode, reserved bits and length; masked with `mask_key` only if `masked`.
@@ -122,7 +122,7 @@ fn violation<T>(section: &'static str, what: impl Into<String>) -> Result<T, Cod
     Err(CodecError { what: what.into(), section, bound: false })
 }
 
-/// RFC 6455, section 10.4, allows limits like ours.
+/// Returns the error for an exceeded limit, as RFC 6455, section 10.4, allows.
 fn too_much<T>(what: String) -> Result<T, CodecError> {
     Err(CodecError { what, section: "10.4", bound: true })
 }
@@ -142,7 +142,7 @@ impl Decoder {
         }
     }
 
-    /// `hook` sees every frame's header as soon as it is complete and not in itself a violation.
+    /// Calls `hook` with the header of every frame as soon as it is complete and not in itself a violation.
     pub fn traced(mut self, hook: impl FnMut(FrameInfo) + Send + 'static) -> Self {
         self.trace = Some(Box::new(hook));
         self

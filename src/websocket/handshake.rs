@@ -9,14 +9,14 @@ use crate::websocket::frame::Received;
 
 /// The most bytes of a head: twice the limit of common servers, so no correct hub exceeds it.
 pub const HEAD: usize = 16 << 10;
-/// The most header lines in it.
+/// The most header lines in a head.
 pub const HEADERS: usize = 100;
 /// The most bytes of a refusal's body that are kept.
 pub const BODY: usize = 4 << 10;
 
 /// The most characters of a reason.
 const REASON: usize = 400;
-/// RFC 6455, section 1.3.
+/// The GUID from which the accept value is computed (RFC 6455, section 1.3).
 const ACCEPT_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// Characters that would break the request line and are therefore escaped. All others are sent unchanged, even `%`.
@@ -35,14 +35,14 @@ pub struct Request<'a> {
     pub target: &'a str,
     /// Base64 of 16 random bytes.
     pub key: &'a str,
-    /// Sent after the standard headers; one with the name of a standard header replaces it.
+    /// Headers that follow the standard ones; one with the name of a standard header replaces it.
     pub headers: &'a [(String, String)],
     /// Names of standard headers that are left out.
     pub without: &'a [String],
     pub subprotocols: &'a [String],
-    /// `GET`, unless a scenario tests another method.
+    /// The HTTP method: `GET`, unless a scenario tests another one.
     pub method: &'a str,
-    /// `1.1`, unless a scenario tests another version.
+    /// The HTTP version: `1.1`, unless a scenario tests another one.
     pub http: &'a str,
 }
 
@@ -100,7 +100,7 @@ impl HeadError {
 pub struct ResponseHead {
     pub status: u16,
     pub headers: Headers,
-    /// Its length in bytes.
+    /// The length of the head in bytes.
     pub length: usize,
 }
 
@@ -109,7 +109,7 @@ pub struct ResponseHead {
 pub struct RequestHead {
     pub method: String,
     pub target: String,
-    /// 1 for HTTP/1.1.
+    /// The minor version of HTTP: 1 for HTTP/1.1.
     pub minor_version: u8,
     pub headers: Headers,
     pub length: usize,
@@ -453,7 +453,7 @@ fn write_headers<'a>(text: &mut String, headers: impl Iterator<Item = (&'a str, 
     Ok(())
 }
 
-/// RFC 9110, section 5.6.2.
+/// Whether a text is an HTTP token (RFC 9110, section 5.6.2).
 fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }

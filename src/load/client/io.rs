@@ -39,9 +39,9 @@ pub enum End {
     Refused(u16),
     /// No connection could be opened: refused, no free port, TLS failure or timeout.
     Unreachable,
-    /// A close frame with this code.
+    /// The hub sent a close frame with this code.
     Close(u16),
-    /// Without a close frame.
+    /// The connection ended without a close frame.
     Dropped,
 }
 

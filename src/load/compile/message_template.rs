@@ -30,7 +30,7 @@ pub enum Piece {
     Bytes(Box<[u8]>),
     Slot {
         source: Source,
-        /// Within a string: without its quotes.
+        /// Whether the slot is within a string, so that its text is written without quotes.
         inside: bool,
     },
 }
@@ -199,7 +199,7 @@ impl Template {
         Ok(())
     }
 
-    /// The whole message if it has no slots.
+    /// Returns the whole message if it has no slots.
     pub fn constant(&self) -> Option<&[u8]> {
         match self.pieces.as_slice() {
             [] => Some(b""),
@@ -208,7 +208,7 @@ impl Template {
         }
     }
 
-    /// Whether all its slots can be filled.
+    /// Whether all slots of the message can be filled.
     pub fn is_ready(&self, own: &Texts, texts: &Texts) -> bool {
         self.pieces.iter().all(|piece| match piece {
             Piece::Slot { source: Source::Text(slot), .. } => texts.get(*slot).is_some(),
@@ -294,7 +294,7 @@ fn signed(number: i64, out: &mut Vec<u8>) {
 }
 
 impl Computed {
-    /// Evaluates it, which takes microseconds.
+    /// Evaluates the expression, which takes microseconds.
     pub fn eval(&self, slot_values: &mut SlotValues<'_>) -> Result<Value, EmptySlotError> {
         let mut names: Vec<(&str, Value)> = self.constants.iter().map(|(n, v)| (n.as_str(), v.clone())).collect();
         for (name, pointer, source) in &self.members {

@@ -101,7 +101,7 @@ impl Connection {
         self.upgrade.is_none()
     }
 
-    /// Buffered bytes of incomplete frames and messages.
+    /// Returns the number of buffered bytes of incomplete frames and messages.
     pub fn held(&self) -> usize {
         self.rest.len() + self.message.len()
     }

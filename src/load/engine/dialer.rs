@@ -70,7 +70,7 @@ pub fn read_sources(text: &str) -> Result<Vec<IpAddr>, DialError> {
 #[derive(Clone, Debug)]
 pub struct Dialer {
     to: SocketAddr,
-    /// Used in turn; if empty the system chooses.
+    /// The source addresses, used in turn; if there are none, the system chooses.
     sources: Vec<IpAddr>,
     next: usize,
 }
@@ -104,7 +104,7 @@ impl Dialer {
         Ok(Self { to, sources, next: 0 })
     }
 
-    /// The hub's address.
+    /// Returns the hub's address.
     pub fn to(&self) -> SocketAddr {
         self.to
     }
@@ -118,7 +118,7 @@ impl Dialer {
         tried.map(drop).map_err(|source| DialError::Unreachable { address: self.to, source })
     }
 
-    /// The source addresses; empty where the system chooses.
+    /// Returns the source addresses; empty where the system chooses.
     pub fn sources(&self) -> &[IpAddr] {
         &self.sources
     }
@@ -129,7 +129,7 @@ impl Dialer {
     }
 
     /// Starts to connect; the stream becomes writable when the connection is open or has failed. `from`: the source
-    /// address for this one.
+    /// address for this connection.
     ///
     /// # Errors
     /// Errors of the system, such as no more descriptors or ports.

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 /// The header size of a masked frame of 126 to 65,535 bytes, the most common one.
 const HEADER: usize = 8;
-/// RFC 6455, section 5.5.
+/// The longest payload of a control frame in bytes (RFC 6455, section 5.5).
 const CONTROL_PAYLOAD: u64 = 125;
 
 pub const CONTINUATION: u8 = 0;

@@ -5,7 +5,7 @@ use crate::load::metrics::ErrorKind;
 
 /// Bytes of memory per plain connection, buffers included: a measured figure with a margin.
 const CONNECTION: u64 = 4 << 10;
-/// The same per TLS connection.
+/// Bytes of memory per TLS connection.
 const TLS_CONNECTION: u64 = 32 << 10;
 /// File descriptors beside connections: files, pipes, the runtime.
 const SPARE: u64 = 100;
@@ -42,7 +42,7 @@ pub fn look() -> Have {
     Have { descriptors: descriptors(), ports: ports(), memory: memory() }
 }
 
-/// Returns what is lacking.
+/// Returns the resources that the machine lacks.
 pub fn lacks(need: &Need, have: &Have) -> Vec<Lack> {
     let mut lacks = Vec::new();
     let mut lack = |text: String| lacks.push(Lack { kind: ErrorKind::Resources, text });

@@ -44,7 +44,7 @@ fn hash(key: u64) -> u64 {
     hash.finish()
 }
 
-/// Takes bits from the middle: the hash table uses the lowest and the highest.
+/// Returns the part for a hash, from its middle bits: the hash table uses the lowest and the highest.
 fn part(hash: u64) -> usize {
     (hash >> 40) as usize % PARTS
 }

@@ -101,7 +101,7 @@ pub enum Mark {
 }
 
 impl Mark {
-    /// Whether the hub owes an answer or deliveries after it.
+    /// Whether the hub owes an answer or deliveries after this mark.
     pub(crate) fn asks(self) -> bool {
         matches!(self, Self::Attempted | Self::Requested | Self::Published { .. })
     }

@@ -191,7 +191,7 @@ impl MetricRegistry {
             .collect()
     }
 
-    /// The place of a histogram.
+    /// Returns the index of a histogram.
     pub fn timing(&self, timing: Timing) -> usize {
         let messages = self.names.messages.len() * MessageTime::ALL.len();
         match timing {
@@ -201,7 +201,7 @@ impl MetricRegistry {
         }
     }
 
-    /// The place of a counter.
+    /// Returns the index of a counter.
     pub fn count(&self, count: Count) -> usize {
         let messages = self.names.messages.len() * MessageCount::ALL.len();
         let journeys = messages + self.names.journeys.len() * JourneyCount::ALL.len();
@@ -214,7 +214,7 @@ impl MetricRegistry {
         }
     }
 
-    /// `submit_job.response`, `jobs.duration`, `schedule.lag`.
+    /// Returns the name of a histogram, such as `submit_job.response`, `jobs.duration`, `schedule.lag`.
     pub fn timing_name(&self, timing: Timing) -> String {
         match timing {
             Timing::Message(message, time) => format!("{}.{}", self.names.messages[message], time.name()),
@@ -223,7 +223,7 @@ impl MetricRegistry {
         }
     }
 
-    /// `submit_job.sent`, `jobs.completed`, `errors.timeout`, `schedule.missed`.
+    /// Returns the name of a counter, such as `submit_job.sent`, `jobs.completed`, `errors.timeout`, `schedule.missed`.
     pub fn count_name(&self, count: Count) -> String {
         match count {
             Count::Message(message, count) => format!("{}.{}", self.names.messages[message], count.name()),

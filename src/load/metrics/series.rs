@@ -79,7 +79,7 @@ impl Series {
         }
     }
 
-    /// In order; their lengths may differ, see [`MOST_INTERVALS`].
+    /// Returns the intervals in order; their lengths may differ, see [`MOST_INTERVALS`].
     pub fn intervals(&self) -> &[Interval] {
         &self.intervals
     }
@@ -174,7 +174,7 @@ impl Total {
         self.measured[layout.count(count)]
     }
 
-    /// Per second of the measured time; 0 before it begins.
+    /// Returns a count per second of the measured time; 0 before it begins.
     pub fn rate(&self, layout: &MetricRegistry, count: Count) -> f64 {
         if self.time == 0 { 0.0 } else { self.measured(layout, count) as f64 * SECOND as f64 / self.time as f64 }
     }

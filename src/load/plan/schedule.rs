@@ -22,7 +22,7 @@ pub struct Schedule {
     /// The segment of the next arrival, and the expected arrivals before it.
     segment: usize,
     before: f64,
-    /// How many have been passed.
+    /// How many arrivals have been passed.
     count: u64,
     shard: u64,
     shards: u64,
@@ -42,7 +42,7 @@ impl Segment {
         (self.from + self.to) / 2.0 * self.length
     }
 
-    /// The time by which so many arrivals are expected.
+    /// Returns the time by which so many arrivals are expected.
     fn time_of(&self, arrivals: f64) -> f64 {
         if arrivals <= 0.0 {
             return 0.0;

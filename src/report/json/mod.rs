@@ -50,7 +50,7 @@ struct Tool<'a> {
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Run<'a> {
-    /// When it began, RFC 3339, UTC.
+    /// When the run began, RFC 3339, UTC.
     started: String,
     duration_ms: f64,
     /// The URL of the hub, or `embedded reference server`.
@@ -65,7 +65,8 @@ struct Run<'a> {
     interrupted: bool,
     /// 0 pass, 1 the hub failed, 2 a scenario has a mistake, 3 inconclusive.
     exit_code: u8,
-    /// The met wait that took the largest share of its timeout, over all scenarios and repetitions; null without waits.
+    /// The successful wait that took the largest share of its timeout, over all scenarios and repetitions; null without
+    /// waits.
     slimmest: Option<RunMargin<'a>>,
 }
 
@@ -158,15 +159,15 @@ struct SharedCause<'a> {
 struct Process<'a> {
     /// The command, without secrets.
     command: &'a str,
-    /// The instances of the target that it serves.
+    /// The instances of the target that the hub serves.
     instances: &'a [String],
-    /// How often it was started and listened.
+    /// How often the hub was started and listened.
     starts: usize,
     /// All starts but the first: after it ended, was destroyed, or had to be fresh for one scenario.
     restarts: usize,
-    /// The times it ended by itself.
+    /// Each time that the hub ended by itself.
     crashes: Vec<Crash<'a>>,
-    /// Why it was not started again although scenarios needed it.
+    /// Why the hub was not started again although scenarios needed it.
     given_up: Option<&'a str>,
     log: Excerpt<'a>,
 }
@@ -175,11 +176,11 @@ struct Process<'a> {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Crash<'a> {
     status: &'a str,
-    /// The scenarios that were being played on it.
+    /// The scenarios that were being played on the hub when it ended.
     during: &'a [String],
-    /// The scenario that had ended last before it.
+    /// The scenario that had ended last before the crash.
     after: Option<&'a str>,
-    /// The scenario that caused it: this process had played nothing else.
+    /// The scenario that caused the crash: the process had played nothing else.
     blamed: Option<&'a str>,
     log: Excerpt<'a>,
 }
@@ -202,7 +203,7 @@ struct Entry<'a> {
     reason: &'a str,
     standing: Standing,
     file: &'a str,
-    /// From 1.
+    /// The first line of the entry, from 1.
     first_line: usize,
     last_line: usize,
 }
@@ -212,9 +213,9 @@ struct Entry<'a> {
 #[serde(rename_all = "kebab-case")]
 enum Standing {
     Expected,
-    /// It is declared flaky, or failed in only some repetitions.
+    /// The entry is declared flaky, or its check failed in only some repetitions.
     Flaky,
-    /// It does not fail any more: the entry must be deleted, and the run fails.
+    /// What the entry expects does not fail any more: the entry must be deleted, and the run fails.
     Stale,
     Undecided,
     NotPlayed,
@@ -248,7 +249,7 @@ struct Scenario<'a> {
     #[serde(flatten)]
     place: Place<'a>,
     verdict: Word,
-    /// Unmet needs; if there are any, it was not played.
+    /// Unmet needs; if there are any, the scenario was not played.
     needs: Vec<&'a str>,
     /// The mistake in the scenario itself.
     mistake: Option<&'a str>,
@@ -256,13 +257,13 @@ struct Scenario<'a> {
     checks: Vec<Check<'a>>,
     /// The repetition that all members from here on are about: the first with the verdict of the whole.
     repetition: usize,
-    /// The target's instance; empty if it was not played.
+    /// The instance of the target; empty if the scenario was not played.
     instance: &'a str,
     duration_ms: f64,
     cause: Option<Cause<'a>>,
     /// Frames that no step expected, by message.
     leftovers: BTreeMap<&'a str, usize>,
-    /// The met wait that took the largest share of its timeout.
+    /// The successful wait that took the largest share of its timeout.
     slimmest: Option<Margin<'a>>,
     history: Vec<Frame<'a>>,
     /// Frames that did not fit into the bounded history.
@@ -278,12 +279,12 @@ struct Check<'a> {
     rules: Vec<UsedRule<'a>>,
     #[serde(flatten)]
     place: Place<'a>,
-    /// How often it was evaluated in the repetition that is shown.
+    /// How often the check was evaluated in the repetition that is shown.
     asked: usize,
-    /// What was wrong; empty if it passed.
+    /// What was wrong; empty if the check passed.
     message: &'a str,
     flaky: Option<Flaky>,
-    /// Whether it fails or warns as the baseline expects, and so does not fail the run.
+    /// Whether the check fails or warns as the baseline expects, and so does not fail the run.
     expected: bool,
 }
 
@@ -291,10 +292,10 @@ struct Check<'a> {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct UsedRule<'a> {
     id: &'a str,
-    /// The level at which this check applies it.
+    /// The level at which this check applies the rule.
     level: &'static str,
     basis: &'static str,
-    /// Whether that is below the rule's own level: such a check does not prove the rule.
+    /// Whether `level` is below the rule's own level: such a check does not prove the rule.
     lowered: bool,
     verdict: Word,
 }
@@ -322,7 +323,7 @@ struct Cause<'a> {
 struct Margin<'a> {
     step: &'a str,
     waited_ms: f64,
-    /// Its timeout.
+    /// The timeout of the wait.
     bound_ms: f64,
     left_ms: f64,
 }
@@ -338,7 +339,7 @@ struct RunMargin<'a> {
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Frame<'a> {
-    /// Since the scenario began.
+    /// Time since the scenario began.
     at_ms: f64,
     actor: &'a str,
     connection: u32,
@@ -365,11 +366,11 @@ enum Way {
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Rules<'a> {
-    /// In the pack.
+    /// Number of rules in the pack.
     total: usize,
-    /// Those with a check that could run on this target.
+    /// Number of rules with a check that could run on this target.
     testable: usize,
-    /// Those with a check at the rule's own level that resulted in pass, fail, warn or info.
+    /// Number of rules with a check at the rule's own level that resulted in pass, fail, warn or info.
     proven: usize,
     by_id: BTreeMap<&'a str, Rule<'a>>,
 }
@@ -388,9 +389,9 @@ struct Rule<'a> {
     from: Option<&'a str>,
     status: Status,
     proven: bool,
-    /// With `not-testable`: the unmet needs. If empty, no check of it was reached.
+    /// With `not-testable`: the unmet needs. If empty, no check of the rule was reached.
     needs: Vec<&'a str>,
-    /// With `out-of-scope`: why no hub can break it.
+    /// With `out-of-scope`: why no hub can break the rule.
     reason: Option<&'a str>,
     /// Scenarios with checks of this rule.
     scenarios: Vec<&'a str>,
@@ -408,7 +409,7 @@ enum Status {
     Inconclusive,
     NotTestable,
     OutOfScope,
-    /// Not selected, or the run was interrupted before.
+    /// No check of the rule was selected, or the run was interrupted before.
     NotAsked,
     NoCheck,
 }
@@ -429,9 +430,9 @@ struct Finding<'a> {
     step: &'a str,
     repetition: usize,
     flaky: Option<Flaky>,
-    /// Whether the baseline expects it, so that it does not fail the run.
+    /// Whether the baseline expects the finding, so that it does not fail the run.
     expected: bool,
-    /// Why it was expected.
+    /// The reason that the baseline gives for an expected finding.
     reason: Option<&'a str>,
     detail: Option<Detail<'a>>,
     /// A command line that plays this scenario alone.

@@ -40,11 +40,11 @@ impl Default for Style {
 const LAST_FRAMES: usize = 8;
 /// How many failed scenarios, causes and warnings are shown; the rest is counted.
 const IN_FULL: usize = 20;
-/// Fewer if all seem to have the same cause.
+/// How many failed scenarios are shown in full if all seem to have the same cause.
 const ALIKE_IN_FULL: usize = 2;
 /// Most scenario ids in a list.
 const NAMES: usize = 12;
-/// If a met wait had less time left than this, the machine may be too slow.
+/// If a successful wait had less time left than this, the machine may be too slow.
 const SLIM: std::time::Duration = std::time::Duration::from_millis(250);
 /// Advice if no connection can be made.
 const UNREACHABLE_HELP: &str =
@@ -629,7 +629,8 @@ impl Page<'_> {
     }
 }
 
-/// Returns the message with which at least half of the scenarios failed, three at least; how many, of how many.
+/// Returns the message with which at least half of the scenarios failed, three at least; and how many failed so, of how
+/// many.
 fn symptom(protocol: &ProtocolReport) -> Option<(&str, usize, usize)> {
     let mut scenarios = std::collections::BTreeMap::<&str, Vec<&str>>::new();
     for (scenario, check) in unknown(protocol, Verdict::Fail) {

@@ -20,7 +20,7 @@ use crate::syntax::yaml::{Key, Node};
 pub struct Options<'n> {
     verb: Verb,
     entries: Vec<(&'n Key, &'n Node)>,
-    /// Whether an actor does it: the head is no word.
+    /// Whether an actor does the step: the head names an actor and a verb.
     acts: bool,
 }
 

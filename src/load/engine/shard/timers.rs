@@ -10,10 +10,10 @@ use crate::load::Nanos;
 pub struct Alarm {
     /// When the slot wants to be woken.
     wanted: Nanos,
-    /// Its earliest entry in the heap; a later time waits for that entry to come up.
+    /// The slot's earliest entry in the heap; a later time waits for that entry to come up.
     queued: Nanos,
-    /// Its second entry, for a client that alternates between an early and a late time while it waits for an answer:
-    /// without it every change from early to late would leave a stale entry.
+    /// The slot's second entry in the heap, for a client that alternates between an early and a late time while it
+    /// waits for an answer: without it every change from early to late would leave a stale entry.
     behind: Nanos,
 }
 
@@ -43,7 +43,7 @@ impl Timers {
         }
     }
 
-    /// The time of the next entry, which may be stale.
+    /// Returns the time of the next entry, which may be stale.
     pub fn next(&self) -> Option<Nanos> {
         self.heap.peek().map(|Reverse((at, _))| *at)
     }
