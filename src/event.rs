@@ -138,7 +138,7 @@ pub struct ScenarioReport {
     pub id: String,
     pub title: String,
     pub span: Span,
-    /// The target's instance it ran on; empty where it could not run.
+    /// The instance of the target on which the scenario ran; empty where it could not run.
     pub instance: String,
     /// 1, 2, ... with `--repeat`.
     pub repetition: usize,

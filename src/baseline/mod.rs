@@ -28,7 +28,7 @@ pub struct Entry {
     pub place: Span,
     /// The author's reason for the failure; never empty.
     pub reason: String,
-    /// Whether it fails only sometimes.
+    /// Whether the check fails only sometimes.
     pub flaky: bool,
     /// All lines of the entry.
     pub span: Span,

@@ -78,7 +78,7 @@ fn checks_that_depend_on_an_expected_failure_are_expected_too() {
 }
 
 #[test]
-fn the_entry_that_names_the_check_gives_the_reason() {
+fn of_two_entries_the_one_that_names_the_check_gives_the_reason() {
     let text = entry("greeter/hello") + &entry("greeter/hello:GRE-002").replace("not done yet", "its own");
     let report = settled(&Run::one_failure(), false, &text);
     let known = report.protocols[0].scenarios.iter().flat_map(|s| &s.checks).find_map(|check| check.known.as_ref());
@@ -110,7 +110,7 @@ fn the_published_schema_accepts_what_the_parser_accepts(#[case] text: &str, #[ca
 }
 
 #[test]
-fn errors_point_at_their_place() {
+fn errors_in_a_baseline_point_at_their_place() {
     let text = "[[known]]\nfailure = \"greeter/hello:GRE-001\"\n\n[[known]]\nfailure = \"a/b\"\nreason = \"\"\nflakey = true\n";
     insta::assert_snapshot!("mistakes", parsed(text).err().unwrap());
     let twice = entry("greeter/hello") + &entry("greeter/hello");
@@ -149,7 +149,7 @@ fn warnings_are_written_to_the_baseline_if_they_fail_the_run(#[case] strict: boo
 }
 
 #[test]
-fn reasons_and_comments_of_the_author_are_kept() {
+fn reasons_and_comments_are_kept_when_a_baseline_is_rewritten() {
     let before = "# ours\n\n[[known]]\nfailure = \"greeter/bye:GRE-009\" # gone\nreason = \"echo\"\n\n# about names\n[[known]]\n\
                   reason = \"\"\"two\nlines\"\"\"\nfailure = \"greeter/hello:GRE-002\"\n";
     let report = Run::one_failure().report(options());

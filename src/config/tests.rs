@@ -80,7 +80,7 @@ fn secret(text: &str) -> Setting {
 }
 
 #[test]
-fn all_keys_are_parsed() {
+fn all_keys_of_a_target_file_are_parsed() {
     let plain = [
         ("identify_timeout", setting(json!("5s"))),
         ("limits", setting(json!({ "groups": 3, "names": [1, 2.5] }))),
@@ -187,7 +187,7 @@ fn a_url_alone_makes_a_target_with_defaults() {
 #[case::scenario("mine/seq.yaml", "`check --scenario mine/seq.yaml`")]
 #[case::target("hub.toml", "`--target hub.toml`")]
 #[case::host("hub.example", "ws://hub.example")]
-fn a_file_in_place_of_an_address_is_given_by_an_option(#[case] word: &str, #[case] help: &str) {
+fn the_error_for_a_file_in_place_of_an_address_names_the_option_for_it(#[case] word: &str, #[case] help: &str) {
     let mut sources = Sources::default();
     let errors = from_url(&mut sources, word, &[], &|_| None, &|_| Err(std::io::ErrorKind::NotFound.into()))
         .expect_err("no hub");
@@ -621,7 +621,7 @@ fn no_diagnostic_shows_a_secret(#[case] text: &str, #[case] overrides: &[&str]) 
 }
 
 #[test]
-fn debug_shows_no_secret() {
+fn debug_output_of_a_target_shows_no_secret() {
     let overrides = [parse_override("secrets.key=CANARY").expect("an override")];
     let target = parsed("url = \"ws://h\"", &["secrets.key=CANARY"]).expect("a target");
     let shown = format!("{overrides:?} {target:?}");

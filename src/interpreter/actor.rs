@@ -22,7 +22,7 @@ pub struct Actor {
     pub link: Link,
     /// The latest connection, while it is open and after.
     pub connection: Option<u32>,
-    /// Whether its upgrade request is a standard one: the scenario changed no handshake header.
+    /// Whether the actor's upgrade request is a standard one: the scenario changed no handshake header.
     pub standard_upgrade: bool,
     pub opened_at: Duration,
     pub inbox: VecDeque<Entry>,
@@ -138,7 +138,7 @@ pub enum EntryKind {
 }
 
 impl Entry {
-    /// Why the frame is unknown, if it could not be decoded.
+    /// Returns why the frame is unknown, if it could not be decoded.
     pub fn undecodable(&self) -> Option<String> {
         let EntryKind::Undecodable { why, .. } = &self.kind else { return None };
         Some(format!("cannot be decided: a received frame is JSON, but cannot be decoded by hubproof: {why}"))

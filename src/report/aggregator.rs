@@ -18,7 +18,7 @@ use crate::syntax::source::Span;
 
 /// Most further repetitions of a scenario whose history is kept, if they are not clean.
 const KEPT_HISTORIES: usize = 4;
-/// The protocol is doubted if at least so many scenarios were played and this percentage of them passed no check.
+/// The protocol is doubted if at least this many scenarios were played, and this percentage of them passed no check.
 const DOUBT_PLAYED: usize = 3;
 const DOUBT_BROKEN: usize = 75;
 /// The protocol is also doubted if this percentage of the scenarios passed no check, and this percentage of the frames

@@ -144,7 +144,7 @@ pub struct RuleUse {
     pub id: String,
     pub level: Level,
     pub basis: Basis,
-    /// Whether the level is below that of the rule itself: such a check does not prove the rule.
+    /// Whether the level of the check is below that of the rule itself: such a check does not prove the rule.
     pub lowered: bool,
 }
 

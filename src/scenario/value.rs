@@ -19,7 +19,8 @@ pub struct Wire {
     /// The time since the connection was open.
     pub after: Duration,
     pub connection: u32,
-    /// Whether the hub sent it, or hubproof sent it with values from the hub: then a wrong value is no mistake of the scenario.
+    /// Whether the hub sent the frame, or hubproof sent it with values from the hub: then a wrong value is no mistake
+    /// of the scenario.
     pub from_hub: bool,
     pub opcode: &'static str,
     pub text: Arc<str>,

@@ -33,7 +33,8 @@ impl MemoryBudget {
         Self { free: Arc::new(Semaphore::new(units as usize)), units }
     }
 
-    /// Extends `held` to a message of so many bytes, at most to the whole budget. Waits for others to release theirs.
+    /// Extends `held` to a message of `bytes` bytes, at most to the whole budget. Waits for other messages to release
+    /// memory.
     ///
     /// # Errors
     /// [`MemoryBudgetError`] after a second; `held` stays as it was.

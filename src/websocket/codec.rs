@@ -40,7 +40,7 @@ impl Default for Limits {
     }
 }
 
-/// RFC 6455, section 5.5: control frames carry at most so many bytes.
+/// The longest payload of a control frame in bytes (RFC 6455, section 5.5).
 const CONTROL_PAYLOAD: u64 = 125;
 /// The longest header of a frame: two bytes, eight of extended length, four of mask key.
 const LONGEST_HEADER: usize = 14;

@@ -317,7 +317,7 @@ fn a_hook_that_fails_ends_the_run() {
 }
 
 #[test]
-fn a_run_ends_when_enough_has_been_found() {
+fn a_fuzz_run_ends_at_the_limit_of_findings() {
     let base = ["--protocol", "qi", "--fault", "qi-fuzz-emoji-leaks", "--seed", "1", "--cases", "100000", "-j", "4"];
     let done = fuzz(&[&base[..], &["--max-findings", "1", "--report", "json=-"]].concat()).ends_with(1);
     let report: Value = serde_json::from_str(&done.out).unwrap();

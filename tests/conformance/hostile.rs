@@ -199,7 +199,7 @@ fn a_server_that_is_not_a_hub_is_inconclusive_in_every_protocol(
 #[case("emprops", 1)]
 #[case("gator", 3)]
 #[case("concierge", 3)]
-fn a_missing_path_fails_if_the_document_names_it(#[case] protocol: &str, #[case] code: i32) {
+fn a_server_without_the_path_fails_if_the_document_names_the_path(#[case] protocol: &str, #[case] code: i32) {
     let done = check(Habit::NotFound, protocol, USUAL, &[code], "HTTP 404 instead of 101: is the path right?");
     if protocol == "concierge" {
         assert_snapshot("concierge_NotFound", &done);

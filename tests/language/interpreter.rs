@@ -182,7 +182,7 @@ fn an_undecodable_frame_fails_no_check(#[case] member: String) {
 }
 
 #[test]
-fn finally_sees_what_the_steps_have_bound() {
+fn steps_under_finally_can_use_names_that_earlier_steps_bound() {
     let protocol = Protocol::load("emprops");
     let program = protocol.scenarios.programs.iter().find(|program| program.id == "emprops/submission").unwrap();
     let report = protocol.play(program, None).unwrap();

@@ -125,7 +125,7 @@ fn a_flood_pushes_out_only_frames_that_no_step_waits_for(
 #[case::broken("", refused(500), Verdict::Inconclusive, None)]
 #[case::no_http("", Received::NoUpgrade { reason: "r".to_owned(), bound: false }, Verdict::Fail, Some(Verdict::Fail))]
 #[case::too_much("", Received::NoUpgrade { reason: "r".to_owned(), bound: true }, Verdict::Inconclusive, Some(Verdict::Inconclusive))]
-fn a_refusal_is_the_hubs_or_undecided(
+fn a_refused_upgrade_blames_the_hub_only_if_no_proxy_can_have_sent_it(
     #[case] how: &str,
     #[case] answer: Received,
     #[case] of_the_step: Verdict,

@@ -37,7 +37,7 @@ fn shards() -> u64 {
 #[case::giant(Habit::Giant, "errors.protocol")]
 #[case::endless(Habit::Endless, "errors.protocol")]
 #[case::fragments(Habit::Fragments, "errors.protocol")]
-fn a_run_survives_a_hostile_hub(#[case] habit: Habit, #[case] counted: &str) {
+fn a_load_run_survives_a_hostile_hub(#[case] habit: Habit, #[case] counted: &str) {
     let unrelated = r#"{"session_id":"nobody","status":"success","payload":{},"version":"0.1.0"}"#;
     let hub = HostileHub::start(habit, unrelated);
     let arguments = ["load", &hub.url(), "--protocol", "qi", "--plan", "sessions"];
@@ -116,7 +116,7 @@ roles:
 
 /// The lateness is then not the hub's, and the report marks the run.
 #[test]
-fn an_overloaded_generator_is_not_valid() {
+fn a_run_with_an_overloaded_generator_is_not_valid() {
     let hub = Serving::start(["gator"], 1);
     let (report, _) = loaded(hub.url("gator"), "gator", TOO_MUCH, 3);
     let reasons = report["validity"]["reasons"].as_array().unwrap();

@@ -574,7 +574,12 @@ qi-four:
     #[case::protocol_rule_for_fuzzing("FUZZ-SERVES-NEW", "QI-001", 7, "wrong kind of rules")]
     #[case::fuzzer_rule_for_output("[QI-001, QI-002]", "[FUZZ-KEEPS]", 2, "wrong kind of rules")]
     #[case::bracket("{ /n: 1 }", "{ /n: 1", 3, "help: ")]
-    fn a_mistake_is_refused_at_its_line(#[case] from: &str, #[case] to: &str, #[case] line: usize, #[case] want: &str) {
+    fn a_mistake_in_a_fault_file_is_reported_at_its_line(
+        #[case] from: &str,
+        #[case] to: &str,
+        #[case] line: usize,
+        #[case] want: &str,
+    ) {
         assert_eq!(SAMPLE.matches(from).count(), 1, "{from}");
         let error = faults("qi", "QI", &SAMPLE.replace(from, to)).unwrap_err().to_string();
         assert!(error.starts_with(&format!("reference-server/faults/qi.yaml:{line}: ")), "{error}");

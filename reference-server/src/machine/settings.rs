@@ -180,7 +180,7 @@ mod tests {
     #[case("gator", "colour=red", "colour")]
     #[case("emprops", "heartbeat_interval_ms=0", "must not be 0")]
     #[case("emprops", "nothing=1", "unknown field")]
-    fn wrong_settings_are_explained(#[case] protocol: &str, #[case] pair: &str, #[case] why: &str) {
+    fn the_error_for_a_wrong_setting_says_what_is_wrong(#[case] protocol: &str, #[case] pair: &str, #[case] why: &str) {
         let mut settings = Settings::default();
         settings.set_pair(pair).unwrap();
         let error = crate::machine(protocol, &settings, None).map(drop).unwrap_err().to_string();

@@ -68,7 +68,10 @@ impl Hub {
         let uri: Uri = url.parse().map_err(|error| wrong(format!("{error}")))?;
         let (port, tls) = match uri.scheme_str() {
             Some("ws") => (80, None),
-            Some("wss") => (443, Some(tls().ok_or_else(|| wrong("no certificates say whom to trust".to_owned()))?)),
+            Some("wss") => (
+                443,
+                Some(tls().ok_or_else(|| wrong("wss:// needs trusted certificates, and none were given".to_owned()))?),
+            ),
             _ => return Err(wrong("it does not begin with ws:// or wss://".to_owned())),
         };
         let authority = uri.authority().ok_or_else(|| wrong("it has no host".to_owned()))?;
@@ -172,8 +175,8 @@ mod tests {
     #[case("hub:4000", "ws://")]
     #[case("ws://", "")]
     #[case("ws://hub/?token=x", "a query belongs to")]
-    #[case("wss://hub", "whom to trust")]
-    fn addresses_that_are_no_websocket_urls_are_refused(#[case] url: &str, #[case] why: &str) {
+    #[case("wss://hub", "needs trusted certificates")]
+    fn addresses_that_the_relay_cannot_use_are_refused(#[case] url: &str, #[case] why: &str) {
         let error = Hub::at(url, || None).unwrap_err().to_string();
         assert!(error.contains(why), "{error}");
     }

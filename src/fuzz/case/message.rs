@@ -326,8 +326,8 @@ fn in_words(edit: &Edit) -> String {
         Change::Put(value) => format!("{place} is {}", short(&value.to_string())),
         Change::Remove => format!("{place} is missing"),
         Change::Text(text) => format!("{place} is {}", short(text)),
-        Change::Twice(value) => format!("{place} comes twice, then as {}", short(&value.to_string())),
-        Change::Rename(name) => format!("{place} is called {name}"),
-        Change::Backwards => format!("{place} is written from its last member to its first"),
+        Change::Twice(value) => format!("{place} is there twice, the second time as {}", short(&value.to_string())),
+        Change::Rename(name) => format!("{place} is renamed to {name}"),
+        Change::Backwards => format!("{place} is written with its members in reverse order"),
     }
 }

@@ -15,11 +15,11 @@ pub struct Answer {
     messages: Vec<String>,
     except: Vec<String>,
     matcher: Option<Matcher>,
-    /// One of these must come: alternatives as under `expects one of`.
+    /// Answers of which one must come: alternatives as under `expects one of`.
     pub one_of: Vec<Value>,
-    /// None of these may come.
+    /// Answers of which none may come.
     pub never: Vec<Value>,
-    /// The rules of the document that demand it, some with a lowered level (`RULE as should`).
+    /// The rules of the document that demand the answer, some with a lowered level (`RULE as should`).
     pub rules: Vec<String>,
 }
 

@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guess_keeps_the_openings_of_actors_that_take_part() {
+    fn a_guessed_cut_keeps_the_openings_of_actors_that_take_part() {
         let scenario = json!({
             "actors": { "innocent": "c", "a": "c", "b": "c", "both": ["a", "b"] },
             "steps": [

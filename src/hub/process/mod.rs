@@ -78,7 +78,7 @@ pub struct Running {
     group: Group,
     /// How the process ended.
     exited: watch::Receiver<Option<String>>,
-    /// Whether its whole process group has ended and its output has been read.
+    /// Whether the hub's whole process group has ended and its output has been read.
     gone: Terminated,
     log: Arc<Mutex<Log>>,
 }

@@ -14,7 +14,7 @@ fn find<'a>(comparison: &'a Comparison, metric: &str) -> &'a Difference {
 }
 
 #[test]
-fn a_run_does_not_differ_from_itself() {
+fn a_run_compared_with_itself_shows_no_difference() {
     let comparison = compared(&Run::calm(), &Run::calm(), Some(0.0));
     assert!(!comparison.has_regression());
     assert!(comparison.differences.len() > 10);
@@ -52,7 +52,7 @@ fn a_ledger_violation_in_the_later_run_only_is_a_regression() {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_intervals() {
+fn the_same_seed_gives_the_same_confidence_intervals() {
     let slower = Run { slower: MS / 30, ..Run::calm() };
     assert_eq!(compared(&Run::calm(), &slower, None), compared(&Run::calm(), &slower, None));
 }

@@ -236,12 +236,12 @@ pub struct Wanted {
     pub stray: Option<Stray>,
 }
 
-/// The mark of such a frame when no task waits for it. It names its item, so it was repeated, late, or sent to the
-/// wrong client, and the ledger can tell which.
+/// The mark of an expected frame when no task waits for it. Such a frame names its item, so it was repeated, late, or
+/// sent to the wrong client, and the ledger can tell which.
 #[derive(Debug)]
 pub struct Stray {
     pub mark: MarkName,
-    /// The members that hold the key of the item and the party.
+    /// The indexes of the members that hold the key of the item and the party.
     pub item: usize,
     pub by: Option<usize>,
 }

@@ -19,7 +19,7 @@ const STEP: Nanos = SECOND / 10;
 const JOINING: Nanos = 60 * SECOND;
 /// How long shards have to close their connections.
 const LEAVING: Nanos = 5 * SECOND;
-/// With no journey running, the run waits so long for unexpected messages.
+/// How long the run waits for unexpected messages at its end when no journey is running.
 const QUIET: Nanos = 2 * SECOND;
 
 /// The state of a run, passed on every second.

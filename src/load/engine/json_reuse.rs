@@ -122,7 +122,7 @@ impl<'de> Visitor<'de> for Place<'_> {
     }
 }
 
-/// The name of a member: `None` if it equals this one.
+/// A reader of the name of a member: `None` if it equals the expected name.
 struct Name<'n>(&'n str);
 
 impl<'de> DeserializeSeed<'de> for Name<'_> {

@@ -82,7 +82,7 @@ pub struct Totals {
     pub unfinished: u64,
     /// Attempted, without any answer.
     pub unanswered: u64,
-    /// Not ended yet.
+    /// Items that have not ended yet.
     pub open: u64,
     /// Events: repeated ends, acknowledgements and deliveries.
     pub duplicated: u64,

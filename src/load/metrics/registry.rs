@@ -13,15 +13,15 @@ pub struct Names {
 /// The times measured per message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageTime {
-    /// Due to sent: the delay of the generator itself.
+    /// From due to sent: the delay of the generator itself.
     SendDelay,
-    /// Due to answer.
+    /// From due to answered.
     Response,
-    /// Sent to answer.
+    /// From sent to answered.
     Service,
-    /// Published to received, per subscriber.
+    /// From published to received, per subscriber.
     Delivery,
-    /// Published to received by the last subscriber.
+    /// From published to received by the last subscriber.
     LastDelivery,
 }
 

@@ -168,6 +168,6 @@ impl MarkName {
 pub struct Threshold {
     pub text: String,
     pub span: Span,
-    /// Ends the run when the threshold has been broken for so long.
+    /// Ends the run when the threshold has been broken for this time.
     pub abort_after: Option<Duration>,
 }

@@ -20,7 +20,7 @@ pub struct Threshold {
     pub comparison: Comparison,
     /// The value to compare with; in nanoseconds if the metric is a time.
     pub bound: f64,
-    /// Ends the run when the threshold has been broken for so long.
+    /// Ends the run when the threshold has been broken for this time.
     pub abort_after: Option<Duration>,
 }
 

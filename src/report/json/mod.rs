@@ -226,7 +226,7 @@ enum Standing {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Place<'a> {
     file: Option<&'a str>,
-    /// From 1.
+    /// The line of the place, from 1.
     line: Option<usize>,
 }
 

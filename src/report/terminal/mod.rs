@@ -785,7 +785,7 @@ mod tests {
     }
 
     #[test]
-    fn verbose_lists_infos_too() {
+    fn verbose_output_also_lists_what_is_only_recorded() {
         let run = Run::warning();
         let report = run.report(options());
         let verbose = summary(&report, &run.sources, Style { verbose: true, ..Style::default() });
@@ -798,7 +798,7 @@ mod tests {
     #[case(Run::warning())]
     #[case(Run::flaky())]
     #[case(Run::mistake())]
-    fn color_changes_nothing_but_color(#[case] run: Run) {
+    fn colored_output_has_the_same_text(#[case] run: Run) {
         let report = run.report(options());
         let colored = summary(&report, &run.sources, Style { color: true, ..Style::default() });
         let mut parts = colored.split('\u{1b}');

@@ -396,7 +396,7 @@ impl Reader<'_> {
             self.error(
                 value.span,
                 format!("`{}` takes no value", key.name),
-                "options stand under the first letter of the step",
+                "options begin in the column of the step's first letter",
             );
         }
     }

@@ -159,7 +159,7 @@ mod tests {
     #[case(json!({ "message": { "type": "system_status", "data": {} }, "args": { "user": 7 } }), "/args/user")]
     #[case(json!({ "message": { "type": "system_status", "data": {} }, "args": { "x": 7 } }), "\"x\"")]
     #[case(json!({ "message": { "type": "system_status", "data": {} }, "to": 1 }), "\"to\"")]
-    fn wrong_events_are_explained(#[case] event: Value, #[case] why: &str) {
+    fn the_error_for_a_wrong_admin_event_says_what_is_wrong(#[case] event: Value, #[case] why: &str) {
         let error = read(&event).unwrap_err().to_string();
         assert!(error.contains(why), "{error}");
     }

@@ -356,7 +356,7 @@ fn the_rate_of_messages_is_limited_where_configured() {
 
 /// [697]
 #[test]
-fn clients_are_pinged() {
+fn clients_are_pinged_at_the_interval_and_kept_without_a_pong() {
     let mut hub = hub(&[]);
     join(&mut hub, 1, "/ws/user", "u");
     hub.pass(Duration::from_millis(10_000));

@@ -169,7 +169,7 @@ fn the_message_of_the_documents_example_is_relayed() {
 #[case(r#""\u00e9\ud83d\ude00 \/""#)]
 #[case(r#"{ "b" : 1, "a" : [ 1.0, 1 ] }"#)]
 #[case(r#"{"k":1,"k":2}"#)]
-fn data_is_relayed_verbatim(#[case] data: &str) {
+fn the_data_of_a_message_is_relayed_verbatim(#[case] data: &str) {
     let mut hub = hub(&[]);
     join(&mut hub, 1, "a");
     join(&mut hub, 2, "b");

@@ -107,7 +107,7 @@ pub struct Job {
     pub message: Option<String>,
     /// The worker's last `estimated_completion`.
     pub estimated_completion: Option<String>,
-    /// When a worker accepted it, in Unix milliseconds.
+    /// When a worker accepted the job, in Unix milliseconds.
     pub started_at: Option<u64>,
     /// The connections that get updates of the job: the submitter and its subscribers.
     pub watchers: BTreeSet<Conn>,

@@ -233,7 +233,7 @@ struct FaultState {
     freed: Option<Arc<str>>,
     /// The last assigned job, and when it was assigned.
     given: Option<(Duration, JobNo)>,
-    /// The id of the last request that had one.
+    /// The id of the last request that had an id.
     request: Option<String>,
     /// Workers that have sent the right token once.
     authorized: BTreeSet<String>,

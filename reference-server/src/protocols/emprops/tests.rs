@@ -310,7 +310,7 @@ fn a_report_on_a_claimed_job_counts_as_its_acceptance(
 #[case(json!({ "hardware": { "gpu_memory_gb": 8 } }), true)]
 #[case(json!({ "hardware": { "gpu_memory_gb": 7.9 } }), false)]
 #[case(json!({ "hardware": {} }), false)]
-fn jobs_go_to_fit_workers_only(#[case] changes: Value, #[case] fit: bool) {
+fn jobs_go_only_to_workers_that_meet_their_requirements(#[case] changes: Value, #[case] fit: bool) {
     let mut hub = hub(&[]);
     client(&mut hub, 1);
     let mut capabilities = documented_capabilities();

@@ -254,7 +254,7 @@ fn a_stop_ends_jobs() {
 #[case(json!({ "job": { "name": "x" } }), "no job \"x\"")]
 #[case(json!({ "start_job": { "name": "x", "tasks": 1, "concurrency": 0 } }), "concurrency")]
 #[case(json!({ "finish_task": { "job": "x", "task": 0 } }), "no job \"x\"")]
-fn wrong_events_are_explained(#[case] event: Value, #[case] why: &str) {
+fn the_error_for_a_wrong_admin_event_says_what_is_wrong(#[case] event: Value, #[case] why: &str) {
     let error = hub(&[]).event(&event).unwrap_err().to_string();
     assert!(error.contains(why), "{error}");
 }
