@@ -60,8 +60,8 @@ fn within_bounds(text: &str) -> Result<Value, DecodeError> {
     })
 }
 
-/// Returns the error of a text that is not JSON by the grammar alone: without depth, range and surrogates, and without
-/// recursion.
+/// Returns the error of a text that is not JSON by its grammar alone, whatever the nesting, the range of numbers and
+/// surrogates; does not recurse.
 fn not_json(text: &str) -> Option<DecodeError> {
     serde_json::from_str::<IgnoredAny>(text).err().map(|error| DecodeError::NotJson(error.to_string()))
 }

@@ -52,9 +52,9 @@ pub enum Received {
     MemberBesides(#[serde(deserialize_with = "texts")] &'static [Str]),
     /// An object with a duplicate member.
     MemberTwice,
-    /// At least one of these.
+    /// Input that meets at least one of these conditions.
     Any(#[serde(deserialize_with = "several")] &'static [Received]),
-    /// Not all of these.
+    /// Input that does not meet all of these conditions.
     Not(#[serde(deserialize_with = "several")] &'static [Received]),
 }
 
@@ -128,7 +128,7 @@ pub enum Reaction {
     ReadAs(#[serde(deserialize_with = "pattern")] &'static Regex, #[serde(deserialize_with = "text")] Str),
     /// The first match of the pattern is read in lower case.
     ReadInSmallLetters(#[serde(deserialize_with = "pattern")] &'static Regex),
-    /// Nothing is sent any more on the connection that triggered it.
+    /// Nothing is sent any more on the connection that triggered the fault.
     Mute,
 }
 

@@ -69,7 +69,7 @@ pub enum Cond {
     Type(&'static str, &'static str),
     /// The member is a string that contains a match.
     Matches(&'static str, &'static Regex),
-    /// Not all of these hold.
+    /// Not all of these conditions hold.
     Not(&'static [Cond]),
     /// The member is present.
     Has(&'static str),
@@ -82,9 +82,9 @@ pub enum Cond {
 pub enum Subject {
     /// Text frames that meet all of these conditions.
     Frame(&'static [Cond]),
-    /// Closes with this code.
+    /// Outputs that close a connection with this code.
     Close(u16),
-    /// Granted upgrades.
+    /// Outputs that grant an upgrade.
     Accept,
 }
 
@@ -106,9 +106,9 @@ pub enum To {
     /// Any connection.
     #[serde(skip)]
     Any,
-    /// The connection whose input caused it.
+    /// The connection whose input caused the output.
     Initiator,
-    /// Any other connection.
+    /// Any connection but the one whose input caused the output.
     Others,
 }
 
@@ -178,7 +178,7 @@ pub struct Change {
     pub to: To,
     /// Which of the matching outputs is changed.
     pub nth: Nth,
-    /// The change itself.
+    /// What is done to the output.
     pub act: Act,
 }
 

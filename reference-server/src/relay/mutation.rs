@@ -77,7 +77,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All kinds.
+    /// All kinds of changes.
     pub const ALL: [Kind; 7] =
         [Kind::Drop, Kind::Double, Kind::Delay, Kind::Reorder, Kind::Remove, Kind::Retype, Kind::Alter];
 

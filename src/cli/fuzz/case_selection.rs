@@ -26,11 +26,11 @@ pub struct CaseSelection {
 }
 
 impl CaseSelection {
-    /// Reads the selection, and removes protocols without any such case.
+    /// Reads the selection, and removes protocols without a selected case.
     ///
     /// # Errors
     ///
-    /// No protocol has such a message or mutation.
+    /// No protocol has the selected message or mutation.
     pub fn new(arguments: &FuzzArgs, campaigns: &mut Vec<Arc<Campaign>>) -> Result<Self, CliError> {
         let (messages, mutations) = (arguments.message.clone(), arguments.mutation.clone());
         let cases = arguments.cases.or(arguments.time.is_none().then_some(CASES));

@@ -448,9 +448,9 @@ fn is_refused(report: &ScenarioReport) -> bool {
     report.history.iter().any(refused) && !report.history.iter().any(|frame| frame.kind == "open")
 }
 
-/// Between attempts to reach a hub that does not answer.
+/// Pause between attempts to reach a hub that does not answer.
 const PAUSE: Duration = Duration::from_millis(250);
-/// Between further attempts to reach the hub, after the first [`ATTEMPTS`].
+/// Pause between further attempts to reach the hub, after the first [`ATTEMPTS`].
 const LONG_PAUSE: Duration = Duration::from_secs(2);
 
 /// Splits a case into the text that other cases share with it, the name of the step (or loop) that sends the mutated

@@ -172,7 +172,7 @@ fn single(
 const MANY: usize = 100;
 /// Mutated messages that are drawn where each has a connection of its own.
 const MANY_CONNECTIONS: usize = 25;
-/// Draws without a usable message after which the case is given up.
+/// Number of draws without a usable message after which the case is given up.
 const VAIN: usize = 16;
 /// Number of messages of one group after which only messages of that group are drawn for a shared connection.
 const ENOUGH: usize = 5;

@@ -10,7 +10,7 @@ use crate::load::compile::program::{Captures, Connect, Dial, Op, Role, Send, Slo
 use crate::load::plan::schedule::{exponential, normal};
 use crate::load::plan::script::Think;
 
-/// Late answers that a client handles in extra tasks at a time.
+/// Most late answers that a client handles in extra tasks at a time.
 const MOST_OWED: u32 = 64;
 
 #[derive(Debug)]
@@ -109,7 +109,7 @@ impl Task {
         self.back.unwrap_or(self.at)
     }
 
-    /// Continues after the operation it waited at.
+    /// Continues the task after the operation at which it waited.
     pub fn go_on(&mut self) {
         self.at += 1;
         self.state = State::Running;

@@ -48,7 +48,7 @@ pub enum Order {
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// As planned.
+    /// The run ended as planned.
     Complete,
     /// An interruption brought the drain of the run forward.
     Interrupted,

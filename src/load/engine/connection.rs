@@ -44,7 +44,7 @@ pub enum ReadState {
 /// The cause of an end, as detail of [`End`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// The peer, or the network.
+    /// The peer or the network ended the connection.
     Plain,
     /// The answer to the upgrade request is invalid.
     Upgrade,

@@ -11,7 +11,7 @@ use hashbrown::HashTable;
 use super::item::Item;
 use super::recent_set::Mixed;
 
-/// Parts of the table.
+/// Number of parts of the table.
 const PARTS: usize = 32;
 /// Slots per chunk.
 const CHUNK: usize = 1 << 12;

@@ -30,7 +30,7 @@ pub enum MessageTime {
 pub enum MessageCount {
     Sent,
     Answered,
-    /// Not answered where that is allowed.
+    /// Messages without an answer where the document allows that.
     Unanswered,
     Received,
     /// Payload bytes received.
@@ -45,7 +45,7 @@ pub enum MessageCount {
 pub enum JourneyCount {
     Started,
     Completed,
-    /// Ended early.
+    /// Journeys that ended early.
     Failed,
 }
 

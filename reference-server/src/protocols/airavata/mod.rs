@@ -116,9 +116,9 @@ struct Airavata {
     broken: Broken,
     /// Accepted connections.
     clients: BTreeMap<Conn, Client>,
-    /// Connections by user.
+    /// The number of connections of each user.
     users: BTreeMap<Arc<str>, usize>,
-    /// Connections by address.
+    /// The number of connections from each address.
     addresses: BTreeMap<IpAddr, usize>,
     subscriptions: Subscriptions,
     /// When each client is pinged next.
@@ -199,7 +199,7 @@ impl Machine for Airavata {
     }
 }
 
-/// Connections.
+/// How connections are opened and closed.
 impl Airavata {
     fn open(&mut self, now: Duration, conn: Conn, handshake: &Handshake, out: &mut Vec<Output>) {
         let Some(place) = self.place(&handshake.path) else {
@@ -439,7 +439,7 @@ fn release<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
     }
 }
 
-/// Messages from clients.
+/// How messages from clients are handled.
 impl Airavata {
     fn text(&mut self, now: Duration, conn: Conn, received: &str, out: &mut Vec<Output>) {
         if let Some(client) = self.clients.get_mut(&conn) {
@@ -605,7 +605,7 @@ impl Airavata {
     }
 }
 
-/// Messages from the hub.
+/// How messages from the hub are made and sent.
 impl Airavata {
     /// Returns the timestamp for a message, which is never less than that of an event before it.
     fn time(&mut self, now: Duration) -> u64 {

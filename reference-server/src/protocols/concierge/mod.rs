@@ -309,7 +309,7 @@ impl Concierge {
     }
 }
 
-/// Connections.
+/// How connections are opened and closed.
 impl Concierge {
     fn identify_timeout(&self) -> Duration {
         match self.config.identify_timeout {
@@ -579,7 +579,7 @@ impl Concierge {
     }
 }
 
-/// Payloads of identified clients.
+/// How payloads of identified clients are handled.
 impl Concierge {
     fn answer(
         &mut self,

@@ -300,7 +300,7 @@ pub(super) struct UpdateOptions<'a> {
     pub except: Option<Conn>,
 }
 
-/// Updates.
+/// How updates of jobs are sent.
 impl Emprops {
     /// Returns the recipients of an update: the job's watchers, matching subscribers, monitors of all jobs.
     pub(super) fn recipients(&self, job: &Job, status: Status) -> BTreeSet<Conn> {

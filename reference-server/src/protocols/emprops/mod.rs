@@ -58,7 +58,7 @@ use crate::machine::{Conn, EventError, Input, Machine, Output};
 pub const PROTOCOL: &str = "emprops";
 /// How much of the original message an `unknown` reply repeats, in bytes.
 const EXCERPT: usize = 4096;
-/// How many jobs the state that the admin side shows lists at most.
+/// The most jobs in the state that the admin side shows.
 const SHOWN_JOBS: usize = 1000;
 
 #[derive(Clone, Deserialize)]

@@ -6,7 +6,7 @@ use crate::load::engine::connection::Connection;
 
 /// Unwritten bytes after which a hub that does not read is disconnected.
 pub const UNWRITTEN: usize = 16 << 20;
-/// A larger buffer is freed once it is empty.
+/// A buffer of more bytes than this is freed once it is empty.
 const KEPT: usize = 4 << 10;
 
 pub struct ClientSlot {
