@@ -37,8 +37,7 @@ pub struct Document {
     pub thresholds: Vec<Threshold>,
     /// Times by name, such as `submit_job.response`: the samples due in the measured time, whenever the answer came.
     pub times: BTreeMap<String, Times>,
-    /// Counts by name, such as `submit_job.sent`, `jobs.completed`, `errors.timeout` or `schedule.missed`; only those
-    /// above 0.
+    /// Counts by name, such as `submit_job.sent`, `jobs.completed` or `errors.timeout`; only those above 0.
     pub counts: BTreeMap<String, Counted>,
     /// Deliveries made, as a share of those due, by the name of the message that fans out.
     pub delivery_ratios: BTreeMap<String, f64>,
@@ -139,8 +138,7 @@ pub struct Times {
     pub p50_ms: f64,
     pub p90_ms: f64,
     pub p95_ms: f64,
-    /// The 99th percentile in milliseconds; null if fewer than ten samples lie beyond it, likewise for the higher
-    /// percentiles.
+    /// The 99th percentile; null if fewer than ten samples lie beyond it, likewise for the higher percentiles.
     pub p99_ms: Option<f64>,
     pub p999_ms: Option<f64>,
     pub max_ms: f64,

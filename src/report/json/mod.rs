@@ -65,8 +65,7 @@ struct Run<'a> {
     interrupted: bool,
     /// 0 pass, 1 the hub failed, 2 a scenario has a mistake, 3 inconclusive.
     exit_code: u8,
-    /// The successful wait that took the largest share of its timeout, over all scenarios and repetitions; null without
-    /// waits.
+    /// The successful wait with the largest share of its timeout in the whole run; null without waits.
     slimmest: Option<RunMargin<'a>>,
 }
 
